@@ -1,0 +1,57 @@
+"""Runs the migrations: on the application's database, one migrator at a time."""
+
+import asyncio
+
+from alembic import context
+from sqlalchemy import Connection, pool, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.core.config import get_settings
+from app.core.logging import configure_logging
+from app.db.base import Base
+from app.db.embedded import ensure_database_url
+from app.models import User  # noqa: F401 - importing the package registers every table
+
+# A migration that waits for a lock blocks every query behind it: rather fail, and be run again.
+LOCK_TIMEOUT = "5s"
+STATEMENT_TIMEOUT = "10min"
+# Any number will do, as long as every migrator takes the same: this spells "press".
+MIGRATOR_LOCK = 0x7072657373
+
+
+def run_migrations(connection: Connection) -> None:
+    """Migrate on an open connection, which holds the migrators' lock until it is closed."""
+    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATOR_LOCK})
+    connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
+    connection.execute(text(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'"))
+    connection.commit()
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        compare_server_default=True,
+        transaction_per_migration=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+async def migrate_online(url: str) -> None:
+    """Open a connection to `url` and migrate on it."""
+    engine = create_async_engine(url, poolclass=pool.NullPool)
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(run_migrations)
+    finally:
+        await engine.dispose()
+
+
+if context.is_offline_mode():
+    context.configure(dialect_name="postgresql", target_metadata=Base.metadata, literal_binds=True)
+    with context.begin_transaction():
+        context.run_migrations()
+else:
+    given_url = context.config.attributes.get("url")
+    if given_url is None:
+        configure_logging(get_settings())
+        given_url = ensure_database_url(get_settings()).database_url
+    asyncio.run(migrate_online(given_url))

@@ -1,0 +1,53 @@
+"""The HTTP side of auth: who is asking, as a handler asks for it."""
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import OAuth2PasswordBearer
+
+from app.auth.identity import Identity, find_identity
+from app.auth.security import user_id_of
+from app.core.errors import CredentialsInQuery, InvalidToken, NotAuthenticated
+from app.db.dependencies import ReadConnection
+
+bearer_token = OAuth2PasswordBearer(
+    tokenUrl="auth/login", auto_error=False, description="Log in with a username or an email."
+)
+
+BearerToken = Annotated[str | None, Depends(bearer_token)]
+
+CREDENTIAL_PARAMETERS = frozenset({"access_token", "token", "refresh_token", "password"})
+
+
+async def refuse_credentials_in_query(request: Request) -> None:
+    """Raise CredentialsInQuery for a secret in the URL, wherever it is sent."""
+    if request.url.query and not CREDENTIAL_PARAMETERS.isdisjoint(request.query_params):
+        raise CredentialsInQuery
+
+
+async def current_user_or_none(token: BearerToken, connection: ReadConnection) -> Identity | None:
+    """The user who is asking, or None for an anonymous request.
+
+    A token that is not valid is an error even where none is needed: its sender believes to be
+    known, and would take what the public sees for all there is.
+    """
+    if token is None:
+        return None
+    identity = await find_identity(connection, user_id=user_id_of(token))
+    if identity is None:
+        raise InvalidToken
+    return identity
+
+
+Viewer = Annotated[Identity | None, Depends(current_user_or_none)]
+"""Who is reading: a user, or None for anybody."""
+
+
+async def current_user(viewer: Viewer) -> Identity:
+    """The user who is asking. Raises NotAuthenticated for an anonymous request."""
+    if viewer is None:
+        raise NotAuthenticated
+    return viewer
+
+
+CurrentUser = Annotated[Identity, Depends(current_user)]

@@ -1,0 +1,216 @@
+"""The `pressroom` command: what an operator and a developer run by hand."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+
+import typer
+import uvicorn
+from fastapi.routing import APIRoute, iter_route_contexts
+from pydantic import SecretStr, ValidationError
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from starlette.exceptions import HTTPException
+from uvicorn.importer import import_from_string
+
+from app.core.config import Environment, Settings, get_settings
+from app.core.logging import configure_logging
+from app.core.roles import Role
+from app.db import migrate
+from app.db.embedded import ensure_database_url
+from app.db.session import Database, readable_url
+from app.schemas.user import UserCreate
+from app.services import seed as seeding
+from app.services import users
+
+APPLICATION = "app.main:create_app"
+"""By name: the command and the application import each other's rooms, never each other."""
+
+Result = TypeVar("Result")
+
+console = Console()
+cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def main() -> None:
+    """Run the command; what an operator can mend is said in a sentence, without a trace."""
+    try:
+        cli()
+    except ValidationError as error:
+        _fail("\n".join(_sentence(finding) for finding in error.errors()))
+    except HTTPException as error:
+        _fail(str(error.detail))
+    except (RuntimeError, ValueError) as error:
+        _fail(str(error))
+
+
+def _sentence(finding: Any) -> str:
+    where = ".".join(str(part) for part in finding["loc"])
+    message = str(finding["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True).print(message, style="red", markup=False)
+    raise SystemExit(1)
+
+
+def _start(*, log_level: str | None = None) -> Settings:
+    """Settings with a database: an embedded one where DATABASE_URL is not set."""
+    settings = get_settings()
+    if log_level is not None:
+        settings = settings.model_copy(update={"log_level": log_level})
+    configure_logging(settings)
+    return ensure_database_url(settings)
+
+
+def _with_database(settings: Settings, work: Callable[[Database], Awaitable[Result]]) -> Result:
+    async def run() -> Result:
+        database = Database.from_settings(settings)
+        try:
+            return await work(database)
+        finally:
+            await database.dispose()
+
+    return asyncio.run(run())
+
+
+@cli.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    reload: Annotated[bool, typer.Option(help="Restart when the code changes.")] = False,
+) -> None:
+    """Serve the API from this machine, on an embedded PostgreSQL unless DATABASE_URL is set."""
+    settings = get_settings()
+    host, port = host or settings.host, port or settings.port
+    _require_free(host, port)
+    embedded = settings.database_url is None
+    settings = _start()
+    url = settings.database_url or ""
+    # uvicorn's processes read their settings for themselves.
+    os.environ["DATABASE_URL"] = url
+    get_settings.cache_clear()
+    if embedded:
+        migrate.upgrade(url)
+        _with_database(settings, _ensure_demo_account)
+    address = f"http://{'localhost' if host == '127.0.0.1' else host}:{port}"
+    lines = [
+        f"Pressroom    {address}",
+        f"API docs     {address}/docs",
+        f"Database     {'embedded PostgreSQL in .data' if embedded else readable_url(url)}",
+    ]
+    if embedded:
+        lines.append(f"Demo account {seeding.DEMO_USERNAME} / {seeding.PASSWORD}")
+    console.print("\n" + "\n".join(lines) + "\n", markup=False, highlight=False, soft_wrap=True)
+    uvicorn.run(
+        APPLICATION,
+        factory=True,
+        host=host,
+        port=port,
+        reload=reload,
+        reload_dirs=["app"] if reload else None,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )
+
+
+def _require_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise RuntimeError(
+                f"Cannot listen on {host}:{port} ({error.strerror}); choose another PORT"
+            ) from error
+
+
+async def _ensure_demo_account(database: Database) -> None:
+    account = UserCreate(
+        email=seeding.DEMO_EMAIL,
+        username=seeding.DEMO_USERNAME,
+        name="Demo Author",
+        password=SecretStr(seeding.PASSWORD),
+    )
+    async with database.read() as connection:
+        taken = await users.username_exists(connection, username=account.username)
+    if not taken:
+        async with database.unit_of_work() as session:
+            await users.create_user(session, new=account)
+
+
+@cli.command()
+def seed(
+    user_count: Annotated[int, typer.Option("--users", min=0, help="Authors to add.")] = 10,
+    article_count: Annotated[int, typer.Option("--articles", min=0, help="Articles to add.")] = 100,
+) -> None:
+    """Add example authors and articles, the same each time on an empty database."""
+    settings = _start(log_level="WARNING")
+    if settings.environment is Environment.PRODUCTION:
+        raise RuntimeError("seed adds accounts with a known password: not in production")
+
+    async def work(database: Database) -> None:
+        with Progress(console=console) as progress:
+            task = progress.add_task("Seeding", total=user_count + article_count)
+            async with database.unit_of_work() as session:
+                await seeding.seed(
+                    session,
+                    users=user_count,
+                    articles=article_count,
+                    advance=lambda rows: progress.advance(task, rows),
+                )
+
+    _with_database(settings, work)
+    console.print(f"Added {user_count} users (password {seeding.PASSWORD})", highlight=False)
+    console.print(f"Added {article_count} articles", highlight=False)
+
+
+@cli.command()
+def create_admin(
+    email: Annotated[str, typer.Option(prompt=True)],
+    username: Annotated[str, typer.Option(prompt=True)],
+    password: Annotated[
+        str,
+        typer.Option(
+            prompt=True,
+            hide_input=True,
+            confirmation_prompt=True,
+            envvar="PRESSROOM_ADMIN_PASSWORD",
+        ),
+    ],
+    name: Annotated[str, typer.Option()] = "Administrator",
+) -> None:
+    """Create an administrator; the first one can come from nowhere else."""
+    new = UserCreate(email=email, username=username, name=name, password=SecretStr(password))
+
+    async def work(database: Database) -> int:
+        async with database.unit_of_work() as session:
+            return (await users.create_user(session, new=new, role=Role.ADMIN)).id
+
+    user_id = _with_database(_start(log_level="WARNING"), work)
+    console.print(f"Created administrator {username} (id {user_id})", highlight=False)
+
+
+@cli.command()
+def routes() -> None:
+    """List every route: method, path, name, and whether it needs a user."""
+    app = import_from_string(APPLICATION)()
+    table = Table("Method", "Path", "Name", "User")
+    for route in iter_route_contexts(app.routes):
+        if not isinstance(route.original_route, APIRoute):
+            continue
+        operation = app.openapi()["paths"].get(route.path, {})
+        for method in sorted(route.methods or ()):
+            security = operation.get(method.lower(), {}).get("security")
+            user = "" if security is None else "optional" if {} in security else "required"
+            table.add_row(method, route.path, route.name, user)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

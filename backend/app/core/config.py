@@ -1,0 +1,134 @@
+"""Settings: one frozen, validated class, read once. Nothing else reads the environment."""
+
+from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+BACKEND_DIR = Path(__file__).resolve().parents[2]
+PROJECT_DIR = BACKEND_DIR.parent
+
+DEVELOPMENT_SECRET = "development-only-secret-that-production-refuses"  # noqa: S105 - public
+"""Used where no SECRET_KEY is set, so that several processes agree on it without a `.env`."""
+
+EXAMPLE_SECRETS = frozenset({DEVELOPMENT_SECRET, "change-me", "your-secret-key-here"})
+MIN_SECRET_BYTES = 32
+
+CommaSeparated = Annotated[list[str], NoDecode]
+
+
+class Environment(StrEnum):
+    """Where the process runs; production refuses what development forgives."""
+
+    DEVELOPMENT = "development"
+    TEST = "test"
+    PRODUCTION = "production"
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set, from the environment or the `.env` beside the Makefile.
+
+    Raises pydantic.ValidationError at construction; in production its one message names every
+    setting that is unsafe.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=PROJECT_DIR / ".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    environment: Environment = Environment.DEVELOPMENT
+    debug: bool = False
+    log_level: str = "INFO"
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    allowed_hosts: CommaSeparated = ["*"]
+    cors_origins: CommaSeparated = ["http://localhost:3000", "http://localhost:5173"]
+    max_body_bytes: PositiveInt = 4 * 1024 * 1024
+    security_headers: bool = True
+    """Whether the backend adds security headers itself; off where the edge in front of it does."""
+
+    database_url: str | None = None
+    """PostgreSQL to use; without it, the host's commands start an embedded one in `.data`."""
+    database_read_url: str | None = None
+    """A replica for reads; the primary serves them where it is not set."""
+    database_pool_size: PositiveInt = 5
+    """Connections per pool; a process has two pools, one for writing and one for reading."""
+    database_pool_timeout: PositiveFloat = 5.0
+    """Seconds a request waits for a connection before it is answered 503."""
+    database_connect_timeout: PositiveFloat = 5.0
+    """Seconds to wait for PostgreSQL to accept a new connection."""
+    database_statement_timeout: PositiveFloat = 15.0
+    """Seconds after which PostgreSQL cancels a statement."""
+    data_dir: Path = PROJECT_DIR / ".data"
+
+    secret_key: str = DEVELOPMENT_SECRET
+    jwt_issuer: str = "pressroom"
+    jwt_audience: str = "pressroom-api"
+    access_token_expire_minutes: PositiveInt = 30
+    bcrypt_cost: Annotated[int, Field(ge=4, le=16)] = 12
+    """Base-2 logarithm of bcrypt's rounds; 12 takes about 0.2 s of one core."""
+    bcrypt_threads: PositiveInt = 2
+
+    raw_sql_reference: bool = False
+    """Mounts the users API written in raw SQL at /raw/users, for comparison."""
+
+    @field_validator("allowed_hosts", "cors_origins", mode="before")
+    @classmethod
+    def _split_commas(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return [item.strip() for item in value.split(",") if item.strip()]
+        return value
+
+    @field_validator("database_url", "database_read_url")
+    @classmethod
+    def _use_asyncpg(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        scheme, separator, rest = value.partition("://")
+        if not separator or scheme not in {"postgres", "postgresql", "postgresql+asyncpg"}:
+            raise ValueError("must look like postgresql://user:password@host:5432/database")
+        return f"postgresql+asyncpg://{rest}"
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, value: str) -> str:
+        level = value.upper()
+        if level not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
+            raise ValueError("must be DEBUG, INFO, WARNING, ERROR or CRITICAL")
+        return level
+
+    @model_validator(mode="after")
+    def _refuse_unsafe_production(self) -> Self:
+        if self.environment is not Environment.PRODUCTION:
+            return self
+        if problems := list(self._production_problems()):
+            raise ValueError("unsafe for ENVIRONMENT=production: " + "; ".join(problems))
+        return self
+
+    def _production_problems(self) -> list[str]:
+        problems = []
+        if "secret_key" not in self.model_fields_set:
+            problems.append("SECRET_KEY is missing (`make env` makes one)")
+        elif self.secret_key in EXAMPLE_SECRETS:
+            problems.append("SECRET_KEY is the example from the documentation")
+        elif len(self.secret_key.encode()) < MIN_SECRET_BYTES:
+            problems.append(f"SECRET_KEY is shorter than {MIN_SECRET_BYTES} bytes")
+        if self.debug:
+            problems.append("DEBUG is on")
+        if any("*" in host.removeprefix("*.") for host in self.allowed_hosts):
+            problems.append("ALLOWED_HOSTS has a wildcard; name the hosts you serve")
+        if any("*" in origin for origin in self.cors_origins):
+            problems.append("CORS_ORIGINS has a wildcard; name the origins of your front ends")
+        if self.database_url is None:
+            problems.append("DATABASE_URL is missing")
+        return problems
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The process's settings, read on the first call."""
+    return Settings()

@@ -1,0 +1,202 @@
+"""The catalogue of errors, and the one shape in which an edge answers with them.
+
+PressroomError (an HTTPException)
+├── NotAuthenticated 401
+│   ├── InvalidCredentials
+│   └── InvalidToken
+│       └── TokenExpired
+├── NotAuthorized 403
+├── NotFound 404
+│   ├── UserNotFound, AddressNotFound, ArticleNotFound
+├── Conflict 409
+│   ├── EmailTaken, UsernameTaken
+├── InvalidRequest 400
+│   ├── UnknownHost, CredentialsInQuery
+├── ContentTooLarge 413
+├── UnsupportedMediaType 415
+├── InvalidInput 422
+└── ServiceUnavailable 503
+
+Services raise them; `error_response` turns each into the body of docs/architecture.md.
+"""
+
+import http
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from app.core.logging import request_id
+
+RETRY_AFTER_SECONDS = 5
+
+
+class PressroomError(HTTPException):
+    """An expected failure: its status, its sentence for people and its code for programs.
+
+    `code` is stable: clients may compare it. `message` may be reworded at any time.
+    """
+
+    status: ClassVar[int]
+    code: ClassVar[str]
+    message: ClassVar[str]
+    response_headers: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(self.status, message or self.message, dict(self.response_headers))
+
+
+class InvalidRequest(PressroomError):
+    """RFC 9110 §15.5.1: the server will not process what the client sent."""
+
+    status, code, message = 400, "invalid_request", "The request is malformed"
+
+
+class UnknownHost(InvalidRequest):
+    code, message = "unknown_host", "This host is not served here"
+
+
+class CredentialsInQuery(InvalidRequest):
+    """URLs are logged and cached: RFC 6750 §5.3 says to keep tokens out of them."""
+
+    code = "credentials_in_query"
+    message = "Send the access token in the Authorization header, not in the URL"
+
+
+class NotAuthenticated(PressroomError):
+    status, code, message = 401, "not_authenticated", "Not authenticated"
+    response_headers: ClassVar = {"WWW-Authenticate": "Bearer"}
+
+
+class InvalidCredentials(NotAuthenticated):
+    code, message = "invalid_credentials", "Incorrect username or password"
+
+
+class InvalidToken(NotAuthenticated):
+    """RFC 6750 §3.1."""
+
+    code, message = "invalid_token", "Could not validate credentials"
+    response_headers: ClassVar = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+
+
+class TokenExpired(InvalidToken):
+    code, message = "token_expired", "The access token has expired"
+
+
+class NotAuthorized(PressroomError):
+    status, code, message = 403, "not_authorized", "Not authorized"
+
+
+class NotFound(PressroomError):
+    status, code, message = 404, "not_found", "Not found"
+
+
+class UserNotFound(NotFound):
+    code, message = "user_not_found", "User not found"
+
+
+class AddressNotFound(NotFound):
+    code, message = "address_not_found", "Address not found"
+
+
+class ArticleNotFound(NotFound):
+    code, message = "article_not_found", "Article not found"
+
+
+class Conflict(PressroomError):
+    status, code, message = 409, "conflict", "The change conflicts with what is stored"
+
+
+class EmailTaken(Conflict):
+    code, message = "email_taken", "Email already exists"
+
+
+class UsernameTaken(Conflict):
+    code, message = "username_taken", "Username already exists"
+
+
+class ContentTooLarge(PressroomError):
+    status, code, message = 413, "content_too_large", "The request body is too large"
+
+
+class UnsupportedMediaType(PressroomError):
+    status, code = 415, "unsupported_media_type"
+    message = "Send the body as JSON, with Content-Type: application/json"
+
+
+class InvalidInput(PressroomError):
+    """For what only the database can see; a schema's refusals are RequestValidationErrors."""
+
+    status, code, message = 422, "validation_error", "The input is invalid"
+
+
+class ServiceUnavailable(PressroomError):
+    status, code, message = 503, "service_unavailable", "The database is not available"
+    response_headers: ClassVar = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+
+
+def error_body(
+    *, message: str, code: str, detail: str | Sequence[Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """The one shape of every error; `detail` is the message unless it is a list of findings."""
+    return {
+        "success": False,
+        "message": message,
+        "detail": message if detail is None else detail,
+        "code": code,
+        "request_id": request_id(),
+    }
+
+
+def error_response(
+    status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> Response:
+    """Render an error body. Lone surrogates, which a client's JSON may carry, become `?`."""
+    content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+    return Response(content, status, headers, media_type="application/json")
+
+
+def pressroom_error_response(error: PressroomError) -> Response:
+    """Answer with an error of the catalogue; for middleware, which no handler serves."""
+    body = error_body(message=str(error.detail), code=error.code)
+    return error_response(error.status, body, error.headers)
+
+
+async def handle_http_exception(request: Request, error: Exception) -> Response:
+    """Errors of the catalogue, and Starlette's own: unknown path, wrong method, broken form."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
+    if isinstance(error, PressroomError):
+        return pressroom_error_response(error)
+    phrase = http.HTTPStatus(error.status_code).phrase
+    body = error_body(message=str(error.detail), code=phrase.lower().replace(" ", "_"))
+    return error_response(error.status_code, body, error.headers)
+
+
+async def handle_validation_error(request: Request, error: Exception) -> Response:
+    """422 with FastAPI's list of findings, without the rejected input: it may be a password."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class alone
+    findings = [
+        {"loc": list(finding["loc"]), "msg": finding["msg"], "type": finding["type"]}
+        for finding in error.errors()
+    ]
+    where = ".".join(str(part) for part in findings[0]["loc"]) if findings else "request"
+    what = findings[0]["msg"] if findings else "invalid"
+    body = error_body(
+        message=f"{InvalidInput.message}: {where}: {what}", code=InvalidInput.code, detail=findings
+    )
+    return error_response(InvalidInput.status, body)
+
+
+def internal_error_response() -> Response:
+    """500: says nothing about the cause; the log has it under the same request id."""
+    return error_response(500, error_body(message="Internal server error", code="internal_error"))
+
+
+def register_error_handlers(app: FastAPI) -> None:
+    """Give an application the native error shape; a mounted one needs its own handlers."""
+    app.add_exception_handler(HTTPException, handle_http_exception)
+    app.add_exception_handler(RequestValidationError, handle_validation_error)

@@ -1,0 +1,1 @@
+"""The database: declarative base, engines and units of work, and PostgreSQL without Docker."""

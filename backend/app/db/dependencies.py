@@ -1,0 +1,45 @@
+"""The HTTP side of the database: what a handler asks for to read or to write.
+
+`scope="function"` ends each before the response is sent: a client that reads 2xx can rely on the
+data being there, and an overloaded database answers instead of holding connections.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated
+
+from fastapi import BackgroundTasks, Depends, Request
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from app.db.session import Database, announce
+
+
+def get_database(request: Request) -> Database:
+    """The application's database, opened by its lifespan."""
+    database: Database = request.app.state.database
+    return database
+
+
+CurrentDatabase = Annotated[Database, Depends(get_database)]
+"""For the few services that need units of work of their own."""
+
+
+async def write_session(
+    database: CurrentDatabase, background_tasks: BackgroundTasks
+) -> AsyncIterator[AsyncSession]:
+    """One unit of work for the request; what it announces is logged after the response."""
+
+    def announce_later(lines: Sequence[str]) -> None:
+        background_tasks.add_task(announce, lines)
+
+    async with database.unit_of_work(announce_later) as session:
+        yield session
+
+
+async def read_connection(database: CurrentDatabase) -> AsyncIterator[AsyncConnection]:
+    """A read connection, shared by all that the request reads with."""
+    async with database.read() as connection:
+        yield connection
+
+
+WriteSession = Annotated[AsyncSession, Depends(write_session, scope="function")]
+ReadConnection = Annotated[AsyncConnection, Depends(read_connection, scope="function")]

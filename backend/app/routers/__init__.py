@@ -1,0 +1,1 @@
+"""The native HTTP API: one module a resource, each handler one service call."""

@@ -1,0 +1,65 @@
+"""/users/{id}/addresses: a user's postal addresses, for them and administrators."""
+
+from collections.abc import Sequence
+
+from fastapi import status
+
+from app.auth.dependencies import CurrentUser
+from app.core.errors import AddressNotFound, NotAuthorized, UserNotFound
+from app.core.routing import create_router
+from app.db.dependencies import ReadConnection, WriteSession
+from app.routers.parameters import AddressId, Page, UserId
+from app.routers.responses import NEEDS_USER, TAKES_JSON, errors
+from app.schemas.address import AddressInput, AddressResponse
+from app.services import addresses
+
+router = create_router(prefix="/users/{user_id}/addresses", tag="addresses")
+
+
+@router.get("", responses=errors(*NEEDS_USER, NotAuthorized))
+async def list_addresses(
+    connection: ReadConnection, user: CurrentUser, user_id: UserId, page: Page
+) -> Sequence[AddressResponse]:
+    """List a user's addresses by id."""
+    return await addresses.list_addresses(connection, user_id=user_id, page=page, actor=user)
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound, *TAKES_JSON),
+)
+async def create_address(
+    session: WriteSession, user: CurrentUser, user_id: UserId, new: AddressInput
+) -> AddressResponse:
+    """Add an address."""
+    return await addresses.create_address(session, user_id=user_id, new=new, actor=user)
+
+
+@router.put(
+    "/{address_id}",
+    responses=errors(*NEEDS_USER, NotAuthorized, AddressNotFound, *TAKES_JSON),
+)
+async def replace_address(
+    session: WriteSession,
+    user: CurrentUser,
+    user_id: UserId,
+    address_id: AddressId,
+    new: AddressInput,
+) -> AddressResponse:
+    """Replace an address as a whole."""
+    return await addresses.replace_address(
+        session, user_id=user_id, address_id=address_id, new=new, actor=user
+    )
+
+
+@router.delete(
+    "/{address_id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=errors(*NEEDS_USER, NotAuthorized, AddressNotFound),
+)
+async def delete_address(
+    session: WriteSession, user: CurrentUser, user_id: UserId, address_id: AddressId
+) -> None:
+    """Remove an address."""
+    await addresses.delete_address(session, user_id=user_id, address_id=address_id, actor=user)

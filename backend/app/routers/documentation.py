@@ -1,0 +1,100 @@
+"""/docs and /redoc: the API's documentation, served without internet.
+
+The scripts come from the fastapi-offline package. The pages hold none of their own, so that their
+policy can forbid inline scripts and every other host.
+"""
+
+from pathlib import Path
+
+import fastapi_offline
+from fastapi import APIRouter, FastAPI
+from fastapi.staticfiles import StaticFiles
+from starlette.responses import HTMLResponse, Response
+
+ASSETS = Path(fastapi_offline.__file__).parent / "static"
+
+# Both viewers style their widgets inline; ReDoc searches in a worker that it makes from a blob.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; "
+    "script-src 'self'; "
+    "style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; "
+    "font-src 'self'; "
+    "connect-src 'self'; "
+    "worker-src 'self' blob:; "
+    "base-uri 'none'; "
+    "form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+
+SWAGGER_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Pressroom API</title>
+<link rel="icon" href="/docs/assets/favicon.png">
+<link rel="stylesheet" href="/docs/assets/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="/docs/assets/swagger-ui-bundle.js"></script>
+<script src="/docs/start.js"></script>
+</body>
+</html>
+"""
+
+SWAGGER_START = """SwaggerUIBundle({
+  url: "/openapi.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  persistAuthorization: true,
+  validatorUrl: null,
+  presets: [SwaggerUIBundle.presets.apis, SwaggerUIBundle.SwaggerUIStandalonePreset],
+});
+"""
+
+REDOC_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Pressroom API</title>
+<link rel="icon" href="/docs/assets/favicon.png">
+</head>
+<body>
+<redoc spec-url="/openapi.json"></redoc>
+<script src="/docs/assets/redoc.standalone.js"></script>
+</body>
+</html>
+"""
+
+router = APIRouter(include_in_schema=False)
+
+
+def _page(html: str) -> HTMLResponse:
+    return HTMLResponse(html, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
+
+
+@router.get("/docs")
+async def swagger_ui() -> HTMLResponse:
+    """The documentation to try out."""
+    return _page(SWAGGER_PAGE)
+
+
+@router.get("/docs/start.js")
+async def swagger_start() -> Response:
+    """What starts Swagger UI; a file of its own, for the policy forbids inline scripts."""
+    return Response(SWAGGER_START, media_type="text/javascript")
+
+
+@router.get("/redoc")
+async def redoc() -> HTMLResponse:
+    """The documentation to read."""
+    return _page(REDOC_PAGE)
+
+
+def install(app: FastAPI) -> None:
+    """Serve the pages and their assets."""
+    app.include_router(router)
+    app.mount("/docs/assets", StaticFiles(directory=ASSETS), name="documentation")

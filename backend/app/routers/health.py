@@ -1,0 +1,22 @@
+"""/health: what an orchestrator asks."""
+
+from fastapi import status
+
+from app.core.routing import create_router
+from app.db.dependencies import CurrentDatabase
+from app.schemas.health import Liveness, Readiness
+from app.services import health
+
+router = create_router(prefix="/health", tag="health")
+
+
+@router.get("/live", status_code=status.HTTP_200_OK)
+async def check_liveness() -> Liveness:
+    """Whether the process answers; depends on nothing."""
+    return Liveness()
+
+
+@router.get("/ready")
+async def check_readiness(database: CurrentDatabase) -> Readiness:
+    """Whether the database is reachable and migrated; 503 with the reason otherwise."""
+    return await health.check_readiness(database)

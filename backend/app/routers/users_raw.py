@@ -1,0 +1,73 @@
+"""/raw/users: the users API in raw SQL, for comparison; see services/users_raw.py."""
+
+from collections.abc import Sequence
+
+from fastapi import status
+
+from app.auth.dependencies import CurrentUser, Viewer
+from app.core.errors import EmailTaken, NotAuthorized, UsernameTaken, UserNotFound
+from app.core.routing import create_router
+from app.db.dependencies import ReadConnection, WriteSession
+from app.routers.parameters import Page, UserId
+from app.routers.responses import KNOWS_USER, NEEDS_USER, OPTIONAL_USER, TAKES_JSON, errors
+from app.schemas.user import UserCreate, UserPrivate, UserPublic, UserReplace
+from app.services import users_raw
+
+router = create_router(prefix="/raw/users", tag="raw SQL reference")
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    responses=errors(EmailTaken, UsernameTaken, *TAKES_JSON),
+)
+async def create_user_raw(session: WriteSession, new: UserCreate) -> UserPrivate:
+    """Register a user."""
+    return await users_raw.create_user(session, new=new)
+
+
+@router.get(
+    "",
+    response_model=list[UserPrivate | UserPublic],
+    responses=errors(*KNOWS_USER),
+    openapi_extra=OPTIONAL_USER,
+)
+async def list_users_raw(
+    connection: ReadConnection, viewer: Viewer, page: Page
+) -> Sequence[UserPublic]:
+    """List users by id; administrators see the private fields too."""
+    return await users_raw.list_users(connection, page=page, viewer=viewer)
+
+
+@router.get(
+    "/{user_id}",
+    response_model=UserPrivate | UserPublic,
+    responses=errors(*KNOWS_USER, UserNotFound),
+    openapi_extra=OPTIONAL_USER,
+)
+async def read_user_raw(connection: ReadConnection, viewer: Viewer, user_id: UserId) -> UserPublic:
+    """Read a user: all of oneself, and for administrators; of others what is public."""
+    return await users_raw.get_user(connection, user_id=user_id, viewer=viewer)
+
+
+@router.put(
+    "/{user_id}",
+    responses=errors(
+        *NEEDS_USER, NotAuthorized, UserNotFound, EmailTaken, UsernameTaken, *TAKES_JSON
+    ),
+)
+async def replace_user_raw(
+    session: WriteSession, user: CurrentUser, user_id: UserId, new: UserReplace
+) -> UserPrivate:
+    """Change all of an account; another's only as an administrator."""
+    return await users_raw.update_user(session, user_id=user_id, changes=new, actor=user)
+
+
+@router.delete(
+    "/{user_id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound),
+)
+async def delete_user_raw(session: WriteSession, user: CurrentUser, user_id: UserId) -> None:
+    """Delete an account with its articles and addresses; another's only as an administrator."""
+    await users_raw.delete_user(session, user_id=user_id, actor=user)

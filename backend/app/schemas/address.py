@@ -1,0 +1,50 @@
+"""Postal addresses of a user."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import ConfigDict
+
+from app.schemas.types import Country, Input, Output, line
+
+
+class AddressInput(Input):
+    """An address, whole: creating and replacing take the same."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "label": "home",
+                    "line1": "12 St James's Square",
+                    "city": "London",
+                    "postal_code": "SW1Y 4JH",
+                    "country": "GB",
+                }
+            ]
+        }
+    )
+
+    label: Annotated[str, line(50)]
+    line1: Annotated[str, line(200)]
+    line2: Annotated[str, line(200)] | None = None
+    city: Annotated[str, line(100)]
+    region: Annotated[str, line(100)] | None = None
+    postal_code: Annotated[str, line(20)] | None = None
+    country: Country
+
+
+class AddressResponse(Output):
+    """A stored address."""
+
+    id: int
+    user_id: int
+    label: str
+    line1: str
+    line2: str | None
+    city: str
+    region: str | None
+    postal_code: str | None
+    country: str
+    created_at: datetime
+    updated_at: datetime

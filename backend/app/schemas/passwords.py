@@ -1,0 +1,44 @@
+"""Passwords as they come in: OWASP ASVS 6.2 (length, no composition rules, common ones refused)."""
+
+from functools import lru_cache
+from itertools import islice
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
+
+MIN_PASSWORD_LENGTH = 8
+MAX_PASSWORD_LENGTH = 128
+COMMON_PASSWORDS = 3000
+
+
+@lru_cache(maxsize=1)
+def _common_passwords() -> frozenset[str]:
+    """The 3,000 most common passwords that are long enough to be tried at all, in lower case.
+
+    Source: zxcvbn's list, ordered by how often each was found in leaks.
+    """
+    from zxcvbn.frequency_lists import (  # noqa: PLC0415 - 0.8 MB that only registering needs
+        FREQUENCY_LISTS,
+    )
+
+    long_enough = (
+        word for word in FREQUENCY_LISTS["passwords"] if len(word) >= MIN_PASSWORD_LENGTH
+    )
+    return frozenset(islice(long_enough, COMMON_PASSWORDS))
+
+
+def _refuse_common(password: SecretStr) -> SecretStr:
+    if password.get_secret_value().lower() in _common_passwords():
+        raise ValueError("is one of the most common passwords; choose another")
+    return password
+
+
+Password = Annotated[SecretStr, Field(min_length=1, max_length=MAX_PASSWORD_LENGTH)]
+"""A password as somebody types it to log in: any that could ever have been set."""
+
+NewPassword = Annotated[
+    SecretStr,
+    Field(min_length=MIN_PASSWORD_LENGTH, max_length=MAX_PASSWORD_LENGTH),
+    AfterValidator(_refuse_common),
+]
+"""A password somebody chooses; its length is checked before anything hashes it."""

@@ -1,0 +1,103 @@
+"""The fields that several schemas share: what is accepted, and how OpenAPI describes it."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import pycountry
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    EmailStr,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
+
+MAX_ID = 2**63 - 1
+MAX_CONTENT_BYTES = 1024 * 1024
+
+# One printable line with something on it; and text whose lines may break. Neither holds NUL,
+# which PostgreSQL cannot store.
+LINE_PATTERN = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
+TEXT_PATTERN = r"^[^\x00]*$"
+
+
+class Input(BaseModel):
+    """What a client sends: unknown fields are refused, so that a typo cannot pass unnoticed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Output(BaseModel):
+    """What a client gets: read from rows by attribute; every field that it reveals is listed."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+def omitted() -> Any:
+    """The default of a field that a partial update may leave out but not set to null."""
+
+    def drop_default(schema: dict[str, Any]) -> None:
+        schema.pop("default", None)
+
+    return Field(default=None, json_schema_extra=drop_default)
+
+
+def line(max_length: int) -> Any:
+    """Constraints of a single-line text of 1 to `max_length` characters."""
+    return StringConstraints(
+        min_length=1, max_length=max_length, pattern=LINE_PATTERN, strip_whitespace=True
+    )
+
+
+def _digits_only(value: Any) -> Any:
+    """Refuse what int() would forgive in a path (`+1`, `1.0`, `1_0`): one resource, one URL."""
+    if isinstance(value, str) and not (value.isascii() and value.isdigit()):
+        raise ValueError("must be a positive integer")
+    return value
+
+
+Id = Annotated[int, BeforeValidator(_digits_only), Field(ge=1, le=MAX_ID)]
+"""A database id: a positive 64-bit integer."""
+
+
+def _known_country(code: str) -> str:
+    if pycountry.countries.get(alpha_2=code) is None:
+        raise ValueError("must be an ISO 3166 alpha-2 code in capitals, such as DE or US")
+    return code
+
+
+def _country_schema() -> dict[str, Any]:
+    codes = sorted(country.alpha_2 for country in pycountry.countries)
+    return {"type": "string", "enum": codes, "description": "ISO 3166-1 alpha-2"}
+
+
+Country = Annotated[str, AfterValidator(_known_country), WithJsonSchema(_country_schema())]
+
+
+Username = Annotated[
+    str,
+    StringConstraints(min_length=3, max_length=50, pattern=r"^[A-Za-z0-9._-]+$"),
+]
+"""ASCII without `@`: it can neither imitate another user's name nor pass for an email."""
+
+Email = Annotated[EmailStr, Field(max_length=254)]
+
+
+def _at_most_bytes(limit: int) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if len(text.encode()) > limit:
+            raise ValueError(f"must be at most {limit} bytes in UTF-8")
+        return text
+
+    return check
+
+
+Title = Annotated[str, line(200)]
+Content = Annotated[
+    str,
+    StringConstraints(min_length=10, max_length=MAX_CONTENT_BYTES, pattern=TEXT_PATTERN),
+    AfterValidator(_at_most_bytes(MAX_CONTENT_BYTES)),
+]

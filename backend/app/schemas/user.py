@@ -1,0 +1,78 @@
+"""Users: what one registers and changes, and what others and oneself get to see."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import ConfigDict
+
+from app.core.roles import Role
+from app.schemas.passwords import NewPassword
+from app.schemas.types import Email, Input, Output, Username, line, omitted
+
+PersonName = Annotated[str, line(100)]
+
+
+class UserCreate(Input):
+    """A registration."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "email": "ada@example.com",
+                    "username": "ada",
+                    "name": "Ada Lovelace",
+                    "password": "correct horse battery",
+                }
+            ]
+        }
+    )
+
+    email: Email
+    username: Username
+    name: PersonName
+    password: NewPassword
+
+
+class UserReplace(Input):
+    """All that a user can change, at once."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"email": "ada@example.com", "username": "ada", "name": "Ada, Countess of Lovelace"}
+            ]
+        }
+    )
+
+    email: Email
+    username: Username
+    name: PersonName
+
+
+class UserUpdate(Input):
+    """Some of what a user can change; what is left out stays."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Ada King"}]})
+
+    email: Email = omitted()
+    username: Username = omitted()
+    name: PersonName = omitted()
+
+
+class UserPublic(Output):
+    """A user as anybody sees them."""
+
+    id: int
+    username: str
+    name: str
+    created_at: datetime
+
+
+class UserPrivate(UserPublic):
+    """A user as they and administrators see them."""
+
+    email: str
+    role: Role
+    is_active: bool
+    updated_at: datetime

@@ -1,0 +1,80 @@
+"""Postal addresses of a user: their own business, and the administrators'."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from app.auth.identity import Identity
+from app.auth.permissions import Action, require
+from app.core.errors import AddressNotFound, UserNotFound
+from app.db.session import constraint_errors
+from app.models.address import Address
+from app.schemas.address import AddressInput, AddressResponse
+from app.schemas.page import PageQuery
+from app.services import audit
+from app.services.audit import AuditAction
+
+USER_REFERENCE = {"fk_addresses_user_id": UserNotFound}
+
+_COLUMNS = select(*(getattr(Address, field) for field in AddressResponse.model_fields))
+
+
+async def list_addresses(
+    connection: AsyncConnection, *, user_id: int, page: PageQuery, actor: Identity
+) -> Sequence[AddressResponse]:
+    """A user's addresses by id. Raises NotAuthorized."""
+    require(actor, Action.MANAGE_ADDRESSES, owner_id=user_id)
+    query = _COLUMNS.where(Address.user_id == user_id).order_by(Address.id)
+    rows = await connection.execute(query.offset(page.skip).limit(page.limit))
+    return [AddressResponse.model_validate(row) for row in rows]
+
+
+async def create_address(
+    session: AsyncSession, *, user_id: int, new: AddressInput, actor: Identity
+) -> AddressResponse:
+    """Add an address. Raises NotAuthorized, UserNotFound."""
+    require(actor, Action.MANAGE_ADDRESSES, owner_id=user_id)
+    address = Address(user_id=user_id, **new.model_dump())
+    session.add(address)
+    with constraint_errors(USER_REFERENCE):
+        await session.flush()  # the reference speaks, and the address has an id
+    _record(session, AuditAction.CREATE_ADDRESS, address, actor)
+    return AddressResponse.model_validate(address)
+
+
+async def replace_address(
+    session: AsyncSession, *, user_id: int, address_id: int, new: AddressInput, actor: Identity
+) -> AddressResponse:
+    """Replace an address as a whole. Raises NotAuthorized, AddressNotFound."""
+    address = await _locked_address(session, user_id=user_id, address_id=address_id, actor=actor)
+    for field, value in new.model_dump().items():
+        setattr(address, field, value)
+    if session.is_modified(address):
+        _record(session, AuditAction.UPDATE_ADDRESS, address, actor)
+    await session.flush()  # `updated_at` is set
+    return AddressResponse.model_validate(address)
+
+
+async def delete_address(
+    session: AsyncSession, *, user_id: int, address_id: int, actor: Identity
+) -> None:
+    """Remove an address. Raises NotAuthorized, AddressNotFound."""
+    address = await _locked_address(session, user_id=user_id, address_id=address_id, actor=actor)
+    await session.delete(address)
+    _record(session, AuditAction.DELETE_ADDRESS, address, actor)
+
+
+async def _locked_address(
+    session: AsyncSession, *, user_id: int, address_id: int, actor: Identity
+) -> Address:
+    require(actor, Action.MANAGE_ADDRESSES, owner_id=user_id)
+    query = select(Address).where(Address.id == address_id, Address.user_id == user_id)
+    address = (await session.scalars(query.with_for_update())).one_or_none()
+    if address is None:
+        raise AddressNotFound
+    return address
+
+
+def _record(session: AsyncSession, action: AuditAction, address: Address, actor: Identity) -> None:
+    audit.record(session, action, actor_id=actor.id, subject="address", subject_id=address.id)

@@ -1,0 +1,57 @@
+"""Whether this process can serve."""
+
+from functools import lru_cache
+
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import text
+
+from app.core.config import BACKEND_DIR
+from app.core.errors import ServiceUnavailable
+from app.db.session import Database
+from app.schemas.health import Readiness
+
+
+async def check_readiness(database: Database) -> Readiness:
+    """That the database answers and has this release's tables.
+
+    A revision that this release does not know is a newer release's: migrations are safe beside the
+    running old version, so an upgrade does not take the old replicas out of service.
+
+    Raises ServiceUnavailable with the reason.
+    """
+    async with database.read() as connection:
+        migrated = await connection.scalar(text("SELECT to_regclass('alembic_version')"))
+        revision = migrated and await connection.scalar(
+            text("SELECT version_num FROM alembic_version")
+        )
+    if revision is None:
+        raise ServiceUnavailable("The database is not migrated: run `alembic upgrade head`")
+    if revision == _head():
+        return Readiness(revision=revision, ahead=False)
+    if _is_known(revision):
+        raise ServiceUnavailable(
+            f"The database is at revision {revision}, this release needs {_head()}:"
+            " run `alembic upgrade head`"
+        )
+    return Readiness(revision=revision, ahead=True)
+
+
+@lru_cache(maxsize=1)
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(Config(BACKEND_DIR / "alembic.ini"))
+
+
+def _head() -> str:
+    head = _scripts().get_current_head()
+    if head is None:
+        raise ServiceUnavailable("This release has no migrations")
+    return head
+
+
+def _is_known(revision: str) -> bool:
+    try:
+        return _scripts().get_revision(revision) is not None
+    except CommandError:
+        return False

@@ -1,0 +1,120 @@
+"""How gunicorn runs the application. `gunicorn` alone, in this folder, reads it.
+
+What differs between machines comes from the environment:
+
+    WEB_CONCURRENCY      worker processes (default: the CPUs this process may use, 4 at most)
+    FORWARDED_ALLOW_IPS  who may say X-Forwarded-For (default: private networks, where nginx is)
+    GRACEFUL_TIMEOUT     seconds that requests get to finish at shutdown (default: 25)
+"""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
+
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+from pydantic import ValidationError
+from uvicorn_worker import UvicornWorker
+
+from app.core.config import Settings, get_settings
+from app.core.logging import configure_logging
+
+MAX_DEFAULT_WORKERS = 4
+"""Each worker has connection pools of its own; more processes are a decision, not a default."""
+
+
+def _read_settings() -> Settings:
+    """The application's settings; unsafe ones stop gunicorn here, with one message and no trace."""
+    try:
+        return get_settings()
+    except ValidationError as error:
+        problems = "; ".join(finding["msg"] for finding in error.errors())
+        sys.exit(f"pressroom: {problems}")
+
+
+def _usable_cpus() -> int:
+    """CPUs this process may run on: a container's cpuset counts, the machine's size does not."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this operating system
+        return os.cpu_count() or 1
+
+
+SETTINGS = _read_settings()
+
+# --- what to serve, and where
+wsgi_app = "app.main:create_app()"
+bind = os.environ.get("BIND", "0.0.0.0:8000")
+backlog = 2048
+
+# --- processes
+workers = int(os.environ.get("WEB_CONCURRENCY") or min(_usable_cpus(), MAX_DEFAULT_WORKERS))
+# A worker says that it lives by touching a file: in memory, so that a slow disk does not get it
+# killed.
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
+timeout = 60
+graceful_timeout = int(os.environ.get("GRACEFUL_TIMEOUT") or 25)
+# A leak, ours or a library's, cannot grow for ever; the jitter keeps workers from restarting at
+# the same moment.
+max_requests = 100_000
+max_requests_jitter = 10_000
+# gunicorn 27 opens a control socket under $HOME, which is read-only here and not needed.
+control_socket_disable = True
+proc_name = "pressroom"
+
+# --- connections
+# Longer than nginx keeps an idle connection (nginx/templates/edge.conf.template: 60 s). Were it
+# shorter, nginx could send a request on a connection that is just being closed, and a POST, which
+# nginx may not repeat, would fail.
+keepalive = 75
+# The edge overwrites X-Forwarded-For with the address it sees; nobody else can reach this port.
+forwarded_allow_ips = os.environ.get(
+    "FORWARDED_ALLOW_IPS", "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
+)
+
+# --- logs
+# The application writes one line a request itself, without query strings and headers.
+accesslog = None
+loglevel = SETTINGS.log_level.lower()
+
+
+class ApplicationLogger(Logger):
+    """Hands gunicorn's records to the application's logging: one format, one stream."""
+
+    def setup(self, cfg: Config) -> None:
+        super().setup(cfg)
+        configure_logging(SETTINGS)
+        for log in (self.error_log, self.access_log):
+            log.handlers.clear()
+            log.propagate = True
+
+
+logger_class = ApplicationLogger
+
+
+class PressroomWorker(UvicornWorker):
+    """uvicorn inside a gunicorn worker, on uvloop and httptools."""
+
+    CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
+        "loop": "uvloop",
+        "http": "httptools",
+        "lifespan": "on",
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": True,
+        # Before gunicorn kills the worker at graceful_timeout: the lifespan has to close its pools.
+        "timeout_graceful_shutdown": max(graceful_timeout - 5, 1),
+    }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # The base class ties these to gunicorn's own handlers; they too belong to the root logger.
+        for name in ("uvicorn", "uvicorn.error"):
+            log = logging.getLogger(name)
+            log.handlers.clear()
+            log.propagate = True
+
+
+worker_class = PressroomWorker

@@ -1,0 +1,115 @@
+"""Fixtures: one migrated database a worker, each test in a transaction that is rolled back."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import pool
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+
+from tests.databases import server_url, temporary_database
+
+# Before anything reads the settings: the tests' own, whatever `.env` or the environment say.
+os.environ |= {"ENVIRONMENT": "test", "BCRYPT_COST": "4", "LOG_LEVEL": "INFO"}
+for name in (
+    "ALLOWED_HOSTS",
+    "CORS_ORIGINS",
+    "SECRET_KEY",
+    "SECURITY_HEADERS",
+    "DATABASE_READ_URL",
+    "RAW_SQL_REFERENCE",
+    "DEBUG",
+):
+    os.environ.pop(name, None)
+
+from app.core.config import Settings, get_settings  # noqa: E402 - after the environment is set
+from app.db import migrate  # noqa: E402
+from app.db.session import Database  # noqa: E402
+from app.main import create_app  # noqa: E402
+
+Settings.model_config["env_file"] = None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the server once, before pytest-xdist's workers, which inherit its address."""
+    server_url()
+
+
+@pytest.fixture(scope="session")
+def database_url() -> Iterator[str]:
+    """This worker's database, migrated."""
+    with temporary_database() as url:
+        migrate.upgrade(url)
+        yield url
+
+
+@pytest.fixture(scope="session")
+def settings(database_url: str) -> Settings:
+    return get_settings().model_copy(
+        update={"database_url": database_url, "raw_sql_reference": True}
+    )
+
+
+@pytest.fixture(scope="session")
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(database_url, poolclass=pool.StaticPool)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """The test's own connection, in a transaction that is rolled back at the end."""
+    async with engine.connect() as connection:
+        transaction = await connection.begin()
+        yield connection
+        await transaction.rollback()
+
+
+@pytest.fixture
+def database(connection: AsyncConnection) -> Database:
+    """The application's way to the database, bound to the test's connection."""
+
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[AsyncConnection]:
+        yield connection
+
+    sessions = async_sessionmaker(
+        connection, expire_on_commit=False, join_transaction_mode="create_savepoint"
+    )
+    return Database(sessions=sessions, connect=connect)
+
+
+@pytest.fixture
+async def session(database: Database) -> AsyncIterator[AsyncSession]:
+    """A unit of work for the test's own rows; factories flush, so that requests see them."""
+    async with database.unit_of_work() as session:
+        yield session
+
+
+@pytest.fixture(scope="session")
+def shared_app(settings: Settings) -> FastAPI:
+    return create_app(settings)
+
+
+@pytest.fixture
+def app(shared_app: FastAPI, database: Database) -> FastAPI:
+    shared_app.state.database = database
+    return shared_app
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """HTTP to the application, without a network."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+        yield client

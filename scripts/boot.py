@@ -1,0 +1,118 @@
+"""Boot the real stack, use it through nginx, scale it, and remove it: `make smoke`.
+
+It runs as a compose project of its own on a free port, beside whatever else runs here, and is taken
+down with its data at the end, also after a failure or Ctrl-C. Needs no packages.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+import smoke
+from containers import Project, project_name, stop_on_terminate, why_no_docker
+
+REPLICAS = 3
+PATIENCE = 30
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_for(what: str, condition: Callable[[], bool]) -> None:
+    """Poll until the condition holds. Raises SmokeError where it does not in time."""
+    started = time.monotonic()
+    while not condition():
+        if time.monotonic() - started > PATIENCE:
+            raise smoke.SmokeError(f"{what}: not within {PATIENCE} s")
+        time.sleep(0.5)
+    print(f"  ok  {what} (after {time.monotonic() - started:.1f} s)")
+
+
+def replicas_that_answered(project: Project) -> set[str]:
+    """Addresses of the backends that nginx's access log names."""
+    lines = project.output("logs", "--no-log-prefix", "--no-color", "nginx").splitlines()
+    entries = [json.loads(line) for line in lines if line.startswith("{")]
+    return {entry["upstream"] for entry in entries if entry["upstream_status"] == "200"}
+
+
+def check_replicas(project: Project, client: smoke.Client) -> None:
+    """The edge follows the scaling by itself, and every replica answers."""
+
+    def all_answer() -> bool:
+        for _ in range(REPLICAS * 4):
+            answer = client.send("GET", "/articles")
+            if answer.status != 200:
+                raise smoke.SmokeError(f"while scaling: {answer.status} {answer.body}")
+        return len(replicas_that_answered(project)) >= REPLICAS
+
+    wait_for(f"{REPLICAS} replicas answer", all_answer)
+
+
+def check_outage(project: Project, client: smoke.Client) -> None:
+    """Without a database: 503 in the one shape; and recovery without a restart."""
+    project.run("stop", "--timeout", "5", "db")
+    answer = client.send("GET", "/articles")
+    smoke.expect(
+        "database down: 503 with Retry-After",
+        answer.status == 503 and bool(answer.headers["Retry-After"]),
+        answer,
+    )
+    project.run("start", "db")
+    wait_for("recovery", lambda: client.send("GET", "/articles").status == 200)
+    project.run("stop", "--timeout", "5", "backend")
+    answer = client.send("GET", "/articles", headers={"X-Request-ID": "outage-0001"})
+    smoke.expect(
+        "backend down: nginx answers 503 in the one shape",
+        answer.status == 503
+        and bool(answer.headers["Retry-After"])
+        and set(answer.body) == smoke.ERROR_FIELDS
+        and answer.body["code"] == "service_unavailable"
+        and answer.body["request_id"] == "outage-0001",
+        answer,
+    )
+
+
+def main() -> int:
+    """Return the exit status."""
+    if problem := why_no_docker():
+        print(f"`make smoke` needs containers: {problem}.", file=sys.stderr)
+        return 2
+    stop_on_terminate()
+    port = os.environ.get("HTTP_PORT") or str(free_port())
+    url = f"http://127.0.0.1:{port}"
+    project = Project(
+        project_name("smoke"), "docker-compose.yml", HTTP_PORT=port, HTTP_BIND="127.0.0.1"
+    )
+    started = time.monotonic()
+    try:
+        with project.running():
+            print(f"the stack answers on {url} after {time.monotonic() - started:.1f} s")
+            client = smoke.Client(url)
+            smoke.tell_a_story(client)
+            smoke.check_edge(client)
+            scaled = ("up", "--detach", "--wait", "--no-recreate", "--scale", f"backend={REPLICAS}")
+            if project.run(*scaled) != 0:
+                raise smoke.SmokeError("scaling failed")
+            check_replicas(project, client)
+            check_outage(project, client)
+    except (smoke.SmokeError, RuntimeError, OSError, ValueError, KeyError) as error:
+        print(f"  FAILED  {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print("the real stack works")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

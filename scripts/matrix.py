@@ -1,0 +1,186 @@
+"""The validation matrix: one list of rows, two runners.
+
+    matrix.py host        on .venv and an embedded PostgreSQL     (make check)
+    matrix.py container   inside the backend's container          (make validate)
+
+Every row runs, whatever the others said; a table of them all comes last. The exit status is 0 when
+none failed. Needs no packages: the container runner works with any Python 3.9.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from containers import (
+    ROOT,
+    Project,
+    compose_command,
+    project_name,
+    stop_on_terminate,
+    why_no_docker,
+)
+
+
+class Row(NamedTuple):
+    """One line of the matrix. `where`: backend, scratch (with its own database), nginx, docker."""
+
+    name: str
+    command: str
+    where: str = "backend"
+
+
+ROWS = (
+    Row("Python tests", "pytest -x"),
+    Row("Types", "mypy app/"),
+    Row("Lint", "ruff check ."),
+    Row("Format", "ruff format --check ."),
+    Row("Migration", "alembic upgrade head", "scratch"),
+    Row("Drift", "alembic check", "scratch"),
+    Row("Layers", "lint-imports"),
+    Row("Edge", "nginx -t", "nginx"),
+    Row("Edge", "docker compose config -q", "docker"),
+    Row("Edge", "docker compose -f docker-compose.test.yml config -q", "docker"),
+)
+
+Runner = Callable[[Row], int]
+
+
+@dataclass
+class Outcome:
+    """What became of a row."""
+
+    row: Row
+    result: str
+    seconds: float = 0.0
+
+
+@contextmanager
+def host_runner() -> Iterator[Runner]:
+    """Rows run in backend/ with .venv first on PATH, against a server that is there for them."""
+    bin_directory = ROOT / ".venv" / "bin"
+    environment = {**os.environ, "PATH": f"{bin_directory}{os.pathsep}{os.environ['PATH']}"}
+    keeper = subprocess.Popen(
+        [bin_directory / "python", ROOT / "scripts" / "scratch_database.py"],
+        cwd=ROOT / "backend",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # Apart from our terminal, so that Ctrl-C leaves it the time to clean up.
+        start_new_session=True,
+    )
+    try:
+        # Log lines may come first; what we wait for is the only JSON with a scratch database in it.
+        ready = next((line for line in keeper.stdout or () if '"scratch"' in line), None)
+        if ready is None:
+            raise RuntimeError("no database for the rows: see the message above")
+        urls = json.loads(ready)
+
+        def run(row: Row) -> int:
+            url = urls["scratch" if row.where == "scratch" else "server"]
+            return subprocess.run(
+                shlex.split(row.command),
+                cwd=ROOT / "backend",
+                env={**environment, "DATABASE_URL": url},
+                check=False,
+            ).returncode
+
+        yield run
+    finally:
+        if keeper.stdin is not None:
+            keeper.stdin.close()
+        keeper.wait(timeout=60)
+
+
+@contextmanager
+def container_runner() -> Iterator[Runner]:
+    """Rows run inside the backend's container, beside a PostgreSQL that is gone afterwards."""
+    project = Project(project_name("test"), "docker-compose.test.yml")
+
+    def run(row: Row) -> int:
+        return project.run("exec", "-T", "backend", *shlex.split(row.command))
+
+    with project.running():
+        yield run
+
+
+def run_edge(row: Row) -> int:
+    """Rows about the edge and the compose files: the same for both runners."""
+    if row.where == "docker":
+        command = row.command.replace("docker compose", shlex.join(compose_command() or []), 1)
+        return subprocess.run(shlex.split(command), cwd=ROOT, check=False).returncode
+    project = Project(project_name("edge"), "docker-compose.yml")
+    try:
+        # `run` goes through the image's entry point, which fills in the template.
+        return project.run("run", "--rm", "--no-deps", "-T", "nginx", *shlex.split(row.command))
+    finally:
+        project.run("down", "--volumes")
+
+
+def run_rows(runner: Runner) -> list[Outcome]:
+    """Run all rows in order; Ctrl-C ends the run, and the rest counts as not run."""
+    outcomes: list[Outcome] = []
+    no_docker = why_no_docker()
+    for number, row in enumerate(ROWS, 1):
+        edge = row.where in {"nginx", "docker"}
+        print(f"\n=== {number}/{len(ROWS)} {row.name}: {row.command}", flush=True)
+        if edge and no_docker:
+            print(f"skipped: {no_docker}")
+            outcomes.append(Outcome(row, f"skipped: {no_docker}"))
+            continue
+        started = time.monotonic()
+        try:
+            status = (run_edge if edge else runner)(row)
+        except KeyboardInterrupt:
+            outcomes += [Outcome(left, "not run: interrupted") for left in ROWS[number - 1 :]]
+            break
+        result = "ok" if status == 0 else f"FAILED ({status})"
+        outcomes.append(Outcome(row, result, time.monotonic() - started))
+    return outcomes
+
+
+def print_table(outcomes: Sequence[Outcome]) -> None:
+    """The matrix, as a reader wants it: last, and aligned."""
+    lines = [["row", "command", "result", "seconds"]]
+    lines += [[o.row.name, o.row.command, o.result, f"{o.seconds:.1f}"] for o in outcomes]
+    widths = [max(len(line[column]) for line in lines) for column in range(4)]
+    lines.insert(1, ["-" * width for width in widths])
+    print()
+    for line in lines:
+        print("  ".join(cell.ljust(widths[column]) for column, cell in enumerate(line)).rstrip())
+    failed = sum(not o.result.startswith(("ok", "skipped")) for o in outcomes)
+    print(f"\n{'all rows passed' if not failed else f'{failed} of {len(outcomes)} rows failed'}")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Return the exit status."""
+    runners = {"host": host_runner, "container": container_runner}
+    if len(arguments) != 1 or arguments[0] not in runners:
+        print(__doc__, file=sys.stderr)
+        return 2
+    if arguments[0] == "container" and (problem := why_no_docker()):
+        print(f"`make validate` needs containers: {problem}. `make check` runs the same rows here.")
+        return 2
+    stop_on_terminate()
+    try:
+        with runners[arguments[0]]() as runner:
+            outcomes = run_rows(runner)
+    except RuntimeError as error:
+        print(f"the matrix could not start: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print_table(outcomes)
+    return 0 if all(o.result.startswith(("ok", "skipped")) for o in outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

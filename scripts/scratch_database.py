@@ -1,0 +1,54 @@
+"""Keep a throwaway database while standard input is open. For scripts/matrix.py on the host.
+
+Run by the Python in .venv, from backend/. Uses the server of DATABASE_URL, or starts an embedded
+one in .data/check. Prints one line of JSON when it is ready: {"server": URL, "scratch": URL}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import sys
+from pathlib import Path
+
+import asyncpg
+from sqlalchemy import URL, make_url
+
+from app.core.config import get_settings
+from app.db import embedded
+
+DATA = Path(__file__).resolve().parent.parent / ".data" / "check"
+
+
+async def execute(server: URL, statement: str) -> None:
+    """Run one statement outside of a transaction, as CREATE DATABASE wants it."""
+    url = server.set(drivername="postgresql").render_as_string(hide_password=False)
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def main() -> None:
+    """Create the database, say where it is, wait, and drop it."""
+    settings = get_settings()
+    url = settings.database_url or embedded.start(DATA / "postgres", durable=False)
+    server = make_url(url)
+    name = f"pressroom_scratch_{os.getpid()}_{secrets.token_hex(4)}"
+    asyncio.run(execute(server, f"CREATE DATABASE {name}"))
+    try:
+        urls = {
+            "server": server.render_as_string(hide_password=False),
+            "scratch": server.set(database=name).render_as_string(hide_password=False),
+        }
+        print(json.dumps(urls), flush=True)
+        sys.stdin.read()
+    finally:
+        asyncio.run(execute(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+
+
+if __name__ == "__main__":
+    main()

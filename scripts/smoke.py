@@ -1,0 +1,183 @@
+"""Use a running Pressroom as a client would: `smoke.py http://localhost:8080`.
+
+Registers, logs in, posts, publishes and lists; behind nginx (--edge) it also checks what the edge
+alone is responsible for. Stops at the first thing that is not as it should be. Needs no packages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import secrets
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+TIMEOUT = 15
+ERROR_FIELDS = {"success", "message", "detail", "code", "request_id"}
+
+
+class SmokeError(Exception):
+    """Something is not as it should be."""
+
+
+@dataclass
+class Answer:
+    """A response: `body` is parsed JSON where it is JSON, else text."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: Any
+
+
+class Client:
+    """Speaks to one server, a new connection a request; remembers the token."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname:
+            raise SmokeError(f"not an http:// address: {url}")
+        self.host, self.port = parts.hostname, parts.port or 80
+        self.token: str | None = None
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        json_body: object = None,
+        form: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        raw: bytes | None = None,
+    ) -> Answer:
+        """Send one request, authenticated once there is a token."""
+        sent = dict(headers or {})
+        if self.token:
+            sent.setdefault("Authorization", f"Bearer {self.token}")
+        if json_body is not None:
+            raw = json.dumps(json_body).encode()
+            sent["Content-Type"] = "application/json"
+        elif form is not None:
+            raw = urlencode(form).encode()
+            sent["Content-Type"] = "application/x-www-form-urlencoded"
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT)
+        try:
+            connection.request(method, path, body=raw, headers=sent)
+            response = connection.getresponse()
+            text = response.read().decode()
+            is_json = "json" in response.headers.get_content_type()
+            body = json.loads(text) if is_json and text else text
+            return Answer(response.status, response.headers, body)
+        finally:
+            connection.close()
+
+
+def expect(what: str, condition: bool, answer: Answer) -> None:
+    """Say that something holds, or stop."""
+    if not condition:
+        shown = json.dumps(answer.body) if not isinstance(answer.body, str) else answer.body
+        raise SmokeError(f"{what}: got {answer.status} {shown[:500]}\n{answer.headers}")
+    print(f"  ok  {what}")
+
+
+def tell_a_story(client: Client) -> None:
+    """From a stranger to a published article."""
+    name = f"smoke{secrets.token_hex(5)}"
+    password = secrets.token_urlsafe(18)
+    answer = client.send("GET", "/health/ready")
+    expect("ready", answer.status == 200, answer)
+    person = {
+        "email": f"{name}@example.com",
+        "username": name,
+        "name": "Smoke Test",
+        "password": password,
+    }
+    answer = client.send("POST", "/users", json_body=person)
+    expect("register", answer.status == 201 and "password" not in json.dumps(answer.body), answer)
+    answer = client.send("POST", "/auth/login", form={"username": name, "password": password})
+    expect("log in", answer.status == 200 and answer.body["token_type"].lower() == "bearer", answer)
+    client.token = answer.body["access_token"]
+    answer = client.send("GET", "/auth/me")
+    expect("know who I am", answer.status == 200 and answer.body["username"] == name, answer)
+    draft = {"title": f"A story by {name}", "content": "Once upon a time there was a test."}
+    answer = client.send("POST", "/articles", json_body=draft)
+    expect("post a draft", answer.status == 201 and answer.body["published"] is False, answer)
+    path = f"/articles/{answer.body['id']}"
+
+    reader = Client(f"http://{client.host}:{client.port}")
+    answer = reader.send("GET", path)
+    expect("a reader does not see the draft", answer.status == 404, answer)
+    expect("errors have the one shape", set(answer.body) == ERROR_FIELDS, answer)
+    answer = client.send("PATCH", path, json_body={"published": True})
+    expect("publish", answer.status == 200 and answer.body["published"] is True, answer)
+    answer = reader.send("GET", "/articles?limit=100")
+    titles = [article["title"] for article in answer.body]
+    expect(
+        "a reader finds it in the list", answer.status == 200 and draft["title"] in titles, answer
+    )
+
+
+def check_edge(client: Client) -> None:
+    """What nginx alone is responsible for."""
+    answer = client.send("GET", "/health/live", headers={"X-Request-ID": "smoke-test.0001"})
+    headers = answer.headers
+    expect(
+        "a well-formed request id is kept",
+        headers.get_all("X-Request-ID") == ["smoke-test.0001"],
+        answer,
+    )
+    answer = client.send("GET", "/health/live", headers={"X-Request-ID": "no good"})
+    expect("a malformed one is replaced", answer.headers["X-Request-ID"] != "no good", answer)
+    for path in ("/health/live", "/no-such-page", "/raw/users"):
+        answer = client.send("GET", path)
+        once = {
+            "X-Content-Type-Options": ["nosniff"],
+            "X-Frame-Options": ["DENY"],
+            "Referrer-Policy": ["no-referrer"],
+            "Content-Security-Policy": ["default-src 'none'; frame-ancestors 'none'"],
+        }
+        found = {name: answer.headers.get_all(name) for name in once}
+        expect(f"security headers once on {path}", found == once, answer)
+    expect(
+        "/raw is not reachable", answer.status == 404 and set(answer.body) == ERROR_FIELDS, answer
+    )
+    expect("no server version", answer.headers.get_all("Server") == ["nginx"], answer)
+    answer = client.send("GET", "/docs")
+    policies = answer.headers.get_all("Content-Security-Policy") or []
+    expect(
+        "/docs has its own policy, and only that",
+        answer.status == 200 and len(policies) == 1 and "script-src" in policies[0],
+        answer,
+    )
+    answer = client.send("POST", "/users", raw=b" " * (4 * 1024 * 1024 + 1))
+    expect(
+        "a huge body is refused in the one shape",
+        answer.status == 413
+        and set(answer.body) == ERROR_FIELDS
+        and answer.body["request_id"] == answer.headers["X-Request-ID"],
+        answer,
+    )
+
+
+def main() -> int:
+    """Return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("url", help="for example http://localhost:8080")
+    parser.add_argument("--edge", action="store_true", help="check what nginx does, too")
+    arguments = parser.parse_args()
+    try:
+        client = Client(arguments.url)
+        tell_a_story(client)
+        if arguments.edge:
+            check_edge(client)
+    except (SmokeError, OSError, KeyError, TypeError, ValueError) as error:
+        print(f"  FAILED  {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
