@@ -41,7 +41,8 @@ def wait_for(what: str, condition: Callable[[], bool]) -> None:
 def replicas_that_answered(project: Project) -> set[str]:
     """Addresses of the backends that nginx's access log names."""
     lines = project.output("logs", "--no-log-prefix", "--no-color", "nginx").splitlines()
-    entries = [json.loads(line) for line in lines if line.startswith("{")]
+    # Other lines are nginx's own; some versions of compose put a control sequence before each.
+    entries = [json.loads(line[line.index("{") :]) for line in lines if '{"time"' in line]
     return {entry["upstream"] for entry in entries if entry["upstream_status"] == "200"}
 
 

@@ -22,6 +22,7 @@ from app.core import clock
 from app.core.config import get_settings
 from app.core.errors import InvalidToken, TokenExpired
 from app.schemas.auth import AccessToken
+from app.schemas.types import MAX_ID
 
 ALGORITHM = "HS256"
 TOKEN_TYPE = "at+jwt"  # noqa: S105 - the media type of RFC 9068 §2.1, not a secret
@@ -125,8 +126,11 @@ def user_id_of(token: str) -> int:
                 **{f"require_{claim}": True for claim in REQUIRED_CLAIMS},
             },
         )
-        return int(claims["sub"])
+        user_id = int(claims["sub"])
     except ExpiredSignatureError as error:
         raise TokenExpired from error
     except (JWTError, ValueError, TypeError, RecursionError) as error:
         raise InvalidToken from error
+    if not 1 <= user_id <= MAX_ID:
+        raise InvalidToken
+    return user_id

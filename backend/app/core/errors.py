@@ -180,7 +180,7 @@ async def handle_validation_error(request: Request, error: Exception) -> Respons
     """422 with FastAPI's list of findings, without the rejected input: it may be a password."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class alone
     findings = [
-        {"loc": list(finding["loc"]), "msg": finding["msg"], "type": finding["type"]}
+        {"loc": list(finding["loc"]), "msg": _sentence(finding), "type": finding["type"]}
         for finding in error.errors()
     ]
     where = ".".join(str(part) for part in findings[0]["loc"]) if findings else "request"
@@ -189,6 +189,14 @@ async def handle_validation_error(request: Request, error: Exception) -> Respons
         message=f"{InvalidInput.message}: {where}: {what}", code=InvalidInput.code, detail=findings
     )
     return error_response(InvalidInput.status, body)
+
+
+def _sentence(finding: Mapping[str, Any]) -> str:
+    """What is wrong; for broken JSON, FastAPI has the reason apart from its message."""
+    message = str(finding["msg"])
+    if finding["type"] == "json_invalid":
+        return f"{message}: {finding['ctx']['error']}"
+    return message
 
 
 def internal_error_response() -> Response:

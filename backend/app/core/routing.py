@@ -5,13 +5,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
 from fastapi import APIRouter, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.params import Form
 from fastapi.routing import APIRoute
 
 from app.core.errors import UnsupportedMediaType
-
-_WHAT_IS_WRONG = {UnicodeDecodeError: "it is not UTF-8", RecursionError: "it is nested too deeply"}
 
 
 class StrictRequest(Request):
@@ -20,8 +17,9 @@ class StrictRequest(Request):
     async def json(self) -> Any:
         """The parsed body.
 
-        Raises RequestValidationError where it is not UTF-8, truncated, nested deeper than the
-        parser goes, has a name twice in an object, or a number that is not JSON (NaN, Infinity).
+        Raises JSONDecodeError, which FastAPI answers with 422, where it is not UTF-8, truncated,
+        nested deeper than the parser goes, has a name twice in an object, or a number that is not
+        JSON (NaN, Infinity).
         """
         try:
             return json.loads(
@@ -29,16 +27,20 @@ class StrictRequest(Request):
                 object_pairs_hook=_object_without_duplicates,
                 parse_constant=_refuse_constant,
             )
-        except (ValueError, RecursionError) as error:
-            message = _WHAT_IS_WRONG.get(type(error)) or str(error)
-            finding = {"loc": ("body",), "msg": f"Invalid JSON: {message}", "type": "json_invalid"}
-            raise RequestValidationError([finding]) from error
+        except json.JSONDecodeError:
+            raise
+        except UnicodeDecodeError as error:
+            raise json.JSONDecodeError("The body is not UTF-8", "", error.start) from error
+        except RecursionError as error:
+            raise json.JSONDecodeError("The nesting is too deep", "", 0) from error
+        except ValueError as error:
+            raise json.JSONDecodeError(str(error), "", 0) from error
 
 
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     parsed = dict(pairs)
     if len(parsed) < len(pairs):
-        raise ValueError("an object has the same name twice")
+        raise ValueError("An object has the same name twice")
     return parsed
 
 
@@ -56,15 +58,22 @@ class StrictRoute(APIRoute):
         )
 
         async def strictly(request: Request) -> Response:
-            if takes_json and not _is_json(request.headers.get("content-type", "")):
+            if takes_json and _has_body(request) and not _is_json(request):
                 raise UnsupportedMediaType
             return await handle(StrictRequest(request.scope, request.receive))
 
         return strictly
 
 
-def _is_json(content_type: str) -> bool:
-    media_type = content_type.partition(";")[0].strip().lower()
+def _has_body(request: Request) -> bool:
+    """RFC 9112 §6.3: a request has a body where it says how long it is, or sends it in chunks."""
+    return (
+        request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    )
+
+
+def _is_json(request: Request) -> bool:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     return media_type == "application/json" or (
         media_type.startswith("application/") and media_type.endswith("+json")
     )

@@ -16,7 +16,7 @@ from app.services import addresses
 router = create_router(prefix="/users/{user_id}/addresses", tag="addresses")
 
 
-@router.get("", responses=errors(*NEEDS_USER, NotAuthorized))
+@router.get("", responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound))
 async def list_addresses(
     connection: ReadConnection, user: CurrentUser, user_id: UserId, page: Page
 ) -> Sequence[AddressResponse]:

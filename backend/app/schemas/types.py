@@ -63,18 +63,22 @@ Id = Annotated[int, BeforeValidator(_digits_only), Field(ge=1, le=MAX_ID)]
 """A database id: a positive 64-bit integer."""
 
 
+COUNTRIES = frozenset(country.alpha_2 for country in pycountry.countries)
+
+
 def _known_country(code: str) -> str:
-    if pycountry.countries.get(alpha_2=code) is None:
+    if code not in COUNTRIES:
         raise ValueError("must be an ISO 3166 alpha-2 code in capitals, such as DE or US")
     return code
 
 
-def _country_schema() -> dict[str, Any]:
-    codes = sorted(country.alpha_2 for country in pycountry.countries)
-    return {"type": "string", "enum": codes, "description": "ISO 3166-1 alpha-2"}
-
-
-Country = Annotated[str, AfterValidator(_known_country), WithJsonSchema(_country_schema())]
+Country = Annotated[
+    str,
+    AfterValidator(_known_country),
+    WithJsonSchema(
+        {"type": "string", "enum": sorted(COUNTRIES), "description": "ISO 3166-1 alpha-2"}
+    ),
+]
 
 
 Username = Annotated[

@@ -10,6 +10,7 @@ from app.auth.permissions import Action, require
 from app.core.errors import AddressNotFound, UserNotFound
 from app.db.session import constraint_errors
 from app.models.address import Address
+from app.models.user import User
 from app.schemas.address import AddressInput, AddressResponse
 from app.schemas.page import PageQuery
 from app.services import audit
@@ -23,10 +24,12 @@ _COLUMNS = select(*(getattr(Address, field) for field in AddressResponse.model_f
 async def list_addresses(
     connection: AsyncConnection, *, user_id: int, page: PageQuery, actor: Identity
 ) -> Sequence[AddressResponse]:
-    """A user's addresses by id. Raises NotAuthorized."""
+    """A user's addresses by id. Raises NotAuthorized, UserNotFound."""
     require(actor, Action.MANAGE_ADDRESSES, owner_id=user_id)
     query = _COLUMNS.where(Address.user_id == user_id).order_by(Address.id)
-    rows = await connection.execute(query.offset(page.skip).limit(page.limit))
+    rows = (await connection.execute(query.offset(page.skip).limit(page.limit))).all()
+    if not rows and await connection.scalar(select(User.id).where(User.id == user_id)) is None:
+        raise UserNotFound
     return [AddressResponse.model_validate(row) for row in rows]
 
 

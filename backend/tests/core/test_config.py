@@ -1,0 +1,121 @@
+"""Settings: what development forgives and production refuses."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from app.core.config import DEVELOPMENT_SECRET, Settings
+
+SAFE: dict[str, Any] = {
+    "environment": "production",
+    "secret_key": "k" * 32,
+    "allowed_hosts": "blog.example.com,*.example.org",
+    "cors_origins": "https://app.example.com",
+    "database_url": "postgresql://u:p@db/blog",
+}
+
+
+def make(**values: Any) -> Settings:
+    return Settings(_env_file=None, **values)
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ENVIRONMENT", "DATABASE_URL", "BCRYPT_COST", "LOG_LEVEL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_development_needs_nothing() -> None:
+    settings = make()
+    assert settings.secret_key == DEVELOPMENT_SECRET
+    assert settings.bcrypt_cost == 12
+    assert settings.database_url is None
+
+
+def test_an_empty_variable_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_KEY", "")
+    monkeypatch.setenv("DATABASE_URL", "")
+    assert make().secret_key == DEVELOPMENT_SECRET
+    assert make().database_url is None
+
+
+def test_production_starts_with_safe_settings() -> None:
+    settings = make(**SAFE)
+    assert settings.allowed_hosts == ["blog.example.com", "*.example.org"]
+    assert settings.cors_origins == ["https://app.example.com"]
+    assert settings.database_url == "postgresql+asyncpg://u:p@db/blog"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"secret_key": "short"}, "SECRET_KEY is shorter than 32 bytes"),
+        ({"secret_key": DEVELOPMENT_SECRET}, "SECRET_KEY is the example"),
+        ({"secret_key": "your-secret-key-here"}, "SECRET_KEY is the example"),
+        ({"debug": True}, "DEBUG is on"),
+        ({"allowed_hosts": "*"}, "ALLOWED_HOSTS has a wildcard"),
+        ({"allowed_hosts": "a.example.com,*"}, "ALLOWED_HOSTS has a wildcard"),
+        ({"cors_origins": "*"}, "CORS_ORIGINS has a wildcard"),
+        ({"cors_origins": "https://*.example.com"}, "CORS_ORIGINS has a wildcard"),
+        ({"database_url": None}, "DATABASE_URL is missing"),
+    ],
+)
+def test_production_refuses(change: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValidationError, match="unsafe for ENVIRONMENT=production") as refusal:
+        make(**{**SAFE, **change})
+    assert named in str(refusal.value)
+    assert make(**{**SAFE, **change, "environment": "development"})
+
+
+def test_production_names_every_problem_at_once() -> None:
+    with pytest.raises(ValidationError) as refusal:
+        make(environment="production", debug=True, cors_origins="*")
+    message = str(refusal.value)
+    for name in ("SECRET_KEY is missing", "DEBUG", "ALLOWED_HOSTS", "CORS_ORIGINS", "DATABASE_URL"):
+        assert name in message
+    assert refusal.value.error_count() == 1
+
+
+@pytest.mark.parametrize(
+    "url", ["postgres://u@h/d", "postgresql://u@h/d", "postgresql+asyncpg://u@h/d"]
+)
+def test_every_common_form_of_url_means_asyncpg(url: str) -> None:
+    assert make(database_url=url).database_url == "postgresql+asyncpg://u@h/d"
+
+
+@pytest.mark.parametrize("url", ["mysql://u@h/d", "u@h/d", "sqlite:///x.db"])
+def test_another_database_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError, match="must look like postgresql://"):
+        make(database_url=url)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"bcrypt_cost": 3},
+        {"bcrypt_cost": 40},
+        {"port": 0},
+        {"log_level": "loud"},
+        {"environment": "staging"},
+        {"database_pool_size": 0},
+    ],
+)
+def test_out_of_range(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        make(**bad)
+
+
+def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", "https://a.example.com, https://b.example.com,")
+    assert make().cors_origins == ["https://a.example.com", "https://b.example.com"]
+
+
+def test_settings_do_not_change_once_read() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        make().debug = True  # type: ignore[misc]
+
+
+def test_unknown_variables_are_other_programs_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_PASSWORD", "x")
+    assert make()

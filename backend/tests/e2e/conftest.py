@@ -1,0 +1,49 @@
+"""Fixtures: a checkout to run from, databases of the tests' own, and one API that most share."""
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from app.core.config import BACKEND_DIR
+from app.db import migrate
+from tests.databases import temporary_database
+from tests.e2e.processes import Api, Checkout, serving
+
+PARTS = ("app", "alembic", "alembic.ini", "gunicorn.conf.py")
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    directory = tmp_path_factory.mktemp("checkout") / "backend"
+    directory.mkdir()
+    for part in PARTS:
+        source = BACKEND_DIR / part
+        if source.is_dir():
+            shutil.copytree(source, directory / part)
+        else:
+            shutil.copy2(source, directory / part)
+    return Checkout(directory=directory, logs=tmp_path_factory.mktemp("logs"))
+
+
+@pytest.fixture
+def own_database() -> Iterator[str]:
+    """A migrated database for one test."""
+    with temporary_database() as url:
+        migrate.upgrade(url)
+        yield url
+
+
+@pytest.fixture(scope="session")
+def api_database() -> Iterator[str]:
+    """The migrated database of the shared API."""
+    with temporary_database() as url:
+        migrate.upgrade(url)
+        yield url
+
+
+@pytest.fixture(scope="session")
+def api(checkout: Checkout, api_database: str) -> Iterator[Api]:
+    """An API that tests share; they add rows of their own, and undo what else they change."""
+    with serving(checkout, DATABASE_URL=api_database) as api:
+        yield api

@@ -1,0 +1,104 @@
+"""Promise: of many who want one name exactly one gets it; a busy database is answered 503 in
+time; and hashing passwords holds neither connections nor readers up."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from app.db import migrate
+from tests.databases import temporary_database
+from tests.e2e.postgres import fetch, holding, wait_until_blocked
+from tests.e2e.processes import PASSWORD, Api, Checkout, serving, wait_until
+
+pytestmark = pytest.mark.e2e
+
+LOGINS = 8
+
+
+def test_one_of_twenty_registrations_of_an_email_succeeds(api: Api, api_database: str) -> None:
+    def register(number: int) -> int:
+        email = "".join(
+            letter.upper() if number >> place & 1 else letter
+            for place, letter in enumerate("crowded")
+        )
+        account = {
+            "email": f"{email}@example.com",
+            "username": f"crowded{number}",
+            "name": "One of Many",
+            "password": PASSWORD,
+        }
+        return api.client.post("/users", json=account).status_code
+
+    with ThreadPoolExecutor(20) as threads:
+        statuses = list(threads.map(register, range(20)))
+
+    assert sorted(statuses) == [201] + 19 * [409]
+    query = "SELECT id FROM users WHERE lower(email) = 'crowded@example.com'"
+    assert len(fetch(api_database, query)) == 1
+
+
+@pytest.fixture(scope="module")
+def small_database() -> Iterator[str]:
+    with temporary_database() as url:
+        migrate.upgrade(url)
+        yield url
+
+
+@pytest.fixture(scope="module")
+def small_api(checkout: Checkout, small_database: str) -> Iterator[Api]:
+    """One connection a pool, and passwords that take as long as in production."""
+    with serving(
+        checkout,
+        DATABASE_URL=small_database,
+        DATABASE_POOL_SIZE="1",
+        DATABASE_POOL_TIMEOUT="0.5",
+        BCRYPT_COST="12",
+    ) as api:
+        yield api
+
+
+def test_an_exhausted_pool_answers_503_in_time_and_recovers(
+    small_api: Api, small_database: str
+) -> None:
+    client, headers = small_api.client, small_api.bearer("writer")
+    draft = {"title": "Contended", "content": "Somebody locks this row."}
+    article = client.post("/articles", json=draft, headers=headers).json()
+    path, change = f"/articles/{article['id']}", {"title": "Changed"}
+
+    with ThreadPoolExecutor(1) as threads:
+        with holding(
+            small_database, f"SELECT 1 FROM articles WHERE id = {article['id']} FOR UPDATE"
+        ):
+            blocked = threads.submit(client.patch, path, json=change, headers=headers)
+            wait_until_blocked(small_database)
+            started = time.monotonic()
+            refused = small_api.register("too-many")
+            waited = time.monotonic() - started
+            assert not blocked.done()
+        assert blocked.result().status_code == 200
+
+    assert refused.status_code == 503
+    assert refused.json()["code"] == "service_unavailable"
+    assert int(refused.headers["Retry-After"]) > 0
+    assert 0.5 <= waited < 3
+    assert small_api.register("too-many").status_code == 201
+
+
+def test_a_storm_of_logins_leaves_the_connections_to_others(small_api: Api) -> None:
+    small_api.register("stormy")
+    reads: list[int] = []
+    with ThreadPoolExecutor(LOGINS) as threads:
+        logins = [threads.submit(small_api.log_in, "stormy") for _ in range(LOGINS)]
+
+        def read_on() -> bool:
+            reads.append(small_api.client.get("/articles").status_code)
+            return all(login.done() for login in logins)
+
+        wait_until(read_on, "all are logged in")
+
+    assert {login.result().status_code for login in logins} == {200}
+    assert set(reads) == {200}
+    # On the event loop, reads would get a turn between two hashes at most.
+    assert len(reads) > 3 * LOGINS

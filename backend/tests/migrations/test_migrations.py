@@ -1,0 +1,130 @@
+"""Migrations: up, down and up again; no drift; one at a time; dated."""
+
+import asyncio
+import re
+import threading
+from pathlib import Path
+
+import asyncpg
+import pytest
+from alembic import command
+from alembic.script import ScriptDirectory
+
+from app.db.migrate import alembic_config, upgrade
+from tests.databases import driver_url, execute, temporary_database
+
+DUMP = """
+    SELECT 'column', table_name, column_name, data_type, is_nullable, column_default
+    FROM information_schema.columns WHERE table_schema = 'public'
+    UNION ALL
+    SELECT 'index', tablename, indexname, indexdef, NULL, NULL
+    FROM pg_indexes WHERE schemaname = 'public'
+    UNION ALL
+    SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid), NULL, NULL
+    FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+    ORDER BY 1, 2, 3
+"""
+
+
+def schema_of(url: str) -> list[tuple[object, ...]]:
+    async def run() -> list[tuple[object, ...]]:
+        connection = await asyncpg.connect(driver_url(url))
+        try:
+            return [tuple(row) for row in await connection.fetch(DUMP)]
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+def test_up_down_up_gives_the_same_schema() -> None:
+    with temporary_database() as url:
+        upgrade(url)
+        first = schema_of(url)
+        command.downgrade(alembic_config(url), "base")
+        left = [entry for entry in schema_of(url) if entry[1] != "alembic_version"]
+        assert left == []
+        upgrade(url)
+        assert schema_of(url) == first
+
+
+def test_every_step_goes_up_and_down_alone() -> None:
+    scripts = ScriptDirectory.from_config(alembic_config())
+    with temporary_database() as url:
+        for script in reversed(list(scripts.walk_revisions())):
+            before = schema_of(url)
+            upgrade(url, script.revision)
+            after = schema_of(url)
+            command.downgrade(alembic_config(url), script.down_revision or "base")
+            remaining = {entry for entry in schema_of(url) if entry[1] != "alembic_version"}
+            assert remaining == {entry for entry in before if entry[1] != "alembic_version"}
+            upgrade(url, script.revision)
+            assert schema_of(url) == after
+
+
+def test_models_and_migrations_agree(database_url: str) -> None:
+    command.check(alembic_config(database_url))
+
+
+def test_there_is_one_head() -> None:
+    assert len(ScriptDirectory.from_config(alembic_config()).get_heads()) == 1
+
+
+def test_names_of_files_start_with_their_date() -> None:
+    for script in ScriptDirectory.from_config(alembic_config()).walk_revisions():
+        assert re.match(r"\d{4}_\d{2}_\d{2}_", Path(script.path).name)
+
+
+def test_two_migrators_at_once_do_not_collide() -> None:
+    with temporary_database() as url:
+        failures: list[BaseException] = []
+
+        def migrate() -> None:
+            try:
+                asyncio.run(_upgrade_in_process(url))
+            except BaseException as error:  # noqa: BLE001 - reported by the test's own thread
+                failures.append(error)
+
+        threads = [threading.Thread(target=migrate) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert schema_of(url)
+
+
+async def _upgrade_in_process(url: str) -> None:
+    import sys
+
+    program = f"from app.db.migrate import upgrade; upgrade({url!r})"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, stderr=asyncio.subprocess.PIPE
+    )
+    _, errors = await process.communicate()
+    if process.returncode:
+        raise RuntimeError(errors.decode())
+
+
+def test_offline_mode_prints_the_sql(capsys: pytest.CaptureFixture[str]) -> None:
+    command.upgrade(alembic_config("postgresql+asyncpg://"), "head", sql=True)
+    assert "CREATE TABLE articles" in capsys.readouterr().out
+
+
+def test_a_locked_table_fails_a_migration_instead_of_blocking_the_site() -> None:
+    with temporary_database() as url:
+        upgrade(url)
+
+        async def locked_out() -> None:
+            holder = await asyncpg.connect(driver_url(url))
+            try:
+                async with holder.transaction():
+                    await holder.execute("LOCK TABLE articles IN ACCESS SHARE MODE")
+                    downgrade = asyncio.to_thread(command.downgrade, alembic_config(url), "base")
+                    with pytest.raises(Exception, match="lock timeout"):
+                        await downgrade
+            finally:
+                await holder.close()
+
+        asyncio.run(locked_out())
+        execute(url, "SELECT 1 FROM articles")

@@ -1,0 +1,367 @@
+"""Articles: who sees what, who may change what, and what is stored."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import event, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from app.core import clock
+from app.core.roles import Role
+from app.models import Article, AuditEvent
+from app.schemas.types import MAX_CONTENT_BYTES
+from tests.factories import bearer, create_article, create_user
+
+DRAFT: dict[str, Any] = {"title": "Notes", "content": "The engine weaves patterns."}
+FIELDS = {
+    "id",
+    "title",
+    "content",
+    "published",
+    "author_id",
+    "created_at",
+    "updated_at",
+    "author",
+}
+
+
+class TestCreate:
+    async def test_is_a_draft_of_ones_own_unless_published(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        user = await create_user(session)
+        response = await client.post("/articles", json=DRAFT, headers=bearer(user))
+        assert response.status_code == 201
+        article = response.json()
+        assert set(article) == FIELDS
+        assert article["published"] is False
+        assert article["author_id"] == user.id
+        assert set(article["author"]) == {"id", "username", "name", "created_at"}
+        assert article["author"]["username"] == user.username
+
+    async def test_needs_a_user(self, client: httpx.AsyncClient) -> None:
+        response = await client.post("/articles", json=DRAFT)
+        assert response.status_code == 401
+        assert response.headers["WWW-Authenticate"] == "Bearer"
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("title", ""),
+            ("title", "   "),
+            ("title", "x" * 201),
+            ("title", "a\u0000b"),
+            ("title", "a\nb"),
+            ("title", None),
+            ("title", 5),
+            ("content", "too short"),
+            ("content", "x" * (MAX_CONTENT_BYTES + 1)),
+            ("content", "é" * (MAX_CONTENT_BYTES // 2 + 1)),
+            ("content", "long enough \u0000 but with NUL"),
+            ("published", "perhaps"),
+            ("published", None),
+            ("author_id", 1),
+            ("id", 1),
+        ],
+    )
+    async def test_invalid_input(
+        self, client: httpx.AsyncClient, session: AsyncSession, field: str, value: object
+    ) -> None:
+        user = await create_user(session)
+        response = await client.post(
+            "/articles", json={**DRAFT, field: value}, headers=bearer(user)
+        )
+        assert response.status_code == 422
+        assert response.json()["detail"][0]["loc"] == ["body", field]
+        assert await session.scalar(select(Article.id)) is None
+
+    @pytest.mark.parametrize(
+        "content", ["x" * 10, "x" * MAX_CONTENT_BYTES, "a\n\n\tb — “c”\r\nd", "  spaces kept  "]
+    )
+    async def test_content_is_stored_as_it_came(
+        self, client: httpx.AsyncClient, session: AsyncSession, content: str
+    ) -> None:
+        user = await create_user(session)
+        body = {**DRAFT, "content": content}
+        response = await client.post("/articles", json=body, headers=bearer(user))
+        assert response.status_code == 201
+        assert response.json()["content"] == content
+
+    async def test_spaces_around_a_title_go(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        user = await create_user(session)
+        body = {**DRAFT, "title": "  Notes  "}
+        response = await client.post("/articles", json=body, headers=bearer(user))
+        assert response.json()["title"] == "Notes"
+
+    async def test_a_published_one_is_audited_as_both(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        user = await create_user(session)
+        body = {**DRAFT, "published": True}
+        article = (await client.post("/articles", json=body, headers=bearer(user))).json()
+        events = (await session.scalars(select(AuditEvent).order_by(AuditEvent.id))).all()
+        assert [event.action for event in events] == ["CREATE_ARTICLE", "PUBLISH_ARTICLE"]
+        assert {event.subject_id for event in events} == {article["id"]}
+        assert {event.actor_id for event in events} == {user.id}
+
+
+class TestList:
+    async def test_newest_first_then_by_id(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        author = await create_user(session)
+        now = datetime(2026, 1, 1, tzinfo=UTC)
+        ids = []
+        for moment in (now, now + timedelta(hours=1), now + timedelta(hours=1), now):
+            monkeypatch.setattr(clock, "now", lambda moment=moment: moment)
+            ids.append((await create_article(session, author=author)).id)
+        listed = (await client.get("/articles")).json()
+        assert [article["id"] for article in listed] == [ids[2], ids[1], ids[3], ids[0]]
+        assert listed[0]["created_at"] == "2026-01-01T01:00:00Z"
+
+    async def test_who_sees_which_drafts(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        author, stranger = await create_user(session), await create_user(session)
+        editor = await create_user(session, role=Role.EDITOR)
+        admin = await create_user(session, role=Role.ADMIN)
+        published = await create_article(session, author=author)
+        draft = await create_article(session, author=author, published=False)
+
+        async def seen(headers: dict[str, str]) -> set[int]:
+            return {row["id"] for row in (await client.get("/articles", headers=headers)).json()}
+
+        assert await seen({}) == {published.id}
+        assert await seen(bearer(stranger)) == {published.id}
+        for reader in (author, editor, admin):
+            assert await seen(bearer(reader)) == {published.id, draft.id}
+
+    async def test_pages(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+        author = await create_user(session)
+        ids = [(await create_article(session, author=author)).id for _ in range(23)]
+        newest = ids[::-1]
+        first = (await client.get("/articles")).json()
+        assert [article["id"] for article in first] == newest[:20]
+        rest = (await client.get("/articles", params={"skip": 20, "limit": 100})).json()
+        assert [article["id"] for article in rest] == newest[20:]
+        beyond = await client.get("/articles", params={"skip": 10_000})
+        assert beyond.json() == []
+
+    @pytest.mark.parametrize(
+        "query", ["limit=0", "limit=101", "skip=-1", "skip=10001", "limit=x", "skip=1.5", "limt=5"]
+    )
+    async def test_refuses_a_bad_page(self, client: httpx.AsyncClient, query: str) -> None:
+        response = await client.get(f"/articles?{query}")
+        assert response.status_code == 422
+        assert response.json()["detail"][0]["loc"] == ["query", query.split("=", maxsplit=1)[0]]
+
+    @pytest.mark.parametrize("known", [False, True])
+    async def test_takes_a_constant_number_of_queries(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        connection: AsyncConnection,
+        known: bool,
+    ) -> None:
+        for _ in range(3):
+            author = await create_user(session)
+            for _ in range(5):
+                await create_article(session, author=author)
+        headers = bearer(author) if known else {}
+        statements: list[str] = []
+
+        def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
+            statements.append(statement)
+
+        event.listen(connection.sync_connection, "before_cursor_execute", note)
+        assert len((await client.get("/articles", headers=headers)).json()) == 15
+        event.remove(connection.sync_connection, "before_cursor_execute", note)
+        assert len(statements) == (2 if known else 1)
+
+
+class TestRead:
+    async def test_a_published_one_is_everybodys(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        article = await create_article(session, author=await create_user(session))
+        response = await client.get(f"/articles/{article.id}")
+        assert response.status_code == 200
+        assert set(response.json()) == FIELDS
+
+    async def test_anothers_draft_is_not_found(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        author, stranger = await create_user(session), await create_user(session)
+        editor = await create_user(session, role=Role.EDITOR)
+        draft = await create_article(session, author=author, published=False)
+        url = f"/articles/{draft.id}"
+        for headers in ({}, bearer(stranger)):
+            response = await client.get(url, headers=headers)
+            assert response.status_code == 404
+            assert response.json()["detail"] == "Article not found"
+        for reader in (author, editor):
+            assert (await client.get(url, headers=bearer(reader))).status_code == 200
+
+    async def test_unknown(self, client: httpx.AsyncClient) -> None:
+        response = await client.get("/articles/999")
+        assert response.status_code == 404
+        assert response.json()["code"] == "article_not_found"
+
+    @pytest.mark.parametrize(
+        "article_id",
+        [
+            "0", "-1", "+1", "1.0", "1_0", "9223372036854775808", "9" * 5000, "abc", "%00", "1%00",
+            "%EF%BC%91", "1e3", "0x1", "null", "%ED%A0%80", "%201",
+        ],
+    )  # fmt: skip
+    async def test_refuses_what_is_no_id(self, client: httpx.AsyncClient, article_id: str) -> None:
+        response = await client.get(f"/articles/{article_id}")
+        assert response.status_code == 422
+        assert response.json()["detail"][0]["loc"] == ["path", "article_id"]
+
+    async def test_takes_the_largest_id(self, client: httpx.AsyncClient) -> None:
+        assert (await client.get("/articles/9223372036854775807")).status_code == 404
+
+
+class TestUpdate:
+    async def test_changes_only_what_is_sent(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        author = await create_user(session)
+        article = await create_article(session, author=author, published=False)
+        before = (await client.get(f"/articles/{article.id}", headers=bearer(author))).json()
+        response = await client.patch(
+            f"/articles/{article.id}", json={"title": "Changed"}, headers=bearer(author)
+        )
+        assert response.status_code == 200
+        after = response.json()
+        assert after["updated_at"] > before["updated_at"]
+        assert after == {**before, "title": "Changed", "updated_at": after["updated_at"]}
+
+    async def test_publishing_and_unpublishing_are_audited(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        author = await create_user(session)
+        article = await create_article(session, author=author, published=False)
+        for published in (True, True, False):
+            response = await client.patch(
+                f"/articles/{article.id}", json={"published": published}, headers=bearer(author)
+            )
+            assert response.json()["published"] is published
+        actions = (await session.scalars(select(AuditEvent.action).order_by(AuditEvent.id))).all()
+        assert actions == [
+            "UPDATE_ARTICLE",
+            "PUBLISH_ARTICLE",
+            "UPDATE_ARTICLE",
+            "UNPUBLISH_ARTICLE",
+        ]
+
+    async def test_a_stranger_may_not(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        author, stranger = await create_user(session), await create_user(session)
+        article = await create_article(session, author=author, title="Mine")
+        response = await client.patch(
+            f"/articles/{article.id}", json={"title": "Stolen"}, headers=bearer(stranger)
+        )
+        assert response.status_code == 403
+        assert response.json()["detail"] == "Not authorized"
+        await session.refresh(article)
+        assert article.title == "Mine"
+
+    async def test_anothers_draft_is_not_found(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        author, stranger = await create_user(session), await create_user(session)
+        draft = await create_article(session, author=author, published=False)
+        response = await client.patch(
+            f"/articles/{draft.id}", json={"title": "Found"}, headers=bearer(stranger)
+        )
+        assert response.status_code == 404
+
+    @pytest.mark.parametrize("role", [Role.EDITOR, Role.ADMIN])
+    async def test_an_editor_may_and_the_author_stays(
+        self, client: httpx.AsyncClient, session: AsyncSession, role: Role
+    ) -> None:
+        author, editor = await create_user(session), await create_user(session, role=role)
+        draft = await create_article(session, author=author, published=False)
+        response = await client.patch(
+            f"/articles/{draft.id}", json={"published": True}, headers=bearer(editor)
+        )
+        assert response.status_code == 200
+        assert response.json()["author_id"] == author.id
+
+    async def test_anonymous_may_not(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        article = await create_article(session, author=await create_user(session))
+        response = await client.patch(f"/articles/{article.id}", json={"title": "x"})
+        assert response.status_code == 401
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"title": None},
+            {"content": None},
+            {"published": None},
+            {"title": ""},
+            {"content": "short"},
+            {"author_id": 1},
+            {"created_at": "2020-01-01T00:00:00Z"},
+            [],
+            "text",
+            None,
+        ],
+    )
+    async def test_invalid_input(
+        self, client: httpx.AsyncClient, session: AsyncSession, changes: object
+    ) -> None:
+        author = await create_user(session)
+        article = await create_article(session, author=author)
+        response = await client.patch(
+            f"/articles/{article.id}", json=changes, headers=bearer(author)
+        )
+        assert response.status_code == 422
+
+
+class TestDelete:
+    async def test_the_author_may(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+        author = await create_user(session)
+        article = await create_article(session, author=author)
+        url = f"/articles/{article.id}"
+        response = await client.delete(url, headers=bearer(author))
+        assert response.status_code == 204
+        assert (await client.get(url)).status_code == 404
+        assert (await client.delete(url, headers=bearer(author))).status_code == 404
+        actions = (await session.scalars(select(AuditEvent.action))).all()
+        assert actions == ["DELETE_ARTICLE"]
+
+    async def test_a_stranger_may_not(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        author, stranger = await create_user(session), await create_user(session)
+        article = await create_article(session, author=author)
+        draft = await create_article(session, author=author, published=False)
+        public = await client.delete(f"/articles/{article.id}", headers=bearer(stranger))
+        assert public.status_code == 403
+        hidden = await client.delete(f"/articles/{draft.id}", headers=bearer(stranger))
+        assert hidden.status_code == 404
+
+    async def test_an_editor_may(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+        editor = await create_user(session, role=Role.EDITOR)
+        article = await create_article(session, author=await create_user(session))
+        response = await client.delete(f"/articles/{article.id}", headers=bearer(editor))
+        assert response.status_code == 204
+
+    async def test_anonymous_may_not(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        article = await create_article(session, author=await create_user(session))
+        assert (await client.delete(f"/articles/{article.id}")).status_code == 401

@@ -1,0 +1,49 @@
+"""The audit trail is written with the deed: both or neither."""
+
+import httpx
+import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.errors import Conflict
+from app.db.session import Database
+from app.models import AuditEvent, User
+from app.services import audit
+from app.services.audit import AuditAction
+from tests.factories import PASSWORD, create_user
+
+
+async def test_a_deed_that_fails_leaves_no_trace(
+    database: Database, session: AsyncSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def fail() -> None:
+        async with database.unit_of_work() as failing:
+            user = await create_user(failing)
+            audit.record(failing, AuditAction.CREATE_USER, actor_id=None, subject_id=user.id)
+            raise Conflict
+
+    with pytest.raises(Conflict):
+        await fail()
+    assert (await session.scalars(select(AuditEvent))).all() == []
+    assert (await session.scalars(select(User))).all() == []
+    assert "[AUDIT]" not in capsys.readouterr().out
+
+
+async def test_a_refused_login_outlives_its_error(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
+    response = await client.post("/auth/login", data={"username": "nobody", "password": PASSWORD})
+    assert response.status_code == 401
+    event = (await session.scalars(select(AuditEvent))).one()
+    assert event.action == "LOGIN_FAILED"
+    assert event.message == "Unknown user failed to log in"
+    assert event.request_id == response.json()["request_id"]
+
+
+@pytest.mark.parametrize("action", AuditAction)
+async def test_every_action_has_a_sentence(session: AsyncSession, action: AuditAction) -> None:
+    audit.record(session, action, actor_id=1, subject="thing", subject_id=2)
+    await session.flush()
+    message = await session.scalar(select(AuditEvent.message))
+    assert message is not None
+    assert message.startswith("Thing 2 ")

@@ -1,0 +1,63 @@
+"""The health probes."""
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.errors import ServiceUnavailable
+from app.services import health
+
+
+async def test_alive_without_any_database(app: FastAPI, client: httpx.AsyncClient) -> None:
+    del app.state.database
+    response = await client.get("/health/live")
+    assert response.status_code == 200
+    assert response.json() == {"status": "alive"}
+
+
+async def test_ready_at_this_releases_revision(client: httpx.AsyncClient) -> None:
+    response = await client.get("/health/ready")
+    assert response.status_code == 200
+    assert response.json() == {"status": "ready", "revision": health._head(), "ahead": False}
+
+
+async def test_ready_where_a_newer_release_has_migrated(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
+    await session.execute(text("UPDATE alembic_version SET version_num = 'from_the_future'"))
+    response = await client.get("/health/ready")
+    assert response.status_code == 200
+    assert response.json()["ahead"] is True
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM alembic_version", "DROP TABLE alembic_version"])
+async def test_not_ready_unmigrated(
+    client: httpx.AsyncClient, session: AsyncSession, statement: str
+) -> None:
+    await session.execute(text(statement))
+    response = await client.get("/health/ready")
+    assert response.status_code == 503
+    assert "alembic upgrade head" in response.json()["message"]
+    assert response.headers["Retry-After"]
+
+
+async def test_not_ready_at_an_older_revision(
+    client: httpx.AsyncClient, session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await session.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    monkeypatch.setattr(health, "_head", lambda: "9999")
+    response = await client.get("/health/ready")
+    assert response.status_code == 503
+    assert "at revision 0001, this release needs 9999" in response.json()["message"]
+
+
+async def test_a_release_without_migrations_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoScripts:
+        def get_current_head(self) -> None:
+            return None
+
+    monkeypatch.setattr(health, "_scripts", NoScripts)
+    with pytest.raises(ServiceUnavailable):
+        health._head()

@@ -1,0 +1,261 @@
+"""What wraps every request: ids, log lines, headers, hosts, CORS, trailing slashes."""
+
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.config import Environment, Settings
+from app.core.logging import configure_logging, get_logger
+from app.core.middleware import SECURITY_HEADERS
+from app.db.session import Database
+from app.main import create_app
+from tests.factories import PASSWORD, bearer, create_user
+
+Clients = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
+@pytest.fixture
+def client_of(settings: Settings, database: Database) -> Clients:
+    """A client of an application with other settings."""
+
+    @asynccontextmanager
+    async def client_of(**changes: object) -> AsyncIterator[httpx.AsyncClient]:
+        app = create_app(settings.model_copy(update=changes))
+        app.state.database = database
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+            yield client
+
+    return client_of
+
+
+class TestRequestId:
+    async def test_is_made(self, client: httpx.AsyncClient) -> None:
+        first, second = await client.get("/health/live"), await client.get("/health/live")
+        assert len(first.headers["X-Request-ID"]) == 32
+        assert first.headers["X-Request-ID"] != second.headers["X-Request-ID"]
+
+    @pytest.mark.parametrize("offered", ["01J8XW3QK5V7", "a.b_c-d9", "x" * 128])
+    async def test_is_taken_over(self, client: httpx.AsyncClient, offered: str) -> None:
+        response = await client.get("/nowhere", headers={"X-Request-ID": offered})
+        assert response.headers["X-Request-ID"] == offered
+        assert response.json()["request_id"] == offered
+
+    @pytest.mark.parametrize(
+        "offered",
+        ["", "short", "x" * 129, "has space here", "new\nline-here", 'quo"te-here', "é" * 9],
+    )
+    async def test_is_not_taken_over_malformed(
+        self, client: httpx.AsyncClient, offered: str
+    ) -> None:
+        headers = [(b"X-Request-ID", offered.encode())]
+        response = await client.get("/health/live", headers=headers)
+        assert len(response.headers["X-Request-ID"]) == 32
+
+
+async def test_process_time_is_in_seconds(client: httpx.AsyncClient) -> None:
+    response = await client.get("/health/live")
+    assert 0 <= float(response.headers["X-Process-Time"]) < 5
+
+
+class TestLogLine:
+    async def test_says_what_was_asked_and_answered(
+        self, client: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], settings: Settings
+    ) -> None:
+        configure_logging(settings)  # onto the captured output
+        response = await client.get("/articles/999")
+        line = _line(capsys, "GET /articles/999")
+        seconds = line.partition("[")[2]
+        assert "GET /articles/999 -> 404 [0." in line
+        assert seconds
+        assert f"request_id={response.headers['X-Request-ID']}" in line
+
+    async def test_is_one_json_object_in_production(
+        self, client: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], settings: Settings
+    ) -> None:
+        production = settings.model_copy(update={"environment": Environment.PRODUCTION})
+        configure_logging(production)
+        response = await client.get("/articles")
+        facts = json.loads(_line(capsys, "GET /articles"))
+        assert facts["method"] == "GET"
+        assert facts["path"] == "/articles"
+        assert facts["status"] == 200
+        assert facts["seconds"] >= 0
+        assert facts["level"] == "info"
+        assert facts["request_id"] == response.headers["X-Request-ID"]
+        assert facts["timestamp"].endswith("Z")
+
+    async def test_holds_no_secret(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        capsys: pytest.CaptureFixture[str],
+        settings: Settings,
+    ) -> None:
+        configure_logging(settings)
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # the test's own client
+        user = await create_user(session, username="ada")
+        headers = bearer(user)
+        form = {"username": "ada", "password": PASSWORD}
+        token = (await client.post("/auth/login", data=form)).json()["access_token"]
+        await client.get("/auth/me", headers=headers)
+        await client.get("/auth/me", headers={"Authorization": "Bearer not-a-token-at-all"})
+        await client.get("/articles", params={"access_token": token})
+        await client.post("/users", json={"password": PASSWORD})
+        logged = capsys.readouterr().out
+        assert "POST /auth/login -> 200" in logged
+        for secret in (PASSWORD, token, headers["Authorization"], "not-a-token", "access_token="):
+            assert secret not in logged
+
+    async def test_a_line_break_in_the_path_cannot_forge_one(
+        self, client: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], settings: Settings
+    ) -> None:
+        configure_logging(settings)
+        await client.get("/x%0A2026-01-01 [info] GET /admin -> 200")
+        lines = [line for line in capsys.readouterr().out.splitlines() if "/admin" in line]
+        assert all("%0A" in line for line in lines if "httpx" not in line)
+
+    async def test_an_audit_line_follows_the_response(
+        self, client: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], settings: Settings
+    ) -> None:
+        configure_logging(settings)
+        body = {"email": "a@example.com", "username": "ada", "name": "A", "password": PASSWORD}
+        user_id = (await client.post("/users", json=body)).json()["id"]
+        line = _line(capsys, "[AUDIT]")
+        assert f"[AUDIT] CREATE_USER | User {user_id} created" in line
+
+    def test_foreign_records_take_the_same_road(
+        self, capsys: pytest.CaptureFixture[str], settings: Settings
+    ) -> None:
+        configure_logging(settings.model_copy(update={"environment": Environment.PRODUCTION}))
+        logging.getLogger("uvicorn.error").warning("watch %s", "out")
+        get_logger("app.test").info("ours", number=1)
+        theirs, ours = map(json.loads, capsys.readouterr().out.splitlines())
+        assert theirs["event"] == "watch out"
+        assert theirs["logger"] == "uvicorn.error"
+        assert ours["number"] == 1
+
+
+def _line(capsys: pytest.CaptureFixture[str], part: str) -> str:
+    lines = [line for line in capsys.readouterr().out.splitlines() if part in line]
+    return next(line for line in lines if "HTTP Request" not in line)
+
+
+class TestSecurityHeaders:
+    @pytest.mark.parametrize("path", ["/health/live", "/nowhere", "/users/0", "/docs"])
+    async def test_are_on_every_response_once(self, client: httpx.AsyncClient, path: str) -> None:
+        response = await client.get(path)
+        for name in SECURITY_HEADERS:
+            assert len(response.headers.get_list(name)) == 1
+
+    async def test_are_left_to_an_edge(self, client_of: Clients) -> None:
+        async with client_of(security_headers=False) as client:
+            response = await client.get("/health/live")
+            assert "X-Frame-Options" not in response.headers
+            documentation = await client.get("/docs")
+            assert "script-src 'self'" in documentation.headers["Content-Security-Policy"]
+
+
+class TestAllowedHosts:
+    @pytest.mark.parametrize(
+        "host", ["blog.example.com", "BLOG.example.com:8080", "a.example.org", "b.a.example.org"]
+    )
+    async def test_serves_them(self, client_of: Clients, host: str) -> None:
+        async with client_of(allowed_hosts=["blog.example.com", "*.example.org"]) as client:
+            assert (await client.get("/articles", headers={"Host": host})).status_code == 200
+
+    @pytest.mark.parametrize(
+        "host", ["evil.com", "example.org", "blog.example.com.evil.com", "", "xexample.org"]
+    )
+    async def test_refuses_others(self, client_of: Clients, host: str) -> None:
+        async with client_of(allowed_hosts=["blog.example.com", "*.example.org"]) as client:
+            response = await client.get("/articles", headers={"Host": host})
+            assert response.status_code == 400
+            assert response.json()["code"] == "unknown_host"
+            assert (await client.get("/health/live", headers={"Host": host})).status_code == 200
+
+
+class TestCors:
+    ORIGIN = "http://localhost:3000"
+
+    async def test_a_known_origin_may_read_with_credentials(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        response = await client.get("/articles", headers={"Origin": self.ORIGIN})
+        assert response.headers["Access-Control-Allow-Origin"] == self.ORIGIN
+        assert response.headers["Access-Control-Allow-Credentials"] == "true"
+        assert "X-Request-ID" in response.headers["Access-Control-Expose-Headers"]
+        assert "Origin" in response.headers["Vary"]
+
+    async def test_an_unknown_origin_may_not(self, client: httpx.AsyncClient) -> None:
+        for origin in ("http://evil.com", "null", "http://localhost:3000.evil.com"):
+            response = await client.get("/articles", headers={"Origin": origin})
+            assert "Access-Control-Allow-Origin" not in response.headers
+
+    async def test_errors_carry_it_too(self, client: httpx.AsyncClient) -> None:
+        response = await client.get("/nowhere", headers={"Origin": self.ORIGIN})
+        assert response.headers["Access-Control-Allow-Origin"] == self.ORIGIN
+
+    async def test_preflight(self, client: httpx.AsyncClient) -> None:
+        ask = {
+            "Origin": self.ORIGIN,
+            "Access-Control-Request-Method": "PATCH",
+            "Access-Control-Request-Headers": "authorization,content-type",
+        }
+        response = await client.options("/articles/1", headers=ask)
+        assert response.status_code == 200
+        assert "PATCH" in response.headers["Access-Control-Allow-Methods"]
+
+    async def test_a_refused_preflight_has_the_one_error_shape(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        ask = {"Origin": "http://evil.com", "Access-Control-Request-Method": "PATCH"}
+        response = await client.options("/articles/1", headers=ask)
+        assert response.status_code == 400
+        assert response.json()["success"] is False
+        assert "origin" in response.json()["message"]
+        assert "Access-Control-Allow-Origin" not in response.headers
+
+    async def test_credentials_never_come_with_a_wildcard(self, client_of: Clients) -> None:
+        async with client_of(cors_origins=["*"]) as client:
+            response = await client.get("/articles", headers={"Origin": "http://any.com"})
+            assert response.headers["Access-Control-Allow-Origin"] == "*"
+            assert "Access-Control-Allow-Credentials" not in response.headers
+
+
+@pytest.mark.parametrize("path", ["/articles", "/users", "/health/live", "/openapi.json", "/docs"])
+async def test_a_trailing_slash_makes_no_difference(client: httpx.AsyncClient, path: str) -> None:
+    without, with_slash = await client.get(path), await client.get(path + "/")
+    assert without.status_code == with_slash.status_code == 200
+    assert without.content == with_slash.content
+
+
+async def test_a_post_with_a_trailing_slash_keeps_its_body(client: httpx.AsyncClient) -> None:
+    body = {"email": "a@example.com", "username": "ada", "name": "A", "password": PASSWORD}
+    assert (await client.post("/users/", json=body)).status_code == 201
+
+
+async def test_the_raw_sql_reference_is_mounted_only_where_it_is_asked_for(
+    client_of: Clients,
+) -> None:
+    async with client_of(raw_sql_reference=False) as client:
+        assert (await client.get("/raw/users")).status_code == 404
+    async with client_of(raw_sql_reference=True) as client:
+        assert (await client.get("/raw/users")).status_code == 200
+
+
+async def test_the_lifespan_opens_and_closes_the_database(settings: Settings) -> None:
+    app = create_app(settings)
+    async with app.router.lifespan_context(app), app.state.database.read() as connection:
+        assert await connection.scalar(_one()) == 1
+
+
+def _one():
+    from sqlalchemy import literal, select
+
+    return select(literal(1))

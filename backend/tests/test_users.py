@@ -1,0 +1,467 @@
+"""Users. What the raw SQL reference promises as well runs against both implementations."""
+
+from typing import Any, ClassVar
+
+import httpx
+import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth import security
+from app.core.roles import Role
+from app.models import Address, Article, AuditEvent, User
+from app.schemas import passwords
+from tests.factories import PASSWORD, bearer, create_address, create_article, create_user
+
+PUBLIC = {"id", "username", "name", "created_at"}
+PRIVATE = PUBLIC | {"email", "role", "is_active", "updated_at"}
+
+REGISTRATION: dict[str, Any] = {
+    "email": "ada@example.com",
+    "username": "ada",
+    "name": "Ada Lovelace",
+    "password": PASSWORD,
+}
+
+
+@pytest.fixture(params=["/users", "/raw/users"])
+def users_url(request: pytest.FixtureRequest) -> str:
+    url: str = request.param
+    return url
+
+
+class TestRegister:
+    async def test_answers_with_the_private_view_and_no_password(
+        self, client: httpx.AsyncClient, users_url: str
+    ) -> None:
+        response = await client.post(users_url, json=REGISTRATION)
+        assert response.status_code == 201
+        body = response.json()
+        assert set(body) == PRIVATE
+        assert body["role"] == "author"
+        assert body["is_active"] is True
+        assert body["created_at"] == body["updated_at"]
+        assert body["created_at"].endswith("Z")
+
+    async def test_stores_a_slow_hash_and_never_the_password(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
+    ) -> None:
+        await client.post(users_url, json=REGISTRATION)
+        hashed = await session.scalar(select(User.hashed_password))
+        assert hashed is not None
+        assert hashed.startswith("$bcrypt-sha256$")
+        assert PASSWORD not in hashed
+
+    @pytest.mark.parametrize("email", ["ada@example.com", "ADA@Example.COM"])
+    async def test_refuses_a_taken_email_whatever_its_case(
+        self, client: httpx.AsyncClient, users_url: str, email: str
+    ) -> None:
+        await client.post(users_url, json=REGISTRATION)
+        response = await client.post(
+            users_url, json={**REGISTRATION, "email": email, "username": "other"}
+        )
+        assert response.status_code == 409
+        assert response.json()["message"] == "Email already exists"
+        assert response.json()["code"] == "email_taken"
+
+    async def test_refuses_a_taken_username_whatever_its_case(
+        self, client: httpx.AsyncClient, users_url: str
+    ) -> None:
+        await client.post(users_url, json=REGISTRATION)
+        response = await client.post(
+            users_url, json={**REGISTRATION, "username": "ADA", "email": "other@example.com"}
+        )
+        assert response.status_code == 409
+        assert response.json()["message"] == "Username already exists"
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("email", "not-an-email"),
+            ("email", "a@" + "b" * 250 + ".com"),
+            ("email", None),
+            ("username", "ab"),
+            ("username", "a" * 51),
+            ("username", "ada@example.com"),
+            ("username", "ada lovelace"),
+            ("username", "аda"),  # noqa: RUF001 - the point: a Cyrillic letter in disguise
+            ("username", "ada\u0000"),
+            ("name", ""),
+            ("name", "   "),
+            ("name", "a" * 101),
+            ("name", "Ada\u0000"),
+            ("name", "Ada\nLovelace"),
+            ("password", "short77"),
+            ("password", "x" * 129),
+            ("password", 12345678),
+            ("password", "password123"),
+            ("password", "PASSWORD123"),
+            ("role", "admin"),
+            ("id", 7),
+            ("is_active", False),
+            ("hashed_password", "x"),
+            ("created_at", "2020-01-01T00:00:00Z"),
+        ],
+    )
+    async def test_refuses_invalid_input(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        users_url: str,
+        field: str,
+        value: object,
+    ) -> None:
+        response = await client.post(users_url, json={**REGISTRATION, field: value})
+        assert response.status_code == 422
+        body = response.json()
+        assert body["code"] == "validation_error"
+        assert body["detail"][0]["loc"] == ["body", field]
+        assert await session.scalar(select(User.id)) is None
+
+    @pytest.mark.parametrize("missing", ["email", "username", "name", "password"])
+    async def test_refuses_what_is_incomplete(
+        self, client: httpx.AsyncClient, users_url: str, missing: str
+    ) -> None:
+        body = {field: value for field, value in REGISTRATION.items() if field != missing}
+        response = await client.post(users_url, json=body)
+        assert response.status_code == 422
+        assert response.json()["detail"][0]["type"] == "missing"
+
+    async def test_never_echoes_a_refused_password(
+        self, client: httpx.AsyncClient, users_url: str
+    ) -> None:
+        secret = "S3cr3t!" * 30
+        response = await client.post(users_url, json={**REGISTRATION, "password": secret})
+        assert response.status_code == 422
+        assert secret not in response.text
+
+    async def test_a_long_password_is_refused_before_it_is_hashed(
+        self, client: httpx.AsyncClient, users_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def hash_password(password: str) -> str:
+            raise AssertionError("hashed")
+
+        monkeypatch.setattr(f"app.services.{_service(users_url)}.hash_password", hash_password)
+        response = await client.post(users_url, json={**REGISTRATION, "password": "x" * 1_000_000})
+        assert response.status_code == 422
+
+    async def test_keeps_spaces_of_a_password(
+        self, client: httpx.AsyncClient, users_url: str
+    ) -> None:
+        spaced = "  two spaces around  "
+        await client.post(users_url, json={**REGISTRATION, "password": spaced})
+        with_spaces = {"username": "ada", "password": spaced}
+        without = {"username": "ada", "password": spaced.strip()}
+        assert (await client.post("/auth/login", data=with_spaces)).status_code == 200
+        assert (await client.post("/auth/login", data=without)).status_code == 401
+
+    async def test_is_audited(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
+    ) -> None:
+        response = await client.post(users_url, json=REGISTRATION)
+        event = (await session.scalars(select(AuditEvent))).one()
+        user_id = response.json()["id"]
+        assert (event.action, event.actor_id, event.subject_id) == ("CREATE_USER", user_id, user_id)
+        assert event.message == f"User {user_id} created"
+        assert event.request_id == response.headers["X-Request-ID"]
+
+
+def _service(users_url: str) -> str:
+    return "users_raw" if users_url.startswith("/raw") else "users"
+
+
+class TestList:
+    async def test_shows_the_public_view_to_anybody_in_the_order_of_ids(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
+    ) -> None:
+        created = [await create_user(session) for _ in range(3)]
+        response = await client.get(users_url)
+        assert response.status_code == 200
+        assert [set(user) for user in response.json()] == [PUBLIC] * 3
+        assert [user["id"] for user in response.json()] == [user.id for user in created]
+
+    async def test_shows_the_private_view_of_oneself_only(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
+    ) -> None:
+        me, other = await create_user(session), await create_user(session)
+        listed = (await client.get(users_url, headers=bearer(me))).json()
+        views = {user["id"]: set(user) for user in listed}
+        assert views == {me.id: PRIVATE, other.id: PUBLIC}
+
+    async def test_shows_administrators_everything(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
+    ) -> None:
+        admin = await create_user(session, role=Role.ADMIN)
+        await create_user(session)
+        listed = (await client.get(users_url, headers=bearer(admin))).json()
+        assert [set(user) for user in listed] == [PRIVATE] * 2
+
+    async def test_pages(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
+    ) -> None:
+        created = [await create_user(session) for _ in range(5)]
+        response = await client.get(users_url, params={"skip": 1, "limit": 2})
+        assert [user["id"] for user in response.json()] == [user.id for user in created[1:3]]
+
+    async def test_returns_twenty_unless_asked(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
+    ) -> None:
+        for _ in range(21):
+            await create_user(session)
+        assert len((await client.get(users_url)).json()) == 20
+        assert len((await client.get(users_url, params={"limit": 100})).json()) == 21
+
+
+class TestRead:
+    async def test_shows_the_public_view_to_anybody(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
+    ) -> None:
+        user, stranger = await create_user(session), await create_user(session)
+        for headers in ({}, bearer(stranger)):
+            response = await client.get(f"{users_url}/{user.id}", headers=headers)
+            assert response.status_code == 200
+            assert set(response.json()) == PUBLIC
+
+    async def test_shows_the_private_view_to_oneself_and_administrators(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
+    ) -> None:
+        user, admin = await create_user(session), await create_user(session, role=Role.ADMIN)
+        for reader in (user, admin):
+            response = await client.get(f"{users_url}/{user.id}", headers=bearer(reader))
+            assert response.json()["email"] == user.email
+            assert set(response.json()) == PRIVATE
+
+    async def test_an_editor_is_no_administrator(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
+    ) -> None:
+        user, editor = await create_user(session), await create_user(session, role=Role.EDITOR)
+        response = await client.get(f"{users_url}/{user.id}", headers=bearer(editor))
+        assert set(response.json()) == PUBLIC
+
+    async def test_unknown(self, client: httpx.AsyncClient, users_url: str) -> None:
+        response = await client.get(f"{users_url}/999999")
+        assert response.status_code == 404
+        assert response.json()["detail"] == "User not found"
+
+
+class TestReplace:
+    BODY: ClassVar = {"email": "new@example.com", "username": "renamed", "name": "New Name"}
+
+    async def test_changes_everything_of_oneself(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
+    ) -> None:
+        user = await create_user(session)
+        response = await client.put(f"{users_url}/{user.id}", json=self.BODY, headers=bearer(user))
+        assert response.status_code == 200
+        body = response.json()
+        assert {field: body[field] for field in self.BODY} == self.BODY
+        assert body["updated_at"] > body["created_at"]
+        reread = await client.get(f"{users_url}/{user.id}", headers=bearer(user))
+        assert reread.json() == body
+
+    async def test_a_stranger_and_an_editor_may_not(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
+    ) -> None:
+        user = await create_user(session, name="Old Name")
+        for other in (await create_user(session), await create_user(session, role=Role.EDITOR)):
+            response = await client.put(
+                f"{users_url}/{user.id}", json=self.BODY, headers=bearer(other)
+            )
+            assert response.status_code == 403
+            assert response.json()["message"] == "Not authorized"
+        unchanged = await client.get(f"{users_url}/{user.id}")
+        assert unchanged.json()["name"] == "Old Name"
+
+    async def test_an_administrator_may(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
+    ) -> None:
+        user, admin = await create_user(session), await create_user(session, role=Role.ADMIN)
+        response = await client.put(f"{users_url}/{user.id}", json=self.BODY, headers=bearer(admin))
+        assert response.status_code == 200
+        event = (await session.scalars(select(AuditEvent))).one()
+        assert (event.action, event.actor_id, event.subject_id) == (
+            "UPDATE_USER",
+            admin.id,
+            user.id,
+        )
+
+    async def test_anonymous_may_not(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
+    ) -> None:
+        user = await create_user(session)
+        response = await client.put(f"{users_url}/{user.id}", json=self.BODY)
+        assert response.status_code == 401
+        assert response.headers["WWW-Authenticate"] == "Bearer"
+
+    @pytest.mark.parametrize(
+        ("field", "code"), [("email", "email_taken"), ("username", "username_taken")]
+    )
+    async def test_refuses_what_another_has(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        users_url: str,
+        field: str,
+        code: str,
+    ) -> None:
+        user, other = await create_user(session), await create_user(session)
+        body = {**self.BODY, field: getattr(other, field).upper()}
+        response = await client.put(f"{users_url}/{user.id}", json=body, headers=bearer(user))
+        assert response.status_code == 409
+        assert response.json()["code"] == code
+
+    async def test_may_change_the_case_of_ones_own(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
+    ) -> None:
+        user = await create_user(session, username="ada")
+        body = {**self.BODY, "username": "ADA"}
+        response = await client.put(f"{users_url}/{user.id}", json=body, headers=bearer(user))
+        assert response.json()["username"] == "ADA"
+
+    async def test_unchanged_is_neither_audited_nor_dated(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
+    ) -> None:
+        user = await create_user(session)
+        body = {"email": user.email, "username": user.username, "name": user.name}
+        response = await client.put(f"{users_url}/{user.id}", json=body, headers=bearer(user))
+        assert response.status_code == 200
+        assert response.json()["updated_at"] == response.json()["created_at"]
+        assert (await session.scalars(select(AuditEvent))).all() == []
+
+    async def test_unknown(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
+    ) -> None:
+        admin = await create_user(session, role=Role.ADMIN)
+        response = await client.put(f"{users_url}/999999", json=self.BODY, headers=bearer(admin))
+        assert response.status_code == 404
+
+    @pytest.mark.parametrize(
+        "field", ["role", "id", "is_active", "hashed_password", "password", "created_at"]
+    )
+    async def test_refuses_fields_that_are_not_for_the_user_to_set(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str, field: str
+    ) -> None:
+        user = await create_user(session)
+        response = await client.put(
+            f"{users_url}/{user.id}", json={**self.BODY, field: "admin"}, headers=bearer(user)
+        )
+        assert response.status_code == 422
+        await session.refresh(user)
+        assert user.role is Role.AUTHOR
+        assert user.username != "renamed"
+
+
+class TestDelete:
+    async def test_removes_the_account_with_all_that_hangs_on_it(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
+    ) -> None:
+        user = await create_user(session)
+        await create_article(session, author=user)
+        await create_address(session, user=user)
+        response = await client.delete(f"{users_url}/{user.id}", headers=bearer(user))
+        assert response.status_code == 204
+        assert response.content == b""
+        for model in (User, Article, Address):
+            assert await session.scalar(select(model.id)) is None
+        event = (await session.scalars(select(AuditEvent))).one()
+        assert (event.action, event.subject_id) == ("DELETE_USER", user.id)
+
+    async def test_the_token_of_a_deleted_account_is_refused(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
+    ) -> None:
+        user = await create_user(session)
+        await client.delete(f"{users_url}/{user.id}", headers=bearer(user))
+        assert (await client.get("/users/me", headers=bearer(user))).status_code == 401
+
+    async def test_a_stranger_and_an_editor_may_not(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
+    ) -> None:
+        user = await create_user(session)
+        for other in (await create_user(session), await create_user(session, role=Role.EDITOR)):
+            response = await client.delete(f"{users_url}/{user.id}", headers=bearer(other))
+            assert response.status_code == 403
+        assert (await client.get(f"{users_url}/{user.id}")).status_code == 200
+
+    async def test_an_administrator_may(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
+    ) -> None:
+        user, admin = await create_user(session), await create_user(session, role=Role.ADMIN)
+        url = f"{users_url}/{user.id}"
+        assert (await client.delete(url, headers=bearer(admin))).status_code == 204
+        assert (await client.delete(url, headers=bearer(admin))).status_code == 404
+
+    async def test_anonymous_may_not(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
+    ) -> None:
+        user = await create_user(session)
+        assert (await client.delete(f"{users_url}/{user.id}")).status_code == 401
+
+
+class TestOwnAccount:
+    async def test_read(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+        user = await create_user(session)
+        response = await client.get("/users/me", headers=bearer(user))
+        assert response.json()["id"] == user.id
+        assert set(response.json()) == PRIVATE
+
+    async def test_read_needs_a_token(self, client: httpx.AsyncClient) -> None:
+        assert (await client.get("/users/me")).status_code == 401
+
+    async def test_update_changes_only_what_is_sent(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        user = await create_user(session, username="ada")
+        response = await client.patch("/users/me", json={"name": "Ada K"}, headers=bearer(user))
+        assert response.status_code == 200
+        assert response.json()["name"] == "Ada K"
+        assert response.json()["username"] == "ada"
+
+    async def test_update_with_nothing_changes_nothing(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        user = await create_user(session)
+        response = await client.patch("/users/me", json={}, headers=bearer(user))
+        assert response.status_code == 200
+        assert response.json()["updated_at"] == response.json()["created_at"]
+
+    @pytest.mark.parametrize("field", ["email", "username", "name"])
+    async def test_update_refuses_null(
+        self, client: httpx.AsyncClient, session: AsyncSession, field: str
+    ) -> None:
+        user = await create_user(session)
+        response = await client.patch("/users/me", json={field: None}, headers=bearer(user))
+        assert response.status_code == 422
+
+    async def test_update_refuses_a_taken_email(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        user, other = await create_user(session), await create_user(session)
+        response = await client.patch(
+            "/users/me", json={"email": other.email}, headers=bearer(user)
+        )
+        assert response.status_code == 409
+
+    async def test_update_needs_a_token(self, client: httpx.AsyncClient) -> None:
+        assert (await client.patch("/users/me", json={})).status_code == 401
+
+
+class TestPasswords:
+    async def test_more_than_72_bytes_count(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        long = "x" * 100
+        await create_user(session, username="ada", password=long + "a")
+        right = {"username": "ada", "password": long + "a"}
+        wrong = {"username": "ada", "password": long + "b"}
+        assert (await client.post("/auth/login", data=right)).status_code == 200
+        assert (await client.post("/auth/login", data=wrong)).status_code == 401
+
+    def test_three_thousand_common_ones_are_known(self) -> None:
+        common = passwords._common_passwords()
+        assert len(common) == 3000
+        assert {"password", "12345678", "qwertyuiop"} <= common
+        assert min(map(len, common)) >= passwords.MIN_PASSWORD_LENGTH
+
+    async def test_unicode_works(self) -> None:
+        hashed = await security.hash_password("пароль-密码-🔑")
+        assert await security.verify_password("пароль-密码-🔑", hashed) == (True, None)

@@ -1,0 +1,219 @@
+# ruff: noqa: INP001 - beside run.py, which is a script
+"""What run.py measured, as a table for the terminal and as RESULTS.md."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+PRESSROOM, REFERENCE = "Pressroom", "reference"
+QUIET_PERCENT = 10
+"""A machine busier than this before a measurement was not ours alone."""
+
+PACKAGES = (
+    "fastapi", "starlette", "pydantic", "sqlalchemy", "asyncpg", "orjson", "gunicorn", "uvicorn",
+    "uvicorn-worker", "uvloop", "httptools", "structlog", "bcrypt", "libpass",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Requests that are sent in turn. `least_bytes`: what a right answer has at least."""
+
+    name: str
+    paths: Sequence[str]
+    least_bytes: int
+    connections: int
+    method: str = "GET"
+    form: str = ""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One server under one workload for some seconds. `busy_before`: per cent of all CPUs."""
+
+    server: str
+    workload: str
+    round: int
+    requests: int
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    busy_before: float
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under what the figures came about."""
+
+    rounds: int
+    seconds: int
+    seed_seconds: float
+    articles: int
+    article_bytes: int
+    busy_at_start: float
+    durable: str
+    note: str
+    machine: str
+    versions: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """All of a run."""
+
+    workloads: Sequence[Workload]
+    measurements: Sequence[Measurement]
+    conditions: Conditions
+
+    def of(self, workload: Workload, server: str) -> list[Measurement]:
+        """A server's measurements under a workload, by round."""
+        found = [m for m in self.measurements if (m.workload, m.server) == (workload.name, server)]
+        return sorted(found, key=lambda measurement: measurement.round)
+
+    def ratios(self, workload: Workload) -> list[float]:
+        """Pressroom's rate as a share of the reference's, each from one round."""
+        pairs = zip(self.of(workload, PRESSROOM), self.of(workload, REFERENCE), strict=True)
+        return [ours.rate / theirs.rate for ours, theirs in pairs]
+
+
+def describe_machine() -> str:
+    """Processor, how many of its CPUs this process may use, memory and system."""
+    model = platform.machine()
+    memory = ""
+    cpu_facts = Path("/proc/cpuinfo")
+    if cpu_facts.exists():
+        lines = (line.partition(":") for line in cpu_facts.read_text().splitlines())
+        model = next((value.strip() for key, _, value in lines if "model name" in key), model)
+        gibibytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+        memory = f", {gibibytes:.0f} GiB"
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{model}, {cpus} CPUs{memory}, {platform.system()} {platform.release()}"
+
+
+def describe_versions(wrk: str, postgres: str) -> str:
+    """The versions of everything that a figure depends on."""
+    # wrk answers --version with its name, its version, and an exit status of 1.
+    said = subprocess.run([wrk, "--version"], capture_output=True, text=True, check=False)  # noqa: S603 - found on PATH
+    generator = " ".join(said.stdout.split()[:2])
+    packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    return f"Python {platform.python_version()}, PostgreSQL {postgres}, {packages}; {generator}"
+
+
+def _spread(values: Sequence[float], form: Callable[[float], str]) -> str:
+    return f"{form(min(values))} to {form(max(values))}"
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}"
+
+
+HEADINGS = (
+    "what", "connections", "server", "per second", "spread", "p50 ms", "p99 ms", "ratio", "spread",
+)  # fmt: skip
+ROUND_HEADINGS = (
+    "what", "server", "round", "answers", "per second", "p50 ms", "p99 ms", "busy before", "ratio",
+)  # fmt: skip
+RATIO_EXPLAINED = (
+    "A ratio is Pressroom's rate divided by the reference's in the same round. Each figure is the"
+    " median of the rounds, a spread says between which values they lie."
+)
+
+
+def summary_rows(results: Results) -> list[list[str]]:
+    """The table that matters: medians of the rounds, and between which values they lie."""
+    rows = []
+    for workload in results.workloads:
+        ratios = results.ratios(workload)
+        for server in (PRESSROOM, REFERENCE):
+            measured = results.of(workload, server)
+            rates = [measurement.rate for measurement in measured]
+            row = [workload.name, str(workload.connections), server]
+            row += [_rate(median(rates)), _spread(rates, _rate)]
+            row += [f"{median(m.p50_ms for m in measured):.1f}"]
+            row += [f"{median(m.p99_ms for m in measured):.1f}"]
+            ours = server == PRESSROOM
+            row += [_ratio(median(ratios)), _spread(ratios, _ratio)] if ours else ["", ""]
+            rows.append(row)
+    return rows
+
+
+def render_table(results: Results) -> str:
+    """For the terminal, aligned."""
+    rows = [list(HEADINGS), *summary_rows(results)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+    rows.insert(1, ["-" * width for width in widths])
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(lines)
+
+
+def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _round_rows(results: Results) -> list[list[str]]:
+    rows = []
+    for workload in results.workloads:
+        ratios = results.ratios(workload)
+        for server in (PRESSROOM, REFERENCE):
+            for ratio, one in zip(ratios, results.of(workload, server), strict=True):
+                row = [workload.name, server, str(one.round), f"{one.requests:,}", _rate(one.rate)]
+                row += [f"{one.p50_ms:.1f}", f"{one.p99_ms:.1f}", f"{one.busy_before:.0f} %"]
+                rows.append([*row, _ratio(ratio) if server == PRESSROOM else ""])
+    return rows
+
+
+def _quietness(results: Results) -> str:
+    before = [measurement.busy_before for measurement in results.measurements]
+    disturbed = sum(busy > QUIET_PERCENT for busy in before)
+    start = results.conditions.busy_at_start
+    return (
+        f"{start:.0f} % of all CPUs busy before anything was started. In the pause before each"
+        f" measurement: median {median(before):.0f} %, most {max(before):.0f} %; above"
+        f" {QUIET_PERCENT} % before {disturbed} of {len(before)} measurements."
+    )
+
+
+def render_markdown(results: Results) -> str:
+    """The whole of RESULTS.md."""
+    conditions = results.conditions
+    facts = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "revision": conditions.revision,
+        "machine": conditions.machine,
+        "versions": conditions.versions,
+        "data": (
+            f"{conditions.articles:,} articles, {conditions.article_bytes:,} bytes of content on"
+            f" average; `pressroom seed` took {conditions.seed_seconds:.1f} s (goal: under 10)"
+        ),
+        "PostgreSQL": conditions.durable,
+        "rounds": (
+            f"{conditions.rounds}, of {conditions.seconds} s a measurement; the servers in turn,"
+            " and who is first changes each round"
+        ),
+        "other load": _quietness(results),
+    }
+    if conditions.note:
+        facts["note"] = conditions.note
+    parts = [
+        "# The last results",
+        "Written by `make bench`. What is measured, and how to read it: [README.md](README.md).",
+        "\n".join(f"- {name}: {fact}" for name, fact in facts.items()),
+        "## Medians of the rounds",
+        _markdown_table(HEADINGS, summary_rows(results)),
+        RATIO_EXPLAINED,
+        "## Each round",
+        _markdown_table(ROUND_HEADINGS, _round_rows(results)),
+    ]
+    return "\n\n".join(parts) + "\n"
