@@ -1,6 +1,8 @@
 # Every command of the project; `make` alone lists them. CI calls these, and no others.
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
+# Some machines turn bytecode off; every start would then compile all of .venv again.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON_IN_VENV := .venv/bin/python
 # Any Python will do for the scripts that need no packages; they say so where there is none.
 ANY_PYTHON = "$$(command -v python3 || command -v python || echo python3)"

@@ -175,6 +175,12 @@ class Server:
 
     name: str
     port: int
+    pid: int
+
+    def cpu_seconds(self) -> float:
+        """The processor time that the workers have used so far."""
+        times = [worker.cpu_times() for worker in _children(self.pid)]
+        return float(sum(time.user + time.system for time in times))
 
     def ask(self, method: str, path: str, form: str | None = None) -> tuple[int, bytes]:
         """One request, for a check and not for a measurement: status and body."""
@@ -193,7 +199,7 @@ def serving(
     name: str, application: str, probe: str, environment: dict[str, str]
 ) -> Iterator[Server]:
     """`application` under gunicorn with the production configuration, until the block ends."""
-    server = Server(name, _free_port())
+    port = _free_port()
     command = [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py"]
     # The production configuration renews a worker every 100,000 requests: here it would come in
     # the middle of a measurement, and break its connections.
@@ -203,12 +209,13 @@ def serving(
         process = subprocess.Popen(
             command,
             cwd=BACKEND_DIR,
-            env={**os.environ, **environment, "BIND": f"{HOST}:{server.port}"},
+            env={**os.environ, **environment, "BIND": f"{HOST}:{port}"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # production's log lines are made, and go nowhere
             stderr=complaints,
             start_new_session=True,  # Ctrl-C reaches us alone, and we end it in order
         )
+        server = Server(name, port, process.pid)
         try:
             if not _answers(server, probe, process):
                 complaints.seek(0)
@@ -355,7 +362,9 @@ class Generator:
     def measure(self, server: Server, workload: Workload, seconds: int, number: int) -> Measurement:
         """One measurement, after a pause in which only what is not ours can be busy."""
         busy = psutil.cpu_percent(interval=PAUSE_SECONDS)
+        cpu_before = server.cpu_seconds()
         counts = self.drive(server, workload, seconds)
+        cpu_seconds = server.cpu_seconds() - cpu_before
         measurement = Measurement(
             server=server.name,
             workload=workload.name,
@@ -364,6 +373,7 @@ class Generator:
             rate=counts["requests"] / counts["duration"] * 1e6,
             p50_ms=counts["p50"] / 1000,
             p99_ms=counts["p99"] / 1000,
+            cpu_ms=cpu_seconds * 1000 / counts["requests"],
             busy_before=busy,
         )
         self.measurements.append(measurement)

@@ -204,11 +204,11 @@ def routes() -> None:
     for route in iter_route_contexts(app.routes):
         if not isinstance(route.original_route, APIRoute):
             continue
-        operation = app.openapi()["paths"].get(route.path, {})
+        operation = app.openapi()["paths"].get(route.path_format, {})
         for method in sorted(route.methods or ()):
             security = operation.get(method.lower(), {}).get("security")
             user = "" if security is None else "optional" if {} in security else "required"
-            table.add_row(method, route.path, route.name, user)
+            table.add_row(method, route.path_format, route.name, user)
     console.print(table)
 
 

@@ -106,7 +106,7 @@ async def test_who_may_do_what(
 
 def test_every_route_is_in_the_table(shared_app: FastAPI) -> None:
     routes = {
-        f"{method} {route.path}"
+        f"{method} {route.path_format}"
         for route in iter_route_contexts(shared_app.routes)
         if isinstance(route.original_route, APIRoute) and route.include_in_schema
         for method in route.methods or ()

