@@ -133,7 +133,7 @@ ROUND_HEADINGS = (
 RATIO_EXPLAINED = (
     "A ratio is Pressroom's rate divided by the reference's in the same round. Each figure is the"
     " median of the rounds, a spread says between which values they lie. CPU ms is the worker's own"
-    " processor time for one answer: other work on the machine disturbs it less than it does a rate."
+    " processor time for an answer: other work on the machine disturbs it less than it does a rate."
 )
 
 

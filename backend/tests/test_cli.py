@@ -1,0 +1,226 @@
+"""The `pressroom` command, in this process; tests/e2e/ has it as a process of its own."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import asyncpg
+import pytest
+import uvicorn
+
+from app import cli
+from app.core.config import get_settings
+from app.db import migrate
+from app.services import seed as seeding
+from tests.databases import driver_url, execute, temporary_database
+
+
+@pytest.fixture
+def own_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A migrated database that the command finds in its settings."""
+    with temporary_database() as url:
+        migrate.upgrade(url)
+        monkeypatch.setenv("DATABASE_URL", url)
+        get_settings.cache_clear()
+        yield url
+    get_settings.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_the_tests_come_back() -> Iterator[None]:
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+    get_settings.cache_clear()
+
+
+def run(*arguments: str) -> int:
+    """The exit status of `pressroom` with `arguments`."""
+    before = sys.argv
+    sys.argv = ["pressroom", *arguments]
+    try:
+        cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        sys.argv = before
+    return 0
+
+
+def fetch(url: str, query: str) -> list[Any]:
+    async def fetch_all() -> list[Any]:
+        connection = await asyncpg.connect(driver_url(url))
+        try:
+            return list(await connection.fetch(query))
+        finally:
+            await connection.close()
+
+    return asyncio.run(fetch_all())
+
+
+class TestCreateAdmin:
+    ARGUMENTS = ("create-admin", "--email", "root@example.com", "--username", "root")
+
+    def test_creates_one(
+        self, own_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("PRESSROOM_ADMIN_PASSWORD", "correct horse battery")
+        assert run(*self.ARGUMENTS) == 0
+        assert "Created administrator root" in capsys.readouterr().out
+        users = fetch(own_database, "SELECT username, role FROM users")
+        assert [tuple(user) for user in users] == [("root", "admin")]
+        events = fetch(own_database, "SELECT action FROM audit_events")
+        assert [event["action"] for event in events] == ["CREATE_USER"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "password", "message"),
+        [
+            (("--email", "nonsense", "--username", "root"), "correct horse", "email:"),
+            (("--email", "a@example.com", "--username", "r t"), "correct horse", "username:"),
+            (("--email", "a@example.com", "--username", "root"), "short", "password:"),
+            (("--email", "a@example.com", "--username", "root"), "password", "most common"),
+        ],
+    )
+    def test_says_in_a_sentence_what_is_wrong(
+        self,
+        own_database: str,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        arguments: tuple[str, ...],
+        password: str,
+        message: str,
+    ) -> None:
+        monkeypatch.setenv("PRESSROOM_ADMIN_PASSWORD", password)
+        assert run("create-admin", *arguments) == 1
+        error = capsys.readouterr().err
+        assert message in error
+        assert "Traceback" not in error
+        assert fetch(own_database, "SELECT 1 FROM users") == []
+
+    def test_a_taken_name(
+        self, own_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("PRESSROOM_ADMIN_PASSWORD", "correct horse battery")
+        assert run(*self.ARGUMENTS) == 0
+        assert run(*self.ARGUMENTS) == 1
+        assert "already exists" in capsys.readouterr().err
+
+
+class TestSeed:
+    def test_adds_what_is_asked_for(
+        self, own_database: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run("seed", "--users", "3", "--articles", "1500") == 0
+        assert "Added 1500 articles" in capsys.readouterr().out
+        rows = fetch(
+            own_database,
+            "SELECT count(*) AS n, count(DISTINCT author_id) AS authors, avg(length(content)) AS size,"
+            " avg(published::int) AS published, count(DISTINCT created_at) AS times"
+            " FROM articles",
+        )
+        row = rows[0]
+        assert (row["n"], row["authors"], row["times"]) == (1500, 3, 1500)
+        assert 1800 < row["size"] < 2300
+        assert 0.85 < row["published"] < 0.95
+
+    def test_is_the_same_on_every_empty_database(self, own_database: str) -> None:
+        digest = "SELECT md5(string_agg(title || content, '' ORDER BY id)) AS digest FROM articles"
+        digests = []
+        for _ in range(2):
+            execute(own_database, "TRUNCATE users RESTART IDENTITY CASCADE")
+            assert run("seed", "--users", "2", "--articles", "50") == 0
+            digests.append(fetch(own_database, digest)[0]["digest"])
+        assert digests[0] == digests[1]
+
+    def test_adds_to_what_is_there(self, own_database: str) -> None:
+        for _ in range(2):
+            assert run("seed", "--users", "2", "--articles", "2") == 0
+        assert len(fetch(own_database, "SELECT 1 FROM users")) == 4
+
+    def test_articles_need_authors(
+        self, own_database: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run("seed", "--users", "0", "--articles", "1") == 1
+        assert "seed at least one user" in capsys.readouterr().err
+
+    def test_production_is_refused(
+        self, own_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        safe = {
+            "ENVIRONMENT": "production",
+            "SECRET_KEY": "k" * 32,
+            "ALLOWED_HOSTS": "example.com",
+            "CORS_ORIGINS": "https://example.com",
+        }
+        for name, value in safe.items():
+            monkeypatch.setenv(name, value)
+        get_settings.cache_clear()
+        assert run("seed") == 1
+        assert "not in production" in capsys.readouterr().err
+
+    def test_says_what_to_install_where_faker_is_missing(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "faker", None)
+        with pytest.raises(RuntimeError, match=r"requirements/local\.txt"):
+            seeding._faker(1)
+
+
+class TestServe:
+    def test_serves_the_given_database(
+        self, own_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        served: dict[str, Any] = {}
+        monkeypatch.setattr(uvicorn, "run", lambda app, **options: served.update(options, app=app))
+        assert run("serve", "--port", "18999") == 0
+        assert served["app"] == "app.main:create_app"
+        assert served["port"] == 18999
+        banner = capsys.readouterr().out
+        assert "http://localhost:18999/docs" in banner
+        assert "Demo account" not in banner
+        assert fetch(own_database, "SELECT 1 FROM users") == []
+
+    def test_an_embedded_database_gets_a_demo_account(
+        self, own_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.delenv("DATABASE_URL")
+        get_settings.cache_clear()
+        embedded = get_settings().model_copy(update={"database_url": own_database})
+        monkeypatch.setattr(cli, "ensure_database_url", lambda settings: embedded)
+        monkeypatch.setattr(uvicorn, "run", lambda app, **options: None)
+        for _ in range(2):  # the second start finds the account
+            monkeypatch.delenv("DATABASE_URL", raising=False)
+            get_settings.cache_clear()
+            assert run("serve", "--port", "18998") == 0
+            assert "Demo account demo / pressroom-demo" in capsys.readouterr().out
+        assert len(fetch(own_database, "SELECT 1 FROM users WHERE username = 'demo'")) == 1
+
+    def test_a_busy_port_is_said_in_a_sentence(
+        self, own_database: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        import socket
+
+        with socket.socket() as busy:
+            busy.bind(("127.0.0.1", 0))
+            busy.listen()
+            assert run("serve", "--port", str(busy.getsockname()[1])) == 1
+        assert "choose another PORT" in capsys.readouterr().err
+
+
+def test_routes_lists_every_route(own_database: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("routes") == 0
+    listed = capsys.readouterr().out
+    for part in ("/articles/{article_id}", "create_article", "required", "optional", "PATCH"):
+        assert part in listed
+
+
+def test_settings_that_are_wrong_are_said_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "mysql://root@localhost/x")
+    get_settings.cache_clear()
+    assert run("serve") == 1
+    assert "database_url: must look like postgresql://" in capsys.readouterr().err
