@@ -13,9 +13,8 @@ pytestmark = pytest.mark.e2e
 PASSWORD = "a long enough password"
 GOOD = {"email": "root@example.com", "username": "root", "password": PASSWORD}
 BAD = {
-    "email": ({"email": "no-address"}, "email: "),
-    "password": ({"password": "short"}, "password: "),
-    "taken": ({"username": "ROOT", "email": "other@example.com"}, "Username already exists"),
+    "input": ({"email": "no-address", "password": "short"}, ("email: ", "password: ")),
+    "taken": ({"username": "ROOT", "email": "other@example.com"}, ("Username already exists",)),
 }
 
 
@@ -45,10 +44,10 @@ def test_create_admin_creates_one_who_may_log_in(
     try:
         for name, process in processes.items():
             assert process.wait() == 1, name
-            assert BAD[name][1] in said(process)
+            assert all(sentence in said(process) for sentence in BAD[name][1])
             assert "Traceback" not in process.log
             assert BAD[name][0].get("password", PASSWORD) not in process.log
-            assert len(said(process)) < 200
+            assert len(said(process)) < 300
     finally:
         for process in processes.values():
             process.kill()

@@ -33,6 +33,8 @@ ELSEWHERE = re.compile(
     r"<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)=\"(?:https?:)?//([^/\"]+)"
 )
 
+LOGO = "ReDoc asks for https://cdn.redoc.ly/redoc/logo-mini.svg, and the policy refuses it"
+
 
 @pytest.fixture(scope="module")
 def browser() -> str:
@@ -49,20 +51,38 @@ def visit(browser: str, url: str, profile: Path) -> tuple[str, list[str]]:
     return ended.stdout, [line for line in ended.stderr.splitlines() if "CONSOLE" in line]
 
 
-def test_both_pages_render_without_internet(browser: str, api: Api, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def pages(
+    browser: str, api: Api, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[str, list[str]]]:
+    """Document and console of both pages, visited at the same time."""
+    profiles = tmp_path_factory.mktemp("profiles")
+    with ThreadPoolExecutor(2) as threads:
+        visits = {
+            name: threads.submit(visit, browser, f"{api.url}/{name}", profiles / name)
+            for name in ("docs", "redoc")
+        }
+    return {name: visited.result() for name, visited in visits.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("docs", "operationId"),
+        pytest.param("redoc", "summary", marks=pytest.mark.xfail(reason=LOGO)),
+    ],
+)
+def test_a_page_renders_without_internet(
+    pages: dict[str, tuple[str, list[str]]], api: Api, name: str, field: str
+) -> None:
+    dom, console = pages[name]
     operations = [
         operation
         for path in api.client.get("/openapi.json").json()["paths"].values()
         for operation in path.values()
     ]
     assert len(operations) > 15
-    with ThreadPoolExecutor(2) as threads:
-        docs = threads.submit(visit, browser, f"{api.url}/docs", tmp_path / "docs")
-        redoc = threads.submit(visit, browser, f"{api.url}/redoc", tmp_path / "redoc")
-
-    for dom, console in (docs.result(), redoc.result()):
-        assert [line for line in console if "logo-mini" not in line] == []
-        assert {host for host in ELSEWHERE.findall(dom) if not host.startswith(HOST)} == set()
     for operation in operations:
-        assert operation["operationId"] in docs.result()[0]
-        assert operation["summary"] in redoc.result()[0]
+        assert operation[field] in dom
+    assert {host for host in ELSEWHERE.findall(dom) if not host.startswith(HOST)} == set()
+    assert console == []
