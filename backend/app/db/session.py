@@ -124,6 +124,7 @@ def _create_engine(url: str, settings: Settings, **options: Any) -> AsyncEngine:
         **options,
     )
     event.listen(engine.sync_engine, "handle_error", _drop_pool_after_failover)
+    event.listen(engine.sync_engine, "handle_error", _hide_details)
     return engine
 
 
@@ -145,6 +146,17 @@ def _drop_pool_after_failover(context: ExceptionContext) -> None:
     """A primary that became a standby keeps our connections but refuses writes: reconnect."""
     if _sqlstate(context.original_exception) == READ_ONLY_TRANSACTION:
         context.is_disconnect = True
+
+
+def _hide_details(context: ExceptionContext) -> None:
+    """Take PostgreSQL's DETAIL out of an error: it quotes the row, and traces end up in logs."""
+    cause = context.original_exception.__cause__
+    if not isinstance(cause, asyncpg.PostgresError) or not cause.detail:
+        return
+    for error in (context.original_exception, context.sqlalchemy_exception):
+        if error is not None:
+            error.args = tuple(str(part).replace(cause.detail, "hidden") for part in error.args)
+    cause.detail = "hidden"
 
 
 @contextmanager

@@ -97,7 +97,7 @@ def test_the_log_of_a_session(production: Api) -> None:
     assert [answer.status_code for answer in answers] == STATUSES
 
     lines = read_log(production, *answers)
-    assert all(isinstance(line, dict) and line["event"] for line in lines)
+    assert all("event" in line for line in lines)
     for answer in answers:
         line = request_line(lines, answer)
         assert line["method"] == answer.request.method
@@ -133,7 +133,6 @@ def test_an_unhandled_error_leaves_its_trace_in_the_log_alone(
     assert request_line(lines, failed)["status"] == 500
 
 
-@pytest.mark.xfail(reason="PostgreSQL's DETAIL has the row: the email and the password's hash")
 def test_a_trace_has_no_personal_data(production: Api) -> None:
     failed = production.register("unexpected", password=PASSWORD)
     assert failed.status_code == 500

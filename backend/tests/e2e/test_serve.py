@@ -87,7 +87,6 @@ def test_the_first_start_says_where_it_is_and_ctrl_c_ends_all(installation: Inst
         assert processes_of(installation.postgres) == []
 
 
-@pytest.mark.xfail(reason="the socket's lock file stays, and so does PostgreSQL after a SIGTERM")
 def test_the_data_survives_a_kill_of_everything(installation: Installation) -> None:
     with installation.serving() as api:
         token = api.client.post("/auth/login", data=DEMO).json()["access_token"]

@@ -22,7 +22,6 @@ def unexpected_constraint(api_database: str) -> Iterator[None]:
     execute(api_database, "ALTER TABLE users DROP CONSTRAINT unexpected")
 
 
-@pytest.mark.xfail(reason="rich's traceback takes 10 s and shows every local variable")
 @pytest.mark.usefixtures("unexpected_constraint")
 def test_a_trace_has_no_personal_data_and_takes_no_time(api: Api) -> None:
     answer = api.register("unexpected", password=PASSWORD)
