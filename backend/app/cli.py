@@ -86,7 +86,10 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     reload: Annotated[bool, typer.Option(help="Restart when the code changes.")] = False,
 ) -> None:
-    """Serve the API from this machine, on an embedded PostgreSQL unless DATABASE_URL is set."""
+    """Serve the API from this machine, on an embedded PostgreSQL unless DATABASE_URL is set.
+
+    Outside of production the database is migrated first, and gets a demo account.
+    """
     settings = get_settings()
     host, port = host or settings.host, port or settings.port
     _require_free(host, port)
@@ -96,7 +99,8 @@ def serve(
     # uvicorn's processes read their settings for themselves.
     os.environ["DATABASE_URL"] = url
     get_settings.cache_clear()
-    if embedded:
+    demonstrate = settings.environment is not Environment.PRODUCTION
+    if demonstrate:
         migrate.upgrade(url)
         _with_database(settings, _ensure_demo_account)
     address = f"http://{'localhost' if host == '127.0.0.1' else host}:{port}"
@@ -105,7 +109,7 @@ def serve(
         f"API docs     {address}/docs",
         f"Database     {'embedded PostgreSQL in .data' if embedded else readable_url(url)}",
     ]
-    if embedded:
+    if demonstrate:
         lines.append(f"Demo account {seeding.DEMO_USERNAME} / {seeding.PASSWORD}")
     console.print("\n" + "\n".join(lines) + "\n", markup=False, highlight=False, soft_wrap=True)
     # uvicorn ends in an orderly way and then repeats the signal, whose default would skip atexit:

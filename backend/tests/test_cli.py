@@ -16,6 +16,13 @@ from app.db import migrate
 from app.services import seed as seeding
 from tests.databases import driver_url, execute, temporary_database
 
+PRODUCTION = {
+    "ENVIRONMENT": "production",
+    "SECRET_KEY": "k" * 32,
+    "ALLOWED_HOSTS": "example.com",
+    "CORS_ORIGINS": "https://example.com",
+}
+
 
 @pytest.fixture
 def own_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
@@ -117,8 +124,8 @@ class TestSeed:
         assert "Added 1500 articles" in capsys.readouterr().out
         rows = fetch(
             own_database,
-            "SELECT count(*) AS n, count(DISTINCT author_id) AS authors, avg(length(content)) AS size,"
-            " avg(published::int) AS published, count(DISTINCT created_at) AS times"
+            "SELECT count(*) AS n, count(DISTINCT author_id) AS authors,"
+            " avg(length(content)) AS size, avg(published::int) AS published, count(DISTINCT created_at) AS times"
             " FROM articles",
         )
         row = rows[0]
@@ -149,13 +156,7 @@ class TestSeed:
     def test_production_is_refused(
         self, own_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        safe = {
-            "ENVIRONMENT": "production",
-            "SECRET_KEY": "k" * 32,
-            "ALLOWED_HOSTS": "example.com",
-            "CORS_ORIGINS": "https://example.com",
-        }
-        for name, value in safe.items():
+        for name, value in PRODUCTION.items():
             monkeypatch.setenv(name, value)
         get_settings.cache_clear()
         assert run("seed") == 1
@@ -180,8 +181,21 @@ class TestServe:
         assert served["port"] == 18999
         banner = capsys.readouterr().out
         assert "http://localhost:18999/docs" in banner
-        assert "Demo account" not in banner
-        assert fetch(own_database, "SELECT 1 FROM users") == []
+        assert "embedded" not in banner
+        assert "Demo account demo / pressroom-demo" in banner
+        assert len(fetch(own_database, "SELECT 1 FROM users")) == 1
+
+    def test_production_is_neither_migrated_nor_demonstrated(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(uvicorn, "run", lambda app, **options: None)
+        with temporary_database() as url:
+            for name, value in {**PRODUCTION, "DATABASE_URL": url}.items():
+                monkeypatch.setenv(name, value)
+            get_settings.cache_clear()
+            assert run("serve", "--port", "18997") == 0
+            assert "Demo account" not in capsys.readouterr().out
+            assert fetch(url, "SELECT 1 FROM pg_tables WHERE tablename = 'users'") == []
 
     def test_an_embedded_database_gets_a_demo_account(
         self, own_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -14,7 +14,7 @@ from app.db.session import Database, announce
 
 
 async def get_database(request: Request) -> Database:
-    """The application's database, opened by its lifespan. Async, lest FastAPI run it in a thread."""
+    """The application's database. Async, lest FastAPI run it in a thread for each request."""
     database: Database = request.app.state.database
     return database
 
