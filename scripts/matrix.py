@@ -157,7 +157,9 @@ def print_table(outcomes: Sequence[Outcome]) -> None:
     for line in lines:
         print("  ".join(cell.ljust(widths[column]) for column, cell in enumerate(line)).rstrip())
     failed = sum(not o.result.startswith(("ok", "skipped")) for o in outcomes)
-    print(f"\n{'all rows passed' if not failed else f'{failed} of {len(outcomes)} rows failed'}")
+    print(
+        f"\n{'all rows passed' if not failed else f'{failed} of {len(outcomes)} rows did not pass'}"
+    )
 
 
 def main(arguments: Sequence[str]) -> int:

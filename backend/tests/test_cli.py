@@ -125,8 +125,8 @@ class TestSeed:
         rows = fetch(
             own_database,
             "SELECT count(*) AS n, count(DISTINCT author_id) AS authors,"
-            " avg(length(content)) AS size, avg(published::int) AS published, count(DISTINCT created_at) AS times"
-            " FROM articles",
+            " avg(length(content)) AS size, avg(published::int) AS published,"
+            " count(DISTINCT created_at) AS times FROM articles",
         )
         row = rows[0]
         assert (row["n"], row["authors"], row["times"]) == (1500, 3, 1500)

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ def start(data_dir: Path, *, durable: bool = True) -> str:
     # The wheel's own lock lies in a folder that all users of the machine share.
     lock = fasteners.InterProcessLock(data_dir.parent / f"{data_dir.name}.lock")
     PostgresServer._lock = lock  # noqa: SLF001 - the wheel has no setting for it
-    _forget_dead_processes(data_dir)
+    with lock:
+        _forget_dead_processes(data_dir)
     try:
         server = get_server(data_dir)
     except Exception as error:
@@ -103,10 +105,12 @@ async def _prepare(uri: str, parameters: dict[str, str]) -> None:
     connection: asyncpg.Connection[Any] = await asyncpg.connect(uri)
     try:
         if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
-            await connection.execute(
-                f"CREATE DATABASE {DATABASE} TEMPLATE template0 ENCODING 'UTF8'"
-                " LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'"
-            )
+            # Another process that starts at the same moment may be first.
+            with suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
+                await connection.execute(
+                    f"CREATE DATABASE {DATABASE} TEMPLATE template0 ENCODING 'UTF8'"
+                    " LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'"
+                )
         for name, value in parameters.items():
             await connection.execute(f"ALTER SYSTEM SET {name} = {value}")
         if parameters:
