@@ -15,10 +15,9 @@ from typing import Any, ClassVar
 
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
-from pydantic import ValidationError
 from uvicorn_worker import UvicornWorker
 
-from app.core.config import Settings, get_settings
+from app.core.config import Settings, SettingsError, get_settings
 from app.core.logging import configure_logging
 
 MAX_DEFAULT_WORKERS = 4
@@ -29,9 +28,8 @@ def _read_settings() -> Settings:
     """The application's settings; unsafe ones stop gunicorn here, with one message and no trace."""
     try:
         return get_settings()
-    except ValidationError as error:
-        problems = "; ".join(finding["msg"] for finding in error.errors())
-        sys.exit(f"pressroom: {problems}")
+    except SettingsError as error:
+        sys.exit(f"pressroom: {error}")
 
 
 def _usable_cpus() -> int:

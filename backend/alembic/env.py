@@ -1,15 +1,18 @@
 """Runs the migrations: on the application's database, one migrator at a time."""
 
 import asyncio
+import sys
 
 from alembic import context
 from sqlalchemy import Connection, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.core.config import get_settings
+from app.core.config import SettingsError, get_settings
+from app.core.errors import ServiceUnavailable
 from app.core.logging import configure_logging
 from app.db.base import Base
 from app.db.embedded import ensure_database_url
+from app.db.session import connect
 from app.models import User  # noqa: F401 - importing the package registers every table
 
 # A migration that waits for a lock blocks every query behind it: rather fail, and be run again.
@@ -37,7 +40,8 @@ def run_migrations(connection: Connection) -> None:
 
 async def migrate_online(url: str) -> None:
     """Open a connection to `url` and migrate on it."""
-    engine = create_async_engine(url, poolclass=pool.NullPool)
+    connect_args = {"async_creator_fn": connect}
+    engine = create_async_engine(url, poolclass=pool.NullPool, connect_args=connect_args)
     try:
         async with engine.connect() as connection:
             await connection.run_sync(run_migrations)
@@ -51,7 +55,13 @@ if context.is_offline_mode():
         context.run_migrations()
 else:
     given_url = context.config.attributes.get("url")
-    if given_url is None:
-        configure_logging(get_settings())
-        given_url = ensure_database_url(get_settings()).database_url
-    asyncio.run(migrate_online(given_url))
+    if given_url is not None:  # from code, which has its own way to report an error
+        asyncio.run(migrate_online(given_url))
+    else:
+        try:
+            configure_logging(get_settings())
+            asyncio.run(migrate_online(ensure_database_url(get_settings()).database_url or ""))
+        except SettingsError as error:
+            sys.exit(f"pressroom: {error}")
+        except ServiceUnavailable as error:
+            sys.exit(f"pressroom: {error.detail}")

@@ -18,7 +18,7 @@ from rich.table import Table
 from starlette.exceptions import HTTPException
 from uvicorn.importer import import_from_string
 
-from app.core.config import Environment, Settings, get_settings
+from app.core.config import BACKEND_DIR, PROJECT_DIR, Environment, Settings, get_settings
 from app.core.logging import configure_logging
 from app.core.roles import Role
 from app.db import migrate
@@ -27,6 +27,7 @@ from app.db.session import Database, readable_url
 from app.schemas.user import UserCreate
 from app.services import seed as seeding
 from app.services import users
+from app.services.health import check_readiness
 
 APPLICATION = "app.main:create_app"
 """By name: the command and the application import each other's rooms, never each other."""
@@ -56,23 +57,28 @@ def _sentence(finding: Any) -> str:
 
 
 def _fail(message: str) -> None:
-    Console(stderr=True).print(message, style="red", markup=False)
+    Console(stderr=True).print(message, style="red", markup=False, soft_wrap=True)
     raise SystemExit(1)
 
 
-def _start(*, log_level: str | None = None) -> Settings:
-    """Settings with a database: an embedded one where DATABASE_URL is not set."""
+def _start(*, log_level: str) -> Settings:
+    """Settings with a database: an embedded one where DATABASE_URL is not set.
+
+    Outside of production it is migrated, so that each command works on a fresh checkout.
+    """
     settings = get_settings()
-    if log_level is not None:
-        settings = settings.model_copy(update={"log_level": log_level})
-    configure_logging(settings)
-    return ensure_database_url(settings)
+    configure_logging(settings.model_copy(update={"log_level": log_level}))
+    settings = ensure_database_url(settings)
+    if settings.environment is not Environment.PRODUCTION:
+        migrate.upgrade(settings.database_url or "")
+    return settings
 
 
 def _with_database(settings: Settings, work: Callable[[Database], Awaitable[Result]]) -> Result:
     async def run() -> Result:
         database = Database.from_settings(settings)
         try:
+            await check_readiness(database)
             return await work(database)
         finally:
             await database.dispose()
@@ -83,7 +89,7 @@ def _with_database(settings: Settings, work: Callable[[Database], Awaitable[Resu
 @cli.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on.")] = None,
     reload: Annotated[bool, typer.Option(help="Restart when the code changes.")] = False,
 ) -> None:
     """Serve the API from this machine, on an embedded PostgreSQL unless DATABASE_URL is set.
@@ -94,20 +100,19 @@ def serve(
     host, port = host or settings.host, port or settings.port
     _require_free(host, port)
     embedded = settings.database_url is None
-    settings = _start()
+    settings = _start(log_level=settings.log_level)
     url = settings.database_url or ""
     # uvicorn's processes read their settings for themselves.
     os.environ["DATABASE_URL"] = url
     get_settings.cache_clear()
     demonstrate = settings.environment is not Environment.PRODUCTION
     if demonstrate:
-        migrate.upgrade(url)
         _with_database(settings, _ensure_demo_account)
     address = f"http://{'localhost' if host == '127.0.0.1' else host}:{port}"
     lines = [
         f"Pressroom    {address}",
         f"API docs     {address}/docs",
-        f"Database     {'embedded PostgreSQL in .data' if embedded else readable_url(url)}",
+        f"Database     {_where(settings) if embedded else readable_url(url)}",
     ]
     if demonstrate:
         lines.append(f"Demo account {seeding.DEMO_USERNAME} / {seeding.PASSWORD}")
@@ -115,13 +120,14 @@ def serve(
     # uvicorn ends in an orderly way and then repeats the signal, whose default would skip atexit:
     # the embedded PostgreSQL would stay.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     uvicorn.run(
         APPLICATION,
         factory=True,
         host=host,
         port=port,
         reload=reload,
-        reload_dirs=["app"] if reload else None,
+        reload_dirs=[str(BACKEND_DIR / "app")] if reload else None,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -129,14 +135,19 @@ def serve(
 
 
 def _require_free(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise RuntimeError(
-                f"Cannot listen on {host}:{port} ({error.strerror}); choose another PORT"
-            ) from error
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise RuntimeError(
+            f"Cannot listen on {host}:{port} ({error.strerror}); choose another PORT"
+        ) from error
+
+
+def _where(settings: Settings) -> str:
+    folder = settings.data_dir
+    inside = folder.is_relative_to(PROJECT_DIR)
+    return f"embedded PostgreSQL in {folder.relative_to(PROJECT_DIR) if inside else folder}"
 
 
 async def _ensure_demo_account(database: Database) -> None:

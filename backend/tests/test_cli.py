@@ -237,4 +237,4 @@ def test_settings_that_are_wrong_are_said_in_a_sentence(
     monkeypatch.setenv("DATABASE_URL", "mysql://root@localhost/x")
     get_settings.cache_clear()
     assert run("serve") == 1
-    assert "database_url: must look like postgresql://" in capsys.readouterr().err
+    assert "DATABASE_URL: must look like postgresql://" in capsys.readouterr().err

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core.roles import Role
 from app.models.user import User
@@ -26,7 +26,9 @@ class Identity(NamedTuple):
 _IDENTITY = select(*(getattr(User, field) for field in Identity._fields))
 
 
-async def find_identity(connection: AsyncConnection, *, user_id: int) -> Identity | None:
+async def find_identity(
+    connection: AsyncConnection | AsyncSession, *, user_id: int
+) -> Identity | None:
     """The identity of an active user; None where the user was deleted or disabled."""
     row = (
         await connection.execute(_IDENTITY.where(User.id == user_id, User.is_active))

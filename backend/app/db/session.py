@@ -111,7 +111,7 @@ def _create_engine(url: str, settings: Settings, **options: Any) -> AsyncEngine:
         pool_timeout=settings.database_pool_timeout,
         hide_parameters=True,  # a failing statement's values may be personal data
         connect_args={
-            "async_creator_fn": _connect,
+            "async_creator_fn": connect,
             "timeout": settings.database_connect_timeout,
             "server_settings": {
                 "application_name": "pressroom",
@@ -128,7 +128,7 @@ def _create_engine(url: str, settings: Settings, **options: Any) -> AsyncEngine:
     return engine
 
 
-async def _connect(*args: Any, **options: Any) -> "asyncpg.Connection[Any]":
+async def connect(*args: Any, **options: Any) -> "asyncpg.Connection[Any]":
     """asyncpg.connect, with every reason not to have a connection as ServiceUnavailable.
 
     OSError covers refused, unreachable, unresolved and timed out; PostgreSQL itself answers where
@@ -177,6 +177,10 @@ def _translate(error: DBAPIError | PoolTimeout) -> PressroomError | None:
     """The catalogue error for a failure of the database, or None for a mistake of ours."""
     if isinstance(error, PoolTimeout) or error.connection_invalidated:
         return ServiceUnavailable()
+    if isinstance(error.orig and error.orig.__cause__, asyncpg.InvalidCachedStatementError):
+        return (
+            ServiceUnavailable()
+        )  # a migration changed the table; the next statement is planned anew
     state = _sqlstate(error.orig) or ""
     if state.startswith(UNAVAILABLE_STATES):
         return ServiceUnavailable()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fastapi import status
 
-from app.auth.dependencies import CurrentUser
+from app.auth.dependencies import Actor, CurrentUser
 from app.core.errors import AddressNotFound, NotAuthorized, UserNotFound
 from app.core.routing import create_router
 from app.db.dependencies import ReadConnection, WriteSession
@@ -30,10 +30,10 @@ async def list_addresses(
     responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound, *TAKES_JSON),
 )
 async def create_address(
-    session: WriteSession, user: CurrentUser, user_id: UserId, new: AddressInput
+    session: WriteSession, actor: Actor, user_id: UserId, new: AddressInput
 ) -> AddressResponse:
     """Add an address."""
-    return await addresses.create_address(session, user_id=user_id, new=new, actor=user)
+    return await addresses.create_address(session, user_id=user_id, new=new, actor=actor)
 
 
 @router.put(
@@ -42,14 +42,14 @@ async def create_address(
 )
 async def replace_address(
     session: WriteSession,
-    user: CurrentUser,
+    actor: Actor,
     user_id: UserId,
     address_id: AddressId,
     new: AddressInput,
 ) -> AddressResponse:
     """Replace an address as a whole."""
     return await addresses.replace_address(
-        session, user_id=user_id, address_id=address_id, new=new, actor=user
+        session, user_id=user_id, address_id=address_id, new=new, actor=actor
     )
 
 
@@ -59,7 +59,7 @@ async def replace_address(
     responses=errors(*NEEDS_USER, NotAuthorized, AddressNotFound),
 )
 async def delete_address(
-    session: WriteSession, user: CurrentUser, user_id: UserId, address_id: AddressId
+    session: WriteSession, actor: Actor, user_id: UserId, address_id: AddressId
 ) -> None:
     """Remove an address."""
-    await addresses.delete_address(session, user_id=user_id, address_id=address_id, actor=user)
+    await addresses.delete_address(session, user_id=user_id, address_id=address_id, actor=actor)

