@@ -24,9 +24,9 @@ MIGRATOR_LOCK = 0x7072657373
 
 def run_migrations(connection: Connection) -> None:
     """Migrate on an open connection, which holds the migrators' lock until it is closed."""
+    connection.execute(text(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'"))
     connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATOR_LOCK})
     connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
-    connection.execute(text(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'"))
     connection.commit()
     context.configure(
         connection=connection,

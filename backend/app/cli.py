@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -15,10 +16,17 @@ from pydantic import SecretStr, ValidationError
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from starlette.exceptions import HTTPException
 from uvicorn.importer import import_from_string
 
-from app.core.config import BACKEND_DIR, PROJECT_DIR, Environment, Settings, get_settings
+from app.core.config import (
+    BACKEND_DIR,
+    PROJECT_DIR,
+    Environment,
+    Settings,
+    SetupError,
+    get_settings,
+)
+from app.core.errors import Conflict, PressroomError
 from app.core.logging import configure_logging
 from app.core.roles import Role
 from app.db import migrate
@@ -44,9 +52,9 @@ def main() -> None:
         cli()
     except ValidationError as error:
         _fail("\n".join(_sentence(finding) for finding in error.errors()))
-    except HTTPException as error:
+    except PressroomError as error:
         _fail(str(error.detail))
-    except (RuntimeError, ValueError) as error:
+    except SetupError as error:
         _fail(str(error))
 
 
@@ -94,7 +102,7 @@ def serve(
 ) -> None:
     """Serve the API from this machine, on an embedded PostgreSQL unless DATABASE_URL is set.
 
-    Outside of production the database is migrated first, and gets a demo account.
+    Outside of production the database is migrated first; an embedded one gets a demo account.
     """
     settings = get_settings()
     host, port = host or settings.host, port or settings.port
@@ -105,8 +113,7 @@ def serve(
     # uvicorn's processes read their settings for themselves.
     os.environ["DATABASE_URL"] = url
     get_settings.cache_clear()
-    demonstrate = settings.environment is not Environment.PRODUCTION
-    if demonstrate:
+    if embedded:
         _with_database(settings, _ensure_demo_account)
     address = f"http://{'localhost' if host == '127.0.0.1' else host}:{port}"
     lines = [
@@ -114,7 +121,7 @@ def serve(
         f"API docs     {address}/docs",
         f"Database     {_where(settings) if embedded else readable_url(url)}",
     ]
-    if demonstrate:
+    if embedded:
         lines.append(f"Demo account {seeding.DEMO_USERNAME} / {seeding.PASSWORD}")
     console.print("\n" + "\n".join(lines) + "\n", markup=False, highlight=False, soft_wrap=True)
     # uvicorn ends in an orderly way and then repeats the signal, whose default would skip atexit:
@@ -139,7 +146,7 @@ def _require_free(host: str, port: int) -> None:
     try:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
-        raise RuntimeError(
+        raise SetupError(
             f"Cannot listen on {host}:{port} ({error.strerror}); choose another PORT"
         ) from error
 
@@ -160,8 +167,9 @@ async def _ensure_demo_account(database: Database) -> None:
     async with database.read() as connection:
         taken = await users.username_exists(connection, username=account.username)
     if not taken:
-        async with database.unit_of_work() as session:
-            await users.create_user(session, new=account)
+        with suppress(Conflict):  # somebody else has its email by now
+            async with database.unit_of_work() as session:
+                await users.create_user(session, new=account)
 
 
 @cli.command()
@@ -172,7 +180,7 @@ def seed(
     """Add example authors and articles, the same each time on an empty database."""
     settings = _start(log_level="WARNING")
     if settings.environment is Environment.PRODUCTION:
-        raise RuntimeError("seed adds accounts with a known password: not in production")
+        raise SetupError("seed adds accounts with a known password: not in production")
 
     async def work(database: Database) -> None:
         with Progress(console=console) as progress:

@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 
 from app import __version__
-from app.auth.dependencies import refuse_credentials_in_query
+from app.auth.security import prepare_hashing
 from app.core import middleware
 from app.core.config import Settings, get_settings
 from app.core.errors import register_error_handlers
@@ -46,6 +46,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        prepare_hashing()
         app.state.database = Database.from_settings(settings)
         yield
         await app.state.database.dispose()
@@ -62,7 +63,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        dependencies=[Depends(refuse_credentials_in_query)],
         responses=EVERYWHERE,
         generate_unique_id_function=lambda route: route.name,
     )

@@ -1,5 +1,6 @@
 """Fixtures: one migrated database a worker, each test in a transaction that is rolled back."""
 
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -16,27 +17,17 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
-from tests.databases import server_url, temporary_database
+from app.core.config import Settings, get_settings
+from app.db.session import Database
+from app.main import create_app
+from tests.databases import migrated_database, server_url
 
 # Before anything reads the settings: the tests' own, whatever `.env` or the environment say.
-os.environ |= {"ENVIRONMENT": "test", "BCRYPT_COST": "4", "LOG_LEVEL": "INFO"}
-for name in (
-    "ALLOWED_HOSTS",
-    "CORS_ORIGINS",
-    "SECRET_KEY",
-    "SECURITY_HEADERS",
-    "DATABASE_READ_URL",
-    "RAW_SQL_REFERENCE",
-    "DEBUG",
-):
-    os.environ.pop(name, None)
-
-from app.core.config import Settings, get_settings  # noqa: E402 - after the environment is set
-from app.db import migrate  # noqa: E402
-from app.db.session import Database  # noqa: E402
-from app.main import create_app  # noqa: E402
-
 Settings.model_config["env_file"] = None
+for name in Settings.model_fields:
+    if name != "database_url":
+        os.environ.pop(name.upper(), None)
+os.environ |= {"ENVIRONMENT": "test", "BCRYPT_COST": "4"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,11 +35,18 @@ def pytest_configure(config: pytest.Config) -> None:
     server_url()
 
 
+@pytest.fixture(autouse=True)
+def _no_log_into_a_closed_capture() -> Iterator[None]:
+    """Drop the handlers that `configure_logging` bound to what pytest captured in this test."""
+    yield
+    root = logging.getLogger()
+    root.handlers[:] = [each for each in root.handlers if type(each) is not logging.StreamHandler]
+
+
 @pytest.fixture(scope="session")
 def database_url() -> Iterator[str]:
     """This worker's database, migrated."""
-    with temporary_database() as url:
-        migrate.upgrade(url)
+    with migrated_database() as url:
         yield url
 
 

@@ -11,7 +11,7 @@ import asyncpg
 from sqlalchemy.engine import make_url
 
 from app.core.config import PROJECT_DIR
-from app.db import embedded
+from app.db import embedded, migrate
 
 TEST_SERVER_DIR = PROJECT_DIR / ".data" / "test-postgres"
 
@@ -40,6 +40,14 @@ def temporary_database(*, template: str = "template0") -> Iterator[str]:
     finally:
         drop = f"DROP DATABASE {name} WITH (FORCE)"
         execute(url.render_as_string(hide_password=False), drop)
+
+
+@contextmanager
+def migrated_database() -> Iterator[str]:
+    """A new database with this release's tables."""
+    with temporary_database() as url:
+        migrate.upgrade(url)
+        yield url
 
 
 def execute(url: str, *statements: str) -> None:

@@ -12,9 +12,9 @@ import uvicorn
 
 from app import cli
 from app.core.config import get_settings
-from app.db import migrate
 from app.services import seed as seeding
-from tests.databases import driver_url, execute, temporary_database
+from tests.databases import driver_url, execute, migrated_database, temporary_database
+from tests.processes import free_port
 
 PRODUCTION = {
     "ENVIRONMENT": "production",
@@ -27,8 +27,7 @@ PRODUCTION = {
 @pytest.fixture
 def own_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A migrated database that the command finds in its settings."""
-    with temporary_database() as url:
-        migrate.upgrade(url)
+    with migrated_database() as url:
         monkeypatch.setenv("DATABASE_URL", url)
         get_settings.cache_clear()
         yield url
@@ -175,15 +174,16 @@ class TestServe:
         self, own_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         served: dict[str, Any] = {}
+        port = free_port()
         monkeypatch.setattr(uvicorn, "run", lambda app, **options: served.update(options, app=app))
-        assert run("serve", "--port", "18999") == 0
+        assert run("serve", "--port", str(port)) == 0
         assert served["app"] == "app.main:create_app"
-        assert served["port"] == 18999
+        assert served["port"] == port
         banner = capsys.readouterr().out
-        assert "http://localhost:18999/docs" in banner
+        assert f"http://localhost:{port}/docs" in banner
         assert "embedded" not in banner
-        assert "Demo account demo / pressroom-demo" in banner
-        assert len(fetch(own_database, "SELECT 1 FROM users")) == 1
+        assert "Demo account" not in banner
+        assert fetch(own_database, "SELECT 1 FROM users") == []
 
     def test_production_is_neither_migrated_nor_demonstrated(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -193,7 +193,7 @@ class TestServe:
             for name, value in {**PRODUCTION, "DATABASE_URL": url}.items():
                 monkeypatch.setenv(name, value)
             get_settings.cache_clear()
-            assert run("serve", "--port", "18997") == 0
+            assert run("serve", "--port", str(free_port())) == 0
             assert "Demo account" not in capsys.readouterr().out
             assert fetch(url, "SELECT 1 FROM pg_tables WHERE tablename = 'users'") == []
 
@@ -208,7 +208,7 @@ class TestServe:
         for _ in range(2):  # the second start finds the account
             monkeypatch.delenv("DATABASE_URL", raising=False)
             get_settings.cache_clear()
-            assert run("serve", "--port", "18998") == 0
+            assert run("serve", "--port", str(free_port())) == 0
             assert "Demo account demo / pressroom-demo" in capsys.readouterr().out
         assert len(fetch(own_database, "SELECT 1 FROM users WHERE username = 'demo'")) == 1
 

@@ -6,7 +6,6 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.errors import ServiceUnavailable
 from app.services import health
 
 
@@ -51,13 +50,3 @@ async def test_not_ready_at_an_older_revision(
     response = await client.get("/health/ready")
     assert response.status_code == 503
     assert "at revision 0001, this release needs 9999" in response.json()["message"]
-
-
-async def test_a_release_without_migrations_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    class NoScripts:
-        def get_current_head(self) -> None:
-            return None
-
-    monkeypatch.setattr(health, "_scripts", NoScripts)
-    with pytest.raises(ServiceUnavailable):
-        health._head()

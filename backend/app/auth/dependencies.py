@@ -2,13 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends
 from fastapi.security import OAuth2PasswordBearer
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.auth.identity import Identity, find_identity
 from app.auth.security import user_id_of
-from app.core.errors import CredentialsInQuery, InvalidToken, NotAuthenticated
+from app.core.errors import InvalidToken, NotAuthenticated
 from app.db.dependencies import ReadConnection, WriteSession
 
 bearer_token = OAuth2PasswordBearer(
@@ -16,14 +16,6 @@ bearer_token = OAuth2PasswordBearer(
 )
 
 BearerToken = Annotated[str | None, Depends(bearer_token)]
-
-CREDENTIAL_PARAMETERS = frozenset({"access_token", "token", "refresh_token", "password"})
-
-
-async def refuse_credentials_in_query(request: Request) -> None:
-    """Raise CredentialsInQuery for a secret in the URL, wherever it is sent."""
-    if request.url.query and not CREDENTIAL_PARAMETERS.isdisjoint(request.query_params):
-        raise CredentialsInQuery
 
 
 async def _identify(token: str, connection: AsyncConnection | AsyncSession) -> Identity:

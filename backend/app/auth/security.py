@@ -8,6 +8,7 @@ Tokens: JWT access tokens in the profile of RFC 9068, with the algorithm pinned 
 import asyncio
 import hashlib
 import os
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -49,13 +50,19 @@ def _hashing_threads() -> ThreadPoolExecutor:
 
 def _lower_priority() -> None:
     """Make this thread yield to those that answer requests; on Linux, niceness is per thread."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
 
 
 @lru_cache(maxsize=1)
 def _unknown_users_hash() -> str:
     """What a password is compared with where there is no user, so that both take as long."""
     return str(_password_context().hash(uuid4().hex))
+
+
+def prepare_hashing() -> None:
+    """Make the unknown user's hash, in the background: the first who asks shall not wait for it."""
+    _hashing_threads().submit(_unknown_users_hash)
 
 
 async def hash_password(password: str) -> str:
@@ -65,19 +72,23 @@ async def hash_password(password: str) -> str:
     return hashed
 
 
-async def verify_password(password: str, hashed: str | None) -> tuple[bool, str | None]:
-    """Whether `password` is the one hashed, and a new hash where the stored one is outdated.
+async def verify_password(password: str, hashed: str | None) -> bool:
+    """Whether `password` is the one hashed.
 
     `hashed` is None where there is no such user: that takes as long, and is never right.
     """
 
-    def verify() -> tuple[bool, str | None]:
-        valid, replacement = _password_context().verify_and_update(
-            password, hashed or _unknown_users_hash()
-        )
-        return (valid, replacement) if hashed else (False, None)
+    def verify() -> bool:
+        right: bool = _password_context().verify(password, hashed or _unknown_users_hash())
+        return right and hashed is not None
 
     return await asyncio.get_running_loop().run_in_executor(_hashing_threads(), verify)
+
+
+def is_outdated(hashed: str) -> bool:
+    """Whether a hash was made with a lower cost, or by another scheme, than new ones are."""
+    outdated: bool = _password_context().needs_update(hashed)
+    return outdated
 
 
 @lru_cache(maxsize=8)
@@ -126,11 +137,12 @@ def user_id_of(token: str) -> int:
                 **{f"require_{claim}": True for claim in REQUIRED_CLAIMS},
             },
         )
-        user_id = int(claims["sub"])
+        user_id, issued = int(claims["sub"]), int(claims["iat"])
     except ExpiredSignatureError as error:
         raise TokenExpired from error
     except (JWTError, ValueError, TypeError, RecursionError) as error:
         raise InvalidToken from error
-    if not 1 <= user_id <= MAX_ID:
+    # python-jose wants `iat` to be there, but not to have been.
+    if not 1 <= user_id <= MAX_ID or issued > clock.now().timestamp() + LEEWAY_SECONDS:
         raise InvalidToken
     return user_id

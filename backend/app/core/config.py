@@ -36,6 +36,13 @@ class Environment(StrEnum):
     PRODUCTION = "production"
 
 
+def _front_ends_in_development(values: dict[str, Any]) -> list[str]:
+    """Where front ends' development servers listen; in production nobody is let in unnamed."""
+    if values.get("environment") is Environment.PRODUCTION:
+        return []
+    return ["http://localhost:3000", "http://localhost:5173"]
+
+
 class Settings(BaseSettings):
     """Everything an operator can set, from the environment or the `.env` beside the Makefile.
 
@@ -53,12 +60,13 @@ class Settings(BaseSettings):
 
     environment: Environment = Environment.DEVELOPMENT
     debug: bool = False
+    """Logs every SQL statement."""
     log_level: str = "INFO"
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     allowed_hosts: CommaSeparated = ["*"]
-    cors_origins: CommaSeparated = ["http://localhost:3000", "http://localhost:5173"]
+    cors_origins: CommaSeparated = Field(default_factory=_front_ends_in_development)
     max_body_bytes: PositiveInt = 4 * 1024 * 1024
     security_headers: bool = True
     """Whether the backend adds security headers itself; off where the edge in front of it does."""
@@ -140,7 +148,11 @@ class Settings(BaseSettings):
         return problems
 
 
-class SettingsError(RuntimeError):
+class SetupError(RuntimeError):
+    """Something about this installation has to be mended; the message says what."""
+
+
+class SettingsError(SetupError):
     """The environment's settings cannot be used; the message names every reason."""
 
 

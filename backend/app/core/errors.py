@@ -15,12 +15,12 @@ PressroomError (an HTTPException)
 ├── ContentTooLarge 413
 ├── UnsupportedMediaType 415
 ├── InvalidInput 422
+├── MethodNotAllowed 405
 └── ServiceUnavailable 503
 
 Services raise them; `error_response` turns each into the body of docs/architecture.md.
 """
 
-import http
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -34,6 +34,8 @@ from starlette.responses import Response
 from app.core.logging import request_id
 
 RETRY_AFTER_SECONDS = 5
+MAX_FINDINGS = 20
+"""How many things that are wrong with one request are listed: enough to mend it."""
 
 
 class PressroomError(HTTPException):
@@ -42,9 +44,9 @@ class PressroomError(HTTPException):
     `code` is stable: clients may compare it. `message` may be reworded at any time.
     """
 
-    status: ClassVar[int]
-    code: ClassVar[str]
-    message: ClassVar[str]
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "error"
+    message: ClassVar[str] = "The request failed"
     response_headers: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, message: str | None = None) -> None:
@@ -108,6 +110,10 @@ class ArticleNotFound(NotFound):
     code, message = "article_not_found", "Article not found"
 
 
+class MethodNotAllowed(PressroomError):
+    status, code, message = 405, "method_not_allowed", "Method not allowed"
+
+
 class Conflict(PressroomError):
     status, code, message = 409, "conflict", "The change conflicts with what is stored"
 
@@ -138,6 +144,23 @@ class InvalidInput(PressroomError):
 class ServiceUnavailable(PressroomError):
     status, code, message = 503, "service_unavailable", "The database is not available"
     response_headers: ClassVar = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+
+
+_BY_STATUS: Mapping[int, type[PressroomError]] = {
+    error.status: error
+    for error in (
+        InvalidRequest,
+        NotAuthenticated,
+        NotAuthorized,
+        NotFound,
+        MethodNotAllowed,
+        ContentTooLarge,
+        UnsupportedMediaType,
+        InvalidInput,
+        ServiceUnavailable,
+    )
+}
+"""For errors that Starlette raises: our code for their status."""
 
 
 def error_body(
@@ -172,10 +195,13 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
     if isinstance(error, PressroomError):
         return pressroom_error_response(error)
-    phrase = http.HTTPStatus(error.status_code).phrase
-    body = error_body(message=str(error.detail), code=phrase.lower().replace(" ", "_"))
-    headers = {"Allow": _allowed_methods(request)} if error.status_code == 405 else error.headers
-    return error_response(error.status_code, body, headers)
+    known = _BY_STATUS.get(error.status_code, PressroomError)
+    # Starlette's own 404 and 405 say no more than ours; its 400 says what is wrong with a form.
+    message = str(error.detail) if known in {InvalidRequest, PressroomError} else known.message
+    headers = dict(error.headers or {})
+    if known is MethodNotAllowed:
+        headers["Allow"] = _allowed_methods(request) or headers.get("Allow", "")
+    return error_response(error.status_code, error_body(message=message, code=known.code), headers)
 
 
 def _allowed_methods(request: Request) -> str:
@@ -191,6 +217,8 @@ def _allowed_methods(request: Request) -> str:
         if route.path == matching[0].path
         for method in route.methods or ()
     }
+    if "GET" in methods:
+        methods.add("HEAD")
     return ", ".join(sorted(methods))
 
 
@@ -199,7 +227,7 @@ async def handle_validation_error(request: Request, error: Exception) -> Respons
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class alone
     findings = [
         {"loc": list(finding["loc"]), "msg": _sentence(finding), "type": finding["type"]}
-        for finding in error.errors()
+        for finding in error.errors()[:MAX_FINDINGS]
     ]
     where = ".".join(str(part) for part in findings[0]["loc"]) if findings else "request"
     what = findings[0]["msg"] if findings else "invalid"

@@ -1,12 +1,13 @@
 """What wraps every request, as pure ASGI: outermost first, in the order `install` adds them.
 
-RequestContext → SecurityHeaders → AllowedHosts → CORS → ErrorBoundary → TrailingSlash → BodyLimit
+RequestContext → SecurityHeaders → AllowedHosts → CORS → ErrorBoundary → QueryGuard → HeadAsGet →
+TrailingSlash → BodyLimit
 """
 
 import re
 import time
 from collections.abc import Sequence
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 from uuid import uuid4
 
 from fastapi import FastAPI
@@ -18,7 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.core.config import Settings
 from app.core.errors import (
     ContentTooLarge,
+    CredentialsInQuery,
     InvalidRequest,
+    PressroomError,
     UnknownHost,
     internal_error_response,
     pressroom_error_response,
@@ -29,6 +32,8 @@ logger = get_logger(__name__)
 
 REQUEST_ID_HEADER = "X-Request-ID"
 WELL_FORMED_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
+
+CREDENTIAL_PARAMETERS = frozenset({"access_token", "token", "refresh_token", "password"})
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -42,6 +47,8 @@ def install(app: FastAPI, settings: Settings) -> None:
     """Wrap `app` in the middleware of this module."""
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(TrailingSlash)
+    app.add_middleware(HeadAsGet)
+    app.add_middleware(QueryGuard)
     app.add_middleware(ErrorBoundary)
     app.add_middleware(
         CrossOrigin,
@@ -191,6 +198,41 @@ class ErrorBoundary:
             await internal_error_response()(scope, receive, send)
 
 
+class QueryGuard:
+    """Refuses a secret in any URL: those are logged and cached (RFC 6750 §5.3)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["query_string"]:
+            query = scope["query_string"].decode("latin-1")
+            names = {name for name, _ in parse_qsl(query, keep_blank_values=True)}
+            if names & CREDENTIAL_PARAMETERS:
+                await pressroom_error_response(CredentialsInQuery())(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+class HeadAsGet:
+    """Answers HEAD as GET, with the same headers and no body (RFC 9110 §9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_without_body(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self.app({**scope, "method": "GET"}, receive, send_without_body)
+
+
 class TrailingSlash:
     """Serves `/articles/` as `/articles`, without a redirect that would drop a POST's body."""
 
@@ -218,7 +260,11 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "0")
-        if not declared.isdecimal() or int(declared[:20]) > self.max_bytes:
+        if not (declared.isascii() and declared.isdigit()):
+            error: PressroomError = InvalidRequest("Content-Length is not a number")
+            await pressroom_error_response(error)(scope, receive, send)
+            return
+        if int(declared[:20]) > self.max_bytes:
             await pressroom_error_response(self._too_large())(scope, receive, send)
             return
         received = 0

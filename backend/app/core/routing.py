@@ -10,6 +10,11 @@ from fastapi.routing import APIRoute
 
 from app.core.errors import UnsupportedMediaType
 
+MAX_NAMES = 100
+"""Of one object: no body here needs as many, and each unknown one would be a finding of its own."""
+
+FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
+
 
 class StrictRequest(Request):
     """A request whose `json()` accepts only what RFC 8259 leaves unambiguous."""
@@ -18,8 +23,8 @@ class StrictRequest(Request):
         """The parsed body.
 
         Raises JSONDecodeError, which FastAPI answers with 422, where it is not UTF-8, truncated,
-        nested deeper than the parser goes, has a name twice in an object, or a number that is not
-        JSON (NaN, Infinity).
+        nested deeper than the parser goes, has a name twice or over 100 names in an object, or a
+        number that is not JSON (NaN, Infinity).
         """
         try:
             return json.loads(
@@ -38,6 +43,8 @@ class StrictRequest(Request):
 
 
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MAX_NAMES:
+        raise ValueError(f"An object has more than {MAX_NAMES} names")
     parsed = dict(pairs)
     if len(parsed) < len(pairs):
         raise ValueError("An object has the same name twice")
@@ -49,17 +56,21 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 class StrictRoute(APIRoute):
-    """A route that takes JSON only as JSON (415 otherwise) and parses it strictly."""
+    """A route that takes JSON only as JSON and a form only as a form; 415 otherwise."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
-        takes_json = self.body_field is not None and not isinstance(
-            self.body_field.field_info, Form
-        )
+        body_field = self.body_field
+        is_form = body_field is not None and isinstance(body_field.field_info, Form)
 
         async def strictly(request: Request) -> Response:
-            if takes_json and _has_body(request) and not _is_json(request):
-                raise UnsupportedMediaType
+            if body_field is not None and _has_body(request):
+                media_type = request.headers.get("content-type", "").partition(";")[0]
+                media_type = media_type.strip().lower()
+                if is_form and media_type not in FORM_TYPES:
+                    raise UnsupportedMediaType("Send the body as a form")
+                if not is_form and not _is_json(media_type):
+                    raise UnsupportedMediaType
             return await handle(StrictRequest(request.scope, request.receive))
 
         return strictly
@@ -72,8 +83,7 @@ def _has_body(request: Request) -> bool:
     )
 
 
-def _is_json(request: Request) -> bool:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+def _is_json(media_type: str) -> bool:
     return media_type == "application/json" or (
         media_type.startswith("application/") and media_type.endswith("+json")
     )

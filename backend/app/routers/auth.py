@@ -6,7 +6,7 @@ from fastapi import Form, Response
 
 from app.auth.dependencies import CurrentUser
 from app.auth.identity import Identity
-from app.core.errors import ContentTooLarge, InvalidCredentials
+from app.core.errors import InvalidCredentials, UnsupportedMediaType
 from app.core.routing import create_router
 from app.db.dependencies import CurrentDatabase, WriteSession
 from app.routers.responses import NEEDS_USER, errors
@@ -17,7 +17,7 @@ from app.services import auth
 router = create_router(prefix="/auth", tag="auth")
 
 
-@router.post("/login", responses=errors(InvalidCredentials, ContentTooLarge))
+@router.post("/login", responses=errors(InvalidCredentials, UnsupportedMediaType))
 async def login(
     session: WriteSession,
     database: CurrentDatabase,

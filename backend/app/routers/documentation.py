@@ -11,6 +11,7 @@ import fastapi_offline
 from fastapi import APIRouter, FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.responses import HTMLResponse, Response
+from starlette.types import Scope
 
 ASSETS = Path(fastapi_offline.__file__).parent / "static"
 
@@ -109,7 +110,15 @@ async def redoc() -> HTMLResponse:
     return _page(REDOC_PAGE)
 
 
+class Assets(StaticFiles):
+    """Whole files only: Starlette answers a bad Range in plain text, and RFC 9110 §14.2 lets us."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        headers = [header for header in scope["headers"] if header[0] != b"range"]
+        return await super().get_response(path, {**scope, "headers": headers})
+
+
 def install(app: FastAPI) -> None:
     """Serve the pages and their assets."""
     app.include_router(router)
-    app.mount("/docs/assets", StaticFiles(directory=ASSETS), name="documentation")
+    app.mount("/docs/assets", Assets(directory=ASSETS), name="documentation")

@@ -25,7 +25,7 @@ NEEDS_USER = (NotAuthenticated, InvalidToken, TokenExpired)
 """What a route with CurrentUser may raise."""
 KNOWS_USER = (InvalidToken, TokenExpired)
 """What a route with Viewer may raise."""
-TAKES_JSON = (ContentTooLarge, UnsupportedMediaType, InvalidInput)
+TAKES_JSON = (UnsupportedMediaType, InvalidInput)
 """What a route with a JSON body may raise."""
 
 OPTIONAL_USER: dict[str, Any] = {"security": [{}]}
@@ -59,7 +59,14 @@ def _example(code: str, message: str) -> dict[str, Any]:
 
 
 EVERYWHERE: Responses = {
-    **errors(InvalidRequest, UnknownHost, CredentialsInQuery, InvalidInput, ServiceUnavailable),
+    **errors(
+        InvalidRequest,
+        UnknownHost,
+        CredentialsInQuery,
+        ContentTooLarge,
+        InvalidInput,
+        ServiceUnavailable,
+    ),
     500: {
         "model": ErrorBody,
         "description": "Internal server error",

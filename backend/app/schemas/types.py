@@ -20,7 +20,8 @@ MAX_CONTENT_BYTES = 1024 * 1024
 
 # One printable line with something on it; and text whose lines may break. Neither holds NUL,
 # which PostgreSQL cannot store.
-LINE_PATTERN = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
+_NO_BREAK = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
+LINE_PATTERN = rf"^[^{_NO_BREAK}]*[^\s{_NO_BREAK}][^{_NO_BREAK}]*$"
 TEXT_PATTERN = r"^[^\x00]*$"
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app.auth.identity import Identity
 from app.auth.permissions import Action, require
 from app.core.errors import AddressNotFound, UserNotFound
-from app.db.session import constraint_errors
+from app.db.session import NO_KEY_UPDATE, constraint_errors
 from app.models.address import Address
 from app.models.user import User
 from app.schemas.address import AddressInput, AddressResponse
@@ -73,7 +73,7 @@ async def _locked_address(
 ) -> Address:
     require(actor, Action.MANAGE_ADDRESSES, owner_id=user_id)
     query = select(Address).where(Address.id == address_id, Address.user_id == user_id)
-    address = (await session.scalars(query.with_for_update())).one_or_none()
+    address = (await session.scalars(query.with_for_update(**NO_KEY_UPDATE))).one_or_none()
     if address is None:
         raise AddressNotFound
     return address

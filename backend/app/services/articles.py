@@ -9,13 +9,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.auth.identity import Identity
 from app.auth.permissions import Action, may, may_to_any, require
-from app.core.errors import ArticleNotFound
+from app.core.errors import ArticleNotFound, InvalidToken
+from app.db.session import NO_KEY_UPDATE, constraint_errors
 from app.models.article import Article
 from app.models.user import User
 from app.schemas.article import ArticleCreate, ArticleUpdate
 from app.schemas.page import PageQuery
 from app.services import audit
 from app.services.audit import AuditAction
+
+AUTHOR_REFERENCE = {"fk_articles_author_id": InvalidToken}
 
 
 class AuthorRow(NamedTuple):
@@ -86,10 +89,14 @@ async def get_article(
 async def create_article(
     session: AsyncSession, *, new: ArticleCreate, author: Identity
 ) -> ArticleRow:
-    """Write an article, as a draft or published at once."""
+    """Write an article, as a draft or published at once.
+
+    Raises InvalidToken where the author's account was deleted a moment ago.
+    """
     article = Article(**new.model_dump(), author_id=author.id)
     session.add(article)
-    await session.flush()  # the article has an id
+    with constraint_errors(AUTHOR_REFERENCE):
+        await session.flush()  # the reference speaks, and the article has an id
     _record(session, AuditAction.CREATE_ARTICLE, article, author)
     if article.published:
         _record(session, AuditAction.PUBLISH_ARTICLE, article, author)
@@ -124,7 +131,7 @@ async def _changeable(
     session: AsyncSession, article_id: int, *, actor: Identity, action: Action
 ) -> Article:
     """The article, locked. Another's draft is absent to a stranger, another's article forbidden."""
-    article = await session.get(Article, article_id, with_for_update=True)
+    article = await session.get(Article, article_id, with_for_update=NO_KEY_UPDATE)
     if article is None or not (
         article.published or may(actor, Action.READ_DRAFT, owner_id=article.author_id)
     ):

@@ -23,21 +23,21 @@ async def login(session: AsyncSession, *, database: Database, form: LoginForm) -
     query = select(User.id, User.hashed_password, User.is_active).where(
         func.lower(column) == func.lower(form.username)
     )
-    async with database.read() as connection:
-        user = (await connection.execute(query)).one_or_none()
+    async with database.unit_of_work() as lookup:  # on the primary: a replica may not know yet
+        user = (await lookup.execute(query)).one_or_none()
 
-    valid, outdated = await security.verify_password(
-        form.password.get_secret_value(), user.hashed_password if user else None
-    )
+    password = form.password.get_secret_value()
+    valid = await security.verify_password(password, user.hashed_password if user else None)
     if user is None or not valid or not user.is_active:
         async with database.unit_of_work() as facts:
             user_id = user.id if user else None
             audit.record(facts, AuditAction.LOGIN_FAILED, actor_id=None, subject_id=user_id)
         raise InvalidCredentials
 
-    if outdated is not None:
-        await session.execute(
-            update(User).where(User.id == user.id).values(hashed_password=outdated)
-        )
+    if security.is_outdated(user.hashed_password):
+        renewed = await security.hash_password(password)
+        unchanged = User.updated_at  # the user has changed nothing
+        statement = update(User).where(User.id == user.id)
+        await session.execute(statement.values(hashed_password=renewed, updated_at=unchanged))
     audit.record(session, AuditAction.LOGIN, actor_id=user.id, subject_id=user.id)
     return security.create_access_token(user_id=user.id)

@@ -21,6 +21,8 @@ async def check_readiness(database: Database) -> Readiness:
 
     Raises ServiceUnavailable with the reason.
     """
+    async with database.unit_of_work() as session:  # the primary, wherever reads go
+        await session.execute(text("SELECT 1"))
     async with database.read() as connection:
         migrated = await connection.scalar(text("SELECT to_regclass('alembic_version')"))
         revision = migrated and await connection.scalar(
@@ -44,10 +46,7 @@ def _scripts() -> ScriptDirectory:
 
 
 def _head() -> str:
-    head = _scripts().get_current_head()
-    if head is None:
-        raise ServiceUnavailable("This release has no migrations")
-    return head
+    return str(_scripts().get_current_head())
 
 
 def _is_known(revision: str) -> bool:

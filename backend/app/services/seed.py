@@ -11,6 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.security import hash_password
 from app.core import clock
+from app.core.config import SetupError
+from app.core.errors import InvalidInput
 from app.models.article import Article
 from app.models.user import User
 
@@ -34,7 +36,7 @@ async def seed(session: AsyncSession, *, users: int, articles: int, advance: Pro
     """Add `users` authors and `articles` of theirs, 2 KB each, nine in ten published.
 
     `advance` is told how many rows were just written. All authors share one password. Rows go in
-    by COPY, in the session's unit of work. Raises ValueError where articles would have no author.
+    by COPY, in the session's unit of work. Raises InvalidInput where articles would have no author.
     """
     highest_id = await session.scalar(select(func.coalesce(func.max(User.id), 0))) or 0
     generator = random.Random(RANDOM_SEED + highest_id)  # noqa: S311 - reproducible, not secret
@@ -50,7 +52,7 @@ async def seed(session: AsyncSession, *, users: int, articles: int, advance: Pro
 
     authors = (await session.scalars(select(User.id).order_by(User.id))).all()
     if articles and not authors:
-        raise ValueError("articles need authors: seed at least one user")
+        raise InvalidInput("Articles need authors: seed at least one user")
     sentences = [fake.sentence(nb_words=14) for _ in range(SENTENCES)]
     new_articles = (
         _article(generator, sentences, authors, now - timedelta(minutes=age))
@@ -64,7 +66,7 @@ def _faker(seed: int) -> Any:
     try:
         from faker import Faker  # noqa: PLC0415 - not installed in production
     except ImportError as error:
-        raise RuntimeError("Example data needs Faker: install requirements/local.txt") from error
+        raise SetupError("Example data needs Faker: install requirements/local.txt") from error
     fake = Faker()
     fake.seed_instance(seed)
     return fake

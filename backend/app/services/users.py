@@ -11,7 +11,7 @@ from app.auth.permissions import Action, may, require
 from app.auth.security import hash_password
 from app.core.errors import EmailTaken, UsernameTaken, UserNotFound
 from app.core.roles import Role
-from app.db.session import constraint_errors
+from app.db.session import NO_KEY_UPDATE, constraint_errors
 from app.models.user import UNIQUE_EMAIL, UNIQUE_USERNAME, User
 from app.schemas.page import PageQuery
 from app.schemas.user import UserCreate, UserPrivate, UserPublic, UserReplace, UserUpdate
@@ -20,7 +20,7 @@ from app.services.audit import AuditAction
 
 CONSTRAINTS = {str(UNIQUE_EMAIL.name): EmailTaken, str(UNIQUE_USERNAME.name): UsernameTaken}
 
-_COLUMNS = select(*(getattr(User, field) for field in Identity._fields))
+_COLUMNS = select(*(getattr(User, field) for field in UserPrivate.model_fields))
 
 
 async def create_user(
@@ -92,7 +92,7 @@ async def delete_user(session: AsyncSession, *, user_id: int, actor: Identity) -
 
 
 async def _locked_user(session: AsyncSession, *, user_id: int) -> User:
-    user = await session.get(User, user_id, with_for_update=True)
+    user = await session.get(User, user_id, with_for_update=NO_KEY_UPDATE)
     if user is None:
         raise UserNotFound
     return user

@@ -17,7 +17,7 @@ from app.core import clock
 from app.core.errors import UserNotFound
 from app.db.session import constraint_errors
 from app.schemas.page import PageQuery
-from app.schemas.user import UserCreate, UserPrivate, UserPublic, UserReplace, UserUpdate
+from app.schemas.user import UserCreate, UserPrivate, UserPublic, UserReplace
 from app.services import audit
 from app.services.audit import AuditAction
 from app.services.users import CONSTRAINTS, as_seen_by
@@ -32,7 +32,7 @@ _INSERT = text(f"""
 """)
 _SELECT_PAGE = text(f"SELECT {_COLUMNS} FROM users ORDER BY id OFFSET :skip LIMIT :limit")
 _SELECT = text(f"SELECT {_COLUMNS} FROM users WHERE id = :id")
-_SELECT_LOCKED = text(f"SELECT {_COLUMNS} FROM users WHERE id = :id FOR UPDATE")
+_SELECT_LOCKED = text(f"SELECT {_COLUMNS} FROM users WHERE id = :id FOR NO KEY UPDATE")
 _UPDATE = text(f"""
     UPDATE users SET email = :email, username = :username, name = :name, updated_at = :now
     WHERE id = :id
@@ -75,7 +75,7 @@ async def get_user(
 
 
 async def update_user(
-    session: AsyncSession, *, user_id: int, changes: UserReplace | UserUpdate, actor: Identity
+    session: AsyncSession, *, user_id: int, changes: UserReplace, actor: Identity
 ) -> UserPrivate:
     """Change what `changes` sets. Raises UserNotFound, NotAuthorized, EmailTaken, UsernameTaken."""
     row = await _locked_user(session, user_id=user_id)

@@ -14,7 +14,7 @@ import pytest
 
 from app.core.config import BACKEND_DIR
 from tests.e2e.conftest import api_database, checkout
-from tests.e2e.processes import Api, Checkout, serving
+from tests.processes import Api, Checkout, serving
 
 __all__ = ["api_database", "checkout"]
 

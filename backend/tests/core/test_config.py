@@ -30,6 +30,7 @@ def test_development_needs_nothing() -> None:
     settings = make()
     assert settings.secret_key == DEVELOPMENT_SECRET
     assert settings.bcrypt_cost == 12
+    assert "http://localhost:3000" in settings.cors_origins
     assert settings.database_url is None
 
 
@@ -41,6 +42,8 @@ def test_an_empty_variable_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_production_starts_with_safe_settings() -> None:
+    without_front_ends = {name: value for name, value in SAFE.items() if name != "cors_origins"}
+    assert make(**without_front_ends).cors_origins == []
     settings = make(**SAFE)
     assert settings.allowed_hosts == ["blog.example.com", "*.example.org"]
     assert settings.cors_origins == ["https://app.example.com"]

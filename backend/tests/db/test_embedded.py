@@ -17,9 +17,9 @@ import pytest
 
 from app.core.config import BACKEND_DIR
 from app.db import embedded
-from tests.e2e import postgres
-from tests.e2e.postgres import fetch, kill_processes_of, processes_of, short_directory
-from tests.e2e.processes import DEADLINE, wait_until
+from tests import postgres
+from tests.postgres import fetch, kill_processes_of, processes_of, short_directory
+from tests.processes import DEADLINE, wait_until
 
 pytestmark = pytest.mark.e2e
 

@@ -60,9 +60,23 @@ async def test_a_read_connection_opens_no_transaction(real: Database) -> None:
     assert first != second
 
 
-async def test_a_read_cannot_outlast_its_timeout(real: Database) -> None:
+async def test_a_statement_cannot_outlast_its_timeout(
+    settings: Settings, database_url: str
+) -> None:
+    changes = {"database_url": database_url, "database_statement_timeout": 0.1}
+    database = Database.from_settings(settings.model_copy(update=changes))
+
+    async def read() -> None:
+        async with database.read() as connection:
+            await connection.execute(text("SELECT pg_sleep(30)"))
+
+    with pytest.raises(ServiceUnavailable):
+        await read()
+    await database.dispose()
+
+
+async def test_connections_are_in_utc_and_have_a_name(real: Database) -> None:
     async with real.read() as connection:
-        assert await connection.scalar(text("SHOW statement_timeout")) == "15s"
         assert await connection.scalar(text("SHOW timezone")) == "UTC"
         assert await connection.scalar(text("SHOW application_name")) == "pressroom"
 

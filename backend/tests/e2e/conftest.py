@@ -6,9 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from app.core.config import BACKEND_DIR
-from app.db import migrate
-from tests.databases import temporary_database
-from tests.e2e.processes import Api, Checkout, serving
+from tests.databases import migrated_database
+from tests.processes import Api, Checkout, serving
 
 PARTS = ("app", "alembic", "alembic.ini", "gunicorn.conf.py")
 
@@ -29,16 +28,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 @pytest.fixture
 def own_database() -> Iterator[str]:
     """A migrated database for one test."""
-    with temporary_database() as url:
-        migrate.upgrade(url)
+    with migrated_database() as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def api_database() -> Iterator[str]:
     """The migrated database of the shared API."""
-    with temporary_database() as url:
-        migrate.upgrade(url)
+    with migrated_database() as url:
         yield url
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.databases import execute
-from tests.e2e.postgres import fetch
-from tests.e2e.processes import Api
+from tests.postgres import fetch
+from tests.processes import Api
 
 pytestmark = pytest.mark.e2e
 

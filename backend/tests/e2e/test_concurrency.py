@@ -7,10 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.db import migrate
-from tests.databases import temporary_database
-from tests.e2e.postgres import fetch, holding, wait_until_blocked
-from tests.e2e.processes import PASSWORD, Api, Checkout, serving, wait_until
+from tests.databases import migrated_database
+from tests.postgres import fetch, holding, wait_until_blocked
+from tests.processes import PASSWORD, Api, Checkout, serving, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -41,8 +40,7 @@ def test_one_of_twenty_registrations_of_an_email_succeeds(api: Api, api_database
 
 @pytest.fixture(scope="module")
 def small_database() -> Iterator[str]:
-    with temporary_database() as url:
-        migrate.upgrade(url)
+    with migrated_database() as url:
         yield url
 
 

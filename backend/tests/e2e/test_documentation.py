@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import HOST, Api
+from tests.processes import HOST, Api
 
 pytestmark = pytest.mark.e2e
 

@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from app.db import migrate
-from tests.e2e import postgres
-from tests.e2e.postgres import TERMINATE, fetch, holding, wait_until_blocked
-from tests.e2e.processes import Api, Checkout, serving, wait_until
+from tests import postgres
+from tests.postgres import TERMINATE, fetch, holding, wait_until_blocked
+from tests.processes import Api, Checkout, serving, wait_until
 
 pytestmark = pytest.mark.e2e
 

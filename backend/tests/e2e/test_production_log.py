@@ -11,9 +11,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from app.db import migrate
-from tests.databases import execute, temporary_database
-from tests.e2e.processes import (
+from tests.databases import execute, migrated_database
+from tests.processes import (
     GUNICORN,
     PRODUCTION,
     SECRET_KEY,
@@ -67,8 +66,7 @@ STATUSES = [201, 409, 422, 401, 422, 422, 200, 200, 401, 401, 400, 422, 404]
 @pytest.fixture(scope="module")
 def database() -> Iterator[str]:
     """A database with a constraint that the application knows nothing of."""
-    with temporary_database() as url:
-        migrate.upgrade(url)
+    with migrated_database() as url:
         execute(url, UNEXPECTED_CONSTRAINT)
         yield url
 

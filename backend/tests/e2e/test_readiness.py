@@ -6,7 +6,7 @@ import pytest
 
 from app.db import migrate
 from tests.databases import execute, temporary_database
-from tests.e2e.processes import Api, Checkout, serving
+from tests.processes import Api, Checkout, serving
 
 pytestmark = pytest.mark.e2e
 

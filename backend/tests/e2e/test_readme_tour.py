@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.core.config import PROJECT_DIR
-from tests.e2e.processes import Api, Checkout, serving
+from tests.processes import Api, Checkout, serving
 
 pytestmark = pytest.mark.e2e
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.databases import execute
-from tests.e2e.processes import PRODUCTION, Api, Checkout, serving
+from tests.processes import PRODUCTION, Api, Checkout, serving
 
 pytestmark = pytest.mark.e2e
 

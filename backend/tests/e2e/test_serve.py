@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import postgres
-from tests.e2e.postgres import (
+from tests import postgres
+from tests.postgres import (
     foreign_process,
     kill_processes_of,
     processes_of,
     short_directory,
 )
-from tests.e2e.processes import (
+from tests.processes import (
     HOST,
     Api,
     Checkout,

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.e2e.postgres import holding, wait_until_blocked
-from tests.e2e.processes import GUNICORN, PRODUCTION, Api, Checkout, serving, wait_until
+from tests.postgres import holding, wait_until_blocked
+from tests.processes import GUNICORN, PRODUCTION, Api, Checkout, serving, wait_until
 
 pytestmark = pytest.mark.e2e
 

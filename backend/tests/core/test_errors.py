@@ -47,14 +47,26 @@ async def test_unknown_path(client: httpx.AsyncClient) -> None:
 
 async def test_wrong_method_names_the_right_ones(client: httpx.AsyncClient) -> None:
     for path, allowed in (
-        ("/articles", "GET, POST"),
-        ("/articles/1", "DELETE, GET, PATCH"),
-        ("/users/me/", "GET, PATCH"),
-        ("/docs", "GET"),
+        ("/articles", "GET, HEAD, POST"),
+        ("/articles/1", "DELETE, GET, HEAD, PATCH"),
+        ("/users/me/", "GET, HEAD, PATCH"),
+        ("/auth/login", "POST"),
+        ("/docs", "GET, HEAD"),
+        ("/docs/assets/favicon.png", "GET, HEAD"),
     ):
         response = await client.options(path)
         assert_error(response, 405, "method_not_allowed")
         assert response.headers["Allow"] == allowed
+
+
+@pytest.mark.parametrize("path", ["/articles", "/health/live", "/docs", "/nowhere", "/users/0"])
+async def test_head_is_get_without_a_body(client: httpx.AsyncClient, path: str) -> None:
+    get, head = await client.get(path), await client.head(path)
+    assert head.status_code == get.status_code
+    assert head.content == b""
+    varying = {"x-request-id", "x-process-time"}
+    for name in get.headers.keys() - varying:
+        assert head.headers[name] == get.headers[name]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +159,7 @@ async def test_a_body_that_turns_out_too_large(client: httpx.AsyncClient, path: 
     if path == "/nowhere":
         assert_error(response, 404, "not_found")
     elif path == "/auth/login" and response.status_code == 400:
-        assert_error(response, 400, "bad_request")  # Starlette's own limit of a field was nearer
+        assert_error(response, 400, "invalid_request")  # Starlette's limit of a field was nearer
     else:
         assert_error(response, 413, "content_too_large")
 
@@ -159,10 +171,24 @@ async def test_a_body_as_large_as_allowed(client: httpx.AsyncClient, session: As
     assert response.status_code == 201
 
 
-async def test_content_length_that_is_no_number(client: httpx.AsyncClient) -> None:
-    headers = {**JSON, "Content-Length": "many"}
+@pytest.mark.parametrize("length", ["many", "-1", "1e3", "0x10", "²"])
+async def test_content_length_that_is_no_number(client: httpx.AsyncClient, length: str) -> None:
+    headers = [(b"Content-Type", b"application/json"), (b"Content-Length", length.encode())]
     response = await client.post("/users", content=b"{}", headers=headers)
-    assert_error(response, 413, "content_too_large")
+    assert_error(response, 400, "invalid_request")
+
+
+async def test_a_thousand_unknown_fields_cost_neither_time_nor_an_answer_as_long(
+    client: httpx.AsyncClient,
+) -> None:
+    for count in (101, 250_000):
+        fields = {f"field{number}": 1 for number in range(count)}
+        response = await client.post("/users", json=fields)
+        found = assert_error(response, 422, "validation_error")
+        assert "more than 100 names" in found["message"]
+        assert len(response.content) < 1000
+    few = await client.post("/users", json={f"field{number}": 1 for number in range(100)})
+    assert len(assert_error(few, 422, "validation_error")["detail"]) == 20
 
 
 async def test_nul_in_path_and_query(client: httpx.AsyncClient) -> None:

@@ -1,0 +1,72 @@
+"""What holds for every list: a constant number of queries, a cap, an order that ends in the id."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from app.core.roles import Role
+from tests.factories import bearer, create_address, create_article, create_user
+
+LISTS = ["/articles", "/users", "/raw/users", "/users/{user_id}/addresses"]
+
+
+@contextmanager
+def statements(connection: AsyncConnection) -> Iterator[list[str]]:
+    """The statements that the connection executes within the block."""
+    seen: list[str] = []
+
+    def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        seen.append(statement)
+
+    event.listen(connection.sync_connection, "before_cursor_execute", note)
+    try:
+        yield seen
+    finally:
+        event.remove(connection.sync_connection, "before_cursor_execute", note)
+
+
+@pytest.mark.parametrize("path", LISTS)
+async def test_the_number_of_queries_does_not_grow_with_the_list(
+    client: httpx.AsyncClient, session: AsyncSession, connection: AsyncConnection, path: str
+) -> None:
+    admin = await create_user(session, role=Role.ADMIN)
+    counts, url = [], path.format(user_id=admin.id)
+    for _ in range(2):
+        for _ in range(4):
+            await create_article(session, author=await create_user(session))
+            await create_address(session, user=admin)
+        with statements(connection) as seen:
+            listed = (await client.get(url, headers=bearer(admin))).json()
+        counts.append((len(listed), len(seen)))
+    (fewer, first), (more, second) = counts
+    assert fewer < more
+    assert first == second == 2  # who is asking, and the list
+    assert "ORDER BY" in seen[-1]
+
+
+@pytest.mark.parametrize("path", ["/articles", "/users", "/raw/users"])
+async def test_an_anonymous_reader_costs_one_query(
+    client: httpx.AsyncClient, session: AsyncSession, connection: AsyncConnection, path: str
+) -> None:
+    await create_article(session, author=await create_user(session))
+    with statements(connection) as seen:
+        assert (await client.get(path)).status_code == 200
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("path", LISTS)
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=101", "skip=-1", "skip=10001", "limit=x", "skip=1.5", "limt=5"]
+)
+async def test_a_bad_page_is_refused(
+    client: httpx.AsyncClient, session: AsyncSession, path: str, query: str
+) -> None:
+    user = await create_user(session)
+    url = f"{path.format(user_id=user.id)}?{query}"
+    response = await client.get(url, headers=bearer(user))
+    assert response.status_code == 422
+    assert response.json()["detail"][0]["loc"] == ["query", query.split("=", maxsplit=1)[0]]
