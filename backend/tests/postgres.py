@@ -129,13 +129,14 @@ def fetch(url: str, query: str, *arguments: object) -> list[asyncpg.Record]:
 
 
 @contextmanager
-def holding(url: str, statement: str) -> Iterator[None]:
-    """Keep a transaction open that has run `statement`, and so the locks that it took."""
+def holding(url: str, statement: str, *, end: str = "ROLLBACK") -> Iterator[None]:
+    """Keep a transaction open that has run `statement`, and so its locks; then `end` it."""
     with asyncio.Runner() as runner:
         connection: asyncpg.Connection[Any] = runner.run(_connect(url))
         try:
             runner.run(connection.execute(f"BEGIN; {statement}"))
             yield
+            runner.run(connection.execute(end))
         finally:
             runner.run(connection.close())
 
