@@ -43,6 +43,8 @@ bench: ## Measure Pressroom against a bare reference; results in bench/RESULTS.m
 fmt: ## Format the code, and fix what the linter can fix
 	@scripts/venv dev
 	@.venv/bin/ruff check --fix backend scripts && .venv/bin/ruff format backend scripts
+	@cd bench && ../.venv/bin/ruff check --fix --config ../backend/pyproject.toml . \
+	  && ../.venv/bin/ruff format --config ../backend/pyproject.toml .
 
 lock: ## Resolve the dependencies anew and write backend/requirements/*.txt (ARGS="--upgrade": newest)
 	@scripts/lock $(ARGS)
@@ -64,7 +66,7 @@ watch: ## Start the containers, and restart the backend whenever its source chan
 validate: ## Run the whole validation matrix inside containers of its own
 	@exec $(ANY_PYTHON) scripts/matrix.py container
 
-smoke: ## Boot the real stack apart from a running one, use it through nginx, and remove it
+smoke: ## Boot the real stack as for development and as for production, use it through nginx, and remove it
 	@exec $(ANY_PYTHON) scripts/boot.py
 
 # --- house-keeping
@@ -75,4 +77,4 @@ env: ## Write a .env with fresh secrets (never overwrites one)
 clean: ## Remove .venv and caches; the data in .data and in volumes stays
 	@rm -rf .venv .data/check
 	@find . -name .git -prune -o -type d \( -name __pycache__ -o -name .pytest_cache -o -name .mypy_cache \
-	  -o -name .ruff_cache -o -name .hypothesis -o -name .import_linter_cache \) -prune -exec rm -rf {} +
+	  -o -name .ruff_cache -o -name .hypothesis -o -name .schemathesis -o -name .import_linter_cache \) -prune -exec rm -rf {} +

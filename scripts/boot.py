@@ -1,18 +1,23 @@
 """Boot the real stack, use it through nginx, scale it, and remove it: `make smoke`.
 
-It runs as a compose project of its own on a free port, beside whatever else runs here, and is taken
-down with its data at the end, also after a failure or Ctrl-C. Needs no packages.
+Twice: as a newcomer starts it, and as production runs it. It is a compose project of its own on a
+free port, beside whatever else runs here, and is taken down with its data at the end, also after a
+failure or Ctrl-C. Needs no packages.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import hardening
 import smoke
 from containers import Project, project_name, stop_on_terminate, why_no_docker
 
@@ -83,30 +88,74 @@ def check_outage(project: Project, client: smoke.Client) -> None:
     )
 
 
+@contextmanager
+def stack(what: str, **settings: str) -> Iterator[tuple[Project, smoke.Client]]:
+    """A running stack with these settings, and a client of its edge."""
+    port = os.environ.get("HTTP_PORT") or str(free_port())
+    project = smoke_project(HTTP_PORT=port, HTTP_BIND="127.0.0.1", **settings)
+    started = time.monotonic()
+    with project.running():
+        print(f"\n{what}: healthy after {time.monotonic() - started:.1f} s on port {port}")
+        yield project, smoke.Client(f"http://127.0.0.1:{port}")
+
+
+def smoke_project(**settings: str) -> Project:
+    """Our compose project, with these settings."""
+    return Project(project_name("smoke"), "docker-compose.yml", **settings)
+
+
+def boot_for_development() -> None:
+    """What `docker compose up` gives a newcomer: it works, and has the tools."""
+    with stack("for development") as (project, client):
+        smoke.tell_a_story(client)
+        for command in ("pytest --version", "alembic check"):
+            result = project.attempt("exec", "-T", "backend", *command.split())
+            smoke.require(f"`{command}` in the backend", result.returncode == 0, result)
+
+
+def boot_for_production() -> None:
+    """What docs/operations.md tells operators to set, and all that they may then rely on."""
+    settings = {
+        "BACKEND_TARGET": "runtime",
+        "ENVIRONMENT": "production",
+        "SECRET_KEY": secrets.token_urlsafe(48),
+        "POSTGRES_PASSWORD": secrets.token_urlsafe(48),
+        "ALLOWED_HOSTS": "127.0.0.1,localhost",
+        "CORS_ORIGINS": "https://www.example.com",
+    }
+    with stack("for production", **settings) as (project, client):
+        smoke.tell_a_story(client)
+        smoke.check_edge(client)
+        hardening.check_hosts(client)
+        hardening.check_containers(project)
+        unsafe = {**settings, "SECRET_KEY": "too-short", "ALLOWED_HOSTS": "*"}
+        hardening.check_refusal(smoke_project(**unsafe))
+        scaled = ("up", "--detach", "--wait", "--no-recreate", "--scale", f"backend={REPLICAS}")
+        if project.run(*scaled) != 0:
+            raise smoke.SmokeError("scaling failed")
+        check_replicas(project, client)
+        check_outage(project, client)
+
+
 def main() -> int:
     """Return the exit status."""
     if problem := why_no_docker():
         print(f"`make smoke` needs containers: {problem}.", file=sys.stderr)
         return 2
     stop_on_terminate()
-    port = os.environ.get("HTTP_PORT") or str(free_port())
-    url = f"http://127.0.0.1:{port}"
-    project = Project(
-        project_name("smoke"), "docker-compose.yml", HTTP_PORT=port, HTTP_BIND="127.0.0.1"
-    )
-    started = time.monotonic()
+    # Each line as it happens, also where it goes to a file: between those of compose.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
-        with project.running():
-            print(f"the stack answers on {url} after {time.monotonic() - started:.1f} s")
-            client = smoke.Client(url)
-            smoke.tell_a_story(client)
-            smoke.check_edge(client)
-            scaled = ("up", "--detach", "--wait", "--no-recreate", "--scale", f"backend={REPLICAS}")
-            if project.run(*scaled) != 0:
-                raise smoke.SmokeError("scaling failed")
-            check_replicas(project, client)
-            check_outage(project, client)
-    except (smoke.SmokeError, RuntimeError, OSError, ValueError, KeyError) as error:
+        boot_for_development()
+        boot_for_production()
+    except (
+        smoke.SmokeError,
+        RuntimeError,
+        OSError,
+        ValueError,
+        KeyError,
+        subprocess.TimeoutExpired,
+    ) as error:
         print(f"  FAILED  {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+MIRRORS = ("PYTHON_IMAGE", "POSTGRES_IMAGE", "NGINX_IMAGE", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL")
+"""Settings about where things come from, not about what they are."""
 
 
 def why_no_docker() -> str | None:
@@ -28,15 +30,32 @@ def why_no_docker() -> str | None:
 
 
 def compose_command() -> list[str] | None:
-    """`docker compose`, else `docker-compose`, else None."""
+    """`docker compose`, else `docker-compose`, else None; told to leave the checkout's `.env` alone.
+
+    What a developer set for their own stack must not change what is checked.
+    """
     for command in (["docker", "compose"], ["docker-compose"]):
         try:
             version = subprocess.run([*command, "version"], capture_output=True, check=False)
         except OSError:
             continue
         if version.returncode == 0:
-            return command
+            return [*command, "--env-file", os.devnull]
     return None
+
+
+def mirrors() -> dict[str, str]:
+    """The mirrors that `.env` names: without them, some hosts could not build at all."""
+    try:
+        lines = (ROOT / ".env").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
+    settings = (line.partition("=") for line in lines)
+    return {
+        name.strip(): value.strip().strip("'\"")
+        for name, _, value in settings
+        if name.strip() in MIRRORS and value.strip()
+    }
 
 
 def project_name(purpose: str) -> str:
@@ -52,7 +71,7 @@ class Project:
         if command is None:
             raise RuntimeError("Docker Compose is not installed")
         self._command = [*command, "--project-name", name, "--file", str(ROOT / file)]
-        self._environment = {**os.environ, **environment}
+        self._environment = {**mirrors(), **os.environ, **environment}
 
     def command(self, *arguments: str) -> list[str]:
         """The whole command line for a compose subcommand."""
@@ -64,16 +83,24 @@ class Project:
             self.command(*arguments), env=self._environment, cwd=ROOT, check=False
         ).returncode
 
-    def output(self, *arguments: str) -> str:
-        """Run a subcommand and return what it printed."""
+    def attempt(self, *arguments: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run a subcommand and return how it ended and what it printed."""
         return subprocess.run(
             self.command(*arguments),
             env=self._environment,
             cwd=ROOT,
-            check=True,
+            check=False,
             capture_output=True,
             text=True,
-        ).stdout
+            timeout=seconds,
+        )
+
+    def output(self, *arguments: str) -> str:
+        """Run a subcommand and return what it printed. Raises RuntimeError where it fails."""
+        result = self.attempt(*arguments)
+        if result.returncode != 0:
+            raise RuntimeError(f"{' '.join(arguments)}: {result.stderr.strip()}")
+        return result.stdout
 
     @contextmanager
     def running(self, *up: str) -> Iterator[None]:

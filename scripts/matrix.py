@@ -31,7 +31,10 @@ from containers import (
 
 
 class Row(NamedTuple):
-    """One line of the matrix. `where`: backend, scratch (with its own database), nginx, docker."""
+    """One line of the matrix.
+
+    `where`: backend, scratch (with its own database), root (of the checkout), nginx, docker.
+    """
 
     name: str
     command: str
@@ -46,12 +49,19 @@ ROWS = (
     Row("Migration", "alembic upgrade head", "scratch"),
     Row("Drift", "alembic check", "scratch"),
     Row("Layers", "lint-imports"),
+    Row("Lint scripts", "ruff check scripts", "root"),
+    Row("Lint bench", "ruff check --config backend/pyproject.toml bench", "root"),
+    Row("Format both", "ruff format --check --config backend/pyproject.toml scripts bench", "root"),
     Row("Edge", "nginx -t", "nginx"),
     Row("Edge", "docker compose config -q", "docker"),
     Row("Edge", "docker compose -f docker-compose.test.yml config -q", "docker"),
 )
 
 Runner = Callable[[Row], int]
+
+
+class SkipRow(Exception):
+    """A row cannot run here; the message says why."""
 
 
 @dataclass
@@ -67,10 +77,15 @@ class Outcome:
 def host_runner() -> Iterator[Runner]:
     """Rows run in backend/ with .venv first on PATH, against a server that is there for them."""
     bin_directory = ROOT / ".venv" / "bin"
-    environment = {**os.environ, "PATH": f"{bin_directory}{os.pathsep}{os.environ['PATH']}"}
+    environment = {
+        **os.environ,
+        "PATH": f"{bin_directory}{os.pathsep}{os.environ['PATH']}",
+        "ENVIRONMENT": "test",  # as in the container, whatever `.env` says
+    }
     keeper = subprocess.Popen(
         [bin_directory / "python", ROOT / "scripts" / "scratch_database.py"],
         cwd=ROOT / "backend",
+        env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -88,7 +103,7 @@ def host_runner() -> Iterator[Runner]:
             url = urls["scratch" if row.where == "scratch" else "server"]
             return subprocess.run(
                 shlex.split(row.command),
-                cwd=ROOT / "backend",
+                cwd=ROOT if row.where == "root" else ROOT / "backend",
                 env={**environment, "DATABASE_URL": url},
                 check=False,
             ).returncode
@@ -106,6 +121,8 @@ def container_runner() -> Iterator[Runner]:
     project = Project(project_name("test"), "docker-compose.test.yml")
 
     def run(row: Row) -> int:
+        if row.where == "root":
+            raise SkipRow("the image has the backend alone; `make check` runs this row")
         return project.run("exec", "-T", "backend", *shlex.split(row.command))
 
     with project.running():
@@ -114,9 +131,11 @@ def container_runner() -> Iterator[Runner]:
 
 def run_edge(row: Row) -> int:
     """Rows about the edge and the compose files: the same for both runners."""
+    if problem := why_no_docker():
+        raise SkipRow(problem)
     if row.where == "docker":
-        command = row.command.replace("docker compose", shlex.join(compose_command() or []), 1)
-        return subprocess.run(shlex.split(command), cwd=ROOT, check=False).returncode
+        command = [*(compose_command() or ()), *shlex.split(row.command)[2:]]
+        return subprocess.run(command, cwd=ROOT, check=False).returncode
     project = Project(project_name("edge"), "docker-compose.yml")
     try:
         # `run` goes through the image's entry point, which fills in the template.
@@ -128,17 +147,15 @@ def run_edge(row: Row) -> int:
 def run_rows(runner: Runner) -> list[Outcome]:
     """Run all rows in order; Ctrl-C ends the run, and the rest counts as not run."""
     outcomes: list[Outcome] = []
-    no_docker = why_no_docker()
     for number, row in enumerate(ROWS, 1):
-        edge = row.where in {"nginx", "docker"}
         print(f"\n=== {number}/{len(ROWS)} {row.name}: {row.command}", flush=True)
-        if edge and no_docker:
-            print(f"skipped: {no_docker}")
-            outcomes.append(Outcome(row, f"skipped: {no_docker}"))
-            continue
         started = time.monotonic()
         try:
-            status = (run_edge if edge else runner)(row)
+            status = (run_edge if row.where in {"nginx", "docker"} else runner)(row)
+        except SkipRow as reason:
+            print(f"skipped: {reason}")
+            outcomes.append(Outcome(row, f"skipped: {reason}"))
+            continue
         except KeyboardInterrupt:
             outcomes += [Outcome(left, "not run: interrupted") for left in ROWS[number - 1 :]]
             break

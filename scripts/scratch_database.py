@@ -16,7 +16,7 @@ from pathlib import Path
 import asyncpg
 from sqlalchemy import URL, make_url
 
-from app.core.config import get_settings
+from app.core.config import Settings, get_settings
 from app.db import embedded
 
 DATA = Path(__file__).resolve().parent.parent / ".data" / "check"
@@ -34,6 +34,8 @@ async def execute(server: URL, statement: str) -> None:
 
 def main() -> None:
     """Create the database, say where it is, wait, and drop it."""
+    # As in the tests: only the environment counts, so that nobody's `.env` changes what is checked.
+    Settings.model_config["env_file"] = None
     settings = get_settings()
     url = settings.database_url or embedded.start(DATA / "postgres", durable=False)
     server = make_url(url)

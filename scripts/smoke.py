@@ -7,6 +7,7 @@ alone is responsible for. Stops at the first thing that is not as it should be. 
 from __future__ import annotations
 
 import argparse
+import gzip
 import http.client
 import json
 import secrets
@@ -26,7 +27,7 @@ class SmokeError(Exception):
 
 @dataclass
 class Answer:
-    """A response: `body` is parsed JSON where it is JSON, else text."""
+    """A response: `body` is unpacked where it was compressed, and parsed where it is JSON."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -67,7 +68,10 @@ class Client:
         try:
             connection.request(method, path, body=raw, headers=sent)
             response = connection.getresponse()
-            text = response.read().decode()
+            content = response.read()
+            if response.headers["Content-Encoding"] == "gzip":
+                content = gzip.decompress(content)
+            text = content.decode()
             is_json = "json" in response.headers.get_content_type()
             body = json.loads(text) if is_json and text else text
             return Answer(response.status, response.headers, body)
@@ -75,12 +79,17 @@ class Client:
             connection.close()
 
 
-def expect(what: str, condition: bool, answer: Answer) -> None:
-    """Say that something holds, or stop."""
+def require(what: str, condition: bool, found: object) -> None:
+    """Say that something holds, or stop and show what was found instead."""
     if not condition:
-        shown = json.dumps(answer.body) if not isinstance(answer.body, str) else answer.body
-        raise SmokeError(f"{what}: got {answer.status} {shown[:500]}\n{answer.headers}")
+        raise SmokeError(f"{what}: got {found}")
     print(f"  ok  {what}")
+
+
+def expect(what: str, condition: bool, answer: Answer) -> None:
+    """Say that an answer is as it should be, or stop and show it."""
+    shown = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
+    require(what, condition, f"{answer.status} {shown[:500]}\n{answer.headers}")
 
 
 def tell_a_story(client: Client) -> None:
@@ -151,6 +160,17 @@ def check_edge(client: Client) -> None:
         "/docs has its own policy, and only that",
         answer.status == 200 and len(policies) == 1 and "script-src" in policies[0],
         answer,
+    )
+    plain = client.send("GET", "/openapi.json")
+    packed = client.send("GET", "/openapi.json", headers={"Accept-Encoding": "gzip"})
+    varies = ",".join(packed.headers.get_all("Vary") or [])
+    expect(
+        "a large answer is compressed for those who ask, and caches are told",
+        packed.headers["Content-Encoding"] == "gzip"
+        and "accept-encoding" in varies.lower()
+        and plain.headers["Content-Encoding"] is None
+        and packed.body == plain.body,
+        packed,
     )
     answer = client.send("POST", "/users", raw=b" " * (4 * 1024 * 1024 + 1))
     expect(

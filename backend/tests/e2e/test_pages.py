@@ -1,4 +1,4 @@
-"""Promise: the README's five-minute tour, run as it is written, shows what the README shows."""
+"""Promise: the README's tour and the API's page, run as they are written, show what they show."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,6 @@ from tests.processes import Api, Checkout, serving
 
 pytestmark = pytest.mark.e2e
 
-README = PROJECT_DIR / "README.md"
 HEADING = re.compile(r"^(#+) .*five-minute tour.*$", re.MULTILINE | re.IGNORECASE)
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BETWEEN = "----- the next step of the tour -----"
@@ -33,16 +33,17 @@ class Step:
     shown: str = ""
 
 
-def read_tour() -> list[Step]:
-    if not README.is_file():
-        pytest.skip("no README.md here: the container has the backend only")
-    text = README.read_text()
-    heading = HEADING.search(text)
-    assert heading, "README.md has no heading with 'five-minute tour'"
-    rest = text[heading.end() :]
+def read_tour(path: Path, heading: re.Pattern[str] | None) -> list[Step]:
+    """The steps below `heading`, or of the whole page."""
+    if not path.is_file():
+        pytest.skip(f"no {path.name} here: the container has the backend only")
+    text = path.read_text()
+    found = heading.search(text) if heading else re.search(r"^(#) ", text)
+    assert found, f"{path.name} has no such heading"
+    rest = text[found.end() :]
     # A line of a shell comment looks like a heading: only what stands outside of blocks ends it.
     blanked = FENCE.sub(lambda block: re.sub(r"[^\n]", " ", block.group()), rest)
-    end = re.search(rf"^#{{1,{len(heading.group(1))}}} ", blanked, re.MULTILINE)
+    end = re.search(rf"^#{{1,{len(found.group(1))}}} ", blanked, re.MULTILINE)
     steps: list[Step] = []
     for kind, body in FENCE.findall(rest[: end.start()] if end else rest):
         if kind == "bash":
@@ -101,8 +102,13 @@ def fresh_api(checkout: Checkout, own_database: str) -> Iterator[Api]:
         yield api
 
 
-def test_the_tour_shows_what_it_says(fresh_api: Api) -> None:
-    steps = read_tour()
+@pytest.mark.parametrize(
+    ("page", "heading"), [("README.md", HEADING), ("docs/api.md", None)], ids=["README", "api"]
+)
+def test_the_tour_shows_what_it_says(
+    fresh_api: Api, page: str, heading: re.Pattern[str] | None
+) -> None:
+    steps = read_tour(PROJECT_DIR / page, heading)
     for program in ("bash", "curl"):
         if shutil.which(program) is None:
             pytest.skip(f"no {program} here")
