@@ -26,7 +26,7 @@ test: ## Run the tests, and fail below 95 % coverage (ARGS="-k login": some of t
 contract: ## Hold the API to its OpenAPI description in over 2,000 cases (SEED=7: other cases)
 	@scripts/venv dev
 	@cd backend && SCHEMATHESIS_EXAMPLES=30 SCHEMATHESIS_PHASES=examples,coverage,fuzzing,stateful \
-	  SCHEMATHESIS_SEED=$(or $(SEED),1) exec ../.venv/bin/python -m pytest -x -n 0 tests/contract -rP
+	  SCHEMATHESIS_CASES=2000 SCHEMATHESIS_SEED=$(or $(SEED),1) exec ../.venv/bin/python -m pytest -x -n 0 tests/contract -rP
 
 check: ## Run the whole validation matrix on this machine, without containers
 	@scripts/venv dev
@@ -67,7 +67,7 @@ validate: ## Run the whole validation matrix inside containers of its own
 	@exec $(ANY_PYTHON) scripts/matrix.py container
 
 smoke: ## Boot the real stack as for development and as for production, use it through nginx, and remove it
-	@exec $(ANY_PYTHON) scripts/boot.py
+	@exec $(ANY_PYTHON) -u scripts/boot.py
 
 # --- house-keeping
 

@@ -19,6 +19,7 @@ from uvicorn_worker import UvicornWorker
 
 from app.core.config import Settings, SettingsError, get_settings
 from app.core.logging import configure_logging
+from app.core.protocol import PressroomProtocol
 
 MAX_DEFAULT_WORKERS = 4
 """Each worker has connection pools of its own; more processes are a decision, not a default."""
@@ -97,7 +98,7 @@ class PressroomWorker(UvicornWorker):
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
-        "http": "httptools",
+        "http": PressroomProtocol,
         "lifespan": "on",
         "access_log": False,
         "server_header": False,

@@ -143,8 +143,6 @@ def main() -> int:
         print(f"`make smoke` needs containers: {problem}.", file=sys.stderr)
         return 2
     stop_on_terminate()
-    # Each line as it happens, also where it goes to a file: between those of compose.
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
         boot_for_development()
         boot_for_production()

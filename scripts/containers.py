@@ -30,9 +30,9 @@ def why_no_docker() -> str | None:
 
 
 def compose_command() -> list[str] | None:
-    """`docker compose`, else `docker-compose`, else None; told to leave the checkout's `.env` alone.
+    """`docker compose`, else `docker-compose`, else None; told to read no `.env`.
 
-    What a developer set for their own stack must not change what is checked.
+    What developers set there for their own stack must not change what is checked.
     """
     for command in (["docker", "compose"], ["docker-compose"]):
         try:

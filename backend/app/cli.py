@@ -28,6 +28,7 @@ from app.core.config import (
 )
 from app.core.errors import Conflict, PressroomError
 from app.core.logging import configure_logging
+from app.core.protocol import PressroomProtocol
 from app.core.roles import Role
 from app.db import migrate
 from app.db.embedded import ensure_database_url
@@ -39,6 +40,9 @@ from app.services.health import check_readiness
 
 APPLICATION = "app.main:create_app"
 """By name: the command and the application import each other's rooms, never each other."""
+
+MOST = 10_000_000
+"""Rows that `seed` adds at once."""
 
 Result = TypeVar("Result")
 
@@ -135,6 +139,7 @@ def serve(
         port=port,
         reload=reload,
         reload_dirs=[str(BACKEND_DIR / "app")] if reload else None,
+        http=PressroomProtocol,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -174,8 +179,12 @@ async def _ensure_demo_account(database: Database) -> None:
 
 @cli.command()
 def seed(
-    user_count: Annotated[int, typer.Option("--users", min=0, help="Authors to add.")] = 10,
-    article_count: Annotated[int, typer.Option("--articles", min=0, help="Articles to add.")] = 100,
+    user_count: Annotated[
+        int, typer.Option("--users", min=0, max=MOST, help="Authors to add.")
+    ] = 10,
+    article_count: Annotated[
+        int, typer.Option("--articles", min=0, max=MOST, help="Articles to add.")
+    ] = 100,
 ) -> None:
     """Add example authors and articles, the same each time on an empty database."""
     settings = _start(log_level="WARNING")

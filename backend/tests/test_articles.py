@@ -60,6 +60,7 @@ class TestCreate:
             ("content", "x" * (MAX_CONTENT_BYTES + 1)),
             ("content", "é" * (MAX_CONTENT_BYTES // 2 + 1)),
             ("content", "long enough \u0000 but with NUL"),
+            ("content", "long enough \u0001 but with a control character"),
             ("published", "perhaps"),
             ("published", None),
             ("author_id", 1),
@@ -186,7 +187,7 @@ class TestRead:
     @pytest.mark.parametrize(
         "article_id",
         [
-            "0", "-1", "+1", "1.0", "1_0", "9223372036854775808", "9" * 5000, "abc", "%00", "1%00",
+            "0", "-1", "01", "-0", "+1", "1.0", "1_0", "9223372036854775808", "9" * 5000, "abc", "%00", "1%00",
             "%EF%BC%91", "1e3", "0x1", "null", "%ED%A0%80", "%201",
         ],
     )  # fmt: skip

@@ -36,6 +36,23 @@ class TestLogin:
         headers = {"Authorization": f"Bearer {response.json()['access_token']}"}
         assert (await client.get("/auth/me", headers=headers)).json()["id"] == user.id
 
+    async def test_takes_raw_utf_8(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+        await create_user(session, username="ada", password="größere Größe")
+        response = await client.post(
+            "/auth/login",
+            content="username=ada&password=größere Größe".encode(),
+            headers={"Content-Type": "application/x-www-form-urlencoded"},
+        )
+        assert response.status_code == 200
+
+    async def test_takes_an_international_email_in_either_form(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        await create_user(session, email="ada@exämple.com")
+        for name in ("ada@exämple.com", "ada@xn--exmple-cua.com"):
+            form = {"username": name, "password": PASSWORD}
+            assert (await client.post("/auth/login", data=form)).status_code == 200
+
     async def test_takes_the_whole_oauth2_form(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
@@ -133,6 +150,7 @@ class TestLogin:
             {"username": "", "password": PASSWORD},
             {"username": "ada", "password": "x" * 129},
             {"username": "ada\0", "password": PASSWORD},
+            {"username": "ada", "password": PASSWORD + "\0"},
             {"username": "x" * 255, "password": PASSWORD},
             {"username": "ada", "password": PASSWORD, "grant_type": "implicit"},
             {"username": "ada", "password": PASSWORD, "role": "admin"},
@@ -289,6 +307,10 @@ FORGERIES: dict[str, Callable[[], str]] = {
     "subject is huge": lambda: _token(sub="9" * 400),
     "subject is negative": lambda: _token(sub="-1"),
     "subject is not text": lambda: _token(sub=1),
+    "subject in other digits": lambda: _token(sub="\uff11"),
+    "subject with a sign": lambda: _token(sub="+1"),
+    "expires never": lambda: _token(exp=float("inf")),
+    "an extension that is critical": lambda: _token(header=_header(crit=["b64"])),
     "nobody's subject": lambda: _token(sub="999999"),
     "expiry is text": lambda: _token(exp="tomorrow"),
     "empty": lambda: "..",

@@ -1,5 +1,6 @@
 """Users. What the raw SQL reference promises as well runs against both implementations."""
 
+import json
 from typing import Any, ClassVar
 
 import httpx
@@ -98,6 +99,8 @@ class TestRegister:
             ("password", 12345678),
             ("password", "password123"),
             ("password", "PASSWORD123"),
+            ("password", "correct\0horse"),
+            ("email", "Ada <ada@example.com>"),
             ("role", "admin"),
             ("id", 7),
             ("is_active", False),
@@ -463,6 +466,20 @@ class TestPasswords:
         assert len(common) == 3000
         assert {"password", "12345678", "qwertyuiop"} <= common
         assert min(map(len, common)) >= passwords.MIN_PASSWORD_LENGTH
+
+    async def test_a_lone_surrogate_is_refused(self, client: httpx.AsyncClient) -> None:
+        body = json.dumps({**REGISTRATION, "password": "abcdefgh\ud800i"})
+        headers = {"Content-Type": "application/json"}
+        response = await client.post("/users", content=body, headers=headers)
+        assert response.status_code == 422
+        assert response.json()["detail"][0]["loc"] == ["body", "password"]
+
+    async def test_however_a_keyboard_composes_it(self, client: httpx.AsyncClient) -> None:
+        composed, decomposed = "gr\u00f6\u00dfe \u00e9t\u00e9", "gro\u0308\u00dfe e\u0301te\u0301"
+        await client.post("/users", json={**REGISTRATION, "password": decomposed})
+        for password in (composed, decomposed):
+            form = {"username": "ada", "password": password}
+            assert (await client.post("/auth/login", data=form)).status_code == 200
 
     async def test_unicode_works(self) -> None:
         hashed = await security.hash_password("пароль-密码-🔑")

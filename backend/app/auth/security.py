@@ -8,6 +8,7 @@ Tokens: JWT access tokens in the profile of RFC 9068, with the algorithm pinned 
 import asyncio
 import hashlib
 import os
+import re
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -126,6 +127,8 @@ def user_id_of(token: str) -> int:
         header = jwt.get_unverified_header(token)
         if header.get("typ") != TOKEN_TYPE or header.get("kid") != _key_id(settings.secret_key):
             raise InvalidToken
+        if "crit" in header:  # RFC 7515 §4.1.11: we understand no extension
+            raise InvalidToken
         claims: dict[str, Any] = jwt.decode(
             token,
             settings.secret_key,
@@ -137,12 +140,14 @@ def user_id_of(token: str) -> int:
                 **{f"require_{claim}": True for claim in REQUIRED_CLAIMS},
             },
         )
+        if re.fullmatch(r"[1-9][0-9]{0,18}", claims["sub"], re.ASCII) is None:
+            raise InvalidToken
         user_id, issued = int(claims["sub"]), int(claims["iat"])
     except ExpiredSignatureError as error:
         raise TokenExpired from error
-    except (JWTError, ValueError, TypeError, RecursionError) as error:
+    except (JWTError, ArithmeticError, ValueError, TypeError, RecursionError) as error:
         raise InvalidToken from error
     # python-jose wants `iat` to be there, but not to have been.
-    if not 1 <= user_id <= MAX_ID or issued > clock.now().timestamp() + LEEWAY_SECONDS:
+    if user_id > MAX_ID or issued > clock.now().timestamp() + LEEWAY_SECONDS:
         raise InvalidToken
     return user_id

@@ -1,5 +1,6 @@
 """Settings: one frozen, validated class, read once. Nothing else reads the environment."""
 
+import re
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,8 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 BACKEND_DIR = Path(__file__).resolve().parents[2]
 PROJECT_DIR = BACKEND_DIR.parent
@@ -108,10 +111,27 @@ class Settings(BaseSettings):
     def _use_asyncpg(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        scheme, separator, rest = value.partition("://")
-        if not separator or scheme not in {"postgres", "postgresql", "postgresql+asyncpg"}:
+        try:
+            url = make_url(value)
+        except (ArgumentError, ValueError):
+            url = None
+        if url is None or url.drivername not in {"postgres", "postgresql", "postgresql+asyncpg"}:
             raise ValueError("must look like postgresql://user:password@host:5432/database")
-        return f"postgresql+asyncpg://{rest}"
+        query = {"ssl" if name == "sslmode" else name: text for name, text in url.query.items()}
+        if unknown := query.keys() - {"host", "port", "ssl"}:
+            raise ValueError(f"has options that are not known: {', '.join(sorted(unknown))}")
+        if not 0 < (url.port or 5432) < 65536:
+            raise ValueError("has a port that is not between 1 and 65535")
+        url = url.set(drivername="postgresql+asyncpg", query=query)
+        return url.render_as_string(hide_password=False)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _exact_origins(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            if not re.fullmatch(r"\*|https?://[^/\s]+", origin):
+                raise ValueError(f"{origin!r} is no origin such as https://www.example.com")
+        return origins
 
     @field_validator("log_level")
     @classmethod

@@ -34,6 +34,7 @@ from starlette.responses import Response
 from app.core.logging import request_id
 
 RETRY_AFTER_SECONDS = 5
+MAX_NAME = 100
 MAX_FINDINGS = 20
 """How many things that are wrong with one request are listed: enough to mend it."""
 
@@ -226,15 +227,20 @@ async def handle_validation_error(request: Request, error: Exception) -> Respons
     """422 with FastAPI's list of findings, without the rejected input: it may be a password."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class alone
     findings = [
-        {"loc": list(finding["loc"]), "msg": _sentence(finding), "type": finding["type"]}
+        {"loc": _place(finding), "msg": _sentence(finding), "type": finding["type"]}
         for finding in error.errors()[:MAX_FINDINGS]
     ]
-    where = ".".join(str(part) for part in findings[0]["loc"]) if findings else "request"
+    where = ".".join(map(str, findings[0]["loc"])) if findings else "request"
     what = findings[0]["msg"] if findings else "invalid"
     body = error_body(
         message=f"{InvalidInput.message}: {where}: {what}", code=InvalidInput.code, detail=findings
     )
     return error_response(InvalidInput.status, body)
+
+
+def _place(finding: Mapping[str, Any]) -> list[str | int]:
+    """Where; a name that the client made up is not repeated in full."""
+    return [part if isinstance(part, int) else str(part)[:MAX_NAME] for part in finding["loc"]]
 
 
 def _sentence(finding: Mapping[str, Any]) -> str:

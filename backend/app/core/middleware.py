@@ -147,14 +147,26 @@ class AllowedHosts:
         self.suffixes = tuple(host[1:].lower() for host in allowed_hosts if host.startswith("*."))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or self.any_host or scope["path"].startswith("/health/"):
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        host = re.sub(r":\d+$", "", Headers(scope=scope).get("host", "")).lower()
-        if host in self.exact or (self.suffixes and host.endswith(self.suffixes)):
+        hosts = Headers(scope=scope).getlist("host")
+        if len(hosts) > 1 or (not hosts and scope["http_version"] == "1.1"):  # RFC 9112 §3.2
+            error: PressroomError = InvalidRequest("The request needs exactly one Host")
+            await pressroom_error_response(error)(scope, receive, send)
+        elif self._is_served(hosts[0] if hosts else "", scope["path"]):
             await self.app(scope, receive, send)
         else:
             await pressroom_error_response(UnknownHost())(scope, receive, send)
+
+    def _is_served(self, host: str, path: str) -> bool:
+        if self.any_host or path.startswith("/health/"):
+            return True
+        name = re.sub(r":\d+$", "", host).lower()
+        if name in self.exact:
+            return True
+        is_name = re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)*", name) is not None
+        return is_name and name.endswith(self.suffixes)
 
 
 class CrossOrigin(CORSMiddleware):

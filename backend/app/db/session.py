@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import (
 from app.core.config import Settings
 from app.core.errors import InvalidInput, PressroomError, ServiceUnavailable
 from app.core.logging import get_logger
+from app.db.pool import FairPool
 
 logger = get_logger(__name__)
 
@@ -109,6 +110,7 @@ def _create_engine(url: str, settings: Settings, **options: Any) -> AsyncEngine:
     timeout_ms = int(settings.database_statement_timeout * 1000)
     engine = create_async_engine(
         url,
+        poolclass=FairPool,
         pool_size=settings.database_pool_size,
         max_overflow=0,
         pool_timeout=settings.database_pool_timeout,

@@ -11,7 +11,7 @@ import fastapi_offline
 from fastapi import APIRouter, FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.responses import HTMLResponse, Response
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 ASSETS = Path(fastapi_offline.__file__).parent / "static"
 
@@ -113,9 +113,9 @@ async def redoc() -> HTMLResponse:
 class Assets(StaticFiles):
     """Whole files only: Starlette answers a bad Range in plain text, and RFC 9110 §14.2 lets us."""
 
-    async def get_response(self, path: str, scope: Scope) -> Response:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [header for header in scope["headers"] if header[0] != b"range"]
-        return await super().get_response(path, {**scope, "headers": headers})
+        await super().__call__({**scope, "headers": headers}, receive, send)
 
 
 def install(app: FastAPI) -> None:

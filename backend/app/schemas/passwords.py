@@ -1,5 +1,6 @@
 """Passwords as they come in: OWASP ASVS 6.2 (length, no composition rules, common ones refused)."""
 
+import unicodedata
 from functools import lru_cache
 from itertools import islice
 from typing import Annotated
@@ -33,12 +34,32 @@ def _refuse_common(password: SecretStr) -> SecretStr:
     return password
 
 
-Password = Annotated[SecretStr, Field(min_length=1, max_length=MAX_PASSWORD_LENGTH)]
+def _as_text(password: SecretStr) -> SecretStr:
+    """In Unicode's form C, as RFC 8265 §4.2 has it: `é` is `é`, however a keyboard composes it."""
+    text = password.get_secret_value()
+    if "\0" in text or not _is_unicode(text):
+        raise ValueError("must be Unicode text without NUL")
+    return SecretStr(unicodedata.normalize("NFC", text))
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether there is no lone surrogate; SecretStr lets them pass where str would not."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+Password = Annotated[
+    SecretStr, Field(min_length=1, max_length=MAX_PASSWORD_LENGTH), AfterValidator(_as_text)
+]
 """A password as somebody types it to log in: any that could ever have been set."""
 
 NewPassword = Annotated[
     SecretStr,
     Field(min_length=MIN_PASSWORD_LENGTH, max_length=MAX_PASSWORD_LENGTH),
+    AfterValidator(_as_text),
     AfterValidator(_refuse_common),
 ]
 """A password somebody chooses; its length is checked before anything hashes it."""

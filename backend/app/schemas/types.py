@@ -1,5 +1,6 @@
 """The fields that several schemas share: what is accepted, and how OpenAPI describes it."""
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -18,11 +19,11 @@ from pydantic import (
 MAX_ID = 2**63 - 1
 MAX_CONTENT_BYTES = 1024 * 1024
 
-# One printable line with something on it; and text whose lines may break. Neither holds NUL,
-# which PostgreSQL cannot store.
+# One printable line with something on it; and text whose lines may break. Neither holds control
+# characters: PostgreSQL cannot store NUL, and JSON makes six bytes of each other one.
 _NO_BREAK = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
 LINE_PATTERN = rf"^[^{_NO_BREAK}]*[^\s{_NO_BREAK}][^{_NO_BREAK}]*$"
-TEXT_PATTERN = r"^[^\x00]*$"
+TEXT_PATTERN = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
 
 
 class Input(BaseModel):
@@ -54,13 +55,14 @@ def line(max_length: int) -> Any:
 
 
 def _digits_only(value: Any) -> Any:
-    """Refuse what int() would forgive in a path (`+1`, `1.0`, `1_0`): one resource, one URL."""
-    if isinstance(value, str) and not (value.isascii() and value.isdigit()):
-        raise ValueError("must be a positive integer")
+    """Refuse what int() would forgive in a URL (`+1`, `1.0`, `01`): one resource, one URL."""
+    if isinstance(value, str) and re.fullmatch(r"0|-?[1-9][0-9]*", value, re.ASCII) is None:
+        raise ValueError("must be an integer in plain digits")
     return value
 
 
-Id = Annotated[int, Field(ge=1, le=MAX_ID), BeforeValidator(_digits_only)]
+PlainDigits = BeforeValidator(_digits_only)
+Id = Annotated[int, Field(ge=1, le=MAX_ID), PlainDigits]
 """A database id: a positive 64-bit integer."""
 
 
@@ -88,7 +90,14 @@ Username = Annotated[
 ]
 """ASCII without `@`: it can neither imitate another user's name nor pass for an email."""
 
-Email = Annotated[EmailStr, Field(max_length=254)]
+
+def _bare_address(value: Any) -> Any:
+    if isinstance(value, str) and "<" in value:
+        raise ValueError("must be an address alone, without a name")
+    return value
+
+
+Email = Annotated[EmailStr, Field(max_length=254), BeforeValidator(_bare_address)]
 
 
 def _at_most_bytes(limit: int) -> Callable[[str], str]:

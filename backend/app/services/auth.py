@@ -1,5 +1,6 @@
 """Logging in."""
 
+from email_validator import EmailNotValidError, validate_email
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -21,7 +22,7 @@ async def login(session: AsyncSession, *, database: Database, form: LoginForm) -
     """
     column = User.email if "@" in form.username else User.username
     query = select(User.id, User.hashed_password, User.is_active).where(
-        func.lower(column) == func.lower(form.username)
+        func.lower(column) == func.lower(_normal_form(form.username))
     )
     async with database.unit_of_work() as lookup:  # on the primary: a replica may not know yet
         user = (await lookup.execute(query)).one_or_none()
@@ -41,3 +42,11 @@ async def login(session: AsyncSession, *, database: Database, form: LoginForm) -
         await session.execute(statement.values(hashed_password=renewed, updated_at=unchanged))
     audit.record(session, AuditAction.LOGIN, actor_id=user.id, subject_id=user.id)
     return security.create_access_token(user_id=user.id)
+
+
+def _normal_form(name: str) -> str:
+    """An email as it was stored when its user registered; a username as it is."""
+    try:
+        return validate_email(name, check_deliverability=False).normalized
+    except EmailNotValidError:
+        return name

@@ -87,6 +87,30 @@ def test_every_common_form_of_url_means_asyncpg(url: str) -> None:
     assert make(database_url=url).database_url == "postgresql+asyncpg://u@h/d"
 
 
+def test_sslmode_is_passed_to_the_driver_under_its_own_name() -> None:
+    url = make(database_url="postgresql://u:p%40ss@h/d?sslmode=require").database_url
+    assert url == "postgresql+asyncpg://u:p%40ss@h/d?ssl=require"
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("postgresql://u@h/d?target_session_attrs=any", "target_session_attrs"),
+        ("postgresql://u@h:99999/d", "port"),
+        ("postgresql://u@h:port/d", "must look like"),
+    ],
+)
+def test_a_url_that_the_driver_cannot_use_is_refused(url: str, reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        make(database_url=url)
+
+
+@pytest.mark.parametrize("origin", ["null", "nonsense", "https://a.example.com/", "//a.com"])
+def test_an_origin_is_a_scheme_and_a_host(origin: str) -> None:
+    with pytest.raises(ValidationError, match="is no origin"):
+        make(cors_origins=origin)
+
+
 @pytest.mark.parametrize("url", ["mysql://u@h/d", "u@h/d", "sqlite:///x.db"])
 def test_another_database_is_refused(url: str) -> None:
     with pytest.raises(ValidationError, match="must look like postgresql://"):

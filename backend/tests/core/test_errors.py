@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.errors import ServiceUnavailable
 from app.db.dependencies import ReadConnection, WriteSession
 from app.models import User
+from app.schemas.types import MAX_CONTENT_BYTES
 from tests.factories import bearer, create_user
 
 JSON = {"Content-Type": "application/json"}
@@ -166,8 +167,9 @@ async def test_a_body_that_turns_out_too_large(client: httpx.AsyncClient, path: 
 
 async def test_a_body_as_large_as_allowed(client: httpx.AsyncClient, session: AsyncSession) -> None:
     user = await create_user(session)
-    article = {"title": "Long", "content": "\x01" * 600_000}  # six bytes each, escaped
-    response = await client.post("/articles", json=article, headers=bearer(user))
+    article = {"title": "Long", "content": "é" * (MAX_CONTENT_BYTES // 2)}
+    body = json.dumps(article)  # six bytes each, escaped
+    response = await client.post("/articles", content=body, headers=JSON | bearer(user))
     assert response.status_code == 201
 
 
@@ -187,6 +189,9 @@ async def test_a_thousand_unknown_fields_cost_neither_time_nor_an_answer_as_long
         found = assert_error(response, 422, "validation_error")
         assert "more than 100 names" in found["message"]
         assert len(response.content) < 1000
+    long = await client.post("/users", json={"a" * 1_000_000: 1})
+    assert len(assert_error(long, 422, "validation_error")["detail"]) == 5
+    assert len(long.content) < 2000
     few = await client.post("/users", json={f"field{number}": 1 for number in range(100)})
     assert len(assert_error(few, 422, "validation_error")["detail"]) == 20
 

@@ -170,7 +170,17 @@ class TestAllowedHosts:
             assert (await client.get("/articles", headers={"Host": host})).status_code == 200
 
     @pytest.mark.parametrize(
-        "host", ["evil.com", "example.org", "blog.example.com.evil.com", "", "xexample.org"]
+        "host",
+        [
+            "evil.com",
+            "example.org",
+            ".example.org",
+            "x/.example.org",
+            "a@b.example.org",
+            "blog.example.com.evil.com",
+            "",
+            "xexample.org",
+        ],
     )
     async def test_refuses_others(self, client_of: Clients, host: str) -> None:
         async with client_of(allowed_hosts=["blog.example.com", "*.example.org"]) as client:
@@ -178,6 +188,15 @@ class TestAllowedHosts:
             assert response.status_code == 400
             assert response.json()["code"] == "unknown_host"
             assert (await client.get("/health/live", headers={"Host": host})).status_code == 200
+
+
+@pytest.mark.parametrize("hosts", [[], ["testserver", "evil.com"]])
+async def test_a_request_has_one_host(client: httpx.AsyncClient, hosts: list[str]) -> None:
+    request = client.build_request("GET", "/articles")
+    request.headers = httpx.Headers([("Host", host) for host in hosts])
+    response = await client.send(request)
+    assert response.status_code == 400
+    assert response.json()["code"] == "invalid_request"
 
 
 class TestCors:

@@ -7,7 +7,7 @@ import pytest
 
 from app.core.config import BACKEND_DIR
 from tests.databases import migrated_database
-from tests.processes import Api, Checkout, serving
+from tests.processes import GUNICORN, Api, Checkout, serving
 
 PARTS = ("app", "alembic", "alembic.ini", "gunicorn.conf.py")
 
@@ -43,4 +43,11 @@ def api_database() -> Iterator[str]:
 def api(checkout: Checkout, api_database: str) -> Iterator[Api]:
     """An API that tests share; they add rows of their own, and undo what else they change."""
     with serving(checkout, DATABASE_URL=api_database) as api:
+        yield api
+
+
+@pytest.fixture(scope="session")
+def gunicorn_api(checkout: Checkout, api_database: str) -> Iterator[Api]:
+    """An API that tests share, served as in production."""
+    with serving(checkout, GUNICORN, DATABASE_URL=api_database) as api:
         yield api

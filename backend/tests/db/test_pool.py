@@ -1,0 +1,89 @@
+"""The pool: first come, first served, and nothing lost when a waiter gives up."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from app.db.pool import FairPool
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(
+        database_url, poolclass=FairPool, pool_size=1, max_overflow=0, pool_timeout=0.5
+    )
+    yield engine
+    await engine.dispose()
+
+
+async def waiting(engine: AsyncEngine, count: int) -> None:
+    """Return once `count` tasks wait for a connection."""
+    while len(engine.pool._pool._waiting) < count:
+        await asyncio.sleep(0)
+
+
+async def test_who_waits_longest_is_next_and_a_newcomer_is_last(engine: AsyncEngine) -> None:
+    served: list[str] = []
+
+    async def use(name: str) -> None:
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+            served.append(name)
+
+    async with engine.connect():
+        tasks = []
+        for number in range(5):
+            tasks.append(asyncio.create_task(use(f"waiter {number}")))
+            await waiting(engine, number + 1)
+    tasks.append(asyncio.create_task(use("newcomer")))
+    await asyncio.gather(*tasks)
+    assert served == [*(f"waiter {number}" for number in range(5)), "newcomer"]
+
+
+async def test_waiting_ends_at_the_timeout(engine: AsyncEngine) -> None:
+    async def use() -> None:
+        async with engine.connect():
+            pass
+
+    async with engine.connect():
+        with pytest.raises(PoolTimeout):
+            await use()
+    await use()
+
+
+async def test_a_waiter_who_gives_up_leaves_the_connection_to_the_next(
+    engine: AsyncEngine,
+) -> None:
+    async def use() -> int | None:
+        async with engine.connect() as connection:
+            value: int | None = await connection.scalar(text("SELECT 1"))
+            return value
+
+    async with engine.connect():
+        leaver, next_one = asyncio.create_task(use()), asyncio.create_task(use())
+        await waiting(engine, 2)
+        leaver.cancel()
+    assert await next_one == 1
+    with pytest.raises(asyncio.CancelledError):
+        await leaver
+    assert await use() == 1
+
+
+async def test_a_connection_handed_to_one_who_just_gave_up_is_handed_on(
+    engine: AsyncEngine,
+) -> None:
+    async def use() -> int | None:
+        async with engine.connect() as connection:
+            value: int | None = await connection.scalar(text("SELECT 1"))
+            return value
+
+    holder = await engine.connect()
+    leaver = asyncio.create_task(use())
+    await waiting(engine, 1)
+    await holder.close()  # the connection is the leaver's now, who has not run since
+    leaver.cancel()
+    assert await use() == 1

@@ -1,0 +1,148 @@
+"""What surrounds the backend agrees with it: compose, the example of a `.env`, the scripts."""
+
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from app.core.config import BACKEND_DIR, PROJECT_DIR, Settings
+
+pytestmark = pytest.mark.skipif(
+    not (PROJECT_DIR / "scripts" / "matrix.py").exists(),
+    reason="the image has the backend alone, not the repository around it",
+)
+
+SETTINGS = {name.upper() for name in Settings.model_fields}
+HOST_ONLY = {"HOST", "PORT", "DATA_DIR", "BIND"}
+"""In a container, the port is what nginx and the health check expect; the data is elsewhere."""
+
+
+def read(path: str) -> str:
+    return (PROJECT_DIR / path).read_text(encoding="utf-8")
+
+
+def of_gunicorn() -> set[str]:
+    """What gunicorn.conf.py reads besides the settings."""
+    source = (BACKEND_DIR / "gunicorn.conf.py").read_text(encoding="utf-8")
+    return set(re.findall(r'environ(?:\.get\(|\[)\s*"([A-Z_]+)"', source))
+
+
+def documented() -> set[str]:
+    """Names in the first column of the table of settings in docs/operations.md."""
+    section = read("docs/operations.md").partition("\n## Settings\n")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+    return {name for row in rows for name in re.findall(r"`([A-Z_]+)`", row.split("|")[1])}
+
+
+def compose(path: str) -> dict[str, Any]:
+    return yaml.safe_load(read(path))["services"]
+
+
+def known_to_compose() -> set[str]:
+    """Variables that a compose file fills in, or passes on where they are set."""
+    names: set[str] = set()
+    for path in ("docker-compose.yml", "docker-compose.test.yml"):
+        names |= set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", read(path)))
+        for service in compose(path).values():
+            passed_on = service.get("environment", {}) | service.get("build", {}).get("args", {})
+            names |= {name for name, value in passed_on.items() if value is None}
+    return names
+
+
+def test_gunicorns_own_settings_are_found() -> None:
+    assert {"WEB_CONCURRENCY", "GRACEFUL_TIMEOUT", "FORWARDED_ALLOW_IPS"} <= of_gunicorn()
+
+
+def test_every_setting_is_documented() -> None:
+    assert SETTINGS | of_gunicorn() <= documented()
+
+
+def test_nothing_else_is_documented_as_a_setting() -> None:
+    assert documented() <= SETTINGS | of_gunicorn()
+
+
+@pytest.mark.parametrize("service", ["backend", "migrate"])
+def test_compose_passes_every_setting_on(service: str) -> None:
+    environment = set(compose("docker-compose.yml")[service]["environment"])
+    assert (SETTINGS | of_gunicorn()) - HOST_ONLY == environment
+
+
+def test_the_example_names_no_unknown_setting() -> None:
+    named = set(re.findall(r"^#?([A-Z_]+)=", read(".env.example"), flags=re.MULTILINE))
+    assert {"SECRET_KEY", "ENVIRONMENT"} <= named
+    assert named <= SETTINGS | of_gunicorn() | known_to_compose()
+
+
+# --- make env
+
+
+def make_env(checkout: Path) -> str:
+    """Run the script in a checkout of its own, and return the `.env` that is there afterwards."""
+    (checkout / "scripts").mkdir(parents=True, exist_ok=True)
+    shutil.copy(PROJECT_DIR / ".env.example", checkout)
+    script = shutil.copy(PROJECT_DIR / "scripts" / "make_env.py", checkout / "scripts")
+    subprocess.run([sys.executable, script], check=True, capture_output=True)
+    return (checkout / ".env").read_text(encoding="utf-8")
+
+
+def secrets_in(env: str) -> list[str]:
+    return re.findall(r"^(?:SECRET_KEY|POSTGRES_PASSWORD)=(.*)$", env, flags=re.MULTILINE)
+
+
+def test_make_env_writes_fresh_secrets(tmp_path: Path) -> None:
+    envs = [make_env(tmp_path / "one"), make_env(tmp_path / "two")]
+    secrets = [secret for env in envs for secret in secrets_in(env)]
+    assert len(secrets) == len(set(secrets)) == 4
+    for secret in secrets:
+        assert re.fullmatch(r"[A-Za-z0-9_-]{43,}", secret)  # 256 bits; safe in an address
+    assert not any("=<generated>" in env for env in envs)
+    if sys.platform != "win32":
+        assert stat.S_IMODE((tmp_path / "one" / ".env").stat().st_mode) == 0o600
+
+
+def test_make_env_never_overwrites(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("SECRET_KEY=mine\n", encoding="utf-8")
+    assert make_env(tmp_path) == "SECRET_KEY=mine\n"
+
+
+# --- make check, make validate
+
+MATRIX_WITH_OTHER_ROWS = """
+import contextlib, sys
+sys.path.insert(0, sys.argv[1])
+import matrix
+
+matrix.ROWS = tuple(matrix.Row(f"row {word}", word) for word in sys.argv[2:])
+
+def run(row):
+    if row.command == "skips":
+        raise matrix.SkipRow("not here")
+    return {"passes": 0, "fails": 7}[row.command]
+
+matrix.host_runner = lambda: contextlib.nullcontext(run)
+sys.exit(matrix.main(["host"]))
+"""
+
+
+def run_matrix(*rows: str) -> tuple[int, dict[str, str]]:
+    """The matrix with other rows: its exit status, and each row's result as the table has it."""
+    arguments = [sys.executable, "-c", MATRIX_WITH_OTHER_ROWS, str(PROJECT_DIR / "scripts"), *rows]
+    finished = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    table = re.findall(r"^row (\w+)  +\w+  +(.+?)  +\d+\.\d$", finished.stdout, flags=re.MULTILINE)
+    return finished.returncode, dict(table)
+
+
+def test_all_rows_of_the_matrix_run_though_one_fails() -> None:
+    status, results = run_matrix("fails", "skips", "passes")
+    assert status == 1
+    assert results == {"fails": "FAILED (7)", "skips": "skipped: not here", "passes": "ok"}
+
+
+def test_a_matrix_without_a_failure_succeeds() -> None:
+    assert run_matrix("passes", "skips") == (0, {"passes": "ok", "skips": "skipped: not here"})
