@@ -17,8 +17,7 @@ pytestmark = pytest.mark.e2e
         b"GET /articles?limit=\xc3\xa9 HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET /articles HTTP/1.1\r\nHost: x\r\nBad Header: y\r\n\r\n",
         b"POST /users HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"POST /users HTTP/1.1\r\nHost: x\r\n"
-        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     ],
 )
