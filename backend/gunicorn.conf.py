@@ -45,7 +45,7 @@ SETTINGS = _read_settings()
 
 # --- what to serve, and where
 wsgi_app = "app.main:create_app()"
-bind = os.environ.get("BIND", "0.0.0.0:8000")
+bind = os.environ.get("BIND") or "0.0.0.0:8000"
 backlog = 2048
 
 # --- processes
@@ -69,9 +69,8 @@ proc_name = "pressroom"
 # nginx may not repeat, would fail.
 keepalive = 75
 # The edge overwrites X-Forwarded-For with the address it sees; nobody else can reach this port.
-forwarded_allow_ips = os.environ.get(
-    "FORWARDED_ALLOW_IPS", "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
-)
+PRIVATE_NETWORKS = "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
+forwarded_allow_ips = os.environ.get("FORWARDED_ALLOW_IPS") or PRIVATE_NETWORKS
 
 # --- logs
 # The application writes one line a request itself, without query strings and headers.

@@ -55,6 +55,11 @@ ROWS = (
     Row("Edge", "nginx -t", "nginx"),
     Row("Edge", "docker compose config -q", "docker"),
     Row("Edge", "docker compose -f docker-compose.test.yml config -q", "docker"),
+    Row(
+        "Edge",
+        "docker compose -f docker-compose.yml -f docker-compose.watch.yml config -q",
+        "docker",
+    ),
 )
 
 Runner = Callable[[Row], int]

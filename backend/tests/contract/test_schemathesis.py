@@ -24,7 +24,7 @@ pytestmark = pytest.mark.e2e
 SEED = os.environ.get("SCHEMATHESIS_SEED", "1815")
 EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "5")
 PHASES = os.environ.get("SCHEMATHESIS_PHASES", "examples,fuzzing,stateful")
-CASES = int(os.environ.get("SCHEMATHESIS_CASES", "200"))
+CASES = int(os.environ.get("SCHEMATHESIS_CASES", "100"))
 SECONDS = 900
 
 
