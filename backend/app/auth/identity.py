@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core.roles import Role
@@ -23,14 +23,14 @@ class Identity(NamedTuple):
     updated_at: datetime
 
 
-_IDENTITY = select(*(getattr(User, field) for field in Identity._fields))
+_IDENTITY = select(*(getattr(User, field) for field in Identity._fields)).where(
+    User.id == bindparam("user_id"), User.is_active
+)
 
 
 async def find_identity(
     connection: AsyncConnection | AsyncSession, *, user_id: int
 ) -> Identity | None:
     """The identity of an active user; None where the user was deleted or disabled."""
-    row = (
-        await connection.execute(_IDENTITY.where(User.id == user_id, User.is_active))
-    ).one_or_none()
+    row = (await connection.execute(_IDENTITY, {"user_id": user_id})).one_or_none()
     return None if row is None else Identity(*row)

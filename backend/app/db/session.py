@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from typing import Any
 
 import asyncpg
-from sqlalchemy import event
+from sqlalchemy import Integer, Select, bindparam, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.url import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -203,6 +203,12 @@ def _sqlstate(error: BaseException | None) -> str | None:
 def _log_database_error(error: Exception) -> None:
     cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
     logger.warning("database error", error=type(cause).__name__, sqlstate=_sqlstate(cause))
+
+
+def paged(statement: Select[Any]) -> Select[Any]:
+    """The statement with the parameters `skip` and `limit`, to be given when it is executed."""
+    skip, limit = bindparam("skip", type_=Integer), bindparam("limit", type_=Integer)
+    return statement.offset(skip).limit(limit)
 
 
 @contextmanager

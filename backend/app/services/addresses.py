@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.auth.identity import Identity
 from app.auth.permissions import Action, require
 from app.core.errors import AddressNotFound, UserNotFound
-from app.db.session import NO_KEY_UPDATE, constraint_errors
+from app.db.session import NO_KEY_UPDATE, constraint_errors, paged
 from app.models.address import Address
 from app.models.user import User
 from app.schemas.address import AddressInput, AddressResponse
@@ -19,6 +19,7 @@ from app.services.audit import AuditAction
 USER_REFERENCE = {"fk_addresses_user_id": UserNotFound}
 
 _COLUMNS = select(*(getattr(Address, field) for field in AddressResponse.model_fields))
+_LIST = paged(_COLUMNS.where(Address.user_id == bindparam("user_id")).order_by(Address.id))
 
 
 async def list_addresses(
@@ -26,8 +27,7 @@ async def list_addresses(
 ) -> Sequence[AddressResponse]:
     """A user's addresses by id. Raises NotAuthorized, UserNotFound."""
     require(actor, Action.MANAGE_ADDRESSES, owner_id=user_id)
-    query = _COLUMNS.where(Address.user_id == user_id).order_by(Address.id)
-    rows = (await connection.execute(query.offset(page.skip).limit(page.limit))).all()
+    rows = (await connection.execute(_LIST, {"user_id": user_id, **page.model_dump()})).all()
     if not rows and await connection.scalar(select(User.id).where(User.id == user_id)) is None:
         raise UserNotFound
     return [AddressResponse.model_validate(row) for row in rows]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.auth.identity import Identity
@@ -11,7 +11,7 @@ from app.auth.permissions import Action, may, require
 from app.auth.security import hash_password
 from app.core.errors import EmailTaken, UsernameTaken, UserNotFound
 from app.core.roles import Role
-from app.db.session import NO_KEY_UPDATE, constraint_errors
+from app.db.session import NO_KEY_UPDATE, constraint_errors, paged
 from app.models.user import UNIQUE_EMAIL, UNIQUE_USERNAME, User
 from app.schemas.page import PageQuery
 from app.schemas.user import UserCreate, UserPrivate, UserPublic, UserReplace, UserUpdate
@@ -21,6 +21,8 @@ from app.services.audit import AuditAction
 CONSTRAINTS = {str(UNIQUE_EMAIL.name): EmailTaken, str(UNIQUE_USERNAME.name): UsernameTaken}
 
 _COLUMNS = select(*(getattr(User, field) for field in UserPrivate.model_fields))
+_ONE = _COLUMNS.where(User.id == bindparam("user_id"))
+_LIST = paged(_COLUMNS.order_by(User.id))
 
 
 async def create_user(
@@ -42,7 +44,7 @@ async def list_users(
     connection: AsyncConnection, *, page: PageQuery, viewer: Identity | None
 ) -> Sequence[UserPublic]:
     """Users by id, each as `viewer` may see them."""
-    rows = await connection.execute(_COLUMNS.order_by(User.id).offset(page.skip).limit(page.limit))
+    rows = await connection.execute(_LIST, page.model_dump())
     return [as_seen_by(viewer, row) for row in rows]
 
 
@@ -50,7 +52,7 @@ async def get_user(
     connection: AsyncConnection, *, user_id: int, viewer: Identity | None
 ) -> UserPublic:
     """One user, as `viewer` may see them. Raises UserNotFound."""
-    row = (await connection.execute(_COLUMNS.where(User.id == user_id))).one_or_none()
+    row = (await connection.execute(_ONE, {"user_id": user_id})).one_or_none()
     if row is None:
         raise UserNotFound
     return as_seen_by(viewer, row)
