@@ -20,6 +20,13 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     await engine.dispose()
 
 
+async def use(engine: AsyncEngine) -> int | None:
+    """Take a connection, and give it back."""
+    async with engine.connect() as connection:
+        value: int | None = await connection.scalar(text("SELECT 1"))
+        return value
+
+
 async def waiting(engine: AsyncEngine, count: int) -> None:
     """Return once `count` tasks wait for a connection."""
     while len(engine.pool._pool._waiting) < count:  # noqa: ASYNC110 - the pool has no event
@@ -29,61 +36,46 @@ async def waiting(engine: AsyncEngine, count: int) -> None:
 async def test_who_waits_longest_is_next_and_a_newcomer_is_last(engine: AsyncEngine) -> None:
     served: list[str] = []
 
-    async def use(name: str) -> None:
-        async with engine.connect() as connection:
-            await connection.execute(text("SELECT 1"))
-            served.append(name)
+    async def serve(name: str) -> None:
+        await use(engine)
+        served.append(name)
 
     async with engine.connect():
         tasks = []
         for number in range(5):
-            tasks.append(asyncio.create_task(use(f"waiter {number}")))
+            tasks.append(asyncio.create_task(serve(f"waiter {number}")))
             await waiting(engine, number + 1)
-    tasks.append(asyncio.create_task(use("newcomer")))
+    tasks.append(asyncio.create_task(serve("newcomer")))
     await asyncio.gather(*tasks)
     assert served == [*(f"waiter {number}" for number in range(5)), "newcomer"]
 
 
 async def test_waiting_ends_at_the_timeout(engine: AsyncEngine) -> None:
-    async def use() -> None:
-        async with engine.connect():
-            pass
-
     async with engine.connect():
         with pytest.raises(PoolTimeout):
-            await use()
-    await use()
+            await use(engine)
+    assert await use(engine) == 1
 
 
 async def test_a_waiter_who_gives_up_leaves_the_connection_to_the_next(
     engine: AsyncEngine,
 ) -> None:
-    async def use() -> int | None:
-        async with engine.connect() as connection:
-            value: int | None = await connection.scalar(text("SELECT 1"))
-            return value
-
     async with engine.connect():
-        leaver, next_one = asyncio.create_task(use()), asyncio.create_task(use())
+        leaver, next_one = asyncio.create_task(use(engine)), asyncio.create_task(use(engine))
         await waiting(engine, 2)
         leaver.cancel()
     assert await next_one == 1
     with pytest.raises(asyncio.CancelledError):
         await leaver
-    assert await use() == 1
+    assert await use(engine) == 1
 
 
 async def test_a_connection_handed_to_one_who_just_gave_up_is_handed_on(
     engine: AsyncEngine,
 ) -> None:
-    async def use() -> int | None:
-        async with engine.connect() as connection:
-            value: int | None = await connection.scalar(text("SELECT 1"))
-            return value
-
     holder = await engine.connect()
-    leaver = asyncio.create_task(use())
+    leaver = asyncio.create_task(use(engine))
     await waiting(engine, 1)
     await holder.close()  # the connection is the leaver's now, who has not run since
     leaver.cancel()
-    assert await use() == 1
+    assert await use(engine) == 1
