@@ -42,9 +42,7 @@ bench: ## Measure Pressroom against a bare reference; results in bench/RESULTS.m
 
 fmt: ## Format the code, and fix what the linter can fix
 	@scripts/venv dev
-	@.venv/bin/ruff check --fix backend scripts && .venv/bin/ruff format backend scripts
-	@cd bench && ../.venv/bin/ruff check --fix --config ../backend/pyproject.toml . \
-	  && ../.venv/bin/ruff format --config ../backend/pyproject.toml .
+	@.venv/bin/ruff check --fix backend scripts bench && .venv/bin/ruff format backend scripts bench
 
 lock: ## Resolve the dependencies anew and write backend/requirements/*.txt (ARGS="--upgrade": newest)
 	@scripts/lock $(ARGS)

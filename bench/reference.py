@@ -1,4 +1,3 @@
-# ruff: noqa: INP001 - loaded by gunicorn from this folder, which is no package
 """The bare reference: the answers of Pressroom that are measured, with nothing around them.
 
 Raw asyncpg, Starlette and orjson. No validation, no request id, no log line, no security headers,

@@ -1,4 +1,3 @@
-# ruff: noqa: INP001 - beside run.py, which is a script
 """What run.py measured, as a table for the terminal and as RESULTS.md."""
 
 import os

@@ -1,4 +1,4 @@
-# ruff: noqa: INP001, S603, T201 - a script: it runs our own servers and talks to people
+# ruff: noqa: S603, T201 - a script: it runs our own servers and talks to people
 """Measure Pressroom against a bare reference, in turn, on this machine.
 
     make bench                        about four minutes; writes bench/RESULTS.md
@@ -31,10 +31,12 @@ from urllib.parse import urlencode
 
 import asyncpg
 import psutil
+from jose import jwt
+from sqlalchemy import make_url
+
 from app.core.config import BACKEND_DIR, PROJECT_DIR, get_settings
 from app.db import embedded, migrate
 from app.services.seed import PASSWORD
-from jose import jwt
 from report import (
     Conditions,
     Measurement,
@@ -45,7 +47,6 @@ from report import (
     render_markdown,
     render_table,
 )
-from sqlalchemy import make_url
 
 BENCH_DIR: Final = Path(__file__).resolve().parent
 HOST: Final = "127.0.0.1"
