@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict
 
-from app.schemas.types import Country, Input, Output, line
+from app.schemas.types import Country, Input, Line, Output
 
 
 class AddressInput(Input):
@@ -25,12 +25,12 @@ class AddressInput(Input):
         }
     )
 
-    label: Annotated[str, line(50)]
-    line1: Annotated[str, line(200)]
-    line2: Annotated[str, line(200)] | None = None
-    city: Annotated[str, line(100)]
-    region: Annotated[str, line(100)] | None = None
-    postal_code: Annotated[str, line(20)] | None = None
+    label: Annotated[str, Line(50)]
+    line1: Annotated[str, Line(200)]
+    line2: Annotated[str, Line(200)] | None = None
+    city: Annotated[str, Line(100)]
+    region: Annotated[str, Line(100)] | None = None
+    postal_code: Annotated[str, Line(20)] | None = None
     country: Country
 
 

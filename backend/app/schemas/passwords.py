@@ -3,9 +3,10 @@
 import unicodedata
 from functools import lru_cache
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, SecretStr
+from pydantic.config import JsonDict
 
 MIN_PASSWORD_LENGTH = 8
 MAX_PASSWORD_LENGTH = 128
@@ -51,14 +52,18 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-Password = Annotated[
-    SecretStr, Field(min_length=1, max_length=MAX_PASSWORD_LENGTH), AfterValidator(_as_text)
-]
+def _length(minimum: int) -> Any:
+    """Limits in characters; OpenAPI learns of NUL here, which SecretStr has no pattern for."""
+    without_nul: JsonDict = {"pattern": r"^[^\x00]*$"}
+    return Field(min_length=minimum, max_length=MAX_PASSWORD_LENGTH, json_schema_extra=without_nul)
+
+
+Password = Annotated[SecretStr, _length(1), AfterValidator(_as_text)]
 """A password as somebody types it to log in: any that could ever have been set."""
 
 NewPassword = Annotated[
     SecretStr,
-    Field(min_length=MIN_PASSWORD_LENGTH, max_length=MAX_PASSWORD_LENGTH),
+    _length(MIN_PASSWORD_LENGTH),
     AfterValidator(_as_text),
     AfterValidator(_refuse_common),
 ]

@@ -1,10 +1,12 @@
 """The fields that several schemas share: what is accepted, and how OpenAPI describes it."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pycountry
+from annotated_types import GroupedMetadata
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -47,11 +49,15 @@ def omitted() -> Any:
     return Field(default=None, json_schema_extra=drop_default)
 
 
-def line(max_length: int) -> Any:
-    """Constraints of a single-line text of 1 to `max_length` characters."""
-    return StringConstraints(
-        min_length=1, max_length=max_length, pattern=LINE_PATTERN, strip_whitespace=True
-    )
+@dataclass(frozen=True)
+class Line(GroupedMetadata):
+    """A single line of 1 to `max_length` characters; spaces around it go once it is checked."""
+
+    max_length: int
+
+    def __iter__(self) -> Iterator[Any]:
+        yield StringConstraints(min_length=1, max_length=self.max_length, pattern=LINE_PATTERN)
+        yield AfterValidator(str.strip)
 
 
 def _digits_only(value: Any) -> Any:
@@ -109,7 +115,7 @@ def _at_most_bytes(limit: int) -> Callable[[str], str]:
     return check
 
 
-Title = Annotated[str, line(200)]
+Title = Annotated[str, Line(200)]
 Content = Annotated[
     str,
     StringConstraints(min_length=10, max_length=MAX_CONTENT_BYTES, pattern=TEXT_PATTERN),

@@ -7,9 +7,9 @@ from pydantic import ConfigDict
 
 from app.core.roles import Role
 from app.schemas.passwords import NewPassword
-from app.schemas.types import Email, Input, Output, Username, line, omitted
+from app.schemas.types import Email, Input, Line, Output, Username, omitted
 
-PersonName = Annotated[str, line(100)]
+PersonName = Annotated[str, Line(100)]
 
 
 class UserCreate(Input):
