@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-import threading
+import subprocess
+import sys
 from pathlib import Path
 
 import asyncpg
@@ -11,6 +12,7 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from app.core.config import BACKEND_DIR
 from app.db.migrate import alembic_config, upgrade
 from app.models import User
 from tests.databases import driver_url, execute, temporary_database
@@ -90,33 +92,12 @@ def test_names_of_files_start_with_their_date() -> None:
 
 def test_two_migrators_at_once_do_not_collide() -> None:
     with temporary_database() as url:
-        failures: list[BaseException] = []
-
-        def migrate() -> None:
-            try:
-                asyncio.run(_upgrade_in_process(url))
-            except BaseException as error:  # noqa: BLE001 - reported by the test's own thread
-                failures.append(error)
-
-        threads = [threading.Thread(target=migrate) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert failures == []
+        program = f"from app.db.migrate import upgrade; upgrade({url!r})"
+        migrators = [
+            subprocess.Popen([sys.executable, "-c", program], cwd=BACKEND_DIR) for _ in range(2)
+        ]
+        assert [migrator.wait(timeout=60) for migrator in migrators] == [0, 0]
         assert schema_of(url)
-
-
-async def _upgrade_in_process(url: str) -> None:
-    import sys
-
-    program = f"from app.db.migrate import upgrade; upgrade({url!r})"
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, stderr=asyncio.subprocess.PIPE
-    )
-    _, errors = await process.communicate()
-    if process.returncode:
-        raise RuntimeError(errors.decode())
 
 
 def test_offline_mode_prints_the_sql(capsys: pytest.CaptureFixture[str]) -> None:
