@@ -7,7 +7,7 @@ from alembic import context
 from sqlalchemy import Connection, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.core.config import SettingsError, get_settings
+from app.core.config import SetupError, get_settings
 from app.core.errors import ServiceUnavailable
 from app.core.logging import configure_logging
 from app.db.base import Base
@@ -61,7 +61,7 @@ else:
         try:
             configure_logging(get_settings())
             asyncio.run(migrate_online(ensure_database_url(get_settings()).database_url or ""))
-        except SettingsError as error:
+        except SetupError as error:
             sys.exit(f"pressroom: {error}")
         except ServiceUnavailable as error:
             sys.exit(f"pressroom: {error.detail}")

@@ -7,7 +7,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 import uvicorn
@@ -24,6 +24,7 @@ from app.core.config import (
     Environment,
     Settings,
     SetupError,
+    describe,
     get_settings,
 )
 from app.core.errors import Conflict, PressroomError
@@ -55,17 +56,11 @@ def main() -> None:
     try:
         cli()
     except ValidationError as error:
-        _fail("\n".join(_sentence(finding) for finding in error.errors()))
+        _fail("\n".join(map(describe, error.errors())))
     except PressroomError as error:
         _fail(str(error.detail))
     except SetupError as error:
         _fail(str(error))
-
-
-def _sentence(finding: Any) -> str:
-    where = ".".join(str(part) for part in finding["loc"])
-    message = str(finding["msg"]).removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
 
 
 def _fail(message: str) -> None:

@@ -1,6 +1,7 @@
 """Settings: one frozen, validated class, read once. Nothing else reads the environment."""
 
 import re
+from collections.abc import Callable
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
@@ -145,7 +146,7 @@ class Settings(BaseSettings):
     def _refuse_unsafe_production(self) -> Self:
         if self.environment is not Environment.PRODUCTION:
             return self
-        if problems := list(self._production_problems()):
+        if problems := self._production_problems():
             raise ValueError("unsafe for ENVIRONMENT=production: " + "; ".join(problems))
         return self
 
@@ -182,10 +183,12 @@ def get_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise SettingsError("; ".join(map(_reason, error.errors()))) from None
+        reasons = (describe(finding, naming=str.upper) for finding in error.errors())
+        raise SettingsError("; ".join(reasons)) from None
 
 
-def _reason(finding: ErrorDetails) -> str:
-    name = ".".join(str(part) for part in finding["loc"]).upper()
+def describe(finding: ErrorDetails, *, naming: Callable[[str], str] = str) -> str:
+    """One of Pydantic's findings as a sentence; `naming` makes of the field what people call it."""
+    name = naming(".".join(str(part) for part in finding["loc"]))
     reason = finding["msg"].removeprefix("Value error, ")
     return f"{name}: {reason}" if name else reason

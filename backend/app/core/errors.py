@@ -165,15 +165,23 @@ _BY_STATUS: Mapping[int, type[PressroomError]] = {
 
 
 def error_body(
-    *, message: str, code: str, detail: str | Sequence[Mapping[str, Any]] | None = None
+    *,
+    message: str,
+    code: str,
+    detail: str | Sequence[Mapping[str, Any]] | None = None,
+    identifier: str | None = None,
 ) -> dict[str, Any]:
-    """The one shape of every error; `detail` is the message unless it is a list of findings."""
+    """The one shape of every error.
+
+    `detail` is the message unless there is more to say; `identifier` is this request's id, unless
+    what went wrong never became a request.
+    """
     return {
         "success": False,
         "message": message,
         "detail": message if detail is None else detail,
         "code": code,
-        "request_id": request_id(),
+        "request_id": identifier or request_id(),
     }
 
 

@@ -21,7 +21,6 @@ from app.core.errors import (
     ContentTooLarge,
     CredentialsInQuery,
     InvalidRequest,
-    PressroomError,
     UnknownHost,
     internal_error_response,
     pressroom_error_response,
@@ -152,8 +151,8 @@ class AllowedHosts:
             return
         hosts = Headers(scope=scope).getlist("host")
         if len(hosts) > 1 or (not hosts and scope["http_version"] == "1.1"):  # RFC 9112 §3.2
-            error: PressroomError = InvalidRequest("The request needs exactly one Host")
-            await pressroom_error_response(error)(scope, receive, send)
+            refusal = InvalidRequest("The request needs exactly one Host")
+            await pressroom_error_response(refusal)(scope, receive, send)
         elif self._is_served(hosts[0] if hosts else "", scope["path"]):
             await self.app(scope, receive, send)
         else:
@@ -273,8 +272,8 @@ class BodyLimit:
             return
         declared = Headers(scope=scope).get("content-length", "0")
         if not (declared.isascii() and declared.isdigit()):
-            error: PressroomError = InvalidRequest("Content-Length is not a number")
-            await pressroom_error_response(error)(scope, receive, send)
+            refusal = InvalidRequest("Content-Length is not a number")
+            await pressroom_error_response(refusal)(scope, receive, send)
             return
         if int(declared[:20]) > self.max_bytes:
             await pressroom_error_response(self._too_large())(scope, receive, send)

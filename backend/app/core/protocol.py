@@ -5,12 +5,11 @@ request, so that no middleware sees it.
 """
 
 import json
-from typing import Any
 from uuid import uuid4
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.core.errors import InvalidRequest
+from app.core.errors import InvalidRequest, error_body
 
 
 class PressroomProtocol(HttpToolsProtocol):
@@ -18,13 +17,12 @@ class PressroomProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         identifier = uuid4().hex
-        body: dict[str, Any] = {
-            "success": False,
-            "message": InvalidRequest.message,
-            "detail": msg,
-            "code": InvalidRequest.code,
-            "request_id": identifier,
-        }
+        body = error_body(
+            message=InvalidRequest.message,
+            code=InvalidRequest.code,
+            detail=msg,
+            identifier=identifier,
+        )
         content = json.dumps(body, separators=(",", ":")).encode()
         head = (
             "HTTP/1.1 400 Bad Request\r\n"

@@ -169,8 +169,6 @@ def _hide_details(context: ExceptionContext) -> None:
 def _database_errors() -> Iterator[None]:
     try:
         yield
-    except IntegrityError:
-        raise
     except (DBAPIError, PoolTimeout) as error:
         translated = _translate(error)
         if translated is None:
@@ -183,10 +181,9 @@ def _translate(error: DBAPIError | PoolTimeout) -> PressroomError | None:
     """The catalogue error for a failure of the database, or None for a mistake of ours."""
     if isinstance(error, PoolTimeout) or error.connection_invalidated:
         return ServiceUnavailable()
+    # A migration has changed the table; the next try plans the statement anew.
     if isinstance(error.orig and error.orig.__cause__, asyncpg.InvalidCachedStatementError):
-        return (
-            ServiceUnavailable()
-        )  # a migration changed the table; the next statement is planned anew
+        return ServiceUnavailable()
     state = _sqlstate(error.orig) or ""
     if state.startswith(UNAVAILABLE_STATES):
         return ServiceUnavailable()

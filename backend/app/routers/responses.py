@@ -14,6 +14,7 @@ from app.core.errors import (
     TokenExpired,
     UnknownHost,
     UnsupportedMediaType,
+    error_body,
 )
 from app.schemas.error import ErrorBody
 
@@ -21,10 +22,10 @@ Responses = dict[int | str, dict[str, Any]]
 
 REQUEST_ID_EXAMPLE = "3f2b8c1de5a94f0c9d7e6b5a41c20f88"
 
-NEEDS_USER = (NotAuthenticated, InvalidToken, TokenExpired)
-"""What a route with CurrentUser may raise."""
 KNOWS_USER = (InvalidToken, TokenExpired)
 """What a route with Viewer may raise."""
+NEEDS_USER = (NotAuthenticated, *KNOWS_USER)
+"""What a route with CurrentUser or Actor may raise."""
 TAKES_JSON = (UnsupportedMediaType, InvalidInput)
 """What a route with a JSON body may raise."""
 
@@ -49,13 +50,7 @@ def errors(*types: type[PressroomError]) -> Responses:
 
 
 def _example(code: str, message: str) -> dict[str, Any]:
-    return {
-        "success": False,
-        "message": message,
-        "detail": message,
-        "code": code,
-        "request_id": REQUEST_ID_EXAMPLE,
-    }
+    return error_body(message=message, code=code, identifier=REQUEST_ID_EXAMPLE)
 
 
 EVERYWHERE: Responses = {

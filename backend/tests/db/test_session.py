@@ -25,6 +25,13 @@ async def real(settings: Settings, database_url: str) -> AsyncIterator[Database]
     await database.dispose()
 
 
+async def read_one(database: Database) -> int | None:
+    """One value, by a read connection."""
+    async with database.read() as connection:
+        value: int | None = await connection.scalar(text("SELECT 1"))
+        return value
+
+
 @pytest.fixture
 def _no_users_afterwards(database_url: str):
     yield
@@ -99,14 +106,9 @@ async def test_a_terminated_connection_is_replaced(real: Database, database_url:
     await killer.execute("SELECT pg_terminate_backend($1)", pid)
     await killer.close()
 
-    async def read() -> int | None:
-        async with real.read() as connection:
-            value: int | None = await connection.scalar(text("SELECT 1"))
-            return value
-
     with pytest.raises(ServiceUnavailable):
-        await read()
-    assert await read() == 1
+        await read_one(real)
+    assert await read_one(real) == 1
 
 
 async def test_a_primary_that_became_a_standby_is_left(real: Database) -> None:
@@ -137,12 +139,8 @@ async def test_no_server_is_an_unavailable_service(
 ) -> None:
     database = Database.from_settings(settings.model_copy(update=change))
 
-    async def read() -> None:
-        async with database.read():
-            pass
-
     with pytest.raises(ServiceUnavailable):
-        await read()
+        await read_one(database)
     await database.dispose()
 
 
@@ -177,12 +175,8 @@ async def test_reads_go_to_the_replica_where_there_is_one(settings: Settings) ->
     async with database.unit_of_work() as session:
         assert await session.scalar(text("SELECT 1")) == 1
 
-    async def read() -> None:
-        async with database.read():
-            pass
-
     with pytest.raises(ServiceUnavailable):
-        await read()
+        await read_one(database)
     await database.dispose()
 
 
