@@ -17,7 +17,8 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from uvicorn_worker import UvicornWorker
 
-from app.core.config import Settings, SettingsError, get_settings
+from app.auth.keys import signing_keys
+from app.core.config import Settings, SetupError, get_settings
 from app.core.logging import configure_logging
 from app.core.protocol import PressroomProtocol
 
@@ -28,8 +29,9 @@ MAX_DEFAULT_WORKERS = 4
 def _read_settings() -> Settings:
     """The application's settings; unsafe ones stop gunicorn here, with one message and no trace."""
     try:
+        signing_keys()
         return get_settings()
-    except SettingsError as error:
+    except SetupError as error:
         sys.exit(f"pressroom: {error}")
 
 

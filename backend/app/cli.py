@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
@@ -18,9 +19,13 @@ from rich.progress import Progress
 from rich.table import Table
 from uvicorn.importer import import_from_string
 
+from app.auth import rotation
+from app.auth.keys import signing_keys
 from app.core.config import (
     BACKEND_DIR,
+    EXAMPLE_SECRETS,
     PROJECT_DIR,
+    Algorithm,
     Environment,
     Settings,
     SetupError,
@@ -35,8 +40,8 @@ from app.db import migrate
 from app.db.embedded import ensure_database_url
 from app.db.session import Database, readable_url
 from app.schemas.user import UserCreate
+from app.services import second_factor, users
 from app.services import seed as seeding
-from app.services import users
 from app.services.health import check_readiness
 
 APPLICATION = "app.main:create_app"
@@ -49,6 +54,8 @@ Result = TypeVar("Result")
 
 console = Console()
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+keys_cli = typer.Typer(no_args_is_help=True, help="The keys that sign and seal.")
+cli.add_typer(keys_cli, name="keys")
 
 
 def main() -> None:
@@ -104,6 +111,7 @@ def serve(
     Outside of production the database is migrated first; an embedded one gets a demo account.
     """
     settings = get_settings()
+    signing_keys()  # where there are none, the reason is said here
     host, port = host or settings.host, port or settings.port
     _require_free(host, port)
     embedded = settings.database_url is None
@@ -135,6 +143,9 @@ def serve(
         reload=reload,
         reload_dirs=[str(BACKEND_DIR / "app")] if reload else None,
         http=PressroomProtocol,
+        # No proxy stands in front: uvicorn would believe X-Forwarded-For from this machine, where
+        # every client is, and each could name the address that its attempts are counted against.
+        proxy_headers=False,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -169,7 +180,7 @@ async def _ensure_demo_account(database: Database) -> None:
     if not taken:
         with suppress(Conflict):  # somebody else has its email by now
             async with database.unit_of_work() as session:
-                await users.create_user(session, new=account)
+                await users.create_user(session, new=account, vouched_for=True)
 
 
 @cli.command()
@@ -222,10 +233,76 @@ def create_admin(
 
     async def work(database: Database) -> int:
         async with database.unit_of_work() as session:
-            return (await users.create_user(session, new=new, role=Role.ADMIN)).id
+            admin = await users.create_user(session, new=new, role=Role.ADMIN, vouched_for=True)
+            return admin.id
 
     user_id = _with_database(_start(log_level="WARNING"), work)
     console.print(f"Created administrator {username} (id {user_id})", highlight=False)
+
+
+@keys_cli.command()
+def rotate(
+    algorithm: Annotated[
+        Algorithm | None, typer.Option(help="How to sign from now on; as before where not given.")
+    ] = None,
+    directory: Annotated[
+        Path | None, typer.Option(help="Where a new pair of keys goes; beside the one before.")
+    ] = None,
+    secret: Annotated[
+        bool, typer.Option("--secret", help="Make a new SECRET_KEY, where a pair of keys signs.")
+    ] = False,
+) -> None:
+    """Make a new key, go on believing the one before, and say what to deploy.
+
+    Tokens of another algorithm than JWT_ALGORITHM are not believed: where that changes, clients
+    refresh at once.
+    """
+    settings = get_settings()
+    algorithm = algorithm or settings.jwt_algorithm
+    same = algorithm is settings.jwt_algorithm
+    if secret or algorithm is Algorithm.HS256:
+        values = rotation.new_secret_settings(settings)
+        if not secret and not same:
+            values["JWT_ALGORITHM"] = Algorithm.HS256.value
+    else:
+        before = settings.jwt_private_key_file
+        folder = directory or PROJECT_DIR / (before.parent if before else "keys")
+        values = rotation.new_pair_settings(settings, algorithm=algorithm, directory=folder)
+    lines = [f"{name}={value}" for name, value in values.items()]
+    file = PROJECT_DIR / ".env"
+    if file.exists():
+        rotation.write_settings(file, values)
+        lines = [f"Written to .env: {', '.join(values)}"]
+    else:
+        lines = ["Set these, for every replica:", "", *lines]
+    minutes = settings.access_token_expire_minutes
+    if settings.secret_key in EXAMPLE_SECRETS:
+        lines += ["", "The example secret is not believed any more, with all it signed and sealed."]
+    if "JWT_PRIVATE_KEY_FILE" in values:
+        lines += ["", "Containers read the file as user 10001: `chown 10001` it."]
+    lines += [
+        "",
+        "1. Restart all replicas with these settings. One that still has those before refuses new",
+        "   tokens; clients then refresh.",
+        f"2. Tokens of the key before live {minutes} minutes more."
+        if same
+        else "2. Tokens of the algorithm before are refused from then on; clients refresh.",
+        "   What is sealed with an older SECRET_KEY: `pressroom keys reseal`.",
+        "3. Then take the key before out of the settings; what it signed is refused from there on.",
+    ]
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+@keys_cli.command()
+def reseal() -> None:
+    """Encrypt second factors anew with the current SECRET_KEY, before an older one goes."""
+
+    async def work(database: Database) -> int:
+        async with database.unit_of_work() as session:
+            return await second_factor.reseal_all(session)
+
+    count = _with_database(_start(log_level="WARNING"), work)
+    console.print(f"Resealed {count} second factors", highlight=False)
 
 
 @cli.command()

@@ -1,23 +1,34 @@
 """The application factory. It assembles; it decides nothing."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
 from app import __version__
+from app.auth.keys import signing_keys
 from app.auth.security import prepare_hashing
 from app.core import middleware
-from app.core.config import Settings, get_settings
+from app.core.config import Environment, Registration, Settings, get_settings
 from app.core.errors import register_error_handlers
 from app.core.logging import configure_logging
 from app.db.session import Database
+from app.jobs.background import jobs_of, running
 from app.routers import (
     addresses,
+    api_keys,
     articles,
     auth,
+    credentials,
     documentation,
     health,
+    keys,
+    mailbox,
+    recovery,
+    registration,
+    second_factor,
+    sessions,
     users,
     users_raw,
 )
@@ -33,6 +44,7 @@ quote to the operator.
 TAGS = [
     {"name": "auth", "description": "Logging in, and who one is."},
     {"name": "users", "description": "Accounts: public to all, private to their owner."},
+    {"name": "api keys", "description": "What a user gives to programs, in place of a login."},
     {"name": "addresses", "description": "Postal addresses of a user."},
     {"name": "articles", "description": "Drafts and published articles."},
     {"name": "health", "description": "What an orchestrator asks."},
@@ -43,13 +55,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The API, from the environment's settings or from `settings`."""
     settings = settings or get_settings()
     configure_logging(settings)
+    signing_keys()  # a file that holds no key is found out now, not at the first login
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         prepare_hashing()
-        app.state.database = Database.from_settings(settings)
-        yield
-        await app.state.database.dispose()
+        database = app.state.database = Database.from_settings(settings)
+        gc.collect()
+        gc.freeze()  # what is here stays: walking it stopped everybody for a tenth of a second
+        async with running(jobs_of(settings, database)):
+            yield
+        await database.dispose()
 
     app = FastAPI(
         title="Pressroom",
@@ -68,9 +84,25 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     middleware.install(app, settings)
     register_error_handlers(app)
-    for module in (auth, users, addresses, articles, health):
+    by_email = settings.registration is Registration.BY_EMAIL
+    app.include_router(registration.by_email_router if by_email else registration.open_router)
+    for module in (  # routes are tried in this order: what is read most comes first
+        articles,
+        auth,
+        users,
+        sessions,
+        second_factor,
+        recovery,
+        credentials,
+        api_keys,
+        addresses,
+        keys,
+        health,
+    ):
         app.include_router(module.router)
-    if settings.raw_sql_reference:
+    if settings.raw_sql_reference and not by_email:  # it registers whoever asks
         app.include_router(users_raw.router)
+    if settings.environment is Environment.DEVELOPMENT:
+        app.include_router(mailbox.router)
     documentation.install(app)
     return app

@@ -21,6 +21,7 @@ from app.core.config import Settings, get_settings
 from app.db.session import Database
 from app.main import create_app
 from tests.databases import migrated_database, server_url
+from tests.inbox import Inbox
 
 # Before anything reads the settings: the tests' own, whatever `.env` or the environment say.
 Settings.model_config["env_file"] = None
@@ -84,7 +85,7 @@ def database(connection: AsyncConnection) -> Database:
     sessions = async_sessionmaker(
         connection, expire_on_commit=False, join_transaction_mode="create_savepoint"
     )
-    return Database(sessions=sessions, connect=connect)
+    return Database(sessions=sessions, connect=connect, connect_to_primary=connect)
 
 
 @pytest.fixture
@@ -92,6 +93,12 @@ async def session(database: Database) -> AsyncIterator[AsyncSession]:
     """A unit of work for the test's own rows; factories flush, so that requests see them."""
     async with database.unit_of_work() as session:
         yield session
+
+
+@pytest.fixture
+def inbox(database: Database, settings: Settings) -> Inbox:
+    """Where the mail arrives that the test's requests cause."""
+    return Inbox(database, settings)
 
 
 @pytest.fixture(scope="session")

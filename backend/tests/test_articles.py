@@ -9,9 +9,11 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import clock
+from app.core.config import get_settings
 from app.core.roles import Role
 from app.models import Article, AuditEvent
 from app.schemas.types import MAX_CONTENT_BYTES
+from app.services import articles
 from tests.factories import bearer, create_article, create_user
 
 DRAFT: dict[str, Any] = {"title": "Notes", "content": "The engine weaves patterns."}
@@ -336,3 +338,38 @@ class TestDelete:
     ) -> None:
         article = await create_article(session, author=await create_user(session))
         assert (await client.delete(f"/articles/{article.id}")).status_code == 401
+
+
+class TestVerifiedEmail:
+    @pytest.fixture(autouse=True)
+    def _required(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        settings = get_settings().model_copy(update={"require_verified_email": True})
+        monkeypatch.setattr(articles, "get_settings", lambda: settings)
+
+    async def test_is_needed_to_publish_and_not_to_write(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        author = await create_user(session)
+        draft = {"title": "Title", "content": "Long enough."}
+        refused = await client.post(
+            "/articles", json={**draft, "published": True}, headers=bearer(author)
+        )
+        assert refused.status_code == 403
+        assert refused.json()["code"] == "email_not_verified"
+        written = await client.post("/articles", json=draft, headers=bearer(author))
+        assert written.status_code == 201
+        url, publish = f"/articles/{written.json()['id']}", {"published": True}
+        assert (await client.patch(url, json=publish, headers=bearer(author))).status_code == 403
+        author.email_verified_at = clock.now()
+        await session.flush()
+        assert (await client.patch(url, json=publish, headers=bearer(author))).status_code == 200
+
+    async def test_what_is_published_can_be_changed_and_taken_back(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        author = await create_user(session)
+        article = await create_article(session, author=author)
+        url = f"/articles/{article.id}"
+        for change in ({"title": "New"}, {"published": True}, {"published": False}):
+            response = await client.patch(url, json=change, headers=bearer(author))
+            assert response.status_code == 200

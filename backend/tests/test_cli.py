@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -11,6 +13,7 @@ import pytest
 import uvicorn
 
 from app import cli
+from app.auth import keys
 from app.core.config import get_settings
 from app.services import seed as seeding
 from tests.databases import driver_url, execute, migrated_database, temporary_database
@@ -238,3 +241,91 @@ def test_settings_that_are_wrong_are_said_in_a_sentence(
     get_settings.cache_clear()
     assert run("serve") == 1
     assert "DATABASE_URL: must look like postgresql://" in capsys.readouterr().err
+
+
+class TestKeys:
+    @pytest.fixture(autouse=True)
+    def _own_env_file(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr(cli, "PROJECT_DIR", tmp_path)
+
+    def settings_of(self, text: str) -> dict[str, str]:
+        return dict(line.split("=", 1) for line in text.splitlines() if re.match("[A-Z_]+=", line))
+
+    def rotate(self, monkeypatch: pytest.MonkeyPatch, *arguments: str, **environment: str) -> None:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        get_settings.cache_clear()
+        assert run("keys", "rotate", *arguments) == 0
+
+    def test_a_new_secret_and_the_ones_before(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.rotate(monkeypatch, SECRET_KEY="a" * 32, SECRET_KEYS_PREVIOUS="b" * 32)
+        output = capsys.readouterr().out
+        values = self.settings_of(output)
+        assert set(values) == {"SECRET_KEY", "SECRET_KEYS_PREVIOUS"}
+        assert len(values["SECRET_KEY"]) == 64
+        assert values["SECRET_KEYS_PREVIOUS"] == "a" * 32 + "," + "b" * 32
+        assert "pressroom keys reseal" in output
+        assert "15 minutes" in output
+
+    def test_the_known_development_secret_is_not_believed_any_more(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.rotate(monkeypatch)
+        assert self.settings_of(capsys.readouterr().out)["SECRET_KEYS_PREVIOUS"] == ""
+
+    def test_is_written_to_the_env_file_alone(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        file = tmp_path / ".env"
+        file.write_text(f"# mine\nSECRET_KEY={'a' * 32}\nPORT=8001\n")
+        self.rotate(monkeypatch, SECRET_KEY="a" * 32)
+        text, output = file.read_text(), capsys.readouterr().out
+        values = self.settings_of(text)
+        assert values["SECRET_KEYS_PREVIOUS"] == "a" * 32
+        assert values["PORT"] == "8001"
+        assert text.startswith("# mine\n")
+        assert text.count("SECRET_KEY=") == 1
+        assert file.stat().st_mode & 0o077 == 0
+        assert values["SECRET_KEY"] not in output
+        assert list(tmp_path.iterdir()) == [file]
+
+    @pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
+    def test_a_new_pair_signs_and_the_one_before_is_believed(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        tmp_path: Path,
+        algorithm: str,
+    ) -> None:
+        arguments = ("--algorithm", algorithm, "--directory", str(tmp_path))
+        self.rotate(monkeypatch, *arguments)
+        first = self.settings_of(capsys.readouterr().out)
+        assert first["JWT_ALGORITHM"] == algorithm
+        assert first["JWT_PREVIOUS_KEY_FILES"] == ""
+        assert Path(first["JWT_PRIVATE_KEY_FILE"]).stat().st_mode & 0o077 == 0
+
+        self.rotate(monkeypatch, **first)
+        second = self.settings_of(capsys.readouterr().out)
+        assert second["JWT_PREVIOUS_KEY_FILES"] == first["JWT_PRIVATE_KEY_FILE"]
+        assert Path(second["JWT_PRIVATE_KEY_FILE"]).parent == tmp_path
+        for name, value in second.items():
+            monkeypatch.setenv(name, value)
+        get_settings.cache_clear()
+        keys.signing_keys.cache_clear()
+        believed = keys.signing_keys()
+        keys.signing_keys.cache_clear()
+        assert len(believed.by_id) == 2
+        assert believed.current.public is not None
+        assert believed.current.public["alg"] == algorithm
+
+    def test_a_folder_that_is_not_there(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run("keys", "rotate", "--algorithm", "ES256", "--directory", "/nowhere") == 1
+        assert "cannot be written (No such file or directory)" in capsys.readouterr().err
+
+    def test_resealing_nothing(self, own_database: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("keys", "reseal") == 0
+        assert "Resealed 0 second factors" in capsys.readouterr().out

@@ -10,12 +10,31 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.roles import Role
-from tests.factories import bearer, create_address, create_article, create_user
+from tests.factories import (
+    PASSWORD,
+    api_key,
+    bearer,
+    create_address,
+    create_api_key,
+    create_article,
+    create_session,
+    create_user,
+)
 
-CALLERS = ("anonymous", "stranger", "owner", "editor", "admin", "disabled")
+CALLERS = (
+    "anonymous",
+    "stranger",
+    "owner",
+    "editor",
+    "admin",
+    "disabled",
+    "api key without scope",
+)
 
 USER = {"email": "new@example.com", "username": "newname", "name": "New"}
 REGISTRATION = {**USER, "password": "correct horse battery"}
+NEW_PASSWORD = "staple of a better battery"
+CONFIRMATION = {"password": PASSWORD, "code": "000000"}
 ADDRESS = {"label": "home", "line1": "1 Street", "city": "Town", "country": "GB"}
 ARTICLE = {"title": "Title", "content": "Long enough."}
 
@@ -24,55 +43,90 @@ ARTICLE = {"title": "Title", "content": "Long enough."}
 class Expectation:
     """What each caller gets, in the order of CALLERS, from a request to what the owner owns."""
 
-    statuses: tuple[int, int, int, int, int, int]
+    statuses: tuple[int, int, int, int, int, int, int]
     body: dict[str, Any] | None = None
 
 
 def anybody(status: int, **options: Any) -> Expectation:
-    """All alike; a route that reads no token does not mind a disabled user's."""
-    return Expectation((status,) * 6, **options)
+    """All alike; a route that reads no token does not mind whose it is."""
+    return Expectation((status,) * 7, **options)
 
 
 def reader(status: int) -> Expectation:
     """All alike, but for a token that is refused wherever one is read."""
-    return Expectation((status,) * 5 + (401,))
+    return Expectation((status,) * 5 + (401, 403))
 
 
 def known(status: int, **options: Any) -> Expectation:
-    return Expectation((401, status, status, status, status, 401), **options)
+    return Expectation((401, status, status, status, status, 401, 403), **options)
+
+
+def owners(status: int, **options: Any) -> Expectation:
+    """For the owner and administrators."""
+    return Expectation((401, 403, status, 403, status, 401, 403), **options)
+
+
+def administrators(status: int, **options: Any) -> Expectation:
+    return Expectation((401, 403, 403, 403, status, 401, 403), **options)
 
 
 EXPECTED = {
     "POST /auth/login": anybody(422),
+    "POST /auth/login/second-factor": anybody(401, body={"challenge": "x", "code": "000000"}),
+    "POST /auth/refresh": anybody(401),
+    "POST /auth/logout": Expectation((401, 204, 204, 204, 204, 401, 403)),
+    "POST /auth/logout-all": known(204),
     "GET /auth/me": known(200),
+    "GET /auth/sessions": known(200),
+    "DELETE /auth/sessions/{session_id}": Expectation((401, 404, 204, 404, 404, 401, 403)),
+    "GET /auth/second-factor": known(200),
+    "POST /auth/second-factor": known(201, body={"password": PASSWORD}),
+    "POST /auth/second-factor/confirm": known(409, body={"code": "000000"}),
+    "POST /auth/second-factor/recovery-codes": known(409, body=CONFIRMATION),
+    "POST /auth/second-factor/disable": known(409, body=CONFIRMATION),
+    "POST /auth/password/forgot": anybody(202, body={"email": "owner@example.com"}),
+    "POST /auth/password/reset": anybody(400, body={"token": "x" * 43, "password": NEW_PASSWORD}),
+    "POST /auth/email/verify": anybody(400, body={"token": "x" * 43}),
+    "POST /auth/email/verify/resend": anybody(202, body={"email": "owner@example.com"}),
+    "GET /.well-known/jwks.json": anybody(200),
     "POST /users": anybody(201, body=REGISTRATION),
     "GET /users": reader(200),
     "GET /users/me": known(200),
     "PATCH /users/me": known(200, body={"name": "New"}),
-    "GET /users/{user_id}": reader(200),
-    "PUT /users/{user_id}": Expectation((401, 403, 200, 403, 200, 401), body=USER),
-    "DELETE /users/{user_id}": Expectation((401, 403, 204, 403, 204, 401)),
-    "GET /users/{user_id}/addresses": Expectation((401, 403, 200, 403, 200, 401)),
-    "POST /users/{user_id}/addresses": Expectation((401, 403, 201, 403, 201, 401), body=ADDRESS),
-    "PUT /users/{user_id}/addresses/{address_id}": Expectation(
-        (401, 403, 200, 403, 200, 401), body=ADDRESS
+    "POST /users/me/password": known(
+        204, body={"current_password": PASSWORD, "new_password": NEW_PASSWORD}
     ),
-    "DELETE /users/{user_id}/addresses/{address_id}": Expectation((401, 403, 204, 403, 204, 401)),
+    "POST /users/me/email": known(202, body={"email": "new@example.com", "password": PASSWORD}),
+    "POST /users/me/api-keys": known(
+        201, body={"name": "site", "scopes": ["articles:read"], "password": PASSWORD}
+    ),
+    "GET /users/me/api-keys": known(200),
+    "DELETE /users/me/api-keys/{api_key_id}": Expectation((401, 404, 204, 404, 404, 401, 403)),
+    "GET /users/{user_id}": reader(200),
+    "PUT /users/{user_id}": owners(200, body={**USER, "email": "owner@example.com"}),
+    "DELETE /users/{user_id}": owners(204),
+    "PATCH /users/{user_id}/role": administrators(200, body={"role": "editor"}),
+    "POST /users/{user_id}/disable": administrators(200),
+    "POST /users/{user_id}/enable": administrators(200),
+    "GET /users/{user_id}/addresses": owners(200),
+    "POST /users/{user_id}/addresses": owners(201, body=ADDRESS),
+    "PUT /users/{user_id}/addresses/{address_id}": owners(200, body=ADDRESS),
+    "DELETE /users/{user_id}/addresses/{address_id}": owners(204),
     "GET /articles": reader(200),
     "GET /articles/{article_id}": reader(200),
-    "GET /articles/{draft_id}": Expectation((404, 404, 200, 200, 200, 401)),
+    "GET /articles/{draft_id}": Expectation((404, 404, 200, 200, 200, 401, 403)),
     "POST /articles": known(201, body=ARTICLE),
-    "PATCH /articles/{article_id}": Expectation((401, 403, 200, 200, 200, 401), body={}),
-    "PATCH /articles/{draft_id}": Expectation((401, 404, 200, 200, 200, 401), body={}),
-    "DELETE /articles/{article_id}": Expectation((401, 403, 204, 204, 204, 401)),
-    "DELETE /articles/{draft_id}": Expectation((401, 404, 204, 204, 204, 401)),
+    "PATCH /articles/{article_id}": Expectation((401, 403, 200, 200, 200, 401, 403), body={}),
+    "PATCH /articles/{draft_id}": Expectation((401, 404, 200, 200, 200, 401, 403), body={}),
+    "DELETE /articles/{article_id}": Expectation((401, 403, 204, 204, 204, 401, 403)),
+    "DELETE /articles/{draft_id}": Expectation((401, 404, 204, 204, 204, 401, 403)),
     "GET /health/live": anybody(200),
     "GET /health/ready": anybody(200),
     "GET /raw/users": reader(200),
     "POST /raw/users": anybody(201, body=REGISTRATION),
     "GET /raw/users/{user_id}": reader(200),
-    "PUT /raw/users/{user_id}": Expectation((401, 403, 200, 403, 200, 401), body=USER),
-    "DELETE /raw/users/{user_id}": Expectation((401, 403, 204, 403, 204, 401)),
+    "PUT /raw/users/{user_id}": owners(200, body={**USER, "email": "owner@example.com"}),
+    "DELETE /raw/users/{user_id}": owners(204),
 }
 
 
@@ -82,7 +136,7 @@ async def test_who_may_do_what(
     client: httpx.AsyncClient, session: AsyncSession, route: str, caller: str
 ) -> None:
     expectation = EXPECTED[route]
-    owner = await create_user(session)
+    owner = await create_user(session, email="owner@example.com")
     callers = {
         "owner": owner,
         "stranger": await create_user(session),
@@ -90,16 +144,20 @@ async def test_who_may_do_what(
         "admin": await create_user(session, role=Role.ADMIN),
         "disabled": await create_user(session, is_active=False),
     }
+    headers = {name: bearer(user) for name, user in callers.items()}
+    headers["anonymous"] = {}
+    headers["api key without scope"] = await api_key(session, user=owner, scopes=[])
     ids = {
         "user_id": owner.id,
         "address_id": (await create_address(session, user=owner)).id,
         "article_id": (await create_article(session, author=owner)).id,
         "draft_id": (await create_article(session, author=owner, published=False)).id,
+        "session_id": (await create_session(session, user=owner)).id,
+        "api_key_id": (await create_api_key(session, user=owner)).id,
     }
     method, path = route.split()
-    headers = {} if caller == "anonymous" else bearer(callers[caller])
     response = await client.request(
-        method, path.format(**ids), json=expectation.body, headers=headers
+        method, path.format(**ids), json=expectation.body, headers=headers[caller]
     )
     assert response.status_code == expectation.statuses[CALLERS.index(caller)], response.text
 

@@ -9,13 +9,21 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth import security
+from app.core import clock
 from app.core.roles import Role
-from app.models import Address, Article, AuditEvent, User
+from app.models import Address, Article, AuditEvent, Mail, User
 from app.schemas import passwords
-from tests.factories import PASSWORD, bearer, create_address, create_article, create_user
+from tests.factories import (
+    PASSWORD,
+    api_key,
+    bearer,
+    create_address,
+    create_article,
+    create_user,
+)
 
 PUBLIC = {"id", "username", "name", "created_at"}
-PRIVATE = PUBLIC | {"email", "role", "is_active", "updated_at"}
+PRIVATE = PUBLIC | {"email", "role", "is_active", "email_verified_at", "updated_at"}
 
 REGISTRATION: dict[str, Any] = {
     "email": "ada@example.com",
@@ -101,6 +109,7 @@ class TestRegister:
             ("password", "PASSWORD123"),
             ("password", "correct\0horse"),
             ("email", "Ada <ada@example.com>"),
+            ("email", "=?utf-8?q?ada?=@example.com"),
             ("role", "admin"),
             ("id", 7),
             ("is_active", False),
@@ -252,14 +261,15 @@ class TestRead:
 class TestReplace:
     BODY: ClassVar = {"email": "new@example.com", "username": "renamed", "name": "New Name"}
 
-    async def test_changes_everything_of_oneself(
+    async def test_changes_what_of_oneself_takes_no_password(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         user = await create_user(session)
-        response = await client.put(f"{users_url}/{user.id}", json=self.BODY, headers=bearer(user))
+        new = {**self.BODY, "email": user.email}
+        response = await client.put(f"{users_url}/{user.id}", json=new, headers=bearer(user))
         assert response.status_code == 200
         body = response.json()
-        assert {field: body[field] for field in self.BODY} == self.BODY
+        assert {field: body[field] for field in new} == new
         assert body["updated_at"] > body["created_at"]
         reread = await client.get(f"{users_url}/{user.id}", headers=bearer(user))
         assert reread.json() == body
@@ -281,8 +291,17 @@ class TestReplace:
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         user, admin = await create_user(session), await create_user(session, role=Role.ADMIN)
+        user.email_verified_at = clock.now()
+        await session.flush()
         response = await client.put(f"{users_url}/{user.id}", json=self.BODY, headers=bearer(admin))
         assert response.status_code == 200
+        assert response.json()["email"] == self.BODY["email"]
+        assert response.json()["email_verified_at"] is None
+        mails = await session.execute(select(Mail.kind, Mail.email).order_by(Mail.id))
+        assert [tuple(queued) for queued in mails] == [
+            ("email_changed", user.email),
+            ("verify_email", self.BODY["email"]),
+        ]
         event = (await session.scalars(select(AuditEvent))).one()
         assert (event.action, event.actor_id, event.subject_id) == (
             "UPDATE_USER",
@@ -310,18 +329,49 @@ class TestReplace:
         code: str,
     ) -> None:
         user, other = await create_user(session), await create_user(session)
+        admin = await create_user(session, role=Role.ADMIN)
         body = {**self.BODY, field: getattr(other, field).upper()}
-        response = await client.put(f"{users_url}/{user.id}", json=body, headers=bearer(user))
+        response = await client.put(f"{users_url}/{user.id}", json=body, headers=bearer(admin))
         assert response.status_code == 409
         assert response.json()["code"] == code
 
     async def test_may_change_the_case_of_ones_own(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
-        user = await create_user(session, username="ada")
-        body = {**self.BODY, "username": "ADA"}
+        user = await create_user(session, username="ada", email="ada@example.com")
+        user.email_verified_at = clock.now()
+        await session.flush()
+        body = {"name": "Ada", "username": "ADA", "email": "ada@example.com"}
         response = await client.put(f"{users_url}/{user.id}", json=body, headers=bearer(user))
         assert response.json()["username"] == "ADA"
+        assert response.json()["email_verified_at"] is not None
+
+    async def test_another_email_takes_the_password_and_another_way(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
+    ) -> None:
+        user = await create_user(session, role=Role.ADMIN)
+        before = user.email
+        response = await client.put(f"{users_url}/{user.id}", json=self.BODY, headers=bearer(user))
+        assert response.status_code == 403
+        assert response.json()["code"] == "password_required"
+        assert "POST /users/me/email" in response.json()["message"]
+        await session.refresh(user)
+        assert user.email == before
+
+    async def test_an_administrators_key_changes_no_email(
+        self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
+    ) -> None:
+        user, admin = await create_user(session), await create_user(session, role=Role.ADMIN)
+        headers = await api_key(session, user=admin, scopes=["users:write"])
+        url = f"{users_url}/{user.id}"
+        response = await client.put(url, json=self.BODY, headers=headers)
+        assert response.status_code == 403
+        assert response.json()["code"] == "session_required"
+        same = {**self.BODY, "email": user.email}
+        response = await client.put(url, json=same, headers=headers)
+        assert response.json()["code"] == "session_required"  # for the username
+        same["username"] = user.username
+        assert (await client.put(url, json=same, headers=headers)).status_code == 200
 
     async def test_unchanged_is_neither_audited_nor_dated(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
@@ -437,17 +487,125 @@ class TestOwnAccount:
         response = await client.patch("/users/me", json={field: None}, headers=bearer(user))
         assert response.status_code == 422
 
-    async def test_update_refuses_a_taken_email(
-        self, client: httpx.AsyncClient, session: AsyncSession
+    @pytest.mark.parametrize("email", ["new@example.com", "taken@example.com"])
+    async def test_update_changes_no_email(
+        self, client: httpx.AsyncClient, session: AsyncSession, email: str
     ) -> None:
-        user, other = await create_user(session), await create_user(session)
-        response = await client.patch(
-            "/users/me", json={"email": other.email}, headers=bearer(user)
-        )
-        assert response.status_code == 409
+        user = await create_user(session)
+        await create_user(session, email="taken@example.com")
+        response = await client.patch("/users/me", json={"email": email}, headers=bearer(user))
+        assert response.status_code == 403
+        assert response.json()["code"] == "password_required"
 
     async def test_update_needs_a_token(self, client: httpx.AsyncClient) -> None:
         assert (await client.patch("/users/me", json={})).status_code == 401
+
+
+class TestRole:
+    async def test_takes_effect_at_the_next_request(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        user, admin = await create_user(session), await create_user(session, role=Role.ADMIN)
+        draft = await create_article(session, author=admin, published=False)
+        read = f"/articles/{draft.id}"
+        assert (await client.get(read, headers=bearer(user))).status_code == 404
+        response = await client.patch(
+            f"/users/{user.id}/role", json={"role": "editor"}, headers=bearer(admin)
+        )
+        assert response.status_code == 200
+        assert response.json()["role"] == "editor"
+        assert (await client.get(read, headers=bearer(user))).status_code == 200
+        event = (await session.scalars(select(AuditEvent))).one()
+        assert (event.action, event.actor_id, event.subject_id) == (
+            "CHANGE_ROLE",
+            admin.id,
+            user.id,
+        )
+
+    async def test_the_same_again_is_not_audited(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        admin = await create_user(session, role=Role.ADMIN)
+        url = f"/users/{admin.id}/role"
+        response = await client.patch(url, json={"role": "admin"}, headers=bearer(admin))
+        assert response.status_code == 200
+        assert (await session.scalars(select(AuditEvent))).all() == []
+
+    @pytest.mark.parametrize(
+        "body", [{}, {"role": None}, {"role": "owner"}, {"role": "editor", "is_active": True}]
+    )
+    async def test_invalid(
+        self, client: httpx.AsyncClient, session: AsyncSession, body: dict[str, Any]
+    ) -> None:
+        admin = await create_user(session, role=Role.ADMIN)
+        url = f"/users/{admin.id}/role"
+        assert (await client.patch(url, json=body, headers=bearer(admin))).status_code == 422
+
+    async def test_unknown_user(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+        headers = bearer(await create_user(session, role=Role.ADMIN))
+        for method, path in (("PATCH", "role"), ("POST", "disable"), ("POST", "enable")):
+            body = {"role": "editor"} if path == "role" else None
+            response = await client.request(
+                method, f"/users/999999/{path}", json=body, headers=headers
+            )
+            assert response.status_code == 404
+
+
+class TestDisable:
+    async def test_is_out_at_once_and_comes_back_by_logging_in(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        user = await create_user(session, username="ada")
+        admin = await create_user(session, role=Role.ADMIN)
+        article = await create_article(session, author=user)
+        program = await api_key(session, user=user, scopes=["users:read"])
+        form = {"username": "ada", "password": PASSWORD}
+
+        disabled = await client.post(f"/users/{user.id}/disable", headers=bearer(admin))
+        assert disabled.status_code == 200
+        assert disabled.json()["is_active"] is False
+        for headers in (bearer(user), program):
+            assert (await client.get("/auth/me", headers=headers)).status_code == 401
+        assert (await client.post("/auth/login", data=form)).status_code == 401
+        assert (await client.get(f"/articles/{article.id}")).status_code == 200
+
+        enabled = await client.post(f"/users/{user.id}/enable", headers=bearer(admin))
+        assert enabled.json()["is_active"] is True
+        refused = await client.get("/auth/me", headers=bearer(user))
+        assert refused.json()["code"] == "token_revoked"  # what was open before stays closed
+        assert (await client.post("/auth/login", data=form)).status_code == 200
+        assert (await client.get("/auth/me", headers=program)).status_code == 200
+        actions = await session.scalars(select(AuditEvent.action).order_by(AuditEvent.id))
+        assert list(actions) == ["DISABLE_USER", "LOGIN_FAILED", "ENABLE_USER", "LOGIN"]
+
+
+class TestLastAdministrator:
+    @pytest.mark.parametrize(
+        ("method", "path", "body"),
+        [
+            ("PATCH", "/users/{id}/role", {"role": "author"}),
+            ("POST", "/users/{id}/disable", None),
+            ("DELETE", "/users/{id}", None),
+            ("DELETE", "/raw/users/{id}", None),
+        ],
+    )
+    async def test_cannot_be_removed(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+    ) -> None:
+        admin = await create_user(session, role=Role.ADMIN)
+        await create_user(session, role=Role.ADMIN, is_active=False)  # cannot administer
+        url, headers = path.format(id=admin.id), bearer(admin)
+        response = await client.request(method, url, json=body, headers=headers)
+        assert response.status_code == 409
+        assert response.json()["code"] == "last_admin"
+        await create_user(session, role=Role.ADMIN)
+        response = await client.request(method, url, json=body, headers=headers)
+        assert response.status_code in {200, 204}
 
 
 class TestPasswords:

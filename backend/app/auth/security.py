@@ -2,35 +2,42 @@
 
 Passwords: bcrypt over HMAC-SHA-256 (`bcrypt_sha256`), which takes any length; hashing runs in a
 small pool of threads at the lowest priority, so that a storm of logins cannot starve reads.
-Tokens: JWT access tokens in the profile of RFC 9068, with the algorithm pinned (RFC 8725 §3.1).
+Tokens: JWT access tokens in the profile of RFC 9068.
 """
 
 import asyncio
-import hashlib
 import os
 import re
 import sys
 import threading
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 from jose import ExpiredSignatureError, JWTError, jwt
 from passlib.context import CryptContext
 
+from app.auth.keys import signing_keys
 from app.core import clock
 from app.core.config import get_settings
-from app.core.errors import InvalidToken, TokenExpired
-from app.schemas.auth import AccessToken
+from app.core.errors import InvalidToken, ServiceUnavailable, TokenExpired
 from app.schemas.types import MAX_ID
 
-ALGORITHM = "HS256"
 TOKEN_TYPE = "at+jwt"  # noqa: S105 - the media type of RFC 9068 §2.1, not a secret
 LEEWAY_SECONDS = 10
-REQUIRED_CLAIMS = ("iss", "aud", "sub", "iat", "nbf", "exp", "jti")
+REQUIRED_CLAIMS = ("iss", "aud", "sub", "sid", "iat", "nbf", "exp", "jti")
 LOWEST_PRIORITY = 19
+MAX_WAITING = 100
+"""Hashes that may wait for a thread, a process: those that came later would wait for too long."""
+
+Result = TypeVar("Result")
+
+
+_waiting = 0
 
 
 @lru_cache(maxsize=1)
@@ -68,8 +75,7 @@ def prepare_hashing() -> None:
 
 async def hash_password(password: str) -> str:
     """The hash to store for `password`, of any length."""
-    loop = asyncio.get_running_loop()
-    hashed: str = await loop.run_in_executor(_hashing_threads(), _password_context().hash, password)
+    hashed: str = await _in_hashing_thread(lambda: _password_context().hash(password))
     return hashed
 
 
@@ -83,7 +89,19 @@ async def verify_password(password: str, hashed: str | None) -> bool:
         right: bool = _password_context().verify(password, hashed or _unknown_users_hash())
         return right and hashed is not None
 
-    return await asyncio.get_running_loop().run_in_executor(_hashing_threads(), verify)
+    return await _in_hashing_thread(verify)
+
+
+async def _in_hashing_thread(work: Callable[[], Result]) -> Result:
+    """Raises ServiceUnavailable where too many wait already."""
+    global _waiting  # noqa: PLW0603 - the threads are one to a process too
+    if _waiting >= MAX_WAITING:
+        raise ServiceUnavailable("Too many logins at once")
+    _waiting += 1
+    try:
+        return await asyncio.get_running_loop().run_in_executor(_hashing_threads(), work)
+    finally:
+        _waiting -= 1
 
 
 def is_outdated(hashed: str) -> bool:
@@ -92,62 +110,101 @@ def is_outdated(hashed: str) -> bool:
     return outdated
 
 
-@lru_cache(maxsize=8)
-def _key_id(secret: str) -> str:
-    """A name for the key that tells nothing about it."""
-    return hashlib.sha256(b"pressroom kid:" + secret.encode()).hexdigest()[:16]
+class AccessClaims(NamedTuple):
+    """Whom an access token names, and in which of their sessions."""
+
+    user_id: int
+    session_id: int
 
 
-def create_access_token(*, user_id: int) -> AccessToken:
-    """A token that says `user_id` is asking, for the configured number of minutes."""
-    settings = get_settings()
-    lifetime = timedelta(minutes=settings.access_token_expire_minutes)
+def create_access_token(*, user_id: int, session_id: int) -> str:
+    """A token that says `user_id` is asking, for `access_token_seconds`."""
+    settings, keys = get_settings(), signing_keys()
     issued = clock.now()
     claims = {
         "iss": settings.jwt_issuer,
         "aud": settings.jwt_audience,
         "sub": str(user_id),
+        "sid": str(session_id),
         "iat": issued,
         "nbf": issued,
-        "exp": issued + lifetime,
+        "exp": issued + timedelta(seconds=access_token_seconds()),
         "jti": uuid4().hex,
     }
-    header = {"typ": TOKEN_TYPE, "kid": _key_id(settings.secret_key)}
-    token = jwt.encode(claims, settings.secret_key, algorithm=ALGORITHM, headers=header)
-    return AccessToken(access_token=token, expires_in=int(lifetime.total_seconds()))
+    header = {"typ": TOKEN_TYPE, "kid": keys.current.id}
+    assert keys.current.signs is not None  # noqa: S101 - the current key has its private half
+    return jwt.encode(claims, keys.current.signs, algorithm=keys.algorithm, headers=header)
 
 
-def user_id_of(token: str) -> int:
-    """The id of the user whom a valid access token names.
+def access_token_seconds() -> int:
+    """How long an access token is believed."""
+    return get_settings().access_token_expire_minutes * 60
+
+
+def read_access_token(token: str) -> AccessClaims:
+    """Whom a valid access token names.
+
+    The header may have nothing but `alg`, `typ` and `kid`: there is no place to look for a key but
+    our own set (RFC 8725 §3.10), and the key says which algorithm is meant (§3.1).
 
     Raises TokenExpired, or InvalidToken for whatever else is wrong with it, without saying what.
     """
-    settings = get_settings()
+    settings, keys = get_settings(), signing_keys()
+    if not _is_canonical(token):
+        raise InvalidToken
     try:
         header = jwt.get_unverified_header(token)
-        if header.get("typ") != TOKEN_TYPE or header.get("kid") != _key_id(settings.secret_key):
+        if header.keys() != {"alg", "typ", "kid"} or header["typ"] != TOKEN_TYPE:
             raise InvalidToken
-        if "crit" in header:  # RFC 7515 §4.1.11: we understand no extension
+        key = keys.by_id.get(header["kid"])
+        if key is None:
             raise InvalidToken
         claims: dict[str, Any] = jwt.decode(
             token,
-            settings.secret_key,
-            algorithms=[ALGORITHM],
+            key.verifies,
+            algorithms=[keys.algorithm],
             issuer=settings.jwt_issuer,
             audience=settings.jwt_audience,
             options={
                 "leeway": LEEWAY_SECONDS,
-                **{f"require_{claim}": True for claim in REQUIRED_CLAIMS},
+                **{f"require_{claim}": True for claim in REQUIRED_CLAIMS if claim != "sid"},
             },
         )
-        if re.fullmatch(r"[1-9][0-9]{0,18}", claims["sub"], re.ASCII) is None:
+        if any(type(claims[name]) not in {int, float} for name in ("exp", "nbf", "iat")):
             raise InvalidToken
-        user_id, issued = int(claims["sub"]), int(claims["iat"])
+        user_id, session_id = _id(claims["sub"]), _id(claims["sid"])
+        issued = int(claims["iat"])
     except ExpiredSignatureError as error:
         raise TokenExpired from error
-    except (JWTError, ArithmeticError, ValueError, TypeError, RecursionError) as error:
+    except (
+        JWTError,
+        ArithmeticError,
+        KeyError,
+        ValueError,
+        TypeError,
+        RecursionError,
+    ) as error:
         raise InvalidToken from error
     # python-jose wants `iat` to be there, but not to have been.
-    if user_id > MAX_ID or issued > clock.now().timestamp() + LEEWAY_SECONDS:
+    if issued > clock.now().timestamp() + LEEWAY_SECONDS:
         raise InvalidToken
-    return user_id
+    return AccessClaims(user_id, session_id)
+
+
+def _is_canonical(token: str) -> bool:
+    """Whether each part is written in the one way there is: no padding, no spare bits (RFC 7515).
+
+    python-jose reads others as well, and a token would have many spellings.
+    """
+    try:
+        parts = token.encode("ascii").split(b".")
+        decoded = [urlsafe_b64decode(part + b"=" * (-len(part) % 4)) for part in parts]
+    except ValueError:
+        return False
+    return [urlsafe_b64encode(part).rstrip(b"=") for part in decoded] == parts
+
+
+def _id(claim: str) -> int:
+    if re.fullmatch(r"[1-9][0-9]{0,18}", claim, re.ASCII) is None or int(claim) > MAX_ID:
+        raise InvalidToken
+    return int(claim)

@@ -32,6 +32,29 @@ MIN_SECRET_BYTES = 32
 CommaSeparated = Annotated[list[str], NoDecode]
 
 
+class Algorithm(StrEnum):
+    """RFC 7518 §3.1: how access tokens are signed; one secret, or a pair of keys in PEM files."""
+
+    HS256 = "HS256"
+    RS256 = "RS256"
+    ES256 = "ES256"
+
+
+class SmtpSecurity(StrEnum):
+    """How the connection to the mail server is encrypted."""
+
+    STARTTLS = "starttls"
+    TLS = "tls"
+    NONE = "none"
+
+
+class Registration(StrEnum):
+    """Who gets an account: whoever asks, or whoever answers a mail (and nobody learns who has)."""
+
+    OPEN = "open"
+    BY_EMAIL = "by_email"
+
+
 class Environment(StrEnum):
     """Where the process runs; production refuses what development forgives."""
 
@@ -90,17 +113,47 @@ class Settings(BaseSettings):
     data_dir: Path = PROJECT_DIR / ".data"
 
     secret_key: str = DEVELOPMENT_SECRET
+    secret_keys_previous: CommaSeparated = []
+    """What SECRET_KEY was, or will be: what is signed with these is still believed."""
+    jwt_algorithm: Algorithm = Algorithm.HS256
+    jwt_private_key_file: Path | None = None
+    """The PEM that signs where JWT_ALGORITHM is RS256 or ES256."""
+    jwt_previous_key_files: Annotated[list[Path], NoDecode] = []
+    """PEMs, public or private, whose tokens are still believed."""
     jwt_issuer: str = "pressroom"
     jwt_audience: str = "pressroom-api"
-    access_token_expire_minutes: PositiveInt = 30
+    access_token_expire_minutes: PositiveInt = 15
+    session_expire_days: PositiveInt = 30
+    """How long a login lasts at most, however often its refresh token is used."""
+    session_idle_days: PositiveInt = 14
+    """How long a login lasts that nobody uses."""
     bcrypt_cost: Annotated[int, Field(ge=4, le=16)] = 12
     """Base-2 logarithm of bcrypt's rounds; 12 takes about 0.2 s of one core."""
     bcrypt_threads: PositiveInt = 2
 
+    registration: Registration = Registration.OPEN
+    require_verified_email: bool = False
+    """Whether publishing takes an address that its author has confirmed."""
+    public_url: str = "http://localhost:3000"
+    """The front end that links in mails lead to; never taken from a request."""
+    smtp_host: str | None = None
+    """The mail server; without it, development prints mail and shows it under /dev/mailbox."""
+    smtp_port: Annotated[int, Field(ge=1, le=65535)] = 587
+    smtp_security: SmtpSecurity = SmtpSecurity.STARTTLS
+    smtp_username: str | None = None
+    smtp_password: str | None = None
+    mail_from: str = "Pressroom <pressroom@localhost>"
+
     raw_sql_reference: bool = False
     """Mounts the users API written in raw SQL at /raw/users, for comparison."""
 
-    @field_validator("allowed_hosts", "cors_origins", mode="before")
+    @field_validator(
+        "allowed_hosts",
+        "cors_origins",
+        "secret_keys_previous",
+        "jwt_previous_key_files",
+        mode="before",
+    )
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -134,6 +187,27 @@ class Settings(BaseSettings):
                 raise ValueError(f"{origin!r} is no origin such as https://www.example.com")
         return origins
 
+    @field_validator("secret_key")
+    @classmethod
+    def _one_secret(cls, value: str) -> str:
+        if "," in value or value != value.strip():  # it will be one of SECRET_KEYS_PREVIOUS
+            raise ValueError("must have no comma, and no spaces around it")
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _base_url(cls, value: str) -> str:
+        if not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", value):
+            raise ValueError("must look like https://www.example.com")
+        return value.rstrip("/")
+
+    @field_validator("mail_from")
+    @classmethod
+    def _sender(cls, value: str) -> str:
+        if not re.fullmatch(r"[^\x00-\x1f\x7f@]*[^\s<>@]+@[^\s<>@]+>?", value):
+            raise ValueError("must look like Pressroom <pressroom@example.com>")
+        return value
+
     @field_validator("log_level")
     @classmethod
     def _known_level(cls, value: str) -> str:
@@ -141,6 +215,15 @@ class Settings(BaseSettings):
         if level not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
             raise ValueError("must be DEBUG, INFO, WARNING, ERROR or CRITICAL")
         return level
+
+    @model_validator(mode="after")
+    def _need_a_key_to_sign_with(self) -> Self:
+        if self.jwt_algorithm is not Algorithm.HS256 and self.jwt_private_key_file is None:
+            raise ValueError(
+                f"JWT_ALGORITHM={self.jwt_algorithm} needs JWT_PRIVATE_KEY_FILE; set neither, and "
+                f"`pressroom keys rotate --algorithm {self.jwt_algorithm}` makes one"
+            )
+        return self
 
     @model_validator(mode="after")
     def _refuse_unsafe_production(self) -> Self:
@@ -158,6 +241,13 @@ class Settings(BaseSettings):
             problems.append("SECRET_KEY is the example from the documentation")
         elif len(self.secret_key.encode()) < MIN_SECRET_BYTES:
             problems.append(f"SECRET_KEY is shorter than {MIN_SECRET_BYTES} bytes")
+        if any(
+            secret in EXAMPLE_SECRETS or len(secret.encode()) < MIN_SECRET_BYTES
+            for secret in self.secret_keys_previous
+        ):
+            problems.append(
+                f"SECRET_KEYS_PREVIOUS has an example or one shorter than {MIN_SECRET_BYTES} bytes"
+            )
         if self.debug:
             problems.append("DEBUG is on")
         if any("*" in host.removeprefix("*.") for host in self.allowed_hosts):
@@ -166,6 +256,25 @@ class Settings(BaseSettings):
             problems.append("CORS_ORIGINS has a wildcard; name the origins of your front ends")
         if self.database_url is None:
             problems.append("DATABASE_URL is missing")
+        return problems + self._mail_problems()
+
+    def _mail_problems(self) -> list[str]:
+        """Production may go without mail, but not half with it."""
+        if self.smtp_host is None:
+            needs_mail = {
+                "REGISTRATION=by_email": self.registration is Registration.BY_EMAIL,
+                "REQUIRE_VERIFIED_EMAIL": self.require_verified_email,
+            }
+            return [f"{name} needs SMTP_HOST" for name, needed in needs_mail.items() if needed]
+        problems = [
+            f"{name.upper()} is missing: mail goes out with it"
+            for name in ("public_url", "mail_from")
+            if name not in self.model_fields_set
+        ]
+        if self.public_url.startswith("http:") and "public_url" in self.model_fields_set:
+            problems.append("PUBLIC_URL is not https: its links carry tokens")
+        if self.smtp_username and self.smtp_security is SmtpSecurity.NONE:
+            problems.append("SMTP_SECURITY=none would send SMTP_PASSWORD in the clear")
         return problems
 
 

@@ -1,21 +1,26 @@
 """The catalogue of errors, and the one shape in which an edge answers with them.
 
 PressroomError (an HTTPException)
-├── NotAuthenticated 401
-│   ├── InvalidCredentials
-│   └── InvalidToken
-│       └── TokenExpired
-├── NotAuthorized 403
-├── NotFound 404
-│   ├── UserNotFound, AddressNotFound, ArticleNotFound
-├── Conflict 409
-│   ├── EmailTaken, UsernameTaken
 ├── InvalidRequest 400
-│   ├── UnknownHost, CredentialsInQuery
+│   ├── UnknownHost, CredentialsInQuery, InvalidAccountToken
+├── NotAuthenticated 401
+│   ├── InvalidCredentials, SecondFactorRequired, InvalidChallenge, InvalidCode
+│   ├── InvalidRefreshToken
+│   └── InvalidToken
+│       └── TokenExpired, TokenRevoked
+├── NotAuthorized 403
+│   ├── SessionRequired, InsufficientScope, CrossSiteRequest
+│   ├── PasswordRequired, IncorrectPassword, IncorrectCode, EmailNotVerified
+├── NotFound 404
+│   ├── UserNotFound, AddressNotFound, ArticleNotFound, SessionNotFound, ApiKeyNotFound
+├── MethodNotAllowed 405
+├── Conflict 409
+│   ├── EmailTaken, UsernameTaken, LastAdmin
+│   ├── SecondFactorEnabled, SecondFactorNotEnabled, TooManyApiKeys
 ├── ContentTooLarge 413
 ├── UnsupportedMediaType 415
 ├── InvalidInput 422
-├── MethodNotAllowed 405
+├── TooManyAttempts 429
 └── ServiceUnavailable 503
 
 Services raise them; `error_response` turns each into the body of docs/architecture.md.
@@ -50,8 +55,18 @@ class PressroomError(HTTPException):
     message: ClassVar[str] = "The request failed"
     response_headers: ClassVar[Mapping[str, str]] = {}
 
-    def __init__(self, message: str | None = None) -> None:
-        super().__init__(self.status, message or self.message, dict(self.response_headers))
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        extra: Mapping[str, str] | None = None,
+    ) -> None:
+        """`headers` come on top of the class's own, `extra` on top of the body's fields."""
+        super().__init__(
+            self.status, message or self.message, {**self.response_headers, **(headers or {})}
+        )
+        self.extra: Mapping[str, str] = extra or {}
 
 
 class InvalidRequest(PressroomError):
@@ -71,6 +86,13 @@ class CredentialsInQuery(InvalidRequest):
     message = "Send the access token in the Authorization header, not in the URL"
 
 
+class InvalidAccountToken(InvalidRequest):
+    """Unknown, used, expired, or for another purpose: its bearer need not know which."""
+
+    code = "invalid_account_token"
+    message = "This link is not valid any more; ask for a new one"
+
+
 class NotAuthenticated(PressroomError):
     status, code, message = 401, "not_authenticated", "Not authenticated"
     response_headers: ClassVar = {"WWW-Authenticate": "Bearer"}
@@ -78,6 +100,32 @@ class NotAuthenticated(PressroomError):
 
 class InvalidCredentials(NotAuthenticated):
     code, message = "invalid_credentials", "Incorrect username or password"
+
+
+class SecondFactorRequired(NotAuthenticated):
+    """The password was right; `challenge` in the body is what the code is sent with."""
+
+    code = "second_factor_required"
+    message = "Send the code from your authenticator with this challenge"
+
+    def __init__(self, challenge: str | None = None) -> None:
+        super().__init__(
+            headers={"Cache-Control": "no-store"}, extra={"challenge": challenge or ""}
+        )
+
+
+class InvalidChallenge(NotAuthenticated):
+    code, message = "invalid_challenge", "The challenge is not valid any more; log in again"
+
+
+class InvalidCode(NotAuthenticated):
+    code, message = "invalid_code", "Incorrect code"
+
+
+class InvalidRefreshToken(NotAuthenticated):
+    """Unknown, used, expired or revoked: either way, only logging in helps."""
+
+    code, message = "invalid_refresh_token", "The session has ended; log in again"
 
 
 class InvalidToken(NotAuthenticated):
@@ -91,8 +139,54 @@ class TokenExpired(InvalidToken):
     code, message = "token_expired", "The access token has expired"
 
 
+class TokenRevoked(InvalidToken):
+    code, message = "token_revoked", "The session has ended; log in again"
+
+
 class NotAuthorized(PressroomError):
     status, code, message = 403, "not_authorized", "Not authorized"
+
+
+class SessionRequired(NotAuthorized):
+    code, message = "session_required", "Log in to do this; an API key does not do"
+
+
+class InsufficientScope(NotAuthorized):
+    """RFC 6750 §3.1: the API key lacks a scope."""
+
+    code, message = "insufficient_scope", "The API key lacks a scope"
+    response_headers: ClassVar = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
+
+    def __init__(self, scope: str | None = None) -> None:
+        if scope is None:
+            super().__init__()
+        else:
+            challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
+            super().__init__(
+                f"The API key lacks the scope {scope}", headers={"WWW-Authenticate": challenge}
+            )
+
+
+class CrossSiteRequest(NotAuthorized):
+    code = "cross_site_request"
+    message = "This page may not log in here; the operator can name its origin in CORS_ORIGINS"
+
+
+class PasswordRequired(NotAuthorized):
+    code = "password_required"
+    message = "Changing your email takes your password: use POST /users/me/email"
+
+
+class IncorrectPassword(NotAuthorized):
+    code, message = "incorrect_password", "Incorrect password"
+
+
+class IncorrectCode(NotAuthorized):
+    code, message = "incorrect_code", "Incorrect code"
+
+
+class EmailNotVerified(NotAuthorized):
+    code, message = "email_not_verified", "Verify your email before you publish"
 
 
 class NotFound(PressroomError):
@@ -111,6 +205,14 @@ class ArticleNotFound(NotFound):
     code, message = "article_not_found", "Article not found"
 
 
+class SessionNotFound(NotFound):
+    code, message = "session_not_found", "Session not found"
+
+
+class ApiKeyNotFound(NotFound):
+    code, message = "api_key_not_found", "API key not found"
+
+
 class MethodNotAllowed(PressroomError):
     status, code, message = 405, "method_not_allowed", "Method not allowed"
 
@@ -127,6 +229,22 @@ class UsernameTaken(Conflict):
     code, message = "username_taken", "Username already exists"
 
 
+class LastAdmin(Conflict):
+    code, message = "last_admin", "This is the last administrator; appoint another one first"
+
+
+class SecondFactorEnabled(Conflict):
+    code, message = "second_factor_enabled", "The second factor is enabled already"
+
+
+class SecondFactorNotEnabled(Conflict):
+    code, message = "second_factor_not_enabled", "The second factor is not enabled"
+
+
+class TooManyApiKeys(Conflict):
+    code, message = "too_many_api_keys", "Delete an API key before you create another"
+
+
 class ContentTooLarge(PressroomError):
     status, code, message = 413, "content_too_large", "The request body is too large"
 
@@ -140,6 +258,16 @@ class InvalidInput(PressroomError):
     """For what only the database can see; a schema's refusals are RequestValidationErrors."""
 
     status, code, message = 422, "validation_error", "The input is invalid"
+
+
+class TooManyAttempts(PressroomError):
+    """RFC 6585 §4."""
+
+    status, code, message = 429, "too_many_attempts", "Too many attempts; try again later"
+
+    def __init__(self, *, retry_after: int = 1) -> None:
+        """`retry_after` in whole seconds."""
+        super().__init__(headers={"Retry-After": str(retry_after)})
 
 
 class ServiceUnavailable(PressroomError):
@@ -158,6 +286,7 @@ _BY_STATUS: Mapping[int, type[PressroomError]] = {
         ContentTooLarge,
         UnsupportedMediaType,
         InvalidInput,
+        TooManyAttempts,
         ServiceUnavailable,
     )
 }
@@ -170,11 +299,12 @@ def error_body(
     code: str,
     detail: str | Sequence[Mapping[str, Any]] | None = None,
     identifier: str | None = None,
+    extra: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The one shape of every error.
 
     `detail` is the message unless there is more to say; `identifier` is this request's id, unless
-    what went wrong never became a request.
+    what went wrong never became a request; `extra` is what only one kind of error has.
     """
     return {
         "success": False,
@@ -182,6 +312,7 @@ def error_body(
         "detail": message if detail is None else detail,
         "code": code,
         "request_id": identifier or request_id(),
+        **(extra or {}),
     }
 
 
@@ -195,7 +326,7 @@ def error_response(
 
 def pressroom_error_response(error: PressroomError) -> Response:
     """Answer with an error of the catalogue; for middleware, which no handler serves."""
-    body = error_body(message=str(error.detail), code=error.code)
+    body = error_body(message=str(error.detail), code=error.code, extra=error.extra)
     return error_response(error.status, body, error.headers)
 
 
@@ -253,7 +384,9 @@ def _place(finding: Mapping[str, Any]) -> list[str | int]:
 
 def _sentence(finding: Mapping[str, Any]) -> str:
     """What is wrong; for broken JSON, FastAPI has the reason apart from its message."""
-    message = str(finding["msg"])
+    message = str(finding["msg"]).removeprefix("Value error, ")
+    if finding["type"] in {"too_short", "too_long"} and finding["ctx"]["field_type"] == "Value":
+        return message.replace("items after validation", "characters")  # of a SecretStr
     if finding["type"] == "json_invalid":
         return f"{message}: {finding['ctx']['error']}"
     return message

@@ -21,6 +21,7 @@ from app.core.errors import (
     ContentTooLarge,
     CredentialsInQuery,
     InvalidRequest,
+    NotFound,
     UnknownHost,
     internal_error_response,
     pressroom_error_response,
@@ -32,7 +33,18 @@ logger = get_logger(__name__)
 REQUEST_ID_HEADER = "X-Request-ID"
 WELL_FORMED_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
 
-CREDENTIAL_PARAMETERS = frozenset({"access_token", "token", "refresh_token", "password"})
+CREDENTIAL_PARAMETERS = frozenset(
+    {
+        "access_token",
+        "api_key",
+        "challenge",
+        "current_password",
+        "new_password",
+        "password",
+        "refresh_token",
+        "token",
+    }
+)
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -218,7 +230,7 @@ class QueryGuard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["query_string"]:
             query = scope["query_string"].decode("latin-1")
-            names = {name for name, _ in parse_qsl(query, keep_blank_values=True)}
+            names = {name.lower() for name, _ in parse_qsl(query, keep_blank_values=True)}
             if names & CREDENTIAL_PARAMETERS:
                 await pressroom_error_response(CredentialsInQuery())(scope, receive, send)
                 return
@@ -245,7 +257,10 @@ class HeadAsGet:
 
 
 class TrailingSlash:
-    """Serves `/articles/` as `/articles`, without a redirect that would drop a POST's body."""
+    """Serves `/articles/` as `/articles`, without a redirect that would drop a POST's body.
+
+    A line break at the end of a path would pass the routes' patterns too: it is found nowhere.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -253,6 +268,9 @@ class TrailingSlash:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and len(scope["path"]) > 1 and scope["path"].endswith("/"):
             scope = {**scope, "path": scope["path"][:-1]}
+        if scope["type"] == "http" and scope["path"].endswith("\n"):
+            await pressroom_error_response(NotFound())(scope, receive, send)
+            return
         await self.app(scope, receive, send)
 
 

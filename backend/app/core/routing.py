@@ -2,11 +2,11 @@
 
 import json
 import re
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any, NoReturn
 
 from fastapi import APIRouter, Request, Response
-from fastapi.params import Form
+from fastapi.params import Depends, Form
 from fastapi.routing import APIRoute
 
 from app.core.errors import UnsupportedMediaType
@@ -104,6 +104,8 @@ def _is_json(media_type: str) -> bool:
     )
 
 
-def create_router(*, prefix: str, tag: str) -> APIRouter:
-    """A router for one resource, with strict bodies."""
-    return APIRouter(prefix=prefix, tags=[tag], route_class=StrictRoute)
+def create_router(*, prefix: str, tag: str, dependencies: Sequence[Depends] = ()) -> APIRouter:
+    """A router for one resource, with strict bodies; `dependencies` hold for all its routes."""
+    return APIRouter(
+        prefix=prefix, tags=[tag], route_class=StrictRoute, dependencies=list(dependencies)
+    )

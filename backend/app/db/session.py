@@ -63,10 +63,15 @@ class Database:
         *,
         sessions: async_sessionmaker[AsyncSession],
         connect: Callable[[], AbstractAsyncContextManager[AsyncConnection]],
+        connect_to_primary: Callable[[], AbstractAsyncContextManager[AsyncConnection]],
         engines: Sequence[AsyncEngine] = (),
+        has_replica: bool = False,
     ) -> None:
+        self.has_replica = has_replica
+        """Whether `read` may not have heard yet of what `unit_of_work` has committed."""
         self._sessions = sessions
         self._connect = connect
+        self._connect_to_primary = connect_to_primary
         self._engines = engines
 
     @classmethod
@@ -81,7 +86,13 @@ class Database:
             isolation_level="AUTOCOMMIT",
         )
         sessions = async_sessionmaker(write, expire_on_commit=False)
-        return cls(sessions=sessions, connect=read.connect, engines=[write, read])
+        return cls(
+            sessions=sessions,
+            connect=read.connect,
+            connect_to_primary=write.execution_options(isolation_level="AUTOCOMMIT").connect,
+            engines=[write, read],
+            has_replica=settings.database_read_url is not None,
+        )
 
     @asynccontextmanager
     async def unit_of_work(self, announce: Announce = announce) -> AsyncIterator[AsyncSession]:
@@ -91,13 +102,24 @@ class Database:
                 session.info[ANNOUNCEMENTS] = []
                 yield session
                 await session.commit()
-        announce(session.info[ANNOUNCEMENTS])
+        if session.info[ANNOUNCEMENTS]:
+            announce(session.info[ANNOUNCEMENTS])
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """Yield a connection on which each statement is its own transaction."""
         with _database_errors():
             async with self._connect() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def autocommit(self) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection to the primary on which each statement is its own transaction.
+
+        For what one statement decides: a third of the round trips of a unit of work.
+        """
+        with _database_errors():
+            async with self._connect_to_primary() as connection:
                 yield connection
 
     async def dispose(self) -> None:

@@ -1,5 +1,6 @@
 """Users: who writes, edits and administers."""
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from sqlalchemy import CheckConstraint, Enum, Index, String, func, true
@@ -36,6 +37,8 @@ class User(TimestampMixin, Base):
         server_default=Role.AUTHOR.value,
     )
     is_active: Mapped[bool] = mapped_column(default=True, server_default=true())
+    email_verified_at: Mapped[datetime | None]
+    """When somebody proved to read `email`'s mail."""
 
     addresses: Mapped[list["Address"]] = relationship(
         back_populates="user", lazy="raise", passive_deletes=True

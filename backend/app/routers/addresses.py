@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fastapi import status
 
-from app.auth.dependencies import Actor, CurrentUser
+from app.auth.dependencies import AddressesActor, AddressesReader
 from app.core.errors import AddressNotFound, NotAuthorized, UserNotFound
 from app.core.routing import create_router
 from app.db.dependencies import ReadConnection, WriteSession
@@ -18,7 +18,7 @@ router = create_router(prefix="/users/{user_id:user_id}/addresses", tag="address
 
 @router.get("", responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound))
 async def list_addresses(
-    connection: ReadConnection, user: CurrentUser, user_id: UserId, page: Page
+    connection: ReadConnection, user: AddressesReader, user_id: UserId, page: Page
 ) -> Sequence[AddressResponse]:
     """List a user's addresses by id."""
     return await addresses.list_addresses(connection, user_id=user_id, page=page, actor=user)
@@ -30,7 +30,7 @@ async def list_addresses(
     responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound, *TAKES_JSON),
 )
 async def create_address(
-    session: WriteSession, actor: Actor, user_id: UserId, new: AddressInput
+    session: WriteSession, actor: AddressesActor, user_id: UserId, new: AddressInput
 ) -> AddressResponse:
     """Add an address."""
     return await addresses.create_address(session, user_id=user_id, new=new, actor=actor)
@@ -42,7 +42,7 @@ async def create_address(
 )
 async def replace_address(
     session: WriteSession,
-    actor: Actor,
+    actor: AddressesActor,
     user_id: UserId,
     address_id: AddressId,
     new: AddressInput,
@@ -59,7 +59,7 @@ async def replace_address(
     responses=errors(*NEEDS_USER, NotAuthorized, AddressNotFound),
 )
 async def delete_address(
-    session: WriteSession, actor: Actor, user_id: UserId, address_id: AddressId
+    session: WriteSession, actor: AddressesActor, user_id: UserId, address_id: AddressId
 ) -> None:
     """Remove an address."""
     await addresses.delete_address(session, user_id=user_id, address_id=address_id, actor=actor)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from fastapi import status
 
-from app.auth.dependencies import Actor, Viewer
-from app.core.errors import ArticleNotFound, NotAuthorized
+from app.auth.dependencies import ArticlesActor, ArticlesViewer
+from app.core.errors import ArticleNotFound, EmailNotVerified, NotAuthorized
 from app.core.routing import create_router
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.parameters import ArticleId, Page
@@ -24,7 +24,7 @@ router = create_router(prefix="/articles", tag="articles")
     openapi_extra=OPTIONAL_USER,
 )
 async def list_articles(
-    connection: ReadConnection, viewer: Viewer, page: Page
+    connection: ReadConnection, viewer: ArticlesViewer, page: Page
 ) -> Sequence[ArticleRow]:
     """List articles, newest first: published ones, and one's own drafts."""
     return await articles.list_articles(connection, page=page, viewer=viewer)
@@ -37,7 +37,7 @@ async def list_articles(
     openapi_extra=OPTIONAL_USER,
 )
 async def read_article(
-    connection: ReadConnection, viewer: Viewer, article_id: ArticleId
+    connection: ReadConnection, viewer: ArticlesViewer, article_id: ArticleId
 ) -> ArticleRow:
     """Read an article; another's draft is not found."""
     return await articles.get_article(connection, article_id=article_id, viewer=viewer)
@@ -47,9 +47,11 @@ async def read_article(
     "",
     response_model=ArticleResponse,
     status_code=status.HTTP_201_CREATED,
-    responses=errors(*NEEDS_USER, *TAKES_JSON),
+    responses=errors(*NEEDS_USER, EmailNotVerified, *TAKES_JSON),
 )
-async def create_article(session: WriteSession, actor: Actor, new: ArticleCreate) -> ArticleRow:
+async def create_article(
+    session: WriteSession, actor: ArticlesActor, new: ArticleCreate
+) -> ArticleRow:
     """Write an article, as a draft or published at once."""
     return await articles.create_article(session, new=new, author=actor)
 
@@ -57,10 +59,10 @@ async def create_article(session: WriteSession, actor: Actor, new: ArticleCreate
 @router.patch(
     "/{article_id}",
     response_model=ArticleResponse,
-    responses=errors(*NEEDS_USER, NotAuthorized, ArticleNotFound, *TAKES_JSON),
+    responses=errors(*NEEDS_USER, NotAuthorized, EmailNotVerified, ArticleNotFound, *TAKES_JSON),
 )
 async def update_article(
-    session: WriteSession, actor: Actor, article_id: ArticleId, changes: ArticleUpdate
+    session: WriteSession, actor: ArticlesActor, article_id: ArticleId, changes: ArticleUpdate
 ) -> ArticleRow:
     """Change some of an article; another's only as an editor."""
     return await articles.update_article(
@@ -73,6 +75,8 @@ async def update_article(
     status_code=status.HTTP_204_NO_CONTENT,
     responses=errors(*NEEDS_USER, NotAuthorized, ArticleNotFound),
 )
-async def delete_article(session: WriteSession, actor: Actor, article_id: ArticleId) -> None:
+async def delete_article(
+    session: WriteSession, actor: ArticlesActor, article_id: ArticleId
+) -> None:
     """Delete an article; another's only as an editor."""
     await articles.delete_article(session, article_id=article_id, actor=actor)

@@ -1,35 +1,126 @@
-"""/auth: logging in, and who one is."""
+"""/auth: logging in, staying so, logging out, and who one is."""
 
 from typing import Annotated
 
-from fastapi import Form, Response
+from fastapi import Depends, Form, Response, status
 
-from app.auth.dependencies import CurrentUser
+from app.auth.dependencies import Actor, CurrentClient, Leaving, UsersReader
 from app.auth.identity import Identity
-from app.core.errors import InvalidCredentials, UnsupportedMediaType
+from app.core.errors import (
+    CrossSiteRequest,
+    InvalidChallenge,
+    InvalidCode,
+    InvalidCredentials,
+    InvalidRefreshToken,
+    SecondFactorRequired,
+    TooManyAttempts,
+    UnsupportedMediaType,
+)
 from app.core.routing import create_router
 from app.db.dependencies import CurrentDatabase, WriteSession
-from app.routers.responses import NEEDS_USER, errors
-from app.schemas.auth import AccessToken, LoginForm
+from app.routers.refresh_tokens import (
+    KnownCookie,
+    MaybePresentedToken,
+    PresentedToken,
+    WantsCookie,
+    deliver,
+    forget,
+)
+from app.routers.responses import NEEDS_SESSION, NEEDS_USER, TAKES_JSON, errors, no_store
+from app.schemas.auth import LoginForm, Tokens
+from app.schemas.second_factor import SecondFactorLogin
 from app.schemas.user import UserPrivate
-from app.services import auth
+from app.services import auth, second_factor, sessions
 
-router = create_router(prefix="/auth", tag="auth")
+router = create_router(prefix="/auth", tag="auth", dependencies=[Depends(no_store)])
 
 
-@router.post("/login", responses=errors(InvalidCredentials, UnsupportedMediaType))
+@router.post(
+    "/login",
+    response_model_exclude_none=True,
+    responses=errors(
+        InvalidCredentials,
+        SecondFactorRequired,
+        CrossSiteRequest,
+        UnsupportedMediaType,
+        TooManyAttempts,
+    ),
+)
 async def login(
+    *,
     session: WriteSession,
     database: CurrentDatabase,
     form: Annotated[LoginForm, Form()],
+    client: CurrentClient,
+    known: KnownCookie,
+    cookie: WantsCookie,
     response: Response,
-) -> AccessToken:
-    """Log in with a username or an email, and get an access token."""
-    response.headers["Cache-Control"] = "no-store"  # RFC 6749 §5.1
-    return await auth.login(session, database=database, form=form)
+) -> Tokens:
+    """Log in with a username or an email, and get an access token and a refresh token."""
+    tokens = await auth.login(
+        session, database=database, form=form, client=client, refresh_token=known
+    )
+    return deliver(tokens, response, as_cookie=cookie)
+
+
+@router.post(
+    "/login/second-factor",
+    response_model_exclude_none=True,
+    responses=errors(InvalidChallenge, InvalidCode, CrossSiteRequest, TooManyAttempts, *TAKES_JSON),
+)
+async def log_in_with_second_factor(
+    *,
+    database: CurrentDatabase,
+    form: SecondFactorLogin,
+    client: CurrentClient,
+    known: KnownCookie,
+    cookie: WantsCookie,
+    response: Response,
+) -> Tokens:
+    """Send the challenge that the password got, with an authenticator's or a recovery code."""
+    tokens = await second_factor.log_in(database, form=form, client=client, refresh_token=known)
+    return deliver(tokens, response, as_cookie=cookie)
+
+
+@router.post(
+    "/refresh",
+    response_model_exclude_none=True,
+    responses=errors(InvalidRefreshToken, CrossSiteRequest, UnsupportedMediaType),
+)
+async def refresh(
+    database: CurrentDatabase, presented: PresentedToken, response: Response
+) -> Tokens:
+    """Exchange the refresh token, from the body or the cookie, for the next pair of tokens."""
+    tokens = await sessions.refresh(database, text=presented.token)
+    return deliver(tokens, response, as_cookie=presented.by_cookie)
+
+
+@router.post(
+    "/logout",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=errors(*NEEDS_SESSION, CrossSiteRequest, UnsupportedMediaType),
+)
+async def log_out(
+    session: WriteSession, identity: Leaving, presented: MaybePresentedToken, response: Response
+) -> None:
+    """End the session of the access token, or of the refresh token; the other ones stay."""
+    text = presented.token if presented else None
+    await sessions.log_out(session, identity=identity, refresh_token=text)
+    forget(response)
+
+
+@router.post(
+    "/logout-all",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=errors(*NEEDS_SESSION),
+)
+async def log_out_everywhere(session: WriteSession, actor: Actor, response: Response) -> None:
+    """End all of one's sessions, on every device; API keys stay."""
+    await sessions.log_out_everywhere(session, actor=actor)
+    forget(response)
 
 
 @router.get("/me", response_model=UserPrivate, responses=errors(*NEEDS_USER))
-async def read_identity(user: CurrentUser) -> Identity:
+async def read_identity(user: UsersReader) -> Identity:
     """Read the account that the access token belongs to."""
     return user

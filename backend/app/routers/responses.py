@@ -1,17 +1,24 @@
 """How routes declare their errors, with an example each, straight from the catalogue."""
 
+from collections.abc import Mapping
 from typing import Any
+
+from fastapi import Response
 
 from app.core.errors import (
     ContentTooLarge,
     CredentialsInQuery,
+    InsufficientScope,
     InvalidInput,
     InvalidRequest,
     InvalidToken,
     NotAuthenticated,
     PressroomError,
+    SecondFactorRequired,
     ServiceUnavailable,
+    SessionRequired,
     TokenExpired,
+    TokenRevoked,
     UnknownHost,
     UnsupportedMediaType,
     error_body,
@@ -21,16 +28,28 @@ from app.schemas.error import ErrorBody
 Responses = dict[int | str, dict[str, Any]]
 
 REQUEST_ID_EXAMPLE = "3f2b8c1de5a94f0c9d7e6b5a41c20f88"
+EXTRA_EXAMPLES: Mapping[type[PressroomError], Mapping[str, str]] = {
+    SecondFactorRequired: {"challenge": "eyJ…"}
+}
+"""What the bodies of some errors have besides the fields of all."""
 
-KNOWS_USER = (InvalidToken, TokenExpired)
-"""What a route with Viewer may raise."""
+KNOWS_SESSION = (InvalidToken, TokenExpired, TokenRevoked)
+KNOWS_USER = (*KNOWS_SESSION, InsufficientScope)
+"""What a route may raise that takes a user or none, such as one with ArticlesViewer."""
 NEEDS_USER = (NotAuthenticated, *KNOWS_USER)
+"""What a route may raise that takes a user's login or API key, such as one with ArticlesActor."""
+NEEDS_SESSION = (NotAuthenticated, *KNOWS_SESSION, SessionRequired)
 """What a route with CurrentUser or Actor may raise."""
 TAKES_JSON = (UnsupportedMediaType, InvalidInput)
 """What a route with a JSON body may raise."""
 
 OPTIONAL_USER: dict[str, Any] = {"security": [{}]}
-"""For `openapi_extra` of a route with Viewer: its token may be left out."""
+"""For `openapi_extra` of a route that takes a user or none: its token may be left out."""
+
+
+async def no_store(response: Response) -> None:
+    """Keep secrets out of every cache (RFC 6749 §5.1)."""
+    response.headers["Cache-Control"] = "no-store"
 
 
 def errors(*types: type[PressroomError]) -> Responses:
@@ -44,13 +63,13 @@ def errors(*types: type[PressroomError]) -> Responses:
         response["description"] = f"{described} · {error.message}" if described else error.message
         response["content"]["application/json"]["examples"][error.code] = {
             "summary": error.message,
-            "value": _example(error.code, error.message),
+            "value": _example(error.code, error.message, EXTRA_EXAMPLES.get(error)),
         }
     return responses
 
 
-def _example(code: str, message: str) -> dict[str, Any]:
-    return error_body(message=message, code=code, identifier=REQUEST_ID_EXAMPLE)
+def _example(code: str, message: str, extra: Mapping[str, str] | None = None) -> dict[str, Any]:
+    return error_body(message=message, code=code, identifier=REQUEST_ID_EXAMPLE, extra=extra)
 
 
 EVERYWHERE: Responses = {

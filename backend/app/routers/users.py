@@ -1,30 +1,41 @@
-"""/users: registering, reading, changing and deleting accounts."""
+"""/users: reading, changing and deleting accounts; registering is in routers.registration."""
 
 from collections.abc import Sequence
 
 from fastapi import status
 
-from app.auth.dependencies import Actor, CurrentUser, Viewer
+from app.auth.dependencies import Actor, UsersActor, UsersReader, UsersViewer
 from app.auth.identity import Identity
-from app.core.errors import EmailTaken, NotAuthorized, UsernameTaken, UserNotFound
+from app.core.errors import (
+    EmailTaken,
+    LastAdmin,
+    NotAuthorized,
+    PasswordRequired,
+    SessionRequired,
+    UsernameTaken,
+    UserNotFound,
+)
 from app.core.routing import create_router
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.parameters import Page, UserId
-from app.routers.responses import KNOWS_USER, NEEDS_USER, OPTIONAL_USER, TAKES_JSON, errors
-from app.schemas.user import UserCreate, UserPrivate, UserPublic, UserReplace, UserUpdate
+from app.routers.responses import (
+    KNOWS_USER,
+    NEEDS_SESSION,
+    NEEDS_USER,
+    OPTIONAL_USER,
+    TAKES_JSON,
+    errors,
+)
+from app.schemas.user import (
+    RoleChange,
+    UserPrivate,
+    UserPublic,
+    UserReplace,
+    UserUpdate,
+)
 from app.services import users
 
 router = create_router(prefix="/users", tag="users")
-
-
-@router.post(
-    "",
-    status_code=status.HTTP_201_CREATED,
-    responses=errors(EmailTaken, UsernameTaken, *TAKES_JSON),
-)
-async def create_user(session: WriteSession, new: UserCreate) -> UserPrivate:
-    """Register a user."""
-    return await users.create_user(session, new=new)
 
 
 @router.get(
@@ -34,23 +45,34 @@ async def create_user(session: WriteSession, new: UserCreate) -> UserPrivate:
     openapi_extra=OPTIONAL_USER,
 )
 async def list_users(
-    connection: ReadConnection, viewer: Viewer, page: Page
+    connection: ReadConnection, viewer: UsersViewer, page: Page
 ) -> Sequence[UserPublic]:
     """List users by id; administrators see the private fields too."""
     return await users.list_users(connection, page=page, viewer=viewer)
 
 
 @router.get("/me", response_model=UserPrivate, responses=errors(*NEEDS_USER))
-async def read_own_user(user: CurrentUser) -> Identity:
+async def read_own_user(user: UsersReader) -> Identity:
     """Read one's own account."""
     return user
 
 
 @router.patch(
-    "/me", responses=errors(*NEEDS_USER, EmailTaken, UsernameTaken, UserNotFound, *TAKES_JSON)
+    "/me",
+    responses=errors(
+        *NEEDS_USER,
+        PasswordRequired,
+        SessionRequired,
+        EmailTaken,
+        UsernameTaken,
+        UserNotFound,
+        *TAKES_JSON,
+    ),
 )
-async def update_own_user(session: WriteSession, actor: Actor, changes: UserUpdate) -> UserPrivate:
-    """Change some of one's own account."""
+async def update_own_user(
+    session: WriteSession, actor: UsersActor, changes: UserUpdate
+) -> UserPrivate:
+    """Change some of one's own account; for the email, see `POST /users/me/email`."""
     return await users.update_user(session, user_id=actor.id, changes=changes, actor=actor)
 
 
@@ -60,7 +82,7 @@ async def update_own_user(session: WriteSession, actor: Actor, changes: UserUpda
     responses=errors(*KNOWS_USER, UserNotFound),
     openapi_extra=OPTIONAL_USER,
 )
-async def read_user(connection: ReadConnection, viewer: Viewer, user_id: UserId) -> UserPublic:
+async def read_user(connection: ReadConnection, viewer: UsersViewer, user_id: UserId) -> UserPublic:
     """Read a user: all of oneself, and for administrators; of others what is public."""
     return await users.get_user(connection, user_id=user_id, viewer=viewer)
 
@@ -68,21 +90,60 @@ async def read_user(connection: ReadConnection, viewer: Viewer, user_id: UserId)
 @router.put(
     "/{user_id:user_id}",
     responses=errors(
-        *NEEDS_USER, NotAuthorized, UserNotFound, EmailTaken, UsernameTaken, *TAKES_JSON
+        *NEEDS_USER,
+        NotAuthorized,
+        PasswordRequired,
+        SessionRequired,
+        UserNotFound,
+        EmailTaken,
+        UsernameTaken,
+        *TAKES_JSON,
     ),
 )
 async def replace_user(
-    session: WriteSession, actor: Actor, user_id: UserId, new: UserReplace
+    session: WriteSession, actor: UsersActor, user_id: UserId, new: UserReplace
 ) -> UserPrivate:
-    """Change all of an account; another's only as an administrator."""
+    """Change all of an account; another's only as an administrator.
+
+    One's own email changes by `POST /users/me/email`.
+    """
     return await users.update_user(session, user_id=user_id, changes=new, actor=actor)
 
 
 @router.delete(
     "/{user_id:user_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound),
+    responses=errors(*NEEDS_SESSION, NotAuthorized, UserNotFound, LastAdmin),
 )
 async def delete_user(session: WriteSession, actor: Actor, user_id: UserId) -> None:
-    """Delete an account with its articles and addresses; another's only as an administrator."""
+    """Delete an account with all that is its own; another's only as an administrator."""
     await users.delete_user(session, user_id=user_id, actor=actor)
+
+
+@router.patch(
+    "/{user_id:user_id}/role",
+    responses=errors(*NEEDS_SESSION, NotAuthorized, UserNotFound, LastAdmin, *TAKES_JSON),
+)
+async def change_role(
+    session: WriteSession, actor: Actor, user_id: UserId, change: RoleChange
+) -> UserPrivate:
+    """Give a user another role, as an administrator."""
+    return await users.change_role(session, user_id=user_id, role=change.role, actor=actor)
+
+
+@router.post(
+    "/{user_id:user_id}/disable",
+    responses=errors(*NEEDS_SESSION, NotAuthorized, UserNotFound, LastAdmin),
+)
+async def disable_user(session: WriteSession, actor: Actor, user_id: UserId) -> UserPrivate:
+    """Keep a user out from the next request on, as an administrator; what they wrote stays."""
+    return await users.disable_user(session, user_id=user_id, actor=actor)
+
+
+@router.post(
+    "/{user_id:user_id}/enable",
+    responses=errors(*NEEDS_SESSION, NotAuthorized, UserNotFound),
+)
+async def enable_user(session: WriteSession, actor: Actor, user_id: UserId) -> UserPrivate:
+    """Let a disabled user log in again, as an administrator."""
+    return await users.enable_user(session, user_id=user_id, actor=actor)

@@ -4,12 +4,28 @@ from collections.abc import Sequence
 
 from fastapi import status
 
-from app.auth.dependencies import Actor, Viewer
-from app.core.errors import EmailTaken, NotAuthorized, UsernameTaken, UserNotFound
+from app.auth.dependencies import Actor, CurrentClient, UsersActor, UsersViewer
+from app.core.errors import (
+    EmailTaken,
+    LastAdmin,
+    NotAuthorized,
+    PasswordRequired,
+    SessionRequired,
+    TooManyAttempts,
+    UsernameTaken,
+    UserNotFound,
+)
 from app.core.routing import create_router
-from app.db.dependencies import ReadConnection, WriteSession
+from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
 from app.routers.parameters import Page, UserId
-from app.routers.responses import KNOWS_USER, NEEDS_USER, OPTIONAL_USER, TAKES_JSON, errors
+from app.routers.responses import (
+    KNOWS_USER,
+    NEEDS_SESSION,
+    NEEDS_USER,
+    OPTIONAL_USER,
+    TAKES_JSON,
+    errors,
+)
 from app.schemas.user import UserCreate, UserPrivate, UserPublic, UserReplace
 from app.services import users_raw
 
@@ -19,11 +35,13 @@ router = create_router(prefix="/raw/users", tag="raw SQL reference")
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
-    responses=errors(EmailTaken, UsernameTaken, *TAKES_JSON),
+    responses=errors(EmailTaken, UsernameTaken, TooManyAttempts, *TAKES_JSON),
 )
-async def create_user_raw(session: WriteSession, new: UserCreate) -> UserPrivate:
+async def create_user_raw(
+    session: WriteSession, database: CurrentDatabase, client: CurrentClient, new: UserCreate
+) -> UserPrivate:
     """Register a user."""
-    return await users_raw.create_user(session, new=new)
+    return await users_raw.create_user(session, database=database, client=client, new=new)
 
 
 @router.get(
@@ -33,7 +51,7 @@ async def create_user_raw(session: WriteSession, new: UserCreate) -> UserPrivate
     openapi_extra=OPTIONAL_USER,
 )
 async def list_users_raw(
-    connection: ReadConnection, viewer: Viewer, page: Page
+    connection: ReadConnection, viewer: UsersViewer, page: Page
 ) -> Sequence[UserPublic]:
     """List users by id; administrators see the private fields too."""
     return await users_raw.list_users(connection, page=page, viewer=viewer)
@@ -45,7 +63,9 @@ async def list_users_raw(
     responses=errors(*KNOWS_USER, UserNotFound),
     openapi_extra=OPTIONAL_USER,
 )
-async def read_user_raw(connection: ReadConnection, viewer: Viewer, user_id: UserId) -> UserPublic:
+async def read_user_raw(
+    connection: ReadConnection, viewer: UsersViewer, user_id: UserId
+) -> UserPublic:
     """Read a user: all of oneself, and for administrators; of others what is public."""
     return await users_raw.get_user(connection, user_id=user_id, viewer=viewer)
 
@@ -53,11 +73,18 @@ async def read_user_raw(connection: ReadConnection, viewer: Viewer, user_id: Use
 @router.put(
     "/{user_id:user_id}",
     responses=errors(
-        *NEEDS_USER, NotAuthorized, UserNotFound, EmailTaken, UsernameTaken, *TAKES_JSON
+        *NEEDS_USER,
+        NotAuthorized,
+        PasswordRequired,
+        SessionRequired,
+        UserNotFound,
+        EmailTaken,
+        UsernameTaken,
+        *TAKES_JSON,
     ),
 )
 async def replace_user_raw(
-    session: WriteSession, actor: Actor, user_id: UserId, new: UserReplace
+    session: WriteSession, actor: UsersActor, user_id: UserId, new: UserReplace
 ) -> UserPrivate:
     """Change all of an account; another's only as an administrator."""
     return await users_raw.update_user(session, user_id=user_id, changes=new, actor=actor)
@@ -66,8 +93,8 @@ async def replace_user_raw(
 @router.delete(
     "/{user_id:user_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound),
+    responses=errors(*NEEDS_SESSION, NotAuthorized, UserNotFound, LastAdmin),
 )
 async def delete_user_raw(session: WriteSession, actor: Actor, user_id: UserId) -> None:
-    """Delete an account with its articles and addresses; another's only as an administrator."""
+    """Delete an account with all that is its own; another's only as an administrator."""
     await users_raw.delete_user(session, user_id=user_id, actor=actor)

@@ -1,4 +1,4 @@
-"""Logging in: the OAuth2 password form, and the token it is answered with."""
+"""Logging in and staying so: forms, and the tokens that they are answered with."""
 
 from typing import Annotated, Literal
 
@@ -8,6 +8,7 @@ from app.schemas.passwords import Password
 from app.schemas.types import TEXT_PATTERN, Input, Output
 
 Text = Annotated[str, Field(pattern=TEXT_PATTERN, max_length=254)]
+Token = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=2000)]
 
 
 class LoginForm(Input):
@@ -21,15 +22,32 @@ class LoginForm(Input):
     client_secret: Text | None = None
 
 
-class AccessToken(Output):
-    """RFC 6749 §5.1: send it as `Authorization: Bearer …` for `expires_in` seconds."""
+class Tokens(Output):
+    """RFC 6749 §5.1: send the access token as `Authorization: Bearer …` for `expires_in` seconds.
+
+    The refresh token gets the next pair; it is not in the body where a cookie carries it.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"access_token": "eyJ…", "token_type": "bearer", "expires_in": 1800}]
+            "examples": [
+                {
+                    "access_token": "eyJ…",
+                    "token_type": "bearer",
+                    "expires_in": 900,
+                    "refresh_token": "prt_1_…",
+                }
+            ]
         }
     )
 
     access_token: str
     token_type: Literal["bearer"] = "bearer"  # noqa: S105 - RFC 6750's name of the scheme
     expires_in: int
+    refresh_token: str | None = None
+
+
+class RefreshRequest(Input):
+    """The refresh token, where no cookie carries it."""
+
+    refresh_token: Token | None = None

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from app.schemas.types import omitted
+
 
 class Finding(BaseModel):
     """One thing that is wrong with the input: where, what, and of which kind."""
@@ -14,7 +16,10 @@ class Finding(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """An error: `message` for people, `code` for programs, `request_id` for the operator."""
+    """An error: `message` for people, `code` for programs, `request_id` for the operator.
+
+    `challenge` comes with the code `second_factor_required` alone.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -23,3 +28,4 @@ class ErrorBody(BaseModel):
     detail: str | list[Finding]
     code: str
     request_id: str | None
+    challenge: str = omitted()

@@ -100,6 +100,8 @@ Username = Annotated[
 def _bare_address(value: Any) -> Any:
     if isinstance(value, str) and "<" in value:
         raise ValueError("must be an address alone, without a name")
+    if isinstance(value, str) and "=?" in value:  # RFC 2047: mail programs read another one in it
+        raise ValueError("must not be encoded")
     return value
 
 

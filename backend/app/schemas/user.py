@@ -60,6 +60,14 @@ class UserUpdate(Input):
     name: PersonName = omitted()
 
 
+class RoleChange(Input):
+    """Another role for a user."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"role": "editor"}]})
+
+    role: Role
+
+
 class UserPublic(Output):
     """A user as anybody sees them."""
 
@@ -75,4 +83,5 @@ class UserPrivate(UserPublic):
     email: str
     role: Role
     is_active: bool
+    email_verified_at: datetime | None
     updated_at: datetime

@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.auth.identity import Identity
 from app.auth.permissions import Action, may, may_to_any, require
-from app.core.errors import ArticleNotFound, InvalidToken
+from app.core.config import get_settings
+from app.core.errors import ArticleNotFound, EmailNotVerified, InvalidToken
 from app.db.session import NO_KEY_UPDATE, constraint_errors, paged
 from app.models.article import Article
 from app.models.user import User
@@ -113,8 +114,11 @@ async def create_article(
 ) -> ArticleRow:
     """Write an article, as a draft or published at once.
 
-    Raises InvalidToken where the author's account was deleted a moment ago.
+    Raises EmailNotVerified where publishing takes a verified email, InvalidToken where the author's
+    account was deleted a moment ago.
     """
+    if new.published:
+        _require_verified_email(author)
     article = Article(**new.model_dump(), author_id=author.id)
     session.add(article)
     with constraint_errors(AUTHOR_REFERENCE):
@@ -128,7 +132,7 @@ async def create_article(
 async def update_article(
     session: AsyncSession, *, article_id: int, changes: ArticleUpdate, actor: Identity
 ) -> ArticleRow:
-    """Change what `changes` sets. Raises ArticleNotFound, NotAuthorized."""
+    """Change what `changes` sets. Raises ArticleNotFound, NotAuthorized, EmailNotVerified."""
     article = await _changeable(session, article_id, actor=actor, action=Action.CHANGE_ARTICLE)
     was_published = article.published
     for field, value in changes.model_dump(exclude_unset=True).items():
@@ -136,6 +140,7 @@ async def update_article(
     if session.is_modified(article):
         _record(session, AuditAction.UPDATE_ARTICLE, article, actor)
     if article.published and not was_published:
+        _require_verified_email(actor)
         _record(session, AuditAction.PUBLISH_ARTICLE, article, actor)
     if was_published and not article.published:
         _record(session, AuditAction.UNPUBLISH_ARTICLE, article, actor)
@@ -160,6 +165,12 @@ async def _changeable(
         raise ArticleNotFound
     require(actor, action, owner_id=article.author_id)
     return article
+
+
+def _require_verified_email(actor: Identity) -> None:
+    """Raise EmailNotVerified where publishing takes a verified email, and the actor's is not."""
+    if get_settings().require_verified_email and actor.email_verified_at is None:
+        raise EmailNotVerified
 
 
 async def _written(session: AsyncSession, article: Article) -> ArticleRow:

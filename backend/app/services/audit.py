@@ -20,6 +20,23 @@ class AuditAction(StrEnum):
     DELETE_ADDRESS = "DELETE_ADDRESS"
     LOGIN = "LOGIN"
     LOGIN_FAILED = "LOGIN_FAILED"
+    LOGOUT = "LOGOUT"
+    LOGOUT_ALL = "LOGOUT_ALL"
+    REVOKE_SESSION = "REVOKE_SESSION"
+    REFRESH_REUSED = "REFRESH_REUSED"
+    CHANGE_ROLE = "CHANGE_ROLE"
+    DISABLE_USER = "DISABLE_USER"
+    ENABLE_USER = "ENABLE_USER"
+    CHANGE_PASSWORD = "CHANGE_PASSWORD"  # noqa: S105 - an action
+    RESET_PASSWORD = "RESET_PASSWORD"  # noqa: S105 - an action
+    CHANGE_EMAIL = "CHANGE_EMAIL"
+    VERIFY_EMAIL = "VERIFY_EMAIL"
+    ENABLE_SECOND_FACTOR = "ENABLE_SECOND_FACTOR"
+    DISABLE_SECOND_FACTOR = "DISABLE_SECOND_FACTOR"
+    RENEW_RECOVERY_CODES = "RENEW_RECOVERY_CODES"
+    USE_RECOVERY_CODE = "USE_RECOVERY_CODE"
+    CREATE_API_KEY = "CREATE_API_KEY"
+    DELETE_API_KEY = "DELETE_API_KEY"
     CREATE_ARTICLE = "CREATE_ARTICLE"
     UPDATE_ARTICLE = "UPDATE_ARTICLE"
     PUBLISH_ARTICLE = "PUBLISH_ARTICLE"
@@ -35,7 +52,25 @@ _VERBS = {
     "UNPUBLISH": "unpublished",
     "LOGIN": "logged in",
     "LOGIN_FAILED": "failed to log in",
+    "LOGOUT": "logged out",
+    "LOGOUT_ALL": "logged out everywhere",
+    "REVOKE_SESSION": "ended",
+    "REFRESH_REUSED": "lost a session: its refresh token was used again",
+    "CHANGE_ROLE": "got another role",
+    "DISABLE_USER": "disabled",
+    "ENABLE_USER": "enabled",
+    "CHANGE_PASSWORD": "changed their password",
+    "RESET_PASSWORD": "reset their password",
+    "CHANGE_EMAIL": "changed their email",
+    "VERIFY_EMAIL": "verified their email",
+    "ENABLE_SECOND_FACTOR": "enabled their second factor",
+    "DISABLE_SECOND_FACTOR": "disabled their second factor",
+    "RENEW_RECOVERY_CODES": "renewed their recovery codes",
+    "USE_RECOVERY_CODE": "used a recovery code",
 }
+
+
+_NOUNS = {"api_key": "API key"}
 
 
 def record(
@@ -51,7 +86,8 @@ def record(
     `actor_id` is None where nobody is logged in, `subject_id` where the subject is not known.
     """
     verb = _VERBS.get(action) or _VERBS[action.partition("_")[0]]
-    name = f"{subject.capitalize()} {subject_id}" if subject_id else f"Unknown {subject}"
+    noun = _NOUNS.get(subject, subject)
+    name = f"{noun[0].upper()}{noun[1:]} {subject_id}" if subject_id else f"Unknown {noun}"
     message = f"{name} {verb}"
     session.add(
         AuditEvent(

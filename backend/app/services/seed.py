@@ -28,7 +28,15 @@ PUBLISHED_SHARE = 0.9
 
 Progress = Callable[[int], None]
 
-USER_COLUMNS = ("email", "username", "name", "hashed_password", "created_at", "updated_at")
+USER_COLUMNS = (
+    "email",
+    "username",
+    "name",
+    "hashed_password",
+    "email_verified_at",
+    "created_at",
+    "updated_at",
+)
 ARTICLE_COLUMNS = ("title", "content", "published", "author_id", "created_at", "updated_at")
 
 
@@ -45,7 +53,7 @@ async def seed(session: AsyncSession, *, users: int, articles: int, advance: Pro
     now = clock.now()
 
     new_users = (
-        (f"{username}@example.com", username, fake.name(), hashed, now, now)
+        (f"{username}@example.com", username, fake.name(), hashed, now, now, now)
         for username in (f"writer{highest_id + number}" for number in range(1, users + 1))
     )
     await _copy(session, User.__tablename__, USER_COLUMNS, new_users, advance)

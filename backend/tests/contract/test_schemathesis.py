@@ -26,6 +26,7 @@ EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "5")
 PHASES = os.environ.get("SCHEMATHESIS_PHASES", "examples,fuzzing,stateful")
 CASES = int(os.environ.get("SCHEMATHESIS_CASES", "100"))
 SECONDS = 900
+CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,8 @@ def test_the_api_keeps_what_its_description_promises(api: Api, tmp_path: Path, c
         hooks["SCHEMATHESIS_AUTHENTICATED"] = "1"
     finished = subprocess.run(
         [
-            command, "run", f"{api.url}/openapi.json", "--checks", "all", "--phases", PHASES,
+            command, "--config-file", CONFIGURATION,
+            "run", f"{api.url}/openapi.json", "--checks", "all", "--phases", PHASES,
             "--seed", SEED, "--max-examples", EXAMPLES, "--no-color", "--continue-on-failure",
             "--generation-database", "none",
         ],

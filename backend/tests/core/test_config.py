@@ -146,3 +146,58 @@ def test_settings_do_not_change_once_read() -> None:
 def test_unknown_variables_are_other_programs_business(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_PASSWORD", "x")
     assert make()
+
+
+MAIL = {
+    "smtp_host": "smtp.example.com",
+    "public_url": "https://www.example.com",
+    "mail_from": "Blog <blog@example.com>",
+}
+
+
+def test_production_sends_mail_with_all_that_it_takes() -> None:
+    settings = make(
+        **SAFE, **MAIL, smtp_username="blog", smtp_password="x", registration="by_email"
+    )
+    assert settings.smtp_security == "starttls"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"registration": "by_email"}, "REGISTRATION=by_email needs SMTP_HOST"),
+        ({"require_verified_email": True}, "REQUIRE_VERIFIED_EMAIL needs SMTP_HOST"),
+        ({"smtp_host": "smtp.example.com"}, "PUBLIC_URL is missing.*MAIL_FROM is missing"),
+        ({**MAIL, "public_url": "http://example.com"}, "PUBLIC_URL is not https"),
+        ({**MAIL, "smtp_username": "a", "smtp_security": "none"}, "SMTP_PASSWORD in the clear"),
+        ({"secret_keys_previous": "short"}, "SECRET_KEYS_PREVIOUS"),
+        ({"secret_keys_previous": DEVELOPMENT_SECRET}, "SECRET_KEYS_PREVIOUS"),
+    ],
+)
+def test_production_does_nothing_by_halves(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        make(**{**SAFE, **change})
+    make(**{**change, "environment": "development"})
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ({"secret_key": "a" * 32 + "," + "b" * 32}, "no comma"),
+        ({"secret_key": " " + "a" * 32}, "no spaces around"),
+        ({"public_url": "www.example.com"}, "must look like https"),
+        ({"public_url": "https://user@example.com"}, "must look like https"),
+        ({"public_url": "https://example.com/?a"}, "must look like https"),
+        ({"mail_from": "nobody"}, "must look like"),
+        ({"mail_from": "A\nBcc: b@example.com <a@example.com>"}, "must look like"),
+        ({"jwt_algorithm": "RS256"}, "pressroom keys rotate --algorithm RS256"),
+        ({"jwt_algorithm": "none"}, "HS256"),
+    ],
+)
+def test_refused_everywhere(bad: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        make(**bad)
+
+
+def test_a_slash_at_the_end_of_the_public_url_makes_no_difference() -> None:
+    assert make(public_url="https://example.com/blog/").public_url == "https://example.com/blog"

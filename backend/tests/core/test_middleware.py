@@ -254,6 +254,15 @@ async def test_a_trailing_slash_makes_no_difference(client: httpx.AsyncClient, p
     assert without.content == with_slash.content
 
 
+@pytest.mark.parametrize("path", ["/articles%0A", "/articles%0A/", "/health/live%0A"])
+async def test_a_line_break_at_the_end_is_found_nowhere(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    response = await client.get(path)
+    assert response.status_code == 404
+    assert response.json()["code"] == "not_found"
+
+
 async def test_a_post_with_a_trailing_slash_keeps_its_body(client: httpx.AsyncClient) -> None:
     body = {"email": "a@example.com", "username": "ada", "name": "A", "password": PASSWORD}
     assert (await client.post("/users/", json=body)).status_code == 201

@@ -1,0 +1,43 @@
+"""Sealing: what the database keeps but must not be able to read, such as authenticators' secrets.
+
+Fernet (AES-128-CBC and HMAC-SHA-256) under keys derived from SECRET_KEY: the current one seals, it
+and those of SECRET_KEYS_PREVIOUS unseal.
+"""
+
+from base64 import urlsafe_b64encode
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from app.auth.keys import derived_keys
+
+PURPOSE = "second factor secret"
+
+
+class UnsealError(Exception):
+    """None of our keys sealed this: SECRET_KEY was changed, and the old one forgotten."""
+
+
+def seal(secret: str) -> str:
+    """The secret as it is stored: base64url text, different each time."""
+    return _keys()[0].encrypt(secret.encode()).decode()
+
+
+def unseal(sealed: str) -> str:
+    """The secret that was sealed. Raises UnsealError."""
+    try:
+        return MultiFernet(_keys()).decrypt(sealed).decode()
+    except InvalidToken as error:
+        raise UnsealError from error
+
+
+def needs_reseal(sealed: str) -> bool:
+    """Whether another than the current key sealed this."""
+    try:
+        _keys()[0].decrypt(sealed)
+    except InvalidToken:
+        return True
+    return False
+
+
+def _keys() -> list[Fernet]:
+    return [Fernet(urlsafe_b64encode(key)) for key in derived_keys(PURPOSE)]

@@ -1,0 +1,50 @@
+"""/users/me/api-keys: what one gives to programs; managed by a login, never by a key."""
+
+from collections.abc import Sequence
+
+from fastapi import Depends, status
+
+from app.auth.dependencies import Actor, Confirming, CurrentUser
+from app.core.errors import ApiKeyNotFound, IncorrectPassword, TooManyApiKeys, TooManyAttempts
+from app.core.routing import create_router
+from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
+from app.routers.parameters import ApiKeyId, Page
+from app.routers.responses import NEEDS_SESSION, TAKES_JSON, errors, no_store
+from app.schemas.api_key import ApiKeyCreate, ApiKeyCreated, ApiKeyResponse
+from app.services import api_keys
+
+router = create_router(
+    prefix="/users/me/api-keys", tag="api keys", dependencies=[Depends(no_store)]
+)
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    responses=errors(
+        *NEEDS_SESSION, IncorrectPassword, TooManyApiKeys, TooManyAttempts, *TAKES_JSON
+    ),
+)
+async def create_api_key(
+    session: WriteSession, database: CurrentDatabase, actor: Confirming, new: ApiKeyCreate
+) -> ApiKeyCreated:
+    """Make a key that may be used for what its scopes say; it is shown this once."""
+    return await api_keys.create_api_key(session, database=database, new=new, actor=actor)
+
+
+@router.get("", responses=errors(*NEEDS_SESSION))
+async def list_api_keys(
+    connection: ReadConnection, user: CurrentUser, page: Page
+) -> Sequence[ApiKeyResponse]:
+    """List one's keys by id, without the keys themselves."""
+    return await api_keys.list_api_keys(connection, page=page, user=user)
+
+
+@router.delete(
+    "/{api_key_id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=errors(*NEEDS_SESSION, ApiKeyNotFound),
+)
+async def delete_api_key(session: WriteSession, actor: Actor, api_key_id: ApiKeyId) -> None:
+    """Delete a key: it is refused from now on."""
+    await api_keys.delete_api_key(session, api_key_id=api_key_id, actor=actor)

@@ -1,0 +1,37 @@
+"""/users/me/password and /users/me/email: what one logs in with, changed with the password."""
+
+from fastapi import Depends, status
+
+from app.auth.dependencies import Confirming
+from app.core.errors import IncorrectPassword, TooManyAttempts
+from app.core.routing import create_router
+from app.db.dependencies import CurrentDatabase, WriteSession
+from app.routers.responses import NEEDS_SESSION, TAKES_JSON, errors, no_store
+from app.schemas.recovery import Accepted, EmailChange, PasswordChange
+from app.services import recovery
+
+router = create_router(prefix="/users/me", tag="users", dependencies=[Depends(no_store)])
+
+ERRORS = errors(*NEEDS_SESSION, IncorrectPassword, TooManyAttempts, *TAKES_JSON)
+
+
+@router.post("/password", status_code=status.HTTP_204_NO_CONTENT, responses=ERRORS)
+async def change_password(
+    session: WriteSession,
+    database: CurrentDatabase,
+    actor: Confirming,
+    change: PasswordChange,
+) -> None:
+    """Change one's password; the other sessions end."""
+    await recovery.change_password(session, database=database, actor=actor, change=change)
+
+
+@router.post("/email", status_code=status.HTTP_202_ACCEPTED, responses=ERRORS)
+async def change_email(
+    session: WriteSession,
+    database: CurrentDatabase,
+    actor: Confirming,
+    change: EmailChange,
+) -> Accepted:
+    """Get a link to a new address by mail; one's email changes when it is used."""
+    return await recovery.change_email(session, database=database, actor=actor, change=change)

@@ -1,0 +1,68 @@
+"""POST /users: registering, in the way that this installation has chosen (REGISTRATION)."""
+
+from fastapi import status
+
+from app.auth.dependencies import CurrentClient
+from app.core.errors import (
+    EmailTaken,
+    IncorrectPassword,
+    InvalidAccountToken,
+    TooManyAttempts,
+    UsernameTaken,
+)
+from app.core.routing import create_router
+from app.db.dependencies import CurrentDatabase, WriteSession
+from app.routers.responses import TAKES_JSON, errors
+from app.schemas.recovery import Accepted, RegistrationConfirmation
+from app.schemas.user import UserCreate, UserPrivate
+from app.services import registration
+
+open_router = create_router(prefix="/users", tag="users")
+by_email_router = create_router(prefix="/users", tag="users")
+
+
+@open_router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    responses=errors(EmailTaken, UsernameTaken, TooManyAttempts, *TAKES_JSON),
+)
+async def create_user(
+    session: WriteSession, database: CurrentDatabase, client: CurrentClient, new: UserCreate
+) -> UserPrivate:
+    """Register a user."""
+    return await registration.register(session, database=database, client=client, new=new)
+
+
+@by_email_router.post(
+    "",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses=errors(UsernameTaken, TooManyAttempts, *TAKES_JSON),
+)
+async def request_registration(
+    session: WriteSession, database: CurrentDatabase, client: CurrentClient, new: UserCreate
+) -> Accepted:
+    """Get a link by mail that registers a user; the answer does not tell who has an account."""
+    return await registration.request_registration(
+        session, database=database, client=client, new=new
+    )
+
+
+@by_email_router.post(
+    "/confirm",
+    status_code=status.HTTP_201_CREATED,
+    responses=errors(
+        InvalidAccountToken,
+        IncorrectPassword,
+        EmailTaken,
+        UsernameTaken,
+        TooManyAttempts,
+        *TAKES_JSON,
+    ),
+)
+async def complete_registration(
+    session: WriteSession, database: CurrentDatabase, confirmation: RegistrationConfirmation
+) -> UserPrivate:
+    """Register with the token from the mail, and the password that was chosen before."""
+    return await registration.complete_registration(
+        session, database=database, confirmation=confirmation
+    )

@@ -1,0 +1,97 @@
+"""/auth/second-factor: asking for an authenticator's code at login, as each user likes."""
+
+from fastapi import Depends, status
+
+from app.auth.dependencies import Confirming, CurrentUser
+from app.core.errors import (
+    IncorrectCode,
+    IncorrectPassword,
+    SecondFactorEnabled,
+    SecondFactorNotEnabled,
+    TooManyAttempts,
+)
+from app.core.routing import create_router
+from app.db.dependencies import CurrentDatabase, ReadConnection
+from app.routers.responses import NEEDS_SESSION, TAKES_JSON, errors, no_store
+from app.schemas.second_factor import (
+    RecoveryCodes,
+    SecondFactorChange,
+    SecondFactorConfirm,
+    SecondFactorCreate,
+    SecondFactorCreated,
+    SecondFactorStatus,
+)
+from app.services import second_factor
+
+router = create_router(prefix="/auth/second-factor", tag="auth", dependencies=[Depends(no_store)])
+
+CHANGES = (
+    *NEEDS_SESSION,
+    IncorrectPassword,
+    IncorrectCode,
+    SecondFactorNotEnabled,
+    TooManyAttempts,
+    *TAKES_JSON,
+)
+
+
+@router.get("", responses=errors(*NEEDS_SESSION))
+async def read_second_factor(connection: ReadConnection, user: CurrentUser) -> SecondFactorStatus:
+    """Read whether logging in takes a code, and how many recovery codes there are still."""
+    return await second_factor.read_second_factor(connection, user=user)
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    responses=errors(
+        *NEEDS_SESSION, IncorrectPassword, SecondFactorEnabled, TooManyAttempts, *TAKES_JSON
+    ),
+)
+async def create_second_factor(
+    database: CurrentDatabase,
+    user: Confirming,
+    new: SecondFactorCreate,
+) -> SecondFactorCreated:
+    """Get a secret for an authenticator; it counts once its first code is confirmed."""
+    return await second_factor.create_second_factor(database, new=new, user=user)
+
+
+@router.post(
+    "/confirm",
+    responses=errors(
+        *NEEDS_SESSION,
+        IncorrectCode,
+        SecondFactorEnabled,
+        SecondFactorNotEnabled,
+        TooManyAttempts,
+        *TAKES_JSON,
+    ),
+)
+async def confirm_second_factor(
+    database: CurrentDatabase,
+    user: Confirming,
+    form: SecondFactorConfirm,
+) -> RecoveryCodes:
+    """Enable the second factor by the authenticator's code, and get recovery codes, once."""
+    return await second_factor.confirm_second_factor(database, form=form, user=user)
+
+
+@router.post("/recovery-codes", responses=errors(*CHANGES))
+async def renew_recovery_codes(
+    database: CurrentDatabase,
+    user: Confirming,
+    form: SecondFactorChange,
+) -> RecoveryCodes:
+    """Get new recovery codes; the old ones are void."""
+    return await second_factor.renew_recovery_codes(database, form=form, user=user)
+
+
+@router.post("/disable", status_code=status.HTTP_204_NO_CONTENT, responses=errors(*CHANGES))
+async def disable_second_factor(
+    database: CurrentDatabase,
+    user: Confirming,
+    form: SecondFactorChange,
+) -> None:
+    """Log in with the password alone again."""
+    await second_factor.disable_second_factor(database, form=form, user=user)

@@ -1,0 +1,34 @@
+"""/auth/sessions: where one is logged in."""
+
+from collections.abc import Sequence
+
+from fastapi import Depends, status
+
+from app.auth.dependencies import Actor, CurrentUser
+from app.core.errors import SessionNotFound
+from app.core.routing import create_router
+from app.db.dependencies import ReadConnection, WriteSession
+from app.routers.parameters import Page, SessionId
+from app.routers.responses import NEEDS_SESSION, errors, no_store
+from app.schemas.session import SessionResponse
+from app.services import sessions
+
+router = create_router(prefix="/auth/sessions", tag="auth", dependencies=[Depends(no_store)])
+
+
+@router.get("", responses=errors(*NEEDS_SESSION))
+async def list_sessions(
+    connection: ReadConnection, user: CurrentUser, page: Page
+) -> Sequence[SessionResponse]:
+    """List where one is logged in, by last use."""
+    return await sessions.list_sessions(connection, page=page, user=user)
+
+
+@router.delete(
+    "/{session_id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=errors(*NEEDS_SESSION, SessionNotFound),
+)
+async def end_session(session: WriteSession, actor: Actor, session_id: SessionId) -> None:
+    """Log out elsewhere: the session's tokens are refused from now on."""
+    await sessions.end_session(session, session_id=session_id, actor=actor)

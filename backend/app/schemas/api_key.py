@@ -1,0 +1,91 @@
+"""API keys, as their user makes and sees them."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, ConfigDict, Field
+
+from app.core import clock
+from app.core.scopes import Scope
+from app.schemas.passwords import Password
+from app.schemas.types import Input, Line, Output
+
+LONGEST = timedelta(days=3653)
+"""Ten years; a key without an end is better said to have none."""
+
+_RFC_3339 = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
+
+
+def _as_rfc_3339(value: Any) -> Any:
+    """Refuse what Pydantic forgives, such as seconds since 1970: one moment, one spelling."""
+    if value is not None and not (isinstance(value, str) and _RFC_3339.fullmatch(value)):
+        raise ValueError("must look like 2030-01-31T12:00:00Z, with an offset from UTC")
+    return value
+
+
+def _in_the_future(moment: datetime) -> datetime:
+    now = clock.now()
+    if not now < moment <= now + LONGEST:
+        raise ValueError("must be in the future, and within ten years")
+    return moment.astimezone(UTC)
+
+
+def _each_once(scopes: list[Scope]) -> list[Scope]:
+    if len(set(scopes)) < len(scopes):
+        raise ValueError("must name each scope once")
+    return sorted(scopes)
+
+
+Scopes = Annotated[
+    list[Scope],
+    Field(min_length=1, max_length=len(Scope), json_schema_extra={"uniqueItems": True}),
+    AfterValidator(_each_once),
+]
+FutureMoment = Annotated[
+    AwareDatetime, BeforeValidator(_as_rfc_3339), AfterValidator(_in_the_future)
+]
+
+
+class ApiKeyCreate(Input):
+    """What a key is for, what it may be used for, and until when; without an end, it has none.
+
+    It outlives the session that makes it, so it takes the password.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "Deployment",
+                    "scopes": ["articles:read"],
+                    "password": "correct horse battery",
+                }
+            ]
+        }
+    )
+
+    name: Annotated[str, Line(100)]
+    scopes: Scopes
+    expires_at: FutureMoment | None = None
+    password: Password
+
+
+class ApiKeyResponse(Output):
+    """A key without the key: `hint` is how it begins."""
+
+    id: int
+    name: str
+    hint: str
+    scopes: list[Scope]
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+
+
+class ApiKeyCreated(ApiKeyResponse):
+    """A new key. `key` is shown here and never again."""
+
+    key: str

@@ -1,0 +1,106 @@
+"""The second factor: setting it up, and logging in with it."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, ConfigDict, Field, SecretStr
+
+from app.schemas.auth import Token
+from app.schemas.passwords import Password
+from app.schemas.types import Input, Output
+
+MAX_CODE_LENGTH = 40
+CODE_PATTERN = r"^[A-Za-z0-9 -]+$"
+
+
+def _as_code(code: SecretStr) -> SecretStr:
+    if re.fullmatch(CODE_PATTERN.strip("^$"), code.get_secret_value()) is None:
+        raise ValueError("must be letters and digits; spaces and dashes do not matter")
+    return code
+
+
+Code = Annotated[
+    SecretStr,
+    Field(
+        min_length=1,
+        max_length=MAX_CODE_LENGTH,
+        description="The authenticator's six digits, or, except to confirm it, a recovery code",
+        json_schema_extra={"pattern": CODE_PATTERN},
+    ),
+    AfterValidator(_as_code),
+]
+
+
+class SecondFactorStatus(Output):
+    """Whether logging in takes a code, and how many recovery codes there are still."""
+
+    enabled: bool
+    recovery_codes_left: int
+
+
+class SecondFactorCreate(Input):
+    """The password, before a secret is given out."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"password": "correct horse battery"}]}
+    )
+
+    password: Password
+
+
+class SecondFactorCreated(Output):
+    """What an authenticator is set up with: the secret, and its address for a QR code."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "secret": "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP",
+                    "uri": "otpauth://totp/Pressroom:ada?secret=JBSWY3DP…&issuer=Pressroom",
+                }
+            ]
+        }
+    )
+
+    secret: str
+    uri: str
+
+
+class SecondFactorConfirm(Input):
+    """A first code, which says that the authenticator works."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"code": "123456"}]})
+
+    code: Code
+
+
+class SecondFactorChange(Input):
+    """Password and code: what changing the second factor takes."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"password": "correct horse battery", "code": "123456"}]}
+    )
+
+    password: Password
+    code: Code
+
+
+class RecoveryCodes(Output):
+    """Codes for when the authenticator is lost, shown once; each is good for one use."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"recovery_codes": ["k3vq-7dpa-xw2m-hn5e"]}]}
+    )
+
+    recovery_codes: list[str]
+
+
+class SecondFactorLogin(Input):
+    """The challenge that the password got, and a code."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"challenge": "eyJ.e30.x", "code": "123456"}]}
+    )
+
+    challenge: Token
+    code: Code

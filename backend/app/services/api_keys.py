@@ -1,0 +1,74 @@
+"""API keys: what a user gives to programs, to act for them within limits."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from app.auth.identity import Identity
+from app.auth.tokens import HINT_LENGTH, fingerprint, new_api_key
+from app.core.errors import ApiKeyNotFound, TooManyApiKeys
+from app.db.session import Database, paged
+from app.models.api_key import ApiKey
+from app.schemas.api_key import ApiKeyCreate, ApiKeyCreated, ApiKeyResponse
+from app.schemas.page import PageQuery
+from app.services import audit
+from app.services.audit import AuditAction
+from app.services.confirmation import confirm_password, lock_user
+
+MAX_API_KEYS = 50
+
+_LIST = paged(
+    select(*(getattr(ApiKey, field) for field in ApiKeyResponse.model_fields))
+    .where(ApiKey.user_id == bindparam("user_id"))
+    .order_by(ApiKey.id)
+)
+
+
+async def list_api_keys(
+    connection: AsyncConnection, *, page: PageQuery, user: Identity
+) -> Sequence[ApiKeyResponse]:
+    """A user's keys by id, expired ones too."""
+    rows = await connection.execute(_LIST, {"user_id": user.id, **page.model_dump()})
+    return [ApiKeyResponse.model_validate(row) for row in rows]
+
+
+async def create_api_key(
+    session: AsyncSession, *, database: Database, new: ApiKeyCreate, actor: Identity
+) -> ApiKeyCreated:
+    """Make a key, of which only a hash is kept.
+
+    The user's row is locked, so that those who come at once are counted one after the other. Raises
+    IncorrectPassword, TooManyAttempts, TooManyApiKeys.
+    """
+    await confirm_password(database, user=actor, password=new.password)
+    await lock_user(session, user=actor)
+    count = select(func.count()).select_from(ApiKey).where(ApiKey.user_id == actor.id)
+    if (await session.scalar(count) or 0) >= MAX_API_KEYS:
+        raise TooManyApiKeys
+    key = new_api_key()
+    api_key = ApiKey(
+        user_id=actor.id,
+        name=new.name,
+        hint=key[:HINT_LENGTH],
+        token_hash=fingerprint(key),
+        scopes=[scope.value for scope in new.scopes],
+        expires_at=new.expires_at,
+    )
+    session.add(api_key)
+    await session.flush()  # the key has an id
+    _record(session, AuditAction.CREATE_API_KEY, api_key.id, actor)
+    shown = ApiKeyResponse.model_validate(api_key)
+    return ApiKeyCreated(**shown.model_dump(), key=key)
+
+
+async def delete_api_key(session: AsyncSession, *, api_key_id: int, actor: Identity) -> None:
+    """Delete one of the actor's keys: it is refused from now on. Raises ApiKeyNotFound."""
+    statement = delete(ApiKey).where(ApiKey.id == api_key_id, ApiKey.user_id == actor.id)
+    if await session.scalar(statement.returning(ApiKey.id)) is None:
+        raise ApiKeyNotFound
+    _record(session, AuditAction.DELETE_API_KEY, api_key_id, actor)
+
+
+def _record(session: AsyncSession, action: AuditAction, api_key_id: int, actor: Identity) -> None:
+    audit.record(session, action, actor_id=actor.id, subject="api_key", subject_id=api_key_id)

@@ -1,0 +1,40 @@
+"""Asking a user who is logged in for the password again, before what a stolen token must not do."""
+
+from pydantic import SecretStr
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth import security
+from app.auth.identity import Identity, find_by_session
+from app.core.errors import IncorrectPassword, InvalidToken, SessionRequired
+from app.db.session import NO_KEY_UPDATE, Database
+from app.models.user import User
+from app.services import attempts
+
+
+async def confirm_password(database: Database, *, user: Identity, password: SecretStr) -> None:
+    """Raise IncorrectPassword, or TooManyAttempts, unless `password` is the user's.
+
+    In units of work of its own: the failure outlives the error, and no connection is held while
+    the password is hashed.
+    """
+    async with database.autocommit() as lookup:
+        hashed = await lookup.scalar(select(User.hashed_password).where(User.id == user.id))
+    async with attempts.guessing(database, attempts.on_confirmation(user, "password")):
+        if not await security.verify_password(password.get_secret_value(), hashed):
+            raise IncorrectPassword
+
+
+async def lock_user(session: AsyncSession, *, user: Identity) -> User:
+    """The user's row, locked, and their session still good.
+
+    Whoever resets the password ends all sessions: what a thief had begun before must not be done
+    after it. Raises InvalidToken, TokenRevoked, and SessionRequired for an API key.
+    """
+    if user.session_id is None:
+        raise SessionRequired
+    locked = await session.get(User, user.id, with_for_update=NO_KEY_UPDATE)
+    found = await find_by_session(session, user_id=user.id, session_id=user.session_id)
+    if locked is None or found is None:
+        raise InvalidToken
+    return locked

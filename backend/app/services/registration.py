@@ -1,0 +1,80 @@
+"""Registering: at once, or by mail, where nobody learns from it who has an account.
+
+By mail, whoever registers gets the same answer, after the same work. A new address gets a link, and
+the account comes into being when it is used; the owner of a known one is told that they have one.
+"""
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.identity import Client
+from app.auth.security import hash_password, verify_password
+from app.core import clock
+from app.core.errors import IncorrectPassword, UsernameTaken
+from app.core.purposes import Purpose
+from app.db.session import Database, constraint_errors
+from app.models.user import User
+from app.schemas.recovery import Accepted, RegistrationConfirmation
+from app.schemas.user import UserCreate, UserPrivate
+from app.services import account_tokens, attempts, audit, mail, users
+from app.services.audit import AuditAction
+from app.services.mail import MailKind
+
+REGISTER = frozenset({Purpose.REGISTER})
+
+
+async def register(
+    session: AsyncSession, *, database: Database, client: Client, new: UserCreate
+) -> UserPrivate:
+    """Register whoever asks. Raises EmailTaken, UsernameTaken, TooManyAttempts."""
+    async with database.unit_of_work() as facts:
+        await attempts.count(facts, attempts.on_mail(client=client))
+    return await users.create_user(session, new=new)
+
+
+async def request_registration(
+    session: AsyncSession, *, database: Database, client: Client, new: UserCreate
+) -> Accepted:
+    """Send who reads `new.email` a link that creates the account.
+
+    Raises UsernameTaken, for usernames are public, whoever has the email; TooManyAttempts.
+    """
+    same_name = select(User.id).where(func.lower(User.username) == func.lower(new.username))
+    async with database.unit_of_work() as facts:
+        await attempts.count(facts, attempts.on_mail(client=client))
+        taken = await facts.scalar(same_name)
+    if taken is not None:
+        raise UsernameTaken
+    hashed = await hash_password(new.password.get_secret_value())  # no connection is held
+    pending = {"username": new.username, "name": new.name, "hashed_password": hashed}
+    mail.queue(session, MailKind.REGISTER, email=new.email, details=pending)
+    return Accepted()
+
+
+async def complete_registration(
+    session: AsyncSession, *, database: Database, confirmation: RegistrationConfirmation
+) -> UserPrivate:
+    """Create the account that somebody asked for who reads the address's mail.
+
+    It takes the password again that they chose: a link that somebody else has asked for, with a
+    password of theirs, is of no use to the owner of the address, nor to them.
+
+    Raises InvalidAccountToken, IncorrectPassword, TooManyAttempts; EmailTaken or UsernameTaken
+    where somebody else was faster.
+    """
+    token, password = confirmation.token, confirmation.password.get_secret_value()
+    async with database.autocommit() as lookup:
+        pending = await account_tokens.check(lookup, secret=token, purposes=REGISTER)
+    hashed = str(pending["hashed_password"]) if pending else None
+    async with attempts.guessing(database, attempts.on_registration(token)):
+        if not await verify_password(password, hashed):
+            raise IncorrectPassword
+    redeemed = await account_tokens.redeem(session, secret=token, purposes=REGISTER)
+    user = User(
+        email=redeemed.email, email_verified_at=clock.now(), **(redeemed.registration or {})
+    )
+    session.add(user)
+    with constraint_errors(users.CONSTRAINTS):
+        await session.flush()  # the constraints speak, and the user has an id
+    audit.record(session, AuditAction.CREATE_USER, actor_id=user.id, subject_id=user.id)
+    return UserPrivate.model_validate(user)

@@ -1,0 +1,219 @@
+"""Promise: mail arrives although the mail server was down, says no more than it must, and the link
+in it works once; development needs no mail server."""
+
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from email.message import EmailMessage
+
+import httpx
+import pytest
+
+from tests import postgres
+from tests.databases import migrated_database
+from tests.inbox import token_in
+from tests.postgres import fetch, holding, wait_until_blocked
+from tests.processes import GUNICORN, HOST, PASSWORD, Api, Checkout, free_port, serving, wait_until
+from tests.smtp import MailServer, mail_server
+
+pytestmark = pytest.mark.e2e
+
+NEW = "a better password"
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    with migrated_database() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def server(port: int) -> Iterator[MailServer]:
+    with mail_server(port) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def api(checkout: Checkout, database: str, port: int) -> Iterator[Api]:
+    """Two processes that both deliver."""
+    with serving(
+        checkout,
+        GUNICORN,
+        DATABASE_URL=database,
+        ENVIRONMENT="test",
+        WEB_CONCURRENCY="2",
+        PUBLIC_URL="https://blog.example.com",
+        MAIL_FROM="The Blog <blog@example.com>",
+        SMTP_HOST=HOST,
+        SMTP_PORT=str(port),
+        SMTP_SECURITY="none",
+    ) as api:
+        yield api
+
+
+def verify(api: Api, message: EmailMessage) -> httpx.Response:
+    return api.client.post("/auth/email/verify", json={"token": token_in(message)})
+
+
+def forget(api: Api, username: str) -> None:
+    body = {"email": f"{username}@example.com"}
+    assert api.client.post("/auth/password/forgot", json=body).status_code == 202
+
+
+def reset(api: Api, message: EmailMessage, password: str = NEW) -> httpx.Response:
+    body = {"token": token_in(message), "password": password}
+    return api.client.post("/auth/password/reset", json=body)
+
+
+def test_registering_verifies_and_a_forgotten_password_comes_back(
+    api: Api, server: MailServer
+) -> None:
+    headers = api.bearer("ada")
+    message = server.to("ada@example.com")
+    assert message["From"] == "The Blog <blog@example.com>"
+    assert "https://blog.example.com/verify-email#token=" in message.get_content()
+    assert verify(api, message).status_code == 204
+    me = api.client.get("/auth/me", headers=headers).json()
+    assert me["email_verified_at"] is not None
+
+    forget(api, "ada")
+    assert reset(api, server.to("ada@example.com", number=2)).status_code == 204
+    assert api.client.get("/auth/me", headers=headers).status_code == 401
+    assert api.log_in("ada").status_code == 401
+    assert api.log_in("ada", password=NEW).status_code == 200
+    notice = server.to("ada@example.com", number=3)
+    assert "was changed" in notice["Subject"]
+    for secret in (token_in(message), PASSWORD, NEW):
+        assert secret not in api.process.log
+
+
+def test_a_mail_server_that_is_down_delays_mail_and_no_request(
+    api: Api, database: str, port: int
+) -> None:
+    assert api.register("patient").status_code == 201
+    failed = "SELECT attempts FROM mails WHERE email = 'patient@example.com' AND error IS NOT NULL"
+    wait_until(lambda: fetch(database, failed), "an attempt fails", log=api.process.log)
+    with mail_server(port) as server:
+        message = server.to("patient@example.com")
+        assert verify(api, message).status_code == 204
+    assert "Traceback" not in api.process.log
+
+
+def test_each_of_many_mails_is_sent_once(api: Api, server: MailServer, database: str) -> None:
+    names = [f"many{number}" for number in range(30)]
+    with ThreadPoolExecutor(10) as threads:
+        list(threads.map(api.register, names))
+    left = "SELECT 1 FROM mails WHERE email LIKE 'many%' AND sent_at IS NULL"
+    wait_until(lambda: not fetch(database, left), "all is sent", log=api.process.log)
+    arrived = [message["To"] for message in server.messages]
+    assert sorted(arrived) == sorted(f"{name}@example.com" for name in names)
+
+
+def test_of_two_who_use_one_link_at_once_one_succeeds(
+    api: Api, server: MailServer, database: str
+) -> None:
+    api.register("twice")
+    server.to("twice@example.com")
+    forget(api, "twice")
+    message = server.to("twice@example.com", number=2)
+    passwords = [f"password of client {number}" for number in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        with holding(database, "SELECT 1 FROM users WHERE username = 'twice' FOR UPDATE"):
+            resets = [threads.submit(reset, api, message, password) for password in passwords]
+            wait_until_blocked(database, requests=4)
+        statuses = [each.result().status_code for each in resets]
+    assert sorted(statuses) == [204, 400, 400, 400]
+    logins = [api.log_in("twice", password=password).status_code for password in passwords]
+    assert logins == [200 if status == 204 else 401 for status in statuses]
+
+
+def test_a_reset_outruns_another_one_that_is_on_its_way(
+    api: Api, server: MailServer, database: str
+) -> None:
+    """Two links for one user, used at once: neither waits for the other for ever."""
+    api.register("hasty")
+    server.to("hasty@example.com")
+    forget(api, "hasty")
+    first = server.to("hasty@example.com", number=2)
+    fetch(database, "UPDATE mails SET sent_at = sent_at - interval '1 minute'")
+    forget(api, "hasty")
+    second = server.to("hasty@example.com", number=3)
+    with ThreadPoolExecutor(2) as threads:
+        with holding(database, "SELECT 1 FROM users WHERE username = 'hasty' FOR UPDATE"):
+            resets = [threads.submit(reset, api, message) for message in (first, second)]
+            wait_until_blocked(database, requests=2)
+        assert sorted(each.result().status_code for each in resets) == [204, 400]
+
+
+def test_delivery_outlives_the_database(checkout: Checkout, port: int, server: MailServer) -> None:
+    from app.db import migrate
+
+    with postgres.server() as database:
+        migrate.upgrade(database.url)
+        database.stop()
+        with serving(
+            checkout,
+            DATABASE_URL=database.url,
+            ENVIRONMENT="test",
+            SMTP_HOST=HOST,
+            SMTP_PORT=str(port),
+            SMTP_SECURITY="none",
+        ) as api:
+            failed = "mail delivery failed: ServiceUnavailable"
+            wait_until(lambda: failed in api.process.log, "delivery fails", log=api.process.log)
+            database.start()
+            wait_until(
+                lambda: api.client.get("/health/ready").status_code == 200, "the API is ready"
+            )
+            api.register("survivor")
+            server.to("survivor@example.com")
+            assert api.process.log.count(failed) == 1
+            assert "Traceback" not in api.process.log
+
+
+def test_development_needs_no_mail_server(checkout: Checkout, own_database: str) -> None:
+    with serving(checkout, DATABASE_URL=own_database) as api:
+        api.register("grace")
+        pattern = r"http://localhost:3000/verify-email#token=(\S+)"
+        token: str = wait_until(
+            lambda: re.findall(pattern, api.process.log), "it is printed", log=api.process.log
+        )[0]
+        wait_until(lambda: token in api.client.get("/dev/mailbox").text, "it is in the mailbox")
+        (entry,) = api.client.get("/dev/mailbox.json").json()
+        assert entry["email"] == "grace@example.com"
+        assert api.client.post("/auth/email/verify", json={"token": token}).status_code == 204
+        assert entry["text"] in api.process.log
+
+
+def test_the_server_ends_at_once_although_a_mail_is_on_its_way(
+    checkout: Checkout, own_database: str
+) -> None:
+    import signal
+    import socket
+
+    with (
+        socket.create_server((HOST, 0)) as silent,
+        serving(
+            checkout,
+            DATABASE_URL=own_database,
+            ENVIRONMENT="test",
+            SMTP_HOST=HOST,
+            SMTP_PORT=str(silent.getsockname()[1]),
+            SMTP_SECURITY="none",
+        ) as api,
+    ):
+        api.register("waiting")
+        silent.settimeout(20)
+        connection, _ = silent.accept()  # and says nothing
+        with connection:
+            started = time.monotonic()
+            api.process.send(signal.SIGTERM)
+            assert api.process.wait() in {0, -signal.SIGTERM}
+            assert time.monotonic() - started < 5
+        assert "Traceback" not in api.process.log

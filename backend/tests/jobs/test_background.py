@@ -1,0 +1,109 @@
+"""Jobs: which there are, that they go on whatever fails, and end with the server."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.config import Environment, Settings
+from app.core.errors import ServiceUnavailable
+from app.db.session import Database
+from app.jobs.background import Job, jobs_of, repeat, running
+from app.jobs.housekeeping import tidy_up
+from app.models import AccountToken, Mail
+from app.services.mail import MailKind
+from app.services.mail_delivery import NotDelivered
+from tests.factories import create_user
+from tests.inbox import Inbox
+from tests.test_mail import later, queue
+
+pytestmark = pytest.mark.usefixtures("shared_app")  # which configures the log
+
+
+@pytest.fixture
+def names(database: Database, settings: Settings) -> Callable[..., list[str]]:
+    def names(**changes: object) -> list[str]:
+        changed = settings.model_copy(update=changes)
+        return [job.name for job in jobs_of(changed, database)]
+
+    return names
+
+
+def test_who_delivers(names: Callable[..., list[str]], caplog: pytest.LogCaptureFixture) -> None:
+    both = ["housekeeping", "mail delivery"]
+    assert names(environment=Environment.TEST) == ["housekeeping"]
+    assert names(environment=Environment.TEST, smtp_host="mail") == both
+    assert names(environment=Environment.DEVELOPMENT) == both
+    assert names(environment=Environment.PRODUCTION, smtp_host="mail") == both
+    assert "SMTP_HOST" not in caplog.text
+    assert names(environment=Environment.PRODUCTION) == ["housekeeping"]
+    assert "SMTP_HOST is not set" in caplog.text
+
+
+async def test_a_failing_job_goes_on_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    done = asyncio.Event()
+    runs = 0
+
+    async def work() -> None:
+        nonlocal runs
+        runs += 1
+        if runs < 6:
+            raise ServiceUnavailable if runs % 2 else ValueError("a mistake of ours")
+        if runs == 8:
+            done.set()
+
+    task = asyncio.create_task(repeat(Job("work", work, every=0), longest_pause=0))
+    async with asyncio.timeout(5):
+        await done.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    lines = [record.getMessage() for record in caplog.records]
+    assert len([line for line in lines if "work failed: ServiceUnavailable" in line]) == 1
+    assert len([line for line in lines if "work works again" in line]) == 1
+    assert len(lines) == 2
+
+
+async def test_jobs_end_with_the_server() -> None:
+    ended = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    async with running([Job("work", work, every=0)]):
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert ended.is_set()
+
+
+async def test_housekeeping_deletes_what_has_had_its_time(
+    session: AsyncSession,
+    database: Database,
+    inbox: Inbox,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    user = await create_user(session)
+    sent = await queue(session, MailKind.RESET_PASSWORD, user)
+    await inbox.deliver()
+    waiting = await queue(session, MailKind.VERIFY_EMAIL, user)
+    inbox.refusal = NotDelivered("SMTPConnectError")
+    await inbox.deliver()
+
+    async def left() -> tuple[int, int]:
+        await tidy_up(database)
+        mails = (await session.scalars(select(Mail.id))).all()
+        tokens = (await session.scalars(select(AccountToken.id))).all()
+        return len(mails), len(tokens)
+
+    assert await left() == (2, 1)
+    later(monkeypatch, timedelta(hours=1))
+    assert await left() == (2, 0)
+    later(monkeypatch, timedelta(days=7))
+    assert await left() == (0, 0)
+    assert sent.id != waiting.id

@@ -1,0 +1,82 @@
+"""A real mail server for tests, in a thread of its own."""
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from typing import Any
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+
+from tests.processes import HOST, wait_until
+
+
+class MailServer:
+    """What has arrived; addresses that begin with a number are refused with that status."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.messages: list[EmailMessage] = []
+        self.recipients: list[str] = []
+        self.logins: list[tuple[bytes, bytes]] = []
+
+    async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if address[:3].isdigit():
+            return f"{address[:3]} no mail for {address}"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        assert isinstance(envelope.content, bytes)
+        message = message_from_bytes(envelope.content, policy=policy.default)
+        assert isinstance(message, EmailMessage)
+        self.recipients += envelope.rcpt_tos
+        self.messages.append(message)
+        return "250 OK"
+
+    def authenticate(
+        self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any
+    ) -> AuthResult:
+        assert isinstance(data, LoginPassword)
+        self.logins.append((data.login, data.password))
+        # "Handled" would mean that the answer is sent already.
+        return AuthResult(success=data.password == b"right", handled=False)
+
+    def arrived(self, number: int) -> list[EmailMessage]:
+        """The messages, once there are so many."""
+        wait_until(lambda: len(self.messages) >= number, f"{number} mails arrive")
+        return self.messages
+
+    def to(self, email: str, *, number: int = 1) -> EmailMessage:
+        """The last of `number` mails to an address, once they have arrived."""
+
+        def found() -> list[EmailMessage]:
+            return [message for message in list(self.messages) if message["To"] == email]
+
+        wait_until(lambda: len(found()) >= number, f"{number} mails to {email} arrive")
+        return found()[-1]
+
+
+@contextmanager
+def mail_server(
+    port: int, *, tls: ssl.SSLContext | None = None, **options: Any
+) -> Iterator[MailServer]:
+    """A mail server on `port`; with `tls`, it offers STARTTLS by that context."""
+    handler = MailServer(port)
+    controller = Controller(
+        handler,
+        hostname=HOST,
+        port=port,
+        tls_context=tls,
+        authenticator=handler.authenticate,
+        **options,
+    )
+    controller.start()
+    try:
+        yield handler
+    finally:
+        controller.stop()

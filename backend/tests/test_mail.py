@@ -1,0 +1,341 @@
+"""The outbox: what is queued goes out, again where it has to, and never too often."""
+
+import asyncio
+from datetime import datetime, timedelta
+from email.message import EmailMessage
+from itertools import pairwise
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core import clock
+from app.core.config import Settings
+from app.db.session import Database
+from app.models import AccountToken, Mail, User
+from app.schemas.user import UserCreate
+from app.services import mail, mail_delivery, users
+from app.services.mail import MailKind
+from app.services.mail_delivery import (
+    CLAIMED_FOR,
+    MAX_ATTEMPTS,
+    NotDelivered,
+    deliver_due,
+)
+from app.services.mail_texts import Wording, compose
+from tests.factories import PASSWORD, create_user
+from tests.inbox import Inbox, token_in
+
+
+async def queue(
+    session: AsyncSession,
+    kind: MailKind,
+    user: User | None = None,
+    *,
+    email: str | None = None,
+) -> Mail:
+    """Queue a mail for a user, for whoever has an address, or for a user at another address."""
+    address = email or (user.email if user else "")
+    mail.queue(session, kind, email=address, user_id=user.id if user else None)
+    await session.flush()
+    row = await session.scalar(select(Mail).order_by(Mail.id.desc()).limit(1))
+    assert row is not None
+    return row
+
+
+def later(monkeypatch: pytest.MonkeyPatch, by: timedelta) -> None:
+    moment = clock.now() + by
+    monkeypatch.setattr(clock, "now", lambda: moment)
+
+
+async def test_one_that_cannot_be_composed_keeps_no_other_waiting(
+    session: AsyncSession, inbox: Inbox
+) -> None:
+    strange = await create_user(session, email="=?utf-8?q?bob=3e=0d=0aX?=@example.com")
+    broken = await queue(session, MailKind.RESET_PASSWORD, strange)
+    await queue(session, MailKind.RESET_PASSWORD, await create_user(session))
+    assert len(await inbox.deliver()) == 1
+    await session.refresh(broken)
+    assert broken.error == "cannot be composed"
+    assert broken.next_attempt_at is None
+
+
+class TestDelivery:
+    async def test_what_is_sent_is_done_with(self, session: AsyncSession, inbox: Inbox) -> None:
+        row = await queue(session, MailKind.RESET_PASSWORD, await create_user(session))
+        assert len(await inbox.deliver()) == 1
+        assert await inbox.deliver() == []
+        await session.refresh(row)
+        assert row.sent_at is not None
+        assert row.next_attempt_at is None
+        assert (row.attempts, row.error, row.subject, row.text) == (1, None, None, None)
+
+    async def test_a_request_that_fails_sends_nothing(
+        self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
+    ) -> None:
+        await create_user(session, username="ada")
+        body = {"email": "new@example.com", "username": "ADA", "name": "A", "password": PASSWORD}
+        assert (await client.post("/users", json=body)).status_code == 409
+        assert await inbox.deliver() == []
+
+    async def test_a_failure_is_repeated_with_another_token_after_longer_and_longer(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        inbox: Inbox,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        row = await queue(session, MailKind.VERIFY_EMAIL, await create_user(session))
+        inbox.refusal = NotDelivered("SMTPConnectError")
+        pauses = []
+        for number in range(1, MAX_ATTEMPTS + 1):
+            await inbox.deliver()
+            await inbox.deliver()  # it is not due
+            assert len(inbox.refused) == number
+            await session.refresh(row)
+            assert (row.attempts, row.error) == (number, "SMTPConnectError")
+            assert (await session.scalars(select(AccountToken))).all() == []
+            if row.next_attempt_at is not None:
+                pauses.append((row.next_attempt_at - clock.now()).total_seconds())
+                later(monkeypatch, row.next_attempt_at - clock.now())
+        assert [round(pause) for pause in pauses[:4]] == [2, 4, 8, 16]
+        assert round(pauses[-1]) == 3600
+        assert row.next_attempt_at is None
+        assert row.sent_at is None
+        tokens = [token_in(message) for message in inbox.refused]
+        assert len(set(tokens)) == MAX_ATTEMPTS
+        response = await client.post("/auth/email/verify", json={"token": tokens[-1]})
+        assert response.status_code == 400
+
+    async def test_a_later_attempt_succeeds(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        inbox: Inbox,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        row = await queue(session, MailKind.VERIFY_EMAIL, await create_user(session))
+        inbox.refusal = NotDelivered("SMTPConnectError")
+        await inbox.deliver()
+        inbox.refusal = None
+        later(monkeypatch, timedelta(seconds=2))
+        token = await inbox.token()
+        await session.refresh(row)
+        assert (row.attempts, row.error, row.next_attempt_at) == (2, None, None)
+        response = await client.post("/auth/email/verify", json={"token": token})
+        assert response.status_code == 204
+
+    async def test_what_is_refused_for_good_is_given_up(
+        self, session: AsyncSession, inbox: Inbox
+    ) -> None:
+        row = await queue(session, MailKind.VERIFY_EMAIL, await create_user(session))
+        inbox.refusal = NotDelivered("SMTPRecipientsRefused 550", for_good=True)
+        await inbox.deliver()
+        await session.refresh(row)
+        assert (row.next_attempt_at, row.error) == (None, "SMTPRecipientsRefused 550")
+
+    async def test_what_another_process_delivers_is_left_to_it_for_a_while(
+        self,
+        session: AsyncSession,
+        database: Database,
+        settings: Settings,
+        inbox: Inbox,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        await queue(session, MailKind.VERIFY_EMAIL, await create_user(session))
+
+        async def end(message: EmailMessage) -> None:
+            assert await inbox.deliver() == []
+            raise asyncio.CancelledError
+
+        with pytest.raises(asyncio.CancelledError):
+            await deliver_due(database, settings=settings, post=end)
+        assert await inbox.deliver() == []
+        later(monkeypatch, CLAIMED_FOR)
+        assert len(await inbox.deliver()) == 1
+
+    @pytest.mark.parametrize("is_claimed", [False, True])
+    async def test_what_is_cancelled_stays(
+        self,
+        session: AsyncSession,
+        database: Database,
+        settings: Settings,
+        inbox: Inbox,
+        is_claimed: bool,
+    ) -> None:
+        user = await create_user(session)
+        row = await queue(session, MailKind.CHANGE_EMAIL, user)
+        claim = await mail_delivery._claim(database) if is_claimed else None
+        await mail.cancel(session, user_id=user.id, email=user.email, kinds=[MailKind.CHANGE_EMAIL])
+        if claim is not None:
+            assert await mail_delivery._compose(database, claim, settings) is None
+        assert await inbox.deliver() == []
+        await session.refresh(row)
+        assert row.error == "cancelled"
+        assert (await session.scalars(select(AccountToken))).all() == []
+
+    @pytest.mark.parametrize("kind", [MailKind.VERIFY_EMAIL, MailKind.RESET_PASSWORD])
+    async def test_goes_to_the_users_own_address_alone(
+        self, session: AsyncSession, inbox: Inbox, kind: MailKind
+    ) -> None:
+        """`İ` (U+0130) is `i` in PostgreSQL's lower case, but another mailbox than `i`."""
+        await create_user(session, email="mike@example.com")
+        await queue(session, kind, email="m\u0130ke@example.com")
+        (message,) = await inbox.deliver()
+        assert message["To"] == "mike@example.com"
+
+    @pytest.mark.parametrize("kind", [MailKind.VERIFY_EMAIL, MailKind.RESET_PASSWORD])
+    async def test_a_user_with_another_address_by_now_gets_nothing(
+        self, session: AsyncSession, inbox: Inbox, kind: MailKind
+    ) -> None:
+        user = await create_user(session)
+        row = await queue(session, kind, user)
+        user.email = "new@example.com"
+        await create_user(session, email=row.email)
+        assert await inbox.deliver() == []
+        await session.refresh(row)
+        assert row.error == "nobody has this address"
+
+    @pytest.mark.parametrize(
+        "kind", [MailKind.VERIFY_EMAIL, MailKind.RESET_PASSWORD, MailKind.CHANGE_EMAIL]
+    )
+    async def test_a_disabled_user_gets_nothing(
+        self, session: AsyncSession, inbox: Inbox, kind: MailKind
+    ) -> None:
+        await queue(session, kind, await create_user(session, is_active=False))
+        assert await inbox.deliver() == []
+
+    async def test_what_was_asked_for_a_day_ago_is_dropped(
+        self, session: AsyncSession, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        row = await queue(session, MailKind.RESET_PASSWORD, await create_user(session))
+        later(monkeypatch, timedelta(days=1, seconds=1))
+        assert await inbox.deliver() == []
+        await session.refresh(row)
+        assert row.error == "too late"
+
+    async def test_one_that_ends_every_process_is_dropped(
+        self, session: AsyncSession, inbox: Inbox
+    ) -> None:
+        row = await queue(session, MailKind.RESET_PASSWORD, await create_user(session))
+        row.attempts = MAX_ATTEMPTS
+        await session.flush()
+        assert await inbox.deliver() == []
+        await session.refresh(row)
+        assert row.error == "given up"
+
+    async def test_whom_an_operator_vouches_for_gets_nothing(
+        self, session: AsyncSession, inbox: Inbox
+    ) -> None:
+        new = UserCreate(
+            email="ada@example.com", username="ada", name="Ada", password=SecretStr(PASSWORD)
+        )
+        created = await users.create_user(session, new=new, vouched_for=True)
+        assert created.email_verified_at is not None
+        assert await inbox.deliver() == []
+
+
+class TestLimits:
+    @pytest.mark.parametrize("is_known", [True, False])
+    async def test_one_a_minute_and_five_an_hour(
+        self,
+        session: AsyncSession,
+        inbox: Inbox,
+        monkeypatch: pytest.MonkeyPatch,
+        is_known: bool,
+    ) -> None:
+        user = await create_user(session)
+        sent: list[datetime] = []
+        for _ in range(60):  # half an hour
+            email = user.email.upper() if len(sent) % 2 else user.email
+            known = user if is_known else None
+            await queue(session, MailKind.RESET_PASSWORD, known, email=email)
+            sent += [clock.now()] * len(await inbox.deliver())
+            later(monkeypatch, timedelta(seconds=30))
+        assert len(sent) == 5
+        gaps = [after - before for before, after in pairwise(sent)]
+        assert min(gaps) >= timedelta(minutes=1)
+        later(monkeypatch, timedelta(minutes=31))
+        await queue(session, MailKind.RESET_PASSWORD, user)
+        assert len(await inbox.deliver()) == 1
+
+    async def test_others_and_other_kinds_do_not_count(
+        self, session: AsyncSession, inbox: Inbox
+    ) -> None:
+        user = await create_user(session)
+        await queue(session, MailKind.RESET_PASSWORD, user)
+        await queue(session, MailKind.VERIFY_EMAIL, user)
+        await queue(session, MailKind.RESET_PASSWORD, await create_user(session))
+        assert len(await inbox.deliver()) == 3
+
+    async def test_a_user_may_mend_a_mistyped_address_at_once_but_not_flood_many(
+        self, session: AsyncSession, inbox: Inbox
+    ) -> None:
+        user = await create_user(session)
+        for number in range(8):
+            email = f"other{number}@example.com"
+            await queue(session, MailKind.CHANGE_EMAIL, user, email=email)
+        assert len(await inbox.deliver()) == 5
+
+    async def test_notices_have_no_limit(self, session: AsyncSession, inbox: Inbox) -> None:
+        user = await create_user(session)
+        for _ in range(7):
+            await queue(session, MailKind.PASSWORD_CHANGED, user)
+        assert len(await inbox.deliver()) == 7
+
+    async def test_asking_again_brings_forward_what_waits(
+        self, session: AsyncSession, inbox: Inbox
+    ) -> None:
+        user = await create_user(session)
+        first = await queue(session, MailKind.RESET_PASSWORD, user)
+        inbox.refusal = NotDelivered("SMTPConnectError")
+        await inbox.deliver()
+        second = await queue(session, MailKind.RESET_PASSWORD, user)
+        inbox.refusal = None
+        assert len(await inbox.deliver()) == 1
+        for row in (first, second):
+            await session.refresh(row)
+        assert first.sent_at is not None
+        assert (second.sent_at, second.error) == (None, "one like it waits")
+
+
+class TestTexts:
+    @pytest.mark.parametrize("wording", Wording)
+    def test_each_is_a_plain_and_automatic_mail(self, wording: Wording, settings: Settings) -> None:
+        link = "http://localhost:3000/verify-email#token=" + "x" * 43
+        message = compose(wording, recipient="ada@exämple.com", settings=settings, link=link)
+        assert message["From"] == "Pressroom <pressroom@localhost>"
+        assert message["To"] == "ada@xn--exmple-cua.com"
+        assert message["Auto-Submitted"] == "auto-generated"
+        assert message["Message-ID"].endswith("@localhost>")
+        assert message["Date"] is not None
+        assert message.get_content_type() == "text/plain"
+        text = message.get_content()
+        assert "{" not in text
+        assert all(line in message.as_string().splitlines() for line in text.splitlines())
+
+    async def test_links_do_not_come_from_the_request(
+        self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
+    ) -> None:
+        user = await create_user(session)
+        forged = {"Host": "evil.example", "X-Forwarded-Host": "evil.example"}
+        body = {"email": user.email}
+        await client.post("/auth/password/forgot", json=body, headers=forged)
+        (message,) = await inbox.deliver()
+        assert "evil" not in message.as_string()
+        assert "http://localhost:3000/reset-password#token=" in message.get_content()
+
+    async def test_nothing_in_a_mail_is_a_users_own(
+        self, client: httpx.AsyncClient, inbox: Inbox
+    ) -> None:
+        body = {
+            "email": "victim@example.com",
+            "username": "www.evil.example",
+            "name": "Win at evil.example",
+            "password": PASSWORD,
+        }
+        assert (await client.post("/users", json=body)).status_code == 201
+        (message,) = await inbox.deliver()
+        assert "evil" not in message.as_string()
