@@ -1,0 +1,90 @@
+"""Tokens as an attacker makes them, part by part, with nothing of the application's own."""
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from typing import Any
+from uuid import uuid4
+
+from app.auth.keys import signing_keys
+from app.core.config import get_settings
+from app.models import User, UserSession
+
+Json = dict[str, Any]
+
+
+def segment(part: object) -> str:
+    """One part of a token: bytes as they are, all else as JSON."""
+    raw = part if isinstance(part, bytes) else json.dumps(part).encode()
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def unsegment(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def changed(original: Json, changes: Json) -> Json:
+    """`original` with `changes`; what is None there is left out."""
+    return {name: value for name, value in (original | changes).items() if value is not None}
+
+
+class Forger:
+    """Whoever makes tokens for `user` in `login`; knows all that is public, and is lent the secret.
+
+    With the secret, what a test changes is the one thing that is wrong with a token.
+    """
+
+    def __init__(self, user: User, login: UserSession) -> None:
+        self.user_id, self.session_id = user.id, login.id
+
+    def header(self, **changes: Any) -> Json:
+        honest = {
+            "alg": get_settings().jwt_algorithm.value,
+            "typ": "at+jwt",
+            "kid": signing_keys().current.id,
+        }
+        return changed(honest, changes)
+
+    def claims(self, **changes: Any) -> Json:
+        now = int(time.time())
+        honest = {
+            "iss": "pressroom",
+            "aud": "pressroom-api",
+            "sub": str(self.user_id),
+            "sid": str(self.session_id),
+            "iat": now,
+            "nbf": now,
+            "exp": now + 300,
+            "jti": uuid4().hex,
+        }
+        return changed(honest, changes)
+
+    def token(
+        self,
+        *,
+        header: Json | None = None,
+        claims: Json | bytes | None = None,
+        key: bytes | None = None,
+        digest: str = "sha256",
+    ) -> str:
+        """A token with an HMAC; by the server's secret unless another `key` is given."""
+        secret = get_settings().secret_key.encode() if key is None else key
+        signed = ".".join(
+            (
+                segment(self.header() if header is None else header),
+                segment(self.claims() if claims is None else claims),
+            )
+        )
+        signature = hmac.digest(secret, signed.encode(), getattr(hashlib, digest))
+        return f"{signed}.{segment(signature)}"
+
+    def with_header(self, **changes: Any) -> str:
+        return self.token(header=self.header(**changes))
+
+    def with_claims(self, **changes: Any) -> str:
+        return self.token(claims=self.claims(**changes))
+
+    def unsigned(self, **header: Any) -> str:
+        return f"{segment(self.header(**header))}.{segment(self.claims())}."

@@ -1,0 +1,186 @@
+"""Access tokens that nobody may have: forged, expired, or of a session that is none any more.
+
+An answer says of which family a token is, so that a client knows what to do; all answers of one
+family are the same.
+"""
+
+from collections.abc import Callable
+
+import httpx
+import pytest
+from sqlalchemy import delete, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.security import create_access_token
+from app.models import User, UserSession
+from tests.factories import create_session, create_user
+from tests.security.answers import assert_refused
+from tests.security.conftest import Timeline
+from tests.security.forgeries import FORGERIES
+from tests.security.forging import Forger
+
+LEEWAY = 10
+
+
+async def ask(client: httpx.AsyncClient, token: str, path: str = "/auth/me") -> httpx.Response:
+    """Ask with a token as it is; httpx alone would refuse to send some of them."""
+    credentials = b"Bearer " + token.encode("latin-1")
+    return await client.get(path, headers=[(b"Authorization", credentials)])
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+async def test_a_forgery_is_refused(
+    client: httpx.AsyncClient, forger: Forger, forgery: str
+) -> None:
+    assert_refused(await ask(client, FORGERIES[forgery](forger)))
+
+
+GOOD: dict[str, Callable[[Forger], str]] = {
+    "as the forger makes it": lambda forger: forger.token(),
+    "as the application makes it": lambda forger: create_access_token(
+        user_id=forger.user_id, session_id=forger.session_id
+    ),
+    "header in another order": lambda forger: forger.token(
+        header=dict(reversed(forger.header().items()))
+    ),
+    "aud a list with ours (RFC 7519 §4.1.3)": lambda forger: forger.with_claims(
+        aud=["another-api", "pressroom-api"]
+    ),
+    "a claim that we do not know": lambda forger: forger.with_claims(colour="blue"),
+}
+
+
+@pytest.mark.parametrize("token", GOOD)
+async def test_what_the_forgeries_start_from_is_good(
+    client: httpx.AsyncClient, forger: Forger, token: str
+) -> None:
+    response = await ask(client, GOOD[token](forger))
+    assert response.status_code == 200
+    assert response.json()["id"] == forger.user_id
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/articles"),
+        ("GET", "/users"),
+        ("GET", "/users/me"),
+        ("POST", "/articles"),
+        ("PATCH", "/users/me"),
+        ("GET", "/auth/sessions"),
+        ("POST", "/auth/logout-all"),
+    ],
+)
+async def test_a_forgery_is_refused_wherever_tokens_are_taken(
+    client: httpx.AsyncClient, forger: Forger, method: str, path: str
+) -> None:
+    headers = {"Authorization": f"Bearer {forger.unsigned(alg='none')}"}
+    content = "{}" if method == "PATCH" else None
+    if content:
+        headers["Content-Type"] = "application/json"
+    assert_refused(await client.request(method, path, headers=headers, content=content))
+
+
+@pytest.mark.parametrize("claim", ["exp", "nbf", "iat"])
+async def test_clocks_may_differ_by_ten_seconds_and_no_more(
+    client: httpx.AsyncClient, forger: Forger, timeline: Timeline, claim: str
+) -> None:
+    now = int(timeline.now.timestamp())
+    away = -1 if claim == "exp" else 1
+    family = "token_expired" if claim == "exp" else "invalid_token"
+    for seconds in (0, LEEWAY - 1, LEEWAY):
+        token = forger.with_claims(**{claim: now + away * seconds})
+        assert (await ask(client, token)).status_code == 200
+    assert_refused(
+        await ask(client, forger.with_claims(**{claim: now + away * (LEEWAY + 1)})), family
+    )
+
+
+async def test_an_expired_token_says_so(
+    client: httpx.AsyncClient, forger: Forger, timeline: Timeline
+) -> None:
+    token = create_access_token(user_id=forger.user_id, session_id=forger.session_id)
+    timeline.advance(15 * 60 + LEEWAY)
+    assert (await ask(client, token)).status_code == 200
+    timeline.advance(1)
+    for path in ("/auth/me", "/articles"):
+        assert_refused(await ask(client, token, path), "token_expired")
+
+
+async def test_an_expired_token_of_another_key_does_not(
+    client: httpx.AsyncClient, forger: Forger
+) -> None:
+    """Whether a token has expired is told to those alone who had one."""
+    assert_refused(await ask(client, forger.token(claims=forger.claims(exp=1), key=b"x" * 32)))
+
+
+class TestSession:
+    async def test_of_another_user(
+        self, client: httpx.AsyncClient, session: AsyncSession, forger: Forger
+    ) -> None:
+        other = await create_user(session)
+        login = await create_session(session, user=other)
+        assert_refused(await ask(client, forger.with_claims(sid=str(login.id))))
+        assert_refused(await ask(client, forger.with_claims(sub=str(other.id))))
+
+    async def test_that_has_ended(
+        self, client: httpx.AsyncClient, forger: Forger, timeline: Timeline
+    ) -> None:
+        token = forger.token()
+        assert (
+            await client.post("/auth/logout", headers={"Authorization": f"Bearer {token}"})
+        ).status_code == 204
+        assert_refused(await ask(client, token), "token_revoked")
+        assert_refused(await ask(client, token, "/articles"), "token_revoked")
+
+    async def test_that_is_over(
+        self, client: httpx.AsyncClient, session: AsyncSession, forger: Forger, timeline: Timeline
+    ) -> None:
+        over = update(UserSession).where(UserSession.id == forger.session_id)
+        await session.execute(over.values(expires_at=timeline.now))
+        assert_refused(await ask(client, forger.token()), "token_revoked")
+
+    async def test_that_was_deleted(
+        self, client: httpx.AsyncClient, session: AsyncSession, forger: Forger
+    ) -> None:
+        await session.execute(delete(UserSession).where(UserSession.id == forger.session_id))
+        assert_refused(await ask(client, forger.token()))
+
+    async def test_of_a_disabled_user(
+        self, client: httpx.AsyncClient, session: AsyncSession, forger: Forger
+    ) -> None:
+        disabled = update(User).where(User.id == forger.user_id)
+        await session.execute(disabled.values(is_active=False))
+        assert_refused(await ask(client, forger.token()))
+
+    async def test_of_a_deleted_user(
+        self, client: httpx.AsyncClient, session: AsyncSession, forger: Forger
+    ) -> None:
+        await session.execute(delete(User).where(User.id == forger.user_id))
+        assert_refused(await ask(client, forger.token()))
+
+
+class TestPlaces:
+    """RFC 6750 §2: a token is believed in the Authorization header alone."""
+
+    @pytest.mark.parametrize("name", ["access_token", "token", "Authorization", "jwt"])
+    async def test_not_in_a_cookie(
+        self, client: httpx.AsyncClient, forger: Forger, name: str
+    ) -> None:
+        headers = {"Cookie": f"{name}={forger.token()}"}
+        response = await client.get("/auth/me", headers=headers)
+        assert response.status_code == 401
+        assert response.json()["code"] == "not_authenticated"
+
+    async def test_not_in_a_form(self, client: httpx.AsyncClient, forger: Forger) -> None:
+        response = await client.post("/auth/logout-all", data={"access_token": forger.token()})
+        assert response.status_code == 401
+
+    @pytest.mark.parametrize("scheme", ["", "Basic", "Token", "JWT", "Bearerer", "DPoP"])
+    async def test_not_by_another_scheme(
+        self, client: httpx.AsyncClient, forger: Forger, scheme: str
+    ) -> None:
+        headers = {"Authorization": f"{scheme} {forger.token()}".strip()}
+        response = await client.get("/auth/me", headers=headers)
+        assert response.status_code == 401
+        assert response.json()["code"] == "not_authenticated"

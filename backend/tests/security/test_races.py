@@ -1,0 +1,125 @@
+"""A login that began before the password changed, or before its user was shut out: what was right
+when it was looked at is not right any more when the session opens.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth import security
+from app.core.roles import Role
+from app.models import User
+from tests.factories import PASSWORD, bearer, create_user
+from tests.security.conftest import Install
+
+LOGINS = 15
+NEW_PASSWORD = "staple of a better battery"
+
+Rows = Callable[[], AbstractAsyncContextManager[AsyncSession]]
+
+
+@pytest.fixture
+async def user(live_rows: Rows) -> User:
+    async with live_rows() as session:
+        return await create_user(session)
+
+
+async def log_in(live: httpx.AsyncClient, user: User, password: str) -> httpx.Response:
+    form = {"username": user.username, "password": password}
+    return await live.post("/auth/login", data=form)
+
+
+async def log_in_around(
+    live: httpx.AsyncClient,
+    user: User,
+    meanwhile: Callable[[], Awaitable[httpx.Response]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> httpx.Response:
+    """A login with the old password, and `meanwhile` while it is being hashed."""
+    verify, compared, done = security.verify_password, asyncio.Event(), asyncio.Event()
+
+    async def slowly(password: str, hashed: str | None) -> bool:
+        right = await verify(password, hashed)
+        if not compared.is_set():  # the login's; what comes meanwhile takes its usual time
+            compared.set()
+            await done.wait()
+        return right
+
+    monkeypatch.setattr(security, "verify_password", slowly)
+    login = asyncio.create_task(log_in(live, user, PASSWORD))
+    await compared.wait()
+    try:
+        assert (await meanwhile()).status_code in {200, 204}
+    finally:
+        done.set()
+    return await login
+
+
+async def is_logged_in(live: httpx.AsyncClient, login: httpx.Response) -> bool:
+    if login.status_code != 200:
+        return False
+    headers = {"Authorization": f"Bearer {login.json()['access_token']}"}
+    return (await live.get("/auth/me", headers=headers)).status_code == 200
+
+
+async def change_password(live: httpx.AsyncClient, user: User) -> httpx.Response:
+    body = {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
+    return await live.post("/users/me/password", json=body, headers=bearer(user))
+
+
+async def test_the_old_password_opens_no_session_once_it_was_changed(
+    live: httpx.AsyncClient, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Changing it ends all sessions; a thief who logs in all the time must not slip through."""
+    login = await log_in_around(live, user, lambda: change_password(live, user), monkeypatch)
+    assert not await is_logged_in(live, login)
+
+
+async def test_a_hash_that_is_renewed_does_not_bring_the_old_password_back(
+    live: httpx.AsyncClient, user: User, monkeypatch: pytest.MonkeyPatch, install: Install
+) -> None:
+    install(BCRYPT_COST=5)  # a login renews the hash, which was made at a lower cost
+    await log_in_around(live, user, lambda: change_password(live, user), monkeypatch)
+    assert (await log_in(live, user, PASSWORD)).status_code == 401
+    assert (await log_in(live, user, NEW_PASSWORD)).status_code == 200
+
+
+async def test_who_is_disabled_meanwhile_has_no_session_when_enabled_again(
+    live: httpx.AsyncClient, live_rows: Rows, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with live_rows() as session:
+        headers = bearer(await create_user(session, role=Role.ADMIN))
+
+    async def disable() -> httpx.Response:
+        return await live.post(f"/users/{user.id}/disable", headers=headers)
+
+    login = await log_in_around(live, user, disable, monkeypatch)
+    assert not await is_logged_in(live, login)
+    await live.post(f"/users/{user.id}/enable", headers=headers)
+    assert not await is_logged_in(live, login)
+
+
+async def test_logins_that_renew_a_hash_at_once_all_succeed(
+    live: httpx.AsyncClient, user: User, install: Install
+) -> None:
+    """Neither a deadlock nor a refusal is what a raised cost brings to who opens several tabs."""
+    assert (await log_in(live, user, PASSWORD)).status_code == 200  # its address is known
+    install(BCRYPT_COST=5)
+    logins = await asyncio.gather(*(log_in(live, user, PASSWORD) for _ in range(4)))
+    assert [login.status_code for login in logins] == [200] * 4
+
+
+@pytest.mark.parametrize("whose", ["one user's", "many users'"])
+async def test_logins_at_once_are_not_taken_for_an_attack(
+    live: httpx.AsyncClient, live_rows: Rows, user: User, whose: str
+) -> None:
+    """More than may fail for one account, from one address."""
+    async with live_rows() as session:
+        others = [await create_user(session) for _ in range(LOGINS)]
+    users = others if whose == "many users'" else [user] * LOGINS
+    logins = await asyncio.gather(*(log_in(live, each, PASSWORD) for each in users))
+    assert [login.status_code for login in logins] == [200] * LOGINS

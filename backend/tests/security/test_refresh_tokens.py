@@ -1,0 +1,309 @@
+"""Refresh tokens: stolen, guessed, kept for too long; each way ends at a login.
+
+Against an application that commits, for what ends a session has to outlive the refusal.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.tokens import RefreshToken, new_secret
+from app.models import AuditEvent, User, UserSession
+from tests.factories import PASSWORD, create_user
+from tests.security.answers import answer, assert_refused
+from tests.security.conftest import Install, Timeline
+
+GRACE = 10
+OLD, NEW = "the secret before: 32 bytes long.", "the secret after: 32 bytes long.."
+
+Rows = Callable[[], AbstractAsyncContextManager[AsyncSession]]
+
+
+class Pair(NamedTuple):
+    """What a login or a refresh is answered with."""
+
+    access: str
+    refresh: str
+
+
+class Victim:
+    """A user who is logged in, and whose tokens an attacker has got hold of."""
+
+    def __init__(self, client: httpx.AsyncClient, user: User, rows: Rows) -> None:
+        self.client, self.user, self.rows = client, user, rows
+
+    async def log_in(self) -> Pair:
+        form = {"username": self.user.username, "password": PASSWORD}
+        return self._pair(await self.client.post("/auth/login", data=form))
+
+    async def refresh(self, pair: Pair) -> Pair:
+        return self._pair(await self.present(pair.refresh))
+
+    async def present(self, token: str) -> httpx.Response:
+        return await self.client.post("/auth/refresh", json={"refresh_token": token})
+
+    async def ask(self, pair: Pair) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {pair.access}"}
+        return await self.client.get("/auth/me", headers=headers)
+
+    async def is_logged_in(self, pair: Pair) -> bool:
+        return (await self.ask(pair)).status_code == 200
+
+    async def alarms(self) -> int:
+        """How often a reuse was written down."""
+        async with self.rows() as session:
+            query = select(func.count()).where(
+                AuditEvent.action == "REFRESH_REUSED", AuditEvent.subject_id == self.user.id
+            )
+            return await session.scalar(query) or 0
+
+    async def change(self, model: type[User | UserSession], **values: Any) -> None:
+        column = User.id if model is User else UserSession.user_id
+        async with self.rows() as session:
+            await session.execute(update(model).where(column == self.user.id).values(values))
+
+    @staticmethod
+    def _pair(response: httpx.Response) -> Pair:
+        assert response.status_code == 200, response.text
+        return Pair(response.json()["access_token"], response.json()["refresh_token"])
+
+
+@pytest.fixture
+async def victim(live: httpx.AsyncClient, live_rows: Rows, timeline: Timeline) -> Victim:
+    async with live_rows() as session:
+        user = await create_user(session)
+    return Victim(live, user, live_rows)
+
+
+def assert_no_session(response: httpx.Response) -> None:
+    """The one refusal, whatever is wrong with the token."""
+    assert response.status_code == 401, response.text
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert answer(response).body == {
+        "success": False,
+        "message": "The session has ended; log in again",
+        "detail": "The session has ended; log in again",
+        "code": "invalid_refresh_token",
+    }
+
+
+class TestReuse:
+    async def test_within_the_grace_the_answer_is_the_same_child(
+        self, victim: Victim, timeline: Timeline
+    ) -> None:
+        parent = await victim.log_in()
+        child = await victim.refresh(parent)
+        timeline.advance(GRACE)
+        again = await victim.refresh(parent)
+        assert again.refresh == child.refresh != parent.refresh
+        assert await victim.is_logged_in(again)
+        assert await victim.alarms() == 0
+
+    async def test_after_the_grace_it_ends_the_session_for_both(
+        self, victim: Victim, timeline: Timeline
+    ) -> None:
+        parent, elsewhere = await victim.log_in(), await victim.log_in()
+        child = await victim.refresh(parent)
+        timeline.advance(GRACE + 1)
+        assert_no_session(await victim.present(parent.refresh))
+        for pair in (parent, child):
+            assert_refused(await victim.ask(pair), "token_revoked")
+            assert_no_session(await victim.present(pair.refresh))
+        assert await victim.alarms() == 1
+        assert await victim.is_logged_in(elsewhere)
+
+    async def test_a_thief_who_refreshed_first_is_logged_out_by_the_victims_next_refresh(
+        self, victim: Victim, timeline: Timeline
+    ) -> None:
+        stolen = await victim.log_in()
+        thiefs = await victim.refresh(stolen)
+        timeline.advance(60)
+        thiefs = await victim.refresh(thiefs)
+        timeline.advance(60)
+        assert_no_session(await victim.present(stolen.refresh))
+        assert_refused(await victim.ask(thiefs), "token_revoked")
+        assert_no_session(await victim.present(thiefs.refresh))
+
+    async def test_a_grandparent_ends_the_session_at_once(self, victim: Victim) -> None:
+        grandparent = await victim.log_in()
+        child = await victim.refresh(await victim.refresh(grandparent))
+        assert_no_session(await victim.present(grandparent.refresh))
+        assert_refused(await victim.ask(child), "token_revoked")
+        assert await victim.alarms() == 1
+
+    async def test_the_grace_is_not_prolonged_by_using_it(
+        self, victim: Victim, timeline: Timeline
+    ) -> None:
+        parent = await victim.log_in()
+        await victim.refresh(parent)
+        for _ in range(2):
+            timeline.advance(GRACE / 2)
+            await victim.refresh(parent)
+        timeline.advance(1)
+        assert_no_session(await victim.present(parent.refresh))
+
+
+def with_other_secret(token: RefreshToken) -> RefreshToken:
+    return token._replace(secret=new_secret())
+
+
+GUESSES: dict[str, Callable[[RefreshToken, RefreshToken], object]] = {
+    "another secret": lambda mine, _: with_other_secret(mine),
+    "another tag": lambda mine, _: with_other_secret(mine)._replace(tag="A" * 22),
+    "the tag of another secret": lambda mine, other: with_other_secret(mine)._replace(
+        tag=other.tag
+    ),
+    "another session's secret and tag": lambda mine, other: other._replace(
+        session_id=mine.session_id
+    ),
+    "nobody's session": lambda mine, _: mine._replace(session_id=10**17),
+    "session beyond 64 bits": lambda mine, _: mine._replace(session_id=10**19),
+    "session 0": lambda mine, _: mine._replace(session_id=0),
+    "session with a zero in front": lambda mine, _: str(mine).replace("prt_", "prt_0"),
+    "session in digits of full width": lambda mine, _: str(mine).replace("prt_", "prt_\uff11"),
+    "cut short": lambda mine, _: str(mine)[:-1],
+    "longer": lambda mine, _: f"{mine}A",
+    "with a line break": lambda mine, _: f"{mine}\n",
+    "with padding": lambda mine, _: f"{mine}=",
+    "another prefix": lambda mine, _: str(mine).replace("prt_", "prk_"),
+    "no prefix": lambda mine, _: str(mine).removeprefix("prt_"),
+    "in capitals": lambda mine, _: str(mine).upper(),
+    "SQL": lambda mine, _: f"prt_{mine.session_id}_' OR '1'='1",
+    "empty": lambda mine, _: "",
+    "huge": lambda mine, _: f"prt_{mine.session_id}_" + "A" * 1_000_000,
+}
+
+
+@pytest.mark.parametrize("guess", GUESSES)
+async def test_a_guess_gets_nothing_and_ends_nothing(victim: Victim, guess: str) -> None:
+    """Were it otherwise, whoever can count to a session's id could log its user out."""
+    mine, other = await victim.log_in(), await victim.log_in()
+    tokens = (RefreshToken.parse(pair.refresh) for pair in (mine, other))
+    response = await victim.present(str(GUESSES[guess](*tokens)))  # type: ignore[arg-type]
+    if response.status_code != 422:
+        assert_no_session(response)
+    assert await victim.is_logged_in(mine)
+    assert await victim.is_logged_in(other)
+    assert await victim.alarms() == 0
+    await victim.refresh(mine)
+
+
+async def test_the_tag_alone_is_no_token(victim: Victim) -> None:
+    """It says that a token was ours, and nothing else: the secret decides."""
+    pair = await victim.log_in()
+    await victim.refresh(pair)
+    token = RefreshToken.parse(pair.refresh)
+    assert token is not None
+    assert_no_session(await victim.present(str(token._replace(tag="A" * 22, secret="A" * 43))))
+    assert await victim.is_logged_in(pair)
+
+
+class TestEnd:
+    """After each end, the refresh token is worth nothing, and the access token neither."""
+
+    async def test_logging_out(self, victim: Victim) -> None:
+        pair = await victim.log_in()
+        child = await victim.refresh(pair)
+        await victim.client.post("/auth/logout", json={"refresh_token": child.refresh})
+        for token in (pair.refresh, child.refresh):
+            assert_no_session(await victim.present(token))
+        assert_refused(await victim.ask(child), "token_revoked")
+
+    async def test_logging_out_everywhere(self, victim: Victim) -> None:
+        here, there = await victim.log_in(), await victim.log_in()
+        headers = {"Authorization": f"Bearer {here.access}"}
+        await victim.client.post("/auth/logout-all", headers=headers)
+        for pair in (here, there):
+            assert_no_session(await victim.present(pair.refresh))
+            assert_refused(await victim.ask(pair), "token_revoked")
+
+    async def test_being_disabled(self, victim: Victim) -> None:
+        pair = await victim.log_in()
+        await victim.change(User, is_active=False)
+        assert_no_session(await victim.present(pair.refresh))
+        assert_refused(await victim.ask(pair))
+
+    async def test_fourteen_days_without_use(self, victim: Victim, timeline: Timeline) -> None:
+        pair = await victim.log_in()
+        timeline.advance(days=14, seconds=-1)
+        pair = await victim.refresh(pair)
+        timeline.advance(days=14)
+        assert_no_session(await victim.present(pair.refresh))
+
+    async def test_thirty_days_however_often_it_is_used(
+        self, victim: Victim, timeline: Timeline
+    ) -> None:
+        pair = await victim.log_in()
+        for _ in range(2):
+            timeline.advance(days=13)
+            pair = await victim.refresh(pair)
+        timeline.advance(days=4, seconds=-1)
+        pair = await victim.refresh(pair)
+        timeline.advance(1)
+        assert_no_session(await victim.present(pair.refresh))
+        assert_refused(await victim.ask(pair), "token_revoked")
+
+    async def test_a_parent_after_its_session_is_over_raises_no_alarm(
+        self, victim: Victim, timeline: Timeline
+    ) -> None:
+        parent = await victim.log_in()
+        await victim.refresh(parent)
+        timeline.advance(days=31)
+        assert_no_session(await victim.present(parent.refresh))
+        assert await victim.alarms() == 0
+
+
+class TestRotatedKey:
+    async def test_the_grace_holds_across_a_rotation(
+        self, victim: Victim, install: Install
+    ) -> None:
+        install(SECRET_KEY=OLD)
+        parent = await victim.log_in()
+        child = await victim.refresh(parent)
+        install(SECRET_KEY=NEW, SECRET_KEYS_PREVIOUS=OLD)
+        again = await victim.refresh(parent)
+        secrets = [RefreshToken.parse(pair.refresh) for pair in (child, again)]
+        assert len({token and token.secret for token in secrets}) == 1
+        await victim.refresh(child)
+
+    async def test_a_replica_that_has_not_heard_of_the_new_key_blames_nobody(
+        self, victim: Victim, install: Install
+    ) -> None:
+        install(SECRET_KEY=OLD)
+        parent = await victim.log_in()
+        install(SECRET_KEY=NEW, SECRET_KEYS_PREVIOUS=OLD)
+        child = await victim.refresh(parent)
+        install(SECRET_KEY=OLD, SECRET_KEYS_PREVIOUS="")
+        assert_no_session(await victim.present(parent.refresh))
+        install(SECRET_KEY=NEW, SECRET_KEYS_PREVIOUS=OLD)
+        await victim.refresh(child)
+        assert await victim.alarms() == 0
+
+    async def test_reuse_is_noticed_across_a_rotation(
+        self, victim: Victim, install: Install, timeline: Timeline
+    ) -> None:
+        install(SECRET_KEY=OLD)
+        parent = await victim.log_in()
+        child = await victim.refresh(parent)
+        install(SECRET_KEY=NEW, SECRET_KEYS_PREVIOUS=OLD)
+        timeline.advance(GRACE + 1)
+        assert_no_session(await victim.present(parent.refresh))
+        assert_no_session(await victim.present(child.refresh))
+        assert await victim.alarms() == 1
+
+    async def test_without_the_old_key_the_current_token_works_and_a_used_one_ends_nothing(
+        self, victim: Victim, install: Install, timeline: Timeline
+    ) -> None:
+        install(SECRET_KEY=OLD)
+        parent = await victim.log_in()
+        child = await victim.refresh(parent)
+        install(SECRET_KEY=NEW, SECRET_KEYS_PREVIOUS="")
+        timeline.advance(GRACE + 1)
+        assert_no_session(await victim.present(parent.refresh))
+        assert await victim.alarms() == 0
+        assert await victim.is_logged_in(await victim.refresh(child))

@@ -1,0 +1,145 @@
+"""What a limit must not miss, and what it must not take for a guess."""
+
+import httpx
+import pyotp
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth import security
+from app.core import clock
+from app.core.errors import ServiceUnavailable
+from app.models import User
+from tests.factories import PASSWORD, bearer, create_user
+from tests.security.conftest import ClientAt, new_address
+from tests.test_users import REGISTRATION
+
+pytestmark = pytest.mark.usefixtures("timeline")  # no door opens again meanwhile
+
+NEW_KEY = {"name": "mine", "scopes": ["users:read"]}
+
+
+@pytest.fixture
+async def user(session: AsyncSession) -> User:
+    return await create_user(session, username="ada")
+
+
+async def log_in(
+    client: httpx.AsyncClient, password: str = PASSWORD, **headers: str
+) -> httpx.Response:
+    form = {"username": "ada", "password": password}
+    return await client.post("/auth/login", data=form, headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "rest"),
+    [
+        ("/users/me/password", "current_password", {"new_password": "staple of a battery"}),
+        ("/users/me/email", "password", {"email": "thief@example.com"}),
+        ("/users/me/api-keys", "password", NEW_KEY),
+        ("/auth/second-factor", "password", {}),
+    ],
+)
+async def test_a_stolen_session_guesses_five_times_wherever_it_is_used(
+    client_at: ClientAt, user: User, path: str, field: str, rest: dict[str, object]
+) -> None:
+    statuses = []
+    for number in range(9):
+        async with client_at() as thief:
+            body = {field: f"guess {number}", **rest}
+            response = await thief.post(path, json=body, headers=bearer(user))
+            statuses.append(response.status_code)
+    assert statuses == [403] * 6 + [429] * 3
+    async with client_at() as owner:  # who logs in anew has a door of their own
+        tokens = (await log_in(owner)).json()
+        headers = {"Authorization": f"Bearer {tokens['access_token']}"}
+        response = await owner.post(path, json={field: PASSWORD, **rest}, headers=headers)
+        assert response.is_success
+
+
+async def test_a_stolen_access_token_makes_no_api_key(
+    client: httpx.AsyncClient, user: User
+) -> None:
+    """A key would outlive the session, and a reset of the password."""
+    for body, status in ((NEW_KEY, 422), (NEW_KEY | {"password": "wrong"}, 403)):
+        response = await client.post("/users/me/api-keys", json=body, headers=bearer(user))
+        assert response.status_code == status
+    assert (await client.get("/users/me/api-keys", headers=bearer(user))).json() == []
+
+
+async def test_an_old_cookie_is_good_for_as_many_guesses_from_wherever_it_comes(
+    client_at: ClientAt, user: User
+) -> None:
+    async with client_at() as owner:
+        token = (await log_in(owner)).json()["refresh_token"]
+        await owner.post("/auth/logout-all", headers=bearer(user))
+    compared = 0
+    for number in range(40):
+        async with client_at() as thief:
+            cookie = {"Cookie": f"refresh_token={token}"}
+            compared += (await log_in(thief, f"guess {number}", **cookie)).status_code == 401
+    assert compared == 21
+
+
+async def test_an_answer_503_is_no_guess(
+    client_at: ClientAt, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify = security.verify_password
+
+    async def overloaded(password: str, hashed: str | None) -> bool:
+        raise ServiceUnavailable
+
+    address = new_address()
+    async with client_at(address) as client:
+        monkeypatch.setattr(security, "verify_password", overloaded)
+        assert {(await log_in(client)).status_code for _ in range(35)} == {503}
+        monkeypatch.setattr(security, "verify_password", verify)
+        assert (await log_in(client)).status_code == 200
+
+
+async def test_who_has_the_password_does_not_lock_the_owner_out_of_the_second_step(
+    client_at: ClientAt, user: User
+) -> None:
+    home, url = new_address(), "/auth/login/second-factor"
+    async with client_at(home) as owner:
+        tokens = (await log_in(owner)).json()
+        headers = {"Authorization": f"Bearer {tokens['access_token']}"}
+        body = {"password": PASSWORD}
+        secret = (await owner.post("/auth/second-factor", json=body, headers=headers)).json()
+        totp = pyotp.TOTP(secret["secret"])
+        body = {"code": totp.at(clock.now())}
+        confirmed = await owner.post("/auth/second-factor/confirm", json=body, headers=headers)
+        recovery_code = confirmed.json()["recovery_codes"][0]
+    statuses = []
+    for _ in range(24):
+        async with client_at() as thief:
+            challenge = (await log_in(thief)).json()["challenge"]
+            guess = {"challenge": challenge, "code": "aaaa-aaaa-aaaa-aaaa"}
+            statuses.append((await thief.post(url, json=guess)).status_code)
+    assert statuses == [401] * 21 + [429] * 3
+    async with client_at(home) as owner:
+        challenge = (await log_in(owner)).json()["challenge"]
+        right = {"challenge": challenge, "code": recovery_code}
+        assert (await owner.post(url, json=right)).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/users", "/raw/users"])
+async def test_registering_from_one_address_is_limited(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    """Each is a hash, and a mail to whoever they name."""
+    statuses = []
+    for number in range(33):
+        account = {"email": f"victim{number}@example.com", "username": f"user{number}"}
+        statuses.append((await client.post(path, json=REGISTRATION | account)).status_code)
+    assert statuses == [201] * 31 + [429] * 2
+
+
+@pytest.mark.parametrize("origin", [{"Origin": "https://evil.example"}, {"Origin": "null"}])
+async def test_another_sites_page_makes_no_guesses_from_its_readers_addresses(
+    client: httpx.AsyncClient, user: User, origin: dict[str, str]
+) -> None:
+    for password in ("wrong", PASSWORD):
+        response = await log_in(client, password, **origin)
+        assert response.status_code == 403
+        assert response.json()["code"] == "cross_site_request"
+    assert (await log_in(client, Origin="http://testserver")).status_code == 200
