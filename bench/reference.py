@@ -7,14 +7,17 @@ run.py starts it with Pressroom's own gunicorn.conf.py, and compares the answers
 
 import asyncio
 import base64
+import hashlib
 import hmac
 import os
 import re
+import secrets
 import threading
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qs
 from uuid import uuid4
@@ -22,14 +25,16 @@ from uuid import uuid4
 import asyncpg
 import bcrypt
 import orjson
-from jose import jwt
+from jose import JWTError, jwk, jwt
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-TOKEN_SECONDS = 30 * 60
-SECRET_KEY = os.environ["SECRET_KEY"]
+TOKEN_SECONDS = int(os.environ["ACCESS_TOKEN_EXPIRE_MINUTES"]) * 60
+SECRET_KEY = os.environ["SECRET_KEY"].encode()
+SIGNING_KEY = jwk.construct(SECRET_KEY, "HS256")
+ISSUER, AUDIENCE = "pressroom", "pressroom-api"
 HASHING_THREADS = int(os.environ["BCRYPT_THREADS"])
 # Pressroom has a pool for reading and one for writing; here one of both sizes does both.
 POOL_SIZE = 2 * int(os.environ["DATABASE_POOL_SIZE"])
@@ -38,14 +43,39 @@ ARTICLES = """
 SELECT a.id, a.title, a.content, a.published, a.author_id, a.created_at, a.updated_at,
        u.id, u.username, u.name, u.created_at
 FROM articles a JOIN users u ON u.id = a.author_id
-WHERE a.published
 """
-LIST = f"{ARTICLES} ORDER BY a.created_at DESC, a.id DESC LIMIT $1 OFFSET $2"
-ONE = f"{ARTICLES} AND a.id = $1"
+LIST = f"{ARTICLES} WHERE a.published ORDER BY a.created_at DESC, a.id DESC LIMIT $1 OFFSET $2"
+ONE = f"{ARTICLES} WHERE a.id = $1 AND a.published"
+ONE_FOR = f"{ARTICLES} WHERE a.id = $1 AND (a.published OR a.author_id = $2)"
 USER = "SELECT id, hashed_password FROM users WHERE lower(username) = lower($1) AND is_active"
+
+OPEN_SESSION = """
+INSERT INTO user_sessions
+       (user_id, token_hash, created_at, last_used_at, expires_at, ip, user_agent)
+VALUES ($1, $2, now(), now(), now() + interval '30 days', $3, $4)
+RETURNING id
+"""
+IN_SESSION = """
+SELECT u.id FROM users u JOIN user_sessions s ON s.user_id = u.id
+WHERE s.id = $1 AND u.id = $2 AND s.revoked_at IS NULL AND s.expires_at > now() AND u.is_active
+"""
+ROTATE = """
+UPDATE user_sessions s SET token_hash = $3, previous_hash = $2, last_used_at = now()
+FROM users u
+WHERE s.id = $1 AND s.token_hash = $2 AND s.last_used_at > now() - interval '14 days'
+  AND s.revoked_at IS NULL AND s.expires_at > now() AND u.id = s.user_id AND u.is_active
+RETURNING s.user_id
+"""
+REPEATED = """
+SELECT s.user_id FROM user_sessions s JOIN users u ON u.id = s.user_id
+WHERE s.id = $1 AND s.previous_hash = $2 AND s.token_hash = $3
+  AND s.last_used_at > now() - interval '10 seconds'
+  AND s.revoked_at IS NULL AND s.expires_at > now() AND u.is_active
+"""
 
 # passlib's bcrypt_sha256: bcrypt of the base64 of HMAC-SHA-256, keyed with the salt.
 PASSWORD_HASH = re.compile(r"\$bcrypt-sha256\$v=2,t=2b,r=(\d+)\$(.{22})\$(.{31})")
+REFRESH_TOKEN = re.compile(r"prt_([1-9][0-9]{0,17})_([A-Za-z0-9_-]{43})([A-Za-z0-9_-]{22})")
 
 pool: "asyncpg.Pool[asyncpg.Record]"
 
@@ -92,7 +122,15 @@ async def list_articles(request: Request) -> Response:
 
 
 async def read_article(request: Request) -> Response:
-    row = await pool.fetchrow(ONE, int(request.path_params["article_id"]))
+    number = int(request.path_params["article_id"])
+    authorization = request.headers.get("authorization")
+    if authorization is None:
+        row = await pool.fetchrow(ONE, number)
+    else:
+        user_id = await _user_of(authorization.removeprefix("Bearer "))
+        if user_id is None:
+            return Response(status_code=401)
+        row = await pool.fetchrow(ONE_FOR, number, user_id)
     return Response(status_code=404) if row is None else _json(_article(row))
 
 
@@ -122,19 +160,66 @@ async def login(request: Request) -> Response:
     )
     if not valid:
         return Response(status_code=401)
+    secret = secrets.token_urlsafe(32)
+    ip = ip_address(request.client.host) if request.client else None
+    agent = request.headers.get("user-agent", "")
+    session_id = await pool.fetchval(OPEN_SESSION, user["id"], _fingerprint(secret), ip, agent)
+    return _tokens(user["id"], session_id, secret)
+
+
+async def refresh(request: Request) -> Response:
+    token = REFRESH_TOKEN.fullmatch(orjson.loads(await request.body())["refresh_token"])
+    if token is None:
+        return Response(status_code=401)
+    session_id, successor = int(token[1]), _digest("successor", token[2])
+    hashes = _fingerprint(token[2]), _fingerprint(successor)
+    user_id = await pool.fetchval(ROTATE, session_id, *hashes)
+    if user_id is None:
+        user_id = await pool.fetchval(REPEATED, session_id, *hashes)
+    return Response(status_code=401) if user_id is None else _tokens(user_id, session_id, successor)
+
+
+def _fingerprint(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def _digest(purpose: str, text: str) -> str:
+    digest = hmac.digest(SECRET_KEY, f"{purpose} {text}".encode(), "sha256")
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def _tokens(user_id: int, session_id: int, secret: str) -> Response:
     now = int(time.time())
     claims = {
-        "iss": "pressroom",
-        "aud": "pressroom-api",
-        "sub": str(user["id"]),
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": str(user_id),
+        "sid": str(session_id),
         "iat": now,
         "nbf": now,
         "exp": now + TOKEN_SECONDS,
         "jti": uuid4().hex,
     }
-    headers = {"typ": "at+jwt", "kid": "reference"}
-    token = jwt.encode(claims, SECRET_KEY, algorithm="HS256", headers=headers)
-    return _json({"access_token": token, "token_type": "bearer", "expires_in": TOKEN_SECONDS})
+    header = {"typ": "at+jwt", "kid": "reference"}
+    tag = _digest("tag", f"{session_id} {secret}")[:22]
+    return _json(
+        {
+            "access_token": jwt.encode(claims, SIGNING_KEY, algorithm="HS256", headers=header),
+            "token_type": "bearer",
+            "expires_in": TOKEN_SECONDS,
+            "refresh_token": f"prt_{session_id}_{secret}{tag}",
+        }
+    )
+
+
+async def _user_of(token: str) -> int | None:
+    """The user in whose session the token was given, if it is still open."""
+    try:
+        claims = jwt.decode(token, SIGNING_KEY, ["HS256"], audience=AUDIENCE, issuer=ISSUER)
+    except JWTError:
+        return None
+    user_id: int | None = await pool.fetchval(IN_SESSION, int(claims["sid"]), int(claims["sub"]))
+    return user_id
 
 
 app = Starlette(
@@ -143,5 +228,6 @@ app = Starlette(
         Route("/articles", list_articles),
         Route("/articles/{article_id}", read_article),
         Route("/auth/login", login, methods=["POST"]),
+        Route("/auth/refresh", refresh, methods=["POST"]),
     ],
 )

@@ -1,8 +1,8 @@
-# ruff: noqa: S603, T201 - a script: it runs our own servers and talks to people
+# ruff: noqa: S603, T201 - a script: it runs git and talks to people
 """Measure Pressroom against a bare reference, in turn, on this machine.
 
-    make bench                        about four minutes; writes bench/RESULTS.md
-    make bench ARGS=--quick           under a minute; prints only
+    make bench                        under six minutes; writes bench/RESULTS.md
+    make bench ARGS=--quick           about two minutes; prints only
 
 Both servers run in the same process model (gunicorn with backend/gunicorn.conf.py, one worker) on
 the same PostgreSQL with the same rows, and must give the same answers before anything is measured.
@@ -10,79 +10,54 @@ A wrong answer, or a broken connection, fails the run. See bench/README.md.
 """
 
 import argparse
-import asyncio
-import json
-import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import urlencode
+from typing import Final
 
-import asyncpg
 import psutil
-from jose import jwt
-from sqlalchemy import make_url
 
-from app.core.config import BACKEND_DIR, PROJECT_DIR, get_settings
+from app.core.config import PROJECT_DIR, get_settings
 from app.db import embedded, migrate
-from app.services.seed import PASSWORD
+from load import Generator
 from report import (
+    LOGIN,
     Conditions,
     Measurement,
     Results,
+    Storm,
     Workload,
     describe_machine,
     describe_versions,
     render_markdown,
-    render_table,
+    render_tables,
 )
-
-BENCH_DIR: Final = Path(__file__).resolve().parent
-HOST: Final = "127.0.0.1"
-USERS: Final = 100
-ARTICLES: Final = 10_000
-PAGE: Final = 20
-ONE_ARTICLE_IDS: Final = 8
-LOGIN_CONNECTIONS: Final = 4
-LOGIN_NAME: Final = "writer1"
-START_SECONDS: Final = 30
-STOP_SECONDS: Final = 30
-PAUSE_SECONDS: Final = 0.5
-
-# What is the same for both servers. A developer's .env must not change what is measured, so what
-# matters to speed is said here even where it is the default.
-SERVER_ENVIRONMENT: Final = {
-    "ENVIRONMENT": "production",
-    "DEBUG": "false",
-    "LOG_LEVEL": "INFO",
-    "ALLOWED_HOSTS": HOST,
-    "CORS_ORIGINS": "https://www.example.com",
-    "SECURITY_HEADERS": "true",
-    "RAW_SQL_REFERENCE": "false",
-    "DATABASE_POOL_SIZE": "5",
-    "BCRYPT_COST": "12",
-    "BCRYPT_THREADS": "2",
-    "WEB_CONCURRENCY": "1",
-}
+from servers import (
+    ARTICLES,
+    BENCH_DIR,
+    SERVER_ENVIRONMENT,
+    USERS,
+    BenchError,
+    Server,
+    execute,
+    scratch_database,
+    seed,
+    serving,
+    worker_on_its_own,
+)
+from storm import STORM_CONNECTIONS, STORM_READERS, measure_storm
+from workloads import LOGGED_IN, choose_workloads
 
 HOW_TO_GET_WRK: Final = """wrk, the load generator, is not installed. It is a package of that name:
     Debian, Ubuntu   apt-get install wrk
     macOS            brew install wrk"""
-
-
-class BenchError(Exception):
-    """Why there are no figures, in a sentence."""
 
 
 @dataclass(frozen=True)
@@ -102,283 +77,20 @@ def parse_options(arguments: Sequence[str]) -> Options:
     parser = argparse.ArgumentParser(prog="bench/run.py", description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, help="rounds (default 5; 2 with --quick)")
     parser.add_argument(
-        "--seconds", type=int, help="seconds for each measurement (default 5; 2 with --quick)"
+        "--seconds", type=int, help="seconds for each measurement (default 4; 2 with --quick)"
     )
     parser.add_argument("--connections", type=int, default=32, help="for the reads (default 32)")
-    parser.add_argument("--quick", action="store_true", help="under a minute; writes no file")
+    parser.add_argument("--quick", action="store_true", help="about two minutes; writes no file")
     parser.add_argument("--note", default="", help="a sentence for the results: what else ran")
     parser.add_argument(
         "--output", type=Path, default=BENCH_DIR / "RESULTS.md", help="default bench/RESULTS.md"
     )
     given = parser.parse_args(arguments)
     rounds = given.rounds or (2 if given.quick else 5)
-    seconds = given.seconds or (2 if given.quick else 5)
+    seconds = given.seconds or (2 if given.quick else 4)
     if min(rounds, seconds, given.connections) < 1:
         parser.error("rounds, seconds and connections must be positive")
     return Options(rounds, seconds, given.connections, given.quick, given.note, given.output)
-
-
-# --- the database
-
-
-def execute(url: str, *statements: str) -> list[Any]:
-    """Run statements, each on its own; return the first value of each."""
-
-    async def run() -> list[Any]:
-        connection = await asyncpg.connect(url.replace("+asyncpg", "", 1))
-        try:
-            return [await connection.fetchval(statement) for statement in statements]
-        finally:
-            await connection.close()
-
-    return asyncio.run(run())
-
-
-@contextmanager
-def scratch_database(server: str) -> Iterator[str]:
-    """A new database on the server, as a SQLAlchemy URL; dropped afterwards."""
-    name = f"pressroom_bench_{os.getpid()}_{secrets.token_hex(4)}"
-    execute(server, f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
-    try:
-        yield make_url(server).set(database=name).render_as_string(hide_password=False)
-    finally:
-        execute(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-
-
-def seed(url: str) -> float:
-    """Fill the database as a user would, by `pressroom seed`; return the seconds it took."""
-    command = [sys.executable, "-m", "app.cli", "seed"]
-    command += ["--users", str(USERS), "--articles", str(ARTICLES)]
-    started = time.perf_counter()
-    seeding = subprocess.run(
-        command,
-        cwd=BACKEND_DIR,
-        env={**os.environ, **SERVER_ENVIRONMENT, "ENVIRONMENT": "development", "DATABASE_URL": url},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    seconds = time.perf_counter() - started
-    if seeding.returncode != 0:
-        raise BenchError(f"pressroom seed failed: {seeding.stderr.strip()[-2000:]}")
-    # Now rather than by autovacuum in the middle of a measurement.
-    execute(url, "VACUUM (FREEZE, ANALYZE)")
-    return seconds
-
-
-# --- the servers
-
-
-@dataclass(frozen=True)
-class Server:
-    """A running server under test."""
-
-    name: str
-    port: int
-    pid: int
-
-    def cpu_seconds(self) -> float:
-        """The processor time that the workers have used so far."""
-        times = [worker.cpu_times() for worker in _children(self.pid)]
-        return float(sum(time.user + time.system for time in times))
-
-    def ask(self, method: str, path: str, form: str | None = None) -> tuple[int, bytes]:
-        """One request, for a check and not for a measurement: status and body."""
-        headers = {} if form is None else {"Content-Type": "application/x-www-form-urlencoded"}
-        connection = HTTPConnection(HOST, self.port, timeout=10)
-        try:
-            connection.request(method, path, form, headers)
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()
-
-
-@contextmanager
-def serving(
-    name: str, application: str, probe: str, environment: dict[str, str]
-) -> Iterator[Server]:
-    """`application` under gunicorn with the production configuration, until the block ends."""
-    port = _free_port()
-    command = [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py"]
-    # The production configuration renews a worker every 100,000 requests: here it would come in
-    # the middle of a measurement, and break its connections.
-    command += ["--max-requests", "0", "--max-requests-jitter", "0"]
-    command += ["--pythonpath", str(BENCH_DIR), application]
-    with tempfile.TemporaryFile() as complaints:
-        process = subprocess.Popen(
-            command,
-            cwd=BACKEND_DIR,
-            env={**os.environ, **environment, "BIND": f"{HOST}:{port}"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,  # production's log lines are made, and go nowhere
-            stderr=complaints,
-            start_new_session=True,  # Ctrl-C reaches us alone, and we end it in order
-        )
-        server = Server(name, port, process.pid)
-        try:
-            if not _answers(server, probe, process):
-                complaints.seek(0)
-                said = complaints.read().decode(errors="replace").strip()[-2000:]
-                raise BenchError(f"{name} did not start: {said or 'it does not answer'}")
-            yield server
-        finally:
-            _stop(process)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _answers(server: Server, probe: str, process: "subprocess.Popen[bytes]") -> bool:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if server.ask("GET", probe)[0] == 200:
-                return True
-        except (OSError, HTTPException):
-            pass
-        time.sleep(0.1)
-    return False
-
-
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """End gunicorn and its workers, by process id: politely, then not."""
-    workers = _children(process.pid)
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    for worker in workers:
-        if worker.is_running():  # compares the start time as well: never another's process
-            worker.kill()
-
-
-def _children(pid: int) -> list[psutil.Process]:
-    try:
-        found: list[psutil.Process] = psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-    return found
-
-
-# --- what is measured
-
-
-def choose_workloads(pressroom: Server, reference: Server, connections: int) -> list[Workload]:
-    """The workloads, after a check that both servers answer each of their requests alike."""
-    pages = [f"/articles?skip={skip}&limit={PAGE}" for skip in range(0, 8000, 1000)]
-    listed = [same_json(pressroom, reference, path) for path in ["/articles", *pages]]
-    ids = [page[0]["id"] for page in listed[1 : ONE_ARTICLE_IDS + 1]]
-    articles = [f"/articles/{number}" for number in ids]
-    single = [same_json(pressroom, reference, path) for path in articles]
-    if any(len(page) != PAGE or "username" not in page[0]["author"] for page in listed):
-        raise BenchError(f"a list is not of {PAGE} articles with their authors")
-    form = urlencode({"username": LOGIN_NAME, "password": PASSWORD})
-    token_size = same_login(pressroom, reference, form)
-    return [
-        Workload(f"list of {PAGE} with authors", ["/articles"], _size(listed[:1]), connections),
-        Workload("one article", articles, _size(single), connections),
-        Workload("login", ["/auth/login"], token_size, LOGIN_CONNECTIONS, "POST", form),
-    ]
-
-
-def _size(answers: Sequence[Any]) -> int:
-    """The least bytes that any of the answers can have, however its JSON is spaced."""
-    return min(
-        len(json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode())
-        for answer in answers
-    )
-
-
-def same_json(pressroom: Server, reference: Server, path: str) -> Any:
-    """What both servers answer to a GET. Raises BenchError where the answers differ in meaning."""
-    answers: list[Any] = []
-    for server in (pressroom, reference):
-        status, body = server.ask("GET", path)
-        if status != 200:
-            raise BenchError(f"{server.name} answers {path} with {status}")
-        answers.append(json.loads(body))
-    ours, theirs = answers
-    if ours != theirs:
-        raise BenchError(f"the servers differ in their answer to {path}: this would not be fair")
-    return ours
-
-
-def same_login(pressroom: Server, reference: Server, form: str) -> int:
-    """The bytes of a login's answer. Raises BenchError unless both give the same sort of token."""
-    sorts, sizes = [], []
-    for server in (pressroom, reference):
-        status, body = server.ask("POST", "/auth/login", form)
-        if status != 200:
-            raise BenchError(f"{server.name} refuses the login with {status}")
-        answer = json.loads(body)
-        token = answer.pop("access_token")
-        claims = jwt.get_unverified_claims(token)
-        sorts.append((answer, claims["sub"], set(claims), set(jwt.get_unverified_header(token))))
-        sizes.append(len(body))
-        wrong_form = form.replace("password=", "password=not-")
-        if (status := server.ask("POST", "/auth/login", wrong_form)[0]) != 401:
-            raise BenchError(f"{server.name} answers a wrong password with {status}")
-    if sorts[0] != sorts[1]:
-        raise BenchError("the servers give different tokens: this would not be fair")
-    return min(sizes)
-
-
-@dataclass(frozen=True)
-class Generator:
-    """wrk, which makes the load."""
-
-    program: str
-    measurements: list[Measurement] = field(default_factory=list)
-
-    def drive(self, server: Server, workload: Workload, seconds: int) -> dict[str, Any]:
-        """Ask as often as the server answers; raise BenchError for any answer that is wrong."""
-        command = [self.program, "--threads", "1", "--connections", str(workload.connections)]
-        command += ["--duration", f"{seconds}s", "--timeout", "10s"]
-        command += ["--script", str(BENCH_DIR / "load.lua"), f"http://{HOST}:{server.port}", "--"]
-        command += [workload.method, workload.form, *workload.paths]
-        output = subprocess.run(
-            command, capture_output=True, text=True, timeout=seconds + 30, check=False
-        )
-        if output.returncode != 0:
-            raise BenchError(f"wrk failed: {output.stderr.strip()[-500:]}")
-        counts: dict[str, Any] = json.loads(output.stdout.splitlines()[-1])
-        where = f"{server.name}, {workload.name}"
-        if wrong := {kind: count for kind, count in counts["errors"].items() if count}:
-            raise BenchError(f"{where}: not every answer was right: {wrong}")
-        if not counts["requests"]:
-            raise BenchError(f"{where}: no answer in {seconds} s")
-        # Catches answers below 400 that are not 200: a redirect and a 204 have no such body.
-        if counts["bytes"] / counts["requests"] < workload.least_bytes:
-            raise BenchError(f"{where}: answers are too short to be right")
-        return counts
-
-    def measure(self, server: Server, workload: Workload, seconds: int, number: int) -> Measurement:
-        """One measurement, after a pause in which only what is not ours can be busy."""
-        busy = psutil.cpu_percent(interval=PAUSE_SECONDS)
-        cpu_before = server.cpu_seconds()
-        counts = self.drive(server, workload, seconds)
-        cpu_seconds = server.cpu_seconds() - cpu_before
-        measurement = Measurement(
-            server=server.name,
-            workload=workload.name,
-            round=number,
-            requests=counts["requests"],
-            rate=counts["requests"] / counts["duration"] * 1e6,
-            p50_ms=counts["p50"] / 1000,
-            p99_ms=counts["p99"] / 1000,
-            cpu_ms=cpu_seconds * 1000 / counts["requests"],
-            busy_before=busy,
-        )
-        self.measurements.append(measurement)
-        return measurement
 
 
 def run_rounds(
@@ -391,7 +103,7 @@ def run_rounds(
     """Measure everything in every round; who goes first changes from round to round."""
     for workload in workloads:
         for server in servers:
-            generator.drive(server, workload, 1 if options.quick else 3)  # warms up
+            generator.warm_up(server, workload, 1 if options.quick else 2)
     for number in range(1, options.rounds + 1):
         order = servers if number % 2 else servers[::-1]
         for workload in workloads:
@@ -402,6 +114,34 @@ def run_rounds(
                     f"{done.rate:>9.1f}/s  p50 {done.p50_ms:.1f} ms  p99 {done.p99_ms:.1f} ms"
                 )
     return generator.measurements
+
+
+def brew_storm(
+    generator: Generator,
+    server: Server,
+    workloads: Sequence[Workload],
+    *,
+    url: str,
+    is_local: bool,
+    options: Options,
+    say: Callable[[str], None],
+) -> Storm:
+    """Reads by users who are logged in, alone and while many log in."""
+    by_name = {workload.name: workload for workload in workloads}
+    reads = replace(by_name[LOGGED_IN], connections=STORM_READERS)
+    logins = replace(by_name[LOGIN], connections=STORM_CONNECTIONS)
+    with worker_on_its_own(server, database_url=url if is_local else None) as sharing:
+        rounds = measure_storm(
+            generator,
+            server,
+            reads,
+            logins,
+            url=url,
+            rounds=options.rounds,
+            seconds=options.seconds,
+            say=say,
+        )
+    return Storm(reads, logins, sharing, rounds)
 
 
 def measure_all(options: Options, wrk: str, say: Callable[[str], None]) -> Results:
@@ -431,13 +171,24 @@ def measure_all(options: Options, wrk: str, say: Callable[[str], None]) -> Resul
         )
         workloads = choose_workloads(pressroom, reference, options.connections)
         say("both answer alike; warming up")
-        measurements = run_rounds(Generator(wrk), (pressroom, reference), workloads, options, say)
+        generator = Generator(wrk)
+        measurements = run_rounds(generator, (pressroom, reference), workloads, options, say)
+        storm = brew_storm(
+            generator,
+            pressroom,
+            workloads,
+            url=url,
+            is_local=not external,
+            options=options,
+            say=say,
+        )
         postgres, size = execute(
             url, "SHOW server_version", "SELECT avg(length(content)) FROM articles"
         )
         return Results(
             workloads=workloads,
             measurements=measurements,
+            storm=storm,
             conditions=Conditions(
                 rounds=options.rounds,
                 seconds=options.seconds,
@@ -491,7 +242,7 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("bench: interrupted; everything that it started is ended", file=sys.stderr)
         return 130
-    print(f"\n{render_table(results)}\n\n{time.monotonic() - started:.0f} s in all")
+    print(f"\n{render_tables(results)}\n\n{time.monotonic() - started:.0f} s in all")
     if not options.quick:
         options.output.write_text(render_markdown(results))
         print(f"written: {options.output.name}")
