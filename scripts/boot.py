@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import hardening
 import smoke
@@ -43,12 +44,36 @@ def wait_for(what: str, condition: Callable[[], bool]) -> None:
     print(f"  ok  {what} (after {time.monotonic() - started:.1f} s)")
 
 
-def replicas_that_answered(project: Project) -> set[str]:
-    """Addresses of the backends that nginx's access log names."""
+def access_log(project: Project) -> list[dict[str, Any]]:
+    """What nginx has logged of requests."""
     lines = project.output("logs", "--no-log-prefix", "--no-color", "nginx").splitlines()
     # Other lines are nginx's own; some versions of compose put a control sequence before each.
-    entries = [json.loads(line[line.index("{") :]) for line in lines if '{"time"' in line]
+    return [json.loads(line[line.index("{") :]) for line in lines if '{"time"' in line]
+
+
+def replicas_that_answered(project: Project) -> set[str]:
+    """Addresses of the backends that nginx's access log names."""
+    entries = access_log(project)
     return {entry["upstream"] for entry in entries if entry["upstream_status"] == "200"}
+
+
+def check_address(project: Project, found: str) -> None:
+    """The address that a session shows is the one that nginx was asked from."""
+    peers = {entry["client"] for entry in access_log(project) if entry["path"] == "/auth/login"}
+    smoke.require("and that is the peer of nginx", peers == {found}, (found, peers))
+
+
+def check_terminator(project: Project, client: smoke.Client) -> None:
+    """nginx, told of a TLS terminator, believes what that says last about the client."""
+    if project.run("up", "--detach", "--wait", "--no-deps", "nginx") != 0:
+        raise smoke.SmokeError("nginx did not start with TRUSTED_PROXY")
+    claimed = {"X-Forwarded-For": f"{smoke.FORGED}, 198.51.100.7"}
+
+    def is_believed() -> bool:
+        client.send("GET", "/articles", headers=claimed)
+        return {entry["client"] for entry in access_log(project)} == {"198.51.100.7"}
+
+    wait_for("a trusted proxy's last word is the client's address", is_believed)
 
 
 def check_replicas(project: Project, client: smoke.Client) -> None:
@@ -107,7 +132,7 @@ def smoke_project(**settings: str) -> Project:
 def boot_for_development() -> None:
     """What `docker compose up` gives a newcomer: it works, and has the tools."""
     with stack("for development") as (project, client):
-        smoke.tell_a_story(client)
+        check_address(project, smoke.tell_a_story(client))
         for command in ("pytest --version", "alembic check"):
             result = project.attempt("exec", "-T", "backend", *command.split())
             smoke.require(f"`{command}` in the backend", result.returncode == 0, result)
@@ -124,8 +149,9 @@ def boot_for_production() -> None:
         "CORS_ORIGINS": "https://www.example.com",
     }
     with stack("for production", **settings) as (project, client):
-        smoke.tell_a_story(client)
+        check_address(project, smoke.tell_a_story(client))
         smoke.check_edge(client)
+        smoke.check_limit(client)
         hardening.check_hosts(client)
         hardening.check_containers(project)
         unsafe = {**settings, "SECRET_KEY": "too-short", "ALLOWED_HOSTS": "*"}
@@ -134,6 +160,8 @@ def boot_for_production() -> None:
         if project.run(*scaled) != 0:
             raise smoke.SmokeError("scaling failed")
         check_replicas(project, client)
+        told = {**settings, "HTTP_PORT": str(client.port), "TRUSTED_PROXY": "0.0.0.0/0"}
+        check_terminator(smoke_project(**told), client)
         check_outage(project, client)
 
 

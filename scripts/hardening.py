@@ -95,6 +95,12 @@ def check_read_only(project: Project) -> None:
             result.returncode != 0 and "read-only file system" in result.stderr.lower(),
             result,
         )
+    result = project.attempt("exec", "-T", "--user", "0", "backend", "touch", "/keys/by-smoke.pem")
+    require(
+        "nor can the folder of keys, from inside",
+        result.returncode != 0 and "read-only file system" in result.stderr.lower(),
+        result,
+    )
 
 
 def check_image(project: Project) -> None:

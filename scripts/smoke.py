@@ -1,7 +1,8 @@
 """Use a running Pressroom as a client would: `smoke.py http://localhost:8080`.
 
-Registers, logs in, posts, publishes and lists; behind nginx (--edge) it also checks what the edge
-alone is responsible for. Stops at the first thing that is not as it should be. Needs no packages.
+Registers, logs in, posts, publishes and lists; refreshes and ends a session; behind nginx (--edge)
+it also checks what the edge alone is responsible for. Stops at the first thing that is not as it
+should be. Needs no packages.
 """
 
 from __future__ import annotations
@@ -9,16 +10,47 @@ from __future__ import annotations
 import argparse
 import gzip
 import http.client
+import ipaddress
 import json
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 TIMEOUT = 15
 ERROR_FIELDS = {"success", "message", "detail", "code", "request_id"}
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": ["nosniff"],
+    "X-Frame-Options": ["DENY"],
+    "Referrer-Policy": ["no-referrer"],
+    "Content-Security-Policy": ["default-src 'none'; frame-ancestors 'none'"],
+}
+FORGED = "203.0.113.66"
+"""An address for documentation (RFC 5737): nobody comes from it."""
+SPELLINGS = (
+    "/auth/login/",
+    "//auth//login",
+    "/./auth/login",
+    "/auth/../auth/login",
+    "/%61uth/login",
+    "/auth%2Flogin",
+    "/users",
+    "/users/",
+    "/%75sers",
+    "/users%0A/",
+    "/users/me/password",
+)
+"""Of what the edge counts: the login, registering, and what asks for the password."""
+UNLIMITED = (
+    ("OPTIONS", "/auth/login"),
+    ("HEAD", "/auth/me"),
+    ("GET", "/auth/me"),
+    ("POST", "/articles"),
+    ("POST", "/users/1/addresses"),
+)
 
 
 class SmokeError(Exception):
@@ -92,8 +124,11 @@ def expect(what: str, condition: bool, answer: Answer) -> None:
     require(what, condition, f"{answer.status} {shown[:500]}\n{answer.headers}")
 
 
-def tell_a_story(client: Client) -> None:
-    """From a stranger to a published article."""
+def tell_a_story(client: Client) -> str:
+    """From a stranger to a published article, and a session from its login to its end.
+
+    Returns the address that the server takes the client for.
+    """
     name = f"smoke{secrets.token_hex(5)}"
     password = secrets.token_urlsafe(18)
     answer = client.send("GET", "/health/ready")
@@ -127,6 +162,60 @@ def tell_a_story(client: Client) -> None:
     expect(
         "a reader finds it in the list", answer.status == 200 and draft["title"] in titles, answer
     )
+    return check_session(reader, {"username": name, "password": password})
+
+
+def check_session(client: Client, form: Mapping[str, str]) -> str:
+    """Log in, refresh twenty times at once, log out; return the session's address.
+
+    Where the client says that it is somebody else, nobody believes it.
+    """
+    forging = {"X-Forwarded-For": FORGED, "X-Real-IP": FORGED, "Forwarded": f"for={FORGED}"}
+    answer = client.send("POST", "/auth/login", form=form, headers=forging)
+    expect(
+        "log in again, with a refresh token",
+        answer.status == 200 and answer.body["refresh_token"] not in answer.body["access_token"],
+        answer,
+    )
+    token = {"refresh_token": answer.body["refresh_token"]}
+    answers = at_once(20, lambda _: client.send("POST", "/auth/refresh", json_body=token))
+    require(
+        "refresh in twenty tabs at once: one successor for all of them",
+        {each.status for each in answers} == {200}
+        and len({each.body["refresh_token"] for each in answers} - {*token.values()}) == 1,
+        [each.status for each in answers],
+    )
+    own = Client(f"http://{client.host}:{client.port}")
+    own.token = answers[0].body["access_token"]
+    answer = own.send("GET", "/auth/sessions", headers=forging)
+    addresses = {session["ip"] for session in answer.body if answer.status == 200}
+    expect(
+        "sessions show one address, and not the forged one",
+        len(answer.body) == 2 and len(addresses) == 1 and FORGED not in addresses,
+        answer,
+    )
+    address = str(ipaddress.ip_address(addresses.pop()))
+    answer = own.send("POST", "/auth/logout")
+    expect("log out", answer.status == 204, answer)
+    answer = own.send("GET", "/auth/me")
+    expect(
+        "the access token is refused at once",
+        answer.status == 401 and answer.body["code"] == "token_revoked",
+        answer,
+    )
+    return address
+
+
+def at_once(times: int, send: Callable[[int], Answer]) -> list[Answer]:
+    """The answers to as many requests in parallel."""
+    with ThreadPoolExecutor(times) as pool:
+        return list(pool.map(send, range(times)))
+
+
+def has_security_headers(answer: Answer) -> bool:
+    """Whether they are all there, once."""
+    found = {name: answer.headers.get_all(name) for name in SECURITY_HEADERS}
+    return found == SECURITY_HEADERS
 
 
 def check_edge(client: Client) -> None:
@@ -142,14 +231,7 @@ def check_edge(client: Client) -> None:
     expect("a malformed one is replaced", answer.headers["X-Request-ID"] != "no good", answer)
     for path in ("/health/live", "/no-such-page", "/raw/users"):
         answer = client.send("GET", path)
-        once = {
-            "X-Content-Type-Options": ["nosniff"],
-            "X-Frame-Options": ["DENY"],
-            "Referrer-Policy": ["no-referrer"],
-            "Content-Security-Policy": ["default-src 'none'; frame-ancestors 'none'"],
-        }
-        found = {name: answer.headers.get_all(name) for name in once}
-        expect(f"security headers once on {path}", found == once, answer)
+        expect(f"security headers once on {path}", has_security_headers(answer), answer)
     expect(
         "/raw is not reachable", answer.status == 404 and set(answer.body) == ERROR_FIELDS, answer
     )
@@ -182,6 +264,51 @@ def check_edge(client: Client) -> None:
     )
 
 
+def check_limit(client: Client) -> None:
+    """The edge stops a burst of attempts, however it is spelled, and nothing else.
+
+    With empty forms: they cost no hash, and the backend does not count them as attempts.
+    """
+    stranger = Client(f"http://{client.host}:{client.port}")
+
+    def attempt(number: int, path: str = "/auth/login") -> Answer:
+        pretended = {"X-Forwarded-For": f"198.51.100.{number}", "X-Request-ID": "smoke-limit.0001"}
+        return stranger.send("POST", path, form={}, headers=pretended)
+
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(lambda: [client.send("GET", "/articles") for _ in range(30)])
+        answers = at_once(80, attempt)
+    refused = [each for each in answers if each.status == 429]
+    require(
+        f"80 attempts at once, from many addresses as they say: {len(refused)} are stopped",
+        {each.status for each in answers} == {422, 429},
+        [each.status for each in answers],
+    )
+    expect(
+        "429 in the one shape, with Retry-After",
+        set(refused[0].body) == ERROR_FIELDS
+        and refused[0].body["code"] == "too_many_requests"
+        and refused[0].body["request_id"] == "smoke-limit.0001"
+        and refused[0].headers.get_all("X-Request-ID") == ["smoke-limit.0001"]
+        and refused[0].headers.get_all("Retry-After") == ["1"]
+        and refused[0].headers.get_content_type() == "application/json"
+        and has_security_headers(refused[0]),
+        refused[0],
+    )
+    statuses = {each.status for each in reading.result()}
+    require("whoever reads meanwhile does not notice", statuses == {200}, statuses)
+
+    for path in SPELLINGS:
+        answers = at_once(40, lambda number, path=path: attempt(number, path))
+        statuses = {each.status for each in answers}
+        require(f"{path} is counted with it", 429 in statuses, statuses)
+    asking = {"Origin": "https://www.example.com", "Access-Control-Request-Method": "POST"}
+    for method, path in UNLIMITED:
+        answers = at_once(50, lambda _, it=(method, path): stranger.send(*it, headers=asking))
+        statuses = {each.status for each in answers}
+        require(f"{method} {path} is not", 429 not in statuses, statuses)
+
+
 def main() -> int:
     """Return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -193,6 +320,7 @@ def main() -> int:
         tell_a_story(client)
         if arguments.edge:
             check_edge(client)
+            check_limit(client)
     except (SmokeError, OSError, KeyError, TypeError, ValueError) as error:
         print(f"  FAILED  {type(error).__name__}: {error}", file=sys.stderr)
         return 1
