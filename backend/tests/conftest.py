@@ -38,9 +38,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_log_into_a_closed_capture() -> Iterator[None]:
-    """Drop the handlers that `configure_logging` bound to what pytest captured in this test."""
-    yield
+    """Take back what `configure_logging` did in a test: a level, handlers bound to its capture."""
     root = logging.getLogger()
+    level = root.level
+    yield
+    root.setLevel(level)
     root.handlers[:] = [each for each in root.handlers if type(each) is not logging.StreamHandler]
 
 
