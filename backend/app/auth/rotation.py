@@ -26,7 +26,7 @@ def new_pair_settings(
 ) -> dict[str, str]:
     """The settings after a new pair of keys, which is written to a file of its own in `directory`.
 
-    Only its owner can read the file. Its name is relative where it is in the project, so that it
+    Only its owner can read the file. Its name is relative where it is in `keys/`, so that it
     holds in a container as well. Raises SetupError where it cannot be written.
     """
     path = (directory / f"jwt-{algorithm.lower()}-{secrets.token_hex(4)}.pem").resolve()
@@ -35,7 +35,7 @@ def new_pair_settings(
             file.write(new_pair(algorithm))
     except OSError as error:
         raise SetupError(f"{path} cannot be written ({error.strerror})") from error
-    if path.is_relative_to(PROJECT_DIR):
+    if path.is_relative_to(PROJECT_DIR / "keys"):
         path = path.relative_to(PROJECT_DIR)
     before = []
     if settings.jwt_algorithm is algorithm and settings.jwt_private_key_file is not None:
