@@ -250,14 +250,18 @@ async def fail(session: AsyncSession, limit: Limit) -> None:
     await _close(session, limit, failures or 0)
 
 
-async def count(session: AsyncSession, limits: Sequence[Limit]) -> None:
-    """Count what nothing decides, as if it failed. Raises TooManyAttempts, and counts nothing."""
-    for limit in sorted(limits):
-        parameters = _parameters(limit)
-        failures = await session.scalar(_COUNT, parameters)
-        if failures is None:
-            await _refuse_while_closed(session, parameters)
-        await _close(session, limit, failures or 0)
+async def count(database: Database, limits: Sequence[Limit]) -> None:
+    """Count what nothing decides, as if it failed; for good, whatever becomes of the request.
+
+    Raises TooManyAttempts where a door is closed, and counts nothing.
+    """
+    async with database.unit_of_work() as session:
+        for limit in sorted(limits):
+            parameters = _parameters(limit)
+            failures = await session.scalar(_COUNT, parameters)
+            if failures is None:
+                await _refuse_while_closed(session, parameters)
+            await _close(session, limit, failures or 0)
 
 
 async def forget(session: AsyncSession, limits: Sequence[Limit]) -> None:

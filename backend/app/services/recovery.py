@@ -24,7 +24,7 @@ from app.schemas.recovery import (
     PasswordReset,
 )
 from app.services import account_tokens, attempts, audit, mail, sessions
-from app.services.attempts import network_of
+from app.services.attempts import Limit, network_of
 from app.services.audit import AuditAction
 from app.services.confirmation import confirm_password, lock_user
 from app.services.mail import MailKind
@@ -51,8 +51,7 @@ async def resend_verification(
 async def _by_mail(
     session: AsyncSession, database: Database, client: Client, kind: MailKind, email: str
 ) -> Accepted:
-    async with database.unit_of_work() as facts:
-        await attempts.count(facts, attempts.on_mail(client=client))
+    await attempts.count(database, attempts.on_mail(client=client))
     mail.queue(session, kind, email=email)
     return Accepted()
 
@@ -93,19 +92,15 @@ async def _forget_stranger(session: AsyncSession, user: User) -> None:
 
 async def _forgive_guesses(session: AsyncSession, user: User, client: Client) -> None:
     """Let the user log in at once, whoever has guessed at their old password or codes."""
-    names = select(func.lower(User.username), func.lower(User.email)).where(User.id == user.id)
-    here = network_of(client)
-    limits = [
-        limit
-        for known_by in (here, None)
-        for name in (await session.execute(names)).one()
-        for limit in (
-            *attempts.on_password(name, client=client, known_by=known_by),
-            *attempts.on_code(user.id, client=client, known_by=known_by),
-        )
-        if limit.ends_with_success
-    ]
-    await attempts.forget(session, limits)
+    lowered = select(func.lower(User.username), func.lower(User.email)).where(User.id == user.id)
+    names = (await session.execute(lowered)).one()
+    limits: list[Limit] = []
+    for known_by in (network_of(client), None):
+        limits += attempts.on_code(user.id, client=client, known_by=known_by)
+        for name in names:
+            limits += attempts.on_password(name, client=client, known_by=known_by)
+    theirs = [limit for limit in limits if limit.ends_with_success]  # and not their neighbours'
+    await attempts.forget(session, theirs)
 
 
 async def change_password(

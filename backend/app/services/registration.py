@@ -27,8 +27,7 @@ async def register(
     session: AsyncSession, *, database: Database, client: Client, new: UserCreate
 ) -> UserPrivate:
     """Register whoever asks. Raises EmailTaken, UsernameTaken, TooManyAttempts."""
-    async with database.unit_of_work() as facts:
-        await attempts.count(facts, attempts.on_mail(client=client))
+    await attempts.count(database, attempts.on_mail(client=client))
     return await users.create_user(session, new=new)
 
 
@@ -40,9 +39,9 @@ async def request_registration(
     Raises UsernameTaken, for usernames are public, whoever has the email; TooManyAttempts.
     """
     same_name = select(User.id).where(func.lower(User.username) == func.lower(new.username))
-    async with database.unit_of_work() as facts:
-        await attempts.count(facts, attempts.on_mail(client=client))
-        taken = await facts.scalar(same_name)
+    await attempts.count(database, attempts.on_mail(client=client))
+    async with database.autocommit() as lookup:
+        taken = await lookup.scalar(same_name)
     if taken is not None:
         raise UsernameTaken
     hashed = await hash_password(new.password.get_secret_value())  # no connection is held

@@ -57,10 +57,6 @@ KEPT_AFTER_END = timedelta(days=30)
 USER_REFERENCE = {"fk_user_sessions_user_id": InvalidToken}
 
 
-def _idle_since() -> datetime:
-    return clock.now() - timedelta(days=get_settings().session_idle_days)
-
-
 _LIVE = and_(
     UserSession.revoked_at.is_(None),
     UserSession.expires_at > bindparam("now"),
@@ -70,7 +66,8 @@ _LIVE = and_(
 
 def _live() -> dict[str, datetime]:
     """The parameters of _LIVE."""
-    return {"now": clock.now(), "idle_since": _idle_since()}
+    now = clock.now()
+    return {"now": now, "idle_since": now - timedelta(days=get_settings().session_idle_days)}
 
 
 async def open_session(session: AsyncSession, *, user_id: int, client: Client) -> Tokens:
@@ -112,7 +109,6 @@ _STATE = (
         UserSession.token_hash,
         UserSession.previous_hash,
         UserSession.last_used_at,
-        UserSession.revoked_at,
         _LIVE.label("is_live"),
     )
     .join(User)
@@ -192,18 +188,15 @@ def known_by(client: Client, *, refresh_token: str | None) -> ColumnElement[str 
     theirs = UserSession.user_id == User.id
     lately = UserSession.last_used_at > clock.now() - PLACE_KNOWN_FOR
     token = RefreshToken.parse(refresh_token) if refresh_token else None
-    known: list[ColumnElement[Any]] = []
+    evidence: list[tuple[ColumnElement[bool], str]] = []
     if token is not None:
         is_it = and_(UserSession.id == token.session_id, _is_token(fingerprint(token.secret)))
-        known.append(exists().where(theirs, lately, is_it))
+        evidence.append((exists().where(theirs, lately, is_it), f"session {token.session_id}"))
     if client.ip is not None:
-        is_there = UserSession.ip.op("<<=")(cast(network_of(client), INET))
-        known.append(exists().where(theirs, lately, is_there))
-    names = [f"session {token.session_id}"] if token is not None else []
-    names.append(network_of(client))
-    found: ColumnElement[Any] = null()
-    if known:
-        found = case(*zip(known, names, strict=False), else_=None)
+        network = network_of(client)
+        is_there = UserSession.ip.op("<<=")(cast(network, INET))
+        evidence.append((exists().where(theirs, lately, is_there), network))
+    found: ColumnElement[Any] = case(*evidence, else_=None) if evidence else null()
     return found
 
 

@@ -53,8 +53,7 @@ async def create_user(
     session: AsyncSession, *, database: Database, client: Client, new: UserCreate
 ) -> UserPrivate:
     """Register a user. Raises EmailTaken, UsernameTaken, TooManyAttempts."""
-    async with database.unit_of_work() as facts:
-        await attempts.count(facts, attempts.on_mail(client=client))
+    await attempts.count(database, attempts.on_mail(client=client))
     values = {
         "email": new.email,
         "username": new.username,
