@@ -178,6 +178,12 @@ ArticlesViewer = Annotated[Identity | None, Security(viewer, scopes=[Scope.ARTIC
 """Who is reading articles: a user, or None for anybody."""
 ArticlesActor = Annotated[Identity, Security(actor, scopes=[Scope.ARTICLES_WRITE])]
 """Who is writing articles."""
+ArticlesReader = Annotated[Identity, Security(current_user, scopes=[Scope.ARTICLES_READ])]
+"""Who is reading what only those who write articles see: a user."""
+MediaReader = Annotated[Identity, Security(current_user, scopes=[Scope.MEDIA_READ])]
+"""Who is listing their pictures."""
+MediaActor = Annotated[Identity, Security(actor, scopes=[Scope.MEDIA_WRITE])]
+"""Who is uploading and changing pictures."""
 UsersViewer = Annotated[Identity | None, Security(viewer, scopes=[Scope.USERS_READ])]
 """Who is reading users: a user, or None for anybody."""
 UsersReader = Annotated[Identity, Security(current_user, scopes=[Scope.USERS_READ])]

@@ -25,6 +25,9 @@ class Action(Enum):
     READ_DRAFT = auto()
     CHANGE_ARTICLE = auto()
     DELETE_ARTICLE = auto()
+    IMPORT_ARTICLE = auto()
+    MANAGE_MEDIA = auto()
+    CHANGE_TAG = auto()
 
 
 class Reach(Enum):
@@ -57,6 +60,9 @@ PERMISSIONS: Mapping[Action, Reaches] = {
     Action.READ_DRAFT: Reaches(OWN, ANYBODYS, ANYBODYS),
     Action.CHANGE_ARTICLE: Reaches(OWN, ANYBODYS, ANYBODYS),
     Action.DELETE_ARTICLE: Reaches(OWN, ANYBODYS, ANYBODYS),
+    Action.IMPORT_ARTICLE: Reaches(OWN, ANYBODYS, ANYBODYS),
+    Action.MANAGE_MEDIA: Reaches(OWN, ANYBODYS, ANYBODYS),
+    Action.CHANGE_TAG: Reaches(NOBODYS, ANYBODYS, ANYBODYS),
 }
 
 

@@ -5,6 +5,7 @@ ours, so that a token that is sent twice is answered with the same successor alt
 stored; and the tag says that a token was once ours, so that a used one can be told from a guess.
 
 API keys, `prk_<secret><checksum>`. Prefix and checksum let scanners of source code recognise them.
+So they do with the tokens of preview links, `prv_<secret><checksum>`.
 """
 
 import hashlib
@@ -21,13 +22,14 @@ SECRET_BYTES = 32
 TAG_BYTES = 16
 CHECKSUM_LENGTH = 6
 API_KEY_PREFIX = "prk_"
+PREVIEW_PREFIX = "prv_"
 HINT_LENGTH = len(API_KEY_PREFIX) + 4
 
 _BASE_62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _BASE_62_LENGTH = 43
 """Characters that 32 bytes take."""
 _REFRESH_TOKEN = re.compile(r"prt_([1-9][0-9]{0,17})_([A-Za-z0-9_-]{43})([A-Za-z0-9_-]{22})")
-_API_KEY = re.compile(r"prk_([0-9A-Za-z]{43})([0-9A-Za-z]{6})")
+_CHECKED = re.compile(r"(prk_|prv_)([0-9A-Za-z]{43})([0-9A-Za-z]{6})")
 
 
 def new_secret() -> str:
@@ -89,14 +91,32 @@ def _encode(value: bytes) -> str:
 
 def new_api_key() -> str:
     """A random API key of 256 bits."""
-    secret = _base_62(int.from_bytes(secrets.token_bytes(SECRET_BYTES)), _BASE_62_LENGTH)
-    return f"{API_KEY_PREFIX}{secret}{_checksum(secret)}"
+    return _checked(API_KEY_PREFIX)
 
 
 def is_api_key(text: str) -> bool:
     """Whether `text` has an API key's form and a right checksum; one typed wrong costs no query."""
-    match = _API_KEY.fullmatch(text)
-    return match is not None and _checksum(match[1]) == match[2]
+    return _is_checked(text, API_KEY_PREFIX)
+
+
+def new_preview_token() -> str:
+    """A random token of 256 bits, for a preview link."""
+    return _checked(PREVIEW_PREFIX)
+
+
+def is_preview_token(text: str) -> bool:
+    """Whether `text` has the form of a preview link's token, and a right checksum."""
+    return _is_checked(text, PREVIEW_PREFIX)
+
+
+def _checked(prefix: str) -> str:
+    secret = _base_62(int.from_bytes(secrets.token_bytes(SECRET_BYTES)), _BASE_62_LENGTH)
+    return f"{prefix}{secret}{_checksum(secret)}"
+
+
+def _is_checked(text: str, prefix: str) -> bool:
+    match = _CHECKED.fullmatch(text)
+    return match is not None and match[1] == prefix and _checksum(match[2]) == match[3]
 
 
 def _checksum(secret: str) -> str:

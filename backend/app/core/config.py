@@ -12,6 +12,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -28,6 +29,9 @@ DEVELOPMENT_SECRET = "development-only-secret-that-production-refuses"  # noqa: 
 
 EXAMPLE_SECRETS = frozenset({DEVELOPMENT_SECRET, "change-me", "your-secret-key-here"})
 MIN_SECRET_BYTES = 32
+
+LANGUAGE_PATTERN = r"^[a-z]{2,3}(-[A-Z]{2})?$"
+"""BCP 47, as far as articles need it: `en`, `pt-BR`."""
 
 CommaSeparated = Annotated[list[str], NoDecode]
 
@@ -144,6 +148,38 @@ class Settings(BaseSettings):
     smtp_password: str | None = None
     mail_from: str = "Pressroom <pressroom@localhost>"
 
+    site_title: str = "Pressroom"
+    site_description: str = ""
+    """What feeds say that they are about."""
+    default_language: Annotated[str, Field(pattern=LANGUAGE_PATTERN)] = "en"
+    """Of feeds, and of articles whose author names none."""
+    api_url: str = "http://localhost:8000"
+    """Where this API is reached from outside: in the addresses of media and feeds."""
+    article_path: str = "/articles/{slug}"
+    """Where PUBLIC_URL's front end shows an article; feeds and the sitemap lead there."""
+    author_path: str = "/authors/{username}"
+    tag_path: str = "/tags/{slug}"
+
+    require_if_match: bool = False
+    """Whether changing what has an ETag takes `If-Match`; 428 without it."""
+    max_import_bytes: PositiveInt = 4 * 1024 * 1024 * 1024
+
+    media_dir: Path | None = None
+    """Where pictures are kept; `media` below DATA_DIR where it is not set."""
+    media_max_bytes: PositiveInt = 20 * 1024 * 1024
+    media_max_pixels: PositiveInt = 50_000_000
+    media_quota_bytes: PositiveInt = 1024 * 1024 * 1024
+    """Of each user."""
+    media_accel_redirect: bool = False
+    """Whether nginx sends the files, told by X-Accel-Redirect; else the backend does."""
+    s3_bucket: str | None = None
+    """Keeps pictures in this bucket, in place of MEDIA_DIR."""
+    s3_endpoint_url: str | None = None
+    """Of a store that is not Amazon's."""
+    s3_region: str = "us-east-1"
+    s3_access_key_id: str | None = None
+    s3_secret_access_key: str | None = None
+
     raw_sql_reference: bool = False
     """Mounts the users API written in raw SQL at /raw/users, for comparison."""
 
@@ -194,12 +230,21 @@ class Settings(BaseSettings):
             raise ValueError("must have no comma, and no spaces around it")
         return value
 
-    @field_validator("public_url")
+    @field_validator("public_url", "api_url")
     @classmethod
     def _base_url(cls, value: str) -> str:
         if not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", value):
             raise ValueError("must look like https://www.example.com")
         return value.rstrip("/")
+
+    @field_validator("article_path", "author_path", "tag_path")
+    @classmethod
+    def _path_with_a_name(cls, value: str, info: ValidationInfo) -> str:
+        name = {"article_path": "{slug}", "author_path": "{username}", "tag_path": "{slug}"}
+        placeholder = name[str(info.field_name)]
+        if not re.fullmatch(rf"/[^\s{{}}#]*{re.escape(placeholder)}[^\s{{}}]*", value):
+            raise ValueError(f"must be a path with {placeholder} in it")
+        return value
 
     @field_validator("mail_from")
     @classmethod
@@ -256,7 +301,18 @@ class Settings(BaseSettings):
             problems.append("CORS_ORIGINS has a wildcard; name the origins of your front ends")
         if self.database_url is None:
             problems.append("DATABASE_URL is missing")
-        return problems + self._mail_problems()
+        return problems + self._mail_problems() + self._media_problems()
+
+    def _media_problems(self) -> list[str]:
+        """Production may keep pictures in a bucket, but not half of one."""
+        own = {"S3_ACCESS_KEY_ID": self.s3_access_key_id} | {
+            "S3_SECRET_ACCESS_KEY": self.s3_secret_access_key
+        }
+        if self.s3_bucket is None:
+            others = {**own, "S3_ENDPOINT_URL": self.s3_endpoint_url}
+            return [f"{name} needs S3_BUCKET" for name, value in others.items() if value]
+        missing = [name for name, value in own.items() if value is None]
+        return [f"{missing[0]} is missing"] if len(missing) == 1 else []
 
     def _mail_problems(self) -> list[str]:
         """Production may go without mail, but not half with it."""

@@ -1,6 +1,7 @@
 """The catalogue of errors, and the one shape in which an edge answers with them.
 
 PressroomError (an HTTPException)
+├── ArticleMoved 301
 ├── InvalidRequest 400
 │   ├── UnknownHost, CredentialsInQuery, InvalidAccountToken
 ├── NotAuthenticated 401
@@ -13,13 +14,19 @@ PressroomError (an HTTPException)
 │   ├── PasswordRequired, IncorrectPassword, IncorrectCode, EmailNotVerified
 ├── NotFound 404
 │   ├── UserNotFound, AddressNotFound, ArticleNotFound, SessionNotFound, ApiKeyNotFound
+│   ├── TagNotFound, RevisionNotFound, PreviewLinkNotFound, PreviewNotFound, MediaNotFound
 ├── MethodNotAllowed 405
 ├── Conflict 409
 │   ├── EmailTaken, UsernameTaken, LastAdmin
 │   ├── SecondFactorEnabled, SecondFactorNotEnabled, TooManyApiKeys
+│   ├── SlugTaken, RequestInProgress, MediaInUse, QuotaExceeded, TooManyPreviewLinks
+├── PreconditionFailed 412
 ├── ContentTooLarge 413
 ├── UnsupportedMediaType 415
+├── RangeNotSatisfiable 416
 ├── InvalidInput 422
+│   ├── InvalidCursor, ContentTooComplex, IdempotencyKeyReused, InvalidMedia
+├── PreconditionRequired 428
 ├── TooManyAttempts 429
 └── ServiceUnavailable 503
 
@@ -67,6 +74,15 @@ class PressroomError(HTTPException):
             self.status, message or self.message, {**self.response_headers, **(headers or {})}
         )
         self.extra: Mapping[str, str] = extra or {}
+
+
+class ArticleMoved(PressroomError):
+    """A slug that the article had before; `moved_to` in the body is the one that it has now."""
+
+    status, code, message = 301, "article_moved", "The article has another slug now"
+
+    def __init__(self, *, slug: str = "", location: str = "") -> None:
+        super().__init__(headers={"Location": location}, extra={"moved_to": slug})
 
 
 class InvalidRequest(PressroomError):
@@ -213,6 +229,28 @@ class ApiKeyNotFound(NotFound):
     code, message = "api_key_not_found", "API key not found"
 
 
+class TagNotFound(NotFound):
+    code, message = "tag_not_found", "Tag not found"
+
+
+class RevisionNotFound(NotFound):
+    code, message = "revision_not_found", "Revision not found"
+
+
+class PreviewLinkNotFound(NotFound):
+    code, message = "preview_link_not_found", "Preview link not found"
+
+
+class PreviewNotFound(NotFound):
+    """Unknown, expired or revoked: whoever has the link need not know which."""
+
+    code, message = "preview_not_found", "This preview is not available any more"
+
+
+class MediaNotFound(NotFound):
+    code, message = "media_not_found", "Media not found"
+
+
 class MethodNotAllowed(PressroomError):
     status, code, message = 405, "method_not_allowed", "Method not allowed"
 
@@ -245,6 +283,40 @@ class TooManyApiKeys(Conflict):
     code, message = "too_many_api_keys", "Delete an API key before you create another"
 
 
+class TooManyPreviewLinks(Conflict):
+    code = "too_many_preview_links"
+    message = "Revoke a preview link of this article before you make another"
+
+
+class SlugTaken(Conflict):
+    code, message = "slug_taken", "Another article has this slug"
+
+
+class RequestInProgress(Conflict):
+    """A request with the same Idempotency-Key has not been answered yet."""
+
+    code = "request_in_progress"
+    message = "A request with this Idempotency-Key is being worked on; try again in a moment"
+
+
+class MediaInUse(Conflict):
+    code, message = "media_in_use", "An article shows this picture; take it out there first"
+
+
+class QuotaExceeded(Conflict):
+    code, message = "quota_exceeded", "Your pictures take all the space you have; delete some"
+
+
+class PreconditionFailed(PressroomError):
+    """RFC 9110 §15.5.13: somebody else was faster. The ETag is the current version's."""
+
+    status, code = 412, "precondition_failed"
+    message = "It has changed since you read it; read it again and repeat your change"
+
+    def __init__(self, *, etag: str = "") -> None:
+        super().__init__(headers={"ETag": etag} if etag else None)
+
+
 class ContentTooLarge(PressroomError):
     status, code, message = 413, "content_too_large", "The request body is too large"
 
@@ -254,10 +326,45 @@ class UnsupportedMediaType(PressroomError):
     message = "Send the body as JSON, with Content-Type: application/json"
 
 
+class RangeNotSatisfiable(PressroomError):
+    """RFC 9110 §15.5.17."""
+
+    status, code, message = 416, "range_not_satisfiable", "The file has no such part"
+
+    def __init__(self, *, size: int = 0) -> None:
+        super().__init__(headers={"Content-Range": f"bytes */{size}"})
+
+
 class InvalidInput(PressroomError):
     """For what only the database can see; a schema's refusals are RequestValidationErrors."""
 
     status, code, message = 422, "validation_error", "The input is invalid"
+
+
+class InvalidCursor(InvalidInput):
+    """Not one of ours, or of another list: follow the links of this one."""
+
+    code, message = "invalid_cursor", "This cursor does not belong to this list; start without one"
+
+
+class ContentTooComplex(InvalidInput):
+    code, message = "content_too_complex", "The Markdown is nested too deeply to be rendered"
+
+
+class IdempotencyKeyReused(InvalidInput):
+    code = "idempotency_key_reused"
+    message = "This Idempotency-Key came with another request before; choose a new one"
+
+
+class InvalidMedia(InvalidInput):
+    code, message = "invalid_media", "Not a picture: send JPEG, PNG, WebP, GIF or AVIF"
+
+
+class PreconditionRequired(PressroomError):
+    """RFC 6585 §3."""
+
+    status, code = 428, "precondition_required"
+    message = "Say which version you change: send its ETag as If-Match"
 
 
 class TooManyAttempts(PressroomError):
@@ -319,8 +426,12 @@ def error_body(
 def error_response(
     status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Render an error body. Lone surrogates, which a client's JSON may carry, become `?`."""
+    """Render an error body, which no cache keeps unless `headers` say so.
+
+    Lone surrogates, which a client's JSON may carry, become `?`.
+    """
     content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+    headers = {"Cache-Control": "no-store", **(headers or {})}
     return Response(content, status, headers, media_type="application/json")
 
 

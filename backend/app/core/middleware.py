@@ -6,7 +6,7 @@ TrailingSlash → BodyLimit
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl, quote
 from uuid import uuid4
 
@@ -33,6 +33,8 @@ logger = get_logger(__name__)
 REQUEST_ID_HEADER = "X-Request-ID"
 WELL_FORMED_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
 
+PREVIEW_TOKEN = re.compile(r"prv_[A-Za-z0-9_-]+")
+
 CREDENTIAL_PARAMETERS = frozenset(
     {
         "access_token",
@@ -46,6 +48,9 @@ CREDENTIAL_PARAMETERS = frozenset(
     }
 )
 
+FORM_BYTES = 1024 * 1024
+"""What a form may have around the file in it."""
+
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -56,7 +61,14 @@ SECURITY_HEADERS = {
 
 def install(app: FastAPI, settings: Settings) -> None:
     """Wrap `app` in the middleware of this module."""
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.max_body_bytes,
+        larger={
+            ("POST", "/media"): settings.media_max_bytes + FORM_BYTES,
+            ("POST", "/articles/import"): settings.max_import_bytes,
+        },
+    )
     app.add_middleware(TrailingSlash)
     app.add_middleware(HeadAsGet)
     app.add_middleware(QueryGuard)
@@ -66,8 +78,28 @@ def install(app: FastAPI, settings: Settings) -> None:
         allow_origins=settings.cors_origins,
         allow_credentials="*" not in settings.cors_origins,
         allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-        allow_headers=["Authorization", "Content-Type", REQUEST_ID_HEADER],
-        expose_headers=[REQUEST_ID_HEADER, "X-Process-Time", "Retry-After"],
+        allow_headers=[
+            "Authorization",
+            "Content-Type",
+            "Idempotency-Key",
+            "If-Match",
+            "If-Modified-Since",
+            "If-None-Match",
+            REQUEST_ID_HEADER,
+        ],
+        expose_headers=[
+            "Content-Location",
+            "ETag",
+            "Idempotency-Replayed",
+            "Last-Modified",
+            "Link",
+            "Location",
+            "Retry-After",
+            REQUEST_ID_HEADER,
+            "X-Process-Time",
+            "X-Merged-Into",
+            "X-Total-Count",
+        ],
     )
     app.add_middleware(AllowedHosts, allowed_hosts=settings.allowed_hosts)
     if settings.security_headers:
@@ -79,7 +111,8 @@ class RequestContext:
     """Gives the request its id, times it, and logs it in one line when it has ended.
 
     A well-formed X-Request-ID is taken over, so that one id follows a request through every
-    log between the edge and here. Neither the query nor any header is logged: both carry secrets.
+    log between the edge and here. Neither the query nor any header is logged: both carry secrets;
+    nor is a preview's token, which is part of the path.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -93,7 +126,7 @@ class RequestContext:
         offered = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         identifier = offered if WELL_FORMED_REQUEST_ID.fullmatch(offered) else uuid4().hex
         bind_request_id(identifier)
-        method, path = scope["method"], _path_as_sent(scope)
+        method, path = scope["method"], _path_to_log(scope)
         status = 0
 
         async def send_with_context(message: Message) -> None:
@@ -118,10 +151,13 @@ class RequestContext:
             )
 
 
-def _path_as_sent(scope: Scope) -> str:
-    """The path, percent-encoded: a line break in it cannot forge a log line."""
+def _path_to_log(scope: Scope) -> str:
+    """The path, percent-encoded: a line break in it cannot forge a log line; without a token."""
+    if scope["path"].startswith("/previews/"):  # however the client has encoded it
+        return "/previews/***"
     raw: bytes | None = scope.get("raw_path")
-    return raw.decode("ascii", "replace") if raw else quote(scope["path"])
+    path = raw.decode("ascii", "replace") if raw else quote(scope["path"])
+    return PREVIEW_TOKEN.sub("prv_***", path)
 
 
 class SecurityHeaders:
@@ -277,24 +313,30 @@ class TrailingSlash:
 class BodyLimit:
     """Refuses a body over `max_bytes`: at once by its declared length, else while it streams in.
 
+    `larger` has the limits of those that may send more, by method and path.
+
     Starlette 1.10 has such a limit too, but it answers in plain text where the body goes unread.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, max_bytes: int, larger: Mapping[tuple[str, str], int] | None = None
+    ) -> None:
         self.app = app
         self.max_bytes = max_bytes
+        self.larger = larger or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        max_bytes = self.larger.get((scope["method"], scope["path"]), self.max_bytes)
         declared = Headers(scope=scope).get("content-length", "0")
         if not (declared.isascii() and declared.isdigit()):
             refusal = InvalidRequest("Content-Length is not a number")
             await pressroom_error_response(refusal)(scope, receive, send)
             return
-        if int(declared[:20]) > self.max_bytes:
-            await pressroom_error_response(self._too_large())(scope, receive, send)
+        if int(declared[:20]) > max_bytes:
+            await pressroom_error_response(_too_large(max_bytes))(scope, receive, send)
             return
         received = 0
 
@@ -302,11 +344,12 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self.max_bytes:
-                raise self._too_large()
+            if received > max_bytes:
+                raise _too_large(max_bytes)
             return message
 
         await self.app(scope, receive_within_limit, send)
 
-    def _too_large(self) -> ContentTooLarge:
-        return ContentTooLarge(f"The request body is larger than {self.max_bytes} bytes")
+
+def _too_large(max_bytes: int) -> ContentTooLarge:
+    return ContentTooLarge(f"The request body is larger than {max_bytes} bytes")

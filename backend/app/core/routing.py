@@ -1,20 +1,29 @@
-"""How the edges declare routes: a router whose JSON bodies are parsed strictly."""
+"""How the edges declare routes: bodies are parsed strictly, answers say which version they are."""
 
 import json
 import re
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, NoReturn
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.params import Depends, Form
 from fastapi.routing import APIRoute
+from fastapi.security.base import SecurityBase
 
+from app.core.conditional import validated
 from app.core.errors import UnsupportedMediaType
+from app.core.idempotency import AlreadyAnswered, Answer, Keeper
 
 MAX_NAMES = 100
 """Of one object: no body here needs as many, and each unknown one would be a finding of its own."""
 
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
+
+NOT_MODIFIED = {"description": "The client has it: its ETag came as If-None-Match"}
+
+KEPT_HEADERS = ("Cache-Control", "Content-Type", "ETag", "Link", "Location", "Vary")
+"""What an answer that is given again has of the first one; the rest is about the request."""
 
 FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 
@@ -68,12 +77,29 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 class StrictRoute(APIRoute):
-    """A route that takes JSON only as JSON and a form only as a form; 415 otherwise."""
+    """A route that takes JSON only as JSON and a form only as a form; 415 otherwise.
+
+    Its answers can be validated (core.conditional), and kept to be given again (core.idempotency):
+    it runs within the request's unit of work, which is committed once the answer is known.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        methods: set[str] | list[str] | None = None,
+        responses: Mapping[int | str, dict[str, Any]] | None = None,
+        **options: Any,
+    ) -> None:
+        described = dict(responses or {})
+        if "GET" in (methods or ("GET",)):
+            described.setdefault(304, NOT_MODIFIED)
+        super().__init__(*arguments, methods=methods, responses=described, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         body_field = self.body_field
         is_form = body_field is not None and isinstance(body_field.field_info, Form)
+        is_the_callers = _asks_who(self.dependant)
 
         async def strictly(request: Request) -> Response:
             if body_field is not None and _has_body(request):
@@ -82,9 +108,41 @@ class StrictRoute(APIRoute):
                     raise UnsupportedMediaType("Send the body as a form")
                 if not is_form and not _is_json(media_type):
                     raise UnsupportedMediaType
-            return await handle(StrictRequest(request.scope, request.receive))
+            response = await handle(StrictRequest(request.scope, request.receive))
+            response = validated(request, response, is_the_callers=is_the_callers)
+            keeper: Keeper | None = getattr(request.state, "keeper", None)
+            if keeper is not None and 200 <= response.status_code < 300:
+                await keeper.keep(_answer(response))
+            return response
 
         return strictly
+
+
+def _asks_who(dependant: Dependant) -> bool:
+    """Whether anything that a route depends on reads the caller's token."""
+    call: object = dependant.call
+    return isinstance(call, SecurityBase) or any(map(_asks_who, dependant.dependencies))
+
+
+def _answer(response: Response) -> Answer:
+    headers = response.headers
+    kept = {name: headers[name] for name in KEPT_HEADERS if name in headers}
+    return Answer(response.status_code, kept, bytes(response.body))
+
+
+async def answer_again(request: Request, error: Exception) -> Response:
+    """The answer that the request got before, byte by byte."""
+    assert isinstance(error, AlreadyAnswered)  # noqa: S101 - registered for this class alone
+    status, headers, body = error.answer
+    return Response(body, status, {**headers, "Idempotency-Replayed": "true"})
+
+
+def register_replays(app: FastAPI) -> None:
+    """Have an application give answers again.
+
+    By a handler of exceptions, so that whatever the request has begun is rolled back before.
+    """
+    app.add_exception_handler(AlreadyAnswered, answer_again)
 
 
 def _has_body(request: Request) -> bool:

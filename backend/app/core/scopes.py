@@ -8,6 +8,8 @@ class Scope(StrEnum):
 
     ARTICLES_READ = "articles:read"
     ARTICLES_WRITE = "articles:write"
+    MEDIA_READ = "media:read"
+    MEDIA_WRITE = "media:write"
     USERS_READ = "users:read"
     USERS_WRITE = "users:write"
     ADDRESSES_READ = "addresses:read"
@@ -17,6 +19,8 @@ class Scope(StrEnum):
 SCOPE_DESCRIPTIONS = {
     Scope.ARTICLES_READ: "Read articles, one's drafts too",
     Scope.ARTICLES_WRITE: "Write, change and delete articles",
+    Scope.MEDIA_READ: "List one's pictures",
+    Scope.MEDIA_WRITE: "Upload, describe and delete pictures",
     Scope.USERS_READ: "Read users, one's private fields too",
     Scope.USERS_WRITE: "Change one's profile",
     Scope.ADDRESSES_READ: "Read one's addresses",

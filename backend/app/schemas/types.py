@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import pycountry
@@ -116,6 +117,37 @@ def _at_most_bytes(limit: int) -> Callable[[str], str]:
 
     return check
 
+
+_MOMENT = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:?\d\d)", re.ASCII
+)
+_WANTED = "must be a moment from 1970 on with its offset from UTC, such as 2026-11-20T09:00:00Z"
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _with_offset(value: Any) -> Any:
+    if not isinstance(value, str) or _MOMENT.fullmatch(value) is None:
+        raise ValueError(_WANTED)
+    return value
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        moment = moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(_WANTED) from None
+    if moment < EARLIEST:
+        raise ValueError(_WANTED)
+    return moment
+
+
+Moment = Annotated[
+    datetime,
+    BeforeValidator(_with_offset),
+    AfterValidator(_in_utc),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""RFC 3339, from 1970 on, as aware UTC."""
 
 Title = Annotated[str, Line(200)]
 Content = Annotated[

@@ -120,6 +120,31 @@ class TestLogLine:
         line = _line(capsys, "/admin")
         assert "GET /x%0A2026-01-01" in line
 
+    @pytest.mark.parametrize(
+        ("path", "logged"),
+        [
+            ("/previews/prv_SECRET-token_1", "/previews/*** "),
+            ("/previews/prv_SECRET-token_1/", "/previews/*** "),
+            ("/%70reviews/%70rv_SECRET-token_1", "/previews/*** "),
+            ("/previews/SECRET", "/previews/*** "),
+            ("/preview/prv_SECRET-token_1/x", "/preview/prv_***/x "),
+        ],
+    )
+    async def test_holds_no_previews_token(
+        self,
+        client: httpx.AsyncClient,
+        capsys: pytest.CaptureFixture[str],
+        settings: Settings,
+        path: str,
+        logged: str,
+    ) -> None:
+        configure_logging(settings)
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # the test's own client
+        await client.get(path)
+        output = capsys.readouterr().out
+        assert f"GET {logged}" in output
+        assert "SECRET" not in output
+
     async def test_an_audit_line_follows_the_response(
         self, client: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], settings: Settings
     ) -> None:
@@ -245,6 +270,50 @@ class TestCors:
             response = await client.get("/articles", headers={"Origin": "http://any.com"})
             assert response.headers["Access-Control-Allow-Origin"] == "*"
             assert "Access-Control-Allow-Credentials" not in response.headers
+
+
+class TestBodyLimit:
+    """What is too large is refused before anybody asks who sends it."""
+
+    @pytest.mark.parametrize("chunked", [False, True])
+    @pytest.mark.parametrize(
+        ("method", "path", "limit"),
+        [
+            ("POST", "/articles", 1000),
+            ("PATCH", "/media", 1000),
+            ("POST", "/media/1", 1000),
+            ("POST", "/media", 5000 + 1024 * 1024),
+            ("POST", "/media/", 5000 + 1024 * 1024),
+            ("POST", "/articles/import", 9000),
+        ],
+    )
+    async def test_is_the_paths_own(
+        self,
+        client_of: Clients,
+        method: str,
+        path: str,
+        limit: int,
+        chunked: bool,
+    ) -> None:
+        async def pieces(size: int) -> AsyncIterator[bytes]:
+            for start in range(0, size, 65536):
+                yield b" " * min(65536, size - start)
+
+        statuses = []
+        async with client_of(
+            max_body_bytes=1000, media_max_bytes=5000, max_import_bytes=9000
+        ) as client:
+            for size in (limit, limit + 1):
+                content = pieces(size) if chunked else b" " * size
+                response = await client.request(
+                    method, path, content=content, headers={"Content-Type": "application/json"}
+                )
+                statuses.append(response.status_code)
+        assert statuses[0] != 413
+        if not chunked:  # else only who reads the body notices
+            assert statuses[1] == 413
+            assert f"larger than {limit} bytes" in response.json()["message"]
+            assert response.headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize("path", ["/articles", "/users", "/health/live", "/openapi.json", "/docs"])

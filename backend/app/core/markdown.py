@@ -1,0 +1,704 @@
+"""Articles' Markdown, rendered to HTML that is safe to show.
+
+CommonMark with tables, strikethrough, footnotes and coloured code. Raw HTML is let through to nh3,
+which parses all that comes out as a browser would and keeps what is on the lists below: nothing
+depends on how it was written. `id` and `class` are ours alone, for a writer's own could pass for
+something of the page around the article: they leave the renderer under a name that nobody can
+guess, and get their own back when the sanitiser has dropped all others.
+
+Threads cannot be stopped, so what would take too long is refused by counting steps (`_Work`) rather
+than by the clock: the same text is refused always or never.
+"""
+
+import asyncio
+import html as entities
+import re
+import secrets
+import time
+import unicodedata
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from io import StringIO
+from typing import Any, NamedTuple, TypedDict
+
+import nh3
+from markdown_it import MarkdownIt
+from markdown_it.common.utils import escapeHtml
+from markdown_it.parser_inline import ParserInline
+from markdown_it.rules_block import StateBlock
+from markdown_it.rules_inline import StateInline, autolink, html_inline
+from markdown_it.rules_inline import text as skip_text
+from markdown_it.token import Token
+from mdit_py_plugins.footnote import footnote_plugin
+from mdit_py_plugins.footnote.index import footnote_ref
+from pygments.formatters.html import HtmlFormatter
+from pygments.lexers import get_lexer_by_name
+
+from app.core.errors import ContentTooComplex, ServiceUnavailable
+from app.core.text import slugify
+
+RENDERER = 1
+"""Raise it when what comes out changes: stored articles are then rendered again."""
+
+OFF_LOOP_BYTES = 50_000
+OFF_LOOP_MARKS = 5_000
+"""So much punctuation takes as long to render as OFF_LOOP_BYTES of prose, or longer."""
+MAX_WAITING = 20
+"""Texts that may wait for the thread, a process; each takes a second at most."""
+
+BUDGET = 700_000
+"""What rendering a text may cost, in steps of about a microsecond."""
+MAX_NESTING = 40
+"""Blocks within blocks: 40 quotes, or 20 lists, as an item is a block of its own."""
+MAX_DEPTH = 100
+"""Elements within elements of what comes out: parsers of others give up at 256 or 512."""
+MAX_PARSES = 4
+MAX_HEADING = 300
+MAX_TAGS = 10_000
+MAX_ATTRIBUTES = 10_000
+MAX_REPEATED = 1_000_000
+"""Raw HTML: tags, attributes, and elements that a browser repeats for want of closing tags."""
+
+MAX_CODE = 20_000
+"""The characters of a block of code that is coloured; a longer one comes out plain."""
+MAX_COLOURING_SECONDS = 0.25
+"""Of the processor's time, a text: some lexers are quadratic. What is left comes out plain."""
+
+WORDS_A_MINUTE = 230
+EXCERPT = 200
+
+LANGUAGES = frozenset(
+    """
+    bash c clojure cmake cpp csharp css dart diff docker elixir erlang fsharp go graphql
+    groovy haskell hcl html http ini java javascript json json5 julia kotlin lua make matlab nginx
+    nim objective-c ocaml perl php plpgsql postgresql powershell protobuf pycon python pytb r ruby
+    rust scala scss sql swift terraform toml typescript vim xml yaml zig
+    """.split()  # noqa: SIM905 - a list of sixty lines is no easier to read
+)
+"""What is coloured, by Pygments' names: those whose lexers stood up to hostile code."""
+ALIASES = {
+    "c++": "cpp",
+    "c#": "csharp",
+    "cs": "csharp",
+    "dockerfile": "docker",
+    "ex": "elixir",
+    "golang": "go",
+    "hs": "haskell",
+    "htm": "html",
+    "js": "javascript",
+    "jsx": "javascript",
+    "kt": "kotlin",
+    "makefile": "make",
+    "mjs": "javascript",
+    "objc": "objective-c",
+    "patch": "diff",
+    "pgsql": "postgresql",
+    "pl": "perl",
+    "ps1": "powershell",
+    "psql": "postgresql",
+    "py": "python",
+    "python3": "python",
+    "rb": "ruby",
+    "rs": "rust",
+    "sh": "bash",
+    "shell": "bash",
+    "svg": "xml",
+    "tf": "terraform",
+    "ts": "typescript",
+    "tsx": "typescript",
+    "yml": "yaml",
+    "zsh": "bash",
+}
+
+
+class Heading(TypedDict):
+    """An entry of the table of contents; `id` is that of the heading in the HTML."""
+
+    level: int
+    text: str
+    id: str
+
+
+class Rendered(NamedTuple):
+    """What is made of an article's Markdown: `text` is one line without any markup."""
+
+    html: str
+    text: str
+    toc: list[Heading]
+    word_count: int
+    reading_time: int
+    """Minutes: at least one where there are words."""
+
+
+async def render(content: str) -> Rendered:
+    """The same as render_now, in a thread where it takes long enough for others to notice.
+
+    Raises ContentTooComplex, or ServiceUnavailable where too many wait already.
+    """
+    if _is_light(content):
+        return render_now(content)
+    global _waiting  # noqa: PLW0603 - the thread is one to a process too
+    if _waiting >= MAX_WAITING:
+        raise ServiceUnavailable("Too many long articles at once")
+    _waiting += 1
+    try:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(_thread(), _render, content, _Work(yields=True))
+    finally:
+        _waiting -= 1
+
+
+def render_now(content: str) -> Rendered:
+    """`content` as HTML, text and table of contents.
+
+    Raises ContentTooComplex where that would take more than about a second.
+    """
+    return _render(content, _Work())
+
+
+def excerpt_of(text: str) -> str:
+    """The beginning of `text`: a line of about 200 characters, whole words where there are any."""
+    line = " ".join(text[: 8 * EXCERPT].split())
+    if len(line) <= EXCERPT:
+        return line
+    space = line.rfind(" ", EXCERPT // 2, EXCERPT + 1)
+    end = space if space > 0 else EXCERPT
+    while space < 0 and end > EXCERPT // 2 and _joins(line[end - 1], line[end]):
+        end -= 1
+    return line[:end].rstrip(" ,;:.-\u2013\u2014") + "…"
+
+
+# ---------------------------------------------------------------------------------------------
+# How much, and where
+
+_waiting = 0
+_MARKS = "*_~[]<>`|&\\\n"
+
+
+def _is_light(content: str) -> bool:
+    return (
+        len(content) <= OFF_LOOP_BYTES
+        and (content.isascii() or len(content.encode(errors="replace")) <= OFF_LOOP_BYTES)
+        and sum(map(content.count, _MARKS)) <= OFF_LOOP_MARKS
+    )
+
+
+@lru_cache(maxsize=1)
+def _thread() -> ThreadPoolExecutor:
+    """One thread: parsing holds the interpreter's lock, so that two would not be any faster.
+
+    For the same reason its priority is everybody's: one of a low priority that is not given the
+    processor would keep the lock, and the event loop waiting. It pauses instead (`_Work`).
+    """
+    return ThreadPoolExecutor(1, thread_name_prefix="markdown")
+
+
+class _Work:
+    """The steps that rendering one text may still take."""
+
+    __slots__ = ("_pause_at", "_yields", "colouring", "left", "links_nest", "tokens")
+
+    def __init__(self, *, yields: bool = False) -> None:
+        self.left = BUDGET
+        self.tokens = 0
+        self.links_nest = False
+        self.colouring = MAX_COLOURING_SECONDS
+        self._yields = yields
+        self._pause_at = BUDGET
+
+    def spend(self, steps: int) -> None:
+        self.left -= steps
+        if self.left < 0:
+            raise ContentTooComplex(
+                "The Markdown takes too long to be rendered: shorten it, or use less markup"
+            )
+        if self._yields and self.left < self._pause_at:
+            self._pause_at = self.left - 1000
+            time.sleep(0.000_05)  # whoever waits for the interpreter's lock gets it at once
+
+    def require(self, steps: int) -> None:
+        """Spend nothing yet, but stop here where there is not as much left."""
+        if steps > self.left:
+            self.spend(steps)
+
+
+def _work(env: MutableMapping[str, Any]) -> _Work:
+    work: _Work = env["work"]
+    return work
+
+
+# ---------------------------------------------------------------------------------------------
+# Markdown to tokens, counting
+
+
+class _Inline(ParserInline):
+    def parse(
+        self, src: str, md: MarkdownIt, env: MutableMapping[str, Any], tokens: list[Token]
+    ) -> list[Token]:
+        marks = src.count("*") + src.count("_") + src.count("~")
+        _work(env).spend(6 + 9 * marks + len(src) // 50)
+        return super().parse(src, md, env, tokens)
+
+    def skipToken(self, state: StateInline) -> None:  # noqa: N802 - markdown-it's name for it
+        _work(state.env).spend(2)
+        super().skipToken(state)
+
+
+def _count_inline(state: StateInline, silent: bool) -> bool:
+    """The first rule to be asked, wherever the parser stands."""
+    _work(state.env).spend(4)
+    return skip_text(state, silent)
+
+
+def _count_block(state: StateBlock, line: int, _end: int, silent: bool) -> bool:
+    """The first rule to be asked, for each block and each line that may end one."""
+    work = _work(state.env)
+    if not silent and state.level >= MAX_NESTING:
+        raise ContentTooComplex("Lists and quotes are nested too deeply: at most 20 lists")
+    made = len(state.tokens) - work.tokens
+    work.tokens += made
+    # A reference's title is put together line by line, and copied for each.
+    work.spend(8 + 3 * made + (50 if state.parentType == "reference" else 0))
+    start, end = state.bMarks[line], state.eMarks[line]
+    cells = state.src.count("|", start, end)
+    work.spend(cells + (0 if silent else (end - start) // 16))
+    if not silent or state.parentType == "table":
+        work.require(12 * cells)
+    return False
+
+
+_FOOTNOTE = re.compile(r"\[\^[^\]\s]{1,100}\]")
+
+
+def _footnote_ref(state: StateInline, silent: bool) -> bool:
+    """The plugin's rule looks for the end of the label as far as it takes."""
+    return _FOOTNOTE.match(state.src, state.pos) is not None and footnote_ref(state, silent)
+
+
+def _html_inline(state: StateInline, silent: bool) -> bool:
+    """The library's rule may read a comment to its end, and find that it is none."""
+    src, start = state.src, state.pos
+    if src.startswith("<!--", start):
+        end = src.find("-->", start)
+        _work(state.env).spend(((end if end > 0 else len(src)) - start) // 20)
+    return html_inline(state, silent)
+
+
+def _autolink(state: StateInline, silent: bool) -> bool:
+    """Taking an address to pieces and putting it together again is what takes time in links."""
+    start = state.pos
+    found = autolink(state, silent)
+    if found:
+        _work(state.env).spend(30 + (state.pos - start) // 4)
+    return found
+
+
+# ---------------------------------------------------------------------------------------------
+# Tokens to HTML
+
+_MARK = f"data-{secrets.token_hex(8)}"
+_ID, _CLASS = f"{_MARK}-id", f"{_MARK}-class"
+_LANGUAGE = re.compile(r"[a-z0-9][a-z0-9_+#.-]{0,30}")
+_IDS = re.compile(rf'{_ID}="([^"]*)"')
+_formatter = HtmlFormatter(nowrap=True)
+
+
+def _fence(
+    _renderer: Any, tokens: Sequence[Token], index: int, _options: Any, env: dict[str, Any]
+) -> str:
+    code = tokens[index].content
+    named = _LANGUAGE.match(tokens[index].info.strip().lower())
+    if named is None:
+        return f"<pre><code>{escapeHtml(code)}</code></pre>\n"
+    language = named[0]
+    coloured = _coloured(code, ALIASES.get(language, language), _work(env))
+    # The language's name is let through unknown, too: a front end may know what to do with it.
+    attribute = f'{_CLASS}="language-{language}"'
+    if coloured is None:
+        return f"<pre><code {attribute}>{escapeHtml(code)}</code></pre>\n"
+    return f'<pre {_CLASS}="highlight"><code {attribute}>{coloured}</code></pre>\n'
+
+
+def _coloured(code: str, language: str, work: _Work) -> str | None:
+    """`code` with spans for colours; None where it has to do without."""
+    if language not in LANGUAGES or len(code) > MAX_CODE or work.colouring <= 0:
+        return None
+    started, out = time.thread_time(), StringIO()
+    lexer = get_lexer_by_name(language, stripnl=False, ensurenl=False)
+    try:
+        _formatter.format(_until(started + work.colouring, lexer.get_tokens(code)), out)
+    except TimeoutError:
+        return None
+    finally:
+        work.colouring -= time.thread_time() - started
+    return out.getvalue().replace(' class="', f' {_CLASS}="')
+
+
+def _until(deadline: float, pieces: Iterable[tuple[Any, str]]) -> Iterator[tuple[Any, str]]:
+    for piece in pieces:
+        if time.thread_time() > deadline:
+            raise TimeoutError
+        yield piece
+
+
+def _image(
+    renderer: Any, tokens: Sequence[Token], index: int, options: Any, env: dict[str, Any]
+) -> str:
+    token = tokens[index]
+    token.attrs["alt"] = _plain(token.children or [])
+    html: str = renderer.renderToken(tokens, index, options, env)
+    return html
+
+
+def _footnote_number(token: Token) -> str:
+    again: int = token.meta.get("subId", 0)
+    return f"{token.meta['id'] + 1}" + (f"-{again + 1}" if again > 0 else "")
+
+
+def _footnote_mark(_renderer: Any, tokens: Sequence[Token], index: int, *_: Any) -> str:
+    token = tokens[index]
+    note = token.meta["id"] + 1
+    return (
+        f'<sup {_CLASS}="footnote-ref"><a href="#fn-{note}" '
+        f'{_ID}="fnref-{_footnote_number(token)}">{note}</a></sup>'
+    )
+
+
+def _footnotes_open(*_: Any) -> str:
+    return f'<section {_CLASS}="footnotes">\n<ol {_CLASS}="footnotes-list">\n'
+
+
+def _footnote_open(_renderer: Any, tokens: Sequence[Token], index: int, *_: Any) -> str:
+    return f'<li {_ID}="fn-{tokens[index].meta["id"] + 1}" {_CLASS}="footnote-item">'
+
+
+def _footnote_back(_renderer: Any, tokens: Sequence[Token], index: int, *_: Any) -> str:
+    # U+FE0E: shown as text, not as an emoji.
+    return (
+        f' <a href="#fnref-{_footnote_number(tokens[index])}" '
+        f'{_CLASS}="footnote-backref">\u21a9\ufe0e</a>'
+    )
+
+
+def _parser() -> MarkdownIt:
+    md = MarkdownIt("commonmark")
+    md.inline = _Inline()
+    md.configure("commonmark", {"xhtmlOut": False, "maxNesting": MAX_NESTING + 2})
+    md.enable(["table", "strikethrough"])
+    # Without ^[notes in the text]: not of GitHub's Markdown, and they nest without a limit.
+    md.use(footnote_plugin, inline=False)
+    md.inline.ruler.at("text", _count_inline)
+    md.inline.ruler.at("footnote_ref", _footnote_ref)
+    md.inline.ruler.at("autolink", _autolink)
+    md.inline.ruler.at("html_inline", _html_inline)
+    chains = ["paragraph", "reference", "blockquote", "list"]
+    md.block.ruler.before("table", "count", _count_block, {"alt": chains})
+    for name, rule in (
+        ("fence", _fence),
+        ("image", _image),
+        ("footnote_ref", _footnote_mark),
+        ("footnote_block_open", _footnotes_open),
+        ("footnote_open", _footnote_open),
+        ("footnote_anchor", _footnote_back),
+    ):
+        md.add_render_rule(name, rule)
+    # The rulers list their rules when they are first asked, and not so that two threads may ask.
+    md.render("x", {"work": _Work()})
+    return md
+
+
+def _plain(tokens: Iterable[Token]) -> str:
+    """What inline tokens say, without markup."""
+    parts = []
+    for token in tokens:
+        if token.type == "image":
+            parts.append(_plain(token.children or []))
+        elif token.type in {"softbreak", "hardbreak"}:
+            parts.append(" ")
+        elif token.type != "html_inline":
+            parts.append(token.content)
+    return " ".join("".join(parts).split())
+
+
+def _prepare(tokens: Sequence[Token], work: _Work) -> tuple[list[Heading], list[str]]:
+    """Headings get their ids, table cells their alignment: the contents, and what is raw HTML."""
+    toc: list[Heading] = []
+    taken: dict[str, int] = {}
+    raw: list[str] = []
+    for index, token in enumerate(tokens):
+        if token.type == "inline":
+            _see_to(token.children or [], raw, work)
+        elif token.type == "heading_open":
+            work.spend(20)
+            heading = _plain(tokens[index + 1].children or [])[:MAX_HEADING]
+            if heading:
+                name = _free(f"h-{slugify(heading, fallback='section')}", taken)
+                token.attrs[_ID] = name
+                toc.append(Heading(level=int(token.tag[1]), text=heading, id=name))
+        elif token.type == "html_block":
+            token.content = _defused(token.content)
+            raw.append(token.content)
+        elif token.type in {"td_open", "th_open"} and token.attrs:
+            token.attrs = {"align": str(token.attrs["style"]).removeprefix("text-align:")}
+    return toc, raw
+
+
+def _see_to(children: Sequence[Token], raw: list[str], work: _Work) -> None:
+    has_html = False
+    for child in children:
+        if child.type == "text":
+            continue
+        if child.type == "html_inline":
+            has_html = True
+        elif child.type == "footnote_ref":
+            work.links_nest = True  # a footnote's mark is a link, which may stand within another
+            work.spend(20)
+        elif child.attrs:
+            # One definition may serve many links: it is paid for by what it adds to each.
+            work.spend(5 + sum(len(str(value)) for value in child.attrs.values()) // 20)
+            if child.type == "image":
+                _see_to(child.children or [], [], work)
+    if has_html:
+        closed: set[str] = set()
+        for child in reversed(children):
+            if child.type == "html_inline":
+                child.content = _unless_closed(child.content, closed)
+                raw.append(child.content)
+
+
+def _free(name: str, taken: dict[str, int]) -> str:
+    free = name
+    while free in taken:
+        taken[name] += 1
+        free = f"{name}-{taken[name]}"
+    taken[free] = 1
+    return free
+
+
+# ---------------------------------------------------------------------------------------------
+# Raw HTML
+
+ELEMENTS = frozenset(
+    """
+    a abbr b bdi bdo blockquote br caption cite code col colgroup dd del details dfn div dl dt em
+    figcaption figure h1 h2 h3 h4 h5 h6 hr i img ins kbd li mark ol p pre q rp rt ruby s samp
+    section small span strong sub summary sup table tbody td tfoot th thead time tr u ul var wbr
+    """.split()  # noqa: SIM905 - a list of sixty lines is no easier to read
+)
+ATTRIBUTES = {
+    "*": {"dir", "lang", "title", _ID, _CLASS},
+    "a": {"href"},
+    "abbr": {"title"},
+    "blockquote": {"cite"},
+    "col": {"span"},
+    "colgroup": {"span"},
+    "del": {"cite", "datetime"},
+    "details": {"open"},
+    "img": {"src", "alt", "width", "height"},
+    "ins": {"cite", "datetime"},
+    "li": {"value"},
+    "ol": {"start", "reversed", "type"},
+    "q": {"cite"},
+    "td": {"colspan", "rowspan"},
+    "th": {"colspan", "rowspan", "scope"},
+    "time": {"datetime"},
+}
+SCHEMES = frozenset({"http", "https", "mailto"})
+WITH_CONTENT = frozenset(
+    """
+    applet audio canvas embed iframe math noembed noframes noscript object plaintext script select
+    style svg template textarea title video xmp
+    """.split()  # noqa: SIM905 - a list of sixty lines is no easier to read
+)
+"""What is dropped with all that is in it; of other elements that are not allowed, only the tags."""
+
+_cleaner = nh3.Cleaner(
+    tags=set(ELEMENTS),
+    clean_content_tags=set(WITH_CONTENT),
+    attributes=ATTRIBUTES,
+    tag_attribute_values={
+        "td": {"align": {"left", "center", "right"}},
+        "th": {"align": {"left", "center", "right"}},
+    },
+    url_schemes=set(SCHEMES),
+    # noreferrer: the address of a page may have a preview link's token in it. nofollow: whoever
+    # may register may write, and links are what spam is written for.
+    link_rel="noopener noreferrer nofollow",
+)
+
+_NAMES = "|".join(sorted(WITH_CONTENT))
+_SWALLOWS = re.compile(rf"<(?:({_NAMES})(?![a-z0-9:-])|(!--))", re.IGNORECASE)
+_TAG_NAME = re.compile(r"<(/?)([a-z][a-z0-9-]*)", re.IGNORECASE)
+# https://html.spec.whatwg.org/#formatting - those with attributes: of others, three at most are
+# repeated. Links are not, as one ends where another begins.
+_REPEATED = re.compile(
+    r"<(?:b|big|code|em|font|i|nobr|s|small|strike|strong|tt|u)[\s/]", re.IGNORECASE
+)
+_ATTRIBUTE = re.compile(r"[\s/\"'][^\s/>\"'=]")
+_SIMPLE = re.compile(
+    r"<(?:/?[a-z][a-z0-9-]*+(?:\s++[a-z_:][a-z0-9_:.-]*+(?:=\"[^\"<>]*+\")?+){0,100}+\s*+/?+"
+    r"|!--[^<>]*+--)>",
+    re.IGNORECASE,
+)
+
+
+def _unless_closed(tag: str, closed: set[str]) -> str:
+    """A tag of a line of text, which `closed` follow: as text if the rest would be lost in it."""
+    named = _TAG_NAME.match(tag)
+    if named is None:
+        return tag
+    name = named[2].lower()
+    if named[1]:
+        closed.add(name)
+    elif name in WITH_CONTENT and (name not in closed or name == "plaintext"):
+        return "&lt;" + tag[1:]
+    return tag
+
+
+def _defused(block: str) -> str:
+    """A block of HTML: what is opened in it and never closed does not swallow what comes after."""
+    lower, last = block.lower(), dict[str, int]()
+
+    def unless_closed(opened: re.Match[str]) -> str:
+        name = (opened[1] or "--").lower()
+        if name not in last:
+            end = "-->" if name == "--" else f"</{name}"
+            last[name] = -1 if name == "plaintext" else lower.rfind(end)
+        return opened[0] if last[name] > opened.start() else "&lt;" + opened[0][1:]
+
+    return _SWALLOWS.sub(unless_closed, block)
+
+
+def _sanitised(html: str, raw: Sequence[str], work: _Work) -> str:
+    """`html`, of which `raw` was the writer's: parsed, and with nothing but what is allowed.
+
+    Raises ContentTooComplex where it would take too long: nothing stops the sanitiser.
+    """
+    if raw:
+        _weigh("".join(raw), html.count("<"))
+    clean = _cleaner.clean(html)
+    if not raw and not work.links_nest:
+        return clean
+    # Dropping a tag can leave an element where a parser would not: it is parsed until it is not.
+    for _ in range(MAX_PARSES):
+        again = _cleaner.clean(clean)
+        if again == clean:
+            return clean
+        clean = again
+    raise ContentTooComplex("The HTML in the Markdown is wrongly nested")
+
+
+def _weigh(raw: str, all_tags: int) -> None:
+    tags = raw.count("<")
+    if tags > MAX_TAGS or tags * all_tags > MAX_TAGS * MAX_TAGS:
+        raise ContentTooComplex("There are too many HTML tags in the Markdown")
+    if len(_REPEATED.findall(raw)) * all_tags > MAX_REPEATED:
+        raise ContentTooComplex("There are too many HTML tags with attributes in the Markdown")
+    # An element's attributes are compared with each other. Words of a text look like attributes
+    # where tags are written oddly, so these have to be written well if there are many words.
+    if len(_ATTRIBUTE.findall(raw)) > MAX_ATTRIBUTES and "<" in _SIMPLE.sub("", raw):
+        raise ContentTooComplex("The HTML in the Markdown is too intricate: use Markdown instead")
+
+
+# ---------------------------------------------------------------------------------------------
+# HTML to text
+
+# As it is written by the sanitiser: attributes in double quotes, all well nested.
+_TAG = re.compile(r"<(/?)([a-z0-9]++)[^<>\"]*+(?:\"[^\"]*+\"[^<>\"]*+)*+>")
+_IN_A_WORD = re.compile(
+    r"</?(?:a|abbr|b|bdi|bdo|cite|code|del|dfn|em|i|ins|kbd|mark|q|rp|rt|ruby|s|samp|small|span"
+    r"|strong|sub|sup|time|u|var|wbr)(?:[ \"][^<>\"]*+(?:\"[^\"]*+\"[^<>\"]*+)*+)?+>"
+)
+_ALT = re.compile(r"<img(?= )[^<>\"]*+(?:\"[^\"]*+\"[^<>\"]*+)*?(?<= alt=)\"([^\"]*+)\"")
+_FOOTNOTE_MARK = re.compile(
+    r'<sup class="footnote-ref">.*?</sup>'
+    r'|<a href="[^"]*+" class="footnote-backref"[^>]*+>[^<]*+</a>'
+)
+_VOID = frozenset({"br", "col", "hr", "img", "wbr"})
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SURROGATES = re.compile(r"[\ud800-\udfff]")
+
+
+def _text_of(html: str) -> str:
+    if "footnote" in html:
+        html = _FOOTNOTE_MARK.sub("", html)
+    if "<img" in html:
+        html = _ALT.sub(r" \1 \g<0>", html)
+    text = entities.unescape(_TAG.sub(" ", _IN_A_WORD.sub("", html)))
+    return " ".join(_CONTROLS.sub(" ", text).split())
+
+
+def _check_depth(html: str) -> None:
+    if html.count("</") <= MAX_DEPTH:
+        return
+    depth = 0
+    for tag in _TAG.finditer(html):
+        if tag[1]:
+            depth -= 1
+        elif tag[2] not in _VOID:
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise ContentTooComplex(f"Elements are nested more than {MAX_DEPTH} deep")
+
+
+# ---------------------------------------------------------------------------------------------
+# Words
+
+_WORD = re.compile(r"\w\S*")
+_UNSPACED = (
+    # Chinese and Japanese: words of two characters, mostly.
+    (
+        2,
+        re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]+"),
+    ),
+    # Thai, Lao, Burmese and Khmer: of about five, with their vowel signs and tone marks.
+    (5, re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]+")),
+)
+
+
+def _count_words(text: str) -> int:
+    words = 0
+    if not text.isascii():
+        for length, letters in _UNSPACED:
+            words += sum(-(-len(run) // length) for run in letters.findall(text))
+            text = letters.sub(" ", text)
+    return words + len(_WORD.findall(text))
+
+
+def _joins(before: str, after: str) -> bool:
+    """Whether what people see as one character would be cut between these two."""
+    return (
+        unicodedata.combining(after) != 0
+        or unicodedata.category(after).startswith("M")
+        or "\u200d" in (before, after)
+        or "\U0001f3fb" <= after <= "\U0001f3ff"  # the colours of skin
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+
+
+def _render(content: str, work: _Work) -> Rendered:
+    if not content.isascii():
+        content = _SURROGATES.sub("\ufffd", content)
+    work.spend(len(content) // 10 + 2 * (content.count("\n") + content.count(">")))
+    env: dict[str, Any] = {"work": work}
+    try:
+        tokens = _md.parse(content, env)
+        toc, raw = _prepare(tokens, work)
+        html: str = _md.renderer.render(tokens, _md.options, env)
+    except RecursionError:
+        raise ContentTooComplex from None
+    html = _sanitised(html, raw, work)
+    if raw and toc:
+        left = set(_IDS.findall(html))
+        toc = [heading for heading in toc if heading["id"] in left]
+    html = html.replace(f" {_ID}=", " id=").replace(f" {_CLASS}=", " class=")
+    _check_depth(html)
+    text = _text_of(html)
+    words = _count_words(text)
+    return Rendered(html, text, toc, words, -(-words // WORDS_A_MINUTE))
+
+
+_md = _parser()

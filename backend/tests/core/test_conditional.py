@@ -1,0 +1,221 @@
+"""Entity tags, preconditions and dates by themselves: what is parsed, what matches."""
+
+import time
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from app.core import clock
+from app.core.conditional import PRIVATE, PUBLIC, Precondition, entity_tag, last_modified, validated
+from app.core.errors import PreconditionFailed
+
+
+class Thing(BaseModel):
+    name: str = "thing"
+
+
+TAG = entity_tag(Thing().model_dump_json().encode())
+OTHER = entity_tag(b"other")
+
+
+def request_with(method: str = "GET", **headers: str) -> Request:
+    raw = [
+        (name.replace("_", "-").encode(), value.encode("latin-1"))
+        for name, value in headers.items()
+    ]
+    return Request({"type": "http", "method": method, "headers": raw})
+
+
+def holds(precondition: Precondition) -> bool:
+    try:
+        precondition.require(Thing())
+    except PreconditionFailed as failure:
+        return failure.headers != {"ETag": TAG}
+    return True
+
+
+class TestEntityTag:
+    def test_is_quoted_and_of_the_characters_that_may_be_in_it(self) -> None:
+        for body in (b"", b"{}", b"x" * 10**6):
+            tag = entity_tag(body)
+            assert tag[0] == tag[-1] == '"'
+            assert tag[1:-1].replace("-", "").replace("_", "").isalnum()
+
+    def test_tells_bodies_apart(self) -> None:
+        assert len({entity_tag(str(number).encode()) for number in range(1000)}) == 1000
+        assert entity_tag(b"a") == entity_tag(b"a")
+
+
+class TestIfMatch:
+    @pytest.mark.parametrize(
+        "header",
+        [
+            None,
+            "*",
+            " * ",
+            TAG,
+            f"W/{TAG}",
+            f"{OTHER}, {TAG}",
+            f"{OTHER},{TAG}",
+            f",, {OTHER} ,\t{TAG} ,",
+            f'"a,b", {TAG}',
+            f'"\xe9", {TAG}',
+        ],
+    )
+    def test_the_current_version_is_meant(self, header: str | None) -> None:
+        assert holds(Precondition.parse(header))
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            "",
+            " ",
+            ",",
+            OTHER,
+            TAG.strip('"'),
+            TAG[:-1],
+            TAG[1:],
+            TAG.replace('"', "'"),
+            f"w/{TAG}",
+            f"W/ {TAG}",
+            f"{TAG} {OTHER}",
+            f"{OTHER} {TAG}",
+            f"x{TAG}",
+            f"{TAG}x",
+            f"{TAG}, x",
+            f"x, {TAG}",
+            f"*, {TAG}",
+            f"{TAG}, *",
+            "**",
+            '"*"',
+            '""',
+            "\x00",
+        ],
+    )
+    def test_it_is_not(self, header: str) -> None:
+        assert not holds(Precondition.parse(header))
+
+    @pytest.mark.parametrize("junk", ['"', ",", " ,", '"",', 'W/"', "\t", '"a" '])
+    def test_a_long_header_takes_no_time(self, junk: str) -> None:
+        started = time.perf_counter()
+        Precondition.parse(junk * 100_000 + "x")
+        assert time.perf_counter() - started < 1
+
+
+class TestIfNoneMatch:
+    @pytest.mark.parametrize("header", [None, "", OTHER, f"{OTHER}, {OTHER}", "nonsense"])
+    def test_none_of_them_is_current(self, header: str | None) -> None:
+        assert holds(Precondition.parse(None, header))
+
+    @pytest.mark.parametrize("header", ["*", TAG, f"W/{TAG}", f"{OTHER}, {TAG}"])
+    def test_one_of_them_is(self, header: str) -> None:
+        assert not holds(Precondition.parse(None, header))
+
+    def test_both_have_to_hold(self) -> None:
+        assert holds(Precondition.parse(TAG, OTHER))
+        assert not holds(Precondition.parse(TAG, TAG))
+        assert not holds(Precondition.parse(OTHER, OTHER))
+
+
+class TestLastModified:
+    def test_is_the_latest_as_an_imf_fixdate(self) -> None:
+        first = datetime(2026, 11, 20, 12, 0, 0, 999_999, UTC)
+        later = datetime(2026, 11, 20, 14, 30, 5, tzinfo=timezone(timedelta(hours=1)))
+        assert last_modified([first, later, first]) == {
+            "Last-Modified": "Fri, 20 Nov 2026 13:30:05 GMT"
+        }
+
+    def test_nothing_has_none(self) -> None:
+        assert last_modified([]) == {}
+
+    def test_is_never_later_than_the_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        now = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+        monkeypatch.setattr(clock, "now", lambda: now)
+        ahead = last_modified([now + timedelta(hours=1)])
+        assert ahead == {"Last-Modified": "Fri, 20 Nov 2026 12:00:00 GMT"}
+
+
+class TestValidated:
+    def test_one_resource_has_a_strong_tag_and_a_list_a_weak_one(self) -> None:
+        one = validated(request_with(), JSONResponse({"a": 1}), is_the_callers=False)
+        assert one.headers["ETag"] == entity_tag(b'{"a":1}')
+        many = validated(request_with(), JSONResponse([1]), is_the_callers=False)
+        assert many.headers["ETag"] == f"W/{entity_tag(b'[1]')}"
+
+    @pytest.mark.parametrize("status", [202, 203, 204, 206, 301, 404, 500])
+    def test_no_other_answer_has_one(self, status: int) -> None:
+        answer = validated(request_with(), JSONResponse({}, status), is_the_callers=True)
+        assert "ETag" not in answer.headers
+
+    def test_a_stream_has_none_and_a_handlers_own_stays(self) -> None:
+        stream = StreamingResponse(iter(()), media_type="application/json")
+        assert "ETag" not in validated(request_with(), stream, is_the_callers=False).headers
+        own = Response("<a/>", headers={"ETag": '"own"', "Cache-Control": "max-age=9", "Vary": "X"})
+        answer = validated(request_with(), own, is_the_callers=True)
+        assert answer.headers["ETag"] == '"own"'
+        assert answer.headers["Cache-Control"] == "max-age=9"
+        assert answer.headers["Vary"] == "X, Authorization"
+        again = validated(request_with(if_none_match='"own"'), own, is_the_callers=True)
+        assert again.status_code == 304
+
+    @pytest.mark.parametrize("vary", ["authorization", "Origin, AUTHORIZATION", "Authorization"])
+    def test_what_it_varies_by_is_named_once(self, vary: str) -> None:
+        answer = JSONResponse({}, headers={"Vary": vary})
+        assert validated(request_with(), answer, is_the_callers=True).headers["Vary"] == vary
+
+    def test_who_may_keep_it(self) -> None:
+        def kept(*, is_the_callers: bool, **headers: str) -> str:
+            answer = validated(
+                request_with(**headers), JSONResponse({}), is_the_callers=is_the_callers
+            )
+            return answer.headers["Cache-Control"]
+
+        assert kept(is_the_callers=True) == PUBLIC
+        assert kept(is_the_callers=True, authorization="Bearer x") == PRIVATE
+        assert kept(is_the_callers=False, authorization="Bearer x") == PUBLIC
+
+    def test_what_must_not_be_stored_has_no_tag(self) -> None:
+        secret = JSONResponse({}, headers={"Cache-Control": "no-store"})
+        answer = validated(request_with(if_none_match="*"), secret, is_the_callers=True)
+        assert answer.status_code == 200
+        assert "ETag" not in answer.headers
+
+    def test_304_keeps_what_updates_a_cache_and_nothing_about_the_body(self) -> None:
+        headers = {
+            "Link": '</?cursor=x>; rel="next"',
+            "Last-Modified": "Fri, 20 Nov 2026 12:00:00 GMT",
+            "X-Total-Count": "7",
+        }
+        answer = validated(
+            request_with(if_none_match="*"), JSONResponse([1], headers=headers), is_the_callers=True
+        )
+        assert answer.status_code == 304
+        assert answer.body == b""
+        assert {name.lower() for name in answer.headers} == {
+            "cache-control", "etag", "link", "vary", "x-total-count"
+        }  # fmt: skip
+
+    def test_a_change_is_not_answered_with_304(self) -> None:
+        for method in ("POST", "PUT", "PATCH"):
+            request = request_with(method, if_none_match="*", if_match='"x"')
+            assert validated(request, JSONResponse({}), is_the_callers=True).status_code == 200
+
+    def test_a_weak_tag_matches_no_if_match(self) -> None:
+        tag = validated(request_with(), JSONResponse([]), is_the_callers=False).headers["ETag"]
+        for header in (tag, tag.removeprefix("W/")):
+            with pytest.raises(PreconditionFailed):
+                validated(request_with(if_match=header), JSONResponse([]), is_the_callers=False)
+        anything = request_with(if_match="*")
+        assert validated(anything, JSONResponse([]), is_the_callers=False).status_code == 200
+
+    def test_a_header_in_several_lines_is_one_list(self) -> None:
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "headers": [(b"if-none-match", b'"x"'), (b"if-none-match", b"W/" + TAG.encode())],
+        }
+        answer = validated(Request(scope), JSONResponse(Thing().model_dump()), is_the_callers=False)
+        assert answer.status_code == 304

@@ -1,0 +1,162 @@
+"""Unified diffs: right by difflib's and patch's measure, and found within a bounded time."""
+
+import difflib
+import random
+import re
+import time
+
+import pytest
+
+from app.core import differences
+from app.core.differences import unified_diff
+
+NAMES = ("a", "b")
+
+
+def patched(text: str, diff: str) -> str:
+    """What `patch` makes of `text`: each hunk is checked against what it finds."""
+    old, new, position = text.split("\n"), [], 0
+    lines = diff.split("\n")[2:-1] if diff else []
+    hunk = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
+    for line in lines:
+        if match := hunk.fullmatch(line):
+            start = int(match[1]) - (match[2] != "0")
+            new += old[position:start]
+            position = start
+            assert int(match[3]) - (match[4] != "0") == len(new)
+        elif line.startswith("+"):
+            new.append(line[1:])
+        else:
+            assert old[position] == line[1:]
+            position += 1
+            if line.startswith(" "):
+                new.append(line[1:])
+    return "\n".join(new + old[position:])
+
+
+def test_it_reads_like_diff() -> None:
+    before = "".join(f"line {number}\n" for number in range(1, 21))
+    after = before.replace("line 3\n", "").replace("line 15\n", "line 15b\nline 15c\n")
+    assert unified_diff(before, after, names=("old", "new")).splitlines() == [
+        "--- old",
+        "+++ new",
+        "@@ -1,6 +1,5 @@",
+        " line 1",
+        " line 2",
+        "-line 3",
+        " line 4",
+        " line 5",
+        " line 6",
+        "@@ -12,7 +11,8 @@",
+        " line 12",
+        " line 13",
+        " line 14",
+        "-line 15",
+        "+line 15b",
+        "+line 15c",
+        " line 16",
+        " line 17",
+        " line 18",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        ("", "", 0),
+        ("same\nsame", "same\nsame", 0),
+        ("", "new", 2),
+        ("old", "", 2),
+        ("a\nb\nc", "c\nb\na", 4),
+        ("x", "x\n", 1),
+        ("a\r\nb", "a\nb", 2),
+        ("a\u2028b\x0cc", "a\u2028b\x0cd", 2),
+    ],
+)
+def test_edges(before: str, after: str, changed: int) -> None:
+    diff = unified_diff(before, after, names=NAMES)
+    assert patched(before, diff) == after
+    assert sum(line.startswith(("+", "-")) for line in diff.split("\n")[2:]) == changed
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_no_smaller_diff_than_any_random_texts_need(seed: int) -> None:
+    dice = random.Random(seed)
+    letters = "ab" if seed % 2 else "abcdefgh"
+    before = [dice.choice(letters) for _ in range(dice.randrange(30))]
+    after = [dice.choice(letters) for _ in range(dice.randrange(30))]
+    if seed % 3 == 0:
+        after = [letter for letter in before if dice.random() < 0.8] + after[:3]
+    texts = "\n".join(before), "\n".join(after)
+    diff = unified_diff(*texts, names=NAMES)
+    assert patched(texts[0], diff) == texts[1]
+    edits = sum(line.startswith(("+", "-")) for line in diff.split("\n")[2:])
+    assert edits == fewest_edits(texts[0].split("\n"), texts[1].split("\n"))
+
+
+def fewest_edits(before: list[str], after: list[str]) -> int:
+    """By the longest common subsequence, with the textbook's table."""
+    row = [0] * (len(after) + 1)
+    for line in before:
+        last = row
+        row = [0]
+        for column, other in enumerate(after):
+            common = last[column] + 1 if line == other else max(last[column + 1], row[-1])
+            row.append(common)
+    return len(before) + len(after) - 2 * row[-1]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_hunks_are_difflibs_where_lines_are_unlike_each_other(seed: int) -> None:
+    dice = random.Random(seed)
+    before = [f"line {number}" for number in range(150)]
+    after = [line for line in before if dice.random() < 0.95]
+    for number in range(5):
+        after.insert(dice.randrange(len(after)), f"new {number}")
+    ours = unified_diff("\n".join(before), "\n".join(after), names=NAMES).split("\n")[:-1]
+    theirs = difflib.unified_diff(before, after, "a", "b", lineterm="")
+    assert sorted(ours) == sorted(theirs)
+
+
+HALF_A_MEGABYTE = 512 * 1024
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("a\n" * HALF_A_MEGABYTE, "b\n" * HALF_A_MEGABYTE),
+        ("a\nb\n" * (HALF_A_MEGABYTE // 2), "b\na\n" * (HALF_A_MEGABYTE // 2)),
+        ("a\n" * HALF_A_MEGABYTE, "a\n" * (HALF_A_MEGABYTE // 2)),
+        ("\n" * 2 * HALF_A_MEGABYTE, "x"),
+        ("x" * 2 * HALF_A_MEGABYTE, "x" * (2 * HALF_A_MEGABYTE - 1) + "y"),
+        (
+            "".join(f"{number}\n" for number in range(150_000)),
+            "".join(f"{number}\n" for number in range(150_000, 0, -1)),
+        ),
+        (
+            "".join(random.Random(1).choices("ab\n", k=2 * HALF_A_MEGABYTE)),
+            "".join(random.Random(2).choices("ab\n", k=2 * HALF_A_MEGABYTE)),
+        ),
+    ],
+)
+def test_a_megabyte_against_another_is_bounded(before: str, after: str) -> None:
+    began = time.process_time()
+    diff = unified_diff(before, after, names=NAMES)
+    assert time.process_time() - began < 3  # 0.2 on an idle machine
+    assert patched(before, diff) == after
+
+
+def test_two_changes_in_a_megabyte_are_two_hunks() -> None:
+    before = [f"paragraph {number} of a long text" for number in range(30_000)]
+    after = [before[0] + "!", *before[1:-1], before[-1] + "!"]
+    diff = unified_diff("\n".join(before), "\n".join(after), names=NAMES)
+    assert sum(line.startswith("@@") for line in diff.split("\n")) == 2
+    assert len(diff) < 1000
+
+
+def test_what_takes_too_long_is_replaced_between_its_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(differences, "MAX_STEPS", 3)
+    diff = unified_diff("a\nb\nc\nd\ne", "a\n1\nc\n2\ne", names=NAMES)
+    assert diff.split("\n")[3:-1] == [" a", "-b", "-c", "-d", "+1", "+c", "+2", " e"]
