@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 
 from alembic import context
 from sqlalchemy import Connection, pool, text
@@ -20,12 +21,13 @@ LOCK_TIMEOUT = "5s"
 STATEMENT_TIMEOUT = "10min"
 # Any number will do, as long as every migrator takes the same: this spells "press".
 MIGRATOR_LOCK = 0x7072657373
+PAUSE_SECONDS = 0.2
 
 
 def run_migrations(connection: Connection) -> None:
     """Migrate on an open connection, which holds the migrators' lock until it is closed."""
     connection.execute(text(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'"))
-    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATOR_LOCK})
+    _wait_for_turn(connection)
     connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
     connection.commit()
     context.configure(
@@ -36,6 +38,18 @@ def run_migrations(connection: Connection) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
+
+
+def _wait_for_turn(connection: Connection) -> None:
+    """Take the migrators' lock, by asking again and again.
+
+    A statement that waits for it would keep its snapshot, and an index that the other migrator
+    builds beside running requests waits for the end of every snapshot before it.
+    """
+    try_lock = text("SELECT pg_try_advisory_lock(:key)")
+    while not connection.scalar(try_lock, {"key": MIGRATOR_LOCK}):
+        connection.commit()
+        time.sleep(PAUSE_SECONDS)
 
 
 async def migrate_online(url: str) -> None:

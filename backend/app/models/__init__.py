@@ -3,12 +3,19 @@
 from app.models.account_token import AccountToken
 from app.models.address import Address
 from app.models.api_key import ApiKey
-from app.models.article import Article
+from app.models.article import Article, FormerSlug
 from app.models.attempt import Attempt
 from app.models.audit import AuditEvent
+from app.models.change import Change
+from app.models.idempotency_key import IdempotencyKey
+from app.models.import_record import ImportRecord
 from app.models.mail import Mail
+from app.models.media import ArticleMedia, DiscardedFolder, Media
+from app.models.preview_link import PreviewLink
+from app.models.revision import ArticleRevision
 from app.models.second_factor import RecoveryCode, SecondFactor
 from app.models.session import UserSession
+from app.models.tag import ArticleTag, Tag
 from app.models.user import User
 
 __all__ = [
@@ -16,11 +23,22 @@ __all__ = [
     "Address",
     "ApiKey",
     "Article",
+    "ArticleMedia",
+    "ArticleRevision",
+    "ArticleTag",
     "Attempt",
     "AuditEvent",
+    "Change",
+    "DiscardedFolder",
+    "FormerSlug",
+    "IdempotencyKey",
+    "ImportRecord",
     "Mail",
+    "Media",
+    "PreviewLink",
     "RecoveryCode",
     "SecondFactor",
+    "Tag",
     "User",
     "UserSession",
 ]

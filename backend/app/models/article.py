@@ -1,8 +1,26 @@
-"""Articles: what the blog is made of."""
+"""Articles: what the blog is made of.
 
-from typing import TYPE_CHECKING
+A trigger of the database (migration 0003) fills in what follows from the rest: `dated_at`,
+`search_vector`, `awaits_publication`, and `published` and a slug for the release before this one.
+"""
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, false, text
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    CheckConstraint,
+    FetchedValue,
+    ForeignKey,
+    Function,
+    Index,
+    SmallInteger,
+    String,
+    Text,
+    false,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.db.base import Base, PrimaryKey, TimestampMixin
@@ -20,18 +38,91 @@ class Article(TimestampMixin, Base):
 
     id: Mapped[PrimaryKey]
     title: Mapped[str] = mapped_column(String(200))
+    slug: Mapped[str] = mapped_column(String(100), unique=True)
     content: Mapped[str] = mapped_column(Text)
-    published: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Markdown, as its author wrote it."""
+    html: Mapped[str] = mapped_column(Text, server_default="")
+    """`content` rendered and sanitised."""
+    plain_text: Mapped[str] = mapped_column(Text, server_default="")
+    """`content` without its markup: what is searched and quoted."""
+    toc: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
+    rendered_with: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
+    """Which renderer made `html`, `plain_text`, `toc` and the counts; 0 where none has yet."""
+    word_count: Mapped[int] = mapped_column(server_default=text("0"))
+    reading_time: Mapped[int] = mapped_column(server_default=text("0"))
+    """In minutes."""
+    excerpt: Mapped[str] = mapped_column(String(500), server_default="")
+    own_excerpt: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether the author wrote the excerpt; else it is made from the text."""
+    cover_image_url: Mapped[str | None] = mapped_column(String(2000))
+    language: Mapped[str] = mapped_column(String(10), server_default="en")
+    version: Mapped[int] = mapped_column(default=1, server_default=text("1"))
+    published: Mapped[bool] = mapped_column(server_default=false())
+    """For the release before this one, which knows no dates: the trigger keeps it in step."""
+    published_at: Mapped[datetime | None]
+    """From when on readers see it; in the future where it is scheduled, None for a draft."""
+    awaits_publication: Mapped[bool] = mapped_column(server_default=false())
+    """Whether `published_at` was to come when this was written: the change feed has not told."""
+    archived_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]
+    """Since when it is in the trash."""
+    dated_at: Mapped[datetime] = mapped_column(server_default=FetchedValue())
+    """Where it stands in a list by date: `published_at`, for drafts `created_at`."""
     author_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    edited_by: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    """Who wrote the title and the content as they are; None for the author, and when they left."""
+    edited_at: Mapped[datetime | None]
+    search_vector: Mapped[str | None] = mapped_column(TSVECTOR, deferred=True)
 
-    author: Mapped["User"] = relationship(back_populates="articles", lazy="raise")
+    author: Mapped["User"] = relationship(
+        back_populates="articles", lazy="raise", foreign_keys=author_id
+    )
 
 
-# The public list, newest first, without a sort; and an author's own.
+class FormerSlug(Base):
+    """A slug that an article had before: it leads to the one that it has now."""
+
+    __tablename__ = "former_slugs"
+
+    slug: Mapped[str] = mapped_column(String(100), primary_key=True)
+    article_id: Mapped[int] = mapped_column(
+        ForeignKey("articles.id", ondelete="CASCADE"), index=True
+    )
+
+
+# What readers see, by date, without a sort; a scheduled one is in it, before its time.
+IN_CIRCULATION = text("published_at IS NOT NULL AND archived_at IS NULL AND deleted_at IS NULL")
 Index(
-    "ix_articles_published_newest",
-    Article.created_at.desc(),
+    "ix_articles_public_newest",
+    Article.dated_at.desc(),
     Article.id.desc(),
-    postgresql_where=text("published"),
+    postgresql_where=IN_CIRCULATION,
 )
-Index("ix_articles_author_newest", Article.author_id, Article.created_at.desc(), Article.id.desc())
+Index(
+    "ix_articles_public_updated",
+    Article.updated_at.desc(),
+    Article.id.desc(),
+    postgresql_where=IN_CIRCULATION,
+)
+Index("ix_articles_public_title", Article.title, Article.id, postgresql_where=IN_CIRCULATION)
+Index(
+    "ix_articles_drafts",
+    Article.dated_at.desc(),
+    Article.id.desc(),
+    postgresql_where=text("published_at IS NULL AND archived_at IS NULL AND deleted_at IS NULL"),
+)
+Index("ix_articles_newest", Article.dated_at.desc(), Article.id.desc())
+Index("ix_articles_author_dated", Article.author_id, Article.dated_at.desc(), Article.id.desc())
+Index("ix_articles_edited_by", Article.edited_by, postgresql_where=text("edited_by IS NOT NULL"))
+Index("ix_articles_rendered_with", Article.rendered_with)
+Index("ix_articles_trash", Article.deleted_at, postgresql_where=text("deleted_at IS NOT NULL"))
+Index(
+    "ix_articles_awaits_publication",
+    Article.published_at,
+    postgresql_where=text("awaits_publication"),
+)
+Index("ix_articles_search", Article.search_vector, postgresql_using="gin")
+TITLE_WORDS: Function[Any] = func.article_title_words(Article.title)
+"""The words of the title as they are; `search_vector` has their stems."""
+Index("ix_articles_title_words", TITLE_WORDS, postgresql_using="gin")
+Index("ix_articles_language", Article.language)

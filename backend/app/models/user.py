@@ -44,7 +44,10 @@ class User(TimestampMixin, Base):
         back_populates="user", lazy="raise", passive_deletes=True
     )
     articles: Mapped[list["Article"]] = relationship(
-        back_populates="author", lazy="raise", passive_deletes=True
+        back_populates="author",
+        lazy="raise",
+        passive_deletes=True,
+        foreign_keys="Article.author_id",
     )
 
 

@@ -1,0 +1,110 @@
+"""Give the articles that were there before a slug and a date, then require both; add the indexes.
+
+In batches and without blocking anybody, for as long as the table takes; where it is interrupted, it
+can be run again. Their HTML is rendered by the application, after it has started.
+
+Revision: 0004
+Revises: 0003
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+BATCH = 2000
+
+# The trigger does the rest: `dated_at`, `published_at`, what is searched, and the change feed.
+FILL_IN = sa.text(
+    """
+    UPDATE articles SET
+      slug = left(
+        coalesce(
+          nullif(trim(BOTH '-' FROM regexp_replace(lower(title), '[^a-z0-9]+', '-', 'g')), ''),
+          'article'
+        ), 75
+      ) || '-' || id,
+      published_at = coalesce(published_at, CASE WHEN published THEN created_at END)
+    WHERE id IN (
+      SELECT id FROM articles WHERE slug IS NULL ORDER BY created_at, id LIMIT :batch
+      FOR NO KEY UPDATE
+    )
+    """
+)
+
+IN_CIRCULATION = "published_at IS NOT NULL AND archived_at IS NULL AND deleted_at IS NULL"
+INDEXES = {
+    "uq_articles_slug": "articles (slug)",
+    "ix_articles_public_newest": f"articles (dated_at DESC, id DESC) WHERE {IN_CIRCULATION}",
+    "ix_articles_public_updated": f"articles (updated_at DESC, id DESC) WHERE {IN_CIRCULATION}",
+    "ix_articles_public_title": f"articles (title, id) WHERE {IN_CIRCULATION}",
+    "ix_articles_drafts": "articles (dated_at DESC, id DESC)"
+    " WHERE published_at IS NULL AND archived_at IS NULL AND deleted_at IS NULL",
+    "ix_articles_newest": "articles (dated_at DESC, id DESC)",
+    "ix_articles_author_dated": "articles (author_id, dated_at DESC, id DESC)",
+    "ix_articles_edited_by": "articles (edited_by) WHERE edited_by IS NOT NULL",
+    "ix_articles_rendered_with": "articles (rendered_with)",
+    "ix_articles_trash": "articles (deleted_at) WHERE deleted_at IS NOT NULL",
+    "ix_articles_awaits_publication": "articles (published_at) WHERE awaits_publication",
+    "ix_articles_search": "articles USING gin (search_vector)",
+    "ix_articles_title_words": "articles USING gin (public.article_title_words(title))",
+    "ix_articles_language": "articles (language)",
+}
+REPLACED = {
+    "ix_articles_published_newest": "articles (created_at DESC, id DESC) WHERE published",
+    "ix_articles_author_newest": "articles (author_id, created_at DESC, id DESC)",
+}
+
+
+def upgrade() -> None:
+    with op.get_context().autocommit_block():
+        if op.get_context().as_sql:  # for whoever runs the printed SQL by hand: all at once
+            op.execute(FILL_IN.text.replace(":batch", "ALL"))
+        else:
+            while op.get_bind().execute(FILL_IN, {"batch": BATCH}).rowcount:
+                pass
+        _build(INDEXES)
+        for name in REPLACED:
+            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+        op.execute("ALTER TABLE articles DROP CONSTRAINT IF EXISTS filled_in")
+        op.execute(
+            "ALTER TABLE articles ADD CONSTRAINT filled_in"
+            " CHECK (slug IS NOT NULL AND dated_at IS NOT NULL) NOT VALID"
+        )
+        op.execute("ALTER TABLE articles VALIDATE CONSTRAINT filled_in")
+        op.execute("ALTER TABLE articles VALIDATE CONSTRAINT fk_articles_edited_by")
+    # With the check, PostgreSQL need not look at every row.
+    op.alter_column("articles", "slug", nullable=False)
+    op.alter_column("articles", "dated_at", nullable=False)
+    op.execute("ALTER TABLE articles DROP CONSTRAINT filled_in")
+    op.execute(
+        "ALTER TABLE articles ADD CONSTRAINT uq_articles_slug UNIQUE USING INDEX uq_articles_slug"
+    )
+
+
+def _build(indexes: dict[str, str]) -> None:
+    """Build indexes beside running requests; one that was left half built is built again."""
+    op.execute("SET lock_timeout = 0")  # it waits for transactions, and nobody waits for it
+    for name, what in indexes.items():
+        unique = "UNIQUE " if name.startswith("uq_") else ""
+        op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+        op.execute(f"CREATE {unique}INDEX CONCURRENTLY {name} ON {what}")
+    op.execute("SET lock_timeout = '5s'")
+
+
+def downgrade() -> None:
+    op.alter_column("articles", "slug", nullable=True)
+    op.alter_column("articles", "dated_at", nullable=True)
+    op.drop_constraint("uq_articles_slug", "articles")
+    op.drop_constraint("fk_articles_edited_by", "articles")
+    op.execute(
+        "ALTER TABLE articles ADD CONSTRAINT fk_articles_edited_by"
+        " FOREIGN KEY (edited_by) REFERENCES users (id) ON DELETE SET NULL NOT VALID"
+    )
+    with op.get_context().autocommit_block():
+        _build(REPLACED)
+        for name in INDEXES:
+            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")

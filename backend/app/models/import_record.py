@@ -1,0 +1,21 @@
+"""Imports: which records of other systems became which articles."""
+
+from sqlalchemy import ForeignKey
+from sqlalchemy.dialects.postgresql import BYTEA
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db.base import Base
+
+
+class ImportRecord(Base):
+    """A record that was imported: importing it again changes nothing."""
+
+    __tablename__ = "import_records"
+
+    key: Mapped[bytes] = mapped_column(BYTEA, primary_key=True)
+    """SHA-256 of what the record is called where it comes from."""
+    digest: Mapped[bytes] = mapped_column(BYTEA)
+    """SHA-256 of the record itself."""
+    article_id: Mapped[int] = mapped_column(
+        ForeignKey("articles.id", ondelete="CASCADE"), index=True
+    )
