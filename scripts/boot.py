@@ -133,6 +133,7 @@ def boot_for_development() -> None:
     """What `docker compose up` gives a newcomer: it works, and has the tools."""
     with stack("for development") as (project, client):
         check_address(project, smoke.tell_a_story(client))
+        smoke.check_media(client)
         for command in ("pytest --version", "alembic check"):
             result = project.attempt("exec", "-T", "backend", *command.split())
             smoke.require(f"`{command}` in the backend", result.returncode == 0, result)
@@ -150,6 +151,7 @@ def boot_for_production() -> None:
     }
     with stack("for production", **settings) as (project, client):
         check_address(project, smoke.tell_a_story(client))
+        smoke.check_media(client)
         smoke.check_edge(client)
         smoke.check_limit(client)
         hardening.check_hosts(client)

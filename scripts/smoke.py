@@ -14,6 +14,7 @@ import ipaddress
 import json
 import secrets
 import sys
+import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -103,12 +104,18 @@ class Client:
             content = response.read()
             if response.headers["Content-Encoding"] == "gzip":
                 content = gzip.decompress(content)
-            text = content.decode()
+            text = content.decode(errors="replace")  # a picture is none
             is_json = "json" in response.headers.get_content_type()
             body = json.loads(text) if is_json and text else text
             return Answer(response.status, response.headers, body)
         finally:
             connection.close()
+
+    def upload(self, path: str, content: bytes) -> Answer:
+        """Send a file as a form does."""
+        head = b'--smoke\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        headers = {"Content-Type": "multipart/form-data; boundary=smoke"}
+        return self.send("POST", path, raw=head + content + b"\r\n--smoke--\r\n", headers=headers)
 
 
 def require(what: str, condition: bool, found: object) -> None:
@@ -163,6 +170,58 @@ def tell_a_story(client: Client) -> str:
         "a reader finds it in the list", answer.status == 200 and draft["title"] in titles, answer
     )
     return check_session(reader, {"username": name, "password": password})
+
+
+def check_media(client: Client) -> None:
+    """A picture from its upload to its end, and that nginx itself sends its file."""
+    answer = client.upload("/media", tiny_picture())
+    expect("upload a picture", answer.status == 201 and answer.body["width"] == 2, answer)
+    path, picture = urlsplit(answer.body["url"]).path, f"/media/{answer.body['id']}"
+    reader = Client(f"http://{client.host}:{client.port}")
+    answer = reader.send("GET", path)
+    policy = answer.headers.get_all("Content-Security-Policy")
+    expect(
+        "anybody who has its address sees it, for ever, and it can do nothing",
+        answer.status == 200
+        and answer.headers["Content-Type"] == "image/png"
+        and "immutable" in answer.headers["Cache-Control"]
+        and policy == ["default-src 'none'; sandbox"]
+        and answer.headers["X-Content-Type-Options"] == "nosniff"
+        and answer.headers["Cross-Origin-Resource-Policy"] == "cross-origin"
+        and answer.headers["X-Accel-Redirect"] is None,
+        answer,
+    )
+    known = {"If-None-Match": answer.headers["ETag"]}
+    answer = reader.send("GET", path, headers=known)
+    expect("who has it already is told so", answer.status == 304, answer)
+    answer = reader.send("GET", path, headers={"Range": "bytes=0-3"})
+    expect("a part of it", answer.status == 206 and answer.headers["Content-Length"] == "4", answer)
+    for wrong in (f"/_media/{path.removeprefix('/media/')}", "/media/0/1.png", f"{path}/../x.png"):
+        answer = reader.send("GET", wrong)
+        expect(
+            f"nothing else is sent: {wrong}",
+            answer.status in {401, 404} and set(answer.body) == ERROR_FIELDS,
+            answer,
+        )
+    answer = client.upload("/media", b"\x89PNG" + bytes(8 * 1024 * 1024))
+    expect("a large body that is no picture is read, and refused", answer.status == 422, answer)
+    answer = client.upload("/media", b"\x89PNG" + bytes(24 * 1024 * 1024))
+    expect("one that is too large is refused", answer.status == 413, answer)
+    answer = client.send("DELETE", picture)
+    expect("delete the picture", answer.status == 204, answer)
+
+
+def tiny_picture() -> bytes:
+    """A PNG of two by two pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(kind + content)
+        return len(content).to_bytes(4, "big") + kind + content + check.to_bytes(4, "big")
+
+    header = (2).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
+    pixels = zlib.compress(bytes(7) * 2)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
 
 
 def check_session(client: Client, form: Mapping[str, str]) -> str:

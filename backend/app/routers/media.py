@@ -1,0 +1,180 @@
+"""/media: pictures, and their files for everybody who has an address."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import Depends, Query, Request, Security, status
+from fastapi.responses import Response
+from starlette.requests import ClientDisconnect
+
+from app.auth.dependencies import MediaActor, MediaReader, confirming
+from app.auth.identity import Identity
+from app.core.errors import (
+    ContentTooLarge,
+    InvalidMedia,
+    InvalidRequest,
+    MediaInUse,
+    MediaNotFound,
+    NotAuthorized,
+    QuotaExceeded,
+    RangeNotSatisfiable,
+    UnsupportedMediaType,
+)
+from app.core.routing import create_router
+from app.core.scopes import Scope
+from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
+from app.routers.files import file_response
+from app.routers.idempotency import RepeatableRequest
+from app.routers.parameters import IfMatch, MediaId
+from app.routers.responses import CHANGES_VERSION, CREATES_ONCE, NEEDS_USER, TAKES_JSON, errors
+from app.schemas.media import MediaQuery, MediaResponse, MediaUpdate
+from app.services.media import library, uploading
+from app.services.media.formats import CONTENT_TYPES
+from app.services.media.storage import Storage
+
+router = create_router(prefix="/media", tag="media")
+
+FORM: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "file": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "JPEG, PNG, WebP, GIF or AVIF",
+                        },
+                        "alt": {
+                            "type": "string",
+                            "maxLength": 500,
+                            "description": "What stands for the picture where it cannot be seen",
+                        },
+                    },
+                }
+            }
+        },
+    }
+}
+"""Read by hand: to disk while it comes in, and only once it is known who sends it."""
+
+FILE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The file. It never changes: keep it for as long as you like",
+        "content": {
+            content_type: {"schema": {"type": "string", "format": "binary"}}
+            for content_type in CONTENT_TYPES.values()
+        },
+    },
+    206: {"description": "The part of it that `Range` names"},
+}
+
+
+async def get_storage(request: Request) -> Storage:
+    """The application's store of pictures. Async, lest FastAPI run it in a thread."""
+    storage: Storage = request.app.state.storage
+    return storage
+
+
+CurrentStorage = Annotated[Storage, Depends(get_storage)]
+Uploader = Annotated[Identity, Security(confirming, scopes=[Scope.MEDIA_WRITE])]
+"""Who is uploading: found in a unit of work that is over before the file comes in."""
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    openapi_extra=FORM,
+    responses=errors(
+        *NEEDS_USER,
+        InvalidRequest,
+        QuotaExceeded,
+        *CREATES_ONCE,
+        ContentTooLarge,
+        UnsupportedMediaType,
+        InvalidMedia,
+    ),
+)
+async def upload_media(
+    *,
+    request: Request,
+    session: WriteSession,
+    database: CurrentDatabase,
+    storage: CurrentStorage,
+    owner: Uploader,
+    repeatable: RepeatableRequest,
+) -> MediaResponse:
+    """Upload a picture: JPEG, PNG, WebP, GIF or AVIF.
+
+    It is re-encoded: what it says about camera and place is gone. GIFs and what moves become WebP.
+    """
+    content_type = request.headers.get("content-type", "")
+    try:
+        async with uploading.received(
+            storage, content_type=content_type, body=request.stream()
+        ) as upload:
+            await repeatable.claim(upload.form.digest, upload.form.alt.encode(), caller=owner)
+            return await uploading.create_media(
+                session, database=database, storage=storage, upload=upload, owner=owner
+            )
+    except ClientDisconnect:
+        raise InvalidRequest("The upload ended before it was complete") from None
+
+
+@router.get("", responses=errors(*NEEDS_USER, NotAuthorized))
+async def list_media(
+    connection: ReadConnection, user: MediaReader, query: Annotated[MediaQuery, Query()]
+) -> Sequence[MediaResponse]:
+    """List your pictures, newest first; editors and administrators can name another owner."""
+    return await library.list_media(connection, query=query, user=user)
+
+
+@router.get("/{media_id}", responses=errors(*NEEDS_USER, MediaNotFound))
+async def get_media(
+    connection: ReadConnection, user: MediaReader, media_id: MediaId
+) -> MediaResponse:
+    """Get a picture of yours."""
+    return await library.get_media(connection, media_id=media_id, user=user)
+
+
+@router.patch(
+    "/{media_id}",
+    responses=errors(*NEEDS_USER, MediaNotFound, *CHANGES_VERSION, *TAKES_JSON),
+)
+async def update_media(
+    session: WriteSession,
+    actor: MediaActor,
+    media_id: MediaId,
+    changes: MediaUpdate,
+    precondition: IfMatch,
+) -> MediaResponse:
+    """Describe a picture."""
+    return await library.update_media(
+        session, media_id=media_id, changes=changes, precondition=precondition, actor=actor
+    )
+
+
+@router.delete(
+    "/{media_id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=errors(*NEEDS_USER, MediaNotFound, MediaInUse, *CHANGES_VERSION),
+)
+async def delete_media(
+    session: WriteSession, actor: MediaActor, media_id: MediaId, precondition: IfMatch
+) -> None:
+    """Delete a picture that no article shows."""
+    await library.delete_media(session, media_id=media_id, precondition=precondition, actor=actor)
+
+
+@router.get(
+    "/{folder}/{name}",
+    response_class=Response,
+    responses={**FILE, **errors(MediaNotFound, RangeNotSatisfiable)},
+)
+async def read_file(request: Request, storage: CurrentStorage, folder: str, name: str) -> Response:
+    """Get a picture's file; anybody may who has its address."""
+    return await file_response(request, storage=storage, folder=folder, name=name)

@@ -1,0 +1,85 @@
+"""Pictures in a bucket of Amazon S3, or of whatever speaks its protocol."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import BaseError, NotFoundError
+from obstore.store import S3Store
+
+from app.core.config import Settings
+from app.services.media.formats import CONTENT_TYPES
+
+if TYPE_CHECKING:
+    from obstore.store import S3Config  # only its stubs have it
+
+PIECE = 256 * 1024
+
+
+class BucketStorage:
+    """Keeps pictures as objects named `folder/file`."""
+
+    def __init__(self, bucket: str, *, settings: Settings, incoming: Path) -> None:
+        self.incoming = incoming
+        config: S3Config = {"region": settings.s3_region, "virtual_hosted_style_request": False}
+        if settings.s3_endpoint_url is not None:
+            config["endpoint"] = settings.s3_endpoint_url
+        if settings.s3_access_key_id is not None and settings.s3_secret_access_key is not None:
+            config["access_key_id"] = settings.s3_access_key_id
+            config["secret_access_key"] = settings.s3_secret_access_key
+        self._store = S3Store(
+            bucket,
+            config=config,
+            client_options={
+                "allow_http": (settings.s3_endpoint_url or "").startswith("http:"),
+                "connect_timeout": "5s",
+                "timeout": "60s",
+            },
+            retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=20)},
+        )
+
+    async def put(self, folder: str, files: Path) -> None:
+        with _as_os_errors():
+            for file in await asyncio.to_thread(lambda: sorted(files.iterdir())):
+                content_type = CONTENT_TYPES[file.suffix.removeprefix(".")]
+                await obstore.put_async(
+                    self._store,
+                    f"{folder}/{file.name}",
+                    file,
+                    attributes={"Content-Type": content_type},
+                )
+
+    async def size(self, folder: str, name: str) -> int | None:
+        try:
+            with _as_os_errors():
+                return (await obstore.head_async(self._store, f"{folder}/{name}"))["size"]
+        except FileNotFoundError:
+            return None
+
+    async def read(self, folder: str, name: str, *, start: int, end: int) -> AsyncIterator[bytes]:
+        with _as_os_errors():
+            found = await obstore.get_async(
+                self._store, f"{folder}/{name}", options={"range": (start, end)}
+            )
+            async for piece in found.stream(min_chunk_size=PIECE):
+                yield bytes(piece)
+
+    async def delete(self, folder: str) -> None:
+        with _as_os_errors():
+            async for found in obstore.list(self._store, prefix=folder):
+                await obstore.delete_async(self._store, [each["path"] for each in found])
+
+
+@contextmanager
+def _as_os_errors() -> Iterator[None]:
+    """Let a bucket fail as a disk does; without its own words, which may quote a key."""
+    try:
+        yield
+    except (NotFoundError, FileNotFoundError):
+        raise FileNotFoundError from None
+    except BaseError as error:
+        raise OSError(f"the bucket failed: {type(error).__name__}") from None

@@ -1,0 +1,96 @@
+"""Removing what nobody wants any more: pictures, their files, and half-done uploads."""
+
+import asyncio
+import shutil
+import time
+from pathlib import Path
+
+from sqlalchemy import bindparam, delete, exists, literal, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core import clock
+from app.core.logging import get_logger
+from app.db.session import Database
+from app.models.media import ArticleMedia, DiscardedFolder, Media
+from app.services.media.storage import Storage
+
+logger = get_logger(__name__)
+
+AT_ONCE = 1000
+MAX_UPLOAD_SECONDS = 60 * 60
+"""Without a byte of it arriving, or anything being made of it."""
+
+_SHOWN = exists(literal(1)).where(ArticleMedia.media_id == Media.id)
+_NOBODYS = (
+    select(Media.id)
+    .where(Media.owner_id.is_(None), ~_SHOWN)
+    .order_by(Media.id)
+    .limit(AT_ONCE)
+    .with_for_update(skip_locked=True)
+)
+_DISCARDED = (
+    select(DiscardedFolder.folder)
+    .where(DiscardedFolder.discarded_at <= bindparam("now"))
+    .order_by(DiscardedFolder.discarded_at, DiscardedFolder.folder)
+    .limit(AT_ONCE)
+)
+_CLAIM = (
+    select(DiscardedFolder.folder)
+    .where(
+        DiscardedFolder.folder == bindparam("name"),
+        DiscardedFolder.discarded_at <= bindparam("now"),
+    )
+    .with_for_update(skip_locked=True)
+)
+_FORGET = delete(DiscardedFolder).where(DiscardedFolder.folder == bindparam("name"))
+
+
+async def purge(session: AsyncSession) -> None:
+    """Delete pictures whose owner has left and that no article shows."""
+    media_ids = list(await session.scalars(_NOBODYS))
+    if media_ids:  # locked: whatever shows one of them by now is seen by this statement
+        await session.execute(delete(Media).where(Media.id.in_(media_ids), ~_SHOWN))
+
+
+async def remove_discarded(database: Database, *, storage: Storage) -> None:
+    """Delete the files of pictures that are deleted, or that never came to be.
+
+    Each in a unit of work that holds its row: a process that is just about to keep the files finds
+    the row gone, and others leave it alone. Raises OSError once all have been tried.
+    """
+    async with database.autocommit() as connection:
+        folders = list(await connection.scalars(_DISCARDED, {"now": clock.now()}))
+    failed: OSError | None = None
+    for folder in folders:
+        try:
+            async with database.unit_of_work() as session:
+                parameters = {"name": folder, "now": clock.now()}
+                if await session.scalar(_CLAIM, parameters) is not None:
+                    await storage.delete(folder)
+                    await session.execute(_FORGET, {"name": folder})
+        except OSError as error:
+            failed = error
+    if failed is not None:
+        raise failed
+
+
+async def remove_abandoned(storage: Storage) -> None:
+    """Delete what an upload that was interrupted has left where it was worked on."""
+    await asyncio.to_thread(_remove_abandoned, storage.incoming)
+
+
+def _remove_abandoned(incoming: Path) -> None:
+    if not incoming.is_dir():
+        return
+    for directory in incoming.iterdir():
+        if time.time() - _last_change(directory) > MAX_UPLOAD_SECONDS:
+            shutil.rmtree(directory, ignore_errors=True)
+            logger.info("An interrupted upload was removed")
+
+
+def _last_change(directory: Path) -> float:
+    """When something last happened in a directory; now, where it is just going away."""
+    try:
+        return max(each.stat().st_mtime for each in (directory, *directory.rglob("*")))
+    except FileNotFoundError:
+        return time.time()

@@ -1,0 +1,170 @@
+"""Uploading: from a form to a picture that is stored and belongs to somebody.
+
+Nothing is left of what fails. What is being worked on is in a directory of its own, which goes at
+the end; before files are put where they stay, a row says that they are to go again, and the unit of
+work that adds the picture takes that row away. Whatever ends the process in between, the row stays,
+and `services.media.discarding` does what it says.
+"""
+
+import asyncio
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+from sqlalchemy import bindparam, delete, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.identity import Identity
+from app.core import clock
+from app.core.config import get_settings
+from app.core.errors import InvalidToken, QuotaExceeded, ServiceUnavailable
+from app.core.logging import get_logger
+from app.db.session import NO_KEY_UPDATE, Database
+from app.models.media import DiscardedFolder, Media
+from app.models.user import User
+from app.schemas.media import MediaResponse
+from app.services import audit
+from app.services.audit import AuditAction
+from app.services.media import forms, pictures
+from app.services.media.pictures import Picture
+from app.services.media.rows import response_to
+from app.services.media.storage import Storage, new_folder
+
+logger = get_logger(__name__)
+
+GIVEN_UP_AFTER = timedelta(hours=1)
+"""When files that were put into the store, and that no picture has, may go."""
+
+_TAKEN = select(func.coalesce(func.sum(Media.bytes), 0)).where(
+    Media.owner_id == bindparam("owner_id")
+)
+_LOCK_OWNER = select(User.id).where(User.id == bindparam("owner_id"))
+_KEEP = delete(DiscardedFolder).where(DiscardedFolder.folder == bindparam("name"))
+
+
+class Upload(NamedTuple):
+    """What has arrived, in a directory that is gone once it has been dealt with."""
+
+    directory: Path
+    form: forms.Form
+
+    @property
+    def file(self) -> Path:
+        return self.directory / "upload"
+
+
+@asynccontextmanager
+async def received(
+    storage: Storage, *, content_type: str, body: AsyncIterator[bytes]
+) -> AsyncIterator[Upload]:
+    """Take a form's file to disk, for as long as the block runs.
+
+    Raises UnsupportedMediaType, InvalidRequest, InvalidInput, ContentTooLarge, ServiceUnavailable.
+    """
+    directory = storage.incoming / secrets.token_hex(16)
+    try:
+        with _storage_errors():
+            await asyncio.to_thread(directory.mkdir, mode=0o700, parents=True)
+            form = await forms.receive(
+                content_type,
+                body,
+                path=directory / "upload",
+                max_bytes=get_settings().media_max_bytes,
+            )
+        yield Upload(directory, form)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+
+async def create_media(
+    session: AsyncSession,
+    *,
+    database: Database,
+    storage: Storage,
+    upload: Upload,
+    owner: Identity,
+) -> MediaResponse:
+    """Re-encode an upload and keep it.
+
+    No connection is held while it is re-encoded and put into the store: `session` must not have
+    been used yet. Raises InvalidMedia, QuotaExceeded, ServiceUnavailable; InvalidToken where the
+    owner's account was deleted a moment ago.
+    """
+    settings = get_settings()
+    async with database.autocommit() as connection:  # spares who has no space left the work
+        taken = await connection.scalar(_TAKEN, {"owner_id": owner.id})
+    _require_space(0, taken=taken or 0)
+    files = upload.directory / "files"
+    with _storage_errors():
+        await asyncio.to_thread(files.mkdir)
+        picture = await pictures.reencode(upload.file, files, max_pixels=settings.media_max_pixels)
+    folder = new_folder()
+    async with database.autocommit() as connection:
+        give_up = {"folder": folder, "discarded_at": clock.now() + GIVEN_UP_AFTER}
+        await connection.execute(insert(DiscardedFolder), give_up)
+    try:
+        with _storage_errors():
+            await storage.put(folder, files)
+        return await _add(session, picture, folder=folder, alt=upload.form.alt, owner=owner)
+    except BaseException:
+        with _storage_errors():
+            await storage.delete(folder)
+        raise
+
+
+async def _add(
+    session: AsyncSession, picture: Picture, *, folder: str, alt: str, owner: Identity
+) -> MediaResponse:
+    lock = _LOCK_OWNER.with_for_update(**NO_KEY_UPDATE)  # of two uploads, the second counts both
+    if await session.scalar(lock, {"owner_id": owner.id}) is None:
+        raise InvalidToken
+    taken = await session.scalar(_TAKEN, {"owner_id": owner.id})
+    _require_space(picture.bytes, taken=taken or 0)
+    kept = await session.execute(_KEEP.returning(DiscardedFolder.folder), {"name": folder})
+    if kept.first() is None:  # it took so long that the files are gone already
+        raise ServiceUnavailable("The picture could not be kept in time; send it again")
+    media = Media(
+        owner_id=owner.id,
+        folder=folder,
+        content_type=picture.content_type,
+        bytes=picture.bytes,
+        width=picture.width,
+        height=picture.height,
+        widths=picture.widths,
+        alt=alt,
+        color=picture.color,
+        placeholder=picture.placeholder,
+    )
+    session.add(media)
+    await session.flush()  # it has an id
+    audit.record(
+        session,
+        AuditAction.CREATE_MEDIA,
+        actor_id=owner.id,
+        subject="media",
+        subject_id=media.id,
+    )
+    return response_to(media)
+
+
+def _require_space(needed: int, *, taken: int) -> None:
+    quota = get_settings().media_quota_bytes
+    if taken + max(needed, 1) > quota:
+        raise QuotaExceeded(
+            f"Your pictures take {taken} of {quota} bytes"
+            + (f", and this one would take {needed}; delete some" if needed else "; delete some")
+        )
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    """A disk that is full or gone, a bucket that does not answer: 503, and the log says why."""
+    try:
+        yield
+    except OSError as error:
+        logger.exception("the store of pictures failed", error=type(error).__name__)
+        raise ServiceUnavailable("Pictures cannot be stored at the moment") from error

@@ -1,0 +1,140 @@
+"""Promise: uploads keep to a quota however many come at once, and nothing is left of one that fails
+half-way, however the process ends."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.databases import execute, migrated_database
+from tests.pictures import picture, png
+from tests.postgres import fetch
+from tests.processes import GUNICORN, Checkout, serving, wait_until
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def media_database() -> Iterator[str]:
+    with migrated_database() as url:
+        yield url
+
+
+def files(directory: Path) -> list[Path]:
+    return [each for each in directory.rglob("*") if each.is_file()]
+
+
+def test_uploads_at_once_keep_to_the_quota(
+    checkout: Checkout, media_database: str, tmp_path: Path
+) -> None:
+    content = picture("PNG")
+    settings = {"DATABASE_URL": media_database, "MEDIA_DIR": str(tmp_path)}
+    with serving(checkout, **settings) as api:
+        first = api.client.post(
+            "/media", files={"file": content}, headers=api.bearer("measuring")
+        ).json()
+    settings["MEDIA_QUOTA_BYTES"] = str(first["bytes"] * 3)
+    with serving(checkout, GUNICORN, WEB_CONCURRENCY="2", **settings) as api:
+        headers = api.bearer("greedy")
+
+        def upload(_: int) -> int:
+            return api.client.post("/media", files={"file": content}, headers=headers).status_code
+
+        with ThreadPoolExecutor(12) as threads:
+            statuses = sorted(threads.map(upload, range(12)))
+        assert statuses == [201] * 3 + [409] * 9, api.process.log
+        listed = api.client.get("/media", headers=headers).json()
+        assert len(listed) == 3
+        assert api.client.get(httpx.URL(listed[0]["url"]).path).status_code == 200
+    assert len({file.parent for file in files(tmp_path)}) == 4
+
+
+def test_a_commit_that_fails_leaves_files_that_will_go(
+    checkout: Checkout, own_database: str, tmp_path: Path
+) -> None:
+    """The last word is the commit's; what was put into the store before it has its note."""
+    refuse = (
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'disk full' USING ERRCODE = '53100'; END $$"
+    )
+    trigger = (
+        "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON media DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    execute(own_database, refuse, trigger)
+    with serving(checkout, DATABASE_URL=own_database, MEDIA_DIR=str(tmp_path)) as api:
+        answer = api.client.post("/media", files={"file": picture()}, headers=api.bearer("unlucky"))
+        assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
+    folders = {file.parent.name for file in files(tmp_path)}
+    noted = fetch(own_database, "SELECT folder FROM discarded_folders")
+    assert {row[0] for row in noted} == folders
+    assert fetch(own_database, "SELECT 1 FROM media") == []
+
+
+def test_a_client_that_hangs_up_leaves_nothing(
+    checkout: Checkout, media_database: str, tmp_path: Path
+) -> None:
+    with serving(checkout, DATABASE_URL=media_database, MEDIA_DIR=str(tmp_path)) as api:
+        headers = api.bearer("impatient")
+        head = b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
+
+        def body() -> Iterator[bytes]:
+            yield head + picture()
+            wait_until(lambda: files(tmp_path) != [], "the upload begins", log=api.process.log)
+            raise ConnectionError("the line is cut")
+
+        with pytest.raises(ConnectionError):
+            api.client.post(
+                "/media",
+                content=body(),
+                headers={**headers, "Content-Type": "multipart/form-data; boundary=x"},
+            )
+        wait_until(
+            lambda: list((tmp_path / "incoming").iterdir()) == [], "it is gone", log=api.process.log
+        )
+        assert "Traceback" not in api.process.log
+        assert api.client.get("/health/live").status_code == 200
+
+
+def test_a_process_that_is_killed_leaves_only_what_is_swept(
+    checkout: Checkout, media_database: str, tmp_path: Path
+) -> None:
+    with serving(checkout, DATABASE_URL=media_database, MEDIA_DIR=str(tmp_path)) as api:
+        headers = api.bearer("victim")
+        large = png(6000, 6000)
+
+        def upload() -> None:
+            with pytest.raises(httpx.TransportError):
+                api.client.post("/media", files={"file": large}, headers=headers)
+
+        thread = threading.Thread(target=upload)
+        thread.start()
+        wait_until(lambda: files(tmp_path) != [], "the upload begins", log=api.process.log)
+        api.process.send(signal.SIGKILL)
+        thread.join()
+    # What is there, is where it is swept after an hour.
+    assert {file.relative_to(tmp_path).parts[0] for file in files(tmp_path)} == {"incoming"}
+
+
+def test_an_upload_holds_no_connection_while_it_comes_in(
+    checkout: Checkout, media_database: str, tmp_path: Path
+) -> None:
+    one = {"DATABASE_POOL_SIZE": "1", "DATABASE_POOL_TIMEOUT": "1"}
+    with serving(checkout, DATABASE_URL=media_database, MEDIA_DIR=str(tmp_path), **one) as api:
+        headers = api.bearer("slow")
+        form = {**headers, "Content-Type": "multipart/form-data; boundary=x"}
+        article = {"title": "Meanwhile", "content": "Written while a picture comes in."}
+        meanwhile = []
+
+        def body() -> Iterator[bytes]:
+            yield b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
+            wait_until(lambda: files(tmp_path) != [], "the upload begins", log=api.process.log)
+            meanwhile.append(api.client.post("/articles", json=article, headers=headers))
+            yield picture() + b"\r\n--x--"
+
+        assert api.client.post("/media", content=body(), headers=form).status_code == 201
+        assert [each.status_code for each in meanwhile] == [201]

@@ -1,0 +1,608 @@
+"""Uploading pictures: what is made of them, what is refused, and that nothing is left behind."""
+
+import asyncio
+import zipfile
+import zlib
+from base64 import b64decode
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from PIL import Image
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.models import AuditEvent, DiscardedFolder, Media
+from app.services.media.storage import LocalStorage
+from tests.factories import api_key, bearer, create_user
+from tests.pictures import (
+    CAMERA,
+    adobe_rgb,
+    animation,
+    chunk,
+    encoded,
+    exif,
+    gradient,
+    opened,
+    picture,
+    png,
+)
+from tests.security.conftest import Install, install
+
+__all__ = ["install"]
+
+Headers = dict[str, str]
+
+
+@pytest.fixture
+def store(app: FastAPI, tmp_path: Path) -> Path:
+    """Where the application keeps pictures during the test."""
+    app.state.storage = LocalStorage(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+async def headers(session: AsyncSession, store: Path) -> Headers:
+    return bearer(await create_user(session))
+
+
+def kept(store: Path) -> list[str]:
+    """The names of all files below the store, whatever they are for."""
+    return sorted(file.name for file in store.rglob("*") if file.is_file())
+
+
+def places(store: Path) -> list[Path]:
+    """Where the folders are that files are in."""
+    return sorted({file.parent.parent for file in store.rglob("*") if file.is_file()})
+
+
+def content_of(store: Path, name: str = "*.*") -> bytes:
+    """All files of this name below the store, one after the other."""
+    return b"".join(file.read_bytes() for file in store.rglob(name) if file.is_file())
+
+
+def is_empty(store: Path) -> bool:
+    """Whether nothing is being worked on."""
+    return list((store / "incoming").iterdir()) == []
+
+
+async def upload(
+    client: httpx.AsyncClient,
+    headers: Headers,
+    content: bytes,
+    *,
+    name: str = "a.jpg",
+    alt: str = "",
+) -> httpx.Response:
+    files = {"file": (name, content, "image/jpeg")}
+    return await client.post(
+        "/media", files=files, data={"alt": alt} if alt else {}, headers=headers
+    )
+
+
+async def file_at(client: httpx.AsyncClient, url: str) -> httpx.Response:
+    return await client.get(httpx.URL(url).path)
+
+
+async def uploaded(client: httpx.AsyncClient, headers: Headers, content: bytes) -> Image.Image:
+    """What is kept of a picture."""
+    answer = await upload(client, headers, content)
+    assert answer.status_code == 201, answer.text
+    return opened((await file_at(client, answer.json()["url"])).content)
+
+
+async def assert_refused(
+    client: httpx.AsyncClient, headers: Headers, store: Path, content: bytes, because: str
+) -> None:
+    answer = await upload(client, headers, content)
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["code"] == "invalid_media"
+    assert because in answer.json()["message"]
+    assert kept(store) == []
+    assert is_empty(store)
+
+
+async def test_a_picture_is_kept_in_several_sizes(
+    client: httpx.AsyncClient, session: AsyncSession, headers: Headers, store: Path
+) -> None:
+    answer = await upload(client, headers, picture("JPEG", size=(1600, 1200)), alt=" A lighthouse ")
+    assert answer.status_code == 201
+    found = answer.json()
+    assert found["alt"] == "A lighthouse"
+    assert (found["content_type"], found["width"], found["height"]) == ("image/jpeg", 1600, 1200)
+    assert [(each["width"], each["height"]) for each in found["variants"]] == [
+        (320, 240), (640, 480), (1280, 960),
+    ]  # fmt: skip
+    assert kept(store) == ["1280.webp", "320.webp", "640.webp", "picture.jpg"]
+    assert found["bytes"] == len(content_of(store))
+    for each in found["variants"]:
+        read = await file_at(client, each["url"])
+        assert read.headers["content-type"] == "image/webp"
+        assert opened(read.content).size == (each["width"], each["height"])
+    assert found["color"].startswith("#")
+    tiny = opened(b64decode(found["placeholder"].removeprefix("data:image/webp;base64,")))
+    assert tiny.size == (16, 12)
+    assert len(found["placeholder"]) < 300
+    event = (await session.scalars(select(AuditEvent))).one()
+    assert (event.action, event.subject_id) == ("CREATE_MEDIA", found["id"])
+    assert (await session.scalars(select(DiscardedFolder))).all() == []
+
+
+async def test_nothing_is_made_larger(client: httpx.AsyncClient, headers: Headers) -> None:
+    small = (await upload(client, headers, picture(size=(320, 200)))).json()
+    assert small["variants"] == []
+    wide = (await upload(client, headers, picture(size=(321, 200)))).json()
+    assert [each["width"] for each in wide["variants"]] == [320]
+
+
+@pytest.mark.parametrize(
+    ("kind", "content_type"),
+    [("JPEG", "jpeg"), ("PNG", "png"), ("WEBP", "webp"), ("AVIF", "avif"), ("GIF", "webp")],
+)
+async def test_formats(
+    client: httpx.AsyncClient, headers: Headers, kind: str, content_type: str
+) -> None:
+    answer = await upload(client, headers, picture(kind), name="../../etc/passwd.svg")
+    assert answer.status_code == 201, answer.text
+    found = answer.json()
+    assert found["content_type"] == f"image/{content_type}"
+    read = await file_at(client, found["url"])
+    assert read.headers["content-type"] == f"image/{content_type}"
+    image = opened(read.content)
+    assert image.format == content_type.upper()
+    for place in ((10, 10), (390, 290), (200, 150)):
+        seen, meant = image.convert("RGB").getpixel(place), gradient().getpixel(place)
+        assert all(abs(one - other) < 16 for one, other in zip(seen, meant, strict=True)), place
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
+async def test_where_it_was_taken_is_gone(
+    client: httpx.AsyncClient, headers: Headers, store: Path, kind: str
+) -> None:
+    sent = picture(kind, exif=exif(), **({"comment": CAMERA} if kind == "JPEG" else {}))
+    assert CAMERA.encode() in sent
+    image = await uploaded(client, headers, sent)
+    assert dict(image.getexif()) == {}
+    assert not {"exif", "xmp", "icc_profile", "comment"} & image.info.keys()
+    assert CAMERA.encode() not in content_of(store)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+async def test_it_is_turned_upright(
+    client: httpx.AsyncClient, headers: Headers, kind: str, orientation: int
+) -> None:
+    upright = Image.new("RGB", (64, 32), "white")
+    upright.paste("red", (0, 0, 32, 16))
+    undo = {
+        1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270,
+    }[orientation]  # fmt: skip
+    held = upright.transpose(undo) if undo is not None else upright
+    seen = await uploaded(client, headers, encoded(held, kind, exif=exif(orientation)))
+    assert seen.size == (64, 32)
+    red, white = seen.convert("RGB").getpixel((8, 8)), seen.convert("RGB").getpixel((56, 8))
+    assert red[0] > 200
+    assert red[1] < 60
+    assert min(white) > 200
+
+
+async def test_colours_of_other_profiles_are_translated(
+    client: httpx.AsyncClient, headers: Headers
+) -> None:
+    flat = Image.new("RGB", (64, 64), (60, 200, 60))
+    seen = await uploaded(client, headers, encoded(flat, "PNG", icc_profile=adobe_rgb()))
+    other = await uploaded(client, headers, encoded(flat, "PNG"))
+    broken = await uploaded(client, headers, encoded(flat, "PNG", icc_profile=b"no profile"))
+    assert (
+        seen.getpixel((5, 5)) != other.getpixel((5, 5)) == broken.getpixel((5, 5)) == (60, 200, 60)
+    )
+    assert "icc_profile" not in seen.info
+
+
+async def test_transparency_stays(client: httpx.AsyncClient, headers: Headers) -> None:
+    sent = gradient(mode="RGBA")
+    palette = sent.quantize(64)
+    for content in (
+        encoded(sent, "PNG"),
+        encoded(palette, "PNG"),
+        encoded(sent, "WEBP", lossless=True),
+    ):
+        seen = await uploaded(client, headers, content)
+        assert seen.mode == "RGBA"
+        assert seen.getpixel((200, 1))[3] < 40
+        assert seen.getpixel((200, 298))[3] > 200
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "L", "I;16", "1", "P", "LA"])
+async def test_modes(client: httpx.AsyncClient, headers: Headers, mode: str) -> None:
+    gray = Image.linear_gradient("L").resize((64, 64))
+    if mode.startswith("I"):
+        image = gray.convert("I").point(lambda value: value * 257).convert(mode)
+    else:
+        image = gray.convert("RGB").convert(mode) if mode == "CMYK" else gray.convert(mode)
+    seen = await uploaded(client, headers, encoded(image, "JPEG" if mode == "CMYK" else "PNG"))
+    assert seen.mode == "RGB"
+    column = [sum(seen.resize((1, 4), Image.Resampling.BOX).getpixel((0, y))) / 3 for y in range(4)]
+    for found, meant in zip(column, (32, 96, 160, 224), strict=True):
+        assert abs(found - meant) < 24, column
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "AVIF", "PNG"])
+async def test_what_moves_goes_on_moving(
+    client: httpx.AsyncClient, headers: Headers, kind: str
+) -> None:
+    answer = await upload(client, headers, animation(kind, frames=4, size=(400, 300)))
+    assert answer.status_code == 201, answer.text
+    found = answer.json()
+    assert found["content_type"] == "image/webp"
+    for url in (found["url"], found["variants"][0]["url"]):
+        seen = opened((await file_at(client, url)).content)
+        assert seen.n_frames == 4
+        assert seen.info["loop"] == 0
+        assert [
+            seen.seek(number) or (seen.load() and seen.info["duration"]) for number in range(4)
+        ] == [70] * 4
+
+
+async def test_a_large_picture_is_kept_smaller(client: httpx.AsyncClient, headers: Headers) -> None:
+    found = (await upload(client, headers, png(6000, 5000))).json()
+    assert found["width"] * found["height"] <= 4096 * 4096
+    assert found["width"] / found["height"] == pytest.approx(1.2, rel=0.001)
+    line = (await upload(client, headers, png(20_000, 1))).json()
+    assert (line["width"], line["height"]) == (16_383, 1)
+
+
+@cache
+def polyglots() -> dict[str, tuple[bytes, str]]:
+    archive = BytesIO()
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("index.html", "<script>alert(1)</script>")
+    html = b"<html><script>alert(1)</script></html>"
+    more = "not only a picture"
+    return {
+        "GIF and a script": (picture("GIF") + b"*/=1;alert(1)//", more),
+        "JPEG and an archive": (picture("JPEG") + archive.getvalue(), more),
+        "PNG and a page": (picture("PNG") + html, more),
+        "WebP and a page": (picture("WEBP") + html, more),
+        "AVIF and a page": (picture("AVIF") + html, more),
+        "PNG and a GIF": (picture("PNG") + picture("GIF"), more),
+        "SVG": (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
+        "SVG without a prologue": (b'<svg onload="alert(1)">', "SVG"),
+        "a page": (html, "Not a picture"),
+        "a page that looks like a GIF": (b"GIF89a/*" + html, ""),
+        "a JPEG that is a page": (b"\xff\xd8\xff\xe0" + html, ""),
+        "PDF": (b"%PDF-1.7\n%\xe2\xe3", "Not a picture"),
+        "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9", "Not a picture"),
+        "TIFF": (picture("TIFF"), "Not a picture"),
+        "BMP": (picture("BMP"), "Not a picture"),
+        "ICO": (picture("ICO"), "Not a picture"),
+        "an archive": (archive.getvalue(), "Not a picture"),
+        "nothing": (b"", "empty"),
+        "a byte": (b"\xff", "Not a picture"),
+        "magic alone": (b"\x89PNG\r\n\x1a\n", "ends in the middle"),
+    }
+
+
+@pytest.mark.parametrize("name", polyglots())
+async def test_what_is_no_picture_is_refused(
+    client: httpx.AsyncClient, headers: Headers, store: Path, name: str
+) -> None:
+    await assert_refused(client, headers, store, *polyglots()[name])
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+async def test_what_is_cut_off_is_refused(
+    client: httpx.AsyncClient, headers: Headers, store: Path, kind: str, share: float
+) -> None:
+    content = picture(kind, size=(200, 200))
+    await assert_refused(client, headers, store, content[: int(len(content) * share)], "")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF"])
+async def test_damage_is_refused_or_survived(
+    client: httpx.AsyncClient, headers: Headers, store: Path, kind: str
+) -> None:
+    """Whatever byte is wrong, nobody sees a 500, and a refusal leaves nothing."""
+    content = bytearray(picture(kind, size=(40, 40)))
+    for position in range(0, len(content), max(1, len(content) // 60)):
+        damaged = (
+            bytes(content[:position])
+            + bytes([content[position] ^ 0x5A])
+            + bytes(content[position + 1 :])
+        )
+        answer = await upload(client, headers, damaged)
+        assert answer.status_code in {201, 422}, f"{position}: {answer.text}"
+    assert is_empty(store)
+
+
+@cache
+def bombs() -> dict[str, tuple[bytes, str]]:
+    progressive = picture("JPEG", progressive=True, size=(16, 16))
+    start = progressive.index(b"\xff\xda")
+    scan = progressive[start : progressive.index(b"\xff", start + 2)]
+    huge_gif = bytearray(picture("GIF", size=(4, 4)))
+    huge_gif[6:10] = b"\xff\xff\xff\xff"
+    many = animation(frames=1200, size=(2, 2), optimize=False, disposal=2)
+    text = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(80_000_000), 9))
+    nothing = b"x\x9c\x03\0\0\0\0\x01"
+    return {
+        "a PNG of 400 million pixels": (png(20_000, 20_000, idat=nothing), "too large"),
+        "a GIF of 65535 x 65535": (bytes(huge_gif), "too large"),
+        "a JPEG of many scans": (progressive[:start] + scan * 5000 + b"\xff\xd9", "scans"),
+        "an animation of many pictures": (many, "1000 pictures"),
+        "an animation of many pixels": (animation(frames=60, size=(1000, 1000)), "too large"),
+        "a PNG of many chunks": (png(1, 1, extra=chunk(b"teXt", b"") * 100_001), "damaged"),
+        "a PNG with a bomb of text": (png(1, 1, extra=text), "damaged"),
+    }
+
+
+@pytest.mark.parametrize("name", bombs())
+async def test_bombs_are_refused(
+    client: httpx.AsyncClient, headers: Headers, store: Path, name: str
+) -> None:
+    content, because = bombs()[name]
+    assert len(content) < 4_000_000
+    await assert_refused(client, headers, store, content, because)
+
+
+async def test_a_gif_that_grows(client: httpx.AsyncClient, headers: Headers, store: Path) -> None:
+    """Its second picture reaches beyond what the header has said."""
+    grown = bytearray(animation(frames=2, size=(4, 4), disposal=2))
+    second = grown.rindex(b"\x2c\0\0\0\0\x04\0\x04\0")
+    grown[second + 5 : second + 9] = b"\xff\xff\xff\xff"
+    await assert_refused(client, headers, store, bytes(grown), "")
+
+
+@pytest.mark.parametrize(
+    "tail", [b"", b"\0" * 40, picture("JPEG", size=(8, 8)), b"\0\0\0\x18ftypmp42film"]
+)
+async def test_what_cameras_append_is_cut_off(
+    client: httpx.AsyncClient, headers: Headers, store: Path, tail: bytes
+) -> None:
+    answer = await upload(client, headers, picture("JPEG") + tail)
+    assert answer.status_code == 201, answer.text
+    assert b"film" not in content_of(store, "picture.jpg")
+
+
+async def test_limits(
+    client: httpx.AsyncClient, headers: Headers, store: Path, install: Install
+) -> None:
+    content = picture("PNG")
+    install(MEDIA_MAX_BYTES=len(content), MEDIA_MAX_PIXELS=400 * 300)
+    assert (await upload(client, headers, content)).status_code == 201
+    before = kept(store)
+    install(MEDIA_MAX_BYTES=len(content) - 1)
+    answer = await upload(client, headers, content)
+    assert (answer.status_code, answer.json()["code"]) == (413, "content_too_large")
+    install(MEDIA_MAX_BYTES=len(content), MEDIA_MAX_PIXELS=400 * 300 - 1)
+    assert "too large" in (await upload(client, headers, content)).json()["message"]
+    assert kept(store) == before
+
+
+TRICKS = '; filename="..\\..\\x.php\0.png"'
+ABSOLUTE = "; filename=/etc/passwd; filename*=utf-8''%2e%2e%2fx"
+
+
+class Forms:
+    """Bodies that a browser would not send."""
+
+    def __init__(self) -> None:
+        self.good = picture("PNG", size=(8, 8))
+
+    def part(self, name: str, content: bytes, *, more: str = "") -> bytes:
+        return (
+            f'--x\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'.encode()
+            + content
+            + b"\r\n"
+        )
+
+    def cases(self) -> dict[str, tuple[bytes, int, str]]:
+        file, alt = self.part("file", self.good), self.part("alt", b"words")
+        return {
+            "a field alone": (file + b"--x--", 201, ""),
+            "alt before the file": (alt + file + b"--x--\r\n", 201, ""),
+            "two files": (file + file + b"--x--", 422, "more than one `file`"),
+            "two texts": (file + alt + alt + b"--x--", 422, "more than one `alt`"),
+            "no file": (alt + b"--x--", 422, "field `file`"),
+            "nothing": (b"--x--\r\n", 422, "field `file`"),
+            "another field": (file + self.part("owner_id", b"1") + b"--x--", 422, "no others"),
+            "no name": (
+                b"--x\r\nContent-Disposition: form-data\r\n\r\nx\r\n--x--",
+                422,
+                "no others",
+            ),
+            "no disposition": (b"--x\r\nA: b\r\n\r\nx\r\n--x--", 422, "no others"),
+            "cut off": (file[:-20], 400, "ends in the middle"),
+            "without the last boundary": (file, 400, "ends in the middle"),
+            "empty": (b"", 400, "ends in the middle"),
+            "no form": (b"\x89PNG no boundary", 400, "cannot be read"),
+            "endless headers": (b"--x\r\n" + b"A: b\r\n" * 1000, 400, "cannot be read"),
+            "a long header": (b"--x\r\nA: " + b"b" * 100_000, 400, "cannot be read"),
+            "a text of 501": (file + self.part("alt", b"x" * 501) + b"--x--", 422, "alt: "),
+            "a text of a megabyte": (file + self.part("alt", b"x" * 2**20), 422, "alt: "),
+            "a text that is not UTF-8": (file + self.part("alt", b"\xff") + b"--x--", 422, "UTF-8"),
+            "a text with NUL": (file + self.part("alt", b"a\0b") + b"--x--", 422, "alt: "),
+            "a file name of tricks": (
+                self.part("file", self.good, more=TRICKS) + b"--x--",
+                201,
+                "",
+            ),
+            "an absolute one": (self.part("file", self.good, more=ABSOLUTE) + b"--x--", 201, ""),
+        }
+
+
+@pytest.mark.parametrize("name", Forms().cases())
+async def test_forms(client: httpx.AsyncClient, headers: Headers, store: Path, name: str) -> None:
+    body, status, because = Forms().cases()[name]
+    answer = await client.post(
+        "/media",
+        content=body,
+        headers={**headers, "Content-Type": "multipart/form-data; boundary=x"},
+    )
+    assert answer.status_code == status, answer.text
+    if status == 201:
+        assert places(store) == [store / "files"]
+    else:
+        assert because in answer.json()["message"]
+        assert kept(store) == []
+    assert is_empty(store)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [
+        ("application/json", 415),
+        ("image/png", 415),
+        ("application/x-www-form-urlencoded", 415),
+        ("", 415),
+        ("multipart/mixed; boundary=x", 415),
+        ("multipart/form-data", 400),
+        ("multipart/form-data; boundary=", 400),
+        (f"multipart/form-data; boundary={'x' * 71}", 400),
+    ],
+)
+async def test_other_bodies(
+    client: httpx.AsyncClient, headers: Headers, store: Path, content_type: str, status: int
+) -> None:
+    answer = await client.post(
+        "/media", content=picture(), headers={**headers, "Content-Type": content_type}
+    )
+    assert answer.status_code == status, answer.text
+    assert kept(store) == []
+
+
+async def test_a_body_in_chunks_and_one_that_ends_early(
+    app: FastAPI, client: httpx.AsyncClient, headers: Headers, store: Path
+) -> None:
+    form = Forms()
+    body = form.part("file", form.good) + b"--x--"
+
+    async def drops():
+        for byte in body:
+            yield bytes([byte])
+
+    sent = {**headers, "Content-Type": "multipart/form-data; boundary=x"}
+    assert (await client.post("/media", content=drops(), headers=sent)).status_code == 201
+    before = kept(store)
+
+    pieces = [{"type": "http.request", "body": body[:-30], "more_body": True}]
+    answers = []
+
+    async def receive():
+        return pieces.pop() if pieces else {"type": "http.disconnect"}
+
+    async def send(message):
+        answers.append(message)
+
+    named = [(name.lower().encode(), value.encode()) for name, value in sent.items()]
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "path": "/media",
+        "raw_path": b"/media",
+        "query_string": b"",
+        "headers": [*named, (b"host", b"testserver")],
+        "client": ("127.0.0.1", 1),
+        "server": ("testserver", 80),
+        "scheme": "http",
+        "root_path": "",
+    }
+    await app(scope, receive, send)
+    assert answers[0]["status"] == 400
+    assert kept(store) == before
+    assert is_empty(store)
+
+
+async def test_who_may_upload_is_known_before_the_file_comes_in(
+    client: httpx.AsyncClient, session: AsyncSession, store: Path
+) -> None:
+    user = await create_user(session)
+    reading = await api_key(session, user=user, scopes=["media:read"])
+    for headers, status in (({}, 401), (reading, 403)):
+
+        async def never():
+            raise AssertionError("the body was read")
+            yield b""
+
+        form = {**headers, "Content-Type": "multipart/form-data; boundary=x"}
+        answer = await client.post("/media", content=never(), headers=form)
+        assert answer.status_code == status
+    assert not (store / "incoming").exists()
+    writing = await api_key(session, user=user, scopes=["media:write"])
+    assert (await upload(client, writing, picture())).status_code == 201
+
+
+async def test_the_quota(
+    client: httpx.AsyncClient,
+    session: AsyncSession,
+    headers: Headers,
+    store: Path,
+    install: Install,
+) -> None:
+    first = (await upload(client, headers, picture("PNG"))).json()
+    install(MEDIA_QUOTA_BYTES=first["bytes"] * 2)
+    assert (await upload(client, headers, picture("PNG"))).status_code == 201
+    full = kept(store)
+    answer = await upload(client, headers, picture("PNG"))
+    assert (answer.status_code, answer.json()["code"]) == (409, "quota_exceeded")
+    assert str(first["bytes"] * 2) in answer.json()["message"]
+    install(MEDIA_QUOTA_BYTES=first["bytes"] * 2 + 1)
+    answer = await upload(client, headers, picture("PNG"))
+    assert f"would take {first['bytes']}" in answer.json()["message"]
+    assert kept(store) == full
+    other = bearer(await create_user(session))
+    assert (await upload(client, other, picture("PNG"))).status_code == 201
+    assert len((await session.scalars(select(Media))).all()) == 3
+
+
+async def test_a_store_that_cannot_be_written_to(
+    app: FastAPI, client: httpx.AsyncClient, headers: Headers, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    app.state.storage = LocalStorage(tmp_path / "file")
+    answer = await upload(client, headers, picture())
+    assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
+    app.state.storage = LocalStorage(tmp_path)
+    (tmp_path / "files").write_text("in the way")
+    assert (await upload(client, headers, picture())).status_code == 503
+    assert kept(tmp_path) == ["file", "files"]
+
+
+async def test_the_same_upload_twice_by_its_key(
+    client: httpx.AsyncClient, headers: Headers, store: Path
+) -> None:
+    keyed = {**headers, "Idempotency-Key": "picture-1"}
+    content = picture("PNG")
+    first = await upload(client, keyed, content, alt="one")
+    before = kept(store)
+    again = await upload(client, keyed, content, name="other.png", alt="one")  # another boundary
+    assert again.status_code == 201
+    assert again.content == first.content
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert (await upload(client, keyed, content, alt="two")).json()[
+        "code"
+    ] == "idempotency_key_reused"
+    assert (await upload(client, keyed, picture("WEBP"), alt="one")).status_code == 422
+    assert kept(store) == before
+
+
+async def test_uploads_do_not_stop_the_rest(
+    client: httpx.AsyncClient, headers: Headers, store: Path
+) -> None:
+    """Re-encoding is not done where requests are answered."""
+    loop = asyncio.get_running_loop()
+    busy = asyncio.create_task(upload(client, headers, png(3000, 3000)))
+    started = last = loop.time()
+    longest = 0.0
+    while not busy.done():
+        await asyncio.sleep(0.005)
+        longest, last = max(longest, loop.time() - last), loop.time()
+    assert (await busy).status_code == 201
+    assert longest < (last - started) / 3, longest

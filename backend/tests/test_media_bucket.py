@@ -1,0 +1,166 @@
+"""The same, with a bucket: against a real server of Amazon's protocol on this machine."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import httpx
+import pytest
+from fastapi import FastAPI
+from moto.server import ThreadedMotoServer
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.config import Settings
+from app.db.session import Database
+from app.jobs.media import tidy_media
+from app.services.media.bucket import BucketStorage
+from app.services.media.storage import Storage, new_folder, open_storage
+from tests.factories import bearer, create_user
+from tests.pictures import opened, picture
+
+KEYS = {"s3_access_key_id": "testing", "s3_secret_access_key": "testing"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(server: str) -> "boto3.resources.base.ServiceResource":
+    s3 = boto3.resource(
+        "s3",
+        endpoint_url=server,
+        aws_access_key_id="testing",
+        aws_secret_access_key="testing",
+        region_name="us-east-1",
+    )
+    bucket = s3.Bucket("pictures")
+    bucket.create()
+    yield bucket
+    bucket.objects.all().delete()
+    bucket.delete()
+
+
+@pytest.fixture
+def storage(
+    app: FastAPI, settings: Settings, server: str, bucket: object, tmp_path: Path
+) -> Storage:
+    changes = {"s3_bucket": "pictures", "s3_endpoint_url": server, "media_dir": tmp_path, **KEYS}
+    app.state.storage = open_storage(settings.model_copy(update=changes))
+    assert isinstance(app.state.storage, BucketStorage)
+    return app.state.storage
+
+
+def files_in(directory: Path) -> list[Path]:
+    return [each for each in directory.rglob("*") if each.is_file()]
+
+
+def names(bucket: "boto3.resources.base.ServiceResource") -> list[str]:
+    return sorted(each.key.rpartition("/")[2] for each in bucket.objects.all())
+
+
+async def test_a_picture_from_its_upload_to_its_end(
+    client: httpx.AsyncClient,
+    session: AsyncSession,
+    database: Database,
+    storage: Storage,
+    bucket: "boto3.resources.base.ServiceResource",
+    tmp_path: Path,
+) -> None:
+    headers = bearer(await create_user(session))
+    answer = await client.post(
+        "/media", files={"file": picture("PNG", size=(700, 500))}, headers=headers
+    )
+    assert answer.status_code == 201, answer.text
+    assert names(bucket) == ["320.webp", "640.webp", "picture.png"]
+    assert {each.Object().content_type for each in bucket.objects.all()} == {
+        "image/png",
+        "image/webp",
+    }
+    assert files_in(tmp_path) == []
+    path = httpx.URL(answer.json()["url"]).path
+    read = await client.get(path)
+    assert opened(read.content).size == (700, 500)
+    assert read.headers["Content-Type"] == "image/png"
+    assert read.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert read.headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
+    part = await client.get(path, headers={"Range": "bytes=100-199"})
+    assert (part.status_code, part.content) == (206, read.content[100:200])
+    assert (await client.head(path)).headers["Content-Length"] == str(len(read.content))
+    known = {"If-None-Match": read.headers["ETag"]}
+    assert (await client.get(path, headers=known)).status_code == 304
+    assert (await client.get(f"/media/{new_folder()}/picture.png")).status_code == 404
+    assert (await client.get(path.replace("picture", "1280"))).status_code == 404
+    deleted = await client.delete(f"/media/{answer.json()['id']}", headers=headers)
+    assert deleted.status_code == 204
+    await tidy_media(database, storage)
+    assert names(bucket) == []
+    assert (await client.get(path)).status_code == 404
+
+
+async def test_a_large_file_and_a_folder_that_is_not_there(
+    storage: Storage, bucket: object, tmp_path: Path
+) -> None:
+    content = os.urandom(6 * 1024 * 1024)  # in parts, for it has more than 5 MB
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "picture.jpg").write_bytes(content)
+    folder = new_folder()
+    await storage.put(folder, files)
+    assert await storage.size(folder, "picture.jpg") == len(content)
+    pieces = [
+        each async for each in storage.read(folder, "picture.jpg", start=10, end=len(content))
+    ]
+    assert b"".join(pieces) == content[10:]
+    assert len(pieces) > 1
+    await storage.delete(folder)
+    await storage.delete(folder)
+    assert await storage.size(folder, "picture.jpg") is None
+
+
+async def test_a_bucket_that_does_not_answer(
+    client: httpx.AsyncClient,
+    app: FastAPI,
+    session: AsyncSession,
+    settings: Settings,
+    server: str,
+    tmp_path: Path,
+) -> None:
+    """Neither the upload nor the picture is there, and the answer says nothing of keys."""
+    changes = {"s3_bucket": "nobodys", "s3_endpoint_url": server, "media_dir": tmp_path, **KEYS}
+    app.state.storage = open_storage(settings.model_copy(update=changes))
+    headers = bearer(await create_user(session))
+    answer = await client.post("/media", files={"file": picture()}, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
+    assert files_in(tmp_path) == []
+    read = await client.get(f"/media/{new_folder()}/picture.jpg")
+    assert read.status_code in {404, 503}
+
+
+@pytest.mark.parametrize(
+    ("half", "because"),
+    [
+        ({"s3_bucket": "b", "s3_access_key_id": "k"}, "S3_SECRET_ACCESS_KEY is missing"),
+        ({"s3_bucket": "b", "s3_secret_access_key": "k"}, "S3_ACCESS_KEY_ID is missing"),
+        ({"s3_access_key_id": "k"}, "S3_ACCESS_KEY_ID needs S3_BUCKET"),
+        ({"s3_endpoint_url": "https://s3.example"}, "S3_ENDPOINT_URL needs S3_BUCKET"),
+    ],
+)
+def test_half_a_bucket_is_refused_in_production(half: dict[str, str], because: str) -> None:
+    production = {
+        "environment": "production",
+        "secret_key": "x" * 40,
+        "allowed_hosts": ["a.example"],
+        "cors_origins": [],
+        "database_url": "postgresql://db/pressroom",
+    }
+    with pytest.raises(ValueError, match=because):
+        Settings(**production, **half)
+    Settings(**production, s3_bucket="b", **KEYS)
+    Settings(**production, s3_bucket="b")  # the machine's own role
