@@ -1,16 +1,30 @@
 """Rows for tests: typed async functions with sensible values where a test does not care."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 from faker import Faker
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.security import create_access_token, hash_password
-from app.auth.tokens import HINT_LENGTH, fingerprint, new_api_key
+from app.auth.tokens import HINT_LENGTH, fingerprint, new_api_key, new_preview_token
 from app.core import clock
+from app.core.markdown import render_now
 from app.core.roles import Role
-from app.models import Address, ApiKey, Article, User, UserSession
+from app.core.text import slugify
+from app.models import (
+    Address,
+    ApiKey,
+    Article,
+    ArticleRevision,
+    Media,
+    PreviewLink,
+    User,
+    UserSession,
+)
+from app.services.articles.rendering import rendered_columns
+from app.services.articles.tagging import set_tags
 
 PASSWORD = "correct horse battery"
 
@@ -71,17 +85,79 @@ async def create_article(
     author: User,
     title: str | None = None,
     content: str | None = None,
+    slug: str | None = None,
     published: bool = True,
+    published_at: datetime | None = None,
+    tags: Sequence[str] = (),
+    **columns: Any,
 ) -> Article:
+    """An article, published now unless it says otherwise; `columns` are any others of its row."""
+    title = title or fake.sentence(nb_words=6)
+    content = content or fake.paragraph(nb_sentences=5)
     article = Article(
-        title=title or fake.sentence(nb_words=6),
-        content=content or fake.paragraph(nb_sentences=5),
-        published=published,
+        title=title,
+        content=content,
+        slug=slug or f"{slugify(title)}-{next(_numbers)}",
+        published_at=published_at or (clock.now() if published else None),
         author_id=author.id,
+        **{**rendered_columns(render_now(content), own_excerpt=None), **columns},
     )
     session.add(article)
     await session.flush()
+    if tags:
+        await set_tags(session, article_id=article.id, names=tags)
     return article
+
+
+async def create_revision(
+    session: AsyncSession, *, article: Article, title: str = "Before", version: int = 0
+) -> ArticleRevision:
+    revision = ArticleRevision(
+        article_id=article.id,
+        version=version,
+        title=title,
+        content=fake.paragraph(nb_sentences=5),
+        author_id=article.author_id,
+        created_at=clock.now(),
+    )
+    session.add(revision)
+    await session.flush()
+    return revision
+
+
+async def create_preview_link(
+    session: AsyncSession, *, article: Article, token: str | None = None
+) -> PreviewLink:
+    now = clock.now()
+    link = PreviewLink(
+        article_id=article.id,
+        token_hash=fingerprint(token or new_preview_token()),
+        created_by=article.author_id,
+        created_at=now,
+        expires_at=now + timedelta(hours=1),
+    )
+    session.add(link)
+    await session.flush()
+    return link
+
+
+async def create_media(session: AsyncSession, *, owner: User | None) -> Media:
+    """A picture without files; somebody's who has left where `owner` is None."""
+    media = Media(
+        owner_id=owner.id if owner else None,
+        folder=f"{next(_numbers):032x}",
+        content_type="image/jpeg",
+        bytes=1000,
+        width=400,
+        height=300,
+        widths=[320],
+        alt="",
+        color="#aabbcc",
+        placeholder="data:image/webp;base64,",
+    )
+    session.add(media)
+    await session.flush()
+    return media
 
 
 async def create_address(session: AsyncSession, *, user: User, label: str = "home") -> Address:

@@ -13,11 +13,11 @@ from app.core.config import get_settings
 from app.core.roles import Role
 from app.models import Article, AuditEvent
 from app.schemas.types import MAX_CONTENT_BYTES
-from app.services import articles
+from app.services.articles import writing
 from tests.factories import bearer, create_article, create_user
 
 DRAFT: dict[str, Any] = {"title": "Notes", "content": "The engine weaves patterns."}
-FIELDS = {
+OF_A = {
     "id",
     "title",
     "content",
@@ -26,6 +26,21 @@ FIELDS = {
     "created_at",
     "updated_at",
     "author",
+}
+"""What clients of the first release read."""
+FIELDS = OF_A | {
+    "slug",
+    "html",
+    "excerpt",
+    "cover_image_url",
+    "language",
+    "tags",
+    "toc",
+    "status",
+    "published_at",
+    "word_count",
+    "reading_time",
+    "version",
 }
 
 
@@ -67,6 +82,24 @@ class TestCreate:
             ("published", None),
             ("author_id", 1),
             ("id", 1),
+            ("slug", "Not a slug"),
+            ("slug", "a--b"),
+            ("slug", "x" * 81),
+            ("excerpt", "x" * 501),
+            ("excerpt", "two\nlines"),
+            ("cover_image_url", "javascript:alert(1)"),
+            ("cover_image_url", "//evil.example/x.png"),
+            ("cover_image_url", "https://example.com/a b.png"),
+            ("language", "english"),
+            ("tags", "python"),
+            ("published_at", "2026-11-20T09:00:00"),
+            ("published_at", "2026-11-20"),
+            ("published_at", "1969-12-31T23:59:59Z"),
+            ("published_at", "1970-01-01T00:30:00+01:00"),
+            ("published_at", "9999-12-31T23:59:59-23:59"),
+            ("published_at", 1_800_000_000),
+            ("published_at", "1800000000"),
+            ("published_at", True),
         ],
     )
     async def test_invalid_input(
@@ -77,7 +110,10 @@ class TestCreate:
             "/articles", json={**DRAFT, field: value}, headers=bearer(user)
         )
         assert response.status_code == 422
-        assert response.json()["detail"][0]["loc"] == ["body", field]
+        finding = response.json()["detail"][0]
+        assert finding["loc"] == ["body", field]
+        if field == "published_at":
+            assert "such as 2026-11-20T09:00:00Z" in finding["msg"]
         assert await session.scalar(select(Article.id)) is None
 
     @pytest.mark.parametrize(
@@ -125,6 +161,7 @@ class TestList:
         for moment in (now, now + timedelta(hours=1), now + timedelta(hours=1), now):
             monkeypatch.setattr(clock, "now", lambda moment=moment: moment)
             ids.append((await create_article(session, author=author)).id)
+        monkeypatch.setattr(clock, "now", lambda: now + timedelta(hours=2))
         listed = (await client.get("/articles")).json()
         assert [article["id"] for article in listed] == [ids[2], ids[1], ids[3], ids[0]]
         assert listed[0]["created_at"] == "2026-01-01T01:00:00Z"
@@ -216,7 +253,8 @@ class TestUpdate:
         assert response.status_code == 200
         after = response.json()
         assert after["updated_at"] > before["updated_at"]
-        assert after == {**before, "title": "Changed", "updated_at": after["updated_at"]}
+        changed = {"title": "Changed", "version": 2, "updated_at": after["updated_at"]}
+        assert after == {**before, **changed}
 
     async def test_publishing_and_unpublishing_are_audited(
         self, client: httpx.AsyncClient, session: AsyncSession
@@ -288,6 +326,12 @@ class TestUpdate:
             {"content": "short"},
             {"author_id": 1},
             {"created_at": "2020-01-01T00:00:00Z"},
+            {"published": True, "published_at": None},
+            {"published": False, "published_at": "2030-01-01T00:00:00Z"},
+            {"language": None},
+            {"tags": None},
+            {"archived": None},
+            {"version": 2},
             [],
             "text",
             None,
@@ -344,7 +388,7 @@ class TestVerifiedEmail:
     @pytest.fixture(autouse=True)
     def _required(self, monkeypatch: pytest.MonkeyPatch) -> None:
         settings = get_settings().model_copy(update={"require_verified_email": True})
-        monkeypatch.setattr(articles, "get_settings", lambda: settings)
+        monkeypatch.setattr(writing, "get_settings", lambda: settings)
 
     async def test_is_needed_to_publish_and_not_to_write(
         self, client: httpx.AsyncClient, session: AsyncSession

@@ -1,82 +1,138 @@
 """/articles: the blog itself."""
 
 from collections.abc import Sequence
+from typing import Annotated, Any
 
-from fastapi import status
+from fastapi import Query, status
 
 from app.auth.dependencies import ArticlesActor, ArticlesViewer
-from app.core.errors import ArticleNotFound, EmailNotVerified, NotAuthorized
+from app.core.errors import (
+    ArticleMoved,
+    ArticleNotFound,
+    EmailNotVerified,
+    NotAuthorized,
+    SlugTaken,
+)
 from app.core.routing import create_router
 from app.db.dependencies import ReadConnection, WriteSession
-from app.routers.parameters import ArticleId, Page
-from app.routers.responses import KNOWS_USER, NEEDS_USER, OPTIONAL_USER, TAKES_JSON, errors
-from app.schemas.article import ArticleCreate, ArticleResponse, ArticleUpdate
-from app.services import articles
-from app.services.articles import ArticleRow
+from app.routers.idempotency import idempotent
+from app.routers.paging import LINK_HEADERS, Paging
+from app.routers.parameters import ArticleId, ArticleSlug, IfMatch
+from app.routers.responses import (
+    CHANGES_VERSION,
+    CREATES_ONCE,
+    KNOWS_USER,
+    NEEDS_USER,
+    OPTIONAL_USER,
+    READS_VERSION,
+    TAKES_JSON,
+    errors,
+)
+from app.schemas.article import (
+    ArticleCreate,
+    ArticlePart,
+    ArticleQuery,
+    ArticleResponse,
+    ArticleUpdate,
+)
+from app.services.articles import listing, reading, writing
+from app.services.articles.rows import ArticleRow
 
 router = create_router(prefix="/articles", tag="articles")
 
 
 @router.get(
     "",
-    response_model=list[ArticleResponse],
-    responses=errors(*KNOWS_USER),
+    response_model=list[ArticlePart],
+    response_model_exclude_unset=True,
+    responses={200: {"headers": LINK_HEADERS}, **errors(*KNOWS_USER, *READS_VERSION)},
     openapi_extra=OPTIONAL_USER,
 )
 async def list_articles(
-    connection: ReadConnection, viewer: ArticlesViewer, page: Page
-) -> Sequence[ArticleRow]:
+    connection: ReadConnection,
+    viewer: ArticlesViewer,
+    query: Annotated[ArticleQuery, Query()],
+    paging: Paging,
+) -> Sequence[dict[str, Any]]:
     """List articles, newest first: published ones, and one's own drafts."""
-    return await articles.list_articles(connection, page=page, viewer=viewer)
+    return paging.describe(await listing.list_articles(connection, query=query, viewer=viewer))
 
 
 @router.get(
-    "/{article_id}",
+    "/by-slug/{slug}",
     response_model=ArticleResponse,
-    responses=errors(*KNOWS_USER, ArticleNotFound),
+    responses=errors(*KNOWS_USER, ArticleMoved, ArticleNotFound, *READS_VERSION),
+    openapi_extra=OPTIONAL_USER,
+)
+async def read_article_by_slug(
+    connection: ReadConnection, viewer: ArticlesViewer, slug: ArticleSlug
+) -> ArticleRow:
+    """Read an article by its slug; one that it had before redirects to the one that it has."""
+    return await reading.get_article_by_slug(connection, slug=slug, viewer=viewer)
+
+
+@router.get(
+    "/{article_id:article_id}",
+    response_model=ArticleResponse,
+    responses=errors(*KNOWS_USER, ArticleNotFound, *READS_VERSION),
     openapi_extra=OPTIONAL_USER,
 )
 async def read_article(
     connection: ReadConnection, viewer: ArticlesViewer, article_id: ArticleId
 ) -> ArticleRow:
     """Read an article; another's draft is not found."""
-    return await articles.get_article(connection, article_id=article_id, viewer=viewer)
+    return await reading.get_article(connection, article_id=article_id, viewer=viewer)
 
 
 @router.post(
     "",
     response_model=ArticleResponse,
     status_code=status.HTTP_201_CREATED,
-    responses=errors(*NEEDS_USER, EmailNotVerified, *TAKES_JSON),
+    responses=errors(*NEEDS_USER, EmailNotVerified, SlugTaken, *CREATES_ONCE, *TAKES_JSON),
+    dependencies=[idempotent(ArticlesActor)],
 )
 async def create_article(
     session: WriteSession, actor: ArticlesActor, new: ArticleCreate
 ) -> ArticleRow:
-    """Write an article, as a draft or published at once."""
-    return await articles.create_article(session, new=new, author=actor)
+    """Write an article: a draft, scheduled, or published at once."""
+    return await writing.create_article(session, new=new, author=actor)
 
 
 @router.patch(
-    "/{article_id}",
+    "/{article_id:article_id}",
     response_model=ArticleResponse,
-    responses=errors(*NEEDS_USER, NotAuthorized, EmailNotVerified, ArticleNotFound, *TAKES_JSON),
+    responses=errors(
+        *NEEDS_USER,
+        NotAuthorized,
+        EmailNotVerified,
+        ArticleNotFound,
+        SlugTaken,
+        *CHANGES_VERSION,
+        *TAKES_JSON,
+    ),
 )
 async def update_article(
-    session: WriteSession, actor: ArticlesActor, article_id: ArticleId, changes: ArticleUpdate
+    session: WriteSession,
+    actor: ArticlesActor,
+    article_id: ArticleId,
+    changes: ArticleUpdate,
+    precondition: IfMatch,
 ) -> ArticleRow:
     """Change some of an article; another's only as an editor."""
-    return await articles.update_article(
-        session, article_id=article_id, changes=changes, actor=actor
+    return await writing.update_article(
+        session, article_id=article_id, changes=changes, actor=actor, precondition=precondition
     )
 
 
 @router.delete(
-    "/{article_id}",
+    "/{article_id:article_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_USER, NotAuthorized, ArticleNotFound),
+    responses=errors(*NEEDS_USER, NotAuthorized, ArticleNotFound, *CHANGES_VERSION),
 )
 async def delete_article(
-    session: WriteSession, actor: ArticlesActor, article_id: ArticleId
+    session: WriteSession, actor: ArticlesActor, article_id: ArticleId, precondition: IfMatch
 ) -> None:
-    """Delete an article; another's only as an editor."""
-    await articles.delete_article(session, article_id=article_id, actor=actor)
+    """Put an article into the trash, for 30 days; another's only as an editor."""
+    await writing.delete_article(
+        session, article_id=article_id, actor=actor, precondition=precondition
+    )

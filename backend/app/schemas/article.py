@@ -1,28 +1,98 @@
 """Articles: what an author writes, and what a reader gets."""
 
+from collections.abc import Sequence
 from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Self
 
-from pydantic import ConfigDict, StrictBool
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.config import JsonDict
 
-from app.schemas.types import Content, Input, Output, Title, omitted
+from app.core.config import LANGUAGE_PATTERN
+from app.core.text import slugify, tidy
+from app.schemas.page import PageQuery
+from app.schemas.types import Content, Input, Line, Moment, Output, Title, omitted
 from app.schemas.user import UserPublic
+
+MAX_TAGS = 20
+MAX_EXCERPT = 500
+MAX_SLUG = 80
+MAX_QUERY = 500
 
 _EXAMPLE: JsonDict = {
     "title": "Notes on the Analytical Engine",
-    "content": "The Analytical Engine weaves algebraical patterns.",
+    "content": "The Analytical Engine **weaves** algebraical patterns.",
+    "tags": ["Engines", "mathematics"],
     "published": True,
 }
 
 
+class Status(StrEnum):
+    """Where an article is on its way to its readers."""
+
+    DRAFT = "draft"
+    SCHEDULED = "scheduled"
+    PUBLISHED = "published"
+    ARCHIVED = "archived"
+
+
+class Sort(StrEnum):
+    """The orders of a list of articles."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
+    UPDATED = "updated"
+    TITLE = "title"
+    RELEVANCE = "relevance"
+
+
+def _with_a_slug(name: str) -> str:
+    if not slugify(name, fallback=""):
+        raise ValueError("must have a letter or a digit")
+    return tidy(name)
+
+
+TagName = Annotated[str, Line(50), AfterValidator(_with_a_slug)]
+"""Two that differ in capitals, accents or punctuation alone are one tag."""
+Slug = Annotated[str, StringConstraints(max_length=MAX_SLUG, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+Excerpt = Annotated[str, Line(MAX_EXCERPT)]
+ImageUrl = Annotated[
+    str,
+    StringConstraints(
+        max_length=2000, pattern=r"^(https?://[!#-;=?-~]+|/[!#-.0-;=?-~][!#-;=?-~]*)$"
+    ),
+]
+"""An absolute address, or a path on this host such as `/media/...`; ASCII, percent-encoded."""
+Language = Annotated[str, StringConstraints(pattern=LANGUAGE_PATTERN)]
+"""BCP 47: `en`, `pt-BR`; search knows the words' stems by it."""
+
+
 class ArticleCreate(Input):
-    """A new article; a draft unless `published` is true."""
+    """A new article; a draft unless it says from when on it is published."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     title: Title
     content: Content
+    """Markdown: CommonMark with tables, strikethrough and footnotes."""
+    slug: Slug | None = None
+    """Made from the title where it is not given."""
+    excerpt: Excerpt | None = None
+    """Made from the content where it is not given."""
+    cover_image_url: ImageUrl | None = None
+    language: Language | None = None
+    tags: list[TagName] = Field(default_factory=list, max_length=MAX_TAGS)
     published: StrictBool = False
+    published_at: Moment | None = None
+    """In the future, it is scheduled: readers see it from that moment on."""
 
 
 class ArticleUpdate(Input):
@@ -32,7 +102,38 @@ class ArticleUpdate(Input):
 
     title: Title = omitted()
     content: Content = omitted()
+    slug: Slug | None = omitted()
+    """The one before goes on leading here. null: made from the title anew."""
+    excerpt: Excerpt | None = omitted()
+    """null: made from the content."""
+    cover_image_url: ImageUrl | None = omitted()
+    language: Language = omitted()
+    tags: Annotated[list[TagName], Field(max_length=MAX_TAGS)] = omitted()
     published: StrictBool = omitted()
+    """true publishes now what is not published yet, false makes it a draft again."""
+    published_at: Moment | None = omitted()
+    """In the future, it is scheduled; null makes it a draft again."""
+    archived: StrictBool = omitted()
+    """Whether it is put away: kept, but out of sight of readers."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        """Refuse to publish and unpublish at once."""
+        given = self.model_fields_set
+        if "published" in given and "published_at" in given:
+            if self.published and self.published_at is None:
+                raise ValueError("published is true and published_at null: leave one of them out")
+            if not self.published and self.published_at is not None:
+                raise ValueError("published is false but published_at set: leave one of them out")
+        return self
+
+
+class TocEntry(Output):
+    """A heading in an article's HTML; `#id` leads to it."""
+
+    level: int
+    text: str
+    id: str
 
 
 class ArticleResponse(Output):
@@ -40,9 +141,119 @@ class ArticleResponse(Output):
 
     id: int
     title: str
+    slug: str
     content: str
+    html: str
+    excerpt: str
+    cover_image_url: str | None
+    language: str
+    tags: Sequence[str]
+    toc: Sequence[TocEntry]
+    status: Status
     published: bool
+    """Whether readers see it now."""
+    published_at: datetime | None
+    word_count: int
+    reading_time: int
+    """In minutes."""
+    version: int
     author_id: int
     created_at: datetime
     updated_at: datetime
     author: UserPublic
+
+
+class ArticlePart(Output):
+    """An article as a list has it: the fields that were asked for."""
+
+    id: int = omitted()
+    title: str = omitted()
+    slug: str = omitted()
+    content: str = omitted()
+    html: str = omitted()
+    excerpt: str = omitted()
+    cover_image_url: str | None = omitted()
+    language: str = omitted()
+    tags: Sequence[str] = omitted()
+    toc: Sequence[TocEntry] = omitted()
+    status: Status = omitted()
+    published: bool = omitted()
+    published_at: datetime | None = omitted()
+    word_count: int = omitted()
+    reading_time: int = omitted()
+    version: int = omitted()
+    author_id: int = omitted()
+    created_at: datetime = omitted()
+    updated_at: datetime = omitted()
+    author: UserPublic = omitted()
+
+
+FIELDS = tuple(ArticleResponse.model_fields)
+ON_REQUEST = ("html", "toc")
+"""What a list has only where it is asked for: it would double what goes over the wire."""
+
+
+def _known_fields(value: str) -> str:
+    named = value.split(",")
+    if unknown := [name for name in named if name not in FIELDS]:
+        raise ValueError(f"{unknown[0][:50]!r} is not a field; choose from {', '.join(FIELDS)}")
+    return ",".join(field for field in FIELDS if field in named)
+
+
+Fields = Annotated[
+    str,
+    AfterValidator(_known_fields),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": "^({0})(,({0}))*$".format("|".join(FIELDS)),
+            "description": f"Which fields to return, of {', '.join(FIELDS)}; "
+            f"all but {' and '.join(ON_REQUEST)} where it is not given",
+            "examples": ["id,title,slug"],
+        }
+    ),
+]
+
+
+class ArticleQuery(PageQuery):
+    """Which articles, in which order, and how much of them."""
+
+    tag: Annotated[
+        list[Annotated[str, Line(50)]],
+        Field(max_length=10, description="Only those that have each of these tags"),
+    ] = Field(default_factory=list)
+    author: Annotated[str | None, Field(max_length=50, description="A username")] = None
+    published: Annotated[
+        bool | None, Field(description="Only those that readers see now, or only the others")
+    ] = None
+    status: Annotated[
+        Status | None, Field(description="Archived articles are in no other list")
+    ] = None
+    language: Language | None = None
+    q: Annotated[
+        str | None,
+        Line(MAX_QUERY),
+        Field(description='Words to search for: `engine "analytical engine" -steam or loom`'),
+    ] = None
+    since: Annotated[Moment | None, Field(description="Dated then or later")] = None
+    until: Annotated[
+        Moment | None, Field(description="Dated before; by publication, drafts by creation")
+    ] = None
+    sort: Annotated[
+        Sort | None, Field(description="`newest`, with `q` `relevance`, where it is not given")
+    ] = None
+    fields: Fields | None = None
+    cursor: Annotated[
+        str | None, Field(max_length=2000, description="From a `Link` header; in place of `skip`")
+    ] = None
+    count: Annotated[bool, Field(description="Whether to count all, in `X-Total-Count`")] = False
+
+    @model_validator(mode="after")
+    def _make_sense(self) -> Self:
+        if self.cursor is not None and self.skip:
+            raise ValueError("skip and cursor are two ways to turn a page: use one of them")
+        if self.published is not None and self.status is not None:
+            raise ValueError("published and status ask for the same: use one of them")
+        if self.sort is Sort.RELEVANCE and self.q is None:
+            raise ValueError("sort=relevance needs q, the words to be relevant to")
+        return self

@@ -1,0 +1,92 @@
+"""/articles/{id}/preview-links and /previews: one article, shown to whoever has a link."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import Depends, Path, Response, status
+
+from app.auth.dependencies import ArticlesActor, ArticlesReader
+from app.core.errors import (
+    ArticleNotFound,
+    NotAuthorized,
+    PreviewLinkNotFound,
+    PreviewNotFound,
+    TooManyPreviewLinks,
+    UnsupportedMediaType,
+)
+from app.core.routing import create_router
+from app.db.dependencies import ReadConnection, WriteSession
+from app.routers.idempotency import idempotent
+from app.routers.parameters import ArticleId, Page, PreviewLinkId
+from app.routers.responses import CREATES_ONCE, NEEDS_USER, errors, no_store
+from app.schemas.article import ArticleResponse
+from app.schemas.preview import PreviewLinkCreate, PreviewLinkCreated, PreviewLinkResponse
+from app.services import previews
+from app.services.articles.rows import ArticleRow
+from app.services.previews import PreviewLinkRow
+
+router = create_router(prefix="", tag="previews")
+
+_LINKS = "/articles/{article_id:article_id}/preview-links"
+_BEHIND = (*NEEDS_USER, NotAuthorized, ArticleNotFound)
+
+
+async def no_index(response: Response) -> None:
+    """Keep what is not for everybody out of search engines."""
+    response.headers["X-Robots-Tag"] = "noindex"
+
+
+@router.post(
+    _LINKS,
+    status_code=status.HTTP_201_CREATED,
+    responses=errors(*_BEHIND, TooManyPreviewLinks, *CREATES_ONCE, UnsupportedMediaType),
+    dependencies=[Depends(no_store), idempotent(ArticlesActor)],
+)
+async def create_preview_link(
+    session: WriteSession,
+    actor: ArticlesActor,
+    article_id: ArticleId,
+    new: PreviewLinkCreate | None = None,
+) -> PreviewLinkCreated:
+    """Make a link that shows an article to whoever has it, draft or not, for a time."""
+    return await previews.create_preview_link(
+        session, article_id=article_id, new=new or PreviewLinkCreate(), actor=actor
+    )
+
+
+@router.get(_LINKS, response_model=list[PreviewLinkResponse], responses=errors(*_BEHIND))
+async def list_preview_links(
+    connection: ReadConnection, user: ArticlesReader, article_id: ArticleId, page: Page
+) -> Sequence[PreviewLinkRow]:
+    """List the links that show an article, the latest first."""
+    return await previews.list_preview_links(
+        connection, article_id=article_id, page=page, actor=user
+    )
+
+
+@router.delete(
+    _LINKS + "/{link_id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=errors(*_BEHIND, PreviewLinkNotFound),
+)
+async def delete_preview_link(
+    session: WriteSession, actor: ArticlesActor, article_id: ArticleId, link_id: PreviewLinkId
+) -> None:
+    """Revoke a link."""
+    await previews.delete_preview_link(session, article_id=article_id, link_id=link_id, actor=actor)
+
+
+@router.get(
+    "/previews/{token}",
+    response_model=ArticleResponse,
+    responses=errors(PreviewNotFound),
+    dependencies=[Depends(no_store), Depends(no_index)],
+)
+async def read_preview(
+    connection: ReadConnection,
+    token: Annotated[
+        str, Path(description="A preview link's token", max_length=100, examples=["prv_…"])
+    ],
+) -> ArticleRow:
+    """Read the article that a link shows, as it is at the moment."""
+    return await previews.get_preview(connection, token=token)

@@ -1,0 +1,88 @@
+"""/articles/{id}/revisions: what an article was before."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from fastapi import Query
+
+from app.auth.dependencies import ArticlesActor, ArticlesReader
+from app.core.errors import (
+    ArticleNotFound,
+    ContentTooComplex,
+    NotAuthorized,
+    RevisionNotFound,
+)
+from app.core.routing import create_router
+from app.db.dependencies import ReadConnection, WriteSession
+from app.routers.parameters import ArticleId, IfMatch, Page, RevisionId
+from app.routers.responses import CHANGES_VERSION, NEEDS_USER, errors
+from app.schemas.article import ArticleResponse
+from app.schemas.revision import RevisionDiff, RevisionResponse, RevisionSummary
+from app.schemas.types import Id
+from app.services import revisions
+from app.services.articles.rows import ArticleRow
+from app.services.revisions import RevisionRow
+
+router = create_router(prefix="/articles/{article_id:article_id}/revisions", tag="revisions")
+
+_BEHIND = (*NEEDS_USER, NotAuthorized, ArticleNotFound)
+
+
+@router.get("", response_model=list[RevisionSummary], responses=errors(*_BEHIND))
+async def list_revisions(
+    connection: ReadConnection, user: ArticlesReader, article_id: ArticleId, page: Page
+) -> Sequence[RevisionRow]:
+    """List what an article was before, the latest first."""
+    return await revisions.list_revisions(connection, article_id=article_id, page=page, actor=user)
+
+
+@router.get(
+    "/{revision_id}",
+    response_model=RevisionResponse,
+    responses=errors(*_BEHIND, RevisionNotFound),
+)
+async def read_revision(
+    connection: ReadConnection, user: ArticlesReader, article_id: ArticleId, revision_id: RevisionId
+) -> RevisionRow:
+    """Read a revision with its text."""
+    return await revisions.get_revision(
+        connection, article_id=article_id, revision_id=revision_id, actor=user
+    )
+
+
+@router.get("/{revision_id}/diff", responses=errors(*_BEHIND, RevisionNotFound))
+async def diff_revision(
+    connection: ReadConnection,
+    user: ArticlesReader,
+    article_id: ArticleId,
+    revision_id: RevisionId,
+    against: Annotated[
+        Id | Literal["current"], Query(description="Another revision, or the article as it is")
+    ] = "current",
+) -> RevisionDiff:
+    """Compare a revision with the article as it is, or with another revision."""
+    return await revisions.diff_revision(
+        connection, article_id=article_id, revision_id=revision_id, against=against, actor=user
+    )
+
+
+@router.post(
+    "/{revision_id}/restore",
+    response_model=ArticleResponse,
+    responses=errors(*_BEHIND, RevisionNotFound, *CHANGES_VERSION, ContentTooComplex),
+)
+async def restore_revision(
+    session: WriteSession,
+    actor: ArticlesActor,
+    article_id: ArticleId,
+    revision_id: RevisionId,
+    precondition: IfMatch,
+) -> ArticleRow:
+    """Give an article a revision's title and text back; what it has now becomes a revision."""
+    return await revisions.restore_revision(
+        session,
+        article_id=article_id,
+        revision_id=revision_id,
+        actor=actor,
+        precondition=precondition,
+    )

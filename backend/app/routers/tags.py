@@ -1,0 +1,87 @@
+"""/tags: the words that articles share."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import Query, Response, status
+
+from app.auth.dependencies import ArticlesActor, ArticlesViewer
+from app.core.errors import NotAuthorized, TagNotFound
+from app.core.routing import create_router
+from app.db.dependencies import ReadConnection, WriteSession
+from app.routers.parameters import IfMatch, TagSlug
+from app.routers.responses import (
+    CHANGES_VERSION,
+    KNOWS_USER,
+    NEEDS_USER,
+    OPTIONAL_USER,
+    TAKES_JSON,
+    errors,
+)
+from app.schemas.tag import TagQuery, TagResponse, TagUpdate
+from app.services import tags
+
+router = create_router(prefix="/tags", tag="tags")
+
+MERGED_INTO = "X-Merged-Into"
+_MAY_MERGE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "headers": {
+            MERGED_INTO: {
+                "description": "The slug of the tag that had the name already, and stays",
+                "schema": {"type": "string"},
+            }
+        }
+    }
+}
+
+
+@router.get("", responses=errors(*KNOWS_USER), openapi_extra=OPTIONAL_USER)
+async def list_tags(
+    connection: ReadConnection, viewer: ArticlesViewer, query: Annotated[TagQuery, Query()]
+) -> Sequence[TagResponse]:
+    """List the tags of published articles; for editors, every tag."""
+    return await tags.list_tags(connection, query=query, viewer=viewer)
+
+
+@router.get("/{slug}", responses=errors(*KNOWS_USER, TagNotFound), openapi_extra=OPTIONAL_USER)
+async def read_tag(
+    connection: ReadConnection, viewer: ArticlesViewer, slug: TagSlug
+) -> TagResponse:
+    """Read a tag; one that only drafts have is not found."""
+    return await tags.get_tag(connection, slug=slug, viewer=viewer)
+
+
+@router.put(
+    "/{slug}",
+    responses=_MAY_MERGE
+    | errors(*NEEDS_USER, NotAuthorized, TagNotFound, *CHANGES_VERSION, *TAKES_JSON),
+)
+async def change_tag(  # noqa: PLR0917 - FastAPI passes them by name
+    session: WriteSession,
+    actor: ArticlesActor,
+    slug: TagSlug,
+    new: TagUpdate,
+    precondition: IfMatch,
+    response: Response,
+) -> TagResponse:
+    """Rename a tag, or merge it into the one that has the name, as an editor."""
+    changed = await tags.change_tag(
+        session, slug=slug, new=new, actor=actor, precondition=precondition
+    )
+    response.headers["Content-Location"] = f"/tags/{changed.tag.slug}"
+    if changed.merged:
+        response.headers[MERGED_INTO] = changed.tag.slug
+    return changed.tag
+
+
+@router.delete(
+    "/{slug}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=errors(*NEEDS_USER, NotAuthorized, TagNotFound, *CHANGES_VERSION),
+)
+async def delete_tag(
+    session: WriteSession, actor: ArticlesActor, slug: TagSlug, precondition: IfMatch
+) -> None:
+    """Take a tag from all articles, as an editor."""
+    await tags.delete_tag(session, slug=slug, actor=actor, precondition=precondition)

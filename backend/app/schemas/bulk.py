@@ -1,0 +1,80 @@
+"""Articles in bulk: the record that is imported and exported, one JSON object a line."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, StrictBool, StringConstraints
+
+from app.schemas.article import MAX_TAGS, Excerpt, ImageUrl, Language, TagName
+from app.schemas.types import Content, Input, Moment, Output, Title, Username
+
+MAX_ERRORS = 100
+"""How many bad records an answer lists; it counts them all."""
+
+RecordSlug = Annotated[str, StringConstraints(max_length=100, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+"""As long as any that we have made: a number at its end may make one longer than a wished one."""
+
+
+class ArticleRecord(Input):
+    """An article as it is exported and imported: what its author wrote, and nothing made of it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "title": "Notes on the Analytical Engine",
+                    "slug": "notes-on-the-analytical-engine",
+                    "content": "The Analytical Engine **weaves** algebraical patterns.",
+                    "tags": ["Engines"],
+                    "published_at": "1975-10-01T09:00:00Z",
+                }
+            ]
+        }
+    )
+
+    title: Title
+    content: Content
+    slug: RecordSlug | None = None
+    """What the next import knows it by; made from the title where it is not given."""
+    excerpt: Excerpt | None = None
+    cover_image_url: ImageUrl | None = None
+    language: Language | None = None
+    tags: Annotated[list[TagName], Field(max_length=MAX_TAGS, default_factory=list)]
+    published_at: Moment | None = None
+    """null: a draft."""
+    archived: StrictBool = False
+    created_at: Moment | None = None
+    updated_at: Moment | None = None
+    author: Username | None = None
+    """The importer where it is not given; another takes an editor."""
+
+
+class ImportFailure(Output):
+    """A record that was not imported."""
+
+    line: int
+    message: str
+
+
+class ImportReport(Output):
+    """What an import did; `errors` has the first 100."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "created": 2,
+                    "updated": 0,
+                    "unchanged": 0,
+                    "failed": 1,
+                    "errors": [{"line": 3, "message": "title: Field required"}],
+                }
+            ]
+        }
+    )
+
+    created: int
+    updated: int
+    unchanged: int
+    failed: int
+    errors: Sequence[ImportFailure]

@@ -1,0 +1,50 @@
+"""JSON Feed 1.1 (jsonfeed.org), as far as this API fills it in. What is None is left out."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
+
+from app.schemas.types import Output
+
+Absent = SkipJsonSchema[None]
+
+
+class JsonFeedAuthor(Output):
+    """Who wrote an item."""
+
+    name: str
+    url: str
+
+
+class JsonFeedItem(Output):
+    """An article."""
+
+    id: str
+    """The same for ever, whatever becomes of `url`."""
+    url: str
+    title: str
+    content_html: str | Absent = None
+    content_text: str | Absent = None
+    """The excerpt, where the HTML is too long for a feed."""
+    summary: str | Absent = None
+    image: str | Absent = None
+    date_published: datetime
+    date_modified: datetime
+    authors: Sequence[JsonFeedAuthor]
+    tags: Sequence[str]
+    language: str
+
+
+class JsonFeed(Output):
+    """The newest articles, newest first."""
+
+    version: Literal["https://jsonfeed.org/version/1.1"] = "https://jsonfeed.org/version/1.1"
+    title: str
+    home_page_url: str
+    feed_url: str
+    description: str | Absent = None
+    language: str
+    items: Sequence[JsonFeedItem] = Field(max_length=20)

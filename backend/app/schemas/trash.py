@@ -1,0 +1,18 @@
+"""What is in the trash."""
+
+from datetime import datetime
+
+from app.schemas.types import Output
+from app.schemas.user import UserPublic
+
+
+class TrashedArticle(Output):
+    """A deleted article."""
+
+    id: int
+    title: str
+    slug: str
+    deleted_at: datetime
+    purged_at: datetime
+    """Until when it can be restored."""
+    author: UserPublic

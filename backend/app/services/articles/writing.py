@@ -1,0 +1,281 @@
+"""Articles: writing, changing and publishing, deleting and restoring."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import bindparam
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.identity import Identity
+from app.auth.permissions import Action, may, require
+from app.core import clock
+from app.core.conditional import Precondition
+from app.core.config import get_settings
+from app.core.errors import ArticleNotFound, EmailNotVerified, InvalidToken, SlugTaken
+from app.core.markdown import render
+from app.db.session import NO_KEY_UPDATE, constraint_errors
+from app.models.article import Article
+from app.models.revision import ArticleRevision
+from app.schemas.article import ArticleCreate, ArticleResponse, ArticleUpdate
+from app.services import audit
+from app.services.articles.rendering import rendered_columns
+from app.services.articles.rows import ArticleRow, article_row, selected
+from app.services.articles.slugs import free_slug, remember, taken_slugs
+from app.services.articles.tagging import set_tags
+from app.services.audit import AuditAction
+from app.services.media.references import note_references
+
+AUTHOR_REFERENCE = {"fk_articles_author_id": InvalidToken}
+SLUG_CONSTRAINT = {"uq_articles_slug": SlugTaken}
+IN_TRASH_FOR = timedelta(days=30)
+
+_BY_ID = selected().where(Article.id == bindparam("article_id"))
+
+
+async def create_article(
+    session: AsyncSession, *, new: ArticleCreate, author: Identity
+) -> ArticleRow:
+    """Write an article: a draft, scheduled, or published at once.
+
+    Raises EmailNotVerified where publishing takes a verified email, SlugTaken, ContentTooComplex;
+    InvalidToken where the author's account was deleted a moment ago.
+    """
+    now = clock.now()
+    published_at = new.published_at or (now if new.published else None)
+    if published_at is not None:
+        _require_verified_email(author)
+    values = {
+        "title": new.title,
+        "content": new.content,
+        **rendered_columns(await render(new.content), own_excerpt=new.excerpt),
+        "cover_image_url": new.cover_image_url,
+        "language": new.language or get_settings().default_language,
+        "published_at": published_at,
+        "author_id": author.id,
+        "edited_by": author.id,
+        "edited_at": now,
+        "created_at": now,
+    }
+    article_id = await _insert(session, values, slug=new.slug)
+    if new.tags:
+        await set_tags(session, article_id=article_id, names=new.tags)
+    await note_references(
+        session,
+        article_id=article_id,
+        content=new.content,
+        cover_image_url=new.cover_image_url,
+    )
+    _record(session, AuditAction.CREATE_ARTICLE, article_id, author)
+    if published_at is not None:
+        _record(session, _released(published_at), article_id, author)
+    return await read_written(session, article_id)
+
+
+async def _insert(session: AsyncSession, values: dict[str, Any], *, slug: str | None) -> int:
+    """Insert an article under this slug, or under one that its title leads to; its id.
+
+    Two who want the same slug at once wait for each other: the second then gets another.
+    """
+    if slug is not None and await taken_slugs(session, [slug]):
+        raise SlugTaken
+    while True:
+        wanted = slug or await free_slug(session, title=values["title"])
+        added = insert(Article).values(**values, slug=wanted)
+        unless_taken = added.on_conflict_do_nothing(index_elements=[Article.slug])
+        with constraint_errors(AUTHOR_REFERENCE):
+            article_id: int | None = await session.scalar(unless_taken.returning(Article.id))
+        if article_id is not None:
+            return article_id
+        if slug is not None:
+            raise SlugTaken
+
+
+async def update_article(
+    session: AsyncSession,
+    *,
+    article_id: int,
+    changes: ArticleUpdate,
+    actor: Identity,
+    precondition: Precondition,
+) -> ArticleRow:
+    """Change what `changes` sets; what the text was before is kept as a revision.
+
+    Raises ArticleNotFound, NotAuthorized, EmailNotVerified, SlugTaken, ContentTooComplex,
+    PreconditionFailed.
+    """
+    article = await changeable(session, article_id, actor=actor, action=Action.CHANGE_ARTICLE)
+    await _require(session, precondition, article_id)
+    was, former = _release_of(article), article.slug
+    given = changes.model_dump(exclude_unset=True)
+    # What asks the database comes first: it would write what was set before, a part of the change.
+    retagged = "tags" in given and await set_tags(
+        session, article_id=article_id, names=given["tags"]
+    )
+    if "slug" in given:
+        article.slug = await _chosen_slug(session, article, given)
+    await _set_text(session, article, given, actor)
+    _set_dates(article, given)
+    if session.is_modified(article) or retagged:
+        article.version += 1
+        article.updated_at = clock.now()
+        _record(session, AuditAction.UPDATE_ARTICLE, article_id, actor)
+    _settle_release(session, article, actor, was)
+    with constraint_errors(SLUG_CONSTRAINT):
+        await session.flush()  # the constraint speaks, and the read below sees it
+    if {"content", "cover_image_url"} & given.keys():
+        await note_references(
+            session,
+            article_id=article_id,
+            content=article.content,
+            cover_image_url=article.cover_image_url,
+        )
+    if article.slug != former:
+        await remember(session, article_id=article_id, former=former, present=article.slug)
+    return await read_written(session, article_id)
+
+
+async def _chosen_slug(session: AsyncSession, article: Article, given: dict[str, Any]) -> str:
+    """The slug that is asked for, or one that the title leads to. Raises SlugTaken."""
+    wanted: str | None = given["slug"]
+    if wanted is None:
+        title = given.get("title", article.title)
+        return await free_slug(session, title=title, article_id=article.id, present=article.slug)
+    if wanted != article.slug and await taken_slugs(session, [wanted], article_id=article.id):
+        raise SlugTaken
+    return wanted
+
+
+async def _set_text(
+    session: AsyncSession, article: Article, given: dict[str, Any], actor: Identity
+) -> None:
+    """Set what is read: title, content, excerpt, picture, language."""
+    title, content = given.get("title", article.title), given.get("content", article.content)
+    if (title, content) != (article.title, article.content):
+        session.add(
+            ArticleRevision(
+                article_id=article.id,
+                version=article.version,
+                title=article.title,
+                content=article.content,
+                author_id=article.edited_by or article.author_id,
+                created_at=article.edited_at or article.updated_at,
+            )
+        )
+        article.edited_by, article.edited_at = actor.id, clock.now()
+    own_excerpt = given.get("excerpt", article.excerpt if article.own_excerpt else None)
+    if content != article.content or "excerpt" in given:
+        columns = rendered_columns(await render(content), own_excerpt=own_excerpt)
+        for name, value in columns.items():
+            setattr(article, name, value)
+    article.title, article.content = title, content
+    article.cover_image_url = given.get("cover_image_url", article.cover_image_url)
+    article.language = given.get("language", article.language)
+
+
+def _set_dates(article: Article, given: dict[str, Any]) -> None:
+    """Set from when on readers see it, and whether it is put away."""
+    now = clock.now()
+    if given.get("published_at") is not None:
+        article.published_at = given["published_at"]
+    elif given.get("published_at", True) is None or given.get("published") is False:
+        article.published_at = None
+    elif given.get("published") and (article.published_at is None or article.published_at > now):
+        article.published_at = now
+    if "archived" in given:
+        article.archived_at = (article.archived_at or now) if given["archived"] else None
+
+
+async def delete_article(
+    session: AsyncSession, *, article_id: int, actor: Identity, precondition: Precondition
+) -> None:
+    """Put an article into the trash. Raises ArticleNotFound, NotAuthorized, PreconditionFailed."""
+    article = await changeable(session, article_id, actor=actor, action=Action.DELETE_ARTICLE)
+    await _require(session, precondition, article_id)
+    article.deleted_at = clock.now()
+    article.version += 1
+    _record(session, AuditAction.DELETE_ARTICLE, article_id, actor)
+
+
+async def restore_article(session: AsyncSession, *, article_id: int, actor: Identity) -> ArticleRow:
+    """Take an article out of the trash, as it was: readers see it again where they saw it before.
+
+    Raises ArticleNotFound where it is not in the trash, or has been for longer than 30 days, or is
+    another's; EmailNotVerified.
+    """
+    article = await session.get(Article, article_id, with_for_update=NO_KEY_UPDATE)
+    if (
+        article is None
+        or article.deleted_at is None
+        or article.deleted_at <= clock.now() - IN_TRASH_FOR
+        or not may(actor, Action.DELETE_ARTICLE, owner_id=article.author_id)
+    ):
+        raise ArticleNotFound
+    article.deleted_at = None
+    article.version += 1
+    if _release_of(article) is not None:
+        _require_verified_email(actor)
+    _record(session, AuditAction.RESTORE_ARTICLE, article_id, actor)
+    await session.flush()  # the read below sees it
+    return await read_written(session, article_id)
+
+
+async def changeable(
+    session: AsyncSession, article_id: int, *, actor: Identity, action: Action
+) -> Article:
+    """The article, locked. Another's draft is absent to a stranger, another's article forbidden."""
+    article = await session.get(Article, article_id, with_for_update=NO_KEY_UPDATE)
+    if article is None or article.deleted_at is not None:
+        raise ArticleNotFound
+    release = _release_of(article)
+    visible = release is not None and release <= clock.now()
+    if not (visible or may(actor, Action.READ_DRAFT, owner_id=article.author_id)):
+        raise ArticleNotFound
+    require(actor, action, owner_id=article.author_id)
+    return article
+
+
+async def read_written(session: AsyncSession, article_id: int) -> ArticleRow:
+    """What was just written and flushed, as a read would give it."""
+    parameters = {"article_id": article_id, "now": clock.now()}
+    return article_row((await session.execute(_BY_ID, parameters)).one())
+
+
+async def _require(session: AsyncSession, precondition: Precondition, article_id: int) -> None:
+    """Raise PreconditionFailed unless the article, locked, is as the client believes."""
+    if precondition.tags is not None:
+        current = await read_written(session, article_id)
+        precondition.require(ArticleResponse.model_validate(current))
+
+
+def _release_of(article: Article) -> datetime | None:
+    """From when on readers see it; None where they are not going to."""
+    return None if article.archived_at is not None else article.published_at
+
+
+def _settle_release(
+    session: AsyncSession, article: Article, actor: Identity, was: datetime | None
+) -> None:
+    """What publishing takes, and what is told of it. Raises EmailNotVerified."""
+    now_at = _release_of(article)
+    if now_at is not None and was is None:
+        _require_verified_email(actor)
+    if now_at is not None and now_at != was:
+        _record(session, _released(now_at), article.id, actor)
+    if now_at is None and was is not None:
+        _record(session, AuditAction.UNPUBLISH_ARTICLE, article.id, actor)
+
+
+def _released(moment: datetime) -> AuditAction:
+    later = moment > clock.now()
+    return AuditAction.SCHEDULE_ARTICLE if later else AuditAction.PUBLISH_ARTICLE
+
+
+def _require_verified_email(actor: Identity) -> None:
+    """Raise EmailNotVerified where publishing takes a verified email, and the actor's is not."""
+    if get_settings().require_verified_email and actor.email_verified_at is None:
+        raise EmailNotVerified
+
+
+def _record(session: AsyncSession, action: AuditAction, article_id: int, actor: Identity) -> None:
+    audit.record(session, action, actor_id=actor.id, subject="article", subject_id=article_id)

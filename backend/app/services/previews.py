@@ -1,0 +1,137 @@
+"""Preview links: each shows one article, as it is at the moment, to whoever has the link."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from app.auth.identity import Identity
+from app.auth.permissions import Action
+from app.auth.tokens import fingerprint, is_preview_token, new_preview_token
+from app.core import clock
+from app.core.config import get_settings
+from app.core.errors import PreviewLinkNotFound, PreviewNotFound, TooManyPreviewLinks
+from app.db.session import paged
+from app.models.article import Article
+from app.models.preview_link import PreviewLink
+from app.models.user import User
+from app.schemas.page import PageQuery
+from app.schemas.preview import PreviewLinkCreate, PreviewLinkCreated
+from app.services import audit
+from app.services.articles.rows import KEPT, NOW, ArticleRow, AuthorRow, article_row, selected
+from app.services.articles.writing import changeable
+from app.services.audit import AuditAction
+from app.services.authorship import require_author
+
+MAX_PREVIEW_LINKS = 20
+"""Of an article, at a time."""
+
+
+class PreviewLinkRow(NamedTuple):
+    """A preview link as a read selects it."""
+
+    id: int
+    created_at: datetime
+    expires_at: datetime
+    created_by: AuthorRow | None
+
+
+_OF_ARTICLE = PreviewLink.article_id == bindparam("article_id")
+_ALIVE = PreviewLink.expires_at > NOW
+_LIST = paged(
+    select(
+        PreviewLink.id,
+        PreviewLink.created_at,
+        PreviewLink.expires_at,
+        *(getattr(User, field).label(f"user_{field}") for field in AuthorRow._fields),
+    )
+    .join(User, User.id == PreviewLink.created_by, isouter=True)
+    .where(_OF_ARTICLE, _ALIVE)
+    .order_by(PreviewLink.created_at.desc(), PreviewLink.id.desc())
+)
+_COUNT = select(func.count()).select_from(PreviewLink).where(_OF_ARTICLE, _ALIVE)
+_BY_TOKEN = (
+    selected()
+    .join(PreviewLink, PreviewLink.article_id == Article.id)
+    .where(PreviewLink.token_hash == bindparam("fingerprint"), _ALIVE, KEPT)
+)
+
+
+async def list_preview_links(
+    connection: AsyncConnection, *, article_id: int, page: PageQuery, actor: Identity
+) -> Sequence[PreviewLinkRow]:
+    """The links that show an article, the latest first. Raises ArticleNotFound, NotAuthorized."""
+    await require_author(connection, article_id=article_id, actor=actor)
+    parameters = {"article_id": article_id, "now": clock.now(), **page.model_dump()}
+    return [
+        PreviewLinkRow._make((*row[:3], None if row.user_id is None else AuthorRow._make(row[3:])))
+        for row in await connection.execute(_LIST, parameters)
+    ]
+
+
+async def create_preview_link(
+    session: AsyncSession, *, article_id: int, new: PreviewLinkCreate, actor: Identity
+) -> PreviewLinkCreated:
+    """Make a link to an article, of which only a hash is kept.
+
+    The article is locked, so that those who come at once are counted one after the other. Raises
+    ArticleNotFound, NotAuthorized, TooManyPreviewLinks.
+    """
+    await changeable(session, article_id, actor=actor, action=Action.CHANGE_ARTICLE)
+    now = clock.now()
+    alive = await session.scalar(_COUNT, {"article_id": article_id, "now": now})
+    if (alive or 0) >= MAX_PREVIEW_LINKS:
+        raise TooManyPreviewLinks
+    token = new_preview_token()
+    link = PreviewLink(
+        article_id=article_id,
+        token_hash=fingerprint(token),
+        created_by=actor.id,
+        created_at=now,
+        expires_at=now + timedelta(hours=new.expires_in_hours),
+    )
+    session.add(link)
+    await session.flush()  # the link has an id
+    _record(session, AuditAction.CREATE_PREVIEW_LINK, link.id, actor)
+    return PreviewLinkCreated(
+        id=link.id,
+        url=f"{get_settings().public_url}/preview/{token}",
+        token=token,
+        expires_at=link.expires_at,
+    )
+
+
+async def delete_preview_link(
+    session: AsyncSession, *, article_id: int, link_id: int, actor: Identity
+) -> None:
+    """Revoke a link: it shows nothing from now on.
+
+    Raises ArticleNotFound, NotAuthorized, PreviewLinkNotFound.
+    """
+    await changeable(session, article_id, actor=actor, action=Action.CHANGE_ARTICLE)
+    link = PreviewLink.id == link_id, PreviewLink.article_id == article_id
+    if await session.scalar(delete(PreviewLink).where(*link).returning(PreviewLink.id)) is None:
+        raise PreviewLinkNotFound
+    _record(session, AuditAction.DELETE_PREVIEW_LINK, link_id, actor)
+
+
+async def get_preview(connection: AsyncConnection, *, token: str) -> ArticleRow:
+    """The article that a link shows, whatever its status. Raises PreviewNotFound."""
+    if not is_preview_token(token):
+        raise PreviewNotFound
+    parameters = {"fingerprint": fingerprint(token), "now": clock.now()}
+    row = (await connection.execute(_BY_TOKEN, parameters)).one_or_none()
+    if row is None:
+        raise PreviewNotFound
+    return article_row(row)
+
+
+async def purge(session: AsyncSession) -> None:
+    """Delete the expired ones."""
+    await session.execute(delete(PreviewLink).where(PreviewLink.expires_at <= clock.now()))
+
+
+def _record(session: AsyncSession, action: AuditAction, link_id: int, actor: Identity) -> None:
+    audit.record(session, action, actor_id=actor.id, subject="preview_link", subject_id=link_id)

@@ -1,0 +1,110 @@
+"""The trash: deleted articles, for thirty days; then they are gone.
+
+They get there, and out of it again, by services.articles.writing.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import bindparam, delete, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from app.auth.identity import Identity
+from app.auth.permissions import Action, may, may_to_any
+from app.core import clock
+from app.core.errors import ArticleNotFound
+from app.db.session import paged
+from app.models.article import Article
+from app.models.user import User
+from app.schemas.page import PageQuery
+from app.services import audit
+from app.services.articles.rows import AuthorRow
+from app.services.articles.writing import IN_TRASH_FOR
+from app.services.audit import AuditAction
+from app.services.media.references import purge_pictures_of
+
+BATCH = 500
+
+
+class TrashedRow(NamedTuple):
+    """A deleted article as a read selects it."""
+
+    id: int
+    title: str
+    slug: str
+    deleted_at: datetime
+    purged_at: datetime
+    author: AuthorRow
+
+
+_ALL = (
+    select(
+        Article.id,
+        Article.title,
+        Article.slug,
+        Article.deleted_at,
+        *(getattr(User, field).label(f"author_{field}") for field in AuthorRow._fields),
+    )
+    .join(User, User.id == Article.author_id)
+    .where(Article.deleted_at > bindparam("since"))
+    .order_by(Article.deleted_at.desc(), Article.id.desc())
+)
+_LISTS = {True: paged(_ALL), False: paged(_ALL.where(Article.author_id == bindparam("author_id")))}
+
+
+async def list_trash(
+    connection: AsyncConnection, *, page: PageQuery, actor: Identity
+) -> Sequence[TrashedRow]:
+    """What can be restored, deleted last comes first: one's own, or as an editor all."""
+    every = may_to_any(actor, Action.DELETE_ARTICLE)
+    whose = {} if every else {"author_id": actor.id}
+    since = clock.now() - IN_TRASH_FOR
+    parameters = {"since": since, **whose, **page.model_dump()}
+    return [
+        TrashedRow._make((*row[:4], row.deleted_at + IN_TRASH_FOR, AuthorRow._make(row[4:])))
+        for row in await connection.execute(_LISTS[every], parameters)
+    ]
+
+
+async def delete_for_good(session: AsyncSession, *, article_id: int, actor: Identity) -> None:
+    """Delete an article that is in the trash. Raises ArticleNotFound where none of theirs is."""
+    trashed = select(Article.author_id).where(
+        Article.id == article_id, Article.deleted_at.is_not(None)
+    )
+    author_id = await session.scalar(trashed.with_for_update())
+    if author_id is None or not may(actor, Action.DELETE_ARTICLE, owner_id=author_id):
+        raise ArticleNotFound
+    await _delete(session, [article_id])
+    audit.record(
+        session,
+        AuditAction.PURGE_ARTICLE,
+        actor_id=actor.id,
+        subject="article",
+        subject_id=article_id,
+    )
+
+
+_OLD = (
+    select(Article.id)
+    .where(Article.deleted_at <= bindparam("before"))
+    .order_by(Article.deleted_at, Article.id)
+    .limit(BATCH)
+    .with_for_update(skip_locked=True)
+)
+
+
+async def purge(session: AsyncSession) -> None:
+    """Delete what has been in the trash for its time; what somebody is working on, next time."""
+    before = {"before": clock.now() - IN_TRASH_FOR}
+    while article_ids := (await session.scalars(_OLD, before)).all():
+        await _delete(session, article_ids)
+
+
+async def _delete(session: AsyncSession, article_ids: Sequence[int]) -> None:
+    """Delete locked articles, with all that hangs on them: pictures that no other shows, too."""
+    await purge_pictures_of(session, article_ids=article_ids)
+    await session.execute(
+        delete(Article).where(Article.id.in_(article_ids)),
+        execution_options={"synchronize_session": False},
+    )

@@ -1,0 +1,85 @@
+"""Promise: whoever wants the same slug or the same tags at the same moment, nobody gets an error
+for it, and nobody gets what is another's."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
+
+import pytest
+
+from tests.postgres import fetch
+from tests.processes import Api
+
+pytestmark = pytest.mark.e2e
+
+WRITERS = 20
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(WRITERS) as threads:
+        yield threads
+
+
+def test_all_who_write_under_one_title_succeed(
+    gunicorn_api: Api, threads: ThreadPoolExecutor
+) -> None:
+    authors = [gunicorn_api.bearer(f"racer{number}") for number in range(4)]
+    title = f"Same title {uuid4().hex[:8]}"
+
+    def post(number: int) -> tuple[int, str]:
+        names = [f"race {letter}" for letter in "abcdef"]
+        body = {
+            "title": title,
+            "content": "Long enough.",
+            "tags": names if number % 2 else names[::-1],
+        }
+        response = gunicorn_api.client.post("/articles", json=body, headers=authors[number % 4])
+        return response.status_code, response.json().get("slug", "")
+
+    answers = list(threads.map(post, range(WRITERS)))
+    assert {status for status, _ in answers} == {201}
+    slugs = {slug for _, slug in answers}
+    assert len(slugs) == WRITERS
+    assert title.lower().replace(" ", "-") in slugs
+
+
+def test_one_of_all_who_want_a_slug_gets_it(
+    gunicorn_api: Api, api_database: str, threads: ThreadPoolExecutor
+) -> None:
+    author = gunicorn_api.bearer("racer")
+    slug = f"wanted-{uuid4().hex[:8]}"
+
+    def write(number: int) -> int:
+        body = {"title": f"{slug} {number}", "content": "Long enough."}
+        article: int = gunicorn_api.client.post("/articles", json=body, headers=author).json()["id"]
+        return article
+
+    def claim(article_id: int) -> int:
+        url, change = f"/articles/{article_id}", {"slug": slug}
+        return gunicorn_api.client.patch(url, json=change, headers=author).status_code
+
+    written = list(threads.map(write, range(WRITERS)))
+    assert sorted(threads.map(claim, written)) == [200] + (WRITERS - 1) * [409]
+    assert len(fetch(api_database, f"SELECT id FROM articles WHERE slug = '{slug}'")) == 1
+
+
+def test_changes_of_one_article_follow_each_other(
+    gunicorn_api: Api, api_database: str, threads: ThreadPoolExecutor
+) -> None:
+    author = gunicorn_api.bearer("racer")
+    body = {"title": "Title 0", "content": "Long enough."}
+    article = gunicorn_api.client.post("/articles", json=body, headers=author).json()
+    url = f"/articles/{article['id']}"
+
+    def change(number: int) -> int:
+        changes = {"title": f"Title {number + 1}", "tags": [f"many {number}"]}
+        return gunicorn_api.client.patch(url, json=changes, headers=author).status_code
+
+    assert set(threads.map(change, range(WRITERS))) == {200}
+    last = gunicorn_api.client.get(url, headers=author).json()
+    assert last["version"] == WRITERS + 1
+    assert last["tags"] == [f"many {int(last['title'].split()[1]) - 1}"]
+    query = f"SELECT title FROM article_revisions WHERE article_id = {article['id']}"
+    kept = {row["title"] for row in fetch(api_database, query)}
+    assert kept == {f"Title {number}" for number in range(WRITERS + 1)} - {last["title"]}

@@ -1,0 +1,181 @@
+"""Promise: tags can be renamed and merged while articles are being tagged; nobody is the victim."""
+
+import asyncio
+import random
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.databases import driver_url, execute, migrated_database
+from tests.postgres import fetch, holding, wait_until_blocked
+from tests.processes import Api, Checkout, serving
+
+pytestmark = pytest.mark.e2e
+
+ARTICLE = {"title": "An engine", "content": "Long enough to be one.", "published": True}
+
+
+@pytest.fixture(scope="module")
+def tags_database() -> Iterator[str]:
+    with migrated_database() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def tags_api(checkout: Checkout, tags_database: str) -> Iterator[Api]:
+    with serving(checkout, DATABASE_URL=tags_database) as api:
+        yield api
+
+
+@pytest.fixture
+def editor(tags_api: Api, tags_database: str) -> dict[str, str]:
+    headers = tags_api.bearer("editor")
+    execute(tags_database, "UPDATE users SET role = 'editor' WHERE username = 'editor'")
+    return headers
+
+
+def write(api: Api, headers: dict[str, str], *tags: str) -> int:
+    response = api.client.post("/articles", json={**ARTICLE, "tags": tags}, headers=headers)
+    assert response.status_code == 201, response.text
+    number: int = response.json()["id"]
+    return number
+
+
+def rename(api: Api, headers: dict[str, str], slug: str, name: str) -> httpx.Response:
+    return api.client.put(f"/tags/{slug}", json={"name": name}, headers=headers)
+
+
+def read(api: Api, article_id: int) -> tuple[list[str], int]:
+    article = api.client.get(f"/articles/{article_id}").json()
+    return article["tags"], article["version"]
+
+
+def test_taggers_and_editors_at_once_all_get_through(
+    tags_api: Api, tags_database: str, editor: dict[str, str]
+) -> None:
+    """Merges in both directions, renames and new tags, over the same articles at the same time."""
+    words = ["alpha", "beta", "gamma", "delta"]
+    articles = [write(tags_api, editor, *words) for _ in range(12)]
+
+    def tag(seed: int) -> Sequence[int]:
+        dice, statuses = random.Random(seed), []
+        for _ in range(25):
+            body = {"tags": dice.sample(words, 3)}
+            url = f"/articles/{dice.choice(articles)}"
+            statuses.append(tags_api.client.patch(url, json=body, headers=editor).status_code)
+        return statuses
+
+    def merge(pair: tuple[str, str]) -> Sequence[int]:
+        return [rename(tags_api, editor, *pair).status_code for _ in range(12)]
+
+    pairs = [("alpha", "Beta"), ("beta", "Alpha"), ("gamma", "Delta"), ("delta", "Epsilon")]
+    with ThreadPoolExecutor(10) as threads:
+        taggers = [threads.submit(tag, seed) for seed in range(5)]
+        editors = [threads.submit(merge, pair) for pair in pairs]
+        seen = [status for tagger in taggers for status in tagger.result()]
+        merged = [status for each in editors for status in each.result()]
+
+    assert set(seen) == {200}, tags_api.process.log
+    assert set(merged) <= {200, 404}, tags_api.process.log
+    assert merged.count(200) > 5
+    for article_id in articles:  # the same as its author sees it and as the tags have it
+        query = """SELECT tags.slug FROM article_tags JOIN tags ON tags.id = tag_id
+            WHERE article_id = $1 ORDER BY tags.slug"""
+        slugs = [row["slug"] for row in fetch(tags_database, query, article_id)]
+        assert [name.lower() for name in read(tags_api, article_id)[0]] == slugs
+
+
+def test_a_change_waits_for_who_is_writing_an_article_and_misses_nothing(
+    tags_api: Api, tags_database: str, editor: dict[str, str]
+) -> None:
+    article_id = write(tags_api, editor, "Slow one")
+    change = f"UPDATE articles SET version = version + 1 WHERE id = {article_id}"
+    with ThreadPoolExecutor(1) as threads:
+        with holding(tags_database, change, end="COMMIT"):
+            renaming = threads.submit(rename, tags_api, editor, "slow-one", "Quick one")
+            wait_until_blocked(tags_database)
+        assert renaming.result().status_code == 200
+    assert read(tags_api, article_id) == (["Quick one"], 3)
+
+
+def test_who_wants_what_the_other_has_is_let_through(
+    tags_api: Api, tags_database: str, editor: dict[str, str]
+) -> None:
+    """An author's transaction has the tag and wants an article; the editor's has that article.
+
+    Whoever waited here until PostgreSQL found the deadlock might be the author.
+    """
+    tagged, other = write(tags_api, editor, "Wanted"), write(tags_api, editor)
+
+    async def author() -> None:
+        connection: asyncpg.Connection[Any] = await asyncpg.connect(driver_url(tags_database))
+        try:
+            async with connection.transaction():
+                await connection.execute(
+                    "INSERT INTO article_tags (article_id, tag_id)"
+                    " SELECT $1, id FROM tags WHERE slug = 'wanted'",
+                    other,
+                )
+                renaming = asyncio.create_task(
+                    asyncio.to_thread(rename, tags_api, editor, "wanted", "Found")
+                )
+                await asyncio.to_thread(wait_until_blocked, tags_database)
+                change = "UPDATE articles SET version = version + 1 WHERE id = $1"
+                await connection.execute("SET LOCAL deadlock_timeout = '500ms'")
+                await connection.execute(change, tagged, timeout=5)
+            assert (await renaming).status_code == 200
+        finally:
+            await connection.close()
+
+    asyncio.run(author())
+    assert read(tags_api, tagged) == (["Found"], 3)
+    assert read(tags_api, other) == (["Found"], 2)
+
+
+def test_an_article_that_is_just_getting_the_tag_is_not_missed(
+    tags_api: Api, tags_database: str, editor: dict[str, str]
+) -> None:
+    write(tags_api, editor, "Late")
+    other = write(tags_api, editor)
+    insert = f"""INSERT INTO article_tags (article_id, tag_id)
+        SELECT {other}, id FROM tags WHERE slug = 'late'"""
+    with ThreadPoolExecutor(1) as threads:
+        with holding(tags_database, insert, end="COMMIT"):
+            renaming = threads.submit(rename, tags_api, editor, "late", "In time")
+            wait_until_blocked(tags_database)
+        assert renaming.result().status_code == 200
+    assert read(tags_api, other) == (["In time"], 2)
+
+
+@pytest.mark.parametrize(("end", "merged"), [("COMMIT", True), ("ROLLBACK", False)])
+def test_a_name_that_somebody_is_just_giving_to_a_tag(
+    tags_api: Api, tags_database: str, editor: dict[str, str], end: str, *, merged: bool
+) -> None:
+    old, new = f"Before {end}", f"After {end}"
+    article_id = write(tags_api, editor, old)
+    slugs = [name.lower().replace(" ", "-") for name in (old, new)]
+    insert = f"INSERT INTO tags (name, slug) VALUES ('{new}', '{slugs[1]}')"
+    with ThreadPoolExecutor(1) as threads:
+        with holding(tags_database, insert, end=end):
+            renaming = threads.submit(rename, tags_api, editor, slugs[0], new)
+            wait_until_blocked(tags_database)
+        response = renaming.result()
+    assert response.status_code == 200
+    assert ("X-Merged-Into" in response.headers) is merged
+    assert read(tags_api, article_id) == ([new], 2)
+
+
+def test_the_change_feed_hears_of_every_article(
+    tags_api: Api, tags_database: str, editor: dict[str, str]
+) -> None:
+    articles = {write(tags_api, editor, "Fed") for _ in range(3)}
+    latest = fetch(tags_database, "SELECT max(seq) AS seq FROM changes")[0]["seq"]
+    assert rename(tags_api, editor, "fed", "Well fed").status_code == 200
+    query = "SELECT article_id, kind FROM changes WHERE seq > $1"
+    rows = fetch(tags_database, query, latest)
+    assert {row["article_id"] for row in rows} == articles
+    assert {row["kind"] for row in rows} == {"updated"}
