@@ -12,7 +12,11 @@ from app.core.logging import get_logger
 from app.db.session import Database
 from app.jobs.housekeeping import tidy_up
 from app.jobs.mail import by_smtp, into_the_log
+from app.jobs.media import tidy_media
+from app.services.articles.rendering import render_stale
+from app.services.changes import announce_due
 from app.services.mail_delivery import Post, deliver_due
+from app.services.media.storage import open_storage
 
 logger = get_logger(__name__)
 
@@ -23,7 +27,7 @@ class Job(NamedTuple):
     """Work to be done `every` so many seconds, for the first time `after` some."""
 
     name: str
-    work: Callable[[], Awaitable[None]]
+    work: Callable[[], Awaitable[object]]
     every: float
     after: float = 0
 
@@ -32,6 +36,10 @@ def jobs_of(settings: Settings, database: Database) -> Sequence[Job]:
     """What this installation has to do."""
     # Not at the start, when everybody waits for the database.
     jobs = [Job("housekeeping", partial(tidy_up, database), every=60 * 60, after=60)]
+    jobs.append(Job("rendering", partial(render_stale, database), every=60 * 60, after=1))
+    jobs.append(Job("announcing", partial(announce_due, database), every=2))
+    tidying = partial(tidy_media, database, open_storage(settings))
+    jobs.append(Job("tidying media", tidying, every=60, after=60))
     post = _post_of(settings)
     if post is not None:
         work = partial(deliver_due, database, settings=settings, post=post)

@@ -1,11 +1,32 @@
 """Deleting what has had its time."""
 
 from app.db.session import Database
-from app.services import account_tokens, attempts, mail, sessions
+from app.services import (
+    account_tokens,
+    attempts,
+    changes,
+    idempotency,
+    mail,
+    previews,
+    sessions,
+    trash,
+)
 
 
 async def tidy_up(database: Database) -> None:
-    """Delete old sessions, attempts, tokens and mails, in a unit of work each."""
-    for service in (sessions, attempts, account_tokens, mail):
+    """Delete old sessions, attempts, tokens, links, mails, changes and articles in the trash.
+
+    Each in a unit of work of its own.
+    """
+    for service in (
+        sessions,
+        attempts,
+        account_tokens,
+        previews,
+        mail,
+        changes,
+        idempotency,
+        trash,
+    ):
         async with database.unit_of_work() as session:
             await service.purge(session)

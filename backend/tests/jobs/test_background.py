@@ -33,13 +33,14 @@ def names(database: Database, settings: Settings) -> Callable[..., list[str]]:
 
 
 def test_who_delivers(names: Callable[..., list[str]], caplog: pytest.LogCaptureFixture) -> None:
-    both = ["housekeeping", "mail delivery"]
-    assert names(environment=Environment.TEST) == ["housekeeping"]
+    always = ["housekeeping", "rendering", "announcing", "tidying media"]
+    both = [*always, "mail delivery"]
+    assert names(environment=Environment.TEST) == always
     assert names(environment=Environment.TEST, smtp_host="mail") == both
     assert names(environment=Environment.DEVELOPMENT) == both
     assert names(environment=Environment.PRODUCTION, smtp_host="mail") == both
     assert "SMTP_HOST" not in caplog.text
-    assert names(environment=Environment.PRODUCTION) == ["housekeeping"]
+    assert names(environment=Environment.PRODUCTION) == always
     assert "SMTP_HOST is not set" in caplog.text
 
 

@@ -1,0 +1,1 @@
+"""Feeds: what has been published last, for feed readers and search engines."""

@@ -1,0 +1,104 @@
+"""Promise: what is scheduled is seen at its moment and told soon after, by however many processes;
+and who follows the changes misses none, whatever crashes."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from app.db import migrate
+from tests.databases import driver_url, execute
+from tests.postgres import fetch, server
+from tests.processes import Api, Checkout, serving, wait_until
+
+pytestmark = pytest.mark.e2e
+
+SCHEDULED_FOR = timedelta(seconds=3)
+TOLD_WITHIN = timedelta(seconds=3)
+
+
+@pytest.fixture
+def replicas(checkout: Checkout, own_database: str) -> Iterator[list[Api]]:
+    """Three processes with one database; each announces what is due."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(serving(checkout, DATABASE_URL=own_database)) for _ in range(3)]
+
+
+def news(api: Api, cursor: str) -> list[dict[str, Any]]:
+    changes: list[dict[str, Any]] = api.client.get("/changes", params={"cursor": cursor}).json()[
+        "changes"
+    ]
+    return changes
+
+
+def test_what_is_scheduled_is_told_once_and_soon(replicas: list[Api], own_database: str) -> None:
+    api, other, _ = replicas
+    headers = api.bearer("planner")
+    moment = datetime.now(UTC) + SCHEDULED_FOR
+    article = {"title": "Later", "content": "Not yet, but soon.", "published_at": str(moment)}
+    posted = [api.client.post("/articles", json=article, headers=headers) for _ in range(3)]
+    assert {answer.json()["status"] for answer in posted} == {"scheduled"}
+    ids = {answer.json()["id"] for answer in posted}
+
+    def visible() -> bool:
+        told = news(other, "")  # asked first: nothing may be told that is not there
+        is_there = other.client.get(f"/articles/{max(ids)}").status_code == 200
+        assert is_there or told == []
+        return is_there
+
+    wait_until(visible, "the articles are there")
+    assert moment <= datetime.now(UTC) < moment + timedelta(seconds=1)
+    wait_until(lambda: len(news(other, "")) == 3, "the articles are told")
+    assert datetime.now(UTC) < moment + TOLD_WITHIN
+    told = news(api, "")
+    assert [each["kind"] for each in told] == ["created"] * 3
+    assert {each["article_id"] for each in told} == ids
+    # Once the others have had their turn, too.
+    wait_until(lambda: datetime.now(UTC) > moment + TOLD_WITHIN + timedelta(seconds=2), "a turn")
+    assert news(api, "") == told
+    assert fetch(own_database, "SELECT id FROM articles WHERE awaits_publication") == []
+
+
+def test_a_follower_misses_nothing_when_the_database_crashes(checkout: Checkout) -> None:
+    with server() as postgres:
+        migrate.upgrade(postgres.url)
+        with serving(checkout, DATABASE_URL=postgres.url) as api:
+            headers = api.bearer("writer")
+            article = {"title": "News", "content": "Something happened.", "published": True}
+            api.client.post("/articles", json=article, headers=headers)
+            page = api.client.get("/changes").json()
+            assert len(page["changes"]) == 1
+            author = fetch(postgres.url, "SELECT id FROM users")[0]["id"]
+            with asyncio.Runner() as runner:
+                # It has its entry and the lock already, but has not been committed.
+                lost: asyncpg.Connection[Any] = runner.run(
+                    asyncpg.connect(driver_url(postgres.url))
+                )
+                runner.run(
+                    lost.execute(
+                        "BEGIN; INSERT INTO articles (title, content, published_at, author_id)"
+                        f" VALUES ('Lost', 'In the crash.', now(), {author});"
+                        "SET CONSTRAINTS ALL IMMEDIATE"
+                    )
+                )
+                execute(postgres.url, "CHECKPOINT")  # the test's server is slow to write
+                postgres.stop("immediate")
+                postgres.start()
+                with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                    runner.run(lost.close(timeout=2))
+
+            def post() -> bool:
+                answer = api.client.post("/articles", json=article, headers=headers)
+                assert answer.status_code in {201, 503}, answer.text
+                return answer.status_code == 201
+
+            wait_until(post, "an article is posted after the crash", log=api.process.log)
+            wait_until(lambda: api.client.get("/changes").is_success, "reads go on as well")
+            after = news(api, page["next"])
+            assert [each["kind"] for each in after] == ["created"]
+            assert after[0]["article_id"] > page["changes"][0]["article_id"]
+            assert news(api, "") == page["changes"] + after
