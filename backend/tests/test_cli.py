@@ -206,7 +206,7 @@ class TestServe:
         monkeypatch.delenv("DATABASE_URL")
         get_settings.cache_clear()
         embedded = get_settings().model_copy(update={"database_url": own_database})
-        monkeypatch.setattr(cli, "ensure_database_url", lambda settings: embedded)
+        monkeypatch.setattr(cli.base, "ensure_database_url", lambda settings: embedded)
         monkeypatch.setattr(uvicorn, "run", lambda app, **options: None)
         for _ in range(2):  # the second start finds the account
             monkeypatch.delenv("DATABASE_URL", raising=False)
@@ -246,7 +246,7 @@ def test_settings_that_are_wrong_are_said_in_a_sentence(
 class TestKeys:
     @pytest.fixture(autouse=True)
     def _own_env_file(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        monkeypatch.setattr(cli, "PROJECT_DIR", tmp_path)
+        monkeypatch.setattr(cli.keys, "PROJECT_DIR", tmp_path)
 
     def settings_of(self, text: str) -> dict[str, str]:
         return dict(line.split("=", 1) for line in text.splitlines() if re.match("[A-Z_]+=", line))

@@ -1,19 +1,30 @@
-"""Example data in bulk, the same for the same seed: for trying things out and for measuring."""
+"""Example data in bulk, the same for the same seed: for trying things out and for measuring.
+
+What a measurement can count on: `harbour` is in every second article, `zeppelin` in one of 1,000,
+`quokka` in one of 100,000. Of 300 tags the first is on three in ten articles, the n-th on about an
+n-th as many. Nine in ten articles are published, seven minutes after one another, until now.
+"""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from itertools import islice
-from typing import Any
+from functools import cache, lru_cache
+from itertools import accumulate, islice
+from typing import Any, NamedTuple
 
 from sqlalchemy import func, select, text
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.security import hash_password
 from app.core import clock
 from app.core.config import SetupError
 from app.core.errors import InvalidInput
+from app.core.markdown import RENDERER, excerpt_of, render_now
+from app.core.text import slugify
+from app.db.session import Database
 from app.models.article import Article
+from app.models.tag import ArticleTag, Tag
 from app.models.user import User
 
 RANDOM_SEED = 20_260_101
@@ -21,10 +32,18 @@ PASSWORD = "pressroom-demo"  # noqa: S105 - known on purpose: production refuses
 DEMO_USERNAME = "demo"
 DEMO_EMAIL = "demo@example.com"
 BATCH = 1000
+TRANSACTION = 20_000
+"""Articles: what the change feed notes of them waits in memory until they are committed."""
 SENTENCES = 400
+TITLES = 2000
 MEAN_CONTENT_LENGTH = 2000
-MINUTES_BETWEEN_ARTICLES = 7
+BETWEEN_ARTICLES = timedelta(minutes=7)
+MOST_YEARS = timedelta(days=50 * 365)
 PUBLISHED_SHARE = 0.9
+TAGS = 300
+TAGS_OF_AN_ARTICLE = (1, 2, 2, 3)
+MARKS = {2: "harbour", 1000: "zeppelin", 100_000: "quokka"}
+"""Which word is in one of how many articles."""
 
 Progress = Callable[[int], None]
 
@@ -37,37 +56,83 @@ USER_COLUMNS = (
     "created_at",
     "updated_at",
 )
-ARTICLE_COLUMNS = ("title", "content", "published", "author_id", "created_at", "updated_at")
+ARTICLE_COLUMNS = (
+    "id",
+    "title",
+    "slug",
+    "content",
+    "html",
+    "plain_text",
+    "rendered_with",
+    "word_count",
+    "reading_time",
+    "excerpt",
+    "published_at",
+    "author_id",
+    "created_at",
+    "updated_at",
+)
+TAG_COLUMNS = ("article_id", "tag_id")
+
+_IDS = text(
+    "SELECT nextval(pg_get_serial_sequence('articles', 'id')) FROM generate_series(1, :count)"
+)
 
 
-async def seed(session: AsyncSession, *, users: int, articles: int, advance: Progress) -> None:
-    """Add `users` authors and `articles` of theirs, 2 KB each, nine in ten published.
+class Sentence(NamedTuple):
+    """A sentence and its number of words."""
 
-    `advance` is told how many rows were just written. All authors share one password. Rows go in
-    by COPY, in the session's unit of work. Raises InvalidInput where articles would have no author.
+    text: str
+    words: int
+
+
+class Stock(NamedTuple):
+    """What articles are put together from."""
+
+    titles: Sequence[tuple[str, str]]
+    """Each with its slug."""
+    sentences: Sequence[Sentence]
+    authors: Sequence[int]
+    tags: Sequence[int]
+    """The most used first."""
+    length: int
+
+
+async def seed(
+    database: Database,
+    *,
+    users: int,
+    articles: int,
+    length: int = MEAN_CONTENT_LENGTH,
+    advance: Progress,
+) -> None:
+    """Add `users` authors and `articles` of theirs, of `length` characters on average.
+
+    `advance` is told how many rows were just written. All authors share one password. Rows go in by
+    COPY, in transactions of bounded size. Raises InvalidInput where articles would have no author.
     """
-    highest_id = await session.scalar(select(func.coalesce(func.max(User.id), 0))) or 0
-    generator = random.Random(RANDOM_SEED + highest_id)  # noqa: S311 - reproducible, not secret
-    fake = _faker(RANDOM_SEED + highest_id)
     hashed = await hash_password(PASSWORD) if users else ""
+    async with database.unit_of_work() as session:
+        highest_id = await session.scalar(select(func.coalesce(func.max(User.id), 0))) or 0
+        generator = random.Random(RANDOM_SEED + highest_id)  # noqa: S311 - reproducible, not secret
+        fake = _faker(RANDOM_SEED + highest_id)
+        await _add_users(session, fake, range(highest_id + 1, highest_id + users + 1), hashed)
+        advance(users)
+        authors = (await session.scalars(select(User.id).order_by(User.id))).all()
+        if not articles:
+            return
+        if not authors:
+            raise InvalidInput("Articles need authors: seed at least one user")
+        stock = await _stock(session, fake, authors, length)
     now = clock.now()
-
-    new_users = (
-        (f"{username}@example.com", username, fake.name(), hashed, now, now, now)
-        for username in (f"writer{highest_id + number}" for number in range(1, users + 1))
-    )
-    await _copy(session, User.__tablename__, USER_COLUMNS, new_users, advance)
-
-    authors = (await session.scalars(select(User.id).order_by(User.id))).all()
-    if articles and not authors:
-        raise InvalidInput("Articles need authors: seed at least one user")
-    sentences = [fake.sentence(nb_words=14) for _ in range(SENTENCES)]
-    new_articles = (
-        _article(generator, sentences, authors, now - timedelta(minutes=age))
-        for age in range(0, articles * MINUTES_BETWEEN_ARTICLES, MINUTES_BETWEEN_ARTICLES)
-    )
-    await _copy(session, Article.__tablename__, ARTICLE_COLUMNS, new_articles, advance)
-    await session.execute(text("ANALYZE users, articles"))
+    step = min(BETWEEN_ARTICLES, MOST_YEARS / articles)
+    new = (_article(generator, stock, number, now - step * number) for number in range(articles))
+    for done in range(0, articles, TRANSACTION):
+        async with database.unit_of_work() as session:
+            some = islice(new, min(TRANSACTION, articles - done))
+            await _add_articles(session, generator, stock, some, advance)
+    async with database.unit_of_work() as session:
+        await session.execute(text("ANALYZE users, articles, tags, article_tags"))
 
 
 def _faker(seed: int) -> Any:
@@ -80,31 +145,115 @@ def _faker(seed: int) -> Any:
     return fake
 
 
-def _article(
-    generator: random.Random, sentences: list[str], authors: Any, written: datetime
-) -> tuple[Any, ...]:
-    title = generator.choice(sentences)[:200].rstrip(".")
-    length = generator.randint(MEAN_CONTENT_LENGTH // 2, MEAN_CONTENT_LENGTH * 3 // 2)
-    parts: list[str] = []
-    size = 0
+async def _add_users(session: AsyncSession, fake: Any, numbers: range, hashed: str) -> None:
+    now = clock.now()
+    rows = (
+        (f"writer{number}@example.com", f"writer{number}", fake.name(), hashed, now, now, now)
+        for number in numbers
+    )
+    await _copy(session, User.__tablename__, USER_COLUMNS, rows)
+
+
+async def _stock(session: AsyncSession, fake: Any, authors: Sequence[int], length: int) -> Stock:
+    sentences = [fake.sentence(nb_words=14) for _ in range(SENTENCES)]
+    titles = [fake.sentence(nb_words=6).rstrip(".") for _ in range(TITLES)]
+    names = {slugify(word): word.capitalize() for word in fake.words(TAGS, unique=True)}
+    rows = [{"slug": slug, "name": name} for slug, name in sorted(names.items())]
+    await session.execute(
+        insert(Tag).values(rows).on_conflict_do_nothing(index_elements=[Tag.slug])
+    )
+    found = await session.execute(select(Tag.slug, Tag.id).where(Tag.slug.in_(names)))
+    ids = {row.slug: row.id for row in found}
+    return Stock(
+        titles=[(title, slugify(title)) for title in titles],
+        sentences=[Sentence(sentence, len(sentence.split())) for sentence in sentences],
+        authors=authors,
+        tags=[ids[slug] for slug in names],
+        length=length,
+    )
+
+
+def _article(generator: random.Random, stock: Stock, number: int, written: datetime) -> list[Any]:
+    """The columns of an article, but for its id; its slug has no number yet."""
+    title, slug = generator.choice(stock.titles)
+    length = generator.randint(stock.length // 2, stock.length * 3 // 2)
+    parts = [
+        Sentence(f"There was a {word}.", 4) for share, word in MARKS.items() if number % share == 0
+    ]
+    size = sum(len(part.text) + 1 for part in parts)
     while size < length:
-        sentence = generator.choice(sentences)
-        parts.append(sentence)
-        size += len(sentence) + 1
-    published = generator.random() < PUBLISHED_SHARE
-    return (title, " ".join(parts), published, generator.choice(authors), written, written)
+        part = generator.choice(stock.sentences)
+        parts.append(part)
+        size += len(part.text) + 1
+    content = " ".join([part.text for part in parts])
+    words = sum([part.words for part in parts])
+    before, after = _paragraph()
+    return [
+        title,
+        slug,
+        content,
+        f"{before}{content}{after}",
+        content,
+        RENDERER,
+        words,
+        _reading_time(words),
+        excerpt_of(content[:1000]),
+        written if generator.random() < PUBLISHED_SHARE else None,
+        generator.choice(stock.authors),
+        written,
+        written,
+    ]
+
+
+@lru_cache(maxsize=1)
+def _paragraph() -> tuple[str, str]:
+    """What the renderer puts around a paragraph: that of plain sentences is known without it."""
+    before, _, after = render_now("X").html.partition("X")
+    return before, after
+
+
+@cache
+def _reading_time(words: int) -> int:
+    return render_now("word " * words).reading_time if words < 20_000 else words // 200
+
+
+async def _add_articles(
+    session: AsyncSession,
+    generator: random.Random,
+    stock: Stock,
+    articles: Iterator[list[Any]],
+    advance: Progress,
+) -> None:
+    weights = list(accumulate(1 / rank for rank in range(1, len(stock.tags) + 1)))
+    while batch := list(islice(articles, BATCH)):
+        ids = (await session.scalars(_IDS, {"count": len(batch)})).all()
+        rows = [
+            (article_id, title, f"{slug}-{article_id}", *rest)
+            for article_id, (title, slug, *rest) in zip(ids, batch, strict=True)
+        ]
+        await _copy(session, Article.__tablename__, ARTICLE_COLUMNS, rows)
+        tagged = [
+            (article_id, tag_id)
+            for article_id in ids
+            for tag_id in set(
+                generator.choices(
+                    stock.tags, cum_weights=weights, k=generator.choice(TAGS_OF_AN_ARTICLE)
+                )
+            )
+        ]
+        await _copy(session, ArticleTag.__tablename__, TAG_COLUMNS, tagged)
+        advance(len(batch))
 
 
 async def _copy(
     session: AsyncSession,
     table: str,
     columns: tuple[str, ...],
-    records: Iterator[tuple[Any, ...]],
-    advance: Progress,
+    records: Iterable[tuple[Any, ...]],
 ) -> None:
     """COPY the records in batches, through the driver, on the session's own transaction."""
     raw = await (await session.connection()).get_raw_connection()
     driver: Any = raw.driver_connection
-    while batch := list(islice(records, BATCH)):
+    remaining = iter(records)
+    while batch := list(islice(remaining, BATCH)):
         await driver.copy_records_to_table(table, records=batch, columns=columns)
-        advance(len(batch))

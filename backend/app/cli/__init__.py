@@ -1,0 +1,45 @@
+"""The `pressroom` command: what an operator and a developer run by hand.
+
+base.py      settings, database and console of all of them
+serving.py   serve, routes
+accounts.py  create-admin
+articles.py  import, export, seed
+keys.py      keys rotate, keys reseal
+"""
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from app.cli import accounts, articles, keys, serving
+from app.core.config import SetupError, describe
+from app.core.errors import PressroomError
+
+cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+for command in (
+    serving.serve,
+    articles.seed,
+    accounts.create_admin,
+    articles.import_articles,
+    articles.export_articles,
+    serving.routes,
+):
+    cli.command(command.__name__.removesuffix("_articles").replace("_", "-"))(command)
+cli.add_typer(keys.cli, name="keys")
+
+
+def main() -> None:
+    """Run the command; what an operator can mend is said in a sentence, without a trace."""
+    try:
+        cli()
+    except ValidationError as error:
+        _fail("\n".join(map(describe, error.errors())))
+    except PressroomError as error:
+        _fail(str(error.detail))
+    except SetupError as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True).print(message, style="red", markup=False, soft_wrap=True)
+    raise SystemExit(1)

@@ -1,0 +1,122 @@
+"""Serving the API from this machine, and what it serves."""
+
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+import uvicorn
+from fastapi.routing import APIRoute, iter_route_contexts
+from pydantic import SecretStr
+from rich.table import Table
+from uvicorn.importer import import_from_string
+
+from app.auth.keys import signing_keys
+from app.cli.base import APPLICATION, console, start, with_database
+from app.core.config import BACKEND_DIR, PROJECT_DIR, Settings, SetupError, get_settings
+from app.core.errors import Conflict
+from app.core.protocol import PressroomProtocol
+from app.db.session import Database, readable_url
+from app.schemas.user import UserCreate
+from app.services import seed as seeding
+from app.services import users
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on.")] = None,
+    reload: Annotated[bool, typer.Option(help="Restart when the code changes.")] = False,
+) -> None:
+    """Serve the API from this machine, on an embedded PostgreSQL unless DATABASE_URL is set.
+
+    Outside of production the database is migrated first; an embedded one gets a demo account.
+    """
+    settings = get_settings()
+    signing_keys()  # where there are none, the reason is said here
+    host, port = host or settings.host, port or settings.port
+    _require_free(host, port)
+    embedded = settings.database_url is None
+    settings = start(log_level=settings.log_level)
+    url = settings.database_url or ""
+    # uvicorn's processes read their settings for themselves.
+    os.environ["DATABASE_URL"] = url
+    get_settings.cache_clear()
+    if embedded:
+        with_database(settings, _ensure_demo_account)
+    address = f"http://{'localhost' if host == '127.0.0.1' else host}:{port}"
+    lines = [
+        f"Pressroom    {address}",
+        f"API docs     {address}/docs",
+        f"Database     {_where(settings) if embedded else readable_url(url)}",
+    ]
+    if embedded:
+        lines.append(f"Demo account {seeding.DEMO_USERNAME} / {seeding.PASSWORD}")
+    console.print("\n" + "\n".join(lines) + "\n", markup=False, highlight=False, soft_wrap=True)
+    # uvicorn ends in an orderly way and then repeats the signal, whose default would skip atexit:
+    # the embedded PostgreSQL would stay.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+    uvicorn.run(
+        APPLICATION,
+        factory=True,
+        host=host,
+        port=port,
+        reload=reload,
+        reload_dirs=[str(BACKEND_DIR / "app")] if reload else None,
+        http=PressroomProtocol,
+        # No proxy stands in front: uvicorn would believe X-Forwarded-For from this machine, where
+        # every client is, and each could name the address that its attempts are counted against.
+        proxy_headers=False,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )
+
+
+def _require_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise SetupError(
+            f"Cannot listen on {host}:{port} ({error.strerror}); choose another PORT"
+        ) from error
+
+
+def _where(settings: Settings) -> str:
+    folder = settings.data_dir
+    inside = folder.is_relative_to(PROJECT_DIR)
+    return f"embedded PostgreSQL in {folder.relative_to(PROJECT_DIR) if inside else folder}"
+
+
+async def _ensure_demo_account(database: Database) -> None:
+    account = UserCreate(
+        email=seeding.DEMO_EMAIL,
+        username=seeding.DEMO_USERNAME,
+        name="Demo Author",
+        password=SecretStr(seeding.PASSWORD),
+    )
+    async with database.read() as connection:
+        taken = await users.username_exists(connection, username=account.username)
+    if not taken:
+        with suppress(Conflict):  # somebody else has its email by now
+            async with database.unit_of_work() as session:
+                await users.create_user(session, new=account, vouched_for=True)
+
+
+def routes() -> None:
+    """List every route: method, path, name, and whether it needs a user."""
+    app = import_from_string(APPLICATION)()
+    table = Table("Method", "Path", "Name", "User")
+    for route in iter_route_contexts(app.routes):
+        if not isinstance(route.original_route, APIRoute):
+            continue
+        operation = app.openapi()["paths"].get(route.path_format, {})
+        for method in sorted(route.methods or ()):
+            security = operation.get(method.lower(), {}).get("security")
+            user = "" if security is None else "optional" if {} in security else "required"
+            table.add_row(method, route.path_format, route.name, user)
+    console.print(table)

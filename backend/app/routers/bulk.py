@@ -1,0 +1,83 @@
+"""/articles/import and /articles/export: articles in bulk, as NDJSON."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import Request, Security
+from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
+
+from app.auth.dependencies import ArticlesReader, confirming
+from app.auth.identity import Identity
+from app.core.errors import ContentTooLarge, InvalidRequest, UnsupportedMediaType
+from app.core.routing import create_router
+from app.core.scopes import Scope
+from app.db.dependencies import CurrentDatabase
+from app.routers.responses import NEEDS_USER, errors
+from app.schemas.bulk import ImportReport
+from app.services.bulk import exporting, importing
+from app.services.bulk.records import Importer
+from app.services.bulk.tally import Tally
+
+router = create_router(prefix="/articles", tag="bulk")
+
+NDJSON = "application/x-ndjson"
+RECORDS = {NDJSON: {"schema": {"description": "One ArticleRecord a line, as JSON"}}}
+
+Importing = Annotated[Identity, Security(confirming, scopes=[Scope.ARTICLES_WRITE])]
+"""Who is importing: found before the first record is read, for it may take hours until the last."""
+
+
+@router.post(
+    "/import",
+    responses=errors(*NEEDS_USER, UnsupportedMediaType, ContentTooLarge),
+    openapi_extra={"requestBody": {"required": True, "content": RECORDS}},
+)
+async def import_articles(
+    request: Request, database: CurrentDatabase, actor: Importing
+) -> ImportReport:
+    """Import articles, one JSON object a line; importing the same again changes nothing.
+
+    A bad record is reported with its line, and the rest goes on.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != NDJSON:
+        raise UnsupportedMediaType(f"Send the records with Content-Type: {NDJSON}")
+    tally = Tally()
+    await importing.import_articles(
+        database,
+        importing.from_lines(_body(request)),
+        importer=Importer(actor),
+        report=tally.add,
+    )
+    return tally.report()
+
+
+async def _body(request: Request) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises InvalidRequest where the client leaves before its end."""
+    try:
+        async for chunk in request.stream():
+            yield chunk
+    except ClientDisconnect as error:
+        raise InvalidRequest("The body ended early") from error
+
+
+@router.get(
+    "/export",
+    response_class=StreamingResponse,
+    responses={
+        200: {"description": "Successful Response", "content": RECORDS},
+        **errors(*NEEDS_USER),
+    },
+)
+async def export_articles(database: CurrentDatabase, user: ArticlesReader) -> StreamingResponse:
+    """Export one's articles, drafts among them, or everybody's as an editor; without the trash."""
+    return StreamingResponse(
+        exporting.export_lines(database, viewer=user),
+        media_type=NDJSON,
+        headers={
+            "Content-Disposition": 'attachment; filename="articles.ndjson"',
+            "Cache-Control": "private, no-store",
+            "Vary": "Authorization",
+        },
+    )

@@ -1,0 +1,225 @@
+"""Writing a batch of an import as it was planned."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.config import get_settings
+from app.services import audit
+from app.services.articles.rendering import rendered_columns
+from app.services.articles.slugs import candidates, remember
+from app.services.articles.tagging import tag_ids, tag_slug
+from app.services.audit import AuditAction
+from app.services.bulk import statements
+from app.services.bulk.planning import New, Plan, plan
+from app.services.bulk.records import Importer, Outcome, Prepared, Result, Seen, key_of
+from app.services.media.references import note_references
+
+PICTURES = "/media/"
+SLUG_LOST = "slug: somebody has just taken {0!r}"
+
+
+async def write(
+    session: AsyncSession, items: Sequence[Prepared], *, importer: Importer, made: Seen
+) -> list[Result]:
+    """Write a batch in the session's unit of work; what became of each record.
+
+    A handful of statements, however many records there are, but for one an article that changes and
+    a few for one with pictures of ours. Adds to `made` what `plan` asks it about.
+    """
+    await session.execute(statements.TAKE_TURNS, {"lock": statements.IMPORTS_LOCK})
+    batch = await plan(session, items, importer=importer, made=made)
+    await _create(session, batch)
+    await _change(session, batch)
+    await _note(session, batch)
+    return batch.results
+
+
+async def _create(session: AsyncSession, batch: Plan) -> None:
+    """Insert the new ones: those that lose their slug to somebody else try the next, or fail."""
+    if not batch.new:
+        return
+    ids = list(await session.scalars(statements.IDS, {"count": len(batch.new)}))
+    rows = {
+        article_id: _article(new, article_id, now=batch.now)
+        for article_id, new in zip(ids, batch.new, strict=True)
+    }
+    items = dict(zip(ids, (new.item for new in batch.new), strict=True))
+    waiting = set(ids)
+    while waiting:
+        await _give_slugs(session, {number: items[number] for number in waiting}, rows)
+        columns = _columns([rows[number] for number in sorted(waiting)])
+        created = set(await session.scalars(statements.INSERT_ARTICLES, columns))
+        for number in sorted(waiting):
+            item = items[number]
+            if number in created:
+                batch.noted.append((item, number))
+                batch.say(item, Outcome.CREATED, item.incoming.note)
+                if not item.record.slug:
+                    batch.made.add(key_of(number))
+            elif item.record.slug:
+                batch.say(item, Outcome.FAILED, SLUG_LOST.format(item.record.slug))
+                created.add(number)
+                del items[number]
+        waiting -= created
+    tagged = [(number, item.record.tags) for number, item in items.items()]
+    await _add_tags(session, tagged)
+    for number in items:
+        await _note_pictures(session, rows[number])
+
+
+async def _give_slugs(
+    session: AsyncSession, items: Mapping[int, Prepared], rows: Mapping[int, dict[str, Any]]
+) -> None:
+    """Give each row a slug: the record's own, else the first that is free of those it may have."""
+    taken = {item.record.slug for item in items.values() if item.record.slug}
+    for number, item in items.items():
+        rows[number]["slug"] = item.record.slug
+    unnamed = {
+        number: candidates(item.incoming.wish or item.record.title)
+        for number, item in items.items()
+        if not item.record.slug
+    }
+    # Most get the first. The others are asked for only where it is taken.
+    for depth in (slice(1), slice(None)):
+        asked = {slug for names in unnamed.values() for slug in names[depth]}
+        if not asked:
+            return
+        found = await session.execute(statements.HOLDERS, {"slugs": sorted(asked)})
+        taken |= {row.slug for row in found}
+        for number in sorted(unnamed):
+            free = next((slug for slug in unnamed[number][depth] if slug not in taken), None)
+            if free is not None:
+                rows[number]["slug"] = free
+                taken.add(free)
+                del unnamed[number]
+
+
+def _article(new: New, article_id: int, *, now: datetime) -> dict[str, Any]:
+    """The row of a record; its slug comes later."""
+    record = new.item.record
+    created_at = record.created_at or now
+    updated_at = record.updated_at or created_at
+    return {
+        "id": article_id,
+        "title": record.title,
+        "content": record.content,
+        **_rendered(new.item),
+        "cover_image_url": record.cover_image_url,
+        "language": record.language or get_settings().default_language,
+        "published_at": record.published_at,
+        "archived_at": updated_at if record.archived else None,
+        "created_at": created_at,
+        "updated_at": updated_at,
+        "author_id": new.author_id,
+    }
+
+
+def _rendered(item: Prepared) -> dict[str, Any]:
+    assert item.rendered is not None  # noqa: S101 - what is going to be written was rendered
+    columns = rendered_columns(item.rendered, own_excerpt=item.record.excerpt)
+    return {**columns, "toc": json.dumps(columns["toc"], ensure_ascii=False)}
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in statements.ARTICLE_COLUMNS}
+
+
+async def _change(session: AsyncSession, batch: Plan) -> None:
+    """Change what is there already, and keep what its text was before."""
+    if not batch.changes:
+        return
+    rewritten = [change.before for change in batch.changes if "edited_at" in change.values]
+    if rewritten:
+        revisions = {
+            "article_ids": [before.id for before in rewritten],
+            "versions": [before.version for before in rewritten],
+            "titles": [before.title for before in rewritten],
+            "contents": [before.content for before in rewritten],
+            "author_ids": [before.edited_by or before.author_id for before in rewritten],
+            "moments": [before.edited_at or before.updated_at for before in rewritten],
+        }
+        await session.execute(statements.ADD_REVISIONS, revisions)
+    rows = [
+        {
+            "edited_by": change.before.edited_by,
+            "edited_at": change.before.edited_at,
+            **change.values,
+            **_rendered(change.item),
+            "id": change.before.id,
+        }
+        for change in batch.changes
+    ]
+    await session.execute(statements.UPDATE_ARTICLE, rows)
+    for change in batch.changes:
+        before, present = change.before.slug, change.values["slug"]
+        if present != before:
+            await remember(session, article_id=change.before.id, former=before, present=present)
+    retagged = [
+        (change.before.id, change.item.record.tags) for change in batch.changes if change.retags
+    ]
+    await _add_tags(session, retagged, replace=True)
+    for row, change in zip(rows, batch.changes, strict=True):
+        before = change.before
+        await _note_pictures(session, row, before.content, before.cover_image_url)
+
+
+async def _note_pictures(
+    session: AsyncSession, row: Mapping[str, Any], *before: str | None
+) -> None:
+    """Remember which of our pictures an article shows, where it shows any, or did `before`."""
+    if any(PICTURES in (text or "") for text in (row["content"], row["cover_image_url"], *before)):
+        await note_references(
+            session,
+            article_id=row["id"],
+            content=row["content"],
+            cover_image_url=row["cover_image_url"],
+        )
+
+
+async def _add_tags(
+    session: AsyncSession, tagged: Iterable[tuple[int, Sequence[str]]], *, replace: bool = False
+) -> None:
+    """Give articles tags; with `replace`, no others."""
+    tagged = list(tagged)
+    names = [name for _, tags in tagged for name in tags]
+    ids = await tag_ids(session, names) if names else {}
+    pairs = [(number, ids[slug]) for number, tags in tagged for slug in _slugs(tags) if slug in ids]
+    columns = {
+        "article_ids": [number for number, _ in pairs],
+        "tag_ids": [tag_id for _, tag_id in pairs],
+    }
+    if replace and tagged:
+        changed = {"changed": [number for number, _ in tagged]}
+        await session.execute(statements.REMOVE_TAGS, {**changed, **columns})
+    if pairs:
+        await session.execute(statements.ADD_TAGS, columns)
+
+
+def _slugs(tags: Sequence[str]) -> set[str]:
+    return {tag_slug(tag) for tag in tags}
+
+
+async def _note(session: AsyncSession, batch: Plan) -> None:
+    """Remember which records became which articles; tell the audit trail."""
+    if batch.noted:
+        records = {
+            "keys": [item.key for item, _ in batch.noted],
+            "digests": [item.digest for item, _ in batch.noted],
+            "article_ids": [article_id for _, article_id in batch.noted],
+        }
+        await session.execute(statements.NOTE_RECORDS, records)
+    written = sum(result.outcome in {Outcome.CREATED, Outcome.UPDATED} for result in batch.results)
+    if written:
+        identity = batch.importer.identity
+        audit.record(
+            session,
+            AuditAction.IMPORT_ARTICLES,
+            actor_id=identity.id if identity else None,
+            subject="article",
+            subject_id=None,
+            count=written,
+        )

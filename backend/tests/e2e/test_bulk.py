@@ -1,0 +1,201 @@
+"""Promise: an import of any size fits into little memory, can be broken off at any moment and run
+again, by several at once; and an export waits for its reader without a connection in its hands."""
+
+import json
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.databases import migrated_database
+from tests.postgres import fetch
+from tests.processes import Api, Checkout, pressroom, said, serving, wait_until
+
+pytestmark = pytest.mark.e2e
+
+MB = 1024 * 1024
+COUNT = "SELECT count(*) AS n FROM articles"
+PATIENCE = 120.0
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    with migrated_database() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def server(checkout: Checkout, database: str) -> Iterator[Api]:
+    with serving(checkout, DATABASE_URL=database) as api:
+        yield api
+
+
+def records(count: int, *, size: int = 100, prefix: str = "a") -> Iterator[bytes]:
+    """Lines of articles whose text has about this size."""
+    sentence = "The Engine weaves algebraical patterns. "
+    for number in range(count):
+        record = {
+            "title": f"Title {number}",
+            "slug": f"{prefix}-{number}",
+            "content": sentence * (size // len(sentence) + 1),
+            "published_at": "2020-01-01T00:00:00Z",
+        }
+        yield json.dumps(record).encode() + b"\n"
+
+
+def post(api: Api, headers: dict[str, str], body: Iterator[bytes] | bytes) -> dict[str, int]:
+    response = api.client.post(
+        "/articles/import",
+        content=body,
+        headers={**headers, "Content-Type": "application/x-ndjson"},
+        timeout=PATIENCE,
+    )
+    assert response.status_code == 200, response.text
+    report: dict[str, int] = response.json()
+    return {name: value for name, value in report.items() if name != "errors"}
+
+
+def report(
+    created: int = 0, updated: int = 0, unchanged: int = 0, failed: int = 0
+) -> dict[str, int]:
+    return {"created": created, "updated": updated, "unchanged": unchanged, "failed": failed}
+
+
+class Memory:
+    """What a process takes of it, from now on."""
+
+    def __init__(self, api: Api) -> None:
+        self._folder = Path(f"/proc/{api.process.popen.pid}")
+        if not (self._folder / "clear_refs").exists():
+            pytest.skip("no /proc to measure memory with")
+        self.before = self._read("VmRSS")
+        (self._folder / "clear_refs").write_text("5")  # forget the peak
+
+    def _read(self, name: str) -> int:
+        lines = (self._folder / "status").read_text().splitlines()
+        (line,) = (line for line in lines if line.startswith(f"{name}:"))
+        return int(line.split()[1]) * 1024
+
+    @property
+    def growth(self) -> float:
+        """The most that it took since, beyond what it took then, in megabytes."""
+        return (self._read("VmHWM") - self.before) / MB
+
+
+def test_memory_stays_flat_whatever_goes_in_and_out(server: Api) -> None:
+    headers = server.bearer(f"big-{uuid4().hex[:8]}")
+    prefix = uuid4().hex[:8]
+    post(server, headers, records(20, size=100_000, prefix=f"{prefix}-first"))
+    memory = Memory(server)
+    assert post(server, headers, records(500, size=100_000, prefix=prefix)) == report(created=500)
+    assert post(server, headers, (b"x" * MB for _ in range(50))) == report(failed=1)
+    assert post(server, headers, (b"[" * MB + b"\n" for _ in range(20))) == report(failed=20)
+    size = 0
+    with server.client.stream("GET", "/articles/export", headers=headers) as response:
+        for chunk in response.iter_bytes():
+            size += len(chunk)
+    assert size > 50_000_000
+    print(f"memory grew by {memory.growth:.0f} MB at most")
+    assert memory.growth < 50
+
+
+def test_one_that_is_killed_half_way_is_completed_by_the_next(
+    checkout: Checkout, server: Api, database: str
+) -> None:
+    prefix = uuid4().hex[:8]
+    mine = f"{COUNT} WHERE slug LIKE '{prefix}-%'"
+    lines = list(records(4000, prefix=prefix))
+    with serving(checkout, DATABASE_URL=database) as doomed, ThreadPoolExecutor() as threads:
+        headers = doomed.bearer(f"killed-{prefix}")
+        sending = threads.submit(post, doomed, headers, iter(lines))
+        wait_until(lambda: fetch(database, mine)[0]["n"] > 0, "a batch is committed")
+        doomed.process.kill()
+        with pytest.raises(httpx.TransportError):
+            sending.result()
+    done = fetch(database, mine)[0]["n"]
+    assert 0 < done < 4000
+    assert done % 500 == 0
+    assert post(server, headers, iter(lines)) == report(created=4000 - done, unchanged=done)
+    assert fetch(database, mine)[0]["n"] == 4000
+    records_left = fetch(
+        database,
+        "SELECT count(*) AS n FROM import_records r JOIN articles a ON a.id = article_id"
+        f" WHERE slug LIKE '{prefix}-%'",
+    )
+    assert records_left[0]["n"] == 4000
+
+
+def test_a_client_that_hangs_up_keeps_what_was_committed(server: Api, database: str) -> None:
+    prefix = uuid4().hex[:8]
+    mine = f"{COUNT} WHERE slug LIKE '{prefix}-%'"
+    headers = server.bearer(f"gone-{prefix}")
+    lines = list(records(3000, prefix=prefix))
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname or "", address.port or 0)) as client:
+        head = {**headers, "Host": address.netloc, "Content-Length": str(sum(map(len, lines)))}
+        head["Content-Type"] = "application/x-ndjson"
+        text = "".join(f"{name}: {value}\r\n" for name, value in head.items())
+        client.sendall(f"POST /articles/import HTTP/1.1\r\n{text}\r\n".encode())
+        client.sendall(b"".join(lines[:1700]))
+        wait_until(lambda: fetch(database, mine)[0]["n"] >= 500, "a batch is committed")
+    wait_until(lambda: fetch(database, mine)[0]["n"] in {1000, 1500}, "it has stopped")
+    assert post(server, headers, iter(lines))["failed"] == 0
+    assert fetch(database, mine)[0]["n"] == 3000
+    assert "unhandled exception" not in server.process.log
+
+
+def test_two_of_the_same_at_once(checkout: Checkout, server: Api, database: str) -> None:
+    prefix = uuid4().hex[:8]
+    lines = list(records(2500, prefix=prefix))
+    headers = server.bearer(f"twice-{prefix}")
+    with serving(checkout, DATABASE_URL=database) as other, ThreadPoolExecutor() as threads:
+        sending = [threads.submit(post, api, headers, iter(lines)) for api in (server, other) * 2]
+        reports = [sent.result() for sent in sending]
+    assert sum(found["created"] for found in reports) == 2500
+    assert sum(found["unchanged"] for found in reports) == 7500
+    assert all(found["failed"] == found["updated"] == 0 for found in reports)
+    (row,) = fetch(
+        database,
+        "SELECT count(*) AS n, count(DISTINCT a.slug) AS slugs, max(version) AS version,"
+        " (SELECT count(*) FROM changes c WHERE c.slug LIKE '" + prefix + "-%') AS changes"
+        f" FROM articles a WHERE slug LIKE '{prefix}-%'",
+    )
+    assert tuple(row) == (2500, 2500, 1, 2500)
+
+
+def test_a_reader_who_does_not_read_keeps_no_connection(checkout: Checkout, database: str) -> None:
+    with serving(checkout, DATABASE_URL=database, DATABASE_POOL_SIZE="1") as api:
+        headers = api.bearer(f"slow-{uuid4().hex[:8]}")
+        post(api, headers, records(300, size=100_000, prefix=uuid4().hex[:8]))
+        with api.client.stream("GET", "/articles/export", headers=headers) as slow:
+            assert slow.status_code == 200
+            for _ in range(20):
+                assert api.client.get("/articles", headers=headers).status_code == 200
+            assert post(api, headers, b"{}") == report(failed=1)
+
+
+def test_the_command_shows_how_far_it_is(
+    checkout: Checkout, own_database: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "articles.ndjson"
+    path.write_bytes(b"".join(records(1200)))
+    settings = {"DATABASE_URL": own_database, "BCRYPT_COST": "4"}
+    with pressroom(checkout, "seed", "--users", "1", **settings) as seeded:
+        assert seeded.wait() == 0, seeded.log
+    for expected in ("Created 1200, updated 0", "Created 0, updated 0, unchanged 1200"):
+        arguments = ("import", str(path), "--author", "writer1")
+        with pressroom(checkout, *arguments, **settings) as imported:
+            assert imported.wait() == 0, imported.log
+            assert "Importing" in said(imported)
+            assert "100%" in said(imported)
+            assert expected in said(imported)
+    exported = tmp_path / "out" / "all"
+    with pressroom(checkout, "export", str(exported), **settings) as process:
+        assert process.wait() == 0, process.log
+        assert "Exported 1300 articles" in said(process)
+    assert len(list(exported.glob("*.md"))) == 1300
