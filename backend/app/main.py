@@ -13,6 +13,7 @@ from app.core import middleware
 from app.core.config import Environment, Registration, Settings, get_settings
 from app.core.errors import register_error_handlers
 from app.core.logging import configure_logging
+from app.core.routing import register_replays
 from app.db.session import Database
 from app.jobs.background import jobs_of, running
 from app.routers import (
@@ -20,19 +21,29 @@ from app.routers import (
     api_keys,
     articles,
     auth,
+    bulk,
+    changes,
     credentials,
     documentation,
+    feeds,
     health,
     keys,
     mailbox,
+    media,
+    previews,
     recovery,
     registration,
+    revisions,
+    search,
     second_factor,
     sessions,
+    tags,
+    trash,
     users,
     users_raw,
 )
 from app.routers.responses import EVERYWHERE
+from app.services.media.storage import open_storage
 
 DESCRIPTION = """A headless blog: users, login by bearer token, and articles.
 
@@ -47,6 +58,15 @@ TAGS = [
     {"name": "api keys", "description": "What a user gives to programs, in place of a login."},
     {"name": "addresses", "description": "Postal addresses of a user."},
     {"name": "articles", "description": "Drafts and published articles."},
+    {"name": "search", "description": "Finding articles by their words."},
+    {"name": "tags", "description": "The words that articles share."},
+    {"name": "revisions", "description": "What an article's title and text were before."},
+    {"name": "previews", "description": "Links that show one article before its time."},
+    {"name": "trash", "description": "Deleted articles, for thirty days."},
+    {"name": "changes", "description": "What became of articles, for whoever follows them."},
+    {"name": "feeds", "description": "RSS, Atom, JSON Feed, and the sitemap."},
+    {"name": "media", "description": "Pictures, re-encoded and in several sizes."},
+    {"name": "bulk", "description": "Articles by the thousand, in and out."},
     {"name": "health", "description": "What an orchestrator asks."},
 ]
 
@@ -82,12 +102,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses=EVERYWHERE,
         generate_unique_id_function=lambda route: route.name,
     )
+    app.state.storage = open_storage(settings)
     middleware.install(app, settings)
     register_error_handlers(app)
+    register_replays(app)
     by_email = settings.registration is Registration.BY_EMAIL
     app.include_router(registration.by_email_router if by_email else registration.open_router)
     for module in (  # routes are tried in this order: what is read most comes first
         articles,
+        search,
+        tags,
+        feeds,
+        changes,
+        media,
+        previews,
+        revisions,
+        trash,
+        bulk,
         auth,
         users,
         sessions,

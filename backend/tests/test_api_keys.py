@@ -1,6 +1,7 @@
 """API keys: made once, limited by their scopes and their user's role, gone when deleted."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,7 +18,15 @@ from app.core.roles import Role
 from app.core.scopes import Scope
 from app.models import ApiKey, AuditEvent, User
 from app.services.api_keys import MAX_API_KEYS
-from tests.factories import PASSWORD, bearer, create_address, create_article, create_user
+from tests.factories import (
+    PASSWORD,
+    bearer,
+    create_address,
+    create_article,
+    create_preview_link,
+    create_revision,
+    create_user,
+)
 from tests.test_lists import statements
 
 KEYS = "/users/me/api-keys"
@@ -294,11 +303,25 @@ ROUTES: dict[Scope, list[tuple[str, str, Any, int]]] = {
     Scope.ARTICLES_READ: [
         ("GET", "/articles", None, 200),
         ("GET", "/articles/{draft_id}", None, 200),
+        ("GET", "/articles/{draft_id}/revisions", None, 200),
+        ("GET", "/articles/{draft_id}/revisions/{revision_id}", None, 200),
+        ("GET", "/articles/{draft_id}/revisions/{revision_id}/diff", None, 200),
+        ("GET", "/articles/{draft_id}/preview-links", None, 200),
+        ("GET", "/tags", None, 200),
+        ("GET", "/tags/engines", None, 200),
+        ("GET", "/trash", None, 200),
     ],
     Scope.ARTICLES_WRITE: [
         ("POST", "/articles", ARTICLE, 201),
         ("PATCH", "/articles/{draft_id}", {"title": "New"}, 200),
+        ("POST", "/articles/{draft_id}/revisions/{revision_id}/restore", None, 200),
+        ("POST", "/articles/{draft_id}/preview-links", {}, 201),
+        ("DELETE", "/articles/{draft_id}/preview-links/{link_id}", None, 204),
         ("DELETE", "/articles/{draft_id}", None, 204),
+        ("POST", "/articles/{draft_id}/restore", None, 200),
+        ("DELETE", "/trash/{trashed_id}", None, 204),
+        ("PUT", "/tags/engines", {"name": "Looms"}, 200),
+        ("DELETE", "/tags/looms", None, 204),
     ],
     Scope.USERS_READ: [
         ("GET", "/auth/me", None, 200),
@@ -321,10 +344,16 @@ class TestScopes:
     async def test_each_allows_its_routes_and_no_others(
         self, client: httpx.AsyncClient, session: AsyncSession, scope: Scope
     ) -> None:
-        user = await create_user(session)
+        user = await create_user(session, role=Role.EDITOR)
+        draft = await create_article(session, author=user, published=False)
+        trashed = await create_article(session, author=user, deleted_at=clock.now())
+        await create_article(session, author=user, tags=["Engines"])
         ids = {
             "user_id": user.id,
-            "draft_id": (await create_article(session, author=user, published=False)).id,
+            "draft_id": draft.id,
+            "trashed_id": trashed.id,
+            "revision_id": (await create_revision(session, article=draft)).id,
+            "link_id": (await create_preview_link(session, article=draft)).id,
             "address_id": (await create_address(session, user=user)).id,
         }
         key = await create_key(client, user, scope)
@@ -343,9 +372,9 @@ class TestScopes:
         self, client: httpx.AsyncClient, session: AsyncSession, app: FastAPI
     ) -> None:
         user = await create_user(session)
-        ids = dict.fromkeys(("article_id", "address_id", "session_id", "api_key_id"), 1)
+        ids = defaultdict(lambda: "1", user_id=str(user.id))
         operations = [
-            (method.upper(), path.format(user_id=user.id, **ids), scopes)
+            (method.upper(), path.format_map(ids), scopes)
             for path, methods in app.openapi()["paths"].items()
             for method, operation in methods.items()
             for security in operation.get("security", [])

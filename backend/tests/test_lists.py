@@ -9,9 +9,9 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core.roles import Role
-from tests.factories import bearer, create_address, create_article, create_user
+from tests.factories import bearer, create_address, create_article, create_media, create_user
 
-LISTS = ["/articles", "/users", "/raw/users", "/users/{user_id}/addresses"]
+LISTS = ["/articles", "/users", "/raw/users", "/users/{user_id}/addresses", "/media"]
 
 
 @contextmanager
@@ -39,6 +39,7 @@ async def test_the_number_of_queries_does_not_grow_with_the_list(
         for _ in range(4):
             await create_article(session, author=await create_user(session))
             await create_address(session, user=admin)
+            await create_media(session, owner=admin)
         with statements(connection) as seen:
             listed = (await client.get(url, headers=bearer(admin))).json()
         counts.append((len(listed), len(seen)))

@@ -1,5 +1,6 @@
 """Every route for every kind of caller: a route that this table does not list fails the test."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.tokens import new_preview_token
+from app.core import clock
 from app.core.roles import Role
 from tests.factories import (
     PASSWORD,
@@ -17,6 +20,9 @@ from tests.factories import (
     create_address,
     create_api_key,
     create_article,
+    create_media,
+    create_preview_link,
+    create_revision,
     create_session,
     create_user,
 )
@@ -66,6 +72,20 @@ def owners(status: int, **options: Any) -> Expectation:
     return Expectation((401, 403, status, 403, status, 401, 403), **options)
 
 
+def editors(status: int, **options: Any) -> Expectation:
+    return Expectation((401, 403, 403, status, status, 401, 403), **options)
+
+
+def behind_article(status: int, **options: Any) -> Expectation:
+    """For the owner, editors and administrators; what it is behind, everybody sees."""
+    return Expectation((401, 403, status, status, status, 401, 403), **options)
+
+
+def behind_draft(status: int, **options: Any) -> Expectation:
+    """For the owner, editors and administrators; that it is there is nobody else's business."""
+    return Expectation((401, 404, status, status, status, 401, 403), **options)
+
+
 def administrators(status: int, **options: Any) -> Expectation:
     return Expectation((401, 403, 403, 403, status, 401, 403), **options)
 
@@ -110,9 +130,28 @@ EXPECTED = {
     "POST /users/{user_id}/enable": administrators(200),
     "GET /users/{user_id}/addresses": owners(200),
     "POST /users/{user_id}/addresses": owners(201, body=ADDRESS),
+    "GET /users/{user_id}/addresses/{address_id}": owners(200),
     "PUT /users/{user_id}/addresses/{address_id}": owners(200, body=ADDRESS),
     "DELETE /users/{user_id}/addresses/{address_id}": owners(204),
+    "GET /changes": anybody(200),
+    "GET /feed.xml": anybody(200),
+    "GET /atom.xml": anybody(200),
+    "GET /feed.json": anybody(200),
+    "GET /authors/{username}/feed.xml": anybody(200),
+    "GET /authors/{username}/atom.xml": anybody(200),
+    "GET /authors/{username}/feed.json": anybody(200),
+    "GET /tags/{slug}/feed.xml": anybody(200),
+    "GET /tags/{slug}/atom.xml": anybody(200),
+    "GET /tags/{slug}/feed.json": anybody(200),
+    "GET /sitemap.xml": anybody(200),
+    "GET /sitemaps/{number}.xml": anybody(200),
+    "GET /robots.txt": anybody(200),
     "GET /articles": reader(200),
+    "POST /articles/import": known(415),
+    "GET /articles/export": known(200),
+    "GET /search": reader(422),
+    "GET /search/suggest": reader(422),
+    "GET /articles/by-slug/{slug}": reader(200),
     "GET /articles/{article_id}": reader(200),
     "GET /articles/{draft_id}": Expectation((404, 404, 200, 200, 200, 401, 403)),
     "POST /articles": known(201, body=ARTICLE),
@@ -120,6 +159,30 @@ EXPECTED = {
     "PATCH /articles/{draft_id}": Expectation((401, 404, 200, 200, 200, 401, 403), body={}),
     "DELETE /articles/{article_id}": Expectation((401, 403, 204, 204, 204, 401, 403)),
     "DELETE /articles/{draft_id}": Expectation((401, 404, 204, 204, 204, 401, 403)),
+    "GET /articles/{article_id}/revisions": behind_article(200),
+    "GET /articles/{draft_id}/revisions": behind_draft(200),
+    "GET /articles/{article_id}/revisions/{revision_id}": behind_article(200),
+    "GET /articles/{article_id}/revisions/{revision_id}/diff": behind_article(200),
+    "POST /articles/{article_id}/revisions/{revision_id}/restore": behind_article(200),
+    "GET /articles/{article_id}/preview-links": behind_article(200),
+    "GET /articles/{draft_id}/preview-links": behind_draft(200),
+    "POST /articles/{article_id}/preview-links": behind_article(201),
+    "POST /articles/{draft_id}/preview-links": behind_draft(201),
+    "DELETE /articles/{article_id}/preview-links/{link_id}": behind_article(204),
+    "GET /previews/{token}": anybody(200),
+    "GET /tags": reader(200),
+    "GET /tags/{slug}": reader(200),
+    "PUT /tags/{slug}": editors(200, body={"name": "Looms"}),
+    "DELETE /tags/{slug}": editors(204),
+    "GET /trash": known(200),
+    "POST /articles/{trashed_id}/restore": behind_draft(200),
+    "DELETE /trash/{trashed_id}": behind_draft(204),
+    "POST /media": known(415),
+    "GET /media": known(200),
+    "GET /media/{media_id}": Expectation((401, 404, 200, 200, 200, 401, 403)),
+    "PATCH /media/{media_id}": Expectation((401, 404, 200, 200, 200, 401, 403), body={}),
+    "DELETE /media/{media_id}": Expectation((401, 404, 204, 204, 204, 401, 403)),
+    "GET /media/{folder}/{name}": anybody(404),
     "GET /health/live": anybody(200),
     "GET /health/ready": anybody(200),
     "GET /raw/users": reader(200),
@@ -147,10 +210,24 @@ async def test_who_may_do_what(
     headers = {name: bearer(user) for name, user in callers.items()}
     headers["anonymous"] = {}
     headers["api key without scope"] = await api_key(session, user=owner, scopes=[])
+    article = await create_article(session, author=owner, slug="engines", tags=["Engines"])
+    trashed = await create_article(session, author=owner, deleted_at=clock.now())
+    token = new_preview_token()
+    link = await create_preview_link(session, article=article, token=token)
     ids = {
+        "token": token,
+        "link_id": link.id,
+        "revision_id": (await create_revision(session, article=article)).id,
+        "trashed_id": trashed.id,
         "user_id": owner.id,
         "address_id": (await create_address(session, user=owner)).id,
-        "article_id": (await create_article(session, author=owner)).id,
+        "article_id": article.id,
+        "media_id": (await create_media(session, owner=owner)).id,
+        "folder": "0" * 32,
+        "name": "picture.jpg",
+        "slug": "engines",
+        "username": owner.username,
+        "number": 1,
         "draft_id": (await create_article(session, author=owner, published=False)).id,
         "session_id": (await create_session(session, user=owner)).id,
         "api_key_id": (await create_api_key(session, user=owner)).id,
@@ -169,5 +246,5 @@ def test_every_route_is_in_the_table(shared_app: FastAPI) -> None:
         if isinstance(route.original_route, APIRoute) and route.include_in_schema
         for method in route.methods or ()
     }
-    listed = {route.replace("{draft_id}", "{article_id}") for route in EXPECTED}
+    listed = {re.sub(r"\{(draft|trashed)_id\}", "{article_id}", route) for route in EXPECTED}
     assert routes == listed

@@ -30,14 +30,14 @@ def read(path: str) -> str:
 def of_gunicorn() -> set[str]:
     """What gunicorn.conf.py reads besides the settings."""
     source = (BACKEND_DIR / "gunicorn.conf.py").read_text(encoding="utf-8")
-    return set(re.findall(r'environ(?:\.get\(|\[)\s*"([A-Z_]+)"', source))
+    return set(re.findall(r'environ(?:\.get\(|\[)\s*"([A-Z0-9_]+)"', source))
 
 
 def documented() -> set[str]:
     """Names in the first column of the table of settings in docs/operations.md."""
     section = read("docs/operations.md").partition("\n## Settings\n")[2].partition("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith("| `")]
-    return {name for row in rows for name in re.findall(r"`([A-Z_]+)`", row.split("|")[1])}
+    return {name for row in rows for name in re.findall(r"`([A-Z0-9_]+)`", row.split("|")[1])}
 
 
 def compose(path: str) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def known_to_compose() -> set[str]:
     """Variables that a compose file fills in, or passes on where they are set."""
     names: set[str] = set()
     for path in ("docker-compose.yml", "docker-compose.test.yml"):
-        names |= set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", read(path)))
+        names |= set(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)", read(path)))
         for service in compose(path).values():
             passed_on = service.get("environment", {}) | service.get("build", {}).get("args", {})
             names |= {name for name, value in passed_on.items() if value is None}
@@ -74,7 +74,7 @@ def test_compose_passes_every_setting_on(service: str) -> None:
 
 
 def test_the_example_names_no_unknown_setting() -> None:
-    named = set(re.findall(r"^#?([A-Z_]+)=", read(".env.example"), flags=re.MULTILINE))
+    named = set(re.findall(r"^#?([A-Z0-9_]+)=", read(".env.example"), flags=re.MULTILINE))
     assert {"SECRET_KEY", "ENVIRONMENT"} <= named
     assert named <= SETTINGS | of_gunicorn() | known_to_compose()
 

@@ -614,6 +614,17 @@ class TestSealing:
         assert {sealing.unseal(each) for each in sealed} == {"secret"}
         assert len(sealing.seal(pyotp.random_base32())) <= 300
 
+    def test_what_was_sealed_for_another_purpose_does_not_open(self) -> None:
+        secret, answer = sealing.seal("x"), sealing.seal("x", purpose=sealing.IDEMPOTENCY)
+        assert sealing.unseal(secret, purpose=sealing.SECOND_FACTOR) == "x"
+        assert sealing.unseal(answer, purpose=sealing.IDEMPOTENCY) == "x"
+        assert sealing.needs_reseal(answer)
+        assert not sealing.needs_reseal(answer, purpose=sealing.IDEMPOTENCY)
+        with pytest.raises(sealing.UnsealError):
+            sealing.unseal(answer)
+        with pytest.raises(sealing.UnsealError):
+            sealing.unseal(secret, purpose=sealing.IDEMPOTENCY)
+
     def test_a_changed_seal_does_not_open(self) -> None:
         sealed = sealing.seal("secret")
         for broken in (f"{sealed[:-5]}AAAA=", sealed[:20], "", "nonsense"):

@@ -2,32 +2,61 @@
 
 from collections.abc import Sequence
 
-from fastapi import status
+from fastapi import Response, status
 
 from app.auth.dependencies import AddressesActor, AddressesReader
+from app.core.conditional import last_modified
 from app.core.errors import AddressNotFound, NotAuthorized, UserNotFound
 from app.core.routing import create_router
 from app.db.dependencies import ReadConnection, WriteSession
-from app.routers.parameters import AddressId, Page, UserId
-from app.routers.responses import NEEDS_USER, TAKES_JSON, errors
+from app.routers.idempotency import idempotent
+from app.routers.parameters import AddressId, IfMatch, Page, UserId
+from app.routers.responses import (
+    CHANGES_VERSION,
+    CREATES_ONCE,
+    NEEDS_USER,
+    READS_VERSION,
+    TAKES_JSON,
+    errors,
+)
 from app.schemas.address import AddressInput, AddressResponse
 from app.services import addresses
 
 router = create_router(prefix="/users/{user_id:user_id}/addresses", tag="addresses")
 
 
-@router.get("", responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound))
+@router.get("", responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound, *READS_VERSION))
 async def list_addresses(
-    connection: ReadConnection, user: AddressesReader, user_id: UserId, page: Page
+    connection: ReadConnection,
+    user: AddressesReader,
+    user_id: UserId,
+    page: Page,
+    response: Response,
 ) -> Sequence[AddressResponse]:
     """List a user's addresses by id."""
-    return await addresses.list_addresses(connection, user_id=user_id, page=page, actor=user)
+    listed = await addresses.list_addresses(connection, user_id=user_id, page=page, actor=user)
+    response.headers.update(last_modified(address.updated_at for address in listed))
+    return listed
+
+
+@router.get(
+    "/{address_id}",
+    responses=errors(*NEEDS_USER, NotAuthorized, AddressNotFound, *READS_VERSION),
+)
+async def read_address(
+    connection: ReadConnection, user: AddressesReader, user_id: UserId, address_id: AddressId
+) -> AddressResponse:
+    """Read an address."""
+    return await addresses.get_address(
+        connection, user_id=user_id, address_id=address_id, actor=user
+    )
 
 
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
-    responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound, *TAKES_JSON),
+    responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound, *CREATES_ONCE, *TAKES_JSON),
+    dependencies=[idempotent(AddressesActor)],
 )
 async def create_address(
     session: WriteSession, actor: AddressesActor, user_id: UserId, new: AddressInput
@@ -38,28 +67,41 @@ async def create_address(
 
 @router.put(
     "/{address_id}",
-    responses=errors(*NEEDS_USER, NotAuthorized, AddressNotFound, *TAKES_JSON),
+    responses=errors(*NEEDS_USER, NotAuthorized, AddressNotFound, *CHANGES_VERSION, *TAKES_JSON),
 )
 async def replace_address(
     session: WriteSession,
     actor: AddressesActor,
+    *,
     user_id: UserId,
     address_id: AddressId,
     new: AddressInput,
+    precondition: IfMatch,
 ) -> AddressResponse:
     """Replace an address as a whole."""
     return await addresses.replace_address(
-        session, user_id=user_id, address_id=address_id, new=new, actor=actor
+        session,
+        user_id=user_id,
+        address_id=address_id,
+        new=new,
+        actor=actor,
+        precondition=precondition,
     )
 
 
 @router.delete(
     "/{address_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_USER, NotAuthorized, AddressNotFound),
+    responses=errors(*NEEDS_USER, NotAuthorized, AddressNotFound, *CHANGES_VERSION),
 )
 async def delete_address(
-    session: WriteSession, actor: AddressesActor, user_id: UserId, address_id: AddressId
+    session: WriteSession,
+    actor: AddressesActor,
+    user_id: UserId,
+    address_id: AddressId,
+    precondition: IfMatch,
 ) -> None:
     """Remove an address."""
-    await addresses.delete_address(session, user_id=user_id, address_id=address_id, actor=actor)
+    await addresses.delete_address(
+        session, user_id=user_id, address_id=address_id, actor=actor, precondition=precondition
+    )

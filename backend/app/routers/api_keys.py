@@ -8,8 +8,9 @@ from app.auth.dependencies import Actor, Confirming, CurrentUser
 from app.core.errors import ApiKeyNotFound, IncorrectPassword, TooManyApiKeys, TooManyAttempts
 from app.core.routing import create_router
 from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
+from app.routers.idempotency import idempotent
 from app.routers.parameters import ApiKeyId, Page
-from app.routers.responses import NEEDS_SESSION, TAKES_JSON, errors, no_store
+from app.routers.responses import CREATES_ONCE, NEEDS_SESSION, TAKES_JSON, errors, no_store
 from app.schemas.api_key import ApiKeyCreate, ApiKeyCreated, ApiKeyResponse
 from app.services import api_keys
 
@@ -22,8 +23,14 @@ router = create_router(
     "",
     status_code=status.HTTP_201_CREATED,
     responses=errors(
-        *NEEDS_SESSION, IncorrectPassword, TooManyApiKeys, TooManyAttempts, *TAKES_JSON
+        *NEEDS_SESSION,
+        IncorrectPassword,
+        TooManyApiKeys,
+        TooManyAttempts,
+        *CREATES_ONCE,
+        *TAKES_JSON,
     ),
+    dependencies=[idempotent(Confirming)],
 )
 async def create_api_key(
     session: WriteSession, database: CurrentDatabase, actor: Confirming, new: ApiKeyCreate

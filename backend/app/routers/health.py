@@ -1,13 +1,14 @@
 """/health: what an orchestrator asks."""
 
-from fastapi import status
+from fastapi import Depends, status
 
 from app.core.routing import create_router
 from app.db.dependencies import CurrentDatabase
+from app.routers.responses import no_store
 from app.schemas.health import Liveness, Readiness
 from app.services import health
 
-router = create_router(prefix="/health", tag="health")
+router = create_router(prefix="/health", tag="health", dependencies=[Depends(no_store)])
 
 
 @router.get("/live", status_code=status.HTTP_200_OK)

@@ -12,7 +12,8 @@ from app.core.errors import (
 )
 from app.core.routing import create_router
 from app.db.dependencies import CurrentDatabase, WriteSession
-from app.routers.responses import TAKES_JSON, errors
+from app.routers.idempotency import idempotent
+from app.routers.responses import CREATES_ONCE, TAKES_JSON, errors
 from app.schemas.recovery import Accepted, RegistrationConfirmation
 from app.schemas.user import UserCreate, UserPrivate
 from app.services import registration
@@ -24,7 +25,8 @@ by_email_router = create_router(prefix="/users", tag="users")
 @open_router.post(
     "",
     status_code=status.HTTP_201_CREATED,
-    responses=errors(EmailTaken, UsernameTaken, TooManyAttempts, *TAKES_JSON),
+    responses=errors(EmailTaken, UsernameTaken, TooManyAttempts, *CREATES_ONCE, *TAKES_JSON),
+    dependencies=[idempotent()],
 )
 async def create_user(
     session: WriteSession, database: CurrentDatabase, client: CurrentClient, new: UserCreate
@@ -36,7 +38,8 @@ async def create_user(
 @by_email_router.post(
     "",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=errors(UsernameTaken, TooManyAttempts, *TAKES_JSON),
+    responses=errors(UsernameTaken, TooManyAttempts, *CREATES_ONCE, *TAKES_JSON),
+    dependencies=[idempotent()],
 )
 async def request_registration(
     session: WriteSession, database: CurrentDatabase, client: CurrentClient, new: UserCreate
@@ -56,8 +59,10 @@ async def request_registration(
         EmailTaken,
         UsernameTaken,
         TooManyAttempts,
+        *CREATES_ONCE,
         *TAKES_JSON,
     ),
+    dependencies=[idempotent()],
 )
 async def complete_registration(
     session: WriteSession, database: CurrentDatabase, confirmation: RegistrationConfirmation

@@ -8,12 +8,16 @@ from fastapi import Response
 from app.core.errors import (
     ContentTooLarge,
     CredentialsInQuery,
+    IdempotencyKeyReused,
     InsufficientScope,
     InvalidInput,
     InvalidRequest,
     InvalidToken,
     NotAuthenticated,
+    PreconditionFailed,
+    PreconditionRequired,
     PressroomError,
+    RequestInProgress,
     SecondFactorRequired,
     ServiceUnavailable,
     SessionRequired,
@@ -42,6 +46,12 @@ NEEDS_SESSION = (NotAuthenticated, *KNOWS_SESSION, SessionRequired)
 """What a route with CurrentUser or Actor may raise."""
 TAKES_JSON = (UnsupportedMediaType, InvalidInput)
 """What a route with a JSON body may raise."""
+READS_VERSION = (PreconditionFailed,)
+"""What a route may raise that reads what has an ETag."""
+CHANGES_VERSION = (PreconditionFailed, PreconditionRequired)
+"""What a route with IfMatch may raise."""
+CREATES_ONCE = (RequestInProgress, IdempotencyKeyReused)
+"""What a route may raise that takes an Idempotency-Key."""
 
 OPTIONAL_USER: dict[str, Any] = {"security": [{}]}
 """For `openapi_extra` of a route that takes a user or none: its token may be left out."""

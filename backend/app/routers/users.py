@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from fastapi import status
+from fastapi import Response, status
 
 from app.auth.dependencies import Actor, UsersActor, UsersReader, UsersViewer
 from app.auth.identity import Identity
+from app.core.conditional import last_modified
 from app.core.errors import (
     EmailTaken,
     LastAdmin,
@@ -17,12 +18,14 @@ from app.core.errors import (
 )
 from app.core.routing import create_router
 from app.db.dependencies import ReadConnection, WriteSession
-from app.routers.parameters import Page, UserId
+from app.routers.parameters import IfMatch, Page, UserId
 from app.routers.responses import (
+    CHANGES_VERSION,
     KNOWS_USER,
     NEEDS_SESSION,
     NEEDS_USER,
     OPTIONAL_USER,
+    READS_VERSION,
     TAKES_JSON,
     errors,
 )
@@ -41,17 +44,19 @@ router = create_router(prefix="/users", tag="users")
 @router.get(
     "",
     response_model=list[UserPrivate | UserPublic],
-    responses=errors(*KNOWS_USER),
+    responses=errors(*KNOWS_USER, *READS_VERSION),
     openapi_extra=OPTIONAL_USER,
 )
 async def list_users(
-    connection: ReadConnection, viewer: UsersViewer, page: Page
+    connection: ReadConnection, viewer: UsersViewer, page: Page, response: Response
 ) -> Sequence[UserPublic]:
     """List users by id; administrators see the private fields too."""
-    return await users.list_users(connection, page=page, viewer=viewer)
+    listed = await users.list_users(connection, page=page, viewer=viewer)
+    response.headers.update(last_modified(users.changes_shown(listed)))
+    return listed
 
 
-@router.get("/me", response_model=UserPrivate, responses=errors(*NEEDS_USER))
+@router.get("/me", response_model=UserPrivate, responses=errors(*NEEDS_USER, *READS_VERSION))
 async def read_own_user(user: UsersReader) -> Identity:
     """Read one's own account."""
     return user
@@ -66,20 +71,23 @@ async def read_own_user(user: UsersReader) -> Identity:
         EmailTaken,
         UsernameTaken,
         UserNotFound,
+        *CHANGES_VERSION,
         *TAKES_JSON,
     ),
 )
 async def update_own_user(
-    session: WriteSession, actor: UsersActor, changes: UserUpdate
+    session: WriteSession, actor: UsersActor, changes: UserUpdate, precondition: IfMatch
 ) -> UserPrivate:
     """Change some of one's own account; for the email, see `POST /users/me/email`."""
-    return await users.update_user(session, user_id=actor.id, changes=changes, actor=actor)
+    return await users.update_user(
+        session, user_id=actor.id, changes=changes, actor=actor, precondition=precondition
+    )
 
 
 @router.get(
     "/{user_id:user_id}",
     response_model=UserPrivate | UserPublic,
-    responses=errors(*KNOWS_USER, UserNotFound),
+    responses=errors(*KNOWS_USER, UserNotFound, *READS_VERSION),
     openapi_extra=OPTIONAL_USER,
 )
 async def read_user(connection: ReadConnection, viewer: UsersViewer, user_id: UserId) -> UserPublic:
@@ -97,38 +105,51 @@ async def read_user(connection: ReadConnection, viewer: UsersViewer, user_id: Us
         UserNotFound,
         EmailTaken,
         UsernameTaken,
+        *CHANGES_VERSION,
         *TAKES_JSON,
     ),
 )
 async def replace_user(
-    session: WriteSession, actor: UsersActor, user_id: UserId, new: UserReplace
+    session: WriteSession,
+    actor: UsersActor,
+    user_id: UserId,
+    new: UserReplace,
+    precondition: IfMatch,
 ) -> UserPrivate:
     """Change all of an account; another's only as an administrator.
 
     One's own email changes by `POST /users/me/email`.
     """
-    return await users.update_user(session, user_id=user_id, changes=new, actor=actor)
+    return await users.update_user(
+        session, user_id=user_id, changes=new, actor=actor, precondition=precondition
+    )
 
 
 @router.delete(
     "/{user_id:user_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_SESSION, NotAuthorized, UserNotFound, LastAdmin),
+    responses=errors(*NEEDS_SESSION, NotAuthorized, UserNotFound, LastAdmin, *CHANGES_VERSION),
 )
-async def delete_user(session: WriteSession, actor: Actor, user_id: UserId) -> None:
+async def delete_user(
+    session: WriteSession, actor: Actor, user_id: UserId, precondition: IfMatch
+) -> None:
     """Delete an account with all that is its own; another's only as an administrator."""
-    await users.delete_user(session, user_id=user_id, actor=actor)
+    await users.delete_user(session, user_id=user_id, actor=actor, precondition=precondition)
 
 
 @router.patch(
     "/{user_id:user_id}/role",
-    responses=errors(*NEEDS_SESSION, NotAuthorized, UserNotFound, LastAdmin, *TAKES_JSON),
+    responses=errors(
+        *NEEDS_SESSION, NotAuthorized, UserNotFound, LastAdmin, *CHANGES_VERSION, *TAKES_JSON
+    ),
 )
 async def change_role(
-    session: WriteSession, actor: Actor, user_id: UserId, change: RoleChange
+    session: WriteSession, actor: Actor, user_id: UserId, change: RoleChange, precondition: IfMatch
 ) -> UserPrivate:
-    """Give a user another role, as an administrator."""
-    return await users.change_role(session, user_id=user_id, role=change.role, actor=actor)
+    """Give a user another role, as an administrator; `If-Match` takes the user's ETag."""
+    return await users.change_role(
+        session, user_id=user_id, role=change.role, actor=actor, precondition=precondition
+    )
 
 
 @router.post(

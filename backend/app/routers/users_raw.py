@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from fastapi import status
+from fastapi import Response, status
 
 from app.auth.dependencies import Actor, CurrentClient, UsersActor, UsersViewer
+from app.core.conditional import last_modified
 from app.core.errors import (
     EmailTaken,
     LastAdmin,
@@ -17,17 +18,21 @@ from app.core.errors import (
 )
 from app.core.routing import create_router
 from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
-from app.routers.parameters import Page, UserId
+from app.routers.idempotency import idempotent
+from app.routers.parameters import IfMatch, Page, UserId
 from app.routers.responses import (
+    CHANGES_VERSION,
+    CREATES_ONCE,
     KNOWS_USER,
     NEEDS_SESSION,
     NEEDS_USER,
     OPTIONAL_USER,
+    READS_VERSION,
     TAKES_JSON,
     errors,
 )
 from app.schemas.user import UserCreate, UserPrivate, UserPublic, UserReplace
-from app.services import users_raw
+from app.services import users, users_raw
 
 router = create_router(prefix="/raw/users", tag="raw SQL reference")
 
@@ -35,7 +40,8 @@ router = create_router(prefix="/raw/users", tag="raw SQL reference")
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
-    responses=errors(EmailTaken, UsernameTaken, TooManyAttempts, *TAKES_JSON),
+    responses=errors(EmailTaken, UsernameTaken, TooManyAttempts, *CREATES_ONCE, *TAKES_JSON),
+    dependencies=[idempotent()],
 )
 async def create_user_raw(
     session: WriteSession, database: CurrentDatabase, client: CurrentClient, new: UserCreate
@@ -47,20 +53,22 @@ async def create_user_raw(
 @router.get(
     "",
     response_model=list[UserPrivate | UserPublic],
-    responses=errors(*KNOWS_USER),
+    responses=errors(*KNOWS_USER, *READS_VERSION),
     openapi_extra=OPTIONAL_USER,
 )
 async def list_users_raw(
-    connection: ReadConnection, viewer: UsersViewer, page: Page
+    connection: ReadConnection, viewer: UsersViewer, page: Page, response: Response
 ) -> Sequence[UserPublic]:
     """List users by id; administrators see the private fields too."""
-    return await users_raw.list_users(connection, page=page, viewer=viewer)
+    listed = await users_raw.list_users(connection, page=page, viewer=viewer)
+    response.headers.update(last_modified(users.changes_shown(listed)))
+    return listed
 
 
 @router.get(
     "/{user_id:user_id}",
     response_model=UserPrivate | UserPublic,
-    responses=errors(*KNOWS_USER, UserNotFound),
+    responses=errors(*KNOWS_USER, UserNotFound, *READS_VERSION),
     openapi_extra=OPTIONAL_USER,
 )
 async def read_user_raw(
@@ -80,21 +88,30 @@ async def read_user_raw(
         UserNotFound,
         EmailTaken,
         UsernameTaken,
+        *CHANGES_VERSION,
         *TAKES_JSON,
     ),
 )
 async def replace_user_raw(
-    session: WriteSession, actor: UsersActor, user_id: UserId, new: UserReplace
+    session: WriteSession,
+    actor: UsersActor,
+    user_id: UserId,
+    new: UserReplace,
+    precondition: IfMatch,
 ) -> UserPrivate:
     """Change all of an account; another's only as an administrator."""
-    return await users_raw.update_user(session, user_id=user_id, changes=new, actor=actor)
+    return await users_raw.update_user(
+        session, user_id=user_id, changes=new, actor=actor, precondition=precondition
+    )
 
 
 @router.delete(
     "/{user_id:user_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_SESSION, NotAuthorized, UserNotFound, LastAdmin),
+    responses=errors(*NEEDS_SESSION, NotAuthorized, UserNotFound, LastAdmin, *CHANGES_VERSION),
 )
-async def delete_user_raw(session: WriteSession, actor: Actor, user_id: UserId) -> None:
+async def delete_user_raw(
+    session: WriteSession, actor: Actor, user_id: UserId, precondition: IfMatch
+) -> None:
     """Delete an account with all that is its own; another's only as an administrator."""
-    await users_raw.delete_user(session, user_id=user_id, actor=actor)
+    await users_raw.delete_user(session, user_id=user_id, actor=actor, precondition=precondition)

@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.auth.identity import Identity
 from app.auth.permissions import Action, require
+from app.core.conditional import Precondition
 from app.core.errors import AddressNotFound, UserNotFound
 from app.db.session import NO_KEY_UPDATE, constraint_errors, paged
 from app.models.address import Address
@@ -21,6 +22,10 @@ USER_REFERENCE = {"fk_addresses_user_id": UserNotFound}
 _COLUMNS = select(*(getattr(Address, field) for field in AddressResponse.model_fields))
 _LIST = paged(_COLUMNS.where(Address.user_id == bindparam("user_id")).order_by(Address.id))
 
+_ONE = _COLUMNS.where(
+    Address.user_id == bindparam("user_id"), Address.id == bindparam("address_id")
+)
+
 
 async def list_addresses(
     connection: AsyncConnection, *, user_id: int, page: PageQuery, actor: Identity
@@ -31,6 +36,18 @@ async def list_addresses(
     if not rows and await connection.scalar(select(User.id).where(User.id == user_id)) is None:
         raise UserNotFound
     return [AddressResponse.model_validate(row) for row in rows]
+
+
+async def get_address(
+    connection: AsyncConnection, *, user_id: int, address_id: int, actor: Identity
+) -> AddressResponse:
+    """One address. Raises NotAuthorized, AddressNotFound."""
+    require(actor, Action.MANAGE_ADDRESSES, owner_id=user_id)
+    parameters = {"user_id": user_id, "address_id": address_id}
+    row = (await connection.execute(_ONE, parameters)).one_or_none()
+    if row is None:
+        raise AddressNotFound
+    return AddressResponse.model_validate(row)
 
 
 async def create_address(
@@ -47,10 +64,17 @@ async def create_address(
 
 
 async def replace_address(
-    session: AsyncSession, *, user_id: int, address_id: int, new: AddressInput, actor: Identity
+    session: AsyncSession,
+    *,
+    user_id: int,
+    address_id: int,
+    new: AddressInput,
+    actor: Identity,
+    precondition: Precondition,
 ) -> AddressResponse:
-    """Replace an address as a whole. Raises NotAuthorized, AddressNotFound."""
+    """Replace an address as a whole. Raises NotAuthorized, AddressNotFound, PreconditionFailed."""
     address = await _locked_address(session, user_id=user_id, address_id=address_id, actor=actor)
+    precondition.require(AddressResponse.model_validate(address))
     for field, value in new.model_dump().items():
         setattr(address, field, value)
     if session.is_modified(address):
@@ -60,10 +84,16 @@ async def replace_address(
 
 
 async def delete_address(
-    session: AsyncSession, *, user_id: int, address_id: int, actor: Identity
+    session: AsyncSession,
+    *,
+    user_id: int,
+    address_id: int,
+    actor: Identity,
+    precondition: Precondition,
 ) -> None:
-    """Remove an address. Raises NotAuthorized, AddressNotFound."""
+    """Remove an address. Raises NotAuthorized, AddressNotFound, PreconditionFailed."""
     address = await _locked_address(session, user_id=user_id, address_id=address_id, actor=actor)
+    precondition.require(AddressResponse.model_validate(address))
     await session.delete(address)
     _record(session, AuditAction.DELETE_ADDRESS, address, actor)
 

@@ -41,15 +41,32 @@ class AuditAction(StrEnum):
     UPDATE_ARTICLE = "UPDATE_ARTICLE"
     PUBLISH_ARTICLE = "PUBLISH_ARTICLE"
     UNPUBLISH_ARTICLE = "UNPUBLISH_ARTICLE"
+    SCHEDULE_ARTICLE = "SCHEDULE_ARTICLE"
     DELETE_ARTICLE = "DELETE_ARTICLE"
+    UPDATE_TAG = "UPDATE_TAG"
+    MERGE_TAG = "MERGE_TAG"
+    DELETE_TAG = "DELETE_TAG"
+    CREATE_PREVIEW_LINK = "CREATE_PREVIEW_LINK"
+    DELETE_PREVIEW_LINK = "DELETE_PREVIEW_LINK"
+    RESTORE_ARTICLE = "RESTORE_ARTICLE"
+    PURGE_ARTICLE = "PURGE_ARTICLE"
+    CREATE_MEDIA = "CREATE_MEDIA"
+    UPDATE_MEDIA = "UPDATE_MEDIA"
+    DELETE_MEDIA = "DELETE_MEDIA"
+    IMPORT_ARTICLES = "IMPORT_ARTICLES"
 
 
 _VERBS = {
     "CREATE": "created",
     "UPDATE": "updated",
     "DELETE": "deleted",
+    "MERGE": "merged into another",
     "PUBLISH": "published",
     "UNPUBLISH": "unpublished",
+    "SCHEDULE": "scheduled",
+    "RESTORE": "restored",
+    "PURGE": "deleted for good",
+    "IMPORT": "imported",
     "LOGIN": "logged in",
     "LOGIN_FAILED": "failed to log in",
     "LOGOUT": "logged out",
@@ -70,7 +87,7 @@ _VERBS = {
 }
 
 
-_NOUNS = {"api_key": "API key"}
+_NOUNS = {"preview_link": "preview link", "api_key": "API key"}
 
 
 def record(
@@ -80,14 +97,18 @@ def record(
     actor_id: int | None,
     subject: str = "user",
     subject_id: int | None,
+    count: int | None = None,
 ) -> None:
     """Add an event to the session's unit of work; it is logged once that is committed.
 
-    `actor_id` is None where nobody is logged in, `subject_id` where the subject is not known.
+    `actor_id` is None where nobody is logged in, `subject_id` where the subject is not known, or
+    where there are several: `count` says how many.
     """
     verb = _VERBS.get(action) or _VERBS[action.partition("_")[0]]
     noun = _NOUNS.get(subject, subject)
     name = f"{noun[0].upper()}{noun[1:]} {subject_id}" if subject_id else f"Unknown {noun}"
+    if count is not None:
+        name = f"{count} {noun}" if count == 1 else f"{count} {noun}s"
     message = f"{name} {verb}"
     session.add(
         AuditEvent(

@@ -1,6 +1,7 @@
 """Users: registering, reading, changing and deleting accounts."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, bindparam, func, select
@@ -10,6 +11,7 @@ from app.auth.identity import Identity
 from app.auth.permissions import Action, may, require
 from app.auth.security import hash_password
 from app.core import clock
+from app.core.conditional import Precondition
 from app.core.errors import (
     EmailTaken,
     LastAdmin,
@@ -70,6 +72,12 @@ async def list_users(
     return [as_seen_by(viewer, row) for row in rows]
 
 
+def changes_shown(listed: Sequence[UserPublic]) -> Sequence[datetime]:
+    """When the users of a list were changed, where its reader sees that of all; none otherwise."""
+    shown = [user.updated_at for user in listed if isinstance(user, UserPrivate)]
+    return shown if len(shown) == len(listed) else []
+
+
 async def get_user(
     connection: AsyncConnection, *, user_id: int, viewer: Identity | None
 ) -> UserPublic:
@@ -93,14 +101,21 @@ def as_seen_by(viewer: Identity | None, user: Row[Any]) -> UserPublic:
 
 
 async def update_user(
-    session: AsyncSession, *, user_id: int, changes: UserReplace | UserUpdate, actor: Identity
+    session: AsyncSession,
+    *,
+    user_id: int,
+    changes: UserReplace | UserUpdate,
+    actor: Identity,
+    precondition: Precondition,
 ) -> UserPrivate:
     """Change what `changes` sets. Raises UserNotFound, NotAuthorized, EmailTaken, UsernameTaken.
 
-    Another email: raises what `change_email_of` does. Another username: SessionRequired for a key.
+    PreconditionFailed where the user is not what the client believes. Another email: raises what
+    `change_email_of` does. Another username: SessionRequired for a key.
     """
     user = await _locked_user(session, user_id=user_id)
     require(actor, Action.CHANGE_USER, owner_id=user.id)
+    precondition.require(UserPrivate.model_validate(user))
     if "email" in changes.model_fields_set and changes.email != user.email:
         await change_email_of(
             session,
@@ -153,21 +168,31 @@ async def change_email_of(
     mail.queue(session, MailKind.VERIFY_EMAIL, email=now, user_id=user_id)
 
 
-async def delete_user(session: AsyncSession, *, user_id: int, actor: Identity) -> None:
-    """Delete an account with all that is its own. Raises UserNotFound, NotAuthorized, LastAdmin."""
+async def delete_user(
+    session: AsyncSession, *, user_id: int, actor: Identity, precondition: Precondition
+) -> None:
+    """Delete an account with all that is its own.
+
+    Raises UserNotFound, NotAuthorized, PreconditionFailed, LastAdmin.
+    """
     user = await _locked_user(session, user_id=user_id)
     require(actor, Action.DELETE_USER, owner_id=user.id)
+    precondition.require(UserPrivate.model_validate(user))
     await keep_an_admin(session, without=user.id)
     await session.delete(user)
     audit.record(session, AuditAction.DELETE_USER, actor_id=actor.id, subject_id=user.id)
 
 
 async def change_role(
-    session: AsyncSession, *, user_id: int, role: Role, actor: Identity
+    session: AsyncSession, *, user_id: int, role: Role, actor: Identity, precondition: Precondition
 ) -> UserPrivate:
-    """Give a user another role. Raises NotAuthorized, UserNotFound, LastAdmin."""
+    """Give a user another role.
+
+    Raises NotAuthorized, UserNotFound, PreconditionFailed, LastAdmin.
+    """
     require(actor, Action.CHANGE_ROLE, owner_id=user_id)
     user = await _locked_user(session, user_id=user_id)
+    precondition.require(UserPrivate.model_validate(user))
     if role is not user.role:
         await keep_an_admin(session, without=user.id)
         user.role = role

@@ -14,6 +14,7 @@ from app.auth.identity import Client, Identity
 from app.auth.permissions import Action, require
 from app.auth.security import hash_password
 from app.core import clock
+from app.core.conditional import Precondition
 from app.core.errors import UserNotFound
 from app.db.session import Database, constraint_errors
 from app.schemas.page import PageQuery
@@ -87,14 +88,21 @@ async def get_user(
 
 
 async def update_user(
-    session: AsyncSession, *, user_id: int, changes: UserReplace, actor: Identity
+    session: AsyncSession,
+    *,
+    user_id: int,
+    changes: UserReplace,
+    actor: Identity,
+    precondition: Precondition,
 ) -> UserPrivate:
     """Change what `changes` sets. Raises UserNotFound, NotAuthorized, EmailTaken, UsernameTaken.
 
-    Another email: raises what `change_email_of` does. Another username: SessionRequired for a key.
+    PreconditionFailed where the user is not what the client believes. Another email: raises what
+    `change_email_of` does. Another username: SessionRequired for a key.
     """
     row = await _locked_user(session, user_id=user_id)
     require(actor, Action.CHANGE_USER, owner_id=user_id)
+    precondition.require(UserPrivate.model_validate(row))
     if changes.email != row["email"]:
         await change_email_of(
             session,
@@ -115,10 +123,16 @@ async def update_user(
     return UserPrivate.model_validate(updated)
 
 
-async def delete_user(session: AsyncSession, *, user_id: int, actor: Identity) -> None:
-    """Delete an account with all that is its own. Raises UserNotFound, NotAuthorized, LastAdmin."""
-    await _locked_user(session, user_id=user_id)
+async def delete_user(
+    session: AsyncSession, *, user_id: int, actor: Identity, precondition: Precondition
+) -> None:
+    """Delete an account with all that is its own.
+
+    Raises UserNotFound, NotAuthorized, PreconditionFailed, LastAdmin.
+    """
+    row = await _locked_user(session, user_id=user_id)
     require(actor, Action.DELETE_USER, owner_id=user_id)
+    precondition.require(UserPrivate.model_validate(row))
     await keep_an_admin(session, without=user_id)
     await session.execute(_DELETE, {"id": user_id})
     audit.record(session, AuditAction.DELETE_USER, actor_id=actor.id, subject_id=user_id)

@@ -6,6 +6,7 @@ SCHEMATHESIS_AUTHENTICATED=1: a user, and a new one after each 401.
 """
 
 import os
+import re
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv6Address
@@ -25,6 +26,12 @@ schemathesis.openapi.format(
 )
 
 
+@schemathesis.serializer("application/x-ndjson")
+def as_lines(context: Any, value: Any) -> bytes:
+    """NDJSON is described as a text: it goes out as it is."""
+    return str(value).encode(errors="replace")
+
+
 @schemathesis.hook.apply_to(method="POST", path="/users/me/api-keys")
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
     """For a schema any password will do, and any moment; here the right one, and one to come."""
@@ -35,6 +42,18 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         with suppress(ValueError):
             if datetime.fromisoformat(body["expires_at"]).tzinfo:
                 body["expires_at"] = NEXT_MONTH.isoformat()
+
+
+@schemathesis.hook("before_call")
+def as_somebody_new(context: Any, case: Any, kwargs: Any) -> None:
+    """Each case comes from an address of its own: it may register, whatever others have done.
+
+    And where its Idempotency-Key is well-formed, with a new one: short ones come again and again.
+    """
+    case.headers = {**(case.headers or {}), "X-Forwarded-For": str(IPv6Address(uuid4().int))}
+    key = str(case.headers.get("Idempotency-Key", ""))
+    if re.fullmatch(r"[\x21-\x7e]{1,255}", key):
+        case.headers["Idempotency-Key"] = str(uuid4())
 
 
 class FreshUser:

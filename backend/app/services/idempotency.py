@@ -1,0 +1,154 @@
+"""Idempotency keys: a request that its sender repeats is carried out once, and answered alike.
+
+(draft-ietf-httpapi-idempotency-key-header.) The answer is stored in the transaction that it tells
+of: a crash leaves both or neither. Until then the transaction holds a lock on the key, so that of
+two at once, on whatever replica, the second is told to come back; a rollback frees it.
+
+The lock is taken at the transaction's first statement, for it needs the connection that a handler
+does not hold yet while it hashes a password or counts an attempt.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import BigInteger, Connection, bindparam, delete, event, func, select
+from sqlalchemy.dialects.postgresql import BYTEA, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth import sealing
+from app.auth.keys import derived_keys
+from app.core import clock
+from app.core.errors import Conflict, IdempotencyKeyReused, RequestInProgress
+from app.core.idempotency import AlreadyAnswered, Answer
+from app.db.session import Database
+from app.models.idempotency_key import IdempotencyKey
+
+KEPT_FOR = timedelta(hours=24)
+PURPOSE = "idempotency key"
+
+_TRY_LOCK = select(func.pg_try_advisory_xact_lock(bindparam("number", type_=BigInteger)))
+_FIND = select(
+    IdempotencyKey.fingerprint,
+    IdempotencyKey.status,
+    IdempotencyKey.headers,
+    IdempotencyKey.sealed_body,
+).where(
+    IdempotencyKey.key.in_(bindparam("names", type_=BYTEA, expanding=True)),
+    IdempotencyKey.created_at > bindparam("since"),
+)
+_STORE = insert(IdempotencyKey)
+# Whoever holds the lock has found none that counts: what is there has expired.
+_STORE = _STORE.on_conflict_do_update(
+    index_elements=[IdempotencyKey.key],
+    set_={
+        name: _STORE.excluded[name]
+        for name in ("fingerprint", "status", "headers", "sealed_body", "created_at")
+    },
+)
+
+
+class Claim:
+    """The right to carry a request out, the only one under its key; `keep` stores its answer."""
+
+    def __init__(
+        self, session: AsyncSession, *, names: Sequence[bytes], fingerprints: Sequence[bytes]
+    ) -> None:
+        """Both may be known by each of our keys; new ones go by the first."""
+        self._session = session
+        self._names = names
+        self._fingerprints = fingerprints
+
+    async def keep(self, answer: Answer) -> None:
+        """Store the answer in the session's transaction."""
+        row = {
+            "key": self._names[0],
+            "fingerprint": self._fingerprints[0],
+            "status": answer.status,
+            "headers": dict(answer.headers),
+            "sealed_body": sealing.seal(answer.body.decode(), purpose=sealing.IDEMPOTENCY),
+            "created_at": clock.now(),
+        }
+        await self._session.execute(_STORE, row)
+
+    def take(self, connection: Connection) -> None:
+        """Lock the key until the transaction ends. Raises RequestInProgress, and as `look` does."""
+        # The same number, whichever of our keys is the first here and on another replica.
+        number = int.from_bytes(min(self._names)[:8], signed=True)
+        if not connection.scalar(_TRY_LOCK, {"number": number}):
+            raise RequestInProgress(headers={"Retry-After": "1"})
+        self.look(connection)
+
+    def look(self, connection: Connection) -> None:
+        """Raise AlreadyAnswered, or IdempotencyKeyReused, where the key has an answer.
+
+        Conflict where that cannot be read: SECRET_KEY was changed, and the old one forgotten.
+        """
+        parameters = {"names": self._names, "since": clock.now() - KEPT_FOR}
+        row = connection.execute(_FIND, parameters).first()
+        if row is None:
+            return
+        try:
+            body = sealing.unseal(row.sealed_body, purpose=sealing.IDEMPOTENCY)
+        except sealing.UnsealError:
+            raise Conflict(
+                "This Idempotency-Key was used, and its answer cannot be read any more; see what "
+                "there is before you choose a new one"
+            ) from None
+        if not any(hmac.compare_digest(row.fingerprint, mine) for mine in self._fingerprints):
+            raise IdempotencyKeyReused
+        raise AlreadyAnswered(Answer(row.status, row.headers, body.encode()))
+
+
+async def claim(
+    session: AsyncSession,
+    *,
+    database: Database,
+    user_id: int | None,
+    key: str,
+    content: Sequence[bytes],
+) -> Claim:
+    """Claim `key` for a request of this `content`; from the session's first statement on it holds.
+
+    A user's keys are theirs. Nobody's is one with its content: only who can repeat the request,
+    password and all, is answered again, and nobody learns which keys others use.
+
+    Raises AlreadyAnswered, IdempotencyKeyReused, RequestInProgress, Conflict; at once where the
+    session has begun, else whatever the session is used for first may raise them.
+    """
+    digest = hashlib.sha256(_joined(content)).digest()
+    if user_id is None:
+        names = _keyed(b"name", key.encode(), digest)
+    else:
+        names = [hashlib.sha256(_joined((str(user_id).encode(), key.encode()))).digest()]
+    claimed = Claim(session, names=names, fingerprints=_keyed(b"content", digest))
+    if session.in_transaction():
+        await (await session.connection()).run_sync(claimed.take)
+        return claimed
+
+    def take(session: Any, transaction: Any, connection: Connection) -> None:
+        claimed.take(connection)
+
+    event.listen(session.sync_session, "after_begin", take, once=True)
+    async with database.autocommit() as lookup:  # spares who repeats it a hash, and an attempt
+        await lookup.run_sync(claimed.look)
+    return claimed
+
+
+async def purge(session: AsyncSession) -> None:
+    """Delete the expired ones."""
+    expired = IdempotencyKey.created_at <= clock.now() - KEPT_FOR
+    await session.execute(delete(IdempotencyKey).where(expired))
+
+
+def _keyed(*parts: bytes) -> list[bytes]:
+    """HMACs under each of our keys: what is sent may hold a password, which a hash would tell."""
+    message = _joined(parts)
+    return [hmac.digest(secret, message, hashlib.sha256) for secret in derived_keys(PURPOSE)]
+
+
+def _joined(parts: Sequence[bytes]) -> bytes:
+    """The parts as one, and no others give the same."""
+    return b"".join(len(part).to_bytes(8) + part for part in parts)

@@ -1,0 +1,452 @@
+"""Conditional requests: nobody reads again what they have, nobody writes over what they have not
+seen; and what caches may keep.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.roles import Role
+from app.models import User
+from tests.factories import bearer, create_address, create_article, create_user
+from tests.security.conftest import Install, install, live, live_app, live_database_url, live_rows
+
+__all__ = ["install", "live", "live_app", "live_database_url", "live_rows"]
+
+ADDRESS = {"label": "office", "line1": "1 Street", "city": "Town", "country": "GB"}
+ORIGIN = {"Origin": "http://localhost:3000"}
+
+Headers = dict[str, str]
+Rows = Callable[[], AbstractAsyncContextManager[AsyncSession]]
+
+
+class Resource(NamedTuple):
+    """A single resource, and how it is changed."""
+
+    url: str
+    changes: list[tuple[str, dict[str, Any] | None]]
+    list_url: str
+
+
+class World(NamedTuple):
+    """Somebody with one of everything."""
+
+    owner: User
+    admin: User
+    resources: dict[str, Resource]
+
+
+RESOURCES = ("myself", "user", "raw user", "address", "article")
+
+
+async def make_world(session: AsyncSession) -> World:
+    owner, admin = await create_user(session), await create_user(session, role=Role.ADMIN)
+    address = await create_address(session, user=owner)
+    article = await create_article(session, author=owner)
+    whole = {"email": owner.email, "username": owner.username, "name": "New"}
+    addresses = f"/users/{owner.id}/addresses"
+    resources = {
+        "myself": Resource("/users/me", [("PATCH", {"name": "Newer"})], "/users"),
+        "user": Resource(f"/users/{owner.id}", [("PUT", whole), ("DELETE", None)], "/users"),
+        "raw user": Resource(
+            f"/raw/users/{owner.id}", [("PUT", whole), ("DELETE", None)], "/raw/users"
+        ),
+        "address": Resource(
+            f"{addresses}/{address.id}", [("PUT", ADDRESS), ("DELETE", None)], addresses
+        ),
+        "article": Resource(
+            f"/articles/{article.id}", [("PATCH", {"title": "New"}), ("DELETE", None)], "/articles"
+        ),
+    }
+    return World(owner, admin, resources)
+
+
+@pytest.fixture
+async def world(session: AsyncSession) -> World:
+    return await make_world(session)
+
+
+async def tag_of(client: httpx.AsyncClient, url: str, headers: Headers) -> str:
+    response = await client.get(url, headers=headers)
+    assert response.status_code == 200, response.text
+    return response.headers["ETag"]
+
+
+@pytest.mark.parametrize("kind", RESOURCES)
+class TestChanging:
+    @pytest.fixture
+    async def resource(self, world: World, kind: str) -> Resource:
+        return world.resources[kind]
+
+    async def test_what_a_read_says_is_what_a_change_takes(
+        self, client: httpx.AsyncClient, world: World, resource: Resource
+    ) -> None:
+        headers = bearer(world.owner)
+        tag = await tag_of(client, resource.url, headers)
+        assert tag.startswith('"')
+        for method, body in resource.changes:
+            changed = await client.request(
+                method, resource.url, json=body, headers={**headers, "If-Match": tag}
+            )
+            assert changed.status_code in {200, 204}, changed.text
+            if changed.status_code == 200:  # and what it answers is what the next one takes
+                assert changed.headers["ETag"] != tag
+                tag = changed.headers["ETag"]
+                assert tag == await tag_of(client, resource.url, headers)
+
+    @pytest.mark.parametrize("form", ['"{}"', 'W/"{}"', '"x", "{}"', ',"y","x" , W/"{}",'])
+    async def test_in_any_form(
+        self, client: httpx.AsyncClient, world: World, resource: Resource, form: str
+    ) -> None:
+        headers = bearer(world.owner)
+        tag = (await tag_of(client, resource.url, headers)).strip('"')
+        method, body = resource.changes[0]
+        changed = await client.request(
+            method, resource.url, json=body, headers={**headers, "If-Match": form.format(tag)}
+        )
+        assert changed.status_code == 200
+
+    async def test_in_several_lines(
+        self, client: httpx.AsyncClient, world: World, resource: Resource
+    ) -> None:
+        headers = bearer(world.owner)
+        tag = await tag_of(client, resource.url, headers)
+        method, body = resource.changes[0]
+        lines = [*headers.items(), ("If-Match", '"x"'), ("If-Match", tag)]
+        changed = await client.request(method, resource.url, json=body, headers=lines)
+        assert changed.status_code == 200
+
+    async def test_any_version_will_do(
+        self, client: httpx.AsyncClient, world: World, resource: Resource
+    ) -> None:
+        for method, body in resource.changes:
+            changed = await client.request(
+                method, resource.url, json=body, headers={**bearer(world.owner), "If-Match": "*"}
+            )
+            assert changed.status_code in {200, 204}
+
+    async def test_an_old_version_is_refused_and_nothing_changes(
+        self, client: httpx.AsyncClient, world: World, resource: Resource
+    ) -> None:
+        headers = bearer(world.owner)
+        old = await tag_of(client, resource.url, headers)
+        method, body = resource.changes[0]
+        changed = await client.request(method, resource.url, json=body, headers=headers)
+        before = (await client.get(resource.url, headers=headers)).content
+        for method, body in resource.changes:
+            late = {**headers, **ORIGIN, "If-Match": old}
+            refused = await client.request(method, resource.url, json=body, headers=late)
+            assert refused.status_code == 412
+            assert refused.json()["code"] == "precondition_failed"
+            assert refused.headers["ETag"] == changed.headers["ETag"]
+            assert refused.headers["Cache-Control"] == "no-store"
+            assert refused.headers["Access-Control-Allow-Origin"] == ORIGIN["Origin"]
+        assert (await client.get(resource.url, headers=headers)).content == before
+
+    @pytest.mark.parametrize("tag", ["nonsense", '"x"', '"', "'x'", "", '"a" "b"'])
+    async def test_what_is_no_tag_of_it_never_matches(
+        self, client: httpx.AsyncClient, world: World, resource: Resource, tag: str
+    ) -> None:
+        for method, body in resource.changes:
+            refused = await client.request(
+                method, resource.url, json=body, headers={**bearer(world.owner), "If-Match": tag}
+            )
+            assert refused.status_code == 412
+
+    async def test_what_exists_is_not_made_anew(
+        self, client: httpx.AsyncClient, world: World, resource: Resource
+    ) -> None:
+        for method, body in resource.changes:
+            refused = await client.request(
+                method, resource.url, json=body,
+                headers={**bearer(world.owner), "If-None-Match": "*"},
+            )  # fmt: skip
+            assert refused.status_code == 412
+
+    async def test_an_administrator_takes_the_same_tag(
+        self, client: httpx.AsyncClient, world: World, resource: Resource, kind: str
+    ) -> None:
+        if kind == "myself":
+            return  # theirs is another
+        headers = bearer(world.admin)
+        tag = await tag_of(client, resource.url, headers)
+        assert tag == await tag_of(client, resource.url, bearer(world.owner))
+        method, body = resource.changes[0]
+        changed = await client.request(
+            method, resource.url, json=body, headers={**headers, "If-Match": tag}
+        )
+        assert changed.status_code == 200
+        assert changed.headers["ETag"] == await tag_of(client, resource.url, headers)
+
+    async def test_who_may_not_change_it_does_not_learn_its_version(
+        self, client: httpx.AsyncClient, world: World, session: AsyncSession, resource: Resource,
+        kind: str,
+    ) -> None:  # fmt: skip
+        if kind == "myself":
+            return
+        stranger = bearer(await create_user(session))
+        for method, body in resource.changes:
+            refused = await client.request(
+                method, resource.url, json=body, headers={**stranger, "If-Match": '"x"'}
+            )
+            assert refused.status_code == 403
+            assert "ETag" not in refused.headers
+
+    async def test_it_can_be_required(
+        self, client: httpx.AsyncClient, world: World, resource: Resource, install: Install
+    ) -> None:
+        install(REQUIRE_IF_MATCH="true")
+        headers = bearer(world.owner)
+        for method, body in resource.changes:
+            refused = await client.request(method, resource.url, json=body, headers=headers)
+            assert refused.status_code == 428
+            assert refused.json()["code"] == "precondition_required"
+        tag = await tag_of(client, resource.url, headers)
+        method, body = resource.changes[0]
+        taken = await client.request(
+            method, resource.url, json=body, headers={**headers, "If-Match": tag}
+        )
+        assert taken.status_code == 200
+
+
+async def test_a_role_is_changed_of_the_version_that_was_seen(
+    client: httpx.AsyncClient, world: World
+) -> None:
+    url, headers = f"/users/{world.owner.id}", bearer(world.admin)
+    tag = await tag_of(client, url, headers)
+    for expected in (200, 412):
+        changed = await client.patch(
+            f"{url}/role", json={"role": "editor"}, headers={**headers, "If-Match": tag}
+        )
+        assert changed.status_code == expected
+    assert changed.headers["ETag"] == await tag_of(client, url, headers)
+
+
+@pytest.mark.parametrize("path", ["/users/me", "/articles"])
+async def test_what_creating_answers_is_what_a_change_takes(
+    client: httpx.AsyncClient, world: World, path: str
+) -> None:
+    headers = bearer(world.owner)
+    created = await client.post(f"/users/{world.owner.id}/addresses", json=ADDRESS, headers=headers)
+    url = f"/users/{world.owner.id}/addresses/{created.json()['id']}"
+    if path == "/articles":
+        body = {"title": "New", "content": "Long enough, I think.", "tags": ["a", "b"]}
+        created = await client.post("/articles", json=body, headers=headers)
+        url = f"/articles/{created.json()['id']}"
+    assert created.status_code == 201
+    assert created.headers["ETag"] == await tag_of(client, url, headers)
+
+
+class TestReading:
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    @pytest.mark.parametrize("who", ["anonymous", "owner", "admin"])
+    @pytest.mark.parametrize("kind", ["user", "raw user", "article", "list of articles"])
+    async def test_what_one_has_is_not_sent_again(
+        self, client: httpx.AsyncClient, world: World, kind: str, who: str, method: str
+    ) -> None:
+        url = "/articles" if kind.startswith("list") else world.resources[kind].url
+        headers = {} if who == "anonymous" else bearer(getattr(world, who))
+        full = await client.request(method, url, headers=headers)
+        tag = full.headers["ETag"]
+        assert tag.startswith("W/" if kind.startswith("list") else '"')
+        for known in (tag, f'"x", {tag}', "*", f"W/{tag.removeprefix('W/')}"):
+            again = await client.request(
+                method, url, headers={**headers, **ORIGIN, "If-None-Match": known}
+            )
+            assert again.status_code == 304
+            assert again.content == b""
+            assert "Content-Type" not in again.headers
+            assert again.headers["ETag"] == tag
+            assert again.headers["Cache-Control"] == full.headers["Cache-Control"]
+            assert again.headers["Vary"] == "Authorization, Origin"
+            assert again.headers["Access-Control-Allow-Origin"] == ORIGIN["Origin"]
+            assert "ETag" in again.headers["Access-Control-Expose-Headers"]
+        for unknown in ('"x"', "nonsense", tag.removeprefix("W/").strip('"')):
+            fresh = await client.request(method, url, headers={**headers, "If-None-Match": unknown})
+            assert fresh.status_code == 200
+
+    async def test_each_sees_a_version_of_their_own(
+        self, client: httpx.AsyncClient, world: World
+    ) -> None:
+        url = world.resources["user"].url
+        public, private = (
+            await tag_of(client, url, {}),
+            await tag_of(client, url, bearer(world.owner)),
+        )
+        assert public != private
+        fresh = await client.get(url, headers={**bearer(world.owner), "If-None-Match": public})
+        assert fresh.status_code == 200
+
+    async def test_it_is_sent_again_once_it_has_changed(
+        self, client: httpx.AsyncClient, world: World
+    ) -> None:
+        """An author's new name is a new version of their article, and of the lists it is on."""
+        article = world.resources["article"].url
+        before = {url: await tag_of(client, url, {}) for url in (article, "/articles", "/users")}
+        headers = bearer(world.owner)
+        await client.patch("/users/me", json={"name": "Somebody Else"}, headers=headers)
+        for url, tag in before.items():
+            fresh = await client.get(url, headers={"If-None-Match": tag})
+            assert fresh.status_code == 200
+            assert fresh.headers["ETag"] != tag
+
+    async def test_a_version_can_be_asked_for(
+        self, client: httpx.AsyncClient, world: World
+    ) -> None:
+        url = world.resources["article"].url
+        tag = await tag_of(client, url, {})
+        assert (await client.get(url, headers={"If-Match": tag})).status_code == 200
+        assert (await client.get(url, headers={"If-Match": "*"})).status_code == 200
+        other = await client.get(url, headers={"If-Match": '"x"'})
+        assert other.status_code == 412
+        assert other.headers["ETag"] == tag
+        # RFC 9110 §13.2.2: it comes first.
+        both = await client.get(url, headers={"If-Match": '"x"', "If-None-Match": tag})
+        assert both.status_code == 412
+
+    async def test_a_date_alone_says_nothing(self, client: httpx.AsyncClient, world: World) -> None:
+        url = f"/users/{world.owner.id}/addresses"
+        listed = await client.get(url, headers=bearer(world.owner))
+        since = {"If-Modified-Since": listed.headers["Last-Modified"]}
+        again = await client.get(url, headers={**bearer(world.owner), **since})
+        assert again.status_code == 200
+
+
+class TestCaching:
+    @pytest.mark.parametrize("path", ["/articles", "/users", "article", "user"])
+    async def test_the_public_part_is_everybodys_to_keep(
+        self, client: httpx.AsyncClient, world: World, path: str
+    ) -> None:
+        url = path if path.startswith("/") else world.resources[path].url
+        public = await client.get(url)
+        assert public.headers["Cache-Control"] == "public, max-age=0, must-revalidate"
+        private = await client.get(url, headers=bearer(world.owner))
+        assert private.headers["Cache-Control"] == "private, no-cache"
+        for response in (public, private):
+            assert "Authorization" in response.headers["Vary"]
+            assert len(response.headers.get_list("Vary")) == 1
+
+    async def test_what_is_alike_for_all_does_not_vary(self, client: httpx.AsyncClient) -> None:
+        keys = await client.get("/.well-known/jwks.json")
+        assert keys.headers["Cache-Control"] == "public, max-age=300"
+        assert "Authorization" not in keys.headers["Vary"]
+        again = await client.get(
+            "/.well-known/jwks.json", headers={"If-None-Match": keys.headers["ETag"]}
+        )
+        assert again.status_code == 304
+
+    @pytest.mark.parametrize("path", ["/users/me/api-keys", "/auth/sessions"])
+    async def test_secrets_are_nobodys(
+        self, client: httpx.AsyncClient, world: World, path: str
+    ) -> None:
+        response = await client.get(path, headers={**bearer(world.owner), "If-None-Match": "*"})
+        assert response.status_code == 200
+        assert response.headers["Cache-Control"] == "no-store"
+        assert "ETag" not in response.headers
+
+    @pytest.mark.parametrize(
+        ("method", "path", "status"),
+        [
+            ("GET", "/articles/999999", 404),
+            ("GET", "/nowhere", 404),
+            ("PUT", "/articles", 405),
+            ("GET", "/users/me", 401),
+            ("GET", "/articles?limit=x", 422),
+            ("GET", "/articles?token=x", 400),
+        ],
+    )
+    async def test_no_error_is_kept(
+        self, client: httpx.AsyncClient, method: str, path: str, status: int
+    ) -> None:
+        response = await client.request(method, path)
+        assert response.status_code == status
+        assert response.headers["Cache-Control"] == "no-store"
+
+    async def test_lists_say_when_they_changed_last(
+        self, client: httpx.AsyncClient, world: World, session: AsyncSession
+    ) -> None:
+        url = f"/users/{world.owner.id}/addresses"
+        nobody = await create_user(session)
+        assert "Last-Modified" in (await client.get(url, headers=bearer(world.owner))).headers
+        empty = await client.get(f"/users/{nobody.id}/addresses", headers=bearer(nobody))
+        assert "Last-Modified" not in empty.headers
+
+    @pytest.mark.parametrize("path", ["/users", "/raw/users"])
+    async def test_when_a_user_changed_is_no_more_public_in_a_header(
+        self, client: httpx.AsyncClient, world: World, path: str
+    ) -> None:
+        for headers in ({}, bearer(world.owner)):
+            assert "Last-Modified" not in (await client.get(path, headers=headers)).headers
+        assert "Last-Modified" in (await client.get(path, headers=bearer(world.admin))).headers
+
+
+class TestAtOnce:
+    """With real commits, each request on a connection of its own."""
+
+    @pytest.fixture
+    async def live_world(self, live_rows: Rows) -> World:
+        async with live_rows() as session:
+            return await make_world(session)
+
+    @pytest.mark.parametrize("kind", RESOURCES)
+    async def test_of_many_who_have_seen_the_same_version_one_changes_it(
+        self, live: httpx.AsyncClient, live_world: World, kind: str
+    ) -> None:
+        resource, headers = live_world.resources[kind], bearer(live_world.owner)
+        method, body = resource.changes[0]
+        field = next(name for name in ("name", "title", "label") if name in (body or {}))
+        for round_number in range(3):
+            tag = await tag_of(live, resource.url, headers)
+
+            def change(number: int, tag: str = tag, rounds: int = round_number) -> Awaitable[Any]:
+                changed = {**(body or {}), field: f"Version {rounds} of {number}"}
+                return live.request(
+                    method, resource.url, json=changed, headers={**headers, "If-Match": tag}
+                )
+
+            answers = await asyncio.gather(*(change(number) for number in range(8)))
+            statuses = sorted(answer.status_code for answer in answers)
+            assert statuses == [200] + [412] * 7
+            (winner,) = (answer for answer in answers if answer.status_code == 200)
+            now = await live.get(resource.url, headers=headers)
+            assert now.json()[field] == winner.json()[field]
+            assert now.headers["ETag"] == winner.headers["ETag"]
+            for loser in answers:
+                assert loser.headers["ETag"] == winner.headers["ETag"]
+
+    async def test_a_deletion_and_a_change_of_the_same_version_are_not_both_done(
+        self, live: httpx.AsyncClient, live_world: World
+    ) -> None:
+        resource, headers = live_world.resources["address"], bearer(live_world.owner)
+        tag = {"If-Match": await tag_of(live, resource.url, headers)}
+        put, deleted = await asyncio.gather(
+            live.put(resource.url, json=ADDRESS, headers={**headers, **tag}),
+            live.delete(resource.url, headers={**headers, **tag}),
+        )
+        assert (put.status_code, deleted.status_code) in {(200, 412), (404, 204)}
+
+
+class TestCors:
+    async def test_a_page_may_send_what_it_takes(self, client: httpx.AsyncClient) -> None:
+        for name in ("If-Match", "If-None-Match", "If-Modified-Since", "Idempotency-Key"):
+            ask = {
+                **ORIGIN,
+                "Access-Control-Request-Method": "PATCH",
+                "Access-Control-Request-Headers": name.lower(),
+            }
+            assert (await client.options("/articles/1", headers=ask)).status_code == 200
+
+    async def test_a_page_may_read_what_it_needs(self, client: httpx.AsyncClient) -> None:
+        exposed = (
+            (await client.get("/articles", headers=ORIGIN))
+            .headers["Access-Control-Expose-Headers"]
+            .split(", ")
+        )
+        assert {
+            "ETag", "Link", "Last-Modified", "Location", "X-Total-Count", "Idempotency-Replayed"
+        } <= set(exposed)  # fmt: skip
