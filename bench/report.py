@@ -166,13 +166,15 @@ def describe_machine() -> str:
     return f"{model}, {cpus} CPUs{memory}, {platform.system()} {platform.release()}"
 
 
-def describe_versions(wrk: str, postgres: str) -> str:
-    """The versions of everything that a figure depends on."""
+def describe_versions(wrk: str | None, postgres: str) -> str:
+    """The versions of everything that a figure depends on; of wrk where it made the load."""
+    packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    versions = f"Python {platform.python_version()}, PostgreSQL {postgres}, {packages}"
+    if wrk is None:
+        return versions
     # wrk answers --version with its name, its version, and an exit status of 1.
     said = subprocess.run([wrk, "--version"], capture_output=True, text=True, check=False)  # noqa: S603 - found on PATH
-    generator = " ".join(said.stdout.split()[:2])
-    packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
-    return f"Python {platform.python_version()}, PostgreSQL {postgres}, {packages}; {generator}"
+    return f"{versions}; {' '.join(said.stdout.split()[:2])}"
 
 
 def _spread(values: Sequence[float], form: Callable[[float], str]) -> str:
@@ -300,7 +302,7 @@ def _storm_explained(storm: Storm) -> str:
     )
 
 
-def _text_table(headings: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def text_table(headings: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """For the terminal, aligned."""
     rows = [list(headings), *map(list, body)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(headings))]
@@ -312,14 +314,14 @@ def _text_table(headings: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 def render_tables(results: Results) -> str:
     """For the terminal."""
     tables = [
-        _text_table(HEADINGS, summary_rows(results)),
-        _text_table(REFRESH_HEADINGS, refresh_rows(results)),
-        _text_table(STORM_HEADINGS, storm_rows(results.storm)),
+        text_table(HEADINGS, summary_rows(results)),
+        text_table(REFRESH_HEADINGS, refresh_rows(results)),
+        text_table(STORM_HEADINGS, storm_rows(results.storm)),
     ]
     return "\n\n".join(tables)
 
 
-def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -376,17 +378,17 @@ def render_markdown(results: Results) -> str:
         "Written by `make bench`. What is measured, and how to read it: [README.md](README.md).",
         "\n".join(f"- {name}: {fact}" for name, fact in facts.items()),
         "## Medians of the rounds",
-        _markdown_table(HEADINGS, summary_rows(results)),
+        markdown_table(HEADINGS, summary_rows(results)),
         RATIO_EXPLAINED,
         "## Refreshes in the time of a login",
-        _markdown_table(REFRESH_HEADINGS, refresh_rows(results)),
+        markdown_table(REFRESH_HEADINGS, refresh_rows(results)),
         REFRESH_EXPLAINED,
         "## A storm of logins",
-        _markdown_table(STORM_HEADINGS, storm_rows(results.storm)),
+        markdown_table(STORM_HEADINGS, storm_rows(results.storm)),
         _storm_explained(results.storm),
         "## Each round",
-        _markdown_table(ROUND_HEADINGS, _round_rows(results)),
+        markdown_table(ROUND_HEADINGS, _round_rows(results)),
         "## Each round of the storm",
-        _markdown_table(STORM_ROUND_HEADINGS, _storm_round_rows(results.storm)),
+        markdown_table(STORM_ROUND_HEADINGS, _storm_round_rows(results.storm)),
     ]
     return "\n\n".join(parts) + "\n"

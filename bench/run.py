@@ -3,6 +3,7 @@
 
     make bench                        under six minutes; writes bench/RESULTS.md
     make bench ARGS=--quick           about two minutes; prints only
+    make bench ARGS=content           lists, search and bulk at 1,000 and 1,000,000 articles
 
 Both servers run in the same process model (gunicorn with backend/gunicorn.conf.py, one worker) on
 the same PostgreSQL with the same rows, and must give the same answers before anything is measured.
@@ -24,6 +25,7 @@ from typing import Final
 
 import psutil
 
+import content
 from app.core.config import PROJECT_DIR, get_settings
 from app.db import embedded, migrate
 from load import Generator
@@ -226,15 +228,19 @@ def _end(signum: int, frame: object) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Return the exit status."""
-    options = parse_options(arguments)
-    wrk = shutil.which("wrk")
-    if wrk is None:
-        print(HOW_TO_GET_WRK, file=sys.stderr)
-        return 2
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGHUP, _end)
+    is_content = arguments[:1] == ["content"]
+    wrk = shutil.which("wrk")
+    if wrk is None and not is_content:
+        print(HOW_TO_GET_WRK, file=sys.stderr)
+        return 2
     started = time.monotonic()
     try:
+        if is_content or wrk is None:
+            content.main(arguments[1:])
+            return 0
+        options = parse_options(arguments)
         results = measure_all(options, wrk, lambda line: print(line, flush=True))
     except (BenchError, RuntimeError) as error:
         print(f"bench: {error}", file=sys.stderr)
@@ -244,7 +250,7 @@ def main(arguments: Sequence[str]) -> int:
         return 130
     print(f"\n{render_tables(results)}\n\n{time.monotonic() - started:.0f} s in all")
     if not options.quick:
-        options.output.write_text(render_markdown(results))
+        options.output.write_text(render_markdown(results) + content.section_of(options.output))
         print(f"written: {options.output.name}")
     return 0
 
