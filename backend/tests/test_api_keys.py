@@ -23,6 +23,7 @@ from tests.factories import (
     bearer,
     create_address,
     create_article,
+    create_media,
     create_preview_link,
     create_revision,
     create_user,
@@ -323,6 +324,11 @@ ROUTES: dict[Scope, list[tuple[str, str, Any, int]]] = {
         ("PUT", "/tags/engines", {"name": "Looms"}, 200),
         ("DELETE", "/tags/looms", None, 204),
     ],
+    Scope.MEDIA_READ: [("GET", "/media", None, 200), ("GET", "/media/{media_id}", None, 200)],
+    Scope.MEDIA_WRITE: [
+        ("PATCH", "/media/{media_id}", {"alt": "New"}, 200),
+        ("DELETE", "/media/{media_id}", None, 204),
+    ],
     Scope.USERS_READ: [
         ("GET", "/auth/me", None, 200),
         ("GET", "/users/me", None, 200),
@@ -355,6 +361,7 @@ class TestScopes:
             "revision_id": (await create_revision(session, article=draft)).id,
             "link_id": (await create_preview_link(session, article=draft)).id,
             "address_id": (await create_address(session, user=user)).id,
+            "media_id": (await create_media(session, owner=user)).id,
         }
         key = await create_key(client, user, scope)
         others = await create_key(client, user, *(set(Scope) - {scope}))

@@ -216,6 +216,8 @@ class TestFilters:
         assert await ids(client, "tag=web-dev") == [one.id, both.id]
         assert await ids(client, "tag=Web%20dev&tag=grosse") == [both.id]
         assert await ids(client, "tag=web-dev&tag=nothing") == []
+        await create_article(session, author=author, tags=["tag"])
+        assert await ids(client, "tag=!!!") == []
         mine = await ids(client, "tag=web-dev", headers=bearer(author))
         assert mine == [draft.id, one.id, both.id]
         both.archived_at = clock.now()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -9,9 +10,11 @@ from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import clock
+from app.core.markdown import Rendered, render_now
 from app.core.roles import Role
 from app.db.session import Database
 from app.models import Article, ArticleRevision
+from app.services.articles import writing
 from app.services.articles.rendering import render_stale
 from tests.factories import bearer, create_article, create_user
 
@@ -81,8 +84,78 @@ class TestSchedule:
         assert response.json()["published_at"] is None
         assert (await client.get(url)).status_code == 404
 
+    async def test_what_was_read_can_be_sent_back(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        """A form that sends all that it got changes nothing; not a made excerpt either."""
+        author = await create_user(session)
+        later = clock.now() + timedelta(days=1)
+        articles = [
+            await create_article(session, author=author),
+            await create_article(session, author=author, published=False),
+            await create_article(session, author=author, published_at=later),
+            await create_article(session, author=author, archived_at=clock.now()),
+        ]
+        for article in articles:
+            url, mine = f"/articles/{article.id}", bearer(author)
+            before = (await client.get(url, headers=mine)).json()
+            names = ("title", "content", "slug", "excerpt", "cover_image_url", "language", "tags")
+            sent = {name: before[name] for name in (*names, "published", "published_at")}
+            if sent["published_at"] is None:
+                del sent["published_at"]
+            assert (await client.patch(url, json=sent, headers=mine)).json() == before
+            text = {"content": "Another text altogether."}
+            anew = await client.patch(url, json=text, headers=mine)
+            assert anew.json()["excerpt"] == "Another text altogether."
+
+    @pytest.mark.parametrize("published_at", ["2020-01-01T00:00:00Z", None])
+    async def test_a_draft_with_a_date_that_has_come_is_refused(
+        self, client: httpx.AsyncClient, session: AsyncSession, published_at: str | None
+    ) -> None:
+        author = await create_user(session)
+        body = {"title": "T", "content": TEXT, "published": False, "published_at": published_at}
+        response = await client.post("/articles", json=body, headers=bearer(author))
+        assert response.status_code == (201 if published_at is None else 422)
+
+    async def test_a_long_text_is_rendered_before_anything_is_locked(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        author = await create_user(session)
+        article = await create_article(session, author=author)
+        done = []
+
+        async def render(content: str) -> Rendered:
+            done.append("render")
+            return render_now(content)
+
+        async def changeable(*arguments: Any, **options: Any) -> Article:
+            done.append("lock")
+            return await locking(*arguments, **options)
+
+        locking = writing.changeable
+        monkeypatch.setattr(writing, "render", render)
+        monkeypatch.setattr(writing, "changeable", changeable)
+        change = {"content": "Something else entirely."}
+        await client.patch(f"/articles/{article.id}", json=change, headers=bearer(author))
+        assert done == ["render", "lock"]
+
 
 class TestArchive:
+    async def test_publishing_takes_it_out_again(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        author = await create_user(session)
+        article = await create_article(session, author=author, archived_at=clock.now())
+        url, mine = f"/articles/{article.id}", bearer(author)
+        published_at = (await client.get(url, headers=mine)).json()["published_at"]
+        kept = await client.patch(url, json={"published": False}, headers=mine)
+        assert kept.json()["published_at"] == published_at
+        again = await client.patch(url, json={"published": True}, headers=mine)
+        assert (again.json()["status"], again.json()["published_at"]) == ("published", published_at)
+
     async def test_is_out_of_sight_and_comes_back_as_it_was(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:

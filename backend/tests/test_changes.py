@@ -162,6 +162,10 @@ class TestWhatIsTold:
         assert await change(archived=True) == [("unpublished", *this)]
         assert await change(archived=False) == [("created", *this)]
         assert await change(slug="another-life") == [("updated", article["id"], "another-life")]
+        # What is a draft again is told by the slug that readers knew.
+        hidden = await change(published=False, slug="a-secret")
+        assert hidden == [("unpublished", article["id"], "another-life")]
+        assert await change(published=True, slug="another-life") != []
         assert (await client.delete(url, headers=headers)).status_code == 204
         assert await follower.told() == [("deleted", article["id"], "another-life")]
 

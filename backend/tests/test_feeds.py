@@ -30,6 +30,7 @@ MEDIA_TYPES = {
     "atom.xml": "application/atom+xml; charset=utf-8",
     "feed.json": "application/feed+json",
 }
+HUGE = "Thu, 01 Jan 2026 00:00:00 +9999999999999999999999"
 FORMATS = list(MEDIA_TYPES)
 DOCUMENTS = [*(f"/{name}" for name in FORMATS), "/sitemap.xml"]
 ATOM = "{http://www.w3.org/2005/Atom}"
@@ -322,6 +323,14 @@ class TestSelection:
             assert await titles(client, path) == ["Scheduled", *newest[:-1]]
 
     @pytest.mark.parametrize("name", FORMATS)
+    async def test_a_tag_of_drafts_alone_is_not_there(
+        self, client: httpx.AsyncClient, session: AsyncSession, name: str
+    ) -> None:
+        author = await create_user(session)
+        await create_article(session, author=author, tags=["Merger"], published=False)
+        assert (await client.get(f"/tags/merger/{name}")).status_code == 404
+
+    @pytest.mark.parametrize("name", FORMATS)
     async def test_an_authors_and_a_tags(
         self, client: httpx.AsyncClient, session: AsyncSession, name: str
     ) -> None:
@@ -457,7 +466,13 @@ class TestConditional:
         later = {"If-Modified-Since": format_datetime(changed_at + timedelta(1), usegmt=True)}
         assert (await client.get(path, headers=later)).status_code == 304
         before = changed_at - timedelta(seconds=1)
-        for header in (format_datetime(before, usegmt=True), "yesterday", "", "Fri, 99 May 2026"):
+        for header in (
+            format_datetime(before, usegmt=True),
+            "yesterday",
+            "",
+            "Fri, 99 May 2026",
+            HUGE,
+        ):
             response = await client.get(path, headers={"If-Modified-Since": header})
             assert response.status_code == 200
         # RFC 9110 §13.1.3: where there is an entity tag, the date does not count.

@@ -208,6 +208,19 @@ async def test_purged_articles_take_the_pictures_along_that_they_alone_show(
     assert set(discarded) == {alone.folder, both.folder}
 
 
+async def test_whoever_knows_an_address_can_neither_delete_nor_keep_the_picture(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
+    owner, other = await create_user(session), await create_user(session)
+    picture = await create_media(session, owner=owner)
+    draft = await create_article(session, author=other, published=False)
+    await shows(session, draft, picture)
+    await purge_pictures_of(session, article_ids=[draft.id])
+    assert await left(session) == {picture.id}
+    answer = await client.delete(f"/media/{picture.id}", headers=bearer(owner))
+    assert answer.status_code == 204
+
+
 async def test_pictures_of_who_has_left_stay_where_they_are_shown(
     client: httpx.AsyncClient, session: AsyncSession, storage: LocalStorage, database: Database
 ) -> None:

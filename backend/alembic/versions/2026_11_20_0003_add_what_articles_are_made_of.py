@@ -77,13 +77,19 @@ BEGIN
   -- What the release before this one writes: no slug, `published` without a date, content alone.
   IF NEW.slug IS NULL THEN
     NEW.slug := 'article-' || NEW.id;
+    IF EXISTS (SELECT FROM public.articles WHERE slug = NEW.slug) THEN
+      NEW.slug := NEW.slug || '-' || substr(md5(random()::text), 1, 8);
+    END IF;
   END IF;
   IF TG_OP = 'INSERT' THEN
     IF NEW.published AND NEW.published_at IS NULL THEN
       NEW.published_at := NEW.created_at;
     END IF;
   ELSE
-    IF NEW.published IS DISTINCT FROM OLD.published
+    -- Not filled in yet, by 0004.
+    IF OLD.slug IS NULL AND OLD.published AND NEW.published AND NEW.published_at IS NULL THEN
+      NEW.published_at := NEW.created_at;
+    ELSIF NEW.published IS DISTINCT FROM OLD.published
       AND NEW.published_at IS NOT DISTINCT FROM OLD.published_at
       AND NEW.archived_at IS NOT DISTINCT FROM OLD.archived_at
       AND NEW.deleted_at IS NOT DISTINCT FROM OLD.deleted_at
@@ -147,9 +153,8 @@ $$
 # any that was given out before a restore, or a failover that lost the last transactions: whoever
 # has read so far misses nothing of what follows.
 NOTE_CHANGE = """
-CREATE FUNCTION public.note_article_change(
-  changed_id bigint, former_slug text, edited boolean
-) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION public.note_article_change(changed_id bigint, edited boolean)
+RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
   article record;
   latest record;
@@ -162,7 +167,7 @@ BEGIN
   moment := clock_timestamp();
   SELECT slug, published_at, archived_at, deleted_at INTO article
   FROM public.articles WHERE id = changed_id;
-  SELECT kind, transaction_id, occurred_at INTO latest
+  SELECT kind, slug, transaction_id, occurred_at INTO latest
   FROM public.changes WHERE article_id = changed_id ORDER BY seq DESC LIMIT 1;
   visible := article.archived_at IS NULL AND article.deleted_at IS NULL
     AND coalesce(article.published_at <= moment, false);
@@ -185,7 +190,8 @@ BEGIN
     setval('public.changes_seq_seq', greatest(
       nextval('public.changes_seq_seq'), (extract(epoch FROM moment) * 1000000)::bigint
     )),
-    changed_id, news, coalesce(article.slug, former_slug), moment,
+    -- Of what is gone, the slug that readers knew.
+    changed_id, news, CASE WHEN visible THEN article.slug ELSE latest.slug END, moment,
     pg_current_xact_id()::text::bigint
   );
 END
@@ -200,14 +206,14 @@ CREATE FUNCTION public.articles_note_change() RETURNS trigger LANGUAGE plpgsql A
 BEGIN
   IF TG_OP = 'INSERT' THEN
     IF NEW.published_at IS NOT NULL THEN
-      PERFORM public.note_article_change(NEW.id, NEW.slug, true);
+      PERFORM public.note_article_change(NEW.id, true);
     END IF;
   ELSIF TG_OP = 'DELETE' THEN
     IF OLD.published_at IS NOT NULL THEN
-      PERFORM public.note_article_change(OLD.id, OLD.slug, true);
+      PERFORM public.note_article_change(OLD.id, true);
     END IF;
   ELSIF OLD.published_at IS NOT NULL OR NEW.published_at IS NOT NULL THEN
-    PERFORM public.note_article_change(NEW.id, NEW.slug,
+    PERFORM public.note_article_change(NEW.id,
       (NEW.version, NEW.updated_at, NEW.published_at, NEW.author_id, NEW.slug, NEW.title,
         NEW.excerpt, NEW.cover_image_url, NEW.language, NEW.content, NEW.html)
       IS DISTINCT FROM
@@ -225,7 +231,7 @@ AUTHOR_CHANGED = """
 CREATE FUNCTION public.users_note_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM pg_advisory_xact_lock(1717921124);
-  PERFORM public.note_article_change(id, slug, true) FROM public.articles
+  PERFORM public.note_article_change(id, true) FROM public.articles
   WHERE author_id = NEW.id AND published_at IS NOT NULL ORDER BY id;
   RETURN NULL;
 END
@@ -257,7 +263,8 @@ TRIGGERS = (
         " FOR EACH ROW EXECUTE FUNCTION article_tags_before_insert()"
     ),
     (
-        "CREATE CONSTRAINT TRIGGER articles_note_change AFTER INSERT OR UPDATE OR DELETE ON articles"
+        "CREATE CONSTRAINT TRIGGER articles_note_change"
+        " AFTER INSERT OR UPDATE OR DELETE ON articles"
         " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION articles_note_change()"
     ),
     (
@@ -529,7 +536,7 @@ def downgrade() -> None:
         "media_discard_files()",
         "users_note_change()",
         "articles_note_change()",
-        "note_article_change(bigint, text, boolean)",
+        "note_article_change(bigint, boolean)",
         "article_tags_before_insert()",
         "articles_list_under_tags()",
         "articles_before_write()",

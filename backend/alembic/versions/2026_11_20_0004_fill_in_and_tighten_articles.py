@@ -17,9 +17,8 @@ depends_on = None
 
 BATCH = 2000
 
-# The trigger does the rest: `dated_at`, `published_at`, what is searched, and the change feed.
-FILL_IN = sa.text(
-    """
+# The trigger does the rest: `dated_at`, what is searched, and the change feed.
+FILL_IN = """
     UPDATE articles SET
       slug = left(
         coalesce(
@@ -28,12 +27,9 @@ FILL_IN = sa.text(
         ), 75
       ) || '-' || id,
       published_at = coalesce(published_at, CASE WHEN published THEN created_at END)
-    WHERE id IN (
-      SELECT id FROM articles WHERE slug IS NULL ORDER BY created_at, id LIMIT :batch
-      FOR NO KEY UPDATE
-    )
-    """
-)
+    WHERE slug IS NULL
+"""
+BOUNDS = "SELECT coalesce(min(id), 1), coalesce(max(id), 0) FROM articles"
 
 IN_CIRCULATION = "published_at IS NOT NULL AND archived_at IS NULL AND deleted_at IS NULL"
 INDEXES = {
@@ -47,28 +43,20 @@ INDEXES = {
     "ix_articles_author_dated": "articles (author_id, dated_at DESC, id DESC)",
     "ix_articles_edited_by": "articles (edited_by) WHERE edited_by IS NOT NULL",
     "ix_articles_rendered_with": "articles (rendered_with)",
+    "ix_articles_archived": "articles (dated_at DESC, id DESC)"
+    " WHERE archived_at IS NOT NULL AND deleted_at IS NULL",
     "ix_articles_trash": "articles (deleted_at) WHERE deleted_at IS NOT NULL",
     "ix_articles_awaits_publication": "articles (published_at) WHERE awaits_publication",
     "ix_articles_search": "articles USING gin (search_vector)",
     "ix_articles_title_words": "articles USING gin (public.article_title_words(title))",
     "ix_articles_language": "articles (language)",
 }
-REPLACED = {
-    "ix_articles_published_newest": "articles (created_at DESC, id DESC) WHERE published",
-    "ix_articles_author_newest": "articles (author_id, created_at DESC, id DESC)",
-}
 
 
 def upgrade() -> None:
     with op.get_context().autocommit_block():
-        if op.get_context().as_sql:  # for whoever runs the printed SQL by hand: all at once
-            op.execute(FILL_IN.text.replace(":batch", "ALL"))
-        else:
-            while op.get_bind().execute(FILL_IN, {"batch": BATCH}).rowcount:
-                pass
+        _fill_in()
         _build(INDEXES)
-        for name in REPLACED:
-            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
         op.execute("ALTER TABLE articles DROP CONSTRAINT IF EXISTS filled_in")
         op.execute(
             "ALTER TABLE articles ADD CONSTRAINT filled_in"
@@ -83,6 +71,17 @@ def upgrade() -> None:
     op.execute(
         "ALTER TABLE articles ADD CONSTRAINT uq_articles_slug UNIQUE USING INDEX uq_articles_slug"
     )
+
+
+def _fill_in() -> None:
+    if op.get_context().as_sql:  # for whoever runs the printed SQL by hand: all at once
+        op.execute(FILL_IN)
+        return
+    connection = op.get_bind()
+    first, last = connection.execute(sa.text(BOUNDS)).one()
+    batch = sa.text(f"{FILL_IN} AND id BETWEEN :start AND :end")
+    for start in range(first, last + 1, BATCH):
+        connection.execute(batch, {"start": start, "end": start + BATCH - 1})
 
 
 def _build(indexes: dict[str, str]) -> None:
@@ -105,6 +104,5 @@ def downgrade() -> None:
         " FOREIGN KEY (edited_by) REFERENCES users (id) ON DELETE SET NULL NOT VALID"
     )
     with op.get_context().autocommit_block():
-        _build(REPLACED)
         for name in INDEXES:
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")

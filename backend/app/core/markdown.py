@@ -70,13 +70,14 @@ EXCERPT = 200
 
 LANGUAGES = frozenset(
     """
-    bash c clojure cmake cpp csharp css dart diff docker elixir erlang fsharp go graphql
-    groovy haskell hcl html http ini java javascript json json5 julia kotlin lua make matlab nginx
-    nim objective-c ocaml perl php plpgsql postgresql powershell protobuf pycon python pytb r ruby
-    rust scala scss sql swift terraform toml typescript vim xml yaml zig
+    bash c clojure cmake cpp csharp css dart diff docker elixir erlang fsharp go graphql groovy
+    haskell hcl html http java javascript json json5 julia kotlin lua make nginx nim objective-c
+    perl php plpgsql postgresql powershell protobuf pycon python pytb r ruby rust scala scss sql
+    swift terraform toml typescript vim xml yaml zig
     """.split()  # noqa: SIM905 - a list of sixty lines is no easier to read
 )
-"""What is coloured, by Pygments' names: those whose lexers stood up to hostile code."""
+"""What is coloured, by Pygments' names: those whose lexers never took long between two tokens of
+hostile code. A lexer cannot be stopped there, and those of INI, MATLAB and OCaml took seconds."""
 ALIASES = {
     "c++": "cpp",
     "c#": "csharp",
@@ -254,7 +255,7 @@ def _count_inline(state: StateInline, silent: bool) -> bool:
 def _count_block(state: StateBlock, line: int, _end: int, silent: bool) -> bool:
     """The first rule to be asked, for each block and each line that may end one."""
     work = _work(state.env)
-    if not silent and state.level >= MAX_NESTING:
+    if not silent and state.level > MAX_NESTING:
         raise ContentTooComplex("Lists and quotes are nested too deeply: at most 20 lists")
     made = len(state.tokens) - work.tokens
     work.tokens += made
@@ -384,7 +385,7 @@ def _footnote_back(_renderer: Any, tokens: Sequence[Token], index: int, *_: Any)
 def _parser() -> MarkdownIt:
     md = MarkdownIt("commonmark")
     md.inline = _Inline()
-    md.configure("commonmark", {"xhtmlOut": False, "maxNesting": MAX_NESTING + 2})
+    md.configure("commonmark", {"xhtmlOut": False, "maxNesting": MAX_NESTING + 3})
     md.enable(["table", "strikethrough"])
     # Without ^[notes in the text]: not of GitHub's Markdown, and they nest without a limit.
     md.use(footnote_plugin, inline=False)
@@ -426,6 +427,7 @@ def _prepare(tokens: Sequence[Token], work: _Work) -> tuple[list[Heading], list[
     toc: list[Heading] = []
     taken: dict[str, int] = {}
     raw: list[str] = []
+    blocks: list[Token] = []
     for index, token in enumerate(tokens):
         if token.type == "inline":
             _see_to(token.children or [], raw, work)
@@ -437,10 +439,13 @@ def _prepare(tokens: Sequence[Token], work: _Work) -> tuple[list[Heading], list[
                 token.attrs[_ID] = name
                 toc.append(Heading(level=int(token.tag[1]), text=heading, id=name))
         elif token.type == "html_block":
-            token.content = _defused(token.content)
-            raw.append(token.content)
+            blocks.append(token)
         elif token.type in {"td_open", "th_open"} and token.attrs:
             token.attrs = {"align": str(token.attrs["style"]).removeprefix("text-align:")}
+    closed: set[str] = set()
+    for token in reversed(blocks):
+        token.content = _defused(token.content, closed)
+        raw.append(token.content)
     return toc, raw
 
 
@@ -490,16 +495,14 @@ ATTRIBUTES = {
     "*": {"dir", "lang", "title", _ID, _CLASS},
     "a": {"href"},
     "abbr": {"title"},
-    "blockquote": {"cite"},
     "col": {"span"},
     "colgroup": {"span"},
-    "del": {"cite", "datetime"},
+    "del": {"datetime"},
     "details": {"open"},
     "img": {"src", "alt", "width", "height"},
-    "ins": {"cite", "datetime"},
+    "ins": {"datetime"},
     "li": {"value"},
     "ol": {"start", "reversed", "type"},
-    "q": {"cite"},
     "td": {"colspan", "rowspan"},
     "th": {"colspan", "rowspan", "scope"},
     "time": {"datetime"},
@@ -529,6 +532,7 @@ _cleaner = nh3.Cleaner(
 
 _NAMES = "|".join(sorted(WITH_CONTENT))
 _SWALLOWS = re.compile(rf"<(?:({_NAMES})(?![a-z0-9:-])|(!--))", re.IGNORECASE)
+_CLOSES = re.compile(rf"</({_NAMES})(?![a-z0-9:-])")
 _TAG_NAME = re.compile(r"<(/?)([a-z][a-z0-9-]*)", re.IGNORECASE)
 # https://html.spec.whatwg.org/#formatting - those with attributes: of others, three at most are
 # repeated. Links are not, as one ends where another begins.
@@ -556,18 +560,20 @@ def _unless_closed(tag: str, closed: set[str]) -> str:
     return tag
 
 
-def _defused(block: str) -> str:
-    """A block of HTML: what is opened in it and never closed does not swallow what comes after."""
+def _defused(block: str, closed: set[str]) -> str:
+    """A block of HTML, after which `closed` are: what is never closed does not swallow the rest."""
     lower, last = block.lower(), dict[str, int]()
 
     def unless_closed(opened: re.Match[str]) -> str:
         name = (opened[1] or "--").lower()
         if name not in last:
-            end = "-->" if name == "--" else f"</{name}"
-            last[name] = -1 if name == "plaintext" else lower.rfind(end)
-        return opened[0] if last[name] > opened.start() else "&lt;" + opened[0][1:]
+            last[name] = lower.rfind("-->" if name == "--" else f"</{name}")
+        lost = name == "plaintext" or (last[name] < opened.start() and name not in closed)
+        return "&lt;" + opened[0][1:] if lost else opened[0]
 
-    return _SWALLOWS.sub(unless_closed, block)
+    defused = _SWALLOWS.sub(unless_closed, block)
+    closed.update(_CLOSES.findall(lower))
+    return defused
 
 
 def _sanitised(html: str, raw: Sequence[str], work: _Work) -> str:
@@ -616,7 +622,9 @@ _FOOTNOTE_MARK = re.compile(
     r'|<a href="[^"]*+" class="footnote-backref"[^>]*+>[^<]*+</a>'
 )
 _VOID = frozenset({"br", "col", "hr", "img", "wbr"})
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
+"""What feeds cannot have, nor texts should. It is replaced and not removed, for removing it could
+make a word of what was two when the sanitiser saw it."""
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 
@@ -626,7 +634,7 @@ def _text_of(html: str) -> str:
     if "<img" in html:
         html = _ALT.sub(r" \1 \g<0>", html)
     text = entities.unescape(_TAG.sub(" ", _IN_A_WORD.sub("", html)))
-    return " ".join(_CONTROLS.sub(" ", text).split())
+    return " ".join(text.split())
 
 
 def _check_depth(html: str) -> None:
@@ -695,6 +703,7 @@ def _render(content: str, work: _Work) -> Rendered:
         left = set(_IDS.findall(html))
         toc = [heading for heading in toc if heading["id"] in left]
     html = html.replace(f" {_ID}=", " id=").replace(f" {_CLASS}=", " class=")
+    html = _NOT_XML.sub("\ufffd", html)
     _check_depth(html)
     text = _text_of(html)
     words = _count_words(text)

@@ -111,6 +111,20 @@ Index(
     Article.id.desc(),
     postgresql_where=text("published_at IS NULL AND archived_at IS NULL AND deleted_at IS NULL"),
 )
+Index(
+    "ix_articles_archived",
+    Article.dated_at.desc(),
+    Article.id.desc(),
+    postgresql_where=text("archived_at IS NOT NULL AND deleted_at IS NULL"),
+)
+# For the release before this one, which may go on reading while an upgrade rolls out.
+Index(
+    "ix_articles_published_newest",
+    Article.created_at.desc(),
+    Article.id.desc(),
+    postgresql_where=text("published"),
+)
+Index("ix_articles_author_newest", Article.author_id, Article.created_at.desc(), Article.id.desc())
 Index("ix_articles_newest", Article.dated_at.desc(), Article.id.desc())
 Index("ix_articles_author_dated", Article.author_id, Article.dated_at.desc(), Article.id.desc())
 Index("ix_articles_edited_by", Article.edited_by, postgresql_where=text("edited_by IS NOT NULL"))

@@ -127,7 +127,7 @@ def _is_known(request: Request, modified_at: datetime) -> bool:
     """RFC 9110 §13.1.3; what is no date is no condition."""
     try:
         since = parsedate_to_datetime(request.headers.get("If-Modified-Since", ""))
-    except ValueError:
+    except (ValueError, OverflowError):
         return False
     return since.tzinfo is not None and modified_at.replace(microsecond=0) <= since
 

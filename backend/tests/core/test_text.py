@@ -1,3 +1,7 @@
+"""Slugs and names, in all scripts."""
+
+# ruff: noqa: RUF001 - letters of all scripts, look-alikes among them, are what this is about
+
 import re
 import unicodedata
 

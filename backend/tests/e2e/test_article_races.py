@@ -64,6 +64,26 @@ def test_one_of_all_who_want_a_slug_gets_it(
     assert len(fetch(api_database, f"SELECT id FROM articles WHERE slug = '{slug}'")) == 1
 
 
+def test_all_who_ask_for_a_slug_by_their_title_get_one(
+    gunicorn_api: Api, threads: ThreadPoolExecutor
+) -> None:
+    author, title = gunicorn_api.bearer("racer"), f"Renamed {uuid4().hex[:8]}"
+
+    def write(number: int) -> int:
+        body = {"title": f"{title} {number}", "content": "Long enough."}
+        article: int = gunicorn_api.client.post("/articles", json=body, headers=author).json()["id"]
+        return article
+
+    def rename(article_id: int) -> tuple[int, str]:
+        url, change = f"/articles/{article_id}", {"title": title, "slug": None}
+        response = gunicorn_api.client.patch(url, json=change, headers=author)
+        return response.status_code, response.json().get("slug", "")
+
+    answers = list(threads.map(rename, list(threads.map(write, range(8)))))
+    assert {status for status, _ in answers} == {200}
+    assert len({slug for _, slug in answers}) == 8
+
+
 def test_changes_of_one_article_follow_each_other(
     gunicorn_api: Api, api_database: str, threads: ThreadPoolExecutor
 ) -> None:

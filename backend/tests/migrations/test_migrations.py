@@ -95,6 +95,35 @@ async def _create_from_models(url: str, functions: list[str]) -> None:
     await engine.dispose()
 
 
+def test_the_release_before_can_write_between_the_steps() -> None:
+    """What it published stays published, whatever it corrects before 0004 has come by."""
+    with temporary_database() as url:
+        upgrade(url, "0002")
+        execute(
+            url,
+            "INSERT INTO users (email, username, name, hashed_password)"
+            " VALUES ('ada@example.com', 'ada', 'Ada', 'x')",
+            "INSERT INTO articles (title, content, published, author_id)"
+            " SELECT 'Title ' || number, 'Long enough.', number < 3, 1"
+            " FROM generate_series(1, 4) AS number",
+        )
+        upgrade(url, "0003")
+        execute(
+            url,
+            "UPDATE articles SET title = 'Corrected' WHERE id IN (1, 4)",
+            "UPDATE articles SET published = true WHERE id = 3",
+        )
+        upgrade(url, "head")
+        rows = fetch(
+            url, "SELECT slug, published, published_at, dated_at FROM articles ORDER BY id"
+        )
+        assert [row["published"] for row in rows] == [True, True, True, False]
+        assert [row["slug"] for row in rows] == ["article-1", "title-2-2", "article-3", "article-4"]
+        assert all(row["published"] == (row["published_at"] is not None) for row in rows)
+        told = fetch(url, "SELECT article_id, kind FROM changes ORDER BY article_id")
+        assert {row["article_id"] for row in told} == {1, 2, 3}
+
+
 def test_there_is_one_head() -> None:
     assert len(ScriptDirectory.from_config(alembic_config()).get_heads()) == 1
 

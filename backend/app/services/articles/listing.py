@@ -52,7 +52,7 @@ from app.services.articles.rows import (
     selected,
     sight_of,
 )
-from app.services.articles.tagging import tag_slug
+from app.services.articles.tagging import sought_tag
 from app.services.cursors import Scalar, decode_cursor, encode_cursor
 from app.services.paging import Listed
 
@@ -138,7 +138,7 @@ async def list_articles(
     parameters = {
         **who,
         **{name: getattr(query, name) for name in shape.filters},
-        **{f"tag_{number}": tag_slug(tag) for number, tag in enumerate(query.tag)},
+        **{f"tag_{number}": sought_tag(tag) for number, tag in enumerate(query.tag)},
     }
     if query.q is not None:
         terms = await matching.interpret(connection, q=query.q, language=query.language)

@@ -3,19 +3,25 @@
 from html import escape
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 
 from app.core.errors import ContentTooComplex
 from app.core.markdown import RENDERER, Rendered, excerpt_of, render
-from app.db.session import NO_KEY_UPDATE, Database
+from app.db.session import Database
 from app.models.article import Article
 
 BATCH = 50
 
+_STALE = (
+    select(Article.id, Article.content, Article.own_excerpt, Article.excerpt)
+    .where(Article.rendered_with < RENDERER, Article.id > bindparam("after"))
+    .order_by(Article.id)
+    .limit(BATCH)
+)
+
 
 def rendered_columns(rendered: Rendered, *, own_excerpt: str | None) -> dict[str, Any]:
     """The columns of an article that follow from its content; its excerpt where it has none."""
-    excerpt = excerpt_of(rendered.text) if own_excerpt is None else own_excerpt
     return {
         "html": rendered.html,
         "plain_text": rendered.text,
@@ -23,37 +29,39 @@ def rendered_columns(rendered: Rendered, *, own_excerpt: str | None) -> dict[str
         "word_count": rendered.word_count,
         "reading_time": rendered.reading_time,
         "rendered_with": RENDERER,
-        "excerpt": excerpt,
-        "own_excerpt": own_excerpt is not None,
+        **excerpt_columns(rendered.text, own_excerpt=own_excerpt),
     }
+
+
+def excerpt_columns(text: str, *, own_excerpt: str | None) -> dict[str, Any]:
+    """An author's own excerpt, or else the beginning of the text."""
+    excerpt = excerpt_of(text) if own_excerpt is None else own_excerpt
+    return {"excerpt": excerpt, "own_excerpt": own_excerpt is not None}
 
 
 async def render_stale(database: Database) -> int:
     """Render what an older renderer has, or none: how many articles that were.
 
     Written before this release, or by the one before it while this one was already running; or our
-    renderer has changed. Theirs is neither a new version nor a later `updated_at`.
+    renderer has changed. Theirs is neither a new version nor a later `updated_at`. No article is
+    locked while it is rendered: one that is changed meanwhile has been rendered by that.
     """
-    count = 0
+    count, last = 0, 0
     while True:
-        async with database.unit_of_work() as session:
-            query = (
-                select(Article.id, Article.content, Article.own_excerpt, Article.excerpt)
-                .where(Article.rendered_with < RENDERER)
-                .order_by(Article.id)
-                .limit(BATCH)
-                .with_for_update(skip_locked=True, **NO_KEY_UPDATE)
-            )
-            stale = (await session.execute(query)).all()
-            for article_id, content, own_excerpt, excerpt in stale:
-                columns = rendered_columns(
-                    await _render_anyhow(content), own_excerpt=excerpt if own_excerpt else None
-                )
+        async with database.autocommit() as connection:
+            stale = (await connection.execute(_STALE, {"after": last})).all()
+        for article_id, content, own_excerpt, excerpt in stale:
+            rendered = await _render_anyhow(content)
+            columns = rendered_columns(rendered, own_excerpt=excerpt if own_excerpt else None)
+            same = Article.id == article_id, Article.content == content
+            async with database.unit_of_work() as session:
                 await session.execute(
                     update(Article)
-                    .where(Article.id == article_id)
+                    .where(*same, Article.rendered_with < RENDERER)
                     .values(**columns, updated_at=Article.updated_at)
+                    .execution_options(synchronize_session=False)
                 )
+            last = article_id
         count += len(stale)
         if len(stale) < BATCH:
             return count

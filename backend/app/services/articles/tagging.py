@@ -1,6 +1,6 @@
 """Giving an article its tags."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
@@ -18,6 +18,11 @@ def tag_slug(name: str) -> str:
     return slugify(name, fallback="tag")
 
 
+def sought_tag(name: str) -> str:
+    """What a tag of this name would be; nothing for a name that none can have."""
+    return tag_slug(name) if slugify(name, fallback="") else ""
+
+
 async def set_tags(session: AsyncSession, *, article_id: int, names: Sequence[str]) -> bool:
     """Give an article these tags and no others; whether that changes anything.
 
@@ -29,10 +34,15 @@ async def set_tags(session: AsyncSession, *, article_id: int, names: Sequence[st
     if gone := before - ids:
         theirs = ArticleTag.article_id == article_id, ArticleTag.tag_id.in_(gone)
         await session.execute(delete(ArticleTag).where(*theirs))
-    if added := ids - before:
-        rows = [{"article_id": article_id, "tag_id": tag_id} for tag_id in sorted(added)]
-        await session.execute(insert(ArticleTag).values(rows))
+    await add_tags(session, article_id=article_id, ids=ids - before)
     return before != ids
+
+
+async def add_tags(session: AsyncSession, *, article_id: int, ids: Collection[int]) -> None:
+    """Give an article tags that it does not have, locked by `tag_ids`."""
+    if ids:
+        rows = [{"article_id": article_id, "tag_id": tag_id} for tag_id in sorted(ids)]
+        await session.execute(insert(ArticleTag).values(rows))
 
 
 async def tag_ids(session: AsyncSession, names: Sequence[str]) -> Mapping[str, int]:

@@ -3,31 +3,39 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import bindparam
+from sqlalchemy import bindparam, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm.attributes import set_committed_value
 
 from app.auth.identity import Identity
 from app.auth.permissions import Action, may, require
 from app.core import clock
 from app.core.conditional import Precondition
 from app.core.config import get_settings
-from app.core.errors import ArticleNotFound, EmailNotVerified, InvalidToken, SlugTaken
-from app.core.markdown import render
+from app.core.errors import (
+    ArticleNotFound,
+    EmailNotVerified,
+    InvalidInput,
+    InvalidToken,
+    SlugTaken,
+)
+from app.core.markdown import Rendered, render
 from app.db.session import NO_KEY_UPDATE, constraint_errors
 from app.models.article import Article
 from app.models.revision import ArticleRevision
 from app.schemas.article import ArticleCreate, ArticleResponse, ArticleUpdate
 from app.services import audit
-from app.services.articles.rendering import rendered_columns
+from app.services.articles.rendering import excerpt_columns, rendered_columns
 from app.services.articles.rows import ArticleRow, article_row, selected
 from app.services.articles.slugs import free_slug, remember, taken_slugs
-from app.services.articles.tagging import set_tags
+from app.services.articles.tagging import add_tags, set_tags, tag_ids
 from app.services.audit import AuditAction
 from app.services.media.references import note_references
 
 AUTHOR_REFERENCE = {"fk_articles_author_id": InvalidToken}
 SLUG_CONSTRAINT = {"uq_articles_slug": SlugTaken}
+CONTRADICTION = "published is false but published_at has come: leave one of them out"
 IN_TRASH_FOR = timedelta(days=30)
 
 _BY_ID = selected().where(Article.id == bindparam("article_id"))
@@ -43,6 +51,9 @@ async def create_article(
     """
     now = clock.now()
     published_at = new.published_at or (now if new.published else None)
+    withheld = "published" in new.model_fields_set and not new.published
+    if withheld and published_at is not None and published_at <= now:
+        raise InvalidInput(CONTRADICTION)
     if published_at is not None:
         _require_verified_email(author)
     values = {
@@ -57,9 +68,10 @@ async def create_article(
         "edited_at": now,
         "created_at": now,
     }
+    # Tags before the slug, as in a change: two who want the same ones wait in one order.
+    tags = await tag_ids(session, new.tags)
     article_id = await _insert(session, values, slug=new.slug)
-    if new.tags:
-        await set_tags(session, article_id=article_id, names=new.tags)
+    await add_tags(session, article_id=article_id, ids=tags.values())
     await note_references(
         session,
         article_id=article_id,
@@ -104,25 +116,26 @@ async def update_article(
     Raises ArticleNotFound, NotAuthorized, EmailNotVerified, SlugTaken, ContentTooComplex,
     PreconditionFailed.
     """
+    given = changes.model_dump(exclude_unset=True)
+    # Before anything is locked: a long text takes its time.
+    rendered = await render(given["content"]) if "content" in given else None
     article = await changeable(session, article_id, actor=actor, action=Action.CHANGE_ARTICLE)
     await _require(session, precondition, article_id)
     was, former = _release_of(article), article.slug
-    given = changes.model_dump(exclude_unset=True)
     # What asks the database comes first: it would write what was set before, a part of the change.
     retagged = "tags" in given and await set_tags(
         session, article_id=article_id, names=given["tags"]
     )
     if "slug" in given:
-        article.slug = await _chosen_slug(session, article, given)
-    await _set_text(session, article, given, actor)
+        await _claim_slug(session, article, given)
+    _set_text(session, article, given, rendered, actor)
     _set_dates(article, given)
-    if session.is_modified(article) or retagged:
+    if session.is_modified(article) or retagged or article.slug != former:
         article.version += 1
         article.updated_at = clock.now()
         _record(session, AuditAction.UPDATE_ARTICLE, article_id, actor)
     _settle_release(session, article, actor, was)
-    with constraint_errors(SLUG_CONSTRAINT):
-        await session.flush()  # the constraint speaks, and the read below sees it
+    await session.flush()  # the read below sees it
     if {"content", "cover_image_url"} & given.keys():
         await note_references(
             session,
@@ -135,19 +148,43 @@ async def update_article(
     return await read_written(session, article_id)
 
 
-async def _chosen_slug(session: AsyncSession, article: Article, given: dict[str, Any]) -> str:
-    """The slug that is asked for, or one that the title leads to. Raises SlugTaken."""
-    wanted: str | None = given["slug"]
-    if wanted is None:
-        title = given.get("title", article.title)
-        return await free_slug(session, title=title, article_id=article.id, present=article.slug)
-    if wanted != article.slug and await taken_slugs(session, [wanted], article_id=article.id):
+async def _claim_slug(session: AsyncSession, article: Article, given: dict[str, Any]) -> None:
+    """Give an article the slug that is asked for, or one that its title leads to.
+
+    Raises SlugTaken for one that is asked for; of those from the title there is another.
+    """
+    asked: str | None = given["slug"]
+    if asked == article.slug:
+        return
+    if asked is not None and await taken_slugs(session, [asked], article_id=article.id):
         raise SlugTaken
-    return wanted
+    claim = update(Article).where(Article.id == article.id)
+    claim = claim.execution_options(synchronize_session=False)
+    while True:
+        slug = asked or await free_slug(
+            session,
+            title=given.get("title", article.title),
+            article_id=article.id,
+            present=article.slug,
+        )
+        try:
+            async with session.begin_nested():
+                with constraint_errors(SLUG_CONSTRAINT):
+                    await session.execute(claim.values(slug=slug, updated_at=Article.updated_at))
+        except SlugTaken:
+            if asked is not None:
+                raise
+        else:
+            set_committed_value(article, "slug", slug)
+            return
 
 
-async def _set_text(
-    session: AsyncSession, article: Article, given: dict[str, Any], actor: Identity
+def _set_text(
+    session: AsyncSession,
+    article: Article,
+    given: dict[str, Any],
+    rendered: Rendered | None,
+    actor: Identity,
 ) -> None:
     """Set what is read: title, content, excerpt, picture, language."""
     title, content = given.get("title", article.title), given.get("content", article.content)
@@ -163,27 +200,41 @@ async def _set_text(
             )
         )
         article.edited_by, article.edited_at = actor.id, clock.now()
-    own_excerpt = given.get("excerpt", article.excerpt if article.own_excerpt else None)
-    if content != article.content or "excerpt" in given:
-        columns = rendered_columns(await render(content), own_excerpt=own_excerpt)
-        for name, value in columns.items():
-            setattr(article, name, value)
+    own = given.get("excerpt", article.excerpt if article.own_excerpt else None)
+    if own == article.excerpt and not article.own_excerpt:
+        own = None  # what was made of the text came back as it was read
+    columns: dict[str, Any] = {}
+    if rendered is not None and content != article.content:
+        columns = rendered_columns(rendered, own_excerpt=own)
+    elif "excerpt" in given:
+        columns = excerpt_columns(article.plain_text, own_excerpt=own)
+    for name, value in columns.items():
+        setattr(article, name, value)
     article.title, article.content = title, content
     article.cover_image_url = given.get("cover_image_url", article.cover_image_url)
     article.language = given.get("language", article.language)
 
 
 def _set_dates(article: Article, given: dict[str, Any]) -> None:
-    """Set from when on readers see it, and whether it is put away."""
+    """Set from when on readers see it, and whether it is put away.
+
+    Raises InvalidInput where it is to be published and not; both as they are change nothing.
+    """
     now = clock.now()
-    if given.get("published_at") is not None:
-        article.published_at = given["published_at"]
-    elif given.get("published_at", True) is None or given.get("published") is False:
-        article.published_at = None
-    elif given.get("published") and (article.published_at is None or article.published_at > now):
-        article.published_at = now
+    published, at = given.get("published"), given.get("published_at", article.published_at)
+    if "published_at" in given and at == article.published_at and published is False:
+        published = None  # a schedule, or what is archived, as it was read
+    if published is False and "published_at" in given and at is not None and at <= now:
+        raise InvalidInput(CONTRADICTION)
+    if published is False and article.archived_at is None and "published_at" not in given:
+        at = None
+    elif published and (at is None or at > now) and "published_at" not in given:
+        at = now
+    article.published_at = at
     if "archived" in given:
         article.archived_at = (article.archived_at or now) if given["archived"] else None
+    elif published:
+        article.archived_at = None
 
 
 async def delete_article(

@@ -125,12 +125,14 @@ async def of_author(connection: AsyncConnection, *, username: str) -> Feed:
 
 
 async def with_tag(connection: AsyncConnection, *, slug: str) -> Feed:
-    """The newest articles that have a tag. Raises TagNotFound."""
+    """The newest articles that have a tag. Raises TagNotFound where readers see none of it."""
     found = (await connection.execute(_TAG, {"slug": slug})).one_or_none()
     if found is None:
         raise TagNotFound
     tag_id, slug, name, changed_at = found
     items = await _items(connection, _WITH_TAG, {"tag_id": tag_id})
+    if not items:  # what drafts are about is their authors' business
+        raise TagNotFound
     path, page = f"/tags/{quote(slug, '')}", addresses.tag_page(slug)
     return Feed(_title(name), page, path, items, _modified_at(items, changed_at))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.auth.identity import Identity
@@ -10,16 +10,27 @@ from app.auth.permissions import Action, may, may_to_any, require
 from app.core.conditional import Precondition
 from app.core.errors import MediaInUse, MediaNotFound
 from app.db.session import paged
+from app.models.article import Article
 from app.models.media import ArticleMedia, Media
 from app.schemas.media import MediaQuery, MediaResponse, MediaUpdate
 from app.services import audit
+from app.services.articles.rows import IN_CIRCULATION
 from app.services.audit import AuditAction
 from app.services.media.rows import MediaRow, response_to
 
 _COLUMNS = select(*Media.__table__.columns)
 _BY_ID = _COLUMNS.where(Media.id == bindparam("media_id"))
 _LIST = paged(_COLUMNS.where(Media.owner_id == bindparam("owner_id")).order_by(Media.id.desc()))
-_IN_USE = select(ArticleMedia.article_id).where(ArticleMedia.media_id == bindparam("media_id"))
+# A draft of somebody else's does not count: whoever knows an address may put it into theirs.
+_IN_USE = (
+    select(ArticleMedia.article_id)
+    .join(Article, Article.id == ArticleMedia.article_id)
+    .join(Media, Media.id == ArticleMedia.media_id)
+    .where(
+        ArticleMedia.media_id == bindparam("media_id"),
+        or_(Article.author_id == Media.owner_id, IN_CIRCULATION),
+    )
+)
 
 
 async def list_media(

@@ -7,6 +7,7 @@ from sqlalchemy import BigInteger, String, all_, any_, bindparam, delete, exists
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.models.article import Article
 from app.models.media import ArticleMedia, Media
 from app.services.media.storage import FOLDER
 
@@ -26,12 +27,18 @@ _FORGET = delete(ArticleMedia).where(ArticleMedia.article_id == _article)
 _FORGET_OTHERS = _FORGET.where(ArticleMedia.media_id != all_(_pictures))
 _NOTE = insert(ArticleMedia).on_conflict_do_nothing()
 
+# Of the articles' own authors: whoever knows an address may put another's picture into theirs.
 _CANDIDATES = (
     select(Media.id)
     .where(
-        Media.id.in_(
-            select(ArticleMedia.media_id).where(ArticleMedia.article_id == any_(_articles))
+        exists(literal(1))
+        .where(
+            ArticleMedia.media_id == Media.id,
+            ArticleMedia.article_id == any_(_articles),
+            Article.id == ArticleMedia.article_id,
+            Article.author_id == Media.owner_id,
         )
+        .correlate(Media)
     )
     .order_by(Media.id)
     .with_for_update()
@@ -62,7 +69,7 @@ async def note_references(
 
 
 async def purge_pictures_of(session: AsyncSession, *, article_ids: Sequence[int]) -> None:
-    """Delete the pictures that these articles show, and no other does.
+    """Delete their authors' pictures that these articles show, and no other does.
 
     To be called before the articles go for good, in their unit of work.
     """
