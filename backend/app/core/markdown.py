@@ -325,8 +325,9 @@ def _coloured(code: str, language: str, work: _Work) -> str | None:
     """`code` with spans for colours; None where it has to do without."""
     if language not in LANGUAGES or len(code) > MAX_CODE or work.colouring <= 0:
         return None
-    started, out = time.thread_time(), StringIO()
+    # Not counted: the first of a language in a process takes long to make.
     lexer = get_lexer_by_name(language, stripnl=False, ensurenl=False)
+    started, out = time.thread_time(), StringIO()
     try:
         _formatter.format(_until(started + work.colouring, lexer.get_tokens(code)), out)
     except TimeoutError:
@@ -653,7 +654,7 @@ def _check_depth(html: str) -> None:
 # ---------------------------------------------------------------------------------------------
 # Words
 
-_WORD = re.compile(r"\w\S*")
+_NO_WORD = re.compile(r" [^\w ]++(?= )")
 _UNSPACED = (
     # Chinese and Japanese: words of two characters, mostly.
     (
@@ -670,8 +671,8 @@ def _count_words(text: str) -> int:
     if not text.isascii():
         for length, letters in _UNSPACED:
             words += sum(-(-len(run) // length) for run in letters.findall(text))
-            text = letters.sub(" ", text)
-    return words + len(_WORD.findall(text))
+            text = " ".join(letters.sub(" ", text).split())
+    return words + len(text.split()) - len(_NO_WORD.findall(f" {text} "))
 
 
 def _joins(before: str, after: str) -> bool:
