@@ -54,9 +54,13 @@ def database_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def settings(database_url: str) -> Settings:
+def settings(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return get_settings().model_copy(
-        update={"database_url": database_url, "raw_sql_reference": True}
+        update={
+            "database_url": database_url,
+            "media_dir": tmp_path_factory.mktemp("media"),
+            "raw_sql_reference": True,
+        }
     )
 
 
