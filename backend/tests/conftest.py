@@ -18,9 +18,10 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from app.core.config import Settings, get_settings
+from app.db.reading import Reader
 from app.db.session import Database
 from app.main import create_app
-from tests.databases import migrated_database, server_url
+from tests.databases import JoinedPool, migrated_database, server_url
 from tests.inbox import Inbox
 
 # Before anything reads the settings: the tests' own, whatever `.env` or the environment say.
@@ -91,7 +92,8 @@ def database(connection: AsyncConnection) -> Database:
     sessions = async_sessionmaker(
         connection, expire_on_commit=False, join_transaction_mode="create_savepoint"
     )
-    return Database(sessions=sessions, connect=connect, connect_to_primary=connect)
+    reader = Reader(JoinedPool(connection))
+    return Database(sessions=sessions, reader=reader, connect_to_primary=connect)
 
 
 @pytest.fixture

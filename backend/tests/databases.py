@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import asyncpg
 from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.config import PROJECT_DIR
 from app.db import embedded, migrate
@@ -67,3 +68,35 @@ def execute(url: str, *statements: str) -> None:
 def driver_url(url: str) -> str:
     """A SQLAlchemy URL as asyncpg takes it."""
     return url.replace("postgresql+asyncpg://", "postgresql://")
+
+
+class JoinedPool:
+    """A reader's pool that has nothing but the driver's connection below one of SQLAlchemy's.
+
+    What is read is in the test's transaction, and counted by whoever listens to that connection.
+    """
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    def take(self) -> None:
+        return None
+
+    async def wait(self) -> "JoinedPool":
+        return self
+
+    def give_back(self, connection: object, *, is_broken: bool = False) -> None:
+        pass
+
+    def is_closed(self) -> bool:
+        return False
+
+    async def fetch(self, sql: str, *arguments: Any, record_class: Any) -> list[Any]:
+        connection = self._connection.sync_connection
+        for note in connection.dispatch.before_cursor_execute:
+            note(connection, None, sql, arguments, None, False)
+        raw = await self._connection.get_raw_connection()
+        rows: list[Any] = await raw.driver_connection.fetch(
+            sql, *arguments, record_class=record_class
+        )
+        return rows

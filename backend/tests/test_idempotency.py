@@ -481,7 +481,7 @@ class TestAtOnce:
     ) -> None:
         """More often than there are connections, in each way that it can end."""
         database: Database = live_app.state.database
-        pool = database._engines[0].pool
+        pool = database._sessions.kw["bind"].pool
         body, headers = registration(), keyed({})
         url, mine = "/users/me/api-keys", keyed(bearer(live_user))
         assert (await live.post("/users", json=body, headers=headers)).status_code == 201
@@ -498,7 +498,7 @@ class TestAtOnce:
     ) -> None:
         from app.services import users
 
-        pool, hash_password = live_app.state.database._engines[0].pool, users.hash_password
+        pool, hash_password = live_app.state.database._sessions.kw["bind"].pool, users.hash_password
         held: list[int] = []
 
         async def counting(password: str) -> str:

@@ -5,11 +5,13 @@ A route that takes API keys says which scope they need, by the alias it uses: `A
 """
 
 import ipaddress
+from collections.abc import Sequence
 from ipaddress import IPv6Address
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request, Security
 from fastapi.security import OAuth2PasswordBearer, SecurityScopes
+from fastapi.security.base import SecurityBase
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.auth.identity import (
@@ -24,7 +26,8 @@ from app.auth.security import read_access_token
 from app.auth.tokens import API_KEY_PREFIX, fingerprint, is_api_key
 from app.core.errors import InsufficientScope, InvalidToken, NotAuthenticated, SessionRequired
 from app.core.scopes import SCOPE_DESCRIPTIONS, Scope
-from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
+from app.db.dependencies import CurrentDatabase, WriteSession
+from app.db.reading import Reader
 from app.db.session import Database
 
 MAX_USER_AGENT = 300
@@ -42,38 +45,51 @@ bearer_token = OAuth2PasswordBearer(
 BearerToken = Annotated[str | None, Depends(bearer_token)]
 
 
-async def viewer(
-    token: BearerToken,
-    connection: ReadConnection,
-    database: CurrentDatabase,
-    scopes: SecurityScopes,
-) -> Identity | None:
-    """The user who is reading, or None for an anonymous request.
+class _Viewer(SecurityBase):
+    """Who is reading: a user, or None for an anonymous request.
+
+    It reads the request itself, so that it is one dependency and not four: this is asked each time
+    that anybody reads.
 
     A token that is not valid is an error even where none is needed: its sender believes to be
-    known, and would take what the public sees for all there is. A session that a replica has not
-    heard of yet is looked for on the primary.
+    known, and would take what the public sees for all there is.
     """
-    if token is None:
-        return None
-    if token.startswith(API_KEY_PREFIX):
-        return await _by_api_key(token, database, scopes)
+
+    model = bearer_token.model
+
+    def __init__(self, *scopes: Scope) -> None:
+        self.scheme_name = bearer_token.scheme_name
+        self._scopes = scopes
+
+    async def __call__(self, request: Request) -> Identity | None:
+        token = await bearer_token(request)
+        if token is None:
+            return None
+        database: Database = request.app.state.database
+        if token.startswith(API_KEY_PREFIX):
+            return await _by_api_key(token, database, self._scopes)
+        return await _in_session(token, database)
+
+
+class _Reader(_Viewer):
+    """The user who is reading. Raises NotAuthenticated for an anonymous request."""
+
+    async def __call__(self, request: Request) -> Identity:
+        viewer = await super().__call__(request)
+        if viewer is None:
+            raise NotAuthenticated
+        return viewer
+
+
+async def _in_session(token: str, database: Database) -> Identity:
+    """A session that a replica has not heard of yet is looked for on the primary."""
     try:
-        return await _by_session(token, connection)
+        return await _by_session(token, database.reader)
     except _UnknownSession:
         if not database.has_replica:
             raise
     async with database.autocommit() as primary:
         return await _by_session(token, primary)
-
-
-async def current_user(
-    viewer: Annotated[Identity | None, Security(viewer)],
-) -> Identity:
-    """The user who is reading. Raises NotAuthenticated for an anonymous request."""
-    if viewer is None:
-        raise NotAuthenticated
-    return viewer
 
 
 async def actor(
@@ -87,7 +103,7 @@ async def actor(
     if token is None:
         raise NotAuthenticated
     if token.startswith(API_KEY_PREFIX):
-        return await _by_api_key(token, database, scopes)
+        return await _by_api_key(token, database, scopes.scopes)
     return await _by_session(token, session)
 
 
@@ -117,7 +133,7 @@ class _UnknownSession(InvalidToken):
     """A genuine token of a session that this database does not have."""
 
 
-async def _by_session(token: str, connection: AsyncConnection | AsyncSession) -> Identity:
+async def _by_session(token: str, connection: Reader | AsyncConnection | AsyncSession) -> Identity:
     claims = read_access_token(token)
     identity = await find_by_session(
         connection, user_id=claims.user_id, session_id=claims.session_id
@@ -127,7 +143,7 @@ async def _by_session(token: str, connection: AsyncConnection | AsyncSession) ->
     return identity
 
 
-async def _by_api_key(token: str, database: Database, needed: SecurityScopes) -> Identity:
+async def _by_api_key(token: str, database: Database, needed: Sequence[str]) -> Identity:
     """The user of an API key that has the scopes.
 
     Found on the primary, which knows the newest keys, before anything is locked; each statement is
@@ -139,9 +155,9 @@ async def _by_api_key(token: str, database: Database, needed: SecurityScopes) ->
         key = await find_by_api_key(connection, fingerprint=fingerprint(token))
         if key is None:
             raise InvalidToken
-        if not needed.scopes:
+        if not needed:
             raise SessionRequired
-        for scope in needed.scopes:
+        for scope in needed:
             if scope not in (key.identity.scopes or ()):
                 raise InsufficientScope(scope)
         await note_use(connection, key=key)
@@ -165,7 +181,7 @@ async def current_client(request: Request) -> Client:
 CurrentClient = Annotated[Client, Depends(current_client)]
 """The address and the program that a request comes from."""
 
-CurrentUser = Annotated[Identity, Security(current_user)]
+CurrentUser = Annotated[Identity, Security(_Reader())]
 """Who is reading what is their own business; never by an API key."""
 Actor = Annotated[Identity, Security(actor)]
 """Who is changing what is their own business; never by an API key."""
@@ -174,23 +190,29 @@ Confirming = Annotated[Identity, Security(confirming)]
 Leaving = Annotated[Identity | None, Security(leaving)]
 """Who is logging out, where their access token is still good."""
 
-ArticlesViewer = Annotated[Identity | None, Security(viewer, scopes=[Scope.ARTICLES_READ])]
+
+def _taking(reading: type[_Viewer], scope: Scope) -> Any:
+    """What takes an API key with this scope as well."""
+    return Security(reading(scope), scopes=[scope])
+
+
+ArticlesViewer = Annotated[Identity | None, _taking(_Viewer, Scope.ARTICLES_READ)]
 """Who is reading articles: a user, or None for anybody."""
 ArticlesActor = Annotated[Identity, Security(actor, scopes=[Scope.ARTICLES_WRITE])]
 """Who is writing articles."""
-ArticlesReader = Annotated[Identity, Security(current_user, scopes=[Scope.ARTICLES_READ])]
+ArticlesReader = Annotated[Identity, _taking(_Reader, Scope.ARTICLES_READ)]
 """Who is reading what only those who write articles see: a user."""
-MediaReader = Annotated[Identity, Security(current_user, scopes=[Scope.MEDIA_READ])]
+MediaReader = Annotated[Identity, _taking(_Reader, Scope.MEDIA_READ)]
 """Who is listing their pictures."""
 MediaActor = Annotated[Identity, Security(actor, scopes=[Scope.MEDIA_WRITE])]
 """Who is uploading and changing pictures."""
-UsersViewer = Annotated[Identity | None, Security(viewer, scopes=[Scope.USERS_READ])]
+UsersViewer = Annotated[Identity | None, _taking(_Viewer, Scope.USERS_READ)]
 """Who is reading users: a user, or None for anybody."""
-UsersReader = Annotated[Identity, Security(current_user, scopes=[Scope.USERS_READ])]
+UsersReader = Annotated[Identity, _taking(_Reader, Scope.USERS_READ)]
 """Who is reading users: a user."""
 UsersActor = Annotated[Identity, Security(actor, scopes=[Scope.USERS_WRITE])]
 """Who is changing a user's profile."""
-AddressesReader = Annotated[Identity, Security(current_user, scopes=[Scope.ADDRESSES_READ])]
+AddressesReader = Annotated[Identity, _taking(_Reader, Scope.ADDRESSES_READ)]
 """Who is reading addresses."""
 AddressesActor = Annotated[Identity, Security(actor, scopes=[Scope.ADDRESSES_WRITE])]
 """Who is changing addresses."""

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app.core import clock
 from app.core.errors import InvalidToken, TokenExpired, TokenRevoked
 from app.core.roles import Role
+from app.db.reading import Reader
 from app.models.api_key import ApiKey
 from app.models.session import UserSession
 from app.models.user import User
@@ -74,7 +75,7 @@ _USED = (
 
 
 async def find_by_session(
-    connection: AsyncConnection | AsyncSession, *, user_id: int, session_id: int
+    connection: Reader | AsyncConnection | AsyncSession, *, user_id: int, session_id: int
 ) -> Identity | None:
     """The identity of a user in one of their sessions; None where there is no such session.
 

@@ -99,8 +99,7 @@ async def _ensure_demo_account(database: Database) -> None:
         name="Demo Author",
         password=SecretStr(seeding.PASSWORD),
     )
-    async with database.read() as connection:
-        taken = await users.username_exists(connection, username=account.username)
+    taken = await users.username_exists(database.reader, username=account.username)
     if not taken:
         with suppress(Conflict):  # somebody else has its email by now
             async with database.unit_of_work() as session:

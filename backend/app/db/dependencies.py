@@ -1,15 +1,16 @@
 """The HTTP side of the database: what a handler asks for to read or to write.
 
-`scope="function"` ends each before the response is sent: a client that reads 2xx can rely on the
-data being there, and an overloaded database answers instead of holding connections.
+`scope="function"` ends a unit of work before the response is sent: a client that reads 2xx can rely
+on the data being there. A reader has nothing to end: it holds no connection between statements.
 """
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
 from fastapi import BackgroundTasks, Depends, Request
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.db.reading import Reader
 from app.db.session import Database, announce
 
 
@@ -35,11 +36,11 @@ async def write_session(
         yield session
 
 
-async def read_connection(database: CurrentDatabase) -> AsyncIterator[AsyncConnection]:
-    """A read connection, shared by all that the request reads with."""
-    async with database.read() as connection:
-        yield connection
+async def get_reader(request: Request) -> Reader:
+    """The application's reader."""
+    reader: Reader = request.app.state.database.reader
+    return reader
 
 
 WriteSession = Annotated[AsyncSession, Depends(write_session, scope="function")]
-ReadConnection = Annotated[AsyncConnection, Depends(read_connection, scope="function")]
+ReadConnection = Annotated[Reader, Depends(get_reader)]

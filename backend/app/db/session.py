@@ -1,15 +1,18 @@
-"""Engines, units of work and read connections.
+"""One process's way to the database: units of work, and a reader.
 
-Writing is a unit of work: an ORM session that commits as a whole or not at all. Reading is a Core
-connection in autocommit, which spares the BEGIN and ROLLBACK round trips of a session.
+Writing is a unit of work: an ORM session that commits as a whole or not at all. Reading is single
+statements, each its own transaction (app.db.reading).
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 import asyncpg
+from pydantic_core import from_json, to_json
 from sqlalchemy import Integer, Select, bindparam, event
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.url import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -23,9 +26,17 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from app.core.config import Settings
-from app.core.errors import InvalidInput, PressroomError, ServiceUnavailable
+from app.core.errors import PressroomError, ServiceUnavailable
 from app.core.logging import get_logger
-from app.db.pool import FairPool
+from app.db.failures import (
+    READ_ONLY_TRANSACTION,
+    hide_details,
+    log_database_error,
+    sqlstate,
+    translated,
+)
+from app.db.pool import FairPool, ReadPool
+from app.db.reading import Reader
 
 logger = get_logger(__name__)
 
@@ -34,15 +45,13 @@ Announce = Callable[[Sequence[str]], None]
 NO_KEY_UPDATE: dict[str, Any] = {"key_share": True}
 """How a row is locked to change it: rows that refer to it can still be added meanwhile."""
 
+LONGEST_STATEMENT_SECONDS = 60
+"""What a unit of work may allow one statement of its own, whatever the setting says."""
+PATIENCE_SECONDS = 5
+"""How much later than at its own time-out PostgreSQL may say that a statement took too long."""
+
 ANNOUNCEMENTS = "announcements"
 """Key in `session.info` of the lines to log once the unit of work is committed."""
-
-READ_ONLY_TRANSACTION = "25006"
-UNAVAILABLE_STATES = ("08", "53", "57", "58", READ_ONLY_TRANSACTION, "40001", "40P01", "55P03")
-"""SQLSTATE prefixes of failures that a retry may outlive: connection, resources, shutdown and
-time-outs, system errors, a demoted primary, serialization, deadlock, lock not available."""
-INVALID_DATA_STATES = ("22", "54")
-"""SQLSTATE prefixes of values that PostgreSQL itself refuses."""
 
 
 def announce(lines: Sequence[str]) -> None:
@@ -52,7 +61,7 @@ def announce(lines: Sequence[str]) -> None:
 
 
 class Database:
-    """One process's way to PostgreSQL; `unit_of_work` writes, `read` reads.
+    """One process's way to PostgreSQL; `unit_of_work` writes, `reader` reads.
 
     Both raise ServiceUnavailable where the database cannot be reached or is overloaded, and
     InvalidInput where it refuses a value; IntegrityError is left to the service that knows why.
@@ -62,35 +71,40 @@ class Database:
         self,
         *,
         sessions: async_sessionmaker[AsyncSession],
-        connect: Callable[[], AbstractAsyncContextManager[AsyncConnection]],
+        reader: Reader,
         connect_to_primary: Callable[[], AbstractAsyncContextManager[AsyncConnection]],
-        engines: Sequence[AsyncEngine] = (),
+        dispose: Callable[[], Awaitable[None]] | None = None,
         has_replica: bool = False,
     ) -> None:
+        self.reader = reader
         self.has_replica = has_replica
-        """Whether `read` may not have heard yet of what `unit_of_work` has committed."""
+        """Whether `reader` may not have heard yet of what `unit_of_work` has committed."""
         self._sessions = sessions
-        self._connect = connect
         self._connect_to_primary = connect_to_primary
-        self._engines = engines
+        self._dispose = dispose
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Database":
         """Open two pools, lazily: nothing connects before the first request does."""
         if settings.database_url is None:
             raise ValueError("DATABASE_URL is not set")
-        write = _create_engine(settings.database_url, settings)
-        read = _create_engine(
-            settings.database_read_url or settings.database_url,
-            settings,
-            isolation_level="AUTOCOMMIT",
+        engine = _create_engine(settings.database_url, settings)
+        read_url = settings.database_read_url or settings.database_url
+        pool = ReadPool(
+            partial(_connect_to_read, read_url, settings),
+            size=settings.database_pool_size,
+            timeout=settings.database_pool_timeout,
         )
-        sessions = async_sessionmaker(write, expire_on_commit=False)
+
+        async def dispose() -> None:
+            await pool.close()
+            await engine.dispose()
+
         return cls(
-            sessions=sessions,
-            connect=read.connect,
-            connect_to_primary=write.execution_options(isolation_level="AUTOCOMMIT").connect,
-            engines=[write, read],
+            sessions=async_sessionmaker(engine, expire_on_commit=False),
+            reader=Reader(pool, echo=settings.debug),
+            connect_to_primary=engine.execution_options(isolation_level="AUTOCOMMIT").connect,
+            dispose=dispose,
             has_replica=settings.database_read_url is not None,
         )
 
@@ -106,13 +120,6 @@ class Database:
             announce(session.info[ANNOUNCEMENTS])
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
-        """Yield a connection on which each statement is its own transaction."""
-        with _database_errors():
-            async with self._connect() as connection:
-                yield connection
-
-    @asynccontextmanager
     async def autocommit(self) -> AsyncIterator[AsyncConnection]:
         """Yield a connection to the primary on which each statement is its own transaction.
 
@@ -124,12 +131,11 @@ class Database:
 
     async def dispose(self) -> None:
         """Close every pooled connection."""
-        for engine in self._engines:
-            await engine.dispose()
+        if self._dispose is not None:
+            await self._dispose()
 
 
-def _create_engine(url: str, settings: Settings, **options: Any) -> AsyncEngine:
-    timeout_ms = int(settings.database_statement_timeout * 1000)
+def _create_engine(url: str, settings: Settings) -> AsyncEngine:
     engine = create_async_engine(
         url,
         poolclass=FairPool,
@@ -140,20 +146,40 @@ def _create_engine(url: str, settings: Settings, **options: Any) -> AsyncEngine:
         hide_parameters=True,  # a failing statement's values may be personal data
         connect_args={
             "async_creator_fn": connect,
-            "timeout": settings.database_connect_timeout,
-            "server_settings": {
-                "application_name": "pressroom",
-                "statement_timeout": str(timeout_ms),
-                "idle_in_transaction_session_timeout": str(timeout_ms * 2),
-                "timezone": "UTC",
-                "jit": "off",
-            },
+            **_connect_options(settings, longest=LONGEST_STATEMENT_SECONDS),
         },
-        **options,
     )
     event.listen(engine.sync_engine, "handle_error", _drop_pool_after_failover)
     event.listen(engine.sync_engine, "handle_error", _hide_details)
     return engine
+
+
+def _connect_options(settings: Settings, *, longest: float) -> dict[str, Any]:
+    seconds = settings.database_statement_timeout
+    timeout_ms = int(seconds * 1000)
+    return {
+        "timeout": settings.database_connect_timeout,
+        # PostgreSQL ends a statement that takes too long; this is for one that says nothing at all.
+        "command_timeout": max(seconds, longest) + PATIENCE_SECONDS,
+        "server_settings": {
+            "application_name": "pressroom",
+            "statement_timeout": str(timeout_ms),
+            "idle_in_transaction_session_timeout": str(timeout_ms * 2),
+            "timezone": "UTC",
+            "jit": "off",
+        },
+    }
+
+
+async def _connect_to_read(url: str, settings: Settings) -> "asyncpg.Connection[Any]":
+    """A connection of a reader's: JSON comes parsed from it."""
+    dialect: Any = PGDialect_asyncpg
+    _, address = dialect().create_connect_args(make_url(url))
+    connection = await connect(**address, **_connect_options(settings, longest=0))
+    await connection.set_type_codec(
+        "jsonb", schema="pg_catalog", encoder=to_json, decoder=from_json, format="text"
+    )
+    return connection
 
 
 async def connect(*args: Any, **options: Any) -> "asyncpg.Connection[Any]":
@@ -165,63 +191,43 @@ async def connect(*args: Any, **options: Any) -> "asyncpg.Connection[Any]":
     try:
         connection: asyncpg.Connection[Any] = await asyncpg.connect(*args, **options)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        _log_database_error(error)
+        log_database_error(error)
         raise ServiceUnavailable from error
     return connection
 
 
 def _drop_pool_after_failover(context: ExceptionContext) -> None:
     """A primary that became a standby keeps our connections but refuses writes: reconnect."""
-    if _sqlstate(context.original_exception) == READ_ONLY_TRANSACTION:
+    if sqlstate(context.original_exception) == READ_ONLY_TRANSACTION:
         context.is_disconnect = True
 
 
 def _hide_details(context: ExceptionContext) -> None:
-    """Take PostgreSQL's DETAIL out of an error: it quotes the row, and traces end up in logs."""
     cause = context.original_exception.__cause__
-    if not isinstance(cause, asyncpg.PostgresError) or not cause.detail:
-        return
-    for error in (context.original_exception, context.sqlalchemy_exception):
-        if error is not None:
-            error.args = tuple(str(part).replace(cause.detail, "hidden") for part in error.args)
-    cause.detail = "hidden"
+    if cause is not None:
+        carriers = (context.original_exception, context.sqlalchemy_exception)
+        hide_details(cause, *(each for each in carriers if each is not None))
 
 
 @contextmanager
 def _database_errors() -> Iterator[None]:
     try:
         yield
-    except (DBAPIError, PoolTimeout) as error:
-        translated = _translate(error)
-        if translated is None:
+    except (DBAPIError, PoolTimeout, TimeoutError) as error:
+        known = _translate(error)
+        if known is None:
             raise
-        _log_database_error(error)
-        raise translated from error
+        cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+        log_database_error(cause)
+        raise known from error
 
 
-def _translate(error: DBAPIError | PoolTimeout) -> PressroomError | None:
+def _translate(error: DBAPIError | PoolTimeout | TimeoutError) -> PressroomError | None:
     """The catalogue error for a failure of the database, or None for a mistake of ours."""
-    if isinstance(error, PoolTimeout) or error.connection_invalidated:
+    if not isinstance(error, DBAPIError) or error.connection_invalidated:
         return ServiceUnavailable()
-    # A migration has changed the table; the next try plans the statement anew.
-    if isinstance(error.orig and error.orig.__cause__, asyncpg.InvalidCachedStatementError):
-        return ServiceUnavailable()
-    state = _sqlstate(error.orig) or ""
-    if state.startswith(UNAVAILABLE_STATES):
-        return ServiceUnavailable()
-    if state.startswith(INVALID_DATA_STATES):
-        return InvalidInput()
-    return None
-
-
-def _sqlstate(error: BaseException | None) -> str | None:
-    state = getattr(error, "sqlstate", None)
-    return state if isinstance(state, str) else None
-
-
-def _log_database_error(error: Exception) -> None:
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
-    logger.warning("database error", error=type(cause).__name__, sqlstate=_sqlstate(cause))
+    driver = error.orig and error.orig.__cause__
+    return translated(driver) or translated(error.orig)
 
 
 def paged(statement: Select[Any]) -> Select[Any]:

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 from sqlalchemy import bindparam, select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
 from app.auth.permissions import Action, require
 from app.core.conditional import Precondition
 from app.core.errors import AddressNotFound, UserNotFound
+from app.db.reading import Reader
 from app.db.session import NO_KEY_UPDATE, constraint_errors, paged
 from app.models.address import Address
 from app.models.user import User
@@ -22,24 +23,25 @@ USER_REFERENCE = {"fk_addresses_user_id": UserNotFound}
 _COLUMNS = select(*(getattr(Address, field) for field in AddressResponse.model_fields))
 _LIST = paged(_COLUMNS.where(Address.user_id == bindparam("user_id")).order_by(Address.id))
 
+_USER = select(User.id).where(User.id == bindparam("user_id"))
 _ONE = _COLUMNS.where(
     Address.user_id == bindparam("user_id"), Address.id == bindparam("address_id")
 )
 
 
 async def list_addresses(
-    connection: AsyncConnection, *, user_id: int, page: PageQuery, actor: Identity
+    connection: Reader, *, user_id: int, page: PageQuery, actor: Identity
 ) -> Sequence[AddressResponse]:
     """A user's addresses by id. Raises NotAuthorized, UserNotFound."""
     require(actor, Action.MANAGE_ADDRESSES, owner_id=user_id)
     rows = (await connection.execute(_LIST, {"user_id": user_id, **page.model_dump()})).all()
-    if not rows and await connection.scalar(select(User.id).where(User.id == user_id)) is None:
+    if not rows and await connection.scalar(_USER, {"user_id": user_id}) is None:
         raise UserNotFound
     return [AddressResponse.model_validate(row) for row in rows]
 
 
 async def get_address(
-    connection: AsyncConnection, *, user_id: int, address_id: int, actor: Identity
+    connection: Reader, *, user_id: int, address_id: int, actor: Identity
 ) -> AddressResponse:
     """One address. Raises NotAuthorized, AddressNotFound."""
     require(actor, Action.MANAGE_ADDRESSES, owner_id=user_id)

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 from sqlalchemy import bindparam, delete, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
 from app.auth.tokens import HINT_LENGTH, fingerprint, new_api_key
 from app.core.errors import ApiKeyNotFound, TooManyApiKeys
+from app.db.reading import Reader
 from app.db.session import Database, paged
 from app.models.api_key import ApiKey
 from app.schemas.api_key import ApiKeyCreate, ApiKeyCreated, ApiKeyResponse
@@ -26,7 +27,7 @@ _LIST = paged(
 
 
 async def list_api_keys(
-    connection: AsyncConnection, *, page: PageQuery, user: Identity
+    connection: Reader, *, page: PageQuery, user: Identity
 ) -> Sequence[ApiKeyResponse]:
     """A user's keys by id, expired ones too."""
     rows = await connection.execute(_LIST, {"user_id": user.id, **page.model_dump()})

@@ -1,12 +1,12 @@
 """Who may look behind an article, at its revisions and its preview links: whoever may change it."""
 
 from sqlalchemy import bindparam, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.identity import Identity
 from app.auth.permissions import Action, may, require
 from app.core import clock
 from app.core.errors import ArticleNotFound
+from app.db.reading import Reader
 from app.models.article import Article
 from app.services.articles.rows import KEPT, PUBLIC
 
@@ -15,7 +15,7 @@ _ARTICLE = select(Article.author_id, PUBLIC.label("is_public")).where(
 )
 
 
-async def require_author(connection: AsyncConnection, *, article_id: int, actor: Identity) -> None:
+async def require_author(connection: Reader, *, article_id: int, actor: Identity) -> None:
     """Raise NotAuthorized unless `actor` may change the article.
 
     Raises ArticleNotFound where they may not even know that there is one.

@@ -20,10 +20,11 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.core import clock
+from app.db.reading import Reader
 from app.db.session import NO_KEY_UPDATE, Database
 from app.models.article import Article
 from app.models.change import Change
@@ -56,7 +57,7 @@ _BEHIND = (
 _LAST = select(Change.seq).order_by(Change.seq.desc()).limit(1)
 
 
-async def list_changes(connection: AsyncConnection, *, query: ChangesQuery) -> Listed[ChangeRow]:
+async def list_changes(connection: Reader, *, query: ChangesQuery) -> Listed[ChangeRow]:
     """The changes behind a cursor, or from the beginning; `next` is there whether or not there are.
 
     Raises InvalidCursor.

@@ -12,6 +12,9 @@ from app.core.errors import ServiceUnavailable
 from app.db.session import Database
 from app.schemas.health import Readiness
 
+_MIGRATED = text("SELECT to_regclass('alembic_version')")
+_REVISION = text("SELECT version_num FROM alembic_version")
+
 
 async def check_readiness(database: Database) -> Readiness:
     """That the database answers and has this release's tables.
@@ -23,11 +26,8 @@ async def check_readiness(database: Database) -> Readiness:
     """
     async with database.unit_of_work() as session:  # the primary, wherever reads go
         await session.execute(text("SELECT 1"))
-    async with database.read() as connection:
-        migrated = await connection.scalar(text("SELECT to_regclass('alembic_version')"))
-        revision = migrated and await connection.scalar(
-            text("SELECT version_num FROM alembic_version")
-        )
+    migrated = await database.reader.scalar(_MIGRATED)
+    revision = migrated and await database.reader.scalar(_REVISION)
     if revision is None:
         raise ServiceUnavailable("The database is not migrated: run `alembic upgrade head`")
     if revision == _head():

@@ -11,9 +11,10 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import delete, func, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import clock
+from app.db.reading import Reader
 from app.models.mail import Mail
 from app.schemas.mail import MailboxEntry
 
@@ -72,7 +73,7 @@ _MAILBOX = (
 )
 
 
-async def list_mailbox(connection: AsyncConnection) -> Sequence[MailboxEntry]:
+async def list_mailbox(connection: Reader) -> Sequence[MailboxEntry]:
     """The latest mails, the newest first; for development, where their texts are kept."""
     return [MailboxEntry.model_validate(row) for row in await connection.execute(_MAILBOX)]
 

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import bindparam, delete, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
 from app.auth.permissions import Action
@@ -13,6 +13,7 @@ from app.auth.tokens import fingerprint, is_preview_token, new_preview_token
 from app.core import clock
 from app.core.config import get_settings
 from app.core.errors import PreviewLinkNotFound, PreviewNotFound, TooManyPreviewLinks
+from app.db.reading import Reader
 from app.db.session import paged
 from app.models.article import Article
 from app.models.preview_link import PreviewLink
@@ -60,7 +61,7 @@ _BY_TOKEN = (
 
 
 async def list_preview_links(
-    connection: AsyncConnection, *, article_id: int, page: PageQuery, actor: Identity
+    connection: Reader, *, article_id: int, page: PageQuery, actor: Identity
 ) -> Sequence[PreviewLinkRow]:
     """The links that show an article, the latest first. Raises ArticleNotFound, NotAuthorized."""
     await require_author(connection, article_id=article_id, actor=actor)
@@ -117,7 +118,7 @@ async def delete_preview_link(
     _record(session, AuditAction.DELETE_PREVIEW_LINK, link_id, actor)
 
 
-async def get_preview(connection: AsyncConnection, *, token: str) -> ArticleRow:
+async def get_preview(connection: Reader, *, token: str) -> ArticleRow:
     """The article that a link shows, whatever its status. Raises PreviewNotFound."""
     if not is_preview_token(token):
         raise PreviewNotFound

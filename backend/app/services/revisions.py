@@ -10,13 +10,14 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Select, bindparam, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
 from app.auth.permissions import Action
 from app.core.conditional import Precondition
 from app.core.differences import unified_diff
 from app.core.errors import ArticleNotFound, RevisionNotFound
+from app.db.reading import Reader
 from app.db.session import paged
 from app.models.article import Article
 from app.models.revision import ArticleRevision
@@ -87,7 +88,7 @@ _CURRENT = select(Article.version, Article.title, Article.content).where(
 
 
 async def list_revisions(
-    connection: AsyncConnection, *, article_id: int, page: PageQuery, actor: Identity
+    connection: Reader, *, article_id: int, page: PageQuery, actor: Identity
 ) -> Sequence[RevisionRow]:
     """An article's revisions, the latest first. Raises ArticleNotFound, NotAuthorized."""
     await require_author(connection, article_id=article_id, actor=actor)
@@ -96,7 +97,7 @@ async def list_revisions(
 
 
 async def get_revision(
-    connection: AsyncConnection, *, article_id: int, revision_id: int, actor: Identity
+    connection: Reader, *, article_id: int, revision_id: int, actor: Identity
 ) -> RevisionRow:
     """One revision. Raises ArticleNotFound, NotAuthorized, RevisionNotFound."""
     await require_author(connection, article_id=article_id, actor=actor)
@@ -108,7 +109,7 @@ async def get_revision(
 
 
 async def diff_revision(
-    connection: AsyncConnection,
+    connection: Reader,
     *,
     article_id: int,
     revision_id: int,
@@ -164,7 +165,7 @@ class _Text(NamedTuple):
 
 
 async def _text_of(
-    connection: AsyncConnection | AsyncSession, article_id: int, revision: int | Literal["current"]
+    connection: Reader | AsyncSession, article_id: int, revision: int | Literal["current"]
 ) -> _Text:
     """The text of a revision, or of the article as it is."""
     if revision == "current":

@@ -22,9 +22,9 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy.dialects.postgresql import TSQUERY
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.identity import Identity
+from app.db.reading import Reader
 from app.db.session import paged
 from app.models.article import TITLE_WORDS, Article
 from app.schemas.search import SearchQuery, SearchResult, Suggestion, SuggestionQuery
@@ -70,7 +70,7 @@ _BY_WORDS: Mapping[Sight, ColumnElement[bool]] = {
 
 
 async def search_articles(
-    connection: AsyncConnection, *, query: SearchQuery, viewer: Identity | None
+    connection: Reader, *, query: SearchQuery, viewer: Identity | None
 ) -> Sequence[SearchResult]:
     """What `viewer` may see of the articles that match, the most relevant first, in two queries."""
     terms = await interpret(connection, q=query.q, language=query.language)
@@ -132,7 +132,7 @@ def marked(headline: str) -> str:
 
 
 async def suggest_titles(
-    connection: AsyncConnection, *, query: SuggestionQuery, viewer: Identity | None
+    connection: Reader, *, query: SuggestionQuery, viewer: Identity | None
 ) -> Sequence[Suggestion]:
     """The newest articles that `viewer` may see whose titles have these words, in one query."""
     sight, who = sight_of(viewer)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pydantic import SecretStr
 from sqlalchemy import bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth import codes, sealing
 from app.auth.challenges import Challenge, read_challenge
@@ -26,6 +26,7 @@ from app.core.errors import (
     SecondFactorNotEnabled,
 )
 from app.core.logging import get_logger
+from app.db.reading import Reader
 from app.db.session import NO_KEY_UPDATE, Database
 from app.models.second_factor import RecoveryCode, SecondFactor
 from app.models.user import User
@@ -58,7 +59,7 @@ _STATUS = select(
 )
 
 
-async def read_second_factor(connection: AsyncConnection, *, user: Identity) -> SecondFactorStatus:
+async def read_second_factor(connection: Reader, *, user: Identity) -> SecondFactorStatus:
     """Whether the user has a second factor."""
     row = (await connection.execute(_STATUS, {"of": user.id})).one()
     return SecondFactorStatus.model_validate(row)

@@ -25,7 +25,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import INET
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Client, Identity
 from app.auth.security import access_token_seconds, create_access_token
@@ -38,6 +38,7 @@ from app.core.errors import (
     NotAuthenticated,
     SessionNotFound,
 )
+from app.db.reading import Reader
 from app.db.session import Database, constraint_errors, paged
 from app.models.session import UserSession
 from app.models.user import User
@@ -232,15 +233,12 @@ _LIST = paged(
 
 
 async def list_sessions(
-    connection: AsyncConnection, *, page: PageQuery, user: Identity
+    connection: Reader, *, page: PageQuery, user: Identity
 ) -> Sequence[SessionResponse]:
     """Where a user is logged in, by last use."""
     parameters = {"user_id": user.id, **_live(), **page.model_dump()}
     rows = await connection.execute(_LIST, parameters)
-    return [
-        SessionResponse(**row._mapping, current=row.id == user.session_id)  # noqa: SLF001 - public
-        for row in rows
-    ]
+    return [SessionResponse(**row, current=row.id == user.session_id) for row in rows]
 
 
 async def end_session(session: AsyncSession, *, session_id: int, actor: Identity) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.auth.identity import Identity
@@ -30,7 +30,8 @@ from app.core import clock
 from app.core.conditional import Precondition
 from app.core.errors import NotAuthorized, ServiceUnavailable, TagNotFound
 from app.core.text import slugify
-from app.db.session import NO_KEY_UPDATE, paged
+from app.db.reading import Reader
+from app.db.session import LONGEST_STATEMENT_SECONDS, NO_KEY_UPDATE, paged
 from app.models.article import Article
 from app.models.tag import ArticleTag, Tag
 from app.schemas.tag import TagQuery, TagResponse, TagSort, TagUpdate
@@ -43,7 +44,7 @@ Result = TypeVar("Result")
 
 LOCK_TIMEOUT_MS = 250
 """How long a change of a tag waits for a lock: less than PostgreSQL's `deadlock_timeout`."""
-LONGEST_MS = 60_000
+LONGEST_MS = LONGEST_STATEMENT_SECONDS * 1000
 """How long a statement may take, the commit included: many articles may have one tag."""
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.5, 0.5)
 GIVES_WAY_TO = {"55P03", "40P01", "23505"}
@@ -104,7 +105,7 @@ _ONE = select(
 
 
 async def list_tags(
-    connection: AsyncConnection, *, query: TagQuery, viewer: Identity | None
+    connection: Reader, *, query: TagQuery, viewer: Identity | None
 ) -> Sequence[TagResponse]:
     """The tags that readers find articles under, in one query; for editors, every tag."""
     prefix = "" if query.q is None else slugify(query.q, fallback="")
@@ -116,9 +117,7 @@ async def list_tags(
     return [TagResponse.model_validate(row) for row in rows]
 
 
-async def get_tag(
-    connection: AsyncConnection, *, slug: str, viewer: Identity | None
-) -> TagResponse:
+async def get_tag(connection: Reader, *, slug: str, viewer: Identity | None) -> TagResponse:
     """One tag. Raises TagNotFound.
 
     So it does for others than editors where no reader sees an article of it: what drafts are about
@@ -186,7 +185,7 @@ async def delete_tag(
     _record(session, AuditAction.DELETE_TAG, await _giving_way(session, change), actor)
 
 
-async def _read(connection: AsyncConnection | AsyncSession, slug: str) -> TagResponse | None:
+async def _read(connection: Reader | AsyncSession, slug: str) -> TagResponse | None:
     row = (await connection.execute(_ONE, {"slug": slug, "now": clock.now()})).one_or_none()
     return None if row is None else TagResponse.model_validate(row)
 

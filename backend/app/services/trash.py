@@ -8,12 +8,13 @@ from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import bindparam, delete, select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
 from app.auth.permissions import Action, may, may_to_any
 from app.core import clock
 from app.core.errors import ArticleNotFound
+from app.db.reading import Reader
 from app.db.session import paged
 from app.models.article import Article
 from app.models.user import User
@@ -54,7 +55,7 @@ _LISTS = {True: paged(_ALL), False: paged(_ALL.where(Article.author_id == bindpa
 
 
 async def list_trash(
-    connection: AsyncConnection, *, page: PageQuery, actor: Identity
+    connection: Reader, *, page: PageQuery, actor: Identity
 ) -> Sequence[TrashedRow]:
     """What can be restored, deleted last comes first: one's own, or as an editor all."""
     every = may_to_any(actor, Action.DELETE_ARTICLE)

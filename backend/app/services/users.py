@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, bindparam, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
 from app.auth.permissions import Action, may, require
@@ -21,6 +21,7 @@ from app.core.errors import (
     UserNotFound,
 )
 from app.core.roles import Role
+from app.db.reading import Reader
 from app.db.session import NO_KEY_UPDATE, constraint_errors, paged
 from app.models.user import UNIQUE_EMAIL, UNIQUE_USERNAME, User
 from app.schemas.page import PageQuery
@@ -37,6 +38,7 @@ CONSTRAINTS = {str(UNIQUE_EMAIL.name): EmailTaken, str(UNIQUE_USERNAME.name): Us
 _COLUMNS = select(*(getattr(User, field) for field in UserPrivate.model_fields))
 _ONE = _COLUMNS.where(User.id == bindparam("user_id"))
 _LIST = paged(_COLUMNS.order_by(User.id))
+_BY_USERNAME = select(User.id).where(func.lower(User.username) == func.lower(bindparam("username")))
 
 
 async def create_user(
@@ -65,7 +67,7 @@ async def create_user(
 
 
 async def list_users(
-    connection: AsyncConnection, *, page: PageQuery, viewer: Identity | None
+    connection: Reader, *, page: PageQuery, viewer: Identity | None
 ) -> Sequence[UserPublic]:
     """Users by id, each as `viewer` may see them."""
     rows = await connection.execute(_LIST, page.model_dump())
@@ -78,9 +80,7 @@ def changes_shown(listed: Sequence[UserPublic]) -> Sequence[datetime]:
     return shown if len(shown) == len(listed) else []
 
 
-async def get_user(
-    connection: AsyncConnection, *, user_id: int, viewer: Identity | None
-) -> UserPublic:
+async def get_user(connection: Reader, *, user_id: int, viewer: Identity | None) -> UserPublic:
     """One user, as `viewer` may see them. Raises UserNotFound."""
     row = (await connection.execute(_ONE, {"user_id": user_id})).one_or_none()
     if row is None:
@@ -88,10 +88,9 @@ async def get_user(
     return as_seen_by(viewer, row)
 
 
-async def username_exists(connection: AsyncConnection, *, username: str) -> bool:
+async def username_exists(connection: Reader, *, username: str) -> bool:
     """Whether somebody has this username, in whatever case."""
-    query = select(User.id).where(func.lower(User.username) == func.lower(username))
-    return await connection.scalar(query) is not None
+    return await connection.scalar(_BY_USERNAME, {"username": username}) is not None
 
 
 def as_seen_by(viewer: Identity | None, user: Row[Any]) -> UserPublic:

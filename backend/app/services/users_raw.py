@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import RowMapping, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Client, Identity
 from app.auth.permissions import Action, require
@@ -16,6 +16,7 @@ from app.auth.security import hash_password
 from app.core import clock
 from app.core.conditional import Precondition
 from app.core.errors import UserNotFound
+from app.db.reading import Reader
 from app.db.session import Database, constraint_errors
 from app.schemas.page import PageQuery
 from app.schemas.user import UserCreate, UserPrivate, UserPublic, UserReplace
@@ -70,16 +71,14 @@ async def create_user(
 
 
 async def list_users(
-    connection: AsyncConnection, *, page: PageQuery, viewer: Identity | None
+    connection: Reader, *, page: PageQuery, viewer: Identity | None
 ) -> Sequence[UserPublic]:
     """Users by id, each as `viewer` may see them."""
     rows = await connection.execute(_SELECT_PAGE, {"skip": page.skip, "limit": page.limit})
     return [as_seen_by(viewer, row) for row in rows]
 
 
-async def get_user(
-    connection: AsyncConnection, *, user_id: int, viewer: Identity | None
-) -> UserPublic:
+async def get_user(connection: Reader, *, user_id: int, viewer: Identity | None) -> UserPublic:
     """One user, as `viewer` may see them. Raises UserNotFound."""
     row = (await connection.execute(_SELECT, {"id": user_id})).one_or_none()
     if row is None:

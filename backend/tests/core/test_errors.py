@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import ServiceUnavailable
-from app.db.dependencies import ReadConnection, WriteSession
+from app.db.dependencies import WriteSession
 from app.models import User
 from app.schemas.types import MAX_CONTENT_BYTES
 from tests.factories import bearer, create_user
@@ -259,7 +259,7 @@ async def test_a_failure_after_the_response_began_breaks_the_connection(
 async def test_failures_below_a_handler(
     app: FastAPI, client: httpx.AsyncClient, failure: Exception, status: int, code: str
 ) -> None:
-    async def fail(connection: ReadConnection) -> None:
+    async def fail(session: WriteSession) -> None:
         raise failure
 
     with _route(app, "/fail", fail):

@@ -348,8 +348,8 @@ async def test_the_raw_sql_reference_is_mounted_only_where_it_is_asked_for(
 
 async def test_the_lifespan_opens_and_closes_the_database(settings: Settings) -> None:
     app = create_app(settings)
-    async with app.router.lifespan_context(app), app.state.database.read() as connection:
-        assert await connection.scalar(_one()) == 1
+    async with app.router.lifespan_context(app):
+        assert await app.state.database.reader.scalar(_one()) == 1
 
 
 def _one():

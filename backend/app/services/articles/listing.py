@@ -31,11 +31,11 @@ from sqlalchemy import (
     tuple_,
     union_all,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 from sqlalchemy.types import TypeEngine
 
 from app.auth.identity import Identity
+from app.db.reading import Reader
 from app.models.article import Article
 from app.models.tag import ArticleTag, Tag
 from app.models.user import User
@@ -116,7 +116,7 @@ class Place(NamedTuple):
 
 
 async def list_articles(
-    connection: AsyncConnection, *, query: ArticleQuery, viewer: Identity | None
+    connection: Reader, *, query: ArticleQuery, viewer: Identity | None
 ) -> Listed[dict[str, Any]]:
     """The page of articles that `query` asks for, of those that `viewer` may see.
 

@@ -35,8 +35,8 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db.reading import Reader
 from app.models.article import Article
 
 MAX_CANDIDATES = 1000
@@ -176,9 +176,7 @@ class Terms(NamedTuple):
         return self._replace(since=None, is_common=self.is_common_anywhere)
 
 
-async def interpret(
-    connection: AsyncConnection, *, q: str, language: str | None = None
-) -> Terms | None:
+async def interpret(connection: Reader, *, q: str, language: str | None = None) -> Terms | None:
     """What `q` asks for, in the languages that articles are in, or in one.
 
     None where it can match nothing: stop words alone, or only what must not be there. One query.

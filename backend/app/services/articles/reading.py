@@ -1,10 +1,10 @@
 """One article, by its id or its slug."""
 
 from sqlalchemy import bindparam, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.identity import Identity
 from app.core.errors import ArticleMoved, ArticleNotFound
+from app.db.reading import Reader
 from app.models.article import Article, FormerSlug
 from app.services.articles.rows import VISIBLE, ArticleRow, article_row, selected, sight_of
 
@@ -27,7 +27,7 @@ _BY_FORMER_SLUG = {
 
 
 async def get_article(
-    connection: AsyncConnection, *, article_id: int, viewer: Identity | None
+    connection: Reader, *, article_id: int, viewer: Identity | None
 ) -> ArticleRow:
     """One article. Raises ArticleNotFound where it is absent or another's draft."""
     sight, who = sight_of(viewer)
@@ -39,7 +39,7 @@ async def get_article(
 
 
 async def get_article_by_slug(
-    connection: AsyncConnection, *, slug: str, viewer: Identity | None
+    connection: Reader, *, slug: str, viewer: Identity | None
 ) -> ArticleRow:
     """One article. Raises ArticleMoved where it has another slug now, ArticleNotFound."""
     sight, who = sight_of(viewer)

@@ -64,6 +64,7 @@ def _batch(*, own: bool) -> Select[Any]:
 
 _OTHER_BREAKS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 _ALL, _OWN = _batch(own=False), _batch(own=True)
+_COUNT = select(func.count()).select_from(Article).where(KEPT)
 
 
 async def export_articles(
@@ -80,8 +81,7 @@ async def export_articles(
     if viewer is not None and not everything:
         parameters["author_id"] = viewer.id
     while True:
-        async with database.read() as connection:
-            rows = (await connection.execute(statement, parameters)).all()
+        rows = await database.reader.execute(statement, parameters)
         if not rows:
             return
         yield [_record(row) for row in rows]
@@ -90,9 +90,7 @@ async def export_articles(
 
 async def count_articles(database: Database) -> int:
     """How many there are to export for the operator."""
-    async with database.read() as connection:
-        query = select(func.count()).select_from(Article).where(KEPT)
-        return await connection.scalar(query) or 0
+    return await database.reader.scalar(_COUNT) or 0
 
 
 async def export_lines(database: Database, *, viewer: Identity | None) -> AsyncIterator[bytes]:

@@ -89,9 +89,8 @@ async def import_source(
     author_of: AuthorOf | None = None
     rehearse: Rehearse = _nothing
     if author is not None:
-        async with database.read() as connection:
-            if not await users.username_exists(connection, username=author):
-                raise UserNotFound(f"Nobody is called {author}")
+        if not await users.username_exists(database.reader, username=author):
+            raise UserNotFound(f"Nobody is called {author}")
         author_of = partial(_always, author)
     elif source.form is not Format.NDJSON:
         authors = source.survey.authors

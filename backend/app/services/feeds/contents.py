@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from sqlalchemy import Select, String, bindparam, case, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core import clock
 from app.core.config import get_settings
 from app.core.errors import TagNotFound, UserNotFound
+from app.db.reading import Reader
 from app.models.article import Article
 from app.models.change import Change
 from app.models.tag import ArticleTag, Tag
@@ -104,7 +104,7 @@ _TAG = select(Tag.id, Tag.slug, Tag.name, LAST_CHANGE.scalar_subquery()).where(
 )
 
 
-async def of_all(connection: AsyncConnection) -> Feed:
+async def of_all(connection: Reader) -> Feed:
     """The newest articles."""
     # First: what is read behind it is newer than it says, never older.
     changed_at = await connection.scalar(LAST_CHANGE)
@@ -113,7 +113,7 @@ async def of_all(connection: AsyncConnection) -> Feed:
     return Feed(title, addresses.home(), "", items, _modified_at(items, changed_at))
 
 
-async def of_author(connection: AsyncConnection, *, username: str) -> Feed:
+async def of_author(connection: Reader, *, username: str) -> Feed:
     """An author's newest articles. Raises UserNotFound."""
     found = (await connection.execute(_AUTHOR, {"username": username})).one_or_none()
     if found is None:
@@ -124,7 +124,7 @@ async def of_author(connection: AsyncConnection, *, username: str) -> Feed:
     return Feed(_title(name), page, path, items, _modified_at(items, changed_at))
 
 
-async def with_tag(connection: AsyncConnection, *, slug: str) -> Feed:
+async def with_tag(connection: Reader, *, slug: str) -> Feed:
     """The newest articles that have a tag. Raises TagNotFound where readers see none of it."""
     found = (await connection.execute(_TAG, {"slug": slug})).one_or_none()
     if found is None:
@@ -138,7 +138,7 @@ async def with_tag(connection: AsyncConnection, *, slug: str) -> Feed:
 
 
 async def _items(
-    connection: AsyncConnection, statement: Select[Any], parameters: Mapping[str, int]
+    connection: Reader, statement: Select[Any], parameters: Mapping[str, int]
 ) -> Sequence[Item]:
     rows = await connection.execute(statement, {**parameters, "now": clock.now()})
     return [Item._make(row) for row in rows]

@@ -11,10 +11,10 @@ from urllib.parse import quote
 from xml.sax.saxutils import escape
 
 from sqlalchemy import BigInteger, bindparam, func, literal, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core import clock
 from app.core.errors import NotFound
+from app.db.reading import Reader
 from app.models.article import Article
 from app.schemas.types import MAX_ID
 from app.services.articles.rows import PUBLIC
@@ -62,7 +62,7 @@ _PARTS = select(_numbers.c.number).where(_numbers.c.number.is_not(None)).limit(M
 """Which parts there are: from each to the next by its first article, past all the others."""
 
 
-async def whole(connection: AsyncConnection) -> Sitemap:
+async def whole(connection: Reader) -> Sitemap:
     """All articles that readers see, or the index of the parts where they are too many for one."""
     changed_at = await connection.scalar(LAST_CHANGE)  # first: what comes meanwhile is newer
     now = clock.now()
@@ -79,7 +79,7 @@ async def whole(connection: AsyncConnection) -> Sitemap:
     return Sitemap(index.encode(), changed_at)
 
 
-async def part(connection: AsyncConnection, *, number: int) -> Sitemap:
+async def part(connection: Reader, *, number: int) -> Sitemap:
     """A part of the index, counted from one. Raises NotFound where it has no article."""
     changed_at = await connection.scalar(LAST_CHANGE)
     last = number * MAX_URLS
@@ -93,9 +93,7 @@ def _set_of(urls: Sequence[str]) -> bytes:
     return f"{_DECLARATION}<urlset {_NAMESPACE}>\n{''.join(urls)}</urlset>\n".encode()
 
 
-async def _urls(
-    connection: AsyncConnection, *, after: int, last: int, now: datetime
-) -> Sequence[str]:
+async def _urls(connection: Reader, *, after: int, last: int, now: datetime) -> Sequence[str]:
     """An element for each article, for at most MAX_URLS."""
     before, behind = map(escape, around_slug())
     written: list[str] = []

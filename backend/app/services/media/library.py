@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 from sqlalchemy import bindparam, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
 from app.auth.permissions import Action, may, may_to_any, require
 from app.core.conditional import Precondition
 from app.core.errors import MediaInUse, MediaNotFound
+from app.db.reading import Reader
 from app.db.session import paged
 from app.models.article import Article
 from app.models.media import ArticleMedia, Media
@@ -34,7 +35,7 @@ _IN_USE = (
 
 
 async def list_media(
-    connection: AsyncConnection, *, query: MediaQuery, user: Identity
+    connection: Reader, *, query: MediaQuery, user: Identity
 ) -> Sequence[MediaResponse]:
     """Somebody's pictures, newest first; one's own unless another is named.
 
@@ -46,7 +47,7 @@ async def list_media(
     return [response_to(row) for row in await connection.execute(_LIST, parameters)]
 
 
-async def get_media(connection: AsyncConnection, *, media_id: int, user: Identity) -> MediaResponse:
+async def get_media(connection: Reader, *, media_id: int, user: Identity) -> MediaResponse:
     """A picture. Raises MediaNotFound, for another's too."""
     row = (await connection.execute(_BY_ID, {"media_id": media_id})).one_or_none()
     if row is None or not _may_manage(user, row):
