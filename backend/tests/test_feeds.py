@@ -15,6 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core import clock
+from app.core.conditional import public
 from app.core.config import get_settings
 from app.models import Article
 from app.services.feeds.contents import LENGTH, MAX_HTML_BYTES
@@ -416,14 +417,14 @@ class TestConditional:
         first = await client.get(path)
         tag = first.headers["ETag"]
         assert re.fullmatch(r'"[\w=-]+"', tag)
-        assert first.headers["Cache-Control"] == "public, max-age=300"
+        assert first.headers["Cache-Control"] == public(300)
         assert first.headers.get("Vary", "Origin") == "Origin"  # the same for everybody
         for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
             again = await client.get(path, headers={"If-None-Match": known})
             assert again.status_code == 304
             assert again.content == b""
             assert again.headers["ETag"] == tag
-            assert again.headers["Cache-Control"] == "public, max-age=300"
+            assert again.headers["Cache-Control"] == public(300)
         assert (await client.get(path)).content == first.content
         head = await client.head(path)
         assert (head.status_code, head.content, head.headers["ETag"]) == (200, b"", tag)

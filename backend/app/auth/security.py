@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
-from jose import ExpiredSignatureError, JWTError, jwt
+from jose import JWTError, jwt
 from passlib.context import CryptContext
 
 from app.auth.keys import signing_keys
@@ -29,7 +29,11 @@ from app.schemas.types import MAX_ID
 
 TOKEN_TYPE = "at+jwt"  # noqa: S105 - the media type of RFC 9068 §2.1, not a secret
 LEEWAY_SECONDS = 10
-REQUIRED_CLAIMS = ("iss", "aud", "sub", "sid", "iat", "nbf", "exp", "jti")
+REQUIRED_CLAIMS = ("iss", "aud", "sub", "jti")
+"""Besides those that are read here: TIMES and `sid`."""
+TIMES = ("iat", "nbf", "exp")
+MAX_KNOWN_TOKENS = 4096
+"""How many tokens are remembered to be genuine, a process: a signature costs as much as a query."""
 LOWEST_PRIORITY = 19
 MAX_WAITING = 100
 """Hashes that may wait for a thread, a process: those that came later would wait for too long."""
@@ -149,33 +153,57 @@ def read_access_token(token: str) -> AccessClaims:
 
     Raises TokenExpired, or InvalidToken for whatever else is wrong with it, without saying what.
     """
-    settings, keys = get_settings(), signing_keys()
+    settings = get_settings()
+    believed = tuple(signing_keys().by_id)
+    genuine = _genuine(token, believed, settings.jwt_issuer, settings.jwt_audience)
+    now = int(clock.now().timestamp())
+    if genuine.expires < now - LEEWAY_SECONDS:
+        raise TokenExpired
+    if max(genuine.issued, genuine.not_before) > now + LEEWAY_SECONDS:
+        raise InvalidToken
+    return genuine.claims
+
+
+class _Genuine(NamedTuple):
+    """What a token of ours says, whether its time has come or is over; times in seconds."""
+
+    claims: AccessClaims
+    issued: int
+    not_before: int
+    expires: int
+
+
+@lru_cache(maxsize=MAX_KNOWN_TOKENS)
+def _genuine(token: str, believed: tuple[str, ...], issuer: str, audience: str) -> _Genuine:
+    """What is found each time that a token is read, by the same keys: `believed` names them."""
+    keys = signing_keys()
     if not _is_canonical(token):
         raise InvalidToken
     try:
         header = jwt.get_unverified_header(token)
         if header.keys() != {"alg", "typ", "kid"} or header["typ"] != TOKEN_TYPE:
             raise InvalidToken
-        key = keys.by_id.get(header["kid"])
-        if key is None:
+        if header["kid"] not in believed:
             raise InvalidToken
         claims: dict[str, Any] = jwt.decode(
             token,
-            key.verifies,
+            keys.by_id[header["kid"]].verifies,
             algorithms=[keys.algorithm],
-            issuer=settings.jwt_issuer,
-            audience=settings.jwt_audience,
+            issuer=issuer,
+            audience=audience,
             options={
-                "leeway": LEEWAY_SECONDS,
-                **{f"require_{claim}": True for claim in REQUIRED_CLAIMS if claim != "sid"},
+                **{f"verify_{claim}": False for claim in TIMES},  # by read_access_token
+                **{f"require_{claim}": True for claim in REQUIRED_CLAIMS},
             },
         )
-        if any(type(claims[name]) not in {int, float} for name in ("exp", "nbf", "iat")):
+        if any(type(claims[name]) not in {int, float} for name in TIMES):
             raise InvalidToken
-        user_id, session_id = _id(claims["sub"]), _id(claims["sid"])
-        issued = int(claims["iat"])
-    except ExpiredSignatureError as error:
-        raise TokenExpired from error
+        return _Genuine(
+            AccessClaims(_id(claims["sub"]), _id(claims["sid"])),
+            issued=int(claims["iat"]),
+            not_before=int(claims["nbf"]),
+            expires=int(claims["exp"]),
+        )
     except (
         JWTError,
         ArithmeticError,
@@ -185,10 +213,6 @@ def read_access_token(token: str) -> AccessClaims:
         RecursionError,
     ) as error:
         raise InvalidToken from error
-    # python-jose wants `iat` to be there, but not to have been.
-    if issued > clock.now().timestamp() + LEEWAY_SECONDS:
-        raise InvalidToken
-    return AccessClaims(user_id, session_id)
 
 
 def _is_canonical(token: str) -> bool:

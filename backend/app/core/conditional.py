@@ -9,7 +9,8 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from hashlib import blake2b
+from functools import lru_cache
+from hashlib import sha256
 from typing import NamedTuple, Self
 
 from pydantic import BaseModel
@@ -18,22 +19,46 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.core import clock
+from app.core.config import get_settings
 from app.core.errors import PreconditionFailed
 
-PUBLIC = "public, max-age=0, must-revalidate"
-"""Anybody may keep what anybody may read, and has to ask whether it is still so."""
+STALE_SECONDS = 2
+"""For how long a shared cache may go on with what it has while it asks for what there is."""
+OUTAGE_SECONDS = 3600
+"""For how long it may do so because nobody answers it."""
 PRIVATE = "private, no-cache"
 """What somebody in particular has asked for is for their own cache."""
 
 # Possessive: a header of nothing but tabs is read once, not once for each of them.
 _ITEM = re.compile(r'[ \t]*+(?:(?:W/)?("[\x21\x23-\x7e\x80-\xff]*+"))?+[ \t]*+(?:,|\Z)')
 _ANY = frozenset({"*"})
+_TAGGED = frozenset({200, 201})
+_CONDITIONS = frozenset({b"if-match", b"if-none-match"})
 _OF_THE_BODY = ("content-length", "content-type", "last-modified")
+
+
+def public(seconds: int = 0) -> str:
+    """The Cache-Control of what anybody may read, and may keep.
+
+    A browser may show it for `seconds` without asking. A shared cache, such as the edge, may for
+    PUBLIC_CACHE_SECONDS, and where nobody answers for an hour (RFC 9111 §5.2.2, RFC 5861).
+    """
+    return _public(seconds, get_settings().public_cache_seconds)
+
+
+@lru_cache
+def _public(seconds: int, shared: int) -> str:
+    if shared:
+        return (
+            f"public, max-age={seconds}, s-maxage={shared}, "
+            f"stale-while-revalidate={STALE_SECONDS}, stale-if-error={OUTAGE_SECONDS}"
+        )
+    return f"public, max-age={seconds}" + ("" if seconds else ", must-revalidate")
 
 
 def entity_tag(body: bytes) -> str:
     """The strong entity tag of a body."""
-    digest = blake2b(body, digest_size=15).digest()
+    digest = sha256(body).digest()[:15]
     return f'"{urlsafe_b64encode(digest).decode()}"'
 
 
@@ -113,22 +138,29 @@ def validated(request: Request, response: Response, *, is_the_callers: bool) -> 
     """
     if not 200 <= response.status_code < 300:
         return response
-    headers, is_read = response.headers, request.method == "GET"
+    raw, is_read = response.raw_headers, request.method == "GET"
+    asked = {name for name, _ in request.scope["headers"]}
+    said = dict(raw)
     if is_the_callers:
-        _vary(headers, "Authorization")
-    if is_read:
-        is_private = is_the_callers and "authorization" in request.headers
-        headers.setdefault("Cache-Control", PRIVATE if is_private else PUBLIC)
-    if "no-store" in headers.get("Cache-Control", ""):
+        if b"vary" in said:
+            _vary(response.headers, "Authorization")
+        else:
+            raw.append((b"vary", b"Authorization"))
+    if is_read and b"cache-control" not in said:
+        is_private = is_the_callers and b"authorization" in asked
+        raw.append((b"cache-control", (PRIVATE if is_private else public()).encode()))
+    if b"no-store" in said.get(b"cache-control", b""):
         return response
     body = getattr(response, "body", None)  # what is streamed has none
-    is_json = headers.get("Content-Type") == "application/json"
-    if response.status_code in {200, 201} and is_json and isinstance(body, bytes):
+    is_json = said.get(b"content-type") == b"application/json"
+    has_tag = b"etag" in said
+    if not has_tag and response.status_code in _TAGGED and is_json and isinstance(body, bytes):
         tag = entity_tag(body)
-        headers.setdefault("ETag", f"W/{tag}" if body.startswith(b"[") else tag)
-    if not is_read or response.status_code != 200 or "ETag" not in headers:
-        return response
-    return _evaluated(request, response)
+        raw.append((b"etag", (f"W/{tag}" if body.startswith(b"[") else tag).encode()))
+        has_tag = True
+    if has_tag and is_read and response.status_code == 200 and asked & _CONDITIONS:
+        return _evaluated(request, response)
+    return response
 
 
 def _evaluated(request: Request, response: Response) -> Response:

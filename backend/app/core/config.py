@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import (
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -99,6 +100,8 @@ class Settings(BaseSettings):
     allowed_hosts: CommaSeparated = ["*"]
     cors_origins: CommaSeparated = Field(default_factory=_front_ends_in_development)
     max_body_bytes: PositiveInt = 4 * 1024 * 1024
+    public_cache_seconds: NonNegativeInt = 1
+    """How long a shared cache may answer by itself what anybody may read; 0: never."""
     security_headers: bool = True
     """Whether the backend adds security headers itself; off where the edge in front of it does."""
 

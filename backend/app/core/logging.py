@@ -6,12 +6,18 @@ Foreign records (uvicorn, gunicorn, SQLAlchemy, Alembic) pass through the same p
 import logging
 import sys
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
+from pydantic_core import to_json
 from structlog.typing import EventDict, Processor
 
 from app.core.config import Environment, Settings
+
+_root = logging.getLogger()
+_requests: structlog.stdlib.BoundLogger = structlog.get_logger("app.requests")
+_writes_json = False
 
 _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
@@ -49,7 +55,8 @@ def _console() -> Processor:
 
 def configure_logging(settings: Settings) -> None:
     """Send every log record of the process to standard output in the environment's format."""
-    production = settings.environment is Environment.PRODUCTION
+    global _writes_json  # noqa: PLW0603 - the log is one to a process too
+    production = _writes_json = settings.environment is Environment.PRODUCTION
     shared: list[Processor] = [
         _add_request_id,
         structlog.stdlib.add_log_level,
@@ -80,6 +87,28 @@ def configure_logging(settings: Settings) -> None:
         logger.propagate = True
     logging.getLogger("uvicorn.access").disabled = True
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
+
+
+def log_request(*, method: str, path: str, status: int, seconds: float) -> None:
+    """Write the line of a request that has ended.
+
+    In production it is made by hand, the same line as the pipeline's: that would take a sixth of
+    the time of a read.
+    """
+    event = f"{method} {path} -> {status} [{seconds:.4f}s]"
+    facts = {"method": method, "path": path, "status": status, "seconds": round(seconds, 4)}
+    if not _writes_json or not _root.isEnabledFor(logging.INFO):
+        _requests.info(event, **facts)
+        return
+    line = {
+        **facts,
+        "event": event,
+        "request_id": request_id(),
+        "level": "info",
+        "timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}",
+    }
+    sys.stdout.write(to_json(line).decode() + "\n")
+    sys.stdout.flush()
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

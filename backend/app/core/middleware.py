@@ -1,7 +1,9 @@
 """What wraps every request, as pure ASGI: outermost first, in the order `install` adds them.
 
-RequestContext → SecurityHeaders → AllowedHosts → CORS → ErrorBoundary → QueryGuard → HeadAsGet →
-TrailingSlash → BodyLimit
+RequestContext → AllowedHosts → CORS → ErrorBoundary → RequestRules
+
+Each request passes through all of it, and each layer that wraps `send` costs as much as a database
+driver: headers are read and added as they are, in lists of bytes.
 """
 
 import re
@@ -11,7 +13,7 @@ from urllib.parse import parse_qsl, quote
 from uuid import uuid4
 
 from fastapi import FastAPI
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,11 +24,12 @@ from app.core.errors import (
     CredentialsInQuery,
     InvalidRequest,
     NotFound,
+    PressroomError,
     UnknownHost,
     internal_error_response,
     pressroom_error_response,
 )
-from app.core.logging import bind_request_id, get_logger
+from app.core.logging import bind_request_id, get_logger, log_request
 
 logger = get_logger(__name__)
 
@@ -57,21 +60,19 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
+"""What keeps a browser from misreading an API's answers; behind nginx the edge adds them."""
 
 
 def install(app: FastAPI, settings: Settings) -> None:
     """Wrap `app` in the middleware of this module."""
     app.add_middleware(
-        BodyLimit,
+        RequestRules,
         max_bytes=settings.max_body_bytes,
         larger={
             ("POST", "/media"): settings.media_max_bytes + FORM_BYTES,
             ("POST", "/articles/import"): settings.max_import_bytes,
         },
     )
-    app.add_middleware(TrailingSlash)
-    app.add_middleware(HeadAsGet)
-    app.add_middleware(QueryGuard)
     app.add_middleware(ErrorBoundary)
     app.add_middleware(
         CrossOrigin,
@@ -102,9 +103,14 @@ def install(app: FastAPI, settings: Settings) -> None:
         ],
     )
     app.add_middleware(AllowedHosts, allowed_hosts=settings.allowed_hosts)
-    if settings.security_headers:
-        app.add_middleware(SecurityHeaders)
-    app.add_middleware(RequestContext)
+    app.add_middleware(
+        RequestContext, headers=SECURITY_HEADERS if settings.security_headers else {}
+    )
+
+
+def _values(scope: Scope, name: bytes) -> list[bytes]:
+    """The values of a request's header, one for each line that it came in."""
+    return [value for each, value in scope["headers"] if each == name]
 
 
 class RequestContext:
@@ -113,18 +119,21 @@ class RequestContext:
     A well-formed X-Request-ID is taken over, so that one id follows a request through every
     log between the edge and here. Neither the query nor any header is logged: both carry secrets;
     nor is a preview's token, which is part of the path.
+
+    Every answer gets `headers`, but those that it has itself, as the documentation pages have with
+    their policy.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, headers: Mapping[str, str]) -> None:
         self.app = app
+        self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        offered = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-        identifier = offered if WELL_FORMED_REQUEST_ID.fullmatch(offered) else uuid4().hex
+        identifier = _request_id(scope)
         bind_request_id(identifier)
         method, path = scope["method"], _path_to_log(scope)
         status = 0
@@ -133,22 +142,33 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers[REQUEST_ID_HEADER] = identifier
-                headers["X-Process-Time"] = f"{time.perf_counter() - started:.4f}"
+                headers = [each for each in message["headers"] if each[0] not in _CONTEXT]
+                named = {name for name, _ in headers}
+                headers += [each for each in self._headers if each[0] not in named]
+                headers.append((b"x-request-id", identifier.encode()))
+                seconds = time.perf_counter() - started
+                headers.append((b"x-process-time", f"{seconds:.4f}".encode()))
+                message["headers"] = headers
             await send(message)
 
         try:
             await self.app(scope, receive, send_with_context)
         finally:
             seconds = time.perf_counter() - started
-            logger.info(
-                f"{method} {path} -> {status} [{seconds:.4f}s]",
-                method=method,
-                path=path,
-                status=status,
-                seconds=round(seconds, 4),
-            )
+            log_request(method=method, path=path, status=status, seconds=seconds)
+
+
+_CONTEXT = frozenset({b"x-request-id", b"x-process-time"})
+"""What RequestContext alone says."""
+
+
+def _request_id(scope: Scope) -> str:
+    offered = _values(scope, b"x-request-id")
+    if offered:
+        identifier = offered[0].decode("latin-1")
+        if WELL_FORMED_REQUEST_ID.fullmatch(identifier):
+            return identifier
+    return uuid4().hex
 
 
 def _path_to_log(scope: Scope) -> str:
@@ -157,28 +177,7 @@ def _path_to_log(scope: Scope) -> str:
         return "/previews/***"
     raw: bytes | None = scope.get("raw_path")
     path = raw.decode("ascii", "replace") if raw else quote(scope["path"])
-    return PREVIEW_TOKEN.sub("prv_***", path)
-
-
-class SecurityHeaders:
-    """Adds the headers that keep a browser from misreading an API's answers.
-
-    For a backend that runs alone; behind nginx the edge adds them. A response that brings its
-    own value, as the documentation pages do with their policy, keeps it.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
-        await self.app(scope, receive, send_with_headers)
+    return PREVIEW_TOKEN.sub("prv_***", path) if "prv_" in path else path
 
 
 class AllowedHosts:
@@ -197,17 +196,17 @@ class AllowedHosts:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        hosts = Headers(scope=scope).getlist("host")
+        hosts = _values(scope, b"host")
         if len(hosts) > 1 or (not hosts and scope["http_version"] == "1.1"):  # RFC 9112 §3.2
             refusal = InvalidRequest("The request needs exactly one Host")
             await pressroom_error_response(refusal)(scope, receive, send)
-        elif self._is_served(hosts[0] if hosts else "", scope["path"]):
+        elif self._is_served(hosts[0].decode("latin-1") if hosts else "", scope["path"]):
             await self.app(scope, receive, send)
         else:
             await pressroom_error_response(UnknownHost())(scope, receive, send)
 
     def _is_served(self, host: str, path: str) -> bool:
-        if self.any_host or path.startswith("/health/"):
+        if self.any_host or host in self.exact or path.startswith("/health/"):
             return True
         name = re.sub(r":\d+$", "", host).lower()
         if name in self.exact:
@@ -257,65 +256,16 @@ class ErrorBoundary:
             await internal_error_response()(scope, receive, send)
 
 
-class QueryGuard:
-    """Refuses a secret in any URL: those are logged and cached (RFC 6750 §5.3)."""
+class RequestRules:
+    """What holds for every request, whatever it asks for.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["query_string"]:
-            query = scope["query_string"].decode("latin-1")
-            names = {name.lower() for name, _ in parse_qsl(query, keep_blank_values=True)}
-            if names & CREDENTIAL_PARAMETERS:
-                await pressroom_error_response(CredentialsInQuery())(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
-
-
-class HeadAsGet:
-    """Answers HEAD as GET, with the same headers and no body (RFC 9110 §9.3.2)."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "HEAD":
-            await self.app(scope, receive, send)
-            return
-
-        async def send_without_body(message: Message) -> None:
-            if message["type"] == "http.response.body":
-                message = {**message, "body": b""}
-            await send(message)
-
-        await self.app({**scope, "method": "GET"}, receive, send_without_body)
-
-
-class TrailingSlash:
-    """Serves `/articles/` as `/articles`, without a redirect that would drop a POST's body.
-
-    A line break at the end of a path would pass the routes' patterns too: it is found nowhere.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and len(scope["path"]) > 1 and scope["path"].endswith("/"):
-            scope = {**scope, "path": scope["path"][:-1]}
-        if scope["type"] == "http" and scope["path"].endswith("\n"):
-            await pressroom_error_response(NotFound())(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
-
-
-class BodyLimit:
-    """Refuses a body over `max_bytes`: at once by its declared length, else while it streams in.
-
-    `larger` has the limits of those that may send more, by method and path.
-
-    Starlette 1.10 has such a limit too, but it answers in plain text where the body goes unread.
+    - A secret in a URL is refused: those are logged and cached (RFC 6750 §5.3).
+    - HEAD is answered as GET, with the same headers and no body (RFC 9110 §9.3.2).
+    - `/articles/` is served as `/articles`, without a redirect that would drop a POST's body. A
+      line break at the end of a path would pass the routes' patterns too: it is found nowhere.
+    - A body over `max_bytes` is refused: at once by its declared length, else while it streams in.
+      `larger` has the limits of those that may send more, by method and path. Starlette 1.10 has
+      such a limit too, but it answers in plain text where the body goes unread.
     """
 
     def __init__(
@@ -326,18 +276,34 @@ class BodyLimit:
         self.larger = larger or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+        if scope["type"] == "http":
+            try:
+                scope, receive, send = self._ruled(scope, receive, send)
+            except PressroomError as refusal:
+                await pressroom_error_response(refusal)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    def _ruled(self, scope: Scope, receive: Receive, send: Send) -> tuple[Scope, Receive, Send]:
+        if scope["query_string"]:
+            _refuse_credentials(scope["query_string"])
+        if scope["method"] == "HEAD":
+            scope, send = {**scope, "method": "GET"}, _without_body(send)
+        if len(scope["path"]) > 1 and scope["path"].endswith("/"):
+            scope = {**scope, "path": scope["path"][:-1]}
+        if scope["path"].endswith("\n"):
+            raise NotFound
+        if any(name in _OF_A_BODY for name, _ in scope["headers"]):
+            receive = self._limited(scope, receive)
+        return scope, receive, send
+
+    def _limited(self, scope: Scope, receive: Receive) -> Receive:
         max_bytes = self.larger.get((scope["method"], scope["path"]), self.max_bytes)
-        declared = Headers(scope=scope).get("content-length", "0")
-        if not (declared.isascii() and declared.isdigit()):
-            refusal = InvalidRequest("Content-Length is not a number")
-            await pressroom_error_response(refusal)(scope, receive, send)
-            return
-        if int(declared[:20]) > max_bytes:
-            await pressroom_error_response(_too_large(max_bytes))(scope, receive, send)
-            return
+        for value in _values(scope, b"content-length")[:1]:
+            if not value.isdigit():
+                raise InvalidRequest("Content-Length is not a number")
+            if int(value[:20]) > max_bytes:
+                raise _too_large(max_bytes)
         received = 0
 
         async def receive_within_limit() -> Message:
@@ -348,7 +314,26 @@ class BodyLimit:
                 raise _too_large(max_bytes)
             return message
 
-        await self.app(scope, receive_within_limit, send)
+        return receive_within_limit
+
+
+_OF_A_BODY = frozenset({b"content-length", b"transfer-encoding"})
+"""RFC 9112 §6.3: without either, a request has no body."""
+
+
+def _refuse_credentials(query_string: bytes) -> None:
+    pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True)
+    if not CREDENTIAL_PARAMETERS.isdisjoint(name.lower() for name, _ in pairs):
+        raise CredentialsInQuery
+
+
+def _without_body(send: Send) -> Send:
+    async def send_without_body(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return send_without_body
 
 
 def _too_large(max_bytes: int) -> ContentTooLarge:

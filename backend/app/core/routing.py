@@ -2,12 +2,12 @@
 
 import json
 import re
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from typing import Any, NoReturn
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.dependencies.models import Dependant
-from fastapi.params import Depends, Form
+from fastapi.params import Form
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 
@@ -108,7 +108,9 @@ class StrictRoute(APIRoute):
                     raise UnsupportedMediaType("Send the body as a form")
                 if not is_form and not _is_json(media_type):
                     raise UnsupportedMediaType
-            response = await handle(StrictRequest(request.scope, request.receive))
+            if body_field is not None:
+                request = StrictRequest(request.scope, request.receive)
+            response = await handle(request)
             response = validated(request, response, is_the_callers=is_the_callers)
             keeper: Keeper | None = getattr(request.state, "keeper", None)
             if keeper is not None and 200 <= response.status_code < 300:
@@ -159,11 +161,4 @@ def _media_type(request: Request) -> str:
 def _is_json(media_type: str) -> bool:
     return media_type == "application/json" or (
         media_type.startswith("application/") and media_type.endswith("+json")
-    )
-
-
-def create_router(*, prefix: str, tag: str, dependencies: Sequence[Depends] = ()) -> APIRouter:
-    """A router for one resource, with strict bodies; `dependencies` hold for all its routes."""
-    return APIRouter(
-        prefix=prefix, tags=[tag], route_class=StrictRoute, dependencies=list(dependencies)
     )

@@ -7,7 +7,6 @@ from fastapi import Response, status
 from app.auth.dependencies import AddressesActor, AddressesReader
 from app.core.conditional import last_modified
 from app.core.errors import AddressNotFound, NotAuthorized, UserNotFound
-from app.core.routing import create_router
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.idempotency import idempotent
 from app.routers.parameters import AddressId, IfMatch, Page, UserId
@@ -17,6 +16,7 @@ from app.routers.responses import (
     NEEDS_USER,
     READS_VERSION,
     TAKES_JSON,
+    create_router,
     errors,
 )
 from app.schemas.address import AddressInput, AddressResponse

@@ -6,11 +6,17 @@ from fastapi import Depends, status
 
 from app.auth.dependencies import Actor, Confirming, CurrentUser
 from app.core.errors import ApiKeyNotFound, IncorrectPassword, TooManyApiKeys, TooManyAttempts
-from app.core.routing import create_router
 from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
 from app.routers.idempotency import idempotent
 from app.routers.parameters import ApiKeyId, Page
-from app.routers.responses import CREATES_ONCE, NEEDS_SESSION, TAKES_JSON, errors, no_store
+from app.routers.responses import (
+    CREATES_ONCE,
+    NEEDS_SESSION,
+    TAKES_JSON,
+    create_router,
+    errors,
+    no_store,
+)
 from app.schemas.api_key import ApiKeyCreate, ApiKeyCreated, ApiKeyResponse
 from app.services import api_keys
 

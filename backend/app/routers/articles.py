@@ -13,7 +13,6 @@ from app.core.errors import (
     NotAuthorized,
     SlugTaken,
 )
-from app.core.routing import create_router
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.idempotency import idempotent
 from app.routers.paging import LINK_HEADERS, Paging
@@ -26,6 +25,7 @@ from app.routers.responses import (
     OPTIONAL_USER,
     READS_VERSION,
     TAKES_JSON,
+    create_router,
     errors,
 )
 from app.schemas.article import (

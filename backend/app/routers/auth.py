@@ -16,7 +16,6 @@ from app.core.errors import (
     TooManyAttempts,
     UnsupportedMediaType,
 )
-from app.core.routing import create_router
 from app.db.dependencies import CurrentDatabase, WriteSession
 from app.routers.refresh_tokens import (
     KnownCookie,
@@ -26,7 +25,14 @@ from app.routers.refresh_tokens import (
     deliver,
     forget,
 )
-from app.routers.responses import NEEDS_SESSION, NEEDS_USER, TAKES_JSON, errors, no_store
+from app.routers.responses import (
+    NEEDS_SESSION,
+    NEEDS_USER,
+    TAKES_JSON,
+    create_router,
+    errors,
+    no_store,
+)
 from app.schemas.auth import LoginForm, Tokens
 from app.schemas.second_factor import SecondFactorLogin
 from app.schemas.user import UserPrivate

@@ -10,10 +10,9 @@ from starlette.requests import ClientDisconnect
 from app.auth.dependencies import ArticlesReader, confirming
 from app.auth.identity import Identity
 from app.core.errors import ContentTooLarge, InvalidRequest, UnsupportedMediaType
-from app.core.routing import create_router
 from app.core.scopes import Scope
 from app.db.dependencies import CurrentDatabase
-from app.routers.responses import NEEDS_USER, errors
+from app.routers.responses import NEEDS_USER, create_router, errors
 from app.schemas.bulk import ImportReport
 from app.services.bulk import exporting, importing
 from app.services.bulk.records import Importer

@@ -6,10 +6,9 @@ from typing import Annotated, Any
 from fastapi import Query
 
 from app.core.errors import InvalidCursor
-from app.core.routing import create_router
 from app.db.dependencies import ReadConnection
 from app.routers.paging import LINK_HEADERS, Paging
-from app.routers.responses import errors
+from app.routers.responses import create_router, errors
 from app.schemas.change import ChangesQuery, ChangesResponse
 from app.services import changes
 

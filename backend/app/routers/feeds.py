@@ -9,18 +9,17 @@ from fastapi import Depends, Path, Request, Response, status
 from pydantic import BaseModel, StringConstraints
 
 from app.core import clock
-from app.core.conditional import entity_tag
+from app.core.conditional import entity_tag, public
 from app.core.errors import NotFound, PressroomError, TagNotFound, UserNotFound
-from app.core.routing import create_router
 from app.db.dependencies import ReadConnection
-from app.routers.responses import READS_VERSION, Responses, errors
+from app.routers.responses import READS_VERSION, Responses, create_router, errors
 from app.schemas.feed import JsonFeed
 from app.schemas.types import PlainDigits
 from app.services.feeds import atom, contents, json_feed, rss, sitemap
 from app.services.feeds.contents import Feed
 from app.services.feeds.sitemap import Sitemap
 
-CACHE_CONTROL = "public, max-age=300"
+SECONDS_FRESH = 300
 SETTLED_AFTER = timedelta(minutes=1)
 """How old a moment has to be to tell two versions apart: Last-Modified knows no parts of a second,
 and what a replica shows late has happened before one could see it."""
@@ -114,7 +113,7 @@ def _document(
 
     Its entity tag is compared where all others are (core.routing).
     """
-    headers = {"Cache-Control": CACHE_CONTROL, "ETag": entity_tag(body)}
+    headers = {"Cache-Control": public(SECONDS_FRESH), "ETag": entity_tag(body)}
     if modified_at is not None and clock.now() - modified_at >= SETTLED_AFTER:
         headers["Last-Modified"] = format_datetime(modified_at, usegmt=True)
         if "If-None-Match" not in request.headers and _is_known(request, modified_at):
@@ -240,4 +239,6 @@ async def read_sitemap_part(
 )
 async def read_robots() -> Response:
     """What crawlers may read: all that this API shows to anybody."""
-    return Response(sitemap.robots(), media_type=TEXT, headers={"Cache-Control": CACHE_CONTROL})
+    return Response(
+        sitemap.robots(), media_type=TEXT, headers={"Cache-Control": public(SECONDS_FRESH)}
+    )

@@ -35,11 +35,7 @@ class Repeatable:
     """A request that may come again, and what claims its key."""
 
     def __init__(
-        self,
-        request: Request,
-        session: WriteSession,
-        database: CurrentDatabase,
-        key: IdempotencyKey = None,
+        self, request: Request, session: WriteSession, database: CurrentDatabase, key: str | None
     ) -> None:
         self.key = key
         self._request = request
@@ -72,7 +68,14 @@ class Repeatable:
         )
 
 
-RepeatableRequest = Annotated[Repeatable, Depends()]
+async def repeatable(
+    request: Request, session: WriteSession, database: CurrentDatabase, key: IdempotencyKey = None
+) -> Repeatable:
+    """The request with its key. Async, lest FastAPI run it in a thread for each request."""
+    return Repeatable(request, session, database, key)
+
+
+RepeatableRequest = Annotated[Repeatable, Depends(repeatable)]
 """For a route that calls `claim` itself, before it writes anything."""
 
 

@@ -3,7 +3,8 @@
 from fastapi import Response
 
 from app.auth import keys
-from app.core.routing import create_router
+from app.core.conditional import public
+from app.routers.responses import create_router
 from app.schemas.key import JsonWebKeySet
 
 router = create_router(prefix="/.well-known", tag="auth")
@@ -14,5 +15,5 @@ SECONDS_FRESH = 300
 @router.get("/jwks.json", response_model_exclude_none=True)
 async def read_key_set(response: Response) -> JsonWebKeySet:
     """Read the keys with which another service can verify our access tokens; none for HS256."""
-    response.headers["Cache-Control"] = f"public, max-age={SECONDS_FRESH}"
+    response.headers["Cache-Control"] = public(SECONDS_FRESH)
     return JsonWebKeySet.model_validate({"keys": keys.public_keys()})

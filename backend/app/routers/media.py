@@ -20,13 +20,19 @@ from app.core.errors import (
     RangeNotSatisfiable,
     UnsupportedMediaType,
 )
-from app.core.routing import create_router
 from app.core.scopes import Scope
 from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
 from app.routers.files import file_response
 from app.routers.idempotency import RepeatableRequest
 from app.routers.parameters import IfMatch, MediaId
-from app.routers.responses import CHANGES_VERSION, CREATES_ONCE, NEEDS_USER, TAKES_JSON, errors
+from app.routers.responses import (
+    CHANGES_VERSION,
+    CREATES_ONCE,
+    NEEDS_USER,
+    TAKES_JSON,
+    create_router,
+    errors,
+)
 from app.schemas.media import MediaQuery, MediaResponse, MediaUpdate
 from app.services.media import library, uploading
 from app.services.media.formats import CONTENT_TYPES

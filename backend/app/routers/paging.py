@@ -60,4 +60,9 @@ class PageHeaders:
         return f"{path}?{urlencode(query)}" if query else path
 
 
-Paging = Annotated[PageHeaders, Depends(PageHeaders)]
+async def page_headers(request: Request, response: Response) -> PageHeaders:
+    """What describes the page. Async, lest FastAPI run it in a thread for each request."""
+    return PageHeaders(request, response)
+
+
+Paging = Annotated[PageHeaders, Depends(page_headers)]

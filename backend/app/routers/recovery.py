@@ -7,9 +7,8 @@ from fastapi import Depends, status
 
 from app.auth.dependencies import CurrentClient
 from app.core.errors import EmailTaken, InvalidAccountToken, TooManyAttempts
-from app.core.routing import create_router
 from app.db.dependencies import CurrentDatabase, WriteSession
-from app.routers.responses import TAKES_JSON, errors, no_store
+from app.routers.responses import TAKES_JSON, create_router, errors, no_store
 from app.schemas.recovery import Accepted, EmailRequest, EmailVerification, PasswordReset
 from app.services import recovery
 

@@ -10,10 +10,9 @@ from app.core.errors import (
     TooManyAttempts,
     UsernameTaken,
 )
-from app.core.routing import create_router
 from app.db.dependencies import CurrentDatabase, WriteSession
 from app.routers.idempotency import idempotent
-from app.routers.responses import CREATES_ONCE, TAKES_JSON, errors
+from app.routers.responses import CREATES_ONCE, TAKES_JSON, create_router, errors
 from app.schemas.recovery import Accepted, RegistrationConfirmation
 from app.schemas.user import UserCreate, UserPrivate
 from app.services import registration

@@ -1,9 +1,10 @@
-"""How routes declare their errors, with an example each, straight from the catalogue."""
+"""How routers are made, and how routes declare their errors, straight from the catalogue."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import Response
+from fastapi import APIRouter, Response
+from fastapi.params import Depends
 
 from app.core.errors import (
     ContentTooLarge,
@@ -27,6 +28,7 @@ from app.core.errors import (
     UnsupportedMediaType,
     error_body,
 )
+from app.core.routing import StrictRoute
 from app.schemas.error import ErrorBody
 
 Responses = dict[int | str, dict[str, Any]]
@@ -100,3 +102,15 @@ EVERYWHERE: Responses = {
     },
 }
 """What any route may answer with."""
+
+
+def create_router(*, prefix: str, tag: str, dependencies: Sequence[Depends] = ()) -> APIRouter:
+    """A router for one resource, with strict bodies; `dependencies` hold for all its routes."""
+    return APIRouter(
+        prefix=prefix,
+        tags=[tag],
+        route_class=StrictRoute,
+        dependencies=list(dependencies),
+        responses=EVERYWHERE,
+        generate_unique_id_function=lambda route: route.name,
+    )

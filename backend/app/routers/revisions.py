@@ -12,10 +12,9 @@ from app.core.errors import (
     NotAuthorized,
     RevisionNotFound,
 )
-from app.core.routing import create_router
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.parameters import ArticleId, IfMatch, Page, RevisionId
-from app.routers.responses import CHANGES_VERSION, NEEDS_USER, errors
+from app.routers.responses import CHANGES_VERSION, NEEDS_USER, create_router, errors
 from app.schemas.article import ArticleResponse
 from app.schemas.revision import RevisionDiff, RevisionResponse, RevisionSummary
 from app.schemas.types import Id

@@ -6,9 +6,8 @@ from typing import Annotated
 from fastapi import Query
 
 from app.auth.dependencies import ArticlesViewer
-from app.core.routing import create_router
 from app.db.dependencies import ReadConnection
-from app.routers.responses import KNOWS_USER, OPTIONAL_USER, errors
+from app.routers.responses import KNOWS_USER, OPTIONAL_USER, create_router, errors
 from app.schemas.search import SearchQuery, SearchResult, Suggestion, SuggestionQuery
 from app.services import search
 

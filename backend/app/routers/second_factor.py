@@ -10,9 +10,8 @@ from app.core.errors import (
     SecondFactorNotEnabled,
     TooManyAttempts,
 )
-from app.core.routing import create_router
 from app.db.dependencies import CurrentDatabase, ReadConnection
-from app.routers.responses import NEEDS_SESSION, TAKES_JSON, errors, no_store
+from app.routers.responses import NEEDS_SESSION, TAKES_JSON, create_router, errors, no_store
 from app.schemas.second_factor import (
     RecoveryCodes,
     SecondFactorChange,

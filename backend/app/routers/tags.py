@@ -7,7 +7,6 @@ from fastapi import Query, Response, status
 
 from app.auth.dependencies import ArticlesActor, ArticlesViewer
 from app.core.errors import NotAuthorized, TagNotFound
-from app.core.routing import create_router
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.parameters import IfMatch, TagSlug
 from app.routers.responses import (
@@ -16,6 +15,7 @@ from app.routers.responses import (
     NEEDS_USER,
     OPTIONAL_USER,
     TAKES_JSON,
+    create_router,
     errors,
 )
 from app.schemas.tag import TagQuery, TagResponse, TagUpdate

@@ -6,10 +6,9 @@ from fastapi import status
 
 from app.auth.dependencies import ArticlesActor, ArticlesReader
 from app.core.errors import ArticleNotFound, EmailNotVerified
-from app.core.routing import create_router
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.parameters import ArticleId, Page
-from app.routers.responses import NEEDS_USER, errors
+from app.routers.responses import NEEDS_USER, create_router, errors
 from app.schemas.article import ArticleResponse
 from app.schemas.trash import TrashedArticle
 from app.services import trash

@@ -16,7 +16,6 @@ from app.core.errors import (
     UsernameTaken,
     UserNotFound,
 )
-from app.core.routing import create_router
 from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
 from app.routers.idempotency import idempotent
 from app.routers.parameters import IfMatch, Page, UserId
@@ -29,6 +28,7 @@ from app.routers.responses import (
     OPTIONAL_USER,
     READS_VERSION,
     TAKES_JSON,
+    create_router,
     errors,
 )
 from app.schemas.user import UserCreate, UserPrivate, UserPublic, UserReplace

@@ -1,6 +1,5 @@
 """Articles: what an author writes, and what a reader gets."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Self
@@ -144,8 +143,8 @@ class ArticleResponse(Output):
     excerpt: str
     cover_image_url: str | None
     language: str
-    tags: Sequence[str]
-    toc: Sequence[TocEntry]
+    tags: list[str]
+    toc: list[TocEntry]
     status: Status
     published: bool
     """Whether readers see it now."""
@@ -171,8 +170,8 @@ class ArticlePart(Output):
     excerpt: str = omitted()
     cover_image_url: str | None = omitted()
     language: str = omitted()
-    tags: Sequence[str] = omitted()
-    toc: Sequence[TocEntry] = omitted()
+    tags: list[str] = omitted()
+    toc: list[TocEntry] = omitted()
     status: Status = omitted()
     published: bool = omitted()
     published_at: datetime | None = omitted()

@@ -1,6 +1,5 @@
 """The change feed, as static builders and indexers read it."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
@@ -55,6 +54,6 @@ class ChangeResponse(Output):
 class ChangesResponse(Output):
     """Some changes in the order in which they happened, and where to go on."""
 
-    changes: Sequence[ChangeResponse]
+    changes: list[ChangeResponse]
     next: str
     """To ask with for what follows, now or later: it is there whether or not there is more yet."""

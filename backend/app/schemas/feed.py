@@ -1,6 +1,5 @@
 """JSON Feed 1.1 (jsonfeed.org), as far as this API fills it in. What is None is left out."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -33,8 +32,8 @@ class JsonFeedItem(Output):
     image: str | Absent = None
     date_published: datetime
     date_modified: datetime
-    authors: Sequence[JsonFeedAuthor]
-    tags: Sequence[str]
+    authors: list[JsonFeedAuthor]
+    tags: list[str]
     language: str
 
 
@@ -47,4 +46,4 @@ class JsonFeed(Output):
     feed_url: str
     description: str | Absent = None
     language: str
-    items: Sequence[JsonFeedItem] = Field(max_length=20)
+    items: list[JsonFeedItem] = Field(max_length=20)

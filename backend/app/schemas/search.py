@@ -1,6 +1,5 @@
 """Search: what a reader looks for, and what they find."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -51,7 +50,7 @@ class SearchResult(Output):
     slug: str
     excerpt: str
     language: str
-    tags: Sequence[str]
+    tags: list[str]
     published_at: datetime | None
     author: UserPublic
     rank: float

@@ -8,8 +8,9 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from app.core import clock
-from app.core.conditional import PRIVATE, PUBLIC, Precondition, entity_tag, last_modified, validated
+from app.core import clock, conditional
+from app.core.conditional import PRIVATE, Precondition, entity_tag, last_modified, public, validated
+from app.core.config import get_settings
 from app.core.errors import PreconditionFailed
 
 
@@ -173,9 +174,24 @@ class TestValidated:
             )
             return answer.headers["Cache-Control"]
 
-        assert kept(is_the_callers=True) == PUBLIC
+        assert kept(is_the_callers=True) == public()
         assert kept(is_the_callers=True, authorization="Bearer x") == PRIVATE
-        assert kept(is_the_callers=False, authorization="Bearer x") == PUBLIC
+        assert kept(is_the_callers=False, authorization="Bearer x") == public()
+
+    @pytest.mark.parametrize(
+        ("seconds", "shared", "expected"),
+        [
+            (0, 0, "public, max-age=0, must-revalidate"),
+            (300, 0, "public, max-age=300"),
+            (0, 7, "public, max-age=0, s-maxage=7, stale-while-revalidate=2, stale-if-error=3600"),
+        ],
+    )
+    def test_for_how_long_is_a_setting(
+        self, monkeypatch: pytest.MonkeyPatch, seconds: int, shared: int, expected: str
+    ) -> None:
+        settings = get_settings().model_copy(update={"public_cache_seconds": shared})
+        monkeypatch.setattr(conditional, "get_settings", lambda: settings)
+        assert public(seconds) == expected
 
     def test_what_must_not_be_stored_has_no_tag(self) -> None:
         secret = JSONResponse({}, headers={"Cache-Control": "no-store"})

@@ -34,6 +34,6 @@ def _item(item: Item) -> JsonFeedItem:
         date_published=item.published_at,
         date_modified=item.changed_at,
         authors=[JsonFeedAuthor(name=item.author, url=author_page(item.username))],
-        tags=item.tags,
+        tags=list(item.tags),
         language=item.language,
     )
