@@ -122,6 +122,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # there is no collector
     )
     app.state.storage = open_storage(settings)
     middleware.install(app, settings)

@@ -331,7 +331,7 @@ class TestCaching:
         )
         private = await client.get(url, headers=bearer(world.owner))
         assert private.headers["Cache-Control"] == "private, no-cache"
-        for response in (anonymous, private):
+        for response in (public, private):
             assert "Authorization" in response.headers["Vary"]
             assert len(response.headers.get_list("Vary")) == 1
 

@@ -3,6 +3,7 @@
 Foreign records (uvicorn, gunicorn, SQLAlchemy, Alembic) pass through the same processors.
 """
 
+import json
 import logging
 import sys
 from contextvars import ContextVar
@@ -10,7 +11,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import structlog
-from pydantic_core import to_json
 from structlog.typing import EventDict, Processor
 
 from app.core.config import Environment, Settings
@@ -107,7 +107,7 @@ def log_request(*, method: str, path: str, status: int, seconds: float) -> None:
         "level": "info",
         "timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}",
     }
-    sys.stdout.write(to_json(line).decode() + "\n")
+    sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
 
 
