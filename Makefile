@@ -8,7 +8,7 @@ PYTHON_IN_VENV := .venv/bin/python
 ANY_PYTHON = "$$(command -v python3 || command -v python || echo python3)"
 COMPOSE = $$(docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: help run test contract check validate smoke up down logs watch env seed lock fmt bench clean
+.PHONY: help run test contract check validate smoke edge up down logs watch env certs seed lock fmt bench clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,10 +67,18 @@ validate: ## Run the whole validation matrix inside containers of its own
 smoke: ## Boot the real stack as for development and as for production, use it through nginx, and remove it
 	@exec $(ANY_PYTHON) -u scripts/boot.py
 
+edge: ## Attack the edge, upgrade and scale behind it, under load (ARGS="-k tls": some of it)
+	@scripts/venv dev
+	@cd backend && EDGE_TESTS=1 exec ../.venv/bin/python -m pytest -x -n 0 tests/edge $(ARGS)
+
 # --- house-keeping
 
 env: ## Write a .env with fresh secrets (never overwrites one)
 	@exec $(ANY_PYTHON) scripts/make_env.py
+
+certs: ## Write a certificate for development to certificates/ (never overwrites one)
+	@scripts/venv local
+	@exec $(PYTHON_IN_VENV) scripts/make_certs.py
 
 clean: ## Remove .venv and caches; the data in .data and in volumes stays
 	@rm -rf .venv .data/check
