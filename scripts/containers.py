@@ -64,13 +64,14 @@ def project_name(purpose: str) -> str:
 
 
 class Project:
-    """One compose project: a name, a file, and the environment that compose fills in."""
+    """One compose project: a name, its files, and the environment that compose fills in."""
 
-    def __init__(self, name: str, file: str, **environment: str) -> None:
+    def __init__(self, name: str, *files: str, **environment: str) -> None:
         command = compose_command()
         if command is None:
             raise RuntimeError("Docker Compose is not installed")
-        self._command = [*command, "--project-name", name, "--file", str(ROOT / file)]
+        named = [part for file in files for part in ("--file", str(ROOT / file))]
+        self._command = [*command, "--project-name", name, *named]
         self._environment = {**mirrors(), **os.environ, **environment}
 
     def command(self, *arguments: str) -> list[str]:

@@ -1,6 +1,6 @@
-"""Write a certificate for development, which no browser trusts: certificates/localhost.pem and its key.
+"""Write a certificate for development, certificates/localhost.pem, and its key.
 
-Never overwrites one. Run by `make certs`, in .venv.
+No browser trusts it. Never overwrites one. Run by `make certs`, in .venv.
 """
 
 from __future__ import annotations

@@ -1,0 +1,48 @@
+"""The stack that the tests of the edge share: `make edge` starts it, `make test` skips them."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.core.config import PROJECT_DIR
+from tests.edge.stack import Stack
+from tests.processes import free_port
+
+HERE = Path(__file__).parent
+
+
+def why_not() -> str | None:
+    """Why the tests cannot run here; None where they can."""
+    if not (PROJECT_DIR / "scripts" / "containers.py").exists():
+        return "the image has the backend alone, not the stack around it"
+    if not os.environ.get("EDGE_TESTS"):
+        return "`make edge` runs it: it boots containers of its own"
+    from containers import why_no_docker
+
+    problem: str | None = why_no_docker()
+    return problem
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = why_not()
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+            if reason is not None:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    stack = Stack(free_port())
+    with stack.project.running():
+        yield stack
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[httpx.Client]:
+    with stack.client() as client:
+        yield client

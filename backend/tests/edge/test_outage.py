@@ -1,0 +1,93 @@
+"""Without a database, or any backend: who only reads notices little, and nobody waits for ever."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.edge.stack import Stack, is_stored, publish, register, wait_for_state
+from tests.processes import wait_until
+
+HELD_SECONDS = 15
+"""1, 2, 4 and 8: how long the edge waits for a backend."""
+
+
+@pytest.fixture
+def page(client: httpx.Client) -> str:
+    """A public page that the edge has kept."""
+    path = f"/articles/{publish(client, register(client))['id']}"
+    assert is_stored(client, path)
+    return path
+
+
+@pytest.fixture
+def without_database(stack: Stack, page: str) -> Iterator[None]:
+    stack.project.output("stop", "--timeout", "5", "db")
+    yield
+    stack.up("--no-recreate")
+
+
+@pytest.fixture
+def without_backend(stack: Stack, page: str) -> Iterator[None]:
+    stack.project.output("stop", "--timeout", "5", "backend")
+    yield
+    stack.up("--no-recreate")
+
+
+@pytest.mark.usefixtures("without_database")
+def test_without_a_database_public_pages_are_shown_as_they_were(
+    stack: Stack, client: httpx.Client, page: str
+) -> None:
+    for _ in range(3):
+        assert wait_for_state(client, page, "STALE").status_code == 200
+    started = time.monotonic()
+    other = client.get("/tags?limit=7")
+    assert (other.status_code, other.headers["X-Cache"]) == (503, "MISS")
+    assert other.headers["Retry-After"] == "5"
+    assert time.monotonic() - started < 10
+    assert client.get("/health/ready").status_code == 503
+    assert client.get("/health/live").status_code == 200
+    stack.project.output("start", "db")
+    wait_until(lambda: client.get("/tags?limit=7").status_code == 200, "recovery")
+    wait_for_state(client, page, "HIT", "REVALIDATED")
+
+
+@pytest.mark.usefixtures("without_backend")
+def test_without_a_backend_too_and_others_wait_for_one(
+    stack: Stack, client: httpx.Client, page: str
+) -> None:
+    for _ in range(3):
+        assert wait_for_state(client, page, "STALE").status_code == 200
+    answers: dict[str, httpx.Response] = {}
+
+    def ask(name: str, method: str, path: str) -> None:
+        answers[name] = httpx.request(method, stack.url + path, timeout=40, json={})
+
+    asked = {"read": ("GET", "/tags?limit=8"), "write": ("POST", "/users")}
+    threads = [
+        threading.Thread(target=ask, args=(name, *request)) for name, request in asked.items()
+    ]
+    for thread in threads:
+        thread.start()
+    probe = client.get("/health/ready")
+    assert probe.status_code == 503  # at once: an orchestrator wants to know
+    stack.project.output("start", "backend")
+    for thread in threads:
+        thread.join(60)
+    assert {name: answer.status_code for name, answer in answers.items()} == {
+        "read": 200,
+        "write": 422,
+    }
+
+
+@pytest.mark.usefixtures("without_backend")
+def test_the_wait_has_an_end(client: httpx.Client) -> None:
+    started = time.monotonic()
+    answer = client.post("/users", json={})
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "5"
+    assert answer.json()["code"] == "service_unavailable"
+    assert answer.json()["request_id"] == answer.headers["X-Request-ID"]
+    assert HELD_SECONDS <= time.monotonic() - started < HELD_SECONDS + 8

@@ -1,0 +1,226 @@
+"""What the edge answers by itself: what is public, for a second, and nothing of anybody's."""
+
+import itertools
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.edge.stack import (
+    ORIGIN,
+    Stack,
+    is_stored,
+    publish,
+    register,
+    wait_for_state,
+)
+from tests.processes import wait_until
+
+PUBLIC = "public, max-age=0, s-maxage=1, stale-while-revalidate=2, stale-if-error=3600"
+
+
+@pytest.fixture(scope="module")
+def shared(stack: Stack) -> Iterator[httpx.Client]:
+    with stack.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def author(shared: httpx.Client) -> dict[str, str]:
+    return register(shared)
+
+
+class TestKeeping:
+    def test_a_public_page_is_kept_and_each_answer_has_its_own_id(
+        self, client: httpx.Client, author: dict[str, str]
+    ) -> None:
+        path = f"/articles/{publish(client, author)['id']}"
+        first, second = client.get(path), client.get(path)
+        assert [each.headers["X-Cache"] for each in (first, second)] == ["MISS", "HIT"]
+        assert first.content == second.content
+        assert first.headers["ETag"] == second.headers["ETag"]
+        assert first.headers["Cache-Control"] == second.headers["Cache-Control"] == PUBLIC
+        named = [each.headers.get_list("X-Request-ID") for each in (first, second)]
+        assert [len(names) for names in named] == [1, 1]
+        assert named[0] != named[1]
+        assert "X-Process-Time" in first.headers
+        assert "X-Process-Time" not in second.headers
+
+    def test_a_change_is_seen_in_a_few_seconds(
+        self, client: httpx.Client, author: dict[str, str]
+    ) -> None:
+        path = f"/articles/{publish(client, author)['id']}"
+        assert is_stored(client, path)
+        client.patch(path, json={"title": "Changed"}, headers=author)
+        wait_until(lambda: client.get(path).json()["title"] == "Changed", "the change", seconds=5)
+
+    def test_what_is_deleted_is_gone_in_a_few_seconds(
+        self, client: httpx.Client, author: dict[str, str]
+    ) -> None:
+        """Not shown for an hour as what could not be read: 404 is an answer."""
+        path = f"/articles/{publish(client, author)['id']}"
+        assert is_stored(client, path)
+        client.delete(path, headers=author)
+        wait_until(lambda: client.get(path).status_code == 404, "it is gone", seconds=5)
+
+    def test_what_is_kept_is_asked_for_again_by_its_tag(
+        self, client: httpx.Client, author: dict[str, str], stack: Stack
+    ) -> None:
+        article = publish(client, author)
+        path = f"/articles/by-slug/{article['slug']}"
+        assert is_stored(client, path)
+        wait_for_state(client, path, "STALE")
+        wait_until(
+            lambda: f'"GET {path} -> 304' in stack.project.output("logs", "backend"),
+            "the backend says that nothing has changed",
+        )
+
+    def test_conditions(self, client: httpx.Client, author: dict[str, str]) -> None:
+        path = f"/articles/{publish(client, author)['id']}"
+        assert is_stored(client, path)
+        tag = client.get(path).headers["ETag"]
+        same = client.get(path, headers={"If-None-Match": tag})
+        assert (same.status_code, same.content) == (304, b"")
+        assert same.headers["ETag"] == tag
+        other = client.get(path, headers={"If-None-Match": '"another"'})
+        assert other.status_code == 200
+        failed = client.get(path, headers={"If-Match": '"another"'})
+        assert (failed.status_code, failed.headers["X-Cache"]) == (412, "BYPASS")
+        mine = client.get(path, headers={**author, "If-None-Match": tag})
+        assert (mine.status_code, mine.headers["X-Cache"]) == (304, "BYPASS")
+
+    def test_head_has_the_headers_and_no_body(
+        self, client: httpx.Client, author: dict[str, str]
+    ) -> None:
+        path = f"/articles/{publish(client, author)['id']}"
+        read, head = client.get(path), client.head(path)
+        assert head.status_code == 200
+        assert head.content == b""
+        assert head.headers["ETag"] == read.headers["ETag"]
+
+    def test_front_ends_of_several_origins_each_get_theirs(
+        self, client: httpx.Client, author: dict[str, str]
+    ) -> None:
+        path = f"/articles/{publish(client, author)['id']}"
+        asked = [ORIGIN, "https://elsewhere.example", None] * 2
+        for origin in asked:
+            headers = {"Origin": origin} if origin else {}
+            answer = client.get(path, headers=headers)
+            allowed = answer.headers.get("Access-Control-Allow-Origin")
+            assert allowed == (ORIGIN if origin == ORIGIN else None)
+            assert "Origin" in answer.headers["Vary"]
+
+    @pytest.mark.parametrize(
+        "path", ["/articles?limit=0", "/no-such-page", "/articles/999999999", "/auth/me"]
+    )
+    def test_an_error_is_not_kept(self, client: httpx.Client, path: str) -> None:
+        assert client.get(path).status_code >= 400
+        assert not is_stored(client, path)
+
+    def test_an_empty_query_is_none(self, client: httpx.Client, author: dict[str, str]) -> None:
+        path = f"/articles/{publish(client, author)['id']}"
+        client.get(path)
+        assert client.get(f"{path}?").headers["X-Cache"] == "HIT"
+
+    def test_pages_that_differ_are_kept_apart(self, client: httpx.Client) -> None:
+        for path in (
+            "/articles?fields=id",
+            "/articles?fields=title",
+            "/articles?fields=id&limit=1",
+        ):
+            client.get(path)
+            answer = client.get(path)
+            fields = re.findall(r"fields=(\w+)", path) or ["name", "slug", "count"]
+            assert set(answer.json()[0]) == set(fields)
+
+    def test_many_who_ask_at_once_ask_the_backend_once_or_twice(
+        self, stack: Stack, client: httpx.Client, author: dict[str, str]
+    ) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        path = f"/articles/{publish(client, author)['id']}"
+        with ThreadPoolExecutor(20) as pool:
+            answers = list(pool.map(lambda _: httpx.get(stack.url + path), range(20)))
+        assert {each.status_code for each in answers} == {200}
+        assert len({each.content for each in answers}) == 1
+
+
+class TestIsolation:
+    """Nothing of one user reaches another, or nobody in particular."""
+
+    def test_no_route_tells_one_what_is_anothers(self, stack: Stack, client: httpx.Client) -> None:
+        """Every GET route: by its owner, another, and nobody, twice each, in every order.
+
+        What each gets in one order has to be what they get in every other; and what was asked with
+        a token, or a cookie, is never kept.
+        """
+        owner, other = register(client), register(client)
+        draft = publish(client, owner, published=False, title="Nobody else's")
+        public = publish(client, owner)
+        me = client.get("/auth/me", headers=owner).json()
+        tag = client.patch(f"/articles/{public['id']}", json={"tags": ["edge"]}, headers=owner)
+        assert tag.status_code == 200
+        values = {
+            "article_id": str(draft["id"]),
+            "user_id": str(me["id"]),
+            "slug": "edge",
+            "username": me["username"],
+            "revision_id": "1",
+            "address_id": "1",
+            "media_id": "1",
+            "token": "prv_unknown",
+            "number": "1",
+            "folder": "x",
+            "name": "y",
+        }
+        document = client.get("/openapi.json").json()
+        reads = {
+            path: operations["get"]
+            for path, operations in document["paths"].items()
+            if "get" in operations
+        }
+        assert len(reads) > 25
+        callers = {"owner": owner, "other": other, "nobody": {}, "cookie": {"Cookie": "a=b"}}
+        seen: dict[tuple[str, str], set[str]] = {}
+        for template, operation in reads.items():
+            path = re.sub(r"\{(\w+)[^}]*\}", lambda name: values.get(name[1], "1"), template)
+            for order in itertools.permutations(callers):
+                for who in order:
+                    for _ in range(2):
+                        answer = client.get(path, headers=callers[who])
+                        if who != "nobody":
+                            assert answer.headers.get("X-Cache", "BYPASS") == "BYPASS", path
+                        if "Authorization" in callers[who] and answer.status_code == 200:
+                            kept = answer.headers["Cache-Control"]
+                            assert not kept.startswith("public") or "security" not in operation
+                        seen.setdefault((path, who), set()).add(_told(answer))
+                        if who != "owner":
+                            assert "Nobody else's" not in answer.text, path
+                            assert me["email"] not in answer.text, path
+        for path in {path for path, _ in seen}:
+            assert len(seen[path, "nobody"]) == 1, f"{path} changes for nobody: {seen}"
+            assert seen[path, "cookie"] == seen[path, "nobody"], path
+
+    def test_whoever_logs_in_or_out_does_not_get_what_was_kept(
+        self, client: httpx.Client, author: dict[str, str]
+    ) -> None:
+        path = f"/articles/{publish(client, author, published=False)['id']}"
+        for headers, status in ((author, 200), ({}, 404), (author, 200), ({}, 404)):
+            for _ in range(2):
+                assert client.get(path, headers=headers).status_code == status
+
+    def test_a_preview_is_never_kept(self, client: httpx.Client, author: dict[str, str]) -> None:
+        article = publish(client, author, published=False)
+        made = client.post(f"/articles/{article['id']}/preview-links", json={}, headers=author)
+        assert made.status_code == 201, made.text
+        path = f"/previews/{made.json()['token']}"
+        assert client.get(path).status_code == 200
+        assert not is_stored(client, path)
+
+
+def _told(answer: httpx.Response) -> str:
+    """What an answer says, without what is of one request alone."""
+    if answer.status_code >= 400:
+        return f"{answer.status_code} {answer.json()['code']}"
+    return f"{answer.status_code} {answer.text}"

@@ -1,0 +1,103 @@
+"""TLS at the edge: docker-compose.tls.yml, with a certificate by `make certs`."""
+
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.edge.stack import WITH_TLS, Stack, register
+from tests.processes import HOST, free_port
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import make_certs
+
+    folder = tmp_path_factory.mktemp("certificates")
+    folder.chmod(0o755)
+    for parent in (folder.parent, folder.parent.parent):
+        parent.chmod(0o755)
+    assert make_certs.make(folder)
+    assert not make_certs.make(folder)  # never twice
+    return folder
+
+
+@pytest.fixture(scope="module")
+def https_port(stack: Stack, certificates: Path) -> Iterator[int]:
+    port = free_port()
+    settings = {"HTTPS_PORT": str(port), "TLS_CERTIFICATES_DIR": str(certificates)}
+    with stack.edge_with(WITH_TLS, **settings):
+        yield port
+
+
+@pytest.fixture
+def trusting(certificates: Path) -> ssl.SSLContext:
+    """Believes that certificate, and none besides."""
+    return ssl.create_default_context(cafile=certificates / "localhost.pem")
+
+
+@pytest.fixture
+def secure(https_port: int, trusting: ssl.SSLContext) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"https://localhost:{https_port}", verify=trusting) as client:
+        yield client
+
+
+def test_the_site_is_there_with_hsts(secure: httpx.Client) -> None:
+    answer = secure.get("/articles")
+    assert answer.status_code == 200
+    assert answer.headers.get_list("Strict-Transport-Security") == ["max-age=63072000"]
+    assert "X-Cache" in answer.headers
+    missing = secure.get("/metrics")
+    assert missing.status_code == 404
+    assert "Strict-Transport-Security" in missing.headers
+    register(secure)
+
+
+def test_another_host_is_not(secure: httpx.Client) -> None:
+    assert secure.get("/articles", headers={"Host": "elsewhere.example"}).status_code == 421
+
+
+def test_plain_http_leads_there(stack: Stack, https_port: int) -> None:
+    with stack.client() as client:
+        answer = client.get("/articles?limit=1", headers={"Host": "localhost"})
+        assert answer.status_code == 308
+        assert answer.headers["Location"] == f"https://localhost:{https_port}/articles?limit=1"
+        assert "Strict-Transport-Security" not in answer.headers  # RFC 6797 §7.2
+        assert client.get("/health/ready").status_code == 200
+
+
+def test_http_2_is_spoken(https_port: int, trusting: ssl.SSLContext) -> None:
+    import socket
+
+    trusting.set_alpn_protocols(["h2", "http/1.1"])
+    with (
+        socket.create_connection((HOST, https_port), timeout=5) as plain,
+        trusting.wrap_socket(plain, server_hostname="localhost") as wrapped,
+    ):
+        assert wrapped.selected_alpn_protocol() == "h2"
+
+
+@pytest.mark.parametrize(
+    ("version", "ciphers"),
+    [
+        (ssl.TLSVersion.TLSv1_1, "ALL:@SECLEVEL=0"),
+        (ssl.TLSVersion.TLSv1_2, "AES128-SHA:@SECLEVEL=0"),
+    ],
+)
+def test_what_is_broken_is_not(https_port: int, version: ssl.TLSVersion, ciphers: str) -> None:
+    import socket
+    import warnings
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_ciphers(ciphers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that is why nobody shall speak it
+        context.minimum_version = context.maximum_version = version
+    with (
+        socket.create_connection((HOST, https_port), timeout=5) as plain,
+        pytest.raises(ssl.SSLError),
+    ):
+        context.wrap_socket(plain)
