@@ -61,6 +61,15 @@ class Stack:
         result = self.project.attempt("up", "--detach", "--wait", *arguments, seconds=300)
         assert result.returncode == 0, result.stderr[-3000:]
 
+    def recover(self) -> None:
+        """Start what was stopped; return when Docker too has seen that all of it is healthy."""
+
+        def is_up() -> bool:
+            arguments = ("up", "--detach", "--wait", "--no-recreate")
+            return self.project.attempt(*arguments, seconds=300).returncode == 0
+
+        wait_until(is_up, "the stack has recovered", seconds=60)
+
     @contextmanager
     def edge_with(self, *files: str, **settings: str) -> Iterator["Stack"]:
         """The same, with another nginx in front of it until the block ends."""

@@ -26,14 +26,14 @@ def page(client: httpx.Client) -> str:
 def without_database(stack: Stack, page: str) -> Iterator[None]:
     stack.project.output("stop", "--timeout", "5", "db")
     yield
-    stack.up("--no-recreate")
+    stack.recover()
 
 
 @pytest.fixture
 def without_backend(stack: Stack, page: str) -> Iterator[None]:
     stack.project.output("stop", "--timeout", "5", "backend")
     yield
-    stack.up("--no-recreate")
+    stack.recover()
 
 
 @pytest.mark.usefixtures("without_database")
