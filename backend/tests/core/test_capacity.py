@@ -1,0 +1,87 @@
+"""Processors and memory, by control groups of both versions."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.core.capacity import MEGABYTE, memory_limit, usable_processors, workers_that_fit
+
+Machine = Callable[..., Path]
+V1 = "4:cpu,cpuacct:/\n"
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A root with control groups: `machine("0::/a/b", {"a/cpu.max": "100000 100000"})`."""
+
+    def make(groups: str, files: dict[str, str], *, affinity: int = 8) -> Path:
+        (tmp_path / "proc/self").mkdir(parents=True)
+        (tmp_path / "proc/self/cgroup").write_text(groups)
+        for name, content in files.items():
+            path = tmp_path / "sys/fs/cgroup" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(affinity)))
+        return tmp_path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "affinity", "expected"),
+    [
+        ("", {}, 8, 8),
+        ("0::/\n", {}, 3, 3),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, 8, 8),
+        ("0::/\n", {"cpu.max": "200000 100000\n"}, 8, 2),
+        ("0::/\n", {"cpu.max": "250000 100000\n"}, 8, 3),
+        ("0::/\n", {"cpu.max": "20000 100000\n"}, 8, 1),
+        ("0::/\n", {"cpu.max": "800000 100000\n"}, 2, 2),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "300000 100000\n"}, 8, 3),
+        ("0::/gone/from/here\n", {"cpu.max": "100000 100000\n"}, 8, 1),
+        (V1, {"cpu/cpu.cfs_quota_us": "150000", "cpu/cpu.cfs_period_us": "100000"}, 8, 2),
+        (V1, {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8, 8),
+        ("0::/\n", {"cpu.max": "nonsense"}, 4, 4),
+    ],
+)  # fmt: skip
+def test_processors(
+    machine: Machine, groups: str, files: dict[str, str], affinity: int, expected: int
+) -> None:
+    assert usable_processors(machine(groups, files, affinity=affinity)) == expected
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        ("", {}, None),
+        ("0::/\n", {"memory.max": "max\n", "memory.high": "max\n"}, None),
+        ("0::/\n", {"memory.max": "536870912\n"}, 512 * MEGABYTE),
+        ("0::/\n", {"memory.max": "536870912\n", "memory.high": "268435456\n"}, 256 * MEGABYTE),
+        ("0::/a\n", {"a/memory.max": "max", "memory.max": "268435456\n"}, 256 * MEGABYTE),
+        ("9:memory:/\n", {"memory/memory.limit_in_bytes": "268435456"}, 256 * MEGABYTE),
+        ("9:memory:/\n", {"memory/memory.limit_in_bytes": "9223372036854771712"}, None),
+    ],
+)
+def test_memory(machine: Machine, groups: str, files: dict[str, str], expected: int | None) -> None:
+    assert memory_limit(machine(groups, files)) == expected
+
+
+@pytest.mark.parametrize(
+    ("processors", "memory", "expected"),
+    [(2, None, 2), (16, None, 4), (8, 1024, 4), (8, 512, 2), (8, 300, 1), (8, 100, 1), (1, 999, 1)],
+)
+def test_workers(processors: int, memory: int | None, expected: int) -> None:
+    fit = workers_that_fit(
+        processors=processors,
+        memory=None if memory is None else memory * MEGABYTE,
+        most=4,
+        worker=150 * MEGABYTE,
+        reserve=128 * MEGABYTE,
+    )
+    assert fit == expected
+
+
+def test_this_machine_has_at_least_one() -> None:
+    assert usable_processors() >= 1

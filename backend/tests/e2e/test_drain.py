@@ -1,0 +1,160 @@
+"""Promise: a worker that stops loses no request of whoever keeps connections open.
+
+Raw sockets, for a proxy's connections are what this is about: it may be sending on one at the very
+moment at which the worker is told to stop.
+"""
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.test_shutdown import refuses_connections
+from tests.processes import (
+    GUNICORN,
+    HOST,
+    PRODUCTION,
+    Api,
+    Checkout,
+    Process,
+    connected,
+    free_port,
+    serving,
+    wait_until,
+)
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def api(checkout: Checkout, own_database: str) -> Iterator[Api]:
+    with serving(checkout, GUNICORN, DATABASE_URL=own_database, **PRODUCTION) as api:
+        yield api
+
+
+class KeptOpen:
+    """A connection on which one request follows the other."""
+
+    def __init__(self, api: Api) -> None:
+        self._socket = socket.create_connection((HOST, httpx.URL(api.url).port or 0), timeout=20)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def send(self, method: str, path: str, body: bytes = b"") -> None:
+        head = f"{method} {path} HTTP/1.1\r\nHost: {HOST}\r\n"
+        if body:
+            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        self._socket.sendall(head.encode() + b"\r\n" + body)
+
+    def answer(self) -> httpx.Response:
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += self._received()
+        head, _, body = received.partition(b"\r\n\r\n")
+        status, *lines = head.decode("latin-1").split("\r\n")
+        headers = httpx.Headers([tuple(line.split(": ", 1)) for line in lines])
+        while len(body) < int(headers["Content-Length"]):
+            body += self._received()
+        return httpx.Response(int(status.split(" ")[1]), headers=headers, content=body)
+
+    def _received(self) -> bytes:
+        received = self._socket.recv(65536)
+        assert received, "the connection was closed before the answer"
+        return received
+
+    def is_closed(self) -> bool:
+        """Waits until it is: by an orderly end, not a reset."""
+        return self._socket.recv(1) == b""
+
+
+def workers(api: Api) -> list[int]:
+    children = Path(f"/proc/{api.process.popen.pid}/task/{api.process.popen.pid}/children")
+    return [int(pid) for pid in children.read_text().split()]
+
+
+def test_what_comes_on_an_open_connection_after_sigterm_is_answered(api: Api) -> None:
+    with closing(KeptOpen(api)) as used, closing(KeptOpen(api)) as fresh:
+        used.send("GET", "/health/live")
+        assert used.answer().headers.get("Connection") is None
+        api.process.send(signal.SIGTERM)
+        wait_until(lambda: refuses_connections(api), "no new connection", log=api.process.log)
+        for connection in (used, fresh):
+            connection.send("POST", "/users", b"{}")
+            answer = connection.answer()
+            assert answer.status_code == 422
+            assert answer.headers["Connection"] == "close"
+            assert connection.is_closed()
+        assert api.process.wait() == 0
+
+
+def test_what_stays_idle_is_closed_in_the_end(api: Api) -> None:
+    with closing(KeptOpen(api)) as idle:
+        idle.send("GET", "/health/live")
+        idle.answer()
+        started = time.monotonic()
+        api.process.send(signal.SIGTERM)
+        assert idle.is_closed()
+        assert time.monotonic() - started > 2  # longer than the edge keeps it
+    assert api.process.wait() == 0
+
+
+def test_without_connections_it_stops_at_once(api: Api) -> None:
+    api.client.close()
+    started = time.monotonic()
+    api.process.send(signal.SIGTERM)
+    assert api.process.wait() == 0
+    assert time.monotonic() - started < 3
+
+
+def test_a_connection_that_nobody_has_accepted_is_not_reset(api: Api) -> None:
+    """The kernel has accepted it; the worker is told to stop before it does."""
+    (worker,) = workers(api)
+    os.kill(worker, signal.SIGSTOP)
+    waiting = [KeptOpen(api) for _ in range(5)]
+    for connection in waiting:
+        connection.send("POST", "/users", b"{}")
+    api.process.send(signal.SIGTERM)
+    os.kill(worker, signal.SIGCONT)
+    assert [connection.answer().status_code for connection in waiting] == [422] * 5
+    for connection in waiting:
+        connection.close()
+
+
+def test_sighup_replaces_workers_and_loses_nothing(api: Api) -> None:
+    before = workers(api)
+    with closing(KeptOpen(api)) as kept:
+        kept.send("GET", "/health/live")
+        kept.answer()
+        api.process.send(signal.SIGHUP)
+        wait_until(lambda: set(workers(api)) - set(before), "a new worker", log=api.process.log)
+        kept.send("POST", "/users", b"{}")
+        assert kept.answer().status_code == 422
+    wait_until(lambda: not set(workers(api)) & set(before), "the old one ends")
+    assert httpx.get(f"{api.url}/health/live").status_code == 200
+
+
+def test_a_worker_that_has_served_its_time_loses_nothing(
+    checkout: Checkout, own_database: str
+) -> None:
+    renewing = (*GUNICORN, "--max-requests", "40", "--max-requests-jitter", "10")
+    port = free_port()
+    settings = {**PRODUCTION, "DATABASE_URL": own_database, "WEB_CONCURRENCY": "1"}
+    command = (*renewing, "--bind", f"{HOST}:{port}")
+    with (
+        Process(command, checkout=checkout, settings=settings) as process,
+        connected(process, port) as api,
+    ):
+        seen = set(workers(api))
+        for number in range(200):
+            answer = api.client.post("/users", json={"name": number})
+            assert answer.status_code == 422, json.dumps(answer.json())
+            seen |= set(workers(api))
+        assert len(seen) >= 3
