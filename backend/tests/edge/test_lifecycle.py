@@ -1,0 +1,193 @@
+"""Promise: replacing, scaling and killing what is behind the edge loses no request.
+
+Under load: readers (from the cache and past it) and writers, who ask one thing after the other, as
+often as they are answered.
+"""
+
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.edge.stack import Stack, publish, register
+from tests.processes import wait_until
+
+MOST_SECONDS = 60
+IMAGE = "pressroom-backend:runtime"
+
+
+@dataclass
+class Load:
+    """What those who ask have seen."""
+
+    statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+    confirmed: list[str] = field(default_factory=list)
+    """Titles of the articles whose POST was answered with 201."""
+    sent: list[str] = field(default_factory=list)
+    longest: float = 0.0
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def ask(self, name: str, request: Callable[[], httpx.Response]) -> httpx.Response | None:
+        started = time.monotonic()
+        try:
+            answer = request()
+        except httpx.HTTPError as error:
+            self.broken.append(f"{name}: {error!r}")
+            return None
+        self.statuses[name, answer.status_code] += 1
+        self.longest = max(self.longest, time.monotonic() - started)
+        return answer
+
+    @property
+    def wrong(self) -> dict[tuple[str, int], int]:
+        return {what: count for what, count in self.statuses.items() if what[1] >= 300}
+
+    @property
+    def answered(self) -> int:
+        return sum(self.statuses.values())
+
+
+@pytest.fixture(scope="module")
+def author(stack: Stack) -> dict[str, str]:
+    with stack.client() as client:
+        return register(client)
+
+
+@contextmanager
+def load(stack: Stack, author: dict[str, str]) -> Iterator[Load]:
+    """Four who read past the cache, two from it, four who write, until the block ends."""
+    seen = Load()
+    with stack.client() as client:
+        path = f"/articles/{publish(client, author)['id']}"
+
+    def read(name: str, headers: dict[str, str]) -> None:
+        with stack.client() as client:
+            while not seen.stop.is_set():
+                seen.ask(name, lambda: client.get(path, headers=headers))
+
+    def write() -> None:
+        with stack.client() as client:
+            while not seen.stop.is_set():
+                title = f"Under load {uuid4().hex}"
+                body = {"title": title, "content": "Once, and only once."}
+                seen.sent.append(title)
+                answer = seen.ask(
+                    "write", lambda body=body: client.post("/articles", json=body, headers=author)
+                )
+                if answer is not None and answer.status_code == 201:
+                    seen.confirmed.append(title)
+
+    callers = [
+        *(threading.Thread(target=read, args=("read", author)) for _ in range(4)),
+        *(threading.Thread(target=read, args=("page", {})) for _ in range(2)),
+        *(threading.Thread(target=write) for _ in range(4)),
+    ]
+    for caller in callers:
+        caller.start()
+    try:
+        wait_until(lambda: seen.answered > 100, "the load runs")
+        yield seen
+        enough = seen.answered + 100
+        wait_until(lambda: seen.answered > enough or seen.broken, "it goes on")
+    finally:
+        seen.stop.set()
+        for caller in callers:
+            caller.join(MOST_SECONDS)
+
+
+def written(stack: Stack) -> Counter[str]:
+    """How often there is an article with each title that was sent under load."""
+    query = "SELECT title FROM articles WHERE title LIKE 'Under load %'"
+    command = ("exec", "-T", "db", "psql", "-U", "pressroom", "-At", "-c", query)
+    return Counter(stack.project.output(*command).split("\n"))
+
+
+def assert_nothing_was_lost(stack: Stack, seen: Load) -> None:
+    found = written(stack)
+    print(f"{seen.answered} answers, the longest after {seen.longest:.1f} s: {seen.statuses}")
+    assert not seen.broken, seen.broken[:5]
+    assert not seen.wrong, seen.wrong
+    assert [found[title] for title in seen.sent] == [1] * len(seen.sent)
+
+
+def replicas(stack: Stack) -> list[str]:
+    return stack.project.output("ps", "--quiet", "backend").split()
+
+
+def docker(*arguments: str, sent: str = "") -> str:
+    done = subprocess.run(
+        ["docker", *arguments], input=sent, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_new_image_of_the_only_container(stack: Stack, author: dict[str, str]) -> None:
+    """`docker compose up -d`: the old one is gone before the new one answers."""
+    before = replicas(stack)
+    assert len(before) == 1
+    with load(stack, author) as seen:
+        docker("build", "-t", IMAGE, "-", sent=f"FROM {IMAGE}\nLABEL upgrade={uuid4().hex}\n")
+        stack.up()
+    assert replicas(stack) != before
+    assert_nothing_was_lost(stack, seen)
+
+
+def test_sighup(stack: Stack, author: dict[str, str]) -> None:
+    with load(stack, author) as seen:
+        stack.project.output("kill", "--signal", "HUP", "backend")
+        wait_until(
+            lambda: stack.project.output("logs", "backend").count("Handling signal: hup"), "SIGHUP"
+        )
+        time.sleep(5)  # the old workers drain for three seconds, of which nothing tells
+    assert_nothing_was_lost(stack, seen)
+
+
+def test_more_replicas_and_fewer_again(stack: Stack, author: dict[str, str]) -> None:
+    with load(stack, author) as seen:
+        stack.up("--no-recreate", "--scale", "backend=3")
+        assert len(replicas(stack)) == 3
+        stack.up("--no-recreate", "--scale", "backend=1")
+        assert len(replicas(stack)) == 1
+    assert_nothing_was_lost(stack, seen)
+
+
+def test_sigterm_of_one_of_two(stack: Stack, author: dict[str, str]) -> None:
+    stack.up("--no-recreate", "--scale", "backend=2")
+    with load(stack, author) as seen:
+        docker("stop", replicas(stack)[0])
+    stack.up("--no-recreate", "--scale", "backend=1")
+    assert_nothing_was_lost(stack, seen)
+
+
+KILL_A_WORKER = """
+import os, signal
+children = open("/proc/1/task/1/children").read().split()
+os.kill(int(children[0]), signal.SIGKILL)
+"""
+
+
+def test_kill_9_of_a_worker(stack: Stack, author: dict[str, str]) -> None:
+    """At most the writes that it held fail, and none is carried out twice."""
+    stack.recover()
+    with load(stack, author) as seen:
+        for _ in range(3):
+            stack.project.output("exec", "-T", "backend", "python", "-c", KILL_A_WORKER)
+            answered = seen.answered + 50
+            wait_until(lambda more=answered: seen.answered > more, "it goes on")
+    found = written(stack)
+    print(f"{seen.answered} answers, {seen.wrong} failed")
+    assert not seen.broken
+    failed = sum(seen.wrong.values())
+    assert set(seen.wrong) <= {("write", 503)}
+    assert failed <= 3 * 4  # three workers, and four who write
+    assert all(found[title] == 1 for title in seen.confirmed)
+    assert all(found[title] <= 1 for title in seen.sent)
