@@ -8,10 +8,10 @@ PYTHON_IN_VENV := .venv/bin/python
 ANY_PYTHON = "$$(command -v python3 || command -v python || echo python3)"
 COMPOSE = $$(docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: help run test contract check validate smoke edge up down logs watch env certs seed lock fmt bench clean
+.PHONY: help run test contract check validate smoke edge up down logs watch env certs seed lock fmt bench bench-quick clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- without Docker: Python 3.11 or newer is all that is needed
 
@@ -36,9 +36,13 @@ seed: ## Fill the database with example users and articles (USERS=100 ARTICLES=1
 	@scripts/venv local
 	@exec .venv/bin/pressroom seed --users $(or $(USERS),100) --articles $(or $(ARTICLES),1000)
 
-bench: ## Measure Pressroom against a bare reference; results in bench/RESULTS.md
+bench: ## Measure the hot path and the edge, 10 minutes (ARGS=identity, ARGS=content: the rest)
 	@scripts/venv dev
 	@exec $(PYTHON_IN_VENV) bench/run.py $(ARGS)
+
+bench-quick: ## The same in about a minute, without writing bench/RESULTS.md
+	@scripts/venv dev
+	@exec $(PYTHON_IN_VENV) bench/run.py --quick $(ARGS)
 
 fmt: ## Format the code, and fix what the linter can fix
 	@scripts/venv dev

@@ -30,7 +30,7 @@ import bulk
 import corpus
 from app.core.config import BACKEND_DIR, get_settings
 from app.db import embedded, migrate
-from report import describe_machine, describe_versions, markdown_table, text_table
+from report import describe_machine, describe_versions, keep_section, markdown_table, text_table
 from servers import (
     BENCH_DIR,
     HOST,
@@ -126,11 +126,9 @@ def parse_options(arguments: Sequence[str]) -> Options:
 
 def prepare_database(server: str, articles: int, say: Callable[[str], None]) -> str:
     """A database of so many articles: kept for the next run, and made anew where it is outdated."""
-    name = f"pressroom_content_{articles}"
+    name = _name(articles)
     url = make_url(server).set(database=name).render_as_string(hide_password=False)
-    made_from = _fingerprint()
-    comment = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{}'"
-    if execute(server, comment.format(name))[0] != made_from:
+    if not is_kept(server, articles):
         say(f"making a database of {articles:,} articles")
         execute(
             server,
@@ -140,8 +138,19 @@ def prepare_database(server: str, articles: int, say: Callable[[str], None]) -> 
         )
         migrate.upgrade(url)
         corpus.fill(url, articles=articles, say=say)
-        execute(server, f"COMMENT ON DATABASE {name} IS '{made_from}'")
+        execute(server, f"COMMENT ON DATABASE {name} IS '{_fingerprint()}'")
     return url
+
+
+def is_kept(server: str, articles: int) -> bool:
+    """Whether there is a database of so many articles that is not outdated."""
+    comment = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{}'"
+    made_from: str | None = execute(server, comment.format(_name(articles)))[0]
+    return made_from == _fingerprint()
+
+
+def _name(articles: int) -> str:
+    return f"pressroom_content_{articles}"
 
 
 def _fingerprint() -> str:
@@ -333,17 +342,6 @@ def run(
     return measured, done, "\n".join(f"- {name}: {fact}" for name, fact in facts.items())
 
 
-def keep_section(written: str, section: str) -> str:
-    """RESULTS.md with this section in place of the one that it had."""
-    return f"{written.partition(HEADING)[0].rstrip()}\n\n{section}"
-
-
-def section_of(path: Path) -> str:
-    """The section of a RESULTS.md, with its heading; empty where it has none."""
-    _, heading, rest = path.read_text().partition(HEADING) if path.exists() else ("", "", "")
-    return f"\n{heading}{rest}" if heading else ""
-
-
 def main(arguments: Sequence[str]) -> None:
     """Measure, print, and write the section. Raises BenchError."""
     options = parse_options(arguments)
@@ -363,6 +361,5 @@ def main(arguments: Sequence[str]) -> None:
             markdown_table(BULK_HEADINGS, bulk_rows),
         ]
     )
-    written = options.output.read_text() if options.output.exists() else "# The last results"
-    options.output.write_text(keep_section(written, section) + "\n")
+    keep_section(options.output, HEADING, section)
     print(f"written: {options.output.name}")

@@ -1,6 +1,6 @@
 -- What wrk sends, and how it reports. It needs one thread of wrk.
 --
---   wrk … URL -- turns METHOD AUTHORIZATION CONTENT_TYPE PATH BODY [PATH BODY …]
+--   wrk … URL -- turns METHOD HEADER CONTENT_TYPE PATH BODY [PATH BODY …]
 --     These requests in turn; an argument that does not apply is empty. They are built once, so that
 --     the generator does next to nothing for each.
 --   wrk … URL -- chains PATH TOKEN [TOKEN …]
@@ -47,7 +47,8 @@ end
 function init(args)
   if args[1] == "turns" then
     local method, headers = args[2], {}
-    if args[3] ~= "" then headers["Authorization"] = args[3] end
+    local name, value = args[3]:match("^(%S+): (.*)$")
+    if name then headers[name] = value end
     if args[4] ~= "" then headers["Content-Type"] = args[4] end
     for index = 5, #args, 2 do
       local body = args[index + 1]

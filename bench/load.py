@@ -74,8 +74,10 @@ def _script_arguments(server: Server, workload: Workload) -> list[str]:
     """What load.lua is told."""
     if workload.is_chain:
         return ["chains", workload.requests[0].path, *server.refresh_tokens]
-    authorization = server.authorization() if workload.is_authenticated else ""
-    arguments = ["turns", workload.method, authorization, workload.content_type]
+    header = workload.header
+    if workload.is_authenticated:
+        header = f"Authorization: {server.authorization()}"
+    arguments = ["turns", workload.method, header, workload.content_type]
     return arguments + [part for request in workload.requests for part in request]
 
 

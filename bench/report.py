@@ -46,6 +46,7 @@ class Workload:
     connections: int
     method: str = "GET"
     content_type: str = ""
+    header: str = ""
     is_authenticated: bool = False
     is_chain: bool = False
 
@@ -352,8 +353,25 @@ def _quietness(results: Results) -> str:
     )
 
 
+TITLE = """# The last results
+
+What is measured, and how to read it: [README.md](README.md)."""
+
+
+def keep_section(path: Path, heading: str, section: str) -> None:
+    """Write a section into RESULTS.md, in place of the one with this heading; others stay."""
+    written = path.read_text() if path.exists() else TITLE
+    first, *sections = written.split("\n## ")
+    kept = {f"## {each.partition(chr(10))[0]}": f"## {each}".rstrip() for each in sections}
+    kept[heading] = section.rstrip()
+    path.write_text("\n\n".join([first.rstrip(), *kept.values()]) + "\n")
+
+
+IDENTITY = "## Identity"
+
+
 def render_markdown(results: Results) -> str:
-    """The whole of RESULTS.md."""
+    """The section of RESULTS.md."""
     conditions = results.conditions
     facts = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -374,21 +392,21 @@ def render_markdown(results: Results) -> str:
     if conditions.note:
         facts["note"] = conditions.note
     parts = [
-        "# The last results",
-        "Written by `make bench`. What is measured, and how to read it: [README.md](README.md).",
+        IDENTITY,
+        "Written by `make bench ARGS=identity`.",
         "\n".join(f"- {name}: {fact}" for name, fact in facts.items()),
-        "## Medians of the rounds",
+        "### Medians of the rounds",
         markdown_table(HEADINGS, summary_rows(results)),
         RATIO_EXPLAINED,
-        "## Refreshes in the time of a login",
+        "### Refreshes in the time of a login",
         markdown_table(REFRESH_HEADINGS, refresh_rows(results)),
         REFRESH_EXPLAINED,
-        "## A storm of logins",
+        "### A storm of logins",
         markdown_table(STORM_HEADINGS, storm_rows(results.storm)),
         _storm_explained(results.storm),
-        "## Each round",
+        "### Each round",
         markdown_table(ROUND_HEADINGS, _round_rows(results)),
-        "## Each round of the storm",
+        "### Each round of the storm",
         markdown_table(STORM_ROUND_HEADINGS, _storm_round_rows(results.storm)),
     ]
     return "\n\n".join(parts) + "\n"

@@ -1,13 +1,14 @@
 # ruff: noqa: S603, T201 - a script: it runs git and talks to people
-"""Measure Pressroom against a bare reference, in turn, on this machine.
+"""Measure Pressroom against bare references, in turn, on this machine.
 
-    make bench                        under six minutes; writes bench/RESULTS.md
-    make bench ARGS=--quick           about two minutes; prints only
+    make bench                        the hot path and the edge; writes its part of bench/RESULTS.md
+    make bench-quick                  the same in about a minute; prints only
+    make bench ARGS=identity          logins, refreshes, and reads beside them, in six minutes
     make bench ARGS=content           lists, search and bulk at 1,000 and 1,000,000 articles
 
-Both servers run in the same process model (gunicorn with backend/gunicorn.conf.py, one worker) on
+All servers run in the same process model (gunicorn with backend/gunicorn.conf.py, one worker) on
 the same PostgreSQL with the same rows, and must give the same answers before anything is measured.
-A wrong answer, or a broken connection, fails the run. See bench/README.md.
+A wrong answer, or a broken connection, fails the run. See bench/README.md. Here is *identity*.
 """
 
 import argparse
@@ -26,10 +27,12 @@ from typing import Final
 import psutil
 
 import content
+import hotpath
 from app.core.config import PROJECT_DIR, get_settings
 from app.db import embedded, migrate
 from load import Generator
 from report import (
+    IDENTITY,
     LOGIN,
     Conditions,
     Measurement,
@@ -38,6 +41,7 @@ from report import (
     Workload,
     describe_machine,
     describe_versions,
+    keep_section,
     render_markdown,
     render_tables,
 )
@@ -76,7 +80,9 @@ class Options:
 
 def parse_options(arguments: Sequence[str]) -> Options:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="bench/run.py", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="bench/run.py identity", description=__doc__.partition("\n")[0]
+    )
     parser.add_argument("--rounds", type=int, help="rounds (default 5; 2 with --quick)")
     parser.add_argument(
         "--seconds", type=int, help="seconds for each measurement (default 4; 2 with --quick)"
@@ -230,17 +236,21 @@ def main(arguments: Sequence[str]) -> int:
     """Return the exit status."""
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGHUP, _end)
-    is_content = arguments[:1] == ["content"]
+    part = arguments[0] if arguments[:1] and not arguments[0].startswith("-") else "hotpath"
     wrk = shutil.which("wrk")
-    if wrk is None and not is_content:
+    if wrk is None and part != "content":
         print(HOW_TO_GET_WRK, file=sys.stderr)
         return 2
     started = time.monotonic()
     try:
-        if is_content or wrk is None:
+        if part == "content" or wrk is None:
             content.main(arguments[1:])
             return 0
-        options = parse_options(arguments)
+        if part == "hotpath":
+            hotpath.main(arguments, wrk)
+            print(f"{time.monotonic() - started:.0f} s in all")
+            return 0
+        options = parse_options(arguments[1:])
         results = measure_all(options, wrk, lambda line: print(line, flush=True))
     except (BenchError, RuntimeError) as error:
         print(f"bench: {error}", file=sys.stderr)
@@ -250,7 +260,7 @@ def main(arguments: Sequence[str]) -> int:
         return 130
     print(f"\n{render_tables(results)}\n\n{time.monotonic() - started:.0f} s in all")
     if not options.quick:
-        options.output.write_text(render_markdown(results) + content.section_of(options.output))
+        keep_section(options.output, IDENTITY, render_markdown(results))
         print(f"written: {options.output.name}")
     return 0
 

@@ -2,6 +2,7 @@
 """The database and the servers that are measured: started, asked, and ended."""
 
 import asyncio
+import json
 import os
 import secrets
 import socket
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
@@ -145,6 +146,18 @@ class Server:
         finally:
             connection.close()
 
+    def json(self, path: str) -> Any:
+        """What a path answers. Raises BenchError where that is an error."""
+        status, body = self.ask("GET", path)
+        if status != 200:
+            raise BenchError(f"{self.name} answers {path} with {status}")
+        return json.loads(body)
+
+    def wait_until_it_answers(self, probe: str) -> None:
+        """Return when it says 200. Raises BenchError where it does not in time."""
+        if not _answers(self, probe, lambda: True):
+            raise BenchError(f"{self.name} does not answer")
+
     def wait_until_idle(self) -> None:
         """Return when the workers have nothing left to do: whoever hung up left work behind."""
         deadline = time.monotonic() + IDLE_SECONDS
@@ -161,7 +174,7 @@ def serving(
     name: str, application: str, probe: str, environment: dict[str, str]
 ) -> Iterator[Server]:
     """`application` under gunicorn with the production configuration, until the block ends."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py"]
     # The production configuration renews a worker every 100,000 requests: here it would come in
     # the middle of a measurement, and break its connections.
@@ -179,7 +192,7 @@ def serving(
         )
         server = Server(name, port, process.pid)
         try:
-            if not _answers(server, probe, process):
+            if not _answers(server, probe, lambda: process.poll() is None):
                 complaints.seek(0)
                 said = complaints.read().decode(errors="replace").strip()[-2000:]
                 raise BenchError(f"{name} did not start: {said or 'it does not answer'}")
@@ -188,22 +201,23 @@ def serving(
             _stop(process)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def _answers(server: Server, probe: str, process: "subprocess.Popen[bytes]") -> bool:
+def _answers(server: Server, probe: str, is_running: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and is_running():
         try:
             if server.ask("GET", probe)[0] == 200:
                 return True
         except (OSError, HTTPException):
             pass
-        time.sleep(0.1)
+        time.sleep(0.02)
     return False
 
 

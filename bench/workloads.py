@@ -83,6 +83,11 @@ def _log_in(server: Server, name: str) -> tuple[int, dict[str, Any]]:
     return len(body), answer
 
 
+def size_of(body: bytes) -> int:
+    """The least bytes that an answer with the meaning of this one can have."""
+    return _size([json.loads(body)])
+
+
 def _size(answers: Sequence[Any]) -> int:
     """The least bytes that any of the answers can have, however its JSON is spaced."""
     return min(

@@ -1,0 +1,106 @@
+# ruff: noqa: S603, S607 - it runs docker, which is on PATH
+"""nginx with the edge's own configuration: in front of what is measured, and as a file server."""
+
+import os
+import secrets
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from app.core.config import PROJECT_DIR
+from servers import HOST, BenchError, Server, free_port
+
+IMAGE: Final = os.environ.get("NGINX_IMAGE") or "nginx:1.30"
+NGINX_DIR: Final = PROJECT_DIR / "nginx"
+UNLIMITED: Final = "1000000"
+"""One address asks for all that is measured."""
+
+FILE_SERVER: Final = """
+server {{
+    listen {host}:{port};
+    root /srv/files;
+    default_type application/json;
+    add_header ETag '"file"' always;
+}}
+"""
+
+
+def why_no_edge() -> str | None:
+    """What is missing to run nginx as production does; None where nothing is."""
+    try:
+        answer = subprocess.run(
+            ["docker", "image", "inspect", IMAGE], capture_output=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "no Docker engine answers"
+    return None if answer.returncode == 0 else f"Docker has no image {IMAGE} (`docker pull` it)"
+
+
+@contextmanager
+def edge(backend: Server, files: Mapping[str, bytes]) -> Iterator[tuple[Server, Server]]:
+    """The edge in front of `backend`, and beside it the same nginx with `files`, by their names.
+
+    On the host's network, so that no bridge and no proxy of Docker's is measured. Both write the
+    access log of production, which goes nowhere.
+    """
+    edge_port, files_port = free_port(), free_port()
+    name = f"pressroom-bench-{secrets.token_hex(4)}"
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        folder.chmod(0o755)
+        conf = folder / "conf.d"
+        conf.mkdir()
+        (folder / "files").mkdir()
+        (conf / "edge.conf").write_text(_rendered(backend.port, edge_port))
+        (conf / "hosts.inc").write_text("server_name ~^;\n")
+        (conf / "files.conf").write_text(FILE_SERVER.format(host=HOST, port=files_port))
+        for path, content in files.items():
+            (folder / "files" / path).write_bytes(content)
+        command = ["docker", "run", "--detach", "--rm", "--name", name, "--network", "host"]
+        command += ["--log-driver", "none", "--user", "101:101", "--read-only", "--tmpfs", "/tmp"]  # noqa: S108 - in the container
+        command += ["--tmpfs", "/var/cache/nginx:uid=101,gid=101,size=128m"]
+        mounts = {
+            NGINX_DIR / "nginx.conf": "/etc/nginx/nginx.conf",
+            NGINX_DIR / "snippets": "/etc/nginx/snippets",
+            conf: "/etc/nginx/conf.d",
+            folder / "files": "/srv/files",
+        }
+        for source, target in mounts.items():
+            command += ["--volume", f"{source}:{target}:ro"]
+        started = subprocess.run([*command, IMAGE], capture_output=True, text=True, check=False)
+        if started.returncode != 0:
+            raise BenchError(f"nginx did not start: {started.stderr.strip()[-500:]}")
+        try:
+            inspected = ["docker", "inspect", "--format", "{{.State.Pid}}", name]
+            pid = int(subprocess.run(inspected, capture_output=True, check=True).stdout)
+            servers = Server("nginx", edge_port, pid), Server("nginx, files", files_port, pid)
+            servers[0].wait_until_it_answers("/health/ready")
+            yield servers
+        finally:
+            subprocess.run(["docker", "kill", name], capture_output=True, check=False)
+
+
+def _rendered(backend_port: int, port: int) -> str:
+    """The edge's template for this machine. Raises BenchError where it is not as it was."""
+    text = (NGINX_DIR / "templates" / "edge.conf.template").read_text()
+    replacements = {
+        "    resolver 127.0.0.11 valid=1s ipv6=off;\n": "",
+        "server backend:8000 resolve max_fails=2 fail_timeout=5s;": (
+            f"server {HOST}:{backend_port} max_fails=2 fail_timeout=5s;"
+        ),
+        "listen 80 default_server;": f"listen {HOST}:{port} default_server;",
+        "listen 80;": f"listen {HOST}:{port};",
+        "${TRUSTED_PROXY}": "unix:",
+        "${EDGE_REQUESTS_PER_SECOND}": UNLIMITED,
+        "${EDGE_ATTEMPTS_PER_MINUTE}": UNLIMITED,
+        "${EDGE_CACHE_MEGABYTES}": "96",
+        "${MAX_BODY_BYTES}": "4194304",
+    }
+    for old, new in replacements.items():
+        if old not in text:
+            raise BenchError(f"bench/edge.py does not know this template: {old!r} is not in it")
+        text = text.replace(old, new)
+    return text
