@@ -47,7 +47,7 @@ def compose(path: str) -> dict[str, Any]:
 def known_to_compose() -> set[str]:
     """Variables that a compose file fills in, or passes on where they are set."""
     names: set[str] = set()
-    for path in ("docker-compose.yml", "docker-compose.test.yml"):
+    for path in ("docker-compose.yml", "docker-compose.tls.yml", "docker-compose.test.yml"):
         names |= set(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)", read(path)))
         for service in compose(path).values():
             passed_on = service.get("environment", {}) | service.get("build", {}).get("args", {})

@@ -17,6 +17,7 @@ from sqlalchemy.util.concurrency import await_
 from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty, Full
 
 from app.core.errors import ServiceUnavailable
+from app.db.failures import log_database_error
 
 
 class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
@@ -151,6 +152,7 @@ class ReadPool:
                 connection = turn.result()
                 self._let_open() if connection is None else self.give_back(connection)
             if isinstance(error, TimeoutError):
+                log_database_error(error)
                 raise ServiceUnavailable from error
             raise
 

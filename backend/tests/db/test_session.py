@@ -1,6 +1,7 @@
 """Units of work and read connections, on real connections where the promise is about those."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -10,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.core.config import Settings
 from app.core.errors import ServiceUnavailable
+from app.db import session as session_module
 from app.db.pool import ReadPool
 from app.db.session import Database, readable_url
 from app.models import User
@@ -72,6 +74,54 @@ async def test_a_statement_cannot_outlast_its_timeout(
 
     with pytest.raises(ServiceUnavailable):
         await database.reader.execute(text("SELECT pg_sleep(30)"))
+    await database.dispose()
+
+
+async def test_a_server_that_says_nothing_is_given_up(
+    settings: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the client's own clock: what would end a statement is not there to do it."""
+    monkeypatch.setattr(session_module, "LONGEST_STATEMENT_SECONDS", 0)
+    monkeypatch.setattr(session_module, "PATIENCE_SECONDS", 0.3)
+    changes = {"database_url": database_url, "database_pool_size": 1}
+    never = text("SET statement_timeout = 0"), text("SELECT pg_sleep(30)")
+    seconds = {"database_statement_timeout": 0.2}
+    database = Database.from_settings(settings.model_copy(update={**changes, **seconds}))
+
+    async def write() -> None:
+        async with database.unit_of_work() as session:
+            for statement in never:
+                await session.execute(statement)
+
+    async def read() -> None:
+        for statement in never:
+            await database.reader.execute(statement)
+
+    started = time.monotonic()
+    for use in (write, read):
+        with pytest.raises(ServiceUnavailable):
+            await use()
+    assert time.monotonic() - started < 10
+    async with database.unit_of_work() as session:
+        assert await session.scalar(text("SELECT 1")) == 1
+    assert await read_one(database) == 1
+    await database.dispose()
+
+
+async def test_a_transaction_that_does_nothing_is_ended(
+    settings: Settings, database_url: str
+) -> None:
+    changes = {"database_url": database_url, "database_statement_timeout": 0.1}
+    database = Database.from_settings(settings.model_copy(update=changes))
+
+    async def idle() -> None:
+        async with database.unit_of_work() as session:
+            await session.execute(text("SELECT 1"))
+            await asyncio.sleep(0.6)  # twice the time-out, and some more
+            await session.execute(text("SELECT 1"))
+
+    with pytest.raises(ServiceUnavailable):
+        await idle()
     await database.dispose()
 
 

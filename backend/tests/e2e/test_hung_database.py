@@ -1,0 +1,56 @@
+"""Promise: a PostgreSQL that hangs, and closes nothing, is answered 503; it may go on later."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from app.db import migrate
+from tests import postgres
+from tests.postgres import processes_of
+from tests.processes import Checkout, serving, wait_until
+
+pytestmark = pytest.mark.e2e
+
+STATEMENT_SECONDS = 1
+PATIENCE_SECONDS = 5
+"""What the application adds (app/db/session.py): PostgreSQL itself may say so a little late."""
+
+
+@contextmanager
+def hanging(server: postgres.Server) -> Iterator[None]:
+    """Stop every process of the server in its tracks: sockets stay open, nobody reads them."""
+    stopped = processes_of(server.directory)
+    assert stopped
+    for process in stopped:
+        process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in stopped:
+            process.send_signal(signal.SIGCONT)
+
+
+def test_reads_are_given_up_and_come_back(checkout: Checkout) -> None:
+    with postgres.server() as server:
+        migrate.upgrade(server.url)
+        settings = {
+            "DATABASE_URL": server.url,
+            "DATABASE_STATEMENT_TIMEOUT": str(STATEMENT_SECONDS),
+            "DATABASE_POOL_SIZE": "1",
+            "DATABASE_POOL_TIMEOUT": "1",
+            "DATABASE_CONNECT_TIMEOUT": "1",
+        }
+        with serving(checkout, **settings) as api:
+            assert api.client.get("/articles").status_code == 200
+            with hanging(server):
+                for limit in (STATEMENT_SECONDS + PATIENCE_SECONDS + 3, 3, 3):
+                    started = time.monotonic()
+                    answer = api.client.get("/articles")
+                    assert answer.status_code == 503
+                    assert answer.headers["Retry-After"]
+                    assert time.monotonic() - started < limit
+                assert api.client.get("/health/live").status_code == 200
+            wait_until(lambda: api.client.get("/articles").status_code == 200, "it reads again")
