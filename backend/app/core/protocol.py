@@ -95,11 +95,13 @@ class DrainingServer(Server):
     @property
     def _protocol(self) -> Callable[[], asyncio.Protocol]:
         def make() -> asyncio.Protocol:
-            return PressroomProtocol(
+            protocol = PressroomProtocol(
                 config=self.config,
                 server_state=self.server_state,
                 app_state=self.lifespan.state,
             )
+            protocol.drain()
+            return protocol
 
         return make
 

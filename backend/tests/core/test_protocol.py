@@ -15,7 +15,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def test_connections_that_wait_in_the_backlog_are_answered_and_closed() -> None:
-    """Nobody has accepted them when the worker is told to stop; the listener is closed after that."""
+    """Nobody has accepted them when the worker is told to stop and closes its listener."""
     config = Config(application, http=PressroomProtocol, lifespan="off", log_config=None)
     config.load()
     server = DrainingServer(config)
