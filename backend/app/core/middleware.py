@@ -2,8 +2,8 @@
 
 RequestContext → AllowedHosts → CORS → ErrorBoundary → RequestRules
 
-Each request passes through all of it, and each layer that wraps `send` costs as much as a database
-driver: headers are read and added as they are, in lists of bytes.
+Each request passes through all of it: there are few layers, and headers are read and added as they
+are, in lists of bytes.
 """
 
 import re

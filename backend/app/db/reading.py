@@ -71,11 +71,15 @@ class Compiled(NamedTuple):
     parameters: Sequence[tuple[str, Any, Convert | None]]
     """In the order of `$1`, `$2`, …: the name, the value that the statement itself has for it, and
     how a value is converted."""
+    required: frozenset[str]
+    """Those that the statement itself has no value for."""
     make_row: Callable[[Row], Any] | None
     """How a row is converted, where any of its columns has to be."""
 
     def arguments(self, given: Mapping[str, Any]) -> list[Any]:
         """The values of the parameters: those that are given, else the statement's own."""
+        if not self.required <= given.keys():
+            raise TypeError(f"no value for {', '.join(sorted(self.required - given.keys()))}")
         return [
             value if convert is None else convert(value)
             for value, convert in (
@@ -140,12 +144,13 @@ def _compiled(statement: Statement) -> Compiled:
     assert isinstance(compiled, SQLCompiler)  # noqa: S101 - what is executed is no DDL
     if compiled.post_compile_params or compiled.literal_execute_params:
         raise TypeError("IN with a list is another statement for each length: use = ANY")
+    names = compiled.positiontup or ()
     return Compiled(
         sql=compiled.string,
         parameters=[
-            (name, compiled.params[name], _bind_processor(compiled, name))
-            for name in compiled.positiontup or ()
+            (name, compiled.params[name], _bind_processor(compiled, name)) for name in names
         ],
+        required=frozenset(name for name in names if compiled.binds[name].required),
         make_row=None if isinstance(statement, TextClause) else _row_maker(statement),
     )
 

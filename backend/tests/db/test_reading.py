@@ -76,6 +76,10 @@ class TestStatements:
         assert tuple((await reader.execute(statement)).one()) == (41, 1)
         assert tuple((await reader.execute(statement, {"more": 2})).one()) == (42, 2)
 
+    async def test_a_value_that_is_forgotten_is_not_null(self, reader: Reader) -> None:
+        with pytest.raises(TypeError, match="no value for one, two"):
+            await reader.execute(text("SELECT :one, :two, :three"), {"three": 3})
+
     async def test_a_list_of_unknown_length_is_refused_when_it_is_written(
         self, reader: Reader
     ) -> None:

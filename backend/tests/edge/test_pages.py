@@ -90,6 +90,28 @@ class TestKeeping:
         mine = client.get(path, headers={**author, "If-None-Match": tag})
         assert (mine.status_code, mine.headers["X-Cache"]) == (304, "BYPASS")
 
+    def test_a_date_alone_is_the_backends_to_judge(
+        self, client: httpx.Client, author: dict[str, str]
+    ) -> None:
+        """What is gone from a list leaves its date as it was: it is no 304."""
+        kept = [publish(client, author, title=f"Of a list {number}") for number in range(2)]
+        path = "/articles?limit=2&fields=id"
+        wait_until(
+            lambda: (
+                [each["id"] for each in client.get(path).json()] == [kept[1]["id"], kept[0]["id"]]
+            ),
+            "both are listed",
+        )
+        seen = client.get(path).headers["Last-Modified"]
+        client.delete(f"/articles/{kept[0]['id']}", headers=author)
+        wait_until(lambda: client.get(path).json()[1]["id"] != kept[0]["id"], "one is gone")
+        assert client.get(path).headers["Last-Modified"] == seen
+        answer = client.get(path, headers={"If-Modified-Since": seen})
+        assert (answer.status_code, answer.headers["X-Cache"]) == (200, "BYPASS")
+        feed = client.get("/robots.txt")
+        both = {"If-None-Match": feed.headers.get("ETag", '"none"'), "If-Modified-Since": seen}
+        assert client.get("/robots.txt", headers=both).headers["X-Cache"] != "BYPASS"
+
     def test_head_has_the_headers_and_no_body(
         self, client: httpx.Client, author: dict[str, str]
     ) -> None:
