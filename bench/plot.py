@@ -8,6 +8,7 @@ from typing import Final
 WIDTH: Final = 460
 HEIGHT: Final = 300
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 34, 44
+MARGIN: Final = 20
 COLOURS: Final = ("#1f77b4", "#d1720b", "#2a9d4a", "#a35bbf")
 INK: Final = "#808890"
 """Grey enough for both backgrounds."""
@@ -28,7 +29,7 @@ class Chart:
 def render(charts: Sequence[Chart], *, columns: int = 2) -> str:
     """All of them, in rows."""
     rows = math.ceil(len(charts) / columns)
-    size = f"{WIDTH * columns} {HEIGHT * rows}"
+    size = f"{WIDTH * columns + MARGIN} {HEIGHT * rows}"
     font = 'font-family="sans-serif" font-size="12"'
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" {font}>']
     for number, chart in enumerate(charts):
@@ -56,7 +57,9 @@ def _chart(chart: Chart) -> str:
         parts.append(
             f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="{INK}" stroke-opacity=".3"/>'
         )
-        parts.append(_text(LEFT - 6, y + 4, f"{value:,.4g}", anchor="end"))
+        parts.append(
+            _text(LEFT - 6, y + 4, f"{value:,.4g}" if value < 10 else f"{value:,.0f}", anchor="end")
+        )
     for x in xs:
         across, bottom = place(x, 0)
         parts.append(_text(across, bottom + 16, f"{x:,.0f}", anchor="middle"))
