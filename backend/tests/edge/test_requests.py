@@ -176,12 +176,12 @@ def test_a_websocket_is_passed_on(stack: Stack) -> None:
 
 @pytest.fixture(scope="module")
 def limited(stack: Stack) -> Iterator[Stack]:
-    with stack.edge_with(EDGE_REQUESTS_PER_SECOND="100", EDGE_ATTEMPTS_PER_MINUTE="10") as edge:
+    with stack.edge_with(EDGE_REQUESTS_PER_SECOND="50", EDGE_ATTEMPTS_PER_MINUTE="10") as edge:
         yield edge
 
 
 class TestLimits:
-    """By the defaults, from one address."""
+    """From one address: the defaults, but for a rate that this machine's tests can exceed."""
 
     @staticmethod
     def statuses(edge: Stack, method: str, path: str, times: int) -> list[int]:
@@ -207,16 +207,12 @@ class TestLimits:
         assert 429 not in self.statuses(limited, "POST", "/auth/refresh", 20)
         assert 429 in self.statuses(limited, "POST", "/auth/refresh", 150)
 
-    def test_reading(self, limited: Stack) -> None:
-        assert 429 not in self.statuses(limited, "GET", "/tags", 100)
-        assert 429 in self.statuses(limited, "GET", "/tags", 1500)
-
     def test_connections(self, limited: Stack) -> None:
-        """A hundred requests at once: those that wait for their body count."""
+        """Five hundred requests at once: those that wait for their body count."""
         import socket
 
         sent = POST.replace(b"/users", b"/articles") + b"Content-Length: 10\r\n\r\n{"
-        held = [socket.create_connection((HOST, limited.port)) for _ in range(110)]
+        held = [socket.create_connection((HOST, limited.port)) for _ in range(510)]
         try:
             for connection in held:
                 connection.sendall(sent)
@@ -227,3 +223,7 @@ class TestLimits:
         finally:
             for connection in held:
                 connection.close()
+
+    def test_reading(self, limited: Stack) -> None:
+        assert 429 not in self.statuses(limited, "GET", "/tags", 500)
+        assert 429 in self.statuses(limited, "GET", "/tags", 3000)
