@@ -225,5 +225,5 @@ class TestLimits:
                 connection.close()
 
     def test_reading(self, limited: Stack) -> None:
-        assert 429 not in self.statuses(limited, "GET", "/tags", 500)
+        assert 429 not in self.statuses(limited, "GET", "/tags", 300)
         assert 429 in self.statuses(limited, "GET", "/tags", 3000)
