@@ -8,7 +8,6 @@ Each server has its turn in each round, on the same machine, rows and PostgreSQL
 ratios of one round. See bench/README.md.
 """
 
-import argparse
 import os
 import secrets
 import statistics
@@ -19,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 import psutil
@@ -30,6 +28,7 @@ import plot
 from app.core.config import BACKEND_DIR, get_settings
 from app.db import embedded, migrate
 from load import Generator
+from options import Options, parse_options
 from report import (
     SLOWER_BY,
     Measurement,
@@ -42,7 +41,6 @@ from report import (
     text_table,
 )
 from servers import (
-    BENCH_DIR,
     SERVER_ENVIRONMENT,
     BenchError,
     Server,
@@ -67,19 +65,6 @@ FLAT: Final = 1.1
 """Memory is flat where the second half of the requests adds less than a tenth to it."""
 MOST_START_SECONDS: Final = 1.5
 MEMORY_STEPS: Final = 4
-MILLION_MINUTES: Final = 10
-
-
-@dataclass(frozen=True)
-class Options:
-    """How much to measure, and where to write."""
-
-    rounds: int
-    seconds: int
-    connections: int
-    quick: bool
-    note: str
-    output: Path
 
 
 @dataclass(frozen=True)
@@ -131,23 +116,6 @@ OURS = "Pressroom, anonymous"
 TOKEN = "Pressroom, with a bearer token"  # noqa: S105 - a line's name
 CACHED = "Pressroom through nginx, cached"
 UNCACHED = "Pressroom through nginx, uncached"
-
-
-def parse_options(arguments: Sequence[str]) -> Options:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(prog="bench/run.py", description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, help="rounds (default 5; 1 with --quick)")
-    parser.add_argument("--seconds", type=int, help="for each measurement (default 3; 1 quick)")
-    parser.add_argument("--connections", type=int, default=32, help="default 32")
-    parser.add_argument("--quick", action="store_true", help="one minute; writes no file")
-    parser.add_argument("--note", default="", help="a sentence for the results: what else ran")
-    parser.add_argument("--output", type=Path, default=BENCH_DIR / "RESULTS.md")
-    given = parser.parse_args(arguments)
-    rounds = given.rounds or (1 if given.quick else 5)
-    seconds = given.seconds or (1 if given.quick else 3)
-    if min(rounds, seconds, given.connections) < 1:
-        parser.error("rounds, seconds and connections must be positive")
-    return Options(rounds, seconds, given.connections, given.quick, given.note, given.output)
 
 
 Say = Callable[[str], None]
@@ -494,7 +462,8 @@ def goal_rows(results: Results) -> list[list[str]]:
 
 def main(arguments: Sequence[str], wrk: str) -> None:
     """Measure, print, and write the section and the plot. Raises BenchError."""
-    options = parse_options(arguments)
+    what = __doc__.partition("\n")[0]
+    options = parse_options(arguments, what=what, full=(5, 3), quick=(1, 1))
     results, facts = run(options, wrk, lambda line: print(line, flush=True))
     rows, goals = table_rows(results), goal_rows(results)
     print(f"\n{text_table(TABLE_HEADINGS, rows)}\n\n{text_table(GOAL_HEADINGS, goals)}")

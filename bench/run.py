@@ -11,7 +11,6 @@ the same PostgreSQL with the same rows, and must give the same answers before an
 A wrong answer, or a broken connection, fails the run. See bench/README.md. Here is *identity*.
 """
 
-import argparse
 import secrets
 import shutil
 import signal
@@ -20,8 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Final
 
 import psutil
@@ -31,6 +29,7 @@ import hotpath
 from app.core.config import PROJECT_DIR, get_settings
 from app.db import embedded, migrate
 from load import Generator
+from options import Options, parse_options
 from report import (
     IDENTITY,
     LOGIN,
@@ -47,7 +46,6 @@ from report import (
 )
 from servers import (
     ARTICLES,
-    BENCH_DIR,
     SERVER_ENVIRONMENT,
     USERS,
     BenchError,
@@ -64,41 +62,6 @@ from workloads import LOGGED_IN, choose_workloads
 HOW_TO_GET_WRK: Final = """wrk, the load generator, is not installed. It is a package of that name:
     Debian, Ubuntu   apt-get install wrk
     macOS            brew install wrk"""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How long to measure, and where to write."""
-
-    rounds: int
-    seconds: int
-    connections: int
-    quick: bool
-    note: str
-    output: Path
-
-
-def parse_options(arguments: Sequence[str]) -> Options:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="bench/run.py identity", description=__doc__.partition("\n")[0]
-    )
-    parser.add_argument("--rounds", type=int, help="rounds (default 5; 2 with --quick)")
-    parser.add_argument(
-        "--seconds", type=int, help="seconds for each measurement (default 4; 2 with --quick)"
-    )
-    parser.add_argument("--connections", type=int, default=32, help="for the reads (default 32)")
-    parser.add_argument("--quick", action="store_true", help="about two minutes; writes no file")
-    parser.add_argument("--note", default="", help="a sentence for the results: what else ran")
-    parser.add_argument(
-        "--output", type=Path, default=BENCH_DIR / "RESULTS.md", help="default bench/RESULTS.md"
-    )
-    given = parser.parse_args(arguments)
-    rounds = given.rounds or (2 if given.quick else 5)
-    seconds = given.seconds or (2 if given.quick else 4)
-    if min(rounds, seconds, given.connections) < 1:
-        parser.error("rounds, seconds and connections must be positive")
-    return Options(rounds, seconds, given.connections, given.quick, given.note, given.output)
 
 
 def run_rounds(
@@ -250,7 +213,8 @@ def main(arguments: Sequence[str]) -> int:
             hotpath.main(arguments, wrk)
             print(f"{time.monotonic() - started:.0f} s in all")
             return 0
-        options = parse_options(arguments[1:])
+        what = __doc__.partition("\n")[0]
+        options = parse_options(arguments[1:], what=what, full=(5, 4), quick=(2, 2))
         results = measure_all(options, wrk, lambda line: print(line, flush=True))
     except (BenchError, RuntimeError) as error:
         print(f"bench: {error}", file=sys.stderr)

@@ -23,20 +23,19 @@ def page(client: httpx.Client) -> str:
 
 
 @pytest.fixture
-def without_database(stack: Stack, page: str) -> Iterator[None]:
-    stack.project.output("stop", "--timeout", "5", "db")
+def without(stack: Stack, page: str, request: pytest.FixtureRequest) -> Iterator[None]:
+    """The stack without one of its services."""
+    stack.project.output("stop", "--timeout", "5", request.param)
     yield
     stack.recover()
 
 
-@pytest.fixture
-def without_backend(stack: Stack, page: str) -> Iterator[None]:
-    stack.project.output("stop", "--timeout", "5", "backend")
-    yield
-    stack.recover()
+without_a_database = pytest.mark.parametrize("without", ["db"], indirect=True)
+without_a_backend = pytest.mark.parametrize("without", ["backend"], indirect=True)
 
 
-@pytest.mark.usefixtures("without_database")
+@without_a_database
+@pytest.mark.usefixtures("without")
 def test_without_a_database_public_pages_are_shown_as_they_were(
     stack: Stack, client: httpx.Client, page: str
 ) -> None:
@@ -54,7 +53,8 @@ def test_without_a_database_public_pages_are_shown_as_they_were(
     wait_for_state(client, page, "HIT", "REVALIDATED")
 
 
-@pytest.mark.usefixtures("without_backend")
+@without_a_backend
+@pytest.mark.usefixtures("without")
 def test_without_a_backend_too_and_others_wait_for_one(
     stack: Stack, client: httpx.Client, page: str
 ) -> None:
@@ -82,7 +82,8 @@ def test_without_a_backend_too_and_others_wait_for_one(
     }
 
 
-@pytest.mark.usefixtures("without_backend")
+@without_a_backend
+@pytest.mark.usefixtures("without")
 def test_the_wait_has_an_end(client: httpx.Client) -> None:
     started = time.monotonic()
     answer = client.post("/users", json={})

@@ -1,0 +1,47 @@
+"""How much to measure, and where to write: what two parts of the bench are told alike."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from servers import BENCH_DIR
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line."""
+
+    rounds: int
+    seconds: int
+    connections: int
+    quick: bool
+    note: str
+    output: Path
+
+
+def parse_options(
+    arguments: Sequence[str], *, what: str, full: tuple[int, int], quick: tuple[int, int]
+) -> Options:
+    """Read the command line; `full` and `quick` are rounds, and seconds a measurement."""
+    parser = argparse.ArgumentParser(prog="bench/run.py", description=what)
+    parser.add_argument(
+        "--rounds", type=int, help=f"rounds (default {full[0]}; {quick[0]} with --quick)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=int,
+        help=f"seconds for each measurement (default {full[1]}; {quick[1]} with --quick)",
+    )
+    parser.add_argument("--connections", type=int, default=32, help="for the reads (default 32)")
+    parser.add_argument("--quick", action="store_true", help="a minute or two; writes no file")
+    parser.add_argument("--note", default="", help="a sentence for the results: what else ran")
+    parser.add_argument(
+        "--output", type=Path, default=BENCH_DIR / "RESULTS.md", help="default bench/RESULTS.md"
+    )
+    given = parser.parse_args(arguments)
+    usual = quick if given.quick else full
+    rounds, seconds = given.rounds or usual[0], given.seconds or usual[1]
+    if min(rounds, seconds, given.connections) < 1:
+        parser.error("rounds, seconds and connections must be positive")
+    return Options(rounds, seconds, given.connections, given.quick, given.note, given.output)
