@@ -59,6 +59,11 @@ ROWS = (
         "docker compose -f docker-compose.yml -f docker-compose.watch.yml config -q",
         "docker",
     ),
+    Row(
+        "Edge",
+        "docker compose -f docker-compose.yml -f docker-compose.tls.yml config -q",
+        "docker",
+    ),
 )
 
 Runner = Callable[[Row], int]

@@ -14,6 +14,12 @@ time-outs, system errors, a demoted primary, serialization, deadlock, lock not a
 INVALID_DATA_STATES = ("22", "54")
 """SQLSTATE prefixes of values that PostgreSQL itself refuses."""
 
+LOST = (OSError, TimeoutError, asyncpg.InternalClientError)
+"""What the driver raises of itself where a connection is no more: TimeoutError where PostgreSQL
+does not answer in time, InternalClientError for a moment after it has said farewell."""
+ENDING_STATES = ("08", "57P")
+"""SQLSTATE prefixes of errors after which a connection is of no use."""
+
 
 def translated(error: BaseException | None) -> PressroomError | None:
     """The catalogue's error for one of the driver's, or None for a mistake of ours."""
@@ -26,6 +32,15 @@ def translated(error: BaseException | None) -> PressroomError | None:
     if state.startswith(INVALID_DATA_STATES):
         return InvalidInput()
     return None
+
+
+def ends_connection(error: BaseException) -> bool:
+    """Whether a connection on which this was raised must not be used again.
+
+    All but what PostgreSQL says of a statement: an answer may be on its way that nobody awaits.
+    """
+    is_of_a_statement = isinstance(error, asyncpg.PostgresError)
+    return not is_of_a_statement or (sqlstate(error) or "").startswith(ENDING_STATES)
 
 
 def sqlstate(error: BaseException | None) -> str | None:

@@ -20,7 +20,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from app.core.errors import ServiceUnavailable
 from app.core.logging import get_logger
-from app.db.failures import hide_details, log_database_error, translated
+from app.db.failures import LOST, ends_connection, hide_details, log_database_error, translated
 from app.db.pool import ConnectionPool
 
 logger = get_logger(__name__)
@@ -129,9 +129,10 @@ class Reader:
         try:
             rows: list[Row] = await connection.fetch(sql, *arguments, record_class=Row)
         except BaseException as error:
-            pool.give_back(connection, is_broken=not isinstance(error, asyncpg.PostgresError))
+            is_lost = connection.is_closed() or isinstance(error, LOST)
+            pool.give_back(connection, is_broken=ends_connection(error))
             if isinstance(error, FAILURES):
-                _fail(error, is_closed=connection.is_closed())
+                _fail(error, is_lost=is_lost)
             raise
         pool.give_back(connection)
         return rows
@@ -183,15 +184,14 @@ def _row_maker(statement: SelectBase) -> Callable[[Row], Any] | None:
     return convert
 
 
-FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
-"""What asyncpg raises; TimeoutError where PostgreSQL does not answer in time."""
+FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, *LOST)
+"""What asyncpg raises."""
 
 
-def _fail(error: Exception, *, is_closed: bool) -> NoReturn:
+def _fail(error: Exception, *, is_lost: bool) -> NoReturn:
     """Raise the catalogue's error for the driver's, or that one where the mistake is ours."""
     hide_details(error)
-    is_gone = is_closed or isinstance(error, OSError | TimeoutError)
-    known = ServiceUnavailable() if is_gone else translated(error)
+    known = ServiceUnavailable() if is_lost else translated(error)
     if known is None:
         raise error
     log_database_error(error)

@@ -213,7 +213,7 @@ def _hide_details(context: ExceptionContext) -> None:
 def _database_errors() -> Iterator[None]:
     try:
         yield
-    except (DBAPIError, PoolTimeout, TimeoutError) as error:
+    except (DBAPIError, PoolTimeout, TimeoutError, asyncpg.InternalClientError) as error:
         known = _translate(error)
         if known is None:
             raise
@@ -222,7 +222,7 @@ def _database_errors() -> Iterator[None]:
         raise known from error
 
 
-def _translate(error: DBAPIError | PoolTimeout | TimeoutError) -> PressroomError | None:
+def _translate(error: Exception) -> PressroomError | None:
     """The catalogue error for a failure of the database, or None for a mistake of ours."""
     if not isinstance(error, DBAPIError) or error.connection_invalidated:
         return ServiceUnavailable()

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import Integer, bindparam, literal, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -116,6 +117,46 @@ class Connection:
 
     async def close(self) -> None:
         self.closed = True
+
+
+class Refusing(Connection):
+    """Fails with `failure` whenever it is asked."""
+
+    failure: Exception
+
+    async def fetch(self, *arguments: Any, **options: Any) -> Any:
+        raise self.failure
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected", "is_kept"),
+    [
+        (asyncpg.InternalClientError("another operation"), ServiceUnavailable, False),
+        (asyncpg.ConnectionDoesNotExistError("terminated"), ServiceUnavailable, True),
+        (ConnectionResetError(), ServiceUnavailable, False),
+        (TimeoutError(), ServiceUnavailable, False),
+        (asyncpg.QueryCanceledError("too slow"), ServiceUnavailable, True),
+        (asyncpg.DeadlockDetectedError("no"), ServiceUnavailable, True),
+        (asyncpg.NumericValueOutOfRangeError("no"), InvalidInput, True),
+        (
+            asyncpg.InterfaceError("two arguments where one is wanted"),
+            asyncpg.InterfaceError,
+            False,
+        ),
+        (asyncpg.UndefinedTableError("no"), asyncpg.UndefinedTableError, True),
+        (ZeroDivisionError(), ZeroDivisionError, False),
+    ],
+)
+async def test_what_the_driver_raises(
+    failure: Exception, expected: type[Exception], is_kept: bool
+) -> None:
+    connection = Refusing()
+    connection.failure = failure
+    pool = ReadPool(lambda: connection, size=1, timeout=1)  # type: ignore[arg-type]
+    pool._idle.append(connection)  # type: ignore[arg-type]
+    with pytest.raises(expected):
+        await Reader(pool).execute(text("SELECT 1"))
+    assert (not connection.closed) is is_kept
 
 
 class Opening:
