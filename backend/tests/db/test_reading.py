@@ -132,14 +132,15 @@ class Refusing(Connection):
     ("failure", "expected", "is_kept"),
     [
         (asyncpg.InternalClientError("another operation"), ServiceUnavailable, False),
-        (asyncpg.ConnectionDoesNotExistError("terminated"), ServiceUnavailable, True),
+        (asyncpg.ConnectionDoesNotExistError("terminated"), ServiceUnavailable, False),
+        (asyncpg.AdminShutdownError("terminated"), ServiceUnavailable, False),
         (ConnectionResetError(), ServiceUnavailable, False),
         (TimeoutError(), ServiceUnavailable, False),
         (asyncpg.QueryCanceledError("too slow"), ServiceUnavailable, True),
         (asyncpg.DeadlockDetectedError("no"), ServiceUnavailable, True),
         (asyncpg.NumericValueOutOfRangeError("no"), InvalidInput, True),
         (
-            asyncpg.InterfaceError("two arguments where one is wanted"),
+            asyncpg.InterfaceError("one argument is wanted"),
             asyncpg.InterfaceError,
             False,
         ),
