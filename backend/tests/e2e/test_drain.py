@@ -4,7 +4,6 @@ Raw sockets, for a proxy's connections are what this is about: it may be sending
 moment at which the worker is told to stop.
 """
 
-import json
 import os
 import signal
 import socket
@@ -18,6 +17,7 @@ import pytest
 
 from tests.e2e.test_shutdown import refuses_connections
 from tests.processes import (
+    DEADLINE,
     GUNICORN,
     HOST,
     PRODUCTION,
@@ -153,8 +153,9 @@ def test_a_worker_that_has_served_its_time_loses_nothing(
         connected(process, port) as api,
     ):
         seen = set(workers(api))
-        for number in range(200):
-            answer = api.client.post("/users", json={"name": number})
-            assert answer.status_code == 422, json.dumps(answer.json())
+        deadline = time.monotonic() + DEADLINE
+        while len(seen) < 4:  # how many requests one serves depends on how fast it is
+            assert time.monotonic() < deadline
+            answer = api.client.post("/users", json={})
+            assert answer.status_code == 422, answer.text
             seen |= set(workers(api))
-        assert len(seen) >= 3
