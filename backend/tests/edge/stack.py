@@ -84,8 +84,11 @@ class Stack:
         """A client of the edge, which keeps its connections."""
         return httpx.Client(base_url=self.url, timeout=40, **options)
 
-    def raw(self, sent: bytes, *, seconds: float = 5) -> tuple[bytes, bool]:
-        """What comes back for these bytes, and whether the connection was closed after it."""
+    def raw(self, sent: bytes, *, seconds: float = 15) -> tuple[bytes, bool]:
+        """What comes back for these bytes, and whether the connection was closed after it.
+
+        nginx waits up to five seconds for the rest of a body that it has refused.
+        """
         answer = b""
         with socket.create_connection((HOST, self.port), timeout=seconds) as connection:
             connection.sendall(sent)
