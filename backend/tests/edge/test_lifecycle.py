@@ -20,6 +20,8 @@ from tests.edge.stack import Stack, publish, register
 from tests.processes import wait_until
 
 MOST_SECONDS = 60
+CALLERS = 10
+"""How many ask at the same time."""
 IMAGE = "pressroom-backend:runtime"
 
 
@@ -176,7 +178,10 @@ os.kill(int(children[0]), signal.SIGKILL)
 
 
 def test_kill_9_of_a_worker(stack: Stack, author: dict[str, str]) -> None:
-    """At most the writes that it held fail, and none is carried out twice."""
+    """At most the requests that it held fail, and no write is carried out twice.
+
+    Reads are sent again, but for one of which the head was out already.
+    """
     stack.recover()
     with load(stack, author) as seen:
         for _ in range(3):
@@ -184,10 +189,9 @@ def test_kill_9_of_a_worker(stack: Stack, author: dict[str, str]) -> None:
             answered = seen.answered + 50
             wait_until(lambda more=answered: seen.answered > more, "it goes on")
     found = written(stack)
-    print(f"{seen.answered} answers, {seen.wrong} failed")
-    assert not seen.broken
-    failed = sum(seen.wrong.values())
+    print(f"{seen.answered} answers, {seen.wrong} failed, {seen.broken} broke off")
     assert set(seen.wrong) <= {("write", 503)}
-    assert failed <= 3 * 4  # three workers, and four who write
+    failed = sum(seen.wrong.values()) + len(seen.broken)
+    assert failed <= 3 * CALLERS  # three workers
     assert all(found[title] == 1 for title in seen.confirmed)
     assert all(found[title] <= 1 for title in seen.sent)
