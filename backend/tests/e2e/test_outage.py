@@ -3,6 +3,7 @@ serves again by itself once PostgreSQL is back."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from app.db import migrate
 from tests import postgres
 from tests.postgres import TERMINATE, fetch, holding, wait_until_blocked
-from tests.processes import Api, Checkout, serving, wait_until
+from tests.processes import DEADLINE, Api, Checkout, serving, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -68,10 +69,19 @@ def assert_unavailable(answer: httpx.Response) -> None:
 
 
 def fill_pools(api: Api) -> None:
-    """Use every connection that the pools may open, all at the same time."""
-    with ThreadPoolExecutor(4 * POOL_SIZE) as threads:
-        readers = [threads.submit(api.client.get, "/articles") for _ in range(4 * POOL_SIZE)]
-        refreshes = [threads.submit(refresh, api) for _ in range(4 * POOL_SIZE)]
+    """Use every connection that the pools may open, all at the same time.
+
+    By a client that keeps none: of one that does, a thread may close as too old what another is
+    about to use.
+    """
+    none_kept = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    with (
+        httpx.Client(base_url=api.url, timeout=DEADLINE, limits=none_kept) as client,
+        ThreadPoolExecutor(4 * POOL_SIZE) as threads,
+    ):
+        fresh = replace(api, client=client)
+        readers = [threads.submit(client.get, "/articles") for _ in range(4 * POOL_SIZE)]
+        refreshes = [threads.submit(refresh, fresh) for _ in range(4 * POOL_SIZE)]
     assert {request.result().status_code for request in readers} == {200}
     assert {request.result().status_code for request in refreshes} == {401}
 
