@@ -10,7 +10,7 @@ from app.core.errors import ServiceUnavailable
 from app.core.text import slugify
 from app.models.tag import ArticleTag, Tag
 
-ATTEMPTS = 3
+ATTEMPTS = 10
 
 
 def tag_slug(name: str) -> str:
