@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from app import __version__
 from app.auth.keys import signing_keys
 from app.auth.security import prepare_hashing
+from app.conduit import application as conduit
 from app.core import middleware
 from app.core.config import Environment, Registration, Settings, get_settings
 from app.core.errors import register_error_handlers
@@ -23,16 +24,20 @@ from app.routers import (
     auth,
     bulk,
     changes,
+    comments,
     credentials,
     documentation,
+    favorites,
     feeds,
     health,
     keys,
     mailbox,
     media,
     previews,
+    profiles,
     recovery,
     registration,
+    reports,
     revisions,
     search,
     second_factor,
@@ -59,6 +64,10 @@ TAGS = [
     {"name": "articles", "description": "Drafts and published articles."},
     {"name": "search", "description": "Finding articles by their words."},
     {"name": "tags", "description": "The words that articles share."},
+    {"name": "comments", "description": "What readers write below articles, and moderation."},
+    {"name": "favorites", "description": "Articles that readers keep."},
+    {"name": "profiles", "description": "Whom readers follow, and whom they block."},
+    {"name": "reports", "description": "What readers want editors to look at."},
     {"name": "revisions", "description": "What an article's title and text were before."},
     {"name": "previews", "description": "Links that show one article before its time."},
     {"name": "trash", "description": "Deleted articles, for thirty days."},
@@ -74,12 +83,16 @@ RESOURCES = (  # routes are tried in this order: what is read most comes first
     articles,
     search,
     tags,
+    comments,
+    favorites,
+    profiles,
     feeds,
     changes,
     media,
     previews,
     revisions,
     trash,
+    reports,
     bulk,
     auth,
     users,
@@ -125,9 +138,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},  # there is no collector
     )
     app.state.storage = open_storage(settings)
-    middleware.install(app, settings)
+    middleware.install(app, settings, envelopes={conduit.PATH: conduit.conduit_error_response})
     register_error_handlers(app)
     register_replays(app)
+    if settings.conduit_api:
+        app.mount(conduit.PATH, conduit.create_conduit(app.state))
     by_email = settings.registration is Registration.BY_EMAIL
     routers = [module.router for module in RESOURCES]
     routers.append(registration.by_email_router if by_email else registration.open_router)

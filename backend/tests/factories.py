@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.security import create_access_token, hash_password
 from app.auth.tokens import HINT_LENGTH, fingerprint, new_api_key, new_preview_token
 from app.core import clock
-from app.core.markdown import render_now
+from app.core.markdown import render_comment, render_now
 from app.core.roles import Role
 from app.core.text import slugify
 from app.models import (
@@ -18,8 +18,10 @@ from app.models import (
     ApiKey,
     Article,
     ArticleRevision,
+    Comment,
     Media,
     PreviewLink,
+    Report,
     User,
     UserSession,
 )
@@ -107,6 +109,37 @@ async def create_article(
     if tags:
         await set_tags(session, article_id=article.id, names=tags)
     return article
+
+
+async def create_comment(
+    session: AsyncSession,
+    *,
+    article: Article,
+    author: User,
+    content: str = "Indeed.",
+    parent: Comment | None = None,
+    **columns: Any,
+) -> Comment:
+    """A comment that all see, unless `columns` say otherwise; a reply where it has a `parent`."""
+    comment = Comment(
+        article_id=article.id,
+        author_id=author.id,
+        content=content,
+        html=render_comment(content),
+        root_id=parent and (parent.root_id or parent.id),
+        parent_id=parent and parent.id,
+        **columns,
+    )
+    session.add(comment)
+    await session.flush()
+    return comment
+
+
+async def create_report(session: AsyncSession, *, article: Article, reporter: User) -> Report:
+    report = Report(article_id=article.id, reporter_id=reporter.id, reason="Advertising")
+    session.add(report)
+    await session.flush()
+    return report
 
 
 async def create_revision(

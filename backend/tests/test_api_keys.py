@@ -23,8 +23,10 @@ from tests.factories import (
     bearer,
     create_address,
     create_article,
+    create_comment,
     create_media,
     create_preview_link,
+    create_report,
     create_revision,
     create_user,
 )
@@ -308,6 +310,7 @@ ROUTES: dict[Scope, list[tuple[str, str, Any, int]]] = {
         ("GET", "/articles/{draft_id}/revisions/{revision_id}", None, 200),
         ("GET", "/articles/{draft_id}/revisions/{revision_id}/diff", None, 200),
         ("GET", "/articles/{draft_id}/preview-links", None, 200),
+        ("GET", "/feed", None, 200),
         ("GET", "/tags", None, 200),
         ("GET", "/tags/engines", None, 200),
         ("GET", "/trash", None, 200),
@@ -328,6 +331,35 @@ ROUTES: dict[Scope, list[tuple[str, str, Any, int]]] = {
     Scope.MEDIA_WRITE: [
         ("PATCH", "/media/{media_id}", {"alt": "New"}, 200),
         ("DELETE", "/media/{media_id}", None, 204),
+    ],
+    Scope.COMMUNITY_READ: [
+        ("GET", "/profiles/other", None, 200),
+        ("GET", "/profiles/other/followers", None, 200),
+        ("GET", "/profiles/other/following", None, 200),
+        ("GET", "/blocks", None, 200),
+        ("GET", "/articles/{draft_id}/favorite", None, 200),
+        ("GET", "/articles/{draft_id}/favorites", None, 200),
+        ("GET", "/articles/{draft_id}/comments", None, 200),
+        ("GET", "/comments", None, 200),
+        ("GET", "/comments/{comment_id}", None, 200),
+        ("GET", "/comments/{comment_id}/replies", None, 200),
+        ("GET", "/reports", None, 200),
+        ("GET", "/reports/{report_id}", None, 200),
+    ],
+    Scope.COMMUNITY_WRITE: [
+        ("PUT", "/profiles/other/follow", None, 200),
+        ("DELETE", "/profiles/other/follow", None, 200),
+        ("PUT", "/profiles/other/block", None, 200),
+        ("DELETE", "/profiles/other/block", None, 200),
+        ("PUT", "/articles/{draft_id}/favorite", None, 200),
+        ("DELETE", "/articles/{draft_id}/favorite", None, 200),
+        ("POST", "/articles/{draft_id}/comments", {"content": "New"}, 201),
+        ("PATCH", "/comments/{comment_id}", {"content": "New"}, 200),
+        ("PATCH", "/comments/{comment_id}/moderation", {"status": "hidden"}, 200),
+        ("POST", "/comments/{comment_id}/reports", {"reason": "Mine"}, 201),
+        ("POST", "/articles/{draft_id}/reports", {"reason": "Mine"}, 201),
+        ("PATCH", "/reports/{report_id}", {"state": "resolved"}, 200),
+        ("DELETE", "/comments/{comment_id}", None, 204),
     ],
     Scope.USERS_READ: [
         ("GET", "/auth/me", None, 200),
@@ -351,6 +383,7 @@ class TestScopes:
         self, client: httpx.AsyncClient, session: AsyncSession, scope: Scope
     ) -> None:
         user = await create_user(session, role=Role.EDITOR)
+        other = await create_user(session, username="other")
         draft = await create_article(session, author=user, published=False)
         trashed = await create_article(session, author=user, deleted_at=clock.now())
         await create_article(session, author=user, tags=["Engines"])
@@ -360,6 +393,8 @@ class TestScopes:
             "trashed_id": trashed.id,
             "revision_id": (await create_revision(session, article=draft)).id,
             "link_id": (await create_preview_link(session, article=draft)).id,
+            "comment_id": (await create_comment(session, article=draft, author=user)).id,
+            "report_id": (await create_report(session, article=draft, reporter=other)).id,
             "address_id": (await create_address(session, user=user)).id,
             "media_id": (await create_media(session, owner=user)).id,
         }

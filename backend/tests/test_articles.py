@@ -40,6 +40,7 @@ FIELDS = OF_A | {
     "published_at",
     "word_count",
     "reading_time",
+    "comment_policy",
     "version",
 }
 

@@ -20,8 +20,10 @@ from tests.factories import (
     create_address,
     create_api_key,
     create_article,
+    create_comment,
     create_media,
     create_preview_link,
+    create_report,
     create_revision,
     create_session,
     create_user,
@@ -170,6 +172,47 @@ EXPECTED = {
     "POST /articles/{draft_id}/preview-links": behind_draft(201),
     "DELETE /articles/{article_id}/preview-links/{link_id}": behind_article(204),
     "GET /previews/{token}": anybody(200),
+    "GET /feed": known(200),
+    "GET /profiles/{username}": reader(200),
+    "PUT /profiles/{username}/follow": Expectation((401, 200, 422, 200, 200, 401, 403)),
+    "DELETE /profiles/{username}/follow": Expectation((401, 200, 422, 200, 200, 401, 403)),
+    "PUT /profiles/{username}/block": Expectation((401, 200, 422, 200, 200, 401, 403)),
+    "DELETE /profiles/{username}/block": Expectation((401, 200, 422, 200, 200, 401, 403)),
+    "GET /profiles/{username}/followers": reader(200),
+    "GET /profiles/{username}/following": reader(200),
+    "GET /blocks": known(200),
+    "GET /articles/{article_id}/favorite": reader(200),
+    "GET /articles/{draft_id}/favorite": Expectation((404, 404, 200, 200, 200, 401, 403)),
+    "PUT /articles/{article_id}/favorite": known(200),
+    "PUT /articles/{draft_id}/favorite": behind_draft(200),
+    "DELETE /articles/{article_id}/favorite": known(200),
+    "GET /articles/{article_id}/favorites": reader(200),
+    "GET /articles/{draft_id}/favorites": Expectation((404, 404, 200, 200, 200, 401, 403)),
+    "GET /articles/{article_id}/comments": reader(200),
+    "GET /articles/{draft_id}/comments": Expectation((404, 404, 200, 200, 200, 401, 403)),
+    "POST /articles/{article_id}/comments": known(201, body={"content": "Indeed."}),
+    "POST /articles/{draft_id}/comments": behind_draft(201, body={"content": "Indeed."}),
+    "GET /comments": known(200),
+    "GET /comments/{comment_id}": reader(200),
+    "GET /comments/{draft_comment_id}": Expectation((404, 404, 200, 200, 200, 401, 403)),
+    "GET /comments/{comment_id}/replies": reader(200),
+    # The owner owns the article; a commenter wrote the comment.
+    "PATCH /comments/{comment_id}": Expectation(
+        (401, 403, 403, 403, 403, 401, 403), body={"content": "New"}
+    ),
+    "PATCH /comments/{own_comment_id}": Expectation(
+        (401, 403, 200, 403, 403, 401, 403), body={"content": "New"}
+    ),
+    "DELETE /comments/{comment_id}": behind_article(204),
+    "DELETE /comments/{draft_comment_id}": behind_draft(204),
+    "PATCH /comments/{comment_id}/moderation": behind_article(200, body={"status": "hidden"}),
+    "PATCH /comments/{draft_comment_id}/moderation": behind_draft(200, body={"locked": True}),
+    "POST /articles/{article_id}/reports": known(201, body={"reason": "Advertising"}),
+    "POST /articles/{draft_id}/reports": behind_draft(201, body={"reason": "Advertising"}),
+    "POST /comments/{comment_id}/reports": known(201, body={"reason": "Advertising"}),
+    "GET /reports": editors(200),
+    "GET /reports/{report_id}": editors(200),
+    "PATCH /reports/{report_id}": editors(200, body={"state": "resolved"}),
     "GET /tags": reader(200),
     "GET /tags/{slug}": reader(200),
     "PUT /tags/{slug}": editors(200, body={"name": "Looms"}),
@@ -212,6 +255,9 @@ async def test_who_may_do_what(
     headers["api key without scope"] = await api_key(session, user=owner, scopes=[])
     article = await create_article(session, author=owner, slug="engines", tags=["Engines"])
     trashed = await create_article(session, author=owner, deleted_at=clock.now())
+    draft = await create_article(session, author=owner, published=False)
+    commenter = await create_user(session)
+    comment = await create_comment(session, article=article, author=commenter)
     token = new_preview_token()
     link = await create_preview_link(session, article=article, token=token)
     ids = {
@@ -228,7 +274,11 @@ async def test_who_may_do_what(
         "slug": "engines",
         "username": owner.username,
         "number": 1,
-        "draft_id": (await create_article(session, author=owner, published=False)).id,
+        "draft_id": draft.id,
+        "comment_id": comment.id,
+        "own_comment_id": (await create_comment(session, article=article, author=owner)).id,
+        "draft_comment_id": (await create_comment(session, article=draft, author=commenter)).id,
+        "report_id": (await create_report(session, article=article, reporter=commenter)).id,
         "session_id": (await create_session(session, user=owner)).id,
         "api_key_id": (await create_api_key(session, user=owner)).id,
     }
@@ -246,5 +296,12 @@ def test_every_route_is_in_the_table(shared_app: FastAPI) -> None:
         if isinstance(route.original_route, APIRoute) and route.include_in_schema
         for method in route.methods or ()
     }
-    listed = {re.sub(r"\{(draft|trashed)_id\}", "{article_id}", route) for route in EXPECTED}
+    listed = {
+        re.sub(
+            r"\{(draft|own)_comment_id\}",
+            "{comment_id}",
+            re.sub(r"\{(draft|trashed)_id\}", "{article_id}", route),
+        )
+        for route in EXPECTED
+    }
     assert routes == listed

@@ -23,7 +23,15 @@ from tests.factories import (
 )
 
 PUBLIC = {"id", "username", "name", "created_at"}
-PRIVATE = PUBLIC | {"email", "role", "is_active", "email_verified_at", "updated_at"}
+PRIVATE = PUBLIC | {
+    "email",
+    "role",
+    "is_active",
+    "email_verified_at",
+    "bio",
+    "image_url",
+    "updated_at",
+}
 
 REGISTRATION: dict[str, Any] = {
     "email": "ada@example.com",

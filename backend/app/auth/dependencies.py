@@ -7,7 +7,7 @@ A route that takes API keys says which scope they need, by the alias it uses: `A
 import ipaddress
 from collections.abc import Sequence
 from ipaddress import IPv6Address
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Request, Security
 from fastapi.security import OAuth2PasswordBearer, SecurityScopes
@@ -45,7 +45,16 @@ bearer_token = OAuth2PasswordBearer(
 BearerToken = Annotated[str | None, Depends(bearer_token)]
 
 
-class _Viewer(SecurityBase):
+class TokenScheme(Protocol):
+    """What finds the token in a request."""
+
+    model: Any
+    scheme_name: str
+
+    async def __call__(self, request: Request) -> str | None: ...
+
+
+class Viewer(SecurityBase):
     """Who is reading: a user, or None for an anonymous request.
 
     It reads the request itself, so that it is one dependency and not four: this is asked each time
@@ -55,14 +64,15 @@ class _Viewer(SecurityBase):
     known, and would take what the public sees for all there is.
     """
 
-    model = bearer_token.model
-
-    def __init__(self, *scopes: Scope) -> None:
-        self.scheme_name = bearer_token.scheme_name
+    def __init__(self, *scopes: Scope, scheme: TokenScheme = bearer_token) -> None:
+        """`scheme` finds the token in the request."""
+        self.model = scheme.model
+        self.scheme_name = scheme.scheme_name
+        self._scheme = scheme
         self._scopes = scopes
 
     async def __call__(self, request: Request) -> Identity | None:
-        token = await bearer_token(request)
+        token = await self._scheme(request)
         if token is None:
             return None
         database: Database = request.app.state.database
@@ -71,7 +81,7 @@ class _Viewer(SecurityBase):
         return await _in_session(token, database)
 
 
-class _Reader(_Viewer):
+class KnownViewer(Viewer):
     """The user who is reading. Raises NotAuthenticated for an anonymous request."""
 
     async def __call__(self, request: Request) -> Identity:
@@ -181,7 +191,7 @@ async def current_client(request: Request) -> Client:
 CurrentClient = Annotated[Client, Depends(current_client)]
 """The address and the program that a request comes from."""
 
-CurrentUser = Annotated[Identity, Security(_Reader())]
+CurrentUser = Annotated[Identity, Security(KnownViewer())]
 """Who is reading what is their own business; never by an API key."""
 Actor = Annotated[Identity, Security(actor)]
 """Who is changing what is their own business; never by an API key."""
@@ -191,28 +201,34 @@ Leaving = Annotated[Identity | None, Security(leaving)]
 """Who is logging out, where their access token is still good."""
 
 
-def _taking(reading: type[_Viewer], scope: Scope) -> Any:
+def _taking(reading: type[Viewer], scope: Scope) -> Any:
     """What takes an API key with this scope as well."""
     return Security(reading(scope), scopes=[scope])
 
 
-ArticlesViewer = Annotated[Identity | None, _taking(_Viewer, Scope.ARTICLES_READ)]
+ArticlesViewer = Annotated[Identity | None, _taking(Viewer, Scope.ARTICLES_READ)]
 """Who is reading articles: a user, or None for anybody."""
 ArticlesActor = Annotated[Identity, Security(actor, scopes=[Scope.ARTICLES_WRITE])]
 """Who is writing articles."""
-ArticlesReader = Annotated[Identity, _taking(_Reader, Scope.ARTICLES_READ)]
+ArticlesReader = Annotated[Identity, _taking(KnownViewer, Scope.ARTICLES_READ)]
 """Who is reading what only those who write articles see: a user."""
-MediaReader = Annotated[Identity, _taking(_Reader, Scope.MEDIA_READ)]
+MediaReader = Annotated[Identity, _taking(KnownViewer, Scope.MEDIA_READ)]
 """Who is listing their pictures."""
 MediaActor = Annotated[Identity, Security(actor, scopes=[Scope.MEDIA_WRITE])]
 """Who is uploading and changing pictures."""
-UsersViewer = Annotated[Identity | None, _taking(_Viewer, Scope.USERS_READ)]
+UsersViewer = Annotated[Identity | None, _taking(Viewer, Scope.USERS_READ)]
 """Who is reading users: a user, or None for anybody."""
-UsersReader = Annotated[Identity, _taking(_Reader, Scope.USERS_READ)]
+UsersReader = Annotated[Identity, _taking(KnownViewer, Scope.USERS_READ)]
 """Who is reading users: a user."""
 UsersActor = Annotated[Identity, Security(actor, scopes=[Scope.USERS_WRITE])]
 """Who is changing a user's profile."""
-AddressesReader = Annotated[Identity, _taking(_Reader, Scope.ADDRESSES_READ)]
+CommunityViewer = Annotated[Identity | None, _taking(Viewer, Scope.COMMUNITY_READ)]
+"""Who is reading what readers do: a user, or None for anybody."""
+CommunityReader = Annotated[Identity, _taking(KnownViewer, Scope.COMMUNITY_READ)]
+"""Who is reading what readers do: a user."""
+CommunityActor = Annotated[Identity, Security(actor, scopes=[Scope.COMMUNITY_WRITE])]
+"""Who is following, favoriting, commenting, moderating or reporting."""
+AddressesReader = Annotated[Identity, _taking(KnownViewer, Scope.ADDRESSES_READ)]
 """Who is reading addresses."""
 AddressesActor = Annotated[Identity, Security(actor, scopes=[Scope.ADDRESSES_WRITE])]
 """Who is changing addresses."""

@@ -43,6 +43,8 @@ class Identity(NamedTuple):
     role: Role
     is_active: bool
     email_verified_at: datetime | None
+    bio: str
+    image_url: str | None
     created_at: datetime
     updated_at: datetime
     session_id: int | None = None

@@ -28,6 +28,9 @@ class Action(Enum):
     IMPORT_ARTICLE = auto()
     MANAGE_MEDIA = auto()
     CHANGE_TAG = auto()
+    CHANGE_COMMENT = auto()
+    MODERATE_COMMENTS = auto()
+    HANDLE_REPORTS = auto()
 
 
 class Reach(Enum):
@@ -63,6 +66,10 @@ PERMISSIONS: Mapping[Action, Reaches] = {
     Action.IMPORT_ARTICLE: Reaches(OWN, ANYBODYS, ANYBODYS),
     Action.MANAGE_MEDIA: Reaches(OWN, ANYBODYS, ANYBODYS),
     Action.CHANGE_TAG: Reaches(NOBODYS, ANYBODYS, ANYBODYS),
+    Action.CHANGE_COMMENT: Reaches(OWN, OWN, OWN),
+    # Of an article that one owns.
+    Action.MODERATE_COMMENTS: Reaches(OWN, ANYBODYS, ANYBODYS),
+    Action.HANDLE_REPORTS: Reaches(NOBODYS, ANYBODYS, ANYBODYS),
 }
 
 

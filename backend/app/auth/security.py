@@ -121,8 +121,8 @@ class AccessClaims(NamedTuple):
     session_id: int
 
 
-def create_access_token(*, user_id: int, session_id: int) -> str:
-    """A token that says `user_id` is asking, for `access_token_seconds`."""
+def create_access_token(*, user_id: int, session_id: int, seconds: int | None = None) -> str:
+    """A token that says `user_id` is asking, for `seconds`; else for `access_token_seconds`."""
     settings, keys = get_settings(), signing_keys()
     issued = clock.now()
     claims = {
@@ -132,7 +132,7 @@ def create_access_token(*, user_id: int, session_id: int) -> str:
         "sid": str(session_id),
         "iat": issued,
         "nbf": issued,
-        "exp": issued + timedelta(seconds=access_token_seconds()),
+        "exp": issued + timedelta(seconds=seconds or access_token_seconds()),
         "jti": uuid4().hex,
     }
     header = {"typ": TOKEN_TYPE, "kid": keys.current.id}

@@ -72,7 +72,7 @@ def _front_ends_in_development(values: dict[str, Any]) -> list[str]:
     """Where front ends' development servers listen; in production nobody is let in unnamed."""
     if values.get("environment") is Environment.PRODUCTION:
         return []
-    return ["http://localhost:3000", "http://localhost:5173"]
+    return [f"http://localhost:{port}" for port in (3000, 4100, 4200, 5173, 8080)]
 
 
 class Settings(BaseSettings):
@@ -130,6 +130,10 @@ class Settings(BaseSettings):
     jwt_issuer: str = "pressroom"
     jwt_audience: str = "pressroom-api"
     access_token_expire_minutes: PositiveInt = 15
+    conduit_api: bool = True
+    """Whether the RealWorld API is served, below /api."""
+    conduit_token_expire_minutes: PositiveInt = 7 * 24 * 60
+    """How long an access token from /api is believed: front ends for it have no other."""
     session_expire_days: PositiveInt = 30
     """How long a login lasts at most, however often its refresh token is used."""
     session_idle_days: PositiveInt = 14

@@ -12,14 +12,17 @@ PressroomError (an HTTPException)
 ├── NotAuthorized 403
 │   ├── SessionRequired, InsufficientScope, CrossSiteRequest
 │   ├── PasswordRequired, IncorrectPassword, IncorrectCode, EmailNotVerified
+│   ├── RecentLoginRequired, FollowRefused, CommentsClosed, ThreadLocked, EditWindowOver
 ├── NotFound 404
 │   ├── UserNotFound, AddressNotFound, ArticleNotFound, SessionNotFound, ApiKeyNotFound
 │   ├── TagNotFound, RevisionNotFound, PreviewLinkNotFound, PreviewNotFound, MediaNotFound
+│   ├── CommentNotFound, ReportNotFound
 ├── MethodNotAllowed 405
 ├── Conflict 409
 │   ├── EmailTaken, UsernameTaken, LastAdmin
 │   ├── SecondFactorEnabled, SecondFactorNotEnabled, TooManyApiKeys
 │   ├── SlugTaken, RequestInProgress, MediaInUse, QuotaExceeded, TooManyPreviewLinks
+│   ├── AlreadyReported
 ├── PreconditionFailed 412
 ├── ContentTooLarge 413
 ├── UnsupportedMediaType 415
@@ -28,6 +31,7 @@ PressroomError (an HTTPException)
 │   ├── InvalidCursor, ContentTooComplex, IdempotencyKeyReused, InvalidMedia
 ├── PreconditionRequired 428
 ├── TooManyAttempts 429
+├── InternalError 500
 └── ServiceUnavailable 503
 
 Services raise them; `error_response` turns each into the body of docs/architecture.md.
@@ -205,6 +209,31 @@ class EmailNotVerified(NotAuthorized):
     code, message = "email_not_verified", "Verify your email before you publish"
 
 
+class RecentLoginRequired(NotAuthorized):
+    code = "recent_login_required"
+    message = "Log in again to change this: your login is too long ago"
+
+
+class FollowRefused(NotAuthorized):
+    code, message = (
+        "follow_refused",
+        "You cannot follow this user: one of you has blocked the other",
+    )
+
+
+class CommentsClosed(NotAuthorized):
+    code, message = "comments_closed", "This article takes no comments"
+
+
+class ThreadLocked(NotAuthorized):
+    code, message = "thread_locked", "This thread is locked: it takes no replies"
+
+
+class EditWindowOver(NotAuthorized):
+    code = "edit_window_over"
+    message = "A comment can be changed for 15 minutes; delete it, or write another"
+
+
 class NotFound(PressroomError):
     status, code, message = 404, "not_found", "Not found"
 
@@ -249,6 +278,14 @@ class PreviewNotFound(NotFound):
 
 class MediaNotFound(NotFound):
     code, message = "media_not_found", "Media not found"
+
+
+class CommentNotFound(NotFound):
+    code, message = "comment_not_found", "Comment not found"
+
+
+class ReportNotFound(NotFound):
+    code, message = "report_not_found", "Report not found"
 
 
 class MethodNotAllowed(PressroomError):
@@ -305,6 +342,10 @@ class MediaInUse(Conflict):
 
 class QuotaExceeded(Conflict):
     code, message = "quota_exceeded", "Your pictures take all the space you have; delete some"
+
+
+class AlreadyReported(Conflict):
+    code, message = "already_reported", "You have reported this already"
 
 
 class PreconditionFailed(PressroomError):
@@ -375,6 +416,12 @@ class TooManyAttempts(PressroomError):
     def __init__(self, *, retry_after: int = 1) -> None:
         """`retry_after` in whole seconds."""
         super().__init__(headers={"Retry-After": str(retry_after)})
+
+
+class InternalError(PressroomError):
+    """An unhandled exception: says nothing about the cause, which the log has."""
+
+    status, code, message = 500, "internal_error", "Internal server error"
 
 
 class ServiceUnavailable(PressroomError):
@@ -451,16 +498,17 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
     message = str(error.detail) if known in {InvalidRequest, PressroomError} else known.message
     headers = dict(error.headers or {})
     if known is MethodNotAllowed:
-        headers["Allow"] = _allowed_methods(request) or headers.get("Allow", "")
+        headers["Allow"] = allowed_methods(request) or headers.get("Allow", "")
     return error_response(error.status_code, error_body(message=message, code=known.code), headers)
 
 
-def _allowed_methods(request: Request) -> str:
+def allowed_methods(request: Request) -> str:
     """RFC 9110 §15.5.6: all methods of the path, where Starlette names those of its first route."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     matching = [
         route
         for route in iter_route_contexts(request.app.routes)
-        if route.methods and route.path_regex.match(request.scope["path"])
+        if route.methods and route.path_regex.match(path)
     ]
     methods = {
         method
@@ -477,7 +525,7 @@ async def handle_validation_error(request: Request, error: Exception) -> Respons
     """422 with FastAPI's list of findings, without the rejected input: it may be a password."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class alone
     findings = [
-        {"loc": _place(finding), "msg": _sentence(finding), "type": finding["type"]}
+        {"loc": _place(finding), "msg": sentence(finding), "type": finding["type"]}
         for finding in error.errors()[:MAX_FINDINGS]
     ]
     where = ".".join(map(str, findings[0]["loc"])) if findings else "request"
@@ -493,7 +541,7 @@ def _place(finding: Mapping[str, Any]) -> list[str | int]:
     return [part if isinstance(part, int) else str(part)[:MAX_NAME] for part in finding["loc"]]
 
 
-def _sentence(finding: Mapping[str, Any]) -> str:
+def sentence(finding: Mapping[str, Any]) -> str:
     """What is wrong; for broken JSON, FastAPI has the reason apart from its message."""
     message = str(finding["msg"]).removeprefix("Value error, ")
     if finding["type"] in {"too_short", "too_long"} and finding["ctx"]["field_type"] == "Value":
@@ -501,11 +549,6 @@ def _sentence(finding: Mapping[str, Any]) -> str:
     if finding["type"] == "json_invalid":
         return f"{message}: {finding['ctx']['error']}"
     return message
-
-
-def internal_error_response() -> Response:
-    """500: says nothing about the cause; the log has it under the same request id."""
-    return error_response(500, error_body(message="Internal server error", code="internal_error"))
 
 
 def register_error_handlers(app: FastAPI) -> None:

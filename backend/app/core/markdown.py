@@ -49,6 +49,8 @@ MAX_WAITING = 20
 
 BUDGET = 700_000
 """What rendering a text may cost, in steps of about a microsecond."""
+COMMENT_BUDGET = 50_000
+"""The same for a comment, which is rendered where it comes in."""
 MAX_NESTING = 40
 """Blocks within blocks: 40 quotes, or 20 lists, as an item is a block of its own."""
 MAX_DEPTH = 100
@@ -158,6 +160,15 @@ def render_now(content: str) -> Rendered:
     return _render(content, _Work())
 
 
+def render_comment(content: str) -> str:
+    """A comment as HTML: paragraphs, emphasis, links, quotes, lists and code, and nothing else.
+
+    Headings, pictures, tables, footnotes and HTML come out as they were written. Raises
+    ContentTooComplex where that would take more than a twentieth of a second.
+    """
+    return _render(content, _Work(COMMENT_BUDGET), _comments).html
+
+
 def excerpt_of(text: str) -> str:
     """The beginning of `text`: a line of about 200 characters, whole words where there are any."""
     line = " ".join(text[: 8 * EXCERPT].split())
@@ -200,13 +211,13 @@ class _Work:
 
     __slots__ = ("_pause_at", "_yields", "colouring", "left", "links_nest", "tokens")
 
-    def __init__(self, *, yields: bool = False) -> None:
-        self.left = BUDGET
+    def __init__(self, budget: int = BUDGET, *, yields: bool = False) -> None:
+        self.left = budget
         self.tokens = 0
         self.links_nest = False
         self.colouring = MAX_COLOURING_SECONDS
         self._yields = yields
-        self._pause_at = BUDGET
+        self._pause_at = budget
 
     def spend(self, steps: int) -> None:
         self.left -= steps
@@ -383,7 +394,21 @@ def _footnote_back(_renderer: Any, tokens: Sequence[Token], index: int, *_: Any)
     )
 
 
-def _parser() -> MarkdownIt:
+_NOT_IN_COMMENTS = [
+    "table",
+    "heading",
+    "lheading",
+    "reference",
+    "html_block",
+    "html_inline",
+    "image",
+    "footnote_def",
+    "footnote_ref",
+    "footnote_tail",
+]
+
+
+def _parser(without: Iterable[str] = ()) -> MarkdownIt:
     md = MarkdownIt("commonmark")
     md.inline = _Inline()
     md.configure("commonmark", {"xhtmlOut": False, "maxNesting": MAX_NESTING + 3})
@@ -405,6 +430,7 @@ def _parser() -> MarkdownIt:
         ("footnote_anchor", _footnote_back),
     ):
         md.add_render_rule(name, rule)
+    md.disable(list(without))
     # The rulers list their rules when they are first asked, and not so that two threads may ask.
     md.render("x", {"work": _Work()})
     return md
@@ -688,15 +714,16 @@ def _joins(before: str, after: str) -> bool:
 # ---------------------------------------------------------------------------------------------
 
 
-def _render(content: str, work: _Work) -> Rendered:
+def _render(content: str, work: _Work, md: MarkdownIt | None = None) -> Rendered:
+    md = md or _md
     if not content.isascii():
         content = _SURROGATES.sub("\ufffd", content)
     work.spend(len(content) // 10 + 2 * (content.count("\n") + content.count(">")))
     env: dict[str, Any] = {"work": work}
     try:
-        tokens = _md.parse(content, env)
+        tokens = md.parse(content, env)
         toc, raw = _prepare(tokens, work)
-        html: str = _md.renderer.render(tokens, _md.options, env)
+        html: str = md.renderer.render(tokens, md.options, env)
     except RecursionError:
         raise ContentTooComplex from None
     html = _sanitised(html, raw, work)
@@ -712,3 +739,4 @@ def _render(content: str, work: _Work) -> Rendered:
 
 
 _md = _parser()
+_comments = _parser(_NOT_IN_COMMENTS)

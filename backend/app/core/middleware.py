@@ -8,7 +8,7 @@ are, in lists of bytes.
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import parse_qsl, quote
 from uuid import uuid4
 
@@ -22,11 +22,11 @@ from app.core.config import Settings
 from app.core.errors import (
     ContentTooLarge,
     CredentialsInQuery,
+    InternalError,
     InvalidRequest,
     NotFound,
     PressroomError,
     UnknownHost,
-    internal_error_response,
     pressroom_error_response,
 )
 from app.core.logging import bind_request_id, get_logger, log_request
@@ -63,8 +63,31 @@ SECURITY_HEADERS = {
 """What keeps a browser from misreading an API's answers; behind nginx the edge adds them."""
 
 
-def install(app: FastAPI, settings: Settings) -> None:
-    """Wrap `app` in the middleware of this module."""
+Envelope = Callable[[PressroomError], Response]
+"""How an edge words an error."""
+
+
+class Refusals:
+    """How a request is refused: in the words of the edge that it was for, told by its path."""
+
+    def __init__(self, envelopes: Mapping[str, Envelope]) -> None:
+        """`envelopes` of the applications that are mounted, by their paths; else it is ours."""
+        self._envelopes = tuple(envelopes.items())
+
+    def __call__(self, scope: Scope, error: PressroomError) -> Response:
+        path: str = scope["path"]
+        for prefix, envelope in self._envelopes:
+            if path == prefix or path.startswith(f"{prefix}/"):
+                return envelope(error)
+        return pressroom_error_response(error)
+
+
+NATIVE = Refusals({})
+
+
+def install(app: FastAPI, settings: Settings, envelopes: Mapping[str, Envelope]) -> None:
+    """Wrap `app` in the middleware of this module; `envelopes` as Refusals takes them."""
+    refuse = Refusals(envelopes)
     app.add_middleware(
         RequestRules,
         max_bytes=settings.max_body_bytes,
@@ -72,8 +95,9 @@ def install(app: FastAPI, settings: Settings) -> None:
             ("POST", "/media"): settings.media_max_bytes + FORM_BYTES,
             ("POST", "/articles/import"): settings.max_import_bytes,
         },
+        refuse=refuse,
     )
-    app.add_middleware(ErrorBoundary)
+    app.add_middleware(ErrorBoundary, refuse=refuse)
     app.add_middleware(
         CrossOrigin,
         allow_origins=settings.cors_origins,
@@ -87,6 +111,7 @@ def install(app: FastAPI, settings: Settings) -> None:
             "If-Modified-Since",
             "If-None-Match",
             REQUEST_ID_HEADER,
+            "X-Requested-With",
         ],
         expose_headers=[
             "Content-Location",
@@ -102,7 +127,7 @@ def install(app: FastAPI, settings: Settings) -> None:
             "X-Total-Count",
         ],
     )
-    app.add_middleware(AllowedHosts, allowed_hosts=settings.allowed_hosts)
+    app.add_middleware(AllowedHosts, allowed_hosts=settings.allowed_hosts, refuse=refuse)
     app.add_middleware(
         RequestContext, headers=SECURITY_HEADERS if settings.security_headers else {}
     )
@@ -186,8 +211,11 @@ class AllowedHosts:
     Health probes come by address and reveal nothing, so they pass.
     """
 
-    def __init__(self, app: ASGIApp, allowed_hosts: Sequence[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, allowed_hosts: Sequence[str], refuse: Refusals = NATIVE
+    ) -> None:
         self.app = app
+        self._refuse = refuse
         self.any_host = "*" in allowed_hosts
         self.exact = {host.lower() for host in allowed_hosts if not host.startswith("*.")}
         self.suffixes = tuple(host[1:].lower() for host in allowed_hosts if host.startswith("*."))
@@ -199,11 +227,11 @@ class AllowedHosts:
         hosts = _values(scope, b"host")
         if len(hosts) > 1 or (not hosts and scope["http_version"] == "1.1"):  # RFC 9112 §3.2
             refusal = InvalidRequest("The request needs exactly one Host")
-            await pressroom_error_response(refusal)(scope, receive, send)
+            await self._refuse(scope, refusal)(scope, receive, send)
         elif self._is_served(hosts[0].decode("latin-1") if hosts else "", scope["path"]):
             await self.app(scope, receive, send)
         else:
-            await pressroom_error_response(UnknownHost())(scope, receive, send)
+            await self._refuse(scope, UnknownHost())(scope, receive, send)
 
     def _is_served(self, host: str, path: str) -> bool:
         if self.any_host or host in self.exact or path.startswith("/health/"):
@@ -233,8 +261,9 @@ class ErrorBoundary:
     It stands inside CORS and the request context, so that the answer carries their headers too.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, refuse: Refusals = NATIVE) -> None:
         self.app = app
+        self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -253,7 +282,7 @@ class ErrorBoundary:
             logger.exception("unhandled exception", method=scope["method"])
             if started:  # the status line is out: only a broken connection tells the client now
                 raise
-            await internal_error_response()(scope, receive, send)
+            await self._refuse(scope, InternalError())(scope, receive, send)
 
 
 class RequestRules:
@@ -269,18 +298,23 @@ class RequestRules:
     """
 
     def __init__(
-        self, app: ASGIApp, max_bytes: int, larger: Mapping[tuple[str, str], int] | None = None
+        self,
+        app: ASGIApp,
+        max_bytes: int,
+        larger: Mapping[tuple[str, str], int] | None = None,
+        refuse: Refusals = NATIVE,
     ) -> None:
         self.app = app
         self.max_bytes = max_bytes
         self.larger = larger or {}
+        self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             try:
                 scope, receive, send = self._ruled(scope, receive, send)
             except PressroomError as refusal:
-                await pressroom_error_response(refusal)(scope, receive, send)
+                await self._refuse(scope, refusal)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 

@@ -14,6 +14,8 @@ class Scope(StrEnum):
     USERS_WRITE = "users:write"
     ADDRESSES_READ = "addresses:read"
     ADDRESSES_WRITE = "addresses:write"
+    COMMUNITY_READ = "community:read"
+    COMMUNITY_WRITE = "community:write"
 
 
 SCOPE_DESCRIPTIONS = {
@@ -25,4 +27,6 @@ SCOPE_DESCRIPTIONS = {
     Scope.USERS_WRITE: "Change one's profile",
     Scope.ADDRESSES_READ: "Read one's addresses",
     Scope.ADDRESSES_WRITE: "Add, change and delete one's addresses",
+    Scope.COMMUNITY_READ: "Read comments, profiles, favorites and reports as oneself",
+    Scope.COMMUNITY_WRITE: "Follow, favorite, comment, moderate and report",
 }

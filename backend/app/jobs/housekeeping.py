@@ -11,10 +11,11 @@ from app.services import (
     sessions,
     trash,
 )
+from app.services.comments import writing as comments
 
 
 async def tidy_up(database: Database) -> None:
-    """Delete old sessions, attempts, tokens, links, mails, changes and articles in the trash.
+    """Delete old sessions, attempts, tokens, links, mails and changes; what was deleted long ago.
 
     Each in a unit of work of its own.
     """
@@ -27,6 +28,7 @@ async def tidy_up(database: Database) -> None:
         changes,
         idempotency,
         trash,
+        comments,
     ):
         async with database.unit_of_work() as session:
             await service.purge(session)

@@ -7,11 +7,15 @@ from app.models.article import Article, FormerSlug
 from app.models.attempt import Attempt
 from app.models.audit import AuditEvent
 from app.models.change import Change
+from app.models.comment import Comment
+from app.models.favorite import ArticleCounts, Favorite
+from app.models.follow import Block, Follow, UserCounts
 from app.models.idempotency_key import IdempotencyKey
 from app.models.import_record import ImportRecord
 from app.models.mail import Mail
 from app.models.media import ArticleMedia, DiscardedFolder, Media
 from app.models.preview_link import PreviewLink
+from app.models.report import Report
 from app.models.revision import ArticleRevision
 from app.models.second_factor import RecoveryCode, SecondFactor
 from app.models.session import UserSession
@@ -23,13 +27,18 @@ __all__ = [
     "Address",
     "ApiKey",
     "Article",
+    "ArticleCounts",
     "ArticleMedia",
     "ArticleRevision",
     "ArticleTag",
     "Attempt",
     "AuditEvent",
+    "Block",
     "Change",
+    "Comment",
     "DiscardedFolder",
+    "Favorite",
+    "Follow",
     "FormerSlug",
     "IdempotencyKey",
     "ImportRecord",
@@ -37,8 +46,10 @@ __all__ = [
     "Media",
     "PreviewLink",
     "RecoveryCode",
+    "Report",
     "SecondFactor",
     "Tag",
     "User",
+    "UserCounts",
     "UserSession",
 ]

@@ -23,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from app.core.community import CommentPolicy
 from app.db.base import Base, PrimaryKey, TimestampMixin
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ class Article(TimestampMixin, Base):
     __table_args__ = (
         CheckConstraint("char_length(title) >= 1", name="title_not_empty"),
         CheckConstraint("char_length(content) >= 10", name="content_length"),
+        CheckConstraint(
+            "comment_policy IN ('open', 'held', 'closed')", name="comment_policy_known"
+        ),
     )
 
     id: Mapped[PrimaryKey]
@@ -56,6 +60,9 @@ class Article(TimestampMixin, Base):
     """Whether the author wrote the excerpt; else it is made from the text."""
     cover_image_url: Mapped[str | None] = mapped_column(String(2000))
     language: Mapped[str] = mapped_column(String(10), server_default="en")
+    comment_policy: Mapped[CommentPolicy] = mapped_column(
+        String(10), default=CommentPolicy.OPEN, server_default=CommentPolicy.OPEN.value
+    )
     version: Mapped[int] = mapped_column(default=1, server_default=text("1"))
     published: Mapped[bool] = mapped_column(server_default=false())
     """For the release before this one, which knows no dates: the trigger keeps it in step."""

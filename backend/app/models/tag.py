@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy import ForeignKey, Index, SmallInteger, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import Base, PrimaryKey
@@ -27,6 +27,8 @@ class ArticleTag(Base):
         ForeignKey("articles.id", ondelete="CASCADE"), primary_key=True
     )
     tag_id: Mapped[int] = mapped_column(ForeignKey("tags.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(SmallInteger, default=0, server_default=text("0"))
+    """Where it stood when the article's author named its tags."""
     listed_at: Mapped[datetime | None]
     """The article's `published_at` while it is in circulation, kept by triggers: a tag's articles
     are read from one index in their order, however many there are."""

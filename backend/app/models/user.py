@@ -39,6 +39,8 @@ class User(TimestampMixin, Base):
     is_active: Mapped[bool] = mapped_column(default=True, server_default=true())
     email_verified_at: Mapped[datetime | None]
     """When somebody proved to read `email`'s mail."""
+    bio: Mapped[str] = mapped_column(String(1000), default="", server_default="")
+    image_url: Mapped[str | None] = mapped_column(String(2000))
 
     addresses: Mapped[list["Address"]] = relationship(
         back_populates="user", lazy="raise", passive_deletes=True

@@ -22,6 +22,8 @@ LINK_HEADERS: dict[str, Any] = {
     },
 }
 """For a route's `responses`."""
+LINKED: dict[int | str, dict[str, Any]] = {200: {"headers": {"Link": LINK_HEADERS["Link"]}}}
+"""The same, of a list that is read page after page and never counted."""
 
 
 class PageHeaders:

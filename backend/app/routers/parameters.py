@@ -8,7 +8,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from app.core.conditional import Precondition, header_of
 from app.core.config import get_settings
 from app.core.errors import PreconditionRequired
-from app.schemas.page import PageQuery
+from app.schemas.page import CursorQuery, PageQuery
 from app.schemas.types import Id
 
 
@@ -56,6 +56,10 @@ IfMatch = Annotated[Precondition, Depends(if_match)]
 """For what changes something that has an ETag."""
 
 Page = Annotated[PageQuery, Query()]
+CursorPage = Annotated[CursorQuery, Query()]
+ProfileName = Annotated[str, Path(description="A username", max_length=50, examples=["ada"])]
+CommentId = Annotated[Id, Path(description="A comment's id", examples=[1])]
+ReportId = Annotated[Id, Path(description="A report's id", examples=[1])]
 UserId = Annotated[Id, Path(description="A user's id", examples=[1])]
 AddressId = Annotated[Id, Path(description="An address's id", examples=[1])]
 ArticleId = Annotated[Id, Path(description="An article's id", examples=[1])]

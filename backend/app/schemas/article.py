@@ -15,10 +15,11 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 
+from app.core.community import CommentPolicy
 from app.core.config import LANGUAGE_PATTERN
 from app.core.text import slugify, tidy
 from app.schemas.page import PageQuery
-from app.schemas.types import Content, Input, Line, Moment, Output, Title, omitted
+from app.schemas.types import Content, ImageUrl, Input, Line, Moment, Output, Title, omitted
 from app.schemas.user import UserPublic
 
 MAX_TAGS = 20
@@ -63,13 +64,6 @@ TagName = Annotated[str, Line(50), AfterValidator(_with_a_slug)]
 """Two that differ in capitals, accents or punctuation alone are one tag."""
 Slug = Annotated[str, StringConstraints(max_length=MAX_SLUG, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 Excerpt = Annotated[str, Line(MAX_EXCERPT)]
-ImageUrl = Annotated[
-    str,
-    StringConstraints(
-        max_length=2000, pattern=r"^(https?://[!#-;=?-~]+|/[!#-.0-;=?-~][!#-;=?-~]*)$"
-    ),
-]
-"""An absolute address, or a path on this host such as `/media/...`; ASCII, percent-encoded."""
 Language = Annotated[str, StringConstraints(pattern=LANGUAGE_PATTERN)]
 """BCP 47: `en`, `pt-BR`; search knows the words' stems by it."""
 
@@ -92,6 +86,8 @@ class ArticleCreate(Input):
     published: StrictBool = False
     published_at: Moment | None = None
     """In the future, it is scheduled: readers see it from that moment on."""
+    comment_policy: CommentPolicy = CommentPolicy.OPEN
+    """`held`: others see a comment once it is approved."""
 
 
 class ArticleUpdate(Input):
@@ -114,6 +110,7 @@ class ArticleUpdate(Input):
     """In the future, it is scheduled; null makes it a draft again."""
     archived: StrictBool = omitted()
     """Whether it is put away: kept, but out of sight of readers."""
+    comment_policy: CommentPolicy = omitted()
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -152,6 +149,7 @@ class ArticleResponse(Output):
     word_count: int
     reading_time: int
     """In minutes."""
+    comment_policy: CommentPolicy
     version: int
     author_id: int
     created_at: datetime
@@ -177,6 +175,11 @@ class ArticlePart(Output):
     published_at: datetime | None = omitted()
     word_count: int = omitted()
     reading_time: int = omitted()
+    comment_policy: CommentPolicy = omitted()
+    favorites_count: int = omitted()
+    comments_count: int = omitted()
+    favorited: bool = omitted()
+    """Whether it is a favorite of the reader's."""
     version: int = omitted()
     author_id: int = omitted()
     created_at: datetime = omitted()
@@ -185,15 +188,19 @@ class ArticlePart(Output):
 
 
 FIELDS = tuple(ArticleResponse.model_fields)
-ON_REQUEST = ("html", "toc")
-"""What a list has only where it is asked for: it would double what goes over the wire."""
+COUNTED = ("favorites_count", "comments_count", "favorited")
+"""What readers do: it changes without a new version of the article."""
+LIST_FIELDS = (*FIELDS[:-1], *COUNTED, FIELDS[-1])
+ON_REQUEST = ("html", "toc", *COUNTED)
+"""What a list has only where it is asked for; the first two would double what is sent."""
 
 
 def _known_fields(value: str) -> str:
     named = value.split(",")
-    if unknown := [name for name in named if name not in FIELDS]:
-        raise ValueError(f"{unknown[0][:50]!r} is not a field; choose from {', '.join(FIELDS)}")
-    return ",".join(field for field in FIELDS if field in named)
+    if unknown := [name for name in named if name not in LIST_FIELDS]:
+        known = ", ".join(LIST_FIELDS)
+        raise ValueError(f"{unknown[0][:50]!r} is not a field; choose from {known}")
+    return ",".join(field for field in LIST_FIELDS if field in named)
 
 
 Fields = Annotated[
@@ -202,13 +209,16 @@ Fields = Annotated[
     WithJsonSchema(
         {
             "type": "string",
-            "pattern": "^({0})(,({0}))*$".format("|".join(FIELDS)),
-            "description": f"Which fields to return, of {', '.join(FIELDS)}; "
-            f"all but {' and '.join(ON_REQUEST)} where it is not given",
+            "pattern": "^({0})(,({0}))*$".format("|".join(LIST_FIELDS)),
+            "description": f"Which fields to return, of {', '.join(LIST_FIELDS)}; "
+            f"all but {', '.join(ON_REQUEST)} where it is not given",
             "examples": ["id,title,slug"],
         }
     ),
 ]
+
+
+TWO_WAYS = "skip and cursor are two ways to turn a page: use one of them"
 
 
 class ArticleQuery(PageQuery):
@@ -219,6 +229,9 @@ class ArticleQuery(PageQuery):
         Field(max_length=10, description="Only those that have each of these tags"),
     ] = Field(default_factory=list)
     author: Annotated[str | None, Field(max_length=50, description="A username")] = None
+    favorited_by: Annotated[
+        str | None, Field(max_length=50, description="A username: only that user's favorites")
+    ] = None
     published: Annotated[
         bool | None, Field(description="Only those that readers see now, or only the others")
     ] = None
@@ -247,9 +260,25 @@ class ArticleQuery(PageQuery):
     @model_validator(mode="after")
     def _make_sense(self) -> Self:
         if self.cursor is not None and self.skip:
-            raise ValueError("skip and cursor are two ways to turn a page: use one of them")
+            raise ValueError(TWO_WAYS)
         if self.published is not None and self.status is not None:
             raise ValueError("published and status ask for the same: use one of them")
         if self.sort is Sort.RELEVANCE and self.q is None:
             raise ValueError("sort=relevance needs q, the words to be relevant to")
+        return self
+
+
+class FeedQuery(PageQuery):
+    """How much of the articles of those whom one follows, newest first."""
+
+    fields: Fields | None = None
+    cursor: Annotated[
+        str | None, Field(max_length=2000, description="From a `Link` header; in place of `skip`")
+    ] = None
+    count: Annotated[bool, Field(description="Whether to count all, in `X-Total-Count`")] = False
+
+    @model_validator(mode="after")
+    def _one_way_to_turn_a_page(self) -> Self:
+        if self.cursor is not None and self.skip:
+            raise ValueError(TWO_WAYS)
         return self

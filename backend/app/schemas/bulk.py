@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, StrictBool, StringConstraints
 
-from app.schemas.article import MAX_TAGS, Excerpt, ImageUrl, Language, TagName
-from app.schemas.types import Content, Input, Moment, Output, Title, Username
+from app.schemas.article import MAX_TAGS, Excerpt, Language, TagName
+from app.schemas.types import Content, ImageUrl, Input, Moment, Output, Title, Username
 
 MAX_ERRORS = 100
 """How many bad records an answer lists; it counts them all."""

@@ -20,3 +20,12 @@ class PageQuery(Input):
     limit: Annotated[
         int, Field(ge=1, le=MAX_LIMIT, description="How many to return at most"), PlainDigits
     ] = DEFAULT_LIMIT
+
+
+class CursorQuery(Input):
+    """The query parameters of a list that is read page after page."""
+
+    limit: Annotated[
+        int, Field(ge=1, le=MAX_LIMIT, description="How many to return at most"), PlainDigits
+    ] = DEFAULT_LIMIT
+    cursor: Annotated[str | None, Field(max_length=2000, description="From a `Link` header")] = None

@@ -155,3 +155,11 @@ Content = Annotated[
     StringConstraints(min_length=10, max_length=MAX_CONTENT_BYTES, pattern=TEXT_PATTERN),
     AfterValidator(_at_most_bytes(MAX_CONTENT_BYTES)),
 ]
+
+ImageUrl = Annotated[
+    str,
+    StringConstraints(
+        max_length=2000, pattern=r"^(https?://[!#-;=?-~]+|/[!#-.0-;=?-~][!#-;=?-~]*)$"
+    ),
+]
+"""An absolute address, or a path on this host such as `/media/...`; ASCII, percent-encoded."""

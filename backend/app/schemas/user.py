@@ -3,13 +3,23 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, StringConstraints
 
 from app.core.roles import Role
 from app.schemas.passwords import NewPassword
-from app.schemas.types import Email, Input, Line, Output, Username, omitted
+from app.schemas.types import (
+    TEXT_PATTERN,
+    Email,
+    ImageUrl,
+    Input,
+    Line,
+    Output,
+    Username,
+    omitted,
+)
 
 PersonName = Annotated[str, Line(100)]
+Bio = Annotated[str, StringConstraints(max_length=1000, pattern=TEXT_PATTERN)]
 
 
 class UserCreate(Input):
@@ -48,6 +58,9 @@ class UserReplace(Input):
     email: Email
     username: Username
     name: PersonName
+    bio: Bio = omitted()
+    """Stays where it is left out, as does the picture: clients of before know neither."""
+    image_url: ImageUrl | None = omitted()
 
 
 class UserUpdate(Input):
@@ -58,6 +71,8 @@ class UserUpdate(Input):
     email: Email = omitted()
     username: Username = omitted()
     name: PersonName = omitted()
+    bio: Bio = omitted()
+    image_url: ImageUrl | None = omitted()
 
 
 class RoleChange(Input):
@@ -84,4 +99,16 @@ class UserPrivate(UserPublic):
     role: Role
     is_active: bool
     email_verified_at: datetime | None
+    bio: str
+    image_url: str | None
     updated_at: datetime
+
+
+class AccountUpdate(Input):
+    """Some of one's own account, what one logs in with included."""
+
+    email: Email = omitted()
+    username: Username = omitted()
+    password: NewPassword | None = None
+    bio: Bio = omitted()
+    image_url: ImageUrl | None = omitted()

@@ -54,6 +54,21 @@ class AuditAction(StrEnum):
     UPDATE_MEDIA = "UPDATE_MEDIA"
     DELETE_MEDIA = "DELETE_MEDIA"
     IMPORT_ARTICLES = "IMPORT_ARTICLES"
+    FOLLOW_USER = "FOLLOW_USER"
+    UNFOLLOW_USER = "UNFOLLOW_USER"
+    BLOCK_USER = "BLOCK_USER"
+    UNBLOCK_USER = "UNBLOCK_USER"
+    FAVORITE_ARTICLE = "FAVORITE_ARTICLE"
+    UNFAVORITE_ARTICLE = "UNFAVORITE_ARTICLE"
+    CREATE_COMMENT = "CREATE_COMMENT"
+    UPDATE_COMMENT = "UPDATE_COMMENT"
+    DELETE_COMMENT = "DELETE_COMMENT"
+    SHOW_COMMENT = "SHOW_COMMENT"
+    HIDE_COMMENT = "HIDE_COMMENT"
+    LOCK_COMMENT = "LOCK_COMMENT"
+    UNLOCK_COMMENT = "UNLOCK_COMMENT"
+    CREATE_REPORT = "CREATE_REPORT"
+    UPDATE_REPORT = "UPDATE_REPORT"
 
 
 _VERBS = {
@@ -67,6 +82,16 @@ _VERBS = {
     "RESTORE": "restored",
     "PURGE": "deleted for good",
     "IMPORT": "imported",
+    "FOLLOW": "followed",
+    "UNFOLLOW": "followed no more",
+    "BLOCK": "blocked",
+    "UNBLOCK": "blocked no more",
+    "FAVORITE": "made a favorite",
+    "UNFAVORITE": "no favorite any more",
+    "SHOW": "shown to all",
+    "HIDE": "hidden",
+    "LOCK": "locked for replies",
+    "UNLOCK": "unlocked for replies",
     "LOGIN": "logged in",
     "LOGIN_FAILED": "failed to log in",
     "LOGOUT": "logged out",

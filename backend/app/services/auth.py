@@ -35,10 +35,12 @@ async def login(
     form: LoginForm,
     client: Client,
     refresh_token: str | None = None,
+    seconds: int | None = None,
 ) -> Tokens:
     """Log in the user whom the form names by username or email.
 
     `refresh_token`, of a session that the user has or had, says that the client is known to them.
+    The access token is good for `seconds`, where that is given.
 
     Raises InvalidCredentials, alike and after the same time for an unknown name, a wrong password
     and a disabled user; SecondFactorRequired where the password was right, and not enough;
@@ -65,7 +67,7 @@ async def login(
     if not await _is_still_right(session, account.id, hashed, password):
         raise InvalidCredentials
     audit.record(session, AuditAction.LOGIN, actor_id=account.id, subject_id=account.id)
-    return await sessions.open_session(session, user_id=account.id, client=client)
+    return await sessions.open_session(session, user_id=account.id, client=client, seconds=seconds)
 
 
 _HAS_SECOND_FACTOR = (

@@ -117,6 +117,11 @@ async def change_password(
     await confirm_password(database, user=actor, password=change.current_password)
     hashed = await hash_password(change.new_password.get_secret_value())
     user = await lock_user(session, user=actor)
+    await set_password(session, user, hashed=hashed, actor=actor)
+
+
+async def set_password(session: AsyncSession, user: User, *, hashed: str, actor: Identity) -> None:
+    """Give the actor, whose row `user` is, another password; their other sessions end."""
     user.hashed_password = hashed
     await sessions.end_all(session, user_id=user.id, but=actor.session_id)
     await account_tokens.revoke_links(session, user_id=user.id, email=user.email)
@@ -151,7 +156,7 @@ async def verify_email(session: AsyncSession, *, verification: EmailVerification
     redeemed = await account_tokens.redeem(session, secret=verification.token, purposes=VERIFY)
     user = _its_user(redeemed.user)
     if redeemed.purpose is Purpose.CHANGE_EMAIL:
-        await _move(session, user, redeemed.email)
+        await move_to_email(session, user, redeemed.email)
     else:
         await account_tokens.forget(
             session, user_id=user.id, purposes=frozenset({Purpose.VERIFY_EMAIL})
@@ -160,8 +165,11 @@ async def verify_email(session: AsyncSession, *, verification: EmailVerification
     user.email_verified_at = clock.now()
 
 
-async def _move(session: AsyncSession, user: User, email: str) -> None:
-    """Change the user's address; what was on its way to the old one is worthless."""
+async def move_to_email(session: AsyncSession, user: User, email: str) -> None:
+    """Change the user's address; what was on its way to the old one is worthless.
+
+    Raises EmailTaken.
+    """
     await account_tokens.revoke_links(session, user_id=user.id, email=user.email)
     if user.email != email and user.email_verified_at is not None:
         mail.queue(session, MailKind.EMAIL_CHANGED, email=user.email, user_id=user.id)

@@ -71,8 +71,13 @@ def _live() -> dict[str, datetime]:
     return {"now": now, "idle_since": now - timedelta(days=get_settings().session_idle_days)}
 
 
-async def open_session(session: AsyncSession, *, user_id: int, client: Client) -> Tokens:
-    """Log a user in. Raises InvalidToken where the account was deleted a moment ago."""
+async def open_session(
+    session: AsyncSession, *, user_id: int, client: Client, seconds: int | None = None
+) -> Tokens:
+    """Log a user in, with an access token for so many seconds.
+
+    Raises InvalidToken where the account was deleted a moment ago.
+    """
     now = clock.now()
     secret = new_secret()
     login = UserSession(
@@ -87,7 +92,7 @@ async def open_session(session: AsyncSession, *, user_id: int, client: Client) -
     session.add(login)
     with constraint_errors(USER_REFERENCE):
         await session.flush()  # the reference speaks, and the session has an id
-    return _tokens(user_id, login.id, secret)
+    return _tokens(user_id, login.id, secret, seconds=seconds)
 
 
 _BY_ID = UserSession.id == bindparam("session_id")
@@ -156,10 +161,12 @@ async def refresh(database: Database, *, text: str) -> Tokens:
     raise InvalidRefreshToken
 
 
-def _tokens(user_id: int, session_id: int, secret: str) -> Tokens:
+def _tokens(user_id: int, session_id: int, secret: str, *, seconds: int | None = None) -> Tokens:
+    seconds = seconds or access_token_seconds()
+    token = create_access_token(user_id=user_id, session_id=session_id, seconds=seconds)
     return Tokens(
-        access_token=create_access_token(user_id=user_id, session_id=session_id),
-        expires_in=access_token_seconds(),
+        access_token=token,
+        expires_in=seconds,
         refresh_token=str(RefreshToken.issue(session_id, secret)),
     )
 

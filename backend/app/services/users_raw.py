@@ -31,7 +31,10 @@ from app.services.users import (
     require_login_for_username,
 )
 
-_COLUMNS = "id, username, name, email, role, is_active, email_verified_at, created_at, updated_at"
+_COLUMNS = (
+    "id, username, name, email, role, is_active, email_verified_at, bio, image_url, created_at,"
+    " updated_at"
+)
 
 _INSERT = text(f"""
     INSERT INTO users
@@ -43,7 +46,8 @@ _SELECT_PAGE = text(f"SELECT {_COLUMNS} FROM users ORDER BY id OFFSET :skip LIMI
 _SELECT = text(f"SELECT {_COLUMNS} FROM users WHERE id = :id")
 _SELECT_LOCKED = text(f"SELECT {_COLUMNS} FROM users WHERE id = :id FOR NO KEY UPDATE")
 _UPDATE = text(f"""
-    UPDATE users SET email = :email, username = :username, name = :name, updated_at = :now,
+    UPDATE users SET email = :email, username = :username, name = :name, bio = :bio,
+        image_url = :image_url, updated_at = :now,
         email_verified_at = CASE WHEN email = CAST(:email AS varchar) THEN email_verified_at END
     WHERE id = :id
     RETURNING {_COLUMNS}

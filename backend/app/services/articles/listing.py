@@ -22,6 +22,7 @@ from sqlalchemy import (
     SQLColumnExpression,
     String,
     and_,
+    any_,
     bindparam,
     false,
     func,
@@ -37,9 +38,11 @@ from sqlalchemy.types import TypeEngine
 from app.auth.identity import Identity
 from app.db.reading import Reader
 from app.models.article import Article
+from app.models.favorite import Favorite
+from app.models.follow import Follow
 from app.models.tag import ArticleTag, Tag
 from app.models.user import User
-from app.schemas.article import FIELDS, ON_REQUEST, ArticleQuery, Sort, Status
+from app.schemas.article import FIELDS, ON_REQUEST, ArticleQuery, FeedQuery, Sort, Status
 from app.services.articles import matching
 from app.services.articles.rows import (
     IN_CIRCULATION,
@@ -47,6 +50,7 @@ from app.services.articles.rows import (
     NOW,
     PUBLIC,
     UNARCHIVED,
+    VIEWER,
     Sight,
     part,
     selected,
@@ -64,6 +68,15 @@ _FILTERS: Mapping[str, ColumnElement[bool]] = {
     == select(User.id)
     .where(func.lower(User.username) == func.lower(bindparam("author", type_=String)))
     .scalar_subquery(),
+    "favorited_by": Article.id
+    == any_(
+        func.array(
+            select(Favorite.article_id)
+            .join(User, User.id == Favorite.user_id)
+            .where(func.lower(User.username) == func.lower(bindparam("favorited_by", type_=String)))
+            .scalar_subquery()
+        )
+    ),
     "language": Article.language == bindparam("language", type_=String),
     "since": Article.dated_at >= bindparam("since", type_=_MOMENT),
     "until": Article.dated_at < bindparam("until", type_=_MOMENT),
@@ -72,7 +85,7 @@ _HIDDEN = or_(Article.published_at.is_(None), Article.dated_at > NOW)
 """What readers do not see yet, of what is kept and not archived; PUBLIC is the rest of that."""
 _WHOSE: Mapping[Sight, ColumnElement[bool]] = {
     Sight.PUBLISHED: false(),
-    Sight.PUBLISHED_AND_OWN: Article.author_id == bindparam("viewer_id", type_=BigInteger),
+    Sight.PUBLISHED_AND_OWN: Article.author_id == VIEWER,
     Sight.ALL: true(),
 }
 """Whose hidden articles one sees."""
@@ -94,6 +107,8 @@ class Shape(NamedTuple):
     filters: frozenset[str]
     status: Status | None
     published: bool | None
+    followed: bool = False
+    """Whether it is of those alone whom the viewer follows, and then of what is PUBLIC."""
     words: matching.Shape | None = None
     """Where words are searched for; the list is then of the matches that `matching` finds."""
 
@@ -115,25 +130,43 @@ class Place(NamedTuple):
     id: int
 
 
+async def list_feed(
+    connection: Reader, *, query: FeedQuery, viewer: Identity, fields: Sequence[str] = ()
+) -> Listed[dict[str, Any]]:
+    """The newest articles of those whom `viewer` follows; as `list_articles`."""
+    asked = ArticleQuery(status=Status.PUBLISHED, **query.model_dump())
+    return await list_articles(connection, query=asked, viewer=viewer, followed=True, fields=fields)
+
+
 async def list_articles(
-    connection: Reader, *, query: ArticleQuery, viewer: Identity | None
+    connection: Reader,
+    *,
+    query: ArticleQuery,
+    viewer: Identity | None,
+    followed: bool = False,
+    fields: Sequence[str] = (),
 ) -> Listed[dict[str, Any]]:
     """The page of articles that `query` asks for, of those that `viewer` may see.
+
+    `followed`: of those alone whom `viewer` follows. `fields` are what another edge than the native
+    one shows, in place of the query's.
 
     One query, one more for words to search for, and one where they are to be counted. Raises
     InvalidCursor.
     """
     sight, who = sight_of(viewer)
+    who["viewer_id"] = viewer.id if viewer else None
     shape = Shape(
         sight=sight,
         sort=query.sort or (Sort.NEWEST if query.q is None else Sort.RELEVANCE),
-        fields=tuple(query.fields.split(",")) if query.fields else DEFAULT_FIELDS,
+        fields=tuple(fields or (query.fields.split(",") if query.fields else DEFAULT_FIELDS)),
         tags=len(query.tag),
         filters=frozenset(name for name in _FILTERS if getattr(query, name) is not None),
         status=query.status,
         published=query.published,
+        followed=followed,
     )
-    kind = _kind(query)
+    kind = _kind(query, followed_by=viewer if followed else None)
     place = _place(query.cursor, kind, shape.sort)
     parameters = {
         **who,
@@ -222,14 +255,17 @@ def _page(shape: Shape, backward: bool | None) -> Select[Any]:
         return _page_of_matches(shape, shape.words, backward)
     skip, limit = bindparam("skip", type_=Integer), bindparam("limit", type_=Integer)
     ranges = _ranges(shape)
-    if len(ranges) == 1:
+    if shape.followed:
+        merged = _of_followed(shape, backward, skip + limit).subquery()
+    elif len(ranges) == 1:
         order = _order(shape, ranges[0])
         ending = (Article.updated_at, order.column, order.id)
         statement = _in_range(selected(shape.fields).add_columns(*ending), shape, ranges[0])
         return _placed(statement, shape, order, backward).offset(skip).limit(limit)
-    merged = union_all(
-        *(_beginning(shape, each, backward).limit(skip + limit) for each in ranges)
-    ).subquery()
+    else:
+        merged = union_all(
+            *(_beginning(shape, each, backward).limit(skip + limit) for each in ranges)
+        ).subquery()
     statement = (
         selected(shape.fields)
         .add_columns(Article.updated_at, merged.c.key, merged.c.id)
@@ -245,6 +281,23 @@ def _beginning(shape: Shape, part_of: Range, backward: bool | None) -> Select[An
     columns: Sequence[ColumnElement[Any]] = [order.id.label("id"), order.column.label("key")]
     statement = _in_range(select(*columns).select_from(Article), shape, part_of)
     return _placed(statement, shape, order, backward)
+
+
+def _of_followed(shape: Shape, backward: bool | None, at_most: ColumnElement[int]) -> Select[Any]:
+    """The ids and keys of what those have published whom the viewer follows.
+
+    So many of each at most: an index has an author's in their order, not those of several.
+    """
+    theirs = _beginning(shape, Range.PUBLIC, backward).where(
+        Article.author_id == Follow.followed_id
+    )
+    newest = theirs.correlate(Follow).limit(at_most).lateral()
+    return (
+        select(newest.c.id, newest.c.key)
+        .select_from(Follow)
+        .join(newest, true())
+        .where(Follow.follower_id == VIEWER)
+    )
 
 
 def _placed(
@@ -274,6 +327,9 @@ def _count(shape: Shape) -> Select[Any]:
         found = matching.candidates(shape.words, _searched(shape))
         return select(func.count()).select_from(found)
     every: Select[Any] = select(func.count()).select_from(Article)
+    if shape.followed:
+        every = every.join(Follow, Follow.followed_id == Article.author_id)
+        every = every.where(Follow.follower_id == VIEWER)
     counts = [_in_range(every, shape, each).scalar_subquery() for each in _ranges(shape)]
     return select(reduce(add, counts))
 
@@ -369,11 +425,12 @@ def _tag_id(number: int) -> ColumnElement[int]:
     return select(Tag.id).where(Tag.slug == slug).scalar_subquery()
 
 
-def _kind(query: ArticleQuery) -> str:
+def _kind(query: ArticleQuery, *, followed_by: Identity | None) -> str:
     """The list that a cursor belongs to: all of the query but the page and what is shown of it."""
     page = {"skip", "limit", "cursor", "count", "fields"}
     described = query.model_dump_json(exclude=page, exclude_none=True)
-    return f"articles {sha256(described.encode()).hexdigest()}"
+    feed = f" followed by {followed_by.id}" if followed_by else ""
+    return f"articles {sha256(described.encode()).hexdigest()}{feed}"
 
 
 def _cursor(kind: str, place: Place) -> str:

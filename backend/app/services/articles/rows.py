@@ -6,23 +6,29 @@ from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     DateTime,
     Select,
     and_,
     bindparam,
     case,
+    false,
     func,
     literal,
     or_,
     select,
     true,
 )
+from sqlalchemy.orm import InstrumentedAttribute
 
 from app.auth.identity import Identity
 from app.auth.permissions import Action, may_to_any
 from app.core import clock
+from app.core.community import CommentPolicy
 from app.models.article import Article
+from app.models.favorite import ArticleCounts, Favorite
+from app.models.follow import Follow
 from app.models.tag import ArticleTag, Tag
 from app.models.user import User
 from app.schemas.article import FIELDS, Status
@@ -55,6 +61,7 @@ class ArticleRow(NamedTuple):
     published_at: datetime | None
     word_count: int
     reading_time: int
+    comment_policy: CommentPolicy
     version: int
     author_id: int
     created_at: datetime
@@ -96,8 +103,42 @@ _tag_names = func.array(
     .correlate(Article)
     .scalar_subquery()
 )
+_tag_names_in_order = func.array(
+    select(_tag.c.name)
+    .select_from(ArticleTag)
+    .join(_tag, true())
+    .where(ArticleTag.article_id == Article.id)
+    .order_by(ArticleTag.position, _tag.c.slug)
+    .correlate(Article)
+    .scalar_subquery()
+)
+VIEWER = bindparam("viewer_id", type_=BigInteger)
+"""Who is reading; NULL for anybody."""
+
+
+def _of_article(column: InstrumentedAttribute[int]) -> ColumnElement[int]:
+    """One of an article's counts."""
+    counted = select(column).where(ArticleCounts.article_id == Article.id).correlate(Article)
+    return func.coalesce(counted.scalar_subquery(), 0)
+
+
+def _whether(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether there is such a row. Not EXISTS: PostgreSQL may read all of the viewer's for it."""
+    found = select(true()).where(*conditions).correlate(Article, User)
+    return func.coalesce(found.scalar_subquery(), false())
+
+
 _EXPRESSIONS: Mapping[str, ColumnElement[Any]] = {
     "tags": _tag_names,
+    "tags_in_order": _tag_names_in_order,
+    "favorites_count": _of_article(ArticleCounts.favorites),
+    "comments_count": _of_article(ArticleCounts.comments),
+    "favorited": _whether(Favorite.user_id == VIEWER, Favorite.article_id == Article.id),
+    "follows_author": _whether(
+        Follow.follower_id == VIEWER, Follow.followed_id == Article.author_id
+    ),
+    "author_bio": User.bio.expression,
+    "author_image_url": User.image_url.expression,
     "status": status,
     "published": status == literal(Status.PUBLISHED.value),
 }

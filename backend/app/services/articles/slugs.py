@@ -10,6 +10,8 @@ from app.core.text import slugify
 from app.models.article import Article, FormerSlug
 
 NUMBERED = 9
+RESERVED = frozenset({"feed"})
+"""What is no article at /api/articles."""
 
 _CANDIDATES = bindparam("candidates", type_=ARRAY(String))
 _TAKEN = union_all(
@@ -47,9 +49,12 @@ async def free_slug(
 async def taken_slugs(
     session: AsyncSession, slugs: list[str], *, article_id: int | None = None
 ) -> set[str]:
-    """Which of these lead to an article, or did; those of `article_id`'s past do not count."""
+    """Which of these lead to an article, or did; those of `article_id`'s past do not count.
+
+    Those that lead elsewhere in an API of ours are taken.
+    """
     parameters = {"candidates": slugs, "article_id": article_id}
-    return set(await session.scalars(_TAKEN, parameters))
+    return {*await session.scalars(_TAKEN, parameters), *RESERVED.intersection(slugs)}
 
 
 async def remember(session: AsyncSession, *, article_id: int, former: str, present: str) -> None:

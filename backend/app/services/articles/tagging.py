@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -24,29 +24,42 @@ def sought_tag(name: str) -> str:
 
 
 async def set_tags(session: AsyncSession, *, article_id: int, names: Sequence[str]) -> bool:
-    """Give an article these tags and no others; whether that changes anything.
+    """Give an article these tags and no others, in their order; whether that changes anything.
 
     A tag that there is keeps its spelling. The caller has locked the article.
     """
-    ids = set((await tag_ids(session, names)).values())
-    has = select(ArticleTag.tag_id).where(ArticleTag.article_id == article_id)
-    before = set(await session.scalars(has))
-    if gone := before - ids:
-        theirs = ArticleTag.article_id == article_id, ArticleTag.tag_id.in_(gone)
-        await session.execute(delete(ArticleTag).where(*theirs))
-    await add_tags(session, article_id=article_id, ids=ids - before)
-    return before != ids
+    ids = await tag_ids(session, names)
+    places = {tag_id: place for place, tag_id in enumerate(ids.values())}
+    has = select(ArticleTag.tag_id, ArticleTag.position).where(ArticleTag.article_id == article_id)
+    before = {row.tag_id: row.position for row in await session.execute(has)}
+    theirs = ArticleTag.article_id == article_id
+    if gone := before.keys() - places.keys():
+        await session.execute(delete(ArticleTag).where(theirs, ArticleTag.tag_id.in_(gone)))
+    for tag_id in sorted(before.keys() & places.keys()):
+        if before[tag_id] != places[tag_id]:
+            moved = update(ArticleTag).where(theirs, ArticleTag.tag_id == tag_id)
+            await session.execute(moved.values(position=places[tag_id]))
+    added = {tag_id: place for tag_id, place in places.items() if tag_id not in before}
+    await _add(session, article_id, added)
+    return before != places
 
 
 async def add_tags(session: AsyncSession, *, article_id: int, ids: Collection[int]) -> None:
-    """Give an article tags that it does not have, locked by `tag_ids`."""
-    if ids:
-        rows = [{"article_id": article_id, "tag_id": tag_id} for tag_id in sorted(ids)]
+    """Give an article that has none these tags, in their order, locked by `tag_ids`."""
+    await _add(session, article_id, {tag_id: place for place, tag_id in enumerate(ids)})
+
+
+async def _add(session: AsyncSession, article_id: int, places: Mapping[int, int]) -> None:
+    if places:
+        rows = [
+            {"article_id": article_id, "tag_id": tag_id, "position": places[tag_id]}
+            for tag_id in sorted(places)
+        ]
         await session.execute(insert(ArticleTag).values(rows))
 
 
 async def tag_ids(session: AsyncSession, names: Sequence[str]) -> Mapping[str, int]:
-    """The ids of these tags by slug; those that there are not come into being.
+    """The ids of these tags by slug, in their order; those that there are not come into being.
 
     The tags are locked against being merged or deleted meanwhile, in the order of their slugs:
     whoever has to begin again gives up all of them first. Raises ServiceUnavailable where tags
@@ -64,6 +77,6 @@ async def tag_ids(session: AsyncSession, names: Sequence[str]) -> Mapping[str, i
             locked = await session.execute(query.with_for_update(read=True, key_share=True))
             found: dict[str, int] = {row.slug: row.id for row in locked}
             if len(found) == len(spelt):
-                return found
+                return {slug: found[slug] for slug in dict.fromkeys(map(tag_slug, names))}
             await attempt.rollback()  # one was merged into another between the two statements
     raise ServiceUnavailable

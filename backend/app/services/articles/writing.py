@@ -62,6 +62,7 @@ async def create_article(
         **rendered_columns(await render(new.content), own_excerpt=new.excerpt),
         "cover_image_url": new.cover_image_url,
         "language": new.language or get_settings().default_language,
+        "comment_policy": new.comment_policy,
         "published_at": published_at,
         "author_id": author.id,
         "edited_by": author.id,
@@ -213,6 +214,7 @@ def _set_text(
     article.title, article.content = title, content
     article.cover_image_url = given.get("cover_image_url", article.cover_image_url)
     article.language = given.get("language", article.language)
+    article.comment_policy = given.get("comment_policy", article.comment_policy)
 
 
 def _set_dates(article: Article, given: dict[str, Any]) -> None:

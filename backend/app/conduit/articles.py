@@ -1,0 +1,122 @@
+"""Articles: lists, the feed, one by its slug; favorites."""
+
+from typing import Annotated, Any
+
+from fastapi import Query, status
+
+from app.auth.identity import Identity
+from app.conduit import shapes
+from app.conduit.dependencies import (
+    ArticlesActor,
+    ArticlesReader,
+    ArticlesViewer,
+    CommunityActor,
+)
+from app.conduit.routing import OPTIONAL_USER, create_router
+from app.conduit.schemas import (
+    ArticleResponse,
+    ArticlesQuery,
+    ArticlesResponse,
+    NewArticleRequest,
+    PageQuery,
+    UpdateArticleRequest,
+    article_changes,
+    article_query,
+    feed_query,
+    new_article,
+)
+from app.conduit.shapes import FIELDS, LISTED_FIELDS
+from app.core.conditional import Precondition
+from app.db.dependencies import ReadConnection, WriteSession
+from app.services import favorites
+from app.services.articles import listing, reading, writing
+
+router = create_router("Articles")
+
+
+@router.get("/articles", response_model=ArticlesResponse, openapi_extra=OPTIONAL_USER)
+async def list_articles(
+    connection: ReadConnection, viewer: ArticlesViewer, query: Annotated[ArticlesQuery, Query()]
+) -> dict[str, Any]:
+    """List published articles, the latest first."""
+    listed = await listing.list_articles(
+        connection, query=article_query(query), viewer=viewer, fields=LISTED_FIELDS
+    )
+    return shapes.articles(listed)
+
+
+@router.get("/articles/feed", response_model=ArticlesResponse)
+async def read_feed(
+    connection: ReadConnection, user: ArticlesReader, query: Annotated[PageQuery, Query()]
+) -> dict[str, Any]:
+    """List the articles of those whom one follows, the latest first."""
+    listed = await listing.list_feed(
+        connection, query=feed_query(query), viewer=user, fields=LISTED_FIELDS
+    )
+    return shapes.articles(listed)
+
+
+@router.get("/articles/{slug}", response_model=ArticleResponse, openapi_extra=OPTIONAL_USER)
+async def read_article(
+    connection: ReadConnection, viewer: ArticlesViewer, slug: str
+) -> dict[str, Any]:
+    """Read an article, by its slug or by one that it had before."""
+    return shapes.article(
+        await reading.get_fields(connection, slug=slug, viewer=viewer, fields=FIELDS)
+    )
+
+
+@router.post("/articles", response_model=ArticleResponse, status_code=status.HTTP_201_CREATED)
+async def create_article(
+    session: WriteSession, actor: ArticlesActor, new: NewArticleRequest
+) -> dict[str, Any]:
+    """Write an article, and publish it."""
+    row = await writing.create_article(session, new=new_article(new.article), author=actor)
+    return await _read(session, row.id, actor)
+
+
+@router.put("/articles/{slug}", response_model=ArticleResponse)
+async def update_article(
+    session: WriteSession, actor: ArticlesActor, slug: str, changes: UpdateArticleRequest
+) -> dict[str, Any]:
+    """Change an article; its slug follows its title."""
+    article_id = await reading.id_of_slug(session, slug=slug, viewer=actor)
+    await writing.update_article(
+        session,
+        article_id=article_id,
+        changes=article_changes(changes.article),
+        actor=actor,
+        precondition=Precondition(),
+    )
+    return await _read(session, article_id, actor)
+
+
+@router.delete("/articles/{slug}", status_code=status.HTTP_204_NO_CONTENT)
+async def delete_article(session: WriteSession, actor: ArticlesActor, slug: str) -> None:
+    """Delete an article: it is in the trash for 30 days."""
+    article_id = await reading.id_of_slug(session, slug=slug, viewer=actor)
+    await writing.delete_article(
+        session, article_id=article_id, actor=actor, precondition=Precondition()
+    )
+
+
+@router.post("/articles/{slug}/favorite", response_model=ArticleResponse, tags=["Favorites"])
+async def favorite(session: WriteSession, actor: CommunityActor, slug: str) -> dict[str, Any]:
+    """Make an article one of one's favorites."""
+    article_id = await reading.id_of_slug(session, slug=slug, viewer=actor)
+    await favorites.favorite(session, article_id=article_id, actor=actor)
+    return await _read(session, article_id, actor)
+
+
+@router.delete("/articles/{slug}/favorite", response_model=ArticleResponse, tags=["Favorites"])
+async def unfavorite(session: WriteSession, actor: CommunityActor, slug: str) -> dict[str, Any]:
+    """Take an article from one's favorites."""
+    article_id = await reading.id_of_slug(session, slug=slug, viewer=actor)
+    await favorites.unfavorite(session, article_id=article_id, actor=actor)
+    return await _read(session, article_id, actor)
+
+
+async def _read(session: WriteSession, article_id: int, actor: Identity) -> dict[str, Any]:
+    return shapes.article(
+        await reading.get_fields(session, article_id=article_id, viewer=actor, fields=FIELDS)
+    )

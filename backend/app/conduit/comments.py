@@ -1,0 +1,46 @@
+"""Comments below an article, without their threads."""
+
+from typing import Any
+
+from app.conduit import shapes
+from app.conduit.dependencies import CommunityActor, CommunityViewer
+from app.conduit.routing import OPTIONAL_USER, create_router
+from app.conduit.schemas import CommentResponse, CommentsResponse, NewCommentRequest
+from app.db.dependencies import ReadConnection, WriteSession
+from app.schemas.comment import CommentCreate
+from app.schemas.types import Id
+from app.services.comments import reading, writing
+
+router = create_router("Comments")
+
+
+@router.get(
+    "/articles/{slug}/comments", response_model=CommentsResponse, openapi_extra=OPTIONAL_USER
+)
+async def list_comments(
+    connection: ReadConnection, viewer: CommunityViewer, slug: str
+) -> dict[str, Any]:
+    """List the comments of an article, the latest first."""
+    return shapes.comments(await reading.list_latest(connection, slug=slug, viewer=viewer))
+
+
+@router.post("/articles/{slug}/comments", response_model=CommentResponse)
+async def create_comment(
+    session: WriteSession, actor: CommunityActor, slug: str, new: NewCommentRequest
+) -> dict[str, Any]:
+    """Comment on an article."""
+    row = await writing.create_comment_on(
+        session, slug=slug, new=CommentCreate(content=new.comment.body), author=actor
+    )
+    return shapes.comment(row)
+
+
+@router.delete("/articles/{slug}/comments/{id}", status_code=204)
+async def delete_comment(
+    session: WriteSession,
+    actor: CommunityActor,
+    slug: str,
+    id: Id,  # noqa: A002 - Conduit's name
+) -> None:
+    """Delete a comment of this article."""
+    await writing.delete_comment_on(session, slug=slug, comment_id=id, actor=actor)

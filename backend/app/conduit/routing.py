@@ -1,0 +1,30 @@
+"""How Conduit's routers are made, and which errors their routes declare."""
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from app.conduit.schemas import GenericError
+from app.core.routing import StrictRoute
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def _error(*statuses: int) -> Responses:
+    return {status: {"model": GenericError} for status in statuses}
+
+
+MAY_FAIL: Responses = _error(400, 401, 403, 404, 405, 412, 413, 415, 422, 429, 500, 503)
+"""What any route may answer with; each in the one envelope."""
+OPTIONAL_USER: dict[str, Any] = {"security": [{}]}
+"""For `openapi_extra` of a route that takes a user or none: its token may be left out."""
+
+
+def create_router(tag: str) -> APIRouter:
+    """A router for the operations of one tag, with strict bodies."""
+    return APIRouter(
+        tags=[tag],
+        route_class=StrictRoute,
+        responses=MAY_FAIL,
+        generate_unique_id_function=lambda route: route.name,
+    )

@@ -1,0 +1,195 @@
+"""Comments on articles, and their moderation."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import Query, status
+
+from app.auth.dependencies import CommunityActor, CommunityReader, CommunityViewer
+from app.core.errors import (
+    ArticleNotFound,
+    CommentNotFound,
+    CommentsClosed,
+    ContentTooComplex,
+    EditWindowOver,
+    InvalidCursor,
+    NotAuthorized,
+    ThreadLocked,
+)
+from app.db.dependencies import ReadConnection, WriteSession
+from app.routers.idempotency import idempotent
+from app.routers.paging import LINKED, Paging
+from app.routers.parameters import ArticleId, CommentId, CursorPage, IfMatch
+from app.routers.responses import (
+    CHANGES_VERSION,
+    CREATES_ONCE,
+    KNOWS_USER,
+    NEEDS_USER,
+    OPTIONAL_USER,
+    READS_VERSION,
+    TAKES_JSON,
+    create_router,
+    errors,
+)
+from app.schemas.comment import (
+    CommentCreate,
+    CommentModeration,
+    CommentResponse,
+    CommentUpdate,
+    ModerationQuery,
+    ThreadQuery,
+    ThreadResponse,
+)
+from app.services.comments import reading, writing
+from app.services.comments.reading import ThreadRow
+from app.services.comments.rows import CommentRow
+
+router = create_router(prefix="", tag="comments")
+
+
+@router.get(
+    "/articles/{article_id:article_id}/comments",
+    response_model=list[ThreadResponse],
+    responses={**LINKED, **errors(*KNOWS_USER, ArticleNotFound, InvalidCursor, *READS_VERSION)},
+    openapi_extra=OPTIONAL_USER,
+)
+async def list_comments(
+    connection: ReadConnection,
+    viewer: CommunityViewer,
+    article_id: ArticleId,
+    query: Annotated[ThreadQuery, Query()],
+    paging: Paging,
+) -> Sequence[ThreadRow]:
+    """List an article's threads, each with its first replies."""
+    return paging.describe(
+        await reading.list_threads(connection, article_id=article_id, query=query, viewer=viewer)
+    )
+
+
+@router.post(
+    "/articles/{article_id:article_id}/comments",
+    response_model=CommentResponse,
+    status_code=status.HTTP_201_CREATED,
+    responses=errors(
+        *NEEDS_USER,
+        CommentsClosed,
+        ThreadLocked,
+        ArticleNotFound,
+        CommentNotFound,
+        ContentTooComplex,
+        *CREATES_ONCE,
+        *TAKES_JSON,
+    ),
+    dependencies=[idempotent(CommunityActor)],
+)
+async def create_comment(
+    session: WriteSession, actor: CommunityActor, article_id: ArticleId, new: CommentCreate
+) -> CommentRow:
+    """Comment on an article, or reply to a comment."""
+    return await writing.create_comment(session, article_id=article_id, new=new, author=actor)
+
+
+@router.get(
+    "/comments",
+    response_model=list[CommentResponse],
+    responses={**LINKED, **errors(*NEEDS_USER, InvalidCursor, *READS_VERSION)},
+)
+async def list_to_moderate(
+    connection: ReadConnection,
+    user: CommunityReader,
+    query: Annotated[ModerationQuery, Query()],
+    paging: Paging,
+) -> Sequence[CommentRow]:
+    """List what waits for approval, or is hidden: on one's own articles, as an editor on all."""
+    page = await reading.list_to_moderate(connection, query=query, user=user)
+    return paging.describe(page)
+
+
+@router.get(
+    "/comments/{comment_id}",
+    response_model=CommentResponse,
+    responses=errors(*KNOWS_USER, CommentNotFound, *READS_VERSION),
+    openapi_extra=OPTIONAL_USER,
+)
+async def read_comment(
+    connection: ReadConnection, viewer: CommunityViewer, comment_id: CommentId
+) -> CommentRow:
+    """Read a comment."""
+    return await reading.get_comment(connection, comment_id=comment_id, viewer=viewer)
+
+
+@router.get(
+    "/comments/{comment_id}/replies",
+    response_model=list[CommentResponse],
+    responses={**LINKED, **errors(*KNOWS_USER, CommentNotFound, InvalidCursor, *READS_VERSION)},
+    openapi_extra=OPTIONAL_USER,
+)
+async def list_replies(
+    connection: ReadConnection,
+    viewer: CommunityViewer,
+    comment_id: CommentId,
+    query: CursorPage,
+    paging: Paging,
+) -> Sequence[CommentRow]:
+    """List all replies in the thread that a comment begins, the oldest first."""
+    return paging.describe(
+        await reading.list_replies(connection, comment_id=comment_id, query=query, viewer=viewer)
+    )
+
+
+@router.patch(
+    "/comments/{comment_id}",
+    response_model=CommentResponse,
+    responses=errors(
+        *NEEDS_USER,
+        NotAuthorized,
+        EditWindowOver,
+        CommentNotFound,
+        ContentTooComplex,
+        *CHANGES_VERSION,
+        *TAKES_JSON,
+    ),
+)
+async def update_comment(
+    session: WriteSession,
+    actor: CommunityActor,
+    comment_id: CommentId,
+    changes: CommentUpdate,
+    precondition: IfMatch,
+) -> CommentRow:
+    """Change one's own comment, for 15 minutes."""
+    return await writing.update_comment(
+        session, comment_id=comment_id, changes=changes, actor=actor, precondition=precondition
+    )
+
+
+@router.delete(
+    "/comments/{comment_id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=errors(*NEEDS_USER, NotAuthorized, CommentNotFound, *CHANGES_VERSION),
+)
+async def delete_comment(
+    session: WriteSession, actor: CommunityActor, comment_id: CommentId, precondition: IfMatch
+) -> None:
+    """Delete one's own comment, or one on one's article, or as an editor any; replies stay."""
+    await writing.delete_comment(
+        session, comment_id=comment_id, actor=actor, precondition=precondition
+    )
+
+
+@router.patch(
+    "/comments/{comment_id}/moderation",
+    response_model=CommentResponse,
+    responses=errors(*NEEDS_USER, NotAuthorized, CommentNotFound, *CHANGES_VERSION, *TAKES_JSON),
+)
+async def moderate_comment(
+    session: WriteSession,
+    actor: CommunityActor,
+    comment_id: CommentId,
+    changes: CommentModeration,
+    precondition: IfMatch,
+) -> CommentRow:
+    """Approve, hide or show a comment, lock its thread: on one's article, or as an editor."""
+    return await writing.moderate_comment(
+        session, comment_id=comment_id, changes=changes, actor=actor, precondition=precondition
+    )

@@ -1,0 +1,85 @@
+"""Favorites of articles."""
+
+from collections.abc import Sequence
+
+from app.auth.dependencies import CommunityActor, CommunityViewer
+from app.core.errors import ArticleNotFound, InvalidCursor
+from app.db.dependencies import ReadConnection, WriteSession
+from app.routers.paging import LINKED, Paging
+from app.routers.parameters import ArticleId, CursorPage
+from app.routers.responses import (
+    KNOWS_USER,
+    NEEDS_USER,
+    OPTIONAL_USER,
+    READS_VERSION,
+    create_router,
+    errors,
+)
+from app.schemas.favorite import FavoriteResponse
+from app.schemas.profile import ProfileSummary
+from app.services import favorites
+from app.services.favorites import FavoriteRow
+from app.services.profiles import ProfileSummaryRow
+
+router = create_router(prefix="/articles", tag="favorites")
+
+
+@router.get(
+    "/{article_id:article_id}/favorite",
+    response_model=FavoriteResponse,
+    responses=errors(*KNOWS_USER, ArticleNotFound, *READS_VERSION),
+    openapi_extra=OPTIONAL_USER,
+)
+async def read_favorite(
+    connection: ReadConnection, viewer: CommunityViewer, article_id: ArticleId
+) -> FavoriteRow:
+    """Read how many have an article as a favorite, and whether one does oneself."""
+    return await favorites.get_favorite(connection, article_id=article_id, viewer=viewer)
+
+
+@router.put(
+    "/{article_id:article_id}/favorite",
+    response_model=FavoriteResponse,
+    responses=errors(*NEEDS_USER, ArticleNotFound),
+)
+async def favorite(
+    session: WriteSession, actor: CommunityActor, article_id: ArticleId
+) -> FavoriteRow:
+    """Make an article one of one's favorites."""
+    return await favorites.favorite(session, article_id=article_id, actor=actor)
+
+
+@router.delete(
+    "/{article_id:article_id}/favorite",
+    response_model=FavoriteResponse,
+    responses=errors(*NEEDS_USER, ArticleNotFound),
+)
+async def unfavorite(
+    session: WriteSession, actor: CommunityActor, article_id: ArticleId
+) -> FavoriteRow:
+    """Take an article from one's favorites."""
+    return await favorites.unfavorite(session, article_id=article_id, actor=actor)
+
+
+@router.get(
+    "/{article_id:article_id}/favorites",
+    response_model=list[ProfileSummary],
+    responses={
+        **LINKED,
+        **errors(*KNOWS_USER, ArticleNotFound, InvalidCursor, *READS_VERSION),
+    },
+    openapi_extra=OPTIONAL_USER,
+)
+async def list_favorites(
+    connection: ReadConnection,
+    viewer: CommunityViewer,
+    article_id: ArticleId,
+    query: CursorPage,
+    paging: Paging,
+) -> Sequence[ProfileSummaryRow]:
+    """List whose favorite an article is, the latest first."""
+    return paging.describe(
+        await favorites.list_favorites(
+            connection, article_id=article_id, viewer=viewer, query=query
+        )
+    )

@@ -1,0 +1,114 @@
+"""Reports: readers tell editors what to look at."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import Query, status
+
+from app.auth.dependencies import CommunityActor, CommunityReader
+from app.core.errors import (
+    AlreadyReported,
+    ArticleNotFound,
+    CommentNotFound,
+    InvalidCursor,
+    NotAuthorized,
+    ReportNotFound,
+)
+from app.db.dependencies import ReadConnection, WriteSession
+from app.routers.idempotency import idempotent
+from app.routers.paging import LINKED, Paging
+from app.routers.parameters import ArticleId, CommentId, IfMatch, ReportId
+from app.routers.responses import (
+    CHANGES_VERSION,
+    CREATES_ONCE,
+    NEEDS_USER,
+    READS_VERSION,
+    TAKES_JSON,
+    create_router,
+    errors,
+)
+from app.schemas.report import (
+    ReportCreate,
+    ReportQuery,
+    ReportReceipt,
+    ReportResponse,
+    ReportUpdate,
+)
+from app.services import reports
+from app.services.reports import ReportRow
+
+router = create_router(prefix="", tag="reports")
+
+
+@router.post(
+    "/articles/{article_id:article_id}/reports",
+    status_code=status.HTTP_201_CREATED,
+    responses=errors(*NEEDS_USER, ArticleNotFound, AlreadyReported, *CREATES_ONCE, *TAKES_JSON),
+    dependencies=[idempotent(CommunityActor)],
+)
+async def report_article(
+    session: WriteSession, actor: CommunityActor, article_id: ArticleId, new: ReportCreate
+) -> ReportReceipt:
+    """Report an article to the editors, once."""
+    return await reports.report_article(session, article_id=article_id, new=new, reporter=actor)
+
+
+@router.post(
+    "/comments/{comment_id}/reports",
+    status_code=status.HTTP_201_CREATED,
+    responses=errors(*NEEDS_USER, CommentNotFound, AlreadyReported, *CREATES_ONCE, *TAKES_JSON),
+    dependencies=[idempotent(CommunityActor)],
+)
+async def report_comment(
+    session: WriteSession, actor: CommunityActor, comment_id: CommentId, new: ReportCreate
+) -> ReportReceipt:
+    """Report a comment to the editors, once."""
+    return await reports.report_comment(session, comment_id=comment_id, new=new, reporter=actor)
+
+
+@router.get(
+    "/reports",
+    response_model=list[ReportResponse],
+    responses={
+        **LINKED,
+        **errors(*NEEDS_USER, NotAuthorized, InvalidCursor, *READS_VERSION),
+    },
+)
+async def list_reports(
+    connection: ReadConnection,
+    user: CommunityReader,
+    query: Annotated[ReportQuery, Query()],
+    paging: Paging,
+) -> Sequence[ReportRow]:
+    """List reports, the latest first, as an editor."""
+    return paging.describe(await reports.list_reports(connection, query=query, user=user))
+
+
+@router.get(
+    "/reports/{report_id}",
+    response_model=ReportResponse,
+    responses=errors(*NEEDS_USER, NotAuthorized, ReportNotFound, *READS_VERSION),
+)
+async def read_report(
+    connection: ReadConnection, user: CommunityReader, report_id: ReportId
+) -> ReportRow:
+    """Read a report, as an editor."""
+    return await reports.get_report(connection, report_id=report_id, user=user)
+
+
+@router.patch(
+    "/reports/{report_id}",
+    response_model=ReportResponse,
+    responses=errors(*NEEDS_USER, NotAuthorized, ReportNotFound, *CHANGES_VERSION, *TAKES_JSON),
+)
+async def update_report(
+    session: WriteSession,
+    actor: CommunityActor,
+    report_id: ReportId,
+    changes: ReportUpdate,
+    precondition: IfMatch,
+) -> ReportRow:
+    """Say how far one has come with a report, as an editor."""
+    return await reports.update_report(
+        session, report_id=report_id, changes=changes, actor=actor, precondition=precondition
+    )

@@ -1,0 +1,69 @@
+"""Reports: what a reader says of an article or a comment, and what editors make of it."""
+
+from datetime import datetime
+from typing import Annotated, Self
+
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
+
+from app.core.community import ReportState
+from app.schemas.page import CursorQuery
+from app.schemas.types import TEXT_PATTERN, Input, Output, omitted
+from app.schemas.user import UserPublic
+
+Reason = Annotated[
+    str, StringConstraints(min_length=1, max_length=1000, pattern=rf"(?s){TEXT_PATTERN}")
+]
+Note = Annotated[str, StringConstraints(max_length=1000, pattern=TEXT_PATTERN)]
+
+
+class ReportCreate(Input):
+    """Why editors should look at something."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "Advertising"}]})
+
+    reason: Reason
+
+
+class ReportUpdate(Input):
+    """How far an editor has come with a report."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"state": "resolved"}]})
+
+    state: ReportState = omitted()
+    note: Note = omitted()
+    """For other editors."""
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("says nothing: send state, note or both")
+        return self
+
+
+class ReportReceipt(Output):
+    """A report as its reporter sees it."""
+
+    id: int
+    article_id: int | None
+    comment_id: int | None
+    reason: str
+    state: ReportState
+    created_at: datetime
+
+
+class ReportResponse(ReportReceipt):
+    """A report as editors see it."""
+
+    note: str
+    updated_at: datetime
+    handled_at: datetime | None
+    handled_by: int | None
+    """The id of the editor who changed it last."""
+    reporter: UserPublic | None
+    """Who reported; null when they have left."""
+
+
+class ReportQuery(CursorQuery):
+    """Which reports."""
+
+    state: Annotated[ReportState | None, Field(description="All where it is not given")] = None

@@ -1,0 +1,175 @@
+"""Reports: readers tell editors what to look at, and editors say what became of it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import BigInteger, String, bindparam, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.identity import Identity
+from app.auth.permissions import Action, may_to_any
+from app.core import clock
+from app.core.community import ReportState
+from app.core.conditional import Precondition
+from app.core.errors import (
+    AlreadyReported,
+    ArticleNotFound,
+    CommentNotFound,
+    InvalidToken,
+    NotAuthorized,
+    ReportNotFound,
+)
+from app.db.reading import Reader
+from app.db.session import NO_KEY_UPDATE, constraint_errors
+from app.models.report import Report
+from app.models.user import User
+from app.schemas.report import (
+    ReportCreate,
+    ReportQuery,
+    ReportReceipt,
+    ReportResponse,
+    ReportUpdate,
+)
+from app.services import audit
+from app.services.articles.reading import get_fields
+from app.services.articles.rows import AuthorRow
+from app.services.audit import AuditAction
+from app.services.comments.reading import get_comment
+from app.services.keyset import keyset, read_page
+from app.services.paging import Listed
+
+CONSTRAINTS = {
+    "uq_reports_article": AlreadyReported,
+    "uq_reports_comment": AlreadyReported,
+    "fk_reports_article_id": ArticleNotFound,
+    "fk_reports_comment_id": CommentNotFound,
+    "fk_reports_reporter_id": InvalidToken,
+}
+
+
+class ReportRow(NamedTuple):
+    """A report as a read selects it; the fields of ReportResponse."""
+
+    id: int
+    article_id: int | None
+    comment_id: int | None
+    reason: str
+    state: ReportState
+    created_at: datetime
+    note: str
+    updated_at: datetime
+    handled_at: datetime | None
+    handled_by: int | None
+    reporter: AuthorRow | None
+
+
+_OWN = tuple(getattr(Report, field) for field in ReportRow._fields[:-1])
+_REPORTS = select(
+    *_OWN, *(getattr(User, field).label(f"reporter_{field}") for field in AuthorRow._fields)
+).join(User, User.id == Report.reporter_id, isouter=True)
+_ALL = keyset("reports", _REPORTS, Report.id)
+_IN_STATE = keyset(
+    "reports in", _REPORTS.where(Report.state == bindparam("state", type_=String)), Report.id
+)
+_ONE = _REPORTS.where(Report.id == bindparam("report_id", type_=BigInteger))
+
+
+def _report_row(row: Sequence[Any]) -> ReportRow:
+    own = len(_OWN)
+    reporter = None if row[own] is None else AuthorRow._make(row[own:])
+    return ReportRow._make((*row[:own], reporter))
+
+
+async def report_article(
+    session: AsyncSession, *, article_id: int, new: ReportCreate, reporter: Identity
+) -> ReportReceipt:
+    """Report an article that one sees. Raises ArticleNotFound, AlreadyReported."""
+    await get_fields(session, article_id=article_id, viewer=reporter, fields=("id",))
+    return await _report(session, Report(article_id=article_id, reason=new.reason), reporter)
+
+
+async def report_comment(
+    session: AsyncSession, *, comment_id: int, new: ReportCreate, reporter: Identity
+) -> ReportReceipt:
+    """Report a comment that one sees. Raises CommentNotFound, AlreadyReported."""
+    comment = await get_comment(session, comment_id=comment_id, viewer=reporter)
+    if comment.removed:
+        raise CommentNotFound
+    return await _report(session, Report(comment_id=comment_id, reason=new.reason), reporter)
+
+
+async def _report(session: AsyncSession, report: Report, reporter: Identity) -> ReportReceipt:
+    report.reporter_id = reporter.id
+    session.add(report)
+    with constraint_errors(CONSTRAINTS):
+        await session.flush()  # the constraints speak, and the report has an id
+    _record(session, AuditAction.CREATE_REPORT, report.id, reporter)
+    return ReportReceipt.model_validate(report)
+
+
+async def list_reports(
+    connection: Reader, *, query: ReportQuery, user: Identity
+) -> Listed[ReportRow]:
+    """Reports, the latest first, for editors. Raises NotAuthorized, InvalidCursor."""
+    _require_editor(user)
+    state = query.state.value if query.state else None
+    listing = _ALL if state is None else _IN_STATE
+    return await read_page(
+        connection,
+        listing,
+        query=query,
+        parameters={"state": state},
+        make=_report_row,
+        of=state or "",
+    )
+
+
+async def get_report(connection: Reader, *, report_id: int, user: Identity) -> ReportRow:
+    """One report, for editors. Raises NotAuthorized, ReportNotFound."""
+    _require_editor(user)
+    return await _read(connection, report_id)
+
+
+async def _read(connection: Reader | AsyncSession, report_id: int) -> ReportRow:
+    row = (await connection.execute(_ONE, {"report_id": report_id})).one_or_none()
+    if row is None:
+        raise ReportNotFound
+    return _report_row(row)
+
+
+async def update_report(
+    session: AsyncSession,
+    *,
+    report_id: int,
+    changes: ReportUpdate,
+    actor: Identity,
+    precondition: Precondition,
+) -> ReportRow:
+    """Say how far one has come with a report, as an editor.
+
+    Raises NotAuthorized, ReportNotFound, PreconditionFailed.
+    """
+    _require_editor(actor)
+    report = await session.get(Report, report_id, with_for_update=NO_KEY_UPDATE)
+    if report is None:
+        raise ReportNotFound
+    if precondition.tags is not None:
+        precondition.require(ReportResponse.model_validate(await _read(session, report_id)))
+    for field, value in changes.model_dump(exclude_unset=True).items():
+        setattr(report, field, value)
+    if session.is_modified(report):
+        report.handled_by, report.handled_at = actor.id, clock.now()
+        _record(session, AuditAction.UPDATE_REPORT, report_id, actor)
+        await session.flush()  # the read below sees it
+    return await _read(session, report_id)
+
+
+def _require_editor(user: Identity) -> None:
+    """Raise NotAuthorized for whoever does not handle reports: they are nobody's own."""
+    if not may_to_any(user, Action.HANDLE_REPORTS):
+        raise NotAuthorized
+
+
+def _record(session: AsyncSession, action: AuditAction, report_id: int, actor: Identity) -> None:
+    audit.record(session, action, actor_id=actor.id, subject="report", subject_id=report_id)
