@@ -19,6 +19,7 @@ from app.conduit.schemas import (
     ArticlesResponse,
     NewArticleRequest,
     PageQuery,
+    Slug,
     UpdateArticleRequest,
     article_changes,
     article_query,
@@ -58,7 +59,7 @@ async def read_feed(
 
 @router.get("/articles/{slug}", response_model=ArticleResponse, openapi_extra=OPTIONAL_USER)
 async def read_article(
-    connection: ReadConnection, viewer: ArticlesViewer, slug: str
+    connection: ReadConnection, viewer: ArticlesViewer, slug: Slug
 ) -> dict[str, Any]:
     """Read an article, by its slug or by one that it had before."""
     return shapes.article(
@@ -77,7 +78,7 @@ async def create_article(
 
 @router.put("/articles/{slug}", response_model=ArticleResponse)
 async def update_article(
-    session: WriteSession, actor: ArticlesActor, slug: str, changes: UpdateArticleRequest
+    session: WriteSession, actor: ArticlesActor, slug: Slug, changes: UpdateArticleRequest
 ) -> dict[str, Any]:
     """Change an article; its slug follows its title."""
     article_id = await reading.id_of_slug(session, slug=slug, viewer=actor)
@@ -92,7 +93,7 @@ async def update_article(
 
 
 @router.delete("/articles/{slug}", status_code=status.HTTP_204_NO_CONTENT)
-async def delete_article(session: WriteSession, actor: ArticlesActor, slug: str) -> None:
+async def delete_article(session: WriteSession, actor: ArticlesActor, slug: Slug) -> None:
     """Delete an article: it is in the trash for 30 days."""
     article_id = await reading.id_of_slug(session, slug=slug, viewer=actor)
     await writing.delete_article(
@@ -101,7 +102,7 @@ async def delete_article(session: WriteSession, actor: ArticlesActor, slug: str)
 
 
 @router.post("/articles/{slug}/favorite", response_model=ArticleResponse, tags=["Favorites"])
-async def favorite(session: WriteSession, actor: CommunityActor, slug: str) -> dict[str, Any]:
+async def favorite(session: WriteSession, actor: CommunityActor, slug: Slug) -> dict[str, Any]:
     """Make an article one of one's favorites."""
     article_id = await reading.id_of_slug(session, slug=slug, viewer=actor)
     await favorites.favorite(session, article_id=article_id, actor=actor)
@@ -109,7 +110,7 @@ async def favorite(session: WriteSession, actor: CommunityActor, slug: str) -> d
 
 
 @router.delete("/articles/{slug}/favorite", response_model=ArticleResponse, tags=["Favorites"])
-async def unfavorite(session: WriteSession, actor: CommunityActor, slug: str) -> dict[str, Any]:
+async def unfavorite(session: WriteSession, actor: CommunityActor, slug: Slug) -> dict[str, Any]:
     """Take an article from one's favorites."""
     article_id = await reading.id_of_slug(session, slug=slug, viewer=actor)
     await favorites.unfavorite(session, article_id=article_id, actor=actor)

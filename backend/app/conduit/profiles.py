@@ -5,7 +5,7 @@ from typing import Any
 from app.conduit import shapes
 from app.conduit.dependencies import CommunityActor, CommunityViewer
 from app.conduit.routing import OPTIONAL_USER, create_router
-from app.conduit.schemas import ProfileResponse
+from app.conduit.schemas import Name, ProfileResponse
 from app.db.dependencies import ReadConnection, WriteSession
 from app.services import profiles
 
@@ -14,7 +14,7 @@ router = create_router("Profile")
 
 @router.get("/profiles/{username}", response_model=ProfileResponse, openapi_extra=OPTIONAL_USER)
 async def read_profile(
-    connection: ReadConnection, viewer: CommunityViewer, username: str
+    connection: ReadConnection, viewer: CommunityViewer, username: Name
 ) -> dict[str, Any]:
     """Read a profile."""
     row = await profiles.get_profile(connection, username=username, viewer=viewer)
@@ -22,12 +22,12 @@ async def read_profile(
 
 
 @router.post("/profiles/{username}/follow", response_model=ProfileResponse)
-async def follow(session: WriteSession, actor: CommunityActor, username: str) -> dict[str, Any]:
+async def follow(session: WriteSession, actor: CommunityActor, username: Name) -> dict[str, Any]:
     """Follow a user."""
     return shapes.profile(await profiles.follow(session, username=username, actor=actor))
 
 
 @router.delete("/profiles/{username}/follow", response_model=ProfileResponse)
-async def unfollow(session: WriteSession, actor: CommunityActor, username: str) -> dict[str, Any]:
+async def unfollow(session: WriteSession, actor: CommunityActor, username: Name) -> dict[str, Any]:
     """Follow a user no more."""
     return shapes.profile(await profiles.unfollow(session, username=username, actor=actor))

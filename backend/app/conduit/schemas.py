@@ -7,6 +7,7 @@ good as left out: front ends send whole objects back, as they have got them.
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
+from fastapi import Path
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -26,7 +27,16 @@ from app.schemas.auth import LoginForm
 from app.schemas.comment import CommentContent
 from app.schemas.page import DEFAULT_LIMIT, MAX_LIMIT, MAX_SKIP
 from app.schemas.passwords import NewPassword, Password
-from app.schemas.types import MAX_ID, Content, Email, ImageUrl, PlainDigits, Title, Username
+from app.schemas.types import (
+    MAX_ID,
+    STORABLE_PATTERN,
+    Content,
+    Email,
+    ImageUrl,
+    PlainDigits,
+    Title,
+    Username,
+)
 from app.schemas.user import AccountUpdate, Bio, UserCreate
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -212,26 +222,40 @@ class PageQuery(Envelope):
         return {"skip": self.offset, "limit": min(self.limit, MAX_LIMIT)}
 
 
+Slug = Annotated[str, Path(pattern=STORABLE_PATTERN)]
+Name = Annotated[str, Path(pattern=STORABLE_PATTERN)]
+
+
 class ArticlesQuery(PageQuery):
     """Which articles; an empty name is none."""
 
     tag: Annotated[str | None, NoneIfBlank] = None
-    author: Annotated[str | None, NoneIfBlank] = None
-    favorited: Annotated[str | None, NoneIfBlank] = None
+    author: Annotated[str | None, Field(pattern=STORABLE_PATTERN), NoneIfBlank] = None
+    favorited: Annotated[str | None, Field(pattern=STORABLE_PATTERN), NoneIfBlank] = None
 
 
-def checked(model: type[Model], place: str, **values: Any) -> Model:
-    """One of our schemas with these values. Raises RequestValidationError."""
+def checked(
+    model: type[Model], place: str, *, names: Mapping[str, str] | None = None, **values: Any
+) -> Model:
+    """One of our schemas with these values; `names` are Conduit's for our fields.
+
+    Raises RequestValidationError.
+    """
     try:
         return model(**values)
     except ValidationError as error:
-        findings = [{**each, "loc": (place, *each["loc"])} for each in error.errors()]
+        known = names or {}
+        findings = [
+            {**each, "loc": (place, *(known.get(str(part), part) for part in each["loc"]))}
+            for each in error.errors()
+        ]
         raise RequestValidationError(findings) from None
 
 
 def login_form(user: LoginUser) -> LoginForm:
     """A login, as ours. Raises RequestValidationError."""
-    return checked(LoginForm, "body", username=user.email, password=user.password)
+    names = {"username": "email"}
+    return checked(LoginForm, "body", names=names, username=user.email, password=user.password)
 
 
 def registration_of(new: NewUser) -> UserCreate:

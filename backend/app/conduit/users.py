@@ -17,7 +17,8 @@ from app.conduit.schemas import (
     login_form,
     registration_of,
 )
-from app.core.config import get_settings
+from app.core.config import Registration, get_settings
+from app.core.errors import InvalidInput
 from app.db.dependencies import CurrentDatabase, WriteSession
 from app.services import account, auth, registration, sessions
 
@@ -54,7 +55,9 @@ async def login(
 async def register(
     session: WriteSession, database: CurrentDatabase, client: CurrentClient, new: NewUserRequest
 ) -> dict[str, Any]:
-    """Register, and be logged in."""
+    """Register, and be logged in. Not where registering goes by mail."""
+    if get_settings().registration is Registration.BY_EMAIL:
+        raise InvalidInput("Registering goes by mail here: use POST /users")
     user = await registration.register(
         session, database=database, client=client, new=registration_of(new.user)
     )

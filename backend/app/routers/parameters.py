@@ -9,7 +9,7 @@ from app.core.conditional import Precondition, header_of
 from app.core.config import get_settings
 from app.core.errors import PreconditionRequired
 from app.schemas.page import CursorQuery, PageQuery
-from app.schemas.types import Id
+from app.schemas.types import STORABLE_PATTERN, Id
 
 
 class UserIdConvertor(Convertor[str]):
@@ -57,7 +57,10 @@ IfMatch = Annotated[Precondition, Depends(if_match)]
 
 Page = Annotated[PageQuery, Query()]
 CursorPage = Annotated[CursorQuery, Query()]
-ProfileName = Annotated[str, Path(description="A username", max_length=50, examples=["ada"])]
+ProfileName = Annotated[
+    str,
+    Path(description="A username", max_length=50, pattern=STORABLE_PATTERN, examples=["ada"]),
+]
 CommentId = Annotated[Id, Path(description="A comment's id", examples=[1])]
 ReportId = Annotated[Id, Path(description="A report's id", examples=[1])]
 UserId = Annotated[Id, Path(description="A user's id", examples=[1])]

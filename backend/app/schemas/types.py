@@ -26,6 +26,8 @@ MAX_CONTENT_BYTES = 1024 * 1024
 # characters: PostgreSQL cannot store NUL, and JSON makes six bytes of each other one.
 _NO_BREAK = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
 LINE_PATTERN = rf"^[^{_NO_BREAK}]*[^\s{_NO_BREAK}][^{_NO_BREAK}]*$"
+STORABLE_PATTERN = r"^[^\x00]*$"
+"""What PostgreSQL can look for: there is no NUL in any of its texts."""
 TEXT_PATTERN = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
 
 

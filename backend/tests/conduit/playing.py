@@ -1,0 +1,306 @@
+"""What front ends do, played by two users; over ASGI and, by `make edge`, through nginx."""
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from tests.conduit.contract import Conduit, operations
+from tests.factories import PASSWORD
+
+NEW_PASSWORD = "staple of a better battery"
+ARTICLE = {
+    "title": "How to train your dragon",
+    "description": "Ever wonder how?",
+    "body": "Very carefully.\n\n*Slowly.*",
+    "tagList": ["training", "Dragons", "angular"],
+}
+
+
+async def drive(conduit: Conduit) -> None:
+    """Drive each operation to each answer that the description has for it."""
+    name = f"ada-{uuid4().hex[:8]}"
+    email = f"{name}@example.com"
+    token = await conduit.register(name, PASSWORD)
+    stranger = await conduit.register(f"eve-{uuid4().hex[:8]}", PASSWORD)
+    await conduit.ask("POST", "/users", user={"username": name})
+    await conduit.ask("POST", "/users/login", user={"email": email, "password": PASSWORD})
+    await conduit.ask("POST", "/users/login", user={"email": email, "password": "wrong"})
+    await conduit.ask("POST", "/users/login", user={"email": email})
+    await conduit.ask("PUT", "/user", token, user={"bio": "Mine"})
+    await conduit.ask("PUT", "/user", token, user={"email": "no address"})
+    created = await conduit.ask("POST", "/articles", token, article=ARTICLE)
+    slug = created.json()["article"]["slug"]
+    await conduit.ask("POST", "/articles", token, article={})
+    commented = await conduit.ask(
+        "POST", f"/articles/{slug}/comments", token, comment={"body": "Yes."}
+    )
+    await conduit.ask("POST", f"/articles/{slug}/comments", token, comment={"body": ""})
+    comment = commented.json()["comment"]["id"]
+    one, other = f"/articles/{slug}", f"/profiles/{name}"
+    for path, reader in (
+        ("/user", token),
+        (other, stranger),
+        (other, None),
+        ("/articles/feed", token),
+        ("/articles", token),
+        ("/articles", None),
+        (one, token),
+        (one, None),
+        (f"{one}/comments", stranger),
+        (f"{one}/comments", None),
+        ("/tags", None),
+        ("/articles?limit=0", None),
+        ("/articles/feed?offset=-1", token),
+        ("/user", None),
+        ("/articles/feed", None),
+        ("/articles/no-such-slug", None),
+        ("/articles/no-such-slug/comments", None),
+        ("/profiles/no-such-user", None),
+        ("/articles", "not.a.token"),
+        (other, "not.a.token"),
+        (f"{one}/comments", "not.a.token"),
+    ):
+        await conduit.ask("GET", path, reader)
+    change = {"article": {"description": "Still wondering?"}}
+    blank = {"article": {"title": ""}}
+    for method, path, body, bad in (
+        ("PUT", one, change, blank),
+        ("POST", f"{other}/follow", {}, None),
+        ("DELETE", f"{other}/follow", {}, None),
+        ("POST", f"{one}/favorite", {}, None),
+        ("DELETE", f"{one}/favorite", {}, None),
+        ("DELETE", f"{one}/comments/{comment}", {}, None),
+        ("DELETE", one, {}, None),
+    ):
+        await conduit.ask(method, path, None, **body)
+        missing = path.replace(slug, "no-such-slug").replace(name, "no-such-user")
+        await conduit.ask(method, missing, stranger, **body)
+        if bad is not None:
+            await conduit.ask(method, path, token, **bad)
+        if method == "PUT" or path == one or "comments" in path:
+            refused = await conduit.ask(method, path, stranger, **body)
+            assert refused.status_code == 403
+        else:
+            await conduit.ask(method, path, token, **body)  # oneself
+            await conduit.ask(method, path, stranger, **body)
+        if method == "PUT" or path == one or "comments" in path:
+            await conduit.ask(method, path, token, **body)
+    await conduit.ask("POST", f"{one}/comments", token, comment={"body": "Gone."})
+    await conduit.ask("POST", "/articles", None, article=ARTICLE)
+    await conduit.ask("PUT", "/user", None, user={"bio": "x"})
+    await conduit.ask("POST", f"{one}/comments", None, comment={"body": "x"})
+
+
+# The description gives 401 and 422 to operations that have no way to it: reading what needs no
+# token, or an operation that takes nothing that could be wrong.
+NEVER = {
+    ("GetCurrentUser", 422),
+    ("GetProfileByUsername", 422),
+    ("GetArticle", 422),
+    ("GetArticleComments", 422),
+    ("GetTags", 422),
+    ("DeleteArticle", 422),
+    ("DeleteArticleComment", 422),
+    ("CreateArticleFavorite", 422),
+    ("DeleteArticleFavorite", 422),
+}
+
+
+def expected() -> set[tuple[str, int]]:
+    return {(each.name, status) for each in operations() for status in each.answers} - NEVER
+
+
+@dataclass
+class Pair:
+    """Two users, and what one of them has written."""
+
+    conduit: Conduit
+    mark: str
+    ada: str
+    bob: str
+    slugs: list[str] = field(default_factory=list)
+
+    @property
+    def names(self) -> tuple[str, str]:
+        return f"ada-{self.mark}", f"bob-{self.mark}"
+
+    @property
+    def tags(self) -> list[str]:
+        """In an order that is none but their author's."""
+        return [f"zebra {self.mark}", f"Apes {self.mark}", f"moths {self.mark}"]
+
+
+async def play(conduit: Conduit) -> None:
+    """Two users sign up, say who they are, write, follow, favorite, comment, edit and delete."""
+    mark = uuid4().hex[:8]
+    ada, bob = [await conduit.register(f"{name}-{mark}", PASSWORD) for name in ("ada", "bob")]
+    pair = Pair(conduit, mark, ada, bob)
+    for chapter in (
+        settings,
+        credentials,
+        writing,
+        lists,
+        following,
+        favorites,
+        conversation,
+        editing,
+        leaving,
+    ):
+        await chapter(pair)
+
+
+async def settings(pair: Pair) -> None:
+    """Settings: as forms send them, with the password field left empty."""
+    user = (await pair.conduit.get("/user", pair.ada))["user"]
+    assert user["token"] == pair.ada
+    assert (user["bio"], user["image"]) == ("", "")
+    settings = {**user, "bio": "Wrote notes.", "image": "https://example.com/a.png", "password": ""}
+    saved = (await pair.conduit.ask("PUT", "/user", pair.ada, user=settings)).json()["user"]
+    assert saved == {**user, "bio": "Wrote notes.", "image": "https://example.com/a.png"}
+    cleared = (
+        await pair.conduit.ask("PUT", "/user", pair.bob, user={"image": None, "bio": None})
+    ).json()
+    assert cleared["user"]["image"] == ""
+
+
+async def credentials(pair: Pair) -> None:
+    """Another password and another email: the next login takes them."""
+    ada_name, _ = pair.names
+    email = f"countess-{pair.mark}@example.com"
+    changes = {"email": email, "password": NEW_PASSWORD}
+    moved = (await pair.conduit.ask("PUT", "/user", pair.ada, user=changes)).json()["user"]
+    assert moved["email"] == email
+    old = {"email": email, "password": PASSWORD}
+    assert (await pair.conduit.ask("POST", "/users/login", user=old)).status_code == 401
+    new = {"email": email, "password": NEW_PASSWORD}
+    pair.ada = (await pair.conduit.ask("POST", "/users/login", user=new)).json()["user"]["token"]
+    taken = await pair.conduit.ask("PUT", "/user", pair.bob, user={"username": ada_name})
+    assert taken.status_code == 422
+    assert taken.json()["errors"]["username"] == ["has already been taken"]
+
+
+async def writing(pair: Pair) -> None:
+    """Writing, with tags of one's own, in the order in which they are given."""
+    ada_name, _ = pair.names
+    for number in range(5):
+        article = {**ARTICLE, "title": f"Part {number} of {pair.mark}", "tagList": pair.tags}
+        written = (await pair.conduit.ask("POST", "/articles", pair.ada, article=article)).json()[
+            "article"
+        ]
+        assert written["tagList"] == pair.tags
+        assert written["author"]["username"] == ada_name
+        assert written["author"]["bio"] == "Wrote notes."
+        pair.slugs.insert(0, written["slug"])
+    assert set(pair.tags) <= set((await pair.conduit.get("/tags"))["tags"])
+
+
+async def lists(pair: Pair) -> None:
+    """The lists: by author and by tag, page after page, as a front end counts them."""
+    ada_name, bob_name = pair.names
+    for query in (f"author={ada_name}", f"tag=zebra {pair.mark}"):
+        found: list[str] = []
+        for offset in (0, 2, 4):
+            page = await pair.conduit.get(f"/articles?{query}&limit=2&offset={offset}", pair.bob)
+            assert page["articlesCount"] == 5
+            assert all("body" not in each for each in page["articles"])
+            found += [each["slug"] for each in page["articles"]]
+        assert found == pair.slugs
+    assert (await pair.conduit.get(f"/articles?author={bob_name}"))["articlesCount"] == 0
+
+
+async def following(pair: Pair) -> None:
+    """Following fills the feed; what is mine is not yours."""
+    ada_name, _ = pair.names
+    assert (await pair.conduit.get("/articles/feed", pair.bob))["articlesCount"] == 0
+    profile = (await pair.conduit.ask("POST", f"/profiles/{ada_name}/follow", pair.bob)).json()[
+        "profile"
+    ]
+    assert profile == {
+        "username": ada_name,
+        "bio": "Wrote notes.",
+        "image": "https://example.com/a.png",
+        "following": True,
+    }
+    feed = await pair.conduit.get("/articles/feed?limit=3", pair.bob)
+    assert [each["slug"] for each in feed["articles"]] == pair.slugs[:3]
+    assert feed["articlesCount"] == 5
+    assert all(each["author"]["following"] for each in feed["articles"])
+    for token in (pair.ada, None):
+        seen = (await pair.conduit.get(f"/profiles/{ada_name}", token))["profile"]
+        assert not seen["following"]
+
+
+async def favorites(pair: Pair) -> None:
+    """A favorite, seen by each as their own."""
+    _, bob_name = pair.names
+    first = f"/articles/{pair.slugs[0]}"
+    liked = (await pair.conduit.ask("POST", f"{first}/favorite", pair.bob)).json()["article"]
+    assert (liked["favorited"], liked["favoritesCount"]) == (True, 1)
+    for token, favorited in ((pair.bob, True), (pair.ada, False), (None, False)):
+        read = (await pair.conduit.get(first, token))["article"]
+        assert (read["favorited"], read["favoritesCount"]) == (favorited, 1)
+        listed = (await pair.conduit.get(f"/articles?favorited={bob_name}", token))["articles"]
+        assert [(each["slug"], each["favorited"]) for each in listed] == [
+            (pair.slugs[0], favorited)
+        ]
+    less = (await pair.conduit.ask("DELETE", f"{first}/favorite", pair.bob)).json()["article"]
+    assert (less["favorited"], less["favoritesCount"]) == (False, 0)
+
+
+async def conversation(pair: Pair) -> None:
+    """A conversation."""
+    first = f"/articles/{pair.slugs[0]}"
+    ids = []
+    for token, text in ((pair.bob, "How slowly?"), (pair.ada, "As slowly as it takes.")):
+        said = await pair.conduit.ask("POST", f"{first}/comments", token, comment={"body": text})
+        ids.insert(0, said.json()["comment"]["id"])
+    comments = (await pair.conduit.get(f"{first}/comments", pair.bob))["comments"]
+    assert [each["id"] for each in comments] == ids
+    assert [each["author"]["following"] for each in comments] == [True, False]
+    elsewhere = await pair.conduit.ask(
+        "DELETE", f"/articles/{pair.slugs[1]}/comments/{ids[1]}", pair.bob
+    )
+    assert elsewhere.status_code == 404
+    assert (
+        await pair.conduit.ask("DELETE", f"{first}/comments/{ids[0]}", pair.bob)
+    ).status_code == 403
+    assert (
+        await pair.conduit.ask("DELETE", f"{first}/comments/{ids[1]}", pair.bob)
+    ).status_code == 204
+    left = (await pair.conduit.get(f"{first}/comments"))["comments"]
+    assert [each["id"] for each in left] == ids[:1]
+
+
+async def editing(pair: Pair) -> None:
+    """Editing: the slug follows the title, and the former one still leads there."""
+    first = f"/articles/{pair.slugs[0]}"
+    assert (
+        await pair.conduit.ask("PUT", first, pair.bob, article={"body": "All mine now."})
+    ).status_code == 403
+    edited = (
+        await pair.conduit.ask("PUT", first, pair.ada, article={"title": f"Anew, {pair.mark}"})
+    ).json()["article"]
+    assert edited["slug"] == f"anew-{pair.mark}"
+    pair.slugs[0] = edited["slug"]
+    assert edited["tagList"] == pair.tags
+    assert edited["body"] == ARTICLE["body"]
+    assert (await pair.conduit.get(first))["article"]["slug"] == edited["slug"]
+    same = await pair.conduit.ask(
+        "PUT", f"/articles/{edited['slug']}", pair.ada, article={"body": "Else, now."}
+    )
+    assert same.json()["article"]["slug"] == edited["slug"]
+    again = {"article": {"tagList": pair.tags[::-1]}}
+    turned = await pair.conduit.ask("PUT", f"/articles/{edited['slug']}", pair.ada, **again)
+    assert turned.json()["article"]["tagList"] == pair.tags[::-1]
+
+
+async def leaving(pair: Pair) -> None:
+    """Leaving."""
+    ada_name, _ = pair.names
+    for slug in pair.slugs:
+        assert (await pair.conduit.ask("DELETE", f"/articles/{slug}", pair.bob)).status_code == 403
+        assert (await pair.conduit.ask("DELETE", f"/articles/{slug}", pair.ada)).status_code == 204
+        assert (await pair.conduit.ask("GET", f"/articles/{slug}", pair.ada)).status_code == 404
+    after: Any = (await pair.conduit.ask("DELETE", f"/profiles/{ada_name}/follow", pair.bob)).json()
+    assert not after["profile"]["following"]
+    assert (await pair.conduit.get("/articles/feed", pair.bob))["articlesCount"] == 0

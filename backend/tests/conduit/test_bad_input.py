@@ -1,0 +1,343 @@
+"""Bad input to each operation: the envelope with the right status, never our own, never 500."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core import clock
+from app.models import Article, Comment, User
+from tests.conduit.contract import ERROR, validate
+from tests.factories import bearer, create_article, create_comment, create_user
+
+ARTICLE = {"title": "Title", "description": "What it is", "body": "Long enough."}
+USER = {"username": "new-user", "email": "new@example.com", "password": "correct horse battery"}
+WRITES: dict[str, tuple[str, dict[str, Any]]] = {
+    "POST /users": ("user", USER),
+    "POST /users/login": ("user", {"email": "owner@example.com", "password": "x"}),
+    "PUT /user": ("user", {"bio": "x"}),
+    "POST /articles": ("article", ARTICLE),
+    "PUT /articles/{slug}": ("article", ARTICLE),
+    "POST /articles/{slug}/comments": ("comment", {"body": "Indeed."}),
+}
+NEED_TOKEN = [
+    "GET /user",
+    "PUT /user",
+    "POST /profiles/{username}/follow",
+    "DELETE /profiles/{username}/follow",
+    "GET /articles/feed",
+    "POST /articles",
+    "PUT /articles/{slug}",
+    "DELETE /articles/{slug}",
+    "POST /articles/{slug}/comments",
+    "DELETE /articles/{slug}/comments/{id}",
+    "POST /articles/{slug}/favorite",
+    "DELETE /articles/{slug}/favorite",
+]
+TAKE_TOKEN = [
+    *NEED_TOKEN,
+    "GET /articles",
+    "GET /articles/{slug}",
+    "GET /articles/{slug}/comments",
+    "GET /profiles/{username}",
+]
+MEGABYTE = "x" * (1024 * 1024 + 1)
+
+
+@pytest.fixture
+async def owner(session: AsyncSession) -> User:
+    return await create_user(session, username="owner", email="owner@example.com")
+
+
+@pytest.fixture
+async def article(session: AsyncSession, owner: User) -> Article:
+    return await create_article(session, author=owner, slug="theirs", tags=["engines"])
+
+
+@pytest.fixture
+async def comment(session: AsyncSession, article: Article, owner: User) -> Comment:
+    return await create_comment(session, article=article, author=owner)
+
+
+def named(path: str, comment: Comment) -> str:
+    return "/api" + path.format(slug="theirs", username="owner", id=comment.id)
+
+
+def assert_refused(response: httpx.Response, *statuses: int) -> dict[str, list[str]]:
+    """It is one of these statuses, in the envelope; the errors."""
+    assert response.status_code in statuses, response.text
+    body = response.json()
+    validate(body, ERROR)
+    assert body.keys() == {"errors"}
+    assert body["errors"]["body"]
+    errors: dict[str, list[str]] = body["errors"]
+    return errors
+
+
+@pytest.mark.parametrize("operation", WRITES)
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"null",
+        b"[]",
+        b"5",
+        b'"text"',
+        b"{",
+        b'{"user": null, "article": null, "comment": null}',
+        b'{"user": [], "article": [], "comment": []}',
+        b'{"user": "x", "article": "x", "comment": "x"}',
+        b'{"user": {}, "article": {}, "comment": {}}',
+        b'{"User": {"bio": "x"}}',
+        b'{"bio": "x", "email": "x", "title": "x"}',
+        b'{"user": {"bio": "\xff"}, "article": {"title": "\xff"}, "comment": {"body": "\xff"}}',
+        b"[" * 100_000,
+    ],
+)
+async def test_without_its_envelope(
+    client: httpx.AsyncClient, comment: Comment, owner: User, operation: str, content: bytes
+) -> None:
+    if operation.startswith("PUT /articles") and content.startswith(b'{"user": {}, "art'):
+        return  # nothing to change is no mistake there
+    method, path = operation.split()
+    headers = {**bearer(owner), "Content-Type": "application/json"}
+    response = await client.request(method, named(path, comment), content=content, headers=headers)
+    assert_refused(response, 422)
+
+
+@pytest.mark.parametrize("operation", WRITES)
+@pytest.mark.parametrize("value", [5, True, [], {}, ["x"], "", "   ", "\0", "\ud800", MEGABYTE])
+async def test_with_a_wrong_value_in_each_field(
+    client: httpx.AsyncClient, comment: Comment, owner: User, operation: str, value: Any
+) -> None:
+    method, path = operation.split()
+    envelope, fields = WRITES[operation]
+    optional = {"username", "email", "password", "bio", "image"} if path == "/user" else set()
+    for name in {*fields, *optional}:
+        is_cleared = path == "/user" and value == "" and name in {"bio", "image", "password"}
+        is_text = isinstance(value, str) and value not in {"", "\0", "\ud800"}
+        fits = is_text and (name == "bio" and value != MEGABYTE)
+        if is_cleared or fits:
+            continue
+        if name == "body" and path.endswith("comments") and value == "   ":
+            continue  # is no less than other white space that Markdown makes nothing of
+        if path == "/users/login" and is_text:
+            continue  # merely wrong
+        body = {envelope: {**fields, name: value}}
+        response = await client.request(
+            method, named(path, comment), content=_json(body), headers=_json_headers(owner)
+        )
+        errors = assert_refused(response, 422)
+        assert name in errors or any(name in sentence for sentence in errors["body"])
+
+
+def _json(body: Any) -> bytes:
+    return json.dumps(body).encode()
+
+
+def _json_headers(user: User) -> dict[str, str]:
+    return {**bearer(user), "Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize("operation", WRITES)
+async def test_without_each_of_its_fields(
+    client: httpx.AsyncClient, comment: Comment, owner: User, operation: str
+) -> None:
+    method, path = operation.split()
+    envelope, fields = WRITES[operation]
+    if method == "PUT":
+        return  # what is left out stays
+    for name in fields:
+        body = {envelope: {key: value for key, value in fields.items() if key != name}}
+        response = await client.request(
+            method, named(path, comment), json=body, headers=bearer(owner)
+        )
+        errors = assert_refused(response, 422)
+        assert f"{name} can't be blank" in errors["body"]
+
+
+@pytest.mark.parametrize("operation", NEED_TOKEN)
+async def test_without_a_token(client: httpx.AsyncClient, comment: Comment, operation: str) -> None:
+    method, path = operation.split()
+    envelope, fields = WRITES.get(operation, ("", {}))
+    body = {envelope: fields} if envelope else None
+    response = await client.request(method, named(path, comment), json=body)
+    assert_refused(response, 401)
+    assert response.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize("operation", TAKE_TOKEN)
+@pytest.mark.parametrize("scheme", ["Token", "Bearer", "token"])
+async def test_with_a_token_that_is_none(
+    client: httpx.AsyncClient, comment: Comment, operation: str, scheme: str
+) -> None:
+    method, path = operation.split()
+    envelope, fields = WRITES.get(operation, ("", {}))
+    body = {envelope: fields} if envelope else None
+    for token in ("x", "undefined", "a.b.c", "prk_x", "\xff"):
+        headers = {"Authorization": f"{scheme} {token}".encode("latin-1")}
+        response = await client.request(method, named(path, comment), json=body, headers=headers)
+        assert_refused(response, 401)
+
+
+@pytest.mark.parametrize("operation", TAKE_TOKEN)
+async def test_with_a_token_that_has_expired(
+    client: httpx.AsyncClient,
+    comment: Comment,
+    owner: User,
+    operation: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    method, path = operation.split()
+    headers, now = bearer(owner), clock.now()
+    monkeypatch.setattr(clock, "now", lambda: now + timedelta(minutes=16))
+    envelope, fields = WRITES.get(operation, ("", {}))
+    body = {envelope: fields} if envelope else None
+    response = await client.request(method, named(path, comment), json=body, headers=headers)
+    assert assert_refused(response, 401)["body"] == ["The access token has expired"]
+
+
+@pytest.mark.parametrize(
+    "operation", [each for each in TAKE_TOKEN if "{slug}" in each or "{username}" in each]
+)
+async def test_of_what_there_is_not(
+    client: httpx.AsyncClient, comment: Comment, owner: User, operation: str
+) -> None:
+    method, path = operation.split()
+    envelope, fields = WRITES.get(operation, ("", {}))
+    body = {envelope: fields} if envelope else None
+    for name in ("nothing", "x" * 5000, "%F0%9F%98%80", "a%2Fb", "%00", "%C3%28"):
+        url = "/api" + path.format(slug=name, username=name, id=comment.id)
+        response = await client.request(method, url, json=body, headers=bearer(owner))
+        assert_refused(response, 404, 422)
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "1.5", "x", str(2**63), "9" * 5000, "%00"])
+async def test_of_a_comment_that_is_none(
+    client: httpx.AsyncClient, comment: Comment, owner: User, number: str
+) -> None:
+    url = f"/api/articles/theirs/comments/{number}"
+    assert_refused(await client.delete(url, headers=bearer(owner)), 404, 422)
+
+
+async def test_of_what_is_anothers(
+    client: httpx.AsyncClient, session: AsyncSession, comment: Comment, owner: User
+) -> None:
+    stranger = await create_user(session)
+    await create_article(session, author=owner, slug="draft", published=False)
+    await create_article(session, author=stranger, slug="elsewhere")
+    change = {"article": ARTICLE}
+    for method, path, body, status in (
+        ("PUT", "/articles/theirs", change, 403),
+        ("DELETE", "/articles/theirs", None, 403),
+        ("DELETE", f"/articles/theirs/comments/{comment.id}", None, 403),
+        ("DELETE", f"/articles/elsewhere/comments/{comment.id}", None, 404),
+        ("PUT", "/articles/draft", change, 404),
+        ("DELETE", "/articles/draft", None, 404),
+        ("GET", "/articles/draft", None, 404),
+        ("GET", "/articles/draft/comments", None, 404),
+        ("POST", "/articles/draft/comments", {"comment": {"body": "x"}}, 404),
+        ("POST", "/articles/draft/favorite", None, 404),
+    ):
+        response = await client.request(method, f"/api{path}", json=body, headers=bearer(stranger))
+        assert_refused(response, status)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0",
+        "limit=-1",
+        "limit=x",
+        "limit=1.5",
+        "limit=",
+        "limit=" + "9" * 30,
+        "offset=-1",
+        "offset=x",
+        "offset=10001",
+        "author=" + "x" * 51,
+        "favorited=" + "x" * 51,
+        "tag=" + "x" * 51,
+        "author=%00",
+        "favorited=%00",
+        "tag=%00",
+        "token=x",
+    ],
+)
+async def test_in_a_query(client: httpx.AsyncClient, comment: Comment, query: str) -> None:
+    assert_refused(await client.get(f"/api/articles?{query}"), 422, 400)
+
+
+async def test_what_clients_send_besides_is_overlooked(
+    client: httpx.AsyncClient, comment: Comment, owner: User
+) -> None:
+    for query in ("author=", "tag=", "favorited=", "limit=1000000", "unknown=1", "tag=🙂"):
+        response = await client.get(f"/api/articles?{query}")
+        assert response.status_code == 200, response.text
+    body = {"article": {**ARTICLE, "slug": "x", "author": {}, "tagList": None}, "more": 1}
+    response = await client.post("/api/articles", json=body, headers=bearer(owner))
+    assert response.status_code == 201
+    assert response.json()["article"]["tagList"] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/api/nothing", 404),
+        ("GET", "/api/articles/theirs/nothing", 404),
+        ("PATCH", "/api/articles", 405),
+        ("DELETE", "/api/user", 405),
+        ("GET", "/api/users/login", 405),
+        ("GET", "/api/articles\n", 404),
+    ],
+)
+async def test_of_what_is_no_operation(
+    client: httpx.AsyncClient, comment: Comment, method: str, path: str, status: int
+) -> None:
+    response = await client.request(method, path.replace("\n", "%0A"))
+    assert_refused(response, status)
+    if status == 405:
+        assert method not in response.headers["Allow"]
+
+
+async def test_of_another_type_and_of_another_size(
+    client: httpx.AsyncClient, comment: Comment, owner: User
+) -> None:
+    form = await client.post("/api/articles", data=ARTICLE, headers=bearer(owner))
+    assert_refused(form, 415)
+    body = {"article": {**ARTICLE, "body": "x" * (5 * 1024 * 1024)}}
+    large = await client.post("/api/articles", json=body, headers=bearer(owner))
+    assert_refused(large, 413)
+
+
+async def test_a_mistake_of_ours(
+    client: httpx.AsyncClient, comment: Comment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr("app.services.tags.list_tags", fail)
+    response = await client.get("/api/tags")
+    assert assert_refused(response, 500)["body"] == ["Internal server error"]
+    assert response.headers["X-Request-ID"]
+
+
+@pytest.mark.parametrize("field", ["username", "email"])
+async def test_a_duplicate_names_the_field(
+    client: httpx.AsyncClient, owner: User, field: str
+) -> None:
+    taken = {"username": "OWNER", "email": "Owner@example.com"}
+    body = {"user": {**USER, field: taken[field]}}
+    errors = assert_refused(await client.post("/api/users", json=body), 422)
+    assert errors[field] == ["has already been taken"]
+
+
+async def test_too_many_tags_and_tags_that_are_none(client: httpx.AsyncClient, owner: User) -> None:
+    for tags in ([str(number) + "a" for number in range(21)], [""], ["!!!"], [5], "x", ["x" * 51]):
+        body = {"article": {**ARTICLE, "tagList": tags}}
+        response = await client.post("/api/articles", json=body, headers=bearer(owner))
+        assert "tagList" in assert_refused(response, 422)

@@ -1,0 +1,190 @@
+"""Logging in here and natively: one kind of token, and what changing an account takes."""
+
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core import clock
+from app.core.config import Registration, get_settings
+from app.core.scopes import Scope
+from app.models import SecondFactor, User, UserSession
+from tests.factories import PASSWORD, api_key, create_article, create_user
+from tests.inbox import Inbox
+
+NEW = {"password": "staple of a better battery"}
+
+
+@pytest.fixture
+async def ada(session: AsyncSession) -> User:
+    return await create_user(session, username="ada")
+
+
+def by(token: str, scheme: str = "Token") -> dict[str, str]:
+    return {"Authorization": f"{scheme} {token}"}
+
+
+async def log_in(client: httpx.AsyncClient, user: User, password: str = PASSWORD) -> str:
+    body = {"user": {"email": user.email, "password": password}}
+    response = await client.post("/api/users/login", json=body)
+    assert response.status_code == 200, response.text
+    assert response.headers["Cache-Control"] == "no-store"
+    token: str = response.json()["user"]["token"]
+    return token
+
+
+async def put(client: httpx.AsyncClient, token: str, **user: Any) -> httpx.Response:
+    return await client.put("/api/user", json={"user": user}, headers=by(token))
+
+
+async def test_tokens_are_good_on_both_sides(client: httpx.AsyncClient, ada: User) -> None:
+    here = await log_in(client, ada)
+    form = {"username": "ada", "password": PASSWORD}
+    there = (await client.post("/auth/login", data=form)).json()["access_token"]
+    for token in (here, there):
+        for scheme in ("Token", "Bearer", "token", "BEARER"):
+            read = await client.get("/api/user", headers=by(token, scheme))
+            assert read.json()["user"]["username"] == "ada"
+            assert read.json()["user"]["token"] == token
+        native = await client.get("/users/me", headers=by(token, "Bearer"))
+        assert native.json()["id"] == ada.id
+    assert (await client.get("/users/me", headers=by(here))).status_code == 401  # no scheme there
+
+
+async def test_a_login_is_a_session_that_can_be_ended(client: httpx.AsyncClient, ada: User) -> None:
+    token = await log_in(client, ada)
+    sessions = (await client.get("/auth/sessions", headers=by(token, "Bearer"))).json()
+    assert len(sessions) == 2  # the factory's, and this one
+    await client.post("/auth/logout-all", headers=by(token, "Bearer"))
+    response = await client.get("/api/user", headers=by(token))
+    assert response.status_code == 401
+
+
+async def test_its_token_lasts_for_a_week(
+    client: httpx.AsyncClient, ada: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, now = await log_in(client, ada), clock.now()
+    for age, status in (
+        (timedelta(days=7) - timedelta(seconds=2), 200),
+        (timedelta(days=7, minutes=2), 401),
+    ):
+        monkeypatch.setattr(clock, "now", lambda age=age: now + age)
+        assert (await client.get("/api/user", headers=by(token))).status_code == status
+
+
+async def test_an_api_key_reads_and_writes_what_its_scopes_say(
+    client: httpx.AsyncClient, session: AsyncSession, ada: User
+) -> None:
+    article = await create_article(session, author=ada)
+    reading = await api_key(session, user=ada, scopes=[Scope.ARTICLES_READ])
+    writing = await api_key(session, user=ada, scopes=[Scope.COMMUNITY_WRITE])
+    url = f"/api/articles/{article.slug}"
+    assert (await client.get(url, headers=reading)).status_code == 200
+    for key, status in ((reading, 403), (writing, 200)):
+        response = await client.post(f"{url}/favorite", headers=key)
+        assert response.status_code == status
+    for key in (reading, writing):
+        response = await client.put("/api/user", json={"user": {"bio": "x"}}, headers=key)
+        assert response.status_code == 403
+        assert response.json().keys() == {"errors"}
+
+
+async def test_a_second_factor_is_asked_for_elsewhere(
+    client: httpx.AsyncClient, session: AsyncSession, ada: User
+) -> None:
+    session.add(
+        SecondFactor(
+            user_id=ada.id, sealed_secret="x", created_at=clock.now(), confirmed_at=clock.now()
+        )
+    )
+    await session.flush()
+    body = {"user": {"email": ada.email, "password": PASSWORD}}
+    response = await client.post("/api/users/login", json=body)
+    assert response.status_code == 401
+    assert response.json().keys() == {"errors"}
+
+
+async def test_a_password_is_changed_within_an_hour_of_the_login(
+    client: httpx.AsyncClient, session: AsyncSession, ada: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, token, now = await log_in(client, ada), await log_in(client, ada), clock.now()
+    monkeypatch.setattr(clock, "now", lambda: now + timedelta(hours=1, seconds=2))
+    for changes in (NEW, {"email": "new@example.com"}, {**NEW, "bio": "x"}):
+        late = await put(client, token, **changes)
+        assert late.status_code == 403
+        assert "Log in again" in late.json()["errors"]["body"][0]
+    assert (await put(client, token, bio="Allowed")).status_code == 200
+    assert (await put(client, token, email=ada.email, password="")).status_code == 200
+    monkeypatch.setattr(clock, "now", lambda: now + timedelta(minutes=59))
+    assert (await put(client, token, **NEW)).status_code == 200
+    assert (await client.get("/api/user", headers=by(token))).status_code == 200
+    assert (await client.get("/api/user", headers=by(other))).status_code == 401
+    await log_in(client, ada, NEW["password"])
+
+
+async def test_another_email_is_told_to_both_and_has_to_be_verified(
+    client: httpx.AsyncClient, session: AsyncSession, ada: User, inbox: Inbox
+) -> None:
+    ada.email_verified_at = clock.now()
+    await session.flush()
+    token = await log_in(client, ada)
+    response = await put(client, token, email="new@example.com")
+    assert response.json()["user"]["email"] == "new@example.com"
+    me = (await client.get("/users/me", headers=by(token, "Bearer"))).json()
+    assert me["email_verified_at"] is None
+    mails = await inbox.deliver()
+    assert {mail["To"] for mail in mails} == {"ada@example.com", "new@example.com"}
+
+
+async def test_where_registering_goes_by_mail_so_does_another_email(
+    client: httpx.AsyncClient, ada: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await log_in(client, ada)
+    settings = get_settings().model_copy(update={"registration": Registration.BY_EMAIL})
+    monkeypatch.setattr("app.services.account.get_settings", lambda: settings)
+    monkeypatch.setattr("app.conduit.users.get_settings", lambda: settings)
+    response = await put(client, token, email="new@example.com")
+    assert response.status_code == 403
+    user = {"username": "somebody", "email": "some@example.com", "password": PASSWORD}
+    refused = await client.post("/api/users", json={"user": user})
+    assert refused.status_code == 422
+    assert "by mail" in refused.json()["errors"]["body"][0]
+
+
+async def test_a_wrong_password_counts_as_natively(client: httpx.AsyncClient, ada: User) -> None:
+    statuses = []
+    for _ in range(12):
+        body = {"user": {"email": ada.email, "password": "wrong"}}
+        response = await client.post("/api/users/login", json=body)
+        statuses.append(response.status_code)
+        assert response.json().keys() == {"errors"}
+    assert statuses[0] == 401
+    assert statuses[-1] == 429
+    assert int(response.headers["Retry-After"]) > 0
+
+
+async def test_a_picture_of_ours_goes_out_absolute_and_comes_back(
+    client: httpx.AsyncClient, session: AsyncSession, ada: User
+) -> None:
+    token = await log_in(client, ada)
+    ada.image_url = "/media/abc/1.webp"
+    await session.flush()
+    user = (await client.get("/api/user", headers=by(token))).json()["user"]
+    assert user["image"] == "http://localhost:8000/media/abc/1.webp"
+    assert (await put(client, token, image=user["image"])).json()["user"] == user
+    await session.refresh(ada)
+    assert ada.image_url == "/media/abc/1.webp"
+
+
+async def test_whoever_registers_is_logged_in_and_named_by_their_username(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
+    user = {"username": "grace", "email": "grace@example.com", "password": PASSWORD}
+    response = await client.post("/api/users", json={"user": user})
+    token = response.json()["user"]["token"]
+    assert (await client.get("/users/me", headers=by(token, "Bearer"))).json()["name"] == "grace"
+    opened = await session.scalars(select(UserSession.user_agent))
+    assert len(opened.all()) == 1

@@ -1,0 +1,157 @@
+"""Reports: readers tell editors what to look at, once."""
+
+import httpx
+import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from app.core.roles import Role
+from app.models import Article, AuditEvent, User
+from tests.factories import bearer, create_article, create_comment, create_report, create_user
+from tests.test_lists import statements
+from tests.test_profiles import pages
+
+REASON = {"reason": "Advertising\nfor looms"}
+
+
+@pytest.fixture
+async def author(session: AsyncSession) -> User:
+    return await create_user(session)
+
+
+@pytest.fixture
+async def editor(session: AsyncSession) -> User:
+    return await create_user(session, role=Role.EDITOR)
+
+
+@pytest.fixture
+async def reader(session: AsyncSession) -> User:
+    return await create_user(session)
+
+
+@pytest.fixture
+async def article(session: AsyncSession, author: User) -> Article:
+    return await create_article(session, author=author)
+
+
+async def test_of_an_article_and_of_a_comment(
+    client: httpx.AsyncClient,
+    session: AsyncSession,
+    article: Article,
+    author: User,
+    editor: User,
+    reader: User,
+) -> None:
+    comment = await create_comment(session, article=article, author=author)
+    ids = []
+    for path in (f"/articles/{article.id}/reports", f"/comments/{comment.id}/reports"):
+        response = await client.post(path, json=REASON, headers=bearer(reader))
+        assert response.status_code == 201
+        assert response.json()["state"] == "open"
+        assert "note" not in response.json()
+        ids.insert(0, response.json()["id"])
+        again = await client.post(path, json=REASON, headers=bearer(reader))
+        assert again.status_code == 409
+        assert again.json()["code"] == "already_reported"
+        another = await client.post(path, json=REASON, headers=bearer(author))
+        ids.insert(0, another.json()["id"])
+    listed = await pages(client, "/reports?limit=3", bearer(editor))
+    assert [each["id"] for each in listed] == ids
+    assert listed[-1]["reporter"]["username"] == reader.username
+    assert listed[-1]["article_id"] == article.id
+    assert listed[0]["comment_id"] == comment.id
+    assert listed[0]["reason"] == REASON["reason"]
+
+
+async def test_an_editor_handles_it(
+    client: httpx.AsyncClient, session: AsyncSession, article: Article, editor: User, reader: User
+) -> None:
+    report = await create_report(session, article=article, reporter=reader)
+    url = f"/reports/{report.id}"
+    read = await client.get(url, headers=bearer(editor))
+    assert read.json()["handled_by"] is None
+    headers = {**bearer(editor), "If-Match": read.headers["ETag"]}
+    changes = {"state": "in_review", "note": "Looking."}
+    response = await client.patch(url, json=changes, headers=headers)
+    assert response.status_code == 200
+    assert {**response.json(), **changes, "handled_by": editor.id} == response.json()
+    assert response.json()["handled_at"] is not None
+    late = await client.patch(url, json={"state": "dismissed"}, headers=headers)
+    assert late.status_code == 412
+    for state, expected in (("open", []), ("in_review", [report.id]), ("resolved", [])):
+        listed = await client.get(f"/reports?state={state}", headers=bearer(editor))
+        assert [each["id"] for each in listed.json()] == expected
+    actions = (await session.scalars(select(AuditEvent.action).order_by(AuditEvent.id))).all()
+    assert actions == ["UPDATE_REPORT"]
+    same = await client.patch(url, json=changes, headers=bearer(editor))
+    assert same.json()["updated_at"] == response.json()["updated_at"]
+
+
+async def test_it_outlives_who_reported_and_goes_with_what_it_is_about(
+    client: httpx.AsyncClient,
+    session: AsyncSession,
+    article: Article,
+    author: User,
+    editor: User,
+    reader: User,
+) -> None:
+    report = await create_report(session, article=article, reporter=reader)
+    await client.delete(f"/users/{reader.id}", headers=bearer(reader))
+    session.expunge_all()
+    read = await client.get(f"/reports/{report.id}", headers=bearer(editor))
+    assert read.json()["reporter"] is None
+    await client.delete(f"/articles/{article.id}", headers=bearer(author))
+    await client.delete(f"/trash/{article.id}", headers=bearer(author))
+    gone = await client.get(f"/reports/{report.id}", headers=bearer(editor))
+    assert gone.status_code == 404
+    assert gone.json()["code"] == "report_not_found"
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"reason": ""}, {"reason": "x" * 1001}, {"reason": "\0"}, {**REASON, "state": "x"}]
+)
+async def test_bad_input_is_refused(
+    client: httpx.AsyncClient, article: Article, reader: User, body: dict[str, str]
+) -> None:
+    response = await client.post(
+        f"/articles/{article.id}/reports", json=body, headers=bearer(reader)
+    )
+    assert response.status_code == 422
+
+
+@pytest.mark.parametrize("body", [{}, {"state": "done"}, {"state": None}, {"reason": "x"}])
+async def test_bad_handling_is_refused(
+    client: httpx.AsyncClient,
+    session: AsyncSession,
+    article: Article,
+    editor: User,
+    body: dict[str, str],
+) -> None:
+    report = await create_report(session, article=article, reporter=editor)
+    response = await client.patch(f"/reports/{report.id}", json=body, headers=bearer(editor))
+    assert response.status_code == 422
+
+
+async def test_lists_take_two_queries(
+    client: httpx.AsyncClient,
+    session: AsyncSession,
+    connection: AsyncConnection,
+    article: Article,
+    editor: User,
+) -> None:
+    for number in (1, 2):
+        await create_report(session, article=article, reporter=await create_user(session))
+        with statements(connection) as seen:
+            listed = (await client.get("/reports", headers=bearer(editor))).json()
+        assert (len(listed), len(seen)) == (number, 2)
+
+
+async def test_it_is_written_once_however_often_it_is_sent(
+    client: httpx.AsyncClient, article: Article, reader: User
+) -> None:
+    headers = {**bearer(reader), "Idempotency-Key": "again"}
+    url = f"/articles/{article.id}/reports"
+    first = await client.post(url, json=REASON, headers=headers)
+    again = await client.post(url, json=REASON, headers=headers)
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.headers["Idempotency-Replayed"] == "true"
