@@ -51,8 +51,8 @@ STATUS = """CASE
   WHEN a.published_at > $1 THEN 'scheduled' ELSE 'published' END"""
 NAMES = (
     "id", "title", "slug", "content", "excerpt", "cover_image_url", "language", "tags", "status",
-    "published_at", "word_count", "reading_time", "version", "author_id", "created_at",
-    "updated_at",
+    "published_at", "word_count", "reading_time", "comment_policy", "version", "author_id",
+    "created_at", "updated_at",
 )  # fmt: skip
 COLUMNS = ", ".join({"tags": TAGS, "status": STATUS}.get(name, f"a.{name}") for name in NAMES)
 AUTHOR = "u.id, u.username, u.name, u.created_at"

@@ -4,6 +4,7 @@
     make bench                        the hot path and the edge; writes its part of bench/RESULTS.md
     make bench-quick                  the same in about a minute; prints only
     make bench ARGS=identity          logins, refreshes, and reads beside them, in six minutes
+    make bench ARGS=conduit           the RealWorld API's lists beside the native ones, two minutes
     make bench ARGS=content           lists, search and bulk at 1,000 and 1,000,000 articles
 
 All servers run in the same process model (gunicorn with backend/gunicorn.conf.py, one worker) on
@@ -24,6 +25,7 @@ from typing import Final
 
 import psutil
 
+import conduit
 import content
 import hotpath
 from app.core.config import PROJECT_DIR, get_settings
@@ -209,8 +211,9 @@ def main(arguments: Sequence[str]) -> int:
         if part == "content" or wrk is None:
             content.main(arguments[1:])
             return 0
-        if part == "hotpath":
-            hotpath.main(arguments, wrk)
+        if part in {"hotpath", "conduit"}:
+            own = arguments[1:] if arguments[:1] == [part] else arguments
+            (hotpath if part == "hotpath" else conduit).main(own, wrk)
             print(f"{time.monotonic() - started:.0f} s in all")
             return 0
         what = __doc__.partition("\n")[0]

@@ -1,9 +1,9 @@
 """Comments: what readers write below an article, and what becomes of it."""
 
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, StrictBool, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StrictBool, StringConstraints
 
 from app.core.community import CommentStatus
 from app.schemas.page import CursorQuery
@@ -45,12 +45,6 @@ class CommentModeration(Input):
     """`visible` approves what is pending, and shows what was hidden."""
     locked: StrictBool = omitted()
     """Whether its thread takes no more replies; of a thread's first comment."""
-
-    @model_validator(mode="after")
-    def _something(self) -> Self:
-        if not self.model_fields_set:
-            raise ValueError("says nothing: send status, locked or both")
-        return self
 
 
 class CommentResponse(Output):

@@ -1,9 +1,9 @@
 """Reports: what a reader says of an article or a comment, and what editors make of it."""
 
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints
 
 from app.core.community import ReportState
 from app.schemas.page import CursorQuery
@@ -32,12 +32,6 @@ class ReportUpdate(Input):
     state: ReportState = omitted()
     note: Note = omitted()
     """For other editors."""
-
-    @model_validator(mode="after")
-    def _something(self) -> Self:
-        if not self.model_fields_set:
-            raise ValueError("says nothing: send state, note or both")
-        return self
 
 
 class ReportReceipt(Output):

@@ -1,0 +1,58 @@
+"""The RealWorld API through nginx: the same contract, and the edge's own errors in its words."""
+
+import httpx
+
+from tests.conduit import playing
+from tests.conduit.contract import ERROR, Conduit, validate
+from tests.edge.stack import Stack
+
+
+async def test_the_contract_and_two_users(stack: Stack) -> None:
+    async with httpx.AsyncClient(base_url=stack.url, timeout=30) as client:
+        conduit = Conduit(client)
+        await playing.drive(conduit)
+        assert not playing.expected() - conduit.seen
+        await playing.play(conduit)
+
+
+async def test_readers_with_a_token_bypass_the_cache(stack: Stack) -> None:
+    async with httpx.AsyncClient(base_url=stack.url, timeout=30) as client:
+        first = await client.get("/api/articles?limit=7")
+        again = await client.get("/api/articles?limit=7")
+        assert first.status_code == again.status_code == 200
+        assert again.headers["X-Cache"] in {"HIT", "UPDATING", "STALE"}
+        refused = await client.get(
+            "/api/articles?limit=7", headers={"Authorization": "Token not.a.token"}
+        )
+        assert refused.status_code == 401
+        assert refused.headers["X-Cache"] == "BYPASS"
+
+
+async def test_what_nginx_refuses_itself_is_in_the_envelope(stack: Stack) -> None:
+    async with httpx.AsyncClient(base_url=stack.url, timeout=30) as client:
+        large = await client.post(
+            "/api/articles",
+            content=b"x" * (5 * 1024 * 1024),
+            headers={"Content-Type": "application/json"},
+        )
+        assert large.status_code == 413
+        validate(large.json(), ERROR)
+        native = await client.post("/articles", content=b"x" * (5 * 1024 * 1024))
+        assert native.json()["code"] == "content_too_large"
+        unknown = await client.get("/api/articles", headers={"Host": "elsewhere.example"})
+        assert unknown.status_code == 421
+        validate(unknown.json(), ERROR)
+
+
+async def test_front_ends_may_ask_from_their_origin(stack: Stack) -> None:
+    async with httpx.AsyncClient(base_url=stack.url, timeout=30) as client:
+        preflight = await client.options(
+            "/api/articles",
+            headers={
+                "Origin": "https://www.example.com",
+                "Access-Control-Request-Method": "PUT",
+                "Access-Control-Request-Headers": "authorization,content-type,x-requested-with",
+            },
+        )
+        assert preflight.status_code == 200
+        assert preflight.headers["Access-Control-Allow-Origin"] == "https://www.example.com"

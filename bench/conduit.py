@@ -1,0 +1,158 @@
+# ruff: noqa: T201 - a script: it talks to people
+"""Measure the RealWorld API's lists beside the native ones: the same articles, the same worker.
+
+make bench ARGS=conduit           two minutes; writes its part of RESULTS.md
+
+Of a reader who follows a third of the authors and has a seventh of the articles as favorites.
+"""
+
+import secrets
+import statistics
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from app.core.config import get_settings
+from app.db import embedded, migrate
+from load import Generator
+from options import parse_options
+from report import (
+    Measurement,
+    Request,
+    Workload,
+    describe_machine,
+    describe_versions,
+    keep_section,
+    markdown_table,
+    text_table,
+)
+from servers import (
+    SERVER_ENVIRONMENT,
+    BenchError,
+    Server,
+    execute,
+    scratch_database,
+    seed,
+    serving,
+)
+from workloads import PAGE, open_sessions, size_of
+
+HEADING: Final = "## The RealWorld API"
+INTRODUCTION: Final = """\
+Written by `make bench ARGS=conduit`: the newest 20 of 9,000 articles. The RealWorld API's lists say
+how many there are in all, and of each whether the reader follows its author and likes it."""
+LEAST: Final = 0.8
+COMMUNITY: Final = """
+    INSERT INTO follows SELECT reader.id, author.id, now() FROM users AS reader, users AS author
+    WHERE reader.username = 'writer1' AND author.id % 3 = 0 AND author.id <> reader.id;
+    INSERT INTO favorites SELECT reader.id, articles.id, now() FROM users AS reader, articles
+    WHERE reader.username = 'writer1' AND articles.id % 7 = 0
+      OR reader.username LIKE 'writer%0' AND articles.id % 10 = 0;
+    ANALYZE
+"""
+"""The first who logs in is the reader."""
+NATIVE, CONDUIT = "native", "RealWorld"
+LISTS: Final = {
+    "list, with a bearer token": ("/articles", "/api/articles", True),
+    "list, anonymous": ("/articles", "/api/articles", False),
+    "feed": ("/feed", "/api/articles/feed", True),
+}
+
+
+def measure(
+    wrk: str, *, rounds: int, seconds: int, connections: int, say: Callable[[str], None]
+) -> tuple[dict[tuple[str, str], list[Measurement]], str]:
+    """The measurements by list and API, and where PostgreSQL was."""
+    settings = get_settings()
+    measured: dict[tuple[str, str], list[Measurement]] = {}
+    with ExitStack() as running:
+        server_url = settings.database_url or embedded.start(
+            settings.data_dir / "bench" / "postgres"
+        )
+        url = running.enter_context(scratch_database(server_url))
+        migrate.upgrade(url)
+        say(f"seeded in {seed(url):.1f} s")
+        execute(url, *COMMUNITY.split(";"))
+        environment = {**SERVER_ENVIRONMENT, "SECRET_KEY": secrets.token_hex(32)}
+        environment |= {"DATABASE_URL": url, "DATABASE_READ_URL": url}
+        server = running.enter_context(
+            serving("Pressroom", "app.main:create_app()", "/health/ready", environment)
+        )
+        open_sessions(server)
+        server.access_tokens[1:] = []  # the reader's alone
+        turns = [
+            (name, api, _workload(server, path, connections, is_authenticated=known))
+            for name, (native, conduit, known) in LISTS.items()
+            for api, path in ((NATIVE, native), (CONDUIT, conduit))
+        ]
+        generator = Generator(wrk)
+        for _, _, workload in turns:
+            generator.warm_up(server, workload, 1)
+        for number in range(1, rounds + 1):
+            for name, api, workload in turns if number % 2 else turns[::-1]:
+                done = generator.measure(server, workload, seconds, number)
+                measured.setdefault((name, api), []).append(done)
+                say(f"round {number}/{rounds}  {name:<28}{api:<12}{done.rate:>8,.0f}/s")
+    return measured, "as DATABASE_URL's server is" if settings.database_url else "embedded, durable"
+
+
+def _workload(server: Server, path: str, connections: int, *, is_authenticated: bool) -> Workload:
+    """Raises BenchError where a list is not as long as it has to be."""
+    authorization = server.authorization() if is_authenticated else ""
+    status, body = server.ask("GET", path, authorization=authorization)
+    articles: Any = body.count(b'"author"')
+    if status != 200 or articles != PAGE:
+        raise BenchError(f"{path} answers {status}, with {articles} articles")
+    return Workload(
+        path, [Request(path)], size_of(body), connections, is_authenticated=is_authenticated
+    )
+
+
+def main(arguments: Sequence[str], wrk: str) -> None:
+    """Measure, print, and write the section. Raises BenchError."""
+    what = __doc__.partition("\n")[0]
+    options = parse_options(arguments, what=what, full=(5, 3), quick=(1, 1))
+    measured, postgres = measure(
+        wrk,
+        rounds=options.rounds,
+        seconds=options.seconds,
+        connections=options.connections,
+        say=lambda line: print(line, flush=True),
+    )
+    headings = ("what", "native /s", "RealWorld /s", "ratio (least to most)", f"≥ {LEAST}")
+    rows = []
+    for name in LISTS:
+        ours, theirs = measured[name, CONDUIT], measured[name, NATIVE]
+        ratios = [one.rate / other.rate for one, other in zip(ours, theirs, strict=True)]
+        middle = statistics.median(ratios)
+        rows.append(
+            [
+                name,
+                f"{statistics.median(each.rate for each in theirs):,.0f}",
+                f"{statistics.median(each.rate for each in ours):,.0f}",
+                f"{middle:.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+                "pass" if middle >= LEAST else "FAIL",
+            ]
+        )
+    print(f"\n{text_table(headings, rows)}")
+    if options.quick:
+        return
+    facts = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": describe_machine(),
+        "versions": describe_versions(wrk, postgres),
+        "rounds": f"{options.rounds}, of {options.seconds} s, {options.connections} connections",
+    }
+    if options.note:
+        facts["note"] = options.note
+    section = "\n\n".join(
+        [
+            HEADING,
+            INTRODUCTION,
+            "\n".join(f"- {name}: {fact}" for name, fact in facts.items()),
+            markdown_table(headings, rows),
+        ]
+    )
+    keep_section(options.output, HEADING, section)
+    print(f"written: {options.output.name}")
