@@ -54,6 +54,8 @@ DESCRIPTION = """A headless blog: users, login by bearer token, and articles.
 Register with `POST /users`, get a token from `POST /auth/login`, and send it as
 `Authorization: Bearer …`. Every error has one shape; `code` is stable, and `request_id` is what to
 quote to the operator.
+
+Front ends that speak the RealWorld API find it at `/api`, described at `/api/openapi.json`.
 """
 
 TAGS = [

@@ -1,10 +1,16 @@
 """Every operation of the RealWorld API, held against its own description."""
 
 import httpx
+import pytest
 from fastapi import FastAPI
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from app.models import Favorite, Follow
+from app.services.articles import counting
 from tests.conduit import playing
 from tests.conduit.contract import PREFIX, Conduit, operations
+from tests.factories import bearer, create_article, create_user
+from tests.test_lists import statements
 
 
 async def test_every_operation_gives_every_answer_that_the_description_has(
@@ -41,3 +47,43 @@ async def test_it_can_be_switched_off(settings, database) -> None:  # type: igno
         response = await client.get(f"{PREFIX}/articles")
     assert response.status_code == 404
     assert response.json()["code"] == "not_found"
+
+
+@pytest.mark.parametrize("path", ["/api/articles", "/api/articles/feed"])
+async def test_lists_take_three_queries_however_long_they_are(
+    client: httpx.AsyncClient, session: AsyncSession, connection: AsyncConnection, path: str
+) -> None:
+    reader = await create_user(session)
+    for number in range(1, 4):
+        author = await create_user(session)
+        session.add(Follow(follower_id=reader.id, followed_id=author.id))
+        article = await create_article(session, author=author, tags=["a", "b"])
+        session.add(Favorite(user_id=reader.id, article_id=article.id))
+        await session.flush()
+        with statements(connection) as seen:
+            listed = (await client.get(path, headers=bearer(reader))).json()
+        assert listed["articlesCount"] == len(listed["articles"]) == number
+        assert all(each["favorited"] for each in listed["articles"])
+        assert all(each["author"]["following"] for each in listed["articles"])
+        assert len(seen) == 3  # who is asking, the list, and its length
+
+
+async def test_what_was_counted_is_kept_until_the_change_feed_has_news(
+    client: httpx.AsyncClient,
+    session: AsyncSession,
+    connection: AsyncConnection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(counting, "LARGE", 2)
+    author = await create_user(session, username="writer")
+    for number, last in ((1, "count"), (2, "count"), (2, "max")):
+        if last == "count":
+            await create_article(session, author=author)
+        with statements(connection) as seen:
+            listed = (await client.get("/api/articles?author=writer")).json()
+        assert listed["articlesCount"] == number
+        assert f"{last}(" in seen[-1]
+    for path in ("/api/articles?favorited=writer", "/api/articles/feed"):
+        with statements(connection) as seen:
+            await client.get(path, headers=bearer(author))
+        assert "count(" in seen[-1]  # the feed does not tell of favorites, nor of follows

@@ -44,6 +44,7 @@ from app.models.tag import ArticleTag, Tag
 from app.models.user import User
 from app.schemas.article import FIELDS, ON_REQUEST, ArticleQuery, FeedQuery, Sort, Status
 from app.services.articles import matching
+from app.services.articles.counting import count_public
 from app.services.articles.rows import (
     IN_CIRCULATION,
     KEPT,
@@ -188,7 +189,7 @@ async def list_articles(
             page, {**parameters, **here, "skip": query.skip, "limit": query.limit + 1}
         )
     ).all()
-    total = await connection.scalar(_count(shape), parameters) if query.count else None
+    total = await _total(connection, shape, parameters) if query.count else None
     return _listed(rows, query=query, place=place, kind=kind, shape=shape, total=total)
 
 
@@ -319,6 +320,17 @@ def _sorted(statement: Select[Any], order: Order, backward: bool | None) -> Sele
 
 def _descends(order: Order, backward: bool | None) -> bool:
     return order.descending is not bool(backward)
+
+
+async def _total(connection: Reader, shape: Shape, parameters: Mapping[str, Any]) -> int:
+    """How many articles a list has in all."""
+    is_everybodys = shape.status is Status.PUBLISHED and shape.filters <= {"author", "language"}
+    if not is_everybodys or shape.followed or shape.words is not None:
+        total: int = await connection.scalar(_count(shape), parameters)
+        return total
+    asked = {name: value for name, value in parameters.items() if name not in {"now", "viewer_id"}}
+    key = (shape.filters, *sorted(asked.items()))
+    return await count_public(connection, _count(shape), key=key, parameters=parameters)
 
 
 @lru_cache(maxsize=512)
