@@ -53,10 +53,12 @@ COMMUNITY: Final = """
 """
 """The first who logs in is the reader."""
 NATIVE, CONDUIT = "native", "RealWorld"
+KNOWN, ANONYMOUS, FEED = "list, with a bearer token", "list, anonymous", "feed"
+JUDGED: Final = frozenset({KNOWN, ANONYMOUS})
 LISTS: Final = {
-    "list, with a bearer token": ("/articles", "/api/articles", True),
-    "list, anonymous": ("/articles", "/api/articles", False),
-    "feed": ("/feed", "/api/articles/feed", True),
+    KNOWN: ("/articles", "/api/articles", True),
+    ANONYMOUS: ("/articles", "/api/articles", False),
+    FEED: ("/feed", "/api/articles/feed", True),
 }
 
 
@@ -97,6 +99,13 @@ def measure(
     return measured, "as DATABASE_URL's server is" if settings.database_url else "embedded, durable"
 
 
+def _judged(name: str, ratio: float) -> str:
+    """The goal is for lists: a feed is counted each time, for nobody else has the same."""
+    if name not in JUDGED:
+        return "no goal"
+    return "pass" if ratio >= LEAST else "FAIL"
+
+
 def _workload(server: Server, path: str, connections: int, *, is_authenticated: bool) -> Workload:
     """Raises BenchError where a list is not as long as it has to be."""
     authorization = server.authorization() if is_authenticated else ""
@@ -132,7 +141,7 @@ def main(arguments: Sequence[str], wrk: str) -> None:
                 f"{statistics.median(each.rate for each in theirs):,.0f}",
                 f"{statistics.median(each.rate for each in ours):,.0f}",
                 f"{middle:.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
-                "pass" if middle >= LEAST else "FAIL",
+                _judged(name, middle),
             ]
         )
     print(f"\n{text_table(headings, rows)}")
