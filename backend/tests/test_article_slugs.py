@@ -132,3 +132,15 @@ async def test_one_in_the_trash_keeps_its_slug(
 @pytest.mark.parametrize("slug", ["nothing", "%00", "a%2Fb", "x" * 101, "%ED%A0%80"])
 async def test_unknown(client: httpx.AsyncClient, slug: str) -> None:
     assert (await client.get(f"/articles/by-slug/{slug}")).status_code in {404, 422}
+
+
+async def test_a_slug_that_is_an_address_of_the_other_api_is_nobodys(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
+    author = await create_user(session)
+    body = {"title": "Feed", "content": "Long enough.", "published": True}
+    made = await client.post("/articles", json=body, headers=bearer(author))
+    assert made.json()["slug"] == "feed-2"
+    asked = await client.post("/articles", json={**body, "slug": "feed"}, headers=bearer(author))
+    assert asked.status_code == 409
+    assert (await client.get("/api/articles/feed-2")).status_code == 200
