@@ -11,11 +11,9 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
-    false,
     func,
     or_,
     select,
-    true,
 )
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -32,6 +30,7 @@ from app.services import audit
 from app.services.audit import AuditAction
 from app.services.keyset import Keyset, keyset, read_page
 from app.services.paging import Listed
+from app.services.viewing import VIEWER, follows, whether
 
 FOLLOW_REFERENCES = {
     "fk_follows_follower_id": InvalidToken,
@@ -65,22 +64,12 @@ class ProfileSummaryRow(NamedTuple):
     since: datetime
 
 
-_VIEWER = bindparam("viewer_id", type_=BigInteger)
 BY_USERNAME = func.lower(User.username) == func.lower(bindparam("username", type_=String))
 
 
 def _count(column: InstrumentedAttribute[int]) -> ColumnElement[int]:
     counted = select(column).where(UserCounts.user_id == User.id).scalar_subquery()
     return func.coalesce(counted, 0)
-
-
-def _whether(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
-    return func.coalesce(select(true()).where(*conditions).scalar_subquery(), false())
-
-
-def follows(user_id: InstrumentedAttribute[int]) -> ColumnElement[bool]:
-    """Whether the viewer (`viewer_id`) follows them."""
-    return _whether(Follow.follower_id == _VIEWER, Follow.followed_id == user_id)
 
 
 _PROFILE = select(
@@ -93,7 +82,7 @@ _PROFILE = select(
     _count(UserCounts.followers).label("followers_count"),
     _count(UserCounts.following).label("following_count"),
     follows(User.id).label("following"),
-    _whether(Block.blocker_id == _VIEWER, Block.blocked_id == User.id).label("blocked"),
+    whether(Block.blocker_id == VIEWER, Block.blocked_id == User.id).label("blocked"),
 )
 _ONE = _PROFILE.where(BY_USERNAME)
 _ID = select(User.id).where(BY_USERNAME)

@@ -51,7 +51,6 @@ from app.services.articles.rows import (
     NOW,
     PUBLIC,
     UNARCHIVED,
-    VIEWER,
     Sight,
     part,
     selected,
@@ -60,6 +59,7 @@ from app.services.articles.rows import (
 from app.services.articles.tagging import sought_tag
 from app.services.cursors import Scalar, decode_cursor, encode_cursor
 from app.services.paging import Listed
+from app.services.viewing import VIEWER
 
 DEFAULT_FIELDS = tuple(field for field in FIELDS if field not in ON_REQUEST)
 

@@ -6,14 +6,12 @@ from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     DateTime,
     Select,
     and_,
     bindparam,
     case,
-    false,
     func,
     literal,
     or_,
@@ -28,10 +26,10 @@ from app.core import clock
 from app.core.community import CommentPolicy
 from app.models.article import Article
 from app.models.favorite import ArticleCounts, Favorite
-from app.models.follow import Follow
 from app.models.tag import ArticleTag, Tag
 from app.models.user import User
 from app.schemas.article import FIELDS, Status
+from app.services.viewing import VIEWER, follows, whether
 
 
 class AuthorRow(NamedTuple):
@@ -112,8 +110,6 @@ _tag_names_in_order = func.array(
     .correlate(Article)
     .scalar_subquery()
 )
-VIEWER = bindparam("viewer_id", type_=BigInteger)
-"""Who is reading; NULL for anybody."""
 
 
 def _of_article(column: InstrumentedAttribute[int]) -> ColumnElement[int]:
@@ -122,21 +118,13 @@ def _of_article(column: InstrumentedAttribute[int]) -> ColumnElement[int]:
     return func.coalesce(counted.scalar_subquery(), 0)
 
 
-def _whether(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Whether there is such a row. Not EXISTS: PostgreSQL may read all of the viewer's for it."""
-    found = select(true()).where(*conditions).correlate(Article, User)
-    return func.coalesce(found.scalar_subquery(), false())
-
-
 _EXPRESSIONS: Mapping[str, ColumnElement[Any]] = {
     "tags": _tag_names,
     "tags_in_order": _tag_names_in_order,
     "favorites_count": _of_article(ArticleCounts.favorites),
     "comments_count": _of_article(ArticleCounts.comments),
-    "favorited": _whether(Favorite.user_id == VIEWER, Favorite.article_id == Article.id),
-    "follows_author": _whether(
-        Follow.follower_id == VIEWER, Follow.followed_id == Article.author_id
-    ),
+    "favorited": whether(Favorite.user_id == VIEWER, Favorite.article_id == Article.id),
+    "follows_author": follows(Article.author_id),
     "author_bio": User.bio.expression,
     "author_image_url": User.image_url.expression,
     "status": status,

@@ -45,7 +45,7 @@ from app.services.comments.rows import (
 )
 from app.services.keyset import keyset, read_page
 from app.services.paging import Listed
-from app.services.profiles import follows
+from app.services.viewing import VIEWER, follows
 
 FIRST_REPLIES = 5
 """How many replies a list of threads has of each; `reply_count` says how many there are."""
@@ -214,7 +214,7 @@ _to_moderate = (
         Comment.status == bindparam("status", type_=String),
         Comment.deleted_at.is_(None),
         Article.deleted_at.is_(None),
-        or_(bindparam("every", type_=Boolean), Article.author_id == bindparam("viewer_id")),
+        or_(bindparam("every", type_=Boolean), Article.author_id == VIEWER),
     )
 )
 _QUEUE = keyset("moderation", _to_moderate, Comment.id, descending=False)

@@ -31,6 +31,7 @@ from app.models.comment import Comment
 from app.models.follow import Block
 from app.models.user import User
 from app.services.articles.rows import VISIBLE, AuthorRow, Sight, sight_of
+from app.services.viewing import VIEWER
 
 
 class CommentRow(NamedTuple):
@@ -51,7 +52,6 @@ class CommentRow(NamedTuple):
     author: AuthorRow | None
 
 
-VIEWER = bindparam("viewer_id", type_=BigInteger)
 MODERATES = bindparam("moderates", type_=Boolean)
 """Whether the viewer moderates the comments of the article that is read."""
 
