@@ -16,6 +16,7 @@ from app.core import clock
 from app.core.roles import Role
 from app.models import Article, User
 from app.schemas.article import Status
+from app.services.articles import listing
 from tests.factories import bearer, create_article, create_user
 from tests.test_lists import statements
 
@@ -327,6 +328,7 @@ class TestAgainstAModel:
             made.append(article)
         return made
 
+    @pytest.mark.parametrize("far", [listing.FAR, 0])
     @pytest.mark.parametrize("reader", ["anonymous", "author", "stranger", "editor"])
     @pytest.mark.parametrize("sort", ["newest", "oldest", "updated", "title"])
     async def test_lists(
@@ -335,9 +337,12 @@ class TestAgainstAModel:
         session: AsyncSession,
         author: User,
         everything: list[Article],
+        monkeypatch: pytest.MonkeyPatch,
         reader: str,
         sort: str,
+        far: int,
     ) -> None:
+        monkeypatch.setattr(listing, "FAR", far)
         readers = {
             "author": author,
             "stranger": await create_user(session),
@@ -356,6 +361,7 @@ class TestAgainstAModel:
             query += [kind] if kind else []
             path = "/articles?" + "&".join(query)
             counted = await client.get(f"{path}&count=true&limit=1", headers=headers)
+            left = await ids(client, f"{path.partition('?')[2]}&skip=3&limit=5", headers=headers)
             pages = [page async for page in walk(client, f"{path}&limit=15", headers=headers)]
             expected = [
                 article
@@ -369,6 +375,7 @@ class TestAgainstAModel:
             expected.sort(key=key, reverse=reverse)
             listed = [each for page in pages for each in page]
             assert listed == [article.id for article in expected], path
+            assert left == listed[3:8], path
             assert counted.headers["X-Total-Count"] == str(len(expected))
 
     @pytest.mark.parametrize("reader", ["anonymous", "author", "stranger", "editor"])
@@ -393,6 +400,7 @@ class TestAgainstAModel:
         ):
             path = f"/articles?q=zebras&sort={sort}" + (f"&{kind}" if kind else "")
             counted = await client.get(f"{path}&count=true&limit=1", headers=headers)
+            left = await ids(client, f"{path.partition('?')[2]}&skip=3&limit=5", headers=headers)
             pages = [page async for page in walk(client, f"{path}&limit=4", headers=headers)]
             expected = [
                 article
@@ -408,6 +416,7 @@ class TestAgainstAModel:
                 key, reverse = self._order(sort)
                 expected.sort(key=key, reverse=reverse)
                 assert listed == [article.id for article in expected], path
+            assert left == listed[3:8], path
             assert counted.headers["X-Total-Count"] == str(len(expected))
 
     @staticmethod
