@@ -17,9 +17,9 @@ from app.conduit.schemas import (
     ArticleResponse,
     ArticlesQuery,
     ArticlesResponse,
+    Name,
     NewArticleRequest,
     PageQuery,
-    Slug,
     UpdateArticleRequest,
     article_changes,
     article_query,
@@ -59,7 +59,7 @@ async def read_feed(
 
 @router.get("/articles/{slug}", response_model=ArticleResponse, openapi_extra=OPTIONAL_USER)
 async def read_article(
-    connection: ReadConnection, viewer: ArticlesViewer, slug: Slug
+    connection: ReadConnection, viewer: ArticlesViewer, slug: Name
 ) -> dict[str, Any]:
     """Read an article, by its slug or by one that it had before."""
     return shapes.article(
@@ -78,22 +78,22 @@ async def create_article(
 
 @router.put("/articles/{slug}", response_model=ArticleResponse)
 async def update_article(
-    session: WriteSession, actor: ArticlesActor, slug: Slug, changes: UpdateArticleRequest
+    session: WriteSession, actor: ArticlesActor, slug: Name, changes: UpdateArticleRequest
 ) -> dict[str, Any]:
     """Change an article; its slug follows its title."""
-    article_id = await reading.id_of_slug(session, slug=slug, viewer=actor)
+    present = await reading.get_fields(session, slug=slug, viewer=actor, fields=("id", "title"))
     await writing.update_article(
         session,
-        article_id=article_id,
-        changes=article_changes(changes.article),
+        article_id=present["id"],
+        changes=article_changes(changes.article, title=present["title"]),
         actor=actor,
         precondition=Precondition(),
     )
-    return await _read(session, article_id, actor)
+    return await _read(session, present["id"], actor)
 
 
 @router.delete("/articles/{slug}", status_code=status.HTTP_204_NO_CONTENT)
-async def delete_article(session: WriteSession, actor: ArticlesActor, slug: Slug) -> None:
+async def delete_article(session: WriteSession, actor: ArticlesActor, slug: Name) -> None:
     """Delete an article: it is in the trash for 30 days."""
     article_id = await reading.id_of_slug(session, slug=slug, viewer=actor)
     await writing.delete_article(
@@ -102,7 +102,7 @@ async def delete_article(session: WriteSession, actor: ArticlesActor, slug: Slug
 
 
 @router.post("/articles/{slug}/favorite", response_model=ArticleResponse, tags=["Favorites"])
-async def favorite(session: WriteSession, actor: CommunityActor, slug: Slug) -> dict[str, Any]:
+async def favorite(session: WriteSession, actor: CommunityActor, slug: Name) -> dict[str, Any]:
     """Make an article one of one's favorites."""
     article_id = await reading.id_of_slug(session, slug=slug, viewer=actor)
     await favorites.favorite(session, article_id=article_id, actor=actor)
@@ -110,7 +110,7 @@ async def favorite(session: WriteSession, actor: CommunityActor, slug: Slug) -> 
 
 
 @router.delete("/articles/{slug}/favorite", response_model=ArticleResponse, tags=["Favorites"])
-async def unfavorite(session: WriteSession, actor: CommunityActor, slug: Slug) -> dict[str, Any]:
+async def unfavorite(session: WriteSession, actor: CommunityActor, slug: Name) -> dict[str, Any]:
     """Take an article from one's favorites."""
     article_id = await reading.id_of_slug(session, slug=slug, viewer=actor)
     await favorites.unfavorite(session, article_id=article_id, actor=actor)

@@ -5,7 +5,7 @@ from typing import Any
 from app.conduit import shapes
 from app.conduit.dependencies import CommunityActor, CommunityViewer
 from app.conduit.routing import OPTIONAL_USER, create_router
-from app.conduit.schemas import CommentResponse, CommentsResponse, NewCommentRequest, Slug
+from app.conduit.schemas import CommentResponse, CommentsResponse, Name, NewCommentRequest
 from app.db.dependencies import ReadConnection, WriteSession
 from app.schemas.comment import CommentCreate
 from app.schemas.types import Id
@@ -18,7 +18,7 @@ router = create_router("Comments")
     "/articles/{slug}/comments", response_model=CommentsResponse, openapi_extra=OPTIONAL_USER
 )
 async def list_comments(
-    connection: ReadConnection, viewer: CommunityViewer, slug: Slug
+    connection: ReadConnection, viewer: CommunityViewer, slug: Name
 ) -> dict[str, Any]:
     """List the comments of an article, the latest first."""
     return shapes.comments(await reading.list_latest(connection, slug=slug, viewer=viewer))
@@ -26,7 +26,7 @@ async def list_comments(
 
 @router.post("/articles/{slug}/comments", response_model=CommentResponse)
 async def create_comment(
-    session: WriteSession, actor: CommunityActor, slug: Slug, new: NewCommentRequest
+    session: WriteSession, actor: CommunityActor, slug: Name, new: NewCommentRequest
 ) -> dict[str, Any]:
     """Comment on an article."""
     row = await writing.create_comment_on(
@@ -39,7 +39,7 @@ async def create_comment(
 async def delete_comment(
     session: WriteSession,
     actor: CommunityActor,
-    slug: Slug,
+    slug: Name,
     id: Id,  # noqa: A002 - Conduit's name
 ) -> None:
     """Delete a comment of this article."""

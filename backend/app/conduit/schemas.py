@@ -222,8 +222,8 @@ class PageQuery(Envelope):
         return {"skip": self.offset, "limit": min(self.limit, MAX_LIMIT)}
 
 
-Slug = Annotated[str, Path(pattern=STORABLE_PATTERN)]
 Name = Annotated[str, Path(pattern=STORABLE_PATTERN)]
+"""A slug, or a username."""
 
 
 class ArticlesQuery(PageQuery):
@@ -304,12 +304,15 @@ def new_article(new: NewArticle) -> ArticleCreate:
     )
 
 
-def article_changes(changes: UpdateArticle) -> ArticleUpdate:
-    """What is to be changed of an article; with the title, its slug is made anew."""
+def article_changes(changes: UpdateArticle, *, title: str) -> ArticleUpdate:
+    """What is to be changed of an article that has this title; with another, its slug is another.
+
+    Forms send the title with whatever is changed: that alone gives no reason for another slug.
+    """
     ours = {"title": "title", "description": "excerpt", "body": "content", "tagList": "tags"}
     given = changes.model_dump(exclude_none=True)
     fields = {ours[name]: value for name, value in given.items()}
-    if "title" in fields:
+    if fields.get("title", title) != title:
         fields["slug"] = None
     return ArticleUpdate(**fields)
 

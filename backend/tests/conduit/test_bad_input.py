@@ -336,6 +336,18 @@ async def test_a_duplicate_names_the_field(
     assert errors[field] == ["has already been taken"]
 
 
+async def test_a_form_that_sends_all_keeps_a_slug_that_was_chosen(
+    client: httpx.AsyncClient, article: Article, owner: User
+) -> None:
+    read = (await client.get("/api/articles/theirs")).json()
+    read["article"]["body"] = "Something else."
+    saved = await client.put("/api/articles/theirs", json=read, headers=bearer(owner))
+    assert saved.json()["article"]["slug"] == "theirs"
+    read["article"]["title"] = "Something else"
+    saved = await client.put("/api/articles/theirs", json=read, headers=bearer(owner))
+    assert saved.json()["article"]["slug"] == "something-else"
+
+
 async def test_too_many_tags_and_tags_that_are_none(client: httpx.AsyncClient, owner: User) -> None:
     for tags in ([str(number) + "a" for number in range(21)], [""], ["!!!"], [5], "x", ["x" * 51]):
         body = {"article": {**ARTICLE, "tagList": tags}}
