@@ -80,13 +80,13 @@ class TestMaking:
         response = await client.post(links_of(draft), headers=bearer(author))
         assert response.status_code == 201, response.text
 
-    @pytest.mark.parametrize("hours", [1, 720])
+    @pytest.mark.parametrize("hours", [1, 24.0, 720])
     async def test_for_so_many_hours(
         self,
         client: httpx.AsyncClient,
         draft: Article,
         author: User,
-        hours: int,
+        hours: float,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         now = clock.now()

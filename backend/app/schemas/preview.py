@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from app.schemas.types import Input, Output
+from app.schemas.types import Input, Output, WithoutPoint
 from app.schemas.user import UserPublic
 
 DEFAULT_HOURS = 72
@@ -17,7 +17,9 @@ class PreviewLinkCreate(Input):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"expires_in_hours": 24}]})
 
-    expires_in_hours: Annotated[int, Field(strict=True, ge=1, le=MAX_HOURS)] = DEFAULT_HOURS
+    expires_in_hours: Annotated[int, Field(strict=True, ge=1, le=MAX_HOURS), WithoutPoint] = (
+        DEFAULT_HOURS
+    )
 
 
 class PreviewLinkResponse(Output):

@@ -75,6 +75,15 @@ Id = Annotated[int, Field(ge=1, le=MAX_ID), PlainDigits]
 """A database id: a positive 64-bit integer."""
 
 
+def _without_point(value: Any) -> Any:
+    """`24.0` is an integer in JSON Schema, as it is in JavaScript."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WithoutPoint = BeforeValidator(_without_point)
+"""For a strict integer in JSON."""
+
+
 COUNTRIES = frozenset(country.alpha_2 for country in pycountry.countries)
 
 
