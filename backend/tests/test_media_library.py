@@ -208,6 +208,27 @@ async def test_purged_articles_take_the_pictures_along_that_they_alone_show(
     assert set(discarded) == {alone.folder, both.folder}
 
 
+async def test_the_picture_of_a_profile_stays(
+    client: httpx.AsyncClient, session: AsyncSession, storage: LocalStorage
+) -> None:
+    user, other = await create_user(session), await create_user(session)
+    media = await create_media(session, owner=user, storage=storage)
+    theirs = await create_media(session, owner=other, storage=storage)
+    for address in (f"/media/{media.folder}/1.webp", f"https://x.example/media/{media.folder}/2"):
+        user.image_url = address
+        article = await create_article(session, author=user)
+        await shows(session, article, media)
+        await purge_pictures_of(session, article_ids=[article.id])
+        await shows(session, article)
+        answer = await client.delete(f"/media/{media.id}", headers=bearer(user))
+        assert (answer.status_code, answer.json()["code"]) == (409, "media_in_use")
+    user.image_url = f"/media/{theirs.folder}/1.webp"  # another's keeps nothing
+    await session.flush()
+    for owner, picture in ((user, media), (other, theirs)):
+        answer = await client.delete(f"/media/{picture.id}", headers=bearer(owner))
+        assert answer.status_code == 204
+
+
 async def test_whoever_knows_an_address_can_neither_delete_nor_keep_the_picture(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:

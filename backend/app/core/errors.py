@@ -337,7 +337,8 @@ class RequestInProgress(Conflict):
 
 
 class MediaInUse(Conflict):
-    code, message = "media_in_use", "An article shows this picture; take it out there first"
+    code = "media_in_use"
+    message = "An article or your profile shows this picture; take it out there first"
 
 
 class QuotaExceeded(Conflict):

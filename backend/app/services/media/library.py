@@ -17,6 +17,7 @@ from app.schemas.media import MediaQuery, MediaResponse, MediaUpdate
 from app.services import audit
 from app.services.articles.rows import IN_CIRCULATION
 from app.services.audit import AuditAction
+from app.services.media.references import IN_PROFILE
 from app.services.media.rows import MediaRow, response_to
 
 _COLUMNS = select(*Media.__table__.columns)
@@ -32,6 +33,7 @@ _IN_USE = (
         or_(Article.author_id == Media.owner_id, IN_CIRCULATION),
     )
 )
+_IS_FACE = select(Media.id).where(Media.id == bindparam("media_id"), IN_PROFILE)
 
 
 async def list_media(
@@ -75,14 +77,14 @@ async def update_media(
 async def delete_media(
     session: AsyncSession, *, media_id: int, precondition: Precondition, actor: Identity
 ) -> None:
-    """Delete a picture that no article shows; a job deletes its files.
+    """Delete a picture that no article shows, nor its owner's profile; a job deletes its files.
 
-    Raises MediaNotFound, PreconditionFailed, and MediaInUse while an article shows it, be it in the
-    trash.
+    Raises MediaNotFound, PreconditionFailed, and MediaInUse while one does, be it in the trash.
     """
     media = await _locked_media(session, media_id, precondition=precondition, actor=actor)
-    if await session.scalar(_IN_USE.limit(1), {"media_id": media_id}) is not None:
-        raise MediaInUse
+    for shown in (_IN_USE.limit(1), _IS_FACE):
+        if await session.scalar(shown, {"media_id": media_id}) is not None:
+            raise MediaInUse
     await session.delete(media)
     _record(session, AuditAction.DELETE_MEDIA, media, actor)
 

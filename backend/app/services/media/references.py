@@ -3,12 +3,24 @@
 import re
 from collections.abc import Sequence
 
-from sqlalchemy import BigInteger, String, all_, any_, bindparam, delete, exists, literal, select
+from sqlalchemy import (
+    BigInteger,
+    String,
+    all_,
+    any_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    literal,
+    select,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models.article import Article
 from app.models.media import ArticleMedia, Media
+from app.models.user import User
 from app.services.media.storage import FOLDER
 
 # Wherever the API is reached, now or when this was written: nobody else has such a folder.
@@ -46,7 +58,11 @@ _CANDIDATES = (
 _SHOWN_ELSEWHERE = exists(literal(1)).where(
     ArticleMedia.media_id == Media.id, ArticleMedia.article_id != all_(_articles)
 )
-_PURGE = delete(Media).where(Media.id == any_(_pictures), ~_SHOWN_ELSEWHERE)
+IN_PROFILE = exists(literal(1)).where(
+    User.id == Media.owner_id, func.strpos(User.image_url, "/media/" + Media.folder + "/") > 0
+)
+"""Whether a picture is the one of its owner's profile."""
+_PURGE = delete(Media).where(Media.id == any_(_pictures), ~_SHOWN_ELSEWHERE, ~IN_PROFILE)
 
 
 async def note_references(
@@ -69,7 +85,7 @@ async def note_references(
 
 
 async def purge_pictures_of(session: AsyncSession, *, article_ids: Sequence[int]) -> None:
-    """Delete their authors' pictures that these articles show, and no other does.
+    """Delete their authors' pictures that these articles show, and no other does, nor a profile.
 
     To be called before the articles go for good, in their unit of work.
     """
