@@ -10,6 +10,7 @@ from app import __version__
 from app.auth.keys import signing_keys
 from app.auth.security import prepare_hashing
 from app.conduit import application as conduit
+from app.conduit.errors import conduit_error_response
 from app.core import middleware
 from app.core.config import Environment, Registration, Settings, get_settings
 from app.core.errors import register_error_handlers
@@ -140,11 +141,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},  # there is no collector
     )
     app.state.storage = open_storage(settings)
-    middleware.install(app, settings, envelopes={conduit.PATH: conduit.conduit_error_response})
+    middleware.install(app, settings, envelopes={conduit.PATH: conduit_error_response})
     register_error_handlers(app)
     register_replays(app)
     if settings.conduit_api:
-        app.mount(conduit.PATH, conduit.create_conduit(app.state))
+        conduit.mount(app)
     by_email = settings.registration is Registration.BY_EMAIL
     routers = [module.router for module in RESOURCES]
     routers.append(registration.by_email_router if by_email else registration.open_router)

@@ -492,6 +492,38 @@ class TestReading:
         assert len(await threads(client, article, stranger)) == 2
         assert len(await threads(client, article)) == 2
 
+    async def test_who_moderates_sees_whom_they_have_blocked(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        article: Article,
+        author: User,
+        stranger: User,
+    ) -> None:
+        article.comment_policy = CommentPolicy.HELD
+        session.add(Block(blocker_id=author.id, blocked_id=stranger.id))
+        await session.flush()
+        comment = (await post(client, article, stranger, content="Loud")).json()
+        (waiting,) = (await client.get("/comments", headers=bearer(author))).json()
+        assert (waiting["status"], waiting["content"]) == ("pending", "Loud")
+        read = await client.get(f"/comments/{comment['id']}", headers=bearer(author))
+        assert read.json() == waiting
+
+    @pytest.mark.parametrize("state", ["pending", "hidden", "deleted"])
+    async def test_replies_do_not_tell_of_a_comment_that_one_does_not_see(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        article: Article,
+        reader: User,
+        state: str,
+    ) -> None:
+        columns = {"deleted_at": clock.now()} if state == "deleted" else {"status": state}
+        comment = await create_comment(session, article=article, author=reader, **columns)
+        for path in ("", "/replies"):
+            response = await client.get(f"/comments/{comment.id}{path}")
+            assert response.status_code == 404
+
     async def test_pages_and_orders(
         self, client: httpx.AsyncClient, session: AsyncSession, article: Article, reader: User
     ) -> None:

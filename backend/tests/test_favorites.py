@@ -165,3 +165,16 @@ async def test_a_list_of_somebodys_favorites(
     own = await client.get("/articles?favorited_by=reader", headers=bearer(author))
     assert {each["id"] for each in own.json()} == {tagged.id, draft.id, article.id}
     assert (await client.get("/articles?favorited_by=nobody")).json() == []
+
+
+async def test_it_can_be_given_up_while_the_article_is_out_of_sight(
+    client: httpx.AsyncClient, session: AsyncSession, article: Article, reader: User
+) -> None:
+    session.add(Favorite(user_id=reader.id, article_id=article.id))
+    article.archived_at = clock.now()
+    await session.flush()
+    url = f"/articles/{article.id}/favorite"
+    for status in (200, 404):
+        response = await client.delete(url, headers=bearer(reader))
+        assert response.status_code == status
+    assert await session.scalar(select(Favorite.user_id)) is None

@@ -155,3 +155,20 @@ async def test_it_is_written_once_however_often_it_is_sent(
     again = await client.post(url, json=REASON, headers=headers)
     assert (first.status_code, again.status_code) == (201, 201)
     assert again.headers["Idempotency-Replayed"] == "true"
+
+
+async def test_an_editor_reads_what_was_deleted_meanwhile(
+    client: httpx.AsyncClient,
+    session: AsyncSession,
+    article: Article,
+    author: User,
+    editor: User,
+    reader: User,
+) -> None:
+    comment = await create_comment(session, article=article, author=author, content="Abuse")
+    url = f"/comments/{comment.id}"
+    made = (await client.post(f"{url}/reports", json=REASON, headers=bearer(reader))).json()
+    assert (await client.delete(url, headers=bearer(author))).status_code == 204
+    report = (await client.get(f"/reports/{made['id']}", headers=bearer(editor))).json()
+    assert (report["comment_content"], report["comment_author_id"]) == ("Abuse", author.id)
+    assert report["comment_deleted_at"] is not None

@@ -15,6 +15,7 @@ branch_labels = None
 depends_on = None
 
 MOMENT = sa.DateTime(timezone=True)
+TO_MODERATE = "status <> 'visible' AND deleted_at IS NULL"
 
 # For each statement, not for each row: whoever changes several rows locks their counts in the order
 # of the ids, so that two of them never wait for each other.
@@ -96,8 +97,9 @@ BEGIN
     SELECT article_id, -1 FROM removed WHERE status = 'visible' AND deleted_at IS NULL
   ) AS each_of_them GROUP BY article_id HAVING sum(number) > 0 ORDER BY article_id
   ON CONFLICT (article_id) DO UPDATE SET comments = counts.comments + excluded.comments;
-  PERFORM FROM public.article_counts WHERE article_id IN (SELECT article_id FROM removed)
-  ORDER BY article_id FOR NO KEY UPDATE;
+  PERFORM FROM public.article_counts WHERE article_id IN (
+    SELECT article_id FROM removed WHERE status = 'visible' AND deleted_at IS NULL
+  ) ORDER BY article_id FOR NO KEY UPDATE;
   UPDATE public.article_counts AS counts SET comments = counts.comments + news.number
   FROM (
     SELECT article_id, sum(number) AS number FROM (
@@ -271,7 +273,8 @@ def _create_comments() -> None:
         ("replies", ["root_id", "id"], None),
         ("author_id", ["author_id"], None),
         ("parent_id", ["parent_id"], None),
-        ("to_moderate", ["id"], "status <> 'visible' AND deleted_at IS NULL"),
+        ("to_moderate", ["status", "id"], TO_MODERATE),
+        ("article_to_moderate", ["article_id", "status", "id"], TO_MODERATE),
         ("deleted", ["deleted_at"], "deleted_at IS NOT NULL AND content <> ''"),
     ):
         condition = {} if where is None else {"postgresql_where": sa.text(where)}

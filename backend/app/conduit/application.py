@@ -2,15 +2,30 @@
 
 from fastapi import FastAPI
 from starlette.datastructures import State
+from starlette.requests import Request
+from starlette.responses import Response
 
 from app import __version__
 from app.conduit import articles, comments, profiles, tags, users
 from app.conduit.errors import conduit_error_response, register_error_handlers
+from app.core.errors import NotFound
 from app.core.middleware import ErrorBoundary, Refusals
 
-__all__ = ["PATH", "conduit_error_response", "create_conduit"]
-
 PATH = "/api"
+
+
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+
+async def nothing_here(_: Request) -> Response:
+    """What the path itself is, which no operation has and no mounted application is asked for."""
+    return conduit_error_response(NotFound())
+
+
+def mount(app: FastAPI) -> None:
+    """Serve the RealWorld API within another application, in front of its routes."""
+    app.router.add_route(PATH, nothing_here, methods=METHODS, include_in_schema=False)
+    app.mount(PATH, create_conduit(app.state))
 
 
 def create_conduit(state: State) -> FastAPI:

@@ -88,6 +88,7 @@ async def update_article(
         changes=article_changes(changes.article, title=present["title"]),
         actor=actor,
         precondition=Precondition(),
+        tags_in_order=True,
     )
     return await _read(session, present["id"], actor)
 

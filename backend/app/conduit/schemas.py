@@ -260,8 +260,13 @@ def login_form(user: LoginUser) -> LoginForm:
 
 def registration_of(new: NewUser) -> UserCreate:
     """A registration, as ours: people are called by their username until they say another name."""
-    return UserCreate(
-        email=new.email, username=new.username, name=new.username, password=new.password
+    return checked(
+        UserCreate,
+        "body",
+        email=new.email,
+        username=new.username,
+        name=new.username,
+        password=new.password,
     )
 
 
@@ -282,7 +287,7 @@ def account_update(changes: UpdateUser) -> AccountUpdate:
         fields["bio"] = changes.bio or ""
     if "image" in given:
         fields["image_url"] = _own_path(changes.image)
-    return AccountUpdate(**fields)
+    return checked(AccountUpdate, "body", **fields)
 
 
 def _own_path(image: str | None) -> str | None:
@@ -295,7 +300,9 @@ def _own_path(image: str | None) -> str | None:
 
 def new_article(new: NewArticle) -> ArticleCreate:
     """A new article, published at once."""
-    return ArticleCreate(
+    return checked(
+        ArticleCreate,
+        "body",
         title=new.title,
         excerpt=new.description,
         content=new.body,
@@ -314,7 +321,7 @@ def article_changes(changes: UpdateArticle, *, title: str) -> ArticleUpdate:
     fields = {ours[name]: value for name, value in given.items()}
     if fields.get("title", title) != title:
         fields["slug"] = None
-    return ArticleUpdate(**fields)
+    return checked(ArticleUpdate, "body", **fields)
 
 
 def article_query(query: ArticlesQuery) -> ArticleQuery:

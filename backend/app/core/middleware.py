@@ -9,6 +9,7 @@ are, in lists of bytes.
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 from urllib.parse import parse_qsl, quote
 from uuid import uuid4
 
@@ -100,6 +101,7 @@ def install(app: FastAPI, settings: Settings, envelopes: Mapping[str, Envelope])
     app.add_middleware(ErrorBoundary, refuse=refuse)
     app.add_middleware(
         CrossOrigin,
+        refuse=refuse,
         allow_origins=settings.cors_origins,
         allow_credentials="*" not in settings.cors_origins,
         allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
@@ -244,15 +246,24 @@ class AllowedHosts:
 
 
 class CrossOrigin(CORSMiddleware):
-    """Starlette's CORS, with a refused preflight in our own error shape."""
+    """Starlette's CORS, with a refused preflight in the shape of whom it was for."""
 
-    def preflight_response(self, request_headers: Headers) -> Response:
-        response = super().preflight_response(request_headers)
-        if response.status_code < 400:
-            return response
-        refusal = pressroom_error_response(InvalidRequest(bytes(response.body).decode()))
-        refusal.headers["Vary"] = "Origin"
-        return refusal
+    def __init__(self, app: ASGIApp, /, *, refuse: Refusals = NATIVE, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "OPTIONS":
+            headers = Headers(scope=scope)
+            if "origin" in headers and "access-control-request-method" in headers:
+                response = self.preflight_response(headers)
+                if response.status_code >= 400:
+                    refusal = InvalidRequest(bytes(response.body).decode())
+                    response = self._refuse(scope, refusal)
+                    response.headers["Vary"] = "Origin"
+                await response(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
 
 
 class ErrorBoundary:

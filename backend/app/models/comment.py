@@ -53,10 +53,14 @@ Index(
 )
 Index("ix_comments_article", Comment.article_id, Comment.id)
 Index("ix_comments_replies", Comment.root_id, Comment.id)
+_TO_MODERATE = text("status <> 'visible' AND deleted_at IS NULL")
+Index("ix_comments_to_moderate", Comment.status, Comment.id, postgresql_where=_TO_MODERATE)
 Index(
-    "ix_comments_to_moderate",
+    "ix_comments_article_to_moderate",
+    Comment.article_id,
+    Comment.status,
     Comment.id,
-    postgresql_where=text("status <> 'visible' AND deleted_at IS NULL"),
+    postgresql_where=_TO_MODERATE,
 )
 Index(
     "ix_comments_deleted",

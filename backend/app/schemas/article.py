@@ -23,6 +23,7 @@ from app.schemas.types import Content, ImageUrl, Input, Line, Moment, Output, Ti
 from app.schemas.user import UserPublic
 
 MAX_TAGS = 20
+MAX_TAG = 50
 MAX_EXCERPT = 500
 MAX_SLUG = 100
 MAX_QUERY = 500
@@ -57,10 +58,13 @@ class Sort(StrEnum):
 def _with_a_slug(name: str) -> str:
     if not slugify(name, fallback=""):
         raise ValueError("must have a letter or a digit")
-    return tidy(name)
+    tidied = tidy(name)
+    if len(tidied) > MAX_TAG:  # composed characters may be longer than decomposed ones
+        raise ValueError(f"must have at most {MAX_TAG} characters in Unicode's form C")
+    return tidied
 
 
-TagName = Annotated[str, Line(50), AfterValidator(_with_a_slug)]
+TagName = Annotated[str, Line(MAX_TAG), AfterValidator(_with_a_slug)]
 """Two that differ in capitals, accents or punctuation alone are one tag."""
 Slug = Annotated[str, StringConstraints(max_length=MAX_SLUG, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 Excerpt = Annotated[str, Line(MAX_EXCERPT)]

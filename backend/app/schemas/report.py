@@ -53,6 +53,10 @@ class ReportResponse(ReportReceipt):
     handled_at: datetime | None
     handled_by: int | None
     """The id of the editor who changed it last."""
+    comment_content: str | None
+    """What the reported comment says, also where it was deleted less than 30 days ago."""
+    comment_author_id: int | None
+    comment_deleted_at: datetime | None
     reporter: UserPublic | None
     """Who reported; null when they have left."""
 

@@ -67,12 +67,20 @@ async def favorite(session: AsyncSession, *, article_id: int, actor: Identity) -
 
 
 async def unfavorite(session: AsyncSession, *, article_id: int, actor: Identity) -> FavoriteRow:
-    """Take an article from the actor's favorites; again changes nothing. Raises ArticleNotFound."""
+    """Take an article from the actor's favorites, be it out of sight; again changes nothing.
+
+    Raises ArticleNotFound where it is none of theirs, and out of sight.
+    """
     theirs = Favorite.user_id == actor.id, Favorite.article_id == article_id
     gone = await session.scalar(delete(Favorite).where(*theirs).returning(Favorite.article_id))
     if gone is not None:
         _record(session, AuditAction.UNFAVORITE_ARTICLE, article_id, actor)
-    return await get_favorite(session, article_id=article_id, viewer=actor)
+    try:
+        return await get_favorite(session, article_id=article_id, viewer=actor)
+    except ArticleNotFound:
+        if gone is None:
+            raise
+        return FavoriteRow(article_id, favorited=False, favorites_count=0, comments_count=0)
 
 
 async def list_favorites(

@@ -22,6 +22,7 @@ from app.core.errors import (
 )
 from app.db.reading import Reader
 from app.db.session import NO_KEY_UPDATE, constraint_errors
+from app.models.comment import Comment
 from app.models.report import Report
 from app.models.user import User
 from app.schemas.report import (
@@ -61,13 +62,22 @@ class ReportRow(NamedTuple):
     updated_at: datetime
     handled_at: datetime | None
     handled_by: int | None
+    comment_content: str | None
+    comment_author_id: int | None
+    comment_deleted_at: datetime | None
     reporter: AuthorRow | None
 
 
-_OWN = tuple(getattr(Report, field) for field in ReportRow._fields[:-1])
-_REPORTS = select(
-    *_OWN, *(getattr(User, field).label(f"reporter_{field}") for field in AuthorRow._fields)
-).join(User, User.id == Report.reporter_id, isouter=True)
+_OF_COMMENT = ("content", "author_id", "deleted_at")
+_OWN = (
+    *(getattr(Report, field) for field in ReportRow._fields[: -1 - len(_OF_COMMENT)]),
+    *(getattr(Comment, field).label(f"comment_{field}") for field in _OF_COMMENT),
+)
+_REPORTS = (
+    select(*_OWN, *(getattr(User, field).label(f"reporter_{field}") for field in AuthorRow._fields))
+    .join(User, User.id == Report.reporter_id, isouter=True)
+    .join(Comment, Comment.id == Report.comment_id, isouter=True)
+)
 _ALL = keyset("reports", _REPORTS, Report.id)
 _IN_STATE = keyset(
     "reports in", _REPORTS.where(Report.state == bindparam("state", type_=String)), Report.id

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, select
+from sqlalchemy import BigInteger, Row, Select, bindparam, func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
@@ -22,7 +22,10 @@ from app.core.errors import (
 )
 from app.core.roles import Role
 from app.db.reading import Reader
-from app.db.session import NO_KEY_UPDATE, constraint_errors, paged
+from app.db.session import LONGEST_STATEMENT_SECONDS, NO_KEY_UPDATE, constraint_errors, paged
+from app.models.comment import Comment
+from app.models.favorite import ArticleCounts, Favorite
+from app.models.follow import Follow, UserCounts
 from app.models.user import UNIQUE_EMAIL, UNIQUE_USERNAME, User
 from app.schemas.page import PageQuery
 from app.schemas.user import UserCreate, UserPrivate, UserPublic, UserReplace, UserUpdate
@@ -178,8 +181,57 @@ async def delete_user(
     require(actor, Action.DELETE_USER, owner_id=user.id)
     precondition.require(UserPrivate.model_validate(user))
     await keep_an_admin(session, without=user.id)
+    await lock_what_goes(session, user_id=user.id)
     await session.delete(user)
     audit.record(session, AuditAction.DELETE_USER, actor_id=actor.id, subject_id=user.id)
+
+
+_PATIENCE = text(f"SET LOCAL statement_timeout = {LONGEST_STATEMENT_SECONDS * 1000}")
+_USER = bindparam("user_id", type_=BigInteger)
+_LOCKS: Sequence[Select[Any]] = tuple(
+    select(func.count()).select_from(locked.with_for_update().subquery())
+    for locked in (
+        select(User.id).where(User.id == _USER),
+        select(Comment.id).where(Comment.author_id == _USER).order_by(Comment.id),
+        select(ArticleCounts.article_id)
+        .where(
+            or_(
+                ArticleCounts.article_id.in_(
+                    select(Favorite.article_id).where(Favorite.user_id == _USER)
+                ),
+                ArticleCounts.article_id.in_(
+                    select(Comment.article_id).where(Comment.author_id == _USER)
+                ),
+            )
+        )
+        .order_by(ArticleCounts.article_id),
+        select(UserCounts.user_id)
+        .where(
+            or_(
+                UserCounts.user_id == _USER,
+                UserCounts.user_id.in_(
+                    select(Follow.followed_id).where(Follow.follower_id == _USER)
+                ),
+                UserCounts.user_id.in_(
+                    select(Follow.follower_id).where(Follow.followed_id == _USER)
+                ),
+            )
+        )
+        .order_by(UserCounts.user_id),
+    )
+)
+"""In the order in which whoever follows, favorites or comments locks them."""
+
+
+async def lock_what_goes(session: AsyncSession, *, user_id: int) -> None:
+    """Lock whatever the end of an account will change, in one order.
+
+    It ends in many steps, each with triggers that count: two of them, or one and a new follower,
+    would wait for each other. It may take long where there are many.
+    """
+    await session.execute(_PATIENCE)
+    for lock in _LOCKS:
+        await session.execute(lock, {"user_id": user_id})
 
 
 async def change_role(

@@ -28,6 +28,7 @@ from app.services.users import (
     as_seen_by,
     change_email_of,
     keep_an_admin,
+    lock_what_goes,
     require_login_for_username,
 )
 
@@ -137,6 +138,7 @@ async def delete_user(
     require(actor, Action.DELETE_USER, owner_id=user_id)
     precondition.require(UserPrivate.model_validate(row))
     await keep_an_admin(session, without=user_id)
+    await lock_what_goes(session, user_id=user_id)
     await session.execute(_DELETE, {"id": user_id})
     audit.record(session, AuditAction.DELETE_USER, actor_id=actor.id, subject_id=user_id)
 

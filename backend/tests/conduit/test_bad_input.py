@@ -287,6 +287,8 @@ async def test_what_clients_send_besides_is_overlooked(
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
+        ("GET", "/api", 404),
+        ("POST", "/api/", 404),
         ("GET", "/api/nothing", 404),
         ("GET", "/api/articles/theirs/nothing", 404),
         ("PATCH", "/api/articles", 405),
@@ -349,7 +351,37 @@ async def test_a_form_that_sends_all_keeps_a_slug_that_was_chosen(
 
 
 async def test_too_many_tags_and_tags_that_are_none(client: httpx.AsyncClient, owner: User) -> None:
-    for tags in ([str(number) + "a" for number in range(21)], [""], ["!!!"], [5], "x", ["x" * 51]):
+    for tags in (
+        [str(number) + "a" for number in range(21)],
+        [""],
+        ["!!!"],
+        [5],
+        "x",
+        ["x" * 51],
+        ["\u0958" * 26],
+    ):
         body = {"article": {**ARTICLE, "tagList": tags}}
         response = await client.post("/api/articles", json=body, headers=bearer(owner))
         assert "tagList" in assert_refused(response, 422)
+
+
+async def test_reading_and_writing_tags_natively_keeps_their_order_here(
+    client: httpx.AsyncClient, owner: User
+) -> None:
+    body = {"article": {**ARTICLE, "tagList": ["zebra", "apple"]}}
+    await client.post("/api/articles", json=body, headers=bearer(owner))
+    native = (await client.get("/articles/by-slug/title")).json()
+    assert native["tags"] == ["apple", "zebra"]
+    change = {"tags": native["tags"]}
+    url = f"/articles/{native['id']}"
+    same = (await client.patch(url, json=change, headers=bearer(owner))).json()
+    assert same == native
+    here = (await client.get("/api/articles/title")).json()["article"]
+    assert here["tagList"] == ["zebra", "apple"]
+
+
+async def test_a_preflight_that_is_refused(client: httpx.AsyncClient) -> None:
+    headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "GET"}
+    assert_refused(await client.options("/api/articles", headers=headers), 400)
+    native = await client.options("/articles", headers=headers)
+    assert native.json()["code"] == "invalid_request"

@@ -23,15 +23,20 @@ def sought_tag(name: str) -> str:
     return tag_slug(name) if slugify(name, fallback="") else ""
 
 
-async def set_tags(session: AsyncSession, *, article_id: int, names: Sequence[str]) -> bool:
+async def set_tags(
+    session: AsyncSession, *, article_id: int, names: Sequence[str], in_order: bool = False
+) -> bool:
     """Give an article these tags and no others, in their order; whether that changes anything.
 
-    A tag that there is keeps its spelling. The caller has locked the article.
+    A tag that there is keeps its spelling. The same ones in another order change nothing, unless
+    it is `in_order` that they are given. The caller has locked the article.
     """
     ids = await tag_ids(session, names)
     places = {tag_id: place for place, tag_id in enumerate(ids.values())}
     has = select(ArticleTag.tag_id, ArticleTag.position).where(ArticleTag.article_id == article_id)
     before = {row.tag_id: row.position for row in await session.execute(has)}
+    if before.keys() == places.keys() and not in_order:
+        return False
     theirs = ArticleTag.article_id == article_id
     if gone := before.keys() - places.keys():
         await session.execute(delete(ArticleTag).where(theirs, ArticleTag.tag_id.in_(gone)))

@@ -111,8 +111,11 @@ async def update_article(
     changes: ArticleUpdate,
     actor: Identity,
     precondition: Precondition,
+    tags_in_order: bool = False,
 ) -> ArticleRow:
     """Change what `changes` sets; what the text was before is kept as a revision.
+
+    `tags_in_order`: whether another order of the same tags is a change.
 
     Raises ArticleNotFound, NotAuthorized, EmailNotVerified, SlugTaken, ContentTooComplex,
     PreconditionFailed.
@@ -125,7 +128,7 @@ async def update_article(
     was, former = _release_of(article), article.slug
     # What asks the database comes first: it would write what was set before, a part of the change.
     retagged = "tags" in given and await set_tags(
-        session, article_id=article_id, names=given["tags"]
+        session, article_id=article_id, names=given["tags"], in_order=tags_in_order
     )
     if "slug" in given:
         await _claim_slug(session, article, given)

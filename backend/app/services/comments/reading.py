@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     ARRAY,
     BigInteger,
-    Boolean,
     String,
     and_,
     bindparam,
@@ -110,7 +109,7 @@ _REPLIES = keyset(
 )
 _ONE = selected().where(Comment.id == bindparam("comment_id", type_=BigInteger))
 _ONE_SEEN = _ONE.where(or_(SEEN, _answered, _in_use))
-_ITS_ARTICLE = select(Comment.article_id, Comment.root_id).where(
+_ITS_ARTICLE = select(Comment.article_id).where(
     Comment.id == bindparam("comment_id", type_=BigInteger)
 )
 
@@ -153,10 +152,9 @@ async def list_replies(
 
     Raises CommentNotFound, also for what is itself a reply; InvalidCursor.
     """
-    article_id, root_id = await _its_article(connection, comment_id)
-    if root_id is not None:
+    root, who = await _seen(connection, comment_id, viewer)
+    if root.parent_id is not None:
         raise CommentNotFound
-    who = await _viewing(connection, article_id, viewer)
     return await read_page(
         connection,
         _REPLIES,
@@ -171,12 +169,22 @@ async def get_comment(
     connection: Reader | AsyncSession, *, comment_id: int, viewer: Identity | None
 ) -> CommentRow:
     """One comment. Raises CommentNotFound where it is absent, or its article is hidden."""
-    article_id, _ = await _its_article(connection, comment_id)
-    who = await _viewing(connection, article_id, viewer)
+    comment, _ = await _seen(connection, comment_id, viewer)
+    return comment
+
+
+async def _seen(
+    connection: Reader | AsyncSession, comment_id: int, viewer: Identity | None
+) -> tuple[CommentRow, Mapping[str, Any]]:
+    """A comment that is shown to `viewer`, and the parameters of SEEN there."""
+    found = (await connection.execute(_ITS_ARTICLE, {"comment_id": comment_id})).one_or_none()
+    if found is None:
+        raise CommentNotFound
+    who = await _viewing(connection, found.article_id, viewer)
     row = (await connection.execute(_ONE_SEEN, {**who, "comment_id": comment_id})).one_or_none()
     if row is None:
         raise CommentNotFound
-    return comment_row(row)
+    return comment_row(row), who
 
 
 async def read_written(
@@ -185,15 +193,6 @@ async def read_written(
     """What was just written and flushed, as a read would give it."""
     parameters = {**as_viewer(viewer, moderates=moderates), "comment_id": comment_id}
     return comment_row((await session.execute(_ONE, parameters)).one())
-
-
-async def _its_article(
-    connection: Reader | AsyncSession, comment_id: int
-) -> tuple[int, int | None]:
-    row = (await connection.execute(_ITS_ARTICLE, {"comment_id": comment_id})).one_or_none()
-    if row is None:
-        raise CommentNotFound
-    return row[0], row[1]
 
 
 async def _viewing(
@@ -212,12 +211,18 @@ _to_moderate = (
     .join(Article, Article.id == Comment.article_id)
     .where(
         Comment.status == bindparam("status", type_=String),
+        Comment.status != CommentStatus.VISIBLE.value,  # says which index
         Comment.deleted_at.is_(None),
         Article.deleted_at.is_(None),
-        or_(bindparam("every", type_=Boolean), Article.author_id == VIEWER),
     )
 )
-_QUEUE = keyset("moderation", _to_moderate, Comment.id, descending=False)
+_QUEUES = {
+    True: keyset("moderation", _to_moderate, Comment.id, descending=False),
+    False: keyset(
+        "moderation", _to_moderate.where(Article.author_id == VIEWER), Comment.id, descending=False
+    ),
+}
+"""Of everybody's articles, and of one's own."""
 
 
 async def list_to_moderate(
@@ -229,13 +234,9 @@ async def list_to_moderate(
     """
     return await read_page(
         connection,
-        _QUEUE,
+        _QUEUES[may_to_any(user, Action.MODERATE_COMMENTS)],
         query=query,
-        parameters={
-            **as_viewer(user, moderates=True),
-            "status": query.status.value,
-            "every": may_to_any(user, Action.MODERATE_COMMENTS),
-        },
+        parameters={**as_viewer(user, moderates=True), "status": query.status.value},
         make=comment_row,
         of=f"{query.status.value} {user.id}",
     )

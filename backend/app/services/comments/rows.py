@@ -59,16 +59,23 @@ Reply = aliased(Comment, name="reply")
 
 
 def seen(comment: type[Comment]) -> ColumnElement[bool]:
-    """Whether the viewer sees a comment, and not only that there was one."""
+    """Whether the viewer sees a comment, and not only that there was one.
+
+    Who moderates it has to see it, whomever they have blocked.
+    """
     blocked = exists().where(Block.blocker_id == VIEWER, Block.blocked_id == comment.author_id)
     return and_(
         comment.deleted_at.is_(None),
         or_(
-            comment.status == CommentStatus.VISIBLE.value,
-            func.coalesce(comment.author_id == VIEWER, False),
             MODERATES,
+            and_(
+                or_(
+                    comment.status == CommentStatus.VISIBLE.value,
+                    func.coalesce(comment.author_id == VIEWER, False),
+                ),
+                ~blocked,
+            ),
         ),
-        ~blocked,
     )
 
 
