@@ -134,25 +134,33 @@ FUNCTIONS = {
 }
 TRIGGERS = (
     (
-        "CREATE TRIGGER {0}_count_added AFTER INSERT ON {0} REFERENCING NEW TABLE AS added"
-        " FOR EACH STATEMENT EXECUTE FUNCTION {0}_count_added()",
+        (
+            "CREATE TRIGGER {0}_count_added AFTER INSERT ON {0} REFERENCING NEW TABLE AS added"
+            " FOR EACH STATEMENT EXECUTE FUNCTION {0}_count_added()"
+        ),
         ("follows", "favorites", "comments"),
     ),
     (
-        "CREATE TRIGGER {0}_count_removed AFTER DELETE ON {0} REFERENCING OLD TABLE AS removed"
-        " FOR EACH STATEMENT EXECUTE FUNCTION {0}_count_removed()",
+        (
+            "CREATE TRIGGER {0}_count_removed AFTER DELETE ON {0} REFERENCING OLD TABLE AS removed"
+            " FOR EACH STATEMENT EXECUTE FUNCTION {0}_count_removed()"
+        ),
         ("follows", "favorites"),
     ),
     (
-        "CREATE TRIGGER {0}_count_changed AFTER UPDATE ON {0}"
-        " REFERENCING OLD TABLE AS removed NEW TABLE AS added"
-        " FOR EACH STATEMENT EXECUTE FUNCTION {0}_count_changed()",
+        (
+            "CREATE TRIGGER {0}_count_changed AFTER UPDATE ON {0}"
+            " REFERENCING OLD TABLE AS removed NEW TABLE AS added"
+            " FOR EACH STATEMENT EXECUTE FUNCTION {0}_count_changed()"
+        ),
         ("comments",),
     ),
     (
-        "CREATE TRIGGER {0}_author_left BEFORE UPDATE OF author_id ON {0} FOR EACH ROW"
-        " WHEN (OLD.author_id IS NOT NULL AND NEW.author_id IS NULL)"
-        " EXECUTE FUNCTION {0}_author_left()",
+        (
+            "CREATE TRIGGER {0}_author_left BEFORE UPDATE OF author_id ON {0} FOR EACH ROW"
+            " WHEN (OLD.author_id IS NOT NULL AND NEW.author_id IS NULL)"
+            " EXECUTE FUNCTION {0}_author_left()"
+        ),
         ("comments",),
     ),
 )
@@ -299,7 +307,8 @@ def _create_reports() -> None:
             "num_nonnulls(article_id, comment_id) = 1", name=op.f("ck_reports_one_subject")
         ),
         sa.CheckConstraint(
-            "state IN ('open', 'in_review', 'resolved', 'dismissed')", name=op.f("ck_reports_state_known")
+            "state IN ('open', 'in_review', 'resolved', 'dismissed')",
+            name=op.f("ck_reports_state_known"),
         ),
         _reference("reports", "reporter_id", "users", "SET NULL"),
         _reference("reports", "article_id", "articles", "CASCADE"),
