@@ -12,8 +12,6 @@ from app.core.errors import NotFound
 from app.core.middleware import ErrorBoundary, Refusals
 
 PATH = "/api"
-
-
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 

@@ -89,8 +89,7 @@ def _field(finding: Mapping[str, Any]) -> str:
 
 def _wrong(finding: Mapping[str, Any]) -> str:
     kind, context = finding["type"], finding.get("ctx", {})
-    is_empty = kind in {"string_too_short", "too_short"} and finding.get("input") in {"", None}
-    if kind == "missing" or is_empty or (kind != "json_invalid" and _is_blank(finding)):
+    if kind == "missing" or (kind != "json_invalid" and _is_blank(finding)):
         return BLANK
     if kind in {"string_too_short", "too_short"}:
         return f"is too short (minimum is {context['min_length']})"

@@ -1,8 +1,10 @@
 """How Conduit's routers are made, and which errors their routes declare."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter
+from fastapi.params import Depends
 
 from app.conduit.schemas import GenericError
 from app.core.routing import StrictRoute
@@ -20,10 +22,11 @@ OPTIONAL_USER: dict[str, Any] = {"security": [{}]}
 """For `openapi_extra` of a route that takes a user or none: its token may be left out."""
 
 
-def create_router(tag: str) -> APIRouter:
-    """A router for the operations of one tag, with strict bodies."""
+def create_router(tag: str, *, dependencies: Sequence[Depends] = ()) -> APIRouter:
+    """A router for one tag, with strict bodies; `dependencies` hold for all its operations."""
     return APIRouter(
         tags=[tag],
+        dependencies=list(dependencies),
         route_class=StrictRoute,
         responses=MAY_FAIL,
         generate_unique_id_function=lambda route: route.name,

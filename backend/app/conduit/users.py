@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastapi import Depends, Response, status
+from fastapi import Depends, status
 
 from app.auth.dependencies import CurrentClient
 from app.conduit import shapes
@@ -19,17 +19,11 @@ from app.conduit.schemas import (
 )
 from app.core.config import Registration, get_settings
 from app.core.errors import InvalidInput
+from app.core.routing import no_store
 from app.db.dependencies import CurrentDatabase, WriteSession
 from app.services import account, auth, registration, sessions
 
-
-async def no_store(response: Response) -> None:
-    """Keep tokens out of every cache."""
-    response.headers["Cache-Control"] = "no-store"
-
-
-router = create_router("User and Authentication")
-router.dependencies.append(Depends(no_store))
+router = create_router("User and Authentication", dependencies=[Depends(no_store)])
 
 
 def _seconds() -> int:

@@ -120,6 +120,11 @@ class StrictRoute(APIRoute):
         return strictly
 
 
+async def no_store(response: Response) -> None:
+    """Keep secrets out of every cache (RFC 6749 §5.1)."""
+    response.headers["Cache-Control"] = "no-store"
+
+
 def _asks_who(dependant: Dependant) -> bool:
     """Whether anything that a route depends on reads the caller's token."""
     call: object = dependant.call

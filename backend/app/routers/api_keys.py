@@ -6,6 +6,7 @@ from fastapi import Depends, status
 
 from app.auth.dependencies import Actor, Confirming, CurrentUser
 from app.core.errors import ApiKeyNotFound, IncorrectPassword, TooManyApiKeys, TooManyAttempts
+from app.core.routing import no_store
 from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
 from app.routers.idempotency import idempotent
 from app.routers.parameters import ApiKeyId, Page
@@ -15,7 +16,6 @@ from app.routers.responses import (
     TAKES_JSON,
     create_router,
     errors,
-    no_store,
 )
 from app.schemas.api_key import ApiKeyCreate, ApiKeyCreated, ApiKeyResponse
 from app.services import api_keys

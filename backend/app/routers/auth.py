@@ -16,6 +16,7 @@ from app.core.errors import (
     TooManyAttempts,
     UnsupportedMediaType,
 )
+from app.core.routing import no_store
 from app.db.dependencies import CurrentDatabase, WriteSession
 from app.routers.refresh_tokens import (
     KnownCookie,
@@ -31,7 +32,6 @@ from app.routers.responses import (
     TAKES_JSON,
     create_router,
     errors,
-    no_store,
 )
 from app.schemas.auth import LoginForm, Tokens
 from app.schemas.second_factor import SecondFactorLogin

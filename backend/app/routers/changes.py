@@ -7,7 +7,7 @@ from fastapi import Query
 
 from app.core.errors import InvalidCursor
 from app.db.dependencies import ReadConnection
-from app.routers.paging import LINK_HEADERS, Paging
+from app.routers.paging import LINKED, Paging
 from app.routers.responses import create_router, errors
 from app.schemas.change import ChangesQuery, ChangesResponse
 from app.services import changes
@@ -18,10 +18,7 @@ router = create_router(prefix="/changes", tag="changes")
 @router.get(
     "",
     response_model=ChangesResponse,
-    responses={
-        200: {"headers": {"Link": LINK_HEADERS["Link"]}},
-        **errors(InvalidCursor),
-    },
+    responses={**LINKED, **errors(InvalidCursor)},
 )
 async def list_changes(
     connection: ReadConnection, query: Annotated[ChangesQuery, Query()], paging: Paging

@@ -4,8 +4,9 @@ from fastapi import Depends, status
 
 from app.auth.dependencies import Confirming
 from app.core.errors import IncorrectPassword, TooManyAttempts
+from app.core.routing import no_store
 from app.db.dependencies import CurrentDatabase, WriteSession
-from app.routers.responses import NEEDS_SESSION, TAKES_JSON, create_router, errors, no_store
+from app.routers.responses import NEEDS_SESSION, TAKES_JSON, create_router, errors
 from app.schemas.recovery import Accepted, EmailChange, PasswordChange
 from app.services import recovery
 

@@ -6,8 +6,8 @@ from html import escape
 from fastapi import APIRouter, Depends
 from starlette.responses import HTMLResponse
 
+from app.core.routing import no_store
 from app.db.dependencies import ReadConnection
-from app.routers.responses import no_store
 from app.schemas.mail import MailboxEntry
 from app.services import mail
 

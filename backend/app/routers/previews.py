@@ -14,10 +14,11 @@ from app.core.errors import (
     TooManyPreviewLinks,
     UnsupportedMediaType,
 )
+from app.core.routing import no_store
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.idempotency import idempotent
 from app.routers.parameters import ArticleId, Page, PreviewLinkId
-from app.routers.responses import CREATES_ONCE, NEEDS_USER, create_router, errors, no_store
+from app.routers.responses import CREATES_ONCE, NEEDS_USER, create_router, errors
 from app.schemas.article import ArticleResponse
 from app.schemas.preview import PreviewLinkCreate, PreviewLinkCreated, PreviewLinkResponse
 from app.services import previews

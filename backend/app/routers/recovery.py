@@ -7,8 +7,9 @@ from fastapi import Depends, status
 
 from app.auth.dependencies import CurrentClient
 from app.core.errors import EmailTaken, InvalidAccountToken, TooManyAttempts
+from app.core.routing import no_store
 from app.db.dependencies import CurrentDatabase, WriteSession
-from app.routers.responses import TAKES_JSON, create_router, errors, no_store
+from app.routers.responses import TAKES_JSON, create_router, errors
 from app.schemas.recovery import Accepted, EmailRequest, EmailVerification, PasswordReset
 from app.services import recovery
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter
 from fastapi.params import Depends
 
 from app.core.errors import (
@@ -57,11 +57,6 @@ CREATES_ONCE = (RequestInProgress, IdempotencyKeyReused)
 
 OPTIONAL_USER: dict[str, Any] = {"security": [{}]}
 """For `openapi_extra` of a route that takes a user or none: its token may be left out."""
-
-
-async def no_store(response: Response) -> None:
-    """Keep secrets out of every cache (RFC 6749 §5.1)."""
-    response.headers["Cache-Control"] = "no-store"
 
 
 def errors(*types: type[PressroomError]) -> Responses:

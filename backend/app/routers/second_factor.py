@@ -10,8 +10,9 @@ from app.core.errors import (
     SecondFactorNotEnabled,
     TooManyAttempts,
 )
+from app.core.routing import no_store
 from app.db.dependencies import CurrentDatabase, ReadConnection
-from app.routers.responses import NEEDS_SESSION, TAKES_JSON, create_router, errors, no_store
+from app.routers.responses import NEEDS_SESSION, TAKES_JSON, create_router, errors
 from app.schemas.second_factor import (
     RecoveryCodes,
     SecondFactorChange,

@@ -6,9 +6,10 @@ from fastapi import Depends, status
 
 from app.auth.dependencies import Actor, CurrentUser
 from app.core.errors import SessionNotFound
+from app.core.routing import no_store
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.parameters import Page, SessionId
-from app.routers.responses import NEEDS_SESSION, create_router, errors, no_store
+from app.routers.responses import NEEDS_SESSION, create_router, errors
 from app.schemas.session import SessionResponse
 from app.services import sessions
 
