@@ -1,7 +1,7 @@
 """The application factory. It assembles; it decides nothing.
 
-`create_app` makes an application. The attribute `app`, for `uvicorn app.main:app` and `fastapi dev`,
-is made by it when somebody asks for it: importing this module reads no settings.
+`create_app` makes an application. The attribute `app` is for `uvicorn app.main:app` and
+`fastapi dev`: it is made when it is first used, so importing this module reads no settings.
 """
 
 import gc

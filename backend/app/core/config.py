@@ -42,9 +42,7 @@ DEVELOPMENT_SECRET = "development-only-secret-that-production-refuses"  # noqa: 
 
 PLACEHOLDER = "<generated>"
 """What `.env.example` has in place of a secret."""
-EXAMPLE_SECRETS = frozenset(
-    {DEVELOPMENT_SECRET, PLACEHOLDER, "change-me", "your-secret-key-here"}
-)
+EXAMPLE_SECRETS = frozenset({DEVELOPMENT_SECRET, PLACEHOLDER, "change-me", "your-secret-key-here"})
 MIN_SECRET_BYTES = 32
 EXAMPLE_PASSWORDS = frozenset(
     {"pressroom", "postgres", "password", "change-me", "changeme", PLACEHOLDER}
@@ -231,17 +229,24 @@ class Settings(BaseSettings):
     s3_access_key_id: str | None = None
     s3_secret_access_key: str | None = None
 
+    revisions_all_days: NonNegativeInt = 30
+    """How long every revision is kept; 0: for ever."""
+    revisions_daily_days: NonNegativeInt = 365
+    """How long the last revision of each day is kept; older ones thin out to one a month."""
+    audit_days: NonNegativeInt = 400
+    """How long audit events are kept; 0: for ever."""
+
     raw_sql_reference: bool = False
     """Mounts the users API written in raw SQL at /raw/users, for comparison."""
 
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature of the base class
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, the environment, then `.env`; each with aliases and `..._FILE` resolved."""
         problems = []
@@ -363,6 +368,12 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _keep_fewer_later(self) -> Self:
+        if self.revisions_daily_days < self.revisions_all_days:
+            raise ValueError("REVISIONS_DAILY_DAYS must not be less than REVISIONS_ALL_DAYS")
+        return self
+
+    @model_validator(mode="after")
     def _refuse_unsafe_production(self) -> Self:
         if self.environment is not Environment.PRODUCTION:
             return self
@@ -441,7 +452,6 @@ class Settings(BaseSettings):
         if self.smtp_username and self.smtp_security is SmtpSecurity.NONE:
             problems.append("SMTP_SECURITY=none would send SMTP_PASSWORD in the clear")
         return problems
-
 
     def warnings(self) -> list[str]:
         """What may be meant and probably is not: names in `.env`, addresses in production."""
