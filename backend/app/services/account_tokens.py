@@ -20,6 +20,7 @@ from app.models.account_token import AccountToken
 from app.models.user import User
 from app.services import mail
 from app.services.mail import MailKind
+from app.services.purging import delete_oldest
 
 LIFETIME = timedelta(hours=1)
 
@@ -134,6 +135,8 @@ async def withdraw(session: AsyncSession, *, token_hash: bytes) -> None:
     await session.execute(delete(AccountToken).where(AccountToken.token_hash == token_hash))
 
 
-async def purge(session: AsyncSession) -> None:
-    """Delete the expired ones."""
-    await session.execute(delete(AccountToken).where(AccountToken.expires_at <= clock.now()))
+async def purge(session: AsyncSession) -> int:
+    """Delete a batch of the expired ones; how many."""
+    by = AccountToken.expires_at
+    expired = by <= clock.now()
+    return await delete_oldest(session, AccountToken.id, expired, by=by)

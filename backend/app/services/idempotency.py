@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, bindparam, delete, event, func, select
+from sqlalchemy import BigInteger, Connection, bindparam, event, func, select
 from sqlalchemy.dialects.postgresql import BYTEA, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -25,6 +25,7 @@ from app.core.errors import Conflict, IdempotencyKeyReused, RequestInProgress
 from app.core.idempotency import AlreadyAnswered, Answer
 from app.db.session import Database
 from app.models.idempotency_key import IdempotencyKey
+from app.services.purging import delete_oldest
 
 KEPT_FOR = timedelta(hours=24)
 PURPOSE = "idempotency key"
@@ -137,10 +138,11 @@ async def claim(
     return claimed
 
 
-async def purge(session: AsyncSession) -> None:
-    """Delete the expired ones."""
-    expired = IdempotencyKey.created_at <= clock.now() - KEPT_FOR
-    await session.execute(delete(IdempotencyKey).where(expired))
+async def purge(session: AsyncSession) -> int:
+    """Delete a batch of the expired ones; how many."""
+    by = IdempotencyKey.created_at
+    expired = by <= clock.now() - KEPT_FOR
+    return await delete_oldest(session, IdempotencyKey.key, expired, by=by)
 
 
 def _keyed(*parts: bytes) -> list[bytes]:

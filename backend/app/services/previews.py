@@ -25,6 +25,7 @@ from app.services.articles.rows import KEPT, NOW, ArticleRow, AuthorRow, article
 from app.services.articles.writing import changeable
 from app.services.audit import AuditAction
 from app.services.authorship import require_author
+from app.services.purging import delete_oldest
 
 MAX_PREVIEW_LINKS = 20
 """Of an article, at a time."""
@@ -129,9 +130,11 @@ async def get_preview(connection: Reader, *, token: str) -> ArticleRow:
     return article_row(row)
 
 
-async def purge(session: AsyncSession) -> None:
-    """Delete the expired ones."""
-    await session.execute(delete(PreviewLink).where(PreviewLink.expires_at <= clock.now()))
+async def purge(session: AsyncSession) -> int:
+    """Delete a batch of the expired ones; how many."""
+    by = PreviewLink.expires_at
+    expired = by <= clock.now()
+    return await delete_oldest(session, PreviewLink.id, expired, by=by)
 
 
 def _record(session: AsyncSession, action: AuditAction, link_id: int, actor: Identity) -> None:

@@ -15,7 +15,6 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
-    delete,
     exists,
     func,
     null,
@@ -48,6 +47,7 @@ from app.schemas.session import SessionResponse
 from app.services import audit
 from app.services.attempts import network_of
 from app.services.audit import AuditAction
+from app.services.purging import delete_oldest
 
 GRACE = timedelta(seconds=10)
 """How long a refresh token that was just exchanged is answered with the same successor."""
@@ -295,7 +295,8 @@ async def _end(session: AsyncSession, *which: ColumnElement[bool]) -> bool:
     return bool(ended.all())
 
 
-async def purge(session: AsyncSession) -> None:
-    """Delete what ended so long ago that nothing asks for it any more."""
-    old = UserSession.expires_at < clock.now() - KEPT_AFTER_END
-    await session.execute(delete(UserSession).where(old))
+async def purge(session: AsyncSession) -> int:
+    """Delete a batch of what ended long ago; how many."""
+    by = UserSession.expires_at
+    old = by < clock.now() - KEPT_AFTER_END
+    return await delete_oldest(session, UserSession.id, old, by=by)
