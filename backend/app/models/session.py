@@ -30,4 +30,4 @@ class UserSession(Base):
     ip: Mapped[IPv4Address | IPv6Address | None] = mapped_column(INET)
     user_agent: Mapped[str] = mapped_column(String(300))
     by_conduit: Mapped[bool] = mapped_column(default=False, server_default=false())
-    """Whether the RealWorld API opened it; only its sessions change the account without password."""
+    """Whether the RealWorld API opened it: its sessions may change email and password."""
