@@ -211,6 +211,8 @@ class Settings(BaseSettings):
 
     require_if_match: bool = False
     """Whether changing what has an ETag takes `If-Match`; 428 without it."""
+    stream_seconds: PositiveFloat = 3600
+    """How long one import, export or upload may take in all."""
     max_import_bytes: PositiveInt = 4 * 1024 * 1024 * 1024
 
     media_dir: Path | None = None

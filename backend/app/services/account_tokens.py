@@ -82,6 +82,28 @@ async def check(
     return registration
 
 
+class Addressee(NamedTuple):
+    """The user whom a link was sent to, and the hash of their password."""
+
+    user_id: int
+    hashed_password: str
+
+
+async def find_addressee(
+    connection: AsyncConnection, *, secret: str, purposes: Collection[Purpose]
+) -> Addressee:
+    """The user of a token. Raises InvalidAccountToken where there is no such token."""
+    query = (
+        select(User.id, User.hashed_password)
+        .join(AccountToken, AccountToken.user_id == User.id)
+        .where(_valid(secret, purposes))
+    )
+    found = (await connection.execute(query)).one_or_none()
+    if found is None:
+        raise InvalidAccountToken
+    return Addressee._make(found)
+
+
 async def redeem(session: AsyncSession, *, secret: str, purposes: Collection[Purpose]) -> Redeemed:
     """Use a token up, for one of `purposes`.
 

@@ -19,6 +19,7 @@ from sqlalchemy.dialects.postgresql import BYTEA, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth import sealing
+from app.auth.identity import Identity, recheck
 from app.auth.keys import derived_keys
 from app.core import clock
 from app.core.errors import Conflict, IdempotencyKeyReused, RequestInProgress
@@ -107,7 +108,7 @@ async def claim(
     session: AsyncSession,
     *,
     database: Database,
-    user_id: int | None,
+    caller: Identity | None,
     key: str,
     content: Sequence[bytes],
 ) -> Claim:
@@ -117,13 +118,14 @@ async def claim(
     password and all, is answered again, and nobody learns which keys others use.
 
     Raises AlreadyAnswered, IdempotencyKeyReused, RequestInProgress, Conflict; at once where the
-    session has begun, else whatever the session is used for first may raise them.
+    session has begun, else whatever the session is used for first may raise them. Raises
+    InvalidToken where the caller's access was withdrawn while the request came in.
     """
     digest = hashlib.sha256(_joined(content)).digest()
-    if user_id is None:
+    if caller is None:
         names = _keyed(b"name", key.encode(), digest)
     else:
-        names = [hashlib.sha256(_joined((str(user_id).encode(), key.encode()))).digest()]
+        names = [hashlib.sha256(_joined((str(caller.id).encode(), key.encode()))).digest()]
     claimed = Claim(session, names=names, fingerprints=_keyed(b"content", digest))
     if session.in_transaction():
         await (await session.connection()).run_sync(claimed.take)
@@ -134,6 +136,8 @@ async def claim(
 
     event.listen(session.sync_session, "after_begin", take, once=True)
     async with database.autocommit() as lookup:  # spares who repeats it a hash, and an attempt
+        if caller is not None:
+            await recheck(lookup, caller)
         await lookup.run_sync(claimed.look)
     return claimed
 

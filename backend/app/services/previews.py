@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy import bindparam, delete, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from app.auth.identity import Identity
-from app.auth.permissions import Action
+from app.auth.permissions import Action, roles_to_any
 from app.auth.tokens import fingerprint, is_preview_token, new_preview_token
 from app.core import clock
 from app.core.config import get_settings
@@ -54,11 +55,23 @@ _LIST = paged(
     .order_by(PreviewLink.created_at.desc(), PreviewLink.id.desc())
 )
 _COUNT = select(func.count()).select_from(PreviewLink).where(_OF_ARTICLE, _ALIVE)
+_Creator = aliased(User)
 _BY_TOKEN = (
     selected()
     .join(PreviewLink, PreviewLink.article_id == Article.id)
-    .where(PreviewLink.token_hash == bindparam("fingerprint"), _ALIVE, KEPT)
+    .join(_Creator, _Creator.id == PreviewLink.created_by)
+    .where(
+        PreviewLink.token_hash == bindparam("fingerprint"),
+        _ALIVE,
+        KEPT,
+        _Creator.is_active,
+        or_(
+            _Creator.id == Article.author_id,
+            *(_Creator.role == role for role in roles_to_any(Action.READ_DRAFT)),
+        ),
+    )
 )
+"""A link shows what the user who made it may read at the time of use."""
 
 
 async def list_preview_links(
@@ -120,7 +133,11 @@ async def delete_preview_link(
 
 
 async def get_preview(connection: Reader, *, token: str) -> ArticleRow:
-    """The article that a link shows, whatever its status. Raises PreviewNotFound."""
+    """The article that a link shows, whatever its status.
+
+    Raises PreviewNotFound, also where the user who made the link is gone or disabled, or may not
+    read the draft any more.
+    """
     if not is_preview_token(token):
         raise PreviewNotFound
     parameters = {"fingerprint": fingerprint(token), "now": clock.now()}

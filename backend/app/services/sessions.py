@@ -72,9 +72,14 @@ def _live() -> dict[str, datetime]:
 
 
 async def open_session(
-    session: AsyncSession, *, user_id: int, client: Client, seconds: int | None = None
+    session: AsyncSession,
+    *,
+    user_id: int,
+    client: Client,
+    seconds: int | None = None,
+    by_conduit: bool = False,
 ) -> Tokens:
-    """Log a user in, with an access token for so many seconds.
+    """Log a user in, with an access token for so many seconds; `by_conduit` from its API.
 
     Raises InvalidToken where the account was deleted a moment ago.
     """
@@ -88,6 +93,7 @@ async def open_session(
         expires_at=now + timedelta(days=get_settings().session_expire_days),
         ip=client.ip,
         user_agent=client.user_agent,
+        by_conduit=by_conduit,
     )
     session.add(login)
     with constraint_errors(USER_REFERENCE):

@@ -253,13 +253,17 @@ async def change_role(
 
 
 async def disable_user(session: AsyncSession, *, user_id: int, actor: Identity) -> UserPrivate:
-    """Keep a user out, and end their sessions. Raises NotAuthorized, UserNotFound, LastAdmin."""
+    """Keep a user out, and end their sessions and the links that they got by mail.
+
+    Raises NotAuthorized, UserNotFound, LastAdmin.
+    """
     require(actor, Action.DISABLE_USER, owner_id=user_id)
     user = await _locked_user(session, user_id=user_id)
     if user.is_active:
         await keep_an_admin(session, without=user.id)
         user.is_active = False
         await sessions.end_all(session, user_id=user.id)
+        await account_tokens.revoke_links(session, user_id=user.id, email=user.email)
         audit.record(session, AuditAction.DISABLE_USER, actor_id=actor.id, subject_id=user.id)
         await session.flush()  # `updated_at` is set
     return UserPrivate.model_validate(user)

@@ -23,6 +23,11 @@ class Tally:
                 push = heappush if len(self._worst) < MAX_ERRORS else heappushpop
                 push(self._worst, (-position, message))  # the last of them goes first
 
+    def summary(self) -> str:
+        """The counts as a sentence, for an import that ends early."""
+        counts = ", ".join(f"{self.counts[outcome]} {outcome.value}" for outcome in Outcome)
+        return f"{counts}; send the records again to import the rest"
+
     def report(self) -> ImportReport:
         """What there was, the bad records by their lines."""
         return ImportReport(

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.identity import recheck
 from app.core.config import get_settings
 from app.services import audit
 from app.services.articles.rendering import rendered_columns
@@ -28,9 +29,12 @@ async def write(
     """Write a batch in the session's unit of work; what became of each record.
 
     A handful of statements, however many records there are, but for one an article that changes and
-    a few for one with pictures of ours. Adds to `made` what `plan` asks it about.
+    a few for one with pictures of ours. Adds to `made` what `plan` asks it about. Raises
+    InvalidToken where the importer's access was withdrawn since the import began.
     """
     await session.execute(statements.TAKE_TURNS, {"lock": statements.IMPORTS_LOCK})
+    if importer.identity is not None:  # behind the turn: whoever disables them waits for no other
+        importer = Importer(await recheck(session, importer.identity))
     batch = await plan(session, items, importer=importer, made=made)
     await _create(session, batch)
     await _change(session, batch)

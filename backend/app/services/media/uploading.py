@@ -18,7 +18,7 @@ from typing import NamedTuple
 from sqlalchemy import bindparam, delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.identity import Identity
+from app.auth.identity import Identity, recheck
 from app.core import clock
 from app.core.config import get_settings
 from app.core.errors import InvalidToken, QuotaExceeded, ServiceUnavailable
@@ -92,7 +92,7 @@ async def create_media(
 
     No connection is held while it is re-encoded and put into the store: `session` must not have
     been used yet. Raises InvalidMedia, QuotaExceeded, ServiceUnavailable; InvalidToken where the
-    owner's account was deleted a moment ago.
+    owner was disabled or deleted, or logged out, meanwhile.
     """
     settings = get_settings()
     async with database.autocommit() as connection:  # spares who has no space left the work
@@ -122,6 +122,7 @@ async def _add(
     lock = _LOCK_OWNER.with_for_update(**NO_KEY_UPDATE)  # of two uploads, the second counts both
     if await session.scalar(lock, {"owner_id": owner.id}) is None:
         raise InvalidToken
+    await recheck(session, owner)
     taken = await session.scalar(_TAKEN, {"owner_id": owner.id})
     _require_space(picture.bytes, taken=taken or 0)
     kept = await session.execute(_KEEP.returning(DiscardedFolder.folder), {"name": folder})
