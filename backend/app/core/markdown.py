@@ -645,8 +645,8 @@ _IN_A_WORD = re.compile(
 )
 _ALT = re.compile(r"<img(?= )[^<>\"]*+(?:\"[^\"]*+\"[^<>\"]*+)*?(?<= alt=)\"([^\"]*+)\"")
 _FOOTNOTE_MARK = re.compile(
-    r'<sup class="footnote-ref">.*?</sup>'
-    r'|<a href="[^"]*+" class="footnote-backref"[^>]*+>[^<]*+</a>'
+    r'<sup class="footnote-ref">(?:[^<]++|<(?!/?sup\b))*+</sup>'
+    r'|<a href="[^"]*+" class="footnote-backref"[^<>]*+>[^<]*+</a>'
 )
 _VOID = frozenset({"br", "col", "hr", "img", "wbr"})
 _NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")

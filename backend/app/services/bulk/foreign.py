@@ -21,7 +21,7 @@ MAX_BETWEEN = 8 * MAX_RECORD_BYTES
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _IMAGE = re.compile(r"https?://[!#-;=?-~]+|/[!#-.0-;=?-~][!#-;=?-~]*")
-_MARKUP = re.compile(r"<[^>]*>")
+_MARKUP = re.compile(r"<[^<>]*+>")
 
 Advance = Callable[[int], None]
 """Told how far a source was read since it was told last: bytes, or files."""

@@ -31,7 +31,7 @@ _FRONT_MATTER = re.compile(
 )
 _NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _DATED_NAME = re.compile(r"(\d{4}-\d\d-\d\d)-(.+)")
-_HEADING = re.compile(r"\s*# +(.+?)[ \t#]*(?:\r?\n|\Z)")
+_HEADING = re.compile(r"\s*+# ++([^\r\n]*+)")
 
 # The first of these that a file has.
 _PUBLISHED = ("published_at", "publishdate", "pubdate", "date")
@@ -209,7 +209,7 @@ def _record(position: str, file: File, author_of: AuthorOf) -> Incoming:
     content = file.content
     title = _text(given.get("title"))
     if not title and (heading := _HEADING.match(content)):
-        title, content = heading[1], content[heading.end() :].lstrip("\r\n")
+        title, content = heading[1].rstrip(" \t#"), content[heading.end() :].lstrip("\r\n")
     named = dated[2] if dated else name
     draft.titled(title or named.replace("-", " ").replace("_", " "))
     draft.fields["content"] = content
