@@ -9,6 +9,7 @@ from app.services import (
     mail,
     previews,
     sessions,
+    tags,
     trash,
 )
 from app.services.comments import writing as comments
@@ -17,7 +18,7 @@ from app.services.comments import writing as comments
 async def tidy_up(database: Database) -> None:
     """Delete old sessions, attempts, tokens, links, mails and changes; what was deleted long ago.
 
-    Each in a unit of work of its own.
+    Each in a unit of work of its own. Then tags that no article has.
     """
     for service in (
         sessions,
@@ -32,3 +33,4 @@ async def tidy_up(database: Database) -> None:
     ):
         async with database.unit_of_work() as session:
             await service.purge(session)
+    await tags.tidy(database)  # last: the trash was emptied
