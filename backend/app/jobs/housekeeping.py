@@ -14,6 +14,7 @@ from app.services import (
     previews,
     retention,
     sessions,
+    tags,
     trash,
 )
 from app.services.comments import writing as comments
@@ -32,6 +33,7 @@ async def tidy_up(database: Database) -> None:
         partial(in_batches, database, service.purge) for service in _BY_BATCH
     ]
     work += [partial(changes.purge, database), partial(retention.apply, database)]
+    work.append(partial(tags.tidy, database))  # last: the trash was emptied
     failed: PressroomError | None = None
     for step in work:
         try:

@@ -8,9 +8,8 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote, unquote
 
-from app.core.text import slugify, tidy
+from app.core.text import slugify, tag_key, tidy
 from app.schemas.article import MAX_EXCERPT, MAX_TAGS
-from app.services.articles.tagging import tag_slug
 from app.services.bulk.ndjson import AuthorOf
 from app.services.bulk.records import MAX_RECORD_BYTES, Incoming, Position, incoming
 
@@ -133,8 +132,8 @@ class Draft:
         tags: dict[str, str] = {}
         for name in names:
             tag = tidy(_printable(name))[:MAX_TAG].strip()
-            if slugify(tag, fallback=""):
-                tags.setdefault(tag_slug(tag), tag)
+            if slugify(tag, fallback="") and (key := tag_key(tag)):
+                tags.setdefault(key, tag)
         if len(tags) > MAX_TAGS:
             self.notes.append(f"tags: the first {MAX_TAGS} of {len(tags)}")
         self.fields["tags"] = list(tags.values())[:MAX_TAGS]

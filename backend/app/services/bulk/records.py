@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from app.auth.identity import Identity
 from app.core.config import describe
 from app.core.markdown import Rendered
+from app.core.text import slugify, tag_key
 from app.schemas.bulk import ArticleRecord
-from app.services.articles.tagging import tag_slug
 
 Position = int | str
 """Where in its source a record stands: a line, a file, the number of a post."""
@@ -102,9 +102,15 @@ def _canonical(record: ArticleRecord) -> bytes:
     """The record, the same for all ways to say the same; fields that come later change none."""
     fields: Mapping[str, Any] = {
         **record.model_dump(mode="json", exclude_defaults=True),
-        "tags": sorted({tag_slug(tag) for tag in record.tags}),
+        "tags": sorted(set(map(_canonical_tag, record.tags))),
     }
     return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _canonical_tag(name: str) -> str:
+    """The tag's key; for plain words what earlier releases wrote, so that digests stay the same."""
+    key, slug = tag_key(name), slugify(name, fallback="tag")
+    return slug if slug == key.replace(" ", "-") else key
 
 
 def key_of(article_id: int) -> bytes:
