@@ -216,10 +216,12 @@ BATCH = 1000
 AT_ONCE = 50
 BOUNDS = "SELECT coalesce(min(id), 1), coalesce(max(id), 0) FROM articles"
 OUTDATED = rf"""
-    (title ~ '{AFFECTED}' OR excerpt ~ '{AFFECTED}' OR left(plain_text, 100000) ~ '{AFFECTED}')
-    AND search_vector IS DISTINCT FROM
+    SELECT id FROM articles
+    WHERE (
+      title ~ '{AFFECTED}' OR excerpt ~ '{AFFECTED}' OR left(plain_text, 100000) ~ '{AFFECTED}'
+    ) AND search_vector IS DISTINCT FROM
       public.article_search_vector(language, title, excerpt, plain_text)
-"""
+"""  # noqa: S608 - of constants
 INDEX_AGAIN = """
     UPDATE articles SET search_vector =
       public.article_search_vector(language, title, excerpt, plain_text)
@@ -250,13 +252,11 @@ def upgrade() -> None:
 def _index_again() -> None:
     """Index the articles anew whose words have changed, few at a time: some have long texts."""
     if op.get_context().as_sql:  # for whoever runs the printed SQL by hand: all at once
-        op.execute(sa.text(f"{INDEX_AGAIN} WHERE {OUTDATED}".replace(":", r"\:")))
+        op.execute(sa.text(f"{INDEX_AGAIN} WHERE id IN ({OUTDATED})".replace(":", r"\:")))
         return
     connection = op.get_bind()
     first, last = connection.execute(sa.text(BOUNDS)).one()
-    outdated = sa.text(
-        f"SELECT id FROM articles WHERE id BETWEEN :start AND :end AND {OUTDATED} ORDER BY id"
-    )
+    outdated = sa.text(f"{OUTDATED} AND id BETWEEN :start AND :end ORDER BY id")
     update = sa.text(f"{INDEX_AGAIN} WHERE id = ANY(:ids)")
     for start in range(first, last + 1, BATCH):
         window = {"start": start, "end": start + BATCH - 1}

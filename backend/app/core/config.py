@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import (
+    AfterValidator,
     Field,
     NonNegativeInt,
     PositiveFloat,
@@ -22,6 +23,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from app.core.languages import canonical_language
+
 BACKEND_DIR = Path(__file__).resolve().parents[2]
 PROJECT_DIR = BACKEND_DIR.parent
 
@@ -30,9 +33,6 @@ DEVELOPMENT_SECRET = "development-only-secret-that-production-refuses"  # noqa: 
 
 EXAMPLE_SECRETS = frozenset({DEVELOPMENT_SECRET, "change-me", "your-secret-key-here"})
 MIN_SECRET_BYTES = 32
-
-LANGUAGE_PATTERN = r"^[a-z]{2,3}(-[A-Z]{2})?$"
-"""BCP 47, as far as articles need it: `en`, `pt-BR`."""
 
 CommaSeparated = Annotated[list[str], NoDecode]
 
@@ -158,7 +158,7 @@ class Settings(BaseSettings):
     site_title: str = "Pressroom"
     site_description: str = ""
     """What feeds say that they are about."""
-    default_language: Annotated[str, Field(pattern=LANGUAGE_PATTERN)] = "en"
+    default_language: Annotated[str, AfterValidator(canonical_language)] = "en"
     """Of feeds, and of articles whose author names none."""
     api_url: str = "http://localhost:8000"
     """Where this API is reached from outside: in the addresses of media and feeds."""
