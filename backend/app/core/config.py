@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import (
+    AfterValidator,
     Field,
     NonNegativeInt,
     PositiveFloat,
@@ -33,6 +34,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from app.core import sources
+from app.core.languages import canonical_language
 
 BACKEND_DIR = Path(__file__).resolve().parents[2]
 PROJECT_DIR = BACKEND_DIR.parent
@@ -62,9 +64,6 @@ SECRETS = frozenset(
     }
 )
 """Settings that can be read from a file: SECRET_KEY_FILE=/run/secrets/secret_key."""
-
-LANGUAGE_PATTERN = r"^[a-z]{2,3}(-[A-Z]{2})?$"
-"""BCP 47, as far as articles need it: `en`, `pt-BR`."""
 
 CommaSeparated = Annotated[list[str], NoDecode]
 
@@ -200,7 +199,7 @@ class Settings(BaseSettings):
     site_title: str = "Pressroom"
     site_description: str = ""
     """What feeds say that they are about."""
-    default_language: Annotated[str, Field(pattern=LANGUAGE_PATTERN)] = "en"
+    default_language: Annotated[str, AfterValidator(canonical_language)] = "en"
     """Of feeds, and of articles whose author names none."""
     api_url: str = Field(default_factory=_own_address)
     """Where this API is reached from outside: in the addresses of media and feeds."""

@@ -16,7 +16,7 @@ from pydantic import (
 from pydantic.config import JsonDict
 
 from app.core.community import CommentPolicy
-from app.core.config import LANGUAGE_PATTERN
+from app.core.languages import LANGUAGE_PATTERN, MAX_LANGUAGE, canonical_language
 from app.core.text import slugify, tag_key, tidy
 from app.schemas.page import PageQuery
 from app.schemas.types import Content, ImageUrl, Input, Line, Moment, Output, Title, omitted
@@ -68,8 +68,20 @@ TagName = Annotated[str, Line(MAX_TAG), AfterValidator(_with_a_slug)]
 """Two are one tag where `app.core.text.tag_key` is the same for both."""
 Slug = Annotated[str, StringConstraints(max_length=MAX_SLUG, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 Excerpt = Annotated[str, Line(MAX_EXCERPT)]
-Language = Annotated[str, StringConstraints(pattern=LANGUAGE_PATTERN)]
-"""BCP 47: `en`, `pt-BR`; search knows the words' stems by it."""
+Language = Annotated[
+    str,
+    AfterValidator(canonical_language),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": LANGUAGE_PATTERN,
+            "maxLength": MAX_LANGUAGE,
+            "description": "BCP 47: a registered language, with a script and a region if need be",
+            "examples": ["en", "pt-BR", "zh-Hans"],
+        }
+    ),
+]
+"""A registered BCP 47 tag in its canonical form; search chooses the stemmer by it."""
 
 
 class ArticleCreate(Input):

@@ -178,7 +178,9 @@ async def list_articles(
         **{f"tag_{number}": tag_key(tag) for number, tag in enumerate(query.tag)},
     }
     if query.q is not None:
-        terms = await matching.interpret(connection, q=query.q, language=query.language)
+        terms = await matching.interpret(
+            connection, q=query.q, viewer=viewer, language=query.language
+        )
         if terms is None:
             return Listed([], total=0 if query.count else None)
         if _is_filtered(shape):

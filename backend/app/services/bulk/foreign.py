@@ -139,10 +139,8 @@ class Draft:
         self.fields["tags"] = list(tags.values())[:MAX_TAGS]
 
     def spoken(self, language: str) -> None:
-        """Set the language, where it is one that we know how to write."""
-        found = re.fullmatch(r"([A-Za-z]{2,3})(?:[-_]([A-Za-z]{2}))?", language.strip())
-        if found:
-            self.say(language="-".join(filter(None, (found[1].lower(), (found[2] or "").upper()))))
+        """Set the language, however it is written."""
+        self.say(language=language.strip())
 
     def done(self, *, author: str, author_of: AuthorOf, identity: str = "") -> Incoming:
         """The record."""
