@@ -6,6 +6,7 @@ from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     Field,
@@ -167,6 +168,9 @@ class Settings(BaseSettings):
     author_path: str = "/authors/{username}"
     tag_path: str = "/tags/{slug}"
 
+    iframe_hosts: CommaSeparated = []
+    """Hosts whose frames articles may have: none by default."""
+
     require_if_match: bool = False
     """Whether changing what has an ETag takes `If-Match`; 428 without it."""
     max_import_bytes: PositiveInt = 4 * 1024 * 1024 * 1024
@@ -195,6 +199,7 @@ class Settings(BaseSettings):
         "cors_origins",
         "secret_keys_previous",
         "jwt_previous_key_files",
+        "iframe_hosts",
         mode="before",
     )
     @classmethod
@@ -229,6 +234,14 @@ class Settings(BaseSettings):
             if not re.fullmatch(r"\*|https?://[^/\s]+", origin):
                 raise ValueError(f"{origin!r} is no origin such as https://www.example.com")
         return origins
+
+    @field_validator("iframe_hosts")
+    @classmethod
+    def _host_names(cls, hosts: list[str]) -> list[str]:
+        for host in hosts:
+            if not re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", host):
+                raise ValueError(f"{host!r} is no host name such as www.youtube-nocookie.com")
+        return hosts
 
     @field_validator("secret_key")
     @classmethod
@@ -275,6 +288,14 @@ class Settings(BaseSettings):
                 f"JWT_ALGORITHM={self.jwt_algorithm} needs JWT_PRIVATE_KEY_FILE; set neither, and "
                 f"`pressroom keys rotate --algorithm {self.jwt_algorithm}` makes one"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _frame_no_host_of_ours(self) -> Self:
+        """A sandbox does not hold what has the origin of the page that it is in."""
+        own = {urlsplit(self.public_url).hostname, urlsplit(self.api_url).hostname}
+        if shared := own.intersection(self.iframe_hosts):
+            raise ValueError(f"IFRAME_HOSTS has the host of PUBLIC_URL or API_URL: {shared.pop()}")
         return self
 
     @model_validator(mode="after")
