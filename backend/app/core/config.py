@@ -208,6 +208,9 @@ class Settings(BaseSettings):
     author_path: str = "/authors/{username}"
     tag_path: str = "/tags/{slug}"
 
+    iframe_hosts: CommaSeparated = []
+    """Hosts whose frames articles may have: none by default."""
+
     require_if_match: bool = False
     """Whether changing what has an ETag takes `If-Match`; 428 without it."""
     stream_seconds: PositiveFloat = 3600
@@ -279,6 +282,7 @@ class Settings(BaseSettings):
         "cors_origins",
         "secret_keys_previous",
         "jwt_previous_key_files",
+        "iframe_hosts",
         mode="before",
     )
     @classmethod
@@ -320,6 +324,14 @@ class Settings(BaseSettings):
             if not re.fullmatch(r"\*|https?://[^/\s]+", origin):
                 raise ValueError(f"{origin!r} is no origin such as https://www.example.com")
         return origins
+
+    @field_validator("iframe_hosts")
+    @classmethod
+    def _host_names(cls, hosts: list[str]) -> list[str]:
+        for host in hosts:
+            if not re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", host):
+                raise ValueError(f"{host!r} is no host name such as www.youtube-nocookie.com")
+        return hosts
 
     @field_validator("secret_key")
     @classmethod
@@ -372,6 +384,14 @@ class Settings(BaseSettings):
     def _keep_fewer_later(self) -> Self:
         if self.revisions_daily_days < self.revisions_all_days:
             raise ValueError("REVISIONS_DAILY_DAYS must not be less than REVISIONS_ALL_DAYS")
+        return self
+
+    @model_validator(mode="after")
+    def _frame_no_host_of_ours(self) -> Self:
+        """A sandbox does not hold what has the origin of the page that it is in."""
+        own = {urlsplit(self.public_url).hostname, urlsplit(self.api_url).hostname}
+        if shared := own.intersection(self.iframe_hosts):
+            raise ValueError(f"IFRAME_HOSTS has the host of PUBLIC_URL or API_URL: {shared.pop()}")
         return self
 
     @model_validator(mode="after")
