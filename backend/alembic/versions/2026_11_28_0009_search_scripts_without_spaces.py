@@ -6,14 +6,14 @@ blocking writers; an interrupted run can be repeated. The previous release can r
 trigger calls the replaced functions, whoever writes.
 
 Revision: 0009
-Revises: 0006
+Revises: 0007b
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0009"
-down_revision = "0006"
+down_revision = "0007b"
 branch_labels = None
 depends_on = None
 

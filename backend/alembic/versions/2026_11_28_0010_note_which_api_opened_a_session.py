@@ -3,14 +3,14 @@
 The previous release leaves the column out, and its sessions count as native as well.
 
 Revision: 0010
-Revises: 0006
+Revises: 0009
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0010"
-down_revision = "0006"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 
