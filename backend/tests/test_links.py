@@ -1,4 +1,4 @@
-"""Names that somebody else chose: links are not followed, and nothing but regular files is opened."""
+"""Names that somebody else chose: no links are followed, and only regular files are opened."""
 
 import os
 import socket
@@ -146,27 +146,28 @@ def test_the_command_reports_links_and_makes_no_article_of_them(
     assert [row["slug"] for row in fetch(own_database, "SELECT slug FROM articles")] == ["good"]
 
 
-class TestExporting:
-    RECORD = {"title": "T", "slug": "t", "content": "x", "created_at": "2020-01-01T00:00:00Z"}
-    NAME = "2020-01-01-t.md"
+RECORD = {"title": "T", "slug": "t", "content": "x", "created_at": "2020-01-01T00:00:00Z"}
+EXPORTED = "2020-01-01-t.md"
 
+
+class TestExporting:
     def test_writes_through_no_link(self, tmp_path: Path) -> None:
         victim = tmp_path / "victim"
         victim.write_text("as it was")
-        (tmp_path / self.NAME).symlink_to(victim)
+        (tmp_path / EXPORTED).symlink_to(victim)
         with pytest.raises(OSError, match="symbolic link"):
-            markdown.write(tmp_path, self.RECORD)
+            markdown.write(tmp_path, RECORD)
         assert victim.read_text() == "as it was"
 
     def test_waits_for_no_pipe(self, tmp_path: Path) -> None:
-        os.mkfifo(tmp_path / self.NAME)
+        os.mkfifo(tmp_path / EXPORTED)
         with pytest.raises(OSError, match="not a regular file"):
-            markdown.write(tmp_path, self.RECORD)
+            markdown.write(tmp_path, RECORD)
 
     def test_replaces_what_was_longer(self, tmp_path: Path) -> None:
-        (tmp_path / self.NAME).write_text("long " * 1000)
-        markdown.write(tmp_path, self.RECORD)
-        assert "long" not in (tmp_path / self.NAME).read_text()
+        (tmp_path / EXPORTED).write_text("long " * 1000)
+        markdown.write(tmp_path, RECORD)
+        assert "long" not in (tmp_path / EXPORTED).read_text()
 
 
 class TestPictures:

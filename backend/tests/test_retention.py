@@ -1,6 +1,6 @@
 """Retention: which revisions and audit events go, in batches that a timeout cannot undo."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -41,12 +41,12 @@ async def article(session: AsyncSession, author: User) -> Article:
 
 
 @pytest.fixture
-def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+def configure(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def configure(**values: int) -> None:
         changed = get_settings().model_copy(update=values)
         monkeypatch.setattr(retention, "get_settings", lambda: changed)
 
-    yield configure
+    return configure
 
 
 @pytest.fixture
