@@ -150,7 +150,7 @@ async def test_who_is_blocked_cannot_follow_and_is_not_read(
 ) -> None:
     blocked = await create_user(session)
     session.add(Block(blocker_id=user.id, blocked_id=blocked.id))
-    article = await create_article(session, author=user)
+    article = await create_article(session, author=await create_user(session))
     await create_comment(session, article=article, author=blocked)
     for method, path in (
         ("POST", f"/api/profiles/{user.username}/follow"),
