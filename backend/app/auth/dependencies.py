@@ -201,7 +201,7 @@ async def confirming_if_known(
     """
     try:
         return await confirming(token, database, scopes)
-    except NotAuthenticated:
+    except (NotAuthenticated, SessionRequired):
         return None
 
 

@@ -11,7 +11,6 @@ from app.core.errors import (
     IncorrectPassword,
     InvalidAccountToken,
     PasswordRequired,
-    SessionRequired,
     TooManyAttempts,
 )
 from app.core.routing import no_store
@@ -60,7 +59,6 @@ async def reset_password(
         InvalidAccountToken,
         PasswordRequired,
         IncorrectPassword,
-        SessionRequired,
         EmailTaken,
         TooManyAttempts,
         *TAKES_JSON,

@@ -23,6 +23,7 @@ from app.routers import bulk
 from app.services.bulk import exporting, importing
 from app.services.media import pictures
 from tests.factories import (
+    PASSWORD,
     api_key,
     bearer,
     create_article,
@@ -461,3 +462,64 @@ async def test_links_from_before_a_user_was_disabled_stay_dead(
         assert answer.status_code == 200
     body = {"token": token, "password": "staple of a better battery"}
     assert (await client.post("/auth/password/reset", json=body)).status_code == 400
+
+
+async def test_eight_writers_lose_nothing_while_their_account_is_deleted(
+    live_client_at: ClientAt, live_rows: Rows
+) -> None:
+    """An article is refused, or it is in the trash with the others."""
+    async with live_rows() as session:
+        user = await create_user(session)
+    deleted = asyncio.Event()
+    title = f"Of {user.username}"
+    written = 0
+
+    async def write() -> set[int]:
+        nonlocal written
+        statuses = set()
+        async with live_client_at() as client:
+            while not deleted.is_set() or not statuses & {401}:
+                body = {"title": title, "content": "Written while leaving."}
+                answer = await client.post("/articles", json=body, headers=bearer(user))
+                statuses.add(answer.status_code)
+                written += answer.status_code == 201
+        return statuses
+
+    async def delete() -> None:
+        async def all_write() -> bool:
+            return written >= CLIENTS
+
+        await until(all_write)
+        async with live_client_at() as client:
+            answer = await client.request(
+                "DELETE", f"/users/{user.id}", json={"password": PASSWORD}, headers=bearer(user)
+            )
+        assert answer.status_code == 204, answer.text
+        deleted.set()
+
+    *statuses, _ = await asyncio.gather(*(write() for _ in range(CLIENTS)), delete())
+    assert set().union(*statuses) <= {201, 401, 503}  # type: ignore[arg-type]
+    query = select(func.count()).where(Article.title == title, Article.deleted_at.is_not(None))
+    async with live_rows() as session:
+        assert await session.scalar(query) == written
+
+
+async def test_two_accounts_that_are_given_to_each_other_lose_no_article(
+    live_client_at: ClientAt, live_rows: Rows
+) -> None:
+    async with live_rows() as session:
+        admin = await create_user(session, role=Role.ADMIN)
+        pair = [await create_user(session) for _ in range(2)]
+        articles = [await create_article(session, author=user) for user in pair]
+
+    async def delete(user: User, to: User) -> int:
+        query = {"articles": "reassign", "to": str(to.id)}
+        async with live_client_at() as client:
+            answer = await client.delete(f"/users/{user.id}", params=query, headers=bearer(admin))
+        return answer.status_code
+
+    statuses = await asyncio.gather(delete(*pair), delete(*pair[::-1]))
+    assert sorted(statuses) == [204, 422]
+    kept = select(func.count()).where(Article.id.in_([each.id for each in articles]))
+    async with live_rows() as session:
+        assert await session.scalar(kept) == 2
