@@ -38,7 +38,7 @@ from pygments.lexers import get_lexer_by_name
 from app.core.errors import ContentTooComplex, ServiceUnavailable
 from app.core.text import slugify
 
-RENDERER = 1
+RENDERER = 2
 """Raise it when what comes out changes: stored articles are then rendered again."""
 
 OFF_LOOP_BYTES = 50_000
