@@ -1,9 +1,9 @@
 r"""Search text in scripts without spaces, and group searches by configuration, not by language.
 
 Han, kana, Hangul, Thai, Lao, Khmer, Myanmar and related scripts are indexed as overlapping pairs of
-characters. Articles that have such text are indexed again, in short transactions and without
-blocking writers; an interrupted run can be repeated. The previous release can run meanwhile: the
-trigger calls the replaced functions, whoever writes.
+characters, and punctuation beyond ASCII separates words. Existing articles are indexed again with
+their HTML: a trigger does both when the job `rendering` finds an older renderer's. The previous
+release can run meanwhile: the triggers call the replaced functions, whoever writes.
 
 Revision: 0009
 Revises: 0007b
@@ -32,14 +32,23 @@ LETTERS = (
 MARKS = (
     r"\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ecd\u102b-\u103e\u1056-\u1059"
     r"\u105e-\u1060\u1062-\u1064\u1067-\u106d\u1071-\u1074\u1082-\u108d\u108f\u109a-\u109d"
-    r"\u17b4-\u17d3\u17dd\u1a55-\u1a7f\u302a-\u302f\u3099-\u309a\ua9e5\uaa7b-\uaa7d\uaab0"
+    r"\u17b4-\u17d3\u17dd\u1a55-\u1a5e\u1a60-\u1a7c\u1a7f\u302a-\u302f\u3099-\u309a\ua9e5\uaa7b-\uaa7d\uaab0"
     r"\uaab2-\uaab4\uaab7-\uaab8\uaabe-\uaabf\uaac1"
 )
 # Invisible characters within words: spaces and joiners of no width, variation selectors.
 INVISIBLE = r"\u200b-\u200d\u2060\ufe00-\ufe0f\ufeff\U000e0100-\U000e01ef"
 CHARACTER = f"[{LETTERS}][{MARKS}]*"
-# What `article_words` changes: these scripts, wide letters and digits, decomposed diacritics.
+# Besides these scripts: decomposed diacritics, wide letters and digits.
 AFFECTED = rf"[{LETTERS}\u0300-\u036f\uff10-\uff19\uff21-\uff3a\uff41-\uff5a]"
+
+# Punctuation and spaces beyond ASCII: PostgreSQL takes them for letters where LC_CTYPE is C.
+PUNCTUATION = (
+    r"\u00a0\u00a1\u00a7\u00ab\u00b6\u00bb\u00bf\u037e\u0387\u055a-\u055f\u0589\u05be\u05c0\u05c3"
+    r"\u060c\u061b\u061f\u066a-\u066d\u06d4\u0964\u0965\u0e4f\u0e5a\u0e5b\u0f0b-\u0f14\u104a-\u104f"
+    r"\u1361-\u1368\u1680\u17d4-\u17d6\u17d8-\u17db\u1800-\u180a\u2000-\u200a\u200e-\u2027"
+    r"\u2028-\u205f\u2066-\u2069\u3000-\u3004\u3008-\u3020\u3030\u303d-\u303f\u30a0\u30fb"
+    r"\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
+)
 
 # Narrow katakana in the order of U+FF66 to U+FF9F, then wide digits and letters.
 FOLDED = "".join(chr(code) for code in range(0xFF66, 0xFFA0)) + "".join(
@@ -53,11 +62,16 @@ FOLDS = (
 
 # A run of such characters, 深度学习, becomes `深度 度学 学习 习`. U+0005 stands between the pairs,
 # U+0006 around the run: no article has either, so that a headline can be put together again. The
-# last character alone ends every run, for a search for it alone.
+# last character alone ends every run, for a search for it alone. In a headline, `punctuation` keeps
+# what else is a space.
 WORDS = rf"""
-CREATE FUNCTION public.article_words(body text) RETURNS text
+CREATE FUNCTION public.article_words(body text, punctuation text DEFAULT ' ') RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 BEGIN
+  IF octet_length(body) = char_length(body) THEN
+    RETURN body;
+  END IF;
+  body := regexp_replace(body, '[{PUNCTUATION}]+', punctuation, 'g');
   IF body !~ '{AFFECTED}' THEN
     RETURN body;
   END IF;
@@ -96,7 +110,7 @@ SELECT public.article_query_pairs(websearch_to_tsquery(config, string_agg(
   END, ''
 )))
 FROM regexp_matches(
-  public.article_words(translate(q, U&'\3000', ' ')), '-*"[^"]*"?|[^\s"]+|\s+', 'g'
+  public.article_words(q), '-*"[^"]*"?|[^\s"]+|\s+', 'g'
 ) AS part
 $$
 """
@@ -143,7 +157,7 @@ SELECT regexp_replace(
       'pg_catalog.simple'::regconfig,
       regexp_replace(
         public.article_words(
-          translate(q, U&'\3000!"#$%&''()*+,-./:;<=>?@[\\]^_`{|}~', repeat(' ', 33))
+          translate(q, '!"#$%&''()*+,-./:;<=>?@[\]^_`{|}~', repeat(' ', 32))
         ),
         '\S+', '"\&"', 'g'
       )
@@ -163,13 +177,14 @@ DECLARE
   wanted text;
 BEGIN
   IF beginning !~ '[{LETTERS}]' THEN
-    RETURN public.article_words(beginning);
+    RETURN public.article_words(beginning, E'\x06\\&\x06');
   END IF;
   wanted := substring(
     regexp_replace(positive, ''' <-> ''{CHARACTER}', '', 'g') FROM '''([^'']+)'''
   );
   RETURN public.article_words(
-    substr(body, greatest(1, strpos(lower(left(body, 100000)), wanted) - 100), 1000)
+    substr(body, greatest(1, strpos(lower(left(body, 100000)), wanted) - 100), 1000),
+    E'\x06\\&\x06'
   );
 END
 $$
@@ -212,19 +227,23 @@ INDEXES = {
     "ix_articles_config_author": "articles (public.article_search_config(language), author_id)",
 }
 
-BATCH = 1000
-AT_ONCE = 50
-BOUNDS = "SELECT coalesce(min(id), 1), coalesce(max(id), 0) FROM articles"
-OUTDATED = rf"""
-    SELECT id FROM articles
-    WHERE (
-      title ~ '{AFFECTED}' OR excerpt ~ '{AFFECTED}' OR left(plain_text, 100000) ~ '{AFFECTED}'
-    ) AND search_vector IS DISTINCT FROM
-      public.article_search_vector(language, title, excerpt, plain_text)
-"""  # noqa: S608 - of constants
+# After articles_before_write, as triggers run in the order of their names. What that one has just
+# made is new already.
 INDEX_AGAIN = """
-    UPDATE articles SET search_vector =
-      public.article_search_vector(language, title, excerpt, plain_text)
+CREATE FUNCTION public.articles_index_again() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF NEW.search_vector IS NOT DISTINCT FROM OLD.search_vector THEN
+    NEW.search_vector :=
+      public.article_search_vector(NEW.language, NEW.title, NEW.excerpt, NEW.plain_text);
+  END IF;
+  RETURN NEW;
+END
+$$
+"""
+TRIGGER = """
+CREATE TRIGGER articles_index_again BEFORE UPDATE OF rendered_with ON articles
+FOR EACH ROW WHEN (OLD.rendered_with < NEW.rendered_with)
+EXECUTE FUNCTION articles_index_again()
 """
 
 
@@ -237,6 +256,8 @@ def upgrade() -> None:
         TITLE_WORDS,
         TITLE_QUERY,
         QUOTABLE,
+        INDEX_AGAIN,
+        TRIGGER,
         FORGET_INDEX,
     ):
         op.execute(sa.text(function.replace(":", r"\:")))
@@ -246,38 +267,22 @@ def upgrade() -> None:
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
             op.execute(f"CREATE INDEX CONCURRENTLY {name} ON {what}")
         op.execute("SET lock_timeout = '5s'")
-        _index_again()
-
-
-def _index_again() -> None:
-    """Index the articles anew whose words have changed, few at a time: some have long texts."""
-    if op.get_context().as_sql:  # for whoever runs the printed SQL by hand: all at once
-        op.execute(sa.text(f"{INDEX_AGAIN} WHERE id IN ({OUTDATED})".replace(":", r"\:")))
-        return
-    connection = op.get_bind()
-    first, last = connection.execute(sa.text(BOUNDS)).one()
-    outdated = sa.text(f"{OUTDATED} AND id BETWEEN :start AND :end ORDER BY id")
-    update = sa.text(f"{INDEX_AGAIN} WHERE id = ANY(:ids)")
-    for start in range(first, last + 1, BATCH):
-        window = {"start": start, "end": start + BATCH - 1}
-        ids = list(connection.execute(outdated, window).scalars())
-        for begin in range(0, len(ids), AT_ONCE):
-            connection.execute(update, {"ids": ids[begin : begin + AT_ONCE]})
 
 
 def downgrade() -> None:
+    op.execute("DROP TRIGGER articles_index_again ON articles")
     op.execute(OLD_SEARCH_VECTOR)
     op.execute(OLD_TITLE_WORDS)
     op.execute(FORGET_INDEX)
     for function in (
+        "articles_index_again()",
         "article_quotable(text, text)",
         "article_title_query(text)",
         "article_search_query(regconfig, text)",
         "article_query_pairs(tsquery)",
-        "article_words(text)",
+        "article_words(text, text)",
     ):
         op.execute(f"DROP FUNCTION public.{function}")
     with op.get_context().autocommit_block():
         for name in INDEXES:
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-        _index_again()

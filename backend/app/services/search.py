@@ -105,7 +105,7 @@ def _search(sight: Sight, shape: Shape, *, in_one_language: bool) -> Select[Any]
     page = paged(
         select(found).order_by(found.c.rank.desc(), found.c.dated_at.desc(), found.c.id.desc())
     ).cte("page")
-    words = func.public.article_words(Article.title)
+    words = func.public.article_words(Article.title, f"{BORDER}\\&{BORDER}")
     title = _headline(words, query_of_article(shape, any_word), WHOLE)
     positive = query_of_article(shape, positive_text)
     body = func.public.article_quotable(Article.plain_text, positive)
