@@ -60,11 +60,11 @@ _BY_SESSION = (
     .join(UserSession, UserSession.user_id == User.id)
     .where(UserSession.id == bindparam("session_id"), User.id == bindparam("user_id"))
 )
-_BY_API_KEY = (
-    select(*_USER, ApiKey.id, ApiKey.scopes, ApiKey.expires_at, ApiKey.last_used_at)
-    .join(ApiKey, ApiKey.user_id == User.id)
-    .where(ApiKey.token_hash == bindparam("fingerprint"))
+_KEYS = select(*_USER, ApiKey.id, ApiKey.scopes, ApiKey.expires_at, ApiKey.last_used_at).join(
+    ApiKey, ApiKey.user_id == User.id
 )
+_BY_API_KEY = _KEYS.where(ApiKey.token_hash == bindparam("fingerprint"))
+_BY_API_KEY_ID = _KEYS.where(ApiKey.id == bindparam("key_id"), User.id == bindparam("user_id"))
 _USED = (
     update(ApiKey)
     .where(
@@ -76,6 +76,12 @@ _USED = (
 """Of many who use it at once, one writes it down."""
 
 
+_UNCHANGED: dict[str, Any] = {"read": True, "of": User}
+"""FOR SHARE of the user's row: nobody disables, demotes or deletes the user before the commit."""
+_HOLD_BY_SESSION = _BY_SESSION.with_for_update(**_UNCHANGED)
+_HOLD_BY_API_KEY_ID = _BY_API_KEY_ID.with_for_update(**_UNCHANGED)
+
+
 async def find_by_session(
     connection: Reader | AsyncConnection | AsyncSession, *, user_id: int, session_id: int
 ) -> Identity | None:
@@ -85,8 +91,10 @@ async def find_by_session(
     """
     parameters = {"user_id": user_id, "session_id": session_id}
     row = (await connection.execute(_BY_SESSION, parameters)).one_or_none()
-    if row is None:
-        return None
+    return None if row is None else _in_session(row, session_id)
+
+
+def _in_session(row: Sequence[Any], session_id: int) -> Identity:
     *_, revoked_at, expires_at = row
     identity = _identity(row, session_id=session_id)
     if revoked_at is not None or expires_at <= clock.now():
@@ -107,13 +115,42 @@ async def find_by_api_key(connection: AsyncConnection, *, fingerprint: bytes) ->
     Raises InvalidToken where the user is disabled, TokenExpired where the key's time is over.
     """
     row = (await connection.execute(_BY_API_KEY, {"fingerprint": fingerprint})).one_or_none()
-    if row is None:
-        return None
+    return None if row is None else _by_key(row)
+
+
+def _by_key(row: Sequence[Any]) -> KnownKey:
     *_, key_id, scopes, expires_at, last_used_at = row
     identity = _identity(row, api_key_id=key_id, scopes=frozenset(scopes))
     if expires_at is not None and expires_at <= clock.now():
         raise TokenExpired
     return KnownKey(identity, last_used_at)
+
+
+async def recheck(
+    connection: Reader | AsyncConnection | AsyncSession, identity: Identity
+) -> Identity:
+    """Read the user behind `identity` again, with the session or the API key; return them as found.
+
+    In a transaction the user's row stays locked FOR SHARE until it ends. Disabling, demoting or
+    deleting the user waits for that commit; requests of the same user do not wait for each other.
+    A transaction that changes the user's row must lock it before, or two would deadlock.
+    A Reader takes no lock, and a replica may answer late.
+
+    Raises InvalidToken if the user is disabled or gone, or if the session or the key is.
+    """
+    holds = not isinstance(connection, Reader)
+    if identity.api_key_id is not None:
+        statement = _HOLD_BY_API_KEY_ID if holds else _BY_API_KEY_ID
+        parameters = {"user_id": identity.id, "key_id": identity.api_key_id}
+    else:
+        statement = _HOLD_BY_SESSION if holds else _BY_SESSION
+        parameters = {"user_id": identity.id, "session_id": identity.session_id}
+    row = (await connection.execute(statement, parameters)).one_or_none()
+    if row is None:
+        raise InvalidToken
+    if identity.session_id is not None:
+        return _in_session(row, identity.session_id)
+    return _by_key(row).identity
 
 
 async def note_use(connection: AsyncConnection, *, key: KnownKey) -> None:
