@@ -63,9 +63,7 @@ CHANGES: dict[str, Case] = {
         {"content": RECORD, "headers": {"Content-Type": "application/x-ndjson"}},
         waits=True,
     ),
-    "POST /media": Case(
-        201, {"files": {"file": ("a.jpg", picture(), "image/jpeg")}}, waits=True
-    ),
+    "POST /media": Case(201, {"files": {"file": ("a.jpg", picture(), "image/jpeg")}}, waits=True),
     "POST /auth/login": Case(
         200, {"data": {"username": "owner@example.com", "password": PASSWORD}}, waits=True
     ),
@@ -290,7 +288,9 @@ async def test_others_are_answered_while_a_request_waits_for_a_thread(
 
 def test_every_route_that_writes_is_in_the_table(small_app: FastAPI) -> None:
     (conduit,) = (
-        route.app for route in small_app.routes if getattr(route, "path", None) == CONDUIT
+        route.app
+        for route in small_app.routes
+        if getattr(route, "path", None) == CONDUIT
         and isinstance(getattr(route, "app", None), FastAPI)
     )
     routes = {

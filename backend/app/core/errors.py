@@ -420,7 +420,7 @@ class TooManyAttempts(PressroomError):
 
 
 class TooManyAtOnce(PressroomError):
-    """The user's requests that are being processed already take the server's time that is theirs."""
+    """RFC 6585 §4: the user must wait until their other requests are answered."""
 
     status, code, message = 429, "too_many_at_once", "Too many requests of yours at once"
     response_headers: ClassVar = {"Retry-After": "1"}

@@ -18,6 +18,7 @@ from app.core.errors import (
     NotAuthorized,
     QuotaExceeded,
     RangeNotSatisfiable,
+    TooManyAtOnce,
     UnsupportedMediaType,
 )
 from app.core.scopes import Scope
@@ -103,6 +104,7 @@ Uploader = Annotated[Identity, Security(confirming, scopes=[Scope.MEDIA_WRITE])]
         ContentTooLarge,
         UnsupportedMediaType,
         InvalidMedia,
+        TooManyAtOnce,
     ),
 )
 async def upload_media(
@@ -124,11 +126,10 @@ async def upload_media(
             storage, content_type=content_type, body=request.stream()
         ) as upload:
             await repeatable.claim(upload.form.digest, upload.form.alt.encode(), caller=owner)
-            return await uploading.create_media(
-                session, database=database, storage=storage, upload=upload, owner=owner
-            )
+            stored = await uploading.store(database, storage=storage, upload=upload, owner=owner)
     except ClientDisconnect:
         raise InvalidRequest("The upload ended before it was complete") from None
+    return await uploading.create_media(session, storage=storage, stored=stored, owner=owner)
 
 
 @router.get("", responses=errors(*NEEDS_USER, NotAuthorized))

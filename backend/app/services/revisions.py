@@ -11,7 +11,6 @@ from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
-from app.auth.permissions import Action
 from app.core.conditional import Precondition
 from app.core.differences import unified_diff
 from app.core.errors import ArticleNotFound, RevisionNotFound
@@ -25,7 +24,7 @@ from app.schemas.article import ArticleUpdate
 from app.schemas.page import PageQuery
 from app.schemas.revision import RevisionDiff
 from app.services.articles.rows import KEPT, ArticleRow, AuthorRow
-from app.services.articles.writing import changeable, update_article
+from app.services.articles.writing import update_article
 from app.services.authorship import require_author
 
 _THREADS = Threads("diff", size=1, what="comparisons", max_jobs=20, max_jobs_each=4)
@@ -140,9 +139,11 @@ async def restore_revision(
 ) -> ArticleRow:
     """Give an article the title and the text of a revision; what it has now becomes one.
 
-    Raises ArticleNotFound, NotAuthorized, RevisionNotFound, PreconditionFailed, ContentTooComplex.
+    A revision never changes: it is read before the article is locked, for its text may take long to
+    render. Raises ArticleNotFound, NotAuthorized, RevisionNotFound, PreconditionFailed, and what
+    `prepare_text` does.
     """
-    await changeable(session, article_id, actor=actor, action=Action.CHANGE_ARTICLE)
+    await require_author(session, article_id=article_id, actor=actor)
     text = await _text_of(session, article_id, revision_id)
     # As it was accepted then, whatever is asked of new texts now.
     changes = ArticleUpdate.model_construct(
