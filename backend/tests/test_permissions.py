@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.tokens import new_preview_token
 from app.core import clock
 from app.core.roles import Role
+from app.models import User
 from tests.factories import (
     PASSWORD,
     api_key,
@@ -236,23 +237,19 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("caller", CALLERS)
-@pytest.mark.parametrize("route", EXPECTED)
-async def test_who_may_do_what(
-    client: httpx.AsyncClient, session: AsyncSession, route: str, caller: str
-) -> None:
-    expectation = EXPECTED[route]
-    owner = await create_user(session, email="owner@example.com")
-    callers = {
-        "owner": owner,
+async def create_callers(session: AsyncSession) -> dict[str, User]:
+    """A user for each kind of caller that is one."""
+    return {
+        "owner": await create_user(session, email="owner@example.com"),
         "stranger": await create_user(session),
         "editor": await create_user(session, role=Role.EDITOR),
         "admin": await create_user(session, role=Role.ADMIN),
         "disabled": await create_user(session, is_active=False),
     }
-    headers = {name: bearer(user) for name, user in callers.items()}
-    headers["anonymous"] = {}
-    headers["api key without scope"] = await api_key(session, user=owner, scopes=[])
+
+
+async def create_rows(session: AsyncSession, owner: User) -> dict[str, Any]:
+    """What the owner owns, as the parameters of the paths in EXPECTED."""
     article = await create_article(session, author=owner, slug="engines", tags=["Engines"])
     trashed = await create_article(session, author=owner, deleted_at=clock.now())
     draft = await create_article(session, author=owner, published=False)
@@ -260,7 +257,7 @@ async def test_who_may_do_what(
     comment = await create_comment(session, article=article, author=commenter)
     token = new_preview_token()
     link = await create_preview_link(session, article=article, token=token)
-    ids = {
+    return {
         "token": token,
         "link_id": link.id,
         "revision_id": (await create_revision(session, article=article)).id,
@@ -282,6 +279,20 @@ async def test_who_may_do_what(
         "session_id": (await create_session(session, user=owner)).id,
         "api_key_id": (await create_api_key(session, user=owner)).id,
     }
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("route", EXPECTED)
+async def test_who_may_do_what(
+    client: httpx.AsyncClient, session: AsyncSession, route: str, caller: str
+) -> None:
+    expectation = EXPECTED[route]
+    callers = await create_callers(session)
+    owner = callers["owner"]
+    headers = {name: bearer(user) for name, user in callers.items()}
+    headers["anonymous"] = {}
+    headers["api key without scope"] = await api_key(session, user=owner, scopes=[])
+    ids = await create_rows(session, owner)
     method, path = route.split()
     response = await client.request(
         method, path.format(**ids), json=expectation.body, headers=headers[caller]

@@ -5,14 +5,9 @@ small pool of threads at the lowest priority, so that a storm of logins cannot s
 Tokens: JWT access tokens in the profile of RFC 9068.
 """
 
-import asyncio
-import os
 import re
-import sys
-import threading
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
@@ -24,7 +19,8 @@ from passlib.context import CryptContext
 from app.auth.keys import signing_keys
 from app.core import clock
 from app.core.config import get_settings
-from app.core.errors import InvalidToken, ServiceUnavailable, TokenExpired
+from app.core.errors import InvalidToken, TokenExpired
+from app.core.threads import Threads
 from app.schemas.types import MAX_ID
 
 TOKEN_TYPE = "at+jwt"  # noqa: S105 - the media type of RFC 9068 §2.1, not a secret
@@ -34,14 +30,10 @@ REQUIRED_CLAIMS = ("iss", "aud", "sub", "jti")
 TIMES = ("iat", "nbf", "exp")
 MAX_KNOWN_TOKENS = 4096
 """How many tokens are remembered to be genuine, a process: a signature costs as much as a query."""
-LOWEST_PRIORITY = 19
 MAX_WAITING = 100
 """Hashes that may wait for a thread, a process: those that came later would wait for too long."""
 
 Result = TypeVar("Result")
-
-
-_waiting = 0
 
 
 @lru_cache(maxsize=1)
@@ -54,16 +46,14 @@ def _password_context() -> CryptContext:
 
 
 @lru_cache(maxsize=1)
-def _hashing_threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(
-        get_settings().bcrypt_threads, thread_name_prefix="bcrypt", initializer=_lower_priority
+def _hashing_threads() -> Threads:
+    return Threads(
+        "bcrypt",
+        size=get_settings().bcrypt_threads,
+        what="logins",
+        max_jobs=MAX_WAITING,
+        low_priority=True,
     )
-
-
-def _lower_priority() -> None:
-    """Make this thread yield to those that answer requests; on Linux, niceness is per thread."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
 
 
 @lru_cache(maxsize=1)
@@ -98,14 +88,7 @@ async def verify_password(password: str, hashed: str | None) -> bool:
 
 async def _in_hashing_thread(work: Callable[[], Result]) -> Result:
     """Raises ServiceUnavailable where too many wait already."""
-    global _waiting  # noqa: PLW0603 - the threads are one to a process too
-    if _waiting >= MAX_WAITING:
-        raise ServiceUnavailable("Too many logins at once")
-    _waiting += 1
-    try:
-        return await asyncio.get_running_loop().run_in_executor(_hashing_threads(), work)
-    finally:
-        _waiting -= 1
+    return await _hashing_threads().run(work)
 
 
 def is_outdated(hashed: str) -> bool:

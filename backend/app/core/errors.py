@@ -31,7 +31,7 @@ PressroomError (an HTTPException)
 ├── InvalidInput 422
 │   ├── InvalidCursor, ContentTooComplex, IdempotencyKeyReused, InvalidMedia
 ├── PreconditionRequired 428
-├── TooManyAttempts 429
+├── TooManyAttempts, TooManyAtOnce 429
 ├── InternalError 500
 └── ServiceUnavailable 503
 
@@ -424,6 +424,13 @@ class TooManyAttempts(PressroomError):
     def __init__(self, *, retry_after: int = 1) -> None:
         """`retry_after` in whole seconds."""
         super().__init__(headers={"Retry-After": str(retry_after)})
+
+
+class TooManyAtOnce(PressroomError):
+    """RFC 6585 §4: the user must wait until their other requests are answered."""
+
+    status, code, message = 429, "too_many_at_once", "Too many requests of yours at once"
+    response_headers: ClassVar = {"Retry-After": "1"}
 
 
 class InternalError(PressroomError):

@@ -12,15 +12,12 @@ Threads cannot be stopped, so what would take too long is refused by counting st
 than by the clock: the same text is refused always or never.
 """
 
-import asyncio
 import html as entities
 import re
 import secrets
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from io import StringIO
 from typing import Any, NamedTuple, TypedDict
 from urllib.parse import unquote
@@ -48,8 +45,9 @@ from pygments.formatters.html import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 
 from app.core.config import get_settings
-from app.core.errors import ContentTooComplex, ServiceUnavailable
+from app.core.errors import ContentTooComplex
 from app.core.text import slugify
+from app.core.threads import Threads
 
 RENDERER = 2
 """Raise it when what comes out changes: stored articles are then rendered again."""
@@ -59,6 +57,8 @@ OFF_LOOP_MARKS = 5_000
 """So much punctuation takes as long to render as OFF_LOOP_BYTES of prose, or longer."""
 MAX_WAITING = 20
 """Texts that may wait for the thread, a process; each takes a second at most."""
+MAX_WAITING_EACH = 2
+"""The same for the texts of one user."""
 
 BUDGET = 700_000
 """What rendering a text may cost, in steps of about a microsecond."""
@@ -147,22 +147,17 @@ class Rendered(NamedTuple):
     """Minutes: at least one where there are words."""
 
 
-async def render(content: str) -> Rendered:
+async def render(content: str, *, user_id: int | None = None) -> Rendered:
     """The same as render_now, in a thread where it takes long enough for others to notice.
 
-    Raises ContentTooComplex, or ServiceUnavailable where too many wait already.
+    `user_id` is the user whose text it is: users take turns. Hold no database connection meanwhile.
+
+    Raises ContentTooComplex, TooManyAtOnce where too many texts of the user wait already, or
+    ServiceUnavailable where too many of all users do.
     """
-    if _is_light(content):
+    if is_light(content):
         return render_now(content)
-    global _waiting  # noqa: PLW0603 - the thread is one to a process too
-    if _waiting >= MAX_WAITING:
-        raise ServiceUnavailable("Too many long articles at once")
-    _waiting += 1
-    try:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(_thread(), _render, content, _Work(yields=True))
-    finally:
-        _waiting -= 1
+    return await _thread.run(lambda: _render(content, _Work(yields=True)), user_id=user_id)
 
 
 def render_now(content: str) -> Rendered:
@@ -198,13 +193,13 @@ def excerpt_of(text: str) -> str:
 # ---------------------------------------------------------------------------------------------
 # How much, and where
 
-_waiting = 0
 _MARKS = "*_~[]<>`|&\\\n"
 _ADDRESSES = ("://", "www.", "@")
 """What bare addresses are found by; each costs as much as two marks."""
 
 
-def _is_light(content: str) -> bool:
+def is_light(content: str) -> bool:
+    """Whether `content` is rendered so fast that `render` does not wait for a thread."""
     return (
         len(content) <= OFF_LOOP_BYTES
         and (content.isascii() or len(content.encode(errors="replace")) <= OFF_LOOP_BYTES)
@@ -213,14 +208,18 @@ def _is_light(content: str) -> bool:
     )
 
 
-@lru_cache(maxsize=1)
-def _thread() -> ThreadPoolExecutor:
-    """One thread: parsing holds the interpreter's lock, so that two would not be any faster.
+_thread = Threads(
+    "markdown",
+    size=1,
+    what="long texts",
+    max_jobs=MAX_WAITING,
+    max_jobs_each=MAX_WAITING_EACH,
+)
+"""One thread: parsing holds the interpreter's lock, so that two would not be any faster.
 
-    For the same reason its priority is everybody's: one of a low priority that is not given the
-    processor would keep the lock, and the event loop waiting. It pauses instead (`_Work`).
-    """
-    return ThreadPoolExecutor(1, thread_name_prefix="markdown")
+For the same reason its priority is everybody's: one of a low priority that is not given the
+processor would keep the lock, and the event loop waiting. It pauses instead (`_Work`).
+"""
 
 
 class _Work:

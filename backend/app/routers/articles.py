@@ -12,6 +12,7 @@ from app.core.errors import (
     EmailNotVerified,
     NotAuthorized,
     SlugTaken,
+    TooManyAtOnce,
 )
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.idempotency import idempotent
@@ -88,7 +89,9 @@ async def read_article(
     "",
     response_model=ArticleResponse,
     status_code=status.HTTP_201_CREATED,
-    responses=errors(*NEEDS_USER, EmailNotVerified, SlugTaken, *CREATES_ONCE, *TAKES_JSON),
+    responses=errors(
+        *NEEDS_USER, EmailNotVerified, SlugTaken, TooManyAtOnce, *CREATES_ONCE, *TAKES_JSON
+    ),
     dependencies=[idempotent(ArticlesActor)],
 )
 async def create_article(
@@ -107,6 +110,7 @@ async def create_article(
         EmailNotVerified,
         ArticleNotFound,
         SlugTaken,
+        TooManyAtOnce,
         *CHANGES_VERSION,
         *TAKES_JSON,
     ),

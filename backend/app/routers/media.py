@@ -20,6 +20,7 @@ from app.core.errors import (
     QuotaExceeded,
     RangeNotSatisfiable,
     RequestTimedOut,
+    TooManyAtOnce,
     UnsupportedMediaType,
 )
 from app.core.scopes import Scope
@@ -107,6 +108,7 @@ Uploader = Annotated[Identity, Security(confirming, scopes=[Scope.MEDIA_WRITE])]
         ContentTooLarge,
         UnsupportedMediaType,
         InvalidMedia,
+        TooManyAtOnce,
     ),
 )
 async def upload_media(
@@ -127,11 +129,10 @@ async def upload_media(
     try:
         async with uploading.received(storage, content_type=content_type, body=body) as upload:
             await repeatable.claim(upload.form.digest, upload.form.alt.encode(), caller=owner)
-            return await uploading.create_media(
-                session, database=database, storage=storage, upload=upload, owner=owner
-            )
+            stored = await uploading.store(database, storage=storage, upload=upload, owner=owner)
     except ClientDisconnect:
         raise InvalidRequest("The upload ended before it was complete") from None
+    return await uploading.create_media(session, storage=storage, stored=stored, owner=owner)
 
 
 @router.get("", responses=errors(*NEEDS_USER, NotAuthorized))

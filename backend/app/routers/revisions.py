@@ -11,6 +11,7 @@ from app.core.errors import (
     ContentTooComplex,
     NotAuthorized,
     RevisionNotFound,
+    TooManyAtOnce,
 )
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.parameters import ArticleId, IfMatch, Page, RevisionId
@@ -49,7 +50,7 @@ async def read_revision(
     )
 
 
-@router.get("/{revision_id}/diff", responses=errors(*_BEHIND, RevisionNotFound))
+@router.get("/{revision_id}/diff", responses=errors(*_BEHIND, RevisionNotFound, TooManyAtOnce))
 async def diff_revision(
     connection: ReadConnection,
     user: ArticlesReader,
@@ -68,7 +69,9 @@ async def diff_revision(
 @router.post(
     "/{revision_id}/restore",
     response_model=ArticleResponse,
-    responses=errors(*_BEHIND, RevisionNotFound, *CHANGES_VERSION, ContentTooComplex),
+    responses=errors(
+        *_BEHIND, RevisionNotFound, TooManyAtOnce, *CHANGES_VERSION, ContentTooComplex
+    ),
 )
 async def restore_revision(
     session: WriteSession,

@@ -1,6 +1,7 @@
 """Who may look behind an article, at its revisions and its preview links: whoever may change it."""
 
 from sqlalchemy import bindparam, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
 from app.auth.permissions import Action, may, require
@@ -15,7 +16,9 @@ _ARTICLE = select(Article.author_id, PUBLIC.label("is_public")).where(
 )
 
 
-async def require_author(connection: Reader, *, article_id: int, actor: Identity) -> None:
+async def require_author(
+    connection: Reader | AsyncSession, *, article_id: int, actor: Identity
+) -> None:
     """Raise NotAuthorized unless `actor` may change the article.
 
     Raises ArticleNotFound where they may not even know that there is one.

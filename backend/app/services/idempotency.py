@@ -4,8 +4,10 @@
 of: a crash leaves both or neither. Until then the transaction holds a lock on the key, so that of
 two at once, on whatever replica, the second is told to come back; a rollback frees it.
 
-The lock is taken at the transaction's first statement, for it needs the connection that a handler
-does not hold yet while it hashes a password or counts an attempt.
+The lock is taken at a transaction's first statement, for it needs the connection that a handler
+does not hold yet while it hashes a password or counts an attempt. A handler that ends the
+transaction to wait for something else begins the next one with the lock: two equal requests may
+both be prepared, but only one is carried out.
 """
 
 import hashlib
@@ -17,6 +19,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, bindparam, event, func, select
 from sqlalchemy.dialects.postgresql import BYTEA, insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import SessionTransaction
 
 from app.auth import sealing
 from app.auth.identity import Identity, recheck
@@ -112,7 +115,7 @@ async def claim(
     key: str,
     content: Sequence[bytes],
 ) -> Claim:
-    """Claim `key` for a request of this `content`; from the session's first statement on it holds.
+    """Claim `key` for a request of this `content`: in each transaction of the session from now on.
 
     A user's keys are theirs. Nobody's is one with its content: only who can repeat the request,
     password and all, is answered again, and nobody learns which keys others use.
@@ -127,14 +130,15 @@ async def claim(
     else:
         names = [hashlib.sha256(_joined((str(caller.id).encode(), key.encode()))).digest()]
     claimed = Claim(session, names=names, fingerprints=_keyed(b"content", digest))
+
+    def take(session: Any, transaction: SessionTransaction, connection: Connection) -> None:
+        if not transaction.nested:
+            claimed.take(connection)
+
+    event.listen(session.sync_session, "after_begin", take)
     if session.in_transaction():
         await (await session.connection()).run_sync(claimed.take)
         return claimed
-
-    def take(session: Any, transaction: Any, connection: Connection) -> None:
-        claimed.take(connection)
-
-    event.listen(session.sync_session, "after_begin", take, once=True)
     async with database.autocommit() as lookup:  # spares who repeats it a hash, and an attempt
         if caller is not None:
             await recheck(lookup, caller)

@@ -3,9 +3,7 @@
 They are written where the article is changed (services.articles.writing).
 """
 
-import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
@@ -13,10 +11,10 @@ from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
-from app.auth.permissions import Action
 from app.core.conditional import Precondition
 from app.core.differences import unified_diff
 from app.core.errors import ArticleNotFound, RevisionNotFound
+from app.core.threads import Threads
 from app.db.reading import Reader
 from app.db.session import paged
 from app.models.article import Article
@@ -26,10 +24,10 @@ from app.schemas.article import ArticleUpdate
 from app.schemas.page import PageQuery
 from app.schemas.revision import RevisionDiff
 from app.services.articles.rows import KEPT, ArticleRow, AuthorRow
-from app.services.articles.writing import changeable, update_article
+from app.services.articles.writing import update_article
 from app.services.authorship import require_author
 
-_THREADS = ThreadPoolExecutor(max_workers=1, thread_name_prefix="diff")
+_THREADS = Threads("diff", size=1, what="comparisons", max_jobs=20, max_jobs_each=4)
 """One: what is compared takes the interpreter's lock from everybody else."""
 
 
@@ -119,14 +117,14 @@ async def diff_revision(
     """What changed from a revision to another, or to the article as it is.
 
     Title and text are compared as one: the title, an empty line, the text. Raises ArticleNotFound,
-    NotAuthorized, RevisionNotFound.
+    NotAuthorized, RevisionNotFound; TooManyAtOnce, ServiceUnavailable.
     """
     await require_author(connection, article_id=article_id, actor=actor)
     before = await _text_of(connection, article_id, revision_id)
     after = await _text_of(connection, article_id, against)
     names = (f"version {before.version}", f"version {after.version}")
-    diff = await asyncio.get_running_loop().run_in_executor(
-        _THREADS, lambda: unified_diff(before.together, after.together, names=names)
+    diff = await _THREADS.run(
+        lambda: unified_diff(before.together, after.together, names=names), user_id=actor.id
     )
     return RevisionDiff(revision_id=revision_id, against=against, diff=diff)
 
@@ -141,9 +139,11 @@ async def restore_revision(
 ) -> ArticleRow:
     """Give an article the title and the text of a revision; what it has now becomes one.
 
-    Raises ArticleNotFound, NotAuthorized, RevisionNotFound, PreconditionFailed, ContentTooComplex.
+    A revision never changes: it is read before the article is locked, for its text may take long to
+    render. Raises ArticleNotFound, NotAuthorized, RevisionNotFound, PreconditionFailed, and what
+    `prepare_text` does.
     """
-    await changeable(session, article_id, actor=actor, action=Action.CHANGE_ARTICLE)
+    await require_author(session, article_id=article_id, actor=actor)
     text = await _text_of(session, article_id, revision_id)
     # As it was accepted then, whatever is asked of new texts now.
     changes = ArticleUpdate.model_construct(

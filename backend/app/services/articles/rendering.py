@@ -4,9 +4,11 @@ from html import escape
 from typing import Any
 
 from sqlalchemy import bindparam, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.identity import Identity, recheck
 from app.core.errors import ContentTooComplex
-from app.core.markdown import RENDERER, Rendered, excerpt_of, render
+from app.core.markdown import RENDERER, Rendered, excerpt_of, is_light, render, render_now
 from app.db.session import Database
 from app.models.article import Article
 
@@ -18,6 +20,25 @@ _STALE = (
     .order_by(Article.id)
     .limit(BATCH)
 )
+
+
+async def prepare_text(
+    session: AsyncSession, content: str, *, writer: Identity
+) -> tuple[Rendered, Identity]:
+    """Render what `writer` is about to store, before anything is locked or written.
+
+    A short text is rendered at once. A long one waits for a thread: the session's transaction,
+    which must not have changed anything yet, is ended first, so that no connection is held. The
+    identity that is returned was read again in the transaction that follows, and may differ.
+
+    Raises ContentTooComplex, TooManyAtOnce, ServiceUnavailable; InvalidToken if the writer was
+    disabled meanwhile, or their session or API key has ended.
+    """
+    if is_light(content):
+        return render_now(content), writer
+    await session.rollback()
+    rendered = await render(content, user_id=writer.id)
+    return rendered, await recheck(session, writer)
 
 
 def rendered_columns(rendered: Rendered, *, own_excerpt: str | None) -> dict[str, Any]:

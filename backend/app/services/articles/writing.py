@@ -20,13 +20,13 @@ from app.core.errors import (
     InvalidToken,
     SlugTaken,
 )
-from app.core.markdown import Rendered, render
+from app.core.markdown import Rendered
 from app.db.session import NO_KEY_UPDATE, constraint_errors
 from app.models.article import Article
 from app.models.revision import ArticleRevision
 from app.schemas.article import ArticleCreate, ArticleResponse, ArticleUpdate
 from app.services import audit
-from app.services.articles.rendering import excerpt_columns, rendered_columns
+from app.services.articles.rendering import excerpt_columns, prepare_text, rendered_columns
 from app.services.articles.rows import ArticleRow, article_row, selected
 from app.services.articles.slugs import free_slug, remember, taken_slugs
 from app.services.articles.tagging import add_tags, lock_tags, set_tags
@@ -46,8 +46,9 @@ async def create_article(
 ) -> ArticleRow:
     """Write an article: a draft, scheduled, or published at once.
 
-    Raises EmailNotVerified where publishing takes a verified email, SlugTaken, ContentTooComplex;
-    InvalidToken where the author's account was deleted a moment ago.
+    The session must not have changed anything yet. Raises EmailNotVerified where publishing takes a
+    verified email, SlugTaken, and what `prepare_text` does; InvalidToken where the author's account
+    was deleted a moment ago.
     """
     now = clock.now()
     published_at = new.published_at or (now if new.published else None)
@@ -56,10 +57,11 @@ async def create_article(
         raise InvalidInput(CONTRADICTION)
     if published_at is not None:
         _require_verified_email(author)
+    rendered, author = await prepare_text(session, new.content, writer=author)
     values = {
         "title": new.title,
         "content": new.content,
-        **rendered_columns(await render(new.content), own_excerpt=new.excerpt),
+        **rendered_columns(rendered, own_excerpt=new.excerpt),
         "cover_image_url": new.cover_image_url,
         "language": new.language or get_settings().default_language,
         "comment_policy": new.comment_policy,
@@ -115,14 +117,16 @@ async def update_article(
 ) -> ArticleRow:
     """Change what `changes` sets; what the text was before is kept as a revision.
 
-    `tags_in_order`: whether another order of the same tags is a change.
+    `tags_in_order`: whether another order of the same tags is a change. The session must not have
+    changed or locked anything yet.
 
-    Raises ArticleNotFound, NotAuthorized, EmailNotVerified, SlugTaken, ContentTooComplex,
-    PreconditionFailed.
+    Raises ArticleNotFound, NotAuthorized, EmailNotVerified, SlugTaken, PreconditionFailed, and what
+    `prepare_text` does.
     """
     given = changes.model_dump(exclude_unset=True)
-    # Before anything is locked: a long text takes its time.
-    rendered = await render(given["content"]) if "content" in given else None
+    rendered = None
+    if "content" in given:
+        rendered, actor = await prepare_text(session, given["content"], writer=actor)
     article = await changeable(session, article_id, actor=actor, action=Action.CHANGE_ARTICLE)
     await _require(session, precondition, article_id)
     was, former = _release_of(article), article.slug

@@ -3,9 +3,10 @@
 import asyncio
 import shutil
 import time
+from datetime import timedelta
 from pathlib import Path
 
-from sqlalchemy import bindparam, delete, exists, literal, select
+from sqlalchemy import bindparam, delete, exists, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import clock
@@ -19,6 +20,8 @@ logger = get_logger(__name__)
 AT_ONCE = 1000
 MAX_UPLOAD_SECONDS = 60 * 60
 """Without a byte of it arriving, or anything being made of it."""
+CLAIMED_FOR = timedelta(minutes=10)
+"""How long a folder is left to the process that deletes it; then any process tries again."""
 
 _SHOWN = exists(literal(1)).where(ArticleMedia.media_id == Media.id)
 _NOBODYS = (
@@ -34,13 +37,19 @@ _DISCARDED = (
     .order_by(DiscardedFolder.discarded_at, DiscardedFolder.folder)
     .limit(AT_ONCE)
 )
-_CLAIM = (
+_FREE = (
     select(DiscardedFolder.folder)
     .where(
         DiscardedFolder.folder == bindparam("name"),
         DiscardedFolder.discarded_at <= bindparam("now"),
     )
     .with_for_update(skip_locked=True)
+)
+_CLAIM = (
+    update(DiscardedFolder)
+    .where(DiscardedFolder.folder == _FREE.scalar_subquery())
+    .values(discarded_at=bindparam("until"))
+    .returning(DiscardedFolder.folder)
 )
 _FORGET = delete(DiscardedFolder).where(DiscardedFolder.folder == bindparam("name"))
 
@@ -55,23 +64,31 @@ async def purge(session: AsyncSession) -> None:
 async def remove_discarded(database: Database, *, storage: Storage) -> None:
     """Delete the files of pictures that are deleted, or that never came to be.
 
-    Each in a unit of work that holds its row: a process that is just about to keep the files finds
-    the row gone, and others leave it alone. Raises OSError once all have been tried.
+    Each is claimed first, by a later date: other processes leave it alone, and an upload that is
+    just about to keep the files finds that it may not. No connection is held while files are
+    deleted. Raises OSError once all have been tried.
     """
     async with database.autocommit() as connection:
         folders = list(await connection.scalars(_DISCARDED, {"now": clock.now()}))
     failed: OSError | None = None
     for folder in filter(is_folder, folders):
         try:
-            async with database.unit_of_work() as session:
-                parameters = {"name": folder, "now": clock.now()}
-                if await session.scalar(_CLAIM, parameters) is not None:
-                    await storage.delete(folder)
-                    await session.execute(_FORGET, {"name": folder})
+            await _remove(folder, database, storage)
         except OSError as error:
             failed = error
     if failed is not None:
         raise failed
+
+
+async def _remove(folder: str, database: Database, storage: Storage) -> None:
+    now = clock.now()
+    async with database.autocommit() as connection:
+        parameters = {"name": folder, "now": now, "until": now + CLAIMED_FOR}
+        if await connection.scalar(_CLAIM, parameters) is None:
+            return
+    await storage.delete(folder)
+    async with database.autocommit() as connection:
+        await connection.execute(_FORGET, {"name": folder})
 
 
 async def remove_abandoned(storage: Storage) -> None:

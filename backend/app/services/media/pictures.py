@@ -4,14 +4,9 @@ Nothing of the upload is kept but its pixels: neither where it was taken nor wha
 A picture keeps its format, but for GIF and whatever moves, which become WebP.
 """
 
-import asyncio
-import os
-import sys
-import threading
 import warnings
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +14,8 @@ from typing import Any, NamedTuple
 
 from PIL import AvifImagePlugin, Image, ImageCms
 
-from app.core.errors import InvalidMedia, ServiceUnavailable
+from app.core.errors import InvalidMedia
+from app.core.threads import Threads
 from app.services.media.formats import CONTENT_TYPES, KEPT_AS, Kind, recognise
 
 WIDTHS = (320, 640, 1280)
@@ -34,7 +30,8 @@ MAX_PROFILE_BYTES = 4 * 1024 * 1024
 
 MAX_WAITING = 20
 """Pictures that may wait for their turn, a process: a large one takes seconds."""
-LOWEST_PRIORITY = 19
+MAX_WAITING_EACH = 4
+"""The same for the pictures of one user."""
 
 SAVED_WITH: dict[str, dict[str, Any]] = {
     "jpg": {"format": "JPEG", "quality": 85, "optimize": True, "progressive": True},
@@ -57,8 +54,6 @@ _ORIENTATION = 0x0112
 # Pillow's own guard, for sizes that a file changes after its header. A warning would be too late.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # the thread here is all that a process gives
-
-_waiting = 0
 
 
 class Picture(NamedTuple):
@@ -100,34 +95,27 @@ def height_of_copy(width: int, *, of: tuple[int, int]) -> int:
     return max(1, round(of[1] * width / of[0]))
 
 
-@lru_cache(maxsize=1)
-def _thread() -> ThreadPoolExecutor:
-    """One: there is a process for each CPU, and a picture takes up to 12 bytes a pixel."""
-    return ThreadPoolExecutor(1, thread_name_prefix="pictures", initializer=_lower_priority)
+_thread = Threads(
+    "pictures",
+    size=1,
+    what="pictures",
+    max_jobs=MAX_WAITING,
+    max_jobs_each=MAX_WAITING_EACH,
+    low_priority=True,
+)
+"""One: there is a process for each CPU, and a picture takes up to 12 bytes a pixel."""
 
 
-def _lower_priority() -> None:
-    """Make this thread yield to those that answer requests; on Linux, niceness is per thread."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
-
-
-async def reencode(source: Path, target: Path, *, max_pixels: int) -> Picture:
+async def reencode(source: Path, target: Path, *, max_pixels: int, user_id: int) -> Picture:
     """Fill the folder `target` with the picture that `source` is, and its smaller copies.
 
-    Raises InvalidMedia, which says what is wrong with it, and ServiceUnavailable where too many
-    wait already.
+    `user_id` is the user whose picture it is: users take turns. Hold no database connection
+    meanwhile.
+
+    Raises InvalidMedia, which says what is wrong with it, TooManyAtOnce where too many pictures of
+    the user wait already, and ServiceUnavailable where too many of all users do.
     """
-    global _waiting  # noqa: PLW0603 - the thread is one to a process too
-    if _waiting >= MAX_WAITING:
-        raise ServiceUnavailable("Too many pictures at once; try again in a moment")
-    _waiting += 1
-    try:
-        return await asyncio.get_running_loop().run_in_executor(
-            _thread(), _reencode, source, target, max_pixels
-        )
-    finally:
-        _waiting -= 1
+    return await _thread.run(lambda: _reencode(source, target, max_pixels), user_id=user_id)
 
 
 def _reencode(source: Path, target: Path, max_pixels: int) -> Picture:

@@ -11,7 +11,7 @@ import secrets
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,7 +43,10 @@ _TAKEN = select(func.coalesce(func.sum(Media.bytes), 0)).where(
     Media.owner_id == bindparam("owner_id")
 )
 _LOCK_OWNER = select(User.id).where(User.id == bindparam("owner_id"))
-_KEEP = delete(DiscardedFolder).where(DiscardedFolder.folder == bindparam("name"))
+_KEEP = delete(DiscardedFolder).where(
+    DiscardedFolder.folder == bindparam("name"),
+    DiscardedFolder.discarded_at == bindparam("give_up_at"),  # else it is being deleted
+)
 
 
 class Upload(NamedTuple):
@@ -55,6 +58,15 @@ class Upload(NamedTuple):
     @property
     def file(self) -> Path:
         return self.directory / "upload"
+
+
+class Stored(NamedTuple):
+    """A picture in the store, which nobody owns yet; at `give_up_at` it may go again."""
+
+    picture: Picture
+    folder: str
+    give_up_at: datetime
+    alt: str
 
 
 @asynccontextmanager
@@ -80,19 +92,10 @@ async def received(
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
 
-async def create_media(
-    session: AsyncSession,
-    *,
-    database: Database,
-    storage: Storage,
-    upload: Upload,
-    owner: Identity,
-) -> MediaResponse:
-    """Re-encode an upload and keep it.
+async def store(database: Database, *, storage: Storage, upload: Upload, owner: Identity) -> Stored:
+    """Re-encode an upload and put it into the store, before there is a transaction to add it in.
 
-    No connection is held while it is re-encoded and put into the store: `session` must not have
-    been used yet. Raises InvalidMedia, QuotaExceeded, ServiceUnavailable; InvalidToken where the
-    owner was disabled or deleted, or logged out, meanwhile.
+    Raises InvalidMedia, QuotaExceeded, TooManyAtOnce, ServiceUnavailable.
     """
     settings = get_settings()
     async with database.autocommit() as connection:  # spares who has no space left the work
@@ -101,31 +104,54 @@ async def create_media(
     files = upload.directory / "files"
     with _storage_errors():
         await asyncio.to_thread(files.mkdir)
-        picture = await pictures.reencode(upload.file, files, max_pixels=settings.media_max_pixels)
-    folder = new_folder()
+        picture = await pictures.reencode(
+            upload.file, files, max_pixels=settings.media_max_pixels, user_id=owner.id
+        )
+    stored = Stored(picture, new_folder(), clock.now() + GIVEN_UP_AFTER, upload.form.alt)
     async with database.autocommit() as connection:
-        give_up = {"folder": folder, "discarded_at": clock.now() + GIVEN_UP_AFTER}
+        give_up = {"folder": stored.folder, "discarded_at": stored.give_up_at}
         await connection.execute(insert(DiscardedFolder), give_up)
     try:
         with _storage_errors():
-            await storage.put(folder, files)
-        return await _add(session, picture, folder=folder, alt=upload.form.alt, owner=owner)
+            await storage.put(stored.folder, files)
     except BaseException:
-        with _storage_errors():
-            await storage.delete(folder)
+        await _give_up(storage, stored)
+        raise
+    return stored
+
+
+async def create_media(
+    session: AsyncSession, *, storage: Storage, stored: Stored, owner: Identity
+) -> MediaResponse:
+    """Give a stored picture to its owner.
+
+    Raises QuotaExceeded, ServiceUnavailable; InvalidToken where the owner's account was deleted a
+    moment ago. The files are deleted then, and the session is rolled back before: no connection is
+    held meanwhile.
+    """
+    try:
+        return await _add(session, stored, owner=owner)
+    except BaseException:
+        await session.rollback()
+        await _give_up(storage, stored)
         raise
 
 
-async def _add(
-    session: AsyncSession, picture: Picture, *, folder: str, alt: str, owner: Identity
-) -> MediaResponse:
+async def _give_up(storage: Storage, stored: Stored) -> None:
+    with _storage_errors():
+        await storage.delete(stored.folder)
+
+
+async def _add(session: AsyncSession, stored: Stored, *, owner: Identity) -> MediaResponse:
+    picture, folder = stored.picture, stored.folder
     lock = _LOCK_OWNER.with_for_update(**NO_KEY_UPDATE)  # of two uploads, the second counts both
     if await session.scalar(lock, {"owner_id": owner.id}) is None:
         raise InvalidToken
     await recheck(session, owner)
     taken = await session.scalar(_TAKEN, {"owner_id": owner.id})
     _require_space(picture.bytes, taken=taken or 0)
-    kept = await session.execute(_KEEP.returning(DiscardedFolder.folder), {"name": folder})
+    parameters = {"name": folder, "give_up_at": stored.give_up_at}
+    kept = await session.execute(_KEEP.returning(DiscardedFolder.folder), parameters)
     if kept.first() is None:  # it took so long that the files are gone already
         raise ServiceUnavailable("The picture could not be kept in time; send it again")
     media = Media(
@@ -136,7 +162,7 @@ async def _add(
         width=picture.width,
         height=picture.height,
         widths=picture.widths,
-        alt=alt,
+        alt=stored.alt,
         color=picture.color,
         placeholder=picture.placeholder,
     )

@@ -1,0 +1,303 @@
+"""No request waits for a thread while it holds a database connection, whatever its route.
+
+The pools of connections have one each. Whatever is given to a pool of threads is held back, and
+each time the requests of others have to be answered. A route without a row here fails the test.
+"""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+from anyio import to_thread
+from fastapi import FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
+from sqlalchemy import text, update
+
+from app.auth.tokens import RefreshToken, fingerprint, new_secret
+from app.conduit.application import PATH as CONDUIT
+from app.core.config import get_settings
+from app.db.base import Base
+from app.db.session import Database
+from app.main import create_app
+from app.models import Article, ArticleRevision, User, UserSession
+from tests.databases import migrated_database
+from tests.factories import PASSWORD, bearer, create_article, create_user
+from tests.pictures import picture
+from tests.processes import DEADLINE
+from tests.test_permissions import CALLERS, EXPECTED, create_callers, create_rows
+
+LONG = "A long text is rendered in a thread.\n\n" * 1500
+NEW_PASSWORD = "staple of a better battery"
+READING_IN_A_THREAD = {
+    "GET /articles/{article_id}/revisions/{revision_id}/diff",
+    "GET /articles/export",
+    "GET /media/{folder}/{name}",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A request, who makes it, what it is answered, and whether it waits for a thread."""
+
+    status: int
+    options: dict[str, Any] = field(default_factory=dict)
+    caller: str = "owner"
+    waits: bool = False
+
+
+RECORD = json.dumps({"title": "Imported", "content": LONG, "author": "nobody"}).encode()
+CHANGES: dict[str, Case] = {
+    "POST /articles": Case(201, {"json": {"title": "Title", "content": LONG}}, waits=True),
+    "PATCH /articles/{article_id}": Case(200, {"json": {"content": LONG}}, waits=True),
+    "PATCH /articles/{draft_id}": Case(200, {"json": {"content": LONG}}, "editor", waits=True),
+    "POST /articles/{article_id}/revisions/{revision_id}/restore": Case(200, waits=True),
+    "POST /articles/import": Case(
+        200,
+        {"content": RECORD, "headers": {"Content-Type": "application/x-ndjson"}},
+        waits=True,
+    ),
+    "POST /media": Case(201, {"files": {"file": ("a.jpg", picture(), "image/jpeg")}}, waits=True),
+    "POST /auth/login": Case(
+        200, {"data": {"username": "owner@example.com", "password": PASSWORD}}, waits=True
+    ),
+}
+"""What is not as in the table of permissions: the requests that have something long to do."""
+
+HASHING = {
+    "POST /users",
+    "POST /raw/users",
+    "POST /users/me/password",
+    "POST /users/me/email",
+    "POST /users/me/api-keys",
+    "POST /auth/second-factor",
+    "POST /auth/second-factor/recovery-codes",
+    "POST /auth/second-factor/disable",
+}
+
+
+def _cases() -> Iterator[tuple[str, Case]]:
+    """The routes that write, and those that read in a thread; by the first caller who may."""
+    for route, expectation in EXPECTED.items():
+        if route.startswith("GET ") and route not in READING_IN_A_THREAD:
+            continue
+        statuses = dict(zip(CALLERS, expectation.statuses, strict=True))
+        caller = min(("owner", "editor", "admin"), key=statuses.__getitem__)
+        waits = route in HASHING or route.endswith("/diff")
+        options = {} if expectation.body is None else {"json": expectation.body}
+        yield route, CHANGES.get(route, Case(statuses[caller], options, caller, waits))
+
+
+NEW_USER = {"username": "newname", "email": "new@example.com", "password": PASSWORD}
+LOGIN = {"email": "owner@example.com", "password": PASSWORD}
+NEW_ARTICLE = {"title": "Title", "description": "About", "body": LONG}
+CONDUIT_CASES = {
+    "POST /articles": Case(201, {"json": {"article": NEW_ARTICLE}}, waits=True),
+    "PUT /articles/{slug}": Case(200, {"json": {"article": {"body": LONG}}}, waits=True),
+    "DELETE /articles/{slug}": Case(204),
+    "POST /articles/{slug}/favorite": Case(200),
+    "DELETE /articles/{slug}/favorite": Case(200),
+    "POST /articles/{slug}/comments": Case(200, {"json": {"comment": {"body": "Indeed."}}}),
+    "DELETE /articles/{slug}/comments/{id}": Case(204),
+    "POST /profiles/{username}/follow": Case(200, caller="editor"),
+    "DELETE /profiles/{username}/follow": Case(200, caller="editor"),
+    "POST /users/login": Case(200, {"json": {"user": LOGIN}}, waits=True),
+    "POST /users": Case(201, {"json": {"user": NEW_USER}}, waits=True),
+    "PUT /user": Case(200, {"json": {"user": {"password": NEW_PASSWORD}}}, waits=True),
+}
+CASES = dict(_cases()) | {
+    f"{method} {CONDUIT}{path}": case
+    for (method, path), case in ((route.split(), case) for route, case in CONDUIT_CASES.items())
+}
+
+
+_passes: ContextVar[bool] = ContextVar("passes", default=False)
+
+
+class Gate:
+    """Holds back what is given to any pool of threads, until the test lets it pass.
+
+    What is done in a context with `_passes` is not held back.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._held: asyncio.Queue[threading.Event] = asyncio.Queue()
+        self._is_open = False
+        submit, run_sync = ThreadPoolExecutor.submit, to_thread.run_sync
+
+        def held(
+            pool: ThreadPoolExecutor, work: Any, /, *arguments: Any, **named: Any
+        ) -> Future[Any]:
+            passes = self._hold()
+
+            def when_it_passes() -> Any:
+                passes.wait(DEADLINE)
+                return work(*arguments, **named)
+
+            return submit(pool, when_it_passes)
+
+        async def run_sync_held(work: Any, *arguments: Any, **options: Any) -> Any:
+            passes = self._hold()
+
+            def when_it_passes() -> Any:
+                passes.wait(DEADLINE)
+                return work(*arguments)
+
+            return await run_sync(when_it_passes, **options)
+
+        patch.setattr(ThreadPoolExecutor, "submit", held)
+        patch.setattr(to_thread, "run_sync", run_sync_held)
+
+    def _hold(self) -> threading.Event:
+        passes = threading.Event()
+        if self._is_open or _passes.get():
+            passes.set()
+        else:
+            self._held.put_nowait(passes)
+        return passes
+
+    async def next(self, request: "asyncio.Task[Any]") -> threading.Event | None:
+        """What the request waits for; None once it is answered."""
+        waiting = asyncio.create_task(self._held.get())
+        await asyncio.wait(
+            (request, waiting), return_when=asyncio.FIRST_COMPLETED, timeout=DEADLINE
+        )
+        if waiting.done():
+            return waiting.result()
+        waiting.cancel()
+        assert request.done()
+        return None
+
+    def open(self) -> None:
+        """Let all pass, also what comes later."""
+        self._is_open = True
+        while not self._held.empty():
+            self._held.get_nowait().set()
+
+
+@pytest.fixture(scope="module")
+def small_database_url() -> Iterator[str]:
+    with migrated_database() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+async def small_app(
+    small_database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[FastAPI]:
+    """The application with one connection to write on, and one to read on."""
+    small = get_settings().model_copy(
+        update={
+            "database_url": small_database_url,
+            "media_dir": tmp_path_factory.mktemp("media"),
+            "raw_sql_reference": True,
+            "database_pool_size": 1,
+            "database_pool_timeout": 0.5,
+        }
+    )
+    app = create_app(small)
+    app.state.database = Database.from_settings(small)
+    yield app
+    await app.state.database.dispose()
+
+
+class Neighbour:
+    """Another user, who wants no more than the database to answer."""
+
+    def __init__(self, client: httpx.AsyncClient, user: User, article: Article, token: str) -> None:
+        self._client = client
+        self._headers = bearer(user)
+        self._article = f"/articles/{article.id}"
+        self._token = token
+
+    async def is_answered(self) -> None:
+        requests = (
+            ("PUT", f"{self._article}/favorite", None),
+            ("POST", f"{self._article}/comments", {"content": "Indeed."}),
+            ("GET", self._article, None),
+            ("POST", "/auth/refresh", {"refresh_token": self._token}),
+        )
+        _passes.set(True)
+        for method, path, body in requests:
+            response = await self._client.request(method, path, json=body, headers=self._headers)
+            assert response.is_success, f"{method} {path}: {response.text}"
+        self._token = response.json()["refresh_token"]
+
+
+@pytest.fixture
+async def client(small_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
+    async with small_app.state.database.unit_of_work() as session:
+        await session.execute(text(f"TRUNCATE {tables} CASCADE"))
+    transport = httpx.ASGITransport(small_app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+        yield client
+
+
+@pytest.mark.parametrize("route", CASES)
+async def test_others_are_answered_while_a_request_waits_for_a_thread(
+    small_app: FastAPI, client: httpx.AsyncClient, route: str
+) -> None:
+    case = CASES[route]
+    async with small_app.state.database.unit_of_work() as session:
+        callers = await create_callers(session)
+        ids = await create_rows(session, callers["owner"])
+        ids["id"] = ids["own_comment_id"]
+        await session.execute(update(ArticleRevision).values(content=LONG))
+        user = await create_user(session)
+        article = await create_article(session, author=user)
+        secret = new_secret()
+        login = UserSession(
+            user_id=user.id,
+            token_hash=fingerprint(secret),
+            user_agent="",
+            **{
+                name: getattr(await session.get(UserSession, ids["session_id"]), name)
+                for name in ("created_at", "last_used_at", "expires_at")
+            },
+        )
+        session.add(login)
+        await session.flush()
+        token = str(RefreshToken.issue(login.id, secret))
+    neighbour = Neighbour(client, user, article, token)
+    await asyncio.create_task(neighbour.is_answered())  # opens the connections
+    method, path = route.split()
+    options = {**case.options}
+    options["headers"] = {**bearer(callers[case.caller]), **options.get("headers", {})}
+    waits = 0
+    with pytest.MonkeyPatch.context() as patch:
+        gate = Gate(patch)
+        request = asyncio.create_task(client.request(method, path.format(**ids), **options))
+        try:
+            while (held := await gate.next(request)) is not None:
+                waits += 1
+                await asyncio.create_task(neighbour.is_answered())  # in a context of its own
+                held.set()
+        finally:
+            gate.open()
+            response = await request
+    assert response.status_code == case.status, response.text
+    assert waits or not case.waits
+
+
+def test_every_route_that_writes_is_in_the_table(small_app: FastAPI) -> None:
+    (conduit,) = (
+        route.app
+        for route in small_app.routes
+        if getattr(route, "path", None) == CONDUIT
+        and isinstance(getattr(route, "app", None), FastAPI)
+    )
+    routes = {
+        f"{method} {CONDUIT}{route.path_format}"
+        for route in iter_route_contexts(conduit.routes)
+        if isinstance(route.original_route, APIRoute)
+        for method in route.methods or ()
+        if method != "GET"
+    }
+    assert routes == {route for route in CASES if f" {CONDUIT}/" in route}
