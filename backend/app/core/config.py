@@ -22,6 +22,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from app.core.limits import DEFAULTS, Limit, LimitKind, parse_limits
+
 BACKEND_DIR = Path(__file__).resolve().parents[2]
 PROJECT_DIR = BACKEND_DIR.parent
 
@@ -171,6 +173,9 @@ class Settings(BaseSettings):
     """Whether changing what has an ETag takes `If-Match`; 428 without it."""
     max_import_bytes: PositiveInt = 4 * 1024 * 1024 * 1024
 
+    limits: Annotated[dict[LimitKind, Limit | None], NoDecode] = {}
+    """What one user or address may create, where it is not the default; None is no limit."""
+
     media_dir: Path | None = None
     """Where pictures are kept; `media` below DATA_DIR where it is not set."""
     media_max_bytes: PositiveInt = 20 * 1024 * 1024
@@ -202,6 +207,11 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return [item.strip() for item in value.split(",") if item.strip()]
         return value
+
+    @field_validator("limits", mode="before")
+    @classmethod
+    def _parse_limits(cls, value: Any) -> Any:
+        return parse_limits(value) if isinstance(value, str) else value
 
     @field_validator("database_url", "database_read_url")
     @classmethod
@@ -267,6 +277,12 @@ class Settings(BaseSettings):
         if level not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
             raise ValueError("must be DEBUG, INFO, WARNING, ERROR or CRITICAL")
         return level
+
+    def limit_of(self, kind: LimitKind) -> Limit | None:
+        """The limit of an author; None where there is none."""
+        if kind is LimitKind.MEDIA_BYTES:
+            return Limit(self.media_quota_bytes)
+        return self.limits.get(kind, DEFAULTS[kind])
 
     @model_validator(mode="after")
     def _need_a_key_to_sign_with(self) -> Self:

@@ -22,7 +22,7 @@ PressroomError (an HTTPException)
 │   ├── EmailTaken, UsernameTaken, LastAdmin
 │   ├── SecondFactorEnabled, SecondFactorNotEnabled, TooManyApiKeys
 │   ├── SlugTaken, RequestInProgress, MediaInUse, QuotaExceeded, TooManyPreviewLinks
-│   ├── AlreadyReported
+│   ├── AlreadyReported, AlreadyCarriedOut
 ├── PreconditionFailed 412
 ├── ContentTooLarge 413
 ├── UnsupportedMediaType 415
@@ -30,7 +30,7 @@ PressroomError (an HTTPException)
 ├── InvalidInput 422
 │   ├── InvalidCursor, ContentTooComplex, IdempotencyKeyReused, InvalidMedia
 ├── PreconditionRequired 428
-├── TooManyAttempts 429
+├── TooManyAttempts, LimitReached 429
 ├── InternalError 500
 └── ServiceUnavailable 503
 
@@ -336,13 +336,29 @@ class RequestInProgress(Conflict):
     message = "A request with this Idempotency-Key is being worked on; try again in a moment"
 
 
+class AlreadyCarriedOut(Conflict):
+    """A request whose answer was too large to be stored, and what it created is out of sight."""
+
+    code = "already_carried_out"
+    message = (
+        "The request with this Idempotency-Key was carried out; what it created cannot be shown "
+        "any more"
+    )
+
+
 class MediaInUse(Conflict):
     code = "media_in_use"
     message = "An article or your profile shows this picture; take it out there first"
 
 
 class QuotaExceeded(Conflict):
-    code, message = "quota_exceeded", "Your pictures take all the space you have; delete some"
+    """A limit on a total is reached; `limit` in the body is its kind."""
+
+    code = "quota_exceeded"
+    message = "You have as much of this as you may have; delete some of it first"
+
+    def __init__(self, message: str | None = None, *, limit: str = "") -> None:
+        super().__init__(message, extra={"limit": limit})
 
 
 class AlreadyReported(Conflict):
@@ -417,6 +433,19 @@ class TooManyAttempts(PressroomError):
     def __init__(self, *, retry_after: int = 1) -> None:
         """`retry_after` in whole seconds."""
         super().__init__(headers={"Retry-After": str(retry_after)})
+
+
+class LimitReached(PressroomError):
+    """RFC 6585 §4: a limit on a rate is reached; `limit` in the body is its kind."""
+
+    status, code = 429, "limit_reached"
+    message = "You have done this as often as you may within a while; try again later"
+
+    def __init__(
+        self, message: str | None = None, *, limit: str = "", retry_after: int = 1
+    ) -> None:
+        """`retry_after` in whole seconds."""
+        super().__init__(message, headers={"Retry-After": str(retry_after)}, extra={"limit": limit})
 
 
 class InternalError(PressroomError):

@@ -6,6 +6,7 @@ from app.services import (
     attempts,
     changes,
     idempotency,
+    limits,
     mail,
     previews,
     sessions,
@@ -27,6 +28,7 @@ async def tidy_up(database: Database) -> None:
         mail,
         changes,
         idempotency,
+        limits,
         trash,
         comments,
     ):

@@ -13,7 +13,7 @@ from app.core.errors import ContentTooLarge, InvalidRequest, UnsupportedMediaTyp
 from app.core.scopes import Scope
 from app.db.dependencies import CurrentDatabase
 from app.routers.responses import NEEDS_USER, create_router, errors
-from app.schemas.bulk import ImportReport
+from app.schemas.bulk import ImportFailure, ImportReport
 from app.services.bulk import exporting, importing
 from app.services.bulk.records import Importer
 from app.services.bulk.tally import Tally
@@ -37,18 +37,20 @@ async def import_articles(
 ) -> ImportReport:
     """Import articles, one JSON object a line; importing the same again changes nothing.
 
-    A bad record is reported with its line, and the rest goes on.
+    A bad record is reported with its line, and the rest goes on; a limit ends the import.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != NDJSON:
         raise UnsupportedMediaType(f"Send the records with Content-Type: {NDJSON}")
-    tally = Tally()
-    await importing.import_articles(
-        database,
-        importing.from_lines(_body(request)),
-        importer=Importer(actor),
-        report=tally.add,
-    )
+    tally, body = Tally(), _body(request)
+    try:
+        await importing.import_articles(
+            database, importing.from_lines(body), importer=Importer(actor), report=tally.add
+        )
+    except importing.ImportStopped as stop:
+        tally.stopped = ImportFailure(line=int(stop.position), message=stop.message)
+        async for _ in body:  # a client reads the answer once it has sent everything
+            pass
     return tally.report()
 
 

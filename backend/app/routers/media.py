@@ -16,7 +16,6 @@ from app.core.errors import (
     MediaInUse,
     MediaNotFound,
     NotAuthorized,
-    QuotaExceeded,
     RangeNotSatisfiable,
     UnsupportedMediaType,
 )
@@ -28,7 +27,9 @@ from app.routers.parameters import IfMatch, MediaId
 from app.routers.responses import (
     CHANGES_VERSION,
     CREATES_ONCE,
+    LIMITED,
     NEEDS_USER,
+    STORES,
     TAKES_JSON,
     create_router,
     errors,
@@ -98,7 +99,7 @@ Uploader = Annotated[Identity, Security(confirming, scopes=[Scope.MEDIA_WRITE])]
     responses=errors(
         *NEEDS_USER,
         InvalidRequest,
-        QuotaExceeded,
+        *STORES,
         *CREATES_ONCE,
         ContentTooLarge,
         UnsupportedMediaType,
@@ -119,9 +120,17 @@ async def upload_media(
     It is re-encoded: what it says about camera and place is gone. GIFs and what moves become WebP.
     """
     content_type = request.headers.get("content-type", "")
+    length = request.headers.get("content-length")
     try:
         async with uploading.received(
-            storage, content_type=content_type, body=request.stream()
+            session,
+            database=database,
+            storage=storage,
+            owner=owner,
+            content_type=content_type,
+            content_length=None if length is None else int(length),
+            is_repeated=await repeatable.was_answered(caller=owner),
+            body=request.stream(),
         ) as upload:
             await repeatable.claim(upload.form.digest, upload.form.alt.encode(), caller=owner)
             return await uploading.create_media(
@@ -149,7 +158,7 @@ async def get_media(
 
 @router.patch(
     "/{media_id}",
-    responses=errors(*NEEDS_USER, MediaNotFound, *CHANGES_VERSION, *TAKES_JSON),
+    responses=errors(*NEEDS_USER, MediaNotFound, *LIMITED, *CHANGES_VERSION, *TAKES_JSON),
 )
 async def update_media(
     session: WriteSession,
@@ -167,7 +176,7 @@ async def update_media(
 @router.delete(
     "/{media_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_USER, MediaNotFound, MediaInUse, *CHANGES_VERSION),
+    responses=errors(*NEEDS_USER, MediaNotFound, MediaInUse, *LIMITED, *CHANGES_VERSION),
 )
 async def delete_media(
     session: WriteSession, actor: MediaActor, media_id: MediaId, precondition: IfMatch

@@ -14,7 +14,7 @@ from app.core.errors import (
 )
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.parameters import ArticleId, IfMatch, Page, RevisionId
-from app.routers.responses import CHANGES_VERSION, NEEDS_USER, create_router, errors
+from app.routers.responses import CHANGES_VERSION, NEEDS_USER, STORES, create_router, errors
 from app.schemas.article import ArticleResponse
 from app.schemas.revision import RevisionDiff, RevisionResponse, RevisionSummary
 from app.schemas.types import Id
@@ -68,7 +68,7 @@ async def diff_revision(
 @router.post(
     "/{revision_id}/restore",
     response_model=ArticleResponse,
-    responses=errors(*_BEHIND, RevisionNotFound, *CHANGES_VERSION, ContentTooComplex),
+    responses=errors(*_BEHIND, *STORES, RevisionNotFound, *CHANGES_VERSION, ContentTooComplex),
 )
 async def restore_revision(
     session: WriteSession,

@@ -57,7 +57,11 @@ class ImportFailure(Output):
 
 
 class ImportReport(Output):
-    """What an import did; `errors` has the first 100."""
+    """What an import did; `errors` has the first 100.
+
+    `stopped` is the first line that was not written because a limit was reached, with what to do;
+    no later line was written either. What was written stays: the same import can be sent again.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -67,6 +71,7 @@ class ImportReport(Output):
                     "updated": 0,
                     "unchanged": 0,
                     "failed": 1,
+                    "stopped": None,
                     "errors": [{"line": 3, "message": "title: Field required"}],
                 }
             ]
@@ -77,4 +82,5 @@ class ImportReport(Output):
     updated: int
     unchanged: int
     failed: int
+    stopped: ImportFailure | None = None
     errors: Sequence[ImportFailure]

@@ -29,13 +29,14 @@ from app.auth.permissions import Action, may_to_any
 from app.core import clock
 from app.core.conditional import Precondition
 from app.core.errors import NotAuthorized, ServiceUnavailable, TagNotFound
+from app.core.limits import LimitKind
 from app.core.text import slugify
 from app.db.reading import Reader
 from app.db.session import LONGEST_STATEMENT_SECONDS, NO_KEY_UPDATE, paged
 from app.models.article import Article
 from app.models.tag import ArticleTag, Tag
 from app.schemas.tag import TagQuery, TagResponse, TagSort, TagUpdate
-from app.services import audit
+from app.services import audit, limits
 from app.services.articles.rows import NOW
 from app.services.articles.tagging import tag_slug
 from app.services.audit import AuditAction
@@ -146,6 +147,7 @@ async def change_tag(
     articles locked.
     """
     _require_editor(actor)
+    await limits.spend(session, actor, {LimitKind.MODERATION: 1})
     new_slug = tag_slug(new.name)
 
     async def change() -> tuple[int, AuditAction | None]:
@@ -175,6 +177,7 @@ async def delete_tag(
 ) -> None:
     """Take a tag from all articles, which get a new version. Raises what `change_tag` raises."""
     _require_editor(actor)
+    await limits.spend(session, actor, {LimitKind.MODERATION: 1})
 
     async def change() -> int:
         tag_id: int = (await _locked(session, slug, precondition=precondition))[slug].id

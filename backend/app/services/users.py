@@ -20,6 +20,7 @@ from app.core.errors import (
     UsernameTaken,
     UserNotFound,
 )
+from app.core.limits import LimitKind
 from app.core.roles import Role
 from app.db.reading import Reader
 from app.db.session import LONGEST_STATEMENT_SECONDS, NO_KEY_UPDATE, constraint_errors, paged
@@ -29,7 +30,7 @@ from app.models.follow import Follow, UserCounts
 from app.models.user import UNIQUE_EMAIL, UNIQUE_USERNAME, User
 from app.schemas.page import PageQuery
 from app.schemas.user import UserCreate, UserPrivate, UserPublic, UserReplace, UserUpdate
-from app.services import account_tokens, audit, mail, sessions
+from app.services import account_tokens, audit, limits, mail, sessions
 from app.services.audit import AuditAction
 from app.services.mail import MailKind
 
@@ -118,6 +119,7 @@ async def update_user(
     user = await _locked_user(session, user_id=user_id)
     require(actor, Action.CHANGE_USER, owner_id=user.id)
     precondition.require(UserPrivate.model_validate(user))
+    await limits.spend(session, actor, {LimitKind.ACCOUNT_CHANGES: 1})
     if "email" in changes.model_fields_set and changes.email != user.email:
         await change_email_of(
             session,
@@ -244,6 +246,7 @@ async def change_role(
     require(actor, Action.CHANGE_ROLE, owner_id=user_id)
     user = await _locked_user(session, user_id=user_id)
     precondition.require(UserPrivate.model_validate(user))
+    await limits.spend(session, actor, {LimitKind.ACCOUNT_CHANGES: 1})
     if role is not user.role:
         await keep_an_admin(session, without=user.id)
         user.role = role
@@ -256,6 +259,7 @@ async def disable_user(session: AsyncSession, *, user_id: int, actor: Identity) 
     """Keep a user out, and end their sessions. Raises NotAuthorized, UserNotFound, LastAdmin."""
     require(actor, Action.DISABLE_USER, owner_id=user_id)
     user = await _locked_user(session, user_id=user_id)
+    await limits.spend(session, actor, {LimitKind.ACCOUNT_CHANGES: 1})
     if user.is_active:
         await keep_an_admin(session, without=user.id)
         user.is_active = False
@@ -269,6 +273,7 @@ async def enable_user(session: AsyncSession, *, user_id: int, actor: Identity) -
     """Let a user log in again. Raises NotAuthorized, UserNotFound."""
     require(actor, Action.DISABLE_USER, owner_id=user_id)
     user = await _locked_user(session, user_id=user_id)
+    await limits.spend(session, actor, {LimitKind.ACCOUNT_CHANGES: 1})
     if not user.is_active:
         user.is_active = True
         audit.record(session, AuditAction.ENABLE_USER, actor_id=actor.id, subject_id=user.id)

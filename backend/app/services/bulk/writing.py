@@ -7,8 +7,10 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.identity import Identity
 from app.core.config import get_settings
-from app.services import audit
+from app.core.limits import LimitKind
+from app.services import audit, limits
 from app.services.articles.rendering import rendered_columns
 from app.services.articles.slugs import candidates, remember
 from app.services.articles.tagging import tag_ids, tag_slug
@@ -28,14 +30,33 @@ async def write(
     """Write a batch in the session's unit of work; what became of each record.
 
     A handful of statements, however many records there are, but for one an article that changes and
-    a few for one with pictures of ours. Adds to `made` what `plan` asks it about.
+    a few for one with pictures of ours. Adds to `made` what `plan` asks it about. Raises
+    LimitReached and QuotaExceeded for a user who imports.
     """
     await session.execute(statements.TAKE_TURNS, {"lock": statements.IMPORTS_LOCK})
     batch = await plan(session, items, importer=importer, made=made)
+    await _spend(session, batch)
     await _create(session, batch)
     await _change(session, batch)
     await _note(session, batch)
     return batch.results
+
+
+async def _spend(session: AsyncSession, batch: Plan) -> None:
+    """Count what is about to be written for the user who imports it; an operator has no limits."""
+    identity = batch.importer.identity
+    if identity is None:
+        return
+    texts = [new.item for new in batch.new]
+    texts += [change.item for change in batch.changes if "edited_at" in change.values]
+    size = sum(len(item.record.content.encode()) for item in texts)
+    costs = {
+        LimitKind.IMPORTED_RECORDS: len(batch.new) + len(batch.changes),
+        LimitKind.TEXT_WRITTEN: size,
+        LimitKind.TEXT_KEPT: size,
+        LimitKind.DRAFTS: sum(new.item.record.published_at is None for new in batch.new),
+    }
+    await limits.spend(session, identity, costs)
 
 
 async def _create(session: AsyncSession, batch: Plan) -> None:
@@ -66,7 +87,7 @@ async def _create(session: AsyncSession, batch: Plan) -> None:
                 del items[number]
         waiting -= created
     tagged = [(number, item.record.tags) for number, item in items.items()]
-    await _add_tags(session, tagged)
+    await _add_tags(session, tagged, actor=batch.importer.identity)
     for number in items:
         await _note_pictures(session, rows[number])
 
@@ -161,7 +182,7 @@ async def _change(session: AsyncSession, batch: Plan) -> None:
     retagged = [
         (change.before.id, change.item.record.tags) for change in batch.changes if change.retags
     ]
-    await _add_tags(session, retagged, replace=True)
+    await _add_tags(session, retagged, replace=True, actor=batch.importer.identity)
     for row, change in zip(rows, batch.changes, strict=True):
         before = change.before
         await _note_pictures(session, row, before.content, before.cover_image_url)
@@ -181,12 +202,16 @@ async def _note_pictures(
 
 
 async def _add_tags(
-    session: AsyncSession, tagged: Iterable[tuple[int, Sequence[str]]], *, replace: bool = False
+    session: AsyncSession,
+    tagged: Iterable[tuple[int, Sequence[str]]],
+    *,
+    actor: Identity | None,
+    replace: bool = False,
 ) -> None:
     """Give articles tags; with `replace`, no others."""
     tagged = list(tagged)
     names = [name for _, tags in tagged for name in tags]
-    ids = await tag_ids(session, names) if names else {}
+    ids = await tag_ids(session, names, actor=actor) if names else {}
     pairs = [(number, ids[slug]) for number, tags in tagged for slug in _slugs(tags) if slug in ids]
     columns = {
         "article_ids": [number for number, _ in pairs],

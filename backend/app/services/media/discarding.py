@@ -13,12 +13,11 @@ from app.core.logging import get_logger
 from app.db.session import Database
 from app.models.media import ArticleMedia, DiscardedFolder, Media
 from app.services.media.storage import Storage
+from app.services.media.uploading import LASTS
 
 logger = get_logger(__name__)
 
 AT_ONCE = 1000
-MAX_UPLOAD_SECONDS = 60 * 60
-"""Without a byte of it arriving, or anything being made of it."""
 
 _SHOWN = exists(literal(1)).where(ArticleMedia.media_id == Media.id)
 _NOBODYS = (
@@ -83,7 +82,7 @@ def _remove_abandoned(incoming: Path) -> None:
     if not incoming.is_dir():
         return
     for directory in incoming.iterdir():
-        if time.time() - _last_change(directory) > MAX_UPLOAD_SECONDS:
+        if time.time() - _last_change(directory) > LASTS.total_seconds():
             shutil.rmtree(directory, ignore_errors=True)
             logger.info("An interrupted upload was removed")
 
