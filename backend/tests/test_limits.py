@@ -215,7 +215,7 @@ def none_of(kind: LimitKind) -> dict[str, Any]:
     """The settings under which nothing of a kind is allowed."""
     if kind is K.MEDIA_BYTES:
         return {"MEDIA_QUOTA_BYTES": 1}
-    return {"LIMITS": f"{kind}=0/{'day'}" if DEFAULTS[kind].per else f"{kind}=0"}
+    return {"LIMITS": f"{kind}=0/day" if DEFAULTS[kind].per else f"{kind}=0"}
 
 
 async def ids_of(session: AsyncSession, owner: User, *, restores_draft: bool) -> dict[str, Any]:
@@ -278,7 +278,8 @@ async def test_a_route_is_refused_without_its_limit(
     if path in {"/articles/{article_id}/restore", "/trash/{article_id}"}:
         ids["article_id"] = ids["trashed_id"]
     headers = {} if path in {"/users", "/auth/login"} else bearer(owner)
-    request: dict[str, Any] = {"json": BODIES.get(route, EXPECTED[route].body)}
+    known = EXPECTED.get(route)
+    request: dict[str, Any] = {"json": BODIES.get(route, known and known.body)}
     if path == "/media":
         request = {"files": {"file": ("a.jpg", picture(), "image/jpeg")}}
     elif path == "/auth/login":
@@ -297,7 +298,7 @@ async def test_a_route_is_refused_without_its_limit(
         assert (response.status_code, response.json()["code"]) == (409, "quota_exceeded")
     else:
         assert (response.status_code, response.json()["code"]) == (429, "limit_reached")
-        assert response.headers["Retry-After"] == str(int(DEFAULTS[kind].per.total_seconds()))
+        assert response.headers["Retry-After"] == "86400"
     install(LIMITS="off", MEDIA_QUOTA_BYTES=10**9)
     again = await client.request(method, path.format(**ids), headers=headers, **request)
     assert "limit" not in again.text, again.text
@@ -523,7 +524,8 @@ class TestTotals:
         assert statuses[:3] == [200] * 3
         assert statuses[-2:] == [409] * 2
         kept = select(func.sum(func.octet_length(ArticleRevision.content)))
-        assert (await session.scalar(kept) or 0) + 1001 <= 5000
+        present = select(func.octet_length(Article.content))
+        assert (await session.scalar(kept) or 0) + (await session.scalar(present) or 0) <= 5000
 
     async def test_an_editors_words_count_for_the_editor(
         self, client: httpx.AsyncClient, session: AsyncSession
@@ -688,14 +690,12 @@ class TestImporting:
         timeline: Timeline,
     ) -> None:
         install(LIMITS="imported_records=7/hour")
-        headers = {
-            **bearer(await create_user(session)),
-            "Content-Type": "application/x-ndjson",
-        }
+        user = await create_user(session)
         records = [{"title": f"Title {n}", "slug": f"a-{n}", "content": TEXT} for n in range(20)]
         body = "\n".join(["{", *map(json.dumps, records)])
 
         async def import_all() -> dict[str, Any]:
+            headers = {**bearer(user), "Content-Type": "application/x-ndjson"}
             answer = await client.post("/articles/import", content=body, headers=headers)
             report: dict[str, Any] = answer.json()
             return report
@@ -770,7 +770,8 @@ class TestCounting:
         timeline.advance(86_401)
         await limits.purge(session)
         assert await session.scalar(select(func.count()).select_from(LimitUse)) == 0
-        assert (await client.post("/articles", json=body, headers=headers)).status_code == 409
+        third = await client.post("/articles", json=body, headers=bearer(user))
+        assert third.status_code == 409
 
     async def test_a_deleted_users_limits_go(
         self, client: httpx.AsyncClient, session: AsyncSession

@@ -33,7 +33,7 @@ def upgrade() -> None:
         sa.Column("user_id", sa.BigInteger(), nullable=False),
         sa.Column("kind", sa.String(40), nullable=False),
         sa.Column("amount", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint("amount >= 0", name="ck_limit_overrides_amount_not_negative"),
+        sa.CheckConstraint("amount >= 0", name=op.f("ck_limit_overrides_amount_not_negative")),
         sa.ForeignKeyConstraint(
             ["user_id"], ["users.id"], name="fk_limit_overrides_user_id", ondelete="CASCADE"
         ),

@@ -45,6 +45,7 @@ from app.core.config import get_settings
 from app.core.errors import LimitReached, QuotaExceeded, UserNotFound
 from app.core.limits import (
     BY_USER,
+    DEFAULTS,
     LONGEST_WINDOW,
     MAX_AMOUNT,
     SAME_FOR_ALL,
@@ -217,7 +218,12 @@ async def _spend(
         row = counted.get(kind)
         if limit.per is None:
             if row is None or row.level <= costs[kind]:  # it seems to be full, or is not measured
-                await _measure(session, kind, costs[kind], limit, parameters)
+                if row is not None:
+                    amount = int(row.amount)
+                else:
+                    own = await own_amounts(session, user_id)
+                    amount = own.get(kind, limit.amount)
+                await _measure(session, kind, costs[kind], amount, parameters)
         elif row is None or row.level > row.amount:
             await _refuse_rate(session, kind, costs[kind], limit, parameters)
 
@@ -226,13 +232,12 @@ async def _measure(
     session: AsyncSession,
     kind: LimitKind,
     cost: int,
-    limit: Limit,
+    amount: int,
     parameters: Mapping[str, Any],
 ) -> None:
     """Set a total, whose row is locked, to what there is. Raises QuotaExceeded."""
     of_user = {"user_id": parameters["user_id"], "now": parameters["now"]}
     used = int(await session.scalar(_MEASURES[kind], of_user) or 0)
-    amount = (await own_amounts(session, of_user["user_id"])).get(kind, limit.amount)
     if used + cost > amount:
         raise _quota_exceeded(kind, used=used, cost=cost, amount=amount)
     total = {"subject": parameters["subject"], "kind": kind.value, "now": parameters["now"]}
@@ -274,9 +279,7 @@ async def _refuse_rate(
 ) -> NoReturn:
     """Raise LimitReached, with the time after which so much is free again."""
     assert limit.per is not None  # noqa: S101 - a rate
-    amount = limit.amount
-    if parameters["user_id"] is not None:
-        amount = (await own_amounts(session, parameters["user_id"])).get(kind, amount)
+    amount = (await own_amounts(session, parameters["user_id"])).get(kind, limit.amount)
     window = limit.per.total_seconds()
     levels = await _levels(session, parameters["subject"], {kind: limit._replace(amount=amount)})
     seconds = window if cost > amount else (levels[kind] + cost - amount) * window / amount
@@ -311,10 +314,12 @@ async def _levels(
     return levels
 
 
-async def own_amounts(connection: AsyncSession | Reader, user_id: int) -> dict[LimitKind, int]:
+async def own_amounts(
+    connection: AsyncSession | Reader, user_id: int | None
+) -> dict[LimitKind, int]:
     """What administrators have set for a user."""
     rows = (await connection.execute(_OWN, {"user_id": user_id})).all()
-    return {LimitKind(row.kind): row.amount for row in rows if row.kind in LimitKind}
+    return {LimitKind(row.kind): row.amount for row in rows if row.kind in DEFAULTS}
 
 
 async def get_limits(
