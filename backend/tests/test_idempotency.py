@@ -192,7 +192,7 @@ class TestLargeAnswers:
         article = await create_article(session, author=user)
         return {
             "/articles": {**ARTICLE, "content": "Long. " * 6000},
-            f"/articles/{article.id}/comments": {"content": '"' * 9999},
+            f"/articles/{article.id}/comments": {"content": "😀" * 9999},
         }
 
     async def test_are_read_again(
