@@ -17,6 +17,8 @@ from uuid import uuid4
 
 import httpx
 
+from app.core.limits import DEFAULTS, LimitKind
+
 DEADLINE = 20.0
 """Seconds within which whatever a test waits for has to happen, on a loaded machine too."""
 
@@ -26,6 +28,13 @@ SECRET_KEY = "0123456789abcdef" * 4
 
 UVICORN = ("-m", "uvicorn", "app.main:create_app", "--factory", "--no-access-log")
 GUNICORN = ("-m", "gunicorn", "-c", "gunicorn.conf.py")
+
+GENEROUS = ",".join(
+    f"{kind}=1000000000{'/minute' if limit.per else ''}"
+    for kind, limit in DEFAULTS.items()
+    if kind is not LimitKind.MEDIA_BYTES
+)
+"""LIMITS for tests that create far more than people do; everything is counted all the same."""
 
 INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "TZ", "XDG_RUNTIME_DIR")
 
@@ -174,7 +183,7 @@ def serving(checkout: Checkout, server: Sequence[str] = UVICORN, **settings: str
     """The API in a process of its own, with `settings` as its environment."""
     port = free_port()
     address = ("--bind", f"{HOST}:{port}") if server is GUNICORN else ("--port", str(port))
-    defaults = {"BCRYPT_COST": "4", "WEB_CONCURRENCY": "1"}
+    defaults = {"BCRYPT_COST": "4", "WEB_CONCURRENCY": "1", "LIMITS": GENEROUS}
     with (
         Process((*server, *address), checkout=checkout, settings=defaults | settings) as process,
         connected(process, port) as api,

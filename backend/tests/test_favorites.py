@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core import clock
@@ -53,8 +53,8 @@ async def test_counts_once_and_is_each_readers_own(
         response = await client.delete(url, headers=bearer(reader))
         assert response.json()["favorited"] is False
         assert response.json()["favorites_count"] == 1
-    actions = (await session.scalars(select(AuditEvent.action).order_by(AuditEvent.id))).all()
-    assert actions == ["FAVORITE_ARTICLE", "FAVORITE_ARTICLE", "UNFAVORITE_ARTICLE"]
+    audited = select(func.count()).select_from(AuditEvent)
+    assert await session.scalar(audited) == 0  # its own row says it, and toggling makes no others
 
 
 async def test_it_makes_no_new_version_of_the_article(

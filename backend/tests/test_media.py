@@ -4,6 +4,8 @@ import asyncio
 import zipfile
 import zlib
 from base64 import b64decode
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -12,10 +14,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from PIL import Image
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.models import AuditEvent, DiscardedFolder, Media
+from app.models import AuditEvent, DiscardedFolder, Media, UploadReservation
+from app.services import limits
+from app.services.media import uploading
 from app.services.media.storage import LocalStorage
 from tests.factories import api_key, bearer, create_user
 from tests.pictures import (
@@ -30,11 +34,83 @@ from tests.pictures import (
     picture,
     png,
 )
-from tests.security.conftest import Install, install
+from tests.security.conftest import (
+    Install,
+    Timeline,
+    install,
+    live,
+    live_app,
+    live_database_url,
+    live_rows,
+    timeline,
+)
 
-__all__ = ["install"]
+__all__ = ["install", "live", "live_app", "live_database_url", "live_rows", "timeline"]
+
+Rows = Callable[[], AbstractAsyncContextManager[AsyncSession]]
 
 Headers = dict[str, str]
+
+
+BOUNDARY = b"boundary"
+
+
+def form(content: bytes) -> bytes:
+    """A form with a file in it."""
+    head = b'Content-Disposition: form-data; name="file"; filename="a.jpg"'
+    return b"--%b\r\n%b\r\n\r\n%b\r\n--%b--\r\n" % (BOUNDARY, head, content, BOUNDARY)
+
+
+class Stalled:
+    """Uploads that have begun and end when they are told to."""
+
+    def __init__(self, client: httpx.AsyncClient, store: Path) -> None:
+        self.store = store
+        self._client = client
+        self._go_on = asyncio.Event()
+        self._tasks: list[asyncio.Task[httpx.Response]] = []
+
+    async def start(self, headers: Headers, body: bytes, *, chunked: bool = False) -> None:
+        """Send all but the end, and wait until the beginning has arrived."""
+        arrived = asyncio.Event()
+
+        async def parts() -> AsyncIterator[bytes]:
+            yield body[:-1]
+            arrived.set()
+            await self._go_on.wait()
+            yield body[-1:]
+
+        length = {} if chunked else {"Content-Length": str(len(body))}
+        request = self._post({**headers, **length}, parts())
+        self._tasks.append(asyncio.create_task(request))
+        await asyncio.wait_for(arrived.wait(), 30)
+
+    async def finish(self) -> list[httpx.Response]:
+        """Send the ends; the answers."""
+        self._go_on.set()
+        return await asyncio.gather(*self._tasks)
+
+    async def send(self, headers: Headers, body: bytes, *, forever: bool = False) -> httpx.Response:
+        """Send the body at once, or all but its end, which never comes."""
+
+        async def parts() -> AsyncIterator[bytes]:
+            yield body[:-1]
+            if forever:
+                await asyncio.Event().wait()
+            yield body[-1:]
+
+        return await self._post({**headers, "Content-Length": str(len(body))}, parts())
+
+    async def _post(self, headers: Headers, body: AsyncIterator[bytes]) -> httpx.Response:
+        media_type = f"multipart/form-data; boundary={BOUNDARY.decode()}"
+        return await self._client.post(
+            "/media", content=body, headers={**headers, "Content-Type": media_type}
+        )
+
+
+async def reservations(live_rows: Rows) -> int:
+    async with live_rows() as rows:
+        return await rows.scalar(select(func.count()).select_from(UploadReservation)) or 0
 
 
 @pytest.fixture
@@ -553,7 +629,7 @@ async def test_the_quota(
     answer = await upload(client, headers, picture("PNG"))
     assert (answer.status_code, answer.json()["code"]) == (409, "quota_exceeded")
     assert str(first["bytes"] * 2) in answer.json()["message"]
-    install(MEDIA_QUOTA_BYTES=first["bytes"] * 2 + 1)
+    install(MEDIA_QUOTA_BYTES=first["bytes"] * 3 - 1)  # room for what is sent, not for what is kept
     answer = await upload(client, headers, picture("PNG"))
     assert f"would take {first['bytes']}" in answer.json()["message"]
     assert kept(store) == full
@@ -606,3 +682,110 @@ async def test_uploads_do_not_stop_the_rest(
         longest, last = max(longest, loop.time() - last), loop.time()
     assert (await busy).status_code == 201
     assert longest < (last - started) / 3, longest
+
+
+class TestReservations:
+    """Space is reserved before anything is received."""
+
+    @pytest.fixture
+    async def stalled(
+        self, live: httpx.AsyncClient, live_app: FastAPI, tmp_path: Path
+    ) -> AsyncIterator[Stalled]:
+        live_app.state.storage = LocalStorage(tmp_path)
+        stalled = Stalled(live, tmp_path)
+        yield stalled
+        await stalled.finish()
+
+    async def test_uploads_at_once_cannot_exceed_the_quota(
+        self, stalled: Stalled, live_rows: Rows, install: Install
+    ) -> None:
+        body = form(picture())
+        install(MEDIA_QUOTA_BYTES=len(body) * 2 + 10, MEDIA_MAX_BYTES=len(body))
+        async with live_rows() as rows:
+            user = await create_user(rows)
+        headers = bearer(user)
+        for chunked in (False, True):  # of unknown length, the largest there may be is reserved
+            await stalled.start(headers, body, chunked=chunked)
+        refused = await stalled.send(headers, body)
+        assert (refused.status_code, refused.json()["code"]) == (409, "quota_exceeded")
+        assert refused.json()["limit"] == "media_bytes"
+        assert f"You have {len(body) * 2} of" in refused.json()["message"]
+        assert len(list((stalled.store / "incoming").iterdir())) == 2
+        # What is kept of them is larger than what was sent, and measured again.
+        assert sorted(each.status_code for each in await stalled.finish()) == [201, 409]
+        async with live_rows() as rows:
+            kept = select(func.sum(Media.bytes)).where(Media.owner_id == user.id)
+            assert 0 < await rows.scalar(kept) <= len(body) * 2 + 10
+        assert await reservations(live_rows) == 0
+        assert is_empty(stalled.store)
+
+    async def test_at_once_are_few(
+        self, stalled: Stalled, live_rows: Rows, install: Install
+    ) -> None:
+        install(LIMITS="uploads_at_once=2")
+        async with live_rows() as rows:
+            headers, other = bearer(await create_user(rows)), bearer(await create_user(rows))
+        for _ in range(2):
+            await stalled.start(headers, form(picture()))
+        refused = await stalled.send(headers, form(picture()))
+        assert (refused.status_code, refused.json()["limit"]) == (409, "uploads_at_once")
+        assert (await stalled.send(other, form(picture()))).status_code == 201
+        await stalled.finish()
+        assert (await stalled.send(headers, form(picture()))).status_code == 201
+
+    async def test_a_crash_reserves_for_half_an_hour(
+        self, stalled: Stalled, live_rows: Rows, install: Install, timeline: Timeline
+    ) -> None:
+        install(LIMITS="uploads_at_once=1")
+        async with live_rows() as rows:
+            user = await create_user(rows)
+            rows.add(
+                UploadReservation(
+                    user_id=user.id, bytes=1, expires_at=timeline.now + uploading.LASTS
+                )
+            )
+        refused = await stalled.send(bearer(user), form(picture()))
+        assert refused.json()["limit"] == "uploads_at_once"
+        timeline.advance(uploading.LASTS.total_seconds())
+        assert (await stalled.send(bearer(user), form(picture()))).status_code == 201
+        timeline.advance(1)
+        async with live_rows() as rows:
+            await limits.purge(rows)
+        assert await reservations(live_rows) == 0
+
+    async def test_what_fails_or_is_slow_gives_its_space_back(
+        self,
+        stalled: Stalled,
+        live_rows: Rows,
+        install: Install,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        install(LIMITS="uploads_at_once=1")
+        async with live_rows() as rows:
+            headers = bearer(await create_user(rows))
+        refused = await stalled.send(headers, form(b"no picture"))
+        assert refused.json()["code"] == "invalid_media"
+        assert await reservations(live_rows) == 0
+        monkeypatch.setattr(uploading, "RECEIVE_SECONDS", 0)
+        slow = await stalled.send(headers, form(picture()), forever=True)
+        assert (slow.status_code, slow.json()["code"]) == (400, "invalid_request")
+        assert "took longer" in slow.json()["message"]
+        assert await reservations(live_rows) == 0
+        assert is_empty(stalled.store)
+
+    async def test_a_repeated_one_is_answered_though_the_quota_is_full(
+        self, client: httpx.AsyncClient, headers: Headers, store: Path, install: Install
+    ) -> None:
+        keyed = {**headers, "Idempotency-Key": "once"}
+        first = await upload(client, keyed, picture())
+        install(MEDIA_QUOTA_BYTES=first.json()["bytes"])
+        again = await upload(client, keyed, picture())
+        assert (again.status_code, again.content) == (201, first.content)
+        assert (await upload(client, headers, picture())).status_code == 409
+
+    async def test_too_large_a_length_reserves_nothing(
+        self, client: httpx.AsyncClient, headers: Headers, store: Path, install: Install
+    ) -> None:
+        install(MEDIA_MAX_BYTES=10, LIMITS="uploads=0/day")
+        answer = await upload(client, headers, b"x" * (uploading.MAX_OTHER_BYTES + 11))
+        assert (answer.status_code, answer.json()["code"]) == (413, "content_too_large")

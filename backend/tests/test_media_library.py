@@ -297,12 +297,12 @@ async def test_one_folder_that_cannot_be_removed_does_not_keep_the_others(
     assert (await session.scalars(select(DiscardedFolder.folder))).all() == [first]
 
 
-async def test_interrupted_uploads_go_after_an_hour(
+async def test_interrupted_uploads_go_after_half_an_hour(
     database: Database, storage: LocalStorage
 ) -> None:
     await tidy_media(database, storage)  # before there is anything
     old, new = storage.incoming / "old", storage.incoming / "new"
-    for directory, age in ((old, 3700), (new, 3500)):
+    for directory, age in ((old, 1900), (new, 1700)):
         (directory / "files").mkdir(parents=True)
         (directory / "upload").write_bytes(b"\xff\xd8\xff")
         for path in (directory / "upload", directory / "files", directory):

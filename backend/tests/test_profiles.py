@@ -136,8 +136,8 @@ class TestFollowing:
             assert response.status_code == 200
             assert not response.json()["following"]
             assert response.json()["followers_count"] == 0
-        events = (await session.scalars(select(AuditEvent.action).order_by(AuditEvent.id))).all()
-        assert events == ["FOLLOW_USER", "UNFOLLOW_USER"]
+        audited = select(func.count()).select_from(AuditEvent)
+        assert await session.scalar(audited) == 0
 
     async def test_oneself_is_refused(self, client: httpx.AsyncClient, ada: User) -> None:
         for path in ("follow", "block"):

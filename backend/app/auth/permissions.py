@@ -21,6 +21,7 @@ class Action(Enum):
     DELETE_USER = auto()
     CHANGE_ROLE = auto()
     DISABLE_USER = auto()
+    CHANGE_LIMITS = auto()
     MANAGE_ADDRESSES = auto()
     READ_DRAFT = auto()
     CHANGE_ARTICLE = auto()
@@ -59,6 +60,7 @@ PERMISSIONS: Mapping[Action, Reaches] = {
     Action.DELETE_USER: Reaches(OWN, OWN, ANYBODYS),
     Action.CHANGE_ROLE: Reaches(NOBODYS, NOBODYS, ANYBODYS),
     Action.DISABLE_USER: Reaches(NOBODYS, NOBODYS, ANYBODYS),
+    Action.CHANGE_LIMITS: Reaches(NOBODYS, NOBODYS, ANYBODYS),
     Action.MANAGE_ADDRESSES: Reaches(OWN, OWN, ANYBODYS),
     Action.READ_DRAFT: Reaches(OWN, ANYBODYS, ANYBODYS),
     Action.CHANGE_ARTICLE: Reaches(OWN, ANYBODYS, ANYBODYS),

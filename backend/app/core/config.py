@@ -35,6 +35,7 @@ from sqlalchemy.exc import ArgumentError
 
 from app.core import sources
 from app.core.languages import canonical_language
+from app.core.limits import DEFAULTS, Limit, LimitKind, parse_limits
 
 BACKEND_DIR = Path(__file__).resolve().parents[2]
 PROJECT_DIR = BACKEND_DIR.parent
@@ -217,6 +218,9 @@ class Settings(BaseSettings):
     """How long one import, export or upload may take in all."""
     max_import_bytes: PositiveInt = 4 * 1024 * 1024 * 1024
 
+    limits: Annotated[dict[LimitKind, Limit | None], NoDecode] = {}
+    """What one user or address may create, where it is not the default; None is no limit."""
+
     media_dir: Path | None = None
     """Where pictures are kept; `media` below DATA_DIR where it is not set."""
     media_max_bytes: PositiveInt = 20 * 1024 * 1024
@@ -296,6 +300,11 @@ class Settings(BaseSettings):
                 raise ValueError("must be a list in JSON, or separated by commas") from None
         return [item.strip() for item in value.split(",") if item.strip()]
 
+    @field_validator("limits", mode="before")
+    @classmethod
+    def _parse_limits(cls, value: Any) -> Any:
+        return parse_limits(value) if isinstance(value, str) else value
+
     @field_validator("database_url", "database_read_url")
     @classmethod
     def _use_asyncpg(cls, value: str | None, info: ValidationInfo) -> str | None:
@@ -370,6 +379,12 @@ class Settings(BaseSettings):
         if level not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
             raise ValueError("must be DEBUG, INFO, WARNING, ERROR or CRITICAL")
         return level
+
+    def limit_of(self, kind: LimitKind) -> Limit | None:
+        """The limit of an author; None where there is none."""
+        if kind is LimitKind.MEDIA_BYTES:
+            return Limit(self.media_quota_bytes)
+        return self.limits.get(kind, DEFAULTS[kind])
 
     @model_validator(mode="after")
     def _need_a_key_to_sign_with(self) -> Self:

@@ -23,7 +23,7 @@ PressroomError (an HTTPException)
 │   ├── EmailTaken, UsernameTaken, LastAdmin
 │   ├── SecondFactorEnabled, SecondFactorNotEnabled, TooManyApiKeys
 │   ├── SlugTaken, RequestInProgress, MediaInUse, QuotaExceeded, TooManyPreviewLinks
-│   ├── AlreadyReported
+│   ├── AlreadyReported, AlreadyCarriedOut
 ├── PreconditionFailed 412
 ├── ContentTooLarge 413
 ├── UnsupportedMediaType 415
@@ -31,7 +31,7 @@ PressroomError (an HTTPException)
 ├── InvalidInput 422
 │   ├── InvalidCursor, ContentTooComplex, IdempotencyKeyReused, InvalidMedia
 ├── PreconditionRequired 428
-├── TooManyAttempts, TooManyAtOnce 429
+├── TooManyAttempts, TooManyAtOnce, LimitReached 429
 ├── InternalError 500
 └── ServiceUnavailable 503
 
@@ -343,13 +343,29 @@ class RequestInProgress(Conflict):
     message = "A request with this Idempotency-Key is being worked on; try again in a moment"
 
 
+class AlreadyCarriedOut(Conflict):
+    """A request whose answer was too large to be stored, and what it created is out of sight."""
+
+    code = "already_carried_out"
+    message = (
+        "The request with this Idempotency-Key was carried out; what it created cannot be shown "
+        "any more"
+    )
+
+
 class MediaInUse(Conflict):
     code = "media_in_use"
     message = "An article or your profile shows this picture; take it out there first"
 
 
 class QuotaExceeded(Conflict):
-    code, message = "quota_exceeded", "Your pictures take all the space you have; delete some"
+    """A limit on a total is reached; `limit` in the body is its kind."""
+
+    code = "quota_exceeded"
+    message = "You have as much of this as you may have; delete some of it first"
+
+    def __init__(self, message: str | None = None, *, limit: str = "") -> None:
+        super().__init__(message, extra={"limit": limit})
 
 
 class AlreadyReported(Conflict):
@@ -431,6 +447,19 @@ class TooManyAtOnce(PressroomError):
 
     status, code, message = 429, "too_many_at_once", "Too many requests of yours at once"
     response_headers: ClassVar = {"Retry-After": "1"}
+
+
+class LimitReached(PressroomError):
+    """RFC 6585 §4: a limit on a rate is reached; `limit` in the body is its kind."""
+
+    status, code = 429, "limit_reached"
+    message = "You have done this as often as you may within a while; try again later"
+
+    def __init__(
+        self, message: str | None = None, *, limit: str = "", retry_after: int = 1
+    ) -> None:
+        """`retry_after` in whole seconds."""
+        super().__init__(message, headers={"Retry-After": str(retry_after)}, extra={"limit": limit})
 
 
 class InternalError(PressroomError):

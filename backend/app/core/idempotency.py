@@ -1,6 +1,6 @@
 """An answer that may be given again: what who stores it and who sends it have in common."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol
 
 
@@ -9,7 +9,8 @@ class Answer(NamedTuple):
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes | None
+    """None where it was too large to be stored: what was created is read anew."""
 
 
 class AlreadyAnswered(Exception):
@@ -18,6 +19,13 @@ class AlreadyAnswered(Exception):
     def __init__(self, answer: Answer) -> None:
         super().__init__()
         self.answer = answer
+
+
+Reread = Callable[[Answer], Awaitable[Answer]]
+"""Completes an answer without a body; a dependency leaves it at `request.state.reread`.
+
+It raises PressroomError where what was created cannot be read any more.
+"""
 
 
 class Keeper(Protocol):

@@ -15,8 +15,14 @@ from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
 
 from app.core.conditional import validated
-from app.core.errors import UnsupportedMediaType
-from app.core.idempotency import AlreadyAnswered, Answer, Keeper
+from app.core.errors import (
+    AlreadyCarriedOut,
+    PressroomError,
+    ServiceUnavailable,
+    UnsupportedMediaType,
+    pressroom_error_response,
+)
+from app.core.idempotency import AlreadyAnswered, Answer, Keeper, Reread
 
 MAX_NAMES = 100
 """Of one object: no body here needs as many, and each unknown one would be a finding of its own."""
@@ -183,9 +189,23 @@ def _answer(response: Response) -> Answer:
 
 
 async def answer_again(request: Request, error: Exception) -> Response:
-    """The answer that the request got before, byte by byte."""
+    """The answer that the request got before, byte by byte.
+
+    Of one that was too large to be stored: what was created, as it is now; 409 where it is gone.
+    """
     assert isinstance(error, AlreadyAnswered)  # noqa: S101 - registered for this class alone
-    status, headers, body = error.answer
+    answer = error.answer
+    if answer.body is None:
+        reread: Reread | None = getattr(request.state, "reread", None)
+        try:
+            if reread is None:
+                raise AlreadyCarriedOut
+            answer = await reread(answer)
+        except ServiceUnavailable as unavailable:
+            return pressroom_error_response(unavailable)
+        except PressroomError:
+            return pressroom_error_response(AlreadyCarriedOut())
+    status, headers, body = answer
     return Response(body, status, {**headers, "Idempotency-Replayed": "true"})
 
 

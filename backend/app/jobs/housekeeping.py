@@ -10,6 +10,7 @@ from app.services import (
     attempts,
     changes,
     idempotency,
+    limits,
     mail,
     previews,
     retention,
@@ -20,7 +21,17 @@ from app.services import (
 from app.services.comments import writing as comments
 from app.services.purging import in_batches
 
-_BY_BATCH = (sessions, attempts, account_tokens, previews, mail, idempotency, trash, comments)
+_BY_BATCH = (
+    sessions,
+    attempts,
+    account_tokens,
+    previews,
+    mail,
+    idempotency,
+    limits,
+    trash,
+    comments,
+)
 
 
 async def tidy_up(database: Database) -> None:

@@ -12,6 +12,7 @@ from app.models.favorite import ArticleCounts, Favorite
 from app.models.follow import Block, Follow, UserCounts
 from app.models.idempotency_key import IdempotencyKey
 from app.models.import_record import ImportRecord
+from app.models.limit import LimitOverride, LimitUse, UploadReservation
 from app.models.mail import Mail
 from app.models.media import ArticleMedia, DiscardedFolder, Media
 from app.models.preview_link import PreviewLink
@@ -42,6 +43,8 @@ __all__ = [
     "FormerSlug",
     "IdempotencyKey",
     "ImportRecord",
+    "LimitOverride",
+    "LimitUse",
     "Mail",
     "Media",
     "PreviewLink",
@@ -49,6 +52,7 @@ __all__ = [
     "Report",
     "SecondFactor",
     "Tag",
+    "UploadReservation",
     "User",
     "UserCounts",
     "UserSession",

@@ -13,8 +13,10 @@ from app.routers.parameters import AddressId, IfMatch, Page, UserId
 from app.routers.responses import (
     CHANGES_VERSION,
     CREATES_ONCE,
+    LIMITED,
     NEEDS_USER,
     READS_VERSION,
+    STORES,
     TAKES_JSON,
     create_router,
     errors,
@@ -55,7 +57,7 @@ async def read_address(
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
-    responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound, *CREATES_ONCE, *TAKES_JSON),
+    responses=errors(*NEEDS_USER, *STORES, NotAuthorized, UserNotFound, *CREATES_ONCE, *TAKES_JSON),
     dependencies=[idempotent(AddressesActor)],
 )
 async def create_address(
@@ -67,7 +69,9 @@ async def create_address(
 
 @router.put(
     "/{address_id}",
-    responses=errors(*NEEDS_USER, NotAuthorized, AddressNotFound, *CHANGES_VERSION, *TAKES_JSON),
+    responses=errors(
+        *NEEDS_USER, *LIMITED, NotAuthorized, AddressNotFound, *CHANGES_VERSION, *TAKES_JSON
+    ),
 )
 async def replace_address(
     session: WriteSession,
@@ -92,7 +96,7 @@ async def replace_address(
 @router.delete(
     "/{address_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_USER, NotAuthorized, AddressNotFound, *CHANGES_VERSION),
+    responses=errors(*NEEDS_USER, *LIMITED, NotAuthorized, AddressNotFound, *CHANGES_VERSION),
 )
 async def delete_address(
     session: WriteSession,

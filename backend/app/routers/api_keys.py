@@ -12,6 +12,7 @@ from app.routers.idempotency import idempotent
 from app.routers.parameters import ApiKeyId, Page
 from app.routers.responses import (
     CREATES_ONCE,
+    LIMITED,
     NEEDS_SESSION,
     TAKES_JSON,
     create_router,
@@ -30,6 +31,7 @@ router = create_router(
     status_code=status.HTTP_201_CREATED,
     responses=errors(
         *NEEDS_SESSION,
+        *LIMITED,
         IncorrectPassword,
         TooManyApiKeys,
         TooManyAttempts,
@@ -56,7 +58,7 @@ async def list_api_keys(
 @router.delete(
     "/{api_key_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_SESSION, ApiKeyNotFound),
+    responses=errors(*NEEDS_SESSION, *LIMITED, ApiKeyNotFound),
 )
 async def delete_api_key(session: WriteSession, actor: Actor, api_key_id: ApiKeyId) -> None:
     """Delete a key: it is refused from now on."""

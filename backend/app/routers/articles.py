@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import Query, status
+from fastapi import Query, Response, status
 
 from app.auth.dependencies import ArticlesActor, ArticlesViewer
+from app.auth.identity import Identity
 from app.core.errors import (
     ArticleMoved,
     ArticleNotFound,
@@ -22,9 +23,11 @@ from app.routers.responses import (
     CHANGES_VERSION,
     CREATES_ONCE,
     KNOWS_USER,
+    LIMITED,
     NEEDS_USER,
     OPTIONAL_USER,
     READS_VERSION,
+    STORES,
     TAKES_JSON,
     create_router,
     errors,
@@ -85,20 +88,33 @@ async def read_article(
     return await reading.get_article(connection, article_id=article_id, viewer=viewer)
 
 
+async def _read_created(session: WriteSession, article_id: int, actor: Identity) -> ArticleResponse:
+    row = await reading.get_article(session, article_id=article_id, viewer=actor)
+    return ArticleResponse.model_validate(row)
+
+
 @router.post(
     "",
     response_model=ArticleResponse,
     status_code=status.HTTP_201_CREATED,
     responses=errors(
-        *NEEDS_USER, EmailNotVerified, SlugTaken, TooManyAtOnce, *CREATES_ONCE, *TAKES_JSON
+        *NEEDS_USER,
+        EmailNotVerified,
+        SlugTaken,
+        TooManyAtOnce,
+        *STORES,
+        *CREATES_ONCE,
+        *TAKES_JSON,
     ),
-    dependencies=[idempotent(ArticlesActor)],
+    dependencies=[idempotent(ArticlesActor, read=_read_created)],
 )
 async def create_article(
-    session: WriteSession, actor: ArticlesActor, new: ArticleCreate
+    session: WriteSession, actor: ArticlesActor, new: ArticleCreate, response: Response
 ) -> ArticleRow:
     """Write an article: a draft, scheduled, or published at once."""
-    return await writing.create_article(session, new=new, author=actor)
+    row = await writing.create_article(session, new=new, author=actor)
+    response.headers["Location"] = f"/articles/{row.id}"
+    return row
 
 
 @router.patch(
@@ -111,6 +127,7 @@ async def create_article(
         ArticleNotFound,
         SlugTaken,
         TooManyAtOnce,
+        *STORES,
         *CHANGES_VERSION,
         *TAKES_JSON,
     ),
@@ -131,7 +148,7 @@ async def update_article(
 @router.delete(
     "/{article_id:article_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_USER, NotAuthorized, ArticleNotFound, *CHANGES_VERSION),
+    responses=errors(*NEEDS_USER, NotAuthorized, ArticleNotFound, *LIMITED, *CHANGES_VERSION),
 )
 async def delete_article(
     session: WriteSession, actor: ArticlesActor, article_id: ArticleId, precondition: IfMatch

@@ -27,6 +27,7 @@ from app.routers.refresh_tokens import (
     forget,
 )
 from app.routers.responses import (
+    LIMITED,
     NEEDS_SESSION,
     NEEDS_USER,
     TAKES_JSON,
@@ -45,6 +46,7 @@ router = create_router(prefix="/auth", tag="auth", dependencies=[Depends(no_stor
     "/login",
     response_model_exclude_none=True,
     responses=errors(
+        *LIMITED,
         InvalidCredentials,
         SecondFactorRequired,
         CrossSiteRequest,
@@ -72,7 +74,9 @@ async def login(
 @router.post(
     "/login/second-factor",
     response_model_exclude_none=True,
-    responses=errors(InvalidChallenge, InvalidCode, CrossSiteRequest, TooManyAttempts, *TAKES_JSON),
+    responses=errors(
+        *LIMITED, InvalidChallenge, InvalidCode, CrossSiteRequest, TooManyAttempts, *TAKES_JSON
+    ),
 )
 async def log_in_with_second_factor(
     *,

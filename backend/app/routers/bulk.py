@@ -21,7 +21,7 @@ from app.core.scopes import Scope
 from app.core.streams import Deadline
 from app.db.dependencies import CurrentDatabase
 from app.routers.responses import NEEDS_USER, create_router, errors
-from app.schemas.bulk import ImportReport
+from app.schemas.bulk import ImportFailure, ImportReport
 from app.services.bulk import exporting, importing
 from app.services.bulk.records import Importer
 from app.services.bulk.tally import Tally
@@ -45,21 +45,23 @@ async def import_articles(
 ) -> ImportReport:
     """Import articles, one JSON object a line; importing the same again changes nothing.
 
-    A bad record is reported with its line, and the rest goes on. An import that takes too long, or
-    whose user is disabled meanwhile, ends with an error that says how many records were written.
+    A bad record is reported with its line, and the rest goes on; a limit ends the import. An import
+    that takes too long, or whose user is disabled meanwhile, ends with an error that says how many
+    records were written.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != NDJSON:
         raise UnsupportedMediaType(f"Send the records with Content-Type: {NDJSON}")
-    tally = Tally()
-    deadline = Deadline(get_settings().stream_seconds)
+    tally, deadline = Tally(), Deadline(get_settings().stream_seconds)
+    body = deadline.limit(_body(request))
     try:
         await importing.import_articles(
-            database,
-            importing.from_lines(deadline.limit(_body(request))),
-            importer=Importer(actor),
-            report=tally.add,
+            database, importing.from_lines(body), importer=Importer(actor), report=tally.add
         )
+    except importing.ImportStopped as stop:
+        tally.stopped = ImportFailure(line=int(stop.position), message=stop.message)
+        async for _ in body:  # a client reads the answer once it has sent everything
+            pass
     except (InvalidToken, RequestTimedOut) as error:
         raise type(error)(f"{error.detail}. The import ended early: {tally.summary()}") from error
     return tally.report()

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import Query, status
+from fastapi import Query, Response, status
 
 from app.auth.dependencies import CommunityActor, CommunityReader, CommunityViewer
+from app.auth.identity import Identity
 from app.core.errors import (
     ArticleNotFound,
     CommentNotFound,
@@ -24,6 +25,7 @@ from app.routers.responses import (
     CHANGES_VERSION,
     CREATES_ONCE,
     KNOWS_USER,
+    LIMITED,
     NEEDS_USER,
     OPTIONAL_USER,
     READS_VERSION,
@@ -66,12 +68,18 @@ async def list_comments(
     )
 
 
+async def _read_created(session: WriteSession, comment_id: int, actor: Identity) -> CommentResponse:
+    row = await reading.get_comment(session, comment_id=comment_id, viewer=actor)
+    return CommentResponse.model_validate(row)
+
+
 @router.post(
     "/articles/{article_id:article_id}/comments",
     response_model=CommentResponse,
     status_code=status.HTTP_201_CREATED,
     responses=errors(
         *NEEDS_USER,
+        *LIMITED,
         CommentsClosed,
         ThreadLocked,
         ArticleNotFound,
@@ -80,13 +88,19 @@ async def list_comments(
         *CREATES_ONCE,
         *TAKES_JSON,
     ),
-    dependencies=[idempotent(CommunityActor)],
+    dependencies=[idempotent(CommunityActor, read=_read_created)],
 )
 async def create_comment(
-    session: WriteSession, actor: CommunityActor, article_id: ArticleId, new: CommentCreate
+    session: WriteSession,
+    actor: CommunityActor,
+    article_id: ArticleId,
+    new: CommentCreate,
+    response: Response,
 ) -> CommentRow:
     """Comment on an article, or reply to a comment."""
-    return await writing.create_comment(session, article_id=article_id, new=new, author=actor)
+    row = await writing.create_comment(session, article_id=article_id, new=new, author=actor)
+    response.headers["Location"] = f"/comments/{row.id}"
+    return row
 
 
 @router.get(
@@ -142,6 +156,7 @@ async def list_replies(
     response_model=CommentResponse,
     responses=errors(
         *NEEDS_USER,
+        *LIMITED,
         NotAuthorized,
         EditWindowOver,
         CommentNotFound,
@@ -166,7 +181,7 @@ async def update_comment(
 @router.delete(
     "/comments/{comment_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_USER, NotAuthorized, CommentNotFound, *CHANGES_VERSION),
+    responses=errors(*NEEDS_USER, *LIMITED, NotAuthorized, CommentNotFound, *CHANGES_VERSION),
 )
 async def delete_comment(
     session: WriteSession, actor: CommunityActor, comment_id: CommentId, precondition: IfMatch
@@ -180,7 +195,9 @@ async def delete_comment(
 @router.patch(
     "/comments/{comment_id}/moderation",
     response_model=CommentResponse,
-    responses=errors(*NEEDS_USER, NotAuthorized, CommentNotFound, *CHANGES_VERSION, *TAKES_JSON),
+    responses=errors(
+        *NEEDS_USER, *LIMITED, NotAuthorized, CommentNotFound, *CHANGES_VERSION, *TAKES_JSON
+    ),
 )
 async def moderate_comment(
     session: WriteSession,

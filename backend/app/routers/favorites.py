@@ -9,6 +9,7 @@ from app.routers.paging import LINKED, Paging
 from app.routers.parameters import ArticleId, CursorPage
 from app.routers.responses import (
     KNOWS_USER,
+    LIMITED,
     NEEDS_USER,
     OPTIONAL_USER,
     READS_VERSION,
@@ -40,7 +41,7 @@ async def read_favorite(
 @router.put(
     "/{article_id:article_id}/favorite",
     response_model=FavoriteResponse,
-    responses=errors(*NEEDS_USER, ArticleNotFound),
+    responses=errors(*NEEDS_USER, *LIMITED, ArticleNotFound),
 )
 async def favorite(
     session: WriteSession, actor: CommunityActor, article_id: ArticleId
@@ -52,7 +53,7 @@ async def favorite(
 @router.delete(
     "/{article_id:article_id}/favorite",
     response_model=FavoriteResponse,
-    responses=errors(*NEEDS_USER, ArticleNotFound),
+    responses=errors(*NEEDS_USER, *LIMITED, ArticleNotFound),
 )
 async def unfavorite(
     session: WriteSession, actor: CommunityActor, article_id: ArticleId

@@ -5,12 +5,17 @@ different each time, such as a form with files, takes a `RepeatableRequest` and 
 itself, once it knows what was sent.
 """
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request, params
+from pydantic import BaseModel
 
 from app.auth.identity import Identity
+from app.core.conditional import entity_tag
 from app.core.errors import InvalidInput
+from app.core.idempotency import Answer
 from app.db.dependencies import CurrentDatabase, WriteSession
 from app.services import idempotency
 
@@ -31,6 +36,10 @@ IdempotencyKey = Annotated[
 ]
 
 
+ReadCreated = Callable[[WriteSession, int, Identity], Awaitable[BaseModel]]
+"""Reads what has this id as the caller may see it, as the route would answer."""
+
+
 class Repeatable:
     """A request that may come again, and what claims its key."""
 
@@ -41,6 +50,19 @@ class Repeatable:
         self._request = request
         self._session = session
         self._database = database
+
+    async def was_answered(self, *, caller: Identity) -> bool:
+        """Whether the caller's key has an answer: `claim` will not let the request go on."""
+        if self.key is None:
+            return False
+        return await idempotency.was_answered(self._database, user_id=caller.id, key=self.key)
+
+    async def read_again(self, answer: Answer, *, read: ReadCreated, caller: Identity) -> Answer:
+        """The answer with what was created as its body. Raises what `read` raises."""
+        created_id = int(answer.headers["Location"].rpartition("/")[2])
+        async with self._database.unit_of_work() as session:
+            body = (await read(session, created_id, caller)).model_dump_json().encode()
+        return answer._replace(body=body, headers={**answer.headers, "ETag": entity_tag(body)})
 
     async def claim(self, *content: bytes, caller: Identity | None) -> None:
         """Claim the key, if there is one, for a request with this `content`.
@@ -86,11 +108,12 @@ async def _nobody() -> None:
 Anybody = Annotated[None, Depends(_nobody)]
 
 
-def idempotent(caller: Any = Anybody) -> params.Depends:
+def idempotent(caller: Any = Anybody, *, read: ReadCreated | None = None) -> params.Depends:
     """A route's dependency that takes an Idempotency-Key.
 
     `caller` is the alias by which the route knows who asks, such as ArticlesActor: their keys are
-    theirs alone.
+    theirs alone. `read` gives what the route created, by the id at the end of its Location: a route
+    whose answers may have more than 64 KiB needs it.
     """
 
     async def claim(
@@ -99,6 +122,8 @@ def idempotent(caller: Any = Anybody) -> params.Depends:
         repeatable: RepeatableRequest,
     ) -> None:
         if repeatable.key is not None:
+            if read is not None:
+                request.state.reread = partial(repeatable.read_again, read=read, caller=who)
             await repeatable.claim(await request.body(), caller=who)
 
     dependency: params.Depends = Depends(claim)

@@ -17,7 +17,6 @@ from app.core.errors import (
     MediaInUse,
     MediaNotFound,
     NotAuthorized,
-    QuotaExceeded,
     RangeNotSatisfiable,
     RequestTimedOut,
     TooManyAtOnce,
@@ -32,7 +31,9 @@ from app.routers.parameters import IfMatch, MediaId
 from app.routers.responses import (
     CHANGES_VERSION,
     CREATES_ONCE,
+    LIMITED,
     NEEDS_USER,
+    STORES,
     TAKES_JSON,
     create_router,
     errors,
@@ -103,7 +104,7 @@ Uploader = Annotated[Identity, Security(confirming, scopes=[Scope.MEDIA_WRITE])]
         *NEEDS_USER,
         InvalidRequest,
         RequestTimedOut,
-        QuotaExceeded,
+        *STORES,
         *CREATES_ONCE,
         ContentTooLarge,
         UnsupportedMediaType,
@@ -125,14 +126,26 @@ async def upload_media(
     It is re-encoded: what it says about camera and place is gone. GIFs and what moves become WebP.
     """
     content_type = request.headers.get("content-type", "")
-    body = Deadline(get_settings().stream_seconds).limit(request.stream())
+    length = request.headers.get("content-length")
+    seconds = min(get_settings().stream_seconds, uploading.MAX_RECEIVE_SECONDS)
     try:
-        async with uploading.received(storage, content_type=content_type, body=body) as upload:
+        async with uploading.received(
+            session,
+            database=database,
+            storage=storage,
+            owner=owner,
+            content_type=content_type,
+            content_length=None if length is None else int(length),
+            is_repeated=await repeatable.was_answered(caller=owner),
+            body=Deadline(seconds).limit(request.stream()),
+        ) as upload:
             await repeatable.claim(upload.form.digest, upload.form.alt.encode(), caller=owner)
             stored = await uploading.store(database, storage=storage, upload=upload, owner=owner)
     except ClientDisconnect:
         raise InvalidRequest("The upload ended before it was complete") from None
-    return await uploading.create_media(session, storage=storage, stored=stored, owner=owner)
+    return await uploading.create_media(
+        session, database=database, storage=storage, stored=stored, owner=owner
+    )
 
 
 @router.get("", responses=errors(*NEEDS_USER, NotAuthorized))
@@ -153,7 +166,7 @@ async def get_media(
 
 @router.patch(
     "/{media_id}",
-    responses=errors(*NEEDS_USER, MediaNotFound, *CHANGES_VERSION, *TAKES_JSON),
+    responses=errors(*NEEDS_USER, MediaNotFound, *LIMITED, *CHANGES_VERSION, *TAKES_JSON),
 )
 async def update_media(
     session: WriteSession,
@@ -171,7 +184,7 @@ async def update_media(
 @router.delete(
     "/{media_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_USER, MediaNotFound, MediaInUse, *CHANGES_VERSION),
+    responses=errors(*NEEDS_USER, MediaNotFound, MediaInUse, *LIMITED, *CHANGES_VERSION),
 )
 async def delete_media(
     session: WriteSession, actor: MediaActor, media_id: MediaId, precondition: IfMatch

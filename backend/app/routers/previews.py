@@ -18,7 +18,7 @@ from app.core.routing import no_store
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.idempotency import idempotent
 from app.routers.parameters import ArticleId, Page, PreviewLinkId
-from app.routers.responses import CREATES_ONCE, NEEDS_USER, create_router, errors
+from app.routers.responses import CREATES_ONCE, LIMITED, NEEDS_USER, create_router, errors
 from app.schemas.article import ArticleResponse
 from app.schemas.preview import PreviewLinkCreate, PreviewLinkCreated, PreviewLinkResponse
 from app.services import previews
@@ -39,7 +39,7 @@ async def no_index(response: Response) -> None:
 @router.post(
     _LINKS,
     status_code=status.HTTP_201_CREATED,
-    responses=errors(*_BEHIND, TooManyPreviewLinks, *CREATES_ONCE, UnsupportedMediaType),
+    responses=errors(*_BEHIND, *LIMITED, TooManyPreviewLinks, *CREATES_ONCE, UnsupportedMediaType),
     dependencies=[Depends(no_store), idempotent(ArticlesActor)],
 )
 async def create_preview_link(
@@ -67,7 +67,7 @@ async def list_preview_links(
 @router.delete(
     _LINKS + "/{link_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*_BEHIND, PreviewLinkNotFound),
+    responses=errors(*_BEHIND, *LIMITED, PreviewLinkNotFound),
 )
 async def delete_preview_link(
     session: WriteSession, actor: ArticlesActor, article_id: ArticleId, link_id: PreviewLinkId

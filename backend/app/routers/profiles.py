@@ -12,6 +12,7 @@ from app.routers.paging import LINK_HEADERS, LINKED, Paging
 from app.routers.parameters import CursorPage, ProfileName
 from app.routers.responses import (
     KNOWS_USER,
+    LIMITED,
     NEEDS_USER,
     OPTIONAL_USER,
     READS_VERSION,
@@ -43,7 +44,7 @@ async def read_profile(
 @router.put(
     "/profiles/{username}/follow",
     response_model=ProfileResponse,
-    responses=errors(*NEEDS_USER, FollowRefused, UserNotFound),
+    responses=errors(*NEEDS_USER, *LIMITED, FollowRefused, UserNotFound),
 )
 async def follow(session: WriteSession, actor: CommunityActor, username: ProfileName) -> ProfileRow:
     """Follow a user: their articles are in one's feed."""
@@ -53,7 +54,7 @@ async def follow(session: WriteSession, actor: CommunityActor, username: Profile
 @router.delete(
     "/profiles/{username}/follow",
     response_model=ProfileResponse,
-    responses=errors(*NEEDS_USER, UserNotFound),
+    responses=errors(*NEEDS_USER, *LIMITED, UserNotFound),
 )
 async def unfollow(
     session: WriteSession, actor: CommunityActor, username: ProfileName
@@ -65,7 +66,7 @@ async def unfollow(
 @router.put(
     "/profiles/{username}/block",
     response_model=ProfileResponse,
-    responses=errors(*NEEDS_USER, UserNotFound),
+    responses=errors(*NEEDS_USER, *LIMITED, UserNotFound),
 )
 async def block(session: WriteSession, actor: CommunityActor, username: ProfileName) -> ProfileRow:
     """Block a user: one sees no comments of theirs, and they cannot follow one."""
@@ -75,7 +76,7 @@ async def block(session: WriteSession, actor: CommunityActor, username: ProfileN
 @router.delete(
     "/profiles/{username}/block",
     response_model=ProfileResponse,
-    responses=errors(*NEEDS_USER, UserNotFound),
+    responses=errors(*NEEDS_USER, *LIMITED, UserNotFound),
 )
 async def unblock(
     session: WriteSession, actor: CommunityActor, username: ProfileName

@@ -12,7 +12,7 @@ from app.core.errors import (
 )
 from app.db.dependencies import CurrentDatabase, WriteSession
 from app.routers.idempotency import idempotent
-from app.routers.responses import CREATES_ONCE, TAKES_JSON, create_router, errors
+from app.routers.responses import CREATES_ONCE, LIMITED, TAKES_JSON, create_router, errors
 from app.schemas.recovery import Accepted, RegistrationConfirmation
 from app.schemas.user import UserCreate, UserPrivate
 from app.services import registration
@@ -24,7 +24,9 @@ by_email_router = create_router(prefix="/users", tag="users")
 @open_router.post(
     "",
     status_code=status.HTTP_201_CREATED,
-    responses=errors(EmailTaken, UsernameTaken, TooManyAttempts, *CREATES_ONCE, *TAKES_JSON),
+    responses=errors(
+        *LIMITED, EmailTaken, UsernameTaken, TooManyAttempts, *CREATES_ONCE, *TAKES_JSON
+    ),
     dependencies=[idempotent()],
 )
 async def create_user(
@@ -37,7 +39,7 @@ async def create_user(
 @by_email_router.post(
     "",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=errors(UsernameTaken, TooManyAttempts, *CREATES_ONCE, *TAKES_JSON),
+    responses=errors(*LIMITED, UsernameTaken, TooManyAttempts, *CREATES_ONCE, *TAKES_JSON),
     dependencies=[idempotent()],
 )
 async def request_registration(

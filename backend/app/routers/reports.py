@@ -21,6 +21,7 @@ from app.routers.parameters import ArticleId, CommentId, IfMatch, ReportId
 from app.routers.responses import (
     CHANGES_VERSION,
     CREATES_ONCE,
+    LIMITED,
     NEEDS_USER,
     READS_VERSION,
     TAKES_JSON,
@@ -43,7 +44,9 @@ router = create_router(prefix="", tag="reports")
 @router.post(
     "/articles/{article_id:article_id}/reports",
     status_code=status.HTTP_201_CREATED,
-    responses=errors(*NEEDS_USER, ArticleNotFound, AlreadyReported, *CREATES_ONCE, *TAKES_JSON),
+    responses=errors(
+        *NEEDS_USER, *LIMITED, ArticleNotFound, AlreadyReported, *CREATES_ONCE, *TAKES_JSON
+    ),
     dependencies=[idempotent(CommunityActor)],
 )
 async def report_article(
@@ -56,7 +59,9 @@ async def report_article(
 @router.post(
     "/comments/{comment_id}/reports",
     status_code=status.HTTP_201_CREATED,
-    responses=errors(*NEEDS_USER, CommentNotFound, AlreadyReported, *CREATES_ONCE, *TAKES_JSON),
+    responses=errors(
+        *NEEDS_USER, *LIMITED, CommentNotFound, AlreadyReported, *CREATES_ONCE, *TAKES_JSON
+    ),
     dependencies=[idempotent(CommunityActor)],
 )
 async def report_comment(
@@ -99,7 +104,9 @@ async def read_report(
 @router.patch(
     "/reports/{report_id}",
     response_model=ReportResponse,
-    responses=errors(*NEEDS_USER, NotAuthorized, ReportNotFound, *CHANGES_VERSION, *TAKES_JSON),
+    responses=errors(
+        *NEEDS_USER, *LIMITED, NotAuthorized, ReportNotFound, *CHANGES_VERSION, *TAKES_JSON
+    ),
 )
 async def update_report(
     session: WriteSession,

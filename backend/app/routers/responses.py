@@ -14,10 +14,12 @@ from app.core.errors import (
     InvalidInput,
     InvalidRequest,
     InvalidToken,
+    LimitReached,
     NotAuthenticated,
     PreconditionFailed,
     PreconditionRequired,
     PressroomError,
+    QuotaExceeded,
     RequestInProgress,
     SecondFactorRequired,
     ServiceUnavailable,
@@ -35,7 +37,9 @@ Responses = dict[int | str, dict[str, Any]]
 
 REQUEST_ID_EXAMPLE = "3f2b8c1de5a94f0c9d7e6b5a41c20f88"
 EXTRA_EXAMPLES: Mapping[type[PressroomError], Mapping[str, str]] = {
-    SecondFactorRequired: {"challenge": "eyJ…"}
+    SecondFactorRequired: {"challenge": "eyJ…"},
+    LimitReached: {"limit": "comments"},
+    QuotaExceeded: {"limit": "drafts"},
 }
 """What the bodies of some errors have besides the fields of all."""
 
@@ -54,6 +58,10 @@ CHANGES_VERSION = (PreconditionFailed, PreconditionRequired)
 """What a route with IfMatch may raise."""
 CREATES_ONCE = (RequestInProgress, IdempotencyKeyReused)
 """What a route may raise that takes an Idempotency-Key."""
+LIMITED = (LimitReached,)
+"""What a route may raise that a user may call only so often."""
+STORES = (LimitReached, QuotaExceeded)
+"""What a route may raise that stores something of which a user may have only so much."""
 
 OPTIONAL_USER: dict[str, Any] = {"security": [{}]}
 """For `openapi_extra` of a route that takes a user or none: its token may be left out."""

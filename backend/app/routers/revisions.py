@@ -15,7 +15,7 @@ from app.core.errors import (
 )
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.parameters import ArticleId, IfMatch, Page, RevisionId
-from app.routers.responses import CHANGES_VERSION, NEEDS_USER, create_router, errors
+from app.routers.responses import CHANGES_VERSION, NEEDS_USER, STORES, create_router, errors
 from app.schemas.article import ArticleResponse
 from app.schemas.revision import RevisionDiff, RevisionResponse, RevisionSummary
 from app.schemas.types import Id
@@ -70,7 +70,7 @@ async def diff_revision(
     "/{revision_id}/restore",
     response_model=ArticleResponse,
     responses=errors(
-        *_BEHIND, RevisionNotFound, TooManyAtOnce, *CHANGES_VERSION, ContentTooComplex
+        *_BEHIND, *STORES, RevisionNotFound, TooManyAtOnce, *CHANGES_VERSION, ContentTooComplex
     ),
 )
 async def restore_revision(

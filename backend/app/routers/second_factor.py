@@ -12,7 +12,7 @@ from app.core.errors import (
 )
 from app.core.routing import no_store
 from app.db.dependencies import CurrentDatabase, ReadConnection
-from app.routers.responses import NEEDS_SESSION, TAKES_JSON, create_router, errors
+from app.routers.responses import LIMITED, NEEDS_SESSION, TAKES_JSON, create_router, errors
 from app.schemas.second_factor import (
     RecoveryCodes,
     SecondFactorChange,
@@ -27,6 +27,7 @@ router = create_router(prefix="/auth/second-factor", tag="auth", dependencies=[D
 
 CHANGES = (
     *NEEDS_SESSION,
+    *LIMITED,
     IncorrectPassword,
     IncorrectCode,
     SecondFactorNotEnabled,

@@ -12,6 +12,7 @@ from app.routers.parameters import IfMatch, TagSlug
 from app.routers.responses import (
     CHANGES_VERSION,
     KNOWS_USER,
+    LIMITED,
     NEEDS_USER,
     OPTIONAL_USER,
     TAKES_JSON,
@@ -55,7 +56,7 @@ async def read_tag(
 @router.put(
     "/{slug}",
     responses=_MAY_MERGE
-    | errors(*NEEDS_USER, NotAuthorized, TagNotFound, *CHANGES_VERSION, *TAKES_JSON),
+    | errors(*NEEDS_USER, *LIMITED, NotAuthorized, TagNotFound, *CHANGES_VERSION, *TAKES_JSON),
 )
 async def change_tag(  # noqa: PLR0917 - FastAPI passes them by name
     session: WriteSession,
@@ -78,7 +79,7 @@ async def change_tag(  # noqa: PLR0917 - FastAPI passes them by name
 @router.delete(
     "/{slug}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_USER, NotAuthorized, TagNotFound, *CHANGES_VERSION),
+    responses=errors(*NEEDS_USER, *LIMITED, NotAuthorized, TagNotFound, *CHANGES_VERSION),
 )
 async def delete_tag(
     session: WriteSession, actor: ArticlesActor, slug: TagSlug, precondition: IfMatch

@@ -8,7 +8,7 @@ from app.auth.dependencies import ArticlesActor, ArticlesReader
 from app.core.errors import ArticleNotFound, EmailNotVerified
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.parameters import ArticleId, Page
-from app.routers.responses import NEEDS_USER, create_router, errors
+from app.routers.responses import LIMITED, NEEDS_USER, STORES, create_router, errors
 from app.schemas.article import ArticleResponse
 from app.schemas.trash import TrashedArticle
 from app.services import trash
@@ -30,7 +30,7 @@ async def list_trash(
 @router.post(
     "/articles/{article_id:article_id}/restore",
     response_model=ArticleResponse,
-    responses=errors(*NEEDS_USER, EmailNotVerified, ArticleNotFound),
+    responses=errors(*NEEDS_USER, *STORES, EmailNotVerified, ArticleNotFound),
 )
 async def restore_article(
     session: WriteSession, actor: ArticlesActor, article_id: ArticleId
@@ -42,7 +42,7 @@ async def restore_article(
 @router.delete(
     "/trash/{article_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_USER, ArticleNotFound),
+    responses=errors(*NEEDS_USER, *LIMITED, ArticleNotFound),
 )
 async def delete_for_good(
     session: WriteSession, actor: ArticlesActor, article_id: ArticleId

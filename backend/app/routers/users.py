@@ -25,6 +25,7 @@ from app.routers.parameters import IfMatch, Page, UserId
 from app.routers.responses import (
     CHANGES_VERSION,
     KNOWS_USER,
+    LIMITED,
     NEEDS_SESSION,
     NEEDS_USER,
     OPTIONAL_USER,
@@ -72,6 +73,7 @@ async def read_own_user(user: UsersReader) -> Identity:
     "/me",
     responses=errors(
         *NEEDS_USER,
+        *LIMITED,
         PasswordRequired,
         SessionRequired,
         EmailTaken,
@@ -105,6 +107,7 @@ async def read_user(connection: ReadConnection, viewer: UsersViewer, user_id: Us
     "/{user_id:user_id}",
     responses=errors(
         *NEEDS_USER,
+        *LIMITED,
         NotAuthorized,
         PasswordRequired,
         SessionRequired,
@@ -176,7 +179,13 @@ async def delete_user(
 @router.patch(
     "/{user_id:user_id}/role",
     responses=errors(
-        *NEEDS_SESSION, NotAuthorized, UserNotFound, LastAdmin, *CHANGES_VERSION, *TAKES_JSON
+        *NEEDS_SESSION,
+        *LIMITED,
+        NotAuthorized,
+        UserNotFound,
+        LastAdmin,
+        *CHANGES_VERSION,
+        *TAKES_JSON,
     ),
 )
 async def change_role(
@@ -190,7 +199,7 @@ async def change_role(
 
 @router.post(
     "/{user_id:user_id}/disable",
-    responses=errors(*NEEDS_SESSION, NotAuthorized, UserNotFound, LastAdmin),
+    responses=errors(*NEEDS_SESSION, *LIMITED, NotAuthorized, UserNotFound, LastAdmin),
 )
 async def disable_user(session: WriteSession, actor: Actor, user_id: UserId) -> UserPrivate:
     """Keep a user out from the next request on, as an administrator; what they wrote stays."""
@@ -199,7 +208,7 @@ async def disable_user(session: WriteSession, actor: Actor, user_id: UserId) -> 
 
 @router.post(
     "/{user_id:user_id}/enable",
-    responses=errors(*NEEDS_SESSION, NotAuthorized, UserNotFound),
+    responses=errors(*NEEDS_SESSION, *LIMITED, NotAuthorized, UserNotFound),
 )
 async def enable_user(session: WriteSession, actor: Actor, user_id: UserId) -> UserPrivate:
     """Let a disabled user log in again, as an administrator."""

@@ -61,7 +61,11 @@ class ImportNote(ImportFailure):
 
 
 class ImportReport(Output):
-    """What an import did; `errors` and `notes` have the first 100."""
+    """What an import did; `errors` and `notes` have the first 100.
+
+    `stopped` is the first line that was not written because a limit was reached, with what to do;
+    no later line was written either. What was written stays: the same import can be sent again.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -71,6 +75,7 @@ class ImportReport(Output):
                     "updated": 0,
                     "unchanged": 0,
                     "failed": 1,
+                    "stopped": None,
                     "errors": [{"line": 3, "message": "title: Field required"}],
                     "notes": [
                         {"line": 1, "message": "language: en in place of 'en-UK'"},
@@ -84,5 +89,6 @@ class ImportReport(Output):
     updated: int
     unchanged: int
     failed: int
+    stopped: ImportFailure | None = None
     errors: Sequence[ImportFailure]
     notes: Sequence[ImportNote] = ()

@@ -9,14 +9,16 @@ from app.auth.identity import Identity
 from app.auth.permissions import Action, require
 from app.core.conditional import Precondition
 from app.core.errors import AddressNotFound, UserNotFound
+from app.core.limits import LimitKind
 from app.db.reading import Reader
 from app.db.session import NO_KEY_UPDATE, constraint_errors, paged
 from app.models.address import Address
 from app.models.user import User
 from app.schemas.address import AddressInput, AddressResponse
 from app.schemas.page import PageQuery
-from app.services import audit
+from app.services import audit, limits
 from app.services.audit import AuditAction
+from app.services.limits import Spender
 
 USER_REFERENCE = {"fk_addresses_user_id": UserNotFound}
 
@@ -57,6 +59,8 @@ async def create_address(
 ) -> AddressResponse:
     """Add an address. Raises NotAuthorized, UserNotFound."""
     require(actor, Action.MANAGE_ADDRESSES, owner_id=user_id)
+    costs = {LimitKind.ADDRESSES: 1, LimitKind.ACCOUNT_CHANGES: 1}
+    await limits.spend(session, Spender(user_id, actor.role), costs)
     address = Address(user_id=user_id, **new.model_dump())
     session.add(address)
     with constraint_errors(USER_REFERENCE):
@@ -77,6 +81,7 @@ async def replace_address(
     """Replace an address as a whole. Raises NotAuthorized, AddressNotFound, PreconditionFailed."""
     address = await _locked_address(session, user_id=user_id, address_id=address_id, actor=actor)
     precondition.require(AddressResponse.model_validate(address))
+    await limits.spend(session, actor, {LimitKind.ACCOUNT_CHANGES: 1})
     for field, value in new.model_dump().items():
         setattr(address, field, value)
     if session.is_modified(address):
@@ -96,6 +101,7 @@ async def delete_address(
     """Remove an address. Raises NotAuthorized, AddressNotFound, PreconditionFailed."""
     address = await _locked_address(session, user_id=user_id, address_id=address_id, actor=actor)
     precondition.require(AddressResponse.model_validate(address))
+    await limits.spend(session, actor, {LimitKind.ACCOUNT_CHANGES: 1})
     await session.delete(address)
     _record(session, AuditAction.DELETE_ADDRESS, address, actor)
 

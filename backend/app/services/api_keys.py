@@ -8,12 +8,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.identity import Identity
 from app.auth.tokens import HINT_LENGTH, fingerprint, new_api_key
 from app.core.errors import ApiKeyNotFound, TooManyApiKeys
+from app.core.limits import LimitKind
 from app.db.reading import Reader
 from app.db.session import Database, paged
 from app.models.api_key import ApiKey
 from app.schemas.api_key import ApiKeyCreate, ApiKeyCreated, ApiKeyResponse
 from app.schemas.page import PageQuery
-from app.services import audit
+from app.services import audit, limits
 from app.services.audit import AuditAction
 from app.services.confirmation import confirm_password, lock_user
 
@@ -65,6 +66,7 @@ async def create_api_key(
 
 async def delete_api_key(session: AsyncSession, *, api_key_id: int, actor: Identity) -> None:
     """Delete one of the actor's keys: it is refused from now on. Raises ApiKeyNotFound."""
+    await limits.spend(session, actor, {LimitKind.ACCOUNT_CHANGES: 1})
     statement = delete(ApiKey).where(ApiKey.id == api_key_id, ApiKey.user_id == actor.id)
     if await session.scalar(statement.returning(ApiKey.id)) is None:
         raise ApiKeyNotFound

@@ -27,6 +27,7 @@ class AuditAction(StrEnum):
     CHANGE_ROLE = "CHANGE_ROLE"
     DISABLE_USER = "DISABLE_USER"
     ENABLE_USER = "ENABLE_USER"
+    CHANGE_LIMITS = "CHANGE_LIMITS"
     CHANGE_PASSWORD = "CHANGE_PASSWORD"  # noqa: S105 - an action
     RESET_PASSWORD = "RESET_PASSWORD"  # noqa: S105 - an action
     CHANGE_EMAIL = "CHANGE_EMAIL"
@@ -55,12 +56,6 @@ class AuditAction(StrEnum):
     DELETE_MEDIA = "DELETE_MEDIA"
     IMPORT_ARTICLES = "IMPORT_ARTICLES"
     REASSIGN_ARTICLES = "REASSIGN_ARTICLES"
-    FOLLOW_USER = "FOLLOW_USER"
-    UNFOLLOW_USER = "UNFOLLOW_USER"
-    BLOCK_USER = "BLOCK_USER"
-    UNBLOCK_USER = "UNBLOCK_USER"
-    FAVORITE_ARTICLE = "FAVORITE_ARTICLE"
-    UNFAVORITE_ARTICLE = "UNFAVORITE_ARTICLE"
     CREATE_COMMENT = "CREATE_COMMENT"
     UPDATE_COMMENT = "UPDATE_COMMENT"
     DELETE_COMMENT = "DELETE_COMMENT"
@@ -84,12 +79,6 @@ _VERBS = {
     "PURGE": "deleted for good",
     "IMPORT": "imported",
     "REASSIGN": "given to another author",
-    "FOLLOW": "followed",
-    "UNFOLLOW": "followed no more",
-    "BLOCK": "blocked",
-    "UNBLOCK": "blocked no more",
-    "FAVORITE": "made a favorite",
-    "UNFAVORITE": "no favorite any more",
     "SHOW": "shown to all",
     "HIDE": "hidden",
     "LOCK": "locked for replies",
@@ -101,6 +90,7 @@ _VERBS = {
     "REVOKE_SESSION": "ended",
     "REFRESH_REUSED": "lost a session: its refresh token was used again",
     "CHANGE_ROLE": "got another role",
+    "CHANGE_LIMITS": "got other limits",
     "DISABLE_USER": "disabled",
     "ENABLE_USER": "enabled",
     "CHANGE_PASSWORD": "changed their password",

@@ -7,9 +7,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth import security
 from app.auth.identity import Identity, find_by_session
 from app.core.errors import IncorrectPassword, InvalidToken, SessionRequired
+from app.core.limits import LimitKind
 from app.db.session import NO_KEY_UPDATE, Database
 from app.models.user import User
-from app.services import attempts
+from app.services import attempts, limits
 
 
 async def confirm_password(database: Database, *, user: Identity, password: SecretStr) -> None:
@@ -26,10 +27,11 @@ async def confirm_password(database: Database, *, user: Identity, password: Secr
 
 
 async def lock_user(session: AsyncSession, *, user: Identity) -> User:
-    """The user's row, locked, and their session still good.
+    """The user's row, locked, and their session still good; counts one change of an account.
 
     Whoever resets the password ends all sessions: what a thief had begun before must not be done
-    after it. Raises InvalidToken, TokenRevoked, and SessionRequired for an API key.
+    after it. Raises InvalidToken, TokenRevoked, LimitReached, and SessionRequired for an
+    API key.
     """
     if user.session_id is None:
         raise SessionRequired
@@ -37,4 +39,5 @@ async def lock_user(session: AsyncSession, *, user: Identity) -> User:
     found = await find_by_session(session, user_id=user.id, session_id=user.session_id)
     if locked is None or found is None:
         raise InvalidToken
+    await limits.spend(session, user, {LimitKind.ACCOUNT_CHANGES: 1})
     return locked

@@ -8,14 +8,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
 from app.core.errors import ArticleNotFound, InvalidToken
+from app.core.limits import LimitKind
 from app.db.reading import Reader
 from app.db.session import constraint_errors
 from app.models.favorite import Favorite
 from app.models.user import User
 from app.schemas.page import CursorQuery
-from app.services import audit
+from app.services import limits
 from app.services.articles.reading import get_fields
-from app.services.audit import AuditAction
 from app.services.keyset import keyset, read_page
 from app.services.paging import Listed
 from app.services.profiles import PERSON, ProfileSummaryRow, summary
@@ -54,27 +54,24 @@ async def get_favorite(
 async def favorite(session: AsyncSession, *, article_id: int, actor: Identity) -> FavoriteRow:
     """Make an article that the actor sees one of their favorites; again changes nothing.
 
-    Raises ArticleNotFound.
+    Raises ArticleNotFound, LimitReached.
     """
     await get_favorite(session, article_id=article_id, viewer=actor)
+    await limits.spend(session, actor, {LimitKind.REACTIONS: 1})
     added = insert(Favorite).values(user_id=actor.id, article_id=article_id)
-    unless_there = added.on_conflict_do_nothing().returning(Favorite.article_id)
     with constraint_errors(REFERENCES):
-        is_new = await session.scalar(unless_there) is not None
-    if is_new:
-        _record(session, AuditAction.FAVORITE_ARTICLE, article_id, actor)
+        await session.execute(added.on_conflict_do_nothing())
     return await get_favorite(session, article_id=article_id, viewer=actor)
 
 
 async def unfavorite(session: AsyncSession, *, article_id: int, actor: Identity) -> FavoriteRow:
     """Take an article from the actor's favorites, be it out of sight; again changes nothing.
 
-    Raises ArticleNotFound where it is none of theirs, and out of sight.
+    Raises ArticleNotFound where it is none of theirs, and out of sight; LimitReached.
     """
+    await limits.spend(session, actor, {LimitKind.REACTIONS: 1})
     theirs = Favorite.user_id == actor.id, Favorite.article_id == article_id
     gone = await session.scalar(delete(Favorite).where(*theirs).returning(Favorite.article_id))
-    if gone is not None:
-        _record(session, AuditAction.UNFAVORITE_ARTICLE, article_id, actor)
     try:
         return await get_favorite(session, article_id=article_id, viewer=actor)
     except ArticleNotFound:
@@ -96,7 +93,3 @@ async def list_favorites(
         make=summary,
         of=article_id,
     )
-
-
-def _record(session: AsyncSession, action: AuditAction, article_id: int, actor: Identity) -> None:
-    audit.record(session, action, actor_id=actor.id, subject="article", subject_id=article_id)

@@ -32,6 +32,8 @@ from app.models.idempotency_key import IdempotencyKey
 from app.services.purging import delete_oldest
 
 KEPT_FOR = timedelta(hours=24)
+MAX_BODY_BYTES = 64 * 1024
+"""A larger body is not stored: its answer names what it tells of by `Location`."""
 PURPOSE = "idempotency key"
 
 _TRY_LOCK = select(func.pg_try_advisory_xact_lock(bindparam("number", type_=BigInteger)))
@@ -73,7 +75,7 @@ class Claim:
             "fingerprint": self._fingerprints[0],
             "status": answer.status,
             "headers": dict(answer.headers),
-            "sealed_body": sealing.seal(answer.body.decode(), purpose=sealing.IDEMPOTENCY),
+            "sealed_body": _sealed(answer.body),
             "created_at": clock.now(),
         }
         await self._session.execute(_STORE, row)
@@ -96,7 +98,7 @@ class Claim:
         if row is None:
             return
         try:
-            body = sealing.unseal(row.sealed_body, purpose=sealing.IDEMPOTENCY)
+            body = _unsealed(row.sealed_body)
         except sealing.UnsealError:
             raise Conflict(
                 "This Idempotency-Key was used, and its answer cannot be read any more; see what "
@@ -104,7 +106,7 @@ class Claim:
             ) from None
         if not any(hmac.compare_digest(row.fingerprint, mine) for mine in self._fingerprints):
             raise IdempotencyKeyReused
-        raise AlreadyAnswered(Answer(row.status, row.headers, body.encode()))
+        raise AlreadyAnswered(Answer(row.status, row.headers, body))
 
 
 async def claim(
@@ -125,10 +127,8 @@ async def claim(
     InvalidToken where the caller's access was withdrawn while the request came in.
     """
     digest = hashlib.sha256(_joined(content)).digest()
-    if caller is None:
-        names = _keyed(b"name", key.encode(), digest)
-    else:
-        names = [hashlib.sha256(_joined((str(caller.id).encode(), key.encode()))).digest()]
+    mine = [] if caller is None else [_name_of(caller.id, key)]
+    names = mine or _keyed(b"name", key.encode(), digest)
     claimed = Claim(session, names=names, fingerprints=_keyed(b"content", digest))
 
     def take(session: Any, transaction: SessionTransaction, connection: Connection) -> None:
@@ -146,11 +146,37 @@ async def claim(
     return claimed
 
 
+async def was_answered(database: Database, *, user_id: int, key: str) -> bool:
+    """Whether the user's key has an answer, whatever the request was."""
+    parameters = {"names": [_name_of(user_id, key)], "since": clock.now() - KEPT_FOR}
+    async with database.autocommit() as lookup:
+        return (await lookup.execute(_FIND, parameters)).first() is not None
+
+
 async def purge(session: AsyncSession) -> int:
     """Delete a batch of the expired ones; how many."""
     by = IdempotencyKey.created_at
     expired = by <= clock.now() - KEPT_FOR
     return await delete_oldest(session, IdempotencyKey.key, expired, by=by)
+
+
+def _name_of(user_id: int, key: str) -> bytes:
+    """What a user's key is stored by."""
+    return hashlib.sha256(_joined((str(user_id).encode(), key.encode()))).digest()
+
+
+def _sealed(body: bytes | None) -> str:
+    """A body as it is stored; nothing of one that is too large."""
+    if body is None or len(body) > MAX_BODY_BYTES:
+        return ""
+    return sealing.seal(body.decode(), purpose=sealing.IDEMPOTENCY)
+
+
+def _unsealed(stored: str) -> bytes | None:
+    """A stored body; None where it was too large. Raises UnsealError."""
+    if stored == "":
+        return None
+    return sealing.unseal(stored, purpose=sealing.IDEMPOTENCY).encode()
 
 
 def _keyed(*parts: bytes) -> list[bytes]:

@@ -14,6 +14,7 @@ from app.auth.tokens import fingerprint, is_preview_token, new_preview_token
 from app.core import clock
 from app.core.config import get_settings
 from app.core.errors import PreviewLinkNotFound, PreviewNotFound, TooManyPreviewLinks
+from app.core.limits import LimitKind
 from app.db.reading import Reader
 from app.db.session import paged
 from app.models.article import Article
@@ -21,7 +22,7 @@ from app.models.preview_link import PreviewLink
 from app.models.user import User
 from app.schemas.page import PageQuery
 from app.schemas.preview import PreviewLinkCreate, PreviewLinkCreated
-from app.services import audit
+from app.services import audit, limits
 from app.services.articles.rows import KEPT, NOW, ArticleRow, AuthorRow, article_row, selected
 from app.services.articles.writing import changeable
 from app.services.audit import AuditAction
@@ -95,6 +96,7 @@ async def create_preview_link(
     ArticleNotFound, NotAuthorized, TooManyPreviewLinks.
     """
     await changeable(session, article_id, actor=actor, action=Action.CHANGE_ARTICLE)
+    await limits.spend(session, actor, {LimitKind.CHANGES: 1})
     now = clock.now()
     alive = await session.scalar(_COUNT, {"article_id": article_id, "now": now})
     if (alive or 0) >= MAX_PREVIEW_LINKS:
@@ -126,6 +128,7 @@ async def delete_preview_link(
     Raises ArticleNotFound, NotAuthorized, PreviewLinkNotFound.
     """
     await changeable(session, article_id, actor=actor, action=Action.CHANGE_ARTICLE)
+    await limits.spend(session, actor, {LimitKind.CHANGES: 1})
     link = PreviewLink.id == link_id, PreviewLink.article_id == article_id
     if await session.scalar(delete(PreviewLink).where(*link).returning(PreviewLink.id)) is None:
         raise PreviewLinkNotFound

@@ -21,13 +21,13 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from app.auth.identity import Identity
 from app.core.errors import FollowRefused, InvalidInput, InvalidToken, UserNotFound
+from app.core.limits import LimitKind
 from app.db.reading import Reader
 from app.db.session import constraint_errors
 from app.models.follow import Block, Follow, UserCounts
 from app.models.user import User
 from app.schemas.page import CursorQuery
-from app.services import audit
-from app.services.audit import AuditAction
+from app.services import limits
 from app.services.keyset import Keyset, keyset, read_page
 from app.services.paging import Listed
 from app.services.viewing import VIEWER, follows, whether
@@ -109,19 +109,15 @@ async def follow(session: AsyncSession, *, username: str, actor: Identity) -> Pr
     if await session.scalar(_BLOCKED, {"one": actor.id, "other": user_id}):
         raise FollowRefused
     added = insert(Follow).values(follower_id=actor.id, followed_id=user_id)
-    unless_there = added.on_conflict_do_nothing().returning(Follow.followed_id)
     with constraint_errors(FOLLOW_REFERENCES):
-        is_new = await session.scalar(unless_there) is not None
-    if is_new:
-        _record(session, AuditAction.FOLLOW_USER, user_id, actor)
+        await session.execute(added.on_conflict_do_nothing())
     return await get_profile(session, username=username, viewer=actor)
 
 
 async def unfollow(session: AsyncSession, *, username: str, actor: Identity) -> ProfileRow:
     """Have the actor follow a user no more; again changes nothing. Raises UserNotFound."""
     user_id = await _somebody_else(session, username, actor, "You cannot follow yourself")
-    if await _unfollow(session, actor.id, user_id):
-        _record(session, AuditAction.UNFOLLOW_USER, user_id, actor)
+    await _unfollow(session, actor.id, user_id)
     return await get_profile(session, username=username, viewer=actor)
 
 
@@ -139,7 +135,6 @@ async def block(session: AsyncSession, *, username: str, actor: Identity) -> Pro
     if is_new:
         await _unfollow(session, actor.id, user_id)
         await _unfollow(session, user_id, actor.id)
-        _record(session, AuditAction.BLOCK_USER, user_id, actor)
     return await get_profile(session, username=username, viewer=actor)
 
 
@@ -147,9 +142,7 @@ async def unblock(session: AsyncSession, *, username: str, actor: Identity) -> P
     """Have the actor see a user's comments again. Raises UserNotFound."""
     user_id = await _somebody_else(session, username, actor, "You cannot block yourself")
     pair = Block.blocker_id == actor.id, Block.blocked_id == user_id
-    gone = await session.scalar(delete(Block).where(*pair).returning(Block.blocked_id))
-    if gone is not None:
-        _record(session, AuditAction.UNBLOCK_USER, user_id, actor)
+    await session.execute(delete(Block).where(*pair))
     return await get_profile(session, username=username, viewer=actor)
 
 
@@ -168,12 +161,16 @@ _BLOCKED = select(
 async def _somebody_else(
     session: AsyncSession, username: str, actor: Identity, refusal: str
 ) -> int:
-    """The id of a user who is not the actor. Raises UserNotFound, InvalidInput."""
+    """The id of a user who is not the actor, who is counted to react once more.
+
+    Raises UserNotFound, InvalidInput, LimitReached.
+    """
     user_id: int | None = await session.scalar(_ID, {"username": username})
     if user_id is None:
         raise UserNotFound
     if user_id == actor.id:
         raise InvalidInput(refusal)
+    await limits.spend(session, actor, {LimitKind.REACTIONS: 1})
     return user_id
 
 
@@ -183,14 +180,9 @@ async def _lock_pair(session: AsyncSession, one: int, other: int) -> None:
     await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(pair, 0))))
 
 
-async def _unfollow(session: AsyncSession, follower_id: int, followed_id: int) -> bool:
+async def _unfollow(session: AsyncSession, follower_id: int, followed_id: int) -> None:
     pair = Follow.follower_id == follower_id, Follow.followed_id == followed_id
-    gone = await session.scalar(delete(Follow).where(*pair).returning(Follow.followed_id))
-    return gone is not None
-
-
-def _record(session: AsyncSession, action: AuditAction, user_id: int, actor: Identity) -> None:
-    audit.record(session, action, actor_id=actor.id, subject_id=user_id)
+    await session.execute(delete(Follow).where(*pair))
 
 
 PERSON = (User.username, User.name, User.bio, User.image_url)

@@ -11,12 +11,13 @@ from app.auth.identity import Client
 from app.auth.security import hash_password, verify_password
 from app.core import clock
 from app.core.errors import IncorrectPassword, UsernameTaken
+from app.core.limits import LimitKind
 from app.core.purposes import Purpose
 from app.db.session import Database, constraint_errors
 from app.models.user import User
 from app.schemas.recovery import Accepted, RegistrationConfirmation
 from app.schemas.user import UserCreate, UserPrivate
-from app.services import account_tokens, attempts, audit, mail, users
+from app.services import account_tokens, attempts, audit, limits, mail, users
 from app.services.audit import AuditAction
 from app.services.mail import MailKind
 
@@ -26,8 +27,8 @@ REGISTER = frozenset({Purpose.REGISTER})
 async def register(
     session: AsyncSession, *, database: Database, client: Client, new: UserCreate
 ) -> UserPrivate:
-    """Register whoever asks. Raises EmailTaken, UsernameTaken, TooManyAttempts."""
-    await attempts.count(database, attempts.on_mail(client=client))
+    """Register whoever asks. Raises EmailTaken, UsernameTaken, TooManyAttempts, LimitReached."""
+    await _count(database, client)
     return await users.create_user(session, new=new)
 
 
@@ -36,10 +37,11 @@ async def request_registration(
 ) -> Accepted:
     """Send who reads `new.email` a link that creates the account.
 
-    Raises UsernameTaken, for usernames are public, whoever has the email; TooManyAttempts.
+    Raises UsernameTaken, for usernames are public, whoever has the email; TooManyAttempts,
+    LimitReached.
     """
     same_name = select(User.id).where(func.lower(User.username) == func.lower(new.username))
-    await attempts.count(database, attempts.on_mail(client=client))
+    await _count(database, client)
     async with database.autocommit() as lookup:
         taken = await lookup.scalar(same_name)
     if taken is not None:
@@ -48,6 +50,12 @@ async def request_registration(
     pending = {"username": new.username, "name": new.name, "hashed_password": hashed}
     mail.queue(session, MailKind.REGISTER, email=new.email, details=pending)
     return Accepted()
+
+
+async def _count(database: Database, client: Client) -> None:
+    """Count a registration by its client's address. Raises TooManyAttempts, LimitReached."""
+    await attempts.count(database, attempts.on_mail(client=client))
+    await limits.spend_at(database, client, LimitKind.REGISTRATIONS)
 
 
 async def complete_registration(

@@ -20,6 +20,7 @@ from app.core.errors import (
     NotAuthorized,
     ReportNotFound,
 )
+from app.core.limits import LimitKind
 from app.db.reading import Reader
 from app.db.session import NO_KEY_UPDATE, constraint_errors
 from app.models.comment import Comment
@@ -32,7 +33,7 @@ from app.schemas.report import (
     ReportResponse,
     ReportUpdate,
 )
-from app.services import audit
+from app.services import audit, limits
 from app.services.articles.reading import get_fields
 from app.services.articles.rows import AuthorRow
 from app.services.audit import AuditAction
@@ -110,6 +111,7 @@ async def report_comment(
 
 
 async def _report(session: AsyncSession, report: Report, reporter: Identity) -> ReportReceipt:
+    await limits.spend(session, reporter, {LimitKind.REPORTS: 1})
     report.reporter_id = reporter.id
     session.add(report)
     with constraint_errors(CONSTRAINTS):
@@ -166,6 +168,7 @@ async def update_report(
         raise ReportNotFound
     if precondition.tags is not None:
         precondition.require(ReportResponse.model_validate(await _read(session, report_id)))
+    await limits.spend(session, actor, {LimitKind.MODERATION: 1})
     for field, value in changes.model_dump(exclude_unset=True).items():
         setattr(report, field, value)
     if session.is_modified(report):

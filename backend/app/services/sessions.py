@@ -37,6 +37,7 @@ from app.core.errors import (
     NotAuthenticated,
     SessionNotFound,
 )
+from app.core.limits import LimitKind
 from app.db.reading import Reader
 from app.db.session import Database, constraint_errors, paged
 from app.models.session import UserSession
@@ -44,9 +45,10 @@ from app.models.user import User
 from app.schemas.auth import Tokens
 from app.schemas.page import PageQuery
 from app.schemas.session import SessionResponse
-from app.services import audit
+from app.services import audit, limits
 from app.services.attempts import network_of
 from app.services.audit import AuditAction
+from app.services.limits import Spender
 from app.services.purging import delete_oldest
 
 GRACE = timedelta(seconds=10)
@@ -81,8 +83,9 @@ async def open_session(
 ) -> Tokens:
     """Log a user in, with an access token for so many seconds; `by_conduit` from its API.
 
-    Raises InvalidToken where the account was deleted a moment ago.
+    Raises LimitReached; InvalidToken where the account was deleted a moment ago.
     """
+    await limits.spend(session, Spender(user_id), {LimitKind.LOGINS: 1})
     now = clock.now()
     secret = new_secret()
     login = UserSession(

@@ -36,13 +36,14 @@ from app.auth.permissions import Action, may_to_any
 from app.core import clock
 from app.core.conditional import Precondition
 from app.core.errors import NotAuthorized, ServiceUnavailable, TagNotFound
+from app.core.limits import LimitKind
 from app.core.text import slugify, tag_key, tag_slug
 from app.db.reading import Reader
 from app.db.session import LONGEST_STATEMENT_SECONDS, NO_KEY_UPDATE, Database, paged
 from app.models.article import Article
 from app.models.tag import ArticleTag, Tag
 from app.schemas.tag import TagQuery, TagResponse, TagSort, TagUpdate
-from app.services import audit
+from app.services import audit, limits
 from app.services.articles.rows import NOW, public_name
 from app.services.articles.tagging import free_tag_slugs
 from app.services.audit import AuditAction
@@ -177,6 +178,7 @@ async def change_tag(
     articles locked.
     """
     _require_editor(actor)
+    await limits.spend(session, actor, {LimitKind.MODERATION: 1})
     done = await _rename(session, slug=slug, name=new.name, precondition=precondition)
     if done.action is not None:
         _record(session, done.action, done.changed_id, actor)
@@ -226,6 +228,7 @@ async def delete_tag(
 ) -> None:
     """Take a tag from all articles, which get a new version. Raises what `change_tag` raises."""
     _require_editor(actor)
+    await limits.spend(session, actor, {LimitKind.MODERATION: 1})
 
     async def change() -> int:
         tag, _ = await _locked(session, slug, precondition=precondition)

@@ -14,12 +14,13 @@ from app.auth.identity import Identity
 from app.auth.permissions import Action, may, may_to_any
 from app.core import clock
 from app.core.errors import ArticleNotFound
+from app.core.limits import LimitKind
 from app.db.reading import Reader
 from app.db.session import paged
 from app.models.article import Article
 from app.models.user import User
 from app.schemas.page import PageQuery
-from app.services import audit
+from app.services import audit, limits
 from app.services.articles.rows import AuthorRow
 from app.services.articles.writing import IN_TRASH_FOR
 from app.services.audit import AuditAction
@@ -76,6 +77,7 @@ async def delete_for_good(session: AsyncSession, *, article_id: int, actor: Iden
     author_id = await session.scalar(trashed.with_for_update())
     if author_id is None or not may(actor, Action.DELETE_ARTICLE, owner_id=author_id):
         raise ArticleNotFound
+    await limits.spend(session, actor, {LimitKind.CHANGES: 1})
     await _delete(session, [article_id])
     audit.record(
         session,

@@ -20,6 +20,7 @@ from app.core.errors import (
     UsernameTaken,
     UserNotFound,
 )
+from app.core.limits import LimitKind
 from app.core.roles import Role
 from app.db.reading import Reader
 from app.db.session import (
@@ -43,7 +44,7 @@ from app.schemas.user import (
     UserReplace,
     UserUpdate,
 )
-from app.services import account_tokens, audit, deletion, mail, sessions
+from app.services import account_tokens, audit, deletion, limits, mail, sessions
 from app.services.audit import AuditAction
 from app.services.mail import MailKind
 
@@ -132,6 +133,7 @@ async def update_user(
     user = await _locked_user(session, user_id=user_id)
     require(actor, Action.CHANGE_USER, owner_id=user.id)
     precondition.require(UserPrivate.model_validate(user))
+    await limits.spend(session, actor, {LimitKind.ACCOUNT_CHANGES: 1})
     if "email" in changes.model_fields_set and changes.email != user.email:
         await change_email_of(
             session,
@@ -285,6 +287,7 @@ async def change_role(
     require(actor, Action.CHANGE_ROLE, owner_id=user_id)
     user = await _locked_user(session, user_id=user_id)
     precondition.require(UserPrivate.model_validate(user))
+    await limits.spend(session, actor, {LimitKind.ACCOUNT_CHANGES: 1})
     if role is not user.role:
         await keep_an_admin(session, without=user.id)
         user.role = role
@@ -300,6 +303,7 @@ async def disable_user(session: AsyncSession, *, user_id: int, actor: Identity) 
     """
     require(actor, Action.DISABLE_USER, owner_id=user_id)
     user = await _locked_user(session, user_id=user_id)
+    await limits.spend(session, actor, {LimitKind.ACCOUNT_CHANGES: 1})
     if user.is_active:
         await keep_an_admin(session, without=user.id)
         user.is_active = False
@@ -314,6 +318,7 @@ async def enable_user(session: AsyncSession, *, user_id: int, actor: Identity) -
     """Let a user log in again. Raises NotAuthorized, UserNotFound."""
     require(actor, Action.DISABLE_USER, owner_id=user_id)
     user = await _locked_user(session, user_id=user_id)
+    await limits.spend(session, actor, {LimitKind.ACCOUNT_CHANGES: 1})
     if not user.is_active:
         user.is_active = True
         audit.record(session, AuditAction.ENABLE_USER, actor_id=actor.id, subject_id=user.id)

@@ -11,7 +11,7 @@ from uuid import uuid4
 import httpx
 
 from app.core.config import PROJECT_DIR
-from tests.processes import HOST, PASSWORD, SECRET_KEY, wait_until
+from tests.processes import GENEROUS, HOST, PASSWORD, SECRET_KEY, wait_until
 
 sys.path.insert(0, str(PROJECT_DIR / "scripts"))  # no package: the Makefile runs them
 
@@ -30,6 +30,7 @@ PRODUCTION = {
     # All that the tests send comes from one address.
     "EDGE_REQUESTS_PER_SECOND": "100000",
     "EDGE_ATTEMPTS_PER_MINUTE": "6000",
+    "LIMITS": GENEROUS,
 }
 
 

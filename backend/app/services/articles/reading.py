@@ -81,7 +81,7 @@ async def id_of_slug(
 
 
 async def get_article(
-    connection: Reader, *, article_id: int, viewer: Identity | None
+    connection: Reader | AsyncSession, *, article_id: int, viewer: Identity | None
 ) -> ArticleRow:
     """One article. Raises ArticleNotFound where it is absent or another's draft."""
     sight, who = sight_of(viewer)

@@ -7,9 +7,12 @@ from sqlalchemy import BindParameter, ColumnElement, delete, func, select, updat
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.identity import Identity
 from app.core.errors import ServiceUnavailable
+from app.core.limits import LimitKind
 from app.core.text import tag_key, tag_slug
 from app.models.tag import ArticleTag, Tag
+from app.services import limits
 from app.services.articles.slugs import numbered
 
 ATTEMPTS = 10
@@ -46,14 +49,19 @@ def sought_tag(key: BindParameter[str]) -> ColumnElement[int]:
 
 
 async def set_tags(
-    session: AsyncSession, *, article_id: int, names: Sequence[str], in_order: bool = False
+    session: AsyncSession,
+    *,
+    article_id: int,
+    names: Sequence[str],
+    in_order: bool = False,
+    actor: Identity | None = None,
 ) -> bool:
     """Give an article these tags and no others, in their order; whether that changes anything.
 
     A tag that readers see keeps its spelling. Another order of the same tags is a change only where
-    `in_order` is true. The caller has locked the article.
+    `in_order` is true. The caller has locked the article. Raises what `lock_tags` raises.
     """
-    tags = await lock_tags(session, names)
+    tags = await lock_tags(session, names, actor=actor)
     of_article = ArticleTag.article_id == article_id
     has = select(ArticleTag.tag_id, ArticleTag.position, ArticleTag.name).where(of_article)
     before = {row.tag_id: (row.position, row.name) for row in await session.execute(has)}
@@ -100,12 +108,14 @@ def by_key(names: Iterable[str]) -> Mapping[str, str]:
     return spelt
 
 
-async def lock_tags(session: AsyncSession, names: Iterable[str]) -> Mapping[str, LockedTag]:
+async def lock_tags(
+    session: AsyncSession, names: Iterable[str], *, actor: Identity | None = None
+) -> Mapping[str, LockedTag]:
     """These tags by their keys, in their order; creates those that do not exist.
 
     They can be neither merged nor deleted before the transaction ends. New ones are inserted in one
-    order, so that two transactions never wait for each other. Raises ServiceUnavailable where tags
-    vanish again and again.
+    order, so that two transactions never wait for each other. New ones count for `actor`, if given.
+    Raises LimitReached, and ServiceUnavailable where tags vanish again and again.
     """
     spelt = by_key(names)
     if not spelt:
@@ -118,11 +128,14 @@ async def lock_tags(session: AsyncSession, names: Iterable[str]) -> Mapping[str,
     )
     for _ in range(ATTEMPTS):
         async with session.begin_nested() as attempt:
+            created = 0
             found = {row.key: row for row in await session.execute(query)}
             if missing := spelt.keys() - found.keys():
-                await _create(session, {key: spelt[key] for key in missing})
+                created = await _create(session, {key: spelt[key] for key in missing})
                 found = {row.key: row for row in await session.execute(query)}
             if len(found) == len(spelt):
+                if actor is not None:
+                    await limits.spend(session, actor, {LimitKind.NEW_TAGS: created})
                 return {
                     key: LockedTag(found[key].id, name, found[key].name, found[key].is_listed)
                     for key, name in spelt.items()
@@ -131,14 +144,18 @@ async def lock_tags(session: AsyncSession, names: Iterable[str]) -> Mapping[str,
     raise ServiceUnavailable
 
 
-async def _create(session: AsyncSession, names: Mapping[str, str]) -> None:
-    """Insert tags with these keys; leaves out those whose key or slug somebody takes meanwhile."""
+async def _create(session: AsyncSession, names: Mapping[str, str]) -> int:
+    """Insert tags with these keys; returns how many.
+
+    Leaves out those whose key or slug another transaction takes meanwhile.
+    """
     slugs = await free_tag_slugs(session, names)
     rows = [
         {"name": names[key], "key": key, "slug": slug, "wanted_slug": wanted}
         for key, (slug, wanted) in slugs.items()
     ]
-    await session.execute(insert(Tag).values(rows).on_conflict_do_nothing())
+    added = insert(Tag).values(rows).on_conflict_do_nothing().returning(Tag.id)
+    return len((await session.scalars(added)).all())
 
 
 async def free_tag_slugs(

@@ -20,12 +20,13 @@ from app.core.errors import (
     InvalidToken,
     SlugTaken,
 )
+from app.core.limits import LimitKind
 from app.core.markdown import Rendered
 from app.db.session import NO_KEY_UPDATE, constraint_errors
 from app.models.article import Article
 from app.models.revision import ArticleRevision
 from app.schemas.article import ArticleCreate, ArticleResponse, ArticleUpdate
-from app.services import audit
+from app.services import audit, limits
 from app.services.articles.rendering import excerpt_columns, prepare_text, rendered_columns
 from app.services.articles.rows import ArticleRow, article_row, selected
 from app.services.articles.slugs import free_slug, remember, taken_slugs
@@ -47,8 +48,8 @@ async def create_article(
     """Write an article: a draft, scheduled, or published at once.
 
     The session must not have changed anything yet. Raises EmailNotVerified where publishing takes a
-    verified email, SlugTaken, and what `prepare_text` does; InvalidToken where the author's account
-    was deleted a moment ago.
+    verified email, SlugTaken, LimitReached, QuotaExceeded, and what `prepare_text` does;
+    InvalidToken where the author's account was deleted a moment ago.
     """
     now = clock.now()
     published_at = new.published_at or (now if new.published else None)
@@ -71,8 +72,14 @@ async def create_article(
         "edited_at": now,
         "created_at": now,
     }
+    costs = {
+        LimitKind.ARTICLES: 1,
+        **_text_costs(new.content),
+        LimitKind.DRAFTS: int(published_at is None),
+    }
+    await limits.spend(session, author, costs)
     # Tags before the slug, as in a change: two who want the same ones wait in one order.
-    tags = await lock_tags(session, new.tags)
+    tags = await lock_tags(session, new.tags, actor=author)
     article_id = await _insert(session, values, slug=new.slug)
     await add_tags(session, article_id=article_id, tags=tags.values())
     await note_references(
@@ -120,8 +127,8 @@ async def update_article(
     `tags_in_order`: whether another order of the same tags is a change. The session must not have
     changed or locked anything yet.
 
-    Raises ArticleNotFound, NotAuthorized, EmailNotVerified, SlugTaken, PreconditionFailed, and what
-    `prepare_text` does.
+    Raises ArticleNotFound, NotAuthorized, EmailNotVerified, SlugTaken, PreconditionFailed,
+    LimitReached, QuotaExceeded, and what `prepare_text` does.
     """
     given = changes.model_dump(exclude_unset=True)
     rendered = None
@@ -129,10 +136,11 @@ async def update_article(
         rendered, actor = await prepare_text(session, given["content"], writer=actor)
     article = await changeable(session, article_id, actor=actor, action=Action.CHANGE_ARTICLE)
     await _require(session, precondition, article_id)
+    await limits.spend(session, actor, _costs_of_change(article, given))
     was, former = _release_of(article), article.slug
     # What asks the database comes first: it would write what was set before, a part of the change.
     retagged = "tags" in given and await set_tags(
-        session, article_id=article_id, names=given["tags"], in_order=tags_in_order
+        session, article_id=article_id, names=given["tags"], in_order=tags_in_order, actor=actor
     )
     if "slug" in given:
         await _claim_slug(session, article, given)
@@ -154,6 +162,24 @@ async def update_article(
     if article.slug != former:
         await remember(session, article_id=article_id, former=former, present=article.slug)
     return await read_written(session, article_id)
+
+
+def _text_costs(content: str) -> dict[LimitKind, int]:
+    """What keeping a text costs, in bytes of UTF-8."""
+    size = len(content.encode())
+    return {LimitKind.TEXT_WRITTEN: size, LimitKind.TEXT_KEPT: size}
+
+
+def _costs_of_change(article: Article, given: dict[str, Any]) -> dict[LimitKind, int]:
+    """What a change costs: with another title or text, the text is kept once more."""
+    text = given.get("title", article.title), given.get("content", article.content)
+    changed = text != (article.title, article.content)
+    withdrawn = given.get("published") is False or given.get("published_at", clock.now()) is None
+    return {
+        LimitKind.CHANGES: 1,
+        **(_text_costs(text[1]) if changed else {}),
+        LimitKind.DRAFTS: int(withdrawn and article.published_at is not None),
+    }
 
 
 async def _claim_slug(session: AsyncSession, article: Article, given: dict[str, Any]) -> None:
@@ -252,6 +278,7 @@ async def delete_article(
     """Put an article into the trash. Raises ArticleNotFound, NotAuthorized, PreconditionFailed."""
     article = await changeable(session, article_id, actor=actor, action=Action.DELETE_ARTICLE)
     await _require(session, precondition, article_id)
+    await limits.spend(session, actor, {LimitKind.CHANGES: 1})
     article.deleted_at = clock.now()
     article.version += 1
     _record(session, AuditAction.DELETE_ARTICLE, article_id, actor)
@@ -271,6 +298,8 @@ async def restore_article(session: AsyncSession, *, article_id: int, actor: Iden
         or not may(actor, Action.DELETE_ARTICLE, owner_id=article.author_id)
     ):
         raise ArticleNotFound
+    costs = {LimitKind.CHANGES: 1, LimitKind.DRAFTS: int(article.published_at is None)}
+    await limits.spend(session, actor, costs)
     article.deleted_at = None
     article.version += 1
     if _release_of(article) is not None:

@@ -22,12 +22,27 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import recheck
 from app.auth.permissions import Action, may
-from app.core.errors import ContentTooComplex, InvalidInput, ServiceUnavailable
+from app.core.errors import (
+    ContentTooComplex,
+    InvalidInput,
+    LimitReached,
+    QuotaExceeded,
+    ServiceUnavailable,
+)
 from app.core.markdown import Rendered, render_now
 from app.db.session import ANNOUNCEMENTS, Database
 from app.services.bulk import statements
 from app.services.bulk.ndjson import AuthorOf, Line, parse_lines, read_lines
-from app.services.bulk.records import Importer, Incoming, Outcome, Prepared, Result, Seen, prepared
+from app.services.bulk.records import (
+    Importer,
+    Incoming,
+    Outcome,
+    Position,
+    Prepared,
+    Result,
+    Seen,
+    prepared,
+)
 from app.services.bulk.writing import write
 
 BATCH = 500
@@ -38,6 +53,16 @@ BETWEEN_PAUSES = 0.001
 """Seconds that the thread works without letting the event loop in."""
 PAUSE = 0.5
 """Seconds before a batch that the database could not take just now is tried again."""
+
+
+class ImportStopped(Exception):
+    """A limit of the importing user was reached; neither `position` nor what follows is written."""
+
+    def __init__(self, position: Position, message: str) -> None:
+        super().__init__(message)
+        self.position = position
+        self.message = message
+
 
 Item = TypeVar("Item")
 Batches = AsyncIterator[list[Incoming]]
@@ -84,7 +109,8 @@ async def import_articles(
     after. With `rehearse` nothing is written: each batch is rolled back, and begins with it.
     Each batch is written with the rights that the importer has by then.
     Raises InvalidToken once the importer's access was withdrawn, ServiceUnavailable where the
-    database stays away, and what `batches` raises.
+    database stays away, ImportStopped where a limit of the importer is reached, and what `batches`
+    raises.
     """
     desk = Desk(database, importer, Seen(), Seen(), report, rehearse)
     writing: asyncio.Task[None] | None = None
@@ -190,13 +216,19 @@ async def _unchanged(desk: Desk, items: Sequence[Prepared]) -> frozenset[bytes]:
 
 
 async def _write(desk: Desk, items: Sequence[Prepared]) -> None:
-    """Write a batch; of one that the database refuses, all but the records that are the reason."""
+    """Write a batch; of one that the database refuses, all but the records that are the reason.
+
+    Of one that a limit refuses, what comes before the first record that is too many; then raises
+    ImportStopped.
+    """
     if not items:
         return
     try:
         results = await _write_patiently(desk, items)
-    except (InvalidInput, IntegrityError):
+    except (InvalidInput, IntegrityError, LimitReached, QuotaExceeded) as error:
         if len(items) == 1:
+            if isinstance(error, LimitReached | QuotaExceeded):
+                raise ImportStopped(items[0].incoming.position, str(error.detail)) from None
             results = [Result(items[0].incoming.position, Outcome.FAILED, InvalidInput.message)]
         else:
             half = len(items) // 2

@@ -13,6 +13,8 @@ class Tally:
 
     def __init__(self) -> None:
         self.counts: Counter[Outcome] = Counter()
+        self.stopped: ImportFailure | None = None
+        """The first record that a limit kept from being written."""
         self._errors: list[tuple[int, str]] = []
         self._notes: list[tuple[int, str]] = []
 
@@ -34,6 +36,7 @@ class Tally:
         """What there was, the messages by their lines."""
         return ImportReport(
             **{outcome.value: self.counts[outcome] for outcome in Outcome},
+            stopped=self.stopped,
             errors=[
                 ImportFailure(line=-line, message=message)
                 for line, message in sorted(self._errors, reverse=True)

@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import recheck
 from app.core.config import get_settings
-from app.services import audit
+from app.core.limits import LimitKind
+from app.services import audit, limits
 from app.services.articles.rendering import rendered_columns
 from app.services.articles.slugs import candidates, remember
 from app.services.articles.tagging import LockedTag, by_key, lock_tags
@@ -30,20 +31,43 @@ async def write(
 
     A handful of statements, however many records there are, but for one an article that changes and
     a few for one with pictures of ours. Adds to `made` what `plan` asks it about. Raises
-    InvalidToken where the importer's access was withdrawn since the import began.
+    InvalidToken where the importer's access was withdrawn since the import began, and LimitReached
+    and QuotaExceeded for a user who imports.
     """
     await session.execute(statements.TAKE_TURNS, {"lock": statements.IMPORTS_LOCK})
     if importer.identity is not None:  # behind the turn: whoever disables them waits for no other
         importer = Importer(await recheck(session, importer.identity))
     batch = await plan(session, items, importer=importer, made=made)
+    await _spend(session, batch)
     # All tags before any article is written: two transactions lock them in one order.
     retagged = [change.item for change in batch.changes if change.retags]
     written = [*(new.item for new in batch.new), *retagged]
-    tags = await lock_tags(session, (name for item in written for name in item.record.tags))
+    tags = await lock_tags(
+        session,
+        (name for item in written for name in item.record.tags),
+        actor=batch.importer.identity,
+    )
     await _create(session, batch, tags)
     await _change(session, batch, tags)
     await _note(session, batch)
     return batch.results
+
+
+async def _spend(session: AsyncSession, batch: Plan) -> None:
+    """Count what is about to be written for the user who imports it; an operator has no limits."""
+    identity = batch.importer.identity
+    if identity is None:
+        return
+    texts = [new.item for new in batch.new]
+    texts += [change.item for change in batch.changes if "edited_at" in change.values]
+    size = sum(len(item.record.content.encode()) for item in texts)
+    costs = {
+        LimitKind.IMPORTED_RECORDS: len(batch.new) + len(batch.changes),
+        LimitKind.TEXT_WRITTEN: size,
+        LimitKind.TEXT_KEPT: size,
+        LimitKind.DRAFTS: sum(new.item.record.published_at is None for new in batch.new),
+    }
+    await limits.spend(session, identity, costs)
 
 
 async def _create(session: AsyncSession, batch: Plan, tags: Mapping[str, LockedTag]) -> None:

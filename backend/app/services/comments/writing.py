@@ -20,11 +20,12 @@ from app.core.errors import (
     NotAuthorized,
     ThreadLocked,
 )
+from app.core.limits import LimitKind
 from app.core.markdown import render_comment
 from app.db.session import NO_KEY_UPDATE, constraint_errors
 from app.models.comment import Comment
 from app.schemas.comment import CommentCreate, CommentModeration, CommentResponse, CommentUpdate
-from app.services import audit, purging
+from app.services import audit, limits, purging
 from app.services.articles.reading import id_of_slug
 from app.services.audit import AuditAction
 from app.services.comments.reading import CommentWithProfile, get_comment, read_written
@@ -59,6 +60,7 @@ async def create_comment(
     root_id = None
     if new.parent_id is not None:
         root_id = await _open_thread(session, article_id, new.parent_id, author)
+    await limits.spend(session, author, {LimitKind.COMMENTS: 1})
     now = clock.now()
     comment = Comment(
         article_id=article_id,
@@ -129,6 +131,7 @@ async def update_comment(
     if clock.now() - comment.created_at >= EDITABLE_FOR:
         raise EditWindowOver
     await _require(session, precondition, comment, actor, article)
+    await limits.spend(session, actor, {LimitKind.COMMENTS: 1})
     if changes.content != comment.content:
         comment.content, comment.html, comment.edited_at = changes.content, html, clock.now()
         if comment.status == CommentStatus.VISIBLE:
@@ -152,6 +155,8 @@ async def delete_comment(
     if not (is_own or article.moderates):
         raise NotAuthorized
     await _require(session, precondition, comment, actor, article)
+    kind = LimitKind.COMMENTS if is_own else LimitKind.MODERATION
+    await limits.spend(session, actor, {kind: 1})
     comment.deleted_at = clock.now()
     _record(session, AuditAction.DELETE_COMMENT, comment_id, actor)
 
@@ -186,6 +191,7 @@ async def moderate_comment(
     comment, article = await _locked(session, comment_id, actor)
     require(actor, Action.MODERATE_COMMENTS, owner_id=article.author_id)
     await _require(session, precondition, comment, actor, article)
+    await limits.spend(session, actor, {LimitKind.MODERATION: 1})
     given = changes.model_fields_set
     if "status" in given and changes.status != comment.status:
         comment.status = changes.status

@@ -14,12 +14,11 @@ from app.core.logging import get_logger
 from app.db.session import Database
 from app.models.media import ArticleMedia, DiscardedFolder, Media
 from app.services.media.storage import Storage, is_folder
+from app.services.media.uploading import LASTS
 
 logger = get_logger(__name__)
 
 AT_ONCE = 1000
-MAX_UPLOAD_SECONDS = 60 * 60
-"""Without a byte of it arriving, or anything being made of it."""
 CLAIMED_FOR = timedelta(minutes=10)
 """How long a folder is left to the process that deletes it; then any process tries again."""
 
@@ -102,7 +101,7 @@ def _remove_abandoned(incoming: Path) -> None:
     for directory in incoming.iterdir():
         if directory.is_symlink():  # no upload makes one
             continue
-        if time.time() - _last_change(directory) > MAX_UPLOAD_SECONDS:
+        if time.time() - _last_change(directory) > LASTS.total_seconds():
             shutil.rmtree(directory, ignore_errors=True)
             logger.info("An interrupted upload was removed")
 

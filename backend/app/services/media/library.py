@@ -9,12 +9,13 @@ from app.auth.identity import Identity
 from app.auth.permissions import Action, may, may_to_any, require
 from app.core.conditional import Precondition
 from app.core.errors import MediaInUse, MediaNotFound
+from app.core.limits import LimitKind
 from app.db.reading import Reader
 from app.db.session import paged
 from app.models.article import Article
 from app.models.media import ArticleMedia, Media
 from app.schemas.media import MediaQuery, MediaResponse, MediaUpdate
-from app.services import audit
+from app.services import audit, limits
 from app.services.articles.rows import IN_CIRCULATION
 from app.services.audit import AuditAction
 from app.services.media.references import IN_PROFILE
@@ -67,6 +68,7 @@ async def update_media(
 ) -> MediaResponse:
     """Describe a picture. Raises MediaNotFound, PreconditionFailed."""
     media = await _locked_media(session, media_id, precondition=precondition, actor=actor)
+    await limits.spend(session, actor, {LimitKind.CHANGES: 1})
     for field, value in changes.model_dump(exclude_unset=True).items():
         setattr(media, field, value)
     if session.is_modified(media):
@@ -85,6 +87,7 @@ async def delete_media(
     for shown in (_IN_USE.limit(1), _IS_FACE):
         if await session.scalar(shown, {"media_id": media_id}) is not None:
             raise MediaInUse
+    await limits.spend(session, actor, {LimitKind.CHANGES: 1})
     await session.delete(media)
     _record(session, AuditAction.DELETE_MEDIA, media, actor)
 

@@ -4,30 +4,36 @@ Nothing is left of what fails. What is being worked on is in a directory of its 
 the end; before files are put where they stay, a row says that they are to go again, and the unit of
 work that adds the picture takes that row away. Whatever ends the process in between, the row stays,
 and `services.media.discarding` does what it says.
+
+Space is reserved before anything is received, so that uploads at once cannot together exceed the
+quota. The reservation goes with the unit of work that adds the picture, after a failure, or after
+LASTS.
 """
 
 import asyncio
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, delete, func, insert, select
+from sqlalchemy import bindparam, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity, recheck
 from app.core import clock
 from app.core.config import get_settings
-from app.core.errors import InvalidToken, QuotaExceeded, ServiceUnavailable
+from app.core.errors import ContentTooLarge, InvalidToken, ServiceUnavailable
+from app.core.limits import LimitKind
 from app.core.logging import get_logger
 from app.db.session import NO_KEY_UPDATE, Database
+from app.models.limit import UploadReservation
 from app.models.media import DiscardedFolder, Media
 from app.models.user import User
 from app.schemas.media import MediaResponse
-from app.services import audit
+from app.services import audit, limits
 from app.services.audit import AuditAction
 from app.services.media import forms, pictures
 from app.services.media.pictures import Picture
@@ -39,13 +45,21 @@ logger = get_logger(__name__)
 GIVEN_UP_AFTER = timedelta(hours=1)
 """When files that were put into the store, and that no picture has, may go."""
 
-_TAKEN = select(func.coalesce(func.sum(Media.bytes), 0)).where(
-    Media.owner_id == bindparam("owner_id")
-)
+LASTS = timedelta(minutes=30)
+"""How long an upload may take in all, until its picture is kept."""
+MAX_RECEIVE_SECONDS = 15 * 60
+"""How long its body may take to arrive: STREAM_SECONDS, but no longer than this."""
+MAX_OTHER_BYTES = 64 * 1024
+"""What a form may have besides the file."""
+
 _LOCK_OWNER = select(User.id).where(User.id == bindparam("owner_id"))
 _KEEP = delete(DiscardedFolder).where(
     DiscardedFolder.folder == bindparam("name"),
     DiscardedFolder.discarded_at == bindparam("give_up_at"),  # else it is being deleted
+)
+_RELEASE = delete(UploadReservation).where(
+    UploadReservation.id == bindparam("reservation_id"),
+    UploadReservation.expires_at > bindparam("now"),
 )
 
 
@@ -54,6 +68,7 @@ class Upload(NamedTuple):
 
     directory: Path
     form: forms.Form
+    reservation_id: int
 
     @property
     def file(self) -> Path:
@@ -67,29 +82,82 @@ class Stored(NamedTuple):
     folder: str
     give_up_at: datetime
     alt: str
+    reservation_id: int
 
 
 @asynccontextmanager
 async def received(
-    storage: Storage, *, content_type: str, body: AsyncIterator[bytes]
+    session: AsyncSession,
+    *,
+    database: Database,
+    storage: Storage,
+    owner: Identity,
+    content_type: str,
+    content_length: int | None,
+    is_repeated: bool,
+    body: AsyncIterator[bytes],
 ) -> AsyncIterator[Upload]:
     """Take a form's file to disk, for as long as the block runs.
 
-    Raises UnsupportedMediaType, InvalidRequest, InvalidInput, ContentTooLarge, ServiceUnavailable.
+    `session`, which must not have been used yet, is rolled back where the block fails.
+    `is_repeated`: whether the upload was answered before and takes no space.
+
+    Raises UnsupportedMediaType, InvalidRequest, InvalidInput, ContentTooLarge, LimitReached,
+    QuotaExceeded, ServiceUnavailable; InvalidToken where the owner's account was deleted.
     """
+    largest = get_settings().media_max_bytes
+    if content_length is not None and content_length > largest + MAX_OTHER_BYTES:
+        raise ContentTooLarge(f"A picture may have {largest} bytes at most")
+    size = largest if content_length is None else min(content_length, largest)
+    reservation_id = await _reserve(database, owner, 0 if is_repeated else size)
     directory = storage.incoming / secrets.token_hex(16)
     try:
         with _storage_errors():
             await asyncio.to_thread(directory.mkdir, mode=0o700, parents=True)
             form = await forms.receive(
-                content_type,
-                body,
-                path=directory / "upload",
-                max_bytes=get_settings().media_max_bytes,
+                content_type, body, path=directory / "upload", max_bytes=largest
             )
-        yield Upload(directory, form)
+        yield Upload(directory, form, reservation_id)
+    except BaseException:
+        await _release(session, database=database, reservation_id=reservation_id)
+        raise
     finally:
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+
+async def _reserve(database: Database, owner: Identity, size: int) -> int:
+    """Reserve space for an upload; the reservation's id. Raises LimitReached, QuotaExceeded."""
+    async with database.unit_of_work() as session:
+        await _lock_owner(session, owner)
+        await limits.spend(session, owner, {LimitKind.UPLOADS: 1})
+        await limits.require_total(session, owner, LimitKind.UPLOADS_AT_ONCE, 1)
+        if size:
+            await limits.require_total(session, owner, LimitKind.MEDIA_BYTES, size)
+        reservation = UploadReservation(
+            user_id=owner.id, bytes=size, expires_at=clock.now() + LASTS
+        )
+        session.add(reservation)
+        await session.flush()  # it has an id
+        return reservation.id
+
+
+async def _release(session: AsyncSession, *, database: Database, reservation_id: int) -> None:
+    """Release the reservation of an upload that failed, or let it expire.
+
+    The session is rolled back first: it may have locked the reservation, and holds a connection.
+    """
+    await session.rollback()
+    with suppress(ServiceUnavailable):
+        async with database.autocommit() as connection:
+            released = {"reservation_id": reservation_id, "now": clock.now()}
+            await connection.execute(_RELEASE, released)
+
+
+async def _lock_owner(session: AsyncSession, owner: Identity) -> None:
+    """Of two uploads of one user, the second counts both. Raises InvalidToken without the user."""
+    lock = _LOCK_OWNER.with_for_update(**NO_KEY_UPDATE)
+    if await session.scalar(lock, {"owner_id": owner.id}) is None:
+        raise InvalidToken
 
 
 async def store(database: Database, *, storage: Storage, upload: Upload, owner: Identity) -> Stored:
@@ -97,17 +165,22 @@ async def store(database: Database, *, storage: Storage, upload: Upload, owner: 
 
     Raises InvalidMedia, QuotaExceeded, TooManyAtOnce, ServiceUnavailable.
     """
-    settings = get_settings()
-    async with database.autocommit() as connection:  # spares who has no space left the work
-        taken = await connection.scalar(_TAKEN, {"owner_id": owner.id})
-    _require_space(0, taken=taken or 0)
     files = upload.directory / "files"
     with _storage_errors():
         await asyncio.to_thread(files.mkdir)
         picture = await pictures.reencode(
-            upload.file, files, max_pixels=settings.media_max_pixels, user_id=owner.id
+            upload.file,
+            files,
+            max_pixels=get_settings().media_max_pixels,
+            user_id=owner.id,
         )
-    stored = Stored(picture, new_folder(), clock.now() + GIVEN_UP_AFTER, upload.form.alt)
+    stored = Stored(
+        picture,
+        new_folder(),
+        clock.now() + GIVEN_UP_AFTER,
+        upload.form.alt,
+        upload.reservation_id,
+    )
     async with database.autocommit() as connection:
         give_up = {"folder": stored.folder, "discarded_at": stored.give_up_at}
         await connection.execute(insert(DiscardedFolder), give_up)
@@ -121,7 +194,12 @@ async def store(database: Database, *, storage: Storage, upload: Upload, owner: 
 
 
 async def create_media(
-    session: AsyncSession, *, storage: Storage, stored: Stored, owner: Identity
+    session: AsyncSession,
+    *,
+    database: Database,
+    storage: Storage,
+    stored: Stored,
+    owner: Identity,
 ) -> MediaResponse:
     """Give a stored picture to its owner.
 
@@ -132,7 +210,7 @@ async def create_media(
     try:
         return await _add(session, stored, owner=owner)
     except BaseException:
-        await session.rollback()
+        await _release(session, database=database, reservation_id=stored.reservation_id)
         await _give_up(storage, stored)
         raise
 
@@ -144,16 +222,17 @@ async def _give_up(storage: Storage, stored: Stored) -> None:
 
 async def _add(session: AsyncSession, stored: Stored, *, owner: Identity) -> MediaResponse:
     picture, folder = stored.picture, stored.folder
-    lock = _LOCK_OWNER.with_for_update(**NO_KEY_UPDATE)  # of two uploads, the second counts both
-    if await session.scalar(lock, {"owner_id": owner.id}) is None:
-        raise InvalidToken
+    await _lock_owner(session, owner)
     await recheck(session, owner)
-    taken = await session.scalar(_TAKEN, {"owner_id": owner.id})
-    _require_space(picture.bytes, taken=taken or 0)
-    parameters = {"name": folder, "give_up_at": stored.give_up_at}
-    kept = await session.execute(_KEEP.returning(DiscardedFolder.folder), parameters)
-    if kept.first() is None:  # it took so long that the files are gone already
-        raise ServiceUnavailable("The picture could not be kept in time; send it again")
+    released = {"reservation_id": stored.reservation_id, "now": clock.now()}
+    kept = {"name": folder, "give_up_at": stored.give_up_at}
+    for statement, parameters in (
+        (_RELEASE.returning(UploadReservation.id), released),
+        (_KEEP.returning(DiscardedFolder.folder), kept),
+    ):
+        if await session.scalar(statement, parameters) is None:  # it took too long
+            raise ServiceUnavailable("The picture could not be kept in time; send it again")
+    await limits.require_total(session, owner, LimitKind.MEDIA_BYTES, picture.bytes)
     media = Media(
         owner_id=owner.id,
         folder=folder,
@@ -176,15 +255,6 @@ async def _add(session: AsyncSession, stored: Stored, *, owner: Identity) -> Med
         subject_id=media.id,
     )
     return response_to(media)
-
-
-def _require_space(needed: int, *, taken: int) -> None:
-    quota = get_settings().media_quota_bytes
-    if taken + max(needed, 1) > quota:
-        raise QuotaExceeded(
-            f"Your pictures take {taken} of {quota} bytes"
-            + (f", and this one would take {needed}; delete some" if needed else "; delete some")
-        )
 
 
 @contextmanager

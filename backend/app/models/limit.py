@@ -1,0 +1,55 @@
+"""Limits on what one user or address may create: how much was used, and who may use more."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db.base import Base, PrimaryKey
+
+
+class LimitUse(Base):
+    """How much of one kind a user or an address has used, as of `counted_at`.
+
+    A rate is a leaky bucket: its level falls by a whole limit within the limit's window. A total
+    stays until it is measured anew.
+    """
+
+    __tablename__ = "limit_uses"
+
+    subject: Mapped[str] = mapped_column(String(80), primary_key=True)
+    """`user 42`, or `address` and a keyed hash. No foreign key: rows go after a day."""
+    kind: Mapped[str] = mapped_column(String(40), primary_key=True)
+    level: Mapped[float]
+    amount: Mapped[float]
+    """The limit by which it was counted last."""
+    seconds: Mapped[float | None]
+    """The limit's window; None for a total."""
+    counted_at: Mapped[datetime]
+
+
+class LimitOverride(Base):
+    """The amount of one kind that an administrator has given a user, in place of the default."""
+
+    __tablename__ = "limit_overrides"
+    __table_args__ = (CheckConstraint("amount >= 0", name="amount_not_negative"),)
+
+    user_id: Mapped[int] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
+    )
+    kind: Mapped[str] = mapped_column(String(40), primary_key=True)
+    amount: Mapped[int] = mapped_column(BigInteger)
+
+
+class UploadReservation(Base):
+    """Space that an upload may take until it is a picture, has failed, or its time is over."""
+
+    __tablename__ = "upload_reservations"
+
+    id: Mapped[PrimaryKey]
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    expires_at: Mapped[datetime]
+
+
+Index("ix_upload_reservations_user_id", UploadReservation.user_id)

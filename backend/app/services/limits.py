@@ -1,0 +1,417 @@
+"""Limits on what one user, or one client address, may create: counted in PostgreSQL.
+
+`spend` counts in the caller's unit of work, by one statement: what is rolled back is not counted.
+Rates are leaky buckets: a whole limit can be used at once, and comes back evenly within its window.
+
+Totals are counted upwards only. What was deleted is noticed once the limit seems to be reached:
+then, and where nothing was counted yet, the total is measured. So nothing has to be counted when
+something is deleted.
+
+Call `spend` after the rows that the request changes are locked, and before others are inserted:
+each user's counts are rows that stay locked until the unit of work ends.
+"""
+
+import hashlib
+import hmac
+import math
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple, NoReturn
+
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Float,
+    Select,
+    String,
+    and_,
+    bindparam,
+    delete,
+    func,
+    or_,
+    select,
+    text,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.identity import Client, Identity
+from app.auth.keys import derived_keys
+from app.auth.permissions import Action, require
+from app.core import clock
+from app.core.conditional import Precondition
+from app.core.config import get_settings
+from app.core.errors import LimitReached, QuotaExceeded, UserNotFound
+from app.core.limits import (
+    BY_USER,
+    DEFAULTS,
+    LONGEST_WINDOW,
+    MAX_AMOUNT,
+    SAME_FOR_ALL,
+    TRUSTED_FACTOR,
+    Limit,
+    LimitKind,
+)
+from app.core.roles import Role
+from app.db.reading import Reader
+from app.db.session import NO_KEY_UPDATE, Database
+from app.models.address import Address
+from app.models.article import Article
+from app.models.limit import LimitOverride, LimitUse, UploadReservation
+from app.models.media import Media
+from app.models.revision import ArticleRevision
+from app.models.user import User
+from app.schemas.limit import LimitResponse, LimitUseResponse, UserLimits, UserLimitsUpdate
+from app.services import audit
+from app.services.attempts import network_of
+from app.services.audit import AuditAction
+
+
+class Spender(NamedTuple):
+    """Whose limits count, where no Identity is at hand."""
+
+    id: int
+    role: Role = Role.AUTHOR
+
+
+_TRUSTED = frozenset({Role.EDITOR, Role.ADMIN})
+_ADVICE: Mapping[LimitKind, str] = {
+    LimitKind.TEXT_KEPT: "bytes of text; delete articles and empty them from the trash",
+    LimitKind.DRAFTS: "drafts; publish or delete some",
+    LimitKind.ADDRESSES: "addresses; delete some",
+    LimitKind.MEDIA_BYTES: "bytes of pictures; delete some",
+    LimitKind.UPLOADS_AT_ONCE: "uploads at once; wait until one of them is done",
+}
+"""What totals are of, and what frees some of them."""
+
+_USER = bindparam("user_id", type_=BigInteger)
+_NOW = bindparam("now", type_=DateTime(timezone=True))
+
+
+def _bytes_of(model: Any, *whose: Any) -> Select[Any]:
+    """Sizes of texts, which PostgreSQL knows without reading them."""
+    return select(func.octet_length(model.content).label("bytes")).where(*whose)
+
+
+# Each text counts for whoever wrote it: as an article's present one, or as a revision.
+_TEXTS = union_all(
+    _bytes_of(
+        Article,
+        Article.author_id == _USER,
+        or_(Article.edited_by.is_(None), Article.edited_by == _USER),
+    ),
+    _bytes_of(Article, Article.edited_by == _USER, Article.author_id != _USER),
+    _bytes_of(ArticleRevision, ArticleRevision.author_id == _USER),
+).subquery()
+_HELD = and_(UploadReservation.user_id == _USER, UploadReservation.expires_at > _NOW)
+_KEPT_PICTURES = select(func.coalesce(func.sum(Media.bytes), 0)).where(Media.owner_id == _USER)
+_RESERVED = select(func.coalesce(func.sum(UploadReservation.bytes), 0)).where(_HELD)
+_MEASURES: Mapping[LimitKind, Select[Any]] = {
+    LimitKind.TEXT_KEPT: select(func.coalesce(func.sum(_TEXTS.c.bytes), 0)),
+    LimitKind.DRAFTS: select(func.count())
+    .select_from(Article)
+    .where(
+        Article.author_id == _USER, Article.published_at.is_(None), Article.deleted_at.is_(None)
+    ),
+    LimitKind.ADDRESSES: select(func.count()).select_from(Address).where(Address.user_id == _USER),
+    LimitKind.MEDIA_BYTES: select(_KEPT_PICTURES.scalar_subquery() + _RESERVED.scalar_subquery()),
+    LimitKind.UPLOADS_AT_ONCE: select(func.count()).select_from(UploadReservation).where(_HELD),
+}
+
+_SPEND = text(
+    """
+    INSERT INTO limit_uses AS used (subject, kind, level, amount, seconds, counted_at)
+    SELECT :subject, asked.kind, asked.cost, coalesce(own.amount, asked.amount), asked.seconds, :now
+    FROM unnest(:kinds, :costs, :amounts, :windows) AS asked (kind, cost, amount, seconds)
+    LEFT JOIN limit_overrides AS own ON own.user_id = :user_id AND own.kind = asked.kind
+    ORDER BY asked.kind
+    ON CONFLICT (subject, kind) DO UPDATE SET
+      level = excluded.level + greatest(used.level - coalesce(
+        greatest(extract(epoch FROM excluded.counted_at - used.counted_at), 0)
+        * excluded.amount / excluded.seconds, 0), 0),
+      amount = excluded.amount,
+      seconds = excluded.seconds,
+      counted_at = greatest(excluded.counted_at, used.counted_at)
+    WHERE excluded.level + greatest(used.level - coalesce(
+        greatest(extract(epoch FROM excluded.counted_at - used.counted_at), 0)
+        * excluded.amount / excluded.seconds, 0), 0) <= excluded.amount
+    RETURNING kind, level, amount
+    """
+).bindparams(
+    bindparam("subject", type_=String()),
+    bindparam("kinds", type_=ARRAY(String)),
+    bindparam("costs", type_=ARRAY(Float)),
+    bindparam("amounts", type_=ARRAY(Float)),
+    bindparam("windows", type_=ARRAY(Float)),
+    _USER,
+    _NOW,
+)
+"""Count several kinds at once; a kind whose limit would be exceeded is not returned.
+
+Rows are inserted and locked in the order of their kinds. A new row is returned whatever its limit.
+"""
+_USES = select(LimitUse.kind, LimitUse.level, LimitUse.counted_at).where(
+    LimitUse.subject == bindparam("subject", type_=String)
+)
+_OWN = select(LimitOverride.kind, LimitOverride.amount).where(LimitOverride.user_id == _USER)
+_ROLE = select(User.role).where(User.id == _USER)
+_SET_TOTAL = (
+    text(
+        "UPDATE limit_uses SET level = :level, amount = :amount, counted_at = :now"
+        " WHERE subject = :subject AND kind = :kind"
+    )
+).bindparams(_NOW)
+
+
+async def spend(
+    session: AsyncSession, user: Identity | Spender, costs: Mapping[LimitKind, int]
+) -> None:
+    """Count what the user is about to do, in the session's unit of work.
+
+    Raises LimitReached for a rate and QuotaExceeded for a total; the caller must roll back then.
+    """
+    limits = {kind: limit_of(kind, user.role) for kind, cost in costs.items() if cost > 0}
+    await _spend(session, f"user {user.id}", user.id, costs, limits)
+
+
+async def spend_at(database: Database, client: Client, kind: LimitKind) -> None:
+    """Count one action of an anonymous client by its address, whatever becomes of the request.
+
+    Opens a unit of work of its own: the caller must hold no connection. Raises LimitReached.
+    """
+    digest = hmac.digest(derived_keys("limits")[0], network_of(client).encode(), hashlib.sha256)
+    limits = {kind: get_settings().limit_of(kind)}
+    async with database.unit_of_work() as session:
+        await _spend(session, f"address {digest.hex()}", None, {kind: 1}, limits)
+
+
+def limit_of(kind: LimitKind, role: Role) -> Limit | None:
+    """The limit of users with this role; None where there is none."""
+    limit = get_settings().limit_of(kind)
+    if limit is None or role not in _TRUSTED or kind in SAME_FOR_ALL:
+        return limit
+    return limit._replace(amount=min(limit.amount * TRUSTED_FACTOR, MAX_AMOUNT))
+
+
+async def _spend(
+    session: AsyncSession,
+    subject: str,
+    user_id: int | None,
+    costs: Mapping[LimitKind, int],
+    limits: Mapping[LimitKind, Limit | None],
+) -> None:
+    asked = {kind: limit for kind, limit in limits.items() if limit is not None}
+    if not asked:
+        return
+    parameters = {
+        "subject": subject,
+        "user_id": user_id,
+        "kinds": [kind.value for kind in asked],
+        "costs": [float(costs[kind]) for kind in asked],
+        "amounts": [float(limit.amount) for limit in asked.values()],
+        "windows": [limit.per and limit.per.total_seconds() for limit in asked.values()],
+        "now": clock.now(),
+    }
+    counted = {row.kind: row for row in await session.execute(_SPEND, parameters)}
+    for kind, limit in asked.items():
+        row = counted.get(kind)
+        if limit.per is None:
+            if row is None or row.level <= costs[kind]:  # it seems to be full, or is not measured
+                if row is not None:
+                    amount = int(row.amount)
+                else:
+                    own = await own_amounts(session, user_id)
+                    amount = own.get(kind, limit.amount)
+                await _measure(session, kind, costs[kind], amount, parameters)
+        elif row is None or row.level > row.amount:
+            await _refuse_rate(session, kind, costs[kind], limit, parameters)
+
+
+async def _measure(
+    session: AsyncSession,
+    kind: LimitKind,
+    cost: int,
+    amount: int,
+    parameters: Mapping[str, Any],
+) -> None:
+    """Set a total, whose row is locked, to what there is. Raises QuotaExceeded."""
+    of_user = {"user_id": parameters["user_id"], "now": parameters["now"]}
+    used = int(await session.scalar(_MEASURES[kind], of_user) or 0)
+    if used + cost > amount:
+        raise _quota_exceeded(kind, used=used, cost=cost, amount=amount)
+    total = {"subject": parameters["subject"], "kind": kind.value, "now": parameters["now"]}
+    await session.execute(_SET_TOTAL, {**total, "level": used + cost, "amount": amount})
+
+
+async def require_total(
+    session: AsyncSession, user: Identity | Spender, kind: LimitKind, cost: int
+) -> None:
+    """Raise QuotaExceeded unless the user may have so much more of a kind, measured now.
+
+    The caller has locked the user's row.
+    """
+    limit = limit_of(kind, user.role)
+    if limit is None:
+        return
+    used = int(await session.scalar(_MEASURES[kind], {"user_id": user.id, "now": clock.now()}) or 0)
+    amount = (await own_amounts(session, user.id)).get(kind, limit.amount)
+    if used + cost > amount:
+        raise _quota_exceeded(kind, used=used, cost=cost, amount=amount)
+
+
+def _quota_exceeded(kind: LimitKind, *, used: int, cost: int, amount: int) -> QuotaExceeded:
+    """The error for a total that this would exceed, with what to do about it."""
+    what = _ADVICE[kind].partition(";")
+    more = f", and this would take {cost}" if cost > 1 else ""
+    return QuotaExceeded(
+        f"You have {used} of {amount} {what[0]}{more};{what[2]}, or ask an administrator for more",
+        limit=kind,
+    )
+
+
+async def _refuse_rate(
+    session: AsyncSession,
+    kind: LimitKind,
+    cost: int,
+    limit: Limit,
+    parameters: Mapping[str, Any],
+) -> NoReturn:
+    """Raise LimitReached, with the time after which so much is free again."""
+    assert limit.per is not None  # noqa: S101 - a rate
+    amount = (await own_amounts(session, parameters["user_id"])).get(kind, limit.amount)
+    window = limit.per.total_seconds()
+    levels = await _levels(session, parameters["subject"], {kind: limit._replace(amount=amount)})
+    seconds = window if cost > amount else (levels[kind] + cost - amount) * window / amount
+    raise LimitReached(
+        f"You may have {amount} {kind.replace('_', ' ')} {_WORDS[limit.per]}; try again after "
+        "Retry-After seconds, or ask an administrator for more",
+        limit=kind,
+        retry_after=max(math.ceil(seconds), 1),
+    )
+
+
+_WORDS = {
+    timedelta(minutes=1): "a minute",
+    timedelta(hours=1): "an hour",
+    timedelta(days=1): "a day",
+}
+
+
+async def _levels(
+    connection: AsyncSession | Reader, subject: str, limits: Mapping[LimitKind, Limit]
+) -> dict[LimitKind, float]:
+    """How much of each rate is used at this moment."""
+    now = clock.now()
+    rows = (await connection.execute(_USES, {"subject": subject})).all()
+    uses = {row.kind: row for row in rows}
+    levels: dict[LimitKind, float] = {}
+    for kind, limit in limits.items():
+        if limit.per is not None:
+            use = uses.get(kind)
+            passed = max((now - use.counted_at) / limit.per, 0) if use else 0
+            levels[kind] = max(use.level - passed * limit.amount, 0) if use else 0
+    return levels
+
+
+async def own_amounts(
+    connection: AsyncSession | Reader, user_id: int | None
+) -> dict[LimitKind, int]:
+    """What administrators have set for a user."""
+    rows = (await connection.execute(_OWN, {"user_id": user_id})).all()
+    return {LimitKind(row.kind): row.amount for row in rows if row.kind in DEFAULTS}
+
+
+async def get_limits(
+    connection: Reader | AsyncSession, *, user_id: int, actor: Identity
+) -> UserLimits:
+    """A user's limits. Raises NotAuthorized, UserNotFound."""
+    require(actor, Action.READ_PRIVATE_USER, owner_id=user_id)
+    role = await _role(connection, user_id)
+    own = await own_amounts(connection, user_id)
+    return UserLimits(limits=[_shown(kind, role, own) for kind in BY_USER])
+
+
+def _shown(kind: LimitKind, role: Role, own: Mapping[LimitKind, int]) -> LimitResponse:
+    limit = limit_of(kind, role)
+    default = None if limit is None else limit.amount
+    return LimitResponse(
+        kind=kind,
+        amount=own.get(kind, default) if limit else None,
+        default=default,
+        seconds=int(limit.per.total_seconds()) if limit and limit.per else None,
+    )
+
+
+async def list_uses(
+    connection: Reader, *, user_id: int, actor: Identity
+) -> Sequence[LimitUseResponse]:
+    """How much of each limit a user has used. Raises NotAuthorized, UserNotFound."""
+    shown = (await get_limits(connection, user_id=user_id, actor=actor)).limits
+    limits = {
+        each.kind: Limit(each.amount, timedelta(seconds=each.seconds) if each.seconds else None)
+        for each in shown
+        if each.amount is not None
+    }
+    used = await _levels(connection, f"user {user_id}", limits)
+    of_user = {"user_id": user_id, "now": clock.now()}
+    for kind, measure in _MEASURES.items():
+        used[kind] = await connection.scalar(measure, of_user)
+    return [
+        LimitUseResponse(
+            kind=each.kind,
+            used=math.ceil(used.get(each.kind, 0)),
+            amount=each.amount,
+            seconds=each.seconds,
+        )
+        for each in shown
+    ]
+
+
+async def replace_limits(
+    session: AsyncSession,
+    *,
+    user_id: int,
+    new: UserLimitsUpdate,
+    precondition: Precondition,
+    actor: Identity,
+) -> UserLimits:
+    """Give a user amounts of their own in place of the defaults, as an administrator.
+
+    Raises NotAuthorized, UserNotFound, PreconditionFailed, LimitReached.
+    """
+    require(actor, Action.CHANGE_LIMITS, owner_id=user_id)
+    if await session.get(User, user_id, with_for_update=NO_KEY_UPDATE) is None:
+        raise UserNotFound
+    before = await get_limits(session, user_id=user_id, actor=actor)
+    precondition.require(before)
+    await spend(session, actor, {LimitKind.ACCOUNT_CHANGES: 1})
+    await session.execute(delete(LimitOverride).where(LimitOverride.user_id == user_id))
+    session.add_all(
+        LimitOverride(user_id=user_id, kind=kind.value, amount=amount)
+        for kind, amount in new.limits.items()
+    )
+    await session.flush()  # the read below sees it
+    after = await get_limits(session, user_id=user_id, actor=actor)
+    if after != before:
+        audit.record(session, AuditAction.CHANGE_LIMITS, actor_id=actor.id, subject_id=user_id)
+    return after
+
+
+async def _role(connection: Reader | AsyncSession, user_id: int) -> Role:
+    role = await connection.scalar(_ROLE, {"user_id": user_id})
+    if role is None:
+        raise UserNotFound
+    return Role(role)
+
+
+async def purge(session: AsyncSession) -> None:
+    """Forget what counts no more, and reservations whose time is over.
+
+    Totals are forgotten as well, and measured again when they are next used.
+    """
+    before = clock.now() - LONGEST_WINDOW
+    await session.execute(delete(LimitUse).where(LimitUse.counted_at < before))
+    await session.execute(
+        delete(UploadReservation).where(UploadReservation.expires_at < clock.now())
+    )

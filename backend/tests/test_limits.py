@@ -1,0 +1,857 @@
+"""Limits: every route that writes has one, or a reason; what is counted, when, and for whom."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from app.conduit.application import create_conduit
+from app.core.config import Settings, SettingsError, get_settings
+from app.core.limits import BY_USER, DEFAULTS, Limit, LimitKind, parse_limits
+from app.core.roles import Role
+from app.db.base import Base
+from app.db.session import Database
+from app.models import (
+    Address,
+    Article,
+    ArticleRevision,
+    AuditEvent,
+    Comment,
+    LimitOverride,
+    LimitUse,
+    User,
+)
+from app.services import limits
+from app.services.articles.tagging import tag_slug
+from tests.factories import (
+    PASSWORD,
+    bearer,
+    create_address,
+    create_api_key,
+    create_article,
+    create_comment,
+    create_media,
+    create_preview_link,
+    create_report,
+    create_revision,
+    create_user,
+)
+from tests.pictures import picture
+from tests.security.conftest import (
+    ClientAt,
+    Install,
+    Timeline,
+    client_at,
+    install,
+    live,
+    live_app,
+    live_client_at,
+    live_database_url,
+    live_rows,
+    new_address,
+    timeline,
+)
+from tests.test_lists import statements
+from tests.test_permissions import EXPECTED
+
+__all__ = [
+    "client_at",
+    "install",
+    "live",
+    "live_app",
+    "live_client_at",
+    "live_database_url",
+    "live_rows",
+    "timeline",
+]
+
+Rows = Callable[[], AbstractAsyncContextManager[AsyncSession]]
+K = LimitKind
+
+ENDS_SESSIONS = "ends what a login has begun; logins are limited"
+REPLACES_ROW = "replaces one row"
+TOKEN_BY_MAIL = "takes a token from a mail; mails are limited by address (attempts.on_mail)"
+MAILS = "mails are limited by address (attempts.on_mail)"
+REFERENCE = "for comparison; never reachable through nginx"
+ONCE = "can be done once"
+
+WRITES: Mapping[str, tuple[LimitKind, ...] | str] = {
+    "POST /articles": (K.ARTICLES, K.TEXT_WRITTEN, K.TEXT_KEPT, K.DRAFTS, K.NEW_TAGS),
+    "PATCH /articles/{article_id}": (K.CHANGES, K.TEXT_WRITTEN, K.TEXT_KEPT, K.DRAFTS, K.NEW_TAGS),
+    "DELETE /articles/{article_id}": (K.CHANGES,),
+    "POST /articles/{article_id}/revisions/{revision_id}/restore": (
+        K.CHANGES,
+        K.TEXT_WRITTEN,
+        K.TEXT_KEPT,
+    ),
+    "POST /articles/{article_id}/restore": (K.CHANGES, K.DRAFTS),
+    "DELETE /trash/{article_id}": (K.CHANGES,),
+    "POST /articles/{article_id}/preview-links": (K.CHANGES,),
+    "DELETE /articles/{article_id}/preview-links/{link_id}": (K.CHANGES,),
+    "POST /articles/import": (
+        K.IMPORTED_RECORDS,
+        K.TEXT_WRITTEN,
+        K.TEXT_KEPT,
+        K.DRAFTS,
+        K.NEW_TAGS,
+    ),
+    "POST /articles/{article_id}/comments": (K.COMMENTS,),
+    "PATCH /comments/{comment_id}": (K.COMMENTS,),
+    "DELETE /comments/{comment_id}": (K.COMMENTS,),
+    "PATCH /comments/{comment_id}/moderation": (K.MODERATION,),
+    "PUT /articles/{article_id}/favorite": (K.REACTIONS,),
+    "DELETE /articles/{article_id}/favorite": (K.REACTIONS,),
+    "PUT /profiles/{username}/follow": (K.REACTIONS,),
+    "DELETE /profiles/{username}/follow": (K.REACTIONS,),
+    "PUT /profiles/{username}/block": (K.REACTIONS,),
+    "DELETE /profiles/{username}/block": (K.REACTIONS,),
+    "POST /articles/{article_id}/reports": (K.REPORTS,),
+    "POST /comments/{comment_id}/reports": (K.REPORTS,),
+    "PATCH /reports/{report_id}": (K.MODERATION,),
+    "PUT /tags/{slug}": (K.MODERATION,),
+    "DELETE /tags/{slug}": (K.MODERATION,),
+    "POST /media": (K.UPLOADS, K.UPLOADS_AT_ONCE, K.MEDIA_BYTES),
+    "PATCH /media/{media_id}": (K.CHANGES,),
+    "DELETE /media/{media_id}": (K.CHANGES,),
+    "POST /users": (K.REGISTRATIONS,),
+    "PATCH /users/me": (K.ACCOUNT_CHANGES,),
+    "PUT /users/{user_id}": (K.ACCOUNT_CHANGES,),
+    "PATCH /users/{user_id}/role": (K.ACCOUNT_CHANGES,),
+    "POST /users/{user_id}/disable": (K.ACCOUNT_CHANGES,),
+    "POST /users/{user_id}/enable": (K.ACCOUNT_CHANGES,),
+    "PUT /users/{user_id}/limits": (K.ACCOUNT_CHANGES,),
+    "DELETE /users/{user_id}": ONCE,
+    "POST /users/{user_id}/addresses": (K.ADDRESSES, K.ACCOUNT_CHANGES),
+    "PUT /users/{user_id}/addresses/{address_id}": (K.ACCOUNT_CHANGES,),
+    "DELETE /users/{user_id}/addresses/{address_id}": (K.ACCOUNT_CHANGES,),
+    "POST /users/me/password": (K.ACCOUNT_CHANGES,),
+    "POST /users/me/email": (K.ACCOUNT_CHANGES,),
+    "POST /users/me/api-keys": (K.ACCOUNT_CHANGES,),
+    "DELETE /users/me/api-keys/{api_key_id}": (K.ACCOUNT_CHANGES,),
+    "POST /auth/second-factor": (K.ACCOUNT_CHANGES,),
+    "POST /auth/second-factor/confirm": (K.ACCOUNT_CHANGES,),
+    "POST /auth/second-factor/recovery-codes": (K.ACCOUNT_CHANGES,),
+    "POST /auth/second-factor/disable": (K.ACCOUNT_CHANGES,),
+    "POST /auth/login": (K.LOGINS,),
+    "POST /auth/login/second-factor": "opens a session as /auth/login does, by the same function",
+    "POST /auth/refresh": REPLACES_ROW,
+    "POST /auth/logout": ENDS_SESSIONS,
+    "POST /auth/logout-all": ENDS_SESSIONS,
+    "DELETE /auth/sessions/{session_id}": ENDS_SESSIONS,
+    "POST /auth/password/forgot": MAILS,
+    "POST /auth/email/verify/resend": MAILS,
+    "POST /auth/password/reset": TOKEN_BY_MAIL,
+    "POST /auth/email/verify": TOKEN_BY_MAIL,
+    "POST /raw/users": REFERENCE,
+    "PUT /raw/users/{user_id}": REFERENCE,
+    "DELETE /raw/users/{user_id}": REFERENCE,
+}
+CONDUIT: Mapping[str, tuple[LimitKind, ...]] = {
+    "POST /articles": (K.ARTICLES, K.TEXT_WRITTEN, K.TEXT_KEPT, K.NEW_TAGS),
+    "PUT /articles/{slug}": (K.CHANGES, K.TEXT_WRITTEN, K.TEXT_KEPT, K.NEW_TAGS),
+    "DELETE /articles/{slug}": (K.CHANGES,),
+    "POST /articles/{slug}/favorite": (K.REACTIONS,),
+    "DELETE /articles/{slug}/favorite": (K.REACTIONS,),
+    "POST /articles/{slug}/comments": (K.COMMENTS,),
+    "DELETE /articles/{slug}/comments/{id}": (K.COMMENTS,),
+    "POST /profiles/{username}/follow": (K.REACTIONS,),
+    "DELETE /profiles/{username}/follow": (K.REACTIONS,),
+    "POST /users": (K.REGISTRATIONS, K.LOGINS),
+    "POST /users/login": (K.LOGINS,),
+    "PUT /user": (K.ACCOUNT_CHANGES,),
+}
+LIMITED = [
+    (route, kind) for route, kinds in WRITES.items() if isinstance(kinds, tuple) for kind in kinds
+]
+LIMITED_IN_CONDUIT = [(route, kind) for route, kinds in CONDUIT.items() for kind in kinds]
+
+TEXT = "Long enough, I think."
+BODIES: Mapping[str, Any] = {
+    "POST /articles": {"title": "New", "content": TEXT, "tags": ["quite new"]},
+    "PATCH /articles/{article_id}": {
+        "content": "Another text, as long.",
+        "tags": ["quite new"],
+        "published": False,
+    },
+    "PATCH /comments/{comment_id}": {"content": "New"},
+    "POST /users/me/email": {"email": "newer@example.com", "password": PASSWORD},
+    "PUT /users/{user_id}/limits": {"limits": {}},
+}
+CONDUIT_BODIES: Mapping[str, Any] = {
+    "POST /articles": {
+        "article": {"title": "New", "description": "About", "body": TEXT, "tagList": ["quite new"]}
+    },
+    "PUT /articles/{slug}": {
+        "article": {"body": "Another text, as long.", "tagList": ["quite new"]}
+    },
+    "POST /articles/{slug}/comments": {"comment": {"body": "Indeed."}},
+    "POST /users": {"user": {"username": "new", "email": "new@example.com", "password": PASSWORD}},
+    "POST /users/login": {"user": {"email": "owner@example.com", "password": PASSWORD}},
+    "PUT /user": {"user": {"bio": "New"}},
+}
+ADMINISTRATORS_OWN = frozenset(
+    {
+        "PATCH /users/{user_id}/role",
+        "POST /users/{user_id}/disable",
+        "POST /users/{user_id}/enable",
+        "PUT /users/{user_id}/limits",
+        "PATCH /reports/{report_id}",
+        "PUT /tags/{slug}",
+        "DELETE /tags/{slug}",
+    }
+)
+
+
+def none_of(kind: LimitKind) -> dict[str, Any]:
+    """The settings under which nothing of a kind is allowed."""
+    if kind is K.MEDIA_BYTES:
+        return {"MEDIA_QUOTA_BYTES": 1}
+    return {"LIMITS": f"{kind}=0/day" if DEFAULTS[kind].per else f"{kind}=0"}
+
+
+async def ids_of(session: AsyncSession, owner: User, *, restores_draft: bool) -> dict[str, Any]:
+    """Things of which all routes can write one."""
+    article = await create_article(
+        session, author=owner, slug="engines", tags=["Engines"], content="Before, long enough."
+    )
+    trashed = await create_article(
+        session, author=owner, published=not restores_draft, deleted_at=limits.clock.now()
+    )
+    other = await create_user(session, username="other")
+    comment = await create_comment(session, article=article, author=owner)
+    theirs = await create_comment(session, article=article, author=other)
+    return {
+        "article_id": article.id,
+        "trashed_id": trashed.id,
+        "slug": "engines",
+        "username": other.username,
+        "id": comment.id,
+        "comment_id": comment.id,
+        "theirs_id": theirs.id,
+        "revision_id": (await create_revision(session, article=article)).id,
+        "link_id": (await create_preview_link(session, article=article)).id,
+        "media_id": (await create_media(session, owner=owner)).id,
+        "report_id": (await create_report(session, article=article, reporter=other)).id,
+        "address_id": (await create_address(session, user=owner)).id,
+        "api_key_id": (await create_api_key(session, user=owner)).id,
+        "user_id": owner.id,
+    }
+
+
+def routes_of(app: FastAPI) -> set[str]:
+    return {
+        f"{method} {re.sub(r':[a-z_]+', '', route.path_format)}"
+        for route in iter_route_contexts(app.routes)
+        if isinstance(route.original_route, APIRoute) and route.include_in_schema
+        for method in (route.methods or set()) - {"GET", "HEAD"}
+    }
+
+
+def test_every_route_that_writes_is_listed(shared_app: FastAPI) -> None:
+    assert routes_of(shared_app) == set(WRITES)
+    assert routes_of(create_conduit(shared_app.state)) == set(CONDUIT)
+
+
+@pytest.mark.parametrize(("route", "kind"), LIMITED)
+async def test_a_route_is_refused_without_its_limit(
+    client: httpx.AsyncClient,
+    session: AsyncSession,
+    install: Install,
+    route: str,
+    kind: LimitKind,
+) -> None:
+    role = Role.ADMIN if route in ADMINISTRATORS_OWN else Role.AUTHOR
+    owner = await create_user(session, username="owner", email="owner@example.com", role=role)
+    await create_user(session, role=Role.ADMIN)
+    ids = await ids_of(session, owner, restores_draft=kind is K.DRAFTS)
+    install(**none_of(kind))
+    method, path = route.split()
+    if path in {"/articles/{article_id}/restore", "/trash/{article_id}"}:
+        ids["article_id"] = ids["trashed_id"]
+    headers = {} if path in {"/users", "/auth/login"} else bearer(owner)
+    known = EXPECTED.get(route)
+    request: dict[str, Any] = {"json": BODIES.get(route, known and known.body)}
+    if path == "/media":
+        request = {"files": {"file": ("a.jpg", picture(), "image/jpeg")}}
+    elif path == "/auth/login":
+        request = {"data": {"username": "owner", "password": PASSWORD}}
+    elif path == "/articles/import":
+        record = {"title": "New", "content": TEXT, "tags": ["quite new"]}
+        request = {"content": json.dumps(record)}
+        headers |= {"Content-Type": "application/x-ndjson"}
+    response = await client.request(method, path.format(**ids), headers=headers, **request)
+    if path == "/articles/import":
+        assert response.json()["created"] == 0
+        assert response.json()["stopped"]["line"] == 1
+        return
+    assert response.json()["limit"] == kind, response.text
+    if DEFAULTS[kind].per is None:
+        assert (response.status_code, response.json()["code"]) == (409, "quota_exceeded")
+    else:
+        assert (response.status_code, response.json()["code"]) == (429, "limit_reached")
+        assert response.headers["Retry-After"] == "86400"
+    install(LIMITS="off", MEDIA_QUOTA_BYTES=10**9)
+    again = await client.request(method, path.format(**ids), headers=headers, **request)
+    assert "limit" not in again.text, again.text
+
+
+@pytest.mark.parametrize(("route", "kind"), LIMITED_IN_CONDUIT)
+async def test_a_route_of_the_other_api_is_refused_in_its_envelope(
+    client: httpx.AsyncClient,
+    session: AsyncSession,
+    install: Install,
+    route: str,
+    kind: LimitKind,
+) -> None:
+    owner = await create_user(session, username="owner", email="owner@example.com")
+    ids = await ids_of(session, owner, restores_draft=False)
+    install(**none_of(kind))
+    method, path = route.split()
+    headers = {} if path in {"/users", "/users/login"} else bearer(owner)
+    response = await client.request(
+        method, "/api" + path.format(**ids), headers=headers, json=CONDUIT_BODIES.get(route)
+    )
+    total = DEFAULTS[kind].per is None
+    assert response.status_code == (422 if total else 429), response.text
+    assert ("Retry-After" in response.headers) is not total
+    (sentence,) = response.json()["errors"]["body"]
+    assert "ask an administrator" in sentence
+
+
+BOUNDED_BY: Mapping[str, str] = {
+    "account_tokens": "mails; deleted when they expire",
+    "addresses": "addresses",
+    "api_keys": "50 a user",
+    "article_counts": "one an article",
+    "article_media": "text_kept",
+    "article_revisions": "changes, text_kept",
+    "article_tags": "20 an article",
+    "articles": "articles, imported_records, drafts, text_kept",
+    "attempts": "one a name and an address that tries; deleted after a day",
+    "audit_events": "each is of an action that is limited; failed logins by attempts",
+    "blocks": "reactions",
+    "changes": "articles, changes, imported_records",
+    "comments": "comments",
+    "discarded_folders": "uploads",
+    "favorites": "reactions",
+    "follows": "reactions",
+    "former_slugs": "changes",
+    "idempotency_keys": "the limits of what they create; 64 KiB each; deleted after a day",
+    "import_records": "imported_records",
+    "limit_overrides": "one a kind of limit",
+    "limit_uses": "one a kind of limit; deleted after a day",
+    "mails": "account_changes, registrations; attempts.on_mail",
+    "media": "uploads, media_bytes",
+    "preview_links": "20 an article",
+    "recovery_codes": "ten a user",
+    "reports": "reports; one a user and an article or a comment",
+    "second_factors": "one a user",
+    "tags": "new_tags",
+    "upload_reservations": "uploads_at_once; deleted when they expire",
+    "user_counts": "one a user",
+    "user_sessions": "logins; deleted when they expire",
+    "users": "registrations",
+}
+"""What keeps one user from making rows of each table without end."""
+
+
+def test_every_table_is_bounded() -> None:
+    assert set(Base.metadata.tables) == set(BOUNDED_BY)
+
+
+class TestRates:
+    async def test_of_twenty_at_once_exactly_the_limit_passes(
+        self, live: httpx.AsyncClient, live_rows: Rows, install: Install, timeline: Timeline
+    ) -> None:
+        install(LIMITS="comments=7/hour")
+        async with live_rows() as rows:
+            user = await create_user(rows)
+            article = await create_article(rows, author=user)
+        url = f"/articles/{article.id}/comments"
+
+        async def comment() -> httpx.Response:
+            return await live.post(url, json={"content": "Hello."}, headers=bearer(user))
+
+        answers = await asyncio.gather(*(comment() for _ in range(20)))
+        assert sorted(each.status_code for each in answers) == [201] * 7 + [429] * 13
+        refused = next(each for each in answers if each.status_code == 429)
+        wait = int(refused.headers["Retry-After"])
+        assert wait == -(-3600 // 7)
+        assert "7 comments an hour" in refused.json()["message"]
+        async with live_rows() as rows:
+            kept = select(func.count()).where(Comment.article_id == article.id)
+            assert await rows.scalar(kept) == 7
+        timeline.advance(wait - 2)
+        assert (await comment()).headers["Retry-After"] == "2"
+        timeline.advance(2)
+        assert [(await comment()).status_code for _ in range(2)] == [201, 429]
+        timeline.advance(3600)
+        assert [(await comment()).status_code for _ in range(8)] == [201] * 7 + [429]
+
+    async def test_what_failed_is_not_counted(
+        self, client: httpx.AsyncClient, session: AsyncSession, install: Install
+    ) -> None:
+        install(LIMITS="articles=1/hour")
+        user = await create_user(session)
+        await create_article(session, author=user, slug="taken")
+        taken = {"title": "New", "content": TEXT, "slug": "taken"}
+        for _ in range(3):
+            refused = await client.post("/articles", json=taken, headers=bearer(user))
+            assert refused.json()["code"] == "slug_taken"
+        created = await client.post(
+            "/articles", json={"title": "New", "content": TEXT}, headers=bearer(user)
+        )
+        assert created.status_code == 201
+
+    async def test_one_who_has_reached_it_does_not_stop_another(
+        self, client: httpx.AsyncClient, session: AsyncSession, install: Install
+    ) -> None:
+        install(LIMITS="reactions=1/day")
+        article = await create_article(session, author=await create_user(session))
+        url = f"/articles/{article.id}/favorite"
+        one, other = await create_user(session), await create_user(session)
+        statuses = [
+            (await client.put(url, headers=bearer(who))).status_code for who in (one, one, other)
+        ]
+        assert statuses == [200, 429, 200]
+
+    async def test_one_cost_above_the_whole_limit_says_to_come_back_after_the_window(
+        self, client: httpx.AsyncClient, session: AsyncSession, install: Install
+    ) -> None:
+        install(LIMITS="text_written=1KiB/hour")
+        user = await create_user(session)
+        body = {"title": "Long", "content": "x" * 1025}
+        answer = await client.post("/articles", json=body, headers=bearer(user))
+        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "3600")
+        assert await session.scalar(select(func.count()).select_from(Article)) == 0
+
+    async def test_text_is_counted_in_bytes(
+        self, client: httpx.AsyncClient, session: AsyncSession, install: Install
+    ) -> None:
+        install(LIMITS="text_written=100/hour")
+        user = await create_user(session)
+        for letter, status in (("x", 201), ("語", 429)):
+            body = {"title": "Text", "content": letter * 40}
+            answer = await client.post("/articles", json=body, headers=bearer(user))
+            assert answer.status_code == status
+
+    async def test_a_clock_that_goes_back_gives_nothing(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        install: Install,
+        timeline: Timeline,
+    ) -> None:
+        install(LIMITS="reactions=2/hour")
+        user = await create_user(session)
+        url = f"/articles/{(await create_article(session, author=user)).id}/favorite"
+        statuses = []
+        for seconds in (0, -1000, -1000):
+            timeline.advance(seconds)
+            statuses.append((await client.put(url, headers=bearer(user))).status_code)
+        assert statuses == [200, 200, 429]
+
+
+class TestTotals:
+    async def test_of_twenty_at_once_exactly_the_limit_passes(
+        self, live: httpx.AsyncClient, live_rows: Rows, install: Install
+    ) -> None:
+        install(LIMITS="drafts=6")
+        async with live_rows() as rows:
+            user = await create_user(rows)
+            await create_article(rows, author=user, published=False)  # before anything was counted
+        answers = await asyncio.gather(
+            *(
+                live.post(
+                    "/articles",
+                    json={"title": f"Draft {number}", "content": TEXT},
+                    headers=bearer(user),
+                )
+                for number in range(20)
+            )
+        )
+        assert sorted(each.status_code for each in answers) == [201] * 5 + [409] * 15
+        refused = next(each for each in answers if each.status_code == 409)
+        assert "You have 6 of 6 drafts; publish or delete some" in refused.json()["message"]
+
+    async def test_what_was_deleted_counts_no_more(
+        self, client: httpx.AsyncClient, session: AsyncSession, install: Install
+    ) -> None:
+        install(LIMITS="drafts=2")
+        headers = bearer(await create_user(session))
+        body = {"title": "Draft", "content": TEXT}
+        made = [await client.post("/articles", json=body, headers=headers) for _ in range(3)]
+        assert [each.status_code for each in made] == [201, 201, 409]
+        first, second = (f"/articles/{each.json()['id']}" for each in made[:2])
+        assert (await client.delete(first, headers=headers)).status_code == 204
+        assert (await client.post("/articles", json=body, headers=headers)).status_code == 201
+        published = await client.patch(second, json={"published": True}, headers=headers)
+        assert published.status_code == 200
+        third = await client.post("/articles", json=body, headers=headers)
+        assert third.status_code == 201
+        withdrawn = await client.patch(second, json={"published": False}, headers=headers)
+        assert withdrawn.json()["limit"] == "drafts"
+        restored = await client.post(f"{first}/restore", headers=headers)
+        assert restored.json()["limit"] == "drafts"
+
+    @pytest.mark.parametrize("change", [{"title": "Title {}"}, {"content": "x" * 1000 + "{}"}])
+    async def test_changing_a_text_again_and_again_ends(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        install: Install,
+        change: dict[str, str],
+    ) -> None:
+        install(LIMITS="text_kept=5000")
+        user = await create_user(session)
+        article = await create_article(session, author=user, content="x" * 1000)
+        statuses = []
+        for number in range(7):
+            ((name, value),) = change.items()
+            answer = await client.patch(
+                f"/articles/{article.id}", json={name: value.format(number)}, headers=bearer(user)
+            )
+            statuses.append(answer.status_code)
+        assert statuses[:3] == [200] * 3
+        assert statuses[-2:] == [409] * 2
+        kept = select(func.sum(func.octet_length(ArticleRevision.content)))
+        present = select(func.octet_length(Article.content))
+        assert (await session.scalar(kept) or 0) + (await session.scalar(present) or 0) <= 5000
+
+    async def test_an_editors_words_count_for_the_editor(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        author = await create_user(session)
+        editor = await create_user(session, role=Role.EDITOR)
+        article = await create_article(session, author=author, content="x" * 100)
+        answer = await client.patch(
+            f"/articles/{article.id}", json={"content": "y" * 300}, headers=bearer(editor)
+        )
+        assert answer.status_code == 200
+        for user, used in ((author, 100), (editor, 300)):
+            answer = await client.get(f"/users/{user.id}/limits/use", headers=bearer(user))
+            uses = {each["kind"]: each["used"] for each in answer.json()}
+            assert uses["text_kept"] == used
+
+
+class TestForWhom:
+    async def test_administrators_give_a_user_more_and_take_it_back(
+        self, client: httpx.AsyncClient, session: AsyncSession, install: Install
+    ) -> None:
+        install(LIMITS="drafts=1,reactions=1/day")
+        user, admin = await create_user(session), await create_user(session, role=Role.ADMIN)
+        article = await create_article(session, author=user)
+        url = f"/users/{user.id}/limits"
+        read = await client.get(url, headers=bearer(user))
+        shown = {each["kind"]: each for each in read.json()["limits"]}
+        assert list(shown) == list(BY_USER)
+        assert shown["drafts"] == {"kind": "drafts", "amount": 1, "default": 1, "seconds": None}
+
+        async def reactions() -> list[int]:
+            favorite = f"/articles/{article.id}/favorite"
+            return [
+                (await client.put(favorite, headers=bearer(user))).status_code for _ in range(4)
+            ]
+
+        assert await reactions() == [200, 429, 429, 429]
+        more = {"limits": {"drafts": 2, "reactions": 3}}
+        changed = await client.put(
+            url, json=more, headers={**bearer(admin), "If-Match": read.headers["ETag"]}
+        )
+        assert changed.status_code == 200
+        assert (await client.get(url, headers=bearer(user))).json() == changed.json()
+        assert await reactions() == [200, 200, 429, 429]
+        late = await client.put(
+            url, json=more, headers={**bearer(admin), "If-Match": read.headers["ETag"]}
+        )
+        assert late.status_code == 412
+        assert late.headers["ETag"] == changed.headers["ETag"]
+        body = {"title": "Draft", "content": TEXT}
+        drafts = [
+            (await client.post("/articles", json=body, headers=bearer(user))).status_code
+            for _ in range(3)
+        ]
+        assert drafts == [201, 201, 409]
+        uses = (await client.get(f"{url}/use", headers=bearer(admin))).json()
+        used = {each["kind"]: (each["used"], each["amount"], each["seconds"]) for each in uses}
+        assert used["drafts"] == (2, 2, None)
+        assert used["reactions"] == (3, 3, 86400)
+        assert used["comments"] == (0, 120, 3600)
+        back = await client.put(url, json={"limits": {}}, headers=bearer(admin))
+        assert back.json() == read.json()
+        assert await session.scalar(select(func.count()).select_from(LimitOverride)) == 0
+        audited = select(AuditEvent.action).where(AuditEvent.subject_id == user.id)
+        assert list(await session.scalars(audited)).count("CHANGE_LIMITS") == 2
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {},
+            {"limits": {"comments": -1}},
+            {"limits": {"comments": "60"}},
+            {"limits": {"comments": 1.5}},
+            {"limits": {"comments": None}},
+            {"limits": {"comments": 2**53 + 1}},
+            {"limits": {"comment": 1}},
+            {"limits": {"registrations": 1}},
+            {"limits": {}, "more": 1},
+        ],
+    )
+    async def test_what_is_no_limit_is_refused(
+        self, client: httpx.AsyncClient, session: AsyncSession, body: dict[str, Any]
+    ) -> None:
+        admin = await create_user(session, role=Role.ADMIN)
+        answer = await client.put(f"/users/{admin.id}/limits", json=body, headers=bearer(admin))
+        assert answer.status_code == 422
+
+    async def test_of_nobody(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+        admin = bearer(await create_user(session, role=Role.ADMIN))
+        for method, path, body in (("GET", "", None), ("GET", "/use", None), ("PUT", "", {})):
+            options = {} if body is None else {"json": {"limits": body}}
+            url = f"/users/999999999/limits{path}"
+            answer = await client.request(method, url, headers=admin, **options)
+            assert answer.json()["code"] == "user_not_found"
+
+    async def test_editors_have_more_of_most(
+        self, client: httpx.AsyncClient, session: AsyncSession, install: Install
+    ) -> None:
+        install(LIMITS="reactions=1/day,reports=none")
+        article = await create_article(session, author=await create_user(session))
+        url = f"/articles/{article.id}/favorite"
+        editor = await create_user(session, role=Role.EDITOR)
+        statuses = [(await client.put(url, headers=bearer(editor))).status_code for _ in range(11)]
+        assert statuses == [200] * 10 + [429]
+        read = await client.get(f"/users/{editor.id}/limits", headers=bearer(editor))
+        shown = {each["kind"]: each["amount"] for each in read.json()["limits"]}
+        assert shown["media_bytes"] == get_settings().media_quota_bytes
+        assert shown["reports"] is None
+
+    async def test_registrations_count_for_the_network(
+        self, live_client_at: ClientAt, install: Install
+    ) -> None:
+        install(LIMITS="registrations=2/day")
+        number = iter(range(100))
+
+        async def register(address: str, path: str = "/users") -> int:
+            name = f"n{address.replace('.', '-').replace(':', '-')}-{next(number)}"
+            person = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}
+            body = {**person, "name": "N"} if path == "/users" else {"user": person}
+            async with live_client_at(address) as client:
+                answer = await client.post(path, json=body)
+            return answer.status_code
+
+        first = new_address()
+        assert [await register(first) for _ in range(3)] == [201, 201, 429]
+        assert await register(first, "/api/users") == 429
+        assert await register(new_address()) == 201
+        places = ("2001:db8:7:7::1", "2001:db8:7:7::2", "2001:db8:7:7:8::3", "2001:db8:7:8::1")
+        assert [await register(place) for place in places] == [201, 201, 429, 201]
+        answers = await asyncio.gather(*(register("198.51.100.9") for _ in range(8)))
+        assert sorted(answers) == [201] * 2 + [429] * 6
+
+    async def test_an_operators_import_is_not_limited(
+        self, database: Database, session: AsyncSession, install: Install
+    ) -> None:
+        install(LIMITS=",".join(f"{kind}=0/day" for kind in (K.IMPORTED_RECORDS, K.NEW_TAGS)))
+        user = await create_user(session)
+        results: list[Any] = []
+        record = {"title": "New", "content": TEXT, "author": user.username, "tags": ["t"]}
+
+        async def body() -> AsyncIterator[bytes]:
+            yield json.dumps(record).encode()
+
+        from app.services.bulk import importing
+        from app.services.bulk.records import Importer
+
+        await importing.import_articles(
+            database,
+            importing.from_lines(body()),
+            importer=Importer(None),
+            report=results.extend,
+        )
+        assert [each.outcome for each in results] == ["created"]
+
+
+class TestImporting:
+    async def test_stops_where_the_limit_is(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        install: Install,
+        timeline: Timeline,
+    ) -> None:
+        install(LIMITS="imported_records=7/hour")
+        user = await create_user(session)
+        records = [{"title": f"Title {n}", "slug": f"a-{n}", "content": TEXT} for n in range(20)]
+        body = "\n".join(["{", *map(json.dumps, records)])
+
+        async def import_all() -> dict[str, Any]:
+            headers = {**bearer(user), "Content-Type": "application/x-ndjson"}
+            answer = await client.post("/articles/import", content=body, headers=headers)
+            report: dict[str, Any] = answer.json()
+            return report
+
+        report = await import_all()
+        assert (report["created"], report["failed"], report["stopped"]["line"]) == (7, 1, 9)
+        assert "7 imported records an hour" in report["stopped"]["message"]
+        timeline.advance(3600)
+        report = await import_all()
+        assert (report["created"], report["unchanged"], report["stopped"]["line"]) == (7, 7, 16)
+        timeline.advance(3600)
+        report = await import_all()
+        assert (report["created"], report["unchanged"], report["stopped"]) == (6, 14, None)
+
+    @pytest.mark.parametrize("limit", ["text_kept=1000", "text_written=1000/day", "drafts=10"])
+    async def test_texts_and_drafts_count(
+        self, client: httpx.AsyncClient, session: AsyncSession, install: Install, limit: str
+    ) -> None:
+        install(LIMITS=limit)
+        user = await create_user(session)
+        headers = {**bearer(user), "Content-Type": "application/x-ndjson"}
+        records = [{"title": f"Title {n}", "content": "x" * 100} for n in range(30)]
+        body = "\n".join(map(json.dumps, records))
+        report = (await client.post("/articles/import", content=body, headers=headers)).json()
+        assert (report["created"], report["stopped"]["line"]) == (10, 11)
+
+
+class TestCounting:
+    async def test_costs_one_statement(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        connection: AsyncConnection,
+        install: Install,
+    ) -> None:
+        user = await create_user(session)
+        commented = await create_article(session, author=user)
+        requests = {
+            "/articles": {"title": "New", "content": TEXT, "tags": ["known"]},
+            f"/articles/{commented.id}/comments": {"content": "Hello."},
+        }
+        for path, body in requests.items():
+            counts = []
+            for value in ("", "off"):
+                install(LIMITS=value)
+                for _ in range(2):  # the first of a day measures what there is
+                    with statements(connection) as seen:
+                        answer = await client.post(path, json=body, headers=bearer(user))
+                    assert answer.status_code == 201
+                counts.append(len(seen))
+            assert counts[0] == counts[1] + 1
+        for path in ("/articles", f"/articles/{commented.id}"):
+            with statements(connection) as seen:
+                await client.get(path, headers=bearer(user))
+            assert not any("limit_" in statement for statement in seen)
+
+    async def test_old_counts_are_forgotten_and_totals_measured_anew(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        install: Install,
+        timeline: Timeline,
+    ) -> None:
+        install(LIMITS="drafts=2")
+        user = await create_user(session)
+        headers = bearer(user)
+        body = {"title": "Draft", "content": TEXT}
+        for _ in range(2):
+            assert (await client.post("/articles", json=body, headers=headers)).status_code == 201
+        await limits.purge(session)
+        assert await session.scalar(select(func.count()).select_from(LimitUse)) == 4
+        timeline.advance(86_401)
+        await limits.purge(session)
+        assert await session.scalar(select(func.count()).select_from(LimitUse)) == 0
+        third = await client.post("/articles", json=body, headers=bearer(user))
+        assert third.status_code == 409
+
+    async def test_a_deleted_users_limits_go(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        user, admin = await create_user(session), await create_user(session, role=Role.ADMIN)
+        await client.put(
+            f"/users/{user.id}/limits", json={"limits": {"comments": 1}}, headers=bearer(admin)
+        )
+        assert (await client.delete(f"/users/{user.id}", headers=bearer(admin))).status_code == 204
+        assert await session.scalar(select(func.count()).select_from(LimitOverride)) == 0
+
+    async def test_two_of_ones_changes_at_once_do_not_deadlock(
+        self, live: httpx.AsyncClient, live_rows: Rows
+    ) -> None:
+        async with live_rows() as rows:
+            user = await create_user(rows)
+            made = [await create_article(rows, author=user) for _ in range(3)]
+        headers, ndjson = bearer(user), {"Content-Type": "application/x-ndjson"}
+        record = {"title": "Changed", "content": "From a file.", "slug": made[0].slug}
+        requests: list[Any] = []
+        for number in range(4):
+            tag = tag_slug(f"{user.username} {number}")
+            for article in made:
+                url = f"/articles/{article.id}"
+                changes = {"content": f"{TEXT} {number}", "tags": [tag], "published": False}
+                requests.append(live.patch(url, json=changes, headers=headers))
+                requests.append(live.patch(url, json={"published": True}, headers=headers))
+            new = {"title": f"{user.username}", "content": TEXT, "tags": [tag]}
+            requests.append(live.post("/articles", json=new, headers=headers))
+            body = json.dumps({**record, "excerpt": f"{number}"})
+            requests.append(
+                live.post("/articles/import", content=body, headers={**headers, **ndjson})
+            )
+        statuses = {each.status_code for each in await asyncio.gather(*requests)}
+        assert statuses <= {200, 201}
+
+
+class TestSetting:
+    def test_defaults_can_be_read_and_replaced(self, install: Install) -> None:
+        settings = install(LIMITS=" comments = 5/minute, text_kept=2GiB,reports=none ")
+        assert settings.limit_of(K.COMMENTS) == Limit.parse("5/minute")
+        assert settings.limit_of(K.TEXT_KEPT) == Limit(2 * 1024**3)
+        assert settings.limit_of(K.REPORTS) is None
+        assert settings.limit_of(K.DRAFTS) == DEFAULTS[K.DRAFTS]
+        assert settings.limit_of(K.MEDIA_BYTES) == Limit(settings.media_quota_bytes)
+        off = install(LIMITS="off")
+        assert [kind for kind in K if off.limit_of(kind)] == [K.MEDIA_BYTES]
+
+    @pytest.mark.parametrize(
+        ("value", "because"),
+        [
+            ("comment=5/hour", "'comment' is not one of"),
+            ("comments", "'' is no limit"),
+            ("comments=5", "needs a window"),
+            ("drafts=5/hour", "needs a total"),
+            ("comments=5/week", "is no limit such as"),
+            ("comments=-5/hour", "is no limit such as"),
+            ("comments=9999999999999999GiB/hour", "is no limit such as"),
+            ("media_bytes=5", "MEDIA_QUOTA_BYTES"),
+        ],
+    )
+    def test_a_mistake_is_named(self, install: Install, value: str, because: str) -> None:
+        with pytest.raises(SettingsError, match=because) as refused:
+            install(LIMITS=value)
+        assert "LIMITS" in str(refused.value)
+
+    def test_every_kind_is_of_one_sort(self) -> None:
+        totals = {kind for kind, limit in DEFAULTS.items() if limit.per is None}
+        assert totals == set(limits._MEASURES) == set(limits._ADVICE)
+        assert set(DEFAULTS) == set(LimitKind)
+        assert parse_limits("") == Settings.model_fields["limits"].default
+
+
+async def test_addresses_of_a_user_end(
+    client: httpx.AsyncClient, session: AsyncSession, install: Install
+) -> None:
+    install(LIMITS="addresses=2")
+    user = await create_user(session)
+    body = {"label": "home", "line1": "1 Street", "city": "Town", "country": "GB"}
+    url = f"/users/{user.id}/addresses"
+    made = [await client.post(url, json=body, headers=bearer(user)) for _ in range(3)]
+    assert [each.status_code for each in made] == [201, 201, 409]
+    assert await session.scalar(select(func.count()).select_from(Address)) == 2
