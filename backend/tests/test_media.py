@@ -766,7 +766,7 @@ class TestReservations:
         refused = await stalled.send(headers, form(b"no picture"))
         assert refused.json()["code"] == "invalid_media"
         assert await reservations(live_rows) == 0
-        monkeypatch.setattr(uploading, "RECEIVE_SECONDS", 0)
+        monkeypatch.setattr(uploading, "MAX_RECEIVE_SECONDS", 0)
         slow = await stalled.send(headers, form(picture()), forever=True)
         assert (slow.status_code, slow.json()["code"]) == (400, "invalid_request")
         assert "took longer" in slow.json()["message"]
