@@ -768,7 +768,7 @@ class TestReservations:
         assert await reservations(live_rows) == 0
         monkeypatch.setattr(uploading, "MAX_RECEIVE_SECONDS", 0)
         slow = await stalled.send(headers, form(picture()), forever=True)
-        assert (slow.status_code, slow.json()["code"]) == (400, "invalid_request")
+        assert (slow.status_code, slow.json()["code"]) == (408, "request_timed_out")
         assert "took longer" in slow.json()["message"]
         assert await reservations(live_rows) == 0
         assert is_empty(stalled.store)
