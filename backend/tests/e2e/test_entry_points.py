@@ -18,6 +18,7 @@ from tests.processes import (
     free_port,
     pressroom,
     said,
+    wait_until,
 )
 
 pytestmark = pytest.mark.e2e
@@ -59,8 +60,12 @@ def test_servers_for_development_find_the_application(
         assert api.client.get("/health/ready").status_code == 200
         feed = api.client.get("/feed.json").json()
         assert feed["feed_url"] == f"http://localhost:{api.url.rpartition(':')[2]}/feed.json"
-        # A change of the source is served by a new process.
         (checkout.directory / "app" / "core" / "clock.py").touch()
+        wait_until(
+            lambda: api.process.log.count("Application startup complete") == 2,
+            "a new process serves the changed source",
+            log=api.process.log,
+        )
         api.process.send(signal.SIGINT)
         api.process.wait()
         assert "Traceback" not in api.process.log
