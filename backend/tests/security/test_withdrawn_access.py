@@ -470,7 +470,7 @@ async def test_eight_writers_lose_nothing_while_their_account_is_deleted(
     """An article is refused, or it is in the trash with the others."""
     async with live_rows() as session:
         user = await create_user(session)
-    deleted = asyncio.Event()
+    begun, deleted = asyncio.Event(), asyncio.Event()
     title = f"Of {user.username}"
     written = 0
 
@@ -483,13 +483,12 @@ async def test_eight_writers_lose_nothing_while_their_account_is_deleted(
                 answer = await client.post("/articles", json=body, headers=bearer(user))
                 statuses.add(answer.status_code)
                 written += answer.status_code == 201
+                if written >= CLIENTS:
+                    begun.set()
         return statuses
 
     async def delete() -> None:
-        async def all_write() -> bool:
-            return written >= CLIENTS
-
-        await until(all_write)
+        await begun.wait()
         async with live_client_at() as client:
             answer = await client.request(
                 "DELETE", f"/users/{user.id}", json={"password": PASSWORD}, headers=bearer(user)
