@@ -430,7 +430,7 @@ async def test_articles_from_before_are_indexed_with_their_html(
     await session.execute(
         text("UPDATE articles SET rendered_with = 1, search_vector = to_tsvector('simple', title)")
     )
-    find = text("SELECT count(*) FROM articles WHERE search_vector @@ ''学习''::tsquery")
+    find = text("SELECT count(*) FROM articles WHERE search_vector @@ '学习'::tsquery")
     assert await session.scalar(find) == 0
     assert await render_stale(database) == 1
     assert await session.scalar(find) == 1

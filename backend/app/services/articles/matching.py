@@ -67,7 +67,8 @@ _DASHES = re.compile(r"-[\s-]*-")
 
 _MOMENT = DateTime(timezone=True)
 _FOREVER = literal_column("'infinity'::timestamptz", _MOMENT)
-_CONFIG = cast(SEARCH_CONFIG, OID)
+# As a number: an index on the configuration must not be taken in place of the one of words.
+_CONFIG = cast(cast(SEARCH_CONFIG, OID), BigInteger)
 
 # A tsquery's `querytree` is what an index can find of it: nothing of `-word` alone. For a phrase,
 # the index finds all articles that have its words, and each has to be looked into: `loose` says
@@ -123,7 +124,7 @@ _INTERPRET = """
       ORDER BY articles.dated_at DESC
     )
     SELECT
-      ARRAY(SELECT config::oid FROM parsed ORDER BY config) AS configs,
+      ARRAY(SELECT config::oid::bigint FROM parsed ORDER BY config) AS configs,
       ARRAY(SELECT query::text FROM parsed ORDER BY config) AS queries,
       ARRAY(SELECT querytree(query) FROM parsed ORDER BY config) AS positives,
       (SELECT count(*) FROM used) AS configs_in_use,
@@ -404,4 +405,4 @@ def _by_index(vector: SQLColumnExpression[Any], query: ColumnElement[Any]) -> Co
 
 
 def _configs(number: int) -> BindParameter[Sequence[int]]:
-    return bindparam(f"configs_{number}", type_=ARRAY(OID))
+    return bindparam(f"configs_{number}", type_=ARRAY(BigInteger))

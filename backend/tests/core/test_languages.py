@@ -1,0 +1,54 @@
+"""Language tags: which are registered, and how they are written."""
+
+import re
+
+import pytest
+from pydantic import ValidationError
+
+from app.core.languages import LANGUAGE_PATTERN, canonical_language
+from tests.core.test_config import make
+
+
+@pytest.mark.parametrize(
+    ("tag", "canonical"),
+    [
+        ("en", "en"),
+        ("EN", "en"),
+        ("pt-br", "pt-BR"),
+        ("pt-BR", "pt-BR"),
+        ("zh-TW", "zh-TW"),
+        ("zh-hans", "zh-Hans"),
+        ("ZH-HANT-tw", "zh-Hant-TW"),
+        ("sr-latn", "sr-Latn"),
+        ("es-419", "es-419"),
+        ("en-001", "en-001"),
+        ("deu", "de"),  # RFC 5646 §2.2.1: the shortest code
+        ("ger", "de"),
+        ("gsw-CH", "gsw-CH"),
+        ("yue-Hant", "yue-Hant"),
+        ("nb-NO", "nb-NO"),
+    ],
+)
+def test_registered_tags_are_written_in_one_way(tag: str, canonical: str) -> None:
+    assert canonical_language(tag) == canonical
+    assert canonical_language(canonical) == canonical
+    assert re.fullmatch(LANGUAGE_PATTERN, tag)
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "", "-", "e", "xx", "qzq", "english", "klingon", "en-", "-US", "en_US", "en US", "en-UK",
+        "en-USA", "en-XX", "en-Xxxx", "en-US-x-a", "en-US-Latn", "de-1996", "zh-999", "i-klingon",
+        "yue-Hant-HK", "en\n", "\u0435n", "en-\uff35\uff33", "en\x00", "en-us" * 1000,
+    ],
+)  # fmt: skip
+def test_other_tags_are_refused(tag: str) -> None:
+    with pytest.raises(ValueError, match="registered language, such as"):
+        canonical_language(tag)
+
+
+def test_the_default_language_is_registered() -> None:
+    assert make(default_language="PT-br").default_language == "pt-BR"
+    with pytest.raises(ValidationError, match="registered language"):
+        make(default_language="xx")
