@@ -61,7 +61,8 @@ def edge(backend: Server, files: Mapping[str, bytes]) -> Iterator[tuple[Server, 
             (folder / "files" / path).write_bytes(content)
         command = ["docker", "run", "--detach", "--rm", "--name", name, "--network", "host"]
         command += ["--log-driver", "none", "--user", "101:101", "--read-only", "--tmpfs", "/tmp"]  # noqa: S108 - in the container
-        command += ["--tmpfs", "/var/cache/nginx:uid=101,gid=101,size=128m"]
+        command += ["--tmpfs", "/var/cache/nginx:uid=101,gid=101,size=256m"]
+        command += ["--tmpfs", "/var/cache/nginx-proxy:uid=101,gid=101"]
         mounts = {
             NGINX_DIR / "nginx.conf": "/etc/nginx/nginx.conf",
             NGINX_DIR / "snippets": "/etc/nginx/snippets",

@@ -168,6 +168,86 @@ class TestKeeping:
         assert len({each.content for each in answers}) == 1
 
 
+def _is_kept(client: httpx.Client, path: str, **headers: str) -> bool:
+    states = [client.get(path, headers=headers).headers["X-Cache"] for _ in range(3)]
+    return bool({"HIT", "STALE", "UPDATING"} & set(states))
+
+
+class TestRoom:
+    """What may take room in the cache, and that nobody's answer depends on there being some."""
+
+    def test_large_answers_are_not_kept(
+        self, client: httpx.Client, author: dict[str, str]
+    ) -> None:
+        for letters, kept in ((100_000, True), (400_000, False)):
+            article = publish(client, author, content="a " * (letters // 2))
+            path = f"/articles/{article['id']}?"
+            length = len(client.get(path).content)
+            assert (length < 260_000) is kept
+            assert _is_kept(client, path) is kept
+
+    def test_answers_to_unknown_origins_are_not_kept(
+        self, client: httpx.Client, author: dict[str, str]
+    ) -> None:
+        path = f"/articles/{publish(client, author)['id']}"
+        assert not _is_kept(client, path, Origin="https://elsewhere.example")
+        assert _is_kept(client, path, Origin=ORIGIN)
+
+    def test_unknown_parameters_are_refused_natively(self, client: httpx.Client) -> None:
+        for path in ("/articles?x=1", "/feed.xml?x=1", "/articles?limit=1&limit=1", "/tags?&"):
+            for method in ("GET", "HEAD"):
+                answers = [client.request(method, path) for _ in range(3)]
+                assert {each.status_code for each in answers} == {422}
+                assert {each.headers["X-Cache"] for each in answers} == {"MISS"}
+
+    @pytest.mark.parametrize(
+        ("query", "kept"),
+        [
+            ("limit=3", True),
+            ("limit=3&offset=0", True),
+            ("tag=edge&author=nobody&favorited=nobody", True),
+            ("x=1", False),
+            ("limit=3&x=1", False),
+            ("x=1&limit=3", False),
+            ("&limit=3", False),
+            ("limit=3&", False),
+            ("limit=3&&offset=0", False),
+            ("Limit=3", False),
+            ("li%6dit=3", False),
+            ("limit", False),
+            ("limit=3&limit", False),
+            ("limit=3;x=1", True),  # the value of one parameter
+        ],
+    )
+    @pytest.mark.parametrize("path", ["/api/articles", "/%61pi/articles"])
+    def test_conduit_keeps_nothing_for_unknown_parameters(
+        self, client: httpx.Client, path: str, query: str, kept: bool
+    ) -> None:
+        states = {client.get(f"{path}?{query}").headers["X-Cache"] for _ in range(3)}
+        assert (states == {"BYPASS"}) is not kept
+
+    def test_a_full_file_system_cuts_no_answer_off(
+        self, stack: Stack, client: httpx.Client, author: dict[str, str]
+    ) -> None:
+        """The worst case, made: not a byte is free where answers are kept."""
+        pages = [publish(client, author, content="b " * 50_000)["id"] for _ in range(5)]
+        large = publish(client, author, content="c " * 400_000)["id"]
+        paths = [f"/articles/{number}" for number in (*pages, large)]
+        expected = [client.get(path, headers={"Cookie": "a=b"}).content for path in paths]
+        shell = ("exec", "-T", "nginx", "sh", "-c")
+        fill = "cat /dev/zero >/var/cache/nginx/filler 2>/dev/null; df -k /var/cache/nginx"
+        try:
+            assert "100%" in stack.project.output(*shell, fill)
+            for _ in range(3):
+                for path, content in zip(paths, expected, strict=True):
+                    answer = client.get(path, headers={"Accept-Encoding": "identity"})
+                    assert answer.status_code == 200
+                    assert answer.content == content
+        finally:
+            stack.project.output(*shell, "rm /var/cache/nginx/filler")
+        wait_until(lambda: is_stored(client, paths[0]), "pages are kept again")
+
+
 class TestIsolation:
     """Nothing of one user reaches another, or nobody in particular."""
 

@@ -11,7 +11,7 @@ from typing import Any
 SHORT = 4_000
 FLOOR = 0.003
 """Seconds of CPU time: a linear pattern takes less for an input of the length SHORT."""
-TOO_LONG = 50
+TOO_LONG = 20
 """How many times as long as the floor no short input may take in any case."""
 GROWTH = 9
 """How much more an input of four times the length may cost: linear is 4, quadratic is 16."""
@@ -52,7 +52,7 @@ def cost_of_three(run: Callable[[str], object], text: str) -> float:
 def runs(prefixes: list[str], alphabet: list[str]) -> Iterator[tuple[str, Make]]:
     """Long runs and near misses: after each prefix, of each prefix, and of both."""
     for prefix, letter in itertools.product(["", *prefixes], alphabet):
-        for end in ("", "\x01", alphabet[0]):
+        for end in ("\x01", "") if prefix else ("\x01",):
             yield (
                 f"{prefix!r} + {letter!r} * n + {end!r}",
                 lambda n, p=prefix, a=letter, e=end: p + a * (n // len(a)) + e,

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.routing import Route, compile_path
 
 import app
 from app.core.conditional import Precondition
 from app.core.config import Settings
-from app.core.differences import unified_diff
 from app.core.errors import InvalidInput, InvalidMedia, InvalidRequest, PressroomError
 from app.core.text import slugify, tidy
 from app.main import create_app
@@ -38,8 +38,8 @@ from tests.pictures import picture
 from tests.security.linear import Make, grows_too_fast, inputs_for, runs
 
 METHODS = frozenset({"findall", "finditer", "fullmatch", "match", "search", "split", "sub", "subn"})
-FIRST_OF_THE_OPERATORS = {"placeholder": "{slug}"}
-"""Names of local variables in patterns that only the operator's settings meet."""
+OPERATORS = {"app.core.config"}
+"""Modules whose patterns only meet the operator's settings."""
 
 
 class Found(NamedTuple):
@@ -52,7 +52,8 @@ class Found(NamedTuple):
 
 def modules() -> list[ModuleType]:
     names = [each.name for each in pkgutil.walk_packages(app.__path__, "app.")]
-    return [importlib.import_module(name) for name in names if not name.endswith("__main__")]
+    left_out = {"app.cli.__main__", *OPERATORS}
+    return [importlib.import_module(name) for name in names if name not in left_out]
 
 
 def nested(value: object, depth: int = 0) -> Iterator[re.Pattern[Any]]:
@@ -92,18 +93,19 @@ def inline(module: ModuleType) -> Iterator[Found]:
             case ast.Call(func=ast.Attribute(value=ast.Name("re"), attr=method), args=[first, *_]):
                 if method not in METHODS:
                     continue
-                names = {**vars(module), **FIRST_OF_THE_OPERATORS}
                 code = compile(ast.Expression(first), module.__file__, "eval")
-                pattern = re.compile(eval(code, names))  # noqa: S307 - of our own source
+                pattern = re.compile(eval(code, vars(module)))  # noqa: S307 - our own source
                 yield Found(f"{module.__name__}:{node.lineno}", pattern, frozenset({method}))
 
 
 def collected() -> list[Found]:
     found = [each for module in modules() for each in (*attributes(module), *inline(module))]
-    for route in [*create_app().routes]:
-        pattern = getattr(route, "path_regex", None)
-        if pattern is not None:
-            found.append(Found(f"the route {route.path}", pattern, frozenset({"match"})))  # type: ignore[attr-defined]
+    for route in create_app().routes:
+        if isinstance(route, Route):
+            # One for each set of convertors: the words between them make no difference.
+            path = re.sub(r"(?<=/)[a-z.-]+", "a", route.path)
+            pattern = compile_path(path)[0]
+            found.append(Found(f"the route {path}", pattern, frozenset({"match"})))
     return list({(each.pattern, each.methods): each for each in found}.values())
 
 
@@ -114,7 +116,7 @@ PATTERNS = collected()
 def test_the_patterns_are_found() -> None:
     """A collector that finds nothing would let everything pass."""
     names = {each.name for each in PATTERNS}
-    assert len(PATTERNS) > 100
+    assert len(PATTERNS) > 80
     for expected in (
         "app.services.media.formats._MARKER",  # a module's attribute
         "app.services.media.formats._FORMATS",  # in a tuple of named tuples
@@ -192,7 +194,8 @@ TOKENS = [
     "</b>", "<br>", "<table><tr><td>", "<![CDATA[", "<?", "<!", "</", "&#32;", "&amp", "[caption ", "[/caption]",
     "![", "](", "\n\n", "\n- ", "\n> ", "\n    ", "\n---\n", "...\n", "# ", " #", "W/\"", "W/\"a\", ",
 ]  # fmt: skip
-PREFIXES = ["---\n", "# a", "<pre>", "bytes=", '"', "a@", "x, "]
+PREFIXES = ["---\n", "# a", "<pre>", "<!--", "bytes=", '"', "a@"]
+AFTER_THEM = [" ", "\n", "a", "0", "-", "#", "<", ">", '"', ","]
 
 
 def quietly(run: Callable[[str], object], *refusals: type[Exception]) -> Callable[[str], object]:
@@ -243,7 +246,6 @@ def form(text: str) -> None:
 
 
 PARSERS: Mapping[str, Callable[[str], object]] = {
-    "diff": lambda text: unified_diff(text, text[::-1], names=("a", "b")),
     "draft": draft,
     "email": quietly(TypeAdapter(Email).validate_python, ValidationError),
     "form": quietly(form, InvalidRequest, InvalidInput),
@@ -274,12 +276,13 @@ def slow_in(run: Callable[[str], object]) -> list[str]:
     return [
         name
         for name, make in parser_inputs()
-        if grows_too_fast(run, make, short=20_000, floor=0.1)
+        if grows_too_fast(run, make, short=8_000, floor=0.1)
     ]
 
 
 def parser_inputs() -> Iterator[tuple[str, Make]]:
-    yield from runs(PREFIXES, TOKENS)
+    yield from runs([], TOKENS)
+    yield from runs(PREFIXES, AFTER_THEM)
 
 
 # --- pictures
@@ -319,6 +322,6 @@ def test_recognising_a_picture_takes_linear_time(start: str, tmp_path: Path) -> 
             assert not grows_too_fast(
                 run,
                 lambda n, b=before, u=each, a=after: b + u * (n // len(u)) + a,  # type: ignore[misc]
-                short=200_000,
-                floor=0.05,
+                short=50_000,
+                floor=0.1,
             ), content

@@ -1,0 +1,124 @@
+"""Clients that attack the edge, each in a process of its own at the lowest priority.
+
+An attacker has a machine of their own: theirs must not take the processor from what is measured.
+"""
+
+import itertools
+import multiprocessing
+import os
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing.synchronize import Event
+from typing import Any
+
+import httpx
+
+Headers = Mapping[str, str]
+Attack = Callable[[httpx.Client, Headers, int], Iterator[httpx.Response]]
+
+_context = multiprocessing.get_context("spawn")
+
+
+@contextmanager
+def under(attack: Attack, url: str, headers: Headers, *, clients: int) -> Iterator[None]:
+    """While the block runs, so many clients attack; returns once all of them have begun."""
+    stop = _context.Event()
+    started = [_context.Event() for _ in range(clients)]
+    processes = [
+        _context.Process(target=_run, args=(attack, url, headers, number, each, stop), daemon=True)
+        for number, each in enumerate(started)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        for each in started:
+            assert each.wait(60), "the attack did not begin"
+        yield
+    finally:
+        stop.set()
+        for process in processes:
+            process.join(60)
+            process.kill()
+
+
+def _run(
+    attack: Attack, url: str, headers: Headers, number: int, started: Event, stop: Event
+) -> None:
+    os.nice(19)
+    with httpx.Client(base_url=url, timeout=60) as client:
+        while not stop.is_set():
+            try:
+                for _ in attack(client, headers, number):
+                    started.set()
+                    if stop.is_set():
+                        return
+            except httpx.HTTPError:  # an attacker may be cut off
+                started.set()
+
+
+# --- 1. pictures that patterns took quadratic time for
+
+PICTURES = {
+    "fill": b"\xff\xd8\xff" + b"\xff" * 60_000 + b"\0",
+    "tail": b"\xff\xd8\xff\xd9" + b"\0" * 200_000 + b"X",
+    "scan": b"\xff\xd8\xff\xda\0\x08\x01\x01\0\0?\0" + b"\xff" * 200_000,
+    "large": b"\xff\xd8\xff" + b"\xff" * 4_000_000,
+}
+
+
+def upload_pictures(
+    client: httpx.Client, headers: Headers, number: int
+) -> Iterator[httpx.Response]:
+    for content in PICTURES.values():
+        form = {"file": ("a.jpg", content, "image/jpeg")}
+        yield client.post("/media", files=form, headers=dict(headers))
+
+
+# --- 3. Markdown that is rejected as too complex
+
+MARKDOWN = ("*_`[" * 262_000)[: 1024 * 1024]
+
+
+def post_markdown(client: httpx.Client, headers: Headers, number: int) -> Iterator[httpx.Response]:
+    article = {"title": "Too complex", "content": MARKDOWN}
+    yield client.post("/articles", json=article, headers=dict(headers))
+
+
+# --- 4. addresses without end
+
+FIELDS = ["id", "title", "slug", "content", "excerpt", "language", "tags", "author", "created_at"]
+
+
+def fill_the_cache(
+    client: httpx.Client, headers: Headers, number: int
+) -> Iterator[httpx.Response]:
+    """Large answers under as many addresses as possible; `headers` has the number of articles."""
+    chance = random.Random(number)  # noqa: S311 - an attack need not be unpredictable
+    for count in itertools.count():
+        value = f"{number}-{count}-{chance.random()}"
+        fields = ",".join(chance.sample(FIELDS, len(FIELDS)))
+        yield from _ask(client, f"/articles?limit=2&x{value}=1")
+        yield from _ask(client, f"/api/articles?limit=2&x{value}=1")
+        yield from _ask(client, f"/articles?limit=1&fields={fields}&skip={chance.randrange(10)}")
+        yield from _ask(client, f"/articles?limit={chance.randrange(1, 100)}&fields={fields}")
+        yield from _ask(client, f"/search?q=large%20-{value}&limit=2")
+        yield from _ask(client, "/articles?limit=1", Origin=f"https://{value}.example")
+        yield from _ask(client, f"/{_spelled('articles', count)}?limit=1")
+
+
+def _ask(client: httpx.Client, path: str, **headers: str) -> Iterator[httpx.Response]:
+    with client.stream("GET", path, headers=headers) as answer:
+        for _ in answer.iter_raw():
+            pass
+    yield answer
+
+
+def _spelled(word: str, number: int) -> str:
+    """A word in one of many percent-encodings."""
+    return "".join(
+        f"%{ord(letter):02x}" if number >> place & 1 else letter for place, letter in enumerate(word)
+    )
+
+
+__all__: list[Any] = ["fill_the_cache", "post_markdown", "under", "upload_pictures"]
