@@ -212,7 +212,7 @@ async def _rename(
             values["slug"], values["wanted_slug"] = (await free_tag_slugs(session, [key]))[key]
         await session.execute(update(Tag).where(Tag.id == tag.id).values(values))
         await session.execute(
-            update(ArticleTag).where(ArticleTag.tag_id == tag.id).values(name=None)
+            update(ArticleTag).where(ArticleTag.tag_id == tag.id).values(spelling=None)
         )
         if tag.is_listed:
             await session.execute(select(func.settle_tag_slug(tag.id)))
@@ -306,7 +306,7 @@ _MOVE = (
             )
         ),
     )
-    .values(tag_id=bindparam("into_id"), name=bindparam("new_name"))
+    .values(tag_id=bindparam("into_id"), spelling=bindparam("spelling"))
 )
 
 
@@ -346,7 +346,7 @@ async def _merge(session: AsyncSession, tag_id: int, *, into: int, name: str) ->
     """Give what has one tag the other, once, spelt so until it is listed; then the one goes."""
     await session.execute(
         _MOVE,
-        {"changed_id": tag_id, "into_id": into, "new_name": name},
+        {"changed_id": tag_id, "into_id": into, "spelling": name},
         execution_options={"synchronize_session": False},
     )
     await session.execute(delete(Tag).where(Tag.id == tag_id))
