@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import select, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import clock
 from app.core.roles import Role
@@ -19,7 +19,6 @@ from app.db.session import Database
 from app.models import Article, ArticleTag, Tag, User
 from app.services import tags
 from tests.factories import bearer, create_article, create_user
-from tests.test_lists import statements
 
 ARTICLE = {"title": "Tags", "content": "Some content for it."}
 
@@ -70,15 +69,15 @@ class TestKeys:
         [
             ("Engines", "ENGINES"),
             ("steam engines", "Steam\u00a0 Engines"),
-            ("Ｃ＋＋", "c++"),
+            ("\uff23\uff0b\uff0b", "c++"),
             ("ｶﾀｶﾅ", "カタカナ"),
             ("Straße", "STRASSE"),
-            ("ΟΔΟΣ", "οδος"),
+            ("ΣΑΣ", "σας"),
             ("e\u0301te\u0301", "Été"),
             ("❤\ufe0f", "❤"),
             ("می\u200cخواهم", "میخواهم"),
             ("#python", "Python"),
-            ("＃python", "Python"),
+            ("\uff03python", "Python"),
             ("mc²", "MC2"),
             ("so\u00adft", "soft"),
         ],
@@ -100,7 +99,7 @@ class TestKeys:
             ("été", "ete"),
             ("ısı", "isi"),
             ("İ", "I"),
-            ("а", "a"),
+            ("\u0430", "a"),  # Cyrillic
             ("👍", "👎"),
             ("\U0001f3f4\U000e0067\U000e0062\U000e007f", "\U0001f3f4"),
         ],
@@ -160,7 +159,7 @@ class TestWriting:
     async def test_equal_names_in_one_article_are_one_tag(
         self, client: httpx.AsyncClient, ada: User
     ) -> None:
-        names = ["c++", "C++", "Ｃ＋＋", "#C++", "c"]
+        names = ["c++", "C++", "\uff23\uff0b\uff0b", "#C++", "c"]
         assert (await publish(client, ada, *names))["tags"] == ["c", "c++"]
 
     async def test_the_realworld_api_keeps_them_apart(
@@ -293,16 +292,15 @@ class TestHiddenSpellings:
         soon = clock.now() + timedelta(hours=1)
         article = await create_article(session, author=ada, tags=["Soon"], published_at=soon)
         assert not await session.scalar(select(Tag.is_listed))
-        await session.execute(  # an hour passes
-            text("UPDATE article_tags SET listed_at = now() - interval '1 minute'")
-        )
-        await session.execute(text("UPDATE tags SET is_listed = false"))
-        await session.execute(
-            text("ALTER TABLE articles DISABLE TRIGGER articles_before_write")
-        )
+        for statement in (  # an hour passes
+            "SET LOCAL session_replication_role = replica",
+            "UPDATE articles SET published_at = now() - interval '1 minute'",
+            "UPDATE article_tags SET listed_at = now() - interval '1 minute'",
+            "SET LOCAL session_replication_role = origin",
+        ):
+            await session.execute(text(statement))
         announce = "UPDATE articles SET awaits_publication = false WHERE id = :id"
         await session.execute(text(announce), {"id": article.id})
-        await session.execute(text("ALTER TABLE articles ENABLE TRIGGER articles_before_write"))
         assert await session.scalar(select(Tag.is_listed))
 
     async def test_what_editors_name_is_how_drafts_spell_it(
@@ -352,6 +350,16 @@ class TestHiddenSlugs:
         assert before == after == ["背景", "bei-jing 10"]
 
 
+ROWS_READ = text(
+    "SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_xact_user_tables"
+    " WHERE relname IN ('tags', 'article_tags', 'articles')"
+)
+"""How many rows this transaction has read so far, those that a filter left out included."""
+
+
+MANY = 2000
+
+
 class TestCosts:
     @pytest.mark.parametrize("sort", ["name", "count"])
     @pytest.mark.parametrize("query", ["", "&q=hidden"])
@@ -360,88 +368,66 @@ class TestCosts:
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
-        connection: AsyncConnection,
         ada: User,
         sort: str,
         query: str,
         *,
         scheduled: bool,
     ) -> None:
-        """No plan visits a row of theirs, whatever their number."""
+        """The lists read none of their rows, however many they are."""
         await create_article(session, author=ada, tags=["Seen"])
         far = clock.now() + timedelta(days=365)
         when: dict[str, Any] = {"published_at": far} if scheduled else {"published": False}
-        article = await create_article(session, author=ada, **when)
+        for _ in range(MANY // 20):
+            await create_article(session, author=ada, title="Hidden", **when)
         await session.execute(
             text(
-                "WITH added AS (INSERT INTO tags (name, slug)"
-                " SELECT 'hidden ' || n, 'hidden-' || n FROM generate_series(1, 3000) AS n"
-                " RETURNING id)"
-                " INSERT INTO article_tags (article_id, tag_id) SELECT :article_id, id FROM added"
+                "INSERT INTO tags (name, slug)"
+                " SELECT 'hidden ' || n, 'hidden-' || n FROM generate_series(1, :many) AS n"
             ),
-            {"article_id": article.id},
+            {"many": MANY},
+        )
+        await session.execute(
+            text(
+                "INSERT INTO article_tags (article_id, tag_id) SELECT a.id, t.id"
+                " FROM (SELECT id, row_number() OVER (ORDER BY id) AS n FROM articles"
+                "  WHERE title = 'Hidden') AS a"
+                " JOIN (SELECT id, row_number() OVER (ORDER BY id) AS n FROM tags"
+                "  WHERE slug LIKE 'hidden-%') AS t ON t.n % :articles = a.n % :articles"
+            ),
+            {"articles": MANY // 20},
         )
         await session.execute(text("ANALYZE tags, article_tags, articles"))
-        with statements(connection) as seen:
-            await client.get(f"/tags?sort={sort}{query}")
-        sql = seen[-1]
-        assert await rows_visited(session, sql, query) < 50
-
-    async def test_a_filter_by_tag_reads_indexes_alone(
-        self, client: httpx.AsyncClient, session: AsyncSession, connection: AsyncConnection
-    ) -> None:
-        with statements(connection) as seen:
-            await client.get("/articles?tag=none&tag=other")
-        assert len(seen) == 1
-
-
-async def rows_visited(session: AsyncSession, sql: str, query: str) -> int:
-    """The rows that the plan of a list of tags reads, filtered ones included."""
-    # The parameters in the order in which the statement has them.
-    prefix = "'hidden'" if query else "''"
-    values = {"timestamp": "now()", "prefix": prefix}
-    generic = await session.execute(text("SET LOCAL plan_cache_mode = force_generic_plan"))
-    generic.close()
-    numbers = sorted({int(n) for n in __import__("re").findall(r"\$(\d+)", sql)})
-    types = dict(__import__("re").findall(r"\$(\d+)::([A-Z ]+)", sql))
-    arguments = [
-        values["timestamp"] if "TIMESTAMP" in types.get(str(n), "") else
-        ("20" if "INTEGER" in types.get(str(n), "") else prefix)
-        for n in numbers
-    ]
-    await session.execute(text(f"PREPARE listing AS {sql}".replace(":", "\\:")))
-    arguments_sql = f"({', '.join(arguments)})" if arguments else ""
-    explain = f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE listing{arguments_sql}"
-    plan = (await session.execute(text(explain.replace(":", "\\:")))).scalar_one()
-    await session.execute(text("DEALLOCATE listing"))
-    return _rows(plan[0]["Plan"])
-
-
-def _rows(node: dict[str, Any]) -> int:
-    own = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
-    own += node.get("Rows Removed by Index Recheck", 0)
-    visited = own * node["Actual Loops"] if "Relation Name" in node or "Index Name" in node else 0
-    return int(visited) + sum(map(_rows, node.get("Plans", [])))
+        before = await session.scalar(ROWS_READ)
+        await client.get(f"/tags?sort={sort}{query}")
+        await client.get("/api/tags")
+        assert await session.scalar(ROWS_READ) - before < 50
 
 
 class TestTidying:
     async def test_a_tag_that_no_article_has_is_deleted(
-        self, database: Database, session: AsyncSession, ada: User, monkeypatch: pytest.MonkeyPatch
+        self, database: Database, session: AsyncSession, ada: User
     ) -> None:
-        monkeypatch.setattr(tags, "_NEXT", tags._NEXT)
         article = await create_article(session, author=ada, tags=["Kept", "Gone", "Lost"])
         await create_article(session, author=ada, tags=["Hidden"], published=False)
         await session.execute(
-            text("DELETE FROM article_tags USING tags WHERE tag_id = id AND slug <> 'kept'"
-                 " AND article_id = :id"), {"id": article.id},
+            text(
+                "DELETE FROM article_tags USING tags WHERE tag_id = id AND slug <> 'kept'"
+                " AND article_id = :id"
+            ),
+            {"id": article.id},
         )
         await tags.tidy(database)
         rows = await session.execute(select(Tag.slug, Tag.is_listed).order_by(Tag.slug))
         assert [tuple(row) for row in rows] == [("hidden", False), ("kept", True)]
 
     async def test_a_tag_that_readers_see_no_longer_is_hidden(
-        self, client: httpx.AsyncClient, database: Database, session: AsyncSession,
-        ada: User, ben: User,
+        self,
+        client: httpx.AsyncClient,
+        database: Database,
+        session: AsyncSession,
+        ada: User,
+        ben: User,
     ) -> None:
         article = await publish(client, ada, "Once")
         url = f"/articles/{article['id']}"
@@ -456,10 +442,7 @@ class TestThePreviousRelease:
     async def test_it_inserts_a_name_and_a_slug(
         self, client: httpx.AsyncClient, database: Database, session: AsyncSession, ada: User
     ) -> None:
-        insert = (
-            "INSERT INTO tags (name, slug) VALUES (:name, :slug)"
-            " ON CONFLICT (slug) DO NOTHING"
-        )
+        insert = "INSERT INTO tags (name, slug) VALUES (:name, :slug) ON CONFLICT (slug) DO NOTHING"
         first = await publish(client, ada, "C#")  # c-sharp
         for name, slug in (("C#", "c"), ("Été", "ete"), ("ete", "ete")):
             await session.execute(text(insert), {"name": name, "slug": slug})

@@ -64,12 +64,16 @@ _BEGINS = or_(
 )
 _COLUMNS: tuple[InstrumentedAttribute[Any], ...] = (Tag.id, Tag.name, Tag.slug, Tag.is_listed)
 
-# Arrays, not joins: PostgreSQL would read all tags, whatever it believes about the dates.
-_due_articles = select(Article.id).where(Article.awaits_publication, Article.published_at <= NOW)
-_due_tags = select(ArticleTag.tag_id).where(
-    ArticleTag.article_id == any_(func.array(_due_articles.scalar_subquery()))
+# One article after another (OFFSET 0), and an array in place of a join: PostgreSQL does not know how
+# few articles are due, and would read all tags.
+_due_tags = select(ArticleTag.tag_id).where(ArticleTag.article_id == Article.id).offset(0).lateral()
+_due = (
+    select(_due_tags.c.tag_id)
+    .select_from(Article)
+    .join(_due_tags, true())
+    .where(Article.awaits_publication, Article.published_at <= NOW)
 )
-_DUE = and_(~Tag.is_listed, Tag.id == any_(func.array(_due_tags.scalar_subquery())))
+_DUE = and_(~Tag.is_listed, Tag.id == any_(func.array(_due.scalar_subquery())))
 """The tags of scheduled articles whose moment has come, until `announce_due` notices them."""
 
 
