@@ -75,7 +75,7 @@ class TestKeys:
             ("ΣΑΣ", "σας"),
             ("e\u0301te\u0301", "Été"),
             ("❤\ufe0f", "❤"),
-            ("می\u200cخواهم", "میخواهم"),
+            ("پی\u200cشی", "پیشی"),
             ("#python", "Python"),
             ("\uff03python", "Python"),
             ("mc²", "MC2"),
@@ -97,7 +97,7 @@ class TestKeys:
             (".NET", "net"),
             ("node.js", "node js"),
             ("été", "ete"),
-            ("ısı", "isi"),
+            ("s\u0131", "si"),
             ("İ", "I"),
             ("\u0430", "a"),  # Cyrillic
             ("👍", "👎"),
@@ -492,7 +492,7 @@ class TestImporting:
         assert await session.scalar(select(Article.version)) == 2
 
     async def test_plain_words_keep_the_digest_that_earlier_releases_stored(self) -> None:
-        from app.services.bulk.records import _canonical_tag  # noqa: PLC0415
+        from app.services.bulk.records import _canonical_tag
 
         names = ("Steam  Engines", "go", "北京", "C++", "Été")
         assert [_canonical_tag(name) for name in names] == [

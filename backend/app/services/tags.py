@@ -64,8 +64,8 @@ _BEGINS = or_(
 )
 _COLUMNS: tuple[InstrumentedAttribute[Any], ...] = (Tag.id, Tag.name, Tag.slug, Tag.is_listed)
 
-# One article after another (OFFSET 0), and an array in place of a join: PostgreSQL does not know how
-# few articles are due, and would read all tags.
+# One article after another (OFFSET 0), and an array in place of a join: PostgreSQL does not know
+# how few articles are due, and would read all tags.
 _due_tags = select(ArticleTag.tag_id).where(ArticleTag.article_id == Article.id).offset(0).lateral()
 _due = (
     select(_due_tags.c.tag_id)
