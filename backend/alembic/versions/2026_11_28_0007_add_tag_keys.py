@@ -63,17 +63,17 @@ LIST_TAGS = """
 CREATE FUNCTION public.list_tags(ids bigint[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
   tag record;
-  spelling text;
+  public_name text;
 BEGIN
   PERFORM FROM public.tags WHERE id = ANY (ids) ORDER BY id FOR KEY SHARE;
   FOR tag IN
     SELECT id FROM public.tags WHERE id = ANY (ids) AND NOT is_listed
     ORDER BY id FOR NO KEY UPDATE
   LOOP
-    SELECT name INTO spelling FROM public.article_tags
+    SELECT spelling INTO public_name FROM public.article_tags
     WHERE tag_id = tag.id AND listed_at <= clock_timestamp()
     ORDER BY listed_at, article_id LIMIT 1;
-    UPDATE public.tags SET is_listed = true, name = coalesce(spelling, name) WHERE id = tag.id;
+    UPDATE public.tags SET is_listed = true, name = coalesce(public_name, name) WHERE id = tag.id;
     PERFORM public.settle_tag_slug(tag.id);
   END LOOP;
 END
@@ -168,7 +168,7 @@ TRIGGERS = (
 
 
 def upgrade() -> None:
-    op.add_column("article_tags", sa.Column("name", sa.String(50), nullable=True))
+    op.add_column("article_tags", sa.Column("spelling", sa.String(50), nullable=True))
     op.add_column("tags", sa.Column("key", sa.Text(), nullable=True))
     op.add_column("tags", sa.Column("wanted_slug", sa.String(100), nullable=True))
     listed = sa.Column("is_listed", sa.Boolean(), server_default=sa.text("false"), nullable=False)
@@ -205,4 +205,4 @@ def downgrade() -> None:
         op.execute(f"DROP FUNCTION {function}")
     for column in ("is_listed", "wanted_slug", "key"):
         op.drop_column("tags", column)
-    op.drop_column("article_tags", "name")
+    op.drop_column("article_tags", "spelling")

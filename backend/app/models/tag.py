@@ -42,8 +42,8 @@ class ArticleTag(Base):
     tag_id: Mapped[int] = mapped_column(ForeignKey("tags.id", ondelete="CASCADE"), primary_key=True)
     position: Mapped[int] = mapped_column(SmallInteger, default=0, server_default=text("0"))
     """Where it stood when the article's author named its tags."""
-    name: Mapped[str | None] = mapped_column(String(50))
-    """The author's spelling, which is shown until the tag is listed; None: the tag's name."""
+    spelling: Mapped[str | None] = mapped_column(String(50))
+    """The author's, which is shown until the tag is listed; None: the tag's name."""
     listed_at: Mapped[datetime | None]
     """The article's `published_at` while it is in circulation, kept by triggers: a tag's articles
     are read from one index in their order, however many there are."""

@@ -65,12 +65,16 @@ _BEGINS = or_(
 )
 _COLUMNS: tuple[InstrumentedAttribute[Any], ...] = (Tag.id, Tag.name, Tag.slug, Tag.is_listed)
 
-# Arrays, not joins: PostgreSQL would read all tags, whatever it believes about the dates.
-_due_articles = select(Article.id).where(Article.awaits_publication, Article.published_at <= NOW)
-_due_tags = select(ArticleTag.tag_id).where(
-    ArticleTag.article_id == any_(func.array(_due_articles.scalar_subquery()))
+# One article after another (OFFSET 0), and an array in place of a join: PostgreSQL does not know
+# how few articles are due, and would read all tags.
+_due_tags = select(ArticleTag.tag_id).where(ArticleTag.article_id == Article.id).offset(0).lateral()
+_due = (
+    select(_due_tags.c.tag_id)
+    .select_from(Article)
+    .join(_due_tags, true())
+    .where(Article.awaits_publication, Article.published_at <= NOW)
 )
-_DUE = and_(~Tag.is_listed, Tag.id == any_(func.array(_due_tags.scalar_subquery())))
+_DUE = and_(~Tag.is_listed, Tag.id == any_(func.array(_due.scalar_subquery())))
 """The tags of scheduled articles whose moment has come, until `announce_due` notices them."""
 
 
@@ -214,7 +218,7 @@ async def _rename(
             values["slug"], values["wanted_slug"] = (await free_tag_slugs(session, [key]))[key]
         await session.execute(update(Tag).where(Tag.id == tag.id).values(values))
         await session.execute(
-            update(ArticleTag).where(ArticleTag.tag_id == tag.id).values(name=None)
+            update(ArticleTag).where(ArticleTag.tag_id == tag.id).values(spelling=None)
         )
         if tag.is_listed:
             await session.execute(select(func.settle_tag_slug(tag.id)))
@@ -309,7 +313,7 @@ _MOVE = (
             )
         ),
     )
-    .values(tag_id=bindparam("into_id"), name=bindparam("new_name"))
+    .values(tag_id=bindparam("into_id"), spelling=bindparam("spelling"))
 )
 
 
@@ -349,7 +353,7 @@ async def _merge(session: AsyncSession, tag_id: int, *, into: int, name: str) ->
     """Give what has one tag the other, once, spelt so until it is listed; then the one goes."""
     await session.execute(
         _MOVE,
-        {"changed_id": tag_id, "into_id": into, "new_name": name},
+        {"changed_id": tag_id, "into_id": into, "spelling": name},
         execution_options={"synchronize_session": False},
     )
     await session.execute(delete(Tag).where(Tag.id == tag_id))

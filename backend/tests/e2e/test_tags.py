@@ -3,13 +3,17 @@
 import asyncio
 import random
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
 
+from app.core.config import get_settings
+from app.core.text import tag_key
+from app.db.session import Database
+from app.services import tags
 from tests.databases import driver_url, execute, migrated_database
 from tests.postgres import fetch, holding, wait_until_blocked
 from tests.processes import Api, Checkout, serving
@@ -179,3 +183,53 @@ def test_the_change_feed_hears_of_every_article(
     rows = fetch(tags_database, query, latest)
     assert {row["article_id"] for row in rows} == articles
     assert {row["kind"] for row in rows} == {"updated"}
+
+
+def test_writers_of_new_tags_a_merge_and_the_housekeeping_all_get_through(
+    tags_api: Api, tags_database: str, editor: dict[str, str]
+) -> None:
+    """Twenty writers create the same tags in different orders; some are published at once."""
+    names = ["C", "C++", "C#", "北京", "背景", "Été", "ete", "#new", "New 2", "🙂", "Straße", "a b"]
+    writers, rounds = 20, 4
+    database = Database.from_settings(
+        get_settings().model_copy(update={"database_url": tags_database})
+    )
+
+    def work(seed: int) -> Sequence[int]:
+        dice, statuses = random.Random(seed), []
+        for number in range(rounds):
+            chosen = [name.upper() if dice.random() < 0.5 else name for name in names]
+            dice.shuffle(chosen)
+            body = {**ARTICLE, "tags": chosen[:8], "published": number % 2 == 0}
+            response = tags_api.client.post("/articles", json=body, headers=editor)
+            statuses.append(response.status_code)
+            url = f"/articles/{response.json().get('id')}"
+            change = {"tags": chosen[4:], "published": True}
+            response = tags_api.client.patch(url, json=change, headers=editor)
+            statuses.append(response.status_code)
+        return statuses
+
+    async def housekeeping(writing: Sequence[Future[Sequence[int]]]) -> None:
+        while not all(each.done() for each in writing):
+            await tags.tidy(database)
+        await tags.tidy(database)
+        await database.dispose()
+
+    def merge() -> Sequence[int]:
+        pairs = [("ete", "Été"), ("a-b", "New 2"), ("new-2", "a b")] * 4
+        return [rename(tags_api, editor, *pair).status_code for pair in pairs]
+
+    with ThreadPoolExecutor(writers + 1) as threads:
+        writing = [threads.submit(work, seed) for seed in range(writers)]
+        merging = threads.submit(merge)
+        asyncio.run(housekeeping(writing))
+        statuses = [status for each in writing for status in each.result()]
+        assert set(merging.result()) <= {200, 404}, tags_api.process.log
+
+    assert set(statuses) == {200, 201}, tags_api.process.log
+    rows = fetch(tags_database, "SELECT name, key, slug, is_listed FROM tags")
+    assert {row["key"] for row in rows} >= {"c", "c++", "c#", "北京", "背景", "strasse"}
+    assert all(row["key"] == tag_key(row["name"]) for row in rows)
+    wrong = """SELECT slug FROM tags WHERE is_listed <> EXISTS (
+        SELECT FROM article_tags WHERE tag_id = tags.id AND listed_at <= now())"""
+    assert not fetch(tags_database, wrong)

@@ -124,6 +124,43 @@ def test_the_release_before_can_write_between_the_steps() -> None:
         assert {row["article_id"] for row in told} == {1, 2, 3}
 
 
+def test_existing_tags_get_keys_while_the_release_before_writes() -> None:
+    """Of two with one key the older has it; what readers see is listed; all slugs stay."""
+    with temporary_database() as url:
+        upgrade(url, "0006")
+        tag = "INSERT INTO tags (name, slug) VALUES ('{0}', '{1}')"
+        execute(
+            url,
+            "INSERT INTO users (email, username, name, hashed_password)"
+            " VALUES ('ada@example.com', 'ada', 'Ada', 'x')",
+            "INSERT INTO articles (title, slug, content, author_id, published_at) VALUES"
+            " ('T', 't', 'Long enough.', 1, now()), ('D', 'd', 'Long enough.', 1, NULL)",
+            *(tag.format(*each) for each in (("C++", "c"), ("北京", "bei-jing"), ("№1", "n1"))),
+            "INSERT INTO article_tags (article_id, tag_id) VALUES (1, 1), (2, 2)",
+        )
+        upgrade(url, "0007")
+        execute(
+            url,
+            tag.format("No1", "no1"),  # its namesake has no key yet
+            tag.format("C#", "c-2"),
+            "UPDATE articles SET published_at = now() WHERE id = 2",
+        )
+        upgrade(url, "head")
+        execute(url, tag.format("c++", "other"), f"{tag.format('Ada', 'c')} ON CONFLICT DO NOTHING")
+        rows = fetch(url, "SELECT slug, key, is_listed FROM tags ORDER BY id")
+        assert [tuple(row) for row in rows] == [
+            ("c", "c++", True),
+            ("bei-jing", "北京", True),
+            ("n1", None, False),
+            ("no1", "no1", False),
+            ("c-2", "c#", False),
+            ("other", None, False),
+        ]
+        command.downgrade(alembic_config(url), "0006")
+        execute(url, tag.format("Ada", "ada"))
+        assert len(fetch(url, "SELECT FROM tags")) == 7
+
+
 def test_there_is_one_head() -> None:
     assert len(ScriptDirectory.from_config(alembic_config()).get_heads()) == 1
 

@@ -87,7 +87,7 @@ status: ColumnElement[str] = case(
 )
 _tag = (
     select(
-        case((Tag.is_listed, Tag.name), else_=func.coalesce(ArticleTag.name, Tag.name)).label(
+        case((Tag.is_listed, Tag.name), else_=func.coalesce(ArticleTag.spelling, Tag.name)).label(
             "name"
         ),
         func.coalesce(Tag.wanted_slug, Tag.slug).label("slug"),
@@ -124,7 +124,7 @@ def public_name(tag: Any) -> ColumnElement[str]:
     `tag` has the columns of Tag.
     """
     first = (
-        select(ArticleTag.name)
+        select(ArticleTag.spelling)
         .where(ArticleTag.tag_id == tag.id, ArticleTag.listed_at <= NOW)
         .order_by(ArticleTag.listed_at, ArticleTag.article_id)
         .limit(1)

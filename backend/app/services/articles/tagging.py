@@ -63,8 +63,8 @@ async def set_tags(
     """
     tags = await lock_tags(session, names, actor=actor)
     of_article = ArticleTag.article_id == article_id
-    has = select(ArticleTag.tag_id, ArticleTag.position, ArticleTag.name).where(of_article)
-    before = {row.tag_id: (row.position, row.name) for row in await session.execute(has)}
+    has = select(ArticleTag.tag_id, ArticleTag.position, ArticleTag.spelling).where(of_article)
+    before = {row.tag_id: (row.position, row.spelling) for row in await session.execute(has)}
     reordered = in_order or before.keys() != {tag.id for tag in tags.values()}
     added: dict[int, LockedTag] = {}
     kept: dict[int, tuple[int, str | None]] = {}
@@ -72,16 +72,16 @@ async def set_tags(
         if tag.id not in before:
             added[place] = tag
             continue
-        position, name = before[tag.id]
-        respelt = not tag.is_listed and tag.spelling != (name or tag.shown)
-        kept[tag.id] = (place if reordered else position, tag.spelling if respelt else name)
+        position, spelling = before[tag.id]
+        respelt = not tag.is_listed and tag.spelling != (spelling or tag.shown)
+        kept[tag.id] = (place if reordered else position, tag.spelling if respelt else spelling)
     if gone := before.keys() - kept.keys():
         await session.execute(delete(ArticleTag).where(of_article, ArticleTag.tag_id.in_(gone)))
     for tag_id in sorted(kept):
         if before[tag_id] != kept[tag_id]:
-            position, name = kept[tag_id]
+            position, spelling = kept[tag_id]
             changed = update(ArticleTag).where(of_article, ArticleTag.tag_id == tag_id)
-            await session.execute(changed.values(position=position, name=name))
+            await session.execute(changed.values(position=position, spelling=spelling))
     await _add(session, article_id, added)
     return bool(added) or before != kept
 
@@ -94,7 +94,7 @@ async def add_tags(session: AsyncSession, *, article_id: int, tags: Iterable[Loc
 async def _add(session: AsyncSession, article_id: int, tags: Mapping[int, LockedTag]) -> None:
     if tags:
         rows = [
-            {"article_id": article_id, "tag_id": tag.id, "position": place, "name": tag.stored}
+            {"article_id": article_id, "tag_id": tag.id, "position": place, "spelling": tag.stored}
             for place, tag in tags.items()
         ]
         await session.execute(insert(ArticleTag).values(rows))

@@ -132,14 +132,14 @@ REMOVE_TAGS = _statement(
 )
 
 ADD_TAGS = _statement(
-    "INSERT INTO article_tags (article_id, tag_id, position, name)"
-    " SELECT * FROM unnest(:article_ids, :tag_ids, :positions, :names)"
+    "INSERT INTO article_tags (article_id, tag_id, position, spelling)"
+    " SELECT * FROM unnest(:article_ids, :tag_ids, :positions, :spellings)"
     " ON CONFLICT (article_id, tag_id) DO UPDATE SET position = excluded.position,"
-    " name = coalesce(excluded.name, article_tags.name)",
+    " spelling = coalesce(excluded.spelling, article_tags.spelling)",
     article_ids=_NUMBERS,
     tag_ids=_NUMBERS,
     positions=_COUNTS,
-    names=_TEXTS,
+    spellings=_TEXTS,
 )
 
 NOTE_RECORDS = _statement(

@@ -235,7 +235,7 @@ async def _add_tags(
     if rows:
         details = {
             "positions": [place for *_, place, _ in rows],
-            "names": [name for *_, name in rows],
+            "spellings": [spelling for *_, spelling in rows],
         }
         await session.execute(statements.ADD_TAGS, {**pairs, **details})
 
