@@ -182,7 +182,8 @@ async def _others(connection: "asyncpg.Connection[Any]", articles: int) -> dict[
         authors,
     )
     await connection.execute(
-        "INSERT INTO tags (name, slug) SELECT 'Tag ' || i, 'tag-' || i"
+        "INSERT INTO tags (name, key, slug, is_listed)"
+        " SELECT 'Tag ' || i, 'tag ' || i, 'tag-' || i, true"
         " FROM generate_series(1, $1::bigint) AS i",
         TAGS,
     )

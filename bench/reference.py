@@ -54,8 +54,10 @@ NAMES = (
     "published_at", "word_count", "reading_time", "comment_policy", "version", "author_id",
     "created_at", "updated_at",
 )  # fmt: skip
-COLUMNS = ", ".join({"tags": TAGS, "status": STATUS}.get(name, f"a.{name}") for name in NAMES)
-AUTHOR = "u.id, u.username, u.name, u.created_at"
+EXPRESSIONS = {"tags": TAGS, "status": STATUS}
+COLUMNS = ", ".join(f"{EXPRESSIONS.get(name, f'a.{name}')} AS {name}" for name in NAMES)
+AUTHOR_FIELDS = ("id", "username", "name", "created_at")
+AUTHOR = ", ".join(f"u.{name} AS author__{name}" for name in AUTHOR_FIELDS)
 FROM = "FROM articles a JOIN users u ON u.id = a.author_id"
 PUBLIC = (
     "a.published_at IS NOT NULL AND a.archived_at IS NULL AND a.deleted_at IS NULL"
@@ -131,14 +133,9 @@ def _json(content: Any) -> Response:
 
 
 def _article(row: asyncpg.Record) -> dict[str, Any]:
-    article = dict(zip(NAMES, row, strict=False))
-    article["published"] = row[8] == "published"
-    article["author"] = {
-        "id": row[16],
-        "username": row[17],
-        "name": row[18],
-        "created_at": row[19],
-    }
+    article = {name: row[name] for name in NAMES}
+    article["published"] = row["status"] == "published"
+    article["author"] = {name: row[f"author__{name}"] for name in AUTHOR_FIELDS}
     return article
 
 
@@ -154,7 +151,7 @@ async def _one(number: int, user_id: int | None) -> dict[str, Any] | None:
         row = await pool.fetchrow(ONE_FOR_ALL, now, number)
     else:
         row = await pool.fetchrow(ONE_FOR_USER, now, number, user_id)
-    return row and {**_article(row), "html": row[20], "toc": row[21]}
+    return row and {**_article(row), "html": row["html"], "toc": row["toc"]}
 
 
 async def list_articles(request: Request) -> Response:

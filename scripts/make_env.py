@@ -31,8 +31,8 @@ def main() -> int:
         file.write("\n".join(lines) + "\n")
     print("Wrote .env with fresh secrets.")
     print(
-        "If `docker compose up` ran before, its database has another password: see the comment at"
-        " POSTGRES_PASSWORD in .env."
+        "If `docker compose up` ran before, its database still has the password `pressroom`:\n"
+        'docs/operations.md, "The database\'s password", says how to change it.'
     )
     return 0
 

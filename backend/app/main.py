@@ -1,6 +1,11 @@
-"""The application factory. It assembles; it decides nothing."""
+"""The application factory. It assembles; it decides nothing.
+
+`create_app` makes an application. The attribute `app` is for `uvicorn app.main:app` and
+`fastapi dev`: it is made when it is first used, so importing this module reads no settings.
+"""
 
 import gc
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,10 +17,11 @@ from app.auth.security import prepare_hashing
 from app.conduit import application as conduit
 from app.conduit.errors import conduit_error_response
 from app.core import middleware
-from app.core.config import Environment, Registration, Settings, get_settings
+from app.core.config import Environment, Registration, Settings, SetupError, get_settings
 from app.core.errors import register_error_handlers
-from app.core.logging import configure_logging
+from app.core.logging import configure_logging, get_logger
 from app.core.routing import register_replays
+from app.db.embedded import embedded_database
 from app.db.session import Database
 from app.jobs.background import jobs_of, running
 from app.routers import (
@@ -49,6 +55,10 @@ from app.routers import (
     users_raw,
 )
 from app.services.media.storage import open_storage
+
+logger = get_logger(__name__)
+
+app: FastAPI
 
 DESCRIPTION = """A headless blog: users, login by bearer token, and articles.
 
@@ -115,16 +125,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or get_settings()
     configure_logging(settings)
     signing_keys()  # a file that holds no key is found out now, not at the first login
+    for sentence in settings.warnings():
+        logger.warning(sentence)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         prepare_hashing()
-        database = app.state.database = Database.from_settings(settings)
-        gc.collect()
-        gc.freeze()  # what is here stays: walking it stopped everybody for a tenth of a second
-        async with running(jobs_of(settings, database)):
-            yield
-        await database.dispose()
+        async with embedded_database(settings) as complete:
+            database = app.state.database = Database.from_settings(complete)
+            gc.collect()
+            gc.freeze()  # what is here stays: walking it stopped everybody for a tenth of a second
+            async with running(jobs_of(complete, database)):
+                yield
+            await database.dispose()
 
     app = FastAPI(
         title="Pressroom",
@@ -158,3 +171,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.router.routes.extend(router.routes)
     documentation.install(app)
     return app
+
+
+def __getattr__(name: str) -> FastAPI:
+    """The application as the attribute `app`, made on first use (PEP 562)."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        made = globals()["app"] = create_app()
+    except SetupError as error:
+        sys.exit(f"pressroom: {error}")
+    return made
+
+
+def __dir__() -> list[str]:
+    """`fastapi dev` looks here for an application."""
+    return sorted({*globals(), "app"})

@@ -29,7 +29,7 @@ from app.schemas.change import MAX_CHANGES
 from app.services.changes import announce_due
 from app.services.cursors import encode_cursor
 from tests.databases import driver_url, migrated_database
-from tests.factories import bearer, create_article, create_user
+from tests.factories import PASSWORD, bearer, create_article, create_user
 from tests.processes import DEADLINE
 
 LOCK = 1717921124
@@ -271,7 +271,9 @@ class TestWhatIsTold:
         seen = [await article_of(database, author) for _ in range(2)]
         await article_of(database, author, published=False)
         await follower.news()
-        response = await client.delete(f"/users/{author.id}", headers=bearer(author))
+        response = await client.request(
+            "DELETE", f"/users/{author.id}", json={"password": PASSWORD}, headers=bearer(author)
+        )
         assert response.status_code == 204
         assert sorted(await follower.told()) == [
             ("deleted", article.id, article.slug) for article in seen

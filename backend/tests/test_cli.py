@@ -84,6 +84,23 @@ class TestCreateAdmin:
         events = fetch(own_database, "SELECT action FROM audit_events")
         assert [event["action"] for event in events] == ["CREATE_USER"]
 
+    def test_the_password_can_be_in_a_file(
+        self,
+        own_database: str,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        tmp_path: Path,
+    ) -> None:
+        file = tmp_path / "password"
+        monkeypatch.setenv("PRESSROOM_ADMIN_PASSWORD_FILE", str(file))
+        assert run(*self.ARGUMENTS) == 1
+        assert "cannot be read (No such file" in capsys.readouterr().err
+        file.write_text("correct horse battery\n")
+        assert run(*self.ARGUMENTS, "--password", "another") == 1
+        assert "not both" in capsys.readouterr().err
+        assert run(*self.ARGUMENTS) == 0
+        assert len(fetch(own_database, "SELECT 1 FROM users")) == 1
+
     @pytest.mark.parametrize(
         ("arguments", "password", "message"),
         [

@@ -13,7 +13,7 @@ from app.core.community import CommentPolicy, CommentStatus
 from app.core.roles import Role
 from app.models import Article, ArticleCounts, AuditEvent, Block, Comment, User
 from app.services.comments import writing
-from tests.factories import bearer, create_article, create_comment, create_user
+from tests.factories import PASSWORD, bearer, create_article, create_comment, create_user
 from tests.test_lists import statements
 from tests.test_profiles import pages
 
@@ -343,7 +343,9 @@ class TestDeleting:
     ) -> None:
         root = (await post(client, article, reader, content="Mine")).json()
         reply = (await post(client, article, author, parent_id=root["id"])).json()
-        response = await client.delete(f"/users/{reader.id}", headers=bearer(reader))
+        response = await client.request(
+            "DELETE", f"/users/{reader.id}", json={"password": PASSWORD}, headers=bearer(reader)
+        )
         assert response.status_code == 204
         (thread,) = await threads(client, article)
         assert thread["removed"]
@@ -358,7 +360,9 @@ class TestDeleting:
     ) -> None:
         root = (await post(client, article, author)).json()
         await post(client, article, author, parent_id=root["id"])
-        response = await client.delete(f"/users/{author.id}", headers=bearer(author))
+        response = await client.request(
+            "DELETE", f"/users/{author.id}", json={"password": PASSWORD}, headers=bearer(author)
+        )
         assert response.status_code == 204
         assert (await session.scalars(select(Comment.id))).all() == []
         assert await count_of(session, article) is None

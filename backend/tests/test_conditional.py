@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.conditional import public
 from app.core.roles import Role
 from app.models import User
-from tests.factories import bearer, create_address, create_article, create_user
+from tests.factories import PASSWORD, bearer, create_address, create_article, create_user
 from tests.security.conftest import Install, install, live, live_app, live_database_url, live_rows
 
 __all__ = ["install", "live", "live_app", "live_database_url", "live_rows"]
@@ -53,9 +53,13 @@ async def make_world(session: AsyncSession) -> World:
     addresses = f"/users/{owner.id}/addresses"
     resources = {
         "myself": Resource("/users/me", [("PATCH", {"name": "Newer"})], "/users"),
-        "user": Resource(f"/users/{owner.id}", [("PUT", whole), ("DELETE", None)], "/users"),
+        "user": Resource(
+            f"/users/{owner.id}", [("PUT", whole), ("DELETE", {"password": PASSWORD})], "/users"
+        ),
         "raw user": Resource(
-            f"/raw/users/{owner.id}", [("PUT", whole), ("DELETE", None)], "/raw/users"
+            f"/raw/users/{owner.id}",
+            [("PUT", whole), ("DELETE", {"password": PASSWORD})],
+            "/raw/users",
         ),
         "address": Resource(
             f"{addresses}/{address.id}", [("PUT", ADDRESS), ("DELETE", None)], addresses

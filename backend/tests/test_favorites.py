@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core import clock
 from app.models import Article, ArticleCounts, AuditEvent, Favorite, User
-from tests.factories import bearer, create_article, create_comment, create_user
+from tests.factories import PASSWORD, bearer, create_article, create_comment, create_user
 from tests.test_lists import statements
 from tests.test_profiles import pages
 
@@ -77,7 +77,9 @@ async def test_goes_with_the_account_and_with_the_article(
         session.add(Favorite(user_id=reader.id, article_id=each.id))
     session.add(Favorite(user_id=author.id, article_id=article.id))
     await session.flush()
-    await client.delete(f"/users/{reader.id}", headers=bearer(reader))
+    await client.request(
+        "DELETE", f"/users/{reader.id}", json={"password": PASSWORD}, headers=bearer(reader)
+    )
     counts = select(ArticleCounts.article_id, ArticleCounts.favorites)
     assert dict(map(tuple, await session.execute(counts))) == {article.id: 1, other.id: 0}
     await client.delete(f"/articles/{article.id}", headers=bearer(author))

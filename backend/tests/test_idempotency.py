@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import event, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.identity import find_by_session
 from app.auth.keys import derived_keys
 from app.core import clock
 from app.core.config import Registration
@@ -20,7 +21,14 @@ from app.db.session import Database
 from app.main import create_app
 from app.models import Address, ApiKey, Article, IdempotencyKey, PreviewLink, User
 from app.services import idempotency
-from tests.factories import PASSWORD, api_key, bearer, create_article, create_user
+from tests.factories import (
+    PASSWORD,
+    api_key,
+    bearer,
+    create_article,
+    create_session,
+    create_user,
+)
 from tests.inbox import Inbox
 from tests.security.conftest import (
     Install,
@@ -442,9 +450,10 @@ class TestAtOnce:
         """While it runs another is told to wait; once it has failed, the next one may."""
         url, headers = f"/users/{live_user.id}/addresses", keyed(bearer(live_user))
         database: Database = live_app.state.database
-        who = {"database": database, "user_id": live_user.id, "key": headers["Idempotency-Key"]}
         async with database.unit_of_work() as session:
-            await session.execute(select(1))
+            login = await create_session(session, user=live_user)
+            caller = await find_by_session(session, user_id=live_user.id, session_id=login.id)
+            who = {"database": database, "caller": caller, "key": headers["Idempotency-Key"]}
             await idempotency.claim(session, **who, content=[b"another replica"])
             waiting = await live.post(url, json=ADDRESS, headers=headers)
             assert waiting.json()["code"] == "request_in_progress"

@@ -124,7 +124,8 @@ class TestDelivery:
         token = await inbox.token()
         await session.refresh(row)
         assert (row.attempts, row.error, row.next_attempt_at) == (2, None, None)
-        response = await client.post("/auth/email/verify", json={"token": token})
+        body = {"token": token, "password": PASSWORD}
+        response = await client.post("/auth/email/verify", json=body)
         assert response.status_code == 204
 
     async def test_what_is_refused_for_good_is_given_up(

@@ -26,7 +26,7 @@ from app.services.media.library import delete_media
 from app.services.media.references import note_references, purge_pictures_of
 from app.services.media.storage import LocalStorage, new_folder
 from tests.databases import migrated_database
-from tests.factories import bearer, create_article, create_user
+from tests.factories import PASSWORD, bearer, create_article, create_user
 
 JPEG = b"\xff\xd8\xff what a file has in it \xff\xd9"
 
@@ -252,7 +252,9 @@ async def test_pictures_of_who_has_left_stay_where_they_are_shown(
     own = await create_article(session, author=leaving)
     await shows(session, article, borrowed)
     await shows(session, own, mine, borrowed)
-    answer = await client.delete(f"/users/{leaving.id}", headers=bearer(leaving))
+    answer = await client.request(
+        "DELETE", f"/users/{leaving.id}", json={"password": PASSWORD}, headers=bearer(leaving)
+    )
     assert answer.status_code == 204
     await tidy_media(database, storage)
     assert await left(session) == {borrowed.id}

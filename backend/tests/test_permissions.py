@@ -127,7 +127,7 @@ EXPECTED = {
     "DELETE /users/me/api-keys/{api_key_id}": Expectation((401, 404, 204, 404, 404, 401, 403)),
     "GET /users/{user_id}": reader(200),
     "PUT /users/{user_id}": owners(200, body={**USER, "email": "owner@example.com"}),
-    "DELETE /users/{user_id}": owners(204),
+    "DELETE /users/{user_id}": owners(204, body={"password": PASSWORD}),
     "PATCH /users/{user_id}/role": administrators(200, body={"role": "editor"}),
     "POST /users/{user_id}/disable": administrators(200),
     "POST /users/{user_id}/enable": administrators(200),
@@ -233,7 +233,7 @@ EXPECTED = {
     "POST /raw/users": anybody(201, body=REGISTRATION),
     "GET /raw/users/{user_id}": reader(200),
     "PUT /raw/users/{user_id}": owners(200, body={**USER, "email": "owner@example.com"}),
-    "DELETE /raw/users/{user_id}": owners(204),
+    "DELETE /raw/users/{user_id}": owners(204, body={"password": PASSWORD}),
 }
 
 

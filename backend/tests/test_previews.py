@@ -196,7 +196,7 @@ class TestMaking:
         await session.execute(text("DELETE FROM users WHERE id = :id"), {"id": editor.id})
         (listed,) = (await client.get(links_of(draft), headers=bearer(author))).json()
         assert listed["created_by"] is None
-        assert await shown(client, link["token"]) == 200
+        assert await shown(client, link["token"]) == 404
 
     async def test_making_and_revoking_are_audited(
         self, client: httpx.AsyncClient, session: AsyncSession, draft: Article, author: User

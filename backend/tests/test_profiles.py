@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app.core import clock
 from app.core.roles import Role
 from app.models import AuditEvent, Block, Follow, User, UserCounts
-from tests.factories import bearer, create_article, create_user
+from tests.factories import PASSWORD, bearer, create_article, create_user
 from tests.test_lists import statements
 
 PROFILE = {
@@ -156,7 +156,9 @@ class TestFollowing:
             session.add(Follow(follower_id=follower.id, followed_id=followed.id))
         await session.flush()
         assert (await profile_of(client, "bob"))["followers_count"] == 2
-        response = await client.delete(f"/users/{ada.id}", headers=bearer(ada))
+        response = await client.request(
+            "DELETE", f"/users/{ada.id}", json={"password": PASSWORD}, headers=bearer(ada)
+        )
         assert response.status_code == 204
         profile = await profile_of(client, "bob")
         assert (profile["followers_count"], profile["following_count"]) == (1, 0)

@@ -7,7 +7,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core.roles import Role
 from app.models import Article, AuditEvent, User
-from tests.factories import bearer, create_article, create_comment, create_report, create_user
+from tests.factories import (
+    PASSWORD,
+    bearer,
+    create_article,
+    create_comment,
+    create_report,
+    create_user,
+)
 from tests.test_lists import statements
 from tests.test_profiles import pages
 
@@ -96,7 +103,9 @@ async def test_it_outlives_who_reported_and_goes_with_what_it_is_about(
     reader: User,
 ) -> None:
     report = await create_report(session, article=article, reporter=reader)
-    await client.delete(f"/users/{reader.id}", headers=bearer(reader))
+    await client.request(
+        "DELETE", f"/users/{reader.id}", json={"password": PASSWORD}, headers=bearer(reader)
+    )
     session.expunge_all()
     read = await client.get(f"/reports/{report.id}", headers=bearer(editor))
     assert read.json()["reporter"] is None

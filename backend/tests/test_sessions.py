@@ -191,7 +191,9 @@ class TestEnd:
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         user = await create_user(session)
-        await client.delete(f"/users/{user.id}", headers=bearer(user))
+        await client.request(
+            "DELETE", f"/users/{user.id}", json={"password": PASSWORD}, headers=bearer(user)
+        )
         response = await client.get("/auth/me", headers=bearer(user))
         assert response.json()["code"] == "invalid_token"
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth import security
 from app.core import clock
 from app.core.roles import Role
-from app.models import Address, Article, AuditEvent, Mail, User
+from app.models import Address, AuditEvent, Mail, User
 from app.schemas import passwords
 from tests.factories import (
     PASSWORD,
@@ -419,12 +419,13 @@ class TestDelete:
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         user = await create_user(session)
-        await create_article(session, author=user)
         await create_address(session, user=user)
-        response = await client.delete(f"{users_url}/{user.id}", headers=bearer(user))
+        response = await client.request(
+            "DELETE", f"{users_url}/{user.id}", json={"password": PASSWORD}, headers=bearer(user)
+        )
         assert response.status_code == 204
         assert response.content == b""
-        for model in (User, Article, Address):
+        for model in (User, Address):
             assert await session.scalar(select(model.id)) is None
         event = (await session.scalars(select(AuditEvent))).one()
         assert (event.action, event.subject_id) == ("DELETE_USER", user.id)
@@ -433,7 +434,9 @@ class TestDelete:
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         user = await create_user(session)
-        await client.delete(f"{users_url}/{user.id}", headers=bearer(user))
+        await client.request(
+            "DELETE", f"{users_url}/{user.id}", json={"password": PASSWORD}, headers=bearer(user)
+        )
         assert (await client.get("/users/me", headers=bearer(user))).status_code == 401
 
     async def test_a_stranger_and_an_editor_may_not(
@@ -593,8 +596,8 @@ class TestLastAdministrator:
         [
             ("PATCH", "/users/{id}/role", {"role": "author"}),
             ("POST", "/users/{id}/disable", None),
-            ("DELETE", "/users/{id}", None),
-            ("DELETE", "/raw/users/{id}", None),
+            ("DELETE", "/users/{id}", {"password": PASSWORD}),
+            ("DELETE", "/raw/users/{id}", {"password": PASSWORD}),
         ],
     )
     async def test_cannot_be_removed(

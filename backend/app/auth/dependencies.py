@@ -191,12 +191,28 @@ async def current_client(request: Request) -> Client:
 CurrentClient = Annotated[Client, Depends(current_client)]
 """The address and the program that a request comes from."""
 
+
+async def confirming_if_known(
+    token: BearerToken, database: CurrentDatabase, scopes: SecurityScopes
+) -> Identity | None:
+    """The user who is about to confirm something, or None without a valid login.
+
+    Found in a unit of work that is over before the handler starts, as in `confirming`.
+    """
+    try:
+        return await confirming(token, database, scopes)
+    except (NotAuthenticated, SessionRequired):
+        return None
+
+
 CurrentUser = Annotated[Identity, Security(KnownViewer())]
 """Who is reading what is their own business; never by an API key."""
 Actor = Annotated[Identity, Security(actor)]
 """Who is changing what is their own business; never by an API key."""
 Confirming = Annotated[Identity, Security(confirming)]
 """Who is changing what takes their password or a code too; never by an API key."""
+MaybeConfirming = Annotated[Identity | None, Security(confirming_if_known)]
+"""Who is confirming something that a password does for as well."""
 Leaving = Annotated[Identity | None, Security(leaving)]
 """Who is logging out, where their access token is still good."""
 

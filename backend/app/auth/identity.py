@@ -141,7 +141,7 @@ async def recheck(
     holds = not isinstance(connection, Reader)
     if identity.api_key_id is not None:
         statement = _HOLD_BY_API_KEY_ID if holds else _BY_API_KEY_ID
-        parameters = {"user_id": identity.id, "key_id": identity.api_key_id}
+        parameters: dict[str, Any] = {"user_id": identity.id, "key_id": identity.api_key_id}
     else:
         statement = _HOLD_BY_SESSION if holds else _BY_SESSION
         parameters = {"user_id": identity.id, "session_id": identity.session_id}

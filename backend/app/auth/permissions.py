@@ -80,6 +80,11 @@ def _reach(role: Role, action: Action) -> Reach:
     ]
 
 
+def roles_to_any(action: Action) -> list[Role]:
+    """The roles that may do `action` whoever owns the thing."""
+    return [role for role in Role if _reach(role, action) is ANYBODYS]
+
+
 def may_to_any(actor: Identity | None, action: Action) -> bool:
     """Whether `actor` may do `action` whoever owns the thing; anonymous (None) never may."""
     return actor is not None and _reach(actor.role, action) is ANYBODYS

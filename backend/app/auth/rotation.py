@@ -7,6 +7,7 @@ from pathlib import Path
 
 from app.auth.keys import new_pair
 from app.core.config import EXAMPLE_SECRETS, PROJECT_DIR, Algorithm, Settings, SetupError
+from app.core.sources import ALIASES
 
 SECRET_BYTES = 32
 
@@ -47,18 +48,29 @@ def new_pair_settings(
     }
 
 
+def _name(line: str) -> str:
+    """The name that a line of a `.env` sets."""
+    return line.partition("=")[0].strip().removeprefix("export ").strip()
+
+
 def write_settings(file: Path, values: Mapping[str, str]) -> None:
     """Set `values` at the end of a `.env`, in place of what they were; all at once or not at all.
+
+    Lines that set them by an alias, or that name a file with the value, are removed as well.
 
     Raises SetupError where it cannot be written.
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if line.partition("=")[0] not in values]
+        replaced = {*values, *(f"{name}_FILE" for name in values)}
+        replaced |= {alias.upper() for alias, name in ALIASES.items() if name.upper() in values}
+        kept = [line for line in lines if _name(line) not in replaced]
         added = [f"{name}={value}" for name, value in values.items()]
         written = file.with_name(f"{file.name}.new")
-        written.touch(mode=0o600)
-        written.write_text("\n".join([*kept, *added, ""]), encoding="utf-8")
+        written.unlink(missing_ok=True)
+        descriptor = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as new:
+            new.write("\n".join([*kept, *added, ""]))
         written.replace(file)
     except OSError as error:
         raise SetupError(f"{file} cannot be written ({error.strerror})") from error

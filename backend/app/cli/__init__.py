@@ -5,13 +5,14 @@ serving.py   serve, routes
 accounts.py  create-admin
 articles.py  import, export, seed
 keys.py      keys rotate, keys reseal
+retention.py retention
 """
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from app.cli import accounts, articles, keys, serving
+from app.cli import accounts, articles, keys, retention, serving
 from app.core.config import SetupError, describe
 from app.core.errors import PressroomError
 
@@ -22,6 +23,7 @@ for command in (
     accounts.create_admin,
     articles.import_articles,
     articles.export_articles,
+    retention.retention,
     serving.routes,
 ):
     cli.command(command.__name__.removesuffix("_articles").replace("_", "-"))(command)

@@ -1,12 +1,15 @@
 """Accounts that no request can create."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import SecretStr
 
 from app.cli.base import console, start, with_database
+from app.core.config import SetupError
 from app.core.roles import Role
+from app.core.sources import read_secret
 from app.db.session import Database
 from app.schemas.user import UserCreate
 from app.services import users
@@ -16,17 +19,26 @@ def create_admin(
     email: Annotated[str, typer.Option(prompt=True)],
     username: Annotated[str, typer.Option(prompt=True)],
     password: Annotated[
-        str,
+        str, typer.Option(envvar="PRESSROOM_ADMIN_PASSWORD", help="Asked for where not given.")
+    ] = "",
+    password_file: Annotated[
+        Path | None,
         typer.Option(
-            prompt=True,
-            hide_input=True,
-            confirmation_prompt=True,
-            envvar="PRESSROOM_ADMIN_PASSWORD",
+            envvar="PRESSROOM_ADMIN_PASSWORD_FILE", help="A file with the password as its line."
         ),
-    ],
+    ] = None,
     name: Annotated[str, typer.Option()] = "Administrator",
 ) -> None:
     """Create an administrator; the first one can come from nowhere else."""
+    if password_file is not None:
+        if password:
+            raise SetupError("Give the password or a file with it, not both")
+        try:
+            password = read_secret(password_file)
+        except ValueError as error:
+            raise SetupError(f"The password file {password_file} {error}") from error
+    elif not password:
+        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     new = UserCreate(email=email, username=username, name=name, password=SecretStr(password))
 
     async def work(database: Database) -> int:

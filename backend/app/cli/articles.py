@@ -1,6 +1,7 @@
 """Articles in bulk: imported, exported, and made up for trying things out."""
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -15,10 +16,12 @@ from app.cli.base import console, start, with_database
 from app.core.config import Environment, Settings, SetupError
 from app.db.session import Database
 from app.services import seed as seeding
-from app.services.bulk import exporting, markdown, sources
+from app.services.bulk import exporting, files, markdown, sources
 from app.services.bulk.foreign import SourceError
 from app.services.bulk.records import Outcome, Result
 from app.services.bulk.sources import Format
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 MOST = 10_000_000
 """Rows that `seed` adds at once."""
@@ -74,15 +77,20 @@ class _Said:
         self.counts.update(result.outcome for result in results)
         for position, outcome, message in results:
             if message:
-                where = f"line {position}" if isinstance(position, int) else position
+                where = f"line {position}" if isinstance(position, int) else _shown(position)
                 failed = outcome is Outcome.FAILED
                 self._errors.print(
-                    f"{where}: {message}",
+                    f"{where}: {_shown(message)}",
                     style="red" if failed else "yellow",
                     markup=False,
                     highlight=False,
                     soft_wrap=True,
                 )
+
+
+def _shown(text: str) -> str:
+    """Names and values of others for a terminal: what would control it is escaped."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def import_articles(
@@ -113,9 +121,9 @@ def import_articles(
             )
         except SourceError as error:
             raise SetupError(str(error)) from error
-        files = progress.tasks[0].completed
+        files_seen = progress.tasks[0].completed
         progress.remove_task(looking)
-        importing = progress.add_task("Importing", total=source.total or files)
+        importing = progress.add_task("Importing", total=source.total or files_seen)
 
         async def work(database: Database) -> Sequence[str]:
             return await sources.import_source(
@@ -164,7 +172,7 @@ def export_articles(
             count = _export(settings, lambda record: markdown.write(path, record))
         else:
             unfinished = path.with_name(f"{path.name}.part")
-            with unfinished.open("wb") as file:
+            with files.create(unfinished) as file:
                 count = _export(settings, lambda record: file.write(exporting.line(record)))
             unfinished.replace(path)
     except OSError as error:

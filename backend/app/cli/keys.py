@@ -7,7 +7,13 @@ import typer
 
 from app.auth import rotation
 from app.cli.base import console, start, with_database
-from app.core.config import EXAMPLE_SECRETS, PROJECT_DIR, Algorithm, get_settings
+from app.core.config import (
+    EXAMPLE_SECRETS,
+    PROJECT_DIR,
+    Algorithm,
+    get_settings,
+    set_outside_of_dotenv,
+)
 from app.db.session import Database
 from app.services import second_factor
 
@@ -44,7 +50,10 @@ def rotate(
         values = rotation.new_pair_settings(settings, algorithm=algorithm, directory=folder)
     lines = [f"{name}={value}" for name, value in values.items()]
     file = PROJECT_DIR / ".env"
-    if file.exists():
+    elsewhere = set_outside_of_dotenv(values)
+    if elsewhere:
+        lines = [f"The environment sets {', '.join(elsewhere)}. Change it there:", "", *lines]
+    elif file.exists():
         rotation.write_settings(file, values)
         lines = [f"Written to .env: {', '.join(values)}"]
     else:

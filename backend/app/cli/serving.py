@@ -38,11 +38,14 @@ def serve(
     signing_keys()  # where there are none, the reason is said here
     host, port = host or settings.host, port or settings.port
     _require_free(host, port)
+    # API_URL follows these where it is not set. uvicorn's processes read their own settings.
+    os.environ |= {"HOST": host, "PORT": str(port)}
+    get_settings.cache_clear()
     embedded = settings.database_url is None
     settings = start(log_level=settings.log_level)
     url = settings.database_url or ""
-    # uvicorn's processes read their settings for themselves.
     os.environ["DATABASE_URL"] = url
+    os.environ.pop("DATABASE_URL_FILE", None)
     get_settings.cache_clear()
     if embedded:
         with_database(settings, _ensure_demo_account)

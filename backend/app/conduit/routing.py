@@ -22,12 +22,21 @@ OPTIONAL_USER: dict[str, Any] = {"security": [{}]}
 """For `openapi_extra` of a route that takes a user or none: its token may be left out."""
 
 
+class ConduitRoute(StrictRoute):
+    """A route that ignores unknown query parameters, which Conduit's front ends may send.
+
+    The edge keeps no answer to a query that has any (`edge_api_query` in nginx's template).
+    """
+
+    ignores_unknown_parameters = True
+
+
 def create_router(tag: str, *, dependencies: Sequence[Depends] = ()) -> APIRouter:
     """A router for one tag, with strict bodies; `dependencies` hold for all its operations."""
     return APIRouter(
         tags=[tag],
         dependencies=list(dependencies),
-        route_class=StrictRoute,
+        route_class=ConduitRoute,
         responses=MAY_FAIL,
         generate_unique_id_function=lambda route: route.name,
     )

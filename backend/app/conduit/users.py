@@ -41,6 +41,7 @@ async def login(
         form=login_form(form.user),
         client=client,
         seconds=_seconds(),
+        by_conduit=True,
     )
     return shapes.user(await logged_in(session, tokens.access_token), tokens.access_token)
 
@@ -56,7 +57,7 @@ async def register(
         session, database=database, client=client, new=registration_of(new.user)
     )
     tokens = await sessions.open_session(
-        session, user_id=user.id, client=client, seconds=_seconds()
+        session, user_id=user.id, client=client, seconds=_seconds(), by_conduit=True
     )
     return shapes.user(user, tokens.access_token)
 
@@ -77,7 +78,7 @@ async def update_user(
     token: PresentedToken,
     changes: UpdateUserRequest,
 ) -> dict[str, Any]:
-    """Change one's own account: email and password within an hour of the login."""
+    """Change one's own account: email and password within an hour of a login at this API."""
     user = await account.update_account(
         session,
         database=database,

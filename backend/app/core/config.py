@@ -1,13 +1,18 @@
 """Settings: one frozen, validated class, read once. Nothing else reads the environment."""
 
+import json
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from pydantic import (
+    AfterValidator,
     Field,
     NonNegativeInt,
     PositiveFloat,
@@ -17,10 +22,19 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
+
+from app.core import sources
+from app.core.languages import canonical_language
 
 BACKEND_DIR = Path(__file__).resolve().parents[2]
 PROJECT_DIR = BACKEND_DIR.parent
@@ -28,11 +42,28 @@ PROJECT_DIR = BACKEND_DIR.parent
 DEVELOPMENT_SECRET = "development-only-secret-that-production-refuses"  # noqa: S105 - public
 """Used where no SECRET_KEY is set, so that several processes agree on it without a `.env`."""
 
-EXAMPLE_SECRETS = frozenset({DEVELOPMENT_SECRET, "change-me", "your-secret-key-here"})
+PLACEHOLDER = "<generated>"
+"""What `.env.example` has in place of a secret."""
+EXAMPLE_SECRETS = frozenset({DEVELOPMENT_SECRET, PLACEHOLDER, "change-me", "your-secret-key-here"})
 MIN_SECRET_BYTES = 32
+EXAMPLE_PASSWORDS = frozenset(
+    {"pressroom", "postgres", "password", "change-me", "changeme", PLACEHOLDER}
+)
+"""Passwords of databases that examples use; `pressroom` is the compose file's default."""
 
-LANGUAGE_PATTERN = r"^[a-z]{2,3}(-[A-Z]{2})?$"
-"""BCP 47, as far as articles need it: `en`, `pt-BR`."""
+SECRETS = frozenset(
+    {
+        "secret_key",
+        "secret_keys_previous",
+        "database_url",
+        "database_read_url",
+        "database_password",
+        "smtp_password",
+        "s3_access_key_id",
+        "s3_secret_access_key",
+    }
+)
+"""Settings that can be read from a file: SECRET_KEY_FILE=/run/secrets/secret_key."""
 
 CommaSeparated = Annotated[list[str], NoDecode]
 
@@ -75,6 +106,14 @@ def _front_ends_in_development(values: dict[str, Any]) -> list[str]:
     return [f"http://localhost:{port}" for port in (3000, 4100, 4200, 5173, 8080)]
 
 
+def _own_address(values: dict[str, Any]) -> str:
+    """Where HOST and PORT serve the API, as a browser on this machine reaches it."""
+    host = values.get("host", "127.0.0.1")
+    if host in {"127.0.0.1", "0.0.0.0", "::", "::1"}:  # noqa: S104 - compared, not bound
+        host = "localhost"
+    return f"http://{f'[{host}]' if ':' in host else host}:{values.get('port', 8000)}"
+
+
 class Settings(BaseSettings):
     """Everything an operator can set, from the environment or the `.env` beside the Makefile.
 
@@ -105,6 +144,8 @@ class Settings(BaseSettings):
     security_headers: bool = True
     """Whether the backend adds security headers itself; off where the edge in front of it does."""
 
+    database_password: str | None = None
+    """The password of DATABASE_URL and DATABASE_READ_URL where they have none."""
     database_url: str | None = None
     """PostgreSQL to use; without it, the host's commands start an embedded one in `.data`."""
     database_read_url: str | None = None
@@ -158,17 +199,22 @@ class Settings(BaseSettings):
     site_title: str = "Pressroom"
     site_description: str = ""
     """What feeds say that they are about."""
-    default_language: Annotated[str, Field(pattern=LANGUAGE_PATTERN)] = "en"
+    default_language: Annotated[str, AfterValidator(canonical_language)] = "en"
     """Of feeds, and of articles whose author names none."""
-    api_url: str = "http://localhost:8000"
+    api_url: str = Field(default_factory=_own_address)
     """Where this API is reached from outside: in the addresses of media and feeds."""
     article_path: str = "/articles/{slug}"
     """Where PUBLIC_URL's front end shows an article; feeds and the sitemap lead there."""
     author_path: str = "/authors/{username}"
     tag_path: str = "/tags/{slug}"
 
+    iframe_hosts: CommaSeparated = []
+    """Hosts whose frames articles may have: none by default."""
+
     require_if_match: bool = False
     """Whether changing what has an ETag takes `If-Match`; 428 without it."""
+    stream_seconds: PositiveFloat = 3600
+    """How long one import, export or upload may take in all."""
     max_import_bytes: PositiveInt = 4 * 1024 * 1024 * 1024
 
     media_dir: Path | None = None
@@ -187,25 +233,72 @@ class Settings(BaseSettings):
     s3_access_key_id: str | None = None
     s3_secret_access_key: str | None = None
 
+    revisions_all_days: NonNegativeInt = 30
+    """How long every revision is kept; 0: for ever."""
+    revisions_daily_days: NonNegativeInt = 365
+    """How long the last revision of each day is kept; older ones thin out to one a month."""
+    audit_days: NonNegativeInt = 400
+    """How long audit events are kept; 0: for ever."""
+
     raw_sql_reference: bool = False
     """Mounts the users API written in raw SQL at /raw/users, for comparison."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature of the base class
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, the environment, then `.env`; each with aliases and `..._FILE` resolved."""
+        problems = []
+        for source in (env_settings, dotenv_settings):
+            assert isinstance(source, EnvSettingsSource)  # noqa: S101 - for the type checker
+            source.env_vars, found = sources.resolve(
+                source.env_vars, secrets=SECRETS, folder=PROJECT_DIR
+            )
+            problems += found
+        if problems:
+            raise ValidationError.from_exception_data(
+                cls.__name__,
+                [
+                    InitErrorDetails(
+                        type=PydanticCustomError(
+                            "setting_source", "{reason}", {"reason": problem.reason}
+                        ),
+                        loc=(problem.setting,),
+                        input=None,
+                    )
+                    for problem in problems
+                ],
+                hide_input=True,
+            )
+        return init_settings, env_settings, dotenv_settings
 
     @field_validator(
         "allowed_hosts",
         "cors_origins",
         "secret_keys_previous",
         "jwt_previous_key_files",
+        "iframe_hosts",
         mode="before",
     )
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return [item.strip() for item in value.split(",") if item.strip()]
-        return value
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            try:
+                return json.loads(value)
+            except ValueError:
+                raise ValueError("must be a list in JSON, or separated by commas") from None
+        return [item.strip() for item in value.split(",") if item.strip()]
 
     @field_validator("database_url", "database_read_url")
     @classmethod
-    def _use_asyncpg(cls, value: str | None) -> str | None:
+    def _use_asyncpg(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None:
             return None
         try:
@@ -220,6 +313,8 @@ class Settings(BaseSettings):
         if not 0 < (url.port or 5432) < 65536:
             raise ValueError("has a port that is not between 1 and 65535")
         url = url.set(drivername="postgresql+asyncpg", query=query)
+        if url.password is None:
+            url = url.set(password=info.data.get("database_password"))
         return url.render_as_string(hide_password=False)
 
     @field_validator("cors_origins")
@@ -229,6 +324,14 @@ class Settings(BaseSettings):
             if not re.fullmatch(r"\*|https?://[^/\s]+", origin):
                 raise ValueError(f"{origin!r} is no origin such as https://www.example.com")
         return origins
+
+    @field_validator("iframe_hosts")
+    @classmethod
+    def _host_names(cls, hosts: list[str]) -> list[str]:
+        for host in hosts:
+            if not re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", host):
+                raise ValueError(f"{host!r} is no host name such as www.youtube-nocookie.com")
+        return hosts
 
     @field_validator("secret_key")
     @classmethod
@@ -278,6 +381,20 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _keep_fewer_later(self) -> Self:
+        if self.revisions_daily_days < self.revisions_all_days:
+            raise ValueError("REVISIONS_DAILY_DAYS must not be less than REVISIONS_ALL_DAYS")
+        return self
+
+    @model_validator(mode="after")
+    def _frame_no_host_of_ours(self) -> Self:
+        """A sandbox does not hold what has the origin of the page that it is in."""
+        own = {urlsplit(self.public_url).hostname, urlsplit(self.api_url).hostname}
+        if shared := own.intersection(self.iframe_hosts):
+            raise ValueError(f"IFRAME_HOSTS has the host of PUBLIC_URL or API_URL: {shared.pop()}")
+        return self
+
+    @model_validator(mode="after")
     def _refuse_unsafe_production(self) -> Self:
         if self.environment is not Environment.PRODUCTION:
             return self
@@ -308,7 +425,21 @@ class Settings(BaseSettings):
             problems.append("CORS_ORIGINS has a wildcard; name the origins of your front ends")
         if self.database_url is None:
             problems.append("DATABASE_URL is missing")
-        return problems + self._mail_problems() + self._media_problems()
+        return [
+            *problems,
+            *self._password_problems(),
+            *self._mail_problems(),
+            *self._media_problems(),
+        ]
+
+    def _password_problems(self) -> list[str]:
+        urls = {"DATABASE_URL": self.database_url, "DATABASE_READ_URL": self.database_read_url}
+        return [
+            f"{name} has a password from an example; change it"
+            ' (docs/operations.md, "The database\'s password")'
+            for name, url in urls.items()
+            if url is not None and make_url(url).password in EXAMPLE_PASSWORDS
+        ]
 
     def _media_problems(self) -> list[str]:
         """Production may keep pictures in a bucket, but not half of one."""
@@ -334,11 +465,55 @@ class Settings(BaseSettings):
             for name in ("public_url", "mail_from")
             if name not in self.model_fields_set
         ]
-        if self.public_url.startswith("http:") and "public_url" in self.model_fields_set:
-            problems.append("PUBLIC_URL is not https: its links carry tokens")
+        if "public_url" in self.model_fields_set:
+            if self.public_url.startswith("http:"):
+                problems.append("PUBLIC_URL is not https: its links carry tokens")
+            if _is_local(self.public_url):
+                problems.append("PUBLIC_URL is on this machine: mail sends readers there")
         if self.smtp_username and self.smtp_security is SmtpSecurity.NONE:
             problems.append("SMTP_SECURITY=none would send SMTP_PASSWORD in the clear")
         return problems
+
+    def warnings(self) -> list[str]:
+        """What may be meant and probably is not: names in `.env`, addresses in production."""
+        found = unknown_names()
+        if self.environment is Environment.PRODUCTION:
+            urls = {
+                "API_URL": (self.api_url, "media and feeds"),
+                "PUBLIC_URL": (self.public_url, "feeds and the sitemap"),
+            }
+            found += [
+                f"{name} is {url}: the addresses in {where} work on this machine only"
+                for name, (url, where) in urls.items()
+                if _is_local(url)
+            ]
+        return found
+
+
+def _is_local(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    local = {"localhost", "::1", "0.0.0.0"}  # noqa: S104 - compared, not bound
+    return host in local or host.endswith(".localhost") or host.startswith("127.")
+
+
+def unknown_names() -> list[str]:
+    """A sentence for each name in `.env` that nothing reads."""
+    file = Settings.model_config.get("env_file")
+    if not isinstance(file, Path) or not file.is_file():
+        return []
+    settings = {*Settings.model_fields, *sources.ALIASES, *(f"{name}_file" for name in SECRETS)}
+    known = settings | sources.names_of_files(file.parent)
+    return sources.unknown(map(str.lower, dotenv_values(file)), known=known)
+
+
+def set_outside_of_dotenv(names: Iterable[str]) -> list[str]:
+    """Those of the names, with `_FILE` or not, that the environment sets: it overrules `.env`."""
+    return [
+        variable
+        for name in names
+        for variable in (name, f"{name}_FILE")
+        if os.environ.get(variable)
+    ]
 
 
 class SetupError(RuntimeError):

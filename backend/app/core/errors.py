@@ -18,6 +18,7 @@ PressroomError (an HTTPException)
 │   ├── TagNotFound, RevisionNotFound, PreviewLinkNotFound, PreviewNotFound, MediaNotFound
 │   ├── CommentNotFound, ReportNotFound
 ├── MethodNotAllowed 405
+├── RequestTimedOut 408
 ├── Conflict 409
 │   ├── EmailTaken, UsernameTaken, LastAdmin
 │   ├── SecondFactorEnabled, SecondFactorNotEnabled, TooManyApiKeys
@@ -290,6 +291,12 @@ class ReportNotFound(NotFound):
 
 class MethodNotAllowed(PressroomError):
     status, code, message = 405, "method_not_allowed", "Method not allowed"
+
+
+class RequestTimedOut(PressroomError):
+    """RFC 9110 §15.5.9: the request, an upload or an import, took too long to arrive."""
+
+    status, code, message = 408, "request_timed_out", "The transfer took too long"
 
 
 class Conflict(PressroomError):

@@ -1,10 +1,12 @@
 """Articles' Markdown, rendered to HTML that is safe to show.
 
-CommonMark with tables, strikethrough, footnotes and coloured code. Raw HTML is let through to nh3,
+GitHub Flavored Markdown with footnotes and coloured code. Raw HTML is let through to nh3,
 which parses all that comes out as a browser would and keeps what is on the lists below: nothing
-depends on how it was written. `id` and `class` are ours alone, for a writer's own could pass for
-something of the page around the article: they leave the renderer under a name that nobody can
-guess, and get their own back when the sanitiser has dropped all others.
+depends on how it was written. `class`, `data-embed` and the ids of headings and footnotes are ours
+alone, for a writer's own could pass for something of the page around the article: they leave the
+renderer under a name that nobody can guess, and get their own back when the sanitiser has dropped
+all others. A writer's `id` gets a prefix. Checkboxes and frames pass the sanitiser as placeholders
+with such a name: no writer's `input` or `iframe` passes it.
 
 Threads cannot be stopped, so what would take too long is refused by counting steps (`_Work`) rather
 than by the clock: the same text is refused always or never.
@@ -18,25 +20,36 @@ import unicodedata
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from io import StringIO
 from typing import Any, NamedTuple, TypedDict
+from urllib.parse import unquote
 
 import nh3
 from markdown_it import MarkdownIt
-from markdown_it.common.utils import escapeHtml
+from markdown_it.common.utils import (
+    escapeHtml,
+    isLinkClose,
+    isLinkOpen,
+    isMdAsciiPunct,
+    isPunctChar,
+    isWhiteSpace,
+)
 from markdown_it.parser_inline import ParserInline
 from markdown_it.rules_block import StateBlock
+from markdown_it.rules_core import StateCore
 from markdown_it.rules_inline import StateInline, autolink, html_inline
 from markdown_it.rules_inline import text as skip_text
+from markdown_it.rules_inline.state_inline import Scanned
 from markdown_it.token import Token
 from mdit_py_plugins.footnote import footnote_plugin
 from mdit_py_plugins.footnote.index import footnote_ref
 from pygments.formatters.html import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 
+from app.core.config import get_settings
 from app.core.errors import ContentTooComplex
 from app.core.text import slugify
 from app.core.threads import Threads
 
-RENDERER = 1
+RENDERER = 2
 """Raise it when what comes out changes: stored articles are then rendered again."""
 
 OFF_LOOP_BYTES = 50_000
@@ -158,7 +171,8 @@ def render_now(content: str) -> Rendered:
 def render_comment(content: str) -> str:
     """A comment as HTML: paragraphs, emphasis, links, quotes, lists and code, and nothing else.
 
-    Headings, pictures, tables, footnotes and HTML come out as they were written. Raises
+    Headings, pictures, tables, task lists, alerts, footnotes and HTML come out as they were
+    written; an address of a video is a link like any other. Raises
     ContentTooComplex where that would take more than a twentieth of a second.
     """
     return _render(content, _Work(COMMENT_BUDGET), _comments).html
@@ -180,6 +194,8 @@ def excerpt_of(text: str) -> str:
 # How much, and where
 
 _MARKS = "*_~[]<>`|&\\\n"
+_ADDRESSES = ("://", "www.", "@")
+"""What bare addresses are found by; each costs as much as two marks."""
 
 
 def is_light(content: str) -> bool:
@@ -187,7 +203,8 @@ def is_light(content: str) -> bool:
     return (
         len(content) <= OFF_LOOP_BYTES
         and (content.isascii() or len(content.encode(errors="replace")) <= OFF_LOOP_BYTES)
-        and sum(map(content.count, _MARKS)) <= OFF_LOOP_MARKS
+        and sum(map(content.count, _MARKS)) + 2 * sum(map(content.count, _ADDRESSES))
+        <= OFF_LOOP_MARKS
     )
 
 
@@ -243,13 +260,74 @@ def _work(env: MutableMapping[str, Any]) -> _Work:
 # Markdown to tokens, counting
 
 
+_EMOJI = re.compile("[\u231a\u231b\u23e9-\u2bff\U0001f000-\U0001faff]")
+"""What is as wide as a Chinese character and none: characters of Emoji_Presentation (UTS #51)."""
+
+
+def _is_cjk(character: str) -> bool:
+    """Whether this is a CJK character: wide (UAX #11) and no emoji, or Hangul.
+
+    As https://github.com/commonmark/commonmark-spec/pull/839 proposes.
+    """
+    if character < "\u1100":
+        return character == "\u20a9"
+    return (
+        character <= "\u11ff"
+        or "\ud7b0" <= character <= "\ud7ff"
+        or (unicodedata.east_asian_width(character) in "WFH" and not _EMOJI.match(character))
+        or "\U000e0100" <= character <= "\U000e01ef"  # selects a variant of an ideograph
+    )
+
+
+def _is_punctuation(character: str) -> bool:
+    return isMdAsciiPunct(ord(character)) or isPunctChar(character)
+
+
+class _StateInline(StateInline):
+    def scanDelims(self, start: int, canSplitWord: bool) -> Scanned:  # noqa: N802, N803
+        """Whether a run of `*`, `_` or `~` opens or closes emphasis.
+
+        CommonMark expects a space or punctuation on the other side of punctuation. Chinese,
+        Japanese and Korean have no space there: a CJK character on either side does as well.
+        Runs without a CJK neighbour are read as CommonMark reads them.
+        """
+        scanned = super().scanDelims(start, canSplitWord)
+        end = start + scanned.length
+        before = self.src[start - 1] if start > 0 else " "
+        after = self.src[end] if end < self.posMax else " "
+        if "\ufe00" <= before <= "\ufe0e" and start > 1 and _is_cjk(self.src[start - 2]):
+            before = self.src[start - 2]  # a variation selector belongs to what it follows
+        cjk_before, cjk_after = _is_cjk(before), _is_cjk(after)
+        if not (cjk_before or cjk_after):
+            return scanned
+        spaces = isWhiteSpace(ord(before)), isWhiteSpace(ord(after))
+        marks = _is_punctuation(before), _is_punctuation(after)
+        between = cjk_before or cjk_after
+        left = not spaces[1] and (between or not marks[1] or spaces[0] or marks[0])
+        right = not spaces[0] and (between or not marks[0] or spaces[1] or marks[1])
+        return Scanned(
+            left and (canSplitWord or not right or marks[0]),
+            right and (canSplitWord or not left or marks[1]),
+            scanned.length,
+        )
+
+
 class _Inline(ParserInline):
+    def __init__(self) -> None:
+        super().__init__()
+        # The text rule stops before an address without a scheme, too.
+        self.terminator_re = re.compile(rf"{self.terminator_re.pattern}|www\.", re.IGNORECASE)
+
     def parse(
         self, src: str, md: MarkdownIt, env: MutableMapping[str, Any], tokens: list[Token]
     ) -> list[Token]:
         marks = src.count("*") + src.count("_") + src.count("~")
         _work(env).spend(6 + 9 * marks + len(src) // 50)
-        return super().parse(src, md, env, tokens)
+        state = _StateInline(src, md, env, tokens)
+        self.tokenize(state)
+        for rule in self.ruler2.getRules(""):
+            rule(state)
+        return state.tokens
 
     def skipToken(self, state: StateInline) -> None:  # noqa: N802 - markdown-it's name for it
         _work(state.env).spend(2)
@@ -306,10 +384,220 @@ def _autolink(state: StateInline, silent: bool) -> bool:
 
 
 # ---------------------------------------------------------------------------------------------
+# Bare addresses: https://github.github.com/gfm/#autolinks-extension-
+#
+# linkify-it-py and the GFM plugin of mdit-py-plugins look at the rest of the text for each
+# candidate, which takes quadratic time. Here a run is read once, and its length is bounded.
+
+MAX_ADDRESS = 2000
+"""Characters of a bare address; a longer one is text."""
+
+_HOST = re.compile(r"[\w-]++(?:\.[\w-]++)*+")
+# Also ends at full-width punctuation, after which Chinese and Japanese have no space.
+_ADDRESS = re.compile(
+    r"[^\s<\x00-\x1f\x7f\u3000-\u303f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff3d\uff5b-\uff65]"
+    rf"{{1,{MAX_ADDRESS + 1}}}+"
+)
+_ENTITY = re.compile(r"&[A-Za-z0-9]{1,32};\Z")
+_EMAIL = re.compile(
+    r"(?<![A-Za-z0-9.+_-])(?:mailto:)?+([A-Za-z0-9.+_-]{1,64}+@"
+    r"([A-Za-z0-9_-]++(?:\.[A-Za-z0-9_-]++)++))(?![@\w])",
+    re.ASCII,
+)
+
+
+def _bare_url(state: StateInline, silent: bool) -> bool:
+    """Link `https://…`, `http://…` and `www.…` outside of links."""
+    if silent or state.linkLevel > 0 or state.src[state.pos] not in ":wW":
+        return False
+    scheme = _scheme_here(state)
+    if scheme is None:
+        return False
+    start = state.pos - len(scheme)
+    url = _url_at(state, start, scheme)
+    if not url:
+        return False
+    if scheme:
+        state.pending = state.pending[: -len(scheme)]
+    href = state.md.normalizeLink(url if scheme else f"http://{url}")
+    token = state.push("link_open", "a", 1)
+    token.attrs, token.markup, token.info = {"href": href}, "autolink", "auto"
+    state.push("text", "", 0).content = url
+    state.push("link_close", "a", -1)
+    state.pos = start + len(url)
+    return True
+
+
+def _scheme_here(state: StateInline) -> str | None:
+    """The scheme before the colon here; "" where `www.` begins here, None for neither."""
+    src, pos = state.src, state.pos
+    if src[pos] != ":":
+        scheme = "" if src[pos : pos + 4].lower() == "www." else None
+    elif not src.startswith("://", pos):
+        scheme = None
+    else:  # from what is pending: no part of it was markup
+        last = state.pending[-5:]
+        scheme = next((last[-n:] for n in (5, 4) if last[-n:].lower() == "https"[:n]), None)
+    if scheme is None:
+        return None
+    start = pos - len(scheme)
+    before = src[start - 1] if start > 0 else " "
+    within = before in "/@.-" or (before.isascii() and before.isalnum())
+    return None if within else scheme
+
+
+def _url_at(state: StateInline, start: int, scheme: str) -> str:
+    """The address that begins at `start`; "" where its host is none, or it is too long."""
+    work = _work(state.env)
+    work.spend(5)
+    host_at = start + (len(scheme) + 3 if scheme else 0)
+    host = _HOST.match(state.src, host_at, state.posMax)
+    labels = host[0].rsplit(".", 2) if host else []
+    if len(labels) < (1 if scheme else 3) or "_" in "".join(labels[-2:]):
+        return ""
+    found = _ADDRESS.match(state.src, start, state.posMax)
+    length = len(found[0]) if found else 0
+    work.spend(30 + length // 4)
+    if found is None or length > MAX_ADDRESS:
+        return ""
+    url = _without_trailing(found[0].partition("[^")[0])  # a footnote follows
+    return url if len(url) > host_at - start else ""
+
+
+def _without_trailing(url: str) -> str:
+    """`url` without the punctuation and the brackets that belong to the sentence around it."""
+    unopened = url.count(")") - url.count("(")
+    while url:
+        last = url[-1]
+        if last in "?!.,:*_~'\"[]":
+            url = url[:-1]
+        elif last == ";":
+            entity = _ENTITY.search(url, max(0, len(url) - 40))
+            url = url[: entity.start()] if entity else url[:-1]
+        elif last == ")" and unopened > 0:
+            url, unopened = url[:-1], unopened - 1
+        else:
+            break
+    return url
+
+
+def _link_emails(state: StateCore) -> None:
+    """Link bare email addresses, outside of links and code."""
+    for block in state.tokens:
+        if block.type == "inline" and "@" in block.content and block.children:
+            block.children = list(_with_emails(block.children, state.md, _work(state.env)))
+
+
+def _with_emails(tokens: Sequence[Token], md: MarkdownIt, work: _Work) -> Iterator[Token]:
+    links = 0
+    for token in tokens:
+        if token.type == "html_inline":
+            links += isLinkOpen(token.content) - isLinkClose(token.content)
+        elif token.type in {"link_open", "link_close"}:
+            links += token.nesting
+        elif token.type == "text" and links <= 0 and "@" in token.content:
+            yield from _split_at_emails(token, md, work)
+            continue
+        yield token
+
+
+def _split_at_emails(token: Token, md: MarkdownIt, work: _Work) -> Iterator[Token]:
+    text, end = token.content, 0
+    work.spend(5 + len(text) // 20)
+    for found in _EMAIL.finditer(text):
+        work.spend(30 + len(found[0]) // 4)
+        if found[2][-1] in "-_" or len(found[2]) > MAX_ADDRESS:
+            continue
+        if found.start() > end:
+            yield Token("text", "", 0, content=text[end : found.start()], level=token.level)
+        href = md.normalizeLink(f"mailto:{found[1]}")
+        opened = Token("link_open", "a", 1, attrs={"href": href}, level=token.level)
+        opened.markup, opened.info = "autolink", "auto"
+        yield opened
+        yield Token("text", "", 0, content=found[0], level=token.level + 1)
+        yield Token("link_close", "a", -1, level=token.level)
+        end = found.end()
+    if end < len(text):
+        yield Token("text", "", 0, content=text[end:], level=token.level)
+
+
+# ---------------------------------------------------------------------------------------------
+# Films, sound and frames
+
+_FILM = re.compile(
+    r"https?://(?:www\.|m\.)?(?:"
+    r"(?P<youtube>(?:youtube(?:-nocookie)?\.com/(?:watch\?(?:[\w.~%&=-]{0,200}&)?v=|embed/|shorts/|live/)"
+    r"|youtu\.be/)[\w-]{6,20}(?![\w-]))"
+    r"|(?P<vimeo>(?:player\.)?vimeo\.com/(?:video/|channels/[\w-]{1,60}/)?\d{1,15}(?![\w-]))"
+    r")",
+    re.IGNORECASE | re.ASCII,
+)
+_FILE = re.compile(
+    r"https?://[^/?#]++/[^?#]*?\.(?:(?P<video>mp4|m4v|mov|ogv|webm)"
+    r"|(?P<audio>aac|flac|m4a|mp3|oga|ogg|opus|wav))(?:[?#]|\Z)",
+    re.IGNORECASE,
+)
+_FRAME = re.compile(
+    r"<iframe(?=[\s/>])((?:[^<>\"']|\"[^\"<>]*+\"|'[^'<>]*+')*+)>\s*+</iframe\s*+>", re.IGNORECASE
+)
+_SRC = re.compile(r"(?:\A|\s)src\s*+=\s*+(?:\"([^\"]*+)\"|'([^']*+)')", re.IGNORECASE)
+_FRAME_URL = re.compile(
+    r"https://([a-z0-9.-]{1,253})(?:/[\w./?=&;%+~,:@!$*()-]{0,1000})?", re.ASCII
+)
+
+
+def _provider(url: str) -> str | None:
+    """Whose player shows `url`, or which element: `youtube`, `vimeo`, `video` or `audio`."""
+    if len(url) > MAX_ADDRESS:
+        return None
+    found = _FILM.match(url) or _FILE.match(url)
+    return found.lastgroup if found else None
+
+
+def _mark_embed(tokens: Sequence[Token], index: int) -> None:
+    """Mark the paragraph whose inline token this is if it is the bare address of a film."""
+    paragraph, children = tokens[index - 1], tokens[index].children or []
+    if len(children) != 3 or paragraph.type != "paragraph_open" or paragraph.hidden:
+        return
+    link = children[0]
+    if link.type == "link_open" and link.info == "auto":
+        provider = _provider(str(link.attrs["href"]))
+        if provider is not None:
+            paragraph.attrs[_CLASS] = "embed"
+            link.attrs[_EMBED] = provider
+
+
+def _framed(html: str) -> str:
+    """A block of HTML with placeholders for the frames of hosts that may be framed.
+
+    Those of others that show a film become a link to it.
+    """
+    return _FRAME.sub(_placeholder, html) if "<iframe" in html.lower() else html
+
+
+def _placeholder(frame: re.Match[str]) -> str:
+    src = _SRC.search(frame[1])
+    url = entities.unescape(src[1] or src[2] or "").strip() if src else ""
+    host = _FRAME_URL.fullmatch(f"https:{url}" if url.startswith("//") else url)
+    if host is None:
+        return frame[0]
+    if host[1] in get_settings().iframe_hosts:
+        return f'<wbr {_FRAMED}="{escapeHtml(host[0])}">'
+    provider = _provider(host[0])
+    if provider is None:
+        return frame[0]
+    address = escapeHtml(host[0])
+    return f'<p {_CLASS}="embed"><a href="{address}" {_EMBED}="{provider}">{address}</a></p>'
+
+
+# ---------------------------------------------------------------------------------------------
 # Tokens to HTML
 
 _MARK = f"data-{secrets.token_hex(8)}"
-_ID, _CLASS = f"{_MARK}-id", f"{_MARK}-class"
+_ID, _CLASS, _EMBED = f"{_MARK}-id", f"{_MARK}-class", f"{_MARK}-embed"
+_CHECKED, _FRAMED = f"{_MARK}-checked", f"{_MARK}-framed"
+ID_PREFIX = "user-content-"
+"""Before the ids that writers give, as on GitHub: they cannot be one of the page around."""
 _LANGUAGE = re.compile(r"[a-z0-9][a-z0-9_+#.-]{0,30}")
 _IDS = re.compile(rf'{_ID}="([^"]*)"')
 _formatter = HtmlFormatter(nowrap=True)
@@ -363,6 +651,18 @@ def _image(
     return html
 
 
+def _checkbox(token: Token) -> str:
+    return f'<wbr {_CHECKED}="{"yes" if token.meta["checked"] else "no"}"> '
+
+
+def _list_item(
+    renderer: Any, tokens: Sequence[Token], index: int, options: Any, _env: dict[str, Any]
+) -> str:
+    """An item, with its checkbox where no paragraph has it."""
+    html: str = renderer.renderToken(tokens, index, options, _env)
+    return html + _checkbox(tokens[index]) if "checked" in tokens[index].meta else html
+
+
 def _footnote_number(token: Token) -> str:
     again: int = token.meta.get("subId", 0)
     return f"{token.meta['id'] + 1}" + (f"-{again + 1}" if again > 0 else "")
@@ -407,10 +707,20 @@ _NOT_IN_COMMENTS = [
 ]
 
 
-def _parser(without: Iterable[str] = ()) -> MarkdownIt:
+def _parser(without: Iterable[str] = (), *, blocks: bool = True) -> MarkdownIt:
+    """A parser; `blocks`: whether there are task lists and alerts."""
     md = MarkdownIt("commonmark")
     md.inline = _Inline()
-    md.configure("commonmark", {"xhtmlOut": False, "maxNesting": MAX_NESTING + 3})
+    md.configure(
+        "commonmark",
+        {
+            "xhtmlOut": False,
+            "maxNesting": MAX_NESTING + 3,
+            "strikethrough_single_tilde": True,
+            "tasklists": blocks,
+            "alerts": blocks,
+        },
+    )
     md.enable(["table", "strikethrough"])
     # Without ^[notes in the text]: not of GitHub's Markdown, and they nest without a limit.
     md.use(footnote_plugin, inline=False)
@@ -418,11 +728,15 @@ def _parser(without: Iterable[str] = ()) -> MarkdownIt:
     md.inline.ruler.at("footnote_ref", _footnote_ref)
     md.inline.ruler.at("autolink", _autolink)
     md.inline.ruler.at("html_inline", _html_inline)
+    md.inline.ruler.push("bare_url", _bare_url)
+    md.core.ruler.after("inline", "bare_emails", _link_emails)
     chains = ["paragraph", "reference", "blockquote", "list"]
     md.block.ruler.before("table", "count", _count_block, {"alt": chains})
     for name, rule in (
         ("fence", _fence),
         ("image", _image),
+        ("list_item_open", _list_item),
+        ("checkbox", lambda _, tokens, index, *__: _checkbox(tokens[index])),
         ("footnote_ref", _footnote_mark),
         ("footnote_block_open", _footnotes_open),
         ("footnote_open", _footnote_open),
@@ -448,15 +762,27 @@ def _plain(tokens: Iterable[Token]) -> str:
     return " ".join("".join(parts).split())
 
 
-def _prepare(tokens: Sequence[Token], work: _Work) -> tuple[list[Heading], list[str]]:
-    """Headings get their ids, table cells their alignment: the contents, and what is raw HTML."""
+def _prepare(
+    tokens: Sequence[Token], work: _Work, *, embeds: bool
+) -> tuple[list[Heading], list[str]]:
+    """Headings get their ids, table cells their alignment, items their checkboxes, films a mark.
+
+    Returns the table of contents, and what is raw HTML.
+    """
     toc: list[Heading] = []
     taken: dict[str, int] = {}
     raw: list[str] = []
     blocks: list[Token] = []
     for index, token in enumerate(tokens):
+        if "class" in token.attrs:  # of task lists and alerts
+            token.attrs[_CLASS] = token.attrs.pop("class")
         if token.type == "inline":
+            if embeds:
+                _mark_embed(tokens, index)
             _see_to(token.children or [], raw, work)
+        elif token.type == "list_item_open" and "checked" in token.meta:
+            work.spend(10)
+            _move_checkbox(token, tokens[index + 2])
         elif token.type == "heading_open":
             work.spend(20)
             heading = _plain(tokens[index + 1].children or [])[:MAX_HEADING]
@@ -468,11 +794,15 @@ def _prepare(tokens: Sequence[Token], work: _Work) -> tuple[list[Heading], list[
             blocks.append(token)
         elif token.type in {"td_open", "th_open"} and token.attrs:
             token.attrs = {"align": str(token.attrs["style"]).removeprefix("text-align:")}
-    closed: set[str] = set()
-    for token in reversed(blocks):
-        token.content = _defused(token.content, closed)
-        raw.append(token.content)
+    raw += _defused_blocks(blocks)
     return toc, raw
+
+
+def _move_checkbox(item: Token, first: Token) -> None:
+    """Move the checkbox of an item into its first paragraph or heading, where it has one."""
+    if first.type == "inline" and first.children is not None:
+        first.children.insert(0, Token("checkbox", "", 0, meta=item.meta))
+        item.meta = {}
 
 
 def _see_to(children: Sequence[Token], raw: list[str], work: _Work) -> None:
@@ -518,8 +848,8 @@ ELEMENTS = frozenset(
     """.split()  # noqa: SIM905 - a list of sixty lines is no easier to read
 )
 ATTRIBUTES = {
-    "*": {"dir", "lang", "title", _ID, _CLASS},
-    "a": {"href"},
+    "*": {"dir", "id", "lang", "title", _ID, _CLASS},
+    "a": {"href", _EMBED},
     "abbr": {"title"},
     "col": {"span"},
     "colgroup": {"span"},
@@ -532,8 +862,9 @@ ATTRIBUTES = {
     "td": {"colspan", "rowspan"},
     "th": {"colspan", "rowspan", "scope"},
     "time": {"datetime"},
+    "wbr": {_CHECKED, _FRAMED},
 }
-SCHEMES = frozenset({"http", "https", "mailto"})
+SCHEMES = frozenset({"http", "https", "mailto", "tel"})
 WITH_CONTENT = frozenset(
     """
     applet audio canvas embed iframe math noembed noframes noscript object plaintext script select
@@ -551,6 +882,7 @@ _cleaner = nh3.Cleaner(
         "th": {"align": {"left", "center", "right"}},
     },
     url_schemes=set(SCHEMES),
+    id_prefix=ID_PREFIX,
     # noreferrer: the address of a page may have a preview link's token in it. nofollow: whoever
     # may register may write, and links are what spam is written for.
     link_rel="noopener noreferrer nofollow",
@@ -573,17 +905,34 @@ _SIMPLE = re.compile(
 )
 
 
+_NAMED = re.compile(
+    r"(<a(?:\s++(?!name\b)[\w-]++(?:\s*+=\s*+(?:\"[^\"<>]*+\"|'[^'<>]*+'|[^\s\"'<>=]++))?+)*+\s++)name(?=\s*+=)",
+    re.IGNORECASE,
+)
+"""The obsolete way to make an anchor: `<a name="…">`."""
+
+
 def _unless_closed(tag: str, closed: set[str]) -> str:
     """A tag of a line of text, which `closed` follow: as text if the rest would be lost in it."""
     named = _TAG_NAME.match(tag)
     if named is None:
         return tag
     name = named[2].lower()
+    if name == "a":
+        return _NAMED.sub(r"\1id", tag)
     if named[1]:
         closed.add(name)
     elif name in WITH_CONTENT and (name not in closed or name == "plaintext"):
         return "&lt;" + tag[1:]
     return tag
+
+
+def _defused_blocks(blocks: Sequence[Token]) -> list[str]:
+    """Defuse these blocks of HTML, in place; what they contain then."""
+    closed: set[str] = set()
+    for token in reversed(blocks):
+        token.content = _defused(_framed(token.content), closed)
+    return [token.content for token in blocks]
 
 
 def _defused(block: str, closed: set[str]) -> str:
@@ -599,7 +948,7 @@ def _defused(block: str, closed: set[str]) -> str:
 
     defused = _SWALLOWS.sub(unless_closed, block)
     closed.update(_CLOSES.findall(lower))
-    return defused
+    return _NAMED.sub(r"\1id", defused)
 
 
 def _sanitised(html: str, raw: Sequence[str], work: _Work) -> str:
@@ -634,6 +983,59 @@ def _weigh(raw: str, all_tags: int) -> None:
 
 
 # ---------------------------------------------------------------------------------------------
+# What left the renderer under another name
+
+_BOX = re.compile(rf'<wbr {_CHECKED}="(yes|no)">')
+_FRAME_HERE = re.compile(rf'<wbr {_FRAMED}="(https://([a-z0-9.-]++)[^"]*+)">')
+_HERE = re.compile(r'<a href="#([^"]++)"')
+_WRITERS_ID = re.compile(rf' id="{ID_PREFIX}([^"]*+)"')
+
+
+def _unveiled(html: str, toc: Sequence[Heading]) -> str:
+    """Sanitised `html` with our attributes under their own names, and elements for placeholders.
+
+    A placeholder is one only as the sanitiser writes an element. It writes `<` and `"` in texts and
+    attributes as references: what is left of the name there is removed.
+    """
+    html = html.replace(f" {_ID}=", " id=").replace(f" {_CLASS}=", " class=")
+    if _MARK in html:
+        html = html.replace(f" {_EMBED}=", " data-embed=")
+        html = _FRAME_HERE.sub(_frame, _BOX.sub(_box, html)).replace(_MARK, "data")
+    return _HERE.sub(_Leading(html, toc), html) if '<a href="#' in html else html
+
+
+def _box(placeholder: re.Match[str]) -> str:
+    checked = ' checked=""' if placeholder[1] == "yes" else ""
+    return f'<input type="checkbox" class="task-list-item-checkbox" disabled=""{checked}>'
+
+
+def _frame(placeholder: re.Match[str]) -> str:
+    # It gets the page's origin, not the address, which may have a preview link's token in it.
+    return (
+        f'<iframe src="{placeholder[1]}" title="{placeholder[2]}" loading="lazy" '
+        'referrerpolicy="strict-origin" allow="fullscreen; encrypted-media; picture-in-picture" '
+        'sandbox="allow-popups allow-presentation allow-same-origin allow-scripts"></iframe>'
+    )
+
+
+class _Leading:
+    """Leads links within the article to its anchors and headings, whose ids have prefixes."""
+
+    def __init__(self, html: str, toc: Sequence[Heading]) -> None:
+        self.anchors = set(_WRITERS_ID.findall(html))
+        self.headings = {heading["id"] for heading in toc}
+
+    def __call__(self, link: re.Match[str]) -> str:
+        name = link[1]
+        if name in self.headings:
+            return link[0]
+        if name in self.anchors:
+            return f'<a href="#{ID_PREFIX}{name}"'
+        heading = f"h-{slugify(unquote(name)[:MAX_HEADING], fallback='section')}"
+        return f'<a href="#{heading}"' if heading in self.headings else link[0]
+
+
+# ---------------------------------------------------------------------------------------------
 # HTML to text
 
 # As it is written by the sanitiser: attributes in double quotes, all well nested.
@@ -643,11 +1045,12 @@ _IN_A_WORD = re.compile(
     r"|strong|sub|sup|time|u|var|wbr)(?:[ \"][^<>\"]*+(?:\"[^\"]*+\"[^<>\"]*+)*+)?+>"
 )
 _ALT = re.compile(r"<img(?= )[^<>\"]*+(?:\"[^\"]*+\"[^<>\"]*+)*?(?<= alt=)\"([^\"]*+)\"")
-_FOOTNOTE_MARK = re.compile(
-    r'<sup class="footnote-ref">.*?</sup>'
-    r'|<a href="[^"]*+" class="footnote-backref"[^>]*+>[^<]*+</a>'
+_NOT_SAID = re.compile(
+    r'<sup class="footnote-ref">(?:[^<]++|<(?!/?sup\b))*+</sup>'
+    r'|<p class="markdown-alert-title">[^<]*+</p>'
+    r'|<a href="[^"]*+" class="footnote-backref"[^<>]*+>[^<]*+</a>'
 )
-_VOID = frozenset({"br", "col", "hr", "img", "wbr"})
+_VOID = frozenset({"br", "col", "hr", "img", "input", "wbr"})
 _NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 """What feeds cannot have, nor texts should. It is replaced and not removed, for removing it could
 make a word of what was two when the sanitiser saw it."""
@@ -655,8 +1058,8 @@ _SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 
 def _text_of(html: str) -> str:
-    if "footnote" in html:
-        html = _FOOTNOTE_MARK.sub("", html)
+    if 'class="footnote' in html or 'class="markdown-alert' in html:
+        html = _NOT_SAID.sub("", html)
     if "<img" in html:
         html = _ALT.sub(r" \1 \g<0>", html)
     text = entities.unescape(_TAG.sub(" ", _IN_A_WORD.sub("", html)))
@@ -721,7 +1124,7 @@ def _render(content: str, work: _Work, md: MarkdownIt | None = None) -> Rendered
     env: dict[str, Any] = {"work": work}
     try:
         tokens = md.parse(content, env)
-        toc, raw = _prepare(tokens, work)
+        toc, raw = _prepare(tokens, work, embeds=md is _md)
         html: str = md.renderer.render(tokens, md.options, env)
     except RecursionError:
         raise ContentTooComplex from None
@@ -729,7 +1132,7 @@ def _render(content: str, work: _Work, md: MarkdownIt | None = None) -> Rendered
     if raw and toc:
         left = set(_IDS.findall(html))
         toc = [heading for heading in toc if heading["id"] in left]
-    html = html.replace(f" {_ID}=", " id=").replace(f" {_CLASS}=", " class=")
+    html = _unveiled(html, toc)
     html = _NOT_XML.sub("\ufffd", html)
     _check_depth(html)
     text = _text_of(html)
@@ -738,4 +1141,4 @@ def _render(content: str, work: _Work, md: MarkdownIt | None = None) -> Rendered
 
 
 _md = _parser()
-_comments = _parser(_NOT_IN_COMMENTS)
+_comments = _parser(_NOT_IN_COMMENTS, blocks=False)

@@ -2,14 +2,17 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_origin
 
 from fastapi import FastAPI, Request, Response
 from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
 from fastapi.params import Form
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
+from pydantic import BaseModel
 
 from app.core.conditional import validated
 from app.core.errors import UnsupportedMediaType
@@ -79,9 +82,14 @@ def _refuse_constant(name: str) -> NoReturn:
 class StrictRoute(APIRoute):
     """A route that takes JSON only as JSON and a form only as a form; 415 otherwise.
 
+    It answers 422 for query parameters that it does not declare: caches keep each query apart, so
+    that anybody could fill them with copies of one page.
+
     Its answers can be validated (core.conditional), and kept to be given again (core.idempotency):
     it runs within the request's unit of work, which is committed once the answer is known.
     """
+
+    ignores_unknown_parameters = False
 
     def __init__(
         self,
@@ -100,8 +108,11 @@ class StrictRoute(APIRoute):
         body_field = self.body_field
         is_form = body_field is not None and isinstance(body_field.field_info, Form)
         is_the_callers = _asks_who(self.dependant)
+        parameters = None if self.ignores_unknown_parameters else _parameters(self.dependant)
 
         async def strictly(request: Request) -> Response:
+            if parameters is not None and request.scope["query_string"]:
+                _require_known(request, parameters)
             if body_field is not None and _has_body(request):
                 media_type = _media_type(request)
                 if is_form and media_type not in FORM_TYPES:
@@ -118,6 +129,40 @@ class StrictRoute(APIRoute):
             return response
 
         return strictly
+
+
+def _parameters(dependant: Dependant) -> dict[str, bool]:
+    """The query parameters that a route declares, each with whether it is a list."""
+    found: dict[str, bool] = {}
+    for field in dependant.query_params:
+        kind = field.field_info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            fields = {info.alias or name: info for name, info in kind.model_fields.items()}
+        else:
+            fields = {field.alias: field.field_info}
+        found |= {name: get_origin(info.annotation) is list for name, info in fields.items()}
+    for dependency in dependant.dependencies:
+        found |= _parameters(dependency)
+    return found
+
+
+def _require_known(request: Request, parameters: Mapping[str, bool]) -> None:
+    """Raise RequestValidationError for parameters that are unknown, repeated or empty."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    if b"" in request.scope["query_string"].split(b"&"):
+        names.append("")
+    known = ", ".join(sorted(parameters)) or "none"
+    findings: list[Mapping[str, Any]] = []
+    for name, count in Counter(names).items():
+        if name not in parameters:
+            finding = ("extra_forbidden", f"Unknown query parameter; known here: {known}")
+        elif count > 1 and not parameters[name]:
+            finding = ("repeated_parameter", "Send this query parameter once")
+        else:
+            continue
+        findings.append({"type": finding[0], "loc": ("query", name), "msg": finding[1]})
+    if findings:
+        raise RequestValidationError(findings)
 
 
 async def no_store(response: Response) -> None:

@@ -20,6 +20,16 @@ _UNSEEN = re.compile(
     "\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
 
+# Unicode's Default_Ignorable_Code_Point, but for the tag characters of a flag such as Scotland's.
+_IGNORED = re.compile(
+    "(\U0001f3f4[\U000e0020-\U000e007f]+)|[\xad\u034f\u061c\u115f\u1160\u17b4\u17b5"
+    "\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    "\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+_SPACES = re.compile(" +")
+_SPOKEN = {ord("+"): " plus ", ord("#"): " sharp "}
+"""Characters that distinguish names such as C, C++ and C#."""
+
 
 def slugify(text: str, *, fallback: str = "article") -> str:
     """`text` as a word of an address: [a-z0-9-], 1 to 80 characters.
@@ -38,9 +48,25 @@ def tidy(text: str) -> str:
     """`text` in NFC, without what cannot be seen, with one space for each run of white space.
 
     NFC and not NFKC: the latter would turn ² into 2 and ﬁ into fi, and people choose how a name is
-    written. Whether two names are the same is for their slugs to say.
+    written. Whether two tags are the same is for `tag_key` to say.
     """
     return " ".join(unicodedata.normalize("NFC", _UNSEEN.sub("", text)).split())
+
+
+def tag_key(name: str) -> str:
+    """The form in which names of tags are compared: two with the same key are one tag.
+
+    NFKC and full case folding (Unicode D146), without ignorable code points, the `#` of a hashtag
+    and repeated spaces. The SQL function of this name (migration 0007) returns the same.
+    """
+    folded = unicodedata.normalize("NFKC", _IGNORED.sub(r"\1", name)).casefold()
+    return _SPACES.sub(" ", unicodedata.normalize("NFKC", folded)).lstrip(" #").rstrip(" ")
+
+
+def tag_slug(key: str) -> str:
+    """The address of the tag with this key, where no other tag has it."""
+    spoken = f"dot{key}" if key.startswith(".") else key
+    return slugify(spoken.translate(_SPOKEN), fallback="tag")
 
 
 def _cut(slug: str) -> str:

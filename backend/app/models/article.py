@@ -146,4 +146,9 @@ Index("ix_articles_search", Article.search_vector, postgresql_using="gin")
 TITLE_WORDS: Function[Any] = func.article_title_words(Article.title)
 """The words of the title as they are; `search_vector` has their stems."""
 Index("ix_articles_title_words", TITLE_WORDS, postgresql_using="gin")
+# For the release before this one, which reads from it which languages articles are in.
 Index("ix_articles_language", Article.language)
+SEARCH_CONFIG: Function[Any] = func.public.article_search_config(Article.language)
+"""How PostgreSQL finds the words of the article's language: one of a few dozen configurations."""
+Index("ix_articles_public_config", SEARCH_CONFIG, postgresql_where=IN_CIRCULATION)
+Index("ix_articles_config_author", SEARCH_CONFIG, Article.author_id)

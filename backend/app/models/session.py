@@ -3,7 +3,7 @@
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
 
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import ForeignKey, String, false
 from sqlalchemy.dialects.postgresql import BYTEA, INET
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -29,3 +29,5 @@ class UserSession(Base):
     revoked_at: Mapped[datetime | None]
     ip: Mapped[IPv4Address | IPv6Address | None] = mapped_column(INET)
     user_agent: Mapped[str] = mapped_column(String(300))
+    by_conduit: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether the RealWorld API opened it: its sessions may change email and password."""

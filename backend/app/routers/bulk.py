@@ -9,8 +9,16 @@ from starlette.requests import ClientDisconnect
 
 from app.auth.dependencies import ArticlesReader, confirming
 from app.auth.identity import Identity
-from app.core.errors import ContentTooLarge, InvalidRequest, UnsupportedMediaType
+from app.core.config import get_settings
+from app.core.errors import (
+    ContentTooLarge,
+    InvalidRequest,
+    InvalidToken,
+    RequestTimedOut,
+    UnsupportedMediaType,
+)
 from app.core.scopes import Scope
+from app.core.streams import Deadline
 from app.db.dependencies import CurrentDatabase
 from app.routers.responses import NEEDS_USER, create_router, errors
 from app.schemas.bulk import ImportReport
@@ -29,7 +37,7 @@ Importing = Annotated[Identity, Security(confirming, scopes=[Scope.ARTICLES_WRIT
 
 @router.post(
     "/import",
-    responses=errors(*NEEDS_USER, UnsupportedMediaType, ContentTooLarge),
+    responses=errors(*NEEDS_USER, RequestTimedOut, UnsupportedMediaType, ContentTooLarge),
     openapi_extra={"requestBody": {"required": True, "content": RECORDS}},
 )
 async def import_articles(
@@ -37,18 +45,23 @@ async def import_articles(
 ) -> ImportReport:
     """Import articles, one JSON object a line; importing the same again changes nothing.
 
-    A bad record is reported with its line, and the rest goes on.
+    A bad record is reported with its line, and the rest goes on. An import that takes too long, or
+    whose user is disabled meanwhile, ends with an error that says how many records were written.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != NDJSON:
         raise UnsupportedMediaType(f"Send the records with Content-Type: {NDJSON}")
     tally = Tally()
-    await importing.import_articles(
-        database,
-        importing.from_lines(_body(request)),
-        importer=Importer(actor),
-        report=tally.add,
-    )
+    deadline = Deadline(get_settings().stream_seconds)
+    try:
+        await importing.import_articles(
+            database,
+            importing.from_lines(deadline.limit(_body(request))),
+            importer=Importer(actor),
+            report=tally.add,
+        )
+    except (InvalidToken, RequestTimedOut) as error:
+        raise type(error)(f"{error.detail}. The import ended early: {tally.summary()}") from error
     return tally.report()
 
 
@@ -72,7 +85,9 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
 async def export_articles(database: CurrentDatabase, user: ArticlesReader) -> StreamingResponse:
     """Export one's articles, drafts among them, or everybody's as an editor; without the trash."""
     return StreamingResponse(
-        exporting.export_lines(database, viewer=user),
+        exporting.export_lines(
+            database, viewer=user, deadline=Deadline(get_settings().stream_seconds)
+        ),
         media_type=NDJSON,
         headers={
             "Content-Disposition": 'attachment; filename="articles.ndjson"',

@@ -57,7 +57,7 @@ class Repeatable:
         request.state.keeper = await idempotency.claim(
             self._session,
             database=self._database,
-            user_id=caller.id if caller else None,
+            caller=caller,
             key=self.key,
             content=(
                 scope["method"].encode(),

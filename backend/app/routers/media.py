@@ -9,6 +9,7 @@ from starlette.requests import ClientDisconnect
 
 from app.auth.dependencies import MediaActor, MediaReader, confirming
 from app.auth.identity import Identity
+from app.core.config import get_settings
 from app.core.errors import (
     ContentTooLarge,
     InvalidMedia,
@@ -18,10 +19,12 @@ from app.core.errors import (
     NotAuthorized,
     QuotaExceeded,
     RangeNotSatisfiable,
+    RequestTimedOut,
     TooManyAtOnce,
     UnsupportedMediaType,
 )
 from app.core.scopes import Scope
+from app.core.streams import Deadline
 from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
 from app.routers.files import file_response
 from app.routers.idempotency import RepeatableRequest
@@ -99,6 +102,7 @@ Uploader = Annotated[Identity, Security(confirming, scopes=[Scope.MEDIA_WRITE])]
     responses=errors(
         *NEEDS_USER,
         InvalidRequest,
+        RequestTimedOut,
         QuotaExceeded,
         *CREATES_ONCE,
         ContentTooLarge,
@@ -121,10 +125,9 @@ async def upload_media(
     It is re-encoded: what it says about camera and place is gone. GIFs and what moves become WebP.
     """
     content_type = request.headers.get("content-type", "")
+    body = Deadline(get_settings().stream_seconds).limit(request.stream())
     try:
-        async with uploading.received(
-            storage, content_type=content_type, body=request.stream()
-        ) as upload:
+        async with uploading.received(storage, content_type=content_type, body=body) as upload:
             await repeatable.claim(upload.form.digest, upload.form.alt.encode(), caller=owner)
             stored = await uploading.store(database, storage=storage, upload=upload, owner=owner)
     except ClientDisconnect:

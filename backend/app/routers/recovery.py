@@ -5,11 +5,17 @@ Tokens come in bodies alone: a URL would be logged.
 
 from fastapi import Depends, status
 
-from app.auth.dependencies import CurrentClient
-from app.core.errors import EmailTaken, InvalidAccountToken, TooManyAttempts
+from app.auth.dependencies import CurrentClient, MaybeConfirming
+from app.core.errors import (
+    EmailTaken,
+    IncorrectPassword,
+    InvalidAccountToken,
+    PasswordRequired,
+    TooManyAttempts,
+)
 from app.core.routing import no_store
 from app.db.dependencies import CurrentDatabase, WriteSession
-from app.routers.responses import TAKES_JSON, create_router, errors
+from app.routers.responses import OPTIONAL_USER, TAKES_JSON, create_router, errors
 from app.schemas.recovery import Accepted, EmailRequest, EmailVerification, PasswordReset
 from app.services import recovery
 
@@ -38,18 +44,37 @@ async def forget_password(
 async def reset_password(
     session: WriteSession, database: CurrentDatabase, client: CurrentClient, reset: PasswordReset
 ) -> None:
-    """Choose a new password with the token from the mail; all sessions end, API keys stay."""
+    """Choose a new password with the token from the mail; all sessions end.
+
+    API keys and the second factor stay, unless the address had never been verified.
+    """
     await recovery.reset_password(session, database=database, client=client, reset=reset)
 
 
 @router.post(
     "/email/verify",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(InvalidAccountToken, EmailTaken, *TAKES_JSON),
+    openapi_extra=OPTIONAL_USER,
+    responses=errors(
+        InvalidAccountToken,
+        PasswordRequired,
+        IncorrectPassword,
+        EmailTaken,
+        TooManyAttempts,
+        *TAKES_JSON,
+    ),
 )
-async def verify_email(session: WriteSession, verification: EmailVerification) -> None:
-    """Use the token from a mail: verify the address, or change to it."""
-    await recovery.verify_email(session, verification=verification)
+async def verify_email(
+    session: WriteSession,
+    database: CurrentDatabase,
+    actor: MaybeConfirming,
+    verification: EmailVerification,
+) -> None:
+    """Use the token from a mail: verify the address, or change to it.
+
+    Log in to the account, or send its password as well.
+    """
+    await recovery.verify_email(session, database=database, verification=verification, actor=actor)
 
 
 @router.post(

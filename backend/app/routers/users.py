@@ -1,22 +1,26 @@
 """/users: reading, changing and deleting accounts; registering is in routers.registration."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
-from fastapi import Response, status
+from fastapi import Query, Response, status
 
-from app.auth.dependencies import Actor, UsersActor, UsersReader, UsersViewer
+from app.auth.dependencies import Actor, Confirming, UsersActor, UsersReader, UsersViewer
 from app.auth.identity import Identity
 from app.core.conditional import last_modified
 from app.core.errors import (
     EmailTaken,
+    IncorrectCode,
+    IncorrectPassword,
     LastAdmin,
     NotAuthorized,
     PasswordRequired,
     SessionRequired,
+    TooManyAttempts,
     UsernameTaken,
     UserNotFound,
 )
-from app.db.dependencies import ReadConnection, WriteSession
+from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
 from app.routers.parameters import IfMatch, Page, UserId
 from app.routers.responses import (
     CHANGES_VERSION,
@@ -31,6 +35,8 @@ from app.routers.responses import (
 )
 from app.schemas.user import (
     RoleChange,
+    UserDeletion,
+    UserDeletionQuery,
     UserPrivate,
     UserPublic,
     UserReplace,
@@ -128,13 +134,43 @@ async def replace_user(
 @router.delete(
     "/{user_id:user_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_SESSION, NotAuthorized, UserNotFound, LastAdmin, *CHANGES_VERSION),
+    responses=errors(
+        *NEEDS_SESSION,
+        NotAuthorized,
+        PasswordRequired,
+        IncorrectPassword,
+        IncorrectCode,
+        UserNotFound,
+        LastAdmin,
+        TooManyAttempts,
+        *CHANGES_VERSION,
+        *TAKES_JSON,
+    ),
 )
 async def delete_user(
-    session: WriteSession, actor: Actor, user_id: UserId, precondition: IfMatch
+    *,
+    session: WriteSession,
+    database: CurrentDatabase,
+    actor: Confirming,
+    user_id: UserId,
+    query: Annotated[UserDeletionQuery, Query()],
+    precondition: IfMatch,
+    confirmation: UserDeletion | None = None,
 ) -> None:
-    """Delete an account with all that is its own; another's only as an administrator."""
-    await users.delete_user(session, user_id=user_id, actor=actor, precondition=precondition)
+    """Delete an account; its articles go to the trash or to another author.
+
+    It takes the password of the account, in the body, and a code where there is a second factor.
+    Administrators delete the accounts of others without.
+    """
+    await users.delete_user(
+        session,
+        database=database,
+        user_id=user_id,
+        query=query,
+        confirmation=confirmation,
+        actor=actor,
+        precondition=precondition,
+    )
 
 
 @router.patch(

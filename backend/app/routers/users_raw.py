@@ -1,13 +1,16 @@
 """/raw/users: the users API in raw SQL, for comparison; see services/users_raw.py."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
-from fastapi import Response, status
+from fastapi import Query, Response, status
 
-from app.auth.dependencies import Actor, CurrentClient, UsersActor, UsersViewer
+from app.auth.dependencies import Confirming, CurrentClient, UsersActor, UsersViewer
 from app.core.conditional import last_modified
 from app.core.errors import (
     EmailTaken,
+    IncorrectCode,
+    IncorrectPassword,
     LastAdmin,
     NotAuthorized,
     PasswordRequired,
@@ -31,7 +34,14 @@ from app.routers.responses import (
     create_router,
     errors,
 )
-from app.schemas.user import UserCreate, UserPrivate, UserPublic, UserReplace
+from app.schemas.user import (
+    UserCreate,
+    UserDeletion,
+    UserDeletionQuery,
+    UserPrivate,
+    UserPublic,
+    UserReplace,
+)
 from app.services import users, users_raw
 
 router = create_router(prefix="/raw/users", tag="raw SQL reference")
@@ -108,10 +118,40 @@ async def replace_user_raw(
 @router.delete(
     "/{user_id:user_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_SESSION, NotAuthorized, UserNotFound, LastAdmin, *CHANGES_VERSION),
+    responses=errors(
+        *NEEDS_SESSION,
+        NotAuthorized,
+        PasswordRequired,
+        IncorrectPassword,
+        IncorrectCode,
+        UserNotFound,
+        LastAdmin,
+        TooManyAttempts,
+        *CHANGES_VERSION,
+        *TAKES_JSON,
+    ),
 )
 async def delete_user_raw(
-    session: WriteSession, actor: Actor, user_id: UserId, precondition: IfMatch
+    *,
+    session: WriteSession,
+    database: CurrentDatabase,
+    actor: Confirming,
+    user_id: UserId,
+    query: Annotated[UserDeletionQuery, Query()],
+    precondition: IfMatch,
+    confirmation: UserDeletion | None = None,
 ) -> None:
-    """Delete an account with all that is its own; another's only as an administrator."""
-    await users_raw.delete_user(session, user_id=user_id, actor=actor, precondition=precondition)
+    """Delete an account; its articles go to the trash or to another author.
+
+    It takes the password of the account, in the body, and a code where there is a second factor.
+    Administrators delete the accounts of others without.
+    """
+    await users_raw.delete_user(
+        session,
+        database=database,
+        user_id=user_id,
+        query=query,
+        confirmation=confirmation,
+        actor=actor,
+        precondition=precondition,
+    )

@@ -16,8 +16,8 @@ from pydantic import (
 from pydantic.config import JsonDict
 
 from app.core.community import CommentPolicy
-from app.core.config import LANGUAGE_PATTERN
-from app.core.text import slugify, tidy
+from app.core.languages import LANGUAGE_PATTERN, MAX_LANGUAGE, canonical_language
+from app.core.text import slugify, tag_key, tidy
 from app.schemas.page import PageQuery
 from app.schemas.types import Content, ImageUrl, Input, Line, Moment, Output, Title, omitted
 from app.schemas.user import UserPublic
@@ -56,7 +56,7 @@ class Sort(StrEnum):
 
 
 def _with_a_slug(name: str) -> str:
-    if not slugify(name, fallback=""):
+    if not (slugify(name, fallback="") and tag_key(name)):
         raise ValueError("must have a letter or a digit")
     tidied = tidy(name)
     if len(tidied) > MAX_TAG:  # composed characters may be longer than decomposed ones
@@ -65,11 +65,23 @@ def _with_a_slug(name: str) -> str:
 
 
 TagName = Annotated[str, Line(MAX_TAG), AfterValidator(_with_a_slug)]
-"""Two that differ in capitals, accents or punctuation alone are one tag."""
+"""Two are one tag where `app.core.text.tag_key` is the same for both."""
 Slug = Annotated[str, StringConstraints(max_length=MAX_SLUG, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 Excerpt = Annotated[str, Line(MAX_EXCERPT)]
-Language = Annotated[str, StringConstraints(pattern=LANGUAGE_PATTERN)]
-"""BCP 47: `en`, `pt-BR`; search knows the words' stems by it."""
+Language = Annotated[
+    str,
+    AfterValidator(canonical_language),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": LANGUAGE_PATTERN,
+            "maxLength": MAX_LANGUAGE,
+            "description": "BCP 47: a registered language, with a script and a region if need be",
+            "examples": ["en", "pt-BR", "zh-Hans"],
+        }
+    ),
+]
+"""A registered BCP 47 tag in its canonical form; search chooses the stemmer by it."""
 
 
 class ArticleCreate(Input):

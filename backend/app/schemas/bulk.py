@@ -9,7 +9,7 @@ from app.schemas.article import MAX_TAGS, Excerpt, Language, TagName
 from app.schemas.types import Content, ImageUrl, Input, Moment, Output, Title, Username
 
 MAX_ERRORS = 100
-"""How many bad records an answer lists; it counts them all."""
+"""How many bad records, and how many notes, an answer lists."""
 
 RecordSlug = Annotated[str, StringConstraints(max_length=100, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 """As long as any that we have made: a number at its end may make one longer than a wished one."""
@@ -56,8 +56,12 @@ class ImportFailure(Output):
     message: str
 
 
+class ImportNote(ImportFailure):
+    """What of a record was not imported as it was."""
+
+
 class ImportReport(Output):
-    """What an import did; `errors` has the first 100."""
+    """What an import did; `errors` and `notes` have the first 100."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -68,6 +72,9 @@ class ImportReport(Output):
                     "unchanged": 0,
                     "failed": 1,
                     "errors": [{"line": 3, "message": "title: Field required"}],
+                    "notes": [
+                        {"line": 1, "message": "language: en in place of 'en-UK'"},
+                    ],
                 }
             ]
         }
@@ -78,3 +85,4 @@ class ImportReport(Output):
     unchanged: int
     failed: int
     errors: Sequence[ImportFailure]
+    notes: Sequence[ImportNote] = ()

@@ -33,11 +33,14 @@ class PasswordReset(Input):
 
 
 class EmailVerification(Input):
-    """The token from the mail."""
+    """The token from the mail, and the account's password where no session of it is sent."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"token": "Zq…"}]})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"token": "Zq…", "password": "correct horse battery"}]}
+    )
 
     token: Token
+    password: Password | None = None
 
 
 class RegistrationConfirmation(Input):

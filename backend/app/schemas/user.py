@@ -1,12 +1,14 @@
 """Users: what one registers and changes, and what others and oneself get to see."""
 
 from datetime import datetime
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, Self
 
-from pydantic import ConfigDict, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from app.core.roles import Role
-from app.schemas.passwords import NewPassword
+from app.schemas.passwords import NewPassword, Password
+from app.schemas.second_factor import Code
 from app.schemas.types import (
     TEXT_PATTERN,
     Email,
@@ -81,6 +83,48 @@ class RoleChange(Input):
     model_config = ConfigDict(json_schema_extra={"examples": [{"role": "editor"}]})
 
     role: Role
+
+
+class ArticlesOfDeleted(StrEnum):
+    """What becomes of the articles of a user who is deleted."""
+
+    TRASH = "trash"
+    REASSIGN = "reassign"
+
+
+class UserDeletionQuery(Input):
+    """What becomes of the articles: the trash, for 30 days, or another author."""
+
+    articles: Annotated[
+        ArticlesOfDeleted,
+        Field(description="`trash`: an editor can restore them for 30 days; `reassign`: see `to`"),
+    ] = ArticlesOfDeleted.TRASH
+    to: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=50,
+            pattern=r"^[A-Za-z0-9._-]+$",
+            description="Who gets the articles, by id or username; digits are an id",
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _name_a_recipient(self) -> Self:
+        if (self.to is not None) is not (self.articles is ArticlesOfDeleted.REASSIGN):
+            raise ValueError("`articles=reassign` and `to` go together")
+        return self
+
+
+class UserDeletion(Input):
+    """The password of a user who deletes their account, and a code of their second factor."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"password": "correct horse battery"}]}
+    )
+
+    password: Password
+    code: Code | None = None
 
 
 class UserPublic(Output):

@@ -1,24 +1,26 @@
-"""One's own account, changed at once by whoever has logged in a moment ago.
+"""The user's own account, changed without the present password, as RealWorld front ends do.
 
-For clients that never ask for the present password, as those of the RealWorld API. Natively it is
-asked for where it matters (services.recovery).
+Their sessions may do so within an hour of the login. The native API asks for the password
+(services.recovery), so its sessions may not, nor may any session of a user with a second factor.
 """
 
 from datetime import timedelta
 
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import bindparam, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.auth.identity import Client, Identity
 from app.auth.security import hash_password
 from app.core import clock
 from app.core.config import Registration, get_settings
-from app.core.errors import PasswordRequired, RecentLoginRequired
+from app.core.errors import InvalidToken, PasswordRequired, RecentLoginRequired
 from app.db.session import Database, constraint_errors
 from app.models.session import UserSession
+from app.models.user import User
 from app.schemas.user import AccountUpdate, UserPrivate
 from app.services import attempts, audit, mail
 from app.services.audit import AuditAction
+from app.services.auth import HAS_SECOND_FACTOR
 from app.services.confirmation import lock_user
 from app.services.mail import MailKind
 from app.services.recovery import move_to_email, set_password
@@ -38,15 +40,16 @@ async def update_account(
 ) -> UserPrivate:
     """Change what `changes` sets; another password ends the other sessions.
 
-    Another email is in force at once, and gets a link to verify it. Raises RecentLoginRequired for
-    email and password after an hour, PasswordRequired for the email where nobody is to learn who
-    has an account (REGISTRATION=by_email), EmailTaken, UsernameTaken, TooManyAttempts,
-    TokenRevoked; SessionRequired for an API key.
+    Another email is in force at once, and gets a link to verify it. For email and password, raises
+    PasswordRequired in a session of the native API or with a second factor, RecentLoginRequired
+    after an hour. Raises PasswordRequired for the email with REGISTRATION=by_email, EmailTaken,
+    UsernameTaken, TooManyAttempts, TokenRevoked; SessionRequired for an API key.
     """
     given = changes.model_dump(exclude_unset=True, exclude={"password", "email"})
     email = changes.email if changes.email and changes.email != actor.email else None
     if email or changes.password:
-        await _require_recent_login(database, actor)
+        async with database.autocommit() as lookup:  # before anything is hashed or counted
+            await _require_step_up(lookup, actor)
     hashed = None
     if changes.password:
         hashed = await hash_password(changes.password.get_secret_value())  # holds no connection
@@ -55,6 +58,8 @@ async def update_account(
             raise PasswordRequired
         await attempts.count(database, attempts.on_mail(client=client))
     user = await lock_user(session, user=actor)
+    if email or changes.password:  # a second factor may have been enabled meanwhile
+        await _require_step_up(session, actor)
     for field, value in given.items():
         setattr(user, field, value)
     if session.is_modified(user):
@@ -71,10 +76,28 @@ async def update_account(
     return UserPrivate.model_validate(user)
 
 
-async def _require_recent_login(database: Database, actor: Identity) -> None:
-    """Raise RecentLoginRequired where whoever has the token may not know the password."""
-    opened = select(UserSession.created_at).where(UserSession.id == actor.session_id)
-    async with database.autocommit() as lookup:
-        opened_at = await lookup.scalar(opened)
-    if opened_at is None or clock.now() - opened_at > RECENT:
+_STEP_UP = (
+    select(UserSession.created_at, UserSession.by_conduit, HAS_SECOND_FACTOR.label("has_factor"))
+    .join(User, User.id == UserSession.user_id)
+    .where(UserSession.id == bindparam("session_id"), User.id == bindparam("user_id"))
+)
+
+
+async def _require_step_up(connection: AsyncConnection | AsyncSession, actor: Identity) -> None:
+    """Raise PasswordRequired or RecentLoginRequired where the session alone is too weak a proof."""
+    parameters = {"session_id": actor.session_id, "user_id": actor.id}
+    login = (await connection.execute(_STEP_UP, parameters)).one_or_none()
+    if login is None:
+        raise InvalidToken
+    if not login.by_conduit:
+        raise PasswordRequired(
+            "This session was opened at /auth/login: change the email with POST /users/me/email"
+            " and the password with POST /users/me/password, or log in at /api/users/login"
+        )
+    if login.has_factor:
+        raise PasswordRequired(
+            "The account has a second factor: change the email with POST /users/me/email"
+            " and the password with POST /users/me/password"
+        )
+    if clock.now() - login.created_at > RECENT:
         raise RecentLoginRequired

@@ -20,6 +20,7 @@ from app.models.account_token import AccountToken
 from app.models.user import User
 from app.services import mail
 from app.services.mail import MailKind
+from app.services.purging import delete_oldest
 
 LIFETIME = timedelta(hours=1)
 
@@ -81,6 +82,28 @@ async def check(
     return registration
 
 
+class Addressee(NamedTuple):
+    """The user whom a link was sent to, and the hash of their password."""
+
+    user_id: int
+    hashed_password: str
+
+
+async def find_addressee(
+    connection: AsyncConnection, *, secret: str, purposes: Collection[Purpose]
+) -> Addressee:
+    """The user of a token. Raises InvalidAccountToken where there is no such token."""
+    query = (
+        select(User.id, User.hashed_password)
+        .join(AccountToken, AccountToken.user_id == User.id)
+        .where(_valid(secret, purposes))
+    )
+    found = (await connection.execute(query)).one_or_none()
+    if found is None:
+        raise InvalidAccountToken
+    return Addressee._make(found)
+
+
 async def redeem(session: AsyncSession, *, secret: str, purposes: Collection[Purpose]) -> Redeemed:
     """Use a token up, for one of `purposes`.
 
@@ -134,6 +157,8 @@ async def withdraw(session: AsyncSession, *, token_hash: bytes) -> None:
     await session.execute(delete(AccountToken).where(AccountToken.token_hash == token_hash))
 
 
-async def purge(session: AsyncSession) -> None:
-    """Delete the expired ones."""
-    await session.execute(delete(AccountToken).where(AccountToken.expires_at <= clock.now()))
+async def purge(session: AsyncSession) -> int:
+    """Delete a batch of the expired ones; how many."""
+    by = AccountToken.expires_at
+    expired = by <= clock.now()
+    return await delete_oldest(session, AccountToken.id, expired, by=by)

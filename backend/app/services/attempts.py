@@ -37,6 +37,7 @@ from app.core.errors import (
 )
 from app.db.session import Database
 from app.models.attempt import Attempt
+from app.services.purging import delete_oldest
 
 QUARTER = timedelta(minutes=15)
 KEPT_FOR = timedelta(days=1)
@@ -295,8 +296,8 @@ def _parameters(limit: Limit) -> dict[str, Any]:
     }
 
 
-async def purge(session: AsyncSession) -> None:
-    """Forget what counts no more; what somebody is counting just now can wait."""
-    old = select(Attempt.key).where(Attempt.tried_at < clock.now() - KEPT_FOR)
-    nobodys = old.with_for_update(skip_locked=True)
-    await session.execute(delete(Attempt).where(Attempt.key.in_(nobodys)))
+async def purge(session: AsyncSession) -> int:
+    """Forget a batch of what counts no more; how many."""
+    by = Attempt.tried_at
+    old = by < clock.now() - KEPT_FOR
+    return await delete_oldest(session, Attempt.key, old, by=by)

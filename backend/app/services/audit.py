@@ -54,6 +54,7 @@ class AuditAction(StrEnum):
     UPDATE_MEDIA = "UPDATE_MEDIA"
     DELETE_MEDIA = "DELETE_MEDIA"
     IMPORT_ARTICLES = "IMPORT_ARTICLES"
+    REASSIGN_ARTICLES = "REASSIGN_ARTICLES"
     FOLLOW_USER = "FOLLOW_USER"
     UNFOLLOW_USER = "UNFOLLOW_USER"
     BLOCK_USER = "BLOCK_USER"
@@ -82,6 +83,7 @@ _VERBS = {
     "RESTORE": "restored",
     "PURGE": "deleted for good",
     "IMPORT": "imported",
+    "REASSIGN": "given to another author",
     "FOLLOW": "followed",
     "UNFOLLOW": "followed no more",
     "BLOCK": "blocked",

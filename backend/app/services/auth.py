@@ -36,11 +36,13 @@ async def login(
     client: Client,
     refresh_token: str | None = None,
     seconds: int | None = None,
+    by_conduit: bool = False,
 ) -> Tokens:
     """Log in the user whom the form names by username or email.
 
     `refresh_token`, of a session that the user has or had, says that the client is known to them.
-    The access token is good for `seconds`, where that is given.
+    The access token is good for `seconds`, where that is given. `by_conduit` tells a login at the
+    RealWorld API.
 
     Raises InvalidCredentials, alike and after the same time for an unknown name, a wrong password
     and a disabled user; SecondFactorRequired where the password was right, and not enough;
@@ -67,10 +69,12 @@ async def login(
     if not await _is_still_right(session, account.id, hashed, password):
         raise InvalidCredentials
     audit.record(session, AuditAction.LOGIN, actor_id=account.id, subject_id=account.id)
-    return await sessions.open_session(session, user_id=account.id, client=client, seconds=seconds)
+    return await sessions.open_session(
+        session, user_id=account.id, client=client, seconds=seconds, by_conduit=by_conduit
+    )
 
 
-_HAS_SECOND_FACTOR = (
+HAS_SECOND_FACTOR = (
     select(SecondFactor.user_id)
     .where(SecondFactor.user_id == User.id, SecondFactor.confirmed_at.is_not(None))
     .exists()
@@ -91,7 +95,7 @@ async def _find(
         User.id,
         User.hashed_password,
         User.is_active,
-        _HAS_SECOND_FACTOR,
+        HAS_SECOND_FACTOR,
         sessions.known_by(client, refresh_token=refresh_token),
     ).select_from(lowered.outerjoin(User, column == lowered.c.name))
     async with database.autocommit() as lookup:  # on the primary: a replica may not know yet
@@ -101,7 +105,7 @@ async def _find(
 
 _CURRENT = (
     select(User.hashed_password)
-    .where(User.id == bindparam("id"), User.is_active, ~_HAS_SECOND_FACTOR)
+    .where(User.id == bindparam("id"), User.is_active, ~HAS_SECOND_FACTOR)
     .with_for_update(**NO_KEY_UPDATE)
 )
 

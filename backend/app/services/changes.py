@@ -13,14 +13,13 @@ from sqlalchemy import (
     CursorResult,
     DateTime,
     Integer,
+    and_,
     bindparam,
-    delete,
     exists,
     func,
     select,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.core import clock
@@ -31,6 +30,7 @@ from app.models.change import Change
 from app.schemas.change import LATEST, ChangesQuery
 from app.services.cursors import decode_cursor, encode_cursor
 from app.services.paging import Listed
+from app.services.purging import sweep
 
 KIND = "changes"
 BATCH = 200
@@ -118,15 +118,23 @@ async def announce_due(database: Database) -> None:
 
 
 _later = aliased(Change)
-_OVERTAKEN = delete(Change).where(
-    Change.occurred_at < bindparam("cutoff", type_=DateTime(timezone=True)),
-    exists().where(_later.article_id == Change.article_id, _later.seq > Change.seq),
+_EXAMINE = (
+    select(
+        Change.seq,
+        and_(
+            Change.occurred_at < bindparam("cutoff", type_=DateTime(timezone=True)),
+            exists().where(_later.article_id == Change.article_id, _later.seq > Change.seq),
+        ).label("goes"),
+    )
+    .where(Change.seq > bindparam("after", type_=BigInteger))
+    .order_by(Change.seq)
+    .limit(bindparam("limit", type_=Integer))
 )
 
 
-async def purge(session: AsyncSession) -> None:
+async def purge(database: Database) -> None:
     """Delete old entries that a later one has overtaken; each article's last one stays for ever.
 
     Whoever is behind them will come to the later one: it says what has become of the article.
     """
-    await session.execute(_OVERTAKEN, {"cutoff": clock.now() - KEPT_FOR})
+    await sweep(database, Change.seq, _EXAMINE, {"cutoff": clock.now() - KEPT_FOR})

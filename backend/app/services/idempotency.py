@@ -16,18 +16,20 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, bindparam, delete, event, func, select
+from sqlalchemy import BigInteger, Connection, bindparam, event, func, select
 from sqlalchemy.dialects.postgresql import BYTEA, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import SessionTransaction
 
 from app.auth import sealing
+from app.auth.identity import Identity, recheck
 from app.auth.keys import derived_keys
 from app.core import clock
 from app.core.errors import Conflict, IdempotencyKeyReused, RequestInProgress
 from app.core.idempotency import AlreadyAnswered, Answer
 from app.db.session import Database
 from app.models.idempotency_key import IdempotencyKey
+from app.services.purging import delete_oldest
 
 KEPT_FOR = timedelta(hours=24)
 PURPOSE = "idempotency key"
@@ -109,7 +111,7 @@ async def claim(
     session: AsyncSession,
     *,
     database: Database,
-    user_id: int | None,
+    caller: Identity | None,
     key: str,
     content: Sequence[bytes],
 ) -> Claim:
@@ -119,13 +121,14 @@ async def claim(
     password and all, is answered again, and nobody learns which keys others use.
 
     Raises AlreadyAnswered, IdempotencyKeyReused, RequestInProgress, Conflict; at once where the
-    session has begun, else whatever the session is used for first may raise them.
+    session has begun, else whatever the session is used for first may raise them. Raises
+    InvalidToken where the caller's access was withdrawn while the request came in.
     """
     digest = hashlib.sha256(_joined(content)).digest()
-    if user_id is None:
+    if caller is None:
         names = _keyed(b"name", key.encode(), digest)
     else:
-        names = [hashlib.sha256(_joined((str(user_id).encode(), key.encode()))).digest()]
+        names = [hashlib.sha256(_joined((str(caller.id).encode(), key.encode()))).digest()]
     claimed = Claim(session, names=names, fingerprints=_keyed(b"content", digest))
 
     def take(session: Any, transaction: SessionTransaction, connection: Connection) -> None:
@@ -137,14 +140,17 @@ async def claim(
         await (await session.connection()).run_sync(claimed.take)
         return claimed
     async with database.autocommit() as lookup:  # spares who repeats it a hash, and an attempt
+        if caller is not None:
+            await recheck(lookup, caller)
         await lookup.run_sync(claimed.look)
     return claimed
 
 
-async def purge(session: AsyncSession) -> None:
-    """Delete the expired ones."""
-    expired = IdempotencyKey.created_at <= clock.now() - KEPT_FOR
-    await session.execute(delete(IdempotencyKey).where(expired))
+async def purge(session: AsyncSession) -> int:
+    """Delete a batch of the expired ones; how many."""
+    by = IdempotencyKey.created_at
+    expired = by <= clock.now() - KEPT_FOR
+    return await delete_oldest(session, IdempotencyKey.key, expired, by=by)
 
 
 def _keyed(*parts: bytes) -> list[bytes]:

@@ -10,13 +10,14 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import clock
 from app.db.reading import Reader
 from app.models.mail import Mail
 from app.schemas.mail import MailboxEntry
+from app.services.purging import delete_oldest
 
 KEPT_FOR = timedelta(days=7)
 MAILBOX_SIZE = 50
@@ -78,6 +79,11 @@ async def list_mailbox(connection: Reader) -> Sequence[MailboxEntry]:
     return [MailboxEntry.model_validate(row) for row in await connection.execute(_MAILBOX)]
 
 
-async def purge(session: AsyncSession) -> None:
-    """Delete old mails, sent or not: one that could not be sent for a week helps nobody."""
-    await session.execute(delete(Mail).where(Mail.created_at < clock.now() - KEPT_FOR))
+async def purge(session: AsyncSession) -> int:
+    """Delete a batch of old mails, sent or not; how many.
+
+    A mail that could not be sent for a week helps nobody.
+    """
+    by = Mail.created_at
+    old = by < clock.now() - KEPT_FOR
+    return await delete_oldest(session, Mail.id, old, by=by)

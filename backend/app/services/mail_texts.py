@@ -50,18 +50,21 @@ If it was not you, ignore this mail.
         "Verify your email address for Pressroom",
         """Somebody, probably you, gave this email address for an account at Pressroom.
 
-To verify that it is yours, open this link within an hour:
+To verify that it is yours, open this link within an hour; unless you are logged in, it asks for
+the password of the account:
 
 {link}
 
-If it was not you, ignore this mail.
+If it was not you, ignore this mail. To take over the account that somebody else has registered with
+your address, ask for a new password: {site}/forgot-password
 """,
     )
     CHANGE_EMAIL = Text(
         "Confirm your new email address for Pressroom",
         """Somebody, probably you, wants to use this email address for their account at Pressroom.
 
-To change to it, open this link within an hour:
+To change to it, open this link within an hour; unless you are logged in, it asks for the password
+of the account:
 
 {link}
 

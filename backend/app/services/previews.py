@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy import bindparam, delete, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from app.auth.identity import Identity
-from app.auth.permissions import Action
+from app.auth.permissions import Action, roles_to_any
 from app.auth.tokens import fingerprint, is_preview_token, new_preview_token
 from app.core import clock
 from app.core.config import get_settings
@@ -25,6 +26,7 @@ from app.services.articles.rows import KEPT, NOW, ArticleRow, AuthorRow, article
 from app.services.articles.writing import changeable
 from app.services.audit import AuditAction
 from app.services.authorship import require_author
+from app.services.purging import delete_oldest
 
 MAX_PREVIEW_LINKS = 20
 """Of an article, at a time."""
@@ -53,11 +55,23 @@ _LIST = paged(
     .order_by(PreviewLink.created_at.desc(), PreviewLink.id.desc())
 )
 _COUNT = select(func.count()).select_from(PreviewLink).where(_OF_ARTICLE, _ALIVE)
+_Creator = aliased(User)
 _BY_TOKEN = (
     selected()
     .join(PreviewLink, PreviewLink.article_id == Article.id)
-    .where(PreviewLink.token_hash == bindparam("fingerprint"), _ALIVE, KEPT)
+    .join(_Creator, _Creator.id == PreviewLink.created_by)
+    .where(
+        PreviewLink.token_hash == bindparam("fingerprint"),
+        _ALIVE,
+        KEPT,
+        _Creator.is_active,
+        or_(
+            _Creator.id == Article.author_id,
+            *(_Creator.role == role for role in roles_to_any(Action.READ_DRAFT)),
+        ),
+    )
 )
+"""A link shows what the user who made it may read at the time of use."""
 
 
 async def list_preview_links(
@@ -119,7 +133,11 @@ async def delete_preview_link(
 
 
 async def get_preview(connection: Reader, *, token: str) -> ArticleRow:
-    """The article that a link shows, whatever its status. Raises PreviewNotFound."""
+    """The article that a link shows, whatever its status.
+
+    Raises PreviewNotFound, also where the user who made the link is gone or disabled, or may not
+    read the draft any more.
+    """
     if not is_preview_token(token):
         raise PreviewNotFound
     parameters = {"fingerprint": fingerprint(token), "now": clock.now()}
@@ -129,9 +147,11 @@ async def get_preview(connection: Reader, *, token: str) -> ArticleRow:
     return article_row(row)
 
 
-async def purge(session: AsyncSession) -> None:
-    """Delete the expired ones."""
-    await session.execute(delete(PreviewLink).where(PreviewLink.expires_at <= clock.now()))
+async def purge(session: AsyncSession) -> int:
+    """Delete a batch of the expired ones; how many."""
+    by = PreviewLink.expires_at
+    expired = by <= clock.now()
+    return await delete_oldest(session, PreviewLink.id, expired, by=by)
 
 
 def _record(session: AsyncSession, action: AuditAction, link_id: int, actor: Identity) -> None:

@@ -4,16 +4,15 @@ Whatever an anonymous client asks for by an address is answered alike, after the
 there is such an account or not: a mail is queued, and dropped later where it would go to nobody.
 """
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.identity import Client, Identity
-from app.auth.security import hash_password
+from app.auth.identity import Client, Identity, recheck
+from app.auth.security import hash_password, verify_password
 from app.core import clock
-from app.core.errors import InvalidAccountToken
+from app.core.errors import IncorrectPassword, InvalidAccountToken, PasswordRequired
 from app.core.purposes import Purpose
 from app.db.session import Database, constraint_errors
-from app.models.api_key import ApiKey
 from app.models.user import User
 from app.schemas.recovery import (
     Accepted,
@@ -26,6 +25,7 @@ from app.schemas.recovery import (
 from app.services import account_tokens, attempts, audit, mail, sessions
 from app.services.attempts import Limit, network_of
 from app.services.audit import AuditAction
+from app.services.claiming import forget_stranger
 from app.services.confirmation import confirm_password, lock_user
 from app.services.mail import MailKind
 from app.services.users import CONSTRAINTS
@@ -61,9 +61,9 @@ async def reset_password(
 ) -> None:
     """Give the user of a token a new password, and the account back to them alone.
 
-    Their sessions end, and what was on its way by mail is worthless. A second factor stays; so do
-    API keys, where the address had been verified before. Raises InvalidAccountToken, before
-    anything is hashed; no connection is held while that is done.
+    Their sessions end, and what was on its way by mail is worthless. A second factor and API keys
+    stay where the address had been verified before; else see `forget_stranger`. Raises
+    InvalidAccountToken, before anything is hashed; no connection is held while that is done.
     """
     async with database.autocommit() as lookup:
         await account_tokens.check(lookup, secret=reset.token, purposes=RESET)
@@ -72,7 +72,7 @@ async def reset_password(
     user = _its_user(redeemed.user)
     user.hashed_password = hashed
     if user.email_verified_at is None:
-        await _forget_stranger(session, user)
+        await forget_stranger(session, user)
         user.email_verified_at = clock.now()  # the token came by mail
     await sessions.end_all(session, user_id=user.id)
     await sessions.remember_place(session, user_id=user.id, client=client)
@@ -80,14 +80,6 @@ async def reset_password(
     await account_tokens.revoke_links(session, user_id=user.id, email=user.email)
     audit.record(session, AuditAction.RESET_PASSWORD, actor_id=user.id, subject_id=user.id)
     mail.queue(session, MailKind.PASSWORD_CHANGED, email=user.email, user_id=user.id)
-
-
-async def _forget_stranger(session: AsyncSession, user: User) -> None:
-    """Delete the keys of somebody who may never have read this address's mail.
-
-    They may have registered with it in its owner's place, to stay when the owner comes.
-    """
-    await session.execute(delete(ApiKey).where(ApiKey.user_id == user.id))
 
 
 async def _forgive_guesses(session: AsyncSession, user: User, client: Client) -> None:
@@ -148,13 +140,41 @@ async def change_email(
     return Accepted()
 
 
-async def verify_email(session: AsyncSession, *, verification: EmailVerification) -> None:
+async def verify_email(
+    session: AsyncSession,
+    *,
+    database: Database,
+    verification: EmailVerification,
+    actor: Identity | None,
+) -> None:
     """Do what a link to an address was for: verify it, or change to it.
 
-    Raises InvalidAccountToken, and EmailTaken where somebody else was faster.
+    It takes a session of the account, or its password: the owner of an address must not vouch by a
+    click for an account that somebody else has registered with it. They get in by a new password.
+
+    Raises InvalidAccountToken, PasswordRequired, IncorrectPassword, TooManyAttempts, and EmailTaken
+    where somebody else was faster. No connection is held while the password is hashed.
     """
-    redeemed = await account_tokens.redeem(session, secret=verification.token, purposes=VERIFY)
+    token = verification.token
+    async with database.autocommit() as lookup:
+        addressee = await account_tokens.find_addressee(lookup, secret=token, purposes=VERIFY)
+    by_session = actor is not None and actor.id == addressee.user_id
+    if not by_session:
+        if verification.password is None:
+            raise PasswordRequired(
+                "Log in to the account or send its password to confirm this address; if you did not"
+                " register, ask for a new password with POST /auth/password/forgot"
+            )
+        password = verification.password.get_secret_value()
+        async with attempts.guessing(database, attempts.on_registration(token)):
+            if not await verify_password(password, addressee.hashed_password):
+                raise IncorrectPassword
+    redeemed = await account_tokens.redeem(session, secret=token, purposes=VERIFY)
     user = _its_user(redeemed.user)
+    if by_session and actor is not None:
+        await recheck(session, actor)
+    elif user.hashed_password != addressee.hashed_password:  # changed while it was compared
+        raise IncorrectPassword
     if redeemed.purpose is Purpose.CHANGE_EMAIL:
         await move_to_email(session, user, redeemed.email)
     else:

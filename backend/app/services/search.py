@@ -1,6 +1,7 @@
 """Search: articles by their words, and titles that go on like what somebody types."""
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from html import escape
@@ -9,16 +10,13 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Select,
-    SQLColumnExpression,
     String,
     and_,
     bindparam,
-    column,
     func,
     literal,
     or_,
     select,
-    text,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import TSQUERY
@@ -26,7 +24,7 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 from app.auth.identity import Identity
 from app.db.reading import Reader
 from app.db.session import paged
-from app.models.article import TITLE_WORDS, Article
+from app.models.article import SEARCH_CONFIG, TITLE_WORDS, Article
 from app.schemas.search import SearchQuery, SearchResult, Suggestion, SuggestionQuery
 from app.services.articles.matching import (
     MAX_FOUND,
@@ -34,13 +32,12 @@ from app.services.articles.matching import (
     any_word,
     candidates,
     interpret,
+    positive_text,
     query_of_article,
 )
 from app.services.articles.rows import NOW, VISIBLE, Sight, part, selected, sight_of
 
 FIELDS = ("id", "title", "slug", "excerpt", "language", "tags", "published_at", "author")
-MAX_QUOTED = 5000
-"""So much of a text is looked through for a place to quote."""
 START, STOP, LESS = "\x02", "\x03", "\x04"
 """Around what matches, and in place of `<`, which PostgreSQL would take for a tag's beginning and
 leave out: characters that no article can have."""
@@ -48,6 +45,16 @@ _MARKS = f'StartSel="{START}", StopSel="{STOP}"'
 QUOTE = f'{_MARKS}, MinWords=15, MaxWords=35, ShortWord=0, MaxFragments=2, FragmentDelimiter=" … "'
 WHOLE = f"{_MARKS}, HighlightAll=true"
 _MARKED = re.compile(f"{START}([^{START}{STOP}]*){STOP}")
+OVERLAP, BORDER = "\x05", "\x06"
+"""Between pairs of characters that share one, and around such pairs: see `article_words`."""
+_CHARACTER = r"\S[{marks}]*".format(
+    marks="".join(
+        chr(code) for code in range(0x10000) if unicodedata.category(chr(code)) in {"Mn", "Mc"}
+    )
+)
+_SAME_MARK = re.compile(f"{STOP}{OVERLAP}{START}{_CHARACTER}")
+_MARK_BEGINS = re.compile(f"{_CHARACTER}{OVERLAP}(?={START})")
+_OVERLAP = re.compile(f"{OVERLAP}{_CHARACTER}")
 
 RECENT = 500
 SUGGESTIONS = 10
@@ -73,27 +80,35 @@ async def search_articles(
     connection: Reader, *, query: SearchQuery, viewer: Identity | None
 ) -> Sequence[SearchResult]:
     """What `viewer` may see of the articles that match, the most relevant first, in two queries."""
-    terms = await interpret(connection, q=query.q, language=query.language)
+    terms = await interpret(connection, q=query.q, viewer=viewer, language=query.language)
     if terms is None:
         return []
     sight, who = sight_of(viewer)
-    page = {"skip": query.skip, "limit": query.limit}
+    given: dict[str, Any] = {"skip": query.skip, "limit": query.limit}
+    if query.language is not None:
+        given["language"] = query.language
     found = await connection.execute(
-        _search(sight, terms.shape), {**who, **terms.parameters, **page}
+        _search(sight, terms.shape, in_one_language=query.language is not None),
+        {**who, **terms.parameters, **given},
     )
     return [_result(row) for row in found]
 
 
 @lru_cache(maxsize=256)
-def _search(sight: Sight, shape: Shape) -> Select[Any]:
+def _search(sight: Sight, shape: Shape, *, in_one_language: bool) -> Select[Any]:
     """The statement of a search; only what is on the page is quoted from."""
-    visible = (_BY_DATE if shape.is_common else _BY_WORDS)[sight]
-    found = candidates(shape, select(Article.id, Article.dated_at).where(visible))
+    articles = select(Article.id, Article.dated_at)
+    articles = articles.where((_BY_DATE if shape.is_common else _BY_WORDS)[sight])
+    if in_one_language:
+        articles = articles.where(Article.language == bindparam("language", type_=String))
+    found = candidates(shape, articles)
     page = paged(
         select(found).order_by(found.c.rank.desc(), found.c.dated_at.desc(), found.c.id.desc())
     ).cte("page")
-    title = _headline(Article.title, query_of_article(shape, any_word), WHOLE)
-    body = func.left(Article.plain_text, MAX_QUOTED)
+    words = func.public.article_words(Article.title, f"{BORDER}\\&{BORDER}")
+    title = _headline(words, query_of_article(shape, any_word), WHOLE)
+    positive = query_of_article(shape, positive_text)
+    body = func.public.article_quotable(Article.plain_text, positive)
     quote = _headline(body, query_of_article(shape), QUOTE)
     # Of words that are not all in the text, for the title has the others: where it has any.
     lesser_quote = _headline(body, query_of_article(shape, any_word), QUOTE)
@@ -107,10 +122,10 @@ def _search(sight: Sight, shape: Shape) -> Select[Any]:
 
 
 def _headline(
-    what: SQLColumnExpression[str], query: ColumnElement[Any], options: str
+    what: ColumnElement[str], query: ColumnElement[Any], options: str
 ) -> ColumnElement[str]:
-    config = func.public.article_search_config(Article.language)
-    return func.ts_headline(config, func.replace(what, "<", LESS), query, literal(options, String))
+    words = func.replace(what, "<", LESS)
+    return func.ts_headline(SEARCH_CONFIG, words, query, literal(options, String))
 
 
 def _result(row: Sequence[Any]) -> SearchResult:
@@ -127,8 +142,15 @@ def _result(row: Sequence[Any]) -> SearchResult:
 
 def marked(headline: str) -> str:
     """A headline as HTML, with `<mark>` around what matches."""
-    text = _MARKED.sub(r"<mark>\1</mark>", escape(headline.replace(LESS, "<")))
+    text = _joined(headline) if OVERLAP in headline or BORDER in headline else headline
+    text = _MARKED.sub(r"<mark>\1</mark>", escape(text.replace(LESS, "<")))
     return text.replace(START, "").replace(STOP, "")
+
+
+def _joined(headline: str) -> str:
+    """A headline with the pairs of `article_words` put together; a character is there once."""
+    text = _OVERLAP.sub("", _MARK_BEGINS.sub("", _SAME_MARK.sub("", headline)))
+    return text.replace(OVERLAP, "").replace(BORDER, "").replace(STOP + START, "")
 
 
 async def suggest_titles(
@@ -179,22 +201,7 @@ def _suggestions(sight: Sight) -> Select[Any]:
     )
 
 
-# The last word may be the beginning of one.
-_WANTED = (
-    text(
-        """
-        SELECT string_agg(quote_literal(lexeme) || ending, ' & ')::tsquery AS query
-        FROM (
-          SELECT lexeme, CASE
-            WHEN row_number() OVER (ORDER BY positions[cardinality(positions)] DESC) = 1 THEN ':*'
-            ELSE ''
-          END AS ending
-          FROM unnest(article_title_words(:q))
-        ) AS words
-        """
-    )
-    .bindparams(bindparam("q", type_=String))
-    .columns(column("query", TSQUERY))
-    .cte("wanted")
-)
+_WANTED = select(
+    func.public.article_title_query(bindparam("q", type_=String), type_=TSQUERY).label("query")
+).cte("wanted")
 _SUGGESTIONS = {sight: _suggestions(sight) for sight in Sight}

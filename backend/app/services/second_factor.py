@@ -132,6 +132,26 @@ async def renew_recovery_codes(
         return await _new_recovery_codes(session, user.id)
 
 
+async def confirm_code(database: Database, *, user: Identity, code: SecretStr | None) -> None:
+    """Use up a code of a user who has a second factor; nothing is checked for one who has none.
+
+    Raises IncorrectCode, TooManyAttempts.
+    """
+    async with database.autocommit() as lookup:
+        status = (await lookup.execute(_STATUS, {"of": user.id})).one()
+    if not status.enabled:
+        return
+    if code is None:
+        raise IncorrectCode("Your account has a second factor: send a code of it as `code` as well")
+    async with (
+        attempts.guessing(database, attempts.on_confirmation(user, "code")),
+        database.unit_of_work() as session,
+    ):
+        await lock_user(session, user=user)
+        if not await _use(session, await _enabled(session, user.id), code):
+            raise IncorrectCode
+
+
 async def disable_second_factor(
     database: Database, *, form: SecondFactorChange, user: Identity
 ) -> None:

@@ -13,7 +13,6 @@ from itertools import accumulate, islice
 from typing import Any, NamedTuple
 
 from sqlalchemy import func, select, text
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.security import hash_password
@@ -24,8 +23,9 @@ from app.core.markdown import RENDERER, excerpt_of, render_now
 from app.core.text import slugify
 from app.db.session import Database
 from app.models.article import Article
-from app.models.tag import ArticleTag, Tag
+from app.models.tag import ArticleTag
 from app.models.user import User
+from app.services.articles.tagging import lock_tags
 
 RANDOM_SEED = 20_260_101
 PASSWORD = "pressroom-demo"  # noqa: S105 - known on purpose: production refuses to be seeded
@@ -157,18 +157,12 @@ async def _add_users(session: AsyncSession, fake: Any, numbers: range, hashed: s
 async def _stock(session: AsyncSession, fake: Any, authors: Sequence[int], length: int) -> Stock:
     sentences = [fake.sentence(nb_words=14) for _ in range(SENTENCES)]
     titles = [fake.sentence(nb_words=6).rstrip(".") for _ in range(TITLES)]
-    names = {slugify(word): word.capitalize() for word in fake.words(TAGS, unique=True)}
-    rows = [{"slug": slug, "name": name} for slug, name in sorted(names.items())]
-    await session.execute(
-        insert(Tag).values(rows).on_conflict_do_nothing(index_elements=[Tag.slug])
-    )
-    found = await session.execute(select(Tag.slug, Tag.id).where(Tag.slug.in_(names)))
-    ids = {row.slug: row.id for row in found}
+    tags = await lock_tags(session, map(str.capitalize, fake.words(TAGS, unique=True)))
     return Stock(
         titles=[(title, slugify(title)) for title in titles],
         sentences=[Sentence(sentence, len(sentence.split())) for sentence in sentences],
         authors=authors,
-        tags=[ids[slug] for slug in names],
+        tags=[tag.id for tag in tags.values()],
         length=length,
     )
 

@@ -15,7 +15,6 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
-    delete,
     exists,
     func,
     null,
@@ -48,6 +47,7 @@ from app.schemas.session import SessionResponse
 from app.services import audit
 from app.services.attempts import network_of
 from app.services.audit import AuditAction
+from app.services.purging import delete_oldest
 
 GRACE = timedelta(seconds=10)
 """How long a refresh token that was just exchanged is answered with the same successor."""
@@ -72,9 +72,14 @@ def _live() -> dict[str, datetime]:
 
 
 async def open_session(
-    session: AsyncSession, *, user_id: int, client: Client, seconds: int | None = None
+    session: AsyncSession,
+    *,
+    user_id: int,
+    client: Client,
+    seconds: int | None = None,
+    by_conduit: bool = False,
 ) -> Tokens:
-    """Log a user in, with an access token for so many seconds.
+    """Log a user in, with an access token for so many seconds; `by_conduit` from its API.
 
     Raises InvalidToken where the account was deleted a moment ago.
     """
@@ -88,6 +93,7 @@ async def open_session(
         expires_at=now + timedelta(days=get_settings().session_expire_days),
         ip=client.ip,
         user_agent=client.user_agent,
+        by_conduit=by_conduit,
     )
     session.add(login)
     with constraint_errors(USER_REFERENCE):
@@ -295,7 +301,8 @@ async def _end(session: AsyncSession, *which: ColumnElement[bool]) -> bool:
     return bool(ended.all())
 
 
-async def purge(session: AsyncSession) -> None:
-    """Delete what ended so long ago that nothing asks for it any more."""
-    old = UserSession.expires_at < clock.now() - KEPT_AFTER_END
-    await session.execute(delete(UserSession).where(old))
+async def purge(session: AsyncSession) -> int:
+    """Delete a batch of what ended long ago; how many."""
+    by = UserSession.expires_at
+    old = by < clock.now() - KEPT_AFTER_END
+    return await delete_oldest(session, UserSession.id, old, by=by)

@@ -25,7 +25,7 @@ from app.services.articles.writing import IN_TRASH_FOR
 from app.services.audit import AuditAction
 from app.services.media.references import purge_pictures_of
 
-BATCH = 500
+BATCH = 100
 
 
 class TrashedRow(NamedTuple):
@@ -95,11 +95,13 @@ _OLD = (
 )
 
 
-async def purge(session: AsyncSession) -> None:
-    """Delete what has been in the trash for its time; what somebody is working on, next time."""
+async def purge(session: AsyncSession) -> int:
+    """Delete a batch of what has been in the trash for its time; how many."""
     before = {"before": clock.now() - IN_TRASH_FOR}
-    while article_ids := (await session.scalars(_OLD, before)).all():
+    article_ids = (await session.scalars(_OLD, before)).all()
+    if article_ids:
         await _delete(session, article_ids)
+    return len(article_ids)
 
 
 async def _delete(session: AsyncSession, article_ids: Sequence[int]) -> None:

@@ -22,14 +22,28 @@ from app.core.errors import (
 )
 from app.core.roles import Role
 from app.db.reading import Reader
-from app.db.session import LONGEST_STATEMENT_SECONDS, NO_KEY_UPDATE, constraint_errors, paged
+from app.db.session import (
+    LONGEST_STATEMENT_SECONDS,
+    NO_KEY_UPDATE,
+    Database,
+    constraint_errors,
+    paged,
+)
 from app.models.comment import Comment
 from app.models.favorite import ArticleCounts, Favorite
 from app.models.follow import Follow, UserCounts
 from app.models.user import UNIQUE_EMAIL, UNIQUE_USERNAME, User
 from app.schemas.page import PageQuery
-from app.schemas.user import UserCreate, UserPrivate, UserPublic, UserReplace, UserUpdate
-from app.services import account_tokens, audit, mail, sessions
+from app.schemas.user import (
+    UserCreate,
+    UserDeletion,
+    UserDeletionQuery,
+    UserPrivate,
+    UserPublic,
+    UserReplace,
+    UserUpdate,
+)
+from app.services import account_tokens, audit, deletion, mail, sessions
 from app.services.audit import AuditAction
 from app.services.mail import MailKind
 
@@ -171,17 +185,30 @@ async def change_email_of(
 
 
 async def delete_user(
-    session: AsyncSession, *, user_id: int, actor: Identity, precondition: Precondition
+    session: AsyncSession,
+    *,
+    database: Database,
+    user_id: int,
+    query: UserDeletionQuery,
+    confirmation: UserDeletion | None,
+    actor: Identity,
+    precondition: Precondition,
 ) -> None:
-    """Delete an account with all that is its own.
+    """Delete an account with all that is its own, but for its articles: `query` says where they go.
 
-    Raises UserNotFound, NotAuthorized, PreconditionFailed, LastAdmin.
+    `session` must not have been used yet. Raises UserNotFound, NotAuthorized, PreconditionFailed,
+    LastAdmin, InvalidInput, and what `confirm_deletion` raises.
     """
+    await deletion.confirm_deletion(
+        database, user_id=user_id, actor=actor, confirmation=confirmation
+    )
+    to = await deletion.find_recipient(session, user_id=user_id, actor=actor, query=query)
+    actor = await deletion.lock_users(session, user_id=user_id, to=to, actor=actor)
     user = await _locked_user(session, user_id=user_id)
     require(actor, Action.DELETE_USER, owner_id=user.id)
     precondition.require(UserPrivate.model_validate(user))
     await keep_an_admin(session, without=user.id)
-    await lock_what_goes(session, user_id=user.id)
+    await end_account(session, user_id=user.id, to=to, actor=actor)
     await session.delete(user)
     audit.record(session, AuditAction.DELETE_USER, actor_id=actor.id, subject_id=user.id)
 
@@ -223,13 +250,27 @@ _LOCKS: Sequence[Select[Any]] = tuple(
 """In the order in which whoever follows, favorites or comments locks them."""
 
 
+async def end_account(
+    session: AsyncSession, *, user_id: int, to: int | None, actor: Identity
+) -> None:
+    """Part with the articles of a user, and lock what goes with the account.
+
+    The articles first: whoever is changing one may need to refer to its author until then. Then
+    again, for those that were added before the user's row was locked against references.
+    """
+    await session.execute(_PATIENCE)
+    number = await deletion.part_with_articles(session, user_id=user_id, to=to)
+    await lock_what_goes(session, user_id=user_id)
+    number += await deletion.part_with_articles(session, user_id=user_id, to=to)
+    deletion.record_articles(session, actor=actor, number=number, to=to)
+
+
 async def lock_what_goes(session: AsyncSession, *, user_id: int) -> None:
     """Lock whatever the end of an account will change, in one order.
 
     It ends in many steps, each with triggers that count: two of them, or one and a new follower,
     would wait for each other. It may take long where there are many.
     """
-    await session.execute(_PATIENCE)
     for lock in _LOCKS:
         await session.execute(lock, {"user_id": user_id})
 
@@ -253,13 +294,17 @@ async def change_role(
 
 
 async def disable_user(session: AsyncSession, *, user_id: int, actor: Identity) -> UserPrivate:
-    """Keep a user out, and end their sessions. Raises NotAuthorized, UserNotFound, LastAdmin."""
+    """Keep a user out, and end their sessions and the links that they got by mail.
+
+    Raises NotAuthorized, UserNotFound, LastAdmin.
+    """
     require(actor, Action.DISABLE_USER, owner_id=user_id)
     user = await _locked_user(session, user_id=user_id)
     if user.is_active:
         await keep_an_admin(session, without=user.id)
         user.is_active = False
         await sessions.end_all(session, user_id=user.id)
+        await account_tokens.revoke_links(session, user_id=user.id, email=user.email)
         audit.record(session, AuditAction.DISABLE_USER, actor_id=actor.id, subject_id=user.id)
         await session.flush()  # `updated_at` is set
     return UserPrivate.model_validate(user)
@@ -294,4 +339,5 @@ async def _locked_user(session: AsyncSession, *, user_id: int) -> User:
     user = await session.get(User, user_id, with_for_update=NO_KEY_UPDATE)
     if user is None:
         raise UserNotFound
+    deletion.require_not_placeholder(user.email)
     return user

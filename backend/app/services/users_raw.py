@@ -19,16 +19,23 @@ from app.core.errors import UserNotFound
 from app.db.reading import Reader
 from app.db.session import Database, constraint_errors
 from app.schemas.page import PageQuery
-from app.schemas.user import UserCreate, UserPrivate, UserPublic, UserReplace
-from app.services import attempts, audit, mail
+from app.schemas.user import (
+    UserCreate,
+    UserDeletion,
+    UserDeletionQuery,
+    UserPrivate,
+    UserPublic,
+    UserReplace,
+)
+from app.services import attempts, audit, deletion, mail
 from app.services.audit import AuditAction
 from app.services.mail import MailKind
 from app.services.users import (
     CONSTRAINTS,
     as_seen_by,
     change_email_of,
+    end_account,
     keep_an_admin,
-    lock_what_goes,
     require_login_for_username,
 )
 
@@ -128,17 +135,30 @@ async def update_user(
 
 
 async def delete_user(
-    session: AsyncSession, *, user_id: int, actor: Identity, precondition: Precondition
+    session: AsyncSession,
+    *,
+    database: Database,
+    user_id: int,
+    query: UserDeletionQuery,
+    confirmation: UserDeletion | None,
+    actor: Identity,
+    precondition: Precondition,
 ) -> None:
-    """Delete an account with all that is its own.
+    """Delete an account with all that is its own, but for its articles: `query` says where they go.
 
-    Raises UserNotFound, NotAuthorized, PreconditionFailed, LastAdmin.
+    Raises UserNotFound, NotAuthorized, PreconditionFailed, LastAdmin, InvalidInput, and what
+    `confirm_deletion` raises.
     """
+    await deletion.confirm_deletion(
+        database, user_id=user_id, actor=actor, confirmation=confirmation
+    )
+    to = await deletion.find_recipient(session, user_id=user_id, actor=actor, query=query)
+    actor = await deletion.lock_users(session, user_id=user_id, to=to, actor=actor)
     row = await _locked_user(session, user_id=user_id)
     require(actor, Action.DELETE_USER, owner_id=user_id)
     precondition.require(UserPrivate.model_validate(row))
     await keep_an_admin(session, without=user_id)
-    await lock_what_goes(session, user_id=user_id)
+    await end_account(session, user_id=user_id, to=to, actor=actor)
     await session.execute(_DELETE, {"id": user_id})
     audit.record(session, AuditAction.DELETE_USER, actor_id=actor.id, subject_id=user_id)
 
@@ -148,4 +168,5 @@ async def _locked_user(session: AsyncSession, *, user_id: int) -> dict[str, Any]
     row: RowMapping | None = result.mappings().one_or_none()
     if row is None:
         raise UserNotFound
+    deletion.require_not_placeholder(row["email"])
     return dict(row)

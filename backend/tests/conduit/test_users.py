@@ -12,6 +12,7 @@ from app.core import clock
 from app.core.config import Registration, get_settings
 from app.core.scopes import Scope
 from app.models import SecondFactor, User, UserSession
+from app.services import account
 from tests.factories import PASSWORD, api_key, create_article, create_user
 from tests.inbox import Inbox
 
@@ -123,6 +124,67 @@ async def test_a_password_is_changed_within_an_hour_of_the_login(
     assert (await client.get("/api/user", headers=by(token))).status_code == 200
     assert (await client.get("/api/user", headers=by(other))).status_code == 401
     await log_in(client, ada, NEW["password"])
+
+
+@pytest.mark.parametrize("changes", [NEW, {"email": "new@example.com"}, {**NEW, "bio": "x"}])
+async def test_a_session_of_the_native_api_changes_neither_email_nor_password(
+    client: httpx.AsyncClient, session: AsyncSession, ada: User, changes: dict[str, str]
+) -> None:
+    form = {"username": "ada", "password": PASSWORD}
+    native = (await client.post("/auth/login", data=form)).json()
+    renewed = await client.post("/auth/refresh", json={"refresh_token": native["refresh_token"]})
+    for token in (native["access_token"], renewed.json()["access_token"]):
+        refused = await put(client, token, **changes)
+        assert refused.status_code == 403
+        assert "/api/users/login" in refused.json()["errors"]["body"][0]
+        assert (await put(client, token, bio="Allowed")).status_code == 200
+    await session.refresh(ada)
+    assert (ada.email, ada.bio) == ("ada@example.com", "Allowed")
+    await log_in(client, ada)
+
+
+@pytest.mark.parametrize("changes", [NEW, {"email": "new@example.com"}])
+async def test_a_second_factor_keeps_email_and_password(
+    client: httpx.AsyncClient, session: AsyncSession, ada: User, changes: dict[str, str]
+) -> None:
+    token = await log_in(client, ada)
+    factor = SecondFactor(user_id=ada.id, sealed_secret="x", created_at=clock.now())
+    session.add(factor)
+    await session.flush()
+    assert (await put(client, token, password=PASSWORD)).status_code == 200  # not confirmed yet
+    factor.confirmed_at = clock.now()
+    await session.flush()
+    refused = await put(client, token, **changes)
+    assert refused.status_code == 403
+    assert "second factor" in refused.json()["errors"]["body"][0]
+    assert (await put(client, token, bio="Allowed")).status_code == 200
+
+
+async def test_a_second_factor_that_is_enabled_meanwhile_keeps_the_password(
+    client: httpx.AsyncClient, session: AsyncSession, ada: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await log_in(client, ada)
+    hash_password = account.hash_password
+
+    async def enable_and_hash(password: str) -> str:
+        now = clock.now()
+        session.add(
+            SecondFactor(user_id=ada.id, sealed_secret="x", created_at=now, confirmed_at=now)
+        )
+        await session.flush()
+        return await hash_password(password)
+
+    monkeypatch.setattr(account, "hash_password", enable_and_hash)
+    assert (await put(client, token, **NEW)).status_code == 403
+
+
+async def test_whoever_registers_here_may_change_email_and_password(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
+    user = {"username": "grace", "email": "grace@example.com", "password": PASSWORD}
+    token = (await client.post("/api/users", json={"user": user})).json()["user"]["token"]
+    assert (await put(client, token, **NEW)).status_code == 200
+    assert await session.scalar(select(UserSession.by_conduit)) is True
 
 
 async def test_another_email_is_told_to_both_and_has_to_be_verified(

@@ -1,11 +1,24 @@
 """Settings: what development forgives and production refuses."""
 
+import os
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
-from app.core.config import DEVELOPMENT_SECRET, Settings
+from app.core import config, sources
+from app.core.config import (
+    DEVELOPMENT_SECRET,
+    PLACEHOLDER,
+    PROJECT_DIR,
+    SECRETS,
+    Settings,
+    SettingsError,
+    get_settings,
+)
 
 SAFE: dict[str, Any] = {
     "environment": "production",
@@ -62,6 +75,14 @@ def test_production_starts_with_safe_settings() -> None:
         ({"cors_origins": "*"}, "CORS_ORIGINS has a wildcard"),
         ({"cors_origins": "https://*.example.com"}, "CORS_ORIGINS has a wildcard"),
         ({"database_url": None}, "DATABASE_URL is missing"),
+        ({"secret_key": PLACEHOLDER}, "SECRET_KEY is the example"),
+        ({"database_url": "postgresql://u:pressroom@db/b"}, "DATABASE_URL has a password"),
+        ({"database_url": f"postgresql://u:{PLACEHOLDER}@db/b"}, "DATABASE_URL has a password"),
+        ({"database_read_url": "postgresql://u:postgres@r/b"}, "DATABASE_READ_URL has a password"),
+        (
+            {"database_url": "postgresql://u@db/b", "database_password": "pressroom"},
+            "DATABASE_URL has a password",
+        ),
     ],
 )
 def test_production_refuses(change: dict[str, Any], named: str) -> None:
@@ -169,6 +190,7 @@ def test_production_sends_mail_with_all_that_it_takes() -> None:
         ({"require_verified_email": True}, "REQUIRE_VERIFIED_EMAIL needs SMTP_HOST"),
         ({"smtp_host": "smtp.example.com"}, "PUBLIC_URL is missing.*MAIL_FROM is missing"),
         ({**MAIL, "public_url": "http://example.com"}, "PUBLIC_URL is not https"),
+        ({**MAIL, "public_url": "https://localhost"}, "PUBLIC_URL is on this machine"),
         ({**MAIL, "smtp_username": "a", "smtp_security": "none"}, "SMTP_PASSWORD in the clear"),
         ({"secret_keys_previous": "short"}, "SECRET_KEYS_PREVIOUS"),
         ({"secret_keys_previous": DEVELOPMENT_SECRET}, "SECRET_KEYS_PREVIOUS"),
@@ -192,6 +214,9 @@ def test_production_does_nothing_by_halves(change: dict[str, Any], reason: str) 
         ({"mail_from": "A\nBcc: b@example.com <a@example.com>"}, "must look like"),
         ({"jwt_algorithm": "RS256"}, "pressroom keys rotate --algorithm RS256"),
         ({"jwt_algorithm": "none"}, "HS256"),
+        ({"cors_origins": '["https://a.example.com"'}, "a list in JSON"),
+        ({"cors_origins": "[1]"}, "valid string"),
+        ({"revisions_daily_days": 7}, "REVISIONS_DAILY_DAYS must not be less"),
     ],
 )
 def test_refused_everywhere(bad: dict[str, Any], reason: str) -> None:
@@ -201,3 +226,215 @@ def test_refused_everywhere(bad: dict[str, Any], reason: str) -> None:
 
 def test_a_slash_at_the_end_of_the_public_url_makes_no_difference() -> None:
     assert make(public_url="https://example.com/blog/").public_url == "https://example.com/blog"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "http://localhost:8000"),
+        ({"port": 8111}, "http://localhost:8111"),
+        ({"host": "0.0.0.0", "port": 8111}, "http://localhost:8111"),
+        ({"host": "192.0.2.7"}, "http://192.0.2.7:8000"),
+        ({"host": "2001:db8::7"}, "http://[2001:db8::7]:8000"),
+        ({"port": 8111, "api_url": "https://api.example.com/"}, "https://api.example.com"),
+    ],
+)
+def test_the_api_s_own_address_follows_host_and_port(given: dict[str, Any], expected: str) -> None:
+    assert make(**given).api_url == expected
+
+
+@pytest.mark.parametrize(
+    "local", ["http://localhost:8080", "http://127.0.0.2", "http://[::1]:80", "http://a.localhost"]
+)
+def test_addresses_on_this_machine_are_warned_about_in_production(local: str) -> None:
+    own = {"api_url": "https://api.example.com", "public_url": "https://www.example.com"}
+    assert make(**SAFE, **own).warnings() == []
+    for name in own:
+        (sentence,) = make(**SAFE, **{**own, name: local}).warnings()
+        assert sentence.startswith(f"{name.upper()} is {local}")
+    assert [each.split()[0] for each in make(**SAFE).warnings()] == ["API_URL", "PUBLIC_URL"]
+    assert make(api_url=local).warnings() == []
+
+
+def test_a_password_of_its_own_goes_into_the_urls_that_have_none() -> None:
+    urls = {"database_url": "postgresql://u@h/d", "database_read_url": "postgresql://u:own@r/d"}
+    settings = make(database_password="p@ss/#", **urls)
+    assert settings.database_url == "postgresql+asyncpg://u:p%40ss%2F%23@h/d"
+    assert settings.database_read_url == "postgresql+asyncpg://u:own@r/d"
+
+
+class TestAliases:
+    @pytest.mark.parametrize(
+        ("alias", "value", "name", "expected"),
+        [
+            ("ALGORITHM", "HS256", "jwt_algorithm", "HS256"),
+            ("APP_NAME", "My blog", "site_title", "My blog"),
+            (
+                "BACKEND_CORS_ORIGINS",
+                '["http://localhost:3000", "https://a.example.com"]',
+                "cors_origins",
+                ["http://localhost:3000", "https://a.example.com"],
+            ),
+            ("BACKEND_CORS_ORIGINS", "https://a.com,https://b.com", "cors_origins", None),
+        ],
+    )
+    def test_have_the_effect_of_the_setting(
+        self, monkeypatch: pytest.MonkeyPatch, alias: str, value: str, name: str, expected: Any
+    ) -> None:
+        monkeypatch.setenv(alias, value)
+        assert getattr(make(), name) == (expected or value.split(","))
+        assert name in make().model_fields_set
+        monkeypatch.setenv(name.upper(), value)  # the same twice is no conflict
+        assert getattr(make(), name) == (expected or value.split(","))
+
+    def test_conflicts_name_both(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for alias, name in sources.ALIASES.items():
+            monkeypatch.setenv(alias.upper(), "one")
+            monkeypatch.setenv(name.upper(), "another")
+        get_settings.cache_clear()
+        with pytest.raises(SettingsError) as refusal:
+            get_settings()
+        for alias, name in sources.ALIASES.items():
+            assert f"{name.upper()}: {alias.upper()} is another name of it" in str(refusal.value)
+        get_settings.cache_clear()
+
+    def test_the_environment_overrules_the_file(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        file = tmp_path / ".env"
+        file.write_text("APP_NAME=File\n")
+        monkeypatch.setenv("SITE_TITLE", "Environment")
+        assert Settings(_env_file=file).site_title == "Environment"
+        monkeypatch.delenv("SITE_TITLE")
+        assert Settings(_env_file=file).site_title == "File"
+
+
+VALUES = dict.fromkeys(SECRETS, "s" * 40) | {
+    "database_url": "postgresql+asyncpg://u:s3cret@h/d",
+    "database_read_url": "postgresql+asyncpg://u:s3cret@h/d",
+}
+
+
+class TestSecretsInFiles:
+    def test_no_secret_is_forgotten(self) -> None:
+        """Whatever is called like a secret can be read from a file, or is the path of one."""
+        named = re.compile(r"secret|password|(^|_)keys?(_|$)|token$|^database_\w*url$")
+        files = {"jwt_private_key_file", "jwt_previous_key_files"}
+        assert {name for name in Settings.model_fields if named.search(name)} == SECRETS | files
+
+    @pytest.mark.parametrize("name", sorted(SECRETS))
+    @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+    def test_are_read_without_the_line_break(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, end: str
+    ) -> None:
+        (tmp_path / "secret").write_bytes(f"{VALUES[name]}{end}".encode())
+        monkeypatch.setenv(f"{name}_FILE".upper(), str(tmp_path / "secret"))
+        monkeypatch.setenv(name.upper(), "")  # as the compose file passes it on
+        value = getattr(make(), name)
+        assert value == ([VALUES[name]] if isinstance(value, list) else VALUES[name])
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            (None, r"cannot be read \(No such file or directory\)"),
+            (b"", "is empty"),
+            (b"\n", "is empty"),
+            (b"\xff\xfe", "is not UTF-8"),
+            (b"one\ntwo\n", "must hold one line"),
+            (b"a" * 70_000, "is larger than 65536 bytes"),
+        ],
+    )
+    def test_errors_name_the_setting_and_never_the_value(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, reason: str
+    ) -> None:
+        path = tmp_path / "secret"
+        if content is not None:
+            path.write_bytes(content)
+        monkeypatch.setenv("SMTP_PASSWORD_FILE", str(path))
+        monkeypatch.setenv("SECRET_KEY_FILE", str(tmp_path))
+        get_settings.cache_clear()
+        with pytest.raises(SettingsError, match=f"SMTP_PASSWORD_FILE={path} {reason}") as refusal:
+            get_settings()
+        assert "SECRET_KEY_FILE" in str(refusal.value)
+        assert "Is a directory" in str(refusal.value)
+        assert "two" not in str(refusal.value)
+        get_settings.cache_clear()
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+    def test_a_file_that_may_not_be_read(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        (tmp_path / "secret").write_text("s" * 40)
+        (tmp_path / "secret").chmod(0)
+        monkeypatch.setenv("SECRET_KEY_FILE", str(tmp_path / "secret"))
+        with pytest.raises(ValidationError, match=r"SECRET_KEY_FILE=.* \(Permission denied\)"):
+            make()
+
+    def test_both_are_one_too_many(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        (tmp_path / "secret").write_text("s" * 40)
+        monkeypatch.setenv("SECRET_KEY_FILE", str(tmp_path / "secret"))
+        monkeypatch.setenv("SECRET_KEY", "t" * 40)
+        with pytest.raises(ValidationError, match="SECRET_KEY_FILE is set as well") as refusal:
+            make()
+        assert "t" * 40 not in str(refusal.value)
+
+    def test_production_starts_with_them(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        for name in ("secret_key", "database_password"):
+            (tmp_path / name).write_text(f"{VALUES[name]}\n")
+            monkeypatch.setenv(f"{name}_FILE".upper(), str(tmp_path / name))
+        given = {**SAFE, "database_url": "postgresql://u@db/blog"}
+        del given["secret_key"]
+        # Arguments come before the environment, so only what is missing comes from there.
+        monkeypatch.setenv("DATABASE_URL", given.pop("database_url"))
+        settings = make(**given)
+        assert settings.database_url == f"postgresql+asyncpg://u:{'s' * 40}@db/blog"
+
+
+class TestUnknownNames:
+    @pytest.fixture(autouse=True)
+    def _env(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        for name in ("docker-compose.yml", "docker-compose.tls.yml", ".env.example"):
+            (tmp_path / name).write_bytes((PROJECT_DIR / name).read_bytes())
+        monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
+
+    def test_are_warned_about_with_the_nearest_one(self, tmp_path: Path) -> None:
+        (tmp_path / ".env").write_text(
+            "# DATABSE_URL=a comment\n"
+            "export SECRET_KEI='quoted # value'\n"
+            "  SMTP_PASWORD = x\n"
+            'TEXT="first\nNOT_A_NAME=1"\n'
+            "\n"
+            "trust_proxy=y\n"
+        )
+        assert config.unknown_names() == [
+            "SECRET_KEI in .env is not a setting: it has no effect; did you mean SECRET_KEY?",
+            "SMTP_PASWORD in .env is not a setting: it has no effect; did you mean SMTP_PASSWORD?",
+            "TEXT in .env is not a setting: it has no effect",
+            "TRUST_PROXY in .env is not a setting: it has no effect; did you mean TRUSTED_PROXY?",
+        ]
+        assert make().warnings() == config.unknown_names()
+
+    def test_what_others_read_is_known(self, tmp_path: Path) -> None:
+        example = (PROJECT_DIR / ".env.example").read_text(encoding="utf-8")
+        others = "COMPOSE_PROJECT_NAME=x\nPOSTGRES_INITDB_ARGS=x\nPGPASSWORD=x\nPIP_NO_INPUT=1\n"
+        aliases = "ALGORITHM=HS256\nAPP_NAME=x\nBACKEND_CORS_ORIGINS=*\nSMTP_PASSWORD_FILE=x\n"
+        every = "".join(f"{name.upper()}=x\n" for name in Settings.model_fields)
+        uncommented = re.sub(r"(?m)^#(?=[A-Z_]+=)", "", example)
+        (tmp_path / ".env").write_text(uncommented + others + aliases + every)
+        assert config.unknown_names() == []
+
+    def test_without_a_file_there_are_none(self) -> None:
+        assert config.unknown_names() == []
+
+
+NOT_IN_CONTAINERS = {"host", "port", "data_dir", "database_url_file", "media_dir_file"}
+
+
+def test_compose_passes_every_setting_on() -> None:
+    """One that it does not name would be ignored silently in the containers."""
+    compose = yaml.safe_load((PROJECT_DIR / "docker-compose.yml").read_text(encoding="utf-8"))
+    passed = {name.lower() for name in compose["services"]["backend"]["environment"]}
+    files = {f"{name}_file" for name in SECRETS}
+    assert {*Settings.model_fields, *sources.ALIASES, *files} - passed <= NOT_IN_CONTAINERS

@@ -23,10 +23,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
+from markdown_it import MarkdownIt
 
 from app.core import markdown
+from app.core.config import get_settings
 from app.core.errors import ContentTooComplex, ServiceUnavailable
-from app.core.markdown import excerpt_of, render, render_now
+from app.core.markdown import excerpt_of, render, render_comment, render_now
 
 MEGABYTE = 1_000_000
 SECONDS = 5 if sys.gettrace() is None else 60
@@ -35,11 +37,21 @@ each line is traced, for coverage)."""
 
 VECTORS = (Path(__file__).parent / "xss.txt").read_text("utf-8").split("\n%%\n")
 
-IDS = re.compile(r"h-[a-z0-9-]+|fn-\d+|fnref-\d+(-\d+)?")
+IDS = re.compile(r"h-[a-z0-9-]+|fn-\d+|fnref-\d+(-\d+)?|user-content-.*", re.DOTALL)
 CLASSES = re.compile(
     r"language-[a-z0-9][a-z0-9_+#.-]*|highlight|footnote-ref|footnotes|footnotes-list"
-    r"|footnote-item|footnote-backref"
+    r"|footnote-item|footnote-backref|embed|contains-task-list|task-list-item"
+    r"|task-list-item-checkbox|markdown-alert markdown-alert-(note|tip|important|warning|caution)"
+    r"|markdown-alert-title"
 )
+BOX = {"type": "checkbox", "class": "task-list-item-checkbox", "disabled": ""}
+FRAME = {
+    "loading": "lazy",
+    "referrerpolicy": "strict-origin",
+    "allow": "fullscreen; encrypted-media; picture-in-picture",
+    "sandbox": "allow-popups allow-presentation allow-same-origin allow-scripts",
+}
+FRAMED = "frames.example.org"
 PYGMENTS = re.compile(r"[a-z][a-z0-9]{0,2}")
 ALIGNED = {"left", "center", "right"}
 PAIRS = {
@@ -47,7 +59,10 @@ PAIRS = {
     for element in markdown.ELEMENTS
 }
 REL = 'rel="noopener noreferrer nofollow"'
-PAIRS["a"] |= {"rel"}
+PAIRS["a"] |= {"rel", "data-embed"}
+PAIRS["wbr"] -= markdown.ATTRIBUTES["wbr"]
+PAIRS["input"] = {*BOX, "checked"}
+PAIRS["iframe"] = {*FRAME, "src", "title"}
 PAIRS["td"] |= {"align"}
 PAIRS["th"] |= {"align"}
 
@@ -55,7 +70,22 @@ PAIRS["th"] |= {"align"}
 # ------------------------------------------------------------------------------------- harmless
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_host_may_be_framed():
+    with pytest.MonkeyPatch.context() as patch:
+        settings = get_settings().model_copy(update={"iframe_hosts": [FRAMED]})
+        patch.setattr(markdown, "get_settings", lambda: settings)
+        yield
+
+
 def assert_harmless_element(name, attributes):
+    if name == "input":
+        assert {**attributes, "checked": ""} == {**BOX, "checked": ""}
+        return
+    if name == "iframe":
+        assert re.fullmatch(rf"https://{FRAMED}(/[^\s\"'<>\\]*)?", attributes["src"])
+        assert attributes == {**FRAME, "src": attributes["src"], "title": FRAMED}
+        return
     assert name in markdown.ELEMENTS, name
     for attribute, value in attributes.items():
         assert attribute in PAIRS[name], (name, attribute)
@@ -63,6 +93,8 @@ def assert_harmless_element(name, attributes):
             assert IDS.fullmatch(value), value
         elif attribute == "class":
             assert (PYGMENTS if name == "span" else CLASSES).fullmatch(value), value
+        elif attribute == "data-embed":
+            assert value in {"youtube", "vimeo", "video", "audio"}
         elif attribute == "align":
             assert value in ALIGNED
         elif attribute in {"href", "src"}:
@@ -103,7 +135,7 @@ def assert_harmless(html):
 
 
 FINAL = nh3.Cleaner(
-    tags=set(markdown.ELEMENTS),
+    tags={*markdown.ELEMENTS, "input", "iframe"},
     attributes={name: pairs - {"rel"} for name, pairs in PAIRS.items()},
     url_schemes=set(markdown.SCHEMES),
     link_rel="noopener noreferrer nofollow",
@@ -159,6 +191,16 @@ def test_an_attack_comes_out_inert(vector):
         "<math><mtext>{}",
         "<table>{}",
         "<a href=/>{}",
+        "- [ ] {}",
+        "- [x] > {}",
+        "> [!NOTE]\n> {}",
+        "> [!TIP]\n> - [ ] {}\n>   > [!CAUTION]\n>   > {}",
+        "https://a.b/{}",
+        "**中。{}。**中",
+        "~{}~",
+        "<a id=x name={}>",
+        "<iframe src='https://frames.example.org/'>{}</iframe>",
+        "<div title='\n\n- [x] {}\n\n<iframe src=\"https://frames.example.org/\"></iframe>\n\n'>",
     ],
 )
 def test_an_attack_comes_out_inert_anywhere(around):
@@ -247,6 +289,32 @@ PIECES = st.sampled_from(
         "&#0;",
         "&amp;amp;",
         "<http://a.b>",
+        "http://a.b/",
+        "www.a.b",
+        "a@b.c",
+        "mailto:",
+        "https://youtu.be/abcdefghijk",
+        "https://a.b/c.mp4",
+        "- [ ] ",
+        "1. [x] ",
+        "> [!NOTE]\n",
+        "> [!CAUTION]",
+        "<a id=x>",
+        "<a name='y z'>",
+        "[x](#y)",
+        "[x](tel:1)",
+        "<input type=checkbox checked>",
+        "<iframe src='https://frames.example.org/x'></iframe>",
+        "<iframe src='//youtube.com/embed/abcdefghijk'></iframe>",
+        "<iframe",
+        "</iframe>",
+        "<wbr>",
+        "**。",
+        "。**",
+        "（",
+        "한",
+        "\u3000",
+        "\ufe00",
         "\x00",
         "\ud800",
         "\u202e",
@@ -266,6 +334,9 @@ def test_whatever_is_written_is_rendered(content):
 
 
 # ------------------------------------------------------------------------------------- features
+
+
+KBD = '<p>a <kbd id="user-content-z">b</kbd> c<br>d</p>'
 
 
 @pytest.mark.parametrize(
@@ -313,8 +384,18 @@ def test_whatever_is_written_is_rendered(content):
             "<details><summary>S</summary>\n\n*m*\n\n</details>",
             "<details><summary>S</summary>\n<p><em>m</em></p>\n</details>",
         ),
-        ("a <kbd onclick=x class=y id=z>b</kbd> c<br/>d", "<p>a <kbd>b</kbd> c<br>d</p>"),
+        ("a <kbd onclick=x class=y id=z>b</kbd> c<br/>d", KBD),
         ("<center>kept</center>", "kept"),
+        ("~one~ ~~two~~ ~~~three~~~ ~~a~", "<p><s>one</s> <s>two</s> ~~~three~~~ ~~a~</p>"),
+        ("mc<sup>2</sup> H<sub>2</sub>O", "<p>mc<sup>2</sup> H<sub>2</sub>O</p>"),
+        (
+            "[call](tel:+49123) [write](mailto:a@b.c?subject=x)",
+            (
+                f'<p><a href="tel:+49123" {REL}>call</a> '
+                f'<a href="mailto:a@b.c?subject=x" {REL}>write</a></p>'
+            ),
+        ),
+        ('<input type="checkbox" disabled> <wbr data-checked="yes">', "<p> <wbr></p>"),
     ],
 )
 def test_markdown(content, html):
@@ -334,6 +415,253 @@ def test_footnotes():
         "</p>\n</li>\n</ol>\n</section>\n"
     )
     assert rendered.text == "One two. The note."
+
+
+def bold(text):
+    return re.sub(r"</?(strong|em|s)>", lambda tag: "]" if "/" in tag[0] else "[", text)
+
+
+@pytest.mark.parametrize(
+    ("content", "html"),
+    [
+        ("**重要：**请看。", "[重要：]请看。"),
+        ("这是**我想做的事。**所以", "这是[我想做的事。]所以"),
+        ("これは**「重要」**です。", "これは[「重要」]です。"),
+        ("**굵게(bold)**는 것", "[굵게(bold)]는 것"),
+        ("한*(a)*국", "한[(a)]국"),
+        ("中~~（a）~~中", "中[（a）]中"),
+        ("中**“a”**中**b**", "中[“a”]中[b]"),
+        ("葛\U000e0100**（a）**b", "葛\U000e0100[（a）]b"),
+        ("。\ufe00**“a”** b", "。\ufe00[“a”] b"),
+        ("**a。**b", "[a。]b"),
+        ("𠮷**(a)**𠮷", "𠮷[(a)]𠮷"),
+        # As CommonMark has it: no CJK character is next to the run.
+        ("**a.**b", "**a.**b"),
+        ("a**(b)**c", "a**(b)**c"),
+        ("🙂**(a)**🙂", "🙂[(a)]🙂"),
+        ("a**🙂.**b", "a**🙂.**b"),
+        ("中 ** a。** b", "中 ** a。** b"),
+        ("snake_中_case", "snake_中_case"),
+        ("中_a_中", "中_a_中"),
+        ("中\u3000**\u3000a**", "中\u3000**\u3000a**"),
+    ],
+)
+def test_emphasis_beside_chinese_japanese_and_korean(content, html):
+    assert bold(render_now(content).html).strip() == f"<p>{html}</p>"
+
+
+@given(
+    st.text(st.sampled_from(" *_~ab.(“🙂é—\n"), max_size=30),
+)
+def test_emphasis_elsewhere_is_commonmarks(content):
+    md = markdown._parser()
+    plain = MarkdownIt("commonmark", {"strikethrough_single_tilde": True, "xhtmlOut": False})
+    plain.enable("strikethrough")
+    ours = md.renderer.render(
+        md.parse(content, {"work": markdown._Work()}), md.options, {"work": markdown._Work()}
+    )
+    assert ours == plain.render(content)
+
+
+def linked(html):
+    return re.sub(r'<a href="([^"]*)" rel="[^"]*">([^<]*)</a>', r"{\1|\2}", html)
+
+
+@pytest.mark.parametrize(
+    ("content", "html"),
+    [
+        ("see https://a.b/c.", "see {https://a.b/c|https://a.b/c}."),
+        ("HTTP://A.b", "{HTTP://A.b|HTTP://A.b}"),
+        ("www.a.b/c?d=e&f", "{http://www.a.b/c?d=e&amp;f|www.a.b/c?d=e&amp;f}"),
+        ("(www.a.b)", "({http://www.a.b|www.a.b})"),
+        ("(https://a.b/c_(d))", "({https://a.b/c_(d)|https://a.b/c_(d)})"),
+        ("https://a.b/c_(d)_e_f", "{https://a.b/c_(d)_e_f|https://a.b/c_(d)_e_f}"),
+        ("https://a.b/((c", "{https://a.b/((c|https://a.b/((c}"),
+        ("https://a.b?!,:'\"", "{https://a.b|https://a.b}?!,:'\""),
+        ("**https://a.b**", "<strong>{https://a.b|https://a.b}</strong>"),
+        ("https://a.b/?x=1&copy;", "{https://a.b/?x=1|https://a.b/?x=1}©"),
+        ("https://a.b/?x;", "{https://a.b/?x|https://a.b/?x};"),
+        ("https://a.b<br>", "{https://a.b|https://a.b}<br>"),
+        ("看https://a.b/c，次", "看{https://a.b/c|https://a.b/c}，次"),
+        ("http://localhost:8000/", "{http://localhost:8000/|http://localhost:8000/}"),
+        ("a_b+c@d-e.fg, x", "{mailto:a_b+c@d-e.fg|a_b+c@d-e.fg}, x"),
+        ("mailto:a@b.c!", "{mailto:a@b.c|mailto:a@b.c}!"),
+        ("**a@b.c**", "<strong>{mailto:a@b.c|a@b.c}</strong>"),
+        *[
+            (text, text)
+            for text in (
+                "www.", "www.a", "wwww.a.b", "http:// a", "http://", "xhttps://a.b", "ftp://a.b",
+                "javascript://a.b", "http://a_b.c", "www.a.b_c", "a@b", "a@b.c-", "a@b.c_", "@b.c",
+                "a@b@c.d@e.f@", f"{'a' * 65}@b.c", "//www.a.b", f"https://a.b/{'x' * 2000}",
+            )
+        ],
+        (r"http\://a.b www\.a.b a\@b.c", "http://a.b www.a.b a@b.c"),
+        ("`www.a.b` `a@b.c`", "<code>www.a.b</code> <code>a@b.c</code>"),
+        ("[https://a.b](/c)", "{/c|https://a.b}"),
+        ("[a@b.c www.d.e](/c)", "{/c|a@b.c www.d.e}"),
+        ("<a href=/>a@b.c www.d.e</a>", "{/|a@b.c www.d.e}"),
+        ("<https://a.b> <a@b.c>", "{https://a.b|https://a.b} {mailto:a@b.c|a@b.c}"),
+        ("![https://a.b a@b.c](/i)", '<img src="/i" alt="https://a.b a@b.c">'),
+    ],
+)  # fmt: skip
+def test_bare_addresses(content, html):
+    rendered = assert_all_right(content)
+    assert linked(rendered.html) == f"<p>{html}</p>\n"
+
+
+def test_a_footnote_after_an_address():
+    html = assert_all_right("https://a.b[^1]\n\n[^1]: x").html
+    assert html.startswith(f'<p><a href="https://a.b" {REL}>https://a.b</a><sup')
+
+
+TASK = '<input type="checkbox" class="task-list-item-checkbox" disabled="">'
+DONE = TASK[:-1] + ' checked="">'
+
+
+def test_task_lists():
+    rendered = assert_all_right("- [ ] a\n- [x] b\n- [X] *c*\n- [ ]\n- [y] d\n- `[ ]` e")
+    assert rendered.html == (
+        '<ul class="contains-task-list">\n'
+        f'<li class="task-list-item">{TASK} a</li>\n'
+        f'<li class="task-list-item">{DONE} b</li>\n'
+        f'<li class="task-list-item">{DONE} <em>c</em></li>\n'
+        "<li>[ ]</li>\n<li>[y] d</li>\n<li><code>[ ]</code> e</li>\n</ul>\n"
+    )
+    assert rendered.text == "a b c [ ] [y] d [ ] e"
+    loose = assert_all_right("1. [ ] a\n\n2. [x] # b\n\n3. [x] > c").html
+    assert f"<p>{TASK} a</p>" in loose
+    assert f'<h1 id="h-b">{DONE} b</h1>' in loose
+    assert f"{DONE} <blockquote>" in loose
+
+
+@pytest.mark.parametrize("kind", ["note", "tip", "important", "warning", "caution"])
+def test_alerts(kind):
+    rendered = assert_all_right(f"> [!{kind.upper()}]\n> Useful *words*.\n\nMore")
+    assert rendered.html == (
+        f'<div class="markdown-alert markdown-alert-{kind}">\n'
+        f'<p class="markdown-alert-title">{kind.capitalize()}</p>\n'
+        "<p>Useful <em>words</em>.</p>\n</div>\n<p>More</p>\n"
+    )
+    assert rendered.text == "Useful words. More"
+
+
+def test_quotes_that_are_no_alerts():
+    for content in ("> [!NOTES]\n> x", "> [!NOTE] x", "> x\n> [!NOTE]", "[!NOTE]"):
+        assert "markdown-alert" not in render_now(content).html
+
+
+def test_anchors_and_links_to_them():
+    rendered = assert_all_right(
+        "# Über uns\n\n<a id=\"here\"></a><a href='/' name=there></a><h2 id='on page'>x</h2>\n\n"
+        "[1](#here) [2](#there) [3](#über-uns) [4](#h-uber-uns) [5](#nowhere) [6](#fn-1)[^a]\n\n"
+        "<a href='#here'>7</a> `<a href=\"#here\"`\n\n[^a]: x"
+    )
+    assert re.findall(r'<a href="(#[^"]*)"[^>]*>(\d)<', rendered.html) == [
+        ("#user-content-here", "1"),
+        ("#user-content-there", "2"),
+        ("#h-uber-uns", "3"),
+        ("#h-uber-uns", "4"),
+        ("#nowhere", "5"),
+        ("#fn-1", "6"),
+        ("#fn-1", "1"),
+        ("#user-content-here", "7"),
+    ]
+    assert '<h2 id="user-content-on page">x</h2>' in rendered.html
+    assert '<code>&lt;a href="#here"</code>' in rendered.html
+
+
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [
+        ("https://www.youtube.com/watch?v=abcdefghijk&t=3", "youtube"),
+        ("https://m.youtube.com/watch?list=x&v=abcdefghijk", "youtube"),
+        ("https://youtu.be/abcdefghijk?t=3", "youtube"),
+        ("https://www.youtube.com/shorts/abcdefghijk", "youtube"),
+        ("https://www.youtube-nocookie.com/embed/abcdefghijk", "youtube"),
+        ("https://vimeo.com/12345", "vimeo"),
+        ("https://player.vimeo.com/video/12345", "vimeo"),
+        ("https://a.b/c/film.MP4?x#t=3", "video"),
+        ("http://a.b/c.opus", "audio"),
+        ("https://www.youtube.com/@somebody", None),
+        ("https://youtube.com.evil.example/watch?v=abcdefghijk", None),
+        ("https://evil.example/https://youtu.be/abcdefghijk", None),
+        ("https://vimeo.com/about", None),
+        ("https://a.b/film.mp4/", None),
+        ("https://film.mp4", None),
+    ],
+)
+def test_an_address_of_a_film_alone_in_a_paragraph_is_marked(address, kind):
+    shown = address.replace("&", "&amp;")
+    mark, around = (f' data-embed="{kind}"', ' class="embed"') if kind else ("", "")
+    alone = f'<p{around}><a href="{shown}"{mark} {REL}>{shown}</a></p>'
+    for content in (address, f"<{address}>", f"a\n\n{address}  \n\nb"):
+        assert alone in assert_all_right(content).html
+    for content in (f"See {address}", f"[x]({address})", f"{address}\n{address}", f"- {address}"):
+        assert "embed=" not in render_now(content).html
+    assert "embed=" not in render_comment(address)
+
+
+FRAMES = [
+    ('<iframe src="https://frames.example.org/?b&amp;c" onload=x srcdoc=y></iframe>', "/?b&amp;c"),
+    ("<IFRAME\nwidth=3\nsrc = 'https://frames.example.org' allowfullscreen></IFRAME >", ""),
+    ("<figure><iframe src='//frames.example.org/'> </iframe></figure>", "/"),
+]
+
+
+@pytest.mark.parametrize(("content", "path"), FRAMES)
+def test_frames_of_listed_hosts(content, path):
+    html = assert_all_right(f"a\n\n{content}\n\nb").html
+    attributes = " ".join(f'{name}="{value}"' for name, value in FRAME.items())
+    frame = f'<iframe src="https://{FRAMED}{path}" title="{FRAMED}" {attributes}></iframe>'
+    assert frame in html
+    assert html.endswith("<p>b</p>\n")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "<iframe src='http://frames.example.org/'></iframe>",
+        "<iframe src='https://frames.example.org:444/'></iframe>",
+        "<iframe src='https://x@frames.example.org/'></iframe>",
+        "<iframe src='https://frames.example.org@evil.example/'></iframe>",
+        "<iframe src='https://frames.example.org.evil.example/'></iframe>",
+        "<iframe src='https://x.frames.example.org/'></iframe>",
+        "<iframe src='https://frames.example.org\\@evil.example/'></iframe>",
+        "<iframe src='https://frames.example.org&#9;.evil.example/'></iframe>",
+        "<iframe src='/\\frames.example.org/'></iframe>",
+        "<iframe src='javascript:alert(1)//https://frames.example.org/'></iframe>",
+        "<iframe srcdoc='<script>alert(1)</script>'></iframe>",
+        "<iframe src='https://frames.example.org/'><b>x</b></iframe>",
+        "<iframe src='https://evil.example/'></iframe>",
+        "<p title='<iframe src=\"https://frames.example.org/\"></iframe>'>x</p>",
+        "`<iframe src='https://frames.example.org/'></iframe>`",
+        "<!-- <iframe src='https://frames.example.org/'></iframe> -->",
+        "<script><iframe src='https://frames.example.org/'></iframe></script>",
+    ],
+)
+def test_other_frames_are_dropped(content):
+    assert "<iframe" not in assert_all_right(content).html
+
+
+def test_no_frames_by_default(monkeypatch):
+    monkeypatch.setattr(markdown, "get_settings", get_settings)
+    assert get_settings().iframe_hosts == []
+    for content, _ in FRAMES:
+        assert "<iframe" not in render_now(content).html
+    film = render_now("<iframe src='https://www.youtube.com/embed/abcdefghijk'></iframe>\n\nb")
+    assert film.html == (
+        '<p class="embed"><a href="https://www.youtube.com/embed/abcdefghijk" data-embed="youtube" '
+        f"{REL}>https://www.youtube.com/embed/abcdefghijk</a></p>\n<p>b</p>\n"
+    )
+
+
+def test_comments_have_links_and_no_blocks():
+    html = render_comment("- [ ] a\n\n> [!NOTE]\n> ~b~ www.c.d **中。**中\n\n<a id=x>")
+    assert html == (
+        "<ul>\n<li>[ ] a</li>\n</ul>\n<blockquote>\n<p>[!NOTE]\n"
+        f'<s>b</s> <a href="http://www.c.d" {REL}>www.c.d</a> <strong>中。</strong>中</p>\n'
+        "</blockquote>\n<p>&lt;a id=x&gt;</p>\n"
+    )
 
 
 def test_headings_and_contents():
@@ -557,6 +885,49 @@ HEAVY = {
     "fences": lambda: times("```\n"),
     "code to colour": lambda: times("```python\nx=1\n```\n"),
     "much code to colour": lambda: times("```typescript\n" + "A." * 9990 + "\n```\n"),
+    "www": lambda: times("www."),
+    "www, spaced": lambda: times("www.a.b "),
+    "www, long": lambda: times("(www.a.b", HALF) + times("(www.a.b/" + "x" * 1990 + "\n", HALF),
+    "schemes": lambda: times("http://"),
+    "schemes, spaced": lambda: times(" http://"),
+    "schemes and brackets": lambda: times("http://(((("),
+    "colons": lambda: times("http:"),
+    "bare addresses": lambda: times("http://a.b "),
+    "bare addresses in brackets": lambda: times("(http://a.b)"),
+    "bare addresses, unended": lambda: times("(http://a"),
+    "bare addresses and entities": lambda: times("http://a.b" + "&a;" * 600 + " "),
+    "a bare address": lambda: "http://a.b/" + times("("),
+    "a bare address's end": lambda: times("http://a.b/" + ")" * 1900 + " "),
+    "a host": lambda: "http://" + times("a."),
+    "hosts": lambda: times("(http://" + "a." * 900),
+    "emails": lambda: times("a@b.c "),
+    "emails together": lambda: times("a@b."),
+    "emails that are none": lambda: times("a@"),
+    "a local part": lambda: times("a.") + "@b.c",
+    "a domain": lambda: "a@" + times("b."),
+    "mailto": lambda: times("mailto:"),
+    "emails and emphasis": lambda: times("*a@b.c* "),
+    "tasks": lambda: times("- [ ] a\n"),
+    "tasks in one line": lambda: times("- [ ] "),
+    "tasks nested": lambda: "".join("  " * i + "- [ ] a\n" for i in range(20)) * 1000,
+    "alerts": lambda: times("> [!NOTE]\n\n"),
+    "alerts nested": lambda: times("> [!NOTE]\n> "),
+    "alerts in one line": lambda: times("> [!NOTE] "),
+    "Chinese emphasis": lambda: times("**中"),
+    "Chinese emphasis and punctuation": lambda: times("中**。**"),
+    "tildes apart": lambda: times("~a "),
+    "films": lambda: times("https://youtu.be/abcdefghijk\n\n"),
+    "films that are none": lambda: times("https://a.b/" + ".mp4" * 480 + "x\n\n"),
+    "watched": lambda: times("<https://youtube.com/watch?" + "a&" * 900 + ">\n\n"),
+    "frames": lambda: times("<iframe src='https://frames.example.org/'></iframe>\n\n"),
+    "frames in one block": lambda: times("<iframe src='//frames.example.org/'></iframe>\n"),
+    "frames unclosed": lambda: times("<iframe "),
+    "frames and quotes": lambda: times("<iframe '\" "),
+    "frames with words": lambda: times("<iframe " + "src = " * 1000 + "></iframe>\n\n"),
+    "anchors": lambda: numbered("<a id=a#i></a>\n\n", 9000),
+    "anchors by name": lambda: times("<a b name="),
+    "anchors with spaces": lambda: times("<a" + " " * 500),
+    "links to headings": lambda: "# b\n\n" + times("[a](#bé) "),
     "zeros": lambda: times("a\x00\n"),
     "combining": lambda: "a" + times("\u0301", HALF),
     "punctuation": lambda: times("!#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"),

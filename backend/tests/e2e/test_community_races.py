@@ -7,7 +7,7 @@ import pytest
 
 from tests.databases import migrated_database
 from tests.postgres import fetch
-from tests.processes import GUNICORN, Api, Checkout, serving
+from tests.processes import GUNICORN, PASSWORD, Api, Checkout, serving
 
 pytestmark = pytest.mark.e2e
 
@@ -90,7 +90,10 @@ def test_counts_are_right_after_a_crowd(crowd: Api, crowded_database: str) -> No
     def leave(headers: dict[str, str]) -> Callable[[], int]:
         def run() -> int:
             me = crowd.client.get("/users/me", headers=headers).json()["id"]
-            return crowd.client.delete(f"/users/{me}", headers=headers).status_code
+            body = {"password": PASSWORD}
+            return crowd.client.request(
+                "DELETE", f"/users/{me}", json=body, headers=headers
+            ).status_code
 
         return run
 

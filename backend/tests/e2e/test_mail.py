@@ -58,7 +58,8 @@ def api(checkout: Checkout, database: str, port: int) -> Iterator[Api]:
 
 
 def verify(api: Api, message: EmailMessage) -> httpx.Response:
-    return api.client.post("/auth/email/verify", json={"token": token_in(message)})
+    body = {"token": token_in(message), "password": PASSWORD}
+    return api.client.post("/auth/email/verify", json=body)
 
 
 def forget(api: Api, username: str) -> None:
@@ -187,7 +188,8 @@ def test_development_needs_no_mail_server(checkout: Checkout, own_database: str)
         wait_until(lambda: token in api.client.get("/dev/mailbox").text, "it is in the mailbox")
         (entry,) = api.client.get("/dev/mailbox.json").json()
         assert entry["email"] == "grace@example.com"
-        assert api.client.post("/auth/email/verify", json={"token": token}).status_code == 204
+        body = {"token": token, "password": PASSWORD}
+        assert api.client.post("/auth/email/verify", json=body).status_code == 204
         assert entry["text"] in api.process.log
 
 

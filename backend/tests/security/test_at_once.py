@@ -157,7 +157,7 @@ Removal = tuple[str, str, dict[str, str] | None]
 REMOVALS: dict[str, Removal] = {
     "demotes": ("PATCH", "/users/{}/role", {"role": "author"}),
     "disables": ("POST", "/users/{}/disable", None),
-    "deletes": ("DELETE", "/users/{}", None),
+    "deletes": ("DELETE", "/users/{}", {"password": PASSWORD}),
 }
 
 

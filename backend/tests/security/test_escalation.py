@@ -57,8 +57,8 @@ class TestLastAdmin:
             ("PATCH", "/users/{}/role", {"role": "editor"}),
             ("PATCH", "/users/{}/role", {"role": "author"}),
             ("POST", "/users/{}/disable", None),
-            ("DELETE", "/users/{}", None),
-            ("DELETE", "/raw/users/{}", None),
+            ("DELETE", "/users/{}", {"password": PASSWORD}),
+            ("DELETE", "/raw/users/{}", {"password": PASSWORD}),
         ],
         ids=["become editor", "become author", "be disabled", "be deleted", "be deleted raw"],
     )

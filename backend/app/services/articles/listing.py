@@ -36,11 +36,12 @@ from sqlalchemy.orm import aliased
 from sqlalchemy.types import TypeEngine
 
 from app.auth.identity import Identity
+from app.core.text import tag_key
 from app.db.reading import Reader
 from app.models.article import Article
 from app.models.favorite import Favorite
 from app.models.follow import Follow
-from app.models.tag import ArticleTag, Tag
+from app.models.tag import ArticleTag
 from app.models.user import User
 from app.schemas.article import FIELDS, ON_REQUEST, ArticleQuery, FeedQuery, Sort, Status
 from app.services.articles import matching
@@ -174,10 +175,12 @@ async def list_articles(
     parameters = {
         **who,
         **{name: getattr(query, name) for name in shape.filters},
-        **{f"tag_{number}": sought_tag(tag) for number, tag in enumerate(query.tag)},
+        **{f"tag_{number}": tag_key(tag) for number, tag in enumerate(query.tag)},
     }
     if query.q is not None:
-        terms = await matching.interpret(connection, q=query.q, language=query.language)
+        terms = await matching.interpret(
+            connection, q=query.q, viewer=viewer, language=query.language
+        )
         if terms is None:
             return Listed([], total=0 if query.count else None)
         if _is_filtered(shape):
@@ -439,8 +442,7 @@ def _is_filtered(shape: Shape) -> bool:
 
 
 def _tag_id(number: int) -> ColumnElement[int]:
-    slug = bindparam(f"tag_{number}", type_=String)
-    return select(Tag.id).where(Tag.slug == slug).scalar_subquery()
+    return sought_tag(bindparam(f"tag_{number}", type_=String))
 
 
 def _kind(query: ArticleQuery, *, followed_by: Identity | None) -> str:

@@ -10,12 +10,13 @@ matches; from that moment on we look for them, in the way that is cheaper.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     CTE,
+    BigInteger,
     BindParameter,
     ColumnElement,
     DateTime,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     Select,
     SQLColumnExpression,
     String,
+    TextClause,
     and_,
     bindparam,
     case,
@@ -34,10 +36,12 @@ from sqlalchemy import (
     text,
     true,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY
+from sqlalchemy.dialects.postgresql import ARRAY, OID, TSQUERY
 
+from app.auth.identity import Identity
 from app.db.reading import Reader
-from app.models.article import Article
+from app.models.article import SEARCH_CONFIG, Article
+from app.services.articles.rows import Sight, sight_of
 
 MAX_CANDIDATES = 1000
 """How many matches are ranked: the newest ones."""
@@ -63,30 +67,40 @@ _DASHES = re.compile(r"-[\s-]*-")
 
 _MOMENT = DateTime(timezone=True)
 _FOREVER = literal_column("'infinity'::timestamptz", _MOMENT)
+_CONFIG = cast(SEARCH_CONFIG, OID)
 
 # A tsquery's `querytree` is what an index can find of it: nothing of `-word` alone. For a phrase,
 # the index finds all articles that have its words, and each has to be looked into: `loose` says
 # which those are. The sample is denser where the newest are, the square of the way back in time;
-# chance moves each, lest they keep step with what comes at intervals.
-_INTERPRET = text(
-    """
-    WITH RECURSIVE used AS (
-      (SELECT language FROM articles ORDER BY language LIMIT 1)
+# chance moves each, lest they keep step with what comes at intervals. What the reader may not see
+# is left out of it, so that hidden articles skew neither how common the words are nor the way.
+#
+# The configurations in use are read from an index, one step for each: there are a few dozen,
+# whatever languages articles are in.
+_INTERPRET = """
+    WITH RECURSIVE steps AS (
+      (
+        SELECT public.article_search_config(language) AS config FROM articles
+        WHERE {of_index} ORDER BY 1 LIMIT 1
+      )
       UNION ALL
       SELECT (
-        SELECT articles.language FROM articles WHERE articles.language > used.language
-        ORDER BY articles.language LIMIT 1
-      ) FROM used WHERE used.language IS NOT NULL
+        SELECT public.article_search_config(language) FROM articles
+        WHERE public.article_search_config(language) > steps.config AND {of_index}
+        ORDER BY 1 LIMIT 1
+      ) FROM steps WHERE steps.config IS NOT NULL
+    ), used AS MATERIALIZED (
+      SELECT config FROM steps WHERE config IS NOT NULL AND {is_used}
     ), parsed AS MATERIALIZED (
-      SELECT language, query,
+      SELECT config, query,
         regexp_replace(
           CASE WHEN query::text LIKE '%!%' THEN querytree(query) ELSE query::text END,
           '<(-|[0-9]+)>', '&', 'g'
         )::tsquery AS loose
       FROM (
-        SELECT language,
-          websearch_to_tsquery(public.article_search_config(language), :q) AS query
-        FROM used WHERE language = coalesce(:language, language)
+        SELECT config, public.article_search_query(config, :q) AS query
+        FROM used
+        WHERE CAST(:language AS text) IS NULL OR config = public.article_search_config(:language)
       ) AS asked
       WHERE querytree(query) NOT IN ('', 'T')
     ), bounds AS (
@@ -103,38 +117,83 @@ _INTERPRET = text(
         coalesce(articles.search_vector @@ parsed.query, false) AS matches,
         coalesce(articles.search_vector @@ parsed.loose, false) AS is_candidate
       FROM places
-      JOIN articles ON articles.id = places.id
-      LEFT JOIN parsed ON parsed.language = articles.language
+      JOIN articles ON articles.id = places.id AND {visible}
+      LEFT JOIN parsed ON parsed.config = public.article_search_config(articles.language)
+        AND (CAST(:language AS text) IS NULL OR articles.language = :language)
       ORDER BY articles.dated_at DESC
     )
     SELECT
-      ARRAY(SELECT language FROM parsed ORDER BY language) AS languages,
-      ARRAY(SELECT query::text FROM parsed ORDER BY language) AS queries,
-      ARRAY(SELECT querytree(query) FROM parsed ORDER BY language) AS positives,
-      (SELECT count(language) FROM used) AS languages_in_use,
+      ARRAY(SELECT config::oid FROM parsed ORDER BY config) AS configs,
+      ARRAY(SELECT query::text FROM parsed ORDER BY config) AS queries,
+      ARRAY(SELECT querytree(query) FROM parsed ORDER BY config) AS positives,
+      (SELECT count(*) FROM used) AS configs_in_use,
       ARRAY(SELECT dated_at FROM sampled) AS dates,
       ARRAY(SELECT weight::float8 FROM sampled) AS weights,
       ARRAY(SELECT matches FROM sampled) AS matches,
       ARRAY(SELECT is_candidate FROM sampled) AS candidates
-    """
-).bindparams(
-    bindparam("q", type_=String), bindparam("language", type_=String), bindparam("sample", SAMPLE)
+"""
+_CIRCULATING = (
+    "(articles.published_at IS NOT NULL AND articles.archived_at IS NULL"
+    " AND articles.deleted_at IS NULL)"
 )
+_OWN = "articles.author_id = :viewer_id"
+_KEPT = "articles.deleted_at IS NULL"
+_USED = (
+    "EXISTS (SELECT FROM articles"
+    " WHERE public.article_search_config(language) = steps.config AND {})"
+)
+
+
+class Seen(NamedTuple):
+    """What a reader sees of the articles, as conditions in SQL."""
+
+    visible: str
+    of_index: str
+    """What the index with the configurations has, if it does not have all articles."""
+    is_used: str
+    """Whether `steps.config` is that of an article which the reader sees."""
+
+
+_SEEN: Mapping[Sight, Seen] = {
+    Sight.PUBLISHED: Seen(f"{_CIRCULATING} AND articles.dated_at <= :now", _CIRCULATING, "true"),
+    Sight.PUBLISHED_AND_OWN: Seen(
+        f"{_KEPT} AND (articles.published_at <= :now AND articles.archived_at IS NULL OR {_OWN})",
+        "true",
+        f"({_USED.format(_CIRCULATING)} OR {_USED.format(_OWN)})",
+    ),
+    Sight.ALL: Seen(_KEPT, "true", "true"),
+}
+
+
+def _interpret(sight: Sight) -> TextClause:
+    parameters = [
+        bindparam("q", type_=String),
+        bindparam("language", type_=String),
+        bindparam("sample", SAMPLE),
+    ]
+    if sight is not Sight.ALL:
+        parameters.append(bindparam("now", type_=_MOMENT))
+    if sight is Sight.PUBLISHED_AND_OWN:
+        parameters.append(bindparam("viewer_id", type_=BigInteger))
+    return text(_INTERPRET.format(**_SEEN[sight]._asdict())).bindparams(*parameters)
+
+
+_STATEMENTS: Mapping[Sight, TextClause] = {sight: _interpret(sight) for sight in Sight}
 
 
 class Shape(NamedTuple):
     """What the statements for some terms depend on, apart from their parameters."""
 
-    languages: tuple[bool, ...]
-    """For each query, whether it holds for some languages only."""
+    configs: tuple[bool, ...]
+    """For each query, whether it holds for some search configurations only."""
     has_start: bool
     is_common: bool
 
 
 class Query(NamedTuple):
-    """What is looked for in articles in some languages; None for all."""
+    """What is looked for in articles of some search configurations, by OID; None for all."""
 
-    languages: Sequence[str] | None
+    configs: Sequence[int] | None
     tsquery: str
     positive: str
     """The same without what must not be there: by that, ts_rank would find all alike."""
@@ -158,15 +217,15 @@ class Terms(NamedTuple):
         for number, query in enumerate(self.queries):
             values[f"query_{number}"] = query.tsquery
             values[f"positive_{number}"] = query.positive
-            if query.languages is not None:
-                values[f"languages_{number}"] = list(query.languages)
+            if query.configs is not None:
+                values[f"configs_{number}"] = list(query.configs)
         return values
 
     @property
     def shape(self) -> Shape:
         """What `candidates` needs to know."""
         return Shape(
-            languages=tuple(query.languages is not None for query in self.queries),
+            configs=tuple(query.configs is not None for query in self.queries),
             has_start=self.since is not None,
             is_common=self.is_common,
         )
@@ -176,26 +235,34 @@ class Terms(NamedTuple):
         return self._replace(since=None, is_common=self.is_common_anywhere)
 
 
-async def interpret(connection: Reader, *, q: str, language: str | None = None) -> Terms | None:
-    """What `q` asks for, in the languages that articles are in, or in one.
+async def interpret(
+    connection: Reader, *, q: str, viewer: Identity | None, language: str | None = None
+) -> Terms | None:
+    """What `q` asks for in the articles that `viewer` may see, or in those in one language.
 
     None where it can match nothing: stop words alone, or only what must not be there. One query.
     """
-    parameters = {"q": _DASHES.sub("-", q), "language": language}
-    found = (await connection.execute(_INTERPRET, parameters)).one()
-    speaking: dict[tuple[str, str], list[str]] = {}
-    for each, *query in zip(found.languages, found.queries, found.positives, strict=True):
-        speaking.setdefault((query[0], query[1]), []).append(each)
-    if not speaking:
+    sight, who = sight_of(viewer)
+    parameters = {**who, "q": _DASHES.sub("-", q), "language": language}
+    if sight is Sight.ALL:
+        del parameters["now"]
+    found = (await connection.execute(_STATEMENTS[sight], parameters)).one()
+    configs_of: dict[tuple[str, str], list[int]] = {}
+    for config, *query in zip(found.configs, found.queries, found.positives, strict=True):
+        configs_of.setdefault((query[0], query[1]), []).append(config)
+    if not configs_of:
         return None
-    is_everywhere = len(speaking) == 1 and len(found.languages) == found.languages_in_use
+    # In one language, the condition is on the language itself.
+    is_everywhere = len(configs_of) == 1 and (
+        language is not None or len(found.configs) == found.configs_in_use
+    )
     since, is_common, is_common_anywhere = _choose_way(
         zip(found.dates, found.weights, found.matches, found.candidates, strict=True)
     )
     return Terms(
         queries=[
-            Query(None if is_everywhere else languages, *query)
-            for query, languages in speaking.items()
+            Query(None if is_everywhere else configs, *query)
+            for query, configs in configs_of.items()
         ],
         since=since,
         is_common=is_common,
@@ -252,17 +319,15 @@ def candidates(shape: Shape, articles: Select[int, datetime]) -> CTE:
         start = bindparam("matches_since", type_=_MOMENT)
         articles = articles.where(dated_at.between(start, _FOREVER))
     if shape.is_common:
-        words = articles.add_columns(Article.search_vector, Article.language)
+        words = articles.add_columns(Article.search_vector, _CONFIG.label("config"))
         walked = words.order_by(dated_at.desc(), article_id.desc())
         if not shape.has_start:
             walked = walked.limit(MAX_READ)
         each = walked.subquery("walked")
         # As a function: that no index knows.
-        matching = _matches(shape, func.ts_match_vq, each.c.search_vector, each.c.language)
+        matching = _matches(shape, func.ts_match_vq, each.c.search_vector, each.c.config)
     else:
-        by_index = articles.where(
-            _matches(shape, _by_index, Article.search_vector, Article.language)
-        )
+        by_index = articles.where(_matches(shape, _by_index, Article.search_vector, _CONFIG))
         each = by_index.limit(MAX_FOUND).subquery("found")
         matching = true()
     found_id, found_at = list(each.c)[:2]
@@ -290,6 +355,11 @@ def _positive(number: int) -> ColumnElement[Any]:
     return cast(bindparam(f"positive_{number}", type_=String), TSQUERY)
 
 
+def positive_text(number: int) -> ColumnElement[str]:
+    """For `query_of_article`: what must be there, as text."""
+    return bindparam(f"positive_{number}", type_=String)
+
+
 def any_word(number: int) -> ColumnElement[Any]:
     """For `query_of_article`: what matches where one of the words does, or one of the phrases."""
     positive = bindparam(f"positive_{number}", type_=String)
@@ -299,13 +369,13 @@ def any_word(number: int) -> ColumnElement[Any]:
 def query_of_article(
     shape: Shape, query: Callable[[int], ColumnElement[Any]] = _query
 ) -> ColumnElement[Any]:
-    """The tsquery in the language of the article that a statement has."""
-    if shape.languages == (False,):
+    """The tsquery for the search configuration of the article that a statement has."""
+    if shape.configs == (False,):
         return query(0)
     return case(
         *(
-            (Article.language == _languages(number).any_(), query(number))
-            for number in range(len(shape.languages))
+            (_configs(number).any_() == _CONFIG, query(number))
+            for number in range(len(shape.configs))
         )
     )
 
@@ -314,17 +384,17 @@ def _matches(
     shape: Shape,
     match: Callable[[SQLColumnExpression[Any], ColumnElement[Any]], ColumnElement[bool]],
     vector: SQLColumnExpression[Any],
-    language: SQLColumnExpression[str],
+    config: SQLColumnExpression[int],
 ) -> ColumnElement[bool]:
-    """Whether an article's words are as its language's query wants them.
+    """Whether an article's words are as the query of its search configuration wants them.
 
-    Not as one query for all languages: `-word` of one would exclude what another finds.
+    Not as one query for all: `-word` of one would exclude what another finds.
     """
     conditions = []
-    for number, is_limited in enumerate(shape.languages):
+    for number, is_limited in enumerate(shape.configs):
         condition = match(vector, _query(number))
         if is_limited:
-            condition = and_(language == _languages(number).any_(), condition)
+            condition = and_(config == _configs(number).any_(), condition)
         conditions.append(condition)
     return or_(*conditions)
 
@@ -333,5 +403,5 @@ def _by_index(vector: SQLColumnExpression[Any], query: ColumnElement[Any]) -> Co
     return vector.bool_op("@@")(query)
 
 
-def _languages(number: int) -> BindParameter[Sequence[str]]:
-    return bindparam(f"languages_{number}", type_=ARRAY(String))
+def _configs(number: int) -> BindParameter[Sequence[int]]:
+    return bindparam(f"configs_{number}", type_=ARRAY(OID))

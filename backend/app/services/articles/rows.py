@@ -86,7 +86,13 @@ status: ColumnElement[str] = case(
     else_=literal(Status.PUBLISHED.value),
 )
 _tag = (
-    select(Tag.name, Tag.slug)
+    select(
+        case((Tag.is_listed, Tag.name), else_=func.coalesce(ArticleTag.name, Tag.name)).label(
+            "name"
+        ),
+        func.coalesce(Tag.wanted_slug, Tag.slug).label("slug"),
+        Tag.key,
+    )
     .where(Tag.id == ArticleTag.tag_id)
     .correlate(ArticleTag)
     .offset(0)  # else PostgreSQL would join all tags, for each article
@@ -97,7 +103,7 @@ _tag_names = func.array(
     .select_from(ArticleTag)
     .join(_tag, true())
     .where(ArticleTag.article_id == Article.id)
-    .order_by(_tag.c.slug)
+    .order_by(_tag.c.slug, _tag.c.key)
     .correlate(Article)
     .scalar_subquery()
 )
@@ -106,10 +112,25 @@ _tag_names_in_order = func.array(
     .select_from(ArticleTag)
     .join(_tag, true())
     .where(ArticleTag.article_id == Article.id)
-    .order_by(ArticleTag.position, _tag.c.slug)
+    .order_by(ArticleTag.position, _tag.c.slug, _tag.c.key)
     .correlate(Article)
     .scalar_subquery()
 )
+
+
+def public_name(tag: Any) -> ColumnElement[str]:
+    """How readers see a tag spelled; before it is listed, as the first article has it.
+
+    `tag` has the columns of Tag.
+    """
+    first = (
+        select(ArticleTag.name)
+        .where(ArticleTag.tag_id == tag.id, ArticleTag.listed_at <= NOW)
+        .order_by(ArticleTag.listed_at, ArticleTag.article_id)
+        .limit(1)
+    )
+    hidden = func.coalesce(first.scalar_subquery(), tag.name)
+    return case((tag.is_listed, tag.name), else_=hidden).label("name")
 
 
 def _of_article(column: InstrumentedAttribute[int]) -> ColumnElement[int]:

@@ -25,9 +25,14 @@ _TAKEN = union_all(
 
 def candidates(title: str) -> list[str]:
     """What an article with this title may be called, best first; the last is surely free."""
-    base = slugify(title)
-    numbered = [f"{base}-{number}" for number in range(2, NUMBERED + 1)]
-    return [base, *numbered, f"{base}-{secrets.token_hex(3)}", f"{base}-{secrets.token_hex(8)}"]
+    return numbered(slugify(title))
+
+
+def numbered(base: str) -> list[str]:
+    """The slug itself, with the numbers 2 to 9, and with something random."""
+    numbers = map(str, range(2, NUMBERED + 1))
+    endings = (*numbers, secrets.token_hex(3), secrets.token_hex(8))
+    return [base, *(f"{base}-{ending}" for ending in endings)]
 
 
 async def free_slug(

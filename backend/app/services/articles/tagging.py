@@ -1,26 +1,48 @@
 """Giving an article its tags."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import BindParameter, ColumnElement, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import ServiceUnavailable
-from app.core.text import slugify
+from app.core.text import tag_key, tag_slug
 from app.models.tag import ArticleTag, Tag
+from app.services.articles.slugs import numbered
 
 ATTEMPTS = 10
 
 
-def tag_slug(name: str) -> str:
-    """What a tag of this name is, however it is spelt."""
-    return slugify(name, fallback="tag")
+class LockedTag(NamedTuple):
+    """A tag that stays until the transaction ends, and the spelling that the writer gave it."""
+
+    id: int
+    spelling: str
+    shown: str
+    """How articles spell it that have no spelling of their own."""
+    is_listed: bool
+
+    @property
+    def stored(self) -> str | None:
+        """The article's own spelling: none where readers know the tag already."""
+        return None if self.is_listed else self.spelling
 
 
-def sought_tag(name: str) -> str:
-    """What a tag of this name would be; nothing for a name that none can have."""
-    return tag_slug(name) if slugify(name, fallback="") else ""
+def sought_tag(key: BindParameter[str]) -> ColumnElement[int]:
+    """The id of the tag that a filter names, by the key of what it says.
+
+    A name that readers see comes first, then a slug, then a name that they do not see. So a hidden
+    tag never changes what a filter finds for others.
+    """
+    by_key = select(Tag.id).where(Tag.key == key)
+    by_slug = select(Tag.id).where(Tag.slug == key)
+    return func.coalesce(
+        by_key.where(Tag.is_listed).scalar_subquery(),
+        by_slug.scalar_subquery(),
+        by_key.scalar_subquery(),
+    )
 
 
 async def set_tags(
@@ -28,60 +50,108 @@ async def set_tags(
 ) -> bool:
     """Give an article these tags and no others, in their order; whether that changes anything.
 
-    A tag that there is keeps its spelling. The same ones in another order change nothing, unless
-    it is `in_order` that they are given. The caller has locked the article.
+    A tag that readers see keeps its spelling. Another order of the same tags is a change only where
+    `in_order` is true. The caller has locked the article.
     """
-    ids = await tag_ids(session, names)
-    places = {tag_id: place for place, tag_id in enumerate(ids.values())}
-    has = select(ArticleTag.tag_id, ArticleTag.position).where(ArticleTag.article_id == article_id)
-    before = {row.tag_id: row.position for row in await session.execute(has)}
-    if before.keys() == places.keys() and not in_order:
-        return False
-    theirs = ArticleTag.article_id == article_id
-    if gone := before.keys() - places.keys():
-        await session.execute(delete(ArticleTag).where(theirs, ArticleTag.tag_id.in_(gone)))
-    for tag_id in sorted(before.keys() & places.keys()):
-        if before[tag_id] != places[tag_id]:
-            moved = update(ArticleTag).where(theirs, ArticleTag.tag_id == tag_id)
-            await session.execute(moved.values(position=places[tag_id]))
-    added = {tag_id: place for tag_id, place in places.items() if tag_id not in before}
+    tags = await lock_tags(session, names)
+    of_article = ArticleTag.article_id == article_id
+    has = select(ArticleTag.tag_id, ArticleTag.position, ArticleTag.name).where(of_article)
+    before = {row.tag_id: (row.position, row.name) for row in await session.execute(has)}
+    reordered = in_order or before.keys() != {tag.id for tag in tags.values()}
+    added: dict[int, LockedTag] = {}
+    kept: dict[int, tuple[int, str | None]] = {}
+    for place, tag in enumerate(tags.values()):
+        if tag.id not in before:
+            added[place] = tag
+            continue
+        position, name = before[tag.id]
+        respelt = not tag.is_listed and tag.spelling != (name or tag.shown)
+        kept[tag.id] = (place if reordered else position, tag.spelling if respelt else name)
+    if gone := before.keys() - kept.keys():
+        await session.execute(delete(ArticleTag).where(of_article, ArticleTag.tag_id.in_(gone)))
+    for tag_id in sorted(kept):
+        if before[tag_id] != kept[tag_id]:
+            position, name = kept[tag_id]
+            changed = update(ArticleTag).where(of_article, ArticleTag.tag_id == tag_id)
+            await session.execute(changed.values(position=position, name=name))
     await _add(session, article_id, added)
-    return before != places
+    return bool(added) or before != kept
 
 
-async def add_tags(session: AsyncSession, *, article_id: int, ids: Collection[int]) -> None:
-    """Give an article that has none these tags, in their order, locked by `tag_ids`."""
-    await _add(session, article_id, {tag_id: place for place, tag_id in enumerate(ids)})
+async def add_tags(session: AsyncSession, *, article_id: int, tags: Iterable[LockedTag]) -> None:
+    """Give an article that has none these tags, in their order."""
+    await _add(session, article_id, dict(enumerate(tags)))
 
 
-async def _add(session: AsyncSession, article_id: int, places: Mapping[int, int]) -> None:
-    if places:
+async def _add(session: AsyncSession, article_id: int, tags: Mapping[int, LockedTag]) -> None:
+    if tags:
         rows = [
-            {"article_id": article_id, "tag_id": tag_id, "position": places[tag_id]}
-            for tag_id in sorted(places)
+            {"article_id": article_id, "tag_id": tag.id, "position": place, "name": tag.stored}
+            for place, tag in tags.items()
         ]
         await session.execute(insert(ArticleTag).values(rows))
 
 
-async def tag_ids(session: AsyncSession, names: Sequence[str]) -> Mapping[str, int]:
-    """The ids of these tags by slug, in their order; those that there are not come into being.
+def by_key(names: Iterable[str]) -> Mapping[str, str]:
+    """The names by their keys, in their order; of several with one key, the first."""
+    spelt: dict[str, str] = {}
+    for name in names:
+        spelt.setdefault(tag_key(name), name)
+    return spelt
 
-    The tags are locked against being merged or deleted meanwhile, in the order of their slugs:
-    whoever has to begin again gives up all of them first. Raises ServiceUnavailable where tags
+
+async def lock_tags(session: AsyncSession, names: Iterable[str]) -> Mapping[str, LockedTag]:
+    """These tags by their keys, in their order; creates those that do not exist.
+
+    They can be neither merged nor deleted before the transaction ends. New ones are inserted in one
+    order, so that two transactions never wait for each other. Raises ServiceUnavailable where tags
     vanish again and again.
     """
-    spelt = {tag_slug(name): name for name in reversed(names)}
+    spelt = by_key(names)
     if not spelt:
         return {}
-    rows = [{"slug": slug, "name": spelt[slug]} for slug in sorted(spelt)]
-    added = insert(Tag).values(rows).on_conflict_do_nothing(index_elements=[Tag.slug])
-    query = select(Tag.slug, Tag.id).where(Tag.slug.in_(spelt)).order_by(Tag.slug)
+    query = (
+        select(Tag.key, Tag.id, Tag.name, Tag.is_listed)
+        .where(Tag.key.in_(spelt))
+        .order_by(Tag.key)
+        .with_for_update(read=True, key_share=True)
+    )
     for _ in range(ATTEMPTS):
         async with session.begin_nested() as attempt:
-            await session.execute(added)
-            locked = await session.execute(query.with_for_update(read=True, key_share=True))
-            found: dict[str, int] = {row.slug: row.id for row in locked}
+            found = {row.key: row for row in await session.execute(query)}
+            if missing := spelt.keys() - found.keys():
+                await _create(session, {key: spelt[key] for key in missing})
+                found = {row.key: row for row in await session.execute(query)}
             if len(found) == len(spelt):
-                return {slug: found[slug] for slug in dict.fromkeys(map(tag_slug, names))}
-            await attempt.rollback()  # one was merged into another between the two statements
+                return {
+                    key: LockedTag(found[key].id, name, found[key].name, found[key].is_listed)
+                    for key, name in spelt.items()
+                }
+            await attempt.rollback()  # somebody merged one, or took a slug, between two statements
     raise ServiceUnavailable
+
+
+async def _create(session: AsyncSession, names: Mapping[str, str]) -> None:
+    """Insert tags with these keys; leaves out those whose key or slug somebody takes meanwhile."""
+    slugs = await free_tag_slugs(session, names)
+    rows = [
+        {"name": names[key], "key": key, "slug": slug, "wanted_slug": wanted}
+        for key, (slug, wanted) in slugs.items()
+    ]
+    await session.execute(insert(Tag).values(rows).on_conflict_do_nothing())
+
+
+async def free_tag_slugs(
+    session: AsyncSession, keys: Iterable[str]
+) -> Mapping[str, tuple[str, str | None]]:
+    """A slug for each key, which no tag has, and the better one where another tag has that."""
+    wanted = dict(sorted(((key, tag_slug(key)) for key in keys), key=lambda pair: pair[::-1]))
+    candidates = {key: numbered(slug) for key, slug in wanted.items()}
+    asked = {slug for each in candidates.values() for slug in each}
+    taken = set(await session.scalars(select(Tag.slug).where(Tag.slug.in_(asked))))
+    slugs: dict[str, tuple[str, str | None]] = {}
+    for key, best in wanted.items():
+        slug = next(each for each in candidates[key] if each not in taken)
+        taken.add(slug)
+        slugs[key] = (slug, None if slug == best else best)
+    return slugs

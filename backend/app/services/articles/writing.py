@@ -29,7 +29,7 @@ from app.services import audit
 from app.services.articles.rendering import excerpt_columns, prepare_text, rendered_columns
 from app.services.articles.rows import ArticleRow, article_row, selected
 from app.services.articles.slugs import free_slug, remember, taken_slugs
-from app.services.articles.tagging import add_tags, set_tags, tag_ids
+from app.services.articles.tagging import add_tags, lock_tags, set_tags
 from app.services.audit import AuditAction
 from app.services.media.references import note_references
 
@@ -72,9 +72,9 @@ async def create_article(
         "created_at": now,
     }
     # Tags before the slug, as in a change: two who want the same ones wait in one order.
-    tags = await tag_ids(session, new.tags)
+    tags = await lock_tags(session, new.tags)
     article_id = await _insert(session, values, slug=new.slug)
-    await add_tags(session, article_id=article_id, ids=tags.values())
+    await add_tags(session, article_id=article_id, tags=tags.values())
     await note_references(
         session,
         article_id=article_id,

@@ -8,6 +8,7 @@ statements.py  the statements of a batch
 tally.py       what an import did, counted
 exporting.py   articles as records, in batches
 sources.py     the formats that there are, and which one a file has
+files.py       opening files without following links
 foreign.py     what the readers of other systems' exports share
 authors.py     the users whom another system's authors become
 ndjson.py      one JSON object a line: our own format

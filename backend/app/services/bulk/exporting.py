@@ -7,8 +7,10 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Integer, Row, Select, bindparam, func, select, true
 
-from app.auth.identity import Identity
+from app.auth.identity import Identity, recheck
 from app.auth.permissions import Action, may_to_any
+from app.core.errors import NotAuthorized, PressroomError
+from app.core.streams import Deadline
 from app.db.session import Database
 from app.models.article import Article
 from app.models.user import User
@@ -24,7 +26,7 @@ _FIELDS = (
     "content",
     "cover_image_url",
     "language",
-    "tags",
+    "tags_in_order",
     "published_at",
     "created_at",
     "updated_at",
@@ -74,6 +76,9 @@ async def export_articles(
 
     None is the operator. What is in the trash is left out. A connection is held for as long as a
     batch is read, not for as long as somebody takes to receive it.
+
+    Before a batch is handed out, `viewer` is read again: raises InvalidToken where their access was
+    withdrawn meanwhile, NotAuthorized where they may see less than when the export began.
     """
     everything = viewer is None or may_to_any(viewer, Action.READ_DRAFT)
     statement = _ALL if everything else _OWN
@@ -82,6 +87,11 @@ async def export_articles(
         parameters["author_id"] = viewer.id
     while True:
         rows = await database.reader.execute(statement, parameters)
+        if viewer is not None:
+            async with database.autocommit() as primary:
+                viewer = await recheck(primary, viewer)
+            if everything and not may_to_any(viewer, Action.READ_DRAFT):
+                raise NotAuthorized("You may no longer export the articles of others")
         if not rows:
             return
         yield [_record(row) for row in rows]
@@ -93,10 +103,22 @@ async def count_articles(database: Database) -> int:
     return await database.reader.scalar(_COUNT) or 0
 
 
-async def export_lines(database: Database, *, viewer: Identity | None) -> AsyncIterator[bytes]:
-    """The same as NDJSON."""
-    async for records in export_articles(database, viewer=viewer):
-        yield b"".join(map(line, records))
+async def export_lines(
+    database: Database, *, viewer: Identity | None, deadline: Deadline | None = None
+) -> AsyncIterator[bytes]:
+    """The same as NDJSON, until `deadline`.
+
+    An export that fails says so in a last line, `{"error": …}`, and then raises the error, which
+    breaks the connection: nobody takes a part for the whole.
+    """
+    try:
+        async for records in export_articles(database, viewer=viewer):
+            if deadline is not None:
+                deadline.check()
+            yield b"".join(map(line, records))
+    except PressroomError as error:
+        yield line({"error": error.detail})
+        raise
 
 
 def line(record: dict[str, Any]) -> bytes:
@@ -114,7 +136,7 @@ def _record(row: Row[Any]) -> dict[str, Any]:
         "excerpt": row.excerpt if row.own_excerpt else None,
         "cover_image_url": row.cover_image_url,
         "language": row.language,
-        "tags": list(row.tags),
+        "tags": list(row.tags_in_order),
         "published_at": _moment(row.published_at),
         "archived": row.archived_at is not None,
         "created_at": _moment(row.created_at),

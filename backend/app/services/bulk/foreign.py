@@ -8,9 +8,8 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote, unquote
 
-from app.core.text import slugify, tidy
+from app.core.text import slugify, tag_key, tidy
 from app.schemas.article import MAX_EXCERPT, MAX_TAGS
-from app.services.articles.tagging import tag_slug
 from app.services.bulk.ndjson import AuthorOf
 from app.services.bulk.records import MAX_RECORD_BYTES, Incoming, Position, incoming
 
@@ -21,7 +20,7 @@ MAX_BETWEEN = 8 * MAX_RECORD_BYTES
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _IMAGE = re.compile(r"https?://[!#-;=?-~]+|/[!#-.0-;=?-~][!#-;=?-~]*")
-_MARKUP = re.compile(r"<[^>]*>")
+_MARKUP = re.compile(r"<[^<>]*+>")
 
 Advance = Callable[[int], None]
 """Told how far a source was read since it was told last: bytes, or files."""
@@ -133,17 +132,15 @@ class Draft:
         tags: dict[str, str] = {}
         for name in names:
             tag = tidy(_printable(name))[:MAX_TAG].strip()
-            if slugify(tag, fallback=""):
-                tags.setdefault(tag_slug(tag), tag)
+            if slugify(tag, fallback="") and (key := tag_key(tag)):
+                tags.setdefault(key, tag)
         if len(tags) > MAX_TAGS:
             self.notes.append(f"tags: the first {MAX_TAGS} of {len(tags)}")
         self.fields["tags"] = list(tags.values())[:MAX_TAGS]
 
     def spoken(self, language: str) -> None:
-        """Set the language, where it is one that we know how to write."""
-        found = re.fullmatch(r"([A-Za-z]{2,3})(?:[-_]([A-Za-z]{2}))?", language.strip())
-        if found:
-            self.say(language="-".join(filter(None, (found[1].lower(), (found[2] or "").upper()))))
+        """Set the language, however it is written."""
+        self.say(language=language.strip())
 
     def done(self, *, author: str, author_of: AuthorOf, identity: str = "") -> Incoming:
         """The record."""

@@ -1,6 +1,7 @@
 """HTML as Markdown: what other systems' editors have made, without what only they understand."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from bs4 import BeautifulSoup, Tag
@@ -8,9 +9,14 @@ from markdownify import MarkdownConverter
 
 from app.services.bulk.foreign import clean
 
-_PREFORMATTED = re.compile(r"(<pre\b.*?</pre>)", re.DOTALL | re.IGNORECASE)
-_BLOCK_COMMENT = re.compile(r"<!--\s*/?(?:wp:|kg-card|more\b|nextpage\b).*?-->", re.DOTALL)
-_SHORTCODE = re.compile(r"\[/?(?:caption|wp_caption|gallery|embed|audio|video|playlist)\b[^\]]*\]")
+_PREFORMATTED = re.compile(r"<(/?)pre\b", re.IGNORECASE)
+# Neither may contain its own beginning: a search would read the rest of the text for each of them.
+_BLOCK_COMMENT = re.compile(
+    r"<!--\s*+/?(?:wp:|kg-card|more\b|nextpage\b)(?:[^<-]++|<(?!!--)|-(?!->))*+-->"
+)
+_SHORTCODE = re.compile(
+    r"\[/?(?:caption|wp_caption|gallery|embed|audio|video|playlist)\b[^\[\]]*+\]"
+)
 _PARAGRAPH = re.compile(r"<p[\s>]", re.IGNORECASE)
 _BLOCK = re.compile(
     r"</?(?:p|div|h[1-6]|ul|ol|li|table|thead|tbody|tr|td|th|blockquote|pre|figure|figcaption|hr|dl"
@@ -18,35 +24,61 @@ _BLOCK = re.compile(
     re.IGNORECASE,
 )
 _BLANK_LINES = re.compile(r"\n{3,}")
+_SPACES = re.compile(r"[ \t]{2,}")
 _FRAME = ("iframe", "embed", "video", "audio")
 
 
+MAX_TAGS = 50_000
+MAX_SIBLINGS = 1_000
+"""Elements directly within another one: the converter counts all that precede each of them."""
+
+
 class TooDeep(ValueError):
-    """Elements within elements, further than anybody writes."""
+    """HTML that would take too long to convert: too many elements, or nested too deeply."""
 
 
 def markdown_of(html: str) -> str:
     """The Markdown that renders as this HTML, as far as Markdown goes. Raises TooDeep."""
+    if html.count("<") > MAX_TAGS:
+        raise TooDeep(f"The HTML has more than {MAX_TAGS} tags")
     soup = BeautifulSoup(clean(_unwrapped(html)), "html.parser")
     for element in soup(["script", "style", "noscript", "template"]):
         element.decompose()
     for frame in soup(_FRAME):
         _link_to(soup, frame)
+    for parent in soup(["ol", "thead", "tbody", "table"]):
+        if len(parent.contents) > 2 * MAX_SIBLINGS:  # with the spaces between them
+            raise TooDeep(f"The HTML has a list or a table of more than {MAX_SIBLINGS} entries")
+    for text in soup.find_all(string=_SPACES):  # the converter's pattern is quadratic in runs
+        if text.find_parent("pre") is None:
+            text.replace_with(_SPACES.sub(" ", text))
     try:
-        text = _CONVERTER.convert_soup(soup)
+        converted = _CONVERTER.convert_soup(soup)
     except RecursionError as error:
         raise TooDeep("The HTML is nested too deeply") from error
-    return _BLANK_LINES.sub("\n\n", str(text)).strip()
+    return _BLANK_LINES.sub("\n\n", str(converted)).strip()
 
 
 def _unwrapped(html: str) -> str:
     """Without the marks of editors; lines as paragraphs where WordPress would make them."""
     by_lines = not _BLOCK_COMMENT.search(html) and not _PARAGRAPH.search(html)
-    parts = _PREFORMATTED.split(html)
-    for index in range(0, len(parts), 2):  # those between are preformatted
-        part = _SHORTCODE.sub(" ", _BLOCK_COMMENT.sub("", parts[index]))
-        parts[index] = _paragraphs(part) if by_lines else part
+    parts = []
+    for part, is_preformatted in _split(html):
+        if not is_preformatted:
+            part = _SHORTCODE.sub(" ", _BLOCK_COMMENT.sub("", part))
+            part = _paragraphs(part) if by_lines else part
+        parts.append(part)
     return "".join(parts)
+
+
+def _split(html: str) -> Iterator[tuple[str, bool]]:
+    """The parts outside of `<pre>` and inside of it, each with whether it is inside."""
+    start, is_preformatted = 0, False
+    for tag in _PREFORMATTED.finditer(html):
+        if bool(tag[1]) is is_preformatted:
+            yield html[start : tag.start()], is_preformatted
+            start, is_preformatted = tag.start(), not is_preformatted
+    yield html[start:], is_preformatted
 
 
 def _paragraphs(text: str) -> str:
@@ -81,6 +113,19 @@ def _language(element: Any) -> str:
     return ""
 
 
-_CONVERTER = MarkdownConverter(
-    heading_style="ATX", bullets="-", code_language_callback=_language, table_infer_header=True
+class _Converter(MarkdownConverter):  # type: ignore[misc]  # it has no types
+    def convert_pre(self, el: Tag, text: str, parent_tags: set[str]) -> str:
+        """Strip blank lines without the library's pattern, which is quadratic in runs of spaces."""
+        blank = text[: len(text) - len(text.lstrip(" \n"))]
+        text = text[blank.rfind("\n") + 1 :].rstrip(" \n")
+        converted: str = super().convert_pre(el, text, parent_tags)
+        return converted
+
+
+_CONVERTER = _Converter(
+    heading_style="ATX",
+    bullets="-",
+    code_language_callback=_language,
+    strip_pre=None,
+    table_infer_header=True,
 )

@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.identity import recheck
 from app.auth.permissions import Action, may
 from app.core.errors import ContentTooComplex, InvalidInput, ServiceUnavailable
 from app.core.markdown import Rendered, render_now
@@ -81,7 +82,9 @@ async def import_articles(
 
     Each batch is a unit of work of its own: what was reported as written stays, whatever comes
     after. With `rehearse` nothing is written: each batch is rolled back, and begins with it.
-    Raises ServiceUnavailable where the database stays away, and what `batches` raises.
+    Each batch is written with the rights that the importer has by then.
+    Raises InvalidToken once the importer's access was withdrawn, ServiceUnavailable where the
+    database stays away, and what `batches` raises.
     """
     desk = Desk(database, importer, Seen(), Seen(), report, rehearse)
     writing: asyncio.Task[None] | None = None
@@ -173,16 +176,16 @@ async def _unchanged(desk: Desk, items: Sequence[Prepared]) -> frozenset[bytes]:
     if not items:
         return frozenset()
     digests = {item.key: item.digest for item in items}
+    identity = desk.importer.identity
     async with desk.database.autocommit() as connection:
+        if identity is not None:  # before anything is rendered for somebody who may not write it
+            identity = await recheck(connection, identity)
         known = await connection.execute(statements.KNOWN, {"keys": list(digests)})
     return frozenset(
         row.key
         for row in known
         if row.digest == digests[row.key]
-        and (
-            desk.importer.identity is None
-            or may(desk.importer.identity, Action.CHANGE_ARTICLE, owner_id=row.author_id)
-        )
+        and (identity is None or may(identity, Action.CHANGE_ARTICLE, owner_id=row.author_id))
     )
 
 

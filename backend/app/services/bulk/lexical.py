@@ -1,6 +1,7 @@
 """Documents of Ghost's editors, Lexical and Mobiledoc, as Markdown: the text and its structure."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from app.services.bulk.html import markdown_of
 
 MAX_DEPTH = 100
 
+_BACKTICKS = re.compile("`+")
 _BOLD, _ITALIC, _STRUCK, _CODE = 1, 2, 4, 16
 _MARKS = ((_CODE, "`"), (_BOLD, "**"), (_ITALIC, "*"), (_STRUCK, "~~"))
 _MARKUPS = {"strong": "**", "b": "**", "em": "*", "i": "*", "code": "`", "s": "~~"}
@@ -81,7 +83,10 @@ def _list(node: Mapping[str, Any], depth: int) -> str:
     for number, item in enumerate(_children(node), 1):
         mark = f"{number}. " if numbered else "- "
         nested = [child for child in _children(item) if child.get("type") == "list"]
-        words = {**item, "children": [each for each in _children(item) if each not in nested]}
+        words = {
+            **item,
+            "children": [each for each in _children(item) if each.get("type") != "list"],
+        }
         if text := _inline(words, depth + 1):
             lines.append(mark + text)
         for child in nested:
@@ -123,9 +128,8 @@ def _marked(text: str, form: int) -> str:
 
 
 def _fenced(code: str, language: str) -> str:
-    fence = "```"
-    while fence in code:
-        fence += "`"
+    longest = max(map(len, _BACKTICKS.findall(code)), default=0)
+    fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{code}\n{fence}"
 
 

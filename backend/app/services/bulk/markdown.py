@@ -1,4 +1,8 @@
-"""A folder of Markdown files with YAML front matter, in the spellings of Hugo, Jekyll and Astro."""
+"""A folder of Markdown files with YAML front matter, in the spellings of Hugo, Jekyll and Astro.
+
+Whoever filled the folder chose the names in it, not the operator. So no symbolic link is followed:
+each folder and file is opened below the one that holds it, by a descriptor.
+"""
 
 import os
 import re
@@ -10,9 +14,10 @@ from typing import Any, NamedTuple
 import yaml
 
 from app.core.text import slugify
+from app.services.bulk import files
 from app.services.bulk.foreign import Advance, Draft, ForeignAuthor, Survey, moment
 from app.services.bulk.ndjson import AuthorOf
-from app.services.bulk.records import MAX_RECORD_BYTES, Incoming
+from app.services.bulk.records import Incoming
 
 MAX_FRONT_MATTER = 64 * 1024
 
@@ -24,8 +29,9 @@ _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _FRONT_MATTER = re.compile(
     r"---[ \t]*\r?\n(?:(.*?)\r?\n)??(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL
 )
+_NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _DATED_NAME = re.compile(r"(\d{4}-\d\d-\d\d)-(.+)")
-_HEADING = re.compile(r"\s*# +(.+?)[ \t#]*(?:\r?\n|\Z)")
+_HEADING = re.compile(r"\s*+# ++([^\r\n]*+)")
 
 # The first of these that a file has.
 _PUBLISHED = ("published_at", "publishdate", "pubdate", "date")
@@ -58,15 +64,21 @@ class File(NamedTuple):
     content: str
 
 
+class Unread(NamedTuple):
+    """A file or folder that is not imported, and why."""
+
+    position: str
+    problem: str
+
+
 def survey(folder: Path, advance: Advance) -> Survey:
     """The authors that the files name."""
     authors: dict[str, ForeignAuthor] = {}
-    for path in _files(folder):
+    for found in _files(folder):
         advance(1)
-        try:
-            handle, email = _author(_read(path).front_matter)
-        except (FrontMatterError, OSError):
+        if isinstance(found, Unread):
             continue
+        handle, email = _author(found[1].front_matter)
         if handle:
             authors.setdefault(handle, ForeignAuthor(handle, email=email, name=handle))
     return Survey(tuple(authors.values()))
@@ -76,13 +88,13 @@ def read(
     folder: Path, survey: Survey, *, author_of: AuthorOf, advance: Advance
 ) -> Iterator[Incoming]:
     """The articles in a folder and those below it, each by its path."""
-    for path in _files(folder):
+    for found in _files(folder):
         advance(1)
-        position = path.relative_to(folder).as_posix()
-        try:
-            yield _record(position, _read(path), author_of)
-        except (FrontMatterError, OSError) as error:
-            yield Incoming(position, None, problem=str(error)[:300])
+        if isinstance(found, Unread):
+            yield Incoming(found.position, None, problem=found.problem[:300])
+        else:
+            position, file = found
+            yield _record(position, file, author_of)
 
 
 def write(folder: Path, record: Mapping[str, Any]) -> None:
@@ -107,24 +119,50 @@ def write(folder: Path, record: Mapping[str, Any]) -> None:
     )
     day = (published_at or record["created_at"])[:10]
     path = folder / f"{day}-{record['slug']}.md"
-    path.write_bytes(f"---\n{text}---\n\n{record['content']}".encode())
+    with files.create(path) as file:
+        file.write(f"---\n{text}---\n\n{record['content']}".encode())
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """The Markdown files, in the order of their names; what is hidden stays so."""
-    for path, folders, files in os.walk(folder):
+def _files(folder: Path) -> Iterator[tuple[str, File] | Unread]:
+    """The Markdown files by their paths, in the order of their names; hidden ones are left out.
+
+    Links, and what cannot be read, come with the reason.
+    """
+    failed: list[OSError] = []
+    root = folder.resolve()  # it may be a link itself: the operator named it
+    for path, folders, names, descriptor in os.fwalk(root, onerror=failed.append):
+        below = Path(path).relative_to(root)
+        for failure in failed:
+            yield _unread_folder(failure)
+        failed.clear()
         folders[:] = sorted(name for name in folders if name[0] != "." and name != "node_modules")
-        for name in sorted(files):
-            if Path(name).suffix in _SUFFIXES and name[0] != "." and name not in _NOT_ARTICLES:
-                yield Path(path, name)
+        for name in folders:
+            if files.is_link(name, folder=descriptor):
+                yield Unread((below / name).as_posix(), f"{files.LINK}: the folder is left out")
+        for name in sorted(names):
+            if Path(name).suffix not in _SUFFIXES or name[0] == "." or name in _NOT_ARTICLES:
+                continue
+            position = (below / name).as_posix()
+            try:
+                yield position, _read(position, files.read(name, folder=descriptor))
+            except OSError as error:
+                yield Unread(position, f"The file cannot be read ({error.strerror or error})")
+            except FrontMatterError as error:
+                yield Unread(position, str(error))
+    for failure in failed:
+        yield _unread_folder(failure)
 
 
-def _read(path: Path) -> File:
-    """A file in its two parts. Raises FrontMatterError, OSError."""
-    if path.stat().st_size > MAX_RECORD_BYTES:
-        raise FrontMatterError(f"The file is larger than {MAX_RECORD_BYTES} bytes")
+def _unread_folder(error: OSError) -> Unread:
+    return Unread(str(error.filename), f"The folder cannot be read ({error.strerror})")
+
+
+def _read(position: str, raw: bytes) -> File:
+    """A file in its two parts. Raises FrontMatterError."""
+    if _NO_NAME.search(position):
+        raise FrontMatterError("The name is not UTF-8, or has control characters: rename the file")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FrontMatterError("The file is not UTF-8") from error
     if text.startswith("+++"):
@@ -171,7 +209,7 @@ def _record(position: str, file: File, author_of: AuthorOf) -> Incoming:
     content = file.content
     title = _text(given.get("title"))
     if not title and (heading := _HEADING.match(content)):
-        title, content = heading[1], content[heading.end() :].lstrip("\r\n")
+        title, content = heading[1].rstrip(" \t#"), content[heading.end() :].lstrip("\r\n")
     named = dated[2] if dated else name
     draft.titled(title or named.replace("-", " ").replace("_", " "))
     draft.fields["content"] = content

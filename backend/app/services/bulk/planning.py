@@ -11,8 +11,8 @@ from app.auth.permissions import Action, may
 from app.core import clock
 from app.core.config import get_settings
 from app.core.errors import EmailNotVerified
+from app.core.text import tag_key
 from app.schemas.bulk import ArticleRecord
-from app.services.articles.tagging import tag_slug
 from app.services.bulk import statements
 from app.services.bulk.records import Importer, Outcome, Prepared, Result, Seen, key_of
 
@@ -165,7 +165,7 @@ def _place_change(batch: Plan, item: Prepared, target: Row[Any], author_id: int)
         raise Refused(f"slug: {record.slug!r} is another article's")
     values = _wanted(record, target, now=batch.now, author_id=author_id)
     changed = {name for name, value in values.items() if value != getattr(target, name)}
-    retags = {tag_slug(tag) for tag in record.tags} != set(target.tags)
+    retags = {tag_key(tag) for tag in record.tags} != set(target.tags)
     if not changed and not retags:
         batch.noted.append((item, target.id))
         batch.say(item, Outcome.UNCHANGED)

@@ -3,6 +3,7 @@
 import json
 from array import array
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -11,9 +12,10 @@ from pydantic import ValidationError
 
 from app.auth.identity import Identity
 from app.core.config import describe
+from app.core.languages import canonical_language
 from app.core.markdown import Rendered
+from app.core.text import slugify, tag_key
 from app.schemas.bulk import ArticleRecord
-from app.services.articles.tagging import tag_slug
 
 Position = int | str
 """Where in its source a record stands: a line, a file, the number of a post."""
@@ -79,12 +81,29 @@ class Result(NamedTuple):
 
 def incoming(position: Position, fields: Any, **known: str) -> Incoming:
     """A record from its fields; `known` is the rest of what an Incoming has."""
+    if isinstance(fields, dict) and isinstance(language := fields.get("language"), str):
+        fields["language"], note = _registered(language)
+        known["note"] = "; ".join(filter(None, (known.get("note"), note)))
     try:
         return Incoming(position, ArticleRecord.model_validate(fields), **known)
     except ValidationError as error:
         findings = error.errors(include_url=False, include_input=False)
         problem = "; ".join(map(describe, findings[:MAX_FINDINGS]))
         return Incoming(position, None, problem=problem[:MAX_MESSAGE])
+
+
+def _registered(language: str) -> tuple[str | None, str]:
+    """The language that a record has, as far as it is registered, and a note where that is not all.
+
+    Exports write `pt_BR`, `de_DE_formal` or `en-UK`: RFC 4647 §3.4 drops what follows from the end.
+    """
+    subtags = language.replace("_", "-").split("-")
+    for length in range(min(3, len(subtags)), 0, -1):
+        with suppress(ValueError):
+            found = canonical_language("-".join(subtags[:length]))
+            is_all = length == len(subtags)
+            return found, "" if is_all else f"language: {found} in place of {language[:50]!r}"
+    return None, f"language: {language[:50]!r} is not registered, the default is used"
 
 
 def prepared(item: Incoming, record: ArticleRecord, *, importer: Importer) -> Prepared:
@@ -102,9 +121,15 @@ def _canonical(record: ArticleRecord) -> bytes:
     """The record, the same for all ways to say the same; fields that come later change none."""
     fields: Mapping[str, Any] = {
         **record.model_dump(mode="json", exclude_defaults=True),
-        "tags": sorted({tag_slug(tag) for tag in record.tags}),
+        "tags": sorted(set(map(_canonical_tag, record.tags))),
     }
     return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _canonical_tag(name: str) -> str:
+    """The tag's key; for plain words what earlier releases wrote, so that digests stay the same."""
+    key, slug = tag_key(name), slugify(name, fallback="tag")
+    return slug if slug == key.replace(" ", "-") else key
 
 
 def key_of(article_id: int) -> bytes:

@@ -59,7 +59,7 @@ TARGETS = _statement(
     "SELECT id, title, slug, content, excerpt, own_excerpt, cover_image_url, language, version,"
     " published_at, archived_at, deleted_at, created_at, updated_at, author_id, edited_by,"
     " edited_at,"
-    " ARRAY(SELECT t.slug FROM article_tags s JOIN tags t ON t.id = s.tag_id"
+    " ARRAY(SELECT t.key FROM article_tags s JOIN tags t ON t.id = s.tag_id"
     "   WHERE s.article_id = articles.id) AS tags"
     " FROM articles WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE",
     ids=_NUMBERS,
@@ -132,10 +132,14 @@ REMOVE_TAGS = _statement(
 )
 
 ADD_TAGS = _statement(
-    "INSERT INTO article_tags (article_id, tag_id) SELECT * FROM unnest(:article_ids, :tag_ids)"
-    " ON CONFLICT DO NOTHING",
+    "INSERT INTO article_tags (article_id, tag_id, position, name)"
+    " SELECT * FROM unnest(:article_ids, :tag_ids, :positions, :names)"
+    " ON CONFLICT (article_id, tag_id) DO UPDATE SET position = excluded.position,"
+    " name = coalesce(excluded.name, article_tags.name)",
     article_ids=_NUMBERS,
     tag_ids=_NUMBERS,
+    positions=_COUNTS,
+    names=_TEXTS,
 )
 
 NOTE_RECORDS = _statement(

@@ -1,17 +1,18 @@
 """Writing a batch of an import as it was planned."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.identity import recheck
 from app.core.config import get_settings
 from app.services import audit
 from app.services.articles.rendering import rendered_columns
 from app.services.articles.slugs import candidates, remember
-from app.services.articles.tagging import tag_ids, tag_slug
+from app.services.articles.tagging import LockedTag, by_key, lock_tags
 from app.services.audit import AuditAction
 from app.services.bulk import statements
 from app.services.bulk.planning import New, Plan, plan
@@ -28,17 +29,24 @@ async def write(
     """Write a batch in the session's unit of work; what became of each record.
 
     A handful of statements, however many records there are, but for one an article that changes and
-    a few for one with pictures of ours. Adds to `made` what `plan` asks it about.
+    a few for one with pictures of ours. Adds to `made` what `plan` asks it about. Raises
+    InvalidToken where the importer's access was withdrawn since the import began.
     """
     await session.execute(statements.TAKE_TURNS, {"lock": statements.IMPORTS_LOCK})
+    if importer.identity is not None:  # behind the turn: whoever disables them waits for no other
+        importer = Importer(await recheck(session, importer.identity))
     batch = await plan(session, items, importer=importer, made=made)
-    await _create(session, batch)
-    await _change(session, batch)
+    # All tags before any article is written: two transactions lock them in one order.
+    retagged = [change.item for change in batch.changes if change.retags]
+    written = [*(new.item for new in batch.new), *retagged]
+    tags = await lock_tags(session, (name for item in written for name in item.record.tags))
+    await _create(session, batch, tags)
+    await _change(session, batch, tags)
     await _note(session, batch)
     return batch.results
 
 
-async def _create(session: AsyncSession, batch: Plan) -> None:
+async def _create(session: AsyncSession, batch: Plan, tags: Mapping[str, LockedTag]) -> None:
     """Insert the new ones: those that lose their slug to somebody else try the next, or fail."""
     if not batch.new:
         return
@@ -66,7 +74,7 @@ async def _create(session: AsyncSession, batch: Plan) -> None:
                 del items[number]
         waiting -= created
     tagged = [(number, item.record.tags) for number, item in items.items()]
-    await _add_tags(session, tagged)
+    await _add_tags(session, tags, tagged)
     for number in items:
         await _note_pictures(session, rows[number])
 
@@ -128,7 +136,7 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {name: [row[name] for row in rows] for name in statements.ARTICLE_COLUMNS}
 
 
-async def _change(session: AsyncSession, batch: Plan) -> None:
+async def _change(session: AsyncSession, batch: Plan, tags: Mapping[str, LockedTag]) -> None:
     """Change what is there already, and keep what its text was before."""
     if not batch.changes:
         return
@@ -161,7 +169,7 @@ async def _change(session: AsyncSession, batch: Plan) -> None:
     retagged = [
         (change.before.id, change.item.record.tags) for change in batch.changes if change.retags
     ]
-    await _add_tags(session, retagged, replace=True)
+    await _add_tags(session, tags, retagged, replace=True)
     for row, change in zip(rows, batch.changes, strict=True):
         before = change.before
         await _note_pictures(session, row, before.content, before.cover_image_url)
@@ -181,26 +189,31 @@ async def _note_pictures(
 
 
 async def _add_tags(
-    session: AsyncSession, tagged: Iterable[tuple[int, Sequence[str]]], *, replace: bool = False
+    session: AsyncSession,
+    tags: Mapping[str, LockedTag],
+    tagged: Sequence[tuple[int, Sequence[str]]],
+    *,
+    replace: bool = False,
 ) -> None:
-    """Give articles tags; with `replace`, no others."""
-    tagged = list(tagged)
-    names = [name for _, tags in tagged for name in tags]
-    ids = await tag_ids(session, names) if names else {}
-    pairs = [(number, ids[slug]) for number, tags in tagged for slug in _slugs(tags) if slug in ids]
-    columns = {
-        "article_ids": [number for number, _ in pairs],
-        "tag_ids": [tag_id for _, tag_id in pairs],
+    """Give articles tags in their order; with `replace`, no others."""
+    rows = [
+        (number, tags[key].id, place, None if tags[key].is_listed else name)
+        for number, names in tagged
+        for place, (key, name) in enumerate(by_key(names).items())
+    ]
+    pairs = {
+        "article_ids": [article_id for article_id, *_ in rows],
+        "tag_ids": [tag_id for _, tag_id, *_ in rows],
     }
     if replace and tagged:
         changed = {"changed": [number for number, _ in tagged]}
-        await session.execute(statements.REMOVE_TAGS, {**changed, **columns})
-    if pairs:
-        await session.execute(statements.ADD_TAGS, columns)
-
-
-def _slugs(tags: Sequence[str]) -> set[str]:
-    return {tag_slug(tag) for tag in tags}
+        await session.execute(statements.REMOVE_TAGS, {**changed, **pairs})
+    if rows:
+        details = {
+            "positions": [place for *_, place, _ in rows],
+            "names": [name for *_, name in rows],
+        }
+        await session.execute(statements.ADD_TAGS, {**pairs, **details})
 
 
 async def _note(session: AsyncSession, batch: Plan) -> None:

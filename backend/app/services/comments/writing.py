@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import Integer, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
@@ -24,7 +24,7 @@ from app.core.markdown import render_comment
 from app.db.session import NO_KEY_UPDATE, constraint_errors
 from app.models.comment import Comment
 from app.schemas.comment import CommentCreate, CommentModeration, CommentResponse, CommentUpdate
-from app.services import audit
+from app.services import audit, purging
 from app.services.articles.reading import id_of_slug
 from app.services.audit import AuditAction
 from app.services.comments.reading import CommentWithProfile, get_comment, read_written
@@ -239,17 +239,27 @@ async def _require(
         precondition.require(CommentResponse.model_validate(current))
 
 
+_FORGOTTEN = (
+    select(Comment.id)
+    .where(Comment.deleted_at < bindparam("before"), Comment.content != "")
+    .order_by(Comment.deleted_at)
+    .limit(bindparam("limit", type_=Integer))
+    .with_for_update(skip_locked=True, **NO_KEY_UPDATE)
+    .cte("forgotten")
+)
 _FORGET = (
     update(Comment)
-    .where(Comment.deleted_at < bindparam("before"), Comment.content != "")
+    .where(Comment.id == _FORGOTTEN.c.id)
+    .returning(Comment.id)
     .values(content="", html="", updated_at=Comment.updated_at)
     .execution_options(synchronize_session=False)
 )
 
 
-async def purge(session: AsyncSession) -> None:
-    """Forget the texts of what was deleted over 30 days ago."""
-    await session.execute(_FORGET, {"before": clock.now() - KEPT_FOR})
+async def purge(session: AsyncSession) -> int:
+    """Empty a batch of texts that were deleted over 30 days ago; how many."""
+    parameters = {"before": clock.now() - KEPT_FOR, "limit": purging.BATCH}
+    return len((await session.execute(_FORGET, parameters)).all())
 
 
 def _record(session: AsyncSession, action: AuditAction, comment_id: int, actor: Identity) -> None:

@@ -15,7 +15,7 @@ from app.models.article import Article
 from app.models.change import Change
 from app.models.tag import ArticleTag, Tag
 from app.models.user import User
-from app.services.articles.rows import NOW, PUBLIC, columns
+from app.services.articles.rows import NOW, PUBLIC, columns, public_name
 from app.services.feeds import addresses
 from app.services.feeds.addresses import article_page, picture
 
@@ -99,7 +99,7 @@ LAST_CHANGE = select(Change.occurred_at).order_by(Change.seq.desc()).limit(1)
 _AUTHOR = select(User.id, User.username, User.name, LAST_CHANGE.scalar_subquery()).where(
     func.lower(User.username) == func.lower(bindparam("username", type_=String))
 )
-_TAG = select(Tag.id, Tag.slug, Tag.name, LAST_CHANGE.scalar_subquery()).where(
+_TAG = select(Tag.id, Tag.slug, public_name(Tag), LAST_CHANGE.scalar_subquery()).where(
     Tag.slug == bindparam("slug", type_=String)
 )
 
@@ -126,7 +126,7 @@ async def of_author(connection: Reader, *, username: str) -> Feed:
 
 async def with_tag(connection: Reader, *, slug: str) -> Feed:
     """The newest articles that have a tag. Raises TagNotFound where readers see none of it."""
-    found = (await connection.execute(_TAG, {"slug": slug})).one_or_none()
+    found = (await connection.execute(_TAG, {"slug": slug, "now": clock.now()})).one_or_none()
     if found is None:
         raise TagNotFound
     tag_id, slug, name, changed_at = found

@@ -13,7 +13,7 @@ from app.core import clock
 from app.core.logging import get_logger
 from app.db.session import Database
 from app.models.media import ArticleMedia, DiscardedFolder, Media
-from app.services.media.storage import Storage
+from app.services.media.storage import Storage, is_folder
 
 logger = get_logger(__name__)
 
@@ -71,7 +71,7 @@ async def remove_discarded(database: Database, *, storage: Storage) -> None:
     async with database.autocommit() as connection:
         folders = list(await connection.scalars(_DISCARDED, {"now": clock.now()}))
     failed: OSError | None = None
-    for folder in folders:
+    for folder in filter(is_folder, folders):
         try:
             await _remove(folder, database, storage)
         except OSError as error:
@@ -100,6 +100,8 @@ def _remove_abandoned(incoming: Path) -> None:
     if not incoming.is_dir():
         return
     for directory in incoming.iterdir():
+        if directory.is_symlink():  # no upload makes one
+            continue
         if time.time() - _last_change(directory) > MAX_UPLOAD_SECONDS:
             shutil.rmtree(directory, ignore_errors=True)
             logger.info("An interrupted upload was removed")
@@ -108,6 +110,6 @@ def _remove_abandoned(incoming: Path) -> None:
 def _last_change(directory: Path) -> float:
     """When something last happened in a directory; now, where it is just going away."""
     try:
-        return max(each.stat().st_mtime for each in (directory, *directory.rglob("*")))
+        return max(each.lstat().st_mtime for each in (directory, *directory.rglob("*")))
     except FileNotFoundError:
         return time.time()

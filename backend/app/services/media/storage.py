@@ -5,13 +5,15 @@ it. A folder appears as a whole and never changes, until it goes.
 """
 
 import asyncio
+import errno
 import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from app.core.config import Settings
 from app.services.media.bucket import BucketStorage
@@ -20,6 +22,8 @@ from app.services.media.formats import CONTENT_TYPES
 FOLDER = r"[0-9a-f]{32}"
 _FOLDER = re.compile(FOLDER)
 _NAME = re.compile(rf"[a-z0-9]{{1,20}}\.(?:{'|'.join(CONTENT_TYPES)})")
+
+_SAFELY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 PIECE = 256 * 1024
 
@@ -66,13 +70,39 @@ class LocalStorage:
         _to_disk(self._files)
 
     async def size(self, folder: str, name: str) -> int | None:
+        return await asyncio.to_thread(self._size, folder, name)
+
+    def _size(self, folder: str, name: str) -> int | None:
         try:
-            return (await asyncio.to_thread((self._files / folder / name).stat)).st_size
+            with self._open(folder, name) as file:
+                return os.fstat(file.fileno()).st_size
         except FileNotFoundError:
             return None
 
+    def _open(self, folder: str, name: str) -> BinaryIO:
+        """A file of a picture. Raises FileNotFoundError for what is none: a link, for example.
+
+        nginx opens the files in the same way (`disable_symlinks`).
+        """
+        if not is_address(folder, name):
+            raise FileNotFoundError
+        try:
+            parent = os.open(self._files / folder, os.O_DIRECTORY | _SAFELY)
+            try:
+                descriptor = os.open(name, _SAFELY, dir_fd=parent)
+            finally:
+                os.close(parent)
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.EMLINK, errno.ENOTDIR, errno.ENXIO}:
+                raise FileNotFoundError from error
+            raise
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise FileNotFoundError
+        return os.fdopen(descriptor, "rb")
+
     async def read(self, folder: str, name: str, *, start: int, end: int) -> AsyncIterator[bytes]:
-        file = await asyncio.to_thread((self._files / folder / name).open, "rb")
+        file = await asyncio.to_thread(self._open, folder, name)
         try:
             await asyncio.to_thread(file.seek, start)
             while start < end:
@@ -117,6 +147,11 @@ def new_folder() -> str:
     return secrets.token_hex(16)
 
 
+def is_folder(name: str) -> bool:
+    """Whether this could be a picture's folder; nothing else is ever deleted."""
+    return _FOLDER.fullmatch(name) is not None
+
+
 def is_address(folder: str, name: str) -> bool:
     """Whether these could be a folder and a file of ours; nothing else is ever looked for."""
-    return _FOLDER.fullmatch(folder) is not None and _NAME.fullmatch(name) is not None
+    return is_folder(folder) and _NAME.fullmatch(name) is not None

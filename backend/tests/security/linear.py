@@ -1,0 +1,143 @@
+"""Inputs that make quadratic code slow, and the measure of how work grows with their length."""
+
+import itertools
+import re
+import time
+from collections.abc import Callable, Iterator
+from re import _constants as codes  # type: ignore[attr-defined]
+from re import _parser as parser  # type: ignore[attr-defined]
+from typing import Any
+
+SHORT = 4_000
+FLOOR = 0.003
+"""Seconds of CPU time: a linear pattern takes less for an input of the length SHORT."""
+TOO_LONG = 50
+"""How many times as long as the floor no short input may take in any case."""
+GROWTH = 9
+"""How much more an input of four times the length may cost: linear is 4, quadratic is 16."""
+
+Make = Callable[[int], str]
+"""An input of about this many characters."""
+
+
+def cost(run: Callable[[str], object], text: str) -> float:
+    """The seconds of CPU time that `run` takes in this thread, whatever else the machine does."""
+    started = time.thread_time()
+    run(text)
+    return time.thread_time() - started
+
+
+def grows_too_fast(
+    run: Callable[[str], object], make: Make, *, short: int = SHORT, floor: float = FLOOR
+) -> bool:
+    """Whether the work for `make`'s inputs grows faster than their length.
+
+    The short input alone decides where it takes less than `floor`. Otherwise the best of three
+    measurements decides, so that an interruption does not.
+    """
+    if cost(run, make(30)) > TOO_LONG * floor:  # exponential
+        return True
+    if cost(run, make(short)) < floor:
+        return False
+    brief = cost_of_three(run, make(short))
+    if brief < floor:
+        return False
+    return brief > TOO_LONG * floor or cost_of_three(run, make(4 * short)) > GROWTH * brief
+
+
+def cost_of_three(run: Callable[[str], object], text: str) -> float:
+    return min(cost(run, text) for _ in range(3))
+
+
+def runs(prefixes: list[str], alphabet: list[str]) -> Iterator[tuple[str, Make]]:
+    """Long runs and near misses: after each prefix, of each prefix, and of both."""
+    for prefix, letter in itertools.product(["", *prefixes], alphabet):
+        for end in ("", "\x01", alphabet[0]):
+            yield (
+                f"{prefix!r} + {letter!r} * n + {end!r}",
+                lambda n, p=prefix, a=letter, e=end: p + a * (n // len(a)) + e,
+            )
+        if prefix:
+            yield (
+                f"({prefix!r} + {letter!r}) * n",
+                lambda n, each=prefix + letter: each * (n // len(each)),
+            )
+            yield (
+                f"{prefix!r} * n + {letter!r} * n",
+                lambda n, p=prefix, a=letter: p * (n // 2 // len(p)) + a * (n // 2 // len(a)),
+            )
+
+
+def inputs_for(pattern: re.Pattern[Any]) -> Iterator[tuple[str, Make]]:
+    """Inputs that are made from a pattern: from what it matches, and from what it mentions."""
+    source = pattern.pattern
+    text = source.decode("latin-1") if isinstance(source, bytes) else source
+    tree = parser.parse(text, pattern.flags & ~re.UNICODE if isinstance(source, bytes) else pattern.flags)
+    letters: set[str] = set()
+    examples = [_example(tree, letters, branch) for branch in range(3)]
+    prefixes = {each[:end] for each in examples for end in range(1, min(len(each), 40) + 1)}
+    some = sorted(prefixes, key=lambda each: (len(each), each))
+    if len(some) > 24:  # the shortest, the longest, and some between
+        some = [*some[:8], *some[8:-8:max(1, (len(some) - 16) // 8)], *some[-8:]]
+    alphabet = sorted(letters | {"a", " "})[:14]
+    pairs = [left + right for left, right in zip(alphabet, alphabet[1:], strict=False)]
+    yield from runs(some, [*alphabet, *pairs[:6]])
+
+
+def _example(tree: Any, letters: set[str], branch: int) -> str:
+    """A text that the pattern matches, or nearly so; `letters` gets what it mentions."""
+    parts = []
+    for operation, argument in tree:
+        parts.append(_part(operation, argument, letters, branch))
+    return "".join(parts)
+
+
+def _part(operation: Any, argument: Any, letters: set[str], branch: int) -> str:
+    if operation is codes.LITERAL:
+        letters.add(chr(argument))
+        return chr(argument)
+    if operation is codes.NOT_LITERAL:
+        letters.add(chr(argument))
+        return "a"
+    if operation is codes.ANY:
+        return "a"
+    if operation is codes.IN:
+        return _member(argument, letters)
+    if operation is codes.BRANCH:
+        return _example(argument[1][branch % len(argument[1])], letters, branch)
+    if operation is codes.SUBPATTERN:
+        return _example(argument[3], letters, branch)
+    if operation is codes.ATOMIC_GROUP:
+        return _example(argument, letters, branch)
+    if operation in {codes.MAX_REPEAT, codes.MIN_REPEAT, codes.POSSESSIVE_REPEAT}:
+        low, high, repeated = argument
+        once = _example(repeated, letters, branch)
+        return once * max(low, min(high, branch, 1))
+    if operation in {codes.ASSERT, codes.ASSERT_NOT}:
+        seen = _example(argument[1], letters, branch)
+        return seen if operation is codes.ASSERT and argument[0] > 0 and branch else ""
+    return ""  # an anchor, or a group that is referred to
+
+
+def _member(choices: Any, letters: set[str]) -> str:
+    found = []
+    refused = set()
+    negated = False
+    for operation, argument in choices:
+        if operation is codes.NEGATE:
+            negated = True
+        elif operation is codes.LITERAL:
+            (refused.add if negated else found.append)(chr(argument))
+            letters.add(chr(argument))
+        elif operation is codes.RANGE:
+            letters.update({chr(argument[0]), chr(argument[1])} - {"\ud800", "\udfff"})
+            if negated:
+                refused.update(map(chr, range(argument[0], min(argument[1], 255) + 1)))
+            else:
+                found.append(chr(argument[0]))
+        elif operation is codes.CATEGORY and not negated:
+            found.append({"CATEGORY_DIGIT": "0", "CATEGORY_SPACE": " "}.get(str(argument), "a"))
+            letters.add(found[-1])
+    if not negated and found:
+        return found[0]
+    return next(each for each in "axz0 -é\x01" if each not in refused)

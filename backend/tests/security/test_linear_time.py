@@ -1,0 +1,324 @@
+"""No input takes more than linear time in a regular expression or in a parser of ours.
+
+`re` holds the GIL, so that one quadratic pattern stops a worker for everybody, also from a thread.
+"""
+
+import ast
+import importlib
+import json
+import pkgutil
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+import app
+from app.core.conditional import Precondition
+from app.core.config import Settings
+from app.core.differences import unified_diff
+from app.core.errors import InvalidInput, InvalidMedia, InvalidRequest, PressroomError
+from app.core.text import slugify, tidy
+from app.main import create_app
+from app.routers.files import _part
+from app.schemas.types import Email
+from app.services.bulk import markdown
+from app.services.bulk.foreign import Draft, moment
+from app.services.bulk.html import TooDeep, markdown_of
+from app.services.bulk.lexical import UnknownDocument, from_lexical
+from app.services.bulk.ndjson import parse_record
+from app.services.media import forms
+from app.services.media.formats import recognise
+from tests.pictures import picture
+from tests.security.linear import Make, grows_too_fast, inputs_for, runs
+
+METHODS = frozenset({"findall", "finditer", "fullmatch", "match", "search", "split", "sub", "subn"})
+FIRST_OF_THE_OPERATORS = {"placeholder": "{slug}"}
+"""Names of local variables in patterns that only the operator's settings meet."""
+
+
+class Found(NamedTuple):
+    """A pattern of the application, and how it is used."""
+
+    name: str
+    pattern: re.Pattern[Any]
+    methods: frozenset[str]
+
+
+def modules() -> list[ModuleType]:
+    names = [each.name for each in pkgutil.walk_packages(app.__path__, "app.")]
+    return [importlib.import_module(name) for name in names if not name.endswith("__main__")]
+
+
+def nested(value: object, depth: int = 0) -> Iterator[re.Pattern[Any]]:
+    """The patterns in a value and in its containers."""
+    if isinstance(value, re.Pattern):
+        yield value
+    elif isinstance(value, Mapping) and depth < 5:
+        for each in (*value.keys(), *value.values()):
+            yield from nested(each, depth + 1)
+    elif isinstance(value, list | tuple | set | frozenset) and depth < 5:
+        for each in value:
+            yield from nested(each, depth + 1)
+
+
+def attributes(module: ModuleType) -> Iterator[Found]:
+    """The patterns that a module and its classes hold, with the methods that are called on them."""
+    classes = [each for each in vars(module).values() if isinstance(each, type)]
+    holders = [module, *(each for each in classes if each.__module__ == module.__name__)]
+    for holder in holders:
+        for name, value in vars(holder).items():
+            for pattern in nested(value):
+                yield Found(f"{module.__name__}.{name}", pattern, used(name, value))
+
+
+def used(name: str, value: object) -> frozenset[str]:
+    """The methods that are called on a pattern of this name anywhere; all where it is not said."""
+    found = set(re.findall(rf"\b{re.escape(name)}\.(\w+)\(", SOURCES)) & METHODS
+    is_alone = isinstance(value, re.Pattern) and found
+    return frozenset(found) if is_alone else frozenset({"search", "match", "fullmatch", "sub"})
+
+
+def inline(module: ModuleType) -> Iterator[Found]:
+    """The patterns that are written where they are used: `re.sub(r"...", ...)`."""
+    assert module.__file__ is not None
+    for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name("re"), attr=method), args=[first, *_]):
+                if method not in METHODS:
+                    continue
+                names = {**vars(module), **FIRST_OF_THE_OPERATORS}
+                code = compile(ast.Expression(first), module.__file__, "eval")
+                pattern = re.compile(eval(code, names))  # noqa: S307 - of our own source
+                yield Found(f"{module.__name__}:{node.lineno}", pattern, frozenset({method}))
+
+
+def collected() -> list[Found]:
+    found = [each for module in modules() for each in (*attributes(module), *inline(module))]
+    for route in [*create_app().routes]:
+        pattern = getattr(route, "path_regex", None)
+        if pattern is not None:
+            found.append(Found(f"the route {route.path}", pattern, frozenset({"match"})))  # type: ignore[attr-defined]
+    return list({(each.pattern, each.methods): each for each in found}.values())
+
+
+SOURCES = "\n".join(path.read_text() for path in Path(app.__path__[0]).rglob("*.py"))
+PATTERNS = collected()
+
+
+def test_the_patterns_are_found() -> None:
+    """A collector that finds nothing would let everything pass."""
+    names = {each.name for each in PATTERNS}
+    assert len(PATTERNS) > 100
+    for expected in (
+        "app.services.media.formats._MARKER",  # a module's attribute
+        "app.services.media.formats._FORMATS",  # in a tuple of named tuples
+        "app.core.markdown._UNSPACED",
+    ):
+        assert expected in names
+    assert any(":" in name for name in names)  # where it is used
+    assert any(name.startswith("the route") for name in names)
+
+
+@pytest.mark.parametrize(
+    "quadratic",
+    [
+        r"\xff+([^\x00\xff])",
+        r"<pre\b.*?</pre>",
+        r"<[^>]*>",
+        r"[ \t]*\n",
+        r"\[caption\b[^\]]*\]",
+        r"(a|aa)*b",
+    ],
+)
+def test_a_quadratic_pattern_is_recognised(quadratic: str) -> None:
+    found = Found("", re.compile(quadratic, re.DOTALL), frozenset({"search"}))
+    assert slow_inputs(found) != []
+
+
+@pytest.mark.parametrize("found", PATTERNS, ids=lambda found: found.name)
+def test_a_pattern_takes_linear_time(found: Found) -> None:
+    assert slow_inputs(found) == []
+
+
+def slow_inputs(found: Found) -> list[str]:
+    is_bytes = isinstance(found.pattern.pattern, bytes)
+    slow = []
+    for name, make in inputs_for(found.pattern):
+        for method in sorted(found.methods):
+            if grows_too_fast(partial(apply, found.pattern, method, is_bytes), make):
+                slow.append(f"{method}: {name}")
+                return slow
+    return slow
+
+
+def apply(pattern: re.Pattern[Any], method: str, is_bytes: bool, text: str) -> None:
+    subject: Any = text.encode("latin-1", "replace") if is_bytes else text
+    if method in {"sub", "subn"}:
+        getattr(pattern, method)(b"" if is_bytes else "", subject)
+        return
+    result = getattr(pattern, method)(subject)
+    if method == "finditer":
+        list(result)
+
+
+def test_patterns_of_schemas_run_in_an_engine_without_backtracking() -> None:
+    """Pydantic's default engine is linear by design; `python-re` is not."""
+    models = [
+        value
+        for module in modules()
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, BaseModel)
+    ]
+    assert len(models) > 50
+    for model in models:
+        if not issubclass(model, Settings):
+            assert model.model_config.get("regex_engine", "rust-regex") == "rust-regex"
+    assert "regex_engine" not in SOURCES
+
+
+# --- parsers
+
+
+TOKENS = [
+    " ", "\t", "\n", "\r\n", "\0", "a", "0", "-", "#", "*", "`", "~", "[", "]", "(", "<", ">", "&", '"', "'",
+    ",", ".", "/", "\\", "=", ";", ":", "@", "é", "中", "\u200b", "\u0301",
+    "<p>", "<pre>", "</pre>", "<pre ", "<!--", "<!--wp:", "-->", "<a ", "<a href=", "<ol><li>", "<li>", "<b>",
+    "</b>", "<br>", "<table><tr><td>", "<![CDATA[", "<?", "<!", "</", "&#32;", "&amp", "[caption ", "[/caption]",
+    "![", "](", "\n\n", "\n- ", "\n> ", "\n    ", "\n---\n", "...\n", "# ", " #", "W/\"", "W/\"a\", ",
+]  # fmt: skip
+PREFIXES = ["---\n", "# a", "<pre>", "bytes=", '"', "a@", "x, "]
+
+
+def quietly(run: Callable[[str], object], *refusals: type[Exception]) -> Callable[[str], object]:
+    def attempt(text: str) -> object:
+        try:
+            return run(text)
+        except refusals:
+            return None
+
+    return attempt
+
+
+def front_matter(text: str, folder: Path) -> object:
+    path = folder / "a.md"
+    path.write_text(text, encoding="utf-8", newline="")
+    return markdown._record("a.md", markdown._read(path), str)
+
+
+def draft(text: str) -> None:
+    made = Draft(1)
+    made.titled(text)
+    made.named(text)
+    made.summed_up(text)
+    made.covered(text)
+    made.tagged([text])
+    made.spoken(text)
+
+
+def lexical(text: str) -> str:
+    words = {"type": "text", "text": text, "format": 1}
+    code = {"type": "codeblock", "code": text, "language": "a"}
+    return from_lexical(json.dumps({"root": {"children": [words, code]}}))
+
+
+def lexical_lists(text: str) -> str:
+    """As many lists within one item as `text` has characters."""
+    inner = {"type": "list", "children": []}
+    item = {"children": [inner for _ in text]}
+    return from_lexical(json.dumps({"root": {"children": [{"type": "list", "children": [item]}]}}))
+
+
+def form(text: str) -> None:
+    for content_type in (text, f"multipart/form-data; {text}"):
+        quietly(forms._boundary, PressroomError)(content_type)
+    reader = forms._Reader(b"x", max_bytes=2**30)
+    body = f'--x\r\nContent-Disposition: form-data; name="file"{text[:4000]}\r\n\r\n{text}\r\n--x'
+    reader.feed(body.encode())
+
+
+PARSERS: Mapping[str, Callable[[str], object]] = {
+    "diff": lambda text: unified_diff(text, text[::-1], names=("a", "b")),
+    "draft": draft,
+    "email": quietly(TypeAdapter(Email).validate_python, ValidationError),
+    "form": quietly(form, InvalidRequest, InvalidInput),
+    "html": quietly(markdown_of, TooDeep),
+    "lexical": quietly(lexical, UnknownDocument, TooDeep),
+    "lexical lists": lexical_lists,
+    "moment": moment,
+    "precondition": lambda text: Precondition.parse(text, text),
+    "range": lambda text: _part(text, 100),
+    "record": lambda text: parse_record(1, text.encode()),
+    "slug": slugify,
+    "tidy": tidy,
+}
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_a_parser_takes_linear_time(name: str) -> None:
+    assert slow_in(PARSERS[name]) == []
+
+
+def test_front_matter_takes_linear_time(tmp_path: Path) -> None:
+    read = quietly(partial(front_matter, folder=tmp_path), markdown.FrontMatterError)
+    assert slow_in(read) == []
+
+
+def slow_in(run: Callable[[str], object]) -> list[str]:
+    """Inputs for which a parser's work grows too fast. It may be slower than a pattern."""
+    return [
+        name
+        for name, make in parser_inputs()
+        if grows_too_fast(run, make, short=20_000, floor=0.1)
+    ]
+
+
+def parser_inputs() -> Iterator[tuple[str, Make]]:
+    yield from runs(PREFIXES, TOKENS)
+
+
+# --- pictures
+
+STARTS = {
+    "JPEG": b"\xff\xd8\xff",
+    "JPEG's end": b"\xff\xd8\xff\xd9",
+    "JPEG's scan": b"\xff\xd8\xff\xda\0\x08\x01\x01\0\0?\0",
+    "PNG": b"\x89PNG\r\n\x1a\n",
+    "GIF": b"GIF89a\x01\0\x01\0\0\0\0",
+    "GIF's extension": b"GIF89a\x01\0\x01\0\0\0\0!\xfe",
+    "WebP": b"RIFF\xff\xff\xff\x00WEBPVP8 ",
+    "AVIF": b"\0\0\0\x10ftypavif\0\0\0\0",
+    "nothing": b"<",
+    **{f"a whole {kind}": picture(kind, size=(8, 8)) for kind in ("JPEG", "PNG", "GIF", "WEBP", "AVIF")},
+}
+UNITS = [
+    b"\xff", b"\0", b"\x01", b"\xd8", b"\xd9", b"!", b",", b";", b"<", b"a", b"\xff\0", b"\xff\x01", b"\xff\xd0",
+    b"\xff\xd8", b"\xff\xe0\0\0", b"\xff\xe0\0\x02", b"\xff\xda\0\x02", b"\0\0\0\0IDAT\0\0\0\0", b"\x01a", b"!\xfe\0",
+    b"\0\0\0\x08free", b"<svg:", b"SEF", b"ftyp",
+]  # fmt: skip
+ENDS = [b"", b"\0", b"X"]
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_recognising_a_picture_takes_linear_time(start: str, tmp_path: Path) -> None:
+    path = tmp_path / "upload"
+
+    def run(text: str) -> None:
+        path.write_bytes(text.encode("latin-1"))
+        quietly(recognise, InvalidMedia)(path)  # type: ignore[arg-type]
+
+    for unit in UNITS:
+        for end in ENDS:
+            content = (STARTS[start], unit, end)
+            before, each, after = (part.decode("latin-1") for part in content)
+            assert not grows_too_fast(
+                run,
+                lambda n, b=before, u=each, a=after: b + u * (n // len(u)) + a,  # type: ignore[misc]
+                short=200_000,
+                floor=0.05,
+            ), content

@@ -1,0 +1,306 @@
+"""Accounts that somebody registered with an address of others, before its owner comes.
+
+The attacks are those of "Pre-hijacked accounts" (Sudhodanan and Paverd, USENIX Security 2022), as
+far as they apply: there is no federated login, and no second address of an account.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth import codes
+from app.core import clock
+from app.core.config import Registration, Settings
+from app.db.base import Base
+from app.db.session import Database
+from app.main import create_app
+from app.models import (
+    Address,
+    ApiKey,
+    Article,
+    Comment,
+    Mail,
+    PreviewLink,
+    RecoveryCode,
+    SecondFactor,
+    User,
+    UserSession,
+)
+from app.services import claiming
+from tests.factories import PASSWORD, create_article, create_media
+from tests.inbox import Inbox, token_in
+
+EMAIL = "owner@example.com"
+OWNERS = "staple of a better battery"
+
+KEPT = {
+    "articles.author_id": "public, or drafts that the owner sees and can delete",
+    "articles.edited_by": "names the editor of a text",
+    "article_revisions.author_id": "names the editor of a text",
+    "comments.author_id": "public",
+    "favorites.user_id": "public",
+    "follows.follower_id": "public",
+    "follows.followed_id": "of others",
+    "user_counts.user_id": "follows from follows",
+    "blocks.blocker_id": "the owner sees it and can end it",
+    "blocks.blocked_id": "of others",
+    "reports.reporter_id": "for editors",
+    "reports.handled_by": "of an editor",
+    "media.owner_id": "articles show it; the owner sees it and can delete it",
+    "mails.user_id": "what waits is cancelled; what was sent counts against floods",
+    "account_tokens.user_id": "revoked by revoke_links",
+}
+"""What references users and stays when the owner of an address claims an account, and why."""
+
+
+def test_every_reference_to_users_is_decided() -> None:
+    references = {
+        f"{table.name}.{column.name}"
+        for table in Base.metadata.tables.values()
+        for column in table.columns
+        if any(key.column.table is User.__table__ for key in column.foreign_keys)
+    }
+    removed = {f"{owner.class_.__tablename__}.{owner.key}" for owner in claiming.REMOVED}
+    assert removed | KEPT.keys() == references
+    assert not removed & KEPT.keys()
+
+
+class Stranger(NamedTuple):
+    """Somebody who registered EMAIL, which is not theirs."""
+
+    client: httpx.AsyncClient
+    user_id: int
+    headers: dict[str, str]
+    tokens: dict[str, Any]
+    key: dict[str, str]
+    links: Sequence[str]
+
+    async def gets_in(self) -> list[str]:
+        """The ways by which the stranger still reaches the account."""
+        ways = []
+        for name, headers in (("session", self.headers), ("key", self.key)):
+            if (await self.client.get("/users/me", headers=headers)).status_code == 200:
+                ways.append(name)
+        for name in (EMAIL, "mallory"):
+            form = {"username": name, "password": PASSWORD}
+            if (await self.client.post("/auth/login", data=form)).status_code == 200:
+                ways.append(f"password of {name}")
+        if refresh := self.tokens.get("refresh_token"):
+            answer = await self.client.post("/auth/refresh", json={"refresh_token": refresh})
+            if answer.status_code == 200:
+                ways.append("refresh token")
+        for link in self.links:
+            body = {"token": link, "password": PASSWORD}
+            if (await self.client.post("/auth/email/verify", json=body)).status_code == 204:
+                ways.append("change of email")
+        return ways
+
+
+async def register_native(client: httpx.AsyncClient) -> dict[str, Any]:
+    body = {"email": EMAIL, "username": "mallory", "name": "Mallory", "password": PASSWORD}
+    assert (await client.post("/users", json=body)).status_code == 201
+    form = {"username": "mallory", "password": PASSWORD}
+    tokens: dict[str, Any] = (await client.post("/auth/login", data=form)).json()
+    return tokens
+
+
+async def register_conduit(client: httpx.AsyncClient) -> dict[str, Any]:
+    user = {"username": "mallory", "email": EMAIL, "password": PASSWORD}
+    answer = await client.post("/api/users", json={"user": user})
+    return {"access_token": answer.json()["user"]["token"]}
+
+
+@pytest.fixture(params=[register_native, register_conduit])
+async def stranger(
+    request: pytest.FixtureRequest,
+    client: httpx.AsyncClient,
+    session: AsyncSession,
+    inbox: Inbox,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Stranger:
+    """They have prepared all that they can."""
+    tokens = await request.param(client)
+    headers = {"Authorization": f"Bearer {tokens['access_token']}"}
+    me = (await client.get("/users/me", headers=headers)).json()
+
+    async def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = await client.post(path, json=body, headers=headers)
+        assert answer.is_success, answer.text
+        made: dict[str, Any] = answer.json()
+        return made
+
+    key = await post(
+        "/users/me/api-keys", {"name": "door", "scopes": ["users:read"], "password": PASSWORD}
+    )
+    profile = {"bio": "Mallory was here", "image_url": "https://mallory.example.com/track.png"}
+    await client.patch("/users/me", json=profile, headers=headers)
+    place = {
+        "label": "home",
+        "line1": "1 Lane",
+        "city": "Town",
+        "postal_code": "1",
+        "country": "GB",
+    }
+    await post(f"/users/{me['id']}/addresses", place)
+    draft = await post("/articles", {"title": "A draft", "content": "Some content, long enough."})
+    await post(f"/articles/{draft['id']}/preview-links", {"expires_in_hours": 720})
+    change = {"email": "mallory@example.com", "password": PASSWORD}
+    await post("/users/me/email", change)
+    links = [token_in(each) for each in await inbox.deliver() if each["To"] == change["email"]]
+    change = {"email": "mallory2@example.com", "password": PASSWORD}
+    await post("/users/me/email", change)  # which stays queued
+    begun = await post("/auth/second-factor", {"password": PASSWORD})
+    step = codes.pyotp.TOTP(begun["secret"])
+    await post("/auth/second-factor/confirm", {"code": step.at(clock.now())})
+    now = clock.now() + timedelta(minutes=2)
+    monkeypatch.setattr(clock, "now", lambda: now)
+    return Stranger(
+        client, me["id"], headers, tokens, {"Authorization": f"Bearer {key['key']}"}, links
+    )
+
+
+async def reset(client: httpx.AsyncClient, inbox: Inbox) -> None:
+    await client.post("/auth/password/forgot", json={"email": EMAIL})
+    (mail,) = [each for each in await inbox.deliver() if "new password" in each["Subject"]]
+    body = {"token": token_in(mail), "password": OWNERS}
+    answer = await client.post("/auth/password/reset", json=body)
+    assert answer.status_code == 204, answer.text
+
+
+async def assert_is_the_owners(session: AsyncSession, stranger: Stranger, inbox: Inbox) -> None:
+    client = stranger.client
+    form = {"username": EMAIL, "password": OWNERS}
+    login = await client.post("/auth/login", data=form)
+    assert login.status_code == 200, login.text  # no code is asked for
+    headers = {"Authorization": f"Bearer {login.json()['access_token']}"}
+    assert await stranger.gets_in() == []
+    assert [mail["To"] for mail in await inbox.deliver()] == [EMAIL]  # a notice
+    me = (await client.get("/users/me", headers=headers)).json()
+    assert (me["email"], me["bio"], me["image_url"]) == (EMAIL, "", None)
+    assert (await client.get("/auth/second-factor", headers=headers)).json()["enabled"] is False
+    owners: list[ColumnElement[int]] = [
+        ApiKey.user_id,
+        SecondFactor.user_id,
+        RecoveryCode.user_id,
+        Address.user_id,
+        PreviewLink.created_by,
+    ]  # type: ignore[list-item]
+    for owner in owners:
+        query = select(func.count()).where(owner == stranger.user_id)
+        assert await session.scalar(query) == 0, owner
+
+
+async def test_a_reset_gives_the_account_to_who_reads_the_mail(
+    session: AsyncSession, stranger: Stranger, inbox: Inbox
+) -> None:
+    await reset(stranger.client, inbox)
+    await assert_is_the_owners(session, stranger, inbox)
+
+
+async def test_what_was_published_stays(
+    session: AsyncSession, stranger: Stranger, inbox: Inbox
+) -> None:
+    user = await session.get_one(User, stranger.user_id)
+    article = await create_article(session, author=user)
+    picture = await create_media(session, owner=user)
+    session.add(Comment(article_id=article.id, author_id=user.id, content="x", html="x"))
+    await session.flush()
+    await reset(stranger.client, inbox)
+    for column in (Article.author_id, Comment.author_id):
+        kept = select(func.count()).where(column == user.id)
+        assert await session.scalar(kept)
+    await session.refresh(picture)
+    assert picture.owner_id == user.id
+
+
+async def test_the_places_of_the_stranger_are_not_known_any_more(
+    session: AsyncSession, stranger: Stranger, inbox: Inbox
+) -> None:
+    await reset(stranger.client, inbox)
+    (place,) = (await session.scalars(select(UserSession))).all()
+    assert place.revoked_at is not None  # the owner's
+
+
+async def test_the_owner_is_led_from_registering_by_mail_to_a_reset(
+    session: AsyncSession,
+    stranger: Stranger,
+    inbox: Inbox,
+    settings: Settings,
+    database: Database,
+) -> None:
+    app = create_app(settings.model_copy(update={"registration": Registration.BY_EMAIL}))
+    app.state.database = database
+    body = {"email": EMAIL, "username": "owner", "name": "Owner", "password": OWNERS}
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+        answer = await client.post("/users", json=body)
+    assert answer.status_code == 202, answer.text
+    mails = [mail for mail in await inbox.deliver() if mail["To"] == EMAIL]
+    assert "/forgot-password" in mails[-1].get_content()
+    await reset(stranger.client, inbox)
+    await assert_is_the_owners(session, stranger, inbox)
+
+
+async def test_a_click_of_the_owner_vouches_for_nobody_else(
+    session: AsyncSession, stranger: Stranger, inbox: Inbox
+) -> None:
+    """Else the account would be verified, and a reset would leave it to the stranger."""
+    client = stranger.client
+    await client.post("/auth/email/verify/resend", json={"email": EMAIL})
+    (mail,) = [each for each in await inbox.deliver() if each["To"] == EMAIL]
+    token = token_in(mail)
+    clicked = await client.post("/auth/email/verify", json={"token": token})
+    assert (clicked.status_code, clicked.json()["code"]) == (403, "password_required")
+    guessed = await client.post("/auth/email/verify", json={"token": token, "password": OWNERS})
+    assert (guessed.status_code, guessed.json()["code"]) == (403, "incorrect_password")
+    user = await session.get_one(User, stranger.user_id, populate_existing=True)
+    assert user.email_verified_at is None
+    await reset(client, inbox)
+    await assert_is_the_owners(session, stranger, inbox)
+
+
+async def test_a_login_of_another_account_vouches_for_nothing(
+    stranger: Stranger, inbox: Inbox
+) -> None:
+    client = stranger.client
+    body = {"email": "other@example.com", "username": "other", "name": "O", "password": OWNERS}
+    assert (await client.post("/users", json=body)).status_code == 201
+    form = {"username": "other", "password": OWNERS}
+    login = (await client.post("/auth/login", data=form)).json()
+    await client.post("/auth/email/verify/resend", json={"email": EMAIL})
+    (mail,) = [each for each in await inbox.deliver() if each["To"] == EMAIL]
+    headers = {"Authorization": f"Bearer {login['access_token']}"}
+    body = {"token": token_in(mail)}
+    answer = await client.post("/auth/email/verify", json=body, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (403, "password_required")
+
+
+async def test_who_registered_verifies_by_their_session_and_keeps_everything(
+    stranger: Stranger, inbox: Inbox
+) -> None:
+    client = stranger.client
+    await client.post("/auth/email/verify/resend", json={"email": EMAIL})
+    (mail,) = [each for each in await inbox.deliver() if each["To"] == EMAIL]
+    body = {"token": token_in(mail)}
+    answer = await client.post("/auth/email/verify", json=body, headers=stranger.headers)
+    assert answer.status_code == 204
+    for headers in (stranger.headers, stranger.key):
+        assert (await client.get("/users/me", headers=headers)).status_code == 200
+    status = await client.get("/auth/second-factor", headers=stranger.headers)
+    assert status.json()["enabled"] is True
+
+
+async def test_mail_that_was_sent_still_counts_against_floods(
+    session: AsyncSession, stranger: Stranger, inbox: Inbox
+) -> None:
+    before = await session.scalar(select(func.count()).select_from(Mail))
+    await reset(stranger.client, inbox)
+    after = await session.scalar(select(func.count()).select_from(Mail))
+    assert after is not None
+    assert before is not None
+    assert after > before

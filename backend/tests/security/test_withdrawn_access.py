@@ -1,0 +1,525 @@
+"""Access that is withdrawn while its use goes on: streams, late steps, links, repeated requests."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import httpx
+import pytest
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.identity import Identity, find_by_api_key, find_by_session
+from app.auth.tokens import fingerprint
+from app.core.errors import InvalidToken, NotAuthorized, RequestTimedOut
+from app.core.roles import Role
+from app.core.streams import Deadline
+from app.db.session import Database
+from app.models import Article, Media, User
+from app.routers import bulk
+from app.services.bulk import exporting, importing
+from app.services.media import pictures
+from tests.factories import (
+    PASSWORD,
+    api_key,
+    bearer,
+    create_article,
+    create_session,
+    create_user,
+)
+from tests.inbox import Inbox
+from tests.pictures import picture
+from tests.security.conftest import ClientAt
+
+Rows = Callable[[], AbstractAsyncContextManager[AsyncSession]]
+CLIENTS = 8
+
+
+class Scene(NamedTuple):
+    """An editor who works by a session or a key, and what an administrator may do about it."""
+
+    editor: User
+    author: User
+    headers: dict[str, str]
+    withdraw: Callable[[str], Awaitable[None]]
+
+
+@pytest.fixture(params=["session", "key"])
+async def scene(request: pytest.FixtureRequest, live: httpx.AsyncClient, live_rows: Rows) -> Scene:
+    async with live_rows() as session:
+        editor = await create_user(session, role=Role.EDITOR)
+        author = await create_user(session)
+        admin = await create_user(session, role=Role.ADMIN)
+        scopes = ["articles:read", "articles:write", "media:write"]
+        key = await api_key(session, user=editor, scopes=scopes)
+    by_key = request.param == "key"
+
+    async def withdraw(how: str) -> None:
+        url, own = f"/users/{editor.id}", bearer(editor)
+        match how:
+            case "disable":
+                answer = await live.post(f"{url}/disable", headers=bearer(admin))
+            case "demote":
+                role = {"role": "author"}
+                answer = await live.patch(f"{url}/role", json=role, headers=bearer(admin))
+            case "delete":
+                answer = await live.delete(url, headers=bearer(admin))
+            case "end" if by_key:
+                (listed,) = (await live.get("/users/me/api-keys", headers=own)).json()
+                answer = await live.delete(f"/users/me/api-keys/{listed['id']}", headers=own)
+            case _:
+                answer = await live.post("/auth/logout-all", headers=own)
+        assert answer.is_success, answer.text
+
+    return Scene(editor, author, key if by_key else bearer(editor), withdraw)
+
+
+def record(author: User, number: int) -> bytes:
+    fields = {
+        "title": f"Article {number}",
+        "content": "Written by an import.",
+        "slug": f"{author.username}-{uuid4().hex}",
+        "author": author.username,
+        "published_at": "2001-01-01T00:00:00Z",
+    }
+    return json.dumps(fields).encode() + b"\n"
+
+
+async def count_of(rows: Rows, author: User) -> int:
+    query = select(func.count()).select_from(Article).where(Article.author_id == author.id)
+    async with rows() as session:
+        return await session.scalar(query) or 0
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Return once `condition`, which asks the database, holds."""
+    async with asyncio.timeout(60):
+        while not await condition():
+            pass
+
+
+@pytest.fixture
+def one_record_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importing, "BATCH", 1)
+
+
+def import_of(
+    client: httpx.AsyncClient, headers: dict[str, str], body: AsyncIterator[bytes]
+) -> Awaitable[httpx.Response]:
+    headers = {"Content-Type": "application/x-ndjson", **headers}
+    return client.post("/articles/import", content=body, headers=headers)
+
+
+@pytest.mark.usefixtures("one_record_a_batch")
+class TestImports:
+    @pytest.mark.parametrize("how", ["disable", "delete", "end"])
+    async def test_an_open_stream_writes_nothing_once_access_is_withdrawn(
+        self, live: httpx.AsyncClient, live_rows: Rows, scene: Scene, how: str
+    ) -> None:
+        async def body() -> AsyncIterator[bytes]:
+            yield record(scene.author, 1)
+            yield record(scene.author, 2)
+
+            async def is_written() -> bool:
+                return await count_of(live_rows, scene.author) == 1
+
+            await until(is_written)
+            await scene.withdraw(how)
+            for number in range(3, 7):
+                yield record(scene.author, number)
+
+        answer = await import_of(live, scene.headers, body())
+        assert answer.status_code == 401, answer.text
+        assert "1 created, 0 updated" in answer.json()["message"]
+        assert await count_of(live_rows, scene.author) == 1
+
+    async def test_a_demoted_editor_writes_only_their_own_from_then_on(
+        self, live: httpx.AsyncClient, live_rows: Rows, scene: Scene
+    ) -> None:
+        async def body() -> AsyncIterator[bytes]:
+            yield record(scene.author, 1)
+            yield record(scene.author, 2)
+
+            async def is_written() -> bool:
+                return await count_of(live_rows, scene.author) == 1
+
+            await until(is_written)
+            await scene.withdraw("demote")
+            yield record(scene.author, 3)
+            yield record(scene.editor, 4)
+
+        answer = await import_of(live, scene.headers, body())
+        assert answer.status_code == 200, answer.text
+        report = answer.json()
+        assert (report["created"], report["failed"]) == (2, 2)
+        assert {error["line"] for error in report["errors"]} == {2, 3}
+        assert await count_of(live_rows, scene.author) == 1
+        assert await count_of(live_rows, scene.editor) == 1
+
+    @pytest.mark.parametrize("how", ["disable", "demote"])
+    async def test_eight_streams_at_once_write_nothing_after_the_answer(
+        self, live_client_at: ClientAt, live_rows: Rows, scene: Scene, how: str
+    ) -> None:
+        withdrawn = asyncio.Event()
+        at_the_answer = 0
+
+        async def body(number: int) -> AsyncIterator[bytes]:
+            while not withdrawn.is_set():
+                yield record(scene.author, number)
+                await asyncio.sleep(0)
+            for _ in range(5):
+                yield record(scene.author, number)
+
+        async def stream(number: int) -> httpx.Response:
+            async with live_client_at() as client:
+                return await import_of(client, scene.headers, body(number))
+
+        async def withdraw() -> None:
+            nonlocal at_the_answer
+
+            async def all_write() -> bool:
+                return await count_of(live_rows, scene.author) >= CLIENTS
+
+            await until(all_write)
+            await scene.withdraw(how)
+            at_the_answer = await count_of(live_rows, scene.author)
+            withdrawn.set()
+
+        *answers, _ = await asyncio.gather(*map(stream, range(CLIENTS)), withdraw())
+        expected = 401 if how == "disable" else 200
+        assert {answer.status_code for answer in answers} == {expected}  # type: ignore[union-attr]
+        assert await count_of(live_rows, scene.author) == at_the_answer
+
+    async def test_one_that_takes_too_long_says_what_was_written(
+        self,
+        live: httpx.AsyncClient,
+        live_rows: Rows,
+        scene: Scene,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        deadlines: list[Deadline] = []
+
+        def deadline(seconds: float) -> Deadline:
+            deadlines.append(Deadline(seconds))
+            return deadlines[0]
+
+        monkeypatch.setattr(bulk, "Deadline", deadline)
+
+        async def body() -> AsyncIterator[bytes]:
+            yield record(scene.author, 1)
+            yield record(scene.author, 2)
+
+            async def is_written() -> bool:
+                return await count_of(live_rows, scene.author) == 1
+
+            await until(is_written)
+            deadlines[0]._at = 0
+            yield record(scene.author, 3)
+            yield record(scene.author, 4)
+
+        answer = await import_of(live, scene.headers, body())
+        assert (answer.status_code, answer.json()["code"]) == (408, "request_timed_out")
+        assert "2 created, 0 updated" in answer.json()["message"]
+        assert await count_of(live_rows, scene.author) == 2
+
+
+async def test_a_stream_that_stalls_ends_at_its_deadline() -> None:
+    async def stalled() -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b"a"
+
+    with pytest.raises(RequestTimedOut):
+        [chunk async for chunk in Deadline(0.01).limit(stalled())]
+
+
+async def test_a_stream_that_never_pauses_ends_at_its_deadline() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"a"
+
+    with pytest.raises(RequestTimedOut):
+        [chunk async for chunk in Deadline(0.01).limit(endless())]
+
+
+class TestExports:
+    @pytest.fixture(params=["session", "key"])
+    async def identity(self, request: pytest.FixtureRequest, session: AsyncSession) -> Identity:
+        editor = await create_user(session, role=Role.EDITOR)
+        found: Identity | None
+        if request.param == "session":
+            login = await create_session(session, user=editor)
+            found = await find_by_session(session, user_id=editor.id, session_id=login.id)
+        else:
+            header = await api_key(session, user=editor, scopes=["articles:read"])
+            hashed = fingerprint(header["Authorization"].removeprefix("Bearer "))
+            known = await find_by_api_key(await session.connection(), fingerprint=hashed)
+            found = known and known.identity
+        assert found is not None
+        return found
+
+    @pytest.mark.parametrize(
+        ("change", "error"),
+        [
+            (update(User).values(is_active=False), InvalidToken),
+            (update(User).values(role=Role.AUTHOR), NotAuthorized),
+        ],
+        ids=["disabled", "demoted"],
+    )
+    async def test_one_stops_once_access_is_withdrawn(
+        self,
+        session: AsyncSession,
+        database: Database,
+        identity: Identity,
+        monkeypatch: pytest.MonkeyPatch,
+        change: Any,
+        error: type[Exception],
+    ) -> None:
+        monkeypatch.setattr(exporting, "BATCH", 1)
+        author = await create_user(session)
+        for _ in range(3):
+            await create_article(session, author=author, published=False)
+        lines = exporting.export_lines(database, viewer=identity)
+        assert "content" in json.loads(await anext(lines))
+        await session.execute(change.where(User.id == identity.id))
+        assert json.loads(await anext(lines)).keys() == {"error"}
+        with pytest.raises(error):
+            await anext(lines)
+
+    async def test_one_that_takes_too_long_says_so(
+        self, session: AsyncSession, database: Database, identity: Identity
+    ) -> None:
+        await create_article(session, author=await create_user(session))
+        deadline = Deadline(1)
+        deadline._at = 0
+        lines = exporting.export_lines(database, viewer=identity, deadline=deadline)
+        assert "longer than" in json.loads(await anext(lines))["error"]
+        with pytest.raises(RequestTimedOut):
+            await anext(lines)
+
+
+FORM = {"Content-Type": "multipart/form-data; boundary=frontier"}
+HEAD = (
+    b'--frontier\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n'
+    b"Content-Type: image/png\r\n\r\n"
+)
+TAIL = b"\r\n--frontier--\r\n"
+
+
+async def pictures_of(rows: Rows, owner: User) -> int:
+    query = select(func.count()).select_from(Media).where(Media.owner_id == owner.id)
+    async with rows() as session:
+        return await session.scalar(query) or 0
+
+
+@pytest.mark.parametrize("how", ["disable", "delete", "end"])
+class TestUploads:
+    async def test_one_whose_user_is_shut_out_while_it_comes_in(
+        self, live: httpx.AsyncClient, live_rows: Rows, scene: Scene, how: str
+    ) -> None:
+        async def body() -> AsyncIterator[bytes]:
+            yield HEAD
+            await scene.withdraw(how)
+            yield picture("PNG") + TAIL
+
+        headers = {**FORM, **scene.headers}
+        answer = await live.post("/media", content=body(), headers=headers)
+        assert answer.status_code == 401, answer.text
+        assert await pictures_of(live_rows, scene.editor) == 0
+
+    async def test_one_whose_user_is_shut_out_while_it_is_re_encoded(
+        self,
+        live: httpx.AsyncClient,
+        live_rows: Rows,
+        scene: Scene,
+        how: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        reencode = pictures.reencode
+
+        async def then_withdraw(*args: Any, **options: Any) -> Any:
+            made = await reencode(*args, **options)
+            await scene.withdraw(how)
+            return made
+
+        monkeypatch.setattr(pictures, "reencode", then_withdraw)
+        form = {"file": ("a.png", picture("PNG"))}
+        answer = await live.post("/media", files=form, headers=scene.headers)
+        assert answer.status_code == 401, answer.text
+        assert await pictures_of(live_rows, scene.editor) == 0
+
+    async def test_a_repeated_one_is_not_answered_again(
+        self, live: httpx.AsyncClient, live_rows: Rows, scene: Scene, how: str
+    ) -> None:
+        headers = {**FORM, **scene.headers, "Idempotency-Key": uuid4().hex}
+        content = picture("PNG") + TAIL
+        first = await live.post("/media", content=HEAD + content, headers=headers)
+        assert first.status_code == 201, first.text
+
+        async def body() -> AsyncIterator[bytes]:
+            yield HEAD
+            await scene.withdraw(how)
+            yield content
+
+        again = await live.post("/media", content=body(), headers=headers)
+        assert again.status_code == 401, again.text
+
+
+async def test_eight_uploads_at_once_keep_nothing_after_the_answer(
+    live_client_at: ClientAt, live_rows: Rows, scene: Scene
+) -> None:
+    """Each locks its owner's row to count; none waits for another for ever."""
+    started = asyncio.Barrier(CLIENTS + 1)
+    at_the_answer = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        yield HEAD
+        await started.wait()
+        yield picture("PNG") + TAIL
+
+    async def upload() -> httpx.Response:
+        async with live_client_at() as client:
+            headers = {**FORM, **scene.headers}
+            return await client.post("/media", content=body(), headers=headers)
+
+    async def withdraw() -> None:
+        nonlocal at_the_answer
+        await started.wait()
+        await scene.withdraw("disable")
+        at_the_answer = await pictures_of(live_rows, scene.editor)
+
+    *answers, _ = await asyncio.gather(*(upload() for _ in range(CLIENTS)), withdraw())
+    statuses = [answer.status_code for answer in answers]  # type: ignore[union-attr]
+    assert set(statuses) <= {201, 401}
+    assert await pictures_of(live_rows, scene.editor) == at_the_answer == statuses.count(201)
+
+
+@pytest.mark.parametrize(
+    ("change", "works_again"),
+    [
+        (update(User).values(is_active=False), update(User).values(is_active=True)),
+        (update(User).values(role=Role.AUTHOR), update(User).values(role=Role.ADMIN)),
+        (delete(User), None),
+    ],
+    ids=["disabled", "demoted", "deleted"],
+)
+async def test_a_preview_link_shows_what_its_maker_may_read(
+    client: httpx.AsyncClient, session: AsyncSession, change: Any, works_again: Any
+) -> None:
+    editor = await create_user(session, role=Role.EDITOR)
+    author = await create_user(session)
+    draft = await create_article(session, author=author, published=False)
+    tokens = []
+    for user in (editor, author):
+        url = f"/articles/{draft.id}/preview-links"
+        made = await client.post(url, json={"expires_in_hours": 720}, headers=bearer(user))
+        tokens.append(made.json()["token"])
+
+    async def statuses() -> list[int]:
+        return [(await client.get(f"/previews/{token}")).status_code for token in tokens]
+
+    assert await statuses() == [200, 200]
+    await session.execute(change.where(User.id == editor.id))
+    assert await statuses() == [404, 200]
+    if works_again is not None:
+        await session.execute(works_again.where(User.id == editor.id))
+        assert await statuses() == [200, 200]
+
+
+async def test_a_preview_link_of_an_author_ends_with_the_article(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
+    before, after = await create_user(session), await create_user(session)
+    draft = await create_article(session, author=before, published=False)
+    url = f"/articles/{draft.id}/preview-links"
+    token = (await client.post(url, json={}, headers=bearer(before))).json()["token"]
+    await session.execute(update(Article).values(author_id=after.id))
+    assert (await client.get(f"/previews/{token}")).status_code == 404
+
+
+async def test_a_repeated_request_of_a_disabled_user_is_not_answered_again(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
+    user = await create_user(session)
+    headers = {**bearer(user), "Idempotency-Key": uuid4().hex}
+    body = {"title": "A title", "content": "Some content, long enough."}
+    assert (await client.post("/articles", json=body, headers=headers)).status_code == 201
+    await session.execute(update(User).where(User.id == user.id).values(is_active=False))
+    assert (await client.post("/articles", json=body, headers=headers)).status_code == 401
+
+
+async def test_links_from_before_a_user_was_disabled_stay_dead(
+    client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
+) -> None:
+    admin = await create_user(session, role=Role.ADMIN)
+    user = await create_user(session)
+    await client.post("/auth/password/forgot", json={"email": user.email})
+    token = await inbox.token()
+    for step in ("disable", "enable"):
+        answer = await client.post(f"/users/{user.id}/{step}", headers=bearer(admin))
+        assert answer.status_code == 200
+    body = {"token": token, "password": "staple of a better battery"}
+    assert (await client.post("/auth/password/reset", json=body)).status_code == 400
+
+
+async def test_eight_writers_lose_nothing_while_their_account_is_deleted(
+    live_client_at: ClientAt, live_rows: Rows
+) -> None:
+    """An article is refused, or it is in the trash with the others."""
+    async with live_rows() as session:
+        user = await create_user(session)
+    deleted = asyncio.Event()
+    title = f"Of {user.username}"
+    written = 0
+
+    async def write() -> set[int]:
+        nonlocal written
+        statuses = set()
+        async with live_client_at() as client:
+            while not deleted.is_set() or not statuses & {401}:
+                body = {"title": title, "content": "Written while leaving."}
+                answer = await client.post("/articles", json=body, headers=bearer(user))
+                statuses.add(answer.status_code)
+                written += answer.status_code == 201
+        return statuses
+
+    async def delete() -> None:
+        async def all_write() -> bool:
+            return written >= CLIENTS
+
+        await until(all_write)
+        async with live_client_at() as client:
+            answer = await client.request(
+                "DELETE", f"/users/{user.id}", json={"password": PASSWORD}, headers=bearer(user)
+            )
+        assert answer.status_code == 204, answer.text
+        deleted.set()
+
+    *statuses, _ = await asyncio.gather(*(write() for _ in range(CLIENTS)), delete())
+    assert set().union(*statuses) <= {201, 401, 503}  # type: ignore[arg-type]
+    query = select(func.count()).where(Article.title == title, Article.deleted_at.is_not(None))
+    async with live_rows() as session:
+        assert await session.scalar(query) == written
+
+
+async def test_two_accounts_that_are_given_to_each_other_lose_no_article(
+    live_client_at: ClientAt, live_rows: Rows
+) -> None:
+    async with live_rows() as session:
+        admin = await create_user(session, role=Role.ADMIN)
+        pair = [await create_user(session) for _ in range(2)]
+        articles = [await create_article(session, author=user) for user in pair]
+
+    async def delete(user: User, to: User) -> int:
+        query = {"articles": "reassign", "to": str(to.id)}
+        async with live_client_at() as client:
+            answer = await client.delete(f"/users/{user.id}", params=query, headers=bearer(admin))
+        return answer.status_code
+
+    statuses = await asyncio.gather(delete(*pair), delete(*pair[::-1]))
+    assert sorted(statuses) == [204, 422]
+    kept = select(func.count()).where(Article.id.in_([each.id for each in articles]))
+    async with live_rows() as session:
+        assert await session.scalar(kept) == 2
