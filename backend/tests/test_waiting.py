@@ -18,17 +18,20 @@ import pytest
 from anyio import to_thread
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
-from sqlalchemy import text, update
+from sqlalchemy import delete, select, text, update
 
 from app.auth.tokens import RefreshToken, fingerprint, new_secret
 from app.conduit.application import PATH as CONDUIT
+from app.core import clock
 from app.core.config import get_settings
+from app.core.roles import Role
 from app.db.base import Base
 from app.db.session import Database
 from app.main import create_app
-from app.models import Article, ArticleRevision, User, UserSession
+from app.models import Article, ArticleRevision, DiscardedFolder, User
+from app.services.media.discarding import remove_discarded
 from tests.databases import migrated_database
-from tests.factories import PASSWORD, bearer, create_article, create_user
+from tests.factories import PASSWORD, bearer, create_article, create_session, create_user
 from tests.pictures import picture
 from tests.processes import DEADLINE
 from tests.test_permissions import CALLERS, EXPECTED, create_callers, create_rows
@@ -128,6 +131,7 @@ class Gate:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._held: asyncio.Queue[threading.Event] = asyncio.Queue()
+        self._all: list[threading.Event] = []
         self._is_open = False
         submit, run_sync = ThreadPoolExecutor.submit, to_thread.run_sync
 
@@ -156,6 +160,7 @@ class Gate:
 
     def _hold(self) -> threading.Event:
         passes = threading.Event()
+        self._all.append(passes)
         if self._is_open or _passes.get():
             passes.set()
         else:
@@ -177,8 +182,8 @@ class Gate:
     def open(self) -> None:
         """Let all pass, also what comes later."""
         self._is_open = True
-        while not self._held.empty():
-            self._held.get_nowait().set()
+        for each in self._all:
+            each.set()
 
 
 @pytest.fixture(scope="module")
@@ -240,11 +245,17 @@ async def client(small_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-@pytest.mark.parametrize("route", CASES)
-async def test_others_are_answered_while_a_request_waits_for_a_thread(
-    small_app: FastAPI, client: httpx.AsyncClient, route: str
-) -> None:
-    case = CASES[route]
+@dataclass(frozen=True)
+class Scene:
+    """The users and rows that the requests are about, and a neighbour."""
+
+    callers: dict[str, User]
+    ids: dict[str, Any]
+    neighbour: Neighbour
+
+
+@pytest.fixture
+async def scene(small_app: FastAPI, client: httpx.AsyncClient) -> Scene:
     async with small_app.state.database.unit_of_work() as session:
         callers = await create_callers(session)
         ids = await create_rows(session, callers["owner"])
@@ -252,38 +263,169 @@ async def test_others_are_answered_while_a_request_waits_for_a_thread(
         await session.execute(update(ArticleRevision).values(content=LONG))
         user = await create_user(session)
         article = await create_article(session, author=user)
-        secret = new_secret()
-        login = UserSession(
-            user_id=user.id,
-            token_hash=fingerprint(secret),
-            user_agent="",
-            **{
-                name: getattr(await session.get(UserSession, ids["session_id"]), name)
-                for name in ("created_at", "last_used_at", "expires_at")
-            },
-        )
-        session.add(login)
-        await session.flush()
+        login, secret = await create_session(session, user=user), new_secret()
+        login.token_hash = fingerprint(secret)
         token = str(RefreshToken.issue(login.id, secret))
     neighbour = Neighbour(client, user, article, token)
     await asyncio.create_task(neighbour.is_answered())  # opens the connections
-    method, path = route.split()
-    options = {**case.options}
-    options["headers"] = {**bearer(callers[case.caller]), **options.get("headers", {})}
-    waits = 0
+    return Scene(callers, ids, neighbour)
+
+
+@pytest.fixture
+def gate(scene: Scene) -> Iterator[Gate]:
     with pytest.MonkeyPatch.context() as patch:
         gate = Gate(patch)
-        request = asyncio.create_task(client.request(method, path.format(**ids), **options))
-        try:
-            while (held := await gate.next(request)) is not None:
-                waits += 1
-                await asyncio.create_task(neighbour.is_answered())  # in a context of its own
-                held.set()
-        finally:
-            gate.open()
-            response = await request
+        yield gate
+        gate.open()
+
+
+@pytest.mark.parametrize("route", CASES)
+async def test_others_are_answered_while_a_request_waits_for_a_thread(
+    client: httpx.AsyncClient, scene: Scene, gate: Gate, route: str
+) -> None:
+    case = CASES[route]
+    method, path = route.split()
+    options = {**case.options}
+    options["headers"] = {**bearer(scene.callers[case.caller]), **options.get("headers", {})}
+    request = asyncio.create_task(client.request(method, path.format(**scene.ids), **options))
+    waits = 0
+    try:
+        while (held := await gate.next(request)) is not None:
+            waits += 1
+            await asyncio.create_task(scene.neighbour.is_answered())  # in a context of its own
+            held.set()
+    finally:
+        gate.open()
+        response = await request
     assert response.status_code == case.status, response.text
     assert waits or not case.waits
+
+
+async def test_an_upload_that_fails_late_deletes_its_files_without_a_connection(
+    small_app: FastAPI, client: httpx.AsyncClient, scene: Scene, gate: Gate
+) -> None:
+    owner = scene.callers["owner"]
+    files = CHANGES["POST /media"].options["files"]
+    request = asyncio.create_task(client.post("/media", files=files, headers=bearer(owner)))
+    held = await gate.next(request)
+    async with small_app.state.database.unit_of_work() as session:
+        await session.execute(delete(User).where(User.id == owner.id))
+    while held is not None:
+        await asyncio.create_task(scene.neighbour.is_answered())
+        held.set()
+        held = await gate.next(request)
+    assert (await request).status_code == 401
+    folder = small_app.state.storage._files
+    assert not list(folder.glob("*/picture.jpg"))
+
+
+async def test_discarded_files_are_deleted_without_a_connection(
+    small_app: FastAPI, scene: Scene, gate: Gate
+) -> None:
+    database: Database = small_app.state.database
+    async with database.unit_of_work() as session:
+        session.add(DiscardedFolder(folder="0" * 32, discarded_at=clock.now()))
+    job = asyncio.create_task(remove_discarded(database, storage=small_app.state.storage))
+    held = await gate.next(job)
+    assert held is not None
+    await asyncio.create_task(scene.neighbour.is_answered())
+    await remove_discarded(database, storage=small_app.state.storage)  # another process's
+    held.set()
+    assert await gate.next(job) is None
+    async with database.unit_of_work() as session:
+        assert (await session.scalars(select(DiscardedFolder))).all() == []
+
+
+class TestLongTexts:
+    """What happens while one waits for its turn."""
+
+    @pytest.fixture
+    def path(self, scene: Scene) -> str:
+        return f"/articles/{scene.ids['article_id']}"
+
+    async def test_two_of_a_user_may_wait(
+        self, client: httpx.AsyncClient, scene: Scene, gate: Gate
+    ) -> None:
+        async def post(caller: str, content: str = LONG) -> httpx.Response:
+            headers = bearer(scene.callers[caller])
+            body = {"title": "Title", "content": content}
+            return await client.post("/articles", json=body, headers=headers)
+
+        waiting = []
+        for caller in ("owner", "owner", "stranger"):
+            waiting.append(asyncio.create_task(post(caller)))
+            assert await gate.next(waiting[-1]) is not None
+        refused = await post("owner")
+        assert refused.status_code == 429
+        assert refused.json()["code"] == "too_many_at_once"
+        assert refused.headers["Retry-After"] == "1"
+        _passes.set(True)
+        assert (await post("owner", "A short text is not concerned.")).status_code == 201
+        _passes.set(False)
+        gate.open()
+        assert {(await each).status_code for each in waiting} == {201}
+        assert (await post("owner")).status_code == 201
+
+    @pytest.mark.parametrize(
+        ("change", "status"), [({"is_active": False}, 401), ({"role": Role.AUTHOR}, 403)]
+    )
+    async def test_its_writer_is_looked_at_again(
+        self,
+        small_app: FastAPI,
+        client: httpx.AsyncClient,
+        scene: Scene,
+        gate: Gate,
+        path: str,
+        change: dict[str, Any],
+        status: int,
+    ) -> None:
+        editor = scene.callers["editor"]
+        request = asyncio.create_task(
+            client.patch(path, json={"content": LONG}, headers=bearer(editor))
+        )
+        held = await gate.next(request)
+        assert held is not None
+        async with small_app.state.database.unit_of_work() as session:
+            await session.execute(update(User).where(User.id == editor.id).values(**change))
+        held.set()
+        assert (await request).status_code == status
+        article = (await client.get(path)).json()
+        assert article["version"] == 1
+
+    async def test_of_two_changes_of_one_version_one_is_made(
+        self, client: httpx.AsyncClient, scene: Scene, gate: Gate, path: str
+    ) -> None:
+        headers = bearer(scene.callers["owner"])
+        read = await client.get(path, headers=headers)
+        headers["If-Match"] = read.headers["ETag"]
+        requests = []
+        for number in (1, 2):
+            body = {"content": f"{number}. {LONG}"}
+            requests.append(asyncio.create_task(client.patch(path, json=body, headers=headers)))
+            assert await gate.next(requests[-1]) is not None
+        gate.open()
+        statuses = [(await each).status_code for each in requests]
+        assert sorted(statuses) == [200, 412]
+
+    async def test_a_repeated_request_is_carried_out_once(
+        self, client: httpx.AsyncClient, scene: Scene, gate: Gate
+    ) -> None:
+        headers = {**bearer(scene.callers["owner"]), "Idempotency-Key": "once"}
+        body = {"title": "Once", "content": LONG}
+        requests = []
+        for _ in range(2):
+            send = client.post("/articles", json=body, headers=headers)
+            requests.append(asyncio.create_task(send))
+            assert await gate.next(requests[-1]) is not None
+        gate.open()
+        answers = [await each for each in requests]
+        made = [answer for answer in answers if answer.status_code == 201]
+        others = [answer for answer in answers if answer.status_code != 201]
+        assert all(answer.json()["code"] == "request_in_progress" for answer in others)
+        assert len({answer.json()["id"] for answer in made}) == 1
+        again = await client.post("/articles", json=body, headers=headers)
+        assert again.headers["Idempotency-Replayed"] == "true"
+        assert again.content == made[0].content
 
 
 def test_every_route_that_writes_is_in_the_table(small_app: FastAPI) -> None:

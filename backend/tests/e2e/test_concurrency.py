@@ -1,19 +1,21 @@
 """Promise: of many who want one name exactly one gets it; a busy database is answered 503 in
-time; and hashing passwords holds neither connections nor readers up."""
+time; and neither hashing passwords nor rendering long texts holds connections or others up."""
 
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 
 from tests.databases import migrated_database
 from tests.postgres import fetch, holding, wait_until_blocked
-from tests.processes import PASSWORD, Api, Checkout, serving, wait_until
+from tests.processes import DEADLINE, PASSWORD, Api, Checkout, serving, wait_until
 
 pytestmark = pytest.mark.e2e
 
 LOGINS = 8
+WRITERS = 3
 
 
 def test_one_of_twenty_registrations_of_an_email_succeeds(api: Api, api_database: str) -> None:
@@ -100,3 +102,38 @@ def test_a_storm_of_logins_leaves_the_connections_to_others(small_api: Api) -> N
     assert set(reads) == {200}
     # On the event loop, reads would get a turn between two hashes at most.
     assert len(reads) > 3 * LOGINS
+
+
+def test_a_storm_of_long_texts_leaves_the_connections_to_others(small_api: Api) -> None:
+    """Each takes a second to be refused; each of their writers has two in progress."""
+    client, writers = small_api.client, [small_api.bearer(f"stormy{n}") for n in range(WRITERS)]
+    reader = small_api.bearer("calm")
+    article = {"title": "Calm", "content": "Nobody has to wait for it.", "published": True}
+    url = f"/articles/{client.post('/articles', json=article, headers=reader).json()['id']}"
+    token = small_api.log_in("calm").json()["refresh_token"]
+    storm = {"title": "Storm", "content": "Some *words* and `code`.\n\n" * 40_000}
+    answers: set[int] = set()
+
+    def post(number: int) -> httpx.Response:
+        return client.post("/articles", json=storm, headers=writers[number % WRITERS])
+
+    with ThreadPoolExecutor(3 * WRITERS) as threads:
+        posted = [threads.submit(post, number) for number in range(3 * WRITERS)]
+
+        def all_are_answered() -> bool:
+            nonlocal token
+            answers.add(client.put(f"{url}/favorite", headers=reader).status_code)
+            refreshed = client.post("/auth/refresh", json={"refresh_token": token})
+            answers.add(refreshed.status_code)
+            token = refreshed.json()["refresh_token"]
+            return all(each.done() for each in posted)
+
+        wait_until(all_are_answered, "all long texts are answered", seconds=3 * DEADLINE)
+
+    assert answers == {200}
+    statuses = [each.result().status_code for each in posted]
+    assert set(statuses) == {422, 429}
+    assert {each.result().json()["code"] for each in posted} == {
+        "content_too_complex",
+        "too_many_at_once",
+    }
