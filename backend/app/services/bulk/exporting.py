@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, Integer, Row, Select, bindparam, func, select
 
 from app.auth.identity import Identity
 from app.auth.permissions import Action, may_to_any
+from app.core import clock
 from app.db.session import Database
 from app.models.article import Article
 from app.models.user import User
@@ -81,6 +82,7 @@ async def export_articles(
     if viewer is not None and not everything:
         parameters["author_id"] = viewer.id
     while True:
+        parameters["now"] = clock.now()
         rows = await database.reader.execute(statement, parameters)
         if not rows:
             return
