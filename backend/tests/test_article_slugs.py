@@ -1,9 +1,15 @@
 """Slugs: one for each article, kept on edit, and the former ones lead on."""
 
+from collections.abc import Callable
+from datetime import timedelta
+
 import httpx
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core import clock
+from app.core.roles import Role
 from tests.factories import bearer, create_article, create_user
 
 TEXT = "Long enough."
@@ -91,23 +97,23 @@ async def test_former_ones_lead_on(client: httpx.AsyncClient, session: AsyncSess
     assert (await client.get("/articles/by-slug/three")).json()["moved_to"] == "one"
 
 
-async def test_former_ones_of_a_draft_tell_strangers_nothing(
-    client: httpx.AsyncClient, session: AsyncSession
-) -> None:
+async def test_a_draft_has_no_former_ones(client: httpx.AsyncClient, session: AsyncSession) -> None:
     author = bearer(await create_user(session))
     article = (await post(client, author, title="Secret plan")).json()
     await client.patch(f"/articles/{article['id']}", json={"slug": "renamed"}, headers=author)
     for slug in ("secret-plan", "renamed"):
         assert (await client.get(f"/articles/by-slug/{slug}")).status_code == 404
-    moved = await client.get("/articles/by-slug/secret-plan", headers=author)
-    assert moved.status_code == 301
+    former = await client.get("/articles/by-slug/secret-plan", headers=author)
+    assert former.status_code == 404
+    again = await post(client, author, title="Secret plan", published=True)
+    assert again.json()["slug"] == "secret-plan"
 
 
 async def test_one_that_leads_elsewhere_is_taken(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:
     author = bearer(await create_user(session))
-    article = (await post(client, author, title="Mine")).json()
+    article = (await post(client, author, title="Mine", published=True)).json()
     await client.patch(f"/articles/{article['id']}", json={"slug": "moved"}, headers=author)
     other = (await post(client, author, title="Other")).json()
     for taken in ("mine", "moved"):
@@ -144,3 +150,300 @@ async def test_a_slug_that_is_an_address_of_the_other_api_is_nobodys(
     asked = await client.post("/articles", json={**body, "slug": "feed"}, headers=bearer(author))
     assert asked.status_code == 409
     assert (await client.get("/api/articles/feed-2")).status_code == 200
+
+
+DAY = timedelta(minutes=4)
+"""Short enough for access tokens to last when the clock moves."""
+Headers = dict[str, str]
+
+
+def later(days: int) -> str:
+    return (clock.now() + days * DAY).isoformat()
+
+
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
+    """Moves the application's clock forward."""
+    start = clock.now()
+
+    def move(by: timedelta) -> None:
+        monkeypatch.setattr(clock, "now", lambda: start + by)
+
+    return move
+
+
+class TestUnpublishedOnesAreNotNoticed:
+    @pytest.fixture
+    async def ada(self, session: AsyncSession) -> Headers:
+        return bearer(await create_user(session))
+
+    @pytest.fixture
+    async def bob(self, session: AsyncSession) -> Headers:
+        return bearer(await create_user(session))
+
+    @pytest.fixture
+    async def editor(self, session: AsyncSession) -> Headers:
+        return bearer(await create_user(session, role=Role.EDITOR))
+
+    @pytest.mark.parametrize(
+        "hidden",
+        [
+            {},
+            {"slug": "plan", "title": "Something else"},
+            {"published_at": "later"},
+            {"published_at": "later", "slug": "plan"},
+        ],
+        ids=["draft", "draft, chosen", "scheduled", "scheduled, chosen"],
+    )
+    @pytest.mark.parametrize("fate", ["kept", "renamed", "archived", "trashed", "purged"])
+    @pytest.mark.parametrize(
+        "wish",
+        [
+            {"title": "Plan"},
+            {"slug": "plan"},
+            {"published": True},
+            {"published": True, "slug": "plan"},
+            {"published_at": "sooner"},
+            {"published_at": "sooner", "slug": "plan"},
+        ],
+        ids=["draft", "draft, chosen", "public", "public, chosen", "soon", "soon, chosen"],
+    )
+    async def test_by_what_another_writes(
+        self,
+        client: httpx.AsyncClient,
+        ada: Headers,
+        bob: Headers,
+        hidden: dict[str, str],
+        fate: str,
+        wish: dict[str, str],
+    ) -> None:
+        days = {"later": later(2), "sooner": later(1)}
+
+        def dated(body: dict[str, str]) -> dict[str, object]:
+            return {name: days.get(value, value) for name, value in body.items()}
+
+        written = await post(client, ada, **{"title": "Plan", **dated(hidden)})
+        url = f"/articles/{written.json()['id']}"
+        assert written.json()["slug"] == "plan"
+        if fate == "renamed":
+            await client.patch(url, json={"slug": "other"}, headers=ada)
+        if fate == "archived":
+            await client.patch(url, json={"archived": True}, headers=ada)
+        before = await client.get(url, headers=ada)
+        if fate in {"trashed", "purged"}:
+            await client.delete(url, headers=ada)
+        if fate == "purged":
+            await client.delete(f"/trash/{written.json()['id']}", headers=ada)
+
+        made = await post(client, bob, **{"title": "Plan", **dated(wish)})
+        assert (made.status_code, made.json()["slug"]) == (201, "plan")
+        found = await client.get("/articles/by-slug/plan", headers=bob)
+        assert found.json()["id"] == made.json()["id"]
+        if fate in {"kept", "renamed", "archived"}:  # nor does its author notice the other
+            after = await client.get(url, headers=ada)
+            assert (after.json(), after.headers["ETag"]) == (before.json(), before.headers["ETag"])
+
+    async def test_by_a_change(self, client: httpx.AsyncClient, ada: Headers, bob: Headers) -> None:
+        await post(client, ada, title="Plan")
+        await post(client, ada, title="Scheme", published_at=later(1))
+        mine = (await post(client, bob, title="Mine", published=True)).json()
+        for slug in ("plan", "scheme"):
+            url = f"/articles/{mine['id']}"
+            changed = await client.patch(url, json={"slug": slug}, headers=bob)
+            assert (changed.status_code, changed.json()["slug"]) == (200, slug)
+
+    async def test_who_publishes_first_has_it(
+        self, client: httpx.AsyncClient, ada: Headers, bob: Headers
+    ) -> None:
+        draft = (await post(client, ada, title="Plan")).json()
+        other = (await post(client, bob, title="Plan", published=True)).json()
+        url = f"/articles/{draft['id']}"
+        assert (await client.get(url, headers=ada)).json()["slug"] == "plan"
+        published = await client.patch(url, json={"published": True}, headers=ada)
+        assert published.json()["slug"] == "plan-2"
+        assert published.json()["version"] == 2
+        for slug, article in (("plan", other), ("plan-2", draft)):
+            found = await client.get(f"/articles/by-slug/{slug}")
+            assert found.json()["id"] == article["id"]
+
+    async def test_one_that_was_chosen_is_taken_when_it_is_published(
+        self, client: httpx.AsyncClient, ada: Headers, bob: Headers
+    ) -> None:
+        draft = (await post(client, ada, title="Something", slug="plan")).json()
+        await post(client, bob, title="Plan", published=True)
+        url = f"/articles/{draft['id']}"
+        refused = await client.patch(url, json={"published": True}, headers=ada)
+        assert (refused.status_code, refused.json()["code"]) == (409, "slug_taken")
+        kept = (await client.get(url, headers=ada)).json()
+        assert (kept["status"], kept["slug"], kept["version"]) == ("draft", "plan", 1)
+        chosen = {"published": True, "slug": "plan-b"}
+        assert (await client.patch(url, json=chosen, headers=ada)).json()["slug"] == "plan-b"
+
+    async def test_a_scheduled_one_moves_for_one_that_is_public_first(
+        self,
+        client: httpx.AsyncClient,
+        ada: Headers,
+        bob: Headers,
+        at: Callable[[timedelta], None],
+    ) -> None:
+        scheduled = (await post(client, ada, title="Plan", published_at=later(1))).json()
+        public = (await post(client, bob, title="Plan", published=True)).json()
+        url = f"/articles/{scheduled['id']}"
+        assert (await client.get(url, headers=ada)).json()["slug"] == "plan"
+        at(2 * DAY)
+        assert (await client.get(url)).json()["slug"] == "plan-2"
+        assert (await client.get("/articles/by-slug/plan-2")).json()["id"] == scheduled["id"]
+        assert (await client.get("/articles/by-slug/plan", headers=ada)).json()["id"] == public[
+            "id"
+        ]
+        renamed = await client.patch(url, json={"slug": "better"}, headers=ada)
+        assert renamed.json()["slug"] == "better"
+        assert (await client.get("/articles/by-slug/plan-2")).status_code == 301
+
+    @pytest.mark.parametrize("first", [1, 2])
+    async def test_of_two_that_are_scheduled_the_earlier_one_has_it(
+        self,
+        client: httpx.AsyncClient,
+        ada: Headers,
+        bob: Headers,
+        at: Callable[[timedelta], None],
+        first: int,
+    ) -> None:
+        one = (await post(client, ada, title="Plan", published_at=later(first))).json()
+        two = (await post(client, bob, title="Plan", published_at=later(3 - first))).json()
+        assert one["slug"] == two["slug"] == "plan"
+        at(3 * DAY)
+        slugs = [
+            (await client.get(f"/articles/{article['id']}")).json()["slug"]
+            for article in (one, two)
+        ]
+        assert slugs == (["plan", "plan-2"] if first == 1 else ["plan-2", "plan"])
+
+    async def test_it_is_found_by_who_may_see_it(
+        self, client: httpx.AsyncClient, ada: Headers, bob: Headers, editor: Headers
+    ) -> None:
+        async def found(headers: Headers) -> int | None:
+            by_slug = await client.get("/articles/by-slug/plan", headers=headers)
+            conduit = await client.get("/api/articles/plan", headers=headers)
+            assert conduit.status_code == by_slug.status_code
+            number: int | None = by_slug.json().get("id")
+            return number
+
+        drafts = [(await post(client, each, title="Plan")).json()["id"] for each in (ada, bob)]
+        assert [await found(each) for each in (ada, bob, editor)] == [*drafts, drafts[0]]
+        assert await found({}) is None
+        own = (await post(client, editor, title="Plan")).json()["id"]
+        assert await found(editor) == own
+        await client.patch(f"/articles/{drafts[1]}", json={"published": True}, headers=bob)
+        assert {await found(each) for each in (ada, bob, editor, {})} == {drafts[1]}
+
+    async def test_one_that_was_public_keeps_it(
+        self, client: httpx.AsyncClient, ada: Headers, bob: Headers
+    ) -> None:
+        article = (await post(client, ada, title="Plan", published=True)).json()
+        url = f"/articles/{article['id']}"
+        for number, step in enumerate(
+            [{"published": False}, {"published_at": later(1)}, {"archived": True}], start=2
+        ):
+            assert (await client.patch(url, json=step, headers=ada)).json()["slug"] == "plan"
+            other = await post(client, bob, title="Plan", published=True)
+            assert other.json()["slug"] == f"plan-{number}"
+        await client.delete(url, headers=ada)
+        assert (await post(client, bob, title="Plan", slug="plan")).status_code == 409
+        await client.post(f"/articles/{article['id']}/restore", headers=ada)
+        back = await client.patch(url, json={"published": True}, headers=ada)
+        assert back.json()["slug"] == "plan"
+
+    async def test_one_that_is_restored_is_called_as_before(
+        self,
+        client: httpx.AsyncClient,
+        ada: Headers,
+        bob: Headers,
+        at: Callable[[timedelta], None],
+    ) -> None:
+        draft = (await post(client, ada, title="Plan")).json()["id"]
+        scheduled = (await post(client, ada, title="Scheme", published_at=later(1))).json()["id"]
+        for number in (draft, scheduled):
+            await client.delete(f"/articles/{number}", headers=ada)
+        trash = (await client.get("/trash", headers=ada)).json()
+        assert {entry["slug"] for entry in trash} == {"plan", "scheme"}
+        for title in ("Plan", "Scheme"):
+            await post(client, bob, title=title, published=True)
+        restored = await client.post(f"/articles/{draft}/restore", headers=ada)
+        assert restored.json()["slug"] == "plan"
+        at(2 * DAY)
+        restored = await client.post(f"/articles/{scheduled}/restore", headers=ada)
+        assert (restored.json()["status"], restored.json()["slug"]) == ("published", "scheme-2")
+
+    async def test_by_an_import(
+        self, client: httpx.AsyncClient, ada: Headers, bob: Headers
+    ) -> None:
+        async def load(headers: Headers, *records: dict[str, object]) -> dict[str, object]:
+            lines = b"".join(
+                httpx.Request("POST", "http://x", json=r).content + b"\n" for r in records
+            )
+            typed = {**headers, "Content-Type": "application/x-ndjson"}
+            answer = await client.post("/articles/import", content=lines, headers=typed)
+            report: dict[str, object] = answer.json()
+            return report
+
+        now = clock.now().isoformat()
+        draft: dict[str, object] = {"title": "Plan", "slug": "plan", "content": TEXT}
+        assert (await load(ada, draft))["created"] == 1
+        await post(client, ada, title="Scheme", published_at=later(1))
+        for changed in ({}, {"published_at": now}):
+            assert (await load(bob, {**draft, **changed}))["failed"] == 0
+        unnamed = {"title": "Scheme", "content": TEXT, "published_at": now}
+        assert (await load(bob, unnamed))["created"] == 1
+        slugs = [entry["slug"] for entry in (await client.get("/articles")).json()]
+        assert sorted(slugs) == ["plan", "scheme"]
+        own = (await client.get("/articles/export", headers=ada)).text
+        assert '"slug":"plan"' in own
+        assert '"slug":"scheme"' in own
+        assert "~" not in own
+        # Published by an import that does not name it: it moves.
+        mine = (await client.get("/articles/by-slug/plan", headers=bob)).json()
+        assert mine["status"] == "published"
+        refused = await load(ada, {**draft, "published_at": now})
+        assert refused["failed"] == 1
+
+    async def test_of_one_author_they_differ(self, client: httpx.AsyncClient, ada: Headers) -> None:
+        made = [
+            (await post(client, ada, title="Plan", **dated)).json()["slug"]
+            for dated in ({}, {"published_at": later(1)}, {"published": True})
+        ]
+        assert made == ["plan", "plan-2", "plan-3"]
+        taken = await post(client, ada, title="Other", slug="plan")
+        assert taken.status_code == 409
+
+    async def test_what_the_release_before_writes(
+        self, client: httpx.AsyncClient, session: AsyncSession, bob: Headers
+    ) -> None:
+        ada = await create_user(session)
+        insert = (
+            "INSERT INTO articles (title, content, slug, author_id) VALUES"
+            " ('Plan', 'Long enough.', 'plan', :author) ON CONFLICT (slug) DO NOTHING RETURNING id"
+        )
+        number = await session.scalar(text(insert), {"author": ada.id})
+        assert (await post(client, bob, title="Plan", published=True)).json()["slug"] == "plan"
+        url = f"/articles/{number}"
+        assert (await client.get(url, headers=bearer(ada))).json()["slug"] == "plan"
+        publish = "UPDATE articles SET published_at = now(), version = 2 WHERE id = :id"
+        await session.execute(text(publish), {"id": number})
+        slug = (await client.get(url)).json()["slug"]
+        assert slug.startswith("plan-")
+        assert (await client.get(f"/articles/by-slug/{slug}")).json()["id"] == number
+
+    async def test_drafts_of_two_authors_may_go_to_one(
+        self, client: httpx.AsyncClient, session: AsyncSession, ada: Headers, bob: Headers
+    ) -> None:
+        drafts = [(await post(client, each, title="Plan")).json()["id"] for each in (ada, bob)]
+        heir = await create_user(session)
+        move = "UPDATE articles SET author_id = :heir WHERE id = ANY(:ids)"
+        await session.execute(text(move), {"heir": heir.id, "ids": drafts})
+        slugs = {
+            (await client.get(f"/articles/{number}", headers=bearer(heir))).json()["slug"]
+            for number in drafts
+        }
+        assert len(slugs) == 2
+        assert "plan" in slugs

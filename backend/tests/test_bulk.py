@@ -367,7 +367,7 @@ class TestSlugsOfOthers:
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         bob = await create_user(session)
-        await create_article(session, author=bob, slug=RECORD["slug"], published=False)
+        await create_article(session, author=bob, slug=RECORD["slug"])
         before = await rows(session)
         report = await post(client, bearer(ada), lines(RECORD))
         assert counts(report) == (0, 0, 0, 1)

@@ -43,6 +43,9 @@ class Article(TimestampMixin, Base):
     id: Mapped[PrimaryKey]
     title: Mapped[str] = mapped_column(String(200))
     slug: Mapped[str] = mapped_column(String(100), unique=True)
+    """Where readers find it; until they see it, what `services.articles.slugs` says."""
+    draft_slug: Mapped[str | None] = mapped_column(String(100), server_default=FetchedValue())
+    """What its author sees instead, for as long as it has never been public."""
     content: Mapped[str] = mapped_column(Text)
     """Markdown, as its author wrote it."""
     html: Mapped[str] = mapped_column(Text, server_default="")
@@ -130,6 +133,13 @@ Index(
     Article.created_at.desc(),
     Article.id.desc(),
     postgresql_where=text("published"),
+)
+Index(
+    "uq_articles_draft_slug",
+    Article.draft_slug,
+    Article.author_id,
+    unique=True,
+    postgresql_where=text("draft_slug IS NOT NULL"),
 )
 Index("ix_articles_author_newest", Article.author_id, Article.created_at.desc(), Article.id.desc())
 Index("ix_articles_newest", Article.dated_at.desc(), Article.id.desc())

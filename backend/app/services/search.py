@@ -35,7 +35,7 @@ from app.services.articles.matching import (
     positive_text,
     query_of_article,
 )
-from app.services.articles.rows import NOW, VISIBLE, Sight, part, selected, sight_of
+from app.services.articles.rows import NOW, SHOWN_SLUG, VISIBLE, Sight, part, selected, sight_of
 
 FIELDS = ("id", "title", "slug", "excerpt", "language", "tags", "published_at", "author")
 START, STOP, LESS = "\x02", "\x03", "\x04"
@@ -167,7 +167,7 @@ def _suggestions(sight: Sight) -> Select[Any]:
 
     The index would read all titles that match before it knows which are the newest.
     """
-    columns = Article.id, Article.title, Article.slug, Article.dated_at
+    columns = Article.id, Article.title, SHOWN_SLUG.label("slug"), Article.dated_at
     wanted = select(_WANTED.c.query).scalar_subquery()
     recent = (
         select(*columns)

@@ -21,7 +21,7 @@ from app.models.article import Article
 from app.models.user import User
 from app.schemas.page import PageQuery
 from app.services import audit, limits
-from app.services.articles.rows import AuthorRow
+from app.services.articles.rows import SHOWN_SLUG, AuthorRow
 from app.services.articles.writing import IN_TRASH_FOR
 from app.services.audit import AuditAction
 from app.services.media.references import purge_pictures_of
@@ -44,7 +44,7 @@ _ALL = (
     select(
         Article.id,
         Article.title,
-        Article.slug,
+        SHOWN_SLUG,
         Article.deleted_at,
         *(getattr(User, field).label(f"author_{field}") for field in AuthorRow._fields),
     )
@@ -61,8 +61,8 @@ async def list_trash(
     """What can be restored, deleted last comes first: one's own, or as an editor all."""
     every = may_to_any(actor, Action.DELETE_ARTICLE)
     whose = {} if every else {"author_id": actor.id}
-    since = clock.now() - IN_TRASH_FOR
-    parameters = {"since": since, **whose, **page.model_dump()}
+    now = clock.now()
+    parameters = {"since": now - IN_TRASH_FOR, "now": now, **whose, **page.model_dump()}
     return [
         TrashedRow._make((*row[:4], row.deleted_at + IN_TRASH_FOR, AuthorRow._make(row[4:])))
         for row in await connection.execute(_LISTS[every], parameters)

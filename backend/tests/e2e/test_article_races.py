@@ -33,6 +33,7 @@ def test_all_who_write_under_one_title_succeed(
             "title": title,
             "content": "Long enough.",
             "tags": names if number % 2 else names[::-1],
+            "published": True,
         }
         response = gunicorn_api.client.post("/articles", json=body, headers=authors[number % 4])
         return response.status_code, response.json().get("slug", "")
@@ -42,6 +43,40 @@ def test_all_who_write_under_one_title_succeed(
     slugs = {slug for _, slug in answers}
     assert len(slugs) == WRITERS
     assert title.lower().replace(" ", "-") in slugs
+
+
+def test_all_who_publish_beside_drafts_and_schedules_of_others_succeed(
+    gunicorn_api: Api, api_database: str, threads: ThreadPoolExecutor
+) -> None:
+    authors = [gunicorn_api.bearer(f"racer{number}") for number in range(4)]
+    title = f"Crowded {uuid4().hex[:8]}"
+    slug = title.lower().replace(" ", "-")
+
+    def post(number: int) -> tuple[int, str, int]:
+        dates = {1: {"published_at": "2999-01-01T00:00:00Z"}, 2: {"published": True}}
+        body = {"title": title, "content": "Long enough.", **dates.get(number % 3, {})}
+        response = gunicorn_api.client.post("/articles", json=body, headers=authors[number % 4])
+        return response.status_code, response.json().get("status", ""), response.json().get("id", 0)
+
+    def publish(article_id: int) -> int:
+        url, change = f"/articles/{article_id}", {"published": True}
+        statuses = [
+            gunicorn_api.client.patch(url, json=change, headers=author).status_code
+            for author in authors
+        ]
+        assert statuses.count(200) == 1
+        return min(statuses)
+
+    answers = list(threads.map(post, range(WRITERS)))
+    assert {status for status, _, _ in answers} == {201}
+    hidden = [number for _, status, number in answers if status != "published"]
+    assert set(threads.map(publish, hidden)) == {200}
+    query = f"SELECT slug, draft_slug FROM articles WHERE title = '{title}'"
+    rows = fetch(api_database, query)
+    assert {row["draft_slug"] for row in rows} == {None}
+    assert len({row["slug"] for row in rows}) == WRITERS
+    assert slug in {row["slug"] for row in rows}
+    assert all(row["slug"].startswith(slug) for row in rows)
 
 
 def test_one_of_all_who_want_a_slug_gets_it(

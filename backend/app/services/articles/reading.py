@@ -3,7 +3,7 @@
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, select
+from sqlalchemy import Select, String, and_, bindparam, func, not_, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
@@ -11,6 +11,8 @@ from app.core.errors import ArticleMoved, ArticleNotFound
 from app.db.reading import Reader
 from app.models.article import Article, FormerSlug
 from app.services.articles.rows import (
+    OWNS_SLUG,
+    PUBLIC,
     VISIBLE,
     ArticleRow,
     Sight,
@@ -19,6 +21,7 @@ from app.services.articles.rows import (
     selected,
     sight_of,
 )
+from app.services.viewing import VIEWER
 
 # Built once: to build a statement, and to find out that it is the one compiled before, takes longer
 # than PostgreSQL takes to answer it.
@@ -26,27 +29,35 @@ _BY_ID = {
     sight: selected().where(Article.id == bindparam("article_id"), visible)
     for sight, visible in VISIBLE.items()
 }
+_SLUG = bindparam("slug", type_=String)
+_NAMED = or_(
+    and_(Article.slug == _SLUG, OWNS_SLUG), and_(Article.draft_slug == _SLUG, not_(OWNS_SLUG))
+)
+_PUBLIC_FIRST = PUBLIC.desc(), (Article.author_id == VIEWER).desc(), Article.id
+"""Others may have a draft called like a public article, or like each other's."""
 _BY_SLUG = {
-    sight: selected().where(Article.slug == bindparam("slug"), visible)
+    sight: selected().where(_NAMED, visible).order_by(*_PUBLIC_FIRST).limit(1)
     for sight, visible in VISIBLE.items()
-}
+} | {Sight.PUBLISHED: selected().where(Article.slug == _SLUG, PUBLIC)}
 _BY_FORMER_SLUG = {
     sight: select(Article.slug)
     .join(FormerSlug, FormerSlug.article_id == Article.id)
-    .where(FormerSlug.slug == bindparam("slug"), visible)
+    .where(FormerSlug.slug == _SLUG, OWNS_SLUG, visible)
     for sight, visible in VISIBLE.items()
 }
 
 
 @lru_cache
 def _some_fields(sight: Sight, fields: tuple[str, ...], *, by_slug: bool) -> Select[Any]:
+    visible = selected(fields).where(VISIBLE[sight])
     if not by_slug:
-        is_it: ColumnElement[bool] = Article.id == bindparam("article_id")
-    else:
-        former = select(FormerSlug.article_id).where(FormerSlug.slug == bindparam("slug"))
-        present = select(Article.id).where(Article.slug == bindparam("slug"))
-        is_it = Article.id == func.coalesce(present.scalar_subquery(), former.scalar_subquery())
-    return selected(fields).where(is_it, VISIBLE[sight])
+        return visible.where(Article.id == bindparam("article_id"))
+    formerly = select(FormerSlug.article_id).where(FormerSlug.slug == _SLUG).scalar_subquery()
+    if sight is Sight.PUBLISHED:
+        present = select(Article.id).where(Article.slug == _SLUG, OWNS_SLUG).scalar_subquery()
+        return visible.where(Article.id == func.coalesce(present, formerly))
+    found = visible.where(or_(_NAMED, and_(Article.id == formerly, OWNS_SLUG)))
+    return found.order_by(_NAMED.desc(), *_PUBLIC_FIRST).limit(1)
 
 
 async def get_fields(
@@ -97,7 +108,8 @@ async def get_article_by_slug(
 ) -> ArticleRow:
     """One article. Raises ArticleMoved where it has another slug now, ArticleNotFound."""
     sight, who = sight_of(viewer)
-    row = (await connection.execute(_BY_SLUG[sight], {**who, "slug": slug})).one_or_none()
+    named = {**who, "slug": slug, "viewer_id": viewer.id if viewer else None}
+    row = (await connection.execute(_BY_SLUG[sight], named)).one_or_none()
     if row is not None:
         return article_row(row)
     present = await connection.scalar(_BY_FORMER_SLUG[sight], {**who, "slug": slug})

@@ -78,6 +78,8 @@ IN_CIRCULATION: ColumnElement[bool] = and_(Article.published_at.is_not(None), UN
 """The condition of the indexes for readers, word for word: published, or going to be."""
 PUBLIC: ColumnElement[bool] = and_(IN_CIRCULATION, Article.dated_at <= NOW)
 """What every reader sees. `dated_at` is `published_at` here, and it is what the indexes are by."""
+OWNS_SLUG: ColumnElement[bool] = or_(Article.draft_slug.is_(None), PUBLIC)
+"""Readers see it at its slug, or did: nobody else gets that."""
 
 status: ColumnElement[str] = case(
     (Article.archived_at.is_not(None), literal(Status.ARCHIVED.value)),
@@ -139,7 +141,9 @@ def _of_article(column: InstrumentedAttribute[int]) -> ColumnElement[int]:
     return func.coalesce(counted.scalar_subquery(), 0)
 
 
+SHOWN_SLUG: ColumnElement[str] = case((OWNS_SLUG, Article.slug), else_=Article.draft_slug)
 _EXPRESSIONS: Mapping[str, ColumnElement[Any]] = {
+    "slug": SHOWN_SLUG,
     "tags": _tag_names,
     "tags_in_order": _tag_names_in_order,
     "favorites_count": _of_article(ArticleCounts.favorites),

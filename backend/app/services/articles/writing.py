@@ -29,13 +29,20 @@ from app.schemas.article import ArticleCreate, ArticleResponse, ArticleUpdate
 from app.services import audit, limits
 from app.services.articles.rendering import excerpt_columns, prepare_text, rendered_columns
 from app.services.articles.rows import ArticleRow, article_row, selected
-from app.services.articles.slugs import free_slug, remember, taken_slugs
+from app.services.articles.slugs import (
+    SLUG_CONSTRAINT,
+    Claimant,
+    free_slug,
+    is_derived,
+    naming,
+    remember,
+    taken_slugs,
+)
 from app.services.articles.tagging import add_tags, lock_tags, set_tags
 from app.services.audit import AuditAction
 from app.services.media.references import note_references
 
 AUTHOR_REFERENCE = {"fk_articles_author_id": InvalidToken}
-SLUG_CONSTRAINT = {"uq_articles_slug": SlugTaken}
 CONTRADICTION = "published is false but published_at has come: leave one of them out"
 IN_TRASH_FOR = timedelta(days=30)
 
@@ -80,7 +87,7 @@ async def create_article(
     await limits.spend(session, author, costs)
     # Tags before the slug, as in a change: two who want the same ones wait in one order.
     tags = await lock_tags(session, new.tags, actor=author)
-    article_id = await _insert(session, values, slug=new.slug)
+    article_id = await _insert(session, values, slug=new.slug, now=now)
     await add_tags(session, article_id=article_id, tags=tags.values())
     await note_references(
         session,
@@ -94,23 +101,34 @@ async def create_article(
     return await read_written(session, article_id)
 
 
-async def _insert(session: AsyncSession, values: dict[str, Any], *, slug: str | None) -> int:
+async def _insert(
+    session: AsyncSession, values: dict[str, Any], *, slug: str | None, now: datetime
+) -> int:
     """Insert an article under this slug, or under one that its title leads to; its id.
 
-    Two who want the same slug at once wait for each other: the second then gets another.
+    Two who want the same slug at once wait for each other: the second then gets another, or
+    SlugTaken where it is asked for.
     """
-    if slug is not None and await taken_slugs(session, [slug]):
-        raise SlugTaken
+    claimant = Claimant(values["author_id"], now)
+    published_at: datetime | None = values["published_at"]
+    public = published_at is not None and published_at <= now
     while True:
-        wanted = slug or await free_slug(session, title=values["title"])
-        added = insert(Article).values(**values, slug=wanted)
-        unless_taken = added.on_conflict_do_nothing(index_elements=[Article.slug])
+        if slug is not None and await taken_slugs(session, [slug], claimant=claimant):
+            raise SlugTaken
+        wanted = slug or await free_slug(session, title=values["title"], claimant=claimant)
+        name = await naming(
+            session,
+            wanted=wanted,
+            published_at=published_at,
+            public=public,
+            claimant=claimant,
+        )
+        added = insert(Article).values(**values, **name._asdict())
+        unless_taken = added.on_conflict_do_nothing()
         with constraint_errors(AUTHOR_REFERENCE):
             article_id: int | None = await session.scalar(unless_taken.returning(Article.id))
         if article_id is not None:
             return article_id
-        if slug is not None:
-            raise SlugTaken
 
 
 async def update_article(
@@ -137,16 +155,16 @@ async def update_article(
     article = await changeable(session, article_id, actor=actor, action=Action.CHANGE_ARTICLE)
     await _require(session, precondition, article_id)
     await limits.spend(session, actor, _costs_of_change(article, given))
-    was, former = _release_of(article), article.slug
+    was, former = _release_of(article), article.slug if owns_slug(article) else None
+    dates = _dates(article, given)
     # What asks the database comes first: it would write what was set before, a part of the change.
     retagged = "tags" in given and await set_tags(
         session, article_id=article_id, names=given["tags"], in_order=tags_in_order, actor=actor
     )
-    if "slug" in given:
-        await _claim_slug(session, article, given)
+    renamed = await _claim_slug(session, article, given, dates)
     _set_text(session, article, given, rendered, actor)
-    _set_dates(article, given)
-    if session.is_modified(article) or retagged or article.slug != former:
+    article.published_at, article.archived_at = dates
+    if session.is_modified(article) or retagged or renamed:
         article.version += 1
         article.updated_at = clock.now()
         _record(session, AuditAction.UPDATE_ARTICLE, article_id, actor)
@@ -159,7 +177,7 @@ async def update_article(
             content=article.content,
             cover_image_url=article.cover_image_url,
         )
-    if article.slug != former:
+    if former is not None and article.slug != former:
         await remember(session, article_id=article_id, former=former, present=article.slug)
     return await read_written(session, article_id)
 
@@ -182,35 +200,61 @@ def _costs_of_change(article: Article, given: dict[str, Any]) -> dict[LimitKind,
     }
 
 
-async def _claim_slug(session: AsyncSession, article: Article, given: dict[str, Any]) -> None:
-    """Give an article the slug that is asked for, or one that its title leads to.
+def owns_slug(article: Article) -> bool:
+    """Whether readers see this article at its slug, or did."""
+    release = _release_of(article)
+    return article.draft_slug is None or (
+        article.deleted_at is None and release is not None and release <= clock.now()
+    )
 
-    Raises SlugTaken for one that is asked for; of those from the title there is another.
+
+async def _claim_slug(
+    session: AsyncSession,
+    article: Article,
+    given: dict[str, Any],
+    dates: tuple[datetime | None, datetime | None],
+) -> bool:
+    """Give an article the slug that is asked for, or one that its title leads to; or as it is.
+
+    What is published with these `dates` gets its slug for good. Returns whether its author sees
+    another one. Raises SlugTaken for one that was chosen; of those from the title there is another.
     """
-    asked: str | None = given["slug"]
-    if asked == article.slug:
-        return
-    if asked is not None and await taken_slugs(session, [asked], article_id=article.id):
-        raise SlugTaken
+    now, (published_at, archived_at) = clock.now(), dates
+    owned = owns_slug(article)
+    shown = article.slug if owned else article.draft_slug
+    asked: str | None = given.get("slug", shown)
+    appears = published_at is not None and published_at <= now and archived_at is None
+    public = owned or appears
+    moved = not owned and (appears or published_at != article.published_at)
+    if asked == shown and not moved:
+        return False
+    title = given.get("title", article.title)
+    claimant = Claimant(article.author_id, now, article.id)
     claim = update(Article).where(Article.id == article.id)
     claim = claim.execution_options(synchronize_session=False)
     while True:
-        slug = asked or await free_slug(
+        wanted = asked
+        if wanted is not None and await taken_slugs(session, [wanted], claimant=claimant):
+            if "slug" in given or not is_derived(wanted, title):
+                raise SlugTaken
+            wanted = None
+        name = await naming(
             session,
-            title=given.get("title", article.title),
-            article_id=article.id,
-            present=article.slug,
+            wanted=wanted or await free_slug(session, title=title, claimant=claimant),
+            published_at=published_at,
+            public=public,
+            claimant=claimant,
         )
         try:
             async with session.begin_nested():
                 with constraint_errors(SLUG_CONSTRAINT):
-                    await session.execute(claim.values(slug=slug, updated_at=Article.updated_at))
+                    kept = {"updated_at": Article.updated_at}
+                    await session.execute(claim.values(**name._asdict(), **kept))
         except SlugTaken:
-            if asked is not None:
-                raise
-        else:
-            set_committed_value(article, "slug", slug)
-            return
+            continue  # by somebody in this moment: the next look finds it
+        for column, value in name._asdict().items():
+            set_committed_value(article, column, value)
+        return (name.draft_slug or name.slug) != shown
 
 
 def _set_text(
@@ -250,8 +294,8 @@ def _set_text(
     article.comment_policy = given.get("comment_policy", article.comment_policy)
 
 
-def _set_dates(article: Article, given: dict[str, Any]) -> None:
-    """Set from when on readers see it, and whether it is put away.
+def _dates(article: Article, given: dict[str, Any]) -> tuple[datetime | None, datetime | None]:
+    """From when on readers see it, and since when it is put away: `published_at`, `archived_at`.
 
     Raises InvalidInput where it is to be published and not; both as they are change nothing.
     """
@@ -265,11 +309,12 @@ def _set_dates(article: Article, given: dict[str, Any]) -> None:
         at = None
     elif published and (at is None or at > now) and "published_at" not in given:
         at = now
-    article.published_at = at
+    archived_at = article.archived_at
     if "archived" in given:
-        article.archived_at = (article.archived_at or now) if given["archived"] else None
+        archived_at = (archived_at or now) if given["archived"] else None
     elif published:
-        article.archived_at = None
+        archived_at = None
+    return at, archived_at
 
 
 async def delete_article(

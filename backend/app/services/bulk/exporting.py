@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, Integer, Row, Select, bindparam, func, select
 
 from app.auth.identity import Identity, recheck
 from app.auth.permissions import Action, may_to_any
+from app.core import clock
 from app.core.errors import NotAuthorized, PressroomError
 from app.core.streams import Deadline
 from app.db.session import Database
@@ -86,6 +87,7 @@ async def export_articles(
     if viewer is not None and not everything:
         parameters["author_id"] = viewer.id
     while True:
+        parameters["now"] = clock.now()
         rows = await database.reader.execute(statement, parameters)
         if viewer is not None:
             async with database.autocommit() as primary:

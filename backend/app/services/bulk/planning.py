@@ -1,5 +1,6 @@
 """Planning a batch of an import: what is new, what has changed, what is wrong."""
 
+import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from app.core.config import get_settings
 from app.core.errors import EmailNotVerified
 from app.core.text import tag_key
 from app.schemas.bulk import ArticleRecord
+from app.services.articles.slugs import placeholder
 from app.services.bulk import statements
 from app.services.bulk.records import Importer, Outcome, Prepared, Result, Seen, key_of
 
@@ -47,6 +49,14 @@ class _Holder(NamedTuple):
     former: bool
 
 
+def owns_slug(row: Row[Any], now: datetime) -> bool:
+    """Whether readers see this article at its slug, or did."""
+    hidden = row.archived_at is not None or row.deleted_at is not None
+    return row.draft_slug is None or (
+        not hidden and row.published_at is not None and row.published_at <= now
+    )
+
+
 class Plan:
     """What the database says about a batch's records, and what is to be done with them."""
 
@@ -57,11 +67,18 @@ class Plan:
         self.authors: dict[str, int] = {}
         self.known: dict[bytes, Row[Any]] = {}
         self.holders: dict[str, _Holder] = {}
+        self.drafts: dict[tuple[str, int], _Holder] = {}
         self.targets: dict[int, Row[Any]] = {}
         self.new: list[New] = []
         self.changes: list[Change] = []
         self.noted: list[tuple[Prepared, int]] = []
         self.results: list[Result] = []
+
+    def holder(self, slug: str | None, author_id: int) -> _Holder | None:
+        """The article that a slug leads to, or did, for this author."""
+        if slug is None:
+            return None
+        return self.holders.get(slug) or self.drafts.get((slug, author_id))
 
     def say(self, item: Prepared, outcome: Outcome, message: str = "") -> None:
         """Note what became of a record."""
@@ -98,19 +115,35 @@ async def _look_up(session: AsyncSession, batch: Plan, items: Sequence[Prepared]
     known = await session.execute(statements.KNOWN, {"keys": [item.key for item in items]})
     batch.known = {row.key: row for row in known}
     slugs = {item.record.slug for item in items if item.record.slug}
-    if slugs:
-        found = await session.execute(statements.HOLDERS, {"slugs": sorted(slugs)})
-        batch.holders = {
-            row.slug: _Holder(row.id, row.author_id, former=row.former) for row in found
-        }
+    await _look_up_slugs(session, batch, slugs)
     wanted = {
         batch.known[item.key].article_id
         for item in items
         if item.key in batch.known and batch.known[item.key].digest != item.digest
-    } | {holder.article_id for holder in batch.holders.values() if not holder.former}
+    } | {
+        holder.article_id
+        for holder in (*batch.holders.values(), *batch.drafts.values())
+        if not holder.former
+    }
     if wanted:
         rows = await session.execute(statements.TARGETS, {"ids": sorted(wanted)})
         batch.targets = {row.id: row for row in rows}
+    kept = {row.draft_slug for row in batch.targets.values() if not owns_slug(row, batch.now)}
+    await _look_up_slugs(session, batch, kept - slugs)
+
+
+async def _look_up_slugs(session: AsyncSession, batch: Plan, slugs: set[str]) -> None:
+    if not slugs:
+        return
+    identity = batch.importer.identity
+    authors = {*batch.authors.values(), *([identity.id] if identity else [])}
+    parameters = {"slugs": sorted(slugs), "author_ids": sorted(authors), "now": batch.now}
+    for row in await session.execute(statements.HOLDERS, parameters):
+        holder = _Holder(row.id, row.author_id, former=row.former)
+        if row.draft:
+            batch.drafts[row.slug, row.author_id] = holder
+        else:
+            batch.holders[row.slug] = holder
 
 
 def _decide(batch: Plan, item: Prepared) -> bool:
@@ -130,6 +163,8 @@ def _place(batch: Plan, item: Prepared) -> None:
     """The same. Raises Refused."""
     author_id = _author(batch, item.record)
     known = batch.known.get(item.key)
+    if known is not None and not item.incoming.identity and not _reaches(batch, known.author_id):
+        known = None  # two authors may have drafts of one name
     if known is not None:
         _require_reach(batch.importer, Action.CHANGE_ARTICLE, known.author_id)
         if known.digest == item.digest:
@@ -140,8 +175,8 @@ def _place(batch: Plan, item: Prepared) -> None:
     if known is not None:
         _place_change(batch, item, batch.targets[known.article_id], author_id)
         return
-    slug = item.record.slug or ""
-    holder = batch.holders.get(slug)
+    slug = item.record.slug
+    holder = batch.holder(slug, author_id)
     if holder is None:
         _require_verified_email(batch.importer, item.record)
         batch.new.append(New(item, author_id))
@@ -160,10 +195,8 @@ def _place_change(batch: Plan, item: Prepared, target: Row[Any], author_id: int)
     if target.deleted_at is not None:
         raise Refused("the article is in the trash: restore it first")
     record = item.record
-    holder = batch.holders.get(record.slug or "")
-    if holder is not None and holder.article_id != target.id:
-        raise Refused(f"slug: {record.slug!r} is another article's")
     values = _wanted(record, target, now=batch.now, author_id=author_id)
+    values.update(_name(batch, record, target, values))
     changed = {name for name, value in values.items() if value != getattr(target, name)}
     retags = {tag_key(tag) for tag in record.tags} != set(target.tags)
     if not changed and not retags:
@@ -190,7 +223,6 @@ def _wanted(
     return {
         "title": record.title,
         "content": record.content,
-        "slug": record.slug or target.slug,
         "own_excerpt": record.excerpt is not None,
         "excerpt": target.excerpt if record.excerpt is None else record.excerpt,
         "cover_image_url": record.cover_image_url,
@@ -201,6 +233,26 @@ def _wanted(
         "updated_at": record.updated_at or target.updated_at,
         "author_id": author_id if record.author else target.author_id,
     }
+
+
+def _name(
+    batch: Plan, record: ArticleRecord, target: Row[Any], values: Mapping[str, Any]
+) -> dict[str, str | None]:
+    """Its `slug` and `draft_slug`, as services.articles.slugs says. Raises Refused."""
+    owned, published_at = owns_slug(target, batch.now), values["published_at"]
+    shown = target.slug if owned else target.draft_slug
+    wanted = record.slug or shown
+    holder = batch.holder(wanted, values["author_id"])
+    if holder is not None and holder.article_id != target.id:
+        if record.slug:
+            raise Refused(f"slug: {record.slug!r} is another article's")
+        wanted = f"{wanted[:90]}-{secrets.token_hex(3)}"
+    released = published_at is not None and values["archived_at"] is None
+    if owned or (released and published_at <= batch.now):
+        return {"slug": wanted, "draft_slug": None}
+    if wanted == shown and published_at == target.published_at:
+        return {"slug": target.slug, "draft_slug": wanted}
+    return {"slug": placeholder() if published_at is None else wanted, "draft_slug": wanted}
 
 
 def _author(batch: Plan, record: ArticleRecord) -> int:
@@ -214,6 +266,11 @@ def _author(batch: Plan, record: ArticleRecord) -> int:
         raise Refused(f"author: nobody is called {record.author!r}")
     _require_reach(batch.importer, Action.IMPORT_ARTICLE, author_id)
     return author_id
+
+
+def _reaches(batch: Plan, owner_id: int) -> bool:
+    identity = batch.importer.identity
+    return identity is None or may(identity, Action.CHANGE_ARTICLE, owner_id=owner_id)
 
 
 def _require_reach(importer: Importer, action: Action, owner_id: int) -> None:

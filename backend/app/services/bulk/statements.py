@@ -46,18 +46,30 @@ AUTHORS = _statement(
 )
 """They cannot be deleted before their articles are there."""
 
+_OWNS_SLUG = (
+    "(a.draft_slug IS NULL OR coalesce(a.published_at <= :now, false)"
+    " AND a.archived_at IS NULL AND a.deleted_at IS NULL)"
+)
 HOLDERS = _statement(
-    "SELECT f.slug, a.id, a.author_id, true AS former FROM former_slugs f"
-    " JOIN articles a ON a.id = f.article_id WHERE f.slug = ANY(:slugs)"
-    " UNION ALL SELECT slug, id, author_id, false FROM articles WHERE slug = ANY(:slugs)"
+    "SELECT f.slug, a.id, a.author_id, true AS former, false AS draft FROM former_slugs f"  # noqa: S608 - a constant of this module
+    f" JOIN articles a ON a.id = f.article_id WHERE f.slug = ANY(:slugs) AND {_OWNS_SLUG}"
+    " UNION ALL SELECT a.slug, a.id, a.author_id, false, false FROM articles a"
+    f" WHERE a.slug = ANY(:slugs) AND {_OWNS_SLUG}"
+    " UNION ALL SELECT a.draft_slug, a.id, a.author_id, false, true FROM articles a"
+    f" WHERE a.draft_slug = ANY(:slugs) AND a.author_id = ANY(:author_ids) AND NOT {_OWNS_SLUG}"
     " ORDER BY former DESC",
     slugs=_TEXTS,
+    author_ids=_NUMBERS,
+    now=DateTime(timezone=True),
 )
-"""Whose these slugs are, or were."""
+"""Whose these slugs are, or were; of what is not public, these authors' own."""
+
+HELD = _statement("SELECT slug FROM articles WHERE slug = ANY(:slugs)", slugs=_TEXTS)
+"""Which of these are in the column, whether anybody may notice it or not."""
 
 TARGETS = _statement(
-    "SELECT id, title, slug, content, excerpt, own_excerpt, cover_image_url, language, version,"
-    " published_at, archived_at, deleted_at, created_at, updated_at, author_id, edited_by,"
+    "SELECT id, title, slug, draft_slug, content, excerpt, own_excerpt, cover_image_url, language,"
+    " version, published_at, archived_at, deleted_at, created_at, updated_at, author_id, edited_by,"
     " edited_at,"
     " ARRAY(SELECT t.key FROM article_tags s JOIN tags t ON t.id = s.tag_id"
     "   WHERE s.article_id = articles.id) AS tags"
@@ -74,6 +86,7 @@ ARTICLE_COLUMNS: dict[str, TypeEngine[Any]] = {
     "id": _NUMBERS,
     "title": _TEXTS,
     "slug": _TEXTS,
+    "draft_slug": _TEXTS,
     "content": _TEXTS,
     "html": _TEXTS,
     "plain_text": _TEXTS,
@@ -97,12 +110,13 @@ _arrays = ", ".join(f":{name}" for name in ARTICLE_COLUMNS)
 
 INSERT_ARTICLES = _statement(
     f"INSERT INTO articles ({_names}) SELECT {_values} FROM unnest({_arrays}) AS new ({_names})"  # noqa: S608 - constants of this module
-    " ON CONFLICT (slug) DO NOTHING RETURNING id",
+    " ON CONFLICT DO NOTHING RETURNING id",
     **ARTICLE_COLUMNS,
 )
 
 UPDATE_ARTICLE = _statement(
-    "UPDATE articles SET title = :title, slug = :slug, content = :content, html = :html,"
+    "UPDATE articles SET title = :title, slug = :slug, draft_slug = :draft_slug,"
+    " content = :content, html = :html,"
     " plain_text = :plain_text, toc = CAST(:toc AS jsonb), rendered_with = :rendered_with,"
     " word_count = :word_count, reading_time = :reading_time, excerpt = :excerpt,"
     " own_excerpt = :own_excerpt, cover_image_url = :cover_image_url, language = :language,"

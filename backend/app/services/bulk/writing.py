@@ -1,10 +1,11 @@
 """Writing a batch of an import as it was planned."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import recheck
@@ -12,11 +13,17 @@ from app.core.config import get_settings
 from app.core.limits import LimitKind
 from app.services import audit, limits
 from app.services.articles.rendering import rendered_columns
-from app.services.articles.slugs import candidates, remember
+from app.services.articles.slugs import (
+    RESERVED,
+    candidates,
+    make_way,
+    placeholder,
+    remember,
+)
 from app.services.articles.tagging import LockedTag, by_key, lock_tags
 from app.services.audit import AuditAction
 from app.services.bulk import statements
-from app.services.bulk.planning import New, Plan, plan
+from app.services.bulk.planning import New, Plan, owns_slug, plan
 from app.services.bulk.records import Importer, Outcome, Prepared, Result, Seen, key_of
 from app.services.media.references import note_references
 
@@ -82,7 +89,8 @@ async def _create(session: AsyncSession, batch: Plan, tags: Mapping[str, LockedT
     items = dict(zip(ids, (new.item for new in batch.new), strict=True))
     waiting = set(ids)
     while waiting:
-        await _give_slugs(session, {number: items[number] for number in waiting}, rows)
+        await _give_slugs(session, batch, {number: items[number] for number in waiting}, rows)
+        await _hold_slugs(session, [rows[number] for number in waiting], now=batch.now)
         columns = _columns([rows[number] for number in sorted(waiting)])
         created = set(await session.scalars(statements.INSERT_ARTICLES, columns))
         for number in sorted(waiting):
@@ -92,7 +100,7 @@ async def _create(session: AsyncSession, batch: Plan, tags: Mapping[str, LockedT
                 batch.say(item, Outcome.CREATED, item.incoming.note)
                 if not item.record.slug:
                     batch.made.add(key_of(number))
-            elif item.record.slug:
+            elif item.record.slug and await _is_lost(session, batch, rows[number]):
                 batch.say(item, Outcome.FAILED, SLUG_LOST.format(item.record.slug))
                 created.add(number)
                 del items[number]
@@ -104,7 +112,10 @@ async def _create(session: AsyncSession, batch: Plan, tags: Mapping[str, LockedT
 
 
 async def _give_slugs(
-    session: AsyncSession, items: Mapping[int, Prepared], rows: Mapping[int, dict[str, Any]]
+    session: AsyncSession,
+    batch: Plan,
+    items: Mapping[int, Prepared],
+    rows: Mapping[int, dict[str, Any]],
 ) -> None:
     """Give each row a slug: the record's own, else the first that is free of those it may have."""
     taken = {item.record.slug for item in items.values() if item.record.slug}
@@ -120,14 +131,54 @@ async def _give_slugs(
         asked = {slug for names in unnamed.values() for slug in names[depth]}
         if not asked:
             return
-        found = await session.execute(statements.HOLDERS, {"slugs": sorted(asked)})
-        taken |= {row.slug for row in found}
+        authors = {rows[number]["author_id"] for number in unnamed}
+        found = await _holders(session, batch, asked, authors)
+        taken |= {row.slug for row in found if not row.draft} | RESERVED
+        drafts = {(row.slug, row.author_id) for row in found if row.draft}
         for number in sorted(unnamed):
-            free = next((slug for slug in unnamed[number][depth] if slug not in taken), None)
+            author_id = rows[number]["author_id"]
+            free = next(
+                (
+                    slug
+                    for slug in unnamed[number][depth]
+                    if slug not in taken and (slug, author_id) not in drafts
+                ),
+                None,
+            )
             if free is not None:
                 rows[number]["slug"] = free
                 taken.add(free)
                 del unnamed[number]
+
+
+async def _holders(
+    session: AsyncSession, batch: Plan, slugs: Iterable[str], author_ids: Iterable[int]
+) -> Sequence[Row[Any]]:
+    parameters = {"slugs": sorted(slugs), "author_ids": sorted(author_ids), "now": batch.now}
+    return (await session.execute(statements.HOLDERS, parameters)).all()
+
+
+async def _is_lost(session: AsyncSession, batch: Plan, row: Mapping[str, Any]) -> bool:
+    """Whether somebody has taken the slug that a record asks for, since it was planned."""
+    slug = row["draft_slug"] or row["slug"]
+    return bool(await _holders(session, batch, [slug], [row["author_id"]]))
+
+
+async def _hold_slugs(
+    session: AsyncSession, rows: Sequence[dict[str, Any]], *, now: datetime
+) -> None:
+    """Set both columns of a name, and move what is not public out of the way of what will be."""
+    slugs = sorted(row["slug"] for row in rows)
+    held = set(await session.scalars(statements.HELD, {"slugs": slugs}))
+    released = [row["slug"] for row in rows if row["published_at"] is not None]
+    if not held.isdisjoint(released):
+        await make_way(session, released, now=now)
+    for row in rows:
+        published_at = row["published_at"]
+        public = published_at is not None and published_at <= now and row["archived_at"] is None
+        row["draft_slug"] = None if public else row["slug"]
+        if published_at is None and row["slug"] in held:
+            row["slug"] = placeholder()
 
 
 def _article(new: New, article_id: int, *, now: datetime) -> dict[str, Any]:
@@ -185,10 +236,13 @@ async def _change(session: AsyncSession, batch: Plan, tags: Mapping[str, LockedT
         }
         for change in batch.changes
     ]
+    taken = {row["slug"] for row in rows} - {change.before.slug for change in batch.changes}
+    if taken:
+        await make_way(session, sorted(taken), now=batch.now)
     await session.execute(statements.UPDATE_ARTICLE, rows)
     for change in batch.changes:
         before, present = change.before.slug, change.values["slug"]
-        if present != before:
+        if present != before and owns_slug(change.before, batch.now):
             await remember(session, article_id=change.before.id, former=before, present=present)
     retagged = [
         (change.before.id, change.item.record.tags) for change in batch.changes if change.retags
