@@ -4,14 +4,14 @@ The release before goes on working. It writes and reads `slug`, which stays uniq
 the name of a draft that it writes, and gives a real slug to what it publishes.
 
 Revision: 0008
-Revises: 0006
+Revises: 0007b
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0008"
-down_revision = "0006"
+down_revision = "0007b"
 branch_labels = None
 depends_on = None
 

@@ -6,14 +6,14 @@ their HTML: a trigger does both when the job `rendering` finds an older renderer
 release can run meanwhile: the triggers call the replaced functions, whoever writes.
 
 Revision: 0009
-Revises: 0007b
+Revises: 0008
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0009"
-down_revision = "0007b"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 
