@@ -331,7 +331,7 @@ async def _locked(
         .order_by(Tag.id)
         .with_for_update()
     )
-    tags = {tag.slug == slug: tag for tag in await session.execute(lock)}
+    tags: dict[bool, Any] = {tag.slug == slug: tag for tag in await session.execute(lock)}
     if True not in tags:
         raise TagNotFound
     current = await _read(session, _BY_SLUG, slug=slug)

@@ -64,10 +64,11 @@ def _unwrapped(html: str) -> str:
     by_lines = not _BLOCK_COMMENT.search(html) and not _PARAGRAPH.search(html)
     parts = []
     for part, is_preformatted in _split(html):
+        text = part
         if not is_preformatted:
-            part = _SHORTCODE.sub(" ", _BLOCK_COMMENT.sub("", part))
-            part = _paragraphs(part) if by_lines else part
-        parts.append(part)
+            text = _SHORTCODE.sub(" ", _BLOCK_COMMENT.sub("", part))
+            text = _paragraphs(text) if by_lines else text
+        parts.append(text)
     return "".join(parts)
 
 
@@ -113,12 +114,13 @@ def _language(element: Any) -> str:
     return ""
 
 
-class _Converter(MarkdownConverter):  # type: ignore[misc]  # it has no types
+class _Converter(MarkdownConverter):
     def convert_pre(self, el: Tag, text: str, parent_tags: set[str]) -> str:
         """Strip blank lines without the library's pattern, which is quadratic in runs of spaces."""
         blank = text[: len(text) - len(text.lstrip(" \n"))]
         text = text[blank.rfind("\n") + 1 :].rstrip(" \n")
-        converted: str = super().convert_pre(el, text, parent_tags)
+        # The library's stubs leave its converters out.
+        converted: str = super().convert_pre(el, text, parent_tags)  # type: ignore[misc]
         return converted
 
 
