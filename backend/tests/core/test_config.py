@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from pydantic import ValidationError
 
 from app.core import config, sources
@@ -433,15 +432,3 @@ class TestUnknownNames:
 
     def test_without_a_file_there_are_none(self) -> None:
         assert config.unknown_names() == []
-
-
-NOT_IN_CONTAINERS = {"host", "port", "data_dir", "database_url_file"}
-
-
-@in_a_checkout
-def test_compose_passes_every_setting_on() -> None:
-    """One that it does not name would be ignored silently in the containers."""
-    compose = yaml.safe_load((PROJECT_DIR / "docker-compose.yml").read_text(encoding="utf-8"))
-    passed = {name.lower() for name in compose["services"]["backend"]["environment"]}
-    files = {f"{name}_file" for name in SECRETS}
-    assert {*Settings.model_fields, *sources.ALIASES, *files} - passed <= NOT_IN_CONTAINERS
