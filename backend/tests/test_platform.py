@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from app.core.config import BACKEND_DIR, PROJECT_DIR, Settings
+from app.core.config import BACKEND_DIR, PROJECT_DIR, SECRETS, Settings
+from app.core.sources import ALIASES
 
 pytestmark = pytest.mark.skipif(
     not (PROJECT_DIR / "scripts" / "matrix.py").exists(),
@@ -19,7 +20,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 SETTINGS = {name.upper() for name in Settings.model_fields}
-HOST_ONLY = {"HOST", "PORT", "DATA_DIR", "BIND"}
+OTHER_NAMES = {alias.upper() for alias in ALIASES} | {f"{name}_FILE".upper() for name in SECRETS}
+"""Of settings: aliases, and the names of files with secrets."""
+HOST_ONLY = {"HOST", "PORT", "DATA_DIR", "BIND", "DATABASE_URL_FILE"}
 """In a container, the port is what nginx and the health check expect; the data is elsewhere."""
 
 
@@ -47,7 +50,8 @@ def compose(path: str) -> dict[str, Any]:
 def known_to_compose() -> set[str]:
     """Variables that a compose file fills in, or passes on where they are set."""
     names: set[str] = set()
-    for path in ("docker-compose.yml", "docker-compose.tls.yml", "docker-compose.test.yml"):
+    for file in ("", ".tls", ".test", ".secrets"):
+        path = f"docker-compose{file}.yml"
         names |= set(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)", read(path)))
         for service in compose(path).values():
             passed_on = service.get("environment", {}) | service.get("build", {}).get("args", {})
@@ -70,7 +74,7 @@ def test_nothing_else_is_documented_as_a_setting() -> None:
 @pytest.mark.parametrize("service", ["backend", "migrate"])
 def test_compose_passes_every_setting_on(service: str) -> None:
     environment = set(compose("docker-compose.yml")[service]["environment"])
-    assert (SETTINGS | of_gunicorn()) - HOST_ONLY == environment
+    assert (SETTINGS | OTHER_NAMES | of_gunicorn()) - HOST_ONLY == environment
 
 
 def test_the_example_names_no_unknown_setting() -> None:

@@ -50,14 +50,16 @@ def rotate(
         values = rotation.new_pair_settings(settings, algorithm=algorithm, directory=folder)
     lines = [f"{name}={value}" for name, value in values.items()]
     file = PROJECT_DIR / ".env"
-    elsewhere = set_outside_of_dotenv(values)
-    if elsewhere:
-        lines = [f"The environment sets {', '.join(elsewhere)}. Change it there:", "", *lines]
-    elif file.exists():
+    if file.exists():
         rotation.write_settings(file, values)
         lines = [f"Written to .env: {', '.join(values)}"]
     else:
         lines = ["Set these, for every replica:", "", *lines]
+    if elsewhere := set_outside_of_dotenv(values):
+        lines += [
+            "",
+            f"The environment sets {', '.join(elsewhere)}: change that, it overrules .env.",
+        ]
     minutes = settings.access_token_expire_minutes
     if settings.secret_key in EXAMPLE_SECRETS:
         lines += ["", "The example secret is not believed any more, with all it signed and sealed."]
