@@ -72,15 +72,17 @@ def inputs_for(pattern: re.Pattern[Any]) -> Iterator[tuple[str, Make]]:
     """Inputs that are made from a pattern: from what it matches, and from what it mentions."""
     source = pattern.pattern
     text = source.decode("latin-1") if isinstance(source, bytes) else source
-    tree = parser.parse(text, pattern.flags & ~re.UNICODE if isinstance(source, bytes) else pattern.flags)
+    tree = parser.parse(
+        text, pattern.flags & ~re.UNICODE if isinstance(source, bytes) else pattern.flags
+    )
     letters: set[str] = set()
     examples = [_example(tree, letters, branch) for branch in range(3)]
     prefixes = {each[:end] for each in examples for end in range(1, min(len(each), 40) + 1)}
     some = sorted(prefixes, key=lambda each: (len(each), each))
     if len(some) > 24:  # the shortest, the longest, and some between
-        some = [*some[:8], *some[8:-8:max(1, (len(some) - 16) // 8)], *some[-8:]]
+        some = [*some[:8], *some[8 : -8 : max(1, (len(some) - 16) // 8)], *some[-8:]]
     alphabet = sorted(letters | {"a", " "})[:14]
-    pairs = [left + right for left, right in zip(alphabet, alphabet[1:], strict=False)]
+    pairs = [left + right for left, right in itertools.pairwise(alphabet)]
     yield from runs(some, [*alphabet, *pairs[:6]])
 
 
@@ -92,7 +94,9 @@ def _example(tree: Any, letters: set[str], branch: int) -> str:
     return "".join(parts)
 
 
-def _part(operation: Any, argument: Any, letters: set[str], branch: int) -> str:
+def _part(  # noqa: PLR0911 - one for each operation
+    operation: Any, argument: Any, letters: set[str], branch: int
+) -> str:
     if operation is codes.LITERAL:
         letters.add(chr(argument))
         return chr(argument)
@@ -130,7 +134,7 @@ def _member(choices: Any, letters: set[str]) -> str:
             (refused.add if negated else found.append)(chr(argument))
             letters.add(chr(argument))
         elif operation is codes.RANGE:
-            letters.update({chr(argument[0]), chr(argument[1])} - {"\ud800", "\udfff"})
+            letters.update(map(chr, argument))
             if negated:
                 refused.update(map(chr, range(argument[0], min(argument[1], 255) + 1)))
             else:
