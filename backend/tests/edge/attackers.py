@@ -1,4 +1,4 @@
-"""Clients that attack the edge, each in a process of its own at the lowest priority.
+"""Clients that attack the edge, each in a process of its own at a lower priority.
 
 An attacker has a machine of their own: theirs must not take the processor from what is measured.
 """
@@ -58,7 +58,7 @@ def _run(
     stop: Event,
     pause: float,
 ) -> None:
-    os.nice(19)
+    os.nice(5)
     with httpx.Client(base_url=url, timeout=60) as client:
         while not stop.is_set():
             try:
