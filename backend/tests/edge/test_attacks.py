@@ -223,5 +223,5 @@ def test_4_addresses_without_end(
         large = publish(client, author, title="A large one", content=LARGE)
         for number in range(10):
             publish(client, author, title=f"Medium {number}", content=MEDIUM)
-    attack = attacked(stack, attackers.fill_the_cache, clients=4, pause=0.05)
+    attack = attacked(stack, attackers.fill_the_cache, clients=4, pause=0.25)
     beside(stack, attack, [*paths, f"/articles/{large['id']}"]).require_fast()
