@@ -288,7 +288,7 @@ class TestFilters:
             ("q=", "at least 1"),
             ("q=" + "x" * 501, "at most 500"),
             ("language=klingon", "pattern"),
-            ("colour=red", "not permitted"),
+            ("colour=red", "Unknown query parameter; known here: author, count"),
             ("limit=0", "greater than or equal to 1"),
             ("count=perhaps", "boolean"),
         ],

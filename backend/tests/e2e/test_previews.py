@@ -25,7 +25,7 @@ def test_the_log_does_not_hold_a_preview_links_token(api: Api) -> None:
         (f"//previews/{token}", 404),
         (f"/preview/{token}", 404),
         (f"/articles/{token}", 422),
-        (f"/previews/{token}?x={token}", 200),
+        (f"/previews/{token}?x={token}", 422),
     ):
         answer = api.client.get(api.url + path)
         assert answer.status_code == status, path

@@ -1,4 +1,4 @@
-"""Clients that attack the edge, each in a process of its own at the lowest priority.
+"""Clients that attack the edge, each in a process of its own at a lower priority.
 
 An attacker has a machine of their own: theirs must not take the processor from what is measured.
 """
@@ -10,7 +10,6 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.synchronize import Event
-from typing import Any
 
 import httpx
 
@@ -21,12 +20,20 @@ _context = multiprocessing.get_context("spawn")
 
 
 @contextmanager
-def under(attack: Attack, url: str, headers: Headers, *, clients: int) -> Iterator[None]:
-    """While the block runs, so many clients attack; returns once all of them have begun."""
+def under(
+    attack: Attack, url: str, headers: Headers, *, clients: int, pause: float
+) -> Iterator[None]:
+    """While the block runs, so many clients attack; it begins once all of them have begun.
+
+    Each pauses for so many seconds after an answer: a site without limits on how much is sent at
+    once would be slowed by any request, and this is about requests that cost too much.
+    """
     stop = _context.Event()
     started = [_context.Event() for _ in range(clients)]
     processes = [
-        _context.Process(target=_run, args=(attack, url, headers, number, each, stop), daemon=True)
+        _context.Process(
+            target=_run, args=(attack, url, headers, number, each, stop, pause), daemon=True
+        )
         for number, each in enumerate(started)
     ]
     for process in processes:
@@ -43,15 +50,21 @@ def under(attack: Attack, url: str, headers: Headers, *, clients: int) -> Iterat
 
 
 def _run(
-    attack: Attack, url: str, headers: Headers, number: int, started: Event, stop: Event
+    attack: Attack,
+    url: str,
+    headers: Headers,
+    number: int,
+    started: Event,
+    stop: Event,
+    pause: float,
 ) -> None:
-    os.nice(19)
+    os.nice(5)
     with httpx.Client(base_url=url, timeout=60) as client:
         while not stop.is_set():
             try:
                 for _ in attack(client, headers, number):
                     started.set()
-                    if stop.is_set():
+                    if stop.wait(pause):
                         return
             except httpx.HTTPError:  # an attacker may be cut off
                 started.set()
@@ -63,7 +76,6 @@ PICTURES = {
     "fill": b"\xff\xd8\xff" + b"\xff" * 60_000 + b"\0",
     "tail": b"\xff\xd8\xff\xd9" + b"\0" * 200_000 + b"X",
     "scan": b"\xff\xd8\xff\xda\0\x08\x01\x01\0\0?\0" + b"\xff" * 200_000,
-    "large": b"\xff\xd8\xff" + b"\xff" * 4_000_000,
 }
 
 
@@ -90,18 +102,16 @@ def post_markdown(client: httpx.Client, headers: Headers, number: int) -> Iterat
 FIELDS = ["id", "title", "slug", "content", "excerpt", "language", "tags", "author", "created_at"]
 
 
-def fill_the_cache(
-    client: httpx.Client, headers: Headers, number: int
-) -> Iterator[httpx.Response]:
-    """Large answers under as many addresses as possible; `headers` has the number of articles."""
-    chance = random.Random(number)  # noqa: S311 - an attack need not be unpredictable
+def fill_the_cache(client: httpx.Client, headers: Headers, number: int) -> Iterator[httpx.Response]:
+    """Large answers under as many addresses as possible."""
+    chance = random.Random(number)
     for count in itertools.count():
         value = f"{number}-{count}-{chance.random()}"
         fields = ",".join(chance.sample(FIELDS, len(FIELDS)))
         yield from _ask(client, f"/articles?limit=2&x{value}=1")
         yield from _ask(client, f"/api/articles?limit=2&x{value}=1")
         yield from _ask(client, f"/articles?limit=1&fields={fields}&skip={chance.randrange(10)}")
-        yield from _ask(client, f"/articles?limit={chance.randrange(1, 100)}&fields={fields}")
+        yield from _ask(client, f"/articles?limit={chance.randrange(1, 10)}&fields={fields}")
         yield from _ask(client, f"/search?q=large%20-{value}&limit=2")
         yield from _ask(client, "/articles?limit=1", Origin=f"https://{value}.example")
         yield from _ask(client, f"/{_spelled('articles', count)}?limit=1")
@@ -117,8 +127,6 @@ def _ask(client: httpx.Client, path: str, **headers: str) -> Iterator[httpx.Resp
 def _spelled(word: str, number: int) -> str:
     """A word in one of many percent-encodings."""
     return "".join(
-        f"%{ord(letter):02x}" if number >> place & 1 else letter for place, letter in enumerate(word)
+        f"%{ord(letter):02x}" if number >> place & 1 else letter
+        for place, letter in enumerate(word)
     )
-
-
-__all__: list[Any] = ["fill_the_cache", "post_markdown", "under", "upload_pictures"]

@@ -110,15 +110,17 @@ def paths(stack: Stack, author: Mapping[str, str]) -> Sequence[str]:
     )
 
 
-def attacked(stack: Stack, attack: Attack, *, clients: int) -> Callable[[], Any]:
+def attacked(
+    stack: Stack, attack: Attack, *, clients: int, pause: float
+) -> Callable[[], AbstractContextManager[None]]:
     """The attack by a new account."""
     with stack.client() as client:
         headers = register(client)
-    return lambda: under(attack, stack.url, headers, clients=clients)
+    return lambda: under(attack, stack.url, headers, clients=clients, pause=pause)
 
 
 def test_1_pictures_that_were_quadratic(stack: Stack, paths: Sequence[str]) -> None:
-    attack = attacked(stack, attackers.upload_pictures, clients=4)
+    attack = attacked(stack, attackers.upload_pictures, clients=4, pause=0.2)
     beside(stack, attack, paths).require_fast()
 
 
@@ -164,9 +166,7 @@ class TestInventedValues:
             {"title": f"In {name}", "content": "Not to be read.", "language": name}
             for name in itertools.islice(invented, 10_000)
         )
-        self.compare(
-            stack, "/search?q=network&limit=5", lambda client: self.send(client, records)
-        )
+        self.compare(stack, "/search?q=network&limit=5", lambda client: self.send(client, records))
 
     def test_2_tags(self, stack: Stack, author: Mapping[str, str]) -> None:
         records = (
@@ -184,7 +184,7 @@ def test_3_markdown_that_is_rejected(
     stack: Stack, paths: Sequence[str], author: Mapping[str, str]
 ) -> None:
     """Beside it, others write, too: a comment, a favorite and a refresh are not starved."""
-    attack = attacked(stack, attackers.post_markdown, clients=12)
+    attack = attacked(stack, attackers.post_markdown, clients=12, pause=0)
     statuses: Counter[tuple[str, int]] = Counter()
     with stack.client() as client:
         article = publish(client, author, title="To be commented on")
@@ -202,9 +202,7 @@ def test_3_markdown_that_is_rejected(
                         json={"content": f"Comment {number}"},
                         headers=headers,
                     ),
-                    "favorite": client.put(
-                        f"/articles/{article['id']}/favorite", headers=headers
-                    ),
+                    "favorite": client.put(f"/articles/{article['id']}/favorite", headers=headers),
                     "refresh": client.post(
                         "/auth/refresh", json={"refresh_token": tokens["refresh_token"]}
                     ),
@@ -225,5 +223,5 @@ def test_4_addresses_without_end(
         large = publish(client, author, title="A large one", content=LARGE)
         for number in range(10):
             publish(client, author, title=f"Medium {number}", content=MEDIUM)
-    attack = attacked(stack, attackers.fill_the_cache, clients=4)
+    attack = attacked(stack, attackers.fill_the_cache, clients=4, pause=0.25)
     beside(stack, attack, [*paths, f"/articles/{large['id']}"]).require_fast()

@@ -176,9 +176,7 @@ def _is_kept(client: httpx.Client, path: str, **headers: str) -> bool:
 class TestRoom:
     """What may take room in the cache, and that nobody's answer depends on there being some."""
 
-    def test_large_answers_are_not_kept(
-        self, client: httpx.Client, author: dict[str, str]
-    ) -> None:
+    def test_large_answers_are_not_kept(self, client: httpx.Client, author: dict[str, str]) -> None:
         for letters, kept in ((100_000, True), (400_000, False)):
             article = publish(client, author, content="a " * (letters // 2))
             path = f"/articles/{article['id']}?"
@@ -246,6 +244,11 @@ class TestRoom:
         finally:
             stack.project.output(*shell, "rm /var/cache/nginx/filler")
         wait_until(lambda: is_stored(client, paths[0]), "pages are kept again")
+        left = "find /var/cache/nginx/pages -type f -name '*.*'"
+        assert stack.project.output(*shell, left)
+        wait_until(
+            lambda: not stack.project.output(*shell, left), "the rest is swept away", seconds=120
+        )
 
 
 class TestIsolation:

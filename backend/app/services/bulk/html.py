@@ -62,14 +62,16 @@ def markdown_of(html: str) -> str:
 def _unwrapped(html: str) -> str:
     """Without the marks of editors; lines as paragraphs where WordPress would make them."""
     by_lines = not _BLOCK_COMMENT.search(html) and not _PARAGRAPH.search(html)
-    parts = []
-    for part, is_preformatted in _split(html):
-        text = part
-        if not is_preformatted:
-            text = _SHORTCODE.sub(" ", _BLOCK_COMMENT.sub("", part))
-            text = _paragraphs(text) if by_lines else text
-        parts.append(text)
-    return "".join(parts)
+    return "".join(
+        part if is_preformatted else _cleared(part, by_lines=by_lines)
+        for part, is_preformatted in _split(html)
+    )
+
+
+def _cleared(html: str, *, by_lines: bool) -> str:
+    """The same of a part that is not preformatted."""
+    html = _SHORTCODE.sub(" ", _BLOCK_COMMENT.sub("", html))
+    return _paragraphs(html) if by_lines else html
 
 
 def _split(html: str) -> Iterator[tuple[str, bool]]:
