@@ -44,12 +44,14 @@ async def insert(session: AsyncSession, author: User, state: str, languages: lis
 
 
 async def plan(connection: AsyncConnection, sight: Sight, **parameters: Any) -> list[Any]:
-    """The nodes of the plan by which a query is interpreted, with the rows that each had."""
+    """The nodes of the plan that find the configurations in use, with the rows that each had."""
     statement = matching._STATEMENTS[sight]
     explain = text(f"EXPLAIN (ANALYZE, TIMING off, FORMAT JSON) {statement.text}")
     explain = explain.bindparams(*statement._bindparams.values())
     found = await connection.scalar(explain, {"q": "loom", "language": None, **parameters})
-    nodes, waiting = [], [(json.loads(found) if isinstance(found, str) else found)[0]["Plan"]]
+    (root,) = json.loads(found) if isinstance(found, str) else found
+    waiting = [node for node in root["Plan"]["Plans"] if node.get("Subplan Name") == "CTE steps"]
+    nodes = []
     while waiting:
         node = waiting.pop()
         nodes.append(node)
@@ -68,7 +70,7 @@ def rows_of_scans(nodes: list[Any]) -> float:
     return sum(
         (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
         for node in nodes
-        if "config" in node.get("Index Name", "")
+        if "Relation Name" in node
     )
 
 
