@@ -18,7 +18,8 @@ class Finding(BaseModel):
 class ErrorBody(BaseModel):
     """An error: `message` for people, `code` for programs, `request_id` for the operator.
 
-    `challenge` comes with the code `second_factor_required` alone.
+    `challenge` comes with the code `second_factor_required` alone, `limit` with `limit_reached` and
+    `quota_exceeded`: the kind of limit.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -29,3 +30,4 @@ class ErrorBody(BaseModel):
     code: str
     request_id: str | None
     challenge: str = omitted()
+    limit: str = omitted()
