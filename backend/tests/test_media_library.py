@@ -246,6 +246,7 @@ async def test_pictures_of_who_has_left_stay_where_they_are_shown(
     client: httpx.AsyncClient, session: AsyncSession, storage: LocalStorage, database: Database
 ) -> None:
     leaving, colleague = await create_user(session), await create_user(session)
+    editor = await create_user(session, role=Role.EDITOR)
     mine = await create_media(session, owner=leaving, storage=storage)
     borrowed = await create_media(session, owner=leaving, storage=storage)
     article = await create_article(session, author=colleague)
@@ -256,6 +257,10 @@ async def test_pictures_of_who_has_left_stay_where_they_are_shown(
         "DELETE", f"/users/{leaving.id}", json={"password": PASSWORD}, headers=bearer(leaving)
     )
     assert answer.status_code == 204
+    await tidy_media(database, storage)
+    assert await left(session) == {mine.id, borrowed.id}  # their article is in the trash
+    deleted = await client.delete(f"/trash/{own.id}", headers=bearer(editor))
+    assert deleted.status_code == 204
     await tidy_media(database, storage)
     assert await left(session) == {borrowed.id}
     assert folders(storage) == {borrowed.folder}
