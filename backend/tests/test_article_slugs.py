@@ -266,18 +266,19 @@ class TestUnpublishedOnesAreNotNoticed:
             found = await client.get(f"/articles/by-slug/{slug}")
             assert found.json()["id"] == article["id"]
 
+    @pytest.mark.parametrize("title", ["Something", "Plan"])
     async def test_one_that_was_chosen_is_taken_when_it_is_published(
-        self, client: httpx.AsyncClient, ada: Headers, bob: Headers
+        self, client: httpx.AsyncClient, ada: Headers, bob: Headers, title: str
     ) -> None:
-        draft = (await post(client, ada, title="Something", slug="plan")).json()
-        await post(client, bob, title="Plan", published=True)
+        draft = (await post(client, ada, title=title, slug="plan-b")).json()
+        await post(client, bob, title="Plan B", published=True)
         url = f"/articles/{draft['id']}"
         refused = await client.patch(url, json={"published": True}, headers=ada)
         assert (refused.status_code, refused.json()["code"]) == (409, "slug_taken")
         kept = (await client.get(url, headers=ada)).json()
-        assert (kept["status"], kept["slug"], kept["version"]) == ("draft", "plan", 1)
-        chosen = {"published": True, "slug": "plan-b"}
-        assert (await client.patch(url, json=chosen, headers=ada)).json()["slug"] == "plan-b"
+        assert (kept["status"], kept["slug"], kept["version"]) == ("draft", "plan-b", 1)
+        chosen = {"published": True, "slug": "plan-c"}
+        assert (await client.patch(url, json=chosen, headers=ada)).json()["slug"] == "plan-c"
 
     async def test_a_scheduled_one_moves_for_one_that_is_public_first(
         self,

@@ -7,6 +7,7 @@ never had it, has a placeholder there, which is shown to nobody. A scheduled art
 name that is free, since it is going to be published without anybody writing it.
 """
 
+import re
 import secrets
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -46,6 +47,8 @@ NUMBERED = 9
 RESERVED = frozenset({"feed"})
 """What is no article at /api/articles."""
 SLUG_CONSTRAINT = {"uq_articles_slug": SlugTaken, "uq_articles_draft_slug": SlugTaken}
+
+_ENDING = re.compile(r"(?:-(?:[2-9]|[0-9a-f]{6}|[0-9a-f]{16}))?")
 
 _CANDIDATES = bindparam("candidates", type_=ARRAY(String))
 _NOT_ITSELF = Article.id.is_distinct_from(bindparam("article_id", type_=BigInteger))
@@ -146,8 +149,7 @@ def placeholder() -> str:
 def is_derived(slug: str, title: str) -> bool:
     """Whether `slug` is one that `free_slug` makes of this title."""
     base = slugify(title)
-    end = slug.removeprefix(base)
-    return slug.startswith(base) and (end == "" or (end[0] == "-" and end[1:].isalnum()))
+    return slug.startswith(base) and _ENDING.fullmatch(slug, len(base)) is not None
 
 
 async def free_slug(session: AsyncSession, *, title: str, claimant: Claimant) -> str:
