@@ -447,7 +447,7 @@ class TestThePreviousRelease:
         for name, slug in (("C#", "c"), ("Été", "ete"), ("ete", "ete")):
             await session.execute(text(insert), {"name": name, "slug": slug})
         rows = await session.execute(select(Tag.slug, Tag.key).order_by(Tag.slug))
-        assert dict(map(tuple, rows)) == {"c": None, "c-sharp": "c#", "ete": "été"}
+        assert {row.slug: row.key for row in rows} == {"c": None, "c-sharp": "c#", "ete": "été"}
         article = await create_article(session, author=ada)
         tagging = (
             "INSERT INTO article_tags (article_id, tag_id)"

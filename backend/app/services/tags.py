@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import (
     Integer,
-    Row,
     Select,
     Subquery,
     and_,
@@ -319,8 +318,8 @@ _MOVE = (
 
 async def _locked(
     session: AsyncSession, slug: str, *, key: str = "", precondition: Precondition
-) -> tuple[Row[Any], Row[Any] | None]:
-    """The tag with this slug and another one with this key, locked; before them, its articles.
+) -> tuple[Any, Any]:
+    """The tag with this slug and another one with this key or None, locked after its articles.
 
     From then on nobody gives an article one of them. Raises TagNotFound, PreconditionFailed.
     """
