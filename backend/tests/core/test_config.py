@@ -201,3 +201,21 @@ def test_refused_everywhere(bad: dict[str, Any], reason: str) -> None:
 
 def test_a_slash_at_the_end_of_the_public_url_makes_no_difference() -> None:
     assert make(public_url="https://example.com/blog/").public_url == "https://example.com/blog"
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        "https://a.example",
+        "a.example/",
+        "a.example:443",
+        "*.a.example",
+        "A.example",
+        "www.example.com",
+    ],
+)
+def test_hosts_of_frames_are_names_and_not_our_own(hosts: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings(_env_file=None, public_url="https://www.example.com", iframe_hosts=hosts)
+    allowed = Settings(_env_file=None, iframe_hosts="a.example, b.example")
+    assert allowed.iframe_hosts == ["a.example", "b.example"]
