@@ -388,8 +388,9 @@ class TestSlugsOfOthers:
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         bob = await create_user(session)
-        await post(client, bearer(bob), lines(RECORD))
-        for record in (RECORD, {**RECORD, "title": "Mine"}):
+        public = {**RECORD, "published_at": "1999-12-31T00:00:00Z"}
+        await post(client, bearer(bob), lines(public))
+        for record in (public, RECORD, {**RECORD, "title": "Mine"}):
             report = await post(client, bearer(ada), lines(record))
             assert counts(report) == (0, 0, 0, 1)
             assert "another author" in report["errors"][0]["message"]
@@ -435,11 +436,12 @@ class TestSlugsOfOthers:
     async def test_a_record_may_change_its_slug_back(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
-        await post(client, bearer(ada), lines(RECORD))
+        public = {**RECORD, "published_at": "1999-12-31T00:00:00Z"}
+        await post(client, bearer(ada), lines(public))
         article = (await session.scalars(select(Article))).one()
         url = f"/articles/{article.id}"
         await client.patch(url, json={"slug": "elsewhere"}, headers=bearer(ada))
-        changed = {**RECORD, "title": "Other"}
+        changed = {**public, "title": "Other"}
         assert counts(await post(client, bearer(ada), lines(changed))) == (0, 1, 0, 0)
         await session.refresh(article)
         assert article.slug == RECORD["slug"]

@@ -432,3 +432,21 @@ class TestUnknownNames:
 
     def test_without_a_file_there_are_none(self) -> None:
         assert config.unknown_names() == []
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        "https://a.example",
+        "a.example/",
+        "a.example:443",
+        "*.a.example",
+        "A.example",
+        "www.example.com",
+    ],
+)
+def test_hosts_of_frames_are_names_and_not_our_own(hosts: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings(_env_file=None, public_url="https://www.example.com", iframe_hosts=hosts)
+    allowed = Settings(_env_file=None, iframe_hosts="a.example, b.example")
+    assert allowed.iframe_hosts == ["a.example", "b.example"]
