@@ -238,7 +238,8 @@ def lexical_lists(text: str) -> str:
 
 
 def form(text: str) -> None:
-    for content_type in (text, f"multipart/form-data; {text}"):
+    header = text.encode().decode("latin-1")
+    for content_type in (header, f"multipart/form-data; {header}"):
         quietly(forms._boundary, PressroomError)(content_type)
     reader = forms._Reader(b"x", max_bytes=2**30)
     body = f'--x\r\nContent-Disposition: form-data; name="file"{text[:4000]}\r\n\r\n{text}\r\n--x'
