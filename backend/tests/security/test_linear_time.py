@@ -252,7 +252,6 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
     "form": quietly(form, InvalidRequest, InvalidInput),
     "html": quietly(markdown_of, TooDeep),
     "lexical": quietly(lexical, UnknownDocument, TooDeep),
-    "lexical lists": lexical_lists,
     "moment": moment,
     "precondition": lambda text: Precondition.parse(text, text),
     "range": lambda text: _part(text, 100),
@@ -265,6 +264,10 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
 @pytest.mark.parametrize("name", PARSERS)
 def test_a_parser_takes_linear_time(name: str) -> None:
     assert slow_in(PARSERS[name]) == []
+
+
+def test_lists_within_a_list_take_linear_time() -> None:
+    assert not grows_too_fast(lexical_lists, partial(str.ljust, ""), short=4_000, floor=0.1)
 
 
 def test_front_matter_takes_linear_time(tmp_path: Path) -> None:

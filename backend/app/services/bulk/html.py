@@ -116,12 +116,12 @@ def _language(element: Any) -> str:
     return ""
 
 
-class _Converter(MarkdownConverter):  # type: ignore[misc]  # it has no types
+class _Converter(MarkdownConverter):
     def convert_pre(self, el: Tag, text: str, parent_tags: set[str]) -> str:
         """Strip blank lines without the library's pattern, which is quadratic in runs of spaces."""
         blank = text[: len(text) - len(text.lstrip(" \n"))]
         text = text[blank.rfind("\n") + 1 :].rstrip(" \n")
-        converted: str = super().convert_pre(el, text, parent_tags)
+        converted: str = super().convert_pre(el, text, parent_tags)  # type: ignore[misc]
         return converted
 
 
