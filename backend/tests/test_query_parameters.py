@@ -7,6 +7,8 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.conduit.schemas import ArticlesQuery
+from app.core.config import PROJECT_DIR
 from app.core.routing import StrictRoute
 from app.main import create_app
 from tests.factories import create_article, create_user
@@ -92,3 +94,12 @@ async def test_many_unknown_parameters_are_a_short_answer(client: httpx.AsyncCli
 @pytest.mark.parametrize("query", ["x=1", "&", "limit=1&limit=2", "limit=1&x=2"])
 async def test_conduit_ignores_what_it_does_not_know(client: httpx.AsyncClient, query: str) -> None:
     assert (await client.get(f"/api/articles?{query}")).status_code == 200
+
+
+def test_the_edge_keeps_answers_to_what_conduit_knows() -> None:
+    template = PROJECT_DIR / "nginx" / "templates" / "edge.conf.template"
+    if not template.exists():
+        pytest.skip("the image has the backend alone, not the stack around it")
+    named = re.search(r"\(\((\w+(?:\|\w+)*)\)=", template.read_text())
+    assert named is not None
+    assert set(named[1].split("|")) == set(ArticlesQuery.model_fields)
