@@ -67,10 +67,12 @@ def identity_of(user: User) -> Identity:
 
 def rows_of_scans(nodes: list[Any]) -> float:
     """How many rows were read from indexes on configurations."""
-    return sum(
-        (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
-        for node in nodes
-        if "Relation Name" in node
+    return float(
+        sum(
+            (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+            for node in nodes
+            if "Relation Name" in node
+        )
     )
 
 
