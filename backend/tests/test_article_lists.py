@@ -287,7 +287,7 @@ class TestFilters:
             ("tag=", "at least 1"),
             ("q=", "at least 1"),
             ("q=" + "x" * 501, "at most 500"),
-            ("language=klingon", "pattern"),
+            ("language=klingon", "registered language, such as en"),
             ("colour=red", "Unknown query parameter; known here: author, count"),
             ("limit=0", "greater than or equal to 1"),
             ("count=perhaps", "boolean"),
