@@ -42,7 +42,8 @@ def markdown_of(html: str) -> str:
     if html.count("<") > MAX_TAGS:
         raise TooDeep(f"The HTML has more than {MAX_TAGS} tags")
     html = clean(_unwrapped(html))
-    if html.rfind("<") > html.rfind(">"):
+    last = html.rfind("<")
+    if last > html.rfind(">") and html[last + 1 : last + 2].strip(" \t\r\n0123456789"):
         html += ">"  # html.parser reads the rest again for each tag without an end
     soup = BeautifulSoup(html, "html.parser")
     for element in soup(["script", "style", "noscript", "template"]):
