@@ -28,7 +28,7 @@ from app.core.roles import Role
 from app.db.base import Base
 from app.db.session import Database
 from app.main import create_app
-from app.models import Article, ArticleRevision, DiscardedFolder, User
+from app.models import Article, ArticleRevision, DiscardedFolder, User, UserSession
 from app.services.media.discarding import remove_discarded
 from tests.databases import migrated_database
 from tests.factories import PASSWORD, bearer, create_article, create_session, create_user
@@ -266,6 +266,7 @@ async def scene(small_app: FastAPI, client: httpx.AsyncClient) -> Scene:
         login, secret = await create_session(session, user=user), new_secret()
         login.token_hash = fingerprint(secret)
         token = str(RefreshToken.issue(login.id, secret))
+        await session.execute(update(UserSession).values(by_conduit=True))  # for PUT /api/user
     neighbour = Neighbour(client, user, article, token)
     await asyncio.create_task(neighbour.is_answered())  # opens the connections
     return Scene(callers, ids, neighbour)

@@ -41,7 +41,11 @@ def markdown_of(html: str) -> str:
     """The Markdown that renders as this HTML, as far as Markdown goes. Raises TooDeep."""
     if html.count("<") > MAX_TAGS:
         raise TooDeep(f"The HTML has more than {MAX_TAGS} tags")
-    soup = BeautifulSoup(clean(_unwrapped(html)), "html.parser")
+    html = clean(_unwrapped(html))
+    last = html.rfind("<")
+    if last > html.rfind(">") and html[last + 1 : last + 2].strip(" \t\r\n0123456789"):
+        html += ">"  # html.parser reads the rest again for each tag without an end
+    soup = BeautifulSoup(html, "html.parser")
     for element in soup(["script", "style", "noscript", "template"]):
         element.decompose()
     for frame in soup(_FRAME):
