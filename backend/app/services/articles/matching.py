@@ -186,7 +186,7 @@ _SEEN: Mapping[Sight, Seen] = {
 
 
 def _interpret(sight: Sight) -> TextClause:
-    parameters = [
+    parameters: list[BindParameter[Any]] = [
         bindparam("q", type_=String),
         bindparam("language", type_=String),
         bindparam("sample", SAMPLE),
