@@ -253,7 +253,13 @@ CASE = {
 async def test_four_scripts_in_one_article(
     client: httpx.AsyncClient, session: AsyncSession, author: User, q: str
 ) -> None:
-    await create_article(session, author=author, **CASE)
+    await create_article(
+        session,
+        author=author,
+        title=CASE["title"],
+        content=CASE["content"],
+        language=CASE["language"],
+    )
     (result,) = await search(client, q)
     assert f"<mark>{q}</mark>" in result["snippet"] + result["title_snippet"]
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app.auth.identity import Identity
 from app.core import clock
 from app.core.roles import Role
+from app.db.reading import Reader
 from app.models import User
 from app.services.articles import matching
 from app.services.articles.matching import STEMMED
@@ -37,6 +38,11 @@ async def insert(session: AsyncSession, author: User, state: str, languages: lis
     """Articles as they were before languages had to be registered."""
     values = {"state": state, "author_id": author.id, "languages": languages}
     await session.execute(INSERT, values)
+
+
+async def interpret(connection: AsyncConnection, **options: Any) -> matching.Terms | None:
+    """As searches do, on the test's own connection."""
+    return await matching.interpret(cast("Reader", connection), **options)
 
 
 async def plan(connection: AsyncConnection, sight: Sight, **parameters: Any) -> list[Any]:
@@ -92,7 +98,7 @@ async def test_invented_languages_cost_no_step(
     kept = _search.cache_info().currsize
     await insert(session, authors[1], state, INVENTED)
     await session.execute(text("ANALYZE articles"))
-    terms = await matching.interpret(connection, q="looms", viewer=None)
+    terms = await interpret(connection, q="looms", viewer=None)
     assert terms is not None
     seen = state in {"published", "scheduled"}
     assert len(terms.queries) == (2 if seen else 1)
@@ -113,8 +119,8 @@ async def test_hidden_articles_in_all_languages_cost_others_nothing(
         await insert(session, inventor, state, [*STEMMED, "zh"])
 
     async def queries(viewer: User | None) -> int:
-        identity = viewer and identity_of(viewer)
-        terms = await matching.interpret(connection, q="loom", viewer=identity)
+        identity = None if viewer is None else identity_of(viewer)
+        terms = await interpret(connection, q="loom", viewer=identity)
         assert terms is not None
         return sum(len(query.groups or [0]) for query in terms.queries)
 
@@ -140,7 +146,7 @@ async def test_there_are_no_more_queries_than_configurations(
     authors: tuple[User, User],
 ) -> None:
     await insert(session, authors[1], "published", [*STEMMED, *INVENTED])
-    terms = await matching.interpret(connection, q="looms", viewer=None)
+    terms = await interpret(connection, q="looms", viewer=None)
     assert terms is not None
     assert len(terms.queries) <= len(STEMMED) + 1
     assert await titles(client, "looms of old") == ["The loom"]
@@ -156,12 +162,12 @@ async def test_hidden_articles_do_not_make_a_word_common(
     """What the sample says is about what the reader may see."""
     monkeypatch.setattr(matching, "MAX_READ", 50)
     await insert(session, authors[1], "draft", ["en"] * 1000)
-    terms = await matching.interpret(connection, q="loom", viewer=None)
+    terms = await interpret(connection, q="loom", viewer=None)
     assert terms is not None
     assert not terms.is_common_anywhere
     inventor = authors[1]
     identity = identity_of(inventor)
-    terms = await matching.interpret(connection, q="loom", viewer=identity)
+    terms = await interpret(connection, q="loom", viewer=identity)
     assert terms is not None
     assert terms.is_common_anywhere
 

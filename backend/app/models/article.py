@@ -158,7 +158,7 @@ TITLE_WORDS: Function[Any] = func.article_title_words(Article.title)
 Index("ix_articles_title_words", TITLE_WORDS, postgresql_using="gin")
 # For the release before this one, which reads from it which languages articles are in.
 Index("ix_articles_language", Article.language)
-SEARCH_CONFIG: Function[Any] = func.public.article_search_config(Article.language)
+SEARCH_CONFIG: Function[Any] = func.article_search_config(Article.language)
 """How PostgreSQL finds the words of the article's language: one of a few dozen configurations."""
 Index("ix_articles_public_config", SEARCH_CONFIG, postgresql_where=IN_CIRCULATION)
 Index("ix_articles_config_author", SEARCH_CONFIG, Article.author_id)

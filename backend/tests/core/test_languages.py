@@ -6,6 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from app.core.languages import LANGUAGE_PATTERN, canonical_language
+from app.services.bulk.records import Outcome, Result, incoming
+from app.services.bulk.tally import Tally
 from tests.core.test_config import make
 
 
@@ -52,3 +54,27 @@ def test_the_default_language_is_registered() -> None:
     assert make(default_language="PT-br").default_language == "pt-BR"
     with pytest.raises(ValidationError, match="registered language"):
         make(default_language="xx")
+
+
+@pytest.mark.parametrize(
+    ("written", "taken", "note"),
+    [
+        ("en_US", "en-US", ""),
+        ("pt_br", "pt-BR", ""),
+        ("zh_Hans_CN", "zh-Hans-CN", ""),
+        ("deu", "de", ""),
+        ("de_DE_formal", "de-DE", "language: de-DE in place of 'de_DE_formal'"),
+        ("en-UK", "en", "language: en in place of 'en-UK'"),
+        ("klingon", None, "language: 'klingon' is not registered, the default is used"),
+        ("x" * 5000, None, f"language: '{'x' * 50}' is not registered, the default is used"),
+    ],
+)
+def test_imports_take_what_is_registered(written: str, taken: str | None, note: str) -> None:
+    read = incoming(3, {"title": "T", "content": "Long enough.", "language": written})
+    assert read.record is not None
+    assert read.record.language == taken
+    assert read.note == note
+    tally = Tally()
+    tally.add([Result(3, Outcome.CREATED, read.note)])
+    assert [each.message for each in tally.report().notes] == [note] * bool(note)
+    assert tally.report().errors == []
