@@ -62,24 +62,24 @@ class Limit(NamedTuple):
 _HOUR, _DAY, _MIB = timedelta(hours=1), timedelta(days=1), 1024**2
 
 DEFAULTS: Mapping[LimitKind, Limit] = {
-    LimitKind.ARTICLES: Limit(120, _HOUR),
-    LimitKind.CHANGES: Limit(1200, _HOUR),
+    LimitKind.ARTICLES: Limit(1000, _HOUR),
+    LimitKind.CHANGES: Limit(6000, _HOUR),
     LimitKind.TEXT_WRITTEN: Limit(32 * _MIB, _HOUR),
     LimitKind.TEXT_KEPT: Limit(256 * _MIB),
     LimitKind.DRAFTS: Limit(2000),
-    LimitKind.COMMENTS: Limit(120, _HOUR),
-    LimitKind.MODERATION: Limit(1200, _HOUR),
-    LimitKind.REACTIONS: Limit(300, _HOUR),
+    LimitKind.COMMENTS: Limit(600, _HOUR),
+    LimitKind.MODERATION: Limit(3000, _HOUR),
+    LimitKind.REACTIONS: Limit(2000, _HOUR),
     LimitKind.REPORTS: Limit(30, _HOUR),
-    LimitKind.NEW_TAGS: Limit(500, _DAY),
+    LimitKind.NEW_TAGS: Limit(1000, _DAY),
     LimitKind.IMPORTED_RECORDS: Limit(10_000, _HOUR),
-    LimitKind.UPLOADS: Limit(300, _HOUR),
+    LimitKind.UPLOADS: Limit(600, _HOUR),
     LimitKind.UPLOADS_AT_ONCE: Limit(4),
     LimitKind.MEDIA_BYTES: Limit(1024 * _MIB),
     LimitKind.ADDRESSES: Limit(100),
     LimitKind.ACCOUNT_CHANGES: Limit(120, _HOUR),
-    LimitKind.LOGINS: Limit(300, _HOUR),
-    LimitKind.REGISTRATIONS: Limit(200, _DAY),
+    LimitKind.LOGINS: Limit(1000, _HOUR),
+    LimitKind.REGISTRATIONS: Limit(2000, _DAY),
 }
 
 LONGEST_WINDOW = max(limit.per for limit in DEFAULTS.values() if limit.per is not None)
