@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from app.core.errors import PressroomError
 from app.db.session import Database
 from app.services import (
     account_tokens,
@@ -19,18 +18,18 @@ from app.services import (
     trash,
 )
 from app.services.comments import writing as comments
-from app.services.purging import in_batches
+from app.services.purging import Purge, in_batches
 
-_BY_BATCH = (
-    sessions,
-    attempts,
-    account_tokens,
-    previews,
-    mail,
-    idempotency,
-    limits,
-    trash,
-    comments,
+_BY_BATCH: tuple[Purge, ...] = (
+    sessions.purge,
+    attempts.purge,
+    account_tokens.purge,
+    previews.purge,
+    mail.purge,
+    idempotency.purge,
+    limits.purge,
+    trash.purge,
+    comments.purge,
 )
 
 
@@ -41,15 +40,15 @@ async def tidy_up(database: Database) -> None:
     error is raised once all have been tried.
     """
     work: list[Callable[[], Awaitable[object]]] = [
-        partial(in_batches, database, service.purge) for service in _BY_BATCH
+        partial(in_batches, database, purge) for purge in _BY_BATCH
     ]
     work += [partial(changes.purge, database), partial(retention.apply, database)]
     work.append(partial(tags.tidy, database))  # last: the trash was emptied
-    failed: PressroomError | None = None
+    failed: Exception | None = None
     for step in work:
         try:
             await step()
-        except PressroomError as error:
+        except Exception as error:  # noqa: BLE001 - raised below
             failed = failed or error
     if failed is not None:
         raise failed

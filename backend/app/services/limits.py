@@ -66,6 +66,7 @@ from app.schemas.limit import LimitResponse, LimitUseResponse, UserLimits, UserL
 from app.services import audit
 from app.services.attempts import network_of
 from app.services.audit import AuditAction
+from app.services.purging import BATCH, delete_oldest
 
 
 class Spender(NamedTuple):
@@ -156,6 +157,19 @@ _USES = select(LimitUse.kind, LimitUse.level, LimitUse.counted_at).where(
 )
 _OWN = select(LimitOverride.kind, LimitOverride.amount).where(LimitOverride.user_id == _USER)
 _ROLE = select(User.role).where(User.id == _USER)
+_EXPIRED = (
+    select(LimitUse.subject, LimitUse.kind)
+    .where(LimitUse.counted_at < bindparam("before", type_=DateTime(timezone=True)))
+    .limit(BATCH)
+    .with_for_update(skip_locked=True)
+    .cte("expired")
+)
+_PURGE = (
+    delete(LimitUse)
+    .where(LimitUse.subject == _EXPIRED.c.subject, LimitUse.kind == _EXPIRED.c.kind)
+    .returning(LimitUse.kind)
+    .execution_options(synchronize_session=False)
+)
 _SET_TOTAL = (
     text(
         "UPDATE limit_uses SET level = :level, amount = :amount, counted_at = :now"
@@ -405,13 +419,13 @@ async def _role(connection: Reader | AsyncSession, user_id: int) -> Role:
     return Role(role)
 
 
-async def purge(session: AsyncSession) -> None:
-    """Forget what counts no more, and reservations whose time is over.
+async def purge(session: AsyncSession) -> int:
+    """Delete a batch of counts that have run out, and of reservations whose time is over; how many.
 
     Totals are forgotten as well, and measured again when they are next used.
     """
-    before = clock.now() - LONGEST_WINDOW
-    await session.execute(delete(LimitUse).where(LimitUse.counted_at < before))
-    await session.execute(
-        delete(UploadReservation).where(UploadReservation.expires_at < clock.now())
-    )
+    now = clock.now()
+    counts = await session.scalars(_PURGE, {"before": now - LONGEST_WINDOW})
+    by = UploadReservation.expires_at
+    reservations = await delete_oldest(session, UploadReservation.id, by < now, by=by)
+    return len(counts.all()) + reservations

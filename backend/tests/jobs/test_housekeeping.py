@@ -1,0 +1,66 @@
+"""Housekeeping as the job runs it: every kind is tidied up, also where another one fails."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core import clock
+from app.db.session import Database
+from app.jobs import housekeeping
+from app.models import Article, LimitUse, Tag, UploadReservation
+from app.services import purging
+from tests.factories import create_article, create_user
+
+OLD = timedelta(days=40)
+
+
+async def _count(session: AsyncSession, model: Any) -> int:
+    return await session.scalar(select(func.count()).select_from(model)) or 0
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(purging, "BATCH", 2)
+
+
+async def _add_what_is_old(session: AsyncSession) -> None:
+    user = await create_user(session)
+    then = clock.now() - OLD
+    session.add_all(
+        LimitUse(
+            subject=f"user {user.id}",
+            kind=f"kind {number}",
+            level=1,
+            amount=1,
+            seconds=60,
+            counted_at=then,
+        )
+        for number in range(5)
+    )
+    session.add_all(UploadReservation(user_id=user.id, bytes=1, expires_at=then) for _ in range(5))
+    await create_article(session, author=user, tags=["Only here"], deleted_at=then)
+    await session.flush()
+
+
+@pytest.mark.usefixtures("small_batches")
+async def test_housekeeping_deletes_every_kind(database: Database, session: AsyncSession) -> None:
+    await _add_what_is_old(session)
+    await housekeeping.tidy_up(database)
+    for model in (LimitUse, UploadReservation, Article, Tag):
+        assert await _count(session, model) == 0, model
+
+
+async def test_a_mistake_in_one_kind_does_not_keep_the_others(
+    database: Database, session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_: AsyncSession) -> int:
+        raise TypeError("a mistake")
+
+    monkeypatch.setattr(housekeeping, "_BY_BATCH", (fail, *housekeeping._BY_BATCH))
+    await _add_what_is_old(session)
+    with pytest.raises(TypeError, match="a mistake"):
+        await housekeeping.tidy_up(database)
+    assert await _count(session, LimitUse) == await _count(session, Tag) == 0
