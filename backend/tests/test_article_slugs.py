@@ -1,5 +1,6 @@
 """Slugs: one for each article, kept on edit, and the former ones lead on."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -19,6 +20,18 @@ async def post(
     client: httpx.AsyncClient, headers: dict[str, str], **body: object
 ) -> httpx.Response:
     return await client.post("/articles", json={"content": TEXT, **body}, headers=headers)
+
+
+async def load(
+    client: httpx.AsyncClient, headers: dict[str, str], *records: dict[str, object]
+) -> dict[str, object]:
+    """Import records; what became of them."""
+    lines = b"".join(httpx.Request("POST", "http://x", json=r).content + b"\n" for r in records)
+    typed = {**headers, "Content-Type": "application/x-ndjson"}
+    async with asyncio.timeout(20):
+        answer = await client.post("/articles/import", content=lines, headers=typed)
+    report: dict[str, object] = answer.json()
+    return report
 
 
 @pytest.mark.parametrize(
@@ -379,23 +392,14 @@ class TestUnpublishedOnesAreNotNoticed:
     async def test_by_an_import(
         self, client: httpx.AsyncClient, ada: Headers, bob: Headers
     ) -> None:
-        async def load(headers: Headers, *records: dict[str, object]) -> dict[str, object]:
-            lines = b"".join(
-                httpx.Request("POST", "http://x", json=r).content + b"\n" for r in records
-            )
-            typed = {**headers, "Content-Type": "application/x-ndjson"}
-            answer = await client.post("/articles/import", content=lines, headers=typed)
-            report: dict[str, object] = answer.json()
-            return report
-
         now = clock.now().isoformat()
         draft: dict[str, object] = {"title": "Plan", "slug": "plan", "content": TEXT}
-        assert (await load(ada, draft))["created"] == 1
+        assert (await load(client, ada, draft))["created"] == 1
         await post(client, ada, title="Scheme", published_at=later(1))
         for changed in ({}, {"published_at": now}):
-            assert (await load(bob, {**draft, **changed}))["failed"] == 0
+            assert (await load(client, bob, {**draft, **changed}))["failed"] == 0
         unnamed = {"title": "Scheme", "content": TEXT, "published_at": now}
-        assert (await load(bob, unnamed))["created"] == 1
+        assert (await load(client, bob, unnamed))["created"] == 1
         slugs = [entry["slug"] for entry in (await client.get("/articles")).json()]
         assert sorted(slugs) == ["plan", "scheme"]
         own = (await client.get("/articles/export", headers=ada)).text
@@ -405,8 +409,66 @@ class TestUnpublishedOnesAreNotNoticed:
         # Published by an import that does not name it: it moves.
         mine = (await client.get("/articles/by-slug/plan", headers=bob)).json()
         assert mine["status"] == "published"
-        refused = await load(ada, {**draft, "published_at": now})
+        refused = await load(client, ada, {**draft, "published_at": now})
         assert refused["failed"] == 1
+
+    @pytest.mark.parametrize("taken", [(), ("plan-2", "plan-5")])
+    async def test_an_import_moves_several_that_are_scheduled(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        ada: Headers,
+        bob: Headers,
+        taken: tuple[str, ...],
+    ) -> None:
+        for day in (1, 2):
+            author = bearer(await create_user(session))
+            await post(client, author, title="Plan", published_at=later(day))
+        for slug in taken:
+            await post(client, ada, title="Plan", slug=slug, published=True)
+        wanted = [f"plan{end}" for end in ("", "-2", "-3", "-4") if f"plan{end}" not in taken]
+        now = clock.now().isoformat()
+        records = [
+            {"title": slug, "slug": slug, "content": TEXT, "published_at": now} for slug in wanted
+        ]
+        assert (await load(client, bob, *records))["created"] == len(wanted)
+        slugs = (await session.scalars(text("SELECT slug FROM articles ORDER BY id"))).all()
+        assert len(set(slugs)) == 2 + len(taken) + len(wanted)
+        assert not any(slug.startswith("~") for slug in slugs)
+
+    async def test_an_import_beside_a_restored_one(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        bob: Headers,
+        at: Callable[[timedelta], None],
+    ) -> None:
+        author = await create_user(session)
+        headers = bearer(author)
+        await post(client, bob, title="Plan", published_at=later(1))
+        mine = (await post(client, headers, title="Plan", published_at=later(2))).json()
+        await client.delete(f"/articles/{mine['id']}", headers=headers)
+        await session.execute(text("DELETE FROM articles WHERE id <> :id"), {"id": mine["id"]})
+        at(3 * DAY)
+        restored = await client.post(f"/articles/{mine['id']}/restore", headers=headers)
+        assert (restored.json()["status"], restored.json()["slug"]) == ("published", "plan-2")
+        draft: dict[str, object] = {"title": "Plan", "slug": "plan", "content": TEXT}
+        assert (await load(client, headers, draft))["created"] == 1
+
+    async def test_an_import_beside_one_that_has_become_public(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        bob: Headers,
+        at: Callable[[timedelta], None],
+    ) -> None:
+        headers = bearer(await create_user(session))
+        await post(client, bob, title="Plan", published_at=later(1))
+        mine = (await post(client, headers, title="Plan", published_at=later(2))).json()
+        await session.execute(text("DELETE FROM articles WHERE id <> :id"), {"id": mine["id"]})
+        at(3 * DAY)
+        draft: dict[str, object] = {"title": "Plan", "content": TEXT}
+        assert (await load(client, headers, draft))["created"] == 1
 
     async def test_of_one_author_they_differ(self, client: httpx.AsyncClient, ada: Headers) -> None:
         made = [

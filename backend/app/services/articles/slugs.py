@@ -73,13 +73,14 @@ _HELD = union_all(
 
 
 def _next_free() -> ColumnElement[str]:
-    """The first of `name-2` to `name-9` that is free; else one with a random end."""
+    """The first of `name-2` to `name-9` that is free and not asked for; else with a random end."""
     other = aliased(Article)
     number = func.generate_series(2, NUMBERED, type_=Integer).column_valued("number")
     name = func.left(Article.draft_slug, 98) + "-" + cast(number, String)
     numbered = (
         select(name)
         .where(
+            name != _CANDIDATES.all_(),
             not_(exists().where(other.slug == name)),
             not_(exists().where(FormerSlug.slug == name)),
         )
@@ -102,7 +103,7 @@ _IN_THE_WAY = and_(
 _FIND = select(Article.id).where(_IN_THE_WAY).order_by(Article.id).with_for_update(key_share=True)
 _MOVE = (
     update(Article)
-    .where(_IN_THE_WAY)
+    .where(Article.id == bindparam("moved_id", type_=BigInteger), _IN_THE_WAY)
     .values(
         slug=case(
             (Article.published_at.is_(None), literal("~") + func.md5(cast(func.random(), String))),
@@ -209,16 +210,18 @@ async def make_way(
 ) -> None:
     """Give other slugs to the articles that have these and are not public.
 
-    `before`: leave those alone that are going to be public by then.
+    `before`: leave those alone that are going to be public by then. Each is moved by a statement of
+    its own: two in one statement would get the same free slug.
     """
     parameters = {"candidates": slugs, "article_id": article_id, "now": now, "before": before}
-    while (await session.execute(_FIND, parameters)).first() is not None:
-        try:
-            async with session.begin_nested():
-                with constraint_errors(SLUG_CONSTRAINT):
-                    await session.execute(_MOVE, parameters)
-        except SlugTaken:  # the next free one was taken in this moment
-            continue
+    while found := (await session.scalars(_FIND, parameters)).all():
+        for moved_id in found:
+            try:
+                async with session.begin_nested():
+                    with constraint_errors(SLUG_CONSTRAINT):
+                        await session.execute(_MOVE, {**parameters, "moved_id": moved_id})
+            except SlugTaken:  # the next free one was taken in this moment
+                continue
 
 
 async def remember(session: AsyncSession, *, article_id: int, former: str, present: str) -> None:

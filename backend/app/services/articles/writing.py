@@ -347,8 +347,11 @@ async def restore_article(session: AsyncSession, *, article_id: int, actor: Iden
     await limits.spend(session, actor, costs)
     article.deleted_at = None
     article.version += 1
-    if _release_of(article) is not None:
+    release = _release_of(article)
+    if release is not None:
         _require_verified_email(actor)
+        if release <= clock.now():
+            article.draft_slug = None
     _record(session, AuditAction.RESTORE_ARTICLE, article_id, actor)
     await session.flush()  # the read below sees it
     return await read_written(session, article_id)

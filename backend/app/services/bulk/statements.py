@@ -56,13 +56,16 @@ HOLDERS = _statement(
     " UNION ALL SELECT a.slug, a.id, a.author_id, false, false FROM articles a"
     f" WHERE a.slug = ANY(:slugs) AND {_OWNS_SLUG}"
     " UNION ALL SELECT a.draft_slug, a.id, a.author_id, false, true FROM articles a"
-    f" WHERE a.draft_slug = ANY(:slugs) AND a.author_id = ANY(:author_ids) AND NOT {_OWNS_SLUG}"
+    " WHERE a.draft_slug = ANY(:slugs) AND a.author_id = ANY(:author_ids)"
     " ORDER BY former DESC",
     slugs=_TEXTS,
     author_ids=_NUMBERS,
     now=DateTime(timezone=True),
 )
-"""Whose these slugs are, or were; of what is not public, these authors' own."""
+"""Whose these slugs are, or were; of what is not public, these authors' own.
+
+A scheduled article whose moment has come keeps its `draft_slug` until the next write.
+"""
 
 HELD = _statement("SELECT slug FROM articles WHERE slug = ANY(:slugs)", slugs=_TEXTS)
 """Which of these are in the column, whether anybody may notice it or not."""
