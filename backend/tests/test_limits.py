@@ -585,7 +585,7 @@ class TestForWhom:
         used = {each["kind"]: (each["used"], each["amount"], each["seconds"]) for each in uses}
         assert used["drafts"] == (2, 2, None)
         assert used["reactions"] == (3, 3, 86400)
-        assert used["comments"] == (0, 120, 3600)
+        assert used["comments"] == (0, DEFAULTS[K.COMMENTS].amount, 3600)
         back = await client.put(url, json={"limits": {}}, headers=bearer(admin))
         assert back.json() == read.json()
         assert await session.scalar(select(func.count()).select_from(LimitOverride)) == 0
@@ -721,6 +721,48 @@ class TestImporting:
         body = "\n".join(map(json.dumps, records))
         report = (await client.post("/articles/import", content=body, headers=headers)).json()
         assert (report["created"], report["stopped"]["line"]) == (10, 11)
+
+    async def test_published_articles_that_become_drafts_count(
+        self, client: httpx.AsyncClient, session: AsyncSession, install: Install
+    ) -> None:
+        install(LIMITS="drafts=10")
+        headers = {**bearer(await create_user(session)), "Content-Type": "application/x-ndjson"}
+        reports = []
+        for dates in ({"published_at": "2020-01-01T00:00:00Z"}, {}, {}):
+            records = [
+                {"title": f"Title {n}", "slug": f"a-{n}", "content": TEXT, **dates}
+                for n in range(30)
+            ]
+            body = "\n".join(map(json.dumps, records))
+            answer = await client.post("/articles/import", content=body, headers=headers)
+            reports.append(answer.json())
+        assert [each["created"] for each in reports] == [30, 0, 0]
+        assert [each["updated"] for each in reports] == [0, 10, 0]
+        assert reports[1]["stopped"]["line"] == 11
+
+
+async def test_new_tags_do_not_tell_what_others_have_in_drafts(
+    client: httpx.AsyncClient, session: AsyncSession, install: Install
+) -> None:
+    install(LIMITS="new_tags=2/day")
+    other = {"title": "Draft", "content": TEXT, "tags": ["Takeover"]}
+    await client.post("/articles", json=other, headers=bearer(await create_user(session)))
+    public = {**other, "tags": ["Public"], "published": True}
+    await client.post("/articles", json=public, headers=bearer(await create_user(session)))
+    user = await create_user(session)
+
+    async def write(*tags: str) -> tuple[int, int]:
+        body = {**other, "tags": tags}
+        status = (await client.post("/articles", json=body, headers=bearer(user))).status_code
+        uses = await client.get(f"/users/{user.id}/limits/use", headers=bearer(user))
+        return status, next(use["used"] for use in uses.json() if use["kind"] == K.NEW_TAGS)
+
+    assert await write("Public") == (201, 0)
+    assert await write("Takeover", "Public") == (201, 1)
+    assert await write("Takeover") == (201, 1)
+    assert await write("Unheard of") == (201, 2)
+    assert await write("Takeover", "Unheard of") == (201, 2)
+    assert await write("Another") == (429, 2)
 
 
 class TestCounting:

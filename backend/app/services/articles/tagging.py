@@ -8,9 +8,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
+from app.auth.permissions import Action, may_to_any
 from app.core.errors import ServiceUnavailable
 from app.core.limits import LimitKind
 from app.core.text import tag_key, tag_slug
+from app.models.article import Article
 from app.models.tag import ArticleTag, Tag
 from app.services import limits
 from app.services.articles.slugs import numbered
@@ -114,7 +116,8 @@ async def lock_tags(
     """These tags by their keys, in their order; creates those that do not exist.
 
     They can be neither merged nor deleted before the transaction ends. New ones are inserted in one
-    order, so that two transactions never wait for each other. New ones count for `actor`, if given.
+    order, so that two transactions never wait for each other. For `actor`, if given, those count
+    that are new as far as they can see: else their limit would tell what others have in drafts.
     Raises LimitReached, and ServiceUnavailable where tags vanish again and again.
     """
     spelt = by_key(names)
@@ -135,6 +138,9 @@ async def lock_tags(
                 found = {row.key: row for row in await session.execute(query)}
             if len(found) == len(spelt):
                 if actor is not None:
+                    if not may_to_any(actor, Action.CHANGE_TAG):
+                        hidden = [row.id for row in found.values() if not row.is_listed]
+                        created = await _new_to(session, actor, hidden)
                     await limits.spend(session, actor, {LimitKind.NEW_TAGS: created})
                 return {
                     key: LockedTag(found[key].id, name, found[key].name, found[key].is_listed)
@@ -142,6 +148,20 @@ async def lock_tags(
                 }
             await attempt.rollback()  # somebody merged one, or took a slug, between two statements
     raise ServiceUnavailable
+
+
+async def _new_to(session: AsyncSession, actor: Identity, hidden_ids: Sequence[int]) -> int:
+    """How many of these tags, which readers do not see, none of the actor's own articles has."""
+    if not hidden_ids:
+        return 0
+    tag = select(Tag.id).where(Tag.id.in_(hidden_ids)).subquery()
+    own = (
+        select(ArticleTag.tag_id)
+        .join(Article, Article.id == ArticleTag.article_id)
+        .where(ArticleTag.tag_id == tag.c.id, Article.author_id == actor.id)
+    )
+    new = select(func.count()).select_from(tag).where(~own.exists())
+    return await session.scalar(new) or 0
 
 
 async def _create(session: AsyncSession, names: Mapping[str, str]) -> int:

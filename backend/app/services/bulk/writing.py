@@ -68,11 +68,16 @@ async def _spend(session: AsyncSession, batch: Plan) -> None:
     texts = [new.item for new in batch.new]
     texts += [change.item for change in batch.changes if "edited_at" in change.values]
     size = sum(len(item.record.content.encode()) for item in texts)
+    drafts = sum(new.item.record.published_at is None for new in batch.new)
+    drafts += sum(
+        change.values["published_at"] is None and change.before.published_at is not None
+        for change in batch.changes
+    )
     costs = {
         LimitKind.IMPORTED_RECORDS: len(batch.new) + len(batch.changes),
         LimitKind.TEXT_WRITTEN: size,
         LimitKind.TEXT_KEPT: size,
-        LimitKind.DRAFTS: sum(new.item.record.published_at is None for new in batch.new),
+        LimitKind.DRAFTS: drafts,
     }
     await limits.spend(session, identity, costs)
 
