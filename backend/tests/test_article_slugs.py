@@ -1,17 +1,19 @@
 """Slugs: one for each article, kept on edit, and the former ones lead on."""
 
 import asyncio
-from collections.abc import Callable
+import re
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import httpx
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core import clock
 from app.core.roles import Role
 from tests.factories import bearer, create_article, create_user
+from tests.test_lists import statements
 
 TEXT = "Long enough."
 
@@ -411,6 +413,50 @@ class TestUnpublishedOnesAreNotNoticed:
         assert mine["status"] == "published"
         refused = await load(client, ada, {**draft, "published_at": now})
         assert refused["failed"] == 1
+
+    async def test_the_slug_is_claimed_before_tags_are_locked(
+        self, client: httpx.AsyncClient, connection: AsyncConnection, ada: Headers, bob: Headers
+    ) -> None:
+        """Else two deadlock: one has the tags, the other an article in the way of the first one."""
+        for title in ("One", "Two", "Three", "Four"):
+            await post(client, ada, title=title, published_at=later(1))
+        draft = (await post(client, bob, title="Draft")).json()["id"]
+        now = clock.now().isoformat()
+        requests: list[Callable[[], Awaitable[object]]] = [
+            lambda: post(client, bob, title="One", published=True, tags=["a"]),
+            lambda: client.patch(
+                f"/articles/{draft}",
+                json={"slug": "two", "published": True, "tags": ["b"]},
+                headers=bob,
+            ),
+            lambda: load(
+                client,
+                bob,
+                {"title": "Three", "content": TEXT, "published_at": now, "tags": ["c"]},
+            ),
+            lambda: load(
+                client,
+                bob,
+                {
+                    "title": "Three",
+                    "slug": "three",
+                    "content": f"{TEXT} Changed.",
+                    "published_at": now,
+                    "tags": ["d"],
+                },
+            ),
+        ]
+        for number, request in enumerate(requests):
+            with statements(connection) as seen:
+                await request()
+            first_tag = next(
+                place
+                for place, each in enumerate(seen)
+                if re.search("FROM tags.*FOR KEY", each, re.DOTALL)
+            )
+            moves = [place for place, each in enumerate(seen) if "SET slug=" in each]
+            assert all(place < first_tag for place in moves)
+            assert moves or number == 3
 
     @pytest.mark.parametrize("taken", [(), ("plan-2", "plan-5")])
     async def test_an_import_moves_several_that_are_scheduled(

@@ -85,9 +85,9 @@ async def create_article(
         LimitKind.DRAFTS: int(published_at is None),
     }
     await limits.spend(session, author, costs)
-    # Tags before the slug, as in a change: two who want the same ones wait in one order.
-    tags = await lock_tags(session, new.tags, actor=author)
+    # The slug before the tags, as in a change: it waits for articles, whose writers wait for tags.
     article_id = await _insert(session, values, slug=new.slug, now=now)
+    tags = await lock_tags(session, new.tags, actor=author)
     await add_tags(session, article_id=article_id, tags=tags.values())
     await note_references(
         session,
@@ -158,10 +158,10 @@ async def update_article(
     was, former = _release_of(article), article.slug if owns_slug(article) else None
     dates = _dates(article, given)
     # What asks the database comes first: it would write what was set before, a part of the change.
+    renamed = await _claim_slug(session, article, given, dates)
     retagged = "tags" in given and await set_tags(
         session, article_id=article_id, names=given["tags"], in_order=tags_in_order, actor=actor
     )
-    renamed = await _claim_slug(session, article, given, dates)
     _set_text(session, article, given, rendered, actor)
     article.published_at, article.archived_at = dates
     if session.is_modified(article) or retagged or renamed:

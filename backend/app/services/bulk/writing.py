@@ -46,15 +46,17 @@ async def write(
         importer = Importer(await recheck(session, importer.identity))
     batch = await plan(session, items, importer=importer, made=made)
     await _spend(session, batch)
-    # All tags before any article is written: two transactions lock them in one order.
+    # The slugs before the tags: they may wait for articles, whose writers wait for tags. The tags
+    # before any change, which locks those that an article has.
+    created = await _create(session, batch)
+    await _make_way_for_changes(session, batch)
     retagged = [change.item for change in batch.changes if change.retags]
-    written = [*(new.item for new in batch.new), *retagged]
     tags = await lock_tags(
         session,
-        (name for item in written for name in item.record.tags),
+        (name for item in (*created.values(), *retagged) for name in item.record.tags),
         actor=batch.importer.identity,
     )
-    await _create(session, batch, tags)
+    await _add_tags(session, tags, [(number, item.record.tags) for number, item in created.items()])
     await _change(session, batch, tags)
     await _note(session, batch)
     return batch.results
@@ -82,10 +84,13 @@ async def _spend(session: AsyncSession, batch: Plan) -> None:
     await limits.spend(session, identity, costs)
 
 
-async def _create(session: AsyncSession, batch: Plan, tags: Mapping[str, LockedTag]) -> None:
-    """Insert the new ones: those that lose their slug to somebody else try the next, or fail."""
+async def _create(session: AsyncSession, batch: Plan) -> Mapping[int, Prepared]:
+    """Insert the new ones, without tags, and return them by their ids.
+
+    Those that lose their slug to somebody else try the next, or fail.
+    """
     if not batch.new:
-        return
+        return {}
     ids = list(await session.scalars(statements.IDS, {"count": len(batch.new)}))
     rows = {
         article_id: _article(new, article_id, now=batch.now)
@@ -110,10 +115,9 @@ async def _create(session: AsyncSession, batch: Plan, tags: Mapping[str, LockedT
                 created.add(number)
                 del items[number]
         waiting -= created
-    tagged = [(number, item.record.tags) for number, item in items.items()]
-    await _add_tags(session, tags, tagged)
     for number in items:
         await _note_pictures(session, rows[number])
+    return items
 
 
 async def _give_slugs(
@@ -216,6 +220,13 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {name: [row[name] for row in rows] for name in statements.ARTICLE_COLUMNS}
 
 
+async def _make_way_for_changes(session: AsyncSession, batch: Plan) -> None:
+    wanted = {change.values["slug"] for change in batch.changes}
+    taken = wanted - {change.before.slug for change in batch.changes}
+    if taken:
+        await make_way(session, sorted(taken), now=batch.now)
+
+
 async def _change(session: AsyncSession, batch: Plan, tags: Mapping[str, LockedTag]) -> None:
     """Change what is there already, and keep what its text was before."""
     if not batch.changes:
@@ -241,9 +252,6 @@ async def _change(session: AsyncSession, batch: Plan, tags: Mapping[str, LockedT
         }
         for change in batch.changes
     ]
-    taken = {row["slug"] for row in rows} - {change.before.slug for change in batch.changes}
-    if taken:
-        await make_way(session, sorted(taken), now=batch.now)
     await session.execute(statements.UPDATE_ARTICLE, rows)
     for change in batch.changes:
         before, present = change.before.slug, change.values["slug"]
