@@ -13,13 +13,20 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.identity import Identity, recheck
 from app.auth.permissions import Action, may_to_any
 from app.core import clock
-from app.core.errors import InvalidInput, NotAuthorized, PasswordRequired, UserNotFound
-from app.db.session import NO_KEY_UPDATE, Database
+from app.core.errors import (
+    InvalidInput,
+    NotAuthorized,
+    PasswordRequired,
+    SlugTaken,
+    UserNotFound,
+)
+from app.db.session import NO_KEY_UPDATE, Database, constraint_errors
 from app.models.article import Article
 from app.models.user import User
 from app.schemas.types import MAX_ID
 from app.schemas.user import ArticlesOfDeleted, UserDeletion, UserDeletionQuery
 from app.services import audit, second_factor
+from app.services.articles.slugs import SLUG_CONSTRAINT
 from app.services.audit import AuditAction
 from app.services.confirmation import confirm_password
 
@@ -104,11 +111,15 @@ async def part_with_articles(session: AsyncSession, *, user_id: int, to: int | N
     if to is None:
         values["author_id"] = await _placeholder(session)
         values["deleted_at"] = case((Article.deleted_at.is_(None), now), else_=Article.deleted_at)
-    await session.execute(
-        update(Article).where(Article.author_id == user_id).values(values),
-        execution_options={"synchronize_session": False},
-    )
-    return len(ids)
+    given = update(Article).where(Article.author_id == user_id).values(values)
+    while True:
+        try:
+            async with session.begin_nested():
+                with constraint_errors(SLUG_CONSTRAINT):
+                    await session.execute(given, execution_options={"synchronize_session": False})
+        except SlugTaken:  # the next author just got a draft of that name; a trigger renames ours
+            continue
+        return len(ids)
 
 
 def record_articles(session: AsyncSession, *, actor: Identity, number: int, to: int | None) -> None:
