@@ -1,6 +1,7 @@
 """/articles/import and /articles/export: articles in bulk, as NDJSON."""
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import Request, Security
@@ -60,8 +61,9 @@ async def import_articles(
         )
     except importing.ImportStopped as stop:
         tally.stopped = ImportFailure(line=int(stop.position), message=stop.message)
-        async for _ in body:  # a client reads the answer once it has sent everything
-            pass
+        with suppress(RequestTimedOut, ContentTooLarge):
+            async for _ in body:  # a client reads the answer once it has sent everything
+                pass
     except (InvalidToken, RequestTimedOut) as error:
         raise type(error)(f"{error.detail}. The import ended early: {tally.summary()}") from error
     return tally.report()
