@@ -46,8 +46,8 @@ async def import_articles(
 ) -> ImportReport:
     """Import articles, one JSON object a line; importing the same again changes nothing.
 
-    A bad record is reported with its line, and the rest goes on; a limit ends the import. An import
-    that takes too long, or whose user is disabled meanwhile, ends with an error that says how many
+    A bad record is reported with its line, and the import continues; a limit ends it. If the import
+    takes too long, or its user is disabled meanwhile, it ends with an error that says how many
     records were written.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
