@@ -585,7 +585,7 @@ class TestForWhom:
         used = {each["kind"]: (each["used"], each["amount"], each["seconds"]) for each in uses}
         assert used["drafts"] == (2, 2, None)
         assert used["reactions"] == (3, 3, 86400)
-        assert used["comments"] == (0, DEFAULTS[LimitKind.COMMENTS].amount, 3600)
+        assert used["comments"] == (0, 120, 3600)
         back = await client.put(url, json={"limits": {}}, headers=bearer(admin))
         assert back.json() == read.json()
         assert await session.scalar(select(func.count()).select_from(LimitOverride)) == 0
