@@ -1,6 +1,8 @@
 """Deleting an account: what it takes, and what becomes of the articles."""
 
+import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any
 
@@ -26,6 +28,15 @@ from tests.factories import (
     create_revision,
     create_user,
 )
+from tests.security.conftest import (
+    live,
+    live_app,
+    live_database_url,
+    live_rows,
+    waiting_for_a_lock,
+)
+
+__all__ = ["live", "live_app", "live_database_url", "live_rows"]
 
 
 @pytest.fixture(params=["/users", "/raw/users"])
@@ -317,3 +328,32 @@ async def test_the_mailbox_of_the_placeholder_gets_nothing(
     await client.request("DELETE", url, json=WITH_PASSWORD, headers=bearer(user))
     body = {"email": deletion.PLACEHOLDER_EMAIL}
     assert (await client.post("/auth/password/forgot", json=body)).status_code == 422
+
+
+async def test_two_authors_with_drafts_of_one_name_leave_at_once(
+    live: httpx.AsyncClient,
+    live_rows: Callable[[], AbstractAsyncContextManager[AsyncSession]],
+) -> None:
+    async with live_rows() as session:
+        earlier, first, second = [await create_user(session) for _ in range(3)]
+        admin = await create_user(session, role=Role.ADMIN)
+        await create_article(session, author=earlier)
+    gone = await live.request("DELETE", f"/users/{earlier.id}", headers=bearer(admin))
+    assert gone.status_code == 204  # the placeholder exists
+    numbers = []
+    for author in (first, second):
+        draft = {"title": "Farewell", "content": "Long enough."}
+        written = await live.post("/articles", json=draft, headers=bearer(author))
+        assert written.json()["slug"] == "farewell"
+        numbers.append(written.json()["id"])
+    async with live_rows() as session:
+        await deletion.part_with_articles(session, user_id=first.id, to=None)
+        url = f"/users/{second.id}"
+        leaving = asyncio.create_task(live.request("DELETE", url, headers=bearer(admin)))
+        await waiting_for_a_lock(live_rows)
+    assert (await leaving).status_code == 204
+    async with live_rows() as session:
+        left = await session.scalars(select(Article.draft_slug).where(Article.id.in_(numbers)))
+        slugs = sorted(str(slug) for slug in left)
+    assert slugs[0] == "farewell"
+    assert slugs[1].startswith("farewell-")

@@ -1,6 +1,6 @@
 """Give the existing tags their keys, and mark those that readers see; add the indexes.
 
-In batches, beside running requests; it can be run again where it was interrupted.
+It works in batches, beside running requests. It can be run again if it was interrupted.
 
 It cannot split tags that the previous release took for one: no table stores the lost spellings.
 
@@ -55,7 +55,7 @@ def upgrade() -> None:
 
 
 def _fill_in() -> None:
-    if op.get_context().as_sql:  # for whoever runs the printed SQL by hand: all at once
+    if op.get_context().as_sql:  # the printed SQL is run by hand: all at once
         op.execute(KEYS.format(""))
         op.execute(LISTED.format(""))
         return
@@ -69,6 +69,6 @@ def _fill_in() -> None:
 
 
 def downgrade() -> None:
-    op.drop_constraint("uq_tags_key", "tags")
+    op.drop_constraint("uq_tags_key", "tags", if_exists=True)
     with op.get_context().autocommit_block():
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS ix_tags_listed")

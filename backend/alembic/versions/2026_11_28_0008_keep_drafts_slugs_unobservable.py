@@ -1,7 +1,9 @@
-"""Add what an unpublished article is called, which nobody else can notice.
+"""Add the names of unpublished articles, which other authors cannot notice.
 
-The release before goes on working. It writes and reads `slug`, which stays unique: a trigger notes
+The previous release keeps working. It writes and reads `slug`, which stays unique: a trigger notes
 the name of a draft that it writes, and gives a real slug to what it publishes.
+
+Existing drafts get their names in batches. The migration can be run again if it was interrupted.
 
 Revision: 0008
 Revises: 0007b
@@ -19,13 +21,13 @@ BATCH = 10_000
 
 # After articles_before_write, as triggers run in the order of their names.
 NAME_DRAFTS = """
-CREATE FUNCTION public.articles_name_drafts() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION public.articles_name_drafts() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
   ending text := '-' || substr(md5(random()::text || NEW.id), 1, 12);
   named boolean := false;
 BEGIN
   IF TG_OP = 'INSERT' THEN
-    -- Written by the release before this one, or by hand.
+    -- Written by the previous release, or by hand.
     IF NEW.draft_slug IS NULL AND coalesce(NEW.published_at > clock_timestamp(), true) THEN
       NEW.draft_slug := NEW.slug;
       named := true;
@@ -44,7 +46,7 @@ BEGIN
   ) THEN
     NEW.draft_slug := left(NEW.draft_slug, 87) || ending;
   END IF;
-  -- Published by whoever knows nothing of placeholders.
+  -- Published by a release that knows no placeholders.
   IF NEW.published_at IS NOT NULL AND NEW.slug LIKE '~%' THEN
     NEW.slug := coalesce(NEW.draft_slug, 'article-' || NEW.id);
     IF EXISTS (SELECT FROM public.articles WHERE slug = NEW.slug AND id <> NEW.id)
@@ -70,17 +72,18 @@ WHERE a.draft_slug IS NULL AND coalesce(a.published_at > now(), true)
 """
 BOUNDS = "SELECT coalesce(min(id), 0), coalesce(max(id), -1) FROM public.articles"
 INDEX = "uq_articles_draft_slug"
-# Whoever migrates down gets a unique slug for each draft again.
+# Before the column goes: each draft gets a unique slug again.
 GIVE_BACK = """
 UPDATE public.articles SET slug = left(draft_slug, 79) || '-' || id WHERE slug LIKE '~%'
 """
 
 
 def upgrade() -> None:
-    op.add_column("articles", sa.Column("draft_slug", sa.String(100), nullable=True))
+    draft_slug = sa.Column("draft_slug", sa.String(100), nullable=True)
+    op.add_column("articles", draft_slug, if_not_exists=True)
     op.execute(NAME_DRAFTS)
     op.execute(
-        "CREATE TRIGGER articles_name_drafts BEFORE INSERT OR UPDATE ON public.articles"
+        "CREATE OR REPLACE TRIGGER articles_name_drafts BEFORE INSERT OR UPDATE ON public.articles"
         " FOR EACH ROW EXECUTE FUNCTION public.articles_name_drafts()"
     )
     with op.get_context().autocommit_block():
@@ -95,7 +98,7 @@ def upgrade() -> None:
 
 
 def _fill_in() -> None:
-    if op.get_context().as_sql:  # for whoever runs the printed SQL by hand: all at once
+    if op.get_context().as_sql:  # the printed SQL is run by hand: all at once
         op.execute(FILL_IN)
         return
     connection = op.get_bind()

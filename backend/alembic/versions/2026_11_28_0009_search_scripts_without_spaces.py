@@ -3,7 +3,8 @@ r"""Search text in scripts without spaces, and group searches by configuration, 
 Han, kana, Hangul, Thai, Lao, Khmer, Myanmar and related scripts are indexed as overlapping pairs of
 characters, and punctuation beyond ASCII separates words. Existing articles are indexed again with
 their HTML: a trigger does both when the job `rendering` finds an older renderer's. The previous
-release can run meanwhile: the triggers call the replaced functions, whoever writes.
+release can run meanwhile: the triggers call the replaced functions, whoever writes. The migration
+can be run again if it was interrupted.
 
 Revision: 0009
 Revises: 0008
@@ -65,8 +66,8 @@ FOLDS = (
 # last character alone ends every run, for a search for it alone. In a headline, `punctuation` keeps
 # what else is a space.
 WORDS = rf"""
-CREATE FUNCTION public.article_words(body text, punctuation text DEFAULT ' ') RETURNS text
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+CREATE OR REPLACE FUNCTION public.article_words(body text, punctuation text DEFAULT ' ')
+RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 BEGIN
   IF octet_length(body) = char_length(body) THEN
     RETURN body;
@@ -87,7 +88,7 @@ $$
 # In a query, the last character of a run says nothing that the pair before it does not. A single
 # character is the beginning of a pair, or the end of a run.
 PAIRS = rf"""
-CREATE FUNCTION public.article_query_pairs(query tsquery) RETURNS tsquery
+CREATE OR REPLACE FUNCTION public.article_query_pairs(query tsquery) RETURNS tsquery
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
 SELECT regexp_replace(
   regexp_replace(
@@ -100,7 +101,7 @@ $$
 
 # Outside of quotes and exclusions, Latin words and others need not be neighbours: `iPhone手机`.
 SEARCH_QUERY = r"""
-CREATE FUNCTION public.article_search_query(config regconfig, q text) RETURNS tsquery
+CREATE OR REPLACE FUNCTION public.article_search_query(config regconfig, q text) RETURNS tsquery
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
 SELECT public.article_query_pairs(websearch_to_tsquery(config, string_agg(
   CASE WHEN part[1] ~ '^[-"]' THEN part[1]
@@ -149,7 +150,7 @@ $$
 
 # Each word in quotes, so that none is an operator. The last one may be the beginning of a word.
 TITLE_QUERY = r"""
-CREATE FUNCTION public.article_title_query(q text) RETURNS tsquery
+CREATE OR REPLACE FUNCTION public.article_title_query(q text) RETURNS tsquery
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
 SELECT regexp_replace(
   public.article_query_pairs(
@@ -170,7 +171,7 @@ $$
 
 # To quote from a long text of pairs is dear: a part of it does, around the first word or phrase.
 QUOTABLE = rf"""
-CREATE FUNCTION public.article_quotable(body text, positive text) RETURNS text
+CREATE OR REPLACE FUNCTION public.article_quotable(body text, positive text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
   beginning text := left(body, 5000);
@@ -230,7 +231,7 @@ INDEXES = {
 # After articles_before_write, as triggers run in the order of their names. What that one has just
 # made is new already.
 INDEX_AGAIN = """
-CREATE FUNCTION public.articles_index_again() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION public.articles_index_again() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   IF NEW.search_vector IS NOT DISTINCT FROM OLD.search_vector THEN
     NEW.search_vector :=
@@ -241,7 +242,7 @@ END
 $$
 """
 TRIGGER = """
-CREATE TRIGGER articles_index_again BEFORE UPDATE OF rendered_with ON articles
+CREATE OR REPLACE TRIGGER articles_index_again BEFORE UPDATE OF rendered_with ON articles
 FOR EACH ROW WHEN (OLD.rendered_with < NEW.rendered_with)
 EXECUTE FUNCTION articles_index_again()
 """
@@ -270,7 +271,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP TRIGGER articles_index_again ON articles")
+    op.execute("DROP TRIGGER IF EXISTS articles_index_again ON articles")
     op.execute(OLD_SEARCH_VECTOR)
     op.execute(OLD_TITLE_WORDS)
     op.execute(FORGET_INDEX)
@@ -282,7 +283,7 @@ def downgrade() -> None:
         "article_query_pairs(tsquery)",
         "article_words(text, text)",
     ):
-        op.execute(f"DROP FUNCTION public.{function}")
+        op.execute(f"DROP FUNCTION IF EXISTS public.{function}")
     with op.get_context().autocommit_block():
         for name in INDEXES:
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")

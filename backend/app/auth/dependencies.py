@@ -212,7 +212,7 @@ Actor = Annotated[Identity, Security(actor)]
 Confirming = Annotated[Identity, Security(confirming)]
 """Who is changing what takes their password or a code too; never by an API key."""
 MaybeConfirming = Annotated[Identity | None, Security(confirming_if_known)]
-"""Who is confirming something that a password does for as well."""
+"""Who is confirming something for which a password in the body is enough."""
 Leaving = Annotated[Identity | None, Security(leaving)]
 """Who is logging out, where their access token is still good."""
 

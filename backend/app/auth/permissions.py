@@ -83,7 +83,7 @@ def _reach(role: Role, action: Action) -> Reach:
 
 
 def roles_to_any(action: Action) -> list[Role]:
-    """The roles that may do `action` whoever owns the thing."""
+    """The roles that may do `action` to the things of any user."""
     return [role for role in Role if _reach(role, action) is ANYBODYS]
 
 

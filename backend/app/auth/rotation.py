@@ -49,7 +49,7 @@ def new_pair_settings(
 
 
 def _name(line: str) -> str:
-    """The name that a line of a `.env` sets."""
+    """The name of the variable that a line of a `.env` sets."""
     return line.partition("=")[0].strip().removeprefix("export ").strip()
 
 

@@ -19,12 +19,13 @@ def create_admin(
     email: Annotated[str, typer.Option(prompt=True)],
     username: Annotated[str, typer.Option(prompt=True)],
     password: Annotated[
-        str, typer.Option(envvar="PRESSROOM_ADMIN_PASSWORD", help="Asked for where not given.")
+        str,
+        typer.Option(envvar="PRESSROOM_ADMIN_PASSWORD", help="Prompted for if not given."),
     ] = "",
     password_file: Annotated[
         Path | None,
         typer.Option(
-            envvar="PRESSROOM_ADMIN_PASSWORD_FILE", help="A file with the password as its line."
+            envvar="PRESSROOM_ADMIN_PASSWORD_FILE", help="A file whose only line is the password."
         ),
     ] = None,
     name: Annotated[str, typer.Option()] = "Administrator",

@@ -89,7 +89,7 @@ class _Said:
 
 
 def _shown(text: str) -> str:
-    """Names and values of others for a terminal: what would control it is escaped."""
+    """Text from a file for the terminal, with control characters escaped."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 

@@ -1,4 +1,4 @@
-"""Deleting what is older than the settings keep."""
+"""Deleting revisions and audit events that the settings no longer keep."""
 
 from typing import Annotated
 
@@ -10,13 +10,14 @@ from app.services import retention as rules
 
 def retention(
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing.")
+        bool,
+        typer.Option("--dry-run", help="Only show how many rows would be deleted."),
     ] = False,
 ) -> None:
-    """Delete revisions and audit events that are older than they are kept.
+    """Delete revisions and audit events that the settings no longer keep.
 
-    The server does the same once an hour. Each batch is committed: interrupted, it can be run
-    again.
+    The server does this once an hour. Each batch is committed, so an interrupted run can be
+    repeated.
     """
     done = "would be deleted" if dry_run else "deleted"
     expired = with_database(

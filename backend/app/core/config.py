@@ -210,7 +210,7 @@ class Settings(BaseSettings):
     tag_path: str = "/tags/{slug}"
 
     iframe_hosts: CommaSeparated = []
-    """Hosts whose frames articles may have: none by default."""
+    """Hosts whose frames articles may contain: none by default."""
 
     require_if_match: bool = False
     """Whether changing what has an ETag takes `If-Match`; 428 without it."""
@@ -219,7 +219,7 @@ class Settings(BaseSettings):
     max_import_bytes: PositiveInt = 4 * 1024 * 1024 * 1024
 
     limits: Annotated[dict[LimitKind, Limit | None], NoDecode] = {}
-    """What one user or address may create, where it is not the default; None is no limit."""
+    """Limits that differ from the defaults; None means no limit."""
 
     media_dir: Path | None = None
     """Where pictures are kept; `media` below DATA_DIR where it is not set."""
@@ -238,11 +238,11 @@ class Settings(BaseSettings):
     s3_secret_access_key: str | None = None
 
     revisions_all_days: NonNegativeInt = 30
-    """How long every revision is kept; 0: for ever."""
+    """For how many days every revision is kept; 0: for ever."""
     revisions_daily_days: NonNegativeInt = 365
-    """How long the last revision of each day is kept; older ones thin out to one a month."""
+    """For how many days the last revision of each day is kept; then one of each month is."""
     audit_days: NonNegativeInt = 400
-    """How long audit events are kept; 0: for ever."""
+    """For how many days audit events are kept; 0: for ever."""
 
     raw_sql_reference: bool = False
     """Mounts the users API written in raw SQL at /raw/users, for comparison."""
@@ -403,7 +403,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _frame_no_host_of_ours(self) -> Self:
-        """A sandbox does not hold what has the origin of the page that it is in."""
+        """Refuse our own hosts: a sandbox cannot isolate a frame of the same origin."""
         own = {urlsplit(self.public_url).hostname, urlsplit(self.api_url).hostname}
         if shared := own.intersection(self.iframe_hosts):
             raise ValueError(f"IFRAME_HOSTS has the host of PUBLIC_URL or API_URL: {shared.pop()}")
@@ -490,7 +490,7 @@ class Settings(BaseSettings):
         return problems
 
     def warnings(self) -> list[str]:
-        """What may be meant and probably is not: names in `.env`, addresses in production."""
+        """Sentences about settings that are probably mistakes: unknown names, local addresses."""
         found = unknown_names()
         if self.environment is Environment.PRODUCTION:
             urls = {
@@ -522,7 +522,7 @@ def unknown_names() -> list[str]:
 
 
 def set_outside_of_dotenv(names: Iterable[str]) -> list[str]:
-    """Those of the names, with `_FILE` or not, that the environment sets: it overrules `.env`."""
+    """The variables among `names`, with or without `_FILE`, that the environment sets."""
     return [
         variable
         for name in names

@@ -344,12 +344,12 @@ class RequestInProgress(Conflict):
 
 
 class AlreadyCarriedOut(Conflict):
-    """A request whose answer was too large to be stored, and what it created is out of sight."""
+    """A repeated request: its answer was too large to store, and what it created cannot be read."""
 
     code = "already_carried_out"
     message = (
-        "The request with this Idempotency-Key was carried out; what it created cannot be shown "
-        "any more"
+        "The request with this Idempotency-Key was carried out; what it created is no longer "
+        "available"
     )
 
 
@@ -362,7 +362,7 @@ class QuotaExceeded(Conflict):
     """A limit on a total is reached; `limit` in the body is its kind."""
 
     code = "quota_exceeded"
-    message = "You have as much of this as you may have; delete some of it first"
+    message = "A limit on how much you may have is reached; delete some of it first"
 
     def __init__(self, message: str | None = None, *, limit: str = "") -> None:
         super().__init__(message, extra={"limit": limit})
@@ -445,7 +445,7 @@ class TooManyAttempts(PressroomError):
 class TooManyAtOnce(PressroomError):
     """RFC 6585 §4: the user must wait until their other requests are answered."""
 
-    status, code, message = 429, "too_many_at_once", "Too many requests of yours at once"
+    status, code, message = 429, "too_many_at_once", "You have too many requests in progress"
     response_headers: ClassVar = {"Retry-After": "1"}
 
 
@@ -453,7 +453,7 @@ class LimitReached(PressroomError):
     """RFC 6585 §4: a limit on a rate is reached; `limit` in the body is its kind."""
 
     status, code = 429, "limit_reached"
-    message = "You have done this as often as you may within a while; try again later"
+    message = "A limit on how often you may do this is reached; try again later"
 
     def __init__(
         self, message: str | None = None, *, limit: str = "", retry_after: int = 1

@@ -10,7 +10,7 @@ class Answer(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes | None
-    """None where it was too large to be stored: what was created is read anew."""
+    """None if it was too large to be stored: the created resource is read again."""
 
 
 class AlreadyAnswered(Exception):
@@ -24,7 +24,7 @@ class AlreadyAnswered(Exception):
 Reread = Callable[[Answer], Awaitable[Answer]]
 """Completes an answer without a body; a dependency leaves it at `request.state.reread`.
 
-It raises PressroomError where what was created cannot be read any more.
+It raises PressroomError if the created resource can no longer be read.
 """
 
 

@@ -1,4 +1,4 @@
-"""What one user, or one address, may create: the kinds of limits, their defaults, their notation.
+"""Limits on what one user or one client address may create: kinds, defaults and notation.
 
 They are counted and enforced by app.services.limits.
 """
@@ -95,9 +95,9 @@ TRUSTED_FACTOR = 10
 
 
 def parse_limits(text: str) -> dict[LimitKind, Limit | None]:
-    """Read `comments=60/hour,drafts=5000,reports=none`; `off` is none of them at all.
+    """Read `comments=60/hour,drafts=5000,reports=none`; `off` removes all limits but MEDIA_BYTES.
 
-    None stands for no limit. Raises ValueError, which says what is wrong.
+    None means no limit. Raises ValueError with the reason.
     """
     if text.strip() == "off":
         return dict.fromkeys(kind for kind in LimitKind if kind is not LimitKind.MEDIA_BYTES)

@@ -191,7 +191,7 @@ def _answer(response: Response) -> Answer:
 async def answer_again(request: Request, error: Exception) -> Response:
     """The answer that the request got before, byte by byte.
 
-    Of one that was too large to be stored: what was created, as it is now; 409 where it is gone.
+    If it was too large to be stored, the created resource as it is now; 409 if that is gone.
     """
     assert isinstance(error, AlreadyAnswered)  # noqa: S101 - registered for this class alone
     answer = error.answer

@@ -1,4 +1,4 @@
-"""Where settings come from: former names, secrets in files, and names that nothing reads.
+"""Where settings come from: aliases, secrets in files, and unknown names.
 
 Names are lower-case here, as pydantic-settings keeps them.
 """
@@ -33,7 +33,7 @@ class Problem(NamedTuple):
 def resolve(
     given: Mapping[str, str | None], *, secrets: Collection[str], folder: Path
 ) -> tuple[dict[str, str | None], list[Problem]]:
-    """The values of one source under the names of settings, and what is wrong with them.
+    """The values of one source by the names of settings, and the problems found.
 
     An alias gives its setting a value. `<secret>_file` names a file that holds the secret; a path
     that is not absolute starts at `folder`.
@@ -45,7 +45,7 @@ def resolve(
         if value is None:
             continue
         if values.get(name) not in {None, value}:
-            reason = f"{alias.upper()} is another name of it, with another value; keep one of them"
+            reason = f"{alias.upper()} is an alias with another value; keep one of them"
             problems.append(Problem(name, reason))
         values[name] = value
     for name in sorted(secrets):
@@ -66,8 +66,8 @@ def resolve(
 def read_secret(path: Path) -> str:
     """The only line of a file, without the line break at its end.
 
-    Raises ValueError where the file cannot be read or holds anything else; the message goes on
-    after the file's name.
+    Raises ValueError if the file cannot be read or has other content. The message is written to
+    follow the name of the file.
     """
     try:
         with path.open("rb") as file:

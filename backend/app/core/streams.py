@@ -1,4 +1,4 @@
-"""Streams that clients send: bounded in total time, however slowly they come."""
+"""A time limit for uploads, imports and exports as a whole."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,19 +7,19 @@ from app.core.errors import RequestTimedOut
 
 
 class Deadline:
-    """The end of the time that a stream may take, by the event loop's clock."""
+    """The moment by which a stream must end, by the clock of the event loop."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._at = asyncio.get_running_loop().time() + seconds
 
     def check(self) -> None:
-        """Raise RequestTimedOut once the time is over."""
+        """Raise RequestTimedOut after the deadline."""
         if asyncio.get_running_loop().time() >= self._at:
             raise self._error()
 
     async def limit(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """The same chunks. Raises RequestTimedOut once the time is over, also while it waits."""
+        """Yield the chunks. Raises RequestTimedOut at the deadline, also while waiting for one."""
         while True:
             self.check()  # a chunk that is there already is returned without a pause
             try:
@@ -33,5 +33,5 @@ class Deadline:
 
     def _error(self) -> RequestTimedOut:
         return RequestTimedOut(
-            f"The transfer took longer than the {self._seconds:g} seconds that it may take"
+            f"The transfer took longer than the limit of {self._seconds:g} seconds"
         )

@@ -64,7 +64,7 @@ def tag_key(name: str) -> str:
 
 
 def tag_slug(key: str) -> str:
-    """The address of the tag with this key, where no other tag has it."""
+    """The slug of the tag with this key, unless another tag has it."""
     spoken = f"dot{key}" if key.startswith(".") else key
     return slugify(spoken.translate(_SPOKEN), fallback="tag")
 

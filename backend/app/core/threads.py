@@ -93,7 +93,7 @@ class Threads:
         if is_wanted:
             try:
                 result = job.work()
-            except BaseException as raised:  # noqa: BLE001 - whoever awaits the future gets it
+            except BaseException as raised:  # noqa: BLE001 - the future raises it
                 error = raised
         with self._lock:
             self._counts[user_id] -= 1
@@ -106,6 +106,6 @@ class Threads:
 
 
 def _lower_priority() -> None:
-    """Let the threads that answer requests go first; on Linux, niceness is per thread."""
+    """Let the threads that answer requests run first; on Linux, niceness is per thread."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)

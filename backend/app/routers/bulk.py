@@ -1,6 +1,7 @@
 """/articles/import and /articles/export: articles in bulk, as NDJSON."""
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import Request, Security
@@ -45,8 +46,8 @@ async def import_articles(
 ) -> ImportReport:
     """Import articles, one JSON object a line; importing the same again changes nothing.
 
-    A bad record is reported with its line, and the rest goes on; a limit ends the import. An import
-    that takes too long, or whose user is disabled meanwhile, ends with an error that says how many
+    A bad record is reported with its line, and the import continues; a limit ends it. If the import
+    takes too long, or its user is disabled meanwhile, it ends with an error that says how many
     records were written.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -60,8 +61,9 @@ async def import_articles(
         )
     except importing.ImportStopped as stop:
         tally.stopped = ImportFailure(line=int(stop.position), message=stop.message)
-        async for _ in body:  # a client reads the answer once it has sent everything
-            pass
+        with suppress(RequestTimedOut, ContentTooLarge):
+            async for _ in body:  # a client reads the answer once it has sent everything
+                pass
     except (InvalidToken, RequestTimedOut) as error:
         raise type(error)(f"{error.detail}. The import ended early: {tally.summary()}") from error
     return tally.report()

@@ -37,7 +37,7 @@ IdempotencyKey = Annotated[
 
 
 ReadCreated = Callable[[WriteSession, int, Identity], Awaitable[BaseModel]]
-"""Reads what has this id as the caller may see it, as the route would answer."""
+"""Reads the created resource by its id, as the caller sees it, in the schema of the route."""
 
 
 class Repeatable:
@@ -52,13 +52,13 @@ class Repeatable:
         self._database = database
 
     async def was_answered(self, *, caller: Identity) -> bool:
-        """Whether the caller's key has an answer: `claim` will not let the request go on."""
+        """Whether the caller's key has an answer already, so that `claim` will raise."""
         if self.key is None:
             return False
         return await idempotency.was_answered(self._database, user_id=caller.id, key=self.key)
 
     async def read_again(self, answer: Answer, *, read: ReadCreated, caller: Identity) -> Answer:
-        """The answer with what was created as its body. Raises what `read` raises."""
+        """The answer with the created resource as its body. Raises what `read` raises."""
         created_id = int(answer.headers["Location"].rpartition("/")[2])
         async with self._database.unit_of_work() as session:
             body = (await read(session, created_id, caller)).model_dump_json().encode()
@@ -112,8 +112,8 @@ def idempotent(caller: Any = Anybody, *, read: ReadCreated | None = None) -> par
     """A route's dependency that takes an Idempotency-Key.
 
     `caller` is the alias by which the route knows who asks, such as ArticlesActor: their keys are
-    theirs alone. `read` gives what the route created, by the id at the end of its Location: a route
-    whose answers may have more than 64 KiB needs it.
+    theirs alone. `read` reads the created resource by the id at the end of its Location. A route
+    whose answers may exceed 64 KiB needs it.
     """
 
     async def claim(

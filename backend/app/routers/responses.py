@@ -59,9 +59,9 @@ CHANGES_VERSION = (PreconditionFailed, PreconditionRequired)
 CREATES_ONCE = (RequestInProgress, IdempotencyKeyReused)
 """What a route may raise that takes an Idempotency-Key."""
 LIMITED = (LimitReached,)
-"""What a route may raise that a user may call only so often."""
+"""Errors of a route whose calls are limited per user."""
 STORES = (LimitReached, QuotaExceeded)
-"""What a route may raise that stores something of which a user may have only so much."""
+"""Errors of a route that stores something with a limit on its total."""
 
 OPTIONAL_USER: dict[str, Any] = {"security": [{}]}
 """For `openapi_extra` of a route that takes a user or none: its token may be left out."""

@@ -139,6 +139,7 @@ async def replace_user(
     status_code=status.HTTP_204_NO_CONTENT,
     responses=errors(
         *NEEDS_SESSION,
+        *LIMITED,
         NotAuthorized,
         PasswordRequired,
         IncorrectPassword,

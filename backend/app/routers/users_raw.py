@@ -26,6 +26,7 @@ from app.routers.responses import (
     CHANGES_VERSION,
     CREATES_ONCE,
     KNOWS_USER,
+    LIMITED,
     NEEDS_SESSION,
     NEEDS_USER,
     OPTIONAL_USER,
@@ -120,6 +121,7 @@ async def replace_user_raw(
     status_code=status.HTTP_204_NO_CONTENT,
     responses=errors(
         *NEEDS_SESSION,
+        *LIMITED,
         NotAuthorized,
         PasswordRequired,
         IncorrectPassword,

@@ -57,7 +57,7 @@ class ImportFailure(Output):
 
 
 class ImportNote(ImportFailure):
-    """What of a record was not imported as it was."""
+    """How a record was changed by the import."""
 
 
 class ImportReport(Output):

@@ -39,7 +39,7 @@ class UserLimits(Output):
             "examples": [
                 {
                     "limits": [
-                        {"kind": "comments", "amount": 600, "default": 120, "seconds": 3600},
+                        {"kind": "comments", "amount": 1200, "default": 600, "seconds": 3600},
                         {"kind": "drafts", "amount": 2000, "default": 2000, "seconds": None},
                     ]
                 }
@@ -62,6 +62,6 @@ class LimitUseResponse(Output):
 class UserLimitsUpdate(Input):
     """Amounts by kind; what is not named goes back to the default."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"limits": {"comments": 600}}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"limits": {"comments": 1200}}]})
 
     limits: dict[UserLimitKind, Amount]

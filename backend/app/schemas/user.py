@@ -86,14 +86,14 @@ class RoleChange(Input):
 
 
 class ArticlesOfDeleted(StrEnum):
-    """What becomes of the articles of a user who is deleted."""
+    """What happens to the articles of a deleted user."""
 
     TRASH = "trash"
     REASSIGN = "reassign"
 
 
 class UserDeletionQuery(Input):
-    """What becomes of the articles: the trash, for 30 days, or another author."""
+    """Where the articles go: into the trash for 30 days, or to another author."""
 
     articles: Annotated[
         ArticlesOfDeleted,

@@ -84,7 +84,7 @@ _STEP_UP = (
 
 
 async def _require_step_up(connection: AsyncConnection | AsyncSession, actor: Identity) -> None:
-    """Raise PasswordRequired or RecentLoginRequired where the session alone is too weak a proof."""
+    """Raise PasswordRequired or RecentLoginRequired unless the session alone is sufficient."""
     parameters = {"session_id": actor.session_id, "user_id": actor.id}
     login = (await connection.execute(_STEP_UP, parameters)).one_or_none()
     if login is None:

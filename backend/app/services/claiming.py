@@ -1,8 +1,8 @@
-"""Taking an account over from whoever registered an address that they never proved to read.
+"""Taking over an account that somebody else registered with an address that is not theirs.
 
-A stranger may register somebody else's address and prepare the account, so that they keep a way in
-when the owner of the address comes (account pre-hijacking, Sudhodanan and Paverd, 2022). Until the
-address is verified, the account belongs to whoever reads its mail.
+A stranger may register with somebody else's address and prepare the account, to keep access once
+the owner of the address uses it (account pre-hijacking, Sudhodanan and Paverd, 2022). Until the
+address is verified, the account belongs to its owner, who can read the mail.
 """
 
 from collections.abc import Sequence
@@ -27,14 +27,14 @@ REMOVED: Sequence[InstrumentedAttribute[int] | InstrumentedAttribute[int | None]
     PreviewLink.created_by,
     Address.user_id,
 )
-"""What gives access or is personal. Links and mails are revoked; what was published stays."""
+"""Rows that give access or are personal. Links in mails are revoked; published content stays."""
 
 
 async def forget_stranger(session: AsyncSession, user: User) -> None:
-    """Remove what whoever registered an unverified account could come back by.
+    """Remove everything by which the stranger could regain access to an unverified account.
 
-    The caller has locked the row of `user`, and gives it another password. Articles, comments and
-    the like stay, for the owner to judge: they are public, or seen by the owner, and open nothing.
+    The caller has locked the row of `user`, and sets another password. Articles and comments stay:
+    they give no access, and the owner can delete them.
     """
     for owner in REMOVED:
         await session.execute(

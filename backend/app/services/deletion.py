@@ -1,4 +1,4 @@
-"""Deleting an account: what it takes to confirm, and what becomes of the articles.
+"""Deleting an account: how it is confirmed, and what happens to the articles.
 
 Articles outlive their author. They go to the trash, where an editor can restore them, or to another
 author. Those in the trash belong to one placeholder, a disabled user whom nobody can log in as.
@@ -13,13 +13,20 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.identity import Identity, recheck
 from app.auth.permissions import Action, may_to_any
 from app.core import clock
-from app.core.errors import InvalidInput, NotAuthorized, PasswordRequired, UserNotFound
-from app.db.session import NO_KEY_UPDATE, Database
+from app.core.errors import (
+    InvalidInput,
+    NotAuthorized,
+    PasswordRequired,
+    SlugTaken,
+    UserNotFound,
+)
+from app.db.session import NO_KEY_UPDATE, Database, constraint_errors
 from app.models.article import Article
 from app.models.user import User
 from app.schemas.types import MAX_ID
 from app.schemas.user import ArticlesOfDeleted, UserDeletion, UserDeletionQuery
 from app.services import audit, second_factor
+from app.services.articles.slugs import SLUG_CONSTRAINT
 from app.services.audit import AuditAction
 from app.services.confirmation import confirm_password
 
@@ -28,7 +35,7 @@ PLACEHOLDER_EMAIL = "deleted-user@pressroom.invalid"
 PLACEHOLDER_USERNAME = "deleted-user"
 PLACEHOLDER_NAME = "Deleted user"
 _NO_PASSWORD = "$bcrypt-sha256$v=2,t=2b,r=12$Bacxv1aHyR16bDyEN4cTde$kWSyS6JRjjBkm/5btei3WRdczey2Lme"  # noqa: S105
-"""The hash of a random password that was thrown away: comparing takes as long as for any user."""
+"""The hash of a random password that nobody knows. Comparing it takes as long as any other."""
 
 
 async def confirm_deletion(
@@ -50,9 +57,9 @@ async def confirm_deletion(
 async def lock_users(
     session: AsyncSession, *, user_id: int, to: int | None, actor: Identity
 ) -> Identity:
-    """Lock who is deleted, who gets the articles and the actor, in the order of their ids.
+    """Lock the deleted user, the recipient and the actor, in the order of their ids.
 
-    Returns the actor as they are by now. Raises InvalidToken where their access was withdrawn since
+    Returns the actor as read again. Raises InvalidToken where their access was withdrawn since
     the request came in, and InvalidInput where the recipient is gone or disabled.
     """
     involved = User.id.in_({user_id, actor.id, *([] if to is None else [to])})
@@ -66,10 +73,10 @@ async def lock_users(
 async def find_recipient(
     session: AsyncSession, *, user_id: int, actor: Identity, query: UserDeletionQuery
 ) -> int | None:
-    """The id of the user who gets the articles; None where these go to the trash.
+    """The id of the user who gets the articles; None if they go to the trash.
 
-    Raises NotAuthorized unless the actor may write for others, and InvalidInput where `to` names
-    nobody who can have articles.
+    Raises NotAuthorized unless the actor may write for others, and InvalidInput unless `to` names
+    another active user.
     """
     if query.articles is ArticlesOfDeleted.TRASH:
         return None
@@ -91,7 +98,7 @@ async def _require_recipient(
 
 
 async def part_with_articles(session: AsyncSession, *, user_id: int, to: int | None) -> int:
-    """Give a user's articles to another, or put them into the trash; how many there were.
+    """Give a user's articles to another, or put them into the trash; returns how many.
 
     The user's row is locked. The articles are locked in the order of their ids.
     """
@@ -104,15 +111,19 @@ async def part_with_articles(session: AsyncSession, *, user_id: int, to: int | N
     if to is None:
         values["author_id"] = await _placeholder(session)
         values["deleted_at"] = case((Article.deleted_at.is_(None), now), else_=Article.deleted_at)
-    await session.execute(
-        update(Article).where(Article.author_id == user_id).values(values),
-        execution_options={"synchronize_session": False},
-    )
-    return len(ids)
+    given = update(Article).where(Article.author_id == user_id).values(values)
+    while True:
+        try:
+            async with session.begin_nested():
+                with constraint_errors(SLUG_CONSTRAINT):
+                    await session.execute(given, execution_options={"synchronize_session": False})
+        except SlugTaken:  # the next author just got a draft of that name; a trigger renames ours
+            continue
+        return len(ids)
 
 
 def record_articles(session: AsyncSession, *, actor: Identity, number: int, to: int | None) -> None:
-    """Audit what became of a deleted user's articles."""
+    """Record in the audit trail where the articles of a deleted user went."""
     if number:
         action = AuditAction.DELETE_ARTICLE if to is None else AuditAction.REASSIGN_ARTICLES
         audit.record(

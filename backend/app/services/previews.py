@@ -72,7 +72,7 @@ _BY_TOKEN = (
         ),
     )
 )
-"""A link shows what the user who made it may read at the time of use."""
+"""A link shows only what the user who made it may read at the time of use."""
 
 
 async def list_preview_links(

@@ -1,7 +1,7 @@
 """Deleting old rows in batches, so that no table is too large for the statement timeout.
 
-Each batch is a unit of work: what it deleted stays deleted, whatever ends the run afterwards. Rows
-that somebody else has locked are left for the next run.
+Each batch is a unit of work of its own: its rows stay deleted if the run is interrupted. Rows that
+another transaction has locked are left for the next run.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,7 +23,7 @@ Purge = Callable[[AsyncSession], Awaitable[int]]
 
 
 async def in_batches(database: Database, purge: Purge) -> int:
-    """Repeat `purge`, each time in a unit of work, until nothing is left; how many rows went."""
+    """Repeat `purge`, each time in a unit of work, until no row is left; returns how many went."""
     count, deleted = 0, 1
     while deleted:
         async with database.unit_of_work() as session:

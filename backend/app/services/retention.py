@@ -1,6 +1,6 @@
 """How long revisions and audit events are kept, and deleting those that are older.
 
-Settings say how long; docs/operations.md has the whole table of what is removed when.
+The settings define the periods; docs/operations.md lists when rows of each table are removed.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Expired(NamedTuple):
 
 
 async def apply(database: Database, *, dry_run: bool = False) -> Sequence[Expired]:
-    """Delete what the settings no longer keep, or count it where `dry_run`."""
+    """Delete what the settings no longer keep; with `dry_run`, only count it."""
     settings = get_settings()
     revisions = await _revisions(database, settings, dry_run)
     events = await _audit(database, settings, dry_run)
@@ -53,7 +53,7 @@ async def apply(database: Database, *, dry_run: bool = False) -> Sequence[Expire
     ]
     for kind, rows, _ in expired:
         if rows and not dry_run:
-            logger.info(f"deleted {rows} {kind} that were older than they are kept")
+            logger.info(f"deleted {rows} {kind} that the settings no longer keep")
     return expired
 
 

@@ -81,7 +81,7 @@ async def open_session(
     seconds: int | None = None,
     by_conduit: bool = False,
 ) -> Tokens:
-    """Log a user in, with an access token for so many seconds; `by_conduit` from its API.
+    """Log a user in, with an access token for so many seconds; `by_conduit`: at the RealWorld API.
 
     Raises LimitReached; InvalidToken where the account was deleted a moment ago.
     """

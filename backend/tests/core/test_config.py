@@ -294,7 +294,8 @@ class TestAliases:
         with pytest.raises(SettingsError) as refusal:
             get_settings()
         for alias, name in sources.ALIASES.items():
-            assert f"{name.upper()}: {alias.upper()} is another name of it" in str(refusal.value)
+            reason = f"{name.upper()}: {alias.upper()} is an alias with another value"
+            assert reason in str(refusal.value)
         get_settings.cache_clear()
 
     def test_the_environment_overrules_the_file(

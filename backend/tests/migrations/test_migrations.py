@@ -72,6 +72,26 @@ def test_every_step_goes_up_and_down_alone() -> None:
             assert schema_of(url) == after
 
 
+def test_interrupted_migrations_can_be_run_again() -> None:
+    """They commit in between, so all may be done but the note of the revision."""
+    scripts = ScriptDirectory.from_config(alembic_config())
+    noted = "UPDATE alembic_version SET version_num = '{0}'"
+    with temporary_database() as url:
+        for revision in ("0007b", "0008", "0009"):
+            before = str(scripts.get_revision(revision).down_revision)
+            upgrade(url, revision)
+            after = schema_of(url)
+            execute(url, noted.format(before))
+            upgrade(url, revision)
+            assert schema_of(url) == after
+            command.downgrade(alembic_config(url), before)
+            if revision != "0008":  # its downgrade is one transaction
+                execute(url, noted.format(revision))
+                command.downgrade(alembic_config(url), before)
+            upgrade(url, revision)
+            assert schema_of(url) == after
+
+
 def test_models_and_migrations_agree(database_url: str) -> None:
     command.check(alembic_config(database_url))
     with temporary_database() as url:  # Alembic does not compare CHECK constraints

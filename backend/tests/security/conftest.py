@@ -1,5 +1,6 @@
 """Fixtures: other settings, a time that stands still, clients of many addresses, real commits."""
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -10,6 +11,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from jose import jwt
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth import security
@@ -160,3 +162,14 @@ def live_rows(live_app: FastAPI) -> Callable[[], AbstractAsyncContextManager[Asy
     """A unit of work that commits, for a test's own rows."""
     database: Database = live_app.state.database
     return database.unit_of_work
+
+
+async def waiting_for_a_lock(rows: Callable[[], AbstractAsyncContextManager[AsyncSession]]) -> None:
+    """Return once a statement of this database waits for a lock."""
+    query = text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    async with asyncio.timeout(30), rows() as session:
+        while not await session.scalar(query):
+            await session.rollback()

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import delete, text, update
+from sqlalchemy import delete, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity, find_by_api_key, find_by_session, recheck
@@ -20,6 +20,7 @@ from app.db.reading import Reader
 from app.db.session import Database
 from app.models import ApiKey, User, UserSession
 from tests.factories import bearer, create_api_key, create_session, create_user
+from tests.security.conftest import waiting_for_a_lock
 
 Rows = Callable[[], AbstractAsyncContextManager[AsyncSession]]
 
@@ -93,17 +94,6 @@ async def test_withdrawn_access_is_an_error(
     await session.execute(change)
     with pytest.raises(InvalidToken):
         await recheck(source, identity)
-
-
-async def waiting_for_a_lock(rows: Rows) -> None:
-    """Return once a statement of this database waits for a lock."""
-    query = text(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    async with asyncio.timeout(30), rows() as session:
-        while not await session.scalar(query):
-            await session.rollback()
 
 
 @pytest.mark.parametrize(

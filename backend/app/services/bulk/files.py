@@ -1,4 +1,4 @@
-"""Opening files by names that somebody else chose: regular files alone, and never by a link."""
+"""Opening files whose names somebody else chose: regular files only, without following links."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from app.services.bulk.records import MAX_RECORD_BYTES
 
 LINK = "It is a symbolic link, and links are not followed"
 
-# O_NONBLOCK: opening a named pipe waits for its other end, else.
+# O_NONBLOCK: otherwise opening a named pipe would wait for its other end.
 _SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -41,7 +41,7 @@ def read(name: str, *, folder: int) -> bytes:
 
 
 def create(path: Path) -> BinaryIO:
-    """A file to write to, in place of the regular one that may be there. Raises OSError."""
+    """Open a regular file for writing; creates or empties it. Raises OSError."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | _SAFELY, 0o666)
     except OSError as error:

@@ -56,7 +56,7 @@ PAUSE = 0.5
 
 
 class ImportStopped(Exception):
-    """A limit of the importing user was reached; neither `position` nor what follows is written."""
+    """A limit of the importer was reached: `position` and all later records are not written."""
 
     def __init__(self, position: Position, message: str) -> None:
         super().__init__(message)

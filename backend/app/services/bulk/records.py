@@ -93,7 +93,7 @@ def incoming(position: Position, fields: Any, **known: str) -> Incoming:
 
 
 def _registered(language: str) -> tuple[str | None, str]:
-    """The language that a record has, as far as it is registered, and a note where that is not all.
+    """The registered part of a language tag, and a note if anything was dropped.
 
     Exports write `pt_BR`, `de_DE_formal` or `en-UK`: RFC 4647 §3.4 drops what follows from the end.
     """

@@ -20,7 +20,7 @@ logger = get_logger(__name__)
 
 AT_ONCE = 1000
 CLAIMED_FOR = timedelta(minutes=10)
-"""How long a folder is left to the process that deletes it; then any process tries again."""
+"""For how long only the process that claimed a folder deletes it; then any may try again."""
 
 _SHOWN = exists(literal(1)).where(ArticleMedia.media_id == Media.id)
 _NOBODYS = (

@@ -46,11 +46,11 @@ GIVEN_UP_AFTER = timedelta(hours=1)
 """When files that were put into the store, and that no picture has, may go."""
 
 LASTS = timedelta(minutes=30)
-"""How long an upload may take in all, until its picture is kept."""
+"""The time from reserving space until the picture is stored, at most."""
 MAX_RECEIVE_SECONDS = 15 * 60
-"""How long its body may take to arrive: STREAM_SECONDS, but no longer than this."""
+"""The upper limit of the time to receive a body; STREAM_SECONDS may set a shorter one."""
 MAX_OTHER_BYTES = 64 * 1024
-"""What a form may have besides the file."""
+"""The size of everything in a form besides the file, at most."""
 
 _LOCK_OWNER = select(User.id).where(User.id == bindparam("owner_id"))
 _KEEP = delete(DiscardedFolder).where(
