@@ -37,13 +37,15 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from app.core.errors import SlugTaken
+from app.core.errors import ServiceUnavailable, SlugTaken
 from app.core.text import slugify
 from app.db.session import constraint_errors
 from app.models.article import Article, FormerSlug
 from app.services.articles.rows import OWNS_SLUG
 
 NUMBERED = 9
+ATTEMPTS = 20
+"""Rounds in which concurrent writers may take a slug first; then the request gets 503."""
 RESERVED = frozenset({"feed"})
 """What is no article at /api/articles."""
 SLUG_CONSTRAINT = {"uq_articles_slug": SlugTaken, "uq_articles_draft_slug": SlugTaken}
@@ -211,10 +213,14 @@ async def make_way(
     """Give other slugs to the articles that have these and are not public.
 
     `before`: leave those alone that are going to be public by then. Each is moved by a statement of
-    its own: two in one statement would get the same free slug.
+    its own: two in one statement would get the same free slug. Raises ServiceUnavailable after
+    ATTEMPTS rounds.
     """
     parameters = {"candidates": slugs, "article_id": article_id, "now": now, "before": before}
-    while found := (await session.scalars(_FIND, parameters)).all():
+    for _ in range(ATTEMPTS):
+        found = (await session.scalars(_FIND, parameters)).all()
+        if not found:
+            return
         for moved_id in found:
             try:
                 async with session.begin_nested():
@@ -222,6 +228,7 @@ async def make_way(
                         await session.execute(_MOVE, {**parameters, "moved_id": moved_id})
             except SlugTaken:  # the next free one was taken in this moment
                 continue
+    raise ServiceUnavailable
 
 
 async def remember(session: AsyncSession, *, article_id: int, former: str, present: str) -> None:

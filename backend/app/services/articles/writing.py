@@ -18,6 +18,7 @@ from app.core.errors import (
     EmailNotVerified,
     InvalidInput,
     InvalidToken,
+    ServiceUnavailable,
     SlugTaken,
 )
 from app.core.limits import LimitKind
@@ -30,6 +31,7 @@ from app.services import audit, limits
 from app.services.articles.rendering import excerpt_columns, prepare_text, rendered_columns
 from app.services.articles.rows import ArticleRow, article_row, selected
 from app.services.articles.slugs import (
+    ATTEMPTS,
     SLUG_CONSTRAINT,
     Claimant,
     free_slug,
@@ -112,7 +114,7 @@ async def _insert(
     claimant = Claimant(values["author_id"], now)
     published_at: datetime | None = values["published_at"]
     public = published_at is not None and published_at <= now
-    while True:
+    for _ in range(ATTEMPTS):
         if slug is not None and await taken_slugs(session, [slug], claimant=claimant):
             raise SlugTaken
         wanted = slug or await free_slug(session, title=values["title"], claimant=claimant)
@@ -129,6 +131,7 @@ async def _insert(
             article_id: int | None = await session.scalar(unless_taken.returning(Article.id))
         if article_id is not None:
             return article_id
+    raise ServiceUnavailable
 
 
 async def update_article(
@@ -232,7 +235,7 @@ async def _claim_slug(
     claimant = Claimant(article.author_id, now, article.id)
     claim = update(Article).where(Article.id == article.id)
     claim = claim.execution_options(synchronize_session=False)
-    while True:
+    for _ in range(ATTEMPTS):
         wanted = asked
         if wanted is not None and await taken_slugs(session, [wanted], claimant=claimant):
             if "slug" in given or not is_derived(wanted, title):
@@ -255,6 +258,7 @@ async def _claim_slug(
         for column, value in name._asdict().items():
             set_committed_value(article, column, value)
         return (name.draft_slug or name.slug) != shown
+    raise ServiceUnavailable
 
 
 def _set_text(
