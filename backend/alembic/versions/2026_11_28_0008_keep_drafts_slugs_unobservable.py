@@ -112,5 +112,6 @@ def downgrade() -> None:
     op.execute("DROP TRIGGER articles_name_drafts ON public.articles")
     op.execute("DROP FUNCTION public.articles_name_drafts()")
     op.execute(GIVE_BACK)
+    op.execute("SET CONSTRAINTS ALL IMMEDIATE")  # no table is altered while triggers are due
     op.drop_index(INDEX, "articles")
     op.drop_column("articles", "draft_slug")

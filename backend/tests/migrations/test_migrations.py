@@ -181,6 +181,23 @@ def test_existing_tags_get_keys_while_the_release_before_writes() -> None:
         assert len(fetch(url, "SELECT FROM tags")) == 7
 
 
+def test_hidden_drafts_get_slugs_on_the_way_down() -> None:
+    with temporary_database() as url:
+        upgrade(url)
+        execute(
+            url,
+            "INSERT INTO users (email, username, name, hashed_password)"
+            " VALUES ('a@example.com', 'a', 'A', 'x')",
+        )
+        execute(
+            url,
+            "INSERT INTO articles (title, content, slug, draft_slug, author_id)"
+            " SELECT 'Draft', 'Long enough.', '~' || md5('x'), 'draft', id FROM users",
+        )
+        command.downgrade(alembic_config(url), "0007b")
+        execute(url, "DO $$ BEGIN ASSERT (SELECT slug LIKE 'draft-%' FROM articles); END $$")
+
+
 def test_there_is_one_head() -> None:
     assert len(ScriptDirectory.from_config(alembic_config()).get_heads()) == 1
 
