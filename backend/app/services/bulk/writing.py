@@ -10,10 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import recheck
 from app.core.config import get_settings
+from app.core.errors import ServiceUnavailable
 from app.core.limits import LimitKind
 from app.services import audit, limits
 from app.services.articles.rendering import rendered_columns
 from app.services.articles.slugs import (
+    ATTEMPTS,
     RESERVED,
     candidates,
     make_way,
@@ -98,7 +100,11 @@ async def _create(session: AsyncSession, batch: Plan) -> Mapping[int, Prepared]:
     }
     items = dict(zip(ids, (new.item for new in batch.new), strict=True))
     waiting = set(ids)
+    rounds = 0
     while waiting:
+        rounds += 1
+        if rounds > ATTEMPTS:
+            raise ServiceUnavailable
         await _give_slugs(session, batch, {number: items[number] for number in waiting}, rows)
         await _hold_slugs(session, [rows[number] for number in waiting], now=batch.now)
         columns = _columns([rows[number] for number in sorted(waiting)])
