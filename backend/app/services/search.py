@@ -47,7 +47,7 @@ WHOLE = f"{_MARKS}, HighlightAll=true"
 _MARKED = re.compile(f"{START}([^{START}{STOP}]*){STOP}")
 OVERLAP, BORDER = "\x05", "\x06"
 """Between pairs of characters that share one, and around such pairs: see `article_words`."""
-_CHARACTER = r"\S[{marks}]*".format(
+_CHARACTER = r"\S[{marks}]{{0,32}}+".format(
     marks="".join(
         chr(code) for code in range(0x10000) if unicodedata.category(chr(code)) in {"Mn", "Mc"}
     )
