@@ -12,6 +12,7 @@ from app.auth import security
 from app.auth.keys import secret_id
 from app.auth.security import create_access_token
 from app.core.config import get_settings
+from app.core.threads import LOWEST_PRIORITY
 from app.models import AuditEvent, User
 from tests.factories import PASSWORD, bearer, create_session, create_user
 
@@ -237,10 +238,10 @@ async def test_hashing_threads_yield_to_those_that_answer() -> None:
     import threading
 
     loop_priority = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    future = security._hashing_threads().submit(
+    priority = await security._in_hashing_thread(
         lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     )
-    assert future.result() == security.LOWEST_PRIORITY
+    assert priority == LOWEST_PRIORITY
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == loop_priority
 
 

@@ -14,6 +14,7 @@ from app.core import clock
 from app.core.config import Settings, get_settings
 from app.core.errors import ServiceUnavailable
 from app.db.session import Database
+from app.jobs import housekeeping
 from app.jobs.housekeeping import tidy_up
 from app.models import Article, ArticleRevision, Attempt, AuditEvent, Change, User, UserSession
 from app.services import attempts, changes, purging, retention, sessions
@@ -310,7 +311,7 @@ async def test_a_kind_that_fails_does_not_keep_the_others(
     async def broken(session: AsyncSession) -> int:
         raise ServiceUnavailable
 
-    monkeypatch.setattr(sessions, "purge", broken)
+    monkeypatch.setattr(housekeeping, "_BY_BATCH", (broken,))
     with pytest.raises(ServiceUnavailable):
         await tidy_up(database)
     assert await versions(session, article) == [2]

@@ -202,6 +202,7 @@ class TestEnding:
         ]
         for _ in range(5):
             await create_article(session, author=author, deleted_at=now - MONTH, tags=["x"])
-        await trash.purge(session)
+        deleted = [await trash.purge(session) for _ in range(4)]
+        assert deleted == [2, 2, 1, 0]
         left = (await session.scalars(select(Article.id).order_by(Article.id))).all()
         assert left == [article.id for article in kept]

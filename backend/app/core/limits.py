@@ -77,7 +77,7 @@ DEFAULTS: Mapping[LimitKind, Limit] = {
     LimitKind.UPLOADS_AT_ONCE: Limit(4),
     LimitKind.MEDIA_BYTES: Limit(1024 * _MIB),
     LimitKind.ADDRESSES: Limit(100),
-    LimitKind.ACCOUNT_CHANGES: Limit(120, _HOUR),
+    LimitKind.ACCOUNT_CHANGES: Limit(600, _HOUR),
     LimitKind.LOGINS: Limit(1000, _HOUR),
     LimitKind.REGISTRATIONS: Limit(2000, _DAY),
 }

@@ -54,6 +54,8 @@ KEPT = {
     "media.owner_id": "articles show it; the owner sees it and can delete it",
     "mails.user_id": "what waits is cancelled; what was sent counts against floods",
     "account_tokens.user_id": "revoked by revoke_links",
+    "limit_overrides.user_id": "set by an administrator",
+    "upload_reservations.user_id": "expires within half an hour",
 }
 """What references users and stays when the owner of an address claims an account, and why."""
 
