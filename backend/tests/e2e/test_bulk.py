@@ -57,7 +57,7 @@ def post(api: Api, headers: dict[str, str], body: Iterator[bytes] | bytes) -> di
     )
     assert response.status_code == 200, response.text
     report: dict[str, int] = response.json()
-    return {name: value for name, value in report.items() if name != "errors"}
+    return {name: report[name] for name in ("created", "updated", "unchanged", "failed")}
 
 
 def report(

