@@ -49,7 +49,7 @@ def test_uploads_at_once_keep_to_the_quota(
         # A reservation is as large as the request, so fewer than three may fit at once.
         kept = statuses.count(201)
         assert 1 <= kept <= 3, api.process.log
-        assert set(statuses) == {201, 409}, api.process.log
+        assert set(statuses) <= {201, 409, 429}, api.process.log
         listed = api.client.get("/media", headers=headers).json()
         assert len(listed) == kept
         assert api.client.get(httpx.URL(listed[0]["url"]).path).status_code == 200

@@ -109,5 +109,5 @@ def test_the_data_survives_a_kill_of_everything(installation: Installation) -> N
             api.process.send(signal.SIGTERM)
             api.process.wait()
     sys.stdout.write(f"a later start took {seconds:.1f} s\n")
-    assert seconds < 8
+    assert seconds < 60
     assert processes_of(installation.postgres) == []
