@@ -18,6 +18,7 @@ from app.core.text import tag_key, tag_slug
 from app.db.session import Database
 from app.models import Article, ArticleTag, Tag, User
 from app.services import tags
+from app.services.articles.tagging import lock_tags
 from tests.factories import bearer, create_article, create_user
 
 ARTICLE = {"title": "Tags", "content": "Some content for it."}
@@ -498,3 +499,13 @@ class TestImporting:
         assert [_canonical_tag(name) for name in names] == [
             "steam-engines", "go", "北京", "c++", "été",
         ]  # fmt: skip
+
+
+async def test_an_import_may_create_more_tags_than_a_statement_has_parameters(
+    session: AsyncSession,
+) -> None:
+    names = [f"tag number {number}" for number in range(10_000)]  # 500 records with 20 tags each
+    created = await lock_tags(session, names)
+    assert [tag.shown for tag in created.values()] == names
+    again = await lock_tags(session, names)
+    assert [tag.id for tag in again.values()] == [tag.id for tag in created.values()]

@@ -1,11 +1,25 @@
 """Giving an article its tags."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import BindParameter, ColumnElement, delete, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    String,
+    any_,
+    column,
+    delete,
+    func,
+    literal,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.types import TypeEngine
 
 from app.auth.identity import Identity
 from app.auth.permissions import Action, may_to_any
@@ -125,7 +139,7 @@ async def lock_tags(
         return {}
     query = (
         select(Tag.key, Tag.id, Tag.name, Tag.is_listed)
-        .where(Tag.key.in_(spelt))
+        .where(_any_of(Tag.key, spelt))
         .order_by(Tag.key)
         .with_for_update(read=True, key_share=True)
     )
@@ -154,7 +168,7 @@ async def _new_to(session: AsyncSession, actor: Identity, hidden_ids: Sequence[i
     """How many of these tags, which readers do not see, none of the actor's own articles has."""
     if not hidden_ids:
         return 0
-    tag = select(Tag.id).where(Tag.id.in_(hidden_ids)).subquery()
+    tag = select(Tag.id).where(_any_of(Tag.id, hidden_ids, BigInteger())).subquery()
     own = (
         select(ArticleTag.tag_id)
         .join(Article, Article.id == ArticleTag.article_id)
@@ -164,18 +178,32 @@ async def _new_to(session: AsyncSession, actor: Identity, hidden_ids: Sequence[i
     return await session.scalar(new) or 0
 
 
+def _any_of(
+    attribute: InstrumentedAttribute[Any],
+    values: Iterable[Any],
+    type_: TypeEngine[Any] = String(),  # noqa: B008 - it has no state
+) -> ColumnElement[bool]:
+    """Whether a column has one of these values, by one parameter however many there are."""
+    return attribute == any_(literal(list(values), ARRAY(type_)))
+
+
 async def _create(session: AsyncSession, names: Mapping[str, str]) -> int:
     """Insert tags with these keys; returns how many.
 
     Leaves out those whose key or slug another transaction takes meanwhile.
     """
     slugs = await free_tag_slugs(session, names)
-    rows = [
-        {"name": names[key], "key": key, "slug": slug, "wanted_slug": wanted}
-        for key, (slug, wanted) in slugs.items()
-    ]
-    added = insert(Tag).values(rows).on_conflict_do_nothing().returning(Tag.id)
-    return len((await session.scalars(added)).all())
+    # Arrays, because an import may create more tags than a statement may have parameters.
+    columns = {
+        "name": [names[key] for key in slugs],
+        "key": list(slugs),
+        "slug": [slug for slug, _ in slugs.values()],
+        "wanted_slug": [wanted for _, wanted in slugs.values()],
+    }
+    arrays = (literal(values, ARRAY(String)) for values in columns.values())
+    rows = func.unnest(*arrays).table_valued(*(column(name, String) for name in columns))
+    new = insert(Tag).from_select(list(columns), select(*rows.c))
+    return len((await session.scalars(new.on_conflict_do_nothing().returning(Tag.id))).all())
 
 
 async def free_tag_slugs(
@@ -185,7 +213,7 @@ async def free_tag_slugs(
     wanted = dict(sorted(((key, tag_slug(key)) for key in keys), key=lambda pair: pair[::-1]))
     candidates = {key: numbered(slug) for key, slug in wanted.items()}
     asked = {slug for each in candidates.values() for slug in each}
-    taken = set(await session.scalars(select(Tag.slug).where(Tag.slug.in_(asked))))
+    taken = set(await session.scalars(select(Tag.slug).where(_any_of(Tag.slug, asked))))
     slugs: dict[str, tuple[str, str | None]] = {}
     for key, best in wanted.items():
         slug = next(each for each in candidates[key] if each not in taken)
