@@ -201,7 +201,8 @@ async def _create(session: AsyncSession, names: Mapping[str, str]) -> int:
         "wanted_slug": [wanted for _, wanted in slugs.values()],
     }
     arrays = (literal(values, ARRAY(String)) for values in columns.values())
-    rows = func.unnest(*arrays).table_valued(*(column(name, String) for name in columns))
+    names_of = (column(name, String) for name in columns)
+    rows = func.unnest(*arrays).table_valued(*names_of).render_derived()
     new = insert(Tag).from_select(list(columns), select(*rows.c))
     return len((await session.scalars(new.on_conflict_do_nothing().returning(Tag.id))).all())
 
