@@ -28,7 +28,7 @@ READS = 120
 WINDOWS = 3
 FLOOR = 0.02
 """Seconds that a quiet read takes at least, for the comparison: below, noise would decide."""
-SLOWER = 10.0
+SLOWER = 25.0
 """A worker that a request blocks is slower by a factor of a hundred."""
 LARGE = "large " * 60_000
 """An article of 360 KB, whose answer is larger than what the edge keeps."""
