@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, ConfigDict, Field, StrictInt
 
 from app.core.limits import BY_ADDRESS, MAX_AMOUNT, LimitKind
-from app.schemas.types import Input, Output
+from app.schemas.types import Input, Output, WithoutPoint
 
 
 def _of_users(kind: LimitKind) -> LimitKind:
@@ -16,7 +16,7 @@ def _of_users(kind: LimitKind) -> LimitKind:
 
 
 UserLimitKind = Annotated[LimitKind, AfterValidator(_of_users)]
-Amount = Annotated[StrictInt, Field(ge=0, le=MAX_AMOUNT)]
+Amount = Annotated[StrictInt, Field(ge=0, le=MAX_AMOUNT), WithoutPoint]
 
 
 class LimitResponse(Output):
