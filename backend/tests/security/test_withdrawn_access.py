@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.identity import Identity, find_by_api_key, find_by_session
 from app.auth.tokens import fingerprint
 from app.core.errors import InvalidToken, NotAuthorized, RequestTimedOut
+from app.core.limits import DEFAULTS, LimitKind
 from app.core.roles import Role
 from app.core.streams import Deadline
 from app.db.session import Database
@@ -34,6 +35,8 @@ from tests.inbox import Inbox
 from tests.pictures import picture
 from tests.security.conftest import ClientAt
 
+UPLOADS = DEFAULTS[LimitKind.UPLOADS_AT_ONCE].amount
+"""As many as one user may send at once."""
 Rows = Callable[[], AbstractAsyncContextManager[AsyncSession]]
 CLIENTS = 8
 
@@ -106,6 +109,18 @@ def one_record_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importing, "BATCH", 1)
 
 
+async def until_withdrawn(live_rows: Rows, scene: Scene, how: str) -> AsyncIterator[bytes]:
+    """Two records of the author; access is withdrawn once the first is written."""
+    yield record(scene.author, 1)
+    yield record(scene.author, 2)
+
+    async def is_written() -> bool:
+        return await count_of(live_rows, scene.author) == 1
+
+    await until(is_written)
+    await scene.withdraw(how)
+
+
 def import_of(
     client: httpx.AsyncClient, headers: dict[str, str], body: AsyncIterator[bytes]
 ) -> Awaitable[httpx.Response]:
@@ -120,14 +135,8 @@ class TestImports:
         self, live: httpx.AsyncClient, live_rows: Rows, scene: Scene, how: str
     ) -> None:
         async def body() -> AsyncIterator[bytes]:
-            yield record(scene.author, 1)
-            yield record(scene.author, 2)
-
-            async def is_written() -> bool:
-                return await count_of(live_rows, scene.author) == 1
-
-            await until(is_written)
-            await scene.withdraw(how)
+            async for line in until_withdrawn(live_rows, scene, how):
+                yield line
             for number in range(3, 7):
                 yield record(scene.author, number)
 
@@ -140,14 +149,8 @@ class TestImports:
         self, live: httpx.AsyncClient, live_rows: Rows, scene: Scene
     ) -> None:
         async def body() -> AsyncIterator[bytes]:
-            yield record(scene.author, 1)
-            yield record(scene.author, 2)
-
-            async def is_written() -> bool:
-                return await count_of(live_rows, scene.author) == 1
-
-            await until(is_written)
-            await scene.withdraw("demote")
+            async for line in until_withdrawn(live_rows, scene, "demote"):
+                yield line
             yield record(scene.author, 3)
             yield record(scene.editor, 4)
 
@@ -367,11 +370,11 @@ class TestUploads:
         assert again.status_code == 401, again.text
 
 
-async def test_eight_uploads_at_once_keep_nothing_after_the_answer(
+async def test_uploads_at_once_keep_nothing_after_the_answer(
     live_client_at: ClientAt, live_rows: Rows, scene: Scene
 ) -> None:
     """Each locks its owner's row to count; none waits for another for ever."""
-    started = asyncio.Barrier(CLIENTS + 1)
+    started = asyncio.Barrier(UPLOADS + 1)
     at_the_answer = 0
 
     async def body() -> AsyncIterator[bytes]:
@@ -390,7 +393,7 @@ async def test_eight_uploads_at_once_keep_nothing_after_the_answer(
         await scene.withdraw("disable")
         at_the_answer = await pictures_of(live_rows, scene.editor)
 
-    *answers, _ = await asyncio.gather(*(upload() for _ in range(CLIENTS)), withdraw())
+    *answers, _ = await asyncio.gather(*(upload() for _ in range(UPLOADS)), withdraw())
     statuses = [answer.status_code for answer in answers]  # type: ignore[union-attr]
     assert set(statuses) <= {201, 401}
     assert await pictures_of(live_rows, scene.editor) == at_the_answer == statuses.count(201)
