@@ -18,6 +18,7 @@ from sqlalchemy import (
     CompoundSelect,
     DateTime,
     Integer,
+    Row,
     String,
     and_,
     bindparam,
@@ -130,6 +131,14 @@ class Naming(NamedTuple):
 
     slug: str
     draft_slug: str | None
+
+
+def owns_slug(article: Article | Row[Any], now: datetime) -> bool:
+    """Whether readers see this article at its slug, or did: OWNS_SLUG of what was read."""
+    hidden = article.archived_at is not None or article.deleted_at is not None
+    return article.draft_slug is None or (
+        not hidden and article.published_at is not None and article.published_at <= now
+    )
 
 
 def candidates(title: str) -> list[str]:

@@ -37,6 +37,7 @@ from app.services.articles.slugs import (
     free_slug,
     is_derived,
     naming,
+    owns_slug,
     remember,
     taken_slugs,
 )
@@ -158,7 +159,7 @@ async def update_article(
     article = await changeable(session, article_id, actor=actor, action=Action.CHANGE_ARTICLE)
     await _require(session, precondition, article_id)
     await limits.spend(session, actor, _costs_of_change(article, given))
-    was, former = _release_of(article), article.slug if owns_slug(article) else None
+    was, former = _release_of(article), article.slug if owns_slug(article, clock.now()) else None
     dates = _dates(article, given)
     # What asks the database comes first: it would write what was set before, a part of the change.
     renamed = await _claim_slug(session, article, given, dates)
@@ -203,14 +204,6 @@ def _costs_of_change(article: Article, given: dict[str, Any]) -> dict[LimitKind,
     }
 
 
-def owns_slug(article: Article) -> bool:
-    """Whether readers see this article at its slug, or did."""
-    release = _release_of(article)
-    return article.draft_slug is None or (
-        article.deleted_at is None and release is not None and release <= clock.now()
-    )
-
-
 async def _claim_slug(
     session: AsyncSession,
     article: Article,
@@ -223,7 +216,7 @@ async def _claim_slug(
     another one. Raises SlugTaken for one that was chosen; of those from the title there is another.
     """
     now, (published_at, archived_at) = clock.now(), dates
-    owned = owns_slug(article)
+    owned = owns_slug(article, now)
     shown = article.slug if owned else article.draft_slug
     asked: str | None = given.get("slug", shown)
     appears = published_at is not None and published_at <= now and archived_at is None

@@ -14,7 +14,7 @@ from app.core.config import get_settings
 from app.core.errors import EmailNotVerified
 from app.core.text import tag_key
 from app.schemas.bulk import ArticleRecord
-from app.services.articles.slugs import placeholder
+from app.services.articles.slugs import owns_slug, placeholder
 from app.services.bulk import statements
 from app.services.bulk.records import Importer, Outcome, Prepared, Result, Seen, key_of
 
@@ -47,14 +47,6 @@ class _Holder(NamedTuple):
     article_id: int
     author_id: int
     former: bool
-
-
-def owns_slug(row: Row[Any], now: datetime) -> bool:
-    """Whether readers see this article at its slug, or did."""
-    hidden = row.archived_at is not None or row.deleted_at is not None
-    return row.draft_slug is None or (
-        not hidden and row.published_at is not None and row.published_at <= now
-    )
 
 
 class Plan:

@@ -19,13 +19,14 @@ from app.services.articles.slugs import (
     RESERVED,
     candidates,
     make_way,
+    owns_slug,
     placeholder,
     remember,
 )
 from app.services.articles.tagging import LockedTag, by_key, lock_tags
 from app.services.audit import AuditAction
 from app.services.bulk import statements
-from app.services.bulk.planning import New, Plan, owns_slug, plan
+from app.services.bulk.planning import New, Plan, plan
 from app.services.bulk.records import Importer, Outcome, Prepared, Result, Seen, key_of
 from app.services.media.references import note_references
 
@@ -44,7 +45,7 @@ async def write(
     and QuotaExceeded for a user who imports.
     """
     await session.execute(statements.TAKE_TURNS, {"lock": statements.IMPORTS_LOCK})
-    if importer.identity is not None:  # behind the turn: whoever disables them waits for no other
+    if importer.identity is not None:  # after the lock: disabling the user waits for one batch
         importer = Importer(await recheck(session, importer.identity))
     batch = await plan(session, items, importer=importer, made=made)
     await _spend(session, batch)
