@@ -10,12 +10,17 @@ from app.core.errors import (
     ContentTooLarge,
     CredentialsInQuery,
     IdempotencyKeyReused,
+    IncorrectCode,
+    IncorrectPassword,
     InsufficientScope,
     InvalidInput,
     InvalidRequest,
     InvalidToken,
+    LastAdmin,
     LimitReached,
     NotAuthenticated,
+    NotAuthorized,
+    PasswordRequired,
     PreconditionFailed,
     PreconditionRequired,
     PressroomError,
@@ -26,8 +31,10 @@ from app.core.errors import (
     SessionRequired,
     TokenExpired,
     TokenRevoked,
+    TooManyAttempts,
     UnknownHost,
     UnsupportedMediaType,
+    UserNotFound,
     error_body,
 )
 from app.core.routing import StrictRoute
@@ -62,6 +69,20 @@ LIMITED = (LimitReached,)
 """Errors of a route whose calls are limited per user."""
 STORES = (LimitReached, QuotaExceeded)
 """Errors of a route that stores something with a limit on its total."""
+DELETES_ACCOUNT = (
+    *NEEDS_SESSION,
+    *LIMITED,
+    NotAuthorized,
+    PasswordRequired,
+    IncorrectPassword,
+    IncorrectCode,
+    UserNotFound,
+    LastAdmin,
+    TooManyAttempts,
+    *CHANGES_VERSION,
+    *TAKES_JSON,
+)
+"""Errors of a route that deletes an account."""
 
 OPTIONAL_USER: dict[str, Any] = {"security": [{}]}
 """For `openapi_extra` of a route that takes a user or none: its token may be left out."""

@@ -10,13 +10,10 @@ from app.auth.identity import Identity
 from app.core.conditional import last_modified
 from app.core.errors import (
     EmailTaken,
-    IncorrectCode,
-    IncorrectPassword,
     LastAdmin,
     NotAuthorized,
     PasswordRequired,
     SessionRequired,
-    TooManyAttempts,
     UsernameTaken,
     UserNotFound,
 )
@@ -24,6 +21,7 @@ from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
 from app.routers.parameters import IfMatch, Page, UserId
 from app.routers.responses import (
     CHANGES_VERSION,
+    DELETES_ACCOUNT,
     KNOWS_USER,
     LIMITED,
     NEEDS_SESSION,
@@ -137,19 +135,7 @@ async def replace_user(
 @router.delete(
     "/{user_id:user_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(
-        *NEEDS_SESSION,
-        *LIMITED,
-        NotAuthorized,
-        PasswordRequired,
-        IncorrectPassword,
-        IncorrectCode,
-        UserNotFound,
-        LastAdmin,
-        TooManyAttempts,
-        *CHANGES_VERSION,
-        *TAKES_JSON,
-    ),
+    responses=errors(*DELETES_ACCOUNT),
 )
 async def delete_user(
     *,

@@ -9,9 +9,6 @@ from app.auth.dependencies import Confirming, CurrentClient, UsersActor, UsersVi
 from app.core.conditional import last_modified
 from app.core.errors import (
     EmailTaken,
-    IncorrectCode,
-    IncorrectPassword,
-    LastAdmin,
     NotAuthorized,
     PasswordRequired,
     SessionRequired,
@@ -25,9 +22,8 @@ from app.routers.parameters import IfMatch, Page, UserId
 from app.routers.responses import (
     CHANGES_VERSION,
     CREATES_ONCE,
+    DELETES_ACCOUNT,
     KNOWS_USER,
-    LIMITED,
-    NEEDS_SESSION,
     NEEDS_USER,
     OPTIONAL_USER,
     READS_VERSION,
@@ -119,19 +115,7 @@ async def replace_user_raw(
 @router.delete(
     "/{user_id:user_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(
-        *NEEDS_SESSION,
-        *LIMITED,
-        NotAuthorized,
-        PasswordRequired,
-        IncorrectPassword,
-        IncorrectCode,
-        UserNotFound,
-        LastAdmin,
-        TooManyAttempts,
-        *CHANGES_VERSION,
-        *TAKES_JSON,
-    ),
+    responses=errors(*DELETES_ACCOUNT),
 )
 async def delete_user_raw(
     *,

@@ -4,8 +4,6 @@ Articles outlive their author. They go to the trash, where an editor can restore
 author. Those in the trash belong to one placeholder, a disabled user whom nobody can log in as.
 """
 
-from itertools import count
-
 from sqlalchemy import ColumnElement, case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,6 +15,7 @@ from app.core.errors import (
     InvalidInput,
     NotAuthorized,
     PasswordRequired,
+    ServiceUnavailable,
     SlugTaken,
     UserNotFound,
 )
@@ -26,7 +25,7 @@ from app.models.user import User
 from app.schemas.types import MAX_ID
 from app.schemas.user import ArticlesOfDeleted, UserDeletion, UserDeletionQuery
 from app.services import audit, second_factor
-from app.services.articles.slugs import SLUG_CONSTRAINT
+from app.services.articles.slugs import ATTEMPTS, SLUG_CONSTRAINT
 from app.services.audit import AuditAction
 from app.services.confirmation import confirm_password
 
@@ -38,7 +37,27 @@ _NO_PASSWORD = "$bcrypt-sha256$v=2,t=2b,r=12$Bacxv1aHyR16bDyEN4cTde$kWSyS6JRjjBk
 """The hash of a random password that nobody knows. Comparing it takes as long as any other."""
 
 
-async def confirm_deletion(
+async def prepare(
+    session: AsyncSession,
+    *,
+    database: Database,
+    user_id: int,
+    query: UserDeletionQuery,
+    confirmation: UserDeletion | None,
+    actor: Identity,
+) -> tuple[int | None, Identity]:
+    """Confirm a deletion, and lock the users that it concerns.
+
+    Returns the id of the user who gets the articles, None if they go to the trash, and the actor as
+    read again. `session` must not have been used yet. Raises PasswordRequired, IncorrectPassword,
+    IncorrectCode, TooManyAttempts, NotAuthorized, InvalidInput, InvalidToken.
+    """
+    await _confirm(database, user_id=user_id, actor=actor, confirmation=confirmation)
+    to = await _find_recipient(session, user_id=user_id, actor=actor, query=query)
+    return to, await _lock_users(session, user_id=user_id, to=to, actor=actor)
+
+
+async def _confirm(
     database: Database, *, user_id: int, actor: Identity, confirmation: UserDeletion | None
 ) -> None:
     """Check the password, and the code of a second factor, of a user who deletes their own account.
@@ -54,7 +73,7 @@ async def confirm_deletion(
     await second_factor.confirm_code(database, user=actor, code=confirmation.code)
 
 
-async def lock_users(
+async def _lock_users(
     session: AsyncSession, *, user_id: int, to: int | None, actor: Identity
 ) -> Identity:
     """Lock the deleted user, the recipient and the actor, in the order of their ids.
@@ -70,7 +89,7 @@ async def lock_users(
     return await recheck(session, actor)
 
 
-async def find_recipient(
+async def _find_recipient(
     session: AsyncSession, *, user_id: int, actor: Identity, query: UserDeletionQuery
 ) -> int | None:
     """The id of the user who gets the articles; None if they go to the trash.
@@ -100,7 +119,8 @@ async def _require_recipient(
 async def part_with_articles(session: AsyncSession, *, user_id: int, to: int | None) -> int:
     """Give a user's articles to another, or put them into the trash; returns how many.
 
-    The user's row is locked. The articles are locked in the order of their ids.
+    The user's row is locked. The articles are locked in the order of their ids. Raises
+    ServiceUnavailable where concurrent writers take a slug first in each of ATTEMPTS rounds.
     """
     locked = select(Article.id).where(Article.author_id == user_id).order_by(Article.id)
     ids = (await session.scalars(locked.with_for_update(**NO_KEY_UPDATE))).all()
@@ -112,7 +132,7 @@ async def part_with_articles(session: AsyncSession, *, user_id: int, to: int | N
         values["author_id"] = await _placeholder(session)
         values["deleted_at"] = case((Article.deleted_at.is_(None), now), else_=Article.deleted_at)
     given = update(Article).where(Article.author_id == user_id).values(values)
-    while True:
+    for _ in range(ATTEMPTS):
         try:
             async with session.begin_nested():
                 with constraint_errors(SLUG_CONSTRAINT):
@@ -120,6 +140,7 @@ async def part_with_articles(session: AsyncSession, *, user_id: int, to: int | N
         except SlugTaken:  # the next author just got a draft of that name; a trigger renames ours
             continue
         return len(ids)
+    raise ServiceUnavailable
 
 
 def record_articles(session: AsyncSession, *, actor: Identity, number: int, to: int | None) -> None:
@@ -140,7 +161,7 @@ def require_not_placeholder(email: str) -> None:
 async def _placeholder(session: AsyncSession) -> int:
     """The id of the placeholder, created with the first article that needs it."""
     query = select(User.id).where(User.email == PLACEHOLDER_EMAIL)
-    for number in count(1):
+    for number in range(1, ATTEMPTS + 1):
         found = await session.scalar(query)
         if found is not None:
             return found
@@ -153,4 +174,4 @@ async def _placeholder(session: AsyncSession) -> int:
             "is_active": False,
         }
         await session.execute(insert(User).values(row).on_conflict_do_nothing())
-    raise AssertionError("unreachable")
+    raise ServiceUnavailable

@@ -146,14 +146,17 @@ async def delete_user(
 ) -> None:
     """Delete an account with all that is its own, but for its articles: `query` says where they go.
 
-    Raises UserNotFound, NotAuthorized, PreconditionFailed, LastAdmin, InvalidInput, and what
-    `confirm_deletion` raises.
+    `session` must not have been used yet. Raises UserNotFound, PreconditionFailed, LastAdmin, and
+    what `deletion.prepare` raises.
     """
-    await deletion.confirm_deletion(
-        database, user_id=user_id, actor=actor, confirmation=confirmation
+    to, actor = await deletion.prepare(
+        session,
+        database=database,
+        user_id=user_id,
+        query=query,
+        confirmation=confirmation,
+        actor=actor,
     )
-    to = await deletion.find_recipient(session, user_id=user_id, actor=actor, query=query)
-    actor = await deletion.lock_users(session, user_id=user_id, to=to, actor=actor)
     row = await _locked_user(session, user_id=user_id)
     require(actor, Action.DELETE_USER, owner_id=user_id)
     precondition.require(UserPrivate.model_validate(row))
