@@ -3,7 +3,7 @@ r"""Search text in scripts without spaces, and group searches by configuration, 
 Han, kana, Hangul, Thai, Lao, Khmer, Myanmar and related scripts are indexed as overlapping pairs of
 characters, and punctuation beyond ASCII separates words. Existing articles are indexed again with
 their HTML: a trigger does both when the job `rendering` finds an older renderer's. The previous
-release can run meanwhile: the triggers call the replaced functions, whoever writes. The migration
+release can run meanwhile: the triggers call the replaced functions for each writer. The migration
 can be run again if it was interrupted.
 
 Revision: 0009

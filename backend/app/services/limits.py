@@ -95,7 +95,7 @@ def _bytes_of(model: Any, *whose: Any) -> Select[Any]:
     return select(func.octet_length(model.content).label("bytes")).where(*whose)
 
 
-# Each text counts for whoever wrote it: as an article's present one, or as a revision.
+# Each text counts for its author, as an article's current text or as a revision.
 _TEXTS = union_all(
     _bytes_of(
         Article,

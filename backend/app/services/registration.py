@@ -27,7 +27,7 @@ REGISTER = frozenset({Purpose.REGISTER})
 async def register(
     session: AsyncSession, *, database: Database, client: Client, new: UserCreate
 ) -> UserPrivate:
-    """Register whoever asks. Raises EmailTaken, UsernameTaken, TooManyAttempts, LimitReached."""
+    """Register a user. Raises EmailTaken, UsernameTaken, TooManyAttempts, LimitReached."""
     await _count(database, client)
     return await users.create_user(session, new=new)
 

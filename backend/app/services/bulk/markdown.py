@@ -1,7 +1,7 @@
 """A folder of Markdown files with YAML front matter, in the spellings of Hugo, Jekyll and Astro.
 
-Whoever filled the folder chose the names in it, not the operator. So no symbolic link is followed:
-each folder and file is opened below the one that holds it, by a descriptor.
+The operator did not choose the names in the folder. So no symbolic link is followed: each folder
+and file is opened below the one that holds it, by a descriptor.
 """
 
 import os
