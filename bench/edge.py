@@ -97,6 +97,7 @@ def _rendered(backend_port: int, port: int) -> str:
         "${TRUSTED_PROXY}": "unix:",
         "${EDGE_REQUESTS_PER_SECOND}": UNLIMITED,
         "${EDGE_ATTEMPTS_PER_MINUTE}": UNLIMITED,
+        "${EDGE_LARGE_BODIES_PER_MINUTE}": UNLIMITED,
         "${EDGE_CACHE_MEGABYTES}": "96",
         "${MAX_BODY_BYTES}": "4194304",
     }

@@ -18,9 +18,11 @@ from PIL import Image
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.errors import InvalidMedia
 from app.models import AuditEvent, DiscardedFolder, Media, UploadReservation
 from app.services import limits
 from app.services.media import uploading
+from app.services.media.formats import recognise
 from app.services.media.storage import LocalStorage
 from tests.factories import api_key, bearer, create_user
 from tests.pictures import (
@@ -402,6 +404,15 @@ async def test_a_long_run_of_bytes_is_refused_in_linear_time(
     await assert_refused(client, headers, store, content, "")
     # Quadratic work took minutes of CPU time for these.
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("segments", [b"", b"\xff\xe0\0\2", b"\xff\xc0\0\x0b" + b"\x08\1" * 5])
+def test_a_jpeg_without_a_scan_never_reaches_the_decoder(tmp_path: Path, segments: bytes) -> None:
+    """Pillow would read all bytes after the end, one by one, in search of a scan."""
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(b"\xff\xd8" + segments + b"\xff\xd9" + b"\0" * 1000)
+    with pytest.raises(InvalidMedia):
+        recognise(path)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF"])

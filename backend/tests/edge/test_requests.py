@@ -207,6 +207,30 @@ class TestLimits:
         assert 429 not in self.statuses(limited, "POST", "/auth/refresh", 20)
         assert 429 in self.statuses(limited, "POST", "/auth/refresh", 150)
 
+    @pytest.mark.parametrize(
+        ("path", "size", "is_limited"),
+        [
+            ("/articles", 100_000, True),
+            ("/api/articles", 100_000, True),
+            ("/media/%2e%2e/articles", 100_000, True),
+            ("/articles", 99_999, False),
+            ("/media", 100_000, False),
+            ("/articles/import", 100_000, False),
+        ],
+    )
+    def test_large_bodies(self, limited: Stack, path: str, size: int, *, is_limited: bool) -> None:
+        with limited.client() as client:
+            statuses = [client.post(path, content=b"x" * size).status_code for _ in range(15)]
+        assert (429 in statuses) == is_limited, statuses
+
+    @pytest.mark.parametrize("path", ["/articles", "/media"])
+    def test_bodies_without_a_length(self, limited: Stack, path: str) -> None:
+        with limited.client() as client, ThreadPoolExecutor(10) as pool:
+            statuses = list(
+                pool.map(lambda _: client.post(path, content=iter([b"x"])).status_code, range(150))
+            )
+        assert (429 in statuses) == (path == "/articles")
+
     def test_connections(self, limited: Stack) -> None:
         """Five hundred requests at once: those that wait for their body count."""
         import socket

@@ -110,6 +110,8 @@ def _end_of_jpeg(content: Bytes) -> int:
             fill -= found.start() - position
         marker, position = found[1][0], found.end()
         if marker == _END_OF_IMAGE:
+            if not scans:  # Pillow would look for one in all that follows, byte by byte
+                raise InvalidMedia(DAMAGED)
             return position
         if marker != _ALONE:
             position += _number(content, position, 2)
