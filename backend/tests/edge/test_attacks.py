@@ -1,8 +1,8 @@
 """Promise: an attack by one account on one address stalls no reader.
 
-No read is cut off or answered with a 5xx. Quiet windows and windows under attack alternate, and the
-medians of both are compared. The attackers share the machine's processors with the server, so the
-bound only tells a slower answer from a stalled worker; each test prints its figures.
+No read is cut off or answered with a 5xx. The p99 under attack stays below twice the p99 alone.
+Quiet windows and windows under attack alternate. The fastest of each are compared: other work on
+the machine slows some windows, an expensive request slows all windows under attack.
 """
 
 import itertools
@@ -25,11 +25,13 @@ from tests.processes import PASSWORD
 
 READS = 120
 """In a window."""
-WINDOWS = 3
+WINDOWS = 2
+"""Windows of each kind at least."""
+MAX_WINDOWS = 8
+"""Windows of each kind at most, while the ones under attack are too slow."""
 FLOOR = 0.02
 """Seconds that a quiet read takes at least, for the comparison: below, noise would decide."""
-SLOWER = 25.0
-"""A worker that a request blocks is slower by a factor of a hundred."""
+SLOWER = 2.0
 LARGE = "large " * 60_000
 """An article of 360 KB, whose answer is larger than what the edge keeps."""
 MEDIUM = "medium " * 14_000
@@ -51,11 +53,13 @@ class Reads:
         )
         return f"p99 in ms alone: {quiet}; under attack: {attacked}; wrong: {self.wrong}"
 
+    def are_fast(self) -> bool:
+        return min(self.attacked) < SLOWER * max(min(self.quiet), FLOOR)
+
     def require_fast(self) -> None:
         print(self)
         assert not self.wrong, self
-        alone = max(statistics.median(self.quiet), FLOOR)
-        assert statistics.median(self.attacked) < SLOWER * alone, self
+        assert self.are_fast(), self
 
 
 def window(client: httpx.Client, paths: Sequence[str], reads: Reads) -> float:
@@ -82,10 +86,12 @@ def beside(
     reads = Reads()
     with stack.client() as client:
         window(client, paths, Reads())  # connections, statements and plans are made
-        for _ in range(WINDOWS):
+        for number in range(1, MAX_WINDOWS + 1):
             reads.quiet.append(window(client, paths, reads))
             with attack():
                 reads.attacked.append(window(client, paths, reads))
+            if number >= WINDOWS and reads.are_fast():
+                break
     return reads
 
 
@@ -150,7 +156,10 @@ class TestInventedValues:
             reads.quiet = [window(client, [path], reads) for _ in range(WINDOWS)]
             invent(client)
             window(client, [path], Reads())
-            reads.attacked = [window(client, [path], reads) for _ in range(WINDOWS)]
+            for number in range(1, MAX_WINDOWS + 1):
+                reads.attacked.append(window(client, [path], reads))
+                if number >= WINDOWS and reads.are_fast():
+                    break
         reads.require_fast()
 
     @staticmethod
