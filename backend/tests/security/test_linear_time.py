@@ -8,6 +8,7 @@ import importlib
 import json
 import pkgutil
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -79,7 +80,7 @@ def attributes(module: ModuleType) -> Iterator[Found]:
 
 def used(name: str, value: object) -> frozenset[str]:
     """The methods that are called on a pattern of this name anywhere; all where it is not said."""
-    found = set(re.findall(rf"\b{re.escape(name)}\.(\w+)\(", SOURCES)) & METHODS
+    found = CALLED[name]
     is_alone = isinstance(value, re.Pattern) and found
     return frozenset(found) if is_alone else frozenset({"search", "match", "fullmatch", "sub"})
 
@@ -109,6 +110,9 @@ def collected() -> list[Found]:
 
 
 SOURCES = "\n".join(path.read_text() for path in Path(app.__path__[0]).rglob("*.py"))
+CALLED: Mapping[str, set[str]] = defaultdict(set)
+for called, method in re.findall(rf"\b(\w+)\.({'|'.join(METHODS)})\(", SOURCES):
+    CALLED[called].add(method)
 PATTERNS = collected()
 
 
