@@ -21,7 +21,7 @@ from app.core.config import Settings, get_settings
 from app.db.reading import Reader
 from app.db.session import Database
 from app.main import create_app
-from tests.databases import JoinedPool, migrated_database, server_url
+from tests.databases import JoinedPool, migrated_database, server_url, template_database
 from tests.inbox import Inbox
 
 # Before anything reads the settings: the tests' own, whatever `.env` or the environment say.
@@ -35,6 +35,8 @@ os.environ |= {"ENVIRONMENT": "test", "BCRYPT_COST": "4"}
 def pytest_configure(config: pytest.Config) -> None:
     """Start the server once, before pytest-xdist's workers, which inherit its address."""
     server_url()
+    if not hasattr(config, "workerinput"):
+        template_database()
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,9 @@ import asyncio
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -11,12 +14,17 @@ import asyncpg
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.core.config import PROJECT_DIR
+from app.core.config import BACKEND_DIR, PROJECT_DIR
 from app.db import embedded, migrate
 
 TEST_SERVER_DIR = PROJECT_DIR / ".data" / "test-postgres"
+TEMPLATE_LOCK = 0x74656D706C617465
+EMPTY = (
+    "TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'"
+)
 
 
+@cache
 def server_url() -> str:
     """The server to test on: DATABASE_URL's where it is set, else an embedded one."""
     url = os.environ.get("DATABASE_URL")
@@ -27,28 +35,53 @@ def server_url() -> str:
 
 
 @contextmanager
-def temporary_database(*, template: str = "template0") -> Iterator[str]:
-    """A new database, as a SQLAlchemy URL; a copy of `template` where one is given."""
+def temporary_database(options: str = EMPTY) -> Iterator[str]:
+    """A new database, as a SQLAlchemy URL."""
     name = f"pressroom_test_{uuid4().hex[:12]}"
-    url = make_url(server_url()).set(drivername="postgresql+asyncpg")
-    execute(
-        url.render_as_string(hide_password=False),
-        f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'"
-        " LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'",
-    )
+    execute(server_url(), f"CREATE DATABASE {name} {options}")
     try:
-        yield url.set(database=name).render_as_string(hide_password=False)
+        yield url_of(name)
     finally:
-        drop = f"DROP DATABASE {name} WITH (FORCE)"
-        execute(url.render_as_string(hide_password=False), drop)
+        execute(server_url(), f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @contextmanager
 def migrated_database() -> Iterator[str]:
     """A new database with this release's tables."""
-    with temporary_database() as url:
-        migrate.upgrade(url)
+    with temporary_database(f"TEMPLATE {template_database()}") as url:
         yield url
+
+
+@cache
+def template_database() -> str:
+    """The name of a database with this release's tables, which is created where there is none.
+
+    It stays on the server: further runs use it, as long as the migrations are the same.
+    """
+    files = sorted((BACKEND_DIR / "alembic").rglob("*.py"))
+    name = f"pressroom_template_{sha256(b''.join(map(Path.read_bytes, files))).hexdigest()[:12]}"
+
+    async def create() -> None:
+        connection: asyncpg.Connection[Any] = await asyncpg.connect(driver_url(server_url()))
+        try:
+            await connection.execute("SELECT pg_advisory_lock($1)", TEMPLATE_LOCK)
+            is_there = "SELECT 1 FROM pg_database WHERE datname = $1 AND datistemplate"
+            if not await connection.fetchval(is_there, name):
+                await connection.execute(f"DROP DATABASE IF EXISTS {name}")  # half migrated
+                await connection.execute(f"CREATE DATABASE {name} {EMPTY}")
+                await asyncio.to_thread(migrate.upgrade, url_of(name))
+                await connection.execute(f"ALTER DATABASE {name} IS_TEMPLATE true")
+        finally:
+            await connection.close()
+
+    asyncio.run(create())
+    return name
+
+
+def url_of(database: str) -> str:
+    """The address of a database on the server, as SQLAlchemy takes it."""
+    url = make_url(server_url()).set(drivername="postgresql+asyncpg", database=database)
+    return url.render_as_string(hide_password=False)
 
 
 def execute(url: str, *statements: str) -> None:
@@ -67,7 +100,7 @@ def execute(url: str, *statements: str) -> None:
 
 def driver_url(url: str) -> str:
     """A SQLAlchemy URL as asyncpg takes it."""
-    return url.replace("postgresql+asyncpg://", "postgresql://")
+    return url.replace("postgresql+asyncpg://", "postgresql://", 1)
 
 
 class JoinedPool:

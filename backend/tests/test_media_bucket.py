@@ -3,12 +3,11 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import boto3
 import httpx
 import pytest
 from fastapi import FastAPI
-from moto.server import ThreadedMotoServer
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.config import Settings
@@ -24,6 +23,8 @@ KEYS = {"s3_access_key_id": "testing", "s3_secret_access_key": "testing"}
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
+    from moto.server import ThreadedMotoServer  # takes a second
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -32,7 +33,9 @@ def server() -> Iterator[str]:
 
 
 @pytest.fixture
-def bucket(server: str) -> "boto3.resources.base.ServiceResource":
+def bucket(server: str) -> Iterator[Any]:
+    import boto3
+
     s3 = boto3.resource(
         "s3",
         endpoint_url=server,
@@ -61,7 +64,7 @@ def files_in(directory: Path) -> list[Path]:
     return [each for each in directory.rglob("*") if each.is_file()]
 
 
-def names(bucket: "boto3.resources.base.ServiceResource") -> list[str]:
+def names(bucket: Any) -> list[str]:
     return sorted(each.key.rpartition("/")[2] for each in bucket.objects.all())
 
 
@@ -70,7 +73,7 @@ async def test_a_picture_from_its_upload_to_its_end(
     session: AsyncSession,
     database: Database,
     storage: Storage,
-    bucket: "boto3.resources.base.ServiceResource",
+    bucket: Any,
     tmp_path: Path,
 ) -> None:
     headers = bearer(await create_user(session))

@@ -27,6 +27,7 @@ from app.services.media.references import note_references, purge_pictures_of
 from app.services.media.storage import LocalStorage, new_folder
 from tests.databases import migrated_database
 from tests.factories import PASSWORD, bearer, create_article, create_user
+from tests.security.conftest import waiting_for_a_lock
 
 JPEG = b"\xff\xd8\xff what a file has in it \xff\xd9"
 
@@ -360,7 +361,7 @@ async def test_a_picture_that_is_just_being_shown_is_not_deleted(two: Two) -> No
     async with two.database.unit_of_work() as writing:
         await shows(writing, two.article, two.media)
         deleting = asyncio.create_task(delete())
-        await asyncio.sleep(0.3)
+        await waiting_for_a_lock(two.database.unit_of_work)
         assert not deleting.done()
     with pytest.raises(MediaInUse):
         await deleting
@@ -378,7 +379,7 @@ async def test_a_picture_that_is_just_being_deleted_is_not_shown(two: Two) -> No
         await delete_in(deleting, two)
         await deleting.flush()
         showing = asyncio.create_task(show())
-        await asyncio.sleep(0.3)
+        await waiting_for_a_lock(two.database.unit_of_work)
         assert not showing.done()
     await showing
     async with two.database.unit_of_work() as session:

@@ -7,12 +7,12 @@ import asyncio
 import random
 import re
 import signal
-import sys
 import threading
 import time
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -31,9 +31,9 @@ from app.core.errors import ContentTooComplex, ServiceUnavailable
 from app.core.markdown import excerpt_of, render, render_comment, render_now
 
 MEGABYTE = 1_000_000
-SECONDS = 5 if sys.gettrace() is None else 60
-"""Of the processor's time; on the machine this was written on, the worst takes 0.7 (and 7 where
-each line is traced, for coverage)."""
+DEARER = 4
+"""By what factor a text may cost more than ordinary text that takes as many steps as are allowed.
+The worst costs about as much."""
 
 VECTORS = (Path(__file__).parent / "xss.txt").read_text("utf-8").split("\n%%\n")
 
@@ -326,7 +326,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(PIECES, max_size=40).map("".join) | st.text(max_size=300))
 def test_whatever_is_written_is_rendered(content):
     with suppress(ContentTooComplex):
@@ -457,6 +457,8 @@ def test_emphasis_elsewhere_is_commonmarks(content):
     md = markdown._parser()
     plain = MarkdownIt("commonmark", {"strikethrough_single_tilde": True, "xhtmlOut": False})
     plain.enable("strikethrough")
+    for each in (md, plain):
+        each.disable("fence")
     ours = md.renderer.render(
         md.parse(content, {"work": markdown._Work()}), md.options, {"work": markdown._Work()}
     )
@@ -773,14 +775,12 @@ def test_an_excerpt_is_a_line_of_at_most_500(text):
     assert excerpt == " ".join(excerpt.split())
 
 
-def test_code_that_is_long_or_slow_is_plain():
+def test_code_that_is_long_or_slow_is_plain(monkeypatch):
     assert "<span" in render_now("```js\n" + "x = 1\n" * 100 + "```").html
     assert "<span" not in render_now("```js\n" + "x = 1\n" * 4000 + "```").html
     slow = "```typescript\n" + "A." * 9000 + "\n```\n\n"
-    started = time.thread_time()
-    rendered = assert_all_right(slow * 20)
-    assert time.thread_time() - started < SECONDS
-    assert "<span" not in rendered.html.rsplit("<pre", 1)[1]
+    monkeypatch.setattr(markdown, "MAX_COLOURING_SECONDS", 0.001)
+    assert "<span" not in assert_all_right(slow * 3).html
 
 
 def test_every_language_has_a_lexer():
@@ -937,41 +937,67 @@ HEAVY = {
 }
 
 
+ORDINARY = """## A heading
+
+Some words that are *about* something, and
+[a link](https://a.b/c) to it.
+
+- one
+- two `code`
+
+```js
+let x = 1;
+```
+
+"""
+
+
+@cache
+def cost_of_all_steps():
+    """The seconds of CPU time that ordinary text costs which takes all steps that are allowed."""
+    work = markdown._Work()
+    started = time.thread_time()
+    markdown._render(ORDINARY * 200, work)
+    return (time.thread_time() - started) * markdown.BUDGET / (markdown.BUDGET - work.left)
+
+
+def rendered_soon(content, *, share=1.0):
+    """`content` rendered, or None where it is refused, for no more than `share` of the cost."""
+    for _ in range(3):
+        started, rendered = time.thread_time(), None
+        with stopped_in_the_end(), suppress(ContentTooComplex):
+            rendered = render_now(content)
+        if time.thread_time() - started < DEARER * share * cost_of_all_steps():
+            return rendered
+    pytest.fail("it costs too much")
+
+
 @contextmanager
-def limited():
-    """Stops what takes a minute; what has not taken SECONDS of the processor's time is fine."""
+def stopped_in_the_end():
+    """Raises TimeoutError after minutes: what is not linear would take hours."""
 
     def stop(*_):
         raise TimeoutError
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, 120)
-    started = time.thread_time()
+    signal.setitimer(signal.ITIMER_REAL, 300)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert time.thread_time() - started < SECONDS
 
 
 @pytest.mark.parametrize("kind", HEAVY)
 def test_heavy_text_is_rendered_soon_or_refused(kind):
-    content = HEAVY[kind]()
-    rendered = None
-    with limited(), suppress(ContentTooComplex):
-        rendered = render_now(content)
+    rendered = rendered_soon(HEAVY[kind]())
     if rendered is not None and len(rendered.html) < 3 * MEGABYTE:
         assert_stable(rendered.html)
 
 
 @pytest.mark.parametrize("kind", ["stars", "tildes", "columns", "fonts and paragraphs"])
 def test_what_is_done_in_one_step_is_refused_before(kind):
-    content = HEAVY[kind]()
-    started = time.thread_time()
-    with pytest.raises(ContentTooComplex):
-        render_now(content)
-    assert time.thread_time() - started < SECONDS / 10
+    assert rendered_soon(HEAVY[kind](), share=0.1) is None
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -979,8 +1005,7 @@ def test_heavy_text_at_random_is_rendered_soon_or_refused(seed):
     chance = random.Random(seed)
     pieces = ["".join(chance.choices("*_`[]()!<>~^#-+|\\&:\n a\"'=1.", k=4)) for _ in range(3)]
     size = chance.choice([20_000, 100_000, MEGABYTE])
-    with limited(), suppress(ContentTooComplex):
-        render_now("".join(times(piece, size // 3) for piece in pieces))
+    rendered_soon("".join(times(piece, size // 3) for piece in pieces))
 
 
 def test_ordinary_long_texts_are_rendered():
@@ -1041,7 +1066,7 @@ async def test_the_event_loop_goes_on_meanwhile():
     rendering = asyncio.create_task(render(content))
     turns = 0
     while not rendering.done():
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
         turns += 1
     assert (await rendering).word_count == 10_500
     assert turns > 10

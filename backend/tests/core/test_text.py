@@ -86,7 +86,7 @@ def test_a_long_slug_without_a_hyphen_near_the_end_is_cut():
     assert slugify("7" * 200) == "article-" + "7" * 72
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.text(max_size=200))
 def test_a_slug_is_always_a_slug(text):
     slug = slugify(text)
@@ -117,7 +117,7 @@ def test_tidying(text, tidied):
     assert tidy(text) == tidied
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(max_size=100))
 def test_tidying_twice_changes_nothing(text):
     tidied = tidy(text)

@@ -17,6 +17,7 @@ from app.db.reading import Reader
 from app.db.session import Database
 from app.models import Article, User
 from tests.factories import create_article, create_user
+from tests.processes import DEADLINE
 
 
 @pytest.fixture
@@ -275,10 +276,16 @@ class TestPool:
         assert second.closed
 
 
+IS_SLEEPING = """SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event = 'PgSleep'"""
+
+
 async def test_whoever_gives_up_on_a_read_does_not_leave_it_to_the_next(real: Reader) -> None:
     """The answer to a statement that was given up would otherwise be read by somebody else."""
-    slow = asyncio.create_task(real.execute(text("SELECT pg_sleep(5)")))
-    await asyncio.sleep(0.1)
+    slow = asyncio.create_task(real.execute(text("SELECT pg_sleep(300)")))
+    async with asyncio.timeout(DEADLINE):
+        while not await real.scalar(text(IS_SLEEPING)):
+            pass
     slow.cancel()
     with pytest.raises(asyncio.CancelledError):
         await slow

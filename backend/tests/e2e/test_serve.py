@@ -2,8 +2,6 @@
 Ctrl-C or SIGTERM, and has its data again after a kill -9 of everything."""
 
 import signal
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,18 +94,14 @@ def test_the_data_survives_a_kill_of_everything(installation: Installation) -> N
         api.process.kill()
         kill_processes_of(installation.postgres)
 
-    started = time.monotonic()
     with foreign_process(installation.postgres) as pid:
         # As after a reboot: the number in the lock files belongs to another program by now.
         for name in ("postmaster.pid", ".s.PGSQL.5432.lock"):
             lock = installation.postgres / name
             lock.write_text("\n".join([str(pid), *lock.read_text().splitlines()[1:]]) + "\n")
         with installation.serving() as api:
-            seconds = time.monotonic() - started
             path = f"/articles/{posted.json()['id']}"
             assert api.client.get(path).json() == posted.json()
             api.process.send(signal.SIGTERM)
             api.process.wait()
-    sys.stdout.write(f"a later start took {seconds:.1f} s\n")
-    assert seconds < 60
     assert processes_of(installation.postgres) == []

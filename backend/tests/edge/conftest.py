@@ -29,7 +29,7 @@ def why_not() -> str | None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = why_not()
     for item in items:
-        if HERE in item.path.parents:
+        if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.e2e)
             if reason is not None:
                 item.add_marker(pytest.mark.skip(reason=reason))

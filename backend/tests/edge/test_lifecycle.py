@@ -16,13 +16,14 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.edge.stack import Stack, publish, register
+from tests.edge.stack import PRODUCTION, Stack, publish, register
 from tests.processes import wait_until
 
 MOST_SECONDS = 60
 CALLERS = 10
 """How many ask at the same time."""
 IMAGE = "pressroom-backend:runtime"
+WORKERS = int(PRODUCTION["WEB_CONCURRENCY"])
 
 
 @dataclass
@@ -124,6 +125,11 @@ def replicas(stack: Stack) -> list[str]:
     return stack.project.output("ps", "--quiet", "backend").split()
 
 
+def pids(container: str) -> set[str]:
+    """The processes of a container."""
+    return set(docker("top", container, "-eo", "pid").split()[1:])
+
+
 def docker(*arguments: str, sent: str = "") -> str:
     done = subprocess.run(
         ["docker", *arguments], input=sent, capture_output=True, text=True, timeout=120, check=False
@@ -144,12 +150,14 @@ def test_a_new_image_of_the_only_container(stack: Stack, author: dict[str, str])
 
 
 def test_sighup(stack: Stack, author: dict[str, str]) -> None:
+    (backend,) = replicas(stack)
+    before = pids(backend)
     with load(stack, author) as seen:
         stack.project.output("kill", "--signal", "HUP", "backend")
         wait_until(
             lambda: stack.project.output("logs", "backend").count("Handling signal: hup"), "SIGHUP"
         )
-        time.sleep(5)  # the old workers drain for three seconds, of which nothing tells
+        wait_until(lambda: len(before & pids(backend)) <= len(before) - WORKERS, "they ended")
     assert_nothing_was_lost(stack, seen)
 
 

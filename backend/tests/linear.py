@@ -11,18 +11,20 @@ from typing import Any
 
 SHORT = 16_000
 FLOOR = 0.006
-"""Seconds of CPU time: a linear pattern takes less for an input of the length SHORT."""
-TOO_LONG = 20
-"""How many times as long as the floor no short input may take in any case."""
+"""Seconds of CPU time below which a cost is not compared: a linear pattern usually takes less."""
+TOO_LONG = 5
+"""How many times as long as the floor a short input takes where a long one is not tried at once."""
 GROWTH = 9
 """How much more an input of four times the length may cost: linear is 4, quadratic is 16."""
+ROUNDS = 3
+"""How often costs are compared where they seem to differ too much."""
 
 Make = Callable[[int], str]
 """An input of about this many characters."""
 
 
 def cost(run: Callable[[str], object], text: str) -> float:
-    """The seconds of CPU time that `run` takes in this thread, whatever else the machine does."""
+    """The seconds of CPU time that `run` takes in this thread."""
     started = time.thread_time()
     run(text)
     return time.thread_time() - started
@@ -33,39 +35,42 @@ def grows_too_fast(
 ) -> bool:
     """Whether the work for `make`'s inputs grows faster than their length.
 
-    The short input alone decides where it takes less than `floor`. Otherwise the best of three
-    measurements decides, so that an interruption does not.
+    Only the costs of two inputs are compared: the speed of the machine makes no difference.
     """
-    if cost(run, make(30)) > floor:  # exponential
+    if is_dearer(run, make(32), than=make(8), floor=floor):  # exponential: do not try longer ones
         return True
-    if cost(run, make(short)) < floor:
-        return False
-    brief = cost_of_three(run, make(short))
+    brief = cost(run, make(short))
     if brief < floor:
         return False
-    return brief > TOO_LONG * floor or cost_of_three(run, make(4 * short)) > GROWTH * brief
+    if brief > TOO_LONG * floor and is_dearer(run, make(short), than=make(short // 4), floor=floor):
+        return True
+    return is_dearer(run, make(4 * short), than=make(short), floor=floor)
 
 
-def cost_of_three(run: Callable[[str], object], text: str) -> float:
-    return min(cost(run, text) for _ in range(3))
+def is_dearer(run: Callable[[str], object], text: str, *, than: str, floor: float) -> bool:
+    """Whether `text` costs over GROWTH times as much as the input `than`, a quarter of its length.
+
+    It does not where a single comparison denies it, or where it costs less than `floor`.
+    """
+    return all(cost(run, text) > max(floor, GROWTH * cost(run, than)) for _ in range(ROUNDS))
 
 
 def runs(prefixes: list[str], alphabet: list[str]) -> Iterator[tuple[str, Make]]:
     """Long runs and near misses: after each prefix, of each prefix, and of both."""
     for prefix, letter in itertools.product(["", *prefixes], alphabet):
         for end in ("\x01", "") if prefix else ("\x01",):
-            yield f"{prefix!r} + {letter!r} * n + {end!r}", partial(_run, prefix, letter, end)
+            yield f"{prefix!r} + {letter!r} * n + {end!r}", partial(run_of, prefix, letter, end)
         if prefix:
-            yield f"({prefix!r} + {letter!r}) * n", partial(_run, "", prefix + letter, "")
+            yield f"({prefix!r} + {letter!r}) * n", partial(run_of, "", prefix + letter, "")
             yield f"{prefix!r} * n + {letter!r} * n", partial(_two_runs, prefix, letter)
 
 
-def _run(prefix: str, repeated: str, end: str, length: int) -> str:
+def run_of(prefix: str, repeated: str, end: str, length: int) -> str:
     return prefix + repeated * (length // len(repeated)) + end
 
 
 def _two_runs(first: str, second: str, length: int) -> str:
-    return _run("", first, "", length // 2) + _run("", second, "", length // 2)
+    return run_of("", first, "", length // 2) + run_of("", second, "", length // 2)
 
 
 def inputs_for(pattern: re.Pattern[Any]) -> Iterator[tuple[str, Make]]:
