@@ -1,6 +1,7 @@
 """Reading other systems' exports: what becomes of their fields, and what is refused."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -153,6 +154,24 @@ class TestMarkdown:
             ("x/index.md", "x"),
         ]
         assert [item.identity for item in items][:2] == ["markdown:a.markdown", "markdown:b.md"]
+
+    def test_a_file_alone_is_known_by_its_absolute_path(self, tmp_path: Path, write: Write) -> None:
+        path = write("2020-01-02-dated.md", "The text of it all.")
+        write("b.md", "The text of it all.")
+        (item,) = read(markdown, path)
+        assert (item.wish, fields(item)["published_at"]) == ("dated", "2020-01-02T00:00:00Z")
+        assert item.identity == f"markdown:{path}"
+        (tmp_path / "link.md").symlink_to(path)
+        assert [item] == read(markdown, tmp_path / "link.md")  # the operator named the link
+        (draft,) = read(
+            markdown, write("_drafts/a.md", "---\ndate: 2020-01-01\n---\nThe text of it.")
+        )
+        assert "published_at" not in fields(draft)
+
+    def test_a_file_alone_is_a_regular_file(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe.md")
+        (item,) = read(markdown, tmp_path / "pipe.md")
+        assert item.problem == "The file cannot be read (It is not a regular file)"
 
     @pytest.mark.parametrize(
         ("content", "message"),
@@ -503,6 +522,8 @@ class TestFormats:
             ("a.json", '{"title": "x"}\n', Format.NDJSON),
             ("a.json", json.dumps(GHOST), Format.GHOST),
             ("a.xml", WXR, Format.WORDPRESS),
+            ("a.md", "", Format.MARKDOWN),
+            ("a.markdown", "", Format.MARKDOWN),
         ],
     )
     def test_are_told_by_name(
@@ -510,13 +531,12 @@ class TestFormats:
     ) -> None:
         opened = open_source(write(name, content), form=Format.AUTO, advance=lambda _: None)
         assert opened.form is expected
-        assert opened.total == len(content.encode())
+        assert opened.total == (None if expected is Format.MARKDOWN else len(content.encode()))
 
     def test_refusals(self, write: Write, tmp_path: Path) -> None:
         for path, form, message in (
             (write("a.txt", ""), Format.AUTO, "say --format"),
             (tmp_path, Format.GHOST, "is a folder"),
-            (write("a.md", ""), Format.MARKDOWN, "is a file"),
             (tmp_path / "nowhere.xml", Format.AUTO, "cannot be read"),
         ):
             with pytest.raises(SourceError, match=message):

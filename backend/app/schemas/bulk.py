@@ -1,9 +1,9 @@
 """Articles in bulk: the record that is imported and exported, one JSON object a line."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import ConfigDict, Field, StrictBool, StringConstraints
+from pydantic import ConfigDict, Field, StrictBool, StringConstraints, model_validator
 
 from app.schemas.article import MAX_TAGS, Excerpt, Language, TagName
 from app.schemas.types import Content, ImageUrl, Input, Moment, Output, Title, Username
@@ -40,13 +40,23 @@ class ArticleRecord(Input):
     cover_image_url: ImageUrl | None = None
     language: Language | None = None
     tags: Annotated[list[TagName], Field(max_length=MAX_TAGS, default_factory=list)]
+    published: StrictBool | None = None
+    """true without `published_at`: published from the import on, or since it was before."""
     published_at: Moment | None = None
-    """null: a draft."""
+    """null: a draft, unless `published` is true."""
     archived: StrictBool = False
     created_at: Moment | None = None
     updated_at: Moment | None = None
     author: Username | None = None
     """The importer where it is not given; another takes an editor."""
+
+    @model_validator(mode="after")
+    def _published_or_not(self) -> Self:
+        if self.published is False and self.published_at is not None:
+            raise ValueError(
+                "published is false and published_at has a date: leave one of them out"
+            )
+        return self
 
 
 class ImportFailure(Output):

@@ -1,4 +1,4 @@
-"""A folder of Markdown files with YAML front matter, in the spellings of Hugo, Jekyll and Astro.
+"""Markdown files with YAML front matter, in the spellings of Hugo, Jekyll and Astro.
 
 The operator did not choose the names in the folder. So no symbolic link is followed: each folder
 and file is opened below the one that holds it, by a descriptor.
@@ -21,7 +21,7 @@ from app.services.bulk.records import Incoming
 
 MAX_FRONT_MATTER = 64 * 1024
 
-_SUFFIXES = {".md", ".markdown"}
+SUFFIXES = {".md", ".markdown"}
 _NOT_ARTICLES = {"_index.md"}
 """Hugo's pages about a section."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -71,10 +71,10 @@ class Unread(NamedTuple):
     problem: str
 
 
-def survey(folder: Path, advance: Advance) -> Survey:
+def survey(path: Path, advance: Advance) -> Survey:
     """The authors that the files name."""
     authors: dict[str, ForeignAuthor] = {}
-    for found in _files(folder):
+    for found in _files(path):
         advance(1)
         if isinstance(found, Unread):
             continue
@@ -85,10 +85,13 @@ def survey(folder: Path, advance: Advance) -> Survey:
 
 
 def read(
-    folder: Path, survey: Survey, *, author_of: AuthorOf, advance: Advance
+    path: Path, survey: Survey, *, author_of: AuthorOf, advance: Advance
 ) -> Iterator[Incoming]:
-    """The articles in a folder and those below it, each by its path."""
-    for found in _files(folder):
+    """The article of a file, or those in a folder and below it.
+
+    Without a slug, an article is known by its path: below the folder, or the file's absolute one.
+    """
+    for found in _files(path):
         advance(1)
         if isinstance(found, Unread):
             yield Incoming(found.position, None, problem=found.problem[:300])
@@ -123,15 +126,22 @@ def write(folder: Path, record: Mapping[str, Any]) -> None:
         file.write(f"---\n{text}---\n\n{record['content']}".encode())
 
 
-def _files(folder: Path) -> Iterator[tuple[str, File] | Unread]:
-    """The Markdown files by their paths, in the order of their names; hidden ones are left out.
+def _files(path: Path) -> Iterator[tuple[str, File] | Unread]:
+    """A file, or the Markdown files of a folder by their paths, in the order of their names.
 
-    Links, and what cannot be read, come with the reason.
+    Hidden ones are left out. Links, and what cannot be read, come with the reason.
     """
     failed: list[OSError] = []
-    root = folder.resolve()  # it may be a link itself: the operator named it
-    for path, folders, names, descriptor in os.fwalk(root, onerror=failed.append):
-        below = Path(path).relative_to(root)
+    root = path.resolve()  # it may be a link itself: the operator named it
+    if not root.is_dir():
+        descriptor = os.open(root.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield _found(root.as_posix(), root.name, descriptor)
+        finally:
+            os.close(descriptor)
+        return
+    for within, folders, names, descriptor in os.fwalk(root, onerror=failed.append):
+        below = Path(within).relative_to(root)
         for failure in failed:
             yield _unread_folder(failure)
         failed.clear()
@@ -140,17 +150,20 @@ def _files(folder: Path) -> Iterator[tuple[str, File] | Unread]:
             if files.is_link(name, folder=descriptor):
                 yield Unread((below / name).as_posix(), f"{files.LINK}: the folder is left out")
         for name in sorted(names):
-            if Path(name).suffix not in _SUFFIXES or name[0] == "." or name in _NOT_ARTICLES:
-                continue
-            position = (below / name).as_posix()
-            try:
-                yield position, _read(position, files.read(name, folder=descriptor))
-            except OSError as error:
-                yield Unread(position, f"The file cannot be read ({error.strerror or error})")
-            except FrontMatterError as error:
-                yield Unread(position, str(error))
+            if Path(name).suffix in SUFFIXES and name[0] != "." and name not in _NOT_ARTICLES:
+                yield _found((below / name).as_posix(), name, descriptor)
     for failure in failed:
         yield _unread_folder(failure)
+
+
+def _found(position: str, name: str, descriptor: int) -> tuple[str, File] | Unread:
+    """The file of this name in a folder, an open descriptor."""
+    try:
+        return position, _read(position, files.read(name, folder=descriptor))
+    except OSError as error:
+        return Unread(position, f"The file cannot be read ({error.strerror or error})")
+    except FrontMatterError as error:
+        return Unread(position, str(error))
 
 
 def _unread_folder(error: OSError) -> Unread:
@@ -215,7 +228,8 @@ def _record(position: str, file: File, author_of: AuthorOf) -> Incoming:
     draft.fields["content"] = content
     draft.wish = slugify(named)
     draft.named(_text(given.get("slug")))
-    _date(draft, given, in_name=dated[1] if dated else None, folder=Path(position).parts[0])
+    in_drafts = "_drafts" in Path(position).parts
+    _date(draft, given, in_name=dated[1] if dated else None, in_drafts=in_drafts)
     draft.summed_up(_text(_first(given, _EXCERPT)))
     draft.covered(_address(_first(given, _COVER)))
     draft.tagged([*_words(_first(given, _TAGS)), *_words(_first(given, _CATEGORIES))])
@@ -226,10 +240,10 @@ def _record(position: str, file: File, author_of: AuthorOf) -> Incoming:
     return draft.done(author=_author(given)[0], author_of=author_of, identity=identity)
 
 
-def _date(draft: Draft, given: Mapping[str, Any], *, in_name: str | None, folder: str) -> None:
+def _date(draft: Draft, given: Mapping[str, Any], *, in_name: str | None, in_drafts: bool) -> None:
     """Set when it was written, changed and published: a draft is not, and needs no date."""
     published_at = moment(_first(given, _PUBLISHED) or _day(given.get("published")) or in_name)
-    is_draft = given.get("draft") is True or given.get("published") is False or folder == "_drafts"
+    is_draft = given.get("draft") is True or given.get("published") is False or in_drafts
     if is_draft:
         draft.say(created_at=published_at)
     elif published_at is None:

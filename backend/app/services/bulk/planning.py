@@ -170,6 +170,7 @@ def _place(batch: Plan, item: Prepared) -> None:
     slug = item.record.slug
     holder = batch.holder(slug, author_id)
     if holder is None:
+        item = _dated(item, batch.now)
         _require_verified_email(batch.importer, item.record)
         batch.new.append(New(item, author_id))
         return
@@ -186,6 +187,7 @@ def _place_change(batch: Plan, item: Prepared, target: Row[Any], author_id: int)
     _require_reach(batch.importer, Action.CHANGE_ARTICLE, target.author_id)
     if target.deleted_at is not None:
         raise Refused("the article is in the trash: restore it first")
+    item = _dated(item, target.published_at or batch.now)
     record = item.record
     values = _wanted(record, target, now=batch.now, author_id=author_id)
     values.update(_name(batch, record, target, values))
@@ -206,6 +208,14 @@ def _place_change(batch: Plan, item: Prepared, target: Row[Any], author_id: int)
     batch.changes.append(Change(item, target, values, retags))
     batch.noted.append((item, target.id))
     batch.say(item, Outcome.UPDATED, item.incoming.note)
+
+
+def _dated(item: Prepared, moment: datetime) -> Prepared:
+    """The record with a date of publication, if it is published and names none."""
+    record = item.record
+    if not record.published or record.published_at is not None:
+        return item
+    return item._replace(record=record.model_copy(update={"published_at": moment}))
 
 
 def _wanted(

@@ -61,8 +61,6 @@ def open_source(path: Path, *, form: Format, advance: Advance) -> Opened:
             form = _detect(path)
         if path.is_dir() and form is not Format.MARKDOWN:
             raise SourceError(f"{path} is a folder: the format has to be markdown")
-        if not path.is_dir() and form is Format.MARKDOWN:
-            raise SourceError(f"{path} is a file: the format markdown takes a folder")
         if form is Format.NDJSON:
             return Opened(path, form, Survey())
         look_through: Callable[[Path, Advance], Survey] = _READERS[form].survey
@@ -142,6 +140,8 @@ def _detect(path: Path) -> Format:
         return Format.NDJSON
     if suffix == ".xml":
         return Format.WORDPRESS
+    if suffix in markdown.SUFFIXES:
+        return Format.MARKDOWN
     if suffix != ".json":
         raise SourceError(f"{path} could be anything: say --format")
     with path.open("rb") as file:
