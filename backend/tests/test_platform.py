@@ -83,6 +83,38 @@ def test_the_example_names_no_unknown_setting() -> None:
     assert named <= SETTINGS | of_gunicorn() | known_to_compose()
 
 
+# --- documents
+
+CODE = re.compile(r"^ *```.*?^ *```$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+
+
+def anchors(document: Path) -> set[str]:
+    """Return the anchors of a document's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(document: Path) -> list[str]:
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", CODE.sub("", document.read_text())):
+        path, _, anchor = link.partition("#")
+        target = document.parent / path if path else document
+        if "://" not in link and not (
+            target.exists() and (not anchor or anchor in anchors(target))
+        ):
+            broken.append(link)
+    return broken
+
+
+def test_links_between_documents_lead_to_files_and_headings() -> None:
+    documents = [*PROJECT_DIR.glob("*.md"), *PROJECT_DIR.glob("docs/**/*.md")]
+    documents += PROJECT_DIR.glob("bench/*.md")
+    assert PROJECT_DIR / "docs" / "api" / "index.md" in documents
+    found = {document.name: broken_links(document) for document in documents}
+    assert {name: links for name, links in found.items() if links} == {}
+
+
 # --- make env
 
 
