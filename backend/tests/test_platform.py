@@ -1,4 +1,4 @@
-"""What surrounds the backend agrees with it: compose, the example of a `.env`, the scripts."""
+"""Consistency of settings, compose files, `.env.example`, scripts and documents."""
 
 import re
 import shutil
@@ -20,74 +20,108 @@ pytestmark = pytest.mark.skipif(
 )
 
 SETTINGS = {name.upper() for name in Settings.model_fields}
-OTHER_NAMES = {alias.upper() for alias in ALIASES} | {f"{name}_FILE".upper() for name in SECRETS}
-"""Of settings: aliases, and the names of files with secrets."""
+ALTERNATIVE_NAMES = {alias.upper() for alias in ALIASES} | {
+    f"{name}_FILE".upper() for name in SECRETS
+}
+"""Aliases of settings, and settings that name files with secrets."""
 HOST_ONLY = {"HOST", "PORT", "DATA_DIR", "BIND", "DATABASE_URL_FILE"}
-"""In a container, the port is what nginx and the health check expect; the data is elsewhere."""
+"""Settings that compose does not pass on: containers have a fixed port and data folder."""
 
 
 def read(path: str) -> str:
     return (PROJECT_DIR / path).read_text(encoding="utf-8")
 
 
-def of_gunicorn() -> set[str]:
-    """What gunicorn.conf.py reads besides the settings."""
+def gunicorn_settings() -> set[str]:
+    """Return the environment variables that gunicorn.conf.py reads itself."""
     source = (BACKEND_DIR / "gunicorn.conf.py").read_text(encoding="utf-8")
     return set(re.findall(r'environ(?:\.get\(|\[)\s*"([A-Z0-9_]+)"', source))
 
 
-def documented() -> set[str]:
-    """Names in the first column of the table of settings in docs/operations.md."""
+def documented_settings() -> set[str]:
+    """Return the names in the first column of the table of settings in docs/operations.md."""
     section = read("docs/operations.md").partition("\n## Settings\n")[2].partition("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith("| `")]
     return {name for row in rows for name in re.findall(r"`([A-Z0-9_]+)`", row.split("|")[1])}
 
 
-def compose(path: str) -> dict[str, Any]:
+def compose_services(path: str) -> dict[str, Any]:
     return yaml.safe_load(read(path))["services"]
 
 
-def known_to_compose() -> set[str]:
-    """Variables that a compose file fills in, or passes on where they are set."""
+def compose_variables() -> set[str]:
+    """Return the variables that a compose file substitutes or passes on."""
     names: set[str] = set()
     for file in ("", ".tls", ".test", ".secrets"):
         path = f"docker-compose{file}.yml"
         names |= set(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)", read(path)))
-        for service in compose(path).values():
+        for service in compose_services(path).values():
             passed_on = service.get("environment", {}) | service.get("build", {}).get("args", {})
             names |= {name for name, value in passed_on.items() if value is None}
     return names
 
 
-def test_gunicorns_own_settings_are_found() -> None:
-    assert {"WEB_CONCURRENCY", "GRACEFUL_TIMEOUT", "FORWARDED_ALLOW_IPS"} <= of_gunicorn()
+def test_gunicorn_settings_are_found() -> None:
+    assert {"WEB_CONCURRENCY", "GRACEFUL_TIMEOUT", "FORWARDED_ALLOW_IPS"} <= gunicorn_settings()
 
 
 def test_every_setting_is_documented() -> None:
-    assert SETTINGS | of_gunicorn() <= documented()
+    assert SETTINGS | gunicorn_settings() <= documented_settings()
 
 
-def test_nothing_else_is_documented_as_a_setting() -> None:
-    assert documented() <= SETTINGS | of_gunicorn()
+def test_documented_settings_exist() -> None:
+    assert documented_settings() <= SETTINGS | gunicorn_settings()
 
 
 @pytest.mark.parametrize("service", ["backend", "migrate"])
 def test_compose_passes_every_setting_on(service: str) -> None:
-    environment = set(compose("docker-compose.yml")[service]["environment"])
-    assert (SETTINGS | OTHER_NAMES | of_gunicorn()) - HOST_ONLY == environment
+    environment = set(compose_services("docker-compose.yml")[service]["environment"])
+    assert (SETTINGS | ALTERNATIVE_NAMES | gunicorn_settings()) - HOST_ONLY == environment
 
 
-def test_the_example_names_no_unknown_setting() -> None:
+def test_env_example_has_only_known_settings() -> None:
     named = set(re.findall(r"^#?([A-Z0-9_]+)=", read(".env.example"), flags=re.MULTILINE))
     assert {"SECRET_KEY", "ENVIRONMENT"} <= named
-    assert named <= SETTINGS | of_gunicorn() | known_to_compose()
+    assert named <= SETTINGS | gunicorn_settings() | compose_variables()
+
+
+# --- documents
+
+CODE = re.compile(r"^ *```.*?^ *```$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+
+
+def anchors(document: Path) -> set[str]:
+    """Return the anchors of a document's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(document: Path) -> list[str]:
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", CODE.sub("", document.read_text())):
+        path, _, anchor = link.partition("#")
+        target = document.parent / path if path else document
+        if "://" not in link and not (
+            target.exists() and (not anchor or anchor in anchors(target))
+        ):
+            broken.append(link)
+    return broken
+
+
+def test_links_in_documents_resolve() -> None:
+    documents = [*PROJECT_DIR.glob("*.md"), *PROJECT_DIR.glob("docs/**/*.md")]
+    documents += PROJECT_DIR.glob("bench/*.md")
+    assert PROJECT_DIR / "docs" / "api" / "index.md" in documents
+    found = {document.name: broken_links(document) for document in documents}
+    assert {name: links for name, links in found.items() if links} == {}
 
 
 # --- make env
 
 
 def make_env(checkout: Path) -> str:
-    """Run the script in a checkout of its own, and return the `.env` that is there afterwards."""
+    """Run the script in a separate checkout, and return the contents of `.env`."""
     (checkout / "scripts").mkdir(parents=True, exist_ok=True)
     shutil.copy(PROJECT_DIR / ".env.example", checkout)
     script = shutil.copy(PROJECT_DIR / "scripts" / "make_env.py", checkout / "scripts")
@@ -99,7 +133,7 @@ def secrets_in(env: str) -> list[str]:
     return re.findall(r"^(?:SECRET_KEY|POSTGRES_PASSWORD)=(.*)$", env, flags=re.MULTILINE)
 
 
-def test_make_env_writes_fresh_secrets(tmp_path: Path) -> None:
+def test_make_env_generates_secrets(tmp_path: Path) -> None:
     envs = [make_env(tmp_path / "one"), make_env(tmp_path / "two")]
     secrets = [secret for env in envs for secret in secrets_in(env)]
     assert len(secrets) == len(set(secrets)) == 4
@@ -110,7 +144,7 @@ def test_make_env_writes_fresh_secrets(tmp_path: Path) -> None:
         assert stat.S_IMODE((tmp_path / "one" / ".env").stat().st_mode) == 0o600
 
 
-def test_make_env_never_overwrites(tmp_path: Path) -> None:
+def test_make_env_does_not_overwrite(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("SECRET_KEY=mine\n", encoding="utf-8")
     assert make_env(tmp_path) == "SECRET_KEY=mine\n"
 
@@ -135,18 +169,18 @@ sys.exit(matrix.main(["host"]))
 
 
 def run_matrix(*rows: str) -> tuple[int, dict[str, str]]:
-    """The matrix with other rows: its exit status, and each row's result as the table has it."""
+    """Run the matrix with other rows; return its exit status, and the result of each row."""
     arguments = [sys.executable, "-c", MATRIX_WITH_OTHER_ROWS, str(PROJECT_DIR / "scripts"), *rows]
     finished = subprocess.run(arguments, capture_output=True, text=True, check=False)
     table = re.findall(r"^row (\w+)  +\w+  +(.+?)  +\d+\.\d$", finished.stdout, flags=re.MULTILINE)
     return finished.returncode, dict(table)
 
 
-def test_all_rows_of_the_matrix_run_though_one_fails() -> None:
+def test_matrix_runs_all_rows_after_a_failure() -> None:
     status, results = run_matrix("fails", "skips", "passes")
     assert status == 1
     assert results == {"fails": "FAILED (7)", "skips": "skipped: not here", "passes": "ok"}
 
 
-def test_a_matrix_without_a_failure_succeeds() -> None:
+def test_matrix_without_failures_succeeds() -> None:
     assert run_matrix("passes", "skips") == (0, {"passes": "ok", "skips": "skipped: not here"})

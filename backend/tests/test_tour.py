@@ -1,9 +1,9 @@
-"""The path that everything else deepens: register, log in, post, publish, list."""
+"""The main path: register, log in, create a draft, publish it, list articles."""
 
 import httpx
 
 
-async def test_a_newcomer_registers_logs_in_posts_publishes_and_lists(
+async def test_new_user_can_register_log_in_publish_and_list_articles(
     client: httpx.AsyncClient,
 ) -> None:
     account = {

@@ -1,4 +1,4 @@
-"""Promise: the README's tour and the API's page, run as they are written, show what they show."""
+"""The commands of the README's tour and of the API guide print what the pages show."""
 
 import json
 import os
@@ -7,7 +7,6 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,45 +17,66 @@ from tests.processes import Api, Checkout, serving
 
 pytestmark = pytest.mark.e2e
 
+README = "README.md"
+API_GUIDE = "docs/api/index.md"
 HEADING = re.compile(r"^(#+) .*five-minute tour.*$", re.MULTILINE | re.IGNORECASE)
+PAGE = re.compile(r"^\| \[[^]]+\]\(([\w-]+\.md)\) \|", re.MULTILINE)
+"""A row of the table of contents of the API guide."""
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BETWEEN = "----- the next step of the tour -----"
 DIFFERS = re.compile(r"(^|_)(id|at|token|in|time)$")
-"""Fields whose values are another run's: ids, times and tokens."""
+"""Fields whose values differ between runs: ids, times and tokens."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A block of commands, and the block that shows what one sees, where there is one."""
+    """A block of commands, and the block that shows their output, if there is one."""
 
+    page: str
     commands: str
     kind: str = ""
     shown: str = ""
 
 
-def read_tour(path: Path, heading: re.Pattern[str] | None) -> list[Step]:
-    """The steps below `heading`, or of the whole page."""
+def read_tour(page: str) -> list[Step]:
+    """Return the steps of the tour in the README, or of all pages of the API guide in order."""
+    path = PROJECT_DIR / page
     if not path.is_file():
-        pytest.skip(f"no {path.name} here: the container has the backend only")
+        pytest.skip(f"no {page} here: the container has the backend only")
     text = path.read_text()
-    found = heading.search(text) if heading else re.search(r"^(#) ", text)
-    assert found, f"{path.name} has no such heading"
+    if page == README:
+        return read_steps(page, section(text, HEADING))
+    names = PAGE.findall(text)
+    assert set(names) == {other.name for other in path.parent.glob("*.md")} - {path.name}
+    return read_steps(path.name, text) + [
+        step for name in names for step in read_steps(name, (path.parent / name).read_text())
+    ]
+
+
+def section(text: str, heading: re.Pattern[str]) -> str:
+    """Return the text from `heading` to the next heading of the same or a higher level."""
+    found = heading.search(text)
+    assert found, f"no heading matches {heading.pattern}"
     rest = text[found.end() :]
-    # A line of a shell comment looks like a heading: only what stands outside of blocks ends it.
+    # A shell comment looks like a heading: only lines outside of blocks end the section.
     blanked = FENCE.sub(lambda block: re.sub(r"[^\n]", " ", block.group()), rest)
     end = re.search(rf"^#{{1,{len(found.group(1))}}} ", blanked, re.MULTILINE)
+    return rest[: end.start()] if end else rest
+
+
+def read_steps(page: str, text: str) -> list[Step]:
     steps: list[Step] = []
-    for kind, body in FENCE.findall(rest[: end.start()] if end else rest):
+    for kind, body in FENCE.findall(text):
         if kind == "bash":
-            steps.append(Step(body))
+            steps.append(Step(page, body))
         elif kind in {"json", "text"}:
-            steps[-1] = Step(steps[-1].commands, kind, body)
-    assert steps, "the tour has no bash block"
+            assert steps, f"{page} shows output before a command"
+            steps[-1] = Step(page, steps[-1].commands, kind, body)
     return steps
 
 
 def documents(text: str) -> list[Any]:
-    """Every JSON document in `text`, which may have other words around them."""
+    """Return every JSON document in `text`, which may have other text around them."""
     found, decoder, position = [], json.JSONDecoder(), 0
     while match := re.compile(r"[\[{]").search(text, position):
         try:
@@ -68,7 +88,7 @@ def documents(text: str) -> list[Any]:
 
 
 def assert_alike(shown: Any, seen: Any, where: str) -> None:
-    """Same fields, same values, but for those that differ from run to run; `…` is anything."""
+    """Compare fields and values, except those that differ between runs; `…` matches anything."""
     if isinstance(shown, dict):
         assert isinstance(seen, dict), where
         assert shown.keys() == seen.keys(), where
@@ -89,7 +109,7 @@ def assert_alike(shown: Any, seen: Any, where: str) -> None:
 
 
 def loosely(line: str) -> str:
-    """A pattern for `line`: numbers may differ, `…` and `...` stand for anything."""
+    """Return a pattern for `line` in which numbers may differ, and `…` and `...` match anything."""
     parts = re.split(r"(…|\.\.\.|\d+)", line.strip())
     patterns = {"…": ".*", "...": ".*"}
     return "".join(
@@ -99,22 +119,18 @@ def loosely(line: str) -> str:
 
 @pytest.fixture
 def fresh_api(checkout: Checkout, own_database: str) -> Iterator[Api]:
-    # As on a server that somebody has used: whoever reads the page is not user 1.
+    # As on a server with other users: the reader of the page is not user 1.
     execute(own_database, "SELECT setval(pg_get_serial_sequence('users', 'id'), 41)")
     with serving(checkout, DATABASE_URL=own_database) as api:
         yield api
 
 
-@pytest.mark.parametrize(
-    ("page", "heading"), [("README.md", HEADING), ("docs/api.md", None)], ids=["README", "api"]
-)
-def test_the_tour_shows_what_it_says(
-    fresh_api: Api, page: str, heading: re.Pattern[str] | None
-) -> None:
-    steps = read_tour(PROJECT_DIR / page, heading)
+@pytest.mark.parametrize("page", [README, API_GUIDE], ids=["README", "api"])
+def test_commands_of_a_page_print_what_it_shows(fresh_api: Api, page: str) -> None:
     for program in ("bash", "curl"):
         if shutil.which(program) is None:
             pytest.skip(f"no {program} here")
+    steps = read_tour(page)
     script = f"\necho; echo '{BETWEEN}'\n".join(step.commands for step in steps)
     ended = subprocess.run(
         ["bash", "-euo", "pipefail"],
@@ -128,14 +144,15 @@ def test_the_tour_shows_what_it_says(
     assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}"
 
     for number, (step, seen) in enumerate(zip(steps, ended.stdout.split(BETWEEN), strict=True), 1):
+        where = f"step {number} ({step.page})"
         if step.kind == "json":
             shown, found = documents(step.shown), documents(seen)
-            assert shown, f"step {number} of the tour shows no JSON: {step.shown}"
-            assert len(found) >= len(shown), f"step {number} of the tour printed: {seen}"
-            assert_alike(shown, found[-len(shown) :], f"step {number}")
+            assert shown, f"{where} shows no JSON: {step.shown}"
+            assert len(found) >= len(shown), f"{where} printed: {seen}"
+            assert_alike(shown, found[-len(shown) :], where)
         if step.kind == "text":
             for line in filter(None, map(str.strip, step.shown.splitlines())):
                 pattern = re.compile(loosely(line))
                 assert any(pattern.search(printed) for printed in seen.splitlines()), (
-                    f"step {number} of the tour does not print {line!r} but:\n{seen}"
+                    f"{where} does not print {line!r} but:\n{seen}"
                 )
