@@ -179,7 +179,7 @@ class TestSeed:
             monkeypatch.setenv(name, value)
         get_settings.cache_clear()
         assert run("seed") == 1
-        assert "not in production" in capsys.readouterr().err
+        assert "do not use it in production" in capsys.readouterr().err
 
     def test_says_what_to_install_where_faker_is_missing(
         self, monkeypatch: pytest.MonkeyPatch

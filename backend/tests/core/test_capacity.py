@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.core.capacity import MEGABYTE, memory_limit, usable_processors, workers_that_fit
+from app.core.capacity import MEGABYTE, memory_limit, usable_processors, worker_count
 
 Machine = Callable[..., Path]
 V1 = "4:cpu,cpuacct:/\n"
@@ -73,12 +73,12 @@ def test_memory(machine: Machine, groups: str, files: dict[str, str], expected: 
     [(2, None, 2), (16, None, 4), (8, 1024, 4), (8, 512, 2), (8, 300, 1), (8, 100, 1), (1, 999, 1)],
 )
 def test_workers(processors: int, memory: int | None, expected: int) -> None:
-    fit = workers_that_fit(
+    fit = worker_count(
         processors=processors,
-        memory=None if memory is None else memory * MEGABYTE,
-        most=4,
-        worker=150 * MEGABYTE,
-        reserve=128 * MEGABYTE,
+        memory_bytes=None if memory is None else memory * MEGABYTE,
+        max_workers=4,
+        worker_bytes=150 * MEGABYTE,
+        reserved_bytes=128 * MEGABYTE,
     )
     assert fit == expected
 

@@ -9,7 +9,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from app.core import clock, conditional
-from app.core.conditional import PRIVATE, Precondition, entity_tag, last_modified, public, validated
+from app.core.conditional import (
+    PRIVATE,
+    Precondition,
+    entity_tag,
+    last_modified,
+    make_conditional,
+    public,
+)
 from app.core.config import get_settings
 from app.core.errors import PreconditionFailed
 
@@ -141,42 +148,46 @@ class TestLastModified:
 
 class TestValidated:
     def test_one_resource_has_a_strong_tag_and_a_list_a_weak_one(self) -> None:
-        one = validated(request_with(), JSONResponse({"a": 1}), is_the_callers=False)
+        one = make_conditional(request_with(), JSONResponse({"a": 1}), varies_by_caller=False)
         assert one.headers["ETag"] == entity_tag(b'{"a":1}')
-        many = validated(request_with(), JSONResponse([1]), is_the_callers=False)
+        many = make_conditional(request_with(), JSONResponse([1]), varies_by_caller=False)
         assert many.headers["ETag"] == f"W/{entity_tag(b'[1]')}"
 
     @pytest.mark.parametrize("status", [202, 203, 204, 206, 301, 404, 500])
     def test_no_other_answer_has_one(self, status: int) -> None:
-        answer = validated(request_with(), JSONResponse({}, status), is_the_callers=True)
+        answer = make_conditional(request_with(), JSONResponse({}, status), varies_by_caller=True)
         assert "ETag" not in answer.headers
 
     def test_a_stream_has_none_and_a_handlers_own_stays(self) -> None:
         stream = StreamingResponse(iter(()), media_type="application/json")
-        assert "ETag" not in validated(request_with(), stream, is_the_callers=False).headers
+        assert (
+            "ETag" not in make_conditional(request_with(), stream, varies_by_caller=False).headers
+        )
         own = Response("<a/>", headers={"ETag": '"own"', "Cache-Control": "max-age=9", "Vary": "X"})
-        answer = validated(request_with(), own, is_the_callers=True)
+        answer = make_conditional(request_with(), own, varies_by_caller=True)
         assert answer.headers["ETag"] == '"own"'
         assert answer.headers["Cache-Control"] == "max-age=9"
         assert answer.headers["Vary"] == "X, Authorization"
-        again = validated(request_with(if_none_match='"own"'), own, is_the_callers=True)
+        again = make_conditional(request_with(if_none_match='"own"'), own, varies_by_caller=True)
         assert again.status_code == 304
 
     @pytest.mark.parametrize("vary", ["authorization", "Origin, AUTHORIZATION", "Authorization"])
     def test_what_it_varies_by_is_named_once(self, vary: str) -> None:
         answer = JSONResponse({}, headers={"Vary": vary})
-        assert validated(request_with(), answer, is_the_callers=True).headers["Vary"] == vary
+        assert (
+            make_conditional(request_with(), answer, varies_by_caller=True).headers["Vary"] == vary
+        )
 
     def test_who_may_keep_it(self) -> None:
-        def kept(*, is_the_callers: bool, **headers: str) -> str:
-            answer = validated(
-                request_with(**headers), JSONResponse({}), is_the_callers=is_the_callers
+        def kept(*, varies_by_caller: bool, **headers: str) -> str:
+            answer = make_conditional(
+                request_with(**headers), JSONResponse({}), varies_by_caller=varies_by_caller
             )
             return answer.headers["Cache-Control"]
 
-        assert kept(is_the_callers=True) == public()
-        assert kept(is_the_callers=True, authorization="Bearer x") == PRIVATE
-        assert kept(is_the_callers=False, authorization="Bearer x") == public()
+        assert kept(varies_by_caller=True) == public()
+        assert kept(varies_by_caller=True, authorization="Bearer x") == PRIVATE
+        assert kept(varies_by_caller=False, authorization="Bearer x") == public()
 
     @pytest.mark.parametrize(
         ("seconds", "shared", "expected"),
@@ -195,7 +206,7 @@ class TestValidated:
 
     def test_what_must_not_be_stored_has_no_tag(self) -> None:
         secret = JSONResponse({}, headers={"Cache-Control": "no-store"})
-        answer = validated(request_with(if_none_match="*"), secret, is_the_callers=True)
+        answer = make_conditional(request_with(if_none_match="*"), secret, varies_by_caller=True)
         assert answer.status_code == 200
         assert "ETag" not in answer.headers
 
@@ -205,8 +216,10 @@ class TestValidated:
             "Last-Modified": "Fri, 20 Nov 2026 12:00:00 GMT",
             "X-Total-Count": "7",
         }
-        answer = validated(
-            request_with(if_none_match="*"), JSONResponse([1], headers=headers), is_the_callers=True
+        answer = make_conditional(
+            request_with(if_none_match="*"),
+            JSONResponse([1], headers=headers),
+            varies_by_caller=True,
         )
         assert answer.status_code == 304
         assert answer.body == b""
@@ -217,15 +230,24 @@ class TestValidated:
     def test_a_change_is_not_answered_with_304(self) -> None:
         for method in ("POST", "PUT", "PATCH"):
             request = request_with(method, if_none_match="*", if_match='"x"')
-            assert validated(request, JSONResponse({}), is_the_callers=True).status_code == 200
+            assert (
+                make_conditional(request, JSONResponse({}), varies_by_caller=True).status_code
+                == 200
+            )
 
     def test_a_weak_tag_matches_no_if_match(self) -> None:
-        tag = validated(request_with(), JSONResponse([]), is_the_callers=False).headers["ETag"]
+        tag = make_conditional(request_with(), JSONResponse([]), varies_by_caller=False).headers[
+            "ETag"
+        ]
         for header in (tag, tag.removeprefix("W/")):
             with pytest.raises(PreconditionFailed):
-                validated(request_with(if_match=header), JSONResponse([]), is_the_callers=False)
+                make_conditional(
+                    request_with(if_match=header), JSONResponse([]), varies_by_caller=False
+                )
         anything = request_with(if_match="*")
-        assert validated(anything, JSONResponse([]), is_the_callers=False).status_code == 200
+        assert (
+            make_conditional(anything, JSONResponse([]), varies_by_caller=False).status_code == 200
+        )
 
     def test_a_header_in_several_lines_is_one_list(self) -> None:
         scope = {
@@ -233,5 +255,7 @@ class TestValidated:
             "method": "GET",
             "headers": [(b"if-none-match", b'"x"'), (b"if-none-match", b"W/" + TAG.encode())],
         }
-        answer = validated(Request(scope), JSONResponse(Thing().model_dump()), is_the_callers=False)
+        answer = make_conditional(
+            Request(scope), JSONResponse(Thing().model_dump()), varies_by_caller=False
+        )
         assert answer.status_code == 304

@@ -28,7 +28,7 @@ from markdown_it import MarkdownIt
 from app.core import markdown
 from app.core.config import get_settings
 from app.core.errors import ContentTooComplex, ServiceUnavailable
-from app.core.markdown import excerpt_of, render, render_comment, render_now
+from app.core.markdown import make_excerpt, render, render_comment, render_sync
 
 MEGABYTE = 1_000_000
 SECONDS = 5 if sys.gettrace() is None else 60
@@ -130,7 +130,7 @@ def assert_harmless(html):
     reader = Reader()
     reader.feed(html)
     reader.close()
-    assert markdown._MARK not in html
+    assert markdown._NONCE not in html
     etree.fromstring(f"<feed>{escape(html)}</feed>")
 
 
@@ -147,7 +147,7 @@ def assert_stable(html):
 
 
 def assert_all_right(content):
-    rendered = render_now(content)
+    rendered = render_sync(content)
     assert_harmless(rendered.html)
     assert_stable(rendered.html)
     assert not any(unicodedata.category(character) in {"Cc", "Cs"} for character in rendered.text)
@@ -399,7 +399,7 @@ KBD = '<p>a <kbd id="user-content-z">b</kbd> c<br>d</p>'
     ],
 )
 def test_markdown(content, html):
-    assert render_now(content).html.strip() == html
+    assert render_sync(content).html.strip() == html
 
 
 def test_footnotes():
@@ -447,18 +447,20 @@ def bold(text):
     ],
 )
 def test_emphasis_beside_chinese_japanese_and_korean(content, html):
-    assert bold(render_now(content).html).strip() == f"<p>{html}</p>"
+    assert bold(render_sync(content).html).strip() == f"<p>{html}</p>"
 
 
 @given(
     st.text(st.sampled_from(" *_~ab.(“🙂é—\n"), max_size=30),
 )
 def test_emphasis_elsewhere_is_commonmarks(content):
-    md = markdown._parser()
+    md = markdown._make_parser()
     plain = MarkdownIt("commonmark", {"strikethrough_single_tilde": True, "xhtmlOut": False})
     plain.enable("strikethrough")
     ours = md.renderer.render(
-        md.parse(content, {"work": markdown._Work()}), md.options, {"work": markdown._Work()}
+        md.parse(content, {"budget": markdown._Budget()}),
+        md.options,
+        {"budget": markdown._Budget()},
     )
     assert ours == plain.render(content)
 
@@ -547,7 +549,7 @@ def test_alerts(kind):
 
 def test_quotes_that_are_no_alerts():
     for content in ("> [!NOTES]\n> x", "> [!NOTE] x", "> x\n> [!NOTE]", "[!NOTE]"):
-        assert "markdown-alert" not in render_now(content).html
+        assert "markdown-alert" not in render_sync(content).html
 
 
 def test_anchors_and_links_to_them():
@@ -597,7 +599,7 @@ def test_an_address_of_a_film_alone_in_a_paragraph_is_marked(address, kind):
     for content in (address, f"<{address}>", f"a\n\n{address}  \n\nb"):
         assert alone in assert_all_right(content).html
     for content in (f"See {address}", f"[x]({address})", f"{address}\n{address}", f"- {address}"):
-        assert "embed=" not in render_now(content).html
+        assert "embed=" not in render_sync(content).html
     assert "embed=" not in render_comment(address)
 
 
@@ -647,8 +649,8 @@ def test_no_frames_by_default(monkeypatch):
     monkeypatch.setattr(markdown, "get_settings", get_settings)
     assert get_settings().iframe_hosts == []
     for content, _ in FRAMES:
-        assert "<iframe" not in render_now(content).html
-    film = render_now("<iframe src='https://www.youtube.com/embed/abcdefghijk'></iframe>\n\nb")
+        assert "<iframe" not in render_sync(content).html
+    film = render_sync("<iframe src='https://www.youtube.com/embed/abcdefghijk'></iframe>\n\nb")
     assert film.html == (
         '<p class="embed"><a href="https://www.youtube.com/embed/abcdefghijk" data-embed="youtube" '
         f"{REL}>https://www.youtube.com/embed/abcdefghijk</a></p>\n<p>b</p>\n"
@@ -707,7 +709,7 @@ def test_many_headings_with_the_same_text():
     ],
 )
 def test_what_is_opened_and_not_closed_does_not_swallow_the_rest(content, html):
-    assert render_now(content).html == html
+    assert render_sync(content).html == html
 
 
 def test_text():
@@ -742,7 +744,7 @@ def test_text():
     ],
 )
 def test_words(content, words, minutes):
-    rendered = render_now(content)
+    rendered = render_sync(content)
     assert (rendered.word_count, rendered.reading_time) == (words, minutes)
 
 
@@ -763,19 +765,19 @@ def test_words(content, words, minutes):
     ],
 )
 def test_excerpt(text, excerpt):
-    assert excerpt_of(text) == excerpt
+    assert make_excerpt(text) == excerpt
 
 
 @given(st.text(max_size=600))
 def test_an_excerpt_is_a_line_of_at_most_500(text):
-    excerpt = excerpt_of(text)
+    excerpt = make_excerpt(text)
     assert len(excerpt) <= 201
     assert excerpt == " ".join(excerpt.split())
 
 
 def test_code_that_is_long_or_slow_is_plain():
-    assert "<span" in render_now("```js\n" + "x = 1\n" * 100 + "```").html
-    assert "<span" not in render_now("```js\n" + "x = 1\n" * 4000 + "```").html
+    assert "<span" in render_sync("```js\n" + "x = 1\n" * 100 + "```").html
+    assert "<span" not in render_sync("```js\n" + "x = 1\n" * 4000 + "```").html
     slow = "```typescript\n" + "A." * 9000 + "\n```\n\n"
     started = time.thread_time()
     rendered = assert_all_right(slow * 20)
@@ -785,7 +787,7 @@ def test_code_that_is_long_or_slow_is_plain():
 
 def test_every_language_has_a_lexer():
     for name in markdown.LANGUAGES | set(markdown.ALIASES):
-        assert 'class="highlight"' in render_now(f"```{name}\nx\n```").html, name
+        assert 'class="highlight"' in render_sync(f"```{name}\nx\n```").html, name
 
 
 # ------------------------------------------------------------------------------------- bad input
@@ -960,7 +962,7 @@ def test_heavy_text_is_rendered_soon_or_refused(kind):
     content = HEAVY[kind]()
     rendered = None
     with limited(), suppress(ContentTooComplex):
-        rendered = render_now(content)
+        rendered = render_sync(content)
     if rendered is not None and len(rendered.html) < 3 * MEGABYTE:
         assert_stable(rendered.html)
 
@@ -970,7 +972,7 @@ def test_what_is_done_in_one_step_is_refused_before(kind):
     content = HEAVY[kind]()
     started = time.thread_time()
     with pytest.raises(ContentTooComplex):
-        render_now(content)
+        render_sync(content)
     assert time.thread_time() - started < SECONDS / 10
 
 
@@ -980,37 +982,37 @@ def test_heavy_text_at_random_is_rendered_soon_or_refused(seed):
     pieces = ["".join(chance.choices("*_`[]()!<>~^#-+|\\&:\n a\"'=1.", k=4)) for _ in range(3)]
     size = chance.choice([20_000, 100_000, MEGABYTE])
     with limited(), suppress(ContentTooComplex):
-        render_now("".join(times(piece, size // 3) for piece in pieces))
+        render_sync("".join(times(piece, size // 3) for piece in pieces))
 
 
 def test_ordinary_long_texts_are_rendered():
     paragraph = "Some words that are *about* something, and\n[a link](https://a.b/c) to it.\n" * 4
     section = f"## A heading\n\n{paragraph}\n- one\n- two `code`\n\n```js\nlet x = 1;\n```\n\n"
     assert_all_right(section * 400)
-    assert render_now(("Plain words about a thing. " * 20 + "\n\n") * 1800).word_count == 180_000
+    assert render_sync(("Plain words about a thing. " * 20 + "\n\n") * 1800).word_count == 180_000
 
 
 def test_nesting_up_to_the_limit():
-    assert "deep" in render_now("> " * 40 + "deep").text
+    assert "deep" in render_sync("> " * 40 + "deep").text
     lists = "".join("  " * i + "- deep\n" for i in range(21))
-    assert render_now(lists[: lists.rindex(" " * 40)]).text.count("deep") == 20
+    assert render_sync(lists[: lists.rindex(" " * 40)]).text.count("deep") == 20
     with pytest.raises(ContentTooComplex):
-        render_now(lists)
+        render_sync(lists)
     with pytest.raises(ContentTooComplex):
-        render_now("> " * 41 + "deep")
+        render_sync("> " * 41 + "deep")
     with pytest.raises(ContentTooComplex):
-        render_now("<span>" * 101 + "deep")
+        render_sync("<span>" * 101 + "deep")
     with pytest.raises(ContentTooComplex):
-        render_now("*a " * 101 + "b* " * 101)
+        render_sync("*a " * 101 + "b* " * 101)
 
 
 def test_it_is_refused_again_or_rendered_again():
     content = "*a* [b](c) " * 2000
     spent = set()
     for _ in range(3):
-        work = markdown._Work()
-        markdown._render(content, work)
-        spent.add(work.left)
+        budget = markdown._Budget()
+        markdown._render(content, budget)
+        spent.add(budget.left)
     assert len(spent) == 1
 
 
@@ -1021,17 +1023,17 @@ async def test_a_long_text_is_rendered_in_a_thread(monkeypatch):
     threads = []
     original = markdown._render
 
-    def remember(content, work):
+    def remember(content, budget):
         threads.append(threading.current_thread().name)
-        return original(content, work)
+        return original(content, budget)
 
     monkeypatch.setattr(markdown, "_render", remember)
     for content in ("short", "a " * 24_000, "é" * 24_000):
-        assert await render(content) == original(content, markdown._Work())
+        assert await render(content) == original(content, markdown._Budget())
     assert set(threads) == {"MainThread"}
     threads.clear()
     for content in ("a " * 26_000, "é" * 26_000, "*" * 6000):
-        assert await render(content) == original(content, markdown._Work())
+        assert await render(content) == original(content, markdown._Budget())
     assert len(threads) == 3
     assert all(name.startswith("markdown") for name in threads)
 
@@ -1055,11 +1057,11 @@ async def test_refusals_come_out_of_the_thread():
 async def test_only_so_many_wait():
     content = "a " * 30_000
     results = await asyncio.gather(
-        *(render(content) for _ in range(markdown.MAX_WAITING + 3)), return_exceptions=True
+        *(render(content) for _ in range(markdown.MAX_QUEUED + 3)), return_exceptions=True
     )
     refused = [result for result in results if isinstance(result, ServiceUnavailable)]
     assert len(refused) == 3
-    assert sum(isinstance(result, markdown.Rendered) for result in results) == markdown.MAX_WAITING
+    assert sum(isinstance(result, markdown.Rendered) for result in results) == markdown.MAX_QUEUED
     assert (await render(content)).word_count == 30_000
 
 
@@ -1068,6 +1070,6 @@ def test_threads_do_not_disturb_each_other():
         f"# Head {i}\n\n*a* [b][{i}] [^{i}]\n\n[{i}]: /{i}\n[^{i}]: note {i}\n\n```py\nx={i}\n```\n"
         for i in range(200)
     ]
-    alone = [render_now(content) for content in contents]
+    alone = [render_sync(content) for content in contents]
     with ThreadPoolExecutor(8) as threads:
-        assert list(threads.map(render_now, contents)) == alone
+        assert list(threads.map(render_sync, contents)) == alone

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.text import MAX_SLUG, slugify, tidy
+from app.core.text import MAX_SLUG, normalize_text, slugify
 
 SLUG = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 
@@ -114,14 +114,14 @@ def test_a_slug_is_always_a_slug(text):
     ],
 )
 def test_tidying(text, tidied):
-    assert tidy(text) == tidied
+    assert normalize_text(text) == tidied
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=100))
 def test_tidying_twice_changes_nothing(text):
-    tidied = tidy(text)
-    assert tidy(tidied) == tidied
+    tidied = normalize_text(text)
+    assert normalize_text(tidied) == tidied
     assert unicodedata.is_normalized("NFC", tidied)
     assert not any(unicodedata.category(character) == "Cc" for character in tidied)
     assert tidied == " ".join(tidied.split())

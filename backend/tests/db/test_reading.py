@@ -186,7 +186,7 @@ def pool(opening: Opening) -> ReadPool:
 
 
 async def taken(pool: ReadPool) -> Any:
-    return pool.take() or await pool.wait()
+    return pool.acquire_idle() or await pool.acquire()
 
 
 class TestPool:
@@ -194,8 +194,8 @@ class TestPool:
         self, pool: ReadPool, opening: Opening
     ) -> None:
         first, second = await taken(pool), await taken(pool)
-        pool.give_back(first)
-        pool.give_back(second)
+        pool.release(first)
+        pool.release(second)
         assert await taken(pool) is second
         assert await taken(pool) is first
         assert len(opening.opened) == 2
@@ -207,12 +207,12 @@ class TestPool:
         async def serve(number: int) -> None:
             connection = await taken(pool)
             served.append(number)
-            pool.give_back(connection)
+            pool.release(connection)
 
         tasks = [asyncio.create_task(serve(number)) for number in range(6)]
         await asyncio.sleep(0)
         for connection in held:
-            pool.give_back(connection)
+            pool.release(connection)
         await asyncio.gather(*tasks)
         assert served == list(range(6))
 
@@ -221,7 +221,7 @@ class TestPool:
         with pytest.raises(ServiceUnavailable):
             await taken(pool)
         for connection in held:
-            pool.give_back(connection)
+            pool.release(connection)
         assert await taken(pool) in opening.opened
 
     async def test_what_is_handed_to_one_who_gives_up_goes_to_the_next(
@@ -230,7 +230,7 @@ class TestPool:
         held = [await taken(pool), await taken(pool)]
         leaver, patient = (asyncio.create_task(taken(pool)) for _ in range(2))
         await asyncio.sleep(0)
-        pool.give_back(held[0])
+        pool.release(held[0])
         leaver.cancel()
         assert await patient is held[0]
         with pytest.raises(asyncio.CancelledError):
@@ -244,14 +244,14 @@ class TestPool:
         waiting = asyncio.create_task(taken(pool))
         await asyncio.sleep(0)
         held[0].closed = how == "closed"
-        pool.give_back(held[0], is_broken=how == "broken")
+        pool.release(held[0], is_broken=how == "broken")
         assert await waiting is opening.opened[2]
         assert held[0].closed
 
     async def test_what_died_while_it_was_idle_is_not_given_out(self, pool: ReadPool) -> None:
         first, second = await taken(pool), await taken(pool)
         for connection in (first, second):
-            pool.give_back(connection)
+            pool.release(connection)
             connection.closed = True
         fresh = {await taken(pool), await taken(pool)}
         assert not fresh & {first, second}
@@ -268,10 +268,10 @@ class TestPool:
 
     async def test_closing_closes_what_is_idle_and_what_comes_back(self, pool: ReadPool) -> None:
         first, second = await taken(pool), await taken(pool)
-        pool.give_back(first)
+        pool.release(first)
         await pool.close()
         assert (first.closed, second.closed) == (True, False)
-        pool.give_back(second)
+        pool.release(second)
         assert second.closed
 
 

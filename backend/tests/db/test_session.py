@@ -81,8 +81,8 @@ async def test_a_server_that_says_nothing_is_given_up(
     settings: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the client's own clock: what would end a statement is not there to do it."""
-    monkeypatch.setattr(session_module, "LONGEST_STATEMENT_SECONDS", 0)
-    monkeypatch.setattr(session_module, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(session_module, "MAX_STATEMENT_SECONDS", 0)
+    monkeypatch.setattr(session_module, "COMMAND_TIMEOUT_MARGIN_SECONDS", 0.3)
     changes = {"database_url": database_url, "database_pool_size": 1}
     never = text("SET statement_timeout = 0"), text("SELECT pg_sleep(30)")
     seconds = {"database_statement_timeout": 0.2}

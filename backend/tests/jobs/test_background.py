@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.config import Environment, Settings
 from app.core.errors import ServiceUnavailable
 from app.db.session import Database
-from app.jobs.background import Job, jobs_of, repeat, running
-from app.jobs.housekeeping import tidy_up
+from app.jobs.background import Job, create_jobs, repeat, run_jobs
+from app.jobs.housekeeping import delete_expired
 from app.models import AccountToken, Mail
 from app.services.mail import MailKind
 from app.services.mail_delivery import NotDelivered
@@ -27,13 +27,13 @@ pytestmark = pytest.mark.usefixtures("shared_app")  # which configures the log
 def names(database: Database, settings: Settings) -> Callable[..., list[str]]:
     def names(**changes: object) -> list[str]:
         changed = settings.model_copy(update=changes)
-        return [job.name for job in jobs_of(changed, database)]
+        return [job.name for job in create_jobs(changed, database)]
 
     return names
 
 
 def test_who_delivers(names: Callable[..., list[str]], caplog: pytest.LogCaptureFixture) -> None:
-    always = ["housekeeping", "rendering", "announcing", "tidying media"]
+    always = ["housekeeping", "rendering", "announcing", "media cleanup"]
     both = [*always, "mail delivery"]
     assert names(environment=Environment.TEST) == always
     assert names(environment=Environment.TEST, smtp_host="mail") == both
@@ -56,7 +56,7 @@ async def test_a_failing_job_goes_on_and_is_logged_once(caplog: pytest.LogCaptur
         if runs == 8:
             done.set()
 
-    task = asyncio.create_task(repeat(Job("work", work, every=0), longest_pause=0))
+    task = asyncio.create_task(repeat(Job("work", work, interval=0), max_retry_delay=0))
     async with asyncio.timeout(5):
         await done.wait()
     task.cancel()
@@ -77,7 +77,7 @@ async def test_jobs_end_with_the_server() -> None:
         finally:
             ended.set()
 
-    async with running([Job("work", work, every=0)]):
+    async with run_jobs([Job("work", work, interval=0)]):
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     assert ended.is_set()
@@ -97,7 +97,7 @@ async def test_housekeeping_deletes_what_has_had_its_time(
     await inbox.deliver()
 
     async def left() -> tuple[int, int]:
-        await tidy_up(database)
+        await delete_expired(database)
         mails = (await session.scalars(select(Mail.id))).all()
         tokens = (await session.scalars(select(AccountToken.id))).all()
         return len(mails), len(tokens)

@@ -48,7 +48,7 @@ async def _add_what_is_old(session: AsyncSession) -> None:
 @pytest.mark.usefixtures("small_batches")
 async def test_housekeeping_deletes_every_kind(database: Database, session: AsyncSession) -> None:
     await _add_what_is_old(session)
-    await housekeeping.tidy_up(database)
+    await housekeeping.delete_expired(database)
     for model in (LimitUse, UploadReservation, Article, Tag):
         assert await _count(session, model) == 0, model
 
@@ -59,8 +59,8 @@ async def test_a_mistake_in_one_kind_does_not_keep_the_others(
     async def fail(_: AsyncSession) -> int:
         raise TypeError("a mistake")
 
-    monkeypatch.setattr(housekeeping, "_BY_BATCH", (fail, *housekeeping._BY_BATCH))
+    monkeypatch.setattr(housekeeping, "_BATCH_PURGES", (fail, *housekeeping._BATCH_PURGES))
     await _add_what_is_old(session)
     with pytest.raises(TypeError, match="a mistake"):
-        await housekeeping.tidy_up(database)
+        await housekeeping.delete_expired(database)
     assert await _count(session, LimitUse) == await _count(session, Tag) == 0

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from app.core.config import Settings, SmtpSecurity
-from app.jobs.mail import by_smtp
+from app.jobs.mail import smtp_transport
 from app.services.mail_delivery import NotDelivered
 from app.services.mail_texts import Wording, compose
 from tests.processes import HOST, free_port
@@ -80,7 +80,7 @@ def tls(certificate: Path) -> ssl.SSLContext:
 async def test_arrives(server: MailServer, settings: Settings, email: str, recipient: str) -> None:
     settings = using(settings, server.port, SmtpSecurity.NONE)
     sent = to(email, settings)
-    await by_smtp(settings)(sent)
+    await smtp_transport(settings)(sent)
     (message,) = server.messages
     assert server.recipients == [recipient]
     assert message["Subject"] == sent["Subject"]
@@ -93,7 +93,7 @@ async def test_a_recipient_who_is_refused(
 ) -> None:
     settings = using(settings, server.port, SmtpSecurity.NONE)
     with pytest.raises(NotDelivered) as refused:
-        await by_smtp(settings)(to(f"{code}@example.com", settings))
+        await smtp_transport(settings)(to(f"{code}@example.com", settings))
     assert refused.value.reason == f"SMTPRecipientsRefused {code}"
     assert refused.value.for_good is for_good
 
@@ -102,7 +102,7 @@ async def test_a_recipient_who_is_refused(
 async def test_a_server_that_is_down(settings: Settings, security: SmtpSecurity) -> None:
     settings = using(settings, free_port(), security)
     with pytest.raises(NotDelivered) as failed:
-        await by_smtp(settings)(to("ada@example.com", settings))
+        await smtp_transport(settings)(to("ada@example.com", settings))
     assert failed.value.reason == "SMTPConnectError"
     assert not failed.value.for_good
 
@@ -116,11 +116,11 @@ async def test_nothing_goes_out_in_the_clear_where_it_must_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The server, or who sits in between, would take both the mail and the password."""
-    monkeypatch.setattr("app.jobs.mail.TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr("app.jobs.mail.RESPONSE_TIMEOUT_SECONDS", 1)
     with mail_server(free_port(), auth_require_tls=False) as server:
         settings = using(settings, server.port, security, **login)
         with pytest.raises(NotDelivered) as failed:
-            await by_smtp(settings)(to("ada@example.com", settings))
+            await smtp_transport(settings)(to("ada@example.com", settings))
         assert not failed.value.for_good
         assert (server.messages, server.logins) == ([], [])
 
@@ -131,7 +131,7 @@ async def test_a_certificate_that_nobody_signed_is_refused(
     with mail_server(free_port(), tls=tls) as server:
         settings = using(settings, server.port, SmtpSecurity.STARTTLS)
         with pytest.raises(NotDelivered):
-            await by_smtp(settings)(to("ada@example.com", settings))
+            await smtp_transport(settings)(to("ada@example.com", settings))
         assert server.messages == []
 
 
@@ -142,12 +142,12 @@ async def test_logs_in_over_tls(
     with mail_server(free_port(), tls=tls, auth_required=True) as server:
         login = {"smtp_username": "press", "smtp_password": "right"}
         settings = using(settings, server.port, SmtpSecurity.STARTTLS, **login)
-        await by_smtp(settings)(to("ada@example.com", settings))
+        await smtp_transport(settings)(to("ada@example.com", settings))
         assert len(server.messages) == 1
         assert server.logins == [(b"press", b"right")]
 
         wrong = settings.model_copy(update={"smtp_password": "a wrong one"})
         with pytest.raises(NotDelivered) as failed:
-            await by_smtp(wrong)(to("ada@example.com", settings))
+            await smtp_transport(wrong)(to("ada@example.com", settings))
         assert failed.value.reason == "SMTPAuthenticationError 535"
         assert not failed.value.for_good
