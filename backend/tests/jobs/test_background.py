@@ -1,4 +1,4 @@
-"""Jobs: which there are, that they go on whatever fails, and end with the server."""
+"""Background jobs: their selection, retries and shutdown."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from tests.factories import create_user
 from tests.inbox import Inbox
 from tests.test_mail import later, queue
 
-pytestmark = pytest.mark.usefixtures("shared_app")  # which configures the log
+pytestmark = pytest.mark.usefixtures("shared_app")  # configures logging
 
 
 @pytest.fixture
@@ -32,7 +32,9 @@ def names(database: Database, settings: Settings) -> Callable[..., list[str]]:
     return names
 
 
-def test_who_delivers(names: Callable[..., list[str]], caplog: pytest.LogCaptureFixture) -> None:
+def test_mail_delivery_depends_on_settings(
+    names: Callable[..., list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
     always = ["housekeeping", "rendering", "announcing", "media cleanup"]
     both = [*always, "mail delivery"]
     assert names(environment=Environment.TEST) == always
@@ -44,7 +46,7 @@ def test_who_delivers(names: Callable[..., list[str]], caplog: pytest.LogCapture
     assert "SMTP_HOST is not set" in caplog.text
 
 
-async def test_a_failing_job_goes_on_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failing_job_is_retried_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     done = asyncio.Event()
     runs = 0
 
@@ -52,7 +54,7 @@ async def test_a_failing_job_goes_on_and_is_logged_once(caplog: pytest.LogCaptur
         nonlocal runs
         runs += 1
         if runs < 6:
-            raise ServiceUnavailable if runs % 2 else ValueError("a mistake of ours")
+            raise ServiceUnavailable if runs % 2 else ValueError("a programming error")
         if runs == 8:
             done.set()
 
@@ -68,7 +70,7 @@ async def test_a_failing_job_goes_on_and_is_logged_once(caplog: pytest.LogCaptur
     assert len(lines) == 2
 
 
-async def test_jobs_end_with_the_server() -> None:
+async def test_jobs_are_cancelled_at_shutdown() -> None:
     ended = asyncio.Event()
 
     async def work() -> None:
@@ -83,7 +85,7 @@ async def test_jobs_end_with_the_server() -> None:
     assert ended.is_set()
 
 
-async def test_housekeeping_deletes_what_has_had_its_time(
+async def test_housekeeping_deletes_expired_mails_and_tokens(
     session: AsyncSession,
     database: Database,
     inbox: Inbox,
