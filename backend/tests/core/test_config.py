@@ -390,7 +390,7 @@ class TestSecretsInFiles:
             monkeypatch.setenv(f"{name}_FILE".upper(), str(tmp_path / name))
         given = {**SAFE, "database_url": "postgresql://u@db/blog"}
         del given["secret_key"]
-        # Arguments come before the environment, so only what is missing comes from there.
+        # Arguments override the environment, which therefore sets only the missing values.
         monkeypatch.setenv("DATABASE_URL", given.pop("database_url"))
         settings = make(**given)
         assert settings.database_url == f"postgresql+asyncpg://u:{'s' * 40}@db/blog"

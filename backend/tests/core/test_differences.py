@@ -113,9 +113,9 @@ def test_distinct_lines_have_the_hunks_of_difflib(seed: int) -> None:
     after = [line for line in before if rng.random() < 0.95]
     for number in range(5):
         after.insert(rng.randrange(len(after)), f"new {number}")
-    ours = unified_diff("\n".join(before), "\n".join(after), names=NAMES).split("\n")[:-1]
-    theirs = difflib.unified_diff(before, after, "a", "b", lineterm="")
-    assert sorted(ours) == sorted(theirs)
+    actual = unified_diff("\n".join(before), "\n".join(after), names=NAMES).split("\n")[:-1]
+    expected = difflib.unified_diff(before, after, "a", "b", lineterm="")
+    assert sorted(actual) == sorted(expected)
 
 
 HALF_A_MEGABYTE = 512 * 1024

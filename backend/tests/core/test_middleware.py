@@ -83,14 +83,14 @@ class TestLogLine:
         production = settings.model_copy(update={"environment": Environment.PRODUCTION})
         configure_logging(production)
         response = await client.get("/articles")
-        facts = json.loads(_line(capsys, "GET /articles"))
-        assert facts["method"] == "GET"
-        assert facts["path"] == "/articles"
-        assert facts["status"] == 200
-        assert facts["seconds"] >= 0
-        assert facts["level"] == "info"
-        assert facts["request_id"] == response.headers["X-Request-ID"]
-        assert facts["timestamp"].endswith("Z")
+        fields = json.loads(_line(capsys, "GET /articles"))
+        assert fields["method"] == "GET"
+        assert fields["path"] == "/articles"
+        assert fields["status"] == 200
+        assert fields["seconds"] >= 0
+        assert fields["level"] == "info"
+        assert fields["request_id"] == response.headers["X-Request-ID"]
+        assert fields["timestamp"].endswith("Z")
 
     async def test_log_contains_no_secrets(
         self,
@@ -161,11 +161,11 @@ class TestLogLine:
     ) -> None:
         configure_logging(settings.model_copy(update={"environment": Environment.PRODUCTION}))
         logging.getLogger("uvicorn.error").warning("watch %s", "out")
-        get_logger("app.test").info("ours", number=1)
-        theirs, ours = map(json.loads, capsys.readouterr().out.splitlines())
-        assert theirs["event"] == "watch out"
-        assert theirs["logger"] == "uvicorn.error"
-        assert ours["number"] == 1
+        get_logger("app.test").info("application", number=1)
+        uvicorn_record, app_record = map(json.loads, capsys.readouterr().out.splitlines())
+        assert uvicorn_record["event"] == "watch out"
+        assert uvicorn_record["logger"] == "uvicorn.error"
+        assert app_record["number"] == 1
 
 
 def _line(capsys: pytest.CaptureFixture[str], part: str) -> str:
