@@ -1,10 +1,10 @@
-"""How gunicorn runs the application. `gunicorn` alone, in this folder, reads it.
+"""The configuration of gunicorn, which reads this file from the current folder.
 
-What differs between machines comes from the environment:
+Environment variables:
 
-    WEB_CONCURRENCY      worker processes (default: what processors and memory allow, 4 at most)
-    FORWARDED_ALLOW_IPS  who may say X-Forwarded-For (default: private networks, where nginx is)
-    GRACEFUL_TIMEOUT     seconds that requests get to finish at shutdown (default: 30)
+    WEB_CONCURRENCY      worker processes (default: by processors and memory, at most 4)
+    FORWARDED_ALLOW_IPS  proxies whose X-Forwarded-For is trusted (default: private networks)
+    GRACEFUL_TIMEOUT     seconds for running requests at shutdown (default: 30)
 """
 
 import gc
@@ -20,21 +20,21 @@ from gunicorn.glogging import Logger
 from uvicorn_worker import UvicornWorker
 
 from app.auth.keys import signing_keys
-from app.core.capacity import MEGABYTE, memory_limit, usable_processors, workers_that_fit
+from app.core.capacity import MEGABYTE, memory_limit, usable_processors, worker_count
 from app.core.config import Settings, SetupError, get_settings
 from app.core.logging import configure_logging
 from app.core.protocol import DRAIN_SECONDS, DrainingServer, PressroomProtocol
 
 MAX_DEFAULT_WORKERS = 4
-"""Each worker has connection pools of its own; more processes are a decision, not a default."""
+"""Each worker opens its own database connections, so more workers need an explicit setting."""
 WORKER_BYTES = 150 * MEGABYTE
-"""What a worker takes after some hours of traffic, rounded up (bench/RESULTS.md)."""
+"""Memory of a worker after some hours of traffic, rounded up (bench/RESULTS.md)."""
 RESERVED_BYTES = 128 * MEGABYTE
-"""For the process that watches over them, and for what large bodies and pictures take meanwhile."""
+"""Memory for the master process, large request bodies and picture processing."""
 
 
 def _read_settings() -> Settings:
-    """The application's settings; unsafe ones stop gunicorn here, with one message and no trace."""
+    """Return the application's settings; exit with a message if they are invalid."""
     try:
         signing_keys()
         return get_settings()
@@ -44,7 +44,7 @@ def _read_settings() -> Settings:
 
 SETTINGS = _read_settings()
 
-# --- what to serve, and where
+# --- application and socket
 wsgi_app = "app.main:create_app()"
 bind = os.environ.get("BIND") or "0.0.0.0:8000"
 backlog = 2048
@@ -52,51 +52,48 @@ backlog = 2048
 # --- processes
 workers = int(
     os.environ.get("WEB_CONCURRENCY")
-    or workers_that_fit(
+    or worker_count(
         processors=usable_processors(),
-        memory=memory_limit(),
-        most=MAX_DEFAULT_WORKERS,
-        worker=WORKER_BYTES,
-        reserve=RESERVED_BYTES,
+        memory_bytes=memory_limit(),
+        max_workers=MAX_DEFAULT_WORKERS,
+        worker_bytes=WORKER_BYTES,
+        reserved_bytes=RESERVED_BYTES,
     )
 )
-# The application is loaded once, before there are workers: they share that memory, and are there
-# at once when one is replaced. What must not be shared (connections, threads, jobs) begins in its
-# lifespan, in each worker. SIGHUP replaces the workers, but loads no new code: that is another
-# container.
+# The master process loads the application once. Workers share its memory and start quickly. The
+# lifespan of each worker creates what must not be shared: connections, threads and jobs. SIGHUP
+# replaces the workers but does not load new code; deploy a new container for that.
 preload_app = True
-# A worker says that it lives by touching a file: in memory, so that a slow disk does not get it
-# killed.
+# Workers touch a heartbeat file. It is in memory, so that gunicorn does not kill a worker because
+# of a slow disk.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 timeout = 60
-# Longer than the longest request, which waits DATABASE_POOL_TIMEOUT for a connection and
-# DATABASE_STATEMENT_TIMEOUT for an answer (20 s), and than the drain (app/core/protocol.py).
+# Longer than the longest request, which waits for DATABASE_POOL_TIMEOUT and for
+# DATABASE_STATEMENT_TIMEOUT (20 s together), and longer than the drain (app/core/protocol.py).
 graceful_timeout = int(os.environ.get("GRACEFUL_TIMEOUT") or 30)
-# A leak, ours or a library's, cannot grow for ever; the jitter keeps workers from restarting at
-# the same moment.
+# Restarts limit memory leaks. The jitter keeps workers from restarting at the same time.
 max_requests = 100_000
 max_requests_jitter = 10_000
-# gunicorn 27 opens a control socket under $HOME, which is read-only here and not needed.
+# gunicorn 27 opens a control socket in $HOME, which is read-only in the container.
 control_socket_disable = True
 proc_name = "pressroom"
 
 # --- connections
-# Longer than nginx keeps an idle connection (nginx/templates/edge.conf.template: 2 s). Were it
-# shorter, nginx could send a request on a connection that is just being closed, and a POST, which
-# nginx may not repeat, would fail.
+# Longer than nginx's keepalive timeout (nginx/templates/edge.conf.template: 2 s). Otherwise nginx
+# could send a request on a connection that is being closed. It must not repeat a POST.
 keepalive = 75
-# The edge overwrites X-Forwarded-For with the address it sees; nobody else can reach this port.
+# nginx overwrites X-Forwarded-For with the address of its client. Only nginx reaches this port.
 PRIVATE_NETWORKS = "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
 forwarded_allow_ips = os.environ.get("FORWARDED_ALLOW_IPS") or PRIVATE_NETWORKS
 
 # --- logs
-# The application writes one line a request itself, without query strings and headers.
+# The application logs each request itself, without query strings and headers.
 accesslog = None
 loglevel = SETTINGS.log_level.lower()
 
 
 class ApplicationLogger(Logger):
-    """Hands gunicorn's records to the application's logging: one format, one stream."""
+    """Sends gunicorn's log records to the application's handlers, in the same format."""
 
     def setup(self, cfg: Config) -> None:
         super().setup(cfg)
@@ -110,7 +107,7 @@ logger_class = ApplicationLogger
 
 
 class PressroomWorker(UvicornWorker):
-    """uvicorn inside a gunicorn worker, on uvloop and httptools."""
+    """A gunicorn worker with uvicorn, uvloop and httptools."""
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
@@ -119,21 +116,21 @@ class PressroomWorker(UvicornWorker):
         "access_log": False,
         "server_header": False,
         "proxy_headers": True,
-        # After the drain, and before gunicorn kills the worker at graceful_timeout: the lifespan
-        # has to close its pools.
+        # It starts after the drain, and ends 5 s before gunicorn kills the worker at
+        # graceful_timeout, so that the lifespan can close its pools.
         "timeout_graceful_shutdown": max(graceful_timeout - DRAIN_SECONDS - 5, 1),
     }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # The base class ties these to gunicorn's own handlers; they too belong to the root logger.
+        # The base class attaches gunicorn's handlers; the root logger handles these records.
         for name in ("uvicorn", "uvicorn.error"):
             log = logging.getLogger(name)
             log.handlers.clear()
             log.propagate = True
 
     async def _serve(self) -> None:
-        """As the base class, with a server that drains."""
+        """Serve like the base class, with a DrainingServer."""
         self.config.app = self.wsgi
         server = DrainingServer(config=self.config)
         self._install_sigquit_handler()
@@ -146,9 +143,9 @@ worker_class = PressroomWorker
 
 
 def when_ready(server: Arbiter) -> None:
-    """What is loaded stays; and what PostgreSQL has to allow (docs/operations.md)."""
+    """Freeze the loaded objects, and log how many connections PostgreSQL must allow."""
     gc.collect()
-    gc.freeze()  # no collection touches these pages, which the workers share
+    gc.freeze()  # collections in the workers then do not copy these shared pages
     connections = 2 * SETTINGS.database_pool_size * workers
     server.log.info(
         f"{workers} workers, up to {connections} connections to PostgreSQL for each replica"

@@ -1,7 +1,7 @@
-"""The application factory. It assembles; it decides nothing.
+"""The application factory.
 
-`create_app` makes an application. The attribute `app` is for `uvicorn app.main:app` and
-`fastapi dev`: it is made when it is first used, so importing this module reads no settings.
+`create_app` creates an application. The attribute `app` is for `uvicorn app.main:app` and
+`fastapi dev`. It is created on first use, so that importing this module reads no settings.
 """
 
 import gc
@@ -23,7 +23,7 @@ from app.core.logging import configure_logging, get_logger
 from app.core.routing import register_replays
 from app.db.embedded import embedded_database
 from app.db.session import Database
-from app.jobs.background import jobs_of, running
+from app.jobs.background import create_jobs, run_jobs
 from app.routers import (
     addresses,
     api_keys,
@@ -61,39 +61,39 @@ logger = get_logger(__name__)
 
 app: FastAPI
 
-DESCRIPTION = """A headless blog: users, login by bearer token, and articles.
+DESCRIPTION = """A headless blog backend: users, bearer token authentication and articles.
 
 Register with `POST /users`, get a token from `POST /auth/login`, and send it as
-`Authorization: Bearer …`. Every error has one shape; `code` is stable, and `request_id` is what to
-quote to the operator.
+`Authorization: Bearer …`. All errors have the same format. `code` is stable; quote `request_id`
+when you contact the operator.
 
-Front ends that speak the RealWorld API find it at `/api`, described at `/api/openapi.json`.
+The RealWorld API is at `/api`, and its description at `/api/openapi.json`.
 """
 
 TAGS = [
-    {"name": "auth", "description": "Logging in, and who one is."},
-    {"name": "users", "description": "Accounts: public to all, private to their owner."},
-    {"name": "api keys", "description": "What a user gives to programs, in place of a login."},
+    {"name": "auth", "description": "Login, sessions and second factors."},
+    {"name": "users", "description": "User accounts. Private fields are visible to their owner."},
+    {"name": "api keys", "description": "Keys with which programs act for a user."},
     {"name": "addresses", "description": "Postal addresses of a user."},
     {"name": "articles", "description": "Drafts and published articles."},
-    {"name": "search", "description": "Finding articles by their words."},
-    {"name": "tags", "description": "The words that articles share."},
-    {"name": "comments", "description": "What readers write below articles, and moderation."},
-    {"name": "favorites", "description": "Articles that readers keep."},
-    {"name": "profiles", "description": "Whom readers follow, and whom they block."},
-    {"name": "reports", "description": "What readers want editors to look at."},
-    {"name": "revisions", "description": "What an article's title and text were before."},
-    {"name": "previews", "description": "Links that show one article before its time."},
-    {"name": "trash", "description": "Deleted articles, for thirty days."},
-    {"name": "changes", "description": "What became of articles, for whoever follows them."},
-    {"name": "feeds", "description": "RSS, Atom, JSON Feed, and the sitemap."},
-    {"name": "media", "description": "Pictures, re-encoded and in several sizes."},
-    {"name": "bulk", "description": "Articles by the thousand, in and out."},
-    {"name": "health", "description": "What an orchestrator asks."},
+    {"name": "search", "description": "Full-text search for articles."},
+    {"name": "tags", "description": "Tags of articles."},
+    {"name": "comments", "description": "Comments on articles, and their moderation."},
+    {"name": "favorites", "description": "Favorite articles of users."},
+    {"name": "profiles", "description": "Public profiles, following and blocking."},
+    {"name": "reports", "description": "Reports of content to editors."},
+    {"name": "revisions", "description": "Previous versions of an article's title and text."},
+    {"name": "previews", "description": "Links that show one article before its publication."},
+    {"name": "trash", "description": "Deleted articles, which are kept for thirty days."},
+    {"name": "changes", "description": "A feed of changes to articles, for synchronization."},
+    {"name": "feeds", "description": "RSS, Atom, JSON Feed and the sitemap."},
+    {"name": "media", "description": "Pictures, re-encoded in several sizes."},
+    {"name": "bulk", "description": "Import and export of articles."},
+    {"name": "health", "description": "Health checks for orchestrators."},
 ]
 
 
-RESOURCES = (  # routes are tried in this order: what is read most comes first
+RESOURCES = (  # routes are matched in this order: the most requested ones come first
     articles,
     search,
     tags,
@@ -123,21 +123,21 @@ RESOURCES = (  # routes are tried in this order: what is read most comes first
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The API, from the environment's settings or from `settings`."""
+    """Create the application, with `settings` or with the settings of the environment."""
     settings = settings or get_settings()
     configure_logging(settings)
-    signing_keys()  # a file that holds no key is found out now, not at the first login
-    for sentence in settings.warnings():
-        logger.warning(sentence)
+    signing_keys()  # report invalid key files at startup, not at the first login
+    for message in settings.warnings():
+        logger.warning(message)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         prepare_hashing()
-        async with embedded_database(settings) as complete:
-            database = app.state.database = Database.from_settings(complete)
+        async with embedded_database(settings) as resolved:
+            database = app.state.database = Database.from_settings(resolved)
             gc.collect()
-            gc.freeze()  # what is here stays: walking it stopped everybody for a tenth of a second
-            async with running(jobs_of(complete, database)):
+            gc.freeze()  # a full collection of these objects would block the event loop for 0.1 s
+            async with run_jobs(create_jobs(resolved, database)):
                 yield
             await database.dispose()
 
@@ -153,7 +153,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # there is no collector
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # no collector is configured
     )
     app.state.storage = open_storage(settings)
     middleware.install(app, settings, envelopes={conduit.PATH: conduit_error_response})
@@ -164,28 +164,28 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     by_email = settings.registration is Registration.BY_EMAIL
     routers = [module.router for module in RESOURCES]
     routers.append(registration.by_email_router if by_email else registration.open_router)
-    if settings.raw_sql_reference and not by_email:  # it registers whoever asks
+    if settings.raw_sql_reference and not by_email:  # it registers users without a confirmation
         routers.append(users_raw.router)
     if settings.environment is Environment.DEVELOPMENT:
         routers.append(mailbox.router)
     for router in routers:
-        # Not `include_router`: for a router that is included, each request is matched twice.
+        # `include_router` would match each request twice.
         app.router.routes.extend(router.routes)
     documentation.install(app)
     return app
 
 
 def __getattr__(name: str) -> FastAPI:
-    """The application as the attribute `app`, made on first use (PEP 562)."""
+    """Create the attribute `app` on first use (PEP 562)."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        made = globals()["app"] = create_app()
+        application = globals()["app"] = create_app()
     except SetupError as error:
         sys.exit(f"pressroom: {error}")
-    return made
+    return application
 
 
 def __dir__() -> list[str]:
-    """`fastapi dev` looks here for an application."""
+    """List `app` too: `fastapi dev` searches the attributes of this module."""
     return sorted({*globals(), "app"})

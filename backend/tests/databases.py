@@ -112,13 +112,13 @@ class JoinedPool:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    def take(self) -> None:
+    def acquire_idle(self) -> None:
         return None
 
-    async def wait(self) -> "JoinedPool":
+    async def acquire(self) -> "JoinedPool":
         return self
 
-    def give_back(self, connection: object, *, is_broken: bool = False) -> None:
+    def release(self, connection: object, *, is_broken: bool = False) -> None:
         pass
 
     def is_closed(self) -> bool:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.security import create_access_token, hash_password
 from app.auth.tokens import HINT_LENGTH, fingerprint, new_api_key, new_preview_token
 from app.core import clock
-from app.core.markdown import render_comment, render_now
+from app.core.markdown import render_comment, render_sync
 from app.core.roles import Role
 from app.core.text import slugify
 from app.models import (
@@ -102,7 +102,7 @@ async def create_article(
         slug=slug or f"{slugify(title)}-{next(_numbers)}",
         published_at=published_at or (clock.now() if published else None),
         author_id=author.id,
-        **{**rendered_columns(render_now(content), own_excerpt=None), **columns},
+        **{**rendered_columns(render_sync(content), own_excerpt=None), **columns},
     )
     session.add(article)
     await session.flush()

@@ -355,14 +355,14 @@ class TestBadRecords:
         from app.core.errors import ContentTooComplex
         from app.services.bulk import importing
 
-        render = importing.render_now
+        render = importing.render_sync
 
         def refuse(content: str) -> Any:
             if "complex" in content:
                 raise ContentTooComplex
             return render(content)
 
-        monkeypatch.setattr(importing, "render_now", refuse)
+        monkeypatch.setattr(importing, "render_sync", refuse)
         bad = {**RECORD, "slug": "bad", "content": "Much too complex."}
         report = await post(client, bearer(ada), lines(RECORD, bad))
         assert counts(report) == (1, 0, 0, 1)

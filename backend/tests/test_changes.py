@@ -22,7 +22,7 @@ from app.core import clock
 from app.core.config import Settings
 from app.core.roles import Role
 from app.db.session import Database
-from app.jobs.housekeeping import tidy_up
+from app.jobs.housekeeping import delete_expired
 from app.main import create_app
 from app.models import Article, User
 from app.schemas.change import MAX_CHANGES
@@ -521,7 +521,7 @@ async def test_old_entries_go_when_a_later_one_has_overtaken_them(
         follower.cursor = start
         return [(each["article_id"], each["kind"]) for each in await follower.news()]
 
-    await tidy_up(database)
+    await delete_expired(database)
     assert len(await left()) == 6  # none of them is old
     last = [
         (quiet.id, "created"),
@@ -536,10 +536,10 @@ async def test_old_entries_go_when_a_later_one_has_overtaken_them(
         ids=[edited.id, deleted.id, quiet.id],
         edited=edited.id,
     )
-    await tidy_up(database)
+    await delete_expired(database)
     assert await left() == last
     await run(database, "UPDATE changes SET occurred_at = now() - interval '10 years'")
-    await tidy_up(database)
+    await delete_expired(database)
     assert await left() == last
     # Whoever stood at an entry that is gone goes on behind it.
     follower.cursor = entries[1]["cursor"]

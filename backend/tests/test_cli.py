@@ -1,4 +1,4 @@
-"""The `pressroom` command, in this process; tests/e2e/ has it as a process of its own."""
+"""The `pressroom` command in this process; tests/e2e/ runs it in its own process."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ PRODUCTION = {
 
 @pytest.fixture
 def own_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A migrated database that the command finds in its settings."""
+    """Create a migrated database, and set DATABASE_URL to it."""
     with migrated_database() as url:
         monkeypatch.setenv("DATABASE_URL", url)
         get_settings.cache_clear()
@@ -38,7 +38,7 @@ def own_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def _settings_of_the_tests_come_back() -> Iterator[None]:
+def _restore_environment() -> Iterator[None]:
     before = dict(os.environ)
     yield
     os.environ.clear()
@@ -47,7 +47,7 @@ def _settings_of_the_tests_come_back() -> Iterator[None]:
 
 
 def run(*arguments: str) -> int:
-    """The exit status of `pressroom` with `arguments`."""
+    """Run `pressroom` with `arguments`; return its exit status."""
     before = sys.argv
     sys.argv = ["pressroom", *arguments]
     try:
@@ -73,7 +73,7 @@ def fetch(url: str, query: str) -> list[Any]:
 class TestCreateAdmin:
     ARGUMENTS = ("create-admin", "--email", "root@example.com", "--username", "root")
 
-    def test_creates_one(
+    def test_administrator_is_created(
         self, own_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setenv("PRESSROOM_ADMIN_PASSWORD", "correct horse battery")
@@ -84,7 +84,7 @@ class TestCreateAdmin:
         events = fetch(own_database, "SELECT action FROM audit_events")
         assert [event["action"] for event in events] == ["CREATE_USER"]
 
-    def test_the_password_can_be_in_a_file(
+    def test_password_is_read_from_a_file(
         self,
         own_database: str,
         monkeypatch: pytest.MonkeyPatch,
@@ -110,7 +110,7 @@ class TestCreateAdmin:
             (("--email", "a@example.com", "--username", "root"), "password", "most common"),
         ],
     )
-    def test_says_in_a_sentence_what_is_wrong(
+    def test_invalid_argument_is_reported_without_a_traceback(
         self,
         own_database: str,
         monkeypatch: pytest.MonkeyPatch,
@@ -126,7 +126,7 @@ class TestCreateAdmin:
         assert "Traceback" not in error
         assert fetch(own_database, "SELECT 1 FROM users") == []
 
-    def test_a_taken_name(
+    def test_existing_username_is_rejected(
         self, own_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setenv("PRESSROOM_ADMIN_PASSWORD", "correct horse battery")
@@ -136,7 +136,7 @@ class TestCreateAdmin:
 
 
 class TestSeed:
-    def test_adds_what_is_asked_for(
+    def test_requested_rows_are_added(
         self, own_database: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert run("seed", "--users", "3", "--articles", "1500") == 0
@@ -152,7 +152,7 @@ class TestSeed:
         assert 1800 < row["size"] < 2300
         assert 0.85 < row["published"] < 0.95
 
-    def test_is_the_same_on_every_empty_database(self, own_database: str) -> None:
+    def test_empty_database_always_gets_the_same_rows(self, own_database: str) -> None:
         digest = "SELECT md5(string_agg(title || content, '' ORDER BY id)) AS digest FROM articles"
         digests = []
         for _ in range(2):
@@ -161,36 +161,34 @@ class TestSeed:
             digests.append(fetch(own_database, digest)[0]["digest"])
         assert digests[0] == digests[1]
 
-    def test_adds_to_what_is_there(self, own_database: str) -> None:
+    def test_existing_rows_are_kept(self, own_database: str) -> None:
         for _ in range(2):
             assert run("seed", "--users", "2", "--articles", "2") == 0
         assert len(fetch(own_database, "SELECT 1 FROM users")) == 4
 
-    def test_articles_need_authors(
+    def test_articles_need_at_least_one_author(
         self, own_database: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert run("seed", "--users", "0", "--articles", "1") == 1
         assert "seed at least one user" in capsys.readouterr().err
 
-    def test_production_is_refused(
+    def test_production_is_rejected(
         self, own_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         for name, value in PRODUCTION.items():
             monkeypatch.setenv(name, value)
         get_settings.cache_clear()
         assert run("seed") == 1
-        assert "not in production" in capsys.readouterr().err
+        assert "do not use it in production" in capsys.readouterr().err
 
-    def test_says_what_to_install_where_faker_is_missing(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_missing_faker_is_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "faker", None)
         with pytest.raises(RuntimeError, match=r"requirements/local\.txt"):
             seeding._faker(1)
 
 
 class TestServe:
-    def test_serves_the_given_database(
+    def test_configured_database_is_used(
         self, own_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         served: dict[str, Any] = {}
@@ -205,7 +203,7 @@ class TestServe:
         assert "Demo account" not in banner
         assert fetch(own_database, "SELECT 1 FROM users") == []
 
-    def test_production_is_neither_migrated_nor_demonstrated(
+    def test_production_is_not_migrated_and_gets_no_demo_account(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setattr(uvicorn, "run", lambda app, **options: None)
@@ -217,7 +215,7 @@ class TestServe:
             assert "Demo account" not in capsys.readouterr().out
             assert fetch(url, "SELECT 1 FROM pg_tables WHERE tablename = 'users'") == []
 
-    def test_an_embedded_database_gets_a_demo_account(
+    def test_embedded_database_gets_a_demo_account(
         self, own_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.delenv("DATABASE_URL")
@@ -232,7 +230,7 @@ class TestServe:
             assert "Demo account demo / pressroom-demo" in capsys.readouterr().out
         assert len(fetch(own_database, "SELECT 1 FROM users WHERE username = 'demo'")) == 1
 
-    def test_a_busy_port_is_said_in_a_sentence(
+    def test_busy_port_is_reported(
         self, own_database: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         import socket
@@ -251,7 +249,7 @@ def test_routes_lists_every_route(own_database: str, capsys: pytest.CaptureFixtu
         assert part in listed
 
 
-def test_settings_that_are_wrong_are_said_in_a_sentence(
+def test_invalid_setting_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", "mysql://root@localhost/x")
@@ -274,7 +272,7 @@ class TestKeys:
         get_settings.cache_clear()
         assert run("keys", "rotate", *arguments) == 0
 
-    def test_a_new_secret_and_the_ones_before(
+    def test_new_secret_keeps_the_previous_ones(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         self.rotate(monkeypatch, SECRET_KEY="a" * 32, SECRET_KEYS_PREVIOUS="b" * 32)
@@ -286,13 +284,13 @@ class TestKeys:
         assert "pressroom keys reseal" in output
         assert "15 minutes" in output
 
-    def test_the_known_development_secret_is_not_believed_any_more(
+    def test_development_secret_is_not_kept(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         self.rotate(monkeypatch)
         assert self.settings_of(capsys.readouterr().out)["SECRET_KEYS_PREVIOUS"] == ""
 
-    def test_is_written_to_the_env_file_alone(
+    def test_settings_are_written_to_dotenv_only(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
         file = tmp_path / ".env"
@@ -309,7 +307,7 @@ class TestKeys:
         assert list(tmp_path.iterdir()) == [file]
 
     @pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
-    def test_a_new_pair_signs_and_the_one_before_is_believed(
+    def test_new_key_pair_signs_and_the_previous_one_is_accepted(
         self,
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
@@ -331,18 +329,20 @@ class TestKeys:
             monkeypatch.setenv(name, value)
         get_settings.cache_clear()
         keys.signing_keys.cache_clear()
-        believed = keys.signing_keys()
+        accepted = keys.signing_keys()
         keys.signing_keys.cache_clear()
-        assert len(believed.by_id) == 2
-        assert believed.current.public is not None
-        assert believed.current.public["alg"] == algorithm
+        assert len(accepted.by_id) == 2
+        assert accepted.current.public is not None
+        assert accepted.current.public["alg"] == algorithm
 
-    def test_a_folder_that_is_not_there(
+    def test_missing_folder_is_reported(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert run("keys", "rotate", "--algorithm", "ES256", "--directory", "/nowhere") == 1
         assert "cannot be written (No such file or directory)" in capsys.readouterr().err
 
-    def test_resealing_nothing(self, own_database: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_reseal_without_second_factors(
+        self, own_database: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         assert run("keys", "reseal") == 0
         assert "Resealed 0 second factors" in capsys.readouterr().out

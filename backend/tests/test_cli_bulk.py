@@ -1,4 +1,4 @@
-"""`pressroom import`, `export` and `seed`, in this process and with databases of their own."""
+"""The commands `import`, `export` and `seed`, each test with its own database."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from app.core.config import get_settings
-from app.core.markdown import excerpt_of, render_now
+from app.core.markdown import make_excerpt, render_sync
 from tests.databases import execute, migrated_database
 from tests.exports import GHOST, WXR, wxr
-from tests.test_cli import _settings_of_the_tests_come_back, fetch, own_database, run
+from tests.test_cli import _restore_environment, fetch, own_database, run
 
-__all__ = ["_settings_of_the_tests_come_back", "own_database"]
+__all__ = ["_restore_environment", "own_database"]
 
 ADA = (
     "INSERT INTO users (email, username, name, hashed_password) VALUES ('a@x.org', 'ada', 'A', '')"
@@ -58,7 +58,7 @@ def use(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def source(form: str, write: Write) -> Path:
-    """Three articles or more, in this format."""
+    """Write a source of at least three articles in this format."""
     if form == "ndjson":
         records = [{**RECORD, "slug": f"a-{number}"} for number in range(3)]
         return write("in.ndjson", "\n".join(map(json.dumps, records)))
@@ -76,7 +76,7 @@ def source(form: str, write: Write) -> Path:
 
 class TestImport:
     @pytest.mark.parametrize("form", ["ndjson", "markdown", "ghost", "wordpress"])
-    def test_again_changes_nothing(
+    def test_repeated_import_changes_nothing(
         self, own_database: str, write: Write, capsys: pytest.CaptureFixture[str], form: str
     ) -> None:
         execute(own_database, ADA)
@@ -94,14 +94,14 @@ class TestImport:
         assert f"Created 0, updated 0, unchanged {created}, failed 0" in capsys.readouterr().out
         assert fetch(own_database, EVERYTHING) == [after]
 
-    def test_authors_are_found_or_created(
+    def test_authors_are_matched_or_created(
         self, own_database: str, write: Write, capsys: pytest.CaptureFixture[str]
     ) -> None:
         execute(own_database, ADA.replace("a@x.org", "Jane@Example.com").replace("ada", "janet"))
         assert run("import", str(source("ghost", write))) == 0
         captured = capsys.readouterr()
-        assert "Created users with a password that nobody knows: joe\n" in captured.out
-        assert "Left out: 1 pages" in captured.out
+        assert "Created users with a random password: joe\n" in captured.out
+        assert "Skipped: 1 pages" in captured.out
         assert "post 2: content: made from its lexical document" in captured.err
         found = fetch(
             own_database,
@@ -116,7 +116,7 @@ class TestImport:
         events = fetch(own_database, "SELECT message FROM audit_events ORDER BY id")
         assert [event["message"] for event in events] == ["User 2 created", "4 articles imported"]
 
-    def test_an_author_without_an_email_gets_none_that_works(
+    def test_author_without_email_gets_an_invalid_address(
         self, own_database: str, write: Write
     ) -> None:
         assert run("import", str(source("markdown", write))) == 0
@@ -126,7 +126,7 @@ class TestImport:
             ("ada", "ada@import.invalid", "ada"),
         }
 
-    def test_one_author_for_all(
+    def test_author_option_assigns_all_articles(
         self, own_database: str, write: Write, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert run("import", str(source("wordpress", write)), "--author", "ada") == 1
@@ -147,7 +147,7 @@ class TestImport:
             ("ghost", "post 5"),
         ],
     )
-    def test_a_bad_record_is_said_with_its_position_and_the_rest_goes_on(
+    def test_invalid_record_is_reported_with_its_position(
         self,
         own_database: str,
         write: Write,
@@ -183,7 +183,7 @@ class TestImport:
             ("a.json", "{}", "no export of Ghost"),
         ],
     )
-    def test_what_cannot_be_read_is_said_in_a_sentence(
+    def test_unreadable_source_is_reported_without_a_traceback(
         self,
         own_database: str,
         write: Write,
@@ -197,7 +197,7 @@ class TestImport:
         assert message in error
         assert "Traceback" not in error
 
-    def test_more_than_one_batch(self, own_database: str, write: Write) -> None:
+    def test_import_in_several_batches(self, own_database: str, write: Write) -> None:
         execute(own_database, ADA)
         records = [{**RECORD, "slug": f"a-{number}"} for number in range(1300)]
         records += records[:10]
@@ -210,7 +210,7 @@ class TestImport:
         )
         assert tuple(row) == (1300, 1300, 3, 1)
 
-    def test_a_ghost_and_a_wordpress_post_of_one_slug_are_one_article(
+    def test_posts_with_the_same_slug_update_one_article(
         self, own_database: str, write: Write, capsys: pytest.CaptureFixture[str]
     ) -> None:
         execute(own_database, ADA)
@@ -219,13 +219,13 @@ class TestImport:
         path.write_text(WXR.replace("hello-world", "welcome"))
         assert run("import", str(path), "--author", "ada") == 0
         assert "Created 4, updated 1" in capsys.readouterr().out
-        # Their text is kept: the second import is taken for a newer version.
+        # The second import replaces the text, so the first one becomes a revision.
         assert len(fetch(own_database, "SELECT 1 FROM article_revisions")) == 1
 
 
 class TestExport:
     @pytest.mark.parametrize("target", ["out.ndjson", "folder"])
-    def test_comes_back_as_it_was(
+    def test_exported_articles_are_imported_unchanged(
         self,
         own_database: str,
         another_database: str,
@@ -264,11 +264,11 @@ class TestExport:
         assert run("export", str(again)) == 0
         assert contents(again) == contents(path)
 
-    def test_where_it_cannot_write(
+    def test_unwritable_target_is_reported(
         self, own_database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert run("export", str(tmp_path / "no" / "where.ndjson")) == 1
-        assert "cannot be written (No such file" in capsys.readouterr().err
+        assert "(No such file or directory)" in capsys.readouterr().err
 
     def test_the_file_that_cannot_be_written_is_named(
         self, own_database: str, write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -283,14 +283,14 @@ class TestExport:
 
 
 def contents(path: Path) -> list[bytes]:
-    """The lines of a file, or the files of a folder, in some order."""
+    """Return the sorted lines of a file, or the sorted contents of the files of a folder."""
     if path.is_dir():
         return sorted(file.read_bytes() for file in path.iterdir())
     return sorted(path.read_bytes().splitlines())
 
 
 class TestSeed:
-    def test_what_a_measurement_counts_on(self, own_database: str) -> None:
+    def test_rows_have_the_distribution_for_benchmarks(self, own_database: str) -> None:
         assert run("seed", "--users", "3", "--articles", "2100", "--length", "500") == 0
         (row,) = fetch(
             own_database,
@@ -309,10 +309,10 @@ class TestSeed:
         assert 0.25 < row["top"] / 2100 < 0.35
         assert 0.87 < row["out"] / 2100 < 0.93
 
-    def test_stores_what_the_renderer_would_make(self, own_database: str) -> None:
+    def test_stored_html_matches_the_renderer(self, own_database: str) -> None:
         assert run("seed", "--users", "1", "--articles", "50") == 0
         for row in fetch(own_database, "SELECT * FROM articles"):
-            rendered = render_now(row["content"])
+            rendered = render_sync(row["content"])
             assert row["html"] == rendered.html
             assert row["plain_text"] == rendered.text
             assert json.loads(row["toc"]) == rendered.toc
@@ -320,4 +320,4 @@ class TestSeed:
                 rendered.word_count,
                 rendered.reading_time,
             )
-            assert row["excerpt"] == excerpt_of(rendered.text)
+            assert row["excerpt"] == make_excerpt(rendered.text)

@@ -1,4 +1,4 @@
-"""The health probes."""
+"""Health checks."""
 
 import httpx
 import pytest
@@ -9,22 +9,20 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.services import health
 
 
-async def test_alive_without_any_database(app: FastAPI, client: httpx.AsyncClient) -> None:
+async def test_live_does_not_need_a_database(app: FastAPI, client: httpx.AsyncClient) -> None:
     del app.state.database
     response = await client.get("/health/live")
     assert response.status_code == 200
     assert response.json() == {"status": "alive"}
 
 
-async def test_ready_at_this_releases_revision(client: httpx.AsyncClient) -> None:
+async def test_ready_at_the_current_revision(client: httpx.AsyncClient) -> None:
     response = await client.get("/health/ready")
     assert response.status_code == 200
     assert response.json() == {"status": "ready", "revision": health._head(), "ahead": False}
 
 
-async def test_ready_where_a_newer_release_has_migrated(
-    client: httpx.AsyncClient, session: AsyncSession
-) -> None:
+async def test_ready_at_a_newer_revision(client: httpx.AsyncClient, session: AsyncSession) -> None:
     await session.execute(text("UPDATE alembic_version SET version_num = 'from_the_future'"))
     response = await client.get("/health/ready")
     assert response.status_code == 200
@@ -32,7 +30,7 @@ async def test_ready_where_a_newer_release_has_migrated(
 
 
 @pytest.mark.parametrize("statement", ["DELETE FROM alembic_version", "DROP TABLE alembic_version"])
-async def test_not_ready_unmigrated(
+async def test_not_ready_without_migrations(
     client: httpx.AsyncClient, session: AsyncSession, statement: str
 ) -> None:
     await session.execute(text(statement))

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.conduit.application import create_conduit
 from app.core.config import Settings, SettingsError, get_settings
-from app.core.limits import BY_USER, DEFAULTS, Limit, LimitKind, parse_limits
+from app.core.limits import DEFAULTS, USER_KINDS, Limit, LimitKind, parse_limits
 from app.core.roles import Role
 from app.db.base import Base
 from app.db.session import Database
@@ -553,7 +553,7 @@ class TestForWhom:
         url = f"/users/{user.id}/limits"
         read = await client.get(url, headers=bearer(user))
         shown = {each["kind"]: each for each in read.json()["limits"]}
-        assert list(shown) == list(BY_USER)
+        assert list(shown) == list(USER_KINDS)
         assert shown["drafts"] == {"kind": "drafts", "amount": 1, "default": 1, "seconds": None}
 
         async def reactions() -> list[int]:
@@ -869,9 +869,9 @@ class TestSetting:
             ("comments", "'' is no limit"),
             ("comments=5", "needs a window"),
             ("drafts=5/hour", "needs a total"),
-            ("comments=5/week", "is no limit such as"),
-            ("comments=-5/hour", "is no limit such as"),
-            ("comments=9999999999999999GiB/hour", "is no limit such as"),
+            ("comments=5/week", "must look like"),
+            ("comments=-5/hour", "must look like"),
+            ("comments=9999999999999999GiB/hour", "must look like"),
             ("media_bytes=5", "MEDIA_QUOTA_BYTES"),
         ],
     )

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.config import Environment, Settings
 from app.db.session import Database
-from app.jobs.mail import into_the_log
+from app.jobs.mail import log_transport
 from app.main import create_app
 from app.models import Mail
 from app.services.mail_delivery import NotDelivered, deliver_due
@@ -39,7 +39,7 @@ async def test_shows_what_was_sent(
     await client.post("/auth/password/forgot", json={"email": user.email})
     assert "waits" in (await client.get("/dev/mailbox")).text
     with caplog.at_level("INFO"):
-        await deliver_due(database, settings=development, post=into_the_log)
+        await deliver_due(database, settings=development, post=log_transport)
 
     response = await client.get("/dev/mailbox.json")
     assert response.headers["Cache-Control"] == "no-store"

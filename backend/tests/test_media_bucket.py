@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.config import Settings
 from app.db.session import Database
-from app.jobs.media import tidy_media
+from app.jobs.media import clean_up_media
 from app.services.media.bucket import BucketStorage
 from app.services.media.storage import Storage, new_folder, open_storage
 from tests.factories import bearer, create_user
@@ -102,7 +102,7 @@ async def test_a_picture_from_its_upload_to_its_end(
     assert (await client.get(path.replace("picture", "1280"))).status_code == 404
     deleted = await client.delete(f"/media/{answer.json()['id']}", headers=headers)
     assert deleted.status_code == 204
-    await tidy_media(database, storage)
+    await clean_up_media(database, storage)
     assert names(bucket) == []
     assert (await client.get(path)).status_code == 404
 

@@ -20,7 +20,7 @@ from app.core.config import Settings
 from app.core.errors import MediaInUse
 from app.core.roles import Role
 from app.db.session import Database
-from app.jobs.media import tidy_media
+from app.jobs.media import clean_up_media
 from app.models import Article, ArticleMedia, DiscardedFolder, Media, User
 from app.services.media.library import delete_media
 from app.services.media.references import note_references, purge_pictures_of
@@ -164,7 +164,7 @@ async def test_what_an_article_shows_is_not_deleted(
     assert (await client.delete(url, headers=headers)).status_code == 204
     assert (await client.get(url, headers=headers)).status_code == 404
     assert folders(storage) == {media.folder}
-    await tidy_media(database, storage)
+    await clean_up_media(database, storage)
     assert folders(storage) == set()
     assert (await session.scalars(select(DiscardedFolder))).all() == []
 
@@ -258,11 +258,11 @@ async def test_pictures_of_who_has_left_stay_where_they_are_shown(
         "DELETE", f"/users/{leaving.id}", json={"password": PASSWORD}, headers=bearer(leaving)
     )
     assert answer.status_code == 204
-    await tidy_media(database, storage)
+    await clean_up_media(database, storage)
     assert await left(session) == {mine.id, borrowed.id}  # their article is in the trash
     deleted = await client.delete(f"/trash/{own.id}", headers=bearer(editor))
     assert deleted.status_code == 204
-    await tidy_media(database, storage)
+    await clean_up_media(database, storage)
     assert await left(session) == {borrowed.id}
     assert folders(storage) == {borrowed.folder}
 
@@ -280,10 +280,10 @@ async def test_files_that_no_picture_has_go_after_an_hour(
     put(storage, kept)
     session.add(DiscardedFolder(folder=folder, discarded_at=now + timedelta(hours=1)))
     await session.flush()
-    await tidy_media(database, storage)
+    await clean_up_media(database, storage)
     assert folders(storage) == {folder, kept}
     monkeypatch.setattr(clock, "now", lambda: now + timedelta(hours=1, seconds=1))
-    await tidy_media(database, storage)
+    await clean_up_media(database, storage)
     assert folders(storage) == {kept}
     assert (await session.scalars(select(DiscardedFolder))).all() == []
 
@@ -298,7 +298,7 @@ async def test_one_folder_that_cannot_be_removed_does_not_keep_the_others(
         session.add(DiscardedFolder(folder=folder, discarded_at=clock.now()))
     await session.flush()
     with pytest.raises(OSError, match="Not a directory"):
-        await tidy_media(database, storage)
+        await clean_up_media(database, storage)
     assert folders(storage) == {first}
     assert (await session.scalars(select(DiscardedFolder.folder))).all() == [first]
 
@@ -306,7 +306,7 @@ async def test_one_folder_that_cannot_be_removed_does_not_keep_the_others(
 async def test_interrupted_uploads_go_after_half_an_hour(
     database: Database, storage: LocalStorage
 ) -> None:
-    await tidy_media(database, storage)  # before there is anything
+    await clean_up_media(database, storage)  # before there is anything
     old, new = storage.incoming / "old", storage.incoming / "new"
     for directory, age in ((old, 1900), (new, 1700)):
         (directory / "files").mkdir(parents=True)
@@ -314,7 +314,7 @@ async def test_interrupted_uploads_go_after_half_an_hour(
         for path in (directory / "upload", directory / "files", directory):
             moment = clock.now().timestamp() - age
             os.utime(path, (moment, moment))
-    await tidy_media(database, storage)
+    await clean_up_media(database, storage)
     assert list(storage.incoming.iterdir()) == [new]
 
 

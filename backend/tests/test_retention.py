@@ -15,7 +15,7 @@ from app.core.config import Settings, get_settings
 from app.core.errors import ServiceUnavailable
 from app.db.session import Database
 from app.jobs import housekeeping
-from app.jobs.housekeeping import tidy_up
+from app.jobs.housekeeping import delete_expired
 from app.models import Article, ArticleRevision, Attempt, AuditEvent, Change, User, UserSession
 from app.services import attempts, changes, purging, retention, sessions
 from tests.factories import bearer, create_article, create_user
@@ -313,7 +313,7 @@ async def test_a_kind_that_fails_does_not_keep_the_others(
 
     monkeypatch.setattr(housekeeping, "_BY_BATCH", (broken,))
     with pytest.raises(ServiceUnavailable):
-        await tidy_up(database)
+        await delete_expired(database)
     assert await versions(session, article) == [2]
 
 

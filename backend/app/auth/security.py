@@ -20,7 +20,7 @@ from app.auth.keys import signing_keys
 from app.core import clock
 from app.core.config import get_settings
 from app.core.errors import InvalidToken, TokenExpired
-from app.core.threads import Threads
+from app.core.threads import FairThreadPool
 from app.schemas.types import MAX_ID
 
 TOKEN_TYPE = "at+jwt"  # noqa: S105 - the media type of RFC 9068 §2.1, not a secret
@@ -46,8 +46,8 @@ def _password_context() -> CryptContext:
 
 
 @lru_cache(maxsize=1)
-def _hashing_threads() -> Threads:
-    return Threads(
+def _hashing_threads() -> FairThreadPool:
+    return FairThreadPool(
         "bcrypt",
         size=get_settings().bcrypt_threads,
         what="logins",

@@ -1,6 +1,6 @@
-"""The `pressroom` command: what an operator and a developer run by hand.
+"""The `pressroom` command line interface for operators and developers.
 
-base.py      settings, database and console of all of them
+base.py      settings, database and console for all commands
 serving.py   serve, routes
 accounts.py  create-admin
 articles.py  import, export, seed
@@ -31,17 +31,17 @@ cli.add_typer(keys.cli, name="keys")
 
 
 def main() -> None:
-    """Run the command; what an operator can mend is said in a sentence, without a trace."""
+    """Run the command; print expected errors as a message, without a traceback."""
     try:
         cli()
     except ValidationError as error:
-        _fail("\n".join(map(describe, error.errors())))
+        _exit_with("\n".join(map(describe, error.errors())))
     except PressroomError as error:
-        _fail(str(error.detail))
+        _exit_with(str(error.detail))
     except SetupError as error:
-        _fail(str(error))
+        _exit_with(str(error))
 
 
-def _fail(message: str) -> None:
+def _exit_with(message: str) -> None:
     Console(stderr=True).print(message, style="red", markup=False, soft_wrap=True)
     raise SystemExit(1)

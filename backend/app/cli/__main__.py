@@ -1,4 +1,4 @@
-"""`python -m app.cli`: the `pressroom` command where it is not installed."""
+"""`python -m app.cli`: the `pressroom` command without installing the package."""
 
 from app.cli import main
 

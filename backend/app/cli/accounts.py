@@ -1,4 +1,4 @@
-"""Accounts that no request can create."""
+"""Commands for accounts: create-admin."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from pydantic import SecretStr
 
-from app.cli.base import console, start, with_database
+from app.cli.base import console, prepare_settings, run_with_database
 from app.core.config import SetupError
 from app.core.roles import Role
 from app.core.sources import read_secret
@@ -25,15 +25,15 @@ def create_admin(
     password_file: Annotated[
         Path | None,
         typer.Option(
-            envvar="PRESSROOM_ADMIN_PASSWORD_FILE", help="A file whose only line is the password."
+            envvar="PRESSROOM_ADMIN_PASSWORD_FILE", help="A file that contains only the password."
         ),
     ] = None,
     name: Annotated[str, typer.Option()] = "Administrator",
 ) -> None:
-    """Create an administrator; the first one can come from nowhere else."""
+    """Create an administrator. The API cannot create the first one."""
     if password_file is not None:
         if password:
-            raise SetupError("Give the password or a file with it, not both")
+            raise SetupError("Pass either a password or a password file, not both")
         try:
             password = read_secret(password_file)
         except ValueError as error:
@@ -42,10 +42,10 @@ def create_admin(
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     new = UserCreate(email=email, username=username, name=name, password=SecretStr(password))
 
-    async def work(database: Database) -> int:
+    async def create(database: Database) -> int:
         async with database.unit_of_work() as session:
             admin = await users.create_user(session, new=new, role=Role.ADMIN, vouched_for=True)
             return admin.id
 
-    user_id = with_database(start(log_level="WARNING"), work)
+    user_id = run_with_database(prepare_settings(log_level="WARNING"), create)
     console.print(f"Created administrator {username} (id {user_id})", highlight=False)

@@ -1,4 +1,4 @@
-"""Articles in bulk: imported, exported, and made up for trying things out."""
+"""Commands for articles: import, export and seed."""
 
 import asyncio
 import re
@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from app.cli.base import console, start, with_database
+from app.cli.base import console, prepare_settings, run_with_database
 from app.core.config import Environment, Settings, SetupError
 from app.db.session import Database
 from app.services import seed as seeding
@@ -21,29 +21,29 @@ from app.services.bulk.foreign import SourceError
 from app.services.bulk.records import Outcome, Result
 from app.services.bulk.sources import Format
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
-MOST = 10_000_000
-"""Rows that `seed` adds at once."""
+MAX_SEED_ROWS = 10_000_000
+"""Maximum users or articles that one `seed` adds."""
 
 
 def seed(
     user_count: Annotated[
-        int, typer.Option("--users", min=0, max=MOST, help="Authors to add.")
+        int, typer.Option("--users", min=0, max=MAX_SEED_ROWS, help="Authors to add.")
     ] = 10,
     article_count: Annotated[
-        int, typer.Option("--articles", min=0, max=MOST, help="Articles to add.")
+        int, typer.Option("--articles", min=0, max=MAX_SEED_ROWS, help="Articles to add.")
     ] = 100,
     length: Annotated[
-        int, typer.Option(min=100, max=100_000, help="Characters of an article, on average.")
+        int, typer.Option(min=100, max=100_000, help="Average characters of an article.")
     ] = seeding.MEAN_CONTENT_LENGTH,
 ) -> None:
-    """Add example authors and articles, the same each time on an empty database."""
-    settings = start(log_level="WARNING")
+    """Add example authors and articles. An empty database always gets the same ones."""
+    settings = prepare_settings(log_level="WARNING")
     if settings.environment is Environment.PRODUCTION:
-        raise SetupError("seed adds accounts with a known password: not in production")
+        raise SetupError("seed creates accounts with a known password: do not use it in production")
 
-    async def work(database: Database) -> None:
+    async def add_rows(database: Database) -> None:
         with Progress(console=console) as progress:
             task = progress.add_task("Seeding", total=user_count + article_count)
             await seeding.seed(
@@ -54,20 +54,20 @@ def seed(
                 advance=lambda rows: progress.advance(task, rows),
             )
 
-    with_database(settings, work)
+    run_with_database(settings, add_rows)
     console.print(f"Added {user_count} users (password {seeding.PASSWORD})", highlight=False)
     console.print(f"Added {article_count} articles", highlight=False)
 
 
 class ExportFormat(StrEnum):
-    """In which form articles go."""
+    """The output format of `export`."""
 
     NDJSON = "ndjson"
     MARKDOWN = "markdown"
 
 
-class _Said:
-    """What became of the records: counted, and told as they come where there is a reason to."""
+class _ImportReport:
+    """Counts the outcomes of records, and prints each message to the error console."""
 
     def __init__(self, errors: Console) -> None:
         self.counts: Counter[Outcome] = Counter()
@@ -77,10 +77,10 @@ class _Said:
         self.counts.update(result.outcome for result in results)
         for position, outcome, message in results:
             if message:
-                where = f"line {position}" if isinstance(position, int) else _shown(position)
+                source = f"line {position}" if isinstance(position, int) else _escape(position)
                 failed = outcome is Outcome.FAILED
                 self._errors.print(
-                    f"{where}: {_shown(message)}",
+                    f"{source}: {_escape(message)}",
                     style="red" if failed else "yellow",
                     markup=False,
                     highlight=False,
@@ -88,9 +88,9 @@ class _Said:
                 )
 
 
-def _shown(text: str) -> str:
-    """Text from a file for the terminal, with control characters escaped."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+def _escape(text: str) -> str:
+    """Escape control characters, which could manipulate the terminal."""
+    return _CONTROL_CHARACTERS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def import_articles(
@@ -98,56 +98,56 @@ def import_articles(
         Path, typer.Argument(exists=True, help="A file, or a folder of Markdown files.")
     ],
     form: Annotated[
-        Format, typer.Option("--format", help="What is in it; told by its name where not given.")
+        Format, typer.Option("--format", help="The format; detected from the file by default.")
     ] = Format.AUTO,
     author: Annotated[
-        str | None, typer.Option(help="The user who is given all articles, whoever wrote them.")
+        str | None, typer.Option(help="The user who becomes the author of all articles.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would happen, and change nothing.")
+        bool, typer.Option("--dry-run", help="Report what would change, and change nothing.")
     ] = False,
 ) -> None:
     """Import articles: NDJSON, Markdown (a file or a folder), a Ghost or WordPress export.
 
-    Importing the same again changes nothing. A bad record is reported, and the rest goes on.
+    Importing the same file again changes nothing. Invalid records are reported and skipped.
     """
-    settings = start(log_level="WARNING")
-    said = _Said(Console(stderr=True))
+    settings = prepare_settings(log_level="WARNING")
+    report = _ImportReport(Console(stderr=True))
     with Progress(console=console) as progress:
-        looking = progress.add_task("Looking through", total=None)
+        scan_task = progress.add_task("Scanning", total=None)
         try:
             source = sources.open_source(
-                path, form=form, advance=lambda done: progress.advance(looking, done)
+                path, form=form, advance=lambda count: progress.advance(scan_task, count)
             )
         except SourceError as error:
             raise SetupError(str(error)) from error
-        files_seen = progress.tasks[0].completed
-        progress.remove_task(looking)
-        importing = progress.add_task("Importing", total=source.total or files_seen)
+        file_count = progress.tasks[0].completed
+        progress.remove_task(scan_task)
+        import_task = progress.add_task("Importing", total=source.total or file_count)
 
-        async def work(database: Database) -> Sequence[str]:
+        async def import_all(database: Database) -> Sequence[str]:
             return await sources.import_source(
                 database,
                 source,
                 author=author,
                 dry_run=dry_run,
-                report=said.add,
-                advance=lambda done: progress.advance(importing, done),
+                report=report.add,
+                advance=lambda count: progress.advance(import_task, count),
             )
 
         try:
-            created = with_database(settings, work)
+            created = run_with_database(settings, import_all)
         except SourceError as error:
             raise SetupError(str(error)) from error
-    counts = said.counts
+    counts = report.counts
     summary = ", ".join(f"{outcome} {counts[outcome]}" for outcome in Outcome)
     lines = [f"Nothing was changed. {summary}" if dry_run else summary.capitalize()]
     if created:
-        which = "Users to create" if dry_run else "Created users with a password that nobody knows"
-        lines.append(f"{which}: {', '.join(created)}")
-    left_out = ", ".join(f"{count} {what}" for what, count in source.survey.left_out.items())
-    if left_out:
-        lines.append(f"Left out: {left_out}")
+        label = "Users to create" if dry_run else "Created users with a random password"
+        lines.append(f"{label}: {', '.join(created)}")
+    skipped = ", ".join(f"{count} {kind}" for kind, count in source.survey.left_out.items())
+    if skipped:
+        lines.append(f"Skipped: {skipped}")
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
     if counts[Outcome.FAILED]:
         raise typer.Exit(1)
@@ -160,35 +160,34 @@ def export_articles(
         typer.Option("--format", help="ndjson for *.ndjson and *.jsonl, else markdown."),
     ] = None,
 ) -> None:
-    """Export all articles, drafts among them, as NDJSON or as a folder of Markdown files."""
-    settings = start(log_level="WARNING")
+    """Export all articles, including drafts, as NDJSON or as a folder of Markdown files."""
+    settings = prepare_settings(log_level="WARNING")
     if form is None:
-        lines = path.suffix.lower() in {".ndjson", ".jsonl"}
-        form = ExportFormat.NDJSON if lines else ExportFormat.MARKDOWN
+        is_ndjson = path.suffix.lower() in {".ndjson", ".jsonl"}
+        form = ExportFormat.NDJSON if is_ndjson else ExportFormat.MARKDOWN
 
     try:
         if form is ExportFormat.MARKDOWN:
             path.mkdir(parents=True, exist_ok=True)
             count = _export(settings, lambda record: markdown.write(path, record))
         else:
-            unfinished = path.with_name(f"{path.name}.part")
-            with files.create(unfinished) as file:
+            partial_path = path.with_name(f"{path.name}.part")
+            with files.create(partial_path) as file:
                 count = _export(settings, lambda record: file.write(exporting.line(record)))
-            unfinished.replace(path)
+            partial_path.replace(path)
     except OSError as error:
-        where = error.filename or path
-        raise SetupError(f"{where} cannot be written ({error.strerror})") from error
+        raise SetupError(f"Cannot write {error.filename or path} ({error.strerror})") from error
     console.print(f"Exported {count} articles", highlight=False)
 
 
 def _export(settings: Settings, write: Callable[[dict[str, Any]], object]) -> int:
-    """Have every article written; how many that were."""
+    """Call `write` for every article; return the number of articles."""
 
     def write_all(records: list[dict[str, Any]]) -> None:
         for record in records:
             write(record)
 
-    async def work(database: Database) -> int:
+    async def export_all(database: Database) -> int:
         count = 0
         with Progress(console=console) as progress:
             total = await exporting.count_articles(database)
@@ -199,4 +198,4 @@ def _export(settings: Settings, write: Callable[[dict[str, Any]], object]) -> in
                 progress.advance(task, len(records))
         return count
 
-    return with_database(settings, work)
+    return run_with_database(settings, export_all)

@@ -1,4 +1,4 @@
-"""What the commands share: their settings, their database and their console."""
+"""Settings, database and console for all commands."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,17 +14,18 @@ from app.db.session import Database
 from app.services.health import check_readiness
 
 APPLICATION = "app.main:create_app"
-"""By name: the command and the application import each other's rooms, never each other."""
+"""The application factory as an import string, because `app.cli` must not import `app.main`."""
 
 Result = TypeVar("Result")
 
 console = Console()
 
 
-def start(*, log_level: str) -> Settings:
-    """Settings with a database: an embedded one where DATABASE_URL is not set.
+def prepare_settings(*, log_level: str) -> Settings:
+    """Configure logging and return settings with DATABASE_URL.
 
-    Outside of production it is migrated, so that each command works on a fresh checkout.
+    If DATABASE_URL is not set, the embedded PostgreSQL is started. Outside production, the database
+    is migrated, so that every command works on a fresh checkout.
     """
     settings = get_settings()
     configure_logging(settings.model_copy(update={"log_level": log_level}))
@@ -34,7 +35,9 @@ def start(*, log_level: str) -> Settings:
     return settings
 
 
-def with_database(settings: Settings, work: Callable[[Database], Awaitable[Result]]) -> Result:
+def run_with_database(settings: Settings, work: Callable[[Database], Awaitable[Result]]) -> Result:
+    """Run `work` in a new event loop, once the database is reachable and migrated."""
+
     async def run() -> Result:
         database = Database.from_settings(settings)
         try:

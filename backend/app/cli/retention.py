@@ -1,10 +1,10 @@
-"""Deleting revisions and audit events that the settings no longer keep."""
+"""The command retention: delete expired revisions and audit events."""
 
 from typing import Annotated
 
 import typer
 
-from app.cli.base import console, start, with_database
+from app.cli.base import console, prepare_settings, run_with_database
 from app.services import retention as rules
 
 
@@ -14,14 +14,15 @@ def retention(
         typer.Option("--dry-run", help="Only show how many rows would be deleted."),
     ] = False,
 ) -> None:
-    """Delete revisions and audit events that the settings no longer keep.
+    """Delete revisions and audit events that have expired according to the settings.
 
-    The server does this once an hour. Each batch is committed, so an interrupted run can be
+    The server also does this every hour. Each batch is committed, so an interrupted run can be
     repeated.
     """
-    done = "would be deleted" if dry_run else "deleted"
-    expired = with_database(
-        start(log_level="WARNING"), lambda database: rules.apply(database, dry_run=dry_run)
+    action = "would be deleted" if dry_run else "deleted"
+    expired = run_with_database(
+        prepare_settings(log_level="WARNING"),
+        lambda database: rules.apply(database, dry_run=dry_run),
     )
     for kind, rows, rule in expired:
-        console.print(f"{rows} {kind} {done} (kept: {rule})", highlight=False, soft_wrap=True)
+        console.print(f"{rows} {kind} {action} (kept: {rule})", highlight=False, soft_wrap=True)

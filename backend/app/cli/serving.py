@@ -1,4 +1,4 @@
-"""Serving the API from this machine, and what it serves."""
+"""Commands for the server: serve and routes."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from rich.table import Table
 from uvicorn.importer import import_from_string
 
 from app.auth.keys import signing_keys
-from app.cli.base import APPLICATION, console, start, with_database
+from app.cli.base import APPLICATION, console, prepare_settings, run_with_database
 from app.core.config import BACKEND_DIR, PROJECT_DIR, Settings, SetupError, get_settings
 from app.core.errors import Conflict
 from app.core.protocol import PressroomProtocol
@@ -30,36 +30,36 @@ def serve(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on.")] = None,
     reload: Annotated[bool, typer.Option(help="Restart when the code changes.")] = False,
 ) -> None:
-    """Serve the API from this machine, on an embedded PostgreSQL unless DATABASE_URL is set.
+    """Serve the API, with an embedded PostgreSQL unless DATABASE_URL is set.
 
-    Outside of production the database is migrated first; an embedded one gets a demo account.
+    Outside production, the database is migrated first. An embedded database gets a demo account.
     """
     settings = get_settings()
-    signing_keys()  # where there are none, the reason is said here
+    signing_keys()  # report invalid keys before the server starts
     host, port = host or settings.host, port or settings.port
-    _require_free(host, port)
-    # API_URL follows these where it is not set. uvicorn's processes read their own settings.
+    _check_port(host, port)
+    # The processes of uvicorn read their own settings. The default of API_URL uses HOST and PORT.
     os.environ |= {"HOST": host, "PORT": str(port)}
     get_settings.cache_clear()
     embedded = settings.database_url is None
-    settings = start(log_level=settings.log_level)
+    settings = prepare_settings(log_level=settings.log_level)
     url = settings.database_url or ""
     os.environ["DATABASE_URL"] = url
     os.environ.pop("DATABASE_URL_FILE", None)
     get_settings.cache_clear()
     if embedded:
-        with_database(settings, _ensure_demo_account)
-    address = f"http://{'localhost' if host == '127.0.0.1' else host}:{port}"
+        run_with_database(settings, _ensure_demo_account)
+    base_url = f"http://{'localhost' if host == '127.0.0.1' else host}:{port}"
     lines = [
-        f"Pressroom    {address}",
-        f"API docs     {address}/docs",
-        f"Database     {_where(settings) if embedded else readable_url(url)}",
+        f"Pressroom    {base_url}",
+        f"API docs     {base_url}/docs",
+        f"Database     {_describe_embedded(settings) if embedded else readable_url(url)}",
     ]
     if embedded:
         lines.append(f"Demo account {seeding.DEMO_USERNAME} / {seeding.PASSWORD}")
     console.print("\n" + "\n".join(lines) + "\n", markup=False, highlight=False, soft_wrap=True)
-    # uvicorn ends in an orderly way and then repeats the signal, whose default would skip atexit:
-    # the embedded PostgreSQL would stay.
+    # After its shutdown, uvicorn raises the signal again. The default handlers would skip atexit
+    # functions, so that the embedded PostgreSQL would keep running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     uvicorn.run(
@@ -70,8 +70,8 @@ def serve(
         reload=reload,
         reload_dirs=[str(BACKEND_DIR / "app")] if reload else None,
         http=PressroomProtocol,
-        # No proxy stands in front: uvicorn would believe X-Forwarded-For from this machine, where
-        # every client is, and each could name the address that its attempts are counted against.
+        # There is no proxy, and uvicorn trusts X-Forwarded-For from this machine by default. Local
+        # clients could then choose the address for which login attempts are counted.
         proxy_headers=False,
         log_config=None,
         access_log=False,
@@ -79,7 +79,7 @@ def serve(
     )
 
 
-def _require_free(host: str, port: int) -> None:
+def _check_port(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, port), family=family).close()
@@ -89,10 +89,10 @@ def _require_free(host: str, port: int) -> None:
         ) from error
 
 
-def _where(settings: Settings) -> str:
+def _describe_embedded(settings: Settings) -> str:
     folder = settings.data_dir
-    inside = folder.is_relative_to(PROJECT_DIR)
-    return f"embedded PostgreSQL in {folder.relative_to(PROJECT_DIR) if inside else folder}"
+    is_in_project = folder.is_relative_to(PROJECT_DIR)
+    return f"embedded PostgreSQL in {folder.relative_to(PROJECT_DIR) if is_in_project else folder}"
 
 
 async def _ensure_demo_account(database: Database) -> None:
@@ -102,15 +102,15 @@ async def _ensure_demo_account(database: Database) -> None:
         name="Demo Author",
         password=SecretStr(seeding.PASSWORD),
     )
-    taken = await users.username_exists(database.reader, username=account.username)
-    if not taken:
-        with suppress(Conflict):  # somebody else has its email by now
+    exists = await users.username_exists(database.reader, username=account.username)
+    if not exists:
+        with suppress(Conflict):  # another account has this email
             async with database.unit_of_work() as session:
                 await users.create_user(session, new=account, vouched_for=True)
 
 
 def routes() -> None:
-    """List every route: method, path, name, and whether it needs a user."""
+    """List all routes: method, path, name, and whether authentication is required."""
     app = import_from_string(APPLICATION)()
     table = Table("Method", "Path", "Name", "User")
     for route in iter_route_contexts(app.routes):

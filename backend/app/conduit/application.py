@@ -9,7 +9,7 @@ from app import __version__
 from app.conduit import articles, comments, profiles, tags, users
 from app.conduit.errors import conduit_error_response, register_error_handlers
 from app.core.errors import NotFound
-from app.core.middleware import ErrorBoundary, Refusals
+from app.core.middleware import ErrorBoundary, ErrorResponder
 
 PATH = "/api"
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -40,7 +40,7 @@ def create_conduit(state: State) -> FastAPI:
     )
     app.state = state
     # Within Starlette's own, which would word an unhandled exception in its way.
-    app.add_middleware(ErrorBoundary, refuse=Refusals({PATH: conduit_error_response}))
+    app.add_middleware(ErrorBoundary, respond=ErrorResponder({PATH: conduit_error_response}))
     register_error_handlers(app)
     for module in (articles, comments, profiles, tags, users):
         app.router.routes.extend(module.router.routes)

@@ -12,8 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from app.core.errors import (
-    MAX_FINDINGS,
     MAX_NAME,
+    MAX_VALIDATION_ERRORS,
     Conflict,
     EmailTaken,
     InvalidCredentials,
@@ -23,7 +23,7 @@ from app.core.errors import (
     UsernameTaken,
     allowed_methods,
     error_response,
-    sentence,
+    validation_message,
 )
 
 BODY = "body"
@@ -76,7 +76,7 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
 async def handle_validation_error(request: Request, error: Exception) -> Response:
     """422: what is wrong, by field. The rejected input is never repeated: it may be a password."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class alone
-    findings = [(_field(each), _wrong(each)) for each in error.errors()[:MAX_FINDINGS]]
+    findings = [(_field(each), _wrong(each)) for each in error.errors()[:MAX_VALIDATION_ERRORS]]
     return error_response(422, envelope(findings))
 
 
@@ -95,7 +95,7 @@ def _wrong(finding: Mapping[str, Any]) -> str:
         return f"is too short (minimum is {context['min_length']})"
     if kind in {"string_too_long", "too_long"}:
         return f"is too long (maximum is {context['max_length']})"
-    message = sentence(finding)
+    message = validation_message(finding)
     for beginning in ("String ", "Input ", "Value ", "value "):
         message = message.removeprefix(beginning)
     return message

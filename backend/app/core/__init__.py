@@ -1,1 +1,1 @@
-"""What every room stands on: settings, errors, logging, middleware, routing and the clock."""
+"""Shared foundations: settings, errors, logging, middleware, routing and the clock."""

@@ -1,4 +1,4 @@
-"""How much of the machine this process may use: processors and memory, by control groups."""
+"""Processor and memory limits of this process, read from its control groups."""
 
 import math
 import os
@@ -9,10 +9,9 @@ MEGABYTE = 1024 * 1024
 
 
 def usable_processors(root: Path = Path("/")) -> int:
-    """How many processors' worth of time this process may take, at least one.
+    """Return the number of processors available to this process, at least one.
 
-    What it may run on (a container's cpuset), and what it is allowed of their time (`cpu.max`); the
-    machine's size does not count.
+    The CPU affinity mask (a container's cpuset) and the CPU quota (`cpu.max`) both limit it.
     """
     try:
         usable = len(os.sched_getaffinity(0))
@@ -23,32 +22,39 @@ def usable_processors(root: Path = Path("/")) -> int:
 
 
 def memory_limit(root: Path = Path("/")) -> int | None:
-    """Bytes that this process and those beside it may take together; None without a limit."""
+    """Return the memory limit of this control group in bytes, or None without a limit."""
     limits = []
     for folder in _groups(root, "memory"):
         for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
             text = _read(folder / name)
-            # Version 1 says "none" with the largest number of pages that there is.
+            # Control groups v1 report "no limit" as a number close to 2**63.
             if text.isdigit() and int(text) < 2**62:
                 limits.append(int(text))
     return min(limits, default=None)
 
 
-def workers_that_fit(
-    *, processors: int, memory: int | None, most: int, worker: int, reserve: int
+def worker_count(
+    *,
+    processors: int,
+    memory_bytes: int | None,
+    max_workers: int,
+    worker_bytes: int,
+    reserved_bytes: int,
 ) -> int:
-    """As many as there are processors, `most` at most, and at least one.
+    """Return one worker per processor, at least 1 and at most `max_workers`.
 
-    No more than fit into `memory` bytes with `worker` bytes each and `reserve` for all together.
+    All workers and `reserved_bytes` together fit into `memory_bytes`; None means no limit.
     """
-    fit = most if memory is None else (memory - reserve) // worker
-    return max(1, min(processors, most, fit))
+    fitting = (
+        max_workers if memory_bytes is None else (memory_bytes - reserved_bytes) // worker_bytes
+    )
+    return max(1, min(processors, max_workers, fitting))
 
 
 def _quota(folder: Path) -> float | None:
-    """Processors' worth of time; None without a limit."""
+    """Return the CPU quota in processors, or None without a limit."""
     quota, _, period = _read(folder / "cpu.max").partition(" ")
-    if not quota:  # version 1
+    if not quota:  # control groups v1
         quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
     if quota.isdigit() and period.isdigit() and int(quota) and int(period):
         return int(quota) / int(period)
@@ -56,7 +62,7 @@ def _quota(folder: Path) -> float | None:
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """The folders of this process's control group and of those that it is in."""
+    """Yield the folders of this process's control group and of its ancestors."""
     mount = root / "sys/fs/cgroup"
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)

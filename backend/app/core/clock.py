@@ -1,8 +1,11 @@
-"""The one source of the current time, so that tests can move it."""
+"""The only source of the current time, so that tests can replace it."""
 
 from datetime import UTC, datetime
 
 
 def now() -> datetime:
-    """The current moment, aware, in UTC. Call it as `clock.now()`: tests replace it here."""
+    """Return the current time as an aware datetime in UTC.
+
+    Call it as `clock.now()`: tests replace the attribute of this module.
+    """
     return datetime.now(UTC)

@@ -1,29 +1,32 @@
-"""The words of what readers do, which schemas, models and services all speak of."""
+"""Enumerations of comments and reports, shared by schemas, models and services."""
 
 from enum import StrEnum
 
 
 class CommentPolicy(StrEnum):
-    """Whether an article takes comments, and when others see them."""
+    """Whether an article accepts comments, and whether they need approval."""
 
     OPEN = "open"
     HELD = "held"
-    """Others see a comment once the article's author or an editor has approved it."""
+    """A comment is public once the article's author or an editor approves it."""
     CLOSED = "closed"
 
 
 class CommentStatus(StrEnum):
-    """Who sees a comment: everybody, or its author and those who moderate."""
+    """The visibility of a comment.
+
+    Only the comment's author and moderators see pending and hidden comments.
+    """
 
     VISIBLE = "visible"
     PENDING = "pending"
-    """Held for approval."""
+    """Waiting for approval."""
     HIDDEN = "hidden"
-    """By a moderator."""
+    """Hidden by a moderator."""
 
 
 class ReportState(StrEnum):
-    """How far editors have come with a report."""
+    """The progress of a report."""
 
     OPEN = "open"
     IN_REVIEW = "in_review"

@@ -41,16 +41,16 @@ BACKEND_DIR = Path(__file__).resolve().parents[2]
 PROJECT_DIR = BACKEND_DIR.parent
 
 DEVELOPMENT_SECRET = "development-only-secret-that-production-refuses"  # noqa: S105 - public
-"""Used where no SECRET_KEY is set, so that several processes agree on it without a `.env`."""
+"""The default SECRET_KEY, so that several processes share one without a `.env`."""
 
 PLACEHOLDER = "<generated>"
-"""What `.env.example` has in place of a secret."""
+"""The placeholder for secrets in `.env.example`."""
 EXAMPLE_SECRETS = frozenset({DEVELOPMENT_SECRET, PLACEHOLDER, "change-me", "your-secret-key-here"})
 MIN_SECRET_BYTES = 32
 EXAMPLE_PASSWORDS = frozenset(
     {"pressroom", "postgres", "password", "change-me", "changeme", PLACEHOLDER}
 )
-"""Passwords of databases that examples use; `pressroom` is the compose file's default."""
+"""Database passwords from examples; `pressroom` is the default in the compose file."""
 
 SECRETS = frozenset(
     {
@@ -70,7 +70,7 @@ CommaSeparated = Annotated[list[str], NoDecode]
 
 
 class Algorithm(StrEnum):
-    """RFC 7518 §3.1: how access tokens are signed; one secret, or a pair of keys in PEM files."""
+    """The signature of access tokens (RFC 7518 §3.1): a secret, or a key pair in PEM files."""
 
     HS256 = "HS256"
     RS256 = "RS256"
@@ -78,7 +78,7 @@ class Algorithm(StrEnum):
 
 
 class SmtpSecurity(StrEnum):
-    """How the connection to the mail server is encrypted."""
+    """The encryption of the connection to the mail server."""
 
     STARTTLS = "starttls"
     TLS = "tls"
@@ -86,29 +86,29 @@ class SmtpSecurity(StrEnum):
 
 
 class Registration(StrEnum):
-    """Who gets an account: whoever asks, or whoever answers a mail (and nobody learns who has)."""
+    """Whether registration needs a confirmed email; BY_EMAIL also hides which emails exist."""
 
     OPEN = "open"
     BY_EMAIL = "by_email"
 
 
 class Environment(StrEnum):
-    """Where the process runs; production refuses what development forgives."""
+    """The environment of the process; production rejects unsafe settings."""
 
     DEVELOPMENT = "development"
     TEST = "test"
     PRODUCTION = "production"
 
 
-def _front_ends_in_development(values: dict[str, Any]) -> list[str]:
-    """Where front ends' development servers listen; in production nobody is let in unnamed."""
+def _default_cors_origins(values: dict[str, Any]) -> list[str]:
+    """Return the usual origins of development servers; none in production."""
     if values.get("environment") is Environment.PRODUCTION:
         return []
     return [f"http://localhost:{port}" for port in (3000, 4100, 4200, 5173, 8080)]
 
 
-def _own_address(values: dict[str, Any]) -> str:
-    """Where HOST and PORT serve the API, as a browser on this machine reaches it."""
+def _default_api_url(values: dict[str, Any]) -> str:
+    """Return the URL of HOST and PORT for a browser on this machine."""
     host = values.get("host", "127.0.0.1")
     if host in {"127.0.0.1", "0.0.0.0", "::", "::1"}:  # noqa: S104 - compared, not bound
         host = "localhost"
@@ -116,10 +116,10 @@ def _own_address(values: dict[str, Any]) -> str:
 
 
 class Settings(BaseSettings):
-    """Everything an operator can set, from the environment or the `.env` beside the Makefile.
+    """All settings, from the environment or from `.env` in the project folder.
 
-    Raises pydantic.ValidationError at construction; in production its one message names every
-    setting that is unsafe.
+    Construction raises pydantic.ValidationError. In production, one message lists all unsafe
+    settings.
     """
 
     model_config = SettingsConfigDict(
@@ -127,34 +127,34 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
-        hide_input_in_errors=True,  # a refused value may be a password
+        hide_input_in_errors=True,  # a rejected value may be a password
     )
 
     environment: Environment = Environment.DEVELOPMENT
     debug: bool = False
-    """Logs every SQL statement."""
+    """Whether to log every SQL statement."""
     log_level: str = "INFO"
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     allowed_hosts: CommaSeparated = ["*"]
-    cors_origins: CommaSeparated = Field(default_factory=_front_ends_in_development)
+    cors_origins: CommaSeparated = Field(default_factory=_default_cors_origins)
     max_body_bytes: PositiveInt = 4 * 1024 * 1024
     public_cache_seconds: NonNegativeInt = 1
-    """How long a shared cache may answer by itself what anybody may read; 0: never."""
+    """Seconds for which a shared cache may reuse a public response; 0 disables this."""
     security_headers: bool = True
-    """Whether the backend adds security headers itself; off where the edge in front of it does."""
+    """Whether the backend adds security headers; turn it off behind nginx, which adds them."""
 
     database_password: str | None = None
-    """The password of DATABASE_URL and DATABASE_READ_URL where they have none."""
+    """The password of DATABASE_URL and DATABASE_READ_URL if they contain none."""
     database_url: str | None = None
-    """PostgreSQL to use; without it, the host's commands start an embedded one in `.data`."""
+    """The PostgreSQL URL; without it, commands start an embedded server in `.data`."""
     database_read_url: str | None = None
-    """A replica for reads; the primary serves them where it is not set."""
+    """The URL of a replica for reads; defaults to DATABASE_URL."""
     database_pool_size: PositiveInt = 5
-    """Connections per pool; a process has two pools, one for writing and one for reading."""
+    """Connections per pool; each process has one pool for writing and one for reading."""
     database_pool_timeout: PositiveFloat = 5.0
-    """Seconds a request waits for a connection before it is answered 503."""
+    """Seconds that a request waits for a connection; then it gets 503."""
     database_connect_timeout: PositiveFloat = 5.0
     """Seconds to wait for PostgreSQL to accept a new connection."""
     database_statement_timeout: PositiveFloat = 15.0
@@ -163,34 +163,34 @@ class Settings(BaseSettings):
 
     secret_key: str = DEVELOPMENT_SECRET
     secret_keys_previous: CommaSeparated = []
-    """What SECRET_KEY was, or will be: what is signed with these is still believed."""
+    """Former or future values of SECRET_KEY: their signatures are accepted."""
     jwt_algorithm: Algorithm = Algorithm.HS256
     jwt_private_key_file: Path | None = None
-    """The PEM that signs where JWT_ALGORITHM is RS256 or ES256."""
+    """The PEM file that signs tokens if JWT_ALGORITHM is RS256 or ES256."""
     jwt_previous_key_files: Annotated[list[Path], NoDecode] = []
-    """PEMs, public or private, whose tokens are still believed."""
+    """PEM files, public or private, whose tokens are still accepted."""
     jwt_issuer: str = "pressroom"
     jwt_audience: str = "pressroom-api"
     access_token_expire_minutes: PositiveInt = 15
     conduit_api: bool = True
-    """Whether the RealWorld API is served, below /api."""
+    """Whether to serve the RealWorld API below /api."""
     conduit_token_expire_minutes: PositiveInt = 7 * 24 * 60
-    """How long an access token from /api is believed: front ends for it have no other."""
+    """Lifetime of access tokens from /api, which has no refresh tokens."""
     session_expire_days: PositiveInt = 30
-    """How long a login lasts at most, however often its refresh token is used."""
+    """Maximum lifetime of a session, even if its refresh token is used."""
     session_idle_days: PositiveInt = 14
-    """How long a login lasts that nobody uses."""
+    """Lifetime of a session whose refresh token is not used."""
     bcrypt_cost: Annotated[int, Field(ge=4, le=16)] = 12
     """Base-2 logarithm of bcrypt's rounds; 12 takes about 0.2 s of one core."""
     bcrypt_threads: PositiveInt = 2
 
     registration: Registration = Registration.OPEN
     require_verified_email: bool = False
-    """Whether publishing takes an address that its author has confirmed."""
+    """Whether authors must confirm their email before they publish."""
     public_url: str = "http://localhost:3000"
-    """The front end that links in mails lead to; never taken from a request."""
+    """The URL of the front end, used for links in mails; never taken from a request."""
     smtp_host: str | None = None
-    """The mail server; without it, development prints mail and shows it under /dev/mailbox."""
+    """The mail server; without it, development logs mails and lists them at /dev/mailbox."""
     smtp_port: Annotated[int, Field(ge=1, le=65535)] = 587
     smtp_security: SmtpSecurity = SmtpSecurity.STARTTLS
     smtp_username: str | None = None
@@ -199,53 +199,53 @@ class Settings(BaseSettings):
 
     site_title: str = "Pressroom"
     site_description: str = ""
-    """What feeds say that they are about."""
+    """The description of feeds."""
     default_language: Annotated[str, AfterValidator(canonical_language)] = "en"
-    """Of feeds, and of articles whose author names none."""
-    api_url: str = Field(default_factory=_own_address)
-    """Where this API is reached from outside: in the addresses of media and feeds."""
+    """The language of feeds, and of articles without a language."""
+    api_url: str = Field(default_factory=_default_api_url)
+    """The public URL of this API, used in the URLs of media and feeds."""
     article_path: str = "/articles/{slug}"
-    """Where PUBLIC_URL's front end shows an article; feeds and the sitemap lead there."""
+    """The path of an article below PUBLIC_URL, used in feeds and the sitemap."""
     author_path: str = "/authors/{username}"
     tag_path: str = "/tags/{slug}"
 
     iframe_hosts: CommaSeparated = []
-    """Hosts whose frames articles may contain: none by default."""
+    """Hosts that articles may embed in iframes; none by default."""
 
     require_if_match: bool = False
-    """Whether changing what has an ETag takes `If-Match`; 428 without it."""
+    """Whether changes to resources with an ETag need `If-Match`; they get 428 without it."""
     stream_seconds: PositiveFloat = 3600
-    """How long one import, export or upload may take in all."""
+    """Maximum duration of one import, export or upload."""
     max_import_bytes: PositiveInt = 4 * 1024 * 1024 * 1024
 
     limits: Annotated[dict[LimitKind, Limit | None], NoDecode] = {}
-    """Limits that differ from the defaults; None means no limit."""
+    """Limits that replace the defaults; None means no limit."""
 
     media_dir: Path | None = None
-    """Where pictures are kept; `media` below DATA_DIR where it is not set."""
+    """The folder of pictures; defaults to `media` in DATA_DIR."""
     media_max_bytes: PositiveInt = 20 * 1024 * 1024
     media_max_pixels: PositiveInt = 50_000_000
     media_quota_bytes: PositiveInt = 1024 * 1024 * 1024
-    """Of each user."""
+    """Maximum bytes of pictures per user."""
     media_accel_redirect: bool = False
-    """Whether nginx sends the files, told by X-Accel-Redirect; else the backend does."""
+    """Whether nginx sends media files (X-Accel-Redirect) instead of the backend."""
     s3_bucket: str | None = None
-    """Keeps pictures in this bucket, in place of MEDIA_DIR."""
+    """The bucket for pictures, instead of MEDIA_DIR."""
     s3_endpoint_url: str | None = None
-    """Of a store that is not Amazon's."""
+    """The endpoint of an S3-compatible service; defaults to Amazon S3."""
     s3_region: str = "us-east-1"
     s3_access_key_id: str | None = None
     s3_secret_access_key: str | None = None
 
     revisions_all_days: NonNegativeInt = 30
-    """For how many days every revision is kept; 0: for ever."""
+    """Days for which all revisions are kept; 0 keeps them forever."""
     revisions_daily_days: NonNegativeInt = 365
-    """For how many days the last revision of each day is kept; then one of each month is."""
+    """Days for which the last revision of each day is kept; later, one per month is kept."""
     audit_days: NonNegativeInt = 400
-    """For how many days audit events are kept; 0: for ever."""
+    """Days for which audit events are kept; 0 keeps them forever."""
 
     raw_sql_reference: bool = False
-    """Mounts the users API written in raw SQL at /raw/users, for comparison."""
+    """Whether to serve the raw SQL users API at /raw/users, for comparison."""
 
     @classmethod
     def settings_customise_sources(
@@ -256,7 +256,10 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, the environment, then `.env`; each with aliases and `..._FILE` resolved."""
+        """Return the sources by priority: arguments, environment, `.env`.
+
+        Aliases and `..._FILE` variables are resolved in each source.
+        """
         problems = []
         for source in (env_settings, dotenv_settings):
             assert isinstance(source, EnvSettingsSource)  # noqa: S101 - for the type checker
@@ -297,7 +300,7 @@ class Settings(BaseSettings):
             try:
                 return json.loads(value)
             except ValueError:
-                raise ValueError("must be a list in JSON, or separated by commas") from None
+                raise ValueError("must be a JSON list or a comma-separated list") from None
         return [item.strip() for item in value.split(",") if item.strip()]
 
     @field_validator("limits", mode="before")
@@ -318,9 +321,9 @@ class Settings(BaseSettings):
             raise ValueError("must look like postgresql://user:password@host:5432/database")
         query = {"ssl" if name == "sslmode" else name: text for name, text in url.query.items()}
         if unknown := query.keys() - {"host", "port", "ssl"}:
-            raise ValueError(f"has options that are not known: {', '.join(sorted(unknown))}")
+            raise ValueError(f"has unknown options: {', '.join(sorted(unknown))}")
         if not 0 < (url.port or 5432) < 65536:
-            raise ValueError("has a port that is not between 1 and 65535")
+            raise ValueError("must have a port between 1 and 65535")
         url = url.set(drivername="postgresql+asyncpg", query=query)
         if url.password is None:
             url = url.set(password=info.data.get("database_password"))
@@ -328,89 +331,95 @@ class Settings(BaseSettings):
 
     @field_validator("cors_origins")
     @classmethod
-    def _exact_origins(cls, origins: list[str]) -> list[str]:
+    def _check_origins(cls, origins: list[str]) -> list[str]:
         for origin in origins:
             if not re.fullmatch(r"\*|https?://[^/\s]+", origin):
-                raise ValueError(f"{origin!r} is no origin such as https://www.example.com")
+                raise ValueError(f"{origin!r} must be an origin such as https://www.example.com")
         return origins
 
     @field_validator("iframe_hosts")
     @classmethod
-    def _host_names(cls, hosts: list[str]) -> list[str]:
+    def _check_host_names(cls, hosts: list[str]) -> list[str]:
         for host in hosts:
             if not re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", host):
-                raise ValueError(f"{host!r} is no host name such as www.youtube-nocookie.com")
+                raise ValueError(
+                    f"{host!r} must be a lower-case host name such as www.youtube-nocookie.com"
+                )
         return hosts
 
     @field_validator("secret_key")
     @classmethod
-    def _one_secret(cls, value: str) -> str:
-        if "," in value or value != value.strip():  # it will be one of SECRET_KEYS_PREVIOUS
-            raise ValueError("must have no comma, and no spaces around it")
+    def _check_secret_key(cls, value: str) -> str:
+        # Rotation adds it to SECRET_KEYS_PREVIOUS, a comma-separated list.
+        if "," in value or value != value.strip():
+            raise ValueError("must not contain commas or start or end with spaces")
         return value
 
     @field_validator("public_url", "api_url")
     @classmethod
-    def _base_url(cls, value: str) -> str:
+    def _check_base_url(cls, value: str) -> str:
         if not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", value):
             raise ValueError("must look like https://www.example.com")
         return value.rstrip("/")
 
     @field_validator("article_path", "author_path", "tag_path")
     @classmethod
-    def _path_with_a_name(cls, value: str, info: ValidationInfo) -> str:
-        name = {"article_path": "{slug}", "author_path": "{username}", "tag_path": "{slug}"}
-        placeholder = name[str(info.field_name)]
+    def _check_path_template(cls, value: str, info: ValidationInfo) -> str:
+        placeholders = {"article_path": "{slug}", "author_path": "{username}", "tag_path": "{slug}"}
+        placeholder = placeholders[str(info.field_name)]
         if not re.fullmatch(rf"/[^\s{{}}#]*{re.escape(placeholder)}[^\s{{}}]*", value):
-            raise ValueError(f"must be a path with {placeholder} in it")
+            raise ValueError(f"must be a path that contains {placeholder}")
         return value
 
     @field_validator("mail_from")
     @classmethod
-    def _sender(cls, value: str) -> str:
+    def _check_sender(cls, value: str) -> str:
         if not re.fullmatch(r"[^\x00-\x1f\x7f@]*[^\s<>@]+@[^\s<>@]+>?", value):
             raise ValueError("must look like Pressroom <pressroom@example.com>")
         return value
 
     @field_validator("log_level")
     @classmethod
-    def _known_level(cls, value: str) -> str:
+    def _check_log_level(cls, value: str) -> str:
         level = value.upper()
         if level not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
             raise ValueError("must be DEBUG, INFO, WARNING, ERROR or CRITICAL")
         return level
 
     def limit_of(self, kind: LimitKind) -> Limit | None:
-        """The limit of an author; None where there is none."""
+        """Return the limit of an author, or None without a limit."""
         if kind is LimitKind.MEDIA_BYTES:
             return Limit(self.media_quota_bytes)
         return self.limits.get(kind, DEFAULTS[kind])
 
     @model_validator(mode="after")
-    def _need_a_key_to_sign_with(self) -> Self:
+    def _require_signing_key(self) -> Self:
         if self.jwt_algorithm is not Algorithm.HS256 and self.jwt_private_key_file is None:
             raise ValueError(
-                f"JWT_ALGORITHM={self.jwt_algorithm} needs JWT_PRIVATE_KEY_FILE; set neither, and "
-                f"`pressroom keys rotate --algorithm {self.jwt_algorithm}` makes one"
+                f"JWT_ALGORITHM={self.jwt_algorithm} needs JWT_PRIVATE_KEY_FILE; remove "
+                "JWT_ALGORITHM and run "
+                f"`pressroom keys rotate --algorithm {self.jwt_algorithm}` to create a key"
             )
         return self
 
     @model_validator(mode="after")
-    def _keep_fewer_later(self) -> Self:
+    def _check_revision_days(self) -> Self:
         if self.revisions_daily_days < self.revisions_all_days:
             raise ValueError("REVISIONS_DAILY_DAYS must not be less than REVISIONS_ALL_DAYS")
         return self
 
     @model_validator(mode="after")
-    def _frame_no_host_of_ours(self) -> Self:
-        """Refuse our own hosts: a sandbox cannot isolate a frame of the same origin."""
-        own = {urlsplit(self.public_url).hostname, urlsplit(self.api_url).hostname}
-        if shared := own.intersection(self.iframe_hosts):
-            raise ValueError(f"IFRAME_HOSTS has the host of PUBLIC_URL or API_URL: {shared.pop()}")
+    def _check_iframe_hosts(self) -> Self:
+        """Reject the hosts of this site: a sandbox cannot isolate a frame of the same origin."""
+        site_hosts = {urlsplit(self.public_url).hostname, urlsplit(self.api_url).hostname}
+        if shared := site_hosts.intersection(self.iframe_hosts):
+            raise ValueError(
+                f"IFRAME_HOSTS must not contain the host of PUBLIC_URL or API_URL: {shared.pop()}"
+            )
         return self
 
     @model_validator(mode="after")
-    def _refuse_unsafe_production(self) -> Self:
+    def _reject_unsafe_production(self) -> Self:
         if self.environment is not Environment.PRODUCTION:
             return self
         if problems := self._production_problems():
@@ -420,7 +429,7 @@ class Settings(BaseSettings):
     def _production_problems(self) -> list[str]:
         problems = []
         if "secret_key" not in self.model_fields_set:
-            problems.append("SECRET_KEY is missing (`make env` makes one)")
+            problems.append("SECRET_KEY is missing (`make env` creates one)")
         elif self.secret_key in EXAMPLE_SECRETS:
             problems.append("SECRET_KEY is the example from the documentation")
         elif len(self.secret_key.encode()) < MIN_SECRET_BYTES:
@@ -430,14 +439,15 @@ class Settings(BaseSettings):
             for secret in self.secret_keys_previous
         ):
             problems.append(
-                f"SECRET_KEYS_PREVIOUS has an example or one shorter than {MIN_SECRET_BYTES} bytes"
+                "SECRET_KEYS_PREVIOUS contains an example secret or one shorter than "
+                f"{MIN_SECRET_BYTES} bytes"
             )
         if self.debug:
             problems.append("DEBUG is on")
         if any("*" in host.removeprefix("*.") for host in self.allowed_hosts):
-            problems.append("ALLOWED_HOSTS has a wildcard; name the hosts you serve")
+            problems.append("ALLOWED_HOSTS has a wildcard; list the hosts that you serve")
         if any("*" in origin for origin in self.cors_origins):
-            problems.append("CORS_ORIGINS has a wildcard; name the origins of your front ends")
+            problems.append("CORS_ORIGINS has a wildcard; list the origins of your front ends")
         if self.database_url is None:
             problems.append("DATABASE_URL is missing")
         return [
@@ -457,18 +467,18 @@ class Settings(BaseSettings):
         ]
 
     def _media_problems(self) -> list[str]:
-        """Production may keep pictures in a bucket, but not half of one."""
-        own = {"S3_ACCESS_KEY_ID": self.s3_access_key_id} | {
+        """Return what is missing from an incomplete S3 configuration."""
+        credentials = {"S3_ACCESS_KEY_ID": self.s3_access_key_id} | {
             "S3_SECRET_ACCESS_KEY": self.s3_secret_access_key
         }
         if self.s3_bucket is None:
-            others = {**own, "S3_ENDPOINT_URL": self.s3_endpoint_url}
-            return [f"{name} needs S3_BUCKET" for name, value in others.items() if value]
-        missing = [name for name, value in own.items() if value is None]
+            needs_bucket = {**credentials, "S3_ENDPOINT_URL": self.s3_endpoint_url}
+            return [f"{name} needs S3_BUCKET" for name, value in needs_bucket.items() if value]
+        missing = [name for name, value in credentials.items() if value is None]
         return [f"{missing[0]} is missing"] if len(missing) == 1 else []
 
     def _mail_problems(self) -> list[str]:
-        """Production may go without mail, but not half with it."""
+        """Return what is missing from, or unsafe in, the mail configuration."""
         if self.smtp_host is None:
             needs_mail = {
                 "REGISTRATION=by_email": self.registration is Registration.BY_EMAIL,
@@ -476,33 +486,33 @@ class Settings(BaseSettings):
             }
             return [f"{name} needs SMTP_HOST" for name, needed in needs_mail.items() if needed]
         problems = [
-            f"{name.upper()} is missing: mail goes out with it"
+            f"{name.upper()} is missing: mails contain it"
             for name in ("public_url", "mail_from")
             if name not in self.model_fields_set
         ]
         if "public_url" in self.model_fields_set:
             if self.public_url.startswith("http:"):
-                problems.append("PUBLIC_URL is not https: its links carry tokens")
+                problems.append("PUBLIC_URL must use https: links in mails contain tokens")
             if _is_local(self.public_url):
-                problems.append("PUBLIC_URL is on this machine: mail sends readers there")
+                problems.append("PUBLIC_URL is on this machine: links in mails would not work")
         if self.smtp_username and self.smtp_security is SmtpSecurity.NONE:
-            problems.append("SMTP_SECURITY=none would send SMTP_PASSWORD in the clear")
+            problems.append("SMTP_SECURITY=none would send SMTP_PASSWORD unencrypted")
         return problems
 
     def warnings(self) -> list[str]:
-        """Sentences about settings that are probably mistakes: unknown names, local addresses."""
-        found = unknown_names()
+        """Return messages about probable mistakes: unknown names and local URLs."""
+        messages = unknown_names()
         if self.environment is Environment.PRODUCTION:
             urls = {
                 "API_URL": (self.api_url, "media and feeds"),
                 "PUBLIC_URL": (self.public_url, "feeds and the sitemap"),
             }
-            found += [
-                f"{name} is {url}: the addresses in {where} work on this machine only"
-                for name, (url, where) in urls.items()
+            messages += [
+                f"{name} is {url}: the URLs in {used_in} work on this machine only"
+                for name, (url, used_in) in urls.items()
                 if _is_local(url)
             ]
-        return found
+        return messages
 
 
 def _is_local(url: str) -> bool:
@@ -512,17 +522,17 @@ def _is_local(url: str) -> bool:
 
 
 def unknown_names() -> list[str]:
-    """A sentence for each name in `.env` that nothing reads."""
+    """Return a message for each name in `.env` that is not used."""
     file = Settings.model_config.get("env_file")
     if not isinstance(file, Path) or not file.is_file():
         return []
     settings = {*Settings.model_fields, *sources.ALIASES, *(f"{name}_file" for name in SECRETS)}
-    known = settings | sources.names_of_files(file.parent)
-    return sources.unknown(map(str.lower, dotenv_values(file)), known=known)
+    known = settings | sources.names_in_files(file.parent)
+    return sources.unknown_name_warnings(map(str.lower, dotenv_values(file)), known=known)
 
 
-def set_outside_of_dotenv(names: Iterable[str]) -> list[str]:
-    """The variables among `names`, with or without `_FILE`, that the environment sets."""
+def environment_overrides(names: Iterable[str]) -> list[str]:
+    """Return the variables among `names`, with or without `_FILE`, that the environment sets."""
     return [
         variable
         for name in names
@@ -532,29 +542,29 @@ def set_outside_of_dotenv(names: Iterable[str]) -> list[str]:
 
 
 class SetupError(RuntimeError):
-    """Something about this installation has to be mended; the message says what."""
+    """The operator must fix this installation; the message says what is wrong."""
 
 
 class SettingsError(SetupError):
-    """The environment's settings cannot be used; the message names every reason."""
+    """The settings are invalid; the message lists every reason."""
 
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """The process's settings, read on the first call. Raises SettingsError."""
+    """Return the settings of this process, read on the first call. Raises SettingsError."""
     try:
         return Settings()
     except ValidationError as error:
         reasons = (
-            describe(finding, naming=str.upper)
-            for finding in error.errors()
-            if finding["type"] != "default_factory_not_called"  # it follows from another finding
+            describe(details, format_name=str.upper)
+            for details in error.errors()
+            if details["type"] != "default_factory_not_called"  # it follows from another error
         )
         raise SettingsError("; ".join(reasons)) from None
 
 
-def describe(finding: ErrorDetails, *, naming: Callable[[str], str] = str) -> str:
-    """One of Pydantic's findings as a sentence; `naming` makes of the field what people call it."""
-    name = naming(".".join(str(part) for part in finding["loc"]))
-    reason = finding["msg"].removeprefix("Value error, ")
+def describe(details: ErrorDetails, *, format_name: Callable[[str], str] = str) -> str:
+    """Return a Pydantic error as `field: reason`; `format_name` converts the field's name."""
+    name = format_name(".".join(str(part) for part in details["loc"]))
+    reason = details["msg"].removeprefix("Value error, ")
     return f"{name}: {reason}" if name else reason

@@ -1,4 +1,4 @@
-"""The catalogue of errors, and the one shape in which an edge answers with them.
+"""The error catalogue and the error response of the native API.
 
 PressroomError (an HTTPException)
 ├── ArticleMoved 301
@@ -35,7 +35,8 @@ PressroomError (an HTTPException)
 ├── InternalError 500
 └── ServiceUnavailable 503
 
-Services raise them; `error_response` turns each into the body of docs/architecture.md.
+Services raise these errors. `pressroom_error_response` renders the body that docs/architecture.md
+describes.
 """
 
 import json
@@ -52,14 +53,14 @@ from app.core.logging import request_id
 
 RETRY_AFTER_SECONDS = 5
 MAX_NAME = 100
-MAX_FINDINGS = 20
-"""How many things that are wrong with one request are listed: enough to mend it."""
+MAX_VALIDATION_ERRORS = 20
+"""Maximum validation errors that one response lists."""
 
 
 class PressroomError(HTTPException):
-    """An expected failure: its status, its sentence for people and its code for programs.
+    """An expected failure with an HTTP status, an error code and a message.
 
-    `code` is stable: clients may compare it. `message` may be reworded at any time.
+    `code` is stable, so clients may compare it. `message` may change at any time.
     """
 
     status: ClassVar[int] = 500
@@ -74,7 +75,7 @@ class PressroomError(HTTPException):
         headers: Mapping[str, str] | None = None,
         extra: Mapping[str, str] | None = None,
     ) -> None:
-        """`headers` come on top of the class's own, `extra` on top of the body's fields."""
+        """Add `headers` to the headers of the class, and `extra` to the fields of the body."""
         super().__init__(
             self.status, message or self.message, {**self.response_headers, **(headers or {})}
         )
@@ -82,16 +83,16 @@ class PressroomError(HTTPException):
 
 
 class ArticleMoved(PressroomError):
-    """A slug that the article had before; `moved_to` in the body is the one that it has now."""
+    """A former slug of an article; `moved_to` in the body is the current one."""
 
-    status, code, message = 301, "article_moved", "The article has another slug now"
+    status, code, message = 301, "article_moved", "The article has a new slug"
 
     def __init__(self, *, slug: str = "", location: str = "") -> None:
         super().__init__(headers={"Location": location}, extra={"moved_to": slug})
 
 
 class InvalidRequest(PressroomError):
-    """RFC 9110 §15.5.1: the server will not process what the client sent."""
+    """RFC 9110 §15.5.1: the server cannot process the request because of a client error."""
 
     status, code, message = 400, "invalid_request", "The request is malformed"
 
@@ -101,17 +102,17 @@ class UnknownHost(InvalidRequest):
 
 
 class CredentialsInQuery(InvalidRequest):
-    """URLs are logged and cached: RFC 6750 §5.3 says to keep tokens out of them."""
+    """RFC 6750 §5.3: URLs are logged and cached, so they must not contain tokens."""
 
     code = "credentials_in_query"
     message = "Send the access token in the Authorization header, not in the URL"
 
 
 class InvalidAccountToken(InvalidRequest):
-    """Unknown, used, expired, or for another purpose: its bearer need not know which."""
+    """The token is unknown, used, expired or for another purpose; the response hides which."""
 
     code = "invalid_account_token"
-    message = "This link is not valid any more; ask for a new one"
+    message = "This link is no longer valid; request a new one"
 
 
 class NotAuthenticated(PressroomError):
@@ -124,10 +125,10 @@ class InvalidCredentials(NotAuthenticated):
 
 
 class SecondFactorRequired(NotAuthenticated):
-    """The password was right; `challenge` in the body is what the code is sent with."""
+    """The password is correct; the client sends a code with the `challenge` of the body."""
 
     code = "second_factor_required"
-    message = "Send the code from your authenticator with this challenge"
+    message = "Send the code from your authenticator app together with this challenge"
 
     def __init__(self, challenge: str | None = None) -> None:
         super().__init__(
@@ -136,7 +137,7 @@ class SecondFactorRequired(NotAuthenticated):
 
 
 class InvalidChallenge(NotAuthenticated):
-    code, message = "invalid_challenge", "The challenge is not valid any more; log in again"
+    code, message = "invalid_challenge", "The challenge is no longer valid; log in again"
 
 
 class InvalidCode(NotAuthenticated):
@@ -144,7 +145,7 @@ class InvalidCode(NotAuthenticated):
 
 
 class InvalidRefreshToken(NotAuthenticated):
-    """Unknown, used, expired or revoked: either way, only logging in helps."""
+    """The token is unknown, used, expired or revoked: the user must log in again."""
 
     code, message = "invalid_refresh_token", "The session has ended; log in again"
 
@@ -169,11 +170,11 @@ class NotAuthorized(PressroomError):
 
 
 class SessionRequired(NotAuthorized):
-    code, message = "session_required", "Log in to do this; an API key does not do"
+    code, message = "session_required", "This action requires a login session"
 
 
 class InsufficientScope(NotAuthorized):
-    """RFC 6750 §3.1: the API key lacks a scope."""
+    """RFC 6750 §3.1: the API key does not have the required scope."""
 
     code, message = "insufficient_scope", "The API key lacks a scope"
     response_headers: ClassVar = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
@@ -190,12 +191,12 @@ class InsufficientScope(NotAuthorized):
 
 class CrossSiteRequest(NotAuthorized):
     code = "cross_site_request"
-    message = "This page may not log in here; the operator can name its origin in CORS_ORIGINS"
+    message = "Logging in from this origin is not allowed; add the origin to CORS_ORIGINS"
 
 
 class PasswordRequired(NotAuthorized):
     code = "password_required"
-    message = "Changing your email takes your password: use POST /users/me/email"
+    message = "Changing your email requires your password: use POST /users/me/email"
 
 
 class IncorrectPassword(NotAuthorized):
@@ -212,7 +213,7 @@ class EmailNotVerified(NotAuthorized):
 
 class RecentLoginRequired(NotAuthorized):
     code = "recent_login_required"
-    message = "Log in again to change this: your login is too long ago"
+    message = "This action requires a recent login; log in again"
 
 
 class FollowRefused(NotAuthorized):
@@ -223,16 +224,16 @@ class FollowRefused(NotAuthorized):
 
 
 class CommentsClosed(NotAuthorized):
-    code, message = "comments_closed", "This article takes no comments"
+    code, message = "comments_closed", "Comments on this article are closed"
 
 
 class ThreadLocked(NotAuthorized):
-    code, message = "thread_locked", "This thread is locked: it takes no replies"
+    code, message = "thread_locked", "This thread is locked and does not accept replies"
 
 
 class EditWindowOver(NotAuthorized):
     code = "edit_window_over"
-    message = "A comment can be changed for 15 minutes; delete it, or write another"
+    message = "Comments can be edited for 15 minutes only; delete it or write a new one"
 
 
 class NotFound(PressroomError):
@@ -272,9 +273,9 @@ class PreviewLinkNotFound(NotFound):
 
 
 class PreviewNotFound(NotFound):
-    """Unknown, expired or revoked: whoever has the link need not know which."""
+    """The link is unknown, expired or revoked; the response hides which."""
 
-    code, message = "preview_not_found", "This preview is not available any more"
+    code, message = "preview_not_found", "This preview is no longer available"
 
 
 class MediaNotFound(NotFound):
@@ -294,13 +295,13 @@ class MethodNotAllowed(PressroomError):
 
 
 class RequestTimedOut(PressroomError):
-    """RFC 9110 §15.5.9: the request, an upload or an import, took too long to arrive."""
+    """RFC 9110 §15.5.9: an upload or an import took too long."""
 
     status, code, message = 408, "request_timed_out", "The transfer took too long"
 
 
 class Conflict(PressroomError):
-    status, code, message = 409, "conflict", "The change conflicts with what is stored"
+    status, code, message = 409, "conflict", "The change conflicts with stored data"
 
 
 class EmailTaken(Conflict):
@@ -312,11 +313,11 @@ class UsernameTaken(Conflict):
 
 
 class LastAdmin(Conflict):
-    code, message = "last_admin", "This is the last administrator; appoint another one first"
+    code, message = "last_admin", "This is the last administrator; make another user one first"
 
 
 class SecondFactorEnabled(Conflict):
-    code, message = "second_factor_enabled", "The second factor is enabled already"
+    code, message = "second_factor_enabled", "The second factor is already enabled"
 
 
 class SecondFactorNotEnabled(Conflict):
@@ -329,7 +330,7 @@ class TooManyApiKeys(Conflict):
 
 class TooManyPreviewLinks(Conflict):
     code = "too_many_preview_links"
-    message = "Revoke a preview link of this article before you make another"
+    message = "Revoke a preview link of this article before you create another"
 
 
 class SlugTaken(Conflict):
@@ -337,46 +338,46 @@ class SlugTaken(Conflict):
 
 
 class RequestInProgress(Conflict):
-    """A request with the same Idempotency-Key has not been answered yet."""
+    """A request with the same Idempotency-Key is still running."""
 
     code = "request_in_progress"
-    message = "A request with this Idempotency-Key is being worked on; try again in a moment"
+    message = "A request with this Idempotency-Key is in progress; try again in a moment"
 
 
 class AlreadyCarriedOut(Conflict):
-    """A repeated request: its answer was too large to store, and what it created cannot be read."""
+    """A repeated request whose response was not stored and whose resource is gone."""
 
     code = "already_carried_out"
     message = (
-        "The request with this Idempotency-Key was carried out; what it created is no longer "
-        "available"
+        "The request with this Idempotency-Key was already processed; the resource that it created "
+        "is no longer available"
     )
 
 
 class MediaInUse(Conflict):
     code = "media_in_use"
-    message = "An article or your profile shows this picture; take it out there first"
+    message = "An article or your profile uses this picture; remove it there first"
 
 
 class QuotaExceeded(Conflict):
     """A limit on a total is reached; `limit` in the body is its kind."""
 
     code = "quota_exceeded"
-    message = "A limit on how much you may have is reached; delete some of it first"
+    message = "You have reached a limit on the total amount; delete something first"
 
     def __init__(self, message: str | None = None, *, limit: str = "") -> None:
         super().__init__(message, extra={"limit": limit})
 
 
 class AlreadyReported(Conflict):
-    code, message = "already_reported", "You have reported this already"
+    code, message = "already_reported", "You have already reported this"
 
 
 class PreconditionFailed(PressroomError):
-    """RFC 9110 §15.5.13: somebody else was faster. The ETag is the current version's."""
+    """RFC 9110 §15.5.13: the resource has changed. The ETag header has the current version."""
 
     status, code = 412, "precondition_failed"
-    message = "It has changed since you read it; read it again and repeat your change"
+    message = "The resource has changed since you read it; read it again and repeat your change"
 
     def __init__(self, *, etag: str = "") -> None:
         super().__init__(headers={"ETag": etag} if etag else None)
@@ -394,22 +395,22 @@ class UnsupportedMediaType(PressroomError):
 class RangeNotSatisfiable(PressroomError):
     """RFC 9110 §15.5.17."""
 
-    status, code, message = 416, "range_not_satisfiable", "The file has no such part"
+    status, code, message = 416, "range_not_satisfiable", "The range is outside the file"
 
     def __init__(self, *, size: int = 0) -> None:
         super().__init__(headers={"Content-Range": f"bytes */{size}"})
 
 
 class InvalidInput(PressroomError):
-    """For what only the database can see; a schema's refusals are RequestValidationErrors."""
+    """Invalid input that a schema cannot detect; schemas raise RequestValidationError."""
 
     status, code, message = 422, "validation_error", "The input is invalid"
 
 
 class InvalidCursor(InvalidInput):
-    """Not one of ours, or of another list: follow the links of this one."""
+    """The cursor is malformed or belongs to another list."""
 
-    code, message = "invalid_cursor", "This cursor does not belong to this list; start without one"
+    code, message = "invalid_cursor", "This cursor is not valid for this list; start without one"
 
 
 class ContentTooComplex(InvalidInput):
@@ -418,7 +419,7 @@ class ContentTooComplex(InvalidInput):
 
 class IdempotencyKeyReused(InvalidInput):
     code = "idempotency_key_reused"
-    message = "This Idempotency-Key came with another request before; choose a new one"
+    message = "This Idempotency-Key was used with a different request; use a new one"
 
 
 class InvalidMedia(InvalidInput):
@@ -429,7 +430,7 @@ class PreconditionRequired(PressroomError):
     """RFC 6585 §3."""
 
     status, code = 428, "precondition_required"
-    message = "Say which version you change: send its ETag as If-Match"
+    message = "Send If-Match with the current ETag"
 
 
 class TooManyAttempts(PressroomError):
@@ -443,17 +444,17 @@ class TooManyAttempts(PressroomError):
 
 
 class TooManyAtOnce(PressroomError):
-    """RFC 6585 §4: the user must wait until their other requests are answered."""
+    """RFC 6585 §4: the user has too many requests in progress."""
 
     status, code, message = 429, "too_many_at_once", "You have too many requests in progress"
     response_headers: ClassVar = {"Retry-After": "1"}
 
 
 class LimitReached(PressroomError):
-    """RFC 6585 §4: a limit on a rate is reached; `limit` in the body is its kind."""
+    """RFC 6585 §4: a rate limit is reached; `limit` in the body is its kind."""
 
     status, code = 429, "limit_reached"
-    message = "A limit on how often you may do this is reached; try again later"
+    message = "You have reached a rate limit; try again later"
 
     def __init__(
         self, message: str | None = None, *, limit: str = "", retry_after: int = 1
@@ -463,7 +464,7 @@ class LimitReached(PressroomError):
 
 
 class InternalError(PressroomError):
-    """An unhandled exception: says nothing about the cause, which the log has."""
+    """An unhandled exception. Only the log contains the cause."""
 
     status, code, message = 500, "internal_error", "Internal server error"
 
@@ -488,7 +489,7 @@ _BY_STATUS: Mapping[int, type[PressroomError]] = {
         ServiceUnavailable,
     )
 }
-"""For errors that Starlette raises: our code for their status."""
+"""The catalogue's error for each status that Starlette raises."""
 
 
 def error_body(
@@ -499,10 +500,10 @@ def error_body(
     identifier: str | None = None,
     extra: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The one shape of every error.
+    """Return the body of an error response.
 
-    `detail` is the message unless there is more to say; `identifier` is this request's id, unless
-    what went wrong never became a request; `extra` is what only one kind of error has.
+    `detail` defaults to `message`, and `identifier` to the current request id. `extra` contains the
+    additional fields of some errors.
     """
     return {
         "success": False,
@@ -517,9 +518,9 @@ def error_body(
 def error_response(
     status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Render an error body, which no cache keeps unless `headers` say so.
+    """Return a response with an error body; it is `no-store` unless `headers` override that.
 
-    Lone surrogates, which a client's JSON may carry, become `?`.
+    Lone surrogates, which may come from the client's JSON, become `?`.
     """
     content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
     headers = {"Cache-Control": "no-store", **(headers or {})}
@@ -527,27 +528,30 @@ def error_response(
 
 
 def pressroom_error_response(error: PressroomError) -> Response:
-    """Answer with an error of the catalogue; for middleware, which no handler serves."""
+    """Return the response to an error of the catalogue; middleware calls this directly."""
     body = error_body(message=str(error.detail), code=error.code, extra=error.extra)
     return error_response(error.status, body, error.headers)
 
 
 async def handle_http_exception(request: Request, error: Exception) -> Response:
-    """Errors of the catalogue, and Starlette's own: unknown path, wrong method, broken form."""
-    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
+    """Handle errors of the catalogue and of Starlette: unknown path, wrong method, invalid form."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class only
     if isinstance(error, PressroomError):
         return pressroom_error_response(error)
-    known = _BY_STATUS.get(error.status_code, PressroomError)
-    # Starlette's own 404 and 405 say no more than ours; its 400 says what is wrong with a form.
-    message = str(error.detail) if known in {InvalidRequest, PressroomError} else known.message
+    kind = _BY_STATUS.get(error.status_code, PressroomError)
+    # Starlette's detail is useful only for a 400, where it describes what is wrong with the form.
+    message = str(error.detail) if kind in {InvalidRequest, PressroomError} else kind.message
     headers = dict(error.headers or {})
-    if known is MethodNotAllowed:
+    if kind is MethodNotAllowed:
         headers["Allow"] = allowed_methods(request) or headers.get("Allow", "")
-    return error_response(error.status_code, error_body(message=message, code=known.code), headers)
+    return error_response(error.status_code, error_body(message=message, code=kind.code), headers)
 
 
 def allowed_methods(request: Request) -> str:
-    """RFC 9110 §15.5.6: all methods of the path, where Starlette names those of its first route."""
+    """Return all methods of the path for Allow (RFC 9110 §15.5.6).
+
+    Starlette lists only the methods of the first matching route.
+    """
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     matching = [
         route
@@ -566,36 +570,41 @@ def allowed_methods(request: Request) -> str:
 
 
 async def handle_validation_error(request: Request, error: Exception) -> Response:
-    """422 with FastAPI's list of findings, without the rejected input: it may be a password."""
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class alone
-    findings = [
-        {"loc": _place(finding), "msg": sentence(finding), "type": finding["type"]}
-        for finding in error.errors()[:MAX_FINDINGS]
+    """Return 422 with the list of validation errors.
+
+    The list omits the rejected input, because it may be a password.
+    """
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class only
+    errors = [
+        {"loc": _location(each), "msg": validation_message(each), "type": each["type"]}
+        for each in error.errors()[:MAX_VALIDATION_ERRORS]
     ]
-    where = ".".join(map(str, findings[0]["loc"])) if findings else "request"
-    what = findings[0]["msg"] if findings else "invalid"
+    location = ".".join(map(str, errors[0]["loc"])) if errors else "request"
+    reason = errors[0]["msg"] if errors else "invalid"
     body = error_body(
-        message=f"{InvalidInput.message}: {where}: {what}", code=InvalidInput.code, detail=findings
+        message=f"{InvalidInput.message}: {location}: {reason}",
+        code=InvalidInput.code,
+        detail=errors,
     )
     return error_response(InvalidInput.status, body)
 
 
-def _place(finding: Mapping[str, Any]) -> list[str | int]:
-    """Where; a name that the client made up is not repeated in full."""
-    return [part if isinstance(part, int) else str(part)[:MAX_NAME] for part in finding["loc"]]
+def _location(error: Mapping[str, Any]) -> list[str | int]:
+    """Return the location, with names shortened: the client may have made them up."""
+    return [part if isinstance(part, int) else str(part)[:MAX_NAME] for part in error["loc"]]
 
 
-def sentence(finding: Mapping[str, Any]) -> str:
-    """What is wrong; for broken JSON, FastAPI has the reason apart from its message."""
-    message = str(finding["msg"]).removeprefix("Value error, ")
-    if finding["type"] in {"too_short", "too_long"} and finding["ctx"]["field_type"] == "Value":
+def validation_message(error: Mapping[str, Any]) -> str:
+    """Return the message of a validation error; for invalid JSON, it includes the reason."""
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] in {"too_short", "too_long"} and error["ctx"]["field_type"] == "Value":
         return message.replace("items after validation", "characters")  # of a SecretStr
-    if finding["type"] == "json_invalid":
-        return f"{message}: {finding['ctx']['error']}"
+    if error["type"] == "json_invalid":
+        return f"{message}: {error['ctx']['error']}"
     return message
 
 
 def register_error_handlers(app: FastAPI) -> None:
-    """Give an application the native error shape; a mounted one needs its own handlers."""
+    """Register the native error handlers; a mounted application needs its own."""
     app.add_exception_handler(HTTPException, handle_http_exception)
     app.add_exception_handler(RequestValidationError, handle_validation_error)

@@ -1,35 +1,35 @@
-"""An answer that may be given again: what who stores it and who sends it have in common."""
+"""Types for idempotent requests, shared by routes and the service that stores responses."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol
 
 
-class Answer(NamedTuple):
-    """What a client was answered."""
+class StoredResponse(NamedTuple):
+    """The response to an idempotent request."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes | None
-    """None if it was too large to be stored: the created resource is read again."""
+    """None if the body was too large to store: the created resource is read again."""
 
 
-class AlreadyAnswered(Exception):
-    """Raised where a request was carried out before: nothing is done, `answer` is sent again."""
+class AlreadyProcessed(Exception):
+    """The request was processed before: send `response` again and change nothing."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, response: StoredResponse) -> None:
         super().__init__()
-        self.answer = answer
+        self.response = response
 
 
-Reread = Callable[[Answer], Awaitable[Answer]]
-"""Completes an answer without a body; a dependency leaves it at `request.state.reread`.
+LoadBody = Callable[[StoredResponse], Awaitable[StoredResponse]]
+"""Complete a stored response without a body; a dependency sets `request.state.load_body`.
 
-It raises PressroomError if the created resource can no longer be read.
+Raises PressroomError if the created resource can no longer be read.
 """
 
 
-class Keeper(Protocol):
-    """What keeps a request's answer; a dependency leaves it at `request.state.keeper`."""
+class ResponseStore(Protocol):
+    """Stores the response to a request; a dependency sets `request.state.response_store`."""
 
-    async def keep(self, answer: Answer) -> None:
-        """Store the answer, in the transaction in which the request was carried out."""
+    async def store(self, response: StoredResponse) -> None:
+        """Store the response in the transaction of the request."""

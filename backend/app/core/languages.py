@@ -1,4 +1,4 @@
-"""Language tags: the registered ones that articles can have, in their canonical form."""
+"""Language tags of articles: registered BCP 47 tags in canonical form."""
 
 import re
 from collections.abc import Mapping
@@ -6,18 +6,18 @@ from collections.abc import Mapping
 import pycountry
 
 MAX_LANGUAGE = 10
-"""The longest tag that fits into the database column, in characters: `zh-Hant-TW`."""
+"""Maximum length of a tag, in characters: `zh-Hant-TW` fills the database column."""
 
 _TAG = re.compile(r"([a-z]{2,3})(?:-([a-z]{4}))?(?:-([a-z]{2}|[0-9]{3}))?", re.IGNORECASE)
 LANGUAGE_PATTERN = f"^{_TAG.pattern}$".replace("a-z", "A-Za-z").replace("?:", "")
-"""What a tag looks like; `canonical_language` says whether it is registered."""
+"""The syntax of a tag; `canonical_language` also checks that it is registered."""
 
 _AREAS = frozenset({"001", "150", "419"})
-"""UN M.49: the world, Europe and Latin America. No language is named after the other areas."""
+"""UN M.49 codes: the world, Europe and Latin America. No language tag uses the other areas."""
 
 
 def _languages() -> Mapping[str, str]:
-    """ISO 639 codes, each with the shortest code of its language (RFC 5646 §2.2.1)."""
+    """Map each ISO 639 code to the shortest code of its language (RFC 5646 §2.2.1)."""
     shortest = {}
     for language in pycountry.languages:
         code = getattr(language, "alpha_2", language.alpha_3)
@@ -32,14 +32,14 @@ _REGIONS = _AREAS.union(country.alpha_2 for country in pycountry.countries)
 
 
 def canonical_language(tag: str) -> str:
-    """The BCP 47 tag (RFC 5646) in its canonical form: `pt-br` is `pt-BR`, `deu` is `de`.
+    """Return the BCP 47 tag (RFC 5646) in canonical form: `pt-br` → `pt-BR`, `deu` → `de`.
 
-    A language of ISO 639, a script of ISO 15924 and a region of ISO 3166, the last two optional.
-    Raises ValueError if it is not registered, or longer than MAX_LANGUAGE.
+    A tag has an ISO 639 language, and optionally an ISO 15924 script and an ISO 3166 region.
+    Raises ValueError if the tag is not registered or is longer than MAX_LANGUAGE.
     """
-    found = _TAG.fullmatch(tag)
-    if found is not None:
-        language, script, region = (part or "" for part in found.groups())
+    match = _TAG.fullmatch(tag)
+    if match is not None:
+        language, script, region = (part or "" for part in match.groups())
         code = _LANGUAGES.get(language.lower())
         script, region = script.title(), region.upper()
         if code and script in _SCRIPTS | {""} and region in _REGIONS | {""}:

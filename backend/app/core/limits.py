@@ -1,6 +1,6 @@
 """Limits on what one user or one client address may create: kinds, defaults and notation.
 
-They are counted and enforced by app.services.limits.
+app.services.limits counts and enforces them.
 """
 
 import re
@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import NamedTuple, Self
 
 MAX_AMOUNT = 2**53
-"""The largest amount: JavaScript reads it without loss."""
+"""The largest amount that JavaScript represents exactly."""
 
 _UNITS = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _WINDOWS = {
@@ -22,7 +22,7 @@ _NOTATION = re.compile(r"([0-9]{1,16})(|KiB|MiB|GiB)(?:/(minute|hour|day))?")
 
 
 class LimitKind(StrEnum):
-    """What is limited. The names are used in LIMITS, in the database and in the API."""
+    """What is limited. LIMITS, the database and the API use these names."""
 
     ARTICLES = "articles"
     CHANGES = "changes"
@@ -45,17 +45,17 @@ class LimitKind(StrEnum):
 
 
 class Limit(NamedTuple):
-    """An amount within a time window (a rate), or at any time (a total, `per` is None)."""
+    """A rate (`amount` within the window `per`) or a total (`per` is None)."""
 
     amount: int
     per: timedelta | None = None
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `60/hour`, `32MiB/day` or `2000`. Raises ValueError for anything else."""
+        """Parse `60/hour`, `32MiB/day` or `2000`. Raises ValueError for anything else."""
         match = _NOTATION.fullmatch(text)
         if match is None or int(match[1]) * _UNITS[match[2]] > MAX_AMOUNT:
-            raise ValueError(f"{text!r} is no limit such as 60/hour, 32MiB/day or 2000")
+            raise ValueError(f"{text!r} must look like 60/hour, 32MiB/day or 2000")
         return cls(int(match[1]) * _UNITS[match[2]], _WINDOWS[match[3]] if match[3] else None)
 
 
@@ -82,22 +82,22 @@ DEFAULTS: Mapping[LimitKind, Limit] = {
     LimitKind.REGISTRATIONS: Limit(2000, _DAY),
 }
 
-LONGEST_WINDOW = max(limit.per for limit in DEFAULTS.values() if limit.per is not None)
+MAX_WINDOW = max(limit.per for limit in DEFAULTS.values() if limit.per is not None)
 
-BY_ADDRESS = frozenset({LimitKind.REGISTRATIONS})
-"""Kinds that are counted by client address: nobody is logged in."""
-BY_USER = tuple(kind for kind in LimitKind if kind not in BY_ADDRESS)
+ADDRESS_KINDS = frozenset({LimitKind.REGISTRATIONS})
+"""Kinds that are counted by client address, because no user is logged in."""
+USER_KINDS = tuple(kind for kind in LimitKind if kind not in ADDRESS_KINDS)
 
-SAME_FOR_ALL = frozenset({LimitKind.MEDIA_BYTES, LimitKind.UPLOADS_AT_ONCE})
-"""Kinds that take disk space at once: editors and administrators have no more of them."""
+UNSCALED_KINDS = frozenset({LimitKind.MEDIA_BYTES, LimitKind.UPLOADS_AT_ONCE})
+"""Kinds that use disk space immediately: TRUSTED_FACTOR does not apply to them."""
 TRUSTED_FACTOR = 10
-"""How much more of the other kinds editors and administrators have."""
+"""Factor by which the limits of editors and administrators are higher."""
 
 
 def parse_limits(text: str) -> dict[LimitKind, Limit | None]:
-    """Read `comments=60/hour,drafts=5000,reports=none`; `off` removes all limits but MEDIA_BYTES.
+    """Parse `comments=60/hour,drafts=5000,reports=none`; None means no limit.
 
-    None means no limit. Raises ValueError with the reason.
+    `off` removes all limits except MEDIA_BYTES. Raises ValueError with the reason.
     """
     if text.strip() == "off":
         return dict.fromkeys(kind for kind in LimitKind if kind is not LimitKind.MEDIA_BYTES)

@@ -1,6 +1,6 @@
-"""Logging by structlog: readable lines in development, one JSON object a line in production.
+"""Logging with structlog: readable lines in development, one JSON object per line in production.
 
-Foreign records (uvicorn, gunicorn, SQLAlchemy, Alembic) pass through the same processors.
+Records of uvicorn, gunicorn, SQLAlchemy and Alembic pass through the same processors.
 """
 
 import json
@@ -23,12 +23,12 @@ _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
 def request_id() -> str | None:
-    """The id of the request being served, or None outside of one."""
+    """Return the id of the current request, or None outside a request."""
     return _request_id.get()
 
 
 def bind_request_id(value: str) -> None:
-    """Make `value` the request id of this task and what it awaits."""
+    """Set the request id of the current task."""
     _request_id.set(value)
 
 
@@ -39,23 +39,23 @@ def _add_request_id(logger: Any, method_name: str, event: EventDict) -> EventDic
     return event
 
 
-def _drop_what_the_line_says(logger: Any, method_name: str, event: EventDict) -> EventDict:
-    """For people: the request line has these facts in its sentence already."""
-    for fact in ("method", "path", "status", "seconds"):
-        event.pop(fact, None)
+def _drop_request_fields(logger: Any, method_name: str, event: EventDict) -> EventDict:
+    """Remove the fields that the text of a request line repeats."""
+    for field in ("method", "path", "status", "seconds"):
+        event.pop(field, None)
     return event
 
 
 def _console() -> Processor:
-    """Plain traces: structlog's own, by rich, show every local variable, passwords too."""
+    """Return a renderer with plain tracebacks: rich tracebacks print locals, also passwords."""
     return structlog.dev.ConsoleRenderer(
         colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback
     )
 
 
 def configure_logging(settings: Settings) -> None:
-    """Send every log record of the process to standard output in the environment's format."""
-    global _writes_json  # noqa: PLW0603 - the log is one to a process too
+    """Send every log record of the process to standard output, in the environment's format."""
+    global _writes_json  # noqa: PLW0603 - logging is configured once per process
     production = _writes_json = settings.environment is Environment.PRODUCTION
     shared: list[Processor] = [
         _add_request_id,
@@ -65,7 +65,7 @@ def configure_logging(settings: Settings) -> None:
     renderers: list[Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if production
-        else [_drop_what_the_line_says, _console()]
+        else [_drop_request_fields, _console()]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -90,18 +90,18 @@ def configure_logging(settings: Settings) -> None:
 
 
 def log_request(*, method: str, path: str, status: int, seconds: float) -> None:
-    """Write the line of a request that has ended.
+    """Write the log line of a finished request.
 
-    In production it is made by hand, the same line as the pipeline's: that would take 0.05 ms, a
-    fifth of the time of a read.
+    In production, the line bypasses structlog's processors but has the same fields. The processors
+    would take 0.05 ms, a fifth of the time of a read.
     """
     event = f"{method} {path} -> {status} [{seconds:.4f}s]"
-    facts = {"method": method, "path": path, "status": status, "seconds": round(seconds, 4)}
+    fields = {"method": method, "path": path, "status": status, "seconds": round(seconds, 4)}
     if not _writes_json or not _root.isEnabledFor(logging.INFO):
-        _requests.info(event, **facts)
+        _requests.info(event, **fields)
         return
     line = {
-        **facts,
+        **fields,
         "event": event,
         "request_id": request_id(),
         "level": "info",
@@ -112,6 +112,6 @@ def log_request(*, method: str, path: str, status: int, seconds: float) -> None:
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """The logger of a module."""
+    """Return the logger of a module."""
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(name)
     return logger

@@ -1,9 +1,8 @@
-"""What wraps every request, as pure ASGI: outermost first, in the order `install` adds them.
+"""Pure ASGI middleware for every request, from the outermost to the innermost layer.
 
 RequestContext → AllowedHosts → CORS → ErrorBoundary → RequestRules
 
-Each request passes through all of it: there are few layers, and headers are read and added as they
-are, in lists of bytes.
+For speed, the layers read and write raw headers: lists of bytes.
 """
 
 import re
@@ -53,7 +52,7 @@ CREDENTIAL_PARAMETERS = frozenset(
 )
 
 FORM_BYTES = 1024 * 1024
-"""What a form may have around the file in it."""
+"""Bytes of a multipart form in addition to its file."""
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -61,18 +60,18 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
-"""What keeps a browser from misreading an API's answers; behind nginx the edge adds them."""
+"""Security headers of every response; behind nginx, nginx adds them."""
 
 
 Envelope = Callable[[PressroomError], Response]
-"""How an edge words an error."""
+"""Renders an error in the format of one API."""
 
 
-class Refusals:
-    """How a request is refused: in the words of the edge that it was for, told by its path."""
+class ErrorResponder:
+    """Renders an error in the format of the API that the path belongs to."""
 
     def __init__(self, envelopes: Mapping[str, Envelope]) -> None:
-        """`envelopes` of the applications that are mounted, by their paths; else it is ours."""
+        """Use `envelopes` for the path prefixes of mounted applications."""
         self._envelopes = tuple(envelopes.items())
 
     def __call__(self, scope: Scope, error: PressroomError) -> Response:
@@ -83,12 +82,12 @@ class Refusals:
         return pressroom_error_response(error)
 
 
-NATIVE = Refusals({})
+NATIVE_RESPONDER = ErrorResponder({})
 
 
 def install(app: FastAPI, settings: Settings, envelopes: Mapping[str, Envelope]) -> None:
-    """Wrap `app` in the middleware of this module; `envelopes` as Refusals takes them."""
-    refuse = Refusals(envelopes)
+    """Add the middleware of this module to `app`; ErrorResponder describes `envelopes`."""
+    respond = ErrorResponder(envelopes)
     app.add_middleware(
         RequestRules,
         max_bytes=settings.max_body_bytes,
@@ -96,12 +95,12 @@ def install(app: FastAPI, settings: Settings, envelopes: Mapping[str, Envelope])
             ("POST", "/media"): settings.media_max_bytes + FORM_BYTES,
             ("POST", "/articles/import"): settings.max_import_bytes,
         },
-        refuse=refuse,
+        respond=respond,
     )
-    app.add_middleware(ErrorBoundary, refuse=refuse)
+    app.add_middleware(ErrorBoundary, respond=respond)
     app.add_middleware(
         CrossOrigin,
-        refuse=refuse,
+        respond=respond,
         allow_origins=settings.cors_origins,
         allow_credentials="*" not in settings.cors_origins,
         allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
@@ -129,26 +128,25 @@ def install(app: FastAPI, settings: Settings, envelopes: Mapping[str, Envelope])
             "X-Total-Count",
         ],
     )
-    app.add_middleware(AllowedHosts, allowed_hosts=settings.allowed_hosts, refuse=refuse)
+    app.add_middleware(AllowedHosts, allowed_hosts=settings.allowed_hosts, respond=respond)
     app.add_middleware(
         RequestContext, headers=SECURITY_HEADERS if settings.security_headers else {}
     )
 
 
 def _values(scope: Scope, name: bytes) -> list[bytes]:
-    """The values of a request's header, one for each line that it came in."""
+    """Return the values of a request header, one per header line."""
     return [value for each, value in scope["headers"] if each == name]
 
 
 class RequestContext:
-    """Gives the request its id, times it, and logs it in one line when it has ended.
+    """Sets the request id, measures the duration, and logs each request in one line.
 
-    A well-formed X-Request-ID is taken over, so that one id follows a request through every
-    log between the edge and here. Neither the query nor any header is logged: both carry secrets;
-    nor is a preview's token, which is part of the path.
+    A well-formed X-Request-ID is reused, so that the logs of nginx and the backend share one id.
+    The log omits the query string, all headers and preview tokens in paths, which may be secrets.
 
-    Every answer gets `headers`, but those that it has itself, as the documentation pages have with
-    their policy.
+    Every response gets `headers`. Headers that a response already has stay: the documentation pages
+    have their own Content-Security-Policy.
     """
 
     def __init__(self, app: ASGIApp, headers: Mapping[str, str]) -> None:
@@ -162,16 +160,16 @@ class RequestContext:
         started = time.perf_counter()
         identifier = _request_id(scope)
         bind_request_id(identifier)
-        method, path = scope["method"], _path_to_log(scope)
+        method, path = scope["method"], _log_path(scope)
         status = 0
 
         async def send_with_context(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [each for each in message["headers"] if each[0] not in _CONTEXT]
-                named = {name for name, _ in headers}
-                headers += [each for each in self._headers if each[0] not in named]
+                headers = [each for each in message["headers"] if each[0] not in _CONTEXT_HEADERS]
+                present = {name for name, _ in headers}
+                headers += [each for each in self._headers if each[0] not in present]
                 headers.append((b"x-request-id", identifier.encode()))
                 seconds = time.perf_counter() - started
                 headers.append((b"x-process-time", f"{seconds:.4f}".encode()))
@@ -185,22 +183,22 @@ class RequestContext:
             log_request(method=method, path=path, status=status, seconds=seconds)
 
 
-_CONTEXT = frozenset({b"x-request-id", b"x-process-time"})
-"""What RequestContext alone says."""
+_CONTEXT_HEADERS = frozenset({b"x-request-id", b"x-process-time"})
+"""Headers that only RequestContext sets."""
 
 
 def _request_id(scope: Scope) -> str:
-    offered = _values(scope, b"x-request-id")
-    if offered:
-        identifier = offered[0].decode("latin-1")
+    values = _values(scope, b"x-request-id")
+    if values:
+        identifier = values[0].decode("latin-1")
         if WELL_FORMED_REQUEST_ID.fullmatch(identifier):
             return identifier
     return uuid4().hex
 
 
-def _path_to_log(scope: Scope) -> str:
-    """The path, percent-encoded: a line break in it cannot forge a log line; without a token."""
-    if scope["path"].startswith("/previews/"):  # however the client has encoded it
+def _log_path(scope: Scope) -> str:
+    """Return the path without preview tokens, percent-encoded against forged log lines."""
+    if scope["path"].startswith("/previews/"):  # the raw path may be encoded differently
         return "/previews/***"
     raw: bytes | None = scope.get("raw_path")
     path = raw.decode("ascii", "replace") if raw else quote(scope["path"])
@@ -208,16 +206,16 @@ def _path_to_log(scope: Scope) -> str:
 
 
 class AllowedHosts:
-    """Refuses a Host that is not ours (exact, or `*.example.com`), in our own error shape.
+    """Rejects requests whose Host is not in `allowed_hosts` (exact, or `*.example.com`).
 
-    Health probes come by address and reveal nothing, so they pass.
+    Health checks are exempt: orchestrators send them to an IP address.
     """
 
     def __init__(
-        self, app: ASGIApp, allowed_hosts: Sequence[str], refuse: Refusals = NATIVE
+        self, app: ASGIApp, allowed_hosts: Sequence[str], respond: ErrorResponder = NATIVE_RESPONDER
     ) -> None:
         self.app = app
-        self._refuse = refuse
+        self._respond = respond
         self.any_host = "*" in allowed_hosts
         self.exact = {host.lower() for host in allowed_hosts if not host.startswith("*.")}
         self.suffixes = tuple(host[1:].lower() for host in allowed_hosts if host.startswith("*."))
@@ -228,14 +226,14 @@ class AllowedHosts:
             return
         hosts = _values(scope, b"host")
         if len(hosts) > 1 or (not hosts and scope["http_version"] == "1.1"):  # RFC 9112 §3.2
-            refusal = InvalidRequest("The request needs exactly one Host")
-            await self._refuse(scope, refusal)(scope, receive, send)
-        elif self._is_served(hosts[0].decode("latin-1") if hosts else "", scope["path"]):
+            error = InvalidRequest("Send exactly one Host header")
+            await self._respond(scope, error)(scope, receive, send)
+        elif self._is_allowed(hosts[0].decode("latin-1") if hosts else "", scope["path"]):
             await self.app(scope, receive, send)
         else:
-            await self._refuse(scope, UnknownHost())(scope, receive, send)
+            await self._respond(scope, UnknownHost())(scope, receive, send)
 
-    def _is_served(self, host: str, path: str) -> bool:
+    def _is_allowed(self, host: str, path: str) -> bool:
         if self.any_host or host in self.exact or path.startswith("/health/"):
             return True
         name = re.sub(r":\d+$", "", host).lower()
@@ -246,11 +244,13 @@ class AllowedHosts:
 
 
 class CrossOrigin(CORSMiddleware):
-    """Starlette's CORS, with a refused preflight in the shape of whom it was for."""
+    """Starlette's CORSMiddleware, with API errors for rejected preflight requests."""
 
-    def __init__(self, app: ASGIApp, /, *, refuse: Refusals = NATIVE, **options: Any) -> None:
+    def __init__(
+        self, app: ASGIApp, /, *, respond: ErrorResponder = NATIVE_RESPONDER, **options: Any
+    ) -> None:
         super().__init__(app, **options)
-        self._refuse = refuse
+        self._respond = respond
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "OPTIONS":
@@ -258,8 +258,8 @@ class CrossOrigin(CORSMiddleware):
             if "origin" in headers and "access-control-request-method" in headers:
                 response = self.preflight_response(headers)
                 if response.status_code >= 400:
-                    refusal = InvalidRequest(bytes(response.body).decode())
-                    response = self._refuse(scope, refusal)
+                    error = InvalidRequest(bytes(response.body).decode())
+                    response = self._respond(scope, error)
                     response.headers["Vary"] = "Origin"
                 await response(scope, receive, send)
                 return
@@ -267,14 +267,14 @@ class CrossOrigin(CORSMiddleware):
 
 
 class ErrorBoundary:
-    """The global handler: an unhandled exception is logged with its trace and answered with 500.
+    """Logs unhandled exceptions with a traceback and answers 500.
 
-    It stands inside CORS and the request context, so that the answer carries their headers too.
+    CORS and RequestContext wrap it, so that the response gets their headers too.
     """
 
-    def __init__(self, app: ASGIApp, refuse: Refusals = NATIVE) -> None:
+    def __init__(self, app: ASGIApp, respond: ErrorResponder = NATIVE_RESPONDER) -> None:
         self.app = app
-        self._refuse = refuse
+        self._respond = respond
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -282,30 +282,31 @@ class ErrorBoundary:
             return
         started = False
 
-        async def send_and_note(message: Message) -> None:
+        async def track_start(message: Message) -> None:
             nonlocal started
             started = started or message["type"] == "http.response.start"
             await send(message)
 
         try:
-            await self.app(scope, receive, send_and_note)
+            await self.app(scope, receive, track_start)
         except Exception:
             logger.exception("unhandled exception", method=scope["method"])
-            if started:  # the status line is out: only a broken connection tells the client now
+            if started:  # the status is already sent: raising closes the connection
                 raise
-            await self._refuse(scope, InternalError())(scope, receive, send)
+            await self._respond(scope, InternalError())(scope, receive, send)
 
 
 class RequestRules:
-    """What holds for every request, whatever it asks for.
+    """Applies the rules for all requests.
 
-    - A secret in a URL is refused: those are logged and cached (RFC 6750 §5.3).
-    - HEAD is answered as GET, with the same headers and no body (RFC 9110 §9.3.2).
-    - `/articles/` is served as `/articles`, without a redirect that would drop a POST's body. A
-      line break at the end of a path would pass the routes' patterns too: it is found nowhere.
-    - A body over `max_bytes` is refused: at once by its declared length, else while it streams in.
-      `larger` has the limits of those that may send more, by method and path. Starlette 1.10 has
-      such a limit too, but it answers in plain text where the body goes unread.
+    - Credentials in the query string are rejected, because URLs are logged and cached (RFC 6750
+      §5.3).
+    - HEAD is handled as GET, and the body is dropped (RFC 9110 §9.3.2).
+    - `/articles/` is handled as `/articles`. A redirect would lose the body of a POST.
+    - A path that ends with a line break is not found. Route patterns would match it.
+    - A body over `max_bytes` is rejected, by Content-Length or while it is received. `larger` maps
+      a method and a path to a higher limit. Starlette 1.10 has such a limit too, but it answers in
+      plain text if no handler reads the body.
     """
 
     def __init__(
@@ -313,36 +314,36 @@ class RequestRules:
         app: ASGIApp,
         max_bytes: int,
         larger: Mapping[tuple[str, str], int] | None = None,
-        refuse: Refusals = NATIVE,
+        respond: ErrorResponder = NATIVE_RESPONDER,
     ) -> None:
         self.app = app
         self.max_bytes = max_bytes
         self.larger = larger or {}
-        self._refuse = refuse
+        self._respond = respond
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             try:
-                scope, receive, send = self._ruled(scope, receive, send)
-            except PressroomError as refusal:
-                await self._refuse(scope, refusal)(scope, receive, send)
+                scope, receive, send = self._apply(scope, receive, send)
+            except PressroomError as error:
+                await self._respond(scope, error)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
-    def _ruled(self, scope: Scope, receive: Receive, send: Send) -> tuple[Scope, Receive, Send]:
+    def _apply(self, scope: Scope, receive: Receive, send: Send) -> tuple[Scope, Receive, Send]:
         if scope["query_string"]:
-            _refuse_credentials(scope["query_string"])
+            _reject_credentials(scope["query_string"])
         if scope["method"] == "HEAD":
             scope, send = {**scope, "method": "GET"}, _without_body(send)
         if len(scope["path"]) > 1 and scope["path"].endswith("/"):
             scope = {**scope, "path": scope["path"][:-1]}
         if scope["path"].endswith("\n"):
             raise NotFound
-        if any(name in _OF_A_BODY for name, _ in scope["headers"]):
-            receive = self._limited(scope, receive)
+        if any(name in _BODY_HEADERS for name, _ in scope["headers"]):
+            receive = self._limit_body(scope, receive)
         return scope, receive, send
 
-    def _limited(self, scope: Scope, receive: Receive) -> Receive:
+    def _limit_body(self, scope: Scope, receive: Receive) -> Receive:
         max_bytes = self.larger.get((scope["method"], scope["path"]), self.max_bytes)
         for value in _values(scope, b"content-length")[:1]:
             if not value.isdigit():
@@ -362,11 +363,11 @@ class RequestRules:
         return receive_within_limit
 
 
-_OF_A_BODY = frozenset({b"content-length", b"transfer-encoding"})
-"""RFC 9112 §6.3: without either, a request has no body."""
+_BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
+"""RFC 9112 §6.3: a request without these headers has no body."""
 
 
-def _refuse_credentials(query_string: bytes) -> None:
+def _reject_credentials(query_string: bytes) -> None:
     pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True)
     if not CREDENTIAL_PARAMETERS.isdisjoint(name.lower() for name, _ in pairs):
         raise CredentialsInQuery

@@ -1,7 +1,7 @@
-"""HTTP/1.1 as uvicorn speaks it, with its own refusals in our error shape, and a drain at the end.
+"""The HTTP/1.1 protocol of uvicorn with JSON errors, and a server that drains its connections.
 
-What httptools cannot parse (an unknown method, raw bytes in the target, bad chunks) never becomes a
-request, so that no middleware sees it.
+Middleware does not see input that httptools cannot parse: an unknown method, raw bytes in the
+target, or invalid chunks. The protocol itself answers it.
 """
 
 import asyncio
@@ -16,18 +16,21 @@ from uvicorn.server import Server
 from app.core.errors import InvalidRequest, error_body
 
 DRAIN_SECONDS = 3.0
-"""How long an idle connection stays open at shutdown: longer than the edge keeps one without a
-request (nginx/templates/edge.conf.template: 2 s), so that it is the edge that closes it."""
+"""How long an idle connection stays open at shutdown.
+
+It is longer than nginx's keepalive timeout (nginx/templates/edge.conf.template: 2 s), so that
+nginx closes the connection first.
+"""
 POLL_SECONDS = 0.05
 
 
 class PressroomProtocol(HttpToolsProtocol):
-    """httptools' protocol; answers what is not HTTP with 400 as JSON, and closes."""
+    """The httptools protocol; it answers malformed HTTP with a JSON 400 and closes."""
 
     is_draining = False
 
     def drain(self) -> None:
-        """Answer what is being asked, and what may be asked yet, with `Connection: close`."""
+        """Send `Connection: close` with the current response and every later one."""
         self.is_draining = True
         if self.cycle is not None:
             self.cycle.keep_alive = False
@@ -58,11 +61,11 @@ class PressroomProtocol(HttpToolsProtocol):
 
 
 class DrainingServer(Server):
-    """uvicorn's server, that loses no request when it is told to stop.
+    """A uvicorn server that loses no request at shutdown.
 
-    Whoever keeps connections open may be sending a request on one right now, and a proxy must not
-    send a POST twice (RFC 9110 §9.2.2): a connection that is closed at that moment loses it. So
-    each is first answered once more, with `Connection: close`; what stays idle is closed later.
+    A client may be sending a request on a kept-alive connection. Closing the connection then loses
+    it, because a proxy must not repeat a POST (RFC 9110 §9.2.2). So each connection gets one more
+    response with `Connection: close`. Connections that stay idle are closed after DRAIN_SECONDS.
     """
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -78,22 +81,22 @@ class DrainingServer(Server):
         await super().shutdown()
 
     async def _stop_listening(self, sockets: list[socket.socket]) -> None:
-        """Take no new connections but those that the kernel has taken for us already.
+        """Close the listening sockets, after accepting the connections in their backlog.
 
-        Where this is the last process that listens, it would reset them.
+        If no other process listens on a socket, the kernel resets the connections in its backlog.
         """
-        waiting = [connection for listener in sockets for connection in _backlog(listener)]
+        pending = [connection for listener in sockets for connection in _accept_pending(listener)]
         for server in self.servers:
             server.close()
         for listener in sockets:
             listener.close()
         self.servers = []
         loop = asyncio.get_running_loop()
-        for connection in waiting:
-            await loop.connect_accepted_socket(self._protocol, connection)
+        for connection in pending:
+            await loop.connect_accepted_socket(self._draining_protocol, connection)
 
     @property
-    def _protocol(self) -> Callable[[], asyncio.Protocol]:
+    def _draining_protocol(self) -> Callable[[], asyncio.Protocol]:
         def make() -> asyncio.Protocol:
             protocol = PressroomProtocol(
                 config=self.config,
@@ -106,12 +109,12 @@ class DrainingServer(Server):
         return make
 
 
-def _backlog(listener: socket.socket) -> list[socket.socket]:
-    """The connections that nobody has accepted yet."""
-    found = []
+def _accept_pending(listener: socket.socket) -> list[socket.socket]:
+    """Accept and return all connections in the backlog of `listener`."""
+    connections = []
     listener.setblocking(False)
     try:
         while True:
-            found.append(listener.accept()[0])
-    except OSError:  # BlockingIOError: there are no more
-        return found
+            connections.append(listener.accept()[0])
+    except OSError:  # BlockingIOError: the backlog is empty
+        return connections

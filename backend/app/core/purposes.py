@@ -1,10 +1,10 @@
-"""What a link in a mail is for, which models, services and mails all speak of."""
+"""Purposes of account tokens, shared by models, services and mail texts."""
 
 from enum import StrEnum
 
 
 class Purpose(StrEnum):
-    """The one thing that an account token allows."""
+    """The only action that an account token allows."""
 
     REGISTER = "register"
     VERIFY_EMAIL = "verify_email"

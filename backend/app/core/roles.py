@@ -1,10 +1,10 @@
-"""The roles of users, which schemas, models and permissions all speak of."""
+"""User roles, shared by schemas, models and permissions."""
 
 from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What a user may do: authors their own, editors any article, admins anything."""
+    """Authors change their own articles, editors change all articles, admins change everything."""
 
     AUTHOR = "author"
     EDITOR = "editor"

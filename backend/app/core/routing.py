@@ -1,4 +1,4 @@
-"""How the edges declare routes: bodies are parsed strictly, answers say which version they are."""
+"""Route and request classes of both APIs: strict input, validators and stored responses."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
 
-from app.core.conditional import validated
+from app.core.conditional import make_conditional
 from app.core.errors import (
     AlreadyCarriedOut,
     PressroomError,
@@ -22,26 +22,26 @@ from app.core.errors import (
     UnsupportedMediaType,
     pressroom_error_response,
 )
-from app.core.idempotency import AlreadyAnswered, Answer, Keeper, Reread
+from app.core.idempotency import AlreadyProcessed, LoadBody, ResponseStore, StoredResponse
 
-MAX_NAMES = 100
-"""Of one object: no body here needs as many, and each unknown one would be a finding of its own."""
+MAX_MEMBERS = 100
+"""Maximum members of a JSON object. Each unknown member would add an entry to the error."""
 
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 
-NOT_MODIFIED = {"description": "The client has it: its ETag came as If-None-Match"}
+NOT_MODIFIED = {"description": "Not modified: If-None-Match contains the current ETag"}
 
-KEPT_HEADERS = ("Cache-Control", "Content-Type", "ETag", "Link", "Location", "Vary")
-"""What an answer that is given again has of the first one; the rest is about the request."""
+STORED_HEADERS = ("Cache-Control", "Content-Type", "ETag", "Link", "Location", "Vary")
+"""Headers that are stored with a response; all others belong to a single request."""
 
 FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 
 
 class StrictRequest(Request):
-    """A request whose `json()` accepts only what RFC 8259 leaves unambiguous.
+    """A request whose `json()` accepts only JSON that RFC 8259 defines unambiguously.
 
-    Bytes above ASCII in a form are percent-encoded on their way to Starlette's parser, which would
-    take each for a character of Latin-1: `curl -d password=größe` sends UTF-8.
+    Non-ASCII bytes in a form are percent-encoded before Starlette parses them: it would decode them
+    as Latin-1, but clients such as `curl -d password=größe` send UTF-8.
     """
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
@@ -50,11 +50,10 @@ class StrictRequest(Request):
             yield _NOT_ASCII.sub(lambda byte: b"%%%02X" % byte[0][0], chunk) if is_form else chunk
 
     async def json(self) -> Any:
-        """The parsed body.
+        """Return the parsed body.
 
-        Raises JSONDecodeError, which FastAPI answers with 422, where it is not UTF-8, truncated,
-        nested deeper than the parser goes, has a name twice or over 100 names in an object, or a
-        number that is not JSON (NaN, Infinity).
+        Raises JSONDecodeError, which FastAPI answers with 422, for invalid UTF-8, invalid JSON, NaN
+        and Infinity, too deep nesting, duplicate names, and objects with over 100 members.
         """
         try:
             return json.loads(
@@ -73,11 +72,11 @@ class StrictRequest(Request):
 
 
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(pairs) > MAX_NAMES:
-        raise ValueError(f"An object has more than {MAX_NAMES} names")
+    if len(pairs) > MAX_MEMBERS:
+        raise ValueError(f"An object has more than {MAX_MEMBERS} members")
     parsed = dict(pairs)
     if len(parsed) < len(pairs):
-        raise ValueError("An object has the same name twice")
+        raise ValueError("An object has duplicate names")
     return parsed
 
 
@@ -86,13 +85,13 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 class StrictRoute(APIRoute):
-    """A route that takes JSON only as JSON and a form only as a form; 415 otherwise.
+    """A route that checks the media type of the body: 415 unless it matches the declared body.
 
-    It answers 422 for query parameters that it does not declare: caches keep each query apart, so
-    that anybody could fill them with copies of one page.
+    It answers 422 for undeclared query parameters. Caches store each query string separately, so
+    unknown parameters would let any client fill them with copies of one page.
 
-    Its answers can be validated (core.conditional), and kept to be given again (core.idempotency):
-    it runs within the request's unit of work, which is committed once the answer is known.
+    Responses get validators (core.conditional). Responses to idempotent requests are stored
+    (core.idempotency), in the request's unit of work, which is committed afterwards.
     """
 
     ignores_unknown_parameters = False
@@ -113,12 +112,12 @@ class StrictRoute(APIRoute):
         handle = super().get_route_handler()
         body_field = self.body_field
         is_form = body_field is not None and isinstance(body_field.field_info, Form)
-        is_the_callers = _asks_who(self.dependant)
+        varies_by_caller = _uses_credentials(self.dependant)
         parameters = None if self.ignores_unknown_parameters else _parameters(self.dependant)
 
-        async def strictly(request: Request) -> Response:
+        async def handle_strictly(request: Request) -> Response:
             if parameters is not None and request.scope["query_string"]:
-                _require_known(request, parameters)
+                _check_parameters(request, parameters)
             if body_field is not None and _has_body(request):
                 media_type = _media_type(request)
                 if is_form and media_type not in FORM_TYPES:
@@ -128,97 +127,98 @@ class StrictRoute(APIRoute):
             if body_field is not None:
                 request = StrictRequest(request.scope, request.receive)
             response = await handle(request)
-            response = validated(request, response, is_the_callers=is_the_callers)
-            keeper: Keeper | None = getattr(request.state, "keeper", None)
-            if keeper is not None and 200 <= response.status_code < 300:
-                await keeper.keep(_answer(response))
+            response = make_conditional(request, response, varies_by_caller=varies_by_caller)
+            store: ResponseStore | None = getattr(request.state, "response_store", None)
+            if store is not None and 200 <= response.status_code < 300:
+                await store.store(_stored(response))
             return response
 
-        return strictly
+        return handle_strictly
 
 
 def _parameters(dependant: Dependant) -> dict[str, bool]:
-    """The query parameters that a route declares, each with whether it is a list."""
-    found: dict[str, bool] = {}
+    """Return the declared query parameters by name; the value tells whether it is a list."""
+    declared: dict[str, bool] = {}
     for field in dependant.query_params:
         kind = field.field_info.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             fields = {info.alias or name: info for name, info in kind.model_fields.items()}
         else:
             fields = {field.alias: field.field_info}
-        found |= {name: get_origin(info.annotation) is list for name, info in fields.items()}
+        declared |= {name: get_origin(info.annotation) is list for name, info in fields.items()}
     for dependency in dependant.dependencies:
-        found |= _parameters(dependency)
-    return found
+        declared |= _parameters(dependency)
+    return declared
 
 
-def _require_known(request: Request, parameters: Mapping[str, bool]) -> None:
-    """Raise RequestValidationError for parameters that are unknown, repeated or empty."""
+def _check_parameters(request: Request, parameters: Mapping[str, bool]) -> None:
+    """Raise RequestValidationError for query parameters that are unknown, repeated or empty."""
     names = [name for name, _ in request.query_params.multi_items()]
     if b"" in request.scope["query_string"].split(b"&"):
         names.append("")
     known = ", ".join(sorted(parameters)) or "none"
-    findings: list[Mapping[str, Any]] = []
+    errors: list[Mapping[str, Any]] = []
     for name, count in Counter(names).items():
         if name not in parameters:
-            finding = ("extra_forbidden", f"Unknown query parameter; known here: {known}")
+            error = ("extra_forbidden", f"Unknown query parameter; known here: {known}")
         elif count > 1 and not parameters[name]:
-            finding = ("repeated_parameter", "Send this query parameter once")
+            error = ("repeated_parameter", "Send this query parameter once")
         else:
             continue
-        findings.append({"type": finding[0], "loc": ("query", name), "msg": finding[1]})
-    if findings:
-        raise RequestValidationError(findings)
+        errors.append({"type": error[0], "loc": ("query", name), "msg": error[1]})
+    if errors:
+        raise RequestValidationError(errors)
 
 
 async def no_store(response: Response) -> None:
-    """Keep secrets out of every cache (RFC 6749 §5.1)."""
+    """Forbid caches to store the response, because it contains secrets (RFC 6749 §5.1)."""
     response.headers["Cache-Control"] = "no-store"
 
 
-def _asks_who(dependant: Dependant) -> bool:
-    """Whether anything that a route depends on reads the caller's token."""
+def _uses_credentials(dependant: Dependant) -> bool:
+    """Return whether a dependency of the route reads the caller's token."""
     call: object = dependant.call
-    return isinstance(call, SecurityBase) or any(map(_asks_who, dependant.dependencies))
+    return isinstance(call, SecurityBase) or any(map(_uses_credentials, dependant.dependencies))
 
 
-def _answer(response: Response) -> Answer:
+def _stored(response: Response) -> StoredResponse:
     headers = response.headers
-    kept = {name: headers[name] for name in KEPT_HEADERS if name in headers}
-    return Answer(response.status_code, kept, bytes(response.body))
+    stored = {name: headers[name] for name in STORED_HEADERS if name in headers}
+    return StoredResponse(response.status_code, stored, bytes(response.body))
 
 
-async def answer_again(request: Request, error: Exception) -> Response:
-    """The answer that the request got before, byte by byte.
+async def replay_response(request: Request, error: Exception) -> Response:
+    """Return the stored response, byte by byte.
 
-    If it was too large to be stored, the created resource as it is now; 409 if that is gone.
+    A response that was too large to store is replaced by the current state of the created resource.
+    The response is 409 if that resource is no longer available.
     """
-    assert isinstance(error, AlreadyAnswered)  # noqa: S101 - registered for this class alone
-    answer = error.answer
-    if answer.body is None:
-        reread: Reread | None = getattr(request.state, "reread", None)
+    assert isinstance(error, AlreadyProcessed)  # noqa: S101 - registered for this class only
+    stored = error.response
+    if stored.body is None:
+        load_body: LoadBody | None = getattr(request.state, "load_body", None)
         try:
-            if reread is None:
+            if load_body is None:
                 raise AlreadyCarriedOut
-            answer = await reread(answer)
+            stored = await load_body(stored)
         except ServiceUnavailable as unavailable:
             return pressroom_error_response(unavailable)
         except PressroomError:
             return pressroom_error_response(AlreadyCarriedOut())
-    status, headers, body = answer
+    status, headers, body = stored
     return Response(body, status, {**headers, "Idempotency-Replayed": "true"})
 
 
 def register_replays(app: FastAPI) -> None:
-    """Have an application give answers again.
+    """Register the handler that replays stored responses.
 
-    By a handler of exceptions, so that whatever the request has begun is rolled back before.
+    Raising an exception rolls back the unit of work of the repeated request.
     """
-    app.add_exception_handler(AlreadyAnswered, answer_again)
+    app.add_exception_handler(AlreadyProcessed, replay_response)
 
 
 def _has_body(request: Request) -> bool:
-    """RFC 9112 §6.3: a request has a body where it says how long it is, or sends it in chunks."""
+    """Return whether the request declares a length or uses chunked encoding (RFC 9112 §6.3)."""
     return (
         request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
     )

@@ -1,10 +1,10 @@
-"""The scopes of API keys, which schemas and the HTTP side of auth both speak of."""
+"""API key scopes, shared by schemas and the authentication dependencies."""
 
 from enum import StrEnum
 
 
 class Scope(StrEnum):
-    """What an API key may be used for; its user's role still limits what it may do there."""
+    """An API key needs a scope for each operation; its user's role still applies."""
 
     ARTICLES_READ = "articles:read"
     ARTICLES_WRITE = "articles:write"
@@ -19,14 +19,14 @@ class Scope(StrEnum):
 
 
 SCOPE_DESCRIPTIONS = {
-    Scope.ARTICLES_READ: "Read articles, one's drafts too",
-    Scope.ARTICLES_WRITE: "Write, change and delete articles",
-    Scope.MEDIA_READ: "List one's pictures",
+    Scope.ARTICLES_READ: "Read articles, including your drafts",
+    Scope.ARTICLES_WRITE: "Create, change and delete articles",
+    Scope.MEDIA_READ: "List your pictures",
     Scope.MEDIA_WRITE: "Upload, describe and delete pictures",
-    Scope.USERS_READ: "Read users, one's private fields too",
-    Scope.USERS_WRITE: "Change one's profile",
-    Scope.ADDRESSES_READ: "Read one's addresses",
-    Scope.ADDRESSES_WRITE: "Add, change and delete one's addresses",
-    Scope.COMMUNITY_READ: "Read comments, profiles, favorites and reports as oneself",
+    Scope.USERS_READ: "Read users, including your private fields",
+    Scope.USERS_WRITE: "Change your profile",
+    Scope.ADDRESSES_READ: "Read your addresses",
+    Scope.ADDRESSES_WRITE: "Add, change and delete your addresses",
+    Scope.COMMUNITY_READ: "Read comments, profiles, favorites and reports as this user",
     Scope.COMMUNITY_WRITE: "Follow, favorite, comment, moderate and report",
 }

@@ -1,6 +1,6 @@
-"""Where settings come from: aliases, secrets in files, and unknown names.
+"""Sources of settings: aliases, secret files and unknown_name_warnings names.
 
-Names are lower-case here, as pydantic-settings keeps them.
+Names are lower-case here, as in pydantic-settings.
 """
 
 import difflib
@@ -16,7 +16,7 @@ ALIASES = {
     "app_name": "site_title",
     "backend_cors_origins": "cors_origins",
 }
-"""Names that widespread FastAPI templates use, and the settings that they stand for."""
+"""Names from common FastAPI templates, and the settings that they set."""
 
 _COMPOSE_NAME = re.compile(r"\$\{([A-Z][A-Z0-9_]*)|^ +([A-Z][A-Z0-9_]*):", re.MULTILINE)
 _EXAMPLE_NAME = re.compile(r"^#?([A-Z][A-Z0-9_]*)=", re.MULTILINE)
@@ -24,7 +24,7 @@ _OTHER_PROGRAMS = ("buildkit_", "buildx_", "compose_", "docker_", "pip_", "postg
 
 
 class Problem(NamedTuple):
-    """Why a setting cannot be read; the value itself is never part of `reason`."""
+    """Why a setting cannot be read; `reason` never contains the value."""
 
     setting: str
     reason: str
@@ -33,10 +33,10 @@ class Problem(NamedTuple):
 def resolve(
     given: Mapping[str, str | None], *, secrets: Collection[str], folder: Path
 ) -> tuple[dict[str, str | None], list[Problem]]:
-    """The values of one source by the names of settings, and the problems found.
+    """Return the values of one source by setting name, and the problems found.
 
-    An alias gives its setting a value. `<secret>_file` names a file that holds the secret; a path
-    that is not absolute starts at `folder`.
+    An alias sets the value of its setting. `<secret>_file` is the path of a file with the secret,
+    relative to `folder`.
     """
     values = dict(given)
     problems = []
@@ -64,10 +64,10 @@ def resolve(
 
 
 def read_secret(path: Path) -> str:
-    """The only line of a file, without the line break at its end.
+    """Return the only line of a file, without its line break.
 
-    Raises ValueError if the file cannot be read or has other content. The message is written to
-    follow the name of the file.
+    Raises ValueError if the file cannot be read or does not contain exactly one line. The message
+    is a predicate: prefix it with the name of the file.
     """
     try:
         with path.open("rb") as file:
@@ -86,8 +86,8 @@ def read_secret(path: Path) -> str:
     return secret
 
 
-def names_of_files(folder: Path) -> set[str]:
-    """The variables that the compose files and `.env.example` in a folder mention."""
+def names_in_files(folder: Path) -> set[str]:
+    """Return the variables that the compose files and `.env.example` in `folder` use."""
     names: set[str] = set()
     for path in folder.glob("docker-compose*.yml"):
         names.update(*_COMPOSE_NAME.findall(path.read_text(encoding="utf-8")))
@@ -97,13 +97,13 @@ def names_of_files(folder: Path) -> set[str]:
     return {name.lower() for name in names if name}
 
 
-def unknown(names: Iterable[str], *, known: Collection[str]) -> list[str]:
-    """A sentence for each name that is neither known nor another program's."""
-    sentences = []
+def unknown_name_warnings(names: Iterable[str], *, known: Collection[str]) -> list[str]:
+    """Return a warning for each name that is neither known nor used by another program."""
+    warnings = []
     for name in names:
         if name in known or name.startswith(_OTHER_PROGRAMS):
             continue
         nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)
-        meant = f"; did you mean {nearest[0].upper()}?" if nearest else ""
-        sentences.append(f"{name.upper()} in .env is not a setting: it has no effect{meant}")
-    return sentences
+        suggestion = f"; did you mean {nearest[0].upper()}?" if nearest else ""
+        warnings.append(f"{name.upper()} in .env is not a setting: it has no effect{suggestion}")
+    return warnings

@@ -1,4 +1,4 @@
-"""A time limit for uploads, imports and exports as a whole."""
+"""A total time limit for uploads, imports and exports."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,7 +7,7 @@ from app.core.errors import RequestTimedOut
 
 
 class Deadline:
-    """The moment by which a stream must end, by the clock of the event loop."""
+    """The time at which a stream must be finished, by the clock of the event loop."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -21,7 +21,7 @@ class Deadline:
     async def limit(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Yield the chunks. Raises RequestTimedOut at the deadline, also while waiting for one."""
         while True:
-            self.check()  # a chunk that is there already is returned without a pause
+            self.check()  # `timeout_at` does not interrupt chunks that arrive without waiting
             try:
                 async with asyncio.timeout_at(self._at):
                     chunk = await anext(chunks, None)

@@ -1,7 +1,7 @@
-"""Pools of threads for work that would block the event loop, with a fair queue.
+"""Thread pools with a fair queue, for work that would block the event loop.
 
-Awaiting a thread may take seconds. A caller must hold neither a database connection nor a lock
-meanwhile: it prepares first, and opens the transaction last.
+Waiting for a thread may take seconds. Callers must not hold a database connection or a lock while
+they wait: run the work first, then open the transaction.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ class _Job(NamedTuple):
     future: Future[Any]
 
 
-class Threads:
-    """A pool of threads that serves users in turn: each gets one job done before any gets two.
+class FairThreadPool:
+    """A thread pool that serves users round-robin: it takes one job of each user in turn.
 
-    The number of jobs is limited, running ones included: in all, and for each user.
+    The number of waiting and running jobs is limited, in total and per user.
     """
 
     def __init__(
@@ -39,39 +39,39 @@ class Threads:
         size: int,
         what: str,
         max_jobs: int,
-        max_jobs_each: int | None = None,
+        max_jobs_per_user: int | None = None,
         low_priority: bool = False,
     ) -> None:
-        """`what` names the jobs in error messages, in the plural, such as "long articles"."""
+        """`what` describes the jobs in error messages: a plural noun such as "long articles"."""
         self._pool = ThreadPoolExecutor(
             size, thread_name_prefix=name, initializer=_lower_priority if low_priority else None
         )
         self._what = what
         self._max_jobs = max_jobs
-        self._max_jobs_each = max_jobs_each
+        self._max_jobs_per_user = max_jobs_per_user
         self._lock = threading.Lock()
         self._queues: dict[int | None, deque[_Job]] = {}
-        """The waiting jobs of each user; the user whose turn is next comes first."""
+        """The waiting jobs of each user; the first user is served next."""
         self._counts: Counter[int | None] = Counter()
-        """How many jobs each user has, waiting or running."""
+        """The number of waiting and running jobs of each user."""
 
     async def run(self, work: Callable[[], Result], *, user_id: int | None = None) -> Result:
-        """Call `work` in a thread. Jobs without a user share one queue, and have no limit each.
+        """Call `work` in a thread. Jobs without a user share one queue without a per-user limit.
 
-        Raises TooManyAtOnce if the user has too many jobs, ServiceUnavailable if all users together
-        have too many, and what `work` raises.
+        Raises TooManyAtOnce if the user has too many jobs, ServiceUnavailable if there are too many
+        jobs in total, and any exception of `work`.
         """
         return await asyncio.wrap_future(self.submit(work, user_id=user_id))
 
     def submit(self, work: Callable[[], Result], *, user_id: int | None = None) -> Future[Result]:
-        """The same, without waiting for the result."""
+        """Submit `work` like `run`, without waiting for the result."""
         future: Future[Result] = Future()
         with self._lock:
-            limit = None if user_id is None else self._max_jobs_each
+            limit = None if user_id is None else self._max_jobs_per_user
             if limit is not None and self._counts[user_id] >= limit:
                 raise TooManyAtOnce(
-                    f"{limit} of your {self._what} are being processed already: wait for their"
-                    " answers, then send this one again"
+                    f"{limit} of your {self._what} are already being processed: wait for the"
+                    " responses, then repeat this request"
                 )
             if self._counts.total() >= self._max_jobs:
                 raise ServiceUnavailable(f"Too many {self._what} at once; try again in a moment")
@@ -81,19 +81,19 @@ class Threads:
         return future
 
     def _run_next(self) -> None:
-        """Run one job of the user whose turn it is. There is a call of this for each job."""
+        """Run one job of the next user. The pool calls this once for each submitted job."""
         with self._lock:
             user_id = next(iter(self._queues))
             queue = self._queues.pop(user_id)
             job = queue.popleft()
             if queue:
-                self._queues[user_id] = queue  # behind all others
+                self._queues[user_id] = queue  # moves to the end
         result, error = None, None
-        is_wanted = job.future.set_running_or_notify_cancel()
-        if is_wanted:
+        is_active = job.future.set_running_or_notify_cancel()
+        if is_active:
             try:
                 result = job.work()
-            except BaseException as raised:  # noqa: BLE001 - the future raises it
+            except BaseException as raised:  # noqa: BLE001 - set on the future below
                 error = raised
         with self._lock:
             self._counts[user_id] -= 1
@@ -101,11 +101,11 @@ class Threads:
                 del self._counts[user_id]
         if error is not None:
             job.future.set_exception(error)
-        elif is_wanted:
+        elif is_active:
             job.future.set_result(result)
 
 
 def _lower_priority() -> None:
-    """Let the threads that answer requests run first; on Linux, niceness is per thread."""
+    """Lower the priority of this thread below the event loop; Linux sets niceness per thread."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)

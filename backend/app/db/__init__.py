@@ -1,1 +1,1 @@
-"""The database: declarative base, engines and units of work, and PostgreSQL without Docker."""
+"""The database: declarative base, connection pools, units of work and an embedded PostgreSQL."""

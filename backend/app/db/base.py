@@ -1,4 +1,4 @@
-"""The declarative base of every model: constraint names, big integer ids, timestamps."""
+"""The declarative base of all models: constraint names, primary keys and timestamps."""
 
 from datetime import datetime
 from typing import Annotated, ClassVar
@@ -13,12 +13,12 @@ PrimaryKey = Annotated[int, mapped_column(BigInteger, Identity(), primary_key=Tr
 
 
 def current_time() -> datetime:
-    """The application's time, for column defaults; `clock.now` is looked up at each call."""
+    """Return the current time, for column defaults; tests may replace `clock.now`."""
     return clock.now()
 
 
 class Base(DeclarativeBase):
-    """Registry of all tables. Constraints have names, so that services can tell them apart."""
+    """The declarative base. Constraints have names, so that services can identify them."""
 
     metadata = MetaData(
         naming_convention={
@@ -33,14 +33,14 @@ class Base(DeclarativeBase):
 
 
 def _created_at(context: DefaultExecutionContext) -> datetime:
-    """A new row's `updated_at`: the moment at which it was created, not one a microsecond later."""
+    """Return the `created_at` of a new row, so that `updated_at` is equal to it."""
     parameters = context.get_current_parameters()  # type: ignore[no-untyped-call]  # SQLAlchemy 2.1
     created: datetime = parameters["created_at"]
     return created
 
 
 class TimestampMixin:
-    """When a row was made and last changed, by the application's clock."""
+    """Creation and modification times, from the application's clock."""
 
     created_at: Mapped[datetime] = mapped_column(default=current_time, server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(

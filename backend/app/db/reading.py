@@ -1,11 +1,10 @@
-"""Reads: statements of SQLAlchemy's, compiled once, on the driver's own connections.
+"""Reads: SQLAlchemy statements, compiled once and executed on asyncpg connections.
 
-A read is one statement, and each statement is a transaction of its own: there is nothing to begin,
-to commit or to roll back. So a reader holds no connection, it takes one for each statement, and
-gives it back as soon as the rows are there.
+A read is one statement in its own transaction. A reader acquires a connection for each statement
+and releases it when the rows have arrived.
 
-SQLAlchemy says what is asked for and how values are converted; between that and asyncpg it would
-take more time than PostgreSQL takes to answer (docs/decisions/0026-reading-on-the-driver.md).
+SQLAlchemy compiles the statements and converts values. Its execution layer would take more time
+than PostgreSQL itself (docs/decisions/0026-reading-on-the-driver.md).
 """
 
 from collections import namedtuple
@@ -20,13 +19,19 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from app.core.errors import ServiceUnavailable
 from app.core.logging import get_logger
-from app.db.failures import LOST, ends_connection, hide_details, log_database_error, translated
+from app.db.failures import (
+    CONNECTION_ERRORS,
+    ends_connection,
+    hide_details,
+    log_database_error,
+    translate,
+)
 from app.db.pool import ConnectionPool
 
 logger = get_logger(__name__)
 
 MAX_STATEMENTS = 2048
-"""How many compiled statements are kept, a process: lists have hundreds, by their filters."""
+"""Size of the cache of compiled statements; lists need hundreds for their filters."""
 
 _DIALECT: Any = cast("Any", PGDialect_asyncpg)()
 
@@ -35,7 +40,7 @@ Convert: TypeAlias = Callable[[Any], Any]
 
 
 class Row(asyncpg.Record):
-    """A row: a sequence of its values, which have their columns' names as well."""
+    """A row: a sequence of values, which are also attributes by column name."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -45,106 +50,108 @@ class Row(asyncpg.Record):
 
 
 class Rows(list[Any]):
-    """What a statement has found, with SQLAlchemy's words for how much of it is meant."""
+    """The rows of a result, with the methods of SQLAlchemy's Result."""
 
     def all(self) -> "Rows":
-        """Every row."""
+        """Return all rows."""
         return self
 
     def one_or_none(self) -> Any:
-        """The only row, or None. Raises ValueError where there are several."""
+        """Return the only row, or None. Raises ValueError for several rows."""
         if len(self) > 1:
-            raise ValueError(f"{len(self)} rows where one at most was expected")
+            raise ValueError(f"expected at most one row, got {len(self)}")
         return self[0] if self else None
 
     def one(self) -> Any:
-        """The only row. Raises ValueError where there is none, or several."""
+        """Return the only row. Raises ValueError for no row or several rows."""
         if not self:
-            raise ValueError("no row where one was expected")
+            raise ValueError("expected one row, got none")
         return self.one_or_none()
 
 
 class Compiled(NamedTuple):
-    """A statement as PostgreSQL gets it."""
+    """A compiled statement."""
 
     sql: str
     parameters: Sequence[tuple[str, Any, Convert | None]]
-    """In the order of `$1`, `$2`, …: the name, the value that the statement itself has for it, and
-    how a value is converted."""
+    """Name, default value and conversion of each parameter, in the order of `$1`, `$2`, …"""
     required: frozenset[str]
-    """Those that the statement itself has no value for."""
+    """Names of the parameters without a default value."""
     make_row: Callable[[Row], Any] | None
-    """How a row is converted, where any of its columns has to be."""
+    """The conversion of a row; None if no column needs one."""
 
-    def arguments(self, given: Mapping[str, Any]) -> list[Any]:
-        """The values of the parameters: those that are given, else the statement's own."""
-        if not self.required <= given.keys():
-            raise TypeError(f"no value for {', '.join(sorted(self.required - given.keys()))}")
+    def arguments(self, values: Mapping[str, Any]) -> list[Any]:
+        """Return the arguments: `values`, completed by the defaults of the statement."""
+        if not self.required <= values.keys():
+            raise TypeError(f"no value for {', '.join(sorted(self.required - values.keys()))}")
         return [
             value if convert is None else convert(value)
             for value, convert in (
-                (given.get(name, own), convert) for name, own, convert in self.parameters
+                (values.get(name, default), convert) for name, default, convert in self.parameters
             )
         ]
 
 
 class Reader:
-    """A process's way to read, from the primary or from a replica.
+    """Executes read statements on the primary or on a replica.
 
-    Raises ServiceUnavailable where the database cannot be reached, is overloaded or does not answer
-    in time, and InvalidInput where it refuses a value.
+    Raises ServiceUnavailable if the database is unreachable, overloaded or too slow, and
+    InvalidInput if it rejects a value.
     """
 
     def __init__(self, pool: ConnectionPool, *, echo: bool = False) -> None:
-        """`echo` logs every statement."""
+        """Acquire connections from `pool`; `echo` logs every statement."""
         self.pool = pool
         self._echo = echo
 
     async def execute(
         self, statement: Statement, parameters: Mapping[str, Any] | None = None
     ) -> Rows:
-        """The rows that a statement finds. Build statements once: they are kept, and not small."""
-        compiled = _compiled(statement)
-        found = await self._fetch(compiled.sql, compiled.arguments(parameters or {}))
-        return Rows(found if compiled.make_row is None else map(compiled.make_row, found))
+        """Return the rows of a statement.
+
+        Build each statement once: compiled statements are cached by the identity of the statement.
+        """
+        compiled = _compile(statement)
+        rows = await self._fetch(compiled.sql, compiled.arguments(parameters or {}))
+        return Rows(rows if compiled.make_row is None else map(compiled.make_row, rows))
 
     async def scalar(
         self, statement: Statement, parameters: Mapping[str, Any] | None = None
     ) -> Any:
-        """The first column of the first row; None where there is no row."""
+        """Return the first column of the first row, or None without rows."""
         rows = await self.execute(statement, parameters)
         return rows[0][0] if rows else None
 
     async def scalars(
         self, statement: Statement, parameters: Mapping[str, Any] | None = None
     ) -> list[Any]:
-        """The first column of every row."""
+        """Return the first column of every row."""
         return [row[0] for row in await self.execute(statement, parameters)]
 
     async def _fetch(self, sql: str, arguments: Sequence[Any]) -> list[Row]:
         if self._echo:
             logger.info(sql)
         pool = self.pool
-        connection = pool.take() or await pool.wait()
+        connection = pool.acquire_idle() or await pool.acquire()
         try:
             rows: list[Row] = await connection.fetch(sql, *arguments, record_class=Row)
         except BaseException as error:
-            is_lost = connection.is_closed() or isinstance(error, LOST)
-            pool.give_back(connection, is_broken=ends_connection(error))
-            if isinstance(error, FAILURES):
-                _fail(error, is_lost=is_lost)
+            is_lost = connection.is_closed() or isinstance(error, CONNECTION_ERRORS)
+            pool.release(connection, is_broken=ends_connection(error))
+            if isinstance(error, DRIVER_ERRORS):
+                _raise_translated(error, is_lost=is_lost)
             raise
-        pool.give_back(connection)
+        pool.release(connection)
         return rows
 
 
 @lru_cache(maxsize=MAX_STATEMENTS)
-def _compiled(statement: Statement) -> Compiled:
-    """By the statement itself, not by what it says: two that say the same are compiled twice."""
+def _compile(statement: Statement) -> Compiled:
+    """Compile a statement. Equal statements that are built twice are compiled twice."""
     compiled = statement.compile(dialect=_DIALECT)
-    assert isinstance(compiled, SQLCompiler)  # noqa: S101 - what is executed is no DDL
+    assert isinstance(compiled, SQLCompiler)  # noqa: S101 - DDL is never executed here
     if compiled.post_compile_params or compiled.literal_execute_params:
-        raise TypeError("IN with a list is another statement for each length: use = ANY")
+        raise TypeError("IN with a list compiles to one statement per length: use = ANY")
     names = compiled.positiontup or ()
     return Compiled(
         sql=compiled.string,
@@ -160,20 +167,20 @@ def _bind_processor(compiled: SQLCompiler, name: str) -> Convert | None:
     return compiled.binds[name].type.dialect_impl(_DIALECT).bind_processor(_DIALECT)
 
 
-def _result_processor(of: Any) -> Convert | None:
+def _result_processor(column_type: Any) -> Convert | None:
     convert: Convert | None = None
-    if isinstance(of, Enum):
-        convert = cast("Any", of).result_processor(_DIALECT, None)
+    if isinstance(column_type, Enum):
+        convert = cast("Any", column_type).result_processor(_DIALECT, None)
     return convert
 
 
 def _row_maker(statement: SelectBase) -> Callable[[Row], Any] | None:
-    """What converts a row with enumerations; all other types are as the driver gives them."""
+    """Return the conversion of rows with enumerations; asyncpg converts all other types."""
     columns = list(statement.selected_columns)
     converts = [_result_processor(column.type) for column in columns]
     if not any(converts):
         return None
-    make: Any = namedtuple("Row", [column.name for column in columns], rename=True)  # type: ignore[misc]  # noqa: PYI024 - its fields are known only now
+    make: Any = namedtuple("Row", [column.name for column in columns], rename=True)  # type: ignore[misc]  # noqa: PYI024 - the fields are dynamic
 
     def convert(row: Row) -> Any:
         return make._make(
@@ -184,15 +191,15 @@ def _row_maker(statement: SelectBase) -> Callable[[Row], Any] | None:
     return convert
 
 
-FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, *LOST)
-"""What asyncpg raises."""
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, *CONNECTION_ERRORS)
+"""Exceptions of asyncpg."""
 
 
-def _fail(error: Exception, *, is_lost: bool) -> NoReturn:
-    """Raise the catalogue's error for the driver's, or that one where the mistake is ours."""
+def _raise_translated(error: Exception, *, is_lost: bool) -> NoReturn:
+    """Raise the catalogue's error for an asyncpg error, or the error itself if there is none."""
     hide_details(error)
-    known = ServiceUnavailable() if is_lost else translated(error)
-    if known is None:
+    translated = ServiceUnavailable() if is_lost else translate(error)
+    if translated is None:
         raise error
     log_database_error(error)
-    raise known from error
+    raise translated from error

@@ -1,7 +1,7 @@
-"""One process's way to the database: units of work, and a reader.
+"""Database access of one process: units of work and a reader.
 
-Writing is a unit of work: an ORM session that commits as a whole or not at all. Reading is single
-statements, each its own transaction (app.db.reading).
+A unit of work writes with an ORM session and commits everything or nothing. A reader executes
+single statements, each in its own transaction (app.db.reading).
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -33,38 +33,38 @@ from app.db.failures import (
     hide_details,
     log_database_error,
     sqlstate,
-    translated,
+    translate,
 )
-from app.db.pool import FairPool, ReadPool
+from app.db.pool import FifoPool, ReadPool
 from app.db.reading import Reader
 
 logger = get_logger(__name__)
 
-Announce = Callable[[Sequence[str]], None]
+LogLines = Callable[[Sequence[str]], None]
 
 NO_KEY_UPDATE: dict[str, Any] = {"key_share": True}
-"""How a row is locked to change it: rows that refer to it can still be added meanwhile."""
+"""Arguments for FOR NO KEY UPDATE: rows that reference the locked row can still be inserted."""
 
-LONGEST_STATEMENT_SECONDS = 60
-"""What a unit of work may allow one statement of its own, whatever the setting says."""
-PATIENCE_SECONDS = 5
-"""How much later than at its own time-out PostgreSQL may say that a statement took too long."""
+MAX_STATEMENT_SECONDS = 60
+"""The highest `statement_timeout` that a unit of work may set for one statement."""
+COMMAND_TIMEOUT_MARGIN_SECONDS = 5
+"""How much longer asyncpg waits than `statement_timeout`, for the error of PostgreSQL."""
 
-ANNOUNCEMENTS = "announcements"
-"""Key in `session.info` of the lines to log once the unit of work is committed."""
+COMMIT_LOG = "commit_log"
+"""Key in `session.info` of the lines to log after the commit."""
 
 
-def announce(lines: Sequence[str]) -> None:
-    """Log what a committed unit of work did."""
+def log_lines(lines: Sequence[str]) -> None:
+    """Log the lines of a committed unit of work."""
     for line in lines:
         logger.info(line)
 
 
 class Database:
-    """One process's way to PostgreSQL; `unit_of_work` writes, `reader` reads.
+    """Access to PostgreSQL: `unit_of_work` writes, `reader` reads.
 
-    Both raise ServiceUnavailable where the database cannot be reached or is overloaded, and
-    InvalidInput where it refuses a value; IntegrityError is left to the service that knows why.
+    Both raise ServiceUnavailable if the database is unreachable or overloaded, and InvalidInput if
+    it rejects a value. Services handle IntegrityError.
     """
 
     def __init__(
@@ -78,14 +78,14 @@ class Database:
     ) -> None:
         self.reader = reader
         self.has_replica = has_replica
-        """Whether `reader` may not have heard yet of what `unit_of_work` has committed."""
+        """Whether `reader` may lag behind the commits of `unit_of_work`."""
         self._sessions = sessions
         self._connect_to_primary = connect_to_primary
         self._dispose = dispose
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Database":
-        """Open two pools, lazily: nothing connects before the first request does."""
+        """Create both pools; they open connections on demand."""
         if settings.database_url is None:
             raise ValueError("DATABASE_URL is not set")
         engine = _create_engine(settings.database_url, settings)
@@ -109,21 +109,24 @@ class Database:
         )
 
     @asynccontextmanager
-    async def unit_of_work(self, announce: Announce = announce) -> AsyncIterator[AsyncSession]:
-        """Yield a session; commit when the block ends, roll back when it raises."""
+    async def unit_of_work(self, log: LogLines = log_lines) -> AsyncIterator[AsyncSession]:
+        """Yield a session; commit when the block ends, roll back when it raises.
+
+        `log` gets the lines in `session.info[COMMIT_LOG]` after the commit.
+        """
         with _database_errors():
             async with self._sessions() as session:
-                session.info[ANNOUNCEMENTS] = []
+                session.info[COMMIT_LOG] = []
                 yield session
                 await session.commit()
-        if session.info[ANNOUNCEMENTS]:
-            announce(session.info[ANNOUNCEMENTS])
+        if session.info[COMMIT_LOG]:
+            log(session.info[COMMIT_LOG])
 
     @asynccontextmanager
     async def autocommit(self) -> AsyncIterator[AsyncConnection]:
-        """Yield a connection to the primary on which each statement is its own transaction.
+        """Yield a connection to the primary in autocommit mode.
 
-        For what one statement decides: a third of the round trips of a unit of work.
+        A single statement needs a third of the round trips of a unit of work.
         """
         with _database_errors():
             async with self._connect_to_primary() as connection:
@@ -138,7 +141,7 @@ class Database:
 def _create_engine(url: str, settings: Settings) -> AsyncEngine:
     engine = create_async_engine(
         url,
-        poolclass=FairPool,
+        poolclass=FifoPool,
         pool_size=settings.database_pool_size,
         max_overflow=0,
         pool_timeout=settings.database_pool_timeout,
@@ -146,7 +149,7 @@ def _create_engine(url: str, settings: Settings) -> AsyncEngine:
         hide_parameters=True,  # a failing statement's values may be personal data
         connect_args={
             "async_creator_fn": connect,
-            **_connect_options(settings, longest=LONGEST_STATEMENT_SECONDS),
+            **_connect_options(settings, max_statement_seconds=MAX_STATEMENT_SECONDS),
         },
     )
     event.listen(engine.sync_engine, "handle_error", _drop_pool_after_failover)
@@ -154,13 +157,13 @@ def _create_engine(url: str, settings: Settings) -> AsyncEngine:
     return engine
 
 
-def _connect_options(settings: Settings, *, longest: float) -> dict[str, Any]:
+def _connect_options(settings: Settings, *, max_statement_seconds: float) -> dict[str, Any]:
     seconds = settings.database_statement_timeout
     timeout_ms = int(seconds * 1000)
     return {
         "timeout": settings.database_connect_timeout,
-        # PostgreSQL ends a statement that takes too long; this is for one that says nothing at all.
-        "command_timeout": max(seconds, longest) + PATIENCE_SECONDS,
+        # PostgreSQL cancels a slow statement; this timeout is for a server that does not respond.
+        "command_timeout": max(seconds, max_statement_seconds) + COMMAND_TIMEOUT_MARGIN_SECONDS,
         "server_settings": {
             "application_name": "pressroom",
             "statement_timeout": str(timeout_ms),
@@ -172,10 +175,10 @@ def _connect_options(settings: Settings, *, longest: float) -> dict[str, Any]:
 
 
 async def _connect_to_read(url: str, settings: Settings) -> "asyncpg.Connection[Any]":
-    """A connection of a reader's: JSON comes parsed from it."""
+    """Open a connection for a reader; it returns parsed JSON."""
     dialect: Any = PGDialect_asyncpg
     _, address = dialect().create_connect_args(make_url(url))
-    connection = await connect(**address, **_connect_options(settings, longest=0))
+    connection = await connect(**address, **_connect_options(settings, max_statement_seconds=0))
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", encoder=to_json, decoder=from_json, format="text"
     )
@@ -183,10 +186,10 @@ async def _connect_to_read(url: str, settings: Settings) -> "asyncpg.Connection[
 
 
 async def connect(*args: Any, **options: Any) -> "asyncpg.Connection[Any]":
-    """asyncpg.connect, with every reason not to have a connection as ServiceUnavailable.
+    """Call asyncpg.connect; raise ServiceUnavailable if it fails for any reason.
 
-    OSError covers refused, unreachable, unresolved and timed out; PostgreSQL itself answers where
-    it starts up, has no slot left, or does not know the user or the database.
+    OSError covers refused, unreachable, unresolved and timed out. PostgresError covers a starting
+    server, too many connections, and an unknown user or database.
     """
     try:
         connection: asyncpg.Connection[Any] = await asyncpg.connect(*args, **options)
@@ -197,7 +200,7 @@ async def connect(*args: Any, **options: Any) -> "asyncpg.Connection[Any]":
 
 
 def _drop_pool_after_failover(context: ExceptionContext) -> None:
-    """A primary that became a standby keeps our connections but refuses writes: reconnect."""
+    """Reconnect after a failover: a demoted primary keeps connections but rejects writes."""
     if sqlstate(context.original_exception) == READ_ONLY_TRANSACTION:
         context.is_disconnect = True
 
@@ -214,33 +217,33 @@ def _database_errors() -> Iterator[None]:
     try:
         yield
     except (DBAPIError, PoolTimeout, TimeoutError, asyncpg.InternalClientError) as error:
-        known = _translate(error)
-        if known is None:
+        translated = _translate(error)
+        if translated is None:
             raise
         cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
         log_database_error(cause)
-        raise known from error
+        raise translated from error
 
 
 def _translate(error: Exception) -> PressroomError | None:
-    """The catalogue error for a failure of the database, or None for a mistake of ours."""
+    """Return the catalogue's error for a SQLAlchemy error, or None for a programming error."""
     if not isinstance(error, DBAPIError) or error.connection_invalidated:
         return ServiceUnavailable()
-    driver = error.orig and error.orig.__cause__
-    return translated(driver) or translated(error.orig)
+    driver_error = error.orig and error.orig.__cause__
+    return translate(driver_error) or translate(error.orig)
 
 
 def paged(statement: Select[Any]) -> Select[Any]:
-    """The statement with the parameters `skip` and `limit`, to be given when it is executed."""
+    """Add OFFSET and LIMIT with the parameters `skip` and `limit`."""
     skip, limit = bindparam("skip", type_=Integer), bindparam("limit", type_=Integer)
     return statement.offset(skip).limit(limit)
 
 
 @contextmanager
 def constraint_errors(errors: Mapping[str, type[PressroomError]]) -> Iterator[None]:
-    """Raise the error that belongs to the constraint, by name, which the block violates.
+    """Translate IntegrityError by constraint name: `{"uq_users_email": EmailTaken}`.
 
-    Flush inside the block: the constraint speaks only once the statement has run.
+    Flush inside the block, so that the statement runs there. Other constraints raise as before.
     """
     try:
         yield
@@ -252,5 +255,5 @@ def constraint_errors(errors: Mapping[str, type[PressroomError]]) -> Iterator[No
 
 
 def readable_url(url: str) -> str:
-    """The URL without its password, for messages."""
+    """Return the URL with a masked password, for messages."""
     return make_url(url).render_as_string(hide_password=True)

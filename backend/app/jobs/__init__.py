@@ -1,1 +1,1 @@
-"""What the server does beside answering requests: delivering mail, and tidying up."""
+"""Background jobs of the server: mail delivery and housekeeping."""

@@ -1,4 +1,4 @@
-"""Deleting what has had its time."""
+"""Deletion of expired rows."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -20,7 +20,7 @@ from app.services import (
 from app.services.comments import writing as comments
 from app.services.purging import Purge, in_batches
 
-_BY_BATCH: tuple[Purge, ...] = (
+_BATCH_PURGES: tuple[Purge, ...] = (
     sessions.purge,
     attempts.purge,
     account_tokens.purge,
@@ -33,22 +33,22 @@ _BY_BATCH: tuple[Purge, ...] = (
 )
 
 
-async def tidy_up(database: Database) -> None:
-    """Delete old sessions, attempts, tokens, links, mails, revisions, audit events and changes.
+async def delete_expired(database: Database) -> None:
+    """Delete expired sessions, attempts, tokens, links, mails, revisions, audit events and changes.
 
-    What was deleted long ago goes for good. A kind that fails does not keep the others: the first
-    error is raised once all have been tried.
+    Articles and comments in the trash are deleted permanently after their retention time. All steps
+    run even if one fails; the first exception is raised at the end.
     """
-    work: list[Callable[[], Awaitable[object]]] = [
-        partial(in_batches, database, purge) for purge in _BY_BATCH
+    steps: list[Callable[[], Awaitable[object]]] = [
+        partial(in_batches, database, purge) for purge in _BATCH_PURGES
     ]
-    work += [partial(changes.purge, database), partial(retention.apply, database)]
-    work.append(partial(tags.tidy, database))  # last: the trash was emptied
-    failed: Exception | None = None
-    for step in work:
+    steps += [partial(changes.purge, database), partial(retention.apply, database)]
+    steps.append(partial(tags.tidy, database))  # last: emptying the trash leaves unused tags
+    first_error: Exception | None = None
+    for step in steps:
         try:
             await step()
         except Exception as error:  # noqa: BLE001 - raised below
-            failed = failed or error
-    if failed is not None:
-        raise failed
+            first_error = first_error or error
+    if first_error is not None:
+        raise first_error

@@ -1,4 +1,4 @@
-"""How a mail leaves the house: by SMTP, or into the log of who develops."""
+"""Mail transports: SMTP, and the log for development."""
 
 import asyncio
 from email.message import EmailMessage
@@ -12,27 +12,30 @@ from app.services.mail_delivery import NotDelivered, Post
 
 logger = get_logger(__name__)
 
-TIMEOUT_SECONDS = 15
-"""For each answer of the mail server."""
-LONGEST_SECONDS = 60
-"""For all of them; within services.mail_delivery.CLAIMED_FOR."""
+RESPONSE_TIMEOUT_SECONDS = 15
+"""Timeout for each response of the mail server."""
+TOTAL_TIMEOUT_SECONDS = 60
+"""Timeout for one mail; it must be shorter than services.mail_delivery.CLAIMED_FOR."""
 
 
-def by_smtp(settings: Settings) -> Post:
-    """Hands mails to SMTP_HOST; its certificate has to be good where SMTP_SECURITY asks for one."""
+def smtp_transport(settings: Settings) -> Post:
+    """Return a transport that sends mail to SMTP_HOST.
+
+    With SMTP_SECURITY=tls or starttls, the server's certificate must be valid.
+    """
     domain = parseaddr(settings.mail_from)[1].rpartition("@")[2]
 
     async def post(message: EmailMessage) -> None:
         try:
-            async with asyncio.timeout(LONGEST_SECONDS):
+            async with asyncio.timeout(TOTAL_TIMEOUT_SECONDS):
                 await aiosmtplib.send(
                     message,
                     hostname=settings.smtp_host,
                     port=settings.smtp_port,
                     username=settings.smtp_username,
                     password=settings.smtp_password,
-                    local_hostname=domain,  # looking our own name up could block
-                    timeout=TIMEOUT_SECONDS,
+                    local_hostname=domain,  # the default is a DNS lookup, which could block
+                    timeout=RESPONSE_TIMEOUT_SECONDS,
                     use_tls=settings.smtp_security is SmtpSecurity.TLS,
                     start_tls=settings.smtp_security is SmtpSecurity.STARTTLS,
                 )
@@ -50,10 +53,10 @@ def by_smtp(settings: Settings) -> Post:
 
 
 def _reason(error: Exception, *codes: int) -> str:
-    """Kind and codes alone: what a mail server says may quote whom and what a mail was for."""
+    """Return the error type and codes; the server's text may quote addresses and content."""
     return " ".join([type(error).__name__, *map(str, codes)])
 
 
-async def into_the_log(message: EmailMessage) -> None:
-    """Print a mail, for development."""
+async def log_transport(message: EmailMessage) -> None:
+    """Log a mail instead of sending it, for development."""
     logger.info(f"Mail to {message['To']}: {message['Subject']}\n\n{message.get_content()}")

@@ -1,12 +1,12 @@
-"""Removing pictures that nobody wants, and what was left of uploads."""
+"""Deletion of orphaned media and abandoned uploads."""
 
 from app.db.session import Database
 from app.services.media import discarding
 from app.services.media.storage import Storage
 
 
-async def tidy_media(database: Database, storage: Storage) -> None:
-    """Delete pictures without anybody, the files of those that are gone, and half-done uploads."""
+async def clean_up_media(database: Database, storage: Storage) -> None:
+    """Delete orphaned media, the files of deleted media, and abandoned uploads."""
     async with database.unit_of_work() as session:
         await discarding.purge(session)
     await discarding.remove_discarded(database, storage=storage)

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from app.auth.identity import Identity
 from app.core.conditional import entity_tag
 from app.core.errors import InvalidInput
-from app.core.idempotency import Answer
+from app.core.idempotency import StoredResponse
 from app.db.dependencies import CurrentDatabase, WriteSession
 from app.services import idempotency
 
@@ -57,7 +57,9 @@ class Repeatable:
             return False
         return await idempotency.was_answered(self._database, user_id=caller.id, key=self.key)
 
-    async def read_again(self, answer: Answer, *, read: ReadCreated, caller: Identity) -> Answer:
+    async def read_again(
+        self, answer: StoredResponse, *, read: ReadCreated, caller: Identity
+    ) -> StoredResponse:
         """The answer with the created resource as its body. Raises what `read` raises."""
         created_id = int(answer.headers["Location"].rpartition("/")[2])
         async with self._database.unit_of_work() as session:
@@ -67,7 +69,7 @@ class Repeatable:
     async def claim(self, *content: bytes, caller: Identity | None) -> None:
         """Claim the key, if there is one, for a request with this `content`.
 
-        Raises AlreadyAnswered, IdempotencyKeyReused, RequestInProgress, and InvalidInput for two
+        Raises AlreadyProcessed, IdempotencyKeyReused, RequestInProgress, and InvalidInput for two
         keys; the last two also later, where the session has not been used yet.
         """
         if self.key is None:
@@ -76,7 +78,7 @@ class Repeatable:
         if len(request.headers.getlist(KEY)) > 1:
             raise InvalidInput(f"There is more than one {KEY}")
         scope = request.scope
-        request.state.keeper = await idempotency.claim(
+        request.state.response_store = await idempotency.claim(
             self._session,
             database=self._database,
             caller=caller,
@@ -123,7 +125,7 @@ def idempotent(caller: Any = Anybody, *, read: ReadCreated | None = None) -> par
     ) -> None:
         if repeatable.key is not None:
             if read is not None:
-                request.state.reread = partial(repeatable.read_again, read=read, caller=who)
+                request.state.load_body = partial(repeatable.read_again, read=read, caller=who)
             await repeatable.claim(await request.body(), caller=who)
 
     dependency: params.Depends = Depends(claim)

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Path, Query, Request
 from starlette.convertors import Convertor, register_url_convertor
 
-from app.core.conditional import Precondition, header_of
+from app.core.conditional import Precondition, list_header
 from app.core.config import get_settings
 from app.core.errors import PreconditionRequired
 from app.schemas.page import CursorQuery, PageQuery
@@ -48,7 +48,7 @@ async def if_match(
     if tags is None and get_settings().require_if_match:
         raise PreconditionRequired
     return Precondition.parse(
-        header_of(request, "If-Match"), if_none_match=header_of(request, "If-None-Match")
+        list_header(request, "If-Match"), if_none_match=list_header(request, "If-None-Match")
     )
 
 

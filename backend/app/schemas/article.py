@@ -17,7 +17,7 @@ from pydantic.config import JsonDict
 
 from app.core.community import CommentPolicy
 from app.core.languages import LANGUAGE_PATTERN, MAX_LANGUAGE, canonical_language
-from app.core.text import slugify, tag_key, tidy
+from app.core.text import normalize_text, slugify, tag_key
 from app.schemas.page import PageQuery
 from app.schemas.types import Content, ImageUrl, Input, Line, Moment, Output, Title, omitted
 from app.schemas.user import UserPublic
@@ -58,7 +58,7 @@ class Sort(StrEnum):
 def _with_a_slug(name: str) -> str:
     if not (slugify(name, fallback="") and tag_key(name)):
         raise ValueError("must have a letter or a digit")
-    tidied = tidy(name)
+    tidied = normalize_text(name)
     if len(tidied) > MAX_TAG:  # composed characters may be longer than decomposed ones
         raise ValueError(f"must have at most {MAX_TAG} characters in Unicode's form C")
     return tidied

@@ -5,12 +5,12 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field, StrictInt
 
-from app.core.limits import BY_ADDRESS, MAX_AMOUNT, LimitKind
+from app.core.limits import ADDRESS_KINDS, MAX_AMOUNT, LimitKind
 from app.schemas.types import Input, Output, WithoutPoint
 
 
 def _of_users(kind: LimitKind) -> LimitKind:
-    if kind in BY_ADDRESS:
+    if kind in ADDRESS_KINDS:
         raise ValueError("is counted by client address; only the setting LIMITS changes it")
     return kind
 

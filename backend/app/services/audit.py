@@ -5,7 +5,7 @@ from enum import StrEnum
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.logging import request_id
-from app.db.session import ANNOUNCEMENTS
+from app.db.session import COMMIT_LOG
 from app.models.audit import AuditEvent
 
 
@@ -137,4 +137,4 @@ def record(
             request_id=request_id(),
         )
     )
-    session.info[ANNOUNCEMENTS].append(f"[AUDIT] {action} | {message}")
+    session.info[COMMIT_LOG].append(f"[AUDIT] {action} | {message}")

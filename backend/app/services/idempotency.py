@@ -26,7 +26,7 @@ from app.auth.identity import Identity, recheck
 from app.auth.keys import derived_keys
 from app.core import clock
 from app.core.errors import Conflict, IdempotencyKeyReused, RequestInProgress
-from app.core.idempotency import AlreadyAnswered, Answer
+from app.core.idempotency import AlreadyProcessed, StoredResponse
 from app.db.session import Database
 from app.models.idempotency_key import IdempotencyKey
 from app.services.purging import delete_oldest
@@ -58,7 +58,7 @@ _STORE = _STORE.on_conflict_do_update(
 
 
 class Claim:
-    """The right to carry a request out, the only one under its key; `keep` stores its answer."""
+    """The right to carry a request out, the only one under its key; `store` stores its answer."""
 
     def __init__(
         self, session: AsyncSession, *, names: Sequence[bytes], fingerprints: Sequence[bytes]
@@ -68,7 +68,7 @@ class Claim:
         self._names = names
         self._fingerprints = fingerprints
 
-    async def keep(self, answer: Answer) -> None:
+    async def store(self, answer: StoredResponse) -> None:
         """Store the answer in the session's transaction."""
         row = {
             "key": self._names[0],
@@ -89,7 +89,7 @@ class Claim:
         self.look(connection)
 
     def look(self, connection: Connection) -> None:
-        """Raise AlreadyAnswered, or IdempotencyKeyReused, where the key has an answer.
+        """Raise AlreadyProcessed, or IdempotencyKeyReused, where the key has an answer.
 
         Conflict where that cannot be read: SECRET_KEY was changed, and the old one forgotten.
         """
@@ -106,7 +106,7 @@ class Claim:
             ) from None
         if not any(hmac.compare_digest(row.fingerprint, mine) for mine in self._fingerprints):
             raise IdempotencyKeyReused
-        raise AlreadyAnswered(Answer(row.status, row.headers, body))
+        raise AlreadyProcessed(StoredResponse(row.status, row.headers, body))
 
 
 async def claim(
@@ -122,7 +122,7 @@ async def claim(
     A user's keys are theirs. Nobody's is one with its content: only who can repeat the request,
     password and all, is answered again, and nobody learns which keys others use.
 
-    Raises AlreadyAnswered, IdempotencyKeyReused, RequestInProgress, Conflict; at once where the
+    Raises AlreadyProcessed, IdempotencyKeyReused, RequestInProgress, Conflict; at once where the
     session has begun, else whatever the session is used for first may raise them. Raises
     InvalidToken where the caller's access was withdrawn while the request came in.
     """

@@ -44,12 +44,12 @@ from app.core.conditional import Precondition
 from app.core.config import get_settings
 from app.core.errors import LimitReached, QuotaExceeded, UserNotFound
 from app.core.limits import (
-    BY_USER,
     DEFAULTS,
-    LONGEST_WINDOW,
     MAX_AMOUNT,
-    SAME_FOR_ALL,
+    MAX_WINDOW,
     TRUSTED_FACTOR,
+    UNSCALED_KINDS,
+    USER_KINDS,
     Limit,
     LimitKind,
 )
@@ -203,7 +203,7 @@ async def spend_at(database: Database, client: Client, kind: LimitKind) -> None:
 def limit_of(kind: LimitKind, role: Role) -> Limit | None:
     """The limit of users with this role; None where there is none."""
     limit = get_settings().limit_of(kind)
-    if limit is None or role not in _TRUSTED or kind in SAME_FOR_ALL:
+    if limit is None or role not in _TRUSTED or kind in UNSCALED_KINDS:
         return limit
     return limit._replace(amount=min(limit.amount * TRUSTED_FACTOR, MAX_AMOUNT))
 
@@ -343,7 +343,7 @@ async def get_limits(
     require(actor, Action.READ_PRIVATE_USER, owner_id=user_id)
     role = await _role(connection, user_id)
     own = await own_amounts(connection, user_id)
-    return UserLimits(limits=[_shown(kind, role, own) for kind in BY_USER])
+    return UserLimits(limits=[_shown(kind, role, own) for kind in USER_KINDS])
 
 
 def _shown(kind: LimitKind, role: Role, own: Mapping[LimitKind, int]) -> LimitResponse:
@@ -425,7 +425,7 @@ async def purge(session: AsyncSession) -> int:
     Totals are forgotten as well, and measured again when they are next used.
     """
     now = clock.now()
-    counts = await session.scalars(_PURGE, {"before": now - LONGEST_WINDOW})
+    counts = await session.scalars(_PURGE, {"before": now - MAX_WINDOW})
     by = UploadReservation.expires_at
     reservations = await delete_oldest(session, UploadReservation.id, by < now, by=by)
     return len(counts.all()) + reservations

@@ -14,7 +14,7 @@ from app.auth.identity import Identity
 from app.core.conditional import Precondition
 from app.core.differences import unified_diff
 from app.core.errors import ArticleNotFound, RevisionNotFound
-from app.core.threads import Threads
+from app.core.threads import FairThreadPool
 from app.db.reading import Reader
 from app.db.session import paged
 from app.models.article import Article
@@ -27,7 +27,7 @@ from app.services.articles.rows import KEPT, ArticleRow, AuthorRow
 from app.services.articles.writing import update_article
 from app.services.authorship import require_author
 
-_THREADS = Threads("diff", size=1, what="comparisons", max_jobs=20, max_jobs_each=4)
+_THREADS = FairThreadPool("diff", size=1, what="comparisons", max_jobs=20, max_jobs_per_user=4)
 """One: what is compared takes the interpreter's lock from everybody else."""
 
 

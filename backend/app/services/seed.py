@@ -19,7 +19,7 @@ from app.auth.security import hash_password
 from app.core import clock
 from app.core.config import SetupError
 from app.core.errors import InvalidInput
-from app.core.markdown import RENDERER, excerpt_of, render_now
+from app.core.markdown import RENDERER, make_excerpt, render_sync
 from app.core.text import slugify
 from app.db.session import Database
 from app.models.article import Article
@@ -191,7 +191,7 @@ def _article(generator: random.Random, stock: Stock, number: int, written: datet
         RENDERER,
         words,
         _reading_time(words),
-        excerpt_of(content[:1000]),
+        make_excerpt(content[:1000]),
         written if generator.random() < PUBLISHED_SHARE else None,
         generator.choice(stock.authors),
         written,
@@ -202,13 +202,13 @@ def _article(generator: random.Random, stock: Stock, number: int, written: datet
 @lru_cache(maxsize=1)
 def _paragraph() -> tuple[str, str]:
     """What the renderer puts around a paragraph: that of plain sentences is known without it."""
-    before, _, after = render_now("X").html.partition("X")
+    before, _, after = render_sync("X").html.partition("X")
     return before, after
 
 
 @cache
 def _reading_time(words: int) -> int:
-    return render_now("word " * words).reading_time if words < 20_000 else words // 200
+    return render_sync("word " * words).reading_time if words < 20_000 else words // 200
 
 
 async def _add_articles(

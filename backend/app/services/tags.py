@@ -38,7 +38,7 @@ from app.core.errors import NotAuthorized, ServiceUnavailable, TagNotFound
 from app.core.limits import LimitKind
 from app.core.text import slugify, tag_key, tag_slug
 from app.db.reading import Reader
-from app.db.session import LONGEST_STATEMENT_SECONDS, NO_KEY_UPDATE, Database, paged
+from app.db.session import MAX_STATEMENT_SECONDS, NO_KEY_UPDATE, Database, paged
 from app.models.article import Article
 from app.models.tag import ArticleTag, Tag
 from app.schemas.tag import TagQuery, TagResponse, TagSort, TagUpdate
@@ -51,7 +51,7 @@ Result = TypeVar("Result")
 
 LOCK_TIMEOUT_MS = 250
 """How long a change of a tag waits for a lock: less than PostgreSQL's `deadlock_timeout`."""
-LONGEST_MS = LONGEST_STATEMENT_SECONDS * 1000
+LONGEST_MS = MAX_STATEMENT_SECONDS * 1000
 """How long a statement may take, the commit included: many articles may have one tag."""
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.5, 0.5)
 GIVES_WAY_TO = {"55P03", "40P01", "23505"}

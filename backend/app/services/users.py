@@ -24,7 +24,7 @@ from app.core.limits import LimitKind
 from app.core.roles import Role
 from app.db.reading import Reader
 from app.db.session import (
-    LONGEST_STATEMENT_SECONDS,
+    MAX_STATEMENT_SECONDS,
     NO_KEY_UPDATE,
     Database,
     constraint_errors,
@@ -218,7 +218,7 @@ async def delete_user(
     audit.record(session, AuditAction.DELETE_USER, actor_id=actor.id, subject_id=user.id)
 
 
-_PATIENCE = text(f"SET LOCAL statement_timeout = {LONGEST_STATEMENT_SECONDS * 1000}")
+_PATIENCE = text(f"SET LOCAL statement_timeout = {MAX_STATEMENT_SECONDS * 1000}")
 _USER = bindparam("user_id", type_=BigInteger)
 _LOCKS: Sequence[Select[Any]] = tuple(
     select(func.count()).select_from(locked.with_for_update().subquery())

@@ -1,4 +1,4 @@
-"""Processors and memory, by control groups of both versions."""
+"""Processor and memory limits from control groups v1 and v2."""
 
 import os
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.core.capacity import MEGABYTE, memory_limit, usable_processors, workers_that_fit
+from app.core.capacity import MEGABYTE, memory_limit, usable_processors, worker_count
 
 Machine = Callable[..., Path]
 V1 = "4:cpu,cpuacct:/\n"
@@ -14,7 +14,7 @@ V1 = "4:cpu,cpuacct:/\n"
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """A root with control groups: `machine("0::/a/b", {"a/cpu.max": "100000 100000"})`."""
+    """Create a root folder with control groups: `machine("0::/a", {"a/cpu.max": "max 100000"})`."""
 
     def make(groups: str, files: dict[str, str], *, affinity: int = 8) -> Path:
         (tmp_path / "proc/self").mkdir(parents=True)
@@ -46,7 +46,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
         ("0::/\n", {"cpu.max": "nonsense"}, 4, 4),
     ],
 )  # fmt: skip
-def test_processors(
+def test_usable_processors_follow_affinity_and_cpu_quota(
     machine: Machine, groups: str, files: dict[str, str], affinity: int, expected: int
 ) -> None:
     assert usable_processors(machine(groups, files, affinity=affinity)) == expected
@@ -64,7 +64,9 @@ def test_processors(
         ("9:memory:/\n", {"memory/memory.limit_in_bytes": "9223372036854771712"}, None),
     ],
 )
-def test_memory(machine: Machine, groups: str, files: dict[str, str], expected: int | None) -> None:
+def test_memory_limit_is_the_lowest_of_the_control_groups(
+    machine: Machine, groups: str, files: dict[str, str], expected: int | None
+) -> None:
     assert memory_limit(machine(groups, files)) == expected
 
 
@@ -72,16 +74,18 @@ def test_memory(machine: Machine, groups: str, files: dict[str, str], expected: 
     ("processors", "memory", "expected"),
     [(2, None, 2), (16, None, 4), (8, 1024, 4), (8, 512, 2), (8, 300, 1), (8, 100, 1), (1, 999, 1)],
 )
-def test_workers(processors: int, memory: int | None, expected: int) -> None:
-    fit = workers_that_fit(
+def test_worker_count_is_limited_by_processors_and_memory(
+    processors: int, memory: int | None, expected: int
+) -> None:
+    fit = worker_count(
         processors=processors,
-        memory=None if memory is None else memory * MEGABYTE,
-        most=4,
-        worker=150 * MEGABYTE,
-        reserve=128 * MEGABYTE,
+        memory_bytes=None if memory is None else memory * MEGABYTE,
+        max_workers=4,
+        worker_bytes=150 * MEGABYTE,
+        reserved_bytes=128 * MEGABYTE,
     )
     assert fit == expected
 
 
-def test_this_machine_has_at_least_one() -> None:
+def test_at_least_one_processor_is_usable() -> None:
     assert usable_processors() >= 1

@@ -1,4 +1,4 @@
-"""Entity tags, preconditions and dates by themselves: what is parsed, what matches."""
+"""Entity tags, preconditions and Cache-Control, without HTTP requests."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
@@ -9,7 +9,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from app.core import clock, conditional
-from app.core.conditional import PRIVATE, Precondition, entity_tag, last_modified, public, validated
+from app.core.conditional import (
+    PRIVATE,
+    Precondition,
+    entity_tag,
+    last_modified,
+    make_conditional,
+    public,
+)
 from app.core.config import get_settings
 from app.core.errors import PreconditionFailed
 from tests.linear import grows_too_fast, run_of
@@ -40,13 +47,13 @@ def holds(precondition: Precondition) -> bool:
 
 
 class TestEntityTag:
-    def test_is_quoted_and_of_the_characters_that_may_be_in_it(self) -> None:
+    def test_tag_is_a_quoted_string_of_allowed_characters(self) -> None:
         for body in (b"", b"{}", b"x" * 10**6):
             tag = entity_tag(body)
             assert tag[0] == tag[-1] == '"'
             assert tag[1:-1].replace("-", "").replace("_", "").isalnum()
 
-    def test_tells_bodies_apart(self) -> None:
+    def test_different_bodies_have_different_tags(self) -> None:
         assert len({entity_tag(str(number).encode()) for number in range(1000)}) == 1000
         assert entity_tag(b"a") == entity_tag(b"a")
 
@@ -67,7 +74,7 @@ class TestIfMatch:
             f'"\xe9", {TAG}',
         ],
     )
-    def test_the_current_version_is_meant(self, header: str | None) -> None:
+    def test_header_with_the_current_tag_matches(self, header: str | None) -> None:
         assert holds(Precondition.parse(header))
 
     @pytest.mark.parametrize(
@@ -97,7 +104,7 @@ class TestIfMatch:
             "\x00",
         ],
     )
-    def test_it_is_not(self, header: str) -> None:
+    def test_malformed_header_or_other_tag_does_not_match(self, header: str) -> None:
         assert not holds(Precondition.parse(header))
 
     @pytest.mark.parametrize("junk", ['"', ",", " ,", '"",', 'W/"', "\t", '"a" '])
@@ -107,75 +114,79 @@ class TestIfMatch:
 
 class TestIfNoneMatch:
     @pytest.mark.parametrize("header", [None, "", OTHER, f"{OTHER}, {OTHER}", "nonsense"])
-    def test_none_of_them_is_current(self, header: str | None) -> None:
+    def test_precondition_holds_without_the_current_tag(self, header: str | None) -> None:
         assert holds(Precondition.parse(None, header))
 
     @pytest.mark.parametrize("header", ["*", TAG, f"W/{TAG}", f"{OTHER}, {TAG}"])
-    def test_one_of_them_is(self, header: str) -> None:
+    def test_precondition_fails_with_the_current_tag(self, header: str) -> None:
         assert not holds(Precondition.parse(None, header))
 
-    def test_both_have_to_hold(self) -> None:
+    def test_both_headers_must_hold(self) -> None:
         assert holds(Precondition.parse(TAG, OTHER))
         assert not holds(Precondition.parse(TAG, TAG))
         assert not holds(Precondition.parse(OTHER, OTHER))
 
 
 class TestLastModified:
-    def test_is_the_latest_as_an_imf_fixdate(self) -> None:
+    def test_latest_time_is_formatted_as_imf_fixdate(self) -> None:
         first = datetime(2026, 11, 20, 12, 0, 0, 999_999, UTC)
         later = datetime(2026, 11, 20, 14, 30, 5, tzinfo=timezone(timedelta(hours=1)))
         assert last_modified([first, later, first]) == {
             "Last-Modified": "Fri, 20 Nov 2026 13:30:05 GMT"
         }
 
-    def test_nothing_has_none(self) -> None:
+    def test_empty_list_has_no_header(self) -> None:
         assert last_modified([]) == {}
 
-    def test_is_never_later_than_the_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_time_is_never_later_than_the_response(self, monkeypatch: pytest.MonkeyPatch) -> None:
         now = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
         monkeypatch.setattr(clock, "now", lambda: now)
         ahead = last_modified([now + timedelta(hours=1)])
         assert ahead == {"Last-Modified": "Fri, 20 Nov 2026 12:00:00 GMT"}
 
 
-class TestValidated:
-    def test_one_resource_has_a_strong_tag_and_a_list_a_weak_one(self) -> None:
-        one = validated(request_with(), JSONResponse({"a": 1}), is_the_callers=False)
+class TestMakeConditional:
+    def test_resource_has_a_strong_tag_and_list_a_weak_tag(self) -> None:
+        one = make_conditional(request_with(), JSONResponse({"a": 1}), varies_by_caller=False)
         assert one.headers["ETag"] == entity_tag(b'{"a":1}')
-        many = validated(request_with(), JSONResponse([1]), is_the_callers=False)
+        many = make_conditional(request_with(), JSONResponse([1]), varies_by_caller=False)
         assert many.headers["ETag"] == f"W/{entity_tag(b'[1]')}"
 
     @pytest.mark.parametrize("status", [202, 203, 204, 206, 301, 404, 500])
-    def test_no_other_answer_has_one(self, status: int) -> None:
-        answer = validated(request_with(), JSONResponse({}, status), is_the_callers=True)
+    def test_other_statuses_have_no_tag(self, status: int) -> None:
+        answer = make_conditional(request_with(), JSONResponse({}, status), varies_by_caller=True)
         assert "ETag" not in answer.headers
 
-    def test_a_stream_has_none_and_a_handlers_own_stays(self) -> None:
+    def test_stream_has_no_tag_and_headers_of_the_handler_stay(self) -> None:
         stream = StreamingResponse(iter(()), media_type="application/json")
-        assert "ETag" not in validated(request_with(), stream, is_the_callers=False).headers
+        assert (
+            "ETag" not in make_conditional(request_with(), stream, varies_by_caller=False).headers
+        )
         own = Response("<a/>", headers={"ETag": '"own"', "Cache-Control": "max-age=9", "Vary": "X"})
-        answer = validated(request_with(), own, is_the_callers=True)
+        answer = make_conditional(request_with(), own, varies_by_caller=True)
         assert answer.headers["ETag"] == '"own"'
         assert answer.headers["Cache-Control"] == "max-age=9"
         assert answer.headers["Vary"] == "X, Authorization"
-        again = validated(request_with(if_none_match='"own"'), own, is_the_callers=True)
+        again = make_conditional(request_with(if_none_match='"own"'), own, varies_by_caller=True)
         assert again.status_code == 304
 
     @pytest.mark.parametrize("vary", ["authorization", "Origin, AUTHORIZATION", "Authorization"])
-    def test_what_it_varies_by_is_named_once(self, vary: str) -> None:
+    def test_vary_contains_authorization_once(self, vary: str) -> None:
         answer = JSONResponse({}, headers={"Vary": vary})
-        assert validated(request_with(), answer, is_the_callers=True).headers["Vary"] == vary
+        assert (
+            make_conditional(request_with(), answer, varies_by_caller=True).headers["Vary"] == vary
+        )
 
-    def test_who_may_keep_it(self) -> None:
-        def kept(*, is_the_callers: bool, **headers: str) -> str:
-            answer = validated(
-                request_with(**headers), JSONResponse({}), is_the_callers=is_the_callers
+    def test_only_authenticated_responses_are_private(self) -> None:
+        def kept(*, varies_by_caller: bool, **headers: str) -> str:
+            answer = make_conditional(
+                request_with(**headers), JSONResponse({}), varies_by_caller=varies_by_caller
             )
             return answer.headers["Cache-Control"]
 
-        assert kept(is_the_callers=True) == public()
-        assert kept(is_the_callers=True, authorization="Bearer x") == PRIVATE
-        assert kept(is_the_callers=False, authorization="Bearer x") == public()
+        assert kept(varies_by_caller=True) == public()
+        assert kept(varies_by_caller=True, authorization="Bearer x") == PRIVATE
+        assert kept(varies_by_caller=False, authorization="Bearer x") == public()
 
     @pytest.mark.parametrize(
         ("seconds", "shared", "expected"),
@@ -185,27 +196,29 @@ class TestValidated:
             (0, 7, "public, max-age=0, s-maxage=7, stale-while-revalidate=2, stale-if-error=3600"),
         ],
     )
-    def test_for_how_long_is_a_setting(
+    def test_shared_cache_lifetime_is_a_setting(
         self, monkeypatch: pytest.MonkeyPatch, seconds: int, shared: int, expected: str
     ) -> None:
         settings = get_settings().model_copy(update={"public_cache_seconds": shared})
         monkeypatch.setattr(conditional, "get_settings", lambda: settings)
         assert public(seconds) == expected
 
-    def test_what_must_not_be_stored_has_no_tag(self) -> None:
+    def test_no_store_response_has_no_tag(self) -> None:
         secret = JSONResponse({}, headers={"Cache-Control": "no-store"})
-        answer = validated(request_with(if_none_match="*"), secret, is_the_callers=True)
+        answer = make_conditional(request_with(if_none_match="*"), secret, varies_by_caller=True)
         assert answer.status_code == 200
         assert "ETag" not in answer.headers
 
-    def test_304_keeps_what_updates_a_cache_and_nothing_about_the_body(self) -> None:
+    def test_304_has_cache_headers_but_no_body_headers(self) -> None:
         headers = {
             "Link": '</?cursor=x>; rel="next"',
             "Last-Modified": "Fri, 20 Nov 2026 12:00:00 GMT",
             "X-Total-Count": "7",
         }
-        answer = validated(
-            request_with(if_none_match="*"), JSONResponse([1], headers=headers), is_the_callers=True
+        answer = make_conditional(
+            request_with(if_none_match="*"),
+            JSONResponse([1], headers=headers),
+            varies_by_caller=True,
         )
         assert answer.status_code == 304
         assert answer.body == b""
@@ -213,24 +226,35 @@ class TestValidated:
             "cache-control", "etag", "link", "vary", "x-total-count"
         }  # fmt: skip
 
-    def test_a_change_is_not_answered_with_304(self) -> None:
+    def test_unsafe_methods_are_not_answered_with_304(self) -> None:
         for method in ("POST", "PUT", "PATCH"):
             request = request_with(method, if_none_match="*", if_match='"x"')
-            assert validated(request, JSONResponse({}), is_the_callers=True).status_code == 200
+            assert (
+                make_conditional(request, JSONResponse({}), varies_by_caller=True).status_code
+                == 200
+            )
 
-    def test_a_weak_tag_matches_no_if_match(self) -> None:
-        tag = validated(request_with(), JSONResponse([]), is_the_callers=False).headers["ETag"]
+    def test_weak_tag_does_not_match_if_match(self) -> None:
+        tag = make_conditional(request_with(), JSONResponse([]), varies_by_caller=False).headers[
+            "ETag"
+        ]
         for header in (tag, tag.removeprefix("W/")):
             with pytest.raises(PreconditionFailed):
-                validated(request_with(if_match=header), JSONResponse([]), is_the_callers=False)
+                make_conditional(
+                    request_with(if_match=header), JSONResponse([]), varies_by_caller=False
+                )
         anything = request_with(if_match="*")
-        assert validated(anything, JSONResponse([]), is_the_callers=False).status_code == 200
+        assert (
+            make_conditional(anything, JSONResponse([]), varies_by_caller=False).status_code == 200
+        )
 
-    def test_a_header_in_several_lines_is_one_list(self) -> None:
+    def test_several_header_lines_form_one_list(self) -> None:
         scope = {
             "type": "http",
             "method": "GET",
             "headers": [(b"if-none-match", b'"x"'), (b"if-none-match", b"W/" + TAG.encode())],
         }
-        answer = validated(Request(scope), JSONResponse(Thing().model_dump()), is_the_callers=False)
+        answer = make_conditional(
+            Request(scope), JSONResponse(Thing().model_dump()), varies_by_caller=False
+        )
         assert answer.status_code == 304

@@ -1,4 +1,4 @@
-"""Settings: what development forgives and production refuses."""
+"""Settings: defaults, validation, sources and the checks for production."""
 
 import os
 import re
@@ -38,7 +38,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_development_needs_nothing() -> None:
+def test_development_has_defaults_for_all_settings() -> None:
     settings = make()
     assert settings.secret_key == DEVELOPMENT_SECRET
     assert settings.bcrypt_cost == 12
@@ -46,7 +46,7 @@ def test_development_needs_nothing() -> None:
     assert settings.database_url is None
 
 
-def test_an_empty_variable_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_variable_uses_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_KEY", "")
     monkeypatch.setenv("DATABASE_URL", "")
     assert make().secret_key == DEVELOPMENT_SECRET
@@ -84,14 +84,14 @@ def test_production_starts_with_safe_settings() -> None:
         ),
     ],
 )
-def test_production_refuses(change: dict[str, Any], named: str) -> None:
+def test_production_rejects_unsafe_setting(change: dict[str, Any], named: str) -> None:
     with pytest.raises(ValidationError, match="unsafe for ENVIRONMENT=production") as refusal:
         make(**{**SAFE, **change})
     assert named in str(refusal.value)
     assert make(**{**SAFE, **change, "environment": "development"})
 
 
-def test_production_names_every_problem_at_once() -> None:
+def test_production_lists_all_problems_in_one_error() -> None:
     with pytest.raises(ValidationError) as refusal:
         make(environment="production", debug=True, cors_origins="*")
     message = str(refusal.value)
@@ -103,11 +103,11 @@ def test_production_names_every_problem_at_once() -> None:
 @pytest.mark.parametrize(
     "url", ["postgres://u@h/d", "postgresql://u@h/d", "postgresql+asyncpg://u@h/d"]
 )
-def test_every_common_form_of_url_means_asyncpg(url: str) -> None:
+def test_postgresql_url_schemes_are_mapped_to_asyncpg(url: str) -> None:
     assert make(database_url=url).database_url == "postgresql+asyncpg://u@h/d"
 
 
-def test_sslmode_is_passed_to_the_driver_under_its_own_name() -> None:
+def test_sslmode_is_passed_as_ssl_to_asyncpg() -> None:
     url = make(database_url="postgresql://u:p%40ss@h/d?sslmode=require").database_url
     assert url == "postgresql+asyncpg://u:p%40ss@h/d?ssl=require"
 
@@ -120,19 +120,19 @@ def test_sslmode_is_passed_to_the_driver_under_its_own_name() -> None:
         ("postgresql://u@h:port/d", "must look like"),
     ],
 )
-def test_a_url_that_the_driver_cannot_use_is_refused(url: str, reason: str) -> None:
+def test_unusable_database_url_is_rejected(url: str, reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         make(database_url=url)
 
 
 @pytest.mark.parametrize("origin", ["null", "nonsense", "https://a.example.com/", "//a.com"])
-def test_an_origin_is_a_scheme_and_a_host(origin: str) -> None:
-    with pytest.raises(ValidationError, match="is no origin"):
+def test_malformed_cors_origin_is_rejected(origin: str) -> None:
+    with pytest.raises(ValidationError, match="must be an origin"):
         make(cors_origins=origin)
 
 
 @pytest.mark.parametrize("url", ["mysql://u@h/d", "u@h/d", "sqlite:///x.db"])
-def test_another_database_is_refused(url: str) -> None:
+def test_url_of_another_database_is_rejected(url: str) -> None:
     with pytest.raises(ValidationError, match="must look like postgresql://"):
         make(database_url=url)
 
@@ -148,22 +148,22 @@ def test_another_database_is_refused(url: str) -> None:
         {"database_pool_size": 0},
     ],
 )
-def test_out_of_range(bad: dict[str, Any]) -> None:
+def test_value_out_of_range_is_rejected(bad: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         make(**bad)
 
 
-def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_is_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CORS_ORIGINS", "https://a.example.com, https://b.example.com,")
     assert make().cors_origins == ["https://a.example.com", "https://b.example.com"]
 
 
-def test_settings_do_not_change_once_read() -> None:
+def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         make().debug = True  # type: ignore[misc]
 
 
-def test_unknown_variables_are_other_programs_business(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_environment_variable_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_PASSWORD", "x")
     assert make()
 
@@ -175,7 +175,7 @@ MAIL = {
 }
 
 
-def test_production_sends_mail_with_all_that_it_takes() -> None:
+def test_production_accepts_complete_mail_settings() -> None:
     settings = make(
         **SAFE, **MAIL, smtp_username="blog", smtp_password="x", registration="by_email"
     )
@@ -188,14 +188,16 @@ def test_production_sends_mail_with_all_that_it_takes() -> None:
         ({"registration": "by_email"}, "REGISTRATION=by_email needs SMTP_HOST"),
         ({"require_verified_email": True}, "REQUIRE_VERIFIED_EMAIL needs SMTP_HOST"),
         ({"smtp_host": "smtp.example.com"}, "PUBLIC_URL is missing.*MAIL_FROM is missing"),
-        ({**MAIL, "public_url": "http://example.com"}, "PUBLIC_URL is not https"),
+        ({**MAIL, "public_url": "http://example.com"}, "PUBLIC_URL must use https"),
         ({**MAIL, "public_url": "https://localhost"}, "PUBLIC_URL is on this machine"),
-        ({**MAIL, "smtp_username": "a", "smtp_security": "none"}, "SMTP_PASSWORD in the clear"),
+        ({**MAIL, "smtp_username": "a", "smtp_security": "none"}, "SMTP_PASSWORD unencrypted"),
         ({"secret_keys_previous": "short"}, "SECRET_KEYS_PREVIOUS"),
         ({"secret_keys_previous": DEVELOPMENT_SECRET}, "SECRET_KEYS_PREVIOUS"),
     ],
 )
-def test_production_does_nothing_by_halves(change: dict[str, Any], reason: str) -> None:
+def test_production_rejects_incomplete_or_unsafe_settings(
+    change: dict[str, Any], reason: str
+) -> None:
     with pytest.raises(ValidationError, match=reason):
         make(**{**SAFE, **change})
     make(**{**change, "environment": "development"})
@@ -204,8 +206,8 @@ def test_production_does_nothing_by_halves(change: dict[str, Any], reason: str) 
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        ({"secret_key": "a" * 32 + "," + "b" * 32}, "no comma"),
-        ({"secret_key": " " + "a" * 32}, "no spaces around"),
+        ({"secret_key": "a" * 32 + "," + "b" * 32}, "must not contain commas"),
+        ({"secret_key": " " + "a" * 32}, "start or end with spaces"),
         ({"public_url": "www.example.com"}, "must look like https"),
         ({"public_url": "https://user@example.com"}, "must look like https"),
         ({"public_url": "https://example.com/?a"}, "must look like https"),
@@ -213,12 +215,12 @@ def test_production_does_nothing_by_halves(change: dict[str, Any], reason: str) 
         ({"mail_from": "A\nBcc: b@example.com <a@example.com>"}, "must look like"),
         ({"jwt_algorithm": "RS256"}, "pressroom keys rotate --algorithm RS256"),
         ({"jwt_algorithm": "none"}, "HS256"),
-        ({"cors_origins": '["https://a.example.com"'}, "a list in JSON"),
+        ({"cors_origins": '["https://a.example.com"'}, "a JSON list"),
         ({"cors_origins": "[1]"}, "valid string"),
         ({"revisions_daily_days": 7}, "REVISIONS_DAILY_DAYS must not be less"),
     ],
 )
-def test_refused_everywhere(bad: dict[str, Any], reason: str) -> None:
+def test_invalid_value_is_rejected_in_all_environments(bad: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         make(**bad)
 
@@ -248,14 +250,14 @@ def test_a_slash_at_the_end_of_the_public_url_makes_no_difference() -> None:
         ({"port": 8111, "api_url": "https://api.example.com/"}, "https://api.example.com"),
     ],
 )
-def test_the_api_s_own_address_follows_host_and_port(given: dict[str, Any], expected: str) -> None:
+def test_api_url_defaults_to_host_and_port(given: dict[str, Any], expected: str) -> None:
     assert make(**given).api_url == expected
 
 
 @pytest.mark.parametrize(
     "local", ["http://localhost:8080", "http://127.0.0.2", "http://[::1]:80", "http://a.localhost"]
 )
-def test_addresses_on_this_machine_are_warned_about_in_production(local: str) -> None:
+def test_local_url_causes_a_warning_in_production(local: str) -> None:
     own = {"api_url": "https://api.example.com", "public_url": "https://www.example.com"}
     assert make(**SAFE, **own).warnings() == []
     for name in own:
@@ -265,7 +267,7 @@ def test_addresses_on_this_machine_are_warned_about_in_production(local: str) ->
     assert make(api_url=local).warnings() == []
 
 
-def test_a_password_of_its_own_goes_into_the_urls_that_have_none() -> None:
+def test_database_password_completes_urls_without_a_password() -> None:
     urls = {"database_url": "postgresql://u@h/d", "database_read_url": "postgresql://u:own@r/d"}
     settings = make(database_password="p@ss/#", **urls)
     assert settings.database_url == "postgresql+asyncpg://u:p%40ss%2F%23@h/d"
@@ -287,7 +289,7 @@ class TestAliases:
             ("BACKEND_CORS_ORIGINS", "https://a.com,https://b.com", "cors_origins", None),
         ],
     )
-    def test_have_the_effect_of_the_setting(
+    def test_alias_sets_its_setting(
         self, monkeypatch: pytest.MonkeyPatch, alias: str, value: str, name: str, expected: Any
     ) -> None:
         monkeypatch.setenv(alias, value)
@@ -296,7 +298,7 @@ class TestAliases:
         monkeypatch.setenv(name.upper(), value)  # the same twice is no conflict
         assert getattr(make(), name) == (expected or value.split(","))
 
-    def test_conflicts_name_both(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_conflict_names_alias_and_setting(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for alias, name in sources.ALIASES.items():
             monkeypatch.setenv(alias.upper(), "one")
             monkeypatch.setenv(name.upper(), "another")
@@ -308,7 +310,7 @@ class TestAliases:
             assert reason in str(refusal.value)
         get_settings.cache_clear()
 
-    def test_the_environment_overrules_the_file(
+    def test_environment_overrides_dotenv(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         file = tmp_path / ".env"
@@ -326,15 +328,15 @@ VALUES = dict.fromkeys(SECRETS, "s" * 40) | {
 
 
 class TestSecretsInFiles:
-    def test_no_secret_is_forgotten(self) -> None:
-        """Whatever is called like a secret can be read from a file, or is the path of one."""
+    def test_every_secret_setting_can_be_read_from_a_file(self) -> None:
+        """Settings with the name of a secret can be read from a file, or are the path of one."""
         named = re.compile(r"secret|password|(^|_)keys?(_|$)|token$|^database_\w*url$")
         files = {"jwt_private_key_file", "jwt_previous_key_files"}
         assert {name for name in Settings.model_fields if named.search(name)} == SECRETS | files
 
     @pytest.mark.parametrize("name", sorted(SECRETS))
     @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
-    def test_are_read_without_the_line_break(
+    def test_secret_file_is_read_without_its_line_break(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, end: str
     ) -> None:
         (tmp_path / "secret").write_bytes(f"{VALUES[name]}{end}".encode())
@@ -354,7 +356,7 @@ class TestSecretsInFiles:
             (b"a" * 70_000, "is larger than 65536 bytes"),
         ],
     )
-    def test_errors_name_the_setting_and_never_the_value(
+    def test_error_names_the_setting_but_not_the_value(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, reason: str
     ) -> None:
         path = tmp_path / "secret"
@@ -371,7 +373,7 @@ class TestSecretsInFiles:
         get_settings.cache_clear()
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
-    def test_a_file_that_may_not_be_read(
+    def test_unreadable_secret_file_is_rejected(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         (tmp_path / "secret").write_text("s" * 40)
@@ -380,7 +382,9 @@ class TestSecretsInFiles:
         with pytest.raises(ValidationError, match=r"SECRET_KEY_FILE=.* \(Permission denied\)"):
             make()
 
-    def test_both_are_one_too_many(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_secret_and_secret_file_together_are_rejected(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         (tmp_path / "secret").write_text("s" * 40)
         monkeypatch.setenv("SECRET_KEY_FILE", str(tmp_path / "secret"))
         monkeypatch.setenv("SECRET_KEY", "t" * 40)
@@ -388,7 +392,7 @@ class TestSecretsInFiles:
             make()
         assert "t" * 40 not in str(refusal.value)
 
-    def test_production_starts_with_them(
+    def test_production_accepts_secrets_from_files(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         for name in ("secret_key", "database_password"):
@@ -396,7 +400,7 @@ class TestSecretsInFiles:
             monkeypatch.setenv(f"{name}_FILE".upper(), str(tmp_path / name))
         given = {**SAFE, "database_url": "postgresql://u@db/blog"}
         del given["secret_key"]
-        # Arguments come before the environment, so only what is missing comes from there.
+        # Arguments override the environment, which therefore sets only the missing values.
         monkeypatch.setenv("DATABASE_URL", given.pop("database_url"))
         settings = make(**given)
         assert settings.database_url == f"postgresql+asyncpg://u:{'s' * 40}@db/blog"
@@ -415,7 +419,7 @@ class TestUnknownNames:
             (tmp_path / name).write_bytes((PROJECT_DIR / name).read_bytes())
         monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
 
-    def test_are_warned_about_with_the_nearest_one(self, tmp_path: Path) -> None:
+    def test_warning_suggests_the_closest_setting(self, tmp_path: Path) -> None:
         (tmp_path / ".env").write_text(
             "# DATABSE_URL=a comment\n"
             "export SECRET_KEI='quoted # value'\n"
@@ -432,7 +436,7 @@ class TestUnknownNames:
         ]
         assert make().warnings() == config.unknown_names()
 
-    def test_what_others_read_is_known(self, tmp_path: Path) -> None:
+    def test_names_of_other_programs_are_known(self, tmp_path: Path) -> None:
         example = (PROJECT_DIR / ".env.example").read_text(encoding="utf-8")
         others = "COMPOSE_PROJECT_NAME=x\nPOSTGRES_INITDB_ARGS=x\nPGPASSWORD=x\nPIP_NO_INPUT=1\n"
         aliases = "ALGORITHM=HS256\nAPP_NAME=x\nBACKEND_CORS_ORIGINS=*\nSMTP_PASSWORD_FILE=x\n"
@@ -441,7 +445,7 @@ class TestUnknownNames:
         (tmp_path / ".env").write_text(uncommented + others + aliases + every)
         assert config.unknown_names() == []
 
-    def test_without_a_file_there_are_none(self) -> None:
+    def test_missing_dotenv_causes_no_warnings(self) -> None:
         assert config.unknown_names() == []
 
 
@@ -456,7 +460,7 @@ class TestUnknownNames:
         "www.example.com",
     ],
 )
-def test_hosts_of_frames_are_names_and_not_our_own(hosts: str) -> None:
+def test_iframe_hosts_are_host_names_of_other_sites(hosts: str) -> None:
     with pytest.raises(ValidationError):
         Settings(_env_file=None, public_url="https://www.example.com", iframe_hosts=hosts)
     allowed = Settings(_env_file=None, iframe_hosts="a.example, b.example")

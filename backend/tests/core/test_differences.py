@@ -1,4 +1,4 @@
-"""Unified diffs: right by difflib's and patch's measure, and found within a bounded time."""
+"""Unified diffs: their correctness, compared with difflib and patch, and their cost."""
 
 import difflib
 import random
@@ -14,8 +14,8 @@ from app.core.differences import unified_diff
 NAMES = ("a", "b")
 
 
-def patched(text: str, diff: str) -> str:
-    """What `patch` makes of `text`: each hunk is checked against what it finds."""
+def apply_diff(text: str, diff: str) -> str:
+    """Apply `diff` to `text` like `patch`, and check the context of each hunk."""
     old, new, position = text.split("\n"), [], 0
     lines = diff.split("\n")[2:-1] if diff else []
     hunk = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
@@ -35,7 +35,7 @@ def patched(text: str, diff: str) -> str:
     return "\n".join(new + old[position:])
 
 
-def test_it_reads_like_diff() -> None:
+def test_output_has_the_format_of_diff() -> None:
     before = "".join(f"line {number}\n" for number in range(1, 21))
     after = before.replace("line 3\n", "").replace("line 15\n", "line 15b\nline 15c\n")
     assert unified_diff(before, after, names=("old", "new")).splitlines() == [
@@ -74,29 +74,29 @@ def test_it_reads_like_diff() -> None:
         ("a\u2028b\x0cc", "a\u2028b\x0cd", 2),
     ],
 )
-def test_edges(before: str, after: str, changed: int) -> None:
+def test_diff_of_edge_cases_applies_cleanly(before: str, after: str, changed: int) -> None:
     diff = unified_diff(before, after, names=NAMES)
-    assert patched(before, diff) == after
+    assert apply_diff(before, diff) == after
     assert sum(line.startswith(("+", "-")) for line in diff.split("\n")[2:]) == changed
 
 
 @pytest.mark.parametrize("seed", range(300))
-def test_no_smaller_diff_than_any_random_texts_need(seed: int) -> None:
-    dice = random.Random(seed)
+def test_diff_of_random_texts_is_minimal(seed: int) -> None:
+    rng = random.Random(seed)
     letters = "ab" if seed % 2 else "abcdefgh"
-    before = [dice.choice(letters) for _ in range(dice.randrange(30))]
-    after = [dice.choice(letters) for _ in range(dice.randrange(30))]
+    before = [rng.choice(letters) for _ in range(rng.randrange(30))]
+    after = [rng.choice(letters) for _ in range(rng.randrange(30))]
     if seed % 3 == 0:
-        after = [letter for letter in before if dice.random() < 0.8] + after[:3]
+        after = [letter for letter in before if rng.random() < 0.8] + after[:3]
     texts = "\n".join(before), "\n".join(after)
     diff = unified_diff(*texts, names=NAMES)
-    assert patched(texts[0], diff) == texts[1]
+    assert apply_diff(texts[0], diff) == texts[1]
     edits = sum(line.startswith(("+", "-")) for line in diff.split("\n")[2:])
     assert edits == fewest_edits(texts[0].split("\n"), texts[1].split("\n"))
 
 
 def fewest_edits(before: list[str], after: list[str]) -> int:
-    """By the longest common subsequence, with the textbook's table."""
+    """Return the minimum number of edits, by the longest common subsequence."""
     row = [0] * (len(after) + 1)
     for line in before:
         last = row
@@ -108,15 +108,15 @@ def fewest_edits(before: list[str], after: list[str]) -> int:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_hunks_are_difflibs_where_lines_are_unlike_each_other(seed: int) -> None:
-    dice = random.Random(seed)
+def test_distinct_lines_have_the_hunks_of_difflib(seed: int) -> None:
+    rng = random.Random(seed)
     before = [f"line {number}" for number in range(150)]
-    after = [line for line in before if dice.random() < 0.95]
+    after = [line for line in before if rng.random() < 0.95]
     for number in range(5):
-        after.insert(dice.randrange(len(after)), f"new {number}")
-    ours = unified_diff("\n".join(before), "\n".join(after), names=NAMES).split("\n")[:-1]
-    theirs = difflib.unified_diff(before, after, "a", "b", lineterm="")
-    assert sorted(ours) == sorted(theirs)
+        after.insert(rng.randrange(len(after)), f"new {number}")
+    actual = unified_diff("\n".join(before), "\n".join(after), names=NAMES).split("\n")[:-1]
+    expected = difflib.unified_diff(before, after, "a", "b", lineterm="")
+    assert sorted(actual) == sorted(expected)
 
 
 HALF_A_MEGABYTE = 512 * 1024
@@ -149,7 +149,7 @@ LARGE: dict[str, Callable[[], tuple[str, str]]] = {
 def test_a_megabyte_against_another_is_bounded(kind: str) -> None:
     before, after = LARGE[kind]()
     diff = unified_diff(before, after, names=NAMES)
-    assert patched(before, diff) == after
+    assert apply_diff(before, diff) == after
 
 
 class Steps:
@@ -187,7 +187,7 @@ def test_two_changes_in_a_megabyte_are_two_hunks() -> None:
     assert len(diff) < 1000
 
 
-def test_what_takes_too_long_is_replaced_between_its_ends(
+def test_search_over_the_limit_replaces_the_middle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(differences, "MAX_STEPS", 3)

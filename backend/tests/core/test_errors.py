@@ -1,4 +1,4 @@
-"""Bad input and failures: always the one error shape, the right status, and never a 500 for 4xx."""
+"""Error responses: format, status and code for invalid input and failures."""
 
 import json
 from collections.abc import AsyncIterator
@@ -40,13 +40,13 @@ def assert_error(response: httpx.Response, status: int, code: str) -> dict[str, 
     return body
 
 
-async def test_unknown_path(client: httpx.AsyncClient) -> None:
+async def test_unknown_path_is_404(client: httpx.AsyncClient) -> None:
     assert_error(await client.get("/nowhere"), 404, "not_found")
     assert_error(await client.get("/"), 404, "not_found")
     assert_error(await client.get("//"), 404, "not_found")
 
 
-async def test_wrong_method_names_the_right_ones(client: httpx.AsyncClient) -> None:
+async def test_wrong_method_lists_allowed_methods(client: httpx.AsyncClient) -> None:
     for path, allowed in (
         ("/articles", "GET, HEAD, POST"),
         ("/articles/1", "DELETE, GET, HEAD, PATCH"),
@@ -101,7 +101,7 @@ async def test_head_is_get_without_a_body(client: httpx.AsyncClient, path: str) 
         pytest.param("1e400", id="infinite number"),
     ],
 )
-async def test_a_body_that_is_not_what_it_should_be(
+async def test_malformed_json_body_is_rejected(
     client: httpx.AsyncClient, session: AsyncSession, body: str | bytes
 ) -> None:
     response = await client.post("/users", content=body, headers=JSON)
@@ -123,7 +123,7 @@ async def test_a_body_that_is_not_what_it_should_be(
         "",
     ],
 )
-async def test_wrong_content_type(client: httpx.AsyncClient, content_type: str) -> None:
+async def test_wrong_content_type_is_rejected(client: httpx.AsyncClient, content_type: str) -> None:
     headers = {"Content-Type": content_type}
     response = await client.post("/users", content=REGISTRATION_JSON, headers=headers)
     assert_error(response, 415, "unsupported_media_type")
@@ -133,20 +133,22 @@ async def test_wrong_content_type(client: httpx.AsyncClient, content_type: str) 
     "content_type",
     ["application/json; charset=utf-8", "Application/JSON", "application/vnd.api+json"],
 )
-async def test_json_under_other_names(client: httpx.AsyncClient, content_type: str) -> None:
+async def test_json_media_type_variants_are_accepted(
+    client: httpx.AsyncClient, content_type: str
+) -> None:
     headers = {"Content-Type": content_type}
     response = await client.post("/users", content=REGISTRATION_JSON, headers=headers)
     assert response.status_code == 201
 
 
-async def test_a_body_that_says_it_is_too_large(client: httpx.AsyncClient) -> None:
+async def test_body_with_too_large_content_length_is_rejected(client: httpx.AsyncClient) -> None:
     response = await client.post("/users", content=b"x" * 10_000_000, headers=JSON)
     found = assert_error(response, 413, "content_too_large")
     assert "4194304 bytes" in found["message"]
 
 
 @pytest.mark.parametrize("path", ["/users", "/auth/login", "/nowhere"])
-async def test_a_body_that_turns_out_too_large(client: httpx.AsyncClient, path: str) -> None:
+async def test_too_large_chunked_body_is_rejected(client: httpx.AsyncClient, path: str) -> None:
     sent = 0
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -160,12 +162,14 @@ async def test_a_body_that_turns_out_too_large(client: httpx.AsyncClient, path: 
     if path == "/nowhere":
         assert_error(response, 404, "not_found")
     elif path == "/auth/login" and response.status_code == 400:
-        assert_error(response, 400, "invalid_request")  # Starlette's limit of a field was nearer
+        assert_error(response, 400, "invalid_request")  # Starlette's limit for a form field
     else:
         assert_error(response, 413, "content_too_large")
 
 
-async def test_a_body_as_large_as_allowed(client: httpx.AsyncClient, session: AsyncSession) -> None:
+async def test_body_of_maximum_size_is_accepted(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
     user = await create_user(session)
     article = {"title": "Long", "content": "é" * (MAX_CONTENT_BYTES // 2)}
     body = json.dumps(article)  # six bytes each, escaped
@@ -174,20 +178,20 @@ async def test_a_body_as_large_as_allowed(client: httpx.AsyncClient, session: As
 
 
 @pytest.mark.parametrize("length", ["many", "-1", "1e3", "0x10", "²"])
-async def test_content_length_that_is_no_number(client: httpx.AsyncClient, length: str) -> None:
+async def test_malformed_content_length_is_rejected(client: httpx.AsyncClient, length: str) -> None:
     headers = [(b"Content-Type", b"application/json"), (b"Content-Length", length.encode())]
     response = await client.post("/users", content=b"{}", headers=headers)
     assert_error(response, 400, "invalid_request")
 
 
-async def test_a_thousand_unknown_fields_cost_neither_time_nor_an_answer_as_long(
+async def test_many_unknown_fields_get_a_short_error(
     client: httpx.AsyncClient,
 ) -> None:
     for count in (101, 250_000):
         fields = {f"field{number}": 1 for number in range(count)}
         response = await client.post("/users", json=fields)
         found = assert_error(response, 422, "validation_error")
-        assert "more than 100 names" in found["message"]
+        assert "more than 100 members" in found["message"]
         assert len(response.content) < 1000
     long = await client.post("/users", json={"a" * 1_000_000: 1})
     assert len(assert_error(long, 422, "validation_error")["detail"]) == 5
@@ -196,14 +200,14 @@ async def test_a_thousand_unknown_fields_cost_neither_time_nor_an_answer_as_long
     assert len(assert_error(few, 422, "validation_error")["detail"]) == 20
 
 
-async def test_nul_in_path_and_query(client: httpx.AsyncClient) -> None:
+async def test_nul_in_path_or_query_is_rejected(client: httpx.AsyncClient) -> None:
     assert_error(await client.get("/users/%00"), 422, "validation_error")
     assert_error(await client.get("/articles?skip=%00"), 422, "validation_error")
     assert_error(await client.get("/nowhere%00"), 404, "not_found")
 
 
 @pytest.mark.parametrize("boundary", ["", "; boundary=x", "; boundary=" + "x" * 1000])
-async def test_broken_multipart(client: httpx.AsyncClient, boundary: str) -> None:
+async def test_malformed_multipart_is_rejected(client: httpx.AsyncClient, boundary: str) -> None:
     response = await client.post(
         "/auth/login",
         content=b"--x\r\nContent-Disposition: form-data\r\n\r\nbroken",
@@ -213,13 +217,13 @@ async def test_broken_multipart(client: httpx.AsyncClient, boundary: str) -> Non
     assert_error(response, response.status_code, response.json()["code"])
 
 
-async def test_an_unhandled_exception_says_nothing_and_logs_everything(
+async def test_unhandled_exception_is_logged_but_not_revealed(
     app: FastAPI, client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def explode() -> None:
         raise RuntimeError("the secret reason")
 
-    with _route(app, "/explode", explode):
+    with temporary_route(app, "/explode", explode):
         response = await client.get("/explode", headers={"Origin": "http://localhost:3000"})
     body = assert_error(response, 500, "internal_error")
     assert body["message"] == "Internal server error"
@@ -230,7 +234,7 @@ async def test_an_unhandled_exception_says_nothing_and_logs_everything(
     assert logged[0].msg["request_id"] == body["request_id"]  # type: ignore[index]
 
 
-async def test_a_failure_after_the_response_began_breaks_the_connection(
+async def test_failure_after_the_start_of_the_response_closes_the_connection(
     app: FastAPI, client: httpx.AsyncClient
 ) -> None:
     from starlette.responses import StreamingResponse
@@ -242,7 +246,7 @@ async def test_a_failure_after_the_response_began_breaks_the_connection(
     async def stream() -> StreamingResponse:
         return StreamingResponse(half())
 
-    with _route(app, "/stream", stream):
+    with temporary_route(app, "/stream", stream):
         response = await client.get("/stream")
     assert response.status_code == 200
     assert response.content == b"half"
@@ -256,13 +260,13 @@ async def test_a_failure_after_the_response_began_breaks_the_connection(
         (OSError("disk full"), 500, "internal_error"),
     ],
 )
-async def test_failures_below_a_handler(
+async def test_exception_in_a_handler_is_translated(
     app: FastAPI, client: httpx.AsyncClient, failure: Exception, status: int, code: str
 ) -> None:
     async def fail(session: WriteSession) -> None:
         raise failure
 
-    with _route(app, "/fail", fail):
+    with temporary_route(app, "/fail", fail):
         response = await client.get("/fail")
     assert_error(response, status, code)
     if status == 503:
@@ -283,7 +287,7 @@ async def test_failures_below_a_handler(
         ("42P01", 500),
     ],
 )
-async def test_what_postgresql_refuses(
+async def test_sqlstate_is_translated_to_a_status(
     app: FastAPI, client: httpx.AsyncClient, sqlstate: str, status: int
 ) -> None:
     async def fail(session: WriteSession) -> None:
@@ -291,13 +295,13 @@ async def test_what_postgresql_refuses(
             text(f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{sqlstate}'; END $$")
         )
 
-    with _route(app, "/fail", fail):
+    with temporary_route(app, "/fail", fail):
         response = await client.get("/fail")
     codes = {503: "service_unavailable", 422: "validation_error", 500: "internal_error"}
     assert_error(response, status, codes[status])
 
 
-async def test_a_constraint_that_no_service_knows_is_our_mistake(
+async def test_unexpected_constraint_violation_is_500(
     app: FastAPI, client: httpx.AsyncClient
 ) -> None:
     async def fail(session: WriteSession) -> None:
@@ -305,11 +309,11 @@ async def test_a_constraint_that_no_service_knows_is_our_mistake(
             text("INSERT INTO articles (title, content, author_id) VALUES ('', '0123456789', 1)")
         )
 
-    with _route(app, "/fail", fail):
+    with temporary_route(app, "/fail", fail):
         assert_error(await client.get("/fail"), 500, "internal_error")
 
 
-async def test_constraint_errors_passes_on_what_it_does_not_know(session: AsyncSession) -> None:
+async def test_constraint_errors_reraises_unknown_constraints(session: AsyncSession) -> None:
     from app.db.session import constraint_errors
 
     user = await create_user(session)
@@ -318,8 +322,8 @@ async def test_constraint_errors_passes_on_what_it_does_not_know(session: AsyncS
     await session.rollback()
 
 
-class _route:  # noqa: N801 - reads as the statement that it is
-    """A route that the application has for the length of a block."""
+class temporary_route:  # noqa: N801 - a context manager, used like a function
+    """Adds a route to the application for the duration of a block."""
 
     def __init__(self, app: FastAPI, path: str, endpoint: Any) -> None:
         self.app, self.path, self.endpoint = app, path, endpoint

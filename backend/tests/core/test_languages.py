@@ -1,4 +1,4 @@
-"""Language tags: which are registered, and how they are written."""
+"""Language tags: registration and canonical form."""
 
 import re
 
@@ -31,7 +31,7 @@ from tests.core.test_config import make
         ("nb-NO", "nb-NO"),
     ],
 )
-def test_registered_tags_are_written_in_one_way(tag: str, canonical: str) -> None:
+def test_registered_tag_is_canonicalized(tag: str, canonical: str) -> None:
     assert canonical_language(tag) == canonical
     assert canonical_language(canonical) == canonical
     assert re.fullmatch(LANGUAGE_PATTERN, tag)
@@ -45,12 +45,12 @@ def test_registered_tags_are_written_in_one_way(tag: str, canonical: str) -> Non
         "yue-Hant-HK", "en\n", "\u0435n", "en-\uff35\uff33", "en\x00", "en-us" * 1000,
     ],
 )  # fmt: skip
-def test_other_tags_are_refused(tag: str) -> None:
+def test_unregistered_tag_is_rejected(tag: str) -> None:
     with pytest.raises(ValueError, match="registered language, such as"):
         canonical_language(tag)
 
 
-def test_the_default_language_is_registered() -> None:
+def test_default_language_must_be_registered() -> None:
     assert make(default_language="PT-br").default_language == "pt-BR"
     with pytest.raises(ValidationError, match="registered language"):
         make(default_language="xx")
@@ -69,7 +69,9 @@ def test_the_default_language_is_registered() -> None:
         ("x" * 5000, None, f"language: '{'x' * 50}' is not registered, the default is used"),
     ],
 )
-def test_imports_take_what_is_registered(written: str, taken: str | None, note: str) -> None:
+def test_import_uses_the_registered_part_of_a_tag(
+    written: str, taken: str | None, note: str
+) -> None:
     read = incoming(3, {"title": "T", "content": "Long enough.", "language": written})
     assert read.record is not None
     assert read.record.language == taken

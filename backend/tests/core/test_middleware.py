@@ -1,4 +1,4 @@
-"""What wraps every request: ids, log lines, headers, hosts, CORS, trailing slashes."""
+"""Middleware: request ids, log lines, security headers, hosts, CORS and body limits."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ Clients = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 @pytest.fixture
 def client_of(settings: Settings, database: Database) -> Clients:
-    """A client of an application with other settings."""
+    """Return a factory of clients for applications with changed settings."""
 
     @asynccontextmanager
     async def client_of(**changes: object) -> AsyncIterator[httpx.AsyncClient]:
@@ -35,13 +35,15 @@ def client_of(settings: Settings, database: Database) -> Clients:
 
 
 class TestRequestId:
-    async def test_is_made(self, client: httpx.AsyncClient) -> None:
+    async def test_request_id_is_generated(self, client: httpx.AsyncClient) -> None:
         first, second = await client.get("/health/live"), await client.get("/health/live")
         assert len(first.headers["X-Request-ID"]) == 32
         assert first.headers["X-Request-ID"] != second.headers["X-Request-ID"]
 
     @pytest.mark.parametrize("offered", ["01J8XW3QK5V7", "a.b_c-d9", "x" * 128])
-    async def test_is_taken_over(self, client: httpx.AsyncClient, offered: str) -> None:
+    async def test_well_formed_request_id_is_reused(
+        self, client: httpx.AsyncClient, offered: str
+    ) -> None:
         response = await client.get("/nowhere", headers={"X-Request-ID": offered})
         assert response.headers["X-Request-ID"] == offered
         assert response.json()["request_id"] == offered
@@ -50,7 +52,7 @@ class TestRequestId:
         "offered",
         ["", "short", "x" * 129, "has space here", "new\nline-here", 'quo"te-here', "é" * 9],
     )
-    async def test_is_not_taken_over_malformed(
+    async def test_malformed_request_id_is_replaced(
         self, client: httpx.AsyncClient, offered: str
     ) -> None:
         headers = [(b"X-Request-ID", offered.encode())]
@@ -64,10 +66,10 @@ async def test_process_time_is_in_seconds(client: httpx.AsyncClient) -> None:
 
 
 class TestLogLine:
-    async def test_says_what_was_asked_and_answered(
+    async def test_line_has_method_path_status_and_duration(
         self, client: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], settings: Settings
     ) -> None:
-        configure_logging(settings)  # onto the captured output
+        configure_logging(settings)  # log to the captured output
         response = await client.get("/articles/999")
         line = _line(capsys, "GET /articles/999")
         seconds = line.partition("[")[2]
@@ -75,22 +77,22 @@ class TestLogLine:
         assert seconds
         assert f"request_id={response.headers['X-Request-ID']}" in line
 
-    async def test_is_one_json_object_in_production(
+    async def test_line_is_a_json_object_in_production(
         self, client: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], settings: Settings
     ) -> None:
         production = settings.model_copy(update={"environment": Environment.PRODUCTION})
         configure_logging(production)
         response = await client.get("/articles")
-        facts = json.loads(_line(capsys, "GET /articles"))
-        assert facts["method"] == "GET"
-        assert facts["path"] == "/articles"
-        assert facts["status"] == 200
-        assert facts["seconds"] >= 0
-        assert facts["level"] == "info"
-        assert facts["request_id"] == response.headers["X-Request-ID"]
-        assert facts["timestamp"].endswith("Z")
+        fields = json.loads(_line(capsys, "GET /articles"))
+        assert fields["method"] == "GET"
+        assert fields["path"] == "/articles"
+        assert fields["status"] == 200
+        assert fields["seconds"] >= 0
+        assert fields["level"] == "info"
+        assert fields["request_id"] == response.headers["X-Request-ID"]
+        assert fields["timestamp"].endswith("Z")
 
-    async def test_holds_no_secret(
+    async def test_log_contains_no_secrets(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -112,7 +114,7 @@ class TestLogLine:
         for secret in (PASSWORD, token, headers["Authorization"], "not-a-token", "access_token="):
             assert secret not in logged
 
-    async def test_a_line_break_in_the_path_cannot_forge_one(
+    async def test_line_break_in_path_cannot_forge_a_line(
         self, client: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], settings: Settings
     ) -> None:
         configure_logging(settings)
@@ -130,7 +132,7 @@ class TestLogLine:
             ("/preview/prv_SECRET-token_1/x", "/preview/prv_***/x "),
         ],
     )
-    async def test_holds_no_previews_token(
+    async def test_log_contains_no_preview_tokens(
         self,
         client: httpx.AsyncClient,
         capsys: pytest.CaptureFixture[str],
@@ -145,7 +147,7 @@ class TestLogLine:
         assert f"GET {logged}" in output
         assert "SECRET" not in output
 
-    async def test_an_audit_line_follows_the_response(
+    async def test_audit_line_is_logged_after_the_response(
         self, client: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], settings: Settings
     ) -> None:
         configure_logging(settings)
@@ -154,16 +156,16 @@ class TestLogLine:
         line = _line(capsys, "[AUDIT]")
         assert f"[AUDIT] CREATE_USER | User {user_id} created" in line
 
-    def test_foreign_records_take_the_same_road(
+    def test_records_of_libraries_have_the_same_format(
         self, capsys: pytest.CaptureFixture[str], settings: Settings
     ) -> None:
         configure_logging(settings.model_copy(update={"environment": Environment.PRODUCTION}))
         logging.getLogger("uvicorn.error").warning("watch %s", "out")
-        get_logger("app.test").info("ours", number=1)
-        theirs, ours = map(json.loads, capsys.readouterr().out.splitlines())
-        assert theirs["event"] == "watch out"
-        assert theirs["logger"] == "uvicorn.error"
-        assert ours["number"] == 1
+        get_logger("app.test").info("application", number=1)
+        uvicorn_record, app_record = map(json.loads, capsys.readouterr().out.splitlines())
+        assert uvicorn_record["event"] == "watch out"
+        assert uvicorn_record["logger"] == "uvicorn.error"
+        assert app_record["number"] == 1
 
 
 def _line(capsys: pytest.CaptureFixture[str], part: str) -> str:
@@ -173,12 +175,14 @@ def _line(capsys: pytest.CaptureFixture[str], part: str) -> str:
 
 class TestSecurityHeaders:
     @pytest.mark.parametrize("path", ["/health/live", "/nowhere", "/users/0", "/docs"])
-    async def test_are_on_every_response_once(self, client: httpx.AsyncClient, path: str) -> None:
+    async def test_every_response_has_each_header_once(
+        self, client: httpx.AsyncClient, path: str
+    ) -> None:
         response = await client.get(path)
         for name in SECURITY_HEADERS:
             assert len(response.headers.get_list(name)) == 1
 
-    async def test_are_left_to_an_edge(self, client_of: Clients) -> None:
+    async def test_headers_can_be_disabled_behind_nginx(self, client_of: Clients) -> None:
         async with client_of(security_headers=False) as client:
             response = await client.get("/health/live")
             assert "X-Frame-Options" not in response.headers
@@ -190,7 +194,7 @@ class TestAllowedHosts:
     @pytest.mark.parametrize(
         "host", ["blog.example.com", "BLOG.example.com:8080", "a.example.org", "b.a.example.org"]
     )
-    async def test_serves_them(self, client_of: Clients, host: str) -> None:
+    async def test_allowed_host_is_served(self, client_of: Clients, host: str) -> None:
         async with client_of(allowed_hosts=["blog.example.com", "*.example.org"]) as client:
             assert (await client.get("/articles", headers={"Host": host})).status_code == 200
 
@@ -207,7 +211,7 @@ class TestAllowedHosts:
             "xexample.org",
         ],
     )
-    async def test_refuses_others(self, client_of: Clients, host: str) -> None:
+    async def test_other_host_is_rejected(self, client_of: Clients, host: str) -> None:
         async with client_of(allowed_hosts=["blog.example.com", "*.example.org"]) as client:
             response = await client.get("/articles", headers={"Host": host})
             assert response.status_code == 400
@@ -216,7 +220,9 @@ class TestAllowedHosts:
 
 
 @pytest.mark.parametrize("hosts", [[], ["testserver", "evil.com"]])
-async def test_a_request_has_one_host(client: httpx.AsyncClient, hosts: list[str]) -> None:
+async def test_request_without_exactly_one_host_is_rejected(
+    client: httpx.AsyncClient, hosts: list[str]
+) -> None:
     request = client.build_request("GET", "/articles")
     request.headers = httpx.Headers([("Host", host) for host in hosts])
     response = await client.send(request)
@@ -227,7 +233,7 @@ async def test_a_request_has_one_host(client: httpx.AsyncClient, hosts: list[str
 class TestCors:
     ORIGIN = "http://localhost:3000"
 
-    async def test_a_known_origin_may_read_with_credentials(
+    async def test_allowed_origin_may_read_with_credentials(
         self, client: httpx.AsyncClient
     ) -> None:
         response = await client.get("/articles", headers={"Origin": self.ORIGIN})
@@ -236,16 +242,16 @@ class TestCors:
         assert "X-Request-ID" in response.headers["Access-Control-Expose-Headers"]
         assert "Origin" in response.headers["Vary"]
 
-    async def test_an_unknown_origin_may_not(self, client: httpx.AsyncClient) -> None:
+    async def test_unknown_origin_gets_no_cors_headers(self, client: httpx.AsyncClient) -> None:
         for origin in ("http://evil.com", "null", "http://localhost:3000.evil.com"):
             response = await client.get("/articles", headers={"Origin": origin})
             assert "Access-Control-Allow-Origin" not in response.headers
 
-    async def test_errors_carry_it_too(self, client: httpx.AsyncClient) -> None:
+    async def test_errors_have_cors_headers(self, client: httpx.AsyncClient) -> None:
         response = await client.get("/nowhere", headers={"Origin": self.ORIGIN})
         assert response.headers["Access-Control-Allow-Origin"] == self.ORIGIN
 
-    async def test_preflight(self, client: httpx.AsyncClient) -> None:
+    async def test_preflight_of_allowed_origin_succeeds(self, client: httpx.AsyncClient) -> None:
         ask = {
             "Origin": self.ORIGIN,
             "Access-Control-Request-Method": "PATCH",
@@ -255,7 +261,7 @@ class TestCors:
         assert response.status_code == 200
         assert "PATCH" in response.headers["Access-Control-Allow-Methods"]
 
-    async def test_a_refused_preflight_has_the_one_error_shape(
+    async def test_rejected_preflight_has_the_native_error_format(
         self, client: httpx.AsyncClient
     ) -> None:
         ask = {"Origin": "http://evil.com", "Access-Control-Request-Method": "PATCH"}
@@ -265,7 +271,7 @@ class TestCors:
         assert "origin" in response.json()["message"]
         assert "Access-Control-Allow-Origin" not in response.headers
 
-    async def test_credentials_never_come_with_a_wildcard(self, client_of: Clients) -> None:
+    async def test_wildcard_origin_excludes_credentials(self, client_of: Clients) -> None:
         async with client_of(cors_origins=["*"]) as client:
             response = await client.get("/articles", headers={"Origin": "http://any.com"})
             assert response.headers["Access-Control-Allow-Origin"] == "*"
@@ -273,7 +279,7 @@ class TestCors:
 
 
 class TestBodyLimit:
-    """What is too large is refused before anybody asks who sends it."""
+    """A body that is too large is rejected before authentication."""
 
     @pytest.mark.parametrize("chunked", [False, True])
     @pytest.mark.parametrize(
@@ -287,7 +293,7 @@ class TestBodyLimit:
             ("POST", "/articles/import", 9000),
         ],
     )
-    async def test_is_the_paths_own(
+    async def test_limit_depends_on_method_and_path(
         self,
         client_of: Clients,
         method: str,
@@ -310,34 +316,32 @@ class TestBodyLimit:
                 )
                 statuses.append(response.status_code)
         assert statuses[0] != 413
-        if not chunked:  # else only who reads the body notices
+        if not chunked:  # a chunked body is counted only if the handler reads it
             assert statuses[1] == 413
             assert f"larger than {limit} bytes" in response.json()["message"]
             assert response.headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize("path", ["/articles", "/users", "/health/live", "/openapi.json", "/docs"])
-async def test_a_trailing_slash_makes_no_difference(client: httpx.AsyncClient, path: str) -> None:
+async def test_trailing_slash_is_ignored(client: httpx.AsyncClient, path: str) -> None:
     without, with_slash = await client.get(path), await client.get(path + "/")
     assert without.status_code == with_slash.status_code == 200
     assert without.content == with_slash.content
 
 
 @pytest.mark.parametrize("path", ["/articles%0A", "/articles%0A/", "/health/live%0A"])
-async def test_a_line_break_at_the_end_is_found_nowhere(
-    client: httpx.AsyncClient, path: str
-) -> None:
+async def test_path_with_trailing_line_break_is_404(client: httpx.AsyncClient, path: str) -> None:
     response = await client.get(path)
     assert response.status_code == 404
     assert response.json()["code"] == "not_found"
 
 
-async def test_a_post_with_a_trailing_slash_keeps_its_body(client: httpx.AsyncClient) -> None:
+async def test_post_with_trailing_slash_keeps_its_body(client: httpx.AsyncClient) -> None:
     body = {"email": "a@example.com", "username": "ada", "name": "A", "password": PASSWORD}
     assert (await client.post("/users/", json=body)).status_code == 201
 
 
-async def test_the_raw_sql_reference_is_mounted_only_where_it_is_asked_for(
+async def test_raw_sql_reference_is_mounted_only_if_enabled(
     client_of: Clients,
 ) -> None:
     async with client_of(raw_sql_reference=False) as client:
@@ -346,7 +350,7 @@ async def test_the_raw_sql_reference_is_mounted_only_where_it_is_asked_for(
         assert (await client.get("/raw/users")).status_code == 200
 
 
-async def test_the_lifespan_opens_and_closes_the_database(settings: Settings) -> None:
+async def test_lifespan_opens_and_closes_the_database(settings: Settings) -> None:
     app = create_app(settings)
     async with app.router.lifespan_context(app):
         assert await app.state.database.reader.scalar(_one()) == 1

@@ -1,4 +1,7 @@
-"""The drain by itself: what the kernel has accepted is not lost. (tests/e2e has the processes.)"""
+"""Draining a server in this process: no accepted connection is lost.
+
+tests/e2e tests server processes.
+"""
 
 import asyncio
 import socket
@@ -14,8 +17,8 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     await PlainTextResponse("here")(scope, receive, send)
 
 
-async def test_connections_that_wait_in_the_backlog_are_answered_and_closed() -> None:
-    """Nobody has accepted them when the worker is told to stop and closes its listener."""
+async def test_connections_in_the_backlog_are_answered_and_closed() -> None:
+    """The worker closes its listener before it has accepted these connections."""
     config = Config(application, http=PressroomProtocol, lifespan="off", log_config=None)
     config.load()
     server = DrainingServer(config)
@@ -29,8 +32,8 @@ async def test_connections_that_wait_in_the_backlog_are_answered_and_closed() ->
     await asyncio.wait_for(server.shutdown([listener]), 10)
 
     for reader, writer in clients:
-        answer = await asyncio.wait_for(reader.read(), 10)  # to the end: it is closed
-        assert answer.startswith(b"HTTP/1.1 200 ")
-        assert b"connection: close" in answer
+        response = await asyncio.wait_for(reader.read(), 10)  # until the server closes it
+        assert response.startswith(b"HTTP/1.1 200 ")
+        assert b"connection: close" in response
         writer.close()
     assert listener.fileno() == -1

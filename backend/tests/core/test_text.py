@@ -1,6 +1,6 @@
-"""Slugs and names, in all scripts."""
+"""Slugs and text normalization, for all scripts."""
 
-# ruff: noqa: RUF001 - letters of all scripts, look-alikes among them, are what this is about
+# ruff: noqa: RUF001 - the test data contains ambiguous letters of all scripts
 
 import re
 import unicodedata
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.text import MAX_SLUG, slugify, tidy
+from app.core.text import MAX_SLUG, normalize_text, slugify
 
 SLUG = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 
@@ -31,7 +31,7 @@ SLUG = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
         ("Привет, мир", "privet-mir"),
         ("Ελληνικά", "ellinika"),
         ("שלום עולם", "slvm-vlm"),
-        ("\u200fשלום\u200e \u202eעולם\u202c", "slvm-vlm"),  # with marks of direction
+        ("\u200fשלום\u200e \u202eעולם\u202c", "slvm-vlm"),  # with bidirectional marks
         ("مرحبا بالعالم", "mrhb-bllm"),
         ("สวัสดีชาวโลก", "swasdichawolk"),
         ("नमस्ते दुनिया", "nmste-duniya"),
@@ -47,12 +47,12 @@ SLUG = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
         ("50% off & more", "50-off-more"),
     ],
 )
-def test_a_slug_of_any_script(text, slug):
+def test_slugify_transliterates_all_scripts(text, slug):
     assert slugify(text) == slug
 
 
 @pytest.mark.parametrize("text", ["", " ", "---", "\u200b\u200f", "…!?", "\x00", "\u0301", "'"])
-def test_what_has_no_letters_is_the_fallback(text):
+def test_text_without_letters_becomes_the_fallback(text):
     assert slugify(text) == "article"
     assert slugify(text, fallback="tag") == "tag"
 
@@ -68,18 +68,18 @@ def test_what_has_no_letters_is_the_fallback(text):
         ("4 U", "4-u"),
     ],
 )
-def test_a_number_alone_would_read_as_an_id(text, slug):
+def test_number_is_prefixed_with_the_fallback(text, slug):
     assert slugify(text) == slug
 
 
-def test_a_long_slug_ends_at_a_hyphen():
+def test_long_slug_is_cut_at_a_hyphen():
     slug = slugify("word " * 100)
     assert slug == "-".join(["word"] * 16)
     assert len(slug) == 79
     assert slugify("a" * 70 + " " + "b" * 70) == "a" * 70
 
 
-def test_a_long_slug_without_a_hyphen_near_the_end_is_cut():
+def test_long_slug_without_a_hyphen_is_cut():
     assert slugify("a" * 200) == "a" * MAX_SLUG
     assert slugify("ab " + "c" * 200) == "ab-" + "c" * 77
     assert slugify("a" * 80 + " b") == "a" * 80
@@ -88,7 +88,7 @@ def test_a_long_slug_without_a_hyphen_near_the_end_is_cut():
 
 @settings(max_examples=500)
 @given(st.text(max_size=200))
-def test_a_slug_is_always_a_slug(text):
+def test_slugify_always_returns_a_valid_slug(text):
     slug = slugify(text)
     assert SLUG.fullmatch(slug)
     assert len(slug) <= MAX_SLUG
@@ -97,7 +97,7 @@ def test_a_slug_is_always_a_slug(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "tidied"),
+    ("text", "normalized"),
     [
         ("  a \t\n b  ", "a b"),
         ("Cafe\u0301", "Café"),
@@ -113,15 +113,15 @@ def test_a_slug_is_always_a_slug(text):
         ("\u200b \u200f", ""),
     ],
 )
-def test_tidying(text, tidied):
-    assert tidy(text) == tidied
+def test_normalize_text(text, normalized):
+    assert normalize_text(text) == normalized
 
 
 @settings(max_examples=300)
 @given(st.text(max_size=100))
-def test_tidying_twice_changes_nothing(text):
-    tidied = tidy(text)
-    assert tidy(tidied) == tidied
-    assert unicodedata.is_normalized("NFC", tidied)
-    assert not any(unicodedata.category(character) == "Cc" for character in tidied)
-    assert tidied == " ".join(tidied.split())
+def test_normalize_text_is_idempotent(text):
+    normalized = normalize_text(text)
+    assert normalize_text(normalized) == normalized
+    assert unicodedata.is_normalized("NFC", normalized)
+    assert not any(unicodedata.category(character) == "Cc" for character in normalized)
+    assert normalized == " ".join(normalized.split())

@@ -1,4 +1,4 @@
-"""Pools of threads: whose turn it is, and how much may wait."""
+"""Fair thread pools: the order of jobs, and their limits."""
 
 import asyncio
 import threading
@@ -7,16 +7,18 @@ from collections.abc import Iterator
 import pytest
 
 from app.core.errors import ServiceUnavailable, TooManyAtOnce
-from app.core.threads import Threads
+from app.core.threads import FairThreadPool
 
 ANN, BOB, EVE = 1, 2, 3
 
 
-class Blocked:
-    """A pool whose only thread is busy until `release`; `order` says what it did afterwards."""
+class BlockedPool:
+    """A pool whose only thread is busy until `release`; `order` lists the jobs that ran later."""
 
     def __init__(self) -> None:
-        self.threads = Threads("test", size=1, what="long texts", max_jobs=7, max_jobs_each=3)
+        self.threads = FairThreadPool(
+            "test", size=1, what="long texts", max_jobs=7, max_jobs_per_user=3
+        )
         self.order: list[str] = []
         self._started, self._released = threading.Event(), threading.Event()
         self.first = self.threads.submit(self._block)
@@ -30,62 +32,62 @@ class Blocked:
         self._released.set()
 
     def run(self, name: str, user_id: int | None) -> "asyncio.Task[None]":
-        """Have the pool write down `name` for a user."""
+        """Submit a job of this user that appends `name` to `order`."""
         work = self.threads.run(lambda: self.order.append(name), user_id=user_id)
         return asyncio.create_task(work)
 
 
 @pytest.fixture
-def pool() -> Iterator[Blocked]:
-    pool = Blocked()
+def pool() -> Iterator[BlockedPool]:
+    pool = BlockedPool()
     yield pool
     pool.release()
 
 
-async def _turn() -> None:
-    """Let tasks start."""
+async def start_tasks() -> None:
+    """Let the created tasks run until they wait."""
     await asyncio.sleep(0)
 
 
-async def test_users_take_turns(pool: Blocked) -> None:
+async def test_users_are_served_round_robin(pool: BlockedPool) -> None:
     tasks = [pool.run(f"eve {number}", EVE) for number in (1, 2, 3)]
     tasks += [pool.run("ann 1", ANN), pool.run("ann 2", ANN), pool.run("nobody", None)]
-    await _turn()
+    await start_tasks()
     pool.release()
     await asyncio.gather(*tasks)
     assert pool.order == ["eve 1", "ann 1", "nobody", "eve 2", "ann 2", "eve 3"]
 
 
-async def test_a_user_may_have_so_many(pool: Blocked) -> None:
+async def test_jobs_per_user_are_limited(pool: BlockedPool) -> None:
     tasks = [pool.run("eve", EVE) for _ in range(3)]
-    await _turn()
+    await start_tasks()
     with pytest.raises(TooManyAtOnce, match="3 of your long texts") as refused:
         await pool.run("eve", EVE)
     assert refused.value.headers == {"Retry-After": "1"}
     tasks.append(pool.run("bob", BOB))
-    await _turn()
+    await start_tasks()
     pool.release()
     await asyncio.gather(*tasks)
     await pool.run("eve again", EVE)
     assert pool.order == ["eve", "bob", "eve", "eve", "eve again"]
 
 
-async def test_all_together_may_have_so_many(pool: Blocked) -> None:
+async def test_total_jobs_are_limited(pool: BlockedPool) -> None:
     tasks = [pool.run("job", user_id) for user_id in (ANN, BOB, EVE, ANN, BOB, EVE)]
-    await _turn()
+    await start_tasks()
     for user_id in (ANN, 4, None):
         with pytest.raises(ServiceUnavailable):
             await pool.run("one too many", user_id)
     pool.release()
     await asyncio.gather(*tasks)
     assert pool.order == ["job"] * 6
-    assert not pool.threads._counts  # a user who has nothing left takes no memory
+    assert not pool.threads._counts  # users without jobs are removed
     assert not pool.threads._queues
 
 
-async def test_what_is_cancelled_while_it_waits_is_not_done(pool: Blocked) -> None:
+async def test_cancelled_job_does_not_run(pool: BlockedPool) -> None:
     task, other = pool.run("unwanted", EVE), pool.run("wanted", ANN)
-    await _turn()
+    await start_tasks()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -95,7 +97,7 @@ async def test_what_is_cancelled_while_it_waits_is_not_done(pool: Blocked) -> No
     assert not pool.threads._counts
 
 
-async def test_errors_come_out_and_the_thread_goes_on(pool: Blocked) -> None:
+async def test_exception_is_raised_and_the_thread_continues(pool: BlockedPool) -> None:
     pool.release()
     with pytest.raises(ZeroDivisionError):
         await pool.threads.run(lambda: 1 / 0, user_id=EVE)
@@ -103,10 +105,10 @@ async def test_errors_come_out_and_the_thread_goes_on(pool: Blocked) -> None:
     assert pool.order == ["next"]
 
 
-async def test_a_job_that_is_still_running_counts_although_nobody_waits_for_it(
-    pool: Blocked,
+async def test_cancelled_running_job_still_counts(
+    pool: BlockedPool,
 ) -> None:
-    """A client who leaves and comes again gets no more of the thread than one who stays."""
+    """A client cannot exceed its limit by closing connections and repeating requests."""
     pool.release()
     started, finish = threading.Event(), threading.Event()
 
@@ -115,7 +117,7 @@ async def test_a_job_that_is_still_running_counts_although_nobody_waits_for_it(
         finish.wait(10)
 
     running = asyncio.create_task(pool.threads.run(work, user_id=EVE))
-    await _turn()
+    await start_tasks()
     started.wait(10)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):

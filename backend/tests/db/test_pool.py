@@ -1,4 +1,4 @@
-"""The pool: first come, first served, and nothing lost when a waiter gives up."""
+"""The SQLAlchemy pool: FIFO order, timeouts and cancelled waiters."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,32 +8,32 @@ from sqlalchemy import text
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from app.db.pool import FairPool
+from app.db.pool import FifoPool
 
 
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     engine = create_async_engine(
-        database_url, poolclass=FairPool, pool_size=1, max_overflow=0, pool_timeout=0.5
+        database_url, poolclass=FifoPool, pool_size=1, max_overflow=0, pool_timeout=0.5
     )
     yield engine
     await engine.dispose()
 
 
 async def use(engine: AsyncEngine) -> int | None:
-    """Take a connection, and give it back."""
+    """Acquire a connection, execute a statement and release the connection."""
     async with engine.connect() as connection:
         value: int | None = await connection.scalar(text("SELECT 1"))
         return value
 
 
-async def waiting(engine: AsyncEngine, count: int) -> None:
+async def until_waiting(engine: AsyncEngine, count: int) -> None:
     """Return once `count` tasks wait for a connection."""
     while len(engine.pool._pool._waiting) < count:  # noqa: ASYNC110 - the pool has no event
         await asyncio.sleep(0)
 
 
-async def test_who_waits_longest_is_next_and_a_newcomer_is_last(engine: AsyncEngine) -> None:
+async def test_waiting_tasks_are_served_in_order(engine: AsyncEngine) -> None:
     served: list[str] = []
 
     async def serve(name: str) -> None:
@@ -44,38 +44,38 @@ async def test_who_waits_longest_is_next_and_a_newcomer_is_last(engine: AsyncEng
         tasks = []
         for number in range(5):
             tasks.append(asyncio.create_task(serve(f"waiter {number}")))
-            await waiting(engine, number + 1)
+            await until_waiting(engine, number + 1)
     tasks.append(asyncio.create_task(serve("newcomer")))
     await asyncio.gather(*tasks)
     assert served == [*(f"waiter {number}" for number in range(5)), "newcomer"]
 
 
-async def test_waiting_ends_at_the_timeout(engine: AsyncEngine) -> None:
+async def test_waiting_times_out(engine: AsyncEngine) -> None:
     async with engine.connect():
         with pytest.raises(PoolTimeout):
             await use(engine)
     assert await use(engine) == 1
 
 
-async def test_a_waiter_who_gives_up_leaves_the_connection_to_the_next(
+async def test_cancelled_waiter_leaves_the_connection_to_the_next(
     engine: AsyncEngine,
 ) -> None:
     async with engine.connect():
-        leaver, next_one = asyncio.create_task(use(engine)), asyncio.create_task(use(engine))
-        await waiting(engine, 2)
-        leaver.cancel()
+        cancelled, next_one = asyncio.create_task(use(engine)), asyncio.create_task(use(engine))
+        await until_waiting(engine, 2)
+        cancelled.cancel()
     assert await next_one == 1
     with pytest.raises(asyncio.CancelledError):
-        await leaver
+        await cancelled
     assert await use(engine) == 1
 
 
-async def test_a_connection_handed_to_one_who_just_gave_up_is_handed_on(
+async def test_connection_of_a_cancelled_waiter_is_passed_on(
     engine: AsyncEngine,
 ) -> None:
     holder = await engine.connect()
-    leaver = asyncio.create_task(use(engine))
-    await waiting(engine, 1)
-    await holder.close()  # the connection is the leaver's now, who has not run since
-    leaver.cancel()
+    cancelled = asyncio.create_task(use(engine))
+    await until_waiting(engine, 1)
+    await holder.close()  # assigns the connection to the waiting task, which has not run yet
+    cancelled.cancel()
     assert await use(engine) == 1

@@ -1,4 +1,4 @@
-"""The reader: what it compiles, converts and refuses, and how its pool shares connections."""
+"""The reader: compilation, conversion and errors of statements, and its connection pool."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ def reader(database: Database) -> Reader:
 
 @pytest.fixture
 async def real(settings: Settings) -> AsyncIterator[Reader]:
-    """A reader with two connections of its own."""
+    """Return a reader with its own pool of two connections."""
     changes = {"database_pool_size": 2, "database_pool_timeout": 0.2}
     database = Database.from_settings(settings.model_copy(update=changes))
     yield database.reader
@@ -35,7 +35,7 @@ async def real(settings: Settings) -> AsyncIterator[Reader]:
 
 
 class TestRows:
-    async def test_values_by_name_place_and_unpacking(self, reader: Reader) -> None:
+    async def test_row_values_by_name_index_and_unpacking(self, reader: Reader) -> None:
         rows = await reader.execute(select(literal(1).label("one"), literal("a").label("letter")))
         (row,) = rows.all()
         assert (row.one, row["letter"], row[0]) == (1, "a", 1)
@@ -43,7 +43,7 @@ class TestRows:
         assert (one, letter) == (1, "a")
         assert not hasattr(row, "other")
 
-    async def test_as_many_as_are_expected(self, reader: Reader) -> None:
+    async def test_one_and_one_or_none_check_the_row_count(self, reader: Reader) -> None:
         numbers = text("SELECT generate_series(1, :count) AS number")
         assert await reader.scalars(numbers, {"count": 3}) == [1, 2, 3]
         assert await reader.scalar(numbers, {"count": 3}) == 1
@@ -54,10 +54,10 @@ class TestRows:
         for rows in (none, two):
             with pytest.raises(ValueError, match="row"):
                 rows.one()
-        with pytest.raises(ValueError, match="2 rows"):
+        with pytest.raises(ValueError, match="got 2"):
             two.one_or_none()
 
-    async def test_enumerations_and_json_are_what_the_columns_say(
+    async def test_enumerations_and_json_are_converted(
         self, reader: Reader, session: AsyncSession
     ) -> None:
         editor = await create_user(session, role=Role.EDITOR)
@@ -67,28 +67,26 @@ class TestRows:
         assert row.role is Role.EDITOR
         assert await reader.scalar(select(Article.toc)) == []
 
-    async def test_json_is_parsed_on_connections_of_its_own_too(self, real: Reader) -> None:
+    async def test_json_is_parsed_on_pooled_connections(self, real: Reader) -> None:
         assert await real.scalar(text("""SELECT '{"a": [1]}'::jsonb""")) == {"a": [1]}
 
 
 class TestStatements:
-    async def test_a_statements_own_values_and_those_that_are_given(self, reader: Reader) -> None:
+    async def test_parameters_override_default_values(self, reader: Reader) -> None:
         more = bindparam("more", 1, type_=Integer)
         statement = select((literal(40) + more).label("sum"), more.label("more"))
         assert tuple((await reader.execute(statement)).one()) == (41, 1)
         assert tuple((await reader.execute(statement, {"more": 2})).one()) == (42, 2)
 
-    async def test_a_value_that_is_forgotten_is_not_null(self, reader: Reader) -> None:
+    async def test_missing_parameter_raises(self, reader: Reader) -> None:
         with pytest.raises(TypeError, match="no value for one, two"):
             await reader.execute(text("SELECT :one, :two, :three"), {"three": 3})
 
-    async def test_a_list_of_unknown_length_is_refused_when_it_is_written(
-        self, reader: Reader
-    ) -> None:
+    async def test_in_with_a_list_is_rejected(self, reader: Reader) -> None:
         with pytest.raises(TypeError, match="ANY"):
             await reader.execute(select(User.id).where(User.id.in_([1, 2])))
 
-    async def test_a_value_that_cannot_be_is_the_callers_mistake(self, real: Reader) -> None:
+    async def test_invalid_value_raises_invalid_input(self, real: Reader) -> None:
         with pytest.raises(InvalidInput):
             await real.execute(
                 text("SELECT cast(cast(:letter AS text) AS int)"), {"letter": "a" * 3}
@@ -97,15 +95,15 @@ class TestStatements:
             await real.execute(text("SELECT cast(:letter AS text)"), {"letter": "\0"})
         assert await real.scalar(text("SELECT 1")) == 1
 
-    async def test_a_wrong_statement_is_ours_and_quotes_no_row(self, real: Reader) -> None:
+    async def test_wrong_statement_raises_the_driver_error(self, real: Reader) -> None:
         with pytest.raises(Exception, match="no_such_table") as raised:
             await real.execute(text("SELECT * FROM no_such_table"))
         assert not isinstance(raised.value, ServiceUnavailable | InvalidInput)
         assert await real.scalar(text("SELECT 1")) == 1
 
 
-class Connection:
-    """What the pool asks of one."""
+class FakeConnection:
+    """The part of a connection's interface that the pool uses."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -120,8 +118,8 @@ class Connection:
         self.closed = True
 
 
-class Refusing(Connection):
-    """Fails with `failure` whenever it is asked."""
+class FailingConnection(FakeConnection):
+    """A connection on which every statement raises `failure`."""
 
     failure: Exception
 
@@ -149,10 +147,10 @@ class Refusing(Connection):
         (ZeroDivisionError(), ZeroDivisionError, False),
     ],
 )
-async def test_what_the_driver_raises(
+async def test_driver_errors_are_translated(
     failure: Exception, expected: type[Exception], is_kept: bool
 ) -> None:
-    connection = Refusing()
+    connection = FailingConnection()
     connection.failure = failure
     pool = ReadPool(lambda: connection, size=1, timeout=1)  # type: ignore[arg-type]
     pool._idle.append(connection)  # type: ignore[arg-type]
@@ -161,118 +159,116 @@ async def test_what_the_driver_raises(
     assert (not connection.closed) is is_kept
 
 
-class Opening:
-    """Makes connections, or fails to."""
+class Connector:
+    """Opens connections, or raises ServiceUnavailable while `fails` is set."""
 
     def __init__(self) -> None:
-        self.opened: list[Connection] = []
+        self.opened: list[FakeConnection] = []
         self.fails = False
 
     async def __call__(self) -> Any:
         await asyncio.sleep(0)
         if self.fails:
             raise ServiceUnavailable
-        self.opened.append(Connection())
+        self.opened.append(FakeConnection())
         return self.opened[-1]
 
 
 @pytest.fixture
-def opening() -> Opening:
-    return Opening()
+def connector() -> Connector:
+    return Connector()
 
 
 @pytest.fixture
-def pool(opening: Opening) -> ReadPool:
-    return ReadPool(opening, size=2, timeout=0.2)
+def pool(connector: Connector) -> ReadPool:
+    return ReadPool(connector, size=2, timeout=0.2)
 
 
-async def taken(pool: ReadPool) -> Any:
-    return pool.take() or await pool.wait()
+async def acquire(pool: ReadPool) -> Any:
+    return pool.acquire_idle() or await pool.acquire()
 
 
 class TestPool:
-    async def test_the_last_one_used_is_taken_first_and_no_more_are_opened(
-        self, pool: ReadPool, opening: Opening
+    async def test_most_recently_used_connection_is_reused_first(
+        self, pool: ReadPool, connector: Connector
     ) -> None:
-        first, second = await taken(pool), await taken(pool)
-        pool.give_back(first)
-        pool.give_back(second)
-        assert await taken(pool) is second
-        assert await taken(pool) is first
-        assert len(opening.opened) == 2
+        first, second = await acquire(pool), await acquire(pool)
+        pool.release(first)
+        pool.release(second)
+        assert await acquire(pool) is second
+        assert await acquire(pool) is first
+        assert len(connector.opened) == 2
 
-    async def test_who_waits_longest_is_next(self, pool: ReadPool) -> None:
-        held = [await taken(pool), await taken(pool)]
+    async def test_waiting_tasks_are_served_in_order(self, pool: ReadPool) -> None:
+        held = [await acquire(pool), await acquire(pool)]
         served: list[int] = []
 
         async def serve(number: int) -> None:
-            connection = await taken(pool)
+            connection = await acquire(pool)
             served.append(number)
-            pool.give_back(connection)
+            pool.release(connection)
 
         tasks = [asyncio.create_task(serve(number)) for number in range(6)]
         await asyncio.sleep(0)
         for connection in held:
-            pool.give_back(connection)
+            pool.release(connection)
         await asyncio.gather(*tasks)
         assert served == list(range(6))
 
-    async def test_waiting_has_an_end(self, pool: ReadPool, opening: Opening) -> None:
-        held = [await taken(pool), await taken(pool)]
+    async def test_waiting_times_out(self, pool: ReadPool, connector: Connector) -> None:
+        held = [await acquire(pool), await acquire(pool)]
         with pytest.raises(ServiceUnavailable):
-            await taken(pool)
+            await acquire(pool)
         for connection in held:
-            pool.give_back(connection)
-        assert await taken(pool) in opening.opened
+            pool.release(connection)
+        assert await acquire(pool) in connector.opened
 
-    async def test_what_is_handed_to_one_who_gives_up_goes_to_the_next(
-        self, pool: ReadPool
-    ) -> None:
-        held = [await taken(pool), await taken(pool)]
-        leaver, patient = (asyncio.create_task(taken(pool)) for _ in range(2))
+    async def test_connection_of_a_cancelled_waiter_is_passed_on(self, pool: ReadPool) -> None:
+        held = [await acquire(pool), await acquire(pool)]
+        cancelled, patient = (asyncio.create_task(acquire(pool)) for _ in range(2))
         await asyncio.sleep(0)
-        pool.give_back(held[0])
-        leaver.cancel()
+        pool.release(held[0])
+        cancelled.cancel()
         assert await patient is held[0]
         with pytest.raises(asyncio.CancelledError):
-            await leaver
+            await cancelled
 
     @pytest.mark.parametrize("how", ["broken", "closed"])
-    async def test_a_broken_one_makes_room_for_whoever_waits(
-        self, pool: ReadPool, opening: Opening, how: str
+    async def test_broken_connection_is_replaced_for_the_next_waiter(
+        self, pool: ReadPool, connector: Connector, how: str
     ) -> None:
-        held = [await taken(pool), await taken(pool)]
-        waiting = asyncio.create_task(taken(pool))
+        held = [await acquire(pool), await acquire(pool)]
+        waiting = asyncio.create_task(acquire(pool))
         await asyncio.sleep(0)
         held[0].closed = how == "closed"
-        pool.give_back(held[0], is_broken=how == "broken")
-        assert await waiting is opening.opened[2]
+        pool.release(held[0], is_broken=how == "broken")
+        assert await waiting is connector.opened[2]
         assert held[0].closed
 
-    async def test_what_died_while_it_was_idle_is_not_given_out(self, pool: ReadPool) -> None:
-        first, second = await taken(pool), await taken(pool)
+    async def test_closed_idle_connection_is_not_reused(self, pool: ReadPool) -> None:
+        first, second = await acquire(pool), await acquire(pool)
         for connection in (first, second):
-            pool.give_back(connection)
+            pool.release(connection)
             connection.closed = True
-        fresh = {await taken(pool), await taken(pool)}
+        fresh = {await acquire(pool), await acquire(pool)}
         assert not fresh & {first, second}
 
-    async def test_who_cannot_open_one_leaves_the_room_to_others(
-        self, pool: ReadPool, opening: Opening
+    async def test_failed_connect_releases_its_slot(
+        self, pool: ReadPool, connector: Connector
     ) -> None:
-        opening.fails = True
+        connector.fails = True
         for _ in range(5):
             with pytest.raises(ServiceUnavailable):
-                await taken(pool)
-        opening.fails = False
-        assert len({await taken(pool), await taken(pool)}) == 2
+                await acquire(pool)
+        connector.fails = False
+        assert len({await acquire(pool), await acquire(pool)}) == 2
 
-    async def test_closing_closes_what_is_idle_and_what_comes_back(self, pool: ReadPool) -> None:
-        first, second = await taken(pool), await taken(pool)
-        pool.give_back(first)
+    async def test_close_closes_idle_and_released_connections(self, pool: ReadPool) -> None:
+        first, second = await acquire(pool), await acquire(pool)
+        pool.release(first)
         await pool.close()
         assert (first.closed, second.closed) == (True, False)
-        pool.give_back(second)
+        pool.release(second)
         assert second.closed
 
 
@@ -289,5 +285,5 @@ async def test_whoever_gives_up_on_a_read_does_not_leave_it_to_the_next(real: Re
     slow.cancel()
     with pytest.raises(asyncio.CancelledError):
         await slow
-    found = await asyncio.gather(*(real.scalar(text("SELECT 7")) for _ in range(6)))
-    assert found == [7] * 6
+    values = await asyncio.gather(*(real.scalar(text("SELECT 7")) for _ in range(6)))
+    assert values == [7] * 6

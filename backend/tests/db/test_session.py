@@ -1,4 +1,4 @@
-"""Units of work and read connections, on real connections where the promise is about those."""
+"""Units of work and readers, mostly on real connections."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ from tests.processes import DEADLINE
 
 @pytest.fixture
 async def real(settings: Settings, database_url: str) -> AsyncIterator[Database]:
-    """A database with pools of one connection each, whose commits are real."""
+    """Return a database with pools of one connection each, and with real commits."""
     database = Database.from_settings(
         settings.model_copy(update={"database_pool_size": 1, "database_pool_timeout": 0.2})
     )
@@ -30,7 +30,7 @@ async def real(settings: Settings, database_url: str) -> AsyncIterator[Database]
 
 
 async def read_one(database: Database) -> int | None:
-    """One value, by a read connection."""
+    """Read a value with the reader."""
     value: int | None = await database.reader.scalar(text("SELECT 1"))
     return value
 
@@ -42,14 +42,14 @@ def _no_users_afterwards(database_url: str):
 
 
 @pytest.mark.usefixtures("_no_users_afterwards")
-async def test_a_unit_of_work_commits_at_its_end(real: Database) -> None:
+async def test_unit_of_work_commits_at_its_end(real: Database) -> None:
     async with real.unit_of_work() as session:
         user = await create_user(session)
         assert await real.reader.scalar(select(User.id)) is None
     assert await real.reader.scalar(select(User.id)) == user.id
 
 
-async def test_a_unit_of_work_rolls_back_on_an_exception(real: Database) -> None:
+async def test_unit_of_work_rolls_back_on_an_exception(real: Database) -> None:
     async def fail() -> None:
         async with real.unit_of_work() as session:
             await create_user(session)
@@ -60,15 +60,13 @@ async def test_a_unit_of_work_rolls_back_on_an_exception(real: Database) -> None
     assert await real.reader.scalar(select(User.id)) is None
 
 
-async def test_each_read_is_a_transaction_of_its_own(real: Database) -> None:
+async def test_each_read_has_its_own_transaction(real: Database) -> None:
     first = await real.reader.scalar(text("SELECT txid_current()"))
     second = await real.reader.scalar(text("SELECT txid_current()"))
     assert first != second
 
 
-async def test_a_statement_cannot_outlast_its_timeout(
-    settings: Settings, database_url: str
-) -> None:
+async def test_slow_statement_times_out(settings: Settings, database_url: str) -> None:
     changes = {"database_url": database_url, "database_statement_timeout": 0.1}
     database = Database.from_settings(settings.model_copy(update=changes))
 
@@ -77,12 +75,12 @@ async def test_a_statement_cannot_outlast_its_timeout(
     await database.dispose()
 
 
-async def test_a_server_that_says_nothing_is_given_up(
+async def test_unresponsive_server_times_out(
     settings: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the client's own clock: what would end a statement is not there to do it."""
-    monkeypatch.setattr(session_module, "LONGEST_STATEMENT_SECONDS", 0)
-    monkeypatch.setattr(session_module, "PATIENCE_SECONDS", 0.3)
+    """The timeout of the client applies if PostgreSQL does not cancel the statement."""
+    monkeypatch.setattr(session_module, "MAX_STATEMENT_SECONDS", 0)
+    monkeypatch.setattr(session_module, "COMMAND_TIMEOUT_MARGIN_SECONDS", 0.3)
     changes = {"database_url": database_url, "database_pool_size": 1}
     never = text("SET statement_timeout = 0"), text("SELECT pg_sleep(300)")
     seconds = {"database_statement_timeout": 0.2}
@@ -107,9 +105,7 @@ async def test_a_server_that_says_nothing_is_given_up(
     await database.dispose()
 
 
-async def test_a_transaction_that_does_nothing_is_ended(
-    settings: Settings, database_url: str
-) -> None:
+async def test_idle_transaction_times_out(settings: Settings, database_url: str) -> None:
     changes = {"database_url": database_url, "database_statement_timeout": 0.1}
     database = Database.from_settings(settings.model_copy(update=changes))
 
@@ -130,7 +126,7 @@ async def test_a_transaction_that_does_nothing_is_ended(
     await database.dispose()
 
 
-async def test_connections_are_in_utc_and_have_a_name(real: Database) -> None:
+async def test_connections_use_utc_and_an_application_name(real: Database) -> None:
     assert await real.reader.scalar(text("SHOW timezone")) == "UTC"
     assert await real.reader.scalar(text("SHOW application_name")) == "pressroom"
 
@@ -144,7 +140,7 @@ async def test_an_empty_pool_is_an_unavailable_service(real: Database) -> None:
     assert await read_one(real) == 1
 
 
-async def test_a_terminated_connection_is_replaced(real: Database, database_url: str) -> None:
+async def test_terminated_connection_is_replaced(real: Database, database_url: str) -> None:
     pid = await real.reader.scalar(text("SELECT pg_backend_pid()"))
     killer = await asyncpg.connect(driver_url(database_url))
     await killer.execute("SELECT pg_terminate_backend($1)", pid)
@@ -154,10 +150,10 @@ async def test_a_terminated_connection_is_replaced(real: Database, database_url:
     assert isinstance(pool, ReadPool)
     while not pool._idle[0].is_closed():  # noqa: ASYNC110 - the driver has no event for it
         await asyncio.sleep(0)
-    assert await read_one(real) == 1  # nobody is refused
+    assert await read_one(real) == 1
 
 
-async def test_a_primary_that_became_a_standby_is_left(real: Database) -> None:
+async def test_demoted_primary_causes_a_reconnect(real: Database) -> None:
     async def write_read_only() -> int | None:
         async with real.unit_of_work() as session:
             pid: int | None = await session.scalar(text("SELECT pg_backend_pid()"))
@@ -180,7 +176,7 @@ async def test_a_primary_that_became_a_standby_is_left(real: Database) -> None:
         {"database_url": "postgresql+asyncpg://u@no-such-host.invalid/none"},
     ],
 )
-async def test_no_server_is_an_unavailable_service(
+async def test_unreachable_server_raises_service_unavailable(
     settings: Settings, change: dict[str, object]
 ) -> None:
     database = Database.from_settings(settings.model_copy(update=change))
@@ -190,7 +186,7 @@ async def test_no_server_is_an_unavailable_service(
     await database.dispose()
 
 
-async def test_an_unknown_database_is_an_unavailable_service(
+async def test_unknown_database_raises_service_unavailable(
     settings: Settings, database_url: str
 ) -> None:
     url = database_url.replace("pressroom_test_", "pressroom_gone_")
@@ -205,7 +201,7 @@ async def test_an_unknown_database_is_an_unavailable_service(
     await database.dispose()
 
 
-async def test_integrity_errors_reach_the_service(real: Database) -> None:
+async def test_integrity_error_is_not_translated(real: Database) -> None:
     async def insert_twice() -> None:
         async with real.unit_of_work() as session:
             await create_user(session, username="same", email="a@example.com")
@@ -215,7 +211,7 @@ async def test_integrity_errors_reach_the_service(real: Database) -> None:
         await insert_twice()
 
 
-async def test_reads_go_to_the_replica_where_there_is_one(settings: Settings) -> None:
+async def test_reads_use_the_replica(settings: Settings) -> None:
     away = "postgresql+asyncpg://nobody@127.0.0.1:1/none"
     database = Database.from_settings(settings.model_copy(update={"database_read_url": away}))
     async with database.unit_of_work() as session:
@@ -226,10 +222,10 @@ async def test_reads_go_to_the_replica_where_there_is_one(settings: Settings) ->
     await database.dispose()
 
 
-def test_a_database_needs_an_address(settings: Settings) -> None:
+def test_database_url_is_required(settings: Settings) -> None:
     with pytest.raises(ValueError, match="DATABASE_URL is not set"):
         Database.from_settings(settings.model_copy(update={"database_url": None}))
 
 
-def test_a_printed_url_has_no_password() -> None:
+def test_readable_url_has_no_password() -> None:
     assert "secret" not in readable_url("postgresql+asyncpg://u:secret@h/d")

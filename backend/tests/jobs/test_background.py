@@ -1,4 +1,4 @@
-"""Jobs: which there are, that they go on whatever fails, and end with the server."""
+"""Background jobs: their selection, retries and shutdown."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.config import Environment, Settings
 from app.core.errors import ServiceUnavailable
 from app.db.session import Database
-from app.jobs.background import Job, jobs_of, repeat, running
-from app.jobs.housekeeping import tidy_up
+from app.jobs.background import Job, create_jobs, repeat, run_jobs
+from app.jobs.housekeeping import delete_expired
 from app.models import AccountToken, Mail
 from app.services.mail import MailKind
 from app.services.mail_delivery import NotDelivered
@@ -20,20 +20,22 @@ from tests.factories import create_user
 from tests.inbox import Inbox
 from tests.test_mail import later, queue
 
-pytestmark = pytest.mark.usefixtures("shared_app")  # which configures the log
+pytestmark = pytest.mark.usefixtures("shared_app")  # configures logging
 
 
 @pytest.fixture
 def names(database: Database, settings: Settings) -> Callable[..., list[str]]:
     def names(**changes: object) -> list[str]:
         changed = settings.model_copy(update=changes)
-        return [job.name for job in jobs_of(changed, database)]
+        return [job.name for job in create_jobs(changed, database)]
 
     return names
 
 
-def test_who_delivers(names: Callable[..., list[str]], caplog: pytest.LogCaptureFixture) -> None:
-    always = ["housekeeping", "rendering", "announcing", "tidying media"]
+def test_mail_delivery_depends_on_settings(
+    names: Callable[..., list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    always = ["housekeeping", "rendering", "announcing", "media cleanup"]
     both = [*always, "mail delivery"]
     assert names(environment=Environment.TEST) == always
     assert names(environment=Environment.TEST, smtp_host="mail") == both
@@ -44,7 +46,7 @@ def test_who_delivers(names: Callable[..., list[str]], caplog: pytest.LogCapture
     assert "SMTP_HOST is not set" in caplog.text
 
 
-async def test_a_failing_job_goes_on_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failing_job_is_retried_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     done = asyncio.Event()
     runs = 0
 
@@ -52,11 +54,11 @@ async def test_a_failing_job_goes_on_and_is_logged_once(caplog: pytest.LogCaptur
         nonlocal runs
         runs += 1
         if runs < 6:
-            raise ServiceUnavailable if runs % 2 else ValueError("a mistake of ours")
+            raise ServiceUnavailable if runs % 2 else ValueError("a programming error")
         if runs == 8:
             done.set()
 
-    task = asyncio.create_task(repeat(Job("work", work, every=0), longest_pause=0))
+    task = asyncio.create_task(repeat(Job("work", work, interval=0), max_retry_delay=0))
     async with asyncio.timeout(5):
         await done.wait()
     task.cancel()
@@ -68,7 +70,7 @@ async def test_a_failing_job_goes_on_and_is_logged_once(caplog: pytest.LogCaptur
     assert len(lines) == 2
 
 
-async def test_jobs_end_with_the_server() -> None:
+async def test_jobs_are_cancelled_at_shutdown() -> None:
     ended = asyncio.Event()
 
     async def work() -> None:
@@ -77,13 +79,13 @@ async def test_jobs_end_with_the_server() -> None:
         finally:
             ended.set()
 
-    async with running([Job("work", work, every=0)]):
+    async with run_jobs([Job("work", work, interval=0)]):
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     assert ended.is_set()
 
 
-async def test_housekeeping_deletes_what_has_had_its_time(
+async def test_housekeeping_deletes_expired_mails_and_tokens(
     session: AsyncSession,
     database: Database,
     inbox: Inbox,
@@ -97,7 +99,7 @@ async def test_housekeeping_deletes_what_has_had_its_time(
     await inbox.deliver()
 
     async def left() -> tuple[int, int]:
-        await tidy_up(database)
+        await delete_expired(database)
         mails = (await session.scalars(select(Mail.id))).all()
         tokens = (await session.scalars(select(AccountToken.id))).all()
         return len(mails), len(tokens)

@@ -1,4 +1,4 @@
-"""Housekeeping as the job runs it: every kind is tidied up, also where another one fails."""
+"""The housekeeping job: all expired rows are deleted, even if one step fails."""
 
 from datetime import timedelta
 from typing import Any
@@ -26,7 +26,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(purging, "BATCH", 2)
 
 
-async def _add_what_is_old(session: AsyncSession) -> None:
+async def _add_expired_rows(session: AsyncSession) -> None:
     user = await create_user(session)
     then = clock.now() - OLD
     session.add_all(
@@ -46,21 +46,23 @@ async def _add_what_is_old(session: AsyncSession) -> None:
 
 
 @pytest.mark.usefixtures("small_batches")
-async def test_housekeeping_deletes_every_kind(database: Database, session: AsyncSession) -> None:
-    await _add_what_is_old(session)
-    await housekeeping.tidy_up(database)
+async def test_housekeeping_deletes_all_expired_rows(
+    database: Database, session: AsyncSession
+) -> None:
+    await _add_expired_rows(session)
+    await housekeeping.delete_expired(database)
     for model in (LimitUse, UploadReservation, Article, Tag):
         assert await _count(session, model) == 0, model
 
 
-async def test_a_mistake_in_one_kind_does_not_keep_the_others(
+async def test_failing_step_does_not_stop_the_others(
     database: Database, session: AsyncSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(_: AsyncSession) -> int:
         raise TypeError("a mistake")
 
-    monkeypatch.setattr(housekeeping, "_BY_BATCH", (fail, *housekeeping._BY_BATCH))
-    await _add_what_is_old(session)
+    monkeypatch.setattr(housekeeping, "_BATCH_PURGES", (fail, *housekeeping._BATCH_PURGES))
+    await _add_expired_rows(session)
     with pytest.raises(TypeError, match="a mistake"):
-        await housekeeping.tidy_up(database)
+        await housekeeping.delete_expired(database)
     assert await _count(session, LimitUse) == await _count(session, Tag) == 0

@@ -1,4 +1,4 @@
-"""Handing mail over: to a real mail server, which may refuse it, be down or be somebody else."""
+"""The SMTP transport, with a real mail server: delivery, rejection, TLS and login."""
 
 import ssl
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from app.core.config import Settings, SmtpSecurity
-from app.jobs.mail import by_smtp
+from app.jobs.mail import smtp_transport
 from app.services.mail_delivery import NotDelivered
 from app.services.mail_texts import Wording, compose
 from tests.processes import HOST, free_port
 from tests.smtp import MailServer, mail_server
 
 
-def to(recipient: str, settings: Settings) -> EmailMessage:
+def mail_to(recipient: str, settings: Settings) -> EmailMessage:
     return compose(Wording.PASSWORD_CHANGED, recipient=recipient, settings=settings)
 
 
@@ -38,7 +38,7 @@ def server() -> Iterator[MailServer]:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for HOST, with its key, that nobody has signed."""
+    """Create a self-signed certificate for HOST, with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mail")])
     now = datetime.now(UTC)
@@ -77,10 +77,12 @@ def tls(certificate: Path) -> ssl.SSLContext:
         ("büro@exämple.com", "büro@xn--exmple-cua.com"),
     ],
 )
-async def test_arrives(server: MailServer, settings: Settings, email: str, recipient: str) -> None:
+async def test_mail_is_delivered(
+    server: MailServer, settings: Settings, email: str, recipient: str
+) -> None:
     settings = using(settings, server.port, SmtpSecurity.NONE)
-    sent = to(email, settings)
-    await by_smtp(settings)(sent)
+    sent = mail_to(email, settings)
+    await smtp_transport(settings)(sent)
     (message,) = server.messages
     assert server.recipients == [recipient]
     assert message["Subject"] == sent["Subject"]
@@ -88,66 +90,64 @@ async def test_arrives(server: MailServer, settings: Settings, email: str, recip
 
 
 @pytest.mark.parametrize(("code", "for_good"), [("550", True), ("451", False)])
-async def test_a_recipient_who_is_refused(
+async def test_rejected_recipient_is_reported(
     server: MailServer, settings: Settings, code: str, for_good: bool
 ) -> None:
     settings = using(settings, server.port, SmtpSecurity.NONE)
     with pytest.raises(NotDelivered) as refused:
-        await by_smtp(settings)(to(f"{code}@example.com", settings))
+        await smtp_transport(settings)(mail_to(f"{code}@example.com", settings))
     assert refused.value.reason == f"SMTPRecipientsRefused {code}"
     assert refused.value.for_good is for_good
 
 
 @pytest.mark.parametrize("security", SmtpSecurity)
-async def test_a_server_that_is_down(settings: Settings, security: SmtpSecurity) -> None:
+async def test_unreachable_server_is_reported(settings: Settings, security: SmtpSecurity) -> None:
     settings = using(settings, free_port(), security)
     with pytest.raises(NotDelivered) as failed:
-        await by_smtp(settings)(to("ada@example.com", settings))
+        await smtp_transport(settings)(mail_to("ada@example.com", settings))
     assert failed.value.reason == "SMTPConnectError"
     assert not failed.value.for_good
 
 
 @pytest.mark.parametrize("login", [{}, {"smtp_username": "press", "smtp_password": "right"}])
 @pytest.mark.parametrize("security", [SmtpSecurity.STARTTLS, SmtpSecurity.TLS])
-async def test_nothing_goes_out_in_the_clear_where_it_must_not(
+async def test_missing_encryption_prevents_delivery(
     settings: Settings,
     security: SmtpSecurity,
     login: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The server, or who sits in between, would take both the mail and the password."""
-    monkeypatch.setattr("app.jobs.mail.TIMEOUT_SECONDS", 1)
+    """An attacker could otherwise read the mail and the password."""
+    monkeypatch.setattr("app.jobs.mail.RESPONSE_TIMEOUT_SECONDS", 1)
     with mail_server(free_port(), auth_require_tls=False) as server:
         settings = using(settings, server.port, security, **login)
         with pytest.raises(NotDelivered) as failed:
-            await by_smtp(settings)(to("ada@example.com", settings))
+            await smtp_transport(settings)(mail_to("ada@example.com", settings))
         assert not failed.value.for_good
         assert (server.messages, server.logins) == ([], [])
 
 
-async def test_a_certificate_that_nobody_signed_is_refused(
-    tls: ssl.SSLContext, settings: Settings
-) -> None:
+async def test_untrusted_certificate_is_rejected(tls: ssl.SSLContext, settings: Settings) -> None:
     with mail_server(free_port(), tls=tls) as server:
         settings = using(settings, server.port, SmtpSecurity.STARTTLS)
         with pytest.raises(NotDelivered):
-            await by_smtp(settings)(to("ada@example.com", settings))
+            await smtp_transport(settings)(mail_to("ada@example.com", settings))
         assert server.messages == []
 
 
-async def test_logs_in_over_tls(
+async def test_login_uses_tls(
     tls: ssl.SSLContext, certificate: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     with mail_server(free_port(), tls=tls, auth_required=True) as server:
         login = {"smtp_username": "press", "smtp_password": "right"}
         settings = using(settings, server.port, SmtpSecurity.STARTTLS, **login)
-        await by_smtp(settings)(to("ada@example.com", settings))
+        await smtp_transport(settings)(mail_to("ada@example.com", settings))
         assert len(server.messages) == 1
         assert server.logins == [(b"press", b"right")]
 
         wrong = settings.model_copy(update={"smtp_password": "a wrong one"})
         with pytest.raises(NotDelivered) as failed:
-            await by_smtp(wrong)(to("ada@example.com", settings))
+            await smtp_transport(wrong)(mail_to("ada@example.com", settings))
         assert failed.value.reason == "SMTPAuthenticationError 535"
         assert not failed.value.for_good

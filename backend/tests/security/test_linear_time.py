@@ -23,7 +23,7 @@ import app
 from app.core.conditional import Precondition
 from app.core.config import Settings
 from app.core.errors import InvalidInput, InvalidMedia, InvalidRequest, PressroomError
-from app.core.text import slugify, tidy
+from app.core.text import normalize_text, slugify
 from app.main import create_app
 from app.routers.files import _part
 from app.schemas.types import Email
@@ -123,7 +123,7 @@ def test_the_patterns_are_found() -> None:
     for expected in (
         "app.services.media.formats._MARKER",  # a module's attribute
         "app.services.media.formats._FORMATS",  # in a tuple of named tuples
-        "app.core.markdown._UNSPACED",
+        "app.core.markdown._UNSPACED_SCRIPTS",
     ):
         assert expected in names
     assert any(":" in name for name in names)  # where it is used
@@ -260,7 +260,7 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
     "range": lambda text: _part(text, 100),
     "record": lambda text: parse_record(1, text.encode()),
     "slug": slugify,
-    "tidy": tidy,
+    "normalize_text": normalize_text,
 }
 
 

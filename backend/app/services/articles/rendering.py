@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity, recheck
 from app.core.errors import ContentTooComplex
-from app.core.markdown import RENDERER, Rendered, excerpt_of, is_light, render, render_now
+from app.core.markdown import RENDERER, Rendered, is_light, make_excerpt, render, render_sync
 from app.db.session import Database
 from app.models.article import Article
 
@@ -35,7 +35,7 @@ async def prepare_text(
     disabled meanwhile, or their session or API key has ended.
     """
     if is_light(content):
-        return render_now(content), writer
+        return render_sync(content), writer
     await session.rollback()
     rendered = await render(content, user_id=writer.id)
     return rendered, await recheck(session, writer)
@@ -56,7 +56,7 @@ def rendered_columns(rendered: Rendered, *, own_excerpt: str | None) -> dict[str
 
 def excerpt_columns(text: str, *, own_excerpt: str | None) -> dict[str, Any]:
     """An author's own excerpt, or else the beginning of the text."""
-    excerpt = excerpt_of(text) if own_excerpt is None else own_excerpt
+    excerpt = make_excerpt(text) if own_excerpt is None else own_excerpt
     return {"excerpt": excerpt, "own_excerpt": own_excerpt is not None}
 
 

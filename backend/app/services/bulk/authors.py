@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.security import hash_password
-from app.core.text import slugify, tidy
+from app.core.text import normalize_text, slugify
 from app.models.user import User
 from app.services import audit
 from app.services.audit import AuditAction
@@ -72,7 +72,7 @@ async def _create(session: AsyncSession, author: ForeignAuthor, hashed_password:
     user = User(
         email=email,
         username=username,
-        name=tidy(author.name)[:100] or username,
+        name=normalize_text(author.name)[:100] or username,
         hashed_password=hashed_password,
     )
     session.add(user)

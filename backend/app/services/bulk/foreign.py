@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote, unquote
 
-from app.core.text import slugify, tag_key, tidy
+from app.core.text import normalize_text, slugify, tag_key
 from app.schemas.article import MAX_EXCERPT, MAX_TAGS
 from app.services.bulk.ndjson import AuthorOf
 from app.services.bulk.records import MAX_RECORD_BYTES, Incoming, Position, incoming
@@ -97,7 +97,7 @@ class Draft:
 
     def titled(self, text: str) -> None:
         """Set the title, as one line that is not too long."""
-        title = tidy(_printable(text))
+        title = normalize_text(_printable(text))
         if len(title) > MAX_TITLE:
             self.notes.append(f"title: cut to {MAX_TITLE} characters")
             title = title[: MAX_TITLE - 1].rstrip() + "…"
@@ -113,7 +113,7 @@ class Draft:
 
     def summed_up(self, text: str) -> None:
         """Set the excerpt, without markup, as one line that is not too long."""
-        excerpt = tidy(_printable(_MARKUP.sub(" ", text)))
+        excerpt = normalize_text(_printable(_MARKUP.sub(" ", text)))
         if len(excerpt) > MAX_EXCERPT:
             self.notes.append(f"excerpt: cut to {MAX_EXCERPT} characters")
             excerpt = excerpt[: MAX_EXCERPT - 1].rstrip() + "…"
@@ -131,7 +131,7 @@ class Draft:
         """Set the tags: each once, no more than there may be."""
         tags: dict[str, str] = {}
         for name in names:
-            tag = tidy(_printable(name))[:MAX_TAG].strip()
+            tag = normalize_text(_printable(name))[:MAX_TAG].strip()
             if slugify(tag, fallback="") and (key := tag_key(tag)):
                 tags.setdefault(key, tag)
         if len(tags) > MAX_TAGS:

@@ -29,8 +29,8 @@ from app.core.errors import (
     QuotaExceeded,
     ServiceUnavailable,
 )
-from app.core.markdown import Rendered, render_now
-from app.db.session import ANNOUNCEMENTS, Database
+from app.core.markdown import Rendered, render_sync
+from app.db.session import COMMIT_LOG, Database
 from app.services.bulk import statements
 from app.services.bulk.ndjson import AuthorOf, Line, parse_lines, read_lines
 from app.services.bulk.records import (
@@ -174,7 +174,7 @@ def _pausing(items: Iterable[Item]) -> Iterator[Item]:
 
 def _render(text: str) -> Rendered | str:
     try:
-        return render_now(text)
+        return render_sync(text)
     except ContentTooComplex as error:
         return str(error.detail)
 
@@ -260,7 +260,7 @@ async def _write_patiently(desk: Desk, items: Sequence[Prepared]) -> list[Result
 async def undo(session: AsyncSession) -> None:
     """Take back what a unit of work has done, so that nothing is left to commit or announce."""
     await session.rollback()
-    session.info[ANNOUNCEMENTS].clear()
+    session.info[COMMIT_LOG].clear()
 
 
 async def from_lines(

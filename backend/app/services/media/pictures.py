@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from PIL import AvifImagePlugin, Image, ImageCms
 
 from app.core.errors import InvalidMedia
-from app.core.threads import Threads
+from app.core.threads import FairThreadPool
 from app.services.media.formats import CONTENT_TYPES, KEPT_AS, Kind, recognise
 
 WIDTHS = (320, 640, 1280)
@@ -95,12 +95,12 @@ def height_of_copy(width: int, *, of: tuple[int, int]) -> int:
     return max(1, round(of[1] * width / of[0]))
 
 
-_thread = Threads(
+_thread = FairThreadPool(
     "pictures",
     size=1,
     what="pictures",
     max_jobs=MAX_WAITING,
-    max_jobs_each=MAX_WAITING_EACH,
+    max_jobs_per_user=MAX_WAITING_EACH,
     low_priority=True,
 )
 """One: there is a process for each CPU, and a picture takes up to 12 bytes a pixel."""
