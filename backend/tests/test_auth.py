@@ -238,7 +238,7 @@ async def test_hashing_threads_yield_to_those_that_answer() -> None:
     import threading
 
     loop_priority = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    priority = await security._in_hashing_thread(
+    priority = await security._run_in_hashing_thread(
         lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     )
     assert priority == LOWEST_PRIORITY

@@ -279,7 +279,7 @@ class TestReassigning:
         own = await client.get(f"/articles/{draft.id}", headers=bearer(heir))
         assert own.status_code == 200
         message = select(AuditEvent.message).where(AuditEvent.action == "REASSIGN_ARTICLES")
-        assert await session.scalar(message) == "2 articles given to another author"
+        assert await session.scalar(message) == "2 articles reassigned to another author"
         assert await session.scalar(select(func.count()).where(~User.is_active)) == 0
 
     async def test_an_author_gives_theirs_to_nobody(
@@ -347,7 +347,7 @@ async def test_two_authors_with_drafts_of_one_name_leave_at_once(
         assert written.json()["slug"] == "farewell"
         numbers.append(written.json()["id"])
     async with live_rows() as session:
-        await deletion.part_with_articles(session, user_id=first.id, to=None)
+        await deletion.trash_or_reassign_articles(session, user_id=first.id, recipient_id=None)
         url = f"/users/{second.id}"
         leaving = asyncio.create_task(live.request("DELETE", url, headers=bearer(admin)))
         await waiting_for_a_lock(live_rows)

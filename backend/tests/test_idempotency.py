@@ -627,6 +627,6 @@ async def test_the_claim_costs_two_statements_and_the_answer_one(
 
 
 def test_content_cannot_be_moved_between_its_parts() -> None:
-    assert idempotency._joined([b"a", b"bc"]) != idempotency._joined([b"ab", b"c"])
-    assert idempotency._keyed(b"a", b"b") != idempotency._keyed(b"ab")
-    assert len(idempotency._keyed(b"a")) == len(derived_keys(idempotency.PURPOSE))
+    assert idempotency._encode_parts([b"a", b"bc"]) != idempotency._encode_parts([b"ab", b"c"])
+    assert idempotency._hmacs(b"a", b"b") != idempotency._hmacs(b"ab")
+    assert len(idempotency._hmacs(b"a")) == len(derived_keys(idempotency.PURPOSE))

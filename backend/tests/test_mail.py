@@ -19,12 +19,12 @@ from app.schemas.user import UserCreate
 from app.services import mail, mail_delivery, users
 from app.services.mail import MailKind
 from app.services.mail_delivery import (
-    CLAIMED_FOR,
+    CLAIM_DURATION,
     MAX_ATTEMPTS,
-    NotDelivered,
+    DeliveryError,
     deliver_due,
 )
-from app.services.mail_texts import Wording, compose
+from app.services.mail_texts import MailText, compose
 from tests.factories import PASSWORD, create_user
 from tests.inbox import Inbox, token_in
 
@@ -88,7 +88,7 @@ class TestDelivery:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         row = await queue(session, MailKind.VERIFY_EMAIL, await create_user(session))
-        inbox.refusal = NotDelivered("SMTPConnectError")
+        inbox.refusal = DeliveryError("SMTPConnectError")
         pauses = []
         for number in range(1, MAX_ATTEMPTS + 1):
             await inbox.deliver()
@@ -117,7 +117,7 @@ class TestDelivery:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         row = await queue(session, MailKind.VERIFY_EMAIL, await create_user(session))
-        inbox.refusal = NotDelivered("SMTPConnectError")
+        inbox.refusal = DeliveryError("SMTPConnectError")
         await inbox.deliver()
         inbox.refusal = None
         later(monkeypatch, timedelta(seconds=2))
@@ -132,7 +132,7 @@ class TestDelivery:
         self, session: AsyncSession, inbox: Inbox
     ) -> None:
         row = await queue(session, MailKind.VERIFY_EMAIL, await create_user(session))
-        inbox.refusal = NotDelivered("SMTPRecipientsRefused 550", for_good=True)
+        inbox.refusal = DeliveryError("SMTPRecipientsRefused 550", permanent=True)
         await inbox.deliver()
         await session.refresh(row)
         assert (row.next_attempt_at, row.error) == (None, "SMTPRecipientsRefused 550")
@@ -152,9 +152,9 @@ class TestDelivery:
             raise asyncio.CancelledError
 
         with pytest.raises(asyncio.CancelledError):
-            await deliver_due(database, settings=settings, post=end)
+            await deliver_due(database, settings=settings, send=end)
         assert await inbox.deliver() == []
-        later(monkeypatch, CLAIMED_FOR)
+        later(monkeypatch, CLAIM_DURATION)
         assert len(await inbox.deliver()) == 1
 
     @pytest.mark.parametrize("is_claimed", [False, True])
@@ -197,7 +197,7 @@ class TestDelivery:
         await create_user(session, email=row.email)
         assert await inbox.deliver() == []
         await session.refresh(row)
-        assert row.error == "nobody has this address"
+        assert row.error == "no user has this address"
 
     @pytest.mark.parametrize(
         "kind", [MailKind.VERIFY_EMAIL, MailKind.RESET_PASSWORD, MailKind.CHANGE_EMAIL]
@@ -215,7 +215,7 @@ class TestDelivery:
         later(monkeypatch, timedelta(days=1, seconds=1))
         assert await inbox.deliver() == []
         await session.refresh(row)
-        assert row.error == "too late"
+        assert row.error == "older than one day"
 
     async def test_one_that_ends_every_process_is_dropped(
         self, session: AsyncSession, inbox: Inbox
@@ -225,7 +225,7 @@ class TestDelivery:
         await session.flush()
         assert await inbox.deliver() == []
         await session.refresh(row)
-        assert row.error == "given up"
+        assert row.error == "too many attempts"
 
     async def test_whom_an_operator_vouches_for_gets_nothing(
         self, session: AsyncSession, inbox: Inbox
@@ -233,7 +233,7 @@ class TestDelivery:
         new = UserCreate(
             email="ada@example.com", username="ada", name="Ada", password=SecretStr(PASSWORD)
         )
-        created = await users.create_user(session, new=new, vouched_for=True)
+        created = await users.create_user(session, new=new, email_verified=True)
         assert created.email_verified_at is not None
         assert await inbox.deliver() == []
 
@@ -291,7 +291,7 @@ class TestLimits:
     ) -> None:
         user = await create_user(session)
         first = await queue(session, MailKind.RESET_PASSWORD, user)
-        inbox.refusal = NotDelivered("SMTPConnectError")
+        inbox.refusal = DeliveryError("SMTPConnectError")
         await inbox.deliver()
         second = await queue(session, MailKind.RESET_PASSWORD, user)
         inbox.refusal = None
@@ -299,12 +299,12 @@ class TestLimits:
         for row in (first, second):
             await session.refresh(row)
         assert first.sent_at is not None
-        assert (second.sent_at, second.error) == (None, "one like it waits")
+        assert (second.sent_at, second.error) == (None, "another mail of this kind is queued")
 
 
 class TestTexts:
-    @pytest.mark.parametrize("wording", Wording)
-    def test_each_is_a_plain_and_automatic_mail(self, wording: Wording, settings: Settings) -> None:
+    @pytest.mark.parametrize("wording", MailText)
+    def test_each_is_a_plain_and_automatic_mail(self, wording: MailText, settings: Settings) -> None:
         link = "http://localhost:3000/verify-email#token=" + "x" * 43
         message = compose(wording, recipient="ada@exämple.com", settings=settings, link=link)
         assert message["From"] == "Pressroom <pressroom@localhost>"

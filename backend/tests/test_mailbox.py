@@ -10,7 +10,7 @@ from app.db.session import Database
 from app.jobs.mail import into_the_log
 from app.main import create_app
 from app.models import Mail
-from app.services.mail_delivery import NotDelivered, deliver_due
+from app.services.mail_delivery import DeliveryError, deliver_due
 from tests.factories import create_user
 from tests.inbox import Inbox
 
@@ -37,9 +37,9 @@ async def test_shows_what_was_sent(
     assert "There is none" in page.text
     user = await create_user(session)
     await client.post("/auth/password/forgot", json={"email": user.email})
-    assert "waits" in (await client.get("/dev/mailbox")).text
+    assert "queued" in (await client.get("/dev/mailbox")).text
     with caplog.at_level("INFO"):
-        await deliver_due(database, settings=development, post=into_the_log)
+        await deliver_due(database, settings=development, send=into_the_log)
 
     response = await client.get("/dev/mailbox.json")
     assert response.headers["Cache-Control"] == "no-store"
@@ -87,9 +87,9 @@ async def test_says_why_a_mail_waits(
 ) -> None:
     user = await create_user(session)
     await client.post("/auth/email/verify/resend", json={"email": user.email})
-    inbox.refusal = NotDelivered("SMTPConnectError")
+    inbox.refusal = DeliveryError("SMTPConnectError")
     await inbox.deliver()
-    assert "waits (SMTPConnectError)" in (await client.get("/dev/mailbox")).text
+    assert "queued (SMTPConnectError)" in (await client.get("/dev/mailbox")).text
 
 
 @pytest.mark.parametrize("environment", [Environment.TEST, Environment.PRODUCTION])

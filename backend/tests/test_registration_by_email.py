@@ -13,7 +13,7 @@ from app.core import clock
 from app.core.config import Registration, Settings
 from app.main import create_app
 from app.models import AccountToken, AuditEvent, Mail, User
-from app.services.mail_delivery import NotDelivered
+from app.services.mail_delivery import DeliveryError
 from tests.factories import PASSWORD, create_user
 from tests.inbox import Inbox, token_in
 from tests.test_lists import statements
@@ -176,7 +176,7 @@ async def test_what_was_registered_is_forgotten_once_the_mail_is_sent(
     assert row.details is not None
     assert set(row.details) == {"username", "name", "hashed_password"}
     assert PASSWORD not in str(row.details)
-    inbox.refusal = NotDelivered("SMTPConnectError")
+    inbox.refusal = DeliveryError("SMTPConnectError")
     await inbox.deliver()
     await session.refresh(row)
     assert row.details is not None  # the next attempt needs it

@@ -54,7 +54,7 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def batches(database: Database, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Batches of three rows; how many units of work were committed, in the only item."""
     monkeypatch.setattr(purging, "BATCH", 3)
-    monkeypatch.setattr(purging, "SWEPT", 3)
+    monkeypatch.setattr(purging, "SWEEP_BATCH", 3)
     committed, original = [0], database.unit_of_work
 
     @asynccontextmanager

@@ -672,7 +672,7 @@ class TestSealing:
         rotate(NEW)
         assert await second_factor.reseal_all(session) == 0
         assert (await owner.log_in(owner.code())).status_code == 401
-        assert "second factor cannot be unsealed" in caplog.text
+        assert "second factor cannot be decrypted" in caplog.text
         code = owner.recovery_codes[0]
         assert (await owner.log_in(code)).status_code == 200
 

@@ -15,7 +15,7 @@ from app.jobs.mail import by_smtp, into_the_log
 from app.jobs.media import tidy_media
 from app.services.articles.rendering import render_stale
 from app.services.changes import announce_due
-from app.services.mail_delivery import Post, deliver_due
+from app.services.mail_delivery import SendMail, deliver_due
 from app.services.media.storage import open_storage
 
 logger = get_logger(__name__)
@@ -40,14 +40,14 @@ def jobs_of(settings: Settings, database: Database) -> Sequence[Job]:
     jobs.append(Job("announcing", partial(announce_due, database), every=2))
     tidying = partial(tidy_media, database, open_storage(settings))
     jobs.append(Job("tidying media", tidying, every=60, after=60))
-    post = _post_of(settings)
-    if post is not None:
-        work = partial(deliver_due, database, settings=settings, post=post)
+    send = _mail_transport(settings)
+    if send is not None:
+        work = partial(deliver_due, database, settings=settings, send=send)
         jobs.append(Job("mail delivery", work, every=2))
     return jobs
 
 
-def _post_of(settings: Settings) -> Post | None:
+def _mail_transport(settings: Settings) -> SendMail | None:
     """How mail goes out; None where it does not."""
     if settings.smtp_host is not None:
         return by_smtp(settings)

@@ -8,21 +8,21 @@ import aiosmtplib
 
 from app.core.config import Settings, SmtpSecurity
 from app.core.logging import get_logger
-from app.services.mail_delivery import NotDelivered, Post
+from app.services.mail_delivery import DeliveryError, SendMail
 
 logger = get_logger(__name__)
 
 TIMEOUT_SECONDS = 15
 """For each answer of the mail server."""
 LONGEST_SECONDS = 60
-"""For all of them; within services.mail_delivery.CLAIMED_FOR."""
+"""For all of them; within services.mail_delivery.CLAIM_DURATION."""
 
 
-def by_smtp(settings: Settings) -> Post:
+def by_smtp(settings: Settings) -> SendMail:
     """Hands mails to SMTP_HOST; its certificate has to be good where SMTP_SECURITY asks for one."""
     domain = parseaddr(settings.mail_from)[1].rpartition("@")[2]
 
-    async def post(message: EmailMessage) -> None:
+    async def send(message: EmailMessage) -> None:
         try:
             async with asyncio.timeout(LONGEST_SECONDS):
                 await aiosmtplib.send(
@@ -38,15 +38,15 @@ def by_smtp(settings: Settings) -> Post:
                 )
         except aiosmtplib.SMTPRecipientsRefused as error:
             codes = [refused.code for refused in error.recipients]
-            raise NotDelivered(
-                _reason(error, *codes), for_good=all(code >= 500 for code in codes)
+            raise DeliveryError(
+                _reason(error, *codes), permanent=all(code >= 500 for code in codes)
             ) from None
         except aiosmtplib.SMTPResponseException as error:
-            raise NotDelivered(_reason(error, error.code)) from None
+            raise DeliveryError(_reason(error, error.code)) from None
         except (aiosmtplib.SMTPException, OSError) as error:
-            raise NotDelivered(_reason(error)) from None
+            raise DeliveryError(_reason(error)) from None
 
-    return post
+    return send
 
 
 def _reason(error: Exception, *codes: int) -> str:

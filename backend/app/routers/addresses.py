@@ -1,4 +1,4 @@
-"""/users/{id}/addresses: a user's postal addresses, for them and administrators."""
+"""/users/{id}/addresses: postal addresses, for the user and for administrators."""
 
 from collections.abc import Sequence
 
@@ -63,7 +63,7 @@ async def read_address(
 async def create_address(
     session: WriteSession, actor: AddressesActor, user_id: UserId, new: AddressInput
 ) -> AddressResponse:
-    """Add an address."""
+    """Create an address."""
     return await addresses.create_address(session, user_id=user_id, new=new, actor=actor)
 
 
@@ -82,7 +82,7 @@ async def replace_address(
     new: AddressInput,
     precondition: IfMatch,
 ) -> AddressResponse:
-    """Replace an address as a whole."""
+    """Replace an address."""
     return await addresses.replace_address(
         session,
         user_id=user_id,
@@ -105,7 +105,7 @@ async def delete_address(
     address_id: AddressId,
     precondition: IfMatch,
 ) -> None:
-    """Remove an address."""
+    """Delete an address."""
     await addresses.delete_address(
         session, user_id=user_id, address_id=address_id, actor=actor, precondition=precondition
     )

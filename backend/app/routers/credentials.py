@@ -1,4 +1,4 @@
-"""/users/me/password and /users/me/email: what one logs in with, changed with the password."""
+"""/users/me/password and /users/me/email: change of credentials, which requires the password."""
 
 from fastapi import Depends, status
 
@@ -22,7 +22,7 @@ async def change_password(
     actor: Confirming,
     change: PasswordChange,
 ) -> None:
-    """Change one's password; the other sessions end."""
+    """Change your password; your other sessions end."""
     await recovery.change_password(session, database=database, actor=actor, change=change)
 
 
@@ -33,5 +33,5 @@ async def change_email(
     actor: Confirming,
     change: EmailChange,
 ) -> Accepted:
-    """Get a link to a new address by mail; one's email changes when it is used."""
+    """Send a link to a new address; your email changes when the link is used."""
     return await recovery.change_email(session, database=database, actor=actor, change=change)

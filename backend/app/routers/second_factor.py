@@ -1,4 +1,4 @@
-"""/auth/second-factor: asking for an authenticator's code at login, as each user likes."""
+"""/auth/second-factor: optional authenticator codes at login."""
 
 from fastapi import Depends, status
 
@@ -38,7 +38,7 @@ CHANGES = (
 
 @router.get("", responses=errors(*NEEDS_SESSION))
 async def read_second_factor(connection: ReadConnection, user: CurrentUser) -> SecondFactorStatus:
-    """Read whether logging in takes a code, and how many recovery codes there are still."""
+    """Read whether a login requires a code, and how many recovery codes are left."""
     return await second_factor.read_second_factor(connection, user=user)
 
 
@@ -54,7 +54,7 @@ async def create_second_factor(
     user: Confirming,
     new: SecondFactorCreate,
 ) -> SecondFactorCreated:
-    """Get a secret for an authenticator; it counts once its first code is confirmed."""
+    """Create a secret for an authenticator; it takes effect when its first code is confirmed."""
     return await second_factor.create_second_factor(database, new=new, user=user)
 
 
@@ -74,7 +74,7 @@ async def confirm_second_factor(
     user: Confirming,
     form: SecondFactorConfirm,
 ) -> RecoveryCodes:
-    """Enable the second factor by the authenticator's code, and get recovery codes, once."""
+    """Enable the second factor with an authenticator code; returns the recovery codes once."""
     return await second_factor.confirm_second_factor(database, form=form, user=user)
 
 
@@ -84,7 +84,7 @@ async def renew_recovery_codes(
     user: Confirming,
     form: SecondFactorChange,
 ) -> RecoveryCodes:
-    """Get new recovery codes; the old ones are void."""
+    """Replace the recovery codes; the old ones become invalid."""
     return await second_factor.renew_recovery_codes(database, form=form, user=user)
 
 
@@ -94,5 +94,5 @@ async def disable_second_factor(
     user: Confirming,
     form: SecondFactorChange,
 ) -> None:
-    """Log in with the password alone again."""
+    """Disable the second factor; a login then requires only the password."""
     await second_factor.disable_second_factor(database, form=form, user=user)

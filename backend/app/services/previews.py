@@ -154,7 +154,7 @@ async def purge(session: AsyncSession) -> int:
     """Delete a batch of the expired ones; how many."""
     by = PreviewLink.expires_at
     expired = by <= clock.now()
-    return await delete_oldest(session, PreviewLink.id, expired, by=by)
+    return await delete_oldest(session, PreviewLink.id, expired, order_by=by)
 
 
 def _record(session: AsyncSession, action: AuditAction, link_id: int, actor: Identity) -> None:

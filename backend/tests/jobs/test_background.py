@@ -15,7 +15,7 @@ from app.jobs.background import Job, jobs_of, repeat, running
 from app.jobs.housekeeping import tidy_up
 from app.models import AccountToken, Mail
 from app.services.mail import MailKind
-from app.services.mail_delivery import NotDelivered
+from app.services.mail_delivery import DeliveryError
 from tests.factories import create_user
 from tests.inbox import Inbox
 from tests.test_mail import later, queue
@@ -93,7 +93,7 @@ async def test_housekeeping_deletes_what_has_had_its_time(
     sent = await queue(session, MailKind.RESET_PASSWORD, user)
     await inbox.deliver()
     waiting = await queue(session, MailKind.VERIFY_EMAIL, user)
-    inbox.refusal = NotDelivered("SMTPConnectError")
+    inbox.refusal = DeliveryError("SMTPConnectError")
     await inbox.deliver()
 
     async def left() -> tuple[int, int]:

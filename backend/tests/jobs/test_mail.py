@@ -15,14 +15,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from app.core.config import Settings, SmtpSecurity
 from app.jobs.mail import by_smtp
-from app.services.mail_delivery import NotDelivered
-from app.services.mail_texts import Wording, compose
+from app.services.mail_delivery import DeliveryError
+from app.services.mail_texts import MailText, compose
 from tests.processes import HOST, free_port
 from tests.smtp import MailServer, mail_server
 
 
 def to(recipient: str, settings: Settings) -> EmailMessage:
-    return compose(Wording.PASSWORD_CHANGED, recipient=recipient, settings=settings)
+    return compose(MailText.PASSWORD_CHANGED, recipient=recipient, settings=settings)
 
 
 def using(settings: Settings, port: int, security: SmtpSecurity, **more: Any) -> Settings:
@@ -87,24 +87,24 @@ async def test_arrives(server: MailServer, settings: Settings, email: str, recip
     assert message.get_content().replace("\r\n", "\n") == sent.get_content()
 
 
-@pytest.mark.parametrize(("code", "for_good"), [("550", True), ("451", False)])
+@pytest.mark.parametrize(("code", "permanent"), [("550", True), ("451", False)])
 async def test_a_recipient_who_is_refused(
-    server: MailServer, settings: Settings, code: str, for_good: bool
+    server: MailServer, settings: Settings, code: str, permanent: bool
 ) -> None:
     settings = using(settings, server.port, SmtpSecurity.NONE)
-    with pytest.raises(NotDelivered) as refused:
+    with pytest.raises(DeliveryError) as refused:
         await by_smtp(settings)(to(f"{code}@example.com", settings))
     assert refused.value.reason == f"SMTPRecipientsRefused {code}"
-    assert refused.value.for_good is for_good
+    assert refused.value.permanent is permanent
 
 
 @pytest.mark.parametrize("security", SmtpSecurity)
 async def test_a_server_that_is_down(settings: Settings, security: SmtpSecurity) -> None:
     settings = using(settings, free_port(), security)
-    with pytest.raises(NotDelivered) as failed:
+    with pytest.raises(DeliveryError) as failed:
         await by_smtp(settings)(to("ada@example.com", settings))
     assert failed.value.reason == "SMTPConnectError"
-    assert not failed.value.for_good
+    assert not failed.value.permanent
 
 
 @pytest.mark.parametrize("login", [{}, {"smtp_username": "press", "smtp_password": "right"}])
@@ -119,9 +119,9 @@ async def test_nothing_goes_out_in_the_clear_where_it_must_not(
     monkeypatch.setattr("app.jobs.mail.TIMEOUT_SECONDS", 1)
     with mail_server(free_port(), auth_require_tls=False) as server:
         settings = using(settings, server.port, security, **login)
-        with pytest.raises(NotDelivered) as failed:
+        with pytest.raises(DeliveryError) as failed:
             await by_smtp(settings)(to("ada@example.com", settings))
-        assert not failed.value.for_good
+        assert not failed.value.permanent
         assert (server.messages, server.logins) == ([], [])
 
 
@@ -130,7 +130,7 @@ async def test_a_certificate_that_nobody_signed_is_refused(
 ) -> None:
     with mail_server(free_port(), tls=tls) as server:
         settings = using(settings, server.port, SmtpSecurity.STARTTLS)
-        with pytest.raises(NotDelivered):
+        with pytest.raises(DeliveryError):
             await by_smtp(settings)(to("ada@example.com", settings))
         assert server.messages == []
 
@@ -147,7 +147,7 @@ async def test_logs_in_over_tls(
         assert server.logins == [(b"press", b"right")]
 
         wrong = settings.model_copy(update={"smtp_password": "a wrong one"})
-        with pytest.raises(NotDelivered) as failed:
+        with pytest.raises(DeliveryError) as failed:
             await by_smtp(wrong)(to("ada@example.com", settings))
         assert failed.value.reason == "SMTPAuthenticationError 535"
-        assert not failed.value.for_good
+        assert not failed.value.permanent

@@ -45,7 +45,7 @@ def _forget_settings() -> None:
         signing_keys,
         derived_keys,
         security._password_context,
-        security._unknown_users_hash,
+        security._dummy_hash,
     ):
         cached.cache_clear()
 

@@ -67,7 +67,7 @@ def test_every_reference_to_users_is_decided() -> None:
         for column in table.columns
         if any(key.column.table is User.__table__ for key in column.foreign_keys)
     }
-    removed = {f"{owner.class_.__tablename__}.{owner.key}" for owner in claiming.REMOVED}
+    removed = {f"{owner.class_.__tablename__}.{owner.key}" for owner in claiming.REMOVED_BY_OWNER}
     assert removed | KEPT.keys() == references
     assert not removed & KEPT.keys()
 

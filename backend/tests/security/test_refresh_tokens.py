@@ -18,7 +18,7 @@ from tests.factories import PASSWORD, create_user
 from tests.security.answers import answer, assert_refused
 from tests.security.conftest import Install, Timeline
 
-GRACE = 10
+REUSE_GRACE_PERIOD = 10
 OLD, NEW = "the secret before: 32 bytes long.", "the secret after: 32 bytes long.."
 
 Rows = Callable[[], AbstractAsyncContextManager[AsyncSession]]
@@ -98,7 +98,7 @@ class TestReuse:
     ) -> None:
         parent = await victim.log_in()
         child = await victim.refresh(parent)
-        timeline.advance(GRACE)
+        timeline.advance(REUSE_GRACE_PERIOD)
         again = await victim.refresh(parent)
         assert again.refresh == child.refresh != parent.refresh
         assert await victim.is_logged_in(again)
@@ -109,7 +109,7 @@ class TestReuse:
     ) -> None:
         parent, elsewhere = await victim.log_in(), await victim.log_in()
         child = await victim.refresh(parent)
-        timeline.advance(GRACE + 1)
+        timeline.advance(REUSE_GRACE_PERIOD + 1)
         assert_no_session(await victim.present(parent.refresh))
         for pair in (parent, child):
             assert_refused(await victim.ask(pair), "token_revoked")
@@ -142,7 +142,7 @@ class TestReuse:
         parent = await victim.log_in()
         await victim.refresh(parent)
         for _ in range(2):
-            timeline.advance(GRACE / 2)
+            timeline.advance(REUSE_GRACE_PERIOD / 2)
             await victim.refresh(parent)
         timeline.advance(1)
         assert_no_session(await victim.present(parent.refresh))
@@ -291,7 +291,7 @@ class TestRotatedKey:
         parent = await victim.log_in()
         child = await victim.refresh(parent)
         install(SECRET_KEY=NEW, SECRET_KEYS_PREVIOUS=OLD)
-        timeline.advance(GRACE + 1)
+        timeline.advance(REUSE_GRACE_PERIOD + 1)
         assert_no_session(await victim.present(parent.refresh))
         assert_no_session(await victim.present(child.refresh))
         assert await victim.alarms() == 1
@@ -303,7 +303,7 @@ class TestRotatedKey:
         parent = await victim.log_in()
         child = await victim.refresh(parent)
         install(SECRET_KEY=NEW, SECRET_KEYS_PREVIOUS="")
-        timeline.advance(GRACE + 1)
+        timeline.advance(REUSE_GRACE_PERIOD + 1)
         assert_no_session(await victim.present(parent.refresh))
         assert await victim.alarms() == 0
         assert await victim.is_logged_in(await victim.refresh(child))

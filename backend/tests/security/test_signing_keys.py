@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.keys import new_pair, secret_id, signing_keys
+from app.auth.keys import new_private_key, secret_id, signing_keys
 from app.auth.security import create_access_token
 from app.core.config import BACKEND_DIR, Algorithm, SetupError, get_settings
 from tests.factories import PASSWORD, create_user
@@ -126,7 +126,7 @@ def pems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for algorithm in PAIRS:
         for name in ("current", "previous"):
             path = directory / f"{algorithm}-{name}.pem"
-            path.write_bytes(new_pair(algorithm))
+            path.write_bytes(new_private_key(algorithm))
             paths[f"{algorithm} {name}"] = path
     return paths
 
@@ -292,14 +292,14 @@ UNUSABLE: dict[str, tuple[Algorithm, Callable[[], bytes]]] = {
         Algorithm.ES256,
         lambda: private_pem(ec.generate_private_key(ec.SECP256K1())),
     ),
-    "EC for RS256": (Algorithm.RS256, lambda: new_pair(Algorithm.ES256)),
+    "EC for RS256": (Algorithm.RS256, lambda: new_private_key(Algorithm.ES256)),
     "RSA for ES256": (Algorithm.ES256, lambda: private_pem(rsa_key(1024))),
     "encrypted": (
         Algorithm.ES256,
         lambda: private_pem(ec.generate_private_key(ec.SECP256R1()), password=b"password"),
     ),
-    "the public half": (Algorithm.ES256, lambda: public_pem(new_pair(Algorithm.ES256))),
-    "cut short": (Algorithm.ES256, lambda: new_pair(Algorithm.ES256)[:-60]),
+    "the public half": (Algorithm.ES256, lambda: public_pem(new_private_key(Algorithm.ES256))),
+    "cut short": (Algorithm.ES256, lambda: new_private_key(Algorithm.ES256)[:-60]),
     "no PEM": (Algorithm.ES256, lambda: b"my-secret-key"),
     "empty": (Algorithm.ES256, lambda: b""),
     "binary": (Algorithm.ES256, lambda: bytes(range(256))),
@@ -332,7 +332,7 @@ def test_a_file_that_cannot_be_read_is_named(
 
 def test_an_unusable_previous_key_is_refused_too(install: Install, tmp_path: Path) -> None:
     current, previous = tmp_path / "current.pem", tmp_path / "previous.pem"
-    current.write_bytes(new_pair(Algorithm.ES256))
+    current.write_bytes(new_private_key(Algorithm.ES256))
     previous.write_bytes(private_pem(ec.generate_private_key(ec.SECP384R1())))
     install(JWT_ALGORITHM="ES256", JWT_PRIVATE_KEY_FILE=current, JWT_PREVIOUS_KEY_FILES=previous)
     with pytest.raises(SetupError, match=str(previous)):
@@ -345,13 +345,13 @@ def test_ecdsa_is_not_even_imported() -> None:
         "import sys\n"
         "from pathlib import Path\n"
         "from tempfile import mkstemp\n"
-        "from app.auth.keys import new_pair, read_pair\n"
+        "from app.auth.keys import new_private_key, read_key_pair\n"
         "from app.core.config import Algorithm\n"
         "from app.main import create_app\n"
         "create_app()\n"
         "path = Path(mkstemp()[1])\n"
-        "path.write_bytes(new_pair(Algorithm.ES256))\n"
-        "key = read_pair(path, Algorithm.ES256)\n"
+        "path.write_bytes(new_private_key(Algorithm.ES256))\n"
+        "key = read_key_pair(path, Algorithm.ES256)\n"
         "path.unlink()\n"
         "assert key.verifies.verify(b'x', key.signs.sign(b'x'))\n"
         "assert type(key.signs).__module__ == 'jose.backends.cryptography_backend'\n"
