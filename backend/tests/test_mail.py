@@ -304,7 +304,9 @@ class TestLimits:
 
 class TestTexts:
     @pytest.mark.parametrize("wording", MailText)
-    def test_each_is_a_plain_and_automatic_mail(self, wording: MailText, settings: Settings) -> None:
+    def test_each_is_a_plain_and_automatic_mail(
+        self, wording: MailText, settings: Settings
+    ) -> None:
         link = "http://localhost:3000/verify-email#token=" + "x" * 43
         message = compose(wording, recipient="ada@exämple.com", settings=settings, link=link)
         assert message["From"] == "Pressroom <pressroom@localhost>"

@@ -275,17 +275,17 @@ def account_update(changes: UpdateUser) -> AccountUpdate:
 
     Raises InvalidInput if no field is set.
     """
-    given = changes.model_fields_set
-    if not given:
+    fields_set = changes.model_fields_set
+    if not fields_set:
         raise InvalidInput("user can't be empty; send at least one field to change")
     fields = {
         name: value
         for name in ("email", "username", "password")
         if (value := getattr(changes, name)) is not None
     }
-    if "bio" in given:
+    if "bio" in fields_set:
         fields["bio"] = changes.bio or ""
-    if "image" in given:
+    if "image" in fields_set:
         fields["image_url"] = _relative_media_url(changes.image)
     return validated(AccountUpdate, "body", **fields)
 

@@ -83,7 +83,7 @@ async def reset_password(
 
 
 async def _reset_login_limits(session: AsyncSession, user: User, client: Client) -> None:
-    """Reset the limits on attempt, so that the user can log in at once."""
+    """Reset the limits on guessing, so that the user can log in at once."""
     lowered = select(func.lower(User.username), func.lower(User.email)).where(User.id == user.id)
     names = (await session.execute(lowered)).one()
     limits: list[Limit] = []
