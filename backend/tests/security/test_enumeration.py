@@ -1,4 +1,4 @@
-"""Who has an account: no answer tells, and neither does the time that it takes."""
+"""Responses and response times do not reveal who has an account."""
 
 import statistics
 import time
@@ -21,9 +21,9 @@ from tests.security.conftest import ClientAt, Install
 
 SAMPLES = 200
 TOLERANCE = 0.25
-"""By how much medians may differ on a busy machine; a hash that is skipped makes half of it."""
+"""Maximum difference of medians on a busy machine. A skipped hash changes them by half."""
 COST = 6
-"""Of bcrypt: a hash takes as long as all the rest of a request, and so shows where it lacks."""
+"""bcrypt cost at which a hash takes as long as the rest of a request, so its absence shows."""
 PASSWORD = "a password that is hashed at this cost"
 
 Ask = Callable[[httpx.AsyncClient, str], Awaitable[httpx.Response]]
@@ -38,7 +38,7 @@ def by_email_app_without_database(settings: Settings) -> FastAPI:
 async def by_email(
     by_email_app_without_database: FastAPI, database: Database
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an installation in which registering takes a mail."""
+    """Return a client of an application with REGISTRATION=by_email."""
     by_email_app_without_database.state.database = database
     transport = httpx.ASGITransport(by_email_app_without_database, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
@@ -47,14 +47,14 @@ async def by_email(
 
 @pytest.fixture
 async def known(session: AsyncSession, install: Install) -> str:
-    """The address of somebody who has an account, with a hash of the cost that we measure at."""
+    """Create a user whose password hash has COST; return their email."""
     install(BCRYPT_COST=COST)
     user = await create_user(session, username="ada", email="ada@example.com", password=PASSWORD)
     await create_user(session, email="gone@example.com", password=PASSWORD, is_active=False)
     return user.email
 
 
-def strangers() -> Iterator[str]:
+def unknown_emails() -> Iterator[str]:
     return (f"nobody{number}@example.com" for number in count())
 
 
@@ -65,7 +65,7 @@ async def log_in(client: httpx.AsyncClient, email: str) -> httpx.Response:
     return await client.post("/auth/login", data={"username": email, "password": "wrong"})
 
 
-async def forget(client: httpx.AsyncClient, email: str) -> httpx.Response:
+async def request_reset(client: httpx.AsyncClient, email: str) -> httpx.Response:
     return await client.post("/auth/password/forgot", json={"email": email})
 
 
@@ -86,14 +86,16 @@ async def register(client: httpx.AsyncClient, email: str) -> httpx.Response:
 ASKED: dict[str, tuple[Ask, int]] = {
     "login": (log_in, 401),
     "registration": (register, 202),
-    "forgotten password": (forget, 202),
+    "forgotten password": (request_reset, 202),
     "verification": (resend, 202),
 }
-"""What an anonymous client asks for by an email, and the status of the answer."""
+"""Requests by an anonymous client with an email, and the status of the response."""
 
 
 @pytest.mark.parametrize("asked", ASKED)
-async def test_answers_are_alike(by_email: httpx.AsyncClient, known: str, asked: str) -> None:
+async def test_known_and_unknown_email_get_equal_responses(
+    by_email: httpx.AsyncClient, known: str, asked: str
+) -> None:
     ask, status = ASKED[asked]
     names = (
         known,
@@ -106,9 +108,7 @@ async def test_answers_are_alike(by_email: httpx.AsyncClient, known: str, asked:
     assert all(each == answers[0] for each in answers)
 
 
-async def test_a_link_that_is_no_good_tells_nothing(
-    by_email: httpx.AsyncClient, known: str
-) -> None:
+async def test_invalid_link_reveals_nothing(by_email: httpx.AsyncClient, known: str) -> None:
     places = {"/auth/email/verify": {}, "/auth/password/reset": {"password": PASSWORD}}
     answers = [
         answer(await by_email.post(path, json={"token": token, **rest}))
@@ -120,17 +120,17 @@ async def test_a_link_that_is_no_good_tells_nothing(
 
 
 @pytest.mark.parametrize("asked", ASKED)
-async def test_answers_take_as_long(
+async def test_known_and_unknown_email_take_equally_long(
     by_email: httpx.AsyncClient, session: AsyncSession, known: str, asked: str
 ) -> None:
-    """Turn by turn, so that whatever else the machine does hits both alike."""
+    """Requests alternate, so that other load affects both alike."""
     ask, _ = ASKED[asked]
-    nobody = strangers()
-    await ask(by_email, next(nobody))  # the hash that stands for unknown users is made once
+    nobody = unknown_emails()
+    await ask(by_email, next(nobody))  # computes the dummy hash once
     seconds: dict[str, list[float]] = {"known": [], "unknown": []}
     for _ in range(SAMPLES):
         for kind, name in (("known", known), ("unknown", next(nobody))):
-            await session.execute(delete(Attempt))  # limits are another test's business
+            await session.execute(delete(Attempt))  # avoids the limits on guessing
             started = time.perf_counter()
             await ask(by_email, name)
             seconds[kind].append(time.perf_counter() - started)
