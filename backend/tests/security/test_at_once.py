@@ -16,7 +16,7 @@ import pytest
 from tests.databases import execute, migrated_database
 from tests.postgres import fetch
 from tests.processes import DEADLINE, GUNICORN, PASSWORD, Api, Checkout, serving
-from tests.security.test_brute_force import ONE_ACCOUNT, ONE_ADDRESS
+from tests.security.test_brute_force import MAX_PER_ACCOUNT, MAX_PER_ADDRESS
 
 pytestmark = pytest.mark.e2e
 
@@ -130,12 +130,12 @@ class TestPasswordGuesses:
         answers = run_concurrently([lambda: log_in(server, name, "wrong")] * 50)
         statuses = [answer.status_code for answer in answers]
         assert set(statuses) == {401, 429}
-        assert statuses.count(401) <= ONE_ACCOUNT
+        assert statuses.count(401) <= MAX_PER_ACCOUNT
 
     def test_guesses_count_across_processes_and_restarts(
         self, server: Api, checkout: Checkout, database: str, user: str
     ) -> None:
-        statuses = [log_in(server, user, "wrong").status_code for _ in range(ONE_ACCOUNT + 1)]
+        statuses = [log_in(server, user, "wrong").status_code for _ in range(MAX_PER_ACCOUNT + 1)]
         assert statuses[-1] == 429
         closed = "UPDATE attempts SET closed_until = closed_until + interval '1 minute'"
         execute(database, closed)
@@ -146,7 +146,7 @@ class TestPasswordGuesses:
     def test_forwarded_address_of_untrusted_client_is_ignored(self, server: Api) -> None:
         statuses = []
         with client_of(server) as client:
-            for number in range(ONE_ADDRESS + 1):
+            for number in range(MAX_PER_ADDRESS + 1):
                 forged = {"X-Forwarded-For": f"198.51.100.{number}", "X-Real-IP": "198.51.100.1"}
                 form = {"username": next(_names), "password": "wrong"}
                 response = client.post("/auth/login", data=form, headers=forged)
