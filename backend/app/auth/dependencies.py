@@ -81,7 +81,7 @@ class Viewer(SecurityBase):
         return await _find_by_session(token, database)
 
 
-class KnownViewer(Viewer):
+class RequiredViewer(Viewer):
     """The user who sends a read request. Raises NotAuthenticated for an anonymous request."""
 
     async def __call__(self, request: Request) -> Identity:
@@ -117,7 +117,7 @@ async def actor(
     return await _by_session(token, session)
 
 
-async def leaving(
+async def logout_user(
     token: BearerToken, session: WriteSession, database: CurrentDatabase, scopes: SecurityScopes
 ) -> Identity | None:
     """Return the user who logs out; None if the access token is missing or no longer valid."""
@@ -127,7 +127,7 @@ async def leaving(
         return None
 
 
-async def confirming(
+async def confirming_user(
     token: BearerToken, database: CurrentDatabase, scopes: SecurityScopes
 ) -> Identity:
     """Return the user of a request that is confirmed with a password or a code.
@@ -192,28 +192,28 @@ CurrentClient = Annotated[Client, Depends(current_client)]
 """The address and the user agent of the client."""
 
 
-async def confirming_if_known(
+async def optional_confirming_user(
     token: BearerToken, database: CurrentDatabase, scopes: SecurityScopes
 ) -> Identity | None:
     """Return the user of a request that is confirmed; None without a valid login session.
 
-    The unit of work ends before the handler starts, as in `confirming`.
+    The unit of work ends before the handler starts, as in `confirming_user`.
     """
     try:
-        return await confirming(token, database, scopes)
+        return await confirming_user(token, database, scopes)
     except (NotAuthenticated, SessionRequired):
         return None
 
 
-CurrentUser = Annotated[Identity, Security(KnownViewer())]
+CurrentUser = Annotated[Identity, Security(RequiredViewer())]
 """The user who reads their own account; API keys are refused."""
 Actor = Annotated[Identity, Security(actor)]
 """The user who changes something that API keys must not change."""
-Confirming = Annotated[Identity, Security(confirming)]
+ConfirmingUser = Annotated[Identity, Security(confirming_user)]
 """The user who confirms a change with a password or a code; API keys are refused."""
-MaybeConfirming = Annotated[Identity | None, Security(confirming_if_known)]
+OptionalConfirmingUser = Annotated[Identity | None, Security(optional_confirming_user)]
 """The user who confirms a change, or None: a password in the body is sufficient."""
-Leaving = Annotated[Identity | None, Security(leaving)]
+LogoutUser = Annotated[Identity | None, Security(logout_user)]
 """The user who logs out, or None if the access token is no longer valid."""
 
 
@@ -226,25 +226,31 @@ ArticlesViewer = Annotated[Identity | None, _viewer_with_scope(Viewer, Scope.ART
 """The user who reads articles; None for an anonymous request."""
 ArticlesActor = Annotated[Identity, Security(actor, scopes=[Scope.ARTICLES_WRITE])]
 """The user who writes articles."""
-ArticlesReader = Annotated[Identity, _viewer_with_scope(KnownViewer, Scope.ARTICLES_READ)]
+RequiredArticlesViewer = Annotated[
+    Identity, _viewer_with_scope(RequiredViewer, Scope.ARTICLES_READ)
+]
 """The user who reads drafts, revisions or other data that only authors and editors see."""
-MediaReader = Annotated[Identity, _viewer_with_scope(KnownViewer, Scope.MEDIA_READ)]
+RequiredMediaViewer = Annotated[Identity, _viewer_with_scope(RequiredViewer, Scope.MEDIA_READ)]
 """The user who lists media."""
 MediaActor = Annotated[Identity, Security(actor, scopes=[Scope.MEDIA_WRITE])]
 """The user who uploads or changes media."""
 UsersViewer = Annotated[Identity | None, _viewer_with_scope(Viewer, Scope.USERS_READ)]
 """The user who reads users; None for an anonymous request."""
-UsersReader = Annotated[Identity, _viewer_with_scope(KnownViewer, Scope.USERS_READ)]
+RequiredUsersViewer = Annotated[Identity, _viewer_with_scope(RequiredViewer, Scope.USERS_READ)]
 """The user who reads users."""
 UsersActor = Annotated[Identity, Security(actor, scopes=[Scope.USERS_WRITE])]
 """The user who changes a profile."""
 CommunityViewer = Annotated[Identity | None, _viewer_with_scope(Viewer, Scope.COMMUNITY_READ)]
 """The user who reads comments, favorites or profiles; None for an anonymous request."""
-CommunityReader = Annotated[Identity, _viewer_with_scope(KnownViewer, Scope.COMMUNITY_READ)]
+RequiredCommunityViewer = Annotated[
+    Identity, _viewer_with_scope(RequiredViewer, Scope.COMMUNITY_READ)
+]
 """The user who reads comments, favorites or profiles."""
 CommunityActor = Annotated[Identity, Security(actor, scopes=[Scope.COMMUNITY_WRITE])]
 """The user who follows, favorites, comments, moderates or reports."""
-AddressesReader = Annotated[Identity, _viewer_with_scope(KnownViewer, Scope.ADDRESSES_READ)]
+RequiredAddressesViewer = Annotated[
+    Identity, _viewer_with_scope(RequiredViewer, Scope.ADDRESSES_READ)
+]
 """The user who reads addresses."""
 AddressesActor = Annotated[Identity, Security(actor, scopes=[Scope.ADDRESSES_WRITE])]
 """The user who changes addresses."""

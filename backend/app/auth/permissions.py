@@ -80,12 +80,12 @@ def _access(role: Role, action: Action) -> Access:
     return {Role.AUTHOR: access.author, Role.EDITOR: access.editor, Role.ADMIN: access.admin}[role]
 
 
-def roles_to_any(action: Action) -> list[Role]:
+def roles_allowed_on_any(action: Action) -> list[Role]:
     """Return the roles that may perform `action` on any user's objects."""
     return [role for role in Role if _access(role, action) is ANY]
 
 
-def may_to_any(actor: Identity | None, action: Action) -> bool:
+def may_on_any(actor: Identity | None, action: Action) -> bool:
     """Return whether `actor` may perform `action` on any user's objects; False for None."""
     return actor is not None and _access(actor.role, action) is ANY
 

@@ -8,9 +8,9 @@ from app.auth.identity import Identity
 from app.conduit import shapes
 from app.conduit.dependencies import (
     ArticlesActor,
-    ArticlesReader,
     ArticlesViewer,
     CommunityActor,
+    RequiredArticlesViewer,
 )
 from app.conduit.routing import OPTIONAL_USER, create_router
 from app.conduit.schemas import (
@@ -48,7 +48,7 @@ async def list_articles(
 
 @router.get("/articles/feed", response_model=ArticlesResponse)
 async def read_feed(
-    connection: ReadConnection, user: ArticlesReader, query: Annotated[PageQuery, Query()]
+    connection: ReadConnection, user: RequiredArticlesViewer, query: Annotated[PageQuery, Query()]
 ) -> dict[str, Any]:
     """List the articles of users whom you follow, the newest first."""
     listed = await listing.list_feed(

@@ -8,7 +8,7 @@ from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 
 from app.auth import dependencies
-from app.auth.dependencies import KnownViewer, Viewer
+from app.auth.dependencies import RequiredViewer, Viewer
 from app.auth.identity import Identity, find_by_session
 from app.auth.security import read_access_token
 from app.core.errors import InvalidToken
@@ -57,11 +57,11 @@ async def identity_of_new_token(session: WriteSession, token: str) -> Identity:
     return identity
 
 
-async def confirming(
+async def confirming_user(
     token: _MaybeToken, database: CurrentDatabase, scopes: SecurityScopes
 ) -> Identity:
     """Return the user of a confirmed request, as the native API does."""
-    return await dependencies.confirming(token, database, scopes)
+    return await dependencies.confirming_user(token, database, scopes)
 
 
 def _viewer_with_scope(viewer: type[Viewer], scope: Scope) -> Any:
@@ -69,10 +69,12 @@ def _viewer_with_scope(viewer: type[Viewer], scope: Scope) -> Any:
 
 
 ArticlesViewer = Annotated[Identity | None, _viewer_with_scope(Viewer, Scope.ARTICLES_READ)]
-ArticlesReader = Annotated[Identity, _viewer_with_scope(KnownViewer, Scope.ARTICLES_READ)]
+RequiredArticlesViewer = Annotated[
+    Identity, _viewer_with_scope(RequiredViewer, Scope.ARTICLES_READ)
+]
 ArticlesActor = Annotated[Identity, Security(actor, scopes=[Scope.ARTICLES_WRITE])]
 CommunityViewer = Annotated[Identity | None, _viewer_with_scope(Viewer, Scope.COMMUNITY_READ)]
 CommunityActor = Annotated[Identity, Security(actor, scopes=[Scope.COMMUNITY_WRITE])]
-UsersReader = Annotated[Identity, _viewer_with_scope(KnownViewer, Scope.USERS_READ)]
-Confirming = Annotated[Identity, Security(confirming)]
+RequiredUsersViewer = Annotated[Identity, _viewer_with_scope(RequiredViewer, Scope.USERS_READ)]
+ConfirmingUser = Annotated[Identity, Security(confirming_user)]
 """The user who changes their account; API keys are refused."""

@@ -6,7 +6,12 @@ from fastapi import Depends, status
 
 from app.auth.dependencies import CurrentClient
 from app.conduit import shapes
-from app.conduit.dependencies import Confirming, PresentedToken, UsersReader, identity_of_new_token
+from app.conduit.dependencies import (
+    ConfirmingUser,
+    PresentedToken,
+    RequiredUsersViewer,
+    identity_of_new_token,
+)
 from app.conduit.routing import create_router
 from app.conduit.schemas import (
     LoginUserRequest,
@@ -64,7 +69,7 @@ async def register(
 
 
 @router.get("/user", response_model=UserResponse)
-async def read_user(user: UsersReader, token: PresentedToken) -> dict[str, Any]:
+async def read_user(user: RequiredUsersViewer, token: PresentedToken) -> dict[str, Any]:
     """Read your own account. The response contains the token that was sent."""
     return shapes.user(user, token)
 
@@ -75,7 +80,7 @@ async def update_user(
     session: WriteSession,
     database: CurrentDatabase,
     client: CurrentClient,
-    actor: Confirming,
+    actor: ConfirmingUser,
     token: PresentedToken,
     changes: UpdateUserRequest,
 ) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fastapi import Response, status
 
-from app.auth.dependencies import AddressesActor, AddressesReader
+from app.auth.dependencies import AddressesActor, RequiredAddressesViewer
 from app.core.conditional import last_modified
 from app.core.errors import AddressNotFound, NotAuthorized, UserNotFound
 from app.db.dependencies import ReadConnection, WriteSession
@@ -30,7 +30,7 @@ router = create_router(prefix="/users/{user_id:user_id}/addresses", tag="address
 @router.get("", responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound, *READS_VERSION))
 async def list_addresses(
     connection: ReadConnection,
-    user: AddressesReader,
+    user: RequiredAddressesViewer,
     user_id: UserId,
     page: Page,
     response: Response,
@@ -46,7 +46,10 @@ async def list_addresses(
     responses=errors(*NEEDS_USER, NotAuthorized, AddressNotFound, *READS_VERSION),
 )
 async def read_address(
-    connection: ReadConnection, user: AddressesReader, user_id: UserId, address_id: AddressId
+    connection: ReadConnection,
+    user: RequiredAddressesViewer,
+    user_id: UserId,
+    address_id: AddressId,
 ) -> AddressResponse:
     """Read an address."""
     return await addresses.get_address(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fastapi import Depends, status
 
-from app.auth.dependencies import Actor, Confirming, CurrentUser
+from app.auth.dependencies import Actor, ConfirmingUser, CurrentUser
 from app.core.errors import ApiKeyNotFound, IncorrectPassword, TooManyApiKeys, TooManyAttempts
 from app.core.routing import no_store
 from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
@@ -38,10 +38,10 @@ router = create_router(
         *CREATES_ONCE,
         *TAKES_JSON,
     ),
-    dependencies=[idempotent(Confirming)],
+    dependencies=[idempotent(ConfirmingUser)],
 )
 async def create_api_key(
-    session: WriteSession, database: CurrentDatabase, actor: Confirming, new: ApiKeyCreate
+    session: WriteSession, database: CurrentDatabase, actor: ConfirmingUser, new: ApiKeyCreate
 ) -> ApiKeyCreated:
     """Create a key with the given scopes. Only this response contains it."""
     return await api_keys.create_api_key(session, database=database, new=new, actor=actor)

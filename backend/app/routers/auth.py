@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, Form, Response, status
 
-from app.auth.dependencies import Actor, CurrentClient, Leaving, UsersReader
+from app.auth.dependencies import Actor, CurrentClient, LogoutUser, RequiredUsersViewer
 from app.auth.identity import Identity
 from app.core.errors import (
     CrossSiteRequest,
@@ -111,7 +111,10 @@ async def refresh(
     responses=errors(*NEEDS_SESSION, CrossSiteRequest, UnsupportedMediaType),
 )
 async def log_out(
-    session: WriteSession, identity: Leaving, presented: OptionalPresentedToken, response: Response
+    session: WriteSession,
+    identity: LogoutUser,
+    presented: OptionalPresentedToken,
+    response: Response,
 ) -> None:
     """End the session of the access token or the refresh token; other sessions stay."""
     text = presented.token if presented else None
@@ -131,6 +134,6 @@ async def log_out_everywhere(session: WriteSession, actor: Actor, response: Resp
 
 
 @router.get("/me", response_model=UserPrivate, responses=errors(*NEEDS_USER))
-async def read_identity(user: UsersReader) -> Identity:
+async def read_identity(user: RequiredUsersViewer) -> Identity:
     """Read the account of the access token."""
     return user

@@ -2,7 +2,7 @@
 
 from fastapi import Depends, status
 
-from app.auth.dependencies import Confirming
+from app.auth.dependencies import ConfirmingUser
 from app.core.errors import IncorrectPassword, TooManyAttempts
 from app.core.routing import no_store
 from app.db.dependencies import CurrentDatabase, WriteSession
@@ -19,7 +19,7 @@ ERRORS = errors(*NEEDS_SESSION, *LIMITED, IncorrectPassword, TooManyAttempts, *T
 async def change_password(
     session: WriteSession,
     database: CurrentDatabase,
-    actor: Confirming,
+    actor: ConfirmingUser,
     change: PasswordChange,
 ) -> None:
     """Change your password; your other sessions end."""
@@ -30,7 +30,7 @@ async def change_password(
 async def change_email(
     session: WriteSession,
     database: CurrentDatabase,
-    actor: Confirming,
+    actor: ConfirmingUser,
     change: EmailChange,
 ) -> Accepted:
     """Send a link to a new address; your email changes when the link is used."""

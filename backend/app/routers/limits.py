@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from app.auth.dependencies import Actor, UsersReader
+from app.auth.dependencies import Actor, RequiredUsersViewer
 from app.core.errors import NotAuthorized, UserNotFound
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.parameters import IfMatch, UserId
@@ -23,14 +23,16 @@ router = create_router(prefix="/users/{user_id:user_id}/limits", tag="users")
 
 
 @router.get("", responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound, *READS_VERSION))
-async def read_limits(connection: ReadConnection, user: UsersReader, user_id: UserId) -> UserLimits:
+async def read_limits(
+    connection: ReadConnection, user: RequiredUsersViewer, user_id: UserId
+) -> UserLimits:
     """Read the limits of a user. Only administrators may read those of other users."""
     return await limits.get_limits(connection, user_id=user_id, actor=user)
 
 
 @router.get("/use", responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound, *READS_VERSION))
 async def read_limit_use(
-    connection: ReadConnection, user: UsersReader, user_id: UserId
+    connection: ReadConnection, user: RequiredUsersViewer, user_id: UserId
 ) -> Sequence[LimitUseResponse]:
     """Read the use of a user's limits. Only administrators may read that of other users."""
     return await limits.list_uses(connection, user_id=user_id, actor=user)

@@ -5,7 +5,7 @@ Tokens are accepted only in bodies, because URLs are logged.
 
 from fastapi import Depends, status
 
-from app.auth.dependencies import CurrentClient, MaybeConfirming
+from app.auth.dependencies import CurrentClient, OptionalConfirmingUser
 from app.core.errors import (
     EmailTaken,
     IncorrectPassword,
@@ -67,7 +67,7 @@ async def reset_password(
 async def verify_email(
     session: WriteSession,
     database: CurrentDatabase,
-    actor: MaybeConfirming,
+    actor: OptionalConfirmingUser,
     verification: EmailVerification,
 ) -> None:
     """Verify an address, or confirm a new one, with the token from the mail.

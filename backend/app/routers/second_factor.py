@@ -2,7 +2,7 @@
 
 from fastapi import Depends, status
 
-from app.auth.dependencies import Confirming, CurrentUser
+from app.auth.dependencies import ConfirmingUser, CurrentUser
 from app.core.errors import (
     IncorrectCode,
     IncorrectPassword,
@@ -51,7 +51,7 @@ async def read_second_factor(connection: ReadConnection, user: CurrentUser) -> S
 )
 async def create_second_factor(
     database: CurrentDatabase,
-    user: Confirming,
+    user: ConfirmingUser,
     new: SecondFactorCreate,
 ) -> SecondFactorCreated:
     """Create a secret for an authenticator; it takes effect when its first code is confirmed."""
@@ -71,7 +71,7 @@ async def create_second_factor(
 )
 async def confirm_second_factor(
     database: CurrentDatabase,
-    user: Confirming,
+    user: ConfirmingUser,
     form: SecondFactorConfirm,
 ) -> RecoveryCodes:
     """Enable the second factor with an authenticator code; returns the recovery codes once."""
@@ -81,7 +81,7 @@ async def confirm_second_factor(
 @router.post("/recovery-codes", responses=errors(*CHANGES))
 async def renew_recovery_codes(
     database: CurrentDatabase,
-    user: Confirming,
+    user: ConfirmingUser,
     form: SecondFactorChange,
 ) -> RecoveryCodes:
     """Replace the recovery codes; the old ones become invalid."""
@@ -91,7 +91,7 @@ async def renew_recovery_codes(
 @router.post("/disable", status_code=status.HTTP_204_NO_CONTENT, responses=errors(*CHANGES))
 async def disable_second_factor(
     database: CurrentDatabase,
-    user: Confirming,
+    user: ConfirmingUser,
     form: SecondFactorChange,
 ) -> None:
     """Disable the second factor; a login then requires only the password."""

@@ -5,7 +5,13 @@ from typing import Annotated
 
 from fastapi import Query, Response, status
 
-from app.auth.dependencies import Actor, Confirming, UsersActor, UsersReader, UsersViewer
+from app.auth.dependencies import (
+    Actor,
+    ConfirmingUser,
+    RequiredUsersViewer,
+    UsersActor,
+    UsersViewer,
+)
 from app.auth.identity import Identity
 from app.core.conditional import last_modified
 from app.core.errors import (
@@ -62,7 +68,7 @@ async def list_users(
 
 
 @router.get("/me", response_model=UserPrivate, responses=errors(*NEEDS_USER, *READS_VERSION))
-async def read_own_user(user: UsersReader) -> Identity:
+async def read_own_user(user: RequiredUsersViewer) -> Identity:
     """Read your own account."""
     return user
 
@@ -141,7 +147,7 @@ async def delete_user(
     *,
     session: WriteSession,
     database: CurrentDatabase,
-    actor: Confirming,
+    actor: ConfirmingUser,
     user_id: UserId,
     query: Annotated[UserDeletionQuery, Query()],
     precondition: IfMatch,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import Query, Response, status
 
-from app.auth.dependencies import Confirming, CurrentClient, UsersActor, UsersViewer
+from app.auth.dependencies import ConfirmingUser, CurrentClient, UsersActor, UsersViewer
 from app.core.conditional import last_modified
 from app.core.errors import (
     EmailTaken,
@@ -121,7 +121,7 @@ async def delete_user_raw(
     *,
     session: WriteSession,
     database: CurrentDatabase,
-    actor: Confirming,
+    actor: ConfirmingUser,
     user_id: UserId,
     query: Annotated[UserDeletionQuery, Query()],
     precondition: IfMatch,

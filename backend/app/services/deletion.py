@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity, recheck
-from app.auth.permissions import Action, may_to_any
+from app.auth.permissions import Action, may_on_any
 from app.core import clock
 from app.core.errors import (
     InvalidInput,
@@ -102,7 +102,7 @@ async def _find_recipient(
     """
     if query.articles is ArticlesOfDeleted.TRASH:
         return None
-    if actor.id == user_id and not may_to_any(actor, Action.IMPORT_ARTICLE):
+    if actor.id == user_id and not may_on_any(actor, Action.IMPORT_ARTICLE):
         raise NotAuthorized("Only editors and administrators may reassign articles")
     name = query.to or ""
     is_id = name.isascii() and name.isdigit() and int(name) <= MAX_ID

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.auth.identity import Identity
-from app.auth.permissions import Action, roles_to_any
+from app.auth.permissions import Action, roles_allowed_on_any
 from app.auth.tokens import fingerprint, is_preview_token, new_preview_token
 from app.core import clock
 from app.core.config import get_settings
@@ -68,7 +68,7 @@ _BY_TOKEN = (
         _Creator.is_active,
         or_(
             _Creator.id == Article.author_id,
-            *(_Creator.role == role for role in roles_to_any(Action.READ_DRAFT)),
+            *(_Creator.role == role for role in roles_allowed_on_any(Action.READ_DRAFT)),
         ),
     )
 )
