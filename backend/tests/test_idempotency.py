@@ -420,7 +420,7 @@ class TestStorage:
         install(SECRET_KEY="n" * 40)
         refused = await client.post(url, json=ADDRESS, headers=headers)
         assert refused.status_code == 409
-        assert "cannot be read any more" in refused.json()["message"]
+        assert "can no longer be read" in refused.json()["message"]
         assert await count(session, Address) == 1
 
 

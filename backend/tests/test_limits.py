@@ -704,7 +704,7 @@ class TestImports:
 
         report = await import_all()
         assert (report["created"], report["failed"], report["stopped"]["line"]) == (7, 1, 9)
-        assert "7 imported records an hour" in report["stopped"]["message"]
+        assert "7 imported records per hour" in report["stopped"]["message"]
         timeline.advance(3600)
         report = await import_all()
         assert (report["created"], report["unchanged"], report["stopped"]["line"]) == (7, 7, 16)

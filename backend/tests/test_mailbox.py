@@ -34,7 +34,7 @@ async def test_shows_sent_mail(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     page = await client.get("/dev/mailbox")
-    assert "There is none" in page.text
+    assert "There are no mails" in page.text
     user = await create_user(session)
     await client.post("/auth/password/forgot", json={"email": user.email})
     assert "queued" in (await client.get("/dev/mailbox")).text

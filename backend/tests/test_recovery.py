@@ -124,7 +124,7 @@ class TestPasswordReset:
         (notice,) = await inbox.deliver()
         assert notice["To"] == user.email
         assert "was changed" in notice["Subject"]
-        assert "API keys keep working" in notice.get_content()
+        assert "API keys still work" in notice.get_content()
 
     async def test_reset_of_unverified_account_removes_prior_access(
         self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
@@ -452,7 +452,7 @@ class TestEmailChange:
         assert (taken.status_code, taken.content) == (free.status_code, free.content)
         (message,) = await inbox.deliver()
         assert message["To"] == owner.email
-        assert "Somebody tried" in message["Subject"]
+        assert "Someone tried" in message["Subject"]
         assert "token" not in message.get_content()
         assert user.email not in message.as_string()
 
