@@ -386,7 +386,7 @@ class TestRates:
         refused = next(each for each in answers if each.status_code == 429)
         wait = int(refused.headers["Retry-After"])
         assert wait == -(-3600 // 7)
-        assert "7 comments an hour" in refused.json()["message"]
+        assert "7 comments per hour" in refused.json()["message"]
         async with live_rows() as rows:
             kept = select(func.count()).where(Comment.article_id == article.id)
             assert await rows.scalar(kept) == 7
