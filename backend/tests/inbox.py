@@ -5,7 +5,7 @@ from email.message import EmailMessage
 
 from app.core.config import Settings
 from app.db.session import Database
-from app.services.mail_delivery import NotDelivered, deliver_due
+from app.services.mail_delivery import DeliveryError, deliver_due
 
 
 class Inbox:
@@ -14,14 +14,14 @@ class Inbox:
     def __init__(self, database: Database, settings: Settings) -> None:
         self.database = database
         self.settings = settings
-        self.refusal: NotDelivered | None = None
+        self.refusal: DeliveryError | None = None
         self.refused: list[EmailMessage] = []
         self._arrived: list[EmailMessage] = []
 
     async def deliver(self) -> list[EmailMessage]:
         """Deliver what is due; what arrives by that."""
         self._arrived = []
-        await deliver_due(self.database, settings=self.settings, post=self._take)
+        await deliver_due(self.database, settings=self.settings, send=self._take)
         return self._arrived
 
     async def token(self) -> str:

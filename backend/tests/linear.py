@@ -1,4 +1,4 @@
-"""Inputs that make quadratic code slow, and the measure of how work grows with their length."""
+"""Inputs that expose quadratic code, and a measurement of growth with the input length."""
 
 import itertools
 import re
@@ -20,7 +20,7 @@ ROUNDS = 3
 """How often costs are compared where they seem to differ too much."""
 
 Make = Callable[[int], str]
-"""An input of about this many characters."""
+"""Creates an input of about this many characters."""
 
 
 def cost(run: Callable[[str], object], text: str) -> float:
@@ -33,7 +33,7 @@ def cost(run: Callable[[str], object], text: str) -> float:
 def grows_too_fast(
     run: Callable[[str], object], make: Make, *, short: int = SHORT, floor: float = FLOOR
 ) -> bool:
-    """Whether the work for `make`'s inputs grows faster than their length.
+    """Return whether the work for `make`'s inputs grows faster than their length.
 
     Only the costs of two inputs are compared: the speed of the machine makes no difference.
     """
@@ -56,7 +56,7 @@ def is_dearer(run: Callable[[str], object], text: str, *, than: str, floor: floa
 
 
 def runs(prefixes: list[str], alphabet: list[str]) -> Iterator[tuple[str, Make]]:
-    """Long runs and near misses: after each prefix, of each prefix, and of both."""
+    """Return long repetitions and near matches of each prefix and after each prefix."""
     for prefix, letter in itertools.product(["", *prefixes], alphabet):
         for end in ("\x01", "") if prefix else ("\x01",):
             yield f"{prefix!r} + {letter!r} * n + {end!r}", partial(run_of, prefix, letter, end)
@@ -74,7 +74,7 @@ def _two_runs(first: str, second: str, length: int) -> str:
 
 
 def inputs_for(pattern: re.Pattern[Any]) -> Iterator[tuple[str, Make]]:
-    """Inputs that are made from a pattern: from what it matches, and from what it mentions."""
+    """Derive inputs from a pattern: from matching examples and from its literal characters."""
     source = pattern.pattern
     text = source.decode("latin-1") if isinstance(source, bytes) else source
     tree = parser.parse(
@@ -84,7 +84,7 @@ def inputs_for(pattern: re.Pattern[Any]) -> Iterator[tuple[str, Make]]:
     examples = [_example(tree, letters, branch) for branch in range(3)]
     prefixes = {each[:end] for each in examples for end in range(1, min(len(each), 40) + 1)}
     some = sorted(prefixes, key=lambda each: (len(each), each))
-    if len(some) > 10:  # the shortest, the longest, and some between
+    if len(some) > 10:  # the shortest, the longest, and some in between
         some = [*some[:3], *some[3:-3][:: max(1, (len(some) - 6) // 4)], *some[-3:]]
     alphabet = sorted(letters | {"a", " "})[:9]
     pairs = [left + right for left, right in itertools.pairwise(alphabet)]
@@ -92,7 +92,7 @@ def inputs_for(pattern: re.Pattern[Any]) -> Iterator[tuple[str, Make]]:
 
 
 def _example(tree: Any, letters: set[str], branch: int) -> str:
-    """A text that the pattern matches, or nearly so; `letters` gets what it mentions."""
+    """Return a text that the pattern nearly matches; add its literal characters to `letters`."""
     parts = []
     for operation, argument in tree:
         parts.append(_part(operation, argument, letters, branch))
@@ -125,7 +125,7 @@ def _part(  # noqa: PLR0911 - one for each operation
     if operation in {codes.ASSERT, codes.ASSERT_NOT}:
         seen = _example(argument[1], letters, branch)
         return seen if operation is codes.ASSERT and argument[0] > 0 and branch else ""
-    return ""  # an anchor, or a group that is referred to
+    return ""  # an anchor or a group reference
 
 
 def _member(choices: Any, letters: set[str]) -> str:

@@ -1,4 +1,4 @@
-"""Postal addresses: one's own, or as an administrator; gone with their user."""
+"""Postal addresses: access by the owner and by administrators."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ ADDRESS: dict[str, Any] = {
 }
 
 
-async def test_the_owner_creates_lists_replaces_and_deletes(
+async def test_owner_can_create_list_replace_and_delete(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:
     user = await create_user(session)
@@ -47,7 +47,7 @@ async def test_the_owner_creates_lists_replaces_and_deletes(
     assert actions == ["CREATE_ADDRESS", "UPDATE_ADDRESS", "DELETE_ADDRESS"]
 
 
-async def test_a_replacement_drops_what_it_leaves_out(
+async def test_replacement_clears_omitted_fields(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:
     user = await create_user(session)
@@ -59,7 +59,7 @@ async def test_a_replacement_drops_what_it_leaves_out(
 
 
 @pytest.mark.parametrize("role", [Role.AUTHOR, Role.EDITOR])
-async def test_others_may_neither_see_nor_touch_them(
+async def test_other_users_cannot_read_or_change_addresses(
     client: httpx.AsyncClient, session: AsyncSession, role: Role
 ) -> None:
     user, other = await create_user(session), await create_user(session, role=role)
@@ -75,7 +75,9 @@ async def test_others_may_neither_see_nor_touch_them(
     assert await session.scalar(select(Address.label)) == "home"
 
 
-async def test_an_administrator_may(client: httpx.AsyncClient, session: AsyncSession) -> None:
+async def test_administrator_can_manage_addresses(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
     user, admin = await create_user(session), await create_user(session, role=Role.ADMIN)
     url, headers = f"/users/{user.id}/addresses", bearer(admin)
     address = (await client.post(url, json=ADDRESS, headers=headers)).json()
@@ -83,13 +85,15 @@ async def test_an_administrator_may(client: httpx.AsyncClient, session: AsyncSes
     assert (await client.delete(f"{url}/{address['id']}", headers=headers)).status_code == 204
 
 
-async def test_anonymous_may_not(client: httpx.AsyncClient, session: AsyncSession) -> None:
+async def test_anonymous_client_is_refused(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
     user = await create_user(session)
     assert (await client.get(f"/users/{user.id}/addresses")).status_code == 401
     assert (await client.post(f"/users/{user.id}/addresses", json=ADDRESS)).status_code == 401
 
 
-async def test_another_users_address_is_not_found_under_ones_own_url(
+async def test_address_of_another_user_is_not_found_under_own_url(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:
     user, other = await create_user(session), await create_user(session)
@@ -103,7 +107,7 @@ async def test_another_users_address_is_not_found_under_ones_own_url(
         assert response.json()["code"] == "address_not_found"
 
 
-async def test_an_unknown_user_has_none(client: httpx.AsyncClient, session: AsyncSession) -> None:
+async def test_unknown_user_is_404(client: httpx.AsyncClient, session: AsyncSession) -> None:
     admin = await create_user(session, role=Role.ADMIN)
     response = await client.post("/users/999999/addresses", json=ADDRESS, headers=bearer(admin))
     assert response.status_code == 404
@@ -130,7 +134,7 @@ async def test_an_unknown_user_has_none(client: httpx.AsyncClient, session: Asyn
         ("user_id", 1),
     ],
 )
-async def test_invalid_input(
+async def test_invalid_input_is_rejected(
     client: httpx.AsyncClient, session: AsyncSession, field: str, value: object
 ) -> None:
     user = await create_user(session)

@@ -1,4 +1,4 @@
-"""API keys: made once, limited by their scopes and their user's role, gone when deleted."""
+"""API keys: creation, scopes, expiry and deletion."""
 
 import hashlib
 from collections import defaultdict
@@ -45,7 +45,7 @@ ADDRESS = {"label": "home", "line1": "1 Street", "city": "Town", "country": "GB"
 async def create_key(
     client: httpx.AsyncClient, user: User, *scopes: Scope, **fields: Any
 ) -> dict[str, Any]:
-    """A key of `user`, as the API answers with it."""
+    """Create a key of `user`; return the response body."""
     body = {**NEW, "scopes": list(scopes or [Scope.ARTICLES_READ]), **fields}
     response = await client.post(KEYS, json=body, headers=bearer(user))
     assert response.status_code == 201, response.text
@@ -54,20 +54,20 @@ async def create_key(
 
 
 def by_key(key: dict[str, Any]) -> dict[str, str]:
-    """The headers with which a program asks."""
+    """Return the headers of a request with an API key."""
     return {"Authorization": f"Bearer {key['key']}"}
 
 
 @pytest.fixture
 def moved(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, datetime]]:
-    """A clock that stands still; tests set its `now`."""
+    """Stop the clock; tests set its `now`."""
     time = {"now": datetime.now(UTC)}
     monkeypatch.setattr(clock, "now", lambda: time["now"])
     return time
 
 
-class TestManaging:
-    async def test_a_key_is_shown_once_and_only_its_hash_is_kept(
+class TestManagement:
+    async def test_key_is_returned_once_and_only_its_hash_is_stored(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         user = await create_user(session)
@@ -91,11 +91,11 @@ class TestManaging:
         assert row.token_hash == hashlib.sha256(created["key"].encode()).digest()
         assert created["key"] not in str(row)
 
-    async def test_two_keys_differ(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+    async def test_keys_are_unique(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
         user = await create_user(session)
         assert (await create_key(client, user))["key"] != (await create_key(client, user))["key"]
 
-    async def test_scopes_come_back_in_order(
+    async def test_scopes_are_returned_sorted(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         user = await create_user(session)
@@ -128,7 +128,7 @@ class TestManaging:
             ("user_id", 1),
         ],
     )
-    async def test_invalid_input(
+    async def test_invalid_input_is_rejected(
         self, client: httpx.AsyncClient, session: AsyncSession, field: str, value: object
     ) -> None:
         user = await create_user(session)
@@ -136,7 +136,7 @@ class TestManaging:
         assert response.status_code == 422
         assert response.json()["detail"][0]["loc"][:2] == ["body", field]
 
-    async def test_the_moment_of_its_end_is_not_in_the_future(
+    async def test_expiry_equal_to_now_is_rejected(
         self, client: httpx.AsyncClient, session: AsyncSession, moved: dict[str, datetime]
     ) -> None:
         user = await create_user(session)
@@ -146,7 +146,7 @@ class TestManaging:
             response = await client.post(KEYS, json=body, headers=bearer(user))
             assert response.status_code == status
 
-    async def test_an_end_may_be_told_in_any_offset(
+    async def test_expiry_may_have_any_utc_offset(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         user = await create_user(session)
@@ -155,7 +155,7 @@ class TestManaging:
         created = await create_key(client, user, expires_at=there)
         assert created["expires_at"] == f"{end:%Y-%m-%dT%H:%M:%S}Z"
 
-    async def test_a_list_is_paged_by_id_in_two_queries(
+    async def test_list_is_paged_by_id_with_two_queries(
         self, client: httpx.AsyncClient, session: AsyncSession, connection: AsyncConnection
     ) -> None:
         user, other = await create_user(session), await create_user(session)
@@ -164,12 +164,14 @@ class TestManaging:
         with statements(connection) as seen:
             listed = (await client.get(KEYS, headers=bearer(user))).json()
         assert [key["id"] for key in listed] == sorted(ids)
-        assert len(seen) == 2  # who is asking, and the list
+        assert len(seen) == 2  # the identity and the list
         page = await client.get(f"{KEYS}?skip=1&limit=1", headers=bearer(user))
         assert [key["id"] for key in page.json()] == ids[1:2]
         assert (await client.get(f"{KEYS}?limit=101", headers=bearer(user))).status_code == 422
 
-    async def test_fifty_are_enough(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+    async def test_more_than_fifty_keys_are_rejected(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
         user, other = await create_user(session), await create_user(session)
         keys = [await create_key(client, user) for _ in range(MAX_API_KEYS)]
         response = await client.post(KEYS, json=NEW, headers=bearer(user))
@@ -179,7 +181,7 @@ class TestManaging:
         await client.delete(f"{KEYS}/{keys[0]['id']}", headers=bearer(user))
         await create_key(client, user)
 
-    async def test_creating_and_deleting_are_audited(
+    async def test_creation_and_deletion_are_audited(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         user = await create_user(session)
@@ -192,7 +194,7 @@ class TestManaging:
         ]
         assert all(key["key"] not in event.message for event in events)
 
-    async def test_anothers_key_cannot_be_deleted(
+    async def test_key_of_another_user_cannot_be_deleted(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         user, other = await create_user(session), await create_user(session, role=Role.ADMIN)
@@ -204,8 +206,8 @@ class TestManaging:
         assert (await client.get("/articles", headers=by_key(key))).status_code == 200
 
 
-class TestBelieving:
-    async def test_a_deleted_key_is_refused_at_the_next_request(
+class TestAuthentication:
+    async def test_deleted_key_is_refused_at_the_next_request(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         user = await create_user(session)
@@ -218,7 +220,7 @@ class TestBelieving:
         assert response.json()["code"] == "invalid_token"
         assert response.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
 
-    async def test_an_expired_key_says_so(
+    async def test_expired_key_gets_token_expired(
         self, client: httpx.AsyncClient, session: AsyncSession, moved: dict[str, datetime]
     ) -> None:
         user = await create_user(session)
@@ -231,7 +233,7 @@ class TestBelieving:
         assert response.status_code == 401
         assert response.json()["code"] == "token_expired"
 
-    async def test_a_disabled_users_key_does_not_work_meanwhile(
+    async def test_key_is_refused_while_its_user_is_disabled(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         user = await create_user(session)
@@ -241,7 +243,7 @@ class TestBelieving:
             await session.flush()
             assert (await client.get("/articles", headers=by_key(key))).status_code == status
 
-    async def test_keys_die_with_their_user(
+    async def test_keys_are_deleted_with_their_user(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         user = await create_user(session)
@@ -250,7 +252,7 @@ class TestBelieving:
         assert (await client.get("/articles", headers=by_key(key))).status_code == 401
         assert await session.scalar(select(ApiKey.id)) is None
 
-    async def test_one_typed_wrong_costs_no_query(
+    async def test_key_with_wrong_checksum_costs_no_query(
         self, client: httpx.AsyncClient, session: AsyncSession, connection: AsyncConnection
     ) -> None:
         user = await create_user(session)
@@ -262,12 +264,12 @@ class TestBelieving:
             assert response.status_code == 401
             assert response.json()["code"] == "invalid_token"
             assert seen == []
-        with statements(connection) as seen:  # one of nobody's costs one
+        with statements(connection) as seen:  # an unknown key costs one query
             response = await client.get("/articles", headers=by_key({"key": tokens.new_api_key()}))
         assert response.status_code == 401
         assert len(seen) == 1
 
-    async def test_last_use_is_written_once_a_minute(
+    async def test_last_use_is_stored_once_per_minute(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -379,7 +381,7 @@ ROUTES: dict[Scope, list[tuple[str, str, Any, int]]] = {
 
 class TestScopes:
     @pytest.mark.parametrize("scope", Scope)
-    async def test_each_allows_its_routes_and_no_others(
+    async def test_each_scope_allows_only_its_routes(
         self, client: httpx.AsyncClient, session: AsyncSession, scope: Scope
     ) -> None:
         user = await create_user(session, role=Role.EDITOR)
@@ -410,7 +412,7 @@ class TestScopes:
             allowed = await client.request(*request, json=body, headers=by_key(key))
             assert allowed.status_code == status, allowed.text
 
-    async def test_every_route_that_knows_a_user_asks_for_a_scope_or_a_login(
+    async def test_every_authenticated_route_requires_a_scope_or_a_login(
         self, client: httpx.AsyncClient, session: AsyncSession, app: FastAPI
     ) -> None:
         user = await create_user(session)
@@ -421,7 +423,7 @@ class TestScopes:
             for method, operation in methods.items()
             for security in operation.get("security", [])
             for scopes in security.values()
-            if path != "/auth/email/verify"  # an API key is no login there, and does no harm
+            if path != "/auth/email/verify"  # an API key does not count as a login there
         ]
         assert {scope for *_, scopes in operations for scope in scopes} == set(Scope)
         sessions_only = 0
@@ -438,7 +440,7 @@ class TestScopes:
             await client.delete(f"{KEYS}/{key['id']}", headers=bearer(user))
         assert sessions_only >= 10
 
-    async def test_a_key_manages_no_keys(
+    async def test_key_cannot_manage_keys(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         user = await create_user(session)
@@ -450,7 +452,7 @@ class TestScopes:
             assert response.json()["code"] == "session_required"
         assert len((await client.get(KEYS, headers=bearer(user))).json()) == 1
 
-    async def test_an_admins_key_does_what_its_scopes_say_and_no_more(
+    async def test_key_of_an_admin_is_limited_to_its_scopes(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         admin, user = await create_user(session, role=Role.ADMIN), await create_user(session)
@@ -462,7 +464,7 @@ class TestScopes:
         addresses = await client.get(f"/users/{user.id}/addresses", headers=by_key(key))
         assert addresses.json()["code"] == "insufficient_scope"
 
-    async def test_the_role_limits_a_key_as_it_is_now(
+    async def test_current_role_limits_a_key(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         editor, user = await create_user(session, role=Role.EDITOR), await create_user(session)

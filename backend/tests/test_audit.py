@@ -1,4 +1,4 @@
-"""The audit trail is written with the deed: both or neither."""
+"""The audit trail is written in the transaction of the action."""
 
 import httpx
 import pytest
@@ -13,7 +13,7 @@ from app.services.audit import AuditAction
 from tests.factories import PASSWORD, create_user
 
 
-async def test_a_deed_that_fails_leaves_no_trace(
+async def test_failed_action_is_not_recorded(
     database: Database, session: AsyncSession, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async def fail() -> None:
@@ -29,7 +29,7 @@ async def test_a_deed_that_fails_leaves_no_trace(
     assert "[AUDIT]" not in capsys.readouterr().out
 
 
-async def test_a_refused_login_outlives_its_error(
+async def test_failed_login_is_recorded_despite_the_error(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:
     response = await client.post("/auth/login", data={"username": "nobody", "password": PASSWORD})
@@ -41,7 +41,7 @@ async def test_a_refused_login_outlives_its_error(
 
 
 @pytest.mark.parametrize("action", AuditAction)
-async def test_every_action_has_a_sentence(session: AsyncSession, action: AuditAction) -> None:
+async def test_every_action_has_a_message(session: AsyncSession, action: AuditAction) -> None:
     audit.record(session, action, actor_id=1, subject="thing", subject_id=2)
     await session.flush()
     message = await session.scalar(select(AuditEvent.message))

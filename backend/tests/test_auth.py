@@ -1,4 +1,4 @@
-"""Logging in, and what one gets; tokens that nobody may have are in tests/security."""
+"""Login and access tokens. Attacks on tokens are in tests/security."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ Form = dict[str, str]
 
 class TestLogin:
     @pytest.mark.parametrize("name", ["ada", "ADA", "ada@example.com", "Ada@Example.com"])
-    async def test_takes_a_username_or_an_email(
+    async def test_accepts_username_or_email(
         self, client: httpx.AsyncClient, session: AsyncSession, name: str
     ) -> None:
         user = await create_user(session, username="ada", email="ada@example.com")
@@ -39,7 +39,9 @@ class TestLogin:
         headers = {"Authorization": f"Bearer {response.json()['access_token']}"}
         assert (await client.get("/auth/me", headers=headers)).json()["id"] == user.id
 
-    async def test_takes_raw_utf_8(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+    async def test_accepts_raw_utf_8(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
         await create_user(session, username="ada", password="größere Größe")
         response = await client.post(
             "/auth/login",
@@ -48,7 +50,7 @@ class TestLogin:
         )
         assert response.status_code == 200
 
-    async def test_takes_an_international_email_in_either_form(
+    async def test_accepts_international_email_in_both_forms(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         await create_user(session, email="ada@exämple.com")
@@ -56,7 +58,7 @@ class TestLogin:
             form = {"username": name, "password": PASSWORD}
             assert (await client.post("/auth/login", data=form)).status_code == 200
 
-    async def test_takes_the_whole_oauth2_form(
+    async def test_accepts_all_oauth2_form_fields(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         await create_user(session, username="ada")
@@ -70,7 +72,7 @@ class TestLogin:
         }
         assert (await client.post("/auth/login", data=form)).status_code == 200
 
-    async def test_unknown_wrong_and_disabled_look_alike(
+    async def test_unknown_wrong_and_disabled_get_the_same_response(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         await create_user(session, username="ada")
@@ -97,7 +99,7 @@ class TestLogin:
         assert body["message"] == "Incorrect username or password"
         assert headers["www-authenticate"] == "Bearer"
 
-    async def test_an_unknown_user_costs_a_hash_too(
+    async def test_unknown_user_also_costs_a_hash(
         self, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         compared: list[str] = []
@@ -125,9 +127,9 @@ class TestLogin:
             ("LOGIN_FAILED", None, user.id),
             ("LOGIN_FAILED", None, None),
         ]
-        assert "nobody" not in events[-1].message  # it may be a password in the wrong field
+        assert "nobody" not in events[-1].message  # users may type a password into the wrong field
 
-    async def test_rehashes_when_the_cost_was_raised(
+    async def test_rehashes_password_after_cost_increase(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -159,12 +161,12 @@ class TestLogin:
             {"username": "ada", "password": PASSWORD, "role": "admin"},
         ],
     )
-    async def test_invalid_form(self, client: httpx.AsyncClient, form: Form) -> None:
+    async def test_invalid_form_is_rejected(self, client: httpx.AsyncClient, form: Form) -> None:
         response = await client.post("/auth/login", data=form)
         assert response.status_code == 422
         assert PASSWORD not in response.text
 
-    async def test_a_megabyte_of_password_is_not_hashed(
+    async def test_oversized_password_is_not_hashed(
         self, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def verify_password(password: str, hashed: str | None) -> bool:
@@ -175,7 +177,7 @@ class TestLogin:
         response = await client.post("/auth/login", data=form)
         assert response.status_code == 422
 
-    async def test_json_is_not_a_form(self, client: httpx.AsyncClient) -> None:
+    async def test_json_body_is_rejected(self, client: httpx.AsyncClient) -> None:
         body = {"username": "ada", "password": PASSWORD}
         response = await client.post("/auth/login", json=body)
         assert response.status_code == 415
@@ -183,7 +185,9 @@ class TestLogin:
 
 
 class TestIdentity:
-    async def test_me(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+    async def test_me_returns_the_authenticated_user(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
         user = await create_user(session)
         response = await client.get("/auth/me", headers=bearer(user))
         assert response.status_code == 200
@@ -192,21 +196,21 @@ class TestIdentity:
     @pytest.mark.parametrize(
         "header", ["", "Bearer", "Basic YWRhOmFkYQ==", "Token abc", "bearer", "Bearerabc"]
     )
-    async def test_without_a_bearer_token_nobody_is_known(
+    async def test_without_bearer_token_is_anonymous(
         self, client: httpx.AsyncClient, header: str
     ) -> None:
         response = await client.get("/auth/me", headers={"Authorization": header})
         assert response.status_code == 401
         assert response.json()["code"] in {"not_authenticated", "invalid_token"}
 
-    async def test_a_bad_token_is_refused_where_none_is_needed(
+    async def test_invalid_token_is_refused_on_public_routes(
         self, client: httpx.AsyncClient
     ) -> None:
         response = await client.get("/articles", headers={"Authorization": "Bearer nonsense"})
         assert response.status_code == 401
 
     @pytest.mark.parametrize("parameter", ["access_token", "token"])
-    async def test_a_token_in_the_query_is_refused(
+    async def test_token_in_query_is_refused(
         self, client: httpx.AsyncClient, session: AsyncSession, parameter: str
     ) -> None:
         headers = bearer(await create_user(session))
@@ -217,7 +221,7 @@ class TestIdentity:
             assert response.json()["code"] == "credentials_in_query"
 
 
-async def test_a_token_has_the_claims_of_rfc_9068(session: AsyncSession) -> None:
+async def test_token_has_the_claims_of_rfc_9068(session: AsyncSession) -> None:
     user = await create_user(session)
     login = await create_session(session, user=user)
     token = create_access_token(user_id=user.id, session_id=login.id)
@@ -233,22 +237,22 @@ async def test_a_token_has_the_claims_of_rfc_9068(session: AsyncSession) -> None
     assert another["jti"] != claims["jti"]
 
 
-async def test_hashing_threads_yield_to_those_that_answer() -> None:
+async def test_hashing_threads_have_lower_priority() -> None:
     import os
     import threading
 
     loop_priority = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    priority = await security._in_hashing_thread(
+    priority = await security._run_in_hashing_thread(
         lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     )
     assert priority == LOWEST_PRIORITY
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == loop_priority
 
 
-async def test_users_without_a_password_hash_of_ours_can_still_log_in(
+async def test_users_with_imported_bcrypt_hash_can_log_in(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:
-    """Plain bcrypt, as other systems store it, is taken over and replaced at the first login."""
+    """Plain bcrypt hashes from other systems are accepted, and replaced at the first login."""
     from passlib.hash import bcrypt
 
     user = await create_user(session, username="ada")

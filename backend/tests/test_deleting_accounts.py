@@ -1,4 +1,4 @@
-"""Deleting an account: what it takes, and what becomes of the articles."""
+"""Account deletion: confirmation, and the articles of the deleted user."""
 
 import asyncio
 from collections.abc import Callable
@@ -50,7 +50,7 @@ Delete = Callable[..., Any]
 
 @pytest.fixture
 def delete(client: httpx.AsyncClient, users_url: str) -> Delete:
-    """Delete a user as themselves or as another, with a password or without."""
+    """Return a function that deletes a user, with or without a password."""
 
     async def delete(
         user: User, *, by: User | None = None, body: Any = None, **query: str
@@ -78,8 +78,8 @@ async def exists(session: AsyncSession, user: User) -> bool:
 WITH_PASSWORD = {"password": PASSWORD}
 
 
-class TestConfirming:
-    async def test_takes_the_password(
+class TestConfirmation:
+    async def test_requires_the_password(
         self, session: AsyncSession, delete: Delete, user: User
     ) -> None:
         for body, code in (
@@ -93,12 +93,12 @@ class TestConfirming:
         assert (await delete(user, body=WITH_PASSWORD)).status_code == 204
         assert not await exists(session, user)
 
-    async def test_guesses_are_limited(self, delete: Delete, user: User) -> None:
+    async def test_password_guesses_are_limited(self, delete: Delete, user: User) -> None:
         statuses = [(await delete(user, body={"password": "wrong"})).status_code for _ in range(7)]
         assert statuses == [403] * 6 + [429]
         assert (await delete(user, body=WITH_PASSWORD)).status_code == 429
 
-    async def test_takes_a_code_of_the_second_factor(
+    async def test_requires_a_second_factor_code(
         self, client: httpx.AsyncClient, session: AsyncSession, delete: Delete, user: User
     ) -> None:
         headers = bearer(user)
@@ -114,7 +114,7 @@ class TestConfirming:
         answer = await delete(user, body={**WITH_PASSWORD, "code": recovery})
         assert answer.status_code == 204
 
-    async def test_an_administrator_needs_no_password_for_others(
+    async def test_administrator_deletes_other_users_without_password(
         self, session: AsyncSession, delete: Delete, user: User
     ) -> None:
         admin = await create_user(session, role=Role.ADMIN)
@@ -123,7 +123,7 @@ class TestConfirming:
         assert (await delete(admin)).status_code == 403
         assert (await delete(admin, body=WITH_PASSWORD)).status_code == 204
 
-    async def test_a_stranger_may_not_even_with_their_own_password(
+    async def test_other_users_are_refused_despite_their_password(
         self, delete: Delete, user: User, editor: User
     ) -> None:
         answer = await delete(user, by=editor, body=WITH_PASSWORD)
@@ -131,7 +131,7 @@ class TestConfirming:
 
 
 class TestTrash:
-    async def test_articles_can_be_restored_by_an_editor(
+    async def test_editor_can_restore_articles(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -162,7 +162,7 @@ class TestTrash:
         )
         assert event == "3 articles deleted"
 
-    async def test_what_hangs_on_them_stays(
+    async def test_rows_that_reference_articles_stay(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -196,7 +196,7 @@ class TestTrash:
         assert restored.status_code == 200
         assert (await client.get(f"/previews/{link.json()['token']}")).status_code == 404
 
-    async def test_they_go_for_good_after_their_time(
+    async def test_articles_are_purged_after_the_retention_period(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -213,7 +213,7 @@ class TestTrash:
 
 
 class TestPlaceholder:
-    async def leave(self, session: AsyncSession, delete: Delete) -> User:
+    async def delete_author(self, session: AsyncSession, delete: Delete) -> User:
         user = await create_user(session)
         await create_article(session, author=user)
         assert (await delete(user, body=WITH_PASSWORD)).status_code == 204
@@ -221,23 +221,27 @@ class TestPlaceholder:
             await session.scalars(select(User).where(User.email == deletion.PLACEHOLDER_EMAIL))
         ).one()
 
-    async def test_there_is_one(self, session: AsyncSession, delete: Delete) -> None:
-        assert (await self.leave(session, delete)).id == (await self.leave(session, delete)).id
+    async def test_only_one_placeholder_exists(self, session: AsyncSession, delete: Delete) -> None:
+        assert (await self.delete_author(session, delete)).id == (
+            await self.delete_author(session, delete)
+        ).id
 
-    async def test_there_is_none_without_articles(
+    async def test_no_placeholder_without_articles(
         self, session: AsyncSession, delete: Delete, user: User
     ) -> None:
         assert (await delete(user, body=WITH_PASSWORD)).status_code == 204
         assert await session.scalar(select(func.count()).select_from(User)) == 0
 
-    async def test_its_username_may_be_taken(self, session: AsyncSession, delete: Delete) -> None:
+    async def test_placeholder_username_may_be_taken(
+        self, session: AsyncSession, delete: Delete
+    ) -> None:
         await create_user(session, username="Deleted-User")
-        assert (await self.leave(session, delete)).username == "deleted-user-2"
+        assert (await self.delete_author(session, delete)).username == "deleted-user-2"
 
-    async def test_nobody_is_it_or_changes_it(
+    async def test_placeholder_cannot_log_in_or_be_changed(
         self, client: httpx.AsyncClient, session: AsyncSession, delete: Delete, users_url: str
     ) -> None:
-        placeholder = await self.leave(session, delete)
+        placeholder = await self.delete_author(session, delete)
         admin = await create_user(session, role=Role.ADMIN)
         for name in (placeholder.username, placeholder.email):
             login = await client.post("/auth/login", data={"username": name, "password": PASSWORD})
@@ -255,9 +259,9 @@ class TestPlaceholder:
         assert await session.scalar(select(func.count()).select_from(Article)) == 1
 
 
-class TestReassigning:
+class TestReassignment:
     @pytest.mark.parametrize("by_id", [True, False])
-    async def test_an_administrator_names_whoever_gets_them(
+    async def test_administrator_can_choose_any_recipient(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -279,17 +283,17 @@ class TestReassigning:
         own = await client.get(f"/articles/{draft.id}", headers=bearer(heir))
         assert own.status_code == 200
         message = select(AuditEvent.message).where(AuditEvent.action == "REASSIGN_ARTICLES")
-        assert await session.scalar(message) == "2 articles given to another author"
+        assert await session.scalar(message) == "2 articles reassigned to another author"
         assert await session.scalar(select(func.count()).where(~User.is_active)) == 0
 
-    async def test_an_author_gives_theirs_to_nobody(
+    async def test_author_cannot_reassign_articles(
         self, session: AsyncSession, delete: Delete, user: User, editor: User
     ) -> None:
         answer = await delete(user, body=WITH_PASSWORD, articles="reassign", to=editor.username)
         assert (answer.status_code, answer.json()["code"]) == (403, "not_authorized")
         assert await exists(session, user)
 
-    async def test_an_editor_who_leaves_gives_theirs_to_a_colleague(
+    async def test_editor_can_reassign_own_articles(
         self, session: AsyncSession, delete: Delete, user: User, editor: User
     ) -> None:
         article = await create_article(session, author=editor)
@@ -298,7 +302,7 @@ class TestReassigning:
         await session.refresh(article)
         assert article.author_id == user.id
 
-    async def test_recipients_who_cannot_have_articles(
+    async def test_invalid_recipients_are_rejected(
         self, session: AsyncSession, delete: Delete, user: User
     ) -> None:
         admin = await create_user(session, role=Role.ADMIN)
@@ -320,7 +324,7 @@ class TestReassigning:
         assert await exists(session, user)
 
 
-async def test_the_mailbox_of_the_placeholder_gets_nothing(
+async def test_placeholder_gets_no_mail(
     client: httpx.AsyncClient, session: AsyncSession, user: User
 ) -> None:
     await create_article(session, author=user)
@@ -330,7 +334,7 @@ async def test_the_mailbox_of_the_placeholder_gets_nothing(
     assert (await client.post("/auth/password/forgot", json=body)).status_code == 422
 
 
-async def test_two_authors_with_drafts_of_one_name_leave_at_once(
+async def test_concurrent_deletions_with_equal_draft_slugs_succeed(
     live: httpx.AsyncClient,
     live_rows: Callable[[], AbstractAsyncContextManager[AsyncSession]],
 ) -> None:
@@ -347,7 +351,7 @@ async def test_two_authors_with_drafts_of_one_name_leave_at_once(
         assert written.json()["slug"] == "farewell"
         numbers.append(written.json()["id"])
     async with live_rows() as session:
-        await deletion.part_with_articles(session, user_id=first.id, to=None)
+        await deletion.trash_or_reassign_articles(session, user_id=first.id, recipient_id=None)
         url = f"/users/{second.id}"
         leaving = asyncio.create_task(live.request("DELETE", url, headers=bearer(admin)))
         await waiting_for_a_lock(live_rows)

@@ -1,4 +1,4 @@
-"""Idempotency-Key: a request that is repeated is carried out once, and answered alike."""
+"""Idempotency-Key: a repeated request is executed once and gets the stored response."""
 
 import asyncio
 import json
@@ -65,7 +65,7 @@ def registration(name: str | None = None) -> dict[str, Any]:
 
 
 class Creation(NamedTuple):
-    """A request that creates, the rows that it makes, and another body for the same."""
+    """A request that creates rows, their model, and a different body for the same route."""
 
     path: str
     body: dict[str, Any]
@@ -104,8 +104,8 @@ def is_replay(response: httpx.Response) -> bool:
     return response.headers.get("Idempotency-Replayed") == "true"
 
 
-class TestRepeating:
-    async def test_gets_the_same_bytes_and_makes_one_row(
+class TestRepetition:
+    async def test_returns_the_same_bytes_and_creates_one_row(
         self, client: httpx.AsyncClient, session: AsyncSession, user: User, creation: Creation
     ) -> None:
         headers = keyed(bearer(user))
@@ -122,7 +122,7 @@ class TestRepeating:
             assert again.headers["X-Request-ID"] != first.headers["X-Request-ID"]
         assert await count(session, creation.model) == 1
 
-    async def test_without_a_key_makes_another(
+    async def test_without_key_creates_another_row(
         self, client: httpx.AsyncClient, session: AsyncSession, user: User, creation: Creation
     ) -> None:
         for _ in range(2):
@@ -131,7 +131,7 @@ class TestRepeating:
         assert await count(session, creation.model) == 2
         assert await count(session, IdempotencyKey) == 0
 
-    async def test_with_another_body_is_refused(
+    async def test_different_body_is_refused(
         self, client: httpx.AsyncClient, session: AsyncSession, user: User, creation: Creation
     ) -> None:
         headers = keyed(bearer(user))
@@ -149,14 +149,14 @@ class TestRepeating:
         again = await client.post(creation.path, json=creation.body, headers=headers)
         assert again.content == first.content
 
-    async def test_on_another_path_is_refused(self, client: httpx.AsyncClient, user: User) -> None:
+    async def test_different_path_is_refused(self, client: httpx.AsyncClient, user: User) -> None:
         headers = keyed(bearer(user))
         made = await client.post(f"/users/{user.id}/addresses", json=ADDRESS, headers=headers)
         assert made.status_code == 201
         other = await client.post("/users/me/api-keys", json=KEY_FOR_SITE, headers=headers)
         assert other.json()["code"] == "idempotency_key_reused"
 
-    async def test_another_users_same_key_is_another(
+    async def test_equal_keys_of_two_users_are_independent(
         self, client: httpx.AsyncClient, session: AsyncSession, user: User
     ) -> None:
         other = await create_user(session)
@@ -170,7 +170,7 @@ class TestRepeating:
             ids.add(response.json()["id"])
         assert len(ids) == 2
 
-    async def test_a_program_and_a_login_of_one_user_are_one(
+    async def test_api_key_and_login_of_one_user_share_keys(
         self, client: httpx.AsyncClient, session: AsyncSession, user: User
     ) -> None:
         url, key = f"/users/{user.id}/addresses", str(uuid4())
@@ -181,7 +181,7 @@ class TestRepeating:
         weak = await api_key(session, user=user, scopes=["addresses:read"])
         assert (await client.post(url, json=ADDRESS, headers=keyed(weak, key))).status_code == 403
 
-    async def test_whose_session_has_ended_gets_nothing(
+    async def test_ended_session_gets_no_stored_response(
         self, client: httpx.AsyncClient, user: User
     ) -> None:
         headers = keyed(bearer(user))
@@ -191,8 +191,8 @@ class TestRepeating:
         assert (await client.post(url, json=ADDRESS, headers=headers)).status_code == 401
 
 
-class TestLargeAnswers:
-    """A body over 64 KiB is not stored: what the request created is read again."""
+class TestLargeResponses:
+    """Bodies over 64 KiB are not stored; the created resource is read again."""
 
     @pytest.fixture
     async def requests(self, session: AsyncSession, user: User) -> dict[str, dict[str, Any]]:
@@ -202,7 +202,7 @@ class TestLargeAnswers:
             f"/articles/{article.id}/comments": {"content": "😀" * 9999},
         }
 
-    async def test_are_read_again(
+    async def test_resource_is_read_again(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -226,7 +226,7 @@ class TestLargeAnswers:
             assert read.headers["ETag"] == again.headers["ETag"]
             await session.delete(stored)
 
-    async def test_show_what_is_there_now(
+    async def test_resource_is_returned_in_its_current_state(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -247,7 +247,7 @@ class TestLargeAnswers:
         assert other.json()["code"] == "idempotency_key_reused"
         assert await count(session, Article) == 2
 
-    async def test_a_program_that_may_only_write_is_answered_too(
+    async def test_write_only_api_key_gets_the_response(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -262,7 +262,7 @@ class TestLargeAnswers:
         assert [each.status_code for each in answers] == [201, 201]
         assert answers[0].json() == answers[1].json()
 
-    async def test_at_once_make_one(
+    async def test_concurrent_requests_create_one_row(
         self, live: httpx.AsyncClient, live_rows: Rows, requests: dict[str, dict[str, Any]]
     ) -> None:
         async with live_rows() as rows:
@@ -279,7 +279,7 @@ class TestLargeAnswers:
 
 
 class TestErrors:
-    async def test_are_not_stored(
+    async def test_errors_are_not_stored(
         self, client: httpx.AsyncClient, session: AsyncSession, user: User
     ) -> None:
         headers = keyed(bearer(user))
@@ -294,7 +294,7 @@ class TestErrors:
         assert made.status_code == 201
 
     @pytest.mark.parametrize("key", ["", "x" * 256, "with space", "tab\there", "ümlaut"])
-    async def test_a_malformed_key(
+    async def test_malformed_key_is_rejected(
         self, client: httpx.AsyncClient, session: AsyncSession, user: User, key: str
     ) -> None:
         lines = [(b"authorization", bearer(user)["Authorization"].encode())]
@@ -304,7 +304,7 @@ class TestErrors:
         assert response.json()["detail"][0]["loc"] == ["header", "Idempotency-Key"]
         assert await count(session, Address) == 0
 
-    async def test_two_keys(
+    async def test_two_key_headers_are_rejected(
         self, client: httpx.AsyncClient, session: AsyncSession, user: User
     ) -> None:
         lines = [*bearer(user).items(), ("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
@@ -315,7 +315,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         "key", ["x", "x" * 255, '"8e03978e-40d5-43e8-bc93-6894a57f9324"', "!~"]
     )
-    async def test_any_visible_ascii_is_a_key(
+    async def test_any_visible_ascii_is_accepted(
         self, client: httpx.AsyncClient, user: User, key: str
     ) -> None:
         response = await client.post(
@@ -324,8 +324,8 @@ class TestErrors:
         assert response.status_code == 201
 
 
-class TestKeeping:
-    async def test_ends_after_a_day(
+class TestStorage:
+    async def test_key_expires_after_one_day(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -346,7 +346,7 @@ class TestKeeping:
         assert is_replay(again)
         assert again.content == second.content
 
-    async def test_what_has_expired_is_deleted(
+    async def test_expired_keys_are_deleted(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -362,10 +362,10 @@ class TestKeeping:
         await idempotency.purge(session)
         assert await count(session, IdempotencyKey) == 0
 
-    async def test_is_sealed(
+    async def test_body_is_encrypted(
         self, client: httpx.AsyncClient, session: AsyncSession, user: User
     ) -> None:
-        """Neither the secret in the answer nor the password in the request can be got out of it."""
+        """The row reveals neither the secret in the response nor the password in the request."""
         key = str(uuid4())
         made = await client.post(
             "/users/me/api-keys", json=KEY_FOR_SITE, headers=keyed(bearer(user), key)
@@ -375,10 +375,10 @@ class TestKeeping:
         for secret in (made.json()["key"], PASSWORD, user.email, key):
             assert secret not in stored
 
-    async def test_no_hash_of_a_request_can_be_tried_without_our_key(
+    async def test_stored_hashes_are_keyed(
         self, client: httpx.AsyncClient, session: AsyncSession, install: Install
     ) -> None:
-        """Bodies hold passwords: who has the table could guess at them, past bcrypt."""
+        """Plain hashes of bodies would allow guessing passwords without bcrypt."""
         body, rows = registration(), []
         for secret in ("o" * 40, "n" * 40):
             install(SECRET_KEY=secret)
@@ -391,7 +391,7 @@ class TestKeeping:
         assert one.key != other.key
         assert one.fingerprint != other.fingerprint
 
-    async def test_outlives_a_new_secret_key(
+    async def test_key_is_valid_after_secret_key_rotation(
         self, client: httpx.AsyncClient, session: AsyncSession, user: User, install: Install
     ) -> None:
         program = await api_key(session, user=user, scopes=["addresses:write"])
@@ -410,7 +410,7 @@ class TestKeeping:
         other = await client.post(url, json={**ADDRESS, "label": "x"}, headers=headers)
         assert other.json()["code"] == "idempotency_key_reused"
 
-    async def test_what_no_key_opens_is_a_conflict(
+    async def test_undecryptable_response_is_a_conflict(
         self, client: httpx.AsyncClient, session: AsyncSession, user: User, install: Install
     ) -> None:
         program = await api_key(session, user=user, scopes=["addresses:write"])
@@ -420,12 +420,12 @@ class TestKeeping:
         install(SECRET_KEY="n" * 40)
         refused = await client.post(url, json=ADDRESS, headers=headers)
         assert refused.status_code == 409
-        assert "cannot be read any more" in refused.json()["message"]
+        assert "can no longer be read" in refused.json()["message"]
         assert await count(session, Address) == 1
 
 
 class TestAnonymous:
-    async def test_registering_twice_is_registering_once(
+    async def test_repeated_registration_creates_one_user(
         self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
     ) -> None:
         headers, body = keyed({}), registration()
@@ -436,7 +436,7 @@ class TestAnonymous:
         assert again.content == first.content
         assert await count(session, User) == 1
 
-    async def test_nobody_reads_anothers_answer_or_learns_of_their_key(
+    async def test_stored_responses_and_keys_of_others_are_not_revealed(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         body = registration()
@@ -449,16 +449,16 @@ class TestAnonymous:
         assert other.status_code == 201
         assert not is_replay(other)
 
-    async def test_a_users_key_is_not_an_anonymous_one(
+    async def test_users_and_anonymous_clients_do_not_share_keys(
         self, client: httpx.AsyncClient, session: AsyncSession, user: User
     ) -> None:
-        """A token says nothing where nobody is asked who they are."""
+        """Routes without authentication ignore the token."""
         body = registration()
         first = await client.post("/users", json=body, headers=keyed({}, "1"))
         again = await client.post("/users", json=body, headers=keyed(bearer(user), "1"))
         assert again.content == first.content
 
-    async def test_by_mail(
+    async def test_repeated_registration_by_mail_sends_one_mail(
         self, settings: Any, database: Database, session: AsyncSession, inbox: Inbox
     ) -> None:
         app = create_app(
@@ -484,8 +484,8 @@ class TestAnonymous:
             assert without.status_code == 400
 
 
-class TestAtOnce:
-    """With real commits, each request on a connection of its own."""
+class TestConcurrency:
+    """With real commits, and a separate connection for each request."""
 
     @pytest.fixture
     async def live_user(self, live_rows: Rows) -> User:
@@ -493,7 +493,7 @@ class TestAtOnce:
             return await create_user(session)
 
     @pytest.mark.parametrize("path", ["addresses", "api-keys"])
-    async def test_twenty_make_one(
+    async def test_twenty_requests_create_one_row(
         self, live: httpx.AsyncClient, live_rows: Rows, live_user: User, path: str
     ) -> None:
         url, body = f"/users/{live_user.id}/addresses", ADDRESS
@@ -516,7 +516,7 @@ class TestAtOnce:
         again = await live.post(url, json=body, headers=headers)
         assert is_replay(again)
 
-    async def test_registering_twenty_times_registers_once(
+    async def test_twenty_registrations_create_one_user(
         self, live: httpx.AsyncClient, live_rows: Rows
     ) -> None:
         body, headers = registration(), keyed({})
@@ -524,16 +524,16 @@ class TestAtOnce:
             *(live.post("/users", json=body, headers=headers) for _ in range(20))
         )
         codes = {(answer.status_code, answer.json().get("code")) for answer in answers}
-        assert codes <= {(201, None), (409, "request_in_progress")}  # and not: email_taken
+        assert codes <= {(201, None), (409, "request_in_progress")}  # but not email_taken
         assert sum(answer.status_code == 201 and not is_replay(answer) for answer in answers) == 1
         async with live_rows() as session:
             theirs = select(func.count()).select_from(User).where(User.email == body["email"])
             assert await session.scalar(theirs) == 1
 
-    async def test_one_that_is_rolled_back_leaves_the_key_free(
+    async def test_rollback_releases_the_key(
         self, live: httpx.AsyncClient, live_rows: Rows, live_user: User, live_app: Any
     ) -> None:
-        """While it runs another is told to wait; once it has failed, the next one may."""
+        """A concurrent request is told to wait; a request after the failure is executed."""
         url, headers = f"/users/{live_user.id}/addresses", keyed(bearer(live_user))
         database: Database = live_app.state.database
         async with database.unit_of_work() as session:
@@ -546,7 +546,7 @@ class TestAtOnce:
             await session.rollback()
         assert (await live.post(url, json=ADDRESS, headers=headers)).status_code == 201
 
-    async def test_a_commit_that_fails_leaves_neither_row_nor_answer(
+    async def test_failed_commit_stores_neither_row_nor_response(
         self, live: httpx.AsyncClient, live_rows: Rows, live_user: User
     ) -> None:
         url, headers = f"/users/{live_user.id}/addresses", keyed(bearer(live_user))
@@ -571,10 +571,10 @@ class TestAtOnce:
         made = await live.post(url, json=ADDRESS, headers=headers)
         assert (made.status_code, is_replay(made)) == (201, False)
 
-    async def test_what_is_not_carried_out_leaves_no_trace_and_no_connection(
+    async def test_unexecuted_requests_release_their_connections(
         self, live: httpx.AsyncClient, live_app: Any, live_user: User
     ) -> None:
-        """More often than there are connections, in each way that it can end."""
+        """Each outcome is repeated more often than there are connections."""
         database: Database = live_app.state.database
         pool = database._sessions.kw["bind"].pool
         body, headers = registration(), keyed({})
@@ -588,7 +588,7 @@ class TestAtOnce:
             assert reused.status_code == 422
         assert pool.checkedout() == 0  # type: ignore[attr-defined]
 
-    async def test_no_connection_is_held_while_a_password_is_hashed(
+    async def test_no_connection_is_held_during_password_hashing(
         self, live: httpx.AsyncClient, live_app: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from app.services import users
@@ -606,7 +606,7 @@ class TestAtOnce:
         assert held == [0]
 
 
-async def test_the_claim_costs_two_statements_and_the_answer_one(
+async def test_claim_takes_two_statements_and_response_one(
     client: httpx.AsyncClient, session: AsyncSession, user: User, connection: Any
 ) -> None:
     seen: list[str] = []
@@ -616,7 +616,9 @@ async def test_the_claim_costs_two_statements_and_the_answer_one(
 
     url = f"/users/{user.id}/addresses"
     counts = []
-    await client.post(url, json=ADDRESS, headers=bearer(user))  # the first measures a limit's use
+    await client.post(
+        url, json=ADDRESS, headers=bearer(user)
+    )  # the first request measures the totals
     for headers in (bearer(user), keyed(bearer(user))):
         event.listen(connection.sync_connection, "before_cursor_execute", note)
         await client.post(url, json=ADDRESS, headers=headers)
@@ -626,7 +628,7 @@ async def test_the_claim_costs_two_statements_and_the_answer_one(
     assert counts[1] - counts[0] == 3
 
 
-def test_content_cannot_be_moved_between_its_parts() -> None:
-    assert idempotency._joined([b"a", b"bc"]) != idempotency._joined([b"ab", b"c"])
-    assert idempotency._keyed(b"a", b"b") != idempotency._keyed(b"ab")
-    assert len(idempotency._keyed(b"a")) == len(derived_keys(idempotency.PURPOSE))
+def test_encoding_of_parts_is_unambiguous() -> None:
+    assert idempotency._encode_parts([b"a", b"bc"]) != idempotency._encode_parts([b"ab", b"c"])
+    assert idempotency._hmacs(b"a", b"b") != idempotency._hmacs(b"ab")
+    assert len(idempotency._hmacs(b"a")) == len(derived_keys(idempotency.PURPOSE))

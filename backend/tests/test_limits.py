@@ -1,4 +1,4 @@
-"""Limits: every route that writes has one, or a reason; what is counted, when, and for whom."""
+"""Limits: every writing route has a limit or a documented reason for none."""
 
 import asyncio
 import json
@@ -79,8 +79,8 @@ K = LimitKind
 
 ENDS_SESSIONS = "ends what a login has begun; logins are limited"
 REPLACES_ROW = "replaces one row"
-TOKEN_BY_MAIL = "takes a token from a mail; mails are limited by address (attempts.on_mail)"
-MAILS = "mails are limited by address (attempts.on_mail)"
+TOKEN_BY_MAIL = "takes a token from a mail; mails are limited by address (attempts.mail_limits)"
+MAILS = "mails are limited by address (attempts.mail_limits)"
 REFERENCE = "for comparison; never reachable through nginx"
 ONCE = "can be done once"
 
@@ -211,15 +211,15 @@ ADMINISTRATORS_OWN = frozenset(
 )
 
 
-def none_of(kind: LimitKind) -> dict[str, Any]:
-    """The settings under which nothing of a kind is allowed."""
+def without(kind: LimitKind) -> dict[str, Any]:
+    """Return settings with a limit of zero for this kind."""
     if kind is K.MEDIA_BYTES:
         return {"MEDIA_QUOTA_BYTES": 1}
     return {"LIMITS": f"{kind}=0/day" if DEFAULTS[kind].per else f"{kind}=0"}
 
 
 async def ids_of(session: AsyncSession, owner: User, *, restores_draft: bool) -> dict[str, Any]:
-    """Things of which all routes can write one."""
+    """Create the rows that the routes refer to; return their ids."""
     article = await create_article(
         session, author=owner, slug="engines", tags=["Engines"], content="Before, long enough."
     )
@@ -262,7 +262,7 @@ def test_every_route_that_writes_is_listed(shared_app: FastAPI) -> None:
 
 
 @pytest.mark.parametrize(("route", "kind"), LIMITED)
-async def test_a_route_is_refused_without_its_limit(
+async def test_route_is_refused_when_its_limit_is_zero(
     client: httpx.AsyncClient,
     session: AsyncSession,
     install: Install,
@@ -273,7 +273,7 @@ async def test_a_route_is_refused_without_its_limit(
     owner = await create_user(session, username="owner", email="owner@example.com", role=role)
     await create_user(session, role=Role.ADMIN)
     ids = await ids_of(session, owner, restores_draft=kind is K.DRAFTS)
-    install(**none_of(kind))
+    install(**without(kind))
     method, path = route.split()
     if path in {"/articles/{article_id}/restore", "/trash/{article_id}"}:
         ids["article_id"] = ids["trashed_id"]
@@ -305,7 +305,7 @@ async def test_a_route_is_refused_without_its_limit(
 
 
 @pytest.mark.parametrize(("route", "kind"), LIMITED_IN_CONDUIT)
-async def test_a_route_of_the_other_api_is_refused_in_its_envelope(
+async def test_conduit_route_is_refused_in_its_error_format(
     client: httpx.AsyncClient,
     session: AsyncSession,
     install: Install,
@@ -314,7 +314,7 @@ async def test_a_route_of_the_other_api_is_refused_in_its_envelope(
 ) -> None:
     owner = await create_user(session, username="owner", email="owner@example.com")
     ids = await ids_of(session, owner, restores_draft=False)
-    install(**none_of(kind))
+    install(**without(kind))
     method, path = route.split()
     headers = {} if path in {"/users", "/users/login"} else bearer(owner)
     response = await client.request(
@@ -349,7 +349,7 @@ BOUNDED_BY: Mapping[str, str] = {
     "import_records": "imported_records",
     "limit_overrides": "one a kind of limit",
     "limit_uses": "one a kind of limit; deleted after a day",
-    "mails": "account_changes, registrations; attempts.on_mail",
+    "mails": "account_changes, registrations; attempts.mail_limits",
     "media": "uploads, media_bytes",
     "preview_links": "20 an article",
     "recovery_codes": "ten a user",
@@ -361,7 +361,7 @@ BOUNDED_BY: Mapping[str, str] = {
     "user_sessions": "logins; deleted when they expire",
     "users": "registrations",
 }
-"""What keeps one user from making rows of each table without end."""
+"""What bounds the number of rows per user in each table."""
 
 
 def test_every_table_is_bounded() -> None:
@@ -369,7 +369,7 @@ def test_every_table_is_bounded() -> None:
 
 
 class TestRates:
-    async def test_of_twenty_at_once_exactly_the_limit_passes(
+    async def test_concurrent_requests_pass_exactly_up_to_the_limit(
         self, live: httpx.AsyncClient, live_rows: Rows, install: Install, timeline: Timeline
     ) -> None:
         install(LIMITS="comments=7/hour")
@@ -386,7 +386,7 @@ class TestRates:
         refused = next(each for each in answers if each.status_code == 429)
         wait = int(refused.headers["Retry-After"])
         assert wait == -(-3600 // 7)
-        assert "7 comments an hour" in refused.json()["message"]
+        assert "7 comments per hour" in refused.json()["message"]
         async with live_rows() as rows:
             kept = select(func.count()).where(Comment.article_id == article.id)
             assert await rows.scalar(kept) == 7
@@ -397,7 +397,7 @@ class TestRates:
         timeline.advance(3600)
         assert [(await comment()).status_code for _ in range(8)] == [201] * 7 + [429]
 
-    async def test_what_failed_is_not_counted(
+    async def test_failed_requests_are_not_counted(
         self, client: httpx.AsyncClient, session: AsyncSession, install: Install
     ) -> None:
         install(LIMITS="articles=1/hour")
@@ -412,7 +412,7 @@ class TestRates:
         )
         assert created.status_code == 201
 
-    async def test_one_who_has_reached_it_does_not_stop_another(
+    async def test_limit_of_one_user_does_not_affect_another(
         self, client: httpx.AsyncClient, session: AsyncSession, install: Install
     ) -> None:
         install(LIMITS="reactions=1/day")
@@ -424,7 +424,7 @@ class TestRates:
         ]
         assert statuses == [200, 429, 200]
 
-    async def test_one_cost_above_the_whole_limit_says_to_come_back_after_the_window(
+    async def test_cost_above_the_limit_gets_the_window_as_retry_after(
         self, client: httpx.AsyncClient, session: AsyncSession, install: Install
     ) -> None:
         install(LIMITS="text_written=1KiB/hour")
@@ -444,7 +444,7 @@ class TestRates:
             answer = await client.post("/articles", json=body, headers=bearer(user))
             assert answer.status_code == status
 
-    async def test_a_clock_that_goes_back_gives_nothing(
+    async def test_clock_set_back_does_not_refill_the_limit(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -462,13 +462,13 @@ class TestRates:
 
 
 class TestTotals:
-    async def test_of_twenty_at_once_exactly_the_limit_passes(
+    async def test_concurrent_requests_pass_exactly_up_to_the_limit(
         self, live: httpx.AsyncClient, live_rows: Rows, install: Install
     ) -> None:
         install(LIMITS="drafts=6")
         async with live_rows() as rows:
             user = await create_user(rows)
-            await create_article(rows, author=user, published=False)  # before anything was counted
+            await create_article(rows, author=user, published=False)  # before the first count
         answers = await asyncio.gather(
             *(
                 live.post(
@@ -483,7 +483,7 @@ class TestTotals:
         refused = next(each for each in answers if each.status_code == 409)
         assert "You have 6 of 6 drafts; publish or delete some" in refused.json()["message"]
 
-    async def test_what_was_deleted_counts_no_more(
+    async def test_deleted_rows_no_longer_count(
         self, client: httpx.AsyncClient, session: AsyncSession, install: Install
     ) -> None:
         install(LIMITS="drafts=2")
@@ -504,7 +504,7 @@ class TestTotals:
         assert restored.json()["limit"] == "drafts"
 
     @pytest.mark.parametrize("change", [{"title": "Title {}"}, {"content": "x" * 1000 + "{}"}])
-    async def test_changing_a_text_again_and_again_ends(
+    async def test_repeated_changes_of_a_text_reach_the_limit(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -527,7 +527,7 @@ class TestTotals:
         present = select(func.octet_length(Article.content))
         assert (await session.scalar(kept) or 0) + (await session.scalar(present) or 0) <= 5000
 
-    async def test_an_editors_words_count_for_the_editor(
+    async def test_text_by_an_editor_counts_for_the_editor(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         author = await create_user(session)
@@ -543,8 +543,8 @@ class TestTotals:
             assert uses["text_kept"] == used
 
 
-class TestForWhom:
-    async def test_administrators_give_a_user_more_and_take_it_back(
+class TestUsers:
+    async def test_administrator_can_set_and_reset_overrides(
         self, client: httpx.AsyncClient, session: AsyncSession, install: Install
     ) -> None:
         install(LIMITS="drafts=1,reactions=1/day")
@@ -606,14 +606,16 @@ class TestForWhom:
             {"limits": {}, "more": 1},
         ],
     )
-    async def test_what_is_no_limit_is_refused(
+    async def test_invalid_limits_are_rejected(
         self, client: httpx.AsyncClient, session: AsyncSession, body: dict[str, Any]
     ) -> None:
         admin = await create_user(session, role=Role.ADMIN)
         answer = await client.put(f"/users/{admin.id}/limits", json=body, headers=bearer(admin))
         assert answer.status_code == 422
 
-    async def test_of_nobody(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+    async def test_limits_of_unknown_user_are_404(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
         admin = bearer(await create_user(session, role=Role.ADMIN))
         for method, path, body in (("GET", "", None), ("GET", "/use", None), ("PUT", "", {})):
             options = {} if body is None else {"json": {"limits": body}}
@@ -621,7 +623,7 @@ class TestForWhom:
             answer = await client.request(method, url, headers=admin, **options)
             assert answer.json()["code"] == "user_not_found"
 
-    async def test_editors_have_more_of_most(
+    async def test_editors_have_higher_limits(
         self, client: httpx.AsyncClient, session: AsyncSession, install: Install
     ) -> None:
         install(LIMITS="reactions=1/day,reports=none")
@@ -635,7 +637,7 @@ class TestForWhom:
         assert shown["media_bytes"] == get_settings().media_quota_bytes
         assert shown["reports"] is None
 
-    async def test_registrations_count_for_the_network(
+    async def test_registrations_count_per_network(
         self, live_client_at: ClientAt, install: Install
     ) -> None:
         install(LIMITS="registrations=2/day")
@@ -658,7 +660,7 @@ class TestForWhom:
         answers = await asyncio.gather(*(register("198.51.100.9") for _ in range(8)))
         assert sorted(answers) == [201] * 2 + [429] * 6
 
-    async def test_an_operators_import_is_not_limited(
+    async def test_import_by_an_operator_is_not_limited(
         self, database: Database, session: AsyncSession, install: Install
     ) -> None:
         install(LIMITS=",".join(f"{kind}=0/day" for kind in (K.IMPORTED_RECORDS, K.NEW_TAGS)))
@@ -681,8 +683,8 @@ class TestForWhom:
         assert [each.outcome for each in results] == ["created"]
 
 
-class TestImporting:
-    async def test_stops_where_the_limit_is(
+class TestImports:
+    async def test_import_stops_at_the_limit(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -702,7 +704,7 @@ class TestImporting:
 
         report = await import_all()
         assert (report["created"], report["failed"], report["stopped"]["line"]) == (7, 1, 9)
-        assert "7 imported records an hour" in report["stopped"]["message"]
+        assert "7 imported records per hour" in report["stopped"]["message"]
         timeline.advance(3600)
         report = await import_all()
         assert (report["created"], report["unchanged"], report["stopped"]["line"]) == (7, 7, 16)
@@ -711,7 +713,7 @@ class TestImporting:
         assert (report["created"], report["unchanged"], report["stopped"]) == (6, 14, None)
 
     @pytest.mark.parametrize("limit", ["text_kept=1000", "text_written=1000/day", "drafts=10"])
-    async def test_texts_and_drafts_count(
+    async def test_imported_texts_and_drafts_count(
         self, client: httpx.AsyncClient, session: AsyncSession, install: Install, limit: str
     ) -> None:
         install(LIMITS=limit)
@@ -722,7 +724,7 @@ class TestImporting:
         report = (await client.post("/articles/import", content=body, headers=headers)).json()
         assert (report["created"], report["stopped"]["line"]) == (10, 11)
 
-    async def test_published_articles_that_become_drafts_count(
+    async def test_unpublished_articles_count_as_drafts(
         self, client: httpx.AsyncClient, session: AsyncSession, install: Install
     ) -> None:
         install(LIMITS="drafts=10")
@@ -741,7 +743,7 @@ class TestImporting:
         assert reports[1]["stopped"]["line"] == 11
 
 
-async def test_new_tags_do_not_tell_what_others_have_in_drafts(
+async def test_new_tags_do_not_reveal_tags_of_drafts(
     client: httpx.AsyncClient, session: AsyncSession, install: Install
 ) -> None:
     install(LIMITS="new_tags=2/day")
@@ -766,7 +768,7 @@ async def test_new_tags_do_not_tell_what_others_have_in_drafts(
 
 
 class TestCounting:
-    async def test_costs_one_statement(
+    async def test_counting_takes_one_statement(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -783,7 +785,7 @@ class TestCounting:
             counts = []
             for value in ("", "off"):
                 install(LIMITS=value)
-                for _ in range(2):  # the first of a day measures what there is
+                for _ in range(2):  # the first request of a day measures the totals
                     with statements(connection) as seen:
                         answer = await client.post(path, json=body, headers=bearer(user))
                     assert answer.status_code == 201
@@ -794,7 +796,7 @@ class TestCounting:
                 await client.get(path, headers=bearer(user))
             assert not any("limit_" in statement for statement in seen)
 
-    async def test_old_counts_are_forgotten_and_totals_measured_anew(
+    async def test_old_counts_are_purged_and_totals_measured_again(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -815,7 +817,7 @@ class TestCounting:
         third = await client.post("/articles", json=body, headers=bearer(user))
         assert third.status_code == 409
 
-    async def test_a_deleted_users_limits_go(
+    async def test_overrides_are_deleted_with_their_user(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         user, admin = await create_user(session), await create_user(session, role=Role.ADMIN)
@@ -825,7 +827,7 @@ class TestCounting:
         assert (await client.delete(f"/users/{user.id}", headers=bearer(admin))).status_code == 204
         assert await session.scalar(select(func.count()).select_from(LimitOverride)) == 0
 
-    async def test_two_of_ones_changes_at_once_do_not_deadlock(
+    async def test_concurrent_changes_by_one_user_do_not_deadlock(
         self, live: httpx.AsyncClient, live_rows: Rows
     ) -> None:
         async with live_rows() as rows:
@@ -875,19 +877,19 @@ class TestSetting:
             ("media_bytes=5", "MEDIA_QUOTA_BYTES"),
         ],
     )
-    def test_a_mistake_is_named(self, install: Install, value: str, because: str) -> None:
+    def test_invalid_setting_is_reported(self, install: Install, value: str, because: str) -> None:
         with pytest.raises(SettingsError, match=because) as refused:
             install(LIMITS=value)
         assert "LIMITS" in str(refused.value)
 
-    def test_every_kind_is_of_one_sort(self) -> None:
+    def test_every_kind_is_counted_either_by_user_or_by_address(self) -> None:
         totals = {kind for kind, limit in DEFAULTS.items() if limit.per is None}
         assert totals == set(limits._MEASURES) == set(limits._ADVICE)
         assert set(DEFAULTS) == set(LimitKind)
         assert parse_limits("") == Settings.model_fields["limits"].default
 
 
-async def test_addresses_of_a_user_end(
+async def test_addresses_of_a_user_are_limited(
     client: httpx.AsyncClient, session: AsyncSession, install: Install
 ) -> None:
     install(LIMITS="addresses=2")

@@ -1,4 +1,4 @@
-"""The outbox: what is queued goes out, again where it has to, and never too often."""
+"""Mail delivery: queue, retries and limits."""
 
 import asyncio
 from datetime import datetime, timedelta
@@ -19,12 +19,12 @@ from app.schemas.user import UserCreate
 from app.services import mail, mail_delivery, users
 from app.services.mail import MailKind
 from app.services.mail_delivery import (
-    CLAIMED_FOR,
+    CLAIM_DURATION,
     MAX_ATTEMPTS,
-    NotDelivered,
+    DeliveryError,
     deliver_due,
 )
-from app.services.mail_texts import Wording, compose
+from app.services.mail_texts import MailText, compose
 from tests.factories import PASSWORD, create_user
 from tests.inbox import Inbox, token_in
 
@@ -36,7 +36,7 @@ async def queue(
     *,
     email: str | None = None,
 ) -> Mail:
-    """Queue a mail for a user, for whoever has an address, or for a user at another address."""
+    """Queue a mail for a user, for an address, or for a user at another address."""
     address = email or (user.email if user else "")
     mail.queue(session, kind, email=address, user_id=user.id if user else None)
     await session.flush()
@@ -50,9 +50,7 @@ def later(monkeypatch: pytest.MonkeyPatch, by: timedelta) -> None:
     monkeypatch.setattr(clock, "now", lambda: moment)
 
 
-async def test_one_that_cannot_be_composed_keeps_no_other_waiting(
-    session: AsyncSession, inbox: Inbox
-) -> None:
+async def test_defective_mail_does_not_block_others(session: AsyncSession, inbox: Inbox) -> None:
     strange = await create_user(session, email="=?utf-8?q?bob=3e=0d=0aX?=@example.com")
     broken = await queue(session, MailKind.RESET_PASSWORD, strange)
     await queue(session, MailKind.RESET_PASSWORD, await create_user(session))
@@ -63,7 +61,7 @@ async def test_one_that_cannot_be_composed_keeps_no_other_waiting(
 
 
 class TestDelivery:
-    async def test_what_is_sent_is_done_with(self, session: AsyncSession, inbox: Inbox) -> None:
+    async def test_sent_mail_is_not_sent_again(self, session: AsyncSession, inbox: Inbox) -> None:
         row = await queue(session, MailKind.RESET_PASSWORD, await create_user(session))
         assert len(await inbox.deliver()) == 1
         assert await inbox.deliver() == []
@@ -72,7 +70,7 @@ class TestDelivery:
         assert row.next_attempt_at is None
         assert (row.attempts, row.error, row.subject, row.text) == (1, None, None, None)
 
-    async def test_a_request_that_fails_sends_nothing(
+    async def test_failed_request_sends_no_mail(
         self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
     ) -> None:
         await create_user(session, username="ada")
@@ -80,7 +78,7 @@ class TestDelivery:
         assert (await client.post("/users", json=body)).status_code == 409
         assert await inbox.deliver() == []
 
-    async def test_a_failure_is_repeated_with_another_token_after_longer_and_longer(
+    async def test_failed_delivery_is_retried_with_backoff_and_new_token(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -88,7 +86,7 @@ class TestDelivery:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         row = await queue(session, MailKind.VERIFY_EMAIL, await create_user(session))
-        inbox.refusal = NotDelivered("SMTPConnectError")
+        inbox.refusal = DeliveryError("SMTPConnectError")
         pauses = []
         for number in range(1, MAX_ATTEMPTS + 1):
             await inbox.deliver()
@@ -109,7 +107,7 @@ class TestDelivery:
         response = await client.post("/auth/email/verify", json={"token": tokens[-1]})
         assert response.status_code == 400
 
-    async def test_a_later_attempt_succeeds(
+    async def test_later_attempt_can_succeed(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -117,7 +115,7 @@ class TestDelivery:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         row = await queue(session, MailKind.VERIFY_EMAIL, await create_user(session))
-        inbox.refusal = NotDelivered("SMTPConnectError")
+        inbox.refusal = DeliveryError("SMTPConnectError")
         await inbox.deliver()
         inbox.refusal = None
         later(monkeypatch, timedelta(seconds=2))
@@ -128,16 +126,16 @@ class TestDelivery:
         response = await client.post("/auth/email/verify", json=body)
         assert response.status_code == 204
 
-    async def test_what_is_refused_for_good_is_given_up(
+    async def test_permanent_failure_is_not_retried(
         self, session: AsyncSession, inbox: Inbox
     ) -> None:
         row = await queue(session, MailKind.VERIFY_EMAIL, await create_user(session))
-        inbox.refusal = NotDelivered("SMTPRecipientsRefused 550", for_good=True)
+        inbox.refusal = DeliveryError("SMTPRecipientsRefused 550", permanent=True)
         await inbox.deliver()
         await session.refresh(row)
         assert (row.next_attempt_at, row.error) == (None, "SMTPRecipientsRefused 550")
 
-    async def test_what_another_process_delivers_is_left_to_it_for_a_while(
+    async def test_claimed_mail_is_left_to_its_process(
         self,
         session: AsyncSession,
         database: Database,
@@ -152,13 +150,13 @@ class TestDelivery:
             raise asyncio.CancelledError
 
         with pytest.raises(asyncio.CancelledError):
-            await deliver_due(database, settings=settings, post=end)
+            await deliver_due(database, settings=settings, send=end)
         assert await inbox.deliver() == []
-        later(monkeypatch, CLAIMED_FOR)
+        later(monkeypatch, CLAIM_DURATION)
         assert len(await inbox.deliver()) == 1
 
     @pytest.mark.parametrize("is_claimed", [False, True])
-    async def test_what_is_cancelled_stays(
+    async def test_cancelled_mail_is_not_sent(
         self,
         session: AsyncSession,
         database: Database,
@@ -178,17 +176,17 @@ class TestDelivery:
         assert (await session.scalars(select(AccountToken))).all() == []
 
     @pytest.mark.parametrize("kind", [MailKind.VERIFY_EMAIL, MailKind.RESET_PASSWORD])
-    async def test_goes_to_the_users_own_address_alone(
+    async def test_mail_goes_only_to_the_stored_address(
         self, session: AsyncSession, inbox: Inbox, kind: MailKind
     ) -> None:
-        """`İ` (U+0130) is `i` in PostgreSQL's lower case, but another mailbox than `i`."""
+        """PostgreSQL lowers `İ` (U+0130) to `i`, but the two belong to different mailboxes."""
         await create_user(session, email="mike@example.com")
         await queue(session, kind, email="m\u0130ke@example.com")
         (message,) = await inbox.deliver()
         assert message["To"] == "mike@example.com"
 
     @pytest.mark.parametrize("kind", [MailKind.VERIFY_EMAIL, MailKind.RESET_PASSWORD])
-    async def test_a_user_with_another_address_by_now_gets_nothing(
+    async def test_mail_is_dropped_after_email_change(
         self, session: AsyncSession, inbox: Inbox, kind: MailKind
     ) -> None:
         user = await create_user(session)
@@ -197,27 +195,27 @@ class TestDelivery:
         await create_user(session, email=row.email)
         assert await inbox.deliver() == []
         await session.refresh(row)
-        assert row.error == "nobody has this address"
+        assert row.error == "no user has this address"
 
     @pytest.mark.parametrize(
         "kind", [MailKind.VERIFY_EMAIL, MailKind.RESET_PASSWORD, MailKind.CHANGE_EMAIL]
     )
-    async def test_a_disabled_user_gets_nothing(
+    async def test_disabled_user_gets_no_mail(
         self, session: AsyncSession, inbox: Inbox, kind: MailKind
     ) -> None:
         await queue(session, kind, await create_user(session, is_active=False))
         assert await inbox.deliver() == []
 
-    async def test_what_was_asked_for_a_day_ago_is_dropped(
+    async def test_mail_older_than_one_day_is_dropped(
         self, session: AsyncSession, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         row = await queue(session, MailKind.RESET_PASSWORD, await create_user(session))
         later(monkeypatch, timedelta(days=1, seconds=1))
         assert await inbox.deliver() == []
         await session.refresh(row)
-        assert row.error == "too late"
+        assert row.error == "older than one day"
 
-    async def test_one_that_ends_every_process_is_dropped(
+    async def test_mail_with_too_many_attempts_is_dropped(
         self, session: AsyncSession, inbox: Inbox
     ) -> None:
         row = await queue(session, MailKind.RESET_PASSWORD, await create_user(session))
@@ -225,22 +223,22 @@ class TestDelivery:
         await session.flush()
         assert await inbox.deliver() == []
         await session.refresh(row)
-        assert row.error == "given up"
+        assert row.error == "too many attempts"
 
-    async def test_whom_an_operator_vouches_for_gets_nothing(
+    async def test_verified_user_gets_no_verification_mail(
         self, session: AsyncSession, inbox: Inbox
     ) -> None:
         new = UserCreate(
             email="ada@example.com", username="ada", name="Ada", password=SecretStr(PASSWORD)
         )
-        created = await users.create_user(session, new=new, vouched_for=True)
+        created = await users.create_user(session, new=new, email_verified=True)
         assert created.email_verified_at is not None
         assert await inbox.deliver() == []
 
 
 class TestLimits:
     @pytest.mark.parametrize("is_known", [True, False])
-    async def test_one_a_minute_and_five_an_hour(
+    async def test_one_mail_per_minute_and_five_per_hour(
         self,
         session: AsyncSession,
         inbox: Inbox,
@@ -262,7 +260,7 @@ class TestLimits:
         await queue(session, MailKind.RESET_PASSWORD, user)
         assert len(await inbox.deliver()) == 1
 
-    async def test_others_and_other_kinds_do_not_count(
+    async def test_limits_are_separate_per_user_and_kind(
         self, session: AsyncSession, inbox: Inbox
     ) -> None:
         user = await create_user(session)
@@ -271,7 +269,7 @@ class TestLimits:
         await queue(session, MailKind.RESET_PASSWORD, await create_user(session))
         assert len(await inbox.deliver()) == 3
 
-    async def test_a_user_may_mend_a_mistyped_address_at_once_but_not_flood_many(
+    async def test_user_can_correct_an_address_but_not_flood_many(
         self, session: AsyncSession, inbox: Inbox
     ) -> None:
         user = await create_user(session)
@@ -286,12 +284,12 @@ class TestLimits:
             await queue(session, MailKind.PASSWORD_CHANGED, user)
         assert len(await inbox.deliver()) == 7
 
-    async def test_asking_again_brings_forward_what_waits(
+    async def test_repeated_request_makes_queued_mail_due(
         self, session: AsyncSession, inbox: Inbox
     ) -> None:
         user = await create_user(session)
         first = await queue(session, MailKind.RESET_PASSWORD, user)
-        inbox.refusal = NotDelivered("SMTPConnectError")
+        inbox.refusal = DeliveryError("SMTPConnectError")
         await inbox.deliver()
         second = await queue(session, MailKind.RESET_PASSWORD, user)
         inbox.refusal = None
@@ -299,14 +297,16 @@ class TestLimits:
         for row in (first, second):
             await session.refresh(row)
         assert first.sent_at is not None
-        assert (second.sent_at, second.error) == (None, "one like it waits")
+        assert (second.sent_at, second.error) == (None, "another mail of this kind is queued")
 
 
 class TestTexts:
-    @pytest.mark.parametrize("wording", Wording)
-    def test_each_is_a_plain_and_automatic_mail(self, wording: Wording, settings: Settings) -> None:
+    @pytest.mark.parametrize("mail_text", MailText)
+    def test_mail_is_plain_text_and_auto_submitted(
+        self, mail_text: MailText, settings: Settings
+    ) -> None:
         link = "http://localhost:3000/verify-email#token=" + "x" * 43
-        message = compose(wording, recipient="ada@exämple.com", settings=settings, link=link)
+        message = compose(mail_text, recipient="ada@exämple.com", settings=settings, link=link)
         assert message["From"] == "Pressroom <pressroom@localhost>"
         assert message["To"] == "ada@xn--exmple-cua.com"
         assert message["Auto-Submitted"] == "auto-generated"
@@ -317,7 +317,7 @@ class TestTexts:
         assert "{" not in text
         assert all(line in message.as_string().splitlines() for line in text.splitlines())
 
-    async def test_links_do_not_come_from_the_request(
+    async def test_links_do_not_use_the_host_header(
         self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
     ) -> None:
         user = await create_user(session)
@@ -328,7 +328,7 @@ class TestTexts:
         assert "evil" not in message.as_string()
         assert "http://localhost:3000/reset-password#token=" in message.get_content()
 
-    async def test_nothing_in_a_mail_is_a_users_own(
+    async def test_mail_contains_no_user_input(
         self, client: httpx.AsyncClient, inbox: Inbox
     ) -> None:
         body = {

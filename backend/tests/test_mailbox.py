@@ -1,4 +1,4 @@
-"""/dev/mailbox: mails to read, in development alone."""
+"""/dev/mailbox: latest mails, only in development."""
 
 import httpx
 import pytest
@@ -10,7 +10,7 @@ from app.db.session import Database
 from app.jobs.mail import log_transport
 from app.main import create_app
 from app.models import Mail
-from app.services.mail_delivery import NotDelivered, deliver_due
+from app.services.mail_delivery import DeliveryError, deliver_due
 from tests.factories import create_user
 from tests.inbox import Inbox
 
@@ -26,7 +26,7 @@ def shared_app(development: Settings) -> FastAPI:
     return create_app(development)
 
 
-async def test_shows_what_was_sent(
+async def test_shows_sent_mail(
     client: httpx.AsyncClient,
     session: AsyncSession,
     database: Database,
@@ -34,12 +34,12 @@ async def test_shows_what_was_sent(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     page = await client.get("/dev/mailbox")
-    assert "There is none" in page.text
+    assert "There are no mails" in page.text
     user = await create_user(session)
     await client.post("/auth/password/forgot", json={"email": user.email})
-    assert "waits" in (await client.get("/dev/mailbox")).text
+    assert "queued" in (await client.get("/dev/mailbox")).text
     with caplog.at_level("INFO"):
-        await deliver_due(database, settings=development, post=log_transport)
+        await deliver_due(database, settings=development, send=log_transport)
 
     response = await client.get("/dev/mailbox.json")
     assert response.headers["Cache-Control"] == "no-store"
@@ -58,7 +58,7 @@ async def test_shows_what_was_sent(
     assert user.email in page.text
 
 
-async def test_everything_is_escaped(client: httpx.AsyncClient, session: AsyncSession) -> None:
+async def test_content_is_escaped(client: httpx.AsyncClient, session: AsyncSession) -> None:
     attack = "<script>alert(1)</script>"
     session.add(Mail(kind="<i>", email="<b>@example.com", subject=attack, text=f"</pre>{attack}"))
     session.add(Mail(kind="<i>", email="x@example.com", error="<u>", next_attempt_at=None))
@@ -70,7 +70,7 @@ async def test_everything_is_escaped(client: httpx.AsyncClient, session: AsyncSe
     assert "&lt;script&gt;" in page
 
 
-async def test_shows_the_latest_first_and_not_all(
+async def test_shows_the_latest_fifty_first(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:
     for number in range(51):
@@ -82,18 +82,18 @@ async def test_shows_the_latest_first_and_not_all(
     ]
 
 
-async def test_says_why_a_mail_waits(
+async def test_shows_the_error_of_a_queued_mail(
     client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
 ) -> None:
     user = await create_user(session)
     await client.post("/auth/email/verify/resend", json={"email": user.email})
-    inbox.refusal = NotDelivered("SMTPConnectError")
+    inbox.refusal = DeliveryError("SMTPConnectError")
     await inbox.deliver()
-    assert "waits (SMTPConnectError)" in (await client.get("/dev/mailbox")).text
+    assert "queued (SMTPConnectError)" in (await client.get("/dev/mailbox")).text
 
 
 @pytest.mark.parametrize("environment", [Environment.TEST, Environment.PRODUCTION])
-async def test_is_nowhere_else(
+async def test_mailbox_exists_only_in_development(
     settings: Settings, database: Database, environment: Environment
 ) -> None:
     app = create_app(settings.model_copy(update={"environment": environment}))
@@ -104,16 +104,16 @@ async def test_is_nowhere_else(
             assert (await client.get(path)).status_code == 404
 
 
-async def test_is_not_documented(client: httpx.AsyncClient) -> None:
+async def test_mailbox_is_not_in_openapi(client: httpx.AsyncClient) -> None:
     paths = (await client.get("/openapi.json")).json()["paths"]
     assert not any(path.startswith("/dev") for path in paths)
 
 
-async def test_texts_are_kept_in_development_alone(
+async def test_texts_are_stored_only_in_development(
     client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
 ) -> None:
     user = await create_user(session)
     await client.post("/auth/password/forgot", json={"email": user.email})
-    assert len(await inbox.deliver()) == 1  # by the settings of the tests
+    assert len(await inbox.deliver()) == 1  # delivered with the settings of the tests
     (entry,) = (await client.get("/dev/mailbox.json")).json()
     assert (entry["subject"], entry["text"]) == (None, None)

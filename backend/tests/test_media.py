@@ -699,7 +699,7 @@ async def test_the_quota(
     assert str(first["bytes"] * 2) in answer.json()["message"]
     install(MEDIA_QUOTA_BYTES=first["bytes"] * 3 - 1)  # room for what is sent, not for what is kept
     answer = await upload(client, headers, picture("PNG"))
-    assert f"would take {first['bytes']}" in answer.json()["message"]
+    assert f"this request needs {first['bytes']}" in answer.json()["message"]
     assert kept(store) == full
     other = bearer(await create_user(session))
     assert (await upload(client, other, picture("PNG"))).status_code == 201

@@ -1,4 +1,4 @@
-"""Forgotten passwords, verified addresses, and what one logs in with changed."""
+"""Password reset, email verification, and changes of password and email."""
 
 from datetime import timedelta
 from typing import Any
@@ -25,7 +25,7 @@ async def log_in(client: httpx.AsyncClient, name: str, password: str) -> int:
     return (await client.post("/auth/login", data=form)).status_code
 
 
-async def forget(client: httpx.AsyncClient, email: str) -> httpx.Response:
+async def request_reset(client: httpx.AsyncClient, email: str) -> httpx.Response:
     return await client.post("/auth/password/forgot", json={"email": email})
 
 
@@ -54,12 +54,12 @@ async def actions(session: AsyncSession) -> list[tuple[str, int | None, int | No
     return [(event.action, event.actor_id, event.subject_id) for event in events]
 
 
-class TestForgottenPassword:
-    async def test_a_link_gets_a_new_password(
+class TestPasswordReset:
+    async def test_link_sets_a_new_password(
         self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
     ) -> None:
         user = await create_user(session, username="ada", email="Ada@example.com")
-        response = await forget(client, "ada@example.com")
+        response = await request_reset(client, "ada@example.com")
         assert response.status_code == 202
         assert response.headers["Cache-Control"] == "no-store"
         (message,) = await inbox.deliver()
@@ -76,7 +76,7 @@ class TestForgottenPassword:
         await session.refresh(user)
         assert user.email_verified_at is not None
 
-    async def test_known_unknown_and_disabled_are_answered_alike(
+    async def test_known_unknown_and_disabled_get_the_same_response(
         self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
     ) -> None:
         await create_user(session, email="ada@example.com")
@@ -91,15 +91,15 @@ class TestForgottenPassword:
             assert all(answer == answers[0] for answer in answers)
         assert {message["To"] for message in await inbox.deliver()} == {"ada@example.com"}
 
-    async def test_known_and_unknown_cost_the_same_work(
+    async def test_known_and_unknown_take_the_same_statements(
         self, client: httpx.AsyncClient, session: AsyncSession, connection: AsyncConnection
     ) -> None:
         user = await create_user(session, email="ada@example.com")
-        assert (await forget(client, "warm@example.com")).status_code == 202
+        assert (await request_reset(client, "warm@example.com")).status_code == 202
         seen = []
         for email in (user.email, "nobody@example.com"):
             with statements(connection) as executed:
-                assert (await forget(client, email)).status_code == 202
+                assert (await request_reset(client, email)).status_code == 202
             seen.append([text for text in executed if "SAVEPOINT" not in text])
         assert seen[0] == seen[1]
         rows = await session.scalars(select(Mail).order_by(Mail.id))
@@ -107,14 +107,14 @@ class TestForgottenPassword:
             ("reset_password", None, None)
         }
 
-    async def test_all_sessions_end_and_those_of_others_stay(
+    async def test_reset_ends_all_sessions_of_the_user_only(
         self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
     ) -> None:
         user, other = await create_user(session), await create_user(session)
         user.email_verified_at = clock.now()
         second = await create_session(session, user=user)
         key = await api_key(session, user=user, scopes=["users:read"])
-        await forget(client, user.email)
+        await request_reset(client, user.email)
         assert (await reset(client, await inbox.token())).status_code == 204
         for headers in (bearer(user), bearer(user, second)):
             response = await client.get("/auth/me", headers=headers)
@@ -124,39 +124,39 @@ class TestForgottenPassword:
         (notice,) = await inbox.deliver()
         assert notice["To"] == user.email
         assert "was changed" in notice["Subject"]
-        assert "API keys keep working" in notice.get_content()
+        assert "API keys still work" in notice.get_content()
 
-    async def test_who_proves_an_address_first_finds_nothing_of_who_took_it(
+    async def test_reset_of_unverified_account_removes_prior_access(
         self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
     ) -> None:
-        """A stranger registered it, and made themselves at home before its owner came."""
+        """An attacker registered the address before its owner did."""
         user = await create_user(session, email="owner@example.com")
         key = await api_key(session, user=user, scopes=["users:read"])
-        await forget(client, user.email)
+        await request_reset(client, user.email)
         assert (await reset(client, await inbox.token())).status_code == 204
         assert (await client.get("/auth/me", headers=key)).status_code == 401
         assert await log_in(client, user.email, NEW) == 200
 
-    async def test_a_token_is_used_once(
+    async def test_token_can_be_used_once(
         self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
     ) -> None:
         user = await create_user(session)
-        await forget(client, user.email)
+        await request_reset(client, user.email)
         token = await inbox.token()
         assert (await reset(client, token)).status_code == 204
         assert_invalid(await reset(client, token))
 
-    async def test_a_refused_password_does_not_use_the_token_up(
+    async def test_rejected_password_does_not_consume_the_token(
         self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
     ) -> None:
         user = await create_user(session)
-        await forget(client, user.email)
+        await request_reset(client, user.email)
         token = await inbox.token()
         for password in ("short", "password1", "x" * 129):
             assert (await reset(client, token, password)).status_code == 422
         assert (await reset(client, token)).status_code == 204
 
-    async def test_a_token_lives_for_an_hour(
+    async def test_token_expires_after_one_hour(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -164,7 +164,7 @@ class TestForgottenPassword:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         user = await create_user(session)
-        await forget(client, user.email)
+        await request_reset(client, user.email)
         token = await inbox.token()
         with monkeypatch.context() as patch:
             later(patch, minutes=60)
@@ -173,7 +173,7 @@ class TestForgottenPassword:
         assert (await reset(client, token)).status_code == 204
 
     @pytest.mark.parametrize("token", ["x" * 43, "x", "prt_1_abc"])
-    async def test_an_unknown_token_is_refused_before_anything_is_hashed(
+    async def test_unknown_token_is_refused_before_hashing(
         self, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, token: str
     ) -> None:
         def hashes(*arguments: object) -> str:
@@ -182,11 +182,11 @@ class TestForgottenPassword:
         monkeypatch.setattr(type(security._password_context()), "hash", hashes)
         assert_invalid(await reset(client, token))
 
-    async def test_a_token_is_for_one_purpose(
+    async def test_token_is_valid_for_one_purpose(
         self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
     ) -> None:
         user = await create_user(session)
-        await forget(client, user.email)
+        await request_reset(client, user.email)
         for_password = await inbox.token()
         assert_invalid(await verify(client, for_password))
         await client.post("/auth/email/verify/resend", json={"email": user.email})
@@ -196,7 +196,7 @@ class TestForgottenPassword:
         assert (await reset(client, for_password)).status_code == 204
 
     @pytest.mark.parametrize("change", [{"email": "new@example.com"}, {"is_active": False}])
-    async def test_a_token_is_bound_to_the_address_and_to_an_active_user(
+    async def test_token_requires_the_same_address_and_an_active_user(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -204,7 +204,7 @@ class TestForgottenPassword:
         change: dict[str, Any],
     ) -> None:
         user = await create_user(session)
-        await forget(client, user.email)
+        await request_reset(client, user.email)
         token = await inbox.token()
         await client.post("/auth/email/verify/resend", json={"email": user.email})
         for_email = await inbox.token()
@@ -212,11 +212,11 @@ class TestForgottenPassword:
         assert_invalid(await reset(client, token))
         assert_invalid(await verify(client, for_email))
 
-    async def test_a_reset_makes_all_other_links_worthless(
+    async def test_reset_revokes_all_other_links(
         self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
     ) -> None:
         user = await create_user(session)
-        await forget(client, user.email)
+        await request_reset(client, user.email)
         token = await inbox.token()
         body = {"email": "thief@example.com", "password": PASSWORD}
         await client.post("/users/me/email", json=body, headers=bearer(user))
@@ -228,7 +228,7 @@ class TestForgottenPassword:
         assert [message["To"] for message in await inbox.deliver()] == [user.email]
 
     @pytest.mark.parametrize("was_known", [False, True])
-    async def test_the_client_is_known_and_guesses_are_forgiven(
+    async def test_reset_remembers_the_client_and_clears_failures(
         self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox, was_known: bool
     ) -> None:
         user = await create_user(session, username="ada")
@@ -236,7 +236,7 @@ class TestForgottenPassword:
             assert await log_in(client, "ada", PASSWORD) == 200
         while await log_in(client, "ada", "wrong password") != 429:
             pass
-        await forget(client, user.email)
+        await request_reset(client, user.email)
         assert (await reset(client, await inbox.token())).status_code == 204
         place = select(UserSession.ip).where(
             UserSession.user_id == user.id, UserSession.ip.is_not(None)
@@ -244,11 +244,11 @@ class TestForgottenPassword:
         assert str(await session.scalar(place)) == "127.0.0.1"
         assert await log_in(client, "ada", NEW) == 200
 
-    async def test_whoever_asks_for_too_much_mail_has_to_wait(
+    async def test_mail_requests_are_limited(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         for number in range(31):
-            assert (await forget(client, f"user{number}@example.com")).status_code == 202
+            assert (await request_reset(client, f"user{number}@example.com")).status_code == 202
         for path in ("/auth/password/forgot", "/auth/email/verify/resend"):
             response = await client.post(path, json={"email": "ada@example.com"})
             assert response.status_code == 429
@@ -268,20 +268,20 @@ class TestForgottenPassword:
             ("/auth/password/reset", {"password": NEW}),
         ],
     )
-    async def test_invalid_input(
+    async def test_invalid_input_is_rejected(
         self, client: httpx.AsyncClient, path: str, body: dict[str, str]
     ) -> None:
         response = await client.post(path, json=body)
         assert response.status_code == 422
         assert NEW not in response.text
 
-    async def test_a_token_in_the_url_is_refused(self, client: httpx.AsyncClient) -> None:
+    async def test_token_in_url_is_refused(self, client: httpx.AsyncClient) -> None:
         response = await client.post("/auth/email/verify?token=x", json={"token": "x"})
         assert response.json()["code"] == "credentials_in_query"
 
 
 class TestVerification:
-    async def test_a_new_user_gets_a_link(
+    async def test_new_user_gets_a_link(
         self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
     ) -> None:
         registration = {"username": "ada", "name": "<b>Ada</b>", "password": PASSWORD}
@@ -301,7 +301,7 @@ class TestVerification:
             assert (await actions(session))[-1] == ("VERIFY_EMAIL", user_id, user_id)
             assert_invalid(await verify(client, token))
 
-    async def test_a_verified_address_gets_no_more_links(
+    async def test_verified_address_gets_no_further_links(
         self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
     ) -> None:
         user = await create_user(session)
@@ -311,14 +311,14 @@ class TestVerification:
         assert await inbox.deliver() == []
 
 
-class TestChangeOfPassword:
-    async def test_the_other_sessions_end(
+class TestPasswordChange:
+    async def test_other_sessions_end(
         self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
     ) -> None:
         user = await create_user(session, username="ada")
         user.email_verified_at = clock.now()
         other = await create_session(session, user=user)
-        await forget(client, user.email)
+        await request_reset(client, user.email)
         token = await inbox.token()
         body = {"current_password": PASSWORD, "new_password": NEW}
         response = await client.post("/users/me/password", json=body, headers=bearer(user))
@@ -332,7 +332,7 @@ class TestChangeOfPassword:
         (notice,) = await inbox.deliver()
         assert (notice["To"], "was changed" in notice["Subject"]) == (user.email, True)
 
-    async def test_takes_the_current_password(
+    async def test_requires_the_current_password(
         self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
     ) -> None:
         user = await create_user(session, username="ada")
@@ -349,7 +349,7 @@ class TestChangeOfPassword:
             ("email", {"email": "thief@example.com", "password": PASSWORD}),
         ],
     )
-    async def test_a_session_that_ends_meanwhile_changes_nothing(
+    async def test_session_that_ends_concurrently_changes_nothing(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -358,11 +358,11 @@ class TestChangeOfPassword:
         path: str,
         body: dict[str, str],
     ) -> None:
-        """A thief had begun, with the password as it was, when the owner reset it."""
+        """A thief starts a change with the old password, and the owner resets the password."""
         user = await create_user(session, username="ada")
         user.email_verified_at = clock.now()
         await session.flush()
-        await forget(client, user.email)
+        await request_reset(client, user.email)
         token = await inbox.token()
         verify_password = security.verify_password
 
@@ -379,7 +379,7 @@ class TestChangeOfPassword:
         assert [message["To"] for message in await inbox.deliver()] == [user.email]
 
     @pytest.mark.parametrize("path", ["password", "email"])
-    async def test_takes_a_login(
+    async def test_requires_a_login_session(
         self, client: httpx.AsyncClient, session: AsyncSession, path: str
     ) -> None:
         user = await create_user(session)
@@ -394,7 +394,7 @@ class TestChangeOfPassword:
         assert (await client.post(f"/users/me/{path}", json=body)).status_code == 401
 
     @pytest.mark.parametrize("password", ["short", "password1", "nul\0nul\0"])
-    async def test_refuses_a_bad_one(
+    async def test_invalid_password_is_rejected(
         self, client: httpx.AsyncClient, session: AsyncSession, password: str
     ) -> None:
         user = await create_user(session)
@@ -403,20 +403,20 @@ class TestChangeOfPassword:
         assert response.status_code == 422
 
 
-class TestChangeOfEmail:
+class TestEmailChange:
     async def change(
         self, client: httpx.AsyncClient, user: User, email: str, password: str = PASSWORD
     ) -> httpx.Response:
         body = {"email": email, "password": password}
         return await client.post("/users/me/email", json=body, headers=bearer(user))
 
-    async def test_changes_when_the_link_is_used(
+    async def test_email_changes_when_the_link_is_used(
         self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
     ) -> None:
         user = await create_user(session, email="old@example.com")
         user.email_verified_at = clock.now()
         await session.flush()
-        await forget(client, user.email)
+        await request_reset(client, user.email)
         for_password = await inbox.token()
         assert (await self.change(client, user, "new@example.com")).status_code == 202
         (message,) = await inbox.deliver()
@@ -434,7 +434,7 @@ class TestChangeOfEmail:
         assert_invalid(await reset(client, for_password))
         assert_invalid(await verify(client, token_in(message)))
 
-    async def test_takes_the_password(
+    async def test_requires_the_password(
         self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
     ) -> None:
         user = await create_user(session)
@@ -442,7 +442,7 @@ class TestChangeOfEmail:
         assert (response.status_code, response.json()["code"]) == (403, "incorrect_password")
         assert await inbox.deliver() == []
 
-    async def test_a_taken_address_is_not_told_but_to_its_owner(
+    async def test_taken_address_is_reported_only_to_its_owner(
         self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
     ) -> None:
         user, owner = await create_user(session), await create_user(session, email="b@example.com")
@@ -452,11 +452,11 @@ class TestChangeOfEmail:
         assert (taken.status_code, taken.content) == (free.status_code, free.content)
         (message,) = await inbox.deliver()
         assert message["To"] == owner.email
-        assert "Somebody tried" in message["Subject"]
+        assert "Someone tried" in message["Subject"]
         assert "token" not in message.get_content()
         assert user.email not in message.as_string()
 
-    async def test_an_address_that_is_taken_meanwhile(
+    async def test_address_taken_concurrently_is_a_conflict(
         self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
     ) -> None:
         user = await create_user(session)
@@ -468,7 +468,7 @@ class TestChangeOfEmail:
         assert (await client.get("/auth/me", headers=bearer(user))).json()["email"] == user.email
         assert await inbox.deliver() == []
 
-    async def test_a_disabled_user_changes_nothing(
+    async def test_disabled_user_cannot_change_email(
         self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
     ) -> None:
         user = await create_user(session)
@@ -478,7 +478,7 @@ class TestChangeOfEmail:
         await session.flush()
         assert_invalid(await verify(client, token))
 
-    async def test_an_administrator_who_corrects_an_address_ends_what_was_on_its_way(
+    async def test_email_change_by_administrator_revokes_links(
         self, client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
     ) -> None:
         user, admin = await create_user(session), await create_user(session, role=Role.ADMIN)
@@ -494,7 +494,7 @@ async def test_no_token_is_stored(
     client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
 ) -> None:
     user = await create_user(session)
-    await forget(client, user.email)
+    await request_reset(client, user.email)
     token = await inbox.token()
     stored = (await session.scalars(select(AccountToken))).one()
     assert len(stored.token_hash) == 32
@@ -503,7 +503,7 @@ async def test_no_token_is_stored(
     assert not any(token in str(value) for value in values)
 
 
-async def test_a_new_password_ends_a_change_of_email_that_a_thief_has_begun(
+async def test_new_password_cancels_pending_email_change(
     client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
 ) -> None:
     user = await create_user(session)
@@ -516,29 +516,29 @@ async def test_a_new_password_ends_a_change_of_email_that_a_thief_has_begun(
     assert_invalid(await verify(client, token))
 
 
-async def test_links_that_are_worthless_do_not_count_against_their_owner(
+async def test_revoked_links_do_not_count_for_the_limits(
     client: httpx.AsyncClient,
     session: AsyncSession,
     inbox: Inbox,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A thief who has the password uses the mails up, and then changes it."""
+    """A thief who has the password uses up the mails, and then changes the password."""
     user = await create_user(session)
     headers = bearer(user)
     for _ in range(6):
-        await forget(client, user.email)
+        await request_reset(client, user.email)
         await inbox.deliver()
         later(monkeypatch, minutes=1, seconds=1)
     change = {"current_password": PASSWORD, "new_password": NEW}
     await client.post("/users/me/password", json=change, headers=headers)
-    await forget(client, user.email)
+    await request_reset(client, user.email)
     assert (await reset(client, await inbox.token())).status_code == 204
 
 
-async def test_an_address_that_nobody_has_verified_gets_no_notices(
+async def test_unverified_address_gets_no_notices(
     client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
 ) -> None:
-    """It may be a stranger's: whoever has registered with it could flood them."""
+    """The address may belong to someone else, who must not be flooded."""
     user = await create_user(session)
     for _ in range(3):
         change = {"current_password": PASSWORD, "new_password": PASSWORD}

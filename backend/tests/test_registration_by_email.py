@@ -1,4 +1,4 @@
-"""REGISTRATION=by_email: nobody learns who has an account, and none comes into being unasked."""
+"""REGISTRATION=by_email: responses do not reveal accounts, and a link creates the account."""
 
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ from app.core import clock
 from app.core.config import Registration, Settings
 from app.main import create_app
 from app.models import AccountToken, AuditEvent, Mail, User
-from app.services.mail_delivery import NotDelivered
+from app.services.mail_delivery import DeliveryError
 from tests.factories import PASSWORD, create_user
 from tests.inbox import Inbox, token_in
 from tests.test_lists import statements
@@ -24,7 +24,7 @@ VOLATILE = {"x-request-id", "x-process-time"}
 
 @pytest.fixture(scope="module")
 def shared_app(settings: Settings) -> FastAPI:
-    """An application that registers by mail."""
+    """Create an application with REGISTRATION=by_email."""
     by_email = settings.model_copy(update={"registration": Registration.BY_EMAIL})
     return create_app(by_email)
 
@@ -43,7 +43,7 @@ async def users(session: AsyncSession) -> int:
     return await session.scalar(select(func.count()).select_from(User)) or 0
 
 
-async def test_the_account_is_created_when_the_link_is_used(
+async def test_account_is_created_when_the_link_is_used(
     client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
 ) -> None:
     response = await register(client)
@@ -71,7 +71,7 @@ async def test_the_account_is_created_when_the_link_is_used(
     assert (await confirm(client, token)).status_code == 400
 
 
-async def test_a_known_address_is_answered_alike_and_its_owner_told(
+async def test_known_address_gets_the_same_response_and_a_mail(
     client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
 ) -> None:
     await create_user(session, email="Known@example.com")
@@ -86,10 +86,10 @@ async def test_a_known_address_is_answered_alike_and_its_owner_told(
     arrived = {message["To"]: message.get_content() for message in await inbox.deliver()}
     assert set(arrived) == {"new@example.com", "Known@example.com"}
     assert "token" not in arrived["Known@example.com"]
-    assert "has an\naccount already" in arrived["Known@example.com"]
+    assert "already\nhas an account" in arrived["Known@example.com"]
 
 
-async def test_a_known_address_costs_the_same_work(
+async def test_known_address_takes_the_same_statements(
     client: httpx.AsyncClient,
     session: AsyncSession,
     connection: AsyncConnection,
@@ -114,7 +114,7 @@ async def test_a_known_address_costs_the_same_work(
     assert hashed == [PASSWORD] * 3
 
 
-async def test_a_taken_username_is_told_whoever_has_the_email(
+async def test_taken_username_is_reported_for_any_email(
     client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
 ) -> None:
     await create_user(session, username="Ada", email="known@example.com")
@@ -130,7 +130,7 @@ async def test_a_taken_username_is_told_whoever_has_the_email(
     ("taken", "code"),
     [({"username": "ADA"}, "username_taken"), ({"email": "ADA@example.com"}, "email_taken")],
 )
-async def test_what_is_taken_meanwhile(
+async def test_username_or_email_taken_concurrently_is_a_conflict(
     client: httpx.AsyncClient,
     session: AsyncSession,
     inbox: Inbox,
@@ -148,7 +148,7 @@ async def test_what_is_taken_meanwhile(
     assert await users(session) == 1
 
 
-async def test_a_link_lives_for_an_hour(
+async def test_link_expires_after_one_hour(
     client: httpx.AsyncClient,
     session: AsyncSession,
     inbox: Inbox,
@@ -162,13 +162,15 @@ async def test_a_link_lives_for_an_hour(
     assert await users(session) == 0
 
 
-async def test_a_link_to_register_is_none_to_reset(client: httpx.AsyncClient, inbox: Inbox) -> None:
+async def test_registration_link_cannot_reset_a_password(
+    client: httpx.AsyncClient, inbox: Inbox
+) -> None:
     await register(client)
     body = {"token": await inbox.token(), "password": "another password"}
     assert (await client.post("/auth/password/reset", json=body)).status_code == 400
 
 
-async def test_what_was_registered_is_forgotten_once_the_mail_is_sent(
+async def test_registration_details_are_deleted_after_sending(
     client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await register(client)
@@ -176,10 +178,10 @@ async def test_what_was_registered_is_forgotten_once_the_mail_is_sent(
     assert row.details is not None
     assert set(row.details) == {"username", "name", "hashed_password"}
     assert PASSWORD not in str(row.details)
-    inbox.refusal = NotDelivered("SMTPConnectError")
+    inbox.refusal = DeliveryError("SMTPConnectError")
     await inbox.deliver()
     await session.refresh(row)
-    assert row.details is not None  # the next attempt needs it
+    assert row.details is not None  # needed for the next attempt
     inbox.refusal = None
     moment = clock.now() + timedelta(seconds=2)
     monkeypatch.setattr(clock, "now", lambda: moment)
@@ -190,22 +192,22 @@ async def test_what_was_registered_is_forgotten_once_the_mail_is_sent(
     assert (await session.scalars(select(AccountToken))).all() == []
 
 
-async def test_whoever_registers_too_often_has_to_wait(client: httpx.AsyncClient) -> None:
+async def test_registrations_are_limited(client: httpx.AsyncClient) -> None:
     statuses = [(await register(client, email=f"a{n}@example.com")).status_code for n in range(32)]
     assert statuses == [202] * 31 + [429]
 
 
 @pytest.mark.parametrize("change", [{"email": "ada"}, {"username": "a"}, {"password": "short"}])
-async def test_invalid_input(client: httpx.AsyncClient, change: dict[str, str]) -> None:
+async def test_invalid_input_is_rejected(client: httpx.AsyncClient, change: dict[str, str]) -> None:
     assert (await register(client, **change)).status_code == 422
 
 
-async def test_there_is_no_other_way_in(client: httpx.AsyncClient) -> None:
-    """RAW_SQL_REFERENCE is on in these settings, and would register whoever asks."""
+async def test_no_other_route_registers_users(client: httpx.AsyncClient) -> None:
+    """RAW_SQL_REFERENCE is on in these settings, and its route would register users."""
     assert (await client.post("/raw/users", json=ADA)).status_code == 404
 
 
-async def test_openapi_describes_this_installation(
+async def test_openapi_describes_registration_by_mail(
     client: httpx.AsyncClient, settings: Settings
 ) -> None:
     documented = (await client.get("/openapi.json")).json()["paths"]["/users"]["post"]
@@ -216,10 +218,10 @@ async def test_openapi_describes_this_installation(
     assert "202" not in elsewhere["responses"]
 
 
-async def test_anothers_registration_is_of_no_use_to_the_owner_of_the_address_nor_to_them(
+async def test_link_for_another_persons_registration_is_useless_to_both(
     client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
 ) -> None:
-    """Eve asks first, with her password; the owner opens the one link that comes."""
+    """Eve registers with her own password, and the owner of the address opens the link."""
     assert (await register(client, username="eve", password="a password of eves")).is_success
     assert (await register(client)).is_success
     (message,) = await inbox.deliver()
@@ -232,14 +234,14 @@ async def test_anothers_registration_is_of_no_use_to_the_owner_of_the_address_no
     assert (await client.post("/auth/login", data=form)).status_code == 401
 
 
-async def test_its_password_cannot_be_guessed(client: httpx.AsyncClient, inbox: Inbox) -> None:
+async def test_password_guesses_are_limited(client: httpx.AsyncClient, inbox: Inbox) -> None:
     await register(client)
     token = await inbox.token()
     statuses = [(await confirm(client, token, f"wrong {n}")).status_code for n in range(7)]
     assert statuses == [403] * 6 + [429]
 
 
-async def test_a_link_to_register_verifies_nothing_else(
+async def test_registration_link_cannot_verify_an_email(
     client: httpx.AsyncClient, inbox: Inbox
 ) -> None:
     await register(client)

@@ -1,4 +1,4 @@
-"""Retention: which revisions and audit events go, in batches that a timeout cannot undo."""
+"""Retention of revisions and audit events, deleted in separately committed batches."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -52,9 +52,9 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.fixture
 def batches(database: Database, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Batches of three rows; how many units of work were committed, in the only item."""
+    """Set batches of three rows; return a list with the number of committed units of work."""
     monkeypatch.setattr(purging, "BATCH", 3)
-    monkeypatch.setattr(purging, "SWEPT", 3)
+    monkeypatch.setattr(purging, "SWEEP_BATCH", 3)
     committed, original = [0], database.unit_of_work
 
     @asynccontextmanager
@@ -68,7 +68,7 @@ def batches(database: Database, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 async def write(session: AsyncSession, article: Article, *moments: datetime) -> None:
-    """Revisions that were written at these moments, in this order."""
+    """Create revisions with these dates, in this order."""
     for version, moment in enumerate(moments, 1):
         session.add(
             ArticleRevision(
@@ -101,7 +101,7 @@ def ago(**age: float) -> datetime:
 
 
 class TestRevisions:
-    async def test_all_then_one_a_day_then_one_a_month(
+    async def test_keeps_all_then_one_per_day_then_one_per_month(
         self, session: AsyncSession, database: Database, article: Article
     ) -> None:
         moments = {
@@ -133,7 +133,7 @@ class TestRevisions:
         (again, _) = await retention.apply(database)
         assert again.rows == 0
 
-    async def test_the_newest_of_each_article_stays_however_old(
+    async def test_newest_revision_of_each_article_is_kept(
         self, session: AsyncSession, database: Database, article: Article, author: User
     ) -> None:
         other = await create_article(session, author=author)
@@ -143,15 +143,15 @@ class TestRevisions:
         assert await versions(session, article) == [1]
         assert await versions(session, other) == [4]
 
-    async def test_what_was_the_text_until_a_moment_ago_stays(
+    async def test_recently_replaced_revision_is_kept(
         self, session: AsyncSession, database: Database, article: Article
     ) -> None:
-        """Written long ago, replaced today: it is the last of its day and of its month."""
+        """It was written long ago, but is the last of its day and month."""
         await write(session, article, ago(days=500), ago(days=500, hours=-1), ago(hours=1), NOW)
         await retention.apply(database)
         assert await versions(session, article) == [2, 3, 4]
 
-    async def test_reading_comparing_and_restoring_go_on(
+    async def test_revisions_can_be_read_compared_and_restored_afterwards(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -168,7 +168,7 @@ class TestRevisions:
         await retention.apply(database)
         headers = {**bearer(author), "If-None-Match": before.headers["ETag"]}
         after = await client.get(url, headers=headers)
-        assert after.status_code == 200  # the list has changed, and so has its tag
+        assert after.status_code == 200  # the list and therefore its ETag have changed
         assert [each["version"] for each in after.json()] == [5]
         (kept,) = after.json()
         page = await client.get(f"{url}?skip=1", headers=bearer(author))
@@ -185,7 +185,7 @@ class TestRevisions:
         restored = await client.post(f"{url}/{kept['id']}/restore", headers=bearer(author))
         assert (restored.status_code, restored.json()["version"]) == (200, 10)
 
-    async def test_days_without_an_end(
+    async def test_zero_days_keep_all_revisions(
         self,
         session: AsyncSession,
         database: Database,
@@ -204,7 +204,7 @@ class TestRevisions:
 
 
 class TestAuditEvents:
-    async def test_go_after_four_hundred_days(
+    async def test_events_are_deleted_after_four_hundred_days(
         self, session: AsyncSession, database: Database, batches: list[int]
     ) -> None:
         days = timedelta(days=400)
@@ -219,17 +219,17 @@ class TestAuditEvents:
 
 
 class TestBatches:
-    async def test_each_is_committed_by_itself(
+    async def test_each_batch_is_committed_separately(
         self, session: AsyncSession, database: Database, article: Article, batches: list[int]
     ) -> None:
         await write(session, article, *[ago(days=40, seconds=-number) for number in range(10)])
         (revisions, _) = await retention.apply(database)
         assert revisions.rows == 9
         assert await versions(session, article) == [10]
-        # Four for the revisions, one for the audit events, of which there are none that old.
+        # Four for the revisions, and one for the audit events, none of which has expired.
         assert batches == [4 + 1]
 
-    async def test_an_interrupted_run_goes_on_where_it_was(
+    async def test_interrupted_run_keeps_its_progress(
         self,
         session: AsyncSession,
         database: Database,
@@ -251,14 +251,14 @@ class TestBatches:
         monkeypatch.setattr(purging, "delete_oldest", interrupted)
         with pytest.raises(ServiceUnavailable):
             await retention.apply(database)
-        assert await versions(session, article) == [7, 8, 9, 10]  # two batches are gone for good
+        assert await versions(session, article) == [7, 8, 9, 10]  # two batches stay deleted
         (revisions, audit) = await retention.apply(database)
         assert (revisions.rows, audit.rows) == (3, 8)
         assert await versions(session, article) == [10]
         assert await count(session, AuditEvent) == 0
 
     @pytest.mark.parametrize("number", [1, 3, 7])
-    async def test_the_other_kinds_go_in_batches_as_well(
+    async def test_other_kinds_are_deleted_in_batches(
         self, session: AsyncSession, database: Database, batches: list[int], number: int
     ) -> None:
         old = ago(days=1000)
@@ -271,7 +271,7 @@ class TestBatches:
         assert await count(session, Attempt) == 0
         assert batches == [-(-number // 3) + 1]
 
-    async def test_no_purge_deletes_more_than_a_batch_at_once(
+    async def test_no_purge_deletes_more_than_one_batch_per_statement(
         self, session: AsyncSession, database: Database, author: User, batches: list[int]
     ) -> None:
         for _ in range(7):
@@ -303,7 +303,7 @@ class TestBatches:
         assert batches == [3]
 
 
-async def test_a_kind_that_fails_does_not_keep_the_others(
+async def test_failure_of_one_kind_does_not_stop_others(
     session: AsyncSession, database: Database, article: Article, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await write(session, article, ago(days=40), ago(days=40, seconds=-1))
@@ -317,10 +317,10 @@ async def test_a_kind_that_fails_does_not_keep_the_others(
     assert await versions(session, article) == [2]
 
 
-def test_the_command_says_what_would_go_and_what_went(
+def test_command_reports_expired_and_deleted_rows(
     own_database: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.undo()  # the present, as the database knows it
+    monkeypatch.undo()  # use the current time, like the database
     from tests.databases import execute
 
     execute(
@@ -340,7 +340,7 @@ def test_the_command_says_what_would_go_and_what_went(
     assert row["count"] == 0
 
 
-def test_defaults() -> None:
+def test_default_periods() -> None:
     settings = Settings(_env_file=None)
     days = (settings.revisions_all_days, settings.revisions_daily_days, settings.audit_days)
     assert days == (30, 365, 400)

@@ -1,4 +1,4 @@
-"""The second factor: setting it up, logging in with it, and what its codes are not good for."""
+"""Second factor: setup, login, recovery codes and challenges."""
 
 import json
 import re
@@ -35,7 +35,7 @@ Rotate = Callable[..., None]
 
 @dataclass
 class Time:
-    """A clock that stands still, until a test moves it."""
+    """A stopped clock that tests can advance."""
 
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -52,7 +52,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
 
 @pytest.fixture
 def rotate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rotate]:
-    """Changes SECRET_KEY, and what it was."""
+    """Return a function that replaces SECRET_KEY and SECRET_KEYS_PREVIOUS."""
 
     def rotate(current: str, *previous: str) -> None:
         changed = {"secret_key": current, "secret_keys_previous": list(previous)}
@@ -66,7 +66,7 @@ def rotate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rotate]:
 
 @dataclass
 class Owner:
-    """A user with an authenticator, and their ways to the API."""
+    """A user with an authenticator and an HTTP client."""
 
     client: httpx.AsyncClient
     user: User
@@ -75,7 +75,7 @@ class Owner:
     recovery_codes: list[str] = field(default_factory=list)
 
     def code(self, steps: int = 0) -> str:
-        """The authenticator's code, so many steps from now."""
+        """Return the authenticator code that is valid `steps` from now."""
         return pyotp.TOTP(self.secret).at(clock.now(), counter_offset=steps)
 
     def wrong_code(self) -> str:
@@ -92,7 +92,7 @@ class Owner:
         return response
 
     async def enable(self) -> None:
-        """Done with a code of the past step, so that the current one is still to be used."""
+        """Confirm with the code of the previous step, so that the current code stays unused."""
         await self.begin()
         response = await self.post("/confirm", code=self.code(-1))
         assert response.status_code == 200, response.text
@@ -106,7 +106,7 @@ class Owner:
         return body["enabled"], body["recovery_codes_left"]
 
     async def challenge(self) -> str:
-        """What the password alone gets."""
+        """Log in with the password; return the challenge."""
         form = {"username": self.user.username, "password": PASSWORD}
         response = await self.client.post("/auth/login", data=form)
         assert response.status_code == 401
@@ -137,8 +137,8 @@ async def actions(session: AsyncSession) -> list[str]:
     return list(await session.scalars(select(AuditEvent.action).order_by(AuditEvent.id)))
 
 
-class TestSettingUp:
-    async def test_from_nothing_to_enabled(self, owner: Owner, session: AsyncSession) -> None:
+class TestSetup:
+    async def test_setup_enables_second_factor(self, owner: Owner, session: AsyncSession) -> None:
         assert await owner.status() == (False, 0)
         begun = await owner.begin()
         assert begun.status_code == 201
@@ -158,12 +158,12 @@ class TestSettingUp:
         assert await owner.status() == (True, 10)
         assert await actions(session) == ["ENABLE_SECOND_FACTOR"]
 
-    async def test_until_it_is_confirmed_the_password_does(self, owner: Owner) -> None:
+    async def test_unconfirmed_factor_is_not_required_at_login(self, owner: Owner) -> None:
         await owner.begin()
         form = {"username": owner.user.username, "password": PASSWORD}
         assert (await owner.client.post("/auth/login", data=form)).status_code == 200
 
-    async def test_beginning_again_replaces_the_secret(self, owner: Owner) -> None:
+    async def test_second_setup_replaces_the_secret(self, owner: Owner) -> None:
         await owner.begin()
         first = owner.code()
         await owner.begin()
@@ -173,7 +173,7 @@ class TestSettingUp:
         assert refused.json()["code"] == "incorrect_code"
         assert (await owner.post("/confirm", code=owner.code())).status_code == 200
 
-    async def test_not_once_it_is_enabled(self, enabled: Owner) -> None:
+    async def test_setup_is_refused_when_enabled(self, enabled: Owner) -> None:
         for response in (
             await enabled.begin(),
             await enabled.post("/confirm", code=enabled.code()),
@@ -182,32 +182,30 @@ class TestSettingUp:
             assert response.json()["code"] == "second_factor_enabled"
         assert (await enabled.log_in(enabled.code())).status_code == 200
 
-    async def test_there_is_nothing_to_confirm_without_a_secret(self, owner: Owner) -> None:
+    async def test_confirmation_without_secret_is_refused(self, owner: Owner) -> None:
         response = await owner.post("/confirm", code="123456")
         assert response.status_code == 409
         assert response.json()["code"] == "second_factor_not_enabled"
 
-    async def test_a_recovery_code_confirms_nothing(
+    async def test_recovery_code_cannot_confirm_setup(
         self, enabled: Owner, session: AsyncSession
     ) -> None:
         await session.execute(text("UPDATE second_factors SET confirmed_at = NULL"))
         response = await enabled.post("/confirm", code=enabled.recovery_codes[0])
         assert response.status_code == 403
 
-    async def test_confirming_ends_no_session(self, owner: Owner, session: AsyncSession) -> None:
+    async def test_confirmation_keeps_sessions(self, owner: Owner, session: AsyncSession) -> None:
         await owner.enable()
         assert await session.scalar(select(UserSession.revoked_at)) is None
         assert await owner.status() == (True, 10)
 
-    async def test_the_wrong_password_gets_no_secret(
-        self, owner: Owner, session: AsyncSession
-    ) -> None:
+    async def test_wrong_password_gets_no_secret(self, owner: Owner, session: AsyncSession) -> None:
         response = await owner.post("", password=WRONG_PASSWORD)
         assert response.status_code == 403
         assert response.json()["code"] == "incorrect_password"
         assert await session.scalar(select(SecondFactor.user_id)) is None
 
-    async def test_the_database_has_neither_secret_nor_codes(
+    async def test_database_contains_neither_secret_nor_codes(
         self, enabled: Owner, session: AsyncSession
     ) -> None:
         rows = [
@@ -219,7 +217,7 @@ class TestSettingUp:
             assert secret not in str(rows)
             assert secret.replace("-", "") not in str(rows)
 
-    async def test_the_secret_and_codes_never_reach_the_log(
+    async def test_secret_and_codes_are_not_logged(
         self, owner: Owner, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
     ) -> None:
         with caplog.at_level("DEBUG"):
@@ -234,9 +232,9 @@ class TestSettingUp:
             assert secret not in logged
 
 
-class TestChanging:
+class TestChange:
     @pytest.mark.parametrize("path", ["/recovery-codes", "/disable"])
-    async def test_takes_password_and_code(
+    async def test_requires_password_and_code(
         self, enabled: Owner, session: AsyncSession, path: str
     ) -> None:
         for password, code, expected in (
@@ -253,9 +251,7 @@ class TestChanging:
 
     @pytest.mark.parametrize("path", ["/recovery-codes", "/disable"])
     @pytest.mark.parametrize("begun", [False, True])
-    async def test_not_while_it_is_not_enabled(
-        self, owner: Owner, path: str, *, begun: bool
-    ) -> None:
+    async def test_refused_when_not_enabled(self, owner: Owner, path: str, *, begun: bool) -> None:
         if begun:
             await owner.begin()
         code = owner.code() if begun else "123456"
@@ -263,7 +259,7 @@ class TestChanging:
         assert response.status_code == 409
         assert response.json()["code"] == "second_factor_not_enabled"
 
-    async def test_renewing_voids_the_old_codes(
+    async def test_renewal_invalidates_old_codes(
         self, enabled: Owner, session: AsyncSession
     ) -> None:
         body = {"password": PASSWORD, "code": enabled.code()}
@@ -278,7 +274,7 @@ class TestChanging:
         assert (await actions(session))[1] == "RENEW_RECOVERY_CODES"
 
     @pytest.mark.parametrize("by", ["authenticator", "recovery code"])
-    async def test_once_disabled_the_password_does(
+    async def test_password_is_sufficient_after_disabling(
         self, enabled: Owner, session: AsyncSession, by: str
     ) -> None:
         code = enabled.code() if by == "authenticator" else enabled.recovery_codes[0]
@@ -295,16 +291,14 @@ class TestChanging:
         await enabled.enable()
         assert await enabled.status() == (True, 10)
 
-    async def test_goes_with_its_user(self, enabled: Owner, session: AsyncSession) -> None:
+    async def test_is_deleted_with_its_user(self, enabled: Owner, session: AsyncSession) -> None:
         await session.execute(text("DELETE FROM users"))
         assert await session.scalar(select(SecondFactor.user_id)) is None
         assert await session.scalar(select(RecoveryCode.user_id)) is None
 
 
 class TestLogin:
-    async def test_takes_the_challenge_and_a_code(
-        self, enabled: Owner, session: AsyncSession
-    ) -> None:
+    async def test_requires_challenge_and_code(self, enabled: Owner, session: AsyncSession) -> None:
         response = await enabled.log_in(enabled.code())
         assert response.status_code == 200
         assert response.headers["Cache-Control"] == "no-store"
@@ -319,7 +313,7 @@ class TestLogin:
         assert refreshed.status_code == 200
         assert await actions(session) == ["ENABLE_SECOND_FACTOR", "LOGIN"]
 
-    async def test_a_browser_gets_its_refresh_token_as_a_cookie(self, enabled: Owner) -> None:
+    async def test_refresh_token_can_be_set_as_cookie(self, enabled: Owner) -> None:
         body = {"challenge": await enabled.challenge(), "code": enabled.code()}
         cross = {"Origin": "https://evil.example.com"}
         refused = await enabled.client.post(f"{LOGIN}?cookie=true", json=body, headers=cross)
@@ -333,7 +327,7 @@ class TestLogin:
         assert "HttpOnly" in cookie
         assert "SameSite=strict" in cookie
 
-    async def test_a_wrong_code_is_recorded(self, enabled: Owner, session: AsyncSession) -> None:
+    async def test_wrong_code_is_recorded(self, enabled: Owner, session: AsyncSession) -> None:
         response = await enabled.log_in(enabled.wrong_code())
         assert response.status_code == 401
         assert response.json()["code"] == "invalid_code"
@@ -348,21 +342,23 @@ class TestLogin:
     @pytest.mark.parametrize(
         ("steps", "status"), [(-2, 401), (-1, 200), (0, 200), (1, 200), (2, 401)]
     )
-    async def test_the_window(self, enabled: Owner, time: Time, steps: int, status: int) -> None:
-        time.pass_(10 * STEP)  # away from the code that was used to confirm
+    async def test_codes_are_accepted_within_the_window(
+        self, enabled: Owner, time: Time, steps: int, status: int
+    ) -> None:
+        time.pass_(10 * STEP)  # past the code that was used for the confirmation
         assert (await enabled.log_in(enabled.code(steps))).status_code == status
 
-    async def test_a_code_is_taken_once(self, enabled: Owner, time: Time) -> None:
+    async def test_code_is_accepted_once(self, enabled: Owner, time: Time) -> None:
         time.pass_(10 * STEP)
         challenge, code = await enabled.challenge(), enabled.code()
         assert (await enabled.log_in(code, challenge=challenge)).status_code == 200
-        for passed in (timedelta(0), STEP):  # it would still be within the window
+        for passed in (timedelta(0), STEP):  # the code is still within the window
             time.pass_(passed)
             again = await enabled.log_in(code, challenge=challenge)
             assert again.status_code == 401
             assert again.json()["code"] == "invalid_code"
 
-    async def test_an_older_code_than_the_last_one_is_refused(
+    async def test_code_older_than_the_last_one_is_refused(
         self, enabled: Owner, time: Time
     ) -> None:
         time.pass_(10 * STEP)
@@ -371,19 +367,19 @@ class TestLogin:
         time.pass_(2 * STEP)
         assert (await enabled.log_in(enabled.code(0))).status_code == 200
 
-    async def test_the_code_that_confirmed_is_used(self, owner: Owner) -> None:
+    async def test_code_of_the_confirmation_is_consumed(self, owner: Owner) -> None:
         await owner.begin()
         code = owner.code()
         assert (await owner.post("/confirm", code=code)).status_code == 200
         assert (await owner.log_in(code)).status_code == 401
 
-    async def test_the_code_of_a_login_disables_nothing(self, enabled: Owner) -> None:
+    async def test_code_of_a_login_cannot_disable_the_factor(self, enabled: Owner) -> None:
         code = enabled.code()
         assert (await enabled.log_in(code)).status_code == 200
         response = await enabled.post("/disable", password=PASSWORD, code=code)
         assert response.status_code == 403
 
-    async def test_another_users_code_does_not_do(
+    async def test_code_of_another_user_is_refused(
         self, enabled: Owner, session: AsyncSession, client: httpx.AsyncClient
     ) -> None:
         user = await create_user(session)
@@ -411,7 +407,7 @@ class TestLogin:
             123456,
         ],
     )
-    async def test_what_is_no_code_is_not_repeated(self, enabled: Owner, code: object) -> None:
+    async def test_malformed_code_is_not_echoed(self, enabled: Owner, code: object) -> None:
         body = {"challenge": await enabled.challenge(), "code": code}
         response = await enabled.client.post(
             LOGIN, content=json.dumps(body), headers={"Content-Type": "application/json"}
@@ -422,24 +418,26 @@ class TestLogin:
         assert not str(code).strip() or str(code) not in response.text
         assert body["challenge"] not in response.text
 
-    async def test_a_422_repeats_no_password_and_no_code(self, enabled: Owner) -> None:
+    async def test_validation_error_echoes_no_secret(self, enabled: Owner) -> None:
         code = enabled.code()
         response = await enabled.post("/disable", password=PASSWORD, code=code, cod="x")
         assert response.status_code == 422
         assert PASSWORD not in response.text
         assert code not in response.text
 
-    async def test_the_code_may_have_a_space(self, enabled: Owner) -> None:
+    async def test_code_may_contain_a_space(self, enabled: Owner) -> None:
         code = enabled.code()
         assert (await enabled.log_in(f"{code[:3]} {code[3:]}")).status_code == 200
 
 
 class TestRecoveryCodes:
-    async def test_are_long_and_readable(self, enabled: Owner) -> None:
+    async def test_codes_are_long_and_readable(self, enabled: Owner) -> None:
         for code in enabled.recovery_codes:  # 16 letters of 5 bits
             assert re.fullmatch(r"[a-z2-7]{4}(-[a-z2-7]{4}){3}", code)
 
-    async def test_each_is_good_for_one_login(self, enabled: Owner, session: AsyncSession) -> None:
+    async def test_each_code_is_valid_for_one_login(
+        self, enabled: Owner, session: AsyncSession
+    ) -> None:
         code = enabled.recovery_codes[3]
         assert (await enabled.log_in(code)).status_code == 200
         assert await enabled.status() == (True, 9)
@@ -454,14 +452,14 @@ class TestRecoveryCodes:
         "spelling",
         [str.upper, lambda code: code.replace("-", ""), lambda code: code.replace("-", " ")],
     )
-    async def test_spelling_is_forgiven(
+    async def test_case_and_separators_are_ignored(
         self, enabled: Owner, spelling: Callable[[str], str]
     ) -> None:
         assert (await enabled.log_in(spelling(enabled.recovery_codes[0]))).status_code == 200
         assert await enabled.status() == (True, 9)
 
 
-class TestGuessing:
+class TestLimits:
     async def test_codes_are_limited(self, enabled: Owner, time: Time) -> None:
         challenge = await enabled.challenge()
         responses = [
@@ -478,7 +476,7 @@ class TestGuessing:
         time.pass_(timedelta(seconds=wait))
         assert (await enabled.log_in(enabled.code(), challenge=challenge)).status_code == 200
 
-    async def test_who_guesses_elsewhere_is_limited_by_the_same(self, owner: Owner) -> None:
+    async def test_guesses_on_different_routes_share_a_limit(self, owner: Owner) -> None:
         await owner.begin()
         codes = [
             (await owner.post("/confirm", code=owner.wrong_code())).status_code for _ in range(25)
@@ -488,7 +486,7 @@ class TestGuessing:
         assert (await owner.post("/confirm", code=owner.code())).status_code == 429
 
     @pytest.mark.parametrize("path", ["/recovery-codes", "/disable"])
-    async def test_who_has_the_password_is_limited_too(self, enabled: Owner, path: str) -> None:
+    async def test_guesses_with_the_password_are_limited(self, enabled: Owner, path: str) -> None:
         body = {"password": PASSWORD, "code": enabled.wrong_code()}
         statuses = [(await enabled.post(path, **body)).status_code for _ in range(25)]
         assert statuses[0] == 403
@@ -531,17 +529,23 @@ async def _disabled_factor(owner: Owner, session: AsyncSession) -> None:
     assert (await owner.post("/disable", **body)).status_code == 204
 
 
-async def _begun_anew(owner: Owner, session: AsyncSession) -> None:
+async def _new_setup(owner: Owner, session: AsyncSession) -> None:
     await _disabled_factor(owner, session)
     await owner.begin()
 
 
-MEANWHILE = [_changed_password, _disabled_user, _deleted_user, _disabled_factor, _begun_anew]
+CONCURRENT_CHANGES = [
+    _changed_password,
+    _disabled_user,
+    _deleted_user,
+    _disabled_factor,
+    _new_setup,
+]
 
 
 class TestChallenges:
-    @pytest.mark.parametrize("change", MEANWHILE)
-    async def test_a_challenge_ends_with_what_it_was_given_for(
+    @pytest.mark.parametrize("change", CONCURRENT_CHANGES)
+    async def test_challenge_is_invalid_after_account_changes(
         self, enabled: Owner, session: AsyncSession, change: Callable[[Owner, AsyncSession], Any]
     ) -> None:
         challenge = await enabled.challenge()
@@ -551,7 +555,7 @@ class TestChallenges:
         assert response.json()["code"] == "invalid_challenge"
         assert await session.scalar(text("SELECT count(*) FROM user_sessions")) <= 1
 
-    async def test_a_challenge_expires(self, enabled: Owner, time: Time) -> None:
+    async def test_challenge_expires(self, enabled: Owner, time: Time) -> None:
         time.pass_(timedelta(minutes=-6))
         challenge = await enabled.challenge()
         time.pass_(timedelta(minutes=6))
@@ -559,17 +563,17 @@ class TestChallenges:
         assert response.status_code == 401
         assert response.json()["code"] == "invalid_challenge"
 
-    async def test_a_challenge_is_no_access_token(self, enabled: Owner) -> None:
+    async def test_challenge_is_not_an_access_token(self, enabled: Owner) -> None:
         headers = {"Authorization": f"Bearer {await enabled.challenge()}"}
         response = await enabled.client.get("/auth/me", headers=headers)
         assert response.status_code == 401
         assert response.json()["code"] == "invalid_token"
 
-    async def test_a_challenge_is_no_refresh_token(self, enabled: Owner) -> None:
+    async def test_challenge_is_not_a_refresh_token(self, enabled: Owner) -> None:
         body = {"refresh_token": await enabled.challenge()}
         assert (await enabled.client.post("/auth/refresh", json=body)).status_code == 401
 
-    async def test_other_tokens_are_no_challenges(
+    async def test_other_tokens_are_not_challenges(
         self, enabled: Owner, session: AsyncSession, rotate: Rotate
     ) -> None:
         tokens = (await enabled.log_in(enabled.recovery_codes[0])).json()
@@ -607,14 +611,14 @@ class TestChallenges:
 OLD, NEW = "the old secret of thirty-two bytes!!", "the new secret of thirty-two bytes!!"
 
 
-class TestSealing:
-    def test_is_different_each_time_and_opens_again(self) -> None:
+class TestEncryption:
+    def test_ciphertexts_differ_and_can_be_decrypted(self) -> None:
         sealed = {sealing.seal("secret") for _ in range(3)}
         assert len(sealed) == 3
         assert {sealing.unseal(each) for each in sealed} == {"secret"}
         assert len(sealing.seal(pyotp.random_base32())) <= 300
 
-    def test_what_was_sealed_for_another_purpose_does_not_open(self) -> None:
+    def test_other_purpose_cannot_be_decrypted(self) -> None:
         secret, answer = sealing.seal("x"), sealing.seal("x", purpose=sealing.IDEMPOTENCY)
         assert sealing.unseal(secret, purpose=sealing.SECOND_FACTOR) == "x"
         assert sealing.unseal(answer, purpose=sealing.IDEMPOTENCY) == "x"
@@ -625,13 +629,13 @@ class TestSealing:
         with pytest.raises(sealing.UnsealError):
             sealing.unseal(secret, purpose=sealing.IDEMPOTENCY)
 
-    def test_a_changed_seal_does_not_open(self) -> None:
+    def test_modified_ciphertext_cannot_be_decrypted(self) -> None:
         sealed = sealing.seal("secret")
         for broken in (f"{sealed[:-5]}AAAA=", sealed[:20], "", "nonsense"):
             with pytest.raises(sealing.UnsealError):
                 sealing.unseal(broken)
 
-    async def test_using_a_code_seals_by_the_new_key(
+    async def test_use_of_a_code_encrypts_with_the_new_key(
         self, owner: Owner, session: AsyncSession, rotate: Rotate
     ) -> None:
         rotate(OLD)
@@ -645,7 +649,7 @@ class TestSealing:
         rotate(NEW)
         assert (await owner.log_in(owner.code(1))).status_code == 200
 
-    async def test_resealing_all_lets_the_old_key_be_forgotten(
+    async def test_old_key_is_not_needed_after_reencryption(
         self, owner: Owner, session: AsyncSession, rotate: Rotate, client: httpx.AsyncClient
     ) -> None:
         rotate(OLD)
@@ -660,7 +664,7 @@ class TestSealing:
         rotate(NEW)
         assert (await owner.log_in(owner.code())).status_code == 200
 
-    async def test_with_the_key_lost_recovery_codes_remain(
+    async def test_recovery_codes_work_without_the_secret_key(
         self,
         owner: Owner,
         session: AsyncSession,
@@ -672,7 +676,7 @@ class TestSealing:
         rotate(NEW)
         assert await second_factor.reseal_all(session) == 0
         assert (await owner.log_in(owner.code())).status_code == 401
-        assert "second factor cannot be unsealed" in caplog.text
+        assert "second factor cannot be decrypted" in caplog.text
         code = owner.recovery_codes[0]
         assert (await owner.log_in(code)).status_code == 200
 
@@ -687,7 +691,7 @@ class TestSealing:
         ("POST", f"{BASE}/disable"),
     ],
 )
-async def test_takes_a_login_and_no_api_key(
+async def test_api_keys_are_refused(
     owner: Owner, session: AsyncSession, method: str, path: str
 ) -> None:
     new = {"name": "All", "scopes": ["users:read", "users:write"], "password": PASSWORD}
@@ -704,7 +708,7 @@ async def test_takes_a_login_and_no_api_key(
     assert await session.scalar(select(ApiKey.last_used_at)) is None
 
 
-def test_the_documentation_tells_of_the_challenge(app: FastAPI) -> None:
+def test_openapi_documents_the_challenge(app: FastAPI) -> None:
     document = app.openapi()
     described = document["components"]["schemas"]["ErrorBody"]
     assert described["properties"]["challenge"]["type"] == "string"

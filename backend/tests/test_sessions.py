@@ -1,4 +1,4 @@
-"""Sessions: where one is logged in, how a login goes on and how it ends."""
+"""Sessions: list, refresh and end."""
 
 from datetime import timedelta
 from typing import Any
@@ -30,7 +30,7 @@ def bearing(tokens: Json) -> dict[str, str]:
 
 
 class TestList:
-    async def test_shows_where_one_is_logged_in(
+    async def test_lists_active_sessions(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         user = await create_user(session, username="ada")
@@ -59,7 +59,7 @@ class TestList:
         )
 
     @pytest.mark.parametrize("ended", ["revoked", "expired", "idle"])
-    async def test_leaves_out_what_has_ended(
+    async def test_omits_ended_sessions(
         self, client: httpx.AsyncClient, session: AsyncSession, ended: str
     ) -> None:
         user = await create_user(session)
@@ -75,7 +75,7 @@ class TestList:
         listed = (await client.get("/auth/sessions", headers=bearer(user))).json()
         assert len(listed) == 1
 
-    async def test_is_paged(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+    async def test_list_is_paged(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
         user = await create_user(session)
         for _ in range(3):
             await create_session(session, user=user)
@@ -84,7 +84,7 @@ class TestList:
 
 
 class TestRefresh:
-    async def test_gets_the_next_pair(
+    async def test_returns_the_next_pair(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         await create_user(session, username="ada")
@@ -99,7 +99,7 @@ class TestRefresh:
         for tokens in (first, second):
             assert (await client.get("/auth/me", headers=bearing(tokens))).status_code == 200
 
-    async def test_moves_the_last_use_and_not_the_end(
+    async def test_updates_last_use_and_keeps_expiry(
         self, client: httpx.AsyncClient, session: AsyncSession, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await create_user(session, username="ada")
@@ -112,7 +112,7 @@ class TestRefresh:
         assert after["last_used_at"] > before["last_used_at"]
         assert after["expires_at"] == before["expires_at"]
 
-    async def test_takes_two_round_trips_at_most(
+    async def test_takes_at_most_two_round_trips(
         self, client: httpx.AsyncClient, session: AsyncSession, connection: AsyncConnection
     ) -> None:
         await create_user(session, username="ada")
@@ -122,14 +122,18 @@ class TestRefresh:
         assert len([each for each in seen if "SAVEPOINT" not in each]) == 1
 
     @pytest.mark.parametrize("body", [None, {}, {"refresh_token": None}])
-    async def test_without_a_token(self, client: httpx.AsyncClient, body: Json | None) -> None:
+    async def test_missing_token_is_refused(
+        self, client: httpx.AsyncClient, body: Json | None
+    ) -> None:
         response = await client.post("/auth/refresh", json=body)
         assert response.status_code == 401
         assert response.json()["code"] == "invalid_refresh_token"
 
 
 class TestEnd:
-    async def test_one_of_ones_own(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+    async def test_ends_an_own_session(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
         user = await create_user(session, username="ada")
         there = await log_in(client)
         [other, _] = (await client.get("/auth/sessions", headers=bearer(user))).json()
@@ -149,7 +153,7 @@ class TestEnd:
             user.id,
         )
 
-    async def test_logging_out_ends_this_one_alone(
+    async def test_logout_ends_only_the_current_session(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         user = await create_user(session, username="ada")
@@ -160,7 +164,7 @@ class TestEnd:
         assert (await client.post("/auth/refresh", json=body)).status_code == 401
         assert (await client.get("/auth/me", headers=bearer(user))).status_code == 200
 
-    async def test_a_refresh_token_logs_out_where_the_access_token_has_expired(
+    async def test_refresh_token_logs_out_with_expired_access_token(
         self, client: httpx.AsyncClient, session: AsyncSession, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await create_user(session, username="ada")
@@ -168,12 +172,12 @@ class TestEnd:
         later = clock.now() + timedelta(hours=1)
         monkeypatch.setattr(clock, "now", lambda: later)
         body = {"refresh_token": tokens["refresh_token"]}
-        for _ in range(2):  # the second time it has ended already
+        for _ in range(2):  # the second time it has already ended
             left = await client.post("/auth/logout", json=body, headers=bearing(tokens))
             assert left.status_code == 204
         assert (await client.post("/auth/refresh", json=body)).status_code == 401
 
-    async def test_logging_out_everywhere_ends_all_and_leaves_api_keys(
+    async def test_logout_everywhere_ends_sessions_and_keeps_api_keys(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         user = await create_user(session, username="ada")
@@ -187,7 +191,7 @@ class TestEnd:
         for headers in (bearer(stranger), program):
             assert (await client.get("/auth/me", headers=headers)).status_code == 200
 
-    async def test_a_deleted_user_takes_their_sessions_along(
+    async def test_sessions_are_deleted_with_their_user(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         user = await create_user(session)
@@ -198,18 +202,18 @@ class TestEnd:
         assert response.json()["code"] == "invalid_token"
 
 
-async def test_a_request_is_authenticated_in_one_round_trip(
+async def test_authentication_takes_one_round_trip(
     client: httpx.AsyncClient, session: AsyncSession, connection: AsyncConnection
 ) -> None:
     user = await create_user(session)
     for headers in (bearer(user), await api_key(session, user=user, scopes=["users:read"])):
-        await client.get("/auth/me", headers=headers)  # the key's last use is written down here
+        await client.get("/auth/me", headers=headers)  # stores the last use of the key
         with statements(connection) as seen:
             assert (await client.get("/auth/me", headers=headers)).status_code == 200
         assert len(seen) == 1
 
 
-async def test_a_session_that_a_replica_lacks_is_looked_for_on_the_primary(
+async def test_session_missing_on_replica_is_read_from_primary(
     client: httpx.AsyncClient,
     session: AsyncSession,
     database: Database,

@@ -188,7 +188,7 @@ class TestEnding:
             assert response.status_code == 404
         events = (await session.scalars(select(AuditEvent).order_by(AuditEvent.id))).all()
         assert [event.action for event in events] == ["DELETE_ARTICLE", "PURGE_ARTICLE"]
-        assert events[-1].message == f"Article {article.id} deleted for good"
+        assert events[-1].message == f"Article {article.id} permanently deleted"
 
     async def test_the_purge_takes_what_is_over_thirty_days_old_in_batches(
         self, session: AsyncSession, author: User, monkeypatch: pytest.MonkeyPatch

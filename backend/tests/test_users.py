@@ -1,4 +1,4 @@
-"""Users. What the raw SQL reference promises as well runs against both implementations."""
+"""Users. Tests of the common routes run against the ORM and the raw SQL implementation."""
 
 import json
 from typing import Any, ClassVar
@@ -48,7 +48,7 @@ def users_url(request: pytest.FixtureRequest) -> str:
 
 
 class TestRegister:
-    async def test_answers_with_the_private_view_and_no_password(
+    async def test_returns_private_view_without_password(
         self, client: httpx.AsyncClient, users_url: str
     ) -> None:
         response = await client.post(users_url, json=REGISTRATION)
@@ -60,7 +60,7 @@ class TestRegister:
         assert body["created_at"] == body["updated_at"]
         assert body["created_at"].endswith("Z")
 
-    async def test_stores_a_slow_hash_and_never_the_password(
+    async def test_stores_a_slow_hash_of_the_password(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         await client.post(users_url, json=REGISTRATION)
@@ -70,7 +70,7 @@ class TestRegister:
         assert PASSWORD not in hashed
 
     @pytest.mark.parametrize("email", ["ada@example.com", "ADA@Example.COM"])
-    async def test_refuses_a_taken_email_whatever_its_case(
+    async def test_taken_email_is_refused_case_insensitively(
         self, client: httpx.AsyncClient, users_url: str, email: str
     ) -> None:
         await client.post(users_url, json=REGISTRATION)
@@ -81,7 +81,7 @@ class TestRegister:
         assert response.json()["message"] == "Email already exists"
         assert response.json()["code"] == "email_taken"
 
-    async def test_refuses_a_taken_username_whatever_its_case(
+    async def test_taken_username_is_refused_case_insensitively(
         self, client: httpx.AsyncClient, users_url: str
     ) -> None:
         await client.post(users_url, json=REGISTRATION)
@@ -101,7 +101,7 @@ class TestRegister:
             ("username", "a" * 51),
             ("username", "ada@example.com"),
             ("username", "ada lovelace"),
-            ("username", "аda"),  # noqa: RUF001 - the point: a Cyrillic letter in disguise
+            ("username", "аda"),  # noqa: RUF001 - tests a Cyrillic letter that looks like a Latin one
             ("username", "ada\u0000"),
             ("name", ""),
             ("name", "   "),
@@ -125,7 +125,7 @@ class TestRegister:
             ("created_at", "2020-01-01T00:00:00Z"),
         ],
     )
-    async def test_refuses_invalid_input(
+    async def test_invalid_input_is_rejected(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -141,7 +141,7 @@ class TestRegister:
         assert await session.scalar(select(User.id)) is None
 
     @pytest.mark.parametrize("missing", ["email", "username", "name", "password"])
-    async def test_refuses_what_is_incomplete(
+    async def test_incomplete_input_is_rejected(
         self, client: httpx.AsyncClient, users_url: str, missing: str
     ) -> None:
         body = {field: value for field, value in REGISTRATION.items() if field != missing}
@@ -149,7 +149,7 @@ class TestRegister:
         assert response.status_code == 422
         assert response.json()["detail"][0]["type"] == "missing"
 
-    async def test_never_echoes_a_refused_password(
+    async def test_rejected_password_is_not_echoed(
         self, client: httpx.AsyncClient, users_url: str
     ) -> None:
         secret = "S3cr3t!" * 30
@@ -157,7 +157,7 @@ class TestRegister:
         assert response.status_code == 422
         assert secret not in response.text
 
-    async def test_a_long_password_is_refused_before_it_is_hashed(
+    async def test_long_password_is_rejected_before_hashing(
         self, client: httpx.AsyncClient, users_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def hash_password(password: str) -> str:
@@ -167,7 +167,7 @@ class TestRegister:
         response = await client.post(users_url, json={**REGISTRATION, "password": "x" * 1_000_000})
         assert response.status_code == 422
 
-    async def test_keeps_spaces_of_a_password(
+    async def test_spaces_in_password_are_kept(
         self, client: httpx.AsyncClient, users_url: str
     ) -> None:
         spaced = "  two spaces around  "
@@ -177,7 +177,7 @@ class TestRegister:
         assert (await client.post("/auth/login", data=with_spaces)).status_code == 200
         assert (await client.post("/auth/login", data=without)).status_code == 401
 
-    async def test_is_audited(
+    async def test_registration_is_audited(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         response = await client.post(users_url, json=REGISTRATION)
@@ -193,7 +193,7 @@ def _service(users_url: str) -> str:
 
 
 class TestList:
-    async def test_shows_the_public_view_to_anybody_in_the_order_of_ids(
+    async def test_shows_public_view_to_everyone_sorted_by_id(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         created = [await create_user(session) for _ in range(3)]
@@ -202,7 +202,7 @@ class TestList:
         assert [set(user) for user in response.json()] == [PUBLIC] * 3
         assert [user["id"] for user in response.json()] == [user.id for user in created]
 
-    async def test_shows_the_private_view_of_oneself_only(
+    async def test_shows_private_view_only_of_the_viewer(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         me, other = await create_user(session), await create_user(session)
@@ -210,7 +210,7 @@ class TestList:
         views = {user["id"]: set(user) for user in listed}
         assert views == {me.id: PRIVATE, other.id: PUBLIC}
 
-    async def test_shows_administrators_everything(
+    async def test_shows_private_views_to_administrators(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         admin = await create_user(session, role=Role.ADMIN)
@@ -218,14 +218,14 @@ class TestList:
         listed = (await client.get(users_url, headers=bearer(admin))).json()
         assert [set(user) for user in listed] == [PRIVATE] * 2
 
-    async def test_pages(
+    async def test_list_is_paged(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         created = [await create_user(session) for _ in range(5)]
         response = await client.get(users_url, params={"skip": 1, "limit": 2})
         assert [user["id"] for user in response.json()] == [user.id for user in created[1:3]]
 
-    async def test_returns_twenty_unless_asked(
+    async def test_default_limit_is_twenty(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         for _ in range(21):
@@ -235,7 +235,7 @@ class TestList:
 
 
 class TestRead:
-    async def test_shows_the_public_view_to_anybody(
+    async def test_shows_public_view_to_everyone(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         user, stranger = await create_user(session), await create_user(session)
@@ -244,7 +244,7 @@ class TestRead:
             assert response.status_code == 200
             assert set(response.json()) == PUBLIC
 
-    async def test_shows_the_private_view_to_oneself_and_administrators(
+    async def test_shows_private_view_to_the_user_and_administrators(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         user, admin = await create_user(session), await create_user(session, role=Role.ADMIN)
@@ -253,14 +253,14 @@ class TestRead:
             assert response.json()["email"] == user.email
             assert set(response.json()) == PRIVATE
 
-    async def test_an_editor_is_no_administrator(
+    async def test_editor_sees_only_the_public_view(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         user, editor = await create_user(session), await create_user(session, role=Role.EDITOR)
         response = await client.get(f"{users_url}/{user.id}", headers=bearer(editor))
         assert set(response.json()) == PUBLIC
 
-    async def test_unknown(self, client: httpx.AsyncClient, users_url: str) -> None:
+    async def test_unknown_user_is_404(self, client: httpx.AsyncClient, users_url: str) -> None:
         response = await client.get(f"{users_url}/999999")
         assert response.status_code == 404
         assert response.json()["detail"] == "User not found"
@@ -269,7 +269,7 @@ class TestRead:
 class TestReplace:
     BODY: ClassVar = {"email": "new@example.com", "username": "renamed", "name": "New Name"}
 
-    async def test_changes_what_of_oneself_takes_no_password(
+    async def test_changes_fields_without_password(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         user = await create_user(session)
@@ -282,7 +282,7 @@ class TestReplace:
         reread = await client.get(f"{users_url}/{user.id}", headers=bearer(user))
         assert reread.json() == body
 
-    async def test_a_stranger_and_an_editor_may_not(
+    async def test_other_users_and_editors_are_refused(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         user = await create_user(session, name="Old Name")
@@ -295,7 +295,7 @@ class TestReplace:
         unchanged = await client.get(f"{users_url}/{user.id}")
         assert unchanged.json()["name"] == "Old Name"
 
-    async def test_an_administrator_may(
+    async def test_administrator_is_allowed(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         user, admin = await create_user(session), await create_user(session, role=Role.ADMIN)
@@ -317,7 +317,7 @@ class TestReplace:
             user.id,
         )
 
-    async def test_anonymous_may_not(
+    async def test_anonymous_client_is_refused(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         user = await create_user(session)
@@ -328,7 +328,7 @@ class TestReplace:
     @pytest.mark.parametrize(
         ("field", "code"), [("email", "email_taken"), ("username", "username_taken")]
     )
-    async def test_refuses_what_another_has(
+    async def test_values_of_another_user_are_refused(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -343,7 +343,7 @@ class TestReplace:
         assert response.status_code == 409
         assert response.json()["code"] == code
 
-    async def test_may_change_the_case_of_ones_own(
+    async def test_case_of_own_values_can_change(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         user = await create_user(session, username="ada", email="ada@example.com")
@@ -354,7 +354,7 @@ class TestReplace:
         assert response.json()["username"] == "ADA"
         assert response.json()["email_verified_at"] is not None
 
-    async def test_another_email_takes_the_password_and_another_way(
+    async def test_new_email_requires_password_and_another_route(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         user = await create_user(session, role=Role.ADMIN)
@@ -366,7 +366,7 @@ class TestReplace:
         await session.refresh(user)
         assert user.email == before
 
-    async def test_an_administrators_key_changes_no_email(
+    async def test_api_key_of_administrator_cannot_change_email(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         user, admin = await create_user(session), await create_user(session, role=Role.ADMIN)
@@ -381,7 +381,7 @@ class TestReplace:
         same["username"] = user.username
         assert (await client.put(url, json=same, headers=headers)).status_code == 200
 
-    async def test_unchanged_is_neither_audited_nor_dated(
+    async def test_unchanged_user_is_neither_audited_nor_updated(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         user = await create_user(session)
@@ -391,7 +391,7 @@ class TestReplace:
         assert response.json()["updated_at"] == response.json()["created_at"]
         assert (await session.scalars(select(AuditEvent))).all() == []
 
-    async def test_unknown(
+    async def test_unknown_user_is_404(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         admin = await create_user(session, role=Role.ADMIN)
@@ -401,7 +401,7 @@ class TestReplace:
     @pytest.mark.parametrize(
         "field", ["role", "id", "is_active", "hashed_password", "password", "created_at"]
     )
-    async def test_refuses_fields_that_are_not_for_the_user_to_set(
+    async def test_read_only_fields_are_rejected(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str, field: str
     ) -> None:
         user = await create_user(session)
@@ -415,7 +415,7 @@ class TestReplace:
 
 
 class TestDelete:
-    async def test_removes_the_account_with_all_that_hangs_on_it(
+    async def test_deletes_the_account_and_its_data(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         user = await create_user(session)
@@ -430,7 +430,7 @@ class TestDelete:
         event = (await session.scalars(select(AuditEvent))).one()
         assert (event.action, event.subject_id) == ("DELETE_USER", user.id)
 
-    async def test_the_token_of_a_deleted_account_is_refused(
+    async def test_token_of_deleted_account_is_refused(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         user = await create_user(session)
@@ -439,7 +439,7 @@ class TestDelete:
         )
         assert (await client.get("/users/me", headers=bearer(user))).status_code == 401
 
-    async def test_a_stranger_and_an_editor_may_not(
+    async def test_other_users_and_editors_are_refused(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         user = await create_user(session)
@@ -448,7 +448,7 @@ class TestDelete:
             assert response.status_code == 403
         assert (await client.get(f"{users_url}/{user.id}")).status_code == 200
 
-    async def test_an_administrator_may(
+    async def test_administrator_is_allowed(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         user, admin = await create_user(session), await create_user(session, role=Role.ADMIN)
@@ -456,7 +456,7 @@ class TestDelete:
         assert (await client.delete(url, headers=bearer(admin))).status_code == 204
         assert (await client.delete(url, headers=bearer(admin))).status_code == 404
 
-    async def test_anonymous_may_not(
+    async def test_anonymous_client_is_refused(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
         user = await create_user(session)
@@ -470,10 +470,10 @@ class TestOwnAccount:
         assert response.json()["id"] == user.id
         assert set(response.json()) == PRIVATE
 
-    async def test_read_needs_a_token(self, client: httpx.AsyncClient) -> None:
+    async def test_read_requires_a_token(self, client: httpx.AsyncClient) -> None:
         assert (await client.get("/users/me")).status_code == 401
 
-    async def test_update_changes_only_what_is_sent(
+    async def test_update_changes_only_sent_fields(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         user = await create_user(session, username="ada")
@@ -482,7 +482,7 @@ class TestOwnAccount:
         assert response.json()["name"] == "Ada K"
         assert response.json()["username"] == "ada"
 
-    async def test_update_with_nothing_changes_nothing(
+    async def test_empty_update_changes_nothing(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         user = await create_user(session)
@@ -499,7 +499,7 @@ class TestOwnAccount:
         assert response.status_code == 422
 
     @pytest.mark.parametrize("email", ["new@example.com", "taken@example.com"])
-    async def test_update_changes_no_email(
+    async def test_update_cannot_change_email(
         self, client: httpx.AsyncClient, session: AsyncSession, email: str
     ) -> None:
         user = await create_user(session)
@@ -508,12 +508,12 @@ class TestOwnAccount:
         assert response.status_code == 403
         assert response.json()["code"] == "password_required"
 
-    async def test_update_needs_a_token(self, client: httpx.AsyncClient) -> None:
+    async def test_update_requires_a_token(self, client: httpx.AsyncClient) -> None:
         assert (await client.patch("/users/me", json={})).status_code == 401
 
 
 class TestRole:
-    async def test_takes_effect_at_the_next_request(
+    async def test_role_takes_effect_at_the_next_request(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         user, admin = await create_user(session), await create_user(session, role=Role.ADMIN)
@@ -533,7 +533,7 @@ class TestRole:
             user.id,
         )
 
-    async def test_the_same_again_is_not_audited(
+    async def test_unchanged_role_is_not_audited(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         admin = await create_user(session, role=Role.ADMIN)
@@ -545,14 +545,16 @@ class TestRole:
     @pytest.mark.parametrize(
         "body", [{}, {"role": None}, {"role": "owner"}, {"role": "editor", "is_active": True}]
     )
-    async def test_invalid(
+    async def test_invalid_role_is_rejected(
         self, client: httpx.AsyncClient, session: AsyncSession, body: dict[str, Any]
     ) -> None:
         admin = await create_user(session, role=Role.ADMIN)
         url = f"/users/{admin.id}/role"
         assert (await client.patch(url, json=body, headers=bearer(admin))).status_code == 422
 
-    async def test_unknown_user(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+    async def test_unknown_user_is_404(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
         headers = bearer(await create_user(session, role=Role.ADMIN))
         for method, path in (("PATCH", "role"), ("POST", "disable"), ("POST", "enable")):
             body = {"role": "editor"} if path == "role" else None
@@ -563,7 +565,7 @@ class TestRole:
 
 
 class TestDisable:
-    async def test_is_out_at_once_and_comes_back_by_logging_in(
+    async def test_disabled_user_is_refused_until_enabled_and_logged_in(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         user = await create_user(session, username="ada")
@@ -583,7 +585,9 @@ class TestDisable:
         enabled = await client.post(f"/users/{user.id}/enable", headers=bearer(admin))
         assert enabled.json()["is_active"] is True
         refused = await client.get("/auth/me", headers=bearer(user))
-        assert refused.json()["code"] == "token_revoked"  # what was open before stays closed
+        assert (
+            refused.json()["code"] == "token_revoked"
+        )  # sessions from before the disabling stay revoked
         assert (await client.post("/auth/login", data=form)).status_code == 200
         assert (await client.get("/auth/me", headers=program)).status_code == 200
         actions = await session.scalars(select(AuditEvent.action).order_by(AuditEvent.id))
@@ -600,7 +604,7 @@ class TestLastAdministrator:
             ("DELETE", "/raw/users/{id}", {"password": PASSWORD}),
         ],
     )
-    async def test_cannot_be_removed(
+    async def test_last_administrator_cannot_be_removed(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -620,7 +624,7 @@ class TestLastAdministrator:
 
 
 class TestPasswords:
-    async def test_more_than_72_bytes_count(
+    async def test_bytes_beyond_72_are_significant(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         long = "x" * 100
@@ -630,27 +634,27 @@ class TestPasswords:
         assert (await client.post("/auth/login", data=right)).status_code == 200
         assert (await client.post("/auth/login", data=wrong)).status_code == 401
 
-    def test_three_thousand_common_ones_are_known(self) -> None:
+    def test_three_thousand_common_passwords_are_known(self) -> None:
         common = passwords._common_passwords()
         assert len(common) == 3000
         assert {"password", "12345678", "qwertyuiop"} <= common
         assert min(map(len, common)) >= passwords.MIN_PASSWORD_LENGTH
 
-    async def test_a_lone_surrogate_is_refused(self, client: httpx.AsyncClient) -> None:
+    async def test_lone_surrogate_is_rejected(self, client: httpx.AsyncClient) -> None:
         body = json.dumps({**REGISTRATION, "password": "abcdefgh\ud800i"})
         headers = {"Content-Type": "application/json"}
         response = await client.post("/users", content=body, headers=headers)
         assert response.status_code == 422
         assert response.json()["detail"][0]["loc"] == ["body", "password"]
 
-    async def test_however_a_keyboard_composes_it(self, client: httpx.AsyncClient) -> None:
+    async def test_password_is_unicode_normalized(self, client: httpx.AsyncClient) -> None:
         composed, decomposed = "gr\u00f6\u00dfe \u00e9t\u00e9", "gro\u0308\u00dfe e\u0301te\u0301"
         await client.post("/users", json={**REGISTRATION, "password": decomposed})
         for password in (composed, decomposed):
             form = {"username": "ada", "password": password}
             assert (await client.post("/auth/login", data=form)).status_code == 200
 
-    async def test_unicode_works(self) -> None:
+    async def test_unicode_password_can_be_verified(self) -> None:
         hashed = await security.hash_password("пароль-密码-🔑")
         assert await security.verify_password("пароль-密码-🔑", hashed)
         assert not await security.verify_password("пароль-密码", hashed)

@@ -1,1 +1,1 @@
-"""Who is asking, and who may: passwords and tokens, identities, permissions."""
+"""Authentication and authorization: passwords, tokens, identities, permissions."""

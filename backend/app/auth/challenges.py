@@ -1,7 +1,7 @@
-"""Challenges: what the right password gets where a second factor is wanted too.
+"""Second factor challenges: proof of a correct password, valid for five minutes.
 
-A JWT of its own type, signed with a key of its own: it can never pass for an access token. It is
-bound to the password hash, so that a password that was changed meanwhile makes it worthless.
+A challenge is a JWT with its own type and its own key. It can therefore never pass as an access
+token. It contains a fingerprint of the password hash, so a password change invalidates it.
 """
 
 import hashlib
@@ -21,18 +21,18 @@ ALGORITHM = "HS256"
 
 
 class Challenge(NamedTuple):
-    """Whose password was right, and a fingerprint of its hash."""
+    """The user whose password was correct, and a fingerprint of the password hash."""
 
     user_id: int
-    password: str
+    password_fingerprint: str
 
-    def fits(self, hashed_password: str) -> bool:
-        """Whether the password is still the one that was right."""
-        return self.password == _fingerprint(hashed_password)
+    def matches(self, hashed_password: str) -> bool:
+        """Return whether the password is unchanged since the challenge was issued."""
+        return self.password_fingerprint == _fingerprint(hashed_password)
 
 
 def create_challenge(user_id: int, hashed_password: str) -> str:
-    """A challenge for a user whose password was right."""
+    """Return a challenge for a user whose password was correct."""
     claims = {
         "sub": str(user_id),
         "pwd": _fingerprint(hashed_password),
@@ -43,7 +43,7 @@ def create_challenge(user_id: int, hashed_password: str) -> str:
 
 
 def read_challenge(text: str) -> Challenge:
-    """Raises InvalidChallenge for one that is forged or expired."""
+    """Decode a challenge. Raises InvalidChallenge if it is forged or expired."""
     for key in derived_keys(PURPOSE):
         try:
             if jwt.get_unverified_header(text) != {"alg": ALGORITHM, "typ": TYPE}:

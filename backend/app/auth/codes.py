@@ -1,7 +1,7 @@
-"""The codes of a second factor: an authenticator's (TOTP, RFC 6238), and those for when it is lost.
+"""Second factor codes: time-based codes (TOTP, RFC 6238) and recovery codes.
 
-A time-based code names its step, of 30 seconds, so that whoever keeps the last one taken can refuse
-it a second time (RFC 6238 §5.2).
+Each time-based code belongs to a time step of 30 seconds. The caller stores the last accepted step,
+and refuses a code that is sent a second time (RFC 6238 §5.2).
 """
 
 import re
@@ -15,38 +15,38 @@ from app.core import clock
 
 ISSUER = "Pressroom"
 WINDOW = 1
-"""Steps before and after the current one that are taken too, for clocks that differ."""
+"""Time steps accepted before and after the current one, for clocks that differ."""
 RECOVERY_CODES = 10
 RECOVERY_CODE_BYTES = 10
-"""80 bits: too many to guess, so a plain hash is all that storing them takes."""
+"""80 random bits cannot be guessed, so a plain hash is sufficient for storage."""
 
 _TIME_BASED = re.compile(r"[0-9]{6}")
 
 
 def new_authenticator_secret() -> str:
-    """A random secret of 160 bits, in base32 as authenticators take it."""
+    """Return a random secret of 160 bits in base32, the encoding that authenticators expect."""
     return pyotp.random_base32()
 
 
 def authenticator_uri(secret: str, *, username: str) -> str:
-    """The `otpauth://` address that a QR code for an authenticator spells."""
+    """Return the `otpauth://` URI to show as a QR code."""
     return pyotp.TOTP(secret).provisioning_uri(name=username, issuer_name=ISSUER)
 
 
-def bare(code: str) -> str:
-    """A code without what people type for legibility: spaces, dashes, capitals."""
+def normalize_code(code: str) -> str:
+    """Return the code in lower case without spaces and dashes."""
     return re.sub(r"[\s-]", "", code).lower()
 
 
 def is_time_based(code: str) -> bool:
-    """Whether a bare code has the form of an authenticator's."""
+    """Return whether a normalized code has the form of an authenticator code."""
     return _TIME_BASED.fullmatch(code) is not None
 
 
-def step_of(code: str, *, secret: str) -> int | None:
-    """The step, of those around now, that a bare code belongs to; None for a wrong one.
+def find_time_step(code: str, *, secret: str) -> int | None:
+    """Return the time step of a normalized code; None if no step around now has this code.
 
-    Compared in constant time.
+    Codes are compared in constant time.
     """
     try:
         return pyotp.TOTP(secret).verify_and_get_timecode(
@@ -57,7 +57,7 @@ def step_of(code: str, *, secret: str) -> int | None:
 
 
 def new_recovery_codes() -> list[str]:
-    """Ten random codes such as `k3vq-7dpa-xw2m-hn5e`."""
+    """Return ten random codes such as `k3vq-7dpa-xw2m-hn5e`."""
     return [_new_recovery_code() for _ in range(RECOVERY_CODES)]
 
 

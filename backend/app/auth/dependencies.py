@@ -1,7 +1,7 @@
-"""The HTTP side of auth: who is asking, as a handler asks for it.
+"""FastAPI dependencies for authentication.
 
-A route that takes API keys says which scope they need, by the alias it uses: `ArticlesActor` for
-`articles:write`. `CurrentUser` and `Actor` name none: they take a login and nothing else.
+The alias that a route uses determines the scope that an API key needs. For example,
+`ArticlesActor` requires `articles:write`. `CurrentUser` and `Actor` accept only login sessions.
 """
 
 import ipaddress
@@ -20,7 +20,7 @@ from app.auth.identity import (
     IPAddress,
     find_by_api_key,
     find_by_session,
-    note_use,
+    record_key_use,
 )
 from app.auth.security import read_access_token
 from app.auth.tokens import API_KEY_PREFIX, fingerprint, is_api_key
@@ -36,8 +36,8 @@ bearer_token = OAuth2PasswordBearer(
     tokenUrl="auth/login",
     auto_error=False,
     description=(
-        "Log in with a username or an email. Scopes are for API keys: a login has all, and what "
-        "names none takes a login."
+        "Log in with a username or an email. Scopes apply to API keys. A login session has all "
+        "scopes. Operations without a scope require a login session."
     ),
     scopes={scope.value: description for scope, description in SCOPE_DESCRIPTIONS.items()},
 )
@@ -46,7 +46,7 @@ BearerToken = Annotated[str | None, Depends(bearer_token)]
 
 
 class TokenScheme(Protocol):
-    """What finds the token in a request."""
+    """Extracts the token from a request."""
 
     model: Any
     scheme_name: str
@@ -55,17 +55,17 @@ class TokenScheme(Protocol):
 
 
 class Viewer(SecurityBase):
-    """Who is reading: a user, or None for an anonymous request.
+    """The user who sends a read request; None for an anonymous request.
 
-    It reads the request itself, so that it is one dependency and not four: this is asked each time
-    that anybody reads.
+    The class reads the request directly, which takes one dependency instead of four. Every read
+    request resolves it.
 
-    A token that is not valid is an error even where none is needed: its sender believes to be
-    known, and would take what the public sees for all there is.
+    An invalid token is an error even if no login is required. Otherwise its sender would mistake
+    the public view for the complete one.
     """
 
     def __init__(self, *scopes: Scope, scheme: TokenScheme = bearer_token) -> None:
-        """`scheme` finds the token in the request."""
+        """`scheme` extracts the token from the request."""
         self.model = scheme.model
         self.scheme_name = scheme.scheme_name
         self._scheme = scheme
@@ -78,11 +78,11 @@ class Viewer(SecurityBase):
         database: Database = request.app.state.database
         if token.startswith(API_KEY_PREFIX):
             return await _by_api_key(token, database, self._scopes)
-        return await _in_session(token, database)
+        return await _find_by_session(token, database)
 
 
-class KnownViewer(Viewer):
-    """The user who is reading. Raises NotAuthenticated for an anonymous request."""
+class RequiredViewer(Viewer):
+    """The user who sends a read request. Raises NotAuthenticated for an anonymous request."""
 
     async def __call__(self, request: Request) -> Identity:
         viewer = await super().__call__(request)
@@ -91,11 +91,11 @@ class KnownViewer(Viewer):
         return viewer
 
 
-async def _in_session(token: str, database: Database) -> Identity:
-    """A session that a replica has not heard of yet is looked for on the primary."""
+async def _find_by_session(token: str, database: Database) -> Identity:
+    """Find the session on the replica, and on the primary if the replica does not have it yet."""
     try:
         return await _by_session(token, database.reader)
-    except _UnknownSession:
+    except _SessionNotInDatabase:
         if not database.has_replica:
             raise
     async with database.autocommit() as primary:
@@ -105,10 +105,10 @@ async def _in_session(token: str, database: Database) -> Identity:
 async def actor(
     token: BearerToken, session: WriteSession, database: CurrentDatabase, scopes: SecurityScopes
 ) -> Identity:
-    """The user who is changing something. Raises NotAuthenticated for an anonymous request.
+    """Return the user who sends a write request. Raises NotAuthenticated if it is anonymous.
 
-    Found on the connection that will write: a handler that waits for a lock keeps none from the
-    readers, and a replica that lags behind cannot deny a user who has just registered.
+    The query uses the connection that will write. A handler that waits for a lock therefore
+    occupies no read connection. A lagging replica cannot reject a user who has just registered.
     """
     if token is None:
         raise NotAuthenticated
@@ -117,30 +117,30 @@ async def actor(
     return await _by_session(token, session)
 
 
-async def leaving(
+async def logout_user(
     token: BearerToken, session: WriteSession, database: CurrentDatabase, scopes: SecurityScopes
 ) -> Identity | None:
-    """Who logs out, as far as an access token says it: it may have expired meanwhile."""
+    """Return the user who logs out; None if the access token is missing or no longer valid."""
     try:
         return await actor(token, session, database, scopes)
     except NotAuthenticated:
         return None
 
 
-async def confirming(
+async def confirming_user(
     token: BearerToken, database: CurrentDatabase, scopes: SecurityScopes
 ) -> Identity:
-    """The user who is about to confirm something by a password or a code.
+    """Return the user of a request that is confirmed with a password or a code.
 
-    Found in a unit of work that is over before the handler starts: no connection is held while a
-    password is hashed, and none waits for another while an attempt is counted.
+    The unit of work ends before the handler starts. The request therefore holds no connection
+    while a password is hashed or an attempt is counted.
     """
     async with database.unit_of_work() as session:
         return await actor(token, session, database, scopes)
 
 
-class _UnknownSession(InvalidToken):
-    """A genuine token of a session that this database does not have."""
+class _SessionNotInDatabase(InvalidToken):
+    """The token is valid, but this database does not contain its session."""
 
 
 async def _by_session(token: str, connection: Reader | AsyncConnection | AsyncSession) -> Identity:
@@ -149,15 +149,15 @@ async def _by_session(token: str, connection: Reader | AsyncConnection | AsyncSe
         connection, user_id=claims.user_id, session_id=claims.session_id
     )
     if identity is None:
-        raise _UnknownSession
+        raise _SessionNotInDatabase
     return identity
 
 
 async def _by_api_key(token: str, database: Database, needed: Sequence[str]) -> Identity:
-    """The user of an API key that has the scopes.
+    """Return the user of an API key that has the needed scopes.
 
-    Found on the primary, which knows the newest keys, before anything is locked; each statement is
-    a transaction of its own.
+    The queries run on the primary, which has the newest keys, and in autocommit mode. They run
+    before the request locks any row.
     """
     if not is_api_key(token):
         raise InvalidToken
@@ -170,81 +170,87 @@ async def _by_api_key(token: str, database: Database, needed: Sequence[str]) -> 
         for scope in needed:
             if scope not in (key.identity.scopes or ()):
                 raise InsufficientScope(scope)
-        await note_use(connection, key=key)
+        await record_key_use(connection, key=key)
     return key.identity
 
 
 async def current_client(request: Request) -> Client:
-    """Where the request comes from: what the server, or the proxy that it trusts, says."""
+    """Return the client address, as reported by the server or a trusted proxy, and user agent."""
     host = request.client.host if request.client else ""
     try:
         ip: IPAddress | None = ipaddress.ip_address(host)
     except ValueError:
         ip = None
-    if isinstance(ip, IPv6Address):  # what a socket for both families calls an IPv4 address
+    if isinstance(ip, IPv6Address):  # a dual-stack socket reports IPv4 addresses as IPv6
         ip = ip.ipv4_mapped or ip
     agent = request.headers.get("user-agent", "")
-    printable = "".join(letter for letter in agent if letter.isprintable())
+    printable = "".join(character for character in agent if character.isprintable())
     return Client(ip=ip, user_agent=printable[:MAX_USER_AGENT])
 
 
 CurrentClient = Annotated[Client, Depends(current_client)]
-"""The address and the program that a request comes from."""
+"""The address and the user agent of the client."""
 
 
-async def confirming_if_known(
+async def optional_confirming_user(
     token: BearerToken, database: CurrentDatabase, scopes: SecurityScopes
 ) -> Identity | None:
-    """The user who is about to confirm something, or None without a valid login.
+    """Return the user of a request that is confirmed; None without a valid login session.
 
-    Found in a unit of work that is over before the handler starts, as in `confirming`.
+    The unit of work ends before the handler starts, as in `confirming_user`.
     """
     try:
-        return await confirming(token, database, scopes)
+        return await confirming_user(token, database, scopes)
     except (NotAuthenticated, SessionRequired):
         return None
 
 
-CurrentUser = Annotated[Identity, Security(KnownViewer())]
-"""Who is reading what is their own business; never by an API key."""
+CurrentUser = Annotated[Identity, Security(RequiredViewer())]
+"""The user who reads their own account; API keys are refused."""
 Actor = Annotated[Identity, Security(actor)]
-"""Who is changing what is their own business; never by an API key."""
-Confirming = Annotated[Identity, Security(confirming)]
-"""Who is changing what takes their password or a code too; never by an API key."""
-MaybeConfirming = Annotated[Identity | None, Security(confirming_if_known)]
-"""Who is confirming something for which a password in the body is enough."""
-Leaving = Annotated[Identity | None, Security(leaving)]
-"""Who is logging out, where their access token is still good."""
+"""The user who changes something that API keys must not change."""
+ConfirmingUser = Annotated[Identity, Security(confirming_user)]
+"""The user who confirms a change with a password or a code; API keys are refused."""
+OptionalConfirmingUser = Annotated[Identity | None, Security(optional_confirming_user)]
+"""The user who confirms a change, or None: a password in the body is sufficient."""
+LogoutUser = Annotated[Identity | None, Security(logout_user)]
+"""The user who logs out, or None if the access token is no longer valid."""
 
 
-def _taking(reading: type[Viewer], scope: Scope) -> Any:
-    """What takes an API key with this scope as well."""
-    return Security(reading(scope), scopes=[scope])
+def _viewer_with_scope(viewer: type[Viewer], scope: Scope) -> Any:
+    """Return a dependency that also accepts API keys with this scope."""
+    return Security(viewer(scope), scopes=[scope])
 
 
-ArticlesViewer = Annotated[Identity | None, _taking(Viewer, Scope.ARTICLES_READ)]
-"""Who is reading articles: a user, or None for anybody."""
+ArticlesViewer = Annotated[Identity | None, _viewer_with_scope(Viewer, Scope.ARTICLES_READ)]
+"""The user who reads articles; None for an anonymous request."""
 ArticlesActor = Annotated[Identity, Security(actor, scopes=[Scope.ARTICLES_WRITE])]
-"""Who is writing articles."""
-ArticlesReader = Annotated[Identity, _taking(KnownViewer, Scope.ARTICLES_READ)]
-"""Who is reading what only those who write articles see: a user."""
-MediaReader = Annotated[Identity, _taking(KnownViewer, Scope.MEDIA_READ)]
-"""Who is listing their pictures."""
+"""The user who writes articles."""
+RequiredArticlesViewer = Annotated[
+    Identity, _viewer_with_scope(RequiredViewer, Scope.ARTICLES_READ)
+]
+"""The user who reads drafts, revisions or other data that only authors and editors see."""
+RequiredMediaViewer = Annotated[Identity, _viewer_with_scope(RequiredViewer, Scope.MEDIA_READ)]
+"""The user who lists media."""
 MediaActor = Annotated[Identity, Security(actor, scopes=[Scope.MEDIA_WRITE])]
-"""Who is uploading and changing pictures."""
-UsersViewer = Annotated[Identity | None, _taking(Viewer, Scope.USERS_READ)]
-"""Who is reading users: a user, or None for anybody."""
-UsersReader = Annotated[Identity, _taking(KnownViewer, Scope.USERS_READ)]
-"""Who is reading users: a user."""
+"""The user who uploads or changes media."""
+UsersViewer = Annotated[Identity | None, _viewer_with_scope(Viewer, Scope.USERS_READ)]
+"""The user who reads users; None for an anonymous request."""
+RequiredUsersViewer = Annotated[Identity, _viewer_with_scope(RequiredViewer, Scope.USERS_READ)]
+"""The user who reads users."""
 UsersActor = Annotated[Identity, Security(actor, scopes=[Scope.USERS_WRITE])]
-"""Who is changing a user's profile."""
-CommunityViewer = Annotated[Identity | None, _taking(Viewer, Scope.COMMUNITY_READ)]
-"""Who is reading what readers do: a user, or None for anybody."""
-CommunityReader = Annotated[Identity, _taking(KnownViewer, Scope.COMMUNITY_READ)]
-"""Who is reading what readers do: a user."""
+"""The user who changes a profile."""
+CommunityViewer = Annotated[Identity | None, _viewer_with_scope(Viewer, Scope.COMMUNITY_READ)]
+"""The user who reads comments, favorites or profiles; None for an anonymous request."""
+RequiredCommunityViewer = Annotated[
+    Identity, _viewer_with_scope(RequiredViewer, Scope.COMMUNITY_READ)
+]
+"""The user who reads comments, favorites or profiles."""
 CommunityActor = Annotated[Identity, Security(actor, scopes=[Scope.COMMUNITY_WRITE])]
-"""Who is following, favoriting, commenting, moderating or reporting."""
-AddressesReader = Annotated[Identity, _taking(KnownViewer, Scope.ADDRESSES_READ)]
-"""Who is reading addresses."""
+"""The user who follows, favorites, comments, moderates or reports."""
+RequiredAddressesViewer = Annotated[
+    Identity, _viewer_with_scope(RequiredViewer, Scope.ADDRESSES_READ)
+]
+"""The user who reads addresses."""
 AddressesActor = Annotated[Identity, Security(actor, scopes=[Scope.ADDRESSES_WRITE])]
-"""Who is changing addresses."""
+"""The user who changes addresses."""

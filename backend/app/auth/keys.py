@@ -1,8 +1,8 @@
-"""The keys of this installation, as sets: the first signs or seals, all are believed.
+"""Cryptographic keys. The first key of each set signs or encrypts; all keys verify or decrypt.
 
-Access tokens are signed with SECRET_KEY itself (HS256) or with a pair of keys (RS256, ES256), and
-name theirs by `kid`. Everything else takes keys derived from SECRET_KEY, one for each purpose, so
-that nothing made for one purpose can pass for another.
+Access tokens are signed with SECRET_KEY (HS256) or with a key pair (RS256, ES256). Their `kid`
+header names the key. Other features use keys derived from SECRET_KEY, one per purpose. A token
+for one purpose is therefore invalid for another.
 """
 
 import hashlib
@@ -26,16 +26,19 @@ MIN_RSA_BITS = 2048
 
 
 class SigningKey(NamedTuple):
-    """A key for access tokens. `public` is its JWK (RFC 7517), None for a shared secret."""
+    """A key for access tokens.
+
+    `signer` is None for a public key. `public` is the JWK (RFC 7517), None for a shared secret.
+    """
 
     id: str
-    signs: Key | None
-    verifies: Key
+    signer: Key | None
+    verifier: Key
     public: Mapping[str, str] | None
 
 
 class SigningKeys(NamedTuple):
-    """All keys whose tokens are believed, by `kid`, and the one that signs new ones."""
+    """All keys whose tokens are accepted, by `kid`, and the key that signs new tokens."""
 
     algorithm: Algorithm
     current: SigningKey
@@ -44,20 +47,22 @@ class SigningKeys(NamedTuple):
 
 @lru_cache(maxsize=1)
 def signing_keys() -> SigningKeys:
-    """The keys that the settings name, read once. Raises SetupError for a file that is no key."""
+    """Return the configured keys, which are read once. Raises SetupError for an invalid file."""
     settings = get_settings()
-    keys = _secrets(settings) if settings.jwt_algorithm is Algorithm.HS256 else _pairs(settings)
+    keys = (
+        _hs256_keys(settings) if settings.jwt_algorithm is Algorithm.HS256 else _key_pairs(settings)
+    )
     return SigningKeys(settings.jwt_algorithm, keys[0], {key.id: key for key in reversed(keys)})
 
 
 def public_keys() -> list[Mapping[str, str]]:
-    """The JWKs of all keys that have a public half; none where a secret signs."""
+    """Return the JWKs of all key pairs; an empty list for HS256."""
     return [key.public for key in signing_keys().by_id.values() if key.public is not None]
 
 
 @lru_cache(maxsize=16)
 def derived_keys(purpose: str) -> tuple[bytes, ...]:
-    """Keys of 32 bytes for `purpose`: SECRET_KEY's first, then those of SECRET_KEYS_PREVIOUS."""
+    """Derive keys of 32 bytes for `purpose`: from SECRET_KEY, then from SECRET_KEYS_PREVIOUS."""
     settings = get_settings()
     message = f"pressroom {purpose}".encode()
     return tuple(
@@ -66,34 +71,34 @@ def derived_keys(purpose: str) -> tuple[bytes, ...]:
     )
 
 
-def _secrets(settings: Settings) -> list[SigningKey]:
+def _hs256_keys(settings: Settings) -> list[SigningKey]:
     return [
-        SigningKey(id=secret_id(secret), signs=key, verifies=key, public=None)
+        SigningKey(id=secret_id(secret), signer=key, verifier=key, public=None)
         for secret in (settings.secret_key, *settings.secret_keys_previous)
         for key in [jwk.construct(secret, Algorithm.HS256)]
     ]
 
 
 def secret_id(secret: str) -> str:
-    """The `kid` of a secret; it tells nothing about it."""
+    """Return the `kid` of a secret, which does not reveal the secret."""
     return hashlib.sha256(b"pressroom kid:" + secret.encode()).hexdigest()[:16]
 
 
-def _pairs(settings: Settings) -> list[SigningKey]:
-    assert settings.jwt_private_key_file is not None  # noqa: S101 - the settings see to it
-    current = read_pair(settings.jwt_private_key_file, settings.jwt_algorithm)
-    if current.signs is None:
+def _key_pairs(settings: Settings) -> list[SigningKey]:
+    assert settings.jwt_private_key_file is not None  # noqa: S101 - validated by Settings
+    current = read_key_pair(settings.jwt_private_key_file, settings.jwt_algorithm)
+    if current.signer is None:
         raise SetupError(f"JWT_PRIVATE_KEY_FILE: {settings.jwt_private_key_file} is a public key")
     previous = settings.jwt_previous_key_files
-    return [current, *(read_pair(path, settings.jwt_algorithm) for path in previous)]
+    return [current, *(read_key_pair(path, settings.jwt_algorithm) for path in previous)]
 
 
-def read_pair(path: Path, algorithm: Algorithm) -> SigningKey:
-    """The key in a PEM file; it signs where the file has the private half.
+def read_key_pair(path: Path, algorithm: Algorithm) -> SigningKey:
+    """Read the key in a PEM file; it can sign if the file contains a private key.
 
-    A path that is not absolute starts at the project: `keys/…` is the same on the host and in the
-    containers, where that folder is mounted at the root. Raises SetupError where the file cannot be
-    read, or has no key for `algorithm`.
+    A relative path starts at the project directory. `keys/…` therefore works on the host and in
+    the containers, where that folder is mounted at the root. Raises SetupError if the file cannot
+    be read or contains no key for `algorithm`.
     """
     try:
         pem = (PROJECT_DIR / path).read_bytes()
@@ -106,27 +111,29 @@ def read_pair(path: Path, algorithm: Algorithm) -> SigningKey:
         else:
             private, public = None, serialization.load_pem_public_key(pem)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise SetupError(f"{path} is no PEM with an unencrypted key") from error
-    if not _fits(public, algorithm):
-        raise SetupError(f"{path} has no key for {algorithm}: {_WANTED[algorithm]}")
-    verifies = jwk.construct(_public_pem(public), algorithm)
-    fields = {name: _text(value) for name, value in verifies.to_dict().items()}
+        raise SetupError(f"{path} is not a PEM file with an unencrypted key") from error
+    if not _is_suitable(public, algorithm):
+        raise SetupError(
+            f"{path} contains no key for {algorithm}, which requires {_REQUIREMENTS[algorithm]}"
+        )
+    verifier = jwk.construct(_public_pem(public), algorithm)
+    fields = {name: _decoded(value) for name, value in verifier.to_dict().items()}
     identifier = _thumbprint(fields)
     return SigningKey(
         id=identifier,
-        signs=None if private is None else jwk.construct(pem.decode(), algorithm),
-        verifies=verifies,
+        signer=None if private is None else jwk.construct(pem.decode(), algorithm),
+        verifier=verifier,
         public={**fields, "kid": identifier, "use": "sig", "alg": algorithm.value},
     )
 
 
-_WANTED = {
-    Algorithm.RS256: f"RSA with at least {MIN_RSA_BITS} bits",
-    Algorithm.ES256: "the elliptic curve P-256",
+_REQUIREMENTS = {
+    Algorithm.RS256: f"an RSA key of at least {MIN_RSA_BITS} bits",
+    Algorithm.ES256: "a key on the elliptic curve P-256",
 }
 
 
-def _fits(public: Any, algorithm: Algorithm) -> bool:
+def _is_suitable(public: Any, algorithm: Algorithm) -> bool:
     if algorithm is Algorithm.RS256:
         return isinstance(public, rsa.RSAPublicKey) and public.key_size >= MIN_RSA_BITS
     return isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, ec.SECP256R1)
@@ -139,12 +146,12 @@ def _public_pem(public: Any) -> str:
     return pem.decode()
 
 
-def _text(value: str | bytes) -> str:
+def _decoded(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
 def _thumbprint(fields: Mapping[str, str]) -> str:
-    """RFC 7638: the same name for a key wherever it is computed."""
+    """Return the JWK thumbprint (RFC 7638), which identifies the key everywhere."""
     required = {name: fields[name] for name in sorted(fields) if name in {"crv", "e", "kty", "n"}}
     if fields["kty"] == "EC":
         required |= {"x": fields["x"], "y": fields["y"]}
@@ -152,8 +159,8 @@ def _thumbprint(fields: Mapping[str, str]) -> str:
     return urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def new_pair(algorithm: Algorithm) -> bytes:
-    """A fresh private key for `algorithm`, as PEM (PKCS #8, unencrypted)."""
+def new_private_key(algorithm: Algorithm) -> bytes:
+    """Return a new private key for `algorithm` in PEM format (PKCS #8, unencrypted)."""
     private: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
     if algorithm is Algorithm.RS256:
         private = rsa.generate_private_key(public_exponent=65537, key_size=3072)

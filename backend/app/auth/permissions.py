@@ -1,7 +1,7 @@
-"""Who may do what: one table of action, role and ownership, which services ask.
+"""Permissions: one table of actions and roles, which the services check.
 
-What an API key may be used for at all, its scopes, is asked where a request comes in
-(`auth.dependencies`); this table then holds for it as for its user.
+`auth.dependencies` checks the scopes of an API key. After that, this table applies to the key as
+to its user.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from app.core.roles import Role
 
 
 class Action(Enum):
-    """What a rule is about; each is done to something that a user owns."""
+    """Actions that need a permission. Each applies to an object that a user owns."""
 
     READ_PRIVATE_USER = auto()
     CHANGE_USER = auto()
@@ -34,73 +34,71 @@ class Action(Enum):
     HANDLE_REPORTS = auto()
 
 
-class Reach(Enum):
-    """To whose things something may be done."""
+class Access(Enum):
+    """The objects to which an action is allowed: none, the user's own, or any."""
 
-    NOBODYS = auto()
+    NONE = auto()
     OWN = auto()
-    ANYBODYS = auto()
+    ANY = auto()
 
 
-NOBODYS, OWN, ANYBODYS = Reach
+NONE, OWN, ANY = Access
 
 
-class Reaches(NamedTuple):
-    """How far an action goes, for each role."""
+class RoleAccess(NamedTuple):
+    """The access of each role."""
 
-    author: Reach
-    editor: Reach
-    admin: Reach
+    author: Access
+    editor: Access
+    admin: Access
 
 
-PERMISSIONS: Mapping[Action, Reaches] = {
+PERMISSIONS: Mapping[Action, RoleAccess] = {
     #                                  author    editor    admin
-    Action.READ_PRIVATE_USER: Reaches(OWN, OWN, ANYBODYS),
-    Action.CHANGE_USER: Reaches(OWN, OWN, ANYBODYS),
-    Action.DELETE_USER: Reaches(OWN, OWN, ANYBODYS),
-    Action.CHANGE_ROLE: Reaches(NOBODYS, NOBODYS, ANYBODYS),
-    Action.DISABLE_USER: Reaches(NOBODYS, NOBODYS, ANYBODYS),
-    Action.CHANGE_LIMITS: Reaches(NOBODYS, NOBODYS, ANYBODYS),
-    Action.MANAGE_ADDRESSES: Reaches(OWN, OWN, ANYBODYS),
-    Action.READ_DRAFT: Reaches(OWN, ANYBODYS, ANYBODYS),
-    Action.CHANGE_ARTICLE: Reaches(OWN, ANYBODYS, ANYBODYS),
-    Action.DELETE_ARTICLE: Reaches(OWN, ANYBODYS, ANYBODYS),
-    Action.IMPORT_ARTICLE: Reaches(OWN, ANYBODYS, ANYBODYS),
-    Action.MANAGE_MEDIA: Reaches(OWN, ANYBODYS, ANYBODYS),
-    Action.CHANGE_TAG: Reaches(NOBODYS, ANYBODYS, ANYBODYS),
-    Action.CHANGE_COMMENT: Reaches(OWN, OWN, OWN),
-    # Of an article that one owns.
-    Action.MODERATE_COMMENTS: Reaches(OWN, ANYBODYS, ANYBODYS),
-    Action.HANDLE_REPORTS: Reaches(NOBODYS, ANYBODYS, ANYBODYS),
+    Action.READ_PRIVATE_USER: RoleAccess(OWN, OWN, ANY),
+    Action.CHANGE_USER: RoleAccess(OWN, OWN, ANY),
+    Action.DELETE_USER: RoleAccess(OWN, OWN, ANY),
+    Action.CHANGE_ROLE: RoleAccess(NONE, NONE, ANY),
+    Action.DISABLE_USER: RoleAccess(NONE, NONE, ANY),
+    Action.CHANGE_LIMITS: RoleAccess(NONE, NONE, ANY),
+    Action.MANAGE_ADDRESSES: RoleAccess(OWN, OWN, ANY),
+    Action.READ_DRAFT: RoleAccess(OWN, ANY, ANY),
+    Action.CHANGE_ARTICLE: RoleAccess(OWN, ANY, ANY),
+    Action.DELETE_ARTICLE: RoleAccess(OWN, ANY, ANY),
+    Action.IMPORT_ARTICLE: RoleAccess(OWN, ANY, ANY),
+    Action.MANAGE_MEDIA: RoleAccess(OWN, ANY, ANY),
+    Action.CHANGE_TAG: RoleAccess(NONE, ANY, ANY),
+    Action.CHANGE_COMMENT: RoleAccess(OWN, OWN, OWN),
+    # The owner is the owner of the article.
+    Action.MODERATE_COMMENTS: RoleAccess(OWN, ANY, ANY),
+    Action.HANDLE_REPORTS: RoleAccess(NONE, ANY, ANY),
 }
 
 
-def _reach(role: Role, action: Action) -> Reach:
-    reaches = PERMISSIONS[action]
-    return {Role.AUTHOR: reaches.author, Role.EDITOR: reaches.editor, Role.ADMIN: reaches.admin}[
-        role
-    ]
+def _access(role: Role, action: Action) -> Access:
+    access = PERMISSIONS[action]
+    return {Role.AUTHOR: access.author, Role.EDITOR: access.editor, Role.ADMIN: access.admin}[role]
 
 
-def roles_to_any(action: Action) -> list[Role]:
-    """The roles that may do `action` to the things of any user."""
-    return [role for role in Role if _reach(role, action) is ANYBODYS]
+def roles_allowed_on_any(action: Action) -> list[Role]:
+    """Return the roles that may perform `action` on any user's objects."""
+    return [role for role in Role if _access(role, action) is ANY]
 
 
-def may_to_any(actor: Identity | None, action: Action) -> bool:
-    """Whether `actor` may do `action` whoever owns the thing; anonymous (None) never may."""
-    return actor is not None and _reach(actor.role, action) is ANYBODYS
+def may_on_any(actor: Identity | None, action: Action) -> bool:
+    """Return whether `actor` may perform `action` on any user's objects; False for None."""
+    return actor is not None and _access(actor.role, action) is ANY
 
 
 def may(actor: Identity | None, action: Action, *, owner_id: int) -> bool:
-    """Whether `actor` may do `action` to what `owner_id` owns."""
+    """Return whether `actor` may perform `action` on objects of the user `owner_id`."""
     if actor is None:
         return False
-    reach = _reach(actor.role, action)
-    return reach is ANYBODYS or (reach is OWN and actor.id == owner_id)
+    access = _access(actor.role, action)
+    return access is ANY or (access is OWN and actor.id == owner_id)
 
 
 def require(actor: Identity, action: Action, *, owner_id: int) -> None:
-    """Raise NotAuthorized unless `actor` may do `action` to what `owner_id` owns."""
+    """Raise NotAuthorized unless `actor` may perform `action` on objects of `owner_id`."""
     if not may(actor, action, owner_id=owner_id):
         raise NotAuthorized

@@ -1,11 +1,11 @@
-"""Rotating the keys: what the settings become, and where they are written."""
+"""Key rotation: new values of the key settings, written to a `.env` file."""
 
 import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from app.auth.keys import new_pair
+from app.auth.keys import new_private_key
 from app.core.config import EXAMPLE_SECRETS, PROJECT_DIR, Algorithm, Settings, SetupError
 from app.core.sources import ALIASES
 
@@ -13,27 +13,27 @@ SECRET_BYTES = 32
 
 
 def new_secret_settings(settings: Settings) -> dict[str, str]:
-    """The settings after a new SECRET_KEY: the one before goes on being believed."""
+    """Return the settings for a new SECRET_KEY; the previous keys are still accepted."""
     before = [settings.secret_key, *settings.secret_keys_previous]
-    believed = [secret for secret in before if secret not in EXAMPLE_SECRETS]
+    accepted = [secret for secret in before if secret not in EXAMPLE_SECRETS]
     return {
         "SECRET_KEY": secrets.token_hex(SECRET_BYTES),
-        "SECRET_KEYS_PREVIOUS": ",".join(dict.fromkeys(believed)),
+        "SECRET_KEYS_PREVIOUS": ",".join(dict.fromkeys(accepted)),
     }
 
 
-def new_pair_settings(
+def new_key_pair_settings(
     settings: Settings, *, algorithm: Algorithm, directory: Path
 ) -> dict[str, str]:
-    """The settings after a new pair of keys, which is written to a file of its own in `directory`.
+    """Write a new private key to a file in `directory`, and return the settings that use it.
 
-    Only its owner can read the file. Its name is relative where it is in `keys/`, so that it
-    holds in a container as well. Raises SetupError where it cannot be written.
+    Only the file's owner can read it. The path is relative if the file is in `keys/`, so that it
+    is also valid in a container. Raises SetupError if the file cannot be written.
     """
     path = (directory / f"jwt-{algorithm.lower()}-{secrets.token_hex(4)}.pem").resolve()
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(new_pair(algorithm))
+            file.write(new_private_key(algorithm))
     except OSError as error:
         raise SetupError(f"{path} cannot be written ({error.strerror})") from error
     if path.is_relative_to(PROJECT_DIR / "keys"):
@@ -49,16 +49,16 @@ def new_pair_settings(
 
 
 def _name(line: str) -> str:
-    """The name of the variable that a line of a `.env` sets."""
+    """Return the name of the variable that a line of a `.env` file sets."""
     return line.partition("=")[0].strip().removeprefix("export ").strip()
 
 
 def write_settings(file: Path, values: Mapping[str, str]) -> None:
-    """Set `values` at the end of a `.env`, in place of what they were; all at once or not at all.
+    """Replace the values of settings in a `.env` file atomically. New lines go to its end.
 
-    Lines that set them by an alias, or that name a file with the value, are removed as well.
+    Lines that set the values by an alias or by a `_FILE` variable are removed.
 
-    Raises SetupError where it cannot be written.
+    Raises SetupError if the file cannot be written.
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()

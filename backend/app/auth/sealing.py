@@ -1,7 +1,7 @@
-"""Sealing: what the database keeps but must not be able to read, such as authenticators' secrets.
+"""Encryption of database values, such as the secrets of authenticators.
 
-Fernet (AES-128-CBC and HMAC-SHA-256) under keys derived from SECRET_KEY, others for each purpose:
-the current one seals, it and those of SECRET_KEYS_PREVIOUS unseal.
+The format is Fernet (AES-128-CBC and HMAC-SHA-256). The keys are derived from SECRET_KEY, one per
+purpose. The current key encrypts. It and the keys of SECRET_KEYS_PREVIOUS decrypt.
 """
 
 from base64 import urlsafe_b64encode
@@ -15,16 +15,16 @@ IDEMPOTENCY = "idempotent answer"
 
 
 class UnsealError(Exception):
-    """None of our keys sealed this: SECRET_KEY was changed, and the old one forgotten."""
+    """No configured key can decrypt the value, because its SECRET_KEY is no longer configured."""
 
 
 def seal(secret: str, *, purpose: str = SECOND_FACTOR) -> str:
-    """The secret as it is stored: base64url text, different each time."""
+    """Encrypt a secret. The result is base64url text and differs on each call."""
     return _keys(purpose)[0].encrypt(secret.encode()).decode()
 
 
 def unseal(sealed: str, *, purpose: str = SECOND_FACTOR) -> str:
-    """The secret that was sealed for `purpose`. Raises UnsealError."""
+    """Decrypt a secret that was encrypted for `purpose`. Raises UnsealError."""
     try:
         return MultiFernet(_keys(purpose)).decrypt(sealed).decode()
     except InvalidToken as error:
@@ -32,7 +32,7 @@ def unseal(sealed: str, *, purpose: str = SECOND_FACTOR) -> str:
 
 
 def needs_reseal(sealed: str, *, purpose: str = SECOND_FACTOR) -> bool:
-    """Whether another than the current key sealed this."""
+    """Return whether the value was not encrypted with the current key."""
     try:
         _keys(purpose)[0].decrypt(sealed)
     except InvalidToken:

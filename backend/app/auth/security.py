@@ -1,7 +1,7 @@
 """Password hashes and access tokens.
 
-Passwords: bcrypt over HMAC-SHA-256 (`bcrypt_sha256`), which takes any length; hashing runs in a
-small pool of threads at the lowest priority, so that a storm of logins cannot starve reads.
+Passwords: bcrypt over HMAC-SHA-256 (`bcrypt_sha256`), which accepts any length. Hashing runs in a
+small thread pool at the lowest priority, so that many logins cannot starve reads.
 Tokens: JWT access tokens in the profile of RFC 9068.
 """
 
@@ -26,12 +26,12 @@ from app.schemas.types import MAX_ID
 TOKEN_TYPE = "at+jwt"  # noqa: S105 - the media type of RFC 9068 §2.1, not a secret
 LEEWAY_SECONDS = 10
 REQUIRED_CLAIMS = ("iss", "aud", "sub", "jti")
-"""Besides those that are read here: TIMES and `sid`."""
-TIMES = ("iat", "nbf", "exp")
-MAX_KNOWN_TOKENS = 4096
-"""How many tokens are remembered to be genuine, a process: a signature costs as much as a query."""
-MAX_WAITING = 100
-"""Hashes that may wait for a thread, a process: those that came later would wait for too long."""
+"""Claims that python-jose requires. TIME_CLAIMS and `sid` are required by this module."""
+TIME_CLAIMS = ("iat", "nbf", "exp")
+TOKEN_CACHE_SIZE = 4096
+"""Verified tokens cached per process. Verifying a signature costs as much as a query."""
+MAX_QUEUED_HASHES = 100
+"""Hashes that may wait for a thread per process. Later ones would wait too long."""
 
 Result = TypeVar("Result")
 
@@ -51,61 +51,61 @@ def _hashing_threads() -> FairThreadPool:
         "bcrypt",
         size=get_settings().bcrypt_threads,
         what="logins",
-        max_jobs=MAX_WAITING,
+        max_jobs=MAX_QUEUED_HASHES,
         low_priority=True,
     )
 
 
 @lru_cache(maxsize=1)
-def _unknown_users_hash() -> str:
-    """What a password is compared with where there is no user, so that both take as long."""
+def _dummy_hash() -> str:
+    """Return the hash to compare with if the user does not exist, for equal response times."""
     return str(_password_context().hash(uuid4().hex))
 
 
 def prepare_hashing() -> None:
-    """Make the unknown user's hash, in the background: the first who asks shall not wait for it."""
-    _hashing_threads().submit(_unknown_users_hash)
+    """Compute the dummy hash in the background, so that the first login does not wait for it."""
+    _hashing_threads().submit(_dummy_hash)
 
 
 async def hash_password(password: str) -> str:
-    """The hash to store for `password`, of any length."""
-    hashed: str = await _in_hashing_thread(lambda: _password_context().hash(password))
+    """Return the hash to store for a password of any length."""
+    hashed: str = await _run_in_hashing_thread(lambda: _password_context().hash(password))
     return hashed
 
 
 async def verify_password(password: str, hashed: str | None) -> bool:
-    """Whether `password` is the one hashed.
+    """Return whether `password` matches the hash.
 
-    `hashed` is None where there is no such user: that takes as long, and is never right.
+    `hashed` is None if the user does not exist. That takes as long, and the result is False.
     """
 
     def verify() -> bool:
-        right: bool = _password_context().verify(password, hashed or _unknown_users_hash())
-        return right and hashed is not None
+        correct: bool = _password_context().verify(password, hashed or _dummy_hash())
+        return correct and hashed is not None
 
-    return await _in_hashing_thread(verify)
+    return await _run_in_hashing_thread(verify)
 
 
-async def _in_hashing_thread(work: Callable[[], Result]) -> Result:
-    """Raises ServiceUnavailable where too many wait already."""
+async def _run_in_hashing_thread(work: Callable[[], Result]) -> Result:
+    """Run `work` in the thread pool. Raises ServiceUnavailable if its queue is full."""
     return await _hashing_threads().run(work)
 
 
 def is_outdated(hashed: str) -> bool:
-    """Whether a hash was made with a lower cost, or by another scheme, than new ones are."""
+    """Return whether a hash uses another scheme or a lower cost than new hashes."""
     outdated: bool = _password_context().needs_update(hashed)
     return outdated
 
 
 class AccessClaims(NamedTuple):
-    """Whom an access token names, and in which of their sessions."""
+    """The user and the session of an access token."""
 
     user_id: int
     session_id: int
 
 
 def create_access_token(*, user_id: int, session_id: int, seconds: int | None = None) -> str:
-    """A token that says `user_id` is asking, for `seconds`; else for `access_token_seconds`."""
+    """Return an access token that is valid for `seconds`, or for `access_token_seconds`."""
     settings, keys = get_settings(), signing_keys()
     issued = clock.now()
     claims = {
@@ -119,36 +119,36 @@ def create_access_token(*, user_id: int, session_id: int, seconds: int | None = 
         "jti": uuid4().hex,
     }
     header = {"typ": TOKEN_TYPE, "kid": keys.current.id}
-    assert keys.current.signs is not None  # noqa: S101 - the current key has its private half
-    return jwt.encode(claims, keys.current.signs, algorithm=keys.algorithm, headers=header)
+    assert keys.current.signer is not None  # noqa: S101 - the current key has its private half
+    return jwt.encode(claims, keys.current.signer, algorithm=keys.algorithm, headers=header)
 
 
 def access_token_seconds() -> int:
-    """How long an access token is believed."""
+    """Return the default lifetime of an access token in seconds."""
     return get_settings().access_token_expire_minutes * 60
 
 
 def read_access_token(token: str) -> AccessClaims:
-    """Whom a valid access token names.
+    """Return the user and the session of a valid access token.
 
-    The header may have nothing but `alg`, `typ` and `kid`: there is no place to look for a key but
-    our own set (RFC 8725 §3.10), and the key says which algorithm is meant (§3.1).
+    The header must contain exactly `alg`, `typ` and `kid`. Keys come only from the configured set
+    (RFC 8725 §3.10), and the key determines the algorithm (§3.1).
 
-    Raises TokenExpired, or InvalidToken for whatever else is wrong with it, without saying what.
+    Raises TokenExpired, or InvalidToken without a reason for any other error.
     """
     settings = get_settings()
-    believed = tuple(signing_keys().by_id)
-    genuine = _genuine(token, believed, settings.jwt_issuer, settings.jwt_audience)
+    key_ids = tuple(signing_keys().by_id)
+    verified = _verify_token(token, key_ids, settings.jwt_issuer, settings.jwt_audience)
     now = int(clock.now().timestamp())
-    if genuine.expires < now - LEEWAY_SECONDS:
+    if verified.expires < now - LEEWAY_SECONDS:
         raise TokenExpired
-    if max(genuine.issued, genuine.not_before) > now + LEEWAY_SECONDS:
+    if max(verified.issued, verified.not_before) > now + LEEWAY_SECONDS:
         raise InvalidToken
-    return genuine.claims
+    return verified.claims
 
 
-class _Genuine(NamedTuple):
-    """What a token of ours says, whether its time has come or is over; times in seconds."""
+class _VerifiedToken(NamedTuple):
+    """Claims of a token with a valid signature. Times are Unix seconds and not yet checked."""
 
     claims: AccessClaims
     issued: int
@@ -156,9 +156,14 @@ class _Genuine(NamedTuple):
     expires: int
 
 
-@lru_cache(maxsize=MAX_KNOWN_TOKENS)
-def _genuine(token: str, believed: tuple[str, ...], issuer: str, audience: str) -> _Genuine:
-    """What is found each time that a token is read, by the same keys: `believed` names them."""
+@lru_cache(maxsize=TOKEN_CACHE_SIZE)
+def _verify_token(
+    token: str, key_ids: tuple[str, ...], issuer: str, audience: str
+) -> _VerifiedToken:
+    """Verify the parts of a token that do not depend on the current time; results are cached.
+
+    `key_ids` names the accepted keys, so that the cache does not outlive a change of keys.
+    """
     keys = signing_keys()
     if not _is_canonical(token):
         raise InvalidToken
@@ -166,23 +171,23 @@ def _genuine(token: str, believed: tuple[str, ...], issuer: str, audience: str) 
         header = jwt.get_unverified_header(token)
         if header.keys() != {"alg", "typ", "kid"} or header["typ"] != TOKEN_TYPE:
             raise InvalidToken
-        if header["kid"] not in believed:
+        if header["kid"] not in key_ids:
             raise InvalidToken
         claims: dict[str, Any] = jwt.decode(
             token,
-            keys.by_id[header["kid"]].verifies,
+            keys.by_id[header["kid"]].verifier,
             algorithms=[keys.algorithm],
             issuer=issuer,
             audience=audience,
             options={
-                **{f"verify_{claim}": False for claim in TIMES},  # by read_access_token
+                **{f"verify_{claim}": False for claim in TIME_CLAIMS},  # by read_access_token
                 **{f"require_{claim}": True for claim in REQUIRED_CLAIMS},
             },
         )
-        if any(type(claims[name]) not in {int, float} for name in TIMES):
+        if any(type(claims[name]) not in {int, float} for name in TIME_CLAIMS):
             raise InvalidToken
-        return _Genuine(
-            AccessClaims(_id(claims["sub"]), _id(claims["sid"])),
+        return _VerifiedToken(
+            AccessClaims(_parse_id(claims["sub"]), _parse_id(claims["sid"])),
             issued=int(claims["iat"]),
             not_before=int(claims["nbf"]),
             expires=int(claims["exp"]),
@@ -199,9 +204,9 @@ def _genuine(token: str, believed: tuple[str, ...], issuer: str, audience: str) 
 
 
 def _is_canonical(token: str) -> bool:
-    """Whether each part is written in the one way there is: no padding, no spare bits (RFC 7515).
+    """Return whether each part is canonical base64url: no padding, no unused bits (RFC 7515).
 
-    python-jose reads others as well, and a token would have many spellings.
+    python-jose also accepts other encodings, so that a token would have several spellings.
     """
     try:
         parts = token.encode("ascii").split(b".")
@@ -211,7 +216,7 @@ def _is_canonical(token: str) -> bool:
     return [urlsafe_b64encode(part).rstrip(b"=") for part in decoded] == parts
 
 
-def _id(claim: str) -> int:
+def _parse_id(claim: str) -> int:
     if re.fullmatch(r"[1-9][0-9]{0,18}", claim, re.ASCII) is None or int(claim) > MAX_ID:
         raise InvalidToken
     return int(claim)

@@ -1,11 +1,12 @@
-"""Opaque tokens: random texts of which the database holds a SHA-256, and no more.
+"""Opaque tokens: random strings. The database stores only their SHA-256.
 
-Refresh tokens, `prt_<session>_<secret><tag>`. The successor of one is computed from it and a key of
-ours, so that a token that is sent twice is answered with the same successor although neither is
-stored; and the tag says that a token was once ours, so that a used one can be told from a guess.
+Refresh tokens: `prt_<session>_<secret><tag>`. The successor is computed from the token and a
+derived key. A token that is sent twice therefore gets the same successor, although neither is
+stored. The tag proves that Pressroom issued the token, which distinguishes a used token from a
+guess.
 
-API keys, `prk_<secret><checksum>`. Prefix and checksum let scanners of source code recognise them.
-So they do with the tokens of preview links, `prv_<secret><checksum>`.
+API keys: `prk_<secret><checksum>`. Preview link tokens: `prv_<secret><checksum>`. Prefix and
+checksum let secret scanners recognize them.
 """
 
 import hashlib
@@ -27,23 +28,23 @@ HINT_LENGTH = len(API_KEY_PREFIX) + 4
 
 _BASE_62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _BASE_62_LENGTH = 43
-"""Characters that 32 bytes take."""
+"""Length of 32 bytes in base 62."""
 _REFRESH_TOKEN = re.compile(r"prt_([1-9][0-9]{0,17})_([A-Za-z0-9_-]{43})([A-Za-z0-9_-]{22})")
-_CHECKED = re.compile(r"(prk_|prv_)([0-9A-Za-z]{43})([0-9A-Za-z]{6})")
+_CHECKSUMMED = re.compile(r"(prk_|prv_)([0-9A-Za-z]{43})([0-9A-Za-z]{6})")
 
 
 def new_secret() -> str:
-    """A random text of 256 bits."""
+    """Return a random string of 256 bits."""
     return secrets.token_urlsafe(SECRET_BYTES)
 
 
 def fingerprint(secret: str) -> bytes:
-    """What is stored of a secret: it has 256 random bits, so a plain hash is all it takes."""
+    """Return the SHA-256 to store. A plain hash is sufficient for 256 random bits."""
     return hashlib.sha256(secret.encode()).digest()
 
 
 class RefreshToken(NamedTuple):
-    """A refresh token in its parts."""
+    """The parts of a refresh token."""
 
     session_id: int
     secret: str
@@ -51,12 +52,12 @@ class RefreshToken(NamedTuple):
 
     @classmethod
     def issue(cls, session_id: int, secret: str) -> "RefreshToken":
-        """The token of a session, with our tag."""
+        """Return the token of a session, with its tag."""
         return cls(session_id, secret, _tags(session_id, secret)[0])
 
     @classmethod
     def parse(cls, text: str) -> "RefreshToken | None":
-        """The token that `text` spells; None where it spells none."""
+        """Parse a refresh token; return None if the format is invalid."""
         match = _REFRESH_TOKEN.fullmatch(text)
         return match and cls(int(match[1]), match[2], match[3])
 
@@ -64,13 +65,13 @@ class RefreshToken(NamedTuple):
         return f"prt_{self.session_id}_{self.secret}{self.tag}"
 
     @property
-    def is_ours(self) -> bool:
-        """Whether one of our keys made it."""
+    def has_valid_tag(self) -> bool:
+        """Whether the tag was computed with one of the configured keys."""
         tags = _tags(self.session_id, self.secret)
         return any(hmac.compare_digest(self.tag, tag) for tag in tags)
 
     def successors(self) -> tuple[str, ...]:
-        """The secret that follows, by each of our keys; the current key's first."""
+        """Return the successor secret for each configured key, the current key first."""
         return tuple(
             _encode(hmac.digest(key, self.secret.encode(), hashlib.sha256))
             for key in derived_keys("refresh token successor")
@@ -90,32 +91,32 @@ def _encode(value: bytes) -> str:
 
 
 def new_api_key() -> str:
-    """A random API key of 256 bits."""
-    return _checked(API_KEY_PREFIX)
+    """Return a random API key of 256 bits."""
+    return _new_checksummed(API_KEY_PREFIX)
 
 
 def is_api_key(text: str) -> bool:
-    """Whether `text` has an API key's form and a right checksum; one typed wrong costs no query."""
-    return _is_checked(text, API_KEY_PREFIX)
+    """Return whether `text` is a well-formed API key, so that a typing error costs no query."""
+    return _has_valid_checksum(text, API_KEY_PREFIX)
 
 
 def new_preview_token() -> str:
-    """A random token of 256 bits, for a preview link."""
-    return _checked(PREVIEW_PREFIX)
+    """Return a random preview link token of 256 bits."""
+    return _new_checksummed(PREVIEW_PREFIX)
 
 
 def is_preview_token(text: str) -> bool:
-    """Whether `text` has the form of a preview link's token, and a right checksum."""
-    return _is_checked(text, PREVIEW_PREFIX)
+    """Return whether `text` is a well-formed preview link token."""
+    return _has_valid_checksum(text, PREVIEW_PREFIX)
 
 
-def _checked(prefix: str) -> str:
+def _new_checksummed(prefix: str) -> str:
     secret = _base_62(int.from_bytes(secrets.token_bytes(SECRET_BYTES)), _BASE_62_LENGTH)
     return f"{prefix}{secret}{_checksum(secret)}"
 
 
-def _is_checked(text: str, prefix: str) -> bool:
-    match = _CHECKED.fullmatch(text)
+def _has_valid_checksum(text: str, prefix: str) -> bool:
+    match = _CHECKSUMMED.fullmatch(text)
     return match is not None and match[1] == prefix and _checksum(match[2]) == match[3]
 
 

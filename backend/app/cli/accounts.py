@@ -44,7 +44,7 @@ def create_admin(
 
     async def create(database: Database) -> int:
         async with database.unit_of_work() as session:
-            admin = await users.create_user(session, new=new, role=Role.ADMIN, vouched_for=True)
+            admin = await users.create_user(session, new=new, role=Role.ADMIN, email_verified=True)
             return admin.id
 
     user_id = run_with_database(prepare_settings(log_level="WARNING"), create)

@@ -47,7 +47,7 @@ def rotate(
     else:
         current = settings.jwt_private_key_file
         folder = directory or PROJECT_DIR / (current.parent if current else "keys")
-        values = rotation.new_pair_settings(settings, algorithm=algorithm, directory=folder)
+        values = rotation.new_key_pair_settings(settings, algorithm=algorithm, directory=folder)
     lines = [f"{name}={value}" for name, value in values.items()]
     file = PROJECT_DIR / ".env"
     if file.exists():

@@ -1,4 +1,4 @@
-"""The sub-application. It sees neither the handlers nor the routes of the one it is mounted in."""
+"""The sub-application. It does not inherit exception handlers or routes of the main application."""
 
 from fastapi import FastAPI
 from starlette.datastructures import State
@@ -15,22 +15,22 @@ PATH = "/api"
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
-async def nothing_here(_: Request) -> Response:
-    """What the path itself is, which no operation has and no mounted application is asked for."""
+async def not_found(_: Request) -> Response:
+    """Return 404 for the mount path itself, for which the mounted application is not called."""
     return conduit_error_response(NotFound())
 
 
 def mount(app: FastAPI) -> None:
-    """Serve the RealWorld API within another application, in front of its routes."""
-    app.router.add_route(PATH, nothing_here, methods=METHODS, include_in_schema=False)
+    """Mount the RealWorld API in `app`."""
+    app.router.add_route(PATH, not_found, methods=METHODS, include_in_schema=False)
     app.mount(PATH, create_conduit(app.state))
 
 
 def create_conduit(state: State) -> FastAPI:
-    """The RealWorld API; `state`, with the database in it, is the other application's own."""
+    """Create the RealWorld API. It shares `state`, with the database, with the main application."""
     app = FastAPI(
         title="Pressroom's Conduit",
-        summary="The RealWorld API: for the front ends that speak it.",
+        summary="The RealWorld API, for RealWorld front ends.",
         version=__version__,
         license_info={"name": "MIT", "identifier": "MIT"},
         docs_url=None,
@@ -39,7 +39,7 @@ def create_conduit(state: State) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state = state
-    # Within Starlette's own, which would word an unhandled exception in its way.
+    # Inside Starlette's ServerErrorMiddleware, which would use its own error format.
     app.add_middleware(ErrorBoundary, respond=ErrorResponder({PATH: conduit_error_response}))
     register_error_handlers(app)
     for module in (articles, comments, profiles, tags, users):

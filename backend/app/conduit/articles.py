@@ -1,4 +1,4 @@
-"""Articles: lists, the feed, one by its slug; favorites."""
+"""Articles: lists, the feed, single articles, favorites."""
 
 from typing import Annotated, Any
 
@@ -8,9 +8,9 @@ from app.auth.identity import Identity
 from app.conduit import shapes
 from app.conduit.dependencies import (
     ArticlesActor,
-    ArticlesReader,
     ArticlesViewer,
     CommunityActor,
+    RequiredArticlesViewer,
 )
 from app.conduit.routing import OPTIONAL_USER, create_router
 from app.conduit.schemas import (
@@ -39,7 +39,7 @@ router = create_router("Articles")
 async def list_articles(
     connection: ReadConnection, viewer: ArticlesViewer, query: Annotated[ArticlesQuery, Query()]
 ) -> dict[str, Any]:
-    """List published articles, the latest first."""
+    """List published articles, the newest first."""
     listed = await listing.list_articles(
         connection, query=article_query(query), viewer=viewer, fields=LISTED_FIELDS
     )
@@ -48,9 +48,9 @@ async def list_articles(
 
 @router.get("/articles/feed", response_model=ArticlesResponse)
 async def read_feed(
-    connection: ReadConnection, user: ArticlesReader, query: Annotated[PageQuery, Query()]
+    connection: ReadConnection, user: RequiredArticlesViewer, query: Annotated[PageQuery, Query()]
 ) -> dict[str, Any]:
-    """List the articles of those whom one follows, the latest first."""
+    """List the articles of users whom you follow, the newest first."""
     listed = await listing.list_feed(
         connection, query=feed_query(query), viewer=user, fields=LISTED_FIELDS
     )
@@ -61,7 +61,7 @@ async def read_feed(
 async def read_article(
     connection: ReadConnection, viewer: ArticlesViewer, slug: Name
 ) -> dict[str, Any]:
-    """Read an article, by its slug or by one that it had before."""
+    """Read an article by its current or a former slug."""
     return shapes.article(
         await reading.get_fields(connection, slug=slug, viewer=viewer, fields=FIELDS)
     )
@@ -71,7 +71,7 @@ async def read_article(
 async def create_article(
     session: WriteSession, actor: ArticlesActor, new: NewArticleRequest
 ) -> dict[str, Any]:
-    """Write an article, and publish it."""
+    """Create and publish an article."""
     row = await writing.create_article(session, new=new_article(new.article), author=actor)
     return await _read(session, row.id, actor)
 
@@ -80,22 +80,22 @@ async def create_article(
 async def update_article(
     session: WriteSession, actor: ArticlesActor, slug: Name, changes: UpdateArticleRequest
 ) -> dict[str, Any]:
-    """Change an article; its slug follows its title."""
-    present = await reading.get_fields(session, slug=slug, viewer=actor, fields=("id", "title"))
+    """Update an article; a new title changes its slug."""
+    current = await reading.get_fields(session, slug=slug, viewer=actor, fields=("id", "title"))
     await writing.update_article(
         session,
-        article_id=present["id"],
-        changes=article_changes(changes.article, title=present["title"]),
+        article_id=current["id"],
+        changes=article_changes(changes.article, title=current["title"]),
         actor=actor,
         precondition=Precondition(),
         tags_in_order=True,
     )
-    return await _read(session, present["id"], actor)
+    return await _read(session, current["id"], actor)
 
 
 @router.delete("/articles/{slug}", status_code=status.HTTP_204_NO_CONTENT)
 async def delete_article(session: WriteSession, actor: ArticlesActor, slug: Name) -> None:
-    """Delete an article: it is in the trash for 30 days."""
+    """Move an article to the trash, where it stays for 30 days."""
     article_id = await reading.id_of_slug(session, slug=slug, viewer=actor)
     await writing.delete_article(
         session, article_id=article_id, actor=actor, precondition=Precondition()
@@ -104,7 +104,7 @@ async def delete_article(session: WriteSession, actor: ArticlesActor, slug: Name
 
 @router.post("/articles/{slug}/favorite", response_model=ArticleResponse, tags=["Favorites"])
 async def favorite(session: WriteSession, actor: CommunityActor, slug: Name) -> dict[str, Any]:
-    """Make an article one of one's favorites."""
+    """Add an article to your favorites."""
     article_id = await reading.id_of_slug(session, slug=slug, viewer=actor)
     await favorites.favorite(session, article_id=article_id, actor=actor)
     return await _read(session, article_id, actor)
@@ -112,7 +112,7 @@ async def favorite(session: WriteSession, actor: CommunityActor, slug: Name) -> 
 
 @router.delete("/articles/{slug}/favorite", response_model=ArticleResponse, tags=["Favorites"])
 async def unfavorite(session: WriteSession, actor: CommunityActor, slug: Name) -> dict[str, Any]:
-    """Take an article from one's favorites."""
+    """Remove an article from your favorites."""
     article_id = await reading.id_of_slug(session, slug=slug, viewer=actor)
     await favorites.unfavorite(session, article_id=article_id, actor=actor)
     return await _read(session, article_id, actor)

@@ -1,4 +1,4 @@
-"""Comments below an article, without their threads."""
+"""Comments on articles, as flat lists."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ router = create_router("Comments")
 async def list_comments(
     connection: ReadConnection, viewer: CommunityViewer, slug: Name
 ) -> dict[str, Any]:
-    """List the comments of an article, the latest first."""
+    """List the comments of an article, the newest first."""
     return shapes.comments(await reading.list_latest(connection, slug=slug, viewer=viewer))
 
 

@@ -1,4 +1,4 @@
-"""Who is asking, by `Authorization: Token …`, as Conduit has it, or `Bearer …`."""
+"""Authentication with `Authorization: Token …`, as in the RealWorld API, or `Bearer …`."""
 
 from typing import Annotated, Any
 
@@ -8,7 +8,7 @@ from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 
 from app.auth import dependencies
-from app.auth.dependencies import KnownViewer, Viewer
+from app.auth.dependencies import RequiredViewer, Viewer
 from app.auth.identity import Identity, find_by_session
 from app.auth.security import read_access_token
 from app.core.errors import InvalidToken
@@ -17,7 +17,7 @@ from app.db.dependencies import CurrentDatabase, WriteSession
 
 
 class TokenHeader(SecurityBase):
-    """The token of the header, by either name of the scheme; None where there is none."""
+    """Returns the token of the header, with either scheme; None without a token."""
 
     scheme_name = "Token"
 
@@ -26,7 +26,7 @@ class TokenHeader(SecurityBase):
             {
                 "in": APIKeyIn.header,
                 "name": "Authorization",
-                "description": "`Token …`, with the token of a login here or at `/auth/login`",
+                "description": "`Token …`, with a token of this API or of `/auth/login`",
             }
         )
 
@@ -37,19 +37,19 @@ class TokenHeader(SecurityBase):
 
 token_header = TokenHeader()
 PresentedToken = Annotated[str, Depends(token_header)]
-"""The token of a route that needs one: its reader has been found by it."""
+"""The token of a request that another dependency has authenticated."""
 _MaybeToken = Annotated[str | None, Depends(token_header)]
 
 
 async def actor(
     token: _MaybeToken, session: WriteSession, database: CurrentDatabase, scopes: SecurityScopes
 ) -> Identity:
-    """As natively."""
+    """Return the user who sends a write request, as the native API does."""
     return await dependencies.actor(token, session, database, scopes)
 
 
-async def logged_in(session: WriteSession, token: str) -> Identity:
-    """The user to whom this token was given a moment ago, in the same unit of work."""
+async def identity_of_new_token(session: WriteSession, token: str) -> Identity:
+    """Return the user of a token that was issued in this unit of work."""
     claims = read_access_token(token)
     identity = await find_by_session(session, user_id=claims.user_id, session_id=claims.session_id)
     if identity is None:
@@ -57,22 +57,24 @@ async def logged_in(session: WriteSession, token: str) -> Identity:
     return identity
 
 
-async def confirming(
+async def confirming_user(
     token: _MaybeToken, database: CurrentDatabase, scopes: SecurityScopes
 ) -> Identity:
-    """As natively."""
-    return await dependencies.confirming(token, database, scopes)
+    """Return the user of a confirmed request, as the native API does."""
+    return await dependencies.confirming_user(token, database, scopes)
 
 
-def _reading(reader: type[Viewer], scope: Scope) -> Any:
-    return Security(reader(scope, scheme=token_header), scopes=[scope])
+def _viewer_with_scope(viewer: type[Viewer], scope: Scope) -> Any:
+    return Security(viewer(scope, scheme=token_header), scopes=[scope])
 
 
-ArticlesViewer = Annotated[Identity | None, _reading(Viewer, Scope.ARTICLES_READ)]
-ArticlesReader = Annotated[Identity, _reading(KnownViewer, Scope.ARTICLES_READ)]
+ArticlesViewer = Annotated[Identity | None, _viewer_with_scope(Viewer, Scope.ARTICLES_READ)]
+RequiredArticlesViewer = Annotated[
+    Identity, _viewer_with_scope(RequiredViewer, Scope.ARTICLES_READ)
+]
 ArticlesActor = Annotated[Identity, Security(actor, scopes=[Scope.ARTICLES_WRITE])]
-CommunityViewer = Annotated[Identity | None, _reading(Viewer, Scope.COMMUNITY_READ)]
+CommunityViewer = Annotated[Identity | None, _viewer_with_scope(Viewer, Scope.COMMUNITY_READ)]
 CommunityActor = Annotated[Identity, Security(actor, scopes=[Scope.COMMUNITY_WRITE])]
-UsersReader = Annotated[Identity, _reading(KnownViewer, Scope.USERS_READ)]
-Confirming = Annotated[Identity, Security(confirming)]
-"""Who is changing their account; never by an API key."""
+RequiredUsersViewer = Annotated[Identity, _viewer_with_scope(RequiredViewer, Scope.USERS_READ)]
+ConfirmingUser = Annotated[Identity, Security(confirming_user)]
+"""The user who changes their account; API keys are refused."""

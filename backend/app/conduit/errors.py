@@ -1,7 +1,7 @@
-"""The envelope of Conduit's errors: `{"errors": {"email": ["is invalid"], "body": […]}}`.
+"""The error format of the RealWorld API: `{"errors": {"email": ["is invalid"], "body": […]}}`.
 
-By field, as front ends show them; and all as sentences under `body`, which the description of the
-API requires.
+Errors are listed by field for front ends. `body` lists all of them as sentences, which the
+specification requires.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,31 +35,34 @@ _FIELDS: Mapping[type[PressroomError], tuple[str, str]] = {
     UsernameTaken: ("username", TAKEN),
     InvalidCredentials: ("email or password", "is invalid"),
 }
-"""Errors that are about a field, and how it goes on."""
+"""Errors that concern a field: the field and the message."""
 _NAMES = {"image_url": "image", "content": "body", "excerpt": "description", "tags": "tagList"}
-"""What Conduit calls our fields."""
+"""Fields that have another name in the RealWorld API."""
 
 
 def envelope(findings: Sequence[tuple[str, str]]) -> dict[str, dict[str, list[str]]]:
-    """The body of an error, of pairs of a field and what is wrong with it; "" is no field."""
+    """Return the body of an error response for pairs of field and message.
+
+    The field is "" for an error that concerns no field.
+    """
     errors: dict[str, list[str]] = {}
     sentences: list[str] = []
-    for field, wrong in findings:
-        sentences.append(f"{field} {wrong}".strip())
+    for field, message in findings:
+        sentences.append(f"{field} {message}".strip())
         if field not in {"", BODY}:
-            errors.setdefault(field, []).append(wrong)
+            errors.setdefault(field, []).append(message)
     return {"errors": {**errors, BODY: sentences}}
 
 
 def conduit_error_response(error: PressroomError) -> Response:
-    """Answer with an error of the catalogue. Conduit has no 409: a conflict is 422."""
-    field, wrong = _FIELDS.get(type(error), ("", str(error.detail)))
+    """Return the response for a PressroomError. The RealWorld API uses 422 instead of 409."""
+    finding = _FIELDS.get(type(error), ("", str(error.detail)))
     status = 422 if isinstance(error, Conflict) else error.status
-    return error_response(status, envelope([(field, wrong)]), error.headers)
+    return error_response(status, envelope([finding]), error.headers)
 
 
 async def handle_http_exception(request: Request, error: Exception) -> Response:
-    """Errors of the catalogue, and Starlette's own: unknown path, wrong method."""
+    """Handle PressroomError and Starlette's errors for unknown paths and wrong methods."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
     if isinstance(error, PressroomError):
         return conduit_error_response(error)
@@ -74,20 +77,20 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def handle_validation_error(request: Request, error: Exception) -> Response:
-    """422: what is wrong, by field. The rejected input is never repeated: it may be a password."""
+    """Return 422 with errors by field. The input is omitted, because it may contain a password."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class alone
-    findings = [(_field(each), _wrong(each)) for each in error.errors()[:MAX_VALIDATION_ERRORS]]
+    findings = [(_field(each), _message(each)) for each in error.errors()[:MAX_VALIDATION_ERRORS]]
     return error_response(422, envelope(findings))
 
 
 def _field(finding: Mapping[str, Any]) -> str:
-    """The name of the field: of an item of a list, the list's."""
+    """Return the name of the field; for an item of a list, the name of the list."""
     named = [part for part in finding["loc"][1:] if isinstance(part, str)]
     name = named[1] if len(named) > 1 else "".join(named[:1])
     return _NAMES.get(name, name)[:MAX_NAME]
 
 
-def _wrong(finding: Mapping[str, Any]) -> str:
+def _message(finding: Mapping[str, Any]) -> str:
     kind, context = finding["type"], finding.get("ctx", {})
     if kind == "missing" or (kind != "json_invalid" and _is_blank(finding)):
         return BLANK
@@ -96,17 +99,17 @@ def _wrong(finding: Mapping[str, Any]) -> str:
     if kind in {"string_too_long", "too_long"}:
         return f"is too long (maximum is {context['max_length']})"
     message = validation_message(finding)
-    for beginning in ("String ", "Input ", "Value ", "value "):
-        message = message.removeprefix(beginning)
+    for prefix in ("String ", "Input ", "Value ", "value "):
+        message = message.removeprefix(prefix)
     return message
 
 
 def _is_blank(finding: Mapping[str, Any]) -> bool:
-    given = finding.get("input")
-    return given is None or (isinstance(given, str) and not given.strip())
+    value = finding.get("input")
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def register_error_handlers(app: FastAPI) -> None:
-    """Give an application this envelope."""
+    """Register the exception handlers that produce this format."""
     app.add_exception_handler(HTTPException, handle_http_exception)
     app.add_exception_handler(RequestValidationError, handle_validation_error)

@@ -1,4 +1,4 @@
-"""Profiles, following, unfollowing."""
+"""Profiles: read, follow, unfollow."""
 
 from typing import Any
 
@@ -29,5 +29,5 @@ async def follow(session: WriteSession, actor: CommunityActor, username: Name) -
 
 @router.delete("/profiles/{username}/follow", response_model=ProfileResponse)
 async def unfollow(session: WriteSession, actor: CommunityActor, username: Name) -> dict[str, Any]:
-    """Follow a user no more."""
+    """Unfollow a user."""
     return shapes.profile(await profiles.unfollow(session, username=username, actor=actor))

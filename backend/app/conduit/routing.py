@@ -1,4 +1,4 @@
-"""How Conduit's routers are made, and which errors their routes declare."""
+"""Routers of the RealWorld API, with their declared error responses."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,27 +16,27 @@ def _error(*statuses: int) -> Responses:
     return {status: {"model": GenericError} for status in statuses}
 
 
-MAY_FAIL: Responses = _error(400, 401, 403, 404, 405, 412, 413, 415, 422, 429, 500, 503)
-"""What any route may answer with; each in the one envelope."""
+ERROR_RESPONSES: Responses = _error(400, 401, 403, 404, 405, 412, 413, 415, 422, 429, 500, 503)
+"""Error responses of every route, in the format of conduit.errors."""
 OPTIONAL_USER: dict[str, Any] = {"security": [{}]}
-"""For `openapi_extra` of a route that takes a user or none: its token may be left out."""
+"""`openapi_extra` of a route with optional authentication."""
 
 
 class ConduitRoute(StrictRoute):
-    """A route that ignores unknown query parameters, which Conduit's front ends may send.
+    """A route that ignores unknown query parameters, which RealWorld front ends may send.
 
-    The edge keeps no answer to a query that has any (`edge_api_query` in nginx's template).
+    nginx does not cache responses to such queries (`edge_api_query` in its template).
     """
 
     ignores_unknown_parameters = True
 
 
 def create_router(tag: str, *, dependencies: Sequence[Depends] = ()) -> APIRouter:
-    """A router for one tag, with strict bodies; `dependencies` hold for all its operations."""
+    """Create a router for one tag, with strict bodies; `dependencies` apply to all its routes."""
     return APIRouter(
         tags=[tag],
         dependencies=list(dependencies),
         route_class=ConduitRoute,
-        responses=MAY_FAIL,
+        responses=ERROR_RESPONSES,
         generate_unique_id_function=lambda route: route.name,
     )

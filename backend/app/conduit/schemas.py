@@ -1,7 +1,7 @@
-"""What goes in and out, by the names of RealWorld's OpenAPI description.
+"""Request and response models, with the names of RealWorld's OpenAPI description.
 
-Fields are ours under other names, with our limits. What is unknown is overlooked, and null is as
-good as left out: front ends send whole objects back, as they have got them.
+Fields have the same limits as in the native API. Unknown fields are ignored, and null counts as
+omitted, because front ends send back the complete objects that they received.
 """
 
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ NoneIfBlank = BeforeValidator(_blank_as_none)
 
 
 class Envelope(BaseModel):
-    """What a client sends."""
+    """Base of request models: ignores unknown fields."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -75,7 +75,7 @@ class NewUserRequest(Envelope):
 
 
 class UpdateUser(Envelope):
-    """`""` for the password is none: forms send the field that nobody has filled in."""
+    """Treats the password `""` as omitted, because forms also send empty fields."""
 
     email: Email | None = None
     username: Username | None = None
@@ -137,7 +137,7 @@ class UpdateArticleRequest(Envelope):
 
 
 class ListedArticle(BaseModel):
-    """Dates as in ISO 8601, with milliseconds and Z."""
+    """Dates are in ISO 8601 format with milliseconds and Z."""
 
     slug: str
     title: str
@@ -192,7 +192,7 @@ class TagsResponse(BaseModel):
 
 
 class GenericError(BaseModel):
-    """What is wrong: by field, and all of it as sentences under `body`."""
+    """Errors by field, and all of them as sentences in `body`."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -211,56 +211,56 @@ class GenericError(BaseModel):
 
 
 class PageQuery(Envelope):
-    """Which part of a list; more than 100 at once are 100."""
+    """A page of a list. A limit above 100 counts as 100."""
 
     offset: Annotated[int, Field(ge=0, le=MAX_SKIP), PlainDigits] = 0
     limit: Annotated[int, Field(ge=1, le=MAX_ID), PlainDigits] = DEFAULT_LIMIT
 
     @property
     def page(self) -> Mapping[str, Any]:
-        """The same, as our own lists take it."""
+        """The page as parameters of the services."""
         return {"skip": self.offset, "limit": min(self.limit, MAX_LIMIT)}
 
 
 Name = Annotated[str, Path(pattern=STORABLE_PATTERN)]
-"""A slug, or a username."""
+"""A slug or a username."""
 
 
 class ArticlesQuery(PageQuery):
-    """Which articles; an empty name is none."""
+    """Filters for articles. An empty value counts as omitted."""
 
     tag: Annotated[str | None, NoneIfBlank] = None
     author: Annotated[str | None, Field(pattern=STORABLE_PATTERN), NoneIfBlank] = None
     favorited: Annotated[str | None, Field(pattern=STORABLE_PATTERN), NoneIfBlank] = None
 
 
-def checked(
-    model: type[Model], place: str, *, names: Mapping[str, str] | None = None, **values: Any
+def validated(
+    model: type[Model], location: str, *, names: Mapping[str, str] | None = None, **values: Any
 ) -> Model:
-    """One of our schemas with these values; `names` are Conduit's for our fields.
+    """Return a native schema with these values. Raises RequestValidationError.
 
-    Raises RequestValidationError.
+    `location` is "body" or "query". `names` maps native field names to names of the RealWorld API.
     """
     try:
         return model(**values)
     except ValidationError as error:
         known = names or {}
         findings = [
-            {**each, "loc": (place, *(known.get(str(part), part) for part in each["loc"]))}
+            {**each, "loc": (location, *(known.get(str(part), part) for part in each["loc"]))}
             for each in error.errors()
         ]
         raise RequestValidationError(findings) from None
 
 
 def login_form(user: LoginUser) -> LoginForm:
-    """A login, as ours. Raises RequestValidationError."""
+    """Convert a login to the native form. Raises RequestValidationError."""
     names = {"username": "email"}
-    return checked(LoginForm, "body", names=names, username=user.email, password=user.password)
+    return validated(LoginForm, "body", names=names, username=user.email, password=user.password)
 
 
-def registration_of(new: NewUser) -> UserCreate:
-    """A registration, as ours: people are called by their username until they say another name."""
-    return checked(
+def user_create(new: NewUser) -> UserCreate:
+    """Convert a registration to the native form. The username is also the initial name."""
+    return validated(
         UserCreate,
         "body",
         email=new.email,
@@ -271,36 +271,36 @@ def registration_of(new: NewUser) -> UserCreate:
 
 
 def account_update(changes: UpdateUser) -> AccountUpdate:
-    """What is to be changed of an account; null for `bio` and `image` is none.
+    """Convert account changes to the native form; null clears `bio` and `image`.
 
-    Raises InvalidInput where nothing is.
+    Raises InvalidInput if no field is set.
     """
-    given = changes.model_fields_set
-    if not given:
-        raise InvalidInput("user can't be empty: send what is to be changed")
+    fields_set = changes.model_fields_set
+    if not fields_set:
+        raise InvalidInput("user can't be empty; send at least one field to change")
     fields = {
         name: value
         for name in ("email", "username", "password")
         if (value := getattr(changes, name)) is not None
     }
-    if "bio" in given:
+    if "bio" in fields_set:
         fields["bio"] = changes.bio or ""
-    if "image" in given:
-        fields["image_url"] = _own_path(changes.image)
-    return checked(AccountUpdate, "body", **fields)
+    if "image" in fields_set:
+        fields["image_url"] = _relative_media_url(changes.image)
+    return validated(AccountUpdate, "body", **fields)
 
 
-def _own_path(image: str | None) -> str | None:
-    """A picture of ours comes back by the absolute address that it was shown by."""
-    ours = f"{get_settings().api_url}/media/"
-    if image is not None and image.startswith(ours):
-        return f"/media/{image.removeprefix(ours)}"
+def _relative_media_url(image: str | None) -> str | None:
+    """Return the path of a picture of this installation, which responses show as absolute URL."""
+    media_url = f"{get_settings().api_url}/media/"
+    if image is not None and image.startswith(media_url):
+        return f"/media/{image.removeprefix(media_url)}"
     return image
 
 
 def new_article(new: NewArticle) -> ArticleCreate:
-    """A new article, published at once."""
-    return checked(
+    """Convert a new article to the native form; it is published at once."""
+    return validated(
         ArticleCreate,
         "body",
         title=new.title,
@@ -312,21 +312,21 @@ def new_article(new: NewArticle) -> ArticleCreate:
 
 
 def article_changes(changes: UpdateArticle, *, title: str) -> ArticleUpdate:
-    """What is to be changed of an article that has this title; with another, its slug is another.
+    """Convert changes of an article to the native form; `title` is its current title.
 
-    Forms send the title with whatever is changed: that alone gives no reason for another slug.
+    A new title also requests a new slug. Forms send an unchanged title too, which keeps the slug.
     """
-    ours = {"title": "title", "description": "excerpt", "body": "content", "tagList": "tags"}
-    given = changes.model_dump(exclude_none=True)
-    fields = {ours[name]: value for name, value in given.items()}
+    names = {"title": "title", "description": "excerpt", "body": "content", "tagList": "tags"}
+    values = changes.model_dump(exclude_none=True)
+    fields = {names[name]: value for name, value in values.items()}
     if fields.get("title", title) != title:
         fields["slug"] = None
-    return checked(ArticleUpdate, "body", **fields)
+    return validated(ArticleUpdate, "body", **fields)
 
 
 def article_query(query: ArticlesQuery) -> ArticleQuery:
-    """A list of published articles, counted. Raises RequestValidationError."""
-    return checked(
+    """Convert a query to the native form, with a total count. Raises RequestValidationError."""
+    return validated(
         ArticleQuery,
         "query",
         status=Status.PUBLISHED,
@@ -339,5 +339,5 @@ def article_query(query: ArticlesQuery) -> ArticleQuery:
 
 
 def feed_query(query: PageQuery) -> FeedQuery:
-    """A page of the feed, counted."""
+    """Convert a page of the feed to the native form, with a total count."""
     return FeedQuery(count=True, **query.page)

@@ -1,4 +1,4 @@
-"""What the services return, in Conduit's shapes."""
+"""Conversion of service results into response bodies of the RealWorld API."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -25,25 +25,25 @@ LISTED_FIELDS = (
     "follows_author",
     "author",
 )
-"""What a list selects."""
+"""Fields that a list of articles selects."""
 FIELDS = ("content", *LISTED_FIELDS)
-"""What one article has."""
+"""Fields that a single article selects."""
 
 
-def moment(value: datetime) -> str:
-    """ISO 8601 with milliseconds and Z, as JavaScript writes it."""
+def format_datetime(value: datetime) -> str:
+    """Return ISO 8601 in UTC with milliseconds and Z, the format of JavaScript."""
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def image(address: str | None) -> str:
-    """The address of a picture, absolute; "" where there is none."""
-    if address is None:
+def image(url: str | None) -> str:
+    """Return the absolute URL of a picture; "" for None."""
+    if url is None:
         return ""
-    return f"{get_settings().api_url}{address}" if address.startswith("/") else address
+    return f"{get_settings().api_url}{url}" if url.startswith("/") else url
 
 
 def user(account: Identity | UserPrivate, token: str) -> dict[str, Any]:
-    """One's own account, with the token to go on with."""
+    """Return the body for the user's own account with its token."""
     return {
         "user": {
             "email": account.email,
@@ -60,7 +60,7 @@ def _profile(username: str, bio: str, image_url: str | None, following: bool) ->
 
 
 def profile(row: ProfileRow) -> dict[str, Any]:
-    """A user as readers see them."""
+    """Return the body for a profile."""
     return {"profile": _profile(row.username, row.bio, row.image_url, row.following)}
 
 
@@ -70,8 +70,8 @@ def _article(fields: Mapping[str, Any]) -> dict[str, Any]:
         "title": fields["title"],
         "description": fields["excerpt"],
         "tagList": fields["tags_in_order"],
-        "createdAt": moment(fields["dated_at"]),
-        "updatedAt": moment(fields["updated_at"]),
+        "createdAt": format_datetime(fields["dated_at"]),
+        "updatedAt": format_datetime(fields["updated_at"]),
         "favorited": fields["favorited"],
         "favoritesCount": fields["favorites_count"],
         "author": _profile(
@@ -84,12 +84,12 @@ def _article(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def article(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """One article, of FIELDS."""
+    """Return the body for an article with FIELDS."""
     return {"article": {**_article(fields), "body": fields["content"]}}
 
 
 def articles(listed: Listed[dict[str, Any]]) -> dict[str, Any]:
-    """A page of articles, of LISTED_FIELDS, and how many there are in all."""
+    """Return the body for a page of articles with LISTED_FIELDS and their total count."""
     return {
         "articles": [_article(fields) for fields in listed.items],
         "articlesCount": listed.total,
@@ -97,22 +97,22 @@ def articles(listed: Listed[dict[str, Any]]) -> dict[str, Any]:
 
 
 def comment(row: CommentWithProfile) -> dict[str, Any]:
-    """A comment of a list."""
+    """Return the body for a comment."""
     return {"comment": _comment(row)}
 
 
 def _comment(row: CommentWithProfile) -> dict[str, Any]:
     comment = row.comment
-    assert comment.author is not None  # noqa: S101 - it is seen, so it has one
+    assert comment.author is not None  # noqa: S101 - visible comments have an author
     return {
         "id": comment.id,
-        "createdAt": moment(comment.created_at),
-        "updatedAt": moment(comment.updated_at),
+        "createdAt": format_datetime(comment.created_at),
+        "updatedAt": format_datetime(comment.updated_at),
         "body": comment.content,
         "author": _profile(comment.author.username, row.bio, row.image_url, row.following),
     }
 
 
 def comments(rows: Sequence[CommentWithProfile]) -> dict[str, Any]:
-    """All comments of an article."""
+    """Return the body for the comments of an article."""
     return {"comments": [_comment(row) for row in rows]}

@@ -1,4 +1,4 @@
-"""Registering, logging in, and one's own account."""
+"""Registration, login, and the user's own account."""
 
 from typing import Any
 
@@ -6,7 +6,12 @@ from fastapi import Depends, status
 
 from app.auth.dependencies import CurrentClient
 from app.conduit import shapes
-from app.conduit.dependencies import Confirming, PresentedToken, UsersReader, logged_in
+from app.conduit.dependencies import (
+    ConfirmingUser,
+    PresentedToken,
+    RequiredUsersViewer,
+    identity_of_new_token,
+)
 from app.conduit.routing import create_router
 from app.conduit.schemas import (
     LoginUserRequest,
@@ -15,7 +20,7 @@ from app.conduit.schemas import (
     UserResponse,
     account_update,
     login_form,
-    registration_of,
+    user_create,
 )
 from app.core.config import Registration, get_settings
 from app.core.errors import InvalidInput
@@ -26,7 +31,7 @@ from app.services import account, auth, registration, sessions
 router = create_router("User and Authentication", dependencies=[Depends(no_store)])
 
 
-def _seconds() -> int:
+def _token_seconds() -> int:
     return get_settings().conduit_token_expire_minutes * 60
 
 
@@ -34,37 +39,38 @@ def _seconds() -> int:
 async def login(
     session: WriteSession, database: CurrentDatabase, client: CurrentClient, form: LoginUserRequest
 ) -> dict[str, Any]:
-    """Log in by email and password."""
+    """Log in with email and password."""
     tokens = await auth.login(
         session,
         database=database,
         form=login_form(form.user),
         client=client,
-        seconds=_seconds(),
+        seconds=_token_seconds(),
         by_conduit=True,
     )
-    return shapes.user(await logged_in(session, tokens.access_token), tokens.access_token)
+    identity = await identity_of_new_token(session, tokens.access_token)
+    return shapes.user(identity, tokens.access_token)
 
 
 @router.post("/users", response_model=UserResponse, status_code=status.HTTP_201_CREATED)
 async def register(
     session: WriteSession, database: CurrentDatabase, client: CurrentClient, new: NewUserRequest
 ) -> dict[str, Any]:
-    """Register, and be logged in. Not where registering goes by mail."""
+    """Register and log in. Not available with REGISTRATION=by_email."""
     if get_settings().registration is Registration.BY_EMAIL:
-        raise InvalidInput("Registering goes by mail here: use POST /users")
+        raise InvalidInput("Registration requires confirmation by mail here; use POST /users")
     user = await registration.register(
-        session, database=database, client=client, new=registration_of(new.user)
+        session, database=database, client=client, new=user_create(new.user)
     )
     tokens = await sessions.open_session(
-        session, user_id=user.id, client=client, seconds=_seconds(), by_conduit=True
+        session, user_id=user.id, client=client, seconds=_token_seconds(), by_conduit=True
     )
     return shapes.user(user, tokens.access_token)
 
 
 @router.get("/user", response_model=UserResponse)
-async def read_user(user: UsersReader, token: PresentedToken) -> dict[str, Any]:
-    """Read one's own account; the token is the one that was sent."""
+async def read_user(user: RequiredUsersViewer, token: PresentedToken) -> dict[str, Any]:
+    """Read your own account. The response contains the token that was sent."""
     return shapes.user(user, token)
 
 
@@ -74,11 +80,11 @@ async def update_user(
     session: WriteSession,
     database: CurrentDatabase,
     client: CurrentClient,
-    actor: Confirming,
+    actor: ConfirmingUser,
     token: PresentedToken,
     changes: UpdateUserRequest,
 ) -> dict[str, Any]:
-    """Change one's own account: email and password within an hour of a login at this API."""
+    """Update your own account. Email and password require a login at this API within one hour."""
     user = await account.update_account(
         session,
         database=database,

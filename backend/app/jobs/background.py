@@ -15,7 +15,7 @@ from app.jobs.mail import log_transport, smtp_transport
 from app.jobs.media import clean_up_media
 from app.services.articles.rendering import render_stale
 from app.services.changes import announce_due
-from app.services.mail_delivery import Post, deliver_due
+from app.services.mail_delivery import SendMail, deliver_due
 from app.services.media.storage import open_storage
 
 logger = get_logger(__name__)
@@ -46,12 +46,12 @@ def create_jobs(settings: Settings, database: Database) -> Sequence[Job]:
     jobs.append(Job("media cleanup", media_work, interval=60, initial_delay=60))
     transport = _mail_transport(settings)
     if transport is not None:
-        work = partial(deliver_due, database, settings=settings, post=transport)
+        work = partial(deliver_due, database, settings=settings, send=transport)
         jobs.append(Job("mail delivery", work, interval=2))
     return jobs
 
 
-def _mail_transport(settings: Settings) -> Post | None:
+def _mail_transport(settings: Settings) -> SendMail | None:
     """Return the mail transport, or None if no mail is sent."""
     if settings.smtp_host is not None:
         return smtp_transport(settings)

@@ -8,24 +8,24 @@ import aiosmtplib
 
 from app.core.config import Settings, SmtpSecurity
 from app.core.logging import get_logger
-from app.services.mail_delivery import NotDelivered, Post
+from app.services.mail_delivery import DeliveryError, SendMail
 
 logger = get_logger(__name__)
 
 RESPONSE_TIMEOUT_SECONDS = 15
 """Timeout for each response of the mail server."""
 TOTAL_TIMEOUT_SECONDS = 60
-"""Timeout for one mail; it must be shorter than services.mail_delivery.CLAIMED_FOR."""
+"""Timeout for one mail; it must be shorter than services.mail_delivery.CLAIM_DURATION."""
 
 
-def smtp_transport(settings: Settings) -> Post:
+def smtp_transport(settings: Settings) -> SendMail:
     """Return a transport that sends mail to SMTP_HOST.
 
     With SMTP_SECURITY=tls or starttls, the server's certificate must be valid.
     """
     domain = parseaddr(settings.mail_from)[1].rpartition("@")[2]
 
-    async def post(message: EmailMessage) -> None:
+    async def send(message: EmailMessage) -> None:
         try:
             async with asyncio.timeout(TOTAL_TIMEOUT_SECONDS):
                 await aiosmtplib.send(
@@ -41,15 +41,15 @@ def smtp_transport(settings: Settings) -> Post:
                 )
         except aiosmtplib.SMTPRecipientsRefused as error:
             codes = [refused.code for refused in error.recipients]
-            raise NotDelivered(
-                _reason(error, *codes), for_good=all(code >= 500 for code in codes)
+            raise DeliveryError(
+                _reason(error, *codes), permanent=all(code >= 500 for code in codes)
             ) from None
         except aiosmtplib.SMTPResponseException as error:
-            raise NotDelivered(_reason(error, error.code)) from None
+            raise DeliveryError(_reason(error, error.code)) from None
         except (aiosmtplib.SMTPException, OSError) as error:
-            raise NotDelivered(_reason(error)) from None
+            raise DeliveryError(_reason(error)) from None
 
-    return post
+    return send
 
 
 def _reason(error: Exception, *codes: int) -> str:

@@ -1,4 +1,4 @@
-"""Account tokens: what the links in our mails carry."""
+"""Account tokens, which links in mails contain."""
 
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ from app.db.base import Base, PrimaryKey, current_time
 
 
 class AccountToken(Base):
-    """The right to do one thing once, held by whoever reads `email`; deleted when it is used."""
+    """A token for one purpose, sent to `email`; deleted when it is used."""
 
     __tablename__ = "account_tokens"
     __table_args__ = (

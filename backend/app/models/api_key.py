@@ -1,4 +1,4 @@
-"""API keys: what a program sends in place of a login."""
+"""API keys: credentials for programs."""
 
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from app.db.base import Base, PrimaryKey, current_time
 
 
 class ApiKey(Base):
-    """A personal access token. It was shown once; its SHA-256 and its first characters remain."""
+    """A personal access token. Only its SHA-256 and its first characters are stored."""
 
     __tablename__ = "api_keys"
 

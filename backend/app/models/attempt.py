@@ -1,4 +1,4 @@
-"""Attempts to guess a password or a code, counted by whom they are against and where from."""
+"""Attempts to guess passwords or codes, counted by user and client."""
 
 from datetime import datetime
 
@@ -10,15 +10,15 @@ from app.db.base import Base
 
 
 class Attempt(Base):
-    """How often one key was tried lately. The key is a hash: names that people type are secrets."""
+    """Recent attempts for one key. The key is a hash, because a typed name may be a password."""
 
     __tablename__ = "attempts"
 
     key: Mapped[bytes] = mapped_column(BYTEA, primary_key=True)
     failures: Mapped[float]
-    """As of `tried_at`; they wear off with time (a leaky bucket)."""
+    """The level of a leaky bucket as of `tried_at`; it decays with time."""
     pending: Mapped[int]
-    """Attempts that have begun and are not decided yet."""
+    """Attempts without a result yet."""
     tried_at: Mapped[datetime]
     closed_until: Mapped[datetime | None]
 

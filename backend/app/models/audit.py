@@ -1,4 +1,4 @@
-"""The audit trail: who did what to what, written in the same transaction as the deed."""
+"""The audit trail, written in the same transaction as the recorded action."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from app.db.base import Base, PrimaryKey, current_time
 
 
 class AuditEvent(Base):
-    """One important action. No foreign keys: the trail outlives what it tells of."""
+    """A recorded action. It has no foreign keys, because it outlives its actor and subject."""
 
     __tablename__ = "audit_events"
 

@@ -1,4 +1,4 @@
-"""Idempotency keys: what a client was answered, to be answered again."""
+"""Idempotency keys with stored responses."""
 
 from datetime import datetime
 
@@ -10,16 +10,16 @@ from app.db.base import Base
 
 
 class IdempotencyKey(Base):
-    """The answer to a request that its sender may repeat, written together with its effect."""
+    """The response to a request, written in the transaction of the request."""
 
     __tablename__ = "idempotency_keys"
 
     key: Mapped[bytes] = mapped_column(BYTEA, primary_key=True)
-    """A hash of who asks and the key that they chose; of nobody's, with what they sent."""
+    """A hash of the user and the key; for anonymous clients, of the key and the request."""
     fingerprint: Mapped[bytes] = mapped_column(BYTEA)
-    """An HMAC of the request, which may hold a password: no other may come under the same key."""
+    """An HMAC of the request, which detects a different request with the same key."""
     status: Mapped[int] = mapped_column(SmallInteger)
     headers: Mapped[dict[str, str]] = mapped_column(JSONB)
     sealed_body: Mapped[str] = mapped_column(Text)
-    """Encrypted: it may hold a secret that is shown only once."""
+    """Encrypted, because it may contain a secret that is shown only once."""
     created_at: Mapped[datetime] = mapped_column(index=True)

@@ -1,4 +1,4 @@
-"""Limits on what one user or address may create: how much was used, and who may use more."""
+"""Limits per user or client address: their use, and overrides by administrators."""
 
 from datetime import datetime
 
@@ -9,27 +9,27 @@ from app.db.base import Base, PrimaryKey
 
 
 class LimitUse(Base):
-    """How much of one kind a user or an address has used, as of `counted_at`.
+    """The use of one kind of limit by a user or an address, as of `counted_at`.
 
-    A rate is a leaky bucket: its level falls by a whole limit within the limit's window. A total
-    stays until it is measured anew.
+    A rate is a leaky bucket: within one window, its level falls by the whole limit. A total stays
+    until it is measured again.
     """
 
     __tablename__ = "limit_uses"
 
     subject: Mapped[str] = mapped_column(String(80), primary_key=True)
-    """`user 42`, or `address` and a keyed hash. No foreign key: rows go after a day."""
+    """`user 42`, or `address` and a keyed hash. No foreign key: rows are deleted after a day."""
     kind: Mapped[str] = mapped_column(String(40), primary_key=True)
     level: Mapped[float]
     amount: Mapped[float]
-    """The limit by which it was counted last."""
+    """The limit that applied to the last count."""
     seconds: Mapped[float | None]
     """The limit's window; None for a total."""
     counted_at: Mapped[datetime]
 
 
 class LimitOverride(Base):
-    """The amount of one kind that an administrator has given a user, in place of the default."""
+    """The amount of one kind that an administrator has set for a user."""
 
     __tablename__ = "limit_overrides"
     __table_args__ = (CheckConstraint("amount >= 0", name="amount_not_negative"),)
@@ -42,7 +42,7 @@ class LimitOverride(Base):
 
 
 class UploadReservation(Base):
-    """Space that an upload may take until it is a picture, has failed, or its time is over."""
+    """Space reserved for an upload until it completes, fails or expires."""
 
     __tablename__ = "upload_reservations"
 

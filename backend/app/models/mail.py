@@ -1,4 +1,4 @@
-"""Mail to be sent: written with what causes it, delivered by a background loop."""
+"""The mail queue, which a background task delivers."""
 
 from datetime import datetime
 from typing import Any
@@ -11,9 +11,9 @@ from app.db.base import Base, PrimaryKey, current_time
 
 
 class Mail(Base):
-    """One mail, by its kind and what it is about; its text, with the token, is made on the way out.
+    """A queued mail. Its text, which contains the token, is composed on delivery.
 
-    `next_attempt_at` is when it is due; NULL once it was sent, dropped or given up.
+    `next_attempt_at` is when it is due; NULL after it was sent, dropped or given up.
     """
 
     __tablename__ = "mails"
@@ -32,7 +32,7 @@ class Mail(Base):
     error: Mapped[str | None] = mapped_column(String(300))
     subject: Mapped[str | None] = mapped_column(String(200))
     text: Mapped[str | None] = mapped_column(Text)
-    """Kept in development alone, for /dev/mailbox."""
+    """Stored only in development, for /dev/mailbox."""
 
 
 Index("ix_mails_email", func.lower(Mail.email), Mail.created_at)

@@ -1,4 +1,4 @@
-"""Second factors: a secret for time-based codes (RFC 6238), and codes for when it is lost."""
+"""Second factors: secrets for time-based codes (RFC 6238), and recovery codes."""
 
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from app.db.base import Base, current_time
 
 
 class SecondFactor(Base):
-    """A user's authenticator; asked for at login once `confirmed_at` is set."""
+    """A user's authenticator; required at login when `confirmed_at` is set."""
 
     __tablename__ = "second_factors"
 
@@ -18,15 +18,15 @@ class SecondFactor(Base):
         ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
     )
     sealed_secret: Mapped[str] = mapped_column(String(300))
-    """Encrypted with a key derived from SECRET_KEY: the database alone makes no codes."""
+    """Encrypted with a key derived from SECRET_KEY."""
     created_at: Mapped[datetime] = mapped_column(default=current_time)
     confirmed_at: Mapped[datetime | None]
     last_step: Mapped[int | None] = mapped_column(BigInteger)
-    """The time step of the last code that was taken; it and earlier ones are refused."""
+    """The time step of the last accepted code; this step and earlier ones are refused."""
 
 
 class RecoveryCode(Base):
-    """One use in place of the authenticator; deleted by it."""
+    """A code that replaces the authenticator once; deleted when it is used."""
 
     __tablename__ = "recovery_codes"
 

@@ -1,4 +1,4 @@
-"""Users: who writes, edits and administers."""
+"""Users: authors, editors and administrators."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -38,7 +38,7 @@ class User(TimestampMixin, Base):
     )
     is_active: Mapped[bool] = mapped_column(default=True, server_default=true())
     email_verified_at: Mapped[datetime | None]
-    """When somebody proved to read `email`'s mail."""
+    """When the user proved to receive mail at `email`."""
     bio: Mapped[str] = mapped_column(String(1000), default="", server_default="")
     image_url: Mapped[str | None] = mapped_column(String(2000))
 

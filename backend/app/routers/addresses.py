@@ -1,10 +1,10 @@
-"""/users/{id}/addresses: a user's postal addresses, for them and administrators."""
+"""/users/{id}/addresses: postal addresses, for the user and for administrators."""
 
 from collections.abc import Sequence
 
 from fastapi import Response, status
 
-from app.auth.dependencies import AddressesActor, AddressesReader
+from app.auth.dependencies import AddressesActor, RequiredAddressesViewer
 from app.core.conditional import last_modified
 from app.core.errors import AddressNotFound, NotAuthorized, UserNotFound
 from app.db.dependencies import ReadConnection, WriteSession
@@ -30,7 +30,7 @@ router = create_router(prefix="/users/{user_id:user_id}/addresses", tag="address
 @router.get("", responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound, *READS_VERSION))
 async def list_addresses(
     connection: ReadConnection,
-    user: AddressesReader,
+    user: RequiredAddressesViewer,
     user_id: UserId,
     page: Page,
     response: Response,
@@ -46,7 +46,10 @@ async def list_addresses(
     responses=errors(*NEEDS_USER, NotAuthorized, AddressNotFound, *READS_VERSION),
 )
 async def read_address(
-    connection: ReadConnection, user: AddressesReader, user_id: UserId, address_id: AddressId
+    connection: ReadConnection,
+    user: RequiredAddressesViewer,
+    user_id: UserId,
+    address_id: AddressId,
 ) -> AddressResponse:
     """Read an address."""
     return await addresses.get_address(
@@ -63,7 +66,7 @@ async def read_address(
 async def create_address(
     session: WriteSession, actor: AddressesActor, user_id: UserId, new: AddressInput
 ) -> AddressResponse:
-    """Add an address."""
+    """Create an address."""
     return await addresses.create_address(session, user_id=user_id, new=new, actor=actor)
 
 
@@ -82,7 +85,7 @@ async def replace_address(
     new: AddressInput,
     precondition: IfMatch,
 ) -> AddressResponse:
-    """Replace an address as a whole."""
+    """Replace an address."""
     return await addresses.replace_address(
         session,
         user_id=user_id,
@@ -105,7 +108,7 @@ async def delete_address(
     address_id: AddressId,
     precondition: IfMatch,
 ) -> None:
-    """Remove an address."""
+    """Delete an address."""
     await addresses.delete_address(
         session, user_id=user_id, address_id=address_id, actor=actor, precondition=precondition
     )

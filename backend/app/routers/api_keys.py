@@ -1,10 +1,10 @@
-"""/users/me/api-keys: what one gives to programs; managed by a login, never by a key."""
+"""/users/me/api-keys: API keys, which only a login session can manage."""
 
 from collections.abc import Sequence
 
 from fastapi import Depends, status
 
-from app.auth.dependencies import Actor, Confirming, CurrentUser
+from app.auth.dependencies import Actor, ConfirmingUser, CurrentUser
 from app.core.errors import ApiKeyNotFound, IncorrectPassword, TooManyApiKeys, TooManyAttempts
 from app.core.routing import no_store
 from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
@@ -38,12 +38,12 @@ router = create_router(
         *CREATES_ONCE,
         *TAKES_JSON,
     ),
-    dependencies=[idempotent(Confirming)],
+    dependencies=[idempotent(ConfirmingUser)],
 )
 async def create_api_key(
-    session: WriteSession, database: CurrentDatabase, actor: Confirming, new: ApiKeyCreate
+    session: WriteSession, database: CurrentDatabase, actor: ConfirmingUser, new: ApiKeyCreate
 ) -> ApiKeyCreated:
-    """Make a key that may be used for what its scopes say; it is shown this once."""
+    """Create a key with the given scopes. Only this response contains it."""
     return await api_keys.create_api_key(session, database=database, new=new, actor=actor)
 
 
@@ -51,7 +51,7 @@ async def create_api_key(
 async def list_api_keys(
     connection: ReadConnection, user: CurrentUser, page: Page
 ) -> Sequence[ApiKeyResponse]:
-    """List one's keys by id, without the keys themselves."""
+    """List your keys by id, without the secrets."""
     return await api_keys.list_api_keys(connection, page=page, user=user)
 
 
@@ -61,5 +61,5 @@ async def list_api_keys(
     responses=errors(*NEEDS_SESSION, *LIMITED, ApiKeyNotFound),
 )
 async def delete_api_key(session: WriteSession, actor: Actor, api_key_id: ApiKeyId) -> None:
-    """Delete a key: it is refused from now on."""
+    """Delete a key; it is refused from then on."""
     await api_keys.delete_api_key(session, api_key_id=api_key_id, actor=actor)

@@ -1,10 +1,10 @@
-"""/auth: logging in, staying so, logging out, and who one is."""
+"""/auth: login, token refresh, logout, and the current user."""
 
 from typing import Annotated
 
 from fastapi import Depends, Form, Response, status
 
-from app.auth.dependencies import Actor, CurrentClient, Leaving, UsersReader
+from app.auth.dependencies import Actor, CurrentClient, LogoutUser, RequiredUsersViewer
 from app.auth.identity import Identity
 from app.core.errors import (
     CrossSiteRequest,
@@ -20,11 +20,11 @@ from app.core.routing import no_store
 from app.db.dependencies import CurrentDatabase, WriteSession
 from app.routers.refresh_tokens import (
     KnownCookie,
-    MaybePresentedToken,
+    OptionalPresentedToken,
     PresentedToken,
     WantsCookie,
-    deliver,
-    forget,
+    delete_cookie,
+    with_cookie,
 )
 from app.routers.responses import (
     LIMITED,
@@ -68,7 +68,7 @@ async def login(
     tokens = await auth.login(
         session, database=database, form=form, client=client, refresh_token=known
     )
-    return deliver(tokens, response, as_cookie=cookie)
+    return with_cookie(tokens, response, as_cookie=cookie)
 
 
 @router.post(
@@ -87,9 +87,9 @@ async def log_in_with_second_factor(
     cookie: WantsCookie,
     response: Response,
 ) -> Tokens:
-    """Send the challenge that the password got, with an authenticator's or a recovery code."""
+    """Complete a login with its challenge and an authenticator or recovery code."""
     tokens = await second_factor.log_in(database, form=form, client=client, refresh_token=known)
-    return deliver(tokens, response, as_cookie=cookie)
+    return with_cookie(tokens, response, as_cookie=cookie)
 
 
 @router.post(
@@ -100,9 +100,9 @@ async def log_in_with_second_factor(
 async def refresh(
     database: CurrentDatabase, presented: PresentedToken, response: Response
 ) -> Tokens:
-    """Exchange the refresh token, from the body or the cookie, for the next pair of tokens."""
+    """Exchange the refresh token, in the body or the cookie, for a new pair of tokens."""
     tokens = await sessions.refresh(database, text=presented.token)
-    return deliver(tokens, response, as_cookie=presented.by_cookie)
+    return with_cookie(tokens, response, as_cookie=presented.by_cookie)
 
 
 @router.post(
@@ -111,12 +111,15 @@ async def refresh(
     responses=errors(*NEEDS_SESSION, CrossSiteRequest, UnsupportedMediaType),
 )
 async def log_out(
-    session: WriteSession, identity: Leaving, presented: MaybePresentedToken, response: Response
+    session: WriteSession,
+    identity: LogoutUser,
+    presented: OptionalPresentedToken,
+    response: Response,
 ) -> None:
-    """End the session of the access token, or of the refresh token; the other ones stay."""
+    """End the session of the access token or the refresh token; other sessions stay."""
     text = presented.token if presented else None
     await sessions.log_out(session, identity=identity, refresh_token=text)
-    forget(response)
+    delete_cookie(response)
 
 
 @router.post(
@@ -125,12 +128,12 @@ async def log_out(
     responses=errors(*NEEDS_SESSION),
 )
 async def log_out_everywhere(session: WriteSession, actor: Actor, response: Response) -> None:
-    """End all of one's sessions, on every device; API keys stay."""
+    """End all your sessions on all devices; API keys stay."""
     await sessions.log_out_everywhere(session, actor=actor)
-    forget(response)
+    delete_cookie(response)
 
 
 @router.get("/me", response_model=UserPrivate, responses=errors(*NEEDS_USER))
-async def read_identity(user: UsersReader) -> Identity:
-    """Read the account that the access token belongs to."""
+async def read_identity(user: RequiredUsersViewer) -> Identity:
+    """Read the account of the access token."""
     return user

@@ -8,7 +8,7 @@ from fastapi import Request, Security
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
-from app.auth.dependencies import ArticlesReader, confirming
+from app.auth.dependencies import RequiredArticlesViewer, confirming_user
 from app.auth.identity import Identity
 from app.core.config import get_settings
 from app.core.errors import (
@@ -32,7 +32,7 @@ router = create_router(prefix="/articles", tag="bulk")
 NDJSON = "application/x-ndjson"
 RECORDS = {NDJSON: {"schema": {"description": "One ArticleRecord a line, as JSON"}}}
 
-Importing = Annotated[Identity, Security(confirming, scopes=[Scope.ARTICLES_WRITE])]
+Importing = Annotated[Identity, Security(confirming_user, scopes=[Scope.ARTICLES_WRITE])]
 """Who is importing: found before the first record is read, for it may take hours until the last."""
 
 
@@ -86,7 +86,9 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
         **errors(*NEEDS_USER),
     },
 )
-async def export_articles(database: CurrentDatabase, user: ArticlesReader) -> StreamingResponse:
+async def export_articles(
+    database: CurrentDatabase, user: RequiredArticlesViewer
+) -> StreamingResponse:
     """Export one's articles, drafts among them, or everybody's as an editor; without the trash."""
     return StreamingResponse(
         exporting.export_lines(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import Query, Response, status
 
-from app.auth.dependencies import CommunityActor, CommunityReader, CommunityViewer
+from app.auth.dependencies import CommunityActor, CommunityViewer, RequiredCommunityViewer
 from app.auth.identity import Identity
 from app.core.errors import (
     ArticleNotFound,
@@ -110,7 +110,7 @@ async def create_comment(
 )
 async def list_to_moderate(
     connection: ReadConnection,
-    user: CommunityReader,
+    user: RequiredCommunityViewer,
     query: Annotated[ModerationQuery, Query()],
     paging: Paging,
 ) -> Sequence[CommentRow]:

@@ -1,8 +1,8 @@
-"""/users/me/password and /users/me/email: what one logs in with, changed with the password."""
+"""/users/me/password and /users/me/email: change of credentials, which requires the password."""
 
 from fastapi import Depends, status
 
-from app.auth.dependencies import Confirming
+from app.auth.dependencies import ConfirmingUser
 from app.core.errors import IncorrectPassword, TooManyAttempts
 from app.core.routing import no_store
 from app.db.dependencies import CurrentDatabase, WriteSession
@@ -19,10 +19,10 @@ ERRORS = errors(*NEEDS_SESSION, *LIMITED, IncorrectPassword, TooManyAttempts, *T
 async def change_password(
     session: WriteSession,
     database: CurrentDatabase,
-    actor: Confirming,
+    actor: ConfirmingUser,
     change: PasswordChange,
 ) -> None:
-    """Change one's password; the other sessions end."""
+    """Change your password; your other sessions end."""
     await recovery.change_password(session, database=database, actor=actor, change=change)
 
 
@@ -30,8 +30,8 @@ async def change_password(
 async def change_email(
     session: WriteSession,
     database: CurrentDatabase,
-    actor: Confirming,
+    actor: ConfirmingUser,
     change: EmailChange,
 ) -> Accepted:
-    """Get a link to a new address by mail; one's email changes when it is used."""
+    """Send a link to a new address; your email changes when the link is used."""
     return await recovery.change_email(session, database=database, actor=actor, change=change)

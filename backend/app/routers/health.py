@@ -1,4 +1,4 @@
-"""/health: what an orchestrator asks."""
+"""/health: probes for orchestrators."""
 
 from fastapi import Depends, status
 
@@ -13,11 +13,11 @@ router = create_router(prefix="/health", tag="health", dependencies=[Depends(no_
 
 @router.get("/live", status_code=status.HTTP_200_OK)
 async def check_liveness() -> Liveness:
-    """Whether the process answers; depends on nothing."""
+    """Check that the process responds; does not check other services."""
     return Liveness()
 
 
 @router.get("/ready")
 async def check_readiness(database: CurrentDatabase) -> Readiness:
-    """Whether the database is reachable and migrated; 503 with the reason otherwise."""
+    """Check that the database is reachable and migrated; 503 with the reason otherwise."""
     return await health.check_readiness(database)

@@ -1,8 +1,8 @@
-"""Idempotency-Key: how a route that creates lets its clients repeat a request.
+"""Idempotency-Key: a dependency for routes that create resources.
 
-`dependencies=[idempotent(ArticlesActor)]` where the body is JSON. A route whose body looks
-different each time, such as a form with files, takes a `RepeatableRequest` and claims the key
-itself, once it knows what was sent.
+A route with a JSON body uses `dependencies=[idempotent(ArticlesActor)]`. The bytes of a form with
+files differ for each request. Such a route takes a `RepeatableRequest`, and claims the key after it
+has read the form.
 """
 
 from collections.abc import Awaitable, Callable
@@ -29,19 +29,19 @@ IdempotencyKey = Annotated[
         max_length=255,
         pattern=r"^[\x21-\x7e]+$",
         description=(
-            "Chosen by you, such as a random UUID: sent again within 24 hours, with the same key, "
-            "the request is not carried out again but answered as it was before"
+            "A unique value, such as a random UUID. If the request is repeated with the same key "
+            "within 24 hours, it is not executed again, and the first response is returned."
         ),
     ),
 ]
 
 
 ReadCreated = Callable[[WriteSession, int, Identity], Awaitable[BaseModel]]
-"""Reads the created resource by its id, as the caller sees it, in the schema of the route."""
+"""Reads the created resource by its id, as visible to the caller, in the schema of the route."""
 
 
 class Repeatable:
-    """A request that may come again, and what claims its key."""
+    """A request with an optional idempotency key."""
 
     def __init__(
         self, request: Request, session: WriteSession, database: CurrentDatabase, key: str | None
@@ -52,7 +52,7 @@ class Repeatable:
         self._database = database
 
     async def was_answered(self, *, caller: Identity) -> bool:
-        """Whether the caller's key has an answer already, so that `claim` will raise."""
+        """Return whether a response is stored for the caller's key, so that `claim` will raise."""
         if self.key is None:
             return False
         return await idempotency.was_answered(self._database, user_id=caller.id, key=self.key)
@@ -60,23 +60,23 @@ class Repeatable:
     async def read_again(
         self, answer: StoredResponse, *, read: ReadCreated, caller: Identity
     ) -> StoredResponse:
-        """The answer with the created resource as its body. Raises what `read` raises."""
+        """Return the response with the created resource as its body. Raises what `read` raises."""
         created_id = int(answer.headers["Location"].rpartition("/")[2])
         async with self._database.unit_of_work() as session:
             body = (await read(session, created_id, caller)).model_dump_json().encode()
         return answer._replace(body=body, headers={**answer.headers, "ETag": entity_tag(body)})
 
     async def claim(self, *content: bytes, caller: Identity | None) -> None:
-        """Claim the key, if there is one, for a request with this `content`.
+        """Claim the key, if any, for a request with this `content`.
 
-        Raises AlreadyProcessed, IdempotencyKeyReused, RequestInProgress, and InvalidInput for two
-        keys; the last two also later, where the session has not been used yet.
+        Raises AlreadyProcessed, IdempotencyKeyReused, RequestInProgress, and InvalidInput for
+        several keys. If the session is unused, its first statement may raise the first three.
         """
         if self.key is None:
             return
         request = self._request
         if len(request.headers.getlist(KEY)) > 1:
-            raise InvalidInput(f"There is more than one {KEY}")
+            raise InvalidInput(f"Send only one {KEY} header")
         scope = request.scope
         request.state.response_store = await idempotency.claim(
             self._session,
@@ -95,7 +95,7 @@ class Repeatable:
 async def repeatable(
     request: Request, session: WriteSession, database: CurrentDatabase, key: IdempotencyKey = None
 ) -> Repeatable:
-    """The request with its key. Async, lest FastAPI run it in a thread for each request."""
+    """Return the request with its key. Async, so that FastAPI does not run it in a thread."""
     return Repeatable(request, session, database, key)
 
 
@@ -103,30 +103,30 @@ RepeatableRequest = Annotated[Repeatable, Depends(repeatable)]
 """For a route that calls `claim` itself, before it writes anything."""
 
 
-async def _nobody() -> None:
-    """Who asks where nobody is asked who they are."""
+async def _no_identity() -> None:
+    """Return None as the caller of a route without authentication."""
 
 
-Anybody = Annotated[None, Depends(_nobody)]
+Anonymous = Annotated[None, Depends(_no_identity)]
 
 
-def idempotent(caller: Any = Anybody, *, read: ReadCreated | None = None) -> params.Depends:
-    """A route's dependency that takes an Idempotency-Key.
+def idempotent(caller: Any = Anonymous, *, read: ReadCreated | None = None) -> params.Depends:
+    """Return a dependency that accepts an Idempotency-Key.
 
-    `caller` is the alias by which the route knows who asks, such as ArticlesActor: their keys are
-    theirs alone. `read` reads the created resource by the id at the end of its Location. A route
-    whose answers may exceed 64 KiB needs it.
+    `caller` is the route's authentication alias, such as ArticlesActor; keys are separate for each
+    user. `read` reads the created resource by the id at the end of its Location. Routes whose
+    responses may exceed 64 KiB need it.
     """
 
     async def claim(
         request: Request,
-        who: caller,
+        identity: caller,
         repeatable: RepeatableRequest,
     ) -> None:
         if repeatable.key is not None:
             if read is not None:
-                request.state.load_body = partial(repeatable.read_again, read=read, caller=who)
-            await repeatable.claim(await request.body(), caller=who)
+                request.state.load_body = partial(repeatable.read_again, read=read, caller=identity)
+            await repeatable.claim(await request.body(), caller=identity)
 
     dependency: params.Depends = Depends(claim)
     return dependency

@@ -1,4 +1,4 @@
-"""/.well-known/jwks.json: the public keys that access tokens are verified with."""
+"""/.well-known/jwks.json: public keys for the verification of access tokens."""
 
 from fastapi import Response
 
@@ -14,6 +14,6 @@ SECONDS_FRESH = 300
 
 @router.get("/jwks.json", response_model_exclude_none=True)
 async def read_key_set(response: Response) -> JsonWebKeySet:
-    """Read the keys with which another service can verify our access tokens; none for HS256."""
+    """Read the public keys that verify access tokens; an empty set for HS256."""
     response.headers["Cache-Control"] = public(SECONDS_FRESH)
     return JsonWebKeySet.model_validate({"keys": keys.public_keys()})

@@ -1,8 +1,8 @@
-"""/users/{id}/limits: what a user may create, how much is used, and what administrators set."""
+"""/users/{id}/limits: limits of a user, their use, and overrides by administrators."""
 
 from collections.abc import Sequence
 
-from app.auth.dependencies import Actor, UsersReader
+from app.auth.dependencies import Actor, RequiredUsersViewer
 from app.core.errors import NotAuthorized, UserNotFound
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.parameters import IfMatch, UserId
@@ -23,16 +23,18 @@ router = create_router(prefix="/users/{user_id:user_id}/limits", tag="users")
 
 
 @router.get("", responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound, *READS_VERSION))
-async def read_limits(connection: ReadConnection, user: UsersReader, user_id: UserId) -> UserLimits:
-    """Read one's limits; another's only as an administrator."""
+async def read_limits(
+    connection: ReadConnection, user: RequiredUsersViewer, user_id: UserId
+) -> UserLimits:
+    """Read the limits of a user. Only administrators may read those of other users."""
     return await limits.get_limits(connection, user_id=user_id, actor=user)
 
 
 @router.get("/use", responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound, *READS_VERSION))
 async def read_limit_use(
-    connection: ReadConnection, user: UsersReader, user_id: UserId
+    connection: ReadConnection, user: RequiredUsersViewer, user_id: UserId
 ) -> Sequence[LimitUseResponse]:
-    """Read how much of one's limits is used; of another's only as an administrator."""
+    """Read the use of a user's limits. Only administrators may read that of other users."""
     return await limits.list_uses(connection, user_id=user_id, actor=user)
 
 
@@ -49,7 +51,7 @@ async def replace_limits(
     new: UserLimitsUpdate,
     precondition: IfMatch,
 ) -> UserLimits:
-    """Give a user limits of their own, as an administrator; others go back to the default."""
+    """Override limits of a user, as an administrator; limits not listed use the default."""
     return await limits.replace_limits(
         session, user_id=user_id, new=new, precondition=precondition, actor=actor
     )

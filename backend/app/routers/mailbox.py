@@ -1,4 +1,4 @@
-"""/dev/mailbox: the latest mails with their texts, for who develops; nowhere else is it mounted."""
+"""/dev/mailbox: the latest mails with their texts; mounted only in development."""
 
 from collections.abc import Sequence
 from html import escape
@@ -22,7 +22,7 @@ PAGE = """<!doctype html>
 </head>
 <body>
 <h1>Mailbox</h1>
-<p>What this installation has sent lately, or would have: the newest first.</p>
+<p>The latest mails of this installation, the newest first.</p>
 {entries}
 </body>
 </html>
@@ -37,15 +37,15 @@ ENTRY = """<article>
 
 @router.get("/mailbox")
 async def read_mailbox(connection: ReadConnection) -> HTMLResponse:
-    """The latest mails, to read."""
+    """Show the latest mails as a page."""
     entries = await mail.list_mailbox(connection)
-    rendered = "\n".join(map(_render, entries)) or "<p>There is none.</p>"
+    rendered = "\n".join(map(_render, entries)) or "<p>There are no mails.</p>"
     return HTMLResponse(PAGE.format(entries=rendered), headers={"Cache-Control": "no-store"})
 
 
 @router.get("/mailbox.json")
 async def list_mailbox(connection: ReadConnection) -> Sequence[MailboxEntry]:
-    """The latest mails, for programs."""
+    """List the latest mails as JSON."""
     return await mail.list_mailbox(connection)
 
 
@@ -63,5 +63,5 @@ def _state(entry: MailboxEntry) -> str:
     if entry.sent_at is not None:
         return "sent"
     if entry.next_attempt_at is not None:
-        return f"waits ({entry.error})" if entry.error else "waits"
+        return f"queued ({entry.error})" if entry.error else "queued"
     return f"not sent ({entry.error})"

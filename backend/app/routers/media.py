@@ -7,7 +7,7 @@ from fastapi import Depends, Query, Request, Security, status
 from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
 
-from app.auth.dependencies import MediaActor, MediaReader, confirming
+from app.auth.dependencies import MediaActor, RequiredMediaViewer, confirming_user
 from app.auth.identity import Identity
 from app.core.config import get_settings
 from app.core.errors import (
@@ -92,7 +92,7 @@ async def get_storage(request: Request) -> Storage:
 
 
 CurrentStorage = Annotated[Storage, Depends(get_storage)]
-Uploader = Annotated[Identity, Security(confirming, scopes=[Scope.MEDIA_WRITE])]
+Uploader = Annotated[Identity, Security(confirming_user, scopes=[Scope.MEDIA_WRITE])]
 """Who is uploading: found in a unit of work that is over before the file comes in."""
 
 
@@ -150,7 +150,7 @@ async def upload_media(
 
 @router.get("", responses=errors(*NEEDS_USER, NotAuthorized))
 async def list_media(
-    connection: ReadConnection, user: MediaReader, query: Annotated[MediaQuery, Query()]
+    connection: ReadConnection, user: RequiredMediaViewer, query: Annotated[MediaQuery, Query()]
 ) -> Sequence[MediaResponse]:
     """List your pictures, newest first; editors and administrators can name another owner."""
     return await library.list_media(connection, query=query, user=user)
@@ -158,7 +158,7 @@ async def list_media(
 
 @router.get("/{media_id}", responses=errors(*NEEDS_USER, MediaNotFound))
 async def get_media(
-    connection: ReadConnection, user: MediaReader, media_id: MediaId
+    connection: ReadConnection, user: RequiredMediaViewer, media_id: MediaId
 ) -> MediaResponse:
     """Get a picture of yours."""
     return await library.get_media(connection, media_id=media_id, user=user)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Response, status
 
-from app.auth.dependencies import ArticlesActor, ArticlesReader
+from app.auth.dependencies import ArticlesActor, RequiredArticlesViewer
 from app.core.errors import (
     ArticleNotFound,
     NotAuthorized,
@@ -56,7 +56,7 @@ async def create_preview_link(
 
 @router.get(_LINKS, response_model=list[PreviewLinkResponse], responses=errors(*_BEHIND))
 async def list_preview_links(
-    connection: ReadConnection, user: ArticlesReader, article_id: ArticleId, page: Page
+    connection: ReadConnection, user: RequiredArticlesViewer, article_id: ArticleId, page: Page
 ) -> Sequence[PreviewLinkRow]:
     """List the links that show an article, the latest first."""
     return await previews.list_preview_links(

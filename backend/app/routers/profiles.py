@@ -5,7 +5,12 @@ from typing import Annotated, Any
 
 from fastapi import Query
 
-from app.auth.dependencies import ArticlesReader, CommunityActor, CommunityReader, CommunityViewer
+from app.auth.dependencies import (
+    CommunityActor,
+    CommunityViewer,
+    RequiredArticlesViewer,
+    RequiredCommunityViewer,
+)
 from app.core.errors import FollowRefused, InvalidCursor, UserNotFound
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.paging import LINK_HEADERS, LINKED, Paging
@@ -127,7 +132,7 @@ async def list_following(
     responses={**LINKED, **errors(*NEEDS_USER, InvalidCursor, *READS_VERSION)},
 )
 async def list_blocks(
-    connection: ReadConnection, user: CommunityReader, query: CursorPage, paging: Paging
+    connection: ReadConnection, user: RequiredCommunityViewer, query: CursorPage, paging: Paging
 ) -> Sequence[ProfileSummaryRow]:
     """List whom one has blocked, the latest first."""
     return paging.describe(await profiles.list_blocks(connection, user=user, query=query))
@@ -141,7 +146,7 @@ async def list_blocks(
 )
 async def read_feed(
     connection: ReadConnection,
-    user: ArticlesReader,
+    user: RequiredArticlesViewer,
     query: Annotated[FeedQuery, Query()],
     paging: Paging,
 ) -> Sequence[dict[str, Any]]:

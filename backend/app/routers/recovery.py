@@ -1,11 +1,11 @@
-"""/auth/password and /auth/email: what links in mails are for.
+"""/auth/password and /auth/email: password reset and email verification with tokens from mails.
 
-Tokens come in bodies alone: a URL would be logged.
+Tokens are accepted only in bodies, because URLs are logged.
 """
 
 from fastapi import Depends, status
 
-from app.auth.dependencies import CurrentClient, MaybeConfirming
+from app.auth.dependencies import CurrentClient, OptionalConfirmingUser
 from app.core.errors import (
     EmailTaken,
     IncorrectPassword,
@@ -30,8 +30,8 @@ router = create_router(prefix="/auth", tag="auth", dependencies=[Depends(no_stor
 async def forget_password(
     session: WriteSession, database: CurrentDatabase, client: CurrentClient, request: EmailRequest
 ) -> Accepted:
-    """Get a link to a new password by mail; the answer does not tell who has an account."""
-    return await recovery.forget_password(
+    """Send a password reset link; the response does not reveal whether an account exists."""
+    return await recovery.request_password_reset(
         session, database=database, client=client, request=request
     )
 
@@ -44,9 +44,9 @@ async def forget_password(
 async def reset_password(
     session: WriteSession, database: CurrentDatabase, client: CurrentClient, reset: PasswordReset
 ) -> None:
-    """Choose a new password with the token from the mail; all sessions end.
+    """Set a new password with the token from the mail; all sessions end.
 
-    API keys and the second factor stay, unless the address had never been verified.
+    API keys and the second factor stay if the address was verified before.
     """
     await recovery.reset_password(session, database=database, client=client, reset=reset)
 
@@ -67,12 +67,12 @@ async def reset_password(
 async def verify_email(
     session: WriteSession,
     database: CurrentDatabase,
-    actor: MaybeConfirming,
+    actor: OptionalConfirmingUser,
     verification: EmailVerification,
 ) -> None:
-    """Use the token from a mail: verify the address, or change to it.
+    """Verify an address, or confirm a new one, with the token from the mail.
 
-    Log in to the account, or send its password as well.
+    Requires a login session of the account, or its password in the body.
     """
     await recovery.verify_email(session, database=database, verification=verification, actor=actor)
 
@@ -85,7 +85,7 @@ async def verify_email(
 async def resend_verification(
     session: WriteSession, database: CurrentDatabase, client: CurrentClient, request: EmailRequest
 ) -> Accepted:
-    """Get the link that verifies an address again; the answer tells nothing about its user."""
+    """Send the verification link again; the response does not reveal whether an account exists."""
     return await recovery.resend_verification(
         session, database=database, client=client, request=request
     )

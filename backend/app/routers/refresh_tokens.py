@@ -1,7 +1,7 @@
-"""How a client holds its refresh token: in the body, or as a cookie that only the browser sees.
+"""Transport of refresh tokens: in the body, or in an HttpOnly cookie.
 
-The cookie goes to /auth alone, and never with a request from another site (SameSite=Strict). What a
-browser says of a request's origin is checked all the same, for the sites of others may share ours.
+The cookie has the path /auth and SameSite=Strict. The Origin and Sec-Fetch-Site headers are checked
+too, because other origins may belong to the same site.
 """
 
 from typing import Annotated, NamedTuple
@@ -16,77 +16,86 @@ COOKIE = "refresh_token"
 COOKIE_PATH = "/auth"
 
 
-class Presented(NamedTuple):
-    """A refresh token, and whether it came as a cookie."""
+class PresentedRefreshToken(NamedTuple):
+    """A refresh token, and whether it was sent as a cookie."""
 
     token: str
     by_cookie: bool
 
 
-async def from_same_site(request: Request, *, by_cookie: bool = True) -> None:
-    """Raise CrossSiteRequest where a browser says that another site's page is asking.
+async def require_same_site(request: Request, *, by_cookie: bool = True) -> None:
+    """Raise CrossSiteRequest if the browser headers show that another site sent the request.
 
-    `CORS_ORIGINS=*`, in development, lets in any page that does without the cookie.
+    `CORS_ORIGINS=*`, for development, allows all origins without the cookie.
     """
     allowed = get_settings().cors_origins
     if not by_cookie and "*" in allowed:
         return
     origin = request.headers.get("origin")
     if origin is not None:
-        own = origin.partition("://")[2] == request.headers.get("host")
-        if not own and origin not in allowed:
+        same_host = origin.partition("://")[2] == request.headers.get("host")
+        if not same_host and origin not in allowed:
             raise CrossSiteRequest
     elif request.headers.get("sec-fetch-site") == "cross-site":
         raise CrossSiteRequest
 
 
 async def known_cookie(request: Request) -> str | None:
-    """The cookie of a login that this browser has or had: a user may know it by that."""
+    """Return the refresh token cookie, which may identify a client that the user knows."""
     return request.cookies.get(COOKIE)
 
 
 async def presented_or_none(
     request: Request, form: RefreshRequest | None = None
-) -> Presented | None:
-    """The refresh token of the body, else of the cookie. Raises CrossSiteRequest for the latter."""
+) -> PresentedRefreshToken | None:
+    """Return the refresh token of the body or the cookie; None without one.
+
+    Raises CrossSiteRequest for a cookie that another site sends.
+    """
     if form is not None and form.refresh_token is not None:
-        return Presented(form.refresh_token, by_cookie=False)
+        return PresentedRefreshToken(form.refresh_token, by_cookie=False)
     cookie = request.cookies.get(COOKIE)
     if cookie is None:
         return None
-    await from_same_site(request)
-    return Presented(cookie, by_cookie=True)
+    await require_same_site(request)
+    return PresentedRefreshToken(cookie, by_cookie=True)
 
 
-async def presented(found: Annotated[Presented | None, Depends(presented_or_none)]) -> Presented:
-    """The refresh token of the body or the cookie. Raises InvalidRefreshToken without one."""
+async def presented(
+    found: Annotated[PresentedRefreshToken | None, Depends(presented_or_none)],
+) -> PresentedRefreshToken:
+    """Return the refresh token of the body or the cookie.
+
+    Raises InvalidRefreshToken without a token.
+    """
     if found is None:
-        raise InvalidRefreshToken("Send the refresh token, in the body or as the cookie")
+        raise InvalidRefreshToken("Send the refresh token in the body or as a cookie")
     return found
 
 
 async def wants_cookie(
     request: Request,
     cookie: Annotated[
-        bool, Query(description="Whether to get the refresh token as a cookie")
+        bool, Query(description="Whether to set the refresh token as a cookie")
     ] = False,
 ) -> bool:
-    """Whether the answer's refresh token is to be a cookie.
+    """Return whether the response sets the refresh token as a cookie.
 
-    Another site's page may not log in either way: it would guess from its readers' addresses.
+    Other sites may not log in with or without a cookie. Otherwise they could guess passwords from
+    the addresses of their visitors.
     """
-    await from_same_site(request, by_cookie=cookie)
+    await require_same_site(request, by_cookie=cookie)
     return cookie
 
 
-PresentedToken = Annotated[Presented, Depends(presented)]
-MaybePresentedToken = Annotated[Presented | None, Depends(presented_or_none)]
+PresentedToken = Annotated[PresentedRefreshToken, Depends(presented)]
+OptionalPresentedToken = Annotated[PresentedRefreshToken | None, Depends(presented_or_none)]
 KnownCookie = Annotated[str | None, Depends(known_cookie)]
 WantsCookie = Annotated[bool, Depends(wants_cookie)]
 
 
-def deliver(tokens: Tokens, response: Response, *, as_cookie: bool) -> Tokens:
-    """Put the refresh token where the client wants it: in the body, or in a cookie alone."""
+def with_cookie(tokens: Tokens, response: Response, *, as_cookie: bool) -> Tokens:
+    """Move the refresh token from the body to a cookie if `as_cookie` is set."""
     if not as_cookie or tokens.refresh_token is None:
         return tokens
     settings = get_settings()
@@ -102,8 +111,8 @@ def deliver(tokens: Tokens, response: Response, *, as_cookie: bool) -> Tokens:
     return tokens.model_copy(update={"refresh_token": None})
 
 
-def forget(response: Response) -> None:
-    """Have the browser delete its cookie."""
+def delete_cookie(response: Response) -> None:
+    """Make the browser delete the cookie."""
     response.delete_cookie(
         COOKIE,
         path=COOKIE_PATH,

@@ -1,4 +1,4 @@
-"""POST /users: registering, in the way that this installation has chosen (REGISTRATION)."""
+"""POST /users: registration, as configured by the setting REGISTRATION."""
 
 from fastapi import status
 
@@ -45,7 +45,7 @@ async def create_user(
 async def request_registration(
     session: WriteSession, database: CurrentDatabase, client: CurrentClient, new: UserCreate
 ) -> Accepted:
-    """Get a link by mail that registers a user; the answer does not tell who has an account."""
+    """Send a registration link; the response does not reveal whether an account exists."""
     return await registration.request_registration(
         session, database=database, client=client, new=new
     )
@@ -68,7 +68,7 @@ async def request_registration(
 async def complete_registration(
     session: WriteSession, database: CurrentDatabase, confirmation: RegistrationConfirmation
 ) -> UserPrivate:
-    """Register with the token from the mail, and the password that was chosen before."""
+    """Complete a registration with the token from the mail and the chosen password."""
     return await registration.complete_registration(
         session, database=database, confirmation=confirmation
     )

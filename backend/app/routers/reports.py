@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import Query, status
 
-from app.auth.dependencies import CommunityActor, CommunityReader
+from app.auth.dependencies import CommunityActor, RequiredCommunityViewer
 from app.core.errors import (
     AlreadyReported,
     ArticleNotFound,
@@ -81,7 +81,7 @@ async def report_comment(
 )
 async def list_reports(
     connection: ReadConnection,
-    user: CommunityReader,
+    user: RequiredCommunityViewer,
     query: Annotated[ReportQuery, Query()],
     paging: Paging,
 ) -> Sequence[ReportRow]:
@@ -95,7 +95,7 @@ async def list_reports(
     responses=errors(*NEEDS_USER, NotAuthorized, ReportNotFound, *READS_VERSION),
 )
 async def read_report(
-    connection: ReadConnection, user: CommunityReader, report_id: ReportId
+    connection: ReadConnection, user: RequiredCommunityViewer, report_id: ReportId
 ) -> ReportRow:
     """Read a report, as an editor."""
     return await reports.get_report(connection, report_id=report_id, user=user)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from fastapi import Query
 
-from app.auth.dependencies import ArticlesActor, ArticlesReader
+from app.auth.dependencies import ArticlesActor, RequiredArticlesViewer
 from app.core.errors import (
     ArticleNotFound,
     ContentTooComplex,
@@ -30,7 +30,7 @@ _BEHIND = (*NEEDS_USER, NotAuthorized, ArticleNotFound)
 
 @router.get("", response_model=list[RevisionSummary], responses=errors(*_BEHIND))
 async def list_revisions(
-    connection: ReadConnection, user: ArticlesReader, article_id: ArticleId, page: Page
+    connection: ReadConnection, user: RequiredArticlesViewer, article_id: ArticleId, page: Page
 ) -> Sequence[RevisionRow]:
     """List what an article was before, the latest first."""
     return await revisions.list_revisions(connection, article_id=article_id, page=page, actor=user)
@@ -42,7 +42,10 @@ async def list_revisions(
     responses=errors(*_BEHIND, RevisionNotFound),
 )
 async def read_revision(
-    connection: ReadConnection, user: ArticlesReader, article_id: ArticleId, revision_id: RevisionId
+    connection: ReadConnection,
+    user: RequiredArticlesViewer,
+    article_id: ArticleId,
+    revision_id: RevisionId,
 ) -> RevisionRow:
     """Read a revision with its text."""
     return await revisions.get_revision(
@@ -53,7 +56,7 @@ async def read_revision(
 @router.get("/{revision_id}/diff", responses=errors(*_BEHIND, RevisionNotFound, TooManyAtOnce))
 async def diff_revision(
     connection: ReadConnection,
-    user: ArticlesReader,
+    user: RequiredArticlesViewer,
     article_id: ArticleId,
     revision_id: RevisionId,
     against: Annotated[

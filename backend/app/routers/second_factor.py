@@ -1,8 +1,8 @@
-"""/auth/second-factor: asking for an authenticator's code at login, as each user likes."""
+"""/auth/second-factor: optional authenticator codes at login."""
 
 from fastapi import Depends, status
 
-from app.auth.dependencies import Confirming, CurrentUser
+from app.auth.dependencies import ConfirmingUser, CurrentUser
 from app.core.errors import (
     IncorrectCode,
     IncorrectPassword,
@@ -38,7 +38,7 @@ CHANGES = (
 
 @router.get("", responses=errors(*NEEDS_SESSION))
 async def read_second_factor(connection: ReadConnection, user: CurrentUser) -> SecondFactorStatus:
-    """Read whether logging in takes a code, and how many recovery codes there are still."""
+    """Read whether a login requires a code, and how many recovery codes are left."""
     return await second_factor.read_second_factor(connection, user=user)
 
 
@@ -51,10 +51,10 @@ async def read_second_factor(connection: ReadConnection, user: CurrentUser) -> S
 )
 async def create_second_factor(
     database: CurrentDatabase,
-    user: Confirming,
+    user: ConfirmingUser,
     new: SecondFactorCreate,
 ) -> SecondFactorCreated:
-    """Get a secret for an authenticator; it counts once its first code is confirmed."""
+    """Create a secret for an authenticator; it takes effect when its first code is confirmed."""
     return await second_factor.create_second_factor(database, new=new, user=user)
 
 
@@ -71,28 +71,28 @@ async def create_second_factor(
 )
 async def confirm_second_factor(
     database: CurrentDatabase,
-    user: Confirming,
+    user: ConfirmingUser,
     form: SecondFactorConfirm,
 ) -> RecoveryCodes:
-    """Enable the second factor by the authenticator's code, and get recovery codes, once."""
+    """Enable the second factor with an authenticator code; returns the recovery codes once."""
     return await second_factor.confirm_second_factor(database, form=form, user=user)
 
 
 @router.post("/recovery-codes", responses=errors(*CHANGES))
 async def renew_recovery_codes(
     database: CurrentDatabase,
-    user: Confirming,
+    user: ConfirmingUser,
     form: SecondFactorChange,
 ) -> RecoveryCodes:
-    """Get new recovery codes; the old ones are void."""
+    """Replace the recovery codes; the old ones become invalid."""
     return await second_factor.renew_recovery_codes(database, form=form, user=user)
 
 
 @router.post("/disable", status_code=status.HTTP_204_NO_CONTENT, responses=errors(*CHANGES))
 async def disable_second_factor(
     database: CurrentDatabase,
-    user: Confirming,
+    user: ConfirmingUser,
     form: SecondFactorChange,
 ) -> None:
-    """Log in with the password alone again."""
+    """Disable the second factor; a login then requires only the password."""
     await second_factor.disable_second_factor(database, form=form, user=user)

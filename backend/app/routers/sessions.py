@@ -1,4 +1,4 @@
-"""/auth/sessions: where one is logged in."""
+"""/auth/sessions: active sessions of the user."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ router = create_router(prefix="/auth/sessions", tag="auth", dependencies=[Depend
 async def list_sessions(
     connection: ReadConnection, user: CurrentUser, page: Page
 ) -> Sequence[SessionResponse]:
-    """List where one is logged in, by last use."""
+    """List your active sessions, the last used first."""
     return await sessions.list_sessions(connection, page=page, user=user)
 
 
@@ -30,5 +30,5 @@ async def list_sessions(
     responses=errors(*NEEDS_SESSION, SessionNotFound),
 )
 async def end_session(session: WriteSession, actor: Actor, session_id: SessionId) -> None:
-    """Log out elsewhere: the session's tokens are refused from now on."""
+    """End a session; its tokens are refused from then on."""
     await sessions.end_session(session, session_id=session_id, actor=actor)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fastapi import status
 
-from app.auth.dependencies import ArticlesActor, ArticlesReader
+from app.auth.dependencies import ArticlesActor, RequiredArticlesViewer
 from app.core.errors import ArticleNotFound, EmailNotVerified
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.parameters import ArticleId, Page
@@ -21,7 +21,7 @@ router = create_router(prefix="", tag="trash")
 
 @router.get("/trash", response_model=list[TrashedArticle], responses=errors(*NEEDS_USER))
 async def list_trash(
-    connection: ReadConnection, user: ArticlesReader, page: Page
+    connection: ReadConnection, user: RequiredArticlesViewer, page: Page
 ) -> Sequence[TrashedRow]:
     """List one's deleted articles, the latest first; as an editor, everybody's."""
     return await trash.list_trash(connection, page=page, actor=user)

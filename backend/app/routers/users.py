@@ -1,11 +1,17 @@
-"""/users: reading, changing and deleting accounts; registering is in routers.registration."""
+"""/users: read, update and delete accounts. Registration is in routers.registration."""
 
 from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Query, Response, status
 
-from app.auth.dependencies import Actor, Confirming, UsersActor, UsersReader, UsersViewer
+from app.auth.dependencies import (
+    Actor,
+    ConfirmingUser,
+    RequiredUsersViewer,
+    UsersActor,
+    UsersViewer,
+)
 from app.auth.identity import Identity
 from app.core.conditional import last_modified
 from app.core.errors import (
@@ -55,15 +61,15 @@ router = create_router(prefix="/users", tag="users")
 async def list_users(
     connection: ReadConnection, viewer: UsersViewer, page: Page, response: Response
 ) -> Sequence[UserPublic]:
-    """List users by id; administrators see the private fields too."""
+    """List users by id; administrators also see private fields."""
     listed = await users.list_users(connection, page=page, viewer=viewer)
-    response.headers.update(last_modified(users.changes_shown(listed)))
+    response.headers.update(last_modified(users.visible_update_times(listed)))
     return listed
 
 
 @router.get("/me", response_model=UserPrivate, responses=errors(*NEEDS_USER, *READS_VERSION))
-async def read_own_user(user: UsersReader) -> Identity:
-    """Read one's own account."""
+async def read_own_user(user: RequiredUsersViewer) -> Identity:
+    """Read your own account."""
     return user
 
 
@@ -84,7 +90,7 @@ async def read_own_user(user: UsersReader) -> Identity:
 async def update_own_user(
     session: WriteSession, actor: UsersActor, changes: UserUpdate, precondition: IfMatch
 ) -> UserPrivate:
-    """Change some of one's own account; for the email, see `POST /users/me/email`."""
+    """Update fields of your own account; for the email, use `POST /users/me/email`."""
     return await users.update_user(
         session, user_id=actor.id, changes=changes, actor=actor, precondition=precondition
     )
@@ -97,7 +103,7 @@ async def update_own_user(
     openapi_extra=OPTIONAL_USER,
 )
 async def read_user(connection: ReadConnection, viewer: UsersViewer, user_id: UserId) -> UserPublic:
-    """Read a user: all of oneself, and for administrators; of others what is public."""
+    """Read a user; private fields are visible to the user and to administrators."""
     return await users.get_user(connection, user_id=user_id, viewer=viewer)
 
 
@@ -123,9 +129,9 @@ async def replace_user(
     new: UserReplace,
     precondition: IfMatch,
 ) -> UserPrivate:
-    """Change all of an account; another's only as an administrator.
+    """Replace an account. Only administrators may change other accounts.
 
-    One's own email changes by `POST /users/me/email`.
+    To change your own email, use `POST /users/me/email`.
     """
     return await users.update_user(
         session, user_id=user_id, changes=new, actor=actor, precondition=precondition
@@ -141,7 +147,7 @@ async def delete_user(
     *,
     session: WriteSession,
     database: CurrentDatabase,
-    actor: Confirming,
+    actor: ConfirmingUser,
     user_id: UserId,
     query: Annotated[UserDeletionQuery, Query()],
     precondition: IfMatch,
@@ -149,8 +155,8 @@ async def delete_user(
 ) -> None:
     """Delete an account; its articles go to the trash or to another author.
 
-    It takes the password of the account, in the body, and a code where there is a second factor.
-    Administrators delete the accounts of others without.
+    Your own account requires its password in the body, and a code if it has a second factor.
+    Administrators delete other accounts without a body.
     """
     await users.delete_user(
         session,
@@ -178,7 +184,7 @@ async def delete_user(
 async def change_role(
     session: WriteSession, actor: Actor, user_id: UserId, change: RoleChange, precondition: IfMatch
 ) -> UserPrivate:
-    """Give a user another role, as an administrator; `If-Match` takes the user's ETag."""
+    """Change the role of a user, as an administrator; `If-Match` is the user's ETag."""
     return await users.change_role(
         session, user_id=user_id, role=change.role, actor=actor, precondition=precondition
     )
@@ -189,7 +195,7 @@ async def change_role(
     responses=errors(*NEEDS_SESSION, *LIMITED, NotAuthorized, UserNotFound, LastAdmin),
 )
 async def disable_user(session: WriteSession, actor: Actor, user_id: UserId) -> UserPrivate:
-    """Keep a user out from the next request on, as an administrator; what they wrote stays."""
+    """Disable a user immediately, as an administrator; their content stays."""
     return await users.disable_user(session, user_id=user_id, actor=actor)
 
 
@@ -198,5 +204,5 @@ async def disable_user(session: WriteSession, actor: Actor, user_id: UserId) -> 
     responses=errors(*NEEDS_SESSION, *LIMITED, NotAuthorized, UserNotFound),
 )
 async def enable_user(session: WriteSession, actor: Actor, user_id: UserId) -> UserPrivate:
-    """Let a disabled user log in again, as an administrator."""
+    """Enable a disabled user, as an administrator."""
     return await users.enable_user(session, user_id=user_id, actor=actor)

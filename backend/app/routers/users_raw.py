@@ -1,11 +1,11 @@
-"""/raw/users: the users API in raw SQL, for comparison; see services/users_raw.py."""
+"""/raw/users: the users API in raw SQL, for comparison. See services/users_raw.py."""
 
 from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Query, Response, status
 
-from app.auth.dependencies import Confirming, CurrentClient, UsersActor, UsersViewer
+from app.auth.dependencies import ConfirmingUser, CurrentClient, UsersActor, UsersViewer
 from app.core.conditional import last_modified
 from app.core.errors import (
     EmailTaken,
@@ -66,9 +66,9 @@ async def create_user_raw(
 async def list_users_raw(
     connection: ReadConnection, viewer: UsersViewer, page: Page, response: Response
 ) -> Sequence[UserPublic]:
-    """List users by id; administrators see the private fields too."""
+    """List users by id; administrators also see private fields."""
     listed = await users_raw.list_users(connection, page=page, viewer=viewer)
-    response.headers.update(last_modified(users.changes_shown(listed)))
+    response.headers.update(last_modified(users.visible_update_times(listed)))
     return listed
 
 
@@ -81,7 +81,7 @@ async def list_users_raw(
 async def read_user_raw(
     connection: ReadConnection, viewer: UsersViewer, user_id: UserId
 ) -> UserPublic:
-    """Read a user: all of oneself, and for administrators; of others what is public."""
+    """Read a user; private fields are visible to the user and to administrators."""
     return await users_raw.get_user(connection, user_id=user_id, viewer=viewer)
 
 
@@ -106,7 +106,7 @@ async def replace_user_raw(
     new: UserReplace,
     precondition: IfMatch,
 ) -> UserPrivate:
-    """Change all of an account; another's only as an administrator."""
+    """Replace an account. Only administrators may change other accounts."""
     return await users_raw.update_user(
         session, user_id=user_id, changes=new, actor=actor, precondition=precondition
     )
@@ -121,7 +121,7 @@ async def delete_user_raw(
     *,
     session: WriteSession,
     database: CurrentDatabase,
-    actor: Confirming,
+    actor: ConfirmingUser,
     user_id: UserId,
     query: Annotated[UserDeletionQuery, Query()],
     precondition: IfMatch,
@@ -129,8 +129,8 @@ async def delete_user_raw(
 ) -> None:
     """Delete an account; its articles go to the trash or to another author.
 
-    It takes the password of the account, in the body, and a code where there is a second factor.
-    Administrators delete the accounts of others without.
+    Your own account requires its password in the body, and a code if it has a second factor.
+    Administrators delete other accounts without a body.
     """
     await users_raw.delete_user(
         session,

@@ -9,7 +9,7 @@ from app.schemas.types import Country, Input, Line, Output
 
 
 class AddressInput(Input):
-    """An address, whole: creating and replacing take the same."""
+    """All fields of an address, to create or replace it."""
 
     model_config = ConfigDict(
         json_schema_extra={

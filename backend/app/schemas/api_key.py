@@ -1,4 +1,4 @@
-"""API keys, as their user makes and sees them."""
+"""API keys: creation and list."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -11,8 +11,8 @@ from app.core.scopes import Scope
 from app.schemas.passwords import Password
 from app.schemas.types import Input, Line, Output
 
-LONGEST = timedelta(days=3653)
-"""Ten years; a key without an end is better said to have none."""
+MAX_LIFETIME = timedelta(days=3653)
+"""Ten years. A key that should last longer has no `expires_at`."""
 
 _RFC_3339 = re.compile(
     r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
@@ -20,7 +20,7 @@ _RFC_3339 = re.compile(
 
 
 def _as_rfc_3339(value: Any) -> Any:
-    """Refuse what Pydantic forgives, such as seconds since 1970: one moment, one spelling."""
+    """Accept only RFC 3339 timestamps. Pydantic would also accept Unix seconds, for example."""
     if value is not None and not (isinstance(value, str) and _RFC_3339.fullmatch(value)):
         raise ValueError("must look like 2030-01-31T12:00:00Z, with an offset from UTC")
     return value
@@ -28,12 +28,12 @@ def _as_rfc_3339(value: Any) -> Any:
 
 def _in_the_future(moment: datetime) -> datetime:
     now = clock.now()
-    if not now < moment <= now + LONGEST:
+    if not now < moment <= now + MAX_LIFETIME:
         raise ValueError("must be in the future, and within ten years")
     return moment.astimezone(UTC)
 
 
-def _each_once(scopes: list[Scope]) -> list[Scope]:
+def _unique(scopes: list[Scope]) -> list[Scope]:
     if len(set(scopes)) < len(scopes):
         raise ValueError("must name each scope once")
     return sorted(scopes)
@@ -42,7 +42,7 @@ def _each_once(scopes: list[Scope]) -> list[Scope]:
 Scopes = Annotated[
     list[Scope],
     Field(min_length=1, max_length=len(Scope), json_schema_extra={"uniqueItems": True}),
-    AfterValidator(_each_once),
+    AfterValidator(_unique),
 ]
 FutureMoment = Annotated[
     AwareDatetime, BeforeValidator(_as_rfc_3339), AfterValidator(_in_the_future)
@@ -50,9 +50,9 @@ FutureMoment = Annotated[
 
 
 class ApiKeyCreate(Input):
-    """What a key is for, what it may be used for, and until when; without an end, it has none.
+    """Name, scopes and expiry of a new key. Without `expires_at`, it does not expire.
 
-    It outlives the session that makes it, so it takes the password.
+    A key outlives the session that creates it, so the password is required.
     """
 
     model_config = ConfigDict(
@@ -74,7 +74,7 @@ class ApiKeyCreate(Input):
 
 
 class ApiKeyResponse(Output):
-    """A key without the key: `hint` is how it begins."""
+    """An API key without its secret; `hint` contains its first characters."""
 
     id: int
     name: str
@@ -86,6 +86,6 @@ class ApiKeyResponse(Output):
 
 
 class ApiKeyCreated(ApiKeyResponse):
-    """A new key. `key` is shown here and never again."""
+    """A new API key. Only this response contains `key`."""
 
     key: str

@@ -1,4 +1,4 @@
-"""Logging in and staying so: forms, and the tokens that they are answered with."""
+"""Login and token refresh: forms and token responses."""
 
 from typing import Annotated, Literal
 
@@ -12,7 +12,7 @@ Token = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=2000)]
 
 
 class LoginForm(Input):
-    """RFC 6749 §4.3.2: the form of the password grant; `username` takes an email as well."""
+    """The form of the password grant (RFC 6749 §4.3.2); `username` may be an email."""
 
     grant_type: Literal["password"] | None = None
     username: Annotated[Text, Field(min_length=1, description="Username or email")]
@@ -23,9 +23,10 @@ class LoginForm(Input):
 
 
 class Tokens(Output):
-    """RFC 6749 §5.1: send the access token as `Authorization: Bearer …` for `expires_in` seconds.
+    """A token response (RFC 6749 §5.1).
 
-    The refresh token gets the next pair; it is not in the body where a cookie carries it.
+    Send the access token as `Authorization: Bearer …`; it is valid for `expires_in` seconds. The
+    refresh token gets the next pair. It is omitted if it is set as a cookie.
     """
 
     model_config = ConfigDict(
@@ -48,6 +49,6 @@ class Tokens(Output):
 
 
 class RefreshRequest(Input):
-    """The refresh token, where no cookie carries it."""
+    """The refresh token, if it is not sent as a cookie."""
 
     refresh_token: Token | None = None

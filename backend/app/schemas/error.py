@@ -1,4 +1,4 @@
-"""The one shape of every error, for OpenAPI; core.errors makes it."""
+"""The error response, for OpenAPI. core.errors builds it."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from app.schemas.types import omitted
 
 
 class Finding(BaseModel):
-    """One thing that is wrong with the input: where, what, and of which kind."""
+    """A validation error: its location, message and type."""
 
     loc: list[str | int]
     msg: str
@@ -16,10 +16,10 @@ class Finding(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """An error: `message` for people, `code` for programs, `request_id` for the operator.
+    """An error: `message` for users, `code` for programs, `request_id` for operators.
 
-    `challenge` comes with the code `second_factor_required` alone, `limit` with `limit_reached` and
-    `quota_exceeded`: the kind of limit.
+    `challenge` is only present with the code `second_factor_required`. `limit` is the kind of
+    limit, for the codes `limit_reached` and `quota_exceeded`.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -1,4 +1,4 @@
-"""What the health probes answer."""
+"""Responses of the health probes."""
 
 from typing import Literal
 
@@ -6,15 +6,15 @@ from app.schemas.types import Output
 
 
 class Liveness(Output):
-    """The process answers."""
+    """The process responds."""
 
     status: Literal["alive"] = "alive"
 
 
 class Readiness(Output):
-    """The process can serve: its database is there, and migrated."""
+    """The process can serve requests: its database is available and migrated."""
 
     status: Literal["ready"] = "ready"
     revision: str
     ahead: bool
-    """Whether the database was migrated by a newer release, as in the middle of an upgrade."""
+    """Whether a newer release has migrated the database, as during an upgrade."""

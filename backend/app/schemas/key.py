@@ -1,4 +1,4 @@
-"""Public keys, as RFC 7517 writes them."""
+"""Public keys in JWK format (RFC 7517)."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from app.schemas.types import Output
 
 
 class JsonWebKey(Output):
-    """A public key: `n` and `e` of RSA, or `crv`, `x` and `y` of an elliptic curve."""
+    """A public key: `n` and `e` for RSA, or `crv`, `x` and `y` for an elliptic curve."""
 
     kid: str
     kty: Literal["RSA", "EC"]
@@ -20,6 +20,6 @@ class JsonWebKey(Output):
 
 
 class JsonWebKeySet(Output):
-    """RFC 7517 §5."""
+    """A set of public keys (RFC 7517 §5)."""
 
     keys: list[JsonWebKey]

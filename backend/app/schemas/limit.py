@@ -1,4 +1,4 @@
-"""Limits of a user: what they are, how much is used, and what an administrator sets."""
+"""Limits of a user, their use, and overrides by administrators."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -11,7 +11,7 @@ from app.schemas.types import Input, Output, WithoutPoint
 
 def _of_users(kind: LimitKind) -> LimitKind:
     if kind in ADDRESS_KINDS:
-        raise ValueError("is counted by client address; only the setting LIMITS changes it")
+        raise ValueError("applies to client addresses; use the setting LIMITS to change it")
     return kind
 
 
@@ -20,15 +20,15 @@ Amount = Annotated[StrictInt, Field(ge=0, le=MAX_AMOUNT), WithoutPoint]
 
 
 class LimitResponse(Output):
-    """A limit: a rate where it has `seconds`, else a total."""
+    """A limit: a rate if `seconds` is set, otherwise a total."""
 
     kind: LimitKind
     amount: int | None
-    """null: no limit."""
+    """null means no limit."""
     default: int | None
-    """The amount for the user's role, which counts unless an administrator has set another."""
+    """The amount for the user's role, which applies unless an administrator has overridden it."""
     seconds: int | None
-    """The window within which the amount can be used again."""
+    """The window in seconds after which the whole amount is available again."""
 
 
 class UserLimits(Output):
@@ -51,7 +51,7 @@ class UserLimits(Output):
 
 
 class LimitUseResponse(Output):
-    """How much of a limit is used at this moment."""
+    """The current use of a limit."""
 
     kind: LimitKind
     used: int
@@ -60,7 +60,7 @@ class LimitUseResponse(Output):
 
 
 class UserLimitsUpdate(Input):
-    """Amounts by kind; what is not named goes back to the default."""
+    """Amounts by kind; kinds that are not listed use the default."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"limits": {"comments": 1200}}]})
 

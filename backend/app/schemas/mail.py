@@ -1,4 +1,4 @@
-"""The mailbox of an installation in development."""
+"""The development mailbox."""
 
 from datetime import datetime
 
@@ -6,7 +6,7 @@ from app.schemas.types import Output
 
 
 class MailboxEntry(Output):
-    """One mail; without a subject and a text until it is delivered, or where it was dropped."""
+    """A mail. It has a subject and a text only after it was delivered."""
 
     id: int
     kind: str

@@ -1,4 +1,4 @@
-"""Passwords as they come in: OWASP ASVS 6.2 (length, no composition rules, common ones refused)."""
+"""Password fields (OWASP ASVS 6.2: length, no composition rules, no common passwords)."""
 
 import unicodedata
 from functools import lru_cache
@@ -15,11 +15,11 @@ COMMON_PASSWORDS = 3000
 
 @lru_cache(maxsize=1)
 def _common_passwords() -> frozenset[str]:
-    """The 3,000 most common passwords that are long enough to be tried at all, in lower case.
+    """Return the 3,000 most common passwords of at least the minimum length, in lower case.
 
-    Source: zxcvbn's list, ordered by how often each was found in leaks.
+    The source is the list of zxcvbn, which is ordered by frequency in leaks.
     """
-    from zxcvbn.frequency_lists import (  # noqa: PLC0415 - 0.8 MB that only registering needs
+    from zxcvbn.frequency_lists import (  # noqa: PLC0415 - 0.8 MB, only for new passwords
         FREQUENCY_LISTS,
     )
 
@@ -36,7 +36,7 @@ def _refuse_common(password: SecretStr) -> SecretStr:
 
 
 def _as_text(password: SecretStr) -> SecretStr:
-    """In Unicode's form C, as RFC 8265 §4.2 has it: `é` is `é`, however a keyboard composes it."""
+    """Normalize to Unicode form C (RFC 8265 §4.2), so that all encodings of `é` are equal."""
     text = password.get_secret_value()
     if "\0" in text or not _is_unicode(text):
         raise ValueError("must be Unicode text without NUL")
@@ -44,7 +44,7 @@ def _as_text(password: SecretStr) -> SecretStr:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether there is no lone surrogate; SecretStr lets them pass where str would not."""
+    """Return whether there is no lone surrogate, which SecretStr accepts in contrast to str."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -53,13 +53,13 @@ def _is_unicode(text: str) -> bool:
 
 
 def _length(minimum: int) -> Any:
-    """Limits in characters; OpenAPI learns of NUL here, which SecretStr has no pattern for."""
+    """Return length limits in characters, and the pattern for OpenAPI, which forbids NUL."""
     without_nul: JsonDict = {"pattern": r"^[^\x00]*$"}
     return Field(min_length=minimum, max_length=MAX_PASSWORD_LENGTH, json_schema_extra=without_nul)
 
 
 Password = Annotated[SecretStr, _length(1), AfterValidator(_as_text)]
-"""A password as somebody types it to log in: any that could ever have been set."""
+"""A password at login. It accepts every password that could have been set."""
 
 NewPassword = Annotated[
     SecretStr,
@@ -67,4 +67,4 @@ NewPassword = Annotated[
     AfterValidator(_as_text),
     AfterValidator(_refuse_common),
 ]
-"""A password somebody chooses; its length is checked before anything hashes it."""
+"""A new password. Its length is checked before it is hashed."""

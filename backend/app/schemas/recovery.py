@@ -1,4 +1,4 @@
-"""Forgotten passwords, and proofs of reading an address's mail."""
+"""Password reset, password change and verification of email addresses."""
 
 from pydantic import ConfigDict
 
@@ -8,13 +8,13 @@ from app.schemas.types import Email, Input, Output
 
 
 class Accepted(Output):
-    """What comes next comes by mail; the answer is the same whether there is an account or not."""
+    """The request was accepted. The response does not reveal whether an account exists."""
 
-    message: str = "If there is something to do for this address, a mail is on its way"
+    message: str = "If the request applies to this address, a mail will be sent"
 
 
 class EmailRequest(Input):
-    """The address to send a mail to."""
+    """The address to which a mail is sent."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"email": "ada@example.com"}]})
 
@@ -22,7 +22,7 @@ class EmailRequest(Input):
 
 
 class PasswordReset(Input):
-    """The token from the mail, and the password to have from now on."""
+    """The token from the mail, and the new password."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"token": "Zq…", "password": "correct horse battery"}]}
@@ -33,7 +33,7 @@ class PasswordReset(Input):
 
 
 class EmailVerification(Input):
-    """The token from the mail, and the account's password where no session of it is sent."""
+    """The token from the mail. Without a session of the account, also its password."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"token": "Zq…", "password": "correct horse battery"}]}
@@ -44,7 +44,7 @@ class EmailVerification(Input):
 
 
 class RegistrationConfirmation(Input):
-    """The token from the mail, and the password that one registered with."""
+    """The token from the mail, and the password of the registration."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"token": "Zq…", "password": "correct horse battery"}]}
@@ -55,14 +55,14 @@ class RegistrationConfirmation(Input):
 
 
 class PasswordChange(Input):
-    """The password so far, and the one to have from now on."""
+    """The current and the new password."""
 
     current_password: Password
     new_password: NewPassword
 
 
 class EmailChange(Input):
-    """The address to have from now on, and the password."""
+    """The new address, and the password."""
 
     email: Email
     password: Password

@@ -1,4 +1,4 @@
-"""The second factor: setting it up, and logging in with it."""
+"""Second factor: setup and login."""
 
 import re
 from typing import Annotated
@@ -15,7 +15,7 @@ CODE_PATTERN = r"^[A-Za-z0-9 -]+$"
 
 def _as_code(code: SecretStr) -> SecretStr:
     if re.fullmatch(CODE_PATTERN.strip("^$"), code.get_secret_value()) is None:
-        raise ValueError("must be letters and digits; spaces and dashes do not matter")
+        raise ValueError("must consist of letters and digits; spaces and dashes are ignored")
     return code
 
 
@@ -24,7 +24,7 @@ Code = Annotated[
     Field(
         min_length=1,
         max_length=MAX_CODE_LENGTH,
-        description="The authenticator's six digits, or, except to confirm it, a recovery code",
+        description="An authenticator code of six digits, or a recovery code except at setup",
         json_schema_extra={"pattern": CODE_PATTERN},
     ),
     AfterValidator(_as_code),
@@ -32,14 +32,14 @@ Code = Annotated[
 
 
 class SecondFactorStatus(Output):
-    """Whether logging in takes a code, and how many recovery codes there are still."""
+    """Whether a login requires a code, and how many recovery codes are left."""
 
     enabled: bool
     recovery_codes_left: int
 
 
 class SecondFactorCreate(Input):
-    """The password, before a secret is given out."""
+    """The password, which is required to create a secret."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"password": "correct horse battery"}]}
@@ -49,7 +49,7 @@ class SecondFactorCreate(Input):
 
 
 class SecondFactorCreated(Output):
-    """What an authenticator is set up with: the secret, and its address for a QR code."""
+    """The secret for an authenticator, and its URI for a QR code."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -67,7 +67,7 @@ class SecondFactorCreated(Output):
 
 
 class SecondFactorConfirm(Input):
-    """A first code, which says that the authenticator works."""
+    """A first code, which proves that the authenticator works."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"code": "123456"}]})
 
@@ -75,7 +75,7 @@ class SecondFactorConfirm(Input):
 
 
 class SecondFactorChange(Input):
-    """Password and code: what changing the second factor takes."""
+    """Password and code, which are required to change the second factor."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"password": "correct horse battery", "code": "123456"}]}
@@ -86,7 +86,7 @@ class SecondFactorChange(Input):
 
 
 class RecoveryCodes(Output):
-    """Codes for when the authenticator is lost, shown once; each is good for one use."""
+    """Codes for a lost authenticator. Each is valid for one use, and they are shown only once."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"recovery_codes": ["k3vq-7dpa-xw2m-hn5e"]}]}
@@ -96,7 +96,7 @@ class RecoveryCodes(Output):
 
 
 class SecondFactorLogin(Input):
-    """The challenge that the password got, and a code."""
+    """The challenge of the login, and a code."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"challenge": "eyJ.e30.x", "code": "123456"}]}

@@ -1,4 +1,4 @@
-"""Sessions, as their user sees them."""
+"""Active sessions of a user."""
 
 from datetime import datetime
 
@@ -6,7 +6,7 @@ from app.schemas.types import Output
 
 
 class SessionResponse(Output):
-    """Where one is logged in; `current` is the session that asks."""
+    """An active session; `current` marks the session of the request."""
 
     id: int
     created_at: datetime

@@ -1,4 +1,4 @@
-"""Users: what one registers and changes, and what others and oneself get to see."""
+"""Users: registration, changes, and public and private views."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -47,7 +47,7 @@ class UserCreate(Input):
 
 
 class UserReplace(Input):
-    """All that a user can change, at once."""
+    """All fields that a user can change."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -61,12 +61,12 @@ class UserReplace(Input):
     username: Username
     name: PersonName
     bio: Bio = omitted()
-    """Stays where it is left out, as does the picture: clients of before know neither."""
+    """Unchanged if omitted, like `image_url`, because older clients know neither field."""
     image_url: ImageUrl | None = omitted()
 
 
 class UserUpdate(Input):
-    """Some of what a user can change; what is left out stays."""
+    """Fields that a user can change; omitted fields stay unchanged."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Ada King"}]})
 
@@ -78,7 +78,7 @@ class UserUpdate(Input):
 
 
 class RoleChange(Input):
-    """Another role for a user."""
+    """The new role of a user."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"role": "editor"}]})
 
@@ -86,14 +86,14 @@ class RoleChange(Input):
 
 
 class ArticlesOfDeleted(StrEnum):
-    """What happens to the articles of a deleted user."""
+    """The options for the articles of a deleted user."""
 
     TRASH = "trash"
     REASSIGN = "reassign"
 
 
 class UserDeletionQuery(Input):
-    """Where the articles go: into the trash for 30 days, or to another author."""
+    """The articles go to the trash for 30 days, or to another author."""
 
     articles: Annotated[
         ArticlesOfDeleted,
@@ -105,14 +105,14 @@ class UserDeletionQuery(Input):
             min_length=1,
             max_length=50,
             pattern=r"^[A-Za-z0-9._-]+$",
-            description="Who gets the articles, by id or username; digits are an id",
+            description="Id or username of the new author; a number is an id",
         ),
     ] = None
 
     @model_validator(mode="after")
     def _name_a_recipient(self) -> Self:
         if (self.to is not None) is not (self.articles is ArticlesOfDeleted.REASSIGN):
-            raise ValueError("`articles=reassign` and `to` go together")
+            raise ValueError("`to` is required with `articles=reassign`, and only allowed with it")
         return self
 
 
@@ -128,7 +128,7 @@ class UserDeletion(Input):
 
 
 class UserPublic(Output):
-    """A user as anybody sees them."""
+    """The public view of a user."""
 
     id: int
     username: str
@@ -137,7 +137,7 @@ class UserPublic(Output):
 
 
 class UserPrivate(UserPublic):
-    """A user as they and administrators see them."""
+    """The view of a user for themselves and for administrators."""
 
     email: str
     role: Role
@@ -149,7 +149,7 @@ class UserPrivate(UserPublic):
 
 
 class AccountUpdate(Input):
-    """Some of one's own account, what one logs in with included."""
+    """Fields of the user's own account, including email and password."""
 
     email: Email = omitted()
     username: Username = omitted()

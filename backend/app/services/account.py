@@ -1,7 +1,8 @@
-"""The user's own account, changed without the present password, as RealWorld front ends do.
+"""Account changes at the RealWorld API, which does not send the current password.
 
-Their sessions may do so within an hour of the login. The native API asks for the password
-(services.recovery), so its sessions may not, nor may any session of a user with a second factor.
+Sessions of the RealWorld API may change email and password within one hour of the login. Sessions
+of the native API may not, because services.recovery requires the password there. Users with a
+second factor may not either.
 """
 
 from datetime import timedelta
@@ -23,11 +24,11 @@ from app.services.audit import AuditAction
 from app.services.auth import HAS_SECOND_FACTOR
 from app.services.confirmation import lock_user
 from app.services.mail import MailKind
-from app.services.recovery import move_to_email, set_password
+from app.services.recovery import apply_email_change, set_password
 from app.services.users import CONSTRAINTS
 
-RECENT = timedelta(hours=1)
-"""How long after a login its password need not be asked for."""
+RECENT_LOGIN = timedelta(hours=1)
+"""Time after a login in which the password is not required again."""
 
 
 async def update_account(
@@ -38,41 +39,42 @@ async def update_account(
     actor: Identity,
     changes: AccountUpdate,
 ) -> UserPrivate:
-    """Change what `changes` sets; another password ends the other sessions.
+    """Update the fields that `changes` sets; a new password ends the other sessions.
 
-    Another email is in force at once, and gets a link to verify it. For email and password, raises
-    PasswordRequired in a session of the native API or with a second factor, RecentLoginRequired
-    after an hour. Raises PasswordRequired for the email with REGISTRATION=by_email, EmailTaken,
-    UsernameTaken, TooManyAttempts, TokenRevoked; SessionRequired for an API key.
+    A new email takes effect at once, and gets a link to verify it. A new email or password raises
+    PasswordRequired in a session of the native API or with a second factor, and
+    RecentLoginRequired after one hour. A new email raises PasswordRequired with
+    REGISTRATION=by_email. Raises EmailTaken, UsernameTaken, TooManyAttempts, TokenRevoked, and
+    SessionRequired for an API key.
     """
-    given = changes.model_dump(exclude_unset=True, exclude={"password", "email"})
+    fields = changes.model_dump(exclude_unset=True, exclude={"password", "email"})
     email = changes.email if changes.email and changes.email != actor.email else None
     if email or changes.password:
-        async with database.autocommit() as lookup:  # before anything is hashed or counted
+        async with database.autocommit() as lookup:  # before hashing and counting
             await _require_step_up(lookup, actor)
     hashed = None
     if changes.password:
-        hashed = await hash_password(changes.password.get_secret_value())  # holds no connection
+        hashed = await hash_password(changes.password.get_secret_value())  # before a connection
     if email:
         if get_settings().registration is Registration.BY_EMAIL:
             raise PasswordRequired
-        await attempts.count(database, attempts.on_mail(client=client))
+        await attempts.count(database, attempts.mail_limits(client=client))
     user = await lock_user(session, user=actor)
-    if email or changes.password:  # a second factor may have been enabled meanwhile
+    if email or changes.password:  # a second factor may have been enabled concurrently
         await _require_step_up(session, actor)
-    for field, value in given.items():
+    for field, value in fields.items():
         setattr(user, field, value)
     if session.is_modified(user):
         audit.record(session, AuditAction.UPDATE_USER, actor_id=user.id, subject_id=user.id)
     with constraint_errors(CONSTRAINTS):
-        await session.flush()  # the constraints speak
+        await session.flush()  # checks the unique constraints
     if hashed is not None:
         await set_password(session, user, hashed=hashed, actor=actor)
     if email:
-        await move_to_email(session, user, email)
+        await apply_email_change(session, user, email)
         user.email_verified_at = None
         mail.queue(session, MailKind.VERIFY_EMAIL, email=email, user_id=user.id)
-    await session.flush()  # `updated_at` is set
+    await session.flush()  # sets `updated_at`
     return UserPrivate.model_validate(user)
 
 
@@ -91,13 +93,13 @@ async def _require_step_up(connection: AsyncConnection | AsyncSession, actor: Id
         raise InvalidToken
     if not login.by_conduit:
         raise PasswordRequired(
-            "This session was opened at /auth/login: change the email with POST /users/me/email"
+            "This session was opened at /auth/login. Change the email with POST /users/me/email"
             " and the password with POST /users/me/password, or log in at /api/users/login"
         )
     if login.has_factor:
         raise PasswordRequired(
-            "The account has a second factor: change the email with POST /users/me/email"
+            "The account has a second factor. Change the email with POST /users/me/email"
             " and the password with POST /users/me/password"
         )
-    if clock.now() - login.created_at > RECENT:
+    if clock.now() - login.created_at > RECENT_LOGIN:
         raise RecentLoginRequired

@@ -1,7 +1,7 @@
-"""Account tokens: issued into a mail, redeemed once, for one purpose, within an hour.
+"""Account tokens: sent by mail, valid for one hour, for one purpose and one use.
 
-A token is bound to the address that it was sent to: who reads the mail of an address that a user
-has given up can do nothing with it.
+A token is bound to the address to which it was sent. It becomes invalid when the user changes the
+email.
 """
 
 from collections.abc import Collection
@@ -26,7 +26,7 @@ LIFETIME = timedelta(hours=1)
 
 
 class Redeemed(NamedTuple):
-    """What a token was for: `user`, locked, or the `registration` of one who is to be."""
+    """A redeemed token: its locked `user`, or the `registration` of a new user."""
 
     purpose: Purpose
     email: str
@@ -42,7 +42,7 @@ async def issue(
     user_id: int | None,
     registration: dict[str, Any] | None = None,
 ) -> str:
-    """A new token for who reads `email`'s mail. It is stored nowhere, only its SHA-256 is."""
+    """Return a new token for the owner of `email`. Only its SHA-256 is stored."""
     secret = new_secret()
     now = clock.now()
     session.add(
@@ -70,9 +70,9 @@ def _valid(secret: str, purposes: Collection[Purpose]) -> ColumnElement[bool]:
 async def check(
     connection: AsyncConnection, *, secret: str, purposes: Collection[Purpose]
 ) -> dict[str, Any] | None:
-    """The registration that a token is for, if it is for one.
+    """Return the registration of a token; None if it has another purpose.
 
-    Raises InvalidAccountToken where there is no such token: nothing needs to be hashed for it.
+    Raises InvalidAccountToken for an invalid token, so that the caller need not hash a password.
     """
     query = select(AccountToken.registration).where(_valid(secret, purposes))
     token = (await connection.execute(query)).one_or_none()
@@ -83,7 +83,7 @@ async def check(
 
 
 class Addressee(NamedTuple):
-    """The user whom a link was sent to, and the hash of their password."""
+    """The user to whom a link was sent, and their password hash."""
 
     user_id: int
     hashed_password: str
@@ -92,7 +92,7 @@ class Addressee(NamedTuple):
 async def find_addressee(
     connection: AsyncConnection, *, secret: str, purposes: Collection[Purpose]
 ) -> Addressee:
-    """The user of a token. Raises InvalidAccountToken where there is no such token."""
+    """Return the user of a token. Raises InvalidAccountToken for an invalid token."""
     query = (
         select(User.id, User.hashed_password)
         .join(AccountToken, AccountToken.user_id == User.id)
@@ -105,10 +105,10 @@ async def find_addressee(
 
 
 async def redeem(session: AsyncSession, *, secret: str, purposes: Collection[Purpose]) -> Redeemed:
-    """Use a token up, for one of `purposes`.
+    """Consume a token for one of `purposes`.
 
-    Raises InvalidAccountToken where it is unknown, used, expired or for another purpose, where its
-    user is disabled, or has another address by now.
+    Raises InvalidAccountToken if the token is unknown, used, expired or for another purpose. Also
+    raises it if the user is disabled or has changed the email.
     """
     is_valid = _valid(secret, purposes)
     found = await session.execute(
@@ -122,7 +122,7 @@ async def redeem(session: AsyncSession, *, secret: str, purposes: Collection[Pur
     token = found.one_or_none()
     if token is None:
         raise InvalidAccountToken
-    # The user before the token: two tokens of one user would wait for each other.
+    # Lock the user before the token. Otherwise two tokens of one user could deadlock.
     user = None
     if token.user_id is not None:
         user = await session.get(User, token.user_id, with_for_update=NO_KEY_UPDATE)
@@ -130,35 +130,35 @@ async def redeem(session: AsyncSession, *, secret: str, purposes: Collection[Pur
             raise InvalidAccountToken
         if token.purpose is not Purpose.CHANGE_EMAIL and user.email != token.email:
             raise InvalidAccountToken
-    # One statement decides: of two that come at once the second waits, and then finds none.
+    # One statement decides: the second of two concurrent requests waits, and then finds no row.
     deleted = await session.scalar(delete(AccountToken).where(is_valid).returning(AccountToken.id))
     if deleted is None:
         raise InvalidAccountToken
     return Redeemed(token.purpose, token.email, user, token.registration)
 
 
-async def forget(
+async def revoke(
     session: AsyncSession, *, user_id: int, purposes: Collection[Purpose] = tuple(Purpose)
 ) -> None:
-    """Make a user's tokens for `purposes` worthless."""
-    theirs = delete(AccountToken).where(AccountToken.user_id == user_id)
-    await session.execute(theirs.where(AccountToken.purpose.in_(purposes)))
+    """Delete a user's tokens for `purposes`."""
+    of_user = delete(AccountToken).where(AccountToken.user_id == user_id)
+    await session.execute(of_user.where(AccountToken.purpose.in_(purposes)))
 
 
 async def revoke_links(session: AsyncSession, *, user_id: int, email: str) -> None:
-    """Make worthless whatever link a user has got by mail, or has on its way; they are locked."""
-    await forget(session, user_id=user_id)
+    """Revoke all links that were mailed to a user or are queued. The user's row is locked."""
+    await revoke(session, user_id=user_id)
     kinds = (MailKind.RESET_PASSWORD, MailKind.CHANGE_EMAIL, MailKind.VERIFY_EMAIL)
     await mail.cancel(session, user_id=user_id, email=email, kinds=kinds)
 
 
-async def withdraw(session: AsyncSession, *, token_hash: bytes) -> None:
-    """Make one token worthless: the mail that it was issued for did not go out."""
+async def revoke_token(session: AsyncSession, *, token_hash: bytes) -> None:
+    """Delete one token, whose mail was not delivered."""
     await session.execute(delete(AccountToken).where(AccountToken.token_hash == token_hash))
 
 
 async def purge(session: AsyncSession) -> int:
-    """Delete a batch of the expired ones; how many."""
-    by = AccountToken.expires_at
-    expired = by <= clock.now()
-    return await delete_oldest(session, AccountToken.id, expired, by=by)
+    """Delete a batch of expired tokens; return how many."""
+    column = AccountToken.expires_at
+    expired = column <= clock.now()
+    return await delete_oldest(session, AccountToken.id, expired, order_by=column)

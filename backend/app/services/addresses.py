@@ -1,4 +1,4 @@
-"""Postal addresses of a user: their own business, and the administrators'."""
+"""Postal addresses of a user, visible to the user and to administrators."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ from app.schemas.address import AddressInput, AddressResponse
 from app.schemas.page import PageQuery
 from app.services import audit, limits
 from app.services.audit import AuditAction
-from app.services.limits import Spender
+from app.services.limits import LimitedUser
 
 USER_REFERENCE = {"fk_addresses_user_id": UserNotFound}
 
@@ -32,23 +32,23 @@ _ONE = _COLUMNS.where(
 
 
 async def list_addresses(
-    connection: Reader, *, user_id: int, page: PageQuery, actor: Identity
+    reader: Reader, *, user_id: int, page: PageQuery, actor: Identity
 ) -> Sequence[AddressResponse]:
-    """A user's addresses by id. Raises NotAuthorized, UserNotFound."""
+    """List a user's addresses by id. Raises NotAuthorized, UserNotFound."""
     require(actor, Action.MANAGE_ADDRESSES, owner_id=user_id)
-    rows = (await connection.execute(_LIST, {"user_id": user_id, **page.model_dump()})).all()
-    if not rows and await connection.scalar(_USER, {"user_id": user_id}) is None:
+    rows = (await reader.execute(_LIST, {"user_id": user_id, **page.model_dump()})).all()
+    if not rows and await reader.scalar(_USER, {"user_id": user_id}) is None:
         raise UserNotFound
     return [AddressResponse.model_validate(row) for row in rows]
 
 
 async def get_address(
-    connection: Reader, *, user_id: int, address_id: int, actor: Identity
+    reader: Reader, *, user_id: int, address_id: int, actor: Identity
 ) -> AddressResponse:
-    """One address. Raises NotAuthorized, AddressNotFound."""
+    """Return one address. Raises NotAuthorized, AddressNotFound."""
     require(actor, Action.MANAGE_ADDRESSES, owner_id=user_id)
     parameters = {"user_id": user_id, "address_id": address_id}
-    row = (await connection.execute(_ONE, parameters)).one_or_none()
+    row = (await reader.execute(_ONE, parameters)).one_or_none()
     if row is None:
         raise AddressNotFound
     return AddressResponse.model_validate(row)
@@ -57,14 +57,14 @@ async def get_address(
 async def create_address(
     session: AsyncSession, *, user_id: int, new: AddressInput, actor: Identity
 ) -> AddressResponse:
-    """Add an address. Raises NotAuthorized, UserNotFound."""
+    """Create an address. Raises NotAuthorized, UserNotFound."""
     require(actor, Action.MANAGE_ADDRESSES, owner_id=user_id)
     costs = {LimitKind.ADDRESSES: 1, LimitKind.ACCOUNT_CHANGES: 1}
-    await limits.spend(session, Spender(user_id, actor.role), costs)
+    await limits.spend(session, LimitedUser(user_id, actor.role), costs)
     address = Address(user_id=user_id, **new.model_dump())
     session.add(address)
     with constraint_errors(USER_REFERENCE):
-        await session.flush()  # the reference speaks, and the address has an id
+        await session.flush()  # checks the foreign key and assigns the id
     _record(session, AuditAction.CREATE_ADDRESS, address, actor)
     return AddressResponse.model_validate(address)
 
@@ -78,7 +78,7 @@ async def replace_address(
     actor: Identity,
     precondition: Precondition,
 ) -> AddressResponse:
-    """Replace an address as a whole. Raises NotAuthorized, AddressNotFound, PreconditionFailed."""
+    """Replace an address. Raises NotAuthorized, AddressNotFound, PreconditionFailed."""
     address = await _locked_address(session, user_id=user_id, address_id=address_id, actor=actor)
     precondition.require(AddressResponse.model_validate(address))
     await limits.spend(session, actor, {LimitKind.ACCOUNT_CHANGES: 1})
@@ -86,7 +86,7 @@ async def replace_address(
         setattr(address, field, value)
     if session.is_modified(address):
         _record(session, AuditAction.UPDATE_ADDRESS, address, actor)
-    await session.flush()  # `updated_at` is set
+    await session.flush()  # sets `updated_at`
     return AddressResponse.model_validate(address)
 
 
@@ -98,7 +98,7 @@ async def delete_address(
     actor: Identity,
     precondition: Precondition,
 ) -> None:
-    """Remove an address. Raises NotAuthorized, AddressNotFound, PreconditionFailed."""
+    """Delete an address. Raises NotAuthorized, AddressNotFound, PreconditionFailed."""
     address = await _locked_address(session, user_id=user_id, address_id=address_id, actor=actor)
     precondition.require(AddressResponse.model_validate(address))
     await limits.spend(session, actor, {LimitKind.ACCOUNT_CHANGES: 1})

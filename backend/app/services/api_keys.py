@@ -1,4 +1,4 @@
-"""API keys: what a user gives to programs, to act for them within limits."""
+"""API keys: credentials for programs that act for a user with limited scopes."""
 
 from collections.abc import Sequence
 
@@ -28,19 +28,19 @@ _LIST = paged(
 
 
 async def list_api_keys(
-    connection: Reader, *, page: PageQuery, user: Identity
+    reader: Reader, *, page: PageQuery, user: Identity
 ) -> Sequence[ApiKeyResponse]:
-    """A user's keys by id, expired ones too."""
-    rows = await connection.execute(_LIST, {"user_id": user.id, **page.model_dump()})
+    """List a user's keys by id, including expired keys."""
+    rows = await reader.execute(_LIST, {"user_id": user.id, **page.model_dump()})
     return [ApiKeyResponse.model_validate(row) for row in rows]
 
 
 async def create_api_key(
     session: AsyncSession, *, database: Database, new: ApiKeyCreate, actor: Identity
 ) -> ApiKeyCreated:
-    """Make a key, of which only a hash is kept.
+    """Create a key. Only its hash is stored.
 
-    The user's row is locked, so that those who come at once are counted one after the other. Raises
+    The user's row is locked, so that concurrent requests cannot exceed MAX_API_KEYS. Raises
     IncorrectPassword, TooManyAttempts, TooManyApiKeys.
     """
     await confirm_password(database, user=actor, password=new.password)
@@ -58,14 +58,14 @@ async def create_api_key(
         expires_at=new.expires_at,
     )
     session.add(api_key)
-    await session.flush()  # the key has an id
+    await session.flush()  # assigns the id
     _record(session, AuditAction.CREATE_API_KEY, api_key.id, actor)
-    shown = ApiKeyResponse.model_validate(api_key)
-    return ApiKeyCreated(**shown.model_dump(), key=key)
+    response = ApiKeyResponse.model_validate(api_key)
+    return ApiKeyCreated(**response.model_dump(), key=key)
 
 
 async def delete_api_key(session: AsyncSession, *, api_key_id: int, actor: Identity) -> None:
-    """Delete one of the actor's keys: it is refused from now on. Raises ApiKeyNotFound."""
+    """Delete one of the actor's keys. Raises ApiKeyNotFound."""
     await limits.spend(session, actor, {LimitKind.ACCOUNT_CHANGES: 1})
     statement = delete(ApiKey).where(ApiKey.id == api_key_id, ApiKey.user_id == actor.id)
     if await session.scalar(statement.returning(ApiKey.id)) is None:

@@ -1,13 +1,13 @@
-"""Limits on guessing: failures are counted in PostgreSQL, for all replicas and over restarts.
+"""Limits on guessing passwords and codes, counted in PostgreSQL for all replicas.
 
-An attempt is counted as pending before it is made, so that a hundred guesses at once are not a
-hundred guesses; and as a failure when it has failed. After the free ones, each failure closes the
-door for twice as long as the one before; whoever comes meanwhile is told when to come back (429
-with Retry-After).
+An attempt is counted as pending before it is made, and as a failure afterwards. A hundred
+concurrent guesses are therefore limited too. After a burst of failures, each further failure locks
+the key out for twice as long as the previous one. Requests during a lockout get 429 with
+Retry-After.
 
-Nobody can lock a user out: whoever comes from an address or a session that the user has logged in
-from is counted apart from everybody else. Names are counted as they are matched, whether there is
-such a user or not, so that a limit tells nothing about who has an account.
+An attacker cannot lock a user out: networks and sessions that the user has logged in from have
+their own limits. Names are counted whether such a user exists or not, so that a limit does not
+reveal who has an account.
 """
 
 import asyncio
@@ -39,122 +39,128 @@ from app.db.session import Database
 from app.models.attempt import Attempt
 from app.services.purging import delete_oldest
 
-QUARTER = timedelta(minutes=15)
-KEPT_FOR = timedelta(days=1)
-"""Long enough for all failures to have worn off."""
+FIFTEEN_MINUTES = timedelta(minutes=15)
+RETENTION = timedelta(days=1)
+"""Longer than the decay of all failures of any limit."""
 ABANDONED_AFTER = timedelta(minutes=1)
-"""An attempt that is pending for so long has ended with its process."""
-LONGEST_WAIT = 10.0
-PAUSE = 0.2
-"""Seconds that one who finds all attempts under way waits in all, and until the next look."""
+"""An attempt that is pending for longer belongs to a process that has ended."""
+MAX_WAIT_SECONDS = 10.0
+"""How long a request waits while the burst is used up by pending attempts."""
+POLL_SECONDS = 0.2
+"""Interval between two checks of a waiting request."""
 MAX_WAITING = 50
-"""How many may wait so, a process."""
-MOST_DOUBLINGS = 20
-IPV6_SITE = 64
-"""Bits of an IPv6 address that one customer of a provider has in common."""
+"""Requests per process that may wait at the same time."""
+MAX_DOUBLINGS = 20
+IPV6_PREFIX_LENGTH = 64
+"""Providers usually assign one customer an IPv6 network with a prefix of 64 bits."""
 
 
 _waiting = 0
 
 
 class Limit(NamedTuple):
-    """How often `key` may be tried for nothing, and how long its door stays closed at most."""
+    """A limit on failed attempts for `key`."""
 
     key: bytes
-    free: int
-    wears_off: timedelta
-    """How long it takes for one failure to count no more."""
-    longest: timedelta
-    ends_with_success: bool
+    burst: int
+    """Failures that are allowed without a lockout."""
+    decay: timedelta
+    """Time after which one failure no longer counts."""
+    max_lockout: timedelta
+    reset_on_success: bool
     """Whether a success clears the failures before it."""
 
 
-def on_password(name: str, *, client: Client, known_by: str | None) -> list[Limit]:
-    """The limits on guessing the password that goes with `name`, in the form that is looked up.
+def password_limits(name: str, *, client: Client, known_by: str | None) -> list[Limit]:
+    """Return the limits on guessing the password of a normalized name.
 
-    `known_by` is the session or the network that the user has logged in from before; None where the
-    client is a stranger.
+    `known_by` is the session or the network from which the user has logged in before; None for an
+    unknown client.
     """
     if known_by is not None:
         key = _key("password from", name, known_by)
         return [Limit(key, 20, timedelta(minutes=1), timedelta(minutes=1), True)]
     return [
-        Limit(_key("password", name), 10, QUARTER, QUARTER, ends_with_success=True),
-        _by_address("password", client),
+        Limit(_key("password", name), 10, FIFTEEN_MINUTES, FIFTEEN_MINUTES, reset_on_success=True),
+        _client_limit("password", client),
     ]
 
 
-def on_code(user_id: int, *, client: Client, known_by: str | None) -> list[Limit]:
-    """The limits on guessing a code to log in with; only who has the password comes so far."""
+def code_limits(user_id: int, *, client: Client, known_by: str | None) -> list[Limit]:
+    """Return the limits on guessing a code at login, after a correct password."""
     user = str(user_id)
     if known_by is not None:
-        return [Limit(_key("code from", user, known_by), 5, QUARTER, QUARTER, True)]
+        return [Limit(_key("code from", user, known_by), 5, FIFTEEN_MINUTES, FIFTEEN_MINUTES, True)]
     return [
-        Limit(_key("code by", user, network_of(client)), 5, QUARTER, QUARTER, True),
-        Limit(_key("code", user), 20, QUARTER, QUARTER, ends_with_success=True),
+        Limit(_key("code by", user, network_of(client)), 5, FIFTEEN_MINUTES, FIFTEEN_MINUTES, True),
+        Limit(_key("code", user), 20, FIFTEEN_MINUTES, FIFTEEN_MINUTES, reset_on_success=True),
     ]
 
 
-def on_confirmation(user: Identity, what: str) -> list[Limit]:
-    """The limits on guessing the password, or a code, of a user who is logged in.
+def confirmation_limits(user: Identity, what: str) -> list[Limit]:
+    """Return the limits on guessing the password, or a code, of a logged-in user.
 
-    By session: whoever has stolen one closes its door alone.
+    They apply per session, so that the thief of a session locks out only that session.
     """
     key = _key(f"confirmation by {what}", str(user.session_id))
-    return [Limit(key, 5, QUARTER, QUARTER, ends_with_success=True)]
+    return [Limit(key, 5, FIFTEEN_MINUTES, FIFTEEN_MINUTES, reset_on_success=True)]
 
 
-def on_registration(token: str) -> list[Limit]:
-    """The limits on guessing the password of a registration that is not complete yet."""
-    return [Limit(_key("registration", token), 5, QUARTER, QUARTER, ends_with_success=True)]
+def registration_limits(token: str) -> list[Limit]:
+    """Return the limits on guessing the password of an unconfirmed registration."""
+    return [
+        Limit(
+            _key("registration", token), 5, FIFTEEN_MINUTES, FIFTEEN_MINUTES, reset_on_success=True
+        )
+    ]
 
 
-def on_mail(*, client: Client) -> list[Limit]:
-    """The limits on making us send mail to whoever an anonymous client names, be it a welcome."""
-    return [_by_address("mail", client)]
+def mail_limits(*, client: Client) -> list[Limit]:
+    """Return the limits on mails that an anonymous client causes, including registrations."""
+    return [_client_limit("mail", client)]
 
 
-def _by_address(kind: str, client: Client) -> Limit:
+def _client_limit(kind: str, client: Client) -> Limit:
     key = _key(f"{kind} by", network_of(client))
-    return Limit(key, 30, timedelta(minutes=1), timedelta(minutes=5), ends_with_success=False)
+    return Limit(key, 30, timedelta(minutes=1), timedelta(minutes=5), reset_on_success=False)
 
 
 def network_of(client: Client) -> str:
-    """What counts as one address: an IPv4 address, or an IPv6 network of one customer."""
+    """Return the network that counts as one client: an IPv4 address or an IPv6 /64 network."""
     if client.ip is None:
         return "unknown"
     if isinstance(client.ip, IPv4Address):
         return str(client.ip)
-    return str(IPv6Network((client.ip.packed, IPV6_SITE), strict=False))
+    return str(IPv6Network((client.ip.packed, IPV6_PREFIX_LENGTH), strict=False))
 
 
 def _key(*parts: str) -> bytes:
-    """A keyed hash: what people type as a name may be a password, and is not stored."""
+    """Return a keyed hash, because a user may type a password in place of the name."""
     return hmac.digest(derived_keys("attempts")[0], "\0".join(parts).encode(), hashlib.sha256)
 
 
-WRONG = (InvalidCredentials, IncorrectPassword, InvalidCode, IncorrectCode)
-"""What a guess that has failed ends in."""
+WRONG_CREDENTIALS = (InvalidCredentials, IncorrectPassword, InvalidCode, IncorrectCode)
+"""Errors that count as a failed attempt."""
 
 
 class _Busy(Exception):
-    """All free attempts are under way; how they end decides about the next ones."""
+    """The burst is used up by pending attempts; wait for their results."""
 
 
 _NOW = bindparam("now", type_=DateTime(timezone=True))
-_WORN_OFF = func.extract("epoch", _NOW - Attempt.tried_at) / bindparam("wears_off", type_=Float)
-_FAILURES = func.greatest(Attempt.failures - func.greatest(_WORN_OFF, 0), 0)
+_DECAYED = func.extract("epoch", _NOW - Attempt.tried_at) / bindparam("decay", type_=Float)
+_FAILURES = func.greatest(Attempt.failures - func.greatest(_DECAYED, 0), 0)
 _PENDING = case((Attempt.tried_at < bindparam("abandoned"), 0), else_=Attempt.pending)
-_IS_OPEN = or_(Attempt.closed_until.is_(None), Attempt.closed_until <= _NOW)
-_IS_FREE = or_(_PENDING == 0, bindparam("free") > _FAILURES + _PENDING)
+_IS_UNLOCKED = or_(Attempt.closed_until.is_(None), Attempt.closed_until <= _NOW)
+_HAS_CAPACITY = or_(_PENDING == 0, bindparam("burst") > _FAILURES + _PENDING)
 
-_new = insert(Attempt).values(key=bindparam("of"), tried_at=_NOW)
+_new = insert(Attempt).values(key=bindparam("attempt_key"), tried_at=_NOW)
 _BEGIN = (
     _new.values(failures=0, pending=1)
     .on_conflict_do_update(
         index_elements=[Attempt.key],
         set_={"failures": _FAILURES, "pending": _PENDING + 1, "tried_at": _NOW},
-        where=and_(_IS_OPEN, _IS_FREE),
+        where=and_(_IS_UNLOCKED, _HAS_CAPACITY),
     )
     .returning(Attempt.key)
 )
@@ -163,58 +169,58 @@ _COUNT = (
     .on_conflict_do_update(
         index_elements=[Attempt.key],
         set_={"failures": _FAILURES + 1, "tried_at": _NOW},
-        where=_IS_OPEN,
+        where=_IS_UNLOCKED,
     )
     .returning(Attempt.failures)
 )
-_OF = Attempt.key == bindparam("of")
-_CLOSED_UNTIL = select(Attempt.closed_until).where(_OF)
-_END = update(Attempt).where(_OF).values(pending=func.greatest(_PENDING - 1, 0), tried_at=_NOW)
+_HAS_KEY = Attempt.key == bindparam("attempt_key")
+_LOCKED_UNTIL = select(Attempt.closed_until).where(_HAS_KEY)
+_END = update(Attempt).where(_HAS_KEY).values(pending=func.greatest(_PENDING - 1, 0), tried_at=_NOW)
 _FAIL = _END.values(failures=_FAILURES + 1).returning(Attempt.failures)
-_TAKE_BACK = _END.values(failures=_FAILURES)
-_CLEAR = _END.values(failures=0, closed_until=None)
-_CLOSE = update(Attempt).where(_OF).values(closed_until=bindparam("until"))
+_CANCEL = _END.values(failures=_FAILURES)
+_RESET = _END.values(failures=0, closed_until=None)
+_LOCK_OUT = update(Attempt).where(_HAS_KEY).values(closed_until=bindparam("until"))
 
 
 @asynccontextmanager
-async def guessing(database: Database, limits: Sequence[Limit]) -> AsyncIterator[None]:
-    """Make an attempt in the block: it has failed where the block raises an error of WRONG.
+async def attempt(database: Database, limits: Sequence[Limit]) -> AsyncIterator[None]:
+    """Count the block as an attempt, which fails if the block raises one of WRONG_CREDENTIALS.
 
-    While as many are under way as are free, waits for their end; right passwords that come all at
-    once all pass. Another error decides nothing, and is not counted. Each step is a unit of work of
-    its own: the block must not hold a connection at its end. Raises TooManyAttempts where a door is
-    closed.
+    While the burst is used up by pending attempts, waits for their results, so that concurrent
+    correct passwords all succeed. Any other error cancels the attempt. Each step has its own unit
+    of work, so the block must not hold a connection at its end. Raises TooManyAttempts during a
+    lockout.
     """
-    await _begin_when_free(database, limits)
+    await _begin_when_possible(database, limits)
     try:
         yield
-    except WRONG:
-        await _end(database, limits, fail)
+    except WRONG_CREDENTIALS:
+        await _end(database, limits, record_failure)
         raise
     except BaseException:
-        with suppress(ServiceUnavailable):  # then it is abandoned
-            await _end(database, limits, take_back)
+        with suppress(ServiceUnavailable):  # the attempt then counts as abandoned
+            await _end(database, limits, cancel)
         raise
-    await _end(database, limits, succeed)
+    await _end(database, limits, record_success)
 
 
-Ending = Callable[[AsyncSession, Limit], Awaitable[None]]
+EndAttempt = Callable[[AsyncSession, Limit], Awaitable[None]]
 
 
-async def _end(database: Database, limits: Sequence[Limit], ending: Ending) -> None:
+async def _end(database: Database, limits: Sequence[Limit], end_attempt: EndAttempt) -> None:
     async with database.unit_of_work() as session:
         for limit in sorted(limits):
-            await ending(session, limit)
+            await end_attempt(session, limit)
 
 
-async def _begin_when_free(database: Database, limits: Sequence[Limit]) -> None:
-    global _waiting  # noqa: PLW0603 - of this process
+async def _begin_when_possible(database: Database, limits: Sequence[Limit]) -> None:
+    global _waiting  # noqa: PLW0603 - a counter per process
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + LONGEST_WAIT
+    deadline = loop.time() + MAX_WAIT_SECONDS
     while True:
         try:
             async with database.unit_of_work() as session:
-                for limit in sorted(limits):  # in one order for all, lest two wait for each other
+                for limit in sorted(limits):  # a fixed lock order prevents deadlocks
                     await _begin(session, limit)
                 return
         except _Busy:
@@ -222,7 +228,7 @@ async def _begin_when_free(database: Database, limits: Sequence[Limit]) -> None:
                 raise TooManyAttempts from None
         _waiting += 1
         try:
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(POLL_SECONDS)
         finally:
             _waiting -= 1
 
@@ -230,57 +236,60 @@ async def _begin_when_free(database: Database, limits: Sequence[Limit]) -> None:
 async def _begin(session: AsyncSession, limit: Limit) -> None:
     parameters = _parameters(limit)
     if await session.scalar(_BEGIN, parameters) is None:
-        await _refuse_while_closed(session, parameters)
+        await _raise_if_locked_out(session, parameters)
         raise _Busy
 
 
-async def succeed(session: AsyncSession, limit: Limit) -> None:
-    """End an attempt that succeeded: it counts no more, nor do the failures before it."""
-    statement = _CLEAR if limit.ends_with_success else _TAKE_BACK
+async def record_success(session: AsyncSession, limit: Limit) -> None:
+    """End an attempt as a success, and clear earlier failures if the limit says so."""
+    statement = _RESET if limit.reset_on_success else _CANCEL
     await session.execute(statement, _parameters(limit))
 
 
-async def take_back(session: AsyncSession, limit: Limit) -> None:
-    """End an attempt that nothing has decided."""
-    await session.execute(_TAKE_BACK, _parameters(limit))
+async def cancel(session: AsyncSession, limit: Limit) -> None:
+    """End an attempt without a result."""
+    await session.execute(_CANCEL, _parameters(limit))
 
 
-async def fail(session: AsyncSession, limit: Limit) -> None:
-    """End an attempt that failed."""
+async def record_failure(session: AsyncSession, limit: Limit) -> None:
+    """End an attempt as a failure."""
     failures = await session.scalar(_FAIL, _parameters(limit))
-    await _close(session, limit, failures or 0)
+    await _lock_out(session, limit, failures or 0)
 
 
 async def count(database: Database, limits: Sequence[Limit]) -> None:
-    """Count what nothing decides, as if it failed; for good, whatever becomes of the request.
+    """Count an action that has no result as a failure, even if the request fails later.
 
-    Raises TooManyAttempts where a door is closed, and counts nothing.
+    Raises TooManyAttempts during a lockout, without counting the action.
     """
     async with database.unit_of_work() as session:
         for limit in sorted(limits):
             parameters = _parameters(limit)
             failures = await session.scalar(_COUNT, parameters)
             if failures is None:
-                await _refuse_while_closed(session, parameters)
-            await _close(session, limit, failures or 0)
+                await _raise_if_locked_out(session, parameters)
+            await _lock_out(session, limit, failures or 0)
 
 
-async def forget(session: AsyncSession, limits: Sequence[Limit]) -> None:
-    """Open the doors, whatever was counted."""
+async def reset(session: AsyncSession, limits: Sequence[Limit]) -> None:
+    """Delete the failures and lockouts of these limits."""
     for limit in sorted(limits):
-        await session.execute(delete(Attempt).where(_OF), {"of": limit.key})
+        await session.execute(delete(Attempt).where(_HAS_KEY), {"attempt_key": limit.key})
 
 
-async def _close(session: AsyncSession, limit: Limit, failures: float) -> None:
-    """Close the door after those that are free: for a second, then twice as long each time."""
-    if failures > limit.free:
-        doublings = min(math.ceil(failures - limit.free) - 1, MOST_DOUBLINGS)
-        until = clock.now() + min(timedelta(seconds=2**doublings), limit.longest)
-        await session.execute(_CLOSE, {"of": limit.key, "until": until})
+async def _lock_out(session: AsyncSession, limit: Limit, failures: float) -> None:
+    """Lock the key out after the burst: for one second, then twice as long for each failure."""
+    if failures > limit.burst:
+        doublings = min(math.ceil(failures - limit.burst) - 1, MAX_DOUBLINGS)
+        until = clock.now() + min(timedelta(seconds=2**doublings), limit.max_lockout)
+        await session.execute(_LOCK_OUT, {"attempt_key": limit.key, "until": until})
 
 
-async def _refuse_while_closed(session: AsyncSession, parameters: Mapping[str, Any]) -> None:
-    until, now = await session.scalar(_CLOSED_UNTIL, {"of": parameters["of"]}), parameters["now"]
+async def _raise_if_locked_out(session: AsyncSession, parameters: Mapping[str, Any]) -> None:
+    until, now = (
+        await session.scalar(_LOCKED_UNTIL, {"attempt_key": parameters["attempt_key"]}),
+        parameters["now"],
+    )
     if until is not None and until > now:
         raise TooManyAttempts(retry_after=math.ceil((until - now).total_seconds()))
 
@@ -288,16 +297,16 @@ async def _refuse_while_closed(session: AsyncSession, parameters: Mapping[str, A
 def _parameters(limit: Limit) -> dict[str, Any]:
     now = clock.now()
     return {
-        "of": limit.key,
+        "attempt_key": limit.key,
         "now": now,
         "abandoned": now - ABANDONED_AFTER,
-        "wears_off": limit.wears_off.total_seconds(),
-        "free": limit.free,
+        "decay": limit.decay.total_seconds(),
+        "burst": limit.burst,
     }
 
 
 async def purge(session: AsyncSession) -> int:
-    """Forget a batch of what counts no more; how many."""
-    by = Attempt.tried_at
-    old = by < clock.now() - KEPT_FOR
-    return await delete_oldest(session, Attempt.key, old, by=by)
+    """Delete a batch of decayed attempts; return how many."""
+    column = Attempt.tried_at
+    old = column < clock.now() - RETENTION
+    return await delete_oldest(session, Attempt.key, old, order_by=column)

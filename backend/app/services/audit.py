@@ -1,4 +1,4 @@
-"""The audit trail: what the services record, and how it reads."""
+"""Audit trail: actions that the services record, and their messages."""
 
 from enum import StrEnum
 
@@ -10,7 +10,7 @@ from app.models.audit import AuditEvent
 
 
 class AuditAction(StrEnum):
-    """The important actions."""
+    """Recorded actions."""
 
     CREATE_USER = "CREATE_USER"
     UPDATE_USER = "UPDATE_USER"
@@ -76,10 +76,10 @@ _VERBS = {
     "UNPUBLISH": "unpublished",
     "SCHEDULE": "scheduled",
     "RESTORE": "restored",
-    "PURGE": "deleted for good",
+    "PURGE": "permanently deleted",
     "IMPORT": "imported",
-    "REASSIGN": "given to another author",
-    "SHOW": "shown to all",
+    "REASSIGN": "reassigned to another author",
+    "SHOW": "made visible",
     "HIDE": "hidden",
     "LOCK": "locked for replies",
     "UNLOCK": "unlocked for replies",
@@ -88,9 +88,9 @@ _VERBS = {
     "LOGOUT": "logged out",
     "LOGOUT_ALL": "logged out everywhere",
     "REVOKE_SESSION": "ended",
-    "REFRESH_REUSED": "lost a session: its refresh token was used again",
-    "CHANGE_ROLE": "got another role",
-    "CHANGE_LIMITS": "got other limits",
+    "REFRESH_REUSED": "lost a session because a refresh token was reused",
+    "CHANGE_ROLE": "got a new role",
+    "CHANGE_LIMITS": "got new limits",
     "DISABLE_USER": "disabled",
     "ENABLE_USER": "enabled",
     "CHANGE_PASSWORD": "changed their password",
@@ -116,10 +116,10 @@ def record(
     subject_id: int | None,
     count: int | None = None,
 ) -> None:
-    """Add an event to the session's unit of work; it is logged once that is committed.
+    """Add an event to the session's unit of work; it is logged after the commit.
 
-    `actor_id` is None where nobody is logged in, `subject_id` where the subject is not known, or
-    where there are several: `count` says how many.
+    `actor_id` is None for an anonymous request. `subject_id` is None if the subject is unknown, or
+    if there are several; `count` is then their number.
     """
     verb = _VERBS.get(action) or _VERBS[action.partition("_")[0]]
     noun = _NOUNS.get(subject, subject)

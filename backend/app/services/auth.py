@@ -1,4 +1,4 @@
-"""Logging in."""
+"""Login with username or email and password."""
 
 from typing import NamedTuple
 
@@ -19,13 +19,16 @@ from app.services.audit import AuditAction
 
 
 class Account(NamedTuple):
-    """What a login needs to know of the user whom it names."""
+    """The user whom a login names.
+
+    `known_by` is the session or network that makes the client known to the user, or None.
+    """
 
     id: int
     hashed_password: str
     is_active: bool
     has_second_factor: bool
-    knows_client_by: str | None
+    known_by: str | None
 
 
 async def login(
@@ -38,35 +41,37 @@ async def login(
     seconds: int | None = None,
     by_conduit: bool = False,
 ) -> Tokens:
-    """Log in the user whom the form names by username or email.
+    """Log in a user by username or email.
 
-    `refresh_token`, of a session that the user has or had, says that the client is known to them.
-    The access token is good for `seconds`, where that is given. `by_conduit` tells a login at the
+    A `refresh_token` of a current or former session identifies a client that the user has used
+    before. `seconds` overrides the lifetime of the access token. `by_conduit` marks a login at the
     RealWorld API.
 
-    Raises InvalidCredentials, alike and after the same time for an unknown name, a wrong password
-    and a disabled user; SecondFactorRequired where the password was right, and not enough;
-    TooManyAttempts. No connection is held while the password is hashed. What must outlive an error
-    is recorded in units of work of their own.
+    Raises InvalidCredentials for an unknown name, a wrong password and a disabled user. The three
+    cases take equally long. Raises SecondFactorRequired if the password was correct but a code is
+    needed, and TooManyAttempts. The function holds no connection while it hashes the password.
+    Failures are recorded in their own units of work, because the error rolls back `session`.
     """
     name, account = await _find(database, form.username, client, refresh_token)
-    known_by = account and account.knows_client_by
+    known_by = account and account.known_by
     password = form.password.get_secret_value()
-    async with attempts.guessing(
-        database, attempts.on_password(name, client=client, known_by=known_by)
+    async with attempts.attempt(
+        database, attempts.password_limits(name, client=client, known_by=known_by)
     ):
         valid = await security.verify_password(password, account and account.hashed_password)
         if account is None or not valid or not account.is_active:
-            async with database.unit_of_work() as facts:
+            async with database.unit_of_work() as audit_session:
                 user_id = account.id if account else None
-                audit.record(facts, AuditAction.LOGIN_FAILED, actor_id=None, subject_id=user_id)
+                audit.record(
+                    audit_session, AuditAction.LOGIN_FAILED, actor_id=None, subject_id=user_id
+                )
             raise InvalidCredentials
     hashed = account.hashed_password
     if security.is_outdated(hashed):
-        hashed = await _renew(database, account, password)
+        hashed = await _rehash(database, account, password)
     if account.has_second_factor:
         raise SecondFactorRequired(create_challenge(account.id, hashed))
-    if not await _is_still_right(session, account.id, hashed, password):
+    if not await _is_still_valid(session, account.id, hashed, password):
         raise InvalidCredentials
     audit.record(session, AuditAction.LOGIN, actor_id=account.id, subject_id=account.id)
     return await sessions.open_session(
@@ -84,9 +89,9 @@ HAS_SECOND_FACTOR = (
 async def _find(
     database: Database, name: str, client: Client, refresh_token: str | None
 ) -> tuple[str, Account | None]:
-    """The name as it is looked up, in lower case as the database makes it, and its account.
+    """Return the normalized name, in lower case as PostgreSQL computes it, and its account.
 
-    One query, whether there is such an account or not.
+    One query runs whether the account exists or not.
     """
     lowered = select(func.lower(literal(_normal_form(name))).label("name")).subquery()
     column = func.lower(User.email if "@" in name else User.username)
@@ -98,60 +103,63 @@ async def _find(
         HAS_SECOND_FACTOR,
         sessions.known_by(client, refresh_token=refresh_token),
     ).select_from(lowered.outerjoin(User, column == lowered.c.name))
-    async with database.autocommit() as lookup:  # on the primary: a replica may not know yet
+    async with database.autocommit() as lookup:  # on the primary, because a replica may lag
         looked_up, *found = (await lookup.execute(query)).one()
     return looked_up, Account._make(found) if found[0] is not None else None
 
 
-_CURRENT = (
+_CURRENT_HASH = (
     select(User.hashed_password)
     .where(User.id == bindparam("id"), User.is_active, ~HAS_SECOND_FACTOR)
     .with_for_update(**NO_KEY_UPDATE)
 )
 
 
-_RENEW = (
+_REHASH = (
     update(User)
-    .where(User.id == bindparam("of"), User.hashed_password == bindparam("before"))
-    .values(hashed_password=bindparam("now"), updated_at=User.updated_at)
+    .where(User.id == bindparam("user_id"), User.hashed_password == bindparam("old_hash"))
+    .values(hashed_password=bindparam("new_hash"), updated_at=User.updated_at)
     .returning(User.hashed_password)
 )
-"""The user has changed nothing: `updated_at` stays."""
+"""Keeps `updated_at`, because the user has changed nothing."""
 
 
-async def _renew(database: Database, account: Account, password: str) -> str:
-    """The hash by today's cost, stored; or the one before, where another login was faster."""
-    before = account.hashed_password
+async def _rehash(database: Database, account: Account, password: str) -> str:
+    """Store a hash with the configured cost and return it.
+
+    Returns the old hash if another login has changed it in the meantime.
+    """
+    old_hash = account.hashed_password
     parameters = {
-        "of": account.id,
-        "before": before,
-        "now": await security.hash_password(password),
+        "user_id": account.id,
+        "old_hash": old_hash,
+        "new_hash": await security.hash_password(password),
     }
     async with database.autocommit() as connection:
-        renewed: str | None = await connection.scalar(_RENEW, parameters)
-    return renewed or before
+        new_hash: str | None = await connection.scalar(_REHASH, parameters)
+    return new_hash or old_hash
 
 
-async def _is_still_right(
+async def _is_still_valid(
     session: AsyncSession, user_id: int, compared: str, password: str
 ) -> bool:
-    """Whether the user may still log in by what was compared; if so, their row is locked.
+    """Lock the user's row, and return whether the user may still log in with this password.
 
-    They may have been disabled meanwhile, have changed the password, or have enabled a second
-    factor; or another login has renewed the hash, and what it is now is compared again.
+    The user may have been disabled, have changed the password or have enabled a second factor
+    since the hash was compared. If another login has rehashed the password, compare it again.
     """
     while True:
-        current = await session.scalar(_CURRENT, {"id": user_id})
+        current = await session.scalar(_CURRENT_HASH, {"id": user_id})
         if current == compared:
             return True
-        await session.rollback()  # no connection is held while passwords are hashed
+        await session.rollback()  # releases the connection before hashing
         if current is None or not await security.verify_password(password, current):
             return False
         compared = current
 
 
 def _normal_form(name: str) -> str:
-    """An email as it was stored when its user registered; a username as it is."""
+    """Return an email in the form that is stored; a username unchanged."""
     try:
         return validate_email(name, check_deliverability=False).normalized
     except EmailNotValidError:

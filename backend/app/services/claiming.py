@@ -1,8 +1,8 @@
-"""Taking over an account that somebody else registered with an address that is not theirs.
+"""Protection against account pre-hijacking (Sudhodanan and Paverd, 2022).
 
-A stranger may register with somebody else's address and prepare the account, to keep access once
-the owner of the address uses it (account pre-hijacking, Sudhodanan and Paverd, 2022). Until the
-address is verified, the account belongs to its owner, who can read the mail.
+An attacker may register with another person's address and prepare the account, in order to keep
+access when that person uses it. Until the address is verified, its owner can therefore take the
+account over by a password reset.
 """
 
 from collections.abc import Sequence
@@ -19,24 +19,24 @@ from app.models.session import UserSession
 from app.models.user import User
 from app.services import account_tokens
 
-REMOVED: Sequence[InstrumentedAttribute[int] | InstrumentedAttribute[int | None]] = (
-    UserSession.user_id,  # with them the networks from which the stranger counts as known
+REMOVED_BY_OWNER: Sequence[InstrumentedAttribute[int] | InstrumentedAttribute[int | None]] = (
+    UserSession.user_id,  # also makes the attacker's networks unknown to the account
     ApiKey.user_id,
     SecondFactor.user_id,
     RecoveryCode.user_id,
     PreviewLink.created_by,
     Address.user_id,
 )
-"""Rows that give access or are personal. Links in mails are revoked; published content stays."""
+"""Rows that give access or are personal. Articles and comments stay."""
 
 
-async def forget_stranger(session: AsyncSession, user: User) -> None:
-    """Remove everything by which the stranger could regain access to an unverified account.
+async def remove_prior_access(session: AsyncSession, user: User) -> None:
+    """Remove everything that could give an attacker access to an unverified account again.
 
-    The caller has locked the row of `user`, and sets another password. Articles and comments stay:
-    they give no access, and the owner can delete them.
+    The caller has locked the row of `user`, and sets a new password. Articles and comments stay.
+    They give no access, and the owner can delete them.
     """
-    for owner in REMOVED:
+    for owner in REMOVED_BY_OWNER:
         await session.execute(
             delete(owner.class_).where(owner == user.id),
             execution_options={"synchronize_session": False},

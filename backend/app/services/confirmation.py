@@ -1,4 +1,4 @@
-"""Asking a user who is logged in for the password again, before what a stolen token must not do."""
+"""Password confirmation before actions that a stolen token must not allow."""
 
 from pydantic import SecretStr
 from sqlalchemy import select
@@ -14,23 +14,23 @@ from app.services import attempts, limits
 
 
 async def confirm_password(database: Database, *, user: Identity, password: SecretStr) -> None:
-    """Raise IncorrectPassword, or TooManyAttempts, unless `password` is the user's.
+    """Raise IncorrectPassword or TooManyAttempts unless `password` is correct.
 
-    In units of work of its own: the failure outlives the error, and no connection is held while
-    the password is hashed.
+    Uses its own units of work, so that the failure is stored although the error rolls back the
+    request. It holds no connection while it hashes the password.
     """
     async with database.autocommit() as lookup:
         hashed = await lookup.scalar(select(User.hashed_password).where(User.id == user.id))
-    async with attempts.guessing(database, attempts.on_confirmation(user, "password")):
+    async with attempts.attempt(database, attempts.confirmation_limits(user, "password")):
         if not await security.verify_password(password.get_secret_value(), hashed):
             raise IncorrectPassword
 
 
 async def lock_user(session: AsyncSession, *, user: Identity) -> User:
-    """The user's row, locked, and their session still good; counts one change of an account.
+    """Lock and return the user's row, check the session again, and count one account change.
 
-    Whoever resets the password ends all sessions: what a thief had begun before must not be done
-    after it. Raises InvalidToken, TokenRevoked, LimitReached, and SessionRequired for an
+    A password reset ends all sessions. A request that a thief started before it must not take
+    effect after it. Raises InvalidToken, TokenRevoked, LimitReached, and SessionRequired for an
     API key.
     """
     if user.session_id is None:

@@ -1,7 +1,7 @@
-"""Deleting an account: how it is confirmed, and what happens to the articles.
+"""Account deletion: confirmation, and the articles of the deleted user.
 
 Articles outlive their author. They go to the trash, where an editor can restore them, or to another
-author. Those in the trash belong to one placeholder, a disabled user whom nobody can log in as.
+author. Articles in the trash belong to the placeholder, a disabled user without a known password.
 """
 
 from sqlalchemy import ColumnElement, case, func, select, update
@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity, recheck
-from app.auth.permissions import Action, may_to_any
+from app.auth.permissions import Action, may_on_any
 from app.core import clock
 from app.core.errors import (
     InvalidInput,
@@ -30,11 +30,13 @@ from app.services.audit import AuditAction
 from app.services.confirmation import confirm_password
 
 PLACEHOLDER_EMAIL = "deleted-user@pressroom.invalid"
-"""Identifies the placeholder: nobody can register an address under `.invalid` (RFC 2606 §2)."""
+"""Identifies the placeholder. Registration refuses addresses under `.invalid` (RFC 2606 §2)."""
 PLACEHOLDER_USERNAME = "deleted-user"
 PLACEHOLDER_NAME = "Deleted user"
-_NO_PASSWORD = "$bcrypt-sha256$v=2,t=2b,r=12$Bacxv1aHyR16bDyEN4cTde$kWSyS6JRjjBkm/5btei3WRdczey2Lme"  # noqa: S105
-"""The hash of a random password that nobody knows. Comparing it takes as long as any other."""
+_UNUSABLE_PASSWORD_HASH = (
+    "$bcrypt-sha256$v=2,t=2b,r=12$Bacxv1aHyR16bDyEN4cTde$kWSyS6JRjjBkm/5btei3WRdczey2Lme"  # noqa: S105
+)
+"""The hash of a discarded random password. Comparing it takes as long as any other hash."""
 
 
 async def prepare(
@@ -46,23 +48,24 @@ async def prepare(
     confirmation: UserDeletion | None,
     actor: Identity,
 ) -> tuple[int | None, Identity]:
-    """Confirm a deletion, and lock the users that it concerns.
+    """Confirm a deletion, and lock the users that it affects.
 
-    Returns the id of the user who gets the articles, None if they go to the trash, and the actor as
-    read again. `session` must not have been used yet. Raises PasswordRequired, IncorrectPassword,
+    Returns the id of the articles' recipient, None for the trash, and the actor as read again.
+    `session` must not have been used yet. Raises PasswordRequired, IncorrectPassword,
     IncorrectCode, TooManyAttempts, NotAuthorized, InvalidInput, InvalidToken.
     """
     await _confirm(database, user_id=user_id, actor=actor, confirmation=confirmation)
-    to = await _find_recipient(session, user_id=user_id, actor=actor, query=query)
-    return to, await _lock_users(session, user_id=user_id, to=to, actor=actor)
+    recipient_id = await _find_recipient(session, user_id=user_id, actor=actor, query=query)
+    actor = await _lock_users(session, user_id=user_id, recipient_id=recipient_id, actor=actor)
+    return recipient_id, actor
 
 
 async def _confirm(
     database: Database, *, user_id: int, actor: Identity, confirmation: UserDeletion | None
 ) -> None:
-    """Check the password, and the code of a second factor, of a user who deletes their own account.
+    """Check the password and second factor code of a user who deletes their own account.
 
-    An administrator who deletes another's account needs neither. No connection is held while the
+    An administrator who deletes another account needs neither. Holds no connection while the
     password is hashed. Raises PasswordRequired, IncorrectPassword, IncorrectCode, TooManyAttempts.
     """
     if actor.id != user_id:
@@ -74,33 +77,33 @@ async def _confirm(
 
 
 async def _lock_users(
-    session: AsyncSession, *, user_id: int, to: int | None, actor: Identity
+    session: AsyncSession, *, user_id: int, recipient_id: int | None, actor: Identity
 ) -> Identity:
     """Lock the deleted user, the recipient and the actor, in the order of their ids.
 
-    Returns the actor as read again. Raises InvalidToken where their access was withdrawn since
-    the request came in, and InvalidInput where the recipient is gone or disabled.
+    Returns the actor as read again. Raises InvalidToken if the actor's access was revoked during
+    the request, and InvalidInput if the recipient is deleted or disabled.
     """
-    involved = User.id.in_({user_id, actor.id, *([] if to is None else [to])})
-    locked = select(User.id).where(involved).order_by(User.id).with_for_update(**NO_KEY_UPDATE)
-    await session.execute(locked)
-    if to is not None:
-        await _require_recipient(session, User.id == to, user_id=user_id)
+    ids = {user_id, actor.id, *([] if recipient_id is None else [recipient_id])}
+    users = select(User.id).where(User.id.in_(ids)).order_by(User.id)
+    await session.execute(users.with_for_update(**NO_KEY_UPDATE))
+    if recipient_id is not None:
+        await _require_recipient(session, User.id == recipient_id, user_id=user_id)
     return await recheck(session, actor)
 
 
 async def _find_recipient(
     session: AsyncSession, *, user_id: int, actor: Identity, query: UserDeletionQuery
 ) -> int | None:
-    """The id of the user who gets the articles; None if they go to the trash.
+    """Return the id of the articles' recipient; None if they go to the trash.
 
     Raises NotAuthorized unless the actor may write for others, and InvalidInput unless `to` names
     another active user.
     """
     if query.articles is ArticlesOfDeleted.TRASH:
         return None
-    if actor.id == user_id and not may_to_any(actor, Action.IMPORT_ARTICLE):
-        raise NotAuthorized("Only editors and administrators may give articles to another user")
+    if actor.id == user_id and not may_on_any(actor, Action.IMPORT_ARTICLE):
+        raise NotAuthorized("Only editors and administrators may reassign articles")
     name = query.to or ""
     is_id = name.isascii() and name.isdigit() and int(name) <= MAX_ID
     named = User.id == int(name) if is_id else func.lower(User.username) == name.lower()
@@ -112,54 +115,61 @@ async def _require_recipient(
 ) -> int:
     found = await session.scalar(select(User.id).where(named, User.is_active))
     if found is None or found == user_id:
-        raise InvalidInput("to: name another active user, by id or username")
+        raise InvalidInput("`to` must be the id or username of another active user")
     return found
 
 
-async def part_with_articles(session: AsyncSession, *, user_id: int, to: int | None) -> int:
-    """Give a user's articles to another, or put them into the trash; returns how many.
+async def trash_or_reassign_articles(
+    session: AsyncSession, *, user_id: int, recipient_id: int | None
+) -> int:
+    """Reassign a user's articles, or move them to the trash; return how many.
 
     The user's row is locked. The articles are locked in the order of their ids. Raises
-    ServiceUnavailable where concurrent writers take a slug first in each of ATTEMPTS rounds.
+    ServiceUnavailable if concurrent writers take a slug first in each of ATTEMPTS rounds.
     """
     locked = select(Article.id).where(Article.author_id == user_id).order_by(Article.id)
     ids = (await session.scalars(locked.with_for_update(**NO_KEY_UPDATE))).all()
     if not ids:
         return 0
     now = clock.now()
-    values = {"author_id": to, "version": Article.version + 1, "updated_at": now}
-    if to is None:
+    values = {"author_id": recipient_id, "version": Article.version + 1, "updated_at": now}
+    if recipient_id is None:
         values["author_id"] = await _placeholder(session)
         values["deleted_at"] = case((Article.deleted_at.is_(None), now), else_=Article.deleted_at)
-    given = update(Article).where(Article.author_id == user_id).values(values)
+    statement = update(Article).where(Article.author_id == user_id).values(values)
     for _ in range(ATTEMPTS):
         try:
             async with session.begin_nested():
                 with constraint_errors(SLUG_CONSTRAINT):
-                    await session.execute(given, execution_options={"synchronize_session": False})
-        except SlugTaken:  # the next author just got a draft of that name; a trigger renames ours
+                    await session.execute(
+                        statement, execution_options={"synchronize_session": False}
+                    )
+        except SlugTaken:  # the recipient got a draft with this slug; a trigger changes ours
             continue
         return len(ids)
     raise ServiceUnavailable
 
 
-def record_articles(session: AsyncSession, *, actor: Identity, number: int, to: int | None) -> None:
-    """Record in the audit trail where the articles of a deleted user went."""
-    if number:
-        action = AuditAction.DELETE_ARTICLE if to is None else AuditAction.REASSIGN_ARTICLES
+def record_articles(
+    session: AsyncSession, *, actor: Identity, count: int, recipient_id: int | None
+) -> None:
+    """Record in the audit trail that a deleted user's articles were trashed or reassigned."""
+    if count:
+        trashed = recipient_id is None
+        action = AuditAction.DELETE_ARTICLE if trashed else AuditAction.REASSIGN_ARTICLES
         audit.record(
-            session, action, actor_id=actor.id, subject="article", subject_id=None, count=number
+            session, action, actor_id=actor.id, subject="article", subject_id=None, count=count
         )
 
 
 def require_not_placeholder(email: str) -> None:
-    """Raise UserNotFound for the placeholder, which nobody changes or deletes."""
+    """Raise UserNotFound for the placeholder, which cannot be changed or deleted."""
     if email == PLACEHOLDER_EMAIL:
         raise UserNotFound
 
 
 async def _placeholder(session: AsyncSession) -> int:
-    """The id of the placeholder, created with the first article that needs it."""
+    """Return the id of the placeholder, which the first deletion with articles creates."""
     query = select(User.id).where(User.email == PLACEHOLDER_EMAIL)
     for number in range(1, ATTEMPTS + 1):
         found = await session.scalar(query)
@@ -170,7 +180,7 @@ async def _placeholder(session: AsyncSession) -> int:
             "email": PLACEHOLDER_EMAIL,
             "username": username,
             "name": PLACEHOLDER_NAME,
-            "hashed_password": _NO_PASSWORD,
+            "hashed_password": _UNUSABLE_PASSWORD_HASH,
             "is_active": False,
         }
         await session.execute(insert(User).values(row).on_conflict_do_nothing())

@@ -1,4 +1,4 @@
-"""Whether this process can serve."""
+"""Readiness check."""
 
 from functools import lru_cache
 
@@ -17,14 +17,14 @@ _REVISION = text("SELECT version_num FROM alembic_version")
 
 
 async def check_readiness(database: Database) -> Readiness:
-    """That the database answers and has this release's tables.
+    """Check that the database responds and has the tables of this release.
 
-    A revision that this release does not know is a newer release's: migrations are safe beside the
-    running old version, so an upgrade does not take the old replicas out of service.
+    An unknown revision belongs to a newer release. Migrations are compatible with the running old
+    version, so old replicas stay in service during an upgrade.
 
     Raises ServiceUnavailable with the reason.
     """
-    async with database.unit_of_work() as session:  # the primary, wherever reads go
+    async with database.unit_of_work() as session:  # always on the primary
         await session.execute(text("SELECT 1"))
     migrated = await database.reader.scalar(_MIGRATED)
     revision = migrated and await database.reader.scalar(_REVISION)
@@ -34,7 +34,7 @@ async def check_readiness(database: Database) -> Readiness:
         return Readiness(revision=revision, ahead=False)
     if _is_known(revision):
         raise ServiceUnavailable(
-            f"The database is at revision {revision}, this release needs {_head()}:"
+            f"The database is at revision {revision}, but this release needs {_head()}:"
             " run `alembic upgrade head`"
         )
     return Readiness(revision=revision, ahead=True)

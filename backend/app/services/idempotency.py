@@ -1,13 +1,13 @@
-"""Idempotency keys: a request that its sender repeats is carried out once, and answered alike.
+"""Idempotency keys: a repeated request is executed once and gets the stored response.
 
-(draft-ietf-httpapi-idempotency-key-header.) The answer is stored in the transaction that it tells
-of: a crash leaves both or neither. Until then the transaction holds a lock on the key, so that of
-two at once, on whatever replica, the second is told to come back; a rollback frees it.
+The behavior follows draft-ietf-httpapi-idempotency-key-header. The response is stored in the
+transaction of the request, so a crash leaves both or neither. The transaction holds an advisory
+lock on the key. A concurrent request with the same key gets 409 with Retry-After, on any replica.
+A rollback releases the lock.
 
-The lock is taken at a transaction's first statement, for it needs the connection that a handler
-does not hold yet while it hashes a password or counts an attempt. A handler that ends the
-transaction to wait for something else begins the next one with the lock: two equal requests may
-both be prepared, but only one is carried out.
+The lock is acquired at the first statement of a transaction. Before that, a handler that hashes a
+password or counts an attempt holds no connection. A handler that ends its transaction acquires the
+lock again in the next one. Two equal requests may both start, but only one is executed.
 """
 
 import hashlib
@@ -31,9 +31,9 @@ from app.db.session import Database
 from app.models.idempotency_key import IdempotencyKey
 from app.services.purging import delete_oldest
 
-KEPT_FOR = timedelta(hours=24)
+RETENTION = timedelta(hours=24)
 MAX_BODY_BYTES = 64 * 1024
-"""A larger body is not stored: its answer names what it tells of by `Location`."""
+"""Larger bodies are not stored. The `Location` header of the response names the resource."""
 PURPOSE = "idempotency key"
 
 _TRY_LOCK = select(func.pg_try_advisory_xact_lock(bindparam("number", type_=BigInteger)))
@@ -47,7 +47,7 @@ _FIND = select(
     IdempotencyKey.created_at > bindparam("since"),
 )
 _STORE = insert(IdempotencyKey)
-# Whoever holds the lock has found none that counts: what is there has expired.
+# The lock holder has found no valid row, so a conflicting row has expired.
 _STORE = _STORE.on_conflict_do_update(
     index_elements=[IdempotencyKey.key],
     set_={
@@ -58,53 +58,56 @@ _STORE = _STORE.on_conflict_do_update(
 
 
 class Claim:
-    """The right to carry a request out, the only one under its key; `store` stores its answer."""
+    """The exclusive right to execute a request under its key; `store` stores the response."""
 
     def __init__(
         self, session: AsyncSession, *, names: Sequence[bytes], fingerprints: Sequence[bytes]
     ) -> None:
-        """Both may be known by each of our keys; new ones go by the first."""
+        """Both sequences contain one value per secret key; new rows use the first one."""
         self._session = session
         self._names = names
         self._fingerprints = fingerprints
 
     async def store(self, answer: StoredResponse) -> None:
-        """Store the answer in the session's transaction."""
+        """Store the response in the session's transaction."""
         row = {
             "key": self._names[0],
             "fingerprint": self._fingerprints[0],
             "status": answer.status,
             "headers": dict(answer.headers),
-            "sealed_body": _sealed(answer.body),
+            "sealed_body": _encrypt_body(answer.body),
             "created_at": clock.now(),
         }
         await self._session.execute(_STORE, row)
 
-    def take(self, connection: Connection) -> None:
-        """Lock the key until the transaction ends. Raises RequestInProgress, and as `look` does."""
-        # The same number, whichever of our keys is the first here and on another replica.
+    def lock(self, connection: Connection) -> None:
+        """Lock the key until the transaction ends.
+
+        Raises RequestInProgress, and the errors of `raise_if_answered`.
+        """
+        # The minimum does not depend on the order of the secret keys, so replicas agree on it.
         number = int.from_bytes(min(self._names)[:8], signed=True)
         if not connection.scalar(_TRY_LOCK, {"number": number}):
             raise RequestInProgress(headers={"Retry-After": "1"})
-        self.look(connection)
+        self.raise_if_answered(connection)
 
-    def look(self, connection: Connection) -> None:
-        """Raise AlreadyProcessed, or IdempotencyKeyReused, where the key has an answer.
+    def raise_if_answered(self, connection: Connection) -> None:
+        """Raise AlreadyProcessed or IdempotencyKeyReused if the key has a stored response.
 
-        Conflict where that cannot be read: SECRET_KEY was changed, and the old one forgotten.
+        Raises Conflict if the response cannot be decrypted, because SECRET_KEY was replaced.
         """
-        parameters = {"names": self._names, "since": clock.now() - KEPT_FOR}
+        parameters = {"names": self._names, "since": clock.now() - RETENTION}
         row = connection.execute(_FIND, parameters).first()
         if row is None:
             return
         try:
-            body = _unsealed(row.sealed_body)
+            body = _decrypt_body(row.sealed_body)
         except sealing.UnsealError:
             raise Conflict(
-                "This Idempotency-Key was used, and its answer cannot be read any more; see what "
-                "there is before you choose a new one"
+                "This Idempotency-Key was used, and its response can no longer be read. Check "
+                "whether the resource exists before you repeat the request with a new key"
             ) from None
-        if not any(hmac.compare_digest(row.fingerprint, mine) for mine in self._fingerprints):
+        if not any(hmac.compare_digest(row.fingerprint, known) for known in self._fingerprints):
             raise IdempotencyKeyReused
         raise AlreadyProcessed(StoredResponse(row.status, row.headers, body))
 
@@ -117,74 +120,76 @@ async def claim(
     key: str,
     content: Sequence[bytes],
 ) -> Claim:
-    """Claim `key` for a request of this `content`: in each transaction of the session from now on.
+    """Claim `key` for a request with this `content` in all further transactions of the session.
 
-    A user's keys are theirs. Nobody's is one with its content: only who can repeat the request,
-    password and all, is answered again, and nobody learns which keys others use.
+    Keys of users are separate. A key of an anonymous client is combined with the content. Only a
+    client that repeats the complete request, including a password, gets the stored response. The
+    response does not reveal which keys other clients use.
 
-    Raises AlreadyProcessed, IdempotencyKeyReused, RequestInProgress, Conflict; at once where the
-    session has begun, else whatever the session is used for first may raise them. Raises
-    InvalidToken where the caller's access was withdrawn while the request came in.
+    Raises AlreadyProcessed, IdempotencyKeyReused, RequestInProgress, Conflict. If the session has
+    not begun, its first statement may raise them. Raises InvalidToken if the caller's access was
+    revoked during the request.
     """
-    digest = hashlib.sha256(_joined(content)).digest()
-    mine = [] if caller is None else [_name_of(caller.id, key)]
-    names = mine or _keyed(b"name", key.encode(), digest)
-    claimed = Claim(session, names=names, fingerprints=_keyed(b"content", digest))
+    digest = hashlib.sha256(_encode_parts(content)).digest()
+    user_keys = [] if caller is None else [_key_hash(caller.id, key)]
+    names = user_keys or _hmacs(b"name", key.encode(), digest)
+    claimed = Claim(session, names=names, fingerprints=_hmacs(b"content", digest))
 
-    def take(session: Any, transaction: SessionTransaction, connection: Connection) -> None:
+    def lock(session: Any, transaction: SessionTransaction, connection: Connection) -> None:
         if not transaction.nested:
-            claimed.take(connection)
+            claimed.lock(connection)
 
-    event.listen(session.sync_session, "after_begin", take)
+    event.listen(session.sync_session, "after_begin", lock)
     if session.in_transaction():
-        await (await session.connection()).run_sync(claimed.take)
+        await (await session.connection()).run_sync(claimed.lock)
         return claimed
-    async with database.autocommit() as lookup:  # spares who repeats it a hash, and an attempt
+    # An early lookup saves a repeated request the hashing of a password and a counted attempt.
+    async with database.autocommit() as lookup:
         if caller is not None:
             await recheck(lookup, caller)
-        await lookup.run_sync(claimed.look)
+        await lookup.run_sync(claimed.raise_if_answered)
     return claimed
 
 
 async def was_answered(database: Database, *, user_id: int, key: str) -> bool:
-    """Whether the user's key has an answer, whatever the request was."""
-    parameters = {"names": [_name_of(user_id, key)], "since": clock.now() - KEPT_FOR}
+    """Return whether a response is stored for the user's key, for any request."""
+    parameters = {"names": [_key_hash(user_id, key)], "since": clock.now() - RETENTION}
     async with database.autocommit() as lookup:
         return (await lookup.execute(_FIND, parameters)).first() is not None
 
 
 async def purge(session: AsyncSession) -> int:
-    """Delete a batch of the expired ones; how many."""
-    by = IdempotencyKey.created_at
-    expired = by <= clock.now() - KEPT_FOR
-    return await delete_oldest(session, IdempotencyKey.key, expired, by=by)
+    """Delete a batch of expired keys; return how many."""
+    column = IdempotencyKey.created_at
+    expired = column <= clock.now() - RETENTION
+    return await delete_oldest(session, IdempotencyKey.key, expired, order_by=column)
 
 
-def _name_of(user_id: int, key: str) -> bytes:
-    """What a user's key is stored by."""
-    return hashlib.sha256(_joined((str(user_id).encode(), key.encode()))).digest()
+def _key_hash(user_id: int, key: str) -> bytes:
+    """Return the hash under which a user's key is stored."""
+    return hashlib.sha256(_encode_parts((str(user_id).encode(), key.encode()))).digest()
 
 
-def _sealed(body: bytes | None) -> str:
-    """A body as it is stored; nothing of one that is too large."""
+def _encrypt_body(body: bytes | None) -> str:
+    """Encrypt a body for storage; return "" for a body that is too large."""
     if body is None or len(body) > MAX_BODY_BYTES:
         return ""
     return sealing.seal(body.decode(), purpose=sealing.IDEMPOTENCY)
 
 
-def _unsealed(stored: str) -> bytes | None:
-    """A stored body; None where it was too large. Raises UnsealError."""
+def _decrypt_body(stored: str) -> bytes | None:
+    """Decrypt a stored body; return None if it was too large. Raises UnsealError."""
     if stored == "":
         return None
     return sealing.unseal(stored, purpose=sealing.IDEMPOTENCY).encode()
 
 
-def _keyed(*parts: bytes) -> list[bytes]:
-    """HMACs under each of our keys: what is sent may hold a password, which a hash would tell."""
-    message = _joined(parts)
+def _hmacs(*parts: bytes) -> list[bytes]:
+    """Return an HMAC per secret key. A plain hash of a request could reveal its password."""
+    message = _encode_parts(parts)
     return [hmac.digest(secret, message, hashlib.sha256) for secret in derived_keys(PURPOSE)]
 
 
-def _joined(parts: Sequence[bytes]) -> bytes:
-    """The parts as one, and no others give the same."""
+def _encode_parts(parts: Sequence[bytes]) -> bytes:
+    """Return an unambiguous concatenation of the parts, each prefixed with its length."""
     return b"".join(len(part).to_bytes(8) + part for part in parts)

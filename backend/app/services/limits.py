@@ -1,14 +1,14 @@
-"""Limits on what one user, or one client address, may create: counted in PostgreSQL.
+"""Limits on what one user or one client address may create, counted in PostgreSQL.
 
-`spend` counts in the caller's unit of work, by one statement: what is rolled back is not counted.
-Rates are leaky buckets: a whole limit can be used at once, and comes back evenly within its window.
+`spend` counts with one statement in the caller's unit of work, so a rollback also undoes the
+count. Rates are leaky buckets: the whole limit can be used at once, and refills evenly within its
+window.
 
-Totals are counted upwards only. What was deleted is noticed once the limit seems to be reached:
-then, and where nothing was counted yet, the total is measured. So nothing has to be counted when
-something is deleted.
+Totals are only counted upwards, so deletions need not count. When a limit seems to be reached, or
+when no count exists, the total is measured.
 
-Call `spend` after the rows that the request changes are locked, and before others are inserted:
-each user's counts are rows that stay locked until the unit of work ends.
+Call `spend` after locking the rows that the request changes, and before inserting rows. The rows
+with a user's counts stay locked until the unit of work ends.
 """
 
 import hashlib
@@ -69,8 +69,8 @@ from app.services.audit import AuditAction
 from app.services.purging import BATCH, delete_oldest
 
 
-class Spender(NamedTuple):
-    """Whose limits count, where no Identity is at hand."""
+class LimitedUser(NamedTuple):
+    """The user whose limits apply, if no Identity is available."""
 
     id: int
     role: Role = Role.AUTHOR
@@ -82,17 +82,17 @@ _ADVICE: Mapping[LimitKind, str] = {
     LimitKind.DRAFTS: "drafts; publish or delete some",
     LimitKind.ADDRESSES: "addresses; delete some",
     LimitKind.MEDIA_BYTES: "bytes of pictures; delete some",
-    LimitKind.UPLOADS_AT_ONCE: "uploads at once; wait until one of them is done",
+    LimitKind.UPLOADS_AT_ONCE: "concurrent uploads; wait until one of them is done",
 }
-"""What totals are of, and what frees some of them."""
+"""The unit of each total; after the semicolon, how to get below the limit."""
 
 _USER = bindparam("user_id", type_=BigInteger)
 _NOW = bindparam("now", type_=DateTime(timezone=True))
 
 
-def _bytes_of(model: Any, *whose: Any) -> Select[Any]:
-    """Sizes of texts, which PostgreSQL knows without reading them."""
-    return select(func.octet_length(model.content).label("bytes")).where(*whose)
+def _bytes_of(model: Any, *conditions: Any) -> Select[Any]:
+    """Select the sizes of texts, which PostgreSQL knows without reading them."""
+    return select(func.octet_length(model.content).label("bytes")).where(*conditions)
 
 
 # Each text counts for its author, as an article's current text or as a revision.
@@ -105,9 +105,11 @@ _TEXTS = union_all(
     _bytes_of(Article, Article.edited_by == _USER, Article.author_id != _USER),
     _bytes_of(ArticleRevision, ArticleRevision.author_id == _USER),
 ).subquery()
-_HELD = and_(UploadReservation.user_id == _USER, UploadReservation.expires_at > _NOW)
-_KEPT_PICTURES = select(func.coalesce(func.sum(Media.bytes), 0)).where(Media.owner_id == _USER)
-_RESERVED = select(func.coalesce(func.sum(UploadReservation.bytes), 0)).where(_HELD)
+_ACTIVE_RESERVATION = and_(UploadReservation.user_id == _USER, UploadReservation.expires_at > _NOW)
+_STORED_BYTES = select(func.coalesce(func.sum(Media.bytes), 0)).where(Media.owner_id == _USER)
+_RESERVED_BYTES = select(func.coalesce(func.sum(UploadReservation.bytes), 0)).where(
+    _ACTIVE_RESERVATION
+)
 _MEASURES: Mapping[LimitKind, Select[Any]] = {
     LimitKind.TEXT_KEPT: select(func.coalesce(func.sum(_TEXTS.c.bytes), 0)),
     LimitKind.DRAFTS: select(func.count())
@@ -116,16 +118,22 @@ _MEASURES: Mapping[LimitKind, Select[Any]] = {
         Article.author_id == _USER, Article.published_at.is_(None), Article.deleted_at.is_(None)
     ),
     LimitKind.ADDRESSES: select(func.count()).select_from(Address).where(Address.user_id == _USER),
-    LimitKind.MEDIA_BYTES: select(_KEPT_PICTURES.scalar_subquery() + _RESERVED.scalar_subquery()),
-    LimitKind.UPLOADS_AT_ONCE: select(func.count()).select_from(UploadReservation).where(_HELD),
+    LimitKind.MEDIA_BYTES: select(
+        _STORED_BYTES.scalar_subquery() + _RESERVED_BYTES.scalar_subquery()
+    ),
+    LimitKind.UPLOADS_AT_ONCE: select(func.count())
+    .select_from(UploadReservation)
+    .where(_ACTIVE_RESERVATION),
 }
 
 _SPEND = text(
     """
     INSERT INTO limit_uses AS used (subject, kind, level, amount, seconds, counted_at)
-    SELECT :subject, asked.kind, asked.cost, coalesce(own.amount, asked.amount), asked.seconds, :now
+    SELECT :subject, asked.kind, asked.cost, coalesce(override.amount, asked.amount),
+      asked.seconds, :now
     FROM unnest(:kinds, :costs, :amounts, :windows) AS asked (kind, cost, amount, seconds)
-    LEFT JOIN limit_overrides AS own ON own.user_id = :user_id AND own.kind = asked.kind
+    LEFT JOIN limit_overrides AS override
+      ON override.user_id = :user_id AND override.kind = asked.kind
     ORDER BY asked.kind
     ON CONFLICT (subject, kind) DO UPDATE SET
       level = excluded.level + greatest(used.level - coalesce(
@@ -150,12 +158,12 @@ _SPEND = text(
 )
 """Count several kinds at once; a kind whose limit would be exceeded is not returned.
 
-Rows are inserted and locked in the order of their kinds. A new row is returned whatever its limit.
+Rows are inserted and locked in the order of their kinds. A new row is always returned.
 """
 _USES = select(LimitUse.kind, LimitUse.level, LimitUse.counted_at).where(
     LimitUse.subject == bindparam("subject", type_=String)
 )
-_OWN = select(LimitOverride.kind, LimitOverride.amount).where(LimitOverride.user_id == _USER)
+_OVERRIDES = select(LimitOverride.kind, LimitOverride.amount).where(LimitOverride.user_id == _USER)
 _ROLE = select(User.role).where(User.id == _USER)
 _EXPIRED = (
     select(LimitUse.subject, LimitUse.kind)
@@ -179,20 +187,20 @@ _SET_TOTAL = (
 
 
 async def spend(
-    session: AsyncSession, user: Identity | Spender, costs: Mapping[LimitKind, int]
+    session: AsyncSession, user: Identity | LimitedUser, costs: Mapping[LimitKind, int]
 ) -> None:
-    """Count what the user is about to do, in the session's unit of work.
+    """Count the user's actions in the session's unit of work.
 
-    Raises LimitReached for a rate and QuotaExceeded for a total; the caller must roll back then.
+    Raises LimitReached for a rate and QuotaExceeded for a total. The caller must then roll back.
     """
     limits = {kind: limit_of(kind, user.role) for kind, cost in costs.items() if cost > 0}
     await _spend(session, f"user {user.id}", user.id, costs, limits)
 
 
-async def spend_at(database: Database, client: Client, kind: LimitKind) -> None:
-    """Count one action of an anonymous client by its address, whatever becomes of the request.
+async def spend_for_client(database: Database, client: Client, kind: LimitKind) -> None:
+    """Count one action of an anonymous client by its address, even if the request fails later.
 
-    Opens a unit of work of its own: the caller must hold no connection. Raises LimitReached.
+    Opens its own unit of work, so the caller must not hold a connection. Raises LimitReached.
     """
     digest = hmac.digest(derived_keys("limits")[0], network_of(client).encode(), hashlib.sha256)
     limits = {kind: get_settings().limit_of(kind)}
@@ -201,7 +209,7 @@ async def spend_at(database: Database, client: Client, kind: LimitKind) -> None:
 
 
 def limit_of(kind: LimitKind, role: Role) -> Limit | None:
-    """The limit of users with this role; None where there is none."""
+    """Return the limit for users with this role; None if there is no limit."""
     limit = get_settings().limit_of(kind)
     if limit is None or role not in _TRUSTED or kind in UNSCALED_KINDS:
         return limit
@@ -231,15 +239,15 @@ async def _spend(
     for kind, limit in asked.items():
         row = counted.get(kind)
         if limit.per is None:
-            if row is None or row.level <= costs[kind]:  # it seems to be full, or is not measured
+            if row is None or row.level <= costs[kind]:  # limit reached, or a new row
                 if row is not None:
                     amount = int(row.amount)
                 else:
-                    own = await own_amounts(session, user_id)
-                    amount = own.get(kind, limit.amount)
+                    overrides = await get_overrides(session, user_id)
+                    amount = overrides.get(kind, limit.amount)
                 await _measure(session, kind, costs[kind], amount, parameters)
         elif row is None or row.level > row.amount:
-            await _refuse_rate(session, kind, costs[kind], limit, parameters)
+            await _raise_limit_reached(session, kind, costs[kind], limit, parameters)
 
 
 async def _measure(
@@ -249,7 +257,7 @@ async def _measure(
     amount: int,
     parameters: Mapping[str, Any],
 ) -> None:
-    """Set a total, whose row is locked, to what there is. Raises QuotaExceeded."""
+    """Set a total, whose row is locked, to the measured value. Raises QuotaExceeded."""
     of_user = {"user_id": parameters["user_id"], "now": parameters["now"]}
     used = int(await session.scalar(_MEASURES[kind], of_user) or 0)
     if used + cost > amount:
@@ -259,9 +267,9 @@ async def _measure(
 
 
 async def require_total(
-    session: AsyncSession, user: Identity | Spender, kind: LimitKind, cost: int
+    session: AsyncSession, user: Identity | LimitedUser, kind: LimitKind, cost: int
 ) -> None:
-    """Raise QuotaExceeded unless the user may have so much more of a kind, measured now.
+    """Raise QuotaExceeded if `cost` would exceed a total, which is measured now.
 
     The caller has locked the user's row.
     """
@@ -269,53 +277,54 @@ async def require_total(
     if limit is None:
         return
     used = int(await session.scalar(_MEASURES[kind], {"user_id": user.id, "now": clock.now()}) or 0)
-    amount = (await own_amounts(session, user.id)).get(kind, limit.amount)
+    amount = (await get_overrides(session, user.id)).get(kind, limit.amount)
     if used + cost > amount:
         raise _quota_exceeded(kind, used=used, cost=cost, amount=amount)
 
 
 def _quota_exceeded(kind: LimitKind, *, used: int, cost: int, amount: int) -> QuotaExceeded:
-    """The error for a total that this would exceed, with what to do about it."""
-    what = _ADVICE[kind].partition(";")
-    more = f", and this would take {cost}" if cost > 1 else ""
+    """Return the error for a total, with advice on what to do."""
+    unit, _, advice = _ADVICE[kind].partition(";")
+    request = f", and this request needs {cost}" if cost > 1 else ""
     return QuotaExceeded(
-        f"You have {used} of {amount} {what[0]}{more};{what[2]}, or ask an administrator for more",
+        f"You have {used} of {amount} {unit}{request};{advice}, or ask an administrator for a"
+        " higher limit",
         limit=kind,
     )
 
 
-async def _refuse_rate(
+async def _raise_limit_reached(
     session: AsyncSession,
     kind: LimitKind,
     cost: int,
     limit: Limit,
     parameters: Mapping[str, Any],
 ) -> NoReturn:
-    """Raise LimitReached, with the time after which so much is free again."""
+    """Raise LimitReached, with the time after which the cost fits into the limit again."""
     assert limit.per is not None  # noqa: S101 - a rate
-    amount = (await own_amounts(session, parameters["user_id"])).get(kind, limit.amount)
+    amount = (await get_overrides(session, parameters["user_id"])).get(kind, limit.amount)
     window = limit.per.total_seconds()
     levels = await _levels(session, parameters["subject"], {kind: limit._replace(amount=amount)})
     seconds = window if cost > amount else (levels[kind] + cost - amount) * window / amount
     raise LimitReached(
-        f"You may have {amount} {kind.replace('_', ' ')} {_WORDS[limit.per]}; try again after "
-        "Retry-After seconds, or ask an administrator for more",
+        f"The limit is {amount} {kind.replace('_', ' ')} {_WINDOW_NAMES[limit.per]}; try again"
+        " after Retry-After seconds, or ask an administrator for a higher limit",
         limit=kind,
         retry_after=max(math.ceil(seconds), 1),
     )
 
 
-_WORDS = {
-    timedelta(minutes=1): "a minute",
-    timedelta(hours=1): "an hour",
-    timedelta(days=1): "a day",
+_WINDOW_NAMES = {
+    timedelta(minutes=1): "per minute",
+    timedelta(hours=1): "per hour",
+    timedelta(days=1): "per day",
 }
 
 
 async def _levels(
     connection: AsyncSession | Reader, subject: str, limits: Mapping[LimitKind, Limit]
 ) -> dict[LimitKind, float]:
-    """How much of each rate is used at this moment."""
+    """Return how much of each rate is used now."""
     now = clock.now()
     rows = (await connection.execute(_USES, {"subject": subject})).all()
     uses = {row.kind: row for row in rows}
@@ -328,49 +337,49 @@ async def _levels(
     return levels
 
 
-async def own_amounts(
+async def get_overrides(
     connection: AsyncSession | Reader, user_id: int | None
 ) -> dict[LimitKind, int]:
-    """What administrators have set for a user."""
-    rows = (await connection.execute(_OWN, {"user_id": user_id})).all()
+    """Return the amounts that administrators have set for a user."""
+    rows = (await connection.execute(_OVERRIDES, {"user_id": user_id})).all()
     return {LimitKind(row.kind): row.amount for row in rows if row.kind in DEFAULTS}
 
 
 async def get_limits(
     connection: Reader | AsyncSession, *, user_id: int, actor: Identity
 ) -> UserLimits:
-    """A user's limits. Raises NotAuthorized, UserNotFound."""
+    """Return a user's limits. Raises NotAuthorized, UserNotFound."""
     require(actor, Action.READ_PRIVATE_USER, owner_id=user_id)
     role = await _role(connection, user_id)
-    own = await own_amounts(connection, user_id)
-    return UserLimits(limits=[_shown(kind, role, own) for kind in USER_KINDS])
+    overrides = await get_overrides(connection, user_id)
+    return UserLimits(limits=[_limit_response(kind, role, overrides) for kind in USER_KINDS])
 
 
-def _shown(kind: LimitKind, role: Role, own: Mapping[LimitKind, int]) -> LimitResponse:
+def _limit_response(
+    kind: LimitKind, role: Role, overrides: Mapping[LimitKind, int]
+) -> LimitResponse:
     limit = limit_of(kind, role)
     default = None if limit is None else limit.amount
     return LimitResponse(
         kind=kind,
-        amount=own.get(kind, default) if limit else None,
+        amount=overrides.get(kind, default) if limit else None,
         default=default,
         seconds=int(limit.per.total_seconds()) if limit and limit.per else None,
     )
 
 
-async def list_uses(
-    connection: Reader, *, user_id: int, actor: Identity
-) -> Sequence[LimitUseResponse]:
-    """How much of each limit a user has used. Raises NotAuthorized, UserNotFound."""
-    shown = (await get_limits(connection, user_id=user_id, actor=actor)).limits
+async def list_uses(reader: Reader, *, user_id: int, actor: Identity) -> Sequence[LimitUseResponse]:
+    """Return how much of each limit a user has used. Raises NotAuthorized, UserNotFound."""
+    responses = (await get_limits(reader, user_id=user_id, actor=actor)).limits
     limits = {
         each.kind: Limit(each.amount, timedelta(seconds=each.seconds) if each.seconds else None)
-        for each in shown
+        for each in responses
         if each.amount is not None
     }
-    used = await _levels(connection, f"user {user_id}", limits)
+    used = await _levels(reader, f"user {user_id}", limits)
     of_user = {"user_id": user_id, "now": clock.now()}
     for kind, measure in _MEASURES.items():
-        used[kind] = await connection.scalar(measure, of_user)
+        used[kind] = await reader.scalar(measure, of_user)
     return [
         LimitUseResponse(
             kind=each.kind,
@@ -378,7 +387,7 @@ async def list_uses(
             amount=each.amount,
             seconds=each.seconds,
         )
-        for each in shown
+        for each in responses
     ]
 
 
@@ -390,7 +399,7 @@ async def replace_limits(
     precondition: Precondition,
     actor: Identity,
 ) -> UserLimits:
-    """Give a user amounts of their own in place of the defaults, as an administrator.
+    """Set a user's amounts that differ from the defaults, as an administrator.
 
     Raises NotAuthorized, UserNotFound, PreconditionFailed, LimitReached.
     """
@@ -405,7 +414,7 @@ async def replace_limits(
         LimitOverride(user_id=user_id, kind=kind.value, amount=amount)
         for kind, amount in new.limits.items()
     )
-    await session.flush()  # the read below sees it
+    await session.flush()  # makes the rows visible to the query below
     after = await get_limits(session, user_id=user_id, actor=actor)
     if after != before:
         audit.record(session, AuditAction.CHANGE_LIMITS, actor_id=actor.id, subject_id=user_id)
@@ -420,12 +429,12 @@ async def _role(connection: Reader | AsyncSession, user_id: int) -> Role:
 
 
 async def purge(session: AsyncSession) -> int:
-    """Delete a batch of counts that have run out, and of reservations whose time is over; how many.
+    """Delete a batch of expired counts and upload reservations; return how many.
 
-    Totals are forgotten as well, and measured again when they are next used.
+    Expired totals are deleted too, and measured again at the next use.
     """
     now = clock.now()
     counts = await session.scalars(_PURGE, {"before": now - MAX_WINDOW})
-    by = UploadReservation.expires_at
-    reservations = await delete_oldest(session, UploadReservation.id, by < now, by=by)
+    column = UploadReservation.expires_at
+    reservations = await delete_oldest(session, UploadReservation.id, column < now, order_by=column)
     return len(counts.all()) + reservations

@@ -1,8 +1,8 @@
-"""Mail: queued in the unit of work that causes it; `mail_delivery` sends it afterwards.
+"""Mail queue: a request adds a row in its unit of work; `mail_delivery` sends the mail later.
 
-A request adds one row, whether there is such an account or not: what it is answered, and how long
-that takes, tells nothing about who has one. Whom a mail goes to, with which text and token, or that
-it goes to nobody, is decided when it is delivered.
+A request adds one row whether the account exists or not. Its response and its duration therefore
+do not reveal who has an account. The delivery determines recipient, text and token, or drops the
+mail.
 """
 
 from collections.abc import Collection, Sequence
@@ -19,13 +19,13 @@ from app.models.mail import Mail
 from app.schemas.mail import MailboxEntry
 from app.services.purging import delete_oldest
 
-KEPT_FOR = timedelta(days=7)
+RETENTION = timedelta(days=7)
 MAILBOX_SIZE = 50
 CANCELLED = "cancelled"
 
 
 class MailKind(StrEnum):
-    """What a mail is about; the first four carry a link with an account token."""
+    """Kinds of mail. The first four contain a link with an account token."""
 
     REGISTER = "register"
     VERIFY_EMAIL = "verify_email"
@@ -43,10 +43,10 @@ def queue(
     user_id: int | None = None,
     details: dict[str, Any] | None = None,
 ) -> None:
-    """Add a mail to the session's unit of work; it is due as soon as that is committed.
+    """Add a mail to the session's unit of work; it is due after the commit.
 
-    `user_id` is None where the request does not say who has `email`. `details` are forgotten once
-    the mail is sent.
+    `user_id` is None if the request does not determine the user of `email`. `details` are deleted
+    when the mail is sent.
     """
     session.add(Mail(kind=kind.value, email=email, user_id=user_id, details=details))
 
@@ -54,16 +54,16 @@ def queue(
 async def cancel(
     session: AsyncSession, *, user_id: int, email: str, kinds: Collection[MailKind]
 ) -> None:
-    """Let those mails of these kinds rest that are queued for the user, or for their address.
+    """Cancel queued mails of these kinds for a user or for their address.
 
-    Those that were sent count no more: their links are worthless.
+    Sent mails no longer count for the limit on mails, because their links are revoked.
 
-    The caller has locked the user's row: a mail that is being delivered has a token already, which
-    the caller can delete, or gets none any more.
+    The caller has locked the user's row. A mail in delivery therefore either has a token, which
+    the caller can delete, or gets none.
     """
-    theirs = or_(Mail.user_id == user_id, func.lower(Mail.email) == func.lower(email))
-    counts = or_(Mail.next_attempt_at.is_not(None), Mail.sent_at.is_not(None))
-    cancelled = update(Mail).where(Mail.kind.in_(kinds), theirs, counts)
+    of_user = or_(Mail.user_id == user_id, func.lower(Mail.email) == func.lower(email))
+    pending_or_sent = or_(Mail.next_attempt_at.is_not(None), Mail.sent_at.is_not(None))
+    cancelled = update(Mail).where(Mail.kind.in_(kinds), of_user, pending_or_sent)
     await session.execute(cancelled.values(next_attempt_at=None, details=None, error=CANCELLED))
 
 
@@ -74,16 +74,16 @@ _MAILBOX = (
 )
 
 
-async def list_mailbox(connection: Reader) -> Sequence[MailboxEntry]:
-    """The latest mails, the newest first; for development, where their texts are kept."""
-    return [MailboxEntry.model_validate(row) for row in await connection.execute(_MAILBOX)]
+async def list_mailbox(reader: Reader) -> Sequence[MailboxEntry]:
+    """List the latest mails, the newest first. Their texts are stored only in development."""
+    return [MailboxEntry.model_validate(row) for row in await reader.execute(_MAILBOX)]
 
 
 async def purge(session: AsyncSession) -> int:
-    """Delete a batch of old mails, sent or not; how many.
+    """Delete a batch of old mails, sent or not; return how many.
 
-    A mail that could not be sent for a week helps nobody.
+    A mail that could not be sent for a week is obsolete.
     """
-    by = Mail.created_at
-    old = by < clock.now() - KEPT_FOR
-    return await delete_oldest(session, Mail.id, old, by=by)
+    column = Mail.created_at
+    old = column < clock.now() - RETENTION
+    return await delete_oldest(session, Mail.id, old, order_by=column)

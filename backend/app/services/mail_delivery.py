@@ -1,9 +1,9 @@
-"""Delivering what is queued: claimed, composed, sent and noted, in a unit of work each.
+"""Mail delivery: claim, compose, send and record each queued mail, in separate units of work.
 
-Any number of processes may deliver at once. A mail is sent at least once: who claims it has it for
-a while, and where they end before they note that it was sent, another one sends it again. No
-connection is held while a mail server is talked to. A token comes into being when a mail is
-composed, and again for each attempt; it is never stored, nor is the text that has it.
+Any number of processes may deliver concurrently. Delivery is at least once: a process claims a
+mail for some time. If it ends before it records the result, another process sends the mail again.
+No connection is held during SMTP. Each attempt creates a new token when the mail is composed.
+Neither the token nor the text that contains it is stored.
 """
 
 from collections.abc import Awaitable, Callable
@@ -25,81 +25,81 @@ from app.models.mail import Mail
 from app.models.user import User
 from app.services import account_tokens, mail_texts
 from app.services.mail import MailKind
-from app.services.mail_texts import Wording
+from app.services.mail_texts import MailText
 
 logger = get_logger(__name__)
 
-CLAIMED_FOR = timedelta(minutes=2)
-"""How long a mail is left to who claimed it; sending one may take half of it."""
-FIRST_PAUSE = timedelta(seconds=2)
-LONGEST_PAUSE = timedelta(hours=1)
+CLAIM_DURATION = timedelta(minutes=2)
+"""How long a claim excludes other processes. Sending may take half of this time."""
+INITIAL_BACKOFF = timedelta(seconds=2)
+MAX_BACKOFF = timedelta(hours=1)
 MAX_ATTEMPTS = 15
-"""With pauses that double up to an hour, a mail server may be down for four hours."""
-TOO_LATE_AFTER = timedelta(days=1)
-"""Nobody waits any more for a mail that was asked for so long ago."""
-ONE_EACH = timedelta(minutes=1)
-MOST_AN_HOUR = 5
+"""With exponential backoff up to one hour, the mail server may be down for four hours."""
+MAX_AGE = timedelta(days=1)
+"""Age after which a queued mail is dropped."""
+MIN_INTERVAL = timedelta(minutes=1)
+MAX_PER_HOUR = 5
 
-Post = Callable[[EmailMessage], Awaitable[None]]
-"""Hands a mail over to be delivered. Raises NotDelivered."""
+SendMail = Callable[[EmailMessage], Awaitable[None]]
+"""Sends a mail. Raises DeliveryError."""
 
 
-class NotDelivered(Exception):
-    """A mail was not taken; `reason` is for the operator, and has nothing of the mail in it."""
+class DeliveryError(Exception):
+    """The mail server did not accept a mail. `reason` contains nothing from the mail itself."""
 
-    def __init__(self, reason: str, *, for_good: bool = False) -> None:
+    def __init__(self, reason: str, *, permanent: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.for_good = for_good
-        """Whether another attempt would be refused as well."""
+        self.permanent = permanent
+        """Whether another attempt would fail too."""
 
 
 class Claim(NamedTuple):
-    """A mail that is ours to deliver until the moment `until`."""
+    """A mail that this process may deliver until `until`."""
 
     mail_id: int
     until: datetime
 
 
-class Letter(NamedTuple):
-    """What goes out, and what is stored of the token in it."""
+class ComposedMail(NamedTuple):
+    """The message to send, and the stored hash of the token in it."""
 
     message: EmailMessage
     token_hash: bytes | None
 
 
 class Draft(NamedTuple):
-    """What a mail says to whom, and which right the link in it gives."""
+    """Text and recipient of a mail, and the purpose of its link."""
 
-    wording: Wording
+    text: MailText
     recipient: str
     user_id: int | None
     purpose: Purpose | None = None
 
 
-class Dropped(Exception):
-    """A mail goes to nobody; the text says why."""
+class MailDropped(Exception):
+    """A mail must not be sent; the message contains the reason."""
 
 
-async def deliver_due(database: Database, *, settings: Settings, post: Post) -> None:
-    """Deliver all mail that is due. Raises ServiceUnavailable where the database is away."""
+async def deliver_due(database: Database, *, settings: Settings, send: SendMail) -> None:
+    """Deliver all due mails. Raises ServiceUnavailable if the database is not available."""
     while (claim := await _claim(database)) is not None:
         try:
-            letter = await _compose(database, claim, settings)
+            composed = await _compose(database, claim, settings)
         except PressroomError:
             raise
-        except Exception:  # a mistake of ours with this mail must not keep all others waiting
+        except Exception:  # a defect in one mail must not block the others
             logger.exception(f"mail {claim.mail_id} cannot be composed")
             await _drop(database, claim)
             continue
-        if letter is None:
+        if composed is None:
             continue
         try:
-            await post(letter.message)
-        except NotDelivered as error:
-            await _note_failure(database, claim, letter, error)
+            await send(composed.message)
+        except DeliveryError as error:
+            await _record_failure(database, claim, composed, error)
         else:
-            await _note_sent(database, claim, letter, settings)
+            await _record_sent(database, claim, composed, settings)
 
 
 _DUE = (
@@ -119,23 +119,23 @@ _CLAIM = (
 
 
 async def _claim(database: Database) -> Claim | None:
-    """Take the mail that has been due for longest; None where none is."""
+    """Claim the mail that has been due for longest; return None if no mail is due."""
     now = clock.now()
-    until = now + CLAIMED_FOR
+    until = now + CLAIM_DURATION
     async with database.unit_of_work() as session:
         mail_id = await session.scalar(_CLAIM, {"now": now, "until": until})
     return None if mail_id is None else Claim(mail_id, until)
 
 
-async def _compose(database: Database, claim: Claim, settings: Settings) -> Letter | None:
-    """The mail as it goes out, with a token of its own; None where it goes to nobody."""
+async def _compose(database: Database, claim: Claim, settings: Settings) -> ComposedMail | None:
+    """Return the message with a new token; None if the mail must not be sent."""
     async with database.unit_of_work() as session:
         mail = await session.get(Mail, claim.mail_id)
         if mail is None:
             return None
         try:
             draft = await _draft(session, mail, claim)
-        except Dropped as reason:
+        except MailDropped as reason:
             if await _lock(session, claim) is not None:
                 _finish(mail, error=str(reason))
                 logger.info(f"mail {mail.id} dropped", kind=mail.kind, reason=str(reason))
@@ -154,23 +154,23 @@ async def _compose(database: Database, claim: Claim, settings: Settings) -> Lett
             )
             link = mail_texts.link(settings, draft.purpose, token)
         message = mail_texts.compose(
-            draft.wording, recipient=draft.recipient, settings=settings, link=link
+            draft.text, recipient=draft.recipient, settings=settings, link=link
         )
-        return Letter(message, None if token is None else fingerprint(token))
+        return ComposedMail(message, None if token is None else fingerprint(token))
 
 
 async def _draft(session: AsyncSession, mail: Mail, claim: Claim) -> Draft | None:
-    """What to send to whom; None where the mail was cancelled, or is another's by now.
+    """Return the draft of a mail; None if it was cancelled or claimed by another process.
 
-    Rows are locked in the order that services.recovery has too: the user, then the mail. Raises
-    Dropped for a mail that goes to nobody.
+    Rows are locked in the same order as in services.recovery: first the user, then the mail.
+    Raises MailDropped for a mail that must not be sent.
     """
-    if mail.attempts > MAX_ATTEMPTS:  # nobody who claimed it has lived to say why
-        raise Dropped("given up")
+    if mail.attempts > MAX_ATTEMPTS:  # each process that claimed it ended without a result
+        raise MailDropped("too many attempts")
     draft = await _DRAFTS[MailKind(mail.kind)](session, mail)
     if await _lock(session, claim) is None:
         return None
-    await _require_right_time(session, mail, draft)
+    await _require_deliverable_now(session, mail, draft)
     return draft
 
 
@@ -181,38 +181,38 @@ async def _lock(session: AsyncSession, claim: Claim) -> Mail | None:
 
 
 async def _draft_registration(session: AsyncSession, mail: Mail) -> Draft:
-    owner = await session.scalar(_with_address(mail.email))
+    owner = await session.scalar(_user_with_email(mail.email))
     if owner is None:
-        return Draft(Wording.REGISTER, mail.email, None, Purpose.REGISTER)
-    return Draft(Wording.ALREADY_REGISTERED, _active(owner).email, owner.id)
+        return Draft(MailText.REGISTER, mail.email, None, Purpose.REGISTER)
+    return Draft(MailText.ALREADY_REGISTERED, _require_active(owner).email, owner.id)
 
 
 async def _draft_verification(session: AsyncSession, mail: Mail) -> Draft:
     user = await _addressee(session, mail)
     if user.email_verified_at is not None:
-        raise Dropped("verified already")
-    return Draft(Wording.VERIFY_EMAIL, user.email, user.id, Purpose.VERIFY_EMAIL)
+        raise MailDropped("already verified")
+    return Draft(MailText.VERIFY_EMAIL, user.email, user.id, Purpose.VERIFY_EMAIL)
 
 
 async def _draft_reset(session: AsyncSession, mail: Mail) -> Draft:
     user = await _addressee(session, mail)
-    return Draft(Wording.RESET_PASSWORD, user.email, user.id, Purpose.RESET_PASSWORD)
+    return Draft(MailText.RESET_PASSWORD, user.email, user.id, Purpose.RESET_PASSWORD)
 
 
 async def _draft_change(session: AsyncSession, mail: Mail) -> Draft:
-    user = _active(await session.get(User, mail.user_id, with_for_update=NO_KEY_UPDATE))
-    owner = await session.scalar(_with_address(mail.email))
+    user = _require_active(await session.get(User, mail.user_id, with_for_update=NO_KEY_UPDATE))
+    owner = await session.scalar(_user_with_email(mail.email))
     if owner is None or owner.id == user.id:
-        return Draft(Wording.CHANGE_EMAIL, mail.email, user.id, Purpose.CHANGE_EMAIL)
-    return Draft(Wording.EMAIL_IN_USE, _active(owner).email, user.id)
+        return Draft(MailText.CHANGE_EMAIL, mail.email, user.id, Purpose.CHANGE_EMAIL)
+    return Draft(MailText.EMAIL_IN_USE, _require_active(owner).email, user.id)
 
 
 async def _draft_password_notice(session: AsyncSession, mail: Mail) -> Draft:
-    return Draft(Wording.PASSWORD_CHANGED, mail.email, mail.user_id)
+    return Draft(MailText.PASSWORD_CHANGED, mail.email, mail.user_id)
 
 
 async def _draft_email_notice(session: AsyncSession, mail: Mail) -> Draft:
-    return Draft(Wording.EMAIL_CHANGED, mail.email, mail.user_id)
+    return Draft(MailText.EMAIL_CHANGED, mail.email, mail.user_id)
 
 
 _DRAFTS: dict[MailKind, Callable[[AsyncSession, Mail], Awaitable[Draft]]] = {
@@ -225,63 +225,63 @@ _DRAFTS: dict[MailKind, Callable[[AsyncSession, Mail], Awaitable[Draft]]] = {
 }
 
 NOTICES = frozenset({MailKind.PASSWORD_CHANGED, MailKind.EMAIL_CHANGED})
-"""What a user has to hear of each time: no limit, lest a thief use it up."""
+"""Security notices. They have no limit that an attacker could exhaust to hide a change."""
 
 
-def _with_address(email: str) -> Select[User]:
+def _user_with_email(email: str) -> Select[User]:
     return select(User).where(func.lower(User.email) == func.lower(email))
 
 
 async def _addressee(session: AsyncSession, mail: Mail) -> User:
-    """The user whose address the mail was asked for, locked; what is sent goes to their own.
+    """Lock and return the user of the requested address. The mail goes to the stored address.
 
-    Letters that differ can be the same in lower case: an address as somebody typed it may be
-    another one's than the user's.
+    Different characters can be equal in lower case. The requested address may therefore belong to
+    someone else.
     """
-    user = await session.scalar(_with_address(mail.email).with_for_update(**NO_KEY_UPDATE))
+    user = await session.scalar(_user_with_email(mail.email).with_for_update(**NO_KEY_UPDATE))
     if user is None or mail.user_id not in {None, user.id}:
-        raise Dropped("nobody has this address")
-    return _active(user)
+        raise MailDropped("no user has this address")
+    return _require_active(user)
 
 
-def _active(user: User | None) -> User:
+def _require_active(user: User | None) -> User:
     if user is None or not user.is_active:
-        raise Dropped("the user is disabled")
+        raise MailDropped("the user is disabled")
     return user
 
 
-async def _require_right_time(session: AsyncSession, mail: Mail, draft: Draft) -> None:
-    """Raise Dropped for a mail that comes too late, or too often: nobody is to be flooded.
+async def _require_deliverable_now(session: AsyncSession, mail: Mail, draft: Draft) -> None:
+    """Raise MailDropped for a mail that is too old, or exceeds the limits per address and user.
 
-    Of several that wait, the first is sent; a later one brings it forward.
+    Of several queued mails of one kind, the first is sent. A later one makes a failed one due now.
     """
     now = clock.now()
-    if mail.created_at < now - TOO_LATE_AFTER:
-        raise Dropped("too late")
+    if mail.created_at < now - MAX_AGE:
+        raise MailDropped("older than one day")
     if mail.kind in NOTICES:
         return
     same_address = func.lower(Mail.email) == func.lower(mail.email)
     same_user = Mail.user_id == draft.user_id if draft.user_id is not None else same_address
-    alike = and_(Mail.kind == mail.kind, Mail.id != mail.id)
+    same_kind = and_(Mail.kind == mail.kind, Mail.id != mail.id)
     waits = and_(
         Mail.next_attempt_at.is_not(None),
         Mail.id < mail.id,
-        Mail.created_at >= now - TOO_LATE_AFTER,
+        Mail.created_at >= now - MAX_AGE,
     )
-    if await session.scalar(select(Mail.id).where(alike, same_address, waits).limit(1)):
-        has_failed = and_(alike, same_address, waits, Mail.error.is_not(None))
+    if await session.scalar(select(Mail.id).where(same_kind, same_address, waits).limit(1)):
+        has_failed = and_(same_kind, same_address, waits, Mail.error.is_not(None))
         await session.execute(update(Mail).where(has_failed).values(next_attempt_at=now))
-        raise Dropped("one like it waits")
+        raise MailDropped("another mail of this kind is queued")
     sent = select(func.count(), func.max(Mail.sent_at).filter(same_address)).where(
-        alike,
+        same_kind,
         or_(same_address, same_user),
         Mail.sent_at > now - timedelta(hours=1),
-        Mail.error.is_(None),  # one that was cancelled since has no link that is good
-        Mail.created_at > now - TOO_LATE_AFTER - timedelta(hours=1),  # which has an index
+        Mail.error.is_(None),  # the link of a mail that was cancelled later is revoked
+        Mail.created_at > now - MAX_AGE - timedelta(hours=1),  # redundant, but indexed
     )
     number, latest = (await session.execute(sent)).one()
-    if number >= MOST_AN_HOUR or (latest is not None and latest > now - ONE_EACH):
-        raise Dropped("too many like it")
+    if number >= MAX_PER_HOUR or (latest is not None and latest > now - MIN_INTERVAL):
+        raise MailDropped("too many mails of this kind")
 
 
 async def _drop(database: Database, claim: Claim) -> None:
@@ -297,7 +297,9 @@ def _finish(mail: Mail, *, error: str | None = None) -> None:
     mail.error = error
 
 
-async def _note_sent(database: Database, claim: Claim, letter: Letter, settings: Settings) -> None:
+async def _record_sent(
+    database: Database, claim: Claim, composed: ComposedMail, settings: Settings
+) -> None:
     async with database.unit_of_work() as session:
         mail = await session.get(Mail, claim.mail_id, with_for_update=True)
         if mail is None:
@@ -305,32 +307,32 @@ async def _note_sent(database: Database, claim: Claim, letter: Letter, settings:
         _finish(mail)
         mail.sent_at = clock.now()
         if settings.environment is Environment.DEVELOPMENT:
-            mail.subject = str(letter.message["Subject"])
-            mail.text = letter.message.get_content()
+            mail.subject = str(composed.message["Subject"])
+            mail.text = composed.message.get_content()
     logger.info(f"mail {claim.mail_id} sent", kind=mail.kind)
 
 
-async def _note_failure(
-    database: Database, claim: Claim, letter: Letter, error: NotDelivered
+async def _record_failure(
+    database: Database, claim: Claim, composed: ComposedMail, error: DeliveryError
 ) -> None:
-    """Have the mail sent again later, with another token; or give it up."""
+    """Schedule the next attempt, which uses a new token, or give the mail up."""
     async with database.unit_of_work() as session:
-        if letter.token_hash is not None:
-            await account_tokens.withdraw(session, token_hash=letter.token_hash)
+        if composed.token_hash is not None:
+            await account_tokens.revoke_token(session, token_hash=composed.token_hash)
         mail = await _lock(session, claim)
         if mail is None:
             return
-        given_up = error.for_good or mail.attempts >= MAX_ATTEMPTS
-        if given_up:
+        gave_up = error.permanent or mail.attempts >= MAX_ATTEMPTS
+        if gave_up:
             _finish(mail, error=error.reason)
         else:
-            pause = min(FIRST_PAUSE * 2 ** (mail.attempts - 1), LONGEST_PAUSE)
-            mail.next_attempt_at = clock.now() + pause
+            backoff = min(INITIAL_BACKOFF * 2 ** (mail.attempts - 1), MAX_BACKOFF)
+            mail.next_attempt_at = clock.now() + backoff
             mail.error = error.reason
     logger.warning(
         f"mail {claim.mail_id} not sent",
         kind=mail.kind,
         attempts=mail.attempts,
         reason=error.reason,
-        given_up=given_up,
+        gave_up=gave_up,
     )

@@ -1,4 +1,4 @@
-"""The mails' texts. Nothing in them comes from a user: a name could pass for a message of ours."""
+"""Texts of mails. They contain no user input, because a name could look like a message of ours."""
 
 from email.message import EmailMessage
 from email.utils import format_datetime, make_msgid, parseaddr
@@ -13,33 +13,32 @@ from app.core.purposes import Purpose
 
 
 class Text(NamedTuple):
-    """A subject, and a body with `{link}` where the token goes, or `{site}` for the front end."""
+    """A subject and a body. The body may contain `{link}` with the token and `{site}`."""
 
     subject: str
     body: str
 
 
-class Wording(Enum):
-    """What a mail says."""
+class MailText(Enum):
+    """The texts of all mails."""
 
     REGISTER = Text(
         "Confirm your registration at Pressroom",
-        """Somebody, probably you, registered at Pressroom with this email address.
+        """Someone, probably you, registered at Pressroom with this email address.
 
-To create the account, open this link within an hour; it will ask for the password that you have
-chosen:
+To create the account, open this link within one hour. It asks for the password that you chose:
 
 {link}
 
-If it was not you, ignore this mail: nothing happens without the link.
+If it was not you, ignore this mail. No account is created without the link.
 """,
     )
     ALREADY_REGISTERED = Text(
-        "You have an account at Pressroom already",
-        """Somebody, probably you, registered at Pressroom with this email address, which has an
-account already. Nothing has changed.
+        "You already have an account at Pressroom",
+        """Someone, probably you, tried to register at Pressroom with this email address. It already
+has an account, and nothing has changed.
 
-If you do not remember the password, ask for a new one:
+If you do not remember the password, choose a new one:
 
 {site}/forgot-password
 
@@ -48,52 +47,52 @@ If it was not you, ignore this mail.
     )
     VERIFY_EMAIL = Text(
         "Verify your email address for Pressroom",
-        """Somebody, probably you, gave this email address for an account at Pressroom.
+        """Someone, probably you, used this email address for an account at Pressroom.
 
-To verify that it is yours, open this link within an hour; unless you are logged in, it asks for
-the password of the account:
+To verify the address, open this link within one hour. Unless you are logged in, it asks for the
+password of the account:
 
 {link}
 
-If it was not you, ignore this mail. To take over the account that somebody else has registered with
-your address, ask for a new password: {site}/forgot-password
+If it was not you, ignore this mail. To take over the account that someone else registered with your
+address, choose a new password: {site}/forgot-password
 """,
     )
     CHANGE_EMAIL = Text(
         "Confirm your new email address for Pressroom",
-        """Somebody, probably you, wants to use this email address for their account at Pressroom.
+        """Someone, probably you, wants to use this email address for their account at Pressroom.
 
-To change to it, open this link within an hour; unless you are logged in, it asks for the password
-of the account:
+To confirm the change, open this link within one hour. Unless you are logged in, it asks for the
+password of the account:
 
 {link}
 
-If it was not you, ignore this mail: nothing changes without the link.
+If it was not you, ignore this mail. Nothing changes without the link.
 """,
     )
     EMAIL_IN_USE = Text(
-        "Somebody tried to use your email address at Pressroom",
-        """Somebody wanted to use this email address for another account at Pressroom than yours.
-They were not told that it is in use, and nothing has changed.
+        "Someone tried to use your email address at Pressroom",
+        """Someone tried to use this email address for another account at Pressroom. They were not
+told that it is in use, and nothing has changed.
 
-If it was you: this address already has an account of its own.
+If it was you: this address already belongs to another account of yours.
 """,
     )
     RESET_PASSWORD = Text(
         "Choose a new password for Pressroom",
-        """Somebody, probably you, has forgotten the password of your account at Pressroom.
+        """Someone, probably you, requested a new password for your account at Pressroom.
 
-To choose a new one, open this link within an hour:
+To choose a new one, open this link within one hour:
 
 {link}
 
-If it was not you, ignore this mail: your password stays as it is.
+If it was not you, ignore this mail. Your password stays the same.
 """,
     )
     PASSWORD_CHANGED = Text(
         "Your password at Pressroom was changed",
-        """The password of your account at Pressroom was changed, and who was logged in elsewhere is
-logged out. API keys keep working: look at them, and delete those that you do not know.
+        """The password of your account at Pressroom was changed, and all other sessions were logged
+out. API keys still work. Check them, and delete those that you do not recognize.
 
 If it was not you, choose a new password at once:
 
@@ -102,10 +101,10 @@ If it was not you, choose a new password at once:
     )
     EMAIL_CHANGED = Text(
         "Your email address at Pressroom was changed",
-        """Your account at Pressroom has another email address from now on. This mail went to the
-former one; there will be no more of them.
+        """The email address of your account at Pressroom was changed. This mail went to the
+previous address, which gets no further mails.
 
-If it was not you, tell the operator of this installation at once:
+If it was not you, contact the operator of this installation at once:
 
 {site}
 """,
@@ -121,31 +120,31 @@ PAGES = {
 
 
 def link(settings: Settings, purpose: Purpose, token: str) -> str:
-    """Where a token is used. In the fragment: no server, and no log of one, ever sees it."""
+    """Return the link for a token. The token is in the fragment, which is not sent to servers."""
     return f"{settings.public_url}/{PAGES[purpose]}#token={token}"
 
 
 def compose(
-    wording: Wording, *, recipient: str, settings: Settings, link: str | None = None
+    text: MailText, *, recipient: str, settings: Settings, link: str | None = None
 ) -> EmailMessage:
-    """The mail to `recipient`, ready to be sent."""
-    text = wording.value
+    """Return the message to `recipient`."""
+    subject, body = text.value
     sender = parseaddr(settings.mail_from)[1]
     message = EmailMessage()
     message["From"] = settings.mail_from
     message["To"] = _deliverable(recipient)
-    message["Subject"] = text.subject
+    message["Subject"] = subject
     message["Date"] = format_datetime(clock.now())
     message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])
-    message["Auto-Submitted"] = "auto-generated"  # RFC 3834 §5: nobody's absence answers it
-    body = text.body.format(link=link, site=settings.public_url)
-    # As it is: encoded, a long link would be cut in two.
-    message.set_content(body, cte="7bit" if body.isascii() else None)
+    message["Auto-Submitted"] = "auto-generated"  # RFC 3834 §5: prevents automatic replies
+    content = body.format(link=link, site=settings.public_url)
+    # Without an encoding, because quoted-printable would break a long link.
+    message.set_content(content, cte="7bit" if content.isascii() else None)
     return message
 
 
 def _deliverable(email: str) -> str:
-    """The address as every mail server takes it: its domain in ASCII."""
+    """Return the address with its domain in ASCII, which every mail server accepts."""
     try:
         parts = validate_email(email, check_deliverability=False)
     except EmailNotValidError:

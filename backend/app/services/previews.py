@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.auth.identity import Identity
-from app.auth.permissions import Action, roles_to_any
+from app.auth.permissions import Action, roles_allowed_on_any
 from app.auth.tokens import fingerprint, is_preview_token, new_preview_token
 from app.core import clock
 from app.core.config import get_settings
@@ -68,7 +68,7 @@ _BY_TOKEN = (
         _Creator.is_active,
         or_(
             _Creator.id == Article.author_id,
-            *(_Creator.role == role for role in roles_to_any(Action.READ_DRAFT)),
+            *(_Creator.role == role for role in roles_allowed_on_any(Action.READ_DRAFT)),
         ),
     )
 )
@@ -154,7 +154,7 @@ async def purge(session: AsyncSession) -> int:
     """Delete a batch of the expired ones; how many."""
     by = PreviewLink.expires_at
     expired = by <= clock.now()
-    return await delete_oldest(session, PreviewLink.id, expired, by=by)
+    return await delete_oldest(session, PreviewLink.id, expired, order_by=by)
 
 
 def _record(session: AsyncSession, action: AuditAction, link_id: int, actor: Identity) -> None:

@@ -1,6 +1,6 @@
-"""Deleting old rows in batches, so that no table is too large for the statement timeout.
+"""Deletion of old rows in batches, so that no statement exceeds the statement timeout.
 
-Each batch is a unit of work of its own: its rows stay deleted if the run is interrupted. Rows that
+Each batch has its own unit of work: its rows stay deleted if the run is interrupted. Rows that
 another transaction has locked are left for the next run.
 """
 
@@ -15,15 +15,15 @@ from app.db.session import Database
 
 BATCH = 1000
 """Rows deleted by one statement."""
-SWEPT = 5000
-"""Rows looked at by one statement of `sweep`."""
+SWEEP_BATCH = 5000
+"""Rows that one statement of `sweep` examines."""
 
 Purge = Callable[[AsyncSession], Awaitable[int]]
-"""Deletes a batch, and returns how many rows that were."""
+"""Deletes a batch and returns the number of rows."""
 
 
 async def in_batches(database: Database, purge: Purge) -> int:
-    """Repeat `purge`, each time in a unit of work, until no row is left; returns how many went."""
+    """Repeat `purge` in separate units of work until no row is left; return the number of rows."""
     count, deleted = 0, 1
     while deleted:
         async with database.unit_of_work() as session:
@@ -36,15 +36,15 @@ async def delete_oldest(
     session: AsyncSession,
     key: InstrumentedAttribute[Any],
     *conditions: ColumnElement[bool],
-    by: InstrumentedAttribute[Any],
-    at_most: int | None = None,
+    order_by: InstrumentedAttribute[Any],
+    limit: int | None = None,
 ) -> int:
-    """Delete up to BATCH rows that meet the conditions, in the order of `by`; how many."""
+    """Delete up to `limit` or BATCH matching rows in the given order; return how many."""
     chosen = (
         select(key.label("key"))
         .where(*conditions)
-        .order_by(by)
-        .limit(at_most or BATCH)
+        .order_by(order_by)
+        .limit(limit or BATCH)
         .with_for_update(skip_locked=True)
         .cte("chosen")
     )
@@ -65,22 +65,24 @@ async def sweep(
     *,
     dry_run: bool = False,
 ) -> int:
-    """Walk through a table along `key` and delete what `examine` marks; how many rows.
+    """Scan a table in the order of `key`, and delete the rows that `examine` marks as expired.
 
-    `examine` selects the key and whether the row goes, of `limit` rows behind `after`, by key. For
-    tables where no index tells old rows that stay from those that go.
+    `examine` selects the key and whether the row is expired, for `limit` rows after the key
+    `after`. Use it for tables where no index finds the expired rows. Returns the number of rows.
     """
     after, count, more = 0, 0, True
     while more:
         async with database.unit_of_work() as session:
-            seen = await session.execute(examine, {**parameters, "after": after, "limit": SWEPT})
+            seen = await session.execute(
+                examine, {**parameters, "after": after, "limit": SWEEP_BATCH}
+            )
             rows = seen.all()
-            keys = [number for number, goes in rows if goes]
+            keys = [found for found, is_expired in rows if is_expired]
             if keys and not dry_run:
-                goes = key == any_(bindparam("keys", keys, type_=ARRAY(BigInteger)))
-                count += await delete_oldest(session, key, goes, by=key, at_most=len(keys))
+                expired = key == any_(bindparam("keys", keys, type_=ARRAY(BigInteger)))
+                count += await delete_oldest(session, key, expired, order_by=key, limit=len(keys))
             else:
                 count += len(keys)
-        more = len(rows) == SWEPT
+        more = len(rows) == SWEEP_BATCH
         after = rows[-1][0] if rows else after
     return count

@@ -1,7 +1,7 @@
-"""What gets an account back, and what proves that an address is its user's: links in mails.
+"""Password reset, password change, and verification of email addresses by links in mails.
 
-Whatever an anonymous client asks for by an address is answered alike, after the same work, whether
-there is such an account or not: a mail is queued, and dropped later where it would go to nobody.
+A request by an anonymous client gets the same response after the same work whether the account
+exists or not. It queues a mail, which is dropped on delivery if no user has the address.
 """
 
 from sqlalchemy import func, select
@@ -25,7 +25,7 @@ from app.schemas.recovery import (
 from app.services import account_tokens, attempts, audit, mail, sessions
 from app.services.attempts import Limit, network_of
 from app.services.audit import AuditAction
-from app.services.claiming import forget_stranger
+from app.services.claiming import remove_prior_access
 from app.services.confirmation import confirm_password, lock_user
 from app.services.mail import MailKind
 from app.services.users import CONSTRAINTS
@@ -34,24 +34,24 @@ RESET = frozenset({Purpose.RESET_PASSWORD})
 VERIFY = frozenset({Purpose.VERIFY_EMAIL, Purpose.CHANGE_EMAIL})
 
 
-async def forget_password(
+async def request_password_reset(
     session: AsyncSession, *, database: Database, client: Client, request: EmailRequest
 ) -> Accepted:
-    """Send the user of an address a link to a new password. Raises TooManyAttempts."""
-    return await _by_mail(session, database, client, MailKind.RESET_PASSWORD, request.email)
+    """Queue a mail with a link to reset the password. Raises TooManyAttempts."""
+    return await _queue_mail(session, database, client, MailKind.RESET_PASSWORD, request.email)
 
 
 async def resend_verification(
     session: AsyncSession, *, database: Database, client: Client, request: EmailRequest
 ) -> Accepted:
-    """Send the user of an address a link that verifies it. Raises TooManyAttempts."""
-    return await _by_mail(session, database, client, MailKind.VERIFY_EMAIL, request.email)
+    """Queue a mail with a link to verify the address. Raises TooManyAttempts."""
+    return await _queue_mail(session, database, client, MailKind.VERIFY_EMAIL, request.email)
 
 
-async def _by_mail(
+async def _queue_mail(
     session: AsyncSession, database: Database, client: Client, kind: MailKind, email: str
 ) -> Accepted:
-    await attempts.count(database, attempts.on_mail(client=client))
+    await attempts.count(database, attempts.mail_limits(client=client))
     mail.queue(session, kind, email=email)
     return Accepted()
 
@@ -59,40 +59,40 @@ async def _by_mail(
 async def reset_password(
     session: AsyncSession, *, database: Database, client: Client, reset: PasswordReset
 ) -> None:
-    """Give the user of a token a new password, and the account back to them alone.
+    """Set a new password for the user of a token.
 
-    Their sessions end, and what was on its way by mail is worthless. A second factor and API keys
-    stay where the address had been verified before; else see `forget_stranger`. Raises
-    InvalidAccountToken, before anything is hashed; no connection is held while that is done.
+    All sessions end, and links in earlier mails become invalid. The second factor and API keys
+    stay if the address was verified before. Otherwise `remove_prior_access` removes them. Raises
+    InvalidAccountToken before the password is hashed. Holds no connection during hashing.
     """
     async with database.autocommit() as lookup:
         await account_tokens.check(lookup, secret=reset.token, purposes=RESET)
     hashed = await hash_password(reset.password.get_secret_value())
     redeemed = await account_tokens.redeem(session, secret=reset.token, purposes=RESET)
-    user = _its_user(redeemed.user)
+    user = _require_user(redeemed.user)
     user.hashed_password = hashed
     if user.email_verified_at is None:
-        await forget_stranger(session, user)
-        user.email_verified_at = clock.now()  # the token came by mail
+        await remove_prior_access(session, user)
+        user.email_verified_at = clock.now()  # the token was sent to this address
     await sessions.end_all(session, user_id=user.id)
-    await sessions.remember_place(session, user_id=user.id, client=client)
-    await _forgive_guesses(session, user, client)
+    await sessions.remember_network(session, user_id=user.id, client=client)
+    await _reset_login_limits(session, user, client)
     await account_tokens.revoke_links(session, user_id=user.id, email=user.email)
     audit.record(session, AuditAction.RESET_PASSWORD, actor_id=user.id, subject_id=user.id)
     mail.queue(session, MailKind.PASSWORD_CHANGED, email=user.email, user_id=user.id)
 
 
-async def _forgive_guesses(session: AsyncSession, user: User, client: Client) -> None:
-    """Let the user log in at once, whoever has guessed at their old password or codes."""
+async def _reset_login_limits(session: AsyncSession, user: User, client: Client) -> None:
+    """Reset the limits on guessing, so that the user can log in at once."""
     lowered = select(func.lower(User.username), func.lower(User.email)).where(User.id == user.id)
     names = (await session.execute(lowered)).one()
     limits: list[Limit] = []
     for known_by in (network_of(client), None):
-        limits += attempts.on_code(user.id, client=client, known_by=known_by)
+        limits += attempts.code_limits(user.id, client=client, known_by=known_by)
         for name in names:
-            limits += attempts.on_password(name, client=client, known_by=known_by)
-    theirs = [limit for limit in limits if limit.ends_with_success]  # and not their neighbours'
-    await attempts.forget(session, theirs)
+            limits += attempts.password_limits(name, client=client, known_by=known_by)
+    # Limits by client address are shared with other users and stay.
+    await attempts.reset(session, [limit for limit in limits if limit.reset_on_success])
 
 
 async def change_password(
@@ -102,9 +102,9 @@ async def change_password(
     actor: Identity,
     change: PasswordChange,
 ) -> None:
-    """Give the actor a new password; their other sessions end.
+    """Change the actor's password, and end their other sessions.
 
-    Raises IncorrectPassword, TooManyAttempts, and TokenRevoked where the session ended meanwhile.
+    Raises IncorrectPassword, TooManyAttempts, and TokenRevoked if the session has ended.
     """
     await confirm_password(database, user=actor, password=change.current_password)
     hashed = await hash_password(change.new_password.get_secret_value())
@@ -113,12 +113,12 @@ async def change_password(
 
 
 async def set_password(session: AsyncSession, user: User, *, hashed: str, actor: Identity) -> None:
-    """Give the actor, whose row `user` is, another password; their other sessions end."""
+    """Set a password hash for the actor, whose row is `user`, and end their other sessions."""
     user.hashed_password = hashed
-    await sessions.end_all(session, user_id=user.id, but=actor.session_id)
+    await sessions.end_all(session, user_id=user.id, except_id=actor.session_id)
     await account_tokens.revoke_links(session, user_id=user.id, email=user.email)
     audit.record(session, AuditAction.CHANGE_PASSWORD, actor_id=user.id, subject_id=user.id)
-    if user.email_verified_at is not None:  # else it may be anybody's
+    if user.email_verified_at is not None:  # an unverified address may belong to someone else
         mail.queue(session, MailKind.PASSWORD_CHANGED, email=user.email, user_id=user.id)
 
 
@@ -129,10 +129,10 @@ async def change_email(
     actor: Identity,
     change: EmailChange,
 ) -> Accepted:
-    """Send a link to the address that the actor wants to have; it changes when that is used.
+    """Send a link to the new address; the email changes when the link is used.
 
-    Whether another user has the address is not told. Raises IncorrectPassword, TooManyAttempts, and
-    TokenRevoked where the session ended meanwhile.
+    The response does not reveal whether another user has the address. Raises IncorrectPassword,
+    TooManyAttempts, and TokenRevoked if the session has ended.
     """
     await confirm_password(database, user=actor, password=change.password)
     user = await lock_user(session, user=actor)
@@ -147,13 +147,13 @@ async def verify_email(
     verification: EmailVerification,
     actor: Identity | None,
 ) -> None:
-    """Do what a link to an address was for: verify it, or change to it.
+    """Use a link from a mail: verify the address, or change the email to it.
 
-    It takes a session of the account, or its password: the owner of an address must not vouch by a
-    click for an account that somebody else has registered with it. They get in by a new password.
+    A session of the account or its password is required. Without them, a click could verify an
+    account that someone else registered with the address. Its owner can reset the password.
 
     Raises InvalidAccountToken, PasswordRequired, IncorrectPassword, TooManyAttempts, and EmailTaken
-    where somebody else was faster. No connection is held while the password is hashed.
+    if another user took the address first. Holds no connection during hashing.
     """
     token = verification.token
     async with database.autocommit() as lookup:
@@ -162,31 +162,31 @@ async def verify_email(
     if not by_session:
         if verification.password is None:
             raise PasswordRequired(
-                "Log in to the account or send its password to confirm this address; if you did not"
-                " register, ask for a new password with POST /auth/password/forgot"
+                "Log in to the account or send its password to confirm this address. If you did not"
+                " register, request a password reset with POST /auth/password/forgot"
             )
         password = verification.password.get_secret_value()
-        async with attempts.guessing(database, attempts.on_registration(token)):
+        async with attempts.attempt(database, attempts.registration_limits(token)):
             if not await verify_password(password, addressee.hashed_password):
                 raise IncorrectPassword
     redeemed = await account_tokens.redeem(session, secret=token, purposes=VERIFY)
-    user = _its_user(redeemed.user)
+    user = _require_user(redeemed.user)
     if by_session and actor is not None:
         await recheck(session, actor)
-    elif user.hashed_password != addressee.hashed_password:  # changed while it was compared
+    elif user.hashed_password != addressee.hashed_password:  # changed during the comparison
         raise IncorrectPassword
     if redeemed.purpose is Purpose.CHANGE_EMAIL:
-        await move_to_email(session, user, redeemed.email)
+        await apply_email_change(session, user, redeemed.email)
     else:
-        await account_tokens.forget(
+        await account_tokens.revoke(
             session, user_id=user.id, purposes=frozenset({Purpose.VERIFY_EMAIL})
         )
         audit.record(session, AuditAction.VERIFY_EMAIL, actor_id=user.id, subject_id=user.id)
     user.email_verified_at = clock.now()
 
 
-async def move_to_email(session: AsyncSession, user: User, email: str) -> None:
-    """Change the user's address; what was on its way to the old one is worthless.
+async def apply_email_change(session: AsyncSession, user: User, email: str) -> None:
+    """Change the user's email, and revoke links that were sent to the old one.
 
     Raises EmailTaken.
     """
@@ -195,12 +195,12 @@ async def move_to_email(session: AsyncSession, user: User, email: str) -> None:
         mail.queue(session, MailKind.EMAIL_CHANGED, email=user.email, user_id=user.id)
     user.email = email
     with constraint_errors(CONSTRAINTS):
-        await session.flush()  # the constraint speaks
+        await session.flush()  # checks the unique constraint
     audit.record(session, AuditAction.CHANGE_EMAIL, actor_id=user.id, subject_id=user.id)
 
 
-def _its_user(user: User | None) -> User:
-    """The user of a token; one for this purpose always has one."""
+def _require_user(user: User | None) -> User:
+    """Return the user of a token. Tokens for these purposes always have one."""
     if user is None:
         raise InvalidAccountToken
     return user

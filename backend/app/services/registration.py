@@ -1,7 +1,7 @@
-"""Registering: at once, or by mail, where nobody learns from it who has an account.
+"""Registration: immediate, or confirmed by mail, which does not reveal who has an account.
 
-By mail, whoever registers gets the same answer, after the same work. A new address gets a link, and
-the account comes into being when it is used; the owner of a known one is told that they have one.
+With confirmation by mail, the response and the work are always the same. A new address gets a
+link, which creates the account. The owner of a known address gets a mail that an account exists.
 """
 
 from sqlalchemy import func, select
@@ -35,10 +35,10 @@ async def register(
 async def request_registration(
     session: AsyncSession, *, database: Database, client: Client, new: UserCreate
 ) -> Accepted:
-    """Send who reads `new.email` a link that creates the account.
+    """Queue a mail to `new.email` with a link that creates the account.
 
-    Raises UsernameTaken, for usernames are public, whoever has the email; TooManyAttempts,
-    LimitReached.
+    Raises UsernameTaken whether the email is known or not, because usernames are public. Raises
+    TooManyAttempts, LimitReached.
     """
     same_name = select(User.id).where(func.lower(User.username) == func.lower(new.username))
     await _count(database, client)
@@ -46,34 +46,34 @@ async def request_registration(
         taken = await lookup.scalar(same_name)
     if taken is not None:
         raise UsernameTaken
-    hashed = await hash_password(new.password.get_secret_value())  # no connection is held
+    hashed = await hash_password(new.password.get_secret_value())  # before a connection is held
     pending = {"username": new.username, "name": new.name, "hashed_password": hashed}
     mail.queue(session, MailKind.REGISTER, email=new.email, details=pending)
     return Accepted()
 
 
 async def _count(database: Database, client: Client) -> None:
-    """Count a registration by its client's address. Raises TooManyAttempts, LimitReached."""
-    await attempts.count(database, attempts.on_mail(client=client))
-    await limits.spend_at(database, client, LimitKind.REGISTRATIONS)
+    """Count a registration by client address. Raises TooManyAttempts, LimitReached."""
+    await attempts.count(database, attempts.mail_limits(client=client))
+    await limits.spend_for_client(database, client, LimitKind.REGISTRATIONS)
 
 
 async def complete_registration(
     session: AsyncSession, *, database: Database, confirmation: RegistrationConfirmation
 ) -> UserPrivate:
-    """Create the account that somebody asked for who reads the address's mail.
+    """Create the account of a requested registration.
 
-    It takes the password again that they chose: a link that somebody else has asked for, with a
-    password of theirs, is of no use to the owner of the address, nor to them.
+    The password of the registration is required again. If an attacker requested the link with
+    their own password, neither they nor the owner of the address can use it.
 
-    Raises InvalidAccountToken, IncorrectPassword, TooManyAttempts; EmailTaken or UsernameTaken
-    where somebody else was faster.
+    Raises InvalidAccountToken, IncorrectPassword, TooManyAttempts. Raises EmailTaken or
+    UsernameTaken if another user was faster.
     """
     token, password = confirmation.token, confirmation.password.get_secret_value()
     async with database.autocommit() as lookup:
         pending = await account_tokens.check(lookup, secret=token, purposes=REGISTER)
     hashed = str(pending["hashed_password"]) if pending else None
-    async with attempts.guessing(database, attempts.on_registration(token)):
+    async with attempts.attempt(database, attempts.registration_limits(token)):
         if not await verify_password(password, hashed):
             raise IncorrectPassword
     redeemed = await account_tokens.redeem(session, secret=token, purposes=REGISTER)
@@ -82,6 +82,6 @@ async def complete_registration(
     )
     session.add(user)
     with constraint_errors(users.CONSTRAINTS):
-        await session.flush()  # the constraints speak, and the user has an id
+        await session.flush()  # checks the unique constraints and assigns the id
     audit.record(session, AuditAction.CREATE_USER, actor_id=user.id, subject_id=user.id)
     return UserPrivate.model_validate(user)

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, String, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
-from app.auth.permissions import Action, may_to_any
+from app.auth.permissions import Action, may_on_any
 from app.core import clock
 from app.core.community import ReportState
 from app.core.conditional import Precondition
@@ -180,7 +180,7 @@ async def update_report(
 
 def _require_editor(user: Identity) -> None:
     """Raise NotAuthorized for whoever does not handle reports: they are nobody's own."""
-    if not may_to_any(user, Action.HANDLE_REPORTS):
+    if not may_on_any(user, Action.HANDLE_REPORTS):
         raise NotAuthorized
 
 

@@ -1,6 +1,6 @@
-"""How long revisions and audit events are kept, and deleting those that are older.
+"""Retention of revisions and audit events: deletes rows that are older than the settings allow.
 
-The settings define the periods; docs/operations.md lists when rows of each table are removed.
+docs/operations.md lists when rows of each table are deleted.
 """
 
 from collections.abc import Sequence
@@ -34,16 +34,15 @@ logger = get_logger(__name__)
 
 
 class Expired(NamedTuple):
-    """What the settings no longer keep of one kind."""
+    """The number of expired rows of one kind, and the retention rule."""
 
     kind: str
     rows: int
     rule: str
-    """What is kept."""
 
 
 async def apply(database: Database, *, dry_run: bool = False) -> Sequence[Expired]:
-    """Delete what the settings no longer keep; with `dry_run`, only count it."""
+    """Delete expired rows; with `dry_run`, only count them."""
     settings = get_settings()
     revisions = await _revisions(database, settings, dry_run)
     events = await _audit(database, settings, dry_run)
@@ -53,7 +52,7 @@ async def apply(database: Database, *, dry_run: bool = False) -> Sequence[Expire
     ]
     for kind, rows, _ in expired:
         if rows and not dry_run:
-            logger.info(f"deleted {rows} {kind} that the settings no longer keep")
+            logger.info(f"deleted {rows} expired {kind}")
     return expired
 
 
@@ -76,19 +75,19 @@ _unit = case(
 
 
 def _period(moment: Any) -> Any:
-    """The day or the month, in UTC, that a moment is in."""
+    """Return the start of the day or month, in UTC, that contains a moment."""
     return func.date_trunc(_unit, moment, "UTC")
 
 
-# The last of each day or month stays: it is the one that was not replaced within it. The newest of
-# an article has no next one, so it stays as well.
+# The last revision of each day or month stays, because its successor is in a later period. The
+# newest revision of an article has no successor and stays too.
 _EXAMINE = (
     select(
         ArticleRevision.id,
         and_(
             ArticleRevision.created_at < bindparam("all_since", type_=_moment),
             func.coalesce(_period(ArticleRevision.created_at) == _period(_next_at), False),
-        ).label("goes"),
+        ).label("is_expired"),
     )
     .where(ArticleRevision.id > bindparam("after", type_=BigInteger))
     .order_by(ArticleRevision.id)
@@ -128,8 +127,8 @@ async def _audit(database: Database, settings: Settings, dry_run: bool) -> int:
 
 
 async def _delete_events(session: AsyncSession, *, before: datetime) -> int:
-    by = AuditEvent.occurred_at
-    return await delete_oldest(session, AuditEvent.id, by < before, by=by)
+    column = AuditEvent.occurred_at
+    return await delete_oldest(session, AuditEvent.id, column < before, order_by=column)
 
 
 def _audit_rule(settings: Settings) -> str:

@@ -1,8 +1,8 @@
-"""The second factor: an authenticator's codes, and recovery codes for when it is lost.
+"""Second factor: authenticator codes, and recovery codes for a lost authenticator.
 
-Each code is taken once, by one statement that decides: of two requests with the same code at once,
-the second finds nothing to change. The user's row is locked first wherever a code is used, so that
-a password that changes or an account that goes meanwhile comes before or after, never between.
+Each code is accepted once. A single statement decides: the second of two concurrent requests with
+the same code changes no row. Every use of a code locks the user's row first. A concurrent password
+change or account deletion is therefore complete before or starts after it.
 """
 
 from collections.abc import AsyncIterator
@@ -48,43 +48,44 @@ logger = get_logger(__name__)
 
 _STATUS = select(
     select(SecondFactor.user_id)
-    .where(SecondFactor.user_id == bindparam("of"), SecondFactor.confirmed_at.is_not(None))
+    .where(SecondFactor.user_id == bindparam("user_id"), SecondFactor.confirmed_at.is_not(None))
     .exists()
     .label("enabled"),
     select(func.count())
     .select_from(RecoveryCode)
-    .where(RecoveryCode.user_id == bindparam("of"))
+    .where(RecoveryCode.user_id == bindparam("user_id"))
     .scalar_subquery()
     .label("recovery_codes_left"),
 )
 
 
-async def read_second_factor(connection: Reader, *, user: Identity) -> SecondFactorStatus:
-    """Whether the user has a second factor."""
-    row = (await connection.execute(_STATUS, {"of": user.id})).one()
+async def read_second_factor(reader: Reader, *, user: Identity) -> SecondFactorStatus:
+    """Return whether the user has a second factor, and how many recovery codes are left."""
+    row = (await reader.execute(_STATUS, {"user_id": user.id})).one()
     return SecondFactorStatus.model_validate(row)
 
 
 async def create_second_factor(
     database: Database, *, new: SecondFactorCreate, user: Identity
 ) -> SecondFactorCreated:
-    """Give out a secret, which counts once a code of it has been confirmed; until then, anew.
+    """Create a secret, which takes effect when its first code is confirmed.
 
-    Raises IncorrectPassword, TooManyAttempts, SecondFactorEnabled.
+    A new secret replaces an unconfirmed one. Raises IncorrectPassword, TooManyAttempts,
+    SecondFactorEnabled.
     """
     await confirm_password(database, user=user, password=new.password)
     secret = codes.new_authenticator_secret()
-    fresh = {
+    values = {
         "sealed_secret": sealing.seal(secret),
         "created_at": clock.now(),
         "last_step": None,
     }
     statement = (
         postgresql.insert(SecondFactor)
-        .values(user_id=user.id, **fresh)
+        .values(user_id=user.id, **values)
         .on_conflict_do_update(
             index_elements=[SecondFactor.user_id],
-            set_=fresh,
+            set_=values,
             where=SecondFactor.confirmed_at.is_(None),
         )
         .returning(SecondFactor.user_id)
@@ -101,19 +102,19 @@ async def create_second_factor(
 async def confirm_second_factor(
     database: Database, *, form: SecondFactorConfirm, user: Identity
 ) -> RecoveryCodes:
-    """Enable the second factor by a code of its authenticator, and give out recovery codes.
+    """Enable the second factor with a code of its authenticator, and return recovery codes.
 
-    Raises IncorrectCode, TooManyAttempts, SecondFactorEnabled; SecondFactorNotEnabled where no
-    secret was given out.
+    Raises IncorrectCode, TooManyAttempts, SecondFactorEnabled, and SecondFactorNotEnabled if no
+    secret was created.
     """
-    code = codes.bare(form.code.get_secret_value())
+    code = codes.normalize_code(form.code.get_secret_value())
     async with (
-        attempts.guessing(database, attempts.on_confirmation(user, "code")),
+        attempts.attempt(database, attempts.confirmation_limits(user, "code")),
         database.unit_of_work() as session,
     ):
         await lock_user(session, user=user)
-        factor = await _pending(session, user.id)
-        if not await _use_time_based(session, factor, code):
+        factor = await _pending_factor(session, user.id)
+        if not await _consume_time_based(session, factor, code):
             raise IncorrectCode
         factor.confirmed_at = clock.now()
         _record(session, AuditAction.ENABLE_SECOND_FACTOR, user.id)
@@ -123,43 +124,43 @@ async def confirm_second_factor(
 async def renew_recovery_codes(
     database: Database, *, form: SecondFactorChange, user: Identity
 ) -> RecoveryCodes:
-    """Give out new recovery codes; the old ones are void.
+    """Replace the recovery codes and return the new ones.
 
     Raises IncorrectPassword, IncorrectCode, TooManyAttempts, SecondFactorNotEnabled.
     """
-    async with _confirmed(database, form=form, user=user) as session:
+    async with _confirmed_session(database, form=form, user=user) as session:
         _record(session, AuditAction.RENEW_RECOVERY_CODES, user.id)
         return await _new_recovery_codes(session, user.id)
 
 
 async def confirm_code(database: Database, *, user: Identity, code: SecretStr | None) -> None:
-    """Use up a code of a user who has a second factor; nothing is checked for one who has none.
+    """Consume a code of the user's second factor; do nothing if the user has none.
 
     Raises IncorrectCode, TooManyAttempts.
     """
     async with database.autocommit() as lookup:
-        status = (await lookup.execute(_STATUS, {"of": user.id})).one()
+        status = (await lookup.execute(_STATUS, {"user_id": user.id})).one()
     if not status.enabled:
         return
     if code is None:
-        raise IncorrectCode("Your account has a second factor: send a code of it as `code` as well")
+        raise IncorrectCode("Your account has a second factor; send a code as `code`")
     async with (
-        attempts.guessing(database, attempts.on_confirmation(user, "code")),
+        attempts.attempt(database, attempts.confirmation_limits(user, "code")),
         database.unit_of_work() as session,
     ):
         await lock_user(session, user=user)
-        if not await _use(session, await _enabled(session, user.id), code):
+        if not await _consume_code(session, await _enabled_factor(session, user.id), code):
             raise IncorrectCode
 
 
 async def disable_second_factor(
     database: Database, *, form: SecondFactorChange, user: Identity
 ) -> None:
-    """Have the password do again, and forget secret and recovery codes.
+    """Disable the second factor, and delete its secret and recovery codes.
 
     Raises IncorrectPassword, IncorrectCode, TooManyAttempts, SecondFactorNotEnabled.
     """
-    async with _confirmed(database, form=form, user=user) as session:
+    async with _confirmed_session(database, form=form, user=user) as session:
         for model in (SecondFactor, RecoveryCode):
             await session.execute(delete(model).where(model.user_id == user.id))
         _record(session, AuditAction.DISABLE_SECOND_FACTOR, user.id)
@@ -172,24 +173,25 @@ async def log_in(
     client: Client,
     refresh_token: str | None = None,
 ) -> Tokens:
-    """Complete a login whose password was right.
+    """Complete a login whose password was correct.
 
-    `refresh_token`, of a session that the user has or had, says that the client is known to them.
+    A `refresh_token` of a current or former session identifies a client that the user has used
+    before.
 
-    Raises InvalidChallenge, where the user has changed the password or the second factor since, or
-    may not log in at all; InvalidCode, which is recorded; TooManyAttempts.
+    Raises InvalidChallenge if the user has since changed the password or the second factor, or
+    may no longer log in. Raises InvalidCode, which is recorded, and TooManyAttempts.
     """
     challenge = read_challenge(form.challenge)
     user_id = challenge.user_id
-    place = sessions.known_by(client, refresh_token=refresh_token)
+    known_client = sessions.known_by(client, refresh_token=refresh_token)
     async with database.unit_of_work() as lookup:
-        await _challenged(lookup, challenge)
-        known_by = await lookup.scalar(select(place).where(User.id == user_id))
-    limits = attempts.on_code(user_id, client=client, known_by=known_by)
-    async with attempts.guessing(database, limits):
+        await _challenged_factor(lookup, challenge)
+        known_by = await lookup.scalar(select(known_client).where(User.id == user_id))
+    limits = attempts.code_limits(user_id, client=client, known_by=known_by)
+    async with attempts.attempt(database, limits):
         async with database.unit_of_work() as session:
-            factor = await _challenged(session, challenge)
-            if await _use(session, factor, form.code):
+            factor = await _challenged_factor(session, challenge)
+            if await _consume_code(session, factor, form.code):
                 _record(session, AuditAction.LOGIN, user_id)
                 return await sessions.open_session(session, user_id=user_id, client=client)
             audit.record(session, AuditAction.LOGIN_FAILED, actor_id=None, subject_id=user_id)
@@ -197,9 +199,10 @@ async def log_in(
 
 
 async def reseal_all(session: AsyncSession) -> int:
-    """Seal by the current SECRET_KEY what a previous one sealed, so that it can be forgotten.
+    """Encrypt secrets again that a previous SECRET_KEY encrypted; return how many.
 
-    How many that were. What no key unseals is logged, and stays as it is.
+    The previous key can be removed afterwards. A secret that no key can decrypt is logged and left
+    unchanged.
     """
     count = 0
     factors = await session.stream_scalars(
@@ -207,7 +210,7 @@ async def reseal_all(session: AsyncSession) -> int:
     )
     async for factor in factors:
         if sealing.needs_reseal(factor.sealed_secret):
-            secret = _unsealed(factor)
+            secret = _decrypted_secret(factor)
             if secret is not None:
                 factor.sealed_secret = sealing.seal(secret)
                 count += 1
@@ -215,28 +218,28 @@ async def reseal_all(session: AsyncSession) -> int:
 
 
 @asynccontextmanager
-async def _confirmed(
+async def _confirmed_session(
     database: Database, *, form: SecondFactorChange, user: Identity
 ) -> AsyncIterator[AsyncSession]:
-    """A unit of work for who has confirmed password and code; the code is used up with it.
+    """Yield a unit of work after a check of password and code; its commit consumes the code.
 
     Raises IncorrectPassword, IncorrectCode, TooManyAttempts, SecondFactorNotEnabled.
     """
     await confirm_password(database, user=user, password=form.password)
     async with (
-        attempts.guessing(database, attempts.on_confirmation(user, "code")),
+        attempts.attempt(database, attempts.confirmation_limits(user, "code")),
         database.unit_of_work() as session,
     ):
         await lock_user(session, user=user)
-        if not await _use(session, await _enabled(session, user.id), form.code):
+        if not await _consume_code(session, await _enabled_factor(session, user.id), form.code):
             raise IncorrectCode
         yield session
 
 
-async def _challenged(session: AsyncSession, challenge: Challenge) -> SecondFactor:
-    """The second factor to ask for, its user locked. Raises InvalidChallenge."""
+async def _challenged_factor(session: AsyncSession, challenge: Challenge) -> SecondFactor:
+    """Lock the user of a challenge and return their second factor. Raises InvalidChallenge."""
     user = await session.get(User, challenge.user_id, with_for_update=NO_KEY_UPDATE)
-    if user is None or not user.is_active or not challenge.fits(user.hashed_password):
+    if user is None or not user.is_active or not challenge.matches(user.hashed_password):
         raise InvalidChallenge
     factor = await session.get(SecondFactor, user.id)
     if factor is None or factor.confirmed_at is None:
@@ -244,38 +247,38 @@ async def _challenged(session: AsyncSession, challenge: Challenge) -> SecondFact
     return factor
 
 
-async def _enabled(session: AsyncSession, user_id: int) -> SecondFactor:
-    """A user's second factor. Raises SecondFactorNotEnabled."""
+async def _enabled_factor(session: AsyncSession, user_id: int) -> SecondFactor:
+    """Return a user's confirmed second factor. Raises SecondFactorNotEnabled."""
     factor = await session.get(SecondFactor, user_id)
     if factor is None or factor.confirmed_at is None:
         raise SecondFactorNotEnabled
     return factor
 
 
-async def _pending(session: AsyncSession, user_id: int) -> SecondFactor:
-    """A second factor to confirm. Raises SecondFactorEnabled, SecondFactorNotEnabled."""
+async def _pending_factor(session: AsyncSession, user_id: int) -> SecondFactor:
+    """Return an unconfirmed second factor. Raises SecondFactorEnabled, SecondFactorNotEnabled."""
     factor = await session.get(SecondFactor, user_id)
     if factor is None:
-        raise SecondFactorNotEnabled("Begin with POST /auth/second-factor")
+        raise SecondFactorNotEnabled("Create a secret first with POST /auth/second-factor")
     if factor.confirmed_at is not None:
         raise SecondFactorEnabled
     return factor
 
 
-async def _use(session: AsyncSession, factor: SecondFactor, code: SecretStr) -> bool:
-    """Use a code up: whether it is the authenticator's or a recovery code, and was not used yet."""
-    text = codes.bare(code.get_secret_value())
+async def _consume_code(session: AsyncSession, factor: SecondFactor, code: SecretStr) -> bool:
+    """Consume an authenticator or recovery code; return False if it is wrong or already used."""
+    text = codes.normalize_code(code.get_secret_value())
     if codes.is_time_based(text):
-        return await _use_time_based(session, factor, text)
-    return await _use_recovery_code(session, factor.user_id, text)
+        return await _consume_time_based(session, factor, text)
+    return await _consume_recovery_code(session, factor.user_id, text)
 
 
-async def _use_time_based(session: AsyncSession, factor: SecondFactor, code: str) -> bool:
-    secret = _unsealed(factor)
-    step = codes.step_of(code, secret=secret) if secret is not None else None
+async def _consume_time_based(session: AsyncSession, factor: SecondFactor, code: str) -> bool:
+    secret = _decrypted_secret(factor)
+    step = codes.find_time_step(code, secret=secret) if secret is not None else None
     if secret is None or step is None:
         return False
-    taken = await session.scalar(
+    accepted = await session.scalar(
         update(SecondFactor)
         .where(
             SecondFactor.user_id == factor.user_id,
@@ -284,12 +287,12 @@ async def _use_time_based(session: AsyncSession, factor: SecondFactor, code: str
         .values(last_step=step)
         .returning(SecondFactor.user_id)
     )
-    if taken is not None and sealing.needs_reseal(factor.sealed_secret):
+    if accepted is not None and sealing.needs_reseal(factor.sealed_secret):
         factor.sealed_secret = sealing.seal(secret)
-    return taken is not None
+    return accepted is not None
 
 
-async def _use_recovery_code(session: AsyncSession, user_id: int, code: str) -> bool:
+async def _consume_recovery_code(session: AsyncSession, user_id: int, code: str) -> bool:
     used = await session.scalar(
         delete(RecoveryCode)
         .where(RecoveryCode.user_id == user_id, RecoveryCode.code_hash == fingerprint(code))
@@ -300,22 +303,23 @@ async def _use_recovery_code(session: AsyncSession, user_id: int, code: str) -> 
     return used is not None
 
 
-def _unsealed(factor: SecondFactor) -> str | None:
-    """The secret; None where SECRET_KEY is lost, when recovery codes are what remains."""
+def _decrypted_secret(factor: SecondFactor) -> str | None:
+    """Return the secret; None if its SECRET_KEY is lost. Recovery codes still work then."""
     try:
         return sealing.unseal(factor.sealed_secret)
     except sealing.UnsealError:
-        logger.warning("second factor cannot be unsealed", user_id=factor.user_id)
+        logger.warning("second factor cannot be decrypted", user_id=factor.user_id)
         return None
 
 
 async def _new_recovery_codes(session: AsyncSession, user_id: int) -> RecoveryCodes:
-    """Replace a user's recovery codes; of the new ones, only hashes are kept."""
-    fresh = codes.new_recovery_codes()
+    """Replace a user's recovery codes; only their hashes are stored."""
+    new = codes.new_recovery_codes()
     await session.execute(delete(RecoveryCode).where(RecoveryCode.user_id == user_id))
-    rows = [{"user_id": user_id, "code_hash": fingerprint(codes.bare(code))} for code in fresh]
+    hashes = [fingerprint(codes.normalize_code(code)) for code in new]
+    rows = [{"user_id": user_id, "code_hash": hashed} for hashed in hashes]
     await session.execute(insert(RecoveryCode), rows)
-    return RecoveryCodes(recovery_codes=fresh)
+    return RecoveryCodes(recovery_codes=new)
 
 
 def _record(session: AsyncSession, action: AuditAction, user_id: int) -> None:

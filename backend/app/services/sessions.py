@@ -1,8 +1,8 @@
-"""Sessions: opened by a login, continued by refreshing, ended by logging out or by an abuse.
+"""Sessions: opened by a login, extended by a refresh, ended by logout or refresh token reuse.
 
-A refresh token is used once: it is exchanged for its successor. Its bearer may repeat that for ten
-seconds, for several tabs wake up at once and answers get lost, and gets the same successor. Later,
-whoever uses it cannot be told from a thief: the session ends, for both (RFC 9700 §4.14.2).
+Each refresh token is used once and exchanged for its successor. The client may repeat the exchange
+for ten seconds and gets the same successor, because browser tabs refresh concurrently and responses
+get lost. A later reuse may come from a thief, so it ends the session (RFC 9700 §4.14.2).
 """
 
 from collections.abc import Sequence
@@ -48,27 +48,27 @@ from app.schemas.session import SessionResponse
 from app.services import audit, limits
 from app.services.attempts import network_of
 from app.services.audit import AuditAction
-from app.services.limits import Spender
+from app.services.limits import LimitedUser
 from app.services.purging import delete_oldest
 
-GRACE = timedelta(seconds=10)
-"""How long a refresh token that was just exchanged is answered with the same successor."""
-PLACE_KNOWN_FOR = timedelta(days=30)
-"""How long an address stays known that a user has logged in from."""
-KEPT_AFTER_END = timedelta(days=30)
+REUSE_GRACE_PERIOD = timedelta(seconds=10)
+"""How long an exchanged refresh token still returns the same successor."""
+NETWORK_REMEMBERED_FOR = timedelta(days=30)
+"""How long a network counts as known after the user's last session from it."""
+RETENTION = timedelta(days=30)
 
 USER_REFERENCE = {"fk_user_sessions_user_id": InvalidToken}
 
 
-_LIVE = and_(
+_ACTIVE = and_(
     UserSession.revoked_at.is_(None),
     UserSession.expires_at > bindparam("now"),
     UserSession.last_used_at > bindparam("idle_since"),
 )
 
 
-def _live() -> dict[str, datetime]:
-    """The parameters of _LIVE."""
+def _active_parameters() -> dict[str, datetime]:
+    """Return the parameters of _ACTIVE."""
     now = clock.now()
     return {"now": now, "idle_since": now - timedelta(days=get_settings().session_idle_days)}
 
@@ -81,11 +81,12 @@ async def open_session(
     seconds: int | None = None,
     by_conduit: bool = False,
 ) -> Tokens:
-    """Log a user in, with an access token for so many seconds; `by_conduit`: at the RealWorld API.
+    """Open a session, and return its access token and refresh token.
 
-    Raises LimitReached; InvalidToken where the account was deleted a moment ago.
+    `seconds` overrides the lifetime of the access token. `by_conduit` marks a login at the
+    RealWorld API. Raises LimitReached, and InvalidToken if the account was deleted concurrently.
     """
-    await limits.spend(session, Spender(user_id), {LimitKind.LOGINS: 1})
+    await limits.spend(session, LimitedUser(user_id), {LimitKind.LOGINS: 1})
     now = clock.now()
     secret = new_secret()
     login = UserSession(
@@ -100,20 +101,20 @@ async def open_session(
     )
     session.add(login)
     with constraint_errors(USER_REFERENCE):
-        await session.flush()  # the reference speaks, and the session has an id
+        await session.flush()  # checks the foreign key and assigns the id
     return _tokens(user_id, login.id, secret, seconds=seconds)
 
 
 _BY_ID = UserSession.id == bindparam("session_id")
 _ROTATE = (
     update(UserSession)
-    .where(_BY_ID, UserSession.token_hash == bindparam("presented"), _LIVE)
+    .where(_BY_ID, UserSession.token_hash == bindparam("presented"), _ACTIVE)
     .where(User.id == UserSession.user_id, User.is_active)
     .values(
         token_hash=bindparam("successor"),
         previous_hash=bindparam("presented"),
-        # By the database's clock, if that is later: the grace begins when the exchange is done, and
-        # whoever has waited for it for long has their ten seconds too.
+        # The grace period starts when the exchange is done. `now` is older if the statement had
+        # to wait for a lock, so the database clock is used if it is later.
         last_used_at=func.greatest(bindparam("now"), func.clock_timestamp()),
     )
     .returning(UserSession.user_id)
@@ -124,7 +125,7 @@ _STATE = (
         UserSession.token_hash,
         UserSession.previous_hash,
         UserSession.last_used_at,
-        _LIVE.label("is_live"),
+        _ACTIVE.label("is_live"),
     )
     .join(User)
     .where(_BY_ID, User.is_active)
@@ -132,10 +133,10 @@ _STATE = (
 
 
 async def refresh(database: Database, *, text: str) -> Tokens:
-    """Exchange a refresh token for the next pair.
+    """Exchange a refresh token for the next pair of tokens.
 
-    Raises InvalidRefreshToken, without saying whether it is unknown, used, expired or revoked. One
-    that was used before ends its session, for good.
+    Raises InvalidRefreshToken for an unknown, used, expired or revoked token, without the reason.
+    A used token ends its session permanently.
     """
     token = RefreshToken.parse(text)
     if token is None:
@@ -146,9 +147,9 @@ async def refresh(database: Database, *, text: str) -> Tokens:
         "session_id": token.session_id,
         "presented": presented,
         "successor": fingerprint(successors[0]),
-        **_live(),
+        **_active_parameters(),
     }
-    # One statement decides: of two that come at once the second waits, and then matches no more.
+    # One statement decides: the second of two concurrent requests waits, and then matches no row.
     async with database.autocommit() as connection:
         user_id = await connection.scalar(_ROTATE, parameters)
     if user_id is not None:
@@ -158,13 +159,14 @@ async def refresh(database: Database, *, text: str) -> Tokens:
         state = (await session.execute(_STATE, parameters)).one_or_none()
         if state is None or not state.is_live:
             raise InvalidRefreshToken
-        if presented == state.previous_hash and clock.now() <= state.last_used_at + GRACE:
-            # Of the successors by each of our keys, the one that was stored; a replica that has not
-            # heard of a new key makes none of them, and nobody is to blame.
+        grace_end = state.last_used_at + REUSE_GRACE_PERIOD
+        if presented == state.previous_hash and clock.now() <= grace_end:
+            # Find the stored successor among those of each key. A process that does not have the
+            # newest key yet finds none; that is not a reuse.
             for secret in successors:
                 if fingerprint(secret) == state.token_hash:
                     return _tokens(state.user_id, token.session_id, secret)
-        elif token.is_ours and await _end(session, UserSession.id == token.session_id):
+        elif token.has_valid_tag and await _end(session, UserSession.id == token.session_id):
             action = AuditAction.REFRESH_REUSED
             audit.record(session, action, actor_id=None, subject_id=state.user_id)
     raise InvalidRefreshToken
@@ -181,14 +183,16 @@ def _tokens(user_id: int, session_id: int, secret: str, *, seconds: int | None =
 
 
 async def _session_of(session: AsyncSession, text: str) -> tuple[int, int] | None:
-    """The user and the session that a refresh token continues; None where it continues none."""
+    """Return the user id and session id of a refresh token; None if it is not valid."""
     token = RefreshToken.parse(text)
     if token is None:
         return None
     query = select(UserSession.user_id, UserSession.id).where(
-        _BY_ID, _is_token(fingerprint(token.secret)), _LIVE
+        _BY_ID, _is_token(fingerprint(token.secret)), _ACTIVE
     )
-    row = (await session.execute(query, {"session_id": token.session_id, **_live()})).one_or_none()
+    row = (
+        await session.execute(query, {"session_id": token.session_id, **_active_parameters()})
+    ).one_or_none()
     return None if row is None else (row.user_id, row.id)
 
 
@@ -197,28 +201,29 @@ def _is_token(hashed: bytes) -> ColumnElement[bool]:
 
 
 def known_by(client: Client, *, refresh_token: str | None) -> ColumnElement[str | None]:
-    """What makes a client known to a user, of the query around it; None where nothing does.
+    """Return an expression for what makes a client known to the user of the enclosing query.
 
-    The session that the token is of, be it ended by now; else the network that they have logged in
-    from lately.
+    Its value is the session of the refresh token, even if that has ended. Otherwise it is the
+    network from which the user has logged in recently, or NULL for an unknown client.
     """
-    theirs = UserSession.user_id == User.id
-    lately = UserSession.last_used_at > clock.now() - PLACE_KNOWN_FOR
+    of_user = UserSession.user_id == User.id
+    recent = UserSession.last_used_at > clock.now() - NETWORK_REMEMBERED_FOR
     token = RefreshToken.parse(refresh_token) if refresh_token else None
-    evidence: list[tuple[ColumnElement[bool], str]] = []
+    criteria: list[tuple[ColumnElement[bool], str]] = []
     if token is not None:
-        is_it = and_(UserSession.id == token.session_id, _is_token(fingerprint(token.secret)))
-        evidence.append((exists().where(theirs, lately, is_it), f"session {token.session_id}"))
+        same_token = and_(UserSession.id == token.session_id, _is_token(fingerprint(token.secret)))
+        session_name = f"session {token.session_id}"
+        criteria.append((exists().where(of_user, recent, same_token), session_name))
     if client.ip is not None:
         network = network_of(client)
-        is_there = UserSession.ip.op("<<=")(cast(network, INET))
-        evidence.append((exists().where(theirs, lately, is_there), network))
-    found: ColumnElement[Any] = case(*evidence, else_=None) if evidence else null()
+        in_network = UserSession.ip.op("<<=")(cast(network, INET))
+        criteria.append((exists().where(of_user, recent, in_network), network))
+    found: ColumnElement[Any] = case(*criteria, else_=None) if criteria else null()
     return found
 
 
-async def remember_place(session: AsyncSession, *, user_id: int, client: Client) -> None:
-    """Count a client as known to a user who has not logged in from there: by an ended session."""
+async def remember_network(session: AsyncSession, *, user_id: int, client: Client) -> None:
+    """Make the client's network known to a user, by adding an ended session."""
     now = clock.now()
     session.add(
         UserSession(
@@ -243,22 +248,25 @@ _LIST = paged(
         func.host(UserSession.ip).label("ip"),
         UserSession.user_agent,
     )
-    .where(UserSession.user_id == bindparam("user_id"), _LIVE)
+    .where(UserSession.user_id == bindparam("user_id"), _ACTIVE)
     .order_by(UserSession.last_used_at.desc(), UserSession.id.desc())
 )
 
 
 async def list_sessions(
-    connection: Reader, *, page: PageQuery, user: Identity
+    reader: Reader, *, page: PageQuery, user: Identity
 ) -> Sequence[SessionResponse]:
-    """Where a user is logged in, by last use."""
-    parameters = {"user_id": user.id, **_live(), **page.model_dump()}
-    rows = await connection.execute(_LIST, parameters)
+    """List a user's active sessions, the last used first."""
+    parameters = {"user_id": user.id, **_active_parameters(), **page.model_dump()}
+    rows = await reader.execute(_LIST, parameters)
     return [SessionResponse(**row, current=row.id == user.session_id) for row in rows]
 
 
 async def end_session(session: AsyncSession, *, session_id: int, actor: Identity) -> None:
-    """End one of the actor's sessions. Raises SessionNotFound for another's, or an ended one."""
+    """End one of the actor's sessions.
+
+    Raises SessionNotFound for an ended session and for a session of another user.
+    """
     if not await _end(session, UserSession.id == session_id, UserSession.user_id == actor.id):
         raise SessionNotFound
     action = AuditAction.REVOKE_SESSION
@@ -268,36 +276,36 @@ async def end_session(session: AsyncSession, *, session_id: int, actor: Identity
 async def log_out(
     session: AsyncSession, *, identity: Identity | None, refresh_token: str | None
 ) -> None:
-    """End the session that an access token, a refresh token or both of them are of.
+    """End the sessions of the access token and of the refresh token.
 
-    One that has ended already stays so, and a refresh token that is not good ends nothing. Raises
-    NotAuthenticated where there is neither.
+    An invalid refresh token and an ended session are ignored. Raises NotAuthenticated if the
+    request contains neither token.
     """
-    leaving = {(identity.id, identity.session_id)} if identity else set()
+    ending = {(identity.id, identity.session_id)} if identity else set()
     if refresh_token is not None and (found := await _session_of(session, refresh_token)):
-        leaving.add(found)
-    if not leaving and refresh_token is None:
+        ending.add(found)
+    if not ending and refresh_token is None:
         raise NotAuthenticated
-    for user_id, session_id in leaving:
+    for user_id, session_id in ending:
         if await _end(session, UserSession.id == session_id):
             audit.record(session, AuditAction.LOGOUT, actor_id=user_id, subject_id=user_id)
 
 
 async def log_out_everywhere(session: AsyncSession, *, actor: Identity) -> None:
-    """End all sessions of the actor, with the one that asks for it."""
+    """End all sessions of the actor, including the current one."""
     await end_all(session, user_id=actor.id)
     audit.record(session, AuditAction.LOGOUT_ALL, actor_id=actor.id, subject_id=actor.id)
 
 
-async def end_all(session: AsyncSession, *, user_id: int, but: int | None = None) -> None:
-    """End a user's sessions, except for the one with the id `but`."""
-    others = UserSession.id != but if but is not None else true()
-    await _end(session, UserSession.user_id == user_id, others)
+async def end_all(session: AsyncSession, *, user_id: int, except_id: int | None = None) -> None:
+    """End a user's sessions, except for the session with the id `except_id`."""
+    not_excepted = UserSession.id != except_id if except_id is not None else true()
+    await _end(session, UserSession.user_id == user_id, not_excepted)
 
 
-async def _end(session: AsyncSession, *which: ColumnElement[bool]) -> bool:
-    """End those that have not ended; whether there were any."""
-    statement = update(UserSession).where(UserSession.revoked_at.is_(None), *which)
+async def _end(session: AsyncSession, *conditions: ColumnElement[bool]) -> bool:
+    """End the matching sessions that are not revoked; return whether there were any."""
+    statement = update(UserSession).where(UserSession.revoked_at.is_(None), *conditions)
     ended = await session.scalars(
         statement.values(revoked_at=clock.now()).returning(UserSession.id)
     )
@@ -305,7 +313,7 @@ async def _end(session: AsyncSession, *which: ColumnElement[bool]) -> bool:
 
 
 async def purge(session: AsyncSession) -> int:
-    """Delete a batch of what ended long ago; how many."""
-    by = UserSession.expires_at
-    old = by < clock.now() - KEPT_AFTER_END
-    return await delete_oldest(session, UserSession.id, old, by=by)
+    """Delete a batch of sessions that expired long ago; return how many."""
+    column = UserSession.expires_at
+    old = column < clock.now() - RETENTION
+    return await delete_oldest(session, UserSession.id, old, order_by=column)

@@ -31,7 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.auth.identity import Identity
-from app.auth.permissions import Action, may_to_any
+from app.auth.permissions import Action, may_on_any
 from app.core import clock
 from app.core.conditional import Precondition
 from app.core.errors import NotAuthorized, ServiceUnavailable, TagNotFound
@@ -143,7 +143,7 @@ async def list_tags(
     slug = tag_slug(key) if slugify(key, fallback="") else key
     if query.q is not None and not key:
         return []
-    statement = _LISTS[query.sort][may_to_any(viewer, Action.CHANGE_TAG)]
+    statement = _LISTS[query.sort][may_on_any(viewer, Action.CHANGE_TAG)]
     page = {"skip": query.skip, "limit": query.limit}
     prefixes = {"slug_prefix": slug, "key_prefix": key}
     rows = await connection.execute(statement, {"now": clock.now(), **prefixes, **page})
@@ -157,7 +157,7 @@ async def get_tag(connection: Reader, *, slug: str, viewer: Identity | None) -> 
     is their authors' business.
     """
     tag = await _read(connection, _BY_SLUG, slug=slug)
-    if tag is None or not (tag.article_count or may_to_any(viewer, Action.CHANGE_TAG)):
+    if tag is None or not (tag.article_count or may_on_any(viewer, Action.CHANGE_TAG)):
         raise TagNotFound
     return tag
 
@@ -252,7 +252,7 @@ async def _read(
 
 def _require_editor(actor: Identity) -> None:
     """Raise NotAuthorized for whoever may not change tags: they are nobody's own."""
-    if not may_to_any(actor, Action.CHANGE_TAG):
+    if not may_on_any(actor, Action.CHANGE_TAG):
         raise NotAuthorized
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
-from app.auth.permissions import Action, may, may_to_any
+from app.auth.permissions import Action, may, may_on_any
 from app.core import clock
 from app.core.errors import ArticleNotFound
 from app.core.limits import LimitKind
@@ -59,7 +59,7 @@ async def list_trash(
     connection: Reader, *, page: PageQuery, actor: Identity
 ) -> Sequence[TrashedRow]:
     """What can be restored, deleted last comes first: one's own, or as an editor all."""
-    every = may_to_any(actor, Action.DELETE_ARTICLE)
+    every = may_on_any(actor, Action.DELETE_ARTICLE)
     whose = {} if every else {"author_id": actor.id}
     now = clock.now()
     parameters = {"since": now - IN_TRASH_FOR, "now": now, **whose, **page.model_dump()}

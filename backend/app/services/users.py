@@ -1,4 +1,4 @@
-"""Users: registering, reading, changing and deleting accounts."""
+"""Users: create, read, update, disable and delete accounts."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -48,8 +48,8 @@ from app.services import account_tokens, audit, deletion, limits, mail, sessions
 from app.services.audit import AuditAction
 from app.services.mail import MailKind
 
-ADMINISTRATORS_LOCK = 0x61646D696E
-"""Any number will do, as long as all who remove an administrator take the same: "admin"."""
+ADMIN_LOCK_ID = 0x61646D696E
+"""Key of the advisory lock for changes that remove an administrator: "admin" in ASCII."""
 
 CONSTRAINTS = {str(UNIQUE_EMAIL.name): EmailTaken, str(UNIQUE_USERNAME.name): UsernameTaken}
 
@@ -60,11 +60,15 @@ _BY_USERNAME = select(User.id).where(func.lower(User.username) == func.lower(bin
 
 
 async def create_user(
-    session: AsyncSession, *, new: UserCreate, role: Role = Role.AUTHOR, vouched_for: bool = False
+    session: AsyncSession,
+    *,
+    new: UserCreate,
+    role: Role = Role.AUTHOR,
+    email_verified: bool = False,
 ) -> UserPrivate:
-    """Register a user. Raises EmailTaken or UsernameTaken, whatever the case of the letters.
+    """Create a user. Raises EmailTaken or UsernameTaken; both are compared case-insensitively.
 
-    They get a mail to verify their email, unless an operator has vouched for it.
+    Queues a mail to verify the email, unless `email_verified` is True.
     """
     hashed = await hash_password(new.password.get_secret_value())  # before a connection is held
     user = User(
@@ -73,46 +77,46 @@ async def create_user(
         name=new.name,
         hashed_password=hashed,
         role=role,
-        email_verified_at=clock.now() if vouched_for else None,
+        email_verified_at=clock.now() if email_verified else None,
     )
     session.add(user)
     with constraint_errors(CONSTRAINTS):
-        await session.flush()  # the constraints speak, and the user has an id
+        await session.flush()  # checks the unique constraints and assigns the id
     audit.record(session, AuditAction.CREATE_USER, actor_id=user.id, subject_id=user.id)
-    if not vouched_for:
+    if not email_verified:
         mail.queue(session, MailKind.VERIFY_EMAIL, email=user.email, user_id=user.id)
     return UserPrivate.model_validate(user)
 
 
 async def list_users(
-    connection: Reader, *, page: PageQuery, viewer: Identity | None
+    reader: Reader, *, page: PageQuery, viewer: Identity | None
 ) -> Sequence[UserPublic]:
-    """Users by id, each as `viewer` may see them."""
-    rows = await connection.execute(_LIST, page.model_dump())
-    return [as_seen_by(viewer, row) for row in rows]
+    """List users by id, each with the fields that `viewer` may see."""
+    rows = await reader.execute(_LIST, page.model_dump())
+    return [visible_user(viewer, row) for row in rows]
 
 
-def changes_shown(listed: Sequence[UserPublic]) -> Sequence[datetime]:
-    """When the users of a list were changed, where its reader sees that of all; none otherwise."""
-    shown = [user.updated_at for user in listed if isinstance(user, UserPrivate)]
-    return shown if len(shown) == len(listed) else []
+def visible_update_times(listed: Sequence[UserPublic]) -> Sequence[datetime]:
+    """Return the `updated_at` of all users in a list; an empty list unless all are visible."""
+    visible = [user.updated_at for user in listed if isinstance(user, UserPrivate)]
+    return visible if len(visible) == len(listed) else []
 
 
-async def get_user(connection: Reader, *, user_id: int, viewer: Identity | None) -> UserPublic:
-    """One user, as `viewer` may see them. Raises UserNotFound."""
-    row = (await connection.execute(_ONE, {"user_id": user_id})).one_or_none()
+async def get_user(reader: Reader, *, user_id: int, viewer: Identity | None) -> UserPublic:
+    """Return one user with the fields that `viewer` may see. Raises UserNotFound."""
+    row = (await reader.execute(_ONE, {"user_id": user_id})).one_or_none()
     if row is None:
         raise UserNotFound
-    return as_seen_by(viewer, row)
+    return visible_user(viewer, row)
 
 
-async def username_exists(connection: Reader, *, username: str) -> bool:
-    """Whether somebody has this username, in whatever case."""
-    return await connection.scalar(_BY_USERNAME, {"username": username}) is not None
+async def username_exists(reader: Reader, *, username: str) -> bool:
+    """Return whether the username is taken, ignoring case."""
+    return await reader.scalar(_BY_USERNAME, {"username": username}) is not None
 
 
-def as_seen_by(viewer: Identity | None, user: Row[Any]) -> UserPublic:
-    """The private view for the user themselves and for administrators, else the public one."""
+def visible_user(viewer: Identity | None, user: Row[Any]) -> UserPublic:
+    """Return UserPrivate for the user and for administrators, otherwise UserPublic."""
     private = may(viewer, Action.READ_PRIVATE_USER, owner_id=user.id)
     return (UserPrivate if private else UserPublic).model_validate(user)
 
@@ -125,22 +129,23 @@ async def update_user(
     actor: Identity,
     precondition: Precondition,
 ) -> UserPrivate:
-    """Change what `changes` sets. Raises UserNotFound, NotAuthorized, EmailTaken, UsernameTaken.
+    """Update the fields that `changes` sets.
 
-    PreconditionFailed where the user is not what the client believes. Another email: raises what
-    `change_email_of` does. Another username: SessionRequired for a key.
+    Raises UserNotFound, NotAuthorized, EmailTaken, UsernameTaken, PreconditionFailed. A new email
+    also raises the errors of `prepare_email_change`. A new username raises SessionRequired for an
+    API key.
     """
     user = await _locked_user(session, user_id=user_id)
     require(actor, Action.CHANGE_USER, owner_id=user.id)
     precondition.require(UserPrivate.model_validate(user))
     await limits.spend(session, actor, {LimitKind.ACCOUNT_CHANGES: 1})
     if "email" in changes.model_fields_set and changes.email != user.email:
-        await change_email_of(
+        await prepare_email_change(
             session,
             user.id,
-            before=user.email,
+            old_email=user.email,
             was_verified=user.email_verified_at is not None,
-            now=changes.email,
+            new_email=changes.email,
             actor=actor,
         )
         user.email_verified_at = None
@@ -151,39 +156,39 @@ async def update_user(
     if session.is_modified(user):
         audit.record(session, AuditAction.UPDATE_USER, actor_id=actor.id, subject_id=user.id)
     with constraint_errors(CONSTRAINTS):
-        await session.flush()  # the constraints speak
+        await session.flush()  # checks the unique constraints
     return UserPrivate.model_validate(user)
 
 
 def require_login_for_username(actor: Identity) -> None:
-    """A username is what one logs in with: raise SessionRequired for an API key."""
+    """Raise SessionRequired for an API key, because a username is a login name."""
     if actor.session_id is None:
         raise SessionRequired
 
 
-async def change_email_of(
+async def prepare_email_change(
     session: AsyncSession,
     user_id: int,
     *,
-    before: str,
+    old_email: str,
     was_verified: bool,
-    now: str,
+    new_email: str,
     actor: Identity,
 ) -> None:
-    """Let an administrator change another's email: links to the old one end, and both are told.
+    """Prepare a change of a user's email by an administrator.
 
-    Whoever changes an email can take the account over, by a reset of its password. So one's own
-    takes the password: raises PasswordRequired. Another's takes a login: raises SessionRequired for
-    an API key.
+    Revokes links to the old address, and queues mails to both addresses. A changed email allows a
+    password reset and thus an account takeover. Users therefore cannot change their own email here:
+    raises PasswordRequired. Raises SessionRequired for an API key.
     """
     if actor.id == user_id:
         raise PasswordRequired
     if actor.session_id is None:
         raise SessionRequired
-    await account_tokens.revoke_links(session, user_id=user_id, email=before)
+    await account_tokens.revoke_links(session, user_id=user_id, email=old_email)
     if was_verified:
-        mail.queue(session, MailKind.EMAIL_CHANGED, email=before, user_id=user_id)
-    mail.queue(session, MailKind.VERIFY_EMAIL, email=now, user_id=user_id)
+        mail.queue(session, MailKind.EMAIL_CHANGED, email=old_email, user_id=user_id)
+    mail.queue(session, MailKind.VERIFY_EMAIL, email=new_email, user_id=user_id)
 
 
 async def delete_user(
@@ -196,12 +201,12 @@ async def delete_user(
     actor: Identity,
     precondition: Precondition,
 ) -> None:
-    """Delete an account with all that is its own, but for its articles: `query` says where they go.
+    """Delete an account and its data. `query` determines what happens to its articles.
 
     `session` must not have been used yet. Raises UserNotFound, PreconditionFailed, LastAdmin, and
     what `deletion.prepare` raises.
     """
-    to, actor = await deletion.prepare(
+    recipient_id, actor = await deletion.prepare(
         session,
         database=database,
         user_id=user_id,
@@ -212,15 +217,15 @@ async def delete_user(
     user = await _locked_user(session, user_id=user_id)
     require(actor, Action.DELETE_USER, owner_id=user.id)
     precondition.require(UserPrivate.model_validate(user))
-    await keep_an_admin(session, without=user.id)
-    await end_account(session, user_id=user.id, to=to, actor=actor)
+    await require_another_admin(session, user_id=user.id)
+    await release_account(session, user_id=user.id, recipient_id=recipient_id, actor=actor)
     await session.delete(user)
     audit.record(session, AuditAction.DELETE_USER, actor_id=actor.id, subject_id=user.id)
 
 
-_PATIENCE = text(f"SET LOCAL statement_timeout = {MAX_STATEMENT_SECONDS * 1000}")
+_SET_STATEMENT_TIMEOUT = text(f"SET LOCAL statement_timeout = {MAX_STATEMENT_SECONDS * 1000}")
 _USER = bindparam("user_id", type_=BigInteger)
-_LOCKS: Sequence[Select[Any]] = tuple(
+_LOCK_STATEMENTS: Sequence[Select[Any]] = tuple(
     select(func.count()).select_from(locked.with_for_update().subquery())
     for locked in (
         select(User.id).where(User.id == _USER),
@@ -252,38 +257,42 @@ _LOCKS: Sequence[Select[Any]] = tuple(
         .order_by(UserCounts.user_id),
     )
 )
-"""In the order in which whoever follows, favorites or comments locks them."""
+"""Statements in the lock order of following, favoriting and commenting."""
 
 
-async def end_account(
-    session: AsyncSession, *, user_id: int, to: int | None, actor: Identity
+async def release_account(
+    session: AsyncSession, *, user_id: int, recipient_id: int | None, actor: Identity
 ) -> None:
-    """Part with the articles of a user, and lock what goes with the account.
+    """Trash or reassign a user's articles, and lock the rows that the deletion changes.
 
-    The articles first: whoever is changing one may need to refer to its author until then. Then
-    again, for those that were added before the user's row was locked against references.
+    Articles come first, because a concurrent change of an article may need a foreign key lock on
+    its author. The second call handles articles that were added before the user's row was locked.
     """
-    await session.execute(_PATIENCE)
-    number = await deletion.part_with_articles(session, user_id=user_id, to=to)
-    await lock_what_goes(session, user_id=user_id)
-    number += await deletion.part_with_articles(session, user_id=user_id, to=to)
-    deletion.record_articles(session, actor=actor, number=number, to=to)
+    await session.execute(_SET_STATEMENT_TIMEOUT)
+    count = await deletion.trash_or_reassign_articles(
+        session, user_id=user_id, recipient_id=recipient_id
+    )
+    await lock_dependent_rows(session, user_id=user_id)
+    count += await deletion.trash_or_reassign_articles(
+        session, user_id=user_id, recipient_id=recipient_id
+    )
+    deletion.record_articles(session, actor=actor, count=count, recipient_id=recipient_id)
 
 
-async def lock_what_goes(session: AsyncSession, *, user_id: int) -> None:
-    """Lock whatever the end of an account will change, in one order.
+async def lock_dependent_rows(session: AsyncSession, *, user_id: int) -> None:
+    """Lock all rows that the deletion of an account changes, in a fixed order.
 
-    It ends in many steps, each with triggers that count: two of them, or one and a new follower,
-    would wait for each other. It may take long where there are many.
+    The deletion cascades in many steps, whose triggers update counters. Without a fixed order, two
+    deletions, or a deletion and a new follower, could deadlock. Many rows may take long.
     """
-    for lock in _LOCKS:
+    for lock in _LOCK_STATEMENTS:
         await session.execute(lock, {"user_id": user_id})
 
 
 async def change_role(
     session: AsyncSession, *, user_id: int, role: Role, actor: Identity, precondition: Precondition
 ) -> UserPrivate:
-    """Give a user another role.
+    """Change a user's role.
 
     Raises NotAuthorized, UserNotFound, PreconditionFailed, LastAdmin.
     """
@@ -292,15 +301,15 @@ async def change_role(
     precondition.require(UserPrivate.model_validate(user))
     await limits.spend(session, actor, {LimitKind.ACCOUNT_CHANGES: 1})
     if role is not user.role:
-        await keep_an_admin(session, without=user.id)
+        await require_another_admin(session, user_id=user.id)
         user.role = role
         audit.record(session, AuditAction.CHANGE_ROLE, actor_id=actor.id, subject_id=user.id)
-        await session.flush()  # `updated_at` is set
+        await session.flush()  # sets `updated_at`
     return UserPrivate.model_validate(user)
 
 
 async def disable_user(session: AsyncSession, *, user_id: int, actor: Identity) -> UserPrivate:
-    """Keep a user out, and end their sessions and the links that they got by mail.
+    """Disable a user, end their sessions and revoke the links that were mailed to them.
 
     Raises NotAuthorized, UserNotFound, LastAdmin.
     """
@@ -308,38 +317,38 @@ async def disable_user(session: AsyncSession, *, user_id: int, actor: Identity) 
     user = await _locked_user(session, user_id=user_id)
     await limits.spend(session, actor, {LimitKind.ACCOUNT_CHANGES: 1})
     if user.is_active:
-        await keep_an_admin(session, without=user.id)
+        await require_another_admin(session, user_id=user.id)
         user.is_active = False
         await sessions.end_all(session, user_id=user.id)
         await account_tokens.revoke_links(session, user_id=user.id, email=user.email)
         audit.record(session, AuditAction.DISABLE_USER, actor_id=actor.id, subject_id=user.id)
-        await session.flush()  # `updated_at` is set
+        await session.flush()  # sets `updated_at`
     return UserPrivate.model_validate(user)
 
 
 async def enable_user(session: AsyncSession, *, user_id: int, actor: Identity) -> UserPrivate:
-    """Let a user log in again. Raises NotAuthorized, UserNotFound."""
+    """Enable a disabled user. Raises NotAuthorized, UserNotFound."""
     require(actor, Action.DISABLE_USER, owner_id=user_id)
     user = await _locked_user(session, user_id=user_id)
     await limits.spend(session, actor, {LimitKind.ACCOUNT_CHANGES: 1})
     if not user.is_active:
         user.is_active = True
         audit.record(session, AuditAction.ENABLE_USER, actor_id=actor.id, subject_id=user.id)
-        await session.flush()  # `updated_at` is set
+        await session.flush()  # sets `updated_at`
     return UserPrivate.model_validate(user)
 
 
-async def keep_an_admin(session: AsyncSession, *, without: int) -> None:
-    """Raise LastAdmin where nobody could administer `without` this user.
+async def require_another_admin(session: AsyncSession, *, user_id: int) -> None:
+    """Raise LastAdmin if the user is the only active administrator.
 
-    Those who are about to remove an administrator queue for a lock, so that two who remove each
-    other do not both find the other one still there.
+    An advisory lock serializes the removal of administrators. Otherwise two administrators who
+    remove each other would both find the other one still active.
     """
     admins = select(User.id).where(User.role == Role.ADMIN, User.is_active)
-    if await session.scalar(admins.where(User.id == without)) is None:
+    if await session.scalar(admins.where(User.id == user_id)) is None:
         return
-    await session.execute(select(func.pg_advisory_xact_lock(ADMINISTRATORS_LOCK)))
-    if await session.scalar(admins.where(User.id != without).limit(1)) is None:
+    await session.execute(select(func.pg_advisory_xact_lock(ADMIN_LOCK_ID)))
+    if await session.scalar(admins.where(User.id != user_id).limit(1)) is None:
         raise LastAdmin
 
 

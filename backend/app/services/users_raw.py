@@ -1,7 +1,7 @@
-"""The users API in raw SQL: a reference to compare the ORM's with, not a second truth.
+"""The users API in raw SQL, as a reference for the ORM implementation.
 
-Mounted at /raw/users with RAW_SQL_REFERENCE=true. The contract tests of users run against both, so
-that it cannot rot. It does what services/users.py does, by the statements that reach PostgreSQL.
+RAW_SQL_REFERENCE=true mounts it at /raw/users. The contract tests of users run against both
+implementations, so they stay equal. It executes the statements that services/users.py sends.
 """
 
 from collections.abc import Sequence
@@ -32,11 +32,11 @@ from app.services.audit import AuditAction
 from app.services.mail import MailKind
 from app.services.users import (
     CONSTRAINTS,
-    as_seen_by,
-    change_email_of,
-    end_account,
-    keep_an_admin,
+    prepare_email_change,
+    release_account,
+    require_another_admin,
     require_login_for_username,
+    visible_user,
 )
 
 _COLUMNS = (
@@ -66,8 +66,8 @@ _DELETE = text("DELETE FROM users WHERE id = :id")
 async def create_user(
     session: AsyncSession, *, database: Database, client: Client, new: UserCreate
 ) -> UserPrivate:
-    """Register a user. Raises EmailTaken, UsernameTaken, TooManyAttempts."""
-    await attempts.count(database, attempts.on_mail(client=client))
+    """Create a user. Raises EmailTaken, UsernameTaken, TooManyAttempts."""
+    await attempts.count(database, attempts.mail_limits(client=client))
     values = {
         "email": new.email,
         "username": new.username,
@@ -83,19 +83,19 @@ async def create_user(
 
 
 async def list_users(
-    connection: Reader, *, page: PageQuery, viewer: Identity | None
+    reader: Reader, *, page: PageQuery, viewer: Identity | None
 ) -> Sequence[UserPublic]:
-    """Users by id, each as `viewer` may see them."""
-    rows = await connection.execute(_SELECT_PAGE, {"skip": page.skip, "limit": page.limit})
-    return [as_seen_by(viewer, row) for row in rows]
+    """List users by id, each with the fields that `viewer` may see."""
+    rows = await reader.execute(_SELECT_PAGE, {"skip": page.skip, "limit": page.limit})
+    return [visible_user(viewer, row) for row in rows]
 
 
-async def get_user(connection: Reader, *, user_id: int, viewer: Identity | None) -> UserPublic:
-    """One user, as `viewer` may see them. Raises UserNotFound."""
-    row = (await connection.execute(_SELECT, {"id": user_id})).one_or_none()
+async def get_user(reader: Reader, *, user_id: int, viewer: Identity | None) -> UserPublic:
+    """Return one user with the fields that `viewer` may see. Raises UserNotFound."""
+    row = (await reader.execute(_SELECT, {"id": user_id})).one_or_none()
     if row is None:
         raise UserNotFound
-    return as_seen_by(viewer, row)
+    return visible_user(viewer, row)
 
 
 async def update_user(
@@ -106,30 +106,31 @@ async def update_user(
     actor: Identity,
     precondition: Precondition,
 ) -> UserPrivate:
-    """Change what `changes` sets. Raises UserNotFound, NotAuthorized, EmailTaken, UsernameTaken.
+    """Update the fields that `changes` sets.
 
-    PreconditionFailed where the user is not what the client believes. Another email: raises what
-    `change_email_of` does. Another username: SessionRequired for a key.
+    Raises UserNotFound, NotAuthorized, EmailTaken, UsernameTaken, PreconditionFailed. A new email
+    also raises the errors of `prepare_email_change`. A new username raises SessionRequired for an
+    API key.
     """
     row = await _locked_user(session, user_id=user_id)
     require(actor, Action.CHANGE_USER, owner_id=user_id)
     precondition.require(UserPrivate.model_validate(row))
     if changes.email != row["email"]:
-        await change_email_of(
+        await prepare_email_change(
             session,
             user_id,
-            before=row["email"],
+            old_email=row["email"],
             was_verified=row["email_verified_at"] is not None,
-            now=changes.email,
+            new_email=changes.email,
             actor=actor,
         )
     if changes.username != row["username"]:
         require_login_for_username(actor)
-    wanted = {**row, **changes.model_dump(exclude_unset=True)}
-    if wanted == row:
-        return UserPrivate.model_validate(wanted)
+    values = {**row, **changes.model_dump(exclude_unset=True)}
+    if values == row:
+        return UserPrivate.model_validate(values)
     with constraint_errors(CONSTRAINTS):
-        updated = (await session.execute(_UPDATE, {**wanted, "now": clock.now()})).one()
+        updated = (await session.execute(_UPDATE, {**values, "now": clock.now()})).one()
     audit.record(session, AuditAction.UPDATE_USER, actor_id=actor.id, subject_id=user_id)
     return UserPrivate.model_validate(updated)
 
@@ -144,12 +145,12 @@ async def delete_user(
     actor: Identity,
     precondition: Precondition,
 ) -> None:
-    """Delete an account with all that is its own, but for its articles: `query` says where they go.
+    """Delete an account and its data. `query` determines what happens to its articles.
 
     `session` must not have been used yet. Raises UserNotFound, PreconditionFailed, LastAdmin, and
     what `deletion.prepare` raises.
     """
-    to, actor = await deletion.prepare(
+    recipient_id, actor = await deletion.prepare(
         session,
         database=database,
         user_id=user_id,
@@ -160,8 +161,8 @@ async def delete_user(
     row = await _locked_user(session, user_id=user_id)
     require(actor, Action.DELETE_USER, owner_id=user_id)
     precondition.require(UserPrivate.model_validate(row))
-    await keep_an_admin(session, without=user_id)
-    await end_account(session, user_id=user_id, to=to, actor=actor)
+    await require_another_admin(session, user_id=user_id)
+    await release_account(session, user_id=user_id, recipient_id=recipient_id, actor=actor)
     await session.execute(_DELETE, {"id": user_id})
     audit.record(session, AuditAction.DELETE_USER, actor_id=actor.id, subject_id=user_id)
 

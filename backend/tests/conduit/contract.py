@@ -1,4 +1,4 @@
-"""RealWorld's description of its API, and a client that holds every answer against it."""
+"""RealWorld's OpenAPI description, and a client that validates every response against it."""
 
 import re
 from dataclasses import dataclass, field
@@ -14,14 +14,14 @@ from jsonschema import Draft202012Validator
 DESCRIPTION = Path(__file__).with_name("openapi.yml")
 PREFIX = "/api"
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-BEYOND = {403, 404}
-"""What the description does not name, and its implementations answer: in the envelope of errors."""
+ADDITIONAL_STATUSES = {403, 404}
+"""Statuses that implementations return although the description omits them."""
 ERROR = {"$ref": "#/components/schemas/GenericErrorModel"}
 
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation of the description; `answers` has the schema of each status, None for none."""
+    """An operation of the description; `answers` maps statuses to schemas or None."""
 
     name: str
     method: str
@@ -67,7 +67,7 @@ def operation_of(method: str, path: str) -> Operation:
 
 
 def validate(body: Any, schema: Any) -> None:
-    """Raise ValidationError unless a body is as the description has it."""
+    """Raise ValidationError unless a body matches the schema."""
     whole = {**schema, "components": description()["components"]}
     Draft202012Validator(whole).validate(body)
 
@@ -80,16 +80,16 @@ def moments_of(body: Any) -> list[str]:
 
 
 def check(response: httpx.Response, method: str, path: str) -> Operation:
-    """Assert that an answer is one that the description has."""
+    """Assert that a response matches the description; return its operation."""
     operation, status = operation_of(method, path), response.status_code
     said = f"{method} {path}: {status} {response.text[:500]}"
-    assert status in operation.answers or status in BEYOND, said
+    assert status in operation.answers or status in ADDITIONAL_STATUSES, said
     if status == 204:
         assert not response.content, said
         return operation
     body = response.json()
     schema = operation.answers.get(status)
-    # Of 401 it says nothing, and of these two not even that; ours all have the one envelope.
+    # The description has no schema for 401, 403 and 404. All use the same error format.
     validate(body, ERROR if schema is None else schema)
     if status >= 400:
         assert body.keys() == {"errors"}, said
@@ -102,7 +102,7 @@ def check(response: httpx.Response, method: str, path: str) -> Operation:
 
 @dataclass
 class Conduit:
-    """A client that checks each answer; `seen` has which operations gave which."""
+    """A client that validates each response; `seen` collects operations and statuses."""
 
     client: httpx.AsyncClient
     seen: set[tuple[str, int]] = field(default_factory=set)
@@ -110,7 +110,7 @@ class Conduit:
     async def ask(
         self, method: str, path: str, token: str | None = None, /, **body: Any
     ) -> httpx.Response:
-        """Ask as whoever has the token. What anybody may read is asked anew, past every cache."""
+        """Send a request with an optional token. Anonymous requests bypass caches."""
         headers = {} if token is None else {"Authorization": f"Token {token}"}
         fresh = {"fresh": uuid4().hex} if method == "GET" and token is None else {}
         response = await self.client.request(
@@ -130,7 +130,7 @@ class Conduit:
         return response.json()
 
     async def register(self, username: str, password: str) -> str:
-        """A new user's token."""
+        """Register a user; return their token."""
         user = {"username": username, "email": f"{username}@example.com", "password": password}
         response = await self.ask("POST", "/users", user=user)
         assert response.status_code == 201, response.text

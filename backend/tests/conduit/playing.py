@@ -1,4 +1,4 @@
-"""What front ends do, played by two users; over ASGI and, by `make edge`, through nginx."""
+"""Front end scenarios with two users; over ASGI, and through nginx by `make edge`."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,7 @@ ARTICLE = {
 
 
 async def drive(conduit: Conduit) -> None:
-    """Drive each operation to each answer that the description has for it."""
+    """Call each operation so that it returns each documented status."""
     name = f"ada-{uuid4().hex[:8]}"
     email = f"{name}@example.com"
     token = await conduit.register(name, PASSWORD)
@@ -81,7 +81,7 @@ async def drive(conduit: Conduit) -> None:
             refused = await conduit.ask(method, path, stranger, **body)
             assert refused.status_code == 403
         else:
-            await conduit.ask(method, path, token, **body)  # oneself
+            await conduit.ask(method, path, token, **body)  # the user themselves
             await conduit.ask(method, path, stranger, **body)
         if method == "PUT" or path == one or "comments" in path:
             await conduit.ask(method, path, token, **body)
@@ -91,9 +91,9 @@ async def drive(conduit: Conduit) -> None:
     await conduit.ask("POST", f"{one}/comments", None, comment={"body": "x"})
 
 
-# The description gives 401 and 422 to operations that have no way to it: reading what needs no
-# token, or an operation that takes nothing that could be wrong.
-NEVER = {
+# The description lists 401 and 422 for operations that cannot return them. These operations need
+# no token, or have no input that could be invalid.
+IMPOSSIBLE = {
     ("GetCurrentUser", 422),
     ("GetProfileByUsername", 422),
     ("GetArticle", 422),
@@ -107,12 +107,12 @@ NEVER = {
 
 
 def expected() -> set[tuple[str, int]]:
-    return {(each.name, status) for each in operations() for status in each.answers} - NEVER
+    return {(each.name, status) for each in operations() for status in each.answers} - IMPOSSIBLE
 
 
 @dataclass
 class Pair:
-    """Two users, and what one of them has written."""
+    """Two users, and the article of one of them."""
 
     conduit: Conduit
     mark: str
@@ -126,12 +126,12 @@ class Pair:
 
     @property
     def tags(self) -> list[str]:
-        """In an order that is none but their author's."""
+        """The tags in an order that only the author can have chosen."""
         return [f"zebra {self.mark}", f"Apes {self.mark}", f"moths {self.mark}"]
 
 
 async def play(conduit: Conduit) -> None:
-    """Two users sign up, say who they are, write, follow, favorite, comment, edit and delete."""
+    """Register two users, who change settings, write, follow, favorite, comment and delete."""
     mark = uuid4().hex[:8]
     ada, bob = [await conduit.register(f"{name}-{mark}", PASSWORD) for name in ("ada", "bob")]
     pair = Pair(conduit, mark, ada, bob)
@@ -142,15 +142,15 @@ async def play(conduit: Conduit) -> None:
         lists,
         following,
         favorites,
-        conversation,
+        comments_of_both,
         editing,
-        leaving,
+        deletion,
     ):
         await chapter(pair)
 
 
 async def settings(pair: Pair) -> None:
-    """Settings: as forms send them, with the password field left empty."""
+    """Send settings as forms do, with an empty password field."""
     user = (await pair.conduit.get("/user", pair.ada))["user"]
     assert user["token"] == pair.ada
     assert (user["bio"], user["image"]) == ("", "")
@@ -164,7 +164,7 @@ async def settings(pair: Pair) -> None:
 
 
 async def credentials(pair: Pair) -> None:
-    """Another password and another email: the next login takes them."""
+    """Change password and email; the next login requires them."""
     ada_name, _ = pair.names
     email = f"countess-{pair.mark}@example.com"
     changes = {"email": email, "password": NEW_PASSWORD}
@@ -180,7 +180,7 @@ async def credentials(pair: Pair) -> None:
 
 
 async def writing(pair: Pair) -> None:
-    """Writing, with tags of one's own, in the order in which they are given."""
+    """Create an article; its tags keep their order."""
     ada_name, _ = pair.names
     for number in range(5):
         article = {**ARTICLE, "title": f"Part {number} of {pair.mark}", "tagList": pair.tags}
@@ -195,7 +195,7 @@ async def writing(pair: Pair) -> None:
 
 
 async def lists(pair: Pair) -> None:
-    """The lists: by author and by tag, page after page, as a front end counts them."""
+    """List articles by author and by tag, page by page."""
     ada_name, bob_name = pair.names
     for query in (f"author={ada_name}", f"tag=zebra {pair.mark}"):
         found: list[str] = []
@@ -209,7 +209,7 @@ async def lists(pair: Pair) -> None:
 
 
 async def following(pair: Pair) -> None:
-    """Following fills the feed; what is mine is not yours."""
+    """Follow a user, whose articles then appear in the feed of the follower only."""
     ada_name, _ = pair.names
     assert (await pair.conduit.get("/articles/feed", pair.bob))["articlesCount"] == 0
     profile = (await pair.conduit.ask("POST", f"/profiles/{ada_name}/follow", pair.bob)).json()[
@@ -231,7 +231,7 @@ async def following(pair: Pair) -> None:
 
 
 async def favorites(pair: Pair) -> None:
-    """A favorite, seen by each as their own."""
+    """Favorite an article; each user sees their own state."""
     _, bob_name = pair.names
     first = f"/articles/{pair.slugs[0]}"
     liked = (await pair.conduit.ask("POST", f"{first}/favorite", pair.bob)).json()["article"]
@@ -247,8 +247,8 @@ async def favorites(pair: Pair) -> None:
     assert (less["favorited"], less["favoritesCount"]) == (False, 0)
 
 
-async def conversation(pair: Pair) -> None:
-    """A conversation."""
+async def comments_of_both(pair: Pair) -> None:
+    """Comment, reply and delete comments."""
     first = f"/articles/{pair.slugs[0]}"
     ids = []
     for token, text in ((pair.bob, "How slowly?"), (pair.ada, "As slowly as it takes.")):
@@ -272,7 +272,7 @@ async def conversation(pair: Pair) -> None:
 
 
 async def editing(pair: Pair) -> None:
-    """Editing: the slug follows the title, and the former one still leads there."""
+    """Update the title; the slug changes, and the former slug still works."""
     first = f"/articles/{pair.slugs[0]}"
     assert (
         await pair.conduit.ask("PUT", first, pair.bob, article={"body": "All mine now."})
@@ -294,8 +294,8 @@ async def editing(pair: Pair) -> None:
     assert turned.json()["article"]["tagList"] == pair.tags[::-1]
 
 
-async def leaving(pair: Pair) -> None:
-    """Leaving."""
+async def deletion(pair: Pair) -> None:
+    """Delete the article and unfollow."""
     ada_name, _ = pair.names
     for slug in pair.slugs:
         assert (await pair.conduit.ask("DELETE", f"/articles/{slug}", pair.bob)).status_code == 403

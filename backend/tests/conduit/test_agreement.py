@@ -1,6 +1,6 @@
-"""Both APIs show the same: random sequences of operations on either, against a plain model.
+"""Random operations on both APIs, compared with a model.
 
-A failure prints the sequence; its seed repeats it.
+A failure prints the sequence. Its seed reproduces it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -21,8 +21,8 @@ NAMES = ("ada", "bob", "eve")
 
 
 @dataclass
-class Piece:
-    """An article, as the model has it."""
+class ModelArticle:
+    """An article of the model."""
 
     id: int
     author: str
@@ -33,18 +33,18 @@ class Piece:
     slug: str
     published: bool = True
     comments: list[tuple[int, str, str]] = field(default_factory=list)
-    """The id, the author and the text of each."""
+    """Id, author and text of each comment."""
     favorites: set[str] = field(default_factory=set)
 
 
 @dataclass
 class World:
-    """The model, and what the operations are sent with."""
+    """The model, and the client that sends the operations."""
 
     client: httpx.AsyncClient
     users: dict[str, User]
     random: Random
-    pieces: dict[int, Piece] = field(default_factory=dict)
+    articles: dict[int, ModelArticle] = field(default_factory=dict)
     bios: dict[str, str] = field(default_factory=lambda: dict.fromkeys(NAMES, ""))
     follows: set[tuple[str, str]] = field(default_factory=set)
     told: list[str] = field(default_factory=list)
@@ -59,26 +59,26 @@ class World:
         assert response.status_code == status, f"{self.told[-1]}: {response.text}"
         return response.json() if response.content else None
 
-    def somebody(self) -> str:
+    def random_user(self) -> str:
         return self.random.choice(NAMES)
 
-    def some_piece(self) -> Piece | None:
-        return self.random.choice(list(self.pieces.values())) if self.pieces else None
+    def random_article(self) -> ModelArticle | None:
+        return self.random.choice(list(self.articles.values())) if self.articles else None
 
-    def a_published_piece(self) -> Piece | None:
-        found = [each for each in self.pieces.values() if each.published]
+    def random_published_article(self) -> ModelArticle | None:
+        found = [each for each in self.articles.values() if each.published]
         return self.random.choice(found) if found else None
 
-    def natively(self) -> bool:
+    def random_bool(self) -> bool:
         return self.random.random() < 0.5
 
-    def words(self) -> str:
+    def random_text(self) -> str:
         self.number += 1
-        return f"words number {self.number}"
+        return f"text number {self.number}"
 
-    def listed(self) -> list[Piece]:
-        """What readers see, newest first: ids grow with the dates here."""
-        seen = [each for each in self.pieces.values() if each.published]
+    def listed(self) -> list[ModelArticle]:
+        """Return the public articles, the newest first. Ids increase with the dates here."""
+        seen = [each for each in self.articles.values() if each.published]
         return sorted(seen, key=lambda each: each.id, reverse=True)
 
 
@@ -87,9 +87,9 @@ def tags_of(world: World) -> list[str]:
 
 
 async def write(world: World) -> None:
-    author, title, tags = world.somebody(), world.words(), tags_of(world)
-    description, body = world.words(), world.words()
-    if world.natively():
+    author, title, tags = world.random_user(), world.random_text(), tags_of(world)
+    description, body = world.random_text(), world.random_text()
+    if world.random_bool():
         new = {"title": title, "excerpt": description, "content": body, "tags": tags}
         made = await world.send("POST", "/articles", author, {**new, "published": True}, 201)
         identifier, slug = made["id"], made["slug"]
@@ -98,69 +98,71 @@ async def write(world: World) -> None:
         made = await world.send("POST", "/api/articles", author, {"article": new}, 201)
         slug = made["article"]["slug"]
         identifier = (await world.send("GET", f"/articles/by-slug/{slug}", None))["id"]
-    world.pieces[identifier] = Piece(identifier, author, title, description, body, tags, slug)
+    world.articles[identifier] = ModelArticle(
+        identifier, author, title, description, body, tags, slug
+    )
 
 
 async def edit(world: World) -> None:
-    piece = world.some_piece()
-    if piece is None:
+    article = world.random_article()
+    if article is None:
         return
     changed = world.random.choice(["title", "description", "body", "tags"])
-    value: Any = tags_of(world) if changed == "tags" else world.words()
-    if world.natively():
+    value: Any = tags_of(world) if changed == "tags" else world.random_text()
+    if world.random_bool():
         name = {"description": "excerpt", "body": "content"}.get(changed, changed)
-        # The slug follows the title there by itself; here it is asked for.
+        # The RealWorld API changes the slug with the title; the native API needs a request.
         more = {"slug": None} if changed == "title" else {}
         read = await world.send(
-            "PATCH", f"/articles/{piece.id}", piece.author, {name: value, **more}
+            "PATCH", f"/articles/{article.id}", article.author, {name: value, **more}
         )
-        piece.slug = read["slug"]
-        if changed == "tags" and set(value) == set(piece.tags):
-            return  # their order is Conduit's alone
+        article.slug = read["slug"]
+        if changed == "tags" and set(value) == set(article.tags):
+            return  # only the RealWorld API has an order of tags
     else:
         name = {"tags": "tagList"}.get(changed, changed)
         read = await world.send(
-            "PUT", f"/api/articles/{piece.slug}", piece.author, {"article": {name: value}}
+            "PUT", f"/api/articles/{article.slug}", article.author, {"article": {name: value}}
         )
-        piece.slug = read["article"]["slug"]
-    setattr(piece, changed, value)
+        article.slug = read["article"]["slug"]
+    setattr(article, changed, value)
 
 
 async def delete(world: World) -> None:
-    piece = world.some_piece()
-    if piece is None:
+    article = world.random_article()
+    if article is None:
         return
-    path = f"/articles/{piece.id}" if world.natively() else f"/api/articles/{piece.slug}"
-    await world.send("DELETE", path, piece.author, status=204)
-    del world.pieces[piece.id]
+    path = f"/articles/{article.id}" if world.random_bool() else f"/api/articles/{article.slug}"
+    await world.send("DELETE", path, article.author, status=204)
+    del world.articles[article.id]
 
 
-async def turn_back(world: World) -> None:
-    """Make a draft of it, or publish it again: that is for the native API alone."""
-    piece = world.some_piece()
-    if piece is None or not piece.published:
+async def toggle_published(world: World) -> None:
+    """Unpublish an article, which only the native API can do."""
+    article = world.random_article()
+    if article is None or not article.published:
         return
-    await world.send("PATCH", f"/articles/{piece.id}", piece.author, {"published": False})
-    piece.published = False
+    await world.send("PATCH", f"/articles/{article.id}", article.author, {"published": False})
+    article.published = False
 
 
 async def favorite(world: World) -> None:
-    piece, who = world.a_published_piece(), world.somebody()
-    if piece is None:
+    article, who = world.random_published_article(), world.random_user()
+    if article is None:
         return
     wanted = world.random.random() < 0.7
-    if world.natively():
-        await world.send("PUT" if wanted else "DELETE", f"/articles/{piece.id}/favorite", who)
+    if world.random_bool():
+        await world.send("PUT" if wanted else "DELETE", f"/articles/{article.id}/favorite", who)
     else:
-        path = f"/api/articles/{piece.slug}/favorite"
+        path = f"/api/articles/{article.slug}/favorite"
         await world.send("POST" if wanted else "DELETE", path, who)
-    (piece.favorites.add if wanted else piece.favorites.discard)(who)
+    (article.favorites.add if wanted else article.favorites.discard)(who)
 
 
 async def follow(world: World) -> None:
     who, whom = world.random.sample(NAMES, 2)
     wanted = world.random.random() < 0.7
-    if world.natively():
+    if world.random_bool():
         await world.send("PUT" if wanted else "DELETE", f"/profiles/{whom}/follow", who)
     else:
         await world.send("POST" if wanted else "DELETE", f"/api/profiles/{whom}/follow", who)
@@ -168,37 +170,37 @@ async def follow(world: World) -> None:
 
 
 async def comment(world: World) -> None:
-    piece, who, text = world.a_published_piece(), world.somebody(), world.words()
-    if piece is None:
+    article, who, text = world.random_published_article(), world.random_user(), world.random_text()
+    if article is None:
         return
-    if world.natively():
-        path = f"/articles/{piece.id}/comments"
-        parents = [None, *(each[0] for each in piece.comments)]
+    if world.random_bool():
+        path = f"/articles/{article.id}/comments"
+        parents = [None, *(each[0] for each in article.comments)]
         body = {"content": text, "parent_id": world.random.choice(parents)}
         made = await world.send("POST", path, who, body, 201)
         identifier = made["id"]
     else:
-        path = f"/api/articles/{piece.slug}/comments"
+        path = f"/api/articles/{article.slug}/comments"
         made = await world.send("POST", path, who, {"comment": {"body": text}})
         identifier = made["comment"]["id"]
-    piece.comments.append((identifier, who, text))
+    article.comments.append((identifier, who, text))
 
 
-async def uncomment(world: World) -> None:
-    piece = world.a_published_piece()
-    if piece is None or not piece.comments:
+async def delete_comment(world: World) -> None:
+    article = world.random_published_article()
+    if article is None or not article.comments:
         return
-    said = world.random.choice(piece.comments)
+    said = world.random.choice(article.comments)
     path = f"/comments/{said[0]}"
-    if not world.natively():
-        path = f"/api/articles/{piece.slug}{path}"
+    if not world.random_bool():
+        path = f"/api/articles/{article.slug}{path}"
     await world.send("DELETE", path, said[1], status=204)
-    piece.comments.remove(said)
+    article.comments.remove(said)
 
 
-async def describe(world: World) -> None:
-    who, bio = world.somebody(), world.random.choice(["", world.words()])
-    if world.natively():
+async def update_profile(world: World) -> None:
+    who, bio = world.random_user(), world.random.choice(["", world.random_text()])
+    if world.random_bool():
         await world.send("PATCH", "/users/me", who, {"bio": bio})
     else:
         await world.send("PUT", "/api/user", who, {"user": {"bio": bio}})
@@ -215,10 +217,10 @@ OPERATIONS: tuple[Callable[[World], Awaitable[None]], ...] = (
     follow,
     comment,
     comment,
-    uncomment,
+    delete_comment,
     delete,
-    turn_back,
-    describe,
+    toggle_published,
+    update_profile,
 )
 
 
@@ -231,11 +233,11 @@ async def compare(world: World) -> None:
     viewer = world.random.choice([None, *NAMES])
     await compare_lists(world, viewer)
     await compare_articles(world, viewer)
-    await compare_people(world, viewer)
+    await compare_profiles(world, viewer)
 
 
 async def compare_lists(world: World, viewer: str | None) -> None:
-    name, tag = world.somebody(), world.random.choice(TAGS)
+    name, tag = world.random_user(), world.random.choice(TAGS)
     everything = world.listed()
     for here, there, expected in (
         ("", "", everything),
@@ -260,8 +262,8 @@ async def compare_lists(world: World, viewer: str | None) -> None:
         ]
         conduit = await world.send("GET", f"/api/articles?limit=100&{there}", viewer)
         assert conduit["articlesCount"] == len(expected)
-        assert [shape(each) for each in conduit["articles"]] == [
-            shown(world, each, viewer) for each in expected
+        assert [normalized(each) for each in conduit["articles"]] == [
+            expected_article(world, each, viewer) for each in expected
         ]
     if viewer is not None:
         followed = [each for each in everything if (viewer, each.author) in world.follows]
@@ -275,58 +277,58 @@ async def compare_lists(world: World, viewer: str | None) -> None:
     assert set((await world.send("GET", "/api/tags", None))["tags"]) == used
 
 
-def shape(article: dict[str, Any]) -> dict[str, Any]:
+def normalized(article: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value for name, value in article.items() if name not in {"createdAt", "updatedAt"}
     }
 
 
-def shown(world: World, piece: Piece, viewer: str | None) -> dict[str, Any]:
+def expected_article(world: World, article: ModelArticle, viewer: str | None) -> dict[str, Any]:
     return {
-        "slug": piece.slug,
-        "title": piece.title,
-        "description": piece.description,
-        "tagList": piece.tags,
-        "favorited": viewer in piece.favorites,
-        "favoritesCount": len(piece.favorites),
-        "author": profile(world, piece.author, viewer),
+        "slug": article.slug,
+        "title": article.title,
+        "description": article.description,
+        "tagList": article.tags,
+        "favorited": viewer in article.favorites,
+        "favoritesCount": len(article.favorites),
+        "author": profile(world, article.author, viewer),
     }
 
 
 async def compare_articles(world: World, viewer: str | None) -> None:
-    piece = world.some_piece()
-    if piece is None:
+    article = world.random_article()
+    if article is None:
         return
-    if not (piece.published or viewer == piece.author):
-        await world.send("GET", f"/articles/{piece.id}", viewer, status=404)
-        await world.send("GET", f"/api/articles/{piece.slug}", viewer, status=404)
+    if not (article.published or viewer == article.author):
+        await world.send("GET", f"/articles/{article.id}", viewer, status=404)
+        await world.send("GET", f"/api/articles/{article.slug}", viewer, status=404)
         return
-    native = await world.send("GET", f"/articles/{piece.id}", viewer)
+    native = await world.send("GET", f"/articles/{article.id}", viewer)
     assert (native["slug"], native["title"], native["content"], native["excerpt"]) == (
-        piece.slug,
-        piece.title,
-        piece.body,
-        piece.description,
+        article.slug,
+        article.title,
+        article.body,
+        article.description,
     )
-    assert native["tags"] == sorted(piece.tags, key=str.lower)
-    conduit = (await world.send("GET", f"/api/articles/{piece.slug}", viewer))["article"]
-    assert shape(conduit) == {**shown(world, piece, viewer), "body": piece.body}
-    said = await world.send("GET", f"/api/articles/{piece.slug}/comments", viewer)
+    assert native["tags"] == sorted(article.tags, key=str.lower)
+    conduit = (await world.send("GET", f"/api/articles/{article.slug}", viewer))["article"]
+    assert normalized(conduit) == {**expected_article(world, article, viewer), "body": article.body}
+    said = await world.send("GET", f"/api/articles/{article.slug}/comments", viewer)
     assert [(each["id"], each["author"], each["body"]) for each in said["comments"]] == [
         (identifier, profile(world, who, viewer), text)
-        for identifier, who, text in reversed(piece.comments)
+        for identifier, who, text in reversed(article.comments)
     ]
-    threads = await world.send("GET", f"/articles/{piece.id}/comments?limit=100", viewer)
+    threads = await world.send("GET", f"/articles/{article.id}/comments?limit=100", viewer)
     everything = [each for thread in threads for each in (thread, *thread["replies"])]
     counted = sum(thread["reply_count"] + (not thread["removed"]) for thread in threads)
-    assert counted == len(piece.comments)
-    known = {identifier: text for identifier, _, text in piece.comments}
+    assert counted == len(article.comments)
+    known = {identifier: text for identifier, _, text in article.comments}
     for each in everything:
         assert each["removed"] == (each["id"] not in known)
         assert each["content"] == known.get(each["id"])
 
 
-async def compare_people(world: World, viewer: str | None) -> None:
+async def compare_profiles(world: World, viewer: str | None) -> None:
     for name in NAMES:
         native = await world.send("GET", f"/profiles/{name}", viewer)
         assert native["bio"] == world.bios[name]
@@ -338,7 +340,7 @@ async def compare_people(world: World, viewer: str | None) -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_native_and_conduit_agree_with_a_model(
+async def test_both_apis_agree_with_a_model(
     client: httpx.AsyncClient, session: AsyncSession, seed: int
 ) -> None:
     users = {name: await create_user(session, username=name) for name in NAMES}

@@ -1,4 +1,4 @@
-"""Bad input to each operation: the envelope with the right status, never our own, never 500."""
+"""Invalid input to each operation gets the RealWorld error format with the correct status."""
 
 import json
 from datetime import timedelta
@@ -23,7 +23,7 @@ WRITES: dict[str, tuple[str, dict[str, Any]]] = {
     "PUT /articles/{slug}": ("article", ARTICLE),
     "POST /articles/{slug}/comments": ("comment", {"body": "Indeed."}),
 }
-NEED_TOKEN = [
+REQUIRE_TOKEN = [
     "GET /user",
     "PUT /user",
     "POST /profiles/{username}/follow",
@@ -37,8 +37,8 @@ NEED_TOKEN = [
     "POST /articles/{slug}/favorite",
     "DELETE /articles/{slug}/favorite",
 ]
-TAKE_TOKEN = [
-    *NEED_TOKEN,
+ACCEPT_TOKEN = [
+    *REQUIRE_TOKEN,
     "GET /articles",
     "GET /articles/{slug}",
     "GET /articles/{slug}/comments",
@@ -62,12 +62,12 @@ async def comment(session: AsyncSession, article: Article, owner: User) -> Comme
     return await create_comment(session, article=article, author=owner)
 
 
-def named(path: str, comment: Comment) -> str:
+def path_with_ids(path: str, comment: Comment) -> str:
     return "/api" + path.format(slug="theirs", username="owner", id=comment.id)
 
 
 def assert_refused(response: httpx.Response, *statuses: int) -> dict[str, list[str]]:
-    """It is one of these statuses, in the envelope; the errors."""
+    """Assert one of these statuses and the error format; return the errors."""
     assert response.status_code in statuses, response.text
     body = response.json()
     validate(body, ERROR)
@@ -98,20 +98,22 @@ def assert_refused(response: httpx.Response, *statuses: int) -> dict[str, list[s
         b"[" * 100_000,
     ],
 )
-async def test_without_its_envelope(
+async def test_missing_envelope_is_rejected(
     client: httpx.AsyncClient, comment: Comment, owner: User, operation: str, content: bytes
 ) -> None:
     if operation.startswith("PUT /articles") and content.startswith(b'{"user": {}, "art'):
-        return  # nothing to change is no mistake there
+        return  # an empty update is valid there
     method, path = operation.split()
     headers = {**bearer(owner), "Content-Type": "application/json"}
-    response = await client.request(method, named(path, comment), content=content, headers=headers)
+    response = await client.request(
+        method, path_with_ids(path, comment), content=content, headers=headers
+    )
     assert_refused(response, 422)
 
 
 @pytest.mark.parametrize("operation", WRITES)
 @pytest.mark.parametrize("value", [5, True, [], {}, ["x"], "", "   ", "\0", "\ud800", MEGABYTE])
-async def test_with_a_wrong_value_in_each_field(
+async def test_invalid_value_in_each_field_is_rejected(
     client: httpx.AsyncClient, comment: Comment, owner: User, operation: str, value: Any
 ) -> None:
     method, path = operation.split()
@@ -124,12 +126,12 @@ async def test_with_a_wrong_value_in_each_field(
         if is_cleared or fits:
             continue
         if name == "body" and path.endswith("comments") and value == "   ":
-            continue  # is no less than other white space that Markdown makes nothing of
+            continue  # white space is valid Markdown
         if path == "/users/login" and is_text:
-            continue  # merely wrong
+            continue  # is wrong but not malformed
         body = {envelope: {**fields, name: value}}
         response = await client.request(
-            method, named(path, comment), content=_json(body), headers=_json_headers(owner)
+            method, path_with_ids(path, comment), content=_json(body), headers=_json_headers(owner)
         )
         errors = assert_refused(response, 422)
         assert name in errors or any(name in sentence for sentence in errors["body"])
@@ -144,35 +146,37 @@ def _json_headers(user: User) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("operation", WRITES)
-async def test_without_each_of_its_fields(
+async def test_missing_field_is_rejected(
     client: httpx.AsyncClient, comment: Comment, owner: User, operation: str
 ) -> None:
     method, path = operation.split()
     envelope, fields = WRITES[operation]
     if method == "PUT":
-        return  # what is left out stays
+        return  # omitted fields stay unchanged
     for name in fields:
         body = {envelope: {key: value for key, value in fields.items() if key != name}}
         response = await client.request(
-            method, named(path, comment), json=body, headers=bearer(owner)
+            method, path_with_ids(path, comment), json=body, headers=bearer(owner)
         )
         errors = assert_refused(response, 422)
         assert f"{name} can't be blank" in errors["body"]
 
 
-@pytest.mark.parametrize("operation", NEED_TOKEN)
-async def test_without_a_token(client: httpx.AsyncClient, comment: Comment, operation: str) -> None:
+@pytest.mark.parametrize("operation", REQUIRE_TOKEN)
+async def test_missing_token_is_refused(
+    client: httpx.AsyncClient, comment: Comment, operation: str
+) -> None:
     method, path = operation.split()
     envelope, fields = WRITES.get(operation, ("", {}))
     body = {envelope: fields} if envelope else None
-    response = await client.request(method, named(path, comment), json=body)
+    response = await client.request(method, path_with_ids(path, comment), json=body)
     assert_refused(response, 401)
     assert response.headers["WWW-Authenticate"].startswith("Bearer")
 
 
-@pytest.mark.parametrize("operation", TAKE_TOKEN)
+@pytest.mark.parametrize("operation", ACCEPT_TOKEN)
 @pytest.mark.parametrize("scheme", ["Token", "Bearer", "token"])
-async def test_with_a_token_that_is_none(
+async def test_malformed_token_is_refused(
     client: httpx.AsyncClient, comment: Comment, operation: str, scheme: str
 ) -> None:
     method, path = operation.split()
@@ -180,12 +184,14 @@ async def test_with_a_token_that_is_none(
     body = {envelope: fields} if envelope else None
     for token in ("x", "undefined", "a.b.c", "prk_x", "\xff"):
         headers = {"Authorization": f"{scheme} {token}".encode("latin-1")}
-        response = await client.request(method, named(path, comment), json=body, headers=headers)
+        response = await client.request(
+            method, path_with_ids(path, comment), json=body, headers=headers
+        )
         assert_refused(response, 401)
 
 
-@pytest.mark.parametrize("operation", TAKE_TOKEN)
-async def test_with_a_token_that_has_expired(
+@pytest.mark.parametrize("operation", ACCEPT_TOKEN)
+async def test_expired_token_is_refused(
     client: httpx.AsyncClient,
     comment: Comment,
     owner: User,
@@ -197,14 +203,16 @@ async def test_with_a_token_that_has_expired(
     monkeypatch.setattr(clock, "now", lambda: now + timedelta(minutes=16))
     envelope, fields = WRITES.get(operation, ("", {}))
     body = {envelope: fields} if envelope else None
-    response = await client.request(method, named(path, comment), json=body, headers=headers)
+    response = await client.request(
+        method, path_with_ids(path, comment), json=body, headers=headers
+    )
     assert assert_refused(response, 401)["body"] == ["The access token has expired"]
 
 
 @pytest.mark.parametrize(
-    "operation", [each for each in TAKE_TOKEN if "{slug}" in each or "{username}" in each]
+    "operation", [each for each in ACCEPT_TOKEN if "{slug}" in each or "{username}" in each]
 )
-async def test_of_what_there_is_not(
+async def test_unknown_resource_is_404(
     client: httpx.AsyncClient, comment: Comment, owner: User, operation: str
 ) -> None:
     method, path = operation.split()
@@ -217,14 +225,14 @@ async def test_of_what_there_is_not(
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "1.5", "x", str(2**63), "9" * 5000, "%00"])
-async def test_of_a_comment_that_is_none(
+async def test_invalid_comment_id_is_rejected(
     client: httpx.AsyncClient, comment: Comment, owner: User, number: str
 ) -> None:
     url = f"/api/articles/theirs/comments/{number}"
     assert_refused(await client.delete(url, headers=bearer(owner)), 404, 422)
 
 
-async def test_of_what_is_anothers(
+async def test_resource_of_another_user_is_403(
     client: httpx.AsyncClient, session: AsyncSession, comment: Comment, owner: User
 ) -> None:
     stranger = await create_user(session)
@@ -268,11 +276,13 @@ async def test_of_what_is_anothers(
         "token=x",
     ],
 )
-async def test_in_a_query(client: httpx.AsyncClient, comment: Comment, query: str) -> None:
+async def test_invalid_query_is_rejected(
+    client: httpx.AsyncClient, comment: Comment, query: str
+) -> None:
     assert_refused(await client.get(f"/api/articles?{query}"), 422, 400)
 
 
-async def test_what_clients_send_besides_is_overlooked(
+async def test_unknown_fields_are_ignored(
     client: httpx.AsyncClient, comment: Comment, owner: User
 ) -> None:
     for query in ("author=", "tag=", "favorited=", "limit=1000000", "unknown=1", "tag=🙂"):
@@ -297,7 +307,7 @@ async def test_what_clients_send_besides_is_overlooked(
         ("GET", "/api/articles\n", 404),
     ],
 )
-async def test_of_what_is_no_operation(
+async def test_unknown_operation_is_404_or_405(
     client: httpx.AsyncClient, comment: Comment, method: str, path: str, status: int
 ) -> None:
     response = await client.request(method, path.replace("\n", "%0A"))
@@ -306,7 +316,7 @@ async def test_of_what_is_no_operation(
         assert method not in response.headers["Allow"]
 
 
-async def test_of_another_type_and_of_another_size(
+async def test_wrong_media_type_and_size_are_rejected(
     client: httpx.AsyncClient, comment: Comment, owner: User
 ) -> None:
     form = await client.post("/api/articles", data=ARTICLE, headers=bearer(owner))
@@ -316,7 +326,7 @@ async def test_of_another_type_and_of_another_size(
     assert_refused(large, 413)
 
 
-async def test_a_mistake_of_ours(
+async def test_internal_error_uses_the_error_format(
     client: httpx.AsyncClient, comment: Comment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: Any, **__: Any) -> None:
@@ -329,7 +339,7 @@ async def test_a_mistake_of_ours(
 
 
 @pytest.mark.parametrize("field", ["username", "email"])
-async def test_a_duplicate_names_the_field(
+async def test_duplicate_names_the_field(
     client: httpx.AsyncClient, owner: User, field: str
 ) -> None:
     taken = {"username": "OWNER", "email": "Owner@example.com"}
@@ -338,7 +348,7 @@ async def test_a_duplicate_names_the_field(
     assert errors[field] == ["has already been taken"]
 
 
-async def test_a_form_that_sends_all_keeps_a_slug_that_was_chosen(
+async def test_update_with_unchanged_title_keeps_custom_slug(
     client: httpx.AsyncClient, article: Article, owner: User
 ) -> None:
     read = (await client.get("/api/articles/theirs")).json()
@@ -350,7 +360,9 @@ async def test_a_form_that_sends_all_keeps_a_slug_that_was_chosen(
     assert saved.json()["article"]["slug"] == "something-else"
 
 
-async def test_too_many_tags_and_tags_that_are_none(client: httpx.AsyncClient, owner: User) -> None:
+async def test_too_many_or_invalid_tags_are_rejected(
+    client: httpx.AsyncClient, owner: User
+) -> None:
     for tags in (
         [str(number) + "a" for number in range(21)],
         [""],
@@ -365,7 +377,7 @@ async def test_too_many_tags_and_tags_that_are_none(client: httpx.AsyncClient, o
         assert "tagList" in assert_refused(response, 422)
 
 
-async def test_reading_and_writing_tags_natively_keeps_their_order_here(
+async def test_native_update_of_tags_keeps_their_order(
     client: httpx.AsyncClient, owner: User
 ) -> None:
     body = {"article": {**ARTICLE, "tagList": ["zebra", "apple"]}}
@@ -380,7 +392,7 @@ async def test_reading_and_writing_tags_natively_keeps_their_order_here(
     assert here["tagList"] == ["zebra", "apple"]
 
 
-async def test_a_preflight_that_is_refused(client: httpx.AsyncClient) -> None:
+async def test_refused_preflight_uses_the_error_format(client: httpx.AsyncClient) -> None:
     headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "GET"}
     assert_refused(await client.options("/api/articles", headers=headers), 400)
     native = await client.options("/articles", headers=headers)

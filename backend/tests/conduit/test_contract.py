@@ -1,4 +1,4 @@
-"""Every operation of the RealWorld API, held against its own description."""
+"""Every operation of the RealWorld API is validated against its OpenAPI description."""
 
 import httpx
 import pytest
@@ -13,7 +13,7 @@ from tests.factories import bearer, create_article, create_user
 from tests.test_lists import statements
 
 
-async def test_every_operation_gives_every_answer_that_the_description_has(
+async def test_every_operation_returns_every_documented_status(
     client: httpx.AsyncClient,
 ) -> None:
     conduit = Conduit(client)
@@ -22,11 +22,11 @@ async def test_every_operation_gives_every_answer_that_the_description_has(
     assert not missing
 
 
-async def test_two_users_do_all_that_a_front_end_does(client: httpx.AsyncClient) -> None:
+async def test_front_end_scenario_with_two_users(client: httpx.AsyncClient) -> None:
     await playing.play(Conduit(client))
 
 
-async def test_our_own_description_has_the_same_operations(client: httpx.AsyncClient) -> None:
+async def test_generated_openapi_has_the_same_operations(client: httpx.AsyncClient) -> None:
     document = (await client.get(f"{PREFIX}/openapi.json")).json()
     ours = [(method.upper(), path) for path, item in document["paths"].items() for method in item]
     assert len(ours) == len(operations()) == 19
@@ -37,7 +37,7 @@ async def test_our_own_description_has_the_same_operations(client: httpx.AsyncCl
         ), (method, path)
 
 
-async def test_it_can_be_switched_off(settings, database) -> None:  # type: ignore[no-untyped-def]  # fixtures
+async def test_api_can_be_disabled(settings, database) -> None:  # type: ignore[no-untyped-def]  # fixtures
     from app.main import create_app
 
     app: FastAPI = create_app(settings.model_copy(update={"conduit_api": False}))
@@ -50,7 +50,7 @@ async def test_it_can_be_switched_off(settings, database) -> None:  # type: igno
 
 
 @pytest.mark.parametrize("path", ["/api/articles", "/api/articles/feed"])
-async def test_lists_take_three_queries_however_long_they_are(
+async def test_lists_take_three_queries_regardless_of_length(
     client: httpx.AsyncClient, session: AsyncSession, connection: AsyncConnection, path: str
 ) -> None:
     reader = await create_user(session)
@@ -65,10 +65,10 @@ async def test_lists_take_three_queries_however_long_they_are(
         assert listed["articlesCount"] == len(listed["articles"]) == number
         assert all(each["favorited"] for each in listed["articles"])
         assert all(each["author"]["following"] for each in listed["articles"])
-        assert len(seen) == 3  # who is asking, the list, and its length
+        assert len(seen) == 3  # the identity, the list and the count
 
 
-async def test_what_was_counted_is_kept_until_the_change_feed_has_news(
+async def test_count_is_cached_until_the_change_feed_changes(
     client: httpx.AsyncClient,
     session: AsyncSession,
     connection: AsyncConnection,
@@ -86,4 +86,4 @@ async def test_what_was_counted_is_kept_until_the_change_feed_has_news(
     for path in ("/api/articles?favorited=writer", "/api/articles/feed"):
         with statements(connection) as seen:
             await client.get(path, headers=bearer(author))
-        assert "count(" in seen[-1]  # the feed does not tell of favorites, nor of follows
+        assert "count(" in seen[-1]  # the feed does not contain favorites and follows

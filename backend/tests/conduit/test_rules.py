@@ -1,4 +1,4 @@
-"""The rules of ADR 0028's table: what one API refuses, the other does too."""
+"""The rules of ADR 0028's table apply to both APIs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,20 +19,20 @@ from tests.inbox import Inbox
 Login = Callable[..., Any]
 
 
-async def log_in_natively(
+async def log_in_at_native_api(
     client: httpx.AsyncClient, user: User, password: str = PASSWORD
 ) -> httpx.Response:
     return await client.post("/auth/login", data={"username": user.email, "password": password})
 
 
-async def log_in_here(
+async def log_in_at_conduit(
     client: httpx.AsyncClient, user: User, password: str = PASSWORD
 ) -> httpx.Response:
     body = {"user": {"email": user.email, "password": password}}
     return await client.post("/api/users/login", json=body)
 
 
-LOGINS = pytest.mark.parametrize("log_in", [log_in_natively, log_in_here])
+LOGINS = pytest.mark.parametrize("log_in", [log_in_at_native_api, log_in_at_conduit])
 PREFIXES = pytest.mark.parametrize("prefix", ["", "/api"])
 
 
@@ -42,7 +42,7 @@ async def user(session: AsyncSession) -> User:
 
 
 @LOGINS
-async def test_a_disabled_user_neither_logs_in_nor_goes_on(
+async def test_disabled_user_cannot_log_in_or_continue(
     client: httpx.AsyncClient, session: AsyncSession, user: User, log_in: Login
 ) -> None:
     user.is_active = False
@@ -53,7 +53,7 @@ async def test_a_disabled_user_neither_logs_in_nor_goes_on(
 
 
 @LOGINS
-async def test_a_login_and_a_failure_are_audited(
+async def test_login_success_and_failure_are_audited(
     client: httpx.AsyncClient, session: AsyncSession, user: User, log_in: Login
 ) -> None:
     await log_in(client, user, "wrong")
@@ -62,23 +62,23 @@ async def test_a_login_and_a_failure_are_audited(
     assert actions.all() == ["LOGIN_FAILED", "LOGIN"]
 
 
-async def test_guesses_at_one_api_count_at_the_other(client: httpx.AsyncClient, user: User) -> None:
-    while (await log_in_here(client, user, "wrong")).status_code != 429:
+async def test_guesses_count_for_both_apis(client: httpx.AsyncClient, user: User) -> None:
+    while (await log_in_at_conduit(client, user, "wrong")).status_code != 429:
         pass
-    assert (await log_in_natively(client, user)).status_code == 429
+    assert (await log_in_at_native_api(client, user)).status_code == 429
 
 
 @pytest.mark.parametrize("path", ["/auth/logout", "/auth/logout-all"])
-async def test_logging_out_natively_ends_a_session_of_this_api(
+async def test_native_logout_ends_a_conduit_session(
     client: httpx.AsyncClient, user: User, path: str
 ) -> None:
-    token = (await log_in_here(client, user)).json()["user"]["token"]
+    token = (await log_in_at_conduit(client, user)).json()["user"]["token"]
     headers = {"Authorization": f"Bearer {token}"}
     assert (await client.post(path, headers=headers)).is_success
     assert (await client.get("/api/user", headers=headers)).status_code == 401
 
 
-async def test_registering_sends_a_link_and_reports_what_is_taken(
+async def test_registration_sends_a_link_and_reports_taken_values(
     client: httpx.AsyncClient, inbox: Inbox
 ) -> None:
     both = []
@@ -97,7 +97,7 @@ async def test_registering_sends_a_link_and_reports_what_is_taken(
     assert both[0] == both[1]
 
 
-async def test_publishing_takes_a_verified_email_where_it_does(
+async def test_publishing_requires_verified_email_if_configured(
     client: httpx.AsyncClient, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = get_settings().model_copy(update={"require_verified_email": True})
@@ -113,7 +113,7 @@ async def test_publishing_takes_a_verified_email_where_it_does(
     [{"published": False}, {"archived_at": clock.now()}, {"deleted_at": clock.now()}],
     ids=["draft", "archived", "trash"],
 )
-async def test_what_is_not_public_is_hidden_alike(
+async def test_unpublished_articles_are_hidden_in_both_apis(
     client: httpx.AsyncClient, session: AsyncSession, user: User, columns: dict[str, Any]
 ) -> None:
     article = await create_article(session, author=user, **columns)
@@ -128,7 +128,7 @@ async def test_what_is_not_public_is_hidden_alike(
 
 
 @PREFIXES
-async def test_an_article_of_anothers_is_changed_by_editors_alone(
+async def test_only_editors_change_articles_of_others(
     client: httpx.AsyncClient, session: AsyncSession, user: User, prefix: str
 ) -> None:
     article = await create_article(session, author=user)
@@ -145,7 +145,7 @@ async def test_an_article_of_anothers_is_changed_by_editors_alone(
     assert changed.status_code == 200
 
 
-async def test_who_is_blocked_cannot_follow_and_is_not_read(
+async def test_blocked_user_cannot_follow_and_is_hidden(
     client: httpx.AsyncClient, session: AsyncSession, user: User
 ) -> None:
     blocked = await create_user(session)
@@ -164,14 +164,14 @@ async def test_who_is_blocked_cannot_follow_and_is_not_read(
     assert here.json()["comments"] == []
 
 
-async def test_another_password_ends_the_other_sessions_and_is_told(
+async def test_password_change_ends_other_sessions_and_sends_notice(
     client: httpx.AsyncClient, session: AsyncSession, user: User, inbox: Inbox
 ) -> None:
     user.email_verified_at = clock.now()
     await session.flush()
     new = "staple of a better battery"
     native = bearer(user)
-    token = (await log_in_here(client, user)).json()["user"]["token"]
+    token = (await log_in_at_conduit(client, user)).json()["user"]["token"]
     here = {"Authorization": f"Token {token}"}
     changed = await client.put("/api/user", json={"user": {"password": new}}, headers=here)
     assert changed.status_code == 200

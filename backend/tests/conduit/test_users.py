@@ -1,4 +1,4 @@
-"""Logging in here and natively: one kind of token, and what changing an account takes."""
+"""Login at both APIs, and account changes at the RealWorld API."""
 
 from datetime import timedelta
 from typing import Any
@@ -41,7 +41,7 @@ async def put(client: httpx.AsyncClient, token: str, **user: Any) -> httpx.Respo
     return await client.put("/api/user", json={"user": user}, headers=by(token))
 
 
-async def test_tokens_are_good_on_both_sides(client: httpx.AsyncClient, ada: User) -> None:
+async def test_tokens_are_valid_for_both_apis(client: httpx.AsyncClient, ada: User) -> None:
     here = await log_in(client, ada)
     form = {"username": "ada", "password": PASSWORD}
     there = (await client.post("/auth/login", data=form)).json()["access_token"]
@@ -52,19 +52,23 @@ async def test_tokens_are_good_on_both_sides(client: httpx.AsyncClient, ada: Use
             assert read.json()["user"]["token"] == token
         native = await client.get("/users/me", headers=by(token, "Bearer"))
         assert native.json()["id"] == ada.id
-    assert (await client.get("/users/me", headers=by(here))).status_code == 401  # no scheme there
+    assert (
+        await client.get("/users/me", headers=by(here))
+    ).status_code == 401  # the native API has no Token scheme
 
 
-async def test_a_login_is_a_session_that_can_be_ended(client: httpx.AsyncClient, ada: User) -> None:
+async def test_login_opens_a_session_that_can_be_ended(
+    client: httpx.AsyncClient, ada: User
+) -> None:
     token = await log_in(client, ada)
     sessions = (await client.get("/auth/sessions", headers=by(token, "Bearer"))).json()
-    assert len(sessions) == 2  # the factory's, and this one
+    assert len(sessions) == 2  # the factory's session and this one
     await client.post("/auth/logout-all", headers=by(token, "Bearer"))
     response = await client.get("/api/user", headers=by(token))
     assert response.status_code == 401
 
 
-async def test_its_token_lasts_for_a_week(
+async def test_token_lasts_one_week(
     client: httpx.AsyncClient, ada: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token, now = await log_in(client, ada), clock.now()
@@ -76,7 +80,7 @@ async def test_its_token_lasts_for_a_week(
         assert (await client.get("/api/user", headers=by(token))).status_code == status
 
 
-async def test_an_api_key_reads_and_writes_what_its_scopes_say(
+async def test_api_key_is_limited_to_its_scopes(
     client: httpx.AsyncClient, session: AsyncSession, ada: User
 ) -> None:
     article = await create_article(session, author=ada)
@@ -93,7 +97,7 @@ async def test_an_api_key_reads_and_writes_what_its_scopes_say(
         assert response.json().keys() == {"errors"}
 
 
-async def test_a_second_factor_is_asked_for_elsewhere(
+async def test_second_factor_requires_the_native_login(
     client: httpx.AsyncClient, session: AsyncSession, ada: User
 ) -> None:
     session.add(
@@ -108,7 +112,7 @@ async def test_a_second_factor_is_asked_for_elsewhere(
     assert response.json().keys() == {"errors"}
 
 
-async def test_a_password_is_changed_within_an_hour_of_the_login(
+async def test_password_can_be_changed_within_one_hour_of_login(
     client: httpx.AsyncClient, session: AsyncSession, ada: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other, token, now = await log_in(client, ada), await log_in(client, ada), clock.now()
@@ -127,7 +131,7 @@ async def test_a_password_is_changed_within_an_hour_of_the_login(
 
 
 @pytest.mark.parametrize("changes", [NEW, {"email": "new@example.com"}, {**NEW, "bio": "x"}])
-async def test_a_session_of_the_native_api_changes_neither_email_nor_password(
+async def test_native_session_cannot_change_email_or_password(
     client: httpx.AsyncClient, session: AsyncSession, ada: User, changes: dict[str, str]
 ) -> None:
     form = {"username": "ada", "password": PASSWORD}
@@ -144,7 +148,7 @@ async def test_a_session_of_the_native_api_changes_neither_email_nor_password(
 
 
 @pytest.mark.parametrize("changes", [NEW, {"email": "new@example.com"}])
-async def test_a_second_factor_keeps_email_and_password(
+async def test_user_with_second_factor_cannot_change_email_or_password(
     client: httpx.AsyncClient, session: AsyncSession, ada: User, changes: dict[str, str]
 ) -> None:
     token = await log_in(client, ada)
@@ -160,7 +164,7 @@ async def test_a_second_factor_keeps_email_and_password(
     assert (await put(client, token, bio="Allowed")).status_code == 200
 
 
-async def test_a_second_factor_that_is_enabled_meanwhile_keeps_the_password(
+async def test_second_factor_enabled_concurrently_prevents_password_change(
     client: httpx.AsyncClient, session: AsyncSession, ada: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = await log_in(client, ada)
@@ -178,7 +182,7 @@ async def test_a_second_factor_that_is_enabled_meanwhile_keeps_the_password(
     assert (await put(client, token, **NEW)).status_code == 403
 
 
-async def test_whoever_registers_here_may_change_email_and_password(
+async def test_registered_user_can_change_email_and_password(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:
     user = {"username": "grace", "email": "grace@example.com", "password": PASSWORD}
@@ -187,7 +191,7 @@ async def test_whoever_registers_here_may_change_email_and_password(
     assert await session.scalar(select(UserSession.by_conduit)) is True
 
 
-async def test_another_email_is_told_to_both_and_has_to_be_verified(
+async def test_email_change_notifies_both_addresses_and_needs_verification(
     client: httpx.AsyncClient, session: AsyncSession, ada: User, inbox: Inbox
 ) -> None:
     ada.email_verified_at = clock.now()
@@ -201,7 +205,7 @@ async def test_another_email_is_told_to_both_and_has_to_be_verified(
     assert {mail["To"] for mail in mails} == {"ada@example.com", "new@example.com"}
 
 
-async def test_where_registering_goes_by_mail_so_does_another_email(
+async def test_email_change_is_refused_with_registration_by_mail(
     client: httpx.AsyncClient, ada: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = await log_in(client, ada)
@@ -216,7 +220,9 @@ async def test_where_registering_goes_by_mail_so_does_another_email(
     assert "by mail" in refused.json()["errors"]["body"][0]
 
 
-async def test_a_wrong_password_counts_as_natively(client: httpx.AsyncClient, ada: User) -> None:
+async def test_wrong_password_counts_like_in_the_native_api(
+    client: httpx.AsyncClient, ada: User
+) -> None:
     statuses = []
     for _ in range(12):
         body = {"user": {"email": ada.email, "password": "wrong"}}
@@ -228,7 +234,7 @@ async def test_a_wrong_password_counts_as_natively(client: httpx.AsyncClient, ad
     assert int(response.headers["Retry-After"]) > 0
 
 
-async def test_a_picture_of_ours_goes_out_absolute_and_comes_back(
+async def test_local_picture_url_is_absolute_and_accepted_back(
     client: httpx.AsyncClient, session: AsyncSession, ada: User
 ) -> None:
     token = await log_in(client, ada)
@@ -241,7 +247,7 @@ async def test_a_picture_of_ours_goes_out_absolute_and_comes_back(
     assert ada.image_url == "/media/abc/1.webp"
 
 
-async def test_whoever_registers_is_logged_in_and_named_by_their_username(
+async def test_registration_logs_in_and_uses_username_as_name(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:
     user = {"username": "grace", "email": "grace@example.com", "password": PASSWORD}

@@ -12,7 +12,7 @@ import pytest
 from tests.databases import migrated_database
 from tests.postgres import fetch, holding, wait_until_blocked
 from tests.processes import Api, Checkout, serving, wait_until
-from tests.security.test_at_once import at_once
+from tests.security.test_at_once import run_concurrently
 
 pytestmark = pytest.mark.e2e
 
@@ -102,7 +102,7 @@ def test_of_many_on_two_replicas_one_is_carried_out(
 ) -> None:
     for _ in range(3):
         writer = Writer(replica)
-        answers = at_once([partial(writer.send, api) for api in (replica, doomed) * 10])
+        answers = run_concurrently([partial(writer.send, api) for api in (replica, doomed) * 10])
         made = [answer for answer in answers if answer.status_code == 201]
         assert sum(not is_replay(answer) for answer in made) == 1
         assert len({answer.content for answer in made}) == 1

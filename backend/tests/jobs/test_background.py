@@ -15,7 +15,7 @@ from app.jobs.background import Job, create_jobs, repeat, run_jobs
 from app.jobs.housekeeping import delete_expired
 from app.models import AccountToken, Mail
 from app.services.mail import MailKind
-from app.services.mail_delivery import NotDelivered
+from app.services.mail_delivery import DeliveryError
 from tests.factories import create_user
 from tests.inbox import Inbox
 from tests.test_mail import later, queue
@@ -95,7 +95,7 @@ async def test_housekeeping_deletes_expired_mails_and_tokens(
     sent = await queue(session, MailKind.RESET_PASSWORD, user)
     await inbox.deliver()
     waiting = await queue(session, MailKind.VERIFY_EMAIL, user)
-    inbox.refusal = NotDelivered("SMTPConnectError")
+    inbox.refusal = DeliveryError("SMTPConnectError")
     await inbox.deliver()
 
     async def left() -> tuple[int, int]:

@@ -15,14 +15,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from app.core.config import Settings, SmtpSecurity
 from app.jobs.mail import smtp_transport
-from app.services.mail_delivery import NotDelivered
-from app.services.mail_texts import Wording, compose
+from app.services.mail_delivery import DeliveryError
+from app.services.mail_texts import MailText, compose
 from tests.processes import HOST, free_port
 from tests.smtp import MailServer, mail_server
 
 
 def mail_to(recipient: str, settings: Settings) -> EmailMessage:
-    return compose(Wording.PASSWORD_CHANGED, recipient=recipient, settings=settings)
+    return compose(MailText.PASSWORD_CHANGED, recipient=recipient, settings=settings)
 
 
 def using(settings: Settings, port: int, security: SmtpSecurity, **more: Any) -> Settings:
@@ -89,24 +89,24 @@ async def test_mail_is_delivered(
     assert message.get_content().replace("\r\n", "\n") == sent.get_content()
 
 
-@pytest.mark.parametrize(("code", "for_good"), [("550", True), ("451", False)])
+@pytest.mark.parametrize(("code", "permanent"), [("550", True), ("451", False)])
 async def test_rejected_recipient_is_reported(
-    server: MailServer, settings: Settings, code: str, for_good: bool
+    server: MailServer, settings: Settings, code: str, permanent: bool
 ) -> None:
     settings = using(settings, server.port, SmtpSecurity.NONE)
-    with pytest.raises(NotDelivered) as refused:
+    with pytest.raises(DeliveryError) as refused:
         await smtp_transport(settings)(mail_to(f"{code}@example.com", settings))
     assert refused.value.reason == f"SMTPRecipientsRefused {code}"
-    assert refused.value.for_good is for_good
+    assert refused.value.permanent is permanent
 
 
 @pytest.mark.parametrize("security", SmtpSecurity)
 async def test_unreachable_server_is_reported(settings: Settings, security: SmtpSecurity) -> None:
     settings = using(settings, free_port(), security)
-    with pytest.raises(NotDelivered) as failed:
+    with pytest.raises(DeliveryError) as failed:
         await smtp_transport(settings)(mail_to("ada@example.com", settings))
     assert failed.value.reason == "SMTPConnectError"
-    assert not failed.value.for_good
+    assert not failed.value.permanent
 
 
 @pytest.mark.parametrize("login", [{}, {"smtp_username": "press", "smtp_password": "right"}])
@@ -121,16 +121,16 @@ async def test_missing_encryption_prevents_delivery(
     monkeypatch.setattr("app.jobs.mail.RESPONSE_TIMEOUT_SECONDS", 1)
     with mail_server(free_port(), auth_require_tls=False) as server:
         settings = using(settings, server.port, security, **login)
-        with pytest.raises(NotDelivered) as failed:
+        with pytest.raises(DeliveryError) as failed:
             await smtp_transport(settings)(mail_to("ada@example.com", settings))
-        assert not failed.value.for_good
+        assert not failed.value.permanent
         assert (server.messages, server.logins) == ([], [])
 
 
 async def test_untrusted_certificate_is_rejected(tls: ssl.SSLContext, settings: Settings) -> None:
     with mail_server(free_port(), tls=tls) as server:
         settings = using(settings, server.port, SmtpSecurity.STARTTLS)
-        with pytest.raises(NotDelivered):
+        with pytest.raises(DeliveryError):
             await smtp_transport(settings)(mail_to("ada@example.com", settings))
         assert server.messages == []
 
@@ -147,7 +147,7 @@ async def test_login_uses_tls(
         assert server.logins == [(b"press", b"right")]
 
         wrong = settings.model_copy(update={"smtp_password": "a wrong one"})
-        with pytest.raises(NotDelivered) as failed:
+        with pytest.raises(DeliveryError) as failed:
             await smtp_transport(wrong)(mail_to("ada@example.com", settings))
         assert failed.value.reason == "SMTPAuthenticationError 535"
-        assert not failed.value.for_good
+        assert not failed.value.permanent

@@ -1,1 +1,1 @@
-"""The attack suite: each test does what an attacker would, and expects to get nothing for it."""
+"""Security tests: each test performs an attack and expects it to fail."""

@@ -1,4 +1,4 @@
-"""Answers as an attacker compares them: without what differs from one request to the next."""
+"""Comparable responses, without the parts that differ between any two requests."""
 
 from typing import Any, NamedTuple
 
@@ -11,11 +11,11 @@ FAMILIES = {
     "token_expired": "The access token has expired",
     "token_revoked": "The session has ended; log in again",
 }
-"""What may be learned of a token that is refused, and the sentence that goes with it."""
+"""Error codes for refused tokens, and their messages."""
 
 
 class Answer(NamedTuple):
-    """All that one answer tells."""
+    """The comparable parts of a response."""
 
     status: int
     body: Any
@@ -23,7 +23,7 @@ class Answer(NamedTuple):
 
 
 def answer(response: httpx.Response) -> Answer:
-    """What `response` tells; two that are equal tell nothing apart."""
+    """Return the comparable parts of `response`. Equal results are indistinguishable."""
     body = response.json() if response.content else None
     if isinstance(body, dict):
         body.pop("request_id", None)
@@ -34,7 +34,7 @@ def answer(response: httpx.Response) -> Answer:
 
 
 def assert_refused(response: httpx.Response, family: str = "invalid_token") -> None:
-    """A token of this family, and not a word more: every such answer is the same."""
+    """Assert the standard response for a refused token with this error code."""
     message = FAMILIES[family]
     assert response.status_code == 401, response.text
     assert response.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'

@@ -1,4 +1,4 @@
-"""Fixtures: other settings, a time that stands still, clients of many addresses, real commits."""
+"""Fixtures: settings, a stopped clock, clients at many addresses, real commits."""
 
 import asyncio
 import itertools
@@ -34,7 +34,7 @@ _numbers = itertools.count(1)
 
 
 def new_address() -> str:
-    """An address that no other test of this process has used (RFC 2544's range)."""
+    """Return an unused address from the range of RFC 2544."""
     number = next(_numbers)
     return f"198.18.{number // 256}.{number % 256}"
 
@@ -45,14 +45,14 @@ def _forget_settings() -> None:
         signing_keys,
         derived_keys,
         security._password_context,
-        security._unknown_users_hash,
+        security._dummy_hash,
     ):
         cached.cache_clear()
 
 
 @pytest.fixture
 def install() -> Iterator[Install]:
-    """Have the process read other settings, by their environment names, until the test ends."""
+    """Return a function that sets environment variables until the test ends."""
     with pytest.MonkeyPatch.context() as patch:
 
         def install(**values: object) -> Settings:
@@ -66,7 +66,7 @@ def install() -> Iterator[Install]:
 
 
 class Moment(datetime):
-    """A moment that passes for python-jose's `datetime` too: the one that it takes for now."""
+    """A datetime class that also replaces the clock of python-jose."""
 
     current: "Moment"
 
@@ -77,10 +77,10 @@ class Moment(datetime):
 
 
 class Timeline:
-    """The time as the application and python-jose see it: it stands still until it is moved."""
+    """A stopped clock for the application and python-jose, which tests can advance."""
 
     def __init__(self) -> None:
-        # Ahead of the database's clock, which refreshing asks too: this one decides.
+        # Ahead of the database clock, because a refresh uses the later of the two.
         Moment.current = Moment.fromtimestamp(int(datetime.now(UTC).timestamp()) + 5, UTC)
 
     @property
@@ -101,7 +101,7 @@ def timeline(monkeypatch: pytest.MonkeyPatch) -> Timeline:
 
 @pytest.fixture
 async def forger(session: AsyncSession) -> Forger:
-    """Somebody with a user and a live session, whose own token would be good."""
+    """Return a forger with a user and an active session."""
     user = await create_user(session)
     return Forger(user, await create_session(session, user=user))
 
@@ -121,22 +121,22 @@ async def _client_of(
 
 @pytest.fixture
 def client_at(app: FastAPI) -> ClientAt:
-    """A client at an address; at one that nobody else has where none is given."""
+    """Return a function that creates a client at an address, by default an unused one."""
     return lambda address=None, **options: _client_of(app, address, **options)
 
 
 @pytest.fixture(scope="session")
 def live_database_url() -> Iterator[str]:
-    """A database in which requests commit."""
+    """Create a database in which requests commit."""
     with migrated_database() as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 async def live_app(settings: Settings, live_database_url: str) -> AsyncIterator[FastAPI]:
-    """The application with pools of its own: what outlives an error really does, as in production.
+    """Create the application with its own pools, so that units of work really commit.
 
-    Tests share its database; each has users and addresses of its own.
+    Tests share its database, and use separate users and addresses.
     """
     changes = {"database_url": live_database_url, "database_pool_size": 20}
     app = create_app(settings.model_copy(update=changes))
@@ -147,7 +147,7 @@ async def live_app(settings: Settings, live_database_url: str) -> AsyncIterator[
 
 @pytest.fixture
 async def live(live_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """HTTP to the application that commits, from an address that nobody else has."""
+    """Return a client of `live_app` at an unused address."""
     async with _client_of(live_app, None) as client:
         yield client
 
@@ -159,7 +159,7 @@ def live_client_at(live_app: FastAPI) -> ClientAt:
 
 @pytest.fixture
 def live_rows(live_app: FastAPI) -> Callable[[], AbstractAsyncContextManager[AsyncSession]]:
-    """A unit of work that commits, for a test's own rows."""
+    """Return a function that opens a committing unit of work."""
     database: Database = live_app.state.database
     return database.unit_of_work
 

@@ -1,7 +1,7 @@
-"""Forged access tokens: the attacks of RFC 8725, one by one.
+"""Forged access tokens for the attacks of RFC 8725.
 
-Unless its name says otherwise, a forgery is signed with the right secret, so that nothing else is
-wrong with it.
+Unless its name says otherwise, a forgery is signed with the correct secret. It then has exactly one
+defect.
 """
 
 import json
@@ -20,7 +20,7 @@ Forgery = Callable[[Forger], str]
 
 DAY = 24 * 60 * 60
 DIGITS = str.maketrans(string.digits, "".join(chr(0xFF10 + digit) for digit in range(10)))
-"""To the digits of full width, which int() takes and RFC 7519 does not."""
+"""Maps digits to full-width digits, which int() accepts and RFC 7519 does not."""
 ATTACKERS_KEY = b"a key of the attacker's, 32 bytes"
 ATTACKERS_JWK = {"kty": "oct", "k": segment(ATTACKERS_KEY)}
 URL = "https://attacker.example/jwks.json"
@@ -32,18 +32,18 @@ def later(forger: Forger, claim: str, seconds: float) -> Any:
 
 
 def with_last_letter_moved(token: str) -> str:
-    """Another spelling of the same signature: 43 letters hold two bits more than 32 bytes."""
+    """Return another encoding of the same signature: 43 characters have two unused bits."""
     return token[:-1] + ALPHABET[ALPHABET.index(token[-1]) ^ 1]
 
 
 def with_payload(forger: Forger, payload: object) -> str:
-    """Other claims under the signature of an honest token."""
+    """Return other claims with the signature of a valid token."""
     head, _, signature = forger.token().split(".")
     return f"{head}.{segment(payload)}.{signature}"
 
 
 def twice(claim: str, claims: Json) -> bytes:
-    """Claims with one of them twice: readers disagree on which is meant (RFC 8259 §4)."""
+    """Return claims with a duplicate name, which parsers treat differently (RFC 8259 §4)."""
     return json.dumps({f"{claim}#": "1", **claims}).replace("#", "").encode()
 
 

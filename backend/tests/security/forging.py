@@ -1,4 +1,4 @@
-"""Tokens as an attacker makes them, part by part, with nothing of the application's own."""
+"""Construction of forged tokens, without code of the application."""
 
 import base64
 import hashlib
@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 
 def segment(part: object) -> str:
-    """One part of a token: bytes as they are, all else as JSON."""
+    """Encode one part of a token: bytes unchanged, other values as JSON."""
     raw = part if isinstance(part, bytes) else json.dumps(part).encode()
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
@@ -26,14 +26,14 @@ def unsegment(text: str) -> bytes:
 
 
 def changed(original: Json, changes: Json) -> Json:
-    """`original` with `changes`; what is None there is left out."""
+    """Return `original` with `changes`; None removes a key."""
     return {name: value for name, value in (original | changes).items() if value is not None}
 
 
 class Forger:
-    """Whoever makes tokens for `user` in `login`; knows all that is public, and is lent the secret.
+    """Creates tokens for a user and a session, by default signed with the server's secret.
 
-    With the secret, what a test changes is the one thing that is wrong with a token.
+    With the correct secret, the change of a test is the only defect of the token.
     """
 
     def __init__(self, user: User, login: UserSession) -> None:
@@ -69,7 +69,7 @@ class Forger:
         key: bytes | None = None,
         digest: str = "sha256",
     ) -> str:
-        """A token with an HMAC; by the server's secret unless another `key` is given."""
+        """Return a token with an HMAC, by default with the server's secret."""
         secret = get_settings().secret_key.encode() if key is None else key
         signed = ".".join(
             (

@@ -1,7 +1,6 @@
-"""Access tokens that nobody may have: forged, expired, or of a session that is none any more.
+"""Invalid access tokens: forged, expired, or of an ended session.
 
-An answer says of which family a token is, so that a client knows what to do; all answers of one
-family are the same.
+The error code tells a client what to do. All responses with the same code are equal.
 """
 
 from collections.abc import Callable
@@ -23,13 +22,13 @@ LEEWAY = 10
 
 
 async def ask(client: httpx.AsyncClient, token: str, path: str = "/auth/me") -> httpx.Response:
-    """Ask with a token as it is; httpx alone would refuse to send some of them."""
+    """Send a token unchanged. httpx itself would refuse some of them."""
     credentials = b"Bearer " + token.encode("latin-1")
     return await client.get(path, headers=[(b"Authorization", credentials)])
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
-async def test_a_forgery_is_refused(
+async def test_forged_token_is_refused(
     client: httpx.AsyncClient, forger: Forger, forgery: str
 ) -> None:
     assert_refused(await ask(client, FORGERIES[forgery](forger)))
@@ -51,7 +50,7 @@ GOOD: dict[str, Callable[[Forger], str]] = {
 
 
 @pytest.mark.parametrize("token", GOOD)
-async def test_what_the_forgeries_start_from_is_good(
+async def test_unmodified_token_is_accepted(
     client: httpx.AsyncClient, forger: Forger, token: str
 ) -> None:
     response = await ask(client, GOOD[token](forger))
@@ -71,7 +70,7 @@ async def test_what_the_forgeries_start_from_is_good(
         ("POST", "/auth/logout-all"),
     ],
 )
-async def test_a_forgery_is_refused_wherever_tokens_are_taken(
+async def test_forged_token_is_refused_on_every_route(
     client: httpx.AsyncClient, forger: Forger, method: str, path: str
 ) -> None:
     headers = {"Authorization": f"Bearer {forger.unsigned(alg='none')}"}
@@ -82,7 +81,7 @@ async def test_a_forgery_is_refused_wherever_tokens_are_taken(
 
 
 @pytest.mark.parametrize("claim", ["exp", "nbf", "iat"])
-async def test_clocks_may_differ_by_ten_seconds_and_no_more(
+async def test_clock_skew_of_ten_seconds_is_accepted(
     client: httpx.AsyncClient, forger: Forger, timeline: Timeline, claim: str
 ) -> None:
     now = int(timeline.now.timestamp())
@@ -96,7 +95,7 @@ async def test_clocks_may_differ_by_ten_seconds_and_no_more(
     )
 
 
-async def test_an_expired_token_says_so(
+async def test_expired_token_gets_token_expired(
     client: httpx.AsyncClient, forger: Forger, timeline: Timeline
 ) -> None:
     token = create_access_token(user_id=forger.user_id, session_id=forger.session_id)
@@ -107,15 +106,15 @@ async def test_an_expired_token_says_so(
         assert_refused(await ask(client, token, path), "token_expired")
 
 
-async def test_an_expired_token_of_another_key_does_not(
+async def test_expired_token_with_another_key_gets_invalid_token(
     client: httpx.AsyncClient, forger: Forger
 ) -> None:
-    """Whether a token has expired is told to those alone who had one."""
+    """Only the holder of a valid token learns that it has expired."""
     assert_refused(await ask(client, forger.token(claims=forger.claims(exp=1), key=b"x" * 32)))
 
 
 class TestSession:
-    async def test_of_another_user(
+    async def test_session_of_another_user_is_refused(
         self, client: httpx.AsyncClient, session: AsyncSession, forger: Forger
     ) -> None:
         other = await create_user(session)
@@ -123,7 +122,7 @@ class TestSession:
         assert_refused(await ask(client, forger.with_claims(sid=str(login.id))))
         assert_refused(await ask(client, forger.with_claims(sub=str(other.id))))
 
-    async def test_that_has_ended(
+    async def test_revoked_session_is_refused(
         self, client: httpx.AsyncClient, forger: Forger, timeline: Timeline
     ) -> None:
         token = forger.token()
@@ -133,38 +132,38 @@ class TestSession:
         assert_refused(await ask(client, token), "token_revoked")
         assert_refused(await ask(client, token, "/articles"), "token_revoked")
 
-    async def test_that_is_over(
+    async def test_expired_session_is_refused(
         self, client: httpx.AsyncClient, session: AsyncSession, forger: Forger, timeline: Timeline
     ) -> None:
         over = update(UserSession).where(UserSession.id == forger.session_id)
         await session.execute(over.values(expires_at=timeline.now))
         assert_refused(await ask(client, forger.token()), "token_revoked")
 
-    async def test_that_was_deleted(
+    async def test_deleted_session_is_refused(
         self, client: httpx.AsyncClient, session: AsyncSession, forger: Forger
     ) -> None:
         await session.execute(delete(UserSession).where(UserSession.id == forger.session_id))
         assert_refused(await ask(client, forger.token()))
 
-    async def test_of_a_disabled_user(
+    async def test_session_of_disabled_user_is_refused(
         self, client: httpx.AsyncClient, session: AsyncSession, forger: Forger
     ) -> None:
         disabled = update(User).where(User.id == forger.user_id)
         await session.execute(disabled.values(is_active=False))
         assert_refused(await ask(client, forger.token()))
 
-    async def test_of_a_deleted_user(
+    async def test_session_of_deleted_user_is_refused(
         self, client: httpx.AsyncClient, session: AsyncSession, forger: Forger
     ) -> None:
         await session.execute(delete(User).where(User.id == forger.user_id))
         assert_refused(await ask(client, forger.token()))
 
 
-class TestPlaces:
-    """RFC 6750 §2: a token is believed in the Authorization header alone."""
+class TestTransport:
+    """Tokens are accepted only in the Authorization header (RFC 6750 §2)."""
 
     @pytest.mark.parametrize("name", ["access_token", "token", "Authorization", "jwt"])
-    async def test_not_in_a_cookie(
+    async def test_token_in_cookie_is_ignored(
         self, client: httpx.AsyncClient, forger: Forger, name: str
     ) -> None:
         headers = {"Cookie": f"{name}={forger.token()}"}
@@ -172,12 +171,14 @@ class TestPlaces:
         assert response.status_code == 401
         assert response.json()["code"] == "not_authenticated"
 
-    async def test_not_in_a_form(self, client: httpx.AsyncClient, forger: Forger) -> None:
+    async def test_token_in_form_is_refused(
+        self, client: httpx.AsyncClient, forger: Forger
+    ) -> None:
         response = await client.post("/auth/logout-all", data={"access_token": forger.token()})
         assert response.status_code == 401
 
     @pytest.mark.parametrize("scheme", ["", "Basic", "Token", "JWT", "Bearerer", "DPoP"])
-    async def test_not_by_another_scheme(
+    async def test_other_schemes_are_refused(
         self, client: httpx.AsyncClient, forger: Forger, scheme: str
     ) -> None:
         headers = {"Authorization": f"{scheme} {forger.token()}".strip()}

@@ -1,6 +1,6 @@
-"""Many requests at once, on several processes: what one may not, all together may not.
+"""Concurrent requests to several processes: the limits hold for all of them together.
 
-The server believes no proxy; each client has an address of the loopback network.
+The server trusts no proxy. Each client has its own address of the loopback network.
 """
 
 import itertools
@@ -16,7 +16,7 @@ import pytest
 from tests.databases import execute, migrated_database
 from tests.postgres import fetch
 from tests.processes import DEADLINE, GUNICORN, PASSWORD, Api, Checkout, serving
-from tests.security.test_brute_force import ONE_ACCOUNT, ONE_ADDRESS
+from tests.security.test_brute_force import MAX_PER_ACCOUNT, MAX_PER_ADDRESS
 
 pytestmark = pytest.mark.e2e
 
@@ -45,25 +45,27 @@ def server(checkout: Checkout, database: str) -> Iterator[Api]:
 
 
 def client_of(server: Api) -> httpx.Client:
-    """A client at an address that nobody else has; without TLS, whose set-up takes its time."""
+    """Return a client at an unused address, without TLS to save setup time."""
     transport = httpx.HTTPTransport(local_address=next(_addresses), verify=False)
     return httpx.Client(base_url=server.url, transport=transport, timeout=DEADLINE)
 
 
 def bearer(server: Api, name: str) -> dict[str, str]:
-    """The headers with which a new user asks, registered from an address that nobody else has."""
+    """Register a user from an unused address; return their Authorization header."""
     with client_of(server) as client:
         return Api(process=server.process, client=client, url=server.url).bearer(name)
 
 
-def from_elsewhere(server: Api, method: str, path: str, **request: object) -> httpx.Response:
-    """A request from an address that nobody else has, on a connection of its own."""
+def request_from_new_address(
+    server: Api, method: str, path: str, **request: object
+) -> httpx.Response:
+    """Send a request from an unused address on a new connection."""
     with client_of(server) as client:
         return client.request(method, path, **request)  # type: ignore[arg-type]
 
 
-def at_once(actions: Sequence[Callable[[], Result]]) -> list[Result]:
-    """The results of `actions`, which all start when the last one is ready."""
+def run_concurrently(actions: Sequence[Callable[[], Result]]) -> list[Result]:
+    """Run all actions at the same time; return their results."""
     ready = Barrier(len(actions))
 
     def run(action: Callable[[], Result]) -> Result:
@@ -76,11 +78,11 @@ def at_once(actions: Sequence[Callable[[], Result]]) -> list[Result]:
 
 def log_in(server: Api, name: str, password: str = PASSWORD) -> httpx.Response:
     form = {"username": name, "password": password}
-    return from_elsewhere(server, "POST", "/auth/login", data=form)
+    return request_from_new_address(server, "POST", "/auth/login", data=form)
 
 
 def refresh(server: Api, token: str) -> httpx.Response:
-    return from_elsewhere(server, "POST", "/auth/refresh", json={"refresh_token": token})
+    return request_from_new_address(server, "POST", "/auth/refresh", json={"refresh_token": token})
 
 
 @pytest.fixture
@@ -91,11 +93,11 @@ def user(server: Api) -> str:
 
 
 class TestRefresh:
-    def test_twenty_tabs_get_one_child_and_stay_logged_in(
+    def test_concurrent_refreshes_get_the_same_successor(
         self, server: Api, database: str, user: str
     ) -> None:
         parent = log_in(server, user).json()["refresh_token"]
-        answers = at_once([lambda: refresh(server, parent)] * 20)
+        answers = run_concurrently([lambda: refresh(server, parent)] * 20)
         assert [answer.status_code for answer in answers] == [200] * 20
         (child,) = {answer.json()["refresh_token"] for answer in answers}
         for answer in answers:
@@ -105,13 +107,13 @@ class TestRefresh:
         assert len(fetch(database, query, user)) == 1
         assert refresh(server, child).status_code == 200
 
-    def test_twenty_thieves_get_nothing_and_raise_one_alarm(
+    def test_concurrent_reuse_is_refused_and_recorded_once(
         self, server: Api, database: str, user: str
     ) -> None:
         parent = log_in(server, user).json()["refresh_token"]
         child = refresh(server, parent).json()["refresh_token"]
         execute(database, "UPDATE user_sessions SET last_used_at = last_used_at - interval '11 s'")
-        answers = at_once([lambda: refresh(server, parent)] * 20)
+        answers = run_concurrently([lambda: refresh(server, parent)] * 20)
         assert [answer.status_code for answer in answers] == [401] * 20
         assert refresh(server, child).status_code == 401
         query = """SELECT 1 FROM audit_events JOIN users u ON u.id = subject_id
@@ -119,21 +121,21 @@ class TestRefresh:
         assert len(fetch(database, query, user)) == 1
 
 
-class TestGuesses:
+class TestPasswordGuesses:
     @pytest.mark.parametrize("exists", [True, False], ids=["a user's", "nobody's"])
-    def test_fifty_at_once_are_not_worth_more_than_one_after_the_other(
+    def test_concurrent_guesses_get_no_extra_attempts(
         self, server: Api, database: str, user: str, exists: bool
     ) -> None:
         name = user if exists else next(_names)
-        answers = at_once([lambda: log_in(server, name, "wrong")] * 50)
+        answers = run_concurrently([lambda: log_in(server, name, "wrong")] * 50)
         statuses = [answer.status_code for answer in answers]
         assert set(statuses) == {401, 429}
-        assert statuses.count(401) <= ONE_ACCOUNT
+        assert statuses.count(401) <= MAX_PER_ACCOUNT
 
-    def test_another_process_knows_of_them_as_one_after_a_restart_does(
+    def test_guesses_count_across_processes_and_restarts(
         self, server: Api, checkout: Checkout, database: str, user: str
     ) -> None:
-        statuses = [log_in(server, user, "wrong").status_code for _ in range(ONE_ACCOUNT + 1)]
+        statuses = [log_in(server, user, "wrong").status_code for _ in range(MAX_PER_ACCOUNT + 1)]
         assert statuses[-1] == 429
         closed = "UPDATE attempts SET closed_until = closed_until + interval '1 minute'"
         execute(database, closed)
@@ -141,10 +143,10 @@ class TestGuesses:
             assert log_in(another, user).status_code == 429
             assert log_in(another, "nobody-yet").status_code == 401
 
-    def test_a_forged_address_changes_nothing(self, server: Api) -> None:
+    def test_forwarded_address_of_untrusted_client_is_ignored(self, server: Api) -> None:
         statuses = []
         with client_of(server) as client:
-            for number in range(ONE_ADDRESS + 1):
+            for number in range(MAX_PER_ADDRESS + 1):
                 forged = {"X-Forwarded-For": f"198.51.100.{number}", "X-Real-IP": "198.51.100.1"}
                 form = {"username": next(_names), "password": "wrong"}
                 response = client.post("/auth/login", data=form, headers=forged)
@@ -163,7 +165,9 @@ REMOVALS: dict[str, Removal] = {
 
 def remove(server: Api, how: str, target: int, headers: dict[str, str]) -> int:
     method, path, body = REMOVALS[how]
-    response = from_elsewhere(server, method, path.format(target), headers=headers, json=body)
+    response = request_from_new_address(
+        server, method, path.format(target), headers=headers, json=body
+    )
     return response.status_code
 
 
@@ -174,7 +178,7 @@ class TestLastAdmin:
     @pytest.mark.parametrize(
         ("first", "second"), list(itertools.combinations_with_replacement(REMOVALS, 2))
     )
-    def test_two_at_once_leave_one(
+    def test_concurrent_removals_leave_one_administrator(
         self, server: Api, database: str, first: str, second: str, whom: str
     ) -> None:
         for _ in range(self.ROUNDS):
@@ -190,7 +194,7 @@ class TestLastAdmin:
                 partial(remove, server, how, target, actor)
                 for how, target, actor in zip((first, second), targets, headers, strict=True)
             ]
-            statuses = at_once(removals)
+            statuses = run_concurrently(removals)
             assert sorted(status < 300 for status in statuses) == [False, True], statuses
             assert set(statuses) <= {200, 204, 401, 403, 404, 409}
             left = "SELECT 1 FROM users WHERE role = 'admin' AND is_active"
@@ -198,8 +202,8 @@ class TestLastAdmin:
 
 
 @pytest.mark.parametrize("size", [60_000, 1_000_000])
-def test_a_huge_token_is_the_clients_mistake(server: Api, size: int) -> None:
+def test_huge_token_is_a_client_error(server: Api, size: int) -> None:
     headers = {"Authorization": f"Bearer {'x' * size}"}
-    response = from_elsewhere(server, "GET", "/auth/me", headers=headers)
+    response = request_from_new_address(server, "GET", "/auth/me", headers=headers)
     assert 400 <= response.status_code < 500
     assert server.client.get("/health/live").status_code == 200

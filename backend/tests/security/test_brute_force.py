@@ -1,4 +1,4 @@
-"""Guessing passwords: slowed down for whoever guesses, and for nobody else."""
+"""Password guessing is slowed down for attackers and not for other users."""
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -15,10 +15,10 @@ from tests.factories import PASSWORD, create_user
 from tests.security.answers import Answer, answer
 from tests.security.conftest import ClientAt, Timeline, new_address
 
-AS_FORGIVING = 5
-"""A user's own slips that cost no wait, at least."""
-ONE_ACCOUNT, WHERE_KNOWN, ONE_ADDRESS = 15, 25, 35
-"""Guesses in a row that are compared before the first wait, at most."""
+MIN_FREE_MISTAKES = 5
+"""Minimum number of mistakes that cause no lockout."""
+MAX_PER_ACCOUNT, MAX_FROM_KNOWN_NETWORK, MAX_PER_ADDRESS = 15, 25, 35
+"""Maximum numbers of consecutive guesses before the first lockout."""
 
 
 async def guess(
@@ -28,33 +28,35 @@ async def guess(
     return await client.post("/auth/login", data=form, headers=headers)
 
 
-def wait_of(response: httpx.Response) -> int:
-    """The seconds that a refused guess is told to wait."""
+def retry_after(response: httpx.Response) -> int:
+    """Return the Retry-After seconds of a refused guess."""
     assert response.status_code == 429
     assert response.json()["code"] == "too_many_attempts"
     return int(response.headers["Retry-After"])
 
 
-async def close_the_door(client: httpx.AsyncClient, *names: str, most: int = ONE_ACCOUNT) -> int:
-    """Guess, by each name in turn, until the door closes; how many guesses that took."""
+async def guess_until_lockout(
+    client: httpx.AsyncClient, *names: str, most: int = MAX_PER_ACCOUNT
+) -> int:
+    """Guess with each name in turn until the first lockout; return the number of guesses."""
     for number in range(most + 1):
         response = await guess(client, (names or ("ada",))[number % max(len(names), 1)])
         if response.status_code == 429:
-            assert number >= AS_FORGIVING
+            assert number >= MIN_FREE_MISTAKES
             return number
         assert response.status_code == 401
     raise AssertionError(f"{most + 1} guesses were compared")
 
 
-async def keep_guessing(
+async def guess_between_lockouts(
     client: httpx.AsyncClient, timeline: Timeline, *, names: Iterator[str], minutes: int
 ) -> tuple[int, list[int]]:
-    """Guess as soon as the door opens: how many guesses were compared, and what waits it took."""
+    """Guess after each lockout; return the number of compared guesses and the lockouts."""
     compared, waits, end = 0, [], timeline.now + timedelta(minutes=minutes)
     while timeline.now < end:
         response = await guess(client, next(names))
         if response.status_code == 429:
-            waits.append(wait_of(response))
+            waits.append(retry_after(response))
             timeline.advance(waits[-1])
         else:
             compared += 1
@@ -69,7 +71,7 @@ async def user(session: AsyncSession) -> User:
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The passwords that were compared with a hash."""
+    """Return a list of the passwords that are compared with a hash."""
     verify, compared = security.verify_password, list[str]()
 
     async def note(password: str, hashed: str | None) -> bool:
@@ -82,53 +84,55 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.usefixtures("user")
 class TestOneAccount:
-    async def test_four_hours_are_good_for_40_guesses(
+    async def test_four_hours_allow_at_most_40_guesses(
         self, client: httpx.AsyncClient, timeline: Timeline
     ) -> None:
-        compared, waits = await keep_guessing(client, timeline, names=repeat("ada"), minutes=240)
+        compared, waits = await guess_between_lockouts(
+            client, timeline, names=repeat("ada"), minutes=240
+        )
         assert waits[:9] == [2**step for step in range(9)]
         assert waits == sorted(waits)
         assert waits[-1] == 15 * 60
         assert compared <= 40
 
-    async def test_guesses_meanwhile_are_not_hashed_and_change_nothing(
+    async def test_guesses_during_lockout_are_not_hashed_or_counted(
         self, client: httpx.AsyncClient, timeline: Timeline, hashed: list[str]
     ) -> None:
-        compared = await close_the_door(client)
+        compared = await guess_until_lockout(client)
         for _ in range(20):
-            assert wait_of(await guess(client)) == 1
+            assert retry_after(await guess(client)) == 1
         assert (await guess(client, password=PASSWORD)).status_code == 429
         assert len(hashed) == compared
         timeline.advance(1)
         assert (await guess(client, password=PASSWORD)).status_code == 200
 
-    async def test_it_does_not_help_to_guess_from_many_addresses(
+    async def test_guesses_from_many_addresses_share_the_limit(
         self, client_at: ClientAt, timeline: Timeline, hashed: list[str]
     ) -> None:
-        for _ in range(ONE_ACCOUNT + 5):
+        for _ in range(MAX_PER_ACCOUNT + 5):
             async with client_at() as client:
                 response = await guess(client)
         assert response.status_code == 429
-        assert len(hashed) <= ONE_ACCOUNT
+        assert len(hashed) <= MAX_PER_ACCOUNT
 
-    async def test_a_success_starts_anew(self, client_at: ClientAt) -> None:
-        for _ in range(ONE_ACCOUNT // AS_FORGIVING + 1):
+    async def test_success_resets_the_limit(self, client_at: ClientAt) -> None:
+        for _ in range(MAX_PER_ACCOUNT // MIN_FREE_MISTAKES + 1):
             async with client_at() as stranger:
-                answers = [(await guess(stranger)).status_code for _ in range(AS_FORGIVING)]
-                assert answers == [401] * AS_FORGIVING
+                answers = [(await guess(stranger)).status_code for _ in range(MIN_FREE_MISTAKES)]
+                assert answers == [401] * MIN_FREE_MISTAKES
                 assert (await guess(stranger, password=PASSWORD)).status_code == 200
         async with client_at() as another:
-            await close_the_door(another)
+            await guess_until_lockout(another)
 
-    async def test_a_day_of_peace_starts_anew(
+    async def test_failures_decay_within_one_day(
         self, client: httpx.AsyncClient, timeline: Timeline
     ) -> None:
-        compared = await close_the_door(client)
+        compared = await guess_until_lockout(client)
         timeline.advance(days=1, seconds=1)
-        assert await close_the_door(client) == compared
+        assert await guess_until_lockout(client) == compared
 
-    async def test_another_account_is_not_concerned(self, client: httpx.AsyncClient) -> None:
-        await close_the_door(client)
+    async def test_other_accounts_are_not_affected(self, client: httpx.AsyncClient) -> None:
+        await guess_until_lockout(client)
         assert (await guess(client, "grace")).status_code == 401
 
 
@@ -145,10 +149,10 @@ SPELLINGS = {
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-async def test_however_a_name_is_spelt_it_is_one(
+async def test_spellings_of_a_name_share_a_limit(
     client_at: ClientAt, session: AsyncSession, spelling: str
 ) -> None:
-    """Or each spelling would be good for as many guesses again."""
+    """Otherwise each spelling would allow additional guesses."""
     name, another = SPELLINGS[spelling]
     if "@" in name:
         await create_user(session, email=name)
@@ -157,15 +161,15 @@ async def test_however_a_name_is_spelt_it_is_one(
     async with client_at() as owner:
         is_the_same = (await guess(owner, another, PASSWORD)).status_code == 200
     async with client_at() as attacker:
-        await close_the_door(attacker, name)
-        assert not is_the_same or wait_of(await guess(attacker, another))
+        await guess_until_lockout(attacker, name)
+        assert not is_the_same or retry_after(await guess(attacker, another))
 
 
 @pytest.mark.usefixtures("user")
-class TestNobodyIsLockedOut:
+class TestKnownClients:
     @pytest.fixture
-    async def home(self, client_at: ClientAt) -> str:
-        """An address that the user has logged in from, before an attacker closed the door."""
+    async def known_address(self, client_at: ClientAt) -> str:
+        """Log in from an address, then lock the account for unknown clients; return the address."""
         address = new_address()
         async with client_at(address) as client:
             assert (await guess(client, password=PASSWORD)).status_code == 200
@@ -174,12 +178,14 @@ class TestNobodyIsLockedOut:
     @staticmethod
     async def attack(client_at: ClientAt) -> None:
         async with client_at() as attacker:
-            await close_the_door(attacker)
+            await guess_until_lockout(attacker)
             assert (await guess(attacker, password=PASSWORD)).status_code == 429
 
-    async def test_at_an_address_of_theirs(self, client_at: ClientAt, home: str) -> None:
+    async def test_user_can_log_in_from_known_address(
+        self, client_at: ClientAt, known_address: str
+    ) -> None:
         await self.attack(client_at)
-        async with client_at(home) as client:
+        async with client_at(known_address) as client:
             assert (await guess(client)).status_code == 401
             assert (await guess(client, password=PASSWORD)).status_code == 200
 
@@ -194,7 +200,7 @@ class TestNobodyIsLockedOut:
             ("fe80::1%eth0", "fe80::1%eth0"),
         ],
     )
-    async def test_at_an_address_that_is_theirs_in_another_form(
+    async def test_user_can_log_in_from_known_address_in_another_form(
         self, client_at: ClientAt, before: str, now: str
     ) -> None:
         async with client_at(before) as client:
@@ -204,7 +210,7 @@ class TestNobodyIsLockedOut:
             assert (await guess(client, password=PASSWORD)).status_code == 200
 
     @pytest.mark.parametrize("state", ["live", "refreshed", "ended"])
-    async def test_with_a_cookie_of_theirs(self, client_at: ClientAt, state: str) -> None:
+    async def test_user_can_log_in_with_own_cookie(self, client_at: ClientAt, state: str) -> None:
         async with client_at() as client:
             login = await guess(client, password=PASSWORD)
             body = {"refresh_token": login.json()["refresh_token"]}
@@ -218,10 +224,10 @@ class TestNobodyIsLockedOut:
             response = await guess(elsewhere, password=PASSWORD, Cookie=cookie)
             assert response.status_code == 200
 
-    async def test_with_a_cookie_of_another_user_or_a_guess(
+    async def test_cookie_of_another_user_or_guessed_cookie_does_not_help(
         self, client_at: ClientAt, session: AsyncSession
     ) -> None:
-        """Neither makes an attacker known to the user."""
+        """Neither cookie makes the attacker a known client."""
         await create_user(session, username="mallory")
         async with client_at() as client:
             theirs = (await guess(client, password=PASSWORD)).json()["refresh_token"]
@@ -234,21 +240,23 @@ class TestNobodyIsLockedOut:
                 response = await guess(attacker, password=PASSWORD, Cookie=cookie)
                 assert response.status_code == 429
 
-    async def test_a_neighbour_cannot_guess_for_ever(
-        self, client_at: ClientAt, timeline: Timeline, home: str
+    async def test_guesses_from_a_known_network_are_limited(
+        self, client_at: ClientAt, timeline: Timeline, known_address: str
     ) -> None:
-        async with client_at(home) as neighbour:
-            await close_the_door(neighbour, most=WHERE_KNOWN)
-            compared, waits = await keep_guessing(
+        async with client_at(known_address) as neighbour:
+            await guess_until_lockout(neighbour, most=MAX_FROM_KNOWN_NETWORK)
+            compared, waits = await guess_between_lockouts(
                 neighbour, timeline, names=repeat("ada"), minutes=15
             )
         assert waits == sorted(waits)
         assert waits[-1] == 60
         assert compared <= 25
 
-    async def test_a_neighbour_closes_that_door_alone(self, client_at: ClientAt, home: str) -> None:
-        async with client_at(home) as neighbour:
-            await close_the_door(neighbour, most=WHERE_KNOWN)
+    async def test_lockout_of_a_known_network_affects_only_that_network(
+        self, client_at: ClientAt, known_address: str
+    ) -> None:
+        async with client_at(known_address) as neighbour:
+            await guess_until_lockout(neighbour, most=MAX_FROM_KNOWN_NETWORK)
         async with client_at() as elsewhere:
             assert (await guess(elsewhere, password=PASSWORD)).status_code == 200
 
@@ -258,33 +266,35 @@ def many_names() -> Iterator[str]:
 
 
 class TestOneAddress:
-    async def test_it_cannot_try_one_password_with_every_name(
+    async def test_one_password_cannot_be_tried_with_many_names(
         self, client: httpx.AsyncClient, timeline: Timeline, hashed: list[str]
     ) -> None:
-        compared, waits = await keep_guessing(client, timeline, names=many_names(), minutes=15)
+        compared, waits = await guess_between_lockouts(
+            client, timeline, names=many_names(), minutes=15
+        )
         assert waits[:5] == [2**step for step in range(5)]
-        assert compared == len(hashed) <= ONE_ADDRESS + 25
+        assert compared == len(hashed) <= MAX_PER_ADDRESS + 25
 
-    async def test_logging_in_oneself_in_between_does_not_help(
+    async def test_own_logins_in_between_do_not_reset_the_limit(
         self, client_at: ClientAt, session: AsyncSession, timeline: Timeline
     ) -> None:
-        """Nor to register for that, over and over: each account is new at this address."""
+        """Repeated registrations do not help either."""
         async with client_at() as client:
             compared = 0
-            for name in islice(many_names(), ONE_ADDRESS + 1):
+            for name in islice(many_names(), MAX_PER_ADDRESS + 1):
                 own = await create_user(session)
                 await guess(client, own.username, PASSWORD)
                 compared += (await guess(client, name)).status_code == 401
-            assert compared <= ONE_ADDRESS
+            assert compared <= MAX_PER_ADDRESS
 
-    async def test_refused_guesses_are_not_counted_against_the_names(
+    async def test_refused_guesses_do_not_count_for_the_names(
         self, client_at: ClientAt, user: User
     ) -> None:
-        """Or one address could close all doors at once."""
+        """Otherwise one address could lock many accounts."""
         async with client_at() as sprayer:
-            await close_the_door(sprayer, *islice(many_names(), 100), most=ONE_ADDRESS)
-            for _ in range(ONE_ACCOUNT):
-                assert wait_of(await guess(sprayer))
+            await guess_until_lockout(sprayer, *islice(many_names(), 100), most=MAX_PER_ADDRESS)
+            for _ in range(MAX_PER_ACCOUNT):
+                assert retry_after(await guess(sprayer))
         async with client_at() as elsewhere:
             assert (await guess(elsewhere, password=PASSWORD)).status_code == 200
 
@@ -297,32 +307,32 @@ class TestOneAddress:
         ],
         ids=["hosts of one IPv6 site", "IPv4 and its mapped form", "two spellings"],
     )
-    async def test_many_that_are_one(
+    async def test_addresses_of_one_network_share_a_limit(
         self, client_at: ClientAt, timeline: Timeline, address: Callable[[int], str]
     ) -> None:
         compared = 0
-        for number, name in enumerate(islice(many_names(), ONE_ADDRESS + 1)):
+        for number, name in enumerate(islice(many_names(), MAX_PER_ADDRESS + 1)):
             async with client_at(address(number)) as client:
                 compared += (await guess(client, name)).status_code == 401
-        assert compared <= ONE_ADDRESS
+        assert compared <= MAX_PER_ADDRESS
 
-    async def test_two_that_are_two(self, client_at: ClientAt) -> None:
+    async def test_different_networks_have_separate_limits(self, client_at: ClientAt) -> None:
         async with client_at("2001:db8:1:3::1") as client:
-            await close_the_door(client, *islice(many_names(), 100), most=ONE_ADDRESS)
+            await guess_until_lockout(client, *islice(many_names(), 100), most=MAX_PER_ADDRESS)
         for address in ("2001:db8:1:4::1", "203.0.113.11"):
             async with client_at(address) as client:
                 assert (await guess(client, "user-0")).status_code == 401
 
-    async def test_a_forwarded_address_is_not_believed(self, client: httpx.AsyncClient) -> None:
-        """Which proxy to believe is the server's business: it sets the client's address."""
+    async def test_forwarded_address_is_ignored(self, client: httpx.AsyncClient) -> None:
+        """The server decides which proxies to trust, and sets the client address."""
         compared = 0
-        for name in islice(many_names(), ONE_ADDRESS + 1):
+        for name in islice(many_names(), MAX_PER_ADDRESS + 1):
             claims = dict.fromkeys(("X-Forwarded-For", "X-Real-IP", "Client-IP"), new_address())
             compared += (await guess(client, name, **claims)).status_code == 401
-        assert compared <= ONE_ADDRESS
+        assert compared <= MAX_PER_ADDRESS
 
 
-async def test_known_unknown_and_disabled_names_are_alike_at_each_step(
+async def test_known_unknown_and_disabled_names_get_equal_responses(
     client_at: ClientAt, session: AsyncSession, user: User, timeline: Timeline
 ) -> None:
     await create_user(session, username="gone", is_active=False)
@@ -333,7 +343,7 @@ async def test_known_unknown_and_disabled_names_are_alike_at_each_step(
         "gone": PASSWORD,
     }
     stories: dict[str, list[Answer]] = {name: [] for name in names}
-    for step in range(ONE_ACCOUNT + 3):
+    for step in range(MAX_PER_ACCOUNT + 3):
         for name, password in names.items():
             async with client_at() as client:
                 stories[name].append(answer(await guess(client, name, password)))

@@ -1,4 +1,4 @@
-"""The refresh token as a cookie: out of scripts' reach, and of no use to another site's page."""
+"""The refresh token cookie is not readable by scripts and not usable by other sites."""
 
 from http.cookies import Morsel, SimpleCookie
 
@@ -84,7 +84,7 @@ async def log_in(client: httpx.AsyncClient, **headers: str) -> httpx.Response:
 
 @pytest.fixture
 async def cookie(client: httpx.AsyncClient, user: User) -> str:
-    """A cookie as a browser has it; httpx keeps none, so that each request says what it sends."""
+    """Return the cookie value. httpx stores none, so each request sends it explicitly."""
     response = await log_in(client)
     assert response.status_code == 200, response.text
     client.cookies.clear()
@@ -93,7 +93,7 @@ async def cookie(client: httpx.AsyncClient, user: User) -> str:
 
 class TestAttributes:
     @pytest.mark.usefixtures("user")
-    async def test_scripts_other_paths_and_other_sites_do_not_get_it(
+    async def test_cookie_is_http_only_same_site_and_limited_to_its_path(
         self, client: httpx.AsyncClient
     ) -> None:
         response = await log_in(client)
@@ -103,7 +103,7 @@ class TestAttributes:
 
     @pytest.mark.usefixtures("user")
     @pytest.mark.parametrize("environment", ["development", "test", "production"])
-    async def test_it_goes_over_https_alone_outside_of_development(
+    async def test_cookie_is_secure_outside_of_development(
         self, client: httpx.AsyncClient, install: Install, environment: str
     ) -> None:
         settings = PRODUCTION if environment == "production" else {}
@@ -111,9 +111,7 @@ class TestAttributes:
         morsel = cookie_of(await log_in(client))
         assert bool(morsel["secure"]) is (environment != "development")
 
-    async def test_without_being_asked_for_there_is_none(
-        self, client: httpx.AsyncClient, user: User
-    ) -> None:
+    async def test_no_cookie_without_request(self, client: httpx.AsyncClient, user: User) -> None:
         form = {"username": "ada", "password": PASSWORD}
         for query in ("", "?cookie=false"):
             response = await client.post(f"/auth/login{query}", data=form)
@@ -122,7 +120,7 @@ class TestAttributes:
 
 
 class TestUse:
-    async def test_refreshing_rotates_it(self, client: httpx.AsyncClient, cookie: str) -> None:
+    async def test_refresh_rotates_the_cookie(self, client: httpx.AsyncClient, cookie: str) -> None:
         response = await client.post("/auth/refresh", headers={"Cookie": cookie})
         assert response.status_code == 200
         assert "refresh_token" not in response.json()
@@ -132,7 +130,7 @@ class TestUse:
         headers = {"Authorization": f"Bearer {response.json()['access_token']}"}
         assert (await client.get("/auth/me", headers=headers)).status_code == 200
 
-    async def test_logging_out_deletes_it_and_ends_the_session(
+    async def test_logout_deletes_the_cookie_and_ends_the_session(
         self, client: httpx.AsyncClient, cookie: str
     ) -> None:
         response = await client.post("/auth/logout", headers={"Cookie": cookie})
@@ -155,7 +153,7 @@ class TestUse:
             ("POST", "/users/me/api-keys"),
         ],
     )
-    async def test_it_is_no_login(
+    async def test_cookie_does_not_authenticate_requests(
         self, client: httpx.AsyncClient, cookie: str, method: str, path: str
     ) -> None:
         headers = {"Cookie": cookie, "Origin": OWN}
@@ -164,7 +162,7 @@ class TestUse:
         assert response.status_code == 401
         assert response.json()["code"] == "not_authenticated"
 
-    async def test_it_shows_no_drafts(
+    async def test_cookie_does_not_show_drafts(
         self, client: httpx.AsyncClient, session: AsyncSession, user: User, cookie: str
     ) -> None:
         draft = await create_article(session, author=user, published=False)
@@ -176,10 +174,10 @@ class TestUse:
 
 @pytest.mark.parametrize("origin", REFUSED)
 class TestCrossSite:
-    """Another site's page, in a browser that sends the cookie along in spite of SameSite."""
+    """A page of another site, in a browser that ignores SameSite."""
 
     @pytest.mark.parametrize("path", ["/auth/refresh", "/auth/logout"])
-    async def test_it_cannot_use_the_cookie(
+    async def test_other_site_cannot_use_the_cookie(
         self, client: httpx.AsyncClient, cookie: str, origin: str, path: str
     ) -> None:
         response = await client.post(path, headers={"Cookie": cookie, **REFUSED[origin]})
@@ -190,7 +188,7 @@ class TestCrossSite:
         assert still.status_code == 200
 
     @pytest.mark.usefixtures("user")
-    async def test_it_cannot_log_the_browser_in_as_the_attacker(
+    async def test_other_site_cannot_log_the_browser_in(
         self, client: httpx.AsyncClient, origin: str
     ) -> None:
         response = await log_in(client, **REFUSED[origin])
@@ -200,7 +198,9 @@ class TestCrossSite:
 
 
 @pytest.mark.parametrize("origin", ACCEPTED)
-async def test_our_own_pages_can(client: httpx.AsyncClient, user: User, origin: str) -> None:
+async def test_own_pages_can_use_the_cookie(
+    client: httpx.AsyncClient, user: User, origin: str
+) -> None:
     response = await log_in(client, **ACCEPTED[origin])
     assert response.status_code == 200
     client.cookies.clear()
@@ -209,7 +209,7 @@ async def test_our_own_pages_can(client: httpx.AsyncClient, user: User, origin: 
     assert (await client.post("/auth/logout", headers=headers)).status_code == 204
 
 
-async def test_any_origin_in_development_is_not_any_origin_for_the_cookie(
+async def test_wildcard_origin_does_not_allow_the_cookie(
     client: httpx.AsyncClient, cookie: str, install: Install
 ) -> None:
     install(CORS_ORIGINS="*")

@@ -1,4 +1,4 @@
-"""Who has an account: no answer tells, and neither does the time that it takes."""
+"""Responses and response times do not reveal who has an account."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import count
@@ -32,7 +32,7 @@ def by_email_app_without_database(settings: Settings) -> FastAPI:
 async def by_email(
     by_email_app_without_database: FastAPI, database: Database
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an installation in which registering takes a mail."""
+    """Return a client of an application with REGISTRATION=by_email."""
     by_email_app_without_database.state.database = database
     transport = httpx.ASGITransport(by_email_app_without_database, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
@@ -54,7 +54,7 @@ async def log_in(client: httpx.AsyncClient, email: str) -> httpx.Response:
     return await client.post("/auth/login", data={"username": email, "password": "wrong"})
 
 
-async def forget(client: httpx.AsyncClient, email: str) -> httpx.Response:
+async def request_reset(client: httpx.AsyncClient, email: str) -> httpx.Response:
     return await client.post("/auth/password/forgot", json={"email": email})
 
 
@@ -75,14 +75,16 @@ async def register(client: httpx.AsyncClient, email: str) -> httpx.Response:
 ASKED: dict[str, tuple[Ask, int]] = {
     "login": (log_in, 401),
     "registration": (register, 202),
-    "forgotten password": (forget, 202),
+    "forgotten password": (request_reset, 202),
     "verification": (resend, 202),
 }
-"""What an anonymous client asks for by an email, and the status of the answer."""
+"""Requests by an anonymous client with an email, and the status of the response."""
 
 
 @pytest.mark.parametrize("asked", ASKED)
-async def test_answers_are_alike(by_email: httpx.AsyncClient, known: str, asked: str) -> None:
+async def test_known_and_unknown_email_get_equal_responses(
+    by_email: httpx.AsyncClient, known: str, asked: str
+) -> None:
     ask, status = ASKED[asked]
     names = (
         known,
@@ -95,9 +97,7 @@ async def test_answers_are_alike(by_email: httpx.AsyncClient, known: str, asked:
     assert all(each == answers[0] for each in answers)
 
 
-async def test_a_link_that_is_no_good_tells_nothing(
-    by_email: httpx.AsyncClient, known: str
-) -> None:
+async def test_invalid_link_reveals_nothing(by_email: httpx.AsyncClient, known: str) -> None:
     places = {"/auth/email/verify": {}, "/auth/password/reset": {"password": PASSWORD}}
     answers = [
         answer(await by_email.post(path, json={"token": token, **rest}))

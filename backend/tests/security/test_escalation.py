@@ -1,4 +1,4 @@
-"""Getting at more than one was given: roles, other people's accounts, what a key may not do."""
+"""Privilege escalation: roles, accounts of other users, and API keys."""
 
 from typing import Any
 
@@ -62,7 +62,7 @@ class TestLastAdmin:
         ],
         ids=["become editor", "become author", "be disabled", "be deleted", "be deleted raw"],
     )
-    async def test_cannot(
+    async def test_last_admin_cannot_be_removed(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -83,17 +83,17 @@ class TestLastAdmin:
 
 class TestRole:
     @pytest.mark.parametrize("role", [Role.AUTHOR, Role.EDITOR])
-    async def test_nobody_promotes_themselves(
+    async def test_users_cannot_change_their_own_role(
         self, client: httpx.AsyncClient, session: AsyncSession, role: Role
     ) -> None:
         user = await create_user(session, role=role)
         path, body = f"/users/{user.id}/role", {"role": "admin"}
         assert await code_of(client, "PATCH", path, bearer(user), body) == (403, "not_authorized")
 
-    async def test_a_new_role_counts_from_the_next_request_on(
+    async def test_new_role_applies_to_the_next_request(
         self, client: httpx.AsyncClient, author: User, admin: User
     ) -> None:
-        """The token says who, never what for: it is as old as it is."""
+        """The token identifies the user and contains no role."""
         path, headers = f"/users/{author.id}/role", bearer(author)
         listed = f"/users/{admin.id}"
         assert "email" not in (await client.get(listed, headers=headers)).json()
@@ -104,7 +104,7 @@ class TestRole:
         assert (await code_of(client, "PATCH", path, headers, {"role": "admin"}))[0] == 403
 
     @pytest.mark.parametrize("way", ["login", "API key"])
-    async def test_a_disabled_admin_is_nobody_at_once(
+    async def test_disabled_admin_is_refused_at_once(
         self, client: httpx.AsyncClient, session: AsyncSession, admin: User, author: User, way: str
     ) -> None:
         rogue = await create_user(session, role=Role.ADMIN)
@@ -127,7 +127,7 @@ class TestRole:
         form = {"username": rogue.username, "password": PASSWORD}
         assert (await client.post("/auth/login", data=form)).status_code == 401
 
-    async def test_who_is_enabled_again_has_to_log_in_again(
+    async def test_enabled_user_must_log_in_again(
         self, client: httpx.AsyncClient, admin: User, author: User
     ) -> None:
         for change in ("disable", "enable"):
@@ -140,11 +140,11 @@ EMAILS = ["mallory@example.com", "author@example.com.evil.example", "\u00e1uthor
 
 
 class TestEmail:
-    """Whoever changes an email has the account, by a new password."""
+    """A changed email allows an account takeover by a password reset."""
 
     @pytest.mark.parametrize("email", EMAILS)
     @pytest.mark.parametrize("way", ["login", "API key"])
-    async def test_ones_own_takes_the_password(
+    async def test_own_email_requires_the_password(
         self, client: httpx.AsyncClient, session: AsyncSession, author: User, email: str, way: str
     ) -> None:
         before = await row(session, author)
@@ -164,7 +164,7 @@ class TestEmail:
         assert await row(session, author) == before
 
     @pytest.mark.parametrize("email", EMAILS)
-    async def test_an_admins_key_does_not_change_anothers(
+    async def test_api_key_of_admin_cannot_change_email(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -186,7 +186,7 @@ ALL_SCOPES = [scope.value for scope in Scope]
 
 
 class TestApiKey:
-    """A key with every scope, of an administrator, is no login."""
+    """A key with all scopes of an administrator does not replace a login."""
 
     @pytest.mark.parametrize(
         ("method", "path", "body"),
@@ -205,7 +205,7 @@ class TestApiKey:
             ("GET", "/auth/second-factor", None),
         ],
     )
-    async def test_does_not_do_where_a_login_is_wanted(
+    async def test_key_is_refused_where_a_login_is_required(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -219,7 +219,7 @@ class TestApiKey:
         refused = await code_of(client, method, path.format(author.id), key, body)
         assert refused == (403, "session_required")
 
-    async def test_has_no_more_power_than_its_user_has_now(
+    async def test_key_has_the_current_permissions_of_its_user(
         self, client: httpx.AsyncClient, session: AsyncSession, admin: User, author: User
     ) -> None:
         other = await create_user(session, role=Role.ADMIN)
@@ -233,10 +233,10 @@ class TestApiKey:
         assert await code_of(client, "PUT", path, key, body) == (403, "not_authorized")
 
 
-async def test_what_is_anothers_is_not_there(
+async def test_resources_of_another_user_are_not_found(
     client: httpx.AsyncClient, session: AsyncSession, author: User
 ) -> None:
-    """Ids are counted up: knowing one helps nobody."""
+    """Ids are sequential, so knowledge of an id must give no access."""
     victim = await create_user(session)
     login = await create_session(session, user=victim)
     key = await create_api_key(session, user=victim)

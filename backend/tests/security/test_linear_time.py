@@ -1,6 +1,6 @@
-"""No input takes more than linear time in a regular expression or in a parser of ours.
+"""Regular expressions and parsers of the application take at most linear time.
 
-`re` holds the GIL, so that one quadratic pattern stops a worker for everybody, also from a thread.
+`re` holds the GIL. One quadratic pattern therefore blocks the whole process, even in a thread.
 """
 
 import ast
@@ -39,11 +39,11 @@ from tests.pictures import picture
 
 METHODS = frozenset({"findall", "finditer", "fullmatch", "match", "search", "split", "sub", "subn"})
 OPERATORS = {"app.core.config"}
-"""Modules whose patterns only meet the operator's settings."""
+"""Modules whose patterns are only applied to settings."""
 
 
 class Found(NamedTuple):
-    """A pattern of the application, and how it is used."""
+    """A pattern of the application, and the methods that are called on it."""
 
     name: str
     pattern: re.Pattern[Any]
@@ -57,7 +57,7 @@ def modules() -> list[ModuleType]:
 
 
 def nested(value: object, depth: int = 0) -> Iterator[re.Pattern[Any]]:
-    """The patterns in a value and in its containers."""
+    """Find the patterns in a value, including nested containers."""
     if isinstance(value, re.Pattern):
         yield value
     elif isinstance(value, Mapping) and depth < 5:
@@ -69,7 +69,7 @@ def nested(value: object, depth: int = 0) -> Iterator[re.Pattern[Any]]:
 
 
 def attributes(module: ModuleType) -> Iterator[Found]:
-    """The patterns that a module and its classes hold, with the methods that are called on them."""
+    """Find the patterns in attributes of a module and its classes, with the methods called."""
     classes = [each for each in vars(module).values() if isinstance(each, type)]
     holders = [module, *(each for each in classes if each.__module__ == module.__name__)]
     for holder in holders:
@@ -86,7 +86,7 @@ def used(name: str, value: object) -> frozenset[str]:
 
 
 def inline(module: ModuleType) -> Iterator[Found]:
-    """The patterns that are written where they are used: `re.sub(r"...", ...)`."""
+    """Find inline patterns such as `re.sub(r"...", ...)`."""
     assert module.__file__ is not None
     for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
         match node:
@@ -102,7 +102,7 @@ def collected() -> list[Found]:
     found = [each for module in modules() for each in (*attributes(module), *inline(module))]
     for route in create_app().routes:
         if isinstance(route, Route):
-            # One for each set of convertors: the words between them make no difference.
+            # One for each set of convertors, because the literal parts do not matter.
             path = re.sub(r"(?<=/)[a-z.-]+", "a", route.path)
             pattern = compile_path(path)[0]
             found.append(Found(f"the route {path}", pattern, frozenset({"match"})))
@@ -116,17 +116,17 @@ for called, method in re.findall(rf"\b(\w+)\.({'|'.join(METHODS)})\(", SOURCES):
 PATTERNS = collected()
 
 
-def test_the_patterns_are_found() -> None:
-    """A collector that finds nothing would let everything pass."""
+def test_collector_finds_patterns() -> None:
+    """The other tests would pass without any patterns."""
     names = {each.name for each in PATTERNS}
     assert len(PATTERNS) > 80
     for expected in (
-        "app.services.media.formats._MARKER",  # a module's attribute
+        "app.services.media.formats._MARKER",  # a module attribute
         "app.services.media.formats._FORMATS",  # in a tuple of named tuples
         "app.core.markdown._UNSPACED_SCRIPTS",
     ):
         assert expected in names
-    assert any(":" in name for name in names)  # where it is used
+    assert any(":" in name for name in names)  # an inline pattern
     assert any(name.startswith("the route") for name in names)
 
 
@@ -141,13 +141,13 @@ def test_the_patterns_are_found() -> None:
         r"(a|aa)*b",
     ],
 )
-def test_a_quadratic_pattern_is_recognised(quadratic: str) -> None:
+def test_quadratic_pattern_is_detected(quadratic: str) -> None:
     found = Found("", re.compile(quadratic, re.DOTALL), frozenset({"search"}))
     assert slow_inputs(found) != []
 
 
 @pytest.mark.parametrize("found", PATTERNS, ids=lambda found: found.name)
-def test_a_pattern_takes_linear_time(found: Found) -> None:
+def test_pattern_takes_linear_time(found: Found) -> None:
     assert slow_inputs(found) == []
 
 
@@ -172,8 +172,8 @@ def apply(pattern: re.Pattern[Any], method: str, is_bytes: bool, text: str) -> N
         list(result)
 
 
-def test_patterns_of_schemas_run_in_an_engine_without_backtracking() -> None:
-    """Pydantic's default engine is linear by design; `python-re` is not."""
+def test_schema_patterns_use_an_engine_without_backtracking() -> None:
+    """Pydantic's default engine is linear by design, in contrast to `python-re`."""
     models = [
         value
         for module in modules()
@@ -233,7 +233,7 @@ def lexical(text: str) -> str:
 
 
 def lexical_lists(text: str) -> str:
-    """As many lists within one item as `text` has characters."""
+    """Convert nested lists, one per character of `text`."""
     inner = {"type": "list", "children": []}
     item = {"children": [inner for _ in text]}
     return from_lexical(json.dumps({"root": {"children": [{"type": "list", "children": [item]}]}}))
@@ -265,16 +265,16 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
 
 
 @pytest.mark.parametrize("name", PARSERS)
-def test_a_parser_takes_linear_time(name: str) -> None:
+def test_parser_takes_linear_time(name: str) -> None:
     assert slow_in(PARSERS[name]) == []
 
 
-def test_lists_within_a_list_take_linear_time() -> None:
+def test_nested_lists_take_linear_time() -> None:
     assert not grows_too_fast(lexical_lists, partial(str.ljust, ""), short=4_000, floor=0.1)
 
 
 def slow_in(run: Callable[[str], object]) -> list[str]:
-    """Inputs for which a parser's work grows too fast. It may be slower than a pattern."""
+    """Return inputs for which a parser's work grows too fast."""
     return [
         name for name, make in parser_inputs() if grows_too_fast(run, make, short=8_000, floor=0.2)
     ]
@@ -312,7 +312,7 @@ ENDS = [b"", b"\0", b"X"]
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_recognising_a_picture_takes_linear_time(start: str, tmp_path: Path) -> None:
+def test_picture_detection_takes_linear_time(start: str, tmp_path: Path) -> None:
     path = tmp_path / "upload"
 
     def run(text: str) -> None:

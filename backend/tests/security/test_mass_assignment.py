@@ -1,5 +1,4 @@
-"""Fields that nobody may set: refused by name, and the row is as it was. Passwords by the megabyte:
-refused before they are hashed."""
+"""Mass assignment: read-only fields are rejected by name. Huge passwords are rejected unhashed."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -43,7 +42,7 @@ FIELDS: Json = {
 
 
 class World(NamedTuple):
-    """What there is to change, and the owner, whom an administrator may promote."""
+    """The rows that requests can change, their owner and an administrator."""
 
     admin: User
     owner: User
@@ -52,14 +51,14 @@ class World(NamedTuple):
 
 
 class Target(NamedTuple):
-    """A request that is good as it is: its body, and whether the administrator sends it."""
+    """A valid request: its body, and whether the administrator sends it."""
 
     method: str
     path: str
     body: Json
     by_admin: bool = False
     without: frozenset[str] = frozenset()
-    """Fields that the body may have."""
+    """Fields that are allowed in the body."""
 
 
 ADDRESS = {"label": "home", "line1": "1 Street", "city": "Town", "country": "GB"}
@@ -125,7 +124,7 @@ async def world(session: AsyncSession) -> World:
 
 
 async def rows(session: AsyncSession) -> list[str]:
-    """All that a request could change, as text."""
+    """Return all rows that a request could change, as text."""
     tables = ("users", "articles", "addresses", "api_keys", "second_factors", "mails")
     found: list[str] = []
     for table in tables:
@@ -144,7 +143,7 @@ async def send(client: httpx.AsyncClient, world: World, target: Target, **extra:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-async def test_nothing_is_set_that_was_not_asked_for(
+async def test_unknown_and_read_only_fields_are_rejected(
     client: httpx.AsyncClient, session: AsyncSession, world: World, target: str
 ) -> None:
     before = await rows(session)
@@ -157,7 +156,7 @@ async def test_nothing_is_set_that_was_not_asked_for(
 
 
 @pytest.mark.parametrize("field", FIELDS)
-async def test_a_login_takes_no_more_than_a_login(
+async def test_login_form_rejects_additional_fields(
     client: httpx.AsyncClient, world: World, field: str
 ) -> None:
     form = {"username": "owner", "password": PASSWORD, field: "admin"}
@@ -166,7 +165,7 @@ async def test_a_login_takes_no_more_than_a_login(
 
 
 @pytest.mark.parametrize("query", ["role=admin", "is_active=false", "author_id=1", "id=1"])
-async def test_a_query_sets_nothing(
+async def test_query_parameters_set_no_fields(
     client: httpx.AsyncClient, session: AsyncSession, world: World, query: str
 ) -> None:
     await client.patch(f"/users/me?{query}", json={}, headers=bearer(world.owner))
@@ -216,7 +215,7 @@ def _no_hashing(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
 @pytest.mark.parametrize("length", [129, 1_000_000])
 class TestHugePasswords:
     @pytest.mark.parametrize("place", PASSWORDS)
-    async def test_are_not_hashed(
+    async def test_huge_passwords_are_not_hashed(
         self, client: httpx.AsyncClient, world: World, place: str, length: int
     ) -> None:
         path, body = PASSWORDS[place]
@@ -225,7 +224,9 @@ class TestHugePasswords:
         assert response.status_code == 422
         assert len(response.content) < 2000
 
-    async def test_are_not_hashed_at_login(self, client: httpx.AsyncClient, length: int) -> None:
+    async def test_huge_passwords_are_not_hashed_at_login(
+        self, client: httpx.AsyncClient, length: int
+    ) -> None:
         form = {"username": "owner", "password": "x" * length}
         response = await client.post("/auth/login", data=form)
         assert response.status_code == 422

@@ -1,7 +1,7 @@
-"""Accounts that somebody registered with an address of others, before its owner comes.
+"""Account pre-hijacking: an attacker registers the address of another person first.
 
-The attacks are those of "Pre-hijacked accounts" (Sudhodanan and Paverd, USENIX Security 2022), as
-far as they apply: there is no federated login, and no second address of an account.
+The attacks are from "Pre-hijacked accounts" (Sudhodanan and Paverd, USENIX Security 2022). Those
+with federated logins or several addresses per account do not apply.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ from tests.factories import PASSWORD, create_article, create_media
 from tests.inbox import Inbox, token_in
 
 EMAIL = "owner@example.com"
-OWNERS = "staple of a better battery"
+OWNER_PASSWORD = "staple of a better battery"
 
 KEPT = {
     "articles.author_id": "public, or drafts that the owner sees and can delete",
@@ -57,23 +57,23 @@ KEPT = {
     "limit_overrides.user_id": "set by an administrator",
     "upload_reservations.user_id": "expires within half an hour",
 }
-"""What references users and stays when the owner of an address claims an account, and why."""
+"""References to users that stay after a reset by the owner of the address, and the reasons."""
 
 
-def test_every_reference_to_users_is_decided() -> None:
+def test_every_reference_to_users_is_listed() -> None:
     references = {
         f"{table.name}.{column.name}"
         for table in Base.metadata.tables.values()
         for column in table.columns
         if any(key.column.table is User.__table__ for key in column.foreign_keys)
     }
-    removed = {f"{owner.class_.__tablename__}.{owner.key}" for owner in claiming.REMOVED}
+    removed = {f"{owner.class_.__tablename__}.{owner.key}" for owner in claiming.REMOVED_BY_OWNER}
     assert removed | KEPT.keys() == references
     assert not removed & KEPT.keys()
 
 
-class Stranger(NamedTuple):
-    """Somebody who registered EMAIL, which is not theirs."""
+class Attacker(NamedTuple):
+    """An attacker who registered EMAIL."""
 
     client: httpx.AsyncClient
     user_id: int
@@ -82,8 +82,8 @@ class Stranger(NamedTuple):
     key: dict[str, str]
     links: Sequence[str]
 
-    async def gets_in(self) -> list[str]:
-        """The ways by which the stranger still reaches the account."""
+    async def working_credentials(self) -> list[str]:
+        """Return the credentials with which the attacker still has access."""
         ways = []
         for name, headers in (("session", self.headers), ("key", self.key)):
             if (await self.client.get("/users/me", headers=headers)).status_code == 200:
@@ -118,14 +118,14 @@ async def register_conduit(client: httpx.AsyncClient) -> dict[str, Any]:
 
 
 @pytest.fixture(params=[register_native, register_conduit])
-async def stranger(
+async def attacker(
     request: pytest.FixtureRequest,
     client: httpx.AsyncClient,
     session: AsyncSession,
     inbox: Inbox,
     monkeypatch: pytest.MonkeyPatch,
-) -> Stranger:
-    """They have prepared all that they can."""
+) -> Attacker:
+    """Register and prepare the account in every possible way."""
     tokens = await request.param(client)
     headers = {"Authorization": f"Bearer {tokens['access_token']}"}
     me = (await client.get("/users/me", headers=headers)).json()
@@ -155,13 +155,13 @@ async def stranger(
     await post("/users/me/email", change)
     links = [token_in(each) for each in await inbox.deliver() if each["To"] == change["email"]]
     change = {"email": "mallory2@example.com", "password": PASSWORD}
-    await post("/users/me/email", change)  # which stays queued
+    await post("/users/me/email", change)  # stays queued
     begun = await post("/auth/second-factor", {"password": PASSWORD})
     step = codes.pyotp.TOTP(begun["secret"])
     await post("/auth/second-factor/confirm", {"code": step.at(clock.now())})
     now = clock.now() + timedelta(minutes=2)
     monkeypatch.setattr(clock, "now", lambda: now)
-    return Stranger(
+    return Attacker(
         client, me["id"], headers, tokens, {"Authorization": f"Bearer {key['key']}"}, links
     )
 
@@ -169,18 +169,18 @@ async def stranger(
 async def reset(client: httpx.AsyncClient, inbox: Inbox) -> None:
     await client.post("/auth/password/forgot", json={"email": EMAIL})
     (mail,) = [each for each in await inbox.deliver() if "new password" in each["Subject"]]
-    body = {"token": token_in(mail), "password": OWNERS}
+    body = {"token": token_in(mail), "password": OWNER_PASSWORD}
     answer = await client.post("/auth/password/reset", json=body)
     assert answer.status_code == 204, answer.text
 
 
-async def assert_is_the_owners(session: AsyncSession, stranger: Stranger, inbox: Inbox) -> None:
-    client = stranger.client
-    form = {"username": EMAIL, "password": OWNERS}
+async def assert_is_the_owners(session: AsyncSession, attacker: Attacker, inbox: Inbox) -> None:
+    client = attacker.client
+    form = {"username": EMAIL, "password": OWNER_PASSWORD}
     login = await client.post("/auth/login", data=form)
-    assert login.status_code == 200, login.text  # no code is asked for
+    assert login.status_code == 200, login.text  # no code is required
     headers = {"Authorization": f"Bearer {login.json()['access_token']}"}
-    assert await stranger.gets_in() == []
+    assert await attacker.working_credentials() == []
     assert [mail["To"] for mail in await inbox.deliver()] == [EMAIL]  # a notice
     me = (await client.get("/users/me", headers=headers)).json()
     assert (me["email"], me["bio"], me["image_url"]) == (EMAIL, "", None)
@@ -193,26 +193,26 @@ async def assert_is_the_owners(session: AsyncSession, stranger: Stranger, inbox:
         PreviewLink.created_by,
     ]  # type: ignore[list-item]
     for owner in owners:
-        query = select(func.count()).where(owner == stranger.user_id)
+        query = select(func.count()).where(owner == attacker.user_id)
         assert await session.scalar(query) == 0, owner
 
 
-async def test_a_reset_gives_the_account_to_who_reads_the_mail(
-    session: AsyncSession, stranger: Stranger, inbox: Inbox
+async def test_reset_removes_the_access_of_the_attacker(
+    session: AsyncSession, attacker: Attacker, inbox: Inbox
 ) -> None:
-    await reset(stranger.client, inbox)
-    await assert_is_the_owners(session, stranger, inbox)
+    await reset(attacker.client, inbox)
+    await assert_is_the_owners(session, attacker, inbox)
 
 
-async def test_what_was_published_stays(
-    session: AsyncSession, stranger: Stranger, inbox: Inbox
+async def test_published_content_stays(
+    session: AsyncSession, attacker: Attacker, inbox: Inbox
 ) -> None:
-    user = await session.get_one(User, stranger.user_id)
+    user = await session.get_one(User, attacker.user_id)
     article = await create_article(session, author=user)
     picture = await create_media(session, owner=user)
     session.add(Comment(article_id=article.id, author_id=user.id, content="x", html="x"))
     await session.flush()
-    await reset(stranger.client, inbox)
+    await reset(attacker.client, inbox)
     for column in (Article.author_id, Comment.author_id):
         kept = select(func.count()).where(column == user.id)
         assert await session.scalar(kept)
@@ -220,59 +220,64 @@ async def test_what_was_published_stays(
     assert picture.owner_id == user.id
 
 
-async def test_the_places_of_the_stranger_are_not_known_any_more(
-    session: AsyncSession, stranger: Stranger, inbox: Inbox
+async def test_networks_of_the_attacker_become_unknown(
+    session: AsyncSession, attacker: Attacker, inbox: Inbox
 ) -> None:
-    await reset(stranger.client, inbox)
+    await reset(attacker.client, inbox)
     (place,) = (await session.scalars(select(UserSession))).all()
     assert place.revoked_at is not None  # the owner's
 
 
-async def test_the_owner_is_led_from_registering_by_mail_to_a_reset(
+async def test_registration_by_mail_leads_the_owner_to_a_reset(
     session: AsyncSession,
-    stranger: Stranger,
+    attacker: Attacker,
     inbox: Inbox,
     settings: Settings,
     database: Database,
 ) -> None:
     app = create_app(settings.model_copy(update={"registration": Registration.BY_EMAIL}))
     app.state.database = database
-    body = {"email": EMAIL, "username": "owner", "name": "Owner", "password": OWNERS}
+    body = {"email": EMAIL, "username": "owner", "name": "Owner", "password": OWNER_PASSWORD}
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
         answer = await client.post("/users", json=body)
     assert answer.status_code == 202, answer.text
     mails = [mail for mail in await inbox.deliver() if mail["To"] == EMAIL]
     assert "/forgot-password" in mails[-1].get_content()
-    await reset(stranger.client, inbox)
-    await assert_is_the_owners(session, stranger, inbox)
+    await reset(attacker.client, inbox)
+    await assert_is_the_owners(session, attacker, inbox)
 
 
-async def test_a_click_of_the_owner_vouches_for_nobody_else(
-    session: AsyncSession, stranger: Stranger, inbox: Inbox
+async def test_link_alone_does_not_verify_the_account(
+    session: AsyncSession, attacker: Attacker, inbox: Inbox
 ) -> None:
-    """Else the account would be verified, and a reset would leave it to the stranger."""
-    client = stranger.client
+    """Otherwise the account would be verified, and a reset would keep the attacker's access."""
+    client = attacker.client
     await client.post("/auth/email/verify/resend", json={"email": EMAIL})
     (mail,) = [each for each in await inbox.deliver() if each["To"] == EMAIL]
     token = token_in(mail)
     clicked = await client.post("/auth/email/verify", json={"token": token})
     assert (clicked.status_code, clicked.json()["code"]) == (403, "password_required")
-    guessed = await client.post("/auth/email/verify", json={"token": token, "password": OWNERS})
+    guessed = await client.post(
+        "/auth/email/verify", json={"token": token, "password": OWNER_PASSWORD}
+    )
     assert (guessed.status_code, guessed.json()["code"]) == (403, "incorrect_password")
-    user = await session.get_one(User, stranger.user_id, populate_existing=True)
+    user = await session.get_one(User, attacker.user_id, populate_existing=True)
     assert user.email_verified_at is None
     await reset(client, inbox)
-    await assert_is_the_owners(session, stranger, inbox)
+    await assert_is_the_owners(session, attacker, inbox)
 
 
-async def test_a_login_of_another_account_vouches_for_nothing(
-    stranger: Stranger, inbox: Inbox
-) -> None:
-    client = stranger.client
-    body = {"email": "other@example.com", "username": "other", "name": "O", "password": OWNERS}
+async def test_session_of_another_account_does_not_verify(attacker: Attacker, inbox: Inbox) -> None:
+    client = attacker.client
+    body = {
+        "email": "other@example.com",
+        "username": "other",
+        "name": "O",
+        "password": OWNER_PASSWORD,
+    }
     assert (await client.post("/users", json=body)).status_code == 201
-    form = {"username": "other", "password": OWNERS}
+    form = {"username": "other", "password": OWNER_PASSWORD}
     login = (await client.post("/auth/login", data=form)).json()
     await client.post("/auth/email/verify/resend", json={"email": EMAIL})
     (mail,) = [each for each in await inbox.deliver() if each["To"] == EMAIL]
@@ -282,26 +287,26 @@ async def test_a_login_of_another_account_vouches_for_nothing(
     assert (answer.status_code, answer.json()["code"]) == (403, "password_required")
 
 
-async def test_who_registered_verifies_by_their_session_and_keeps_everything(
-    stranger: Stranger, inbox: Inbox
+async def test_verification_with_own_session_keeps_everything(
+    attacker: Attacker, inbox: Inbox
 ) -> None:
-    client = stranger.client
+    client = attacker.client
     await client.post("/auth/email/verify/resend", json={"email": EMAIL})
     (mail,) = [each for each in await inbox.deliver() if each["To"] == EMAIL]
     body = {"token": token_in(mail)}
-    answer = await client.post("/auth/email/verify", json=body, headers=stranger.headers)
+    answer = await client.post("/auth/email/verify", json=body, headers=attacker.headers)
     assert answer.status_code == 204
-    for headers in (stranger.headers, stranger.key):
+    for headers in (attacker.headers, attacker.key):
         assert (await client.get("/users/me", headers=headers)).status_code == 200
-    status = await client.get("/auth/second-factor", headers=stranger.headers)
+    status = await client.get("/auth/second-factor", headers=attacker.headers)
     assert status.json()["enabled"] is True
 
 
-async def test_mail_that_was_sent_still_counts_against_floods(
-    session: AsyncSession, stranger: Stranger, inbox: Inbox
+async def test_sent_mails_still_count_for_the_limits(
+    session: AsyncSession, attacker: Attacker, inbox: Inbox
 ) -> None:
     before = await session.scalar(select(func.count()).select_from(Mail))
-    await reset(stranger.client, inbox)
+    await reset(attacker.client, inbox)
     after = await session.scalar(select(func.count()).select_from(Mail))
     assert after is not None
     assert before is not None

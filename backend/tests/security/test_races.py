@@ -1,6 +1,4 @@
-"""A login that began before the password changed, or before its user was shut out: what was right
-when it was looked at is not right any more when the session opens.
-"""
+"""Races between a login and a change of the password or of the user."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -39,18 +37,18 @@ async def log_in(live: httpx.AsyncClient, user: User, password: str) -> httpx.Re
     return await live.post("/auth/login", data=form)
 
 
-async def log_in_around(
+async def log_in_during(
     live: httpx.AsyncClient,
     user: User,
     meanwhile: Callable[[], Awaitable[httpx.Response]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> httpx.Response:
-    """A login with the old password, and `meanwhile` while it is being hashed."""
+    """Log in with the old password, and run `meanwhile` during the hashing."""
     verify, compared, done = security.verify_password, asyncio.Event(), asyncio.Event()
 
     async def slowly(password: str, hashed: str | None) -> bool:
         right = await verify(password, hashed)
-        if not compared.is_set():  # the login's; what comes meanwhile takes its usual time
+        if not compared.is_set():  # only the comparison of the login is delayed
             compared.set()
             await done.wait()
         return right
@@ -77,24 +75,24 @@ async def change_password(live: httpx.AsyncClient, user: User) -> httpx.Response
     return await live.post("/users/me/password", json=body, headers=bearer(user))
 
 
-async def test_the_old_password_opens_no_session_once_it_was_changed(
+async def test_old_password_opens_no_session_after_a_change(
     live: httpx.AsyncClient, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Changing it ends all sessions; a thief who logs in all the time must not slip through."""
-    login = await log_in_around(live, user, lambda: change_password(live, user), monkeypatch)
+    """A change ends all sessions, including logins that started before it."""
+    login = await log_in_during(live, user, lambda: change_password(live, user), monkeypatch)
     assert not await is_logged_in(live, login)
 
 
-async def test_a_hash_that_is_renewed_does_not_bring_the_old_password_back(
+async def test_rehash_does_not_restore_the_old_password(
     live: httpx.AsyncClient, user: User, monkeypatch: pytest.MonkeyPatch, install: Install
 ) -> None:
-    install(BCRYPT_COST=5)  # a login renews the hash, which was made at a lower cost
-    await log_in_around(live, user, lambda: change_password(live, user), monkeypatch)
+    install(BCRYPT_COST=5)  # the login rehashes the password, whose hash has a lower cost
+    await log_in_during(live, user, lambda: change_password(live, user), monkeypatch)
     assert (await log_in(live, user, PASSWORD)).status_code == 401
     assert (await log_in(live, user, NEW_PASSWORD)).status_code == 200
 
 
-async def test_who_is_disabled_meanwhile_has_no_session_when_enabled_again(
+async def test_user_disabled_during_login_gets_no_session(
     live: httpx.AsyncClient, live_rows: Rows, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with live_rows() as session:
@@ -103,27 +101,27 @@ async def test_who_is_disabled_meanwhile_has_no_session_when_enabled_again(
     async def disable() -> httpx.Response:
         return await live.post(f"/users/{user.id}/disable", headers=headers)
 
-    login = await log_in_around(live, user, disable, monkeypatch)
+    login = await log_in_during(live, user, disable, monkeypatch)
     assert not await is_logged_in(live, login)
     await live.post(f"/users/{user.id}/enable", headers=headers)
     assert not await is_logged_in(live, login)
 
 
-async def test_logins_that_renew_a_hash_at_once_all_succeed(
+async def test_concurrent_logins_that_rehash_all_succeed(
     live: httpx.AsyncClient, user: User, install: Install
 ) -> None:
-    """Neither a deadlock nor a refusal is what a raised cost brings to who opens several tabs."""
-    assert (await log_in(live, user, PASSWORD)).status_code == 200  # its address is known
+    """Concurrent rehashing causes neither deadlocks nor refused logins."""
+    assert (await log_in(live, user, PASSWORD)).status_code == 200  # makes the address known
     install(BCRYPT_COST=5)
     logins = await asyncio.gather(*(log_in(live, user, PASSWORD) for _ in range(4)))
     assert [login.status_code for login in logins] == [200] * 4
 
 
 @pytest.mark.parametrize("whose", ["one user's", "many users'"])
-async def test_logins_at_once_are_not_taken_for_an_attack(
+async def test_concurrent_valid_logins_are_not_limited(
     live: httpx.AsyncClient, live_rows: Rows, user: User, whose: str
 ) -> None:
-    """More than may fail for one account, from one address."""
+    """More logins than the allowed failures for one account or address."""
     async with live_rows() as session:
         others = [await create_user(session) for _ in range(LOGINS)]
     users = others if whose == "many users'" else [user] * LOGINS

@@ -1,4 +1,4 @@
-"""Rechecking an identity: what has changed since it was found, and what waits for whom."""
+"""Recheck of an identity: changes since the first check, and locking."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -53,13 +53,13 @@ def source(
     return session if request.param == "session" else database.reader
 
 
-async def test_an_unchanged_user_is_returned_as_before(
+async def test_unchanged_identity_is_returned(
     source: AsyncSession | Reader, identity: Identity
 ) -> None:
     assert await recheck(source, identity) == identity
 
 
-async def test_a_new_role_is_returned(
+async def test_new_role_is_returned(
     session: AsyncSession, source: AsyncSession | Reader, identity: Identity
 ) -> None:
     await session.execute(update(User).where(User.id == identity.id).values(role=Role.AUTHOR))
@@ -79,7 +79,7 @@ async def test_a_new_role_is_returned(
     ],
     ids=["disabled", "deleted", "logged out", "expired", "purged", "key expired", "key deleted"],
 )
-async def test_withdrawn_access_is_an_error(
+async def test_revoked_access_raises(
     session: AsyncSession,
     source: AsyncSession | Reader,
     identity: Identity,
@@ -104,7 +104,7 @@ async def test_withdrawn_access_is_an_error(
     ],
     ids=["disabled", "demoted"],
 )
-async def test_a_change_waits_until_what_was_rechecked_is_committed(
+async def test_change_of_user_waits_for_the_commit(
     live: httpx.AsyncClient,
     live_app: FastAPI,
     live_rows: Rows,
@@ -118,7 +118,7 @@ async def test_a_change_waits_until_what_was_rechecked_is_committed(
     path = path.format(id=user.id)
     async with live_rows() as first, live_rows() as second:
         await recheck(first, identity)
-        await recheck(second, identity)  # which does not wait
+        await recheck(second, identity)  # does not wait
         changing = asyncio.create_task(live.request(method, path, json=body, headers=bearer(admin)))
         await waiting_for_a_lock(live_rows)
         assert not changing.done()

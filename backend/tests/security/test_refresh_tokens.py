@@ -1,6 +1,6 @@
-"""Refresh tokens: stolen, guessed, kept for too long; each way ends at a login.
+"""Refresh tokens: reuse, guessing and expiry.
 
-Against an application that commits, for what ends a session has to outlive the refusal.
+The tests use an application that commits, because the end of a session must survive the error.
 """
 
 from collections.abc import Callable
@@ -18,21 +18,21 @@ from tests.factories import PASSWORD, create_user
 from tests.security.answers import answer, assert_refused
 from tests.security.conftest import Install, Timeline
 
-GRACE = 10
+REUSE_GRACE_PERIOD = 10
 OLD, NEW = "the secret before: 32 bytes long.", "the secret after: 32 bytes long.."
 
 Rows = Callable[[], AbstractAsyncContextManager[AsyncSession]]
 
 
 class Pair(NamedTuple):
-    """What a login or a refresh is answered with."""
+    """The tokens of a login or refresh response."""
 
     access: str
     refresh: str
 
 
 class Victim:
-    """A user who is logged in, and whose tokens an attacker has got hold of."""
+    """A logged-in user whose tokens were stolen."""
 
     def __init__(self, client: httpx.AsyncClient, user: User, rows: Rows) -> None:
         self.client, self.user, self.rows = client, user, rows
@@ -54,8 +54,8 @@ class Victim:
     async def is_logged_in(self, pair: Pair) -> bool:
         return (await self.ask(pair)).status_code == 200
 
-    async def alarms(self) -> int:
-        """How often a reuse was written down."""
+    async def count_recorded_reuses(self) -> int:
+        """Return the number of recorded reuses."""
         async with self.rows() as session:
             query = select(func.count()).where(
                 AuditEvent.action == "REFRESH_REUSED", AuditEvent.subject_id == self.user.id
@@ -81,7 +81,7 @@ async def victim(live: httpx.AsyncClient, live_rows: Rows, timeline: Timeline) -
 
 
 def assert_no_session(response: httpx.Response) -> None:
-    """The one refusal, whatever is wrong with the token."""
+    """Assert the standard response for an invalid refresh token."""
     assert response.status_code == 401, response.text
     assert response.headers["WWW-Authenticate"] == "Bearer"
     assert answer(response).body == {
@@ -93,31 +93,31 @@ def assert_no_session(response: httpx.Response) -> None:
 
 
 class TestReuse:
-    async def test_within_the_grace_the_answer_is_the_same_child(
+    async def test_reuse_within_grace_period_returns_the_same_successor(
         self, victim: Victim, timeline: Timeline
     ) -> None:
         parent = await victim.log_in()
         child = await victim.refresh(parent)
-        timeline.advance(GRACE)
+        timeline.advance(REUSE_GRACE_PERIOD)
         again = await victim.refresh(parent)
         assert again.refresh == child.refresh != parent.refresh
         assert await victim.is_logged_in(again)
-        assert await victim.alarms() == 0
+        assert await victim.count_recorded_reuses() == 0
 
-    async def test_after_the_grace_it_ends_the_session_for_both(
+    async def test_reuse_after_grace_period_ends_the_session(
         self, victim: Victim, timeline: Timeline
     ) -> None:
         parent, elsewhere = await victim.log_in(), await victim.log_in()
         child = await victim.refresh(parent)
-        timeline.advance(GRACE + 1)
+        timeline.advance(REUSE_GRACE_PERIOD + 1)
         assert_no_session(await victim.present(parent.refresh))
         for pair in (parent, child):
             assert_refused(await victim.ask(pair), "token_revoked")
             assert_no_session(await victim.present(pair.refresh))
-        assert await victim.alarms() == 1
+        assert await victim.count_recorded_reuses() == 1
         assert await victim.is_logged_in(elsewhere)
 
-    async def test_a_thief_who_refreshed_first_is_logged_out_by_the_victims_next_refresh(
+    async def test_refresh_by_victim_logs_out_the_thief(
         self, victim: Victim, timeline: Timeline
     ) -> None:
         stolen = await victim.log_in()
@@ -129,20 +129,20 @@ class TestReuse:
         assert_refused(await victim.ask(thiefs), "token_revoked")
         assert_no_session(await victim.present(thiefs.refresh))
 
-    async def test_a_grandparent_ends_the_session_at_once(self, victim: Victim) -> None:
+    async def test_older_predecessor_ends_the_session_at_once(self, victim: Victim) -> None:
         grandparent = await victim.log_in()
         child = await victim.refresh(await victim.refresh(grandparent))
         assert_no_session(await victim.present(grandparent.refresh))
         assert_refused(await victim.ask(child), "token_revoked")
-        assert await victim.alarms() == 1
+        assert await victim.count_recorded_reuses() == 1
 
-    async def test_the_grace_is_not_prolonged_by_using_it(
+    async def test_reuse_does_not_extend_the_grace_period(
         self, victim: Victim, timeline: Timeline
     ) -> None:
         parent = await victim.log_in()
         await victim.refresh(parent)
         for _ in range(2):
-            timeline.advance(GRACE / 2)
+            timeline.advance(REUSE_GRACE_PERIOD / 2)
             await victim.refresh(parent)
         timeline.advance(1)
         assert_no_session(await victim.present(parent.refresh))
@@ -180,8 +180,8 @@ GUESSES: dict[str, Callable[[RefreshToken, RefreshToken], object]] = {
 
 
 @pytest.mark.parametrize("guess", GUESSES)
-async def test_a_guess_gets_nothing_and_ends_nothing(victim: Victim, guess: str) -> None:
-    """Were it otherwise, whoever can count to a session's id could log its user out."""
+async def test_guessed_token_is_refused_and_ends_no_session(victim: Victim, guess: str) -> None:
+    """Otherwise anyone could log users out by guessing session ids."""
     mine, other = await victim.log_in(), await victim.log_in()
     tokens = (RefreshToken.parse(pair.refresh) for pair in (mine, other))
     response = await victim.present(str(GUESSES[guess](*tokens)))  # type: ignore[arg-type]
@@ -189,12 +189,12 @@ async def test_a_guess_gets_nothing_and_ends_nothing(victim: Victim, guess: str)
         assert_no_session(response)
     assert await victim.is_logged_in(mine)
     assert await victim.is_logged_in(other)
-    assert await victim.alarms() == 0
+    assert await victim.count_recorded_reuses() == 0
     await victim.refresh(mine)
 
 
-async def test_the_tag_alone_is_no_token(victim: Victim) -> None:
-    """It says that a token was ours, and nothing else: the secret decides."""
+async def test_valid_tag_with_wrong_secret_is_refused(victim: Victim) -> None:
+    """The tag only proves the origin of a token. The secret decides."""
     pair = await victim.log_in()
     await victim.refresh(pair)
     token = RefreshToken.parse(pair.refresh)
@@ -204,9 +204,9 @@ async def test_the_tag_alone_is_no_token(victim: Victim) -> None:
 
 
 class TestEnd:
-    """After each end, the refresh token is worth nothing, and the access token neither."""
+    """After the end of a session, refresh token and access token are refused."""
 
-    async def test_logging_out(self, victim: Victim) -> None:
+    async def test_refresh_token_is_refused_after_logout(self, victim: Victim) -> None:
         pair = await victim.log_in()
         child = await victim.refresh(pair)
         await victim.client.post("/auth/logout", json={"refresh_token": child.refresh})
@@ -214,7 +214,7 @@ class TestEnd:
             assert_no_session(await victim.present(token))
         assert_refused(await victim.ask(child), "token_revoked")
 
-    async def test_logging_out_everywhere(self, victim: Victim) -> None:
+    async def test_refresh_token_is_refused_after_logout_everywhere(self, victim: Victim) -> None:
         here, there = await victim.log_in(), await victim.log_in()
         headers = {"Authorization": f"Bearer {here.access}"}
         await victim.client.post("/auth/logout-all", headers=headers)
@@ -222,20 +222,22 @@ class TestEnd:
             assert_no_session(await victim.present(pair.refresh))
             assert_refused(await victim.ask(pair), "token_revoked")
 
-    async def test_being_disabled(self, victim: Victim) -> None:
+    async def test_refresh_token_is_refused_for_disabled_user(self, victim: Victim) -> None:
         pair = await victim.log_in()
         await victim.change(User, is_active=False)
         assert_no_session(await victim.present(pair.refresh))
         assert_refused(await victim.ask(pair))
 
-    async def test_fourteen_days_without_use(self, victim: Victim, timeline: Timeline) -> None:
+    async def test_refresh_token_expires_after_14_days_without_use(
+        self, victim: Victim, timeline: Timeline
+    ) -> None:
         pair = await victim.log_in()
         timeline.advance(days=14, seconds=-1)
         pair = await victim.refresh(pair)
         timeline.advance(days=14)
         assert_no_session(await victim.present(pair.refresh))
 
-    async def test_thirty_days_however_often_it_is_used(
+    async def test_refresh_token_expires_after_30_days_of_use(
         self, victim: Victim, timeline: Timeline
     ) -> None:
         pair = await victim.log_in()
@@ -248,18 +250,18 @@ class TestEnd:
         assert_no_session(await victim.present(pair.refresh))
         assert_refused(await victim.ask(pair), "token_revoked")
 
-    async def test_a_parent_after_its_session_is_over_raises_no_alarm(
+    async def test_reuse_after_session_end_is_not_recorded(
         self, victim: Victim, timeline: Timeline
     ) -> None:
         parent = await victim.log_in()
         await victim.refresh(parent)
         timeline.advance(days=31)
         assert_no_session(await victim.present(parent.refresh))
-        assert await victim.alarms() == 0
+        assert await victim.count_recorded_reuses() == 0
 
 
 class TestRotatedKey:
-    async def test_the_grace_holds_across_a_rotation(
+    async def test_grace_period_applies_across_key_rotation(
         self, victim: Victim, install: Install
     ) -> None:
         install(SECRET_KEY=OLD)
@@ -271,7 +273,7 @@ class TestRotatedKey:
         assert len({token and token.secret for token in secrets}) == 1
         await victim.refresh(child)
 
-    async def test_a_replica_that_has_not_heard_of_the_new_key_blames_nobody(
+    async def test_replica_without_the_new_key_records_no_reuse(
         self, victim: Victim, install: Install
     ) -> None:
         install(SECRET_KEY=OLD)
@@ -282,28 +284,28 @@ class TestRotatedKey:
         assert_no_session(await victim.present(parent.refresh))
         install(SECRET_KEY=NEW, SECRET_KEYS_PREVIOUS=OLD)
         await victim.refresh(child)
-        assert await victim.alarms() == 0
+        assert await victim.count_recorded_reuses() == 0
 
-    async def test_reuse_is_noticed_across_a_rotation(
+    async def test_reuse_is_detected_across_key_rotation(
         self, victim: Victim, install: Install, timeline: Timeline
     ) -> None:
         install(SECRET_KEY=OLD)
         parent = await victim.log_in()
         child = await victim.refresh(parent)
         install(SECRET_KEY=NEW, SECRET_KEYS_PREVIOUS=OLD)
-        timeline.advance(GRACE + 1)
+        timeline.advance(REUSE_GRACE_PERIOD + 1)
         assert_no_session(await victim.present(parent.refresh))
         assert_no_session(await victim.present(child.refresh))
-        assert await victim.alarms() == 1
+        assert await victim.count_recorded_reuses() == 1
 
-    async def test_without_the_old_key_the_current_token_works_and_a_used_one_ends_nothing(
+    async def test_without_old_key_reuse_is_refused_without_ending_the_session(
         self, victim: Victim, install: Install, timeline: Timeline
     ) -> None:
         install(SECRET_KEY=OLD)
         parent = await victim.log_in()
         child = await victim.refresh(parent)
         install(SECRET_KEY=NEW, SECRET_KEYS_PREVIOUS="")
-        timeline.advance(GRACE + 1)
+        timeline.advance(REUSE_GRACE_PERIOD + 1)
         assert_no_session(await victim.present(parent.refresh))
-        assert await victim.alarms() == 0
+        assert await victim.count_recorded_reuses() == 0
         assert await victim.is_logged_in(await victim.refresh(child))

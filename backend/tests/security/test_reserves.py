@@ -1,4 +1,4 @@
-"""What a limit must not miss, and what it must not take for a guess."""
+"""Edge cases of the limits on guessing."""
 
 import httpx
 import pyotp
@@ -13,7 +13,7 @@ from tests.factories import PASSWORD, bearer, create_user
 from tests.security.conftest import ClientAt, new_address
 from tests.test_users import REGISTRATION
 
-pytestmark = pytest.mark.usefixtures("timeline")  # no door opens again meanwhile
+pytestmark = pytest.mark.usefixtures("timeline")  # no lockout ends during a test
 
 NEW_KEY = {"name": "mine", "scopes": ["users:read"]}
 
@@ -39,7 +39,7 @@ async def log_in(
         ("/auth/second-factor", "password", {}),
     ],
 )
-async def test_a_stolen_session_guesses_five_times_wherever_it_is_used(
+async def test_guesses_with_a_stolen_session_are_limited_per_session(
     client_at: ClientAt, user: User, path: str, field: str, rest: dict[str, object]
 ) -> None:
     statuses = []
@@ -49,26 +49,24 @@ async def test_a_stolen_session_guesses_five_times_wherever_it_is_used(
             response = await thief.post(path, json=body, headers=bearer(user))
             statuses.append(response.status_code)
     assert statuses == [403] * 6 + [429] * 3
-    async with client_at() as owner:  # who logs in anew has a door of their own
+    async with client_at() as owner:  # a new session has its own limit
         tokens = (await log_in(owner)).json()
         headers = {"Authorization": f"Bearer {tokens['access_token']}"}
         response = await owner.post(path, json={field: PASSWORD, **rest}, headers=headers)
         assert response.is_success
 
 
-async def test_a_stolen_access_token_makes_no_api_key(
+async def test_stolen_access_token_cannot_create_api_key(
     client: httpx.AsyncClient, user: User
 ) -> None:
-    """A key would outlive the session, and a reset of the password."""
+    """A key would outlive the session and a password reset."""
     for body, status in ((NEW_KEY, 422), (NEW_KEY | {"password": "wrong"}, 403)):
         response = await client.post("/users/me/api-keys", json=body, headers=bearer(user))
         assert response.status_code == status
     assert (await client.get("/users/me/api-keys", headers=bearer(user))).json() == []
 
 
-async def test_an_old_cookie_is_good_for_as_many_guesses_from_wherever_it_comes(
-    client_at: ClientAt, user: User
-) -> None:
+async def test_guesses_with_an_old_cookie_share_a_limit(client_at: ClientAt, user: User) -> None:
     async with client_at() as owner:
         token = (await log_in(owner)).json()["refresh_token"]
         await owner.post("/auth/logout-all", headers=bearer(user))
@@ -80,7 +78,7 @@ async def test_an_old_cookie_is_good_for_as_many_guesses_from_wherever_it_comes(
     assert compared == 21
 
 
-async def test_an_answer_503_is_no_guess(
+async def test_503_response_does_not_count_as_a_guess(
     client_at: ClientAt, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verify = security.verify_password
@@ -96,9 +94,7 @@ async def test_an_answer_503_is_no_guess(
         assert (await log_in(client)).status_code == 200
 
 
-async def test_who_has_the_password_does_not_lock_the_owner_out_of_the_second_step(
-    client_at: ClientAt, user: User
-) -> None:
+async def test_guessed_codes_do_not_lock_the_owner_out(client_at: ClientAt, user: User) -> None:
     home, url = new_address(), "/auth/login/second-factor"
     async with client_at(home) as owner:
         tokens = (await log_in(owner)).json()
@@ -123,10 +119,10 @@ async def test_who_has_the_password_does_not_lock_the_owner_out_of_the_second_st
 
 
 @pytest.mark.parametrize("path", ["/users", "/raw/users"])
-async def test_registering_from_one_address_is_limited(
+async def test_registrations_from_one_address_are_limited(
     client: httpx.AsyncClient, path: str
 ) -> None:
-    """Each is a hash, and a mail to whoever they name."""
+    """Each registration causes a hash and a mail."""
     statuses = []
     for number in range(33):
         account = {"email": f"victim{number}@example.com", "username": f"user{number}"}
@@ -135,7 +131,7 @@ async def test_registering_from_one_address_is_limited(
 
 
 @pytest.mark.parametrize("origin", [{"Origin": "https://evil.example"}, {"Origin": "null"}])
-async def test_another_sites_page_makes_no_guesses_from_its_readers_addresses(
+async def test_other_site_cannot_guess_from_addresses_of_its_visitors(
     client: httpx.AsyncClient, user: User, origin: dict[str, str]
 ) -> None:
     for password in ("wrong", PASSWORD):

@@ -1,5 +1,4 @@
-"""Keys: rotated without logging anybody out, taken away for good, public where they may be, and
-never mistaken for one another."""
+"""Signing keys: rotation, removal, publication and separation of keys."""
 
 import json
 import subprocess
@@ -16,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.keys import new_pair, secret_id, signing_keys
+from app.auth.keys import new_private_key, secret_id, signing_keys
 from app.auth.security import create_access_token
 from app.core.config import BACKEND_DIR, Algorithm, SetupError, get_settings
 from tests.factories import PASSWORD, create_user
@@ -25,7 +24,7 @@ from tests.security.conftest import Install
 from tests.security.forging import Forger, segment, unsegment
 
 OLD, NEW = "the secret before: 32 bytes long.", "the secret after: 32 bytes long.."
-PAIRS = [Algorithm.RS256, Algorithm.ES256]
+KEY_PAIR_ALGORITHMS = [Algorithm.RS256, Algorithm.ES256]
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 Pem = Callable[[PrivateKey], bytes]
@@ -53,7 +52,7 @@ def number(text: str) -> int:
 
 
 def verify(token: str, jwk: dict[str, Any]) -> None:
-    """Verify a token as another service does, by RFC 7515 to 7518 and nothing of ours."""
+    """Verify a token as another service does, by RFC 7515 to 7518, without application code."""
     signed, _, text = token.rpartition(".")
     signature = unsegment(text)
     if jwk["kty"] == "RSA":
@@ -82,7 +81,7 @@ async def key_set(client: httpx.AsyncClient) -> list[dict[str, Any]]:
 
 
 class TestSecrets:
-    async def test_a_previous_key_is_believed_until_it_is_removed(
+    async def test_previous_key_is_accepted_until_it_is_removed(
         self, client: httpx.AsyncClient, forger: Forger, install: Install
     ) -> None:
         install(SECRET_KEY=OLD)
@@ -99,7 +98,7 @@ class TestSecrets:
         response = await client.get("/auth/me", headers={"Authorization": f"Bearer {token}"})
         assert_refused(response)
 
-    async def test_a_kid_names_one_key_and_no_other(
+    async def test_kid_selects_exactly_one_key(
         self, client: httpx.AsyncClient, forger: Forger, install: Install
     ) -> None:
         install(SECRET_KEY=NEW, SECRET_KEYS_PREVIOUS=OLD)
@@ -107,43 +106,43 @@ class TestSecrets:
             token = forger.token(header=forger.header(kid=kid), key=key.encode())
             assert await status(client, token) == 401
 
-    async def test_a_secret_is_not_published(
+    async def test_secret_is_not_published(
         self, client: httpx.AsyncClient, install: Install
     ) -> None:
         install(SECRET_KEY=NEW, SECRET_KEYS_PREVIOUS=OLD)
         assert await key_set(client) == []
 
-    def test_a_kid_tells_nothing_of_its_secret(self) -> None:
+    def test_kid_does_not_reveal_the_secret(self) -> None:
         assert secret_id(OLD) != secret_id(NEW)
-        assert len(secret_id(OLD)) == 16  # 64 bits of a hash: too few to test a guess offline by
+        assert len(secret_id(OLD)) == 16  # 64 bits of a hash are too few to confirm a guess
 
 
 @pytest.fixture(scope="module")
 def pems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two pairs of keys for each algorithm, made once: a pair for RSA takes its time."""
+    """Create two key pairs for each algorithm once, because RSA key generation is slow."""
     directory = tmp_path_factory.mktemp("keys")
     paths = {}
-    for algorithm in PAIRS:
+    for algorithm in KEY_PAIR_ALGORITHMS:
         for name in ("current", "previous"):
             path = directory / f"{algorithm}-{name}.pem"
-            path.write_bytes(new_pair(algorithm))
+            path.write_bytes(new_private_key(algorithm))
             paths[f"{algorithm} {name}"] = path
     return paths
 
 
-@pytest.fixture(params=PAIRS, ids=str)
+@pytest.fixture(params=KEY_PAIR_ALGORITHMS, ids=str)
 def algorithm(request: pytest.FixtureRequest) -> Algorithm:
     return Algorithm(request.param)
 
 
 @pytest.fixture
-def with_pair(install: Install, pems: dict[str, Path], algorithm: Algorithm) -> None:
+def use_key_pair(install: Install, pems: dict[str, Path], algorithm: Algorithm) -> None:
     install(JWT_ALGORITHM=algorithm, JWT_PRIVATE_KEY_FILE=pems[f"{algorithm} current"])
 
 
-@pytest.mark.usefixtures("with_pair")
-class TestPairs:
-    async def test_others_verify_a_login_by_the_published_key(
+@pytest.mark.usefixtures("use_key_pair")
+class TestKeyPairs:
+    async def test_access_token_can_be_verified_with_published_key(
         self, client: httpx.AsyncClient, session: AsyncSession, algorithm: Algorithm
     ) -> None:
         user = await create_user(session, username="ada")
@@ -157,13 +156,15 @@ class TestPairs:
         verify(token, jwk)
         assert json.loads(unsegment(payload))["sub"] == str(user.id)
 
-    async def test_the_published_key_has_no_private_half(self, client: httpx.AsyncClient) -> None:
+    async def test_published_key_contains_no_private_parameters(
+        self, client: httpx.AsyncClient
+    ) -> None:
         public = {"kty", "kid", "use", "alg", "n", "e", "crv", "x", "y"}
         for jwk in await key_set(client):
             assert jwk.keys() <= public
             assert not jwk.keys() & {"d", "p", "q", "dp", "dq", "qi", "k", "oth"}
 
-    async def test_a_previous_key_is_believed_until_it_is_removed(
+    async def test_previous_key_is_accepted_until_it_is_removed(
         self,
         client: httpx.AsyncClient,
         forger: Forger,
@@ -190,7 +191,7 @@ class TestPairs:
         assert len(await key_set(client)) == 1
 
     @pytest.mark.parametrize("disguise", ["PEM", "PEM without its last line break", "DER", "JWK"])
-    async def test_the_public_key_is_no_secret_to_sign_with(
+    async def test_hmac_with_the_public_key_is_refused(
         self,
         client: httpx.AsyncClient,
         forger: Forger,
@@ -198,7 +199,7 @@ class TestPairs:
         algorithm: Algorithm,
         disguise: str,
     ) -> None:
-        """RFC 8725 §2.1: an HMAC by the key that everybody knows, in whatever form."""
+        """RFC 8725 §2.1: an HMAC with the public key, in any encoding."""
         pem = public_pem(pems[f"{algorithm} current"].read_bytes())
         key = {
             "PEM": pem,
@@ -212,7 +213,7 @@ class TestPairs:
             token = forger.token(header=forger.header(alg=alg), key=key)
             assert await status(client, token) == 401
 
-    async def test_the_secret_key_signs_no_access_token(
+    async def test_secret_key_does_not_sign_access_tokens(
         self, client: httpx.AsyncClient, forger: Forger
     ) -> None:
         secret = get_settings().secret_key
@@ -222,17 +223,17 @@ class TestPairs:
         ):
             assert await status(client, forger.token(header=header, key=secret.encode())) == 401
 
-    async def test_a_key_that_comes_along_is_not_used(
+    async def test_key_embedded_in_the_token_is_ignored(
         self, client: httpx.AsyncClient, forger: Forger, algorithm: Algorithm
     ) -> None:
-        for token in brought_along(forger, algorithm):
+        for token in tokens_with_embedded_key(forger, algorithm):
             assert await status(client, token) == 401
 
-    async def test_alg_none(self, client: httpx.AsyncClient, forger: Forger) -> None:
+    async def test_alg_none_is_refused(self, client: httpx.AsyncClient, forger: Forger) -> None:
         assert await status(client, forger.unsigned(alg="none")) == 401
         assert await status(client, forger.unsigned()) == 401
 
-    async def test_a_signature_of_zeros(
+    async def test_signature_of_zeros_is_refused(
         self, client: httpx.AsyncClient, forger: Forger, algorithm: Algorithm
     ) -> None:
         """CVE-2022-21449: r = s = 0 must not verify everything."""
@@ -251,8 +252,8 @@ def attackers_key(algorithm: Algorithm) -> PrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def brought_along(forger: Forger, algorithm: Algorithm) -> list[str]:
-    """Tokens that an attacker's pair has signed, with its public key in the header."""
+def tokens_with_embedded_key(forger: Forger, algorithm: Algorithm) -> list[str]:
+    """Return tokens that are signed by an attacker, with the public key in the header."""
     key = attackers_key(algorithm)
     if isinstance(key, rsa.RSAPrivateKey):
         numbers = key.public_key().public_numbers()
@@ -276,11 +277,11 @@ def as_text(value: int) -> str:
     return segment(value.to_bytes((value.bit_length() + 7) // 8))
 
 
-async def test_a_pair_signs_nothing_where_a_secret_is_configured(
+async def test_key_pair_token_is_refused_with_hs256(
     client: httpx.AsyncClient, forger: Forger
 ) -> None:
-    for algorithm in PAIRS:
-        for token in brought_along(forger, algorithm):
+    for algorithm in KEY_PAIR_ALGORITHMS:
+        for token in tokens_with_embedded_key(forger, algorithm):
             assert await status(client, token) == 401
     assert signing_keys().algorithm is Algorithm.HS256
 
@@ -292,14 +293,14 @@ UNUSABLE: dict[str, tuple[Algorithm, Callable[[], bytes]]] = {
         Algorithm.ES256,
         lambda: private_pem(ec.generate_private_key(ec.SECP256K1())),
     ),
-    "EC for RS256": (Algorithm.RS256, lambda: new_pair(Algorithm.ES256)),
+    "EC for RS256": (Algorithm.RS256, lambda: new_private_key(Algorithm.ES256)),
     "RSA for ES256": (Algorithm.ES256, lambda: private_pem(rsa_key(1024))),
     "encrypted": (
         Algorithm.ES256,
         lambda: private_pem(ec.generate_private_key(ec.SECP256R1()), password=b"password"),
     ),
-    "the public half": (Algorithm.ES256, lambda: public_pem(new_pair(Algorithm.ES256))),
-    "cut short": (Algorithm.ES256, lambda: new_pair(Algorithm.ES256)[:-60]),
+    "the public half": (Algorithm.ES256, lambda: public_pem(new_private_key(Algorithm.ES256))),
+    "cut short": (Algorithm.ES256, lambda: new_private_key(Algorithm.ES256)[:-60]),
     "no PEM": (Algorithm.ES256, lambda: b"my-secret-key"),
     "empty": (Algorithm.ES256, lambda: b""),
     "binary": (Algorithm.ES256, lambda: bytes(range(256))),
@@ -307,9 +308,7 @@ UNUSABLE: dict[str, tuple[Algorithm, Callable[[], bytes]]] = {
 
 
 @pytest.mark.parametrize("unusable", UNUSABLE)
-def test_an_unusable_key_is_refused_at_the_start(
-    install: Install, tmp_path: Path, unusable: str
-) -> None:
+def test_invalid_key_is_refused_at_startup(install: Install, tmp_path: Path, unusable: str) -> None:
     algorithm, make = UNUSABLE[unusable]
     path, pem = tmp_path / "key.pem", make()
     path.write_bytes(pem)
@@ -322,36 +321,34 @@ def test_an_unusable_key_is_refused_at_the_start(
 
 
 @pytest.mark.parametrize("missing", ["key.pem", "."], ids=["missing", "a folder"])
-def test_a_file_that_cannot_be_read_is_named(
-    install: Install, tmp_path: Path, missing: str
-) -> None:
+def test_unreadable_key_file_is_reported(install: Install, tmp_path: Path, missing: str) -> None:
     install(JWT_ALGORITHM="ES256", JWT_PRIVATE_KEY_FILE=tmp_path / missing)
     with pytest.raises(SetupError, match=str(tmp_path)):
         signing_keys()
 
 
-def test_an_unusable_previous_key_is_refused_too(install: Install, tmp_path: Path) -> None:
+def test_invalid_previous_key_is_refused_at_startup(install: Install, tmp_path: Path) -> None:
     current, previous = tmp_path / "current.pem", tmp_path / "previous.pem"
-    current.write_bytes(new_pair(Algorithm.ES256))
+    current.write_bytes(new_private_key(Algorithm.ES256))
     previous.write_bytes(private_pem(ec.generate_private_key(ec.SECP384R1())))
     install(JWT_ALGORITHM="ES256", JWT_PRIVATE_KEY_FILE=current, JWT_PREVIOUS_KEY_FILES=previous)
     with pytest.raises(SetupError, match=str(previous)):
         signing_keys()
 
 
-def test_ecdsa_is_not_even_imported() -> None:
-    """It comes with python-jose, and has a weakness in its timing that will not be mended."""
+def test_ecdsa_package_is_not_imported() -> None:
+    """It is a dependency of python-jose, with a timing weakness that will not be fixed."""
     program = (
         "import sys\n"
         "from pathlib import Path\n"
         "from tempfile import mkstemp\n"
-        "from app.auth.keys import new_pair, read_pair\n"
+        "from app.auth.keys import new_private_key, read_key_pair\n"
         "from app.core.config import Algorithm\n"
         "from app.main import create_app\n"
         "create_app()\n"
         "path = Path(mkstemp()[1])\n"
-        "path.write_bytes(new_pair(Algorithm.ES256))\n"
-        "key = read_pair(path, Algorithm.ES256)\n"
+        "path.write_bytes(new_private_key(Algorithm.ES256))\n"
+        "key = read_key_pair(path, Algorithm.ES256)\n"
         "path.unlink()\n"
         "assert key.verifies.verify(b'x', key.signs.sign(b'x'))\n"
         "assert type(key.signs).__module__ == 'jose.backends.cryptography_backend'\n"

@@ -1,4 +1,4 @@
-"""A stolen copy of the database: it holds nothing that anybody could log in or ask with."""
+"""A copy of the database contains no usable credentials."""
 
 import hashlib
 from collections.abc import Callable
@@ -17,7 +17,7 @@ TYPED_AS_NAME = "a-password-typed-as-the-name"
 
 
 async def dump(session: AsyncSession) -> str:
-    """Every row of every table; what is binary in hexadecimal."""
+    """Return every row of every table; binary values in hexadecimal."""
     query = (
         "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
     )
@@ -27,7 +27,7 @@ async def dump(session: AsyncSession) -> str:
     return "\n".join(rows)
 
 
-async def test_no_secret_is_stored_in_clear(
+async def test_no_secret_is_stored_in_plain_text(
     live: httpx.AsyncClient,
     live_rows: Callable[[], AbstractAsyncContextManager[AsyncSession]],
 ) -> None:
@@ -56,7 +56,7 @@ async def test_no_secret_is_stored_in_clear(
     needles |= {needle.encode().hex() for needle in needles}
     async with live_rows() as session:
         stolen = await dump(session)
-    # What is there to be found is found:
+    # The dump contains values that are stored in plain text:
     assert user.username in stolen
     assert hashlib.sha256(secrets[1].encode()).hexdigest() in stolen
     assert not [needle for needle in needles if needle in stolen]

@@ -1,4 +1,4 @@
-"""Access that is withdrawn while its use goes on: streams, late steps, links, repeated requests."""
+"""Revocation of access during requests: streams, late steps, links, repeated requests."""
 
 import asyncio
 import json
@@ -36,13 +36,13 @@ from tests.pictures import picture
 from tests.security.conftest import ClientAt
 
 UPLOADS = DEFAULTS[LimitKind.UPLOADS_AT_ONCE].amount
-"""As many as one user may send at once."""
+"""Concurrent uploads that one user may send."""
 Rows = Callable[[], AbstractAsyncContextManager[AsyncSession]]
 CLIENTS = 8
 
 
 class Scene(NamedTuple):
-    """An editor who works by a session or a key, and what an administrator may do about it."""
+    """An editor with a session or an API key, and a function that revokes their access."""
 
     editor: User
     author: User
@@ -98,7 +98,7 @@ async def count_of(rows: Rows, author: User) -> int:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Return once `condition`, which asks the database, holds."""
+    """Wait until `condition`, which queries the database, is true."""
     async with asyncio.timeout(60):
         while not await condition():
             pass
@@ -110,7 +110,7 @@ def one_record_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def until_withdrawn(live_rows: Rows, scene: Scene, how: str) -> AsyncIterator[bytes]:
-    """Two records of the author; access is withdrawn once the first is written."""
+    """Yield two records of the author; access is revoked after the first is written."""
     yield record(scene.author, 1)
     yield record(scene.author, 2)
 
@@ -131,7 +131,7 @@ def import_of(
 @pytest.mark.usefixtures("one_record_a_batch")
 class TestImports:
     @pytest.mark.parametrize("how", ["disable", "delete", "end"])
-    async def test_an_open_stream_writes_nothing_once_access_is_withdrawn(
+    async def test_open_import_stream_stops_after_revocation(
         self, live: httpx.AsyncClient, live_rows: Rows, scene: Scene, how: str
     ) -> None:
         async def body() -> AsyncIterator[bytes]:
@@ -145,7 +145,7 @@ class TestImports:
         assert "1 created, 0 updated" in answer.json()["message"]
         assert await count_of(live_rows, scene.author) == 1
 
-    async def test_a_demoted_editor_writes_only_their_own_from_then_on(
+    async def test_demoted_editor_imports_only_own_articles(
         self, live: httpx.AsyncClient, live_rows: Rows, scene: Scene
     ) -> None:
         async def body() -> AsyncIterator[bytes]:
@@ -163,7 +163,7 @@ class TestImports:
         assert await count_of(live_rows, scene.editor) == 1
 
     @pytest.mark.parametrize("how", ["disable", "demote"])
-    async def test_eight_streams_at_once_write_nothing_after_the_answer(
+    async def test_concurrent_imports_write_nothing_after_revocation(
         self, live_client_at: ClientAt, live_rows: Rows, scene: Scene, how: str
     ) -> None:
         withdrawn = asyncio.Event()
@@ -196,7 +196,7 @@ class TestImports:
         assert {answer.status_code for answer in answers} == {expected}  # type: ignore[union-attr]
         assert await count_of(live_rows, scene.author) == at_the_answer
 
-    async def test_one_that_takes_too_long_says_what_was_written(
+    async def test_import_beyond_its_deadline_reports_written_records(
         self,
         live: httpx.AsyncClient,
         live_rows: Rows,
@@ -229,7 +229,7 @@ class TestImports:
         assert await count_of(live_rows, scene.author) == 2
 
 
-async def test_a_stream_that_stalls_ends_at_its_deadline() -> None:
+async def test_stalled_stream_ends_at_its_deadline() -> None:
     async def stalled() -> AsyncIterator[bytes]:
         await asyncio.Event().wait()
         yield b"a"
@@ -238,7 +238,7 @@ async def test_a_stream_that_stalls_ends_at_its_deadline() -> None:
         [chunk async for chunk in Deadline(0.01).limit(stalled())]
 
 
-async def test_a_stream_that_never_pauses_ends_at_its_deadline() -> None:
+async def test_endless_stream_ends_at_its_deadline() -> None:
     async def endless() -> AsyncIterator[bytes]:
         while True:
             yield b"a"
@@ -271,7 +271,7 @@ class TestExports:
         ],
         ids=["disabled", "demoted"],
     )
-    async def test_one_stops_once_access_is_withdrawn(
+    async def test_export_stops_after_revocation(
         self,
         session: AsyncSession,
         database: Database,
@@ -291,7 +291,7 @@ class TestExports:
         with pytest.raises(error):
             await anext(lines)
 
-    async def test_one_that_takes_too_long_says_so(
+    async def test_export_beyond_its_deadline_is_reported(
         self, session: AsyncSession, database: Database, identity: Identity
     ) -> None:
         await create_article(session, author=await create_user(session))
@@ -319,7 +319,7 @@ async def pictures_of(rows: Rows, owner: User) -> int:
 
 @pytest.mark.parametrize("how", ["disable", "delete", "end"])
 class TestUploads:
-    async def test_one_whose_user_is_shut_out_while_it_comes_in(
+    async def test_upload_of_user_disabled_during_transfer_is_refused(
         self, live: httpx.AsyncClient, live_rows: Rows, scene: Scene, how: str
     ) -> None:
         async def body() -> AsyncIterator[bytes]:
@@ -332,7 +332,7 @@ class TestUploads:
         assert answer.status_code == 401, answer.text
         assert await pictures_of(live_rows, scene.editor) == 0
 
-    async def test_one_whose_user_is_shut_out_while_it_is_re_encoded(
+    async def test_upload_of_user_disabled_during_encoding_is_refused(
         self,
         live: httpx.AsyncClient,
         live_rows: Rows,
@@ -353,7 +353,7 @@ class TestUploads:
         assert answer.status_code == 401, answer.text
         assert await pictures_of(live_rows, scene.editor) == 0
 
-    async def test_a_repeated_one_is_not_answered_again(
+    async def test_repeated_upload_gets_no_stored_response(
         self, live: httpx.AsyncClient, live_rows: Rows, scene: Scene, how: str
     ) -> None:
         headers = {**FORM, **scene.headers, "Idempotency-Key": uuid4().hex}
@@ -370,10 +370,10 @@ class TestUploads:
         assert again.status_code == 401, again.text
 
 
-async def test_uploads_at_once_keep_nothing_after_the_answer(
+async def test_concurrent_uploads_store_nothing_after_revocation(
     live_client_at: ClientAt, live_rows: Rows, scene: Scene
 ) -> None:
-    """Each locks its owner's row to count; none waits for another for ever."""
+    """Each upload locks its owner's row to count, without deadlocks."""
     started = asyncio.Barrier(UPLOADS + 1)
     at_the_answer = 0
 
@@ -408,7 +408,7 @@ async def test_uploads_at_once_keep_nothing_after_the_answer(
     ],
     ids=["disabled", "demoted", "deleted"],
 )
-async def test_a_preview_link_shows_what_its_maker_may_read(
+async def test_preview_link_has_the_permissions_of_its_creator(
     client: httpx.AsyncClient, session: AsyncSession, change: Any, works_again: Any
 ) -> None:
     editor = await create_user(session, role=Role.EDITOR)
@@ -431,7 +431,7 @@ async def test_a_preview_link_shows_what_its_maker_may_read(
         assert await statuses() == [200, 200]
 
 
-async def test_a_preview_link_of_an_author_ends_with_the_article(
+async def test_preview_link_of_author_ends_after_reassignment(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:
     before, after = await create_user(session), await create_user(session)
@@ -442,7 +442,7 @@ async def test_a_preview_link_of_an_author_ends_with_the_article(
     assert (await client.get(f"/previews/{token}")).status_code == 404
 
 
-async def test_a_repeated_request_of_a_disabled_user_is_not_answered_again(
+async def test_repeated_request_of_disabled_user_gets_no_stored_response(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:
     user = await create_user(session)
@@ -453,7 +453,7 @@ async def test_a_repeated_request_of_a_disabled_user_is_not_answered_again(
     assert (await client.post("/articles", json=body, headers=headers)).status_code == 401
 
 
-async def test_links_from_before_a_user_was_disabled_stay_dead(
+async def test_links_from_before_disabling_stay_revoked(
     client: httpx.AsyncClient, session: AsyncSession, inbox: Inbox
 ) -> None:
     admin = await create_user(session, role=Role.ADMIN)
@@ -467,10 +467,10 @@ async def test_links_from_before_a_user_was_disabled_stay_dead(
     assert (await client.post("/auth/password/reset", json=body)).status_code == 400
 
 
-async def test_eight_writers_lose_nothing_while_their_account_is_deleted(
+async def test_concurrent_writes_during_account_deletion_lose_nothing(
     live_client_at: ClientAt, live_rows: Rows
 ) -> None:
-    """An article is refused, or it is in the trash with the others."""
+    """Each article is either refused or in the trash."""
     async with live_rows() as session:
         user = await create_user(session)
     begun, deleted = asyncio.Event(), asyncio.Event()
@@ -506,7 +506,7 @@ async def test_eight_writers_lose_nothing_while_their_account_is_deleted(
         assert await session.scalar(query) == written
 
 
-async def test_two_accounts_that_are_given_to_each_other_lose_no_article(
+async def test_mutual_reassignment_loses_no_article(
     live_client_at: ClientAt, live_rows: Rows
 ) -> None:
     async with live_rows() as session:

@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from app.auth.identity import Identity
-from app.auth.permissions import Action, may_to_any
+from app.auth.permissions import Action, may_on_any
 from app.core import clock
 from app.core.community import CommentPolicy
 from app.models.article import Article
@@ -217,6 +217,6 @@ def sight_of(viewer: Identity | None) -> tuple[Sight, dict[str, Any]]:
     now = clock.now()
     if viewer is None:
         return Sight.PUBLISHED, {"now": now}
-    if may_to_any(viewer, Action.READ_DRAFT):
+    if may_on_any(viewer, Action.READ_DRAFT):
         return Sight.ALL, {"now": now}
     return Sight.PUBLISHED_AND_OWN, {"now": now, "viewer_id": viewer.id}

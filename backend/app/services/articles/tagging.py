@@ -22,7 +22,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import TypeEngine
 
 from app.auth.identity import Identity
-from app.auth.permissions import Action, may_to_any
+from app.auth.permissions import Action, may_on_any
 from app.core.errors import ServiceUnavailable
 from app.core.limits import LimitKind
 from app.core.text import tag_key, tag_slug
@@ -152,7 +152,7 @@ async def lock_tags(
                 found = {row.key: row for row in await session.execute(query)}
             if len(found) == len(spelt):
                 if actor is not None:
-                    if not may_to_any(actor, Action.CHANGE_TAG):
+                    if not may_on_any(actor, Action.CHANGE_TAG):
                         hidden = [row.id for row in found.values() if not row.is_listed]
                         created = await _new_to(session, actor, hidden)
                     await limits.spend(session, actor, {LimitKind.NEW_TAGS: created})

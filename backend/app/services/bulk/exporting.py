@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Integer, Row, Select, bindparam, func, select, true
 
 from app.auth.identity import Identity, recheck
-from app.auth.permissions import Action, may_to_any
+from app.auth.permissions import Action, may_on_any
 from app.core import clock
 from app.core.errors import NotAuthorized, PressroomError
 from app.core.streams import Deadline
@@ -81,7 +81,7 @@ async def export_articles(
     Before a batch is handed out, `viewer` is read again: raises InvalidToken where their access was
     withdrawn meanwhile, NotAuthorized where they may see less than when the export began.
     """
-    everything = viewer is None or may_to_any(viewer, Action.READ_DRAFT)
+    everything = viewer is None or may_on_any(viewer, Action.READ_DRAFT)
     statement = _ALL if everything else _OWN
     parameters: dict[str, Any] = {"after": 0, "limit": BATCH, "bytes": BATCH_BYTES}
     if viewer is not None and not everything:
@@ -92,7 +92,7 @@ async def export_articles(
         if viewer is not None:
             async with database.autocommit() as primary:
                 viewer = await recheck(primary, viewer)
-            if everything and not may_to_any(viewer, Action.READ_DRAFT):
+            if everything and not may_on_any(viewer, Action.READ_DRAFT):
                 raise NotAuthorized("You may no longer export the articles of others")
         if not rows:
             return

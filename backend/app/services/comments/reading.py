@@ -19,7 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
-from app.auth.permissions import Action, may_to_any
+from app.auth.permissions import Action, may_on_any
 from app.core.community import CommentStatus
 from app.core.errors import ArticleNotFound, CommentNotFound
 from app.db.reading import Reader
@@ -234,7 +234,7 @@ async def list_to_moderate(
     """
     return await read_page(
         connection,
-        _QUEUES[may_to_any(user, Action.MODERATE_COMMENTS)],
+        _QUEUES[may_on_any(user, Action.MODERATE_COMMENTS)],
         query=query,
         parameters={**as_viewer(user, moderates=True), "status": query.status.value},
         make=comment_row,

@@ -6,7 +6,7 @@ from sqlalchemy import bindparam, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
-from app.auth.permissions import Action, may, may_to_any, require
+from app.auth.permissions import Action, may, may_on_any, require
 from app.core.conditional import Precondition
 from app.core.errors import MediaInUse, MediaNotFound
 from app.core.limits import LimitKind
@@ -105,7 +105,7 @@ async def _locked_media(
 
 def _may_manage(user: Identity, media: MediaRow) -> bool:
     if media.owner_id is None:  # who has left
-        return may_to_any(user, Action.MANAGE_MEDIA)
+        return may_on_any(user, Action.MANAGE_MEDIA)
     return may(user, Action.MANAGE_MEDIA, owner_id=media.owner_id)
 
 
