@@ -13,7 +13,7 @@ from app.core import clock
 from app.core.roles import Role
 from app.models import Article, User
 from app.services.articles import matching
-from app.services.search import START, STOP, _search, marked
+from app.services.search import MATCH_START, MATCH_STOP, _search, highlight
 from tests.factories import bearer, create_article, create_user
 from tests.test_lists import statements
 
@@ -294,8 +294,8 @@ async def test_snippets_are_inert(
     for name in ("snippet", "title_snippet"):
         page = Marks(result[name])
         assert set(page.tags) <= {"mark"}
-        assert START not in page.text
-        assert STOP not in page.text
+        assert MATCH_START not in page.text
+        assert MATCH_STOP not in page.text
         assert result[name].count("<") == 2 * len(page.tags)
         assert result[name].count("<mark>") == result[name].count("</mark>") == len(page.tags)
     assert Marks(result["title_snippet"]).text == content[:150]
@@ -318,10 +318,10 @@ async def test_what_looks_like_a_tag_is_words(
 
 def test_markers_that_do_not_belong_together_leave_no_tag() -> None:
     assert (
-        marked(f"a {STOP}b{START} c {START}d{STOP} <e> {START}")
+        highlight(f"a {MATCH_STOP}b{MATCH_START} c {MATCH_START}d{MATCH_STOP} <e> {MATCH_START}")
         == "a b c <mark>d</mark> &lt;e&gt; "
     )
-    assert marked(f"{START}{START}a{STOP}{STOP}") == "<mark>a</mark>"
+    assert highlight(f"{MATCH_START}{MATCH_START}a{MATCH_STOP}{MATCH_STOP}") == "<mark>a</mark>"
 
 
 async def test_a_snippet_is_from_where_the_words_are(
@@ -401,10 +401,10 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     way: str = request.param
     if way == "index":
         return way
-    monkeypatch.setattr(matching, "ENOUGH", 2)
-    monkeypatch.setattr(matching, "LEAST_HITS", 1)
-    monkeypatch.setattr(matching, "LOOK_INTO_ARTICLE", 1e9 if way == "index since" else 1e-9)
-    monkeypatch.setattr(matching, "MAX_READ", 3)
+    monkeypatch.setattr(matching, "SUFFICIENT_MATCHES", 2)
+    monkeypatch.setattr(matching, "MIN_SAMPLE_HITS", 1)
+    monkeypatch.setattr(matching, "CHECK_ARTICLE_COST", 1e9 if way == "index since" else 1e-9)
+    monkeypatch.setattr(matching, "MAX_EXAMINED", 3)
     return way
 
 
@@ -426,9 +426,9 @@ async def test_either_way_finds_the_newest(
             published_at=now - timedelta(days=number),
         )
     await create_article(session, author=author, title="Loom", published=False)
-    terms = await matching.interpret(connection, q="loom", viewer=None)
+    terms = await matching.parse_query(connection, q="loom", viewer=None)
     assert terms is not None
-    terms = terms.anywhere() if way == "walk anywhere" else terms
+    terms = terms.without_since() if way == "walk anywhere" else terms
     assert (terms.since is not None) == (way in {"index since", "walk"})
     assert terms.is_common == way.startswith("walk")
     found = await titles(client, "loom")

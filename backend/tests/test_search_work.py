@@ -16,7 +16,7 @@ from app.db.reading import Reader
 from app.models import User
 from app.services.articles import matching
 from app.services.articles.matching import STEMMED
-from app.services.articles.rows import Sight
+from app.services.articles.rows import Visibility
 from app.services.search import _search
 from tests.factories import bearer, create_article, create_user
 from tests.test_lists import statements
@@ -42,12 +42,12 @@ async def insert(session: AsyncSession, author: User, state: str, languages: lis
 
 async def interpret(connection: AsyncConnection, **options: Any) -> matching.Terms | None:
     """As searches do, on the test's own connection."""
-    return await matching.interpret(cast("Reader", connection), **options)
+    return await matching.parse_query(cast("Reader", connection), **options)
 
 
-async def plan(connection: AsyncConnection, sight: Sight, **parameters: Any) -> list[Any]:
+async def plan(connection: AsyncConnection, visibility: Visibility, **parameters: Any) -> list[Any]:
     """The nodes of the plan that find the configurations in use, with the rows that each had."""
-    statement = matching._STATEMENTS[sight]
+    statement = matching._STATEMENTS[visibility]
     explain = text(f"EXPLAIN (ANALYZE, TIMING off, FORMAT JSON) {statement.text}")
     explain = explain.bindparams(*statement._bindparams.values())
     found = await connection.scalar(explain, {"q": "loom", "language": None, **parameters})
@@ -103,7 +103,7 @@ async def test_invented_languages_cost_no_step(
     seen = state in {"published", "scheduled"}
     assert len(terms.queries) == (2 if seen else 1)
     await connection.execute(text("SET LOCAL enable_seqscan = off"))
-    nodes = await plan(connection, Sight.PUBLISHED, now=clock.now())
+    nodes = await plan(connection, Visibility.PUBLISHED, now=clock.now())
     assert rows_of_scans(nodes) <= 4
     with statements(connection) as ran:
         assert await titles(client, "old loom") == ["The loom"]
@@ -160,7 +160,7 @@ async def test_hidden_articles_do_not_make_a_word_common(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What the sample says is about what the reader may see."""
-    monkeypatch.setattr(matching, "MAX_READ", 50)
+    monkeypatch.setattr(matching, "MAX_EXAMINED", 50)
     await insert(session, authors[1], "draft", ["en"] * 1000)
     terms = await interpret(connection, q="loom", viewer=None)
     assert terms is not None

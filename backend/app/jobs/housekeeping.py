@@ -43,7 +43,7 @@ async def tidy_up(database: Database) -> None:
         partial(in_batches, database, purge) for purge in _BY_BATCH
     ]
     work += [partial(changes.purge, database), partial(retention.apply, database)]
-    work.append(partial(tags.tidy, database))  # last: the trash was emptied
+    work.append(partial(tags.clean_up, database))  # last: the trash was emptied
     failed: Exception | None = None
     for step in work:
         try:

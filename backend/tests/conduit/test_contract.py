@@ -74,7 +74,7 @@ async def test_what_was_counted_is_kept_until_the_change_feed_has_news(
     connection: AsyncConnection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(counting, "LARGE", 2)
+    monkeypatch.setattr(counting, "MIN_CACHED_COUNT", 2)
     author = await create_user(session, username="writer")
     for number, last in ((1, "count"), (2, "count"), (2, "max")):
         if last == "count":
