@@ -418,7 +418,7 @@ class TestTidying:
             ),
             {"id": article.id},
         )
-        await tags.tidy(database)
+        await tags.clean_up(database)
         rows = await session.execute(select(Tag.slug, Tag.is_listed).order_by(Tag.slug))
         assert [tuple(row) for row in rows] == [("hidden", False), ("kept", True)]
 
@@ -434,7 +434,7 @@ class TestTidying:
         url = f"/articles/{article['id']}"
         await client.patch(url, json={"published": False}, headers=bearer(ada))
         assert await slugs_of(client) == {}
-        await tags.tidy(database)
+        await tags.clean_up(database)
         assert not await session.scalar(select(Tag.is_listed))
         assert (await publish(client, ben, "ONCE"))["tags"] == ["ONCE"]
 
@@ -455,7 +455,7 @@ class TestThePreviousRelease:
             " SELECT :id, id FROM tags WHERE slug = 'c'"
         )
         await session.execute(text(tagging), {"id": article.id})
-        await tags.tidy(database)  # the two are one tag
+        await tags.clean_up(database)  # the two are one tag
         assert await found(client, "c#") == {first["id"], article.id}
         assert await slugs_of(client) == {"C#": "c-sharp"}
 
