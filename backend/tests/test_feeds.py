@@ -18,7 +18,7 @@ from app.core import clock
 from app.core.conditional import public
 from app.core.config import get_settings
 from app.models import Article
-from app.services.feeds.contents import LENGTH, MAX_HTML_BYTES
+from app.services.feeds.contents import MAX_HTML_BYTES, MAX_ITEMS
 from app.services.feeds.sitemap import MAX_URLS
 from tests.factories import create_article, create_user
 from tests.security.conftest import Install, install
@@ -299,7 +299,7 @@ class TestSelection:
     ) -> None:
         author = await create_user(session)
         now = clock.now()
-        for number in range(LENGTH + 2):
+        for number in range(MAX_ITEMS + 2):
             await create_article(
                 session,
                 author=author,
@@ -316,7 +316,7 @@ class TestSelection:
         for columns in hidden:
             await create_article(session, author=author, tags=["some"], **columns)
         paths = (f"/{name}", f"/authors/{author.username}/{name}", f"/tags/some/{name}")
-        newest = [f"Article {number:02}" for number in range(LENGTH)]
+        newest = [f"Article {number:02}" for number in range(MAX_ITEMS)]
         for path in paths:
             assert await titles(client, path) == newest
         monkeypatch.setattr(clock, "now", lambda: now + timedelta(minutes=5))

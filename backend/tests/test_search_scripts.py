@@ -14,7 +14,7 @@ from app.core.markdown import RENDERER
 from app.db.session import Database
 from app.models import User
 from app.services.articles.rendering import render_stale
-from app.services.search import _joined
+from app.services.search import _join_pairs
 from tests.databases import execute, temporary_database
 from tests.factories import create_article, create_user
 from tests.test_search import Marks, search, suggestions, titles
@@ -362,7 +362,7 @@ async def test_a_headline_can_be_put_together_again(connection: AsyncConnection)
                 {"body": "".join(f"深{chr(code)}度{chr(code)}a" for code in sorted(codes))},
             )
         ).one()
-        assert _joined(words) == body, hex(start)
+        assert _join_pairs(words) == body, hex(start)
 
 
 QUERIES_IN_ATTACK = [

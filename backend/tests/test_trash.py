@@ -193,7 +193,7 @@ class TestEnding:
     async def test_the_purge_takes_what_is_over_thirty_days_old_in_batches(
         self, session: AsyncSession, author: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(trash, "_OLD", trash._OLD.limit(2))
+        monkeypatch.setattr(trash, "_EXPIRED", trash._EXPIRED.limit(2))
         now = clock.now()
         kept = [
             await create_article(session, author=author),
