@@ -171,8 +171,8 @@ async def list_articles(
         published=query.published,
         followed=followed,
     )
-    cursor_kind = _cursor_kind(query, followed_by=viewer if followed else None)
-    position = _decode_position(query.cursor, cursor_kind, spec.sort)
+    kind = _cursor_kind(query, followed_by=viewer if followed else None)
+    position = _decode_position(query.cursor, kind, spec.sort)
     parameters = {
         **params,
         **{name: getattr(query, name) for name in spec.filters},
@@ -198,9 +198,7 @@ async def list_articles(
         )
     ).all()
     total = await _total(reader, spec, parameters) if query.count else None
-    return _build_page(
-        rows, query=query, position=position, cursor_kind=cursor_kind, spec=spec, total=total
-    )
+    return _build_page(rows, query=query, position=position, kind=kind, spec=spec, total=total)
 
 
 def _build_page(
@@ -208,7 +206,7 @@ def _build_page(
     *,
     query: ArticleQuery,
     position: CursorPosition | None,
-    cursor_kind: str,
+    kind: str,
     spec: ListSpec,
     total: int | None,
 ) -> ListPage[dict[str, Any]]:
@@ -223,10 +221,8 @@ def _build_page(
     )
     return ListPage(
         items=[row_to_dict(spec.fields, row[:-3]) for row in rows],
-        next=_encode_position(cursor_kind, CursorPosition(False, *rows[-1][-2:]))
-        if has_next
-        else None,
-        previous=_encode_position(cursor_kind, CursorPosition(True, *rows[0][-2:]))
+        next=_encode_position(kind, CursorPosition(False, *rows[-1][-2:])) if has_next else None,
+        previous=_encode_position(kind, CursorPosition(True, *rows[0][-2:]))
         if has_previous
         else None,
         total=total,

@@ -132,10 +132,10 @@ async def _insert_article_tags(
 
 def names_by_key(names: Iterable[str]) -> Mapping[str, str]:
     """Return the names by their tag keys; the first name wins among equal keys."""
-    names_of_keys: dict[str, str] = {}
+    by_key: dict[str, str] = {}
     for name in names:
-        names_of_keys.setdefault(tag_key(name), name)
-    return names_of_keys
+        by_key.setdefault(tag_key(name), name)
+    return by_key
 
 
 async def lock_tags(
@@ -151,12 +151,12 @@ async def lock_tags(
 
     Raises LimitReached, and ServiceUnavailable if concurrent changes prevent it repeatedly.
     """
-    names_of_keys = names_by_key(names)
-    if not names_of_keys:
+    by_key = names_by_key(names)
+    if not by_key:
         return {}
     query = (
         select(Tag.key, Tag.id, Tag.name, Tag.is_listed)
-        .where(_in_array(Tag.key, names_of_keys))
+        .where(_in_array(Tag.key, by_key))
         .order_by(Tag.key)
         .with_for_update(read=True, key_share=True)
     )
@@ -164,10 +164,10 @@ async def lock_tags(
         async with session.begin_nested() as savepoint:
             created = 0
             found = {row.key: row for row in await session.execute(query)}
-            if missing := names_of_keys.keys() - found.keys():
-                created = await _create_tags(session, {key: names_of_keys[key] for key in missing})
+            if missing := by_key.keys() - found.keys():
+                created = await _create_tags(session, {key: by_key[key] for key in missing})
                 found = {row.key: row for row in await session.execute(query)}
-            if len(found) == len(names_of_keys):
+            if len(found) == len(by_key):
                 if actor is not None:
                     if not may_to_any(actor, Action.CHANGE_TAG):
                         hidden = [row.id for row in found.values() if not row.is_listed]
@@ -175,7 +175,7 @@ async def lock_tags(
                     await limits.spend(session, actor, {LimitKind.NEW_TAGS: created})
                 return {
                     key: LockedTag(found[key].id, name, found[key].name, found[key].is_listed)
-                    for key, name in names_of_keys.items()
+                    for key, name in by_key.items()
                 }
             await (
                 savepoint.rollback()

@@ -160,10 +160,8 @@ async def update_article(
     article = await lock_article(session, article_id, actor=actor, action=Action.CHANGE_ARTICLE)
     await _check_precondition(session, precondition, article_id)
     await limits.spend(session, actor, _costs_of_change(article, updates))
-    was_visible_from, former = (
-        _visible_from(article),
-        article.slug if owns_slug(article, clock.now()) else None,
-    )
+    was_visible_from = _visible_from(article)
+    former = article.slug if owns_slug(article, clock.now()) else None
     dates = _resolve_dates(article, updates)
     # Run queries before setting attributes: a query would autoflush a part of the changes.
     slug_changed = await _update_slug(session, article, updates, dates)
@@ -309,9 +307,7 @@ def _resolve_dates(
     now = clock.now()
     published, at = updates.get("published"), updates.get("published_at", article.published_at)
     if "published_at" in updates and at == article.published_at and published is False:
-        published = (
-            None  # the client sent the values of a scheduled or archived article back unchanged
-        )
+        published = None  # a scheduled or archived article, sent back unchanged
     if published is False and "published_at" in updates and at is not None and at <= now:
         raise InvalidInput(CONFLICTING_PUBLICATION)
     if published is False and article.archived_at is None and "published_at" not in updates:
