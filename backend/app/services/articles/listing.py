@@ -462,10 +462,10 @@ def _search_scope(spec: ListSpec) -> Select[int, datetime]:
         statement = statement.where(NOT_ARCHIVED)
     # `published_at` has no index. With `dated_at`, PostgreSQL might use the date index instead of
     # the search index.
-    seen = or_(
+    visible = or_(
         and_(Article.published_at <= NOW, NOT_ARCHIVED), _UNPUBLISHED_VISIBLE[spec.visibility]
     )
-    return statement.where(NOT_DELETED, seen)
+    return statement.where(NOT_DELETED, visible)
 
 
 def _is_filtered(spec: ListSpec) -> bool:
@@ -495,5 +495,5 @@ def _decode_position(cursor: str | None, cursor_kind: str, sort: Sort) -> Cursor
         return None
     backward, key, article_id = decode_cursor(cursor, cursor_kind)
     is_datetime = sort not in {Sort.TITLE, Sort.RELEVANCE}
-    position = datetime.fromisoformat(str(key)) if is_datetime else key
-    return CursorPosition(bool(backward), position, int(str(article_id)))
+    value = datetime.fromisoformat(str(key)) if is_datetime else key
+    return CursorPosition(bool(backward), value, int(str(article_id)))

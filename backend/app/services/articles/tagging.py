@@ -177,9 +177,8 @@ async def lock_tags(
                     key: LockedTag(found[key].id, name, found[key].name, found[key].is_listed)
                     for key, name in by_key.items()
                 }
-            await (
-                savepoint.rollback()
-            )  # a concurrent request merged a tag or took a slug between two statements
+            # A concurrent request merged a tag or took a slug between two statements.
+            await savepoint.rollback()
     raise ServiceUnavailable
 
 
