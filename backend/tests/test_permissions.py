@@ -1,4 +1,4 @@
-"""Every route for every kind of caller: a route that this table does not list fails the test."""
+"""Permissions of every route for every kind of caller; the table must list every route."""
 
 import re
 from dataclasses import dataclass
@@ -50,19 +50,19 @@ ARTICLE = {"title": "Title", "content": "Long enough."}
 
 @dataclass(frozen=True)
 class Expectation:
-    """What each caller gets, in the order of CALLERS, from a request to what the owner owns."""
+    """Expected statuses by caller, in the order of CALLERS, for the owner's resources."""
 
     statuses: tuple[int, int, int, int, int, int, int]
     body: dict[str, Any] | None = None
 
 
-def anybody(status: int, **options: Any) -> Expectation:
-    """All alike; a route that reads no token does not mind whose it is."""
+def everyone(status: int, **options: Any) -> Expectation:
+    """The same status for all callers, on routes that read no token."""
     return Expectation((status,) * 7, **options)
 
 
-def reader(status: int) -> Expectation:
-    """All alike, but for a token that is refused wherever one is read."""
+def token_optional(status: int) -> Expectation:
+    """The same status for all callers, except those with an invalid token."""
     return Expectation((status,) * 5 + (401, 403))
 
 
@@ -70,8 +70,8 @@ def known(status: int, **options: Any) -> Expectation:
     return Expectation((401, status, status, status, status, 401, 403), **options)
 
 
-def owners(status: int, **options: Any) -> Expectation:
-    """For the owner and administrators."""
+def owner_and_admins(status: int, **options: Any) -> Expectation:
+    """Allowed for the owner and administrators."""
     return Expectation((401, 403, status, 403, status, 401, 403), **options)
 
 
@@ -79,13 +79,13 @@ def editors(status: int, **options: Any) -> Expectation:
     return Expectation((401, 403, 403, status, status, 401, 403), **options)
 
 
-def behind_article(status: int, **options: Any) -> Expectation:
-    """For the owner, editors and administrators; what it is behind, everybody sees."""
+def article_internals(status: int, **options: Any) -> Expectation:
+    """Allowed for the owner, editors and administrators; the article itself is public."""
     return Expectation((401, 403, status, status, status, 401, 403), **options)
 
 
-def behind_draft(status: int, **options: Any) -> Expectation:
-    """For the owner, editors and administrators; that it is there is nobody else's business."""
+def draft_internals(status: int, **options: Any) -> Expectation:
+    """Allowed for the owner, editors and administrators; others get 404."""
     return Expectation((401, 404, status, status, status, 401, 403), **options)
 
 
@@ -94,9 +94,9 @@ def administrators(status: int, **options: Any) -> Expectation:
 
 
 EXPECTED = {
-    "POST /auth/login": anybody(422),
-    "POST /auth/login/second-factor": anybody(401, body={"challenge": "x", "code": "000000"}),
-    "POST /auth/refresh": anybody(401),
+    "POST /auth/login": everyone(422),
+    "POST /auth/login/second-factor": everyone(401, body={"challenge": "x", "code": "000000"}),
+    "POST /auth/refresh": everyone(401),
     "POST /auth/logout": Expectation((401, 204, 204, 204, 204, 401, 403)),
     "POST /auth/logout-all": known(204),
     "GET /auth/me": known(200),
@@ -107,13 +107,13 @@ EXPECTED = {
     "POST /auth/second-factor/confirm": known(409, body={"code": "000000"}),
     "POST /auth/second-factor/recovery-codes": known(409, body=CONFIRMATION),
     "POST /auth/second-factor/disable": known(409, body=CONFIRMATION),
-    "POST /auth/password/forgot": anybody(202, body={"email": "owner@example.com"}),
-    "POST /auth/password/reset": anybody(400, body={"token": "x" * 43, "password": NEW_PASSWORD}),
-    "POST /auth/email/verify": anybody(400, body={"token": "x" * 43}),
-    "POST /auth/email/verify/resend": anybody(202, body={"email": "owner@example.com"}),
-    "GET /.well-known/jwks.json": anybody(200),
-    "POST /users": anybody(201, body=REGISTRATION),
-    "GET /users": reader(200),
+    "POST /auth/password/forgot": everyone(202, body={"email": "owner@example.com"}),
+    "POST /auth/password/reset": everyone(400, body={"token": "x" * 43, "password": NEW_PASSWORD}),
+    "POST /auth/email/verify": everyone(400, body={"token": "x" * 43}),
+    "POST /auth/email/verify/resend": everyone(202, body={"email": "owner@example.com"}),
+    "GET /.well-known/jwks.json": everyone(200),
+    "POST /users": everyone(201, body=REGISTRATION),
+    "GET /users": token_optional(200),
     "GET /users/me": known(200),
     "PATCH /users/me": known(200, body={"name": "New"}),
     "POST /users/me/password": known(
@@ -125,123 +125,123 @@ EXPECTED = {
     ),
     "GET /users/me/api-keys": known(200),
     "DELETE /users/me/api-keys/{api_key_id}": Expectation((401, 404, 204, 404, 404, 401, 403)),
-    "GET /users/{user_id}": reader(200),
-    "PUT /users/{user_id}": owners(200, body={**USER, "email": "owner@example.com"}),
-    "DELETE /users/{user_id}": owners(204, body={"password": PASSWORD}),
+    "GET /users/{user_id}": token_optional(200),
+    "PUT /users/{user_id}": owner_and_admins(200, body={**USER, "email": "owner@example.com"}),
+    "DELETE /users/{user_id}": owner_and_admins(204, body={"password": PASSWORD}),
     "PATCH /users/{user_id}/role": administrators(200, body={"role": "editor"}),
-    "GET /users/{user_id}/limits": owners(200),
-    "GET /users/{user_id}/limits/use": owners(200),
+    "GET /users/{user_id}/limits": owner_and_admins(200),
+    "GET /users/{user_id}/limits/use": owner_and_admins(200),
     "PUT /users/{user_id}/limits": administrators(200, body={"limits": {"comments": 600}}),
     "POST /users/{user_id}/disable": administrators(200),
     "POST /users/{user_id}/enable": administrators(200),
-    "GET /users/{user_id}/addresses": owners(200),
-    "POST /users/{user_id}/addresses": owners(201, body=ADDRESS),
-    "GET /users/{user_id}/addresses/{address_id}": owners(200),
-    "PUT /users/{user_id}/addresses/{address_id}": owners(200, body=ADDRESS),
-    "DELETE /users/{user_id}/addresses/{address_id}": owners(204),
-    "GET /changes": anybody(200),
-    "GET /feed.xml": anybody(200),
-    "GET /atom.xml": anybody(200),
-    "GET /feed.json": anybody(200),
-    "GET /authors/{username}/feed.xml": anybody(200),
-    "GET /authors/{username}/atom.xml": anybody(200),
-    "GET /authors/{username}/feed.json": anybody(200),
-    "GET /tags/{slug}/feed.xml": anybody(200),
-    "GET /tags/{slug}/atom.xml": anybody(200),
-    "GET /tags/{slug}/feed.json": anybody(200),
-    "GET /sitemap.xml": anybody(200),
-    "GET /sitemaps/{number}.xml": anybody(200),
-    "GET /robots.txt": anybody(200),
-    "GET /articles": reader(200),
+    "GET /users/{user_id}/addresses": owner_and_admins(200),
+    "POST /users/{user_id}/addresses": owner_and_admins(201, body=ADDRESS),
+    "GET /users/{user_id}/addresses/{address_id}": owner_and_admins(200),
+    "PUT /users/{user_id}/addresses/{address_id}": owner_and_admins(200, body=ADDRESS),
+    "DELETE /users/{user_id}/addresses/{address_id}": owner_and_admins(204),
+    "GET /changes": everyone(200),
+    "GET /feed.xml": everyone(200),
+    "GET /atom.xml": everyone(200),
+    "GET /feed.json": everyone(200),
+    "GET /authors/{username}/feed.xml": everyone(200),
+    "GET /authors/{username}/atom.xml": everyone(200),
+    "GET /authors/{username}/feed.json": everyone(200),
+    "GET /tags/{slug}/feed.xml": everyone(200),
+    "GET /tags/{slug}/atom.xml": everyone(200),
+    "GET /tags/{slug}/feed.json": everyone(200),
+    "GET /sitemap.xml": everyone(200),
+    "GET /sitemaps/{number}.xml": everyone(200),
+    "GET /robots.txt": everyone(200),
+    "GET /articles": token_optional(200),
     "POST /articles/import": known(415),
     "GET /articles/export": known(200),
-    "GET /search": reader(422),
-    "GET /search/suggest": reader(422),
-    "GET /articles/by-slug/{slug}": reader(200),
-    "GET /articles/{article_id}": reader(200),
+    "GET /search": token_optional(422),
+    "GET /search/suggest": token_optional(422),
+    "GET /articles/by-slug/{slug}": token_optional(200),
+    "GET /articles/{article_id}": token_optional(200),
     "GET /articles/{draft_id}": Expectation((404, 404, 200, 200, 200, 401, 403)),
     "POST /articles": known(201, body=ARTICLE),
     "PATCH /articles/{article_id}": Expectation((401, 403, 200, 200, 200, 401, 403), body={}),
     "PATCH /articles/{draft_id}": Expectation((401, 404, 200, 200, 200, 401, 403), body={}),
     "DELETE /articles/{article_id}": Expectation((401, 403, 204, 204, 204, 401, 403)),
     "DELETE /articles/{draft_id}": Expectation((401, 404, 204, 204, 204, 401, 403)),
-    "GET /articles/{article_id}/revisions": behind_article(200),
-    "GET /articles/{draft_id}/revisions": behind_draft(200),
-    "GET /articles/{article_id}/revisions/{revision_id}": behind_article(200),
-    "GET /articles/{article_id}/revisions/{revision_id}/diff": behind_article(200),
-    "POST /articles/{article_id}/revisions/{revision_id}/restore": behind_article(200),
-    "GET /articles/{article_id}/preview-links": behind_article(200),
-    "GET /articles/{draft_id}/preview-links": behind_draft(200),
-    "POST /articles/{article_id}/preview-links": behind_article(201),
-    "POST /articles/{draft_id}/preview-links": behind_draft(201),
-    "DELETE /articles/{article_id}/preview-links/{link_id}": behind_article(204),
-    "GET /previews/{token}": anybody(200),
+    "GET /articles/{article_id}/revisions": article_internals(200),
+    "GET /articles/{draft_id}/revisions": draft_internals(200),
+    "GET /articles/{article_id}/revisions/{revision_id}": article_internals(200),
+    "GET /articles/{article_id}/revisions/{revision_id}/diff": article_internals(200),
+    "POST /articles/{article_id}/revisions/{revision_id}/restore": article_internals(200),
+    "GET /articles/{article_id}/preview-links": article_internals(200),
+    "GET /articles/{draft_id}/preview-links": draft_internals(200),
+    "POST /articles/{article_id}/preview-links": article_internals(201),
+    "POST /articles/{draft_id}/preview-links": draft_internals(201),
+    "DELETE /articles/{article_id}/preview-links/{link_id}": article_internals(204),
+    "GET /previews/{token}": everyone(200),
     "GET /feed": known(200),
-    "GET /profiles/{username}": reader(200),
+    "GET /profiles/{username}": token_optional(200),
     "PUT /profiles/{username}/follow": Expectation((401, 200, 422, 200, 200, 401, 403)),
     "DELETE /profiles/{username}/follow": Expectation((401, 200, 422, 200, 200, 401, 403)),
     "PUT /profiles/{username}/block": Expectation((401, 200, 422, 200, 200, 401, 403)),
     "DELETE /profiles/{username}/block": Expectation((401, 200, 422, 200, 200, 401, 403)),
-    "GET /profiles/{username}/followers": reader(200),
-    "GET /profiles/{username}/following": reader(200),
+    "GET /profiles/{username}/followers": token_optional(200),
+    "GET /profiles/{username}/following": token_optional(200),
     "GET /blocks": known(200),
-    "GET /articles/{article_id}/favorite": reader(200),
+    "GET /articles/{article_id}/favorite": token_optional(200),
     "GET /articles/{draft_id}/favorite": Expectation((404, 404, 200, 200, 200, 401, 403)),
     "PUT /articles/{article_id}/favorite": known(200),
-    "PUT /articles/{draft_id}/favorite": behind_draft(200),
+    "PUT /articles/{draft_id}/favorite": draft_internals(200),
     "DELETE /articles/{article_id}/favorite": known(200),
-    "GET /articles/{article_id}/favorites": reader(200),
+    "GET /articles/{article_id}/favorites": token_optional(200),
     "GET /articles/{draft_id}/favorites": Expectation((404, 404, 200, 200, 200, 401, 403)),
-    "GET /articles/{article_id}/comments": reader(200),
+    "GET /articles/{article_id}/comments": token_optional(200),
     "GET /articles/{draft_id}/comments": Expectation((404, 404, 200, 200, 200, 401, 403)),
     "POST /articles/{article_id}/comments": known(201, body={"content": "Indeed."}),
-    "POST /articles/{draft_id}/comments": behind_draft(201, body={"content": "Indeed."}),
+    "POST /articles/{draft_id}/comments": draft_internals(201, body={"content": "Indeed."}),
     "GET /comments": known(200),
-    "GET /comments/{comment_id}": reader(200),
+    "GET /comments/{comment_id}": token_optional(200),
     "GET /comments/{draft_comment_id}": Expectation((404, 404, 200, 200, 200, 401, 403)),
-    "GET /comments/{comment_id}/replies": reader(200),
-    # The owner owns the article; a commenter wrote the comment.
+    "GET /comments/{comment_id}/replies": token_optional(200),
+    # The owner wrote the article, a commenter the comment.
     "PATCH /comments/{comment_id}": Expectation(
         (401, 403, 403, 403, 403, 401, 403), body={"content": "New"}
     ),
     "PATCH /comments/{own_comment_id}": Expectation(
         (401, 403, 200, 403, 403, 401, 403), body={"content": "New"}
     ),
-    "DELETE /comments/{comment_id}": behind_article(204),
-    "DELETE /comments/{draft_comment_id}": behind_draft(204),
-    "PATCH /comments/{comment_id}/moderation": behind_article(200, body={"status": "hidden"}),
-    "PATCH /comments/{draft_comment_id}/moderation": behind_draft(200, body={"locked": True}),
+    "DELETE /comments/{comment_id}": article_internals(204),
+    "DELETE /comments/{draft_comment_id}": draft_internals(204),
+    "PATCH /comments/{comment_id}/moderation": article_internals(200, body={"status": "hidden"}),
+    "PATCH /comments/{draft_comment_id}/moderation": draft_internals(200, body={"locked": True}),
     "POST /articles/{article_id}/reports": known(201, body={"reason": "Advertising"}),
-    "POST /articles/{draft_id}/reports": behind_draft(201, body={"reason": "Advertising"}),
+    "POST /articles/{draft_id}/reports": draft_internals(201, body={"reason": "Advertising"}),
     "POST /comments/{comment_id}/reports": known(201, body={"reason": "Advertising"}),
     "GET /reports": editors(200),
     "GET /reports/{report_id}": editors(200),
     "PATCH /reports/{report_id}": editors(200, body={"state": "resolved"}),
-    "GET /tags": reader(200),
-    "GET /tags/{slug}": reader(200),
+    "GET /tags": token_optional(200),
+    "GET /tags/{slug}": token_optional(200),
     "PUT /tags/{slug}": editors(200, body={"name": "Looms"}),
     "DELETE /tags/{slug}": editors(204),
     "GET /trash": known(200),
-    "POST /articles/{trashed_id}/restore": behind_draft(200),
-    "DELETE /trash/{trashed_id}": behind_draft(204),
+    "POST /articles/{trashed_id}/restore": draft_internals(200),
+    "DELETE /trash/{trashed_id}": draft_internals(204),
     "POST /media": known(415),
     "GET /media": known(200),
     "GET /media/{media_id}": Expectation((401, 404, 200, 200, 200, 401, 403)),
     "PATCH /media/{media_id}": Expectation((401, 404, 200, 200, 200, 401, 403), body={}),
     "DELETE /media/{media_id}": Expectation((401, 404, 204, 204, 204, 401, 403)),
-    "GET /media/{folder}/{name}": anybody(404),
-    "GET /health/live": anybody(200),
-    "GET /health/ready": anybody(200),
-    "GET /raw/users": reader(200),
-    "POST /raw/users": anybody(201, body=REGISTRATION),
-    "GET /raw/users/{user_id}": reader(200),
-    "PUT /raw/users/{user_id}": owners(200, body={**USER, "email": "owner@example.com"}),
-    "DELETE /raw/users/{user_id}": owners(204, body={"password": PASSWORD}),
+    "GET /media/{folder}/{name}": everyone(404),
+    "GET /health/live": everyone(200),
+    "GET /health/ready": everyone(200),
+    "GET /raw/users": token_optional(200),
+    "POST /raw/users": everyone(201, body=REGISTRATION),
+    "GET /raw/users/{user_id}": token_optional(200),
+    "PUT /raw/users/{user_id}": owner_and_admins(200, body={**USER, "email": "owner@example.com"}),
+    "DELETE /raw/users/{user_id}": owner_and_admins(204, body={"password": PASSWORD}),
 }
 
 
 async def create_callers(session: AsyncSession) -> dict[str, User]:
-    """A user for each kind of caller that is one."""
+    """Create a user for each authenticated kind of caller."""
     return {
         "owner": await create_user(session, email="owner@example.com"),
         "stranger": await create_user(session),
@@ -252,7 +252,7 @@ async def create_callers(session: AsyncSession) -> dict[str, User]:
 
 
 async def create_rows(session: AsyncSession, owner: User) -> dict[str, Any]:
-    """What the owner owns, as the parameters of the paths in EXPECTED."""
+    """Create the owner's resources; return the path parameters for EXPECTED."""
     article = await create_article(session, author=owner, slug="engines", tags=["Engines"])
     trashed = await create_article(session, author=owner, deleted_at=clock.now())
     draft = await create_article(session, author=owner, published=False)
@@ -286,7 +286,7 @@ async def create_rows(session: AsyncSession, owner: User) -> dict[str, Any]:
 
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("route", EXPECTED)
-async def test_who_may_do_what(
+async def test_permissions(
     client: httpx.AsyncClient, session: AsyncSession, route: str, caller: str
 ) -> None:
     expectation = EXPECTED[route]
