@@ -313,8 +313,8 @@ def _choose_strategy(
 ) -> tuple[datetime | None, bool, bool]:
     """Return `since`, `is_common` and `is_common_anywhere` for a sample, newest first.
 
-    A row contains the date, how many articles it represents, whether it matches, and whether the
-    search index would return it.
+    A row contains the date and the number of articles that it represents. It also contains whether
+    it matches, and whether the search index would return it.
     """
     since: datetime | None = None
     hits, scanned, matching, read, candidates = 0, 0.0, 0.0, 0.0, 0.0
@@ -347,8 +347,8 @@ def candidates(spec: SearchSpec, articles: Select[int, datetime]) -> CTE:
     list. In a filtered list (`terms.without_since()`), a common word is searched among the newest
     MAX_EXAMINED articles only.
 
-    If the terms are not common, `articles` should not contain a condition that holds for most rows
-    and has an index, such as `dated_at <= now`. PostgreSQL might use that index.
+    If the terms are not common, avoid indexed conditions that hold for most rows, such as
+    `dated_at <= now`. PostgreSQL might use that index instead.
 
     The statement needs the parameters of `articles` and `terms.parameters`.
     """

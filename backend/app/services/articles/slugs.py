@@ -183,8 +183,7 @@ async def free_slug(session: AsyncSession, *, title: str, target: SlugTarget) ->
 async def taken_slugs(session: AsyncSession, slugs: list[str], *, target: SlugTarget) -> set[str]:
     """Return which of these slugs are taken, except by the target article itself.
 
-    A slug is taken if it is or was public, if another draft of the same author uses it, or if it is
-    reserved.
+    Taken are reserved slugs, current and former public slugs, and slugs of the author's drafts.
     """
     taken = await session.scalars(_TAKEN, {"candidates": slugs, **target._asdict()})
     return {*taken, *RESERVED.intersection(slugs)}
