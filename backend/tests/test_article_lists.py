@@ -1,4 +1,4 @@
-"""GET /articles: filters, orders, fields, and pages by cursor."""
+"""GET /articles: filters, sort orders, fields and cursor pagination."""
 
 import random
 import re
@@ -34,13 +34,13 @@ async def ids(client: httpx.AsyncClient, query: str, **options: Any) -> list[int
     return [row["id"] for row in response.json()]
 
 
-async def walk(
+async def follow_links(
     client: httpx.AsyncClient,
     path: str,
     turn: str = "next",
     headers: dict[str, str] | None = None,
 ) -> AsyncIterator[list[int]]:
-    """The ids of each page from `path` on, following the links."""
+    """Yield the ids of each page from `path` on, following `next` links."""
     address: str | None = path
     while address is not None:
         response = await client.get(address, headers=headers)
@@ -56,7 +56,7 @@ async def author(session: AsyncSession) -> User:
 
 @pytest.fixture
 async def articles(session: AsyncSession, author: User) -> list[Article]:
-    """Eleven; three share each moment, the titles go the other way round."""
+    """Eleven articles: three share each date, and titles sort in the opposite direction."""
     return [
         await create_article(
             session,
@@ -73,7 +73,7 @@ class TestPages:
     @pytest.mark.parametrize("sort", ["newest", "oldest", "updated", "title"])
     @pytest.mark.parametrize("limit", [1, 2, 3, 4, 10, 11, 12])
     @pytest.mark.parametrize("more", ["", "&tag=every", "&author=ADA"])
-    async def test_next_leads_through_all_and_prev_back(
+    async def test_next_and_prev_links_reach_every_article(
         self,
         client: httpx.AsyncClient,
         articles: list[Article],
@@ -81,20 +81,20 @@ class TestPages:
         limit: int,
         more: str,
     ) -> None:
-        everything = await ids(client, f"sort={sort}&limit=100{more}")
+        all_articles = await ids(client, f"sort={sort}&limit=100{more}")
         path = f"/articles?sort={sort}&limit={limit}{more}"
-        pages = [page async for page in walk(client, path)]
-        assert [each for page in pages for each in page] == everything
+        pages = [page async for page in follow_links(client, path)]
+        assert [each for page in pages for each in page] == all_articles
         assert [len(page) for page in pages[:-1]] == [limit] * (len(pages) - 1)
         assert pages[-1]
         last = path
-        async for _ in walk(client, path):
+        async for _ in follow_links(client, path):
             response = await client.get(last)
             last = links(response).get("next", last)
-        back = [page async for page in walk(client, last, "prev")]
+        back = [page async for page in follow_links(client, last, "prev")]
         assert back == pages[::-1]
 
-    async def test_orders(self, client: httpx.AsyncClient, articles: list[Article]) -> None:
+    async def test_sort_orders(self, client: httpx.AsyncClient, articles: list[Article]) -> None:
         by_date = sorted(articles, key=lambda each: (each.published_at, each.id))
         oldest = [each.id for each in by_date]
         assert await ids(client, "sort=oldest") == oldest
@@ -104,14 +104,14 @@ class TestPages:
             each for each in oldest[::-1] if each in {row.id for row in articles[::2]}
         ]
 
-    async def test_updated_is_by_the_last_change(
+    async def test_updated_sorts_by_last_change(
         self, client: httpx.AsyncClient, author: User, articles: list[Article]
     ) -> None:
         url = f"/articles/{articles[4].id}"
         await client.patch(url, json={"title": "Changed"}, headers=bearer(author))
         assert (await ids(client, "sort=updated"))[0] == articles[4].id
 
-    async def test_an_article_that_comes_or_goes_moves_no_other(
+    async def test_pages_are_stable_when_articles_appear_or_disappear(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -125,7 +125,7 @@ class TestPages:
         second = await client.get(links(first)["next"])
         assert [row["id"] for row in second.json()] == newest[4:8]
 
-    async def test_links(self, client: httpx.AsyncClient, articles: list[Article]) -> None:
+    async def test_link_header(self, client: httpx.AsyncClient, articles: list[Article]) -> None:
         first = await client.get("/articles?limit=5&tag=every&tag=even&skip=0")
         assert set(links(first)) == {"first", "next"}
         assert links(first)["first"] == "/articles?limit=5&tag=every&tag=even"
@@ -139,13 +139,13 @@ class TestPages:
         before = await client.get(links(skipped)["prev"])
         assert [row["id"] for row in before.json()] == newest[:3]
 
-    async def test_an_empty_list_has_a_first_page(self, client: httpx.AsyncClient) -> None:
+    async def test_empty_list_links_to_first_page(self, client: httpx.AsyncClient) -> None:
         response = await client.get("/articles")
         assert response.json() == []
         assert links(response) == {"first": "/articles"}
         assert "Last-Modified" not in response.headers
 
-    async def test_counts_only_where_asked(
+    async def test_total_is_returned_on_request(
         self, client: httpx.AsyncClient, session: AsyncSession, articles: list[Article]
     ) -> None:
         await create_article(session, author=await create_user(session), published=False)
@@ -154,7 +154,7 @@ class TestPages:
             response = await client.get(f"/articles?count=true{query}")
             assert response.headers["X-Total-Count"] == str(count)
 
-    async def test_last_modified_is_the_latest_change_on_the_page(
+    async def test_last_modified_is_latest_change_on_page(
         self, client: httpx.AsyncClient, session: AsyncSession, articles: list[Article]
     ) -> None:
         moment = datetime(2025, 2, 3, 4, 5, 6, tzinfo=UTC)
@@ -168,12 +168,12 @@ class TestCursor:
         "cursor",
         ["", "x", "AAAA", "AAAAAAAAAAAAAAAAAAAA", "é", "%00", "W10=", "a" * 2001, "=", "null"],
     )
-    async def test_a_forged_one_is_refused(self, client: httpx.AsyncClient, cursor: str) -> None:
+    async def test_forged_cursor_is_rejected(self, client: httpx.AsyncClient, cursor: str) -> None:
         response = await client.get(f"/articles?cursor={cursor}")
         assert response.status_code == 422
         assert "cursor" in response.json()["message"]
 
-    async def test_one_that_was_tampered_with_is_refused(
+    async def test_modified_cursor_is_rejected(
         self, client: httpx.AsyncClient, articles: list[Article]
     ) -> None:
         address = links(await client.get("/articles?limit=3"))["next"]
@@ -189,7 +189,7 @@ class TestCursor:
         "other",
         ["sort=oldest", "sort=title", "tag=odd", "author=ada", "since=2026-01-01T00:00Z"],
     )
-    async def test_one_of_another_list_is_refused(
+    async def test_cursor_of_another_list_is_rejected(
         self, client: httpx.AsyncClient, articles: list[Article], other: str
     ) -> None:
         address = links(await client.get("/articles?limit=3"))["next"]
@@ -198,7 +198,7 @@ class TestCursor:
         response = await client.get(f"{address}&{other}")
         assert response.json()["code"] == "invalid_cursor"
 
-    async def test_not_together_with_skip(
+    async def test_cursor_and_skip_are_exclusive(
         self, client: httpx.AsyncClient, articles: list[Article]
     ) -> None:
         address = links(await client.get("/articles?limit=3"))["next"]
@@ -208,7 +208,7 @@ class TestCursor:
 
 
 class TestFilters:
-    async def test_by_all_of_several_tags(
+    async def test_several_tags_must_all_match(
         self, client: httpx.AsyncClient, session: AsyncSession, author: User
     ) -> None:
         both = await create_article(session, author=author, tags=["Web dev", "Größe"])
@@ -225,14 +225,14 @@ class TestFilters:
         await session.flush()
         assert await ids(client, "tag=web-dev") == [one.id]
 
-    async def test_by_author(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+    async def test_author_filter(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
         ada, bob = await create_user(session, username="Ada"), await create_user(session)
         hers = await create_article(session, author=ada)
         await create_article(session, author=bob)
         assert await ids(client, "author=ada") == [hers.id]
         assert await ids(client, "author=nobody") == []
 
-    async def test_by_status(
+    async def test_status_filter(
         self, client: httpx.AsyncClient, session: AsyncSession, author: User
     ) -> None:
         later = clock.now() + timedelta(days=1)
@@ -257,7 +257,7 @@ class TestFilters:
         }
         assert await ids(client, "published=false") == []
 
-    async def test_by_date_and_language(
+    async def test_date_and_language_filters(
         self, client: httpx.AsyncClient, articles: list[Article], session: AsyncSession
     ) -> None:
         day = [START + timedelta(days=number) for number in range(4)]
@@ -273,10 +273,10 @@ class TestFilters:
         ("query", "says"),
         [
             ("sort=best", "'newest', 'oldest', 'updated', 'title' or 'relevance'"),
-            ("sort=relevance", "needs q"),
-            ("fields=id,secret", "'secret' is not a field; choose from id, title, slug"),
+            ("sort=relevance", "requires q"),
+            ("fields=id,secret", "'secret' is not a field; use id, title, slug"),
             ("fields=", "'' is not a field"),
-            ("fields=hashed_password", "choose from"),
+            ("fields=hashed_password", "is not a field"),
             ("status=trashed", "'draft', 'scheduled', 'published' or 'archived'"),
             ("published=maybe", "boolean"),
             ("published=true&status=draft", "use one of them"),
@@ -293,7 +293,7 @@ class TestFilters:
             ("count=perhaps", "boolean"),
         ],
     )
-    async def test_bad_ones_are_told_what_is_wanted(
+    async def test_invalid_parameters_are_explained(
         self, client: httpx.AsyncClient, query: str, says: str
     ) -> None:
         response = await client.get(f"/articles?{query}")
@@ -301,11 +301,11 @@ class TestFilters:
         assert says in response.json()["message"]
 
 
-class TestAgainstAModel:
-    """Every mixture of filters, for everybody, compared with the same in Python."""
+class TestAgainstReferenceModel:
+    """All combinations of filters for each role, compared with a model in Python."""
 
     @pytest.fixture
-    async def everything(self, session: AsyncSession, author: User) -> list[Article]:
+    async def all_articles(self, session: AsyncSession, author: User) -> list[Article]:
         generator = random.Random(1843)
         other = await create_user(session, username="bob")
         now = clock.now()
@@ -328,21 +328,21 @@ class TestAgainstAModel:
             made.append(article)
         return made
 
-    @pytest.mark.parametrize("far", [listing.FAR, 0])
+    @pytest.mark.parametrize("far", [listing.DEFERRED_JOIN_SKIP, 0])
     @pytest.mark.parametrize("reader", ["anonymous", "author", "stranger", "editor"])
     @pytest.mark.parametrize("sort", ["newest", "oldest", "updated", "title"])
-    async def test_lists(
+    async def test_lists_match_model(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
         author: User,
-        everything: list[Article],
+        all_articles: list[Article],
         monkeypatch: pytest.MonkeyPatch,
         reader: str,
         sort: str,
         far: int,
     ) -> None:
-        monkeypatch.setattr(listing, "FAR", far)
+        monkeypatch.setattr(listing, "DEFERRED_JOIN_SKIP", far)
         readers = {
             "author": author,
             "stranger": await create_user(session),
@@ -362,12 +362,14 @@ class TestAgainstAModel:
             path = "/articles?" + "&".join(query)
             counted = await client.get(f"{path}&count=true&limit=1", headers=headers)
             left = await ids(client, f"{path.partition('?')[2]}&skip=3&limit=5", headers=headers)
-            pages = [page async for page in walk(client, f"{path}&limit=15", headers=headers)]
+            pages = [
+                page async for page in follow_links(client, f"{path}&limit=15", headers=headers)
+            ]
             expected = [
                 article
-                for article in everything
-                if self._seen(article, who)
-                and self._is(article, kind)
+                for article in all_articles
+                if self._is_visible(article, who)
+                and self._has_status(article, kind)
                 and (by is None or article.author_id == author.id)
                 and set(tags) <= set(full[article.id]["tags"])
             ]
@@ -379,12 +381,12 @@ class TestAgainstAModel:
             assert counted.headers["X-Total-Count"] == str(len(expected))
 
     @pytest.mark.parametrize("reader", ["anonymous", "author", "stranger", "editor"])
-    async def test_lists_of_words(
+    async def test_search_lists_match_model(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
         author: User,
-        everything: list[Article],
+        all_articles: list[Article],
         reader: str,
     ) -> None:
         readers = {
@@ -401,12 +403,14 @@ class TestAgainstAModel:
             path = f"/articles?q=zebras&sort={sort}" + (f"&{kind}" if kind else "")
             counted = await client.get(f"{path}&count=true&limit=1", headers=headers)
             left = await ids(client, f"{path.partition('?')[2]}&skip=3&limit=5", headers=headers)
-            pages = [page async for page in walk(client, f"{path}&limit=4", headers=headers)]
+            pages = [
+                page async for page in follow_links(client, f"{path}&limit=4", headers=headers)
+            ]
             expected = [
                 article
-                for article in everything
-                if self._seen(article, who)
-                and self._is(article, kind)
+                for article in all_articles
+                if self._is_visible(article, who)
+                and self._has_status(article, kind)
                 and "zebra" in article.content
             ]
             listed = [each for page in pages for each in page]
@@ -435,13 +439,13 @@ class TestAgainstAModel:
             return "draft"
         return "scheduled" if article.published_at > clock.now() else "published"
 
-    def _seen(self, article: Article, who: User | None) -> bool:
+    def _is_visible(self, article: Article, who: User | None) -> bool:
         if article.deleted_at is not None:
             return False
         mine = who is not None and (who.role is Role.EDITOR or who.id == article.author_id)
         return mine or self._status(article) == "published"
 
-    def _is(self, article: Article, kind: str | None) -> bool:
+    def _has_status(self, article: Article, kind: str | None) -> bool:
         status = self._status(article)
         if kind is None:
             return status != "archived"
@@ -459,14 +463,14 @@ class TestAgainstAModel:
 
 
 class TestFields:
-    async def test_only_those_that_are_asked_for(
+    async def test_only_requested_fields_are_returned(
         self, client: httpx.AsyncClient, articles: list[Article]
     ) -> None:
         for fields in ("id", "slug,title", "author", "tags,status", "html,toc", "id,id"):
             (row,) = (await client.get(f"/articles?limit=1&fields={fields}")).json()
             assert set(row) == set(fields.split(","))
 
-    async def test_say_the_same_as_the_article_itself(
+    async def test_fields_equal_those_of_the_article(
         self, client: httpx.AsyncClient, articles: list[Article]
     ) -> None:
         whole = (await client.get(f"/articles/{articles[-1].id}")).json()
@@ -487,7 +491,7 @@ class TestFields:
         ("count=true", 2),
     ],
 )
-async def test_the_number_of_queries_is_constant(
+async def test_number_of_queries_is_constant(
     client: httpx.AsyncClient,
     connection: AsyncConnection,
     articles: list[Article],
@@ -501,7 +505,7 @@ async def test_the_number_of_queries_is_constant(
 
 
 class TestTags:
-    async def test_are_normalised_and_keep_their_first_spelling(
+    async def test_tags_are_normalised_and_keep_first_spelling(
         self, client: httpx.AsyncClient, session: AsyncSession, author: User
     ) -> None:
         spelt = [
@@ -528,7 +532,7 @@ class TestTags:
             [1],
         ],
     )
-    async def test_bad_ones_are_refused(
+    async def test_invalid_tags_are_rejected(
         self, client: httpx.AsyncClient, author: User, tags: list[object]
     ) -> None:
         body = {"title": "T", "content": "Long enough.", "tags": tags}
@@ -536,7 +540,7 @@ class TestTags:
         assert response.status_code == 422
         assert response.json()["detail"][0]["loc"][:2] == ["body", "tags"]
 
-    async def test_none_takes_them_away(
+    async def test_empty_list_removes_tags(
         self, client: httpx.AsyncClient, session: AsyncSession, author: User
     ) -> None:
         article = await create_article(session, author=author, tags=["one", "two"])

@@ -1,4 +1,4 @@
-"""From a draft to its readers and back; versions, and what follows from a text."""
+"""Publishing, scheduling, archiving and versions of articles, and derived columns."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,7 @@ def move_to(monkeypatch: pytest.MonkeyPatch) -> MoveTo:
 
 
 class TestSchedule:
-    async def test_is_seen_from_its_moment_on_though_nothing_runs(
+    async def test_scheduled_article_becomes_public_without_a_job(
         self, client: httpx.AsyncClient, session: AsyncSession, move_to: MoveTo
     ) -> None:
         author, moment = await create_user(session), clock.now() + timedelta(minutes=10)
@@ -45,7 +45,7 @@ class TestSchedule:
         assert [row["id"] for row in (await client.get("/articles")).json()] == [written["id"]]
 
     @pytest.mark.parametrize("offset", ["+02:00", "Z", "-11:30"])
-    async def test_any_offset_is_utc_afterwards(
+    async def test_dates_are_converted_to_utc(
         self, client: httpx.AsyncClient, session: AsyncSession, offset: str
     ) -> None:
         author = await create_user(session)
@@ -55,7 +55,7 @@ class TestSchedule:
         assert written["published_at"] == sent.isoformat().replace("+00:00", "Z")
         assert written["published"] is True
 
-    async def test_published_publishes_now_what_was_scheduled(
+    async def test_published_true_publishes_a_scheduled_article_now(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         author = await create_user(session)
@@ -70,7 +70,7 @@ class TestSchedule:
         assert again.json()["version"] == now.json()["version"]
 
     @pytest.mark.parametrize("change", [{"published": False}, {"published_at": None}])
-    async def test_unpublishing(
+    async def test_unpublishing_makes_a_draft(
         self, client: httpx.AsyncClient, session: AsyncSession, change: dict[str, object]
     ) -> None:
         author = await create_user(session)
@@ -81,10 +81,10 @@ class TestSchedule:
         assert response.json()["published_at"] is None
         assert (await client.get(url)).status_code == 404
 
-    async def test_what_was_read_can_be_sent_back(
+    async def test_unchanged_response_can_be_sent_back(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
-        """A form that sends all that it got changes nothing; not a made excerpt either."""
+        """A client may send all fields back unchanged, including a generated excerpt."""
         author = await create_user(session)
         later = clock.now() + timedelta(days=1)
         articles = [
@@ -106,7 +106,7 @@ class TestSchedule:
             assert anew.json()["excerpt"] == "Another text altogether."
 
     @pytest.mark.parametrize("published_at", ["2020-01-01T00:00:00Z", None])
-    async def test_a_draft_with_a_date_that_has_come_is_refused(
+    async def test_draft_with_past_date_is_rejected(
         self, client: httpx.AsyncClient, session: AsyncSession, published_at: str | None
     ) -> None:
         author = await create_user(session)
@@ -116,7 +116,7 @@ class TestSchedule:
 
 
 class TestArchive:
-    async def test_publishing_takes_it_out_again(
+    async def test_publishing_unarchives(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         author = await create_user(session)
@@ -128,7 +128,7 @@ class TestArchive:
         again = await client.patch(url, json={"published": True}, headers=mine)
         assert (again.json()["status"], again.json()["published_at"]) == ("published", published_at)
 
-    async def test_is_out_of_sight_and_comes_back_as_it_was(
+    async def test_archived_article_is_hidden_and_restored_unchanged(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         author, editor = await create_user(session), await create_user(session, role=Role.EDITOR)
@@ -149,7 +149,7 @@ class TestArchive:
 
 
 class TestTrash:
-    async def test_is_gone_for_everybody(
+    async def test_deleted_article_is_not_found_by_anyone(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         author, admin = await create_user(session), await create_user(session, role=Role.ADMIN)
@@ -164,7 +164,7 @@ class TestTrash:
 
 
 class TestVersion:
-    async def test_counts_changes_and_nothing_else(
+    async def test_version_counts_changes_only(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         author = await create_user(session)
@@ -178,7 +178,7 @@ class TestVersion:
             versions.append(response.json()["version"])
         assert versions == [1, 1, 1, 2, 3, 4]  # a draft keeps its own spelling of a tag
 
-    async def test_only_a_change_of_the_text_is_kept_as_a_revision(
+    async def test_only_text_changes_create_revisions(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         author, editor = await create_user(session), await create_user(session, role=Role.EDITOR)
@@ -197,8 +197,10 @@ class TestVersion:
         assert kept[0].created_at.isoformat().replace("+00:00", "Z") == article["created_at"]
 
 
-class TestWhatFollowsFromTheText:
-    async def test_is_made_on_write(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+class TestDerivedColumns:
+    async def test_derived_columns_are_set_on_write(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
         author = await create_user(session)
         content = f"## A heading\n\n{TEXT}\n\n" + "word " * 500
         body = {"title": "T", "content": content}
@@ -212,7 +214,7 @@ class TestWhatFollowsFromTheText:
         assert article["excerpt"].endswith("…")
         assert len(article["excerpt"]) <= 500
 
-    async def test_an_excerpt_of_ones_own_stays_until_it_is_taken_back(
+    async def test_custom_excerpt_stays_until_reset(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         author = await create_user(session)
@@ -225,7 +227,7 @@ class TestWhatFollowsFromTheText:
             excerpts.append(response.json()["excerpt"])
         assert excerpts == ["Mine.", "Something else.", "The engine weaves patterns."]
 
-    async def test_what_an_older_renderer_made_is_made_anew(
+    async def test_stale_renderings_are_renewed(
         self, client: httpx.AsyncClient, session: AsyncSession, database: Database
     ) -> None:
         author = await create_user(session)
@@ -238,10 +240,10 @@ class TestWhatFollowsFromTheText:
         assert await render_stale(database) == 0
         assert (await client.get(url)).json() == before
 
-    async def test_the_release_before_may_write_meanwhile(
+    async def test_previous_release_may_write_during_upgrade(
         self, client: httpx.AsyncClient, session: AsyncSession, database: Database
     ) -> None:
-        """It knows no slug, no date and no HTML: the trigger and the renderer fill them in."""
+        """It sets neither slug, dates nor HTML: the trigger and the renderer do."""
         author = await create_user(session)
         added = text(
             "INSERT INTO articles (title, content, published, author_id)"

@@ -1,4 +1,4 @@
-"""Slugs: one for each article, kept on edit, and the former ones lead on."""
+"""Slugs: unique, stable when the title changes, with redirects from former ones."""
 
 import asyncio
 import re
@@ -27,7 +27,7 @@ async def post(
 async def load(
     client: httpx.AsyncClient, headers: dict[str, str], *records: dict[str, object]
 ) -> dict[str, object]:
-    """Import records; what became of them."""
+    """Import records and return the summary."""
     lines = b"".join(httpx.Request("POST", "http://x", json=r).content + b"\n" for r in records)
     typed = {**headers, "Content-Type": "application/x-ndjson"}
     async with asyncio.timeout(20):
@@ -47,7 +47,7 @@ async def load(
         ("export", "export"),
     ],
 )
-async def test_is_made_from_the_title(
+async def test_slug_is_derived_from_title(
     client: httpx.AsyncClient, session: AsyncSession, title: str, slug: str
 ) -> None:
     author = bearer(await create_user(session))
@@ -57,7 +57,7 @@ async def test_is_made_from_the_title(
 
 
 @pytest.mark.parametrize("title", ["你好世界", "مرحبا بالعالم", "🚀🚀", "สวัสดี", "x" * 200])
-async def test_is_never_empty_nor_long(
+async def test_slug_is_neither_empty_nor_too_long(
     client: httpx.AsyncClient, session: AsyncSession, title: str
 ) -> None:
     author = bearer(await create_user(session))
@@ -68,7 +68,7 @@ async def test_is_never_empty_nor_long(
         assert len(slug) <= 100
 
 
-async def test_the_same_title_gets_another_one(
+async def test_same_title_gets_another_slug(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:
     author = bearer(await create_user(session))
@@ -77,7 +77,7 @@ async def test_the_same_title_gets_another_one(
     assert len(set(slugs)) == 12
 
 
-async def test_stays_when_the_title_changes_unless_asked(
+async def test_slug_stays_when_title_changes_unless_requested(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:
     author = bearer(await create_user(session))
@@ -85,14 +85,14 @@ async def test_stays_when_the_title_changes_unless_asked(
     url = f"/articles/{article['id']}"
     kept = await client.patch(url, json={"title": "After"}, headers=author)
     assert kept.json()["slug"] == "before"
-    for _ in range(2):  # the second time, it has it already
+    for _ in range(2):  # the second request changes nothing
         anew = await client.patch(url, json={"slug": None}, headers=author)
         assert (anew.json()["slug"], anew.json()["version"]) == ("after", 3)
     both = {"title": "Third", "slug": None}
     assert (await client.patch(url, json=both, headers=author)).json()["slug"] == "third"
 
 
-async def test_former_ones_lead_on(client: httpx.AsyncClient, session: AsyncSession) -> None:
+async def test_former_slugs_redirect(client: httpx.AsyncClient, session: AsyncSession) -> None:
     author = bearer(await create_user(session))
     article = (await post(client, author, title="One", published=True)).json()
     url = f"/articles/{article['id']}"
@@ -112,7 +112,7 @@ async def test_former_ones_lead_on(client: httpx.AsyncClient, session: AsyncSess
     assert (await client.get("/articles/by-slug/three")).json()["moved_to"] == "one"
 
 
-async def test_a_draft_has_no_former_ones(client: httpx.AsyncClient, session: AsyncSession) -> None:
+async def test_draft_has_no_former_slugs(client: httpx.AsyncClient, session: AsyncSession) -> None:
     author = bearer(await create_user(session))
     article = (await post(client, author, title="Secret plan")).json()
     await client.patch(f"/articles/{article['id']}", json={"slug": "renamed"}, headers=author)
@@ -124,7 +124,7 @@ async def test_a_draft_has_no_former_ones(client: httpx.AsyncClient, session: As
     assert again.json()["slug"] == "secret-plan"
 
 
-async def test_one_that_leads_elsewhere_is_taken(
+async def test_former_slug_of_another_article_is_taken(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:
     author = bearer(await create_user(session))
@@ -141,7 +141,7 @@ async def test_one_that_leads_elsewhere_is_taken(
     assert (await post(client, author, title="Mine")).json()["slug"] == "mine-2"
 
 
-async def test_one_in_the_trash_keeps_its_slug(
+async def test_deleted_article_keeps_its_slug(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:
     user = await create_user(session)
@@ -151,24 +151,24 @@ async def test_one_in_the_trash_keeps_its_slug(
 
 
 @pytest.mark.parametrize("slug", ["nothing", "%00", "a%2Fb", "x" * 101, "%ED%A0%80"])
-async def test_unknown(client: httpx.AsyncClient, slug: str) -> None:
+async def test_unknown_slug_is_not_found(client: httpx.AsyncClient, slug: str) -> None:
     assert (await client.get(f"/articles/by-slug/{slug}")).status_code in {404, 422}
 
 
-async def test_a_slug_that_is_an_address_of_the_other_api_is_nobodys(
+async def test_slugs_reserved_for_the_realworld_api_are_taken(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:
     author = await create_user(session)
     body = {"title": "Feed", "content": "Long enough.", "published": True}
-    made = await client.post("/articles", json=body, headers=bearer(author))
-    assert made.json()["slug"] == "feed-2"
+    created = await client.post("/articles", json=body, headers=bearer(author))
+    assert created.json()["slug"] == "feed-2"
     asked = await client.post("/articles", json={**body, "slug": "feed"}, headers=bearer(author))
     assert asked.status_code == 409
     assert (await client.get("/api/articles/feed-2")).status_code == 200
 
 
 DAY = timedelta(minutes=4)
-"""Short enough for access tokens to last when the clock moves."""
+"""Shorter than the lifetime of access tokens, which must stay valid when the clock moves."""
 Headers = dict[str, str]
 
 
@@ -178,7 +178,7 @@ def later(days: int) -> str:
 
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
-    """Moves the application's clock forward."""
+    """Move the application's clock forward."""
     start = clock.now()
 
     def move(by: timedelta) -> None:
@@ -187,7 +187,7 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
     return move
 
 
-class TestUnpublishedOnesAreNotNoticed:
+class TestUnpublishedSlugsAreUnobservable:
     @pytest.fixture
     async def ada(self, session: AsyncSession) -> Headers:
         return bearer(await create_user(session))
@@ -210,7 +210,7 @@ class TestUnpublishedOnesAreNotNoticed:
         ],
         ids=["draft", "draft, chosen", "scheduled", "scheduled, chosen"],
     )
-    @pytest.mark.parametrize("fate", ["kept", "renamed", "archived", "trashed", "purged"])
+    @pytest.mark.parametrize("change", ["kept", "renamed", "archived", "trashed", "purged"])
     @pytest.mark.parametrize(
         "wish",
         [
@@ -223,13 +223,13 @@ class TestUnpublishedOnesAreNotNoticed:
         ],
         ids=["draft", "draft, chosen", "public", "public, chosen", "soon", "soon, chosen"],
     )
-    async def test_by_what_another_writes(
+    async def test_by_articles_of_another_user(
         self,
         client: httpx.AsyncClient,
         ada: Headers,
         bob: Headers,
         hidden: dict[str, str],
-        fate: str,
+        change: str,
         wish: dict[str, str],
     ) -> None:
         days = {"later": later(2), "sooner": later(1)}
@@ -240,25 +240,29 @@ class TestUnpublishedOnesAreNotNoticed:
         written = await post(client, ada, **{"title": "Plan", **dated(hidden)})
         url = f"/articles/{written.json()['id']}"
         assert written.json()["slug"] == "plan"
-        if fate == "renamed":
+        if change == "renamed":
             await client.patch(url, json={"slug": "other"}, headers=ada)
-        if fate == "archived":
+        if change == "archived":
             await client.patch(url, json={"archived": True}, headers=ada)
         before = await client.get(url, headers=ada)
-        if fate in {"trashed", "purged"}:
+        if change in {"trashed", "purged"}:
             await client.delete(url, headers=ada)
-        if fate == "purged":
+        if change == "purged":
             await client.delete(f"/trash/{written.json()['id']}", headers=ada)
 
-        made = await post(client, bob, **{"title": "Plan", **dated(wish)})
-        assert (made.status_code, made.json()["slug"]) == (201, "plan")
+        created = await post(client, bob, **{"title": "Plan", **dated(wish)})
+        assert (created.status_code, created.json()["slug"]) == (201, "plan")
         found = await client.get("/articles/by-slug/plan", headers=bob)
-        assert found.json()["id"] == made.json()["id"]
-        if fate in {"kept", "renamed", "archived"}:  # nor does its author notice the other
+        assert found.json()["id"] == created.json()["id"]
+        if change in {
+            "kept",
+            "renamed",
+            "archived",
+        }:  # the draft's author cannot detect the other article either
             after = await client.get(url, headers=ada)
             assert (after.json(), after.headers["ETag"]) == (before.json(), before.headers["ETag"])
 
-    async def test_by_a_change(self, client: httpx.AsyncClient, ada: Headers, bob: Headers) -> None:
+    async def test_by_updates(self, client: httpx.AsyncClient, ada: Headers, bob: Headers) -> None:
         await post(client, ada, title="Plan")
         await post(client, ada, title="Scheme", published_at=later(1))
         mine = (await post(client, bob, title="Mine", published=True)).json()
@@ -267,7 +271,7 @@ class TestUnpublishedOnesAreNotNoticed:
             changed = await client.patch(url, json={"slug": slug}, headers=bob)
             assert (changed.status_code, changed.json()["slug"]) == (200, slug)
 
-    async def test_who_publishes_first_has_it(
+    async def test_first_published_article_gets_the_slug(
         self, client: httpx.AsyncClient, ada: Headers, bob: Headers
     ) -> None:
         draft = (await post(client, ada, title="Plan")).json()
@@ -282,7 +286,7 @@ class TestUnpublishedOnesAreNotNoticed:
             assert found.json()["id"] == article["id"]
 
     @pytest.mark.parametrize("title", ["Something", "Plan"])
-    async def test_one_that_was_chosen_is_taken_when_it_is_published(
+    async def test_chosen_slug_conflicts_on_publishing(
         self, client: httpx.AsyncClient, ada: Headers, bob: Headers, title: str
     ) -> None:
         draft = (await post(client, ada, title=title, slug="plan-b")).json()
@@ -295,7 +299,7 @@ class TestUnpublishedOnesAreNotNoticed:
         chosen = {"published": True, "slug": "plan-c"}
         assert (await client.patch(url, json=chosen, headers=ada)).json()["slug"] == "plan-c"
 
-    async def test_a_scheduled_one_moves_for_one_that_is_public_first(
+    async def test_scheduled_article_yields_slug_to_published_one(
         self,
         client: httpx.AsyncClient,
         ada: Headers,
@@ -317,7 +321,7 @@ class TestUnpublishedOnesAreNotNoticed:
         assert (await client.get("/articles/by-slug/plan-2")).status_code == 301
 
     @pytest.mark.parametrize("first", [1, 2])
-    async def test_of_two_that_are_scheduled_the_earlier_one_has_it(
+    async def test_earlier_scheduled_article_keeps_the_slug(
         self,
         client: httpx.AsyncClient,
         ada: Headers,
@@ -335,7 +339,7 @@ class TestUnpublishedOnesAreNotNoticed:
         ]
         assert slugs == (["plan", "plan-2"] if first == 1 else ["plan-2", "plan"])
 
-    async def test_it_is_found_by_who_may_see_it(
+    async def test_draft_slug_is_found_by_permitted_users_only(
         self, client: httpx.AsyncClient, ada: Headers, bob: Headers, editor: Headers
     ) -> None:
         async def found(headers: Headers) -> int | None:
@@ -353,7 +357,7 @@ class TestUnpublishedOnesAreNotNoticed:
         await client.patch(f"/articles/{drafts[1]}", json={"published": True}, headers=bob)
         assert {await found(each) for each in (ada, bob, editor, {})} == {drafts[1]}
 
-    async def test_one_that_was_public_keeps_it(
+    async def test_once_public_article_keeps_its_slug(
         self, client: httpx.AsyncClient, ada: Headers, bob: Headers
     ) -> None:
         article = (await post(client, ada, title="Plan", published=True)).json()
@@ -370,7 +374,7 @@ class TestUnpublishedOnesAreNotNoticed:
         back = await client.patch(url, json={"published": True}, headers=ada)
         assert back.json()["slug"] == "plan"
 
-    async def test_one_that_is_restored_is_called_as_before(
+    async def test_restored_article_keeps_its_slug(
         self,
         client: httpx.AsyncClient,
         ada: Headers,
@@ -391,9 +395,7 @@ class TestUnpublishedOnesAreNotNoticed:
         restored = await client.post(f"/articles/{scheduled}/restore", headers=ada)
         assert (restored.json()["status"], restored.json()["slug"]) == ("published", "scheme-2")
 
-    async def test_by_an_import(
-        self, client: httpx.AsyncClient, ada: Headers, bob: Headers
-    ) -> None:
+    async def test_by_imports(self, client: httpx.AsyncClient, ada: Headers, bob: Headers) -> None:
         now = clock.now().isoformat()
         draft: dict[str, object] = {"title": "Plan", "slug": "plan", "content": TEXT}
         assert (await load(client, ada, draft))["created"] == 1
@@ -408,16 +410,16 @@ class TestUnpublishedOnesAreNotNoticed:
         assert '"slug":"plan"' in own
         assert '"slug":"scheme"' in own
         assert "~" not in own
-        # Published by an import that does not name it: it moves.
+        # The import publishes it without naming it: its slug changes.
         mine = (await client.get("/articles/by-slug/plan", headers=bob)).json()
         assert mine["status"] == "published"
         refused = await load(client, ada, {**draft, "published_at": now})
         assert refused["failed"] == 1
 
-    async def test_the_slug_is_claimed_before_tags_are_locked(
+    async def test_slug_is_locked_before_tags(
         self, client: httpx.AsyncClient, connection: AsyncConnection, ada: Headers, bob: Headers
     ) -> None:
-        """Else two deadlock: one has the tags, the other an article in the way of the first one."""
+        """Otherwise two requests deadlock: one holds the tags, the other a conflicting article."""
         for title in ("One", "Two", "Three", "Four"):
             await post(client, ada, title=title, published_at=later(1))
         draft = (await post(client, bob, title="Draft")).json()["id"]
@@ -459,7 +461,7 @@ class TestUnpublishedOnesAreNotNoticed:
             assert moves or number == 3
 
     @pytest.mark.parametrize("taken", [(), ("plan-2", "plan-5")])
-    async def test_an_import_moves_several_that_are_scheduled(
+    async def test_import_reassigns_slugs_of_scheduled_articles(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -482,7 +484,7 @@ class TestUnpublishedOnesAreNotNoticed:
         assert len(set(slugs)) == 2 + len(taken) + len(wanted)
         assert not any(slug.startswith("~") for slug in slugs)
 
-    async def test_an_import_beside_a_restored_one(
+    async def test_import_concurrent_with_restore(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -501,7 +503,7 @@ class TestUnpublishedOnesAreNotNoticed:
         draft: dict[str, object] = {"title": "Plan", "slug": "plan", "content": TEXT}
         assert (await load(client, headers, draft))["created"] == 1
 
-    async def test_an_import_beside_one_that_has_become_public(
+    async def test_import_concurrent_with_publication(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -516,16 +518,18 @@ class TestUnpublishedOnesAreNotNoticed:
         draft: dict[str, object] = {"title": "Plan", "content": TEXT}
         assert (await load(client, headers, draft))["created"] == 1
 
-    async def test_of_one_author_they_differ(self, client: httpx.AsyncClient, ada: Headers) -> None:
-        made = [
+    async def test_slugs_of_one_author_differ(
+        self, client: httpx.AsyncClient, ada: Headers
+    ) -> None:
+        created = [
             (await post(client, ada, title="Plan", **dated)).json()["slug"]
             for dated in ({}, {"published_at": later(1)}, {"published": True})
         ]
-        assert made == ["plan", "plan-2", "plan-3"]
+        assert created == ["plan", "plan-2", "plan-3"]
         taken = await post(client, ada, title="Other", slug="plan")
         assert taken.status_code == 409
 
-    async def test_what_the_release_before_writes(
+    async def test_previous_release_may_write_drafts(
         self, client: httpx.AsyncClient, session: AsyncSession, bob: Headers
     ) -> None:
         ada = await create_user(session)
@@ -543,7 +547,7 @@ class TestUnpublishedOnesAreNotNoticed:
         assert slug.startswith("plan-")
         assert (await client.get(f"/articles/by-slug/{slug}")).json()["id"] == number
 
-    async def test_drafts_of_two_authors_may_go_to_one(
+    async def test_drafts_with_one_slug_may_move_to_one_author(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: Headers, bob: Headers
     ) -> None:
         drafts = [(await post(client, each, title="Plan")).json()["id"] for each in (ada, bob)]

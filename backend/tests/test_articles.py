@@ -1,4 +1,4 @@
-"""Articles: who sees what, who may change what, and what is stored."""
+"""Articles: create, list, read, update and delete, with permissions."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -27,7 +27,7 @@ OF_A = {
     "updated_at",
     "author",
 }
-"""What clients of the first release read."""
+"""Fields that clients of the first release read."""
 FIELDS = OF_A | {
     "slug",
     "html",
@@ -46,7 +46,7 @@ FIELDS = OF_A | {
 
 
 class TestCreate:
-    async def test_is_a_draft_of_ones_own_unless_published(
+    async def test_article_is_a_draft_unless_published(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         user = await create_user(session)
@@ -59,7 +59,7 @@ class TestCreate:
         assert set(article["author"]) == {"id", "username", "name", "created_at"}
         assert article["author"]["username"] == user.username
 
-    async def test_needs_a_user(self, client: httpx.AsyncClient) -> None:
+    async def test_authentication_is_required(self, client: httpx.AsyncClient) -> None:
         response = await client.post("/articles", json=DRAFT)
         assert response.status_code == 401
         assert response.headers["WWW-Authenticate"] == "Bearer"
@@ -103,7 +103,7 @@ class TestCreate:
             ("published_at", True),
         ],
     )
-    async def test_invalid_input(
+    async def test_invalid_input_is_rejected(
         self, client: httpx.AsyncClient, session: AsyncSession, field: str, value: object
     ) -> None:
         user = await create_user(session)
@@ -120,7 +120,7 @@ class TestCreate:
     @pytest.mark.parametrize(
         "content", ["x" * 10, "x" * MAX_CONTENT_BYTES, "a\n\n\tb — “c”\r\nd", "  spaces kept  "]
     )
-    async def test_content_is_stored_as_it_came(
+    async def test_content_is_stored_unchanged(
         self, client: httpx.AsyncClient, session: AsyncSession, content: str
     ) -> None:
         user = await create_user(session)
@@ -129,7 +129,7 @@ class TestCreate:
         assert response.status_code == 201
         assert response.json()["content"] == content
 
-    async def test_spaces_around_a_title_go(
+    async def test_title_is_stripped(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         user = await create_user(session)
@@ -137,7 +137,7 @@ class TestCreate:
         response = await client.post("/articles", json=body, headers=bearer(user))
         assert response.json()["title"] == "Notes"
 
-    async def test_a_published_one_is_audited_as_both(
+    async def test_publishing_on_creation_records_two_audit_events(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         user = await create_user(session)
@@ -150,7 +150,7 @@ class TestCreate:
 
 
 class TestList:
-    async def test_newest_first_then_by_id(
+    async def test_sorted_by_date_then_id(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -167,7 +167,7 @@ class TestList:
         assert [article["id"] for article in listed] == [ids[2], ids[1], ids[3], ids[0]]
         assert listed[0]["created_at"] == "2026-01-01T01:00:00Z"
 
-    async def test_who_sees_which_drafts(
+    async def test_drafts_are_visible_to_author_and_editors(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         author, stranger = await create_user(session), await create_user(session)
@@ -184,7 +184,7 @@ class TestList:
         for reader in (author, editor, admin):
             assert await seen(bearer(reader)) == {published.id, draft.id}
 
-    async def test_pages(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+    async def test_skip_and_limit(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
         author = await create_user(session)
         ids = [(await create_article(session, author=author)).id for _ in range(23)]
         newest = ids[::-1]
@@ -197,7 +197,7 @@ class TestList:
 
 
 class TestRead:
-    async def test_a_published_one_is_everybodys(
+    async def test_published_article_is_public(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         article = await create_article(session, author=await create_user(session))
@@ -205,7 +205,7 @@ class TestRead:
         assert response.status_code == 200
         assert set(response.json()) == FIELDS
 
-    async def test_anothers_draft_is_not_found(
+    async def test_draft_of_another_user_is_not_found(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         author, stranger = await create_user(session), await create_user(session)
@@ -219,7 +219,7 @@ class TestRead:
         for reader in (author, editor):
             assert (await client.get(url, headers=bearer(reader))).status_code == 200
 
-    async def test_unknown(self, client: httpx.AsyncClient) -> None:
+    async def test_unknown_article_is_not_found(self, client: httpx.AsyncClient) -> None:
         response = await client.get("/articles/999")
         assert response.status_code == 404
         assert response.json()["code"] == "article_not_found"
@@ -232,17 +232,17 @@ class TestRead:
             "%EF%BC%91", "1e3", "0x1", "null", "%ED%A0%80", "%201",
         ],
     )  # fmt: skip
-    async def test_refuses_what_is_no_id(self, client: httpx.AsyncClient, article_id: str) -> None:
+    async def test_invalid_id_is_rejected(self, client: httpx.AsyncClient, article_id: str) -> None:
         response = await client.get(f"/articles/{article_id}")
         assert response.status_code == 422
         assert response.json()["detail"][0]["loc"] == ["path", "article_id"]
 
-    async def test_takes_the_largest_id(self, client: httpx.AsyncClient) -> None:
+    async def test_largest_id_is_accepted(self, client: httpx.AsyncClient) -> None:
         assert (await client.get("/articles/9223372036854775807")).status_code == 404
 
 
 class TestUpdate:
-    async def test_changes_only_what_is_sent(
+    async def test_only_sent_fields_change(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         author = await create_user(session)
@@ -275,7 +275,7 @@ class TestUpdate:
             "UNPUBLISH_ARTICLE",
         ]
 
-    async def test_a_stranger_may_not(
+    async def test_other_users_are_forbidden(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         author, stranger = await create_user(session), await create_user(session)
@@ -288,7 +288,7 @@ class TestUpdate:
         await session.refresh(article)
         assert article.title == "Mine"
 
-    async def test_anothers_draft_is_not_found(
+    async def test_draft_of_another_user_is_not_found(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         author, stranger = await create_user(session), await create_user(session)
@@ -299,7 +299,7 @@ class TestUpdate:
         assert response.status_code == 404
 
     @pytest.mark.parametrize("role", [Role.EDITOR, Role.ADMIN])
-    async def test_an_editor_may_and_the_author_stays(
+    async def test_editor_may_change_and_author_stays(
         self, client: httpx.AsyncClient, session: AsyncSession, role: Role
     ) -> None:
         author, editor = await create_user(session), await create_user(session, role=role)
@@ -310,7 +310,7 @@ class TestUpdate:
         assert response.status_code == 200
         assert response.json()["author_id"] == author.id
 
-    async def test_anonymous_may_not(
+    async def test_anonymous_is_rejected(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         article = await create_article(session, author=await create_user(session))
@@ -338,7 +338,7 @@ class TestUpdate:
             None,
         ],
     )
-    async def test_invalid_input(
+    async def test_invalid_input_is_rejected(
         self, client: httpx.AsyncClient, session: AsyncSession, changes: object
     ) -> None:
         author = await create_user(session)
@@ -350,7 +350,9 @@ class TestUpdate:
 
 
 class TestDelete:
-    async def test_the_author_may(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+    async def test_author_may_delete(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
         author = await create_user(session)
         article = await create_article(session, author=author)
         url = f"/articles/{article.id}"
@@ -361,7 +363,7 @@ class TestDelete:
         actions = (await session.scalars(select(AuditEvent.action))).all()
         assert actions == ["DELETE_ARTICLE"]
 
-    async def test_a_stranger_may_not(
+    async def test_other_users_are_forbidden(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         author, stranger = await create_user(session), await create_user(session)
@@ -372,13 +374,15 @@ class TestDelete:
         hidden = await client.delete(f"/articles/{draft.id}", headers=bearer(stranger))
         assert hidden.status_code == 404
 
-    async def test_an_editor_may(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+    async def test_editor_may_delete(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
         editor = await create_user(session, role=Role.EDITOR)
         article = await create_article(session, author=await create_user(session))
         response = await client.delete(f"/articles/{article.id}", headers=bearer(editor))
         assert response.status_code == 204
 
-    async def test_anonymous_may_not(
+    async def test_anonymous_is_rejected(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         article = await create_article(session, author=await create_user(session))
@@ -387,11 +391,11 @@ class TestDelete:
 
 class TestVerifiedEmail:
     @pytest.fixture(autouse=True)
-    def _required(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _verification_required(self, monkeypatch: pytest.MonkeyPatch) -> None:
         settings = get_settings().model_copy(update={"require_verified_email": True})
         monkeypatch.setattr(writing, "get_settings", lambda: settings)
 
-    async def test_is_needed_to_publish_and_not_to_write(
+    async def test_required_to_publish_but_not_to_write(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         author = await create_user(session)
@@ -409,7 +413,7 @@ class TestVerifiedEmail:
         await session.flush()
         assert (await client.patch(url, json=publish, headers=bearer(author))).status_code == 200
 
-    async def test_what_is_published_can_be_changed_and_taken_back(
+    async def test_published_article_can_be_changed_and_unpublished(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         author = await create_user(session)

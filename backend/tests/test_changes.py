@@ -1,6 +1,6 @@
-"""The change feed: what it tells of an article, and that nobody who follows it misses anything.
+"""The change feed: its entries, and that clients miss none of them.
 
-It is written when a transaction commits: these tests do commit, in a database of their own.
+Entries are written on commit, so these tests commit in a database of their own.
 """
 
 import asyncio
@@ -70,7 +70,7 @@ async def client(committing: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def connect(committing_url: str) -> AsyncIterator[Connect]:
-    """Connections to the same database, for transactions that are open at the same time."""
+    """Return a function that opens connections to the same database."""
     url, opened = driver_url(committing_url), []
 
     async def connect() -> "asyncpg.Connection[Any]":
@@ -85,15 +85,15 @@ async def connect(committing_url: str) -> AsyncIterator[Connect]:
 
 
 class Follower:
-    """A static builder: it asks again and again for what is new."""
+    """A client that polls the change feed."""
 
     def __init__(self, client: httpx.AsyncClient, cursor: str) -> None:
         self.client = client
         self.cursor = cursor
         self.requests = 0
 
-    async def news(self, limit: int = 100) -> list[dict[str, Any]]:
-        """All that it has not read yet, in as many pages as it takes."""
+    async def new_changes(self, limit: int = 100) -> list[dict[str, Any]]:
+        """Read all new entries, page by page."""
         found: list[dict[str, Any]] = []
         while True:
             query: dict[str, str | int] = {"cursor": self.cursor, "limit": limit}
@@ -107,16 +107,18 @@ class Follower:
             assert page["next"] == page["changes"][-1]["cursor"]
             found += page["changes"]
 
-    async def told(self) -> list[tuple[str, int, str]]:
-        return [(each["kind"], each["article_id"], each["slug"]) for each in await self.news()]
+    async def new_entries(self) -> list[tuple[str, int, str]]:
+        return [
+            (each["kind"], each["article_id"], each["slug"]) for each in await self.new_changes()
+        ]
 
     async def kinds(self) -> list[str]:
-        return [each["kind"] for each in await self.news()]
+        return [each["kind"] for each in await self.new_changes()]
 
 
 @pytest.fixture
 async def follower(client: httpx.AsyncClient) -> Follower:
-    """One that has read all there was before the test."""
+    """A client that has read all earlier entries."""
     start = (await client.get("/changes", params={"cursor": "latest"})).json()
     assert start["changes"] == []
     return Follower(client, start["next"])
@@ -137,8 +139,8 @@ async def run(database: Database, statement: str, **parameters: Any) -> None:
         await session.execute(text(statement), parameters)
 
 
-class TestWhatIsTold:
-    async def test_the_life_of_an_article(
+class TestEntries:
+    async def test_lifecycle_of_an_article(
         self, client: httpx.AsyncClient, database: Database, follower: Follower
     ) -> None:
         headers = bearer(await author_of(database))
@@ -149,7 +151,7 @@ class TestWhatIsTold:
         async def change(**fields: object) -> list[tuple[str, int, str]]:
             response = await client.patch(url, json=fields, headers=headers)
             assert response.status_code == 200, response.text
-            return await follower.told()
+            return await follower.new_entries()
 
         this = article["id"], article["slug"]
         assert await change(title="A draft's title") == []
@@ -162,21 +164,21 @@ class TestWhatIsTold:
         assert await change(archived=True) == [("unpublished", *this)]
         assert await change(archived=False) == [("created", *this)]
         assert await change(slug="another-life") == [("updated", article["id"], "another-life")]
-        # What is a draft again is told by the slug that readers knew.
+        # An unpublished article is reported with its last public slug.
         hidden = await change(published=False, slug="a-secret")
         assert hidden == [("unpublished", article["id"], "another-life")]
         assert await change(published=True, slug="another-life") != []
         assert (await client.delete(url, headers=headers)).status_code == 204
-        assert await follower.told() == [("deleted", article["id"], "another-life")]
+        assert await follower.new_entries() == [("deleted", article["id"], "another-life")]
 
-    async def test_published_at_once_is_one_entry(
+    async def test_publishing_on_creation_is_one_entry(
         self, client: httpx.AsyncClient, database: Database, follower: Follower
     ) -> None:
         headers = bearer(await author_of(database))
         new = {"title": "At once", "content": BODY, "published": True, "tags": ["a", "b"]}
         before = datetime.now(UTC)
         article = (await client.post("/articles", json=new, headers=headers)).json()
-        (entry,) = await follower.news()
+        (entry,) = await follower.new_changes()
         assert set(entry) == {"cursor", "kind", "article_id", "slug", "occurred_at"}
         assert (entry["kind"], entry["article_id"], entry["slug"]) == (
             "created",
@@ -186,7 +188,7 @@ class TestWhatIsTold:
         moment = datetime.fromisoformat(entry["occurred_at"])
         assert before <= moment <= datetime.now(UTC)
 
-    async def test_several_changes_in_one_transaction_are_one(
+    async def test_changes_in_one_transaction_are_merged(
         self, database: Database, follower: Follower
     ) -> None:
         author = await author_of(database)
@@ -205,7 +207,7 @@ class TestWhatIsTold:
         assert await follower.kinds() == ["updated"]
 
     @pytest.mark.parametrize("state", [{"published": False}, {"archived_at": datetime.now(UTC)}])
-    async def test_of_what_nobody_sees_there_is_nothing_to_tell(
+    async def test_hidden_articles_have_no_entries(
         self, client: httpx.AsyncClient, database: Database, follower: Follower, state: Any
     ) -> None:
         author = await author_of(database)
@@ -214,9 +216,9 @@ class TestWhatIsTold:
         changed = await client.patch(url, json={"title": "Other"}, headers=headers)
         assert changed.status_code == 200
         assert (await client.delete(url, headers=headers)).status_code == 204
-        assert await follower.told() == []
+        assert await follower.new_entries() == []
 
-    async def test_what_was_taken_back_before_it_went_is_told_once(
+    async def test_deleting_an_unpublished_article_adds_no_entry(
         self, client: httpx.AsyncClient, database: Database, follower: Follower
     ) -> None:
         author = await author_of(database)
@@ -226,7 +228,7 @@ class TestWhatIsTold:
         await client.delete(url, headers=headers)
         assert await follower.kinds() == ["created", "unpublished"]
 
-    async def test_out_of_the_trash_it_is_created_again(
+    async def test_restored_article_is_created_again(
         self, client: httpx.AsyncClient, database: Database, follower: Follower
     ) -> None:
         author = await author_of(database)
@@ -238,7 +240,7 @@ class TestWhatIsTold:
         await run(database, "DELETE FROM articles WHERE id = :id", id=article.id)
         assert await follower.kinds() == ["deleted"]
 
-    async def test_an_authors_new_name_is_in_each_of_their_articles(
+    async def test_renamed_author_updates_all_articles(
         self, client: httpx.AsyncClient, database: Database, follower: Follower
     ) -> None:
         author = await author_of(database)
@@ -251,35 +253,35 @@ class TestWhatIsTold:
             {"deleted_at": clock.now()},
         ):
             await article_of(database, author, **hidden)
-        assert {each for _, each, _ in await follower.told()} == {
+        assert {each for _, each, _ in await follower.new_entries()} == {
             others.id,
             *(article.id for article in seen),
         }
         for changes in ({"name": "Another Name"}, {"username": f"{author.username}-2"}):
             await client.patch("/users/me", json=changes, headers=bearer(author))
-            assert await follower.told() == [
+            assert await follower.new_entries() == [
                 ("updated", article.id, article.slug) for article in seen
             ]
         await client.patch("/users/me", json={"name": "Another Name"}, headers=bearer(author))
         await run(database, "UPDATE users SET is_active = false WHERE id = :id", id=author.id)
-        assert await follower.told() == []
+        assert await follower.new_entries() == []
 
-    async def test_with_their_author_articles_are_deleted(
+    async def test_deleting_the_author_deletes_articles(
         self, client: httpx.AsyncClient, database: Database, follower: Follower
     ) -> None:
         author = await author_of(database)
         seen = [await article_of(database, author) for _ in range(2)]
         await article_of(database, author, published=False)
-        await follower.news()
+        await follower.new_changes()
         response = await client.request(
             "DELETE", f"/users/{author.id}", json={"password": PASSWORD}, headers=bearer(author)
         )
         assert response.status_code == 204
-        assert sorted(await follower.told()) == [
+        assert sorted(await follower.new_entries()) == [
             ("deleted", article.id, article.slug) for article in seen
         ]
 
-    async def test_the_release_before_this_one_is_heard_too(
+    async def test_writes_of_previous_release_are_recorded(
         self, database: Database, follower: Follower
     ) -> None:
         author = await author_of(database)
@@ -289,7 +291,7 @@ class TestWhatIsTold:
             " VALUES ('Old', 'By the old release.', true, :author)",
             author=author.id,
         )
-        ((_, article_id, slug),) = await follower.told()
+        ((_, article_id, slug),) = await follower.new_entries()
         assert slug == f"article-{article_id}"
         for change, kind in (
             ("title = 'Older'", "updated"),
@@ -297,27 +299,27 @@ class TestWhatIsTold:
             ("published = true", "created"),
         ):
             await run(database, f"UPDATE articles SET {change} WHERE id = :id", id=article_id)
-            assert await follower.told() == [(kind, article_id, slug)]
+            assert await follower.new_entries() == [(kind, article_id, slug)]
         await run(database, "DELETE FROM articles WHERE id = :id", id=article_id)
-        assert await follower.told() == [("deleted", article_id, slug)]
+        assert await follower.new_entries() == [("deleted", article_id, slug)]
 
-    async def test_what_readers_do_not_notice_is_no_news(
+    async def test_invisible_changes_have_no_entries(
         self, database: Database, follower: Follower
     ) -> None:
         author, editor = await author_of(database), await author_of(database, role=Role.EDITOR)
         article = await article_of(database, author, edited_by=editor.id)
-        await follower.news()
+        await follower.new_changes()
         for change in ("rendered_with = 99", "plain_text = 'x'", "awaits_publication = true"):
             await run(database, f"UPDATE articles SET {change} WHERE id = :id", id=article.id)
         await run(database, "DELETE FROM users WHERE id = :id", id=editor.id)  # sets edited_by
-        assert await follower.told() == []
+        assert await follower.new_entries() == []
 
-    async def test_a_transaction_of_another_life_of_the_database(
+    async def test_transaction_id_from_before_a_restore(
         self, database: Database, follower: Follower
     ) -> None:
-        """Restored into a new cluster, entries have numbers of transactions that are to come."""
+        """After a restore into a new cluster, entries contain future transaction ids."""
         article = await article_of(database, await author_of(database))
-        await follower.news()
+        await follower.new_changes()
         async with database.unit_of_work() as session:
             this = "pg_current_xact_id()::text::bigint"
             await session.execute(text(f"UPDATE changes SET transaction_id = {this}"))
@@ -328,7 +330,7 @@ class TestWhatIsTold:
 
 
 class TestScheduled:
-    async def test_is_told_when_its_time_has_come(
+    async def test_scheduled_article_is_announced_once_due(
         self, client: httpx.AsyncClient, database: Database, follower: Follower
     ) -> None:
         author = await author_of(database)
@@ -336,7 +338,7 @@ class TestScheduled:
         article = await article_of(database, author, published_at=moment)
         other = await article_of(database, author, published_at=moment + timedelta(hours=1))
         await announce_due(database)
-        assert await follower.told() == []
+        assert await follower.new_entries() == []
         before = (await client.get(f"/articles/{other.id}", headers=bearer(author))).json()
 
         async def visible() -> bool:
@@ -347,20 +349,20 @@ class TestScheduled:
         seen = (await client.get(f"/articles/{article.id}")).json()
         for _ in range(2):
             await asyncio.gather(*(announce_due(database) for _ in range(5)))
-        assert await follower.told() == [("created", article.id, article.slug)]
-        # Nothing of it has changed: no new version, no later `updated_at`.
+        assert await follower.new_entries() == [("created", article.id, article.slug)]
+        # The article itself is unchanged: same version and `updated_at`.
         assert (await client.get(f"/articles/{article.id}")).json() == seen
         after = (await client.get(f"/articles/{other.id}", headers=bearer(author))).json()
         assert after == before
 
-    async def test_by_the_later_of_two_clocks(
+    async def test_due_by_both_clocks(
         self,
         database: Database,
         follower: Follower,
         connect: Connect,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """Whoever is told must be able to read it, whichever clock is behind."""
+        """Announced articles must be visible, whichever clock is behind."""
         moment, connection = datetime.now(UTC), await connect()
         article = await article_of(database, await author_of(database), published=False)
         await run(
@@ -373,18 +375,18 @@ class TestScheduled:
             patch.setattr(clock, "now", lambda: moment + timedelta(hours=1))
             row = "SELECT xmin FROM articles WHERE id = $1"
             before = await connection.fetchval(row, article.id)
-            await announce_due(database)  # the database says: not yet
+            await announce_due(database)  # not due by the database's clock
             assert await connection.fetchval(row, article.id) == before
-            assert await follower.told() == []
+            assert await follower.new_entries() == []
             patch.setattr(clock, "now", lambda: moment)
             due = f"SELECT clock_timestamp() > published_at FROM articles WHERE id = {article.id}"
             await until(lambda: connection.fetchval(due))
             await announce_due(database)  # we say: not yet
-            assert await follower.told() == []
+            assert await follower.new_entries() == []
         await announce_due(database)
         assert await follower.kinds() == ["created"]
 
-    async def test_as_many_as_there_are_and_none_that_is_being_changed(
+    async def test_all_due_articles_except_locked_ones(
         self, database: Database, follower: Follower, connect: Connect
     ) -> None:
         author = await author_of(database)
@@ -397,7 +399,7 @@ class TestScheduled:
         )
         count = "SELECT count(*) FROM articles WHERE awaits_publication AND published_at < now()"
         connection, editor = await connect(), await connect()
-        assert await follower.told() == []
+        assert await follower.new_entries() == []
 
         async def due() -> bool:
             number: int = await connection.fetchval(count)
@@ -410,13 +412,13 @@ class TestScheduled:
             " WHERE id = (SELECT max(id) FROM articles) RETURNING id"
         )
         await announce_due(database)
-        assert Counter(kind for kind, _, _ in await follower.told()) == {"created": 449}
+        assert Counter(kind for kind, _, _ in await follower.new_entries()) == {"created": 449}
         await editor.execute("COMMIT")
-        assert [told[:2] for told in await follower.told()] == [("created", edited)]
+        assert [entry[:2] for entry in await follower.new_entries()] == [("created", edited)]
         await announce_due(database)
-        assert await follower.told() == []
+        assert await follower.new_entries() == []
 
-    async def test_put_off_it_is_unpublished_until_then(
+    async def test_rescheduled_article_is_unpublished(
         self, client: httpx.AsyncClient, database: Database, follower: Follower
     ) -> None:
         author = await author_of(database)
@@ -430,7 +432,7 @@ class TestScheduled:
 
 
 class TestPages:
-    async def test_one_after_the_other_they_are_the_whole(
+    async def test_pages_cover_all_entries(
         self, client: httpx.AsyncClient, database: Database, follower: Follower
     ) -> None:
         author = await author_of(database)
@@ -438,14 +440,16 @@ class TestPages:
         start = follower.cursor
         for limit in (1, 2, 3, 7, 8):
             follower.cursor = start
-            found = await follower.news(limit=limit)
+            found = await follower.new_changes(limit=limit)
             assert [each["article_id"] for each in found] == ids
             assert len({each["cursor"] for each in found}) == 7
         everything = Follower(client, "")
-        assert [each["article_id"] for each in await everything.news(limit=MAX_CHANGES)][-7:] == ids
+        assert [each["article_id"] for each in await everything.new_changes(limit=MAX_CHANGES)][
+            -7:
+        ] == ids
         assert everything.cursor == follower.cursor
 
-    async def test_links(
+    async def test_link_header(
         self, client: httpx.AsyncClient, database: Database, follower: Follower
     ) -> None:
         author = await author_of(database)
@@ -457,29 +461,27 @@ class TestPages:
         seen += [each["article_id"] for each in response.json()["changes"]]
         assert seen == ids
         assert response.links["first"]["url"] == "/changes?limit=2"
-        # Also where there is nothing more: to ask with later.
+        # Also without further entries: the client polls with it later.
         response = await client.get(response.links["next"]["url"])
         assert response.json()["changes"] == []
         address = httpx.URL(response.links["next"]["url"])
         assert address.params["cursor"] == response.json()["next"]
 
-    async def test_from_any_entry_on(self, database: Database, follower: Follower) -> None:
+    async def test_continue_after_any_entry(self, database: Database, follower: Follower) -> None:
         author = await author_of(database)
         for _ in range(3):
             await article_of(database, author)
-        first, second, third = await follower.news()
+        first, second, third = await follower.new_changes()
         follower.cursor = first["cursor"]
-        assert await follower.news() == [second, third]
+        assert await follower.new_changes() == [second, third]
 
     @pytest.mark.parametrize("cursor", ["x", "latest ", "1", "%00", "ä", "A" * 40])
-    async def test_a_cursor_that_is_made_up_is_refused(
-        self, client: httpx.AsyncClient, cursor: str
-    ) -> None:
+    async def test_forged_cursor_is_rejected(self, client: httpx.AsyncClient, cursor: str) -> None:
         response = await client.get("/changes", params={"cursor": cursor})
         assert response.status_code == 422
         assert response.json()["code"] == "invalid_cursor"
 
-    async def test_a_cursor_of_another_list_or_a_changed_one_is_refused(
+    async def test_modified_or_foreign_cursor_is_rejected(
         self, client: httpx.AsyncClient, follower: Follower
     ) -> None:
         ours = follower.cursor
@@ -489,12 +491,12 @@ class TestPages:
             assert response.json()["code"] == "invalid_cursor"
 
     @pytest.mark.parametrize("query", ["limit=0", f"limit={MAX_CHANGES + 1}", "limit=x", "skip=1"])
-    async def test_a_bad_page_is_refused(self, client: httpx.AsyncClient, query: str) -> None:
+    async def test_invalid_page_is_rejected(self, client: httpx.AsyncClient, query: str) -> None:
         response = await client.get(f"/changes?{query}")
         assert response.status_code == 422
         assert response.json()["detail"][0]["loc"] == ["query", query.split("=", maxsplit=1)[0]]
 
-    async def test_nothing_new_is_not_modified(
+    async def test_unchanged_feed_returns_304(
         self, client: httpx.AsyncClient, follower: Follower
     ) -> None:
         response = await client.get("/changes", params={"cursor": follower.cursor})
@@ -505,7 +507,7 @@ class TestPages:
         assert again.status_code == 304
 
 
-async def test_old_entries_go_when_a_later_one_has_overtaken_them(
+async def test_superseded_entries_are_purged(
     client: httpx.AsyncClient, database: Database, follower: Follower
 ) -> None:
     author = await author_of(database)
@@ -514,12 +516,12 @@ async def test_old_entries_go_when_a_later_one_has_overtaken_them(
         await run(database, "UPDATE articles SET title = :t WHERE id = :id", t=title, id=edited.id)
     await run(database, "DELETE FROM articles WHERE id = :id", id=deleted.id)
     start = follower.cursor
-    entries = await follower.news()
+    entries = await follower.new_changes()
     assert len(entries) == 6
 
     async def left() -> list[tuple[int, str]]:
         follower.cursor = start
-        return [(each["article_id"], each["kind"]) for each in await follower.news()]
+        return [(each["article_id"], each["kind"]) for each in await follower.new_changes()]
 
     await delete_expired(database)
     assert len(await left()) == 6  # none of them is old
@@ -528,7 +530,7 @@ async def test_old_entries_go_when_a_later_one_has_overtaken_them(
         (edited.id, "updated"),
         (deleted.id, "deleted"),
     ]
-    # All but the last of each article; of those of `edited`, one is not old enough.
+    # All except the last of each article; one entry of `edited` is too recent.
     await run(
         database,
         "UPDATE changes SET occurred_at = now() - interval '31 days' WHERE article_id = ANY(:ids)"
@@ -541,13 +543,15 @@ async def test_old_entries_go_when_a_later_one_has_overtaken_them(
     await run(database, "UPDATE changes SET occurred_at = now() - interval '10 years'")
     await delete_expired(database)
     assert await left() == last
-    # Whoever stood at an entry that is gone goes on behind it.
+    # A client whose last entry was purged continues after it.
     follower.cursor = entries[1]["cursor"]
-    assert [each["article_id"] for each in await follower.news()] == [each for each, _ in last]
+    assert [each["article_id"] for each in await follower.new_changes()] == [
+        each for each, _ in last
+    ]
 
 
 class TestOrder:
-    """Transactions that are open at the same time, as those of several processes are."""
+    """Concurrent transactions, as of several processes."""
 
     async def publish(self, connection: "asyncpg.Connection[Any]", author: User) -> int:
         article_id: int = await connection.fetchval(
@@ -557,7 +561,7 @@ class TestOrder:
         )
         return article_id
 
-    async def test_first_written_last_committed(
+    async def test_order_follows_commits(
         self, database: Database, follower: Follower, connect: Connect
     ) -> None:
         author = await author_of(database)
@@ -565,11 +569,11 @@ class TestOrder:
         await early.execute("BEGIN")
         first = await self.publish(early, author)
         second = await self.publish(late, author)
-        assert [each[1] for each in await follower.told()] == [second]
+        assert [each[1] for each in await follower.new_entries()] == [second]
         await early.execute("COMMIT")
-        assert [each[1] for each in await follower.told()] == [first]
+        assert [each[1] for each in await follower.new_entries()] == [first]
 
-    async def test_who_tells_before_the_end_keeps_the_others_waiting(
+    async def test_early_trigger_blocks_other_writers(
         self, database: Database, follower: Follower, connect: Connect
     ) -> None:
         author = await author_of(database)
@@ -579,22 +583,22 @@ class TestOrder:
         await early.execute("SET CONSTRAINTS ALL IMMEDIATE")
         waiting = asyncio.create_task(self.publish(late, author))
         await blocked(await connect())
-        assert await follower.told() == []
+        assert await follower.new_entries() == []
         third = await self.publish(early, author)
         await early.execute("COMMIT")
         second = await waiting
-        assert [each[1] for each in await follower.told()] == [first, third, second]
+        assert [each[1] for each in await follower.new_entries()] == [first, third, second]
 
-    async def test_what_is_rolled_back_to_a_savepoint_leaves_nothing(
+    async def test_rollback_to_savepoint_leaves_no_entry(
         self, database: Database, follower: Follower, connect: Connect
     ) -> None:
         author = await author_of(database)
         early, late = await connect(), await connect()
         await early.execute("BEGIN; SAVEPOINT s; SET CONSTRAINTS ALL IMMEDIATE")
-        await self.publish(early, author)  # told, and the lock is taken
+        await self.publish(early, author)  # writes the entry and takes the lock
         await early.execute("ROLLBACK TO s")
-        second = await self.publish(late, author)  # which it does not keep
-        assert [each[1] for each in await follower.told()] == [second]
+        second = await self.publish(late, author)  # the rollback has released it
+        assert [each[1] for each in await follower.new_entries()] == [second]
         await early.execute("SAVEPOINT t; SET CONSTRAINTS ALL IMMEDIATE")
         third = await self.publish(early, author)
         await early.execute("RELEASE t")
@@ -602,9 +606,9 @@ class TestOrder:
         await blocked(await connect())
         await early.execute("COMMIT")
         fourth = await waiting
-        assert [each[1] for each in await follower.told()] == [third, fourth]
+        assert [each[1] for each in await follower.new_entries()] == [third, fourth]
 
-    async def test_a_crash_in_between(
+    async def test_crash_between_write_and_commit(
         self, database: Database, follower: Follower, connect: Connect
     ) -> None:
         author = await author_of(database)
@@ -616,16 +620,16 @@ class TestOrder:
         await blocked(killer)
         await killer.execute("SELECT pg_terminate_backend($1)", early.get_server_pid())
         second = await waiting
-        assert [each[1] for each in await follower.told()] == [second]
+        assert [each[1] for each in await follower.new_entries()] == [second]
 
-    async def test_what_it_looks_at_is_what_will_be(
+    async def test_trigger_sees_the_committed_state(
         self, database: Database, follower: Follower, connect: Connect
     ) -> None:
-        """A rename tells of articles that another transaction is just taking back, or out."""
+        """A rename affects articles that a concurrent transaction unpublishes or publishes."""
         author = await author_of(database)
         article = await article_of(database, author)
         draft = await article_of(database, author, published=False)
-        await follower.news()
+        await follower.new_changes()
         editor, renamer = await connect(), await connect()
         await editor.execute("BEGIN")
         await editor.execute("UPDATE articles SET published_at = NULL WHERE id = $1", article.id)
@@ -636,20 +640,20 @@ class TestOrder:
         await blocked(await connect())
         await editor.execute("COMMIT")
         await waiting
-        assert [each[:2] for each in await follower.told()] == [
+        assert [each[:2] for each in await follower.new_entries()] == [
             ("unpublished", article.id),
             ("created", draft.id),
             ("updated", draft.id),
         ]
 
-    async def test_what_was_not_told_yet_is_not_forgotten(
+    async def test_unpublishing_sees_a_concurrent_first_entry(
         self, database: Database, follower: Follower, connect: Connect
     ) -> None:
-        """A rename tells of an article first, which another transaction is just taking back."""
+        """A rename writes the first entry of an article that is being unpublished concurrently."""
         author = await author_of(database)
         article = await article_of(database, author)
         await run(database, "DELETE FROM changes WHERE article_id = :id", id=article.id)
-        await follower.news()
+        await follower.new_changes()
         editor, renamer = await connect(), await connect()
         await renamer.execute("BEGIN")
         await renamer.execute("UPDATE users SET name = 'Renamed' WHERE id = $1", author.id)
@@ -661,7 +665,7 @@ class TestOrder:
         await waiting
         assert await follower.kinds() == ["created", "unpublished"]
 
-    async def test_drafts_wait_for_nobody(
+    async def test_drafts_do_not_wait_for_locks(
         self, client: httpx.AsyncClient, database: Database, connect: Connect
     ) -> None:
         author = await author_of(database)
@@ -675,13 +679,13 @@ class TestOrder:
             await client.delete(url, headers=bearer(author))
         await holder.execute("ROLLBACK")
 
-    async def test_in_whatever_order_they_are_written_nobody_is_in_a_deadlock(
+    async def test_write_order_causes_no_deadlock(
         self, database: Database, follower: Follower, connect: Connect
     ) -> None:
-        """Two that change what the other does not, in opposite order, and end at the same time."""
+        """Two transactions update different rows in opposite order, and commit at the same time."""
         author = await author_of(database)
         ids = [(await article_of(database, author)).id for _ in range(4)]
-        await follower.news()
+        await follower.new_changes()
         one, other = await connect(), await connect()
         update = "UPDATE articles SET version = version + 1 WHERE id = $1"
         for _ in range(20):
@@ -691,19 +695,19 @@ class TestOrder:
             await asyncio.gather(one.execute("COMMIT"), other.execute("COMMIT"))
         assert await follower.kinds() == ["updated"] * 80
 
-    async def test_numbers_never_go_back(
+    async def test_sequence_is_monotonic(
         self, database: Database, follower: Follower, connect: Connect
     ) -> None:
-        """After a restore, or a failover that lost the end, the sequence is where it once was."""
+        """A restore or a failover may set the sequence back."""
         author = await author_of(database)
         await article_of(database, author)
         connection = await connect()
         await connection.execute("SELECT setval('changes_seq_seq', 1)")
-        await follower.news()
+        await follower.new_changes()
         article = await article_of(database, author)
-        assert [each[1] for each in await follower.told()] == [article.id]
+        assert [each[1] for each in await follower.new_entries()] == [article.id]
 
-    async def test_a_clock_that_goes_back_does_not_matter(
+    async def test_clock_set_back_keeps_sequence_monotonic(
         self, database: Database, follower: Follower, connect: Connect
     ) -> None:
         author = await author_of(database)
@@ -711,31 +715,31 @@ class TestOrder:
         ahead = "SELECT setval('changes_seq_seq', nextval('changes_seq_seq') + 3600000000)"
         before = await connection.fetchval(ahead)
         article = await article_of(database, author)
-        assert [each[1] for each in await follower.told()] == [article.id]
+        assert [each[1] for each in await follower.new_entries()] == [article.id]
         assert await connection.fetchval("SELECT max(seq) FROM changes") == before + 1
 
     @pytest.mark.parametrize("limit", [3, 1000])
-    async def test_writers_and_a_reader_at_the_same_time(
+    async def test_concurrent_writers_and_reader(
         self, database: Database, follower: Follower, connect: Connect, limit: int
     ) -> None:
         author, busy = await author_of(database), await author_of(database)
         ids = [(await article_of(database, author)).id for _ in range(12)]
-        await follower.news()
+        await follower.new_changes()
         start = await (await connect()).fetchval("SELECT max(seq) FROM changes")
         writers = [write(await connect(), author, ids, busy, seed) for seed in range(8)]
         writing = asyncio.gather(*writers)
         polled: list[dict[str, Any]] = []
         follower.requests = 0
         while not writing.done():
-            polled += await follower.news(limit=limit)
+            polled += await follower.new_changes(limit=limit)
         await writing
         assert follower.requests > 100
-        polled += await follower.news(limit=limit)
-        told = await (await connect()).fetch(
+        polled += await follower.new_changes(limit=limit)
+        entries = await (await connect()).fetch(
             "SELECT article_id, kind, slug FROM changes WHERE seq > $1 ORDER BY seq", start
         )
         assert [(each["article_id"], each["kind"], each["slug"]) for each in polled] == [
-            tuple(each) for each in told
+            tuple(each) for each in entries
         ]
         assert len({each["cursor"] for each in polled}) == len(polled)
         assert len(polled) > 800
@@ -745,13 +749,13 @@ class TestOrder:
             "unpublished",
             "deleted",
         }
-        await assert_it_leads_to_what_is(polled, await connect())
+        await assert_feed_reproduces_state(polled, await connect())
 
 
 async def write(
     connection: "asyncpg.Connection[Any]", author: User, ids: list[int], busy: User, seed: int
 ) -> None:
-    """Transactions of all kinds; one in ten is rolled back, as many wait before they end."""
+    """Run transactions of all kinds; one in ten is rolled back, one in ten waits before its end."""
     chance = random.Random(seed)
     changes = (
         "UPDATE articles SET version = version + 1 WHERE id = $1",
@@ -781,10 +785,10 @@ async def write(
         await connection.execute("ROLLBACK" if chance.random() < 0.1 else "COMMIT")
 
 
-async def assert_it_leads_to_what_is(
+async def assert_feed_reproduces_state(
     polled: list[dict[str, Any]], connection: "asyncpg.Connection[Any]"
 ) -> None:
-    """Whoever did what they were told has what readers see."""
+    """A client that applies the entries has the visible state."""
     shown: dict[int, bool] = {}
     for each in polled:
         shown[each["article_id"]] = each["kind"] in {"created", "updated"}
@@ -798,13 +802,13 @@ async def assert_it_leads_to_what_is(
 
 
 async def blocked(connection: "asyncpg.Connection[Any]") -> None:
-    """Wait until somebody waits for the feed's lock."""
+    """Wait until a connection waits for the feed's lock."""
     query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
-    async def somebody_waits() -> bool:
+    async def is_lock_awaited() -> bool:
         return bool(await connection.fetchval(query))
 
-    await until(somebody_waits)
+    await until(is_lock_awaited)
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:

@@ -65,7 +65,7 @@ async def count_of(session: AsyncSession, article: Article) -> int | None:
 
 
 class TestWriting:
-    async def test_a_comment_and_its_markdown(
+    async def test_comment_is_rendered(
         self, client: httpx.AsyncClient, session: AsyncSession, article: Article, reader: User
     ) -> None:
         text = "*Indeed*, see [it](https://example.com/).\n\n> quoted\n\n`code`"
@@ -96,7 +96,7 @@ class TestWriting:
             ("[x](javascript:alert(1))", "href"),
         ],
     )
-    async def test_only_a_subset_of_markdown(
+    async def test_markdown_subset(
         self, client: httpx.AsyncClient, article: Article, reader: User, text: str, absent: str
     ) -> None:
         response = await post(client, article, reader, content=text)
@@ -116,13 +116,13 @@ class TestWriting:
             {"author_id": 1},
         ],
     )
-    async def test_bad_input_is_refused(
+    async def test_invalid_input_is_rejected(
         self, client: httpx.AsyncClient, article: Article, reader: User, body: dict[str, Any]
     ) -> None:
         assert (await post(client, article, reader, **body)).status_code == 422
 
     @pytest.mark.parametrize("text", ["[" * 9_999, "*a_" * 3_300, "> " * 5_000, "- " * 5_000])
-    async def test_what_takes_long_to_render_is_refused_or_quick(
+    async def test_complex_content_is_rejected_or_rendered_quickly(
         self, client: httpx.AsyncClient, article: Article, reader: User, text: str
     ) -> None:
         response = await post(client, article, reader, content=text)
@@ -130,7 +130,7 @@ class TestWriting:
         if response.status_code == 422:
             assert response.json()["code"] == "content_too_complex"
 
-    async def test_replies_are_stored_at_any_depth_and_shown_at_two_levels(
+    async def test_deep_replies_are_listed_in_their_thread(
         self, client: httpx.AsyncClient, article: Article, reader: User, author: User
     ) -> None:
         root = (await post(client, article, reader)).json()
@@ -150,7 +150,7 @@ class TestWriting:
         response = await client.get(f"/comments/{chain[0]}/replies")
         assert response.status_code == 404
 
-    async def test_a_reply_is_to_a_comment_of_the_same_article_that_one_sees(
+    async def test_parent_must_be_visible_and_on_the_same_article(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -172,7 +172,7 @@ class TestWriting:
             assert response.status_code == 404
             assert response.json()["code"] == "comment_not_found"
 
-    async def test_a_key_makes_one_comment_of_many_requests(
+    async def test_idempotency_key_creates_one_comment(
         self, client: httpx.AsyncClient, session: AsyncSession, article: Article, reader: User
     ) -> None:
         headers = {**bearer(reader), "Idempotency-Key": "one"}
@@ -185,7 +185,7 @@ class TestWriting:
 
 
 class TestPolicy:
-    async def test_closed(
+    async def test_closed_policy_rejects_comments(
         self, client: httpx.AsyncClient, article: Article, author: User, reader: User
     ) -> None:
         first = (await post(client, article, reader)).json()
@@ -199,7 +199,7 @@ class TestPolicy:
             assert refused.json()["code"] == "comments_closed"
         assert [each["id"] for each in await threads(client, article)] == [first["id"]]
 
-    async def test_held_until_it_is_approved(
+    async def test_held_policy_requires_approval(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -229,7 +229,7 @@ class TestPolicy:
         assert approved.json()["status"] == "visible"
         assert len(await threads(client, article)) == 1
         assert await count_of(session, article) == 1
-        # Another text is another comment: it is held again.
+        # The changed text is held again.
         changed = await client.patch(
             f"/comments/{comment['id']}", json={"content": "Else"}, headers=bearer(reader)
         )
@@ -238,7 +238,7 @@ class TestPolicy:
         assert (await post(client, article, author)).json()["status"] == "visible"
 
     @pytest.mark.parametrize("policy", ["shut", None, 1])
-    async def test_there_are_three(
+    async def test_invalid_comment_policy_is_rejected(
         self, client: httpx.AsyncClient, article: Article, author: User, policy: Any
     ) -> None:
         response = await client.patch(
@@ -248,7 +248,7 @@ class TestPolicy:
 
 
 class TestChanging:
-    async def test_one_s_own_for_a_quarter_of_an_hour(
+    async def test_own_comment_can_be_changed_for_15_minutes(
         self,
         client: httpx.AsyncClient,
         article: Article,
@@ -268,7 +268,7 @@ class TestChanging:
         assert late.status_code == 403
         assert late.json()["code"] == "edit_window_over"
 
-    async def test_of_the_version_that_is_meant(
+    async def test_update_checks_if_match(
         self, client: httpx.AsyncClient, article: Article, reader: User
     ) -> None:
         comment = (await post(client, article, reader)).json()
@@ -287,7 +287,7 @@ class TestChanging:
 
 
 class TestDeleting:
-    async def test_keeps_the_thread(
+    async def test_deleted_comment_keeps_its_thread(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -319,7 +319,7 @@ class TestDeleting:
         await client.delete(f"/comments/{deeper['id']}", headers=bearer(reader))
         assert await threads(client, article) == []
 
-    async def test_its_text_is_forgotten_after_thirty_days(
+    async def test_deleted_text_is_purged_after_thirty_days(
         self, session: AsyncSession, article: Article, reader: User
     ) -> None:
         month, now = timedelta(days=30), clock.now()
@@ -333,7 +333,7 @@ class TestDeleting:
             await session.refresh(comment)
             assert comment.content == text
 
-    async def test_an_account_takes_its_words_with_it_and_leaves_the_others(
+    async def test_account_deletion_clears_own_comments_only(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -355,7 +355,7 @@ class TestDeleting:
         left = await session.get_one(Comment, root["id"])
         assert (left.author_id, left.content, left.html) == (None, "", "")
 
-    async def test_an_author_of_both_can_leave(
+    async def test_author_of_article_and_comment_can_be_deleted(
         self, client: httpx.AsyncClient, session: AsyncSession, article: Article, author: User
     ) -> None:
         root = (await post(client, article, author)).json()
@@ -370,7 +370,7 @@ class TestDeleting:
 
 
 class TestModerating:
-    async def test_hiding_leaves_it_to_its_author_and_moderators(
+    async def test_hidden_comment_is_visible_to_author_and_moderators(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -397,7 +397,7 @@ class TestModerating:
         actions = (await session.scalars(select(AuditEvent.action).order_by(AuditEvent.id))).all()
         assert actions == ["CREATE_COMMENT", "HIDE_COMMENT", "SHOW_COMMENT", "HIDE_COMMENT"]
 
-    async def test_a_locked_thread_takes_no_replies(
+    async def test_locked_thread_rejects_replies(
         self, client: httpx.AsyncClient, article: Article, author: User, reader: User
     ) -> None:
         root = (await post(client, article, reader)).json()
@@ -421,7 +421,7 @@ class TestModerating:
         "body",
         [{"status": "pending"}, {"status": None}, {"locked": 1}, {"locked": None}, {"x": 1}],
     )
-    async def test_bad_input_is_refused(
+    async def test_invalid_input_is_rejected(
         self, client: httpx.AsyncClient, article: Article, author: User, body: dict[str, Any]
     ) -> None:
         comment = (await post(client, article, author)).json()
@@ -430,7 +430,7 @@ class TestModerating:
         )
         assert response.status_code == 422
 
-    async def test_another_articles_author_does_not_moderate(
+    async def test_author_of_another_article_may_not_moderate(
         self, client: httpx.AsyncClient, session: AsyncSession, article: Article, stranger: User
     ) -> None:
         await create_article(session, author=stranger)
@@ -447,7 +447,7 @@ class TestModerating:
 
 
 class TestReading:
-    async def test_visibility_follows_the_article(
+    async def test_comments_are_visible_with_their_article(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -472,7 +472,7 @@ class TestReading:
             response = await client.request(method, path, json=body, headers=bearer(reader))
             assert response.status_code == 404
 
-    async def test_of_who_is_blocked_one_sees_nothing(
+    async def test_comments_of_blocked_users_are_hidden(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -497,7 +497,7 @@ class TestReading:
         assert len(await threads(client, article, stranger)) == 2
         assert len(await threads(client, article)) == 2
 
-    async def test_who_moderates_sees_whom_they_have_blocked(
+    async def test_moderator_sees_comments_of_blocked_users(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -515,7 +515,7 @@ class TestReading:
         assert read.json() == waiting
 
     @pytest.mark.parametrize("state", ["pending", "hidden", "deleted"])
-    async def test_replies_do_not_tell_of_a_comment_that_one_does_not_see(
+    async def test_replies_do_not_disclose_hidden_parent(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -529,7 +529,7 @@ class TestReading:
             response = await client.get(f"/comments/{comment.id}{path}")
             assert response.status_code == 404
 
-    async def test_pages_and_orders(
+    async def test_paging_and_sorting(
         self, client: httpx.AsyncClient, session: AsyncSession, article: Article, reader: User
     ) -> None:
         ids = [(await create_comment(session, article=article, author=reader)).id for _ in range(7)]
@@ -541,7 +541,7 @@ class TestReading:
         wrong = f"{first.links['next']['url']}&sort=oldest"
         assert (await client.get(wrong)).status_code == 422
 
-    async def test_the_number_of_queries_does_not_grow(
+    async def test_number_of_queries_is_constant(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -558,9 +558,9 @@ class TestReading:
                     f"/articles/{article.id}/comments", headers=bearer(reader)
                 )
             assert len(listed.json()) == number
-            assert len(seen) == 4  # who is asking, the article, the threads, their replies
+            assert len(seen) == 4  # the session, the article, the threads, their replies
 
-    async def test_a_policy_is_one_of_the_articles_fields(
+    async def test_comment_policy_is_an_article_field(
         self, client: httpx.AsyncClient, article: Article
     ) -> None:
         listed = await client.get("/articles?fields=comment_policy")

@@ -1,6 +1,4 @@
-"""Conditional requests: nobody reads again what they have, nobody writes over what they have not
-seen; and what caches may keep.
-"""
+"""Conditional requests (RFC 9110 §13) and cache headers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -27,15 +25,15 @@ Rows = Callable[[], AbstractAsyncContextManager[AsyncSession]]
 
 
 class Resource(NamedTuple):
-    """A single resource, and how it is changed."""
+    """A resource, and a change of it."""
 
     url: str
     changes: list[tuple[str, dict[str, Any] | None]]
     list_url: str
 
 
-class World(NamedTuple):
-    """Somebody with one of everything."""
+class Fixtures(NamedTuple):
+    """A user with one resource of each kind."""
 
     owner: User
     admin: User
@@ -45,7 +43,7 @@ class World(NamedTuple):
 RESOURCES = ("myself", "user", "raw user", "address", "article")
 
 
-async def make_world(session: AsyncSession) -> World:
+async def make_world(session: AsyncSession) -> Fixtures:
     owner, admin = await create_user(session), await create_user(session, role=Role.ADMIN)
     address = await create_address(session, user=owner)
     article = await create_article(session, author=owner)
@@ -68,11 +66,11 @@ async def make_world(session: AsyncSession) -> World:
             f"/articles/{article.id}", [("PATCH", {"title": "New"}), ("DELETE", None)], "/articles"
         ),
     }
-    return World(owner, admin, resources)
+    return Fixtures(owner, admin, resources)
 
 
 @pytest.fixture
-async def world(session: AsyncSession) -> World:
+async def world(session: AsyncSession) -> Fixtures:
     return await make_world(session)
 
 
@@ -83,13 +81,13 @@ async def tag_of(client: httpx.AsyncClient, url: str, headers: Headers) -> str:
 
 
 @pytest.mark.parametrize("kind", RESOURCES)
-class TestChanging:
+class TestIfMatch:
     @pytest.fixture
-    async def resource(self, world: World, kind: str) -> Resource:
+    async def resource(self, world: Fixtures, kind: str) -> Resource:
         return world.resources[kind]
 
-    async def test_what_a_read_says_is_what_a_change_takes(
-        self, client: httpx.AsyncClient, world: World, resource: Resource
+    async def test_etag_of_read_is_accepted(
+        self, client: httpx.AsyncClient, world: Fixtures, resource: Resource
     ) -> None:
         headers = bearer(world.owner)
         tag = await tag_of(client, resource.url, headers)
@@ -99,14 +97,14 @@ class TestChanging:
                 method, resource.url, json=body, headers={**headers, "If-Match": tag}
             )
             assert changed.status_code in {200, 204}, changed.text
-            if changed.status_code == 200:  # and what it answers is what the next one takes
+            if changed.status_code == 200:  # the response's ETag is valid for the next change
                 assert changed.headers["ETag"] != tag
                 tag = changed.headers["ETag"]
                 assert tag == await tag_of(client, resource.url, headers)
 
     @pytest.mark.parametrize("form", ['"{}"', 'W/"{}"', '"x", "{}"', ',"y","x" , W/"{}",'])
-    async def test_in_any_form(
-        self, client: httpx.AsyncClient, world: World, resource: Resource, form: str
+    async def test_accepted_forms(
+        self, client: httpx.AsyncClient, world: Fixtures, resource: Resource, form: str
     ) -> None:
         headers = bearer(world.owner)
         tag = (await tag_of(client, resource.url, headers)).strip('"')
@@ -116,8 +114,8 @@ class TestChanging:
         )
         assert changed.status_code == 200
 
-    async def test_in_several_lines(
-        self, client: httpx.AsyncClient, world: World, resource: Resource
+    async def test_several_header_lines(
+        self, client: httpx.AsyncClient, world: Fixtures, resource: Resource
     ) -> None:
         headers = bearer(world.owner)
         tag = await tag_of(client, resource.url, headers)
@@ -126,8 +124,8 @@ class TestChanging:
         changed = await client.request(method, resource.url, json=body, headers=lines)
         assert changed.status_code == 200
 
-    async def test_any_version_will_do(
-        self, client: httpx.AsyncClient, world: World, resource: Resource
+    async def test_asterisk_matches_any_version(
+        self, client: httpx.AsyncClient, world: Fixtures, resource: Resource
     ) -> None:
         for method, body in resource.changes:
             changed = await client.request(
@@ -135,8 +133,8 @@ class TestChanging:
             )
             assert changed.status_code in {200, 204}
 
-    async def test_an_old_version_is_refused_and_nothing_changes(
-        self, client: httpx.AsyncClient, world: World, resource: Resource
+    async def test_outdated_etag_is_rejected_without_changes(
+        self, client: httpx.AsyncClient, world: Fixtures, resource: Resource
     ) -> None:
         headers = bearer(world.owner)
         old = await tag_of(client, resource.url, headers)
@@ -154,8 +152,8 @@ class TestChanging:
         assert (await client.get(resource.url, headers=headers)).content == before
 
     @pytest.mark.parametrize("tag", ["nonsense", '"x"', '"', "'x'", "", '"a" "b"'])
-    async def test_what_is_no_tag_of_it_never_matches(
-        self, client: httpx.AsyncClient, world: World, resource: Resource, tag: str
+    async def test_other_values_never_match(
+        self, client: httpx.AsyncClient, world: Fixtures, resource: Resource, tag: str
     ) -> None:
         for method, body in resource.changes:
             refused = await client.request(
@@ -163,8 +161,8 @@ class TestChanging:
             )
             assert refused.status_code == 412
 
-    async def test_what_exists_is_not_made_anew(
-        self, client: httpx.AsyncClient, world: World, resource: Resource
+    async def test_if_none_match_prevents_overwriting(
+        self, client: httpx.AsyncClient, world: Fixtures, resource: Resource
     ) -> None:
         for method, body in resource.changes:
             refused = await client.request(
@@ -173,11 +171,11 @@ class TestChanging:
             )  # fmt: skip
             assert refused.status_code == 412
 
-    async def test_an_administrator_takes_the_same_tag(
-        self, client: httpx.AsyncClient, world: World, resource: Resource, kind: str
+    async def test_administrator_uses_the_same_etag(
+        self, client: httpx.AsyncClient, world: Fixtures, resource: Resource, kind: str
     ) -> None:
         if kind == "myself":
-            return  # theirs is another
+            return  # an administrator's own account is another resource
         headers = bearer(world.admin)
         tag = await tag_of(client, resource.url, headers)
         assert tag == await tag_of(client, resource.url, bearer(world.owner))
@@ -188,8 +186,8 @@ class TestChanging:
         assert changed.status_code == 200
         assert changed.headers["ETag"] == await tag_of(client, resource.url, headers)
 
-    async def test_who_may_not_change_it_does_not_learn_its_version(
-        self, client: httpx.AsyncClient, world: World, session: AsyncSession, resource: Resource,
+    async def test_permissions_are_checked_before_etags(
+        self, client: httpx.AsyncClient, world: Fixtures, session: AsyncSession, resource: Resource,
         kind: str,
     ) -> None:  # fmt: skip
         if kind == "myself":
@@ -202,8 +200,8 @@ class TestChanging:
             assert refused.status_code == 403
             assert "ETag" not in refused.headers
 
-    async def test_it_can_be_required(
-        self, client: httpx.AsyncClient, world: World, resource: Resource, install: Install
+    async def test_setting_requires_if_match(
+        self, client: httpx.AsyncClient, world: Fixtures, resource: Resource, install: Install
     ) -> None:
         install(REQUIRE_IF_MATCH="true")
         headers = bearer(world.owner)
@@ -219,9 +217,7 @@ class TestChanging:
         assert taken.status_code == 200
 
 
-async def test_a_role_is_changed_of_the_version_that_was_seen(
-    client: httpx.AsyncClient, world: World
-) -> None:
+async def test_role_change_checks_if_match(client: httpx.AsyncClient, world: Fixtures) -> None:
     url, headers = f"/users/{world.owner.id}", bearer(world.admin)
     tag = await tag_of(client, url, headers)
     for expected in (200, 412):
@@ -233,8 +229,8 @@ async def test_a_role_is_changed_of_the_version_that_was_seen(
 
 
 @pytest.mark.parametrize("path", ["/users/me", "/articles"])
-async def test_what_creating_answers_is_what_a_change_takes(
-    client: httpx.AsyncClient, world: World, path: str
+async def test_etag_of_creation_is_accepted(
+    client: httpx.AsyncClient, world: Fixtures, path: str
 ) -> None:
     headers = bearer(world.owner)
     created = await client.post(f"/users/{world.owner.id}/addresses", json=ADDRESS, headers=headers)
@@ -247,12 +243,12 @@ async def test_what_creating_answers_is_what_a_change_takes(
     assert created.headers["ETag"] == await tag_of(client, url, headers)
 
 
-class TestReading:
+class TestIfNoneMatch:
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
     @pytest.mark.parametrize("who", ["anonymous", "owner", "admin"])
     @pytest.mark.parametrize("kind", ["user", "raw user", "article", "list of articles"])
-    async def test_what_one_has_is_not_sent_again(
-        self, client: httpx.AsyncClient, world: World, kind: str, who: str, method: str
+    async def test_current_etag_returns_304(
+        self, client: httpx.AsyncClient, world: Fixtures, kind: str, who: str, method: str
     ) -> None:
         url = "/articles" if kind.startswith("list") else world.resources[kind].url
         headers = {} if who == "anonymous" else bearer(getattr(world, who))
@@ -275,8 +271,8 @@ class TestReading:
             fresh = await client.request(method, url, headers={**headers, "If-None-Match": unknown})
             assert fresh.status_code == 200
 
-    async def test_each_sees_a_version_of_their_own(
-        self, client: httpx.AsyncClient, world: World
+    async def test_etag_depends_on_the_viewer(
+        self, client: httpx.AsyncClient, world: Fixtures
     ) -> None:
         url = world.resources["user"].url
         public, private = (
@@ -287,10 +283,10 @@ class TestReading:
         fresh = await client.get(url, headers={**bearer(world.owner), "If-None-Match": public})
         assert fresh.status_code == 200
 
-    async def test_it_is_sent_again_once_it_has_changed(
-        self, client: httpx.AsyncClient, world: World
+    async def test_changed_resource_is_sent(
+        self, client: httpx.AsyncClient, world: Fixtures
     ) -> None:
-        """An author's new name is a new version of their article, and of the lists it is on."""
+        """A renamed author changes the ETags of their articles, and of lists with them."""
         article = world.resources["article"].url
         before = {url: await tag_of(client, url, {}) for url in (article, "/articles", "/users")}
         headers = bearer(world.owner)
@@ -300,9 +296,7 @@ class TestReading:
             assert fresh.status_code == 200
             assert fresh.headers["ETag"] != tag
 
-    async def test_a_version_can_be_asked_for(
-        self, client: httpx.AsyncClient, world: World
-    ) -> None:
+    async def test_if_match_on_read(self, client: httpx.AsyncClient, world: Fixtures) -> None:
         url = world.resources["article"].url
         tag = await tag_of(client, url, {})
         assert (await client.get(url, headers={"If-Match": tag})).status_code == 200
@@ -310,11 +304,13 @@ class TestReading:
         other = await client.get(url, headers={"If-Match": '"x"'})
         assert other.status_code == 412
         assert other.headers["ETag"] == tag
-        # RFC 9110 §13.2.2: it comes first.
+        # RFC 9110 §13.2.2: If-Match comes first.
         both = await client.get(url, headers={"If-Match": '"x"', "If-None-Match": tag})
         assert both.status_code == 412
 
-    async def test_a_date_alone_says_nothing(self, client: httpx.AsyncClient, world: World) -> None:
+    async def test_if_modified_since_is_ignored(
+        self, client: httpx.AsyncClient, world: Fixtures
+    ) -> None:
         url = f"/users/{world.owner.id}/addresses"
         listed = await client.get(url, headers=bearer(world.owner))
         since = {"If-Modified-Since": listed.headers["Last-Modified"]}
@@ -324,8 +320,8 @@ class TestReading:
 
 class TestCaching:
     @pytest.mark.parametrize("path", ["/articles", "/users", "article", "user"])
-    async def test_the_public_part_is_everybodys_to_keep(
-        self, client: httpx.AsyncClient, world: World, path: str
+    async def test_public_responses_are_cacheable(
+        self, client: httpx.AsyncClient, world: Fixtures, path: str
     ) -> None:
         url = path if path.startswith("/") else world.resources[path].url
         public = await client.get(url)
@@ -339,7 +335,7 @@ class TestCaching:
             assert "Authorization" in response.headers["Vary"]
             assert len(response.headers.get_list("Vary")) == 1
 
-    async def test_what_is_alike_for_all_does_not_vary(self, client: httpx.AsyncClient) -> None:
+    async def test_identical_responses_do_not_vary(self, client: httpx.AsyncClient) -> None:
         keys = await client.get("/.well-known/jwks.json")
         assert keys.headers["Cache-Control"] == public(300)
         assert "Authorization" not in keys.headers["Vary"]
@@ -349,8 +345,8 @@ class TestCaching:
         assert again.status_code == 304
 
     @pytest.mark.parametrize("path", ["/users/me/api-keys", "/auth/sessions"])
-    async def test_secrets_are_nobodys(
-        self, client: httpx.AsyncClient, world: World, path: str
+    async def test_secrets_are_not_stored(
+        self, client: httpx.AsyncClient, world: Fixtures, path: str
     ) -> None:
         response = await client.get(path, headers={**bearer(world.owner), "If-None-Match": "*"})
         assert response.status_code == 200
@@ -368,15 +364,15 @@ class TestCaching:
             ("GET", "/articles?token=x", 400),
         ],
     )
-    async def test_no_error_is_kept(
+    async def test_errors_are_not_cached(
         self, client: httpx.AsyncClient, method: str, path: str, status: int
     ) -> None:
         response = await client.request(method, path)
         assert response.status_code == status
         assert response.headers["Cache-Control"] == "no-store"
 
-    async def test_lists_say_when_they_changed_last(
-        self, client: httpx.AsyncClient, world: World, session: AsyncSession
+    async def test_lists_send_last_modified(
+        self, client: httpx.AsyncClient, world: Fixtures, session: AsyncSession
     ) -> None:
         url = f"/users/{world.owner.id}/addresses"
         nobody = await create_user(session)
@@ -385,25 +381,25 @@ class TestCaching:
         assert "Last-Modified" not in empty.headers
 
     @pytest.mark.parametrize("path", ["/users", "/raw/users"])
-    async def test_when_a_user_changed_is_no_more_public_in_a_header(
-        self, client: httpx.AsyncClient, world: World, path: str
+    async def test_last_modified_does_not_disclose_user_changes(
+        self, client: httpx.AsyncClient, world: Fixtures, path: str
     ) -> None:
         for headers in ({}, bearer(world.owner)):
             assert "Last-Modified" not in (await client.get(path, headers=headers)).headers
         assert "Last-Modified" in (await client.get(path, headers=bearer(world.admin))).headers
 
 
-class TestAtOnce:
-    """With real commits, each request on a connection of its own."""
+class TestConcurrency:
+    """Real commits, with one connection per request."""
 
     @pytest.fixture
-    async def live_world(self, live_rows: Rows) -> World:
+    async def live_world(self, live_rows: Rows) -> Fixtures:
         async with live_rows() as session:
             return await make_world(session)
 
     @pytest.mark.parametrize("kind", RESOURCES)
-    async def test_of_many_who_have_seen_the_same_version_one_changes_it(
-        self, live: httpx.AsyncClient, live_world: World, kind: str
+    async def test_one_of_many_concurrent_changes_succeeds(
+        self, live: httpx.AsyncClient, live_world: Fixtures, kind: str
     ) -> None:
         resource, headers = live_world.resources[kind], bearer(live_world.owner)
         method, body = resource.changes[0]
@@ -427,8 +423,8 @@ class TestAtOnce:
             for loser in answers:
                 assert loser.headers["ETag"] == winner.headers["ETag"]
 
-    async def test_a_deletion_and_a_change_of_the_same_version_are_not_both_done(
-        self, live: httpx.AsyncClient, live_world: World
+    async def test_concurrent_deletion_and_change_do_not_both_succeed(
+        self, live: httpx.AsyncClient, live_world: Fixtures
     ) -> None:
         resource, headers = live_world.resources["address"], bearer(live_world.owner)
         tag = {"If-Match": await tag_of(live, resource.url, headers)}
@@ -440,7 +436,7 @@ class TestAtOnce:
 
 
 class TestCors:
-    async def test_a_page_may_send_what_it_takes(self, client: httpx.AsyncClient) -> None:
+    async def test_request_headers_are_allowed(self, client: httpx.AsyncClient) -> None:
         for name in ("If-Match", "If-None-Match", "If-Modified-Since", "Idempotency-Key"):
             ask = {
                 **ORIGIN,
@@ -449,7 +445,7 @@ class TestCors:
             }
             assert (await client.options("/articles/1", headers=ask)).status_code == 200
 
-    async def test_a_page_may_read_what_it_needs(self, client: httpx.AsyncClient) -> None:
+    async def test_response_headers_are_exposed(self, client: httpx.AsyncClient) -> None:
         exposed = (
             (await client.get("/articles", headers=ORIGIN))
             .headers["Access-Control-Expose-Headers"]

@@ -1,4 +1,4 @@
-"""Favorites: whose and how many, natively and in lists of articles."""
+"""Favorites: users, counts, and fields in lists of articles."""
 
 from datetime import timedelta
 
@@ -29,7 +29,7 @@ async def reader(session: AsyncSession) -> User:
     return await create_user(session, username="Reader")
 
 
-async def test_counts_once_and_is_each_readers_own(
+async def test_favorite_is_idempotent_and_per_user(
     client: httpx.AsyncClient, session: AsyncSession, article: Article, author: User, reader: User
 ) -> None:
     url = f"/articles/{article.id}/favorite"
@@ -54,10 +54,10 @@ async def test_counts_once_and_is_each_readers_own(
         assert response.json()["favorited"] is False
         assert response.json()["favorites_count"] == 1
     audited = select(func.count()).select_from(AuditEvent)
-    assert await session.scalar(audited) == 0  # its own row says it, and toggling makes no others
+    assert await session.scalar(audited) == 0  # favorites are not audited
 
 
-async def test_it_makes_no_new_version_of_the_article(
+async def test_favorite_keeps_the_article_version(
     client: httpx.AsyncClient, article: Article, author: User, reader: User
 ) -> None:
     before = (await client.get(f"/articles/{article.id}")).headers["ETag"]
@@ -69,7 +69,7 @@ async def test_it_makes_no_new_version_of_the_article(
     assert response.status_code == 200
 
 
-async def test_goes_with_the_account_and_with_the_article(
+async def test_deleted_with_account_or_article(
     client: httpx.AsyncClient, session: AsyncSession, article: Article, author: User, reader: User
 ) -> None:
     other = await create_article(session, author=author)
@@ -87,7 +87,7 @@ async def test_goes_with_the_account_and_with_the_article(
     assert dict(map(tuple, await session.execute(counts))) == {other.id: 0}
 
 
-async def test_whose_is_read_page_after_page(
+async def test_users_with_favorite_are_paged(
     client: httpx.AsyncClient, session: AsyncSession, article: Article
 ) -> None:
     now, names = clock.now(), []
@@ -102,7 +102,7 @@ async def test_whose_is_read_page_after_page(
 
 
 @pytest.mark.parametrize("state", ["draft", "scheduled", "archived", "deleted"])
-async def test_of_what_one_does_not_see_there_is_none(
+async def test_hidden_article_cannot_be_a_favorite(
     client: httpx.AsyncClient, session: AsyncSession, author: User, reader: User, state: str
 ) -> None:
     now = clock.now()
@@ -122,7 +122,7 @@ async def test_of_what_one_does_not_see_there_is_none(
         assert response.json()["code"] == "article_not_found"
 
 
-async def test_lists_tell_where_they_are_asked(
+async def test_lists_return_counts_on_request(
     client: httpx.AsyncClient,
     session: AsyncSession,
     connection: AsyncConnection,
@@ -146,7 +146,7 @@ async def test_lists_tell_where_they_are_asked(
     assert "favorited" not in (await client.get("/articles")).json()[0]
 
 
-async def test_a_list_of_somebodys_favorites(
+async def test_favorited_by_filter(
     client: httpx.AsyncClient, session: AsyncSession, article: Article, author: User, reader: User
 ) -> None:
     draft = await create_article(session, author=author, published=False)
@@ -169,7 +169,7 @@ async def test_a_list_of_somebodys_favorites(
     assert (await client.get("/articles?favorited_by=nobody")).json() == []
 
 
-async def test_it_can_be_given_up_while_the_article_is_out_of_sight(
+async def test_favorite_of_a_hidden_article_can_be_removed(
     client: httpx.AsyncClient, session: AsyncSession, article: Article, reader: User
 ) -> None:
     session.add(Favorite(user_id=reader.id, article_id=article.id))

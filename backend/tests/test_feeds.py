@@ -1,4 +1,4 @@
-"""Feeds, the sitemap and robots.txt: valid for who reads them, and fetched again only when new."""
+"""Feeds, sitemaps and robots.txt: validity and conditional requests."""
 
 import re
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from app.core import clock
 from app.core.conditional import public
 from app.core.config import get_settings
 from app.models import Article
-from app.services.feeds.contents import LENGTH, MAX_HTML_BYTES
+from app.services.feeds.contents import MAX_HTML_BYTES, MAX_ITEMS
 from app.services.feeds.sitemap import MAX_URLS
 from tests.factories import create_article, create_user
 from tests.security.conftest import Install, install
@@ -46,7 +46,7 @@ ODD_TITLES = [
 
 
 def parsed(response: httpx.Response) -> Any:
-    """A feed in XML as a feed reader sees it, without a complaint."""
+    """Parse an XML feed with feedparser, without warnings."""
     assert response.status_code == 200, response.text
     found = feedparser.parse(
         response.content, response_headers={"content-type": response.headers["Content-Type"]}
@@ -56,7 +56,7 @@ def parsed(response: httpx.Response) -> Any:
 
 
 async def titles(client: httpx.AsyncClient, path: str) -> list[str]:
-    """The titles in a feed of any format."""
+    """Return the titles in a feed of any format."""
     response = await client.get(path)
     if path.endswith(".json"):
         return [item["title"] for item in response.json()["items"]]
@@ -64,7 +64,7 @@ async def titles(client: httpx.AsyncClient, path: str) -> list[str]:
 
 
 def addresses(response: httpx.Response) -> list[str]:
-    """The addresses in a sitemap or an index; it keeps the schema."""
+    """Return the URLs in a sitemap or an index, which must match the schema."""
     assert response.status_code == 200, response.text
     schema = etree.XMLSchema(etree.parse(Path(__file__).with_name("sitemap.xsd")))
     document = etree.fromstring(response.content)
@@ -92,9 +92,7 @@ async def article(session: AsyncSession) -> Article:
 
 class TestContents:
     @pytest.mark.parametrize("name", ["feed.xml", "atom.xml"])
-    async def test_xml_says_what_the_article_says(
-        self, client: httpx.AsyncClient, article: Article, name: str
-    ) -> None:
+    async def test_xml_fields(self, client: httpx.AsyncClient, article: Article, name: str) -> None:
         response = await client.get(f"/{name}")
         assert response.headers["Content-Type"] == MEDIA_TYPES[name]
         found = parsed(response)
@@ -113,10 +111,10 @@ class TestContents:
         assert entry.content[0].type == "text/html"
 
     @pytest.mark.parametrize("name", ["feed.xml", "atom.xml"])
-    async def test_html_arrives_as_it_is(
+    async def test_html_is_unchanged(
         self, client: httpx.AsyncClient, article: Article, name: str
     ) -> None:
-        """Read without feedparser, which sanitises and resolves what it finds."""
+        """Read without feedparser, which sanitises HTML and resolves links."""
         document = etree.fromstring((await client.get(f"/{name}")).content)
         found = [
             element.text
@@ -125,9 +123,7 @@ class TestContents:
         ]
         assert found == [article.html]
 
-    async def test_json_says_what_the_article_says(
-        self, client: httpx.AsyncClient, article: Article
-    ) -> None:
+    async def test_json_fields(self, client: httpx.AsyncClient, article: Article) -> None:
         response = await client.get("/feed.json")
         assert response.headers["Content-Type"] == MEDIA_TYPES["feed.json"]
         assert response.json() == {
@@ -155,10 +151,8 @@ class TestContents:
             ],
         }
 
-    async def test_rss_has_what_the_specification_wants(
-        self, client: httpx.AsyncClient, article: Article
-    ) -> None:
-        """RSS 2.0 §"Required channel elements", and the Advisory Board's profile."""
+    async def test_rss_is_valid(self, client: httpx.AsyncClient, article: Article) -> None:
+        """RSS 2.0, "Required channel elements", and the Advisory Board's profile."""
         root = etree.fromstring((await client.get("/feed.xml")).content)
         assert (root.tag, root.get("version")) == ("rss", "2.0")
         (channel,) = root
@@ -178,7 +172,7 @@ class TestContents:
         cover = item.find("{http://search.yahoo.com/mrss/}content")
         assert cover.get("url") == "http://localhost:8000/media/a/b.webp?x=1&y=2"
 
-    async def test_atom_has_what_the_rfc_wants(
+    async def test_atom_is_valid(
         self, client: httpx.AsyncClient, article: Article, session: AsyncSession
     ) -> None:
         """RFC 4287 §4.1.1 and §4.1.2."""
@@ -207,7 +201,7 @@ class TestContents:
         assert content.get(f"{xml}base") == "http://localhost:3000/articles/notes-on-engines"
 
     @pytest.mark.parametrize("name", FORMATS)
-    async def test_titles_of_all_kinds(
+    async def test_special_characters_in_titles(
         self, client: httpx.AsyncClient, session: AsyncSession, name: str
     ) -> None:
         author = await create_user(session)
@@ -216,16 +210,16 @@ class TestContents:
         root = (await client.get(f"/{name}")).content
         if name == "feed.json":
             assert await titles(client, f"/{name}") == ODD_TITLES[::-1]
-        else:  # as they are in the document: feedparser takes spaces and tags out of them
+        else:  # read from the document: feedparser strips spaces and tags
             parsed(await client.get(f"/{name}"))
             found = etree.fromstring(root).iter("{*}title")
             assert [each.text for each in found][1:] == ODD_TITLES[::-1]
 
     @pytest.mark.parametrize("name", FORMATS)
-    async def test_what_xml_cannot_hold_is_left_out(
+    async def test_invalid_xml_characters_are_removed(
         self, client: httpx.AsyncClient, session: AsyncSession, name: str
     ) -> None:
-        """No client can send it now, but an import or an older release may have."""
+        """The API rejects it, but an import or an older release may have stored it."""
         odd = "Bell\x07 escape\x1b end\x7f \ufffe\uffff\ufffd\x85\u2028 tab\tdone"
         await create_article(
             session,
@@ -245,7 +239,7 @@ class TestContents:
         assert title == "Bell escape end\x7f \ufffd\x85\u2028 tab\tdone"
 
     @pytest.mark.parametrize("name", FORMATS)
-    async def test_a_book_stands_there_as_its_excerpt(
+    async def test_long_article_is_replaced_by_excerpt(
         self, client: httpx.AsyncClient, session: AsyncSession, name: str
     ) -> None:
         author = await create_user(session)
@@ -266,7 +260,7 @@ class TestContents:
             assert second.content[0].value == longest
 
     @pytest.mark.parametrize("name", ["atom.xml", "feed.json"])
-    async def test_published_later_than_written_it_is_new_then(
+    async def test_publication_counts_as_change(
         self, client: httpx.AsyncClient, session: AsyncSession, name: str
     ) -> None:
         written, published = datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 5, 3, tzinfo=UTC)
@@ -281,7 +275,7 @@ class TestContents:
         assert "2026-05-01" not in text
 
     @pytest.mark.parametrize("name", FORMATS)
-    async def test_an_empty_blog(self, client: httpx.AsyncClient, name: str) -> None:
+    async def test_empty_feed(self, client: httpx.AsyncClient, name: str) -> None:
         response = await client.get(f"/{name}")
         assert await titles(client, f"/{name}") == []
         if name != "feed.json":
@@ -290,7 +284,7 @@ class TestContents:
 
 class TestSelection:
     @pytest.mark.parametrize("name", FORMATS)
-    async def test_what_readers_see_newest_first(
+    async def test_public_articles_newest_first(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -299,7 +293,7 @@ class TestSelection:
     ) -> None:
         author = await create_user(session)
         now = clock.now()
-        for number in range(LENGTH + 2):
+        for number in range(MAX_ITEMS + 2):
             await create_article(
                 session,
                 author=author,
@@ -316,7 +310,7 @@ class TestSelection:
         for columns in hidden:
             await create_article(session, author=author, tags=["some"], **columns)
         paths = (f"/{name}", f"/authors/{author.username}/{name}", f"/tags/some/{name}")
-        newest = [f"Article {number:02}" for number in range(LENGTH)]
+        newest = [f"Article {number:02}" for number in range(MAX_ITEMS)]
         for path in paths:
             assert await titles(client, path) == newest
         monkeypatch.setattr(clock, "now", lambda: now + timedelta(minutes=5))
@@ -324,7 +318,7 @@ class TestSelection:
             assert await titles(client, path) == ["Scheduled", *newest[:-1]]
 
     @pytest.mark.parametrize("name", FORMATS)
-    async def test_a_tag_of_drafts_alone_is_not_there(
+    async def test_tag_of_drafts_is_not_found(
         self, client: httpx.AsyncClient, session: AsyncSession, name: str
     ) -> None:
         author = await create_user(session)
@@ -332,7 +326,7 @@ class TestSelection:
         assert (await client.get(f"/tags/merger/{name}")).status_code == 404
 
     @pytest.mark.parametrize("name", FORMATS)
-    async def test_an_authors_and_a_tags(
+    async def test_author_and_tag_feeds(
         self, client: httpx.AsyncClient, session: AsyncSession, name: str
     ) -> None:
         ada = await create_user(session, username="Ada.1", name="Ada")
@@ -357,7 +351,7 @@ class TestSelection:
                 assert (found.title, found.link) == (title, page)
 
     @pytest.mark.parametrize("name", FORMATS)
-    async def test_nobody_and_nothing(
+    async def test_unknown_author_or_tag_is_not_found(
         self, client: httpx.AsyncClient, session: AsyncSession, name: str
     ) -> None:
         user = await create_user(session)
@@ -373,7 +367,7 @@ class TestSelection:
             assert (await client.get(f"{path}/{name}")).status_code == 422
         assert await titles(client, f"/authors/{user.username}/{name}") == []
 
-    async def test_a_front_end_with_paths_of_its_own(
+    async def test_configured_front_end_paths(
         self, client: httpx.AsyncClient, session: AsyncSession, install: Install
     ) -> None:
         install(
@@ -411,14 +405,14 @@ class TestSelection:
 
 class TestConditional:
     @pytest.mark.parametrize("path", DOCUMENTS)
-    async def test_what_the_client_has_is_not_sent_again(
+    async def test_if_none_match_returns_304(
         self, client: httpx.AsyncClient, session: AsyncSession, article: Article, path: str
     ) -> None:
         first = await client.get(path)
         tag = first.headers["ETag"]
         assert re.fullmatch(r'"[\w=-]+"', tag)
         assert first.headers["Cache-Control"] == public(300)
-        assert first.headers.get("Vary", "Origin") == "Origin"  # the same for everybody
+        assert first.headers.get("Vary", "Origin") == "Origin"  # the same for all clients
         for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
             again = await client.get(path, headers={"If-None-Match": known})
             assert again.status_code == 304
@@ -436,7 +430,7 @@ class TestConditional:
         assert wrong.status_code == 412
 
     @pytest.mark.parametrize("path", [*DOCUMENTS, "/authors/ada.l/atom.xml"])
-    async def test_by_date_where_a_second_is_enough(
+    async def test_if_modified_since(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -476,11 +470,11 @@ class TestConditional:
         ):
             response = await client.get(path, headers={"If-Modified-Since": header})
             assert response.status_code == 200
-        # RFC 9110 §13.1.3: where there is an entity tag, the date does not count.
+        # RFC 9110 §13.1.3: If-None-Match takes precedence.
         both = {**known, "If-None-Match": '"other"'}
         assert (await client.get(path, headers=both)).status_code == 200
 
-        # What is gone leaves nothing younger behind; the change feed knows of it.
+        # A deletion leaves only older articles, but the change feed records it.
         await session.execute(
             text("UPDATE changes SET occurred_at = occurred_at - interval '1 hour'")
         )
@@ -494,7 +488,7 @@ class TestConditional:
         assert parsedate_to_datetime(response.headers["Last-Modified"]) > changed_at
 
     @pytest.mark.parametrize("name", FORMATS)
-    async def test_what_has_come_by_itself_is_new(
+    async def test_due_article_changes_the_feed(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -502,7 +496,7 @@ class TestConditional:
         monkeypatch: pytest.MonkeyPatch,
         name: str,
     ) -> None:
-        """Its time has come, and the change feed has not told of it yet."""
+        """The article is due, but the change feed has not announced it."""
         await session.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))
         now = clock.now()
         moment = now + timedelta(hours=1)
@@ -518,7 +512,7 @@ class TestConditional:
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("of", ["", "/authors/{username}", "/tags/common"])
-async def test_the_number_of_queries_does_not_grow_with_the_feed(
+async def test_number_of_queries_is_constant(
     client: httpx.AsyncClient,
     session: AsyncSession,
     connection: AsyncConnection,
@@ -537,7 +531,7 @@ async def test_the_number_of_queries_does_not_grow_with_the_feed(
 
 
 class TestSitemap:
-    async def test_has_what_readers_see(
+    async def test_sitemap_lists_public_articles(
         self, client: httpx.AsyncClient, session: AsyncSession, connection: AsyncConnection
     ) -> None:
         author = await create_user(session)
@@ -564,11 +558,11 @@ class TestSitemap:
             f"http://localhost:3000/articles/{slug}" for slug in ("two", "one")
         ]
         moments = re.findall("<lastmod>(.*?)</lastmod>", response.text)
-        for moment in moments:  # of the one that was published later than it was written, too
+        for moment in moments:  # also for the article published after its last change
             assert abs(datetime.fromisoformat(moment) - now) < timedelta(seconds=5)
         assert addresses(await client.get("/sitemaps/1.xml")) == addresses(response)
 
-    async def test_in_parts_above_fifty_thousand(
+    async def test_sitemap_is_split_above_50_000_urls(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         author = await create_user(session)
@@ -584,14 +578,14 @@ class TestSitemap:
                 {"author": author.id, "first": first, "last": last},
             )
 
-        # No trigger need work out what all these rows have in them.
+        # Disable triggers, for which the rows' derived columns do not matter.
         await session.execute(text("SET LOCAL session_replication_role = replica"))
         await add(1, 30_000)
         await add(70_001, 89_999)
         await add(250_001, 250_001)
         assert len(addresses(await client.get("/sitemap.xml"))) == MAX_URLS
-        await add(100_000, 100_000)  # the last of its part
-        await add(200_000, 200_000)  # and the only one
+        await add(100_000, 100_000)  # the last id of its part
+        await add(200_000, 200_000)  # the only article of its part
         await session.execute(text("SET LOCAL session_replication_role = origin"))
         await create_article(session, author=author, id=150_000, published=False)
 
@@ -609,7 +603,7 @@ class TestSitemap:
             200_000,
             250_001,
         ]
-        # One more and one less change one part alone.
+        # Adding or deleting an article changes one part only.
         await session.execute(text("DELETE FROM articles WHERE id = 70001"))
         after = [await client.get(httpx.URL(part).path) for part in parts]
         changed = [
@@ -619,17 +613,17 @@ class TestSitemap:
         assert changed == [False, True, False, False]
 
     @pytest.mark.parametrize("number", [1, 3, 50_000])
-    async def test_a_part_that_is_not_there(self, client: httpx.AsyncClient, number: int) -> None:
+    async def test_empty_part_is_not_found(self, client: httpx.AsyncClient, number: int) -> None:
         response = await client.get(f"/sitemaps/{number}.xml")
         assert response.status_code == 404
         assert response.json()["code"] == "not_found"
 
     @pytest.mark.parametrize("number", ["0", "-1", "01", "50001", "x", "1.0", "9" * 30])
-    async def test_what_is_no_part(self, client: httpx.AsyncClient, number: str) -> None:
+    async def test_invalid_part_is_rejected(self, client: httpx.AsyncClient, number: str) -> None:
         assert (await client.get(f"/sitemaps/{number}.xml")).status_code == 422
 
 
-async def test_robots_may_read_all(client: httpx.AsyncClient) -> None:
+async def test_robots_txt_allows_everything(client: httpx.AsyncClient) -> None:
     response = await client.get("/robots.txt")
     assert response.status_code == 200
     assert response.headers["Content-Type"] == "text/plain; charset=utf-8"

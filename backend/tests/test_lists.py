@@ -1,4 +1,4 @@
-"""What holds for every list: a constant number of queries, a cap, an order that ends in the id."""
+"""Rules for all lists: constant number of queries, maximum length, id as tie-breaker."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ LISTS = ["/articles", "/users", "/raw/users", "/users/{user_id}/addresses", "/me
 
 @contextmanager
 def statements(connection: AsyncConnection) -> Iterator[list[str]]:
-    """The statements that the connection executes within the block."""
+    """Collect the statements that the connection executes within the block."""
     seen: list[str] = []
 
     def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
@@ -30,7 +30,7 @@ def statements(connection: AsyncConnection) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("path", LISTS)
-async def test_the_number_of_queries_does_not_grow_with_the_list(
+async def test_number_of_queries_is_constant(
     client: httpx.AsyncClient, session: AsyncSession, connection: AsyncConnection, path: str
 ) -> None:
     admin = await create_user(session, role=Role.ADMIN)
@@ -45,12 +45,12 @@ async def test_the_number_of_queries_does_not_grow_with_the_list(
         counts.append((len(listed), len(seen)))
     (fewer, first), (more, second) = counts
     assert fewer < more
-    assert first == second == 2  # who is asking, and the list
+    assert first == second == 2  # the session, and the list
     assert "ORDER BY" in seen[-1]
 
 
 @pytest.mark.parametrize("path", ["/articles", "/users", "/raw/users"])
-async def test_an_anonymous_reader_costs_one_query(
+async def test_anonymous_list_runs_one_query(
     client: httpx.AsyncClient, session: AsyncSession, connection: AsyncConnection, path: str
 ) -> None:
     await create_article(session, author=await create_user(session))
@@ -63,7 +63,7 @@ async def test_an_anonymous_reader_costs_one_query(
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=101", "skip=-1", "skip=10001", "limit=x", "skip=1.5", "limt=5"]
 )
-async def test_a_bad_page_is_refused(
+async def test_invalid_page_is_rejected(
     client: httpx.AsyncClient, session: AsyncSession, path: str, query: str
 ) -> None:
     user = await create_user(session)

@@ -1,4 +1,4 @@
-"""Preview links: one article, to whoever has the link, for as long as it lasts."""
+"""Preview links: access to one article without authentication, until expiry."""
 
 import hashlib
 from datetime import datetime, timedelta
@@ -51,8 +51,8 @@ async def shown(client: httpx.AsyncClient, token: str) -> int:
     return response.status_code
 
 
-class TestMaking:
-    async def test_a_link_is_shown_once_and_only_its_hash_is_kept(
+class TestCreate:
+    async def test_token_is_returned_once_and_stored_as_hash(
         self, client: httpx.AsyncClient, session: AsyncSession, draft: Article, author: User
     ) -> None:
         response = await client.post(links_of(draft), json={}, headers=bearer(author))
@@ -74,14 +74,14 @@ class TestMaking:
         assert link["id"] == created["id"]
         assert link["created_by"]["username"] == author.username
 
-    async def test_without_a_body(
+    async def test_body_is_optional(
         self, client: httpx.AsyncClient, draft: Article, author: User
     ) -> None:
         response = await client.post(links_of(draft), headers=bearer(author))
         assert response.status_code == 201, response.text
 
     @pytest.mark.parametrize("hours", [1, 24.0, 720])
-    async def test_for_so_many_hours(
+    async def test_expiry_in_hours(
         self,
         client: httpx.AsyncClient,
         draft: Article,
@@ -111,13 +111,13 @@ class TestMaking:
             [],
         ],
     )
-    async def test_invalid_input(
+    async def test_invalid_input_is_rejected(
         self, client: httpx.AsyncClient, draft: Article, author: User, body: object
     ) -> None:
         response = await client.post(links_of(draft), json=body, headers=bearer(author))
         assert response.status_code == 422
 
-    async def test_twenty_at_a_time_are_enough(
+    async def test_number_of_links_is_limited(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -145,7 +145,7 @@ class TestMaking:
         await previews.purge(session)
         assert await session.scalar(statement) == 0
 
-    async def test_a_list_is_paged_in_three_queries(
+    async def test_list_runs_three_queries(
         self,
         client: httpx.AsyncClient,
         connection: AsyncConnection,
@@ -159,12 +159,12 @@ class TestMaking:
                 with statements(connection) as seen:
                     listed = await client.get(links_of(draft), headers=bearer(author))
                 assert [link["id"] for link in listed.json()] == ids
-                assert len(seen) == 3  # who is asking, whose article it is, and the list
+                assert len(seen) == 3  # the session, the article's author, and the list
                 assert "ORDER BY" in seen[-1]
         page = await client.get(f"{links_of(draft)}?skip=1&limit=2", headers=bearer(author))
         assert [link["id"] for link in page.json()] == ids[1:3]
 
-    async def test_who_may(
+    async def test_permissions(
         self, client: httpx.AsyncClient, session: AsyncSession, draft: Article, author: User
     ) -> None:
         article = await create_article(session, author=author)
@@ -188,7 +188,7 @@ class TestMaking:
             response = await client.delete(f"{url}/{link['id']}", headers=bearer(editor))
             assert response.status_code == 204
 
-    async def test_one_who_has_left(
+    async def test_creator_is_null_after_account_deletion(
         self, client: httpx.AsyncClient, session: AsyncSession, draft: Article, author: User
     ) -> None:
         editor = await create_user(session, role=Role.EDITOR)
@@ -198,7 +198,7 @@ class TestMaking:
         assert listed["created_by"] is None
         assert await shown(client, link["token"]) == 404
 
-    async def test_making_and_revoking_are_audited(
+    async def test_creation_and_revocation_are_audited(
         self, client: httpx.AsyncClient, session: AsyncSession, draft: Article, author: User
     ) -> None:
         link = await make_link(client, draft, author)
@@ -210,8 +210,8 @@ class TestMaking:
         ]
 
 
-class TestShowing:
-    async def test_the_article_as_it_is_at_the_moment(
+class TestRead:
+    async def test_current_article_is_shown(
         self, client: httpx.AsyncClient, draft: Article, author: User
     ) -> None:
         token = (await make_link(client, draft, author))["token"]
@@ -231,7 +231,7 @@ class TestShowing:
             assert "ETag" not in response.headers
         assert response.json()["tags"] == ["Secret"]
 
-    async def test_it_shows_nothing_else(
+    async def test_token_gives_no_other_access(
         self, client: httpx.AsyncClient, session: AsyncSession, draft: Article, author: User
     ) -> None:
         token = (await make_link(client, draft, author))["token"]
@@ -244,12 +244,12 @@ class TestShowing:
         for method in ("POST", "PUT", "PATCH", "DELETE"):
             assert (await client.request(method, f"/previews/{token}")).status_code == 405
 
-    async def test_a_revoked_one_shows_nothing(
+    async def test_revoked_link_is_not_found(
         self, client: httpx.AsyncClient, session: AsyncSession, draft: Article, author: User
     ) -> None:
         kept, gone = [await make_link(client, draft, author) for _ in range(2)]
         other = await create_article(session, author=author)
-        url = f"{links_of(other)}/{gone['id']}"  # of another article
+        url = f"{links_of(other)}/{gone['id']}"  # a link of another article
         missing = await client.delete(url, headers=bearer(author))
         assert missing.status_code == 404
         assert missing.json()["code"] == "preview_link_not_found"
@@ -261,7 +261,7 @@ class TestShowing:
         (listed,) = (await client.get(links_of(draft), headers=bearer(author))).json()
         assert listed["id"] == kept["id"]
 
-    async def test_the_trash_hides_and_the_end_ends_it(
+    async def test_trash_and_expiry_disable_the_link(
         self, client: httpx.AsyncClient, session: AsyncSession, draft: Article, author: User
     ) -> None:
         token = (await make_link(client, draft, author))["token"]
@@ -276,7 +276,7 @@ class TestShowing:
             assert await shown(client, token) == status
         assert await session.scalar(select(PreviewLink.id)) is None
 
-    async def test_one_that_was_tampered_with_costs_no_query(
+    async def test_malformed_token_runs_no_query(
         self, client: httpx.AsyncClient, connection: AsyncConnection, draft: Article, author: User
     ) -> None:
         token = (await make_link(client, draft, author))["token"]
@@ -302,7 +302,7 @@ class TestShowing:
             assert await shown(client, token) == 200
         assert len(seen) == 1
 
-    async def test_a_key_that_may_write_articles_makes_links(
+    async def test_api_key_with_write_scope_may_create_links(
         self, client: httpx.AsyncClient, session: AsyncSession, draft: Article, author: User
     ) -> None:
         for scopes, made, listed in (

@@ -1,4 +1,4 @@
-"""Profiles: following and blocking, who is counted, and the feed of whom one follows."""
+"""Profiles: follows, blocks, counts, and the feed of followed authors."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -47,7 +47,7 @@ async def profile_of(client: httpx.AsyncClient, name: str, viewer: User | None =
 
 
 async def pages(client: httpx.AsyncClient, path: str, headers: dict[str, str]) -> list[Any]:
-    """All items of a list, by its links."""
+    """Return all items of a list, following its links."""
     found: list[Any] = []
     url: str | None = path
     while url:
@@ -59,9 +59,7 @@ async def pages(client: httpx.AsyncClient, path: str, headers: dict[str, str]) -
 
 
 class TestProfile:
-    async def test_has_what_its_user_says_of_themselves(
-        self, client: httpx.AsyncClient, ada: User
-    ) -> None:
+    async def test_profile_fields(self, client: httpx.AsyncClient, ada: User) -> None:
         changes = {"bio": "Wrote\nnotes.", "image_url": "/media/x/1.webp"}
         response = await client.patch("/users/me", json=changes, headers=bearer(ada))
         assert response.status_code == 200
@@ -88,13 +86,13 @@ class TestProfile:
             {"image_url": "https://example.com/" + "x" * 2000},
         ],
     )
-    async def test_refuses_what_is_no_bio_and_no_picture(
+    async def test_invalid_bio_and_image_are_rejected(
         self, client: httpx.AsyncClient, ada: User, changes: dict[str, Any]
     ) -> None:
         response = await client.patch("/users/me", json=changes, headers=bearer(ada))
         assert response.status_code == 422
 
-    async def test_put_of_a_client_that_knows_neither_leaves_both(
+    async def test_put_without_bio_and_image_keeps_them(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         ada.bio = "Mine"
@@ -105,13 +103,15 @@ class TestProfile:
         assert response.json()["bio"] == "Mine"
 
     @pytest.mark.parametrize("name", ["nobody", "%00", "a" * 51, "%F0%9F%98%80"])
-    async def test_of_nobody(self, client: httpx.AsyncClient, ada: User, name: str) -> None:
+    async def test_unknown_profile_is_not_found(
+        self, client: httpx.AsyncClient, ada: User, name: str
+    ) -> None:
         for method, path in (("GET", ""), ("PUT", "/follow"), ("PUT", "/block")):
             response = await client.request(method, f"/profiles/{name}{path}", headers=bearer(ada))
             assert response.status_code in {404, 422}
             assert response.json()["code"] in {"user_not_found", "validation_error"}
 
-    async def test_takes_two_queries(
+    async def test_profile_runs_two_queries(
         self, client: httpx.AsyncClient, connection: AsyncConnection, ada: User, bob: User
     ) -> None:
         with statements(connection) as seen:
@@ -120,7 +120,7 @@ class TestProfile:
 
 
 class TestFollowing:
-    async def test_counts_once_and_only_for_whom_it_is(
+    async def test_follow_is_idempotent_and_per_user(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User, bob: User
     ) -> None:
         for _ in range(2):
@@ -139,7 +139,9 @@ class TestFollowing:
         audited = select(func.count()).select_from(AuditEvent)
         assert await session.scalar(audited) == 0
 
-    async def test_oneself_is_refused(self, client: httpx.AsyncClient, ada: User) -> None:
+    async def test_following_oneself_is_rejected(
+        self, client: httpx.AsyncClient, ada: User
+    ) -> None:
         for path in ("follow", "block"):
             for method in ("PUT", "DELETE"):
                 response = await client.request(
@@ -148,7 +150,7 @@ class TestFollowing:
                 assert response.status_code == 422
                 assert "yourself" in response.json()["message"]
 
-    async def test_goes_with_the_account(
+    async def test_follows_are_deleted_with_account(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User, bob: User
     ) -> None:
         eve = await create_user(session)
@@ -163,7 +165,7 @@ class TestFollowing:
         profile = await profile_of(client, "bob")
         assert (profile["followers_count"], profile["following_count"]) == (1, 0)
 
-    async def test_lists_are_read_page_after_page(
+    async def test_lists_are_paged(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -175,7 +177,7 @@ class TestFollowing:
         for number in range(7):
             user = await create_user(session)
             names.insert(0, user.username)
-            moment = now + timedelta(seconds=number // 2)  # some at the same moment
+            moment = now + timedelta(seconds=number // 2)  # some share a date
             session.add_all(
                 [
                     Follow(follower_id=user.id, followed_id=ada.id, created_at=moment),
@@ -188,7 +190,7 @@ class TestFollowing:
             assert [each["username"] for each in listed] == names
             with statements(connection) as seen:
                 await client.get(f"/profiles/ada/{path}")
-            assert len(seen) == 2  # whose list, and the list
+            assert len(seen) == 2  # the user's id, and the list
         first = await client.get("/profiles/ada/followers?limit=3")
         cursor = first.links["next"]["url"].partition("cursor=")[2]
         for path in ("/profiles/ada/following", f"/profiles/{names[0]}/followers"):
@@ -200,7 +202,7 @@ class TestFollowing:
 
 
 class TestBlocking:
-    async def test_ends_both_follows_and_refuses_new_ones(
+    async def test_block_ends_follows_and_prevents_new_ones(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User, bob: User
     ) -> None:
         session.add(Follow(follower_id=ada.id, followed_id=bob.id))
@@ -213,7 +215,9 @@ class TestBlocking:
         assert await session.scalar(select(func.count()).select_from(Follow)) == 0
         counts = (await session.execute(select(UserCounts.followers, UserCounts.following))).all()
         assert [tuple(row) for row in counts] == [(0, 0), (0, 0)]
-        assert not (await profile_of(client, "Ada", bob))["blocked"]  # that is nobody else's
+        assert not (await profile_of(client, "Ada", bob))[
+            "blocked"
+        ]  # not disclosed to the blocked user
         for follower, name in ((bob, "ada"), (ada, "bob")):
             response = await client.put(f"/profiles/{name}/follow", headers=bearer(follower))
             assert response.status_code == 403
@@ -235,7 +239,7 @@ async def slugs_of(client: httpx.AsyncClient, user: User, query: str = "") -> Se
 
 
 class TestFeed:
-    async def test_has_what_those_have_published_whom_one_follows(
+    async def test_feed_lists_articles_of_followed_authors(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -275,7 +279,7 @@ class TestFeed:
             response = await client.get(
                 "/feed?count=true&fields=slug,favorited", headers=bearer(ada)
             )
-        assert len(seen) == 3  # who is asking, the list, and its length
+        assert len(seen) == 3  # the session, the list, and its length
         assert response.headers["X-Total-Count"] == "9"
         assert response.json()[0].keys() == {"slug", "favorited"}
         back = await client.get("/feed?limit=2", headers=bearer(ada))
@@ -284,7 +288,7 @@ class TestFeed:
         back = await client.get(back.links["prev"]["url"], headers=bearer(ada))
         assert [each["slug"] for each in back.json()] == wanted[2:4]
 
-    async def test_is_empty_for_who_follows_nobody_editors_too(
+    async def test_feed_is_empty_without_follows(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         await create_article(session, author=ada)
@@ -293,7 +297,7 @@ class TestFeed:
         response = await client.get("/feed")
         assert response.status_code == 401
 
-    async def test_a_cursor_is_its_owners(
+    async def test_cursor_of_another_user_is_rejected(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User, bob: User
     ) -> None:
         author = await create_user(session)

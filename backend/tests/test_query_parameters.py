@@ -1,4 +1,4 @@
-"""Query parameters that an operation does not declare are refused, so that no cache keeps them."""
+"""Undeclared query parameters are rejected, so that caches do not store their responses."""
 
 import re
 
@@ -22,7 +22,7 @@ ROUTES = sorted(
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-async def test_every_operation_refuses_an_unknown_parameter(
+async def test_every_operation_rejects_unknown_parameters(
     client: httpx.AsyncClient, method: str, path: str
 ) -> None:
     answer = await client.request(method, re.sub(r"\{\w+[^}]*\}", "x", path), params={"x-1": "2"})
@@ -33,7 +33,7 @@ async def test_every_operation_refuses_an_unknown_parameter(
     assert "query.x-1: Unknown query parameter; known here: " in body["message"]
 
 
-def test_the_operations_are_found(app: FastAPI) -> None:
+def test_operations_are_found(app: FastAPI) -> None:
     assert len(ROUTES) > 90
     described = sum(len(operations) for operations in app.openapi()["paths"].values())
     assert abs(len(ROUTES) - described) < 10
@@ -67,7 +67,7 @@ def test_the_operations_are_found(app: FastAPI) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_which_queries_are_refused(
+async def test_rejected_queries(
     client: httpx.AsyncClient, session: AsyncSession, method: str, query: str, names: list[str]
 ) -> None:
     await create_article(session, author=await create_user(session))
@@ -77,14 +77,14 @@ async def test_which_queries_are_refused(
         assert [each["loc"] for each in answer.json()["detail"]] == [["query", n] for n in names]
 
 
-async def test_what_is_known_is_named(client: httpx.AsyncClient) -> None:
+async def test_error_names_known_parameters(client: httpx.AsyncClient) -> None:
     one = await client.get("/tags?offset=1")
     assert one.json()["detail"][0]["msg"].endswith("known here: limit, q, skip, sort")
     other = await client.get("/robots.txt?v=1")
     assert other.json()["detail"][0]["msg"].endswith("known here: none")
 
 
-async def test_many_unknown_parameters_are_a_short_answer(client: httpx.AsyncClient) -> None:
+async def test_error_is_short_for_many_unknown_parameters(client: httpx.AsyncClient) -> None:
     query = "&".join(f"{number}=" for number in range(1000))
     answer = await client.get(f"/articles?{query}")
     assert answer.status_code == 422
@@ -92,11 +92,13 @@ async def test_many_unknown_parameters_are_a_short_answer(client: httpx.AsyncCli
 
 
 @pytest.mark.parametrize("query", ["x=1", "&", "limit=1&limit=2", "limit=1&x=2"])
-async def test_conduit_ignores_what_it_does_not_know(client: httpx.AsyncClient, query: str) -> None:
+async def test_realworld_api_ignores_unknown_parameters(
+    client: httpx.AsyncClient, query: str
+) -> None:
     assert (await client.get(f"/api/articles?{query}")).status_code == 200
 
 
-def test_the_edge_keeps_answers_to_what_conduit_knows() -> None:
+def test_edge_caches_known_realworld_parameters_only() -> None:
     template = PROJECT_DIR / "nginx" / "templates" / "edge.conf.template"
     if not template.exists():
         pytest.skip("the image has the backend alone, not the stack around it")

@@ -1,4 +1,4 @@
-"""Reports: readers tell editors what to look at, once."""
+"""Reports: create once per user, handle as an editor."""
 
 import httpx
 import pytest
@@ -41,7 +41,7 @@ async def article(session: AsyncSession, author: User) -> Article:
     return await create_article(session, author=author)
 
 
-async def test_of_an_article_and_of_a_comment(
+async def test_report_article_and_comment(
     client: httpx.AsyncClient,
     session: AsyncSession,
     article: Article,
@@ -70,7 +70,7 @@ async def test_of_an_article_and_of_a_comment(
     assert listed[0]["reason"] == REASON["reason"]
 
 
-async def test_an_editor_handles_it(
+async def test_editor_handles_report(
     client: httpx.AsyncClient, session: AsyncSession, article: Article, editor: User, reader: User
 ) -> None:
     report = await create_report(session, article=article, reporter=reader)
@@ -94,7 +94,7 @@ async def test_an_editor_handles_it(
     assert same.json()["updated_at"] == response.json()["updated_at"]
 
 
-async def test_it_outlives_who_reported_and_goes_with_what_it_is_about(
+async def test_report_outlives_reporter_but_not_subject(
     client: httpx.AsyncClient,
     session: AsyncSession,
     article: Article,
@@ -119,7 +119,7 @@ async def test_it_outlives_who_reported_and_goes_with_what_it_is_about(
 @pytest.mark.parametrize(
     "body", [{}, {"reason": ""}, {"reason": "x" * 1001}, {"reason": "\0"}, {**REASON, "state": "x"}]
 )
-async def test_bad_input_is_refused(
+async def test_invalid_report_is_rejected(
     client: httpx.AsyncClient, article: Article, reader: User, body: dict[str, str]
 ) -> None:
     response = await client.post(
@@ -129,7 +129,7 @@ async def test_bad_input_is_refused(
 
 
 @pytest.mark.parametrize("body", [{"state": "done"}, {"state": None}, {"reason": "x"}])
-async def test_bad_handling_is_refused(
+async def test_invalid_update_is_rejected(
     client: httpx.AsyncClient,
     session: AsyncSession,
     article: Article,
@@ -141,7 +141,7 @@ async def test_bad_handling_is_refused(
     assert response.status_code == 422
 
 
-async def test_lists_take_two_queries(
+async def test_list_runs_two_queries(
     client: httpx.AsyncClient,
     session: AsyncSession,
     connection: AsyncConnection,
@@ -155,7 +155,7 @@ async def test_lists_take_two_queries(
         assert (len(listed), len(seen)) == (number, 2)
 
 
-async def test_it_is_written_once_however_often_it_is_sent(
+async def test_repeated_report_is_stored_once(
     client: httpx.AsyncClient, article: Article, reader: User
 ) -> None:
     headers = {**bearer(reader), "Idempotency-Key": "again"}
@@ -166,7 +166,7 @@ async def test_it_is_written_once_however_often_it_is_sent(
     assert again.headers["Idempotency-Replayed"] == "true"
 
 
-async def test_an_editor_reads_what_was_deleted_meanwhile(
+async def test_editor_reads_deleted_comment(
     client: httpx.AsyncClient,
     session: AsyncSession,
     article: Article,

@@ -1,4 +1,4 @@
-"""Revisions: what an article was before, listed, read, compared and brought back."""
+"""Revisions: list, read, compare and restore."""
 
 import asyncio
 from typing import Any
@@ -48,7 +48,7 @@ async def revisions_of(
 
 
 class TestReading:
-    async def test_each_change_of_title_or_content_keeps_what_was_before(
+    async def test_text_changes_create_revisions(
         self, client: httpx.AsyncClient, session: AsyncSession, article: Article, author: User
     ) -> None:
         editor = await create_user(session, role=Role.EDITOR)
@@ -75,16 +75,16 @@ class TestReading:
         )
         assert again.status_code == 304
 
-    async def test_bytes_are_those_of_utf_8(
+    async def test_bytes_are_counted_in_utf_8(
         self, client: httpx.AsyncClient, article: Article, author: User
     ) -> None:
-        content = "Größe in Metern: " + "ß" * 20_000  # compressed in its table
+        content = "Größe in Metern: " + "ß" * 20_000  # stored compressed
         await change(client, article, author, content=content)
         await change(client, article, author, content=FIRST)
         listed = await revisions_of(client, article, author)
         assert listed[0]["bytes"] == len(content.encode())
 
-    async def test_a_list_is_paged_in_three_queries(
+    async def test_list_runs_three_queries(
         self,
         client: httpx.AsyncClient,
         connection: AsyncConnection,
@@ -97,9 +97,9 @@ class TestReading:
                 with statements(connection) as seen:
                     listed = await revisions_of(client, article, author)
                 assert len(listed) == number
-                assert len(seen) == 3  # who is asking, whose article it is, and the list
+                assert len(seen) == 3  # the session, the article's author, and the list
                 assert "ORDER BY" in seen[-1]
-                assert seen[-1].count("article_revisions.content") == 1  # its size alone
+                assert seen[-1].count("article_revisions.content") == 1  # reads the length only
         titles = [revision["title"] for revision in listed]
         assert titles == ["Title 5", "Title 4", "Title 3", "Title 2", "Title 1", "One"]
         page = await revisions_of(client, article, author, "?skip=1&limit=2")
@@ -107,7 +107,7 @@ class TestReading:
         too_many = f"/articles/{article.id}/revisions?limit=101"
         assert (await client.get(too_many, headers=bearer(author))).status_code == 422
 
-    async def test_an_author_who_has_left(
+    async def test_author_is_null_after_account_deletion(
         self, client: httpx.AsyncClient, session: AsyncSession, article: Article, author: User
     ) -> None:
         editor = await create_user(session, role=Role.EDITOR)
@@ -117,7 +117,7 @@ class TestReading:
         later, _ = await revisions_of(client, article, author)
         assert later["author"] is None
 
-    async def test_who_may(
+    async def test_permissions(
         self, client: httpx.AsyncClient, session: AsyncSession, article: Article, author: User
     ) -> None:
         draft = await create_article(session, author=author, published=False)
@@ -143,7 +143,7 @@ class TestReading:
                     allowed = await client.request(method, path, headers=headers)
                     assert allowed.status_code == 200
 
-    async def test_one_of_another_article_is_not_found(
+    async def test_revision_of_another_article_is_not_found(
         self, client: httpx.AsyncClient, session: AsyncSession, article: Article, author: User
     ) -> None:
         other = await create_article(session, author=author)
@@ -165,7 +165,7 @@ class TestReading:
         none = await client.get("/articles/999999/revisions", headers=bearer(author))
         assert none.json()["code"] == "article_not_found"
 
-    async def test_they_are_out_of_sight_in_the_trash(
+    async def test_revisions_are_hidden_in_the_trash(
         self, client: httpx.AsyncClient, article: Article, author: User
     ) -> None:
         await change(client, article, author, content=SECOND)
@@ -185,7 +185,7 @@ class TestReading:
 
 
 class TestDiff:
-    async def test_against_the_article_and_another_revision(
+    async def test_diff_with_article_and_revision(
         self, client: httpx.AsyncClient, article: Article, author: User
     ) -> None:
         await change(client, article, author, content=SECOND)
@@ -208,7 +208,7 @@ class TestDiff:
         assert same.json()["diff"] == ""
 
     @pytest.mark.parametrize("against", ["0", "-1", "x", "", "null", "9" * 20])
-    async def test_against_nothing_that_is_known(
+    async def test_diff_with_unknown_revision_is_not_found(
         self, client: httpx.AsyncClient, article: Article, author: User, against: str
     ) -> None:
         url = f"/articles/{article.id}/revisions/1/diff?against={against}"
@@ -216,7 +216,7 @@ class TestDiff:
         assert response.status_code == 422
         assert response.json()["detail"][0]["loc"][:2] == ["query", "against"]
 
-    async def test_the_event_loop_goes_on_meanwhile(
+    async def test_diff_does_not_block_the_event_loop(
         self,
         client: httpx.AsyncClient,
         article: Article,
@@ -242,7 +242,7 @@ async def _set(event: asyncio.Event) -> None:
 
 
 class TestRestoring:
-    async def test_what_there_was_between_becomes_a_revision(
+    async def test_restore_creates_a_revision(
         self, client: httpx.AsyncClient, article: Article, author: User
     ) -> None:
         await change(client, article, author, title="Two", content=SECOND, tags=["kept"])
@@ -262,11 +262,11 @@ class TestRestoring:
         assert read.headers["ETag"] == response.headers["ETag"]
         latest = (await revisions_of(client, article, author))[0]
         assert (latest["version"], latest["title"]) == (before["version"], "Two")
-        again = await client.post(url, headers=bearer(author))  # nothing changes
+        again = await client.post(url, headers=bearer(author))  # changes nothing
         assert again.json()["version"] == restored["version"]
         assert len(await revisions_of(client, article, author)) == 2
 
-    async def test_if_match(
+    async def test_restore_checks_if_match(
         self, client: httpx.AsyncClient, article: Article, author: User
     ) -> None:
         await change(client, article, author, content=SECOND)
@@ -279,10 +279,10 @@ class TestRestoring:
         right = await client.post(url, headers={**bearer(author), "If-Match": tag})
         assert right.status_code == 200
 
-    async def test_a_text_that_would_not_be_accepted_today(
+    async def test_restore_accepts_text_that_is_invalid_today(
         self, client: httpx.AsyncClient, session: AsyncSession, article: Article, author: User
     ) -> None:
-        """Rules change; what an author once had is theirs to have again."""
+        """Rules change, but authors may restore what was valid once."""
         await change(client, article, author, content=SECOND)
         await session.execute(text("UPDATE article_revisions SET title = E'Two\\nlines'"))
         revision = (await session.scalars(select(ArticleRevision.id))).one()

@@ -13,7 +13,7 @@ from app.core import clock
 from app.core.roles import Role
 from app.models import Article, User
 from app.services.articles import matching
-from app.services.search import START, STOP, _search, marked
+from app.services.search import MATCH_START, MATCH_STOP, _search, highlight
 from tests.factories import bearer, create_article, create_user
 from tests.test_lists import statements
 
@@ -25,7 +25,7 @@ async def author(session: AsyncSession) -> User:
 
 @pytest.fixture
 async def articles(session: AsyncSession, author: User) -> dict[str, Article]:
-    """Articles by a name: where the word `loom` is, if anywhere."""
+    """Articles by where they contain the word `loom`, if at all."""
     texts: dict[str, dict[str, Any]] = {
         "text": {"title": "Punched cards", "content": "Patterns were woven by looms before."},
         "excerpt": {"title": "Weaving", "content": "About patterns of all sorts.", "loom": True},
@@ -63,11 +63,11 @@ async def suggestions(client: httpx.AsyncClient, q: str, **options: Any) -> list
     return [suggestion["title"] for suggestion in response.json()]
 
 
-# --- what is found, and in which order
+# --- matching and ranking
 
 
 @pytest.mark.usefixtures("articles")
-async def test_title_counts_most_then_excerpt_then_text(client: httpx.AsyncClient) -> None:
+async def test_rank_weighs_title_excerpt_and_content(client: httpx.AsyncClient) -> None:
     found = await search(client, "loom")
     assert [result["title"] for result in found] == [
         "The looms of Lyon",
@@ -79,14 +79,14 @@ async def test_title_counts_most_then_excerpt_then_text(client: httpx.AsyncClien
 
 
 @pytest.mark.usefixtures("articles")
-async def test_what_must_not_be_there_leaves_the_order_alone(client: httpx.AsyncClient) -> None:
+async def test_exclusions_do_not_change_the_order(client: httpx.AsyncClient) -> None:
     without = await search(client, "loom")
     assert await search(client, "loom -electricity -electrons") == [
         {**result, "rank": pytest.approx(result["rank"])} for result in without
     ]
 
 
-async def test_a_result_says_what_was_found(
+async def test_result_fields(
     client: httpx.AsyncClient, session: AsyncSession, author: User
 ) -> None:
     article = await create_article(
@@ -133,7 +133,7 @@ async def test_words_phrases_alternatives_and_exclusions(
     assert set(await titles(client, q)) == expected
 
 
-async def test_equals_come_newest_first_and_in_pages(
+async def test_equal_ranks_are_sorted_by_date_and_paged(
     client: httpx.AsyncClient, session: AsyncSession, author: User
 ) -> None:
     now = clock.now()
@@ -149,7 +149,9 @@ async def test_equals_come_newest_first_and_in_pages(
         ).id
         for number in range(7)
     ]
-    expected = [expected[number] for number in (1, 0, 3, 2, 5, 4, 6)]  # of two, the later id first
+    expected = [
+        expected[number] for number in (1, 0, 3, 2, 5, 4, 6)
+    ]  # between two of them, the higher id comes first
     assert [result["id"] for result in await search(client, "loom")] == expected
     pages = [
         [result["id"] for result in await search(client, "loom", skip=skip, limit=3)]
@@ -178,30 +180,30 @@ async def in_two_languages(session: AsyncSession, author: User) -> None:
     [
         ("haus", {"Die Häuser am See"}),
         ("häuser", {"Die Häuser am See"}),
-        ("runs", {"Running water"}),  # as English has it; Latin has no stems here
+        ("runs", {"Running water"}),  # English stemming; Latin has none here
         ("running", {"Running water"}),
-        ("the", {"Die Häuser am See"}),  # a stop word of English alone
+        ("the", {"Die Häuser am See"}),  # a stop word in English only
         ("river -häuser", {"Running water"}),
         ("run -water", {"Unknown tongue"}),
         ("niemand or river", {"Die Häuser am See", "Running water"}),
     ],
 )
 @pytest.mark.usefixtures("in_two_languages")
-async def test_each_article_is_searched_in_its_own_language(
+async def test_article_language_determines_stemming(
     client: httpx.AsyncClient, q: str, expected: set[str]
 ) -> None:
     assert set(await titles(client, q)) == expected
 
 
 @pytest.mark.usefixtures("in_two_languages")
-async def test_one_language_can_be_asked_for(client: httpx.AsyncClient) -> None:
+async def test_language_filter(client: httpx.AsyncClient) -> None:
     assert await titles(client, "running", language="en") == ["Running water"]
     assert await titles(client, "run", language="la") == ["Unknown tongue"]
     assert await titles(client, "running", language="fr") == []
     assert await titles(client, "the", language="en") == []
 
 
-# --- who sees what
+# --- visibility
 
 
 @pytest.fixture
@@ -238,7 +240,7 @@ async def test_results_respect_visibility(
 
 
 @pytest.mark.usefixtures("hidden")
-async def test_what_is_scheduled_is_found_once_its_time_has_come(
+async def test_scheduled_article_is_found_once_due(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     later = clock.now() + timedelta(hours=2)
@@ -247,7 +249,7 @@ async def test_what_is_scheduled_is_found_once_its_time_has_come(
     assert set(await suggestions(client, "loom")) == {"Loom published", "Loom scheduled"}
 
 
-async def test_what_is_changed_is_found_by_its_new_words(
+async def test_update_changes_the_index(
     client: httpx.AsyncClient, session: AsyncSession, author: User
 ) -> None:
     article = await create_article(session, author=author, title="Loom")
@@ -261,7 +263,7 @@ async def test_what_is_changed_is_found_by_its_new_words(
 
 
 class Marks(HTMLParser):
-    """What a browser makes of a snippet."""
+    """Parses a snippet as a browser would."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -286,7 +288,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("content", HOSTILE)
-async def test_snippets_are_inert(
+async def test_snippets_contain_no_active_markup(
     client: httpx.AsyncClient, session: AsyncSession, author: User, content: str
 ) -> None:
     await create_article(session, author=author, title=content[:150], content=content)
@@ -294,15 +296,15 @@ async def test_snippets_are_inert(
     for name in ("snippet", "title_snippet"):
         page = Marks(result[name])
         assert set(page.tags) <= {"mark"}
-        assert START not in page.text
-        assert STOP not in page.text
+        assert MATCH_START not in page.text
+        assert MATCH_STOP not in page.text
         assert result[name].count("<") == 2 * len(page.tags)
         assert result[name].count("<mark>") == result[name].count("</mark>") == len(page.tags)
     assert Marks(result["title_snippet"]).text == content[:150]
     assert "<mark>loom" in result["snippet"]
 
 
-async def test_what_looks_like_a_tag_is_words(
+async def test_text_resembling_markup_is_escaped(
     client: httpx.AsyncClient, session: AsyncSession, author: User
 ) -> None:
     tags = "Of `<script>` one says that `<loom spindle>` ends it, if 1 < 2."
@@ -316,15 +318,15 @@ async def test_what_looks_like_a_tag_is_words(
     assert "that &lt;loom <mark>spindle</mark>&gt; ends it" in result["snippet"]
 
 
-def test_markers_that_do_not_belong_together_leave_no_tag() -> None:
+def test_unbalanced_markers_produce_no_tag() -> None:
     assert (
-        marked(f"a {STOP}b{START} c {START}d{STOP} <e> {START}")
+        highlight(f"a {MATCH_STOP}b{MATCH_START} c {MATCH_START}d{MATCH_STOP} <e> {MATCH_START}")
         == "a b c <mark>d</mark> &lt;e&gt; "
     )
-    assert marked(f"{START}{START}a{STOP}{STOP}") == "<mark>a</mark>"
+    assert highlight(f"{MATCH_START}{MATCH_START}a{MATCH_STOP}{MATCH_STOP}") == "<mark>a</mark>"
 
 
-async def test_a_snippet_is_from_where_the_words_are(
+async def test_snippet_contains_the_match(
     client: httpx.AsyncClient, session: AsyncSession, author: User
 ) -> None:
     content = "Nothing here. " * 100 + "Then came the loom at last. " + "Nothing there. " * 100
@@ -334,7 +336,7 @@ async def test_a_snippet_is_from_where_the_words_are(
     assert len(result["snippet"]) < 500
 
 
-# --- bad input
+# --- invalid input
 
 
 @pytest.mark.parametrize(
@@ -349,7 +351,7 @@ async def test_a_snippet_is_from_where_the_words_are(
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/search", "/search/suggest"])
 @pytest.mark.usefixtures("articles", "in_two_languages")
-async def test_odd_queries_are_answered(client: httpx.AsyncClient, path: str, q: str) -> None:
+async def test_unusual_queries_are_accepted(client: httpx.AsyncClient, path: str, q: str) -> None:
     response = await client.get(path, params={"q": q})
     assert response.status_code in {200, 422}
     if response.status_code == 422:
@@ -358,7 +360,7 @@ async def test_odd_queries_are_answered(client: httpx.AsyncClient, path: str, q:
 
 @pytest.mark.parametrize("q", ["the", "-", '"', "or", "-looms", "loom or -steam", "!", "?"])
 @pytest.mark.usefixtures("articles")
-async def test_a_query_without_words_finds_nothing(client: httpx.AsyncClient, q: str) -> None:
+async def test_query_without_words_has_no_results(client: httpx.AsyncClient, q: str) -> None:
     assert await search(client, q) == []
 
 
@@ -367,7 +369,7 @@ async def test_a_query_without_words_finds_nothing(client: httpx.AsyncClient, q:
     ["", "q=", "q=%20", "q=%00", "q=a%00b", "q=%0a", "q=" + "a" * 501, "q=" + "word%20" * 2000],
 )
 @pytest.mark.parametrize("path", ["/search", "/search/suggest"])
-async def test_no_query_and_one_that_is_too_long_are_refused(
+async def test_missing_and_too_long_queries_are_rejected(
     client: httpx.AsyncClient, path: str, query: str
 ) -> None:
     response = await client.get(f"{path}?{query}")
@@ -375,45 +377,45 @@ async def test_no_query_and_one_that_is_too_long_are_refused(
     assert response.json()["detail"][0]["loc"] == ["query", "q"]
 
 
-async def test_the_refusal_says_how_long_a_query_may_be(client: httpx.AsyncClient) -> None:
+async def test_error_names_the_maximum_length(client: httpx.AsyncClient) -> None:
     response = await client.get("/search", params={"q": "a" * 10_000})
     assert "500" in response.json()["detail"][0]["msg"]
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "skip=-1", "language=english", "page=2"])
-async def test_other_parameters_are_checked(client: httpx.AsyncClient, query: str) -> None:
+async def test_other_parameters_are_validated(client: httpx.AsyncClient, query: str) -> None:
     response = await client.get(f"/search?q=loom&{query}")
     assert response.status_code == 422
     assert response.json()["detail"][0]["loc"] == ["query", query.partition("=")[0]]
 
 
-async def test_nothing_is_found_where_nothing_is(client: httpx.AsyncClient) -> None:
+async def test_empty_database_has_no_results(client: httpx.AsyncClient) -> None:
     assert await search(client, "loom") == []
     assert await suggestions(client, "loom") == []
 
 
-# --- the two ways to find
+# --- search strategies
 
 
 @pytest.fixture(params=["index", "index since", "walk", "walk anywhere"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Let a few articles seem to be a million, so that each way is taken."""
-    way: str = request.param
-    if way == "index":
-        return way
-    monkeypatch.setattr(matching, "ENOUGH", 2)
-    monkeypatch.setattr(matching, "LEAST_HITS", 1)
-    monkeypatch.setattr(matching, "LOOK_INTO_ARTICLE", 1e9 if way == "index since" else 1e-9)
-    monkeypatch.setattr(matching, "MAX_READ", 3)
-    return way
+def strategy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Set the limits so low that a few articles trigger each strategy."""
+    strategy: str = request.param
+    if strategy == "index":
+        return strategy
+    monkeypatch.setattr(matching, "SUFFICIENT_MATCHES", 2)
+    monkeypatch.setattr(matching, "MIN_SAMPLE_HITS", 1)
+    monkeypatch.setattr(matching, "CHECK_ARTICLE_COST", 1e9 if strategy == "index since" else 1e-9)
+    monkeypatch.setattr(matching, "MAX_EXAMINED", 3)
+    return strategy
 
 
-async def test_either_way_finds_the_newest(
+async def test_each_strategy_finds_the_newest(
     client: httpx.AsyncClient,
     session: AsyncSession,
     connection: AsyncConnection,
     author: User,
-    way: str,
+    strategy: str,
 ) -> None:
     now = clock.now()
     for number in range(12):
@@ -426,21 +428,21 @@ async def test_either_way_finds_the_newest(
             published_at=now - timedelta(days=number),
         )
     await create_article(session, author=author, title="Loom", published=False)
-    terms = await matching.interpret(connection, q="loom", viewer=None)
+    terms = await matching.parse_query(connection, q="loom", viewer=None)
     assert terms is not None
-    terms = terms.anywhere() if way == "walk anywhere" else terms
-    assert (terms.since is not None) == (way in {"index since", "walk"})
-    assert terms.is_common == way.startswith("walk")
+    terms = terms.without_since() if strategy == "walk anywhere" else terms
+    assert (terms.since is not None) == (strategy in {"index since", "walk"})
+    assert terms.is_common == strategy.startswith("walk")
     found = await titles(client, "loom")
     assert set(found) == {f"Loom {number}" for number in range(len(found))}
     assert 2 <= len(found) <= 12
-    assert (len(found) == 12) == (way == "index")
+    assert (len(found) == 12) == (strategy == "index")
     assert "Loom 0" in await titles(client, "loom house")
     assert "Loom 1" in await titles(client, "loom -houses -steam rede")
     assert await titles(client, '"loom loom"') == []
 
 
-async def test_a_search_is_two_queries_however_much_it_finds(
+async def test_search_runs_two_queries(
     client: httpx.AsyncClient, session: AsyncSession, connection: AsyncConnection, author: User
 ) -> None:
     counts = []
@@ -456,7 +458,7 @@ async def test_a_search_is_two_queries_however_much_it_finds(
     assert len(seen) == 1
 
 
-async def test_at_most_a_thousand_are_ranked(
+async def test_number_of_ranked_matches_is_limited(
     client: httpx.AsyncClient,
     session: AsyncSession,
     author: User,
@@ -474,7 +476,7 @@ async def test_at_most_a_thousand_are_ranked(
             content="A loom, and another loom.",
             published_at=now - timedelta(days=number),
         )
-    assert await titles(client, "loom") == ["Weaving"] * 3  # the best one is too old
+    assert await titles(client, "loom") == ["Weaving"] * 3  # the best match is too old
     _search.cache_clear()
 
 
@@ -482,7 +484,7 @@ async def test_at_most_a_thousand_are_ranked(
 
 
 @pytest.fixture
-async def shelf(session: AsyncSession, author: User) -> None:
+async def titles_in_database(session: AsyncSession, author: User) -> None:
     now = clock.now()
     for number, title in enumerate(
         [
@@ -508,7 +510,7 @@ async def shelf(session: AsyncSession, author: User) -> None:
         ("python", ["Python for weavers", "A python's loom"]),
         ("python l", ["A python's loom"]),
         ("loom pyth", ["A python's loom"]),
-        ("pyth loom", []),  # only the last word may be unfinished
+        ("pyth loom", []),  # only the last word may be a prefix
         ("ython", []),
         ("node", ["Node.js and TCP/IP"]),
         ("node.j", ["Node.js and TCP/IP"]),
@@ -516,11 +518,11 @@ async def shelf(session: AsyncSession, author: User) -> None:
         ("tcp/i", ["Node.js and TCP/IP"]),
         ("über", ["Die Überraschung"]),
         ("ÜB", ["Die Überraschung"]),
-        ("die", ["Die Überraschung"]),  # no stop words here
+        ("die", ["Die Überraschung"]),  # suggestions keep stop words
         ("織", ["東京 の 織機"]),
         ("the the", ["The The and don't"]),
         ("don't", ["The The and don't"]),
-        ("weaver", ["Python for weavers"]),  # and no stems
+        ("weaver", ["Python for weavers"]),  # and do no stemming
         ("weaving", []),
         (" pythag ", ["Pythagoras"]),
         ("...", []),
@@ -528,12 +530,12 @@ async def shelf(session: AsyncSession, author: User) -> None:
         ("\\", []),
     ],
 )
-@pytest.mark.usefixtures("shelf")
+@pytest.mark.usefixtures("titles_in_database")
 async def test_titles_are_suggested(client: httpx.AsyncClient, q: str, expected: list[str]) -> None:
     assert await suggestions(client, q) == expected
 
 
-async def test_ten_suggestions_are_the_newest(
+async def test_suggestions_are_the_newest_ten(
     client: httpx.AsyncClient, session: AsyncSession, author: User
 ) -> None:
     now = clock.now()

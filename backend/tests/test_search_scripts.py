@@ -14,7 +14,7 @@ from app.core.markdown import RENDERER
 from app.db.session import Database
 from app.models import User
 from app.services.articles.rendering import render_stale
-from app.services.search import _joined
+from app.services.search import _join_pairs
 from tests.databases import execute, temporary_database
 from tests.factories import create_article, create_user
 from tests.test_search import Marks, search, suggestions, titles
@@ -53,7 +53,7 @@ TEXTS: dict[str, tuple[str, str, str]] = {
     "english": ("en", "Steam engines", "Engines weave patterns, and nobody writes 深 alone here."),
 }
 
-# A query, what it finds, and what of the first one is marked in its title and its text.
+# A query, its results, and the highlighted parts of the first result's title and text.
 QUERIES: list[tuple[str, set[str], str]] = [
     # Han, simplified
     ("深度学习", {"simplified"}, "深度学习"),
@@ -130,7 +130,7 @@ QUERIES: list[tuple[str, set[str], str]] = [
     ("ភាសា", {"khmer"}, "ភាសា"),
     ("សាលារៀន", {"khmer"}, "សាលារៀន"),
     ("ဘာသာ", {"burmese"}, "ဘာသာ"),
-    # with spaces
+    # scripts with spaces
     ("книга", {"cyrillic"}, "книги"),
     ("библиотека", {"cyrillic"}, "библиотеке"),
     ("словарь -книги", set(), ""),
@@ -157,7 +157,7 @@ async def author(session: AsyncSession) -> User:
 
 @pytest.fixture
 async def library(session: AsyncSession, author: User) -> dict[str, int]:
-    """One article in each language."""
+    """One article per language."""
     return {
         name: (
             await create_article(
@@ -180,7 +180,7 @@ async def test_words_are_found_in_every_script(
     assert wrong == {}
 
 
-async def test_words_are_marked_in_every_script(
+async def test_matches_are_highlighted_in_every_script(
     client: httpx.AsyncClient, library: dict[str, int]
 ) -> None:
     contents = {library[name]: content for name, (_, _, content) in TEXTS.items()}
@@ -264,7 +264,7 @@ async def test_four_scripts_in_one_article(
     assert f"<mark>{q}</mark>" in result["snippet"] + result["title_snippet"]
 
 
-async def test_what_stands_in_the_title_ranks_first(
+async def test_title_matches_rank_first(
     client: httpx.AsyncClient, session: AsyncSession, author: User
 ) -> None:
     for title, content in (
@@ -277,7 +277,7 @@ async def test_what_stands_in_the_title_ranks_first(
     assert set(await titles(client, "机器 学习")) == {"机器学习", "其他", "无关"}
 
 
-async def test_a_snippet_comes_from_deep_in_a_long_text(
+async def test_snippet_from_the_end_of_a_long_text(
     client: httpx.AsyncClient, session: AsyncSession, author: User
 ) -> None:
     filler = "这是一段没有意义的文字，用来填充篇幅。" * 400
@@ -305,10 +305,8 @@ async def test_a_snippet_comes_from_deep_in_a_long_text(
     ],
     ids=lambda content: ascii(content[:2]),
 )
-async def test_a_long_text_never_makes_a_write_fail(
-    connection: AsyncConnection, content: str
-) -> None:
-    """And its words are as few as 50,000 pairs, in a tsvector of at most 1 MB."""
+async def test_long_text_can_be_stored(connection: AsyncConnection, content: str) -> None:
+    """50,000 pairs at most: a tsvector is limited to 1 MB."""
     statement = text(
         "SELECT length(vector), pg_column_size(vector)"
         " FROM (SELECT article_search_vector('zh', '题目', '', :body) AS vector) AS made"
@@ -329,14 +327,14 @@ async def test_a_long_text_never_makes_a_write_fail(
         "\U0001f984\u200d\u2642",
     ],
 )
-async def test_other_texts_are_left_alone(connection: AsyncConnection, body: str) -> None:
+async def test_other_texts_are_unchanged(connection: AsyncConnection, body: str) -> None:
     assert await connection.scalar(text("SELECT article_words(:body)"), {"body": body}) == body
 
 
 @pytest.mark.parametrize(
     "q", ["loom", "spindle", "naïve", "don't", "don\u2019t", "\u201cloom\u201d"]
 )
-async def test_punctuation_beyond_ascii_is_no_part_of_a_word(
+async def test_unicode_punctuation_separates_words(
     client: httpx.AsyncClient, session: AsyncSession, author: User, q: str
 ) -> None:
     content = "\u201cA loom\u2014or a spindle\u2026\u201d Is\u00abnaïve\u00bb? Don\u2019t."
@@ -346,8 +344,8 @@ async def test_punctuation_beyond_ascii_is_no_part_of_a_word(
     assert Marks(result["snippet"]).text in content
 
 
-async def test_a_headline_can_be_put_together_again(connection: AsyncConnection) -> None:
-    """With each character there is: none is lost, and none is there twice."""
+async def test_headline_of_overlapping_pairs_is_joined(connection: AsyncConnection) -> None:
+    """For each character: none is lost or duplicated."""
     folded = {*range(0xFF10, 0xFF5B), *range(0xFF66, 0xFFA0)}
     unseen = {*range(0x200B, 0x200E), 0x2060, *range(0xFE00, 0xFE10), 0xFEFF}
     surrogates = range(0xD800, 0xE000)
@@ -362,7 +360,7 @@ async def test_a_headline_can_be_put_together_again(connection: AsyncConnection)
                 {"body": "".join(f"深{chr(code)}度{chr(code)}a" for code in sorted(codes))},
             )
         ).one()
-        assert _joined(words) == body, hex(start)
+        assert _join_pairs(words) == body, hex(start)
 
 
 QUERIES_IN_ATTACK = [
@@ -401,21 +399,21 @@ QUERIES_IN_ATTACK = [
 @pytest.mark.parametrize("q", QUERIES_IN_ATTACK, ids=lambda q: ascii(q[:4]))
 @pytest.mark.parametrize("path", ["/search", "/search/suggest"])
 @pytest.mark.usefixtures("library")
-async def test_odd_queries_are_answered(client: httpx.AsyncClient, path: str, q: str) -> None:
+async def test_unusual_queries_are_accepted(client: httpx.AsyncClient, path: str, q: str) -> None:
     response = await client.get(path, params={"q": q})
     assert response.status_code == (422 if path.endswith("suggest") and len(q) > 100 else 200)
 
 
 @pytest.mark.parametrize("path", ["/search", "/search/suggest", "/articles"])
 @pytest.mark.parametrize("q", ["汉" * 7000, "a" * 43_000, "汉%00", "%ED%A0%80", "汉%0a字"])
-async def test_queries_that_no_text_could_have_are_refused(
+async def test_queries_with_invalid_characters_are_rejected(
     client: httpx.AsyncClient, path: str, q: str
 ) -> None:
     response = await client.get(f"{path}?q={q}")
     assert response.status_code == (200 if q == "%ED%A0%80" else 422)  # read as U+FFFD
 
 
-async def test_a_query_has_no_more_lexemes_than_characters(connection: AsyncConnection) -> None:
+async def test_number_of_lexemes_is_bounded(connection: AsyncConnection) -> None:
     for q in QUERIES_IN_ATTACK:
         nodes = await connection.scalar(
             text("SELECT numnode(article_search_query('simple', :q))"), {"q": q[:500]}
@@ -423,13 +421,13 @@ async def test_a_query_has_no_more_lexemes_than_characters(connection: AsyncConn
         assert nodes <= 2 * 500, q
 
 
-# --- articles from before, and the release before
+# --- older articles, and the previous release
 
 
-async def test_articles_from_before_are_indexed_with_their_html(
+async def test_older_articles_are_indexed_when_rendered(
     database: Database, session: AsyncSession, author: User
 ) -> None:
-    """By the job that renders them, which any release may be: the database does it."""
+    """A trigger does it, so the renderer's job of any release may run it."""
     article = await create_article(
         session, author=author, title="東京タワー", content="深度学习模型与数据。", language="zh"
     )
@@ -445,8 +443,8 @@ async def test_articles_from_before_are_indexed_with_their_html(
     assert await render_stale(database) == 0
 
 
-def test_open_connections_notice_the_new_words_of_titles() -> None:
-    """The release before goes on writing: what it writes is found by the index."""
+def test_open_connections_use_the_new_title_function() -> None:
+    """The previous release goes on writing, and the index finds its articles."""
     import asyncpg
 
     from app.db.migrate import upgrade
@@ -466,7 +464,7 @@ def test_open_connections_notice_the_new_words_of_titles() -> None:
             await asyncio.to_thread(upgrade, url, "0009")
             await connection.execute(insert, "横浜タワー", "two")
             found = [row["title"] for row in await connection.fetch(find)]
-            assert found == ["横浜タワー"]  # the other one waits for the job
+            assert found == ["横浜タワー"]  # the other article is indexed by the job
             plan = await connection.fetch(f"EXPLAIN {find}")
             assert any("ix_articles_title_words" in row[0] for row in plan)
         finally:

@@ -1,4 +1,4 @@
-"""What a search costs does not grow with values that one user can invent."""
+"""Search costs do not grow with values that a single user can invent."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from app.db.reading import Reader
 from app.models import User
 from app.services.articles import matching
 from app.services.articles.matching import STEMMED
-from app.services.articles.rows import Sight
+from app.services.articles.rows import Visibility
 from app.services.search import _search
 from tests.factories import bearer, create_article, create_user
 from tests.test_lists import statements
@@ -35,19 +35,19 @@ INVENTED = [f"x{number:x}" for number in range(1500)]
 
 
 async def insert(session: AsyncSession, author: User, state: str, languages: list[str]) -> None:
-    """Articles as they were before languages had to be registered."""
+    """Insert articles with unregistered languages, as older releases allowed."""
     values = {"state": state, "author_id": author.id, "languages": languages}
     await session.execute(INSERT, values)
 
 
-async def interpret(connection: AsyncConnection, **options: Any) -> matching.Terms | None:
-    """As searches do, on the test's own connection."""
-    return await matching.interpret(cast("Reader", connection), **options)
+async def parse_query(connection: AsyncConnection, **options: Any) -> matching.Terms | None:
+    """Parse a query on the test's own connection."""
+    return await matching.parse_query(cast("Reader", connection), **options)
 
 
-async def plan(connection: AsyncConnection, sight: Sight, **parameters: Any) -> list[Any]:
-    """The nodes of the plan that find the configurations in use, with the rows that each had."""
-    statement = matching._STATEMENTS[sight]
+async def plan(connection: AsyncConnection, visibility: Visibility, **parameters: Any) -> list[Any]:
+    """Return the plan nodes that find the configurations in use, with their row counts."""
+    statement = matching._STATEMENTS[visibility]
     explain = text(f"EXPLAIN (ANALYZE, TIMING off, FORMAT JSON) {statement.text}")
     explain = explain.bindparams(*statement._bindparams.values())
     found = await connection.scalar(explain, {"q": "loom", "language": None, **parameters})
@@ -62,13 +62,13 @@ async def plan(connection: AsyncConnection, sight: Sight, **parameters: Any) -> 
 
 
 def identity_of(user: User) -> Identity:
-    """A user as the routes know them."""
+    """Return the identity of a user, as dependencies provide it."""
     values = {field: getattr(user, field) for field in Identity._fields if hasattr(User, field)}
     return Identity(**values)
 
 
-def rows_of_scans(nodes: list[Any]) -> float:
-    """How many rows were read from indexes on configurations."""
+def scanned_rows(nodes: list[Any]) -> float:
+    """Count the rows read from indexes on configurations."""
     return float(
         sum(
             (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
@@ -80,14 +80,14 @@ def rows_of_scans(nodes: list[Any]) -> float:
 
 @pytest.fixture
 async def authors(session: AsyncSession) -> tuple[User, User]:
-    """Somebody who writes, and somebody who invents languages."""
+    """Two authors: one writes, the other invents languages."""
     writer, inventor = await create_user(session), await create_user(session)
     await create_article(session, author=writer, title="The loom", content="On looms of old.")
     return writer, inventor
 
 
 @pytest.mark.parametrize("state", ["draft", "scheduled", "archived", "trashed", "published"])
-async def test_invented_languages_cost_no_step(
+async def test_unregistered_languages_add_no_index_step(
     client: httpx.AsyncClient,
     session: AsyncSession,
     connection: AsyncConnection,
@@ -98,20 +98,20 @@ async def test_invented_languages_cost_no_step(
     kept = _search.cache_info().currsize
     await insert(session, authors[1], state, INVENTED)
     await session.execute(text("ANALYZE articles"))
-    terms = await interpret(connection, q="looms", viewer=None)
+    terms = await parse_query(connection, q="looms", viewer=None)
     assert terms is not None
     seen = state in {"published", "scheduled"}
     assert len(terms.queries) == (2 if seen else 1)
     await connection.execute(text("SET LOCAL enable_seqscan = off"))
-    nodes = await plan(connection, Sight.PUBLISHED, now=clock.now())
-    assert rows_of_scans(nodes) <= 4
+    nodes = await plan(connection, Visibility.PUBLISHED, now=clock.now())
+    assert scanned_rows(nodes) <= 4
     with statements(connection) as ran:
         assert await titles(client, "old loom") == ["The loom"]
     assert len(ran) == 2
     assert _search.cache_info().currsize <= kept + 1
 
 
-async def test_hidden_articles_in_all_languages_cost_others_nothing(
+async def test_hidden_articles_do_not_slow_down_others(
     session: AsyncSession, connection: AsyncConnection, authors: tuple[User, User]
 ) -> None:
     writer, inventor = authors
@@ -120,13 +120,13 @@ async def test_hidden_articles_in_all_languages_cost_others_nothing(
 
     async def queries(viewer: User | None) -> int:
         identity = None if viewer is None else identity_of(viewer)
-        terms = await interpret(connection, q="loom", viewer=identity)
+        terms = await parse_query(connection, q="loom", viewer=identity)
         assert terms is not None
         return sum(len(query.groups or [0]) for query in terms.queries)
 
     assert await queries(None) == 1
     assert await queries(writer) == 1
-    assert await queries(inventor) == len(STEMMED) + 1  # what they may see themselves
+    assert await queries(inventor) == len(STEMMED) + 1  # their own articles
     assert await queries(await create_user(session, role=Role.EDITOR)) == len(STEMMED) + 1
 
 
@@ -139,14 +139,14 @@ async def test_languages_are_grouped_as_the_database_chooses_configurations(
     assert sorted(re.findall("WHEN '([a-z]+)'", definition)) == sorted(STEMMED)
 
 
-async def test_there_are_no_more_queries_than_configurations(
+async def test_queries_are_limited_to_configurations(
     client: httpx.AsyncClient,
     session: AsyncSession,
     connection: AsyncConnection,
     authors: tuple[User, User],
 ) -> None:
     await insert(session, authors[1], "published", [*STEMMED, *INVENTED])
-    terms = await interpret(connection, q="looms", viewer=None)
+    terms = await parse_query(connection, q="looms", viewer=None)
     assert terms is not None
     assert len(terms.queries) <= len(STEMMED) + 1
     assert await titles(client, "looms of old") == ["The loom"]
@@ -159,20 +159,20 @@ async def test_hidden_articles_do_not_make_a_word_common(
     authors: tuple[User, User],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What the sample says is about what the reader may see."""
-    monkeypatch.setattr(matching, "MAX_READ", 50)
+    """The sample contains articles that the viewer may see only."""
+    monkeypatch.setattr(matching, "MAX_EXAMINED", 50)
     await insert(session, authors[1], "draft", ["en"] * 1000)
-    terms = await interpret(connection, q="loom", viewer=None)
+    terms = await parse_query(connection, q="loom", viewer=None)
     assert terms is not None
     assert not terms.is_common_anywhere
     inventor = authors[1]
     identity = identity_of(inventor)
-    terms = await interpret(connection, q="loom", viewer=identity)
+    terms = await parse_query(connection, q="loom", viewer=identity)
     assert terms is not None
     assert terms.is_common_anywhere
 
 
-async def test_ones_own_drafts_are_found_in_languages_that_nobody_else_has(
+async def test_own_drafts_are_found_in_otherwise_unused_languages(
     client: httpx.AsyncClient, session: AsyncSession, authors: tuple[User, User]
 ) -> None:
     writer, inventor = authors
@@ -192,7 +192,7 @@ async def test_ones_own_drafts_are_found_in_languages_that_nobody_else_has(
 
 
 @pytest.mark.parametrize("language", ["xx", "x1", "english", "en_US", "en-XX"])
-async def test_only_registered_languages_are_taken(
+async def test_unregistered_languages_are_rejected(
     client: httpx.AsyncClient, session: AsyncSession, language: str
 ) -> None:
     user = await create_user(session)
@@ -205,9 +205,7 @@ async def test_only_registered_languages_are_taken(
         assert asked.status_code == 422
 
 
-async def test_a_language_is_kept_in_its_canonical_form(
-    client: httpx.AsyncClient, session: AsyncSession
-) -> None:
+async def test_language_is_canonicalised(client: httpx.AsyncClient, session: AsyncSession) -> None:
     user = await create_user(session)
     article = {"title": "T", "content": "Long enough.", "language": "zh-hans", "published": True}
     made = (await client.post("/articles", json=article, headers=bearer(user))).json()
@@ -221,7 +219,7 @@ async def test_a_language_is_kept_in_its_canonical_form(
         assert [each["id"] for each in listed.json()] == [made["id"]]
 
 
-async def test_an_article_with_a_language_from_before_stays_as_it_is(
+async def test_older_article_keeps_its_unregistered_language(
     client: httpx.AsyncClient, session: AsyncSession, authors: tuple[User, User]
 ) -> None:
     writer, _ = authors

@@ -1,4 +1,4 @@
-"""Tags: which names are one tag, which slug each gets, and what hidden tags reveal or cost."""
+"""Tags: equality of names, slugs, and what unlisted tags must not reveal or cost."""
 
 import json
 import sys
@@ -83,7 +83,7 @@ class TestKeys:
             ("so\u00adft", "soft"),
         ],
     )
-    def test_one_tag(self, one: str, other: str) -> None:
+    def test_equal_keys(self, one: str, other: str) -> None:
         assert tag_key(one) == tag_key(other)
 
     @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ class TestKeys:
             ("\U0001f3f4\U000e0067\U000e0062\U000e007f", "\U0001f3f4"),
         ],
     )
-    def test_two_tags(self, one: str, other: str) -> None:
+    def test_different_keys(self, one: str, other: str) -> None:
         assert tag_key(one) != tag_key(other)
 
     @pytest.mark.parametrize(
@@ -121,11 +121,11 @@ class TestKeys:
             ("❤", "heart"),
         ],
     )
-    def test_slugs(self, name: str, slug: str) -> None:
+    def test_slugs_of_keys(self, name: str, slug: str) -> None:
         assert tag_slug(tag_key(name)) == slug
 
-    async def test_postgresql_returns_the_same_key(self, session: AsyncSession) -> None:
-        """For each assigned character, between others that may combine with it."""
+    async def test_sql_function_returns_the_same_key(self, session: AsyncSession) -> None:
+        """For each assigned character, surrounded by characters that may combine with it."""
         assigned = [
             chr(code)
             for code in range(1, sys.maxunicode + 1)
@@ -143,7 +143,7 @@ class TestKeys:
 
 class TestWriting:
     @pytest.mark.parametrize("published", [True, False])
-    async def test_names_that_are_transliterated_alike_stay_apart(
+    async def test_equal_transliterations_are_different_tags(
         self, client: httpx.AsyncClient, ada: User, editor: User, *, published: bool
     ) -> None:
         names = ["C", "C++", "C#", "北京", "背景", ".NET", "net"]
@@ -157,13 +157,13 @@ class TestWriting:
             "背景": "bei-jing-2", ".NET": "dot-net", "net": "net",
         }  # fmt: skip
 
-    async def test_equal_names_in_one_article_are_one_tag(
+    async def test_duplicate_names_in_an_article_are_one_tag(
         self, client: httpx.AsyncClient, ada: User
     ) -> None:
         names = ["c++", "C++", "\uff23\uff0b\uff0b", "#C++", "c"]
         assert (await publish(client, ada, *names))["tags"] == ["c", "c++"]
 
-    async def test_the_realworld_api_keeps_them_apart(
+    async def test_realworld_api_distinguishes_them(
         self, client: httpx.AsyncClient, ada: User
     ) -> None:
         article = {"title": "T", "description": "d", "body": "Long enough.", "tagList": ["背景"]}
@@ -176,7 +176,7 @@ class TestWriting:
         assert listed.json()["articlesCount"] == 1
         assert set((await client.get("/api/tags")).json()["tags"]) == {"北京", "背景"}
 
-    async def test_renaming_to_what_is_transliterated_alike_merges_nothing(
+    async def test_renaming_to_equal_transliteration_does_not_merge(
         self, client: httpx.AsyncClient, ada: User, editor: User
     ) -> None:
         await publish(client, ada, "北京")
@@ -188,10 +188,8 @@ class TestWriting:
         assert again.headers["X-Merged-Into"] == "bei-jing"
 
 
-class TestFinding:
-    async def test_a_filter_takes_a_name_or_a_slug(
-        self, client: httpx.AsyncClient, ada: User
-    ) -> None:
+class TestFilters:
+    async def test_filter_accepts_name_or_slug(self, client: httpx.AsyncClient, ada: User) -> None:
         capital = (await publish(client, ada, "北京"))["id"]
         background = (await publish(client, ada, "背景"))["id"]
         for tag in ("北京", "bei-jing", "Bei-Jing"):
@@ -200,19 +198,17 @@ class TestFinding:
             assert await found(client, tag) == {background}
         assert await found(client, "bei jing") == set()
 
-    async def test_a_name_comes_before_a_slug(
+    async def test_name_takes_precedence_over_slug(
         self, client: httpx.AsyncClient, ada: User, ben: User
     ) -> None:
         capital = (await publish(client, ada, "北京"))["id"]
         await write(client, ben, ["bei-jing"])
-        assert await found(client, "bei-jing") == {capital}  # nobody sees the other name
+        assert await found(client, "bei-jing") == {capital}  # the other name is not public
         named = (await publish(client, ada, "bei-jing"))["id"]
         assert await found(client, "bei-jing") == {named}
         assert await found(client, "北京") == {capital}
 
-    async def test_the_beginning_of_a_name_or_of_a_slug(
-        self, client: httpx.AsyncClient, ada: User
-    ) -> None:
+    async def test_prefix_of_name_or_slug(self, client: httpx.AsyncClient, ada: User) -> None:
         await publish(client, ada, "C", "C++", "C#", "北京")
         for prefix, names in (
             ("c", {"C", "C++", "C#"}),
@@ -227,7 +223,7 @@ class TestFinding:
 
 
 class TestHiddenSpellings:
-    async def test_a_draft_does_not_tell_others_how_it_spells_a_tag(
+    async def test_spelling_in_a_draft_is_not_disclosed(
         self, client: httpx.AsyncClient, ada: User, ben: User, editor: User
     ) -> None:
         secret = await write(client, ada, ["SECRET Project"])
@@ -240,7 +236,7 @@ class TestHiddenSpellings:
         ]  # fmt: skip
         public = await publish(client, ben, "Secret project")
         assert public["tags"] == ["Secret project"]
-        for article in (secret, draft):  # from now on, as readers know it
+        for article in (secret, draft):  # with the public spelling from now on
             read = await client.get(f"/articles/{article['id']}", headers=bearer(editor))
             assert read.json()["tags"] == ["Secret project"]
         assert await slugs_of(client) == {"Secret project": "secret-project"}
@@ -249,7 +245,7 @@ class TestHiddenSpellings:
         assert feed["title"].startswith("Secret project")
         assert (await publish(client, ada, "SECRET project"))["tags"] == ["Secret project"]
 
-    async def test_publishing_a_draft_gives_the_tag_its_spelling(
+    async def test_publishing_sets_the_spelling(
         self, client: httpx.AsyncClient, ada: User, ben: User
     ) -> None:
         await write(client, ada, ["SECRET"])
@@ -264,7 +260,7 @@ class TestHiddenSpellings:
         same = await client.patch(url, json={"tags": ["secret"]}, headers=headers)
         assert same.json()["version"] == published.json()["version"]
 
-    async def test_a_scheduled_article_gives_its_spelling_without_any_write(
+    async def test_due_article_sets_the_spelling_without_a_write(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -289,11 +285,11 @@ class TestHiddenSpellings:
         assert feed["title"].startswith("first draft")
         assert len(await found(client, "FIRST DRAFT")) == 2
 
-    async def test_announcing_it_lists_the_tag(self, session: AsyncSession, ada: User) -> None:
+    async def test_announcement_lists_the_tag(self, session: AsyncSession, ada: User) -> None:
         soon = clock.now() + timedelta(hours=1)
         article = await create_article(session, author=ada, tags=["Soon"], published_at=soon)
         assert not await session.scalar(select(Tag.is_listed))
-        for statement in (  # an hour passes
+        for statement in (  # one hour passes
             "SET LOCAL session_replication_role = replica",
             "UPDATE articles SET published_at = now() - interval '1 minute'",
             "UPDATE article_tags SET listed_at = now() - interval '1 minute'",
@@ -304,7 +300,7 @@ class TestHiddenSpellings:
         await session.execute(text(announce), {"id": article.id})
         assert await session.scalar(select(Tag.is_listed))
 
-    async def test_what_editors_name_is_how_drafts_spell_it(
+    async def test_renaming_replaces_spellings_in_drafts(
         self, client: httpx.AsyncClient, ada: User, ben: User, editor: User
     ) -> None:
         secret = await write(client, ada, ["SECRET"])
@@ -320,7 +316,7 @@ class TestHiddenSpellings:
 
 
 class TestHiddenSlugs:
-    async def test_a_hidden_tag_takes_no_slug_from_one_that_is_published(
+    async def test_unlisted_tag_does_not_occupy_a_slug(
         self, client: httpx.AsyncClient, ada: User, ben: User, editor: User
     ) -> None:
         for name in ("secret project", "Sécret project", "secrét project"):
@@ -332,7 +328,7 @@ class TestHiddenSlugs:
         await publish(client, ada, "secrét project")
         assert (await slugs_of(client))["secrét project"] == "secret-project-2"
 
-    async def test_a_slug_that_became_free_is_taken(
+    async def test_freed_slug_is_reused(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User, ben: User
     ) -> None:
         await write(client, ada, ["北京"])
@@ -341,7 +337,7 @@ class TestHiddenSlugs:
         await publish(client, ben, "背景")
         assert await slugs_of(client) == {"背景": "bei-jing"}
 
-    async def test_the_order_of_tags_does_not_tell_of_it(
+    async def test_order_of_tags_does_not_disclose_it(
         self, client: httpx.AsyncClient, ada: User, ben: User
     ) -> None:
         names = ["bei-jing 10", "背景"]
@@ -355,17 +351,17 @@ ROWS_READ = text(
     "SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_xact_user_tables"
     " WHERE relname IN ('tags', 'article_tags', 'articles')"
 )
-"""How many rows this transaction has read so far, those that a filter left out included."""
+"""Return the number of rows that this transaction has read, including filtered ones."""
 
 
 MANY = 2000
 
 
-class TestCosts:
+class TestPerformance:
     @pytest.mark.parametrize("sort", ["name", "count"])
     @pytest.mark.parametrize("query", ["", "&q=hidden"])
     @pytest.mark.parametrize("scheduled", [False, True])
-    async def test_hidden_tags_cost_readers_nothing(
+    async def test_unlisted_tags_do_not_slow_down_reads(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -375,7 +371,7 @@ class TestCosts:
         *,
         scheduled: bool,
     ) -> None:
-        """The lists read none of their rows, however many they are."""
+        """Lists read no rows of unlisted tags, however many exist."""
         await create_article(session, author=ada, tags=["Seen"])
         far = clock.now() + timedelta(days=365)
         when: dict[str, Any] = {"published_at": far} if scheduled else {"published": False}
@@ -405,8 +401,8 @@ class TestCosts:
         assert await session.scalar(ROWS_READ) - before < 50
 
 
-class TestTidying:
-    async def test_a_tag_that_no_article_has_is_deleted(
+class TestCleanup:
+    async def test_unused_tag_is_deleted(
         self, database: Database, session: AsyncSession, ada: User
     ) -> None:
         article = await create_article(session, author=ada, tags=["Kept", "Gone", "Lost"])
@@ -418,11 +414,11 @@ class TestTidying:
             ),
             {"id": article.id},
         )
-        await tags.tidy(database)
+        await tags.clean_up(database)
         rows = await session.execute(select(Tag.slug, Tag.is_listed).order_by(Tag.slug))
         assert [tuple(row) for row in rows] == [("hidden", False), ("kept", True)]
 
-    async def test_a_tag_that_readers_see_no_longer_is_hidden(
+    async def test_tag_without_public_articles_is_unlisted(
         self,
         client: httpx.AsyncClient,
         database: Database,
@@ -434,13 +430,13 @@ class TestTidying:
         url = f"/articles/{article['id']}"
         await client.patch(url, json={"published": False}, headers=bearer(ada))
         assert await slugs_of(client) == {}
-        await tags.tidy(database)
+        await tags.clean_up(database)
         assert not await session.scalar(select(Tag.is_listed))
         assert (await publish(client, ben, "ONCE"))["tags"] == ["ONCE"]
 
 
-class TestThePreviousRelease:
-    async def test_it_inserts_a_name_and_a_slug(
+class TestPreviousRelease:
+    async def test_insert_of_name_and_slug(
         self, client: httpx.AsyncClient, database: Database, session: AsyncSession, ada: User
     ) -> None:
         insert = "INSERT INTO tags (name, slug) VALUES (:name, :slug) ON CONFLICT (slug) DO NOTHING"
@@ -455,11 +451,11 @@ class TestThePreviousRelease:
             " SELECT :id, id FROM tags WHERE slug = 'c'"
         )
         await session.execute(text(tagging), {"id": article.id})
-        await tags.tidy(database)  # the two are one tag
+        await tags.clean_up(database)  # merges both into one tag
         assert await found(client, "c#") == {first["id"], article.id}
         assert await slugs_of(client) == {"C#": "c-sharp"}
 
-    async def test_it_renames_a_tag(self, session: AsyncSession, ada: User) -> None:
+    async def test_rename_of_a_tag(self, session: AsyncSession, ada: User) -> None:
         await create_article(session, author=ada, tags=["Engines"])
         await session.execute(text("UPDATE tags SET name = 'Été', slug = 'ete'"))
         assert await session.scalar(select(Tag.key)) == "été"
@@ -492,7 +488,7 @@ class TestImporting:
         assert await order() == ["mole", "zebra", "apple"]
         assert await session.scalar(select(Article.version)) == 2
 
-    async def test_plain_words_keep_the_digest_that_earlier_releases_stored(self) -> None:
+    async def test_digests_of_earlier_releases_stay_valid(self) -> None:
         from app.services.bulk.records import _canonical_tag
 
         names = ("Steam  Engines", "go", "北京", "C++", "Été")
@@ -501,11 +497,11 @@ class TestImporting:
         ]  # fmt: skip
 
 
-async def test_an_import_may_create_more_tags_than_a_statement_has_parameters(
+async def test_import_may_create_more_tags_than_statement_parameters(
     session: AsyncSession,
 ) -> None:
     names = [f"tag number {number}" for number in range(10_000)]  # 500 records with 20 tags each
     created = await lock_tags(session, names)
-    assert [tag.shown for tag in created.values()] == names
+    assert [tag.default_spelling for tag in created.values()] == names
     again = await lock_tags(session, names)
     assert [tag.id for tag in again.values()] == [tag.id for tag in created.values()]

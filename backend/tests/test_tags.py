@@ -1,4 +1,4 @@
-"""Tags: counted as readers see them, renamed, merged and deleted with their articles told."""
+"""Tags: counts of public articles, renaming, merging and deleting."""
 
 from datetime import timedelta
 from typing import Any
@@ -32,7 +32,7 @@ async def editor(session: AsyncSession) -> User:
 
 
 class TestReading:
-    async def test_a_tag_counts_what_readers_see(
+    async def test_count_includes_public_articles_only(
         self, client: httpx.AsyncClient, session: AsyncSession, author: User
     ) -> None:
         soon = clock.now() + timedelta(hours=1)
@@ -51,7 +51,7 @@ class TestReading:
         assert one.json() == {"name": "Engines", "slug": "engines", "article_count": 3}
         assert one.headers["ETag"].startswith('"')
 
-    async def test_a_scheduled_article_counts_from_its_moment_on(
+    async def test_scheduled_article_counts_once_due(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -66,7 +66,7 @@ class TestReading:
         assert await tags_of(client) == {"engines": 1}
         assert (await client.get("/tags/engines")).json()["article_count"] == 1
 
-    async def test_what_only_drafts_are_about_editors_see_alone(
+    async def test_tags_of_drafts_are_visible_to_editors_only(
         self, client: httpx.AsyncClient, session: AsyncSession, author: User, editor: User
     ) -> None:
         await create_article(session, author=author, tags=["Secret plans"], published=False)
@@ -82,7 +82,7 @@ class TestReading:
         response = await client.get("/tags/secret-plans", headers=bearer(editor))
         assert response.json()["article_count"] == 0
 
-    async def test_orders_pages_and_prefixes(
+    async def test_sorting_paging_and_prefix_filter(
         self, client: httpx.AsyncClient, session: AsyncSession, author: User, editor: User
     ) -> None:
         for names in (["Zoo", "ant"], ["Zoo", "Änt hill"], ["Zoo", "bee"], ["bee"]):
@@ -102,7 +102,7 @@ class TestReading:
 
     @pytest.mark.parametrize("sort", ["name", "count"])
     @pytest.mark.parametrize("role", [None, Role.EDITOR])
-    async def test_a_list_is_one_query(
+    async def test_list_runs_one_query(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -133,13 +133,15 @@ class TestReading:
             ("tag=x", "tag"),
         ],
     )
-    async def test_invalid_queries(self, client: httpx.AsyncClient, query: str, field: str) -> None:
+    async def test_invalid_queries_are_rejected(
+        self, client: httpx.AsyncClient, query: str, field: str
+    ) -> None:
         response = await client.get(f"/tags?{query}")
         assert response.status_code == 422
         assert response.json()["detail"][0]["loc"] == ["query", field]
 
     @pytest.mark.parametrize("slug", ["none", "Engines", "%00", "é", "a%2Fb", "x" * 101])
-    async def test_unknown_tags(self, client: httpx.AsyncClient, slug: str) -> None:
+    async def test_unknown_tag_is_not_found(self, client: httpx.AsyncClient, slug: str) -> None:
         assert (await client.get(f"/tags/{slug}")).status_code in {404, 422}
 
 
@@ -156,7 +158,7 @@ async def version_of(session: AsyncSession, article: Article) -> tuple[int, list
 
 
 class TestChanging:
-    async def test_renaming(
+    async def test_rename(
         self, client: httpx.AsyncClient, session: AsyncSession, author: User, editor: User
     ) -> None:
         tagged = await create_article(session, author=author, tags=["Engines", "Looms"])
@@ -185,7 +187,7 @@ class TestChanging:
         event = (await session.scalars(select(AuditEvent))).one()
         assert (event.action, event.actor_id) == ("UPDATE_TAG", editor.id)
 
-    async def test_spelling_it_otherwise(
+    async def test_respelling_keeps_slug(
         self, client: httpx.AsyncClient, session: AsyncSession, author: User, editor: User
     ) -> None:
         article = await create_article(session, author=author, tags=["engines"])
@@ -198,7 +200,7 @@ class TestChanging:
             assert await version_of(session, article) == (version, ["Engines"])
             assert len((await session.scalars(select(AuditEvent))).all()) == actions
 
-    async def test_merging(
+    async def test_merge(
         self, client: httpx.AsyncClient, session: AsyncSession, author: User, editor: User
     ) -> None:
         both = await create_article(session, author=author, tags=["py", "Python"])
@@ -219,7 +221,7 @@ class TestChanging:
         event = (await session.scalars(select(AuditEvent))).one()
         assert event.action == "MERGE_TAG"
 
-    async def test_deleting(
+    async def test_delete(
         self, client: httpx.AsyncClient, session: AsyncSession, author: User, editor: User
     ) -> None:
         article = await create_article(session, author=author, tags=["Engines", "Looms"])
@@ -231,7 +233,7 @@ class TestChanging:
         assert again.status_code == 404
         assert again.json()["code"] == "tag_not_found"
 
-    async def test_who_may(
+    async def test_only_editors_may_change_tags(
         self, client: httpx.AsyncClient, session: AsyncSession, author: User, editor: User
     ) -> None:
         article = await create_article(session, author=author, tags=["Engines"])
@@ -251,7 +253,7 @@ class TestChanging:
         response = await client.put("/tags/engines", json=new, headers=bearer(admin))
         assert response.status_code == 200
 
-    async def test_if_match(
+    async def test_if_match_is_checked(
         self, client: httpx.AsyncClient, session: AsyncSession, author: User, editor: User
     ) -> None:
         article = await create_article(session, author=author, tags=["Engines"])
@@ -285,7 +287,7 @@ class TestChanging:
             {},
         ],
     )
-    async def test_invalid_input(
+    async def test_invalid_input_is_rejected(
         self, client: httpx.AsyncClient, editor: User, body: dict[str, Any]
     ) -> None:
         response = await client.put("/tags/engines", json=body, headers=bearer(editor))

@@ -1,4 +1,4 @@
-"""The trash: what is deleted can be restored for thirty days, and is gone then."""
+"""The trash: deleted articles can be restored for thirty days."""
 
 from datetime import datetime, timedelta
 
@@ -28,7 +28,7 @@ async def article(session: AsyncSession, author: User) -> Article:
     return await create_article(session, author=author, tags=["Engines"])
 
 
-async def throw_away(client: httpx.AsyncClient, article: Article, user: User) -> None:
+async def delete_article(client: httpx.AsyncClient, article: Article, user: User) -> None:
     response = await client.delete(f"/articles/{article.id}", headers=bearer(user))
     assert response.status_code == 204, response.text
 
@@ -40,11 +40,11 @@ async def trash_of(client: httpx.AsyncClient, user: User, query: str = "") -> li
 
 
 class TestRestoring:
-    async def test_it_comes_back_as_it_was(
+    async def test_restore_keeps_the_status(
         self, client: httpx.AsyncClient, session: AsyncSession, article: Article, author: User
     ) -> None:
         before = (await client.get(f"/articles/{article.id}")).json()
-        await throw_away(client, article, author)
+        await delete_article(client, article, author)
         for headers in ({}, bearer(author)):
             assert (await client.get(f"/articles/{article.id}", headers=headers)).is_client_error
             assert (await client.get("/tags/engines", headers=headers)).status_code == 404
@@ -71,21 +71,21 @@ class TestRestoring:
         again = await client.post(f"/articles/{article.id}/restore", headers=bearer(author))
         assert again.status_code == 404
 
-    async def test_drafts_stay_drafts(
+    async def test_restored_draft_stays_a_draft(
         self, client: httpx.AsyncClient, session: AsyncSession, author: User
     ) -> None:
         draft = await create_article(session, author=author, published=False)
-        await throw_away(client, draft, author)
+        await delete_article(client, draft, author)
         response = await client.post(f"/articles/{draft.id}/restore", headers=bearer(author))
         assert response.json()["status"] == "draft"
         assert (await client.get(f"/articles/{draft.id}")).status_code == 404
 
-    async def test_who_may(
+    async def test_permissions(
         self, client: httpx.AsyncClient, session: AsyncSession, article: Article, author: User
     ) -> None:
         stranger = await create_user(session)
         restore, end = f"/articles/{article.id}/restore", f"/trash/{article.id}"
-        await throw_away(client, article, author)
+        await delete_article(client, article, author)
         assert await trash_of(client, stranger) == []
         for method, path in (("POST", restore), ("DELETE", end)):
             assert (await client.request(method, path)).status_code == 401
@@ -98,11 +98,11 @@ class TestRestoring:
             assert await trash_of(client, user) == [article.id]
             response = await client.post(restore, headers=bearer(user))
             assert response.status_code == 200
-            await throw_away(client, article, author)
+            await delete_article(client, article, author)
         assert (await client.delete(end, headers=bearer(user))).status_code == 204
 
     @pytest.mark.parametrize(("age", "status"), [(MONTH - SOON, 200), (MONTH, 404)])
-    async def test_for_thirty_days(
+    async def test_restore_is_possible_for_thirty_days(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -117,14 +117,14 @@ class TestRestoring:
             response = await client.post(f"/articles/{gone.id}/restore", headers=bearer(user))
             assert response.status_code == status
 
-    async def test_publishing_takes_a_verified_email_here_too(
+    async def test_restoring_a_public_article_requires_verified_email(
         self,
         client: httpx.AsyncClient,
         article: Article,
         author: User,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        await throw_away(client, article, author)
+        await delete_article(client, article, author)
         settings = get_settings().model_copy(update={"require_verified_email": True})
         monkeypatch.setattr("app.services.articles.writing.get_settings", lambda: settings)
         response = await client.post(f"/articles/{article.id}/restore", headers=bearer(author))
@@ -132,10 +132,10 @@ class TestRestoring:
         assert response.json()["code"] == "email_not_verified"
         assert await trash_of(client, author) == [article.id]
 
-    async def test_its_slug_stays_its_own(
+    async def test_deleted_article_keeps_its_slug(
         self, client: httpx.AsyncClient, article: Article, author: User
     ) -> None:
-        await throw_away(client, article, author)
+        await delete_article(client, article, author)
         body = {"title": "Another", "content": "Long enough.", "slug": article.slug}
         response = await client.post("/articles", json=body, headers=bearer(author))
         assert response.status_code == 409
@@ -143,7 +143,7 @@ class TestRestoring:
 
 
 class TestListing:
-    async def test_the_latest_first_in_two_queries(
+    async def test_sorted_by_deletion_in_two_queries(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -154,7 +154,7 @@ class TestListing:
         ids: list[int] = []
         moment = clock.now() - timedelta(days=1)
         for number in range(1, 7):
-            moment += timedelta(minutes=number // 3)  # some at the same moment
+            moment += timedelta(minutes=number // 3)  # some share a date
             someone = await create_user(session)
             ids.insert(0, (await create_article(session, author=author, deleted_at=moment)).id)
             await create_article(session, author=someone, deleted_at=moment)
@@ -164,21 +164,21 @@ class TestListing:
                         listed = await trash_of(client, user)
                     assert len(listed) == expected
                     assert [each for each in listed if each in ids] == ids
-                    assert len(seen) == 2  # who is asking, and the list
+                    assert len(seen) == 2  # the session, and the list
                     assert "ORDER BY" in seen[-1]
         assert await trash_of(client, author, "?skip=1&limit=2") == ids[1:3]
         too_many = await client.get("/trash?limit=101", headers=bearer(author))
         assert too_many.status_code == 422
 
 
-class TestEnding:
-    async def test_deleting_for_good(
+class TestPermanentDeletion:
+    async def test_permanent_deletion(
         self, client: httpx.AsyncClient, session: AsyncSession, article: Article, author: User
     ) -> None:
         url = f"/trash/{article.id}"
         early = await client.delete(url, headers=bearer(author))
         assert early.status_code == 404  # not in the trash
-        await throw_away(client, article, author)
+        await delete_article(client, article, author)
         assert (await client.delete(url, headers=bearer(author))).status_code == 204
         assert await session.scalar(select(Article.id)) is None
         assert await session.scalar(select(ArticleTag.tag_id)) is None
@@ -190,10 +190,10 @@ class TestEnding:
         assert [event.action for event in events] == ["DELETE_ARTICLE", "PURGE_ARTICLE"]
         assert events[-1].message == f"Article {article.id} permanently deleted"
 
-    async def test_the_purge_takes_what_is_over_thirty_days_old_in_batches(
+    async def test_purge_deletes_old_articles_in_batches(
         self, session: AsyncSession, author: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(trash, "_OLD", trash._OLD.limit(2))
+        monkeypatch.setattr(trash, "_EXPIRED", trash._EXPIRED.limit(2))
         now = clock.now()
         kept = [
             await create_article(session, author=author),

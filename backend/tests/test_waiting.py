@@ -1,7 +1,7 @@
-"""No request waits for a thread while it holds a database connection, whatever its route.
+"""No request waits for a thread while it holds a database connection.
 
-The pools of connections have one each. Whatever is given to a pool of threads is held back, and
-each time the requests of others have to be answered. A route without a row here fails the test.
+The connection pools have one connection each. All work for thread pools is held back, and requests
+of other users must be answered meanwhile. The table must list every route.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ READING_IN_A_THREAD = {
 
 @dataclass(frozen=True)
 class Case:
-    """A request, who makes it, what it is answered, and whether it waits for a thread."""
+    """A request, its caller, the expected response, and whether it waits for a thread."""
 
     status: int
     options: dict[str, Any] = field(default_factory=dict)
@@ -71,7 +71,7 @@ CHANGES: dict[str, Case] = {
         200, {"data": {"username": "owner@example.com", "password": PASSWORD}}, waits=True
     ),
 }
-"""What is not as in the table of permissions: the requests that have something long to do."""
+"""Requests that differ from the table of permissions: those with long-running work."""
 
 HASHING = {
     "POST /users",
@@ -86,7 +86,7 @@ HASHING = {
 
 
 def _cases() -> Iterator[tuple[str, Case]]:
-    """The routes that write, and those that read in a thread; by the first caller who may."""
+    """Yield all routes that write or use a thread, with the first permitted caller."""
     for route, expectation in EXPECTED.items():
         if route.startswith("GET ") and route not in READING_IN_A_THREAD:
             continue
@@ -124,9 +124,9 @@ _passes: ContextVar[bool] = ContextVar("passes", default=False)
 
 
 class Gate:
-    """Holds back what is given to any pool of threads, until the test lets it pass.
+    """Holds back work for all thread pools until the test releases it.
 
-    What is done in a context with `_passes` is not held back.
+    Work in a context with `_passes` is not held back.
     """
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
@@ -168,7 +168,7 @@ class Gate:
         return passes
 
     async def next(self, request: "asyncio.Task[Any]") -> threading.Event | None:
-        """What the request waits for; None once it is answered."""
+        """Return what the request waits for; None once it is answered."""
         waiting = asyncio.create_task(self._held.get())
         await asyncio.wait(
             (request, waiting), return_when=asyncio.FIRST_COMPLETED, timeout=DEADLINE
@@ -180,7 +180,7 @@ class Gate:
         return None
 
     def open(self) -> None:
-        """Let all pass, also what comes later."""
+        """Release all work, including later work."""
         self._is_open = True
         for each in self._all:
             each.set()
@@ -196,7 +196,7 @@ def small_database_url() -> Iterator[str]:
 async def small_app(
     small_database_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[FastAPI]:
-    """The application with one connection to write on, and one to read on."""
+    """The application with one connection for writing and one for reading."""
     small = get_settings().model_copy(
         update={
             "database_url": small_database_url,
@@ -212,8 +212,8 @@ async def small_app(
     await app.state.database.dispose()
 
 
-class Neighbour:
-    """Another user, who wants no more than the database to answer."""
+class OtherUser:
+    """Another user whose requests need only the database."""
 
     def __init__(self, client: httpx.AsyncClient, user: User, article: Article, token: str) -> None:
         self._client = client
@@ -247,11 +247,11 @@ async def client(small_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 @dataclass(frozen=True)
 class Scene:
-    """The users and rows that the requests are about, and a neighbour."""
+    """The users and rows for the requests, and another user."""
 
     callers: dict[str, User]
     ids: dict[str, Any]
-    neighbour: Neighbour
+    other_user: OtherUser
 
 
 @pytest.fixture
@@ -267,9 +267,9 @@ async def scene(small_app: FastAPI, client: httpx.AsyncClient) -> Scene:
         login.token_hash = fingerprint(secret)
         token = str(RefreshToken.issue(login.id, secret))
         await session.execute(update(UserSession).values(by_conduit=True))  # for PUT /api/user
-    neighbour = Neighbour(client, user, article, token)
-    await asyncio.create_task(neighbour.is_answered())  # opens the connections
-    return Scene(callers, ids, neighbour)
+    other_user = OtherUser(client, user, article, token)
+    await asyncio.create_task(other_user.is_answered())  # opens the connections
+    return Scene(callers, ids, other_user)
 
 
 @pytest.fixture
@@ -281,7 +281,7 @@ def gate(scene: Scene) -> Iterator[Gate]:
 
 
 @pytest.mark.parametrize("route", CASES)
-async def test_others_are_answered_while_a_request_waits_for_a_thread(
+async def test_waiting_for_a_thread_holds_no_connection(
     client: httpx.AsyncClient, scene: Scene, gate: Gate, route: str
 ) -> None:
     case = CASES[route]
@@ -293,7 +293,7 @@ async def test_others_are_answered_while_a_request_waits_for_a_thread(
     try:
         while (held := await gate.next(request)) is not None:
             waits += 1
-            await asyncio.create_task(scene.neighbour.is_answered())  # in a context of its own
+            await asyncio.create_task(scene.other_user.is_answered())  # in its own context
             held.set()
     finally:
         gate.open()
@@ -302,7 +302,7 @@ async def test_others_are_answered_while_a_request_waits_for_a_thread(
     assert waits or not case.waits
 
 
-async def test_an_upload_that_fails_late_deletes_its_files_without_a_connection(
+async def test_failed_upload_deletes_files_without_a_connection(
     small_app: FastAPI, client: httpx.AsyncClient, scene: Scene, gate: Gate
 ) -> None:
     owner = scene.callers["owner"]
@@ -314,7 +314,7 @@ async def test_an_upload_that_fails_late_deletes_its_files_without_a_connection(
     async with small_app.state.database.unit_of_work() as session:
         await session.execute(delete(User).where(User.id == owner.id))
     while held is not None:
-        await asyncio.create_task(scene.neighbour.is_answered())
+        await asyncio.create_task(scene.other_user.is_answered())
         held.set()
         held = await gate.next(request)
     assert (await request).status_code == 401
@@ -330,22 +330,22 @@ async def test_discarded_files_are_deleted_without_a_connection(
     job = asyncio.create_task(remove_discarded(database, storage=small_app.state.storage))
     held = await gate.next(job)
     assert held is not None
-    await asyncio.create_task(scene.neighbour.is_answered())
-    await remove_discarded(database, storage=small_app.state.storage)  # another process's
+    await asyncio.create_task(scene.other_user.is_answered())
+    await remove_discarded(database, storage=small_app.state.storage)  # as another process
     held.set()
     assert await gate.next(job) is None
     async with database.unit_of_work() as session:
         assert (await session.scalars(select(DiscardedFolder))).all() == []
 
 
-class TestLongTexts:
-    """What happens while one waits for its turn."""
+class TestWaitingTexts:
+    """Requests that wait for a thread to render a long text."""
 
     @pytest.fixture
     def path(self, scene: Scene) -> str:
         return f"/articles/{scene.ids['article_id']}"
 
-    async def test_two_of_a_user_may_wait(
+    async def test_two_requests_per_user_may_wait(
         self, client: httpx.AsyncClient, scene: Scene, gate: Gate
     ) -> None:
         async def post(caller: str, content: str = LONG) -> httpx.Response:
@@ -371,7 +371,7 @@ class TestLongTexts:
     @pytest.mark.parametrize(
         ("change", "status"), [({"is_active": False}, 401), ({"role": Role.AUTHOR}, 403)]
     )
-    async def test_its_writer_is_looked_at_again(
+    async def test_identity_is_rechecked_after_waiting(
         self,
         small_app: FastAPI,
         client: httpx.AsyncClient,
@@ -394,7 +394,7 @@ class TestLongTexts:
         article = (await client.get(path)).json()
         assert article["version"] == 1
 
-    async def test_of_two_changes_of_one_version_one_is_made(
+    async def test_one_of_two_concurrent_changes_succeeds(
         self, client: httpx.AsyncClient, scene: Scene, gate: Gate, path: str
     ) -> None:
         headers = bearer(scene.callers["owner"])
@@ -409,7 +409,7 @@ class TestLongTexts:
         statuses = [(await each).status_code for each in requests]
         assert sorted(statuses) == [200, 412]
 
-    async def test_a_repeated_request_is_carried_out_once(
+    async def test_repeated_request_is_executed_once(
         self, client: httpx.AsyncClient, scene: Scene, gate: Gate
     ) -> None:
         headers = {**bearer(scene.callers["owner"]), "Idempotency-Key": "once"}
@@ -430,7 +430,7 @@ class TestLongTexts:
         assert again.content == made[0].content
 
 
-def test_every_route_that_writes_is_in_the_table(small_app: FastAPI) -> None:
+def test_every_write_route_is_in_the_table(small_app: FastAPI) -> None:
     (conduit,) = (
         route.app
         for route in small_app.routes

@@ -96,7 +96,7 @@ async def update_article(
 @router.delete("/articles/{slug}", status_code=status.HTTP_204_NO_CONTENT)
 async def delete_article(session: WriteSession, actor: ArticlesActor, slug: Name) -> None:
     """Move an article to the trash, where it stays for 30 days."""
-    article_id = await reading.id_of_slug(session, slug=slug, viewer=actor)
+    article_id = await reading.get_article_id_by_slug(session, slug=slug, viewer=actor)
     await writing.delete_article(
         session, article_id=article_id, actor=actor, precondition=Precondition()
     )
@@ -105,7 +105,7 @@ async def delete_article(session: WriteSession, actor: ArticlesActor, slug: Name
 @router.post("/articles/{slug}/favorite", response_model=ArticleResponse, tags=["Favorites"])
 async def favorite(session: WriteSession, actor: CommunityActor, slug: Name) -> dict[str, Any]:
     """Add an article to your favorites."""
-    article_id = await reading.id_of_slug(session, slug=slug, viewer=actor)
+    article_id = await reading.get_article_id_by_slug(session, slug=slug, viewer=actor)
     await favorites.favorite(session, article_id=article_id, actor=actor)
     return await _read(session, article_id, actor)
 
@@ -113,7 +113,7 @@ async def favorite(session: WriteSession, actor: CommunityActor, slug: Name) -> 
 @router.delete("/articles/{slug}/favorite", response_model=ArticleResponse, tags=["Favorites"])
 async def unfavorite(session: WriteSession, actor: CommunityActor, slug: Name) -> dict[str, Any]:
     """Remove an article from your favorites."""
-    article_id = await reading.id_of_slug(session, slug=slug, viewer=actor)
+    article_id = await reading.get_article_id_by_slug(session, slug=slug, viewer=actor)
     await favorites.unfavorite(session, article_id=article_id, actor=actor)
     return await _read(session, article_id, actor)
 

@@ -29,7 +29,7 @@ async def create_comment(
     session: WriteSession, actor: CommunityActor, slug: Name, new: NewCommentRequest
 ) -> dict[str, Any]:
     """Comment on an article."""
-    row = await writing.create_comment_on(
+    row = await writing.create_comment_by_slug(
         session, slug=slug, new=CommentCreate(content=new.comment.body), author=actor
     )
     return shapes.comment(row)
@@ -43,4 +43,4 @@ async def delete_comment(
     id: Id,  # noqa: A002 - Conduit's name
 ) -> None:
     """Delete a comment of this article."""
-    await writing.delete_comment_on(session, slug=slug, comment_id=id, actor=actor)
+    await writing.delete_comment_by_slug(session, slug=slug, comment_id=id, actor=actor)

@@ -8,7 +8,7 @@ from app.auth.identity import Identity
 from app.core.config import get_settings
 from app.schemas.user import UserPrivate
 from app.services.comments.reading import CommentWithProfile
-from app.services.paging import Listed
+from app.services.paging import ListPage
 from app.services.profiles import ProfileRow
 
 LISTED_FIELDS = (
@@ -88,7 +88,7 @@ def article(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {"article": {**_article(fields), "body": fields["content"]}}
 
 
-def articles(listed: Listed[dict[str, Any]]) -> dict[str, Any]:
+def articles(listed: ListPage[dict[str, Any]]) -> dict[str, Any]:
     """Return the body for a page of articles with LISTED_FIELDS and their total count."""
     return {
         "articles": [_article(fields) for fields in listed.items],

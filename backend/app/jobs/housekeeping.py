@@ -43,7 +43,7 @@ async def delete_expired(database: Database) -> None:
         partial(in_batches, database, purge) for purge in _BATCH_PURGES
     ]
     steps += [partial(changes.purge, database), partial(retention.apply, database)]
-    steps.append(partial(tags.tidy, database))  # last: emptying the trash leaves unused tags
+    steps.append(partial(tags.clean_up, database))  # last: emptying the trash leaves unused tags
     first_error: Exception | None = None
     for step in steps:
         try:

@@ -1,7 +1,7 @@
-"""Articles: what the blog is made of.
+"""Articles and their former slugs.
 
-A trigger of the database (migration 0003) fills in what follows from the rest: `dated_at`,
-`search_vector`, `awaits_publication`, and `published` and a slug for the release before this one.
+A database trigger (migration 0003) sets derived columns: `dated_at`, `search_vector` and
+`awaits_publication`. It also sets `published` and a slug for the previous release.
 """
 
 from datetime import datetime
@@ -43,24 +43,24 @@ class Article(TimestampMixin, Base):
     id: Mapped[PrimaryKey]
     title: Mapped[str] = mapped_column(String(200))
     slug: Mapped[str] = mapped_column(String(100), unique=True)
-    """Where readers find it; until they see it, what `services.articles.slugs` says."""
+    """The public slug. For unpublished articles, see `services.articles.slugs`."""
     draft_slug: Mapped[str | None] = mapped_column(String(100), server_default=FetchedValue())
-    """What its author sees instead, for as long as it has never been public."""
+    """The slug that the author sees until the article becomes public."""
     content: Mapped[str] = mapped_column(Text)
-    """Markdown, as its author wrote it."""
+    """Markdown source."""
     html: Mapped[str] = mapped_column(Text, server_default="")
     """`content` rendered and sanitised."""
     plain_text: Mapped[str] = mapped_column(Text, server_default="")
-    """`content` without its markup: what is searched and quoted."""
+    """`content` without markup, for search and snippets."""
     toc: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
     rendered_with: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
-    """Which renderer made `html`, `plain_text`, `toc` and the counts; 0 where none has yet."""
+    """The renderer's version for `html`, `plain_text`, `toc` and the counts; 0 before the first."""
     word_count: Mapped[int] = mapped_column(server_default=text("0"))
     reading_time: Mapped[int] = mapped_column(server_default=text("0"))
     """In minutes."""
     excerpt: Mapped[str] = mapped_column(String(500), server_default="")
     own_excerpt: Mapped[bool] = mapped_column(default=False, server_default=false())
-    """Whether the author wrote the excerpt; else it is made from the text."""
+    """Whether the author wrote the excerpt; otherwise it is derived from the content."""
     cover_image_url: Mapped[str | None] = mapped_column(String(2000))
     language: Mapped[str] = mapped_column(String(10), server_default="en")
     comment_policy: Mapped[CommentPolicy] = mapped_column(
@@ -68,19 +68,19 @@ class Article(TimestampMixin, Base):
     )
     version: Mapped[int] = mapped_column(default=1, server_default=text("1"))
     published: Mapped[bool] = mapped_column(server_default=false())
-    """For the release before this one, which knows no dates: the trigger keeps it in step."""
+    """For the previous release, which does not use `published_at`; the trigger sets it."""
     published_at: Mapped[datetime | None]
-    """From when on readers see it; in the future where it is scheduled, None for a draft."""
+    """When the article becomes public: in the future if scheduled, None for a draft."""
     awaits_publication: Mapped[bool] = mapped_column(server_default=false())
-    """Whether `published_at` was to come when this was written: the change feed has not told."""
+    """Whether the article is scheduled and the change feed has not announced it yet."""
     archived_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
-    """Since when it is in the trash."""
+    """When it was moved to the trash."""
     dated_at: Mapped[datetime] = mapped_column(server_default=FetchedValue())
-    """Where it stands in a list by date: `published_at`, for drafts `created_at`."""
+    """Sort key of lists by date: `published_at`, or `created_at` for drafts."""
     author_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     edited_by: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
-    """Who wrote the title and the content as they are; None for the author, and when they left."""
+    """The author of the current title and content; None for `author_id` or a deleted account."""
     edited_at: Mapped[datetime | None]
     search_vector: Mapped[str | None] = mapped_column(TSVECTOR, deferred=True)
 
@@ -90,7 +90,7 @@ class Article(TimestampMixin, Base):
 
 
 class FormerSlug(Base):
-    """A slug that an article had before: it leads to the one that it has now."""
+    """A former slug, which redirects to the article."""
 
     __tablename__ = "former_slugs"
 
@@ -100,21 +100,25 @@ class FormerSlug(Base):
     )
 
 
-# What readers see, by date, without a sort; a scheduled one is in it, before its time.
-IN_CIRCULATION = text("published_at IS NOT NULL AND archived_at IS NULL AND deleted_at IS NULL")
+# Indexes of public articles by sort order. They include scheduled articles.
+PUBLISHED_OR_SCHEDULED = text(
+    "published_at IS NOT NULL AND archived_at IS NULL AND deleted_at IS NULL"
+)
 Index(
     "ix_articles_public_newest",
     Article.dated_at.desc(),
     Article.id.desc(),
-    postgresql_where=IN_CIRCULATION,
+    postgresql_where=PUBLISHED_OR_SCHEDULED,
 )
 Index(
     "ix_articles_public_updated",
     Article.updated_at.desc(),
     Article.id.desc(),
-    postgresql_where=IN_CIRCULATION,
+    postgresql_where=PUBLISHED_OR_SCHEDULED,
 )
-Index("ix_articles_public_title", Article.title, Article.id, postgresql_where=IN_CIRCULATION)
+Index(
+    "ix_articles_public_title", Article.title, Article.id, postgresql_where=PUBLISHED_OR_SCHEDULED
+)
 Index(
     "ix_articles_drafts",
     Article.dated_at.desc(),
@@ -127,7 +131,7 @@ Index(
     Article.id.desc(),
     postgresql_where=text("archived_at IS NOT NULL AND deleted_at IS NULL"),
 )
-# For the release before this one, which may go on reading while an upgrade rolls out.
+# For the previous release, which may still read during a rolling upgrade.
 Index(
     "ix_articles_published_newest",
     Article.created_at.desc(),
@@ -154,11 +158,11 @@ Index(
 )
 Index("ix_articles_search", Article.search_vector, postgresql_using="gin")
 TITLE_WORDS: Function[Any] = func.article_title_words(Article.title)
-"""The words of the title as they are; `search_vector` has their stems."""
+"""The words of the title without stemming; `search_vector` contains stems."""
 Index("ix_articles_title_words", TITLE_WORDS, postgresql_using="gin")
-# For the release before this one, which reads from it which languages articles are in.
+# For the previous release, which reads the languages in use from it.
 Index("ix_articles_language", Article.language)
 SEARCH_CONFIG: Function[Any] = func.article_search_config(Article.language)
-"""How PostgreSQL finds the words of the article's language: one of a few dozen configurations."""
-Index("ix_articles_public_config", SEARCH_CONFIG, postgresql_where=IN_CIRCULATION)
+"""The search configuration of the article's language: one of a few dozen."""
+Index("ix_articles_public_config", SEARCH_CONFIG, postgresql_where=PUBLISHED_OR_SCHEDULED)
 Index("ix_articles_config_author", SEARCH_CONFIG, Article.author_id)

@@ -1,9 +1,9 @@
-"""The change feed's entries: what readers would notice of each article, in commit order.
+"""Entries of the change feed: public changes of articles, in commit order.
 
-Triggers of the database write them (migration 0003), when a transaction commits and one at a time:
-`seq` is the order in which the changes became visible, whoever wrote them, and no entry appears
-behind one that was already read. It is a moment in microseconds, too, so that none does after a
-restore either. docs/decisions has the alternatives.
+Database triggers write them (migration 0003) when a transaction commits, one transaction at a time.
+`seq` is therefore the order in which changes became visible. No entry appears before one that was
+already read. `seq` is a timestamp in microseconds, so this also holds after a restore. See
+docs/decisions for the alternatives.
 """
 
 from datetime import datetime
@@ -15,9 +15,9 @@ from app.db.base import Base, PrimaryKey
 
 
 class Change(Base):
-    """That an article was created, updated, unpublished or deleted, as readers see it.
+    """A public change: an article was created, updated, unpublished or deleted.
 
-    No foreign key: an entry outlives its article.
+    Without a foreign key, because an entry outlives its article.
     """
 
     __tablename__ = "changes"
@@ -28,7 +28,7 @@ class Change(Base):
     slug: Mapped[str] = mapped_column(String(100))
     occurred_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     transaction_id: Mapped[int] = mapped_column(BigInteger)
-    """Of several changes in one transaction, one entry tells."""
+    """Several changes in one transaction make one entry."""
 
 
 Index("ix_changes_article", Change.article_id, Change.seq.desc())

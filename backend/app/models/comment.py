@@ -1,4 +1,4 @@
-"""Comments on articles: threads, of which two levels are shown, however deep they go."""
+"""Comments on articles. Threads have any depth, and are shown in two levels."""
 
 from datetime import datetime
 
@@ -10,9 +10,9 @@ from app.db.base import Base, PrimaryKey, TimestampMixin
 
 
 class Comment(TimestampMixin, Base):
-    """A comment. Ids grow, so they are the order of a list.
+    """A comment. Ids are ascending, so they determine the order of a list.
 
-    A trigger of the database (migration 0005) empties what somebody wrote whose account is deleted.
+    A database trigger (migration 0005) clears the comments of deleted accounts.
     """
 
     __tablename__ = "comments"
@@ -28,19 +28,19 @@ class Comment(TimestampMixin, Base):
         ForeignKey("users.id", ondelete="SET NULL"), index=True
     )
     root_id: Mapped[int | None] = mapped_column(ForeignKey("comments.id", ondelete="CASCADE"))
-    """The comment that the thread begins with; None where it is this one."""
+    """The first comment of the thread; None if it is this one."""
     parent_id: Mapped[int | None] = mapped_column(
         ForeignKey("comments.id", ondelete="CASCADE"), index=True
     )
-    """What this is a reply to."""
+    """The comment that this one replies to."""
     content: Mapped[str] = mapped_column(Text)
-    """Markdown, as its author wrote it."""
+    """Markdown source."""
     html: Mapped[str] = mapped_column(Text)
     status: Mapped[CommentStatus] = mapped_column(
         String(10), default=CommentStatus.VISIBLE, server_default=CommentStatus.VISIBLE.value
     )
     locked_at: Mapped[datetime | None]
-    """Since when its thread takes no replies."""
+    """When the thread was locked against replies."""
     edited_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
 

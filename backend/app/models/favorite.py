@@ -1,7 +1,7 @@
-"""Favorites, and how many of them and of comments an article has.
+"""Favorites, and counts of favorites and comments per article.
 
-The counts have a table of their own: an article's row is wide, and locked by whoever edits it.
-Triggers of the database (migration 0005) keep them.
+The counts have their own table, because an article's row is wide and locked by its editors.
+Database triggers (migration 0005) update them.
 """
 
 from datetime import datetime
@@ -13,7 +13,7 @@ from app.db.base import Base, current_time
 
 
 class Favorite(Base):
-    """That an article is a favorite of a user's."""
+    """A user's favorite article."""
 
     __tablename__ = "favorites"
 
@@ -30,7 +30,7 @@ Index("ix_favorites_article", Favorite.article_id, Favorite.created_at, Favorite
 
 
 class ArticleCounts(Base):
-    """What an article has of favorites and of comments that all see; no row where it never had."""
+    """Counts of favorites and visible comments; articles without any may have no row."""
 
     __tablename__ = "article_counts"
 

@@ -1,7 +1,7 @@
-"""Who follows whom, and who wants to hear nothing of whom.
+"""Follows and blocks between users.
 
-Triggers of the database (migration 0005) keep the counts: they hold whoever writes, and however
-many do at once.
+Database triggers (migration 0005) update the counts, so that concurrent writes are counted
+correctly.
 """
 
 from datetime import datetime
@@ -13,7 +13,7 @@ from app.db.base import Base, current_time
 
 
 class Follow(Base):
-    """That a user follows another."""
+    """A user follows another one."""
 
     __tablename__ = "follows"
     __table_args__ = (CheckConstraint("follower_id <> followed_id", name="not_oneself"),)
@@ -32,7 +32,7 @@ Index("ix_follows_following", Follow.follower_id, Follow.created_at, Follow.foll
 
 
 class UserCounts(Base):
-    """How many follow a user, and how many they follow; no row where nobody ever did."""
+    """Counts of followers and followed users; users without any may have no row."""
 
     __tablename__ = "user_counts"
 
@@ -44,7 +44,7 @@ class UserCounts(Base):
 
 
 class Block(Base):
-    """That a user sees no comments of another, who cannot follow them."""
+    """A user hides another's comments and prevents them from following."""
 
     __tablename__ = "blocks"
     __table_args__ = (CheckConstraint("blocker_id <> blocked_id", name="not_oneself"),)

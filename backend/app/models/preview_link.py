@@ -1,4 +1,4 @@
-"""Preview links: what shows one article to whoever has it."""
+"""Preview links: access to one article without authentication."""
 
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from app.db.base import Base, PrimaryKey
 
 
 class PreviewLink(Base):
-    """A link to one article, for a time. Only the SHA-256 of its token is stored."""
+    """A temporary link to one article. Only the SHA-256 of its token is stored."""
 
     __tablename__ = "preview_links"
 

@@ -1,4 +1,4 @@
-"""Reports: what readers want editors to look at."""
+"""Reports of articles and comments."""
 
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from app.db.base import Base, PrimaryKey, TimestampMixin
 
 
 class Report(TimestampMixin, Base):
-    """A report of an article or of a comment, one of each reader's."""
+    """A report of an article or a comment; one per reporter and subject."""
 
     __tablename__ = "reports"
     __table_args__ = (
@@ -35,11 +35,11 @@ class Report(TimestampMixin, Base):
         String(10), default=ReportState.OPEN, server_default=ReportState.OPEN.value
     )
     note: Mapped[str] = mapped_column(String(1000), default="", server_default="")
-    """What editors say of it, among themselves."""
+    """Visible to editors only."""
     handled_by: Mapped[int | None] = mapped_column(
         ForeignKey("users.id", ondelete="SET NULL"), index=True
     )
-    """The editor who changed its state last."""
+    """The editor who last changed the report."""
     handled_at: Mapped[datetime | None]
 
 

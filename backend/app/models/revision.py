@@ -1,4 +1,4 @@
-"""Revisions: what an article's title and content were before."""
+"""Revisions: earlier titles and contents of articles."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from app.db.base import Base, PrimaryKey
 
 
 class ArticleRevision(Base):
-    """A title and a content that were replaced by later ones."""
+    """A replaced title and content."""
 
     __tablename__ = "article_revisions"
     __table_args__ = (UniqueConstraint("article_id", "version"),)
@@ -17,12 +17,12 @@ class ArticleRevision(Base):
     id: Mapped[PrimaryKey]
     article_id: Mapped[int] = mapped_column(ForeignKey("articles.id", ondelete="CASCADE"))
     version: Mapped[int]
-    """The article's version that had this text last."""
+    """The last version of the article with this text."""
     title: Mapped[str] = mapped_column(String(200))
     content: Mapped[str] = mapped_column(Text)
     author_id: Mapped[int | None] = mapped_column(
         ForeignKey("users.id", ondelete="SET NULL"), index=True
     )
-    """Who wrote it; None when they have left."""
+    """The author of this text; None if the account was deleted."""
     created_at: Mapped[datetime]
-    """When it was written."""
+    """When the text was written."""

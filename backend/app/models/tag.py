@@ -1,4 +1,4 @@
-"""Tags: words that articles share."""
+"""Tags and their assignment to articles."""
 
 from datetime import datetime
 
@@ -9,9 +9,9 @@ from app.db.base import Base, PrimaryKey
 
 
 class Tag(Base):
-    """A tag. `key` identifies it, `slug` is its address, `name` its public spelling.
+    """A tag: `key` identifies it, `slug` is its URL, `name` its public spelling.
 
-    Triggers (migration 0007) set `is_listed`, and then the name and the slug that readers see.
+    Triggers (migration 0007) set `is_listed`, and then the public name and slug.
     """
 
     __tablename__ = "tags"
@@ -19,20 +19,22 @@ class Tag(Base):
     id: Mapped[PrimaryKey]
     name: Mapped[str] = mapped_column(String(50))
     key: Mapped[str | None] = mapped_column(Text, unique=True)
-    """The name as `app.core.text.tag_key` compares it; None where the previous release created a
-    second tag with one key, until the two are merged."""
+    """The name as compared by `app.core.text.tag_key`.
+
+    None for a duplicate that the previous release created, until both tags are merged.
+    """
     slug: Mapped[str] = mapped_column(String(100), unique=True)
     wanted_slug: Mapped[str | None] = mapped_column(String(100))
-    """The slug without its number, where another tag had it first."""
+    """The slug without its numeric suffix, if another tag had that slug first."""
     is_listed: Mapped[bool] = mapped_column(default=False, server_default=false())
-    """Whether readers see an article with it, or did until the last run of the job `tidy`."""
+    """Whether a public article has the tag, or had it at the last cleanup."""
 
 
 Index("ix_tags_listed", Tag.slug, postgresql_where=text("is_listed"))
 
 
 class ArticleTag(Base):
-    """That an article has a tag."""
+    """The assignment of a tag to an article."""
 
     __tablename__ = "article_tags"
 
@@ -41,12 +43,14 @@ class ArticleTag(Base):
     )
     tag_id: Mapped[int] = mapped_column(ForeignKey("tags.id", ondelete="CASCADE"), primary_key=True)
     position: Mapped[int] = mapped_column(SmallInteger, default=0, server_default=text("0"))
-    """Where it stood when the article's author named its tags."""
+    """The tag's position in the author's list."""
     spelling: Mapped[str | None] = mapped_column(String(50))
-    """The author's, which is shown until the tag is listed; None: the tag's name."""
+    """The author's spelling, shown until the tag is listed; None for the tag's name."""
     listed_at: Mapped[datetime | None]
-    """The article's `published_at` while it is in circulation, kept by triggers: a tag's articles
-    are read from one index in their order, however many there are."""
+    """The article's `published_at` while it is published or scheduled, set by triggers.
+
+    A tag's articles are read from one index in this order.
+    """
 
 
 Index(

@@ -1,4 +1,4 @@
-"""/articles: the blog itself."""
+"""Routes under /articles."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -53,13 +53,13 @@ router = create_router(prefix="/articles", tag="articles")
     openapi_extra=OPTIONAL_USER,
 )
 async def list_articles(
-    connection: ReadConnection,
+    reader: ReadConnection,
     viewer: ArticlesViewer,
     query: Annotated[ArticleQuery, Query()],
     paging: Paging,
 ) -> Sequence[dict[str, Any]]:
-    """List articles, newest first: published ones, and one's own drafts."""
-    return paging.describe(await listing.list_articles(connection, query=query, viewer=viewer))
+    """List articles, newest first: published articles and the user's own drafts."""
+    return paging.describe(await listing.list_articles(reader, query=query, viewer=viewer))
 
 
 @router.get(
@@ -69,10 +69,10 @@ async def list_articles(
     openapi_extra=OPTIONAL_USER,
 )
 async def read_article_by_slug(
-    connection: ReadConnection, viewer: ArticlesViewer, slug: ArticleSlug
+    reader: ReadConnection, viewer: ArticlesViewer, slug: ArticleSlug
 ) -> ArticleRow:
-    """Read an article by its slug; one that it had before redirects to the one that it has."""
-    return await reading.get_article_by_slug(connection, slug=slug, viewer=viewer)
+    """Read an article by its slug; a former slug redirects to the current one."""
+    return await reading.get_article_by_slug(reader, slug=slug, viewer=viewer)
 
 
 @router.get(
@@ -82,10 +82,10 @@ async def read_article_by_slug(
     openapi_extra=OPTIONAL_USER,
 )
 async def read_article(
-    connection: ReadConnection, viewer: ArticlesViewer, article_id: ArticleId
+    reader: ReadConnection, viewer: ArticlesViewer, article_id: ArticleId
 ) -> ArticleRow:
-    """Read an article; another's draft is not found."""
-    return await reading.get_article(connection, article_id=article_id, viewer=viewer)
+    """Read an article; another user's draft returns 404."""
+    return await reading.get_article(reader, article_id=article_id, viewer=viewer)
 
 
 async def _read_created(session: WriteSession, article_id: int, actor: Identity) -> ArticleResponse:
@@ -111,7 +111,7 @@ async def _read_created(session: WriteSession, article_id: int, actor: Identity)
 async def create_article(
     session: WriteSession, actor: ArticlesActor, new: ArticleCreate, response: Response
 ) -> ArticleRow:
-    """Write an article: a draft, scheduled, or published at once."""
+    """Create an article: a draft, scheduled or published."""
     row = await writing.create_article(session, new=new, author=actor)
     response.headers["Location"] = f"/articles/{row.id}"
     return row
@@ -139,7 +139,7 @@ async def update_article(
     changes: ArticleUpdate,
     precondition: IfMatch,
 ) -> ArticleRow:
-    """Change some of an article; another's only as an editor."""
+    """Change some fields of an article; other users' articles require an editor."""
     return await writing.update_article(
         session, article_id=article_id, changes=changes, actor=actor, precondition=precondition
     )
@@ -153,7 +153,7 @@ async def update_article(
 async def delete_article(
     session: WriteSession, actor: ArticlesActor, article_id: ArticleId, precondition: IfMatch
 ) -> None:
-    """Put an article into the trash, for 30 days; another's only as an editor."""
+    """Move an article to the trash for 30 days; other users' articles require an editor."""
     await writing.delete_article(
         session, article_id=article_id, actor=actor, precondition=precondition
     )

@@ -1,4 +1,4 @@
-"""/changes: what static builders and indexers follow."""
+"""The /changes route: a feed for static site generators and search indexers."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -21,13 +21,13 @@ router = create_router(prefix="/changes", tag="changes")
     responses={**LINKED, **errors(InvalidCursor)},
 )
 async def list_changes(
-    connection: ReadConnection, query: Annotated[ChangesQuery, Query()], paging: Paging
+    reader: ReadConnection, query: Annotated[ChangesQuery, Query()], paging: Paging
 ) -> Mapping[str, Any]:
-    """List what became of published articles, in the order in which readers could see it.
+    """List public changes of articles, in commit order.
 
-    Ask again with `next`: no change is ever left out, and none comes twice. `created` and `updated`
-    both mean to read the article, `unpublished` and `deleted` to drop it. An older entry may be
-    gone that a later one of the same article has overtaken.
+    Pass `next` as `cursor` in the following request. Every change appears exactly once. On
+    `created` and `updated`, read the article; on `unpublished` and `deleted`, remove it. Older
+    entries may be deleted once a later entry exists for the same article.
     """
-    found = await changes.list_changes(connection, query=query)
+    found = await changes.list_changes(reader, query=query)
     return {"changes": paging.describe(found), "next": found.next}

@@ -1,4 +1,4 @@
-"""Comments on articles, and their moderation."""
+"""Routes for comments on articles and their moderation."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -56,15 +56,15 @@ router = create_router(prefix="", tag="comments")
     openapi_extra=OPTIONAL_USER,
 )
 async def list_comments(
-    connection: ReadConnection,
+    reader: ReadConnection,
     viewer: CommunityViewer,
     article_id: ArticleId,
     query: Annotated[ThreadQuery, Query()],
     paging: Paging,
 ) -> Sequence[ThreadRow]:
-    """List an article's threads, each with its first replies."""
+    """List an article's threads with their first replies."""
     return paging.describe(
-        await reading.list_threads(connection, article_id=article_id, query=query, viewer=viewer)
+        await reading.list_threads(reader, article_id=article_id, query=query, viewer=viewer)
     )
 
 
@@ -109,13 +109,13 @@ async def create_comment(
     responses={**LINKED, **errors(*NEEDS_USER, InvalidCursor, *READS_VERSION)},
 )
 async def list_to_moderate(
-    connection: ReadConnection,
+    reader: ReadConnection,
     user: RequiredCommunityViewer,
     query: Annotated[ModerationQuery, Query()],
     paging: Paging,
 ) -> Sequence[CommentRow]:
-    """List what waits for approval, or is hidden: on one's own articles, as an editor on all."""
-    page = await reading.list_to_moderate(connection, query=query, user=user)
+    """List pending or hidden comments: on the user's own articles, or on all as an editor."""
+    page = await reading.list_to_moderate(reader, query=query, user=user)
     return paging.describe(page)
 
 
@@ -126,10 +126,10 @@ async def list_to_moderate(
     openapi_extra=OPTIONAL_USER,
 )
 async def read_comment(
-    connection: ReadConnection, viewer: CommunityViewer, comment_id: CommentId
+    reader: ReadConnection, viewer: CommunityViewer, comment_id: CommentId
 ) -> CommentRow:
     """Read a comment."""
-    return await reading.get_comment(connection, comment_id=comment_id, viewer=viewer)
+    return await reading.get_comment(reader, comment_id=comment_id, viewer=viewer)
 
 
 @router.get(
@@ -139,15 +139,15 @@ async def read_comment(
     openapi_extra=OPTIONAL_USER,
 )
 async def list_replies(
-    connection: ReadConnection,
+    reader: ReadConnection,
     viewer: CommunityViewer,
     comment_id: CommentId,
     query: CursorPage,
     paging: Paging,
 ) -> Sequence[CommentRow]:
-    """List all replies in the thread that a comment begins, the oldest first."""
+    """List all replies in a thread, oldest first."""
     return paging.describe(
-        await reading.list_replies(connection, comment_id=comment_id, query=query, viewer=viewer)
+        await reading.list_replies(reader, comment_id=comment_id, query=query, viewer=viewer)
     )
 
 
@@ -172,7 +172,7 @@ async def update_comment(
     changes: CommentUpdate,
     precondition: IfMatch,
 ) -> CommentRow:
-    """Change one's own comment, for 15 minutes."""
+    """Change the user's own comment within 15 minutes."""
     return await writing.update_comment(
         session, comment_id=comment_id, changes=changes, actor=actor, precondition=precondition
     )
@@ -186,7 +186,7 @@ async def update_comment(
 async def delete_comment(
     session: WriteSession, actor: CommunityActor, comment_id: CommentId, precondition: IfMatch
 ) -> None:
-    """Delete one's own comment, or one on one's article, or as an editor any; replies stay."""
+    """Delete a comment, as its author, the article's author or an editor; replies stay."""
     await writing.delete_comment(
         session, comment_id=comment_id, actor=actor, precondition=precondition
     )
@@ -206,7 +206,7 @@ async def moderate_comment(
     changes: CommentModeration,
     precondition: IfMatch,
 ) -> CommentRow:
-    """Approve, hide or show a comment, lock its thread: on one's article, or as an editor."""
+    """Approve, hide or show a comment, or lock its thread, as the article's author or an editor."""
     return await writing.moderate_comment(
         session, comment_id=comment_id, changes=changes, actor=actor, precondition=precondition
     )

@@ -1,7 +1,7 @@
-"""/docs and /redoc: the API's documentation, served without internet.
+"""The /docs and /redoc pages, served without internet access.
 
-The scripts come from the fastapi-offline package. The pages hold none of their own, so that their
-policy can forbid inline scripts and every other host.
+The scripts come from the fastapi-offline package. The pages contain no inline scripts, so that
+their Content-Security-Policy can forbid inline scripts and other hosts.
 """
 
 from functools import lru_cache
@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 ASSETS = Path(fastapi_offline.__file__).parent / "static"
 
-# Both viewers style their widgets inline; ReDoc searches in a worker that it makes from a blob.
+# Both pages use inline styles. ReDoc runs its search in a worker created from a blob.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; "
     "script-src 'self'; "
@@ -76,42 +76,46 @@ REDOC_PAGE = """<!doctype html>
 router = APIRouter(include_in_schema=False)
 
 
-def _page(html: str) -> HTMLResponse:
+def _html_page(html: str) -> HTMLResponse:
     return HTMLResponse(html, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 
 
 @router.get("/docs")
 async def swagger_ui() -> HTMLResponse:
-    """The documentation to try out."""
-    return _page(SWAGGER_PAGE)
+    """Return the Swagger UI page."""
+    return _html_page(SWAGGER_PAGE)
 
 
 @router.get("/docs/start.js")
 async def swagger_start() -> Response:
-    """What starts Swagger UI; a file of its own, for the policy forbids inline scripts."""
+    """Return the script that starts Swagger UI; the policy forbids it inline."""
     return Response(SWAGGER_START, media_type="text/javascript")
 
 
 @router.get("/docs/redoc.js")
 async def redoc_script() -> Response:
-    """ReDoc, with our icon in the place of the one that it would fetch from its makers."""
-    return Response(_redoc_without_network(), media_type="text/javascript")
+    """Return ReDoc, with its remote logo replaced by the local icon."""
+    return Response(_patched_redoc(), media_type="text/javascript")
 
 
 @lru_cache(maxsize=1)
-def _redoc_without_network() -> bytes:
+def _patched_redoc() -> bytes:
     script = (ASSETS / "redoc.standalone.js").read_bytes()
     return script.replace(REDOC_LOGO, b"/docs/assets/favicon.png")
 
 
 @router.get("/redoc")
 async def redoc() -> HTMLResponse:
-    """The documentation to read."""
-    return _page(REDOC_PAGE)
+    """Return the ReDoc page."""
+    return _html_page(REDOC_PAGE)
 
 
 class Assets(StaticFiles):
-    """Whole files only: Starlette answers a bad Range in plain text, and RFC 9110 §14.2 lets us."""
+    """Static files without range requests.
+
+    Starlette answers an invalid Range in plain text. RFC 9110 §14.2 allows a server to ignore the
+    header.
+    """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [header for header in scope["headers"] if header[0] != b"range"]
@@ -119,6 +123,6 @@ class Assets(StaticFiles):
 
 
 def install(app: FastAPI) -> None:
-    """Serve the pages and their assets."""
+    """Add the documentation pages and their assets to the application."""
     app.include_router(router)
     app.mount("/docs/assets", Assets(directory=ASSETS), name="documentation")

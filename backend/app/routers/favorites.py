@@ -1,4 +1,4 @@
-"""Favorites of articles."""
+"""Routes for favorites."""
 
 from collections.abc import Sequence
 
@@ -32,10 +32,10 @@ router = create_router(prefix="/articles", tag="favorites")
     openapi_extra=OPTIONAL_USER,
 )
 async def read_favorite(
-    connection: ReadConnection, viewer: CommunityViewer, article_id: ArticleId
+    reader: ReadConnection, viewer: CommunityViewer, article_id: ArticleId
 ) -> FavoriteRow:
-    """Read how many have an article as a favorite, and whether one does oneself."""
-    return await favorites.get_favorite(connection, article_id=article_id, viewer=viewer)
+    """Read the counts of an article, and whether it is the user's favorite."""
+    return await favorites.get_favorite(reader, article_id=article_id, viewer=viewer)
 
 
 @router.put(
@@ -46,7 +46,7 @@ async def read_favorite(
 async def favorite(
     session: WriteSession, actor: CommunityActor, article_id: ArticleId
 ) -> FavoriteRow:
-    """Make an article one of one's favorites."""
+    """Add an article to the user's favorites."""
     return await favorites.favorite(session, article_id=article_id, actor=actor)
 
 
@@ -58,7 +58,7 @@ async def favorite(
 async def unfavorite(
     session: WriteSession, actor: CommunityActor, article_id: ArticleId
 ) -> FavoriteRow:
-    """Take an article from one's favorites."""
+    """Remove an article from the user's favorites."""
     return await favorites.unfavorite(session, article_id=article_id, actor=actor)
 
 
@@ -72,15 +72,13 @@ async def unfavorite(
     openapi_extra=OPTIONAL_USER,
 )
 async def list_favorites(
-    connection: ReadConnection,
+    reader: ReadConnection,
     viewer: CommunityViewer,
     article_id: ArticleId,
     query: CursorPage,
     paging: Paging,
 ) -> Sequence[ProfileSummaryRow]:
-    """List whose favorite an article is, the latest first."""
+    """List the users who have an article as a favorite, newest first."""
     return paging.describe(
-        await favorites.list_favorites(
-            connection, article_id=article_id, viewer=viewer, query=query
-        )
+        await favorites.list_favorites(reader, article_id=article_id, viewer=viewer, query=query)
     )

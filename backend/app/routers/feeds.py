@@ -1,4 +1,4 @@
-"""Feeds, the sitemap and robots.txt: what feed readers and search engines fetch again and again."""
+"""Routes for feeds, sitemaps and robots.txt, with HTTP validators."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -19,13 +19,15 @@ from app.services.feeds import atom, contents, json_feed, rss, sitemap
 from app.services.feeds.contents import Feed
 from app.services.feeds.sitemap import Sitemap
 
-SECONDS_FRESH = 300
-SETTLED_AFTER = timedelta(minutes=1)
-"""How old a moment has to be to tell two versions apart: Last-Modified knows no parts of a second,
-and what a replica shows late has happened before one could see it."""
+MAX_AGE_SECONDS = 300
+MIN_VALIDATOR_AGE = timedelta(minutes=1)
+"""The minimum age of a change before Last-Modified is sent.
 
-Name = Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00]*$")]
-"""Whatever it is, the database can look for it."""
+The header has a resolution of one second, and a replica may show a change later than its date.
+"""
+
+PathText = Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00]*$")]
+"""Any text that PostgreSQL can compare: without NUL."""
 
 router = create_router(prefix="", tag="feeds")
 
@@ -45,14 +47,14 @@ HEADERS: dict[str, Any] = {
     for name, description in {
         "ETag": "For `If-None-Match`",
         "Last-Modified": "For `If-Modified-Since`; not within a minute after a change",
-        "Cache-Control": "How long it may be shown without asking again",
+        "Cache-Control": "How long the response is fresh",
     }.items()
 }
 TEXT_SCHEMA = {"type": "string"}
 
 
 def _inlined(model: type[BaseModel]) -> Any:
-    """A model's schema without references: FastAPI collects those of JSON alone."""
+    """Return a model's schema without references: FastAPI registers those of JSON bodies only."""
     schema = model.model_json_schema(mode="serialization")
     definitions = schema.pop("$defs", {})
 
@@ -68,11 +70,13 @@ def _inlined(model: type[BaseModel]) -> Any:
     return resolved(schema)
 
 
-def _answers(media_type: str, *types: type[PressroomError], schema: Any = TEXT_SCHEMA) -> Responses:
-    """The `responses` of a route with a document of this type, which may raise `types`."""
+def _feed_responses(
+    media_type: str, *types: type[PressroomError], schema: Any = TEXT_SCHEMA
+) -> Responses:
+    """Return the `responses` of a route with a document of this media type and these errors."""
     return {
         200: {"headers": HEADERS, "content": {media_type: {"schema": schema}}},
-        304: {"description": "The client has it: by its ETag, or by its date"},
+        304: {"description": "Not modified, according to If-None-Match or If-Modified-Since"},
         **errors(*READS_VERSION, *types),
     }
 
@@ -80,50 +84,50 @@ def _answers(media_type: str, *types: type[PressroomError], schema: Any = TEXT_S
 JSON_FEED_SCHEMA = _inlined(JsonFeed)
 
 
-async def feed_of_all(connection: ReadConnection) -> Feed:
-    """What everybody has published."""
-    return await contents.of_all(connection)
+async def get_site_feed(reader: ReadConnection) -> Feed:
+    """Return the site's feed."""
+    return await contents.site_feed(reader)
 
 
-async def feed_of_author(
-    connection: ReadConnection,
-    username: Annotated[Name, Path(description="An author's username", examples=["grace"])],
+async def get_author_feed(
+    reader: ReadConnection,
+    username: Annotated[PathText, Path(description="An author's username", examples=["grace"])],
 ) -> Feed:
-    """What an author has. Raises UserNotFound."""
-    return await contents.of_author(connection, username=username)
+    """Return an author's feed. Raises UserNotFound."""
+    return await contents.author_feed(reader, username=username)
 
 
-async def feed_with_tag(
-    connection: ReadConnection,
-    slug: Annotated[Name, Path(description="A tag's slug", examples=["engines"])],
+async def get_tag_feed(
+    reader: ReadConnection,
+    slug: Annotated[PathText, Path(description="A tag's slug", examples=["engines"])],
 ) -> Feed:
-    """What has a tag. Raises TagNotFound."""
-    return await contents.with_tag(connection, slug=slug)
+    """Return a tag's feed. Raises TagNotFound."""
+    return await contents.tag_feed(reader, slug=slug)
 
 
-OfAll = Annotated[Feed, Depends(feed_of_all)]
-OfAuthor = Annotated[Feed, Depends(feed_of_author)]
-WithTag = Annotated[Feed, Depends(feed_with_tag)]
+SiteFeed = Annotated[Feed, Depends(get_site_feed)]
+AuthorFeed = Annotated[Feed, Depends(get_author_feed)]
+TagFeed = Annotated[Feed, Depends(get_tag_feed)]
 
 
-def _document(
+def _document_response(
     request: Request, body: bytes, *, media_type: str, modified_at: datetime | None
 ) -> Response:
-    """The document with its validators; 304 where If-Modified-Since alone says that it is known.
+    """Return the document with validators, or 304 for a matching If-Modified-Since.
 
-    Its entity tag is compared where all others are (core.routing).
+    core.routing compares If-None-Match, as for all routes.
     """
-    headers = {"Cache-Control": public(SECONDS_FRESH), "ETag": entity_tag(body)}
-    if modified_at is not None and clock.now() - modified_at >= SETTLED_AFTER:
+    headers = {"Cache-Control": public(MAX_AGE_SECONDS), "ETag": entity_tag(body)}
+    if modified_at is not None and clock.now() - modified_at >= MIN_VALIDATOR_AGE:
         headers["Last-Modified"] = format_datetime(modified_at, usegmt=True)
-        if "If-None-Match" not in request.headers and _is_known(request, modified_at):
+        if "If-None-Match" not in request.headers and _not_modified(request, modified_at):
             return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
     charset = "" if media_type == JSON_FEED else "; charset=utf-8"
     return Response(body, headers=headers, media_type=media_type + charset)
 
 
-def _is_known(request: Request, modified_at: datetime) -> bool:
-    """RFC 9110 §13.1.3; what is no date is no condition."""
+def _not_modified(request: Request, modified_at: datetime) -> bool:
+    """Evaluate If-Modified-Since (RFC 9110 §13.1.3); ignore an invalid date."""
     try:
         since = parsedate_to_datetime(request.headers.get("If-Modified-Since", ""))
     except (ValueError, OverflowError):
@@ -131,105 +135,119 @@ def _is_known(request: Request, modified_at: datetime) -> bool:
     return since.tzinfo is not None and modified_at.replace(microsecond=0) <= since
 
 
-def _feed(request: Request, feed: Feed, media_type: str) -> Response:
+def _feed_response(request: Request, feed: Feed, media_type: str) -> Response:
     body = WRITERS[media_type](feed)
-    return _document(request, body, media_type=media_type, modified_at=feed.modified_at)
+    return _document_response(request, body, media_type=media_type, modified_at=feed.modified_at)
 
 
-def _sitemap(request: Request, found: Sitemap) -> Response:
-    return _document(request, found.body, media_type=XML, modified_at=found.modified_at)
+def _sitemap_response(request: Request, document: Sitemap) -> Response:
+    return _document_response(
+        request, document.body, media_type=XML, modified_at=document.modified_at
+    )
 
 
-@router.get("/feed.xml", response_class=Response, responses=_answers(RSS))
-async def read_rss(request: Request, feed: OfAll) -> Response:
-    """The newest articles in RSS 2.0."""
-    return _feed(request, feed, RSS)
+@router.get("/feed.xml", response_class=Response, responses=_feed_responses(RSS))
+async def read_rss(request: Request, feed: SiteFeed) -> Response:
+    """Return the newest articles as RSS 2.0."""
+    return _feed_response(request, feed, RSS)
 
 
-@router.get("/atom.xml", response_class=Response, responses=_answers(ATOM))
-async def read_atom(request: Request, feed: OfAll) -> Response:
-    """The newest articles in Atom."""
-    return _feed(request, feed, ATOM)
-
-
-@router.get(
-    "/feed.json", response_class=Response, responses=_answers(JSON_FEED, schema=JSON_FEED_SCHEMA)
-)
-async def read_json_feed(request: Request, feed: OfAll) -> Response:
-    """The newest articles as a JSON Feed."""
-    return _feed(request, feed, JSON_FEED)
+@router.get("/atom.xml", response_class=Response, responses=_feed_responses(ATOM))
+async def read_atom(request: Request, feed: SiteFeed) -> Response:
+    """Return the newest articles as Atom."""
+    return _feed_response(request, feed, ATOM)
 
 
 @router.get(
-    "/authors/{username}/feed.xml", response_class=Response, responses=_answers(RSS, UserNotFound)
+    "/feed.json",
+    response_class=Response,
+    responses=_feed_responses(JSON_FEED, schema=JSON_FEED_SCHEMA),
 )
-async def read_author_rss(request: Request, feed: OfAuthor) -> Response:
-    """An author's newest articles in RSS 2.0."""
-    return _feed(request, feed, RSS)
+async def read_json_feed(request: Request, feed: SiteFeed) -> Response:
+    """Return the newest articles as JSON Feed."""
+    return _feed_response(request, feed, JSON_FEED)
 
 
 @router.get(
-    "/authors/{username}/atom.xml", response_class=Response, responses=_answers(ATOM, UserNotFound)
+    "/authors/{username}/feed.xml",
+    response_class=Response,
+    responses=_feed_responses(RSS, UserNotFound),
 )
-async def read_author_atom(request: Request, feed: OfAuthor) -> Response:
-    """An author's newest articles in Atom."""
-    return _feed(request, feed, ATOM)
+async def read_author_rss(request: Request, feed: AuthorFeed) -> Response:
+    """Return an author's newest articles as RSS 2.0."""
+    return _feed_response(request, feed, RSS)
+
+
+@router.get(
+    "/authors/{username}/atom.xml",
+    response_class=Response,
+    responses=_feed_responses(ATOM, UserNotFound),
+)
+async def read_author_atom(request: Request, feed: AuthorFeed) -> Response:
+    """Return an author's newest articles as Atom."""
+    return _feed_response(request, feed, ATOM)
 
 
 @router.get(
     "/authors/{username}/feed.json",
     response_class=Response,
-    responses=_answers(JSON_FEED, UserNotFound, schema=JSON_FEED_SCHEMA),
+    responses=_feed_responses(JSON_FEED, UserNotFound, schema=JSON_FEED_SCHEMA),
 )
-async def read_author_json_feed(request: Request, feed: OfAuthor) -> Response:
-    """An author's newest articles as a JSON Feed."""
-    return _feed(request, feed, JSON_FEED)
+async def read_author_json_feed(request: Request, feed: AuthorFeed) -> Response:
+    """Return an author's newest articles as JSON Feed."""
+    return _feed_response(request, feed, JSON_FEED)
 
 
-@router.get("/tags/{slug}/feed.xml", response_class=Response, responses=_answers(RSS, TagNotFound))
-async def read_tag_rss(request: Request, feed: WithTag) -> Response:
-    """The newest articles that have a tag, in RSS 2.0."""
-    return _feed(request, feed, RSS)
+@router.get(
+    "/tags/{slug}/feed.xml", response_class=Response, responses=_feed_responses(RSS, TagNotFound)
+)
+async def read_tag_rss(request: Request, feed: TagFeed) -> Response:
+    """Return a tag's newest articles as RSS 2.0."""
+    return _feed_response(request, feed, RSS)
 
 
-@router.get("/tags/{slug}/atom.xml", response_class=Response, responses=_answers(ATOM, TagNotFound))
-async def read_tag_atom(request: Request, feed: WithTag) -> Response:
-    """The newest articles that have a tag, in Atom."""
-    return _feed(request, feed, ATOM)
+@router.get(
+    "/tags/{slug}/atom.xml", response_class=Response, responses=_feed_responses(ATOM, TagNotFound)
+)
+async def read_tag_atom(request: Request, feed: TagFeed) -> Response:
+    """Return a tag's newest articles as Atom."""
+    return _feed_response(request, feed, ATOM)
 
 
 @router.get(
     "/tags/{slug}/feed.json",
     response_class=Response,
-    responses=_answers(JSON_FEED, TagNotFound, schema=JSON_FEED_SCHEMA),
+    responses=_feed_responses(JSON_FEED, TagNotFound, schema=JSON_FEED_SCHEMA),
 )
-async def read_tag_json_feed(request: Request, feed: WithTag) -> Response:
-    """The newest articles that have a tag, as a JSON Feed."""
-    return _feed(request, feed, JSON_FEED)
+async def read_tag_json_feed(request: Request, feed: TagFeed) -> Response:
+    """Return a tag's newest articles as JSON Feed."""
+    return _feed_response(request, feed, JSON_FEED)
 
 
-@router.get("/sitemap.xml", response_class=Response, responses=_answers(XML))
-async def read_sitemap(request: Request, connection: ReadConnection) -> Response:
-    """The addresses of all articles; over 50,000, the addresses of the sitemap's parts."""
-    found = await sitemap.whole(connection)
-    return _sitemap(request, found)
+@router.get("/sitemap.xml", response_class=Response, responses=_feed_responses(XML))
+async def read_sitemap(request: Request, reader: ReadConnection) -> Response:
+    """Return the URLs of all articles; for more than 50,000, an index of sitemap parts."""
+    document = await sitemap.build_sitemap(reader)
+    return _sitemap_response(request, document)
 
 
 @router.get(
     "/sitemaps/{number}.xml",
     response_class=Response,
-    responses=_answers(XML, NotFound),
+    responses=_feed_responses(XML, NotFound),
 )
 async def read_sitemap_part(
     request: Request,
-    connection: ReadConnection,
+    reader: ReadConnection,
     number: Annotated[
-        int, Path(description="The part", ge=1, le=sitemap.MAX_PARTS, examples=[1]), PlainDigits
+        int,
+        Path(description="The part's number", ge=1, le=sitemap.MAX_PARTS, examples=[1]),
+        PlainDigits,
     ],
 ) -> Response:
-    """A part of the sitemap: the articles of a range of ids."""
-    found = await sitemap.part(connection, number=number)
-    return _sitemap(request, found)
+    """Return a part of the sitemap: the articles in a range of ids."""
+    document = await sitemap.build_sitemap_part(reader, number=number)
+    return _sitemap_response(request, document)
 
 
 @router.get(
@@ -238,7 +256,7 @@ async def read_sitemap_part(
     responses={200: {"content": {TEXT: {"schema": TEXT_SCHEMA}}}},
 )
 async def read_robots() -> Response:
-    """What crawlers may read: all that this API shows to anybody."""
+    """Return robots.txt, which allows crawlers to read everything."""
     return Response(
-        sitemap.robots(), media_type=TEXT, headers={"Cache-Control": public(SECONDS_FRESH)}
+        sitemap.robots(), media_type=TEXT, headers={"Cache-Control": public(MAX_AGE_SECONDS)}
     )

@@ -1,4 +1,4 @@
-"""How a file of the store is sent: by nginx where it can, in parts where somebody wants one."""
+"""Responses with stored files: sent by nginx if configured, with support for ranges."""
 
 import re
 
@@ -13,35 +13,35 @@ from app.services.media.storage import LocalStorage, Storage, is_address
 HEADERS = {
     "Cache-Control": "public, max-age=31536000, immutable",
     "X-Content-Type-Options": "nosniff",
-    # Opened by itself, it may load nothing, run nothing, and is of no origin.
+    # If the file is opened directly, it may load and run nothing, and has an opaque origin.
     "Content-Security-Policy": "default-src 'none'; sandbox",
-    "Cross-Origin-Resource-Policy": "cross-origin",  # front ends elsewhere show it
+    "Cross-Origin-Resource-Policy": "cross-origin",  # front ends on other sites show the images
 }
 INTERNAL_PATH = "/_media"
-"""Where nginx has the files, for us alone (nginx/templates/edge.conf.template)."""
+"""An nginx location for internal redirects only (nginx/templates/edge.conf.template)."""
 
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.ASCII | re.IGNORECASE)
 
 
 async def file_response(request: Request, *, storage: Storage, folder: str, name: str) -> Response:
-    """The file, or a part of it.
+    """Return a stored file, or the requested range of it.
 
-    Raises MediaNotFound, RangeNotSatisfiable, ServiceUnavailable. Whoever has it already gets 304,
-    by its ETag, as from every route.
+    The route class answers If-None-Match with 304. Raises MediaNotFound, RangeNotSatisfiable,
+    ServiceUnavailable.
     """
     if not is_address(folder, name):
         raise MediaNotFound
     try:
         size = await storage.size(folder, name)
     except OSError:
-        raise ServiceUnavailable("Pictures cannot be read at the moment") from None
+        raise ServiceUnavailable("The media store cannot be read; try again later") from None
     if size is None:
         raise MediaNotFound
     headers = {**HEADERS, "Content-Type": CONTENT_TYPES[name.rpartition(".")[2]]}
     if get_settings().media_accel_redirect and isinstance(storage, LocalStorage):
         return Response(headers={**headers, "X-Accel-Redirect": f"{INTERNAL_PATH}/{folder}/{name}"})
     headers["Accept-Ranges"] = "bytes"
-    headers["ETag"] = tag = f'"{folder}/{name}"'  # what is at an address never changes
+    headers["ETag"] = tag = f'"{folder}/{name}"'  # the content at a name never changes
     start, end = 0, size
     status = 200
     if "if-none-match" not in request.headers and request.headers.get("if-range", tag) == tag:
@@ -58,7 +58,7 @@ async def file_response(request: Request, *, storage: Storage, folder: str, name
 
 
 def _part(header: str, size: int) -> tuple[int, int] | None:
-    """RFC 9110 §14.1.2, for one part: where it starts and ends; None for all of it."""
+    """Parse a single range (RFC 9110 §14.1.2) to start and end; None means the whole file."""
     found = _RANGE.fullmatch(header.strip())
     if found is None or not (found[1] or found[2]):
         return None

@@ -1,4 +1,4 @@
-"""How an answer says which page of a list it is."""
+"""Pagination headers."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
@@ -7,37 +7,37 @@ from urllib.parse import urlencode
 from fastapi import Depends, Request, Response
 
 from app.core.conditional import last_modified
-from app.services.paging import Listed
+from app.services.paging import ListPage
 
 Item = TypeVar("Item")
 
 LINK_HEADERS: dict[str, Any] = {
     "Link": {
-        "description": "RFC 8288: `first`, `prev` and `next`, where there are such pages",
+        "description": "RFC 8288: `first`, and `prev` and `next` if these pages exist",
         "schema": {"type": "string"},
     },
     "X-Total-Count": {
-        "description": "How many there are on all pages; with `count=true`",
+        "description": "The number of items on all pages; requires `count=true`",
         "schema": {"type": "integer"},
     },
 }
-"""For a route's `responses`."""
+"""For the `responses` of a route."""
 LINKED: dict[int | str, dict[str, Any]] = {200: {"headers": {"Link": LINK_HEADERS["Link"]}}}
-"""The same, of a list that is read page after page and never counted."""
+"""For the `responses` of a list without a total."""
 
 
 class PageHeaders:
-    """Describes a page in the headers of its answer."""
+    """Sets the pagination headers of a response."""
 
     def __init__(self, request: Request, response: Response) -> None:
         self._request = request
         self._response = response
 
-    def describe(self, listed: Listed[Item]) -> Sequence[Item]:
-        """Set `Link`, and `X-Total-Count` and `Last-Modified` where they are known; the items."""
+    def describe(self, listed: ListPage[Item]) -> Sequence[Item]:
+        """Set `Link`, and `X-Total-Count` and `Last-Modified` if known; return the items."""
         pages = {"first": None, "prev": listed.previous, "next": listed.next}
         links = [
-            f'<{self._address(cursor)}>; rel="{relation}"'
+            f'<{self._page_url(cursor)}>; rel="{relation}"'
             for relation, cursor in pages.items()
             if cursor is not None or relation == "first"
         ]
@@ -49,8 +49,8 @@ class PageHeaders:
             headers.update(last_modified([listed.modified_at]))
         return listed.items
 
-    def _address(self, cursor: str | None) -> str:
-        """This list, at another place; relative to the host, whatever it is called outside."""
+    def _page_url(self, cursor: str | None) -> str:
+        """Return the URL of another page, relative to the host, whose public name may differ."""
         query = [
             (name, value)
             for name, value in self._request.query_params.multi_items()
@@ -63,7 +63,7 @@ class PageHeaders:
 
 
 async def page_headers(request: Request, response: Response) -> PageHeaders:
-    """What describes the page. Async, lest FastAPI run it in a thread for each request."""
+    """Return the headers' writer. Async, so that FastAPI does not use a thread."""
     return PageHeaders(request, response)
 
 

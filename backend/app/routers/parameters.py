@@ -1,4 +1,4 @@
-"""Path and query parameters that several routers take."""
+"""Path, query and header parameters that several routers use."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from app.schemas.types import STORABLE_PATTERN, Id
 
 
 class UserIdConvertor(Convertor[str]):
-    """Any segment but `me`, so that `PUT /users/me` is a wrong method and not a wrong id."""
+    """Any path segment except `me`, so that `PUT /users/me` returns 405 and not 422."""
 
     regex = "(?!me$)[^/]+"
 
@@ -25,7 +25,7 @@ class UserIdConvertor(Convertor[str]):
 
 
 class ArticleIdConvertor(UserIdConvertor):
-    """Any segment but those that are no articles."""
+    """Any path segment except the names of other routes under /articles."""
 
     regex = "(?!(?:by-slug|import|export)$)[^/]+"
 
@@ -40,11 +40,11 @@ async def if_match(
         str | None,
         Header(
             alias="If-Match",
-            description="The ETag of the version that is to be changed (RFC 9110 §13.1.1)",
+            description="The current ETag of the resource (RFC 9110 §13.1.1)",
         ),
     ] = None,
 ) -> Precondition:
-    """What the client believes to be changing. Raises PreconditionRequired where it has to say."""
+    """Parse the preconditions. Raises PreconditionRequired if the setting requires If-Match."""
     if tags is None and get_settings().require_if_match:
         raise PreconditionRequired
     return Precondition.parse(
@@ -53,7 +53,7 @@ async def if_match(
 
 
 IfMatch = Annotated[Precondition, Depends(if_match)]
-"""For what changes something that has an ETag."""
+"""For routes that change a resource with an ETag."""
 
 Page = Annotated[PageQuery, Query()]
 CursorPage = Annotated[CursorQuery, Query()]

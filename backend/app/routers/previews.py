@@ -1,4 +1,4 @@
-"""/articles/{id}/preview-links and /previews: one article, shown to whoever has a link."""
+"""Routes for preview links, and for the articles that they show."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -28,18 +28,20 @@ from app.services.previews import PreviewLinkRow
 router = create_router(prefix="", tag="previews")
 
 _LINKS = "/articles/{article_id:article_id}/preview-links"
-_BEHIND = (*NEEDS_USER, NotAuthorized, ArticleNotFound)
+_AUTHOR_ERRORS = (*NEEDS_USER, NotAuthorized, ArticleNotFound)
 
 
 async def no_index(response: Response) -> None:
-    """Keep what is not for everybody out of search engines."""
+    """Keep the response out of search engines."""
     response.headers["X-Robots-Tag"] = "noindex"
 
 
 @router.post(
     _LINKS,
     status_code=status.HTTP_201_CREATED,
-    responses=errors(*_BEHIND, *LIMITED, TooManyPreviewLinks, *CREATES_ONCE, UnsupportedMediaType),
+    responses=errors(
+        *_AUTHOR_ERRORS, *LIMITED, TooManyPreviewLinks, *CREATES_ONCE, UnsupportedMediaType
+    ),
     dependencies=[Depends(no_store), idempotent(ArticlesActor)],
 )
 async def create_preview_link(
@@ -48,31 +50,29 @@ async def create_preview_link(
     article_id: ArticleId,
     new: PreviewLinkCreate | None = None,
 ) -> PreviewLinkCreated:
-    """Make a link that shows an article to whoever has it, draft or not, for a time."""
+    """Create a link that shows an article, draft or not, to anyone who has the link."""
     return await previews.create_preview_link(
         session, article_id=article_id, new=new or PreviewLinkCreate(), actor=actor
     )
 
 
-@router.get(_LINKS, response_model=list[PreviewLinkResponse], responses=errors(*_BEHIND))
+@router.get(_LINKS, response_model=list[PreviewLinkResponse], responses=errors(*_AUTHOR_ERRORS))
 async def list_preview_links(
-    connection: ReadConnection, user: RequiredArticlesViewer, article_id: ArticleId, page: Page
+    reader: ReadConnection, user: RequiredArticlesViewer, article_id: ArticleId, page: Page
 ) -> Sequence[PreviewLinkRow]:
-    """List the links that show an article, the latest first."""
-    return await previews.list_preview_links(
-        connection, article_id=article_id, page=page, actor=user
-    )
+    """List an article's preview links, newest first."""
+    return await previews.list_preview_links(reader, article_id=article_id, page=page, actor=user)
 
 
 @router.delete(
     _LINKS + "/{link_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*_BEHIND, *LIMITED, PreviewLinkNotFound),
+    responses=errors(*_AUTHOR_ERRORS, *LIMITED, PreviewLinkNotFound),
 )
 async def delete_preview_link(
     session: WriteSession, actor: ArticlesActor, article_id: ArticleId, link_id: PreviewLinkId
 ) -> None:
-    """Revoke a link."""
+    """Revoke a preview link."""
     await previews.delete_preview_link(session, article_id=article_id, link_id=link_id, actor=actor)
 
 
@@ -83,10 +83,10 @@ async def delete_preview_link(
     dependencies=[Depends(no_store), Depends(no_index)],
 )
 async def read_preview(
-    connection: ReadConnection,
+    reader: ReadConnection,
     token: Annotated[
         str, Path(description="A preview link's token", max_length=100, examples=["prv_…"])
     ],
 ) -> ArticleRow:
-    """Read the article that a link shows, as it is at the moment."""
-    return await previews.get_preview(connection, token=token)
+    """Read the current state of the article that a preview link shows."""
+    return await previews.get_preview(reader, token=token)

@@ -1,4 +1,4 @@
-"""/profiles: users as readers see them, following and blocking; /feed: whom one follows."""
+"""Routes for profiles, follows, blocks and the feed of followed authors."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -40,10 +40,10 @@ router = create_router(prefix="", tag="profiles")
     openapi_extra=OPTIONAL_USER,
 )
 async def read_profile(
-    connection: ReadConnection, viewer: CommunityViewer, username: ProfileName
+    reader: ReadConnection, viewer: CommunityViewer, username: ProfileName
 ) -> ProfileRow:
-    """Read a profile, and whether one follows or has blocked its user."""
-    return await profiles.get_profile(connection, username=username, viewer=viewer)
+    """Read a profile, and whether the user follows or has blocked it."""
+    return await profiles.get_profile(reader, username=username, viewer=viewer)
 
 
 @router.put(
@@ -52,7 +52,7 @@ async def read_profile(
     responses=errors(*NEEDS_USER, *LIMITED, FollowRefused, UserNotFound),
 )
 async def follow(session: WriteSession, actor: CommunityActor, username: ProfileName) -> ProfileRow:
-    """Follow a user: their articles are in one's feed."""
+    """Follow a user: their articles appear in the feed."""
     return await profiles.follow(session, username=username, actor=actor)
 
 
@@ -64,7 +64,7 @@ async def follow(session: WriteSession, actor: CommunityActor, username: Profile
 async def unfollow(
     session: WriteSession, actor: CommunityActor, username: ProfileName
 ) -> ProfileRow:
-    """Follow a user no more."""
+    """Unfollow a user."""
     return await profiles.unfollow(session, username=username, actor=actor)
 
 
@@ -74,7 +74,7 @@ async def unfollow(
     responses=errors(*NEEDS_USER, *LIMITED, UserNotFound),
 )
 async def block(session: WriteSession, actor: CommunityActor, username: ProfileName) -> ProfileRow:
-    """Block a user: one sees no comments of theirs, and they cannot follow one."""
+    """Block a user: their comments are hidden, and they cannot follow back."""
     return await profiles.block(session, username=username, actor=actor)
 
 
@@ -86,7 +86,7 @@ async def block(session: WriteSession, actor: CommunityActor, username: ProfileN
 async def unblock(
     session: WriteSession, actor: CommunityActor, username: ProfileName
 ) -> ProfileRow:
-    """Block a user no more; who followed whom before does not come back."""
+    """Unblock a user; earlier follows are not restored."""
     return await profiles.unblock(session, username=username, actor=actor)
 
 
@@ -97,14 +97,14 @@ async def unblock(
     openapi_extra=OPTIONAL_USER,
 )
 async def list_followers(
-    connection: ReadConnection,
+    reader: ReadConnection,
     viewer: CommunityViewer,
     username: ProfileName,
     query: CursorPage,
     paging: Paging,
 ) -> Sequence[ProfileSummaryRow]:
-    """List who follows a user, the latest first."""
-    page = await profiles.list_followers(connection, username=username, query=query)
+    """List a user's followers, newest first."""
+    page = await profiles.list_followers(reader, username=username, query=query)
     return paging.describe(page)
 
 
@@ -115,14 +115,14 @@ async def list_followers(
     openapi_extra=OPTIONAL_USER,
 )
 async def list_following(
-    connection: ReadConnection,
+    reader: ReadConnection,
     viewer: CommunityViewer,
     username: ProfileName,
     query: CursorPage,
     paging: Paging,
 ) -> Sequence[ProfileSummaryRow]:
-    """List whom a user follows, the latest first."""
-    page = await profiles.list_following(connection, username=username, query=query)
+    """List the users whom a user follows, newest first."""
+    page = await profiles.list_following(reader, username=username, query=query)
     return paging.describe(page)
 
 
@@ -132,10 +132,10 @@ async def list_following(
     responses={**LINKED, **errors(*NEEDS_USER, InvalidCursor, *READS_VERSION)},
 )
 async def list_blocks(
-    connection: ReadConnection, user: RequiredCommunityViewer, query: CursorPage, paging: Paging
+    reader: ReadConnection, user: RequiredCommunityViewer, query: CursorPage, paging: Paging
 ) -> Sequence[ProfileSummaryRow]:
-    """List whom one has blocked, the latest first."""
-    return paging.describe(await profiles.list_blocks(connection, user=user, query=query))
+    """List the users whom the user has blocked, newest first."""
+    return paging.describe(await profiles.list_blocks(reader, user=user, query=query))
 
 
 @router.get(
@@ -145,10 +145,10 @@ async def list_blocks(
     responses={200: {"headers": LINK_HEADERS}, **errors(*NEEDS_USER, *READS_VERSION)},
 )
 async def read_feed(
-    connection: ReadConnection,
+    reader: ReadConnection,
     user: RequiredArticlesViewer,
     query: Annotated[FeedQuery, Query()],
     paging: Paging,
 ) -> Sequence[dict[str, Any]]:
-    """List the articles of those whom one follows, newest first."""
-    return paging.describe(await listing.list_feed(connection, query=query, viewer=user))
+    """List articles by followed authors, newest first."""
+    return paging.describe(await listing.list_feed(reader, query=query, viewer=user))

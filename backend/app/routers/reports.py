@@ -1,4 +1,4 @@
-"""Reports: readers tell editors what to look at."""
+"""Routes for reports."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -52,7 +52,7 @@ router = create_router(prefix="", tag="reports")
 async def report_article(
     session: WriteSession, actor: CommunityActor, article_id: ArticleId, new: ReportCreate
 ) -> ReportReceipt:
-    """Report an article to the editors, once."""
+    """Report an article to the editors; once per user."""
     return await reports.report_article(session, article_id=article_id, new=new, reporter=actor)
 
 
@@ -67,7 +67,7 @@ async def report_article(
 async def report_comment(
     session: WriteSession, actor: CommunityActor, comment_id: CommentId, new: ReportCreate
 ) -> ReportReceipt:
-    """Report a comment to the editors, once."""
+    """Report a comment to the editors; once per user."""
     return await reports.report_comment(session, comment_id=comment_id, new=new, reporter=actor)
 
 
@@ -80,13 +80,13 @@ async def report_comment(
     },
 )
 async def list_reports(
-    connection: ReadConnection,
+    reader: ReadConnection,
     user: RequiredCommunityViewer,
     query: Annotated[ReportQuery, Query()],
     paging: Paging,
 ) -> Sequence[ReportRow]:
-    """List reports, the latest first, as an editor."""
-    return paging.describe(await reports.list_reports(connection, query=query, user=user))
+    """List reports, newest first. Requires an editor."""
+    return paging.describe(await reports.list_reports(reader, query=query, user=user))
 
 
 @router.get(
@@ -95,10 +95,10 @@ async def list_reports(
     responses=errors(*NEEDS_USER, NotAuthorized, ReportNotFound, *READS_VERSION),
 )
 async def read_report(
-    connection: ReadConnection, user: RequiredCommunityViewer, report_id: ReportId
+    reader: ReadConnection, user: RequiredCommunityViewer, report_id: ReportId
 ) -> ReportRow:
-    """Read a report, as an editor."""
-    return await reports.get_report(connection, report_id=report_id, user=user)
+    """Read a report. Requires an editor."""
+    return await reports.get_report(reader, report_id=report_id, user=user)
 
 
 @router.patch(
@@ -115,7 +115,7 @@ async def update_report(
     changes: ReportUpdate,
     precondition: IfMatch,
 ) -> ReportRow:
-    """Say how far one has come with a report, as an editor."""
+    """Change the state or the note of a report. Requires an editor."""
     return await reports.update_report(
         session, report_id=report_id, changes=changes, actor=actor, precondition=precondition
     )

@@ -1,4 +1,4 @@
-"""How routers are made, and how routes declare their errors, straight from the catalogue."""
+"""Router factory, and declarations of the errors that routes may return."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,23 +48,23 @@ EXTRA_EXAMPLES: Mapping[type[PressroomError], Mapping[str, str]] = {
     LimitReached: {"limit": "comments"},
     QuotaExceeded: {"limit": "drafts"},
 }
-"""What the bodies of some errors have besides the fields of all."""
+"""Additional fields in the bodies of some errors."""
 
 KNOWS_SESSION = (InvalidToken, TokenExpired, TokenRevoked)
 KNOWS_USER = (*KNOWS_SESSION, InsufficientScope)
-"""What a route may raise that takes a user or none, such as one with ArticlesViewer."""
+"""Errors of a route with optional authentication, such as ArticlesViewer."""
 NEEDS_USER = (NotAuthenticated, *KNOWS_USER)
-"""What a route may raise that takes a user's login or API key, such as one with ArticlesActor."""
+"""Errors of a route that requires a login or an API key, such as ArticlesActor."""
 NEEDS_SESSION = (NotAuthenticated, *KNOWS_SESSION, SessionRequired)
-"""What a route with CurrentUser or Actor may raise."""
+"""Errors of a route that requires a login session: CurrentUser or Actor."""
 TAKES_JSON = (UnsupportedMediaType, InvalidInput)
-"""What a route with a JSON body may raise."""
+"""Errors of a route with a JSON body."""
 READS_VERSION = (PreconditionFailed,)
-"""What a route may raise that reads what has an ETag."""
+"""Errors of a route that returns an ETag."""
 CHANGES_VERSION = (PreconditionFailed, PreconditionRequired)
-"""What a route with IfMatch may raise."""
+"""Errors of a route with IfMatch."""
 CREATES_ONCE = (RequestInProgress, IdempotencyKeyReused)
-"""What a route may raise that takes an Idempotency-Key."""
+"""Errors of a route that accepts an Idempotency-Key."""
 LIMITED = (LimitReached,)
 """Errors of a route whose calls are limited per user."""
 STORES = (LimitReached, QuotaExceeded)
@@ -85,11 +85,11 @@ DELETES_ACCOUNT = (
 """Errors of a route that deletes an account."""
 
 OPTIONAL_USER: dict[str, Any] = {"security": [{}]}
-"""For `openapi_extra` of a route that takes a user or none: its token may be left out."""
+"""For `openapi_extra` of a route with optional authentication."""
 
 
 def errors(*types: type[PressroomError]) -> Responses:
-    """The `responses` of a route that may raise `types`, an example for each."""
+    """Return the `responses` of a route that may raise `types`, with an example each."""
     responses: Responses = {}
     for error in types:
         response = responses.setdefault(
@@ -125,11 +125,11 @@ EVERYWHERE: Responses = {
         },
     },
 }
-"""What any route may answer with."""
+"""Responses of every route."""
 
 
 def create_router(*, prefix: str, tag: str, dependencies: Sequence[Depends] = ()) -> APIRouter:
-    """A router for one resource, with strict bodies; `dependencies` hold for all its routes."""
+    """Create a router with strict bodies; `dependencies` apply to all its routes."""
     return APIRouter(
         prefix=prefix,
         tags=[tag],

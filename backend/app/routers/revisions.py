@@ -1,4 +1,4 @@
-"""/articles/{id}/revisions: what an article was before."""
+"""Routes for revisions of articles."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -25,47 +25,49 @@ from app.services.revisions import RevisionRow
 
 router = create_router(prefix="/articles/{article_id:article_id}/revisions", tag="revisions")
 
-_BEHIND = (*NEEDS_USER, NotAuthorized, ArticleNotFound)
+_AUTHOR_ERRORS = (*NEEDS_USER, NotAuthorized, ArticleNotFound)
 
 
-@router.get("", response_model=list[RevisionSummary], responses=errors(*_BEHIND))
+@router.get("", response_model=list[RevisionSummary], responses=errors(*_AUTHOR_ERRORS))
 async def list_revisions(
-    connection: ReadConnection, user: RequiredArticlesViewer, article_id: ArticleId, page: Page
+    reader: ReadConnection, user: RequiredArticlesViewer, article_id: ArticleId, page: Page
 ) -> Sequence[RevisionRow]:
-    """List what an article was before, the latest first."""
-    return await revisions.list_revisions(connection, article_id=article_id, page=page, actor=user)
+    """List an article's earlier versions, newest first."""
+    return await revisions.list_revisions(reader, article_id=article_id, page=page, actor=user)
 
 
 @router.get(
     "/{revision_id}",
     response_model=RevisionResponse,
-    responses=errors(*_BEHIND, RevisionNotFound),
+    responses=errors(*_AUTHOR_ERRORS, RevisionNotFound),
 )
 async def read_revision(
-    connection: ReadConnection,
+    reader: ReadConnection,
     user: RequiredArticlesViewer,
     article_id: ArticleId,
     revision_id: RevisionId,
 ) -> RevisionRow:
     """Read a revision with its text."""
     return await revisions.get_revision(
-        connection, article_id=article_id, revision_id=revision_id, actor=user
+        reader, article_id=article_id, revision_id=revision_id, actor=user
     )
 
 
-@router.get("/{revision_id}/diff", responses=errors(*_BEHIND, RevisionNotFound, TooManyAtOnce))
+@router.get(
+    "/{revision_id}/diff", responses=errors(*_AUTHOR_ERRORS, RevisionNotFound, TooManyAtOnce)
+)
 async def diff_revision(
-    connection: ReadConnection,
+    reader: ReadConnection,
     user: RequiredArticlesViewer,
     article_id: ArticleId,
     revision_id: RevisionId,
     against: Annotated[
-        Id | Literal["current"], Query(description="Another revision, or the article as it is")
+        Id | Literal["current"], Query(description="Another revision, or `current` for the article")
     ] = "current",
 ) -> RevisionDiff:
-    """Compare a revision with the article as it is, or with another revision."""
+    """Compare a revision with the current article, or with another revision."""
     return await revisions.diff_revision(
-        connection, article_id=article_id, revision_id=revision_id, against=against, actor=user
+        reader, article_id=article_id, revision_id=revision_id, against=against, actor=user
     )
 
 
@@ -73,7 +75,12 @@ async def diff_revision(
     "/{revision_id}/restore",
     response_model=ArticleResponse,
     responses=errors(
-        *_BEHIND, *STORES, RevisionNotFound, TooManyAtOnce, *CHANGES_VERSION, ContentTooComplex
+        *_AUTHOR_ERRORS,
+        *STORES,
+        RevisionNotFound,
+        TooManyAtOnce,
+        *CHANGES_VERSION,
+        ContentTooComplex,
     ),
 )
 async def restore_revision(
@@ -83,7 +90,7 @@ async def restore_revision(
     revision_id: RevisionId,
     precondition: IfMatch,
 ) -> ArticleRow:
-    """Give an article a revision's title and text back; what it has now becomes a revision."""
+    """Restore a revision's title and content; the current ones become a revision."""
     return await revisions.restore_revision(
         session,
         article_id=article_id,

@@ -1,4 +1,4 @@
-"""/search: finding articles by their words."""
+"""Routes for full-text search."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -16,20 +16,20 @@ router = create_router(prefix="/search", tag="search")
 
 @router.get("", responses=errors(*KNOWS_USER), openapi_extra=OPTIONAL_USER)
 async def search_articles(
-    connection: ReadConnection, viewer: ArticlesViewer, query: Annotated[SearchQuery, Query()]
+    reader: ReadConnection, viewer: ArticlesViewer, query: Annotated[SearchQuery, Query()]
 ) -> Sequence[SearchResult]:
-    """Find articles by their words, the most relevant first, with the places that match.
+    """Find articles by their words, most relevant first, with the matches highlighted.
 
-    Words count in whatever form the article's language gives them; most in the title, less in the
-    excerpt, least in the text. Of many articles that match, the newest thousand are ranked. Words
-    that are in nearly every text, such as `the`, find nothing.
+    Inflected forms match according to the article's language. Words count most in the title, less
+    in the excerpt, least in the content. If many articles match, the newest thousand are ranked.
+    Stop words, such as `the`, match nothing.
     """
-    return await search.search_articles(connection, query=query, viewer=viewer)
+    return await search.search_articles(reader, query=query, viewer=viewer)
 
 
 @router.get("/suggest", responses=errors(*KNOWS_USER), openapi_extra=OPTIONAL_USER)
 async def suggest_titles(
-    connection: ReadConnection, viewer: ArticlesViewer, query: Annotated[SuggestionQuery, Query()]
+    reader: ReadConnection, viewer: ArticlesViewer, query: Annotated[SuggestionQuery, Query()]
 ) -> Sequence[Suggestion]:
-    """Suggest the newest ten articles whose titles have these words; the last one may go on."""
-    return await search.suggest_titles(connection, query=query, viewer=viewer)
+    """Suggest the newest ten articles with these words in the title; the last may be a prefix."""
+    return await search.suggest_titles(reader, query=query, viewer=viewer)

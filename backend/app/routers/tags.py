@@ -1,4 +1,4 @@
-"""/tags: the words that articles share."""
+"""Routes for tags."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -25,11 +25,11 @@ from app.services import tags
 router = create_router(prefix="/tags", tag="tags")
 
 MERGED_INTO = "X-Merged-Into"
-_MAY_MERGE: dict[int | str, dict[str, Any]] = {
+_MERGE_HEADER: dict[int | str, dict[str, Any]] = {
     200: {
         "headers": {
             MERGED_INTO: {
-                "description": "The slug of the tag that had the name already, and stays",
+                "description": "The slug of the existing tag that the renamed one was merged into",
                 "schema": {"type": "string"},
             }
         }
@@ -39,23 +39,21 @@ _MAY_MERGE: dict[int | str, dict[str, Any]] = {
 
 @router.get("", responses=errors(*KNOWS_USER), openapi_extra=OPTIONAL_USER)
 async def list_tags(
-    connection: ReadConnection, viewer: ArticlesViewer, query: Annotated[TagQuery, Query()]
+    reader: ReadConnection, viewer: ArticlesViewer, query: Annotated[TagQuery, Query()]
 ) -> Sequence[TagResponse]:
-    """List the tags of published articles; for editors, every tag."""
-    return await tags.list_tags(connection, query=query, viewer=viewer)
+    """List the tags of published articles; editors get all tags."""
+    return await tags.list_tags(reader, query=query, viewer=viewer)
 
 
 @router.get("/{slug}", responses=errors(*KNOWS_USER, TagNotFound), openapi_extra=OPTIONAL_USER)
-async def read_tag(
-    connection: ReadConnection, viewer: ArticlesViewer, slug: TagSlug
-) -> TagResponse:
-    """Read a tag; one that only drafts have is not found."""
-    return await tags.get_tag(connection, slug=slug, viewer=viewer)
+async def read_tag(reader: ReadConnection, viewer: ArticlesViewer, slug: TagSlug) -> TagResponse:
+    """Read a tag; a tag that only drafts have returns 404."""
+    return await tags.get_tag(reader, slug=slug, viewer=viewer)
 
 
 @router.put(
     "/{slug}",
-    responses=_MAY_MERGE
+    responses=_MERGE_HEADER
     | errors(*NEEDS_USER, *LIMITED, NotAuthorized, TagNotFound, *CHANGES_VERSION, *TAKES_JSON),
 )
 async def change_tag(  # noqa: PLR0917 - FastAPI passes them by name
@@ -66,7 +64,7 @@ async def change_tag(  # noqa: PLR0917 - FastAPI passes them by name
     precondition: IfMatch,
     response: Response,
 ) -> TagResponse:
-    """Rename a tag, or merge it into the one that has the name, as an editor."""
+    """Rename a tag, or merge it into an existing one with that name. Requires an editor."""
     changed = await tags.change_tag(
         session, slug=slug, new=new, actor=actor, precondition=precondition
     )
@@ -84,5 +82,5 @@ async def change_tag(  # noqa: PLR0917 - FastAPI passes them by name
 async def delete_tag(
     session: WriteSession, actor: ArticlesActor, slug: TagSlug, precondition: IfMatch
 ) -> None:
-    """Take a tag from all articles, as an editor."""
+    """Remove a tag from all articles. Requires an editor."""
     await tags.delete_tag(session, slug=slug, actor=actor, precondition=precondition)

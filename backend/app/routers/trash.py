@@ -1,4 +1,4 @@
-"""/trash: deleted articles, for thirty days."""
+"""Routes for the trash: deleted articles, kept for 30 days."""
 
 from collections.abc import Sequence
 
@@ -21,10 +21,10 @@ router = create_router(prefix="", tag="trash")
 
 @router.get("/trash", response_model=list[TrashedArticle], responses=errors(*NEEDS_USER))
 async def list_trash(
-    connection: ReadConnection, user: RequiredArticlesViewer, page: Page
+    reader: ReadConnection, user: RequiredArticlesViewer, page: Page
 ) -> Sequence[TrashedRow]:
-    """List one's deleted articles, the latest first; as an editor, everybody's."""
-    return await trash.list_trash(connection, page=page, actor=user)
+    """List the user's deleted articles, last deleted first; editors get all."""
+    return await trash.list_trash(reader, page=page, actor=user)
 
 
 @router.post(
@@ -35,7 +35,7 @@ async def list_trash(
 async def restore_article(
     session: WriteSession, actor: ArticlesActor, article_id: ArticleId
 ) -> ArticleRow:
-    """Take an article out of the trash, as it was: published again where it was published."""
+    """Restore an article from the trash with its earlier status."""
     return await writing.restore_article(session, article_id=article_id, actor=actor)
 
 
@@ -47,5 +47,5 @@ async def restore_article(
 async def delete_for_good(
     session: WriteSession, actor: ArticlesActor, article_id: ArticleId
 ) -> None:
-    """Delete an article for good that is in the trash."""
+    """Permanently delete an article that is in the trash."""
     await trash.delete_for_good(session, article_id=article_id, actor=actor)

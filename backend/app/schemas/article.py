@@ -1,4 +1,4 @@
-"""Articles: what an author writes, and what a reader gets."""
+"""Schemas for articles."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -37,7 +37,7 @@ _EXAMPLE: JsonDict = {
 
 
 class Status(StrEnum):
-    """Where an article is on its way to its readers."""
+    """The publication status of an article."""
 
     DRAFT = "draft"
     SCHEDULED = "scheduled"
@@ -46,7 +46,7 @@ class Status(StrEnum):
 
 
 class Sort(StrEnum):
-    """The orders of a list of articles."""
+    """The sort orders of a list of articles."""
 
     NEWEST = "newest"
     OLDEST = "oldest"
@@ -55,17 +55,17 @@ class Sort(StrEnum):
     RELEVANCE = "relevance"
 
 
-def _with_a_slug(name: str) -> str:
+def _validate_tag_name(name: str) -> str:
     if not (slugify(name, fallback="") and tag_key(name)):
         raise ValueError("must have a letter or a digit")
     tidied = normalize_text(name)
     if len(tidied) > MAX_TAG:  # composed characters may be longer than decomposed ones
-        raise ValueError(f"must have at most {MAX_TAG} characters in Unicode's form C")
+        raise ValueError(f"must have at most {MAX_TAG} characters in Unicode normalization form C")
     return tidied
 
 
-TagName = Annotated[str, Line(MAX_TAG), AfterValidator(_with_a_slug)]
-"""Two are one tag where `app.core.text.tag_key` is the same for both."""
+TagName = Annotated[str, Line(MAX_TAG), AfterValidator(_validate_tag_name)]
+"""Names with the same `app.core.text.tag_key` are the same tag."""
 Slug = Annotated[str, StringConstraints(max_length=MAX_SLUG, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 Excerpt = Annotated[str, Line(MAX_EXCERPT)]
 Language = Annotated[
@@ -76,16 +76,16 @@ Language = Annotated[
             "type": "string",
             "pattern": LANGUAGE_PATTERN,
             "maxLength": MAX_LANGUAGE,
-            "description": "BCP 47: a registered language, with a script and a region if need be",
+            "description": "BCP 47: a registered language, optionally with a script and a region",
             "examples": ["en", "pt-BR", "zh-Hans"],
         }
     ),
 ]
-"""A registered BCP 47 tag in its canonical form; search chooses the stemmer by it."""
+"""A registered BCP 47 tag in canonical form; it determines the stemmer for search."""
 
 
 class ArticleCreate(Input):
-    """A new article; a draft unless it says from when on it is published."""
+    """A new article; a draft unless `published` or `published_at` is set."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
@@ -93,52 +93,52 @@ class ArticleCreate(Input):
     content: Content
     """Markdown: CommonMark with tables, strikethrough and footnotes."""
     slug: Slug | None = None
-    """Made from the title where it is not given."""
+    """Derived from the title if omitted."""
     excerpt: Excerpt | None = None
-    """Made from the content where it is not given."""
+    """Derived from the content if omitted."""
     cover_image_url: ImageUrl | None = None
     language: Language | None = None
     tags: list[TagName] = Field(default_factory=list, max_length=MAX_TAGS)
     published: StrictBool = False
     published_at: Moment | None = None
-    """In the future, it is scheduled: readers see it from that moment on."""
+    """A future date schedules the article."""
     comment_policy: CommentPolicy = CommentPolicy.OPEN
-    """`held`: others see a comment once it is approved."""
+    """With `held`, a comment is visible to others once it is approved."""
 
 
 class ArticleUpdate(Input):
-    """Some fields of an article; what is left out stays."""
+    """Changes of an article; omitted fields stay the same."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"published": True}]})
 
     title: Title = omitted()
     content: Content = omitted()
     slug: Slug | None = omitted()
-    """The one before goes on leading here. null: made from the title anew."""
+    """The former slug redirects. null: derived from the title."""
     excerpt: Excerpt | None = omitted()
-    """null: made from the content."""
+    """null: derived from the content."""
     cover_image_url: ImageUrl | None = omitted()
     language: Language = omitted()
     tags: Annotated[list[TagName], Field(max_length=MAX_TAGS)] = omitted()
     published: StrictBool = omitted()
-    """true publishes now what is not published yet, false makes it a draft again."""
+    """true publishes the article now, unless it is public; false makes it a draft."""
     published_at: Moment | None = omitted()
-    """In the future, it is scheduled; null makes it a draft again."""
+    """A future date schedules the article; null makes it a draft."""
     archived: StrictBool = omitted()
-    """Whether it is put away: kept, but out of sight of readers."""
+    """Archived articles are kept, but hidden from readers."""
     comment_policy: CommentPolicy = omitted()
 
     @model_validator(mode="after")
-    def _one_way(self) -> Self:
-        """Refuse to publish and unpublish at once."""
+    def _check_publication(self) -> Self:
+        """Reject contradictory publication fields."""
         dated = "published_at" in self.model_fields_set
         if dated and self.published and self.published_at is None:
-            raise ValueError("published is true and published_at null: leave one of them out")
+            raise ValueError("published is true, but published_at is null: send one of them")
         return self
 
 
 class TocEntry(Output):
-    """A heading in an article's HTML; `#id` leads to it."""
+    """A heading in an article's HTML, with the id of its anchor."""
 
     level: int
     text: str
@@ -160,7 +160,7 @@ class ArticleResponse(Output):
     toc: list[TocEntry]
     status: Status
     published: bool
-    """Whether readers see it now."""
+    """Whether the article is public now."""
     published_at: datetime | None
     word_count: int
     reading_time: int
@@ -174,7 +174,7 @@ class ArticleResponse(Output):
 
 
 class ArticlePart(Output):
-    """An article as a list has it: the fields that were asked for."""
+    """The requested fields of an article in a list."""
 
     id: int = omitted()
     title: str = omitted()
@@ -195,7 +195,7 @@ class ArticlePart(Output):
     favorites_count: int = omitted()
     comments_count: int = omitted()
     favorited: bool = omitted()
-    """Whether it is a favorite of the reader's."""
+    """Whether it is the user's favorite."""
     version: int = omitted()
     author_id: int = omitted()
     created_at: datetime = omitted()
@@ -205,54 +205,54 @@ class ArticlePart(Output):
 
 FIELDS = tuple(ArticleResponse.model_fields)
 COUNTED = ("favorites_count", "comments_count", "favorited")
-"""What readers do: it changes without a new version of the article."""
+"""Fields that change without a new version of the article."""
 LIST_FIELDS = (*FIELDS[:-1], *COUNTED, FIELDS[-1])
 ON_REQUEST = ("html", "toc", *COUNTED)
-"""What a list has only where it is asked for; the first two would double what is sent."""
+"""Fields that a list returns on request only; the first two would double its size."""
 
 
-def _known_fields(value: str) -> str:
-    named = value.split(",")
-    if unknown := [name for name in named if name not in LIST_FIELDS]:
+def _validate_fields(value: str) -> str:
+    requested = value.split(",")
+    if unknown := [name for name in requested if name not in LIST_FIELDS]:
         known = ", ".join(LIST_FIELDS)
-        raise ValueError(f"{unknown[0][:50]!r} is not a field; choose from {known}")
-    return ",".join(field for field in LIST_FIELDS if field in named)
+        raise ValueError(f"{unknown[0][:50]!r} is not a field; use {known}")
+    return ",".join(field for field in LIST_FIELDS if field in requested)
 
 
 Fields = Annotated[
     str,
-    AfterValidator(_known_fields),
+    AfterValidator(_validate_fields),
     WithJsonSchema(
         {
             "type": "string",
             "pattern": "^({0})(,({0}))*$".format("|".join(LIST_FIELDS)),
-            "description": f"Which fields to return, of {', '.join(LIST_FIELDS)}; "
-            f"all but {', '.join(ON_REQUEST)} where it is not given",
+            "description": f"The fields to return, of {', '.join(LIST_FIELDS)}; "
+            f"by default all except {', '.join(ON_REQUEST)}",
             "examples": ["id,title,slug"],
         }
     ),
 ]
 
 
-TWO_WAYS = "skip and cursor are two ways to turn a page: use one of them"
+CURSOR_OR_SKIP = "skip and cursor cannot be combined: use one of them"
 
 
 class ArticleQuery(PageQuery):
-    """Which articles, in which order, and how much of them."""
+    """Filters, order and page of a list of articles."""
 
     tag: Annotated[
         list[Annotated[str, Line(50)]],
-        Field(max_length=10, description="Only those that have each of these tags"),
+        Field(max_length=10, description="Only articles with all of these tags"),
     ] = Field(default_factory=list)
     author: Annotated[str | None, Field(max_length=50, description="A username")] = None
     favorited_by: Annotated[
-        str | None, Field(max_length=50, description="A username: only that user's favorites")
+        str | None, Field(max_length=50, description="A username: only the user's favorites")
     ] = None
     published: Annotated[
-        bool | None, Field(description="Only those that readers see now, or only the others")
+        bool | None, Field(description="Only public articles, or only unpublished ones")
     ] = None
     status: Annotated[
-        Status | None, Field(description="Archived articles are in no other list")
+        Status | None, Field(description="Archived articles are listed with this filter only")
     ] = None
     language: Language | None = None
     q: Annotated[
@@ -260,41 +260,45 @@ class ArticleQuery(PageQuery):
         Line(MAX_QUERY),
         Field(description='Words to search for: `engine "analytical engine" -steam or loom`'),
     ] = None
-    since: Annotated[Moment | None, Field(description="Dated then or later")] = None
+    since: Annotated[Moment | None, Field(description="Dated at this time or later")] = None
     until: Annotated[
-        Moment | None, Field(description="Dated before; by publication, drafts by creation")
+        Moment | None, Field(description="Dated before; by publication, or by creation for drafts")
     ] = None
     sort: Annotated[
-        Sort | None, Field(description="`newest`, with `q` `relevance`, where it is not given")
+        Sort | None, Field(description="By default `newest`, or `relevance` with `q`")
     ] = None
     fields: Fields | None = None
     cursor: Annotated[
-        str | None, Field(max_length=2000, description="From a `Link` header; in place of `skip`")
+        str | None, Field(max_length=2000, description="From a `Link` header; replaces `skip`")
     ] = None
-    count: Annotated[bool, Field(description="Whether to count all, in `X-Total-Count`")] = False
+    count: Annotated[bool, Field(description="Whether to return the total in `X-Total-Count`")] = (
+        False
+    )
 
     @model_validator(mode="after")
-    def _make_sense(self) -> Self:
+    def _check_combinations(self) -> Self:
         if self.cursor is not None and self.skip:
-            raise ValueError(TWO_WAYS)
+            raise ValueError(CURSOR_OR_SKIP)
         if self.published is not None and self.status is not None:
-            raise ValueError("published and status ask for the same: use one of them")
+            raise ValueError("published and status cannot be combined: use one of them")
         if self.sort is Sort.RELEVANCE and self.q is None:
-            raise ValueError("sort=relevance needs q, the words to be relevant to")
+            raise ValueError("sort=relevance requires q, the words to search for")
         return self
 
 
 class FeedQuery(PageQuery):
-    """How much of the articles of those whom one follows, newest first."""
+    """The page of the feed of followed authors."""
 
     fields: Fields | None = None
     cursor: Annotated[
-        str | None, Field(max_length=2000, description="From a `Link` header; in place of `skip`")
+        str | None, Field(max_length=2000, description="From a `Link` header; replaces `skip`")
     ] = None
-    count: Annotated[bool, Field(description="Whether to count all, in `X-Total-Count`")] = False
+    count: Annotated[bool, Field(description="Whether to return the total in `X-Total-Count`")] = (
+        False
+    )
 
     @model_validator(mode="after")
-    def _one_way_to_turn_a_page(self) -> Self:
+    def _check_paging(self) -> Self:
         if self.cursor is not None and self.skip:
-            raise ValueError(TWO_WAYS)
+            raise ValueError(CURSOR_OR_SKIP)
         return self

@@ -1,4 +1,4 @@
-"""The change feed, as static builders and indexers read it."""
+"""Schemas for the change feed."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -11,11 +11,11 @@ from app.schemas.types import Input, Output, PlainDigits
 DEFAULT_CHANGES = 100
 MAX_CHANGES = 1000
 LATEST = "latest"
-"""In place of a cursor: the end of the feed as it is now."""
+"""A cursor value for the current end of the feed."""
 
 
 class ChangeKind(StrEnum):
-    """What became of an article, for its readers."""
+    """The kind of a public change of an article."""
 
     CREATED = "created"
     UPDATED = "updated"
@@ -24,36 +24,36 @@ class ChangeKind(StrEnum):
 
 
 class ChangesQuery(Input):
-    """The query parameters of the change feed."""
+    """Query parameters of the change feed."""
 
     cursor: Annotated[
         str,
         Field(
             max_length=1000,
-            description="`next` of the answer before, or an entry's `cursor`; `latest` skips all "
-            "that there is",
+            description="`next` of the previous response, or an entry's `cursor`; `latest` skips "
+            "all existing entries",
         ),
     ] = ""
     limit: Annotated[
-        int, Field(ge=1, le=MAX_CHANGES, description="How many to return at most"), PlainDigits
+        int, Field(ge=1, le=MAX_CHANGES, description="The maximum number of items"), PlainDigits
     ] = DEFAULT_CHANGES
 
 
 class ChangeResponse(Output):
-    """That readers see an article, see it changed, or see it no more."""
+    """A public change of an article."""
 
     cursor: str
-    """Where to go on behind this entry."""
+    """The cursor after this entry."""
     kind: ChangeKind
     article_id: int
     slug: str
-    """What it was called then."""
+    """The slug at that time."""
     occurred_at: datetime
 
 
 class ChangesResponse(Output):
-    """Some changes in the order in which they happened, and where to go on."""
+    """A page of changes in commit order, and the cursor of the next page."""
 
     changes: list[ChangeResponse]
     next: str
-    """To ask with for what follows, now or later: it is there whether or not there is more yet."""
+    """The cursor for the next request; always set, even if there are no more changes yet."""

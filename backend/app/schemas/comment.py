@@ -1,4 +1,4 @@
-"""Comments: what readers write below an article, and what becomes of it."""
+"""Schemas for comments and their moderation."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -19,17 +19,17 @@ CommentContent = Annotated[
 
 
 class CommentCreate(Input):
-    """A comment, or a reply to one."""
+    """A comment or a reply."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"content": "*Indeed.*"}]})
 
     content: CommentContent
     parent_id: Id | None = None
-    """The comment that this replies to."""
+    """The comment to reply to."""
 
 
 class CommentUpdate(Input):
-    """Another text for a comment."""
+    """The new content of a comment."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"content": "*Indeed!*"}]})
 
@@ -37,29 +37,29 @@ class CommentUpdate(Input):
 
 
 class CommentModeration(Input):
-    """What a moderator makes of a comment."""
+    """Moderation of a comment."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"status": "hidden"}]})
 
     status: Literal[CommentStatus.VISIBLE, CommentStatus.HIDDEN] = omitted()
-    """`visible` approves what is pending, and shows what was hidden."""
+    """`visible` approves a pending comment, or shows a hidden one."""
     locked: StrictBool = omitted()
-    """Whether its thread takes no more replies; of a thread's first comment."""
+    """Whether the thread rejects new replies; allowed for a thread's first comment."""
 
 
 class CommentResponse(Output):
-    """A comment; of one that is removed, only that it was there, where replies are."""
+    """A comment. A removed comment with replies has no content and no author."""
 
     id: int
     article_id: int
     thread_id: int
-    """The comment that the thread begins with."""
+    """The first comment of the thread."""
     parent_id: int | None
     content: str | None
     html: str | None
     status: CommentStatus
     removed: bool
-    """Deleted, hidden, or by somebody whom the reader has blocked."""
+    """Deleted, hidden, or by a user whom the viewer has blocked."""
     locked: bool
     created_at: datetime
     updated_at: datetime
@@ -68,19 +68,21 @@ class CommentResponse(Output):
 
 
 class ThreadResponse(CommentResponse):
-    """A comment that a thread begins with, and the first of its replies, oldest first."""
+    """The first comment of a thread, with its first replies, oldest first."""
 
     reply_count: int
     replies: list[CommentResponse]
 
 
 class ThreadQuery(CursorQuery):
-    """Which page of an article's threads."""
+    """The page of an article's threads."""
 
-    sort: Annotated[Literal["newest", "oldest"], Field(description="Of the threads")] = "newest"
+    sort: Annotated[Literal["newest", "oldest"], Field(description="The order of the threads")] = (
+        "newest"
+    )
 
 
 class ModerationQuery(CursorQuery):
-    """Which comments a moderator wants to see."""
+    """The status and page of the moderation queue."""
 
     status: Literal[CommentStatus.PENDING, CommentStatus.HIDDEN] = CommentStatus.PENDING

@@ -1,10 +1,10 @@
-"""Favorites: whose, and how many."""
+"""Schemas for favorites."""
 
 from app.schemas.types import Output
 
 
 class FavoriteResponse(Output):
-    """How an article stands with its readers; `favorited` is about whoever asks."""
+    """The counts of an article, and whether it is the user's favorite."""
 
     article_id: int
     favorited: bool

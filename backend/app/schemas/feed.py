@@ -1,4 +1,4 @@
-"""JSON Feed 1.1 (jsonfeed.org), as far as this API fills it in. What is None is left out."""
+"""JSON Feed 1.1 (jsonfeed.org): the fields that this API uses. None is omitted."""
 
 from datetime import datetime
 from typing import Literal
@@ -12,7 +12,7 @@ Absent = SkipJsonSchema[None]
 
 
 class JsonFeedAuthor(Output):
-    """Who wrote an item."""
+    """The author of an item."""
 
     name: str
     url: str
@@ -22,12 +22,12 @@ class JsonFeedItem(Output):
     """An article."""
 
     id: str
-    """The same for ever, whatever becomes of `url`."""
+    """Permanent, even if `url` changes."""
     url: str
     title: str
     content_html: str | Absent = None
     content_text: str | Absent = None
-    """The excerpt, where the HTML is too long for a feed."""
+    """The excerpt, if the HTML is too long for a feed."""
     summary: str | Absent = None
     image: str | Absent = None
     date_published: datetime

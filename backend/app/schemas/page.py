@@ -1,4 +1,4 @@
-"""Which part of a list a client wants."""
+"""Query parameters for pagination."""
 
 from typing import Annotated
 
@@ -12,20 +12,20 @@ MAX_SKIP = 10_000
 
 
 class PageQuery(Input):
-    """The query parameters `skip` and `limit` of every list."""
+    """Query parameters of lists with offset pagination."""
 
     skip: Annotated[
-        int, Field(ge=0, le=MAX_SKIP, description="How many to leave out"), PlainDigits
+        int, Field(ge=0, le=MAX_SKIP, description="The number of items to skip"), PlainDigits
     ] = 0
     limit: Annotated[
-        int, Field(ge=1, le=MAX_LIMIT, description="How many to return at most"), PlainDigits
+        int, Field(ge=1, le=MAX_LIMIT, description="The maximum number of items"), PlainDigits
     ] = DEFAULT_LIMIT
 
 
 class CursorQuery(Input):
-    """The query parameters of a list that is read page after page."""
+    """Query parameters of lists with cursor pagination."""
 
     limit: Annotated[
-        int, Field(ge=1, le=MAX_LIMIT, description="How many to return at most"), PlainDigits
+        int, Field(ge=1, le=MAX_LIMIT, description="The maximum number of items"), PlainDigits
     ] = DEFAULT_LIMIT
     cursor: Annotated[str | None, Field(max_length=2000, description="From a `Link` header")] = None

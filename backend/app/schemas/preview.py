@@ -1,4 +1,4 @@
-"""Preview links, as those who may change the article make and see them."""
+"""Schemas for preview links."""
 
 from datetime import datetime
 from typing import Annotated
@@ -13,7 +13,7 @@ MAX_HOURS = 30 * 24
 
 
 class PreviewLinkCreate(Input):
-    """For how long a link shows the article."""
+    """The lifetime of a new preview link."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"expires_in_hours": 24}]})
 
@@ -23,20 +23,20 @@ class PreviewLinkCreate(Input):
 
 
 class PreviewLinkResponse(Output):
-    """A preview link without what it consists of."""
+    """A preview link without its token."""
 
     id: int
     created_at: datetime
     expires_at: datetime
     created_by: UserPublic | None
-    """null when they have left."""
+    """null if the account was deleted."""
 
 
 class PreviewLinkCreated(Output):
-    """A new preview link. Its token is shown here and never again."""
+    """A new preview link. Its token is returned only once."""
 
     id: int
     url: str
-    """Where the front end shows the article, by `GET /previews/{token}`."""
+    """The front end's URL, which reads `GET /previews/{token}`."""
     token: str
     expires_at: datetime

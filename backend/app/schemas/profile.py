@@ -1,4 +1,4 @@
-"""Profiles: users as readers see them, and who follows whom."""
+"""Schemas for profiles."""
 
 from datetime import datetime
 
@@ -6,18 +6,18 @@ from app.schemas.types import Output
 
 
 class ProfileSummary(Output):
-    """A user in a list of who follows, or is followed, or blocked, or has a favorite."""
+    """A user in a list of followers, followed or blocked users, or users with a favorite."""
 
     username: str
     name: str
     bio: str
     image_url: str | None
     since: datetime
-    """Since when they follow, are followed, are blocked, or have the favorite."""
+    """When the relation began."""
 
 
 class ProfileResponse(Output):
-    """A user's profile; `following` and `blocked` say what the reader does."""
+    """A user's profile, and whether the viewer follows or has blocked them."""
 
     id: int
     username: str

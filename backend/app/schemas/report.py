@@ -1,4 +1,4 @@
-"""Reports: what a reader says of an article or a comment, and what editors make of it."""
+"""Schemas for reports."""
 
 from datetime import datetime
 from typing import Annotated
@@ -17,7 +17,7 @@ Note = Annotated[str, StringConstraints(max_length=1000, pattern=TEXT_PATTERN)]
 
 
 class ReportCreate(Input):
-    """Why editors should look at something."""
+    """The reason of a report."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "Advertising"}]})
 
@@ -25,17 +25,17 @@ class ReportCreate(Input):
 
 
 class ReportUpdate(Input):
-    """How far an editor has come with a report."""
+    """An editor's changes of a report."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"state": "resolved"}]})
 
     state: ReportState = omitted()
     note: Note = omitted()
-    """For other editors."""
+    """Visible to editors only."""
 
 
 class ReportReceipt(Output):
-    """A report as its reporter sees it."""
+    """A report, as its reporter sees it."""
 
     id: int
     article_id: int | None
@@ -46,22 +46,22 @@ class ReportReceipt(Output):
 
 
 class ReportResponse(ReportReceipt):
-    """A report as editors see it."""
+    """A report, as editors see it."""
 
     note: str
     updated_at: datetime
     handled_at: datetime | None
     handled_by: int | None
-    """The id of the editor who changed it last."""
+    """The id of the editor who last changed it."""
     comment_content: str | None
-    """What the reported comment says, also where it was deleted less than 30 days ago."""
+    """The content of the reported comment, kept for 30 days after its deletion."""
     comment_author_id: int | None
     comment_deleted_at: datetime | None
     reporter: UserPublic | None
-    """Who reported; null when they have left."""
+    """null if the account was deleted."""
 
 
 class ReportQuery(CursorQuery):
-    """Which reports."""
+    """Filter and page of a list of reports."""
 
-    state: Annotated[ReportState | None, Field(description="All where it is not given")] = None
+    state: Annotated[ReportState | None, Field(description="By default all states")] = None

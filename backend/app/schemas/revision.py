@@ -1,4 +1,4 @@
-"""Revisions, as those who may change the article see them."""
+"""Schemas for revisions of articles."""
 
 from datetime import datetime
 from typing import Literal
@@ -8,31 +8,31 @@ from app.schemas.user import UserPublic
 
 
 class RevisionSummary(Output):
-    """A title and a text that the article had before."""
+    """An earlier title and content of an article."""
 
     id: int
     version: int
-    """The article's version that had them last."""
+    """The last version of the article with this text."""
     title: str
     bytes: int
-    """Of the text, in UTF-8."""
+    """The length of the content in UTF-8."""
     author: UserPublic | None
-    """Who wrote them; null when they have left."""
+    """The author of this text; null if the account was deleted."""
     created_at: datetime
-    """When they were written."""
+    """When the text was written."""
 
 
 class RevisionResponse(RevisionSummary):
-    """A revision with its text."""
+    """A revision with its content."""
 
     content: str
 
 
 class RevisionDiff(Output):
-    """What has to be changed to make of one text another, as `diff -u` prints it."""
+    """The differences between two texts in the unified format."""
 
     revision_id: int
     against: int | Literal["current"]
-    """The other revision, or the article as it is."""
+    """The other revision, or the current article."""
     diff: str
-    """Empty where the two are the same."""
+    """Empty if the texts are equal."""

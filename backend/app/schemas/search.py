@@ -1,4 +1,4 @@
-"""Search: what a reader looks for, and what they find."""
+"""Schemas for search and title suggestions."""
 
 from datetime import datetime
 from typing import Annotated
@@ -14,36 +14,32 @@ MAX_SUGGESTION_QUERY = 100
 
 
 class SearchQuery(PageQuery):
-    """Which words, in which language, and which part of what is found."""
+    """The words, language and page of a search."""
 
     q: Annotated[
         str,
         Line(MAX_QUERY),
         Field(
-            description="Words that must all be there; `or` between alternatives, quotes around a "
-            "phrase, `-` before what must not be there",
+            description="Words that must all match; `or` between alternatives, quotes around a "
+            "phrase, `-` before excluded words",
             examples=['engine "difference engine" -steam'],
         ),
     ]
-    language: Annotated[
-        Language | None, Field(description="Only articles in this language; else in any")
-    ] = None
+    language: Annotated[Language | None, Field(description="Only articles in this language")] = None
 
 
 class SuggestionQuery(Input):
-    """The beginning of what a reader types."""
+    """The words of a title suggestion."""
 
     q: Annotated[
         str,
         Line(MAX_SUGGESTION_QUERY),
-        Field(
-            description="Words of a title; the last one may not be finished", examples=["analyt"]
-        ),
+        Field(description="Words of a title; the last one may be a prefix", examples=["analyt"]),
     ]
 
 
 class SearchResult(Output):
-    """An article that was found. Snippets are HTML: escaped, with `<mark>` around what matches."""
+    """A search result. Snippets are escaped HTML, with `<mark>` around matches."""
 
     id: int
     title: str
@@ -57,11 +53,11 @@ class SearchResult(Output):
     title_snippet: str
     """The whole title."""
     snippet: str
-    """Where the text speaks of what was looked for; its beginning where only the title does."""
+    """The matching parts of the content, or its beginning if only the title matches."""
 
 
 class Suggestion(Output):
-    """An article whose title goes on like that."""
+    """An article whose title matches."""
 
     id: int
     title: str

@@ -1,4 +1,4 @@
-"""Tags, as anybody sees them and as an editor changes them."""
+"""Schemas for tags."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -11,23 +11,27 @@ from app.schemas.types import Input, Line, Output
 
 
 class TagSort(StrEnum):
-    """The orders of the list of tags."""
+    """The sort orders of the list of tags."""
 
     NAME = "name"
     COUNT = "count"
 
 
 class TagQuery(PageQuery):
-    """Which tags, and in which order."""
+    """Filter, order and page of the list of tags."""
 
     q: Annotated[
-        str | None, Line(50), Field(description="How the name begins, in whatever spelling")
+        str | None,
+        Line(50),
+        Field(description="A prefix of the name or of the slug, in any case"),
     ] = None
-    sort: Annotated[TagSort, Field(description="By name, or the most used first")] = TagSort.NAME
+    sort: Annotated[TagSort, Field(description="By name, or by article count, highest first")] = (
+        TagSort.NAME
+    )
 
 
 class TagUpdate(Input):
-    """A tag's other name; where another tag has it already, the two become one."""
+    """A tag's new name; if another tag has it, both are merged."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Steam engines"}]})
 
@@ -35,7 +39,7 @@ class TagUpdate(Input):
 
 
 class TagResponse(Output):
-    """A tag, and how many articles readers find under it."""
+    """A tag, and the number of its public articles."""
 
     name: str
     slug: str

@@ -1,4 +1,4 @@
-"""What is in the trash."""
+"""Schemas for the trash."""
 
 from datetime import datetime
 
@@ -14,5 +14,5 @@ class TrashedArticle(Output):
     slug: str
     deleted_at: datetime
     purged_at: datetime
-    """Until when it can be restored."""
+    """When it is deleted permanently."""
     author: UserPublic

@@ -1,4 +1,4 @@
-"""Who may look behind an article, at its revisions and its preview links: whoever may change it."""
+"""Access to revisions and preview links, for users who may change the article."""
 
 from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -9,22 +9,22 @@ from app.core import clock
 from app.core.errors import ArticleNotFound
 from app.db.reading import Reader
 from app.models.article import Article
-from app.services.articles.rows import KEPT, PUBLIC
+from app.services.articles.rows import NOT_DELETED, PUBLIC
 
 _ARTICLE = select(Article.author_id, PUBLIC.label("is_public")).where(
-    Article.id == bindparam("article_id"), KEPT
+    Article.id == bindparam("article_id"), NOT_DELETED
 )
 
 
 async def require_author(
-    connection: Reader | AsyncSession, *, article_id: int, actor: Identity
+    reader: Reader | AsyncSession, *, article_id: int, actor: Identity
 ) -> None:
     """Raise NotAuthorized unless `actor` may change the article.
 
-    Raises ArticleNotFound where they may not even know that there is one.
+    Raises ArticleNotFound if they may not see it.
     """
     parameters = {"article_id": article_id, "now": clock.now()}
-    article = (await connection.execute(_ARTICLE, parameters)).one_or_none()
+    article = (await reader.execute(_ARTICLE, parameters)).one_or_none()
     if article is None or not (
         article.is_public or may(actor, Action.READ_DRAFT, owner_id=article.author_id)
     ):

@@ -1,8 +1,8 @@
-"""The change feed: what readers would notice of each article, in commit order.
+"""The change feed: publicly visible changes of articles, in commit order.
 
-Triggers of the database write it (migration 0003), whoever changes an article. The numbers of the
-entries appear in their order, on a replica too, which replays commits in theirs: what stands behind
-a number that was read is all that came later.
+Database triggers write it (migration 0003), whichever client changes an article. Sequence numbers
+become visible in ascending order, also on replicas. All later entries therefore have a higher
+number than any entry already read.
 """
 
 from datetime import datetime, timedelta
@@ -29,17 +29,17 @@ from app.models.article import Article
 from app.models.change import Change
 from app.schemas.change import LATEST, ChangesQuery
 from app.services.cursors import decode_cursor, encode_cursor
-from app.services.paging import Listed
+from app.services.paging import ListPage
 from app.services.purging import sweep
 
-KIND = "changes"
+CURSOR_KIND = "changes"
 BATCH = 200
-KEPT_FOR = timedelta(days=30)
-"""How long an entry stays that a later one of the same article has overtaken."""
+RETENTION = timedelta(days=30)
+"""How long an entry is kept after a later entry for the same article."""
 
 
 class ChangeRow(NamedTuple):
-    """An entry with its place; the fields of ChangeResponse."""
+    """An entry with its cursor: the fields of ChangeResponse."""
 
     cursor: str
     kind: str
@@ -48,7 +48,7 @@ class ChangeRow(NamedTuple):
     occurred_at: datetime
 
 
-_BEHIND = (
+_AFTER = (
     select(Change.seq, Change.kind, Change.article_id, Change.slug, Change.occurred_at)
     .where(Change.seq > bindparam("after", type_=BigInteger))
     .order_by(Change.seq)
@@ -57,33 +57,33 @@ _BEHIND = (
 _LAST = select(Change.seq).order_by(Change.seq.desc()).limit(1)
 
 
-async def list_changes(connection: Reader, *, query: ChangesQuery) -> Listed[ChangeRow]:
-    """The changes behind a cursor, or from the beginning; `next` is there whether or not there are.
+async def list_changes(reader: Reader, *, query: ChangesQuery) -> ListPage[ChangeRow]:
+    """Return the entries after a cursor, or from the beginning; `next` is always set.
 
     Raises InvalidCursor.
     """
     if query.cursor == LATEST:
-        return Listed([], next=_cursor(await connection.scalar(_LAST) or 0))
-    after = _place(query.cursor)
-    rows = await connection.execute(_BEHIND, {"after": after, "limit": query.limit})
-    changes = [ChangeRow(_cursor(row.seq), *row[1:]) for row in rows]
-    # Made anew where nothing has happened, too: with the key that is in use now.
-    return Listed(changes, next=changes[-1].cursor if changes else _cursor(after))
+        return ListPage([], next=_encode_cursor(await reader.scalar(_LAST) or 0))
+    after = _decode_cursor(query.cursor)
+    rows = await reader.execute(_AFTER, {"after": after, "limit": query.limit})
+    changes = [ChangeRow(_encode_cursor(row.seq), *row[1:]) for row in rows]
+    # Sign the cursor again even without new entries, so that it uses the current key.
+    return ListPage(changes, next=changes[-1].cursor if changes else _encode_cursor(after))
 
 
-def _cursor(seq: int) -> str:
-    return encode_cursor(KIND, [seq])
+def _encode_cursor(seq: int) -> str:
+    return encode_cursor(CURSOR_KIND, [seq])
 
 
-def _place(cursor: str) -> int:
+def _decode_cursor(cursor: str) -> int:
     if not cursor:
         return 0
-    (seq,) = decode_cursor(cursor, KIND)
-    return cast("int", seq)  # it is signed: we made it
+    (seq,) = decode_cursor(cursor, CURSOR_KIND)
+    return cast("int", seq)  # the cursor is signed, so the type is known
 
 
-# By the earlier of two clocks: the application's says whether readers see the article, the
-# database's whether the trigger takes it for visible.
+# Use the earlier of two clocks. The application's clock determines visibility; the trigger uses the
+# database's.
 _DUE = (
     select(Article.id)
     .where(
@@ -96,7 +96,7 @@ _DUE = (
     .with_for_update(skip_locked=True, **NO_KEY_UPDATE)
     .cte("due")
 )
-# Neither a new version nor a later `updated_at`: nobody has changed it.
+# Not an edit: `version` and `updated_at` stay the same.
 _ANNOUNCE = (
     update(Article)
     .where(Article.id == _DUE.c.id)
@@ -106,9 +106,10 @@ _ANNOUNCE = (
 
 
 async def announce_due(database: Database) -> None:
-    """Tell of articles whose time has come; any number of processes may do so at once.
+    """Announce scheduled articles that are due; several processes may run this at once.
 
-    Readers see them without this. What is locked is being changed, which tells of it as well.
+    Their visibility does not depend on it. Locked articles are skipped: the update that holds the
+    lock announces them.
     """
     count = BATCH
     while count == BATCH:
@@ -133,8 +134,8 @@ _EXAMINE = (
 
 
 async def purge(database: Database) -> None:
-    """Delete old entries that a later one has overtaken; each article's last one stays for ever.
+    """Delete old entries that a later one supersedes; each article keeps its last entry.
 
-    Whoever is behind them will come to the later one: it says what has become of the article.
+    A client that has not read a deleted entry yet still reads the later one.
     """
-    await sweep(database, Change.seq, _EXAMINE, {"cutoff": clock.now() - KEPT_FOR})
+    await sweep(database, Change.seq, _EXAMINE, {"cutoff": clock.now() - RETENTION})

@@ -1,7 +1,6 @@
-"""Cursors: where in a list a client is, as an opaque text.
+"""Cursors: opaque, signed positions in a list.
 
-They are signed: nobody can make one up, or carry one from a list to another, and reach what no link
-of ours led to.
+The signature prevents forged cursors, and the use of a cursor with another list.
 """
 
 import hmac
@@ -20,13 +19,13 @@ Scalar = str | int | float | bool | None
 
 
 def encode_cursor(kind: str, values: Sequence[Scalar]) -> str:
-    """The cursor for a place in the list that `kind` names, with whatever it is filtered by."""
+    """Return the cursor for a position; `kind` identifies the list and its filters."""
     payload = json.dumps(list(values), separators=(",", ":"), ensure_ascii=False).encode()
     return urlsafe_b64encode(_mac(derived_keys(PURPOSE)[0], kind, payload) + payload).decode()
 
 
 def decode_cursor(cursor: str, kind: str) -> list[Scalar]:
-    """The place that a cursor of this list stands for. Raises InvalidCursor."""
+    """Return the position in a cursor of this list. Raises InvalidCursor."""
     try:
         raw = b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
     except ValueError as error:

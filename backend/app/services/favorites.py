@@ -1,4 +1,4 @@
-"""Favorites: articles that readers keep."""
+"""Favorites: articles that users have saved."""
 
 from typing import NamedTuple
 
@@ -17,14 +17,14 @@ from app.schemas.page import CursorQuery
 from app.services import limits
 from app.services.articles.reading import get_fields
 from app.services.keyset import keyset, read_page
-from app.services.paging import Listed
-from app.services.profiles import PERSON, ProfileSummaryRow, summary
+from app.services.paging import ListPage
+from app.services.profiles import PROFILE_COLUMNS, ProfileSummaryRow, profile_summary
 
 REFERENCES = {"fk_favorites_user_id": InvalidToken, "fk_favorites_article_id": ArticleNotFound}
 
 
 class FavoriteRow(NamedTuple):
-    """How an article stands with its readers; the fields of FavoriteResponse."""
+    """An article's counts and the viewer's favorite: the fields of FavoriteResponse."""
 
     article_id: int
     favorited: bool
@@ -33,9 +33,9 @@ class FavoriteRow(NamedTuple):
 
 
 _FIELDS = ("id", "favorited", "favorites_count", "comments_count")
-_WHOSE = keyset(
+_USERS = keyset(
     "favorites",
-    select(*PERSON, Favorite.created_at.label("since"))
+    select(*PROFILE_COLUMNS, Favorite.created_at.label("since"))
     .join(User, User.id == Favorite.user_id)
     .where(Favorite.article_id == bindparam("article_id", type_=BigInteger)),
     Favorite.created_at,
@@ -44,15 +44,15 @@ _WHOSE = keyset(
 
 
 async def get_favorite(
-    connection: Reader | AsyncSession, *, article_id: int, viewer: Identity | None
+    reader: Reader | AsyncSession, *, article_id: int, viewer: Identity | None
 ) -> FavoriteRow:
-    """How an article stands with its readers. Raises ArticleNotFound."""
-    fields = await get_fields(connection, article_id=article_id, viewer=viewer, fields=_FIELDS)
+    """Return an article's counts, and whether the viewer has it. Raises ArticleNotFound."""
+    fields = await get_fields(reader, article_id=article_id, viewer=viewer, fields=_FIELDS)
     return FavoriteRow._make(fields.values())
 
 
 async def favorite(session: AsyncSession, *, article_id: int, actor: Identity) -> FavoriteRow:
-    """Make an article that the actor sees one of their favorites; again changes nothing.
+    """Add a visible article to the actor's favorites. Idempotent.
 
     Raises ArticleNotFound, LimitReached.
     """
@@ -65,31 +65,33 @@ async def favorite(session: AsyncSession, *, article_id: int, actor: Identity) -
 
 
 async def unfavorite(session: AsyncSession, *, article_id: int, actor: Identity) -> FavoriteRow:
-    """Take an article from the actor's favorites, be it out of sight; again changes nothing.
+    """Remove an article from the actor's favorites, even if it is hidden now. Idempotent.
 
-    Raises ArticleNotFound where it is none of theirs, and out of sight; LimitReached.
+    Raises ArticleNotFound if it is hidden and no favorite; LimitReached.
     """
     await limits.spend(session, actor, {LimitKind.REACTIONS: 1})
-    theirs = Favorite.user_id == actor.id, Favorite.article_id == article_id
-    gone = await session.scalar(delete(Favorite).where(*theirs).returning(Favorite.article_id))
+    favorite_row = Favorite.user_id == actor.id, Favorite.article_id == article_id
+    deleted = await session.scalar(
+        delete(Favorite).where(*favorite_row).returning(Favorite.article_id)
+    )
     try:
         return await get_favorite(session, article_id=article_id, viewer=actor)
     except ArticleNotFound:
-        if gone is None:
+        if deleted is None:
             raise
         return FavoriteRow(article_id, favorited=False, favorites_count=0, comments_count=0)
 
 
 async def list_favorites(
-    connection: Reader, *, article_id: int, viewer: Identity | None, query: CursorQuery
-) -> Listed[ProfileSummaryRow]:
-    """Whose favorite an article is, the latest first. Raises ArticleNotFound, InvalidCursor."""
-    await get_favorite(connection, article_id=article_id, viewer=viewer)
+    reader: Reader, *, article_id: int, viewer: Identity | None, query: CursorQuery
+) -> ListPage[ProfileSummaryRow]:
+    """Return users with this favorite, newest first. Raises ArticleNotFound, InvalidCursor."""
+    await get_favorite(reader, article_id=article_id, viewer=viewer)
     return await read_page(
-        connection,
-        _WHOSE,
+        reader,
+        _USERS,
         query=query,
         parameters={"article_id": article_id},
-        make=summary,
+        make_item=profile_summary,
         of=article_id,
     )

@@ -1,6 +1,6 @@
-"""Lists that are read page after page: each begins where the one before ended.
+"""Keyset pagination for lists with one statement and one order.
 
-For lists of one shape and one order. Articles have many (services.articles.listing).
+Lists of articles have many of both: see services.articles.listing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,19 +13,19 @@ from sqlalchemy.orm import InstrumentedAttribute
 from app.db.reading import Reader
 from app.schemas.page import CursorQuery
 from app.services.cursors import Scalar, decode_cursor, encode_cursor
-from app.services.paging import Listed
+from app.services.paging import ListPage
 
 Item = TypeVar("Item")
 
 
 class Keyset(NamedTuple):
-    """A list's statements: of its first page, and of one behind a place."""
+    """A list's statements: for the first page, and for a page after a cursor."""
 
     kind: str
     first: Select[Any]
-    behind: Select[Any]
-    moments: tuple[bool, ...]
-    """Which columns of its order are dates; the last one's is an id."""
+    after: Select[Any]
+    datetimes: tuple[bool, ...]
+    """Which order columns are datetimes; the last column is an id."""
 
 
 def keyset(
@@ -34,9 +34,9 @@ def keyset(
     *order: InstrumentedAttribute[Any],
     descending: bool = True,
 ) -> Keyset:
-    """The list of what `statement` selects, in this order; the columns name a row together."""
+    """Build a paginated list from `statement`; the order columns must identify a row."""
     names = [f"place_{number}" for number in range(len(order))]
-    place = tuple_(
+    position = tuple_(
         *(bindparam(name, type_=column.type) for name, column in zip(names, order, strict=True))
     )
     row = tuple_(*order)
@@ -48,43 +48,44 @@ def keyset(
     return Keyset(
         kind,
         first,
-        first.where(row < place if descending else row > place),
+        first.where(row < position if descending else row > position),
         tuple(isinstance(column.type, DateTime) for column in order),
     )
 
 
 async def read_page(
-    connection: Reader,
+    reader: Reader,
     listing: Keyset,
     *,
     query: CursorQuery,
     parameters: Mapping[str, Any],
-    make: Callable[[Sequence[Any]], Item],
+    make_item: Callable[[Sequence[Any]], Item],
     of: object = "",
-) -> Listed[Item]:
-    """A page of what `make` makes of the rows; `of` says whose list it is.
+) -> ListPage[Item]:
+    """Return a page of items that `make_item` makes of the rows.
 
-    Raises InvalidCursor.
+    `of` identifies the list's owner, such as an article's id; it is part of the cursor. Raises
+    InvalidCursor.
     """
-    kind, width = f"{listing.kind} {of}", len(listing.moments)
-    given = {**parameters, "limit": query.limit + 1}
+    kind, width = f"{listing.kind} {of}", len(listing.datetimes)
+    page_parameters = {**parameters, "limit": query.limit + 1}
     statement = listing.first
     if query.cursor is not None:
-        statement = listing.behind
-        given |= _place(listing, decode_cursor(query.cursor, kind))
-    rows = (await connection.execute(statement, given)).all()
+        statement = listing.after
+        page_parameters |= _position_parameters(listing, decode_cursor(query.cursor, kind))
+    rows = (await reader.execute(statement, page_parameters)).all()
     shown = rows[: query.limit]
     last = [_scalar(value) for value in shown[-1][-width:]] if len(rows) > query.limit else None
-    return Listed(
-        [make(row[:-width]) for row in shown],
+    return ListPage(
+        [make_item(row[:-width]) for row in shown],
         next=None if last is None else encode_cursor(kind, last),
     )
 
 
-def _place(listing: Keyset, values: Sequence[Scalar]) -> dict[str, Any]:
+def _position_parameters(listing: Keyset, values: Sequence[Scalar]) -> dict[str, Any]:
     return {
-        f"place_{number}": datetime.fromisoformat(str(value)) if is_moment else value
-        for number, (value, is_moment) in enumerate(zip(values, listing.moments, strict=True))
+        f"place_{number}": datetime.fromisoformat(str(value)) if is_datetime else value
+        for number, (value, is_datetime) in enumerate(zip(values, listing.datetimes, strict=True))
     }
 
 

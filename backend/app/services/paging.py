@@ -1,4 +1,4 @@
-"""Pages of a list: what a service returns, whichever edge it is for."""
+"""Pages of lists, as services return them."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -7,13 +7,13 @@ from typing import Generic, NamedTuple, TypeVar
 Item = TypeVar("Item")
 
 
-class Listed(NamedTuple, Generic[Item]):
-    """A page of a list, and the cursors of the pages beside it; None where there is none."""
+class ListPage(NamedTuple, Generic[Item]):
+    """A page of a list, with the cursors of the adjacent pages, if any."""
 
     items: Sequence[Item]
     next: str | None = None
     previous: str | None = None
     total: int | None = None
-    """Of the whole list, where it was asked for."""
+    """The length of the whole list, if requested."""
     modified_at: datetime | None = None
-    """When the latest of `items` was changed."""
+    """The latest change of one of the `items`."""

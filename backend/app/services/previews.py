@@ -1,4 +1,4 @@
-"""Preview links: each shows one article, as it is at the moment, to whoever has the link."""
+"""Preview links: each shows the current state of one article without authentication."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -23,18 +23,25 @@ from app.models.user import User
 from app.schemas.page import PageQuery
 from app.schemas.preview import PreviewLinkCreate, PreviewLinkCreated
 from app.services import audit, limits
-from app.services.articles.rows import KEPT, NOW, ArticleRow, AuthorRow, article_row, selected
-from app.services.articles.writing import changeable
+from app.services.articles.rows import (
+    NOT_DELETED,
+    NOW,
+    ArticleRow,
+    AuthorRow,
+    article_row,
+    select_articles,
+)
+from app.services.articles.writing import lock_article
 from app.services.audit import AuditAction
 from app.services.authorship import require_author
 from app.services.purging import delete_oldest
 
 MAX_PREVIEW_LINKS = 20
-"""Of an article, at a time."""
+"""Per article, not expired."""
 
 
 class PreviewLinkRow(NamedTuple):
-    """A preview link as a read selects it."""
+    """A row of a preview link."""
 
     id: int
     created_at: datetime
@@ -43,7 +50,7 @@ class PreviewLinkRow(NamedTuple):
 
 
 _OF_ARTICLE = PreviewLink.article_id == bindparam("article_id")
-_ALIVE = PreviewLink.expires_at > NOW
+_NOT_EXPIRED = PreviewLink.expires_at > NOW
 _LIST = paged(
     select(
         PreviewLink.id,
@@ -52,19 +59,19 @@ _LIST = paged(
         *(getattr(User, field).label(f"user_{field}") for field in AuthorRow._fields),
     )
     .join(User, User.id == PreviewLink.created_by, isouter=True)
-    .where(_OF_ARTICLE, _ALIVE)
+    .where(_OF_ARTICLE, _NOT_EXPIRED)
     .order_by(PreviewLink.created_at.desc(), PreviewLink.id.desc())
 )
-_COUNT = select(func.count()).select_from(PreviewLink).where(_OF_ARTICLE, _ALIVE)
+_COUNT = select(func.count()).select_from(PreviewLink).where(_OF_ARTICLE, _NOT_EXPIRED)
 _Creator = aliased(User)
 _BY_TOKEN = (
-    selected()
+    select_articles()
     .join(PreviewLink, PreviewLink.article_id == Article.id)
     .join(_Creator, _Creator.id == PreviewLink.created_by)
     .where(
         PreviewLink.token_hash == bindparam("fingerprint"),
-        _ALIVE,
-        KEPT,
+        _NOT_EXPIRED,
+        NOT_DELETED,
         _Creator.is_active,
         or_(
             _Creator.id == Article.author_id,
@@ -72,34 +79,34 @@ _BY_TOKEN = (
         ),
     )
 )
-"""A link shows only what the user who made it may read at the time of use."""
+"""A link works only while its creator may read the article."""
 
 
 async def list_preview_links(
-    connection: Reader, *, article_id: int, page: PageQuery, actor: Identity
+    reader: Reader, *, article_id: int, page: PageQuery, actor: Identity
 ) -> Sequence[PreviewLinkRow]:
-    """The links that show an article, the latest first. Raises ArticleNotFound, NotAuthorized."""
-    await require_author(connection, article_id=article_id, actor=actor)
+    """Return an article's preview links, newest first. Raises ArticleNotFound, NotAuthorized."""
+    await require_author(reader, article_id=article_id, actor=actor)
     parameters = {"article_id": article_id, "now": clock.now(), **page.model_dump()}
     return [
         PreviewLinkRow._make((*row[:3], None if row.user_id is None else AuthorRow._make(row[3:])))
-        for row in await connection.execute(_LIST, parameters)
+        for row in await reader.execute(_LIST, parameters)
     ]
 
 
 async def create_preview_link(
     session: AsyncSession, *, article_id: int, new: PreviewLinkCreate, actor: Identity
 ) -> PreviewLinkCreated:
-    """Make a link to an article, of which only a hash is kept.
+    """Create a preview link; only a hash of its token is stored.
 
-    The article is locked, so that those who come at once are counted one after the other. Raises
+    Locks the article, so that concurrent requests cannot exceed the maximum. Raises
     ArticleNotFound, NotAuthorized, TooManyPreviewLinks.
     """
-    await changeable(session, article_id, actor=actor, action=Action.CHANGE_ARTICLE)
+    await lock_article(session, article_id, actor=actor, action=Action.CHANGE_ARTICLE)
     await limits.spend(session, actor, {LimitKind.CHANGES: 1})
     now = clock.now()
-    alive = await session.scalar(_COUNT, {"article_id": article_id, "now": now})
-    if (alive or 0) >= MAX_PREVIEW_LINKS:
+    count = await session.scalar(_COUNT, {"article_id": article_id, "now": now})
+    if (count or 0) >= MAX_PREVIEW_LINKS:
         raise TooManyPreviewLinks
     token = new_preview_token()
     link = PreviewLink(
@@ -110,7 +117,7 @@ async def create_preview_link(
         expires_at=now + timedelta(hours=new.expires_in_hours),
     )
     session.add(link)
-    await session.flush()  # the link has an id
+    await session.flush()  # assigns the id
     _record(session, AuditAction.CREATE_PREVIEW_LINK, link.id, actor)
     return PreviewLinkCreated(
         id=link.id,
@@ -123,11 +130,11 @@ async def create_preview_link(
 async def delete_preview_link(
     session: AsyncSession, *, article_id: int, link_id: int, actor: Identity
 ) -> None:
-    """Revoke a link: it shows nothing from now on.
+    """Revoke a preview link.
 
     Raises ArticleNotFound, NotAuthorized, PreviewLinkNotFound.
     """
-    await changeable(session, article_id, actor=actor, action=Action.CHANGE_ARTICLE)
+    await lock_article(session, article_id, actor=actor, action=Action.CHANGE_ARTICLE)
     await limits.spend(session, actor, {LimitKind.CHANGES: 1})
     link = PreviewLink.id == link_id, PreviewLink.article_id == article_id
     if await session.scalar(delete(PreviewLink).where(*link).returning(PreviewLink.id)) is None:
@@ -135,23 +142,23 @@ async def delete_preview_link(
     _record(session, AuditAction.DELETE_PREVIEW_LINK, link_id, actor)
 
 
-async def get_preview(connection: Reader, *, token: str) -> ArticleRow:
-    """The article that a link shows, whatever its status.
+async def get_preview(reader: Reader, *, token: str) -> ArticleRow:
+    """Return the article of a preview link, whatever its status.
 
-    Raises PreviewNotFound, also where the user who made the link is gone or disabled, or may not
-    read the draft any more.
+    Raises PreviewNotFound, also if the link's creator is gone, disabled, or may no longer read the
+    draft.
     """
     if not is_preview_token(token):
         raise PreviewNotFound
     parameters = {"fingerprint": fingerprint(token), "now": clock.now()}
-    row = (await connection.execute(_BY_TOKEN, parameters)).one_or_none()
+    row = (await reader.execute(_BY_TOKEN, parameters)).one_or_none()
     if row is None:
         raise PreviewNotFound
     return article_row(row)
 
 
 async def purge(session: AsyncSession) -> int:
-    """Delete a batch of the expired ones; how many."""
+    """Delete a batch of expired links; return how many."""
     by = PreviewLink.expires_at
     expired = by <= clock.now()
     return await delete_oldest(session, PreviewLink.id, expired, order_by=by)

@@ -1,4 +1,4 @@
-"""Profiles: reading them, following and blocking."""
+"""Profiles: read, follow and block users."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -29,8 +29,8 @@ from app.models.user import User
 from app.schemas.page import CursorQuery
 from app.services import limits
 from app.services.keyset import Keyset, keyset, read_page
-from app.services.paging import Listed
-from app.services.viewing import VIEWER, follows, whether
+from app.services.paging import ListPage
+from app.services.viewing import VIEWER, follows, row_exists
 
 FOLLOW_REFERENCES = {
     "fk_follows_follower_id": InvalidToken,
@@ -40,7 +40,7 @@ BLOCK_REFERENCES = {"fk_blocks_blocker_id": InvalidToken, "fk_blocks_blocked_id"
 
 
 class ProfileRow(NamedTuple):
-    """A profile as a read selects it; the fields of ProfileResponse."""
+    """A row of a profile: the fields of ProfileResponse."""
 
     id: int
     username: str
@@ -55,7 +55,7 @@ class ProfileRow(NamedTuple):
 
 
 class ProfileSummaryRow(NamedTuple):
-    """A user in a list; the fields of ProfileSummary."""
+    """A row of a user in a list: the fields of ProfileSummary."""
 
     username: str
     name: str
@@ -82,29 +82,30 @@ _PROFILE = select(
     _count(UserCounts.followers).label("followers_count"),
     _count(UserCounts.following).label("following_count"),
     follows(User.id).label("following"),
-    whether(Block.blocker_id == VIEWER, Block.blocked_id == User.id).label("blocked"),
+    row_exists(Block.blocker_id == VIEWER, Block.blocked_id == User.id).label("blocked"),
 )
-_ONE = _PROFILE.where(BY_USERNAME)
+_PROFILE_OF_USER = _PROFILE.where(BY_USERNAME)
 _ID = select(User.id).where(BY_USERNAME)
 
 
 async def get_profile(
-    connection: Reader | AsyncSession, *, username: str, viewer: Identity | None
+    reader: Reader | AsyncSession, *, username: str, viewer: Identity | None
 ) -> ProfileRow:
-    """A user's profile, with what `viewer` has to do with them. Raises UserNotFound."""
+    """Return a profile, with the viewer's relation to the user. Raises UserNotFound."""
     parameters = {"username": username, "viewer_id": viewer.id if viewer else None}
-    row = (await connection.execute(_ONE, parameters)).one_or_none()
+    row = (await reader.execute(_PROFILE_OF_USER, parameters)).one_or_none()
     if row is None:
         raise UserNotFound
     return ProfileRow._make(row)
 
 
 async def follow(session: AsyncSession, *, username: str, actor: Identity) -> ProfileRow:
-    """Have the actor follow a user; again changes nothing.
+    """Follow a user. Idempotent.
 
-    Raises UserNotFound, InvalidInput for oneself, FollowRefused where one has blocked the other.
+    Raises UserNotFound, InvalidInput for the actor themselves, and FollowRefused if either user has
+    blocked the other.
     """
-    user_id = await _somebody_else(session, username, actor, "You cannot follow yourself")
+    user_id = await _resolve_other_user(session, username, actor, "You cannot follow yourself")
     await _lock_pair(session, actor.id, user_id)
     if await session.scalar(_BLOCKED, {"one": actor.id, "other": user_id}):
         raise FollowRefused
@@ -115,23 +116,23 @@ async def follow(session: AsyncSession, *, username: str, actor: Identity) -> Pr
 
 
 async def unfollow(session: AsyncSession, *, username: str, actor: Identity) -> ProfileRow:
-    """Have the actor follow a user no more; again changes nothing. Raises UserNotFound."""
-    user_id = await _somebody_else(session, username, actor, "You cannot follow yourself")
+    """Unfollow a user. Idempotent. Raises UserNotFound."""
+    user_id = await _resolve_other_user(session, username, actor, "You cannot follow yourself")
     await _unfollow(session, actor.id, user_id)
     return await get_profile(session, username=username, viewer=actor)
 
 
 async def block(session: AsyncSession, *, username: str, actor: Identity) -> ProfileRow:
-    """Have the actor see no comments of a user; neither of them follows the other any more.
+    """Block a user: hide their comments, and end following in both directions.
 
-    Raises UserNotFound, InvalidInput for oneself.
+    Raises UserNotFound, InvalidInput for the actor themselves.
     """
-    user_id = await _somebody_else(session, username, actor, "You cannot block yourself")
+    user_id = await _resolve_other_user(session, username, actor, "You cannot block yourself")
     await _lock_pair(session, actor.id, user_id)
     added = insert(Block).values(blocker_id=actor.id, blocked_id=user_id)
-    unless_there = added.on_conflict_do_nothing().returning(Block.blocked_id)
+    statement = added.on_conflict_do_nothing().returning(Block.blocked_id)
     with constraint_errors(BLOCK_REFERENCES):
-        is_new = await session.scalar(unless_there) is not None
+        is_new = await session.scalar(statement) is not None
     if is_new:
         await _unfollow(session, actor.id, user_id)
         await _unfollow(session, user_id, actor.id)
@@ -139,8 +140,8 @@ async def block(session: AsyncSession, *, username: str, actor: Identity) -> Pro
 
 
 async def unblock(session: AsyncSession, *, username: str, actor: Identity) -> ProfileRow:
-    """Have the actor see a user's comments again. Raises UserNotFound."""
-    user_id = await _somebody_else(session, username, actor, "You cannot block yourself")
+    """Unblock a user. Raises UserNotFound."""
+    user_id = await _resolve_other_user(session, username, actor, "You cannot block yourself")
     pair = Block.blocker_id == actor.id, Block.blocked_id == user_id
     await session.execute(delete(Block).where(*pair))
     return await get_profile(session, username=username, viewer=actor)
@@ -158,10 +159,10 @@ _BLOCKED = select(
 )
 
 
-async def _somebody_else(
-    session: AsyncSession, username: str, actor: Identity, refusal: str
+async def _resolve_other_user(
+    session: AsyncSession, username: str, actor: Identity, self_message: str
 ) -> int:
-    """The id of a user who is not the actor, who is counted to react once more.
+    """Return the id of a user other than the actor; count a reaction against the limit.
 
     Raises UserNotFound, InvalidInput, LimitReached.
     """
@@ -169,13 +170,13 @@ async def _somebody_else(
     if user_id is None:
         raise UserNotFound
     if user_id == actor.id:
-        raise InvalidInput(refusal)
+        raise InvalidInput(self_message)
     await limits.spend(session, actor, {LimitKind.REACTIONS: 1})
     return user_id
 
 
 async def _lock_pair(session: AsyncSession, one: int, other: int) -> None:
-    """Wait for whoever else follows or blocks between these two: a block must find each follow."""
+    """Serialise follows and blocks between two users, so that a block finds every follow."""
     pair = f"follow {min(one, other)} {max(one, other)}"
     await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(pair, 0))))
 
@@ -185,61 +186,63 @@ async def _unfollow(session: AsyncSession, follower_id: int, followed_id: int) -
     await session.execute(delete(Follow).where(*pair))
 
 
-PERSON = (User.username, User.name, User.bio, User.image_url)
+PROFILE_COLUMNS = (User.username, User.name, User.bio, User.image_url)
 
 
-def _people(
+def _user_list(
     kind: str,
-    person: InstrumentedAttribute[int],
+    listed_user: InstrumentedAttribute[int],
     of: InstrumentedAttribute[int],
     since: InstrumentedAttribute[datetime],
 ) -> Keyset:
-    listed = select(*PERSON, since.label("since")).join(User, User.id == person)
-    return keyset(kind, listed.where(of == bindparam("of_id", type_=BigInteger)), since, person)
+    listed = select(*PROFILE_COLUMNS, since.label("since")).join(User, User.id == listed_user)
+    return keyset(
+        kind, listed.where(of == bindparam("of_id", type_=BigInteger)), since, listed_user
+    )
 
 
-_FOLLOWERS = _people("followers", Follow.follower_id, Follow.followed_id, Follow.created_at)
-_FOLLOWING = _people("following", Follow.followed_id, Follow.follower_id, Follow.created_at)
-_BLOCKS = _people("blocks", Block.blocked_id, Block.blocker_id, Block.created_at)
+_FOLLOWERS = _user_list("followers", Follow.follower_id, Follow.followed_id, Follow.created_at)
+_FOLLOWING = _user_list("following", Follow.followed_id, Follow.follower_id, Follow.created_at)
+_BLOCKS = _user_list("blocks", Block.blocked_id, Block.blocker_id, Block.created_at)
 
 
 async def list_followers(
-    connection: Reader, *, username: str, query: CursorQuery
-) -> Listed[ProfileSummaryRow]:
-    """Who follows a user, the latest first. Raises UserNotFound, InvalidCursor."""
-    return await _list(connection, _FOLLOWERS, await _id_of(connection, username), query)
+    reader: Reader, *, username: str, query: CursorQuery
+) -> ListPage[ProfileSummaryRow]:
+    """Return a user's followers, newest first. Raises UserNotFound, InvalidCursor."""
+    return await _list(reader, _FOLLOWERS, await _id_of(reader, username), query)
 
 
 async def list_following(
-    connection: Reader, *, username: str, query: CursorQuery
-) -> Listed[ProfileSummaryRow]:
-    """Whom a user follows, the latest first. Raises UserNotFound, InvalidCursor."""
-    return await _list(connection, _FOLLOWING, await _id_of(connection, username), query)
+    reader: Reader, *, username: str, query: CursorQuery
+) -> ListPage[ProfileSummaryRow]:
+    """Return the users whom a user follows, newest first. Raises UserNotFound, InvalidCursor."""
+    return await _list(reader, _FOLLOWING, await _id_of(reader, username), query)
 
 
 async def list_blocks(
-    connection: Reader, *, user: Identity, query: CursorQuery
-) -> Listed[ProfileSummaryRow]:
-    """Whom one has blocked, the latest first. Raises InvalidCursor."""
-    return await _list(connection, _BLOCKS, user.id, query)
+    reader: Reader, *, user: Identity, query: CursorQuery
+) -> ListPage[ProfileSummaryRow]:
+    """Return the users whom `user` has blocked, newest first. Raises InvalidCursor."""
+    return await _list(reader, _BLOCKS, user.id, query)
 
 
-async def _id_of(connection: Reader, username: str) -> int:
-    user_id: int | None = await connection.scalar(_ID, {"username": username})
+async def _id_of(reader: Reader, username: str) -> int:
+    user_id: int | None = await reader.scalar(_ID, {"username": username})
     if user_id is None:
         raise UserNotFound
     return user_id
 
 
 async def _list(
-    connection: Reader, listing: Keyset, user_id: int, query: CursorQuery
-) -> Listed[ProfileSummaryRow]:
+    reader: Reader, listing: Keyset, user_id: int, query: CursorQuery
+) -> ListPage[ProfileSummaryRow]:
     parameters = {"of_id": user_id}
     return await read_page(
-        connection, listing, query=query, parameters=parameters, make=summary, of=user_id
+        reader, listing, query=query, parameters=parameters, make_item=profile_summary, of=user_id
     )
 
 
-def summary(row: Sequence[Any]) -> ProfileSummaryRow:
-    """A row of PERSON and a moment, as it is read by attribute."""
+def profile_summary(row: Sequence[Any]) -> ProfileSummaryRow:
+    """Convert a row of PROFILE_COLUMNS and a date to a ProfileSummaryRow."""
     return ProfileSummaryRow._make(row)

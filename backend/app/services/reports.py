@@ -1,4 +1,4 @@
-"""Reports: readers tell editors what to look at, and editors say what became of it."""
+"""Reports: users report articles and comments, editors handle the reports."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -39,7 +39,7 @@ from app.services.articles.rows import AuthorRow
 from app.services.audit import AuditAction
 from app.services.comments.reading import get_comment
 from app.services.keyset import keyset, read_page
-from app.services.paging import Listed
+from app.services.paging import ListPage
 
 CONSTRAINTS = {
     "uq_reports_article": AlreadyReported,
@@ -51,7 +51,7 @@ CONSTRAINTS = {
 
 
 class ReportRow(NamedTuple):
-    """A report as a read selects it; the fields of ReportResponse."""
+    """A row of a report: the fields of ReportResponse."""
 
     id: int
     article_id: int | None
@@ -69,33 +69,35 @@ class ReportRow(NamedTuple):
     reporter: AuthorRow | None
 
 
-_OF_COMMENT = ("content", "author_id", "deleted_at")
-_OWN = (
-    *(getattr(Report, field) for field in ReportRow._fields[: -1 - len(_OF_COMMENT)]),
-    *(getattr(Comment, field).label(f"comment_{field}") for field in _OF_COMMENT),
+_COMMENT_FIELDS = ("content", "author_id", "deleted_at")
+_COLUMNS = (
+    *(getattr(Report, field) for field in ReportRow._fields[: -1 - len(_COMMENT_FIELDS)]),
+    *(getattr(Comment, field).label(f"comment_{field}") for field in _COMMENT_FIELDS),
 )
 _REPORTS = (
-    select(*_OWN, *(getattr(User, field).label(f"reporter_{field}") for field in AuthorRow._fields))
+    select(
+        *_COLUMNS, *(getattr(User, field).label(f"reporter_{field}") for field in AuthorRow._fields)
+    )
     .join(User, User.id == Report.reporter_id, isouter=True)
     .join(Comment, Comment.id == Report.comment_id, isouter=True)
 )
-_ALL = keyset("reports", _REPORTS, Report.id)
-_IN_STATE = keyset(
+_ALL_REPORTS = keyset("reports", _REPORTS, Report.id)
+_REPORTS_IN_STATE = keyset(
     "reports in", _REPORTS.where(Report.state == bindparam("state", type_=String)), Report.id
 )
-_ONE = _REPORTS.where(Report.id == bindparam("report_id", type_=BigInteger))
+_REPORT = _REPORTS.where(Report.id == bindparam("report_id", type_=BigInteger))
 
 
 def _report_row(row: Sequence[Any]) -> ReportRow:
-    own = len(_OWN)
-    reporter = None if row[own] is None else AuthorRow._make(row[own:])
-    return ReportRow._make((*row[:own], reporter))
+    split = len(_COLUMNS)
+    reporter = None if row[split] is None else AuthorRow._make(row[split:])
+    return ReportRow._make((*row[:split], reporter))
 
 
 async def report_article(
     session: AsyncSession, *, article_id: int, new: ReportCreate, reporter: Identity
 ) -> ReportReceipt:
-    """Report an article that one sees. Raises ArticleNotFound, AlreadyReported."""
+    """Report a visible article. Raises ArticleNotFound, AlreadyReported."""
     await get_fields(session, article_id=article_id, viewer=reporter, fields=("id",))
     return await _report(session, Report(article_id=article_id, reason=new.reason), reporter)
 
@@ -103,7 +105,7 @@ async def report_article(
 async def report_comment(
     session: AsyncSession, *, comment_id: int, new: ReportCreate, reporter: Identity
 ) -> ReportReceipt:
-    """Report a comment that one sees. Raises CommentNotFound, AlreadyReported."""
+    """Report a visible comment. Raises CommentNotFound, AlreadyReported."""
     comment = await get_comment(session, comment_id=comment_id, viewer=reporter)
     if comment.removed:
         raise CommentNotFound
@@ -115,36 +117,36 @@ async def _report(session: AsyncSession, report: Report, reporter: Identity) -> 
     report.reporter_id = reporter.id
     session.add(report)
     with constraint_errors(CONSTRAINTS):
-        await session.flush()  # the constraints speak, and the report has an id
+        await session.flush()  # checks the constraints and assigns the id
     _record(session, AuditAction.CREATE_REPORT, report.id, reporter)
     return ReportReceipt.model_validate(report)
 
 
 async def list_reports(
-    connection: Reader, *, query: ReportQuery, user: Identity
-) -> Listed[ReportRow]:
-    """Reports, the latest first, for editors. Raises NotAuthorized, InvalidCursor."""
+    reader: Reader, *, query: ReportQuery, user: Identity
+) -> ListPage[ReportRow]:
+    """Return reports for editors, newest first. Raises NotAuthorized, InvalidCursor."""
     _require_editor(user)
     state = query.state.value if query.state else None
-    listing = _ALL if state is None else _IN_STATE
+    listing = _ALL_REPORTS if state is None else _REPORTS_IN_STATE
     return await read_page(
-        connection,
+        reader,
         listing,
         query=query,
         parameters={"state": state},
-        make=_report_row,
+        make_item=_report_row,
         of=state or "",
     )
 
 
-async def get_report(connection: Reader, *, report_id: int, user: Identity) -> ReportRow:
-    """One report, for editors. Raises NotAuthorized, ReportNotFound."""
+async def get_report(reader: Reader, *, report_id: int, user: Identity) -> ReportRow:
+    """Return one report for editors. Raises NotAuthorized, ReportNotFound."""
     _require_editor(user)
-    return await _read(connection, report_id)
+    return await _read(reader, report_id)
 
 
-async def _read(connection: Reader | AsyncSession, report_id: int) -> ReportRow:
-    row = (await connection.execute(_ONE, {"report_id": report_id})).one_or_none()
+async def _read(reader: Reader | AsyncSession, report_id: int) -> ReportRow:
+    row = (await reader.execute(_REPORT, {"report_id": report_id})).one_or_none()
     if row is None:
         raise ReportNotFound
     return _report_row(row)
@@ -158,7 +160,7 @@ async def update_report(
     actor: Identity,
     precondition: Precondition,
 ) -> ReportRow:
-    """Say how far one has come with a report, as an editor.
+    """Change the state or the note of a report, as an editor.
 
     Raises NotAuthorized, ReportNotFound, PreconditionFailed.
     """
@@ -174,12 +176,12 @@ async def update_report(
     if session.is_modified(report):
         report.handled_by, report.handled_at = actor.id, clock.now()
         _record(session, AuditAction.UPDATE_REPORT, report_id, actor)
-        await session.flush()  # the read below sees it
+        await session.flush()  # so that the read below includes it
     return await _read(session, report_id)
 
 
 def _require_editor(user: Identity) -> None:
-    """Raise NotAuthorized for whoever does not handle reports: they are nobody's own."""
+    """Raise NotAuthorized unless the user may handle reports."""
     if not may_on_any(user, Action.HANDLE_REPORTS):
         raise NotAuthorized
 

@@ -1,6 +1,6 @@
-"""Revisions: what an article was before, for whoever may change it.
+"""Revisions of articles, for users who may change the article.
 
-They are written where the article is changed (services.articles.writing).
+services.articles.writing creates them when an article changes.
 """
 
 from collections.abc import Sequence
@@ -23,16 +23,16 @@ from app.models.user import User
 from app.schemas.article import ArticleUpdate
 from app.schemas.page import PageQuery
 from app.schemas.revision import RevisionDiff
-from app.services.articles.rows import KEPT, ArticleRow, AuthorRow
+from app.services.articles.rows import NOT_DELETED, ArticleRow, AuthorRow
 from app.services.articles.writing import update_article
 from app.services.authorship import require_author
 
 _THREADS = FairThreadPool("diff", size=1, what="comparisons", max_jobs=20, max_jobs_per_user=4)
-"""One: what is compared takes the interpreter's lock from everybody else."""
+"""One thread, because a comparison holds the GIL."""
 
 
 class RevisionRow(NamedTuple):
-    """A revision as a read selects it; of one in a list, `content` stays where it is."""
+    """A row of a revision; `content` is empty in lists."""
 
     id: int
     version: int
@@ -44,7 +44,7 @@ class RevisionRow(NamedTuple):
 
 
 _BYTES = func.octet_length(ArticleRevision.content)
-"""PostgreSQL knows it without reading the text."""
+"""PostgreSQL knows the length without reading the text."""
 _SUMMARY = (
     ArticleRevision.id,
     ArticleRevision.version,
@@ -73,7 +73,7 @@ def _revision_row(row: Sequence[Any]) -> RevisionRow:
 _LIST = paged(
     _of_article(*_SUMMARY).order_by(ArticleRevision.version.desc(), ArticleRevision.id.desc())
 )
-_ONE = _of_article(*_SUMMARY, ArticleRevision.content).where(
+_REVISION = _of_article(*_SUMMARY, ArticleRevision.content).where(
     ArticleRevision.id == bindparam("revision_id")
 )
 _TEXT = select(ArticleRevision.version, ArticleRevision.title, ArticleRevision.content).where(
@@ -81,50 +81,50 @@ _TEXT = select(ArticleRevision.version, ArticleRevision.title, ArticleRevision.c
     ArticleRevision.id == bindparam("revision_id"),
 )
 _CURRENT = select(Article.version, Article.title, Article.content).where(
-    Article.id == bindparam("article_id"), KEPT
+    Article.id == bindparam("article_id"), NOT_DELETED
 )
 
 
 async def list_revisions(
-    connection: Reader, *, article_id: int, page: PageQuery, actor: Identity
+    reader: Reader, *, article_id: int, page: PageQuery, actor: Identity
 ) -> Sequence[RevisionRow]:
-    """An article's revisions, the latest first. Raises ArticleNotFound, NotAuthorized."""
-    await require_author(connection, article_id=article_id, actor=actor)
-    rows = await connection.execute(_LIST, {"article_id": article_id, **page.model_dump()})
+    """Return an article's revisions, newest first. Raises ArticleNotFound, NotAuthorized."""
+    await require_author(reader, article_id=article_id, actor=actor)
+    rows = await reader.execute(_LIST, {"article_id": article_id, **page.model_dump()})
     return [_revision_row(row) for row in rows]
 
 
 async def get_revision(
-    connection: Reader, *, article_id: int, revision_id: int, actor: Identity
+    reader: Reader, *, article_id: int, revision_id: int, actor: Identity
 ) -> RevisionRow:
-    """One revision. Raises ArticleNotFound, NotAuthorized, RevisionNotFound."""
-    await require_author(connection, article_id=article_id, actor=actor)
+    """Return one revision. Raises ArticleNotFound, NotAuthorized, RevisionNotFound."""
+    await require_author(reader, article_id=article_id, actor=actor)
     parameters = {"article_id": article_id, "revision_id": revision_id}
-    row = (await connection.execute(_ONE, parameters)).one_or_none()
+    row = (await reader.execute(_REVISION, parameters)).one_or_none()
     if row is None:
         raise RevisionNotFound
     return _revision_row(row)
 
 
 async def diff_revision(
-    connection: Reader,
+    reader: Reader,
     *,
     article_id: int,
     revision_id: int,
     against: int | Literal["current"],
     actor: Identity,
 ) -> RevisionDiff:
-    """What changed from a revision to another, or to the article as it is.
+    """Compare a revision with another one, or with the current article.
 
-    Title and text are compared as one: the title, an empty line, the text. Raises ArticleNotFound,
-    NotAuthorized, RevisionNotFound; TooManyAtOnce, ServiceUnavailable.
+    Compares the title, an empty line and the content as one text. Raises ArticleNotFound,
+    NotAuthorized, RevisionNotFound, TooManyAtOnce, ServiceUnavailable.
     """
-    await require_author(connection, article_id=article_id, actor=actor)
-    before = await _text_of(connection, article_id, revision_id)
-    after = await _text_of(connection, article_id, against)
+    await require_author(reader, article_id=article_id, actor=actor)
+    before = await _text_of(reader, article_id, revision_id)
+    after = await _text_of(reader, article_id, against)
     names = (f"version {before.version}", f"version {after.version}")
     diff = await _THREADS.run(
-        lambda: unified_diff(before.together, after.together, names=names), user_id=actor.id
+        lambda: unified_diff(before.full_text, after.full_text, names=names), user_id=actor.id
     )
     return RevisionDiff(revision_id=revision_id, against=against, diff=diff)
 
@@ -137,15 +137,15 @@ async def restore_revision(
     actor: Identity,
     precondition: Precondition,
 ) -> ArticleRow:
-    """Give an article the title and the text of a revision; what it has now becomes one.
+    """Restore the title and content of a revision; the current ones become a revision.
 
-    A revision never changes: it is read before the article is locked, for its text may take long to
-    render. Raises ArticleNotFound, NotAuthorized, RevisionNotFound, PreconditionFailed, and what
-    `prepare_text` does.
+    Revisions are immutable, so this one is read before the article is locked: rendering may take
+    long. Raises ArticleNotFound, NotAuthorized, RevisionNotFound, PreconditionFailed, and what
+    `prepare_text` raises.
     """
     await require_author(session, article_id=article_id, actor=actor)
     text = await _text_of(session, article_id, revision_id)
-    # As it was accepted then, whatever is asked of new texts now.
+    # Skip validation: the text was valid when it was stored.
     changes = ArticleUpdate.model_construct(
         _fields_set={"title", "content"}, title=text.title, content=text.content
     )
@@ -160,21 +160,21 @@ class _Text(NamedTuple):
     content: str
 
     @property
-    def together(self) -> str:
+    def full_text(self) -> str:
         return f"{self.title}\n\n{self.content}"
 
 
 async def _text_of(
-    connection: Reader | AsyncSession, article_id: int, revision: int | Literal["current"]
+    reader: Reader | AsyncSession, article_id: int, revision: int | Literal["current"]
 ) -> _Text:
-    """The text of a revision, or of the article as it is."""
+    """Return the text of a revision, or of the current article."""
     if revision == "current":
-        current = (await connection.execute(_CURRENT, {"article_id": article_id})).one_or_none()
-        if current is None:  # since a moment ago
+        current = (await reader.execute(_CURRENT, {"article_id": article_id})).one_or_none()
+        if current is None:  # deleted concurrently
             raise ArticleNotFound
         return _Text._make(current)
     parameters = {"article_id": article_id, "revision_id": revision}
-    row = (await connection.execute(_TEXT, parameters)).one_or_none()
+    row = (await reader.execute(_TEXT, parameters)).one_or_none()
     if row is None:
         raise RevisionNotFound
     return _Text._make(row)

@@ -1,7 +1,7 @@
-"""Tags: the words that articles share, listed with their articles counted, renamed and merged.
+"""Tags: list with article counts, rename, merge and delete.
 
-Whoever gives an article a tag locks the article first and the tag after it; so does who changes a
-tag, and gives way where that is not enough (`_giving_way`).
+Requests that tag an article lock the article before the tag. Changes of a tag use the same order,
+and retry on remaining conflicts (`_retry_on_lock_conflict`).
 """
 
 import asyncio
@@ -50,22 +50,22 @@ from app.services.audit import AuditAction
 Result = TypeVar("Result")
 
 LOCK_TIMEOUT_MS = 250
-"""How long a change of a tag waits for a lock: less than PostgreSQL's `deadlock_timeout`."""
-LONGEST_MS = MAX_STATEMENT_SECONDS * 1000
-"""How long a statement may take, the commit included: many articles may have one tag."""
-PAUSES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.5, 0.5)
-GIVES_WAY_TO = {"55P03", "40P01", "23505"}
-"""SQLSTATEs of a lock that somebody holds, a deadlock, and a name that somebody took meanwhile."""
+"""Shorter than PostgreSQL's `deadlock_timeout`, so that this side of a conflict gives up first."""
+STATEMENT_TIMEOUT_MS = MAX_STATEMENT_SECONDS * 1000
+"""Includes the commit: a tag may have many articles."""
+RETRY_DELAYS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.5, 0.5)
+RETRYABLE_SQLSTATES = {"55P03", "40P01", "23505"}
+"""Lock not available, deadlock detected, unique violation by a concurrent request."""
 
 _LISTED = ArticleTag.listed_at <= NOW
-_BEGINS = or_(
+_HAS_PREFIX = or_(
     func.starts_with(Tag.slug, bindparam("slug_prefix")),
     func.starts_with(Tag.key, bindparam("key_prefix")),
 )
 _COLUMNS: tuple[InstrumentedAttribute[Any], ...] = (Tag.id, Tag.name, Tag.slug, Tag.is_listed)
 
-# One article after another (OFFSET 0), and an array in place of a join: PostgreSQL does not know
-# how few articles are due, and would read all tags.
+# OFFSET 0 forces a nested loop, and an array replaces a join. PostgreSQL does not know how few
+# articles are due, and would read all tags.
 _due_tags = select(ArticleTag.tag_id).where(ArticleTag.article_id == Article.id).offset(0).lateral()
 _due = (
     select(_due_tags.c.tag_id)
@@ -74,21 +74,21 @@ _due = (
     .where(Article.awaits_publication, Article.published_at <= NOW)
 )
 _DUE = and_(~Tag.is_listed, Tag.id == any_(func.array(_due.scalar_subquery())))
-"""The tags of scheduled articles whose moment has come, until `announce_due` notices them."""
+"""Tags of scheduled articles that are due but not yet announced by `announce_due`."""
 
 
-def _seen(*, every: bool, by_slug: bool) -> Subquery:
-    """`every` tag that begins as asked, or those that readers see articles under.
+def _matching_tags(*, include_hidden: bool, by_slug: bool) -> Subquery:
+    """Select tags with the requested prefix; without `include_hidden`, public ones only.
 
-    Hidden tags cost readers nothing: those that are listed have an index of their own. `by_slug`:
-    no more than a page needs, and of those that are listed only such as have articles.
+    Listed tags have a partial index, so unlisted tags do not slow down the query. With `by_slug`,
+    returns only what a page needs, and only listed tags with public articles.
     """
-    tags = select(*_COLUMNS).where(_BEGINS)
-    if every:
+    tags = select(*_COLUMNS).where(_HAS_PREFIX)
+    if include_hidden:
         return tags.subquery()
     listed = tags.where(Tag.is_listed)
     if by_slug:
-        # A subquery with a LIMIT is looked up for each tag; a semi-join would read all articles'.
+        # A subquery with LIMIT runs once per tag; a semi-join would read the articles of all tags.
         has_articles = select(true()).where(ArticleTag.tag_id == Tag.id, _LISTED).limit(1)
         listed = listed.where(has_articles.scalar_subquery()).order_by(Tag.slug)
         skip, limit = bindparam("skip", type_=Integer), bindparam("limit", type_=Integer)
@@ -104,22 +104,22 @@ def _count(tag: Any) -> Select[Any]:
     )
 
 
-def _by_name(*, every: bool) -> Select[Any]:
-    """A page of tags by slug; only the articles of those that are on it are counted."""
-    seen = _seen(every=every, by_slug=True)
-    tag = paged(select(seen).order_by(seen.c.slug, seen.c.id)).subquery().c
+def _by_name(*, include_hidden: bool) -> Select[Any]:
+    """Select a page of tags by slug; only articles of tags on the page are counted."""
+    matching = _matching_tags(include_hidden=include_hidden, by_slug=True)
+    tag = paged(select(matching).order_by(matching.c.slug, matching.c.id)).subquery().c
     count = _count(tag).scalar_subquery().label("article_count")
     return select(public_name(tag), tag.slug, count).order_by(tag.slug, tag.id)
 
 
-def _by_count(*, every: bool) -> Select[Any]:
-    """A page of tags, the most used first: the articles of all that begin so have to be counted."""
-    seen = _seen(every=every, by_slug=False)
-    used = _count(seen.c).lateral()
-    statement = select(seen, used.c.number).join(used, true())
-    if not every:
-        statement = statement.where(used.c.number > 0)
-    order = used.c.number.desc(), seen.c.slug, seen.c.id
+def _by_count(*, include_hidden: bool) -> Select[Any]:
+    """Select a page of tags by article count; the articles of all matching tags are counted."""
+    matching = _matching_tags(include_hidden=include_hidden, by_slug=False)
+    usage = _count(matching.c).lateral()
+    statement = select(matching, usage.c.number).join(usage, true())
+    if not include_hidden:
+        statement = statement.where(usage.c.number > 0)
+    order = usage.c.number.desc(), matching.c.slug, matching.c.id
     page = paged(statement.order_by(*order)).subquery().c
     return select(public_name(page), page.slug, page.number.label("article_count")).order_by(
         page.number.desc(), page.slug, page.id
@@ -127,18 +127,18 @@ def _by_count(*, every: bool) -> Select[Any]:
 
 
 _LISTS = {
-    TagSort.NAME: {every: _by_name(every=every) for every in (True, False)},
-    TagSort.COUNT: {every: _by_count(every=every) for every in (True, False)},
+    TagSort.NAME: {value: _by_name(include_hidden=value) for value in (True, False)},
+    TagSort.COUNT: {value: _by_count(include_hidden=value) for value in (True, False)},
 }
-_ONE = select(public_name(Tag), Tag.slug, _count(Tag).scalar_subquery().label("article_count"))
-_BY_SLUG = _ONE.where(Tag.slug == bindparam("slug"))
-_BY_ID = _ONE.where(Tag.id == bindparam("tag_id"))
+_TAG = select(public_name(Tag), Tag.slug, _count(Tag).scalar_subquery().label("article_count"))
+_BY_SLUG = _TAG.where(Tag.slug == bindparam("slug"))
+_BY_ID = _TAG.where(Tag.id == bindparam("tag_id"))
 
 
 async def list_tags(
-    connection: Reader, *, query: TagQuery, viewer: Identity | None
+    reader: Reader, *, query: TagQuery, viewer: Identity | None
 ) -> Sequence[TagResponse]:
-    """The tags that readers find articles under, in one query; for editors, every tag."""
+    """Return the tags of public articles, or all tags for editors. Runs one query."""
     key = tag_key(query.q or "")
     slug = tag_slug(key) if slugify(key, fallback="") else key
     if query.q is not None and not key:
@@ -146,24 +146,23 @@ async def list_tags(
     statement = _LISTS[query.sort][may_on_any(viewer, Action.CHANGE_TAG)]
     page = {"skip": query.skip, "limit": query.limit}
     prefixes = {"slug_prefix": slug, "key_prefix": key}
-    rows = await connection.execute(statement, {"now": clock.now(), **prefixes, **page})
+    rows = await reader.execute(statement, {"now": clock.now(), **prefixes, **page})
     return [TagResponse.model_validate(row) for row in rows]
 
 
-async def get_tag(connection: Reader, *, slug: str, viewer: Identity | None) -> TagResponse:
-    """One tag. Raises TagNotFound.
+async def get_tag(reader: Reader, *, slug: str, viewer: Identity | None) -> TagResponse:
+    """Return one tag.
 
-    So it does for others than editors where no reader sees an article of it: what drafts are about
-    is their authors' business.
+    Raises TagNotFound, also if only hidden articles have it and the viewer is no editor.
     """
-    tag = await _read(connection, _BY_SLUG, slug=slug)
+    tag = await _read(reader, _BY_SLUG, slug=slug)
     if tag is None or not (tag.article_count or may_on_any(viewer, Action.CHANGE_TAG)):
         raise TagNotFound
     return tag
 
 
 class ChangedTag(NamedTuple):
-    """The tag that there is now, and whether it is one that there was beside the one changed."""
+    """The resulting tag, and whether it existed before and absorbed the renamed one."""
 
     tag: TagResponse
     merged: bool
@@ -172,26 +171,25 @@ class ChangedTag(NamedTuple):
 async def change_tag(
     session: AsyncSession, *, slug: str, new: TagUpdate, actor: Identity, precondition: Precondition
 ) -> ChangedTag:
-    """Rename a tag, or merge it into the one that has the name.
+    """Rename a tag, or merge it into the tag that has the new name.
 
-    That one keeps its spelling, unless readers do not know it yet.
+    The existing tag keeps its spelling if it is listed. All articles of the tag get a new version.
 
-    The articles that have it get a new version: their tags read otherwise now. Raises
-    NotAuthorized, TagNotFound, PreconditionFailed; ServiceUnavailable where others keep its
-    articles locked.
+    Raises NotAuthorized, TagNotFound, PreconditionFailed, and ServiceUnavailable if its articles
+    stay locked.
     """
     _require_editor(actor)
     await limits.spend(session, actor, {LimitKind.MODERATION: 1})
-    done = await _rename(session, slug=slug, name=new.name, precondition=precondition)
-    if done.action is not None:
-        _record(session, done.action, done.changed_id, actor)
-    changed = await _read(session, _BY_ID, tag_id=done.tag_id)
-    assert changed is not None  # noqa: S101 - it is locked
-    return ChangedTag(changed, done.action is AuditAction.MERGE_TAG)
+    result = await _rename(session, slug=slug, name=new.name, precondition=precondition)
+    if result.action is not None:
+        _record(session, result.action, result.changed_id, actor)
+    changed = await _read(session, _BY_ID, tag_id=result.tag_id)
+    assert changed is not None  # noqa: S101 - locked by this transaction
+    return ChangedTag(changed, result.action is AuditAction.MERGE_TAG)
 
 
-class _Renamed(NamedTuple):
-    """The tag that was changed, the one that has the name now, and what was done."""
+class _RenameResult(NamedTuple):
+    """The id of the changed tag, the id of the tag with the name, and the audited action."""
 
     changed_id: int
     tag_id: int
@@ -200,18 +198,18 @@ class _Renamed(NamedTuple):
 
 async def _rename(
     session: AsyncSession, *, slug: str, name: str, precondition: Precondition
-) -> _Renamed:
+) -> _RenameResult:
     key = tag_key(name)
 
-    async def change() -> _Renamed:
-        tag, other = await _locked(session, slug, key=key, precondition=precondition)
+    async def change() -> _RenameResult:
+        tag, other = await _lock_tag(session, slug, key=key, precondition=precondition)
         if other is not None:
-            await _note_new_versions(session, tag.id)
+            await _increment_versions(session, tag.id)
             await _merge(session, tag.id, into=other.id, name=name)
-            return _Renamed(tag.id, other.id, AuditAction.MERGE_TAG)
+            return _RenameResult(tag.id, other.id, AuditAction.MERGE_TAG)
         if (name, key) == (tag.name, tag.key):
-            return _Renamed(tag.id, tag.id, None)
-        await _note_new_versions(session, tag.id)
+            return _RenameResult(tag.id, tag.id, None)
+        await _increment_versions(session, tag.id)
         values: dict[str, Any] = {"name": name, "key": key}
         if tag_slug(key) != (tag.wanted_slug or tag.slug):
             values["slug"], values["wanted_slug"] = (await free_tag_slugs(session, [key]))[key]
@@ -221,69 +219,72 @@ async def _rename(
         )
         if tag.is_listed:
             await session.execute(select(func.settle_tag_slug(tag.id)))
-        return _Renamed(tag.id, tag.id, AuditAction.UPDATE_TAG)
+        return _RenameResult(tag.id, tag.id, AuditAction.UPDATE_TAG)
 
-    return await _giving_way(session, change)
+    return await _retry_on_lock_conflict(session, change)
 
 
 async def delete_tag(
     session: AsyncSession, *, slug: str, actor: Identity, precondition: Precondition
 ) -> None:
-    """Take a tag from all articles, which get a new version. Raises what `change_tag` raises."""
+    """Remove a tag from all articles, which get a new version. Raises what `change_tag` raises."""
     _require_editor(actor)
     await limits.spend(session, actor, {LimitKind.MODERATION: 1})
 
     async def change() -> int:
-        tag, _ = await _locked(session, slug, precondition=precondition)
-        await _note_new_versions(session, tag.id)
+        tag, _ = await _lock_tag(session, slug, precondition=precondition)
+        await _increment_versions(session, tag.id)
         await session.execute(delete(Tag).where(Tag.id == tag.id))
         tag_id: int = tag.id
         return tag_id
 
-    _record(session, AuditAction.DELETE_TAG, await _giving_way(session, change), actor)
+    _record(session, AuditAction.DELETE_TAG, await _retry_on_lock_conflict(session, change), actor)
 
 
 async def _read(
-    connection: Reader | AsyncSession, statement: Select[Any], **named: str | int
+    reader: Reader | AsyncSession, statement: Select[Any], **parameters: str | int
 ) -> TagResponse | None:
-    row = (await connection.execute(statement, {**named, "now": clock.now()})).one_or_none()
+    row = (await reader.execute(statement, {**parameters, "now": clock.now()})).one_or_none()
     return None if row is None else TagResponse.model_validate(row)
 
 
 def _require_editor(actor: Identity) -> None:
-    """Raise NotAuthorized for whoever may not change tags: they are nobody's own."""
+    """Raise NotAuthorized unless the actor may change tags."""
     if not may_on_any(actor, Action.CHANGE_TAG):
         raise NotAuthorized
 
 
-_LOCK_TIMEOUT = text(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
-_PATIENCE = text(f"SET LOCAL statement_timeout = {LONGEST_MS}")
-_NO_LOCK_TIMEOUT = text("SET LOCAL lock_timeout TO DEFAULT")
+_SET_LOCK_TIMEOUT = text(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
+_SET_STATEMENT_TIMEOUT = text(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}")
+_RESET_LOCK_TIMEOUT = text("SET LOCAL lock_timeout TO DEFAULT")
 
 
-async def _giving_way(session: AsyncSession, change: Callable[[], Awaitable[Result]]) -> Result:
-    """The result of `change`, which locks many rows that others want as well, in whatever order.
+async def _retry_on_lock_conflict(
+    session: AsyncSession, change: Callable[[], Awaitable[Result]]
+) -> Result:
+    """Run `change`, which locks many rows in any order, and return its result.
 
-    It never waits for long: it gives up what it holds, lets the others finish and begins again. So
-    nobody who is saving an article can be the victim of a deadlock with it. Raises
-    ServiceUnavailable where it never comes to an end.
+    Waits only briefly for a lock. On a conflict, it releases its locks, waits and tries again. A
+    request that saves an article is therefore never the victim of a deadlock.
+
+    Raises ServiceUnavailable when all attempts fail.
     """
-    for pause in PAUSES:
+    for delay in RETRY_DELAYS:
         try:
             async with session.begin_nested():
-                await session.execute(_LOCK_TIMEOUT)
-                await session.execute(_PATIENCE)
+                await session.execute(_SET_LOCK_TIMEOUT)
+                await session.execute(_SET_STATEMENT_TIMEOUT)
                 result = await change()
-                await session.execute(_NO_LOCK_TIMEOUT)  # the commit waits for its turn
+                await session.execute(_RESET_LOCK_TIMEOUT)  # the commit may wait for locks
                 return result
         except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) not in GIVES_WAY_TO:
+            if getattr(error.orig, "sqlstate", None) not in RETRYABLE_SQLSTATES:
                 raise
-        await asyncio.sleep(pause)
-    raise ServiceUnavailable("Articles with this tag are being written; try again in a moment")
+        await asyncio.sleep(delay)
+    raise ServiceUnavailable("Articles with this tag are being changed; try again in a moment")
 
 
-_HAVE_IT = ArticleTag.tag_id == bindparam("changed_id")
+_HAS_CHANGED_TAG = ArticleTag.tag_id == bindparam("changed_id")
 _LOCK_ARTICLES = select(func.count()).select_from(
     select(Article.id)
     .join(ArticleTag, ArticleTag.article_id == Article.id)
@@ -293,22 +294,22 @@ _LOCK_ARTICLES = select(func.count()).select_from(
     .with_for_update(of=Article, **NO_KEY_UPDATE)
     .subquery()
 )
-_NEW_VERSIONS = (
+_INCREMENT_VERSIONS = (
     update(Article)
-    .where(Article.id.in_(select(ArticleTag.article_id).where(_HAVE_IT)))
+    .where(Article.id.in_(select(ArticleTag.article_id).where(_HAS_CHANGED_TAG)))
     .values(
         version=Article.version + 1, updated_at=func.greatest(Article.updated_at, bindparam("now"))
     )
 )
-_OTHER = ArticleTag.__table__.alias("other")
-_MOVE = (
+_other = ArticleTag.__table__.alias("other")
+_MOVE_ARTICLES = (
     update(ArticleTag)
     .where(
-        _HAVE_IT,
+        _HAS_CHANGED_TAG,
         ~exists().where(
             and_(
-                _OTHER.c.article_id == ArticleTag.article_id,
-                _OTHER.c.tag_id == bindparam("into_id"),
+                _other.c.article_id == ArticleTag.article_id,
+                _other.c.tag_id == bindparam("into_id"),
             )
         ),
     )
@@ -316,12 +317,13 @@ _MOVE = (
 )
 
 
-async def _locked(
+async def _lock_tag(
     session: AsyncSession, slug: str, *, key: str = "", precondition: Precondition
 ) -> tuple[Any, Any]:
-    """The tag with this slug and another one with this key or None, locked after its articles.
+    """Lock the tag with this slug and the tag with this key, after their articles.
 
-    From then on nobody gives an article one of them. Raises TagNotFound, PreconditionFailed.
+    The second is None if it does not exist. Both cannot be assigned to articles until the
+    transaction ends. Raises TagNotFound, PreconditionFailed.
     """
     await session.execute(_LOCK_ARTICLES, {"slug": slug})
     lock = (
@@ -339,19 +341,22 @@ async def _locked(
     return tags[True], tags.get(False)
 
 
-async def _note_new_versions(session: AsyncSession, tag_id: int) -> None:
-    """The articles that have the tag read otherwise from now on: in one statement."""
+async def _increment_versions(session: AsyncSession, tag_id: int) -> None:
+    """Increment the version of all articles with the tag."""
     await session.execute(
-        _NEW_VERSIONS,
+        _INCREMENT_VERSIONS,
         {"changed_id": tag_id, "now": clock.now()},
         execution_options={"synchronize_session": False},
     )
 
 
 async def _merge(session: AsyncSession, tag_id: int, *, into: int, name: str) -> None:
-    """Give what has one tag the other, once, spelt so until it is listed; then the one goes."""
+    """Move articles to the other tag, each at most once, and delete the merged tag.
+
+    `name` is the spelling in these articles until the other tag is listed.
+    """
     await session.execute(
-        _MOVE,
+        _MOVE_ARTICLES,
         {"changed_id": tag_id, "into_id": into, "spelling": name},
         execution_options={"synchronize_session": False},
     )
@@ -363,48 +368,50 @@ def _record(session: AsyncSession, action: AuditAction, tag_id: int, actor: Iden
 
 
 BATCH = 1000
-"""How many tags `tidy` looks at in one unit of work."""
+"""How many tags `clean_up` examines per unit of work."""
 
 _HAS_ARTICLES = exists().where(ArticleTag.tag_id == Tag.id)
-# By the clock that the trigger used: what it has listed is listed at any later moment.
-_IS_SEEN = exists().where(
+# The trigger uses the same clock: what it has listed stays listed.
+_IS_VISIBLE = exists().where(
     ArticleTag.tag_id == Tag.id, ArticleTag.listed_at <= func.clock_timestamp()
 )
-_UNUSED = or_(~_HAS_ARTICLES, and_(Tag.is_listed, ~_IS_SEEN))
-_NEXT = select(Tag.id).where(Tag.id > bindparam("after")).order_by(Tag.id).limit(BATCH).subquery()
-_LAST_OF_NEXT = select(func.max(_NEXT.c.id))
-_KEYLESS = select(Tag.slug, Tag.name).where(Tag.key.is_(None)).order_by(Tag.id).limit(BATCH)
+_UNUSED = or_(~_HAS_ARTICLES, and_(Tag.is_listed, ~_IS_VISIBLE))
+_BATCH = select(Tag.id).where(Tag.id > bindparam("after")).order_by(Tag.id).limit(BATCH).subquery()
+_LAST_OF_BATCH = select(func.max(_BATCH.c.id))
+_WITHOUT_KEY = select(Tag.slug, Tag.name).where(Tag.key.is_(None)).order_by(Tag.id).limit(BATCH)
 
 
-async def tidy(database: Database) -> None:
-    """Delete tags that no article has; hide those whose articles readers see no longer.
+async def clean_up(database: Database) -> None:
+    """Delete tags without articles; unlist tags without public articles.
 
-    A tag that somebody is giving to an article is left for the next time. Merges the second tags
-    with one key that the previous release can create during an upgrade.
+    Skips tags that a concurrent request locks. Merges duplicate keys, which the previous release
+    can create during an upgrade.
     """
     after: int | None = 0
     while after is not None:
         async with database.unit_of_work() as session:
-            after = await _tidy_batch(session, after)
+            after = await _clean_up_batch(session, after)
     async with database.unit_of_work() as session:
-        keyless = (await session.execute(_KEYLESS)).all()
-    for slug, name in keyless:
+        without_key = (await session.execute(_WITHOUT_KEY)).all()
+    for slug, name in without_key:
         async with database.unit_of_work() as session:
             with suppress(TagNotFound):
                 await _rename(session, slug=slug, name=name, precondition=Precondition())
 
 
-async def _tidy_batch(session: AsyncSession, after: int) -> int | None:
-    """Tidy up the tags behind this id; the last id that was looked at, None at the end."""
-    last: int | None = await session.scalar(_LAST_OF_NEXT, {"after": after})
+async def _clean_up_batch(session: AsyncSession, after: int) -> int | None:
+    """Clean up a batch of tags after this id; return the last id examined, or None at the end."""
+    last: int | None = await session.scalar(_LAST_OF_BATCH, {"after": after})
     if last is not None:
         found = select(Tag.id).where(Tag.id > after, Tag.id <= last, _UNUSED)
         ids = (await session.scalars(found.with_for_update(skip_locked=True))).all()
-        if ids:  # the lock excludes taggers; these statements see what they have committed
-            theirs = Tag.id.in_(ids)
+        if ids:  # the lock excludes concurrent assignments; the statements below see committed ones
+            selected = Tag.id.in_(ids)
             options = {"synchronize_session": False}
-            gone = delete(Tag).where(theirs, ~_HAS_ARTICLES)
-            await session.execute(gone, execution_options=options)
-            hidden = update(Tag).where(theirs, Tag.is_listed, ~_IS_SEEN).values(is_listed=False)
-            await session.execute(hidden, execution_options=options)
+            unused = delete(Tag).where(selected, ~_HAS_ARTICLES)
+            await session.execute(unused, execution_options=options)
+            no_longer_listed = (
+                update(Tag).where(selected, Tag.is_listed, ~_IS_VISIBLE).values(is_listed=False)
+            )
+            await session.execute(no_longer_listed, execution_options=options)
     return last

@@ -1,6 +1,6 @@
-"""The trash: deleted articles, for thirty days; then they are gone.
+"""The trash: deleted articles, kept for 30 days.
 
-They get there, and out of it again, by services.articles.writing.
+services.articles.writing deletes and restores articles.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ from app.models.article import Article
 from app.models.user import User
 from app.schemas.page import PageQuery
 from app.services import audit, limits
-from app.services.articles.rows import SHOWN_SLUG, AuthorRow
-from app.services.articles.writing import IN_TRASH_FOR
+from app.services.articles.rows import DISPLAYED_SLUG, AuthorRow
+from app.services.articles.writing import TRASH_RETENTION
 from app.services.audit import AuditAction
 from app.services.media.references import purge_pictures_of
 
@@ -30,7 +30,7 @@ BATCH = 100
 
 
 class TrashedRow(NamedTuple):
-    """A deleted article as a read selects it."""
+    """A row of a deleted article."""
 
     id: int
     title: str
@@ -40,11 +40,11 @@ class TrashedRow(NamedTuple):
     author: AuthorRow
 
 
-_ALL = (
+_TRASHED = (
     select(
         Article.id,
         Article.title,
-        SHOWN_SLUG,
+        DISPLAYED_SLUG,
         Article.deleted_at,
         *(getattr(User, field).label(f"author_{field}") for field in AuthorRow._fields),
     )
@@ -52,25 +52,29 @@ _ALL = (
     .where(Article.deleted_at > bindparam("since"))
     .order_by(Article.deleted_at.desc(), Article.id.desc())
 )
-_LISTS = {True: paged(_ALL), False: paged(_ALL.where(Article.author_id == bindparam("author_id")))}
+_LISTS = {
+    True: paged(_TRASHED),
+    False: paged(_TRASHED.where(Article.author_id == bindparam("author_id"))),
+}
 
 
-async def list_trash(
-    connection: Reader, *, page: PageQuery, actor: Identity
-) -> Sequence[TrashedRow]:
-    """What can be restored, deleted last comes first: one's own, or as an editor all."""
-    every = may_on_any(actor, Action.DELETE_ARTICLE)
-    whose = {} if every else {"author_id": actor.id}
+async def list_trash(reader: Reader, *, page: PageQuery, actor: Identity) -> Sequence[TrashedRow]:
+    """Return restorable articles, last deleted first: the actor's own, or all for editors."""
+    include_all = may_on_any(actor, Action.DELETE_ARTICLE)
+    owner_filter = {} if include_all else {"author_id": actor.id}
     now = clock.now()
-    parameters = {"since": now - IN_TRASH_FOR, "now": now, **whose, **page.model_dump()}
+    parameters = {"since": now - TRASH_RETENTION, "now": now, **owner_filter, **page.model_dump()}
     return [
-        TrashedRow._make((*row[:4], row.deleted_at + IN_TRASH_FOR, AuthorRow._make(row[4:])))
-        for row in await connection.execute(_LISTS[every], parameters)
+        TrashedRow._make((*row[:4], row.deleted_at + TRASH_RETENTION, AuthorRow._make(row[4:])))
+        for row in await reader.execute(_LISTS[include_all], parameters)
     ]
 
 
 async def delete_for_good(session: AsyncSession, *, article_id: int, actor: Identity) -> None:
-    """Delete an article that is in the trash. Raises ArticleNotFound where none of theirs is."""
+    """Delete an article in the trash permanently.
+
+    Raises ArticleNotFound if it is not in the trash, or the actor may not delete it.
+    """
     trashed = select(Article.author_id).where(
         Article.id == article_id, Article.deleted_at.is_not(None)
     )
@@ -88,7 +92,7 @@ async def delete_for_good(session: AsyncSession, *, article_id: int, actor: Iden
     )
 
 
-_OLD = (
+_EXPIRED = (
     select(Article.id)
     .where(Article.deleted_at <= bindparam("before"))
     .order_by(Article.deleted_at, Article.id)
@@ -98,16 +102,16 @@ _OLD = (
 
 
 async def purge(session: AsyncSession) -> int:
-    """Delete a batch of what has been in the trash for its time; how many."""
-    before = {"before": clock.now() - IN_TRASH_FOR}
-    article_ids = (await session.scalars(_OLD, before)).all()
+    """Permanently delete a batch of articles deleted over 30 days ago; return how many."""
+    before = {"before": clock.now() - TRASH_RETENTION}
+    article_ids = (await session.scalars(_EXPIRED, before)).all()
     if article_ids:
         await _delete(session, article_ids)
     return len(article_ids)
 
 
 async def _delete(session: AsyncSession, article_ids: Sequence[int]) -> None:
-    """Delete locked articles, with all that hangs on them: pictures that no other shows, too."""
+    """Delete locked articles and all that references them, including unused images."""
     await purge_pictures_of(session, article_ids=article_ids)
     await session.execute(
         delete(Article).where(Article.id.in_(article_ids)),

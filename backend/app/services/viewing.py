@@ -1,4 +1,4 @@
-"""What a read says of its reader: conditions on `viewer_id`, which is NULL for anybody."""
+"""Conditions on the viewer's id, which is NULL for anonymous requests."""
 
 from typing import Any
 
@@ -9,11 +9,14 @@ from app.models.follow import Follow
 VIEWER = bindparam("viewer_id", type_=BigInteger)
 
 
-def whether(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Whether there is such a row. Not EXISTS: PostgreSQL may read all of the viewer's for it."""
+def row_exists(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether a row exists.
+
+    EXISTS is slower here: PostgreSQL may turn it into a scan of all rows of the viewer.
+    """
     return func.coalesce(select(true()).where(*conditions).scalar_subquery(), false())
 
 
 def follows(user_id: Any) -> ColumnElement[bool]:
-    """Whether the viewer follows the user whose id is in this column."""
-    return whether(Follow.follower_id == VIEWER, Follow.followed_id == user_id)
+    """Whether the viewer follows the user with this id."""
+    return row_exists(Follow.follower_id == VIEWER, Follow.followed_id == user_id)

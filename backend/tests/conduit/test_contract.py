@@ -74,7 +74,7 @@ async def test_count_is_cached_until_the_change_feed_changes(
     connection: AsyncConnection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(counting, "LARGE", 2)
+    monkeypatch.setattr(counting, "MIN_CACHED_COUNT", 2)
     author = await create_user(session, username="writer")
     for number, last in ((1, "count"), (2, "count"), (2, "max")):
         if last == "count":

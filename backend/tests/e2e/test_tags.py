@@ -211,8 +211,8 @@ def test_writers_of_new_tags_a_merge_and_the_housekeeping_all_get_through(
 
     async def housekeeping(writing: Sequence[Future[Sequence[int]]]) -> None:
         while not all(each.done() for each in writing):
-            await tags.tidy(database)
-        await tags.tidy(database)
+            await tags.clean_up(database)
+        await tags.clean_up(database)
         await database.dispose()
 
     def merge() -> Sequence[int]:

@@ -1,11 +1,12 @@
-"""Articles: listing and reading, writing and publishing, and what is made of their Markdown.
+"""Services for articles.
 
-rows.py       what a read selects, and which articles a reader may see
-reading.py    one article, by id or by slug
-listing.py    lists: filters, orders, pages
-counting.py   how long a list is
-writing.py    writing, changing, deleting and restoring
-slugs.py      finding a free slug, and following one that has changed
-tagging.py    giving an article its tags
-rendering.py  what is stored of the Markdown: HTML, plain text, counts
+rows.py       selected columns and visibility rules
+reading.py    read one article by id or slug
+listing.py    lists: filters, sorting, pagination
+counting.py   cached totals of lists
+matching.py   full-text search: which articles match
+writing.py    create, update, delete and restore
+slugs.py      assign slugs and keep former ones
+tagging.py    assign tags
+rendering.py  columns derived from the Markdown: HTML, plain text, counts
 """

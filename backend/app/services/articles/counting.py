@@ -1,4 +1,4 @@
-"""How many articles a list has, where that takes long to count."""
+"""Cached totals of large lists."""
 
 from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple
@@ -9,42 +9,44 @@ from sqlalchemy import Select, func, select
 from app.db.reading import Reader
 from app.models.change import Change
 
-LARGE = 1_000
-"""To count less takes as long as to ask the change feed."""
-MAX_KNOWN = 1000
+MIN_CACHED_COUNT = 1_000
+"""Smaller lists are counted each time: counting them costs no more than checking the change feed.
+"""
+MAX_CACHED_COUNTS = 1000
 
 
-class Total(NamedTuple):
-    """How long a list is, and the last entry of the change feed before it was counted."""
+class CachedCount(NamedTuple):
+    """The length of a list, and the last `seq` of the change feed before it was counted."""
 
     seq: int
     number: int
 
 
-_known: WeakKeyDictionary[Reader, dict[Hashable, Total]] = WeakKeyDictionary()
+_cache: WeakKeyDictionary[Reader, dict[Hashable, CachedCount]] = WeakKeyDictionary()
 _LAST_CHANGE = select(func.coalesce(func.max(Change.seq), 0))
 
 
 async def count_public(
-    connection: Reader, count: Select[Any], *, key: Hashable, parameters: Mapping[str, Any]
+    reader: Reader, count: Select[Any], *, key: Hashable, parameters: Mapping[str, Any]
 ) -> int:
-    """What `count` says, of articles that all readers see; `key` is what it counts.
+    """Return the result of `count`, a count of public articles identified by `key`.
 
-    A large number is kept for as long as the change feed has nothing new: it tells of whatever
-    comes, goes, or gets other tags. What was scheduled is counted once it has been announced.
+    Large totals are cached until the change feed has a new entry. The feed records articles that
+    appear, disappear or get other tags. Scheduled articles count once the feed has announced them.
     """
-    known = _known.setdefault(connection, {})
-    found = known.get(key)
-    if found is not None and found.seq == await connection.scalar(_LAST_CHANGE):
-        return found.number
-    number: int = await connection.scalar(count, parameters)
-    if number < LARGE:
-        known.pop(key, None)
+    cached = _cache.setdefault(reader, {})
+    entry = cached.get(key)
+    if entry is not None and entry.seq == await reader.scalar(_LAST_CHANGE):
+        return entry.number
+    number: int = await reader.scalar(count, parameters)
+    if number < MIN_CACHED_COUNT:
+        cached.pop(key, None)
         return number
-    # The feed first: what changes between the two is counted, and noticed the next time.
-    seq = await connection.scalar(_LAST_CHANGE)
-    number = await connection.scalar(count, parameters)
-    if len(known) >= MAX_KNOWN:
-        known.clear()
-    known[key] = Total(seq, number)
+    # Read the feed before counting. A change between the two statements then invalidates the entry
+    # on the next call.
+    seq = await reader.scalar(_LAST_CHANGE)
+    number = await reader.scalar(count, parameters)
+    if len(cached) >= MAX_CACHED_COUNTS:
+        cached.clear()
+    cached[key] = CachedCount(seq, number)
     return number

@@ -1,7 +1,7 @@
-"""Lists of articles: filters, orders and pages.
+"""Lists of articles: filters, sorting and keyset pagination.
 
-A page is found by where the one before ended (its last row's place in the order, and its id), not
-by counting rows: the page 50,000 costs what the second does.
+A cursor holds the sort key and the id of the last row of the previous page. Page 50,000 costs as
+much as page 2, because no rows are counted or skipped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,26 +47,26 @@ from app.schemas.article import FIELDS, ON_REQUEST, ArticleQuery, FeedQuery, Sor
 from app.services.articles import matching
 from app.services.articles.counting import count_public
 from app.services.articles.rows import (
-    IN_CIRCULATION,
-    KEPT,
+    NOT_ARCHIVED,
+    NOT_DELETED,
     NOW,
     PUBLIC,
-    UNARCHIVED,
-    Sight,
-    part,
-    selected,
-    sight_of,
+    PUBLISHED_OR_SCHEDULED,
+    Visibility,
+    row_to_dict,
+    select_articles,
+    visibility_of,
 )
-from app.services.articles.tagging import sought_tag
+from app.services.articles.tagging import tag_id_for_filter
 from app.services.cursors import Scalar, decode_cursor, encode_cursor
-from app.services.paging import Listed
+from app.services.paging import ListPage
 from app.services.viewing import VIEWER
 
-FAR = 100
-"""From so many left out on, it takes less to find a page's ids first."""
+DEFERRED_JOIN_SKIP = 100
+"""From this `skip` on, the ids of a page are selected before its rows are joined."""
 DEFAULT_FIELDS = tuple(field for field in FIELDS if field not in ON_REQUEST)
 
-_MOMENT = DateTime(timezone=True)
+_TIMESTAMP = DateTime(timezone=True)
 _FILTERS: Mapping[str, ColumnElement[bool]] = {
     "author": Article.author_id
     == select(User.id)
@@ -82,29 +82,29 @@ _FILTERS: Mapping[str, ColumnElement[bool]] = {
         )
     ),
     "language": Article.language == bindparam("language", type_=String),
-    "since": Article.dated_at >= bindparam("since", type_=_MOMENT),
-    "until": Article.dated_at < bindparam("until", type_=_MOMENT),
+    "since": Article.dated_at >= bindparam("since", type_=_TIMESTAMP),
+    "until": Article.dated_at < bindparam("until", type_=_TIMESTAMP),
 }
-_HIDDEN = or_(Article.published_at.is_(None), Article.dated_at > NOW)
-"""What readers do not see yet, of what is kept and not archived; PUBLIC is the rest of that."""
-_WHOSE: Mapping[Sight, ColumnElement[bool]] = {
-    Sight.PUBLISHED: false(),
-    Sight.PUBLISHED_AND_OWN: Article.author_id == VIEWER,
-    Sight.ALL: true(),
+_UNPUBLISHED = or_(Article.published_at.is_(None), Article.dated_at > NOW)
+"""Drafts and scheduled articles, among those neither deleted nor archived."""
+_UNPUBLISHED_VISIBLE: Mapping[Visibility, ColumnElement[bool]] = {
+    Visibility.PUBLISHED: false(),
+    Visibility.PUBLISHED_AND_OWN: Article.author_id == VIEWER,
+    Visibility.ALL: true(),
 }
-"""Whose hidden articles one sees."""
+"""Which unpublished articles each visibility includes."""
 _STATUSES: Mapping[Status, Sequence[ColumnElement[bool]]] = {
-    Status.DRAFT: (KEPT, UNARCHIVED, Article.published_at.is_(None)),
-    Status.SCHEDULED: (IN_CIRCULATION, Article.dated_at > NOW),
+    Status.DRAFT: (NOT_DELETED, NOT_ARCHIVED, Article.published_at.is_(None)),
+    Status.SCHEDULED: (PUBLISHED_OR_SCHEDULED, Article.dated_at > NOW),
     Status.PUBLISHED: (PUBLIC,),
-    Status.ARCHIVED: (KEPT, Article.archived_at.is_not(None)),
+    Status.ARCHIVED: (NOT_DELETED, Article.archived_at.is_not(None)),
 }
 
 
-class Shape(NamedTuple):
-    """What makes one statement of a list differ from another; the rest are its parameters."""
+class ListSpec(NamedTuple):
+    """The parts of a query that change its SQL; all other values are bound parameters."""
 
-    sight: Sight
+    visibility: Visibility
     sort: Sort
     fields: tuple[str, ...]
     tags: int
@@ -112,13 +112,13 @@ class Shape(NamedTuple):
     status: Status | None
     published: bool | None
     followed: bool = False
-    """Whether it is of those alone whom the viewer follows, and then of what is PUBLIC."""
-    words: matching.Shape | None = None
-    """Where words are searched for; the list is then of the matches that `matching` finds."""
+    """Whether to list only public articles by authors whom the viewer follows."""
+    search: matching.SearchSpec | None = None
+    """Set for a full-text search; the list then contains only matching articles."""
 
 
 class Order(NamedTuple):
-    """By which column a list is sorted; the id decides between equals, the same way."""
+    """The sort column of a list; ties are broken by the id in the same direction."""
 
     column: SQLColumnExpression[Any]
     id: SQLColumnExpression[int]
@@ -126,8 +126,8 @@ class Order(NamedTuple):
     type: TypeEngine[Any]
 
 
-class Place(NamedTuple):
-    """Where in a list a page begins: behind a row, or before it where one turns back."""
+class CursorPosition(NamedTuple):
+    """A row's position in a list. The page is after this row, or before it if `backward`."""
 
     backward: bool
     key: Any
@@ -135,33 +135,34 @@ class Place(NamedTuple):
 
 
 async def list_feed(
-    connection: Reader, *, query: FeedQuery, viewer: Identity, fields: Sequence[str] = ()
-) -> Listed[dict[str, Any]]:
-    """The newest articles of those whom `viewer` follows; as `list_articles`."""
-    asked = ArticleQuery(status=Status.PUBLISHED, **query.model_dump())
-    return await list_articles(connection, query=asked, viewer=viewer, followed=True, fields=fields)
+    reader: Reader, *, query: FeedQuery, viewer: Identity, fields: Sequence[str] = ()
+) -> ListPage[dict[str, Any]]:
+    """Return the newest articles by followed authors. See `list_articles`."""
+    article_query = ArticleQuery(status=Status.PUBLISHED, **query.model_dump())
+    return await list_articles(
+        reader, query=article_query, viewer=viewer, followed=True, fields=fields
+    )
 
 
 async def list_articles(
-    connection: Reader,
+    reader: Reader,
     *,
     query: ArticleQuery,
     viewer: Identity | None,
     followed: bool = False,
     fields: Sequence[str] = (),
-) -> Listed[dict[str, Any]]:
-    """The page of articles that `query` asks for, of those that `viewer` may see.
+) -> ListPage[dict[str, Any]]:
+    """Return the requested page of articles that `viewer` may see.
 
-    `followed`: of those alone whom `viewer` follows. `fields` are what another edge than the native
-    one shows, in place of the query's.
+    `followed` keeps only articles by authors whom `viewer` follows. `fields` replaces the fields
+    named in the query; the RealWorld API uses it.
 
-    One query, one more for words to search for, and one where they are to be counted. Raises
-    InvalidCursor.
+    Runs one query, one more for a full-text search, and one more to count. Raises InvalidCursor.
     """
-    sight, who = sight_of(viewer)
-    who["viewer_id"] = viewer.id if viewer else None
-    shape = Shape(
-        sight=sight,
+    visibility, params = visibility_of(viewer)
+    params["viewer_id"] = viewer.id if viewer else None
+    spec = ListSpec(
+        visibility=visibility,
         sort=query.sort or (Sort.NEWEST if query.q is None else Sort.RELEVANCE),
         fields=tuple(fields or (query.fields.split(",") if query.fields else DEFAULT_FIELDS)),
         tags=len(query.tag),
@@ -170,138 +171,153 @@ async def list_articles(
         published=query.published,
         followed=followed,
     )
-    kind = _kind(query, followed_by=viewer if followed else None)
-    place = _place(query.cursor, kind, shape.sort)
+    kind = _cursor_kind(query, followed_by=viewer if followed else None)
+    position = _decode_position(query.cursor, kind, spec.sort)
     parameters = {
-        **who,
-        **{name: getattr(query, name) for name in shape.filters},
+        **params,
+        **{name: getattr(query, name) for name in spec.filters},
         **{f"tag_{number}": tag_key(tag) for number, tag in enumerate(query.tag)},
     }
     if query.q is not None:
-        terms = await matching.interpret(
-            connection, q=query.q, viewer=viewer, language=query.language
+        terms = await matching.parse_query(
+            reader, q=query.q, viewer=viewer, language=query.language
         )
         if terms is None:
-            return Listed([], total=0 if query.count else None)
-        if _is_filtered(shape):
-            terms = terms.anywhere()
-        shape = shape._replace(words=terms.shape)
+            return ListPage([], total=0 if query.count else None)
+        if _is_filtered(spec):
+            terms = terms.without_since()
+        spec = spec._replace(search=terms.spec)
         parameters |= terms.parameters
-    backward = place.backward if place else None
-    page = _page(shape, backward, is_far=query.skip >= FAR)
-    here = {"key": place.key, "id": place.id} if place else {}
+    backward = position.backward if position else None
+    page = _page(spec, backward, deferred_join=query.skip >= DEFERRED_JOIN_SKIP)
+    position_parameters = {"key": position.key, "id": position.id} if position else {}
     rows = (
-        await connection.execute(
-            page, {**parameters, **here, "skip": query.skip, "limit": query.limit + 1}
+        await reader.execute(
+            page,
+            {**parameters, **position_parameters, "skip": query.skip, "limit": query.limit + 1},
         )
     ).all()
-    total = await _total(connection, shape, parameters) if query.count else None
-    return _listed(rows, query=query, place=place, kind=kind, shape=shape, total=total)
+    total = await _total(reader, spec, parameters) if query.count else None
+    return _build_page(rows, query=query, position=position, kind=kind, spec=spec, total=total)
 
 
-def _listed(
+def _build_page(
     rows: Sequence[Sequence[Any]],
     *,
     query: ArticleQuery,
-    place: Place | None,
+    position: CursorPosition | None,
     kind: str,
-    shape: Shape,
+    spec: ListSpec,
     total: int | None,
-) -> Listed[dict[str, Any]]:
-    """The page that the rows make; there is one row more where the list goes on."""
-    goes_on, rows = len(rows) > query.limit, rows[: query.limit]
-    backward = place is not None and place.backward
+) -> ListPage[dict[str, Any]]:
+    """Build the page from `limit + 1` rows; the extra row shows that another page exists."""
+    has_extra_row, rows = len(rows) > query.limit, rows[: query.limit]
+    backward = position is not None and position.backward
     if backward:
         rows = rows[::-1]
-    more_after = bool(rows) and (backward or goes_on)
-    more_before = bool(rows) and (goes_on if backward else place is not None or query.skip > 0)
-    return Listed(
-        items=[part(shape.fields, row[:-3]) for row in rows],
-        next=_cursor(kind, Place(False, *rows[-1][-2:])) if more_after else None,
-        previous=_cursor(kind, Place(True, *rows[0][-2:])) if more_before else None,
+    has_next = bool(rows) and (backward or has_extra_row)
+    has_previous = bool(rows) and (
+        has_extra_row if backward else position is not None or query.skip > 0
+    )
+    return ListPage(
+        items=[row_to_dict(spec.fields, row[:-3]) for row in rows],
+        next=_encode_position(kind, CursorPosition(False, *rows[-1][-2:])) if has_next else None,
+        previous=_encode_position(kind, CursorPosition(True, *rows[0][-2:]))
+        if has_previous
+        else None,
         total=total,
         modified_at=max((row[-3] for row in rows), default=None),
     )
 
 
 class Range(Enum):
-    """What an index has in the list's order."""
+    """A part of the list that one index returns in the list's order."""
 
     PUBLIC = auto()
-    """What readers see."""
-    HIDDEN = auto()
-    """What they do not: one's own, or for an editor everybody's."""
+    """Articles that everyone may see."""
+    UNPUBLISHED = auto()
+    """Drafts and scheduled articles that the viewer may see."""
     BOTH = auto()
 
 
-def _ranges(shape: Shape) -> Sequence[Range]:
-    """The ranges that make up a list; several are merged.
+def _ranges(spec: ListSpec) -> Sequence[Range]:
+    """Return the index ranges whose rows make up the list; several ranges are merged.
 
-    A reader who sees more than others do would otherwise walk past all that is hidden from them, or
-    sort all that there is.
+    A single scan for a viewer who may see some unpublished articles would be slow. It would read
+    every hidden article, or sort the whole table.
     """
-    only_public = shape.published is True or shape.status is Status.PUBLISHED
-    only_hidden = shape.published is False or shape.status not in {None, Status.PUBLISHED}
+    only_public = spec.published is True or spec.status is Status.PUBLISHED
+    only_hidden = spec.published is False or spec.status not in {None, Status.PUBLISHED}
     if only_hidden:
-        return [Range.HIDDEN]
-    if only_public or shape.sight is Sight.PUBLISHED:
+        return [Range.UNPUBLISHED]
+    if only_public or spec.visibility is Visibility.PUBLISHED:
         return [Range.PUBLIC]
-    if shape.sight is Sight.ALL and not shape.tags and shape.sort in {Sort.NEWEST, Sort.OLDEST}:
+    if (
+        spec.visibility is Visibility.ALL
+        and not spec.tags
+        and spec.sort in {Sort.NEWEST, Sort.OLDEST}
+    ):
         return [Range.BOTH]
-    return [Range.PUBLIC, Range.HIDDEN]
+    return [Range.PUBLIC, Range.UNPUBLISHED]
 
 
 @lru_cache(maxsize=512)
-def _page(shape: Shape, backward: bool | None, *, is_far: bool) -> Select[Any]:
-    """The statement of a page; `backward` is None where it is the list's beginning.
+def _page(spec: ListSpec, backward: bool | None, *, deferred_join: bool) -> Select[Any]:
+    """Return the statement for a page; `backward` is None for the first page.
 
-    Kept, for building it takes longer than running it. Its rows end in `updated_at`, the key and
-    the id. Where many are left out before it (`is_far`), or several ranges are merged, the ids are
-    found first: PostgreSQL would look up tags and counts for what is not shown.
+    The statement is cached, because building it takes longer than running it. Each row ends with
+    `updated_at`, the sort key and the id. With a large `skip` (`deferred_join`) or several ranges,
+    a subquery selects the ids first. Otherwise PostgreSQL would look up tags and counts of rows
+    that are not returned.
     """
-    if shape.words is not None:
-        return _page_of_matches(shape, shape.words, backward)
+    if spec.search is not None:
+        return _search_page(spec, spec.search, backward)
     skip, limit = bindparam("skip", type_=Integer), bindparam("limit", type_=Integer)
-    ranges = _ranges(shape)
-    if len(ranges) == 1 and not (is_far or shape.followed):
-        order = _order(shape, ranges[0])
-        ending = (Article.updated_at, order.column, order.id)
-        statement = _in_range(selected(shape.fields).add_columns(*ending), shape, ranges[0])
-        return _placed(statement, shape, order, backward).offset(skip).limit(limit)
-    if shape.followed:
-        found = _of_followed(shape, backward, skip + limit).subquery()
+    ranges = _ranges(spec)
+    if len(ranges) == 1 and not (deferred_join or spec.followed):
+        order = _order(spec, ranges[0])
+        trailing = (Article.updated_at, order.column, order.id)
+        statement = _filtered_range(
+            select_articles(spec.fields).add_columns(*trailing), spec, ranges[0]
+        )
+        return _after_position(statement, spec, order, backward).offset(skip).limit(limit)
+    if spec.followed:
+        found = _followed_page(spec, backward, skip + limit).subquery()
     else:
-        parts = [_beginning(shape, each, backward).limit(skip + limit) for each in ranges]
+        parts = [_range_page(spec, each, backward).limit(skip + limit) for each in ranges]
         found = union_all(*parts).subquery()
-    order = _order(shape, Range.BOTH)
-    by_found = order._replace(column=found.c.key, id=found.c.id)
-    ids = _sorted(select(found.c.id, found.c.key), by_found, backward)
+    order = _order(spec, Range.BOTH)
+    found_order = order._replace(column=found.c.key, id=found.c.id)
+    ids = _ordered(select(found.c.id, found.c.key), found_order, backward)
     page = ids.offset(skip).limit(limit).subquery()
     statement = (
-        selected(shape.fields)
+        select_articles(spec.fields)
         .add_columns(Article.updated_at, page.c.key, page.c.id)
         .join(page, page.c.id == Article.id)
     )
-    return _sorted(statement, order._replace(column=page.c.key, id=page.c.id), backward)
+    return _ordered(statement, order._replace(column=page.c.key, id=page.c.id), backward)
 
 
-def _beginning(shape: Shape, part_of: Range, backward: bool | None) -> Select[Any]:
-    """The ids and keys of a range, in order; one of those that are merged."""
-    order = _order(shape, part_of)
+def _range_page(spec: ListSpec, index_range: Range, backward: bool | None) -> Select[Any]:
+    """Select the ids and sort keys of one range, in order."""
+    order = _order(spec, index_range)
     columns: Sequence[ColumnElement[Any]] = [order.id.label("id"), order.column.label("key")]
-    statement = _in_range(select(*columns).select_from(Article), shape, part_of)
-    return _placed(statement, shape, order, backward)
+    statement = _filtered_range(select(*columns).select_from(Article), spec, index_range)
+    return _after_position(statement, spec, order, backward)
 
 
-def _of_followed(shape: Shape, backward: bool | None, at_most: ColumnElement[int]) -> Select[Any]:
-    """The ids and keys of what those have published whom the viewer follows.
+def _followed_page(
+    spec: ListSpec, backward: bool | None, limit_each: ColumnElement[int]
+) -> Select[Any]:
+    """Select the ids and sort keys of public articles by followed authors.
 
-    So many of each at most: an index has an author's in their order, not those of several.
+    Reads at most `limit_each` rows per author. The index is ordered within one author, not across
+    authors.
     """
-    theirs = _beginning(shape, Range.PUBLIC, backward).where(
+    published = _range_page(spec, Range.PUBLIC, backward).where(
         Article.author_id == Follow.followed_id
     )
-    newest = theirs.correlate(Follow).limit(at_most).lateral()
+    newest = published.correlate(Follow).limit(limit_each).lateral()
     return (
         select(newest.c.id, newest.c.key)
         .select_from(Follow)
@@ -310,158 +326,174 @@ def _of_followed(shape: Shape, backward: bool | None, at_most: ColumnElement[int
     )
 
 
-def _placed(
-    statement: Select[Any], shape: Shape, order: Order, backward: bool | None
+def _after_position(
+    statement: Select[Any], spec: ListSpec, order: Order, backward: bool | None
 ) -> Select[Any]:
-    """The statement in its order, from the row on that the page begins behind."""
+    """Order the statement, and start it after the cursor's position."""
     if backward is not None:
-        here = tuple_(bindparam("key", type_=order.type), bindparam("id", type_=BigInteger))
+        position_parameters = tuple_(
+            bindparam("key", type_=order.type), bindparam("id", type_=BigInteger)
+        )
         row = tuple_(order.column, order.id)
-        statement = statement.where(row < here if _descends(order, backward) else row > here)
-    return _sorted(statement, order, backward)
+        statement = statement.where(
+            row < position_parameters
+            if _is_descending(order, backward)
+            else row > position_parameters
+        )
+    return _ordered(statement, order, backward)
 
 
-def _sorted(statement: Select[Any], order: Order, backward: bool | None) -> Select[Any]:
-    if _descends(order, backward):
+def _ordered(statement: Select[Any], order: Order, backward: bool | None) -> Select[Any]:
+    if _is_descending(order, backward):
         return statement.order_by(order.column.desc(), order.id.desc())
     return statement.order_by(order.column, order.id)
 
 
-def _descends(order: Order, backward: bool | None) -> bool:
+def _is_descending(order: Order, backward: bool | None) -> bool:
     return order.descending is not bool(backward)
 
 
-async def _total(connection: Reader, shape: Shape, parameters: Mapping[str, Any]) -> int:
-    """How many articles a list has in all."""
-    is_everybodys = shape.status is Status.PUBLISHED and shape.filters <= {"author", "language"}
-    if not is_everybodys or shape.followed or shape.words is not None:
-        total: int = await connection.scalar(_count(shape), parameters)
+async def _total(reader: Reader, spec: ListSpec, parameters: Mapping[str, Any]) -> int:
+    """Count all articles of the list."""
+    is_cacheable = spec.status is Status.PUBLISHED and spec.filters <= {"author", "language"}
+    if not is_cacheable or spec.followed or spec.search is not None:
+        total: int = await reader.scalar(_count(spec), parameters)
         return total
-    asked = {name: value for name, value in parameters.items() if name not in {"now", "viewer_id"}}
-    key = (shape.filters, *sorted(asked.items()))
-    return await count_public(connection, _count(shape), key=key, parameters=parameters)
+    key_parameters = {
+        name: value for name, value in parameters.items() if name not in {"now", "viewer_id"}
+    }
+    key = (spec.filters, *sorted(key_parameters.items()))
+    return await count_public(reader, _count(spec), key=key, parameters=parameters)
 
 
 @lru_cache(maxsize=512)
-def _count(shape: Shape) -> Select[Any]:
-    if shape.words is not None:
-        found = matching.candidates(shape.words, _searched(shape))
+def _count(spec: ListSpec) -> Select[Any]:
+    if spec.search is not None:
+        found = matching.candidates(spec.search, _search_scope(spec))
         return select(func.count()).select_from(found)
-    every: Select[Any] = select(func.count()).select_from(Article)
-    if shape.followed:
-        every = every.join(Follow, Follow.followed_id == Article.author_id)
-        every = every.where(Follow.follower_id == VIEWER)
-    counts = [_in_range(every, shape, each).scalar_subquery() for each in _ranges(shape)]
+    articles: Select[Any] = select(func.count()).select_from(Article)
+    if spec.followed:
+        articles = articles.join(Follow, Follow.followed_id == Article.author_id)
+        articles = articles.where(Follow.follower_id == VIEWER)
+    counts = [_filtered_range(articles, spec, each).scalar_subquery() for each in _ranges(spec)]
     return select(reduce(add, counts))
 
 
 _first_tag = aliased(ArticleTag)
 
 
-def _order(shape: Shape, part_of: Range) -> Order:
-    if shape.sort is Sort.UPDATED:
-        return Order(Article.updated_at, Article.id, descending=True, type=_MOMENT)
-    if shape.sort is Sort.TITLE:
+def _order(spec: ListSpec, index_range: Range) -> Order:
+    if spec.sort is Sort.UPDATED:
+        return Order(Article.updated_at, Article.id, descending=True, type=_TIMESTAMP)
+    if spec.sort is Sort.TITLE:
         return Order(Article.title, Article.id, descending=False, type=String())
-    descending = shape.sort is Sort.NEWEST
-    if _from_tag(shape, part_of) and part_of is Range.PUBLIC:
-        return Order(_first_tag.listed_at, _first_tag.article_id, descending, _MOMENT)
-    return Order(Article.dated_at, Article.id, descending, _MOMENT)
+    descending = spec.sort is Sort.NEWEST
+    if _uses_tag_index(spec, index_range) and index_range is Range.PUBLIC:
+        return Order(_first_tag.listed_at, _first_tag.article_id, descending, _TIMESTAMP)
+    return Order(Article.dated_at, Article.id, descending, _TIMESTAMP)
 
 
-def _from_tag(shape: Shape, part_of: Range) -> bool:
-    """Whether a range is read from a tag's articles: not where an author's are fewer."""
-    return bool(shape.tags) and "author" not in shape.filters and part_of is not Range.BOTH
+def _uses_tag_index(spec: ListSpec, index_range: Range) -> bool:
+    """Whether to read the range from the index of a tag's articles.
+
+    With an author filter, that author's articles are usually fewer than the tag's.
+    """
+    return bool(spec.tags) and "author" not in spec.filters and index_range is not Range.BOTH
 
 
-def _in_range(statement: Select[Any], shape: Shape, part_of: Range) -> Select[Any]:
-    """The statement with all conditions of a list, in one of its ranges."""
-    from_tag = _from_tag(shape, part_of)
-    if from_tag:
+def _filtered_range(statement: Select[Any], spec: ListSpec, index_range: Range) -> Select[Any]:
+    """Add all conditions of the list for one of its ranges."""
+    uses_tag_index = _uses_tag_index(spec, index_range)
+    if uses_tag_index:
         listed = {
-            Range.PUBLIC: _first_tag.listed_at <= NOW,  # says all of PUBLIC
-            Range.HIDDEN: or_(_first_tag.listed_at.is_(None), _first_tag.listed_at > NOW),
-        }[part_of]
+            Range.PUBLIC: _first_tag.listed_at <= NOW,  # implies PUBLIC
+            Range.UNPUBLISHED: or_(_first_tag.listed_at.is_(None), _first_tag.listed_at > NOW),
+        }[index_range]
         statement = statement.join(_first_tag, _first_tag.article_id == Article.id).where(
             _first_tag.tag_id == _tag_id(0), listed
         )
-    statement = statement.where(*_filters(shape, tags_from=int(from_tag)))
-    if shape.status is not None:
-        statement = statement.where(*_STATUSES[shape.status])
-    elif part_of is Range.PUBLIC and not from_tag:
+    statement = statement.where(*_filters(spec, tags_from=int(uses_tag_index)))
+    if spec.status is not None:
+        statement = statement.where(*_STATUSES[spec.status])
+    elif index_range is Range.PUBLIC and not uses_tag_index:
         statement = statement.where(PUBLIC)
-    elif part_of is Range.BOTH:
-        statement = statement.where(KEPT, UNARCHIVED)
-    elif part_of is Range.HIDDEN:
-        statement = statement.where(KEPT, UNARCHIVED, _HIDDEN)
-    if part_of is Range.HIDDEN:
-        statement = statement.where(_WHOSE[shape.sight])
+    elif index_range is Range.BOTH:
+        statement = statement.where(NOT_DELETED, NOT_ARCHIVED)
+    elif index_range is Range.UNPUBLISHED:
+        statement = statement.where(NOT_DELETED, NOT_ARCHIVED, _UNPUBLISHED)
+    if index_range is Range.UNPUBLISHED:
+        statement = statement.where(_UNPUBLISHED_VISIBLE[spec.visibility])
     return statement
 
 
-def _filters(shape: Shape, *, tags_from: int) -> Sequence[ColumnElement[bool]]:
-    """The conditions that a query names, of its tags those from this one on."""
+def _filters(spec: ListSpec, *, tags_from: int) -> Sequence[ColumnElement[bool]]:
+    """Return the filter conditions, with the tags from index `tags_from` on."""
     tagged = [
         select(true())
         .where(ArticleTag.article_id == Article.id, ArticleTag.tag_id == _tag_id(number))
         .correlate(Article)
-        .scalar_subquery()  # not EXISTS: PostgreSQL would make a join of it, with the whole tag
-        for number in range(tags_from, shape.tags)
+        .scalar_subquery()  # not EXISTS: PostgreSQL would join all articles of the tag
+        for number in range(tags_from, spec.tags)
     ]
-    return [*tagged, *(_FILTERS[name] for name in shape.filters)]
+    return [*tagged, *(_FILTERS[name] for name in spec.filters)]
 
 
-def _page_of_matches(shape: Shape, words: matching.Shape, backward: bool | None) -> Select[Any]:
-    """As `_page`, of the articles with the words: all of them are found before any is shown."""
+def _search_page(spec: ListSpec, search: matching.SearchSpec, backward: bool | None) -> Select[Any]:
+    """Return the statement for a page of search results; all matches are found first."""
     skip, limit = bindparam("skip", type_=Integer), bindparam("limit", type_=Integer)
-    found = matching.candidates(words, _searched(shape))
+    found = matching.candidates(search, _search_scope(spec))
     by_rank = Order(found.c.rank, Article.id, descending=True, type=Double())
-    order = by_rank if shape.sort is Sort.RELEVANCE else _order(shape, Range.BOTH)
-    ending = (Article.updated_at, order.column, order.id)
-    statement = selected(shape.fields).add_columns(*ending).join(found, found.c.id == Article.id)
-    return _placed(statement, shape, order, backward).offset(skip).limit(limit)
+    order = by_rank if spec.sort is Sort.RELEVANCE else _order(spec, Range.BOTH)
+    trailing = (Article.updated_at, order.column, order.id)
+    statement = (
+        select_articles(spec.fields).add_columns(*trailing).join(found, found.c.id == Article.id)
+    )
+    return _after_position(statement, spec, order, backward).offset(skip).limit(limit)
 
 
-def _searched(shape: Shape) -> Select[int, datetime]:
-    """The articles among which words are searched for."""
-    statement = select(Article.id, Article.dated_at).where(*_filters(shape, tags_from=0))
-    if shape.status is not None:
-        statement = statement.where(*_STATUSES[shape.status])
-    elif shape.published is not None:
-        statement = statement.where(PUBLIC if shape.published else and_(UNARCHIVED, _HIDDEN))
+def _search_scope(spec: ListSpec) -> Select[int, datetime]:
+    """Select the articles to search in."""
+    statement = select(Article.id, Article.dated_at).where(*_filters(spec, tags_from=0))
+    if spec.status is not None:
+        statement = statement.where(*_STATUSES[spec.status])
+    elif spec.published is not None:
+        statement = statement.where(PUBLIC if spec.published else and_(NOT_ARCHIVED, _UNPUBLISHED))
     else:
-        statement = statement.where(UNARCHIVED)
-    # By `published_at`, which is in no index: it must not be taken in place of the words'.
-    seen = or_(and_(Article.published_at <= NOW, UNARCHIVED), _WHOSE[shape.sight])
-    return statement.where(KEPT, seen)
+        statement = statement.where(NOT_ARCHIVED)
+    # `published_at` has no index. With `dated_at`, PostgreSQL might use the date index instead of
+    # the search index.
+    visible = or_(
+        and_(Article.published_at <= NOW, NOT_ARCHIVED), _UNPUBLISHED_VISIBLE[spec.visibility]
+    )
+    return statement.where(NOT_DELETED, visible)
 
 
-def _is_filtered(shape: Shape) -> bool:
-    """Whether a list has less than all that its reader may see."""
-    return bool(shape.tags or shape.filters or shape.status or shape.published is not None)
+def _is_filtered(spec: ListSpec) -> bool:
+    """Whether the list excludes some articles that the viewer may see."""
+    return bool(spec.tags or spec.filters or spec.status or spec.published is not None)
 
 
 def _tag_id(number: int) -> ColumnElement[int]:
-    return sought_tag(bindparam(f"tag_{number}", type_=String))
+    return tag_id_for_filter(bindparam(f"tag_{number}", type_=String))
 
 
-def _kind(query: ArticleQuery, *, followed_by: Identity | None) -> str:
-    """The list that a cursor belongs to: all of the query but the page and what is shown of it."""
+def _cursor_kind(query: ArticleQuery, *, followed_by: Identity | None) -> str:
+    """Identify the list that a cursor belongs to: the query without paging and field selection."""
     page = {"skip", "limit", "cursor", "count", "fields"}
     described = query.model_dump_json(exclude=page, exclude_none=True)
     feed = f" followed by {followed_by.id}" if followed_by else ""
     return f"articles {sha256(described.encode()).hexdigest()}{feed}"
 
 
-def _cursor(kind: str, place: Place) -> str:
-    key: Scalar = place.key.isoformat() if isinstance(place.key, datetime) else place.key
-    return encode_cursor(kind, [place.backward, key, place.id])
+def _encode_position(cursor_kind: str, position: CursorPosition) -> str:
+    key: Scalar = position.key.isoformat() if isinstance(position.key, datetime) else position.key
+    return encode_cursor(cursor_kind, [position.backward, key, position.id])
 
 
-def _place(cursor: str | None, kind: str, sort: Sort) -> Place | None:
+def _decode_position(cursor: str | None, cursor_kind: str, sort: Sort) -> CursorPosition | None:
     if cursor is None:
         return None
-    backward, key, article_id = decode_cursor(cursor, kind)
-    by_moment = sort not in {Sort.TITLE, Sort.RELEVANCE}
-    place = datetime.fromisoformat(str(key)) if by_moment else key
-    return Place(bool(backward), place, int(str(article_id)))
+    backward, key, article_id = decode_cursor(cursor, cursor_kind)
+    is_datetime = sort not in {Sort.TITLE, Sort.RELEVANCE}
+    value = datetime.fromisoformat(str(key)) if is_datetime else key
+    return CursorPosition(bool(backward), value, int(str(article_id)))

@@ -1,12 +1,17 @@
-"""Finding articles by their words, in a time that does not grow with the blog.
+"""Full-text search in time that does not grow with the number of articles.
 
-PostgreSQL finds what matches in two ways, and either can take seconds of a million articles. By the
-index of words it reads every match before it knows which are the newest, which is dear for a common
-word. Along the index by date it looks into one article after the other until it has enough, which
-is dear for a rare one. Its planner knows neither how common words are together, nor that a look at
-an article's words costs a hundred times what it believes. So we ask a sample first: articles evenly
-spread over all that there are. It says how common the query is, and since when there are enough
-matches; from that moment on we look for them, in the way that is cheaper.
+PostgreSQL can find matches in two ways. Each of them can take seconds with a million articles.
+
+The search index (GIN) returns every match before the newest are known. That is slow for a common
+word. The date index is scanned from the newest article until enough match. That is slow for a rare
+word.
+
+The planner cannot choose between them. It does not know how often words occur together, and
+underestimates the cost of checking an article a hundredfold.
+
+So a first query checks a sample, which is denser among recent articles. The sample estimates how
+common the query is, and since which date enough articles match. The search is then limited to that
+period and uses the cheaper way.
 """
 
 import re
@@ -42,39 +47,39 @@ from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY
 from app.auth.identity import Identity
 from app.db.reading import Reader
 from app.models.article import Article
-from app.services.articles.rows import Sight, sight_of
+from app.services.articles.rows import Visibility, visibility_of
 
 MAX_CANDIDATES = 1000
 """How many matches are ranked: the newest ones."""
-SAMPLE = 400
-ENOUGH = 1.5 * MAX_CANDIDATES
-"""As many matches as the sample lets us expect, a few more lest we expected too much."""
-LEAST_HITS = 3
-"""Matches in the sample that are no accident."""
-MAX_READ = 10_000
-"""About so many articles are looked into at most."""
-MAX_FOUND = 50_000
-"""No more are read where the sample misleads."""
-LENGTH_COUNTS = 1
-"""How ts_rank weighs the length of a text: by its logarithm."""
+SAMPLE_SIZE = 400
+SUFFICIENT_MATCHES = 1.5 * MAX_CANDIDATES
+"""How many matches the period must contain by estimate; the margin covers sampling errors."""
+MIN_SAMPLE_HITS = 3
+"""Fewer matches in the sample may be a coincidence."""
+MAX_EXAMINED = 10_000
+"""The approximate maximum number of articles whose words are checked."""
+MAX_INDEX_MATCHES = 50_000
+"""A hard limit for matches read from the search index, in case the estimate is wrong."""
+RANK_NORMALIZATION = 1
+"""Normalisation flag of `ts_rank`: divide by the logarithm of the document's length."""
 
-# What it costs, in microseconds, on a small server with everything in memory.
-LOOK_INTO_ARTICLE = 6.0
-READ_ARTICLE = 4.0
-READ_INDEX_ENTRY = 0.2
+# Costs in microseconds, measured on a small server with all data in memory.
+CHECK_ARTICLE_COST = 6.0
+READ_ARTICLE_COST = 4.0
+READ_INDEX_ENTRY_COST = 0.2
 
-# Each of them negates what follows, and PostgreSQL gives up after thirty.
+# PostgreSQL parses each dash as a negation, and fails after thirty nested ones.
 _DASHES = re.compile(r"-[\s-]*-")
 
-_MOMENT = DateTime(timezone=True)
-_FOREVER = literal_column("'infinity'::timestamptz", _MOMENT)
+_TIMESTAMP = DateTime(timezone=True)
+_INFINITY = literal_column("'infinity'::timestamptz", _TIMESTAMP)
 
 STEMMED = (
     *("ar", "ca", "da", "de", "el", "en", "es", "eu", "fi", "fr", "ga", "hi", "hu", "hy"),
     *("id", "it", "lt", "ne", "nl", "no", "pt", "ro", "ru", "sr", "sv", "ta", "tr", "yi"),
 )
-"""Languages with a search configuration of their own; all others share one."""
-# What stands for a configuration in a row: to call `article_search_config` takes 0.1 ms.
+"""Languages with their own search configuration; all others share one."""
+# The language group of a row. It replaces `article_search_config`, which takes 0.1 ms per call.
 _GROUP_SQL = (
     "CASE WHEN split_part({0}, '-', 1) = ANY('{{" + ",".join(STEMMED) + "}}'::text[])"
     " THEN split_part({0}, '-', 1) ELSE '' END"
@@ -83,15 +88,16 @@ _PRIMARY = func.split_part(Article.language, "-", 1, type_=String)
 _STEMMED = literal_column("'{" + ",".join(STEMMED) + "}'::text[]", ARRAY(String))
 _GROUP = case((any_(_STEMMED) == _PRIMARY, _PRIMARY), else_=literal_column("''", String))
 
-# A tsquery's `querytree` is what an index can find of it: nothing of `-word` alone. For a phrase,
-# the index finds all articles that have its words, and each has to be looked into: `loose` says
-# which those are. The sample is denser where the newest are, the square of the way back in time;
-# chance moves each, lest they keep step with what comes at intervals. What the reader may not see
-# is left out of it, so that hidden articles skew neither how common the words are nor the way.
+# `querytree` returns the part of a tsquery that an index can find: nothing for `-word` alone. For a
+# phrase, the index returns all articles with its words, and each has to be checked. `loose` is the
+# query that matches these articles. The sample's distance into the past grows with the square, so
+# it is denser among new articles. A hash moves each sampled id, to avoid aliasing with periodic
+# data. Articles that the viewer may not see are excluded. Otherwise they would distort the
+# estimates.
 #
-# The configurations in use are read from an index, one step for each: there are a few dozen,
-# whatever languages articles are in.
-_INTERPRET = """
+# A recursive query skips through the index to list the configurations in use. There are only a few
+# dozen, in whatever languages articles are written.
+_PARSE_QUERY_SQL = """
     WITH RECURSIVE steps AS (
       (
         SELECT public.article_search_config(language) AS config FROM articles
@@ -121,23 +127,24 @@ _INTERPRET = """
         SELECT language_group, public.article_search_query(config, :q) AS query
         FROM used
         WHERE CAST(:language AS text) IS NULL OR config = public.article_search_config(:language)
-      ) AS asked
+      ) AS queries
       WHERE querytree(query) NOT IN ('', 'T')
     ), bounds AS (
       SELECT max(id) AS last, max(id) - min(id) + 1 AS span FROM articles
-    ), places AS (
-      SELECT last - floor(way * way * span)::bigint AS id, 2 * way * span / :sample AS weight
+    ), sample_ids AS (
+      SELECT last - floor(distance * distance * span)::bigint AS id,
+        2 * distance * span / :sample AS weight
       FROM bounds
       CROSS JOIN LATERAL (
-        SELECT (number + (hashint8(number) & 1023) / 1024.0) / :sample AS way
+        SELECT (number + (hashint8(number) & 1023) / 1024.0) / :sample AS distance
         FROM generate_series(0, :sample - 1) AS number
-      ) AS ways
+      ) AS distances
     ), sampled AS MATERIALIZED (
-      SELECT articles.dated_at, places.weight,
+      SELECT articles.dated_at, sample_ids.weight,
         coalesce(articles.search_vector @@ parsed.query, false) AS matches,
         coalesce(articles.search_vector @@ parsed.loose, false) AS is_candidate
-      FROM places
-      JOIN articles ON articles.id = places.id AND {visible}
+      FROM sample_ids
+      JOIN articles ON articles.id = sample_ids.id AND {visible}
       LEFT JOIN parsed ON parsed.language_group = {group}
         AND (CAST(:language AS text) IS NULL OR articles.language = :language)
       ORDER BY articles.dated_at DESC
@@ -152,92 +159,98 @@ _INTERPRET = """
       ARRAY(SELECT matches FROM sampled) AS matches,
       ARRAY(SELECT is_candidate FROM sampled) AS candidates
 """
-_CIRCULATING = (
+_PUBLISHED_OR_SCHEDULED = (
     "(articles.published_at IS NOT NULL AND articles.archived_at IS NULL"
     " AND articles.deleted_at IS NULL)"
 )
-_OWN = "articles.author_id = :viewer_id"
-_KEPT = "articles.deleted_at IS NULL"
-_USED = (
+_BY_VIEWER = "articles.author_id = :viewer_id"
+_NOT_DELETED = "articles.deleted_at IS NULL"
+_CONFIG_IN_USE = (
     "EXISTS (SELECT FROM articles"
     " WHERE public.article_search_config(language) = steps.config AND {})"
 )
 
 
-class Seen(NamedTuple):
-    """What a reader sees of the articles, as conditions in SQL."""
+class VisibilitySql(NamedTuple):
+    """The viewer's visibility, as SQL conditions."""
 
     visible: str
     of_index: str
-    """What the index with the configurations has, if it does not have all articles."""
+    """Restricts the lookup of configurations to a partial index; `true` for the full index."""
     is_used: str
-    """Whether `steps.config` is that of an article which the reader sees."""
+    """Whether the viewer may see an article with `steps.config`."""
 
 
-_SEEN: Mapping[Sight, Seen] = {
-    Sight.PUBLISHED: Seen(f"{_CIRCULATING} AND articles.dated_at <= :now", _CIRCULATING, "true"),
-    Sight.PUBLISHED_AND_OWN: Seen(
-        f"{_KEPT} AND (articles.published_at <= :now AND articles.archived_at IS NULL OR {_OWN})",
-        "true",
-        f"({_USED.format(_CIRCULATING)} OR {_USED.format(_OWN)})",
+_VISIBILITY_SQL: Mapping[Visibility, VisibilitySql] = {
+    Visibility.PUBLISHED: VisibilitySql(
+        f"{_PUBLISHED_OR_SCHEDULED} AND articles.dated_at <= :now", _PUBLISHED_OR_SCHEDULED, "true"
     ),
-    Sight.ALL: Seen(_KEPT, "true", "true"),
+    Visibility.PUBLISHED_AND_OWN: VisibilitySql(
+        f"{_NOT_DELETED} AND (articles.published_at <= :now AND articles.archived_at IS NULL"
+        f" OR {_BY_VIEWER})",
+        "true",
+        f"({_CONFIG_IN_USE.format(_PUBLISHED_OR_SCHEDULED)}"
+        f" OR {_CONFIG_IN_USE.format(_BY_VIEWER)})",
+    ),
+    Visibility.ALL: VisibilitySql(_NOT_DELETED, "true", "true"),
 }
 
 
-def _interpret(sight: Sight) -> TextClause:
+def _parse_statement(visibility: Visibility) -> TextClause:
     parameters: list[BindParameter[Any]] = [
         bindparam("q", type_=String),
         bindparam("language", type_=String),
-        bindparam("sample", SAMPLE),
+        bindparam("sample", SAMPLE_SIZE),
     ]
-    if sight is not Sight.ALL:
-        parameters.append(bindparam("now", type_=_MOMENT))
-    if sight is Sight.PUBLISHED_AND_OWN:
+    if visibility is not Visibility.ALL:
+        parameters.append(bindparam("now", type_=_TIMESTAMP))
+    if visibility is Visibility.PUBLISHED_AND_OWN:
         parameters.append(bindparam("viewer_id", type_=BigInteger))
-    statement = _INTERPRET.format(
-        **_SEEN[sight]._asdict(),
+    statement = _PARSE_QUERY_SQL.format(
+        **_VISIBILITY_SQL[visibility]._asdict(),
         group=_GROUP_SQL.format("articles.language"),
         group_of_one=_GROUP_SQL.format("language"),
     )
     return text(statement).bindparams(*parameters)
 
 
-_STATEMENTS: Mapping[Sight, TextClause] = {sight: _interpret(sight) for sight in Sight}
+_STATEMENTS: Mapping[Visibility, TextClause] = {
+    visibility: _parse_statement(visibility) for visibility in Visibility
+}
 
 
-class Shape(NamedTuple):
-    """What the statements for some terms depend on, apart from their parameters."""
+class SearchSpec(NamedTuple):
+    """The parts of the search terms that change the SQL."""
 
     groups: tuple[bool, ...]
-    """For each query, whether it holds for some groups of languages only."""
-    has_start: bool
+    """For each query, whether it applies to some language groups only."""
+    has_since: bool
     is_common: bool
 
 
-class Query(NamedTuple):
-    """What is looked for in some groups of languages, by search configuration; None for all."""
+class GroupQuery(NamedTuple):
+    """The query for some language groups; `groups` is None if it applies to all."""
 
     groups: Sequence[str] | None
     tsquery: str
     positive: str
-    """The same without what must not be there: by that, ts_rank would find all alike."""
+    """The query without its negations, for ranking: `ts_rank` gives equal ranks with them."""
 
 
 class Terms(NamedTuple):
-    """What to look for in articles, and how."""
+    """What to search for, and which way to use."""
 
-    queries: Sequence[Query]
+    queries: Sequence[GroupQuery]
     since: datetime | None
-    """From when on there are enough matches; None where there are too few to tell."""
+    """The date since which enough articles match; None if the estimate finds too few."""
     is_common: bool
-    """Whether to look into article after article; else the index of words finds the matches."""
+    """Whether to scan articles by date; otherwise the search index is used."""
     is_common_anywhere: bool
-    """The same, without `since`."""
+    """The value of `is_common` without `since`."""
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The parameters of statements with `candidates` or `query_of_article`."""
+        """Bound parameters of statements that use `candidates` or `article_query`."""
         values: dict[str, Any] = {} if self.since is None else {"matches_since": self.since}
         for number, query in enumerate(self.queries):
             values[f"query_{number}"] = query.tsquery
@@ -247,46 +260,47 @@ class Terms(NamedTuple):
         return values
 
     @property
-    def shape(self) -> Shape:
-        """What `candidates` needs to know."""
-        return Shape(
+    def spec(self) -> SearchSpec:
+        """The arguments of `candidates`."""
+        return SearchSpec(
             groups=tuple(query.groups is not None for query in self.queries),
-            has_start=self.since is not None,
+            has_since=self.since is not None,
             is_common=self.is_common,
         )
 
-    def anywhere(self) -> "Terms":
-        """The same, for a list that is filtered in other ways too: its matches may be older."""
+    def without_since(self) -> "Terms":
+        """Return the terms for a list with other filters: its matches may be older than `since`."""
         return self._replace(since=None, is_common=self.is_common_anywhere)
 
 
-async def interpret(
-    connection: Reader, *, q: str, viewer: Identity | None, language: str | None = None
+async def parse_query(
+    reader: Reader, *, q: str, viewer: Identity | None, language: str | None = None
 ) -> Terms | None:
-    """What `q` asks for in the articles that `viewer` may see, or in those in one language.
+    """Parse `q` for the articles that `viewer` may see, optionally in one language.
 
-    None where it can match nothing: stop words alone, or only what must not be there. One query.
+    Return None if nothing can match: only stop words, or only negations. Runs one query.
     """
-    sight, who = sight_of(viewer)
-    parameters = {**who, "q": _DASHES.sub("-", q), "language": language}
-    if sight is Sight.ALL:
+    visibility, params = visibility_of(viewer)
+    parameters = {**params, "q": _DASHES.sub("-", q), "language": language}
+    if visibility is Visibility.ALL:
         del parameters["now"]
-    found = (await connection.execute(_STATEMENTS[sight], parameters)).one()
+    found = (await reader.execute(_STATEMENTS[visibility], parameters)).one()
     groups_of: dict[tuple[str, str], list[str]] = {}
     for group, *query in zip(found.groups, found.queries, found.positives, strict=True):
         groups_of.setdefault((query[0], query[1]), []).append(group)
     if not groups_of:
         return None
-    # In one language, the condition is on the language itself.
-    is_everywhere = len(groups_of) == 1 and (
+    # With a language filter, a condition on the language makes a condition on the group redundant.
+    in_all_groups = len(groups_of) == 1 and (
         language is not None or len(found.groups) == found.groups_in_use
     )
-    since, is_common, is_common_anywhere = _choose_way(
+    since, is_common, is_common_anywhere = _choose_strategy(
         zip(found.dates, found.weights, found.matches, found.candidates, strict=True)
     )
     return Terms(
         queries=[
-            Query(None if is_everywhere else groups, *query) for query, groups in groups_of.items()
+            GroupQuery(None if in_all_groups else groups, *query)
+            for query, groups in groups_of.items()
         ],
         since=since,
         is_common=is_common,
@@ -294,67 +308,70 @@ async def interpret(
     )
 
 
-def _choose_way(
+def _choose_strategy(
     sample: Iterable[tuple[datetime, float, bool, bool]],
 ) -> tuple[datetime | None, bool, bool]:
-    """`since`, `is_common` and `is_common_anywhere` by a sample, newest first.
+    """Return `since`, `is_common` and `is_common_anywhere` for a sample, newest first.
 
-    A sample's row: its date, for how many articles it stands, whether it matches, and whether the
-    index of words would find it.
+    A row contains the date and the number of articles that it represents. It also contains whether
+    it matches, and whether the search index would return it.
     """
     since: datetime | None = None
-    hits, walked, matching, read, candidates = 0, 0.0, 0.0, 0.0, 0.0
+    hits, scanned, matching, read, candidates = 0, 0.0, 0.0, 0.0, 0.0
     for dated_at, weight, matches, is_candidate in sample:
         candidates += weight * is_candidate
         if since is None:
-            walked += weight
+            scanned += weight
             hits += matches
             matching += weight * matches
             read += weight * is_candidate
-            if (matching >= ENOUGH and hits >= LEAST_HITS) or read >= MAX_READ:
+            if (matching >= SUFFICIENT_MATCHES and hits >= MIN_SAMPLE_HITS) or read >= MAX_EXAMINED:
                 since = dated_at
-    is_common_anywhere = candidates > MAX_READ
+    is_common_anywhere = candidates > MAX_EXAMINED
     if since is None:
         return None, False, is_common_anywhere
-    look = READ_ARTICLE if read == matching else LOOK_INTO_ARTICLE
-    walk = walked * LOOK_INTO_ARTICLE * min(1, MAX_CANDIDATES / max(matching, 1))
-    by_words_since = (candidates + walked) * READ_INDEX_ENTRY + read * look
-    by_words = candidates * (READ_INDEX_ENTRY + look)
-    cheapest = min(walk, by_words_since, by_words)
-    if cheapest == by_words and by_words < walk:
+    cost_per_candidate = READ_ARTICLE_COST if read == matching else CHECK_ARTICLE_COST
+    scan_cost = scanned * CHECK_ARTICLE_COST * min(1, MAX_CANDIDATES / max(matching, 1))
+    index_since_cost = (candidates + scanned) * READ_INDEX_ENTRY_COST + read * cost_per_candidate
+    index_cost = candidates * (READ_INDEX_ENTRY_COST + cost_per_candidate)
+    cheapest = min(scan_cost, index_since_cost, index_cost)
+    if cheapest == index_cost and index_cost < scan_cost:
         since = None
-    return since, cheapest == walk, is_common_anywhere
+    return since, cheapest == scan_cost, is_common_anywhere
 
 
-def candidates(shape: Shape, articles: Select[int, datetime]) -> CTE:
-    """The newest articles that match, a thousand at most: their `id`, `dated_at` and `rank`.
+def candidates(spec: SearchSpec, articles: Select[int, datetime]) -> CTE:
+    """Select `id`, `dated_at` and `rank` of the newest matches, at most MAX_CANDIDATES.
 
-    `articles` selects an id and a date from Article: of all that the reader may see, or of those
-    among them that a list is filtered for. In a filtered list (`terms.anywhere()`), the matches of
-    a common word are those among its newest 10,000 articles. Where the shape is not common, a
-    condition that PostgreSQL could read from another index had better not be there if it holds for
-    most articles, such as `dated_at <= now`: it might.
+    `articles` selects an id and a date from Article, with the visibility and the filters of the
+    list. In a filtered list (`terms.without_since()`), a common word is searched among the newest
+    MAX_EXAMINED articles only.
+
+    If the terms are not common, avoid indexed conditions that hold for most rows, such as
+    `dated_at <= now`. PostgreSQL might use that index instead.
 
     The statement needs the parameters of `articles` and `terms.parameters`.
     """
     article_id, dated_at = articles.selected_columns
-    if shape.has_start:
-        # With both ends, PostgreSQL takes a range for a small one where it cannot know better.
-        start = bindparam("matches_since", type_=_MOMENT)
-        articles = articles.where(dated_at.between(start, _FOREVER))
-    if shape.is_common:
-        words = articles.add_columns(Article.search_vector, _GROUP.label("language_group"))
-        walked = words.order_by(dated_at.desc(), article_id.desc())
-        if not shape.has_start:
-            walked = walked.limit(MAX_READ)
-        each = walked.subquery("walked")
-        # As a function: that no index knows.
-        matching = _matches(shape, func.ts_match_vq, each.c.search_vector, each.c.language_group)
+    if spec.has_since:
+        # With both bounds, PostgreSQL estimates a small range even where it has no statistics.
+        since = bindparam("matches_since", type_=_TIMESTAMP)
+        articles = articles.where(dated_at.between(since, _INFINITY))
+    if spec.is_common:
+        vectors = articles.add_columns(Article.search_vector, _GROUP.label("language_group"))
+        scanned = vectors.order_by(dated_at.desc(), article_id.desc())
+        if not spec.has_since:
+            scanned = scanned.limit(MAX_EXAMINED)
+        matched = scanned.subquery("walked")
+        # A function call instead of the operator, which prevents the use of the search index.
+        matching = _matches(
+            spec, func.ts_match_vq, matched.c.search_vector, matched.c.language_group
+        )
     else:
-        by_index = articles.where(_matches(shape, _by_index, Article.search_vector, _GROUP))
-        each = by_index.limit(MAX_FOUND).subquery("found")
+        by_index = articles.where(_matches(spec, _by_index, Article.search_vector, _GROUP))
+        matched = by_index.limit(MAX_INDEX_MATCHES).subquery("found")
         matching = true()
-    found_id, found_at = list(each.c)[:2]
+    found_id, found_at = list(matched.c)[:2]
     newest = (
         select(found_id.label("id"), found_at.label("dated_at"))
         .where(matching)
@@ -362,8 +379,8 @@ def candidates(shape: Shape, articles: Select[int, datetime]) -> CTE:
         .limit(MAX_CANDIDATES)
         .subquery("newest")
     )
-    positive = query_of_article(shape, _positive)
-    rank = func.ts_rank(Article.search_vector, positive, LENGTH_COUNTS)
+    positive = article_query(spec, _positive)
+    rank = func.ts_rank(Article.search_vector, positive, RANK_NORMALIZATION)
     return (
         select(newest.c.id, newest.c.dated_at, cast(rank, Double).label("rank"))
         .join(Article, Article.id == newest.c.id)
@@ -380,42 +397,45 @@ def _positive(number: int) -> ColumnElement[Any]:
 
 
 def positive_text(number: int) -> ColumnElement[str]:
-    """For `query_of_article`: what must be there, as text."""
+    """Argument for `article_query`: the query without negations, as text."""
     return bindparam(f"positive_{number}", type_=String)
 
 
 def any_word(number: int) -> ColumnElement[Any]:
-    """For `query_of_article`: what matches where one of the words does, or one of the phrases."""
+    """Argument for `article_query`: a query that matches any of the words or phrases."""
     positive = bindparam(f"positive_{number}", type_=String)
     return cast(func.replace(positive, "&", "|"), TSQUERY)
 
 
-def query_of_article(
-    shape: Shape, query: Callable[[int], ColumnElement[Any]] = _query
+def article_query(
+    spec: SearchSpec, query: Callable[[int], ColumnElement[Any]] = _query
 ) -> ColumnElement[Any]:
-    """The tsquery for the search configuration of the article that a statement has."""
-    if shape.groups == (False,):
+    """Return the tsquery for the search configuration of the current article."""
+    if spec.groups == (False,):
         return query(0)
     return case(
-        *((_groups(number).any_() == _GROUP, query(number)) for number in range(len(shape.groups)))
+        *(
+            (_group_parameter(number).any_() == _GROUP, query(number))
+            for number in range(len(spec.groups))
+        )
     )
 
 
 def _matches(
-    shape: Shape,
+    spec: SearchSpec,
     match: Callable[[SQLColumnExpression[Any], ColumnElement[Any]], ColumnElement[bool]],
     vector: SQLColumnExpression[Any],
     group: SQLColumnExpression[str],
 ) -> ColumnElement[bool]:
-    """Whether an article's words are as the query of its search configuration wants them.
+    """Whether an article matches the query of its search configuration.
 
-    Not as one query for all: `-word` of one would exclude what another finds.
+    The queries are not combined into one: a negation in one would exclude matches of another.
     """
     conditions = []
-    for number, is_limited in enumerate(shape.groups):
+    for number, is_limited in enumerate(spec.groups):
         condition = match(vector, _query(number))
         if is_limited:
-            condition = and_(group == _groups(number).any_(), condition)
+            condition = and_(group == _group_parameter(number).any_(), condition)
         conditions.append(condition)
     return or_(*conditions)
 
@@ -424,5 +444,5 @@ def _by_index(vector: SQLColumnExpression[Any], query: ColumnElement[Any]) -> Co
     return vector.bool_op("@@")(query)
 
 
-def _groups(number: int) -> BindParameter[Sequence[str]]:
+def _group_parameter(number: int) -> BindParameter[Sequence[str]]:
     return bindparam(f"groups_{number}", type_=ARRAY(String))

@@ -1,4 +1,4 @@
-"""One article, by its id or its slug."""
+"""Read one article by id or slug."""
 
 from functools import lru_cache
 from typing import Any
@@ -15,104 +15,107 @@ from app.services.articles.rows import (
     PUBLIC,
     VISIBLE,
     ArticleRow,
-    Sight,
+    Visibility,
     article_row,
-    part,
-    selected,
-    sight_of,
+    row_to_dict,
+    select_articles,
+    visibility_of,
 )
 from app.services.viewing import VIEWER
 
-# Built once: to build a statement, and to find out that it is the one compiled before, takes longer
-# than PostgreSQL takes to answer it.
+# Statements are built once. Building one and looking it up in the compiled cache takes longer than
+# PostgreSQL takes to run it.
 _BY_ID = {
-    sight: selected().where(Article.id == bindparam("article_id"), visible)
-    for sight, visible in VISIBLE.items()
+    visibility: select_articles().where(Article.id == bindparam("article_id"), visible)
+    for visibility, visible in VISIBLE.items()
 }
 _SLUG = bindparam("slug", type_=String)
-_NAMED = or_(
+_HAS_SLUG = or_(
     and_(Article.slug == _SLUG, OWNS_SLUG), and_(Article.draft_slug == _SLUG, not_(OWNS_SLUG))
 )
 _PUBLIC_FIRST = PUBLIC.desc(), (Article.author_id == VIEWER).desc(), Article.id
-"""Others may have a draft called like a public article, or like each other's."""
+"""Drafts may share a slug with a public article or with drafts of other authors."""
 _BY_SLUG = {
-    sight: selected().where(_NAMED, visible).order_by(*_PUBLIC_FIRST).limit(1)
-    for sight, visible in VISIBLE.items()
-} | {Sight.PUBLISHED: selected().where(Article.slug == _SLUG, PUBLIC)}
+    visibility: select_articles().where(_HAS_SLUG, visible).order_by(*_PUBLIC_FIRST).limit(1)
+    for visibility, visible in VISIBLE.items()
+} | {Visibility.PUBLISHED: select_articles().where(Article.slug == _SLUG, PUBLIC)}
 _BY_FORMER_SLUG = {
-    sight: select(Article.slug)
+    visibility: select(Article.slug)
     .join(FormerSlug, FormerSlug.article_id == Article.id)
     .where(FormerSlug.slug == _SLUG, OWNS_SLUG, visible)
-    for sight, visible in VISIBLE.items()
+    for visibility, visible in VISIBLE.items()
 }
 
 
 @lru_cache
-def _some_fields(sight: Sight, fields: tuple[str, ...], *, by_slug: bool) -> Select[Any]:
-    visible = selected(fields).where(VISIBLE[sight])
+def _select_fields(
+    visibility: Visibility, fields: tuple[str, ...], *, by_slug: bool
+) -> Select[Any]:
+    visible = select_articles(fields).where(VISIBLE[visibility])
     if not by_slug:
         return visible.where(Article.id == bindparam("article_id"))
-    formerly = select(FormerSlug.article_id).where(FormerSlug.slug == _SLUG).scalar_subquery()
-    if sight is Sight.PUBLISHED:
-        present = select(Article.id).where(Article.slug == _SLUG, OWNS_SLUG).scalar_subquery()
-        return visible.where(Article.id == func.coalesce(present, formerly))
-    found = visible.where(or_(_NAMED, and_(Article.id == formerly, OWNS_SLUG)))
-    return found.order_by(_NAMED.desc(), *_PUBLIC_FIRST).limit(1)
+    by_former_slug = select(FormerSlug.article_id).where(FormerSlug.slug == _SLUG).scalar_subquery()
+    if visibility is Visibility.PUBLISHED:
+        current = select(Article.id).where(Article.slug == _SLUG, OWNS_SLUG).scalar_subquery()
+        return visible.where(Article.id == func.coalesce(current, by_former_slug))
+    found = visible.where(or_(_HAS_SLUG, and_(Article.id == by_former_slug, OWNS_SLUG)))
+    return found.order_by(_HAS_SLUG.desc(), *_PUBLIC_FIRST).limit(1)
 
 
 async def get_fields(
-    connection: Reader | AsyncSession,
+    reader: Reader | AsyncSession,
     *,
     viewer: Identity | None,
     fields: tuple[str, ...],
     article_id: int | None = None,
     slug: str | None = None,
 ) -> dict[str, Any]:
-    """These fields of one article, named by its id or by a slug, its former ones included.
+    """Return these fields of one article, found by id, slug or former slug.
 
-    Raises ArticleNotFound where it is absent or another's draft.
+    Raises ArticleNotFound if it does not exist or is another user's draft.
     """
-    sight, who = sight_of(viewer)
-    statement = _some_fields(sight, fields, by_slug=article_id is None)
-    named = {"slug": slug} if article_id is None else {"article_id": article_id}
-    parameters = {**who, **named, "viewer_id": viewer.id if viewer else None}
-    row = (await connection.execute(statement, parameters)).one_or_none()
+    visibility, params = visibility_of(viewer)
+    statement = _select_fields(visibility, fields, by_slug=article_id is None)
+    key = {"slug": slug} if article_id is None else {"article_id": article_id}
+    parameters = {**params, **key, "viewer_id": viewer.id if viewer else None}
+    row = (await reader.execute(statement, parameters)).one_or_none()
     if row is None:
         raise ArticleNotFound
-    return part(fields, row)
+    return row_to_dict(fields, row)
 
 
-async def id_of_slug(
-    connection: Reader | AsyncSession, *, slug: str, viewer: Identity | None
+async def get_article_id_by_slug(
+    reader: Reader | AsyncSession, *, slug: str, viewer: Identity | None
 ) -> int:
-    """The id of the article that has this slug, or had it before. Raises ArticleNotFound."""
-    found = await get_fields(connection, slug=slug, viewer=viewer, fields=("id",))
+    """Return the id of the article with this slug or former slug. Raises ArticleNotFound."""
+    found = await get_fields(reader, slug=slug, viewer=viewer, fields=("id",))
     article_id: int = found["id"]
     return article_id
 
 
 async def get_article(
-    connection: Reader | AsyncSession, *, article_id: int, viewer: Identity | None
+    reader: Reader | AsyncSession, *, article_id: int, viewer: Identity | None
 ) -> ArticleRow:
-    """One article. Raises ArticleNotFound where it is absent or another's draft."""
-    sight, who = sight_of(viewer)
-    found = await connection.execute(_BY_ID[sight], {**who, "article_id": article_id})
+    """Return one article.
+
+    Raises ArticleNotFound if it does not exist or is another user's draft.
+    """
+    visibility, params = visibility_of(viewer)
+    found = await reader.execute(_BY_ID[visibility], {**params, "article_id": article_id})
     row = found.one_or_none()
     if row is None:
         raise ArticleNotFound
     return article_row(row)
 
 
-async def get_article_by_slug(
-    connection: Reader, *, slug: str, viewer: Identity | None
-) -> ArticleRow:
-    """One article. Raises ArticleMoved where it has another slug now, ArticleNotFound."""
-    sight, who = sight_of(viewer)
-    named = {**who, "slug": slug, "viewer_id": viewer.id if viewer else None}
-    row = (await connection.execute(_BY_SLUG[sight], named)).one_or_none()
+async def get_article_by_slug(reader: Reader, *, slug: str, viewer: Identity | None) -> ArticleRow:
+    """Return one article. Raises ArticleMoved for a former slug, ArticleNotFound."""
+    visibility, params = visibility_of(viewer)
+    key = {**params, "slug": slug, "viewer_id": viewer.id if viewer else None}
+    row = (await reader.execute(_BY_SLUG[visibility], key)).one_or_none()
     if row is not None:
         return article_row(row)
-    present = await connection.scalar(_BY_FORMER_SLUG[sight], {**who, "slug": slug})
-    if present is None:
+    current = await reader.scalar(_BY_FORMER_SLUG[visibility], {**params, "slug": slug})
+    if current is None:
         raise ArticleNotFound
-    raise ArticleMoved(slug=present, location=f"/articles/by-slug/{present}")
+    raise ArticleMoved(slug=current, location=f"/articles/by-slug/{current}")

@@ -1,4 +1,4 @@
-"""What is stored of an article's Markdown: its HTML, its plain text, what is counted and quoted."""
+"""Columns derived from an article's Markdown: HTML, plain text, counts and excerpt."""
 
 from html import escape
 from typing import Any
@@ -25,14 +25,14 @@ _STALE = (
 async def prepare_text(
     session: AsyncSession, content: str, *, writer: Identity
 ) -> tuple[Rendered, Identity]:
-    """Render what `writer` is about to store, before anything is locked or written.
+    """Render `content` before anything is locked or written.
 
-    A short text is rendered at once. A long one waits for a thread: the session's transaction,
-    which must not have changed anything yet, is ended first, so that no connection is held. The
-    identity that is returned was read again in the transaction that follows, and may differ.
+    A short text is rendered at once. A long one is rendered in a thread. The session's transaction
+    ends first, so that no connection is held meanwhile; it must not contain changes. The returned
+    identity was read again in the next transaction, and may differ.
 
-    Raises ContentTooComplex, TooManyAtOnce, ServiceUnavailable; InvalidToken if the writer was
-    disabled meanwhile, or their session or API key has ended.
+    Raises ContentTooComplex, TooManyAtOnce, ServiceUnavailable. Raises InvalidToken if the writer
+    was disabled meanwhile, or if their session or API key has ended.
     """
     if is_light(content):
         return render_sync(content), writer
@@ -42,7 +42,7 @@ async def prepare_text(
 
 
 def rendered_columns(rendered: Rendered, *, own_excerpt: str | None) -> dict[str, Any]:
-    """The columns of an article that follow from its content; its excerpt where it has none."""
+    """Return the columns derived from the content, with the author's excerpt or a generated one."""
     return {
         "html": rendered.html,
         "plain_text": rendered.text,
@@ -55,30 +55,30 @@ def rendered_columns(rendered: Rendered, *, own_excerpt: str | None) -> dict[str
 
 
 def excerpt_columns(text: str, *, own_excerpt: str | None) -> dict[str, Any]:
-    """An author's own excerpt, or else the beginning of the text."""
+    """Return the author's excerpt, or the beginning of the text if there is none."""
     excerpt = make_excerpt(text) if own_excerpt is None else own_excerpt
     return {"excerpt": excerpt, "own_excerpt": own_excerpt is not None}
 
 
 async def render_stale(database: Database) -> int:
-    """Render what an older renderer has, or none: how many articles that were.
+    """Render articles that an older renderer rendered, or none; return their number.
 
-    Written before this release, or by the one before it while this one was already running; or our
-    renderer has changed. Theirs is neither a new version nor a later `updated_at`. No article is
-    locked while it is rendered: one that is changed meanwhile has been rendered by that.
+    Such articles remain after the renderer changes. The previous release may also write some during
+    a rolling upgrade. Neither `version` nor `updated_at` changes. No article is locked while it is
+    rendered: a concurrent update renders it anyway.
     """
     count, last = 0, 0
     while True:
         async with database.autocommit() as connection:
             stale = (await connection.execute(_STALE, {"after": last})).all()
         for article_id, content, own_excerpt, excerpt in stale:
-            rendered = await _render_anyhow(content)
+            rendered = await _render_or_escape(content)
             columns = rendered_columns(rendered, own_excerpt=excerpt if own_excerpt else None)
-            same = Article.id == article_id, Article.content == content
+            unchanged = Article.id == article_id, Article.content == content
             async with database.unit_of_work() as session:
                 await session.execute(
                     update(Article)
-                    .where(*same, Article.rendered_with < RENDERER)
+                    .where(*unchanged, Article.rendered_with < RENDERER)
                     .values(**columns, updated_at=Article.updated_at)
                     .execution_options(synchronize_session=False)
                 )
@@ -88,8 +88,8 @@ async def render_stale(database: Database) -> int:
             return count
 
 
-async def _render_anyhow(content: str) -> Rendered:
-    """A text that was accepted once and is too complex now is shown as it was written."""
+async def _render_or_escape(content: str) -> Rendered:
+    """Render a text, or escape it if a stored text exceeds today's limits."""
     try:
         return await render(content)
     except ContentTooComplex:

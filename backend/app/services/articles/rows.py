@@ -1,4 +1,4 @@
-"""What a read of articles selects, and which of them a reader may see."""
+"""Columns that reads of articles select, and the visibility of articles."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -29,11 +29,11 @@ from app.models.favorite import ArticleCounts, Favorite
 from app.models.tag import ArticleTag, Tag
 from app.models.user import User
 from app.schemas.article import FIELDS, Status
-from app.services.viewing import VIEWER, follows, whether
+from app.services.viewing import VIEWER, follows, row_exists
 
 
 class AuthorRow(NamedTuple):
-    """An article's author, as anybody sees them."""
+    """The public fields of an article's author."""
 
     id: int
     username: str
@@ -42,7 +42,7 @@ class AuthorRow(NamedTuple):
 
 
 class ArticleRow(NamedTuple):
-    """An article as a read selects it, its author beside it; the fields of ArticleResponse."""
+    """A row of an article with its author: the fields of ArticleResponse."""
 
     id: int
     title: str
@@ -68,18 +68,20 @@ class ArticleRow(NamedTuple):
 
 
 NOW: ColumnElement[datetime] = bindparam("now", type_=DateTime(timezone=True))
-"""A parameter of every statement here: the application's time, which tests can move."""
+"""Bound parameter for the current time, from `core.clock`."""
 
-KEPT = Article.deleted_at.is_(None)
+NOT_DELETED = Article.deleted_at.is_(None)
 """Not in the trash."""
-UNARCHIVED = Article.archived_at.is_(None)
-"""Not put away: what lists have unless they are asked for the archive."""
-IN_CIRCULATION: ColumnElement[bool] = and_(Article.published_at.is_not(None), UNARCHIVED, KEPT)
-"""The condition of the indexes for readers, word for word: published, or going to be."""
-PUBLIC: ColumnElement[bool] = and_(IN_CIRCULATION, Article.dated_at <= NOW)
-"""What every reader sees. `dated_at` is `published_at` here, and it is what the indexes are by."""
+NOT_ARCHIVED = Article.archived_at.is_(None)
+"""Lists exclude archived articles unless they filter by that status."""
+PUBLISHED_OR_SCHEDULED: ColumnElement[bool] = and_(
+    Article.published_at.is_not(None), NOT_ARCHIVED, NOT_DELETED
+)
+"""Must equal the condition of the partial indexes, so that PostgreSQL uses them."""
+PUBLIC: ColumnElement[bool] = and_(PUBLISHED_OR_SCHEDULED, Article.dated_at <= NOW)
+"""Visible to everyone. `dated_at` equals `published_at` here, and the indexes use it."""
 OWNS_SLUG: ColumnElement[bool] = or_(Article.draft_slug.is_(None), PUBLIC)
-"""Readers see it at its slug, or did: nobody else gets that."""
+"""The slug is or was public: no other article may get it."""
 
 status: ColumnElement[str] = case(
     (Article.archived_at.is_not(None), literal(Status.ARCHIVED.value)),
@@ -88,7 +90,7 @@ status: ColumnElement[str] = case(
     else_=literal(Status.PUBLISHED.value),
 )
 _own = aliased(ArticleTag)
-# Looked up for hidden tags alone: all else is in the primary key's index.
+# Evaluated for unlisted tags only. All other columns come from the primary key's index.
 _spelling = (
     select(_own.spelling)
     .where(_own.article_id == ArticleTag.article_id, _own.tag_id == ArticleTag.tag_id)
@@ -103,7 +105,7 @@ _tag = (
     )
     .where(Tag.id == ArticleTag.tag_id)
     .correlate(ArticleTag)
-    .offset(0)  # else PostgreSQL would join all tags, for each article
+    .offset(0)  # prevents a join with the whole table of tags
     .lateral()
 )
 _tag_names = func.array(
@@ -127,34 +129,34 @@ _tag_names_in_order = func.array(
 
 
 def public_name(tag: Any) -> ColumnElement[str]:
-    """How readers see a tag spelled; before it is listed, as the first article has it.
+    """Return a tag's public name: for an unlisted tag, the spelling of its first public article.
 
     `tag` has the columns of Tag.
     """
-    first = (
+    first_spelling = (
         select(ArticleTag.spelling)
         .where(ArticleTag.tag_id == tag.id, ArticleTag.listed_at <= NOW)
         .order_by(ArticleTag.listed_at, ArticleTag.article_id)
         .limit(1)
     )
-    hidden = func.coalesce(first.scalar_subquery(), tag.name)
-    return case((tag.is_listed, tag.name), else_=hidden).label("name")
+    unlisted_name = func.coalesce(first_spelling.scalar_subquery(), tag.name)
+    return case((tag.is_listed, tag.name), else_=unlisted_name).label("name")
 
 
-def _of_article(column: InstrumentedAttribute[int]) -> ColumnElement[int]:
-    """One of an article's counts."""
+def _count_column(column: InstrumentedAttribute[int]) -> ColumnElement[int]:
+    """Return a column of ArticleCounts for the article, or 0 if it has no row."""
     counted = select(column).where(ArticleCounts.article_id == Article.id).correlate(Article)
     return func.coalesce(counted.scalar_subquery(), 0)
 
 
-SHOWN_SLUG: ColumnElement[str] = case((OWNS_SLUG, Article.slug), else_=Article.draft_slug)
+DISPLAYED_SLUG: ColumnElement[str] = case((OWNS_SLUG, Article.slug), else_=Article.draft_slug)
 _EXPRESSIONS: Mapping[str, ColumnElement[Any]] = {
-    "slug": SHOWN_SLUG,
+    "slug": DISPLAYED_SLUG,
     "tags": _tag_names,
     "tags_in_order": _tag_names_in_order,
-    "favorites_count": _of_article(ArticleCounts.favorites),
-    "comments_count": _of_article(ArticleCounts.comments),
-    "favorited": whether(Favorite.user_id == VIEWER, Favorite.article_id == Article.id),
+    "favorites_count": _count_column(ArticleCounts.favorites),
+    "comments_count": _count_column(ArticleCounts.comments),
+    "favorited": row_exists(Favorite.user_id == VIEWER, Favorite.article_id == Article.id),
     "follows_author": follows(Article.author_id),
     "author_bio": User.bio.expression,
     "author_image_url": User.image_url.expression,
@@ -165,29 +167,29 @@ _AUTHOR = tuple(getattr(User, field) for field in AuthorRow._fields)
 
 
 def columns(fields: Sequence[str]) -> tuple[ColumnElement[Any], ...]:
-    """The columns for these fields of an article, in their order; the author's come last."""
-    own = tuple(
+    """Return the columns for these fields in their order; the author's columns come last."""
+    own_columns = tuple(
         _EXPRESSIONS[field].label(field) if field in _EXPRESSIONS else getattr(Article, field)
         for field in fields
         if field != "author"
     )
-    return (*own, *_AUTHOR) if "author" in fields else own
+    return (*own_columns, *_AUTHOR) if "author" in fields else own_columns
 
 
-def selected(fields: Sequence[str] = FIELDS) -> Select[Any]:
-    """A select of these fields; joins the author where that is among them."""
+def select_articles(fields: Sequence[str] = FIELDS) -> Select[Any]:
+    """Select these fields; join the author if `author` is one of them."""
     statement = select(*columns(fields)).select_from(Article)
     return statement.join(User, Article.author_id == User.id) if "author" in fields else statement
 
 
 def article_row(row: Sequence[Any]) -> ArticleRow:
-    """A row of `selected()` as it is read by attribute."""
+    """Convert a row of `select_articles()` to an ArticleRow."""
     split = len(FIELDS) - 1
     return ArticleRow._make((*row[:split], AuthorRow._make(row[split:])))
 
 
-def part(fields: Sequence[str], row: Sequence[Any]) -> dict[str, Any]:
-    """A row of `selected(fields)` as a mapping of those fields."""
+def row_to_dict(fields: Sequence[str], row: Sequence[Any]) -> dict[str, Any]:
+    """Convert a row of `select_articles(fields)` to a mapping by field."""
     if "author" not in fields:
         return dict(zip(fields, row, strict=True))
     split = len(fields) - 1
@@ -197,26 +199,28 @@ def part(fields: Sequence[str], row: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-class Sight(Enum):
-    """Which articles a reader may see."""
+class Visibility(Enum):
+    """Which articles a viewer may see."""
 
     PUBLISHED = auto()
     PUBLISHED_AND_OWN = auto()
     ALL = auto()
 
 
-VISIBLE: Mapping[Sight, ColumnElement[bool]] = {
-    Sight.PUBLISHED: PUBLIC,
-    Sight.PUBLISHED_AND_OWN: and_(KEPT, or_(PUBLIC, Article.author_id == bindparam("viewer_id"))),
-    Sight.ALL: KEPT,
+VISIBLE: Mapping[Visibility, ColumnElement[bool]] = {
+    Visibility.PUBLISHED: PUBLIC,
+    Visibility.PUBLISHED_AND_OWN: and_(
+        NOT_DELETED, or_(PUBLIC, Article.author_id == bindparam("viewer_id"))
+    ),
+    Visibility.ALL: NOT_DELETED,
 }
 
 
-def sight_of(viewer: Identity | None) -> tuple[Sight, dict[str, Any]]:
-    """What `viewer` may see, and the parameters that statements with VISIBLE need."""
+def visibility_of(viewer: Identity | None) -> tuple[Visibility, dict[str, Any]]:
+    """Return the viewer's visibility, and the parameters of statements with VISIBLE."""
     now = clock.now()
     if viewer is None:
-        return Sight.PUBLISHED, {"now": now}
+        return Visibility.PUBLISHED, {"now": now}
     if may_on_any(viewer, Action.READ_DRAFT):
-        return Sight.ALL, {"now": now}
-    return Sight.PUBLISHED_AND_OWN, {"now": now, "viewer_id": viewer.id}
+        return Visibility.ALL, {"now": now}
+    return Visibility.PUBLISHED_AND_OWN, {"now": now, "viewer_id": viewer.id}

@@ -1,10 +1,10 @@
-"""Slugs: one for each article, for good: what led to it once goes on doing so.
+"""Slugs: unique per article and permanent; former slugs redirect.
 
-`Article.slug` is unique, and belongs to an article from when readers see it. Until then nobody may
-notice it: `Article.draft_slug` is what its author sees, unique among their own, and `slug` holds
-that name only until another article is published under it. A draft that has lost the name, or
-never had it, has a placeholder there, which is shown to nobody. A scheduled article gets the next
-name that is free, since it is going to be published without anybody writing it.
+`Article.slug` is unique, and belongs to an article once it has been public. Before that, other
+users must not be able to detect the slug. So the author sees `Article.draft_slug`, which is unique
+among their own articles. `slug` holds the same value only until another article is published with
+it. The draft then gets a placeholder in `slug`, which is never shown. A scheduled article gets the
+next free slug instead, because it is published without another request.
 """
 
 import re
@@ -44,14 +44,14 @@ from app.db.session import constraint_errors
 from app.models.article import Article, FormerSlug
 from app.services.articles.rows import OWNS_SLUG
 
-NUMBERED = 9
+MAX_SUFFIX = 9
 ATTEMPTS = 20
-"""Rounds in which concurrent writers may take a slug first; then the request gets 503."""
+"""Retries when concurrent requests take a slug first; after that, the response is 503."""
 RESERVED = frozenset({"feed"})
-"""What is no article at /api/articles."""
+"""Slugs that collide with routes under /api/articles."""
 SLUG_CONSTRAINT = {"uq_articles_slug": SlugTaken, "uq_articles_draft_slug": SlugTaken}
 
-_ENDING = re.compile(r"(?:-(?:[2-9]|[0-9a-f]{6}|[0-9a-f]{16}))?")
+_SUFFIX = re.compile(r"(?:-(?:[2-9]|[0-9a-f]{6}|[0-9a-f]{16}))?")
 
 _CANDIDATES = bindparam("candidates", type_=ARRAY(String))
 _NOT_ITSELF = Article.id.is_distinct_from(bindparam("article_id", type_=BigInteger))
@@ -66,7 +66,7 @@ _TAKEN: CompoundSelect[Any] = union_all(
     .join(Article, Article.id == FormerSlug.article_id)
     .where(FormerSlug.slug == _CANDIDATES.any_(), OWNS_SLUG, _NOT_ITSELF),
 )
-_HELD = union_all(
+_IN_USE = union_all(
     select(Article.slug).where(Article.slug == _CANDIDATES.any_(), _NOT_ITSELF),
     select(FormerSlug.slug).where(
         FormerSlug.slug == _CANDIDATES.any_(),
@@ -76,9 +76,9 @@ _HELD = union_all(
 
 
 def _next_free() -> ColumnElement[str]:
-    """The first of `name-2` to `name-9` that is free and not asked for; else with a random end."""
+    """Return the first free slug from `name-2` to `name-9`, or one with a random suffix."""
     other = aliased(Article)
-    number = func.generate_series(2, NUMBERED, type_=Integer).column_valued("number")
+    number = func.generate_series(2, MAX_SUFFIX, type_=Integer).column_valued("number")
     name = func.left(Article.draft_slug, 98) + "-" + cast(number, String)
     numbered = (
         select(name)
@@ -96,17 +96,23 @@ def _next_free() -> ColumnElement[str]:
     return func.coalesce(numbered, func.left(Article.draft_slug, 87) + "-" + random)
 
 
-_BEFORE = bindparam("before", type_=DateTime(timezone=True))
-_IN_THE_WAY = and_(
+_PUBLISHED_BEFORE = bindparam("before", type_=DateTime(timezone=True))
+_CONFLICTING = and_(
     Article.slug == _CANDIDATES.any_(),
     not_(OWNS_SLUG),
     _NOT_ITSELF,
-    or_(Article.published_at.is_(None), _BEFORE.is_(None), Article.published_at > _BEFORE),
+    or_(
+        Article.published_at.is_(None),
+        _PUBLISHED_BEFORE.is_(None),
+        Article.published_at > _PUBLISHED_BEFORE,
+    ),
 )
-_FIND = select(Article.id).where(_IN_THE_WAY).order_by(Article.id).with_for_update(key_share=True)
-_MOVE = (
+_FIND_CONFLICTING = (
+    select(Article.id).where(_CONFLICTING).order_by(Article.id).with_for_update(key_share=True)
+)
+_RENAME_CONFLICTING = (
     update(Article)
-    .where(Article.id == bindparam("moved_id", type_=BigInteger), _IN_THE_WAY)
+    .where(Article.id == bindparam("moved_id", type_=BigInteger), _CONFLICTING)
     .values(
         slug=case(
             (Article.published_at.is_(None), literal("~") + func.md5(cast(func.random(), String))),
@@ -118,23 +124,23 @@ _MOVE = (
 )
 
 
-class Claimant(NamedTuple):
-    """For which article a slug is: a new one has no id."""
+class SlugTarget(NamedTuple):
+    """The article that needs a slug; `article_id` is None for a new one."""
 
     author_id: int
     now: datetime
     article_id: int | None = None
 
 
-class Naming(NamedTuple):
-    """The two columns that an article's name is in."""
+class SlugColumns(NamedTuple):
+    """The values of both slug columns."""
 
     slug: str
     draft_slug: str | None
 
 
 def owns_slug(article: Article | Row[Any], now: datetime) -> bool:
-    """Whether readers see this article at its slug, or did: OWNS_SLUG of what was read."""
+    """Whether the article's slug is or was public: the same rule as OWNS_SLUG."""
     hidden = article.archived_at is not None or article.deleted_at is not None
     return article.draft_slug is None or (
         not hidden and article.published_at is not None and article.published_at <= now
@@ -142,76 +148,75 @@ def owns_slug(article: Article | Row[Any], now: datetime) -> bool:
 
 
 def candidates(title: str) -> list[str]:
-    """What an article with this title may be called, best first; the last is surely free."""
+    """Return possible slugs for a title, best first; the last is random and thus free."""
     return numbered(slugify(title))
 
 
 def numbered(base: str) -> list[str]:
-    """The slug itself, with the numbers 2 to 9, and with something random."""
-    numbers = map(str, range(2, NUMBERED + 1))
+    """Return the base, the base with the suffixes 2 to 9, and with random suffixes."""
+    numbers = map(str, range(2, MAX_SUFFIX + 1))
     endings = (*numbers, secrets.token_hex(3), secrets.token_hex(8))
     return [base, *(f"{base}-{ending}" for ending in endings)]
 
 
 def placeholder() -> str:
-    """What stands in the place of a draft's slug: no slug, and unique."""
+    """Return a unique value for `slug` that is not a valid slug."""
     return f"~{secrets.token_hex(16)}"
 
 
 def is_derived(slug: str, title: str) -> bool:
-    """Whether `slug` is one that `free_slug` makes of this title."""
+    """Whether `free_slug` could have derived `slug` from this title."""
     base = slugify(title)
-    return slug.startswith(base) and _ENDING.fullmatch(slug, len(base)) is not None
+    return slug.startswith(base) and _SUFFIX.fullmatch(slug, len(base)) is not None
 
 
-async def free_slug(session: AsyncSession, *, title: str, claimant: Claimant) -> str:
-    """A slug for this title that is nobody's, unless somebody takes it in this moment.
+async def free_slug(session: AsyncSession, *, title: str, target: SlugTarget) -> str:
+    """Return a free slug for this title; a concurrent request may still take it.
 
-    The one that the claimant has at present, and those that it had before, are free for it.
+    The article's current and former slugs count as free.
     """
     wanted = candidates(title)
-    taken = await taken_slugs(session, wanted, claimant=claimant)
+    taken = await taken_slugs(session, wanted, target=target)
     return next(slug for slug in wanted if slug not in taken)
 
 
-async def taken_slugs(session: AsyncSession, slugs: list[str], *, claimant: Claimant) -> set[str]:
-    """Which of these are taken for the claimant; its own are not.
+async def taken_slugs(session: AsyncSession, slugs: list[str], *, target: SlugTarget) -> set[str]:
+    """Return which of these slugs are taken, except by the target article itself.
 
-    Taken are slugs that lead readers to an article, or did, and the author's own unpublished ones.
-    Those that lead elsewhere in an API of ours are taken, too.
+    Taken are reserved slugs, current and former public slugs, and slugs of the author's drafts.
     """
-    taken = await session.scalars(_TAKEN, {"candidates": slugs, **claimant._asdict()})
+    taken = await session.scalars(_TAKEN, {"candidates": slugs, **target._asdict()})
     return {*taken, *RESERVED.intersection(slugs)}
 
 
-async def naming(
+async def assign_slug(
     session: AsyncSession,
     *,
     wanted: str,
     published_at: datetime | None,
     public: bool,
-    claimant: Claimant,
-) -> Naming:
-    """The columns for an article called `wanted`, which is not taken.
+    target: SlugTarget,
+) -> SlugColumns:
+    """Return the column values for an article with the slug `wanted`, which is not taken.
 
-    Moves what is not public out of the way of what is going to be: of two that are scheduled, the
-    later one moves.
+    An unpublished article with that slug gets another one first. Between two scheduled articles,
+    the one that is published later gets another slug.
     """
-    article_id = claimant.article_id
+    article_id = target.article_id
     parameters = {"candidates": [wanted], "article_id": article_id}
     if published_at is None and not public:
-        held = set(await session.scalars(_HELD, parameters))
-        return Naming(placeholder() if held else wanted, wanted)
+        in_use = set(await session.scalars(_IN_USE, parameters))
+        return SlugColumns(placeholder() if in_use else wanted, wanted)
     before = None if public else published_at
-    await make_way(session, [wanted], now=claimant.now, before=before, article_id=article_id)
+    await release_slugs(session, [wanted], now=target.now, before=before, article_id=article_id)
     if public:
-        return Naming(wanted, None)
+        return SlugColumns(wanted, None)
     names = [wanted, *candidates(wanted)]
-    held = set(await session.scalars(_HELD, {**parameters, "candidates": names}))
-    return Naming(next(name for name in names if name not in held | RESERVED), wanted)
+    in_use = set(await session.scalars(_IN_USE, {**parameters, "candidates": names}))
+    return SlugColumns(next(name for name in names if name not in in_use | RESERVED), wanted)
 
 
-async def make_way(
+async def release_slugs(
     session: AsyncSession,
     slugs: list[str],
     *,
@@ -219,35 +224,39 @@ async def make_way(
     before: datetime | None = None,
     article_id: int | None = None,
 ) -> None:
-    """Give other slugs to the articles that have these and are not public.
+    """Assign other slugs to unpublished articles that use these.
 
-    `before`: leave those alone that are going to be public by then. Each is moved by a statement of
-    its own: two in one statement would get the same free slug. Raises ServiceUnavailable after
+    Articles that are published until `before` keep theirs. Each article is updated by its own
+    statement: two in one statement would get the same slug. Raises ServiceUnavailable after
     ATTEMPTS rounds.
     """
     parameters = {"candidates": slugs, "article_id": article_id, "now": now, "before": before}
     for _ in range(ATTEMPTS):
-        found = (await session.scalars(_FIND, parameters)).all()
+        found = (await session.scalars(_FIND_CONFLICTING, parameters)).all()
         if not found:
             return
         for moved_id in found:
             try:
                 async with session.begin_nested():
                     with constraint_errors(SLUG_CONSTRAINT):
-                        await session.execute(_MOVE, {**parameters, "moved_id": moved_id})
-            except SlugTaken:  # the next free one was taken in this moment
+                        await session.execute(
+                            _RENAME_CONFLICTING, {**parameters, "moved_id": moved_id}
+                        )
+            except SlugTaken:  # a concurrent request took the next free slug
                 continue
     raise ServiceUnavailable
 
 
-async def remember(session: AsyncSession, *, article_id: int, former: str, present: str) -> None:
-    """Let the slug that an article had before lead to it."""
+async def save_former_slug(
+    session: AsyncSession, *, article_id: int, former: str, present: str
+) -> None:
+    """Make the former slug of an article redirect to it."""
     await session.execute(
         delete(FormerSlug).where(FormerSlug.slug == present, FormerSlug.article_id == article_id)
     )
-    noted = insert(FormerSlug).values(slug=former, article_id=article_id)
+    added = insert(FormerSlug).values(slug=former, article_id=article_id)
     await session.execute(
-        noted.on_conflict_do_update(
+        added.on_conflict_do_update(
             index_elements=[FormerSlug.slug], set_={"article_id": article_id}
         )
     )

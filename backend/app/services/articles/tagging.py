@@ -1,4 +1,4 @@
-"""Giving an article its tags."""
+"""Assign tags to articles."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -35,32 +35,32 @@ ATTEMPTS = 10
 
 
 class LockedTag(NamedTuple):
-    """A tag that stays until the transaction ends, and the spelling that the writer gave it."""
+    """A tag locked until the transaction ends, with the spelling in the request."""
 
     id: int
     spelling: str
-    shown: str
-    """How articles spell it that have no spelling of their own."""
+    default_spelling: str
+    """The spelling in articles that store none."""
     is_listed: bool
 
     @property
-    def stored(self) -> str | None:
-        """The article's own spelling: none where readers know the tag already."""
+    def stored_spelling(self) -> str | None:
+        """The spelling to store with the article; None if the tag is already listed."""
         return None if self.is_listed else self.spelling
 
 
-def sought_tag(key: BindParameter[str]) -> ColumnElement[int]:
-    """The id of the tag that a filter names, by the key of what it says.
+def tag_id_for_filter(key: BindParameter[str]) -> ColumnElement[int]:
+    """Return the id of the tag that a filter names, by the key of its value.
 
-    A name that readers see comes first, then a slug, then a name that they do not see. So a hidden
-    tag never changes what a filter finds for others.
+    Public names take precedence over slugs, and slugs over the names of unlisted tags. An unlisted
+    tag therefore never changes the results of other users.
     """
-    by_key = select(Tag.id).where(Tag.key == key)
+    names_by_key = select(Tag.id).where(Tag.key == key)
     by_slug = select(Tag.id).where(Tag.slug == key)
     return func.coalesce(
-        by_key.where(Tag.is_listed).scalar_subquery(),
+        names_by_key.where(Tag.is_listed).scalar_subquery(),
         by_slug.scalar_subquery(),
-        by_key.scalar_subquery(),
+        names_by_key.scalar_subquery(),
     )
 
 
@@ -72,103 +72,121 @@ async def set_tags(
     in_order: bool = False,
     actor: Identity | None = None,
 ) -> bool:
-    """Give an article these tags and no others, in their order; whether that changes anything.
+    """Replace an article's tags, in this order; return whether anything changed.
 
-    A tag that readers see keeps its spelling. Another order of the same tags is a change only where
-    `in_order` is true. The caller has locked the article. Raises what `lock_tags` raises.
+    Listed tags keep their spelling. A different order of the same tags is a change only if
+    `in_order` is set. The caller has locked the article. Raises what `lock_tags` raises.
     """
     tags = await lock_tags(session, names, actor=actor)
     of_article = ArticleTag.article_id == article_id
-    has = select(ArticleTag.tag_id, ArticleTag.position, ArticleTag.spelling).where(of_article)
-    before = {row.tag_id: (row.position, row.spelling) for row in await session.execute(has)}
+    current_tags = select(ArticleTag.tag_id, ArticleTag.position, ArticleTag.spelling).where(
+        of_article
+    )
+    before = {
+        row.tag_id: (row.position, row.spelling) for row in await session.execute(current_tags)
+    }
     reordered = in_order or before.keys() != {tag.id for tag in tags.values()}
     added: dict[int, LockedTag] = {}
     kept: dict[int, tuple[int, str | None]] = {}
-    for place, tag in enumerate(tags.values()):
+    for index, tag in enumerate(tags.values()):
         if tag.id not in before:
-            added[place] = tag
+            added[index] = tag
             continue
         position, spelling = before[tag.id]
-        respelt = not tag.is_listed and tag.spelling != (spelling or tag.shown)
-        kept[tag.id] = (place if reordered else position, tag.spelling if respelt else spelling)
-    if gone := before.keys() - kept.keys():
-        await session.execute(delete(ArticleTag).where(of_article, ArticleTag.tag_id.in_(gone)))
+        is_respelled = not tag.is_listed and tag.spelling != (spelling or tag.default_spelling)
+        kept[tag.id] = (
+            index if reordered else position,
+            tag.spelling if is_respelled else spelling,
+        )
+    if removed := before.keys() - kept.keys():
+        await session.execute(delete(ArticleTag).where(of_article, ArticleTag.tag_id.in_(removed)))
     for tag_id in sorted(kept):
         if before[tag_id] != kept[tag_id]:
             position, spelling = kept[tag_id]
             changed = update(ArticleTag).where(of_article, ArticleTag.tag_id == tag_id)
             await session.execute(changed.values(position=position, spelling=spelling))
-    await _add(session, article_id, added)
+    await _insert_article_tags(session, article_id, added)
     return bool(added) or before != kept
 
 
 async def add_tags(session: AsyncSession, *, article_id: int, tags: Iterable[LockedTag]) -> None:
-    """Give an article that has none these tags, in their order."""
-    await _add(session, article_id, dict(enumerate(tags)))
+    """Add tags to an article that has none, in this order."""
+    await _insert_article_tags(session, article_id, dict(enumerate(tags)))
 
 
-async def _add(session: AsyncSession, article_id: int, tags: Mapping[int, LockedTag]) -> None:
+async def _insert_article_tags(
+    session: AsyncSession, article_id: int, tags: Mapping[int, LockedTag]
+) -> None:
     if tags:
         rows = [
-            {"article_id": article_id, "tag_id": tag.id, "position": place, "spelling": tag.stored}
-            for place, tag in tags.items()
+            {
+                "article_id": article_id,
+                "tag_id": tag.id,
+                "position": index,
+                "spelling": tag.stored_spelling,
+            }
+            for index, tag in tags.items()
         ]
         await session.execute(insert(ArticleTag).values(rows))
 
 
-def by_key(names: Iterable[str]) -> Mapping[str, str]:
-    """The names by their keys, in their order; of several with one key, the first."""
-    spelt: dict[str, str] = {}
+def names_by_key(names: Iterable[str]) -> Mapping[str, str]:
+    """Return the names by their tag keys; the first name wins among equal keys."""
+    by_key: dict[str, str] = {}
     for name in names:
-        spelt.setdefault(tag_key(name), name)
-    return spelt
+        by_key.setdefault(tag_key(name), name)
+    return by_key
 
 
 async def lock_tags(
     session: AsyncSession, names: Iterable[str], *, actor: Identity | None = None
 ) -> Mapping[str, LockedTag]:
-    """These tags by their keys, in their order; creates those that do not exist.
+    """Lock these tags and return them by key, in this order; create missing ones.
 
-    They can be neither merged nor deleted before the transaction ends. New ones are inserted in one
-    order, so that two transactions never wait for each other. For `actor`, if given, those count
-    that are new as far as they can see: else their limit would tell what others have in drafts.
-    Raises LimitReached, and ServiceUnavailable where tags vanish again and again.
+    The tags can be neither merged nor deleted before the transaction ends. New tags are inserted in
+    a fixed order, which prevents deadlocks.
+
+    With `actor`, new tags count towards their limit. Tags in other users' drafts count as new, so
+    that the limit does not reveal them.
+
+    Raises LimitReached, and ServiceUnavailable if concurrent changes prevent it repeatedly.
     """
-    spelt = by_key(names)
-    if not spelt:
+    by_key = names_by_key(names)
+    if not by_key:
         return {}
     query = (
         select(Tag.key, Tag.id, Tag.name, Tag.is_listed)
-        .where(_any_of(Tag.key, spelt))
+        .where(_in_array(Tag.key, by_key))
         .order_by(Tag.key)
         .with_for_update(read=True, key_share=True)
     )
     for _ in range(ATTEMPTS):
-        async with session.begin_nested() as attempt:
+        async with session.begin_nested() as savepoint:
             created = 0
             found = {row.key: row for row in await session.execute(query)}
-            if missing := spelt.keys() - found.keys():
-                created = await _create(session, {key: spelt[key] for key in missing})
+            if missing := by_key.keys() - found.keys():
+                created = await _create_tags(session, {key: by_key[key] for key in missing})
                 found = {row.key: row for row in await session.execute(query)}
-            if len(found) == len(spelt):
+            if len(found) == len(by_key):
                 if actor is not None:
                     if not may_on_any(actor, Action.CHANGE_TAG):
                         hidden = [row.id for row in found.values() if not row.is_listed]
-                        created = await _new_to(session, actor, hidden)
+                        created = await _count_new_tags(session, actor, hidden)
                     await limits.spend(session, actor, {LimitKind.NEW_TAGS: created})
                 return {
                     key: LockedTag(found[key].id, name, found[key].name, found[key].is_listed)
-                    for key, name in spelt.items()
+                    for key, name in by_key.items()
                 }
-            await attempt.rollback()  # somebody merged one, or took a slug, between two statements
+            # A concurrent request merged a tag or took a slug between two statements.
+            await savepoint.rollback()
     raise ServiceUnavailable
 
 
-async def _new_to(session: AsyncSession, actor: Identity, hidden_ids: Sequence[int]) -> int:
-    """How many of these tags, which readers do not see, none of the actor's own articles has."""
+async def _count_new_tags(session: AsyncSession, actor: Identity, hidden_ids: Sequence[int]) -> int:
+    """Count the unlisted tags that none of the actor's own articles has."""
     if not hidden_ids:
         return 0
-    tag = select(Tag.id).where(_any_of(Tag.id, hidden_ids, BigInteger())).subquery()
+    tag = select(Tag.id).where(_in_array(Tag.id, hidden_ids, BigInteger())).subquery()
     own = (
         select(ArticleTag.tag_id)
         .join(Article, Article.id == ArticleTag.article_id)
@@ -178,19 +196,19 @@ async def _new_to(session: AsyncSession, actor: Identity, hidden_ids: Sequence[i
     return await session.scalar(new) or 0
 
 
-def _any_of(
+def _in_array(
     attribute: InstrumentedAttribute[Any],
     values: Iterable[Any],
-    type_: TypeEngine[Any] = String(),  # noqa: B008 - it has no state
+    type_: TypeEngine[Any] = String(),  # noqa: B008 - stateless
 ) -> ColumnElement[bool]:
-    """Whether a column has one of these values, by one parameter however many there are."""
+    """Whether the column equals one of the values, passed as one array parameter."""
     return attribute == any_(literal(list(values), ARRAY(type_)))
 
 
-async def _create(session: AsyncSession, names: Mapping[str, str]) -> int:
-    """Insert tags with these keys; returns how many.
+async def _create_tags(session: AsyncSession, names: Mapping[str, str]) -> int:
+    """Insert tags with these keys; return how many.
 
-    Leaves out those whose key or slug another transaction takes meanwhile.
+    Skips those whose key or slug a concurrent transaction has taken.
     """
     slugs = await free_tag_slugs(session, names)
     # Arrays, because an import may create more tags than a statement may have parameters.
@@ -210,14 +228,14 @@ async def _create(session: AsyncSession, names: Mapping[str, str]) -> int:
 async def free_tag_slugs(
     session: AsyncSession, keys: Iterable[str]
 ) -> Mapping[str, tuple[str, str | None]]:
-    """A slug for each key, which no tag has, and the better one where another tag has that."""
+    """Return for each key a free slug, and its preferred slug if another tag has that."""
     wanted = dict(sorted(((key, tag_slug(key)) for key in keys), key=lambda pair: pair[::-1]))
     candidates = {key: numbered(slug) for key, slug in wanted.items()}
-    asked = {slug for each in candidates.values() for slug in each}
-    taken = set(await session.scalars(select(Tag.slug).where(_any_of(Tag.slug, asked))))
+    all_candidates = {slug for each in candidates.values() for slug in each}
+    taken = set(await session.scalars(select(Tag.slug).where(_in_array(Tag.slug, all_candidates))))
     slugs: dict[str, tuple[str, str | None]] = {}
-    for key, best in wanted.items():
+    for key, wanted_slug in wanted.items():
         slug = next(each for each in candidates[key] if each not in taken)
         taken.add(slug)
-        slugs[key] = (slug, None if slug == best else best)
+        slugs[key] = (slug, None if slug == wanted_slug else wanted_slug)
     return slugs

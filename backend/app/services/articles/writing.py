@@ -1,4 +1,4 @@
-"""Articles: writing, changing and publishing, deleting and restoring."""
+"""Create, update, publish, delete and restore articles."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -29,16 +29,16 @@ from app.models.revision import ArticleRevision
 from app.schemas.article import ArticleCreate, ArticleResponse, ArticleUpdate
 from app.services import audit, limits
 from app.services.articles.rendering import excerpt_columns, prepare_text, rendered_columns
-from app.services.articles.rows import ArticleRow, article_row, selected
+from app.services.articles.rows import ArticleRow, article_row, select_articles
 from app.services.articles.slugs import (
     ATTEMPTS,
     SLUG_CONSTRAINT,
-    Claimant,
+    SlugTarget,
+    assign_slug,
     free_slug,
     is_derived,
-    naming,
     owns_slug,
-    remember,
+    save_former_slug,
     taken_slugs,
 )
 from app.services.articles.tagging import add_tags, lock_tags, set_tags
@@ -46,26 +46,26 @@ from app.services.audit import AuditAction
 from app.services.media.references import note_references
 
 AUTHOR_REFERENCE = {"fk_articles_author_id": InvalidToken}
-CONTRADICTION = "published is false but published_at has come: leave one of them out"
-IN_TRASH_FOR = timedelta(days=30)
+CONFLICTING_PUBLICATION = "published is false, but published_at is in the past: send one of them"
+TRASH_RETENTION = timedelta(days=30)
 
-_BY_ID = selected().where(Article.id == bindparam("article_id"))
+_BY_ID = select_articles().where(Article.id == bindparam("article_id"))
 
 
 async def create_article(
     session: AsyncSession, *, new: ArticleCreate, author: Identity
 ) -> ArticleRow:
-    """Write an article: a draft, scheduled, or published at once.
+    """Create an article: a draft, scheduled or published.
 
-    The session must not have changed anything yet. Raises EmailNotVerified where publishing takes a
-    verified email, SlugTaken, LimitReached, QuotaExceeded, and what `prepare_text` does;
-    InvalidToken where the author's account was deleted a moment ago.
+    The session must not contain changes yet. Raises EmailNotVerified if publishing requires a
+    verified email, SlugTaken, LimitReached, QuotaExceeded, and what `prepare_text` raises. Raises
+    InvalidToken if the author's account was deleted concurrently.
     """
     now = clock.now()
     published_at = new.published_at or (now if new.published else None)
-    withheld = "published" in new.model_fields_set and not new.published
-    if withheld and published_at is not None and published_at <= now:
-        raise InvalidInput(CONTRADICTION)
+    unpublished = "published" in new.model_fields_set and not new.published
+    if unpublished and published_at is not None and published_at <= now:
+        raise InvalidInput(CONFLICTING_PUBLICATION)
     if published_at is not None:
         _require_verified_email(author)
     rendered, author = await prepare_text(session, new.content, writer=author)
@@ -88,7 +88,8 @@ async def create_article(
         LimitKind.DRAFTS: int(published_at is None),
     }
     await limits.spend(session, author, costs)
-    # The slug before the tags, as in a change: it waits for articles, whose writers wait for tags.
+    # Lock slugs before tags, as in updates. The slug waits for locks on articles, and their writers
+    # wait for tags.
     article_id = await _insert(session, values, slug=new.slug, now=now)
     tags = await lock_tags(session, new.tags, actor=author)
     await add_tags(session, article_id=article_id, tags=tags.values())
@@ -100,31 +101,31 @@ async def create_article(
     )
     _record(session, AuditAction.CREATE_ARTICLE, article_id, author)
     if published_at is not None:
-        _record(session, _released(published_at), article_id, author)
-    return await read_written(session, article_id)
+        _record(session, _publication_action(published_at), article_id, author)
+    return await read_back(session, article_id)
 
 
 async def _insert(
     session: AsyncSession, values: dict[str, Any], *, slug: str | None, now: datetime
 ) -> int:
-    """Insert an article under this slug, or under one that its title leads to; its id.
+    """Insert an article with this slug, or one derived from its title; return its id.
 
-    Two who want the same slug at once wait for each other: the second then gets another, or
-    SlugTaken where it is asked for.
+    Concurrent requests for the same slug wait for each other. The second gets another slug, or
+    SlugTaken if it requested this one.
     """
-    claimant = Claimant(values["author_id"], now)
+    target = SlugTarget(values["author_id"], now)
     published_at: datetime | None = values["published_at"]
     public = published_at is not None and published_at <= now
     for _ in range(ATTEMPTS):
-        if slug is not None and await taken_slugs(session, [slug], claimant=claimant):
+        if slug is not None and await taken_slugs(session, [slug], target=target):
             raise SlugTaken
-        wanted = slug or await free_slug(session, title=values["title"], claimant=claimant)
-        name = await naming(
+        wanted = slug or await free_slug(session, title=values["title"], target=target)
+        name = await assign_slug(
             session,
             wanted=wanted,
             published_at=published_at,
             public=public,
-            claimant=claimant,
+            target=target,
         )
         added = insert(Article).values(**values, **name._asdict())
         unless_taken = added.on_conflict_do_nothing()
@@ -144,37 +145,38 @@ async def update_article(
     precondition: Precondition,
     tags_in_order: bool = False,
 ) -> ArticleRow:
-    """Change what `changes` sets; what the text was before is kept as a revision.
+    """Change the fields set in `changes`; store the previous text as a revision.
 
-    `tags_in_order`: whether another order of the same tags is a change. The session must not have
-    changed or locked anything yet.
+    With `tags_in_order`, a different order of the same tags is a change. The session must not
+    contain changes or locks yet.
 
     Raises ArticleNotFound, NotAuthorized, EmailNotVerified, SlugTaken, PreconditionFailed,
-    LimitReached, QuotaExceeded, and what `prepare_text` does.
+    LimitReached, QuotaExceeded, and what `prepare_text` raises.
     """
-    given = changes.model_dump(exclude_unset=True)
+    updates = changes.model_dump(exclude_unset=True)
     rendered = None
-    if "content" in given:
-        rendered, actor = await prepare_text(session, given["content"], writer=actor)
-    article = await changeable(session, article_id, actor=actor, action=Action.CHANGE_ARTICLE)
-    await _require(session, precondition, article_id)
-    await limits.spend(session, actor, _costs_of_change(article, given))
-    was, former = _release_of(article), article.slug if owns_slug(article, clock.now()) else None
-    dates = _dates(article, given)
-    # What asks the database comes first: it would write what was set before, a part of the change.
-    renamed = await _claim_slug(session, article, given, dates)
-    retagged = "tags" in given and await set_tags(
-        session, article_id=article_id, names=given["tags"], in_order=tags_in_order, actor=actor
+    if "content" in updates:
+        rendered, actor = await prepare_text(session, updates["content"], writer=actor)
+    article = await lock_article(session, article_id, actor=actor, action=Action.CHANGE_ARTICLE)
+    await _check_precondition(session, precondition, article_id)
+    await limits.spend(session, actor, _costs_of_change(article, updates))
+    was_visible_from = _visible_from(article)
+    former = article.slug if owns_slug(article, clock.now()) else None
+    dates = _resolve_dates(article, updates)
+    # Run queries before setting attributes: a query would autoflush a part of the changes.
+    slug_changed = await _update_slug(session, article, updates, dates)
+    tags_changed = "tags" in updates and await set_tags(
+        session, article_id=article_id, names=updates["tags"], in_order=tags_in_order, actor=actor
     )
-    _set_text(session, article, given, rendered, actor)
+    _set_text(session, article, updates, rendered, actor)
     article.published_at, article.archived_at = dates
-    if session.is_modified(article) or retagged or renamed:
+    if session.is_modified(article) or tags_changed or slug_changed:
         article.version += 1
         article.updated_at = clock.now()
         _record(session, AuditAction.UPDATE_ARTICLE, article_id, actor)
-    _settle_release(session, article, actor, was)
-    await session.flush()  # the read below sees it
-    if {"content", "cover_image_url"} & given.keys():
+    _record_publication(session, article, actor, was_visible_from)
+    await session.flush()  # so that the read below includes it
+    if {"content", "cover_image_url"} & updates.keys():
         await note_references(
             session,
             article_id=article_id,
@@ -182,21 +184,23 @@ async def update_article(
             cover_image_url=article.cover_image_url,
         )
     if former is not None and article.slug != former:
-        await remember(session, article_id=article_id, former=former, present=article.slug)
-    return await read_written(session, article_id)
+        await save_former_slug(session, article_id=article_id, former=former, present=article.slug)
+    return await read_back(session, article_id)
 
 
 def _text_costs(content: str) -> dict[LimitKind, int]:
-    """What keeping a text costs, in bytes of UTF-8."""
+    """Return the costs of storing a text, in bytes of UTF-8."""
     size = len(content.encode())
     return {LimitKind.TEXT_WRITTEN: size, LimitKind.TEXT_KEPT: size}
 
 
-def _costs_of_change(article: Article, given: dict[str, Any]) -> dict[LimitKind, int]:
-    """What a change costs: with another title or text, the text is kept once more."""
-    text = given.get("title", article.title), given.get("content", article.content)
+def _costs_of_change(article: Article, updates: dict[str, Any]) -> dict[LimitKind, int]:
+    """Return the costs of a change; a new title or content stores another revision."""
+    text = updates.get("title", article.title), updates.get("content", article.content)
     changed = text != (article.title, article.content)
-    withdrawn = given.get("published") is False or given.get("published_at", clock.now()) is None
+    withdrawn = (
+        updates.get("published") is False or updates.get("published_at", clock.now()) is None
+    )
     return {
         LimitKind.CHANGES: 1,
         **(_text_costs(text[1]) if changed else {}),
@@ -204,65 +208,66 @@ def _costs_of_change(article: Article, given: dict[str, Any]) -> dict[LimitKind,
     }
 
 
-async def _claim_slug(
+async def _update_slug(
     session: AsyncSession,
     article: Article,
-    given: dict[str, Any],
+    updates: dict[str, Any],
     dates: tuple[datetime | None, datetime | None],
 ) -> bool:
-    """Give an article the slug that is asked for, or one that its title leads to; or as it is.
+    """Set the requested slug, or one derived from the title.
 
-    What is published with these `dates` gets its slug for good. Returns whether its author sees
-    another one. Raises SlugTaken for one that was chosen; of those from the title there is another.
+    An article that is public with these `dates` gets its slug permanently. Returns whether the slug
+    that the author sees has changed. Raises SlugTaken for a slug that the author chose; a derived
+    slug is replaced by another one.
     """
     now, (published_at, archived_at) = clock.now(), dates
     owned = owns_slug(article, now)
-    shown = article.slug if owned else article.draft_slug
-    asked: str | None = given.get("slug", shown)
-    appears = published_at is not None and published_at <= now and archived_at is None
-    public = owned or appears
-    moved = not owned and (appears or published_at != article.published_at)
-    if asked == shown and not moved:
+    displayed = article.slug if owned else article.draft_slug
+    requested: str | None = updates.get("slug", displayed)
+    becomes_public = published_at is not None and published_at <= now and archived_at is None
+    public = owned or becomes_public
+    needs_new_columns = not owned and (becomes_public or published_at != article.published_at)
+    if requested == displayed and not needs_new_columns:
         return False
-    title = given.get("title", article.title)
-    claimant = Claimant(article.author_id, now, article.id)
-    claim = update(Article).where(Article.id == article.id)
-    claim = claim.execution_options(synchronize_session=False)
+    title = updates.get("title", article.title)
+    target = SlugTarget(article.author_id, now, article.id)
+    rename = update(Article).where(Article.id == article.id)
+    rename = rename.execution_options(synchronize_session=False)
     for _ in range(ATTEMPTS):
-        wanted = asked
-        if wanted is not None and await taken_slugs(session, [wanted], claimant=claimant):
-            if "slug" in given or not is_derived(wanted, title):
+        wanted = requested
+        if wanted is not None and await taken_slugs(session, [wanted], target=target):
+            if "slug" in updates or not is_derived(wanted, title):
                 raise SlugTaken
             wanted = None
-        name = await naming(
+        name = await assign_slug(
             session,
-            wanted=wanted or await free_slug(session, title=title, claimant=claimant),
+            wanted=wanted or await free_slug(session, title=title, target=target),
             published_at=published_at,
             public=public,
-            claimant=claimant,
+            target=target,
         )
         try:
             async with session.begin_nested():
                 with constraint_errors(SLUG_CONSTRAINT):
-                    kept = {"updated_at": Article.updated_at}
-                    await session.execute(claim.values(**name._asdict(), **kept))
+                    unchanged = {"updated_at": Article.updated_at}
+                    await session.execute(rename.values(**name._asdict(), **unchanged))
         except SlugTaken:
-            continue  # by somebody in this moment: the next look finds it
+            continue  # taken concurrently: the next round finds it
         for column, value in name._asdict().items():
             set_committed_value(article, column, value)
-        return (name.draft_slug or name.slug) != shown
+        return (name.draft_slug or name.slug) != displayed
     raise ServiceUnavailable
 
 
 def _set_text(
     session: AsyncSession,
     article: Article,
-    given: dict[str, Any],
+    updates: dict[str, Any],
     rendered: Rendered | None,
     actor: Identity,
 ) -> None:
-    """Set what is read: title, content, excerpt, picture, language."""
-    title, content = given.get("title", article.title), given.get("content", article.content)
+    """Set title, content, excerpt, cover image, language and comment policy."""
+    title, content = updates.get("title", article.title), updates.get("content", article.content)
     if (title, content) != (article.title, article.content):
         session.add(
             ArticleRevision(
@@ -275,40 +280,43 @@ def _set_text(
             )
         )
         article.edited_by, article.edited_at = actor.id, clock.now()
-    own = given.get("excerpt", article.excerpt if article.own_excerpt else None)
-    if own == article.excerpt and not article.own_excerpt:
-        own = None  # what was made of the text came back as it was read
+    own_excerpt = updates.get("excerpt", article.excerpt if article.own_excerpt else None)
+    if own_excerpt == article.excerpt and not article.own_excerpt:
+        own_excerpt = None  # the client sent the generated excerpt back unchanged
     columns: dict[str, Any] = {}
     if rendered is not None and content != article.content:
-        columns = rendered_columns(rendered, own_excerpt=own)
-    elif "excerpt" in given:
-        columns = excerpt_columns(article.plain_text, own_excerpt=own)
+        columns = rendered_columns(rendered, own_excerpt=own_excerpt)
+    elif "excerpt" in updates:
+        columns = excerpt_columns(article.plain_text, own_excerpt=own_excerpt)
     for name, value in columns.items():
         setattr(article, name, value)
     article.title, article.content = title, content
-    article.cover_image_url = given.get("cover_image_url", article.cover_image_url)
-    article.language = given.get("language", article.language)
-    article.comment_policy = given.get("comment_policy", article.comment_policy)
+    article.cover_image_url = updates.get("cover_image_url", article.cover_image_url)
+    article.language = updates.get("language", article.language)
+    article.comment_policy = updates.get("comment_policy", article.comment_policy)
 
 
-def _dates(article: Article, given: dict[str, Any]) -> tuple[datetime | None, datetime | None]:
-    """From when on readers see it, and since when it is put away: `published_at`, `archived_at`.
+def _resolve_dates(
+    article: Article, updates: dict[str, Any]
+) -> tuple[datetime | None, datetime | None]:
+    """Return the new values of `published_at` and `archived_at`.
 
-    Raises InvalidInput where it is to be published and not; both as they are change nothing.
+    Raises InvalidInput if `published` and `published_at` contradict each other. Unchanged values
+    that a client sends back are not a contradiction.
     """
     now = clock.now()
-    published, at = given.get("published"), given.get("published_at", article.published_at)
-    if "published_at" in given and at == article.published_at and published is False:
-        published = None  # a schedule, or what is archived, as it was read
-    if published is False and "published_at" in given and at is not None and at <= now:
-        raise InvalidInput(CONTRADICTION)
-    if published is False and article.archived_at is None and "published_at" not in given:
+    published, at = updates.get("published"), updates.get("published_at", article.published_at)
+    if "published_at" in updates and at == article.published_at and published is False:
+        published = None  # a scheduled or archived article, sent back unchanged
+    if published is False and "published_at" in updates and at is not None and at <= now:
+        raise InvalidInput(CONFLICTING_PUBLICATION)
+    if published is False and article.archived_at is None and "published_at" not in updates:
         at = None
-    elif published and (at is None or at > now) and "published_at" not in given:
+    elif published and (at is None or at > now) and "published_at" not in updates:
         at = now
     archived_at = article.archived_at
-    if "archived" in given:
-        archived_at = (archived_at or now) if given["archived"] else None
+    if "archived" in updates:
+        archived_at = (archived_at or now) if updates["archived"] else None
     elif published:
         archived_at = None
     return at, archived_at
@@ -317,9 +325,12 @@ def _dates(article: Article, given: dict[str, Any]) -> tuple[datetime | None, da
 async def delete_article(
     session: AsyncSession, *, article_id: int, actor: Identity, precondition: Precondition
 ) -> None:
-    """Put an article into the trash. Raises ArticleNotFound, NotAuthorized, PreconditionFailed."""
-    article = await changeable(session, article_id, actor=actor, action=Action.DELETE_ARTICLE)
-    await _require(session, precondition, article_id)
+    """Move an article to the trash.
+
+    Raises ArticleNotFound, NotAuthorized, PreconditionFailed.
+    """
+    article = await lock_article(session, article_id, actor=actor, action=Action.DELETE_ARTICLE)
+    await _check_precondition(session, precondition, article_id)
     await limits.spend(session, actor, {LimitKind.CHANGES: 1})
     article.deleted_at = clock.now()
     article.version += 1
@@ -327,16 +338,16 @@ async def delete_article(
 
 
 async def restore_article(session: AsyncSession, *, article_id: int, actor: Identity) -> ArticleRow:
-    """Take an article out of the trash, as it was: readers see it again where they saw it before.
+    """Restore an article from the trash, with the status that it had.
 
-    Raises ArticleNotFound where it is not in the trash, or has been for longer than 30 days, or is
-    another's; EmailNotVerified.
+    Raises ArticleNotFound if it is not in the trash, was deleted over 30 days ago, or is another
+    user's. Raises EmailNotVerified.
     """
     article = await session.get(Article, article_id, with_for_update=NO_KEY_UPDATE)
     if (
         article is None
         or article.deleted_at is None
-        or article.deleted_at <= clock.now() - IN_TRASH_FOR
+        or article.deleted_at <= clock.now() - TRASH_RETENTION
         or not may(actor, Action.DELETE_ARTICLE, owner_id=article.author_id)
     ):
         raise ArticleNotFound
@@ -344,69 +355,78 @@ async def restore_article(session: AsyncSession, *, article_id: int, actor: Iden
     await limits.spend(session, actor, costs)
     article.deleted_at = None
     article.version += 1
-    release = _release_of(article)
-    if release is not None:
+    visible_from = _visible_from(article)
+    if visible_from is not None:
         _require_verified_email(actor)
-        if release <= clock.now():
+        if visible_from <= clock.now():
             article.draft_slug = None
     _record(session, AuditAction.RESTORE_ARTICLE, article_id, actor)
-    await session.flush()  # the read below sees it
-    return await read_written(session, article_id)
+    await session.flush()  # so that the read below includes it
+    return await read_back(session, article_id)
 
 
-async def changeable(
+async def lock_article(
     session: AsyncSession, article_id: int, *, actor: Identity, action: Action
 ) -> Article:
-    """The article, locked. Another's draft is absent to a stranger, another's article forbidden."""
+    """Return the article, locked FOR NO KEY UPDATE.
+
+    Raises ArticleNotFound for another user's draft, and NotAuthorized for another user's public
+    article.
+    """
     article = await session.get(Article, article_id, with_for_update=NO_KEY_UPDATE)
     if article is None or article.deleted_at is not None:
         raise ArticleNotFound
-    release = _release_of(article)
-    visible = release is not None and release <= clock.now()
+    visible_from = _visible_from(article)
+    visible = visible_from is not None and visible_from <= clock.now()
     if not (visible or may(actor, Action.READ_DRAFT, owner_id=article.author_id)):
         raise ArticleNotFound
     require(actor, action, owner_id=article.author_id)
     return article
 
 
-async def read_written(session: AsyncSession, article_id: int) -> ArticleRow:
-    """What was just written and flushed, as a read would give it."""
+async def read_back(session: AsyncSession, article_id: int) -> ArticleRow:
+    """Return the article that was just flushed, as a read would return it."""
     parameters = {"article_id": article_id, "now": clock.now()}
     return article_row((await session.execute(_BY_ID, parameters)).one())
 
 
-async def _require(session: AsyncSession, precondition: Precondition, article_id: int) -> None:
-    """Raise PreconditionFailed unless the article, locked, is as the client believes."""
+async def _check_precondition(
+    session: AsyncSession, precondition: Precondition, article_id: int
+) -> None:
+    """Raise PreconditionFailed unless the locked article matches the client's ETag."""
     if precondition.tags is not None:
-        current = await read_written(session, article_id)
+        current = await read_back(session, article_id)
         precondition.require(ArticleResponse.model_validate(current))
 
 
-def _release_of(article: Article) -> datetime | None:
-    """From when on readers see it; None where they are not going to."""
+def _visible_from(article: Article) -> datetime | None:
+    """Return when the article becomes or became public; None for drafts and archived articles."""
     return None if article.archived_at is not None else article.published_at
 
 
-def _settle_release(
-    session: AsyncSession, article: Article, actor: Identity, was: datetime | None
+def _record_publication(
+    session: AsyncSession, article: Article, actor: Identity, was_visible_from: datetime | None
 ) -> None:
-    """What publishing takes, and what is told of it. Raises EmailNotVerified."""
-    now_at = _release_of(article)
-    if now_at is not None and was is None:
+    """Record publishing, scheduling or unpublishing in the audit log.
+
+    Raises EmailNotVerified if publishing requires a verified email.
+    """
+    is_visible_from = _visible_from(article)
+    if is_visible_from is not None and was_visible_from is None:
         _require_verified_email(actor)
-    if now_at is not None and now_at != was:
-        _record(session, _released(now_at), article.id, actor)
-    if now_at is None and was is not None:
+    if is_visible_from is not None and is_visible_from != was_visible_from:
+        _record(session, _publication_action(is_visible_from), article.id, actor)
+    if is_visible_from is None and was_visible_from is not None:
         _record(session, AuditAction.UNPUBLISH_ARTICLE, article.id, actor)
 
 
-def _released(moment: datetime) -> AuditAction:
-    later = moment > clock.now()
-    return AuditAction.SCHEDULE_ARTICLE if later else AuditAction.PUBLISH_ARTICLE
+def _publication_action(moment: datetime) -> AuditAction:
+    scheduled = moment > clock.now()
+    return AuditAction.SCHEDULE_ARTICLE if scheduled else AuditAction.PUBLISH_ARTICLE
 
 
 def _require_verified_email(actor: Identity) -> None:
-    """Raise EmailNotVerified where publishing takes a verified email, and the actor's is not."""
+    """Raise EmailNotVerified if publishing requires a verified email and the actor has none."""
     if get_settings().require_verified_email and actor.email_verified_at is None:
         raise EmailNotVerified
 

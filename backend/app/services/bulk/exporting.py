@@ -15,7 +15,7 @@ from app.core.streams import Deadline
 from app.db.session import Database
 from app.models.article import Article
 from app.models.user import User
-from app.services.articles.rows import KEPT, columns
+from app.services.articles.rows import NOT_DELETED, columns
 
 BATCH = 200
 BATCH_BYTES = 1024 * 1024
@@ -42,7 +42,7 @@ def _batch(*, own: bool) -> Select[Any]:
     size = func.octet_length(Article.content).label("size")
     following = (
         select(Article.id, size)
-        .where(KEPT, whose, Article.id > after)
+        .where(NOT_DELETED, whose, Article.id > after)
         .order_by(Article.id)
         .limit(limit)
         .subquery()
@@ -67,7 +67,7 @@ def _batch(*, own: bool) -> Select[Any]:
 
 _OTHER_BREAKS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 _ALL, _OWN = _batch(own=False), _batch(own=True)
-_COUNT = select(func.count()).select_from(Article).where(KEPT)
+_COUNT = select(func.count()).select_from(Article).where(NOT_DELETED)
 
 
 async def export_articles(

@@ -18,12 +18,12 @@ from app.services.articles.slugs import (
     ATTEMPTS,
     RESERVED,
     candidates,
-    make_way,
     owns_slug,
     placeholder,
-    remember,
+    release_slugs,
+    save_former_slug,
 )
-from app.services.articles.tagging import LockedTag, by_key, lock_tags
+from app.services.articles.tagging import LockedTag, lock_tags, names_by_key
 from app.services.audit import AuditAction
 from app.services.bulk import statements
 from app.services.bulk.planning import New, Plan, plan
@@ -188,7 +188,7 @@ async def _hold_slugs(
     held = set(await session.scalars(statements.HELD, {"slugs": slugs}))
     released = [row["slug"] for row in rows if row["published_at"] is not None]
     if not held.isdisjoint(released):
-        await make_way(session, released, now=now)
+        await release_slugs(session, released, now=now)
     for row in rows:
         published_at = row["published_at"]
         public = published_at is not None and published_at <= now and row["archived_at"] is None
@@ -231,7 +231,7 @@ async def _make_way_for_changes(session: AsyncSession, batch: Plan) -> None:
     wanted = {change.values["slug"] for change in batch.changes}
     taken = wanted - {change.before.slug for change in batch.changes}
     if taken:
-        await make_way(session, sorted(taken), now=batch.now)
+        await release_slugs(session, sorted(taken), now=batch.now)
 
 
 async def _change(session: AsyncSession, batch: Plan, tags: Mapping[str, LockedTag]) -> None:
@@ -263,7 +263,9 @@ async def _change(session: AsyncSession, batch: Plan, tags: Mapping[str, LockedT
     for change in batch.changes:
         before, present = change.before.slug, change.values["slug"]
         if present != before and owns_slug(change.before, batch.now):
-            await remember(session, article_id=change.before.id, former=before, present=present)
+            await save_former_slug(
+                session, article_id=change.before.id, former=before, present=present
+            )
     retagged = [
         (change.before.id, change.item.record.tags) for change in batch.changes if change.retags
     ]
@@ -297,7 +299,7 @@ async def _add_tags(
     rows = [
         (number, tags[key].id, place, None if tags[key].is_listed else name)
         for number, names in tagged
-        for place, (key, name) in enumerate(by_key(names).items())
+        for place, (key, name) in enumerate(names_by_key(names).items())
     ]
     pairs = {
         "article_ids": [article_id for article_id, *_ in rows],

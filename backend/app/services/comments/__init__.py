@@ -1,6 +1,6 @@
-"""Comments: threads on articles.
+"""Services for comments: threads on articles.
 
-rows.py        what a read selects, and which comments a reader sees
-reading.py     threads, replies, and what waits for a moderator
-writing.py     writing, changing, deleting; hiding, approving, locking
+rows.py        selected columns and visibility rules
+reading.py     threads, replies and the moderation queue
+writing.py     create, update, delete and moderate
 """

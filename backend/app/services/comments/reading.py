@@ -1,4 +1,4 @@
-"""Reading comments: threads with the first of their replies, and what waits for a moderator."""
+"""Read comments: threads with their first replies, and the moderation queue."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -28,30 +28,30 @@ from app.models.comment import Comment
 from app.models.user import User
 from app.schemas.comment import ModerationQuery, ThreadQuery
 from app.schemas.page import CursorQuery
-from app.services.articles.reading import id_of_slug
+from app.services.articles.reading import get_article_id_by_slug
 from app.services.articles.rows import AuthorRow
 from app.services.comments.rows import (
     COLUMNS,
-    SEEN,
+    VISIBLE_TO_VIEWER,
     WIDTH,
     CommentRow,
     Reply,
-    article_of,
-    as_viewer,
     comment_row,
-    seen,
-    selected,
+    get_commented_article,
+    is_visible_to_viewer,
+    select_comments,
+    viewer_parameters,
 )
 from app.services.keyset import keyset, read_page
-from app.services.paging import Listed
+from app.services.paging import ListPage
 from app.services.viewing import VIEWER, follows
 
 FIRST_REPLIES = 5
-"""How many replies a list of threads has of each; `reply_count` says how many there are."""
+"""How many replies a list includes per thread; `reply_count` has the total."""
 
 
 class ThreadRow(NamedTuple):
-    """A thread as a list has it; the fields of ThreadResponse."""
+    """A row of a thread in a list: the fields of ThreadResponse."""
 
     id: int
     article_id: int
@@ -70,19 +70,23 @@ class ThreadRow(NamedTuple):
     replies: Sequence[CommentRow]
 
 
-_answered = exists().where(Reply.parent_id == Comment.id, seen(Reply)).correlate(Comment)
-_in_use = exists().where(Reply.root_id == Comment.id, seen(Reply)).correlate(Comment)
-_SHOWN_THREAD = and_(Comment.root_id.is_(None), or_(SEEN, _in_use))
-"""What is removed is shown as such where something that is not hangs on it."""
-_SHOWN_REPLY = or_(SEEN, _answered)
+_has_visible_reply = (
+    exists().where(Reply.parent_id == Comment.id, is_visible_to_viewer(Reply)).correlate(Comment)
+)
+_has_visible_thread = (
+    exists().where(Reply.root_id == Comment.id, is_visible_to_viewer(Reply)).correlate(Comment)
+)
+_SHOWN_THREAD = and_(Comment.root_id.is_(None), or_(VISIBLE_TO_VIEWER, _has_visible_thread))
+"""A removed comment is shown as a placeholder while a visible comment depends on it."""
+_SHOWN_REPLY = or_(VISIBLE_TO_VIEWER, _has_visible_reply)
 _reply_count = (
     select(func.count())
-    .where(Reply.root_id == Comment.id, seen(Reply))
+    .where(Reply.root_id == Comment.id, is_visible_to_viewer(Reply))
     .correlate(Comment)
     .scalar_subquery()
 )
 _OF_ARTICLE = Comment.article_id == bindparam("article_id", type_=BigInteger)
-_threads = selected(_reply_count.label("reply_count")).where(_OF_ARTICLE, _SHOWN_THREAD)
+_threads = select_comments(_reply_count.label("reply_count")).where(_OF_ARTICLE, _SHOWN_THREAD)
 _THREADS = {
     "newest": keyset("threads newest", _threads, Comment.id),
     "oldest": keyset("threads oldest", _threads, Comment.id, descending=False),
@@ -92,48 +96,55 @@ _roots = (
     .table_valued("id", name="roots")
     .render_derived()
 )
-_first = (
-    selected()
+_first_replies = (
+    select_comments()
     .where(Comment.root_id == _roots.c.id, _SHOWN_REPLY)
     .order_by(Comment.id)
     .limit(FIRST_REPLIES)
     .correlate(_roots)
     .lateral()
 )
-_FIRST_REPLIES = select(_first).select_from(_roots).join(_first, true()).order_by(_first.c.id)
+_FIRST_REPLIES = (
+    select(_first_replies)
+    .select_from(_roots)
+    .join(_first_replies, true())
+    .order_by(_first_replies.c.id)
+)
 _REPLIES = keyset(
     "replies",
-    selected().where(Comment.root_id == bindparam("root_id", type_=BigInteger), _SHOWN_REPLY),
+    select_comments().where(
+        Comment.root_id == bindparam("root_id", type_=BigInteger), _SHOWN_REPLY
+    ),
     Comment.id,
     descending=False,
 )
-_ONE = selected().where(Comment.id == bindparam("comment_id", type_=BigInteger))
-_ONE_SEEN = _ONE.where(or_(SEEN, _answered, _in_use))
-_ITS_ARTICLE = select(Comment.article_id).where(
+_COMMENT = select_comments().where(Comment.id == bindparam("comment_id", type_=BigInteger))
+_SHOWN_COMMENT = _COMMENT.where(or_(VISIBLE_TO_VIEWER, _has_visible_reply, _has_visible_thread))
+_ARTICLE_OF_COMMENT = select(Comment.article_id).where(
     Comment.id == bindparam("comment_id", type_=BigInteger)
 )
 
 
 async def list_threads(
-    connection: Reader, *, article_id: int, query: ThreadQuery, viewer: Identity | None
-) -> Listed[ThreadRow]:
-    """A page of an article's threads, each with its first replies: three queries.
+    reader: Reader, *, article_id: int, query: ThreadQuery, viewer: Identity | None
+) -> ListPage[ThreadRow]:
+    """Return a page of an article's threads with their first replies. Runs three queries.
 
     Raises ArticleNotFound, InvalidCursor.
     """
-    article = await article_of(connection, article_id=article_id, viewer=viewer)
-    who = as_viewer(viewer, moderates=article.moderates)
+    article = await get_commented_article(reader, article_id=article_id, viewer=viewer)
+    params = viewer_parameters(viewer, moderates=article.moderates)
     page = await read_page(
-        connection,
+        reader,
         _THREADS[query.sort],
         query=query,
-        parameters={**who, "article_id": article_id},
-        make=_thread,
+        parameters={**params, "article_id": article_id},
+        make_item=_thread,
         of=article_id,
     )
     roots = [thread.id for thread in page.items]
     replies: dict[int, list[CommentRow]] = {root: [] for root in roots}
-    for row in await connection.execute(_FIRST_REPLIES, {**who, "roots": roots}):
+    for row in await reader.execute(_FIRST_REPLIES, {**params, "roots": roots}):
         reply = comment_row(row)
         replies[reply.thread_id].append(reply)
     return page._replace(
@@ -146,105 +157,108 @@ def _thread(row: Sequence[Any]) -> ThreadRow:
 
 
 async def list_replies(
-    connection: Reader, *, comment_id: int, query: CursorQuery, viewer: Identity | None
-) -> Listed[CommentRow]:
-    """A page of the replies in a thread, however deep, the oldest first.
+    reader: Reader, *, comment_id: int, query: CursorQuery, viewer: Identity | None
+) -> ListPage[CommentRow]:
+    """Return a page of a thread's replies at any depth, oldest first.
 
-    Raises CommentNotFound, also for what is itself a reply; InvalidCursor.
+    Raises CommentNotFound, also if the comment is itself a reply; InvalidCursor.
     """
-    root, who = await _seen(connection, comment_id, viewer)
+    root, params = await _get_shown_comment(reader, comment_id, viewer)
     if root.parent_id is not None:
         raise CommentNotFound
     return await read_page(
-        connection,
+        reader,
         _REPLIES,
         query=query,
-        parameters={**who, "root_id": comment_id},
-        make=comment_row,
+        parameters={**params, "root_id": comment_id},
+        make_item=comment_row,
         of=comment_id,
     )
 
 
 async def get_comment(
-    connection: Reader | AsyncSession, *, comment_id: int, viewer: Identity | None
+    reader: Reader | AsyncSession, *, comment_id: int, viewer: Identity | None
 ) -> CommentRow:
-    """One comment. Raises CommentNotFound where it is absent, or its article is hidden."""
-    comment, _ = await _seen(connection, comment_id, viewer)
+    """Return one comment. Raises CommentNotFound if it or its article is hidden."""
+    comment, _ = await _get_shown_comment(reader, comment_id, viewer)
     return comment
 
 
-async def _seen(
-    connection: Reader | AsyncSession, comment_id: int, viewer: Identity | None
+async def _get_shown_comment(
+    reader: Reader | AsyncSession, comment_id: int, viewer: Identity | None
 ) -> tuple[CommentRow, Mapping[str, Any]]:
-    """A comment that is shown to `viewer`, and the parameters of SEEN there."""
-    found = (await connection.execute(_ITS_ARTICLE, {"comment_id": comment_id})).one_or_none()
+    """Return a comment shown to `viewer`, and the parameters of VISIBLE_TO_VIEWER."""
+    found = (await reader.execute(_ARTICLE_OF_COMMENT, {"comment_id": comment_id})).one_or_none()
     if found is None:
         raise CommentNotFound
-    who = await _viewing(connection, found.article_id, viewer)
-    row = (await connection.execute(_ONE_SEEN, {**who, "comment_id": comment_id})).one_or_none()
+    params = await _viewer_parameters_for(reader, found.article_id, viewer)
+    row = (await reader.execute(_SHOWN_COMMENT, {**params, "comment_id": comment_id})).one_or_none()
     if row is None:
         raise CommentNotFound
-    return comment_row(row), who
+    return comment_row(row), params
 
 
-async def read_written(
+async def read_back(
     session: AsyncSession, *, comment_id: int, viewer: Identity, moderates: bool
 ) -> CommentRow:
-    """What was just written and flushed, as a read would give it."""
-    parameters = {**as_viewer(viewer, moderates=moderates), "comment_id": comment_id}
-    return comment_row((await session.execute(_ONE, parameters)).one())
+    """Return the comment that was just flushed, as a read would return it."""
+    parameters = {**viewer_parameters(viewer, moderates=moderates), "comment_id": comment_id}
+    return comment_row((await session.execute(_COMMENT, parameters)).one())
 
 
-async def _viewing(
-    connection: Reader | AsyncSession, article_id: int, viewer: Identity | None
+async def _viewer_parameters_for(
+    reader: Reader | AsyncSession, article_id: int, viewer: Identity | None
 ) -> Mapping[str, Any]:
-    """The parameters of SEEN. Raises CommentNotFound where the article is not seen."""
+    """Return the parameters of VISIBLE_TO_VIEWER.
+
+    Raises CommentNotFound if the article is hidden.
+    """
     try:
-        article = await article_of(connection, article_id=article_id, viewer=viewer)
+        article = await get_commented_article(reader, article_id=article_id, viewer=viewer)
     except ArticleNotFound:
         raise CommentNotFound from None
-    return as_viewer(viewer, moderates=article.moderates)
+    return viewer_parameters(viewer, moderates=article.moderates)
 
 
-_to_moderate = (
-    selected()
+_moderated = (
+    select_comments()
     .join(Article, Article.id == Comment.article_id)
     .where(
         Comment.status == bindparam("status", type_=String),
-        Comment.status != CommentStatus.VISIBLE.value,  # says which index
+        Comment.status != CommentStatus.VISIBLE.value,  # selects the partial index
         Comment.deleted_at.is_(None),
         Article.deleted_at.is_(None),
     )
 )
 _QUEUES = {
-    True: keyset("moderation", _to_moderate, Comment.id, descending=False),
+    True: keyset("moderation", _moderated, Comment.id, descending=False),
     False: keyset(
-        "moderation", _to_moderate.where(Article.author_id == VIEWER), Comment.id, descending=False
+        "moderation", _moderated.where(Article.author_id == VIEWER), Comment.id, descending=False
     ),
 }
-"""Of everybody's articles, and of one's own."""
+"""Keyed by whether the user moderates all articles or only their own."""
 
 
 async def list_to_moderate(
-    connection: Reader, *, query: ModerationQuery, user: Identity
-) -> Listed[CommentRow]:
-    """What waits for approval, or is hidden, the oldest first: on one's articles, for editors all.
+    reader: Reader, *, query: ModerationQuery, user: Identity
+) -> ListPage[CommentRow]:
+    """Return pending or hidden comments, oldest first: on own articles, or all for editors.
 
     Raises InvalidCursor.
     """
     return await read_page(
-        connection,
+        reader,
         _QUEUES[may_on_any(user, Action.MODERATE_COMMENTS)],
         query=query,
-        parameters={**as_viewer(user, moderates=True), "status": query.status.value},
-        make=comment_row,
+        parameters={**viewer_parameters(user, moderates=True), "status": query.status.value},
+        make_item=comment_row,
         of=f"{query.status.value} {user.id}",
     )
 
 
-AT_MOST = 500
-"""How many comments an article shows where a client cannot turn pages."""
-_ALL = (
+MAX_LATEST = 500
+"""How many comments the RealWorld API returns, which has no pagination."""
+_LATEST = (
     select(
         *COLUMNS,
         User.bio,
@@ -253,14 +267,14 @@ _ALL = (
     )
     .select_from(Comment)
     .join(User, User.id == Comment.author_id)
-    .where(_OF_ARTICLE, SEEN)
+    .where(_OF_ARTICLE, VISIBLE_TO_VIEWER)
     .order_by(Comment.id.desc())
-    .limit(AT_MOST)
+    .limit(MAX_LATEST)
 )
 
 
 class CommentWithProfile(NamedTuple):
-    """A comment, and its author as a profile."""
+    """A comment with its author's profile."""
 
     comment: CommentRow
     bio: str
@@ -269,16 +283,19 @@ class CommentWithProfile(NamedTuple):
 
 
 async def list_latest(
-    connection: Reader, *, slug: str, viewer: Identity | None
+    reader: Reader, *, slug: str, viewer: Identity | None
 ) -> Sequence[CommentWithProfile]:
-    """The latest comments of an article, at most AT_MOST, with their authors' profiles.
+    """Return an article's latest comments, at most MAX_LATEST, with their authors' profiles.
 
     Raises ArticleNotFound.
     """
-    article_id = await id_of_slug(connection, slug=slug, viewer=viewer)
-    article = await article_of(connection, article_id=article_id, viewer=viewer)
-    parameters = {**as_viewer(viewer, moderates=article.moderates), "article_id": article.id}
+    article_id = await get_article_id_by_slug(reader, slug=slug, viewer=viewer)
+    article = await get_commented_article(reader, article_id=article_id, viewer=viewer)
+    parameters = {
+        **viewer_parameters(viewer, moderates=article.moderates),
+        "article_id": article.id,
+    }
     return [
         CommentWithProfile(comment_row(row), *row[WIDTH:])
-        for row in await connection.execute(_ALL, parameters)
+        for row in await reader.execute(_LATEST, parameters)
     ]

@@ -1,4 +1,4 @@
-"""What a read of comments selects, and which of them a reader sees."""
+"""Columns that reads of comments select, and the visibility of comments."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -30,12 +30,12 @@ from app.models.article import Article
 from app.models.comment import Comment
 from app.models.follow import Block
 from app.models.user import User
-from app.services.articles.rows import VISIBLE, AuthorRow, Sight, sight_of
+from app.services.articles.rows import VISIBLE, AuthorRow, Visibility, visibility_of
 from app.services.viewing import VIEWER
 
 
 class CommentRow(NamedTuple):
-    """A comment as a read selects it; the fields of CommentResponse."""
+    """A row of a comment: the fields of CommentResponse."""
 
     id: int
     article_id: int
@@ -53,15 +53,15 @@ class CommentRow(NamedTuple):
 
 
 MODERATES = bindparam("moderates", type_=Boolean)
-"""Whether the viewer moderates the comments of the article that is read."""
+"""Bound parameter: whether the viewer moderates the article's comments."""
 
 Reply = aliased(Comment, name="reply")
 
 
-def seen(comment: type[Comment]) -> ColumnElement[bool]:
-    """Whether the viewer sees a comment, and not only that there was one.
+def is_visible_to_viewer(comment: type[Comment]) -> ColumnElement[bool]:
+    """Whether the viewer sees a comment's content.
 
-    Who moderates it has to see it, whomever they have blocked.
+    Moderators also see comments of users whom they have blocked.
     """
     blocked = exists().where(Block.blocker_id == VIEWER, Block.blocked_id == comment.author_id)
     return and_(
@@ -79,12 +79,12 @@ def seen(comment: type[Comment]) -> ColumnElement[bool]:
     )
 
 
-SEEN = seen(Comment)
-_removed = ~SEEN
+VISIBLE_TO_VIEWER = is_visible_to_viewer(Comment)
+_REMOVED = ~VISIBLE_TO_VIEWER
 
 
 def _unless_removed(column: Any) -> ColumnElement[Any]:
-    return case((SEEN, column), else_=null())
+    return case((VISIBLE_TO_VIEWER, column), else_=null())
 
 
 COLUMNS: Sequence[ColumnElement[Any]] = (
@@ -94,8 +94,8 @@ COLUMNS: Sequence[ColumnElement[Any]] = (
     Comment.parent_id.expression,
     _unless_removed(Comment.content).label("content"),
     _unless_removed(Comment.html).label("html"),
-    case((SEEN, Comment.status), else_=CommentStatus.VISIBLE.value).label("status"),
-    _removed.label("removed"),
+    case((VISIBLE_TO_VIEWER, Comment.status), else_=CommentStatus.VISIBLE.value).label("status"),
+    _REMOVED.label("removed"),
     Comment.locked_at.is_not(None).label("locked"),
     Comment.created_at.expression,
     Comment.updated_at.expression,
@@ -108,8 +108,8 @@ COLUMNS: Sequence[ColumnElement[Any]] = (
 WIDTH = len(COLUMNS)
 
 
-def selected(*more: ColumnElement[Any]) -> Select[Any]:
-    """A select of COLUMNS and of `more`."""
+def select_comments(*more: ColumnElement[Any]) -> Select[Any]:
+    """Select COLUMNS and `more`."""
     return (
         select(*COLUMNS, *more)
         .select_from(Comment)
@@ -118,14 +118,14 @@ def selected(*more: ColumnElement[Any]) -> Select[Any]:
 
 
 def comment_row(row: Sequence[Any]) -> CommentRow:
-    """A row of COLUMNS as it is read by attribute."""
-    own = len(CommentRow._fields) - 1
-    author = None if row[own] is None else AuthorRow._make(row[own:WIDTH])
-    return CommentRow._make((*row[:own], author))
+    """Convert a row of COLUMNS to a CommentRow."""
+    split = len(CommentRow._fields) - 1
+    author = None if row[split] is None else AuthorRow._make(row[split:WIDTH])
+    return CommentRow._make((*row[:split], author))
 
 
-class ArticleTold(NamedTuple):
-    """What comments ask of their article."""
+class CommentedArticle(NamedTuple):
+    """The columns of an article that its comments depend on."""
 
     id: int
     author_id: int
@@ -134,27 +134,27 @@ class ArticleTold(NamedTuple):
     """Whether the viewer moderates its comments."""
 
 
-_ARTICLES: Mapping[Sight, Any] = {
-    sight: select(Article.id, Article.author_id, Article.comment_policy).where(
+_ARTICLES: Mapping[Visibility, Any] = {
+    visibility: select(Article.id, Article.author_id, Article.comment_policy).where(
         Article.id == bindparam("article_id", type_=BigInteger), visible
     )
-    for sight, visible in VISIBLE.items()
+    for visibility, visible in VISIBLE.items()
 }
 
 
-async def article_of(
-    connection: Reader | AsyncSession, *, article_id: int, viewer: Identity | None
-) -> ArticleTold:
-    """The article that comments are on, as far as `viewer` sees it. Raises ArticleNotFound."""
-    sight, who = sight_of(viewer)
-    parameters = {**who, "article_id": article_id}
-    row = (await connection.execute(_ARTICLES[sight], parameters)).one_or_none()
+async def get_commented_article(
+    reader: Reader | AsyncSession, *, article_id: int, viewer: Identity | None
+) -> CommentedArticle:
+    """Return the article of comments, if `viewer` may see it. Raises ArticleNotFound."""
+    visibility, params = visibility_of(viewer)
+    parameters = {**params, "article_id": article_id}
+    row = (await reader.execute(_ARTICLES[visibility], parameters)).one_or_none()
     if row is None:
         raise ArticleNotFound
     moderates = may(viewer, Action.MODERATE_COMMENTS, owner_id=row.author_id)
-    return ArticleTold(row.id, row.author_id, CommentPolicy(row.comment_policy), moderates)
+    return CommentedArticle(row.id, row.author_id, CommentPolicy(row.comment_policy), moderates)
 
 
-def as_viewer(viewer: Identity | None, *, moderates: bool) -> dict[str, Any]:
-    """The parameters of SEEN."""
+def viewer_parameters(viewer: Identity | None, *, moderates: bool) -> dict[str, Any]:
+    """Return the parameters of VISIBLE_TO_VIEWER."""
     return {"viewer_id": viewer.id if viewer else None, "moderates": moderates}

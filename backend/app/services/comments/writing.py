@@ -1,4 +1,4 @@
-"""Comments: writing, changing and deleting them; hiding, approving and locking."""
+"""Create, update, delete and moderate comments."""
 
 from datetime import timedelta
 
@@ -26,14 +26,14 @@ from app.db.session import NO_KEY_UPDATE, constraint_errors
 from app.models.comment import Comment
 from app.schemas.comment import CommentCreate, CommentModeration, CommentResponse, CommentUpdate
 from app.services import audit, limits, purging
-from app.services.articles.reading import id_of_slug
+from app.services.articles.reading import get_article_id_by_slug
 from app.services.audit import AuditAction
-from app.services.comments.reading import CommentWithProfile, get_comment, read_written
-from app.services.comments.rows import ArticleTold, CommentRow, article_of
+from app.services.comments.reading import CommentWithProfile, get_comment, read_back
+from app.services.comments.rows import CommentedArticle, CommentRow, get_commented_article
 
-EDITABLE_FOR = timedelta(minutes=15)
-KEPT_FOR = timedelta(days=30)
-"""How long the text of a deleted comment is kept, for whoever handles a report."""
+EDIT_WINDOW = timedelta(minutes=15)
+DELETED_TEXT_RETENTION = timedelta(days=30)
+"""How long the text of a deleted comment is kept for the handling of reports."""
 REFERENCES = {
     "fk_comments_article_id": ArticleNotFound,
     "fk_comments_author_id": InvalidToken,
@@ -45,21 +45,21 @@ REFERENCES = {
 async def create_comment(
     session: AsyncSession, *, article_id: int, new: CommentCreate, author: Identity
 ) -> CommentRow:
-    """Write a comment below an article, or a reply to one.
+    """Create a comment on an article, or a reply to a comment.
 
-    Others see it at once, or where the article holds comments, once it is approved; not so those
-    of whoever would approve them.
+    On articles with held comments, it is pending until a moderator approves it. Comments by
+    moderators are visible at once.
 
-    Raises ArticleNotFound, CommentsClosed, CommentNotFound for what it replies to, ThreadLocked,
+    Raises ArticleNotFound, CommentsClosed, CommentNotFound for the parent, ThreadLocked,
     ContentTooComplex.
     """
     html = render_comment(new.content)
-    article = await article_of(session, article_id=article_id, viewer=author)
+    article = await get_commented_article(session, article_id=article_id, viewer=author)
     if article.policy is CommentPolicy.CLOSED:
         raise CommentsClosed
     root_id = None
     if new.parent_id is not None:
-        root_id = await _open_thread(session, article_id, new.parent_id, author)
+        root_id = await _lock_open_thread(session, article_id, new.parent_id, author)
     await limits.spend(session, author, {LimitKind.COMMENTS: 1})
     now = clock.now()
     comment = Comment(
@@ -75,40 +75,40 @@ async def create_comment(
     )
     session.add(comment)
     with constraint_errors(REFERENCES):
-        await session.flush()  # the references speak, and the comment has an id
+        await session.flush()  # checks the references and assigns the id
     _record(session, AuditAction.CREATE_COMMENT, comment.id, author)
-    return await read_written(
+    return await read_back(
         session, comment_id=comment.id, viewer=author, moderates=article.moderates
     )
 
 
-async def create_comment_on(
+async def create_comment_by_slug(
     session: AsyncSession, *, slug: str, new: CommentCreate, author: Identity
 ) -> CommentWithProfile:
-    """The same below the article that has this slug."""
-    article_id = await id_of_slug(session, slug=slug, viewer=author)
+    """Create a comment on the article with this slug. See `create_comment`."""
+    article_id = await get_article_id_by_slug(session, slug=slug, viewer=author)
     row = await create_comment(session, article_id=article_id, new=new, author=author)
     return CommentWithProfile(row, author.bio, author.image_url, following=False)
 
 
-def _status(article: ArticleTold) -> CommentStatus:
-    """What becomes of what the viewer writes there."""
+def _status(article: CommentedArticle) -> CommentStatus:
+    """Return the status of a new comment by the viewer."""
     held = article.policy is CommentPolicy.HELD and not article.moderates
     return CommentStatus.PENDING if held else CommentStatus.VISIBLE
 
 
-async def _open_thread(
+async def _lock_open_thread(
     session: AsyncSession, article_id: int, parent_id: int, author: Identity
 ) -> int:
-    """The id of the comment that the parent's thread begins with; nobody locks it meanwhile.
+    """Return the id of the parent's thread, locked against changes.
 
-    Raises CommentNotFound where the author does not see the parent there, ThreadLocked.
+    Raises CommentNotFound if the author cannot see the parent, ThreadLocked.
     """
     parent = await get_comment(session, comment_id=parent_id, viewer=author)
     if parent.article_id != article_id or parent.removed:
         raise CommentNotFound
-    beginning = select(Comment.locked_at).where(Comment.id == parent.thread_id)
-    if await session.scalar(beginning.with_for_update(read=True)) is not None:
+    root = select(Comment.locked_at).where(Comment.id == parent.thread_id)
+    if await session.scalar(root.with_for_update(read=True)) is not None:
         raise ThreadLocked
     return parent.thread_id
 
@@ -121,24 +121,24 @@ async def update_comment(
     actor: Identity,
     precondition: Precondition,
 ) -> CommentRow:
-    """Change one's own comment, for 15 minutes; where comments are held, it is held again.
+    """Change the actor's own comment within 15 minutes; a held comment is held again.
 
     Raises CommentNotFound, NotAuthorized, EditWindowOver, PreconditionFailed, ContentTooComplex.
     """
     html = render_comment(changes.content)
-    comment, article = await _locked(session, comment_id, actor)
+    comment, article = await _lock_comment(session, comment_id, actor)
     require(actor, Action.CHANGE_COMMENT, owner_id=_author_of(comment))
-    if clock.now() - comment.created_at >= EDITABLE_FOR:
+    if clock.now() - comment.created_at >= EDIT_WINDOW:
         raise EditWindowOver
-    await _require(session, precondition, comment, actor, article)
+    await _check_precondition(session, precondition, comment, actor, article)
     await limits.spend(session, actor, {LimitKind.COMMENTS: 1})
     if changes.content != comment.content:
         comment.content, comment.html, comment.edited_at = changes.content, html, clock.now()
         if comment.status == CommentStatus.VISIBLE:
             comment.status = _status(article)
         _record(session, AuditAction.UPDATE_COMMENT, comment_id, actor)
-        await session.flush()  # the read below sees it
-    return await read_written(
+        await session.flush()  # so that the read below includes it
+    return await read_back(
         session, comment_id=comment_id, viewer=actor, moderates=article.moderates
     )
 
@@ -146,31 +146,31 @@ async def update_comment(
 async def delete_comment(
     session: AsyncSession, *, comment_id: int, actor: Identity, precondition: Precondition
 ) -> None:
-    """Delete a comment: one's own, or as who moderates there. Its replies stay.
+    """Delete a comment, as its author or a moderator. Replies stay.
 
     Raises CommentNotFound, NotAuthorized, PreconditionFailed.
     """
-    comment, article = await _locked(session, comment_id, actor)
+    comment, article = await _lock_comment(session, comment_id, actor)
     is_own = may(actor, Action.CHANGE_COMMENT, owner_id=_author_of(comment))
     if not (is_own or article.moderates):
         raise NotAuthorized
-    await _require(session, precondition, comment, actor, article)
+    await _check_precondition(session, precondition, comment, actor, article)
     kind = LimitKind.COMMENTS if is_own else LimitKind.MODERATION
     await limits.spend(session, actor, {kind: 1})
     comment.deleted_at = clock.now()
     _record(session, AuditAction.DELETE_COMMENT, comment_id, actor)
 
 
-async def delete_comment_on(
+async def delete_comment_by_slug(
     session: AsyncSession, *, slug: str, comment_id: int, actor: Identity
 ) -> None:
-    """Delete a comment of the article that has this slug.
+    """Delete a comment on the article with this slug.
 
-    Raises ArticleNotFound, CommentNotFound where it is another article's, NotAuthorized.
+    Raises ArticleNotFound, CommentNotFound if it belongs to another article, NotAuthorized.
     """
-    article_id = await id_of_slug(session, slug=slug, viewer=actor)
-    whose = select(Comment.article_id).where(Comment.id == comment_id)
-    if await session.scalar(whose) != article_id:
+    article_id = await get_article_id_by_slug(session, slug=slug, viewer=actor)
+    article_of_comment = select(Comment.article_id).where(Comment.id == comment_id)
+    if await session.scalar(article_of_comment) != article_id:
         raise CommentNotFound
     await delete_comment(session, comment_id=comment_id, actor=actor, precondition=Precondition())
 
@@ -183,40 +183,42 @@ async def moderate_comment(
     actor: Identity,
     precondition: Precondition,
 ) -> CommentRow:
-    """Approve, hide or show a comment; lock its thread or unlock it.
+    """Approve, hide or show a comment; lock or unlock its thread.
 
-    As the article's author or as an editor. Raises CommentNotFound, NotAuthorized,
-    PreconditionFailed, InvalidInput for the lock of a reply.
+    Requires the article's author or an editor. Raises CommentNotFound, NotAuthorized,
+    PreconditionFailed, and InvalidInput to lock a reply.
     """
-    comment, article = await _locked(session, comment_id, actor)
+    comment, article = await _lock_comment(session, comment_id, actor)
     require(actor, Action.MODERATE_COMMENTS, owner_id=article.author_id)
-    await _require(session, precondition, comment, actor, article)
+    await _check_precondition(session, precondition, comment, actor, article)
     await limits.spend(session, actor, {LimitKind.MODERATION: 1})
-    given = changes.model_fields_set
-    if "status" in given and changes.status != comment.status:
+    updates = changes.model_fields_set
+    if "status" in updates and changes.status != comment.status:
         comment.status = changes.status
         is_shown = changes.status is CommentStatus.VISIBLE
         action = AuditAction.SHOW_COMMENT if is_shown else AuditAction.HIDE_COMMENT
         _record(session, action, comment_id, actor)
-    if "locked" in given and changes.locked is not (comment.locked_at is not None):
+    if "locked" in updates and changes.locked is not (comment.locked_at is not None):
         if comment.root_id is not None:
-            raise InvalidInput("A thread is locked at its first comment: see thread_id")
+            raise InvalidInput(
+                "Only the first comment of a thread can be locked: use its thread_id"
+            )
         comment.locked_at = clock.now() if changes.locked else None
         action = AuditAction.LOCK_COMMENT if changes.locked else AuditAction.UNLOCK_COMMENT
         _record(session, action, comment_id, actor)
-    await session.flush()  # the read below sees it
-    return await read_written(session, comment_id=comment_id, viewer=actor, moderates=True)
+    await session.flush()  # so that the read below includes it
+    return await read_back(session, comment_id=comment_id, viewer=actor, moderates=True)
 
 
-async def _locked(
+async def _lock_comment(
     session: AsyncSession, comment_id: int, actor: Identity
-) -> tuple[Comment, ArticleTold]:
-    """A comment that the actor sees, locked, and its article. Raises CommentNotFound."""
+) -> tuple[Comment, CommentedArticle]:
+    """Return a visible comment, locked, with its article. Raises CommentNotFound."""
     comment = await session.get(Comment, comment_id, with_for_update=NO_KEY_UPDATE)
     if comment is None or comment.deleted_at is not None:
         raise CommentNotFound
     try:
-        article = await article_of(session, article_id=comment.article_id, viewer=actor)
+        article = await get_commented_article(session, article_id=comment.article_id, viewer=actor)
     except ArticleNotFound:
         raise CommentNotFound from None
     is_seen = comment.status == CommentStatus.VISIBLE or comment.author_id == actor.id
@@ -226,26 +228,26 @@ async def _locked(
 
 
 def _author_of(comment: Comment) -> int:
-    """Who wrote it; nobody's id where they have left."""
+    """Return the author's id, or 0 if their account was deleted."""
     return comment.author_id or 0
 
 
-async def _require(
+async def _check_precondition(
     session: AsyncSession,
     precondition: Precondition,
     comment: Comment,
     actor: Identity,
-    article: ArticleTold,
+    article: CommentedArticle,
 ) -> None:
-    """Raise PreconditionFailed unless the comment, locked, is as the client believes."""
+    """Raise PreconditionFailed unless the locked comment matches the client's ETag."""
     if precondition.tags is not None:
-        current = await read_written(
+        current = await read_back(
             session, comment_id=comment.id, viewer=actor, moderates=article.moderates
         )
         precondition.require(CommentResponse.model_validate(current))
 
 
-_FORGOTTEN = (
+_EXPIRED = (
     select(Comment.id)
     .where(Comment.deleted_at < bindparam("before"), Comment.content != "")
     .order_by(Comment.deleted_at)
@@ -253,9 +255,9 @@ _FORGOTTEN = (
     .with_for_update(skip_locked=True, **NO_KEY_UPDATE)
     .cte("forgotten")
 )
-_FORGET = (
+_CLEAR_EXPIRED = (
     update(Comment)
-    .where(Comment.id == _FORGOTTEN.c.id)
+    .where(Comment.id == _EXPIRED.c.id)
     .returning(Comment.id)
     .values(content="", html="", updated_at=Comment.updated_at)
     .execution_options(synchronize_session=False)
@@ -263,9 +265,9 @@ _FORGET = (
 
 
 async def purge(session: AsyncSession) -> int:
-    """Empty a batch of texts that were deleted over 30 days ago; how many."""
-    parameters = {"before": clock.now() - KEPT_FOR, "limit": purging.BATCH}
-    return len((await session.execute(_FORGET, parameters)).all())
+    """Clear the text of a batch of comments deleted over 30 days ago; return how many."""
+    parameters = {"before": clock.now() - DELETED_TEXT_RETENTION, "limit": purging.BATCH}
+    return len((await session.execute(_CLEAR_EXPIRED, parameters)).all())
 
 
 def _record(session: AsyncSession, action: AuditAction, comment_id: int, actor: Identity) -> None:

@@ -1,1 +1,1 @@
-"""Feeds: what has been published last, for feed readers and search engines."""
+"""Feeds and sitemaps of published articles."""

@@ -1,53 +1,53 @@
-"""Where things are: pages of the front end, and files of this API. All percent-encoded."""
+"""URLs of front-end pages and of this API, percent-encoded."""
 
 from urllib.parse import quote
 
 from app.core.config import get_settings
 
-_IN_A_URL = "/?&=:@!$'()*+,;~%-._[]"
-"""What stays as it is in a path that the operator wrote; `%` too, for it may be encoded already."""
+_SAFE = "/?&=:@!$'()*+,;~%-._[]"
+"""Characters kept in a configured path; including `%`, as it may be encoded already."""
 
 
-def home() -> str:
-    """The front end's first page."""
+def home_url() -> str:
+    """Return the URL of the front end's home page."""
     return f"{get_settings().public_url}/"
 
 
-def article_page(slug: str) -> str:
-    """Where the front end shows an article."""
-    return quote(slug, "").join(around_slug())
+def article_url(slug: str) -> str:
+    """Return the front end's URL of an article."""
+    return quote(slug, "").join(article_url_parts())
 
 
-def author_page(username: str) -> str:
-    """Where it shows an author."""
-    return quote(username, "").join(_around(get_settings().author_path, "{username}"))
+def author_url(username: str) -> str:
+    """Return the front end's URL of an author."""
+    return quote(username, "").join(_url_parts(get_settings().author_path, "{username}"))
 
 
-def tag_page(slug: str) -> str:
-    """Where it shows what has a tag."""
-    return quote(slug, "").join(_around(get_settings().tag_path, "{slug}"))
+def tag_url(slug: str) -> str:
+    """Return the front end's URL of a tag."""
+    return quote(slug, "").join(_url_parts(get_settings().tag_path, "{slug}"))
 
 
-def around_slug() -> tuple[str, str]:
-    """What stands before and behind an article's slug in its page's address."""
-    return _around(get_settings().article_path, "{slug}")
+def article_url_parts() -> tuple[str, str]:
+    """Return the parts of an article's URL before and after its slug."""
+    return _url_parts(get_settings().article_path, "{slug}")
 
 
-def _around(path: str, placeholder: str) -> tuple[str, str]:
+def _url_parts(path: str, placeholder: str) -> tuple[str, str]:
     before, _, behind = path.partition(placeholder)
-    return get_settings().public_url + quote(before, _IN_A_URL), quote(behind, _IN_A_URL)
+    return get_settings().public_url + quote(before, _SAFE), quote(behind, _SAFE)
 
 
-def here(path: str) -> str:
-    """A path of this API, as it is reached from outside."""
+def api_url(path: str) -> str:
+    """Return the public URL of a path of this API."""
     return get_settings().api_url + path
 
 
-def picture(address: str) -> str:
-    """A cover's address, which may be a path on this host."""
-    return here(address) if address.startswith("/") else address
+def absolute_url(address: str) -> str:
+    """Return an absolute URL of a cover image, which may be a path on this host."""
+    return api_url(address) if address.startswith("/") else address
 
 
 def permanent_id(article_id: int) -> str:
-    """What an article is called for ever: its slug may change, and its page with it."""
-    return here(f"/articles/{article_id}")
+    """Return a permanent URL as an article's id in feeds; its slug and page may change."""
+    return api_url(f"/articles/{article_id}")

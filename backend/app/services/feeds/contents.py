@@ -1,4 +1,4 @@
-"""What is in a feed: the newest articles that readers see, of all, of an author or with a tag."""
+"""The contents of feeds: the newest public articles of the site, an author or a tag."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,15 +17,15 @@ from app.models.tag import ArticleTag, Tag
 from app.models.user import User
 from app.services.articles.rows import NOW, PUBLIC, columns, public_name
 from app.services.feeds import addresses
-from app.services.feeds.addresses import article_page, picture
+from app.services.feeds.addresses import absolute_url, article_url
 
-LENGTH = 20
+MAX_ITEMS = 20
 MAX_HTML_BYTES = 200_000
-"""What is longer stands in the feed as its excerpt: twenty of them would be a feed for nobody."""
+"""Longer HTML is replaced by the excerpt, to limit the size of a feed."""
 
 
 class Item(NamedTuple):
-    """An article as a feed has it."""
+    """An article in a feed."""
 
     id: int
     slug: str
@@ -37,41 +37,41 @@ class Item(NamedTuple):
     updated_at: datetime
     tags: Sequence[str]
     html: str | None
-    """None where it is too long."""
+    """None if it exceeds MAX_HTML_BYTES."""
     username: str
     author: str
 
     @property
     def page(self) -> str:
-        """Where the front end shows it."""
-        return article_page(self.slug)
+        """The front end's URL of the article."""
+        return article_url(self.slug)
 
     @property
     def cover(self) -> str | None:
-        """Its picture's address, as a whole."""
-        return picture(self.cover_image_url) if self.cover_image_url else None
+        """The absolute URL of the cover image."""
+        return absolute_url(self.cover_image_url) if self.cover_image_url else None
 
     @property
     def changed_at(self) -> datetime:
-        """Published later than it was written, it is news from then on."""
+        """The later of the last change and the publication."""
         return max(self.updated_at, self.published_at)
 
 
 class Feed(NamedTuple):
-    """A feed, whatever its format."""
+    """A feed, independent of its format."""
 
     title: str
     page: str
-    """Where the front end shows the same."""
+    """The front end's URL of the same list."""
     path: str
-    """Where this API has it, without the last segment, which is the format's."""
+    """The feed's path in this API, without the last segment, which depends on the format."""
     items: Sequence[Item]
     modified_at: datetime | None
-    """When anything that readers see changed last, here or elsewhere; None where nothing has."""
+    """The last public change of any article; None if there is none."""
 
     @property
     def changed_at(self) -> datetime:
-        """When something in it did."""
+        """The last change of an article in the feed."""
         return max((item.changed_at for item in self.items), default=datetime.fromtimestamp(0, UTC))
 
 
@@ -84,7 +84,7 @@ _ITEMS = (
     )
     .join(User, Article.author_id == User.id)
     .where(PUBLIC)
-    .limit(LENGTH)
+    .limit(MAX_ITEMS)
 )
 _BY_DATE = _ITEMS.order_by(Article.dated_at.desc(), Article.id.desc())
 _OF_AUTHOR = _BY_DATE.where(Article.author_id == bindparam("author_id"))
@@ -95,7 +95,7 @@ _WITH_TAG = (
 )
 
 LAST_CHANGE = select(Change.occurred_at).order_by(Change.seq.desc()).limit(1)
-"""Also of what is gone: the dates of the articles that are left do not tell."""
+"""Includes deleted articles, which the dates of the remaining ones do not show."""
 _AUTHOR = select(User.id, User.username, User.name, LAST_CHANGE.scalar_subquery()).where(
     func.lower(User.username) == func.lower(bindparam("username", type_=String))
 )
@@ -104,43 +104,43 @@ _TAG = select(Tag.id, Tag.slug, public_name(Tag), LAST_CHANGE.scalar_subquery())
 )
 
 
-async def of_all(connection: Reader) -> Feed:
-    """The newest articles."""
-    # First: what is read behind it is newer than it says, never older.
-    changed_at = await connection.scalar(LAST_CHANGE)
-    items = await _items(connection, _BY_DATE, {})
+async def site_feed(reader: Reader) -> Feed:
+    """Return the site's newest articles."""
+    # Read the date first: the items may then be newer than it, never older.
+    changed_at = await reader.scalar(LAST_CHANGE)
+    items = await _items(reader, _BY_DATE, {})
     title = get_settings().site_title
-    return Feed(title, addresses.home(), "", items, _modified_at(items, changed_at))
+    return Feed(title, addresses.home_url(), "", items, _modified_at(items, changed_at))
 
 
-async def of_author(connection: Reader, *, username: str) -> Feed:
-    """An author's newest articles. Raises UserNotFound."""
-    found = (await connection.execute(_AUTHOR, {"username": username})).one_or_none()
+async def author_feed(reader: Reader, *, username: str) -> Feed:
+    """Return an author's newest articles. Raises UserNotFound."""
+    found = (await reader.execute(_AUTHOR, {"username": username})).one_or_none()
     if found is None:
         raise UserNotFound
     author_id, username, name, changed_at = found
-    items = await _items(connection, _OF_AUTHOR, {"author_id": author_id})
-    path, page = f"/authors/{quote(username, '')}", addresses.author_page(username)
+    items = await _items(reader, _OF_AUTHOR, {"author_id": author_id})
+    path, page = f"/authors/{quote(username, '')}", addresses.author_url(username)
     return Feed(_title(name), page, path, items, _modified_at(items, changed_at))
 
 
-async def with_tag(connection: Reader, *, slug: str) -> Feed:
-    """The newest articles that have a tag. Raises TagNotFound where readers see none of it."""
-    found = (await connection.execute(_TAG, {"slug": slug, "now": clock.now()})).one_or_none()
+async def tag_feed(reader: Reader, *, slug: str) -> Feed:
+    """Return a tag's newest articles. Raises TagNotFound if none is public."""
+    found = (await reader.execute(_TAG, {"slug": slug, "now": clock.now()})).one_or_none()
     if found is None:
         raise TagNotFound
     tag_id, slug, name, changed_at = found
-    items = await _items(connection, _WITH_TAG, {"tag_id": tag_id})
-    if not items:  # what drafts are about is their authors' business
+    items = await _items(reader, _WITH_TAG, {"tag_id": tag_id})
+    if not items:  # do not reveal the tags of drafts
         raise TagNotFound
-    path, page = f"/tags/{quote(slug, '')}", addresses.tag_page(slug)
+    path, page = f"/tags/{quote(slug, '')}", addresses.tag_url(slug)
     return Feed(_title(name), page, path, items, _modified_at(items, changed_at))
 
 
 async def _items(
-    connection: Reader, statement: Select[Any], parameters: Mapping[str, int]
+    reader: Reader, statement: Select[Any], parameters: Mapping[str, int]
 ) -> Sequence[Item]:
-    rows = await connection.execute(statement, {**parameters, "now": clock.now()})
+    rows = await reader.execute(statement, {**parameters, "now": clock.now()})
     return [Item._make(row) for row in rows]
 
 
@@ -149,6 +149,9 @@ def _title(name: str) -> str:
 
 
 def _modified_at(items: Sequence[Item], changed_at: datetime | None) -> datetime | None:
-    """An article whose time has come is among the items before the change feed tells of it."""
+    """Return when the feed last changed.
+
+    A scheduled article that is due appears before the change feed announces it.
+    """
     moments = [item.published_at for item in items[:1]] + ([changed_at] if changed_at else [])
     return max(moments, default=None)

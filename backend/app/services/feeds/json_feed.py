@@ -2,24 +2,24 @@
 
 from app.core.config import get_settings
 from app.schemas.feed import JsonFeed, JsonFeedAuthor, JsonFeedItem
-from app.services.feeds.addresses import author_page, here, permanent_id
+from app.services.feeds.addresses import api_url, author_url, permanent_id
 from app.services.feeds.contents import Feed, Item
 
 FILE = "/feed.json"
 
 
 def write(feed: Feed) -> bytes:
-    """The feed in JSON."""
+    """Return the feed as JSON."""
     settings = get_settings()
-    written = JsonFeed(
+    document = JsonFeed(
         title=feed.title,
         home_page_url=feed.page,
-        feed_url=here(feed.path + FILE),
+        feed_url=api_url(feed.path + FILE),
         description=settings.site_description or None,
         language=settings.default_language,
         items=[_item(item) for item in feed.items],
     )
-    return written.model_dump_json(exclude_none=True).encode()
+    return document.model_dump_json(exclude_none=True).encode()
 
 
 def _item(item: Item) -> JsonFeedItem:
@@ -28,12 +28,14 @@ def _item(item: Item) -> JsonFeedItem:
         url=item.page,
         title=item.title,
         content_html=item.html,
-        content_text=item.excerpt if item.html is None else None,  # it needs one of the two
+        content_text=item.excerpt
+        if item.html is None
+        else None,  # JSON Feed requires one of the two
         summary=item.excerpt or None,
         image=item.cover,
         date_published=item.published_at,
         date_modified=item.changed_at,
-        authors=[JsonFeedAuthor(name=item.author, url=author_page(item.username))],
+        authors=[JsonFeedAuthor(name=item.author, url=author_url(item.username))],
         tags=list(item.tags),
         language=item.language,
     )

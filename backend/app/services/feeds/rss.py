@@ -1,13 +1,13 @@
-"""RSS 2.0, with what readers expect of it today: content, Dublin Core, Atom's link, Media RSS."""
+"""RSS 2.0 with common extensions: content, Dublin Core, Atom links, Media RSS."""
 
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from xml.etree.ElementTree import Element
 
 from app.core.config import get_settings
-from app.services.feeds.addresses import here, permanent_id
+from app.services.feeds.addresses import api_url, permanent_id
 from app.services.feeds.contents import Feed, Item
-from app.services.feeds.xml import add, document
+from app.services.feeds.xml import add, to_bytes
 
 FILE = "/feed.xml"
 _NAMESPACES = {
@@ -19,7 +19,7 @@ _NAMESPACES = {
 
 
 def write(feed: Feed) -> bytes:
-    """The feed in RSS."""
+    """Return the feed as RSS."""
     settings = get_settings()
     root = Element("rss", {"version": "2.0", **_NAMESPACES})
     channel = add(root, "channel")
@@ -29,18 +29,19 @@ def write(feed: Feed) -> bytes:
     add(channel, "language", settings.default_language)
     if feed.items:
         add(channel, "lastBuildDate", _date(feed.changed_at))
-    own = here(feed.path + FILE)
-    add(channel, "atom:link", href=own, rel="self", type="application/rss+xml")
+    self_url = api_url(feed.path + FILE)
+    add(channel, "atom:link", href=self_url, rel="self", type="application/rss+xml")
     for item in feed.items:
         _add_item(channel, item)
-    return document(root)
+    return to_bytes(root)
 
 
 def _add_item(channel: Element, item: Item) -> None:
     element = add(channel, "item")
     add(element, "title", item.title)
     add(element, "link", item.page)
-    # Not the link: that changes with the slug, and the article would be unread again.
+    # Not the link, which changes with the slug: feed readers would show the article as unread
+    # again.
     add(element, "guid", permanent_id(item.id), isPermaLink="false")
     add(element, "pubDate", _date(item.published_at))
     add(element, "dc:creator", item.author)
@@ -51,10 +52,10 @@ def _add_item(channel: Element, item: Item) -> None:
     if item.html is not None:
         add(element, "content:encoded", item.html)
     if item.cover is not None:
-        # Not an enclosure: that has to say how many bytes it is long.
+        # Not an enclosure, which requires the length in bytes.
         add(element, "media:content", url=item.cover, medium="image")
 
 
 def _date(moment: datetime) -> str:
-    """RFC 822, with four digits for the year."""
+    """Format as RFC 822 with a four-digit year."""
     return format_datetime(moment.astimezone(UTC), usegmt=True)

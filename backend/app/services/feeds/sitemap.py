@@ -1,7 +1,7 @@
-"""The sitemap (sitemaps.org), in parts where there are more articles than one may have.
+"""Sitemaps (sitemaps.org), split into parts for large sites.
 
-A part has the articles of a range of ids: it never has too many, and what is written or deleted
-changes one part alone. Its memory is that of one part, however many articles there are.
+A part contains the articles in a range of ids. It never exceeds MAX_URLS, and a change of an
+article affects one part only. Memory use is bounded by one part.
 """
 
 from collections.abc import Sequence
@@ -18,26 +18,26 @@ from app.db.reading import Reader
 from app.models.article import Article
 from app.schemas.types import MAX_ID
 from app.services.articles.rows import PUBLIC
-from app.services.feeds.addresses import around_slug, here, home
+from app.services.feeds.addresses import api_url, article_url_parts, home_url
 from app.services.feeds.contents import LAST_CHANGE
 
 MAX_URLS = 50_000
 MAX_PARTS = 50_000
 BATCH = 2000
-"""Between two, others have their turn."""
+"""Rows per statement; other requests can run between two statements."""
 
 _DECLARATION = "<?xml version='1.0' encoding='utf-8'?>\n"
 _NAMESPACE = 'xmlns="http://www.sitemaps.org/schemas/sitemap/0.9"'
 
 
 class Sitemap(NamedTuple):
-    """A file, and when any article that readers see changed last; None where none ever has."""
+    """A sitemap file, and the last public change of any article; None if there is none."""
 
     body: bytes
     modified_at: datetime | None
 
 
-# From the index for readers: no row is read.
+# Uses an index-only scan of the partial index.
 _COUNT = select(func.count()).select_from(
     select(literal(1)).select_from(Article).where(PUBLIC).limit(MAX_URLS + 1).subquery()
 )
@@ -52,64 +52,66 @@ _URLS = (
     .limit(BATCH)
 )
 _part = ((Article.id - 1) // MAX_URLS).label("number")
-_first = select(_part).where(PUBLIC).order_by(Article.id).limit(1)
-_parts = select(_first.scalar_subquery().label("number")).cte("parts", recursive=True)
-_following = _first.where(Article.id > (_parts.c.number + 1) * MAX_URLS).correlate(_parts)
-_numbers = _parts.union_all(
-    select(_following.scalar_subquery()).where(_parts.c.number.is_not(None))
-)
+_first_part = select(_part).where(PUBLIC).order_by(Article.id).limit(1)
+_parts = select(_first_part.scalar_subquery().label("number")).cte("parts", recursive=True)
+_next = _first_part.where(Article.id > (_parts.c.number + 1) * MAX_URLS).correlate(_parts)
+_numbers = _parts.union_all(select(_next.scalar_subquery()).where(_parts.c.number.is_not(None)))
 _PARTS = select(_numbers.c.number).where(_numbers.c.number.is_not(None)).limit(MAX_PARTS)
-"""Which parts there are: from each to the next by its first article, past all the others."""
+"""The numbers of non-empty parts, found by skipping from part to part in the index."""
 
 
-async def whole(connection: Reader) -> Sitemap:
-    """All articles that readers see, or the index of the parts where they are too many for one."""
-    changed_at = await connection.scalar(LAST_CHANGE)  # first: what comes meanwhile is newer
+async def build_sitemap(reader: Reader) -> Sitemap:
+    """Return a sitemap of all public articles, or an index of its parts for large sites."""
+    changed_at = await reader.scalar(
+        LAST_CHANGE
+    )  # read first: later changes are then newer than this date
     now = clock.now()
-    if (await connection.scalar(_COUNT, {"now": now}) or 0) <= MAX_URLS:
-        urls = await _urls(connection, after=0, last=MAX_ID, now=now)
-        # The schema wants one at least.
-        return Sitemap(_set_of(urls or [f"<url><loc>{escape(home())}</loc></url>\n"]), changed_at)
-    numbers = await connection.scalars(_PARTS, {"now": now})
+    if (await reader.scalar(_COUNT, {"now": now}) or 0) <= MAX_URLS:
+        urls = await _urls(reader, after=0, last=MAX_ID, now=now)
+        # The schema requires at least one URL.
+        return Sitemap(
+            _urlset(urls or [f"<url><loc>{escape(home_url())}</loc></url>\n"]), changed_at
+        )
+    numbers = await reader.scalars(_PARTS, {"now": now})
     parts = [
-        f"<sitemap><loc>{escape(here(f'/sitemaps/{number + 1}.xml'))}</loc></sitemap>\n"
+        f"<sitemap><loc>{escape(api_url(f'/sitemaps/{number + 1}.xml'))}</loc></sitemap>\n"
         for number in numbers
     ]
     index = f"{_DECLARATION}<sitemapindex {_NAMESPACE}>\n{''.join(parts)}</sitemapindex>\n"
     return Sitemap(index.encode(), changed_at)
 
 
-async def part(connection: Reader, *, number: int) -> Sitemap:
-    """A part of the index, counted from one. Raises NotFound where it has no article."""
-    changed_at = await connection.scalar(LAST_CHANGE)
+async def build_sitemap_part(reader: Reader, *, number: int) -> Sitemap:
+    """Return a part of the sitemap, numbered from 1. Raises NotFound if it is empty."""
+    changed_at = await reader.scalar(LAST_CHANGE)
     last = number * MAX_URLS
-    urls = await _urls(connection, after=last - MAX_URLS, last=last, now=clock.now())
+    urls = await _urls(reader, after=last - MAX_URLS, last=last, now=clock.now())
     if not urls:
         raise NotFound
-    return Sitemap(_set_of(urls), changed_at)
+    return Sitemap(_urlset(urls), changed_at)
 
 
-def _set_of(urls: Sequence[str]) -> bytes:
+def _urlset(urls: Sequence[str]) -> bytes:
     return f"{_DECLARATION}<urlset {_NAMESPACE}>\n{''.join(urls)}</urlset>\n".encode()
 
 
-async def _urls(connection: Reader, *, after: int, last: int, now: datetime) -> Sequence[str]:
-    """An element for each article, for at most MAX_URLS."""
-    before, behind = map(escape, around_slug())
-    written: list[str] = []
-    while len(written) < MAX_URLS:
-        rows = (await connection.execute(_URLS, {"after": after, "last": last, "now": now})).all()
-        written += [
-            f"<url><loc>{before}{quote(slug, '')}{behind}</loc>"
+async def _urls(reader: Reader, *, after: int, last: int, now: datetime) -> Sequence[str]:
+    """Return a `<url>` element for each article, at most MAX_URLS."""
+    prefix, suffix = map(escape, article_url_parts())
+    elements: list[str] = []
+    while len(elements) < MAX_URLS:
+        rows = (await reader.execute(_URLS, {"after": after, "last": last, "now": now})).all()
+        elements += [
+            f"<url><loc>{prefix}{quote(slug, '')}{suffix}</loc>"
             f"<lastmod>{moment.isoformat(timespec='seconds')}</lastmod></url>\n"
             for _, slug, moment in rows
         ]
         if len(rows) < BATCH:
             break
         after = rows[-1].id
-    return written
+    return elements
 
 
 def robots() -> bytes:
-    """robots.txt (RFC 9309): all may read all, and here is what there is."""
-    return f"User-agent: *\nAllow: /\n\nSitemap: {here('/sitemap.xml')}\n".encode()
+    """Return robots.txt (RFC 9309): allow everything, and name the sitemap."""
+    return f"User-agent: *\nAllow: /\n\nSitemap: {api_url('/sitemap.xml')}\n".encode()

@@ -16,7 +16,7 @@ from app.models.article import Article
 from app.models.media import ArticleMedia, Media
 from app.schemas.media import MediaQuery, MediaResponse, MediaUpdate
 from app.services import audit, limits
-from app.services.articles.rows import IN_CIRCULATION
+from app.services.articles.rows import PUBLISHED_OR_SCHEDULED
 from app.services.audit import AuditAction
 from app.services.media.references import IN_PROFILE
 from app.services.media.rows import MediaRow, response_to
@@ -31,7 +31,7 @@ _IN_USE = (
     .join(Media, Media.id == ArticleMedia.media_id)
     .where(
         ArticleMedia.media_id == bindparam("media_id"),
-        or_(Article.author_id == Media.owner_id, IN_CIRCULATION),
+        or_(Article.author_id == Media.owner_id, PUBLISHED_OR_SCHEDULED),
     )
 )
 _IS_FACE = select(Media.id).where(Media.id == bindparam("media_id"), IN_PROFILE)
