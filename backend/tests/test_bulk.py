@@ -254,12 +254,15 @@ BAD = {
     "bad picture": (json.dumps({**RECORD, "cover_image_url": "javascript:x"}), "cover_image_url: "),
     "NUL": (json.dumps({**RECORD, "content": "NUL \0 in a text"}), "content: "),
     "lone surrogate": ('{"title": "\\ud800", "content": "Long enough."}', "title: "),
-    "twice the same name": ('{"title": "x", "title": "y", "content": "Long enough."}', "twice"),
+    "twice the same name": (
+        '{"title": "x", "title": "y", "content": "Long enough."}',
+        "duplicate key",
+    ),
     "not a number": ('{"title": NaN, "content": "Long enough."}', "NaN"),
     "deep": ("[" * 100_000, "nested too deeply"),
-    "many names": (json.dumps({str(n): n for n in range(200)}), "more than 100 names"),
+    "many names": (json.dumps({str(n): n for n in range(200)}), "more than 100 keys"),
     "long number": ("1" * 10_000, "not JSON"),
-    "unknown author": (json.dumps({**RECORD, "author": "nobody"}), "author: nobody is called"),
+    "unknown author": (json.dumps({**RECORD, "author": "nobody"}), "author: there is no user"),
 }
 
 
@@ -308,7 +311,7 @@ class TestBadRecords:
             report = await post(client, bearer(ada), lines(RECORD, other, RECORD))
             assert counts(report) == expected
             assert report["errors"] == [
-                {"line": 2, "message": "another record of this import has the same name"}
+                {"line": 2, "message": "another record of this import has the same key or slug"}
             ]
         assert (await session.scalars(select(Article.title))).all() == [RECORD["title"]]
 
@@ -403,7 +406,7 @@ class TestSlugsOfOthers:
         await session.flush()
         report = await post(client, bearer(ada), lines(RECORD))
         assert counts(report) == (0, 0, 0, 1)
-        assert "had it before" in report["errors"][0]["message"]
+        assert "former slug" in report["errors"][0]["message"]
         free = {**RECORD, "title": RECORD["slug"]}
         del free["slug"]
         assert counts(await post(client, bearer(ada), lines(free))) == (1, 0, 0, 0)
@@ -465,7 +468,7 @@ class TestWhoMayImport:
         )
         assert counts(report) == (1, 0, 0, 1)
         assert report["errors"] == [
-            {"line": 2, "message": "author: you may import your own articles only"}
+            {"line": 2, "message": "author: you may only import your own articles"}
         ]
 
     @pytest.mark.parametrize("role", [Role.EDITOR, Role.ADMIN])
@@ -602,7 +605,7 @@ class TestExport:
 
 class TestSeen:
     def test_knows_what_has_come_by(self) -> None:
-        seen = records.Seen()
+        seen = records.KeySet()
         keys = [number.to_bytes(8) * 4 for number in range(0, 40_000, 2)]
         assert all(seen.add(key) for key in keys)
         assert not any(seen.add(key) for key in keys)

@@ -10,9 +10,9 @@ import pytest
 
 from app.services.bulk import foreign, ghost, markdown, wordpress
 from app.services.bulk.foreign import SourceError
-from app.services.bulk.html import markdown_of
-from app.services.bulk.lexical import UnknownDocument, from_lexical, from_mobiledoc
-from app.services.bulk.records import Incoming
+from app.services.bulk.html import html_to_markdown
+from app.services.bulk.lexical import InvalidDocument, from_lexical, from_mobiledoc
+from app.services.bulk.records import ParsedRecord
 from app.services.bulk.sources import Format, open_source
 from tests.exports import GHOST, WXR, ghost_export, wxr
 
@@ -20,12 +20,12 @@ USERNAMES = {"1": "jane", "2": "joe", "jane": "jane", "joe": "joe", "null": "nul
 """Whom the tests' handles stand for; the rest are nobody's."""
 
 
-def read(module: ModuleType, path: Path) -> list[Incoming]:
+def read(module: ModuleType, path: Path) -> list[ParsedRecord]:
     survey = module.survey(path, lambda _: None)
-    return list(module.read(path, survey, author_of=USERNAMES.get, advance=lambda _: None))
+    return list(module.read(path, survey, resolve_author=USERNAMES.get, advance=lambda _: None))
 
 
-def fields(item: Incoming) -> dict[str, Any]:
+def fields(item: ParsedRecord) -> dict[str, Any]:
     assert item.record is not None, item.problem
     return item.record.model_dump(mode="json", exclude_defaults=True)
 
@@ -137,7 +137,7 @@ class TestMarkdown:
         (item,) = read(markdown, tmp_path)
         assert fields(item)["title"] == "The *Title*"
         assert fields(item)["content"] == "The text of it all."
-        assert item.note == "it has no date: imported as a draft"
+        assert item.note == "the file has no date: imported as a draft"
 
     def test_which_files_and_what_they_are_called(self, tmp_path: Path, write: Write) -> None:
         for name in (
@@ -231,7 +231,7 @@ class TestGhost:
     def test_posts_become_records(self, write: Write) -> None:
         path = write("ghost.json", json.dumps(GHOST))
         survey = ghost.survey(path, lambda _: None)
-        assert survey.left_out == {"pages": 1}
+        assert survey.skipped == {"pages": 1}
         assert [(a.username, a.email, a.name) for a in survey.authors] == [
             ("jane", "jane@example.com", "Jane Doe"),
             ("joe", "joe@example.com", "Joe"),
@@ -296,9 +296,9 @@ class TestGhost:
         path = write("ghost.json", whole)
         survey = ghost.survey(path, lambda _: None)
         path.write_text(whole[: whole.index('"id": 2')])
-        items = list(ghost.read(path, survey, author_of=str, advance=lambda _: None))
+        items = list(ghost.read(path, survey, resolve_author=str, advance=lambda _: None))
         assert [item.position for item in items] == ["post 1", "post 2", "after post 2"]
-        assert "not JSON from here on" in items[-1].problem
+        assert "rest of the file is not JSON" in items[-1].problem
 
     def test_a_record_without_an_end(self, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(foreign, "MAX_BETWEEN", 100_000)
@@ -313,14 +313,14 @@ class TestGhost:
         data["posts_tags"] = [{"post_id": 1, "tag_id": n, "sort_order": -n} for n in range(30)]
         (item,) = read(ghost, write("ghost.json", json.dumps(export)))
         assert fields(item)["tags"][0] == "Tag 29"
-        assert item.note == "tags: the first 20 of 30"
+        assert item.note == "tags: only the first 20 of 30 were imported"
 
 
 class TestWordPress:
     def test_posts_become_records(self, write: Write) -> None:
         path = write("wp.xml", WXR)
         survey = wordpress.survey(path, lambda _: None)
-        assert dict(survey.left_out) == {"pages": 1, "posts in the trash": 1, "other items": 1}
+        assert dict(survey.skipped) == {"pages": 1, "posts in the trash": 1, "other items": 1}
         assert [(a.handle, a.email, a.name) for a in survey.authors] == [
             ("jane", "jane@example.com", "Jane Doe"),
             ("ghostwriter", "", "ghostwriter"),
@@ -352,7 +352,7 @@ class TestWordPress:
             "<https://video.example.com/1>"
         )
         assert "published_at" not in fields(classic)
-        assert (classic.wish, classic.note) == ("", "")
+        assert (classic.slug_source, classic.note) == ("", "")
         assert "private" in private.note
         assert private.wish == "privet"
         assert "password" in secret.note
@@ -381,9 +381,9 @@ class TestWordPress:
         path = write("wp.xml", WXR)
         survey = wordpress.survey(path, lambda _: None)
         path.write_text(WXR[: WXR.index("<title><![CDATA[Classic")])
-        items = list(wordpress.read(path, survey, author_of=str, advance=lambda _: None))
+        items = list(wordpress.read(path, survey, resolve_author=str, advance=lambda _: None))
         assert [item.position for item in items] == ["item 2", "after item 2"]
-        assert "not XML from here on" in items[1].problem
+        assert "rest of the file is not XML" in items[1].problem
 
     def test_a_bad_post_is_reported_and_the_rest_goes_on(self, write: Write) -> None:
         item = (
@@ -423,7 +423,7 @@ class TestHtml:
         ],
     )
     def test_becomes_markdown(self, html: str, expected: str) -> None:
-        assert markdown_of(html) == expected
+        assert html_to_markdown(html) == expected
 
 
 class TestLexical:
@@ -461,14 +461,14 @@ class TestLexical:
 
     @pytest.mark.parametrize("document", ["", "[]", "{}", '{"root": 1}', "[" * 10_000])
     def test_what_is_none(self, document: str) -> None:
-        with pytest.raises(UnknownDocument):
+        with pytest.raises(InvalidDocument):
             from_lexical(document)
 
     def test_nesting_has_an_end(self) -> None:
         node: dict[str, Any] = {"type": "text", "text": "x"}
         for _ in range(120):
             node = {"type": "list", "children": [{"type": "listitem", "children": [node]}]}
-        with pytest.raises(UnknownDocument, match="deeply"):
+        with pytest.raises(InvalidDocument, match="deeply"):
             from_lexical(json.dumps({"root": {"children": [node]}}))
 
     def test_mobiledoc(self) -> None:
@@ -490,7 +490,7 @@ class TestLexical:
             "## Head\n\n**bold** and [link](https://example.com)\n\n> said\n\n1. x\n2. y\n\n"
             "![](/a.png)\n\n*m*\n\n---"
         )
-        with pytest.raises(UnknownDocument):
+        with pytest.raises(InvalidDocument):
             from_mobiledoc('{"sections": [[10, 5]]}')
 
 
@@ -508,16 +508,18 @@ class TestFormats:
     def test_are_told_by_name(
         self, write: Write, name: str, content: str, expected: Format
     ) -> None:
-        opened = open_source(write(name, content), form=Format.AUTO, advance=lambda _: None)
-        assert opened.form is expected
+        opened = open_source(
+            write(name, content), source_format=Format.AUTO, advance=lambda _: None
+        )
+        assert opened.source_format is expected
         assert opened.total == len(content.encode())
 
     def test_refusals(self, write: Write, tmp_path: Path) -> None:
         for path, form, message in (
-            (write("a.txt", ""), Format.AUTO, "say --format"),
+            (write("a.txt", ""), Format.AUTO, "set --format"),
             (tmp_path, Format.GHOST, "is a folder"),
             (write("a.md", ""), Format.MARKDOWN, "is a file"),
             (tmp_path / "nowhere.xml", Format.AUTO, "cannot be read"),
         ):
             with pytest.raises(SourceError, match=message):
-                open_source(path, form=form, advance=lambda _: None)
+                open_source(path, source_format=form, advance=lambda _: None)

@@ -130,7 +130,7 @@ class TestImport:
         self, own_database: str, write: Write, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert run("import", str(source("wordpress", write)), "--author", "ada") == 1
-        assert "Nobody is called ada" in capsys.readouterr().err
+        assert "There is no user ada" in capsys.readouterr().err
         execute(own_database, ADA)
         for form in ("wordpress", "ndjson", "ghost", "markdown"):
             assert run("import", str(source(form, write)), "--author", "ADA") == 0
@@ -180,7 +180,7 @@ class TestImport:
         [
             ("a.bin", "", "say --format"),
             ("a.xml", "<rss>", "not XML"),
-            ("a.json", "{}", "no export of Ghost"),
+            ("a.json", "{}", "not a Ghost export"),
         ],
     )
     def test_what_cannot_be_read_is_said_in_a_sentence(

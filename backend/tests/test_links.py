@@ -11,7 +11,7 @@ from app.auth.rotation import write_settings
 from app.core.config import Settings
 from app.db.session import Database
 from app.services.bulk import files, markdown
-from app.services.bulk.records import MAX_RECORD_BYTES, Incoming
+from app.services.bulk.records import MAX_RECORD_BYTES, ParsedRecord
 from app.services.media import discarding
 from app.services.media.storage import LocalStorage, new_folder
 from tests.test_cli import _settings_of_the_tests_come_back, fetch, own_database, run
@@ -34,10 +34,10 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def read(folder: Path) -> list[Incoming]:
+def read(folder: Path) -> list[ParsedRecord]:
     survey = markdown.survey(folder, lambda _: None)
     assert {author.handle for author in survey.authors} <= {"ada"}
-    return list(markdown.read(folder, survey, author_of=str, advance=lambda _: None))
+    return list(markdown.read(folder, survey, resolve_author=str, advance=lambda _: None))
 
 
 def refused(folder: Path) -> dict[str, str]:
@@ -53,14 +53,14 @@ class TestImportingAFolder:
     def test_links_are_reported_wherever_they_lead(self, folder: Path, target: str) -> None:
         """Also to a file of the folder, to nowhere, and to themselves."""
         (folder / "leak.md").symlink_to(target)
-        assert refused(folder) == {"leak.md": f"The file cannot be read ({files.LINK})"}
+        assert refused(folder) == {"leak.md": f"The file cannot be read ({files.SYMLINK_MESSAGE})"}
 
     def test_linked_folders_are_left_out_and_reported(self, folder: Path) -> None:
         (folder / "linked").symlink_to("../outside")
         (folder / "inside" / "loop").symlink_to("..")
         assert refused(folder) == {
-            "linked": f"{files.LINK}: the folder is left out",
-            "inside/loop": f"{files.LINK}: the folder is left out",
+            "linked": f"The folder cannot be read ({files.SYMLINK_MESSAGE})",
+            "inside/loop": f"The folder cannot be read ({files.SYMLINK_MESSAGE})",
         }
 
     def test_the_folder_itself_may_be_a_link(self, folder: Path, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ class TestImportingAFolder:
             finally:
                 os.chdir(here)
             (folder / "directory.md").mkdir()
-            why = "The file cannot be read (It is not a regular file)"
+            why = "The file cannot be read (not a regular file)"
             assert refused(folder) == {"pipe.md": why, "socket.md": why}
 
     def test_a_huge_file_is_not_read(self, folder: Path) -> None:
@@ -116,7 +116,7 @@ class TestImportingAFolder:
             "good.md",
         ]
         problems = {item.problem for item in items.values() if item.record is None}
-        assert problems == {"The name is not UTF-8, or has control characters: rename the file"}
+        assert problems == {"The file name is not UTF-8 or has control characters: rename it"}
 
     def test_names_that_differ_in_case_are_two_articles(self, folder: Path) -> None:
         (folder / "GOOD.md").write_text(POST)
@@ -139,7 +139,7 @@ def test_the_command_reports_links_and_makes_no_article_of_them(
     (folder / os.fsdecode(b"bad\x1b[31m\xff.md")).write_text(POST)
     assert run("import", str(folder)) == 1
     out, err = capsys.readouterr()
-    assert f"leak.md: The file cannot be read ({files.LINK})" in err
+    assert f"leak.md: The file cannot be read ({files.SYMLINK_MESSAGE})" in err
     assert "\x1b[31m.md" not in err
     assert r"bad\x1b[31m\udcff.md: The name is not UTF-8" in err
     assert "created 1" in out.lower()

@@ -22,7 +22,7 @@ from app.core.errors import InvalidMedia
 from app.models import AuditEvent, DiscardedFolder, Media, UploadReservation
 from app.services import limits
 from app.services.media import uploading
-from app.services.media.formats import recognise
+from app.services.media.formats import detect_format
 from app.services.media.storage import LocalStorage
 from tests.factories import api_key, bearer, create_user
 from tests.pictures import (
@@ -360,7 +360,7 @@ def polyglots() -> dict[str, tuple[bytes, str]]:
         "an archive": (archive.getvalue(), "Not a picture"),
         "nothing": (b"", "empty"),
         "a byte": (b"\xff", "Not a picture"),
-        "magic alone": (b"\x89PNG\r\n\x1a\n", "ends in the middle"),
+        "magic alone": (b"\x89PNG\r\n\x1a\n", "is incomplete"),
     }
 
 
@@ -412,7 +412,7 @@ def test_a_jpeg_without_a_scan_never_reaches_the_decoder(tmp_path: Path, segment
     path = tmp_path / "picture.jpg"
     path.write_bytes(b"\xff\xd8" + segments + b"\xff\xd9" + b"\0" * 1000)
     with pytest.raises(InvalidMedia):
-        recognise(path)
+        detect_format(path)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF"])
@@ -527,23 +527,23 @@ class Forms:
         return {
             "a field alone": (file + b"--x--", 201, ""),
             "alt before the file": (alt + file + b"--x--\r\n", 201, ""),
-            "two files": (file + file + b"--x--", 422, "more than one `file`"),
-            "two texts": (file + alt + alt + b"--x--", 422, "more than one `alt`"),
+            "two files": (file + file + b"--x--", 422, "`file` occurs more than once"),
+            "two texts": (file + alt + alt + b"--x--", 422, "`alt` occurs more than once"),
             "no file": (alt + b"--x--", 422, "field `file`"),
             "nothing": (b"--x--\r\n", 422, "field `file`"),
-            "another field": (file + self.part("owner_id", b"1") + b"--x--", 422, "no others"),
+            "another field": (file + self.part("owner_id", b"1") + b"--x--", 422, "are allowed"),
             "no name": (
                 b"--x\r\nContent-Disposition: form-data\r\n\r\nx\r\n--x--",
                 422,
-                "no others",
+                "are allowed",
             ),
-            "no disposition": (b"--x\r\nA: b\r\n\r\nx\r\n--x--", 422, "no others"),
-            "cut off": (file[:-20], 400, "ends in the middle"),
-            "without the last boundary": (file, 400, "ends in the middle"),
-            "empty": (b"", 400, "ends in the middle"),
-            "no form": (b"\x89PNG no boundary", 400, "cannot be read"),
-            "endless headers": (b"--x\r\n" + b"A: b\r\n" * 1000, 400, "cannot be read"),
-            "a long header": (b"--x\r\nA: " + b"b" * 100_000, 400, "cannot be read"),
+            "no disposition": (b"--x\r\nA: b\r\n\r\nx\r\n--x--", 422, "are allowed"),
+            "cut off": (file[:-20], 400, "is incomplete"),
+            "without the last boundary": (file, 400, "is incomplete"),
+            "empty": (b"", 400, "is incomplete"),
+            "no form": (b"\x89PNG no boundary", 400, "not valid"),
+            "endless headers": (b"--x\r\n" + b"A: b\r\n" * 1000, 400, "not valid"),
+            "a long header": (b"--x\r\nA: " + b"b" * 100_000, 400, "not valid"),
             "a text of 501": (file + self.part("alt", b"x" * 501) + b"--x--", 422, "alt: "),
             "a text of a megabyte": (file + self.part("alt", b"x" * 2**20), 422, "alt: "),
             "a text that is not UTF-8": (file + self.part("alt", b"\xff") + b"--x--", 422, "UTF-8"),
@@ -785,12 +785,14 @@ class TestReservations:
             user = await create_user(rows)
             rows.add(
                 UploadReservation(
-                    user_id=user.id, bytes=1, expires_at=timeline.now + uploading.LASTS
+                    user_id=user.id,
+                    bytes=1,
+                    expires_at=timeline.now + uploading.RESERVATION_LIFETIME,
                 )
             )
         refused = await stalled.send(bearer(user), form(picture()))
         assert refused.json()["limit"] == "uploads_at_once"
-        timeline.advance(uploading.LASTS.total_seconds())
+        timeline.advance(uploading.RESERVATION_LIFETIME.total_seconds())
         assert (await stalled.send(bearer(user), form(picture()))).status_code == 201
         timeline.advance(1)
         async with live_rows() as rows:

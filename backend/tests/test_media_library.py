@@ -23,7 +23,7 @@ from app.db.session import Database
 from app.jobs.media import tidy_media
 from app.models import Article, ArticleMedia, DiscardedFolder, Media, User
 from app.services.media.library import delete_media
-from app.services.media.references import note_references, purge_pictures_of
+from app.services.media.references import delete_media_of_articles, update_media_references
 from app.services.media.storage import LocalStorage, new_folder
 from tests.databases import migrated_database
 from tests.factories import PASSWORD, bearer, create_article, create_user
@@ -73,7 +73,7 @@ def folders(storage: LocalStorage) -> set[str]:
 async def shows(session: AsyncSession, article: Article, *pictures: Media, cover: str = "") -> None:
     """Have the article show these pictures, and no others."""
     content = "\n".join(f"![it](/media/{each.folder}/picture.jpg)" for each in pictures)
-    await note_references(
+    await update_media_references(
         session, article_id=article.id, content=content, cover_image_url=cover or None
     )
 
@@ -183,10 +183,14 @@ async def test_what_an_article_shows_follows_its_text(session: AsyncSession) -> 
         f"![it][1]\n\n[1]: /media/{one.folder}/640.webp",
     )
     for text in texts:
-        await note_references(session, article_id=article.id, content=text, cover_image_url=None)
+        await update_media_references(
+            session, article_id=article.id, content=text, cover_image_url=None
+        )
         assert await shown(session, article) == {one.id}
     nothing = f"{one.folder} /media/{one.folder} /media/{'0' * 32}/picture.jpg /media/1"
-    await note_references(session, article_id=article.id, content=nothing, cover_image_url=None)
+    await update_media_references(
+        session, article_id=article.id, content=nothing, cover_image_url=None
+    )
     assert await shown(session, article) == set()
 
 
@@ -200,9 +204,9 @@ async def test_purged_articles_take_the_pictures_along_that_they_alone_show(
     await shows(session, gone, alone, both, elsewhere)
     await shows(session, gone_too, both)
     await shows(session, stays, elsewhere)
-    await purge_pictures_of(session, article_ids=[])
+    await delete_media_of_articles(session, article_ids=[])
     assert len(await left(session)) == 4
-    await purge_pictures_of(session, article_ids=[gone.id, gone_too.id])
+    await delete_media_of_articles(session, article_ids=[gone.id, gone_too.id])
     assert await left(session) == {elsewhere.id, unused.id}
     discarded = await session.scalars(select(DiscardedFolder.folder))
     assert set(discarded) == {alone.folder, both.folder}
@@ -218,7 +222,7 @@ async def test_the_picture_of_a_profile_stays(
         user.image_url = address
         article = await create_article(session, author=user)
         await shows(session, article, media)
-        await purge_pictures_of(session, article_ids=[article.id])
+        await delete_media_of_articles(session, article_ids=[article.id])
         await shows(session, article)
         answer = await client.delete(f"/media/{media.id}", headers=bearer(user))
         assert (answer.status_code, answer.json()["code"]) == (409, "media_in_use")
@@ -236,7 +240,7 @@ async def test_whoever_knows_an_address_can_neither_delete_nor_keep_the_picture(
     picture = await create_media(session, owner=owner)
     draft = await create_article(session, author=other, published=False)
     await shows(session, draft, picture)
-    await purge_pictures_of(session, article_ids=[draft.id])
+    await delete_media_of_articles(session, article_ids=[draft.id])
     assert await left(session) == {picture.id}
     answer = await client.delete(f"/media/{picture.id}", headers=bearer(owner))
     assert answer.status_code == 204

@@ -117,7 +117,7 @@ def import_articles(
         looking = progress.add_task("Looking through", total=None)
         try:
             source = sources.open_source(
-                path, form=form, advance=lambda done: progress.advance(looking, done)
+                path, source_format=form, advance=lambda done: progress.advance(looking, done)
             )
         except SourceError as error:
             raise SetupError(str(error)) from error
@@ -145,9 +145,9 @@ def import_articles(
     if created:
         which = "Users to create" if dry_run else "Created users with a password that nobody knows"
         lines.append(f"{which}: {', '.join(created)}")
-    left_out = ", ".join(f"{count} {what}" for what, count in source.survey.left_out.items())
-    if left_out:
-        lines.append(f"Left out: {left_out}")
+    skipped = ", ".join(f"{count} {what}" for what, count in source.survey.skipped.items())
+    if skipped:
+        lines.append(f"Left out: {skipped}")
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
     if counts[Outcome.FAILED]:
         raise typer.Exit(1)
@@ -173,7 +173,7 @@ def export_articles(
         else:
             unfinished = path.with_name(f"{path.name}.part")
             with files.create(unfinished) as file:
-                count = _export(settings, lambda record: file.write(exporting.line(record)))
+                count = _export(settings, lambda record: file.write(exporting.to_line(record)))
             unfinished.replace(path)
     except OSError as error:
         raise SetupError(f"{path} cannot be written ({error.strerror})") from error

@@ -1,4 +1,4 @@
-"""Removing pictures that nobody wants, and what was left of uploads."""
+"""Cleanup of orphaned media and interrupted uploads."""
 
 from app.db.session import Database
 from app.services.media import discarding
@@ -6,8 +6,8 @@ from app.services.media.storage import Storage
 
 
 async def tidy_media(database: Database, storage: Storage) -> None:
-    """Delete pictures without anybody, the files of those that are gone, and half-done uploads."""
+    """Delete orphaned media, discarded files and interrupted uploads."""
     async with database.unit_of_work() as session:
-        await discarding.purge(session)
+        await discarding.delete_orphaned(session)
     await discarding.remove_discarded(database, storage=storage)
     await discarding.remove_abandoned(storage)

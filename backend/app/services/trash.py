@@ -24,7 +24,7 @@ from app.services import audit, limits
 from app.services.articles.rows import SHOWN_SLUG, AuthorRow
 from app.services.articles.writing import IN_TRASH_FOR
 from app.services.audit import AuditAction
-from app.services.media.references import purge_pictures_of
+from app.services.media.references import delete_media_of_articles
 
 BATCH = 100
 
@@ -108,7 +108,7 @@ async def purge(session: AsyncSession) -> int:
 
 async def _delete(session: AsyncSession, article_ids: Sequence[int]) -> None:
     """Delete locked articles, with all that hangs on them: pictures that no other shows, too."""
-    await purge_pictures_of(session, article_ids=article_ids)
+    await delete_media_of_articles(session, article_ids=article_ids)
     await session.execute(
         delete(Article).where(Article.id.in_(article_ids)),
         execution_options={"synchronize_session": False},

@@ -72,7 +72,7 @@ def test_seed_adds_what_it_says(checkout: Checkout, own_database: str) -> None:
 def test_refusals_of_seed(checkout: Checkout, own_database: str) -> None:
     nowhere = "postgresql://postgres@127.0.0.1:1/nowhere"
     cases = [
-        (("--users", "0", "--articles", "1"), own_database, "Articles need authors"),
+        (("--users", "0", "--articles", "1"), own_database, "Articles require authors"),
         ((), nowhere, "The database is not available"),
     ]
     processes = [
