@@ -146,7 +146,7 @@ class TestMarkdown:
         ):  # fmt: skip
             write(name, "---\ndate: 2020-01-01\n---\nThe text of it all.")
         items = read(markdown, tmp_path)
-        assert [(item.position, item.wish) for item in items] == [
+        assert [(item.position, item.slug_source) for item in items] == [
             ("a.markdown", "a"),
             ("b.md", "b"),
             ("x/2020-01-02-dated.md", "dated"),
@@ -262,7 +262,7 @@ class TestGhost:
         assert fields(old)["published_at"] == "2014-05-17T21:20:00Z"
         assert old.identity == "ghost:4"
         assert "slug" not in fields(old)
-        assert old.wish == "o-la-la"
+        assert old.slug_source == "o-la-la"
 
     def test_a_bad_post_is_reported_and_the_rest_goes_on(self, write: Write) -> None:
         posts = [
@@ -354,7 +354,7 @@ class TestWordPress:
         assert "published_at" not in fields(classic)
         assert (classic.slug_source, classic.note) == ("", "")
         assert "private" in private.note
-        assert private.wish == "privet"
+        assert private.slug_source == "privet"
         assert "password" in secret.note
         assert "published_at" not in fields(secret)
         assert fields(scheduled)["published_at"] == "2099-01-01T00:00:00Z"
