@@ -158,9 +158,9 @@ class TestMarkdown:
         ("content", "message"),
         [
             ("---\na: &a [x]\nb: *a\n---\nThe text.", "aliases"),
-            ("---\ntitle: [\n---\nThe text.", "not YAML (line 3)"),
-            ("---\n- a\n---\nThe text.", "names and values"),
-            ("---\n!!python/object/apply:os.system ['true']\n---\n", "not YAML"),
+            ("---\ntitle: [\n---\nThe text.", "not valid YAML (line 3)"),
+            ("---\n- a\n---\nThe text.", "YAML mapping"),
+            ("---\n!!python/object/apply:os.system ['true']\n---\n", "not valid YAML"),
             ("---\n" + "[" * 5000 + "\n---\nThe text.", "front matter"),
             ("---\ntitle: " + "x" * 70_000 + "\n---\nThe text.", "longer than 65536"),
             ("+++\ntitle = 'x'\n+++\nThe text of it.", "TOML"),

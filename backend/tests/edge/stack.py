@@ -59,7 +59,7 @@ class Stack:
 
     def up(self, *arguments: str) -> None:
         """Bring it to the state that its settings and files describe; wait until it is healthy."""
-        result = self.project.attempt("up", "--detach", "--wait", *arguments, seconds=300)
+        result = self.project.run_captured("up", "--detach", "--wait", *arguments, seconds=300)
         assert result.returncode == 0, result.stderr[-3000:]
 
     def recover(self) -> None:
@@ -67,7 +67,7 @@ class Stack:
 
         def is_up() -> bool:
             arguments = ("up", "--detach", "--wait", "--no-recreate")
-            return self.project.attempt(*arguments, seconds=300).returncode == 0
+            return self.project.run_captured(*arguments, seconds=300).returncode == 0
 
         wait_until(is_up, "the stack has recovered", seconds=60)
 
