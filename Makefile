@@ -8,7 +8,7 @@ PYTHON_IN_VENV := .venv/bin/python
 ANY_PYTHON = "$$(command -v python3 || command -v python || echo python3)"
 COMPOSE = $$(docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: help run test contract check validate smoke edge up down logs watch env certs seed lock fmt bench bench-quick clean
+.PHONY: help run test contract check validate smoke edge up down logs watch env certs seed lock fmt bench bench-quick migration clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ bench-quick: ## The same in about a minute, without writing bench/RESULTS.md
 fmt: ## Format the code, and fix what the linter can fix
 	@scripts/venv dev
 	@.venv/bin/ruff check --fix backend scripts bench && .venv/bin/ruff format backend scripts bench
+
+migration: ## Write a migration for the models' changes (M="Create series")
+	@scripts/venv dev
+	@cd backend && exec ../.venv/bin/python ../scripts/make_migration.py "$(M)"
 
 lock: ## Resolve the dependencies and write backend/requirements/*.txt (ARGS="--upgrade": newest)
 	@scripts/lock $(ARGS)

@@ -1,4 +1,4 @@
-"""Provide a temporary database while standard input is open. For scripts/matrix.py on the host.
+"""A temporary database. As a script, keep it while standard input is open (scripts/matrix.py).
 
 Runs in backend/ with the Python in .venv. Uses the server of DATABASE_URL, or starts an embedded
 one in .data/check. Prints one line of JSON when it is ready: {"server": URL, "scratch": URL}.
@@ -11,6 +11,8 @@ import json
 import os
 import secrets
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import asyncpg
@@ -32,8 +34,9 @@ async def execute(server: URL, statement: str) -> None:
         await connection.close()
 
 
-def main() -> None:
-    """Create the database, print its URL, wait, and drop it."""
+@contextmanager
+def scratch_database() -> Iterator[tuple[URL, URL]]:
+    """Create a database, yield the URLs of the server and the database, and drop it."""
     # As in the tests, a developer's `.env` must not affect the checks.
     Settings.model_config["env_file"] = None
     settings = get_settings()
@@ -42,14 +45,17 @@ def main() -> None:
     name = f"pressroom_scratch_{os.getpid()}_{secrets.token_hex(4)}"
     asyncio.run(execute(server, f"CREATE DATABASE {name}"))
     try:
-        urls = {
-            "server": server.render_as_string(hide_password=False),
-            "scratch": server.set(database=name).render_as_string(hide_password=False),
-        }
-        print(json.dumps(urls), flush=True)
-        sys.stdin.read()
+        yield server, server.set(database=name)
     finally:
         asyncio.run(execute(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+
+
+def main() -> None:
+    """Print the URLs, and keep the database until standard input ends."""
+    with scratch_database() as found:
+        server, scratch = (url.render_as_string(hide_password=False) for url in found)
+        print(json.dumps({"server": server, "scratch": scratch}), flush=True)
+        sys.stdin.read()
 
 
 if __name__ == "__main__":
