@@ -301,7 +301,7 @@ class TestGhost:
         assert "rest of the file is not JSON" in items[-1].problem
 
     def test_a_record_without_an_end(self, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(foreign, "MAX_BETWEEN", 100_000)
+        monkeypatch.setattr(foreign, "MAX_PENDING_BYTES", 100_000)
         posts = [{"id": 1, "title": "Good", "html": "x" * 300_000}]
         with pytest.raises(SourceError, match="larger than"):
             ghost.survey(write("ghost.json", json.dumps(ghost_export(posts))), lambda _: None)
@@ -400,7 +400,7 @@ class TestWordPress:
         assert "nested" in items[2].problem
 
     def test_an_item_without_an_end(self, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(foreign, "MAX_BETWEEN", 200_000)
+        monkeypatch.setattr(foreign, "MAX_PENDING_BYTES", 200_000)
         path = write("wp.xml", wxr(f"<item><title>{'x' * 400_000}</title></item>"))
         with pytest.raises(SourceError, match="larger than"):
             wordpress.survey(path, lambda _: None)

@@ -102,7 +102,7 @@ class TestImport:
         captured = capsys.readouterr()
         assert "Created users with a password that nobody knows: joe\n" in captured.out
         assert "Left out: 1 pages" in captured.out
-        assert "post 2: content: made from its lexical document" in captured.err
+        assert "post 2: content: converted from lexical" in captured.err
         found = fetch(
             own_database,
             "SELECT username, role, email_verified_at, array_agg(slug ORDER BY a.id) slugs"
@@ -178,7 +178,7 @@ class TestImport:
     @pytest.mark.parametrize(
         ("name", "content", "message"),
         [
-            ("a.bin", "", "say --format"),
+            ("a.bin", "", "set --format"),
             ("a.xml", "<rss>", "not XML"),
             ("a.json", "{}", "not a Ghost export"),
         ],

@@ -141,7 +141,7 @@ def test_the_command_reports_links_and_makes_no_article_of_them(
     out, err = capsys.readouterr()
     assert f"leak.md: The file cannot be read ({files.SYMLINK_MESSAGE})" in err
     assert "\x1b[31m.md" not in err
-    assert r"bad\x1b[31m\udcff.md: The name is not UTF-8" in err
+    assert r"bad\x1b[31m\udcff.md: The file name is not UTF-8" in err
     assert "created 1" in out.lower()
     assert [row["slug"] for row in fetch(own_database, "SELECT slug FROM articles")] == ["good"]
 

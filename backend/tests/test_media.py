@@ -455,7 +455,7 @@ def bombs() -> dict[str, tuple[bytes, str]]:
         "a PNG of 400 million pixels": (png(20_000, 20_000, idat=nothing), "too large"),
         "a GIF of 65535 x 65535": (bytes(huge_gif), "too large"),
         "a JPEG of many scans": (progressive[:start] + scan * 5000 + b"\xff\xd9", "scans"),
-        "an animation of many pictures": (many, "1000 pictures"),
+        "an animation of many pictures": (many, "1000 frames"),
         "an animation of many pixels": (animation(frames=60, size=(1000, 1000)), "too large"),
         "a PNG of many chunks": (png(1, 1, extra=chunk(b"teXt", b"") * 100_001), "damaged"),
         "a PNG with a bomb of text": (png(1, 1, extra=text), "damaged"),

@@ -213,13 +213,13 @@ def front_matter(text: str) -> object:
 
 
 def draft(text: str) -> None:
-    made = RecordBuilder(1)
-    made.titled(text)
-    made.named(text)
-    made.summed_up(text)
-    made.covered(text)
-    made.tagged([text])
-    made.spoken(text)
+    builder = RecordBuilder(1)
+    builder.set_title(text)
+    builder.set_slug(text)
+    builder.set_excerpt(text)
+    builder.set_cover(text)
+    builder.set_tags([text])
+    builder.set_language(text)
 
 
 def lexical(text: str) -> str:
@@ -239,9 +239,9 @@ def form(text: str) -> None:
     header = text.encode().decode("latin-1")
     for content_type in (header, f"multipart/form-data; {header}"):
         quietly(forms._boundary, PressroomError)(content_type)
-    reader = forms._FormParser(b"x", max_bytes=2**30)
+    parser = forms._FormParser(b"x", max_bytes=2**30)
     body = f'--x\r\nContent-Disposition: form-data; name="file"{text[:4000]}\r\n\r\n{text}\r\n--x'
-    reader.feed(body.encode())
+    parser.feed(body.encode())
 
 
 PARSERS: Mapping[str, Callable[[str], object]] = {
@@ -251,7 +251,7 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
     "form": quietly(form, InvalidRequest, InvalidInput),
     "html": quietly(html_to_markdown, HtmlTooComplex),
     "lexical": quietly(lexical, InvalidDocument, HtmlTooComplex),
-    "parse_datetime": parse_datetime,
+    "date": parse_datetime,
     "precondition": lambda text: Precondition.parse(text, text),
     "range": lambda text: _part(text, 100),
     "record": lambda text: parse_record(1, text.encode()),
