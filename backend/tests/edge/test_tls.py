@@ -19,8 +19,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.chmod(0o755)
     for parent in (folder.parent, folder.parent.parent):
         parent.chmod(0o755)
-    assert make_certs.make(folder)
-    assert not make_certs.make(folder)  # never twice
+    assert make_certs.write_certificate(folder)
+    assert not make_certs.write_certificate(folder)  # never twice
     return folder
 
 
