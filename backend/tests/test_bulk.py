@@ -84,7 +84,7 @@ async def ada(session: AsyncSession) -> User:
 
 
 class TestImport:
-    async def test_an_article_has_all_that_its_record_says(
+    async def test_all_fields_are_imported(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         assert counts(await post(client, bearer(ada), lines(FULL))) == (1, 0, 0, 0)
@@ -101,7 +101,7 @@ class TestImport:
             ("IMPORT_ARTICLES", ada.id, "1 article imported")
         ]
 
-    async def test_what_a_record_does_not_say(
+    async def test_defaults_of_missing_fields(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         await post(client, bearer(ada), lines({k: RECORD[k] for k in ("title", "content")}))
@@ -115,7 +115,7 @@ class TestImport:
         assert article.author_id == ada.id
 
     @pytest.mark.parametrize("record", [FULL, {k: FULL[k] for k in ("title", "content", "tags")}])
-    async def test_the_same_again_changes_nothing(
+    async def test_repeated_import_changes_nothing(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User, record: dict[str, Any]
     ) -> None:
         await post(client, bearer(ada), lines(record))
@@ -125,7 +125,7 @@ class TestImport:
             assert counts(await post(client, bearer(ada), body)) == (0, 0, 1, 0)
         assert await rows(session) == before
 
-    async def test_the_same_again_leaves_an_edit_alone(
+    async def test_repeated_import_keeps_edits(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         await post(client, bearer(ada), lines(FULL))
@@ -138,7 +138,7 @@ class TestImport:
             assert counts(await post(client, bearer(ada), lines(record))) == (0, 0, 1, 0)
         assert (await client.get(f"/articles/{article.id}")).json()["title"] == "Another title"
 
-    async def test_a_changed_record_changes_its_article(
+    async def test_changed_record_updates_the_article(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         await post(client, bearer(ada), lines(FULL))
@@ -172,7 +172,7 @@ class TestImport:
         assert counts(await post(client, bearer(ada), lines(changed))) == (0, 0, 1, 0)
         assert await rows(session) == before
 
-    async def test_another_picture_is_no_revision(
+    async def test_changed_cover_adds_no_revision(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         await post(client, bearer(ada), lines(FULL))
@@ -182,7 +182,7 @@ class TestImport:
         article = (await session.scalars(select(Article))).one()
         assert (article.version, article.cover_image_url) == (2, "/media/another.webp")
 
-    async def test_pictures_of_ours_are_in_use(
+    async def test_imported_articles_reference_media(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         first, second = "a" * 32, "b" * 32
@@ -212,7 +212,7 @@ class TestImport:
         assert counts(await post(client, bearer(ada), lines(RECORD))) == (0, 1, 0, 0)
         assert (await session.scalars(used)).all() == []
 
-    async def test_a_record_that_names_no_slug_gets_one_that_is_free(
+    async def test_missing_slug_is_generated(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         same = [{"title": "Same", "content": f"Text number {number}."} for number in range(15)]
@@ -223,7 +223,7 @@ class TestImport:
         assert len(slugs) == 16
         assert {"same", "same-2", "same-9"} <= slugs
 
-    async def test_scripts_of_the_world_have_slugs(
+    async def test_titles_in_other_scripts_have_slugs(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         titles = ["Привет, мир", "你好", "🎉", "2026"]
@@ -231,12 +231,14 @@ class TestImport:
         assert counts(await post(client, bearer(ada), lines(*bodies))) == (4, 0, 0, 0)
         assert all(slug and slug.isascii() for slug in await session.scalars(select(Article.slug)))
 
-    async def test_lines_may_end_as_they_like(self, client: httpx.AsyncClient, ada: User) -> None:
+    async def test_bom_blank_lines_and_line_endings(
+        self, client: httpx.AsyncClient, ada: User
+    ) -> None:
         first, second = json.dumps(RECORD), json.dumps({**RECORD, "slug": "second"})
         body = f"\ufeff{first}\r\n\r\n  \n{second}".encode()
         assert counts(await post(client, bearer(ada), body)) == (2, 0, 0, 0)
 
-    async def test_nothing_at_all(self, client: httpx.AsyncClient, ada: User) -> None:
+    async def test_empty_body(self, client: httpx.AsyncClient, ada: User) -> None:
         assert counts(await post(client, bearer(ada), b"")) == (0, 0, 0, 0)
 
 
@@ -268,7 +270,7 @@ BAD = {
 
 class TestBadRecords:
     @pytest.mark.parametrize("case", BAD)
-    async def test_is_reported_with_its_line_and_the_rest_goes_on(
+    async def test_invalid_record_is_reported_with_its_line(
         self, client: httpx.AsyncClient, ada: User, case: str
     ) -> None:
         bad, message = BAD[case]
@@ -280,13 +282,13 @@ class TestBadRecords:
         assert message in error["message"]
         assert len(error["message"]) < 600
 
-    async def test_bytes_that_are_no_utf_8(self, client: httpx.AsyncClient, ada: User) -> None:
+    async def test_invalid_utf_8_is_reported(self, client: httpx.AsyncClient, ada: User) -> None:
         body = b'{"title": "\xff", "content": "Long enough."}\n' + lines(RECORD)
         report = await post(client, bearer(ada), body)
         assert counts(report) == (1, 0, 0, 1)
         assert report["errors"] == [{"line": 1, "message": "The line is not UTF-8"}]
 
-    async def test_a_line_that_is_too_long(
+    async def test_too_long_line_is_reported(
         self, client: httpx.AsyncClient, ada: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(ndjson, "MAX_RECORD_BYTES", 1000)
@@ -296,14 +298,14 @@ class TestBadRecords:
         assert [error["line"] for error in report["errors"]] == [2, 4]
         assert "longer than" in report["errors"][0]["message"]
 
-    async def test_all_are_counted_and_the_first_100_listed(
+    async def test_only_the_first_100_errors_are_listed(
         self, client: httpx.AsyncClient, ada: User
     ) -> None:
         report = await post(client, bearer(ada), lines(*["{"] * 250))
         assert counts(report) == (0, 0, 0, 250)
         assert [error["line"] for error in report["errors"]] == list(range(1, 101))
 
-    async def test_two_of_one_slug(
+    async def test_two_records_with_one_slug(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         other = {**RECORD, "title": "Other"}
@@ -315,7 +317,7 @@ class TestBadRecords:
             ]
         assert (await session.scalars(select(Article.title))).all() == [RECORD["title"]]
 
-    async def test_a_slug_that_a_record_before_it_was_given(
+    async def test_slug_that_was_generated_for_an_earlier_record(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -332,7 +334,7 @@ class TestBadRecords:
         assert counts(report) == (1, 0, 0, 1)
         assert (await session.scalars(select(Article.content))).all() == ["The first text."]
 
-    async def test_text_that_is_too_complex_to_render(
+    async def test_too_complex_text_is_reported(
         self, client: httpx.AsyncClient, ada: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from app.core.errors import ContentTooComplex
@@ -352,7 +354,7 @@ class TestBadRecords:
         assert report["errors"][0]["line"] == 2
         assert report["errors"][0]["message"].startswith("content: ")
 
-    async def test_what_only_the_database_refuses(
+    async def test_record_rejected_by_the_database_is_reported(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         await session.execute(
@@ -366,7 +368,7 @@ class TestBadRecords:
 
 
 class TestSlugsOfOthers:
-    async def test_anothers_slug_is_refused(
+    async def test_slug_of_another_author_is_rejected(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         bob = await create_user(session)
@@ -377,7 +379,7 @@ class TestSlugsOfOthers:
         assert RECORD["slug"] in report["errors"][0]["message"]
         assert await rows(session) == before
 
-    async def test_an_editor_takes_no_article_over_by_accident(
+    async def test_editor_does_not_overwrite_articles_of_others(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         bob = await create_user(session, username="bob")
@@ -387,7 +389,7 @@ class TestSlugsOfOthers:
         named = {**RECORD, "author": "BOB"}
         assert counts(await post(client, bearer(editor), lines(named))) == (0, 1, 0, 0)
 
-    async def test_what_another_has_imported(
+    async def test_record_imported_by_another_user(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         bob = await create_user(session)
@@ -398,7 +400,7 @@ class TestSlugsOfOthers:
             assert counts(report) == (0, 0, 0, 1)
             assert "another author" in report["errors"][0]["message"]
 
-    async def test_a_slug_that_somebody_had_before(
+    async def test_former_slug_is_rejected(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         article = await create_article(session, author=ada, slug="present")
@@ -411,7 +413,7 @@ class TestSlugsOfOthers:
         del free["slug"]
         assert counts(await post(client, bearer(ada), lines(free))) == (1, 0, 0, 0)
 
-    async def test_ones_own_article_that_was_not_imported(
+    async def test_own_article_is_updated_by_slug(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         await create_article(
@@ -425,7 +427,7 @@ class TestSlugsOfOthers:
         changed = {**RECORD, "title": "Other"}
         assert counts(await post(client, bearer(ada), lines(changed))) == (0, 1, 0, 0)
 
-    async def test_in_the_trash(
+    async def test_article_in_the_trash_is_rejected(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         await post(client, bearer(ada), lines(RECORD))
@@ -436,7 +438,7 @@ class TestSlugsOfOthers:
         assert counts(report) == (0, 0, 0, 1)
         assert "trash" in report["errors"][0]["message"]
 
-    async def test_a_record_may_change_its_slug_back(
+    async def test_slug_can_be_changed_back(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         public = {**RECORD, "published_at": "1999-12-31T00:00:00Z"}
@@ -452,12 +454,12 @@ class TestSlugsOfOthers:
 
 
 class TestWhoMayImport:
-    async def test_nobody_anonymous(self, client: httpx.AsyncClient) -> None:
+    async def test_anonymous_import_is_rejected(self, client: httpx.AsyncClient) -> None:
         for method, path in (("POST", "/articles/import"), ("GET", "/articles/export")):
             response = await client.request(method, path, content=lines(RECORD), headers=NDJSON)
             assert response.status_code == 401
 
-    async def test_an_author_imports_their_own(
+    async def test_author_imports_own_articles(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         await create_user(session, username="bob")
@@ -472,7 +474,7 @@ class TestWhoMayImport:
         ]
 
     @pytest.mark.parametrize("role", [Role.EDITOR, Role.ADMIN])
-    async def test_an_editor_imports_for_others(
+    async def test_editor_imports_for_other_authors(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User, role: Role
     ) -> None:
         editor = await create_user(session, role=role)
@@ -494,7 +496,7 @@ class TestWhoMayImport:
         assert len(await export(client, reading)) == 1
         assert (await client.get("/articles/export", headers=writing)).status_code == 403
 
-    async def test_publishing_takes_a_verified_email_where_it_does(
+    async def test_publishing_requires_a_verified_email_if_configured(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -519,7 +521,7 @@ class TestWhoMayImport:
             get_settings.cache_clear()
 
     @pytest.mark.parametrize("media_type", ["application/json", "text/plain", ""])
-    async def test_other_media_types(
+    async def test_other_content_types_are_rejected(
         self, client: httpx.AsyncClient, ada: User, media_type: str
     ) -> None:
         headers = {**bearer(ada), "Content-Type": media_type}
@@ -529,7 +531,7 @@ class TestWhoMayImport:
 
 
 class TestExport:
-    async def test_a_round_trip_gives_equal_articles(
+    async def test_export_and_import_preserve_articles(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         bob = await create_user(session, username="bob")
@@ -555,7 +557,7 @@ class TestExport:
         assert await export(client, bearer(editor)) == exported
         assert bob.id != ada.id
 
-    async def test_articles_that_were_not_imported_come_back_as_they_are(
+    async def test_created_articles_are_unchanged_by_their_export(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         for number in range(5):
@@ -566,7 +568,7 @@ class TestExport:
         assert counts(await post(client, bearer(ada), lines(*exported))) == (0, 0, 6, 0)
         assert await rows(session) == before
 
-    async def test_each_exports_what_they_may_write(
+    async def test_export_contains_editable_articles(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         bob = await create_user(session, username="bob")
@@ -578,7 +580,7 @@ class TestExport:
         assert [item["author"] for item in await export(client, bearer(ada))] == ["ada"] * 2
         assert len(await export(client, bearer(admin))) == 4
 
-    async def test_more_than_one_batch(
+    async def test_export_in_several_batches(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -594,7 +596,7 @@ class TestExport:
             monkeypatch.setattr(exporting, "BATCH_BYTES", size)
             assert len({item["slug"] for item in await export(client, bearer(ada))}) == 12
 
-    async def test_its_headers(self, client: httpx.AsyncClient, ada: User) -> None:
+    async def test_export_headers(self, client: httpx.AsyncClient, ada: User) -> None:
         response = await client.get("/articles/export", headers=bearer(ada))
         assert response.headers["content-type"] == "application/x-ndjson"
         assert response.headers["content-disposition"].startswith("attachment")
@@ -604,7 +606,7 @@ class TestExport:
 
 
 class TestSeen:
-    def test_knows_what_has_come_by(self) -> None:
+    def test_contains_added_keys(self) -> None:
         seen = records.KeySet()
         keys = [number.to_bytes(8) * 4 for number in range(0, 40_000, 2)]
         assert all(seen.add(key) for key in keys)
@@ -617,7 +619,7 @@ class TestSeen:
 
 class TestLines:
     @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
-    async def test_are_found_whatever_the_chunks(self, size: int) -> None:
+    async def test_lines_are_independent_of_chunks(self, size: int) -> None:
         body = b"one\n\ntwo\r\n" + b"x" * 50 + b"\nthree"
 
         async def chunks() -> Any:

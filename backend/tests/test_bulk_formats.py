@@ -120,7 +120,7 @@ slug: the-first
 
 class TestMarkdown:
     @pytest.mark.parametrize("case", MARKDOWN)
-    def test_spellings_of_front_matter(self, tmp_path: Path, write: Write, case: str) -> None:
+    def test_front_matter_variants(self, tmp_path: Path, write: Write, case: str) -> None:
         name, front_matter, expected = MARKDOWN[case]
         write(name, f"---\n{front_matter.strip()}\n---\n\nThe text of it all.\n")
         (item,) = read(markdown, tmp_path)
@@ -132,14 +132,14 @@ class TestMarkdown:
         assert found["content"] == "The text of it all.\n"
         assert {key: found.get(key) for key in expected} == expected
 
-    def test_a_title_from_the_first_heading(self, tmp_path: Path, write: Write) -> None:
+    def test_title_is_taken_from_the_first_heading(self, tmp_path: Path, write: Write) -> None:
         write("a.md", "\n# The *Title* #\n\nThe text of it all.")
         (item,) = read(markdown, tmp_path)
         assert fields(item)["title"] == "The *Title*"
         assert fields(item)["content"] == "The text of it all."
         assert item.note == "the file has no date: imported as a draft"
 
-    def test_which_files_and_what_they_are_called(self, tmp_path: Path, write: Write) -> None:
+    def test_selected_files_and_slugs(self, tmp_path: Path, write: Write) -> None:
         for name in (
             "b.md", "a.markdown", "x/index.md", "x/_index.md", ".git/c.md", "c.txt", ".hidden.md",
             "node_modules/d.md", "x/2020-01-02-dated.md",
@@ -170,7 +170,7 @@ class TestMarkdown:
             ("---\ntitle: x\n---\nshort", "content: "),
         ],
     )
-    def test_a_bad_file_is_reported_and_the_rest_goes_on(
+    def test_invalid_file_is_reported(
         self, tmp_path: Path, write: Write, content: str | bytes, message: str
     ) -> None:
         write("a/bad.md", content)
@@ -181,13 +181,13 @@ class TestMarkdown:
         assert message in bad.problem
         assert len(bad.problem) < 400
 
-    def test_carriage_returns(self, tmp_path: Path, write: Write) -> None:
+    def test_crlf_line_endings(self, tmp_path: Path, write: Write) -> None:
         write("a.md", "\ufeff---\r\ntitle: Hello\r\nslug: hi\r\n---\r\n\r\nThe text\r\nof it.")
         found = fields(read(markdown, tmp_path)[0])
         assert (found["title"], found["slug"]) == ("Hello", "hi")
         assert found["content"] == "The text\r\nof it."
 
-    def test_a_rule_in_the_text_ends_nothing(self, tmp_path: Path, write: Write) -> None:
+    def test_horizontal_rule_is_not_front_matter(self, tmp_path: Path, write: Write) -> None:
         write("a.md", "The first part.\n\n---\n\nThe second part.\n")
         assert "---" in fields(read(markdown, tmp_path)[0])["content"]
 
@@ -195,7 +195,7 @@ class TestMarkdown:
         "content",
         ["Long enough text.", "\nLong enough\n\n---\ntext: x\n---\n", "a\r\nb\r\nlong enough\r\n"],
     )
-    def test_what_is_written_is_read_the_same(self, tmp_path: Path, content: str) -> None:
+    def test_written_file_is_read_unchanged(self, tmp_path: Path, content: str) -> None:
         record = {
             "title": '  \'"Title": #1 - [x] & <b>  '.strip(),
             "slug": "the-slug",
@@ -264,7 +264,7 @@ class TestGhost:
         assert "slug" not in fields(old)
         assert old.slug_source == "o-la-la"
 
-    def test_a_bad_post_is_reported_and_the_rest_goes_on(self, write: Write) -> None:
+    def test_invalid_post_is_reported(self, write: Write) -> None:
         posts = [
             {"id": 1, "title": "No content", "html": "", "status": "published"},
             {"id": 2, "title": "x" * 300, "html": "<p>Long enough.</p>", "status": "draft"},
@@ -286,11 +286,11 @@ class TestGhost:
     @pytest.mark.parametrize(
         "text", ["", "{", "[]", "{}", '{"db": []}', '{"db":[{"data":{}}]}', "\x00", '{"posts": [']
     )
-    def test_what_is_no_export(self, write: Write, text: str) -> None:
+    def test_other_json_is_rejected(self, write: Write, text: str) -> None:
         with pytest.raises(SourceError):
             ghost.survey(write("ghost.json", text), lambda _: None)
 
-    def test_an_export_that_is_cut_off(self, write: Write) -> None:
+    def test_truncated_export_is_reported(self, write: Write) -> None:
         posts = [{"id": n, "title": "Good", "html": "<p>Long enough.</p>"} for n in range(3)]
         whole = json.dumps(ghost_export(posts))
         path = write("ghost.json", whole)
@@ -300,13 +300,15 @@ class TestGhost:
         assert [item.position for item in items] == ["post 1", "post 2", "after post 2"]
         assert "rest of the file is not JSON" in items[-1].problem
 
-    def test_a_record_without_an_end(self, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_endless_record_is_rejected(
+        self, write: Write, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(foreign, "MAX_PENDING_BYTES", 100_000)
         posts = [{"id": 1, "title": "Good", "html": "x" * 300_000}]
         with pytest.raises(SourceError, match="larger than"):
             ghost.survey(write("ghost.json", json.dumps(ghost_export(posts))), lambda _: None)
 
-    def test_more_tags_than_there_may_be(self, write: Write) -> None:
+    def test_surplus_tags_are_dropped(self, write: Write) -> None:
         export = ghost_export([{"id": 1, "title": "Good", "html": "<p>Long enough.</p>"}])
         data = export["db"][0]["data"]
         data["tags"] = [{"id": n, "name": f"Tag {n}"} for n in range(30)]
@@ -367,17 +369,17 @@ class TestWordPress:
             '<!DOCTYPE rss [<!ENTITY x SYSTEM "file:///etc/passwd">]>',
         ],
     )
-    def test_entities_are_refused(self, write: Write, prologue: str) -> None:
+    def test_entities_are_rejected(self, write: Write, prologue: str) -> None:
         text = wxr("").replace("<rss", f"{prologue}<rss", 1)
         with pytest.raises(SourceError, match="entities"):
             wordpress.survey(write("wp.xml", text), lambda _: None)
 
     @pytest.mark.parametrize("text", ["", "<rss>", "nonsense", "<rss><channel><item></rss>"])
-    def test_what_is_no_xml(self, write: Write, text: str) -> None:
+    def test_invalid_xml_is_rejected(self, write: Write, text: str) -> None:
         with pytest.raises(SourceError, match="not XML"):
             wordpress.survey(write("wp.xml", text), lambda _: None)
 
-    def test_a_file_that_is_cut_off(self, write: Write) -> None:
+    def test_truncated_file_is_reported(self, write: Write) -> None:
         path = write("wp.xml", WXR)
         survey = wordpress.survey(path, lambda _: None)
         path.write_text(WXR[: WXR.index("<title><![CDATA[Classic")])
@@ -385,7 +387,7 @@ class TestWordPress:
         assert [item.position for item in items] == ["item 2", "after item 2"]
         assert "rest of the file is not XML" in items[1].problem
 
-    def test_a_bad_post_is_reported_and_the_rest_goes_on(self, write: Write) -> None:
+    def test_invalid_post_is_reported(self, write: Write) -> None:
         item = (
             "<item><title>{0}</title><content:encoded><![CDATA[{1}]]></content:encoded>"
             "<wp:post_type>post</wp:post_type><wp:status>draft</wp:status></item>"
@@ -399,7 +401,7 @@ class TestWordPress:
         assert "title: " in items[0].problem
         assert "nested" in items[2].problem
 
-    def test_an_item_without_an_end(self, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_endless_item_is_rejected(self, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(foreign, "MAX_PENDING_BYTES", 200_000)
         path = write("wp.xml", wxr(f"<item><title>{'x' * 400_000}</title></item>"))
         with pytest.raises(SourceError, match="larger than"):
@@ -422,12 +424,12 @@ class TestHtml:
             ("<p>a\x00\x08b</p>", "ab"),
         ],
     )
-    def test_becomes_markdown(self, html: str, expected: str) -> None:
+    def test_html_is_converted(self, html: str, expected: str) -> None:
         assert html_to_markdown(html) == expected
 
 
 class TestLexical:
-    def test_blocks_and_marks(self) -> None:
+    def test_lexical_blocks_and_formats(self) -> None:
         def text(words: str, form: int = 0) -> dict[str, Any]:
             return {"type": "extended-text", "text": words, "format": form}
 
@@ -460,18 +462,18 @@ class TestLexical:
         )
 
     @pytest.mark.parametrize("document", ["", "[]", "{}", '{"root": 1}', "[" * 10_000])
-    def test_what_is_none(self, document: str) -> None:
+    def test_invalid_documents_are_rejected(self, document: str) -> None:
         with pytest.raises(InvalidDocument):
             from_lexical(document)
 
-    def test_nesting_has_an_end(self) -> None:
+    def test_deep_nesting_is_rejected(self) -> None:
         node: dict[str, Any] = {"type": "text", "text": "x"}
         for _ in range(120):
             node = {"type": "list", "children": [{"type": "listitem", "children": [node]}]}
         with pytest.raises(InvalidDocument, match="deeply"):
             from_lexical(json.dumps({"root": {"children": [node]}}))
 
-    def test_mobiledoc(self) -> None:
+    def test_mobiledoc_is_converted(self) -> None:
         document = {
             "markups": [["strong"], ["a", ["href", "https://example.com"]]],
             "cards": [["markdown", {"markdown": "*m*"}], ["hr", {}], ["what", {}]],
@@ -505,7 +507,7 @@ class TestFormats:
             ("a.xml", WXR, Format.WORDPRESS),
         ],
     )
-    def test_are_told_by_name(
+    def test_formats_are_detected(
         self, write: Write, name: str, content: str, expected: Format
     ) -> None:
         opened = open_source(
@@ -514,7 +516,7 @@ class TestFormats:
         assert opened.source_format is expected
         assert opened.total == len(content.encode())
 
-    def test_refusals(self, write: Write, tmp_path: Path) -> None:
+    def test_unreadable_sources_are_rejected(self, write: Write, tmp_path: Path) -> None:
         for path, form, message in (
             (write("a.txt", ""), Format.AUTO, "set --format"),
             (tmp_path, Format.GHOST, "is a folder"),

@@ -50,12 +50,12 @@ def refused(folder: Path) -> dict[str, str]:
 
 class TestImportingAFolder:
     @pytest.mark.parametrize("target", ["../outside/.env", "good.md", "nothing", "leak.md"])
-    def test_links_are_reported_wherever_they_lead(self, folder: Path, target: str) -> None:
+    def test_symbolic_links_are_reported(self, folder: Path, target: str) -> None:
         """Also to a file of the folder, to nowhere, and to themselves."""
         (folder / "leak.md").symlink_to(target)
         assert refused(folder) == {"leak.md": f"The file cannot be read ({files.SYMLINK_MESSAGE})"}
 
-    def test_linked_folders_are_left_out_and_reported(self, folder: Path) -> None:
+    def test_linked_folders_are_reported(self, folder: Path) -> None:
         (folder / "linked").symlink_to("../outside")
         (folder / "inside" / "loop").symlink_to("..")
         assert refused(folder) == {
@@ -63,11 +63,11 @@ class TestImportingAFolder:
             "inside/loop": f"The folder cannot be read ({files.SYMLINK_MESSAGE})",
         }
 
-    def test_the_folder_itself_may_be_a_link(self, folder: Path, tmp_path: Path) -> None:
+    def test_import_folder_may_be_a_symbolic_link(self, folder: Path, tmp_path: Path) -> None:
         (tmp_path / "current").symlink_to("blog")
         assert refused(tmp_path / "current") == {}
 
-    def test_a_link_put_there_between_looking_and_opening(
+    def test_link_created_between_listing_and_opening(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The file and the folder are swapped when the walk has seen them as they were."""
@@ -88,7 +88,7 @@ class TestImportingAFolder:
         assert all(item.record is None for item in items)
         assert "of-this-installation" not in repr(items)
 
-    def test_pipes_sockets_and_devices_are_no_files(self, folder: Path) -> None:
+    def test_special_files_are_reported(self, folder: Path) -> None:
         os.mkfifo(folder / "pipe.md")
         with socket.socket(socket.AF_UNIX) as server:
             here = Path.cwd()
@@ -101,12 +101,12 @@ class TestImportingAFolder:
             why = "The file cannot be read (not a regular file)"
             assert refused(folder) == {"pipe.md": why, "socket.md": why}
 
-    def test_a_huge_file_is_not_read(self, folder: Path) -> None:
+    def test_huge_file_is_not_read(self, folder: Path) -> None:
         with (folder / "huge.md").open("wb") as file:
             file.truncate(1 << 40)  # a hole: it takes no space
         assert str(MAX_RECORD_BYTES) in refused(folder)["huge.md"]
 
-    def test_names_that_are_no_text_are_reported(self, folder: Path) -> None:
+    def test_invalid_file_names_are_reported(self, folder: Path) -> None:
         for name in (b"\xff\xfe.md", b"new\nline.md", b"escape\x1b[2J.md"):
             (folder / os.fsdecode(name)).write_text(POST)
         (folder / "Fine \u0645\u06cc\u200c\u062e.md").write_text(POST)  # Persian, with a joiner
@@ -118,21 +118,21 @@ class TestImportingAFolder:
         problems = {item.problem for item in items.values() if item.record is None}
         assert problems == {"The file name is not UTF-8 or has control characters: rename it"}
 
-    def test_names_that_differ_in_case_are_two_articles(self, folder: Path) -> None:
+    def test_names_are_case_sensitive(self, folder: Path) -> None:
         (folder / "GOOD.md").write_text(POST)
         if len(list(folder.glob("*.md"))) == 1:
             pytest.skip("the file system does not tell cases apart")
         assert len({item.identity for item in read(folder)}) == 2
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
-    def test_folders_that_may_not_be_read_are_reported(self, folder: Path) -> None:
+    def test_unreadable_folders_are_reported(self, folder: Path) -> None:
         (folder / "inside").chmod(0)
         (why,) = refused(folder).values()
         assert why == "The folder cannot be read (Permission denied)"
         (folder / "inside").chmod(0o700)
 
 
-def test_the_command_reports_links_and_makes_no_article_of_them(
+def test_command_reports_links(
     own_database: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "leak.md").symlink_to("../outside/.env")
@@ -151,7 +151,7 @@ EXPORTED = "2020-01-01-t.md"
 
 
 class TestExporting:
-    def test_writes_through_no_link(self, tmp_path: Path) -> None:
+    def test_export_does_not_write_through_links(self, tmp_path: Path) -> None:
         victim = tmp_path / "victim"
         victim.write_text("as it was")
         (tmp_path / EXPORTED).symlink_to(victim)
@@ -159,19 +159,19 @@ class TestExporting:
             markdown.write(tmp_path, RECORD)
         assert victim.read_text() == "as it was"
 
-    def test_waits_for_no_pipe(self, tmp_path: Path) -> None:
+    def test_export_does_not_wait_for_a_pipe(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / EXPORTED)
         with pytest.raises(OSError, match="not a regular file"):
             markdown.write(tmp_path, RECORD)
 
-    def test_replaces_what_was_longer(self, tmp_path: Path) -> None:
+    def test_export_truncates_longer_files(self, tmp_path: Path) -> None:
         (tmp_path / EXPORTED).write_text("long " * 1000)
         markdown.write(tmp_path, RECORD)
         assert "long" not in (tmp_path / EXPORTED).read_text()
 
 
 class TestPictures:
-    async def test_a_link_in_the_store_is_no_picture(self, tmp_path: Path) -> None:
+    async def test_links_in_the_storage_are_not_read(self, tmp_path: Path) -> None:
         storage = LocalStorage(tmp_path)
         folder, linked, name = new_folder(), new_folder(), "800.jpg"
         place = tmp_path / "files" / folder
@@ -188,7 +188,7 @@ class TestPictures:
             with pytest.raises(FileNotFoundError):
                 _ = [piece async for piece in storage.read(*where, start=0, end=7)]
 
-    async def test_a_folder_that_is_no_picture_s_is_never_deleted(
+    async def test_invalid_folder_names_are_never_deleted(
         self, database: Database, tmp_path: Path
     ) -> None:
         storage = LocalStorage(tmp_path)
@@ -202,7 +202,7 @@ class TestPictures:
         assert (tmp_path / "files" / "kept").is_dir()
 
 
-def test_new_settings_are_private_whatever_was_there(tmp_path: Path) -> None:
+def test_written_settings_are_private(tmp_path: Path) -> None:
     victim, env = tmp_path / "victim", tmp_path / ".env"
     victim.write_text("as it was")
     env.write_text("SECRET_KEY_FILE=x\nexport SECRET_KEY = 'old'\nALGORITHM=HS256\nPORT=1\n")

@@ -188,7 +188,7 @@ async def assert_refused(
     assert is_empty(store)
 
 
-async def test_a_picture_is_kept_in_several_sizes(
+async def test_upload_creates_variants(
     client: httpx.AsyncClient, session: AsyncSession, headers: Headers, store: Path
 ) -> None:
     answer = await upload(client, headers, picture("JPEG", size=(1600, 1200)), alt=" A lighthouse ")
@@ -214,7 +214,7 @@ async def test_a_picture_is_kept_in_several_sizes(
     assert (await session.scalars(select(DiscardedFolder))).all() == []
 
 
-async def test_nothing_is_made_larger(client: httpx.AsyncClient, headers: Headers) -> None:
+async def test_images_are_not_enlarged(client: httpx.AsyncClient, headers: Headers) -> None:
     small = (await upload(client, headers, picture(size=(320, 200)))).json()
     assert small["variants"] == []
     wide = (await upload(client, headers, picture(size=(321, 200)))).json()
@@ -225,7 +225,7 @@ async def test_nothing_is_made_larger(client: httpx.AsyncClient, headers: Header
     ("kind", "content_type"),
     [("JPEG", "jpeg"), ("PNG", "png"), ("WEBP", "webp"), ("AVIF", "avif"), ("GIF", "webp")],
 )
-async def test_formats(
+async def test_formats_and_content_types(
     client: httpx.AsyncClient, headers: Headers, kind: str, content_type: str
 ) -> None:
     answer = await upload(client, headers, picture(kind), name="../../etc/passwd.svg")
@@ -242,7 +242,7 @@ async def test_formats(
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
-async def test_where_it_was_taken_is_gone(
+async def test_metadata_is_removed(
     client: httpx.AsyncClient, headers: Headers, store: Path, kind: str
 ) -> None:
     sent = picture(kind, exif=exif(), **({"comment": CAMERA} if kind == "JPEG" else {}))
@@ -255,7 +255,7 @@ async def test_where_it_was_taken_is_gone(
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-async def test_it_is_turned_upright(
+async def test_exif_orientation_is_applied(
     client: httpx.AsyncClient, headers: Headers, kind: str, orientation: int
 ) -> None:
     upright = Image.new("RGB", (64, 32), "white")
@@ -274,7 +274,7 @@ async def test_it_is_turned_upright(
     assert min(white) > 200
 
 
-async def test_colours_of_other_profiles_are_translated(
+async def test_colour_profiles_are_converted_to_srgb(
     client: httpx.AsyncClient, headers: Headers
 ) -> None:
     flat = Image.new("RGB", (64, 64), (60, 200, 60))
@@ -287,7 +287,7 @@ async def test_colours_of_other_profiles_are_translated(
     assert "icc_profile" not in seen.info
 
 
-async def test_transparency_stays(client: httpx.AsyncClient, headers: Headers) -> None:
+async def test_transparency_is_preserved(client: httpx.AsyncClient, headers: Headers) -> None:
     sent = gradient(mode="RGBA")
     palette = sent.quantize(64)
     for content in (
@@ -302,7 +302,9 @@ async def test_transparency_stays(client: httpx.AsyncClient, headers: Headers) -
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "L", "I;16", "1", "P", "LA"])
-async def test_modes(client: httpx.AsyncClient, headers: Headers, mode: str) -> None:
+async def test_pixel_modes_are_converted(
+    client: httpx.AsyncClient, headers: Headers, mode: str
+) -> None:
     gray = Image.linear_gradient("L").resize((64, 64))
     if mode.startswith("I"):
         image = gray.convert("I").point(lambda value: value * 257).convert(mode)
@@ -316,7 +318,7 @@ async def test_modes(client: httpx.AsyncClient, headers: Headers, mode: str) -> 
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "AVIF", "PNG"])
-async def test_what_moves_goes_on_moving(
+async def test_animations_become_animated_webp(
     client: httpx.AsyncClient, headers: Headers, kind: str
 ) -> None:
     answer = await upload(client, headers, animation(kind, frames=4, size=(400, 300)))
@@ -332,7 +334,7 @@ async def test_what_moves_goes_on_moving(
         ] == [70] * 4
 
 
-async def test_a_large_picture_is_kept_smaller(client: httpx.AsyncClient, headers: Headers) -> None:
+async def test_large_image_is_scaled_down(client: httpx.AsyncClient, headers: Headers) -> None:
     found = (await upload(client, headers, png(6000, 5000))).json()
     assert found["width"] * found["height"] <= 4096 * 4096
     assert found["width"] / found["height"] == pytest.approx(1.2, rel=0.001)
@@ -365,14 +367,14 @@ def polyglots() -> dict[str, tuple[bytes, str]]:
 
 
 @pytest.mark.parametrize("name", polyglots())
-async def test_what_is_no_picture_is_refused(
+async def test_files_that_are_not_images_are_rejected(
     client: httpx.AsyncClient, headers: Headers, store: Path, name: str
 ) -> None:
     await assert_refused(client, headers, store, *polyglots()[name])
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF"])
-async def test_bytes_after_a_picture_are_not_kept(
+async def test_trailing_bytes_are_not_stored(
     client: httpx.AsyncClient, headers: Headers, store: Path, kind: str
 ) -> None:
     script = b"*/=1;<html><script>alert(1)</script></html>" + picture("GIF")
@@ -397,7 +399,7 @@ async def test_bytes_after_a_picture_are_not_kept(
     ],
     ids=["fill", "zeros", "stuffing", "scan", "sub-blocks", "riff", "boxes", "tags"],
 )
-async def test_a_long_run_of_bytes_is_refused_in_linear_time(
+async def test_long_runs_of_bytes_are_rejected_in_linear_time(
     client: httpx.AsyncClient, headers: Headers, store: Path, content: bytes
 ) -> None:
     started = time.process_time()
@@ -407,7 +409,7 @@ async def test_a_long_run_of_bytes_is_refused_in_linear_time(
 
 
 @pytest.mark.parametrize("segments", [b"", b"\xff\xe0\0\2", b"\xff\xc0\0\x0b" + b"\x08\1" * 5])
-def test_a_jpeg_without_a_scan_never_reaches_the_decoder(tmp_path: Path, segments: bytes) -> None:
+def test_jpeg_without_scan_is_rejected_before_decoding(tmp_path: Path, segments: bytes) -> None:
     """Pillow would read all bytes after the end, one by one, in search of a scan."""
     path = tmp_path / "picture.jpg"
     path.write_bytes(b"\xff\xd8" + segments + b"\xff\xd9" + b"\0" * 1000)
@@ -417,7 +419,7 @@ def test_a_jpeg_without_a_scan_never_reaches_the_decoder(tmp_path: Path, segment
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
-async def test_what_is_cut_off_is_refused(
+async def test_truncated_images_are_rejected(
     client: httpx.AsyncClient, headers: Headers, store: Path, kind: str, share: float
 ) -> None:
     content = picture(kind, size=(200, 200))
@@ -425,7 +427,7 @@ async def test_what_is_cut_off_is_refused(
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF"])
-async def test_damage_is_refused_or_survived(
+async def test_damaged_images_cause_no_server_error(
     client: httpx.AsyncClient, headers: Headers, store: Path, kind: str
 ) -> None:
     """Whatever byte is wrong, nobody sees a 500, and a refusal leaves nothing."""
@@ -463,7 +465,7 @@ def bombs() -> dict[str, tuple[bytes, str]]:
 
 
 @pytest.mark.parametrize("name", bombs())
-async def test_bombs_are_refused(
+async def test_decompression_bombs_are_rejected(
     client: httpx.AsyncClient, headers: Headers, store: Path, name: str
 ) -> None:
     content, because = bombs()[name]
@@ -471,7 +473,9 @@ async def test_bombs_are_refused(
     await assert_refused(client, headers, store, content, because)
 
 
-async def test_a_gif_that_grows(client: httpx.AsyncClient, headers: Headers, store: Path) -> None:
+async def test_gif_frame_larger_than_header_is_rejected(
+    client: httpx.AsyncClient, headers: Headers, store: Path
+) -> None:
     """Its second picture reaches beyond what the header has said."""
     grown = bytearray(animation(frames=2, size=(4, 4), disposal=2))
     second = grown.rindex(b"\x2c\0\0\0\0\x04\0\x04\0")
@@ -482,7 +486,7 @@ async def test_a_gif_that_grows(client: httpx.AsyncClient, headers: Headers, sto
 @pytest.mark.parametrize(
     "tail", [b"", b"\0" * 40, picture("JPEG", size=(8, 8)), b"\0\0\0\x18ftypmp42film"]
 )
-async def test_what_cameras_append_is_cut_off(
+async def test_camera_trailers_are_not_stored(
     client: httpx.AsyncClient, headers: Headers, store: Path, tail: bytes
 ) -> None:
     answer = await upload(client, headers, picture("JPEG") + tail)
@@ -490,7 +494,7 @@ async def test_what_cameras_append_is_cut_off(
     assert b"film" not in content_of(store, "picture.jpg")
 
 
-async def test_limits(
+async def test_byte_and_pixel_limits(
     client: httpx.AsyncClient, headers: Headers, store: Path, install: Install
 ) -> None:
     content = picture("PNG")
@@ -558,7 +562,9 @@ class Forms:
 
 
 @pytest.mark.parametrize("name", Forms().cases())
-async def test_forms(client: httpx.AsyncClient, headers: Headers, store: Path, name: str) -> None:
+async def test_unusual_forms(
+    client: httpx.AsyncClient, headers: Headers, store: Path, name: str
+) -> None:
     body, status, because = Forms().cases()[name]
     answer = await client.post(
         "/media",
@@ -587,7 +593,7 @@ async def test_forms(client: httpx.AsyncClient, headers: Headers, store: Path, n
         (f"multipart/form-data; boundary={'x' * 71}", 400),
     ],
 )
-async def test_other_bodies(
+async def test_other_content_types_are_rejected(
     client: httpx.AsyncClient, headers: Headers, store: Path, content_type: str, status: int
 ) -> None:
     answer = await client.post(
@@ -597,7 +603,7 @@ async def test_other_bodies(
     assert kept(store) == []
 
 
-async def test_a_body_in_chunks_and_one_that_ends_early(
+async def test_chunked_and_incomplete_bodies(
     app: FastAPI, client: httpx.AsyncClient, headers: Headers, store: Path
 ) -> None:
     form = Forms()
@@ -640,7 +646,7 @@ async def test_a_body_in_chunks_and_one_that_ends_early(
     assert is_empty(store)
 
 
-async def test_who_may_upload_is_known_before_the_file_comes_in(
+async def test_authentication_precedes_the_body(
     client: httpx.AsyncClient, session: AsyncSession, store: Path
 ) -> None:
     user = await create_user(session)
@@ -659,7 +665,7 @@ async def test_who_may_upload_is_known_before_the_file_comes_in(
     assert (await upload(client, writing, picture())).status_code == 201
 
 
-async def test_the_quota(
+async def test_quota_is_enforced(
     client: httpx.AsyncClient,
     session: AsyncSession,
     headers: Headers,
@@ -682,7 +688,7 @@ async def test_the_quota(
     assert len((await session.scalars(select(Media))).all()) == 3
 
 
-async def test_a_store_that_cannot_be_written_to(
+async def test_unwritable_storage_returns_503(
     app: FastAPI, client: httpx.AsyncClient, headers: Headers, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -695,7 +701,7 @@ async def test_a_store_that_cannot_be_written_to(
     assert kept(tmp_path) == ["file", "files"]
 
 
-async def test_the_same_upload_twice_by_its_key(
+async def test_idempotency_key_repeats_the_upload(
     client: httpx.AsyncClient, headers: Headers, store: Path
 ) -> None:
     keyed = {**headers, "Idempotency-Key": "picture-1"}
@@ -713,7 +719,7 @@ async def test_the_same_upload_twice_by_its_key(
     assert kept(store) == before
 
 
-async def test_uploads_do_not_stop_the_rest(
+async def test_uploads_do_not_block_the_event_loop(
     client: httpx.AsyncClient, headers: Headers, store: Path
 ) -> None:
     """Re-encoding is not done where requests are answered."""
@@ -740,7 +746,7 @@ class TestReservations:
         yield stalled
         await stalled.finish()
 
-    async def test_uploads_at_once_cannot_exceed_the_quota(
+    async def test_concurrent_uploads_cannot_exceed_the_quota(
         self, stalled: Stalled, live_rows: Rows, install: Install
     ) -> None:
         body = form(picture())
@@ -763,7 +769,7 @@ class TestReservations:
         assert await reservations(live_rows) == 0
         assert is_empty(stalled.store)
 
-    async def test_at_once_are_few(
+    async def test_concurrent_uploads_are_limited(
         self, stalled: Stalled, live_rows: Rows, install: Install
     ) -> None:
         install(LIMITS="uploads_at_once=2")
@@ -777,7 +783,7 @@ class TestReservations:
         await stalled.finish()
         assert (await stalled.send(headers, form(picture()))).status_code == 201
 
-    async def test_a_crash_reserves_for_half_an_hour(
+    async def test_reservation_of_a_crashed_upload_expires(
         self, stalled: Stalled, live_rows: Rows, install: Install, timeline: Timeline
     ) -> None:
         install(LIMITS="uploads_at_once=1")
@@ -799,7 +805,7 @@ class TestReservations:
             await limits.purge(rows)
         assert await reservations(live_rows) == 0
 
-    async def test_what_fails_or_is_slow_gives_its_space_back(
+    async def test_failed_and_slow_uploads_release_their_reservation(
         self,
         stalled: Stalled,
         live_rows: Rows,
@@ -819,7 +825,7 @@ class TestReservations:
         assert await reservations(live_rows) == 0
         assert is_empty(stalled.store)
 
-    async def test_a_repeated_one_is_answered_though_the_quota_is_full(
+    async def test_repeated_upload_is_answered_with_a_full_quota(
         self, client: httpx.AsyncClient, headers: Headers, store: Path, install: Install
     ) -> None:
         keyed = {**headers, "Idempotency-Key": "once"}
@@ -829,7 +835,7 @@ class TestReservations:
         assert (again.status_code, again.content) == (201, first.content)
         assert (await upload(client, headers, picture())).status_code == 409
 
-    async def test_too_large_a_length_reserves_nothing(
+    async def test_too_large_content_length_reserves_nothing(
         self, client: httpx.AsyncClient, headers: Headers, store: Path, install: Install
     ) -> None:
         install(MEDIA_MAX_BYTES=10, LIMITS="uploads=0/day")

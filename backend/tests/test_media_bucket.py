@@ -65,7 +65,7 @@ def names(bucket: "boto3.resources.base.ServiceResource") -> list[str]:
     return sorted(each.key.rpartition("/")[2] for each in bucket.objects.all())
 
 
-async def test_a_picture_from_its_upload_to_its_end(
+async def test_image_lifecycle_in_a_bucket(
     client: httpx.AsyncClient,
     session: AsyncSession,
     database: Database,
@@ -104,7 +104,7 @@ async def test_a_picture_from_its_upload_to_its_end(
     assert (await client.get(path)).status_code == 404
 
 
-async def test_a_large_file_and_a_folder_that_is_not_there(
+async def test_large_file_and_missing_folder(
     storage: Storage, bucket: object, tmp_path: Path
 ) -> None:
     content = os.urandom(6 * 1024 * 1024)  # in parts, for it has more than 5 MB
@@ -124,7 +124,7 @@ async def test_a_large_file_and_a_folder_that_is_not_there(
     assert await storage.size(folder, "picture.jpg") is None
 
 
-async def test_a_bucket_that_does_not_answer(
+async def test_unreachable_bucket_returns_503(
     client: httpx.AsyncClient,
     app: FastAPI,
     session: AsyncSession,
@@ -152,7 +152,9 @@ async def test_a_bucket_that_does_not_answer(
         ({"s3_endpoint_url": "https://s3.example"}, "S3_ENDPOINT_URL needs S3_BUCKET"),
     ],
 )
-def test_half_a_bucket_is_refused_in_production(half: dict[str, str], because: str) -> None:
+def test_incomplete_bucket_settings_are_rejected_in_production(
+    half: dict[str, str], because: str
+) -> None:
     production = {
         "environment": "production",
         "secret_key": "x" * 40,

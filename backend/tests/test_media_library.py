@@ -87,7 +87,7 @@ async def left(session: AsyncSession) -> set[int]:
     return set(await session.scalars(select(Media.id)))
 
 
-async def test_the_list_is_ones_own_and_the_newest_comes_first(
+async def test_list_contains_own_images_newest_first(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:
     user, other = await create_user(session), await create_user(session)
@@ -106,7 +106,7 @@ async def test_the_list_is_ones_own_and_the_newest_comes_first(
     assert (await client.get("/media?sort=size", headers=editor)).status_code == 422
 
 
-async def test_describing_a_picture(client: httpx.AsyncClient, session: AsyncSession) -> None:
+async def test_update_alt_text(client: httpx.AsyncClient, session: AsyncSession) -> None:
     user = await create_user(session)
     media = await create_media(session, owner=user)
     url, headers = f"/media/{media.id}", bearer(user)
@@ -128,7 +128,7 @@ async def test_describing_a_picture(client: httpx.AsyncClient, session: AsyncSes
 
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
-async def test_anothers_picture_is_not_there(
+async def test_image_of_another_user_is_not_found(
     client: httpx.AsyncClient, session: AsyncSession, method: str
 ) -> None:
     media = await create_media(session, owner=await create_user(session))
@@ -144,7 +144,7 @@ async def test_anothers_picture_is_not_there(
         assert answer.status_code < 300
 
 
-async def test_what_an_article_shows_is_not_deleted(
+async def test_image_in_use_cannot_be_deleted(
     client: httpx.AsyncClient, session: AsyncSession, storage: LocalStorage, database: Database
 ) -> None:
     user = await create_user(session)
@@ -168,7 +168,7 @@ async def test_what_an_article_shows_is_not_deleted(
     assert (await session.scalars(select(DiscardedFolder))).all() == []
 
 
-async def test_what_an_article_shows_follows_its_text(session: AsyncSession) -> None:
+async def test_references_follow_the_text(session: AsyncSession) -> None:
     user = await create_user(session)
     one, two, three = [await create_media(session, owner=user) for _ in range(3)]
     article = await create_article(session, author=user)
@@ -194,7 +194,7 @@ async def test_what_an_article_shows_follows_its_text(session: AsyncSession) -> 
     assert await shown(session, article) == set()
 
 
-async def test_purged_articles_take_the_pictures_along_that_they_alone_show(
+async def test_purged_articles_delete_their_unshared_images(
     session: AsyncSession,
 ) -> None:
     user = await create_user(session)
@@ -212,7 +212,7 @@ async def test_purged_articles_take_the_pictures_along_that_they_alone_show(
     assert set(discarded) == {alone.folder, both.folder}
 
 
-async def test_the_picture_of_a_profile_stays(
+async def test_profile_image_is_not_purged(
     client: httpx.AsyncClient, session: AsyncSession, storage: LocalStorage
 ) -> None:
     user, other = await create_user(session), await create_user(session)
@@ -233,7 +233,7 @@ async def test_the_picture_of_a_profile_stays(
         assert answer.status_code == 204
 
 
-async def test_whoever_knows_an_address_can_neither_delete_nor_keep_the_picture(
+async def test_references_by_other_users_do_not_count(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:
     owner, other = await create_user(session), await create_user(session)
@@ -246,7 +246,7 @@ async def test_whoever_knows_an_address_can_neither_delete_nor_keep_the_picture(
     assert answer.status_code == 204
 
 
-async def test_pictures_of_who_has_left_stay_where_they_are_shown(
+async def test_images_of_deleted_users_stay_while_referenced(
     client: httpx.AsyncClient, session: AsyncSession, storage: LocalStorage, database: Database
 ) -> None:
     leaving, colleague = await create_user(session), await create_user(session)
@@ -270,7 +270,7 @@ async def test_pictures_of_who_has_left_stay_where_they_are_shown(
     assert folders(storage) == {borrowed.folder}
 
 
-async def test_files_that_no_picture_has_go_after_an_hour(
+async def test_files_without_row_are_deleted_after_an_hour(
     session: AsyncSession,
     storage: LocalStorage,
     database: Database,
@@ -291,7 +291,7 @@ async def test_files_that_no_picture_has_go_after_an_hour(
     assert (await session.scalars(select(DiscardedFolder))).all() == []
 
 
-async def test_one_folder_that_cannot_be_removed_does_not_keep_the_others(
+async def test_undeletable_folder_does_not_block_others(
     session: AsyncSession, storage: LocalStorage, database: Database
 ) -> None:
     first, second = sorted((new_folder(), new_folder()))
@@ -306,7 +306,7 @@ async def test_one_folder_that_cannot_be_removed_does_not_keep_the_others(
     assert (await session.scalars(select(DiscardedFolder.folder))).all() == [first]
 
 
-async def test_interrupted_uploads_go_after_half_an_hour(
+async def test_interrupted_uploads_are_deleted_after_half_an_hour(
     database: Database, storage: LocalStorage
 ) -> None:
     await tidy_media(database, storage)  # before there is anything
@@ -356,7 +356,7 @@ async def delete_in(session: AsyncSession, two: Two) -> None:
     await delete_media(session, media_id=two.media.id, precondition=Precondition(), actor=two.user)
 
 
-async def test_a_picture_that_is_just_being_shown_is_not_deleted(two: Two) -> None:
+async def test_delete_waits_for_a_concurrent_reference(two: Two) -> None:
     async def delete() -> None:
         async with two.database.unit_of_work() as session:
             await delete_in(session, two)
@@ -373,7 +373,7 @@ async def test_a_picture_that_is_just_being_shown_is_not_deleted(two: Two) -> No
         assert await shown(session, two.article) == {two.media.id}
 
 
-async def test_a_picture_that_is_just_being_deleted_is_not_shown(two: Two) -> None:
+async def test_reference_waits_for_a_concurrent_delete(two: Two) -> None:
     async def show() -> None:
         async with two.database.unit_of_work() as session:
             await shows(session, two.article, two.media)
@@ -393,7 +393,7 @@ async def test_a_picture_that_is_just_being_deleted_is_not_shown(two: Two) -> No
 # --- files
 
 
-async def test_a_file_may_be_kept_for_ever_and_can_do_nothing(
+async def test_file_headers_are_immutable_and_sandboxed(
     client: httpx.AsyncClient, storage: LocalStorage
 ) -> None:
     folder = new_folder()
@@ -427,7 +427,7 @@ async def test_a_file_may_be_kept_for_ever_and_can_do_nothing(
         ("Bytes=27-27", 27, 28),
     ],
 )
-async def test_parts_of_a_file(
+async def test_range_requests(
     client: httpx.AsyncClient, storage: LocalStorage, part: str, start: int, end: int
 ) -> None:
     folder = new_folder()
@@ -451,7 +451,7 @@ async def test_parts_of_a_file(
         ({"Range": "bytes=0-1", "If-Range": '"another"'}, 200),
     ],
 )
-async def test_odd_ranges(
+async def test_invalid_ranges(
     client: httpx.AsyncClient, storage: LocalStorage, headers: dict[str, str], status: int
 ) -> None:
     folder = new_folder()
@@ -472,7 +472,7 @@ async def test_if_range(client: httpx.AsyncClient, storage: LocalStorage) -> Non
     assert read.status_code == 206
 
 
-async def test_a_large_file_comes_in_pieces(
+async def test_large_file_is_streamed_in_chunks(
     client: httpx.AsyncClient, storage: LocalStorage
 ) -> None:
     folder, content = new_folder(), os.urandom(700_001)
@@ -480,7 +480,7 @@ async def test_a_large_file_comes_in_pieces(
     assert (await client.get(f"/media/{folder}/picture.jpg")).content == content
 
 
-async def test_nothing_else_can_be_read(
+async def test_other_paths_cannot_be_read(
     client: httpx.AsyncClient, storage: LocalStorage, tmp_path: Path
 ) -> None:
     folder = new_folder()
@@ -520,7 +520,7 @@ async def test_nothing_else_can_be_read(
         assert b"secret" not in answer.content
 
 
-async def test_nginx_is_told_which_file_to_send(
+async def test_accel_redirect_names_the_file(
     client: httpx.AsyncClient, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from app.core.config import get_settings

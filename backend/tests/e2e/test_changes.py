@@ -35,7 +35,7 @@ def news(api: Api, cursor: str) -> list[dict[str, Any]]:
     return changes
 
 
-def test_what_is_scheduled_is_told_once_and_soon(replicas: list[Api], own_database: str) -> None:
+def test_scheduled_article_is_announced_once(replicas: list[Api], own_database: str) -> None:
     api, other, _ = replicas
     headers = api.bearer("planner")
     moment = datetime.now(UTC) + SCHEDULED_FOR
@@ -63,7 +63,7 @@ def test_what_is_scheduled_is_told_once_and_soon(replicas: list[Api], own_databa
     assert fetch(own_database, "SELECT id FROM articles WHERE awaits_publication") == []
 
 
-def test_a_follower_misses_nothing_when_the_database_crashes(checkout: Checkout) -> None:
+def test_no_change_is_missed_after_a_crash(checkout: Checkout) -> None:
     with server() as postgres:
         migrate.upgrade(postgres.url)
         with serving(checkout, DATABASE_URL=postgres.url) as api:

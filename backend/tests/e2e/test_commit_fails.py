@@ -26,7 +26,7 @@ def commits_of_articles_fail(api_database: str) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("commits_of_articles_fail")
-def test_a_commit_that_fails_is_an_error_and_leaves_nothing(api: Api, api_database: str) -> None:
+def test_failed_commit_returns_an_error(api: Api, api_database: str) -> None:
     headers = api.bearer("committer")
     facts = "SELECT (SELECT count(*) FROM articles), (SELECT count(*) FROM audit_events)"
     before = fetch(api_database, facts)

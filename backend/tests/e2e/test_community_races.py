@@ -49,7 +49,7 @@ def at_once(tasks: list[Callable[[], int]]) -> list[int]:
         return list(threads.map(lambda task: task(), tasks))
 
 
-def test_counts_are_right_after_a_crowd(crowd: Api, crowded_database: str) -> None:
+def test_counts_are_correct_after_concurrent_changes(crowd: Api, crowded_database: str) -> None:
     author = crowd.bearer("writer")
     articles = [
         crowd.client.post("/articles", json=ARTICLE, headers=author).json()["id"] for _ in range(2)
@@ -106,7 +106,7 @@ def test_counts_are_right_after_a_crowd(crowd: Api, crowded_database: str) -> No
     }
 
 
-def test_twenty_favorites_of_one_reader_are_one(crowd: Api, crowded_database: str) -> None:
+def test_concurrent_favorites_of_a_user_count_once(crowd: Api, crowded_database: str) -> None:
     author, reader = crowd.bearer("another"), crowd.bearer("keen")
     article = crowd.client.post("/articles", json=ARTICLE, headers=author).json()["id"]
 
@@ -121,7 +121,7 @@ def test_twenty_favorites_of_one_reader_are_one(crowd: Api, crowded_database: st
     assert counted[0]["favorites"] == 1
 
 
-def test_no_follow_outlives_a_block(crowd: Api, crowded_database: str) -> None:
+def test_block_removes_concurrent_follow(crowd: Api, crowded_database: str) -> None:
     blocker, follower = crowd.bearer("blocker"), crowd.bearer("follower")
 
     def follow() -> int:

@@ -18,7 +18,7 @@ LOGINS = 8
 WRITERS = 3
 
 
-def test_one_of_twenty_registrations_of_an_email_succeeds(api: Api, api_database: str) -> None:
+def test_one_concurrent_registration_of_an_email_succeeds(api: Api, api_database: str) -> None:
     def register(number: int) -> int:
         email = "".join(
             letter.upper() if number >> place & 1 else letter
@@ -59,9 +59,7 @@ def small_api(checkout: Checkout, small_database: str) -> Iterator[Api]:
         yield api
 
 
-def test_an_exhausted_pool_answers_503_in_time_and_recovers(
-    small_api: Api, small_database: str
-) -> None:
+def test_exhausted_pool_returns_503_and_recovers(small_api: Api, small_database: str) -> None:
     client, headers = small_api.client, small_api.bearer("writer")
     draft = {"title": "Contended", "content": "Somebody locks this row."}
     article = client.post("/articles", json=draft, headers=headers).json()
@@ -86,7 +84,7 @@ def test_an_exhausted_pool_answers_503_in_time_and_recovers(
     assert small_api.register("too-many").status_code == 201
 
 
-def test_a_storm_of_logins_leaves_the_connections_to_others(small_api: Api) -> None:
+def test_concurrent_logins_hold_no_connections(small_api: Api) -> None:
     small_api.register("stormy")
     reads: list[int] = []
     with ThreadPoolExecutor(LOGINS) as threads:
@@ -104,7 +102,7 @@ def test_a_storm_of_logins_leaves_the_connections_to_others(small_api: Api) -> N
     assert len(reads) > 3 * LOGINS
 
 
-def test_a_storm_of_long_texts_leaves_the_connections_to_others(small_api: Api) -> None:
+def test_concurrent_long_texts_hold_no_connections(small_api: Api) -> None:
     """Each takes a second to be refused; each of their writers has two in progress."""
     client, writers = small_api.client, [small_api.bearer(f"stormy{n}") for n in range(WRITERS)]
     reader = small_api.bearer("calm")

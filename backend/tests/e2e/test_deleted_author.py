@@ -10,7 +10,7 @@ from tests.processes import Api
 pytestmark = pytest.mark.e2e
 
 
-def test_a_post_of_a_user_who_is_just_deleted_is_401(api: Api, api_database: str) -> None:
+def test_post_of_a_concurrently_deleted_user_is_401(api: Api, api_database: str) -> None:
     headers = api.bearer("leaver")
     article = {"title": "Last words of a leaver", "content": "Written while leaving."}
     deletion = "DELETE FROM users WHERE username = 'leaver'"

@@ -64,7 +64,7 @@ def pages(
 
 
 @pytest.mark.parametrize(("name", "field"), [("docs", "operationId"), ("redoc", "summary")])
-def test_a_page_renders_without_internet(
+def test_page_renders_without_internet(
     pages: dict[str, tuple[str, list[str]]], api: Api, name: str, field: str
 ) -> None:
     dom, console = pages[name]

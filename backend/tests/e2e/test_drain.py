@@ -80,7 +80,7 @@ def workers(api: Api) -> list[int]:
     return [int(pid) for pid in children.read_text().split()]
 
 
-def test_what_comes_on_an_open_connection_after_sigterm_is_answered(api: Api) -> None:
+def test_requests_on_open_connections_are_answered_after_sigterm(api: Api) -> None:
     with closing(KeptOpen(api)) as used, closing(KeptOpen(api)) as fresh:
         used.send("GET", "/health/live")
         assert used.answer().headers.get("Connection") is None
@@ -95,7 +95,7 @@ def test_what_comes_on_an_open_connection_after_sigterm_is_answered(api: Api) ->
         assert api.process.wait() == 0
 
 
-def test_what_stays_idle_is_closed_in_the_end(api: Api) -> None:
+def test_idle_connections_are_closed(api: Api) -> None:
     with closing(KeptOpen(api)) as idle:
         idle.send("GET", "/health/live")
         idle.answer()
@@ -106,7 +106,7 @@ def test_what_stays_idle_is_closed_in_the_end(api: Api) -> None:
     assert api.process.wait() == 0
 
 
-def test_without_connections_it_stops_at_once(api: Api) -> None:
+def test_stops_immediately_without_connections(api: Api) -> None:
     api.client.close()
     started = time.monotonic()
     api.process.send(signal.SIGTERM)
@@ -114,7 +114,7 @@ def test_without_connections_it_stops_at_once(api: Api) -> None:
     assert time.monotonic() - started < 3
 
 
-def test_a_connection_that_nobody_has_accepted_is_not_reset(api: Api) -> None:
+def test_unaccepted_connection_is_not_reset(api: Api) -> None:
     """The kernel has accepted it; the worker is told to stop before it does."""
     (worker,) = workers(api)
     os.kill(worker, signal.SIGSTOP)
@@ -128,7 +128,7 @@ def test_a_connection_that_nobody_has_accepted_is_not_reset(api: Api) -> None:
         connection.close()
 
 
-def test_sighup_replaces_workers_and_loses_nothing(api: Api) -> None:
+def test_sighup_replaces_workers_without_lost_requests(api: Api) -> None:
     before = workers(api)
     with closing(KeptOpen(api)) as kept:
         kept.send("GET", "/health/live")
@@ -141,9 +141,7 @@ def test_sighup_replaces_workers_and_loses_nothing(api: Api) -> None:
     assert httpx.get(f"{api.url}/health/live").status_code == 200
 
 
-def test_a_worker_that_has_served_its_time_loses_nothing(
-    checkout: Checkout, own_database: str
-) -> None:
+def test_max_requests_restart_loses_no_request(checkout: Checkout, own_database: str) -> None:
     renewing = (*GUNICORN, "--max-requests", "40", "--max-requests-jitter", "10")
     port = free_port()
     settings = {**PRODUCTION, "DATABASE_URL": own_database, "WEB_CONCURRENCY": "1"}

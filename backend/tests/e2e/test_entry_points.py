@@ -51,7 +51,7 @@ def data() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("server", [RELOADING, FASTAPI], ids=["uvicorn", "fastapi"])
-def test_servers_for_development_find_the_application(
+def test_development_servers_start_the_application(
     checkout: Checkout, own_database: str, server: tuple[str, ...]
 ) -> None:
     if server is FASTAPI:
@@ -71,7 +71,7 @@ def test_servers_for_development_find_the_application(
         assert "Traceback" not in api.process.log
 
 
-def test_without_a_database_url_it_brings_its_own(checkout: Checkout, data: Path) -> None:
+def test_embedded_database_without_database_url(checkout: Checkout, data: Path) -> None:
     with started(checkout, *BY_NAME, DATA_DIR=str(data)) as api:
         assert api.register("ada").status_code == 201
         assert processes_of(data / "postgres")
@@ -82,7 +82,7 @@ def test_without_a_database_url_it_brings_its_own(checkout: Checkout, data: Path
 
 
 @pytest.mark.parametrize("server", [BY_NAME], ids=["uvicorn"])
-def test_what_is_missing_is_said(checkout: Checkout, server: tuple[str, ...]) -> None:
+def test_missing_settings_are_reported(checkout: Checkout, server: tuple[str, ...]) -> None:
     arguments = (*server, "--port", str(free_port()))
     with Process(arguments, checkout=checkout, settings=PRODUCTION) as process:
         assert process.wait() != 0
@@ -116,7 +116,7 @@ def test_addresses_follow_the_port(checkout: Checkout, own_database: str, reload
         assert feed["feed_url"] == f"http://localhost:{port}/feed.json"
 
 
-def test_secrets_come_from_files_and_misspelled_names_are_said(
+def test_secrets_from_files_and_unknown_settings(
     checkout: Checkout, own_database: str, tmp_path: Path
 ) -> None:
     """By a `.env` and a file with DATABASE_URL, for `serve` and the processes that it starts."""

@@ -33,7 +33,7 @@ def hanging(server: postgres.Server) -> Iterator[None]:
             process.send_signal(signal.SIGCONT)
 
 
-def test_reads_are_given_up_and_come_back(checkout: Checkout) -> None:
+def test_reads_time_out_and_recover(checkout: Checkout) -> None:
     with postgres.server() as server:
         migrate.upgrade(server.url)
         settings = {

@@ -56,7 +56,7 @@ def is_replay(response: httpx.Response) -> bool:
 
 
 @pytest.mark.parametrize("table", ["addresses", "idempotency_keys"])
-def test_one_that_is_killed_half_way_has_done_nothing(
+def test_killed_request_changes_nothing(
     replica: Api, doomed: Api, database: str, table: str
 ) -> None:
     """While it adds the row, and while it stores the answer to that."""
@@ -85,7 +85,7 @@ def test_one_that_is_killed_half_way_has_done_nothing(
     assert fetch(database, COUNT, writer.id)[0][0] == 1
 
 
-def test_what_one_replica_has_answered_the_other_repeats_after_a_crash(
+def test_other_replica_repeats_the_response_after_a_crash(
     replica: Api, doomed: Api, database: str
 ) -> None:
     writer = Writer(replica)
@@ -97,7 +97,7 @@ def test_what_one_replica_has_answered_the_other_repeats_after_a_crash(
     assert fetch(database, COUNT, writer.id)[0][0] == 1
 
 
-def test_of_many_on_two_replicas_one_is_carried_out(
+def test_one_of_many_requests_on_two_replicas_is_executed(
     replica: Api, doomed: Api, database: str
 ) -> None:
     for _ in range(3):

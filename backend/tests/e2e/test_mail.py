@@ -72,9 +72,7 @@ def reset(api: Api, message: EmailMessage, password: str = NEW) -> httpx.Respons
     return api.client.post("/auth/password/reset", json=body)
 
 
-def test_registering_verifies_and_a_forgotten_password_comes_back(
-    api: Api, server: MailServer
-) -> None:
+def test_email_verification_and_password_reset(api: Api, server: MailServer) -> None:
     headers = api.bearer("ada")
     message = server.to("ada@example.com")
     assert message["From"] == "The Blog <blog@example.com>"
@@ -94,9 +92,7 @@ def test_registering_verifies_and_a_forgotten_password_comes_back(
         assert secret not in api.process.log
 
 
-def test_a_mail_server_that_is_down_delays_mail_and_no_request(
-    api: Api, database: str, port: int
-) -> None:
+def test_unavailable_mail_server_delays_only_mail(api: Api, database: str, port: int) -> None:
     assert api.register("patient").status_code == 201
     failed = "SELECT attempts FROM mails WHERE email = 'patient@example.com' AND error IS NOT NULL"
     wait_until(lambda: fetch(database, failed), "an attempt fails", log=api.process.log)
@@ -106,7 +102,7 @@ def test_a_mail_server_that_is_down_delays_mail_and_no_request(
     assert "Traceback" not in api.process.log
 
 
-def test_each_of_many_mails_is_sent_once(api: Api, server: MailServer, database: str) -> None:
+def test_each_mail_is_sent_once(api: Api, server: MailServer, database: str) -> None:
     names = [f"many{number}" for number in range(30)]
     with ThreadPoolExecutor(10) as threads:
         list(threads.map(api.register, names))
@@ -116,7 +112,7 @@ def test_each_of_many_mails_is_sent_once(api: Api, server: MailServer, database:
     assert sorted(arrived) == sorted(f"{name}@example.com" for name in names)
 
 
-def test_of_two_who_use_one_link_at_once_one_succeeds(
+def test_link_works_once_for_concurrent_requests(
     api: Api, server: MailServer, database: str
 ) -> None:
     api.register("twice")
@@ -134,9 +130,7 @@ def test_of_two_who_use_one_link_at_once_one_succeeds(
     assert logins == [200 if status == 204 else 401 for status in statuses]
 
 
-def test_a_reset_outruns_another_one_that_is_on_its_way(
-    api: Api, server: MailServer, database: str
-) -> None:
+def test_concurrent_resets_of_a_user(api: Api, server: MailServer, database: str) -> None:
     """Two links for one user, used at once: neither waits for the other for ever."""
     api.register("hasty")
     server.to("hasty@example.com")
@@ -152,7 +146,9 @@ def test_a_reset_outruns_another_one_that_is_on_its_way(
         assert sorted(each.result().status_code for each in resets) == [204, 400]
 
 
-def test_delivery_outlives_the_database(checkout: Checkout, port: int, server: MailServer) -> None:
+def test_delivery_resumes_after_a_database_outage(
+    checkout: Checkout, port: int, server: MailServer
+) -> None:
     from app.db import migrate
 
     with postgres.server() as database:
@@ -193,9 +189,7 @@ def test_development_needs_no_mail_server(checkout: Checkout, own_database: str)
         assert entry["text"] in api.process.log
 
 
-def test_the_server_ends_at_once_although_a_mail_is_on_its_way(
-    checkout: Checkout, own_database: str
-) -> None:
+def test_server_stops_during_mail_delivery(checkout: Checkout, own_database: str) -> None:
     import signal
     import socket
 

@@ -99,9 +99,7 @@ def assert_recovers(api: Api) -> None:
     assert (reads[-1].status_code, refreshes[-1].status_code) == (200, 401)
 
 
-def test_it_starts_without_postgresql_and_serves_once_that_is_there(
-    orphan: Api, server: postgres.Server
-) -> None:
+def test_starts_without_postgresql_and_recovers(orphan: Api, server: postgres.Server) -> None:
     assert orphan.client.get("/health/live").status_code == 200
     assert_unavailable(orphan.client.get("/health/ready"))
     assert_unavailable(orphan.client.get("/articles"))
@@ -116,9 +114,7 @@ def test_it_starts_without_postgresql_and_serves_once_that_is_there(
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_postgresql_stopped_under_a_running_app(
-    running: Api, server: postgres.Server, mode: str
-) -> None:
+def test_stopped_postgresql_returns_503(running: Api, server: postgres.Server, mode: str) -> None:
     fill_pools(running)
     server.stop(mode)
     assert running.client.get("/health/live").status_code == 200
@@ -133,14 +129,14 @@ def test_postgresql_stopped_under_a_running_app(
     assert "unhandled exception" not in running.process.log
 
 
-def test_every_connection_terminated_at_once(running: Api, server: postgres.Server) -> None:
+def test_terminated_connections_are_replaced(running: Api, server: postgres.Server) -> None:
     fill_pools(running)
     assert len(fetch(server.url, TERMINATE)) > POOL_SIZE
     assert_recovers(running)
     assert "unhandled exception" not in running.process.log
 
 
-def test_a_connection_lost_under_a_request_is_503(running: Api, server: postgres.Server) -> None:
+def test_connection_lost_during_a_request_is_503(running: Api, server: postgres.Server) -> None:
     headers = running.bearer("survivor")
     with (
         ThreadPoolExecutor(1) as threads,

@@ -90,7 +90,7 @@ def logged(api: Api, line: re.Pattern[str]) -> bool:
     return line.search(api.process.log) is not None
 
 
-def test_the_log_of_a_session(production: Api) -> None:
+def test_log_of_a_session_has_no_secrets(production: Api) -> None:
     answers, secrets = have_a_session(production)
     assert [answer.status_code for answer in answers] == STATUSES
 
@@ -110,9 +110,7 @@ def test_the_log_of_a_session(production: Api) -> None:
         assert word not in log.lower()
 
 
-def test_an_unhandled_error_leaves_its_trace_in_the_log_alone(
-    production: Api, database: str
-) -> None:
+def test_traceback_of_unhandled_error_is_only_logged(production: Api, database: str) -> None:
     execute(database, "ALTER TABLE articles RENAME COLUMN title TO headline")
     try:
         failed = production.client.get("/articles")
@@ -131,7 +129,7 @@ def test_an_unhandled_error_leaves_its_trace_in_the_log_alone(
     assert request_line(lines, failed)["status"] == 500
 
 
-def test_a_trace_has_no_personal_data(production: Api) -> None:
+def test_traceback_has_no_personal_data(production: Api) -> None:
     failed = production.register("unexpected", password=PASSWORD)
     assert failed.status_code == 500
     read_log(production, failed)

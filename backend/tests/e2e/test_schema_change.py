@@ -19,7 +19,7 @@ def prepared_api(checkout: Checkout, own_database: str) -> Iterator[Api]:
         yield api
 
 
-def test_prepared_statements_of_before_cost_no_500(prepared_api: Api, own_database: str) -> None:
+def test_outdated_prepared_statements_cause_no_500(prepared_api: Api, own_database: str) -> None:
     execute(own_database, "ALTER TABLE articles ALTER COLUMN title TYPE varchar(300)")
     statuses = [prepared_api.client.get("/articles").status_code for _ in range(5)]
     assert set(statuses) <= {200, 503}

@@ -62,7 +62,7 @@ def at_once(api: Api, database: str, request: Callable[[], httpx.Response]) -> l
 
 
 @pytest.mark.parametrize("kind", ["authenticator", "recovery"])
-def test_a_code_logs_in_once(api: Api, database: str, kind: str) -> None:
+def test_code_works_once_for_concurrent_logins(api: Api, database: str, kind: str) -> None:
     _, secret, recovery_codes = enable(api, kind)
     challenge = api.log_in(kind).json()["challenge"]
     text = code(secret) if kind == "authenticator" else recovery_codes[0]
@@ -77,7 +77,7 @@ def test_a_code_logs_in_once(api: Api, database: str, kind: str) -> None:
     assert len(fetch(database, f"{events} WHERE action = 'LOGIN'", kind)) == 2  # before it, and now
 
 
-def test_it_is_enabled_once(api: Api, database: str) -> None:
+def test_second_factor_is_enabled_once(api: Api, database: str) -> None:
     headers, secret = begin(api, "eager")
     form = {"code": code(secret)}
 
@@ -90,7 +90,7 @@ def test_it_is_enabled_once(api: Api, database: str) -> None:
     assert len(fetch(database, query)) == 10
 
 
-def test_a_password_that_changes_meanwhile_ends_the_challenge(api: Api, database: str) -> None:
+def test_password_change_ends_the_challenge(api: Api, database: str) -> None:
     _, secret, _ = enable(api, "hurried")
     form = {"challenge": api.log_in("hurried").json()["challenge"], "code": code(secret)}
     change = "UPDATE users SET hashed_password = 'changed' WHERE username = 'hurried'"
@@ -101,7 +101,7 @@ def test_a_password_that_changes_meanwhile_ends_the_challenge(api: Api, database
         assert sent.result().json()["code"] == "invalid_challenge"
 
 
-def test_one_connection_is_enough(checkout: Checkout, database: str) -> None:
+def test_code_check_needs_one_connection(checkout: Checkout, database: str) -> None:
     with serving(
         checkout, DATABASE_URL=database, DATABASE_POOL_SIZE="1", DATABASE_POOL_TIMEOUT="0.5"
     ) as api:

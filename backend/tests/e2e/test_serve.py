@@ -66,7 +66,7 @@ def installation(checkout: Checkout) -> Iterator[Installation]:
             kill_processes_of(directory / "postgres")
 
 
-def test_the_first_start_says_where_it_is_and_ctrl_c_ends_all(installation: Installation) -> None:
+def test_first_start_prints_urls_and_ctrl_c_stops_everything(installation: Installation) -> None:
     with installation.serving() as api:
         address = api.url.replace(HOST, "localhost")
         for expected in (address, f"{address}/docs", *DEMO.values()):
@@ -87,7 +87,7 @@ def test_the_first_start_says_where_it_is_and_ctrl_c_ends_all(installation: Inst
         assert processes_of(installation.postgres) == []
 
 
-def test_the_data_survives_a_kill_of_everything(installation: Installation) -> None:
+def test_data_survives_kill_9(installation: Installation) -> None:
     with installation.serving() as api:
         token = api.client.post("/auth/login", data=DEMO).json()["access_token"]
         headers = {"Authorization": f"Bearer {token}"}

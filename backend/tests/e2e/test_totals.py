@@ -34,7 +34,7 @@ def large(checkout: Checkout, filled: str) -> Iterator[Api]:
         yield api
 
 
-def test_after_each_change(large: Api, filled: str) -> None:
+def test_total_is_correct_after_each_change(large: Api, filled: str) -> None:
     headers = large.bearer("writer")
     client = large.client
 

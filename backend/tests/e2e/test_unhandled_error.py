@@ -23,7 +23,7 @@ def unexpected_constraint(api_database: str) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("unexpected_constraint")
-def test_a_trace_has_no_personal_data_and_takes_no_time(api: Api) -> None:
+def test_traceback_is_fast_and_has_no_personal_data(api: Api) -> None:
     answer = api.register("unexpected", password=PASSWORD)
     assert answer.status_code == 500
     log = api.process.log

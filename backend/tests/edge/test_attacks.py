@@ -121,13 +121,13 @@ def attacked(
     return lambda: under(attack, stack.url, headers, clients=clients, pause=pause)
 
 
-def test_1_pictures_that_were_quadratic(stack: Stack, paths: Sequence[str]) -> None:
+def test_1_images_with_quadratic_patterns(stack: Stack, paths: Sequence[str]) -> None:
     attack = attacked(stack, attackers.upload_pictures, clients=4, pause=0.2)
     beside(stack, attack, paths).require_fast()
 
 
 @pytest.mark.parametrize("picture", attackers.PICTURES)
-def test_1_a_picture_is_refused_at_once(
+def test_1_image_is_rejected_quickly(
     client: httpx.Client, author: Mapping[str, str], picture: str
 ) -> None:
     form = {"file": ("a.jpg", attackers.PICTURES[picture], "image/jpeg")}
@@ -182,9 +182,7 @@ class TestInventedValues:
         self.compare(stack, "/tags?limit=20", lambda client: self.send(client, records))
 
 
-def test_3_markdown_that_is_rejected(
-    stack: Stack, paths: Sequence[str], author: Mapping[str, str]
-) -> None:
+def test_3_rejected_markdown(stack: Stack, paths: Sequence[str], author: Mapping[str, str]) -> None:
     """Beside it, others write, too: a comment, a favorite and a refresh are not starved."""
     attack = attacked(stack, attackers.post_markdown, clients=12, pause=0)
     statuses: Counter[tuple[str, int]] = Counter()
@@ -218,9 +216,7 @@ def test_3_markdown_that_is_rejected(
     beside(stack, attack, paths).require_fast()
 
 
-def test_4_addresses_without_end(
-    stack: Stack, paths: Sequence[str], author: Mapping[str, str]
-) -> None:
+def test_4_unlimited_urls(stack: Stack, paths: Sequence[str], author: Mapping[str, str]) -> None:
     with stack.client() as client:
         large = publish(client, author, title="A large one", content=LARGE)
         for number in range(10):

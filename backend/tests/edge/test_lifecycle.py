@@ -132,7 +132,7 @@ def docker(*arguments: str, sent: str = "") -> str:
     return done.stdout
 
 
-def test_a_new_image_of_the_only_container(stack: Stack, author: dict[str, str]) -> None:
+def test_replaced_single_container(stack: Stack, author: dict[str, str]) -> None:
     """`docker compose up -d`: the old one is gone before the new one answers."""
     before = replicas(stack)
     assert len(before) == 1
@@ -143,7 +143,7 @@ def test_a_new_image_of_the_only_container(stack: Stack, author: dict[str, str])
     assert_nothing_was_lost(stack, seen)
 
 
-def test_sighup(stack: Stack, author: dict[str, str]) -> None:
+def test_sighup_of_the_backend(stack: Stack, author: dict[str, str]) -> None:
     with load(stack, author) as seen:
         stack.project.output("kill", "--signal", "HUP", "backend")
         wait_until(
@@ -153,7 +153,7 @@ def test_sighup(stack: Stack, author: dict[str, str]) -> None:
     assert_nothing_was_lost(stack, seen)
 
 
-def test_more_replicas_and_fewer_again(stack: Stack, author: dict[str, str]) -> None:
+def test_scaling_up_and_down(stack: Stack, author: dict[str, str]) -> None:
     with load(stack, author) as seen:
         stack.up("--no-recreate", "--scale", "backend=3")
         assert len(replicas(stack)) == 3
@@ -162,7 +162,7 @@ def test_more_replicas_and_fewer_again(stack: Stack, author: dict[str, str]) -> 
     assert_nothing_was_lost(stack, seen)
 
 
-def test_sigterm_of_one_of_two(stack: Stack, author: dict[str, str]) -> None:
+def test_sigterm_of_one_of_two_replicas(stack: Stack, author: dict[str, str]) -> None:
     stack.up("--no-recreate", "--scale", "backend=2")
     with load(stack, author) as seen:
         docker("stop", replicas(stack)[0])

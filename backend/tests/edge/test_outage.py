@@ -36,9 +36,7 @@ without_a_backend = pytest.mark.parametrize("without", ["backend"], indirect=Tru
 
 @without_a_database
 @pytest.mark.usefixtures("without")
-def test_without_a_database_public_pages_are_shown_as_they_were(
-    stack: Stack, client: httpx.Client, page: str
-) -> None:
+def test_stale_pages_without_a_database(stack: Stack, client: httpx.Client, page: str) -> None:
     for _ in range(3):
         assert wait_for_state(client, page, "STALE").status_code == 200
     started = time.monotonic()
@@ -55,7 +53,7 @@ def test_without_a_database_public_pages_are_shown_as_they_were(
 
 @without_a_backend
 @pytest.mark.usefixtures("without")
-def test_without_a_backend_too_and_others_wait_for_one(
+def test_stale_pages_and_waiting_requests_without_a_backend(
     stack: Stack, client: httpx.Client, page: str
 ) -> None:
     for _ in range(3):
@@ -84,7 +82,7 @@ def test_without_a_backend_too_and_others_wait_for_one(
 
 @without_a_backend
 @pytest.mark.usefixtures("without")
-def test_the_wait_has_an_end(client: httpx.Client) -> None:
+def test_waiting_requests_time_out(client: httpx.Client) -> None:
     started = time.monotonic()
     answer = client.post("/users", json={})
     assert answer.status_code == 503

@@ -67,9 +67,7 @@ def assert_in_the_one_shape(answer: httpx.Response, status: int) -> None:
 
 
 @pytest.mark.parametrize("sent", SMUGGLING.values(), ids=SMUGGLING)
-def test_what_two_servers_could_read_in_two_ways_is_refused_and_closed(
-    stack: Stack, sent: bytes
-) -> None:
+def test_ambiguous_requests_are_rejected(stack: Stack, sent: bytes) -> None:
     answer, closed = stack.raw(sent + b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert_in_the_one_shape(parsed(answer), 400)
     assert closed
@@ -77,7 +75,7 @@ def test_what_two_servers_could_read_in_two_ways_is_refused_and_closed(
 
 
 @pytest.mark.parametrize(("sent", "status"), TOO_MUCH.values(), ids=TOO_MUCH)
-def test_what_is_too_much_is_refused_in_the_one_shape(
+def test_too_large_requests_are_rejected_in_the_error_format(
     stack: Stack, sent: bytes, status: int
 ) -> None:
     answer, closed = stack.raw(sent)
@@ -86,7 +84,7 @@ def test_what_is_too_much_is_refused_in_the_one_shape(
 
 
 @pytest.mark.parametrize("sent", [GET[:-9], POST + b"Content-Length: 10\r\n\r\n{"])
-def test_who_sends_too_slowly_loses_the_connection(stack: Stack, sent: bytes) -> None:
+def test_slow_requests_are_closed(stack: Stack, sent: bytes) -> None:
     _, closed = stack.raw(sent, seconds=30)
     assert closed
 
@@ -103,7 +101,7 @@ def test_who_sends_too_slowly_loses_the_connection(stack: Stack, sent: bytes) ->
         ("10.0.0.1", 421),
     ],
 )
-def test_hosts(client: httpx.Client, host: str, status: int) -> None:
+def test_allowed_hosts(client: httpx.Client, host: str, status: int) -> None:
     answer = client.get("/tags", headers={"Host": host})
     assert answer.status_code == status
     if status == 421:
@@ -111,13 +109,13 @@ def test_hosts(client: httpx.Client, host: str, status: int) -> None:
         assert answer.json()["code"] == "unknown_host"
 
 
-def test_an_address_in_the_request_line_counts_as_the_host(stack: Stack) -> None:
+def test_absolute_request_target_sets_the_host(stack: Stack) -> None:
     sent = b"GET http://evil.example/tags HTTP/1.1\r\n" + HOST_LINE + b"Connection: close\r\n\r\n"
     assert parsed(stack.raw(sent)[0]).status_code == 421
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
-def test_probes_come_by_whatever_name(client: httpx.Client, path: str) -> None:
+def test_probes_accept_any_host(client: httpx.Client, path: str) -> None:
     assert client.get(path, headers={"Host": "10.0.0.1"}).status_code == 200
 
 
@@ -137,7 +135,7 @@ def test_probes_come_by_whatever_name(client: httpx.Client, path: str) -> None:
         "/_media/x/y",
     ],
 )
-def test_what_is_for_behind_the_edge_is_not_there(stack: Stack, path: str) -> None:
+def test_internal_paths_are_not_found(stack: Stack, path: str) -> None:
     line = b"GET " + path.encode() + b" HTTP/1.1\r\n" + HOST_LINE + b"Connection: close\r\n\r\n"
     answer = parsed(stack.raw(line)[0])
     assert_in_the_one_shape(answer, 404)
@@ -157,7 +155,9 @@ FORGED = "203.0.113.66"
         {"X-Forwarded-Prefix": "/evil", "X-Forwarded-Port": "1"},
     ],
 )
-def test_nobody_says_who_they_are(client: httpx.Client, forged: Mapping[str, str]) -> None:
+def test_forged_client_addresses_are_ignored(
+    client: httpx.Client, forged: Mapping[str, str]
+) -> None:
     headers = {**register(client), **forged}
     sessions = client.get("/auth/sessions", headers=headers).json()
     assert all(session["ip"] != FORGED for session in sessions)
@@ -165,7 +165,7 @@ def test_nobody_says_who_they_are(client: httpx.Client, forged: Mapping[str, str
     assert "evil" not in f"{listed.headers} {listed.text}"
 
 
-def test_a_websocket_is_passed_on(stack: Stack) -> None:
+def test_websocket_upgrade_is_passed_on(stack: Stack) -> None:
     """There is none yet: the backend itself says so, having been asked for an upgrade."""
     upgrade = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -192,7 +192,7 @@ class TestLimits:
         with edge.client() as client, ThreadPoolExecutor(20) as pool:
             return list(pool.map(ask, range(times)))
 
-    def test_guessing(self, limited: Stack) -> None:
+    def test_login_attempts_are_limited(self, limited: Stack) -> None:
         """Ten at once and ten in a minute, whatever address a header claims."""
         statuses = self.statuses(limited, "POST", "/auth/login", 40)
         assert 10 <= sum(status != 429 for status in statuses) <= 12
@@ -203,7 +203,7 @@ class TestLimits:
             assert client.get("/auth/me").status_code == 401
             assert client.post("/auth/refresh", json={}).status_code != 429
 
-    def test_refreshing_in_many_tabs(self, limited: Stack) -> None:
+    def test_refreshes_in_many_tabs_are_allowed(self, limited: Stack) -> None:
         assert 429 not in self.statuses(limited, "POST", "/auth/refresh", 20)
         assert 429 in self.statuses(limited, "POST", "/auth/refresh", 150)
 
@@ -218,20 +218,22 @@ class TestLimits:
             ("/articles/import", 100_000, False),
         ],
     )
-    def test_large_bodies(self, limited: Stack, path: str, size: int, *, is_limited: bool) -> None:
+    def test_large_bodies_are_limited(
+        self, limited: Stack, path: str, size: int, *, is_limited: bool
+    ) -> None:
         with limited.client() as client:
             statuses = [client.post(path, content=b"x" * size).status_code for _ in range(15)]
         assert (429 in statuses) == is_limited, statuses
 
     @pytest.mark.parametrize("path", ["/articles", "/media"])
-    def test_bodies_without_a_length(self, limited: Stack, path: str) -> None:
+    def test_chunked_bodies_are_limited(self, limited: Stack, path: str) -> None:
         with limited.client() as client, ThreadPoolExecutor(10) as pool:
             statuses = list(
                 pool.map(lambda _: client.post(path, content=iter([b"x"])).status_code, range(150))
             )
         assert (429 in statuses) == (path == "/articles")
 
-    def test_connections(self, limited: Stack) -> None:
+    def test_connections_are_limited(self, limited: Stack) -> None:
         """Five hundred requests at once: those that wait for their body count."""
         import socket
 
@@ -248,6 +250,6 @@ class TestLimits:
             for connection in held:
                 connection.close()
 
-    def test_reading(self, limited: Stack) -> None:
+    def test_reads_are_limited(self, limited: Stack) -> None:
         assert 429 not in self.statuses(limited, "GET", "/tags", 300)
         assert 429 in self.statuses(limited, "GET", "/tags", 3000)

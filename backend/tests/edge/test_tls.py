@@ -44,7 +44,7 @@ def secure(https_port: int, trusting: ssl.SSLContext) -> Iterator[httpx.Client]:
         yield client
 
 
-def test_the_site_is_there_with_hsts(secure: httpx.Client) -> None:
+def test_site_has_hsts(secure: httpx.Client) -> None:
     answer = secure.get("/articles")
     assert answer.status_code == 200
     assert answer.headers.get_list("Strict-Transport-Security") == ["max-age=63072000"]
@@ -55,11 +55,11 @@ def test_the_site_is_there_with_hsts(secure: httpx.Client) -> None:
     register(secure)
 
 
-def test_another_host_is_not(secure: httpx.Client) -> None:
+def test_unknown_host_is_rejected(secure: httpx.Client) -> None:
     assert secure.get("/articles", headers={"Host": "elsewhere.example"}).status_code == 421
 
 
-def test_plain_http_leads_there(stack: Stack, https_port: int) -> None:
+def test_http_redirects_to_https(stack: Stack, https_port: int) -> None:
     with stack.client() as client:
         answer = client.get("/articles?limit=1", headers={"Host": "localhost"})
         assert answer.status_code == 308
@@ -68,7 +68,7 @@ def test_plain_http_leads_there(stack: Stack, https_port: int) -> None:
         assert client.get("/health/ready").status_code == 200
 
 
-def test_http_2_is_spoken(https_port: int, trusting: ssl.SSLContext) -> None:
+def test_http_2_is_supported(https_port: int, trusting: ssl.SSLContext) -> None:
     import socket
 
     trusting.set_alpn_protocols(["h2", "http/1.1"])
@@ -86,7 +86,9 @@ def test_http_2_is_spoken(https_port: int, trusting: ssl.SSLContext) -> None:
         (ssl.TLSVersion.TLSv1_2, "AES128-SHA:@SECLEVEL=0"),
     ],
 )
-def test_what_is_broken_is_not(https_port: int, version: ssl.TLSVersion, ciphers: str) -> None:
+def test_weak_protocols_are_rejected(
+    https_port: int, version: ssl.TLSVersion, ciphers: str
+) -> None:
     import socket
     import warnings
 
