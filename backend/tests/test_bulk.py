@@ -1,4 +1,4 @@
-"""Articles in bulk over HTTP: what is imported, what is refused, and what comes out again."""
+"""Bulk import and export over HTTP."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -67,7 +67,7 @@ async def export(client: httpx.AsyncClient, headers: Mapping[str, str]) -> list[
 
 
 async def rows(session: AsyncSession) -> Sequence[Any]:
-    """All that an import may have touched."""
+    """Return all rows that an import can change."""
     found = await session.execute(
         text(
             "SELECT to_jsonb(a) AS article, (SELECT count(*) FROM article_revisions) AS revisions,"
@@ -155,7 +155,7 @@ class TestImport:
         article = (await session.scalars(select(Article))).one()
         shown = (await client.get(f"/articles/{article.id}", headers=bearer(ada))).json()
         assert shown["title"] == "New title"
-        assert shown["tags"] == ["Été", "Looms"]  # the spelling that there was stays
+        assert shown["tags"] == ["Été", "Looms"]  # the existing spelling is kept
         assert shown["excerpt"] == "An entirely new text."
         assert shown["html"].startswith("<p>An entirely new text.</p>")
         assert shown["cover_image_url"] is None
@@ -242,7 +242,7 @@ class TestImport:
         assert counts(await post(client, bearer(ada), b"")) == (0, 0, 0, 0)
 
 
-BAD = {
+INVALID_RECORDS = {
     "no JSON": ("{", "not JSON"),
     "no object": ("[]", "valid dictionary"),
     "a number": ("1", "valid dictionary"),
@@ -268,12 +268,12 @@ BAD = {
 }
 
 
-class TestBadRecords:
-    @pytest.mark.parametrize("case", BAD)
+class TestInvalidRecords:
+    @pytest.mark.parametrize("case", INVALID_RECORDS)
     async def test_invalid_record_is_reported_with_its_line(
         self, client: httpx.AsyncClient, ada: User, case: str
     ) -> None:
-        bad, message = BAD[case]
+        bad, message = INVALID_RECORDS[case]
         good = [{**RECORD, "slug": f"good-{number}"} for number in range(2)]
         report = await post(client, bearer(ada), lines(good[0], "", bad, good[1]))
         assert counts(report) == (2, 0, 0, 1)
@@ -324,7 +324,7 @@ class TestBadRecords:
         ada: User,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """Its text is not lost, although both are their author's."""
+        """The text of the earlier record is not lost, although both have the same author."""
         from app.services.bulk import importing
 
         monkeypatch.setattr(importing, "BATCH", 1)
@@ -453,7 +453,7 @@ class TestSlugsOfOthers:
         assert (await session.scalars(select(FormerSlug.slug))).all() == ["elsewhere"]
 
 
-class TestWhoMayImport:
+class TestPermissions:
     async def test_anonymous_import_is_rejected(self, client: httpx.AsyncClient) -> None:
         for method, path in (("POST", "/articles/import"), ("GET", "/articles/export")):
             response = await client.request(method, path, content=lines(RECORD), headers=NDJSON)
@@ -547,11 +547,11 @@ class TestExport:
         exported = await export(client, bearer(editor))
         for given, got in zip(items, exported, strict=True):
             assert {name: got.get(name) for name in given} == given
-        # Into the same database, it changes nothing.
+        # An import into the same database changes nothing.
         before = await rows(session)
         assert counts(await post(client, bearer(editor), lines(*exported))) == (0, 0, 4, 0)
         assert await rows(session) == before
-        # Into an empty one, it gives the same.
+        # An import into an empty database creates the same articles.
         await session.execute(text("DELETE FROM articles"))
         assert counts(await post(client, bearer(editor), lines(*exported))) == (4, 0, 0, 0)
         assert await export(client, bearer(editor)) == exported
@@ -605,7 +605,7 @@ class TestExport:
         assert (head.status_code, head.content) == (200, b"")
 
 
-class TestSeen:
+class TestKeySet:
     def test_contains_added_keys(self) -> None:
         seen = records.KeySet()
         keys = [number.to_bytes(8) * 4 for number in range(0, 40_000, 2)]

@@ -1,4 +1,4 @@
-"""Reading other systems' exports: what becomes of their fields, and what is refused."""
+"""Parsers for exports of other systems: field mapping and rejected files."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from app.services.bulk.sources import Format, open_source
 from tests.exports import GHOST, WXR, ghost_export, wxr
 
 USERNAMES = {"1": "jane", "2": "joe", "jane": "jane", "joe": "joe", "null": "null"}
-"""Whom the tests' handles stand for; the rest are nobody's."""
+"""Usernames by handle. Other handles have no user."""
 
 
 def read(module: ModuleType, path: Path) -> list[ParsedRecord]:

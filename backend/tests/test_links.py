@@ -1,4 +1,4 @@
-"""Names that somebody else chose: no links are followed, and only regular files are opened."""
+"""Untrusted file names: symbolic links are not followed, and only regular files are opened."""
 
 import os
 import socket
@@ -24,7 +24,7 @@ SECRET = "# Secret\n\nSECRET_KEY=of-this-installation\n"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder to import, beside what is not in it."""
+    """Create a folder to import, and files outside of it."""
     folder = tmp_path / "blog"
     (folder / "inside").mkdir(parents=True)
     (folder / "good.md").write_text(POST)
@@ -40,8 +40,8 @@ def read(folder: Path) -> list[ParsedRecord]:
     return list(markdown.read(folder, survey, resolve_author=str, advance=lambda _: None))
 
 
-def refused(folder: Path) -> dict[str, str]:
-    """What is not imported, and why; the rest is the one good post."""
+def problems_of(folder: Path) -> dict[str, str]:
+    """Return the problems by position. The remaining record must be the valid post."""
     items = read(folder)
     (good,) = [item for item in items if item.record is not None]
     assert good.position == "good.md"
@@ -51,35 +51,37 @@ def refused(folder: Path) -> dict[str, str]:
 class TestImportingAFolder:
     @pytest.mark.parametrize("target", ["../outside/.env", "good.md", "nothing", "leak.md"])
     def test_symbolic_links_are_reported(self, folder: Path, target: str) -> None:
-        """Also to a file of the folder, to nowhere, and to themselves."""
+        """Includes links to a file in the folder, dangling links and loops."""
         (folder / "leak.md").symlink_to(target)
-        assert refused(folder) == {"leak.md": f"The file cannot be read ({files.SYMLINK_MESSAGE})"}
+        assert problems_of(folder) == {
+            "leak.md": f"The file cannot be read ({files.SYMLINK_MESSAGE})"
+        }
 
     def test_linked_folders_are_reported(self, folder: Path) -> None:
         (folder / "linked").symlink_to("../outside")
         (folder / "inside" / "loop").symlink_to("..")
-        assert refused(folder) == {
+        assert problems_of(folder) == {
             "linked": f"The folder cannot be read ({files.SYMLINK_MESSAGE})",
             "inside/loop": f"The folder cannot be read ({files.SYMLINK_MESSAGE})",
         }
 
     def test_import_folder_may_be_a_symbolic_link(self, folder: Path, tmp_path: Path) -> None:
         (tmp_path / "current").symlink_to("blog")
-        assert refused(tmp_path / "current") == {}
+        assert problems_of(tmp_path / "current") == {}
 
     def test_link_created_between_listing_and_opening(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The file and the folder are swapped when the walk has seen them as they were."""
+        """A file and a folder are replaced by links after they were listed."""
         (folder / "inside" / "post.md").write_text(POST)
         original, swaps = os.open, []
 
         def swapped(path: Any, *arguments: Any, **options: Any) -> int:
             if path in {"inside", "good.md"} and path not in swaps:
                 swaps.append(path)
-                place = folder / path
-                place.rename(folder.parent / f"{path}-was")
-                place.symlink_to("../outside" if path == "inside" else "../outside/.env")
+                folder_path = folder / path
+                folder_path.rename(folder.parent / f"{path}-was")
+                folder_path.symlink_to("../outside" if path == "inside" else "../outside/.env")
             return original(path, *arguments, **options)
 
         monkeypatch.setattr(os, "open", swapped)
@@ -92,19 +94,19 @@ class TestImportingAFolder:
         os.mkfifo(folder / "pipe.md")
         with socket.socket(socket.AF_UNIX) as server:
             here = Path.cwd()
-            os.chdir(folder)  # the address of a socket is short
+            os.chdir(folder)  # the path of a socket has a maximum length
             try:
                 server.bind("socket.md")
             finally:
                 os.chdir(here)
             (folder / "directory.md").mkdir()
             why = "The file cannot be read (not a regular file)"
-            assert refused(folder) == {"pipe.md": why, "socket.md": why}
+            assert problems_of(folder) == {"pipe.md": why, "socket.md": why}
 
     def test_huge_file_is_not_read(self, folder: Path) -> None:
         with (folder / "huge.md").open("wb") as file:
-            file.truncate(1 << 40)  # a hole: it takes no space
-        assert str(MAX_RECORD_BYTES) in refused(folder)["huge.md"]
+            file.truncate(1 << 40)  # a sparse file
+        assert str(MAX_RECORD_BYTES) in problems_of(folder)["huge.md"]
 
     def test_invalid_file_names_are_reported(self, folder: Path) -> None:
         for name in (b"\xff\xfe.md", b"new\nline.md", b"escape\x1b[2J.md"):
@@ -127,7 +129,7 @@ class TestImportingAFolder:
     @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
     def test_unreadable_folders_are_reported(self, folder: Path) -> None:
         (folder / "inside").chmod(0)
-        (why,) = refused(folder).values()
+        (why,) = problems_of(folder).values()
         assert why == "The folder cannot be read (Permission denied)"
         (folder / "inside").chmod(0o700)
 
@@ -170,15 +172,15 @@ class TestExporting:
         assert "long" not in (tmp_path / EXPORTED).read_text()
 
 
-class TestPictures:
+class TestMediaFiles:
     async def test_links_in_the_storage_are_not_read(self, tmp_path: Path) -> None:
         storage = LocalStorage(tmp_path)
         folder, linked, name = new_folder(), new_folder(), "800.jpg"
-        place = tmp_path / "files" / folder
-        place.mkdir(parents=True)
-        (place / name).write_bytes(b"picture")
-        (place / "900.jpg").symlink_to(name)
-        os.mkfifo(place / "1000.jpg")
+        folder_path = tmp_path / "files" / folder
+        folder_path.mkdir(parents=True)
+        (folder_path / name).write_bytes(b"picture")
+        (folder_path / "900.jpg").symlink_to(name)
+        os.mkfifo(folder_path / "1000.jpg")
         (tmp_path / "files" / linked).symlink_to(folder)
         assert await storage.size(folder, name) == 7
         pieces = storage.read(folder, name, start=1, end=7)

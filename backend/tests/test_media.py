@@ -1,4 +1,4 @@
-"""Uploading pictures: what is made of them, what is refused, and that nothing is left behind."""
+"""Uploads: re-encoding, rejected files, quota and cleanup."""
 
 import asyncio
 import time
@@ -59,28 +59,28 @@ BOUNDARY = b"boundary"
 
 
 def form(content: bytes) -> bytes:
-    """A form with a file in it."""
+    """Return a form with a file."""
     head = b'Content-Disposition: form-data; name="file"; filename="a.jpg"'
     return b"--%b\r\n%b\r\n\r\n%b\r\n--%b--\r\n" % (BOUNDARY, head, content, BOUNDARY)
 
 
-class Stalled:
-    """Uploads that have begun and end when they are told to."""
+class StalledUploads:
+    """Uploads that wait before their last byte."""
 
     def __init__(self, client: httpx.AsyncClient, store: Path) -> None:
         self.store = store
         self._client = client
-        self._go_on = asyncio.Event()
+        self._resume = asyncio.Event()
         self._tasks: list[asyncio.Task[httpx.Response]] = []
 
     async def start(self, headers: Headers, body: bytes, *, chunked: bool = False) -> None:
-        """Send all but the end, and wait until the beginning has arrived."""
+        """Send all but the last byte, and wait until the server has read it."""
         arrived = asyncio.Event()
 
         async def parts() -> AsyncIterator[bytes]:
             yield body[:-1]
             arrived.set()
-            await self._go_on.wait()
+            await self._resume.wait()
             yield body[-1:]
 
         length = {} if chunked else {"Content-Length": str(len(body))}
@@ -89,12 +89,12 @@ class Stalled:
         await asyncio.wait_for(arrived.wait(), 30)
 
     async def finish(self) -> list[httpx.Response]:
-        """Send the ends; the answers."""
-        self._go_on.set()
+        """Send the last bytes and return the responses."""
+        self._resume.set()
         return await asyncio.gather(*self._tasks)
 
     async def send(self, headers: Headers, body: bytes, *, forever: bool = False) -> httpx.Response:
-        """Send the body at once, or all but its end, which never comes."""
+        """Send the body; with `forever`, without its last byte."""
 
         async def parts() -> AsyncIterator[bytes]:
             yield body[:-1]
@@ -118,7 +118,7 @@ async def reservations(live_rows: Rows) -> int:
 
 @pytest.fixture
 def store(app: FastAPI, tmp_path: Path) -> Path:
-    """Where the application keeps pictures during the test."""
+    """Replace the application's storage by a temporary directory."""
     app.state.storage = LocalStorage(tmp_path)
     return tmp_path
 
@@ -128,23 +128,23 @@ async def headers(session: AsyncSession, store: Path) -> Headers:
     return bearer(await create_user(session))
 
 
-def kept(store: Path) -> list[str]:
-    """The names of all files below the store, whatever they are for."""
+def file_names(store: Path) -> list[str]:
+    """Return the names of all files in the storage."""
     return sorted(file.name for file in store.rglob("*") if file.is_file())
 
 
-def places(store: Path) -> list[Path]:
-    """Where the folders are that files are in."""
+def parent_folders(store: Path) -> list[Path]:
+    """Return the parents of all folders with files."""
     return sorted({file.parent.parent for file in store.rglob("*") if file.is_file()})
 
 
 def content_of(store: Path, name: str = "*.*") -> bytes:
-    """All files of this name below the store, one after the other."""
+    """Return the concatenated content of all files with this name."""
     return b"".join(file.read_bytes() for file in store.rglob(name) if file.is_file())
 
 
-def is_empty(store: Path) -> bool:
-    """Whether nothing is being worked on."""
+def has_no_temporary_files(store: Path) -> bool:
+    """Return whether there are no uploads in progress."""
     return list((store / "incoming").iterdir()) == []
 
 
@@ -166,26 +166,28 @@ async def file_at(client: httpx.AsyncClient, url: str) -> httpx.Response:
     return await client.get(httpx.URL(url).path)
 
 
-async def uploaded(client: httpx.AsyncClient, headers: Headers, content: bytes) -> Image.Image:
-    """What is kept of a picture."""
+async def upload_and_open(
+    client: httpx.AsyncClient, headers: Headers, content: bytes
+) -> Image.Image:
+    """Upload an image and return the stored image."""
     answer = await upload(client, headers, content)
     assert answer.status_code == 201, answer.text
     return opened((await file_at(client, answer.json()["url"])).content)
 
 
-def stored_in(store: Path) -> list[bytes]:
+def stored_files(store: Path) -> list[bytes]:
     return [path.read_bytes() for path in store.rglob("*") if path.is_file()]
 
 
-async def assert_refused(
-    client: httpx.AsyncClient, headers: Headers, store: Path, content: bytes, because: str
+async def assert_rejected(
+    client: httpx.AsyncClient, headers: Headers, store: Path, content: bytes, reason: str
 ) -> None:
     answer = await upload(client, headers, content)
     assert answer.status_code == 422, answer.text
     assert answer.json()["code"] == "invalid_media"
-    assert because in answer.json()["message"]
-    assert kept(store) == []
-    assert is_empty(store)
+    assert reason in answer.json()["message"]
+    assert file_names(store) == []
+    assert has_no_temporary_files(store)
 
 
 async def test_upload_creates_variants(
@@ -199,7 +201,7 @@ async def test_upload_creates_variants(
     assert [(each["width"], each["height"]) for each in found["variants"]] == [
         (320, 240), (640, 480), (1280, 960),
     ]  # fmt: skip
-    assert kept(store) == ["1280.webp", "320.webp", "640.webp", "picture.jpg"]
+    assert file_names(store) == ["1280.webp", "320.webp", "640.webp", "picture.jpg"]
     assert found["bytes"] == len(content_of(store))
     for each in found["variants"]:
         read = await file_at(client, each["url"])
@@ -247,7 +249,7 @@ async def test_metadata_is_removed(
 ) -> None:
     sent = picture(kind, exif=exif(), **({"comment": CAMERA} if kind == "JPEG" else {}))
     assert CAMERA.encode() in sent
-    image = await uploaded(client, headers, sent)
+    image = await upload_and_open(client, headers, sent)
     assert dict(image.getexif()) == {}
     assert not {"exif", "xmp", "icc_profile", "comment"} & image.info.keys()
     assert CAMERA.encode() not in content_of(store)
@@ -266,7 +268,7 @@ async def test_exif_orientation_is_applied(
         6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270,
     }[orientation]  # fmt: skip
     held = upright.transpose(undo) if undo is not None else upright
-    seen = await uploaded(client, headers, encoded(held, kind, exif=exif(orientation)))
+    seen = await upload_and_open(client, headers, encoded(held, kind, exif=exif(orientation)))
     assert seen.size == (64, 32)
     red, white = seen.convert("RGB").getpixel((8, 8)), seen.convert("RGB").getpixel((56, 8))
     assert red[0] > 200
@@ -278,9 +280,9 @@ async def test_colour_profiles_are_converted_to_srgb(
     client: httpx.AsyncClient, headers: Headers
 ) -> None:
     flat = Image.new("RGB", (64, 64), (60, 200, 60))
-    seen = await uploaded(client, headers, encoded(flat, "PNG", icc_profile=adobe_rgb()))
-    other = await uploaded(client, headers, encoded(flat, "PNG"))
-    broken = await uploaded(client, headers, encoded(flat, "PNG", icc_profile=b"no profile"))
+    seen = await upload_and_open(client, headers, encoded(flat, "PNG", icc_profile=adobe_rgb()))
+    other = await upload_and_open(client, headers, encoded(flat, "PNG"))
+    broken = await upload_and_open(client, headers, encoded(flat, "PNG", icc_profile=b"no profile"))
     assert (
         seen.getpixel((5, 5)) != other.getpixel((5, 5)) == broken.getpixel((5, 5)) == (60, 200, 60)
     )
@@ -295,7 +297,7 @@ async def test_transparency_is_preserved(client: httpx.AsyncClient, headers: Hea
         encoded(palette, "PNG"),
         encoded(sent, "WEBP", lossless=True),
     ):
-        seen = await uploaded(client, headers, content)
+        seen = await upload_and_open(client, headers, content)
         assert seen.mode == "RGBA"
         assert seen.getpixel((200, 1))[3] < 40
         assert seen.getpixel((200, 298))[3] > 200
@@ -310,7 +312,9 @@ async def test_pixel_modes_are_converted(
         image = gray.convert("I").point(lambda value: value * 257).convert(mode)
     else:
         image = gray.convert("RGB").convert(mode) if mode == "CMYK" else gray.convert(mode)
-    seen = await uploaded(client, headers, encoded(image, "JPEG" if mode == "CMYK" else "PNG"))
+    seen = await upload_and_open(
+        client, headers, encoded(image, "JPEG" if mode == "CMYK" else "PNG")
+    )
     assert seen.mode == "RGB"
     column = [sum(seen.resize((1, 4), Image.Resampling.BOX).getpixel((0, y))) / 3 for y in range(4)]
     for found, meant in zip(column, (32, 96, 160, 224), strict=True):
@@ -370,7 +374,7 @@ def polyglots() -> dict[str, tuple[bytes, str]]:
 async def test_files_that_are_not_images_are_rejected(
     client: httpx.AsyncClient, headers: Headers, store: Path, name: str
 ) -> None:
-    await assert_refused(client, headers, store, *polyglots()[name])
+    await assert_rejected(client, headers, store, *polyglots()[name])
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF"])
@@ -380,7 +384,7 @@ async def test_trailing_bytes_are_not_stored(
     script = b"*/=1;<html><script>alert(1)</script></html>" + picture("GIF")
     answer = await upload(client, headers, picture(kind) + script)
     assert answer.status_code == 201, answer.text
-    contents = stored_in(store)
+    contents = stored_files(store)
     assert contents
     assert not any(b"script" in content for content in contents)
 
@@ -403,14 +407,14 @@ async def test_long_runs_of_bytes_are_rejected_in_linear_time(
     client: httpx.AsyncClient, headers: Headers, store: Path, content: bytes
 ) -> None:
     started = time.process_time()
-    await assert_refused(client, headers, store, content, "")
-    # Quadratic work took minutes of CPU time for these.
+    await assert_rejected(client, headers, store, content, "")
+    # A quadratic implementation takes minutes of CPU time for these.
     assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize("segments", [b"", b"\xff\xe0\0\2", b"\xff\xc0\0\x0b" + b"\x08\1" * 5])
 def test_jpeg_without_scan_is_rejected_before_decoding(tmp_path: Path, segments: bytes) -> None:
-    """Pillow would read all bytes after the end, one by one, in search of a scan."""
+    """Pillow would search all bytes after the end for a scan."""
     path = tmp_path / "picture.jpg"
     path.write_bytes(b"\xff\xd8" + segments + b"\xff\xd9" + b"\0" * 1000)
     with pytest.raises(InvalidMedia):
@@ -423,14 +427,14 @@ async def test_truncated_images_are_rejected(
     client: httpx.AsyncClient, headers: Headers, store: Path, kind: str, share: float
 ) -> None:
     content = picture(kind, size=(200, 200))
-    await assert_refused(client, headers, store, content[: int(len(content) * share)], "")
+    await assert_rejected(client, headers, store, content[: int(len(content) * share)], "")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF"])
 async def test_damaged_images_cause_no_server_error(
     client: httpx.AsyncClient, headers: Headers, store: Path, kind: str
 ) -> None:
-    """Whatever byte is wrong, nobody sees a 500, and a refusal leaves nothing."""
+    """No damaged byte causes a 500, and rejected files are not stored."""
     content = bytearray(picture(kind, size=(40, 40)))
     for position in range(0, len(content), max(1, len(content) // 60)):
         damaged = (
@@ -440,7 +444,7 @@ async def test_damaged_images_cause_no_server_error(
         )
         answer = await upload(client, headers, damaged)
         assert answer.status_code in {201, 422}, f"{position}: {answer.text}"
-    assert is_empty(store)
+    assert has_no_temporary_files(store)
 
 
 @cache
@@ -468,19 +472,19 @@ def bombs() -> dict[str, tuple[bytes, str]]:
 async def test_decompression_bombs_are_rejected(
     client: httpx.AsyncClient, headers: Headers, store: Path, name: str
 ) -> None:
-    content, because = bombs()[name]
+    content, reason = bombs()[name]
     assert len(content) < 4_000_000
-    await assert_refused(client, headers, store, content, because)
+    await assert_rejected(client, headers, store, content, reason)
 
 
 async def test_gif_frame_larger_than_header_is_rejected(
     client: httpx.AsyncClient, headers: Headers, store: Path
 ) -> None:
-    """Its second picture reaches beyond what the header has said."""
+    """The second frame exceeds the size in the header."""
     grown = bytearray(animation(frames=2, size=(4, 4), disposal=2))
     second = grown.rindex(b"\x2c\0\0\0\0\x04\0\x04\0")
     grown[second + 5 : second + 9] = b"\xff\xff\xff\xff"
-    await assert_refused(client, headers, store, bytes(grown), "")
+    await assert_rejected(client, headers, store, bytes(grown), "")
 
 
 @pytest.mark.parametrize(
@@ -500,13 +504,13 @@ async def test_byte_and_pixel_limits(
     content = picture("PNG")
     install(MEDIA_MAX_BYTES=len(content), MEDIA_MAX_PIXELS=400 * 300)
     assert (await upload(client, headers, content)).status_code == 201
-    before = kept(store)
+    before = file_names(store)
     install(MEDIA_MAX_BYTES=len(content) - 1)
     answer = await upload(client, headers, content)
     assert (answer.status_code, answer.json()["code"]) == (413, "content_too_large")
     install(MEDIA_MAX_BYTES=len(content), MEDIA_MAX_PIXELS=400 * 300 - 1)
     assert "too large" in (await upload(client, headers, content)).json()["message"]
-    assert kept(store) == before
+    assert file_names(store) == before
 
 
 TRICKS = '; filename="..\\..\\x.php\0.png"'
@@ -514,7 +518,7 @@ ABSOLUTE = "; filename=/etc/passwd; filename*=utf-8''%2e%2e%2fx"
 
 
 class Forms:
-    """Bodies that a browser would not send."""
+    """Bodies that browsers do not send."""
 
     def __init__(self) -> None:
         self.good = picture("PNG", size=(8, 8))
@@ -565,7 +569,7 @@ class Forms:
 async def test_unusual_forms(
     client: httpx.AsyncClient, headers: Headers, store: Path, name: str
 ) -> None:
-    body, status, because = Forms().cases()[name]
+    body, status, reason = Forms().cases()[name]
     answer = await client.post(
         "/media",
         content=body,
@@ -573,11 +577,11 @@ async def test_unusual_forms(
     )
     assert answer.status_code == status, answer.text
     if status == 201:
-        assert places(store) == [store / "files"]
+        assert parent_folders(store) == [store / "files"]
     else:
-        assert because in answer.json()["message"]
-        assert kept(store) == []
-    assert is_empty(store)
+        assert reason in answer.json()["message"]
+        assert file_names(store) == []
+    assert has_no_temporary_files(store)
 
 
 @pytest.mark.parametrize(
@@ -600,7 +604,7 @@ async def test_other_content_types_are_rejected(
         "/media", content=picture(), headers={**headers, "Content-Type": content_type}
     )
     assert answer.status_code == status, answer.text
-    assert kept(store) == []
+    assert file_names(store) == []
 
 
 async def test_chunked_and_incomplete_bodies(
@@ -615,7 +619,7 @@ async def test_chunked_and_incomplete_bodies(
 
     sent = {**headers, "Content-Type": "multipart/form-data; boundary=x"}
     assert (await client.post("/media", content=drops(), headers=sent)).status_code == 201
-    before = kept(store)
+    before = file_names(store)
 
     pieces = [{"type": "http.request", "body": body[:-30], "more_body": True}]
     answers = []
@@ -642,8 +646,8 @@ async def test_chunked_and_incomplete_bodies(
     }
     await app(scope, receive, send)
     assert answers[0]["status"] == 400
-    assert kept(store) == before
-    assert is_empty(store)
+    assert file_names(store) == before
+    assert has_no_temporary_files(store)
 
 
 async def test_authentication_precedes_the_body(
@@ -675,14 +679,14 @@ async def test_quota_is_enforced(
     first = (await upload(client, headers, picture("PNG"))).json()
     install(MEDIA_QUOTA_BYTES=first["bytes"] * 2)
     assert (await upload(client, headers, picture("PNG"))).status_code == 201
-    full = kept(store)
+    full = file_names(store)
     answer = await upload(client, headers, picture("PNG"))
     assert (answer.status_code, answer.json()["code"]) == (409, "quota_exceeded")
     assert str(first["bytes"] * 2) in answer.json()["message"]
-    install(MEDIA_QUOTA_BYTES=first["bytes"] * 3 - 1)  # room for what is sent, not for what is kept
+    install(MEDIA_QUOTA_BYTES=first["bytes"] * 3 - 1)  # enough for the request, not for the result
     answer = await upload(client, headers, picture("PNG"))
     assert f"would take {first['bytes']}" in answer.json()["message"]
-    assert kept(store) == full
+    assert file_names(store) == full
     other = bearer(await create_user(session))
     assert (await upload(client, other, picture("PNG"))).status_code == 201
     assert len((await session.scalars(select(Media))).all()) == 3
@@ -698,7 +702,7 @@ async def test_unwritable_storage_returns_503(
     app.state.storage = LocalStorage(tmp_path)
     (tmp_path / "files").write_text("in the way")
     assert (await upload(client, headers, picture())).status_code == 503
-    assert kept(tmp_path) == ["file", "files"]
+    assert file_names(tmp_path) == ["file", "files"]
 
 
 async def test_idempotency_key_repeats_the_upload(
@@ -707,7 +711,7 @@ async def test_idempotency_key_repeats_the_upload(
     keyed = {**headers, "Idempotency-Key": "picture-1"}
     content = picture("PNG")
     first = await upload(client, keyed, content, alt="one")
-    before = kept(store)
+    before = file_names(store)
     again = await upload(client, keyed, content, name="other.png", alt="one")  # another boundary
     assert again.status_code == 201
     assert again.content == first.content
@@ -716,13 +720,13 @@ async def test_idempotency_key_repeats_the_upload(
         "code"
     ] == "idempotency_key_reused"
     assert (await upload(client, keyed, picture("WEBP"), alt="one")).status_code == 422
-    assert kept(store) == before
+    assert file_names(store) == before
 
 
 async def test_uploads_do_not_block_the_event_loop(
     client: httpx.AsyncClient, headers: Headers, store: Path
 ) -> None:
-    """Re-encoding is not done where requests are answered."""
+    """Re-encoding runs in a thread."""
     loop = asyncio.get_running_loop()
     busy = asyncio.create_task(upload(client, headers, png(3000, 3000)))
     started = last = loop.time()
@@ -735,42 +739,42 @@ async def test_uploads_do_not_block_the_event_loop(
 
 
 class TestReservations:
-    """Space is reserved before anything is received."""
+    """Quota is reserved before the body is received."""
 
     @pytest.fixture
     async def stalled(
         self, live: httpx.AsyncClient, live_app: FastAPI, tmp_path: Path
-    ) -> AsyncIterator[Stalled]:
+    ) -> AsyncIterator[StalledUploads]:
         live_app.state.storage = LocalStorage(tmp_path)
-        stalled = Stalled(live, tmp_path)
+        stalled = StalledUploads(live, tmp_path)
         yield stalled
         await stalled.finish()
 
     async def test_concurrent_uploads_cannot_exceed_the_quota(
-        self, stalled: Stalled, live_rows: Rows, install: Install
+        self, stalled: StalledUploads, live_rows: Rows, install: Install
     ) -> None:
         body = form(picture())
         install(MEDIA_QUOTA_BYTES=len(body) * 2 + 10, MEDIA_MAX_BYTES=len(body))
         async with live_rows() as rows:
             user = await create_user(rows)
         headers = bearer(user)
-        for chunked in (False, True):  # of unknown length, the largest there may be is reserved
+        for chunked in (False, True):  # an unknown length reserves the maximum
             await stalled.start(headers, body, chunked=chunked)
         refused = await stalled.send(headers, body)
         assert (refused.status_code, refused.json()["code"]) == (409, "quota_exceeded")
         assert refused.json()["limit"] == "media_bytes"
         assert f"You have {len(body) * 2} of" in refused.json()["message"]
         assert len(list((stalled.store / "incoming").iterdir())) == 2
-        # What is kept of them is larger than what was sent, and measured again.
+        # The stored files are larger than the request, and are counted again.
         assert sorted(each.status_code for each in await stalled.finish()) == [201, 409]
         async with live_rows() as rows:
-            kept = select(func.sum(Media.bytes)).where(Media.owner_id == user.id)
-            assert 0 < await rows.scalar(kept) <= len(body) * 2 + 10
+            file_names = select(func.sum(Media.bytes)).where(Media.owner_id == user.id)
+            assert 0 < await rows.scalar(file_names) <= len(body) * 2 + 10
         assert await reservations(live_rows) == 0
-        assert is_empty(stalled.store)
+        assert has_no_temporary_files(stalled.store)
 
     async def test_concurrent_uploads_are_limited(
-        self, stalled: Stalled, live_rows: Rows, install: Install
+        self, stalled: StalledUploads, live_rows: Rows, install: Install
     ) -> None:
         install(LIMITS="uploads_at_once=2")
         async with live_rows() as rows:
@@ -784,7 +788,7 @@ class TestReservations:
         assert (await stalled.send(headers, form(picture()))).status_code == 201
 
     async def test_reservation_of_a_crashed_upload_expires(
-        self, stalled: Stalled, live_rows: Rows, install: Install, timeline: Timeline
+        self, stalled: StalledUploads, live_rows: Rows, install: Install, timeline: Timeline
     ) -> None:
         install(LIMITS="uploads_at_once=1")
         async with live_rows() as rows:
@@ -807,7 +811,7 @@ class TestReservations:
 
     async def test_failed_and_slow_uploads_release_their_reservation(
         self,
-        stalled: Stalled,
+        stalled: StalledUploads,
         live_rows: Rows,
         install: Install,
         monkeypatch: pytest.MonkeyPatch,
@@ -823,7 +827,7 @@ class TestReservations:
         assert (slow.status_code, slow.json()["code"]) == (408, "request_timed_out")
         assert "took longer" in slow.json()["message"]
         assert await reservations(live_rows) == 0
-        assert is_empty(stalled.store)
+        assert has_no_temporary_files(stalled.store)
 
     async def test_repeated_upload_is_answered_with_a_full_quota(
         self, client: httpx.AsyncClient, headers: Headers, store: Path, install: Install

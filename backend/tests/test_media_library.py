@@ -1,4 +1,4 @@
-"""Pictures once they are there: whose they are, who shows them, and when they go."""
+"""Stored media: ownership, references, deletion and files."""
 
 import asyncio
 import os
@@ -66,24 +66,26 @@ def put(storage: LocalStorage, folder: str, content: bytes = JPEG) -> None:
     storage._put(folder, files)
 
 
-def folders(storage: LocalStorage) -> set[str]:
+def stored_folders(storage: LocalStorage) -> set[str]:
     return {each.name for each in storage._files.iterdir()} if storage._files.is_dir() else set()
 
 
-async def shows(session: AsyncSession, article: Article, *pictures: Media, cover: str = "") -> None:
-    """Have the article show these pictures, and no others."""
+async def set_media_of(
+    session: AsyncSession, article: Article, *pictures: Media, cover: str = ""
+) -> None:
+    """Set the images that an article references."""
     content = "\n".join(f"![it](/media/{each.folder}/picture.jpg)" for each in pictures)
     await update_media_references(
         session, article_id=article.id, content=content, cover_image_url=cover or None
     )
 
 
-async def shown(session: AsyncSession, article: Article) -> set[int]:
+async def referenced_ids(session: AsyncSession, article: Article) -> set[int]:
     query = select(ArticleMedia.media_id).where(ArticleMedia.article_id == article.id)
     return set(await session.scalars(query))
 
 
-async def left(session: AsyncSession) -> set[int]:
+async def remaining_ids(session: AsyncSession) -> set[int]:
     return set(await session.scalars(select(Media.id)))
 
 
@@ -150,21 +152,21 @@ async def test_image_in_use_cannot_be_deleted(
     user = await create_user(session)
     media = await create_media(session, owner=user, storage=storage)
     article = await create_article(session, author=user)
-    await shows(session, article, media)
+    await set_media_of(session, article, media)
     url, headers = f"/media/{media.id}", bearer(user)
     answer = await client.delete(url, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (409, "media_in_use")
-    article.deleted_at = clock.now()  # in the trash, from where it may come back
+    article.deleted_at = clock.now()  # articles in the trash can be restored
     await session.flush()
     assert (await client.delete(url, headers=headers)).status_code == 409
-    await shows(session, article)
+    await set_media_of(session, article)
     wrong = await client.delete(url, headers={**headers, "If-Match": '"another"'})
     assert wrong.status_code == 412
     assert (await client.delete(url, headers=headers)).status_code == 204
     assert (await client.get(url, headers=headers)).status_code == 404
-    assert folders(storage) == {media.folder}
+    assert stored_folders(storage) == {media.folder}
     await tidy_media(database, storage)
-    assert folders(storage) == set()
+    assert stored_folders(storage) == set()
     assert (await session.scalars(select(DiscardedFolder))).all() == []
 
 
@@ -172,11 +174,11 @@ async def test_references_follow_the_text(session: AsyncSession) -> None:
     user = await create_user(session)
     one, two, three = [await create_media(session, owner=user) for _ in range(3)]
     article = await create_article(session, author=user)
-    await shows(session, article, one, two, two)
-    assert await shown(session, article) == {one.id, two.id}
+    await set_media_of(session, article, one, two, two)
+    assert await referenced_ids(session, article) == {one.id, two.id}
     cover = f"https://old.example/media/{three.folder}/picture.jpg"
-    await shows(session, article, two, cover=cover)
-    assert await shown(session, article) == {two.id, three.id}
+    await set_media_of(session, article, two, cover=cover)
+    assert await referenced_ids(session, article) == {two.id, three.id}
     texts = (
         f'<img src="http://localhost:8000/media/{one.folder}/320.webp">',
         f"[a link](http://localhost:8000/media/{one.folder}/picture.jpg)",
@@ -186,12 +188,12 @@ async def test_references_follow_the_text(session: AsyncSession) -> None:
         await update_media_references(
             session, article_id=article.id, content=text, cover_image_url=None
         )
-        assert await shown(session, article) == {one.id}
+        assert await referenced_ids(session, article) == {one.id}
     nothing = f"{one.folder} /media/{one.folder} /media/{'0' * 32}/picture.jpg /media/1"
     await update_media_references(
         session, article_id=article.id, content=nothing, cover_image_url=None
     )
-    assert await shown(session, article) == set()
+    assert await referenced_ids(session, article) == set()
 
 
 async def test_purged_articles_delete_their_unshared_images(
@@ -200,14 +202,14 @@ async def test_purged_articles_delete_their_unshared_images(
     user = await create_user(session)
     alone, both, elsewhere, unused = [await create_media(session, owner=user) for _ in range(4)]
     gone, gone_too, stays = [await create_article(session, author=user) for _ in range(3)]
-    stays.deleted_at = clock.now()  # in the trash counts as well
-    await shows(session, gone, alone, both, elsewhere)
-    await shows(session, gone_too, both)
-    await shows(session, stays, elsewhere)
+    stays.deleted_at = clock.now()  # articles in the trash count
+    await set_media_of(session, gone, alone, both, elsewhere)
+    await set_media_of(session, gone_too, both)
+    await set_media_of(session, stays, elsewhere)
     await delete_media_of_articles(session, article_ids=[])
-    assert len(await left(session)) == 4
+    assert len(await remaining_ids(session)) == 4
     await delete_media_of_articles(session, article_ids=[gone.id, gone_too.id])
-    assert await left(session) == {elsewhere.id, unused.id}
+    assert await remaining_ids(session) == {elsewhere.id, unused.id}
     discarded = await session.scalars(select(DiscardedFolder.folder))
     assert set(discarded) == {alone.folder, both.folder}
 
@@ -221,12 +223,12 @@ async def test_profile_image_is_not_purged(
     for address in (f"/media/{media.folder}/1.webp", f"https://x.example/media/{media.folder}/2"):
         user.image_url = address
         article = await create_article(session, author=user)
-        await shows(session, article, media)
+        await set_media_of(session, article, media)
         await delete_media_of_articles(session, article_ids=[article.id])
-        await shows(session, article)
+        await set_media_of(session, article)
         answer = await client.delete(f"/media/{media.id}", headers=bearer(user))
         assert (answer.status_code, answer.json()["code"]) == (409, "media_in_use")
-    user.image_url = f"/media/{theirs.folder}/1.webp"  # another's keeps nothing
+    user.image_url = f"/media/{theirs.folder}/1.webp"  # images of other users are not kept
     await session.flush()
     for owner, picture in ((user, media), (other, theirs)):
         answer = await client.delete(f"/media/{picture.id}", headers=bearer(owner))
@@ -239,9 +241,9 @@ async def test_references_by_other_users_do_not_count(
     owner, other = await create_user(session), await create_user(session)
     picture = await create_media(session, owner=owner)
     draft = await create_article(session, author=other, published=False)
-    await shows(session, draft, picture)
+    await set_media_of(session, draft, picture)
     await delete_media_of_articles(session, article_ids=[draft.id])
-    assert await left(session) == {picture.id}
+    assert await remaining_ids(session) == {picture.id}
     answer = await client.delete(f"/media/{picture.id}", headers=bearer(owner))
     assert answer.status_code == 204
 
@@ -255,19 +257,19 @@ async def test_images_of_deleted_users_stay_while_referenced(
     borrowed = await create_media(session, owner=leaving, storage=storage)
     article = await create_article(session, author=colleague)
     own = await create_article(session, author=leaving)
-    await shows(session, article, borrowed)
-    await shows(session, own, mine, borrowed)
+    await set_media_of(session, article, borrowed)
+    await set_media_of(session, own, mine, borrowed)
     answer = await client.request(
         "DELETE", f"/users/{leaving.id}", json={"password": PASSWORD}, headers=bearer(leaving)
     )
     assert answer.status_code == 204
     await tidy_media(database, storage)
-    assert await left(session) == {mine.id, borrowed.id}  # their article is in the trash
+    assert await remaining_ids(session) == {mine.id, borrowed.id}  # their article is in the trash
     deleted = await client.delete(f"/trash/{own.id}", headers=bearer(editor))
     assert deleted.status_code == 204
     await tidy_media(database, storage)
-    assert await left(session) == {borrowed.id}
-    assert folders(storage) == {borrowed.folder}
+    assert await remaining_ids(session) == {borrowed.id}
+    assert stored_folders(storage) == {borrowed.folder}
 
 
 async def test_files_without_row_are_deleted_after_an_hour(
@@ -276,7 +278,7 @@ async def test_files_without_row_are_deleted_after_an_hour(
     database: Database,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As a crash between putting files into the store and committing leaves them."""
+    """A crash between storing the files and the commit leaves such files."""
     folder, kept = new_folder(), new_folder()
     now = clock.now()
     put(storage, folder)
@@ -284,10 +286,10 @@ async def test_files_without_row_are_deleted_after_an_hour(
     session.add(DiscardedFolder(folder=folder, discarded_at=now + timedelta(hours=1)))
     await session.flush()
     await tidy_media(database, storage)
-    assert folders(storage) == {folder, kept}
+    assert stored_folders(storage) == {folder, kept}
     monkeypatch.setattr(clock, "now", lambda: now + timedelta(hours=1, seconds=1))
     await tidy_media(database, storage)
-    assert folders(storage) == {kept}
+    assert stored_folders(storage) == {kept}
     assert (await session.scalars(select(DiscardedFolder))).all() == []
 
 
@@ -302,14 +304,14 @@ async def test_undeletable_folder_does_not_block_others(
     await session.flush()
     with pytest.raises(OSError, match="Not a directory"):
         await tidy_media(database, storage)
-    assert folders(storage) == {first}
+    assert stored_folders(storage) == {first}
     assert (await session.scalars(select(DiscardedFolder.folder))).all() == [first]
 
 
 async def test_interrupted_uploads_are_deleted_after_half_an_hour(
     database: Database, storage: LocalStorage
 ) -> None:
-    await tidy_media(database, storage)  # before there is anything
+    await tidy_media(database, storage)  # the directory does not exist yet
     old, new = storage.incoming / "old", storage.incoming / "new"
     for directory, age in ((old, 1900), (new, 1700)):
         (directory / "files").mkdir(parents=True)
@@ -321,11 +323,11 @@ async def test_interrupted_uploads_are_deleted_after_half_an_hour(
     assert list(storage.incoming.iterdir()) == [new]
 
 
-# --- at once, with connections of their own
+# --- concurrent transactions
 
 
-class Two(NamedTuple):
-    """A picture and an article that are committed, and a database whose units of work commit."""
+class CommittedRows(NamedTuple):
+    """A committed image and article, and a database whose transactions are committed."""
 
     database: Database
     user: Identity
@@ -340,7 +342,7 @@ def committing_url() -> Iterator[str]:
 
 
 @pytest.fixture
-async def two(settings: Settings, committing_url: str) -> AsyncIterator[Two]:
+async def rows(settings: Settings, committing_url: str) -> AsyncIterator[CommittedRows]:
     database = Database.from_settings(settings.model_copy(update={"database_url": committing_url}))
     async with database.unit_of_work() as session:
         user = await create_user(session)
@@ -348,46 +350,48 @@ async def two(settings: Settings, committing_url: str) -> AsyncIterator[Two]:
         article = await create_article(session, author=user)
     known = [name for name in Identity._fields if name not in Identity._field_defaults]
     identity = Identity(**{name: getattr(user, name) for name in known})
-    yield Two(database, identity, media, article)
+    yield CommittedRows(database, identity, media, article)
     await database.dispose()
 
 
-async def delete_in(session: AsyncSession, two: Two) -> None:
-    await delete_media(session, media_id=two.media.id, precondition=Precondition(), actor=two.user)
+async def delete_in(session: AsyncSession, rows: CommittedRows) -> None:
+    await delete_media(
+        session, media_id=rows.media.id, precondition=Precondition(), actor=rows.user
+    )
 
 
-async def test_delete_waits_for_a_concurrent_reference(two: Two) -> None:
+async def test_delete_waits_for_a_concurrent_reference(rows: CommittedRows) -> None:
     async def delete() -> None:
-        async with two.database.unit_of_work() as session:
-            await delete_in(session, two)
+        async with rows.database.unit_of_work() as session:
+            await delete_in(session, rows)
 
-    async with two.database.unit_of_work() as writing:
-        await shows(writing, two.article, two.media)
+    async with rows.database.unit_of_work() as writing:
+        await set_media_of(writing, rows.article, rows.media)
         deleting = asyncio.create_task(delete())
         await asyncio.sleep(0.3)
         assert not deleting.done()
     with pytest.raises(MediaInUse):
         await deleting
-    async with two.database.unit_of_work() as session:
-        assert two.media.id in await left(session)
-        assert await shown(session, two.article) == {two.media.id}
+    async with rows.database.unit_of_work() as session:
+        assert rows.media.id in await remaining_ids(session)
+        assert await referenced_ids(session, rows.article) == {rows.media.id}
 
 
-async def test_reference_waits_for_a_concurrent_delete(two: Two) -> None:
+async def test_reference_waits_for_a_concurrent_delete(rows: CommittedRows) -> None:
     async def show() -> None:
-        async with two.database.unit_of_work() as session:
-            await shows(session, two.article, two.media)
+        async with rows.database.unit_of_work() as session:
+            await set_media_of(session, rows.article, rows.media)
 
-    async with two.database.unit_of_work() as deleting:
-        await delete_in(deleting, two)
+    async with rows.database.unit_of_work() as deleting:
+        await delete_in(deleting, rows)
         await deleting.flush()
         showing = asyncio.create_task(show())
         await asyncio.sleep(0.3)
         assert not showing.done()
     await showing
-    async with two.database.unit_of_work() as session:
-        assert two.media.id not in await left(session)
-        assert await shown(session, two.article) == set()
+    async with rows.database.unit_of_work() as session:
+        assert rows.media.id not in await remaining_ids(session)
+        assert await referenced_ids(session, rows.article) == set()
 
 
 # --- files
@@ -513,7 +517,7 @@ async def test_other_paths_cannot_be_read(
         "etc/passwd",
     )
     for trick in tricks:
-        path = f"/media/{trick}".encode()  # as it is: the client would tidy it up
+        path = f"/media/{trick}".encode()  # bytes, because the client normalizes strings
         answer = await client.get(httpx.URL("http://testserver").copy_with(raw_path=path))
         assert answer.status_code in {401, 404}, trick
         assert answer.json()["success"] is False
@@ -534,5 +538,5 @@ async def test_accel_redirect_names_the_file(
     assert (read.status_code, read.content) == (200, b"")
     assert read.headers["X-Accel-Redirect"] == f"/_media/{folder}/picture.jpg"
     assert read.headers["Content-Type"] == "image/jpeg"
-    assert "ETag" not in read.headers  # nginx has its own
+    assert "ETag" not in read.headers  # nginx sets its own
     assert (await client.get(f"/media/{new_folder()}/picture.jpg")).status_code == 404

@@ -1,4 +1,4 @@
-"""Promise: nobody has more API keys than allowed, however many are made at once."""
+"""Concurrent requests cannot exceed the maximum number of API keys."""
 
 from concurrent.futures import ThreadPoolExecutor
 

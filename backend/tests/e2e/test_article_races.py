@@ -1,5 +1,4 @@
-"""Promise: whoever wants the same slug or the same tags at the same moment, nobody gets an error
-for it, and nobody gets what is another's."""
+"""Concurrent requests for the same slug or tags succeed, and do not affect other articles."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,5 +1,5 @@
-"""Promise: an import of any size fits into little memory, can be broken off at any moment and run
-again, by several at once; and an export waits for its reader without a connection in its hands."""
+"""Imports of any size need little memory, can be interrupted and repeated, and can run
+concurrently. A stalled export holds no database connection."""
 
 import json
 import socket
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.e2e
 
 MB = 1024 * 1024
 COUNT = "SELECT count(*) AS n FROM articles"
-PATIENCE = 120.0
+TIMEOUT_SECONDS = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def server(checkout: Checkout, database: str) -> Iterator[Api]:
 
 
 def records(count: int, *, size: int = 100, prefix: str = "a") -> Iterator[bytes]:
-    """Lines of articles whose text has about this size."""
+    """Yield records whose content has about this size."""
     sentence = "The Engine weaves algebraical patterns. "
     for number in range(count):
         record = {
@@ -53,7 +53,7 @@ def post(api: Api, headers: dict[str, str], body: Iterator[bytes] | bytes) -> di
         "/articles/import",
         content=body,
         headers={**headers, "Content-Type": "application/x-ndjson"},
-        timeout=PATIENCE,
+        timeout=TIMEOUT_SECONDS,
     )
     assert response.status_code == 200, response.text
     report: dict[str, int] = response.json()
@@ -67,14 +67,14 @@ def report(
 
 
 class Memory:
-    """What a process takes of it, from now on."""
+    """The memory growth of a process."""
 
     def __init__(self, api: Api) -> None:
         self._folder = Path(f"/proc/{api.process.popen.pid}")
         if not (self._folder / "clear_refs").exists():
             pytest.skip("no /proc to measure memory with")
         self.before = self._read("VmRSS")
-        (self._folder / "clear_refs").write_text("5")  # forget the peak
+        (self._folder / "clear_refs").write_text("5")  # reset the peak
 
     def _read(self, name: str) -> int:
         lines = (self._folder / "status").read_text().splitlines()
@@ -83,7 +83,7 @@ class Memory:
 
     @property
     def growth(self) -> float:
-        """The most that it took since, beyond what it took then, in megabytes."""
+        """Return the growth up to the peak, in megabytes."""
         return (self._read("VmHWM") - self.before) / MB
 
 

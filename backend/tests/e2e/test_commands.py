@@ -1,4 +1,4 @@
-"""Promise: the commands do what they say, and say what is wrong in a sentence, without a trace."""
+"""The commands work, and report errors in a sentence without a traceback."""
 
 import re
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ BAD = {
 
 
 def create_admin(**changes: str) -> tuple[Sequence[str], dict[str, str]]:
-    """Arguments and environment of a `pressroom create-admin`."""
+    """Return the arguments and the environment of `pressroom create-admin`."""
     account = {**GOOD, **changes}
     arguments = ("create-admin", "--email", account["email"], "--username", account["username"])
     return arguments, {"PRESSROOM_ADMIN_PASSWORD": account["password"]}

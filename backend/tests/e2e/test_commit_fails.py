@@ -1,5 +1,5 @@
-"""Promise: a 2xx is sent after the commit; a commit that fails answers with an error, and
-nothing of the request is stored."""
+"""A 2xx response is sent after the commit. A failed commit returns an error, and nothing is
+stored."""
 
 from collections.abc import Iterator
 

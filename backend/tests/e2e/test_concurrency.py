@@ -1,5 +1,5 @@
-"""Promise: of many who want one name exactly one gets it; a busy database is answered 503 in
-time; and neither hashing passwords nor rendering long texts holds connections or others up."""
+"""One of several concurrent registrations of a name succeeds. An exhausted pool returns 503 in
+time. Password hashing and rendering hold no connections and do not block other requests."""
 
 import time
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ def small_database() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def small_api(checkout: Checkout, small_database: str) -> Iterator[Api]:
-    """One connection a pool, and passwords that take as long as in production."""
+    """Start an API with one connection per pool and the bcrypt cost of production."""
     with serving(
         checkout,
         DATABASE_URL=small_database,
@@ -98,12 +98,12 @@ def test_concurrent_logins_hold_no_connections(small_api: Api) -> None:
 
     assert {login.result().status_code for login in logins} == {200}
     assert set(reads) == {200}
-    # On the event loop, reads would get a turn between two hashes at most.
+    # If hashing ran in the event loop, reads would wait for each hash.
     assert len(reads) > 3 * LOGINS
 
 
 def test_concurrent_long_texts_hold_no_connections(small_api: Api) -> None:
-    """Each takes a second to be refused; each of their writers has two in progress."""
+    """Each text takes a second until it is rejected. Each user has two requests in progress."""
     client, writers = small_api.client, [small_api.bearer(f"stormy{n}") for n in range(WRITERS)]
     reader = small_api.bearer("calm")
     article = {"title": "Calm", "content": "Nobody has to wait for it.", "published": True}

@@ -1,4 +1,4 @@
-"""Promise: whoever is deleted while they write gets 401, and leaves nothing behind."""
+"""A user who is deleted during a request gets 401, and nothing is stored."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,7 +17,9 @@ def test_post_of_a_concurrently_deleted_user_is_401(api: Api, api_database: str)
     with ThreadPoolExecutor(1) as threads:
         with holding(api_database, deletion, end="COMMIT"):
             posted = threads.submit(api.client.post, "/articles", json=article, headers=headers)
-            wait_until_blocked(api_database)  # the author was found, and the reference waits
+            wait_until_blocked(
+                api_database
+            )  # the author was read, and the insert waits for the foreign key
         answer = posted.result()
     assert answer.status_code == 401
     assert answer.json()["code"] == "invalid_token"

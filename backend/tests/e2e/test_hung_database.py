@@ -1,4 +1,4 @@
-"""Promise: a PostgreSQL that hangs, and closes nothing, is answered 503; it may go on later."""
+"""A PostgreSQL that hangs without closing connections results in 503, until it recovers."""
 
 import signal
 import time
@@ -16,12 +16,12 @@ pytestmark = pytest.mark.e2e
 
 STATEMENT_SECONDS = 1
 PATIENCE_SECONDS = 5
-"""What the application adds (app/db/session.py): PostgreSQL itself may say so a little late."""
+"""The application's additional timeout (app/db/session.py), after that of PostgreSQL."""
 
 
 @contextmanager
 def hanging(server: postgres.Server) -> Iterator[None]:
-    """Stop every process of the server in its tracks: sockets stay open, nobody reads them."""
+    """Suspend all processes of the server. Sockets stay open, but are not read."""
     stopped = processes_of(server.directory)
     assert stopped
     for process in stopped:

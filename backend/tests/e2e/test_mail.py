@@ -1,5 +1,5 @@
-"""Promise: mail arrives although the mail server was down, says no more than it must, and the link
-in it works once; development needs no mail server."""
+"""Mail is delivered after an outage of the mail server, and its link works once. Development needs
+no mail server."""
 
 import re
 import time
@@ -41,7 +41,7 @@ def server(port: int) -> Iterator[MailServer]:
 
 @pytest.fixture(scope="module")
 def api(checkout: Checkout, database: str, port: int) -> Iterator[Api]:
-    """Two processes that both deliver."""
+    """Start two processes that deliver mail."""
     with serving(
         checkout,
         GUNICORN,
@@ -131,7 +131,7 @@ def test_link_works_once_for_concurrent_requests(
 
 
 def test_concurrent_resets_of_a_user(api: Api, server: MailServer, database: str) -> None:
-    """Two links for one user, used at once: neither waits for the other for ever."""
+    """Two links of a user are used concurrently, without a deadlock."""
     api.register("hasty")
     server.to("hasty@example.com")
     forget(api, "hasty")
@@ -206,7 +206,7 @@ def test_server_stops_during_mail_delivery(checkout: Checkout, own_database: str
     ):
         api.register("waiting")
         silent.settimeout(20)
-        connection, _ = silent.accept()  # and says nothing
+        connection, _ = silent.accept()  # and sends nothing
         with connection:
             started = time.monotonic()
             api.process.send(signal.SIGTERM)

@@ -1,5 +1,5 @@
-"""Promise: uploads keep to a quota however many come at once, and nothing is left of one that fails
-half-way, however the process ends."""
+"""Concurrent uploads respect the quota, and failed uploads leave no files, even if the process is
+killed."""
 
 import signal
 import threading
@@ -59,7 +59,7 @@ def test_concurrent_uploads_respect_the_quota(
 def test_files_of_a_failed_commit_are_deleted_later(
     checkout: Checkout, own_database: str, tmp_path: Path
 ) -> None:
-    """The last word is the commit's; what was put into the store before it has its note."""
+    """Files are stored before the commit, and a row schedules their deletion."""
     refuse = (
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN RAISE EXCEPTION 'disk full' USING ERRCODE = '53100'; END $$"
@@ -119,7 +119,7 @@ def test_files_of_a_killed_process_are_deleted_later(
         wait_until(lambda: files(tmp_path) != [], "the upload begins", log=api.process.log)
         api.process.send(signal.SIGKILL)
         thread.join()
-    # What is there, is where it is swept after an hour.
+    # All remaining files are in places that are cleaned up after an hour.
     assert {file.relative_to(tmp_path).parts[0] for file in files(tmp_path)} == {"incoming"}
 
 

@@ -1,4 +1,4 @@
-"""Promise: a preview link's token is in no log, however its bearer spells the address."""
+"""The token of a preview link is not logged, for all spellings of the URL."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Promise: what is not HTTP gets 400 in the one error shape, and the connection is closed."""
+"""Invalid HTTP returns 400 in the error format, and the connection is closed."""
 
 import json
 import socket

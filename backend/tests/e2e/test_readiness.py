@@ -1,4 +1,4 @@
-"""Promise: /health/ready says whether the database fits this release, and what to do if not."""
+"""/health/ready tells whether the database matches this release, and otherwise what to do."""
 
 from collections.abc import Iterator
 

@@ -1,5 +1,5 @@
-"""Promise: `pressroom serve` needs nothing but itself, says where it is, leaves nothing behind on
-Ctrl-C or SIGTERM, and has its data again after a kill -9 of everything."""
+"""`pressroom serve` has no other requirements, prints its URLs, stops all processes on Ctrl-C and
+SIGTERM, and keeps its data after kill -9."""
 
 import signal
 import sys
@@ -36,7 +36,7 @@ ARTICLE = {"title": "Survivor", "content": "Posted before the kill -9.", "publis
 
 @dataclass(frozen=True)
 class Installation:
-    """A machine without Docker: a checkout, and the folder that it keeps its data in."""
+    """An installation without Docker: a checkout and its data directory."""
 
     checkout: Checkout
     directory: Path
@@ -98,7 +98,7 @@ def test_data_survives_kill_9(installation: Installation) -> None:
 
     started = time.monotonic()
     with foreign_process(installation.postgres) as pid:
-        # As after a reboot: the number in the lock files belongs to another program by now.
+        # As after a reboot, the pid in the lock files belongs to another process.
         for name in ("postmaster.pid", ".s.PGSQL.5432.lock"):
             lock = installation.postgres / name
             lock.write_text("\n".join([str(pid), *lock.read_text().splitlines()[1:]]) + "\n")

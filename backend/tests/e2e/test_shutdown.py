@@ -1,4 +1,4 @@
-"""Promise: SIGTERM lets the requests that run finish, takes no new ones, and exits 0."""
+"""After SIGTERM, running requests finish, new ones are not accepted, and the exit status is 0."""
 
 import signal
 import socket

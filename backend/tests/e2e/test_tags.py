@@ -1,4 +1,4 @@
-"""Promise: tags can be renamed and merged while articles are being tagged; nobody is the victim."""
+"""Tags can be renamed and merged while articles are tagged, without deadlocks."""
 
 import asyncio
 import random
@@ -61,7 +61,7 @@ def read(api: Api, article_id: int) -> tuple[list[str], int]:
 def test_concurrent_tagging_and_merging_succeeds(
     tags_api: Api, tags_database: str, editor: dict[str, str]
 ) -> None:
-    """Merges in both directions, renames and new tags, over the same articles at the same time."""
+    """Merges in both directions, renames and new tags concurrently affect the same articles."""
     words = ["alpha", "beta", "gamma", "delta"]
     articles = [write(tags_api, editor, *words) for _ in range(12)]
 
@@ -86,7 +86,7 @@ def test_concurrent_tagging_and_merging_succeeds(
     assert set(seen) == {200}, tags_api.process.log
     assert set(merged) <= {200, 404}, tags_api.process.log
     assert merged.count(200) > 5
-    for article_id in articles:  # the same as its author sees it and as the tags have it
+    for article_id in articles:  # the article and the tags agree
         query = """SELECT tags.slug FROM article_tags JOIN tags ON tags.id = tag_id
             WHERE article_id = $1 ORDER BY tags.slug"""
         slugs = [row["slug"] for row in fetch(tags_database, query, article_id)]
@@ -109,9 +109,9 @@ def test_tag_change_waits_for_article_writes(
 def test_opposite_locks_do_not_deadlock(
     tags_api: Api, tags_database: str, editor: dict[str, str]
 ) -> None:
-    """An author's transaction has the tag and wants an article; the editor's has that article.
+    """The author's transaction has locked the tag and waits for an article of the editor's.
 
-    Whoever waited here until PostgreSQL found the deadlock might be the author.
+    A deadlock could abort the author's transaction.
     """
     tagged, other = write(tags_api, editor, "Wanted"), write(tags_api, editor)
 
@@ -188,7 +188,7 @@ def test_change_feed_contains_every_article(
 def test_concurrent_new_tags_merges_and_housekeeping_succeed(
     tags_api: Api, tags_database: str, editor: dict[str, str]
 ) -> None:
-    """Twenty writers create the same tags in different orders; some are published at once."""
+    """Twenty users create the same tags in different orders, some in published articles."""
     names = ["C", "C++", "C#", "北京", "背景", "Été", "ete", "#new", "New 2", "🙂", "Straße", "a b"]
     writers, rounds = 20, 4
     database = Database.from_settings(

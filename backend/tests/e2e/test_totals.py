@@ -1,4 +1,4 @@
-"""Promise: a large list's length is right after each change, although it is not counted again."""
+"""The total of a large list is correct after each change, although it is not counted again."""
 
 from collections.abc import Iterator
 from typing import Any

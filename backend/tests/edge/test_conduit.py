@@ -1,4 +1,4 @@
-"""The RealWorld API through nginx: the same contract, and the edge's own errors in its words."""
+"""The RealWorld API through nginx: its contract, and nginx's own errors in its format."""
 
 import httpx
 

@@ -1,7 +1,6 @@
-"""Promise: replacing, scaling and killing what is behind the edge loses no request.
+"""Replacing, scaling and killing backends loses no request.
 
-Under load: readers (from the cache and past it) and writers, who ask one thing after the other, as
-often as they are answered.
+The load consists of clients that read (with and without the cache) and write continuously.
 """
 
 import subprocess
@@ -19,25 +18,25 @@ import pytest
 from tests.edge.stack import Stack, publish, register
 from tests.processes import wait_until
 
-MOST_SECONDS = 60
+TIMEOUT_SECONDS = 60
 CALLERS = 10
-"""How many ask at the same time."""
+"""The number of concurrent clients."""
 IMAGE = "pressroom-backend:runtime"
 
 
 @dataclass
 class Load:
-    """What those who ask have seen."""
+    """The responses to all clients."""
 
     statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
     confirmed: list[str] = field(default_factory=list)
-    """Titles of the articles whose POST was answered with 201."""
+    """Titles of articles whose POST returned 201."""
     sent: list[str] = field(default_factory=list)
     longest: float = 0.0
     stop: threading.Event = field(default_factory=threading.Event)
 
-    def ask(self, name: str, request: Callable[[], httpx.Response]) -> httpx.Response | None:
+    def record(self, name: str, request: Callable[[], httpx.Response]) -> httpx.Response | None:
         started = time.monotonic()
         try:
             answer = request()
@@ -65,7 +64,7 @@ def author(stack: Stack) -> dict[str, str]:
 
 @contextmanager
 def load(stack: Stack, author: dict[str, str]) -> Iterator[Load]:
-    """Four who read past the cache, two from it, four who write, until the block ends."""
+    """Run ten clients: four read without the cache, two read with it, and four write."""
     seen = Load()
     with stack.client() as client:
         path = f"/articles/{publish(client, author)['id']}"
@@ -73,7 +72,7 @@ def load(stack: Stack, author: dict[str, str]) -> Iterator[Load]:
     def read(name: str, headers: dict[str, str]) -> None:
         with stack.client() as client:
             while not seen.stop.is_set():
-                seen.ask(name, lambda: client.get(path, headers=headers))
+                seen.record(name, lambda: client.get(path, headers=headers))
 
     def write() -> None:
         with stack.client() as client:
@@ -81,7 +80,7 @@ def load(stack: Stack, author: dict[str, str]) -> Iterator[Load]:
                 title = f"Under load {uuid4().hex}"
                 body = {"title": title, "content": "Once, and only once."}
                 seen.sent.append(title)
-                answer = seen.ask(
+                answer = seen.record(
                     "write", lambda body=body: client.post("/articles", json=body, headers=author)
                 )
                 if answer is not None and answer.status_code == 201:
@@ -102,18 +101,18 @@ def load(stack: Stack, author: dict[str, str]) -> Iterator[Load]:
     finally:
         seen.stop.set()
         for caller in callers:
-            caller.join(MOST_SECONDS)
+            caller.join(TIMEOUT_SECONDS)
 
 
-def written(stack: Stack) -> Counter[str]:
-    """How often there is an article with each title that was sent under load."""
+def stored_titles(stack: Stack) -> Counter[str]:
+    """Return the number of stored articles by title."""
     query = "SELECT title FROM articles WHERE title LIKE 'Under load %'"
     command = ("exec", "-T", "db", "psql", "-U", "pressroom", "-At", "-c", query)
     return Counter(stack.project.output(*command).split("\n"))
 
 
 def assert_nothing_was_lost(stack: Stack, seen: Load) -> None:
-    found = written(stack)
+    found = stored_titles(stack)
     print(f"{seen.answered} answers, the longest after {seen.longest:.1f} s: {seen.statuses}")
     assert not seen.broken, seen.broken[:5]
     assert not seen.wrong, seen.wrong
@@ -125,15 +124,15 @@ def replicas(stack: Stack) -> list[str]:
 
 
 def docker(*arguments: str, sent: str = "") -> str:
-    done = subprocess.run(
+    result = subprocess.run(
         ["docker", *arguments], input=sent, capture_output=True, text=True, timeout=120, check=False
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 def test_replaced_single_container(stack: Stack, author: dict[str, str]) -> None:
-    """`docker compose up -d`: the old one is gone before the new one answers."""
+    """With `docker compose up -d`, the old container stops before the new one is ready."""
     before = replicas(stack)
     assert len(before) == 1
     with load(stack, author) as seen:
@@ -149,7 +148,7 @@ def test_sighup_of_the_backend(stack: Stack, author: dict[str, str]) -> None:
         wait_until(
             lambda: stack.project.output("logs", "backend").count("Handling signal: hup"), "SIGHUP"
         )
-        time.sleep(5)  # the old workers drain for three seconds, of which nothing tells
+        time.sleep(5)  # the old workers drain for three seconds, without a visible state
     assert_nothing_was_lost(stack, seen)
 
 
@@ -178,9 +177,9 @@ os.kill(int(children[0]), signal.SIGKILL)
 
 
 def test_kill_9_of_a_worker(stack: Stack, author: dict[str, str]) -> None:
-    """At most the requests that it held fail, and no write is carried out twice.
+    """Only the requests of the killed worker fail, and no write is executed twice.
 
-    Reads are sent again, but for one of which the head was out already.
+    nginx retries reads, unless the response has already begun.
     """
     stack.recover()
     with load(stack, author) as seen:
@@ -188,7 +187,7 @@ def test_kill_9_of_a_worker(stack: Stack, author: dict[str, str]) -> None:
             stack.project.output("exec", "-T", "backend", "python", "-c", KILL_A_WORKER)
             answered = seen.answered + 50
             wait_until(lambda more=answered: seen.answered > more, "it goes on")
-    found = written(stack)
+    found = stored_titles(stack)
     print(f"{seen.answered} answers, {seen.wrong} failed, {seen.broken} broke off")
     assert set(seen.wrong) <= {("write", 503)}
     failed = sum(seen.wrong.values()) + len(seen.broken)

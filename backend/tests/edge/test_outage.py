@@ -1,4 +1,4 @@
-"""Without a database, or any backend: who only reads notices little, and nobody waits for ever."""
+"""Without a database or a backend, public pages stay available, and requests time out."""
 
 import threading
 import time
@@ -7,24 +7,24 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.edge.stack import Stack, is_stored, publish, register, wait_for_state
+from tests.edge.stack import Stack, is_cached, publish, register, wait_for_state
 from tests.processes import wait_until
 
 HELD_SECONDS = 15
-"""1, 2, 4 and 8: how long the edge waits for a backend."""
+"""The time for which nginx waits for a backend: 1 + 2 + 4 + 8."""
 
 
 @pytest.fixture
 def page(client: httpx.Client) -> str:
-    """A public page that the edge has kept."""
+    """Create a public page and cache it."""
     path = f"/articles/{publish(client, register(client))['id']}"
-    assert is_stored(client, path)
+    assert is_cached(client, path)
     return path
 
 
 @pytest.fixture
 def without(stack: Stack, page: str, request: pytest.FixtureRequest) -> Iterator[None]:
-    """The stack without one of its services."""
+    """Stop one service of the stack."""
     stack.project.output("stop", "--timeout", "5", request.param)
     yield
     stack.recover()
@@ -70,7 +70,7 @@ def test_stale_pages_and_waiting_requests_without_a_backend(
     for thread in threads:
         thread.start()
     probe = client.get("/health/ready")
-    assert probe.status_code == 503  # at once: an orchestrator wants to know
+    assert probe.status_code == 503  # probes do not wait
     stack.project.output("start", "backend")
     for thread in threads:
         thread.join(60)

@@ -1,4 +1,4 @@
-"""What the edge refuses before anybody else sees it, and what it says of who asks."""
+"""Requests that nginx rejects itself, client addresses and limits."""
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -49,15 +49,15 @@ TOO_MUCH = {
 }
 
 
-def parsed(answer: bytes) -> httpx.Response:
-    """The first response of what came over a socket."""
+def parse_response(answer: bytes) -> httpx.Response:
+    """Parse the first response in the received bytes."""
     head, _, body = answer.partition(b"\r\n\r\n")
     status, *lines = head.decode("latin-1").split("\r\n")
     headers = [tuple(line.split(": ", 1)) for line in lines]
     return httpx.Response(int(status.split(" ")[1]), headers=headers, content=body)
 
 
-def assert_in_the_one_shape(answer: httpx.Response, status: int) -> None:
+def assert_error_format(answer: httpx.Response, status: int) -> None:
     assert answer.status_code == status, answer.text
     assert answer.headers.get_list("Content-Type") == ["application/json"]
     assert set(answer.json()) == ERROR_FIELDS
@@ -68,8 +68,8 @@ def assert_in_the_one_shape(answer: httpx.Response, status: int) -> None:
 
 @pytest.mark.parametrize("sent", SMUGGLING.values(), ids=SMUGGLING)
 def test_ambiguous_requests_are_rejected(stack: Stack, sent: bytes) -> None:
-    answer, closed = stack.raw(sent + b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    assert_in_the_one_shape(parsed(answer), 400)
+    answer, closed = stack.send_raw(sent + b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert_error_format(parse_response(answer), 400)
     assert closed
     assert answer.count(b"HTTP/1.1 ") == 1
 
@@ -78,14 +78,14 @@ def test_ambiguous_requests_are_rejected(stack: Stack, sent: bytes) -> None:
 def test_too_large_requests_are_rejected_in_the_error_format(
     stack: Stack, sent: bytes, status: int
 ) -> None:
-    answer, closed = stack.raw(sent)
-    assert_in_the_one_shape(parsed(answer), status)
+    answer, closed = stack.send_raw(sent)
+    assert_error_format(parse_response(answer), status)
     assert closed
 
 
 @pytest.mark.parametrize("sent", [GET[:-9], POST + b"Content-Length: 10\r\n\r\n{"])
 def test_slow_requests_are_closed(stack: Stack, sent: bytes) -> None:
-    _, closed = stack.raw(sent, seconds=30)
+    _, closed = stack.send_raw(sent, seconds=30)
     assert closed
 
 
@@ -105,13 +105,13 @@ def test_allowed_hosts(client: httpx.Client, host: str, status: int) -> None:
     answer = client.get("/tags", headers={"Host": host})
     assert answer.status_code == status
     if status == 421:
-        assert_in_the_one_shape(answer, 421)
+        assert_error_format(answer, 421)
         assert answer.json()["code"] == "unknown_host"
 
 
 def test_absolute_request_target_sets_the_host(stack: Stack) -> None:
     sent = b"GET http://evil.example/tags HTTP/1.1\r\n" + HOST_LINE + b"Connection: close\r\n\r\n"
-    assert parsed(stack.raw(sent)[0]).status_code == 421
+    assert parse_response(stack.send_raw(sent)[0]).status_code == 421
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
@@ -137,8 +137,8 @@ def test_probes_accept_any_host(client: httpx.Client, path: str) -> None:
 )
 def test_internal_paths_are_not_found(stack: Stack, path: str) -> None:
     line = b"GET " + path.encode() + b" HTTP/1.1\r\n" + HOST_LINE + b"Connection: close\r\n\r\n"
-    answer = parsed(stack.raw(line)[0])
-    assert_in_the_one_shape(answer, 404)
+    answer = parse_response(stack.send_raw(line)[0])
+    assert_error_format(answer, 404)
 
 
 FORGED = "203.0.113.66"
@@ -166,22 +166,26 @@ def test_forged_client_addresses_are_ignored(
 
 
 def test_websocket_upgrade_is_passed_on(stack: Stack) -> None:
-    """There is none yet: the backend itself says so, having been asked for an upgrade."""
+    """There is no WebSocket yet. The backend receives the upgrade and rejects it."""
     upgrade = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-    answer = parsed(stack.raw(GET.replace(b"/tags", b"/ws") + upgrade + key + b"\r\n")[0])
+    answer = parse_response(
+        stack.send_raw(GET.replace(b"/tags", b"/ws") + upgrade + key + b"\r\n")[0]
+    )
     assert answer.status_code in {403, 404}
     assert "X-Cache" in answer.headers
 
 
 @pytest.fixture(scope="module")
 def limited(stack: Stack) -> Iterator[Stack]:
-    with stack.edge_with(EDGE_REQUESTS_PER_SECOND="50", EDGE_ATTEMPTS_PER_MINUTE="10") as edge:
+    with stack.additional_nginx(
+        EDGE_REQUESTS_PER_SECOND="50", EDGE_ATTEMPTS_PER_MINUTE="10"
+    ) as edge:
         yield edge
 
 
 class TestLimits:
-    """From one address: the defaults, but for a rate that this machine's tests can exceed."""
+    """Limits of one address: the defaults, with a lower rate for reads."""
 
     @staticmethod
     def statuses(edge: Stack, method: str, path: str, times: int) -> list[int]:
@@ -193,12 +197,12 @@ class TestLimits:
             return list(pool.map(ask, range(times)))
 
     def test_login_attempts_are_limited(self, limited: Stack) -> None:
-        """Ten at once and ten in a minute, whatever address a header claims."""
+        """A burst of ten and ten per minute are allowed, regardless of forged addresses."""
         statuses = self.statuses(limited, "POST", "/auth/login", 40)
         assert 10 <= sum(status != 429 for status in statuses) <= 12
         with limited.client() as client:
             refused = client.post("/auth/password/forgot", json={})
-            assert_in_the_one_shape(refused, 429)
+            assert_error_format(refused, 429)
             assert refused.headers["Retry-After"] == "6"
             assert client.get("/auth/me").status_code == 401
             assert client.post("/auth/refresh", json={}).status_code != 429
@@ -234,7 +238,7 @@ class TestLimits:
         assert (429 in statuses) == (path == "/articles")
 
     def test_connections_are_limited(self, limited: Stack) -> None:
-        """Five hundred requests at once: those that wait for their body count."""
+        """500 concurrent requests are allowed, including those that wait for their body."""
         import socket
 
         sent = POST.replace(b"/users", b"/articles") + b"Content-Length: 10\r\n\r\n{"

@@ -1,4 +1,4 @@
-"""TLS at the edge: docker-compose.tls.yml, with a certificate by `make certs`."""
+"""TLS with docker-compose.tls.yml and a certificate of `make certs`."""
 
 import ssl
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for parent in (folder.parent, folder.parent.parent):
         parent.chmod(0o755)
     assert make_certs.write_certificate(folder)
-    assert not make_certs.write_certificate(folder)  # never twice
+    assert not make_certs.write_certificate(folder)  # does not overwrite
     return folder
 
 
@@ -28,13 +28,13 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def https_port(stack: Stack, certificates: Path) -> Iterator[int]:
     port = free_port()
     settings = {"HTTPS_PORT": str(port), "TLS_CERTIFICATES_DIR": str(certificates)}
-    with stack.edge_with(WITH_TLS, **settings):
+    with stack.additional_nginx(WITH_TLS, **settings):
         yield port
 
 
 @pytest.fixture
 def trusting(certificates: Path) -> ssl.SSLContext:
-    """Believes that certificate, and none besides."""
+    """Return a context that trusts only this certificate."""
     return ssl.create_default_context(cafile=certificates / "localhost.pem")
 
 
@@ -96,7 +96,9 @@ def test_weak_protocols_are_rejected(
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_ciphers(ciphers)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that is why nobody shall speak it
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # the deprecated protocols are tested on purpose
         context.minimum_version = context.maximum_version = version
     with (
         socket.create_connection((HOST, https_port), timeout=5) as plain,
