@@ -87,8 +87,8 @@ class Sentence(NamedTuple):
     words: int
 
 
-class Ingredients(NamedTuple):
-    """The parts from which articles are generated."""
+class ValuePool(NamedTuple):
+    """The values from which articles are generated."""
 
     titles: Sequence[tuple[str, str]]
     """Titles with their slugs."""
@@ -125,16 +125,14 @@ async def seed(
             return
         if not authors:
             raise InvalidInput("Articles require authors: add at least one user")
-        ingredients = await _make_ingredients(session, fake, authors, length)
+        pool = await _make_pool(session, fake, authors, length)
     now = clock.now()
     step = min(ARTICLE_INTERVAL, MAX_TIME_SPAN / articles)
-    rows = (
-        _article(generator, ingredients, number, now - step * number) for number in range(articles)
-    )
+    rows = (_article(generator, pool, number, now - step * number) for number in range(articles))
     for done in range(0, articles, TRANSACTION_ROWS):
         async with database.unit_of_work() as session:
             batch = islice(rows, min(TRANSACTION_ROWS, articles - done))
-            await _add_articles(session, generator, ingredients, batch, advance)
+            await _add_articles(session, generator, pool, batch, advance)
     async with database.unit_of_work() as session:
         await session.execute(text("ANALYZE users, articles, tags, article_tags"))
 
@@ -158,13 +156,13 @@ async def _add_users(session: AsyncSession, fake: Any, numbers: range, hashed: s
     await _copy(session, User.__tablename__, USER_COLUMNS, rows)
 
 
-async def _make_ingredients(
+async def _make_pool(
     session: AsyncSession, fake: Any, authors: Sequence[int], length: int
-) -> Ingredients:
+) -> ValuePool:
     sentences = [fake.sentence(nb_words=14) for _ in range(SENTENCES)]
     titles = [fake.sentence(nb_words=6).rstrip(".") for _ in range(TITLES)]
     tags = await lock_tags(session, map(str.capitalize, fake.words(TAGS, unique=True)))
-    return Ingredients(
+    return ValuePool(
         titles=[(title, slugify(title)) for title in titles],
         sentences=[Sentence(sentence, len(sentence.split())) for sentence in sentences],
         authors=authors,
@@ -174,11 +172,11 @@ async def _make_ingredients(
 
 
 def _article(
-    generator: random.Random, ingredients: Ingredients, number: int, written: datetime
+    generator: random.Random, pool: ValuePool, number: int, written: datetime
 ) -> list[Any]:
     """Return the columns of an article without its id. The slug has no number yet."""
-    title, slug = generator.choice(ingredients.titles)
-    length = generator.randint(ingredients.length // 2, ingredients.length * 3 // 2)
+    title, slug = generator.choice(pool.titles)
+    length = generator.randint(pool.length // 2, pool.length * 3 // 2)
     parts = [
         Sentence(f"There was a {word}.", 4)
         for share, word in MARKER_WORDS.items()
@@ -186,7 +184,7 @@ def _article(
     ]
     size = sum(len(part.text) + 1 for part in parts)
     while size < length:
-        part = generator.choice(ingredients.sentences)
+        part = generator.choice(pool.sentences)
         parts.append(part)
         size += len(part.text) + 1
     content = " ".join([part.text for part in parts])
@@ -203,7 +201,7 @@ def _article(
         _reading_time(words),
         excerpt_of(content[:1000]),
         written if generator.random() < PUBLISHED_SHARE else None,
-        generator.choice(ingredients.authors),
+        generator.choice(pool.authors),
         written,
         written,
     ]
@@ -224,11 +222,11 @@ def _reading_time(words: int) -> int:
 async def _add_articles(
     session: AsyncSession,
     generator: random.Random,
-    ingredients: Ingredients,
+    pool: ValuePool,
     articles: Iterator[list[Any]],
     advance: Progress,
 ) -> None:
-    weights = list(accumulate(1 / rank for rank in range(1, len(ingredients.tags) + 1)))
+    weights = list(accumulate(1 / rank for rank in range(1, len(pool.tags) + 1)))
     while batch := list(islice(articles, BATCH_ROWS)):
         ids = (await session.scalars(_IDS, {"count": len(batch)})).all()
         rows = [
@@ -240,9 +238,7 @@ async def _add_articles(
             (article_id, tag_id)
             for article_id in ids
             for tag_id in set(
-                generator.choices(
-                    ingredients.tags, cum_weights=weights, k=generator.choice(TAG_COUNTS)
-                )
+                generator.choices(pool.tags, cum_weights=weights, k=generator.choice(TAG_COUNTS))
             )
         ]
         await _copy(session, ArticleTag.__tablename__, TAG_COLUMNS, tagged)

@@ -78,7 +78,7 @@ class Upload(NamedTuple):
 class StoredUpload(NamedTuple):
     """A stored image without a media row. Its files may be deleted from `discard_at` on."""
 
-    picture: EncodedImage
+    image: EncodedImage
     folder: str
     discard_at: datetime
     alt: str
@@ -176,14 +176,14 @@ async def store_upload(
     files = upload.directory / "files"
     with _storage_errors():
         await asyncio.to_thread(files.mkdir)
-        picture = await pictures.reencode(
+        image = await pictures.reencode(
             upload.file,
             files,
             max_pixels=get_settings().media_max_pixels,
             user_id=owner.id,
         )
     stored = StoredUpload(
-        picture,
+        image,
         new_folder(),
         clock.now() + DISCARD_AFTER,
         upload.form.alt,
@@ -230,7 +230,7 @@ async def _delete_files(storage: Storage, stored: StoredUpload) -> None:
 async def _insert_media(
     session: AsyncSession, stored: StoredUpload, *, owner: Identity
 ) -> MediaResponse:
-    picture, folder = stored.picture, stored.folder
+    image, folder = stored.image, stored.folder
     await _lock_owner(session, owner)
     await recheck(session, owner)
     released = {"reservation_id": stored.reservation_id, "now": clock.now()}
@@ -241,18 +241,18 @@ async def _insert_media(
     ):
         if await session.scalar(statement, parameters) is None:  # expired
             raise ServiceUnavailable("The upload took too long: send the image again")
-    await limits.require_total(session, owner, LimitKind.MEDIA_BYTES, picture.bytes)
+    await limits.require_total(session, owner, LimitKind.MEDIA_BYTES, image.bytes)
     media = Media(
         owner_id=owner.id,
         folder=folder,
-        content_type=picture.content_type,
-        bytes=picture.bytes,
-        width=picture.width,
-        height=picture.height,
-        widths=picture.widths,
+        content_type=image.content_type,
+        bytes=image.bytes,
+        width=image.width,
+        height=image.height,
+        widths=image.widths,
         alt=stored.alt,
-        color=picture.color,
-        placeholder=picture.placeholder,
+        color=image.color,
+        placeholder=image.placeholder,
     )
     session.add(media)
     await session.flush()  # assigns the id
