@@ -89,7 +89,7 @@ def host_runner() -> Iterator[Runner]:
     environment = {
         **os.environ,
         "PATH": f"{bin_directory}{os.pathsep}{os.environ['PATH']}",
-        "ENVIRONMENT": "test",  # as in the container, whatever `.env` says
+        "ENVIRONMENT": "test",  # as in the container, independent of `.env`
     }
     database_process = subprocess.Popen(
         [bin_directory / "python", ROOT / "scripts" / "scratch_database.py"],

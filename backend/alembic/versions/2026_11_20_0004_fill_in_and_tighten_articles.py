@@ -85,7 +85,7 @@ def _fill_in() -> None:
 
 
 def _build(indexes: dict[str, str]) -> None:
-    """Build indexes beside running requests; one that was left half built is built again."""
+    """Create indexes concurrently. An invalid index of an interrupted run is recreated."""
     op.execute("SET lock_timeout = 0")  # CONCURRENTLY waits for transactions without blocking them
     for name, what in indexes.items():
         unique = "UNIQUE " if name.startswith("uq_") else ""

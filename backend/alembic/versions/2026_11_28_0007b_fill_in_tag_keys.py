@@ -1,6 +1,6 @@
 """Set the keys of existing tags, flag the visible ones, and add indexes.
 
-It works in batches, beside running requests. It can be run again if it was interrupted.
+It works in batches and does not block requests. It can be run again if it was interrupted.
 
 It cannot split tags that the previous release treated as one: their spellings are not stored.
 
