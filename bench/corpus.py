@@ -1,6 +1,6 @@
 """Generated articles for the content benchmark: English-like, 1.5 KB each.
 
-Word frequencies follow Zipf's law. The names of some words indicate in how many articles they occur.
+Word frequencies follow Zipf's law. Some words are in as many articles as their names tell.
 PostgreSQL assembles the articles from paragraphs that are generated here: a million in minutes.
 """
 
