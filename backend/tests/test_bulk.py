@@ -114,6 +114,22 @@ class TestImport:
         assert article.excerpt == "The Engine weaves patterns."
         assert article.author_id == ada.id
 
+    async def test_published_without_date_is_published_now_and_keeps_its_date(
+        self, client: httpx.AsyncClient, session: AsyncSession, ada: User
+    ) -> None:
+        record = {"title": "Title", "slug": "title", "content": "Long enough.", "published": True}
+        assert counts(await post(client, bearer(ada), lines(record))) == (1, 0, 0, 0)
+        article = (await client.get("/articles/by-slug/title")).json()
+        assert article["published_at"] == article["created_at"]
+        assert counts(await post(client, bearer(ada), lines(record))) == (0, 0, 1, 0)
+        changed = {**record, "content": "Longer than enough."}
+        assert counts(await post(client, bearer(ada), lines(changed))) == (0, 1, 0, 0)
+        again = (await client.get("/articles/by-slug/title")).json()
+        assert (again["content"], again["published_at"]) == (
+            changed["content"],
+            article["published_at"],
+        )
+
     @pytest.mark.parametrize("record", [FULL, {k: FULL[k] for k in ("title", "content", "tags")}])
     async def test_repeated_import_changes_nothing(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User, record: dict[str, Any]
@@ -249,6 +265,10 @@ INVALID_RECORDS = {
     "no title": (json.dumps({"content": RECORD["content"]}), "title: Field required"),
     "unknown field": (json.dumps({**RECORD, "titel": "x"}), "titel: Extra inputs"),
     "short content": (json.dumps({**RECORD, "content": "short"}), "content: "),
+    "published and unpublished": (
+        json.dumps({**RECORD, "published": False, "published_at": "2020-01-01T00:00:00Z"}),
+        "published is false",
+    ),
     "naive date": (json.dumps({**RECORD, "published_at": "2020-01-01T00:00:00"}), "published_at: "),
     "early date": (json.dumps({**RECORD, "created_at": "1969-12-31T23:59:59Z"}), "created_at: "),
     "100 tags": (json.dumps({**RECORD, "tags": [f"t{n}" for n in range(100)]}), "tags: "),

@@ -1,6 +1,7 @@
 """Parsers for exports of other systems: field mapping and rejected files."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -153,6 +154,26 @@ class TestMarkdown:
             ("x/index.md", "x"),
         ]
         assert [item.identity for item in items][:2] == ["markdown:a.markdown", "markdown:b.md"]
+
+    def test_single_file_is_identified_by_its_absolute_path(
+        self, tmp_path: Path, write: Write
+    ) -> None:
+        path = write("2020-01-02-dated.md", "The text of it all.")
+        write("b.md", "The text of it all.")
+        (item,) = read(markdown, path)
+        assert (item.slug_source, fields(item)["published_at"]) == ("dated", "2020-01-02T00:00:00Z")
+        assert item.identity == f"markdown:{path}"
+        (tmp_path / "link.md").symlink_to(path)
+        assert [item] == read(markdown, tmp_path / "link.md")  # the operator named the link
+        (draft,) = read(
+            markdown, write("_drafts/a.md", "---\ndate: 2020-01-01\n---\nThe text of it.")
+        )
+        assert "published_at" not in fields(draft)
+
+    def test_single_file_must_be_regular(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe.md")
+        (item,) = read(markdown, tmp_path / "pipe.md")
+        assert item.problem == "The file cannot be read (not a regular file)"
 
     @pytest.mark.parametrize(
         ("content", "message"),
@@ -505,22 +526,23 @@ class TestFormats:
             ("a.json", '{"title": "x"}\n', Format.NDJSON),
             ("a.json", json.dumps(GHOST), Format.GHOST),
             ("a.xml", WXR, Format.WORDPRESS),
+            ("a.md", "", Format.MARKDOWN),
+            ("a.markdown", "", Format.MARKDOWN),
         ],
     )
     def test_formats_are_detected(
         self, write: Write, name: str, content: str, expected: Format
     ) -> None:
-        opened = open_source(
+        source = open_source(
             write(name, content), source_format=Format.AUTO, advance=lambda _: None
         )
-        assert opened.source_format is expected
-        assert opened.total == len(content.encode())
+        assert source.source_format is expected
+        assert source.total == (None if expected is Format.MARKDOWN else len(content.encode()))
 
     def test_unreadable_sources_are_rejected(self, write: Write, tmp_path: Path) -> None:
         for path, form, message in (
             (write("a.txt", ""), Format.AUTO, "set --format"),
             (tmp_path, Format.GHOST, "is a folder"),
-            (write("a.md", ""), Format.MARKDOWN, "is a file"),
             (tmp_path / "nowhere.xml", Format.AUTO, "cannot be read"),
         ):
             with pytest.raises(SourceError, match=message):

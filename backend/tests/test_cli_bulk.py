@@ -270,6 +270,17 @@ class TestExport:
         assert run("export", str(tmp_path / "no" / "where.ndjson")) == 1
         assert "cannot be written (No such file" in capsys.readouterr().err
 
+    def test_the_file_that_cannot_be_written_is_named(
+        self, own_database: str, write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        execute(own_database, ADA)
+        assert run("import", str(write("in.ndjson", json.dumps(RECORD)))) == 0
+        link = tmp_path / "out" / "2020-01-01-title.md"
+        link.parent.mkdir()
+        link.symlink_to(tmp_path / "elsewhere")
+        assert run("export", str(link.parent)) == 1
+        assert f"{link} cannot be written (symbolic links are not" in capsys.readouterr().err
+
 
 def contents(path: Path) -> list[bytes]:
     """The lines of a file, or the files of a folder, in some order."""

@@ -107,7 +107,7 @@ def import_articles(
         bool, typer.Option("--dry-run", help="Say what would happen, and change nothing.")
     ] = False,
 ) -> None:
-    """Import articles: NDJSON, a folder of Markdown, a Ghost or WordPress export.
+    """Import articles: NDJSON, Markdown (a file or a folder), a Ghost or WordPress export.
 
     Importing the same again changes nothing. A bad record is reported, and the rest goes on.
     """
@@ -176,7 +176,8 @@ def export_articles(
                 count = _export(settings, lambda record: file.write(exporting.to_line(record)))
             unfinished.replace(path)
     except OSError as error:
-        raise SetupError(f"{path} cannot be written ({error.strerror})") from error
+        where = error.filename or path
+        raise SetupError(f"{where} cannot be written ({error.strerror})") from error
     console.print(f"Exported {count} articles", highlight=False)
 
 

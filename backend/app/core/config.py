@@ -545,7 +545,11 @@ def get_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        reasons = (describe(finding, naming=str.upper) for finding in error.errors())
+        reasons = (
+            describe(finding, naming=str.upper)
+            for finding in error.errors()
+            if finding["type"] != "default_factory_not_called"  # it follows from another finding
+        )
         raise SettingsError("; ".join(reasons)) from None
 
 

@@ -1,9 +1,9 @@
 """Bulk import and export: the article record, one JSON object per line."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import ConfigDict, Field, StrictBool, StringConstraints
+from pydantic import ConfigDict, Field, StrictBool, StringConstraints, model_validator
 
 from app.schemas.article import MAX_TAGS, Excerpt, Language, TagName
 from app.schemas.types import Content, ImageUrl, Input, Moment, Output, Title, Username
@@ -40,13 +40,21 @@ class ArticleRecord(Input):
     cover_image_url: ImageUrl | None = None
     language: Language | None = None
     tags: Annotated[list[TagName], Field(max_length=MAX_TAGS, default_factory=list)]
+    published: StrictBool | None = None
+    """true without `published_at`: published at the time of the import, or at its present time."""
     published_at: Moment | None = None
-    """null for a draft."""
+    """null for a draft, unless `published` is true."""
     archived: StrictBool = False
     created_at: Moment | None = None
     updated_at: Moment | None = None
     author: Username | None = None
     """By default the importing user. Another author requires the role of an editor."""
+
+    @model_validator(mode="after")
+    def _published_or_not(self) -> Self:
+        if self.published is False and self.published_at is not None:
+            raise ValueError("published is false, but published_at has a date: remove one of them")
+        return self
 
 
 class ImportFailure(Output):

@@ -136,8 +136,9 @@ async def _compose(database: Database, claim: Claim, settings: Settings) -> Lett
         try:
             draft = await _draft(session, mail, claim)
         except Dropped as reason:
-            _finish(mail, error=str(reason))
-            logger.info(f"mail {mail.id} dropped", kind=mail.kind, reason=str(reason))
+            if await _lock(session, claim) is not None:
+                _finish(mail, error=str(reason))
+                logger.info(f"mail {mail.id} dropped", kind=mail.kind, reason=str(reason))
             return None
         if draft is None:
             return None
@@ -167,11 +168,16 @@ async def _draft(session: AsyncSession, mail: Mail, claim: Claim) -> Draft | Non
     if mail.attempts > MAX_ATTEMPTS:  # nobody who claimed it has lived to say why
         raise Dropped("given up")
     draft = await _DRAFTS[MailKind(mail.kind)](session, mail)
-    locked = await session.get(Mail, mail.id, with_for_update=True)
-    if locked is None or locked.next_attempt_at != claim.until:
+    if await _lock(session, claim) is None:
         return None
-    await _require_right_time(session, locked, draft)
+    await _require_right_time(session, mail, draft)
     return draft
+
+
+async def _lock(session: AsyncSession, claim: Claim) -> Mail | None:
+    """The claimed mail, read again and locked; None where it was deleted or is another's by now."""
+    mail = await session.get(Mail, claim.mail_id, with_for_update=True)
+    return mail if mail is not None and mail.next_attempt_at == claim.until else None
 
 
 async def _draft_registration(session: AsyncSession, mail: Mail) -> Draft:
@@ -280,7 +286,7 @@ async def _require_right_time(session: AsyncSession, mail: Mail, draft: Draft) -
 
 async def _drop(database: Database, claim: Claim) -> None:
     async with database.unit_of_work() as session:
-        mail = await session.get(Mail, claim.mail_id, with_for_update=True)
+        mail = await _lock(session, claim)
         if mail is not None:
             _finish(mail, error="cannot be composed")
 
@@ -311,8 +317,8 @@ async def _note_failure(
     async with database.unit_of_work() as session:
         if letter.token_hash is not None:
             await account_tokens.withdraw(session, token_hash=letter.token_hash)
-        mail = await session.get(Mail, claim.mail_id, with_for_update=True)
-        if mail is None or mail.next_attempt_at != claim.until:
+        mail = await _lock(session, claim)
+        if mail is None:
             return
         given_up = error.for_good or mail.attempts >= MAX_ATTEMPTS
         if given_up:

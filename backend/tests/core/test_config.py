@@ -223,6 +223,16 @@ def test_refused_everywhere(bad: dict[str, Any], reason: str) -> None:
         make(**bad)
 
 
+def test_only_the_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings whose defaults follow from others are not named as well."""
+    monkeypatch.setenv("BCRYPT_COST", "99")
+    get_settings.cache_clear()
+    with pytest.raises(SettingsError) as refusal:
+        get_settings()
+    assert str(refusal.value) == "BCRYPT_COST: Input should be less than or equal to 16"
+    get_settings.cache_clear()
+
+
 def test_a_slash_at_the_end_of_the_public_url_makes_no_difference() -> None:
     assert make(public_url="https://example.com/blog/").public_url == "https://example.com/blog"
 

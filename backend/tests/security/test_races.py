@@ -8,13 +8,19 @@ from contextlib import AbstractAsyncContextManager
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth import security
+from app.core.config import Settings
 from app.core.roles import Role
 from app.models import User
+from app.services import mail
+from app.services.mail import MailKind
 from tests.factories import PASSWORD, bearer, create_user
-from tests.security.conftest import Install
+from tests.inbox import Inbox
+from tests.security.conftest import Install, waiting_for_a_lock
 
 LOGINS = 15
 NEW_PASSWORD = "staple of a better battery"
@@ -123,3 +129,22 @@ async def test_logins_at_once_are_not_taken_for_an_attack(
     users = others if whose == "many users'" else [user] * LOGINS
     logins = await asyncio.gather(*(log_in(live, each, PASSWORD) for each in users))
     assert [login.status_code for login in logins] == [200] * LOGINS
+
+
+async def test_mail_to_a_user_who_is_deleted_meanwhile_is_no_error(
+    live_app: FastAPI,
+    live_rows: Rows,
+    user: User,
+    settings: Settings,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with live_rows() as session:
+        mail.queue(session, MailKind.VERIFY_EMAIL, email=user.email, user_id=user.id)
+    async with live_rows() as session:
+        await session.get(User, user.id, with_for_update=True)
+        inbox = Inbox(live_app.state.database, settings)
+        delivery = asyncio.create_task(inbox.deliver())
+        await waiting_for_a_lock(live_rows)
+        await session.execute(delete(User).where(User.id == user.id))
+    assert user.email not in [message["To"] for message in await delivery]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

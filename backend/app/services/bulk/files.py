@@ -33,7 +33,7 @@ def read(name: str, *, folder: int) -> bytes:
     except OSError as error:
         raise _explain(error) from error
     with os.fdopen(descriptor, "rb") as file:
-        _require_regular(descriptor)
+        _require_regular(descriptor, name)
         content = file.read(MAX_RECORD_BYTES + 1)
     if len(content) > MAX_RECORD_BYTES:
         raise OSError(errno.EFBIG, f"larger than {MAX_RECORD_BYTES} bytes")
@@ -48,7 +48,7 @@ def create(path: Path) -> BinaryIO:
         raise _explain(error) from error
     file = os.fdopen(descriptor, "wb")
     try:
-        _require_regular(descriptor)
+        _require_regular(descriptor, path)
         file.truncate()
     except OSError:
         file.close()
@@ -56,14 +56,14 @@ def create(path: Path) -> BinaryIO:
     return file
 
 
-def _require_regular(descriptor: int) -> None:
+def _require_regular(descriptor: int, name: str | Path) -> None:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        raise OSError(errno.EINVAL, "not a regular file")
+        raise OSError(errno.EINVAL, "not a regular file", str(name))
 
 
 def _explain(error: OSError) -> OSError:
     if error.errno in {errno.ELOOP, errno.EMLINK}:  # EMLINK on FreeBSD
-        return OSError(error.errno, SYMLINK_MESSAGE)
+        return OSError(error.errno, SYMLINK_MESSAGE, error.filename)
     if error.errno in {errno.ENXIO, errno.EOPNOTSUPP}:  # a pipe without a reader, a socket
-        return OSError(error.errno, "not a regular file")
+        return OSError(error.errno, "not a regular file", error.filename)
     return error

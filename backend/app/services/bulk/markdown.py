@@ -21,7 +21,7 @@ from app.services.bulk.records import ParsedRecord
 
 MAX_FRONT_MATTER = 64 * 1024
 
-_SUFFIXES = {".md", ".markdown"}
+SUFFIXES = {".md", ".markdown"}
 _NOT_ARTICLES = {"_index.md"}
 """Section pages of Hugo."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -71,10 +71,10 @@ class UnreadableEntry(NamedTuple):
     problem: str
 
 
-def survey(folder: Path, advance: Progress) -> Survey:
+def survey(path: Path, advance: Progress) -> Survey:
     """Return the authors named in the files."""
     authors: dict[str, SourceAuthor] = {}
-    for found in _walk(folder):
+    for found in _walk(path):
         advance(1)
         if isinstance(found, UnreadableEntry):
             continue
@@ -85,10 +85,14 @@ def survey(folder: Path, advance: Progress) -> Survey:
 
 
 def read(
-    folder: Path, survey: Survey, *, resolve_author: ResolveAuthor, advance: Progress
+    path: Path, survey: Survey, *, resolve_author: ResolveAuthor, advance: Progress
 ) -> Iterator[ParsedRecord]:
-    """Yield the articles in a folder and its subfolders. Their position is their path."""
-    for found in _walk(folder):
+    """Yield the article of a file, or the articles in a folder and its subfolders.
+
+    An article without a slug is identified by its path: relative to the folder, or the absolute
+    path of a single file.
+    """
+    for found in _walk(path):
         advance(1)
         if isinstance(found, UnreadableEntry):
             yield ParsedRecord(found.position, None, problem=found.problem[:300])
@@ -123,15 +127,22 @@ def write(folder: Path, record: Mapping[str, Any]) -> None:
         file.write(f"---\n{text}---\n\n{record['content']}".encode())
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, MarkdownFile] | UnreadableEntry]:
-    """Yield the Markdown files with their paths, ordered by name. Hidden files are skipped.
+def _walk(path: Path) -> Iterator[tuple[str, MarkdownFile] | UnreadableEntry]:
+    """Yield a file, or the Markdown files of a folder with their paths, ordered by name.
 
-    Symbolic links and unreadable files yield the reason.
+    Hidden files are skipped. Symbolic links and unreadable files yield the reason.
     """
     failed: list[OSError] = []
-    root = folder.resolve()  # the operator may name a symbolic link
-    for path, folders, names, descriptor in os.fwalk(root, onerror=failed.append):
-        below = Path(path).relative_to(root)
+    root = path.resolve()  # the operator may name a symbolic link
+    if not root.is_dir():
+        descriptor = os.open(root.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield _entry(root.as_posix(), root.name, descriptor)
+        finally:
+            os.close(descriptor)
+        return
+    for within, folders, names, descriptor in os.fwalk(root, onerror=failed.append):
+        below = Path(within).relative_to(root)
         for failure in failed:
             yield _unreadable_folder(failure)
         failed.clear()
@@ -141,18 +152,21 @@ def _walk(folder: Path) -> Iterator[tuple[str, MarkdownFile] | UnreadableEntry]:
                 reason = f"The folder cannot be read ({files.SYMLINK_MESSAGE})"
                 yield UnreadableEntry((below / name).as_posix(), reason)
         for name in sorted(names):
-            if Path(name).suffix not in _SUFFIXES or name[0] == "." or name in _NOT_ARTICLES:
-                continue
-            position = (below / name).as_posix()
-            try:
-                yield position, _read(position, files.read(name, folder=descriptor))
-            except OSError as error:
-                reason = f"The file cannot be read ({error.strerror or error})"
-                yield UnreadableEntry(position, reason)
-            except FrontMatterError as error:
-                yield UnreadableEntry(position, str(error))
+            if Path(name).suffix in SUFFIXES and name[0] != "." and name not in _NOT_ARTICLES:
+                yield _entry((below / name).as_posix(), name, descriptor)
     for failure in failed:
         yield _unreadable_folder(failure)
+
+
+def _entry(position: str, name: str, folder: int) -> tuple[str, MarkdownFile] | UnreadableEntry:
+    """Read the file with this name in `folder` (a file descriptor)."""
+    try:
+        return position, _read(position, files.read(name, folder=folder))
+    except OSError as error:
+        reason = f"The file cannot be read ({error.strerror or error})"
+        return UnreadableEntry(position, reason)
+    except FrontMatterError as error:
+        return UnreadableEntry(position, str(error))
 
 
 def _unreadable_folder(error: OSError) -> UnreadableEntry:
@@ -217,7 +231,8 @@ def _record(position: str, file: MarkdownFile, resolve_author: ResolveAuthor) ->
     builder.fields["content"] = content
     builder.slug_source = slugify(undated)
     builder.set_slug(_text(values.get("slug")))
-    _set_dates(builder, values, in_name=dated[1] if dated else None, folder=Path(position).parts[0])
+    in_drafts = "_drafts" in Path(position).parts
+    _set_dates(builder, values, in_name=dated[1] if dated else None, in_drafts=in_drafts)
     builder.set_excerpt(_text(_first(values, _EXCERPT)))
     builder.set_cover(_url(_first(values, _COVER)))
     builder.set_tags([*_names(_first(values, _TAGS)), *_names(_first(values, _CATEGORIES))])
@@ -230,12 +245,12 @@ def _record(position: str, file: MarkdownFile, resolve_author: ResolveAuthor) ->
 
 
 def _set_dates(
-    builder: RecordBuilder, values: Mapping[str, Any], *, in_name: str | None, folder: str
+    builder: RecordBuilder, values: Mapping[str, Any], *, in_name: str | None, in_drafts: bool
 ) -> None:
     """Set the creation, update and publication dates. A draft has no publication date."""
     published = values.get("published")
     published_at = parse_datetime(_first(values, _PUBLISHED) or _date_or_text(published) or in_name)
-    if values.get("draft") is True or published is False or folder == "_drafts":
+    if values.get("draft") is True or published is False or in_drafts:
         builder.set(created_at=published_at)
     elif published_at is None:
         builder.notes.append("the file has no date: imported as a draft")

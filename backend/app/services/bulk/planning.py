@@ -178,6 +178,7 @@ def _plan_record(batch: Plan, item: PreparedRecord) -> None:
     slug = item.record.slug
     slug_owner = batch.slug_owner(slug, author_id)
     if slug_owner is None:
+        item = _with_publication_date(item, batch.now)
         _require_verified_email(batch.importer, item.record)
         batch.new.append(NewArticle(item, author_id))
         return
@@ -194,6 +195,7 @@ def _plan_change(batch: Plan, item: PreparedRecord, target: Row[Any], author_id:
     _require_permission(batch.importer, Action.CHANGE_ARTICLE, target.author_id)
     if target.deleted_at is not None:
         raise RecordRejected("the article is in the trash: restore it first")
+    item = _with_publication_date(item, target.published_at or batch.now)
     record = item.record
     values = _column_values(record, target, now=batch.now, author_id=author_id)
     values.update(_slug_values(batch, record, target, values))
@@ -214,6 +216,14 @@ def _plan_change(batch: Plan, item: PreparedRecord, target: Row[Any], author_id:
     batch.changes.append(ArticleChange(item, target, values, retags))
     batch.imported.append((item, target.id))
     batch.add_result(item, Outcome.UPDATED, item.parsed.note)
+
+
+def _with_publication_date(item: PreparedRecord, published_at: datetime) -> PreparedRecord:
+    """Set the publication date if the record is published and has no date."""
+    record = item.record
+    if not record.published or record.published_at is not None:
+        return item
+    return item._replace(record=record.model_copy(update={"published_at": published_at}))
 
 
 def _column_values(

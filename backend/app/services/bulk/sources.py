@@ -61,8 +61,6 @@ def open_source(path: Path, *, source_format: Format, advance: Progress) -> Surv
             source_format = _detect(path)
         if path.is_dir() and source_format is not Format.MARKDOWN:
             raise SourceError(f"{path} is a folder: use the format markdown")
-        if not path.is_dir() and source_format is Format.MARKDOWN:
-            raise SourceError(f"{path} is a file: the format markdown requires a folder")
         if source_format is Format.NDJSON:
             return SurveyedSource(path, source_format, Survey())
         survey: Callable[[Path, Progress], Survey] = _FORMAT_MODULES[source_format].survey
@@ -144,6 +142,8 @@ def _detect(path: Path) -> Format:
         return Format.NDJSON
     if suffix == ".xml":
         return Format.WORDPRESS
+    if suffix in markdown.SUFFIXES:
+        return Format.MARKDOWN
     if suffix != ".json":
         raise SourceError(f"The format of {path} is unknown: set --format")
     with path.open("rb") as file:
