@@ -1,10 +1,10 @@
-# Every command of the project; `make` alone lists them. CI calls these, and no others.
+# All commands of the project. `make` lists them. CI uses these commands only.
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-# Some machines turn bytecode off; every start would then compile all of .venv again.
+# Without bytecode files, each start compiles all of .venv again.
 unexport PYTHONDONTWRITEBYTECODE
 PYTHON_IN_VENV := .venv/bin/python
-# Any Python will do for the scripts that need no packages; they say so where there is none.
+# Any Python 3 runs the scripts without dependencies.
 ANY_PYTHON = "$$(command -v python3 || command -v python || echo python3)"
 COMPOSE = $$(docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
@@ -13,7 +13,7 @@ COMPOSE = $$(docker compose version >/dev/null 2>&1 && echo docker compose || ec
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# --- without Docker: Python 3.11 or newer is all that is needed
+# --- without Docker: requires Python 3.11 or newer
 
 run: ## Start the API on localhost:8000 with an embedded PostgreSQL (RELOAD=1: restart on changes)
 	@scripts/venv local
@@ -23,7 +23,7 @@ test: ## Run the tests, and fail below 95 % coverage (ARGS="-k login": some of t
 	@scripts/venv dev
 	@cd backend && exec ../.venv/bin/python -m pytest -x $(or $(ARGS),--cov)
 
-contract: ## Hold the API to its OpenAPI description in over 2,000 cases (SEED=7: other cases)
+contract: ## Test the API against its OpenAPI description in over 2,000 cases (SEED=7: other cases)
 	@scripts/venv dev
 	@cd backend && SCHEMATHESIS_EXAMPLES=30 SCHEMATHESIS_PHASES=examples,coverage,fuzzing,stateful \
 	  SCHEMATHESIS_CASES=2000 SCHEMATHESIS_SEED=$(or $(SEED),1) exec ../.venv/bin/python -m pytest -x -n 0 tests/contract -rP
@@ -52,7 +52,7 @@ migration: ## Write a migration for the models' changes (M="Create series")
 	@scripts/venv dev
 	@cd backend && exec ../.venv/bin/python ../scripts/make_migration.py "$(M)"
 
-lock: ## Resolve the dependencies anew and write backend/requirements/*.txt (ARGS="--upgrade": newest)
+lock: ## Resolve the dependencies and write backend/requirements/*.txt (ARGS="--upgrade": newest)
 	@scripts/lock $(ARGS)
 
 # --- with Docker
@@ -60,7 +60,7 @@ lock: ## Resolve the dependencies anew and write backend/requirements/*.txt (ARG
 up: ## Build and start the containers; returns when the API answers on localhost:8080
 	@$(COMPOSE) up --build --detach --wait
 
-down: ## Stop the containers; the data stays
+down: ## Stop the containers, and keep the data
 	@$(COMPOSE) down
 
 logs: ## Follow the containers' logs
@@ -69,26 +69,26 @@ logs: ## Follow the containers' logs
 watch: ## Start the containers, and restart the backend whenever its source changes
 	@$(COMPOSE) -f docker-compose.yml -f docker-compose.watch.yml watch
 
-validate: ## Run the whole validation matrix inside containers of its own
+validate: ## Run the whole validation matrix in separate containers
 	@exec $(ANY_PYTHON) scripts/matrix.py container
 
-smoke: ## Boot the real stack as for development and as for production, use it through nginx, and remove it
+smoke: ## Start the stack for development and for production, test it through nginx, and remove it
 	@exec $(ANY_PYTHON) -u scripts/boot.py
 
-edge: ## Attack the edge, upgrade and scale behind it, under load (ARGS="-k tls": some of it)
+edge: ## Test nginx under attacks, upgrades and scaling (ARGS="-k tls": some of the tests)
 	@scripts/venv dev
 	@cd backend && EDGE_TESTS=1 exec ../.venv/bin/python -m pytest -x -n 0 tests/edge $(ARGS)
 
-# --- house-keeping
+# --- maintenance
 
-env: ## Write a .env with fresh secrets (never overwrites one)
+env: ## Write a .env with new secrets (never overwrites one)
 	@exec $(ANY_PYTHON) scripts/make_env.py
 
 certs: ## Write a certificate for development to certificates/ (never overwrites one)
 	@scripts/venv local
 	@exec $(PYTHON_IN_VENV) scripts/make_certs.py
 
-clean: ## Remove .venv and caches; the data in .data and in volumes stays
+clean: ## Remove .venv and caches, and keep the data in .data and in volumes
 	@rm -rf .venv .data/check
 	@find . -name .git -prune -o -type d \( -name __pycache__ -o -name .pytest_cache -o -name .mypy_cache \
 	  -o -name .ruff_cache -o -name .hypothesis -o -name .schemathesis -o -name .import_linter_cache \) -prune -exec rm -rf {} +

@@ -1,5 +1,5 @@
-# ruff: noqa: S603 - it runs our own program
-"""Import and export of articles: how fast, and with how much memory."""
+# ruff: noqa: S603 - it runs Pressroom's own CLI
+"""Measure the speed and the memory of imports and exports."""
 
 import json
 import os
@@ -26,21 +26,21 @@ from app.services.seed import PASSWORD
 from servers import HOST, BenchError, Server, children, execute, scratch_database, serving
 
 SAMPLE_SECONDS: Final = 0.2
-PATIENCE_SECONDS: Final = 7200
+TIMEOUT_SECONDS: Final = 7200
 CHUNK: Final = 1 << 20
-LEAST_RATE, MOST_MIB = 2000, 150
+MIN_RATE, MAX_MIB = 2000, 150
 
 
 @dataclass
 class Memory:
-    """The resident memory of a process, in MiB, as it was every moment."""
+    """Samples of the resident memory of a process, in MiB."""
 
     samples: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Done:
-    """So many articles in so many seconds."""
+class BulkResult:
+    """The duration and memory of an import or export."""
 
     name: str
     articles: int
@@ -48,22 +48,22 @@ class Done:
     memory: Memory
 
     def row(self) -> list[str]:
-        """A line of the table."""
+        """Return a row of the table."""
         samples = self.memory.samples or [0.0]
-        rate = f"≥ {LEAST_RATE:,}/s, " if "import" in self.name else ""
+        rate = f"≥ {MIN_RATE:,}/s, " if "import" in self.name else ""
         return [
             self.name,
             f"{self.articles:,}",
             f"{self.articles / self.seconds:,.0f}",
             f"{samples[len(samples) // 10]:.0f}",
             f"{max(samples):.0f}",
-            f"{rate}≤ {MOST_MIB} MiB, flat",
+            f"{rate}≤ {MAX_MIB} MiB, flat",
         ]
 
 
 @contextmanager
-def watched(process: psutil.Process) -> Iterator[Memory]:
-    """Look at a process's memory until the block ends."""
+def memory_samples(process: psutil.Process) -> Iterator[Memory]:
+    """Sample the memory of a process until the block ends."""
     memory, ended = Memory(), threading.Event()
 
     def watch() -> None:
@@ -89,43 +89,47 @@ def measure(
     *,
     environment: Mapping[str, str],
     imported: int,
-    say: Callable[[str], None],
-) -> list[Done]:
-    """Export all from `server`, and its database at `url`; import some into databases of their own.
+    log: Callable[[str], None],
+) -> list[BulkResult]:
+    """Export all articles of `server` and of its database `url`; import some into new databases.
 
-    By HTTP it is the server's worker whose memory is looked at, else the program's.
+    The memory is that of the server's worker for HTTP, otherwise that of the CLI process.
     """
-    done = []
+    results = []
     with tempfile.TemporaryDirectory() as folder:
         exported, records = Path(folder) / "all.ndjson", Path(folder) / "some.ndjson"
-        done.append(_by_program("export", exported, url, environment))
+        results.append(_run_cli("export", exported, url, environment))
         _without_authors(exported, records, imported)
         exported.unlink()
-        done.append(_export_by_http(server))
-        for each in done:
-            say("  ".join(each.row()))
+        results.append(_export_by_http(server))
+        for result in results:
+            log("  ".join(result.row()))
         for by_http in (False, True):
             with scratch_database(server_url) as scratch:
                 migrate.upgrade(scratch)
                 corpus.add_admin(scratch)
                 if by_http:
-                    here = {**environment, "DATABASE_URL": scratch, "DATABASE_READ_URL": scratch}
+                    urls = {"DATABASE_URL": scratch, "DATABASE_READ_URL": scratch}
                     application = "app.main:create_app()"
-                    with serving("import", application, "/health/ready", here) as fresh:
-                        done.append(_import_by_http(fresh, records))
+                    with serving(
+                        "import", application, "/health/ready", {**environment, **urls}
+                    ) as importer:
+                        results.append(_import_by_http(importer, records))
                 else:
-                    done.append(_by_program("import", records, scratch, environment))
+                    results.append(_run_cli("import", records, scratch, environment))
                 (count,) = execute(scratch, "SELECT count(*) FROM articles")
-                if count != done[-1].articles:
-                    raise BenchError(f"{count:,} of {done[-1].articles:,} articles were imported")
-            say("  ".join(done[-1].row()))
-    return done
+                if count != results[-1].articles:
+                    raise BenchError(
+                        f"{count:,} of {results[-1].articles:,} articles were imported"
+                    )
+            log("  ".join(results[-1].row()))
+    return results
 
 
-def _by_program(verb: str, file: Path, url: str, environment: Mapping[str, str]) -> Done:
-    """`pressroom import` or `export` of a file."""
-    command = [sys.executable, "-m", "app.cli", verb, str(file)]
-    if verb == "import":
+def _run_cli(command_name: str, file: Path, url: str, environment: Mapping[str, str]) -> BulkResult:
+    """Run `pressroom import` or `pressroom export` for a file."""
+    command = [sys.executable, "-m", "app.cli", command_name, str(file)]
+    if command_name == "import":
         command += ["--author", corpus.ADMIN]
     started = time.perf_counter()
     with (
@@ -137,21 +141,21 @@ def _by_program(verb: str, file: Path, url: str, environment: Mapping[str, str])
             stderr=subprocess.PIPE,
             text=True,
         ) as process,
-        watched(psutil.Process(process.pid)) as memory,
+        memory_samples(psutil.Process(process.pid)) as memory,
     ):
-        _, complaints = process.communicate(timeout=PATIENCE_SECONDS)
+        _, stderr = process.communicate(timeout=TIMEOUT_SECONDS)
     seconds = time.perf_counter() - started
     if process.returncode != 0:
-        raise BenchError(f"pressroom {verb} failed: {complaints.strip()[-2000:]}")
-    return Done(f"`pressroom {verb}`", _lines(file), seconds, memory)
+        raise BenchError(f"pressroom {command_name} failed: {stderr.strip()[-2000:]}")
+    return BulkResult(f"`pressroom {command_name}`", _lines(file), seconds, memory)
 
 
-def _export_by_http(server: Server) -> Done:
-    connection = HTTPConnection(HOST, server.port, timeout=PATIENCE_SECONDS)
+def _export_by_http(server: Server) -> BulkResult:
+    connection = HTTPConnection(HOST, server.port, timeout=TIMEOUT_SECONDS)
     token = _log_in(server)
     (worker,) = children(server.pid)
     started = time.perf_counter()
-    with watched(worker) as memory:
+    with memory_samples(worker) as memory:
         connection.request("GET", "/articles/export", headers={"Authorization": token})
         response = connection.getresponse()
         lines = 0
@@ -159,12 +163,12 @@ def _export_by_http(server: Server) -> Done:
             lines += chunk.count(b"\n")
     connection.close()
     if response.status != 200:
-        raise BenchError(f"the export is answered with {response.status}")
-    return Done("`GET /articles/export`", lines, time.perf_counter() - started, memory)
+        raise BenchError(f"the export returned {response.status}")
+    return BulkResult("`GET /articles/export`", lines, time.perf_counter() - started, memory)
 
 
-def _import_by_http(server: Server, file: Path) -> Done:
-    connection = HTTPConnection(HOST, server.port, timeout=PATIENCE_SECONDS)
+def _import_by_http(server: Server, file: Path) -> BulkResult:
+    connection = HTTPConnection(HOST, server.port, timeout=TIMEOUT_SECONDS)
     headers = {
         "Authorization": _log_in(server),
         "Content-Type": "application/x-ndjson",
@@ -172,31 +176,31 @@ def _import_by_http(server: Server, file: Path) -> Done:
     }
     (worker,) = children(server.pid)
     started = time.perf_counter()
-    with watched(worker) as memory, file.open("rb") as body:
+    with memory_samples(worker) as memory, file.open("rb") as body:
         connection.request("POST", "/articles/import", body, headers)
         response = connection.getresponse()
         answer = response.read()
     seconds = time.perf_counter() - started
     connection.close()
     if response.status != 200:
-        raise BenchError(f"the import is answered with {response.status}: {answer[:500]!r}")
+        raise BenchError(f"the import returned {response.status}: {answer[:500]!r}")
     report = json.loads(answer)
     if report["failed"]:
         raise BenchError(f"{report['failed']} records failed: {report['errors'][:3]}")
-    return Done("`POST /articles/import`", _lines(file), seconds, memory)
+    return BulkResult("`POST /articles/import`", _lines(file), seconds, memory)
 
 
 def _log_in(server: Server) -> str:
     form = urlencode({"username": corpus.ADMIN, "password": PASSWORD})
     kind = "application/x-www-form-urlencoded"
-    status, body = server.ask("POST", "/auth/login", form, kind)
+    status, body = server.request("POST", "/auth/login", form, kind)
     if status != 200:
-        raise BenchError(f"the administrator's login is answered with {status}")
+        raise BenchError(f"the administrator's login returned {status}")
     return f"Bearer {json.loads(body)['access_token']}"
 
 
 def _without_authors(exported: Path, records: Path, count: int) -> None:
-    """The first records of an export, for a database that does not know their authors."""
+    """Write the first records of an export, without authors: the new database has no users."""
     with exported.open("rb") as source, records.open("wb") as target:
         for line in islice(source, count):
             record = json.loads(line)

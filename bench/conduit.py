@@ -1,9 +1,9 @@
-# ruff: noqa: T201 - a script: it talks to people
-"""Measure the RealWorld API's lists beside the native ones: the same articles, the same worker.
+# ruff: noqa: T201 - a script: it prints to the terminal
+"""Compare the RealWorld API's lists with the native ones, for the same articles and worker.
 
-make bench ARGS=conduit           two minutes; writes its part of RESULTS.md
+make bench ARGS=conduit           two minutes; writes its section of RESULTS.md
 
-Of a reader who follows a third of the authors and has a seventh of the articles as favorites.
+The user follows a third of the authors, and a seventh of the articles are favorites.
 """
 
 import secrets
@@ -23,9 +23,9 @@ from report import (
     Workload,
     describe_machine,
     describe_versions,
-    keep_section,
     markdown_table,
     text_table,
+    write_section,
 )
 from servers import (
     SERVER_ENVIRONMENT,
@@ -40,9 +40,9 @@ from workloads import PAGE, open_sessions, size_of
 
 HEADING: Final = "## The RealWorld API"
 INTRODUCTION: Final = """\
-Written by `make bench ARGS=conduit`: the newest 20 of 9,000 articles. The RealWorld API's lists say
-how many there are in all, and of each whether the reader follows its author and likes it."""
-LEAST: Final = 0.8
+Written by `make bench ARGS=conduit`: the newest 20 of 9,000 articles. The RealWorld API's lists
+contain the total count, and for each article whether the user follows its author and likes it."""
+MIN_RATIO: Final = 0.8
 COMMUNITY: Final = """
     INSERT INTO follows SELECT reader.id, author.id, now() FROM users AS reader, users AS author
     WHERE reader.username = 'writer1' AND author.id % 3 = 0 AND author.id <> reader.id;
@@ -51,21 +51,21 @@ COMMUNITY: Final = """
       OR reader.username LIKE 'writer%0' AND articles.id % 10 = 0;
     ANALYZE
 """
-"""The first who logs in is the reader."""
+"""The user `writer1` logs in first."""
 NATIVE, CONDUIT = "native", "RealWorld"
-KNOWN, ANONYMOUS, FEED = "list, with a bearer token", "list, anonymous", "feed"
-JUDGED: Final = frozenset({KNOWN, ANONYMOUS})
+AUTHENTICATED, ANONYMOUS, FEED = "list, with a bearer token", "list, anonymous", "feed"
+LISTS_WITH_GOAL: Final = frozenset({AUTHENTICATED, ANONYMOUS})
 LISTS: Final = {
-    KNOWN: ("/articles", "/api/articles", True),
+    AUTHENTICATED: ("/articles", "/api/articles", True),
     ANONYMOUS: ("/articles", "/api/articles", False),
     FEED: ("/feed", "/api/articles/feed", True),
 }
 
 
 def measure(
-    wrk: str, *, rounds: int, seconds: int, connections: int, say: Callable[[str], None]
+    wrk: str, *, rounds: int, seconds: int, connections: int, log: Callable[[str], None]
 ) -> tuple[dict[tuple[str, str], list[Measurement]], str]:
-    """The measurements by list and API, and where PostgreSQL was."""
+    """Return the measurements by list and API, and a description of PostgreSQL."""
     settings = get_settings()
     measured: dict[tuple[str, str], list[Measurement]] = {}
     with ExitStack() as running:
@@ -74,7 +74,7 @@ def measure(
         )
         url = running.enter_context(scratch_database(server_url))
         migrate.upgrade(url)
-        say(f"seeded in {seed(url):.1f} s")
+        log(f"seeded in {seed(url):.1f} s")
         execute(url, *COMMUNITY.split(";"))
         environment = {**SERVER_ENVIRONMENT, "SECRET_KEY": secrets.token_hex(32)}
         environment |= {"DATABASE_URL": url, "DATABASE_READ_URL": url}
@@ -82,10 +82,10 @@ def measure(
             serving("Pressroom", "app.main:create_app()", "/health/ready", environment)
         )
         open_sessions(server)
-        server.access_tokens[1:] = []  # the reader's alone
+        server.access_tokens[1:] = []  # only the token of `writer1`
         turns = [
-            (name, api, _workload(server, path, connections, is_authenticated=known))
-            for name, (native, conduit, known) in LISTS.items()
+            (name, api, _workload(server, path, connections, is_authenticated=is_authenticated))
+            for name, (native, conduit, is_authenticated) in LISTS.items()
             for api, path in ((NATIVE, native), (CONDUIT, conduit))
         ]
         generator = Generator(wrk)
@@ -93,26 +93,26 @@ def measure(
             generator.warm_up(server, workload, 1)
         for number in range(1, rounds + 1):
             for name, api, workload in turns if number % 2 else turns[::-1]:
-                done = generator.measure(server, workload, seconds, number)
-                measured.setdefault((name, api), []).append(done)
-                say(f"round {number}/{rounds}  {name:<28}{api:<12}{done.rate:>8,.0f}/s")
+                measurement = generator.measure(server, workload, seconds, number)
+                measured.setdefault((name, api), []).append(measurement)
+                log(f"round {number}/{rounds}  {name:<28}{api:<12}{measurement.rate:>8,.0f}/s")
     return measured, "as DATABASE_URL's server is" if settings.database_url else "embedded, durable"
 
 
-def _judged(name: str, ratio: float) -> str:
-    """The goal is for lists: a feed is counted each time, for nobody else has the same."""
-    if name not in JUDGED:
+def _verdict(name: str, ratio: float) -> str:
+    """Return whether the goal is met. It applies to lists only: feeds differ for each user."""
+    if name not in LISTS_WITH_GOAL:
         return "no goal"
-    return "pass" if ratio >= LEAST else "FAIL"
+    return "pass" if ratio >= MIN_RATIO else "FAIL"
 
 
 def _workload(server: Server, path: str, connections: int, *, is_authenticated: bool) -> Workload:
-    """Raises BenchError where a list is not as long as it has to be."""
+    """Return the workload for a list. Raises BenchError if its length is wrong."""
     authorization = server.authorization() if is_authenticated else ""
-    status, body = server.ask("GET", path, authorization=authorization)
+    status, body = server.request("GET", path, authorization=authorization)
     articles: Any = body.count(b'"author"')
     if status != 200 or articles != PAGE:
-        raise BenchError(f"{path} answers {status}, with {articles} articles")
+        raise BenchError(f"{path} returned {status} with {articles} articles")
     return Workload(
         path, [Request(path)], size_of(body), connections, is_authenticated=is_authenticated
     )
@@ -127,21 +127,21 @@ def main(arguments: Sequence[str], wrk: str) -> None:
         rounds=options.rounds,
         seconds=options.seconds,
         connections=options.connections,
-        say=lambda line: print(line, flush=True),
+        log=lambda line: print(line, flush=True),
     )
-    headings = ("what", "native /s", "RealWorld /s", "ratio (least to most)", f"≥ {LEAST}")
+    headings = ("what", "native /s", "RealWorld /s", "ratio (min to max)", f"≥ {MIN_RATIO}")
     rows = []
     for name in LISTS:
         ours, theirs = measured[name, CONDUIT], measured[name, NATIVE]
         ratios = [one.rate / other.rate for one, other in zip(ours, theirs, strict=True)]
-        middle = statistics.median(ratios)
+        median_ratio = statistics.median(ratios)
         rows.append(
             [
                 name,
                 f"{statistics.median(each.rate for each in theirs):,.0f}",
                 f"{statistics.median(each.rate for each in ours):,.0f}",
-                f"{middle:.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
-                _judged(name, middle),
+                f"{median_ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+                _verdict(name, median_ratio),
             ]
         )
     print(f"\n{text_table(headings, rows)}")
@@ -163,5 +163,5 @@ def main(arguments: Sequence[str], wrk: str) -> None:
             markdown_table(headings, rows),
         ]
     )
-    keep_section(options.output, HEADING, section)
+    write_section(options.output, HEADING, section)
     print(f"written: {options.output.name}")

@@ -1,11 +1,10 @@
-# ruff: noqa: T201 - a script: it talks to people
-"""Measure lists, search and bulk at two sizes of the blog, and what the larger one costs.
+# ruff: noqa: T201 - a script: it prints to the terminal
+"""Compare lists, search, import and export for two sizes of the blog.
 
-    make bench ARGS=content                    writes its part of bench/RESULTS.md
-    make bench ARGS="content --quick"          10,000 in place of 1,000,000 articles; prints only
+    make bench ARGS=content                    writes its section of bench/RESULTS.md
+    make bench ARGS="content --quick"          10,000 instead of 1,000,000 articles; prints only
 
-One connection asks each of two servers in turn, so that what else the machine does disturbs both.
-See bench/README.md.
+Requests alternate between the two servers, so that other load affects both. See bench/README.md.
 """
 
 import argparse
@@ -30,7 +29,7 @@ import bulk
 import corpus
 from app.core.config import BACKEND_DIR, get_settings
 from app.db import embedded, migrate
-from report import describe_machine, describe_versions, keep_section, markdown_table, text_table
+from report import describe_machine, describe_versions, markdown_table, text_table, write_section
 from servers import (
     BENCH_DIR,
     HOST,
@@ -44,17 +43,17 @@ from servers import (
 HEADING: Final = "## Content"
 PAGE: Final = 20
 WALKED_PAGES: Final = 100
-DEEP: Final = 0.9
-"""How much of the list lies before the deep pages."""
-PLACES: Final = 8
+DEEP_FRACTION: Final = 0.9
+"""The fraction of the list before the deep pages."""
+PAGES_PER_WORKLOAD: Final = 8
 WARM_UP: Final = 30
-SLOWER_BY: Final = 1.5
+MAX_SLOWDOWN: Final = 1.5
 COMMON_MS, RARE_MS = 150, 20
 
 
 @dataclass(frozen=True)
 class Options:
-    """How much to measure, and where to write."""
+    """The sizes of the measurement, and the output file."""
 
     small: int
     large: int
@@ -66,7 +65,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Workload:
-    """Paths that are asked for in turn, on each of the two servers; the goal in words."""
+    """Paths for both servers, requested in turn, and the goal in words."""
 
     name: str
     paths: tuple[Sequence[str], Sequence[str]]
@@ -74,8 +73,8 @@ class Workload:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Milliseconds of the answers of the small and of the large blog, in pairs."""
+class Comparison:
+    """Response times of the small and of the large blog, in milliseconds, as pairs."""
 
     workload: Workload
     small: Sequence[float]
@@ -83,11 +82,11 @@ class Measured:
 
     @property
     def ratio(self) -> float:
-        """How many times as long the larger blog takes."""
+        """Return the median of the large blog, divided by that of the small one."""
         return median(self.large) / median(self.small)
 
     def row(self) -> list[str]:
-        """A line of the table."""
+        """Return a row of the table."""
         return [
             self.workload.name,
             f"{median(self.small):.1f}",
@@ -105,31 +104,31 @@ def parse_options(arguments: Sequence[str]) -> Options:
     )
     parser.add_argument("--small", type=int, default=1000, help="articles (default 1000)")
     parser.add_argument("--large", type=int, help="articles (default 1000000)")
-    parser.add_argument("--requests", type=int, help="of each sort (default 200)")
+    parser.add_argument("--requests", type=int, help="of each kind (default 200)")
     parser.add_argument("--import", type=int, dest="imported", help="articles (default 100000)")
     parser.add_argument("--quick", action="store_true", help="10,000 articles; writes no file")
-    parser.add_argument("--note", default="", help="a sentence for the results: what else ran")
+    parser.add_argument("--note", default="", help="a note for the results, such as other load")
     parser.add_argument("--output", type=Path, default=BENCH_DIR / "RESULTS.md")
-    given = parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
     return Options(
-        small=given.small,
-        large=given.large or (10_000 if given.quick else 1_000_000),
-        requests=given.requests or (50 if given.quick else 200),
-        imported=given.imported or (5000 if given.quick else 100_000),
-        note=given.note,
-        output=None if given.quick else given.output,
+        small=parsed.small,
+        large=parsed.large or (10_000 if parsed.quick else 1_000_000),
+        requests=parsed.requests or (50 if parsed.quick else 200),
+        imported=parsed.imported or (5000 if parsed.quick else 100_000),
+        note=parsed.note,
+        output=None if parsed.quick else parsed.output,
     )
 
 
 # --- the databases
 
 
-def prepare_database(server: str, articles: int, say: Callable[[str], None]) -> str:
-    """A database of so many articles: kept for the next run, and made anew where it is outdated."""
+def prepare_database(server: str, articles: int, log: Callable[[str], None]) -> str:
+    """Return the URL of a database of this size. An outdated one is recreated."""
     name = _name(articles)
     url = make_url(server).set(database=name).render_as_string(hide_password=False)
     if not is_kept(server, articles):
-        say(f"making a database of {articles:,} articles")
+        log(f"creating a database of {articles:,} articles")
         execute(
             server,
             f"DROP DATABASE IF EXISTS {name} WITH (FORCE)",
@@ -137,13 +136,13 @@ def prepare_database(server: str, articles: int, say: Callable[[str], None]) -> 
             " LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'",
         )
         migrate.upgrade(url)
-        corpus.fill(url, articles=articles, say=say)
+        corpus.fill(url, articles=articles, log=log)
         execute(server, f"COMMENT ON DATABASE {name} IS '{_fingerprint()}'")
     return url
 
 
 def is_kept(server: str, articles: int) -> bool:
-    """Whether there is a database of so many articles that is not outdated."""
+    """Return whether there is an up-to-date database with this number of articles."""
     comment = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{}'"
     made_from: str | None = execute(server, comment.format(_name(articles)))[0]
     return made_from == _fingerprint()
@@ -154,97 +153,99 @@ def _name(articles: int) -> str:
 
 
 def _fingerprint() -> str:
-    """What a database is made from: the migrations and the corpus."""
+    """Return a hash of the sources of a database: the migrations and the corpus."""
     files = [*sorted((BACKEND_DIR / "alembic" / "versions").glob("*.py")), Path(corpus.__file__)]
     return hashlib.blake2b(b"".join(map(Path.read_bytes, files)), digest_size=12).hexdigest()
 
 
-# --- asking
+# --- requests
 
 
 @contextmanager
 def connected(server: Server) -> Iterator[Callable[[str], tuple[Any, str]]]:
-    """One connection that is kept: asks for a path, and gives the answer and its Link header."""
+    """Yield a function that fetches a path with a persistent connection: body and Link header."""
     connection = HTTPConnection(HOST, server.port, timeout=60)
 
-    def ask(path: str) -> tuple[Any, str]:
+    def fetch(path: str) -> tuple[Any, str]:
         connection.request("GET", path)
         response = connection.getresponse()
         body = response.read()
         if response.status != 200:
-            raise BenchError(f"{path} is answered with {response.status}: {body[:300]!r}")
+            raise BenchError(f"{path} returned {response.status}: {body[:300]!r}")
         return body, response.getheader("Link", "")
 
     try:
-        yield ask
+        yield fetch
     finally:
         connection.close()
 
 
-Ask = Callable[[str], tuple[Any, str]]
+Fetch = Callable[[str], tuple[Any, str]]
 
 
 def next_page(link: str) -> str | None:
-    """The path of the next page by a Link header (RFC 8288)."""
+    """Return the path of the next page in a Link header (RFC 8288)."""
     found = [part.partition(">")[0].strip(" <") for part in link.split(",") if 'rel="next"' in part]
     return found[0] if found else None
 
 
-def pages_from(ask: Ask, path: str, count: int) -> list[str]:
-    """Paths of so many pages one after the other, the first of them `path`."""
+def pages_from(fetch: Fetch, path: str, count: int) -> list[str]:
+    """Return the paths of up to `count` consecutive pages, starting with `path`."""
     paths: list[str] = []
     current: str | None = path
     while current is not None and len(paths) < count:
         paths.append(current)
-        current = next_page(ask(current)[1])
+        current = next_page(fetch(current)[1])
     return paths
 
 
-def deep_pages(ask: Ask, articles: int) -> list[str]:
-    """Paths of pages near the end of the list, found by walking there."""
+def deep_pages(fetch: Fetch, articles: int) -> list[str]:
+    """Return the paths of pages near the end of the list, by following the links."""
     current = "/articles?limit=100&fields=id"
-    for _ in range(int(articles * DEEP / 100)):
-        turned = next_page(ask(current)[1])
-        if turned is None:
-            raise BenchError("the list is shorter than it should be")
-        current = turned
+    for _ in range(int(articles * DEEP_FRACTION / 100)):
+        following = next_page(fetch(current)[1])
+        if following is None:
+            raise BenchError("the list is too short")
+        current = following
     deep = current.replace("limit=100&fields=id", f"limit={PAGE}")
-    return pages_from(ask, deep, PLACES)
+    return pages_from(fetch, deep, PAGES_PER_WORKLOAD)
 
 
-def choose_workloads(asks: Sequence[Ask], options: Options) -> list[Workload]:
-    """What is asked for; both servers are asked for as many articles."""
+def choose_workloads(fetchers: Sequence[Fetch], options: Options) -> list[Workload]:
+    """Return the workloads. Both servers return the same number of articles."""
     first = f"/articles?limit={PAGE}"
-    walks = [pages_from(ask, first, min(WALKED_PAGES, options.small // PAGE) + 1) for ask in asks]
-    goal = f"ratio ≤ {SLOWER_BY}"
+    walks = [
+        pages_from(fetch, first, min(WALKED_PAGES, options.small // PAGE) + 1) for fetch in fetchers
+    ]
+    goal = f"ratio ≤ {MAX_SLOWDOWN}"
     deep = [
-        deep_pages(ask, size)
-        for ask, size in zip(asks, (options.small, options.large), strict=True)
+        deep_pages(fetch, size)
+        for fetch, size in zip(fetchers, (options.small, options.large), strict=True)
     ]
     half = len(walks[0]) // 2
     slugs = [
         [
             f"/articles/by-slug/{article['slug']}"
             for path in (walk[1], walk[half])
-            for article in json.loads(ask(path)[0])
+            for article in json.loads(fetch(path)[0])
         ]
-        for ask, walk in zip(asks, walks, strict=True)
+        for fetch, walk in zip(fetchers, walks, strict=True)
     ]
 
     def same(*paths: str) -> tuple[Sequence[str], Sequence[str]]:
         return paths, paths
 
     def pages(start: int) -> tuple[Sequence[str], Sequence[str]]:
-        small, large = (walk[start : start + PLACES] for walk in walks)
+        small, large = (walk[start : start + PAGES_PER_WORKLOAD] for walk in walks)
         return small, large
 
-    numbers = range(1, PLACES + 1)
+    numbers = range(1, PAGES_PER_WORKLOAD + 1)
     return [
         Workload("first page", same(first)),
         Workload("next page, at page 2", pages(1), goal),
         Workload(
-            f"next page, at page {min(map(len, walks)) - PLACES}",
-            pages(min(map(len, walks)) - PLACES),
+            f"next page, at page {min(map(len, walks)) - PAGES_PER_WORKLOAD}",
+            pages(min(map(len, walks)) - PAGES_PER_WORKLOAD),
             goal,
         ),
         Workload("next page, after nine tenths", (deep[0], deep[1]), goal),
@@ -273,33 +274,33 @@ def choose_workloads(asks: Sequence[Ask], options: Options) -> list[Workload]:
     ]
 
 
-def measure(asks: Sequence[Ask], workload: Workload, requests: int) -> Measured:
-    """Ask both servers in turn for so many answers, after as many as it takes to be warm."""
+def measure(fetchers: Sequence[Fetch], workload: Workload, requests: int) -> Comparison:
+    """Send `requests` requests to each server in turn, after the warm-up."""
     times: tuple[list[float], list[float]] = ([], [])
     for number in range(-WARM_UP, requests):
-        for ask, paths, taken in zip(asks, workload.paths, times, strict=True):
+        for fetch, paths, durations in zip(fetchers, workload.paths, times, strict=True):
             path = paths[number % len(paths)].replace('"', "%22")
             started = time.perf_counter()
-            ask(path)
+            fetch(path)
             if number >= 0:
-                taken.append((time.perf_counter() - started) * 1000)
-    return Measured(workload, *times)
+                durations.append((time.perf_counter() - started) * 1000)
+    return Comparison(workload, *times)
 
 
-# --- all of it
+# --- the benchmark
 
 HEADINGS: Final = ["what", "small, ms", "large, ms", "large, 95 %", "ratio", "goal"]
 BULK_HEADINGS: Final = ["what", "articles", "per second", "MiB at a tenth", "MiB at most", "goal"]
 
 
 def run(
-    options: Options, say: Callable[[str], None]
-) -> tuple[list[Measured], list[bulk.Done], str]:
-    """Measure everything; also says in which conditions."""
+    options: Options, log: Callable[[str], None]
+) -> tuple[list[Comparison], list[bulk.BulkResult], str]:
+    """Measure everything. Return the results and a description of the conditions."""
     busy = psutil.cpu_percent(interval=2)
     settings = get_settings()
     server_url = settings.database_url or embedded.start(settings.data_dir / "bench" / "postgres")
-    urls = [prepare_database(server_url, size, say) for size in (options.small, options.large)]
+    urls = [prepare_database(server_url, size, log) for size in (options.small, options.large)]
     environment = {**SERVER_ENVIRONMENT, "SECRET_KEY": secrets.token_hex(32)}
     with ExitStack() as running:
         servers = [
@@ -313,19 +314,19 @@ def run(
             )
             for size, url in zip((options.small, options.large), urls, strict=True)
         ]
-        asks = [running.enter_context(connected(server)) for server in servers]
-        say("finding the pages to ask for")
-        measured = []
-        for workload in choose_workloads(asks, options):
-            measured.append(measure(asks, workload, options.requests))
-            say("  ".join(measured[-1].row()))
-        done = bulk.measure(
+        fetchers = [running.enter_context(connected(server)) for server in servers]
+        log("finding the pages to request")
+        comparisons = []
+        for workload in choose_workloads(fetchers, options):
+            comparisons.append(measure(fetchers, workload, options.requests))
+            log("  ".join(comparisons[-1].row()))
+        bulk_results = bulk.measure(
             server_url,
             servers[1],
             urls[1],
             environment=environment,
             imported=options.imported,
-            say=say,
+            log=log,
         )
     (postgres,) = execute(urls[1], "SHOW server_version")
     facts = {
@@ -333,20 +334,20 @@ def run(
         "machine": describe_machine(),
         "versions": describe_versions(None, str(postgres)),
         "data": f"{options.small:,} and {options.large:,} articles of 1.5 KB in two languages",
-        "requests": f"{options.requests} of each sort, one connection to each server, in turn",
+        "requests": f"{options.requests} of each kind, one connection per server, in turn",
         "other load": f"{busy:.0f} % of all CPUs busy before anything was started, "
         f"load average {os.getloadavg()[2]:.1f} over the last 15 minutes",
     }
     if options.note:
         facts["note"] = options.note
-    return measured, done, "\n".join(f"- {name}: {fact}" for name, fact in facts.items())
+    return comparisons, bulk_results, "\n".join(f"- {name}: {fact}" for name, fact in facts.items())
 
 
 def main(arguments: Sequence[str]) -> None:
     """Measure, print, and write the section. Raises BenchError."""
     options = parse_options(arguments)
-    measured, done, facts = run(options, lambda line: print(line, flush=True))
-    rows, bulk_rows = [each.row() for each in measured], [each.row() for each in done]
+    comparisons, bulk_results, facts = run(options, lambda line: print(line, flush=True))
+    rows, bulk_rows = [each.row() for each in comparisons], [each.row() for each in bulk_results]
     print(f"\n{text_table(HEADINGS, rows)}\n\n{text_table(BULK_HEADINGS, bulk_rows)}")
     if options.output is None:
         return
@@ -356,10 +357,10 @@ def main(arguments: Sequence[str]) -> None:
             "Written by `make bench ARGS=content`.",
             facts,
             markdown_table(HEADINGS, rows),
-            "Medians of answers over HTTP; a ratio is the large blog's divided by the small one's.",
+            "Medians of response times. A ratio is the large blog's divided by the small one's.",
             "### Import and export",
             markdown_table(BULK_HEADINGS, bulk_rows),
         ]
     )
-    keep_section(options.output, HEADING, section)
+    write_section(options.output, HEADING, section)
     print(f"written: {options.output.name}")

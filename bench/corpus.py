@@ -1,7 +1,7 @@
-"""The articles that the content bench reads: English-like, of 1.5 KB, as many as one likes.
+"""Generated articles for the content benchmark: English-like, 1.5 KB each.
 
-Words come as often as in a language (Zipf), and some words are in as many articles as their name
-says. PostgreSQL puts the articles together, from paragraphs made here: a million in minutes.
+Word frequencies follow Zipf's law. Some words are in as many articles as their names tell.
+PostgreSQL assembles the articles from paragraphs that are generated here: a million in minutes.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from app.core.markdown import RENDERER
 from app.services.seed import PASSWORD
 
 RANDOM_SEED: Final = 1815
-MOST_AUTHORS: Final = 1000
+MAX_AUTHORS: Final = 1000
 ADMIN: Final = "bench-admin"
 TAGS: Final = 1000
 PARAGRAPHS: Final = 20_000
@@ -26,7 +26,7 @@ WORDS: Final = 30_000
 BATCH: Final = 50_000
 DAYS: Final = 3650
 GERMAN_EVERY: Final = 40
-"""So that what is measured is search in two languages; the rest is English."""
+"""One article in 40 is German, the others are English, to measure search in two languages."""
 
 MARKERS: Final = {
     "everywhere": "true",
@@ -39,8 +39,7 @@ MARKERS: Final = {
     "oddly": "i % 2 = 1",
     "bygone": "i < :n / 2",
 }
-"""Words, and which articles they are in: `i` counts articles from the oldest one, `hash` is chance.
-"""
+"""Words and the SQL condition for their articles. `i` numbers articles by age, `hash` is random."""
 
 _SYLLABLES: Final = (
     "ba be bi bo bu ca ce co da de di do fa fe fi fo ga go gra ha hi ho ka ki la le li lo lu "
@@ -107,21 +106,21 @@ FROM (
 """
 
 
-def fill(url: str, *, articles: int, say: Callable[[str], None]) -> None:
-    """Put so many articles, their authors and their tags into a migrated, empty database.
+def fill(url: str, *, articles: int, log: Callable[[str], None]) -> None:
+    """Fill a migrated, empty database with articles, their authors and their tags.
 
-    The role has to be the server's superuser: triggers are left out, their work is done here.
+    The role must be a superuser: triggers are disabled, and their columns are set here.
     """
-    asyncio.run(_fill(url.replace("+asyncpg", "", 1), articles, say))
+    asyncio.run(_fill(url.replace("+asyncpg", "", 1), articles, log))
 
 
-async def _fill(url: str, articles: int, say: Callable[[str], None]) -> None:
+async def _fill(url: str, articles: int, log: Callable[[str], None]) -> None:
     connection: asyncpg.Connection[Any] = await asyncpg.connect(url)
     try:
         await connection.execute("SET session_replication_role = replica")
         await connection.execute("SET maintenance_work_mem = '1GB'")
         await connection.execute("SET synchronous_commit = off")
-        values = await _others(connection, articles)
+        values = await _add_related_rows(connection, articles)
         indexes = await connection.fetch(
             "SELECT indexname, indexdef FROM pg_indexes"
             " WHERE schemaname = 'public' AND tablename IN ('articles', 'article_tags')"
@@ -133,24 +132,24 @@ async def _fill(url: str, articles: int, say: Callable[[str], None]) -> None:
         for start in range(1, articles + 1, BATCH):
             stop = min(start + BATCH - 1, articles)
             await connection.execute(
-                _filled_in(_ARTICLES, values | {"n": articles, "start": start, "stop": stop})
+                _substitute(_ARTICLES, values | {"n": articles, "start": start, "stop": stop})
             )
-            say(f"{stop:,} articles after {time.monotonic() - started:.0f} s")
-        await connection.execute(_filled_in(_TAGGED, values | {"after": 0}))
-        say(f"tagged after {time.monotonic() - started:.0f} s")
+            log(f"{stop:,} articles after {time.monotonic() - started:.0f} s")
+        await connection.execute(_substitute(_TAGGED, values | {"after": 0}))
+        log(f"tagged after {time.monotonic() - started:.0f} s")
         for index in indexes:
             await connection.execute(index["indexdef"])
-            say(f"{index['indexname']} after {time.monotonic() - started:.0f} s")
+            log(f"{index['indexname']} after {time.monotonic() - started:.0f} s")
         await connection.execute("DROP TABLE bench_paragraphs")
         await _add_admin(connection)
         await connection.execute("VACUUM (FREEZE, ANALYZE)")
-        say(f"all done after {time.monotonic() - started:.0f} s")
+        log(f"all done after {time.monotonic() - started:.0f} s")
     finally:
         await connection.close()
 
 
 def add_admin(url: str) -> None:
-    """An administrator with the password of `pressroom seed`'s users."""
+    """Add an administrator with the password of the users of `pressroom seed`."""
 
     async def add() -> None:
         connection: asyncpg.Connection[Any] = await asyncpg.connect(url.replace("+asyncpg", "", 1))
@@ -172,9 +171,11 @@ async def _add_admin(connection: "asyncpg.Connection[Any]") -> None:
     )
 
 
-async def _others(connection: "asyncpg.Connection[Any]", articles: int) -> dict[str, object]:
-    """Make authors, tags and paragraphs; return what the statements for articles need to know."""
-    authors = min(MOST_AUTHORS, max(1, articles // 100))
+async def _add_related_rows(
+    connection: "asyncpg.Connection[Any]", articles: int
+) -> dict[str, object]:
+    """Add authors, tags and paragraphs. Return the values for the article statements."""
+    authors = min(MAX_AUTHORS, max(1, articles // 100))
     await connection.execute(
         "INSERT INTO users (email, username, name, hashed_password)"
         " SELECT 'author' || i || '@example.com', 'author' || i, 'Author ' || i, ''"
@@ -215,8 +216,8 @@ async def _others(connection: "asyncpg.Connection[Any]", articles: int) -> dict[
     }
 
 
-def _filled_in(statement: str, values: dict[str, object]) -> str:
-    """The statement with its `:names` replaced, those within others' values too."""
+def _substitute(statement: str, values: dict[str, object]) -> str:
+    """Replace `:names` in a statement, also in replaced values."""
     for _ in range(2):
         for name in sorted(values, key=len, reverse=True):
             statement = statement.replace(f":{name}", str(values[name]))

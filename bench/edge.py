@@ -1,5 +1,5 @@
 # ruff: noqa: S603, S607 - it runs docker, which is on PATH
-"""nginx with the edge's own configuration: in front of what is measured, and as a file server."""
+"""nginx with the production configuration: as a proxy for a server, and as a file server."""
 
 import os
 import secrets
@@ -16,7 +16,7 @@ from servers import HOST, BenchError, Server, free_port
 IMAGE: Final = os.environ.get("NGINX_IMAGE") or "nginx:1.30"
 NGINX_DIR: Final = PROJECT_DIR / "nginx"
 UNLIMITED: Final = "1000000"
-"""One address asks for all that is measured."""
+"""All requests come from one address."""
 
 FILE_SERVER: Final = """
 server {{
@@ -28,23 +28,23 @@ server {{
 """
 
 
-def why_no_edge() -> str | None:
-    """What is missing to run nginx as production does; None where nothing is."""
+def why_no_nginx() -> str | None:
+    """Return why nginx cannot be started, or None."""
     try:
         answer = subprocess.run(
             ["docker", "image", "inspect", IMAGE], capture_output=True, timeout=30, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
-        return "no Docker engine answers"
+        return "the Docker engine does not respond"
     return None if answer.returncode == 0 else f"Docker has no image {IMAGE} (`docker pull` it)"
 
 
 @contextmanager
 def edge(backend: Server, files: Mapping[str, bytes]) -> Iterator[tuple[Server, Server]]:
-    """The edge in front of `backend`, and beside it the same nginx with `files`, by their names.
+    """Start nginx as a proxy for `backend` and, on another port, with the static `files`.
 
-    On the host's network, so that no bridge and no proxy of Docker's is measured. Both write the
-    access log of production, which goes nowhere.
+    It uses the host's network, to avoid the overhead of Docker's bridge and proxy. Both write the
+    access log of production, which is discarded.
     """
     edge_port, files_port = free_port(), free_port()
     name = f"pressroom-bench-{secrets.token_hex(4)}"
@@ -78,14 +78,14 @@ def edge(backend: Server, files: Mapping[str, bytes]) -> Iterator[tuple[Server, 
             inspected = ["docker", "inspect", "--format", "{{.State.Pid}}", name]
             pid = int(subprocess.run(inspected, capture_output=True, check=True).stdout)
             servers = Server("nginx", edge_port, pid), Server("nginx, files", files_port, pid)
-            servers[0].wait_until_it_answers("/health/ready")
+            servers[0].wait_until_ready("/health/ready")
             yield servers
         finally:
             subprocess.run(["docker", "kill", name], capture_output=True, check=False)
 
 
 def _rendered(backend_port: int, port: int) -> str:
-    """The edge's template for this machine. Raises BenchError where it is not as it was."""
+    """Return the rendered template. Raises BenchError if an expected line is missing."""
     text = (NGINX_DIR / "templates" / "edge.conf.template").read_text()
     replacements = {
         "    resolver 127.0.0.11 valid=1s ipv6=off;\n": "",
@@ -103,6 +103,6 @@ def _rendered(backend_port: int, port: int) -> str:
     }
     for old, new in replacements.items():
         if old not in text:
-            raise BenchError(f"bench/edge.py does not know this template: {old!r} is not in it")
+            raise BenchError(f"the nginx template has changed: {old!r} is not in it")
         text = text.replace(old, new)
     return text

@@ -1,14 +1,14 @@
-# ruff: noqa: T201 - a script: it runs our own code and talks to people
-"""Measure the hot path: what is read most, from the bare machine up to the edge.
+# ruff: noqa: T201 - a script: it prints to the terminal
+"""Measure the most frequent reads, from a static file to the complete application behind nginx.
 
-    make bench                        under ten minutes; writes its part of RESULTS.md and a plot
+    make bench                        under ten minutes; writes its section of RESULTS.md and a plot
     make bench-quick                  under a minute; prints only, and compares with recorded.json
 
 The quick run leaves out nginx, the storm of logins, memory and start. It fails if the servers
 answer differently, or if Pressroom's share of the ceiling is below half of the recorded one.
 
-Each server has its turn in each round, on the same machine, rows and PostgreSQL; what counts are
-ratios of one round. See bench/README.md.
+All servers are measured in turn in each round, with the same machine, rows and PostgreSQL. Compare
+the ratios of a round. See bench/README.md.
 """
 
 import json
@@ -34,15 +34,15 @@ from app.db import embedded, migrate
 from load import Generator
 from options import Options, parse_options
 from report import (
-    SLOWER_BY,
+    MAX_SLOWDOWN,
     Measurement,
     Request,
     Workload,
     describe_machine,
     describe_versions,
-    keep_section,
     markdown_table,
     text_table,
+    write_section,
 )
 from servers import (
     BENCH_DIR,
@@ -50,35 +50,35 @@ from servers import (
     BenchError,
     Server,
     children,
+    pinned_worker,
     scratch_database,
     seed,
     serving,
-    worker_on_its_own,
 )
 from storm import STORM_CONNECTIONS, STORM_READERS, measure_storm
-from workloads import PAGE, login_workload, open_sessions, same_json, size_of
+from workloads import PAGE, compare_json, login_workload, open_sessions, size_of
 
 HEADING: Final = "## The hot path"
 PLOT: Final = "hotpath.svg"
 RECORDED: Final = BENCH_DIR / "recorded.json"
-"""Pressroom's share of the ceiling in the last whole run, by CPU time, for each workload."""
+"""Pressroom's share of the ceiling in the last complete run, by CPU time, for each workload."""
 TOLERATED: Final = 0.5
-"""The part of the recorded share that a quick run must reach."""
+"""The fraction of the recorded share that a quick run must reach."""
 LIST, ONE = "list", "one"
 LIST_PATH: Final = "/articles"
 CONNECTIONS: Final = (1, 4, 16, 64, 256)
 TABLE_SIZES: Final = (1_000, 10_000, 100_000, 1_000_000)
 MIXED_REQUESTS: Final = 200_000
-MOST_MEGABYTES: Final = 150
+MAX_MEGABYTES: Final = 150
 FLAT: Final = 1.1
-"""Memory is flat where the second half of the requests adds less than a tenth to it."""
-MOST_START_SECONDS: Final = 1.5
+"""Memory is flat if the second half of the requests increases it by less than a tenth."""
+MAX_START_SECONDS: Final = 1.5
 MEMORY_STEPS: Final = 4
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the table: who answers, and the two workloads under which it is measured."""
+    """A row of the table: a server and its two workloads."""
 
     name: str
     server: Server
@@ -87,7 +87,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Goal:
-    """One of the goals, and what came of it."""
+    """A goal and its result."""
 
     name: str
     wanted: str
@@ -97,52 +97,52 @@ class Goal:
 
 @dataclass
 class Results:
-    """All of a run."""
+    """The results of a run."""
 
     lines: list[str] = field(default_factory=list)
     measured: dict[tuple[str, str], list[Measurement]] = field(default_factory=dict)
     goals: list[Goal] = field(default_factory=list)
     memory: list[tuple[int, float, float]] = field(default_factory=list)
     charts: list[plot.Chart] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
     def median(self, line: str, workload: str) -> float:
-        """Answers a second."""
+        """Return the median of the responses per second."""
         return statistics.median(each.rate for each in self.measured[line, workload])
 
     def ratio(self, line: str, other: str, workload: str) -> tuple[float, float, float]:
-        """How much of another line's rate one has: the median of the rounds, least and most."""
+        """Return the ratio of two rates: median, minimum and maximum of the rounds."""
         pairs = zip(self.measured[line, workload], self.measured[other, workload], strict=True)
         ratios = [ours.rate / theirs.rate for ours, theirs in pairs]
         return statistics.median(ratios), min(ratios), max(ratios)
 
     def cpu_share(self, workload: str) -> float:
-        """The ceiling's CPU time for an answer, as a share of Pressroom's.
+        """Return the ceiling's CPU time per response, divided by Pressroom's.
 
-        The least of each server's rounds counts: other work on the machine only adds to it.
+        Each is the minimum of the rounds, because other load on the machine only increases it.
         """
         least = {
             line: min(each.cpu_ms for each in self.measured[line, workload])
-            for line in (OURS, CEILING)
+            for line in (PRESSROOM, CEILING)
         }
-        return least[CEILING] / least[OURS]
+        return least[CEILING] / least[PRESSROOM]
 
 
 STATIC = "nginx, the same bytes as a static file"
 MEMORY = "Starlette, the same bytes from memory"
 CEILING = "Starlette + raw asyncpg + orjson (the data ceiling)"
 FASTAPI = "FastAPI + raw asyncpg + orjson"
-OURS = "Pressroom, anonymous"
+PRESSROOM = "Pressroom, anonymous"
 TOKEN = "Pressroom, with a bearer token"  # noqa: S105 - a line's name
 CACHED = "Pressroom through nginx, cached"
 UNCACHED = "Pressroom through nginx, uncached"
 
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
-def run(options: Options, wrk: str, say: Say) -> tuple[Results, str]:
-    """Start everything, measure, and end everything; the results, and what they depend on."""
+def run(options: Options, wrk: str, log: Log) -> tuple[Results, str]:
+    """Start the servers, measure, and stop them. Return the results and the conditions."""
     results = Results()
     busy = psutil.cpu_percent(interval=2)
     settings = get_settings()
@@ -152,36 +152,36 @@ def run(options: Options, wrk: str, say: Say) -> tuple[Results, str]:
         )
         url = running.enter_context(scratch_database(server_url))
         migrate.upgrade(url)
-        say(f"seeded in {seed(url):.1f} s")
+        log(f"seeded in {seed(url):.1f} s")
         environment = {**SERVER_ENVIRONMENT, "SECRET_KEY": secrets.token_hex(32)}
         environment |= {"DATABASE_URL": url, "DATABASE_READ_URL": url}
         started = {
             name: running.enter_context(serving(name, application, probe, environment))
             for name, application, probe in (
-                (OURS, "app.main:create_app()", "/health/ready"),
+                (PRESSROOM, "app.main:create_app()", "/health/ready"),
                 (CEILING, "reference:app", "/articles?limit=1"),
                 (FASTAPI, "reference:fast_app", "/articles?limit=1"),
                 (MEMORY, "reference:memory_app", "/articles?limit=1"),
             )
-            if not options.quick or name in {OURS, CEILING}
+            if not options.quick or name in {PRESSROOM, CEILING}
         }
         generator = Generator(wrk)
         lines = _lines(running, started, options, results)
         _check(lines)
-        say("all answer alike; warming up")
-        _measure_rounds(generator, lines, options, results, say)
-        ours = started[OURS]
+        log("all responses are equal; warming up")
+        _measure_rounds(generator, lines, options, results, log)
+        ours = started[PRESSROOM]
         by_name = {line.name: line for line in lines}
         if not options.quick:
             _measure_storm(
-                generator, by_name[TOKEN], url=url, options=options, results=results, say=say
+                generator, by_name[TOKEN], url=url, options=options, results=results, log=log
             )
-            _measure_connections(generator, by_name, results, say)
-            _measure_memory(generator, ours, by_name, results, say)
+            _measure_connections(generator, by_name, results, log)
+            _measure_memory(generator, ours, by_name, results, log)
     if not options.quick:
-        _measure_start(results, 3, environment, say)
-        _measure_sizes(Generator(wrk), server_url, environment, results, say)
-    _judge(results)
+        _measure_start(results, 3, environment, log)
+        _measure_sizes(Generator(wrk), server_url, environment, results, log)
+    _add_ratio_goals(results)
     postgres = "as DATABASE_URL's server is" if settings.database_url else "embedded, durable"
     facts = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -192,20 +192,20 @@ def run(options: Options, wrk: str, say: Say) -> tuple[Results, str]:
     }
     if options.note:
         facts["note"] = options.note
-    if results.left_out:
-        facts["left out"] = "; ".join(results.left_out)
+    if results.skipped:
+        facts["skipped"] = "; ".join(results.skipped)
     return results, "\n".join(f"- {name}: {fact}" for name, fact in facts.items())
 
 
 def _lines(
     running: ExitStack, started: Mapping[str, Server], options: Options, results: Results
 ) -> list[Line]:
-    """All lines of the table, the edge's where there is an nginx to measure."""
-    ours = started[OURS]
-    page = same_json(ours, started[CEILING], f"{LIST_PATH}?skip=1000&limit={PAGE}")
+    """Return the rows of the table, those of nginx only if it is available."""
+    ours = started[PRESSROOM]
+    page = compare_json(ours, started[CEILING], f"{LIST_PATH}?skip=1000&limit={PAGE}")
     one_path = f"/articles/{page[0]['id']}"
     paths = {LIST: LIST_PATH, ONE: one_path}
-    bodies = {name: ours.ask("GET", path)[1] for name, path in paths.items()}
+    bodies = {name: ours.request("GET", path)[1] for name, path in paths.items()}
     workloads = {
         name: Workload(name, [Request(path)], size_of(bodies[name]), options.connections)
         for name, path in paths.items()
@@ -216,8 +216,8 @@ def _lines(
     lines.append(Line(TOKEN, ours, with_token))
     if options.quick:
         return lines
-    if problem := edge.why_no_edge():
-        results.left_out.append(f"nginx: {problem}")
+    if problem := edge.why_no_nginx():
+        results.skipped.append(f"nginx: {problem}")
         return lines
     proxy, files = running.enter_context(
         edge.edge(ours, {f"{name}.json": body for name, body in bodies.items()})
@@ -233,23 +233,23 @@ def _lines(
 
 
 def _check(lines: Sequence[Line]) -> None:
-    """Raise BenchError unless all say the same of an article and of the list."""
-    ours = next(line for line in lines if line.name == OURS)
+    """Raise BenchError unless all servers return the same article and the same list."""
+    ours = next(line for line in lines if line.name == PRESSROOM)
     for line in lines:
         for name, workload in line.workloads.items():
-            if line.name in {OURS, TOKEN}:
+            if line.name in {PRESSROOM, TOKEN}:
                 continue
             path, own = workload.requests[0].path, ours.workloads[name].requests[0].path
             if line.name == STATIC:
-                status, body = line.server.ask("GET", path)
-                if (status, body) != (200, ours.server.ask("GET", own)[1]):
-                    raise BenchError(f"{line.name} does not have what {own} is")
+                status, body = line.server.request("GET", path)
+                if (status, body) != (200, ours.server.request("GET", own)[1]):
+                    raise BenchError(f"{line.name} differs from {own}")
             else:
-                same_json(ours.server, line.server, path)
+                compare_json(ours.server, line.server, path)
 
 
 def _measure_rounds(
-    generator: Generator, lines: Sequence[Line], options: Options, results: Results, say: Say
+    generator: Generator, lines: Sequence[Line], options: Options, results: Results, log: Log
 ) -> None:
     results.lines = [line.name for line in lines]
     turns = [(line, name, each) for line in lines for name, each in line.workloads.items()]
@@ -259,7 +259,7 @@ def _measure_rounds(
         for line, name, workload in turns if number % 2 else turns[::-1]:
             done = generator.measure(line.server, workload, options.seconds, number)
             results.measured.setdefault((line.name, name), []).append(done)
-            say(
+            log(
                 f"round {number}/{options.rounds}  {name:<5}{line.name:<52}"
                 f"{done.rate:>9,.0f}/s  p99 {done.p99_ms:.1f} ms"
             )
@@ -272,11 +272,11 @@ def _measure_storm(
     url: str,
     options: Options,
     results: Results,
-    say: Say,
+    log: Log,
 ) -> None:
     server = reads.server
     local = None if get_settings().database_url else url
-    with worker_on_its_own(server, database_url=local):
+    with pinned_worker(server, database_url=local):
         rounds = measure_storm(
             generator,
             server,
@@ -285,44 +285,45 @@ def _measure_storm(
             url=url,
             rounds=min(options.rounds, 5),
             seconds=options.seconds,
-            say=say,
+            log=log,
         )
     slowdown = statistics.median(each.slowdown for each in rounds)
     results.goals.append(
         Goal(
             "p99 of reads during a storm of 16 logins",
-            f"≤ {SLOWER_BY} of without",
+            f"≤ {MAX_SLOWDOWN} of without",
             f"{slowdown:.2f} ({min(each.slowdown for each in rounds):.2f} to"
             f" {max(each.slowdown for each in rounds):.2f})",
-            slowdown <= SLOWER_BY,
+            slowdown <= MAX_SLOWDOWN,
         )
     )
 
 
 def _measure_connections(
-    generator: Generator, lines: Mapping[str, Line], results: Results, say: Say
+    generator: Generator, lines: Mapping[str, Line], results: Results, log: Log
 ) -> None:
     rates: dict[str, dict[float, float]] = {}
     slowest: dict[str, dict[float, float]] = {}
-    for line, label in ((OURS, "Pressroom"), (CEILING, "ceiling")):
+    for line, label in ((PRESSROOM, "Pressroom"), (CEILING, "ceiling")):
         for name, workload in lines[line].workloads.items():
             for connections in CONNECTIONS:
-                asked = replace(workload, connections=connections)
-                done = generator.measure(lines[line].server, asked, 2, 0)
+                varied = replace(workload, connections=connections)
+                done = generator.measure(lines[line].server, varied, 2, 0)
                 rates.setdefault(f"{name}, {label}", {})[connections] = done.rate
                 slowest.setdefault(f"{name}, {label}", {})[connections] = done.p99_ms
-                say(f"{name}, {label}, {connections} connections: {done.rate:,.0f}/s")
+                log(f"{name}, {label}, {connections} connections: {done.rate:,.0f}/s")
     results.charts += [
-        plot.Chart("Throughput by connections", "connections", "answers a second", rates),
+        plot.Chart("Throughput by connections", "connections", "responses per second", rates),
         plot.Chart("p99 by connections", "connections", "milliseconds", slowest),
     ]
 
 
 def _measure_memory(
-    generator: Generator, server: Server, lines: Mapping[str, Line], results: Results, say: Say
+    generator: Generator, server: Server, lines: Mapping[str, Line], results: Results, log: Log
 ) -> None:
-    """One worker's memory while it answers 200,000 requests of many sorts."""
-    mixed = [lines[OURS].workloads[ONE], lines[TOKEN].workloads[ONE], lines[OURS].workloads[LIST]]
+    """Measure the memory of a worker during 200,000 requests of several kinds."""
+    anonymous, with_token = lines[PRESSROOM].workloads, lines[TOKEN].workloads
+    mixed = [anonymous[ONE], with_token[ONE], anonymous[LIST]]
     others = ["/tags", "/feed.xml", "/search?q=harbour&limit=5", "/users?limit=5", "/no-such-page"]
     (worker,) = children(server.pid)
     done, rest = 0, [Request(path) for path in others]
@@ -330,18 +331,18 @@ def _measure_memory(
     def note() -> None:
         memory = worker.memory_full_info()
         results.memory.append((done, memory.rss / 2**20, memory.uss / 2**20))
-        say(f"after {done:,} requests: {memory.rss / 2**20:.0f} MB")
+        log(f"after {done:,} requests: {memory.rss / 2**20:.0f} MB")
 
     note()
     while done < MIXED_REQUESTS:
         goal = done + MIXED_REQUESTS // MEMORY_STEPS
         while done < goal:
             for workload in mixed:
-                share = 1 if workload.name == LIST else 3
-                done += generator.drive(server, workload, share)["requests"]
-            asked = Workload("others", rest[:-1], 20, 16)
-            done += generator.drive(server, asked, 1)["requests"]
-            server.ask("GET", rest[-1].path)
+                seconds = 1 if workload.name == LIST else 3
+                done += generator.drive(server, workload, seconds)["requests"]
+            varied = Workload("others", rest[:-1], 20, 16)
+            done += generator.drive(server, varied, 1)["requests"]
+            server.request("GET", rest[-1].path)
             done += 1
         note()
     most = max(rss for _, rss, _ in results.memory)
@@ -349,23 +350,23 @@ def _measure_memory(
     results.goals.append(
         Goal(
             "memory of one worker after 200,000 mixed requests",
-            f"≤ {MOST_MEGABYTES} MB and flat",
-            f"{most:.0f} MB at most; {half:.0f} MB half-way, {end:.0f} MB in the end",
-            most <= MOST_MEGABYTES and end <= half * FLAT,
+            f"≤ {MAX_MEGABYTES} MB and flat",
+            f"{most:.0f} MB at most; {half:.0f} MB after half, {end:.0f} MB at the end",
+            most <= MAX_MEGABYTES and end <= half * FLAT,
         )
     )
 
 
-def _measure_start(results: Results, times: int, environment: Mapping[str, str], say: Say) -> None:
-    """From nothing to the first answer; the import alone, by `python -X importtime`."""
+def _measure_start(results: Results, times: int, environment: Mapping[str, str], log: Log) -> None:
+    """Measure the time to the first response, and of the import by `python -X importtime`."""
     starts, imports = [], []
     for _ in range(times):
         started = time.monotonic()
         unreachable = {"DATABASE_URL": "postgresql+asyncpg://nobody@127.0.0.1:1/none"}
-        quiet = {**environment, **unreachable, "DATABASE_READ_URL": ""}
-        with serving("start", "app.main:create_app()", "/health/live", quiet):
+        unreachable_environment = {**environment, **unreachable, "DATABASE_READ_URL": ""}
+        with serving("start", "app.main:create_app()", "/health/live", unreachable_environment):
             starts.append(time.monotonic() - started)
-        said = subprocess.run(
+        output = subprocess.run(
             [sys.executable, "-X", "importtime", "-c", "import app.main"],
             cwd=BACKEND_DIR,
             env={**os.environ, **environment},
@@ -373,16 +374,16 @@ def _measure_start(results: Results, times: int, environment: Mapping[str, str],
             text=True,
             check=True,
         ).stderr
-        total = next(line for line in said.splitlines()[::-1] if line.endswith("app.main"))
+        total = next(line for line in output.splitlines()[::-1] if line.endswith("app.main"))
         imports.append(int(total.split("|")[1]) / 1e6)
     start, imported = statistics.median(starts), statistics.median(imports)
-    say(f"cold start {start:.2f} s, of which the import {imported:.2f} s")
+    log(f"cold start {start:.2f} s, of which the import {imported:.2f} s")
     results.goals.append(
         Goal(
             "import of the app, cold start to first answer",
-            f"≤ {MOST_START_SECONDS} s",
+            f"≤ {MAX_START_SECONDS} s",
             f"{start:.2f} s; `-X importtime` of app.main {imported:.2f} s",
-            start <= MOST_START_SECONDS,
+            start <= MAX_START_SECONDS,
         )
     )
 
@@ -392,37 +393,37 @@ def _measure_sizes(
     server_url: str,
     environment: Mapping[str, str],
     results: Results,
-    say: Say,
+    log: Log,
 ) -> None:
-    """The same reads of larger and larger tables, those of the content bench."""
+    """Measure the same reads for the table sizes of the content benchmark."""
     rates: dict[str, dict[float, float]] = {}
     slowest: dict[str, dict[float, float]] = {}
     for size in TABLE_SIZES:
         if size > TABLE_SIZES[2] and not content.is_kept(server_url, size):
-            results.left_out.append(
-                f"a table of {size:,} articles: `make bench ARGS=content` makes it, in ten minutes"
+            results.skipped.append(
+                f"a table of {size:,} articles: `make bench ARGS=content` creates it in ten minutes"
             )
             continue
-        with _reading_of(server_url, size, environment, say) as server:
-            newest = server.json(LIST_PATH)[0]["id"]
+        with _reading_of(server_url, size, environment, log) as server:
+            newest = server.get_json(LIST_PATH)[0]["id"]
             for name, path in ((LIST, LIST_PATH), (ONE, f"/articles/{newest}")):
                 workload = Workload(name, [Request(path)], 500, 32)
                 generator.warm_up(server, workload, 1)
                 done = generator.measure(server, workload, 2, 0)
                 rates.setdefault(name, {})[size] = done.rate
                 slowest.setdefault(name, {})[size] = done.p99_ms
-                say(f"{name} of {size:,}: {done.rate:,.0f}/s, p99 {done.p99_ms:.1f} ms")
+                log(f"{name} of {size:,}: {done.rate:,.0f}/s, p99 {done.p99_ms:.1f} ms")
     results.charts += [
-        plot.Chart("Throughput by table size", "articles", "answers a second", rates),
+        plot.Chart("Throughput by table size", "articles", "responses per second", rates),
         plot.Chart("p99 by table size", "articles", "milliseconds", slowest),
     ]
 
 
 @contextmanager
 def _reading_of(
-    server_url: str, size: int, environment: Mapping[str, str], say: Say
+    server_url: str, size: int, environment: Mapping[str, str], log: Log
 ) -> Iterator[Server]:
-    url = content.prepare_database(server_url, size, say)
+    url = content.prepare_database(server_url, size, log)
     address = {"DATABASE_URL": url, "DATABASE_READ_URL": url}
     with serving(
         f"{size:,}", "app.main:create_app()", "/health/ready", {**environment, **address}
@@ -441,25 +442,25 @@ def _compare_with_recorded(results: Results) -> None:
             )
 
 
-def _judge(results: Results) -> None:
-    """The goals that are ratios of the table."""
-    judged = []
+def _add_ratio_goals(results: Results) -> None:
+    """Add the goals for ratios in the table."""
+    goals = []
 
-    def share(name: str, line: str, other: str, workload: str, least: float) -> None:
+    def add(name: str, line: str, other: str, workload: str, least: float) -> None:
         if (line, workload) in results.measured and (other, workload) in results.measured:
             middle, low, high = results.ratio(line, other, workload)
             found = f"{middle:.2f} ({low:.2f} to {high:.2f})"
-            judged.append(Goal(name, f"≥ {least}", found, middle >= least))
+            goals.append(Goal(name, f"≥ {least}", found, middle >= least))
 
-    share("list of 20, anonymous, of the data ceiling", OURS, CEILING, LIST, 0.45)
-    share("one article, anonymous, of the data ceiling", OURS, CEILING, ONE, 0.35)
-    share("list with a bearer token, of the anonymous one", TOKEN, OURS, LIST, 0.6)
-    share("one with a bearer token, of the anonymous one", TOKEN, OURS, ONE, 0.6)
-    share("list through nginx, cached, of a static file", CACHED, STATIC, LIST, 0.5)
-    share("one through nginx, cached, of a static file", CACHED, STATIC, ONE, 0.5)
-    share("list through nginx, uncached, of the backend alone", UNCACHED, OURS, LIST, 0.8)
-    share("one through nginx, uncached, of the backend alone", UNCACHED, OURS, ONE, 0.8)
-    results.goals[:0] = judged
+    add("list of 20, anonymous, of the data ceiling", PRESSROOM, CEILING, LIST, 0.45)
+    add("one article, anonymous, of the data ceiling", PRESSROOM, CEILING, ONE, 0.35)
+    add("list with a bearer token, of the anonymous one", TOKEN, PRESSROOM, LIST, 0.6)
+    add("one with a bearer token, of the anonymous one", TOKEN, PRESSROOM, ONE, 0.6)
+    add("list through nginx, cached, of a static file", CACHED, STATIC, LIST, 0.5)
+    add("one through nginx, cached, of a static file", CACHED, STATIC, ONE, 0.5)
+    add("list through nginx, uncached, of the backend alone", UNCACHED, PRESSROOM, LIST, 0.8)
+    add("one through nginx, uncached, of the backend alone", UNCACHED, PRESSROOM, ONE, 0.8)
+    results.goals[:0] = goals
 
 
 TABLE_HEADINGS = (
@@ -469,7 +470,7 @@ TABLE_HEADINGS = (
 
 
 def table_rows(results: Results) -> list[list[str]]:
-    """Medians of the rounds, fastest first."""
+    """Return the medians of the rounds, fastest first."""
     rows = []
     for line in sorted(results.lines, key=lambda name: -results.median(name, ONE)):
         row = [line]
@@ -487,7 +488,7 @@ GOAL_HEADINGS = ("goal", "wanted", "found", "")
 
 
 def goal_rows(results: Results) -> list[list[str]]:
-    """What was wanted, what was found, and whether that is enough."""
+    """Return each goal with its target, its result, and whether it is met."""
     return [
         [goal.name, goal.wanted, goal.found, "pass" if goal.is_met else "FAIL"]
         for goal in results.goals
@@ -501,8 +502,8 @@ def main(arguments: Sequence[str], wrk: str) -> None:
     results, facts = run(options, wrk, lambda line: print(line, flush=True))
     rows, goals = table_rows(results), goal_rows(results)
     print(f"\n{text_table(TABLE_HEADINGS, rows)}\n\n{text_table(GOAL_HEADINGS, goals)}")
-    for left in results.left_out:
-        print(f"left out: {left}")
+    for reason in results.skipped:
+        print(f"skipped: {reason}")
     if options.quick:
         _compare_with_recorded(results)
         return
@@ -516,7 +517,7 @@ def main(arguments: Sequence[str], wrk: str) -> None:
             "Written by `make bench`.",
             facts,
             markdown_table(TABLE_HEADINGS, rows),
-            "Medians of the rounds. CPU ms is what the worker, or nginx, used for an answer.",
+            "Medians of the rounds. CPU ms is the CPU time of the worker or nginx per response.",
             "### Goals",
             markdown_table(GOAL_HEADINGS, goals),
             f"![Throughput and p99 by connections and by table size]({PLOT})",
@@ -524,5 +525,5 @@ def main(arguments: Sequence[str], wrk: str) -> None:
             markdown_table(("requests", "RSS MB", "USS MB"), memory),
         ]
     )
-    keep_section(options.output, HEADING, section)
+    write_section(options.output, HEADING, section)
     print(f"written: {options.output.name}, {PLOT}")

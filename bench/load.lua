@@ -1,22 +1,22 @@
--- What wrk sends, and how it reports. It needs one thread of wrk.
+-- The requests of wrk, and its report. Requires wrk with a single thread.
 --
 --   wrk … URL -- turns METHOD HEADER CONTENT_TYPE PATH BODY [PATH BODY …]
---     These requests in turn; an argument that does not apply is empty. They are built once, so that
---     the generator does next to nothing for each.
+--     Sends these requests in turn. Unused arguments are empty. The requests are built once, to
+--     keep the load of the generator small.
 --   wrk … URL -- chains PATH TOKEN [TOKEN …]
---     Refresh tokens of as many sessions as there are connections: a request takes the one that has
---     waited longest, and the answer's token gets in line. So no session has two requests under way,
---     and each token is sent once.
+--     Refresh tokens of one session per connection, in a FIFO queue. A request sends the first
+--     token of the queue, and the token of the response is appended. No session has concurrent
+--     requests, and each token is sent once.
 
 local requests, turn = {}, 0
-local path, waiting, first, last = nil, {}, 1, 0
-local rehearsed = false
-failures = 0     -- answers without a next token
-sessions = {}    -- the last token that was sent or received, by its session
+local path, queue, first, last = nil, {}, 1, 0
+local is_started = false
+failures = 0     -- responses without a token
+sessions = {}    -- the latest token by session
 
-local function wait_in_line(token)
+local function enqueue(token)
   last = last + 1
-  waiting[last] = token
+  queue[last] = token
   sessions["of " .. token:match("^prt_(%d+)_")] = token
 end
 
@@ -26,19 +26,19 @@ local function send_in_turn()
 end
 
 local function send_next_token()
-  local token = waiting[first] or "none-left"
-  if rehearsed then
-    waiting[first] = nil
+  local token = queue[first] or "none-left"
+  if is_started then
+    queue[first] = nil
     first = first + 1
   end
-  rehearsed = true  -- wrk asks for one request that it does not send
+  is_started = true  -- wrk requests one request at startup that it does not send
   return wrk.format("POST", path, nil, '{"refresh_token":"' .. token .. '"}')
 end
 
-local function take_next_token(status, headers, body)
+local function receive_token(status, headers, body)
   local token = status == 200 and body:match('"refresh_token":%s*"(prt_%d+_[%w_-]+)"')
   if token then
-    wait_in_line(token)
+    enqueue(token)
   else
     failures = failures + 1
   end
@@ -58,8 +58,8 @@ function init(args)
   else
     path = args[2]
     wrk.headers["Content-Type"] = "application/json"
-    for index = 3, #args do wait_in_line(args[index]) end
-    request, response = send_next_token, take_next_token
+    for index = 3, #args do enqueue(args[index]) end
+    request, response = send_next_token, receive_token
   end
 end
 
@@ -69,8 +69,8 @@ function setup(only_thread)
   thread = only_thread
 end
 
--- One line of JSON, the last that wrk prints. Times are in microseconds. `status` counts answers
--- of 400 and above; load.py finds other wrong ones by their size.
+-- Print the report as the last line of wrk's output, in JSON. Times are in microseconds. `status`
+-- counts responses with status 400 and above. load.py detects other wrong responses by their size.
 function done(summary, latency)
   local tokens = {}
   for _, token in pairs(thread:get("sessions")) do tokens[#tokens + 1] = '"' .. token .. '"' end

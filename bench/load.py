@@ -1,5 +1,5 @@
 # ruff: noqa: S603 - it runs wrk
-"""wrk, which makes the load, and what it says of it."""
+"""The load generator wrk and its results."""
 
 import json
 import subprocess
@@ -13,18 +13,18 @@ from report import Measurement, Workload
 from servers import BENCH_DIR, HOST, BenchError, Server
 
 PAUSE_SECONDS: Final = 0.5
-PATIENT_SECONDS: Final = 20
+LONG_RUN_SECONDS: Final = 20
 
 
 @dataclass(frozen=True)
 class Generator:
-    """wrk, and all that was measured with it."""
+    """Runs wrk, and collects the measurements."""
 
     program: str
     measurements: list[Measurement] = field(default_factory=list)
 
     def start(self, server: Server, workload: Workload, seconds: int) -> "subprocess.Popen[str]":
-        """Begin to ask as often as the server answers."""
+        """Start wrk, which sends a request after each response."""
         command = [self.program, "--threads", "1", "--connections", str(workload.connections)]
         command += ["--duration", f"{seconds}s", "--timeout", "10s"]
         command += ["--script", str(BENCH_DIR / "load.lua"), f"http://{HOST}:{server.port}", "--"]
@@ -32,28 +32,33 @@ class Generator:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def warm_up(self, server: Server, workload: Workload, seconds: int) -> None:
-        """Ask before it counts. Of what takes long there may be no answer yet."""
-        self.drive(server, workload, seconds, forgiven=("none",))
+        """Send requests without measuring. Slow workloads may have no response yet."""
+        self.drive(server, workload, seconds, allowed_errors=("none",))
 
     def drive(
-        self, server: Server, workload: Workload, seconds: int, *, forgiven: Sequence[str] = ()
+        self,
+        server: Server,
+        workload: Workload,
+        seconds: int,
+        *,
+        allowed_errors: Sequence[str] = (),
     ) -> dict[str, Any]:
-        """Ask as often as the server answers; raise BenchError for any answer that is wrong."""
+        """Run wrk and return its counts. Raises BenchError for any wrong response."""
         with self.start(server, workload, seconds) as wrk:
             counts = result(wrk, seconds + 30)
         if workload.is_chain:
             continue_chains(server, workload, counts["tokens"])
-        check(counts, server, workload, forgiven=forgiven)
+        check(counts, server, workload, allowed_errors=allowed_errors)
         return counts
 
     def measure(self, server: Server, workload: Workload, seconds: int, number: int) -> Measurement:
-        """One measurement, after a pause in which only what is not ours can be busy."""
+        """Measure once, after a pause in which the load of other programs is measured."""
         busy = psutil.cpu_percent(interval=PAUSE_SECONDS)
         cpu_before = server.cpu_seconds()
-        counts = self.drive(server, workload, seconds, forgiven=("none",))
-        if not counts["requests"]:  # passwords are hashed in the time that a busy machine spares
+        counts = self.drive(server, workload, seconds, allowed_errors=("none",))
+        if not counts["requests"]:  # password hashing has low priority on a busy machine
             cpu_before = server.cpu_seconds()
-            counts = self.drive(server, workload, PATIENT_SECONDS)
+            counts = self.drive(server, workload, LONG_RUN_SECONDS)
         cpu_seconds = server.cpu_seconds() - cpu_before
         measurement = Measurement(
             server=server.name,
@@ -71,7 +76,7 @@ class Generator:
 
 
 def _script_arguments(server: Server, workload: Workload) -> list[str]:
-    """What load.lua is told."""
+    """Return the arguments of load.lua."""
     if workload.is_chain:
         return ["chains", workload.requests[0].path, *server.refresh_tokens]
     header = workload.header
@@ -82,40 +87,44 @@ def _script_arguments(server: Server, workload: Workload) -> list[str]:
 
 
 def result(wrk: "subprocess.Popen[str]", timeout: float) -> dict[str, Any]:
-    """What wrk counted, once it has ended."""
+    """Wait for wrk to end, and return its counts."""
     try:
-        output, complaints = wrk.communicate(timeout=timeout)
+        output, stderr = wrk.communicate(timeout=timeout)
     except BaseException:
         wrk.kill()
         raise
     if wrk.returncode != 0:
-        raise BenchError(f"wrk failed: {complaints.strip()[-500:]}")
+        raise BenchError(f"wrk failed: {stderr.strip()[-500:]}")
     counts: dict[str, Any] = json.loads(output.splitlines()[-1])
     return counts
 
 
 def check(
-    counts: dict[str, Any], server: Server, workload: Workload, *, forgiven: Sequence[str] = ()
+    counts: dict[str, Any],
+    server: Server,
+    workload: Workload,
+    *,
+    allowed_errors: Sequence[str] = (),
 ) -> None:
-    """Raise BenchError where an answer was wrong, or where there is none; some may be forgiven."""
+    """Raise BenchError for wrong or missing responses, except for `allowed_errors`."""
     where = f"{server.name}, {workload.name}"
     errors = counts["errors"].items()
-    if wrong := {kind: count for kind, count in errors if count and kind not in forgiven}:
-        raise BenchError(f"{where}: not every answer was right: {wrong}")
+    if wrong := {kind: count for kind, count in errors if count and kind not in allowed_errors}:
+        raise BenchError(f"{where}: wrong responses: {wrong}")
     if not counts["requests"]:
-        if "none" in forgiven:
+        if "none" in allowed_errors:
             return
-        raise BenchError(f"{where}: no answer in the time: is the machine busy?")
-    # Catches answers below 400 that are not 200: a redirect and a 204 have no such body.
-    if counts["bytes"] / counts["requests"] < workload.least_bytes:
-        raise BenchError(f"{where}: answers are too short to be right")
+        raise BenchError(f"{where}: no response in time: is the machine busy?")
+    # Detects responses below 400 other than 200: a redirect and a 204 have a shorter body.
+    if counts["bytes"] / counts["requests"] < workload.min_bytes:
+        raise BenchError(f"{where}: responses are too short")
 
 
 def continue_chains(server: Server, workload: Workload, tokens: Sequence[str]) -> None:
-    """Send each token once more, and keep its successor for the next measurement.
+    """Send each token once more, and store its successor for the next measurement.
 
-    The answers to some were on their way when wrk hung up. Whoever repeats such a request soon is
-    given the same successor: what a client does whose answer got lost.
+    Some responses were lost when wrk closed its connections. A repeated refresh returns the same
+    successor for a short time.
     """
     server.refresh_tokens.clear()
     for token in tokens:
@@ -123,10 +132,10 @@ def continue_chains(server: Server, workload: Workload, tokens: Sequence[str]) -
 
 
 def refresh(server: Server, path: str, token: str) -> tuple[str, str]:
-    """The access and the refresh token that a refresh token is exchanged for."""
+    """Exchange a refresh token. Return the new access and refresh tokens."""
     body = json.dumps({"refresh_token": token})
-    status, answer = server.ask("POST", path, body, "application/json")
+    status, answer = server.request("POST", path, body, "application/json")
     if status != 200:
-        raise BenchError(f"{server.name} refuses a refresh token with {status}")
+        raise BenchError(f"{server.name} rejects a refresh token with {status}")
     found = json.loads(answer)
     return found["access_token"], found["refresh_token"]

@@ -1,4 +1,4 @@
-"""How much to measure, and where to write: what two parts of the bench are told alike."""
+"""Command-line options of several benchmarks."""
 
 import argparse
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Options:
 def parse_options(
     arguments: Sequence[str], *, what: str, full: tuple[int, int], quick: tuple[int, int]
 ) -> Options:
-    """Read the command line; `full` and `quick` are rounds, and seconds a measurement."""
+    """Parse the command line. `full` and `quick` are default rounds and seconds per measurement."""
     parser = argparse.ArgumentParser(prog="bench/run.py", description=what)
     parser.add_argument(
         "--rounds", type=int, help=f"rounds (default {full[0]}; {quick[0]} with --quick)"
@@ -35,13 +35,13 @@ def parse_options(
     )
     parser.add_argument("--connections", type=int, default=32, help="for the reads (default 32)")
     parser.add_argument("--quick", action="store_true", help="a minute or two; writes no file")
-    parser.add_argument("--note", default="", help="a sentence for the results: what else ran")
+    parser.add_argument("--note", default="", help="a note for the results, such as other load")
     parser.add_argument(
         "--output", type=Path, default=BENCH_DIR / "RESULTS.md", help="default bench/RESULTS.md"
     )
-    given = parser.parse_args(arguments)
-    usual = quick if given.quick else full
-    rounds, seconds = given.rounds or usual[0], given.seconds or usual[1]
-    if min(rounds, seconds, given.connections) < 1:
+    parsed = parser.parse_args(arguments)
+    defaults = quick if parsed.quick else full
+    rounds, seconds = parsed.rounds or defaults[0], parsed.seconds or defaults[1]
+    if min(rounds, seconds, parsed.connections) < 1:
         parser.error("rounds, seconds and connections must be positive")
-    return Options(rounds, seconds, given.connections, given.quick, given.note, given.output)
+    return Options(rounds, seconds, parsed.connections, parsed.quick, parsed.note, parsed.output)

@@ -1,4 +1,4 @@
-"""Curves as SVG, legible on light and on dark."""
+"""Line charts as SVG, for light and dark backgrounds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,14 +11,14 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 16, 34, 44
 MARGIN: Final = 20
 COLOURS: Final = ("#1f77b4", "#d1720b", "#2a9d4a", "#a35bbf")
 INK: Final = "#808890"
-"""Grey enough for both backgrounds."""
+"""A grey that is readable on both backgrounds."""
 
 Points = Mapping[float, float]
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One picture: curves over a logarithmic axis; `y` from nought."""
+    """A chart with a logarithmic x axis and a y axis that starts at 0."""
 
     title: str
     x_label: str
@@ -27,7 +27,7 @@ class Chart:
 
 
 def render(charts: Sequence[Chart], *, columns: int = 2) -> str:
-    """All of them, in rows."""
+    """Render the charts in rows."""
     rows = math.ceil(len(charts) / columns)
     size = f"{WIDTH * columns + MARGIN} {HEIGHT * rows}"
     font = 'font-family="sans-serif" font-size="12"'
@@ -91,7 +91,7 @@ def _text(
 
 
 def _nice(value: float) -> float:
-    """The next number with few digits."""
+    """Return the next higher round number."""
     if value <= 0:
         return 1
     unit = 10 ** math.floor(math.log10(value))

@@ -1,8 +1,8 @@
-"""The bare reference: the answers of Pressroom that are measured, with nothing around them.
+"""The reference server: the measured endpoints of Pressroom with raw asyncpg, Starlette and orjson.
 
-Raw asyncpg, Starlette and orjson. No validation, no request id, no log line, no security headers,
-no audit row, no OpenAPI: what remains is what any Python server must do to give these bytes.
-run.py starts it with Pressroom's own gunicorn.conf.py, and compares the answers before it measures.
+It has no validation, request id, logging, security headers, audit events or OpenAPI. It does only
+what any Python server must do to return these bytes. run.py starts it with Pressroom's
+gunicorn.conf.py, and compares the responses before it measures.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ SECRET_KEY = os.environ["SECRET_KEY"].encode()
 SIGNING_KEY = jwk.construct(SECRET_KEY, "HS256")
 ISSUER, AUDIENCE = "pressroom", "pressroom-api"
 HASHING_THREADS = int(os.environ["BCRYPT_THREADS"])
-# Pressroom has a pool for reading and one for writing; here one of both sizes does both.
+# Pressroom has a pool for reading and one for writing. This pool has the size of both.
 POOL_SIZE = 2 * int(os.environ["DATABASE_POOL_SIZE"])
 
 TAGS = """ARRAY(
@@ -103,8 +103,8 @@ REFRESH_TOKEN = re.compile(r"prt_([1-9][0-9]{0,17})_([A-Za-z0-9_-]{43})([A-Za-z0
 pool: "asyncpg.Pool[asyncpg.Record]"
 
 
-async def _leave_as_it_is(connection: Any) -> None:
-    """Instead of asyncpg's reset, a round trip per request that Pressroom's pool does not make."""
+async def _skip_reset(connection: Any) -> None:
+    """Skip asyncpg's reset, a round trip per request that Pressroom's pool also avoids."""
 
 
 async def _parse_json(connection: Any) -> None:
@@ -120,7 +120,7 @@ async def lifespan(app: Starlette | FastAPI) -> AsyncIterator[None]:
         os.environ["DATABASE_URL"].replace("+asyncpg", "", 1),
         min_size=POOL_SIZE,
         max_size=POOL_SIZE,
-        reset=_leave_as_it_is,
+        reset=_skip_reset,
         init=_parse_json,
         server_settings={"application_name": "reference", "timezone": "UTC", "jit": "off"},
     ) as pool:
@@ -140,7 +140,7 @@ def _article(row: asyncpg.Record) -> dict[str, Any]:
 
 
 async def _list(limit: int, skip: int) -> list[dict[str, Any]]:
-    # One row more, as Pressroom reads: it says whether the list goes on.
+    # One more row, as in Pressroom, to find out whether there is a next page.
     rows = await pool.fetch(LIST, datetime.now(UTC), limit + 1, skip)
     return [_article(row) for row in rows[:limit]]
 
@@ -249,7 +249,7 @@ def _tokens(user_id: int, session_id: int, secret: str) -> Response:
 
 
 async def _user_of(token: str) -> int | None:
-    """The user in whose session the token was given, if it is still open."""
+    """Return the id of the token's user if the session is active."""
     try:
         claims = jwt.decode(token, SIGNING_KEY, ["HS256"], audience=AUDIENCE, issuer=ISSUER)
     except JWTError:
@@ -269,14 +269,14 @@ app = Starlette(
 )
 
 
-# --- steps between the ceiling and Pressroom
+# --- further reference servers
 
 fast_app = FastAPI(lifespan=lifespan)
 
 
 @fast_app.get("/articles")
 async def list_by_fastapi(limit: int = 20, skip: int = 0) -> Response:
-    """The same through FastAPI, without a response model."""
+    """Return the list through FastAPI, without a response model."""
     return _json(await _list(limit, skip))
 
 
@@ -286,22 +286,25 @@ async def read_by_fastapi(article_id: int) -> Response:
     return Response(status_code=404) if article is None else _json(article)
 
 
-kept: dict[str, bytes] = {}
-"""What `memory_app` has answered: each path is read from the database once."""
+cached: dict[str, bytes] = {}
+"""Responses of `memory_app`. Each path is read from the database once."""
 
 
-async def from_memory(request: Request) -> Response:
-    """The same bytes, without a database."""
+async def answer_from_memory(request: Request) -> Response:
+    """Return the same bytes without the database."""
     path = f"{request.url.path}?{request.url.query}"
-    if path not in kept:
+    if path not in cached:
         answer = await (read_article if "article_id" in request.path_params else list_articles)(
             request
         )
-        kept[path] = bytes(answer.body)
-    return Response(kept[path], media_type="application/json")
+        cached[path] = bytes(answer.body)
+    return Response(cached[path], media_type="application/json")
 
 
 memory_app = Starlette(
     lifespan=lifespan,
-    routes=[Route("/articles", from_memory), Route("/articles/{article_id}", from_memory)],
+    routes=[
+        Route("/articles", answer_from_memory),
+        Route("/articles/{article_id}", answer_from_memory),
+    ],
 )

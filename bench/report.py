@@ -1,4 +1,4 @@
-"""What run.py measured, as a table for the terminal and as RESULTS.md."""
+"""Results as tables for the terminal and for RESULTS.md."""
 
 import os
 import platform
@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 PRESSROOM, REFERENCE = "Pressroom", "reference"
 LOGIN, REFRESH = "login", "refresh"
-REFRESHES_A_LOGIN = 100
-"""The goal: as many refreshes in the time of a login, on whatever machine."""
-SLOWER_BY = 1.5
-"""The goal: by how much a storm of logins may raise the p99 of reads."""
+REFRESHES_PER_LOGIN = 100
+"""The goal: refreshes in the time of a login, independent of the machine."""
+MAX_SLOWDOWN = 1.5
+"""The goal: the maximum factor by which concurrent logins increase the p99 of reads."""
 QUIET_PERCENT = 10
-"""A machine busier than this before a measurement was not ours alone."""
+"""Above this CPU load before a measurement, other programs disturb it."""
 
 PACKAGES = (
     "fastapi", "starlette", "pydantic", "sqlalchemy", "asyncpg", "orjson", "gunicorn", "uvicorn",
@@ -27,7 +27,7 @@ PACKAGES = (
 
 
 class Request(NamedTuple):
-    """A path, and what is sent to it."""
+    """A path and a request body."""
 
     path: str
     body: str = ""
@@ -35,14 +35,14 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True)
 class Workload:
-    """Requests that are sent in turn. `least_bytes`: what a right answer has at least.
+    """Requests that are sent in turn. `min_bytes` is the minimum size of a correct response.
 
-    `is_chain`: each request sends the refresh token that the last answer brought.
+    If `is_chain` is set, each request sends the refresh token of the previous response.
     """
 
     name: str
     requests: Sequence[Request]
-    least_bytes: int
+    min_bytes: int
     connections: int
     method: str = "GET"
     content_type: str = ""
@@ -53,9 +53,9 @@ class Workload:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One server under one workload for some seconds.
+    """The measurement of a server with a workload.
 
-    `cpu_ms`: the worker's processor time for an answer. `busy_before`: per cent of all CPUs.
+    `cpu_ms` is the worker's CPU time per response. `busy_before` is the CPU load in per cent.
     """
 
     server: str
@@ -71,7 +71,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Reads:
-    """Reads for some seconds. `busy_before`: per cent of all CPUs."""
+    """The measurement of reads. `busy_before` is the CPU load in per cent."""
 
     requests: int
     rate: float
@@ -82,7 +82,7 @@ class Reads:
 
 @dataclass(frozen=True)
 class StormRound:
-    """The same reads alone and beside logins without end, a few seconds apart."""
+    """The same reads without and with concurrent logins, a few seconds apart."""
 
     round: int
     alone: Reads
@@ -91,13 +91,13 @@ class StormRound:
 
     @property
     def slowdown(self) -> float:
-        """How many times as long the slowest in a hundred reads take."""
+        """Return the ratio of the p99 with and without concurrent logins."""
         return self.beside.p99_ms / self.alone.p99_ms
 
 
 @dataclass(frozen=True)
 class Storm:
-    """Pressroom's reads in a storm of logins. `sharing`: who has which processors."""
+    """Pressroom's reads during a storm of logins. `sharing` describes the CPU affinities."""
 
     reads: Workload
     logins: Workload
@@ -107,7 +107,7 @@ class Storm:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under what the figures came about."""
+    """The conditions of a run."""
 
     rounds: int
     seconds: int
@@ -124,7 +124,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Results:
-    """All of a run."""
+    """The results of a run."""
 
     workloads: Sequence[Workload]
     measurements: Sequence[Measurement]
@@ -132,21 +132,22 @@ class Results:
     conditions: Conditions
 
     def of(self, workload: Workload, server: str) -> list[Measurement]:
-        """A server's measurements under a workload, by round."""
-        found = [m for m in self.measurements if (m.workload, m.server) == (workload.name, server)]
-        return sorted(found, key=lambda measurement: measurement.round)
+        """Return a server's measurements with a workload, by round."""
+        key = (workload.name, server)
+        selected = [m for m in self.measurements if (m.workload, m.server) == key]
+        return sorted(selected, key=lambda measurement: measurement.round)
 
     def ratios(self, workload: Workload) -> list[float]:
-        """Pressroom's rate as a share of the reference's, each from one round."""
+        """Return Pressroom's rate divided by the reference's for each round."""
         pairs = zip(self.of(workload, PRESSROOM), self.of(workload, REFERENCE), strict=True)
         return [ours.rate / theirs.rate for ours, theirs in pairs]
 
     def named(self, name: str) -> Workload:
-        """The workload of that name."""
+        """Return the workload with this name."""
         return next(workload for workload in self.workloads if workload.name == name)
 
-    def refreshes_a_login(self, server: str) -> list[float]:
-        """Refreshes in the time of a login, each from one round."""
+    def refreshes_per_login(self, server: str) -> list[float]:
+        """Return the refreshes in the time of a login for each round."""
         pairs = zip(
             self.of(self.named(REFRESH), server), self.of(self.named(LOGIN), server), strict=True
         )
@@ -154,7 +155,7 @@ class Results:
 
 
 def describe_machine() -> str:
-    """Processor, how many of its CPUs this process may use, memory and system."""
+    """Return the CPU model, the available CPUs, the memory and the operating system."""
     model = platform.machine()
     memory = ""
     cpu_facts = Path("/proc/cpuinfo")
@@ -168,14 +169,14 @@ def describe_machine() -> str:
 
 
 def describe_versions(wrk: str | None, postgres: str) -> str:
-    """The versions of everything that a figure depends on; of wrk where it made the load."""
+    """Return the versions of the software that affects the results."""
     packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     versions = f"Python {platform.python_version()}, PostgreSQL {postgres}, {packages}"
     if wrk is None:
         return versions
-    # wrk answers --version with its name, its version, and an exit status of 1.
-    said = subprocess.run([wrk, "--version"], capture_output=True, text=True, check=False)  # noqa: S603 - found on PATH
-    return f"{versions}; {' '.join(said.stdout.split()[:2])}"
+    # wrk --version prints its name and version, and exits with status 1.
+    output = subprocess.run([wrk, "--version"], capture_output=True, text=True, check=False)  # noqa: S603 - the path is from shutil.which
+    return f"{versions}; {' '.join(output.stdout.split()[:2])}"
 
 
 def _spread(values: Sequence[float], form: Callable[[float], str]) -> str:
@@ -200,13 +201,13 @@ ROUND_HEADINGS = (
 )  # fmt: skip
 RATIO_EXPLAINED = (
     "A ratio is Pressroom's rate divided by the reference's in the same round. Each figure is the"
-    " median of the rounds, a spread says between which values they lie. CPU ms is the worker's own"
-    " processor time for an answer: other work on the machine disturbs it less than it does a rate."
+    " median of the rounds; a spread is their minimum and maximum. CPU ms is the worker's CPU time"
+    " per response. Other load on the machine affects it less than the rate."
 )
 
 
 def summary_rows(results: Results) -> list[list[str]]:
-    """The table that matters: medians of the rounds, and between which values they lie."""
+    """Return the main table: medians of the rounds with their spread."""
     rows = []
     for workload in results.workloads:
         ratios = results.ratios(workload)
@@ -229,19 +230,19 @@ REFRESH_HEADINGS = (
     "of a login",
 )  # fmt: skip
 REFRESH_EXPLAINED = (
-    f"The goal is {REFRESHES_A_LOGIN} refreshes in the time of a login, for example 1,000 a second"
-    " where 10 users a second can log in. Both rates are of the same round. The worker's event loop"
-    " answers refreshes on one processor; its two hashing threads make logins on two, where there"
-    " are two: the goal is then twice as hard to reach as on one. CPU ms tells of the same without"
-    " that. A refresh is committed to disk before it is answered."
+    f"The goal is {REFRESHES_PER_LOGIN} refreshes in the time of a login, for example 1,000 per"
+    " second if 10 users per second can log in. Both rates are of the same round. The event loop"
+    " handles refreshes on one CPU; the two hashing threads handle logins on two CPUs if available."
+    " The goal is then twice as hard. CPU ms does not depend on this. A refresh is committed to"
+    " disk before the response."
 )
 
 
 def refresh_rows(results: Results) -> list[list[str]]:
-    """Refreshes and logins beside each other."""
+    """Return the table of refreshes and logins."""
     rows = []
     for server in (PRESSROOM, REFERENCE):
-        ratios = results.refreshes_a_login(server)
+        ratios = results.refreshes_per_login(server)
         measured = [
             results.of(results.named(REFRESH), server),
             results.of(results.named(LOGIN), server),
@@ -264,10 +265,10 @@ STORM_ROUND_HEADINGS = (
 
 
 def storm_rows(storm: Storm) -> list[list[str]]:
-    """Reads alone and beside logins: medians of the rounds, and between which values they lie."""
+    """Return the table of reads without and with logins, with medians and spreads."""
     rows = []
     slowdowns = [one.slowdown for one in storm.rounds]
-    kept = median(one.beside.rate / one.alone.rate for one in storm.rounds)
+    rate_ratio = median(one.beside.rate / one.alone.rate for one in storm.rounds)
     logins = mean(one.logins_per_second for one in storm.rounds)  # few, or none, in a round
     alone, beside = [one.alone for one in storm.rounds], [one.beside for one in storm.rounds]
     for name, reads in (("alone", alone), (f"beside {storm.logins.connections} logins", beside)):
@@ -276,7 +277,7 @@ def storm_rows(storm: Storm) -> list[list[str]]:
         row += [f"{median(read.p50_ms for read in reads):.1f}"]
         row += [f"{median(slowest):.1f}", _spread(slowest, "{:.1f}".format)]
         in_storm = [f"{logins:.2f}", _ratio(median(slowdowns)), _spread(slowdowns, _ratio)]
-        rows.append(row + ([*in_storm, _ratio(kept)] if reads is beside else [""] * 4))
+        rows.append(row + ([*in_storm, _ratio(rate_ratio)] if reads is beside else [""] * 4))
     return rows
 
 
@@ -294,17 +295,17 @@ def _storm_round_rows(storm: Storm) -> list[list[str]]:
 
 def _storm_explained(storm: Storm) -> str:
     return (
-        f"Pressroom alone is measured. {storm.reads.connections} connections ask for"
-        f" {storm.reads.name}, as often as they are answered, which keeps the worker's event loop"
-        f" busy; beside them {storm.logins.connections} connections log in without end. Here"
-        f" {storm.sharing}. The goal is a p99 ratio of at most {SLOWER_BY}: the p99 beside the"
-        " logins divided by the p99 alone, of the same round. Logins/s counts those that succeeded"
-        " while the reads ran, on average: they get the time that the reads leave, and else wait."
+        f"Only Pressroom is measured. {storm.reads.connections} connections request"
+        f" {storm.reads.name} continuously, which keeps the event loop of the worker busy."
+        f" Meanwhile, {storm.logins.connections} connections log in continuously. Here"
+        f" {storm.sharing}. The goal is a p99 ratio of at most {MAX_SLOWDOWN}: the p99 with logins"
+        " divided by the p99 without, in the same round. Logins/s is the mean rate of successful"
+        " logins during the reads. They only get the CPU time that the reads leave."
     )
 
 
 def text_table(headings: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """For the terminal, aligned."""
+    """Return an aligned table for the terminal."""
     rows = [list(headings), *map(list, body)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(headings))]
     rows.insert(1, ["-" * width for width in widths])
@@ -313,7 +314,7 @@ def text_table(headings: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def render_tables(results: Results) -> str:
-    """For the terminal."""
+    """Return the tables for the terminal."""
     tables = [
         text_table(HEADINGS, summary_rows(results)),
         text_table(REFRESH_HEADINGS, refresh_rows(results)),
@@ -347,8 +348,8 @@ def _quietness(results: Results) -> str:
     disturbed = sum(busy > QUIET_PERCENT for busy in before)
     start = results.conditions.busy_at_start
     return (
-        f"{start:.0f} % of all CPUs busy before anything was started. In the pause before each"
-        f" measurement: median {median(before):.0f} %, most {max(before):.0f} %; above"
+        f"{start:.0f} % CPU load before the start. In the pause before each"
+        f" measurement: median {median(before):.0f} %, maximum {max(before):.0f} %; above"
         f" {QUIET_PERCENT} % before {disturbed} of {len(before)} measurements."
     )
 
@@ -358,20 +359,20 @@ TITLE = """# The last results
 What is measured, and how to read it: [README.md](README.md)."""
 
 
-def keep_section(path: Path, heading: str, section: str) -> None:
-    """Write a section into RESULTS.md, in place of the one with this heading; others stay."""
+def write_section(path: Path, heading: str, section: str) -> None:
+    """Write a section of RESULTS.md, and replace the one with the same heading."""
     written = path.read_text() if path.exists() else TITLE
     first, *sections = written.split("\n## ")
-    kept = {f"## {each.partition(chr(10))[0]}": f"## {each}".rstrip() for each in sections}
-    kept[heading] = section.rstrip()
-    path.write_text("\n\n".join([first.rstrip(), *kept.values()]) + "\n")
+    by_heading = {f"## {each.partition(chr(10))[0]}": f"## {each}".rstrip() for each in sections}
+    by_heading[heading] = section.rstrip()
+    path.write_text("\n\n".join([first.rstrip(), *by_heading.values()]) + "\n")
 
 
 IDENTITY = "## Identity"
 
 
 def render_markdown(results: Results) -> str:
-    """The section of RESULTS.md."""
+    """Return the section for RESULTS.md."""
     conditions = results.conditions
     facts = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

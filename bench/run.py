@@ -1,15 +1,15 @@
-# ruff: noqa: S603, T201 - a script: it runs git and talks to people
-"""Measure Pressroom against bare references, in turn, on this machine.
+# ruff: noqa: S603, T201 - a script: it runs git and prints to the terminal
+"""Compare Pressroom with minimal reference servers on this machine.
 
-    make bench                        the hot path and the edge; writes its part of bench/RESULTS.md
+    make bench                        the hot path and nginx; writes its section of RESULTS.md
     make bench-quick                  the same in about a minute; prints only
-    make bench ARGS=identity          logins, refreshes, and reads beside them, in six minutes
-    make bench ARGS=conduit           the RealWorld API's lists beside the native ones, two minutes
-    make bench ARGS=content           lists, search and bulk at 1,000 and 1,000,000 articles
+    make bench ARGS=identity          logins, refreshes and concurrent reads, six minutes
+    make bench ARGS=conduit           the RealWorld API's lists and the native ones, two minutes
+    make bench ARGS=content           lists, search and bulk with 1,000 and 1,000,000 articles
 
-All servers run in the same process model (gunicorn with backend/gunicorn.conf.py, one worker) on
-the same PostgreSQL with the same rows, and must give the same answers before anything is measured.
-A wrong answer, or a broken connection, fails the run. See bench/README.md. Here is *identity*.
+All servers run in the same process model (gunicorn with backend/gunicorn.conf.py, one worker) with
+the same PostgreSQL and rows. Their responses are compared before the measurement. A wrong response
+or a broken connection fails the run. See bench/README.md. This module contains *identity*.
 """
 
 import secrets
@@ -42,9 +42,9 @@ from report import (
     Workload,
     describe_machine,
     describe_versions,
-    keep_section,
     render_markdown,
     render_tables,
+    write_section,
 )
 from servers import (
     ARTICLES,
@@ -53,10 +53,10 @@ from servers import (
     BenchError,
     Server,
     execute,
+    pinned_worker,
     scratch_database,
     seed,
     serving,
-    worker_on_its_own,
 )
 from storm import STORM_CONNECTIONS, STORM_READERS, measure_storm
 from workloads import LOGGED_IN, choose_workloads
@@ -71,9 +71,9 @@ def run_rounds(
     servers: Sequence[Server],
     workloads: Sequence[Workload],
     options: Options,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> list[Measurement]:
-    """Measure everything in every round; who goes first changes from round to round."""
+    """Measure all servers in each round. The order of the servers alternates."""
     for workload in workloads:
         for server in servers:
             generator.warm_up(server, workload, 1 if options.quick else 2)
@@ -82,14 +82,14 @@ def run_rounds(
         for workload in workloads:
             for server in order:
                 done = generator.measure(server, workload, options.seconds, number)
-                say(
+                log(
                     f"round {number}/{options.rounds}  {workload.name:<24} {server.name:<10}"
                     f"{done.rate:>9.1f}/s  p50 {done.p50_ms:.1f} ms  p99 {done.p99_ms:.1f} ms"
                 )
     return generator.measurements
 
 
-def brew_storm(
+def run_storm(
     generator: Generator,
     server: Server,
     workloads: Sequence[Workload],
@@ -97,13 +97,13 @@ def brew_storm(
     url: str,
     is_local: bool,
     options: Options,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Storm:
-    """Reads by users who are logged in, alone and while many log in."""
+    """Measure authenticated reads, without and with concurrent logins."""
     by_name = {workload.name: workload for workload in workloads}
     reads = replace(by_name[LOGGED_IN], connections=STORM_READERS)
     logins = replace(by_name[LOGIN], connections=STORM_CONNECTIONS)
-    with worker_on_its_own(server, database_url=url if is_local else None) as sharing:
+    with pinned_worker(server, database_url=url if is_local else None) as sharing:
         rounds = measure_storm(
             generator,
             server,
@@ -112,23 +112,23 @@ def brew_storm(
             url=url,
             rounds=options.rounds,
             seconds=options.seconds,
-            say=say,
+            log=log,
         )
     return Storm(reads, logins, sharing, rounds)
 
 
-def measure_all(options: Options, wrk: str, say: Callable[[str], None]) -> Results:
-    """Start everything, measure, and end everything."""
+def measure_all(options: Options, wrk: str, log: Callable[[str], None]) -> Results:
+    """Start the servers, measure, and stop them."""
     busy_at_start = psutil.cpu_percent(interval=2)
     settings = get_settings()
     external = settings.database_url
     with ExitStack() as running:
-        say("PostgreSQL: " + ("DATABASE_URL" if external else "embedded"))
+        log("PostgreSQL: " + ("DATABASE_URL" if external else "embedded"))
         server_url = external or embedded.start(settings.data_dir / "bench" / "postgres")
         url = running.enter_context(scratch_database(server_url))
         migrate.upgrade(url)
         seed_seconds = seed(url)
-        say(f"seeded {USERS} users and {ARTICLES:,} articles in {seed_seconds:.1f} s")
+        log(f"seeded {USERS} users and {ARTICLES:,} articles in {seed_seconds:.1f} s")
         environment = {
             **SERVER_ENVIRONMENT,
             "SECRET_KEY": secrets.token_hex(32),
@@ -143,17 +143,17 @@ def measure_all(options: Options, wrk: str, say: Callable[[str], None]) -> Resul
             )
         )
         workloads = choose_workloads(pressroom, reference, options.connections)
-        say("both answer alike; warming up")
+        log("both servers return the same responses; warming up")
         generator = Generator(wrk)
-        measurements = run_rounds(generator, (pressroom, reference), workloads, options, say)
-        storm = brew_storm(
+        measurements = run_rounds(generator, (pressroom, reference), workloads, options, log)
+        storm = run_storm(
             generator,
             pressroom,
             workloads,
             url=url,
             is_local=not external,
             options=options,
-            say=say,
+            log=log,
         )
         postgres, size = execute(
             url, "SHOW server_version", "SELECT avg(length(content)) FROM articles"
@@ -179,7 +179,7 @@ def measure_all(options: Options, wrk: str, say: Callable[[str], None]) -> Resul
 
 
 def _revision() -> str:
-    """The commit that was measured, and whether the files differ from it."""
+    """Return the measured commit, and whether there are uncommitted changes."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(PROJECT_DIR), *arguments]
@@ -193,7 +193,7 @@ def _revision() -> str:
 
 
 def _end(signum: int, frame: object) -> None:
-    """SIGTERM unwinds like Ctrl-C, so that nothing is left running."""
+    """Raise KeyboardInterrupt on SIGTERM, so that all processes are stopped."""
     raise KeyboardInterrupt
 
 
@@ -223,11 +223,11 @@ def main(arguments: Sequence[str]) -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("bench: interrupted; everything that it started is ended", file=sys.stderr)
+        print("bench: interrupted; all processes are stopped", file=sys.stderr)
         return 130
     print(f"\n{render_tables(results)}\n\n{time.monotonic() - started:.0f} s in all")
     if not options.quick:
-        keep_section(options.output, IDENTITY, render_markdown(results))
+        write_section(options.output, IDENTITY, render_markdown(results))
         print(f"written: {options.output.name}")
     return 0
 

@@ -1,5 +1,5 @@
-# ruff: noqa: S603 - it runs our own servers
-"""The database and the servers that are measured: started, asked, and ended."""
+# ruff: noqa: S603 - it runs the measured servers
+"""The database and the measured servers."""
 
 import asyncio
 import json
@@ -32,8 +32,8 @@ STOP_SECONDS: Final = 30
 IDLE_SECONDS: Final = 60
 IDLE_SAMPLE_SECONDS: Final = 0.3
 
-# What is the same for both servers. A developer's .env must not change what is measured, so what
-# matters to speed is said here even where it is the default.
+# The settings of all servers. A developer's .env must not affect the results, so all settings that
+# affect the speed are set here, even to their default.
 SERVER_ENVIRONMENT: Final = {
     "ENVIRONMENT": "production",
     "DEBUG": "false",
@@ -48,7 +48,7 @@ SERVER_ENVIRONMENT: Final = {
     "JWT_ALGORITHM": "HS256",
     "ACCESS_TOKEN_EXPIRE_MINUTES": "1440",  # the default, 15, is shorter than a long run
     "WEB_CONCURRENCY": "1",
-    # Counted as by default, but never reached: a few users do all the work.
+    # Limits are counted, but are too high to be reached by the few users.
     "LIMITS": "articles=1000000000/hour,changes=1000000000/hour,text_written=1000GiB/hour,"
     "text_kept=1000GiB,drafts=1000000000,comments=1000000000/hour,reactions=1000000000/hour,"
     "new_tags=1000000000/day,imported_records=1000000000/hour,logins=1000000000/hour,"
@@ -57,14 +57,14 @@ SERVER_ENVIRONMENT: Final = {
 
 
 class BenchError(Exception):
-    """Why there are no figures, in a sentence."""
+    """The benchmark failed. The message contains the reason."""
 
 
 # --- the database
 
 
 def execute(url: str, *statements: str) -> list[Any]:
-    """Run statements, each on its own; return the first value of each."""
+    """Run statements in separate transactions. Return the first value of each."""
 
     async def run() -> list[Any]:
         connection = await asyncpg.connect(url.replace("+asyncpg", "", 1))
@@ -78,7 +78,7 @@ def execute(url: str, *statements: str) -> list[Any]:
 
 @contextmanager
 def scratch_database(server: str) -> Iterator[str]:
-    """A new database on the server, as a SQLAlchemy URL; dropped afterwards."""
+    """Create a database, yield its SQLAlchemy URL, and drop it."""
     name = f"pressroom_bench_{os.getpid()}_{secrets.token_hex(4)}"
     execute(server, f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
     try:
@@ -88,7 +88,7 @@ def scratch_database(server: str) -> Iterator[str]:
 
 
 def seed(url: str) -> float:
-    """Fill the database as a user would, by `pressroom seed`; return the seconds it took."""
+    """Run `pressroom seed`, and return its duration in seconds."""
     command = [sys.executable, "-m", "app.cli", "seed"]
     command += ["--users", str(USERS), "--articles", str(ARTICLES)]
     started = time.perf_counter()
@@ -114,25 +114,25 @@ def seed(url: str) -> float:
 
 @dataclass(frozen=True)
 class Server:
-    """A running server under test, and what it has given us to be known by."""
+    """A running server, with the tokens of its sessions."""
 
     name: str
     port: int
     pid: int
     access_tokens: list[str] = field(default_factory=list)
     refresh_tokens: list[str] = field(default_factory=list)
-    """The current ones of the sessions that are refreshed."""
+    """The current refresh tokens of the sessions."""
 
     def cpu_seconds(self) -> float:
-        """The processor time that the workers have used so far."""
+        """Return the CPU time of the workers in seconds."""
         times = [worker.cpu_times() for worker in children(self.pid)]
         return float(sum(time.user + time.system for time in times))
 
     def authorization(self) -> str:
-        """The header of a request by a user who is logged in."""
+        """Return the Authorization header of an authenticated request."""
         return f"Bearer {self.access_tokens[0]}"
 
-    def ask(
+    def request(
         self,
         method: str,
         path: str,
@@ -140,9 +140,9 @@ class Server:
         content_type: str = "",
         authorization: str = "",
     ) -> tuple[int, bytes]:
-        """One request, for a check and not for a measurement: status and body."""
-        given = {"Content-Type": content_type, "Authorization": authorization}
-        headers = {name: value for name, value in given.items() if value}
+        """Send a request and return the status and the body. Not for measurements."""
+        values = {"Content-Type": content_type, "Authorization": authorization}
+        headers = {name: value for name, value in values.items() if value}
         connection = HTTPConnection(HOST, self.port, timeout=10)
         try:
             connection.request(method, path, body, headers)
@@ -151,74 +151,74 @@ class Server:
         finally:
             connection.close()
 
-    def json(self, path: str) -> Any:
-        """What a path answers. Raises BenchError where that is an error."""
-        status, body = self.ask("GET", path)
+    def get_json(self, path: str) -> Any:
+        """Return the JSON response of a path. Raises BenchError for an error response."""
+        status, body = self.request("GET", path)
         if status != 200:
-            raise BenchError(f"{self.name} answers {path} with {status}")
+            raise BenchError(f"{self.name}: {path} returned {status}")
         return json.loads(body)
 
-    def wait_until_it_answers(self, probe: str) -> None:
-        """Return when it says 200. Raises BenchError where it does not in time."""
-        if not _answers(self, probe, lambda: True):
-            raise BenchError(f"{self.name} does not answer")
+    def wait_until_ready(self, probe: str) -> None:
+        """Wait for a 200. Raises BenchError after START_SECONDS."""
+        if not _is_ready(self, probe, lambda: True):
+            raise BenchError(f"{self.name} does not respond")
 
     def wait_until_idle(self) -> None:
-        """Return when the workers have nothing left to do: whoever hung up left work behind."""
+        """Wait until the workers are idle. Closed connections may leave work behind."""
         deadline = time.monotonic() + IDLE_SECONDS
         while time.monotonic() < deadline:
             before = self.cpu_seconds()
             time.sleep(IDLE_SAMPLE_SECONDS)
             if self.cpu_seconds() - before < IDLE_SAMPLE_SECONDS / 10:
                 return
-        raise BenchError(f"{self.name} does not come to rest")
+        raise BenchError(f"{self.name} does not become idle")
 
 
 @contextmanager
 def serving(
     name: str, application: str, probe: str, environment: dict[str, str]
 ) -> Iterator[Server]:
-    """`application` under gunicorn with the production configuration, until the block ends."""
+    """Run `application` under gunicorn with the production configuration."""
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py"]
-    # The production configuration renews a worker every 100,000 requests: here it would come in
-    # the middle of a measurement, and break its connections.
+    # The production configuration restarts a worker after 100,000 requests, which would break
+    # connections during a measurement.
     command += ["--max-requests", "0", "--max-requests-jitter", "0"]
     command += ["--pythonpath", str(BENCH_DIR), application]
-    with tempfile.TemporaryFile() as complaints:
+    with tempfile.TemporaryFile() as stderr:
         process = subprocess.Popen(
             command,
             cwd=BACKEND_DIR,
             env={**os.environ, **environment, "BIND": f"{HOST}:{port}"},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,  # production's log lines are made, and go nowhere
-            stderr=complaints,
-            start_new_session=True,  # Ctrl-C reaches us alone, and we end it in order
+            stdout=subprocess.DEVNULL,  # log lines are written and discarded
+            stderr=stderr,
+            start_new_session=True,  # Ctrl-C must not reach the server
         )
         server = Server(name, port, process.pid)
         try:
-            if not _answers(server, probe, lambda: process.poll() is None):
-                complaints.seek(0)
-                said = complaints.read().decode(errors="replace").strip()[-2000:]
-                raise BenchError(f"{name} did not start: {said or 'it does not answer'}")
+            if not _is_ready(server, probe, lambda: process.poll() is None):
+                stderr.seek(0)
+                output = stderr.read().decode(errors="replace").strip()[-2000:]
+                raise BenchError(f"{name} did not start: {output or 'it does not respond'}")
             yield server
         finally:
             _stop(process)
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def _answers(server: Server, probe: str, is_running: Callable[[], bool]) -> bool:
+def _is_ready(server: Server, probe: str, is_running: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and is_running():
         try:
-            if server.ask("GET", probe)[0] == 200:
+            if server.request("GET", probe)[0] == 200:
                 return True
         except (OSError, HTTPException):
             pass
@@ -227,7 +227,7 @@ def _answers(server: Server, probe: str, is_running: Callable[[], bool]) -> bool
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """End gunicorn and its workers, by process id: politely, then not."""
+    """Stop gunicorn and its workers by process id: terminate, then kill."""
     workers = children(process.pid)
     process.terminate()
     try:
@@ -236,12 +236,12 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
         process.kill()
         process.wait()
     for worker in workers:
-        if worker.is_running():  # compares the start time as well: never another's process
+        if worker.is_running():  # also compares the start time, in case the pid was reused
             worker.kill()
 
 
 def children(pid: int) -> list[psutil.Process]:
-    """The processes that a process has started, and theirs."""
+    """Return all descendants of a process."""
     try:
         found: list[psutil.Process] = psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -249,36 +249,36 @@ def children(pid: int) -> list[psutil.Process]:
     return found
 
 
-# --- which processors
+# --- CPU affinity
 
 
 @contextmanager
-def worker_on_its_own(server: Server, *, database_url: str | None) -> Iterator[str]:
-    """Keep the worker on one processor and all others off it; yield who shares what, in words.
+def pinned_worker(server: Server, *, database_url: str | None) -> Iterator[str]:
+    """Pin the worker to one CPU and other processes to the others; yield a description.
 
-    `database_url`: of the PostgreSQL to keep off it too, None where it is not of this machine. What
-    does not work here, for want of processors or of Linux, is left out.
+    `database_url` is that of a PostgreSQL on this machine, which is pinned as well. Without Linux
+    or with a single CPU, nothing is pinned.
     """
     cpus = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
     if len(cpus) < 2:
-        yield "the worker shares all processors with wrk and PostgreSQL"
+        yield "the worker shares all CPUs with wrk and PostgreSQL"
         return
-    own, others = {cpus[0]}, set(cpus[1:])
+    own_cpu, others = {cpus[0]}, set(cpus[1:])
     backends = "SELECT array_agg(pid) FROM pg_stat_activity WHERE datname = current_database()"
-    places: dict[int, set[int]] = {os.getpid(): others}  # what we start inherits ours
+    affinities: dict[int, set[int]] = {os.getpid(): others}  # inherited by child processes
     if database_url is not None:
-        places |= dict.fromkeys(execute(database_url, backends)[0], others)
+        affinities |= dict.fromkeys(execute(database_url, backends)[0], others)
     for worker in children(server.pid):
-        places |= {thread.id: own for thread in worker.threads()}
+        affinities |= {thread.id: own_cpu for thread in worker.threads()}
     before = {}
     try:
-        for number, place in places.items():
-            with suppress(ProcessLookupError):  # such as the connection that has just asked
+        for number, affinity in affinities.items():
+            with suppress(ProcessLookupError):  # for example the connection of the query above
                 before[number] = os.sched_getaffinity(number)
-                os.sched_setaffinity(number, place)
+                os.sched_setaffinity(number, affinity)
         rest = "wrk and PostgreSQL" if database_url is not None else "wrk"
-        yield f"the worker, with its hashing threads, has one processor; {rest} the other ones"
+        yield f"the worker and its hashing threads have one CPU, {rest} the other CPUs"
     finally:
-        for number, place in before.items():
+        for number, affinity in before.items():
             with suppress(ProcessLookupError):
-                os.sched_setaffinity(number, place)
+                os.sched_setaffinity(number, affinity)

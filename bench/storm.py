@@ -1,4 +1,4 @@
-"""What a storm of logins does to the reads beside it."""
+"""The effect of many concurrent logins on reads."""
 
 import time
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from servers import Server, execute
 
 STORM_CONNECTIONS: Final = 16
 STORM_READERS: Final = 8
-GATHERING_SECONDS: Final = 1
-LEAVING_SECONDS: Final = 1
+LEAD_SECONDS: Final = 1
+TRAIL_SECONDS: Final = 1
 SESSIONS: Final = "SELECT count(*) FROM user_sessions"
 
 
@@ -26,9 +26,9 @@ def measure_storm(
     url: str,
     rounds: int,
     seconds: int,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> list[StormRound]:
-    """Reads alone and reads beside logins, in turn; what comes first changes with the round."""
+    """Measure reads without and with concurrent logins. The order alternates."""
     measured = []
     generator.warm_up(server, reads, seconds=2)
     for number in range(1, rounds + 1):
@@ -38,7 +38,7 @@ def measure_storm(
         if not number % 2:
             alone = read_alone(generator, server, reads, seconds)
         measured.append(StormRound(number, alone, beside, rate))
-        say(
+        log(
             f"round {number}/{rounds}  login storm: reads {alone.rate:.0f}/s -> {beside.rate:.0f}/s"
             f"  p99 {alone.p99_ms:.1f} -> {beside.p99_ms:.1f} ms  logins {rate:.1f}/s"
         )
@@ -46,7 +46,7 @@ def measure_storm(
 
 
 def read_alone(generator: Generator, server: Server, reads: Workload, seconds: int) -> Reads:
-    """Reads, with nothing beside them."""
+    """Measure reads without other load."""
     busy = psutil.cpu_percent(interval=PAUSE_SECONDS)
     return _reads(generator.drive(server, reads, seconds), busy)
 
@@ -60,21 +60,21 @@ def read_beside(
     url: str,
     seconds: int,
 ) -> tuple[Reads, float]:
-    """Reads while others log in without end, and how many of those did so in a second.
+    """Measure reads during concurrent logins. Return also the logins per second.
 
-    The storm has begun when the reads begin, and ends after them. Afterwards the server works off
-    what the storm has left behind, for the next measurement is to be without it.
+    The logins start before the reads and end after them. Then wait until the server is idle, so
+    that the next measurement is not affected.
     """
     busy = psutil.cpu_percent(interval=PAUSE_SECONDS)
-    storm_seconds = GATHERING_SECONDS + seconds + LEAVING_SECONDS
+    storm_seconds = LEAD_SECONDS + seconds + TRAIL_SECONDS
     with generator.start(server, logins, storm_seconds) as storm:
-        time.sleep(GATHERING_SECONDS)
+        time.sleep(LEAD_SECONDS)
         before, began = execute(url, SESSIONS)[0], time.monotonic()
         counts = generator.drive(server, reads, seconds)
         after, ended = execute(url, SESSIONS)[0], time.monotonic()
-        stormed = result(storm, storm_seconds + 30)
-    # That some wait for long, or for longer than the storm lasts, is for the table to tell.
-    check(stormed, server, logins, forgiven=("timeout", "none"))
+        login_counts = result(storm, storm_seconds + 30)
+    # Logins may time out or not finish. The table shows their rate.
+    check(login_counts, server, logins, allowed_errors=("timeout", "none"))
     server.wait_until_idle()
     return _reads(counts, busy), (after - before) / (ended - began)
 

@@ -1,4 +1,4 @@
-"""What the scripts share to drive Docker: finding it, and a compose project of one's own."""
+"""Shared parts of the Docker scripts: detection of Docker, and compose projects."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MIRRORS = ("PYTHON_IMAGE", "POSTGRES_IMAGE", "NGINX_IMAGE", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL")
-"""Settings about where things come from, not about what they are."""
+"""Settings of the sources of images and packages."""
 
 
 def why_no_docker() -> str | None:
-    """Say what is missing for containers, or None where an engine and compose answer."""
+    """Return why containers cannot be used, or None if Docker and Compose are available."""
     if shutil.which("docker") is None and shutil.which("docker-compose") is None:
         return "Docker is not installed"
     try:
-        answer = subprocess.run(["docker", "info"], capture_output=True, timeout=30, check=False)
+        result = subprocess.run(["docker", "info"], capture_output=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return "no Docker engine answers"
-    if answer.returncode != 0:
-        return "no Docker engine answers"
+        return "the Docker engine does not respond"
+    if result.returncode != 0:
+        return "the Docker engine does not respond"
     return None if compose_command() else "Docker Compose is not installed"
 
 
 def compose_command() -> list[str] | None:
-    """`docker compose`, else `docker-compose`, else None; told to read no `.env`.
+    """Return `docker compose` or `docker-compose`, without reading `.env`; None if not installed.
 
-    What developers set there for their own stack must not change what is checked.
+    The settings of developers in `.env` must not affect the checks.
     """
     for command in (["docker", "compose"], ["docker-compose"]):
         try:
@@ -45,7 +45,7 @@ def compose_command() -> list[str] | None:
 
 
 def mirrors() -> dict[str, str]:
-    """The mirrors that `.env` names: without them, some hosts could not build at all."""
+    """Return the mirrors in `.env`. Some hosts cannot build images without them."""
     try:
         lines = (ROOT / ".env").read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -59,12 +59,12 @@ def mirrors() -> dict[str, str]:
 
 
 def project_name(purpose: str) -> str:
-    """A compose project that belongs to this checkout and purpose alone."""
+    """Return the name of a compose project, unique for this checkout and purpose."""
     return f"pressroom-{purpose}-{zlib.crc32(str(ROOT).encode()):08x}"
 
 
 class Project:
-    """One compose project: a name, its files, and the environment that compose fills in."""
+    """A compose project with its name, files and environment."""
 
     def __init__(self, name: str, *files: str, **environment: str) -> None:
         command = compose_command()
@@ -75,17 +75,19 @@ class Project:
         self._environment = {**mirrors(), **os.environ, **environment}
 
     def command(self, *arguments: str) -> list[str]:
-        """The whole command line for a compose subcommand."""
+        """Return the command line of a compose subcommand."""
         return [*self._command, *arguments]
 
     def run(self, *arguments: str) -> int:
-        """Run a subcommand, its output going to ours; return its exit status."""
+        """Run a subcommand without capturing its output. Return the exit status."""
         return subprocess.run(
             self.command(*arguments), env=self._environment, cwd=ROOT, check=False
         ).returncode
 
-    def attempt(self, *arguments: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run a subcommand and return how it ended and what it printed."""
+    def run_captured(
+        self, *arguments: str, seconds: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a subcommand and return its exit status and output."""
         return subprocess.run(
             self.command(*arguments),
             env=self._environment,
@@ -97,34 +99,34 @@ class Project:
         )
 
     def output(self, *arguments: str) -> str:
-        """Run a subcommand and return what it printed. Raises RuntimeError where it fails."""
-        result = self.attempt(*arguments)
+        """Run a subcommand and return its output. Raises RuntimeError if it fails."""
+        result = self.run_captured(*arguments)
         if result.returncode != 0:
             raise RuntimeError(f"{' '.join(arguments)}: {result.stderr.strip()}")
         return result.stdout
 
     @contextmanager
     def running(self, *up: str) -> Iterator[None]:
-        """Bring the project up, and take it and its volumes away again, whatever happens.
+        """Start the project, and always remove it with its volumes at the end.
 
-        Raises RuntimeError, after printing the containers' logs, where it does not come up.
+        If it does not start, prints the containers' logs and raises RuntimeError.
         """
         self.run("down", "--volumes", "--remove-orphans", "--timeout", "1")
         try:
             if self.run("up", "--build", "--detach", "--wait", *up) != 0:
                 self.run("ps", "--all")
                 self.run("logs", "--tail", "60")
-                raise RuntimeError("the containers did not come up")
+                raise RuntimeError("the containers did not start")
             yield
         finally:
-            # A second Ctrl-C must not leave half of it running.
+            # A second Ctrl-C must not interrupt the cleanup.
             previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
             self.run("down", "--volumes", "--remove-orphans", "--timeout", "1")
             signal.signal(signal.SIGINT, previous)
 
 
 def stop_on_terminate() -> None:
-    """Make SIGTERM unwind like Ctrl-C, so that what was started is stopped."""
+    """Raise KeyboardInterrupt on SIGTERM, so that containers are stopped."""
 
     def interrupt(signum: int, frame: object) -> None:
         raise KeyboardInterrupt

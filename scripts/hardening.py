@@ -1,4 +1,4 @@
-"""What production promises about its containers, asked of running ones. For scripts/boot.py."""
+"""Checks of the hardening of running containers, for scripts/boot.py."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from containers import Project
 from smoke import Client, expect, require
 
-RUNNING = ("db", "backend", "nginx")
+SERVICES = ("db", "backend", "nginx")
 MAX_MEGABYTES_OVER_BASE = 140
-"""Of which the codecs of pictures take 16, speaking to buckets 13, colouring code 10."""
+"""The largest parts: image codecs 16, S3 client 13, syntax highlighting 10."""
 
-# Run in the backend's container; prints what does not belong into the image.
+# Runs in the backend's container, and prints what does not belong in the image.
 FIND_TOOLS = """
 import importlib.util, os, shutil
 for name in "gcc cc g++ c++ clang ld make pytest mypy ruff lint-imports".split():
@@ -28,7 +28,7 @@ print(*(name for name in os.listdir("/app") if name in ("tests", "requirements",
 
 
 def docker(*arguments: str) -> str:
-    """Run a command of Docker's own and return what it printed. Raises RuntimeError."""
+    """Run a Docker command and return its output. Raises RuntimeError if it fails."""
     result = subprocess.run(
         ["docker", *arguments], capture_output=True, text=True, timeout=300, check=False
     )
@@ -38,43 +38,44 @@ def docker(*arguments: str) -> str:
 
 
 def containers(project: Project) -> dict[str, dict[str, Any]]:
-    """What Docker knows about each service's container; also about those that have ended."""
+    """Return the `docker inspect` data of the containers by service, including exited ones."""
     ids = project.output("ps", "--all", "--quiet").split()
-    found = json.loads(docker("container", "inspect", *ids))
-    return {each["Config"]["Labels"]["com.docker.compose.service"]: each for each in found}
+    inspected = json.loads(docker("container", "inspect", *ids))
+    label = "com.docker.compose.service"
+    return {container["Config"]["Labels"][label]: container for container in inspected}
 
 
 def check_users_and_ports(project: Project) -> None:
-    """Nobody is root, not even in what ran once; and one door only."""
-    found = containers(project)
-    require("four services", set(found) == {*RUNNING, "migrate"}, set(found))
-    users = {service: each["Config"]["User"] for service, each in found.items()}
+    """Check that no container runs as root, and that only nginx publishes a port."""
+    by_service = containers(project)
+    require("four services", set(by_service) == {*SERVICES, "migrate"}, set(by_service))
+    users = {service: container["Config"]["User"] for service, container in by_service.items()}
     roots = {"", "root", "0"}
     require(
-        "every service is given a user other than root",
+        "all services have a user other than root",
         all(user.split(":")[0] not in roots for user in users.values()),
         users,
     )
     published = {
         service: bindings
-        for service, each in found.items()
-        if (bindings := each["HostConfig"]["PortBindings"])
+        for service, container in by_service.items()
+        if (bindings := container["HostConfig"]["PortBindings"])
     }
     require("only nginx publishes a port", set(published) == {"nginx"}, published)
     addresses = {
         binding["HostIp"] for bindings in published["nginx"].values() for binding in bindings
     }
-    require("and it does so on 127.0.0.1 alone", addresses == {"127.0.0.1"}, addresses)
+    require("nginx listens on 127.0.0.1 only", addresses == {"127.0.0.1"}, addresses)
 
 
 def check_privileges(project: Project) -> None:
-    """What the kernel says of each service's first process."""
-    for service in RUNNING:
+    """Check the user and the capabilities of the first process of each service."""
+    for service in SERVICES:
         lines = project.output("exec", "-T", service, "cat", "/proc/1/status").splitlines()
         status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
         require(f"{service} does not run as root", "0" not in status["Uid"], status["Uid"])
-        # The effective set of a user other than root is empty anyway; the bounding set is what
-        # `cap_drop` empties, and what a way to root could give back.
+        # The effective set of a user other than root is always empty. `cap_drop` empties the
+        # bounding set, which limits what a privilege escalation can gain.
         capabilities = {
             name: int(value[0], 16) for name, value in status.items() if name.startswith("Cap")
         }
@@ -88,24 +89,28 @@ def check_privileges(project: Project) -> None:
 
 
 def check_read_only(project: Project) -> None:
-    """As root, whom permissions do not stop: only the mount can."""
-    for service in RUNNING:
-        result = project.attempt("exec", "-T", "--user", "0", service, "touch", "/written-by-smoke")
+    """Check as root that the file systems are read-only, because root ignores permissions."""
+    for service in SERVICES:
+        result = project.run_captured(
+            "exec", "-T", "--user", "0", service, "touch", "/written-by-smoke"
+        )
         require(
             f"{service}'s root filesystem cannot be written to",
             result.returncode != 0 and "read-only file system" in result.stderr.lower(),
             result,
         )
-    result = project.attempt("exec", "-T", "--user", "0", "backend", "touch", "/keys/by-smoke.pem")
+    result = project.run_captured(
+        "exec", "-T", "--user", "0", "backend", "touch", "/keys/by-smoke.pem"
+    )
     require(
-        "nor can the folder of keys, from inside",
+        "the backend cannot write to the folder of keys",
         result.returncode != 0 and "read-only file system" in result.stderr.lower(),
         result,
     )
 
 
 def check_image(project: Project) -> None:
-    """The application and what it needs, and nothing to build or test it with."""
+    """Check that the backend's image has no build or test tools, and a limited size."""
     unexpected = project.output("exec", "-T", "backend", "python", "-c", FIND_TOOLS).split("\n")
     unexpected = [line for line in unexpected if line]
     require("no compiler, test tool or test in the backend's image", not unexpected, unexpected)
@@ -120,7 +125,7 @@ def check_image(project: Project) -> None:
 
 
 def size(image: str) -> int:
-    """Bytes. A builder may have used an image without leaving it where Docker lists it."""
+    """Return the size of an image in bytes. Pulls it if only the builder's cache has it."""
     command = ("image", "inspect", "--format", "{{.Size}}", image)
     try:
         return int(docker(*command))
@@ -130,22 +135,22 @@ def size(image: str) -> int:
 
 
 def check_hosts(client: Client) -> None:
-    """ALLOWED_HOSTS reaches nginx."""
-    answer = client.send("GET", "/articles", headers={"Host": "elsewhere.example"})
+    """Check that nginx applies ALLOWED_HOSTS."""
+    response = client.send("GET", "/articles", headers={"Host": "elsewhere.example"})
     expect(
-        "another host name is refused",
-        answer.status == 421 and answer.body["code"] == "unknown_host",
-        answer,
+        "another host name is rejected",
+        response.status == 421 and response.body["code"] == "unknown_host",
+        response,
     )
 
 
-def check_refusal(project: Project) -> None:
-    """`project` has unsafe settings: the backend says so in one message, and does not start."""
-    result = project.attempt("run", "--rm", "--no-deps", "-T", "backend")
+def check_unsafe_settings(project: Project) -> None:
+    """Check that the backend does not start with unsafe settings, and logs one message."""
+    result = project.run_captured("run", "--rm", "--no-deps", "-T", "backend")
     printed = f"{result.stdout}\n{result.stderr}"
     messages = [line for line in printed.splitlines() if "pressroom: " in line]
     require(
-        "unsafe settings are refused in one message that names each of them",
+        "unsafe settings are rejected with one message that names each of them",
         result.returncode != 0
         and len(messages) == 1
         and all(name in messages[0] for name in ("SECRET_KEY", "ALLOWED_HOSTS"))
@@ -156,7 +161,7 @@ def check_refusal(project: Project) -> None:
 
 
 def check_containers(project: Project) -> None:
-    """Everything about the containers themselves. Wants one backend, before it is scaled."""
+    """Run all checks of the containers. Requires a single backend replica."""
     check_users_and_ports(project)
     check_privileges(project)
     check_read_only(project)

@@ -1,6 +1,6 @@
 """Write a certificate for development, certificates/localhost.pem, and its key.
 
-No browser trusts it. Never overwrites one. Run by `make certs`, in .venv.
+Browsers do not trust it. Existing files are not overwritten. `make certs` runs this in .venv.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 FOLDER = Path(__file__).resolve().parent.parent / "certificates"
 DAYS = 397
-"""As long as browsers believe any certificate."""
+"""The maximum lifetime that browsers accept."""
 
 
-def make(folder: Path) -> bool:
-    """Write the pair; False where there is one."""
+def write_certificate(folder: Path) -> bool:
+    """Write a certificate and its key. Return False if one of the files exists."""
     certificate, key_file = folder / "localhost.pem", folder / "localhost-key.pem"
     if certificate.exists() or key_file.exists():
         return False
@@ -33,7 +33,7 @@ def make(folder: Path) -> bool:
         x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
         x509.IPAddress(ipaddress.ip_address("::1")),
     ]
-    signed = (
+    signed_certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -46,7 +46,7 @@ def make(folder: Path) -> bool:
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(key, hashes.SHA256())
     )
-    # Readable by all: nginx has a user of its own in its container, and this key protects nothing.
+    # Readable by all users: nginx runs as another user, and the key is for development only.
     key_file.write_bytes(
         key.private_bytes(
             serialization.Encoding.PEM,
@@ -54,16 +54,16 @@ def make(folder: Path) -> bool:
             serialization.NoEncryption(),
         )
     )
-    certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    certificate.write_bytes(signed_certificate.public_bytes(serialization.Encoding.PEM))
     return True
 
 
 def main() -> int:
-    """Return the exit status: 0 also where there is a pair already, which stays as it is."""
-    if make(FOLDER):
+    """Return the exit status, which is 0 also if the files exist."""
+    if write_certificate(FOLDER):
         print("Wrote certificates/localhost.pem and localhost-key.pem.")
     else:
-        print("certificates/ has a pair already, which stays; delete it first for a new one.")
+        print("certificates/ already has a certificate. Delete it first to create a new one.")
     return 0
 
 

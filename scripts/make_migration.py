@@ -1,7 +1,7 @@
 """Write a migration for the models' changes. For `make migration M="Create series"`.
 
-Run by the Python in .venv. The new revision is compared with a scratch database that has all
-earlier migrations, so it needs no database of yours. Read it before you commit it.
+Runs with the Python in .venv. The new revision is compared with a scratch database that has all
+earlier migrations, so no other database is needed. Review the migration before committing it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def next_revision() -> str:
 def main(message: str) -> int:
     """Return the exit status of alembic."""
     if not message:
-        print('Say what the migration does: make migration M="Create series"', file=sys.stderr)
+        print('Set M to a short description: make migration M="Create series"', file=sys.stderr)
         return 2
     programs = ROOT / ".venv" / "bin"
     alembic = programs / "alembic"

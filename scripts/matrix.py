@@ -1,10 +1,10 @@
-"""The validation matrix: one list of rows, two runners.
+"""The validation matrix: a list of rows and two runners.
 
-    matrix.py host        on .venv and an embedded PostgreSQL     (make check)
+    matrix.py host        with .venv and an embedded PostgreSQL   (make check)
     matrix.py container   inside the backend's container          (make validate)
 
-Every row runs, whatever the others said; a table of them all comes last. The exit status is 0 when
-none failed. Needs no packages: the container runner works with any Python 3.9.
+All rows run, also after a failure. The results are printed as a table at the end. The exit status
+is 0 if no row failed. Requires no packages: the container runner works with Python 3.9.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ Runner = Callable[[Row], int]
 
 
 class SkipRow(Exception):
-    """A row cannot run here; the message says why."""
+    """A row cannot run here. The message contains the reason."""
 
 
 @dataclass
 class Outcome:
-    """What became of a row."""
+    """The result of a row."""
 
     row: Row
     result: str
@@ -84,28 +84,28 @@ class Outcome:
 
 @contextmanager
 def host_runner() -> Iterator[Runner]:
-    """Rows run in backend/ with .venv first on PATH, against a server that is there for them."""
+    """Run rows in backend/ with .venv first on PATH and a temporary database server."""
     bin_directory = ROOT / ".venv" / "bin"
     environment = {
         **os.environ,
         "PATH": f"{bin_directory}{os.pathsep}{os.environ['PATH']}",
-        "ENVIRONMENT": "test",  # as in the container, whatever `.env` says
+        "ENVIRONMENT": "test",  # as in the container, independent of `.env`
     }
-    keeper = subprocess.Popen(
+    database_process = subprocess.Popen(
         [bin_directory / "python", ROOT / "scripts" / "scratch_database.py"],
         cwd=ROOT / "backend",
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        # Apart from our terminal, so that Ctrl-C leaves it the time to clean up.
+        # A separate session, so that Ctrl-C does not interrupt its cleanup.
         start_new_session=True,
     )
     try:
-        # Log lines may come first; what we wait for is the only JSON with a scratch database in it.
-        ready = next((line for line in keeper.stdout or () if '"scratch"' in line), None)
+        # Log lines may precede the JSON with the URLs.
+        ready = next((line for line in database_process.stdout or () if '"scratch"' in line), None)
         if ready is None:
-            raise RuntimeError("no database for the rows: see the message above")
+            raise RuntimeError("the database did not start: see the message above")
         urls = json.loads(ready)
 
         def run(row: Row) -> int:
@@ -119,19 +119,19 @@ def host_runner() -> Iterator[Runner]:
 
         yield run
     finally:
-        if keeper.stdin is not None:
-            keeper.stdin.close()
-        keeper.wait(timeout=60)
+        if database_process.stdin is not None:
+            database_process.stdin.close()
+        database_process.wait(timeout=60)
 
 
 @contextmanager
 def container_runner() -> Iterator[Runner]:
-    """Rows run inside the backend's container, beside a PostgreSQL that is gone afterwards."""
+    """Run rows inside the backend's container, with a temporary PostgreSQL."""
     project = Project(project_name("test"), "docker-compose.test.yml")
 
     def run(row: Row) -> int:
         if row.where == "root":
-            raise SkipRow("the image has the backend alone; `make check` runs this row")
+            raise SkipRow("the image has only the backend; `make check` runs this row")
         return project.run("exec", "-T", "backend", *shlex.split(row.command))
 
     with project.running():
@@ -139,7 +139,7 @@ def container_runner() -> Iterator[Runner]:
 
 
 def run_edge(row: Row) -> int:
-    """Rows about the edge and the compose files: the same for both runners."""
+    """Run a row for nginx or the compose files, independent of the runner."""
     if problem := why_no_docker():
         raise SkipRow(problem)
     if row.where == "docker":
@@ -147,14 +147,14 @@ def run_edge(row: Row) -> int:
         return subprocess.run(command, cwd=ROOT, check=False).returncode
     project = Project(project_name("edge"), "docker-compose.yml")
     try:
-        # `run` goes through the image's entry point, which fills in the template.
+        # `run` uses the image's entry point, which renders the template.
         return project.run("run", "--rm", "--no-deps", "-T", "nginx", *shlex.split(row.command))
     finally:
         project.run("down", "--volumes")
 
 
 def run_rows(runner: Runner) -> list[Outcome]:
-    """Run all rows in order; Ctrl-C ends the run, and the rest counts as not run."""
+    """Run all rows in order. After Ctrl-C, the remaining rows count as not run."""
     outcomes: list[Outcome] = []
     for number, row in enumerate(ROWS, 1):
         print(f"\n=== {number}/{len(ROWS)} {row.name}: {row.command}", flush=True)
@@ -174,7 +174,7 @@ def run_rows(runner: Runner) -> list[Outcome]:
 
 
 def print_table(outcomes: Sequence[Outcome]) -> None:
-    """The matrix, as a reader wants it: last, and aligned."""
+    """Print the results as an aligned table."""
     lines = [["row", "command", "result", "seconds"]]
     lines += [[o.row.name, o.row.command, o.result, f"{o.seconds:.1f}"] for o in outcomes]
     widths = [max(len(line[column]) for line in lines) for column in range(4)]
@@ -195,7 +195,7 @@ def main(arguments: Sequence[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     if arguments[0] == "container" and (problem := why_no_docker()):
-        print(f"`make validate` needs containers: {problem}. `make check` runs the same rows here.")
+        print(f"`make validate` requires containers: {problem}. `make check` runs without them.")
         return 2
     stop_on_terminate()
     try:

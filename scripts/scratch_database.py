@@ -1,6 +1,6 @@
-"""A scratch database. As a script: keep it while standard input is open (scripts/matrix.py).
+"""A temporary database. As a script, keep it while standard input is open (scripts/matrix.py).
 
-Run by the Python in .venv, from backend/. Uses the server of DATABASE_URL, or starts an embedded
+Runs in backend/ with the Python in .venv. Uses the server of DATABASE_URL, or starts an embedded
 one in .data/check. Prints one line of JSON when it is ready: {"server": URL, "scratch": URL}.
 """
 
@@ -25,7 +25,7 @@ DATA = Path(__file__).resolve().parent.parent / ".data" / "check"
 
 
 async def execute(server: URL, statement: str) -> None:
-    """Run one statement outside of a transaction, as CREATE DATABASE wants it."""
+    """Run one statement outside of a transaction, as CREATE DATABASE requires."""
     url = server.set(drivername="postgresql").render_as_string(hide_password=False)
     connection = await asyncpg.connect(url)
     try:
@@ -36,8 +36,8 @@ async def execute(server: URL, statement: str) -> None:
 
 @contextmanager
 def scratch_database() -> Iterator[tuple[URL, URL]]:
-    """Create a database and drop it afterwards; yield the server's URL and the database's."""
-    # As in the tests: only the environment counts, so that nobody's `.env` changes what is checked.
+    """Create a database, yield the URLs of the server and the database, and drop it."""
+    # As in the tests, a developer's `.env` must not affect the checks.
     Settings.model_config["env_file"] = None
     settings = get_settings()
     url = settings.database_url or embedded.start(DATA / "postgres", durable=False)

@@ -1,8 +1,7 @@
-"""Use a running Pressroom as a client would: `smoke.py http://localhost:8080`.
+"""Smoke test of a running Pressroom over HTTP: `smoke.py http://localhost:8080`.
 
-Registers, logs in, posts, publishes and lists; refreshes and ends a session; behind nginx (--edge)
-it also checks what the edge alone is responsible for. Stops at the first thing that is not as it
-should be. Needs no packages.
+Registers, logs in, publishes and lists an article, and refreshes and ends a session. With --edge,
+also checks the behaviour of nginx. Stops at the first failure. Requires no packages.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 TIMEOUT = 40
-"""Longer than the edge holds a request while there is no backend: 15 s."""
+"""Longer than the 15 s for which nginx holds a request while there is no backend."""
 ERROR_FIELDS = {"success", "message", "detail", "code", "request_id"}
 SECURITY_HEADERS = {
     "X-Content-Type-Options": ["nosniff"],
@@ -30,9 +29,9 @@ SECURITY_HEADERS = {
     "Referrer-Policy": ["no-referrer"],
     "Content-Security-Policy": ["default-src 'none'; frame-ancestors 'none'"],
 }
-FORGED = "203.0.113.66"
-"""An address for documentation (RFC 5737): nobody comes from it."""
-SPELLINGS = (
+FORGED_ADDRESS = "203.0.113.66"
+"""A documentation address (RFC 5737), which no client uses."""
+LIMITED_PATHS = (
     "/auth/login/",
     "//auth//login",
     "/./auth/login",
@@ -45,7 +44,7 @@ SPELLINGS = (
     "/users%0A/",
     "/users/me/password",
 )
-"""Of what the edge counts: the login, registering, and what asks for the password."""
+"""Spellings of paths that nginx limits: login, registration and password changes."""
 UNLIMITED = (
     ("OPTIONS", "/auth/login"),
     ("HEAD", "/auth/me"),
@@ -56,12 +55,12 @@ UNLIMITED = (
 
 
 class SmokeError(Exception):
-    """Something is not as it should be."""
+    """A check failed."""
 
 
 @dataclass
-class Answer:
-    """A response: `body` is unpacked where it was compressed, and parsed where it is JSON."""
+class Response:
+    """A response. `body` is decompressed, and parsed if it is JSON."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -69,12 +68,12 @@ class Answer:
 
 
 class Client:
-    """Speaks to one server, a new connection a request; remembers the token."""
+    """An HTTP client for one server, with a new connection per request and an access token."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
-            raise SmokeError(f"not an http:// address: {url}")
+            raise SmokeError(f"not an http:// URL: {url}")
         self.host, self.port = parts.hostname, parts.port or 80
         self.token: str | None = None
 
@@ -87,8 +86,8 @@ class Client:
         form: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         raw: bytes | None = None,
-    ) -> Answer:
-        """Send one request, authenticated once there is a token."""
+    ) -> Response:
+        """Send a request, authenticated if there is a token."""
         sent = dict(headers or {})
         if self.token:
             sent.setdefault("Authorization", f"Bearer {self.token}")
@@ -105,115 +104,122 @@ class Client:
             content = response.read()
             if response.headers["Content-Encoding"] == "gzip":
                 content = gzip.decompress(content)
-            text = content.decode(errors="replace")  # a picture is none
+            text = content.decode(errors="replace")  # images are not text
             is_json = "json" in response.headers.get_content_type()
             body = json.loads(text) if is_json and text else text
-            return Answer(response.status, response.headers, body)
+            return Response(response.status, response.headers, body)
         finally:
             connection.close()
 
-    def upload(self, path: str, content: bytes) -> Answer:
-        """Send a file as a form does."""
+    def upload(self, path: str, content: bytes) -> Response:
+        """Send a file as multipart/form-data."""
         head = b'--smoke\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
         headers = {"Content-Type": "multipart/form-data; boundary=smoke"}
         return self.send("POST", path, raw=head + content + b"\r\n--smoke--\r\n", headers=headers)
 
 
 def require(what: str, condition: bool, found: object) -> None:
-    """Say that something holds, or stop and show what was found instead."""
+    """Print that a check passed, or raise SmokeError with the found value."""
     if not condition:
         raise SmokeError(f"{what}: got {found}")
     print(f"  ok  {what}")
 
 
-def expect(what: str, condition: bool, answer: Answer) -> None:
-    """Say that an answer is as it should be, or stop and show it."""
-    shown = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
-    require(what, condition, f"{answer.status} {shown[:500]}\n{answer.headers}")
+def expect(what: str, condition: bool, response: Response) -> None:
+    """Print that a check of a response passed, or raise SmokeError with the response."""
+    shown = response.body if isinstance(response.body, str) else json.dumps(response.body)
+    require(what, condition, f"{response.status} {shown[:500]}\n{response.headers}")
 
 
-def tell_a_story(client: Client) -> str:
-    """From a stranger to a published article, and a session from its login to its end.
-
-    Returns the address that the server takes the client for.
-    """
+def check_publishing(client: Client) -> str:
+    """Register, publish an article, and check a session. Return the session's client address."""
     name = f"smoke{secrets.token_hex(5)}"
     password = secrets.token_urlsafe(18)
-    answer = client.send("GET", "/health/ready")
-    expect("ready", answer.status == 200, answer)
-    person = {
+    response = client.send("GET", "/health/ready")
+    expect("ready", response.status == 200, response)
+    user = {
         "email": f"{name}@example.com",
         "username": name,
         "name": "Smoke Test",
         "password": password,
     }
-    answer = client.send("POST", "/users", json_body=person)
-    expect("register", answer.status == 201 and "password" not in json.dumps(answer.body), answer)
-    answer = client.send("POST", "/auth/login", form={"username": name, "password": password})
-    expect("log in", answer.status == 200 and answer.body["token_type"].lower() == "bearer", answer)
-    client.token = answer.body["access_token"]
-    answer = client.send("GET", "/auth/me")
-    expect("know who I am", answer.status == 200 and answer.body["username"] == name, answer)
-    draft = {"title": f"A story by {name}", "content": "Once upon a time there was a test."}
-    answer = client.send("POST", "/articles", json_body=draft)
-    expect("post a draft", answer.status == 201 and answer.body["published"] is False, answer)
-    path = f"/articles/{answer.body['id']}"
+    response = client.send("POST", "/users", json_body=user)
+    shows_password = "password" in json.dumps(response.body)
+    expect("register", response.status == 201 and not shows_password, response)
+    response = client.send("POST", "/auth/login", form={"username": name, "password": password})
+    is_bearer = response.body["token_type"].lower() == "bearer"
+    expect("log in", response.status == 200 and is_bearer, response)
+    client.token = response.body["access_token"]
+    response = client.send("GET", "/auth/me")
+    expect(
+        "get the current user",
+        response.status == 200 and response.body["username"] == name,
+        response,
+    )
+    draft = {"title": f"An article by {name}", "content": "The content of a test article."}
+    response = client.send("POST", "/articles", json_body=draft)
+    is_draft = response.body["published"] is False
+    expect("create a draft", response.status == 201 and is_draft, response)
+    path = f"/articles/{response.body['id']}"
 
     reader = Client(f"http://{client.host}:{client.port}")
-    answer = reader.send("GET", path)
-    expect("a reader does not see the draft", answer.status == 404, answer)
-    expect("errors have the one shape", set(answer.body) == ERROR_FIELDS, answer)
-    answer = client.send("PATCH", path, json_body={"published": True})
-    expect("publish", answer.status == 200 and answer.body["published"] is True, answer)
-    answer = reader.send("GET", "/articles?limit=100")
-    titles = [article["title"] for article in answer.body]
+    response = reader.send("GET", path)
+    expect("a reader does not see the draft", response.status == 404, response)
+    expect("errors have the error format", set(response.body) == ERROR_FIELDS, response)
+    response = client.send("PATCH", path, json_body={"published": True})
+    expect("publish", response.status == 200 and response.body["published"] is True, response)
+    response = reader.send("GET", "/articles?limit=100")
+    titles = [article["title"] for article in response.body]
     expect(
-        "a reader finds it in the list", answer.status == 200 and draft["title"] in titles, answer
+        "a reader finds the article in the list",
+        response.status == 200 and draft["title"] in titles,
+        response,
     )
     return check_session(reader, {"username": name, "password": password})
 
 
 def check_media(client: Client) -> None:
-    """A picture from its upload to its end, and that nginx itself sends its file."""
-    answer = client.upload("/media", tiny_picture())
-    expect("upload a picture", answer.status == 201 and answer.body["width"] == 2, answer)
-    path, picture = urlsplit(answer.body["url"]).path, f"/media/{answer.body['id']}"
+    """Upload, read and delete an image, whose file nginx sends."""
+    response = client.upload("/media", tiny_png())
+    expect("upload an image", response.status == 201 and response.body["width"] == 2, response)
+    path, media_path = urlsplit(response.body["url"]).path, f"/media/{response.body['id']}"
     reader = Client(f"http://{client.host}:{client.port}")
-    answer = reader.send("GET", path)
-    policy = answer.headers.get_all("Content-Security-Policy")
+    response = reader.send("GET", path)
+    policy = response.headers.get_all("Content-Security-Policy")
     expect(
-        "anybody who has its address sees it, for ever, and it can do nothing",
-        answer.status == 200
-        and answer.headers["Content-Type"] == "image/png"
-        and "immutable" in answer.headers["Cache-Control"]
+        "the file is public, cacheable and sandboxed",
+        response.status == 200
+        and response.headers["Content-Type"] == "image/png"
+        and "immutable" in response.headers["Cache-Control"]
         and policy == ["default-src 'none'; sandbox"]
-        and answer.headers["X-Content-Type-Options"] == "nosniff"
-        and answer.headers["Cross-Origin-Resource-Policy"] == "cross-origin"
-        and answer.headers["X-Accel-Redirect"] is None,
-        answer,
+        and response.headers["X-Content-Type-Options"] == "nosniff"
+        and response.headers["Cross-Origin-Resource-Policy"] == "cross-origin"
+        and response.headers["X-Accel-Redirect"] is None,
+        response,
     )
-    known = {"If-None-Match": answer.headers["ETag"]}
-    answer = reader.send("GET", path, headers=known)
-    expect("who has it already is told so", answer.status == 304, answer)
-    answer = reader.send("GET", path, headers={"Range": "bytes=0-3"})
-    expect("a part of it", answer.status == 206 and answer.headers["Content-Length"] == "4", answer)
+    known = {"If-None-Match": response.headers["ETag"]}
+    response = reader.send("GET", path, headers=known)
+    expect("a revalidated file is not sent again", response.status == 304, response)
+    response = reader.send("GET", path, headers={"Range": "bytes=0-3"})
+    length = response.headers["Content-Length"]
+    expect("a range of the file", response.status == 206 and length == "4", response)
     for wrong in (f"/_media/{path.removeprefix('/media/')}", "/media/0/1.png", f"{path}/../x.png"):
-        answer = reader.send("GET", wrong)
+        response = reader.send("GET", wrong)
         expect(
-            f"nothing else is sent: {wrong}",
-            answer.status in {401, 404} and set(answer.body) == ERROR_FIELDS,
-            answer,
+            f"other files are not sent: {wrong}",
+            response.status in {401, 404} and set(response.body) == ERROR_FIELDS,
+            response,
         )
-    answer = client.upload("/media", b"\x89PNG" + bytes(8 * 1024 * 1024))
-    expect("a large body that is no picture is read, and refused", answer.status == 422, answer)
-    answer = client.upload("/media", b"\x89PNG" + bytes(24 * 1024 * 1024))
-    expect("one that is too large is refused", answer.status == 413, answer)
-    answer = client.send("DELETE", picture)
-    expect("delete the picture", answer.status == 204, answer)
+    response = client.upload("/media", b"\x89PNG" + bytes(8 * 1024 * 1024))
+    expect("a large body that is not an image is rejected", response.status == 422, response)
+    response = client.upload("/media", b"\x89PNG" + bytes(24 * 1024 * 1024))
+    expect("a body that is too large is rejected", response.status == 413, response)
+    response = client.send("DELETE", media_path)
+    expect("delete the image", response.status == 204, response)
 
 
-def tiny_picture() -> bytes:
-    """A PNG of two by two pixels."""
+def tiny_png() -> bytes:
+    """Return a PNG of two by two pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         check = zlib.crc32(kind + content)
@@ -226,126 +232,135 @@ def tiny_picture() -> bytes:
 
 
 def check_session(client: Client, form: Mapping[str, str]) -> str:
-    """Log in, refresh twenty times at once, log out; return the session's address.
+    """Log in, refresh twenty times in parallel, and log out. Return the session's address.
 
-    Where the client says that it is somebody else, nobody believes it.
+    Addresses in headers of the client must be ignored.
     """
-    forging = {"X-Forwarded-For": FORGED, "X-Real-IP": FORGED, "Forwarded": f"for={FORGED}"}
-    answer = client.send("POST", "/auth/login", form=form, headers=forging)
+    forged_headers = {
+        "X-Forwarded-For": FORGED_ADDRESS,
+        "X-Real-IP": FORGED_ADDRESS,
+        "Forwarded": f"for={FORGED_ADDRESS}",
+    }
+    response = client.send("POST", "/auth/login", form=form, headers=forged_headers)
     expect(
         "log in again, with a refresh token",
-        answer.status == 200 and answer.body["refresh_token"] not in answer.body["access_token"],
-        answer,
+        response.status == 200
+        and response.body["refresh_token"] not in response.body["access_token"],
+        response,
     )
-    token = {"refresh_token": answer.body["refresh_token"]}
-    answers = at_once(20, lambda _: client.send("POST", "/auth/refresh", json_body=token))
+    token = {"refresh_token": response.body["refresh_token"]}
+    responses = send_in_parallel(
+        20, lambda _: client.send("POST", "/auth/refresh", json_body=token)
+    )
     require(
-        "refresh in twenty tabs at once: one successor for all of them",
-        {each.status for each in answers} == {200}
-        and len({each.body["refresh_token"] for each in answers} - {*token.values()}) == 1,
-        [each.status for each in answers],
+        "twenty parallel refreshes return the same new token",
+        {each.status for each in responses} == {200}
+        and len({each.body["refresh_token"] for each in responses} - {*token.values()}) == 1,
+        [each.status for each in responses],
     )
-    own = Client(f"http://{client.host}:{client.port}")
-    own.token = answers[0].body["access_token"]
-    answer = own.send("GET", "/auth/sessions", headers=forging)
-    addresses = {session["ip"] for session in answer.body if answer.status == 200}
+    authenticated = Client(f"http://{client.host}:{client.port}")
+    authenticated.token = responses[0].body["access_token"]
+    response = authenticated.send("GET", "/auth/sessions", headers=forged_headers)
+    addresses = {session["ip"] for session in response.body if response.status == 200}
     expect(
-        "sessions show one address, and not the forged one",
-        len(answer.body) == 2 and len(addresses) == 1 and FORGED not in addresses,
-        answer,
+        "sessions have one address, which is not the forged one",
+        len(response.body) == 2 and len(addresses) == 1 and FORGED_ADDRESS not in addresses,
+        response,
     )
     address = str(ipaddress.ip_address(addresses.pop()))
-    answer = own.send("POST", "/auth/logout")
-    expect("log out", answer.status == 204, answer)
-    answer = own.send("GET", "/auth/me")
+    response = authenticated.send("POST", "/auth/logout")
+    expect("log out", response.status == 204, response)
+    response = authenticated.send("GET", "/auth/me")
     expect(
-        "the access token is refused at once",
-        answer.status == 401 and answer.body["code"] == "token_revoked",
-        answer,
+        "the access token is revoked immediately",
+        response.status == 401 and response.body["code"] == "token_revoked",
+        response,
     )
     return address
 
 
-def at_once(times: int, send: Callable[[int], Answer]) -> list[Answer]:
-    """The answers to as many requests in parallel."""
+def send_in_parallel(times: int, send: Callable[[int], Response]) -> list[Response]:
+    """Send requests in parallel and return the responses."""
     with ThreadPoolExecutor(times) as pool:
         return list(pool.map(send, range(times)))
 
 
-def has_security_headers(answer: Answer) -> bool:
-    """Whether they are all there, once."""
-    found = {name: answer.headers.get_all(name) for name in SECURITY_HEADERS}
+def has_security_headers(response: Response) -> bool:
+    """Return whether each security header occurs exactly once."""
+    found = {name: response.headers.get_all(name) for name in SECURITY_HEADERS}
     return found == SECURITY_HEADERS
 
 
 def check_edge(client: Client) -> None:
-    """What nginx alone is responsible for."""
-    answer = client.send("GET", "/health/live", headers={"X-Request-ID": "smoke-test.0001"})
-    headers = answer.headers
+    """Check the behaviour of nginx."""
+    response = client.send("GET", "/health/live", headers={"X-Request-ID": "smoke-test.0001"})
+    headers = response.headers
     expect(
         "a well-formed request id is kept",
         headers.get_all("X-Request-ID") == ["smoke-test.0001"],
-        answer,
+        response,
     )
-    answer = client.send("GET", "/health/live", headers={"X-Request-ID": "no good"})
-    expect("a malformed one is replaced", answer.headers["X-Request-ID"] != "no good", answer)
+    response = client.send("GET", "/health/live", headers={"X-Request-ID": "no good"})
+    expect("a malformed one is replaced", response.headers["X-Request-ID"] != "no good", response)
     for path in ("/health/live", "/no-such-page", "/raw/users"):
-        answer = client.send("GET", path)
-        expect(f"security headers once on {path}", has_security_headers(answer), answer)
+        response = client.send("GET", path)
+        expect(f"security headers once on {path}", has_security_headers(response), response)
     expect(
-        "/raw is not reachable", answer.status == 404 and set(answer.body) == ERROR_FIELDS, answer
+        "/raw is not reachable",
+        response.status == 404 and set(response.body) == ERROR_FIELDS,
+        response,
     )
-    expect("no server version", answer.headers.get_all("Server") == ["nginx"], answer)
-    answer = client.send("GET", "/docs")
-    policies = answer.headers.get_all("Content-Security-Policy") or []
+    expect("no server version", response.headers.get_all("Server") == ["nginx"], response)
+    response = client.send("GET", "/docs")
+    policies = response.headers.get_all("Content-Security-Policy") or []
     expect(
-        "/docs has its own policy, and only that",
-        answer.status == 200 and len(policies) == 1 and "script-src" in policies[0],
-        answer,
+        "/docs has only its own policy",
+        response.status == 200 and len(policies) == 1 and "script-src" in policies[0],
+        response,
     )
-    plain = client.send("GET", "/openapi.json")
-    packed = client.send("GET", "/openapi.json", headers={"Accept-Encoding": "gzip"})
-    varies = ",".join(packed.headers.get_all("Vary") or [])
+    uncompressed = client.send("GET", "/openapi.json")
+    compressed = client.send("GET", "/openapi.json", headers={"Accept-Encoding": "gzip"})
+    varies = ",".join(compressed.headers.get_all("Vary") or [])
     expect(
-        "a large answer is compressed for those who ask, and caches are told",
-        packed.headers["Content-Encoding"] == "gzip"
+        "a large response is compressed on request, with Vary",
+        compressed.headers["Content-Encoding"] == "gzip"
         and "accept-encoding" in varies.lower()
-        and plain.headers["Content-Encoding"] is None
-        and packed.body == plain.body,
-        packed,
+        and uncompressed.headers["Content-Encoding"] is None
+        and compressed.body == uncompressed.body,
+        compressed,
     )
-    answer = client.send("POST", "/users", raw=b" " * (4 * 1024 * 1024 + 1))
+    response = client.send("POST", "/users", raw=b" " * (4 * 1024 * 1024 + 1))
     expect(
-        "a huge body is refused in the one shape",
-        answer.status == 413
-        and set(answer.body) == ERROR_FIELDS
-        and answer.body["request_id"] == answer.headers["X-Request-ID"],
-        answer,
+        "a body that is too large is rejected in the error format",
+        response.status == 413
+        and set(response.body) == ERROR_FIELDS
+        and response.body["request_id"] == response.headers["X-Request-ID"],
+        response,
     )
 
 
 def check_limit(client: Client) -> None:
-    """The edge stops a burst of attempts, however it is spelled, and nothing else.
+    """Check that nginx limits login attempts, for all spellings of the path, and nothing else.
 
-    With empty forms: they cost no hash, and the backend does not count them as attempts.
+    The forms are empty: the backend computes no hash and counts no attempt for them.
     """
-    stranger = Client(f"http://{client.host}:{client.port}")
+    anonymous = Client(f"http://{client.host}:{client.port}")
 
-    def attempt(number: int, path: str = "/auth/login") -> Answer:
-        pretended = {"X-Forwarded-For": f"198.51.100.{number}", "X-Request-ID": "smoke-limit.0001"}
-        return stranger.send("POST", path, form={}, headers=pretended)
+    def attempt(number: int, path: str = "/auth/login") -> Response:
+        headers = {"X-Forwarded-For": f"198.51.100.{number}", "X-Request-ID": "smoke-limit.0001"}
+        return anonymous.send("POST", path, form={}, headers=headers)
 
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(lambda: [client.send("GET", "/articles") for _ in range(30)])
-        answers = at_once(80, attempt)
-    refused = [each for each in answers if each.status == 429]
+        responses = send_in_parallel(80, attempt)
+    refused = [each for each in responses if each.status == 429]
     require(
-        f"80 attempts at once, from many addresses as they say: {len(refused)} are stopped",
-        {each.status for each in answers} == {422, 429},
-        [each.status for each in answers],
+        f"of 80 parallel attempts with forged addresses, {len(refused)} are rejected",
+        {each.status for each in responses} == {422, 429},
+        [each.status for each in responses],
     )
     expect(
-        "429 in the one shape, with Retry-After",
+        "429 in the error format, with Retry-After",
         set(refused[0].body) == ERROR_FIELDS
         and refused[0].body["code"] == "too_many_requests"
         and refused[0].body["request_id"] == "smoke-limit.0001"
@@ -356,28 +371,30 @@ def check_limit(client: Client) -> None:
         refused[0],
     )
     statuses = {each.status for each in reading.result()}
-    require("whoever reads meanwhile does not notice", statuses == {200}, statuses)
+    require("concurrent reads are not limited", statuses == {200}, statuses)
 
-    for path in SPELLINGS:
-        answers = at_once(40, lambda number, path=path: attempt(number, path))
-        statuses = {each.status for each in answers}
-        require(f"{path} is counted with it", 429 in statuses, statuses)
-    asking = {"Origin": "https://www.example.com", "Access-Control-Request-Method": "POST"}
+    for path in LIMITED_PATHS:
+        responses = send_in_parallel(40, lambda number, path=path: attempt(number, path))
+        statuses = {each.status for each in responses}
+        require(f"{path} is limited", 429 in statuses, statuses)
+    preflight = {"Origin": "https://www.example.com", "Access-Control-Request-Method": "POST"}
     for method, path in UNLIMITED:
-        answers = at_once(50, lambda _, it=(method, path): stranger.send(*it, headers=asking))
-        statuses = {each.status for each in answers}
-        require(f"{method} {path} is not", 429 not in statuses, statuses)
+        responses = send_in_parallel(
+            50, lambda _, request=(method, path): anonymous.send(*request, headers=preflight)
+        )
+        statuses = {each.status for each in responses}
+        require(f"{method} {path} is not limited", 429 not in statuses, statuses)
 
 
 def main() -> int:
     """Return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("url", help="for example http://localhost:8080")
-    parser.add_argument("--edge", action="store_true", help="check what nginx does, too")
+    parser.add_argument("--edge", action="store_true", help="also check nginx")
     arguments = parser.parse_args()
     try:
         client = Client(arguments.url)
-        tell_a_story(client)
+        check_publishing(client)
         if arguments.edge:
             check_edge(client)
             check_limit(client)

@@ -1,4 +1,4 @@
-"""Runs the migrations: on the application's database, one migrator at a time."""
+"""Run the migrations on the application's database, one process at a time."""
 
 import asyncio
 import sys
@@ -16,16 +16,16 @@ from app.db.embedded import ensure_database_url
 from app.db.session import connect
 from app.models import User  # noqa: F401 - importing the package registers every table
 
-# A migration that waits for a lock blocks every query behind it: rather fail, and be run again.
+# A migration that waits for a lock blocks all later queries. It should fail and be run again.
 LOCK_TIMEOUT = "5s"
 STATEMENT_TIMEOUT = "10min"
-# Any number will do, as long as every migrator takes the same: this spells "press".
+# The key of the advisory lock of all migrations: "press" in ASCII.
 MIGRATOR_LOCK = 0x7072657373
 PAUSE_SECONDS = 0.2
 
 
 def run_migrations(connection: Connection) -> None:
-    """Migrate on an open connection, which holds the migrators' lock until it is closed."""
+    """Migrate on an open connection, which holds the advisory lock until it is closed."""
     connection.execute(text(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'"))
     _wait_for_turn(connection)
     connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
@@ -41,10 +41,10 @@ def run_migrations(connection: Connection) -> None:
 
 
 def _wait_for_turn(connection: Connection) -> None:
-    """Take the migrators' lock, by asking again and again.
+    """Acquire the advisory lock by polling.
 
-    A statement that waits for it would keep its snapshot, and an index that the other migrator
-    builds beside running requests waits for the end of every snapshot before it.
+    A blocking statement would hold a snapshot. CREATE INDEX CONCURRENTLY of the other process
+    waits for the end of all snapshots, so both would wait forever.
     """
     try_lock = text("SELECT pg_try_advisory_lock(:key)")
     while not connection.scalar(try_lock, {"key": MIGRATOR_LOCK}):
@@ -53,7 +53,7 @@ def _wait_for_turn(connection: Connection) -> None:
 
 
 async def migrate_online(url: str) -> None:
-    """Open a connection to `url` and migrate on it."""
+    """Open a connection to `url` and migrate."""
     connect_args = {"async_creator_fn": connect}
     engine = create_async_engine(url, poolclass=pool.NullPool, connect_args=connect_args)
     try:
@@ -69,7 +69,7 @@ if context.is_offline_mode():
         context.run_migrations()
 else:
     given_url = context.config.attributes.get("url")
-    if given_url is not None:  # from code, which has its own way to report an error
+    if given_url is not None:  # called from code, which reports errors itself
         asyncio.run(migrate_online(given_url))
     else:
         try:

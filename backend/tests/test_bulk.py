@@ -1,4 +1,4 @@
-"""Articles in bulk over HTTP: what is imported, what is refused, and what comes out again."""
+"""Bulk import and export over HTTP."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -67,7 +67,7 @@ async def export(client: httpx.AsyncClient, headers: Mapping[str, str]) -> list[
 
 
 async def rows(session: AsyncSession) -> Sequence[Any]:
-    """All that an import may have touched."""
+    """Return all rows that an import can change."""
     found = await session.execute(
         text(
             "SELECT to_jsonb(a) AS article, (SELECT count(*) FROM article_revisions) AS revisions,"
@@ -84,7 +84,7 @@ async def ada(session: AsyncSession) -> User:
 
 
 class TestImport:
-    async def test_an_article_has_all_that_its_record_says(
+    async def test_all_fields_are_imported(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         assert counts(await post(client, bearer(ada), lines(FULL))) == (1, 0, 0, 0)
@@ -101,7 +101,7 @@ class TestImport:
             ("IMPORT_ARTICLES", ada.id, "1 article imported")
         ]
 
-    async def test_what_a_record_does_not_say(
+    async def test_defaults_of_missing_fields(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         await post(client, bearer(ada), lines({k: RECORD[k] for k in ("title", "content")}))
@@ -114,7 +114,7 @@ class TestImport:
         assert article.excerpt == "The Engine weaves patterns."
         assert article.author_id == ada.id
 
-    async def test_published_without_a_date_is_published_now_and_keeps_its_date(
+    async def test_published_without_date_is_published_now_and_keeps_its_date(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         record = {"title": "Title", "slug": "title", "content": "Long enough.", "published": True}
@@ -131,7 +131,7 @@ class TestImport:
         )
 
     @pytest.mark.parametrize("record", [FULL, {k: FULL[k] for k in ("title", "content", "tags")}])
-    async def test_the_same_again_changes_nothing(
+    async def test_repeated_import_changes_nothing(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User, record: dict[str, Any]
     ) -> None:
         await post(client, bearer(ada), lines(record))
@@ -141,7 +141,7 @@ class TestImport:
             assert counts(await post(client, bearer(ada), body)) == (0, 0, 1, 0)
         assert await rows(session) == before
 
-    async def test_the_same_again_leaves_an_edit_alone(
+    async def test_repeated_import_keeps_edits(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         await post(client, bearer(ada), lines(FULL))
@@ -154,7 +154,7 @@ class TestImport:
             assert counts(await post(client, bearer(ada), lines(record))) == (0, 0, 1, 0)
         assert (await client.get(f"/articles/{article.id}")).json()["title"] == "Another title"
 
-    async def test_a_changed_record_changes_its_article(
+    async def test_changed_record_updates_the_article(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         await post(client, bearer(ada), lines(FULL))
@@ -171,7 +171,7 @@ class TestImport:
         article = (await session.scalars(select(Article))).one()
         shown = (await client.get(f"/articles/{article.id}", headers=bearer(ada))).json()
         assert shown["title"] == "New title"
-        assert shown["tags"] == ["Été", "Looms"]  # the spelling that there was stays
+        assert shown["tags"] == ["Été", "Looms"]  # the existing spelling is kept
         assert shown["excerpt"] == "An entirely new text."
         assert shown["html"].startswith("<p>An entirely new text.</p>")
         assert shown["cover_image_url"] is None
@@ -188,7 +188,7 @@ class TestImport:
         assert counts(await post(client, bearer(ada), lines(changed))) == (0, 0, 1, 0)
         assert await rows(session) == before
 
-    async def test_another_picture_is_no_revision(
+    async def test_changed_cover_adds_no_revision(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         await post(client, bearer(ada), lines(FULL))
@@ -198,7 +198,7 @@ class TestImport:
         article = (await session.scalars(select(Article))).one()
         assert (article.version, article.cover_image_url) == (2, "/media/another.webp")
 
-    async def test_pictures_of_ours_are_in_use(
+    async def test_imported_articles_reference_media(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         first, second = "a" * 32, "b" * 32
@@ -228,7 +228,7 @@ class TestImport:
         assert counts(await post(client, bearer(ada), lines(RECORD))) == (0, 1, 0, 0)
         assert (await session.scalars(used)).all() == []
 
-    async def test_a_record_that_names_no_slug_gets_one_that_is_free(
+    async def test_missing_slug_is_generated(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         same = [{"title": "Same", "content": f"Text number {number}."} for number in range(15)]
@@ -239,7 +239,7 @@ class TestImport:
         assert len(slugs) == 16
         assert {"same", "same-2", "same-9"} <= slugs
 
-    async def test_scripts_of_the_world_have_slugs(
+    async def test_titles_in_other_scripts_have_slugs(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         titles = ["Привет, мир", "你好", "🎉", "2026"]
@@ -247,23 +247,25 @@ class TestImport:
         assert counts(await post(client, bearer(ada), lines(*bodies))) == (4, 0, 0, 0)
         assert all(slug and slug.isascii() for slug in await session.scalars(select(Article.slug)))
 
-    async def test_lines_may_end_as_they_like(self, client: httpx.AsyncClient, ada: User) -> None:
+    async def test_bom_blank_lines_and_line_endings(
+        self, client: httpx.AsyncClient, ada: User
+    ) -> None:
         first, second = json.dumps(RECORD), json.dumps({**RECORD, "slug": "second"})
         body = f"\ufeff{first}\r\n\r\n  \n{second}".encode()
         assert counts(await post(client, bearer(ada), body)) == (2, 0, 0, 0)
 
-    async def test_nothing_at_all(self, client: httpx.AsyncClient, ada: User) -> None:
+    async def test_empty_body(self, client: httpx.AsyncClient, ada: User) -> None:
         assert counts(await post(client, bearer(ada), b"")) == (0, 0, 0, 0)
 
 
-BAD = {
+INVALID_RECORDS = {
     "no JSON": ("{", "not JSON"),
     "no object": ("[]", "valid dictionary"),
     "a number": ("1", "valid dictionary"),
     "no title": (json.dumps({"content": RECORD["content"]}), "title: Field required"),
     "unknown field": (json.dumps({**RECORD, "titel": "x"}), "titel: Extra inputs"),
     "short content": (json.dumps({**RECORD, "content": "short"}), "content: "),
-    "published or not": (
+    "published and unpublished": (
         json.dumps({**RECORD, "published": False, "published_at": "2020-01-01T00:00:00Z"}),
         "published is false",
     ),
@@ -274,21 +276,24 @@ BAD = {
     "bad picture": (json.dumps({**RECORD, "cover_image_url": "javascript:x"}), "cover_image_url: "),
     "NUL": (json.dumps({**RECORD, "content": "NUL \0 in a text"}), "content: "),
     "lone surrogate": ('{"title": "\\ud800", "content": "Long enough."}', "title: "),
-    "twice the same name": ('{"title": "x", "title": "y", "content": "Long enough."}', "twice"),
+    "twice the same name": (
+        '{"title": "x", "title": "y", "content": "Long enough."}',
+        "duplicate key",
+    ),
     "not a number": ('{"title": NaN, "content": "Long enough."}', "NaN"),
     "deep": ("[" * 100_000, "nested too deeply"),
-    "many names": (json.dumps({str(n): n for n in range(200)}), "more than 100 names"),
+    "many names": (json.dumps({str(n): n for n in range(200)}), "more than 100 keys"),
     "long number": ("1" * 10_000, "not JSON"),
-    "unknown author": (json.dumps({**RECORD, "author": "nobody"}), "author: nobody is called"),
+    "unknown author": (json.dumps({**RECORD, "author": "nobody"}), "author: there is no user"),
 }
 
 
-class TestBadRecords:
-    @pytest.mark.parametrize("case", BAD)
-    async def test_is_reported_with_its_line_and_the_rest_goes_on(
+class TestInvalidRecords:
+    @pytest.mark.parametrize("case", INVALID_RECORDS)
+    async def test_invalid_record_is_reported_with_its_line(
         self, client: httpx.AsyncClient, ada: User, case: str
     ) -> None:
-        bad, message = BAD[case]
+        bad, message = INVALID_RECORDS[case]
         good = [{**RECORD, "slug": f"good-{number}"} for number in range(2)]
         report = await post(client, bearer(ada), lines(good[0], "", bad, good[1]))
         assert counts(report) == (2, 0, 0, 1)
@@ -297,13 +302,13 @@ class TestBadRecords:
         assert message in error["message"]
         assert len(error["message"]) < 600
 
-    async def test_bytes_that_are_no_utf_8(self, client: httpx.AsyncClient, ada: User) -> None:
+    async def test_invalid_utf_8_is_reported(self, client: httpx.AsyncClient, ada: User) -> None:
         body = b'{"title": "\xff", "content": "Long enough."}\n' + lines(RECORD)
         report = await post(client, bearer(ada), body)
         assert counts(report) == (1, 0, 0, 1)
         assert report["errors"] == [{"line": 1, "message": "The line is not UTF-8"}]
 
-    async def test_a_line_that_is_too_long(
+    async def test_too_long_line_is_reported(
         self, client: httpx.AsyncClient, ada: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(ndjson, "MAX_RECORD_BYTES", 1000)
@@ -313,14 +318,14 @@ class TestBadRecords:
         assert [error["line"] for error in report["errors"]] == [2, 4]
         assert "longer than" in report["errors"][0]["message"]
 
-    async def test_all_are_counted_and_the_first_100_listed(
+    async def test_only_the_first_100_errors_are_listed(
         self, client: httpx.AsyncClient, ada: User
     ) -> None:
         report = await post(client, bearer(ada), lines(*["{"] * 250))
         assert counts(report) == (0, 0, 0, 250)
         assert [error["line"] for error in report["errors"]] == list(range(1, 101))
 
-    async def test_two_of_one_slug(
+    async def test_two_records_with_one_slug(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         other = {**RECORD, "title": "Other"}
@@ -328,18 +333,18 @@ class TestBadRecords:
             report = await post(client, bearer(ada), lines(RECORD, other, RECORD))
             assert counts(report) == expected
             assert report["errors"] == [
-                {"line": 2, "message": "another record of this import has the same name"}
+                {"line": 2, "message": "another record of this import has the same key or slug"}
             ]
         assert (await session.scalars(select(Article.title))).all() == [RECORD["title"]]
 
-    async def test_a_slug_that_a_record_before_it_was_given(
+    async def test_slug_that_was_generated_for_an_earlier_record(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
         ada: User,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """Its text is not lost, although both are their author's."""
+        """The text of the earlier record is not lost, although both have the same author."""
         from app.services.bulk import importing
 
         monkeypatch.setattr(importing, "BATCH", 1)
@@ -349,7 +354,7 @@ class TestBadRecords:
         assert counts(report) == (1, 0, 0, 1)
         assert (await session.scalars(select(Article.content))).all() == ["The first text."]
 
-    async def test_text_that_is_too_complex_to_render(
+    async def test_too_complex_text_is_reported(
         self, client: httpx.AsyncClient, ada: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from app.core.errors import ContentTooComplex
@@ -369,7 +374,7 @@ class TestBadRecords:
         assert report["errors"][0]["line"] == 2
         assert report["errors"][0]["message"].startswith("content: ")
 
-    async def test_what_only_the_database_refuses(
+    async def test_record_rejected_by_the_database_is_reported(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         await session.execute(
@@ -383,7 +388,7 @@ class TestBadRecords:
 
 
 class TestSlugsOfOthers:
-    async def test_anothers_slug_is_refused(
+    async def test_slug_of_another_author_is_rejected(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         bob = await create_user(session)
@@ -394,7 +399,7 @@ class TestSlugsOfOthers:
         assert RECORD["slug"] in report["errors"][0]["message"]
         assert await rows(session) == before
 
-    async def test_an_editor_takes_no_article_over_by_accident(
+    async def test_editor_does_not_overwrite_articles_of_others(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         bob = await create_user(session, username="bob")
@@ -404,7 +409,7 @@ class TestSlugsOfOthers:
         named = {**RECORD, "author": "BOB"}
         assert counts(await post(client, bearer(editor), lines(named))) == (0, 1, 0, 0)
 
-    async def test_what_another_has_imported(
+    async def test_record_imported_by_another_user(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         bob = await create_user(session)
@@ -415,7 +420,7 @@ class TestSlugsOfOthers:
             assert counts(report) == (0, 0, 0, 1)
             assert "another author" in report["errors"][0]["message"]
 
-    async def test_a_slug_that_somebody_had_before(
+    async def test_former_slug_is_rejected(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         article = await create_article(session, author=ada, slug="present")
@@ -423,12 +428,12 @@ class TestSlugsOfOthers:
         await session.flush()
         report = await post(client, bearer(ada), lines(RECORD))
         assert counts(report) == (0, 0, 0, 1)
-        assert "had it before" in report["errors"][0]["message"]
+        assert "former slug" in report["errors"][0]["message"]
         free = {**RECORD, "title": RECORD["slug"]}
         del free["slug"]
         assert counts(await post(client, bearer(ada), lines(free))) == (1, 0, 0, 0)
 
-    async def test_ones_own_article_that_was_not_imported(
+    async def test_own_article_is_updated_by_slug(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         await create_article(
@@ -442,7 +447,7 @@ class TestSlugsOfOthers:
         changed = {**RECORD, "title": "Other"}
         assert counts(await post(client, bearer(ada), lines(changed))) == (0, 1, 0, 0)
 
-    async def test_in_the_trash(
+    async def test_article_in_the_trash_is_rejected(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         await post(client, bearer(ada), lines(RECORD))
@@ -453,7 +458,7 @@ class TestSlugsOfOthers:
         assert counts(report) == (0, 0, 0, 1)
         assert "trash" in report["errors"][0]["message"]
 
-    async def test_a_record_may_change_its_slug_back(
+    async def test_slug_can_be_changed_back(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         public = {**RECORD, "published_at": "1999-12-31T00:00:00Z"}
@@ -468,13 +473,13 @@ class TestSlugsOfOthers:
         assert (await session.scalars(select(FormerSlug.slug))).all() == ["elsewhere"]
 
 
-class TestWhoMayImport:
-    async def test_nobody_anonymous(self, client: httpx.AsyncClient) -> None:
+class TestPermissions:
+    async def test_anonymous_import_is_rejected(self, client: httpx.AsyncClient) -> None:
         for method, path in (("POST", "/articles/import"), ("GET", "/articles/export")):
             response = await client.request(method, path, content=lines(RECORD), headers=NDJSON)
             assert response.status_code == 401
 
-    async def test_an_author_imports_their_own(
+    async def test_author_imports_own_articles(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         await create_user(session, username="bob")
@@ -485,11 +490,11 @@ class TestWhoMayImport:
         )
         assert counts(report) == (1, 0, 0, 1)
         assert report["errors"] == [
-            {"line": 2, "message": "author: you may import your own articles only"}
+            {"line": 2, "message": "author: you may only import your own articles"}
         ]
 
     @pytest.mark.parametrize("role", [Role.EDITOR, Role.ADMIN])
-    async def test_an_editor_imports_for_others(
+    async def test_editor_imports_for_other_authors(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User, role: Role
     ) -> None:
         editor = await create_user(session, role=role)
@@ -511,7 +516,7 @@ class TestWhoMayImport:
         assert len(await export(client, reading)) == 1
         assert (await client.get("/articles/export", headers=writing)).status_code == 403
 
-    async def test_publishing_takes_a_verified_email_where_it_does(
+    async def test_publishing_requires_a_verified_email_if_configured(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -536,7 +541,7 @@ class TestWhoMayImport:
             get_settings.cache_clear()
 
     @pytest.mark.parametrize("media_type", ["application/json", "text/plain", ""])
-    async def test_other_media_types(
+    async def test_other_content_types_are_rejected(
         self, client: httpx.AsyncClient, ada: User, media_type: str
     ) -> None:
         headers = {**bearer(ada), "Content-Type": media_type}
@@ -546,7 +551,7 @@ class TestWhoMayImport:
 
 
 class TestExport:
-    async def test_a_round_trip_gives_equal_articles(
+    async def test_export_and_import_preserve_articles(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         bob = await create_user(session, username="bob")
@@ -562,17 +567,17 @@ class TestExport:
         exported = await export(client, bearer(editor))
         for given, got in zip(items, exported, strict=True):
             assert {name: got.get(name) for name in given} == given
-        # Into the same database, it changes nothing.
+        # An import into the same database changes nothing.
         before = await rows(session)
         assert counts(await post(client, bearer(editor), lines(*exported))) == (0, 0, 4, 0)
         assert await rows(session) == before
-        # Into an empty one, it gives the same.
+        # An import into an empty database creates the same articles.
         await session.execute(text("DELETE FROM articles"))
         assert counts(await post(client, bearer(editor), lines(*exported))) == (4, 0, 0, 0)
         assert await export(client, bearer(editor)) == exported
         assert bob.id != ada.id
 
-    async def test_articles_that_were_not_imported_come_back_as_they_are(
+    async def test_created_articles_are_unchanged_by_their_export(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         for number in range(5):
@@ -583,7 +588,7 @@ class TestExport:
         assert counts(await post(client, bearer(ada), lines(*exported))) == (0, 0, 6, 0)
         assert await rows(session) == before
 
-    async def test_each_exports_what_they_may_write(
+    async def test_export_contains_editable_articles(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         bob = await create_user(session, username="bob")
@@ -595,7 +600,7 @@ class TestExport:
         assert [item["author"] for item in await export(client, bearer(ada))] == ["ada"] * 2
         assert len(await export(client, bearer(admin))) == 4
 
-    async def test_more_than_one_batch(
+    async def test_export_in_several_batches(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -611,7 +616,7 @@ class TestExport:
             monkeypatch.setattr(exporting, "BATCH_BYTES", size)
             assert len({item["slug"] for item in await export(client, bearer(ada))}) == 12
 
-    async def test_its_headers(self, client: httpx.AsyncClient, ada: User) -> None:
+    async def test_export_headers(self, client: httpx.AsyncClient, ada: User) -> None:
         response = await client.get("/articles/export", headers=bearer(ada))
         assert response.headers["content-type"] == "application/x-ndjson"
         assert response.headers["content-disposition"].startswith("attachment")
@@ -620,9 +625,9 @@ class TestExport:
         assert (head.status_code, head.content) == (200, b"")
 
 
-class TestSeen:
-    def test_knows_what_has_come_by(self) -> None:
-        seen = records.Seen()
+class TestKeySet:
+    def test_contains_added_keys(self) -> None:
+        seen = records.KeySet()
         keys = [number.to_bytes(8) * 4 for number in range(0, 40_000, 2)]
         assert all(seen.add(key) for key in keys)
         assert not any(seen.add(key) for key in keys)
@@ -634,7 +639,7 @@ class TestSeen:
 
 class TestLines:
     @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
-    async def test_are_found_whatever_the_chunks(self, size: int) -> None:
+    async def test_lines_are_independent_of_chunks(self, size: int) -> None:
         body = b"one\n\ntwo\r\n" + b"x" * 50 + b"\nthree"
 
         async def chunks() -> Any:

@@ -1,4 +1,4 @@
-"""Reading other systems' exports: what becomes of their fields, and what is refused."""
+"""Parsers for exports of other systems: field mapping and rejected files."""
 
 import json
 import os
@@ -11,22 +11,22 @@ import pytest
 
 from app.services.bulk import foreign, ghost, markdown, wordpress
 from app.services.bulk.foreign import SourceError
-from app.services.bulk.html import markdown_of
-from app.services.bulk.lexical import UnknownDocument, from_lexical, from_mobiledoc
-from app.services.bulk.records import Incoming
+from app.services.bulk.html import html_to_markdown
+from app.services.bulk.lexical import InvalidDocument, from_lexical, from_mobiledoc
+from app.services.bulk.records import ParsedRecord
 from app.services.bulk.sources import Format, open_source
 from tests.exports import GHOST, WXR, ghost_export, wxr
 
 USERNAMES = {"1": "jane", "2": "joe", "jane": "jane", "joe": "joe", "null": "null"}
-"""Whom the tests' handles stand for; the rest are nobody's."""
+"""Usernames by handle. Other handles have no user."""
 
 
-def read(module: ModuleType, path: Path) -> list[Incoming]:
+def read(module: ModuleType, path: Path) -> list[ParsedRecord]:
     survey = module.survey(path, lambda _: None)
-    return list(module.read(path, survey, author_of=USERNAMES.get, advance=lambda _: None))
+    return list(module.read(path, survey, resolve_author=USERNAMES.get, advance=lambda _: None))
 
 
-def fields(item: Incoming) -> dict[str, Any]:
+def fields(item: ParsedRecord) -> dict[str, Any]:
     assert item.record is not None, item.problem
     return item.record.model_dump(mode="json", exclude_defaults=True)
 
@@ -121,7 +121,7 @@ slug: the-first
 
 class TestMarkdown:
     @pytest.mark.parametrize("case", MARKDOWN)
-    def test_spellings_of_front_matter(self, tmp_path: Path, write: Write, case: str) -> None:
+    def test_front_matter_variants(self, tmp_path: Path, write: Write, case: str) -> None:
         name, front_matter, expected = MARKDOWN[case]
         write(name, f"---\n{front_matter.strip()}\n---\n\nThe text of it all.\n")
         (item,) = read(markdown, tmp_path)
@@ -133,21 +133,21 @@ class TestMarkdown:
         assert found["content"] == "The text of it all.\n"
         assert {key: found.get(key) for key in expected} == expected
 
-    def test_a_title_from_the_first_heading(self, tmp_path: Path, write: Write) -> None:
+    def test_title_is_taken_from_the_first_heading(self, tmp_path: Path, write: Write) -> None:
         write("a.md", "\n# The *Title* #\n\nThe text of it all.")
         (item,) = read(markdown, tmp_path)
         assert fields(item)["title"] == "The *Title*"
         assert fields(item)["content"] == "The text of it all."
-        assert item.note == "it has no date: imported as a draft"
+        assert item.note == "the file has no date: imported as a draft"
 
-    def test_which_files_and_what_they_are_called(self, tmp_path: Path, write: Write) -> None:
+    def test_selected_files_and_slugs(self, tmp_path: Path, write: Write) -> None:
         for name in (
             "b.md", "a.markdown", "x/index.md", "x/_index.md", ".git/c.md", "c.txt", ".hidden.md",
             "node_modules/d.md", "x/2020-01-02-dated.md",
         ):  # fmt: skip
             write(name, "---\ndate: 2020-01-01\n---\nThe text of it all.")
         items = read(markdown, tmp_path)
-        assert [(item.position, item.wish) for item in items] == [
+        assert [(item.position, item.slug_source) for item in items] == [
             ("a.markdown", "a"),
             ("b.md", "b"),
             ("x/2020-01-02-dated.md", "dated"),
@@ -155,11 +155,13 @@ class TestMarkdown:
         ]
         assert [item.identity for item in items][:2] == ["markdown:a.markdown", "markdown:b.md"]
 
-    def test_a_file_alone_is_known_by_its_absolute_path(self, tmp_path: Path, write: Write) -> None:
+    def test_single_file_is_identified_by_its_absolute_path(
+        self, tmp_path: Path, write: Write
+    ) -> None:
         path = write("2020-01-02-dated.md", "The text of it all.")
         write("b.md", "The text of it all.")
         (item,) = read(markdown, path)
-        assert (item.wish, fields(item)["published_at"]) == ("dated", "2020-01-02T00:00:00Z")
+        assert (item.slug_source, fields(item)["published_at"]) == ("dated", "2020-01-02T00:00:00Z")
         assert item.identity == f"markdown:{path}"
         (tmp_path / "link.md").symlink_to(path)
         assert [item] == read(markdown, tmp_path / "link.md")  # the operator named the link
@@ -168,18 +170,18 @@ class TestMarkdown:
         )
         assert "published_at" not in fields(draft)
 
-    def test_a_file_alone_is_a_regular_file(self, tmp_path: Path) -> None:
+    def test_single_file_must_be_regular(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe.md")
         (item,) = read(markdown, tmp_path / "pipe.md")
-        assert item.problem == "The file cannot be read (It is not a regular file)"
+        assert item.problem == "The file cannot be read (not a regular file)"
 
     @pytest.mark.parametrize(
         ("content", "message"),
         [
             ("---\na: &a [x]\nb: *a\n---\nThe text.", "aliases"),
-            ("---\ntitle: [\n---\nThe text.", "not YAML (line 3)"),
-            ("---\n- a\n---\nThe text.", "names and values"),
-            ("---\n!!python/object/apply:os.system ['true']\n---\n", "not YAML"),
+            ("---\ntitle: [\n---\nThe text.", "not valid YAML (line 3)"),
+            ("---\n- a\n---\nThe text.", "YAML mapping"),
+            ("---\n!!python/object/apply:os.system ['true']\n---\n", "not valid YAML"),
             ("---\n" + "[" * 5000 + "\n---\nThe text.", "front matter"),
             ("---\ntitle: " + "x" * 70_000 + "\n---\nThe text.", "longer than 65536"),
             ("+++\ntitle = 'x'\n+++\nThe text of it.", "TOML"),
@@ -189,7 +191,7 @@ class TestMarkdown:
             ("---\ntitle: x\n---\nshort", "content: "),
         ],
     )
-    def test_a_bad_file_is_reported_and_the_rest_goes_on(
+    def test_invalid_file_is_reported(
         self, tmp_path: Path, write: Write, content: str | bytes, message: str
     ) -> None:
         write("a/bad.md", content)
@@ -200,13 +202,13 @@ class TestMarkdown:
         assert message in bad.problem
         assert len(bad.problem) < 400
 
-    def test_carriage_returns(self, tmp_path: Path, write: Write) -> None:
+    def test_crlf_line_endings(self, tmp_path: Path, write: Write) -> None:
         write("a.md", "\ufeff---\r\ntitle: Hello\r\nslug: hi\r\n---\r\n\r\nThe text\r\nof it.")
         found = fields(read(markdown, tmp_path)[0])
         assert (found["title"], found["slug"]) == ("Hello", "hi")
         assert found["content"] == "The text\r\nof it."
 
-    def test_a_rule_in_the_text_ends_nothing(self, tmp_path: Path, write: Write) -> None:
+    def test_horizontal_rule_is_not_front_matter(self, tmp_path: Path, write: Write) -> None:
         write("a.md", "The first part.\n\n---\n\nThe second part.\n")
         assert "---" in fields(read(markdown, tmp_path)[0])["content"]
 
@@ -214,7 +216,7 @@ class TestMarkdown:
         "content",
         ["Long enough text.", "\nLong enough\n\n---\ntext: x\n---\n", "a\r\nb\r\nlong enough\r\n"],
     )
-    def test_what_is_written_is_read_the_same(self, tmp_path: Path, content: str) -> None:
+    def test_written_file_is_read_unchanged(self, tmp_path: Path, content: str) -> None:
         record = {
             "title": '  \'"Title": #1 - [x] & <b>  '.strip(),
             "slug": "the-slug",
@@ -250,7 +252,7 @@ class TestGhost:
     def test_posts_become_records(self, write: Write) -> None:
         path = write("ghost.json", json.dumps(GHOST))
         survey = ghost.survey(path, lambda _: None)
-        assert survey.left_out == {"pages": 1}
+        assert survey.skipped == {"pages": 1}
         assert [(a.username, a.email, a.name) for a in survey.authors] == [
             ("jane", "jane@example.com", "Jane Doe"),
             ("joe", "joe@example.com", "Joe"),
@@ -281,9 +283,9 @@ class TestGhost:
         assert fields(old)["published_at"] == "2014-05-17T21:20:00Z"
         assert old.identity == "ghost:4"
         assert "slug" not in fields(old)
-        assert old.wish == "o-la-la"
+        assert old.slug_source == "o-la-la"
 
-    def test_a_bad_post_is_reported_and_the_rest_goes_on(self, write: Write) -> None:
+    def test_invalid_post_is_reported(self, write: Write) -> None:
         posts = [
             {"id": 1, "title": "No content", "html": "", "status": "published"},
             {"id": 2, "title": "x" * 300, "html": "<p>Long enough.</p>", "status": "draft"},
@@ -305,41 +307,43 @@ class TestGhost:
     @pytest.mark.parametrize(
         "text", ["", "{", "[]", "{}", '{"db": []}', '{"db":[{"data":{}}]}', "\x00", '{"posts": [']
     )
-    def test_what_is_no_export(self, write: Write, text: str) -> None:
+    def test_other_json_is_rejected(self, write: Write, text: str) -> None:
         with pytest.raises(SourceError):
             ghost.survey(write("ghost.json", text), lambda _: None)
 
-    def test_an_export_that_is_cut_off(self, write: Write) -> None:
+    def test_truncated_export_is_reported(self, write: Write) -> None:
         posts = [{"id": n, "title": "Good", "html": "<p>Long enough.</p>"} for n in range(3)]
         whole = json.dumps(ghost_export(posts))
         path = write("ghost.json", whole)
         survey = ghost.survey(path, lambda _: None)
         path.write_text(whole[: whole.index('"id": 2')])
-        items = list(ghost.read(path, survey, author_of=str, advance=lambda _: None))
+        items = list(ghost.read(path, survey, resolve_author=str, advance=lambda _: None))
         assert [item.position for item in items] == ["post 1", "post 2", "after post 2"]
-        assert "not JSON from here on" in items[-1].problem
+        assert "rest of the file is not JSON" in items[-1].problem
 
-    def test_a_record_without_an_end(self, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(foreign, "MAX_BETWEEN", 100_000)
+    def test_endless_record_is_rejected(
+        self, write: Write, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(foreign, "MAX_PENDING_BYTES", 100_000)
         posts = [{"id": 1, "title": "Good", "html": "x" * 300_000}]
         with pytest.raises(SourceError, match="larger than"):
             ghost.survey(write("ghost.json", json.dumps(ghost_export(posts))), lambda _: None)
 
-    def test_more_tags_than_there_may_be(self, write: Write) -> None:
+    def test_surplus_tags_are_dropped(self, write: Write) -> None:
         export = ghost_export([{"id": 1, "title": "Good", "html": "<p>Long enough.</p>"}])
         data = export["db"][0]["data"]
         data["tags"] = [{"id": n, "name": f"Tag {n}"} for n in range(30)]
         data["posts_tags"] = [{"post_id": 1, "tag_id": n, "sort_order": -n} for n in range(30)]
         (item,) = read(ghost, write("ghost.json", json.dumps(export)))
         assert fields(item)["tags"][0] == "Tag 29"
-        assert item.note == "tags: the first 20 of 30"
+        assert item.note == "tags: only the first 20 of 30 were imported"
 
 
 class TestWordPress:
     def test_posts_become_records(self, write: Write) -> None:
         path = write("wp.xml", WXR)
         survey = wordpress.survey(path, lambda _: None)
-        assert dict(survey.left_out) == {"pages": 1, "posts in the trash": 1, "other items": 1}
+        assert dict(survey.skipped) == {"pages": 1, "posts in the trash": 1, "other items": 1}
         assert [(a.handle, a.email, a.name) for a in survey.authors] == [
             ("jane", "jane@example.com", "Jane Doe"),
             ("ghostwriter", "", "ghostwriter"),
@@ -371,9 +375,9 @@ class TestWordPress:
             "<https://video.example.com/1>"
         )
         assert "published_at" not in fields(classic)
-        assert (classic.wish, classic.note) == ("", "")
+        assert (classic.slug_source, classic.note) == ("", "")
         assert "private" in private.note
-        assert private.wish == "privet"
+        assert private.slug_source == "privet"
         assert "password" in secret.note
         assert "published_at" not in fields(secret)
         assert fields(scheduled)["published_at"] == "2099-01-01T00:00:00Z"
@@ -386,25 +390,25 @@ class TestWordPress:
             '<!DOCTYPE rss [<!ENTITY x SYSTEM "file:///etc/passwd">]>',
         ],
     )
-    def test_entities_are_refused(self, write: Write, prologue: str) -> None:
+    def test_entities_are_rejected(self, write: Write, prologue: str) -> None:
         text = wxr("").replace("<rss", f"{prologue}<rss", 1)
         with pytest.raises(SourceError, match="entities"):
             wordpress.survey(write("wp.xml", text), lambda _: None)
 
     @pytest.mark.parametrize("text", ["", "<rss>", "nonsense", "<rss><channel><item></rss>"])
-    def test_what_is_no_xml(self, write: Write, text: str) -> None:
+    def test_invalid_xml_is_rejected(self, write: Write, text: str) -> None:
         with pytest.raises(SourceError, match="not XML"):
             wordpress.survey(write("wp.xml", text), lambda _: None)
 
-    def test_a_file_that_is_cut_off(self, write: Write) -> None:
+    def test_truncated_file_is_reported(self, write: Write) -> None:
         path = write("wp.xml", WXR)
         survey = wordpress.survey(path, lambda _: None)
         path.write_text(WXR[: WXR.index("<title><![CDATA[Classic")])
-        items = list(wordpress.read(path, survey, author_of=str, advance=lambda _: None))
+        items = list(wordpress.read(path, survey, resolve_author=str, advance=lambda _: None))
         assert [item.position for item in items] == ["item 2", "after item 2"]
-        assert "not XML from here on" in items[1].problem
+        assert "rest of the file is not XML" in items[1].problem
 
-    def test_a_bad_post_is_reported_and_the_rest_goes_on(self, write: Write) -> None:
+    def test_invalid_post_is_reported(self, write: Write) -> None:
         item = (
             "<item><title>{0}</title><content:encoded><![CDATA[{1}]]></content:encoded>"
             "<wp:post_type>post</wp:post_type><wp:status>draft</wp:status></item>"
@@ -418,8 +422,8 @@ class TestWordPress:
         assert "title: " in items[0].problem
         assert "nested" in items[2].problem
 
-    def test_an_item_without_an_end(self, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(foreign, "MAX_BETWEEN", 200_000)
+    def test_endless_item_is_rejected(self, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(foreign, "MAX_PENDING_BYTES", 200_000)
         path = write("wp.xml", wxr(f"<item><title>{'x' * 400_000}</title></item>"))
         with pytest.raises(SourceError, match="larger than"):
             wordpress.survey(path, lambda _: None)
@@ -441,12 +445,12 @@ class TestHtml:
             ("<p>a\x00\x08b</p>", "ab"),
         ],
     )
-    def test_becomes_markdown(self, html: str, expected: str) -> None:
-        assert markdown_of(html) == expected
+    def test_html_is_converted(self, html: str, expected: str) -> None:
+        assert html_to_markdown(html) == expected
 
 
 class TestLexical:
-    def test_blocks_and_marks(self) -> None:
+    def test_lexical_blocks_and_formats(self) -> None:
         def text(words: str, form: int = 0) -> dict[str, Any]:
             return {"type": "extended-text", "text": words, "format": form}
 
@@ -479,18 +483,18 @@ class TestLexical:
         )
 
     @pytest.mark.parametrize("document", ["", "[]", "{}", '{"root": 1}', "[" * 10_000])
-    def test_what_is_none(self, document: str) -> None:
-        with pytest.raises(UnknownDocument):
+    def test_invalid_documents_are_rejected(self, document: str) -> None:
+        with pytest.raises(InvalidDocument):
             from_lexical(document)
 
-    def test_nesting_has_an_end(self) -> None:
+    def test_deep_nesting_is_rejected(self) -> None:
         node: dict[str, Any] = {"type": "text", "text": "x"}
         for _ in range(120):
             node = {"type": "list", "children": [{"type": "listitem", "children": [node]}]}
-        with pytest.raises(UnknownDocument, match="deeply"):
+        with pytest.raises(InvalidDocument, match="deeply"):
             from_lexical(json.dumps({"root": {"children": [node]}}))
 
-    def test_mobiledoc(self) -> None:
+    def test_mobiledoc_is_converted(self) -> None:
         document = {
             "markups": [["strong"], ["a", ["href", "https://example.com"]]],
             "cards": [["markdown", {"markdown": "*m*"}], ["hr", {}], ["what", {}]],
@@ -509,7 +513,7 @@ class TestLexical:
             "## Head\n\n**bold** and [link](https://example.com)\n\n> said\n\n1. x\n2. y\n\n"
             "![](/a.png)\n\n*m*\n\n---"
         )
-        with pytest.raises(UnknownDocument):
+        with pytest.raises(InvalidDocument):
             from_mobiledoc('{"sections": [[10, 5]]}')
 
 
@@ -526,18 +530,20 @@ class TestFormats:
             ("a.markdown", "", Format.MARKDOWN),
         ],
     )
-    def test_are_told_by_name(
+    def test_formats_are_detected(
         self, write: Write, name: str, content: str, expected: Format
     ) -> None:
-        opened = open_source(write(name, content), form=Format.AUTO, advance=lambda _: None)
-        assert opened.form is expected
-        assert opened.total == (None if expected is Format.MARKDOWN else len(content.encode()))
+        source = open_source(
+            write(name, content), source_format=Format.AUTO, advance=lambda _: None
+        )
+        assert source.source_format is expected
+        assert source.total == (None if expected is Format.MARKDOWN else len(content.encode()))
 
-    def test_refusals(self, write: Write, tmp_path: Path) -> None:
+    def test_unreadable_sources_are_rejected(self, write: Write, tmp_path: Path) -> None:
         for path, form, message in (
-            (write("a.txt", ""), Format.AUTO, "say --format"),
+            (write("a.txt", ""), Format.AUTO, "set --format"),
             (tmp_path, Format.GHOST, "is a folder"),
             (tmp_path / "nowhere.xml", Format.AUTO, "cannot be read"),
         ):
             with pytest.raises(SourceError, match=message):
-                open_source(path, form=form, advance=lambda _: None)
+                open_source(path, source_format=form, advance=lambda _: None)

@@ -18,7 +18,7 @@ from app.models import Article, ArticleRevision, AuditEvent, Comment, Media, Pre
 from app.models.favorite import ArticleCounts
 from app.services import deletion, trash
 from app.services.media import discarding
-from app.services.media.references import note_references
+from app.services.media.references import update_media_references
 from tests.factories import (
     PASSWORD,
     bearer,
@@ -174,7 +174,9 @@ class TestTrash:
         picture = await create_media(session, owner=user)
         article = await create_article(session, author=user)
         content = f"A picture: ![x](/media/{picture.folder}/original.jpg)"
-        await note_references(session, article_id=article.id, content=content, cover_image_url=None)
+        await update_media_references(
+            session, article_id=article.id, content=content, cover_image_url=None
+        )
         await create_revision(session, article=article)
         await create_comment(session, article=article, author=reader)
         own = await create_comment(session, article=article, author=user)
@@ -183,7 +185,7 @@ class TestTrash:
             f"/articles/{article.id}/preview-links", json={}, headers=bearer(user)
         )
         assert (await delete(user, body=WITH_PASSWORD)).status_code == 204
-        await discarding.purge(session)
+        await discarding.delete_orphaned(session)
         ids = picture.id, own.id, article.id
         session.expunge_all()
         assert (await session.get_one(Media, ids[0])).owner_id is None

@@ -1,4 +1,4 @@
-"""Names that somebody else chose: no links are followed, and only regular files are opened."""
+"""Untrusted file names: symbolic links are not followed, and only regular files are opened."""
 
 import os
 import socket
@@ -11,12 +11,12 @@ from app.auth.rotation import write_settings
 from app.core.config import Settings
 from app.db.session import Database
 from app.services.bulk import files, markdown
-from app.services.bulk.records import MAX_RECORD_BYTES, Incoming
+from app.services.bulk.records import MAX_RECORD_BYTES, ParsedRecord
 from app.services.media import discarding
 from app.services.media.storage import LocalStorage, new_folder
-from tests.test_cli import _settings_of_the_tests_come_back, fetch, own_database, run
+from tests.test_cli import _restore_environment, fetch, own_database, run
 
-__all__ = ["_settings_of_the_tests_come_back", "own_database"]
+__all__ = ["_restore_environment", "own_database"]
 
 POST = "---\ndate: 2020-01-01\nauthor: ada\n---\n# Title\n\nLong enough.\n"
 SECRET = "# Secret\n\nSECRET_KEY=of-this-installation\n"
@@ -24,7 +24,7 @@ SECRET = "# Secret\n\nSECRET_KEY=of-this-installation\n"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder to import, beside what is not in it."""
+    """Create a folder to import, and files outside of it."""
     folder = tmp_path / "blog"
     (folder / "inside").mkdir(parents=True)
     (folder / "good.md").write_text(POST)
@@ -34,14 +34,14 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def read(folder: Path) -> list[Incoming]:
+def read(folder: Path) -> list[ParsedRecord]:
     survey = markdown.survey(folder, lambda _: None)
     assert {author.handle for author in survey.authors} <= {"ada"}
-    return list(markdown.read(folder, survey, author_of=str, advance=lambda _: None))
+    return list(markdown.read(folder, survey, resolve_author=str, advance=lambda _: None))
 
 
-def refused(folder: Path) -> dict[str, str]:
-    """What is not imported, and why; the rest is the one good post."""
+def problems_of(folder: Path) -> dict[str, str]:
+    """Return the problems by position. The remaining record must be the valid post."""
     items = read(folder)
     (good,) = [item for item in items if item.record is not None]
     assert good.position == "good.md"
@@ -50,36 +50,38 @@ def refused(folder: Path) -> dict[str, str]:
 
 class TestImportingAFolder:
     @pytest.mark.parametrize("target", ["../outside/.env", "good.md", "nothing", "leak.md"])
-    def test_links_are_reported_wherever_they_lead(self, folder: Path, target: str) -> None:
-        """Also to a file of the folder, to nowhere, and to themselves."""
+    def test_symbolic_links_are_reported(self, folder: Path, target: str) -> None:
+        """Includes links to a file in the folder, dangling links and loops."""
         (folder / "leak.md").symlink_to(target)
-        assert refused(folder) == {"leak.md": f"The file cannot be read ({files.LINK})"}
-
-    def test_linked_folders_are_left_out_and_reported(self, folder: Path) -> None:
-        (folder / "linked").symlink_to("../outside")
-        (folder / "inside" / "loop").symlink_to("..")
-        assert refused(folder) == {
-            "linked": f"{files.LINK}: the folder is left out",
-            "inside/loop": f"{files.LINK}: the folder is left out",
+        assert problems_of(folder) == {
+            "leak.md": f"The file cannot be read ({files.SYMLINK_MESSAGE})"
         }
 
-    def test_the_folder_itself_may_be_a_link(self, folder: Path, tmp_path: Path) -> None:
-        (tmp_path / "current").symlink_to("blog")
-        assert refused(tmp_path / "current") == {}
+    def test_linked_folders_are_reported(self, folder: Path) -> None:
+        (folder / "linked").symlink_to("../outside")
+        (folder / "inside" / "loop").symlink_to("..")
+        assert problems_of(folder) == {
+            "linked": f"The folder cannot be read ({files.SYMLINK_MESSAGE})",
+            "inside/loop": f"The folder cannot be read ({files.SYMLINK_MESSAGE})",
+        }
 
-    def test_a_link_put_there_between_looking_and_opening(
+    def test_import_folder_may_be_a_symbolic_link(self, folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "current").symlink_to("blog")
+        assert problems_of(tmp_path / "current") == {}
+
+    def test_link_created_between_listing_and_opening(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The file and the folder are swapped when the walk has seen them as they were."""
+        """A file and a folder are replaced by links after they were listed."""
         (folder / "inside" / "post.md").write_text(POST)
         original, swaps = os.open, []
 
         def swapped(path: Any, *arguments: Any, **options: Any) -> int:
             if path in {"inside", "good.md"} and path not in swaps:
                 swaps.append(path)
-                place = folder / path
-                place.rename(folder.parent / f"{path}-was")
-                place.symlink_to("../outside" if path == "inside" else "../outside/.env")
+                folder_path = folder / path
+                folder_path.rename(folder.parent / f"{path}-was")
+                folder_path.symlink_to("../outside" if path == "inside" else "../outside/.env")
             return original(path, *arguments, **options)
 
         monkeypatch.setattr(os, "open", swapped)
@@ -88,25 +90,25 @@ class TestImportingAFolder:
         assert all(item.record is None for item in items)
         assert "of-this-installation" not in repr(items)
 
-    def test_pipes_sockets_and_devices_are_no_files(self, folder: Path) -> None:
+    def test_special_files_are_reported(self, folder: Path) -> None:
         os.mkfifo(folder / "pipe.md")
         with socket.socket(socket.AF_UNIX) as server:
             here = Path.cwd()
-            os.chdir(folder)  # the address of a socket is short
+            os.chdir(folder)  # the path of a socket has a maximum length
             try:
                 server.bind("socket.md")
             finally:
                 os.chdir(here)
             (folder / "directory.md").mkdir()
-            why = "The file cannot be read (It is not a regular file)"
-            assert refused(folder) == {"pipe.md": why, "socket.md": why}
+            why = "The file cannot be read (not a regular file)"
+            assert problems_of(folder) == {"pipe.md": why, "socket.md": why}
 
-    def test_a_huge_file_is_not_read(self, folder: Path) -> None:
+    def test_huge_file_is_not_read(self, folder: Path) -> None:
         with (folder / "huge.md").open("wb") as file:
-            file.truncate(1 << 40)  # a hole: it takes no space
-        assert str(MAX_RECORD_BYTES) in refused(folder)["huge.md"]
+            file.truncate(1 << 40)  # a sparse file
+        assert str(MAX_RECORD_BYTES) in problems_of(folder)["huge.md"]
 
-    def test_names_that_are_no_text_are_reported(self, folder: Path) -> None:
+    def test_invalid_file_names_are_reported(self, folder: Path) -> None:
         for name in (b"\xff\xfe.md", b"new\nline.md", b"escape\x1b[2J.md"):
             (folder / os.fsdecode(name)).write_text(POST)
         (folder / "Fine \u0645\u06cc\u200c\u062e.md").write_text(POST)  # Persian, with a joiner
@@ -116,32 +118,32 @@ class TestImportingAFolder:
             "good.md",
         ]
         problems = {item.problem for item in items.values() if item.record is None}
-        assert problems == {"The name is not UTF-8, or has control characters: rename the file"}
+        assert problems == {"The file name is not UTF-8 or has control characters: rename it"}
 
-    def test_names_that_differ_in_case_are_two_articles(self, folder: Path) -> None:
+    def test_names_are_case_sensitive(self, folder: Path) -> None:
         (folder / "GOOD.md").write_text(POST)
         if len(list(folder.glob("*.md"))) == 1:
             pytest.skip("the file system does not tell cases apart")
         assert len({item.identity for item in read(folder)}) == 2
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
-    def test_folders_that_may_not_be_read_are_reported(self, folder: Path) -> None:
+    def test_unreadable_folders_are_reported(self, folder: Path) -> None:
         (folder / "inside").chmod(0)
-        (why,) = refused(folder).values()
+        (why,) = problems_of(folder).values()
         assert why == "The folder cannot be read (Permission denied)"
         (folder / "inside").chmod(0o700)
 
 
-def test_the_command_reports_links_and_makes_no_article_of_them(
+def test_command_reports_links(
     own_database: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "leak.md").symlink_to("../outside/.env")
     (folder / os.fsdecode(b"bad\x1b[31m\xff.md")).write_text(POST)
     assert run("import", str(folder)) == 1
     out, err = capsys.readouterr()
-    assert f"leak.md: The file cannot be read ({files.LINK})" in err
+    assert f"leak.md: The file cannot be read ({files.SYMLINK_MESSAGE})" in err
     assert "\x1b[31m.md" not in err
-    assert r"bad\x1b[31m\udcff.md: The name is not UTF-8" in err
+    assert r"bad\x1b[31m\udcff.md: The file name is not UTF-8" in err
     assert "created 1" in out.lower()
     assert [row["slug"] for row in fetch(own_database, "SELECT slug FROM articles")] == ["good"]
 
@@ -151,7 +153,7 @@ EXPORTED = "2020-01-01-t.md"
 
 
 class TestExporting:
-    def test_writes_through_no_link(self, tmp_path: Path) -> None:
+    def test_export_does_not_write_through_links(self, tmp_path: Path) -> None:
         victim = tmp_path / "victim"
         victim.write_text("as it was")
         (tmp_path / EXPORTED).symlink_to(victim)
@@ -159,26 +161,26 @@ class TestExporting:
             markdown.write(tmp_path, RECORD)
         assert victim.read_text() == "as it was"
 
-    def test_waits_for_no_pipe(self, tmp_path: Path) -> None:
+    def test_export_does_not_wait_for_a_pipe(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / EXPORTED)
         with pytest.raises(OSError, match="not a regular file"):
             markdown.write(tmp_path, RECORD)
 
-    def test_replaces_what_was_longer(self, tmp_path: Path) -> None:
+    def test_export_truncates_longer_files(self, tmp_path: Path) -> None:
         (tmp_path / EXPORTED).write_text("long " * 1000)
         markdown.write(tmp_path, RECORD)
         assert "long" not in (tmp_path / EXPORTED).read_text()
 
 
-class TestPictures:
-    async def test_a_link_in_the_store_is_no_picture(self, tmp_path: Path) -> None:
+class TestMediaFiles:
+    async def test_links_in_the_storage_are_not_read(self, tmp_path: Path) -> None:
         storage = LocalStorage(tmp_path)
         folder, linked, name = new_folder(), new_folder(), "800.jpg"
-        place = tmp_path / "files" / folder
-        place.mkdir(parents=True)
-        (place / name).write_bytes(b"picture")
-        (place / "900.jpg").symlink_to(name)
-        os.mkfifo(place / "1000.jpg")
+        folder_path = tmp_path / "files" / folder
+        folder_path.mkdir(parents=True)
+        (folder_path / name).write_bytes(b"picture")
+        (folder_path / "900.jpg").symlink_to(name)
+        os.mkfifo(folder_path / "1000.jpg")
         (tmp_path / "files" / linked).symlink_to(folder)
         assert await storage.size(folder, name) == 7
         pieces = storage.read(folder, name, start=1, end=7)
@@ -188,7 +190,7 @@ class TestPictures:
             with pytest.raises(FileNotFoundError):
                 _ = [piece async for piece in storage.read(*where, start=0, end=7)]
 
-    async def test_a_folder_that_is_no_picture_s_is_never_deleted(
+    async def test_invalid_folder_names_are_never_deleted(
         self, database: Database, tmp_path: Path
     ) -> None:
         storage = LocalStorage(tmp_path)
@@ -202,7 +204,7 @@ class TestPictures:
         assert (tmp_path / "files" / "kept").is_dir()
 
 
-def test_new_settings_are_private_whatever_was_there(tmp_path: Path) -> None:
+def test_written_settings_are_private(tmp_path: Path) -> None:
     victim, env = tmp_path / "victim", tmp_path / ".env"
     victim.write_text("as it was")
     env.write_text("SECRET_KEY_FILE=x\nexport SECRET_KEY = 'old'\nALGORITHM=HS256\nPORT=1\n")

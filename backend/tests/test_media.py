@@ -1,4 +1,4 @@
-"""Uploading pictures: what is made of them, what is refused, and that nothing is left behind."""
+"""Uploads: re-encoding, rejected files, quota and cleanup."""
 
 import asyncio
 import threading
@@ -24,7 +24,7 @@ from app.core.errors import InvalidMedia
 from app.models import AuditEvent, DiscardedFolder, Media, UploadReservation
 from app.services import limits
 from app.services.media import uploading
-from app.services.media.formats import recognise
+from app.services.media.formats import detect_format
 from app.services.media.storage import LocalStorage
 from tests.factories import api_key, bearer, create_user
 from tests.pictures import (
@@ -62,28 +62,28 @@ BOUNDARY = b"boundary"
 
 
 def form(content: bytes) -> bytes:
-    """A form with a file in it."""
+    """Return a form with a file."""
     head = b'Content-Disposition: form-data; name="file"; filename="a.jpg"'
     return b"--%b\r\n%b\r\n\r\n%b\r\n--%b--\r\n" % (BOUNDARY, head, content, BOUNDARY)
 
 
-class Stalled:
-    """Uploads that have begun and end when they are told to."""
+class StalledUploads:
+    """Uploads that wait before their last byte."""
 
     def __init__(self, client: httpx.AsyncClient, store: Path) -> None:
         self.store = store
         self._client = client
-        self._go_on = asyncio.Event()
+        self._resume = asyncio.Event()
         self._tasks: list[asyncio.Task[httpx.Response]] = []
 
     async def start(self, headers: Headers, body: bytes, *, chunked: bool = False) -> None:
-        """Send all but the end, and wait until the beginning has arrived."""
+        """Send all but the last byte, and wait until the server has read it."""
         arrived = asyncio.Event()
 
         async def parts() -> AsyncIterator[bytes]:
             yield body[:-1]
             arrived.set()
-            await self._go_on.wait()
+            await self._resume.wait()
             yield body[-1:]
 
         length = {} if chunked else {"Content-Length": str(len(body))}
@@ -92,12 +92,12 @@ class Stalled:
         await asyncio.wait_for(arrived.wait(), 30)
 
     async def finish(self) -> list[httpx.Response]:
-        """Send the ends; the answers."""
-        self._go_on.set()
+        """Send the last bytes and return the responses."""
+        self._resume.set()
         return await asyncio.gather(*self._tasks)
 
     async def send(self, headers: Headers, body: bytes, *, forever: bool = False) -> httpx.Response:
-        """Send the body at once, or all but its end, which never comes."""
+        """Send the body; with `forever`, without its last byte."""
 
         async def parts() -> AsyncIterator[bytes]:
             yield body[:-1]
@@ -121,7 +121,7 @@ async def reservations(live_rows: Rows) -> int:
 
 @pytest.fixture
 def store(app: FastAPI, tmp_path: Path) -> Path:
-    """Where the application keeps pictures during the test."""
+    """Replace the application's storage by a temporary directory."""
     app.state.storage = LocalStorage(tmp_path)
     return tmp_path
 
@@ -131,23 +131,23 @@ async def headers(session: AsyncSession, store: Path) -> Headers:
     return bearer(await create_user(session))
 
 
-def kept(store: Path) -> list[str]:
-    """The names of all files below the store, whatever they are for."""
+def file_names(store: Path) -> list[str]:
+    """Return the names of all files in the storage."""
     return sorted(file.name for file in store.rglob("*") if file.is_file())
 
 
-def places(store: Path) -> list[Path]:
-    """Where the folders are that files are in."""
+def parent_folders(store: Path) -> list[Path]:
+    """Return the parents of all folders with files."""
     return sorted({file.parent.parent for file in store.rglob("*") if file.is_file()})
 
 
 def content_of(store: Path, name: str = "*.*") -> bytes:
-    """All files of this name below the store, one after the other."""
+    """Return the concatenated content of all files with this name."""
     return b"".join(file.read_bytes() for file in store.rglob(name) if file.is_file())
 
 
-def is_empty(store: Path) -> bool:
-    """Whether nothing is being worked on."""
+def has_no_temporary_files(store: Path) -> bool:
+    """Return whether there are no uploads in progress."""
     return list((store / "incoming").iterdir()) == []
 
 
@@ -169,29 +169,31 @@ async def file_at(client: httpx.AsyncClient, url: str) -> httpx.Response:
     return await client.get(httpx.URL(url).path)
 
 
-async def uploaded(client: httpx.AsyncClient, headers: Headers, content: bytes) -> Image.Image:
-    """What is kept of a picture."""
+async def upload_and_open(
+    client: httpx.AsyncClient, headers: Headers, content: bytes
+) -> Image.Image:
+    """Upload an image and return the stored image."""
     answer = await upload(client, headers, content)
     assert answer.status_code == 201, answer.text
     return opened((await file_at(client, answer.json()["url"])).content)
 
 
-def stored_in(store: Path) -> list[bytes]:
+def stored_files(store: Path) -> list[bytes]:
     return [path.read_bytes() for path in store.rglob("*") if path.is_file()]
 
 
-async def assert_refused(
-    client: httpx.AsyncClient, headers: Headers, store: Path, content: bytes, because: str
+async def assert_rejected(
+    client: httpx.AsyncClient, headers: Headers, store: Path, content: bytes, reason: str
 ) -> None:
     answer = await upload(client, headers, content)
     assert answer.status_code == 422, answer.text
     assert answer.json()["code"] == "invalid_media"
-    assert because in answer.json()["message"]
-    assert kept(store) == []
-    assert is_empty(store)
+    assert reason in answer.json()["message"]
+    assert file_names(store) == []
+    assert has_no_temporary_files(store)
 
 
-async def test_a_picture_is_kept_in_several_sizes(
+async def test_upload_creates_variants(
     client: httpx.AsyncClient, session: AsyncSession, headers: Headers, store: Path
 ) -> None:
     answer = await upload(client, headers, picture("JPEG", size=(1600, 1200)), alt=" A lighthouse ")
@@ -202,7 +204,7 @@ async def test_a_picture_is_kept_in_several_sizes(
     assert [(each["width"], each["height"]) for each in found["variants"]] == [
         (320, 240), (640, 480), (1280, 960),
     ]  # fmt: skip
-    assert kept(store) == ["1280.webp", "320.webp", "640.webp", "picture.jpg"]
+    assert file_names(store) == ["1280.webp", "320.webp", "640.webp", "picture.jpg"]
     assert found["bytes"] == len(content_of(store))
     for each in found["variants"]:
         read = await file_at(client, each["url"])
@@ -217,7 +219,7 @@ async def test_a_picture_is_kept_in_several_sizes(
     assert (await session.scalars(select(DiscardedFolder))).all() == []
 
 
-async def test_nothing_is_made_larger(client: httpx.AsyncClient, headers: Headers) -> None:
+async def test_images_are_not_enlarged(client: httpx.AsyncClient, headers: Headers) -> None:
     small = (await upload(client, headers, picture(size=(320, 200)))).json()
     assert small["variants"] == []
     wide = (await upload(client, headers, picture(size=(321, 200)))).json()
@@ -228,7 +230,7 @@ async def test_nothing_is_made_larger(client: httpx.AsyncClient, headers: Header
     ("kind", "content_type"),
     [("JPEG", "jpeg"), ("PNG", "png"), ("WEBP", "webp"), ("AVIF", "avif"), ("GIF", "webp")],
 )
-async def test_formats(
+async def test_formats_and_content_types(
     client: httpx.AsyncClient, headers: Headers, kind: str, content_type: str
 ) -> None:
     answer = await upload(client, headers, picture(kind), name="../../etc/passwd.svg")
@@ -245,12 +247,12 @@ async def test_formats(
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
-async def test_where_it_was_taken_is_gone(
+async def test_metadata_is_removed(
     client: httpx.AsyncClient, headers: Headers, store: Path, kind: str
 ) -> None:
     sent = picture(kind, exif=exif(), **({"comment": CAMERA} if kind == "JPEG" else {}))
     assert CAMERA.encode() in sent
-    image = await uploaded(client, headers, sent)
+    image = await upload_and_open(client, headers, sent)
     assert dict(image.getexif()) == {}
     assert not {"exif", "xmp", "icc_profile", "comment"} & image.info.keys()
     assert CAMERA.encode() not in content_of(store)
@@ -258,7 +260,7 @@ async def test_where_it_was_taken_is_gone(
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-async def test_it_is_turned_upright(
+async def test_exif_orientation_is_applied(
     client: httpx.AsyncClient, headers: Headers, kind: str, orientation: int
 ) -> None:
     upright = Image.new("RGB", (64, 32), "white")
@@ -269,7 +271,7 @@ async def test_it_is_turned_upright(
         6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270,
     }[orientation]  # fmt: skip
     held = upright.transpose(undo) if undo is not None else upright
-    seen = await uploaded(client, headers, encoded(held, kind, exif=exif(orientation)))
+    seen = await upload_and_open(client, headers, encoded(held, kind, exif=exif(orientation)))
     assert seen.size == (64, 32)
     red, white = seen.convert("RGB").getpixel((8, 8)), seen.convert("RGB").getpixel((56, 8))
     assert red[0] > 200
@@ -277,20 +279,20 @@ async def test_it_is_turned_upright(
     assert min(white) > 200
 
 
-async def test_colours_of_other_profiles_are_translated(
+async def test_colour_profiles_are_converted_to_srgb(
     client: httpx.AsyncClient, headers: Headers
 ) -> None:
     flat = Image.new("RGB", (64, 64), (60, 200, 60))
-    seen = await uploaded(client, headers, encoded(flat, "PNG", icc_profile=adobe_rgb()))
-    other = await uploaded(client, headers, encoded(flat, "PNG"))
-    broken = await uploaded(client, headers, encoded(flat, "PNG", icc_profile=b"no profile"))
+    seen = await upload_and_open(client, headers, encoded(flat, "PNG", icc_profile=adobe_rgb()))
+    other = await upload_and_open(client, headers, encoded(flat, "PNG"))
+    broken = await upload_and_open(client, headers, encoded(flat, "PNG", icc_profile=b"no profile"))
     assert (
         seen.getpixel((5, 5)) != other.getpixel((5, 5)) == broken.getpixel((5, 5)) == (60, 200, 60)
     )
     assert "icc_profile" not in seen.info
 
 
-async def test_transparency_stays(client: httpx.AsyncClient, headers: Headers) -> None:
+async def test_transparency_is_preserved(client: httpx.AsyncClient, headers: Headers) -> None:
     sent = gradient(mode="RGBA")
     palette = sent.quantize(64)
     for content in (
@@ -298,20 +300,24 @@ async def test_transparency_stays(client: httpx.AsyncClient, headers: Headers) -
         encoded(palette, "PNG"),
         encoded(sent, "WEBP", lossless=True),
     ):
-        seen = await uploaded(client, headers, content)
+        seen = await upload_and_open(client, headers, content)
         assert seen.mode == "RGBA"
         assert seen.getpixel((200, 1))[3] < 40
         assert seen.getpixel((200, 298))[3] > 200
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "L", "I;16", "1", "P", "LA"])
-async def test_modes(client: httpx.AsyncClient, headers: Headers, mode: str) -> None:
+async def test_pixel_modes_are_converted(
+    client: httpx.AsyncClient, headers: Headers, mode: str
+) -> None:
     gray = Image.linear_gradient("L").resize((64, 64))
     if mode.startswith("I"):
         image = gray.convert("I").point(lambda value: value * 257).convert(mode)
     else:
         image = gray.convert("RGB").convert(mode) if mode == "CMYK" else gray.convert(mode)
-    seen = await uploaded(client, headers, encoded(image, "JPEG" if mode == "CMYK" else "PNG"))
+    seen = await upload_and_open(
+        client, headers, encoded(image, "JPEG" if mode == "CMYK" else "PNG")
+    )
     assert seen.mode == "RGB"
     column = [sum(seen.resize((1, 4), Image.Resampling.BOX).getpixel((0, y))) / 3 for y in range(4)]
     for found, meant in zip(column, (32, 96, 160, 224), strict=True):
@@ -319,7 +325,7 @@ async def test_modes(client: httpx.AsyncClient, headers: Headers, mode: str) -> 
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "AVIF", "PNG"])
-async def test_what_moves_goes_on_moving(
+async def test_animations_become_animated_webp(
     client: httpx.AsyncClient, headers: Headers, kind: str
 ) -> None:
     answer = await upload(client, headers, animation(kind, frames=4, size=(400, 300)))
@@ -335,7 +341,7 @@ async def test_what_moves_goes_on_moving(
         ] == [70] * 4
 
 
-async def test_a_large_picture_is_kept_smaller(client: httpx.AsyncClient, headers: Headers) -> None:
+async def test_large_image_is_scaled_down(client: httpx.AsyncClient, headers: Headers) -> None:
     found = (await upload(client, headers, png(6000, 5000))).json()
     assert found["width"] * found["height"] <= 4096 * 4096
     assert found["width"] / found["height"] == pytest.approx(1.2, rel=0.001)
@@ -363,25 +369,25 @@ def polyglots() -> dict[str, tuple[bytes, str]]:
         "an archive": (archive.getvalue(), "Not a picture"),
         "nothing": (b"", "empty"),
         "a byte": (b"\xff", "Not a picture"),
-        "magic alone": (b"\x89PNG\r\n\x1a\n", "ends in the middle"),
+        "magic alone": (b"\x89PNG\r\n\x1a\n", "is incomplete"),
     }
 
 
 @pytest.mark.parametrize("name", polyglots())
-async def test_what_is_no_picture_is_refused(
+async def test_files_that_are_not_images_are_rejected(
     client: httpx.AsyncClient, headers: Headers, store: Path, name: str
 ) -> None:
-    await assert_refused(client, headers, store, *polyglots()[name])
+    await assert_rejected(client, headers, store, *polyglots()[name])
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF"])
-async def test_bytes_after_a_picture_are_not_kept(
+async def test_trailing_bytes_are_not_stored(
     client: httpx.AsyncClient, headers: Headers, store: Path, kind: str
 ) -> None:
     script = b"*/=1;<html><script>alert(1)</script></html>" + picture("GIF")
     answer = await upload(client, headers, picture(kind) + script)
     assert answer.status_code == 201, answer.text
-    contents = stored_in(store)
+    contents = stored_files(store)
     assert contents
     assert not any(b"script" in content for content in contents)
 
@@ -400,14 +406,14 @@ async def test_bytes_after_a_picture_are_not_kept(
     ],
     ids=["fill", "zeros", "stuffing", "scan", "sub-blocks", "riff", "boxes", "tags"],
 )
-async def test_a_long_run_of_bytes_is_refused_in_linear_time(
+async def test_long_runs_of_bytes_are_rejected_in_linear_time(
     client: httpx.AsyncClient, headers: Headers, store: Path, start: bytes, unit: bytes, end: bytes
 ) -> None:
     async def cost(length: int) -> float:
         """The seconds of CPU time that all threads take for an upload of so many bytes."""
         content = start + unit * (length // len(unit)) + end
         started = time.process_time()
-        await assert_refused(client, headers, store, content, "")
+        await assert_rejected(client, headers, store, content, "")
         return time.process_time() - started
 
     # Linear work costs four times as much, quadratic work sixteen times, or minutes of CPU time.
@@ -419,28 +425,28 @@ async def test_a_long_run_of_bytes_is_refused_in_linear_time(
 
 
 @pytest.mark.parametrize("segments", [b"", b"\xff\xe0\0\2", b"\xff\xc0\0\x0b" + b"\x08\1" * 5])
-def test_a_jpeg_without_a_scan_never_reaches_the_decoder(tmp_path: Path, segments: bytes) -> None:
-    """Pillow would read all bytes after the end, one by one, in search of a scan."""
+def test_jpeg_without_scan_is_rejected_before_decoding(tmp_path: Path, segments: bytes) -> None:
+    """Pillow would search all bytes after the end for a scan."""
     path = tmp_path / "picture.jpg"
     path.write_bytes(b"\xff\xd8" + segments + b"\xff\xd9" + b"\0" * 1000)
     with pytest.raises(InvalidMedia):
-        recognise(path)
+        detect_format(path)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
-async def test_what_is_cut_off_is_refused(
+async def test_truncated_images_are_rejected(
     client: httpx.AsyncClient, headers: Headers, store: Path, kind: str, share: float
 ) -> None:
     content = picture(kind, size=(200, 200))
-    await assert_refused(client, headers, store, content[: int(len(content) * share)], "")
+    await assert_rejected(client, headers, store, content[: int(len(content) * share)], "")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF"])
-async def test_damage_is_refused_or_survived(
+async def test_damaged_images_cause_no_server_error(
     client: httpx.AsyncClient, headers: Headers, store: Path, kind: str
 ) -> None:
-    """Whatever byte is wrong, nobody sees a 500, and a refusal leaves nothing."""
+    """No damaged byte causes a 500, and rejected files are not stored."""
     content = bytearray(picture(kind, size=(40, 40)))
     for position in range(0, len(content), max(1, len(content) // 60)):
         damaged = (
@@ -450,7 +456,7 @@ async def test_damage_is_refused_or_survived(
         )
         answer = await upload(client, headers, damaged)
         assert answer.status_code in {201, 422}, f"{position}: {answer.text}"
-    assert is_empty(store)
+    assert has_no_temporary_files(store)
 
 
 def many_scans() -> bytes:
@@ -477,7 +483,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a JPEG of many scans": (many_scans, "scans"),
     "an animation of many pictures": (
         lambda: animation(frames=1200, size=(2, 2), optimize=False, disposal=2),
-        "1000 pictures",
+        "1000 frames",
     ),
     "an animation of many pixels": (lambda: animation(frames=60, size=(1000, 1000)), "too large"),
     "a PNG of many chunks": (lambda: png(1, 1, extra=chunk(b"teXt", b"") * 100_001), "damaged"),
@@ -486,27 +492,29 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-async def test_bombs_are_refused(
+async def test_decompression_bombs_are_rejected(
     client: httpx.AsyncClient, headers: Headers, store: Path, name: str
 ) -> None:
-    make, because = BOMBS[name]
+    make, reason = BOMBS[name]
     content = make()
     assert len(content) < 4_000_000
-    await assert_refused(client, headers, store, content, because)
+    await assert_rejected(client, headers, store, content, reason)
 
 
-async def test_a_gif_that_grows(client: httpx.AsyncClient, headers: Headers, store: Path) -> None:
-    """Its second picture reaches beyond what the header has said."""
+async def test_gif_frame_larger_than_header_is_rejected(
+    client: httpx.AsyncClient, headers: Headers, store: Path
+) -> None:
+    """The second frame exceeds the size in the header."""
     grown = bytearray(animation(frames=2, size=(4, 4), disposal=2))
     second = grown.rindex(b"\x2c\0\0\0\0\x04\0\x04\0")
     grown[second + 5 : second + 9] = b"\xff\xff\xff\xff"
-    await assert_refused(client, headers, store, bytes(grown), "")
+    await assert_rejected(client, headers, store, bytes(grown), "")
 
 
 @pytest.mark.parametrize(
     "tail", [b"", b"\0" * 40, picture("JPEG", size=(8, 8)), b"\0\0\0\x18ftypmp42film"]
 )
-async def test_what_cameras_append_is_cut_off(
+async def test_camera_trailers_are_not_stored(
     client: httpx.AsyncClient, headers: Headers, store: Path, tail: bytes
 ) -> None:
     answer = await upload(client, headers, picture("JPEG") + tail)
@@ -514,19 +522,19 @@ async def test_what_cameras_append_is_cut_off(
     assert b"film" not in content_of(store, "picture.jpg")
 
 
-async def test_limits(
+async def test_byte_and_pixel_limits(
     client: httpx.AsyncClient, headers: Headers, store: Path, install: Install
 ) -> None:
     content = picture("PNG")
     install(MEDIA_MAX_BYTES=len(content), MEDIA_MAX_PIXELS=400 * 300)
     assert (await upload(client, headers, content)).status_code == 201
-    before = kept(store)
+    before = file_names(store)
     install(MEDIA_MAX_BYTES=len(content) - 1)
     answer = await upload(client, headers, content)
     assert (answer.status_code, answer.json()["code"]) == (413, "content_too_large")
     install(MEDIA_MAX_BYTES=len(content), MEDIA_MAX_PIXELS=400 * 300 - 1)
     assert "too large" in (await upload(client, headers, content)).json()["message"]
-    assert kept(store) == before
+    assert file_names(store) == before
 
 
 TRICKS = '; filename="..\\..\\x.php\0.png"'
@@ -534,7 +542,7 @@ ABSOLUTE = "; filename=/etc/passwd; filename*=utf-8''%2e%2e%2fx"
 
 
 class Forms:
-    """Bodies that a browser would not send."""
+    """Bodies that browsers do not send."""
 
     def __init__(self) -> None:
         self.good = picture("PNG", size=(8, 8))
@@ -551,23 +559,23 @@ class Forms:
         return {
             "a field alone": (file + b"--x--", 201, ""),
             "alt before the file": (alt + file + b"--x--\r\n", 201, ""),
-            "two files": (file + file + b"--x--", 422, "more than one `file`"),
-            "two texts": (file + alt + alt + b"--x--", 422, "more than one `alt`"),
+            "two files": (file + file + b"--x--", 422, "`file` occurs more than once"),
+            "two texts": (file + alt + alt + b"--x--", 422, "`alt` occurs more than once"),
             "no file": (alt + b"--x--", 422, "field `file`"),
             "nothing": (b"--x--\r\n", 422, "field `file`"),
-            "another field": (file + self.part("owner_id", b"1") + b"--x--", 422, "no others"),
+            "another field": (file + self.part("owner_id", b"1") + b"--x--", 422, "are allowed"),
             "no name": (
                 b"--x\r\nContent-Disposition: form-data\r\n\r\nx\r\n--x--",
                 422,
-                "no others",
+                "are allowed",
             ),
-            "no disposition": (b"--x\r\nA: b\r\n\r\nx\r\n--x--", 422, "no others"),
-            "cut off": (file[:-20], 400, "ends in the middle"),
-            "without the last boundary": (file, 400, "ends in the middle"),
-            "empty": (b"", 400, "ends in the middle"),
-            "no form": (b"\x89PNG no boundary", 400, "cannot be read"),
-            "endless headers": (b"--x\r\n" + b"A: b\r\n" * 1000, 400, "cannot be read"),
-            "a long header": (b"--x\r\nA: " + b"b" * 100_000, 400, "cannot be read"),
+            "no disposition": (b"--x\r\nA: b\r\n\r\nx\r\n--x--", 422, "are allowed"),
+            "cut off": (file[:-20], 400, "is incomplete"),
+            "without the last boundary": (file, 400, "is incomplete"),
+            "empty": (b"", 400, "is incomplete"),
+            "no form": (b"\x89PNG no boundary", 400, "not valid"),
+            "endless headers": (b"--x\r\n" + b"A: b\r\n" * 1000, 400, "not valid"),
+            "a long header": (b"--x\r\nA: " + b"b" * 100_000, 400, "not valid"),
             "a text of 501": (file + self.part("alt", b"x" * 501) + b"--x--", 422, "alt: "),
             "a text of a megabyte": (file + self.part("alt", b"x" * 2**20), 422, "alt: "),
             "a text that is not UTF-8": (file + self.part("alt", b"\xff") + b"--x--", 422, "UTF-8"),
@@ -582,8 +590,10 @@ class Forms:
 
 
 @pytest.mark.parametrize("name", Forms().cases())
-async def test_forms(client: httpx.AsyncClient, headers: Headers, store: Path, name: str) -> None:
-    body, status, because = Forms().cases()[name]
+async def test_unusual_forms(
+    client: httpx.AsyncClient, headers: Headers, store: Path, name: str
+) -> None:
+    body, status, reason = Forms().cases()[name]
     answer = await client.post(
         "/media",
         content=body,
@@ -591,11 +601,11 @@ async def test_forms(client: httpx.AsyncClient, headers: Headers, store: Path, n
     )
     assert answer.status_code == status, answer.text
     if status == 201:
-        assert places(store) == [store / "files"]
+        assert parent_folders(store) == [store / "files"]
     else:
-        assert because in answer.json()["message"]
-        assert kept(store) == []
-    assert is_empty(store)
+        assert reason in answer.json()["message"]
+        assert file_names(store) == []
+    assert has_no_temporary_files(store)
 
 
 @pytest.mark.parametrize(
@@ -611,17 +621,17 @@ async def test_forms(client: httpx.AsyncClient, headers: Headers, store: Path, n
         (f"multipart/form-data; boundary={'x' * 71}", 400),
     ],
 )
-async def test_other_bodies(
+async def test_other_content_types_are_rejected(
     client: httpx.AsyncClient, headers: Headers, store: Path, content_type: str, status: int
 ) -> None:
     answer = await client.post(
         "/media", content=picture(), headers={**headers, "Content-Type": content_type}
     )
     assert answer.status_code == status, answer.text
-    assert kept(store) == []
+    assert file_names(store) == []
 
 
-async def test_a_body_in_chunks_and_one_that_ends_early(
+async def test_chunked_and_incomplete_bodies(
     app: FastAPI, client: httpx.AsyncClient, headers: Headers, store: Path
 ) -> None:
     form = Forms()
@@ -633,7 +643,7 @@ async def test_a_body_in_chunks_and_one_that_ends_early(
 
     sent = {**headers, "Content-Type": "multipart/form-data; boundary=x"}
     assert (await client.post("/media", content=drops(), headers=sent)).status_code == 201
-    before = kept(store)
+    before = file_names(store)
 
     pieces = [{"type": "http.request", "body": body[:-30], "more_body": True}]
     answers = []
@@ -660,11 +670,11 @@ async def test_a_body_in_chunks_and_one_that_ends_early(
     }
     await app(scope, receive, send)
     assert answers[0]["status"] == 400
-    assert kept(store) == before
-    assert is_empty(store)
+    assert file_names(store) == before
+    assert has_no_temporary_files(store)
 
 
-async def test_who_may_upload_is_known_before_the_file_comes_in(
+async def test_authentication_precedes_the_body(
     client: httpx.AsyncClient, session: AsyncSession, store: Path
 ) -> None:
     user = await create_user(session)
@@ -683,7 +693,7 @@ async def test_who_may_upload_is_known_before_the_file_comes_in(
     assert (await upload(client, writing, picture())).status_code == 201
 
 
-async def test_the_quota(
+async def test_quota_is_enforced(
     client: httpx.AsyncClient,
     session: AsyncSession,
     headers: Headers,
@@ -693,20 +703,20 @@ async def test_the_quota(
     first = (await upload(client, headers, picture("PNG"))).json()
     install(MEDIA_QUOTA_BYTES=first["bytes"] * 2)
     assert (await upload(client, headers, picture("PNG"))).status_code == 201
-    full = kept(store)
+    full = file_names(store)
     answer = await upload(client, headers, picture("PNG"))
     assert (answer.status_code, answer.json()["code"]) == (409, "quota_exceeded")
     assert str(first["bytes"] * 2) in answer.json()["message"]
-    install(MEDIA_QUOTA_BYTES=first["bytes"] * 3 - 1)  # room for what is sent, not for what is kept
+    install(MEDIA_QUOTA_BYTES=first["bytes"] * 3 - 1)  # enough for the request, not for the result
     answer = await upload(client, headers, picture("PNG"))
     assert f"this request needs {first['bytes']}" in answer.json()["message"]
-    assert kept(store) == full
+    assert file_names(store) == full
     other = bearer(await create_user(session))
     assert (await upload(client, other, picture("PNG"))).status_code == 201
     assert len((await session.scalars(select(Media))).all()) == 3
 
 
-async def test_a_store_that_cannot_be_written_to(
+async def test_unwritable_storage_returns_503(
     app: FastAPI, client: httpx.AsyncClient, headers: Headers, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -716,16 +726,16 @@ async def test_a_store_that_cannot_be_written_to(
     app.state.storage = LocalStorage(tmp_path)
     (tmp_path / "files").write_text("in the way")
     assert (await upload(client, headers, picture())).status_code == 503
-    assert kept(tmp_path) == ["file", "files"]
+    assert file_names(tmp_path) == ["file", "files"]
 
 
-async def test_the_same_upload_twice_by_its_key(
+async def test_idempotency_key_repeats_the_upload(
     client: httpx.AsyncClient, headers: Headers, store: Path
 ) -> None:
     keyed = {**headers, "Idempotency-Key": "picture-1"}
     content = picture("PNG")
     first = await upload(client, keyed, content, alt="one")
-    before = kept(store)
+    before = file_names(store)
     again = await upload(client, keyed, content, name="other.png", alt="one")  # another boundary
     assert again.status_code == 201
     assert again.content == first.content
@@ -734,10 +744,10 @@ async def test_the_same_upload_twice_by_its_key(
         "code"
     ] == "idempotency_key_reused"
     assert (await upload(client, keyed, picture("WEBP"), alt="one")).status_code == 422
-    assert kept(store) == before
+    assert file_names(store) == before
 
 
-async def test_uploads_do_not_stop_the_rest(
+async def test_uploads_do_not_block_the_event_loop(
     client: httpx.AsyncClient, headers: Headers, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Re-encoding is not done where requests are answered."""
@@ -760,42 +770,42 @@ async def test_uploads_do_not_stop_the_rest(
 
 
 class TestReservations:
-    """Space is reserved before anything is received."""
+    """Quota is reserved before the body is received."""
 
     @pytest.fixture
     async def stalled(
         self, live: httpx.AsyncClient, live_app: FastAPI, tmp_path: Path
-    ) -> AsyncIterator[Stalled]:
+    ) -> AsyncIterator[StalledUploads]:
         live_app.state.storage = LocalStorage(tmp_path)
-        stalled = Stalled(live, tmp_path)
+        stalled = StalledUploads(live, tmp_path)
         yield stalled
         await stalled.finish()
 
-    async def test_uploads_at_once_cannot_exceed_the_quota(
-        self, stalled: Stalled, live_rows: Rows, install: Install
+    async def test_concurrent_uploads_cannot_exceed_the_quota(
+        self, stalled: StalledUploads, live_rows: Rows, install: Install
     ) -> None:
         body = form(picture())
         install(MEDIA_QUOTA_BYTES=len(body) * 2 + 10, MEDIA_MAX_BYTES=len(body))
         async with live_rows() as rows:
             user = await create_user(rows)
         headers = bearer(user)
-        for chunked in (False, True):  # of unknown length, the largest there may be is reserved
+        for chunked in (False, True):  # an unknown length reserves the maximum
             await stalled.start(headers, body, chunked=chunked)
         refused = await stalled.send(headers, body)
         assert (refused.status_code, refused.json()["code"]) == (409, "quota_exceeded")
         assert refused.json()["limit"] == "media_bytes"
         assert f"You have {len(body) * 2} of" in refused.json()["message"]
         assert len(list((stalled.store / "incoming").iterdir())) == 2
-        # What is kept of them is larger than what was sent, and measured again.
+        # The stored files are larger than the request, and are counted again.
         assert sorted(each.status_code for each in await stalled.finish()) == [201, 409]
         async with live_rows() as rows:
-            kept = select(func.sum(Media.bytes)).where(Media.owner_id == user.id)
-            assert 0 < await rows.scalar(kept) <= len(body) * 2 + 10
+            file_names = select(func.sum(Media.bytes)).where(Media.owner_id == user.id)
+            assert 0 < await rows.scalar(file_names) <= len(body) * 2 + 10
         assert await reservations(live_rows) == 0
-        assert is_empty(stalled.store)
+        assert has_no_temporary_files(stalled.store)
 
-    async def test_at_once_are_few(
-        self, stalled: Stalled, live_rows: Rows, install: Install
+    async def test_concurrent_uploads_are_limited(
+        self, stalled: StalledUploads, live_rows: Rows, install: Install
     ) -> None:
         install(LIMITS="uploads_at_once=2")
         async with live_rows() as rows:
@@ -808,29 +818,31 @@ class TestReservations:
         await stalled.finish()
         assert (await stalled.send(headers, form(picture()))).status_code == 201
 
-    async def test_a_crash_reserves_for_half_an_hour(
-        self, stalled: Stalled, live_rows: Rows, install: Install, timeline: Timeline
+    async def test_reservation_of_a_crashed_upload_expires(
+        self, stalled: StalledUploads, live_rows: Rows, install: Install, timeline: Timeline
     ) -> None:
         install(LIMITS="uploads_at_once=1")
         async with live_rows() as rows:
             user = await create_user(rows)
             rows.add(
                 UploadReservation(
-                    user_id=user.id, bytes=1, expires_at=timeline.now + uploading.LASTS
+                    user_id=user.id,
+                    bytes=1,
+                    expires_at=timeline.now + uploading.RESERVATION_LIFETIME,
                 )
             )
         refused = await stalled.send(bearer(user), form(picture()))
         assert refused.json()["limit"] == "uploads_at_once"
-        timeline.advance(uploading.LASTS.total_seconds())
+        timeline.advance(uploading.RESERVATION_LIFETIME.total_seconds())
         assert (await stalled.send(bearer(user), form(picture()))).status_code == 201
         timeline.advance(1)
         async with live_rows() as rows:
             await limits.purge(rows)
         assert await reservations(live_rows) == 0
 
-    async def test_what_fails_or_is_slow_gives_its_space_back(
+    async def test_failed_and_slow_uploads_release_their_reservation(
         self,
-        stalled: Stalled,
+        stalled: StalledUploads,
         live_rows: Rows,
         install: Install,
         monkeypatch: pytest.MonkeyPatch,
@@ -846,9 +858,9 @@ class TestReservations:
         assert (slow.status_code, slow.json()["code"]) == (408, "request_timed_out")
         assert "took longer" in slow.json()["message"]
         assert await reservations(live_rows) == 0
-        assert is_empty(stalled.store)
+        assert has_no_temporary_files(stalled.store)
 
-    async def test_a_repeated_one_is_answered_though_the_quota_is_full(
+    async def test_repeated_upload_is_answered_with_a_full_quota(
         self, client: httpx.AsyncClient, headers: Headers, store: Path, install: Install
     ) -> None:
         keyed = {**headers, "Idempotency-Key": "once"}
@@ -858,7 +870,7 @@ class TestReservations:
         assert (again.status_code, again.content) == (201, first.content)
         assert (await upload(client, headers, picture())).status_code == 409
 
-    async def test_too_large_a_length_reserves_nothing(
+    async def test_too_large_content_length_reserves_nothing(
         self, client: httpx.AsyncClient, headers: Headers, store: Path, install: Install
     ) -> None:
         install(MEDIA_MAX_BYTES=10, LIMITS="uploads=0/day")

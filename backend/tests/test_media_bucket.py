@@ -1,4 +1,4 @@
-"""The same, with a bucket: against a real server of Amazon's protocol on this machine."""
+"""Media storage in a bucket, with a local S3-compatible server."""
 
 import os
 from collections.abc import Iterator
@@ -68,7 +68,7 @@ def names(bucket: Any) -> list[str]:
     return sorted(each.key.rpartition("/")[2] for each in bucket.objects.all())
 
 
-async def test_a_picture_from_its_upload_to_its_end(
+async def test_image_lifecycle_in_a_bucket(
     client: httpx.AsyncClient,
     session: AsyncSession,
     database: Database,
@@ -107,10 +107,10 @@ async def test_a_picture_from_its_upload_to_its_end(
     assert (await client.get(path)).status_code == 404
 
 
-async def test_a_large_file_and_a_folder_that_is_not_there(
+async def test_large_file_and_missing_folder(
     storage: Storage, bucket: object, tmp_path: Path
 ) -> None:
-    content = os.urandom(6 * 1024 * 1024)  # in parts, for it has more than 5 MB
+    content = os.urandom(6 * 1024 * 1024)  # a multipart upload, because it exceeds 5 MB
     files = tmp_path / "files"
     files.mkdir()
     (files / "picture.jpg").write_bytes(content)
@@ -127,7 +127,7 @@ async def test_a_large_file_and_a_folder_that_is_not_there(
     assert await storage.size(folder, "picture.jpg") is None
 
 
-async def test_a_bucket_that_does_not_answer(
+async def test_unreachable_bucket_returns_503(
     client: httpx.AsyncClient,
     app: FastAPI,
     session: AsyncSession,
@@ -135,7 +135,7 @@ async def test_a_bucket_that_does_not_answer(
     server: str,
     tmp_path: Path,
 ) -> None:
-    """Neither the upload nor the picture is there, and the answer says nothing of keys."""
+    """No file and no row remain, and the response does not contain the keys."""
     changes = {"s3_bucket": "nobodys", "s3_endpoint_url": server, "media_dir": tmp_path, **KEYS}
     app.state.storage = open_storage(settings.model_copy(update=changes))
     headers = bearer(await create_user(session))
@@ -147,7 +147,7 @@ async def test_a_bucket_that_does_not_answer(
 
 
 @pytest.mark.parametrize(
-    ("half", "because"),
+    ("settings_subset", "reason"),
     [
         ({"s3_bucket": "b", "s3_access_key_id": "k"}, "S3_SECRET_ACCESS_KEY is missing"),
         ({"s3_bucket": "b", "s3_secret_access_key": "k"}, "S3_ACCESS_KEY_ID is missing"),
@@ -155,7 +155,9 @@ async def test_a_bucket_that_does_not_answer(
         ({"s3_endpoint_url": "https://s3.example"}, "S3_ENDPOINT_URL needs S3_BUCKET"),
     ],
 )
-def test_half_a_bucket_is_refused_in_production(half: dict[str, str], because: str) -> None:
+def test_incomplete_bucket_settings_are_rejected_in_production(
+    settings_subset: dict[str, str], reason: str
+) -> None:
     production = {
         "environment": "production",
         "secret_key": "x" * 40,
@@ -163,7 +165,7 @@ def test_half_a_bucket_is_refused_in_production(half: dict[str, str], because: s
         "cors_origins": [],
         "database_url": "postgresql://db/pressroom",
     }
-    with pytest.raises(ValueError, match=because):
-        Settings(**production, **half)
+    with pytest.raises(ValueError, match=reason):
+        Settings(**production, **settings_subset)
     Settings(**production, s3_bucket="b", **KEYS)
-    Settings(**production, s3_bucket="b")  # the machine's own role
+    Settings(**production, s3_bucket="b")  # credentials from the machine's role

@@ -1,4 +1,4 @@
-"""Pictures once they are there: whose they are, who shows them, and when they go."""
+"""Stored media: ownership, references, deletion and files."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ from app.db.session import Database
 from app.jobs.media import clean_up_media
 from app.models import Article, ArticleMedia, DiscardedFolder, Media, User
 from app.services.media.library import delete_media
-from app.services.media.references import note_references, purge_pictures_of
+from app.services.media.references import delete_media_of_articles, update_media_references
 from app.services.media.storage import LocalStorage, new_folder
 from tests.databases import migrated_database
 from tests.factories import PASSWORD, bearer, create_article, create_user
@@ -67,28 +67,30 @@ def put(storage: LocalStorage, folder: str, content: bytes = JPEG) -> None:
     storage._put(folder, files)
 
 
-def folders(storage: LocalStorage) -> set[str]:
+def stored_folders(storage: LocalStorage) -> set[str]:
     return {each.name for each in storage._files.iterdir()} if storage._files.is_dir() else set()
 
 
-async def shows(session: AsyncSession, article: Article, *pictures: Media, cover: str = "") -> None:
-    """Have the article show these pictures, and no others."""
+async def set_media_of(
+    session: AsyncSession, article: Article, *pictures: Media, cover: str = ""
+) -> None:
+    """Set the images that an article references."""
     content = "\n".join(f"![it](/media/{each.folder}/picture.jpg)" for each in pictures)
-    await note_references(
+    await update_media_references(
         session, article_id=article.id, content=content, cover_image_url=cover or None
     )
 
 
-async def shown(session: AsyncSession, article: Article) -> set[int]:
+async def referenced_ids(session: AsyncSession, article: Article) -> set[int]:
     query = select(ArticleMedia.media_id).where(ArticleMedia.article_id == article.id)
     return set(await session.scalars(query))
 
 
-async def left(session: AsyncSession) -> set[int]:
+async def remaining_ids(session: AsyncSession) -> set[int]:
     return set(await session.scalars(select(Media.id)))
 
 
-async def test_the_list_is_ones_own_and_the_newest_comes_first(
+async def test_list_contains_own_images_newest_first(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:
     user, other = await create_user(session), await create_user(session)
@@ -107,7 +109,7 @@ async def test_the_list_is_ones_own_and_the_newest_comes_first(
     assert (await client.get("/media?sort=size", headers=editor)).status_code == 422
 
 
-async def test_describing_a_picture(client: httpx.AsyncClient, session: AsyncSession) -> None:
+async def test_update_alt_text(client: httpx.AsyncClient, session: AsyncSession) -> None:
     user = await create_user(session)
     media = await create_media(session, owner=user)
     url, headers = f"/media/{media.id}", bearer(user)
@@ -129,7 +131,7 @@ async def test_describing_a_picture(client: httpx.AsyncClient, session: AsyncSes
 
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
-async def test_anothers_picture_is_not_there(
+async def test_image_of_another_user_is_not_found(
     client: httpx.AsyncClient, session: AsyncSession, method: str
 ) -> None:
     media = await create_media(session, owner=await create_user(session))
@@ -145,71 +147,75 @@ async def test_anothers_picture_is_not_there(
         assert answer.status_code < 300
 
 
-async def test_what_an_article_shows_is_not_deleted(
+async def test_image_in_use_cannot_be_deleted(
     client: httpx.AsyncClient, session: AsyncSession, storage: LocalStorage, database: Database
 ) -> None:
     user = await create_user(session)
     media = await create_media(session, owner=user, storage=storage)
     article = await create_article(session, author=user)
-    await shows(session, article, media)
+    await set_media_of(session, article, media)
     url, headers = f"/media/{media.id}", bearer(user)
     answer = await client.delete(url, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (409, "media_in_use")
-    article.deleted_at = clock.now()  # in the trash, from where it may come back
+    article.deleted_at = clock.now()  # articles in the trash can be restored
     await session.flush()
     assert (await client.delete(url, headers=headers)).status_code == 409
-    await shows(session, article)
+    await set_media_of(session, article)
     wrong = await client.delete(url, headers={**headers, "If-Match": '"another"'})
     assert wrong.status_code == 412
     assert (await client.delete(url, headers=headers)).status_code == 204
     assert (await client.get(url, headers=headers)).status_code == 404
-    assert folders(storage) == {media.folder}
+    assert stored_folders(storage) == {media.folder}
     await clean_up_media(database, storage)
-    assert folders(storage) == set()
+    assert stored_folders(storage) == set()
     assert (await session.scalars(select(DiscardedFolder))).all() == []
 
 
-async def test_what_an_article_shows_follows_its_text(session: AsyncSession) -> None:
+async def test_references_follow_the_text(session: AsyncSession) -> None:
     user = await create_user(session)
     one, two, three = [await create_media(session, owner=user) for _ in range(3)]
     article = await create_article(session, author=user)
-    await shows(session, article, one, two, two)
-    assert await shown(session, article) == {one.id, two.id}
+    await set_media_of(session, article, one, two, two)
+    assert await referenced_ids(session, article) == {one.id, two.id}
     cover = f"https://old.example/media/{three.folder}/picture.jpg"
-    await shows(session, article, two, cover=cover)
-    assert await shown(session, article) == {two.id, three.id}
+    await set_media_of(session, article, two, cover=cover)
+    assert await referenced_ids(session, article) == {two.id, three.id}
     texts = (
         f'<img src="http://localhost:8000/media/{one.folder}/320.webp">',
         f"[a link](http://localhost:8000/media/{one.folder}/picture.jpg)",
         f"![it][1]\n\n[1]: /media/{one.folder}/640.webp",
     )
     for text in texts:
-        await note_references(session, article_id=article.id, content=text, cover_image_url=None)
-        assert await shown(session, article) == {one.id}
+        await update_media_references(
+            session, article_id=article.id, content=text, cover_image_url=None
+        )
+        assert await referenced_ids(session, article) == {one.id}
     nothing = f"{one.folder} /media/{one.folder} /media/{'0' * 32}/picture.jpg /media/1"
-    await note_references(session, article_id=article.id, content=nothing, cover_image_url=None)
-    assert await shown(session, article) == set()
+    await update_media_references(
+        session, article_id=article.id, content=nothing, cover_image_url=None
+    )
+    assert await referenced_ids(session, article) == set()
 
 
-async def test_purged_articles_take_the_pictures_along_that_they_alone_show(
+async def test_purged_articles_delete_their_unshared_images(
     session: AsyncSession,
 ) -> None:
     user = await create_user(session)
     alone, both, elsewhere, unused = [await create_media(session, owner=user) for _ in range(4)]
     gone, gone_too, stays = [await create_article(session, author=user) for _ in range(3)]
-    stays.deleted_at = clock.now()  # in the trash counts as well
-    await shows(session, gone, alone, both, elsewhere)
-    await shows(session, gone_too, both)
-    await shows(session, stays, elsewhere)
-    await purge_pictures_of(session, article_ids=[])
-    assert len(await left(session)) == 4
-    await purge_pictures_of(session, article_ids=[gone.id, gone_too.id])
-    assert await left(session) == {elsewhere.id, unused.id}
+    stays.deleted_at = clock.now()  # articles in the trash count
+    await set_media_of(session, gone, alone, both, elsewhere)
+    await set_media_of(session, gone_too, both)
+    await set_media_of(session, stays, elsewhere)
+    await delete_media_of_articles(session, article_ids=[])
+    assert len(await remaining_ids(session)) == 4
+    await delete_media_of_articles(session, article_ids=[gone.id, gone_too.id])
+    assert await remaining_ids(session) == {elsewhere.id, unused.id}
     discarded = await session.scalars(select(DiscardedFolder.folder))
     assert set(discarded) == {alone.folder, both.folder}
 
 
-async def test_the_picture_of_a_profile_stays(
+async def test_profile_image_is_not_purged(
     client: httpx.AsyncClient, session: AsyncSession, storage: LocalStorage
 ) -> None:
     user, other = await create_user(session), await create_user(session)
@@ -218,32 +224,32 @@ async def test_the_picture_of_a_profile_stays(
     for address in (f"/media/{media.folder}/1.webp", f"https://x.example/media/{media.folder}/2"):
         user.image_url = address
         article = await create_article(session, author=user)
-        await shows(session, article, media)
-        await purge_pictures_of(session, article_ids=[article.id])
-        await shows(session, article)
+        await set_media_of(session, article, media)
+        await delete_media_of_articles(session, article_ids=[article.id])
+        await set_media_of(session, article)
         answer = await client.delete(f"/media/{media.id}", headers=bearer(user))
         assert (answer.status_code, answer.json()["code"]) == (409, "media_in_use")
-    user.image_url = f"/media/{theirs.folder}/1.webp"  # another's keeps nothing
+    user.image_url = f"/media/{theirs.folder}/1.webp"  # images of other users are not kept
     await session.flush()
     for owner, picture in ((user, media), (other, theirs)):
         answer = await client.delete(f"/media/{picture.id}", headers=bearer(owner))
         assert answer.status_code == 204
 
 
-async def test_whoever_knows_an_address_can_neither_delete_nor_keep_the_picture(
+async def test_references_by_other_users_do_not_count(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:
     owner, other = await create_user(session), await create_user(session)
     picture = await create_media(session, owner=owner)
     draft = await create_article(session, author=other, published=False)
-    await shows(session, draft, picture)
-    await purge_pictures_of(session, article_ids=[draft.id])
-    assert await left(session) == {picture.id}
+    await set_media_of(session, draft, picture)
+    await delete_media_of_articles(session, article_ids=[draft.id])
+    assert await remaining_ids(session) == {picture.id}
     answer = await client.delete(f"/media/{picture.id}", headers=bearer(owner))
     assert answer.status_code == 204
 
 
-async def test_pictures_of_who_has_left_stay_where_they_are_shown(
+async def test_images_of_deleted_users_stay_while_referenced(
     client: httpx.AsyncClient, session: AsyncSession, storage: LocalStorage, database: Database
 ) -> None:
     leaving, colleague = await create_user(session), await create_user(session)
@@ -252,28 +258,28 @@ async def test_pictures_of_who_has_left_stay_where_they_are_shown(
     borrowed = await create_media(session, owner=leaving, storage=storage)
     article = await create_article(session, author=colleague)
     own = await create_article(session, author=leaving)
-    await shows(session, article, borrowed)
-    await shows(session, own, mine, borrowed)
+    await set_media_of(session, article, borrowed)
+    await set_media_of(session, own, mine, borrowed)
     answer = await client.request(
         "DELETE", f"/users/{leaving.id}", json={"password": PASSWORD}, headers=bearer(leaving)
     )
     assert answer.status_code == 204
     await clean_up_media(database, storage)
-    assert await left(session) == {mine.id, borrowed.id}  # their article is in the trash
+    assert await remaining_ids(session) == {mine.id, borrowed.id}  # their article is in the trash
     deleted = await client.delete(f"/trash/{own.id}", headers=bearer(editor))
     assert deleted.status_code == 204
     await clean_up_media(database, storage)
-    assert await left(session) == {borrowed.id}
-    assert folders(storage) == {borrowed.folder}
+    assert await remaining_ids(session) == {borrowed.id}
+    assert stored_folders(storage) == {borrowed.folder}
 
 
-async def test_files_that_no_picture_has_go_after_an_hour(
+async def test_files_without_row_are_deleted_after_an_hour(
     session: AsyncSession,
     storage: LocalStorage,
     database: Database,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As a crash between putting files into the store and committing leaves them."""
+    """A crash between storing the files and the commit leaves such files."""
     folder, kept = new_folder(), new_folder()
     now = clock.now()
     put(storage, folder)
@@ -281,14 +287,14 @@ async def test_files_that_no_picture_has_go_after_an_hour(
     session.add(DiscardedFolder(folder=folder, discarded_at=now + timedelta(hours=1)))
     await session.flush()
     await clean_up_media(database, storage)
-    assert folders(storage) == {folder, kept}
+    assert stored_folders(storage) == {folder, kept}
     monkeypatch.setattr(clock, "now", lambda: now + timedelta(hours=1, seconds=1))
     await clean_up_media(database, storage)
-    assert folders(storage) == {kept}
+    assert stored_folders(storage) == {kept}
     assert (await session.scalars(select(DiscardedFolder))).all() == []
 
 
-async def test_one_folder_that_cannot_be_removed_does_not_keep_the_others(
+async def test_undeletable_folder_does_not_block_others(
     session: AsyncSession, storage: LocalStorage, database: Database
 ) -> None:
     first, second = sorted((new_folder(), new_folder()))
@@ -299,14 +305,14 @@ async def test_one_folder_that_cannot_be_removed_does_not_keep_the_others(
     await session.flush()
     with pytest.raises(OSError, match="Not a directory"):
         await clean_up_media(database, storage)
-    assert folders(storage) == {first}
+    assert stored_folders(storage) == {first}
     assert (await session.scalars(select(DiscardedFolder.folder))).all() == [first]
 
 
-async def test_interrupted_uploads_go_after_half_an_hour(
+async def test_interrupted_uploads_are_deleted_after_half_an_hour(
     database: Database, storage: LocalStorage
 ) -> None:
-    await clean_up_media(database, storage)  # before there is anything
+    await clean_up_media(database, storage)  # the directory does not exist yet
     old, new = storage.incoming / "old", storage.incoming / "new"
     for directory, age in ((old, 1900), (new, 1700)):
         (directory / "files").mkdir(parents=True)
@@ -318,11 +324,11 @@ async def test_interrupted_uploads_go_after_half_an_hour(
     assert list(storage.incoming.iterdir()) == [new]
 
 
-# --- at once, with connections of their own
+# --- concurrent transactions
 
 
-class Two(NamedTuple):
-    """A picture and an article that are committed, and a database whose units of work commit."""
+class CommittedRows(NamedTuple):
+    """A committed image and article, and a database whose transactions are committed."""
 
     database: Database
     user: Identity
@@ -337,7 +343,7 @@ def committing_url() -> Iterator[str]:
 
 
 @pytest.fixture
-async def two(settings: Settings, committing_url: str) -> AsyncIterator[Two]:
+async def rows(settings: Settings, committing_url: str) -> AsyncIterator[CommittedRows]:
     database = Database.from_settings(settings.model_copy(update={"database_url": committing_url}))
     async with database.unit_of_work() as session:
         user = await create_user(session)
@@ -345,52 +351,54 @@ async def two(settings: Settings, committing_url: str) -> AsyncIterator[Two]:
         article = await create_article(session, author=user)
     known = [name for name in Identity._fields if name not in Identity._field_defaults]
     identity = Identity(**{name: getattr(user, name) for name in known})
-    yield Two(database, identity, media, article)
+    yield CommittedRows(database, identity, media, article)
     await database.dispose()
 
 
-async def delete_in(session: AsyncSession, two: Two) -> None:
-    await delete_media(session, media_id=two.media.id, precondition=Precondition(), actor=two.user)
+async def delete_in(session: AsyncSession, rows: CommittedRows) -> None:
+    await delete_media(
+        session, media_id=rows.media.id, precondition=Precondition(), actor=rows.user
+    )
 
 
-async def test_a_picture_that_is_just_being_shown_is_not_deleted(two: Two) -> None:
+async def test_delete_waits_for_a_concurrent_reference(rows: CommittedRows) -> None:
     async def delete() -> None:
-        async with two.database.unit_of_work() as session:
-            await delete_in(session, two)
+        async with rows.database.unit_of_work() as session:
+            await delete_in(session, rows)
 
-    async with two.database.unit_of_work() as writing:
-        await shows(writing, two.article, two.media)
+    async with rows.database.unit_of_work() as writing:
+        await set_media_of(writing, rows.article, rows.media)
         deleting = asyncio.create_task(delete())
-        await waiting_for_a_lock(two.database.unit_of_work)
+        await waiting_for_a_lock(rows.database.unit_of_work)
         assert not deleting.done()
     with pytest.raises(MediaInUse):
         await deleting
-    async with two.database.unit_of_work() as session:
-        assert two.media.id in await left(session)
-        assert await shown(session, two.article) == {two.media.id}
+    async with rows.database.unit_of_work() as session:
+        assert rows.media.id in await remaining_ids(session)
+        assert await referenced_ids(session, rows.article) == {rows.media.id}
 
 
-async def test_a_picture_that_is_just_being_deleted_is_not_shown(two: Two) -> None:
+async def test_reference_waits_for_a_concurrent_delete(rows: CommittedRows) -> None:
     async def show() -> None:
-        async with two.database.unit_of_work() as session:
-            await shows(session, two.article, two.media)
+        async with rows.database.unit_of_work() as session:
+            await set_media_of(session, rows.article, rows.media)
 
-    async with two.database.unit_of_work() as deleting:
-        await delete_in(deleting, two)
+    async with rows.database.unit_of_work() as deleting:
+        await delete_in(deleting, rows)
         await deleting.flush()
         showing = asyncio.create_task(show())
-        await waiting_for_a_lock(two.database.unit_of_work)
+        await waiting_for_a_lock(rows.database.unit_of_work)
         assert not showing.done()
     await showing
-    async with two.database.unit_of_work() as session:
-        assert two.media.id not in await left(session)
-        assert await shown(session, two.article) == set()
+    async with rows.database.unit_of_work() as session:
+        assert rows.media.id not in await remaining_ids(session)
+        assert await referenced_ids(session, rows.article) == set()
 
 
 # --- files
 
 
-async def test_a_file_may_be_kept_for_ever_and_can_do_nothing(
+async def test_file_headers_are_immutable_and_sandboxed(
     client: httpx.AsyncClient, storage: LocalStorage
 ) -> None:
     folder = new_folder()
@@ -424,7 +432,7 @@ async def test_a_file_may_be_kept_for_ever_and_can_do_nothing(
         ("Bytes=27-27", 27, 28),
     ],
 )
-async def test_parts_of_a_file(
+async def test_range_requests(
     client: httpx.AsyncClient, storage: LocalStorage, part: str, start: int, end: int
 ) -> None:
     folder = new_folder()
@@ -448,7 +456,7 @@ async def test_parts_of_a_file(
         ({"Range": "bytes=0-1", "If-Range": '"another"'}, 200),
     ],
 )
-async def test_odd_ranges(
+async def test_invalid_ranges(
     client: httpx.AsyncClient, storage: LocalStorage, headers: dict[str, str], status: int
 ) -> None:
     folder = new_folder()
@@ -469,7 +477,7 @@ async def test_if_range(client: httpx.AsyncClient, storage: LocalStorage) -> Non
     assert read.status_code == 206
 
 
-async def test_a_large_file_comes_in_pieces(
+async def test_large_file_is_streamed_in_chunks(
     client: httpx.AsyncClient, storage: LocalStorage
 ) -> None:
     folder, content = new_folder(), os.urandom(700_001)
@@ -477,7 +485,7 @@ async def test_a_large_file_comes_in_pieces(
     assert (await client.get(f"/media/{folder}/picture.jpg")).content == content
 
 
-async def test_nothing_else_can_be_read(
+async def test_other_paths_cannot_be_read(
     client: httpx.AsyncClient, storage: LocalStorage, tmp_path: Path
 ) -> None:
     folder = new_folder()
@@ -510,14 +518,14 @@ async def test_nothing_else_can_be_read(
         "etc/passwd",
     )
     for trick in tricks:
-        path = f"/media/{trick}".encode()  # as it is: the client would tidy it up
+        path = f"/media/{trick}".encode()  # bytes, because the client normalizes strings
         answer = await client.get(httpx.URL("http://testserver").copy_with(raw_path=path))
         assert answer.status_code in {401, 404}, trick
         assert answer.json()["success"] is False
         assert b"secret" not in answer.content
 
 
-async def test_nginx_is_told_which_file_to_send(
+async def test_accel_redirect_names_the_file(
     client: httpx.AsyncClient, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from app.core.config import get_settings
@@ -531,5 +539,5 @@ async def test_nginx_is_told_which_file_to_send(
     assert (read.status_code, read.content) == (200, b"")
     assert read.headers["X-Accel-Redirect"] == f"/_media/{folder}/picture.jpg"
     assert read.headers["Content-Type"] == "image/jpeg"
-    assert "ETag" not in read.headers  # nginx has its own
+    assert "ETag" not in read.headers  # nginx sets its own
     assert (await client.get(f"/media/{new_folder()}/picture.jpg")).status_code == 404

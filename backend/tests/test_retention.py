@@ -19,9 +19,9 @@ from app.jobs.housekeeping import delete_expired
 from app.models import Article, ArticleRevision, Attempt, AuditEvent, Change, User, UserSession
 from app.services import attempts, changes, purging, retention, sessions
 from tests.factories import bearer, create_article, create_user
-from tests.test_cli import _settings_of_the_tests_come_back, fetch, own_database, run
+from tests.test_cli import _restore_environment, fetch, own_database, run
 
-__all__ = ["_settings_of_the_tests_come_back", "own_database"]
+__all__ = ["_restore_environment", "own_database"]
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Tells nginx which hosts are served: ALLOWED_HOSTS, as the backend reads it. Run by the image's entry point, before it
-# fills in the templates.
+# Writes server_name for the hosts in ALLOWED_HOSTS, with the backend's syntax. The image's entry point runs this
+# before it renders the templates.
 set -eu
 case "${ALLOWED_HOSTS:-}" in
   *[!A-Za-z0-9.,*:\ -]*)
@@ -13,5 +13,5 @@ for host in $(printf '%s' "${ALLOWED_HOSTS:-}" | tr ',' ' ' | sed 's/\*/%/g'); d
   [ "$host" = % ] && names= && break
   names="$names $(printf '%s' "$host" | sed 's/%/*/g')"
 done
-# Without a list, or with a plain `*`, every host is: this expression is what matches all names, an empty one too.
+# Without a list, or with a plain `*`, all hosts are served. `~^` matches every name, including an empty one.
 echo "server_name ${names:-~^};" >/etc/nginx/conf.d/hosts.inc

@@ -15,8 +15,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # First: it takes the strongest lock on users. After the references, which take a weaker one, it
-    # would wait for a request of the release before that waits for us.
+    # First, because it takes the strongest lock on users. After the references, which take a weaker
+    # lock, it could deadlock with requests of the previous release.
     op.add_column(
         "users", sa.Column("email_verified_at", sa.DateTime(timezone=True), nullable=True)
     )

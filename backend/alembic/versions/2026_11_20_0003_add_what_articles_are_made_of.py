@@ -1,7 +1,7 @@
 """Add slugs, tags, revisions, previews, the change feed, media, imports and idempotency keys.
 
-Only adds: nothing here waits for the size of a table. What was there before is filled in by 0004.
-The release before this one goes on working: triggers keep what it reads and writes in step.
+It only adds columns and tables, so its duration does not depend on table sizes. 0004 fills in the
+existing rows. The previous release keeps working: triggers synchronize the columns that it uses.
 
 Revision: 0003
 Revises: 0002
@@ -16,7 +16,7 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
-# Functions name their schema: a dump is restored with an empty search path.
+# Functions use qualified names, because dumps are restored with an empty search path.
 SEARCH_CONFIG = """
 CREATE FUNCTION public.article_search_config(language text) RETURNS regconfig
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -40,8 +40,8 @@ END
 $$
 """
 
-# A tsvector holds 1 MB of words and places. The start of a long text fits, whatever is in it but
-# the oddest; of that, less.
+# A tsvector is limited to 1 MB of words and positions. The beginning of a long text usually fits.
+# If it does not, a shorter part is indexed.
 SEARCH_VECTOR = """
 CREATE FUNCTION public.article_search_vector(
   language text, title text, excerpt text, body text
@@ -60,7 +60,7 @@ END
 $$
 """
 
-# As a reader types them: words unstemmed, and `node.js` or `TCP/IP` as two.
+# For queries as typed: words without stemming, and `node.js` or `TCP/IP` as two words.
 TITLE_WORDS = r"""
 CREATE FUNCTION public.article_title_words(title text) RETURNS tsvector
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -144,14 +144,14 @@ END
 $$
 """
 
-# Any number will do for the lock, as long as nobody else takes it: this spells "feed". Who writes
-# to the feed takes it while the transaction commits, when it waits for no other lock any more, and
-# holds it until what it wrote can be seen: so the entries appear in the order of their numbers. It
-# comes before the look at the article, which another transaction may be about to change.
+# The key of the advisory lock is "feed" in ASCII. A transaction that writes to the feed takes it
+# during the commit, after all other locks, and holds it until its rows are visible. So entries
+# become visible in the order of their numbers. The lock is taken before the article is read, which
+# another transaction may be changing.
 #
-# A number is the moment in microseconds, or one more than the number before. So it is higher than
-# any that was given out before a restore, or a failover that lost the last transactions: whoever
-# has read so far misses nothing of what follows.
+# A number is the time in microseconds, or the previous number plus one. So it is higher than all
+# numbers before a restore, or before a failover that lost the last transactions. Clients of the
+# feed therefore miss no later entry.
 NOTE_CHANGE = """
 CREATE FUNCTION public.note_article_change(changed_id bigint, edited boolean)
 RETURNS void LANGUAGE plpgsql AS $$
@@ -198,9 +198,8 @@ END
 $$
 """
 
-# Of an article without a date, before and after, readers notice nothing: a draft takes no lock. And
-# they notice nothing of what is not compared here: the job that announces what was scheduled, an
-# editor who leaves.
+# Changes of a draft are not public and take no lock. Columns that are not compared here are not
+# public either: those of the job that announces scheduled articles, and the editor.
 ARTICLE_CHANGED = """
 CREATE FUNCTION public.articles_note_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -226,7 +225,7 @@ END
 $$
 """
 
-# The lock first: an article that is published meanwhile is among those that are found behind it.
+# The lock is taken first, so that articles which are published meanwhile are included.
 AUTHOR_CHANGED = """
 CREATE FUNCTION public.users_note_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -281,7 +280,7 @@ TRIGGERS = (
 
 
 def upgrade() -> None:
-    # First: it takes the strongest lock on articles (as 0002 explains for users).
+    # First, because it takes the strongest lock on articles (see 0002).
     _add_article_columns()
     _create_article_tables()
     _create_media_tables()
@@ -329,9 +328,9 @@ def _add_article_columns() -> None:
         sa.Column("search_vector", postgresql.TSVECTOR(), nullable=True),
     ):
         op.add_column("articles", column)
-    # Long texts are stored apart: what lists and searches read stays few pages.
+    # Long texts are stored out of line, so that lists and searches read fewer pages.
     op.execute("ALTER TABLE articles SET (toast_tuple_target = 1024)")
-    # Validated by 0004: the rows that are there have NULL, but PostgreSQL would look.
+    # 0004 validates it: existing rows are NULL, but PostgreSQL would scan the table.
     op.execute(
         "ALTER TABLE articles ADD CONSTRAINT fk_articles_edited_by"
         " FOREIGN KEY (edited_by) REFERENCES users (id) ON DELETE SET NULL NOT VALID"
@@ -516,7 +515,7 @@ def downgrade() -> None:
         ("articles", "articles_before_write"),
     ):
         op.execute(f"DROP TRIGGER {trigger} ON {table}")
-    # What is in the trash was deleted, and what is not out was not published.
+    # The previous release has no trash and no scheduling: delete the trash, unpublish the others.
     op.execute("DELETE FROM articles WHERE deleted_at IS NOT NULL")
     for table in (
         "idempotency_keys",

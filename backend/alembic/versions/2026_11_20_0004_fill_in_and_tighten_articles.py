@@ -1,7 +1,7 @@
-"""Give the articles that were there before a slug and a date, then require both; add the indexes.
+"""Set slugs and dates of existing articles, make both required, and add indexes.
 
-In batches and without blocking anybody, for as long as the table takes; where it is interrupted, it
-can be run again. Their HTML is rendered by the application, after it has started.
+It works in batches and does not block requests. It can be run again if it was interrupted. The
+application renders the HTML of the articles after its start.
 
 Revision: 0004
 Revises: 0003
@@ -17,7 +17,7 @@ depends_on = None
 
 BATCH = 2000
 
-# The trigger does the rest: `dated_at`, what is searched, and the change feed.
+# The trigger sets `dated_at` and the search columns, and writes the change feed.
 FILL_IN = """
     UPDATE articles SET
       slug = left(
@@ -64,7 +64,7 @@ def upgrade() -> None:
         )
         op.execute("ALTER TABLE articles VALIDATE CONSTRAINT filled_in")
         op.execute("ALTER TABLE articles VALIDATE CONSTRAINT fk_articles_edited_by")
-    # With the check, PostgreSQL need not look at every row.
+    # Because of the check constraint, PostgreSQL does not scan the table.
     op.alter_column("articles", "slug", nullable=False)
     op.alter_column("articles", "dated_at", nullable=False)
     op.execute("ALTER TABLE articles DROP CONSTRAINT filled_in")
@@ -74,7 +74,7 @@ def upgrade() -> None:
 
 
 def _fill_in() -> None:
-    if op.get_context().as_sql:  # for whoever runs the printed SQL by hand: all at once
+    if op.get_context().as_sql:  # offline mode: a single statement without batches
         op.execute(FILL_IN)
         return
     connection = op.get_bind()
@@ -85,8 +85,8 @@ def _fill_in() -> None:
 
 
 def _build(indexes: dict[str, str]) -> None:
-    """Build indexes beside running requests; one that was left half built is built again."""
-    op.execute("SET lock_timeout = 0")  # it waits for transactions, and nobody waits for it
+    """Create indexes concurrently. An invalid index of an interrupted run is recreated."""
+    op.execute("SET lock_timeout = 0")  # CONCURRENTLY waits for transactions without blocking them
     for name, what in indexes.items():
         unique = "UNIQUE " if name.startswith("uq_") else ""
         op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")

@@ -1,6 +1,6 @@
 """Add profiles, follows, blocks, favorites, comments, reports, and the order of an article's tags.
 
-Only adds, and the release before this one goes on working: whatever it writes has the defaults.
+It only adds columns and tables. The previous release keeps working: its rows get the defaults.
 
 Revision: 0005
 Revises: 0004
@@ -17,8 +17,8 @@ depends_on = None
 MOMENT = sa.DateTime(timezone=True)
 TO_MODERATE = "status <> 'visible' AND deleted_at IS NULL"
 
-# For each statement, not for each row: whoever changes several rows locks their counts in the order
-# of the ids, so that two of them never wait for each other.
+# A statement-level trigger: counts are locked in the order of the ids, so that statements which
+# change several rows do not deadlock.
 FOLLOWED = """
 CREATE FUNCTION public.follows_count_added() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -86,7 +86,7 @@ BEGIN
 END
 $$
 """
-# Less is no new row: the article may be about to go, with its counts gone before it.
+# A decrement inserts no row: the article may be being deleted, after its counts.
 COMMENTS_CHANGED = """
 CREATE FUNCTION public.comments_count_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -112,7 +112,7 @@ BEGIN
 END
 $$
 """
-# What an account's owner wrote goes with it; that there was something stays, for the replies.
+# The text of a deleted account's comments is deleted. The rows stay, because replies refer to them.
 AUTHOR_LEFT = """
 CREATE FUNCTION public.comments_author_left() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -167,14 +167,14 @@ TRIGGERS = (
 
 
 def upgrade() -> None:
-    # First: what takes the strongest locks on tables that are in use (as 0002 explains).
+    # First, because these take the strongest locks on tables in use (see 0002).
     op.add_column("users", sa.Column("bio", sa.String(1000), server_default="", nullable=False))
     op.add_column("users", sa.Column("image_url", sa.String(2000), nullable=True))
     policy = sa.Column("comment_policy", sa.String(10), server_default="open", nullable=False)
     op.add_column("articles", policy)
     position = sa.Column("position", sa.SmallInteger(), server_default=sa.text("0"), nullable=False)
     op.add_column("article_tags", position)
-    # Validated by 0006: all rows have the default, but PostgreSQL would look.
+    # 0006 validates it: all rows have the default, but PostgreSQL would scan the table.
     op.execute(
         "ALTER TABLE articles ADD CONSTRAINT ck_articles_comment_policy_known"
         " CHECK (comment_policy IN ('open', 'held', 'closed')) NOT VALID"

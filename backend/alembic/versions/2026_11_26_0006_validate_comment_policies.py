@@ -1,4 +1,4 @@
-"""Validate what 0005 has added to articles, without blocking whoever writes them.
+"""Validate the constraint that 0005 added to articles, without blocking writes.
 
 Revision: 0006
 Revises: 0005

@@ -1,6 +1,6 @@
-"""Identify tags by a key; keep each writer's spelling; know which tags readers see.
+"""Add tag keys, spellings per article, and a flag for publicly visible tags.
 
-Only adds: nothing here waits for the size of a table. 0007b fills in the rows that exist.
+It only adds columns, so its duration does not depend on table sizes. 0007b fills in existing rows.
 
 The previous release keeps working. It writes a tag's name and slug, and a trigger adds the key.
 
@@ -16,8 +16,8 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
-# The same as app.core.text.tag_key. Functions name their schema: a dump is restored with an empty
-# search path.
+# The same as app.core.text.tag_key. Functions use qualified names, because dumps are restored with
+# an empty search path.
 TAG_KEY = r"""
 CREATE FUNCTION public.tag_key(name text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -42,7 +42,7 @@ SELECT rtrim(ltrim(regexp_replace(
 $$
 """
 
-# A second tag with the same key gets none. The application merges the two later.
+# A second tag with the same key gets no key. The application merges the tags later.
 TAGS_BEFORE_WRITE = """
 CREATE FUNCTION public.tags_before_write() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -57,8 +57,8 @@ END
 $$
 """
 
-# The KEY SHARE locks exclude the job that takes is_listed away. All locks are taken in the order of
-# the ids.
+# The KEY SHARE locks exclude the job that resets is_listed. All locks are taken in the order of the
+# ids, to prevent deadlocks.
 LIST_TAGS = """
 CREATE FUNCTION public.list_tags(ids bigint[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -80,8 +80,8 @@ END
 $$
 """
 
-# Hidden tags must not show in the slugs of others: a tag that readers see takes the slug of one
-# that they do not see. Nothing waits here. What somebody else has locked stays as it is.
+# Hidden tags must not be observable in the slugs of others: a visible tag takes the slug of a
+# hidden one. Nothing waits here: locked rows are skipped.
 SETTLE_TAG_SLUG = """
 CREATE FUNCTION public.settle_tag_slug(settled_id bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -144,7 +144,7 @@ $$
 """
 
 TRIGGERS = (
-    # A scheduled article whose moment has come: nothing else writes its rows then.
+    # For scheduled articles that become public: no other statement writes their rows then.
     (
         "CREATE TRIGGER articles_list_tags AFTER UPDATE ON articles FOR EACH ROW"
         " WHEN (OLD.awaits_publication AND NOT NEW.awaits_publication)"

@@ -1,8 +1,8 @@
-"""Give the existing tags their keys, and mark those that readers see; add the indexes.
+"""Set the keys of existing tags, flag the visible ones, and add indexes.
 
-It works in batches, beside running requests. It can be run again if it was interrupted.
+It works in batches and does not block requests. It can be run again if it was interrupted.
 
-It cannot split tags that the previous release took for one: no table stores the lost spellings.
+It cannot split tags that the previous release treated as one: their spellings are not stored.
 
 Revision: 0007b
 Revises: 0007
@@ -18,7 +18,7 @@ depends_on = None
 
 BATCH = 1000
 
-# Of two tags with one key the older gets it. The application merges the other one later.
+# Of two tags with the same key, the older one gets it. The application merges the other one later.
 KEYS = """
     UPDATE tags SET key = found.key
     FROM (
@@ -45,7 +45,7 @@ INDEXES = {
 def upgrade() -> None:
     with op.get_context().autocommit_block():
         op.execute("ALTER TABLE tags DROP CONSTRAINT IF EXISTS uq_tags_key")
-        op.execute("SET lock_timeout = 0")  # nobody waits for what waits here
+        op.execute("SET lock_timeout = 0")  # these statements wait without blocking others
         for name, index in INDEXES.items():
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
             op.execute(f"CREATE {index}")
@@ -55,7 +55,7 @@ def upgrade() -> None:
 
 
 def _fill_in() -> None:
-    if op.get_context().as_sql:  # the printed SQL is run by hand: all at once
+    if op.get_context().as_sql:  # offline mode: a single statement without batches
         op.execute(KEYS.format(""))
         op.execute(LISTED.format(""))
         return

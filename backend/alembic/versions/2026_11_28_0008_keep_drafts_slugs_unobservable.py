@@ -1,9 +1,9 @@
-"""Add the names of unpublished articles, which other authors cannot notice.
+"""Add slugs of unpublished articles that other authors cannot observe.
 
-The previous release keeps working. It writes and reads `slug`, which stays unique: a trigger notes
-the name of a draft that it writes, and gives a real slug to what it publishes.
+The previous release keeps working. It writes and reads `slug`, which stays unique. A trigger copies
+the slug of a draft to `draft_slug`, and sets a unique slug when the draft is published.
 
-Existing drafts get their names in batches. The migration can be run again if it was interrupted.
+Existing drafts are updated in batches. The migration can be run again if it was interrupted.
 
 Revision: 0008
 Revises: 0007b
@@ -19,7 +19,7 @@ depends_on = None
 
 BATCH = 10_000
 
-# After articles_before_write, as triggers run in the order of their names.
+# Runs after articles_before_write: triggers run in alphabetical order.
 NAME_DRAFTS = """
 CREATE OR REPLACE FUNCTION public.articles_name_drafts() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -60,7 +60,7 @@ END
 $$
 """
 
-# As far as the change feed and the audit trail remember, readers have never seen them.
+# Articles that were never public according to the change feed and the audit events.
 FILL_IN = """
 UPDATE public.articles AS a SET draft_slug = a.slug
 WHERE a.draft_slug IS NULL AND coalesce(a.published_at > now(), true)
@@ -72,7 +72,7 @@ WHERE a.draft_slug IS NULL AND coalesce(a.published_at > now(), true)
 """
 BOUNDS = "SELECT coalesce(min(id), 0), coalesce(max(id), -1) FROM public.articles"
 INDEX = "uq_articles_draft_slug"
-# Before the column goes: each draft gets a unique slug again.
+# Before the column is dropped, each draft gets a unique slug again.
 GIVE_BACK = """
 UPDATE public.articles SET slug = left(draft_slug, 79) || '-' || id WHERE slug LIKE '~%'
 """
@@ -88,7 +88,7 @@ def upgrade() -> None:
     )
     with op.get_context().autocommit_block():
         _fill_in()
-        op.execute("SET lock_timeout = 0")  # it waits for transactions, and nobody waits for it
+        op.execute("SET lock_timeout = 0")  # CONCURRENTLY waits without blocking others
         op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {INDEX}")
         op.execute(
             f"CREATE UNIQUE INDEX CONCURRENTLY {INDEX} ON articles (draft_slug, author_id)"
@@ -98,7 +98,7 @@ def upgrade() -> None:
 
 
 def _fill_in() -> None:
-    if op.get_context().as_sql:  # the printed SQL is run by hand: all at once
+    if op.get_context().as_sql:  # offline mode: a single statement without batches
         op.execute(FILL_IN)
         return
     connection = op.get_bind()
@@ -112,6 +112,6 @@ def downgrade() -> None:
     op.execute("DROP TRIGGER articles_name_drafts ON public.articles")
     op.execute("DROP FUNCTION public.articles_name_drafts()")
     op.execute(GIVE_BACK)
-    op.execute("SET CONSTRAINTS ALL IMMEDIATE")  # no table is altered while triggers are due
+    op.execute("SET CONSTRAINTS ALL IMMEDIATE")  # before ALTER TABLE: no pending triggers
     op.drop_index(INDEX, "articles")
     op.drop_column("articles", "draft_slug")

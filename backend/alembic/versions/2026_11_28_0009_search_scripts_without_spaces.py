@@ -1,10 +1,9 @@
 r"""Search text in scripts without spaces, and group searches by configuration, not by language.
 
-Han, kana, Hangul, Thai, Lao, Khmer, Myanmar and related scripts are indexed as overlapping pairs of
-characters, and punctuation beyond ASCII separates words. Existing articles are indexed again with
-their HTML: a trigger does both when the job `rendering` finds an older renderer's. The previous
-release can run meanwhile: the triggers call the replaced functions for each writer. The migration
-can be run again if it was interrupted.
+Han, kana, Hangul, Thai, Lao, Khmer, Myanmar and related scripts are indexed as bigrams, and
+non-ASCII punctuation separates words. The job `rendering` renders existing articles again, and a
+trigger then updates their index. The previous release keeps working: the triggers call the
+replaced functions for its writes as well. The migration can be run again if it was interrupted.
 
 Revision: 0009
 Revises: 0008
@@ -18,7 +17,7 @@ down_revision = "0008"
 branch_labels = None
 depends_on = None
 
-# Letters of scripts that are written without spaces, and of Hangul: UAX #14, classes ID and SA.
+# Letters of Hangul and of scripts without spaces between words: UAX #14, classes ID and SA.
 LETTERS = (
     r"\u0e01-\u0e30\u0e32-\u0e33\u0e40-\u0e46\u0e81-\u0eb0\u0eb2-\u0eb3\u0ebd-\u0ec6\u0edc-\u0edf"
     r"\u1000-\u102a\u103f\u1050-\u1055\u105a-\u105d\u1061\u1065-\u1066\u106e-\u1070\u1075-\u1081"
@@ -29,20 +28,20 @@ LETTERS = (
     r"\uaac2-\uaadd\uac00-\ud7fb\uf900-\ufad9\uff66-\uffdc\U0001b000-\U0001b167"
     r"\U00020000-\U0003ffff"
 )
-# Their vowel signs, tone marks and the like, which belong to the letter before them.
+# Their combining marks, such as vowel signs and tone marks.
 MARKS = (
     r"\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ecd\u102b-\u103e\u1056-\u1059"
     r"\u105e-\u1060\u1062-\u1064\u1067-\u106d\u1071-\u1074\u1082-\u108d\u108f\u109a-\u109d"
     r"\u17b4-\u17d3\u17dd\u1a55-\u1a5e\u1a60-\u1a7c\u1a7f\u302a-\u302f\u3099-\u309a\ua9e5\uaa7b-\uaa7d\uaab0"
     r"\uaab2-\uaab4\uaab7-\uaab8\uaabe-\uaabf\uaac1"
 )
-# Invisible characters within words: spaces and joiners of no width, variation selectors.
+# Invisible characters within words: zero-width spaces and joiners, variation selectors.
 INVISIBLE = r"\u200b-\u200d\u2060\ufe00-\ufe0f\ufeff\U000e0100-\U000e01ef"
 CHARACTER = f"[{LETTERS}][{MARKS}]*"
-# Besides these scripts: decomposed diacritics, wide letters and digits.
+# Other characters to normalize: decomposed diacritics, full-width letters and digits.
 AFFECTED = rf"[{LETTERS}\u0300-\u036f\uff10-\uff19\uff21-\uff3a\uff41-\uff5a]"
 
-# Punctuation and spaces beyond ASCII: PostgreSQL takes them for letters where LC_CTYPE is C.
+# Non-ASCII punctuation and spaces, which PostgreSQL treats as letters if LC_CTYPE is C.
 PUNCTUATION = (
     r"\u00a0\u00a1\u00a7\u00ab\u00b6\u00bb\u00bf\u037e\u0387\u055a-\u055f\u0589\u05be\u05c0\u05c3"
     r"\u060c\u061b\u061f\u066a-\u066d\u06d4\u0964\u0965\u0e4f\u0e5a\u0e5b\u0f0b-\u0f14\u104a-\u104f"
@@ -51,7 +50,7 @@ PUNCTUATION = (
     r"\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
 )
 
-# Narrow katakana in the order of U+FF66 to U+FF9F, then wide digits and letters.
+# Half-width katakana from U+FF66 to U+FF9F, then full-width digits and letters.
 FOLDED = "".join(chr(code) for code in range(0xFF66, 0xFFA0)) + "".join(
     chr(code + 0xFEE0) for code in (*range(48, 58), *range(65, 91), *range(97, 123))
 )
@@ -61,10 +60,10 @@ FOLDS = (
     "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 )
 
-# A run of such characters, 深度学习, becomes `深度 度学 学习 习`. U+0005 stands between the pairs,
-# U+0006 around the run: no article has either, so that a headline can be put together again. The
-# last character alone ends every run, for a search for it alone. In a headline, `punctuation` keeps
-# what else is a space.
+# A run of such characters, 深度学习, is indexed as bigrams, `深度 度学 学习 习`. U+0005 separates
+# them, and U+0006 encloses the run. Articles contain neither, so headlines can be restored. The
+# last character is added alone, to find it in searches for one character. In a headline,
+# `punctuation` preserves the other characters that count as spaces.
 WORDS = rf"""
 CREATE OR REPLACE FUNCTION public.article_words(body text, punctuation text DEFAULT ' ')
 RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -85,8 +84,8 @@ END
 $$
 """
 
-# In a query, the last character of a run says nothing that the pair before it does not. A single
-# character is the beginning of a pair, or the end of a run.
+# In a query, the last character of a run is redundant after the preceding bigram. A single
+# character is the prefix of a bigram or the end of a run.
 PAIRS = rf"""
 CREATE OR REPLACE FUNCTION public.article_query_pairs(query tsquery) RETURNS tsquery
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -99,7 +98,7 @@ SELECT regexp_replace(
 $$
 """
 
-# Outside of quotes and exclusions, Latin words and others need not be neighbours: `iPhone手机`.
+# Outside of quotes and exclusions, Latin and other words need not be adjacent: `iPhone手机`.
 SEARCH_QUERY = r"""
 CREATE OR REPLACE FUNCTION public.article_search_query(config regconfig, q text) RETURNS tsquery
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -148,7 +147,7 @@ SELECT to_tsvector(
 $$
 """
 
-# Each word in quotes, so that none is an operator. The last one may be the beginning of a word.
+# Each word is quoted, so that none is an operator. The last one is a prefix.
 TITLE_QUERY = r"""
 CREATE OR REPLACE FUNCTION public.article_title_query(q text) RETURNS tsquery
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -169,7 +168,7 @@ SELECT regexp_replace(
 $$
 """
 
-# To quote from a long text of pairs is dear: a part of it does, around the first word or phrase.
+# Headlines of long texts with bigrams are expensive. Only the part around the first match is used.
 QUOTABLE = rf"""
 CREATE OR REPLACE FUNCTION public.article_quotable(body text, positive text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -219,7 +218,7 @@ SELECT to_tsvector(
 $$
 """
 
-# Connections that are open keep what they know of an index on a function; this tells them anew.
+# Open connections cache the definition of an index on a function. This invalidates their cache.
 FORGET_INDEX = "ALTER INDEX ix_articles_title_words ALTER COLUMN 1 SET STATISTICS -1"
 
 INDEXES = {
@@ -228,8 +227,8 @@ INDEXES = {
     "ix_articles_config_author": "articles (public.article_search_config(language), author_id)",
 }
 
-# After articles_before_write, as triggers run in the order of their names. What that one has just
-# made is new already.
+# Runs after articles_before_write: triggers run in alphabetical order. The columns that it has just
+# set are already up to date.
 INDEX_AGAIN = """
 CREATE OR REPLACE FUNCTION public.articles_index_again() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -263,7 +262,7 @@ def upgrade() -> None:
     ):
         op.execute(sa.text(function.replace(":", r"\:")))
     with op.get_context().autocommit_block():
-        op.execute("SET lock_timeout = 0")  # it waits for transactions, and nobody waits for it
+        op.execute("SET lock_timeout = 0")  # CONCURRENTLY waits without blocking others
         for name, what in INDEXES.items():
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
             op.execute(f"CREATE INDEX CONCURRENTLY {name} ON {what}")

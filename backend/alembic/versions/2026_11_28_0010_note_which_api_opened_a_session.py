@@ -1,6 +1,6 @@
-"""Note which API opened a session; those that are open count as opened by the native one.
+"""Add the API that opened a session. Existing sessions count as opened by the native API.
 
-The previous release leaves the column out, and its sessions count as native as well.
+The previous release does not set the column, so its sessions count as native as well.
 
 Revision: 0010
 Revises: 0009
@@ -16,7 +16,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # A constant default: PostgreSQL rewrites no row, and holds the lock for a moment only.
+    # A constant default: PostgreSQL does not rewrite the table, and holds the lock only briefly.
     column = sa.Column("by_conduit", sa.Boolean(), server_default=sa.false(), nullable=False)
     op.add_column("user_sessions", column)
 

@@ -1,6 +1,6 @@
-"""Add limits: what was used, what administrators have set for a user, and upload reservations.
+"""Add usage counts, user limits set by administrators, and upload reservations.
 
-New tables only: the previous release does not read or write them.
+It only adds tables, which the previous release does not use.
 
 Revision: 0011
 Revises: 0010

@@ -117,7 +117,7 @@ def import_articles(
         scan_task = progress.add_task("Scanning", total=None)
         try:
             source = sources.open_source(
-                path, form=form, advance=lambda count: progress.advance(scan_task, count)
+                path, source_format=form, advance=lambda count: progress.advance(scan_task, count)
             )
         except SourceError as error:
             raise SetupError(str(error)) from error
@@ -145,7 +145,7 @@ def import_articles(
     if created:
         label = "Users to create" if dry_run else "Created users with a random password"
         lines.append(f"{label}: {', '.join(created)}")
-    skipped = ", ".join(f"{count} {kind}" for kind, count in source.survey.left_out.items())
+    skipped = ", ".join(f"{count} {kind}" for kind, count in source.survey.skipped.items())
     if skipped:
         lines.append(f"Skipped: {skipped}")
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
@@ -173,7 +173,7 @@ def export_articles(
         else:
             partial_path = path.with_name(f"{path.name}.part")
             with files.create(partial_path) as file:
-                count = _export(settings, lambda record: file.write(exporting.line(record)))
+                count = _export(settings, lambda record: file.write(exporting.to_line(record)))
             partial_path.replace(path)
     except OSError as error:
         raise SetupError(f"Cannot write {error.filename or path} ({error.strerror})") from error

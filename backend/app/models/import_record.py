@@ -1,4 +1,4 @@
-"""Imports: which records of other systems became which articles."""
+"""Import records: which imported records became which articles."""
 
 from sqlalchemy import ForeignKey
 from sqlalchemy.dialects.postgresql import BYTEA
@@ -8,12 +8,12 @@ from app.db.base import Base
 
 
 class ImportRecord(Base):
-    """A record that was imported: importing it again changes nothing."""
+    """An imported record, so that importing it again changes nothing."""
 
     __tablename__ = "import_records"
 
     key: Mapped[bytes] = mapped_column(BYTEA, primary_key=True)
-    """SHA-256 of what the record is called where it comes from."""
+    """SHA-256 of the record's identifier in its source."""
     digest: Mapped[bytes] = mapped_column(BYTEA)
     """SHA-256 of the record itself."""
     article_id: Mapped[int] = mapped_column(

@@ -1,4 +1,4 @@
-"""Media: pictures that articles show."""
+"""Media: images that articles reference."""
 
 from datetime import datetime
 
@@ -10,27 +10,27 @@ from app.db.base import Base, PrimaryKey, current_time
 
 
 class Media(Base):
-    """A picture, re-encoded, with smaller copies of it."""
+    """A re-encoded image with its variants."""
 
     __tablename__ = "media"
 
     id: Mapped[PrimaryKey]
     owner_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
-    """Whose quota it counts against; None when they have left."""
+    """The user whose quota it counts against; None once the account is deleted."""
     folder: Mapped[str] = mapped_column(String(100), unique=True)
-    """Where its files are in the store."""
+    """The folder of its files in the storage."""
     content_type: Mapped[str] = mapped_column(String(50))
     bytes: Mapped[int] = mapped_column(BigInteger)
-    """Of all its files together."""
+    """The total size of its files."""
     width: Mapped[int]
     height: Mapped[int]
     widths: Mapped[list[int]] = mapped_column(ARRAY(Integer))
-    """Of the smaller copies."""
+    """The widths of the variants."""
     alt: Mapped[str] = mapped_column(String(500), server_default="")
     color: Mapped[str] = mapped_column(String(7))
     """The dominant colour, as `#rrggbb`."""
     placeholder: Mapped[str] = mapped_column(Text)
-    """A picture of a few pixels as a `data:` URL, to show while the real one loads."""
+    """A tiny version as a `data:` URL, to show while the image loads."""
     created_at: Mapped[datetime] = mapped_column(default=current_time)
 
 
@@ -38,7 +38,7 @@ Index("ix_media_owner", Media.owner_id, Media.id.desc())
 
 
 class ArticleMedia(Base):
-    """That an article shows a picture, in its content or as its cover."""
+    """A reference from an article to an image, in its content or as its cover."""
 
     __tablename__ = "article_media"
 
@@ -51,7 +51,7 @@ class ArticleMedia(Base):
 
 
 class DiscardedFolder(Base):
-    """A folder of the store whose files are to go: a trigger notes it when its row goes."""
+    """A storage folder to be deleted. A trigger adds it when a media row is deleted."""
 
     __tablename__ = "discarded_folders"
 

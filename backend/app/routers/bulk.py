@@ -1,4 +1,4 @@
-"""/articles/import and /articles/export: articles in bulk, as NDJSON."""
+"""/articles/import and /articles/export: bulk import and export as NDJSON."""
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -30,25 +30,25 @@ from app.services.bulk.tally import Tally
 router = create_router(prefix="/articles", tag="bulk")
 
 NDJSON = "application/x-ndjson"
-RECORDS = {NDJSON: {"schema": {"description": "One ArticleRecord a line, as JSON"}}}
+RECORDS_CONTENT = {NDJSON: {"schema": {"description": "One ArticleRecord per line, as JSON"}}}
 
-Importing = Annotated[Identity, Security(confirming_user, scopes=[Scope.ARTICLES_WRITE])]
-"""Who is importing: found before the first record is read, for it may take hours until the last."""
+ImportingUser = Annotated[Identity, Security(confirming_user, scopes=[Scope.ARTICLES_WRITE])]
+"""The importing user, read before the body is received, which may take hours."""
 
 
 @router.post(
     "/import",
     responses=errors(*NEEDS_USER, RequestTimedOut, UnsupportedMediaType, ContentTooLarge),
-    openapi_extra={"requestBody": {"required": True, "content": RECORDS}},
+    openapi_extra={"requestBody": {"required": True, "content": RECORDS_CONTENT}},
 )
 async def import_articles(
-    request: Request, database: CurrentDatabase, actor: Importing
+    request: Request, database: CurrentDatabase, actor: ImportingUser
 ) -> ImportReport:
-    """Import articles, one JSON object a line; importing the same again changes nothing.
+    """Import articles, one JSON object per line. Repeating an import changes nothing.
 
-    A bad record is reported with its line, and the import continues; a limit ends it. If the import
-    takes too long, or its user is disabled meanwhile, it ends with an error that says how many
-    records were written.
+    An invalid record is reported with its line, and the import continues. A limit ends the import.
+    If the import takes too long, or the user is disabled meanwhile, it ends with an error that
+    contains the number of written records.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != NDJSON:
@@ -62,7 +62,7 @@ async def import_articles(
     except importing.ImportStopped as stop:
         tally.stopped = ImportFailure(line=int(stop.position), message=stop.message)
         with suppress(RequestTimedOut, ContentTooLarge):
-            async for _ in body:  # a client reads the answer once it has sent everything
+            async for _ in body:  # clients read the response after sending the whole body
                 pass
     except (InvalidToken, RequestTimedOut) as error:
         raise type(error)(f"{error.detail}. The import ended early: {tally.summary()}") from error
@@ -70,26 +70,26 @@ async def import_articles(
 
 
 async def _body(request: Request) -> AsyncIterator[bytes]:
-    """The body as it comes. Raises InvalidRequest where the client leaves before its end."""
+    """Yield the body in chunks. Raises InvalidRequest if the client disconnects."""
     try:
         async for chunk in request.stream():
             yield chunk
     except ClientDisconnect as error:
-        raise InvalidRequest("The body ended early") from error
+        raise InvalidRequest("The request body is incomplete") from error
 
 
 @router.get(
     "/export",
     response_class=StreamingResponse,
     responses={
-        200: {"description": "Successful Response", "content": RECORDS},
+        200: {"description": "Successful Response", "content": RECORDS_CONTENT},
         **errors(*NEEDS_USER),
     },
 )
 async def export_articles(
     database: CurrentDatabase, user: RequiredArticlesViewer
 ) -> StreamingResponse:
-    """Export one's articles, drafts among them, or everybody's as an editor; without the trash."""
+    """Export your articles, or as an editor all. Drafts are included, the trash is not."""
     return StreamingResponse(
         exporting.export_lines(
             database, viewer=user, deadline=Deadline(get_settings().stream_seconds)

@@ -8,7 +8,7 @@ from fastapi.responses import Response, StreamingResponse
 from app.core.config import get_settings
 from app.core.errors import MediaNotFound, RangeNotSatisfiable, ServiceUnavailable
 from app.services.media.formats import CONTENT_TYPES
-from app.services.media.storage import LocalStorage, Storage, is_address
+from app.services.media.storage import LocalStorage, Storage, is_media_file
 
 HEADERS = {
     "Cache-Control": "public, max-age=31536000, immutable",
@@ -29,7 +29,7 @@ async def file_response(request: Request, *, storage: Storage, folder: str, name
     The route class answers If-None-Match with 304. Raises MediaNotFound, RangeNotSatisfiable,
     ServiceUnavailable.
     """
-    if not is_address(folder, name):
+    if not is_media_file(folder, name):
         raise MediaNotFound
     try:
         size = await storage.size(folder, name)

@@ -1,4 +1,4 @@
-"""/media: pictures, and their files for everybody who has an address."""
+"""/media: images, and public access to their files by URL."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -45,7 +45,7 @@ from app.services.media.storage import Storage
 
 router = create_router(prefix="/media", tag="media")
 
-FORM: dict[str, Any] = {
+UPLOAD_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
@@ -63,7 +63,7 @@ FORM: dict[str, Any] = {
                         "alt": {
                             "type": "string",
                             "maxLength": 500,
-                            "description": "What stands for the picture where it cannot be seen",
+                            "description": "Alternative text for the image",
                         },
                     },
                 }
@@ -71,35 +71,35 @@ FORM: dict[str, Any] = {
         },
     }
 }
-"""Read by hand: to disk while it comes in, and only once it is known who sends it."""
+"""The body is not parsed by FastAPI: it is streamed to disk after authentication."""
 
-FILE: dict[int | str, dict[str, Any]] = {
+FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The file. It never changes: keep it for as long as you like",
+        "description": "The file. It never changes and can be cached indefinitely",
         "content": {
             content_type: {"schema": {"type": "string", "format": "binary"}}
             for content_type in CONTENT_TYPES.values()
         },
     },
-    206: {"description": "The part of it that `Range` names"},
+    206: {"description": "The requested range of the file"},
 }
 
 
 async def get_storage(request: Request) -> Storage:
-    """The application's store of pictures. Async, lest FastAPI run it in a thread."""
+    """Return the media storage. Async, so that FastAPI does not run it in a thread."""
     storage: Storage = request.app.state.storage
     return storage
 
 
 CurrentStorage = Annotated[Storage, Depends(get_storage)]
 Uploader = Annotated[Identity, Security(confirming_user, scopes=[Scope.MEDIA_WRITE])]
-"""Who is uploading: found in a unit of work that is over before the file comes in."""
+"""The uploading user, read in a transaction that ends before the body is received."""
 
 
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
-    openapi_extra=FORM,
+    openapi_extra=UPLOAD_BODY,
     responses=errors(
         *NEEDS_USER,
         InvalidRequest,
@@ -121,15 +121,16 @@ async def upload_media(
     owner: Uploader,
     repeatable: RepeatableRequest,
 ) -> MediaResponse:
-    """Upload a picture: JPEG, PNG, WebP, GIF or AVIF.
+    """Upload an image: JPEG, PNG, WebP, GIF or AVIF.
 
-    It is re-encoded: what it says about camera and place is gone. GIFs and what moves become WebP.
+    The image is re-encoded, and metadata such as camera and location is removed. GIFs and
+    animations become WebP.
     """
     content_type = request.headers.get("content-type", "")
     length = request.headers.get("content-length")
     seconds = min(get_settings().stream_seconds, uploading.MAX_RECEIVE_SECONDS)
     try:
-        async with uploading.received(
+        async with uploading.receive_upload(
             session,
             database=database,
             storage=storage,
@@ -140,9 +141,11 @@ async def upload_media(
             body=Deadline(seconds).limit(request.stream()),
         ) as upload:
             await repeatable.claim(upload.form.digest, upload.form.alt.encode(), caller=owner)
-            stored = await uploading.store(database, storage=storage, upload=upload, owner=owner)
+            stored = await uploading.store_upload(
+                database, storage=storage, upload=upload, owner=owner
+            )
     except ClientDisconnect:
-        raise InvalidRequest("The upload ended before it was complete") from None
+        raise InvalidRequest("The request body is incomplete") from None
     return await uploading.create_media(
         session, database=database, storage=storage, stored=stored, owner=owner
     )
@@ -152,7 +155,7 @@ async def upload_media(
 async def list_media(
     connection: ReadConnection, user: RequiredMediaViewer, query: Annotated[MediaQuery, Query()]
 ) -> Sequence[MediaResponse]:
-    """List your pictures, newest first; editors and administrators can name another owner."""
+    """List your images, newest first. Editors and administrators can select another owner."""
     return await library.list_media(connection, query=query, user=user)
 
 
@@ -160,7 +163,7 @@ async def list_media(
 async def get_media(
     connection: ReadConnection, user: RequiredMediaViewer, media_id: MediaId
 ) -> MediaResponse:
-    """Get a picture of yours."""
+    """Get one of your images."""
     return await library.get_media(connection, media_id=media_id, user=user)
 
 
@@ -175,7 +178,7 @@ async def update_media(
     changes: MediaUpdate,
     precondition: IfMatch,
 ) -> MediaResponse:
-    """Describe a picture."""
+    """Update the description of an image."""
     return await library.update_media(
         session, media_id=media_id, changes=changes, precondition=precondition, actor=actor
     )
@@ -189,15 +192,15 @@ async def update_media(
 async def delete_media(
     session: WriteSession, actor: MediaActor, media_id: MediaId, precondition: IfMatch
 ) -> None:
-    """Delete a picture that no article shows."""
+    """Delete an image that no article and no profile uses."""
     await library.delete_media(session, media_id=media_id, precondition=precondition, actor=actor)
 
 
 @router.get(
     "/{folder}/{name}",
     response_class=Response,
-    responses={**FILE, **errors(MediaNotFound, RangeNotSatisfiable)},
+    responses={**FILE_RESPONSES, **errors(MediaNotFound, RangeNotSatisfiable)},
 )
 async def read_file(request: Request, storage: CurrentStorage, folder: str, name: str) -> Response:
-    """Get a picture's file; anybody may who has its address."""
+    """Get a file of an image. No authentication is required: the URL is not guessable."""
     return await file_response(request, storage=storage, folder=folder, name=name)

@@ -1,4 +1,4 @@
-"""Articles in bulk: the record that is imported and exported, one JSON object a line."""
+"""Bulk import and export: the article record, one JSON object per line."""
 
 from collections.abc import Sequence
 from typing import Annotated, Self
@@ -9,14 +9,14 @@ from app.schemas.article import MAX_TAGS, Excerpt, Language, TagName
 from app.schemas.types import Content, ImageUrl, Input, Moment, Output, Title, Username
 
 MAX_ERRORS = 100
-"""How many bad records, and how many notes, an answer lists."""
+"""The maximum number of errors, and of notes, in a report."""
 
 RecordSlug = Annotated[str, StringConstraints(max_length=100, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
-"""As long as any that we have made: a number at its end may make one longer than a wished one."""
+"""Longer than a slug in a request: generated slugs may have a number at the end."""
 
 
 class ArticleRecord(Input):
-    """An article as it is exported and imported: what its author wrote, and nothing made of it."""
+    """An article as it is exported and imported: its source fields, without derived fields."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -35,27 +35,25 @@ class ArticleRecord(Input):
     title: Title
     content: Content
     slug: RecordSlug | None = None
-    """What the next import knows it by; made from the title where it is not given."""
+    """Identifies the article in the next import. By default generated from the title."""
     excerpt: Excerpt | None = None
     cover_image_url: ImageUrl | None = None
     language: Language | None = None
     tags: Annotated[list[TagName], Field(max_length=MAX_TAGS, default_factory=list)]
     published: StrictBool | None = None
-    """true without `published_at`: published from the import on, or since it was before."""
+    """true without `published_at`: published at the time of the import, or at its present time."""
     published_at: Moment | None = None
-    """null: a draft, unless `published` is true."""
+    """null for a draft, unless `published` is true."""
     archived: StrictBool = False
     created_at: Moment | None = None
     updated_at: Moment | None = None
     author: Username | None = None
-    """The importer where it is not given; another takes an editor."""
+    """By default the importing user. Another author requires the role of an editor."""
 
     @model_validator(mode="after")
     def _published_or_not(self) -> Self:
         if self.published is False and self.published_at is not None:
-            raise ValueError(
-                "published is false and published_at has a date: leave one of them out"
-            )
+            raise ValueError("published is false, but published_at has a date: remove one of them")
         return self
 
 
@@ -67,14 +65,14 @@ class ImportFailure(Output):
 
 
 class ImportNote(ImportFailure):
-    """How a record was changed by the import."""
+    """A change that the import made to a record."""
 
 
 class ImportReport(Output):
-    """What an import did; `errors` and `notes` have the first 100.
+    """The result of an import. `errors` and `notes` have the first 100 entries.
 
-    `stopped` is the first line that was not written because a limit was reached, with what to do;
-    no later line was written either. What was written stays: the same import can be sent again.
+    `stopped` is the first line that was not written because of a limit; no later line was written.
+    Its message says what to do. Written records stay, and the same import can be sent again.
     """
 
     model_config = ConfigDict(
@@ -88,7 +86,7 @@ class ImportReport(Output):
                     "stopped": None,
                     "errors": [{"line": 3, "message": "title: Field required"}],
                     "notes": [
-                        {"line": 1, "message": "language: en in place of 'en-UK'"},
+                        {"line": 1, "message": "language: en instead of 'en-UK'"},
                     ],
                 }
             ]

@@ -1,4 +1,4 @@
-"""Pictures."""
+"""Media."""
 
 from datetime import datetime
 from typing import Annotated
@@ -13,17 +13,17 @@ Alt = Annotated[
     StringConstraints(max_length=500, pattern=TEXT_PATTERN),
     AfterValidator(str.strip),
 ]
-"""What stands for the picture where it cannot be seen; empty where it only decorates."""
+"""The alternative text; empty for a decorative image."""
 
 
 class MediaQuery(PageQuery):
-    """Whose pictures, and which part of the list."""
+    """The owner of the images and the page of the list."""
 
-    owner: Annotated[Id | None, Field(description="A user's id; yourself without it")] = None
+    owner: Annotated[Id | None, Field(description="A user's id; by default your own")] = None
 
 
 class MediaUpdate(Input):
-    """What of a picture can be changed."""
+    """The fields of an image that can be changed."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"alt": "A lighthouse in the evening"}]}
@@ -33,7 +33,7 @@ class MediaUpdate(Input):
 
 
 class MediaVariant(Output):
-    """A smaller copy, always WebP."""
+    """A smaller version, always WebP."""
 
     width: int
     height: int
@@ -41,13 +41,13 @@ class MediaVariant(Output):
 
 
 class MediaResponse(Output):
-    """A stored picture: what an `img` element needs, `srcset` included."""
+    """A stored image, with everything for an `img` element, `srcset` included."""
 
     id: int
     url: str
     content_type: str
     bytes: int
-    """Of all its files together: what it takes of the quota."""
+    """The total size of its files, which counts against the quota."""
     width: int
     height: int
     alt: str

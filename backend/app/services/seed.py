@@ -1,8 +1,9 @@
-"""Example data in bulk, the same for the same seed: for trying things out and for measuring.
+"""Reproducible example data in bulk, for demonstrations and benchmarks.
 
-What a measurement can count on: `harbour` is in every second article, `zeppelin` in one of 1,000,
-`quokka` in one of 100,000. Of 300 tags the first is on three in ten articles, the n-th on about an
-n-th as many. Nine in ten articles are published, seven minutes after one another, until now.
+Benchmarks rely on these properties: `harbour` is in every second article, `zeppelin` in one of
+1,000, `quokka` in one of 100,000. There are 300 tags. The first one is on three in ten articles,
+the n-th on about an n-th as many. Nine in ten articles are published, at intervals of seven
+minutes until now.
 """
 
 import random
@@ -28,22 +29,22 @@ from app.models.user import User
 from app.services.articles.tagging import lock_tags
 
 RANDOM_SEED = 20_260_101
-PASSWORD = "pressroom-demo"  # noqa: S105 - known on purpose: production refuses to be seeded
+PASSWORD = "pressroom-demo"  # noqa: S105 - public on purpose: seeding is disabled in production
 DEMO_USERNAME = "demo"
 DEMO_EMAIL = "demo@example.com"
-BATCH = 1000
-TRANSACTION = 20_000
-"""Articles: what the change feed notes of them waits in memory until they are committed."""
+BATCH_ROWS = 1000
+TRANSACTION_ROWS = 20_000
+"""Articles per transaction. Entries of the change feed are buffered in memory until the commit."""
 SENTENCES = 400
 TITLES = 2000
 MEAN_CONTENT_LENGTH = 2000
-BETWEEN_ARTICLES = timedelta(minutes=7)
-MOST_YEARS = timedelta(days=50 * 365)
+ARTICLE_INTERVAL = timedelta(minutes=7)
+MAX_TIME_SPAN = timedelta(days=50 * 365)
 PUBLISHED_SHARE = 0.9
 TAGS = 300
-TAGS_OF_AN_ARTICLE = (1, 2, 2, 3)
-MARKS = {2: "harbour", 1000: "zeppelin", 100_000: "quokka"}
-"""Which word is in one of how many articles."""
+TAG_COUNTS = (1, 2, 2, 3)
+MARKER_WORDS = {2: "harbour", 1000: "zeppelin", 100_000: "quokka"}
+"""Words by their frequency: `zeppelin` is in one of 1,000 articles."""
 
 Progress = Callable[[int], None]
 
@@ -86,15 +87,15 @@ class Sentence(NamedTuple):
     words: int
 
 
-class Stock(NamedTuple):
-    """What articles are put together from."""
+class ValuePool(NamedTuple):
+    """The values from which articles are generated."""
 
     titles: Sequence[tuple[str, str]]
-    """Each with its slug."""
+    """Titles with their slugs."""
     sentences: Sequence[Sentence]
     authors: Sequence[int]
     tags: Sequence[int]
-    """The most used first."""
+    """Tag ids, the most used first."""
     length: int
 
 
@@ -106,10 +107,11 @@ async def seed(
     length: int = MEAN_CONTENT_LENGTH,
     advance: Progress,
 ) -> None:
-    """Add `users` authors and `articles` of theirs, of `length` characters on average.
+    """Add `users` authors, and `articles` with `length` characters on average.
 
-    `advance` is told how many rows were just written. All authors share one password. Rows go in by
-    COPY, in transactions of bounded size. Raises InvalidInput where articles would have no author.
+    `advance` is called with the number of rows written. All authors have the same password. Rows
+    are written with COPY, in transactions of bounded size. Raises InvalidInput if there is no
+    author for the articles.
     """
     hashed = await hash_password(PASSWORD) if users else ""
     async with database.unit_of_work() as session:
@@ -122,15 +124,15 @@ async def seed(
         if not articles:
             return
         if not authors:
-            raise InvalidInput("Articles need authors: seed at least one user")
-        stock = await _stock(session, fake, authors, length)
+            raise InvalidInput("Articles require authors: add at least one user")
+        pool = await _make_pool(session, fake, authors, length)
     now = clock.now()
-    step = min(BETWEEN_ARTICLES, MOST_YEARS / articles)
-    new = (_article(generator, stock, number, now - step * number) for number in range(articles))
-    for done in range(0, articles, TRANSACTION):
+    step = min(ARTICLE_INTERVAL, MAX_TIME_SPAN / articles)
+    rows = (_article(generator, pool, number, now - step * number) for number in range(articles))
+    for done in range(0, articles, TRANSACTION_ROWS):
         async with database.unit_of_work() as session:
-            some = islice(new, min(TRANSACTION, articles - done))
-            await _add_articles(session, generator, stock, some, advance)
+            batch = islice(rows, min(TRANSACTION_ROWS, articles - done))
+            await _add_articles(session, generator, pool, batch, advance)
     async with database.unit_of_work() as session:
         await session.execute(text("ANALYZE users, articles, tags, article_tags"))
 
@@ -139,7 +141,7 @@ def _faker(seed: int) -> Any:
     try:
         from faker import Faker  # noqa: PLC0415 - not installed in production
     except ImportError as error:
-        raise SetupError("Example data needs Faker: install requirements/local.txt") from error
+        raise SetupError("Example data requires Faker: install requirements/local.txt") from error
     fake = Faker()
     fake.seed_instance(seed)
     return fake
@@ -154,11 +156,13 @@ async def _add_users(session: AsyncSession, fake: Any, numbers: range, hashed: s
     await _copy(session, User.__tablename__, USER_COLUMNS, rows)
 
 
-async def _stock(session: AsyncSession, fake: Any, authors: Sequence[int], length: int) -> Stock:
+async def _make_pool(
+    session: AsyncSession, fake: Any, authors: Sequence[int], length: int
+) -> ValuePool:
     sentences = [fake.sentence(nb_words=14) for _ in range(SENTENCES)]
     titles = [fake.sentence(nb_words=6).rstrip(".") for _ in range(TITLES)]
     tags = await lock_tags(session, map(str.capitalize, fake.words(TAGS, unique=True)))
-    return Stock(
+    return ValuePool(
         titles=[(title, slugify(title)) for title in titles],
         sentences=[Sentence(sentence, len(sentence.split())) for sentence in sentences],
         authors=authors,
@@ -167,16 +171,20 @@ async def _stock(session: AsyncSession, fake: Any, authors: Sequence[int], lengt
     )
 
 
-def _article(generator: random.Random, stock: Stock, number: int, written: datetime) -> list[Any]:
-    """The columns of an article, but for its id; its slug has no number yet."""
-    title, slug = generator.choice(stock.titles)
-    length = generator.randint(stock.length // 2, stock.length * 3 // 2)
+def _article(
+    generator: random.Random, pool: ValuePool, number: int, written: datetime
+) -> list[Any]:
+    """Return the columns of an article without its id. The slug has no number yet."""
+    title, slug = generator.choice(pool.titles)
+    length = generator.randint(pool.length // 2, pool.length * 3 // 2)
     parts = [
-        Sentence(f"There was a {word}.", 4) for share, word in MARKS.items() if number % share == 0
+        Sentence(f"There was a {word}.", 4)
+        for share, word in MARKER_WORDS.items()
+        if number % share == 0
     ]
     size = sum(len(part.text) + 1 for part in parts)
     while size < length:
-        part = generator.choice(stock.sentences)
+        part = generator.choice(pool.sentences)
         parts.append(part)
         size += len(part.text) + 1
     content = " ".join([part.text for part in parts])
@@ -193,7 +201,7 @@ def _article(generator: random.Random, stock: Stock, number: int, written: datet
         _reading_time(words),
         make_excerpt(content[:1000]),
         written if generator.random() < PUBLISHED_SHARE else None,
-        generator.choice(stock.authors),
+        generator.choice(pool.authors),
         written,
         written,
     ]
@@ -201,7 +209,7 @@ def _article(generator: random.Random, stock: Stock, number: int, written: datet
 
 @lru_cache(maxsize=1)
 def _paragraph() -> tuple[str, str]:
-    """What the renderer puts around a paragraph: that of plain sentences is known without it."""
+    """Return the HTML around a paragraph. Plain sentences then need no rendering."""
     before, _, after = render_sync("X").html.partition("X")
     return before, after
 
@@ -214,12 +222,12 @@ def _reading_time(words: int) -> int:
 async def _add_articles(
     session: AsyncSession,
     generator: random.Random,
-    stock: Stock,
+    pool: ValuePool,
     articles: Iterator[list[Any]],
     advance: Progress,
 ) -> None:
-    weights = list(accumulate(1 / rank for rank in range(1, len(stock.tags) + 1)))
-    while batch := list(islice(articles, BATCH)):
+    weights = list(accumulate(1 / rank for rank in range(1, len(pool.tags) + 1)))
+    while batch := list(islice(articles, BATCH_ROWS)):
         ids = (await session.scalars(_IDS, {"count": len(batch)})).all()
         rows = [
             (article_id, title, f"{slug}-{article_id}", *rest)
@@ -230,9 +238,7 @@ async def _add_articles(
             (article_id, tag_id)
             for article_id in ids
             for tag_id in set(
-                generator.choices(
-                    stock.tags, cum_weights=weights, k=generator.choice(TAGS_OF_AN_ARTICLE)
-                )
+                generator.choices(pool.tags, cum_weights=weights, k=generator.choice(TAG_COUNTS))
             )
         ]
         await _copy(session, ArticleTag.__tablename__, TAG_COLUMNS, tagged)
@@ -245,9 +251,9 @@ async def _copy(
     columns: tuple[str, ...],
     records: Iterable[tuple[Any, ...]],
 ) -> None:
-    """COPY the records in batches, through the driver, on the session's own transaction."""
+    """COPY the records in batches with asyncpg, in the session's transaction."""
     raw = await (await session.connection()).get_raw_connection()
     driver: Any = raw.driver_connection
     remaining = iter(records)
-    while batch := list(islice(remaining, BATCH)):
+    while batch := list(islice(remaining, BATCH_ROWS)):
         await driver.copy_records_to_table(table, records=batch, columns=columns)

@@ -24,7 +24,7 @@ from app.services import audit, limits
 from app.services.articles.rows import DISPLAYED_SLUG, AuthorRow
 from app.services.articles.writing import TRASH_RETENTION
 from app.services.audit import AuditAction
-from app.services.media.references import purge_pictures_of
+from app.services.media.references import delete_media_of_articles
 
 BATCH = 100
 
@@ -112,7 +112,7 @@ async def purge(session: AsyncSession) -> int:
 
 async def _delete(session: AsyncSession, article_ids: Sequence[int]) -> None:
     """Delete locked articles and all that references them, including unused images."""
-    await purge_pictures_of(session, article_ids=article_ids)
+    await delete_media_of_articles(session, article_ids=article_ids)
     await session.execute(
         delete(Article).where(Article.id.in_(article_ids)),
         execution_options={"synchronize_session": False},

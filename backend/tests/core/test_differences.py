@@ -164,7 +164,7 @@ class Steps:
 
 @pytest.fixture
 def _steps_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    steps, search, enter = Steps(), differences._search, differences._next
+    steps, search, enter = Steps(), differences._search, differences._enter_diagonal
 
     class Lines(list[int]):
         def __getitem__(self, index: Any) -> Any:
@@ -176,7 +176,7 @@ def _steps_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         return enter(reached, k)
 
     monkeypatch.setattr(differences, "_search", lambda old, new: search(Lines(old), Lines(new)))
-    monkeypatch.setattr(differences, "_next", counted)
+    monkeypatch.setattr(differences, "_enter_diagonal", counted)
 
 
 def test_two_changes_in_a_megabyte_are_two_hunks() -> None:

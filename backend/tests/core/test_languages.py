@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.core.languages import LANGUAGE_PATTERN, canonical_language
-from app.services.bulk.records import Outcome, Result, incoming
+from app.services.bulk.records import Outcome, Result, parse_fields
 from app.services.bulk.tally import Tally
 from tests.core.test_config import make
 
@@ -63,8 +63,8 @@ def test_default_language_must_be_registered() -> None:
         ("pt_br", "pt-BR", ""),
         ("zh_Hans_CN", "zh-Hans-CN", ""),
         ("deu", "de", ""),
-        ("de_DE_formal", "de-DE", "language: de-DE in place of 'de_DE_formal'"),
-        ("en-UK", "en", "language: en in place of 'en-UK'"),
+        ("de_DE_formal", "de-DE", "language: de-DE instead of 'de_DE_formal'"),
+        ("en-UK", "en", "language: en instead of 'en-UK'"),
         ("klingon", None, "language: 'klingon' is not registered, the default is used"),
         ("x" * 5000, None, f"language: '{'x' * 50}' is not registered, the default is used"),
     ],
@@ -72,7 +72,7 @@ def test_default_language_must_be_registered() -> None:
 def test_import_uses_the_registered_part_of_a_tag(
     written: str, taken: str | None, note: str
 ) -> None:
-    read = incoming(3, {"title": "T", "content": "Long enough.", "language": written})
+    read = parse_fields(3, {"title": "T", "content": "Long enough.", "language": written})
     assert read.record is not None
     assert read.record.language == taken
     assert read.note == note

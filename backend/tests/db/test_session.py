@@ -131,12 +131,12 @@ async def test_connections_use_utc_and_an_application_name(real: Database) -> No
     assert await real.reader.scalar(text("SHOW application_name")) == "pressroom"
 
 
-async def test_an_empty_pool_is_an_unavailable_service(real: Database) -> None:
+async def test_exhausted_pool_raises_service_unavailable(real: Database) -> None:
     pool = real.reader.pool
-    held = pool.take() or await pool.wait()
+    held = pool.acquire_idle() or await pool.acquire()
     with pytest.raises(ServiceUnavailable):
         await read_one(real)
-    pool.give_back(held)
+    pool.release(held)
     assert await read_one(real) == 1
 
 

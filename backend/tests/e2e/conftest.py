@@ -1,4 +1,4 @@
-"""Fixtures: a checkout to run from, databases of the tests' own, and one API that most share."""
+"""Fixtures: a checkout, databases, and an API that most tests share."""
 
 import shutil
 from collections.abc import Iterator
@@ -27,27 +27,27 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 @pytest.fixture
 def own_database() -> Iterator[str]:
-    """A migrated database for one test."""
+    """Create a migrated database for one test."""
     with migrated_database() as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def api_database() -> Iterator[str]:
-    """The migrated database of the shared API."""
+    """Create the migrated database of the shared API."""
     with migrated_database() as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def api(checkout: Checkout, api_database: str) -> Iterator[Api]:
-    """An API that tests share; they add rows of their own, and undo what else they change."""
+    """Start the shared API. Tests add their own rows, and undo all other changes."""
     with serving(checkout, DATABASE_URL=api_database) as api:
         yield api
 
 
 @pytest.fixture(scope="session")
 def gunicorn_api(checkout: Checkout, api_database: str) -> Iterator[Api]:
-    """An API that tests share, served as in production."""
+    """Start a shared API under gunicorn, as in production."""
     with serving(checkout, GUNICORN, DATABASE_URL=api_database) as api:
         yield api

@@ -1,4 +1,4 @@
-"""Promise: nobody has more API keys than allowed, however many are made at once."""
+"""Concurrent requests cannot exceed the maximum number of API keys."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.e2e
 AT_ONCE = 4
 
 
-def test_of_many_last_keys_one_is_made(api: Api, api_database: str) -> None:
+def test_concurrent_requests_create_one_last_key(api: Api, api_database: str) -> None:
     headers = api.bearer("collector")
     new = {"name": "Key", "scopes": ["articles:read"], "password": PASSWORD}
 

@@ -1,5 +1,4 @@
-"""Promise: whoever wants the same slug or the same tags at the same moment, nobody gets an error
-for it, and nobody gets what is another's."""
+"""Concurrent requests for the same slug or tags succeed, and do not affect other articles."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
-def test_all_who_write_under_one_title_succeed(
+def test_concurrent_articles_with_one_title_succeed(
     gunicorn_api: Api, threads: ThreadPoolExecutor
 ) -> None:
     authors = [gunicorn_api.bearer(f"racer{number}") for number in range(4)]
@@ -45,7 +44,7 @@ def test_all_who_write_under_one_title_succeed(
     assert title.lower().replace(" ", "-") in slugs
 
 
-def test_all_who_publish_beside_drafts_and_schedules_of_others_succeed(
+def test_concurrent_publishing_with_hidden_slugs_succeeds(
     gunicorn_api: Api, api_database: str, threads: ThreadPoolExecutor
 ) -> None:
     authors = [gunicorn_api.bearer(f"racer{number}") for number in range(4)]
@@ -79,7 +78,7 @@ def test_all_who_publish_beside_drafts_and_schedules_of_others_succeed(
     assert all(row["slug"].startswith(slug) for row in rows)
 
 
-def test_one_of_all_who_want_a_slug_gets_it(
+def test_one_concurrent_request_gets_the_slug(
     gunicorn_api: Api, api_database: str, threads: ThreadPoolExecutor
 ) -> None:
     author = gunicorn_api.bearer("racer")
@@ -99,7 +98,7 @@ def test_one_of_all_who_want_a_slug_gets_it(
     assert len(fetch(api_database, f"SELECT id FROM articles WHERE slug = '{slug}'")) == 1
 
 
-def test_all_who_ask_for_a_slug_by_their_title_get_one(
+def test_concurrent_renames_get_different_slugs(
     gunicorn_api: Api, threads: ThreadPoolExecutor
 ) -> None:
     author, title = gunicorn_api.bearer("racer"), f"Renamed {uuid4().hex[:8]}"
@@ -119,7 +118,7 @@ def test_all_who_ask_for_a_slug_by_their_title_get_one(
     assert len({slug for _, slug in answers}) == 8
 
 
-def test_changes_of_one_article_follow_each_other(
+def test_concurrent_changes_are_serialized(
     gunicorn_api: Api, api_database: str, threads: ThreadPoolExecutor
 ) -> None:
     author = gunicorn_api.bearer("racer")

@@ -1,5 +1,5 @@
-"""Promise: an import of any size fits into little memory, can be broken off at any moment and run
-again, by several at once; and an export waits for its reader without a connection in its hands."""
+"""Imports of any size need little memory, can be interrupted and repeated, and can run
+concurrently. A stalled export holds no database connection."""
 
 import json
 import socket
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.e2e
 
 MB = 1024 * 1024
 COUNT = "SELECT count(*) AS n FROM articles"
-PATIENCE = 120.0
+TIMEOUT_SECONDS = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def server(checkout: Checkout, database: str) -> Iterator[Api]:
 
 
 def records(count: int, *, size: int = 100, prefix: str = "a") -> Iterator[bytes]:
-    """Lines of articles whose text has about this size."""
+    """Yield records whose content has about this size."""
     sentence = "The Engine weaves algebraical patterns. "
     for number in range(count):
         record = {
@@ -53,7 +53,7 @@ def post(api: Api, headers: dict[str, str], body: Iterator[bytes] | bytes) -> di
         "/articles/import",
         content=body,
         headers={**headers, "Content-Type": "application/x-ndjson"},
-        timeout=PATIENCE,
+        timeout=TIMEOUT_SECONDS,
     )
     assert response.status_code == 200, response.text
     report: dict[str, int] = response.json()
@@ -67,14 +67,14 @@ def report(
 
 
 class Memory:
-    """What a process takes of it, from now on."""
+    """The memory growth of a process."""
 
     def __init__(self, api: Api) -> None:
         self._folder = Path(f"/proc/{api.process.popen.pid}")
         if not (self._folder / "clear_refs").exists():
             pytest.skip("no /proc to measure memory with")
         self.before = self._read("VmRSS")
-        (self._folder / "clear_refs").write_text("5")  # forget the peak
+        (self._folder / "clear_refs").write_text("5")  # reset the peak
 
     def _read(self, name: str) -> int:
         lines = (self._folder / "status").read_text().splitlines()
@@ -83,11 +83,11 @@ class Memory:
 
     @property
     def growth(self) -> float:
-        """The most that it took since, beyond what it took then, in megabytes."""
+        """Return the growth up to the peak, in megabytes."""
         return (self._read("VmHWM") - self.before) / MB
 
 
-def test_memory_stays_flat_whatever_goes_in_and_out(server: Api) -> None:
+def test_memory_stays_flat(server: Api) -> None:
     headers = server.bearer(f"big-{uuid4().hex[:8]}")
     prefix = uuid4().hex[:8]
     post(server, headers, records(20, size=100_000, prefix=f"{prefix}-first"))
@@ -104,7 +104,7 @@ def test_memory_stays_flat_whatever_goes_in_and_out(server: Api) -> None:
     assert memory.growth < 50
 
 
-def test_one_that_is_killed_half_way_is_completed_by_the_next(
+def test_killed_import_is_completed_by_the_next(
     checkout: Checkout, server: Api, database: str
 ) -> None:
     prefix = uuid4().hex[:8]
@@ -130,7 +130,7 @@ def test_one_that_is_killed_half_way_is_completed_by_the_next(
     assert records_left[0]["n"] == 4000
 
 
-def test_a_client_that_hangs_up_keeps_what_was_committed(server: Api, database: str) -> None:
+def test_disconnected_client_keeps_committed_batches(server: Api, database: str) -> None:
     prefix = uuid4().hex[:8]
     mine = f"{COUNT} WHERE slug LIKE '{prefix}-%'"
     headers = server.bearer(f"gone-{prefix}")
@@ -149,7 +149,7 @@ def test_a_client_that_hangs_up_keeps_what_was_committed(server: Api, database: 
     assert "unhandled exception" not in server.process.log
 
 
-def test_two_of_the_same_at_once(checkout: Checkout, server: Api, database: str) -> None:
+def test_concurrent_imports_of_one_file(checkout: Checkout, server: Api, database: str) -> None:
     prefix = uuid4().hex[:8]
     lines = list(records(2500, prefix=prefix))
     headers = server.bearer(f"twice-{prefix}")
@@ -168,7 +168,7 @@ def test_two_of_the_same_at_once(checkout: Checkout, server: Api, database: str)
     assert tuple(row) == (2500, 2500, 1, 2500)
 
 
-def test_a_reader_who_does_not_read_keeps_no_connection(checkout: Checkout, database: str) -> None:
+def test_stalled_export_holds_no_connection(checkout: Checkout, database: str) -> None:
     with serving(checkout, DATABASE_URL=database, DATABASE_POOL_SIZE="1") as api:
         headers = api.bearer(f"slow-{uuid4().hex[:8]}")
         post(api, headers, records(300, size=100_000, prefix=uuid4().hex[:8]))
@@ -179,9 +179,7 @@ def test_a_reader_who_does_not_read_keeps_no_connection(checkout: Checkout, data
             assert post(api, headers, b"{}") == report(failed=1)
 
 
-def test_the_command_shows_how_far_it_is(
-    checkout: Checkout, own_database: str, tmp_path: Path
-) -> None:
+def test_command_shows_progress(checkout: Checkout, own_database: str, tmp_path: Path) -> None:
     path = tmp_path / "articles.ndjson"
     path.write_bytes(b"".join(records(1200)))
     settings = {"DATABASE_URL": own_database, "BCRYPT_COST": "4"}

@@ -1,5 +1,5 @@
-"""Promise: what is scheduled is seen at its moment and told soon after, by however many processes;
-and who follows the changes misses none, whatever crashes."""
+"""Scheduled articles become visible on time and are announced once by any number of processes.
+Clients of the change feed miss no change, even after a crash."""
 
 import asyncio
 from collections.abc import Iterator
@@ -23,19 +23,19 @@ TOLD_WITHIN = timedelta(seconds=3)
 
 @pytest.fixture
 def replicas(checkout: Checkout, own_database: str) -> Iterator[list[Api]]:
-    """Three processes with one database; each announces what is due."""
+    """Start three processes with one database. Each announces scheduled articles."""
     with ExitStack() as stack:
         yield [stack.enter_context(serving(checkout, DATABASE_URL=own_database)) for _ in range(3)]
 
 
-def news(api: Api, cursor: str) -> list[dict[str, Any]]:
+def read_changes(api: Api, cursor: str) -> list[dict[str, Any]]:
     changes: list[dict[str, Any]] = api.client.get("/changes", params={"cursor": cursor}).json()[
         "changes"
     ]
     return changes
 
 
-def test_what_is_scheduled_is_told_once_and_soon(replicas: list[Api], own_database: str) -> None:
+def test_scheduled_article_is_announced_once(replicas: list[Api], own_database: str) -> None:
     api, other, _ = replicas
     headers = api.bearer("planner")
     moment = datetime.now(UTC) + SCHEDULED_FOR
@@ -45,25 +45,25 @@ def test_what_is_scheduled_is_told_once_and_soon(replicas: list[Api], own_databa
     ids = {answer.json()["id"] for answer in posted}
 
     def visible() -> bool:
-        told = news(other, "")  # asked first: nothing may be told that is not there
+        told = read_changes(other, "")  # read first: the feed must not contain invisible articles
         is_there = other.client.get(f"/articles/{max(ids)}").status_code == 200
         assert is_there or told == []
         return is_there
 
     wait_until(visible, "the articles are there")
     assert moment <= datetime.now(UTC) < moment + timedelta(seconds=1)
-    wait_until(lambda: len(news(other, "")) == 3, "the articles are told")
+    wait_until(lambda: len(read_changes(other, "")) == 3, "the articles are told")
     assert datetime.now(UTC) < moment + TOLD_WITHIN
-    told = news(api, "")
+    told = read_changes(api, "")
     assert [each["kind"] for each in told] == ["created"] * 3
     assert {each["article_id"] for each in told} == ids
-    # Once the others have had their turn, too.
+    # After the jobs of the other processes have run.
     wait_until(lambda: datetime.now(UTC) > moment + TOLD_WITHIN + timedelta(seconds=2), "a turn")
-    assert news(api, "") == told
+    assert read_changes(api, "") == told
     assert fetch(own_database, "SELECT id FROM articles WHERE awaits_publication") == []
 
 
-def test_a_follower_misses_nothing_when_the_database_crashes(checkout: Checkout) -> None:
+def test_no_change_is_missed_after_a_crash(checkout: Checkout) -> None:
     with server() as postgres:
         migrate.upgrade(postgres.url)
         with serving(checkout, DATABASE_URL=postgres.url) as api:
@@ -74,7 +74,7 @@ def test_a_follower_misses_nothing_when_the_database_crashes(checkout: Checkout)
             assert len(page["changes"]) == 1
             author = fetch(postgres.url, "SELECT id FROM users")[0]["id"]
             with asyncio.Runner() as runner:
-                # It has its entry and the lock already, but has not been committed.
+                # It has its entry and the lock, but is not committed.
                 lost: asyncpg.Connection[Any] = runner.run(
                     asyncpg.connect(driver_url(postgres.url))
                 )
@@ -85,7 +85,7 @@ def test_a_follower_misses_nothing_when_the_database_crashes(checkout: Checkout)
                         "SET CONSTRAINTS ALL IMMEDIATE"
                     )
                 )
-                execute(postgres.url, "CHECKPOINT")  # the test's server is slow to write
+                execute(postgres.url, "CHECKPOINT")  # the test server writes slowly
                 postgres.stop("immediate")
                 postgres.start()
                 with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
@@ -98,7 +98,7 @@ def test_a_follower_misses_nothing_when_the_database_crashes(checkout: Checkout)
 
             wait_until(post, "an article is posted after the crash", log=api.process.log)
             wait_until(lambda: api.client.get("/changes").is_success, "reads go on as well")
-            after = news(api, page["next"])
+            after = read_changes(api, page["next"])
             assert [each["kind"] for each in after] == ["created"]
             assert after[0]["article_id"] > page["changes"][0]["article_id"]
-            assert news(api, "") == page["changes"] + after
+            assert read_changes(api, "") == page["changes"] + after

@@ -1,4 +1,4 @@
-"""Promise: the commands do what they say, and say what is wrong in a sentence, without a trace."""
+"""The commands work, and report errors in a sentence without a traceback."""
 
 import re
 from collections.abc import Sequence
@@ -19,15 +19,13 @@ BAD = {
 
 
 def create_admin(**changes: str) -> tuple[Sequence[str], dict[str, str]]:
-    """Arguments and environment of a `pressroom create-admin`."""
+    """Return the arguments and the environment of `pressroom create-admin`."""
     account = {**GOOD, **changes}
     arguments = ("create-admin", "--email", account["email"], "--username", account["username"])
     return arguments, {"PRESSROOM_ADMIN_PASSWORD": account["password"]}
 
 
-def test_create_admin_creates_one_who_may_log_in(
-    checkout: Checkout, api: Api, api_database: str
-) -> None:
+def test_created_admin_can_log_in(checkout: Checkout, api: Api, api_database: str) -> None:
     arguments, environment = create_admin()
     with pressroom(checkout, *arguments, **environment, DATABASE_URL=api_database) as created:
         assert created.wait() == 0
@@ -54,7 +52,7 @@ def test_create_admin_creates_one_who_may_log_in(
     assert len(fetch(api_database, "SELECT id FROM users WHERE role = 'admin'")) == 1
 
 
-def test_seed_adds_what_it_says(checkout: Checkout, own_database: str) -> None:
+def test_seed_adds_the_requested_rows(checkout: Checkout, own_database: str) -> None:
     arguments = ("seed", "--users", "3", "--articles", "40")
     with pressroom(checkout, *arguments, DATABASE_URL=own_database, BCRYPT_COST="4") as seeded:
         assert seeded.wait() == 0, seeded.log
@@ -69,10 +67,10 @@ def test_seed_adds_what_it_says(checkout: Checkout, own_database: str) -> None:
     assert 1500 < row["size"] < 2500
 
 
-def test_refusals_of_seed(checkout: Checkout, own_database: str) -> None:
+def test_seed_errors(checkout: Checkout, own_database: str) -> None:
     nowhere = "postgresql://postgres@127.0.0.1:1/nowhere"
     cases = [
-        (("--users", "0", "--articles", "1"), own_database, "Articles need authors"),
+        (("--users", "0", "--articles", "1"), own_database, "Articles require authors"),
         ((), nowhere, "The database is not available"),
     ]
     processes = [
@@ -88,7 +86,7 @@ def test_refusals_of_seed(checkout: Checkout, own_database: str) -> None:
             process.kill()
 
 
-def test_routes_lists_every_route_and_who_may_use_it(checkout: Checkout) -> None:
+def test_routes_lists_routes_and_permissions(checkout: Checkout) -> None:
     with pressroom(checkout, "routes", DATABASE_URL="", COLUMNS="120") as listed:
         assert listed.wait() == 0, listed.log
         rows = [

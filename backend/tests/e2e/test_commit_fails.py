@@ -1,5 +1,5 @@
-"""Promise: a 2xx is sent after the commit; a commit that fails answers with an error, and
-nothing of the request is stored."""
+"""A 2xx response is sent after the commit. A failed commit returns an error, and nothing is
+stored."""
 
 from collections.abc import Iterator
 
@@ -26,7 +26,7 @@ def commits_of_articles_fail(api_database: str) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("commits_of_articles_fail")
-def test_a_commit_that_fails_is_an_error_and_leaves_nothing(api: Api, api_database: str) -> None:
+def test_failed_commit_returns_an_error(api: Api, api_database: str) -> None:
     headers = api.bearer("committer")
     facts = "SELECT (SELECT count(*) FROM articles), (SELECT count(*) FROM audit_events)"
     before = fetch(api_database, facts)

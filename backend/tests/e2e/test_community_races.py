@@ -1,4 +1,4 @@
-"""Promise: what is counted is right however many do it at once, and a block finds each follow."""
+"""Counts are correct after concurrent changes, and a block removes concurrent follows."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,28 +33,28 @@ FOLLOWS = """
 
 
 @pytest.fixture(scope="module")
-def crowded_database() -> Iterator[str]:
+def races_database() -> Iterator[str]:
     with migrated_database() as url:
         yield url
 
 
 @pytest.fixture(scope="module")
-def crowd(checkout: Checkout, crowded_database: str) -> Iterator[Api]:
-    with serving(checkout, GUNICORN, DATABASE_URL=crowded_database) as api:
+def api(checkout: Checkout, races_database: str) -> Iterator[Api]:
+    with serving(checkout, GUNICORN, DATABASE_URL=races_database) as api:
         yield api
 
 
-def at_once(tasks: list[Callable[[], int]]) -> list[int]:
+def run_concurrently(tasks: list[Callable[[], int]]) -> list[int]:
     with ThreadPoolExecutor(READERS) as threads:
         return list(threads.map(lambda task: task(), tasks))
 
 
-def test_counts_are_right_after_a_crowd(crowd: Api, crowded_database: str) -> None:
-    author = crowd.bearer("writer")
+def test_counts_are_correct_after_concurrent_changes(api: Api, races_database: str) -> None:
+    author = api.bearer("writer")
     articles = [
-        crowd.client.post("/articles", json=ARTICLE, headers=author).json()["id"] for _ in range(2)
+        api.client.post("/articles", json=ARTICLE, headers=author).json()["id"] for _ in range(2)
     ]
-    readers = [crowd.bearer(f"reader{number}") for number in range(READERS)]
+    readers = [api.bearer(f"reader{number}") for number in range(READERS)]
 
     def act(number: int, headers: dict[str, str]) -> Callable[[], int]:
         def run() -> int:
@@ -63,75 +63,75 @@ def test_counts_are_right_after_a_crowd(crowd: Api, crowded_database: str) -> No
             for step in range(ROUNDS):
                 method = "DELETE" if (step + number) % 3 == 0 else "PUT"
                 answers = [
-                    crowd.client.request(method, f"/articles/{article}/favorite", headers=headers),
-                    crowd.client.request(method, "/profiles/writer/follow", headers=headers),
+                    api.client.request(method, f"/articles/{article}/favorite", headers=headers),
+                    api.client.request(method, "/profiles/writer/follow", headers=headers),
                 ]
-                said = crowd.client.post(
+                said = api.client.post(
                     f"/articles/{article}/comments", json={"content": "Yes."}, headers=headers
                 )
                 answers.append(said)
                 if step % 2:
                     path = f"/comments/{said.json()['id']}"
-                    answers.append(crowd.client.delete(path, headers=headers))
+                    answers.append(api.client.delete(path, headers=headers))
                 worst = max(worst, *(answer.status_code for answer in answers))
             return worst
 
         return run
 
-    statuses = at_once([act(number, each) for number, each in enumerate(readers)])
+    statuses = run_concurrently([act(number, each) for number, each in enumerate(readers)])
     assert max(statuses) < 300
-    for row in fetch(crowded_database, COUNTS):
+    for row in fetch(races_database, COUNTS):
         assert (row["favorites"], row["comments"]) == (row["favorited"], row["commented"])
         assert row["comments"] > 0
-    for row in fetch(crowded_database, FOLLOWS):
+    for row in fetch(races_database, FOLLOWS):
         assert (row["followers"], row["following"]) == (row["followed"], row["follows"])
 
-    # Everybody leaves at once; nobody is counted any more, and what they said is gone.
+    # All accounts are deleted concurrently: their counts and comments are removed.
     def leave(headers: dict[str, str]) -> Callable[[], int]:
         def run() -> int:
-            me = crowd.client.get("/users/me", headers=headers).json()["id"]
+            me = api.client.get("/users/me", headers=headers).json()["id"]
             body = {"password": PASSWORD}
-            return crowd.client.request(
+            return api.client.request(
                 "DELETE", f"/users/{me}", json=body, headers=headers
             ).status_code
 
         return run
 
-    assert set(at_once([leave(each) for each in readers])) == {204}
-    assert {(row["favorites"], row["comments"]) for row in fetch(crowded_database, COUNTS)} == {
+    assert set(run_concurrently([leave(each) for each in readers])) == {204}
+    assert {(row["favorites"], row["comments"]) for row in fetch(races_database, COUNTS)} == {
         (0, 0)
     }
-    assert {(row["followers"], row["following"]) for row in fetch(crowded_database, FOLLOWS)} == {
+    assert {(row["followers"], row["following"]) for row in fetch(races_database, FOLLOWS)} == {
         (0, 0)
     }
 
 
-def test_twenty_favorites_of_one_reader_are_one(crowd: Api, crowded_database: str) -> None:
-    author, reader = crowd.bearer("another"), crowd.bearer("keen")
-    article = crowd.client.post("/articles", json=ARTICLE, headers=author).json()["id"]
+def test_concurrent_favorites_of_a_user_count_once(api: Api, races_database: str) -> None:
+    author, reader = api.bearer("another"), api.bearer("keen")
+    article = api.client.post("/articles", json=ARTICLE, headers=author).json()["id"]
 
     def favorite() -> int:
         url = f"/articles/{article}/favorite"
-        return crowd.client.put(url, headers=reader).status_code
+        return api.client.put(url, headers=reader).status_code
 
-    assert at_once([favorite] * 20) == [200] * 20
+    assert run_concurrently([favorite] * 20) == [200] * 20
     counted = fetch(
-        crowded_database, f"SELECT favorites FROM article_counts WHERE article_id = {article}"
+        races_database, f"SELECT favorites FROM article_counts WHERE article_id = {article}"
     )
     assert counted[0]["favorites"] == 1
 
 
-def test_no_follow_outlives_a_block(crowd: Api, crowded_database: str) -> None:
-    blocker, follower = crowd.bearer("blocker"), crowd.bearer("follower")
+def test_block_removes_concurrent_follow(api: Api, races_database: str) -> None:
+    blocker, follower = api.bearer("blocker"), api.bearer("follower")
 
     def follow() -> int:
-        return crowd.client.put("/profiles/blocker/follow", headers=follower).status_code
+        return api.client.put("/profiles/blocker/follow", headers=follower).status_code
 
     def block() -> int:
-        return crowd.client.put("/profiles/follower/block", headers=blocker).status_code
+        return api.client.put("/profiles/follower/block", headers=blocker).status_code
 
     for _ in range(10):
-        statuses = at_once([follow, follow, follow, block, follow, follow])
+        statuses = run_concurrently([follow, follow, follow, block, follow, follow])
         assert set(statuses) <= {200, 403}
-        assert fetch(crowded_database, OUTLIVED) == []
-        crowd.client.delete("/profiles/follower/block", headers=blocker)
+        assert fetch(races_database, OUTLIVED) == []
+        api.client.delete("/profiles/follower/block", headers=blocker)

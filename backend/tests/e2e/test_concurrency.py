@@ -1,5 +1,5 @@
-"""Promise: of many who want one name exactly one gets it; a busy database is answered 503 in
-time; and neither hashing passwords nor rendering long texts holds connections or others up."""
+"""One of several concurrent registrations of a name succeeds. An exhausted pool returns 503 in
+time. Password hashing and rendering hold no connections and do not block other requests."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ LOGINS = 8
 WRITERS = 3
 
 
-def test_one_of_twenty_registrations_of_an_email_succeeds(api: Api, api_database: str) -> None:
+def test_one_concurrent_registration_of_an_email_succeeds(api: Api, api_database: str) -> None:
     def register(number: int) -> int:
         email = "".join(
             letter.upper() if number >> place & 1 else letter
@@ -47,7 +47,7 @@ def small_database() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def small_api(checkout: Checkout, small_database: str) -> Iterator[Api]:
-    """One connection a pool, and passwords that take as long as in production."""
+    """Start an API with one connection per pool and the bcrypt cost of production."""
     with serving(
         checkout,
         DATABASE_URL=small_database,
@@ -58,9 +58,7 @@ def small_api(checkout: Checkout, small_database: str) -> Iterator[Api]:
         yield api
 
 
-def test_an_exhausted_pool_answers_503_in_time_and_recovers(
-    small_api: Api, small_database: str
-) -> None:
+def test_exhausted_pool_returns_503_and_recovers(small_api: Api, small_database: str) -> None:
     client, headers = small_api.client, small_api.bearer("writer")
     draft = {"title": "Contended", "content": "Somebody locks this row."}
     article = client.post("/articles", json=draft, headers=headers).json()
@@ -82,7 +80,7 @@ def test_an_exhausted_pool_answers_503_in_time_and_recovers(
     assert small_api.register("too-many").status_code == 201
 
 
-def test_a_storm_of_logins_leaves_the_connections_to_others(small_api: Api) -> None:
+def test_concurrent_logins_hold_no_connections(small_api: Api) -> None:
     small_api.register("stormy")
     reads: list[int] = []
     with ThreadPoolExecutor(LOGINS) as threads:
@@ -96,12 +94,12 @@ def test_a_storm_of_logins_leaves_the_connections_to_others(small_api: Api) -> N
 
     assert {login.result().status_code for login in logins} == {200}
     assert set(reads) == {200}
-    # On the event loop, reads would get a turn between two hashes at most.
+    # If hashing ran in the event loop, reads would wait for each hash.
     assert len(reads) > 3 * LOGINS
 
 
-def test_a_storm_of_long_texts_leaves_the_connections_to_others(small_api: Api) -> None:
-    """Each takes a second to be refused; each of their writers has two in progress."""
+def test_concurrent_long_texts_hold_no_connections(small_api: Api) -> None:
+    """Each text takes a second until it is rejected. Each user has two requests in progress."""
     client, writers = small_api.client, [small_api.bearer(f"stormy{n}") for n in range(WRITERS)]
     reader = small_api.bearer("calm")
     article = {"title": "Calm", "content": "Nobody has to wait for it.", "published": True}

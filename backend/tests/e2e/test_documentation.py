@@ -1,5 +1,5 @@
-"""Promise: /docs and /redoc work in a browser that reaches nothing but the server, under a policy
-that nothing on the pages breaks."""
+"""/docs and /redoc work in a browser without internet access, and respect their content security
+policy."""
 
 import re
 import shutil
@@ -43,7 +43,7 @@ def browser() -> str:
 
 
 def visit(browser: str, url: str, profile: Path) -> tuple[str, list[str]]:
-    """The document as the page's scripts left it, and what its console says."""
+    """Return the rendered document and the console messages."""
     command = [browser, *FLAGS, f"--user-data-dir={profile}", url]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return ended.stdout, [line for line in ended.stderr.splitlines() if "CONSOLE" in line]
@@ -53,7 +53,7 @@ def visit(browser: str, url: str, profile: Path) -> tuple[str, list[str]]:
 def pages(
     browser: str, api: Api, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[str, list[str]]]:
-    """Document and console of both pages, visited at the same time."""
+    """Visit both pages concurrently. Return their documents and console messages."""
     profiles = tmp_path_factory.mktemp("profiles")
     with ThreadPoolExecutor(2) as threads:
         visits = {
@@ -64,7 +64,7 @@ def pages(
 
 
 @pytest.mark.parametrize(("name", "field"), [("docs", "operationId"), ("redoc", "summary")])
-def test_a_page_renders_without_internet(
+def test_page_renders_without_internet(
     pages: dict[str, tuple[str, list[str]]], api: Api, name: str, field: str
 ) -> None:
     dom, console = pages[name]

@@ -1,7 +1,6 @@
-"""Promise: a worker that stops loses no request of whoever keeps connections open.
+"""A stopping worker loses no requests on persistent connections.
 
-Raw sockets, for a proxy's connections are what this is about: it may be sending on one at the very
-moment at which the worker is told to stop.
+The tests use raw sockets to simulate a proxy, which may send a request while the worker stops.
 """
 
 import os
@@ -42,8 +41,8 @@ def api(checkout: Checkout, own_database: str) -> Iterator[Api]:
         yield api
 
 
-class KeptOpen:
-    """A connection on which one request follows the other."""
+class PersistentConnection:
+    """A persistent connection with sequential requests."""
 
     def __init__(self, api: Api) -> None:
         self._socket = socket.create_connection((HOST, httpx.URL(api.url).port or 0), timeout=20)
@@ -57,24 +56,24 @@ class KeptOpen:
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         self._socket.sendall(head.encode() + b"\r\n" + body)
 
-    def answer(self) -> httpx.Response:
+    def receive(self) -> httpx.Response:
         received = b""
         while b"\r\n\r\n" not in received:
-            received += self._received()
+            received += self._receive_bytes()
         head, _, body = received.partition(b"\r\n\r\n")
         status, *lines = head.decode("latin-1").split("\r\n")
         headers = httpx.Headers([tuple(line.split(": ", 1)) for line in lines])
         while len(body) < int(headers["Content-Length"]):
-            body += self._received()
+            body += self._receive_bytes()
         return httpx.Response(int(status.split(" ")[1]), headers=headers, content=body)
 
-    def _received(self) -> bytes:
+    def _receive_bytes(self) -> bytes:
         received = self._socket.recv(65536)
-        assert received, "the connection was closed before the answer"
+        assert received, "the connection was closed before the response"
         return received
 
     def is_closed(self) -> bool:
-        """Waits until it is: by an orderly end, not a reset."""
+        """Wait until the server closes the connection, without a reset."""
         return self._socket.recv(1) == b""
 
 
@@ -83,31 +82,31 @@ def workers(api: Api) -> list[int]:
     return [int(pid) for pid in children.read_text().split()]
 
 
-def test_what_comes_on_an_open_connection_after_sigterm_is_answered(api: Api) -> None:
-    with closing(KeptOpen(api)) as used, closing(KeptOpen(api)) as fresh:
+def test_requests_on_open_connections_are_answered_after_sigterm(api: Api) -> None:
+    with closing(PersistentConnection(api)) as used, closing(PersistentConnection(api)) as fresh:
         used.send("GET", "/health/live")
-        assert used.answer().headers.get("Connection") is None
+        assert used.receive().headers.get("Connection") is None
         api.process.send(signal.SIGTERM)
         wait_until(lambda: refuses_connections(api), "no new connection", log=api.process.log)
         for connection in (used, fresh):
             connection.send("POST", "/users", b"{}")
-            answer = connection.answer()
-            assert answer.status_code == 422
-            assert answer.headers["Connection"] == "close"
+            response = connection.receive()
+            assert response.status_code == 422
+            assert response.headers["Connection"] == "close"
             assert connection.is_closed()
         assert api.process.wait() == 0
 
 
-def test_what_stays_idle_is_closed_in_the_end(api: Api) -> None:
-    with closing(KeptOpen(api)) as idle:
+def test_idle_connections_are_closed(api: Api) -> None:
+    with closing(PersistentConnection(api)) as idle:
         idle.send("GET", "/health/live")
-        idle.answer()
+        idle.receive()
         api.process.send(signal.SIGTERM)
         assert idle.is_closed()
     assert api.process.wait() == 0
 
 
-def test_an_idle_connection_is_kept_for_longer_than_the_edge_does() -> None:
+def test_idle_connections_outlive_the_keep_alive_of_nginx() -> None:
     template = PROJECT_DIR / "nginx" / "templates" / "edge.conf.template"
     if not template.exists():
         pytest.skip("the image has the backend alone, not the edge")
@@ -116,7 +115,7 @@ def test_an_idle_connection_is_kept_for_longer_than_the_edge_does() -> None:
     assert int(found[1]) < DRAIN_SECONDS
 
 
-def test_without_connections_it_stops_at_once(checkout: Checkout, own_database: str) -> None:
+def test_stops_immediately_without_connections(checkout: Checkout, own_database: str) -> None:
     port = free_port()
     endless = "import app.core.protocol as protocol; protocol.DRAIN_SECONDS = 3600"
     command = ("-c", f"{endless}; from gunicorn.app.wsgiapp import run; run()", *GUNICORN[2:])
@@ -134,36 +133,34 @@ def test_without_connections_it_stops_at_once(checkout: Checkout, own_database: 
         assert process.wait() == 0
 
 
-def test_a_connection_that_nobody_has_accepted_is_not_reset(api: Api) -> None:
-    """The kernel has accepted it; the worker is told to stop before it does."""
+def test_unaccepted_connection_is_not_reset(api: Api) -> None:
+    """The kernel has accepted the connection, and the worker stops before it does."""
     (worker,) = workers(api)
     os.kill(worker, signal.SIGSTOP)
-    waiting = [KeptOpen(api) for _ in range(5)]
+    waiting = [PersistentConnection(api) for _ in range(5)]
     for connection in waiting:
         connection.send("POST", "/users", b"{}")
     api.process.send(signal.SIGTERM)
     os.kill(worker, signal.SIGCONT)
-    assert [connection.answer().status_code for connection in waiting] == [422] * 5
+    assert [connection.receive().status_code for connection in waiting] == [422] * 5
     for connection in waiting:
         connection.close()
 
 
-def test_sighup_replaces_workers_and_loses_nothing(api: Api) -> None:
+def test_sighup_replaces_workers_without_lost_requests(api: Api) -> None:
     before = workers(api)
-    with closing(KeptOpen(api)) as kept:
+    with closing(PersistentConnection(api)) as kept:
         kept.send("GET", "/health/live")
-        kept.answer()
+        kept.receive()
         api.process.send(signal.SIGHUP)
         wait_until(lambda: set(workers(api)) - set(before), "a new worker", log=api.process.log)
         kept.send("POST", "/users", b"{}")
-        assert kept.answer().status_code == 422
+        assert kept.receive().status_code == 422
     wait_until(lambda: not set(workers(api)) & set(before), "the old one ends")
     assert httpx.get(f"{api.url}/health/live").status_code == 200
 
 
-def test_a_worker_that_has_served_its_time_loses_nothing(
-    checkout: Checkout, own_database: str
-) -> None:
+def test_max_requests_restart_loses_no_request(checkout: Checkout, own_database: str) -> None:
     renewing = (*GUNICORN, "--max-requests", "40", "--max-requests-jitter", "10")
     port = free_port()
     settings = {**PRODUCTION, "DATABASE_URL": own_database, "WEB_CONCURRENCY": "1"}
@@ -174,8 +171,8 @@ def test_a_worker_that_has_served_its_time_loses_nothing(
     ):
         seen = set(workers(api))
         deadline = time.monotonic() + DEADLINE
-        while len(seen) < 4:  # how many requests one serves depends on how fast it is
+        while len(seen) < 4:  # the number of requests per worker depends on timing
             assert time.monotonic() < deadline
-            answer = api.client.post("/users", json={})
-            assert answer.status_code == 422, answer.text
+            response = api.client.post("/users", json={})
+            assert response.status_code == 422, response.text
             seen |= set(workers(api))

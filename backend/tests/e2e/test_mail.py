@@ -1,5 +1,5 @@
-"""Promise: mail arrives although the mail server was down, says no more than it must, and the link
-in it works once; development needs no mail server."""
+"""Mail is delivered after an outage of the mail server, and its link works once. Development needs
+no mail server."""
 
 import re
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ def server(port: int) -> Iterator[MailServer]:
 
 @pytest.fixture(scope="module")
 def api(checkout: Checkout, database: str, port: int) -> Iterator[Api]:
-    """Two processes that both deliver."""
+    """Start two processes that deliver mail."""
     with serving(
         checkout,
         GUNICORN,
@@ -82,9 +82,7 @@ def reset(api: Api, message: EmailMessage, password: str = NEW) -> httpx.Respons
     return api.client.post("/auth/password/reset", json=body)
 
 
-def test_registering_verifies_and_a_forgotten_password_comes_back(
-    api: Api, server: MailServer
-) -> None:
+def test_email_verification_and_password_reset(api: Api, server: MailServer) -> None:
     headers = api.bearer("ada")
     message = server.to("ada@example.com")
     assert message["From"] == "The Blog <blog@example.com>"
@@ -104,9 +102,7 @@ def test_registering_verifies_and_a_forgotten_password_comes_back(
         assert secret not in api.process.log
 
 
-def test_a_mail_server_that_is_down_delays_mail_and_no_request(
-    api: Api, database: str, port: int
-) -> None:
+def test_unavailable_mail_server_delays_only_mail(api: Api, database: str, port: int) -> None:
     assert api.register("patient").status_code == 201
     failed = "SELECT attempts FROM mails WHERE email = 'patient@example.com' AND error IS NOT NULL"
     wait_until(lambda: fetch(database, failed), "an attempt fails", log=api.process.log)
@@ -116,7 +112,7 @@ def test_a_mail_server_that_is_down_delays_mail_and_no_request(
     assert "Traceback" not in api.process.log
 
 
-def test_each_of_many_mails_is_sent_once(api: Api, server: MailServer, database: str) -> None:
+def test_each_mail_is_sent_once(api: Api, server: MailServer, database: str) -> None:
     names = [f"many{number}" for number in range(30)]
     with ThreadPoolExecutor(10) as threads:
         list(threads.map(api.register, names))
@@ -126,7 +122,7 @@ def test_each_of_many_mails_is_sent_once(api: Api, server: MailServer, database:
     assert sorted(arrived) == sorted(f"{name}@example.com" for name in names)
 
 
-def test_of_two_who_use_one_link_at_once_one_succeeds(
+def test_link_works_once_for_concurrent_requests(
     api: Api, server: MailServer, database: str
 ) -> None:
     api.register("twice")
@@ -144,10 +140,8 @@ def test_of_two_who_use_one_link_at_once_one_succeeds(
     assert logins == [200 if status == 204 else 401 for status in statuses]
 
 
-def test_a_reset_outruns_another_one_that_is_on_its_way(
-    api: Api, server: MailServer, database: str
-) -> None:
-    """Two links for one user, used at once: neither waits for the other for ever."""
+def test_concurrent_resets_of_a_user(api: Api, server: MailServer, database: str) -> None:
+    """Two links of a user are used concurrently, without a deadlock."""
     api.register("hasty")
     server.to("hasty@example.com")
     forget(api, "hasty")
@@ -162,7 +156,9 @@ def test_a_reset_outruns_another_one_that_is_on_its_way(
         assert sorted(each.result().status_code for each in resets) == [204, 400]
 
 
-def test_delivery_outlives_the_database(checkout: Checkout, port: int, server: MailServer) -> None:
+def test_delivery_resumes_after_a_database_outage(
+    checkout: Checkout, port: int, server: MailServer
+) -> None:
     from app.db import migrate
 
     with postgres.server() as database:
@@ -203,9 +199,7 @@ def test_development_needs_no_mail_server(checkout: Checkout, own_database: str)
         assert entry["text"] in api.process.log
 
 
-def test_the_server_ends_at_once_although_a_mail_is_on_its_way(
-    checkout: Checkout, own_database: str
-) -> None:
+def test_server_stops_during_mail_delivery(checkout: Checkout, own_database: str) -> None:
     import signal
     import socket
 

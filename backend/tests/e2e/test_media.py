@@ -1,5 +1,5 @@
-"""Promise: uploads keep to a quota however many come at once, and nothing is left of one that fails
-half-way, however the process ends."""
+"""Concurrent uploads respect the quota, and failed uploads leave no files, even if the process is
+killed."""
 
 import signal
 import threading
@@ -28,7 +28,7 @@ def files(directory: Path) -> list[Path]:
     return [each for each in directory.rglob("*") if each.is_file()]
 
 
-def test_uploads_at_once_keep_to_the_quota(
+def test_concurrent_uploads_respect_the_quota(
     checkout: Checkout, media_database: str, tmp_path: Path
 ) -> None:
     content = picture("PNG")
@@ -56,10 +56,10 @@ def test_uploads_at_once_keep_to_the_quota(
     assert len({file.parent for file in files(tmp_path)}) == kept + 1
 
 
-def test_a_commit_that_fails_leaves_files_that_will_go(
+def test_files_of_a_failed_commit_are_deleted_later(
     checkout: Checkout, own_database: str, tmp_path: Path
 ) -> None:
-    """The last word is the commit's; what was put into the store before it has its note."""
+    """Files are stored before the commit, and a row schedules their deletion."""
     refuse = (
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN RAISE EXCEPTION 'disk full' USING ERRCODE = '53100'; END $$"
@@ -78,7 +78,7 @@ def test_a_commit_that_fails_leaves_files_that_will_go(
     assert fetch(own_database, "SELECT 1 FROM media") == []
 
 
-def test_a_client_that_hangs_up_leaves_nothing(
+def test_disconnected_client_leaves_no_files(
     checkout: Checkout, media_database: str, tmp_path: Path
 ) -> None:
     with serving(checkout, DATABASE_URL=media_database, MEDIA_DIR=str(tmp_path)) as api:
@@ -103,7 +103,7 @@ def test_a_client_that_hangs_up_leaves_nothing(
         assert api.client.get("/health/live").status_code == 200
 
 
-def test_a_process_that_is_killed_leaves_only_what_is_swept(
+def test_files_of_a_killed_process_are_deleted_later(
     checkout: Checkout, media_database: str, tmp_path: Path
 ) -> None:
     with serving(checkout, DATABASE_URL=media_database, MEDIA_DIR=str(tmp_path)) as api:
@@ -119,11 +119,11 @@ def test_a_process_that_is_killed_leaves_only_what_is_swept(
         wait_until(lambda: files(tmp_path) != [], "the upload begins", log=api.process.log)
         api.process.send(signal.SIGKILL)
         thread.join()
-    # What is there, is where it is swept after an hour.
+    # All remaining files are in places that are cleaned up after an hour.
     assert {file.relative_to(tmp_path).parts[0] for file in files(tmp_path)} == {"incoming"}
 
 
-def test_an_upload_holds_no_connection_while_it_comes_in(
+def test_upload_holds_no_connection_while_receiving(
     checkout: Checkout, media_database: str, tmp_path: Path
 ) -> None:
     one = {"DATABASE_POOL_SIZE": "1", "DATABASE_POOL_TIMEOUT": "1"}

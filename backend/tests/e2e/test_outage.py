@@ -1,5 +1,5 @@
-"""Promise: without PostgreSQL the process lives and answers 503 with Retry-After, never 500, and
-serves again by itself once PostgreSQL is back."""
+"""Without PostgreSQL, the process returns 503 with Retry-After and no 500. It recovers without a
+restart."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,7 @@ DRAFT = {"title": "In flight", "content": "Written while the server went."}
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[postgres.Server]:
-    """A migrated server that is down."""
+    """Create a migrated database server that is stopped."""
     with postgres.server() as server:
         migrate.upgrade(server.url)
         server.stop()
@@ -30,8 +30,8 @@ def server() -> Iterator[postgres.Server]:
 
 
 @pytest.fixture(scope="module")
-def orphan(checkout: Checkout, server: postgres.Server) -> Iterator[Api]:
-    """An API that was started while its server was down."""
+def api_without_database(checkout: Checkout, server: postgres.Server) -> Iterator[Api]:
+    """Start an API while its database server is stopped."""
     with serving(
         checkout,
         DATABASE_URL=server.url,
@@ -42,11 +42,15 @@ def orphan(checkout: Checkout, server: postgres.Server) -> Iterator[Api]:
 
 
 @pytest.fixture
-def running(orphan: Api, server: postgres.Server) -> Api:
-    """The same API, with the server up."""
+def running_api(api_without_database: Api, server: postgres.Server) -> Api:
+    """Start the database server of the API."""
     server.start()
-    wait_until(lambda: is_ready(orphan), "the API is ready", log=orphan.process.log)
-    return orphan
+    wait_until(
+        lambda: is_ready(api_without_database),
+        "the API is ready",
+        log=api_without_database.process.log,
+    )
+    return api_without_database
 
 
 def is_ready(api: Api) -> bool:
@@ -54,7 +58,7 @@ def is_ready(api: Api) -> bool:
 
 
 def refresh(api: Api) -> httpx.Response:
-    """A request that writes, if only it knew what: 401, as often as one likes."""
+    """Send a request that uses the pool for writing and returns 401."""
     unknown = {"refresh_token": f"prt_1_{'x' * 65}"}
     return api.client.post("/auth/refresh", json=unknown)
 
@@ -69,10 +73,10 @@ def assert_unavailable(answer: httpx.Response) -> None:
 
 
 def fill_pools(api: Api) -> None:
-    """Use every connection that the pools may open, all at the same time.
+    """Open all connections of the pools with concurrent requests.
 
-    By a client that keeps none: of one that does, a thread may close as too old what another is
-    about to use.
+    The client has no persistent connections: a thread could close an expired one that another
+    thread is about to use.
     """
     none_kept = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     with (
@@ -87,7 +91,7 @@ def fill_pools(api: Api) -> None:
 
 
 def assert_recovers(api: Api) -> None:
-    """Each pooled connection may cost one request a 503, no request anything else."""
+    """Check that each pooled connection causes at most one 503, and no other error."""
     reads = [api.client.get("/articles") for _ in range(2 * POOL_SIZE)]
     refreshes = [refresh(api) for _ in range(2 * POOL_SIZE)]
     unavailable = [answer for answer in reads + refreshes if answer.status_code == 503]
@@ -99,54 +103,58 @@ def assert_recovers(api: Api) -> None:
     assert (reads[-1].status_code, refreshes[-1].status_code) == (200, 401)
 
 
-def test_it_starts_without_postgresql_and_serves_once_that_is_there(
-    orphan: Api, server: postgres.Server
+def test_starts_without_postgresql_and_recovers(
+    api_without_database: Api, server: postgres.Server
 ) -> None:
-    assert orphan.client.get("/health/live").status_code == 200
-    assert_unavailable(orphan.client.get("/health/ready"))
-    assert_unavailable(orphan.client.get("/articles"))
-    assert_unavailable(orphan.log_in("anybody"))
-    assert_unavailable(orphan.register("anybody"))
+    assert api_without_database.client.get("/health/live").status_code == 200
+    assert_unavailable(api_without_database.client.get("/health/ready"))
+    assert_unavailable(api_without_database.client.get("/articles"))
+    assert_unavailable(api_without_database.log_in("anybody"))
+    assert_unavailable(api_without_database.register("anybody"))
 
     server.start()
-    wait_until(lambda: is_ready(orphan), "the API is ready", log=orphan.process.log)
-    assert orphan.client.get("/articles").json() == []
-    assert orphan.register("survivor").status_code == 201
-    assert "unhandled exception" not in orphan.process.log
+    wait_until(
+        lambda: is_ready(api_without_database),
+        "the API is ready",
+        log=api_without_database.process.log,
+    )
+    assert api_without_database.client.get("/articles").json() == []
+    assert api_without_database.register("survivor").status_code == 201
+    assert "unhandled exception" not in api_without_database.process.log
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_postgresql_stopped_under_a_running_app(
-    running: Api, server: postgres.Server, mode: str
+def test_stopped_postgresql_returns_503(
+    running_api: Api, server: postgres.Server, mode: str
 ) -> None:
-    fill_pools(running)
+    fill_pools(running_api)
     server.stop(mode)
-    assert running.client.get("/health/live").status_code == 200
+    assert running_api.client.get("/health/live").status_code == 200
     for _ in range(POOLED_CONNECTIONS + 1):
-        assert_unavailable(running.client.get("/articles"))
-        assert_unavailable(refresh(running))
-    assert_unavailable(running.client.get("/health/ready"))
+        assert_unavailable(running_api.client.get("/articles"))
+        assert_unavailable(refresh(running_api))
+    assert_unavailable(running_api.client.get("/health/ready"))
 
     server.start()
-    wait_until(lambda: is_ready(running), "the API is ready", log=running.process.log)
-    assert_recovers(running)
-    assert "unhandled exception" not in running.process.log
+    wait_until(lambda: is_ready(running_api), "the API is ready", log=running_api.process.log)
+    assert_recovers(running_api)
+    assert "unhandled exception" not in running_api.process.log
 
 
-def test_every_connection_terminated_at_once(running: Api, server: postgres.Server) -> None:
-    fill_pools(running)
+def test_terminated_connections_are_replaced(running_api: Api, server: postgres.Server) -> None:
+    fill_pools(running_api)
     assert len(fetch(server.url, TERMINATE)) > POOL_SIZE
-    assert_recovers(running)
-    assert "unhandled exception" not in running.process.log
+    assert_recovers(running_api)
+    assert "unhandled exception" not in running_api.process.log
 
 
-def test_a_connection_lost_under_a_request_is_503(running: Api, server: postgres.Server) -> None:
-    headers = running.bearer("survivor")
+def test_connection_lost_during_a_request_is_503(running_api: Api, server: postgres.Server) -> None:
+    headers = running_api.bearer("survivor")
     with (
         ThreadPoolExecutor(1) as threads,
         holding(server.url, "LOCK TABLE articles IN ACCESS EXCLUSIVE MODE"),
     ):
-        writing = threads.submit(running.client.post, "/articles", json=DRAFT, headers=headers)
+        writing = threads.submit(running_api.client.post, "/articles", json=DRAFT, headers=headers)
         wait_until_blocked(server.url)
         fetch(server.url, TERMINATE)
         assert_unavailable(writing.result())

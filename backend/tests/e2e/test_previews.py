@@ -1,4 +1,4 @@
-"""Promise: a preview link's token is in no log, however its bearer spells the address."""
+"""The token of a preview link is not logged, for all spellings of the URL."""
 
 import pytest
 
@@ -9,7 +9,7 @@ pytestmark = pytest.mark.e2e
 DRAFT = {"title": "A secret", "content": "Not for everybody yet."}
 
 
-def test_the_log_does_not_hold_a_preview_links_token(api: Api) -> None:
+def test_preview_token_is_not_logged(api: Api) -> None:
     headers = api.bearer("previewer")
     article = api.client.post("/articles", json=DRAFT, headers=headers).json()
     made = api.client.post(f"/articles/{article['id']}/preview-links", headers=headers)

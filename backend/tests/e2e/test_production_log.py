@@ -1,5 +1,5 @@
-"""Promise: production logs one JSON object a line, one line a request; no secret of a client ever
-gets there; and an unhandled error leaves its trace under the request's id."""
+"""Production logs one line of JSON per request, without secrets of clients. The traceback of an
+unhandled error is logged with the request id."""
 
 import json
 import re
@@ -35,8 +35,8 @@ UNEXPECTED_CONSTRAINT = (
 ERROR_FIELDS = {"success", "message", "detail", "code", "request_id"}
 
 
-def have_a_session(api: Api) -> tuple[list[httpx.Response], list[str]]:
-    """A user's session with all that goes wrong in one; the answers, and what must stay secret."""
+def run_session(api: Api) -> tuple[list[httpx.Response], list[str]]:
+    """Run a session with typical errors. Return the responses and the secrets."""
     client = api.client
     answers = [
         api.register("secretive", password=PASSWORD),
@@ -65,7 +65,7 @@ STATUSES = [201, 409, 422, 401, 422, 422, 200, 200, 401, 401, 400, 422, 404]
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[str]:
-    """A database with a constraint that the application knows nothing of."""
+    """Create a database with a constraint that the application does not handle."""
     with migrated_database() as url:
         execute(url, UNEXPECTED_CONSTRAINT)
         yield url
@@ -78,7 +78,7 @@ def production(checkout: Checkout, database: str) -> Iterator[Api]:
 
 
 def read_log(api: Api, *answers: httpx.Response) -> list[dict[str, Any]]:
-    """Every line of the log as an object, once the request lines of `answers` are in it."""
+    """Return the parsed log, after waiting for the request lines of `answers`."""
     for answer in answers:
         identifier = answer.headers["X-Request-ID"]
         line = re.compile(rf'"path": .*"{identifier}"|"{identifier}".*"path": ')
@@ -90,8 +90,8 @@ def logged(api: Api, line: re.Pattern[str]) -> bool:
     return line.search(api.process.log) is not None
 
 
-def test_the_log_of_a_session(production: Api) -> None:
-    answers, secrets = have_a_session(production)
+def test_log_of_a_session_has_no_secrets(production: Api) -> None:
+    answers, secrets = run_session(production)
     assert [answer.status_code for answer in answers] == STATUSES
 
     lines = read_log(production, *answers)
@@ -110,9 +110,7 @@ def test_the_log_of_a_session(production: Api) -> None:
         assert word not in log.lower()
 
 
-def test_an_unhandled_error_leaves_its_trace_in_the_log_alone(
-    production: Api, database: str
-) -> None:
+def test_traceback_of_unhandled_error_is_only_logged(production: Api, database: str) -> None:
     execute(database, "ALTER TABLE articles RENAME COLUMN title TO headline")
     try:
         failed = production.client.get("/articles")
@@ -131,7 +129,7 @@ def test_an_unhandled_error_leaves_its_trace_in_the_log_alone(
     assert request_line(lines, failed)["status"] == 500
 
 
-def test_a_trace_has_no_personal_data(production: Api) -> None:
+def test_traceback_has_no_personal_data(production: Api) -> None:
     failed = production.register("unexpected", password=PASSWORD)
     assert failed.status_code == 500
     read_log(production, failed)

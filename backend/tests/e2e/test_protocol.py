@@ -1,4 +1,4 @@
-"""Promise: what is not HTTP gets 400 in the one error shape, and the connection is closed."""
+"""Invalid HTTP returns 400 in the error format, and the connection is closed."""
 
 import json
 import socket
@@ -21,7 +21,9 @@ pytestmark = pytest.mark.e2e
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     ],
 )
-def test_it_is_refused_in_our_shape(gunicorn_api: Api, request_bytes: bytes) -> None:
+def test_invalid_http_is_rejected_in_the_error_format(
+    gunicorn_api: Api, request_bytes: bytes
+) -> None:
     port = int(gunicorn_api.url.rpartition(":")[2])
     with socket.create_connection((HOST, port), timeout=10) as connection:
         connection.sendall(request_bytes)

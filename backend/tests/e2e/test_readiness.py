@@ -1,4 +1,4 @@
-"""Promise: /health/ready says whether the database fits this release, and what to do if not."""
+"""/health/ready tells whether the database matches this release, and otherwise what to do."""
 
 from collections.abc import Iterator
 
@@ -23,7 +23,7 @@ def waiting(checkout: Checkout, empty_database: str) -> Iterator[Api]:
         yield api
 
 
-def test_ready_follows_the_migrations_without_a_restart(waiting: Api, empty_database: str) -> None:
+def test_readiness_follows_migrations_without_restart(waiting: Api, empty_database: str) -> None:
     for prepare in ((), ("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)",)):
         execute(empty_database, *prepare)
         unmigrated = waiting.client.get("/health/ready")

@@ -1,5 +1,5 @@
-"""Promise: a migration beside the running application costs no request a 500, though PostgreSQL
-refuses the statements that the pooled connections had prepared before."""
+"""A migration during operation causes no 500, although PostgreSQL rejects statements that were
+prepared before."""
 
 from collections.abc import Iterator
 
@@ -13,13 +13,13 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture
 def prepared_api(checkout: Checkout, own_database: str) -> Iterator[Api]:
-    """An API whose one connection has prepared the list's statement."""
+    """Start an API whose only connection has prepared the statement of the list."""
     with serving(checkout, DATABASE_URL=own_database, DATABASE_POOL_SIZE="1", **PRODUCTION) as api:
         assert api.client.get("/articles").status_code == 200
         yield api
 
 
-def test_prepared_statements_of_before_cost_no_500(prepared_api: Api, own_database: str) -> None:
+def test_outdated_prepared_statements_cause_no_500(prepared_api: Api, own_database: str) -> None:
     execute(own_database, "ALTER TABLE articles ALTER COLUMN title TYPE varchar(300)")
     statuses = [prepared_api.client.get("/articles").status_code for _ in range(5)]
     assert set(statuses) <= {200, 503}

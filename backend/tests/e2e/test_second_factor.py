@@ -1,5 +1,5 @@
-"""Promise: a code is taken once, however many send it at once; a second factor is enabled once; and
-whoever waits for a code to be checked holds no connection that the check needs."""
+"""A code works once for concurrent requests, and a second factor is enabled once. Requests that
+wait for the check of a code hold no connection that the check needs."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ def code(secret: str, steps: int = 0) -> str:
 
 
 def begin(api: Api, username: str) -> tuple[dict[str, str], str]:
-    """The headers of a user who has a secret to confirm, and the secret."""
+    """Start the setup of a second factor. Return the user's headers and the secret."""
     headers = api.bearer(username)
     response = api.client.post(BASE, json={"password": PASSWORD}, headers=headers)
     assert response.status_code == 201, response.text
@@ -44,7 +44,7 @@ def begin(api: Api, username: str) -> tuple[dict[str, str], str]:
 
 
 def enable(api: Api, username: str) -> tuple[dict[str, str], str, list[str]]:
-    """The same, confirmed by the code of the past step; and the recovery codes."""
+    """Enable a second factor with the previous code. Return also the recovery codes."""
     headers, secret = begin(api, username)
     form = {"code": code(secret, -1)}
     response = api.client.post(f"{BASE}/confirm", json=form, headers=headers)
@@ -52,8 +52,8 @@ def enable(api: Api, username: str) -> tuple[dict[str, str], str, list[str]]:
     return headers, secret, response.json()["recovery_codes"]
 
 
-def at_once(api: Api, database: str, request: Callable[[], httpx.Response]) -> list[int]:
-    """The statuses of requests that are all under way before one of them can write."""
+def run_concurrently(api: Api, database: str, request: Callable[[], httpx.Response]) -> list[int]:
+    """Run requests that all start before the first one can write. Return the statuses."""
     with ThreadPoolExecutor(AT_ONCE) as threads:
         with holding(database, "LOCK second_factors, recovery_codes IN SHARE MODE"):
             sent = [threads.submit(request) for _ in range(AT_ONCE)]
@@ -62,26 +62,28 @@ def at_once(api: Api, database: str, request: Callable[[], httpx.Response]) -> l
 
 
 @pytest.mark.parametrize("kind", ["authenticator", "recovery"])
-def test_a_code_logs_in_once(api: Api, database: str, kind: str) -> None:
+def test_code_works_once_for_concurrent_logins(api: Api, database: str, kind: str) -> None:
     _, secret, recovery_codes = enable(api, kind)
     challenge = api.log_in(kind).json()["challenge"]
     text = code(secret) if kind == "authenticator" else recovery_codes[0]
     form = {"challenge": challenge, "code": text}
 
-    statuses = at_once(
+    statuses = run_concurrently(
         api, database, lambda: api.client.post("/auth/login/second-factor", json=form)
     )
 
     assert statuses == [200] + (AT_ONCE - 1) * [401]
     events = "SELECT 1 FROM audit_events JOIN users ON users.id = actor_id AND username = $1"
-    assert len(fetch(database, f"{events} WHERE action = 'LOGIN'", kind)) == 2  # before it, and now
+    assert (
+        len(fetch(database, f"{events} WHERE action = 'LOGIN'", kind)) == 2
+    )  # the earlier login and this one
 
 
-def test_it_is_enabled_once(api: Api, database: str) -> None:
+def test_second_factor_is_enabled_once(api: Api, database: str) -> None:
     headers, secret = begin(api, "eager")
     form = {"code": code(secret)}
 
-    statuses = at_once(
+    statuses = run_concurrently(
         api, database, lambda: api.client.post(f"{BASE}/confirm", json=form, headers=headers)
     )
 
@@ -90,7 +92,7 @@ def test_it_is_enabled_once(api: Api, database: str) -> None:
     assert len(fetch(database, query)) == 10
 
 
-def test_a_password_that_changes_meanwhile_ends_the_challenge(api: Api, database: str) -> None:
+def test_password_change_ends_the_challenge(api: Api, database: str) -> None:
     _, secret, _ = enable(api, "hurried")
     form = {"challenge": api.log_in("hurried").json()["challenge"], "code": code(secret)}
     change = "UPDATE users SET hashed_password = 'changed' WHERE username = 'hurried'"
@@ -101,7 +103,7 @@ def test_a_password_that_changes_meanwhile_ends_the_challenge(api: Api, database
         assert sent.result().json()["code"] == "invalid_challenge"
 
 
-def test_one_connection_is_enough(checkout: Checkout, database: str) -> None:
+def test_code_check_needs_one_connection(checkout: Checkout, database: str) -> None:
     with serving(
         checkout, DATABASE_URL=database, DATABASE_POOL_SIZE="1", DATABASE_POOL_TIMEOUT="0.5"
     ) as api:

@@ -1,5 +1,5 @@
-"""Promise: `pressroom serve` needs nothing but itself, says where it is, leaves nothing behind on
-Ctrl-C or SIGTERM, and has its data again after a kill -9 of everything."""
+"""`pressroom serve` has no other requirements, prints its URLs, stops all processes on Ctrl-C and
+SIGTERM, and keeps its data after kill -9."""
 
 import signal
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ ARTICLE = {"title": "Survivor", "content": "Posted before the kill -9.", "publis
 
 @dataclass(frozen=True)
 class Installation:
-    """A machine without Docker: a checkout, and the folder that it keeps its data in."""
+    """An installation without Docker: a checkout and its data directory."""
 
     checkout: Checkout
     directory: Path
@@ -64,7 +64,7 @@ def installation(checkout: Checkout) -> Iterator[Installation]:
             kill_processes_of(directory / "postgres")
 
 
-def test_the_first_start_says_where_it_is_and_ctrl_c_ends_all(installation: Installation) -> None:
+def test_first_start_prints_urls_and_ctrl_c_stops_everything(installation: Installation) -> None:
     with installation.serving() as api:
         address = api.url.replace(HOST, "localhost")
         for expected in (address, f"{address}/docs", *DEMO.values()):
@@ -85,7 +85,7 @@ def test_the_first_start_says_where_it_is_and_ctrl_c_ends_all(installation: Inst
         assert processes_of(installation.postgres) == []
 
 
-def test_the_data_survives_a_kill_of_everything(installation: Installation) -> None:
+def test_data_survives_kill_9(installation: Installation) -> None:
     with installation.serving() as api:
         token = api.client.post("/auth/login", data=DEMO).json()["access_token"]
         headers = {"Authorization": f"Bearer {token}"}
@@ -95,7 +95,7 @@ def test_the_data_survives_a_kill_of_everything(installation: Installation) -> N
         kill_processes_of(installation.postgres)
 
     with foreign_process(installation.postgres) as pid:
-        # As after a reboot: the number in the lock files belongs to another program by now.
+        # As after a reboot, the pid in the lock files belongs to another process.
         for name in ("postmaster.pid", ".s.PGSQL.5432.lock"):
             lock = installation.postgres / name
             lock.write_text("\n".join([str(pid), *lock.read_text().splitlines()[1:]]) + "\n")

@@ -1,4 +1,4 @@
-"""Promise: SIGTERM lets the requests that run finish, takes no new ones, and exits 0."""
+"""After SIGTERM, running requests finish, new ones are not accepted, and the exit status is 0."""
 
 import signal
 import socket
@@ -19,7 +19,7 @@ def refuses_connections(api: Api) -> bool:
         return probe.connect_ex((address.host, address.port or 0)) != 0
 
 
-def test_sigterm_lets_a_login_finish(checkout: Checkout, own_database: str) -> None:
+def test_running_login_finishes_after_sigterm(checkout: Checkout, own_database: str) -> None:
     with (
         serving(checkout, GUNICORN, DATABASE_URL=own_database, **PRODUCTION) as api,
         ThreadPoolExecutor(1) as threads,

@@ -1,4 +1,4 @@
-"""Promise: tags can be renamed and merged while articles are being tagged; nobody is the victim."""
+"""Tags can be renamed and merged while articles are tagged, without deadlocks."""
 
 import asyncio
 import random
@@ -58,10 +58,10 @@ def read(api: Api, article_id: int) -> tuple[list[str], int]:
     return article["tags"], article["version"]
 
 
-def test_taggers_and_editors_at_once_all_get_through(
+def test_concurrent_tagging_and_merging_succeeds(
     tags_api: Api, tags_database: str, editor: dict[str, str]
 ) -> None:
-    """Merges in both directions, renames and new tags, over the same articles at the same time."""
+    """Merges in both directions, renames and new tags concurrently affect the same articles."""
     words = ["alpha", "beta", "gamma", "delta"]
     articles = [write(tags_api, editor, *words) for _ in range(12)]
 
@@ -86,14 +86,14 @@ def test_taggers_and_editors_at_once_all_get_through(
     assert set(seen) == {200}, tags_api.process.log
     assert set(merged) <= {200, 404}, tags_api.process.log
     assert merged.count(200) > 5
-    for article_id in articles:  # the same as its author sees it and as the tags have it
+    for article_id in articles:  # the article and the tags agree
         query = """SELECT tags.slug FROM article_tags JOIN tags ON tags.id = tag_id
             WHERE article_id = $1 ORDER BY tags.slug"""
         slugs = [row["slug"] for row in fetch(tags_database, query, article_id)]
         assert [name.lower() for name in read(tags_api, article_id)[0]] == slugs
 
 
-def test_a_change_waits_for_who_is_writing_an_article_and_misses_nothing(
+def test_tag_change_waits_for_article_writes(
     tags_api: Api, tags_database: str, editor: dict[str, str]
 ) -> None:
     article_id = write(tags_api, editor, "Slow one")
@@ -106,12 +106,12 @@ def test_a_change_waits_for_who_is_writing_an_article_and_misses_nothing(
     assert read(tags_api, article_id) == (["Quick one"], 3)
 
 
-def test_who_wants_what_the_other_has_is_let_through(
+def test_opposite_locks_do_not_deadlock(
     tags_api: Api, tags_database: str, editor: dict[str, str]
 ) -> None:
-    """An author's transaction has the tag and wants an article; the editor's has that article.
+    """The author's transaction has locked the tag and waits for an article of the editor's.
 
-    Whoever waited here until PostgreSQL found the deadlock might be the author.
+    A deadlock could abort the author's transaction.
     """
     tagged, other = write(tags_api, editor, "Wanted"), write(tags_api, editor)
 
@@ -140,7 +140,7 @@ def test_who_wants_what_the_other_has_is_let_through(
     assert read(tags_api, other) == (["Found"], 2)
 
 
-def test_an_article_that_is_just_getting_the_tag_is_not_missed(
+def test_concurrently_tagged_article_is_included(
     tags_api: Api, tags_database: str, editor: dict[str, str]
 ) -> None:
     write(tags_api, editor, "Late")
@@ -156,7 +156,7 @@ def test_an_article_that_is_just_getting_the_tag_is_not_missed(
 
 
 @pytest.mark.parametrize(("end", "merged"), [("COMMIT", True), ("ROLLBACK", False)])
-def test_a_name_that_somebody_is_just_giving_to_a_tag(
+def test_concurrent_renames_to_one_name(
     tags_api: Api, tags_database: str, editor: dict[str, str], end: str, *, merged: bool
 ) -> None:
     old, new = f"Before {end}", f"After {end}"
@@ -173,7 +173,7 @@ def test_a_name_that_somebody_is_just_giving_to_a_tag(
     assert read(tags_api, article_id) == ([new], 2)
 
 
-def test_the_change_feed_hears_of_every_article(
+def test_change_feed_contains_every_article(
     tags_api: Api, tags_database: str, editor: dict[str, str]
 ) -> None:
     articles = {write(tags_api, editor, "Fed") for _ in range(3)}
@@ -185,10 +185,10 @@ def test_the_change_feed_hears_of_every_article(
     assert {row["kind"] for row in rows} == {"updated"}
 
 
-def test_writers_of_new_tags_a_merge_and_the_housekeeping_all_get_through(
+def test_concurrent_new_tags_merges_and_housekeeping_succeed(
     tags_api: Api, tags_database: str, editor: dict[str, str]
 ) -> None:
-    """Twenty writers create the same tags in different orders; some are published at once."""
+    """Twenty users create the same tags in different orders, some in published articles."""
     names = ["C", "C++", "C#", "北京", "背景", "Été", "ete", "#new", "New 2", "🙂", "Straße", "a b"]
     writers, rounds = 20, 4
     database = Database.from_settings(

@@ -1,4 +1,4 @@
-"""Promise: a large list's length is right after each change, although it is not counted again."""
+"""The total of a large list is correct after each change, although it is not counted again."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -34,7 +34,7 @@ def large(checkout: Checkout, filled: str) -> Iterator[Api]:
         yield api
 
 
-def test_after_each_change(large: Api, filled: str) -> None:
+def test_total_is_correct_after_each_change(large: Api, filled: str) -> None:
     headers = large.bearer("writer")
     client = large.client
 

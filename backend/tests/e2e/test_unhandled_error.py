@@ -1,5 +1,5 @@
-"""Promise: an unhandled error is answered at once, in development too, and its trace tells of the
-code, not of the user whose request it was."""
+"""The response to an unhandled error is not delayed, and its traceback contains no data of the
+user."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ PASSWORD = "a-password-that-nobody-logs"
 
 @pytest.fixture
 def unexpected_constraint(api_database: str) -> Iterator[None]:
-    """A constraint that the application knows nothing of."""
+    """Add a constraint that the application does not handle."""
     check = "CONSTRAINT unexpected CHECK (username <> 'unexpected')"
     execute(api_database, f"ALTER TABLE users ADD {check}")
     yield
@@ -23,7 +23,7 @@ def unexpected_constraint(api_database: str) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("unexpected_constraint")
-def test_a_trace_has_no_personal_data_and_takes_no_time(api: Api) -> None:
+def test_traceback_is_fast_and_has_no_personal_data(api: Api) -> None:
     answer = api.register("unexpected", password=PASSWORD)
     assert answer.status_code == 500
     log = api.process.log

@@ -1,4 +1,4 @@
-"""Promise: production refuses to start with unsafe settings, in one message that names them all."""
+"""Production does not start with unsafe settings, and names all of them in one message."""
 
 from itertools import chain
 

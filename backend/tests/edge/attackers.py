@@ -1,6 +1,6 @@
-"""Clients that attack the edge, each in a process of its own at a lower priority.
+"""Attacking clients, each in a separate process with low priority.
 
-An attacker has a machine of their own: theirs must not take the processor from what is measured.
+Real attackers use other machines, so these clients must not take CPU time from the server.
 """
 
 import itertools
@@ -20,13 +20,13 @@ _context = multiprocessing.get_context("spawn")
 
 
 @contextmanager
-def under(
+def attack_running(
     attack: Attack, url: str, headers: Headers, *, clients: int, pause: float
 ) -> Iterator[None]:
-    """While the block runs, so many clients attack; it begins once all of them have begun.
+    """Run an attack by several clients during the block, which starts after all of them.
 
-    Each pauses for so many seconds after an answer: a site without limits on how much is sent at
-    once would be slowed by any request, and this is about requests that cost too much.
+    Each client pauses for `pause` seconds after a response. The attacks use expensive requests,
+    not a high number of requests.
     """
     stop = _context.Event()
     started = [_context.Event() for _ in range(clients)]
@@ -66,23 +66,21 @@ def _run(
                     started.set()
                     if stop.wait(pause):
                         return
-            except httpx.HTTPError:  # an attacker may be cut off
+            except httpx.HTTPError:  # the server may close the connection of an attacker
                 started.set()
 
 
-# --- 1. pictures that patterns took quadratic time for
+# --- 1. images with quadratic detection time
 
-PICTURES = {
+IMAGES = {
     "fill": b"\xff\xd8\xff" + b"\xff" * 60_000 + b"\0",
     "tail": b"\xff\xd8\xff\xd9" + b"\0" * 200_000 + b"X",
     "scan": b"\xff\xd8\xff\xda\0\x08\x01\x01\0\0?\0" + b"\xff" * 200_000,
 }
 
 
-def upload_pictures(
-    client: httpx.Client, headers: Headers, number: int
-) -> Iterator[httpx.Response]:
-    for content in PICTURES.values():
+def upload_images(client: httpx.Client, headers: Headers, number: int) -> Iterator[httpx.Response]:
+    for content in IMAGES.values():
         form = {"file": ("a.jpg", content, "image/jpeg")}
         yield client.post("/media", files=form, headers=dict(headers))
 
@@ -97,13 +95,15 @@ def post_markdown(client: httpx.Client, headers: Headers, number: int) -> Iterat
     yield client.post("/articles", json=article, headers=dict(headers))
 
 
-# --- 4. addresses without end
+# --- 4. an unlimited number of URLs
 
 FIELDS = ["id", "title", "slug", "content", "excerpt", "language", "tags", "author", "created_at"]
 
 
-def fill_the_cache(client: httpx.Client, headers: Headers, number: int) -> Iterator[httpx.Response]:
-    """Large answers under as many addresses as possible."""
+def request_many_urls(
+    client: httpx.Client, headers: Headers, number: int
+) -> Iterator[httpx.Response]:
+    """Request large responses with as many different URLs as possible."""
     chance = random.Random(number)
     for count in itertools.count():
         value = f"{number}-{count}-{chance.random()}"
@@ -125,7 +125,7 @@ def _ask(client: httpx.Client, path: str, **headers: str) -> Iterator[httpx.Resp
 
 
 def _spelled(word: str, number: int) -> str:
-    """A word in one of many percent-encodings."""
+    """Return one of many percent-encodings of a word."""
     return "".join(
         f"%{ord(letter):02x}" if number >> place & 1 else letter
         for place, letter in enumerate(word)

@@ -1,4 +1,4 @@
-"""The stack that the tests of the edge share: `make edge` starts it, `make test` skips them."""
+"""Fixtures of the nginx tests, which share a stack. `make edge` runs them, `make test` does not."""
 
 import os
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from tests.processes import free_port
 HERE = Path(__file__).parent
 
 
-def why_not() -> str | None:
-    """Why the tests cannot run here; None where they can."""
+def skip_reason() -> str | None:
+    """Return why the tests cannot run, or None."""
     if not (PROJECT_DIR / "scripts" / "containers.py").exists():
-        return "the image has the backend alone, not the stack around it"
+        return "the image has only the backend"
     if not os.environ.get("EDGE_TESTS"):
-        return "`make edge` runs it: it boots containers of its own"
+        return "`make edge` runs it, because it starts containers"
     from containers import why_no_docker
 
     problem: str | None = why_no_docker()
@@ -27,7 +27,7 @@ def why_not() -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    reason = why_not()
+    reason = skip_reason()
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.e2e)

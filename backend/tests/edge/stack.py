@@ -1,4 +1,4 @@
-"""The real stack, as production runs it, and what the tests of the edge do with it."""
+"""The production stack and helpers for the nginx tests."""
 
 import socket
 import sys
@@ -13,7 +13,7 @@ import httpx
 from app.core.config import PROJECT_DIR
 from tests.processes import GENEROUS, HOST, PASSWORD, SECRET_KEY, wait_until
 
-sys.path.insert(0, str(PROJECT_DIR / "scripts"))  # no package: the Makefile runs them
+sys.path.insert(0, str(PROJECT_DIR / "scripts"))  # scripts/ is not a package
 
 SERVICES = "docker-compose.yml"
 WITH_TLS = "docker-compose.tls.yml"
@@ -27,7 +27,7 @@ PRODUCTION = {
     "CORS_ORIGINS": ORIGIN,
     "HTTP_BIND": HOST,
     "WEB_CONCURRENCY": "2",
-    # All that the tests send comes from one address.
+    # All test requests come from one address.
     "EDGE_REQUESTS_PER_SECOND": "100000",
     "EDGE_ATTEMPTS_PER_MINUTE": "6000",
     "LIMITS": GENEROUS,
@@ -36,7 +36,7 @@ PRODUCTION = {
 
 @dataclass(frozen=True)
 class Stack:
-    """A compose project that is up, and a client of its edge."""
+    """A running compose project."""
 
     port: int
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Stack:
 
     @property
     def project(self) -> Any:
-        """The project, by scripts/containers.py."""
+        """Return the project from scripts/containers.py."""
         from containers import Project, project_name
 
         return Project(project_name("edge-tests"), *self.files, **self.environment)
@@ -58,22 +58,22 @@ class Stack:
         return {**PRODUCTION, "HTTP_PORT": str(self.port), **self.settings}
 
     def up(self, *arguments: str) -> None:
-        """Bring it to the state that its settings and files describe; wait until it is healthy."""
-        result = self.project.attempt("up", "--detach", "--wait", *arguments, seconds=300)
+        """Run `docker compose up` and wait until all services are healthy."""
+        result = self.project.run_captured("up", "--detach", "--wait", *arguments, seconds=300)
         assert result.returncode == 0, result.stderr[-3000:]
 
     def recover(self) -> None:
-        """Start what was stopped; return when Docker too has seen that all of it is healthy."""
+        """Start stopped services and wait until Docker reports all of them as healthy."""
 
         def is_up() -> bool:
             arguments = ("up", "--detach", "--wait", "--no-recreate")
-            return self.project.attempt(*arguments, seconds=300).returncode == 0
+            return self.project.run_captured(*arguments, seconds=300).returncode == 0
 
         wait_until(is_up, "the stack has recovered", seconds=60)
 
     @contextmanager
-    def edge_with(self, *files: str, **settings: str) -> Iterator["Stack"]:
-        """The same, with another nginx in front of it until the block ends."""
+    def additional_nginx(self, *files: str, **settings: str) -> Iterator["Stack"]:
+        """Run another nginx with other files or settings, for the same backend."""
         changed = Stack(self.port, {**self.settings, **settings}, (*self.files, *files))
         changed.up("--no-deps", "nginx")
         try:
@@ -82,17 +82,17 @@ class Stack:
             self.up("--no-deps", "nginx")
 
     def client(self, **options: Any) -> httpx.Client:
-        """A client of the edge, which keeps its connections."""
+        """Return a client with persistent connections."""
         return httpx.Client(base_url=self.url, timeout=40, **options)
 
-    def raw(self, sent: bytes, *, seconds: float = 15) -> tuple[bytes, bool]:
-        """What comes back for these bytes, and whether the connection was closed after it.
+    def send_raw(self, data: bytes, *, seconds: float = 15) -> tuple[bytes, bool]:
+        """Send bytes. Return the response and whether the connection was closed after it.
 
-        nginx waits up to five seconds for the rest of a body that it has refused.
+        nginx waits up to five seconds for the rest of a rejected body.
         """
         answer = b""
         with socket.create_connection((HOST, self.port), timeout=seconds) as connection:
-            connection.sendall(sent)
+            connection.sendall(data)
             try:
                 while received := connection.recv(65536):
                     answer += received
@@ -104,33 +104,33 @@ class Stack:
 
 
 def register(client: httpx.Client, username: str | None = None) -> dict[str, str]:
-    """The headers with which a new user asks."""
+    """Register a user and return the headers for requests."""
     username = username or f"edge{uuid4().hex[:12]}"
     account = {"email": f"{username}@example.com", "username": username, "name": username}
-    made = client.post("/users", json={**account, "password": PASSWORD})
-    assert made.status_code == 201, made.text
+    response = client.post("/users", json={**account, "password": PASSWORD})
+    assert response.status_code == 201, response.text
     form = {"username": username, "password": PASSWORD}
     token = client.post("/auth/login", data=form).json()["access_token"]
     return {"Authorization": f"Bearer {token}"}
 
 
 def publish(client: httpx.Client, headers: Mapping[str, str], **fields: Any) -> dict[str, Any]:
-    """A new article, published unless `fields` say otherwise."""
+    """Create an article, published by default."""
     article = {"title": "At the edge", "content": "Where the network ends.", "published": True}
-    made = client.post("/articles", json={**article, **fields}, headers=dict(headers))
-    assert made.status_code == 201, made.text
-    written: dict[str, Any] = made.json()
+    response = client.post("/articles", json={**article, **fields}, headers=dict(headers))
+    assert response.status_code == 201, response.text
+    written: dict[str, Any] = response.json()
     return written
 
 
-def is_stored(client: httpx.Client, path: str) -> bool:
-    """Whether the edge answers by itself: asked until it does, or clearly does not."""
+def is_cached(client: httpx.Client, path: str) -> bool:
+    """Return whether nginx caches the path, after three requests."""
     states = [client.get(path).headers.get("X-Cache") for _ in range(3)]
     return states[-1] in {"HIT", "STALE", "UPDATING"}
 
 
 def wait_for_state(client: httpx.Client, path: str, *states: str) -> httpx.Response:
-    """The first answer that comes from the cache in one of these ways."""
+    """Repeat a request until its cache state is one of `states`, and return the response."""
 
     def answer() -> httpx.Response | None:
         response = client.get(path)

@@ -1,4 +1,4 @@
-"""The RealWorld API through nginx: the same contract, and the edge's own errors in its words."""
+"""The RealWorld API through nginx: its contract, and nginx's own errors in its format."""
 
 import httpx
 
@@ -7,7 +7,7 @@ from tests.conduit.contract import ERROR, Conduit, validate
 from tests.edge.stack import Stack
 
 
-async def test_the_contract_and_two_users(stack: Stack) -> None:
+async def test_contract_with_two_users(stack: Stack) -> None:
     async with httpx.AsyncClient(base_url=stack.url, timeout=30) as client:
         conduit = Conduit(client)
         await playing.drive(conduit)
@@ -15,7 +15,7 @@ async def test_the_contract_and_two_users(stack: Stack) -> None:
         await playing.play(conduit)
 
 
-async def test_readers_with_a_token_bypass_the_cache(stack: Stack) -> None:
+async def test_authenticated_requests_bypass_the_cache(stack: Stack) -> None:
     async with httpx.AsyncClient(base_url=stack.url, timeout=30) as client:
         first = await client.get("/api/articles?limit=7")
         again = await client.get("/api/articles?limit=7")
@@ -28,7 +28,7 @@ async def test_readers_with_a_token_bypass_the_cache(stack: Stack) -> None:
         assert refused.headers["X-Cache"] == "BYPASS"
 
 
-async def test_what_nginx_refuses_itself_is_in_the_envelope(stack: Stack) -> None:
+async def test_errors_of_nginx_have_the_realworld_format(stack: Stack) -> None:
     async with httpx.AsyncClient(base_url=stack.url, timeout=30) as client:
         large = await client.post(
             "/api/articles",
@@ -44,7 +44,7 @@ async def test_what_nginx_refuses_itself_is_in_the_envelope(stack: Stack) -> Non
         validate(unknown.json(), ERROR)
 
 
-async def test_front_ends_may_ask_from_their_origin(stack: Stack) -> None:
+async def test_allowed_origins_get_cors_headers(stack: Stack) -> None:
     async with httpx.AsyncClient(base_url=stack.url, timeout=30) as client:
         preflight = await client.options(
             "/api/articles",

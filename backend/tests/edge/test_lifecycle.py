@@ -1,7 +1,6 @@
-"""Promise: replacing, scaling and killing what is behind the edge loses no request.
+"""Replacing, scaling and killing backends loses no request.
 
-Under load: readers (from the cache and past it) and writers, who ask one thing after the other, as
-often as they are answered.
+The load consists of clients that read (with and without the cache) and write continuously.
 """
 
 import subprocess
@@ -19,26 +18,26 @@ import pytest
 from tests.edge.stack import PRODUCTION, Stack, publish, register
 from tests.processes import wait_until
 
-MOST_SECONDS = 60
+TIMEOUT_SECONDS = 60
 CALLERS = 10
-"""How many ask at the same time."""
+"""The number of concurrent clients."""
 IMAGE = "pressroom-backend:runtime"
 WORKERS = int(PRODUCTION["WEB_CONCURRENCY"])
 
 
 @dataclass
 class Load:
-    """What those who ask have seen."""
+    """The responses to all clients."""
 
     statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
     confirmed: list[str] = field(default_factory=list)
-    """Titles of the articles whose POST was answered with 201."""
+    """Titles of articles whose POST returned 201."""
     sent: list[str] = field(default_factory=list)
     longest: float = 0.0
     stop: threading.Event = field(default_factory=threading.Event)
 
-    def ask(self, name: str, request: Callable[[], httpx.Response]) -> httpx.Response | None:
+    def record(self, name: str, request: Callable[[], httpx.Response]) -> httpx.Response | None:
         started = time.monotonic()
         try:
             answer = request()
@@ -66,7 +65,7 @@ def author(stack: Stack) -> dict[str, str]:
 
 @contextmanager
 def load(stack: Stack, author: dict[str, str]) -> Iterator[Load]:
-    """Four who read past the cache, two from it, four who write, until the block ends."""
+    """Run ten clients: four read without the cache, two read with it, and four write."""
     seen = Load()
     with stack.client() as client:
         path = f"/articles/{publish(client, author)['id']}"
@@ -74,7 +73,7 @@ def load(stack: Stack, author: dict[str, str]) -> Iterator[Load]:
     def read(name: str, headers: dict[str, str]) -> None:
         with stack.client() as client:
             while not seen.stop.is_set():
-                seen.ask(name, lambda: client.get(path, headers=headers))
+                seen.record(name, lambda: client.get(path, headers=headers))
 
     def write() -> None:
         with stack.client() as client:
@@ -82,7 +81,7 @@ def load(stack: Stack, author: dict[str, str]) -> Iterator[Load]:
                 title = f"Under load {uuid4().hex}"
                 body = {"title": title, "content": "Once, and only once."}
                 seen.sent.append(title)
-                answer = seen.ask(
+                answer = seen.record(
                     "write", lambda body=body: client.post("/articles", json=body, headers=author)
                 )
                 if answer is not None and answer.status_code == 201:
@@ -103,18 +102,18 @@ def load(stack: Stack, author: dict[str, str]) -> Iterator[Load]:
     finally:
         seen.stop.set()
         for caller in callers:
-            caller.join(MOST_SECONDS)
+            caller.join(TIMEOUT_SECONDS)
 
 
-def written(stack: Stack) -> Counter[str]:
-    """How often there is an article with each title that was sent under load."""
+def stored_titles(stack: Stack) -> Counter[str]:
+    """Return the number of stored articles by title."""
     query = "SELECT title FROM articles WHERE title LIKE 'Under load %'"
     command = ("exec", "-T", "db", "psql", "-U", "pressroom", "-At", "-c", query)
     return Counter(stack.project.output(*command).split("\n"))
 
 
 def assert_nothing_was_lost(stack: Stack, seen: Load) -> None:
-    found = written(stack)
+    found = stored_titles(stack)
     print(f"{seen.answered} answers, the longest after {seen.longest:.1f} s: {seen.statuses}")
     assert not seen.broken, seen.broken[:5]
     assert not seen.wrong, seen.wrong
@@ -131,15 +130,15 @@ def pids(container: str) -> set[str]:
 
 
 def docker(*arguments: str, sent: str = "") -> str:
-    done = subprocess.run(
+    result = subprocess.run(
         ["docker", *arguments], input=sent, capture_output=True, text=True, timeout=120, check=False
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
-def test_a_new_image_of_the_only_container(stack: Stack, author: dict[str, str]) -> None:
-    """`docker compose up -d`: the old one is gone before the new one answers."""
+def test_replaced_single_container(stack: Stack, author: dict[str, str]) -> None:
+    """With `docker compose up -d`, the old container stops before the new one is ready."""
     before = replicas(stack)
     assert len(before) == 1
     with load(stack, author) as seen:
@@ -161,7 +160,7 @@ def test_sighup(stack: Stack, author: dict[str, str]) -> None:
     assert_nothing_was_lost(stack, seen)
 
 
-def test_more_replicas_and_fewer_again(stack: Stack, author: dict[str, str]) -> None:
+def test_scaling_up_and_down(stack: Stack, author: dict[str, str]) -> None:
     with load(stack, author) as seen:
         stack.up("--no-recreate", "--scale", "backend=3")
         assert len(replicas(stack)) == 3
@@ -170,7 +169,7 @@ def test_more_replicas_and_fewer_again(stack: Stack, author: dict[str, str]) -> 
     assert_nothing_was_lost(stack, seen)
 
 
-def test_sigterm_of_one_of_two(stack: Stack, author: dict[str, str]) -> None:
+def test_sigterm_of_one_of_two_replicas(stack: Stack, author: dict[str, str]) -> None:
     stack.up("--no-recreate", "--scale", "backend=2")
     with load(stack, author) as seen:
         docker("stop", replicas(stack)[0])
@@ -186,9 +185,9 @@ os.kill(int(children[0]), signal.SIGKILL)
 
 
 def test_kill_9_of_a_worker(stack: Stack, author: dict[str, str]) -> None:
-    """At most the requests that it held fail, and no write is carried out twice.
+    """Only the requests of the killed worker fail, and no write is executed twice.
 
-    Reads are sent again, but for one of which the head was out already.
+    nginx retries reads, unless the response has already begun.
     """
     stack.recover()
     with load(stack, author) as seen:
@@ -196,7 +195,7 @@ def test_kill_9_of_a_worker(stack: Stack, author: dict[str, str]) -> None:
             stack.project.output("exec", "-T", "backend", "python", "-c", KILL_A_WORKER)
             answered = seen.answered + 50
             wait_until(lambda more=answered: seen.answered > more, "it goes on")
-    found = written(stack)
+    found = stored_titles(stack)
     print(f"{seen.answered} answers, {seen.wrong} failed, {seen.broken} broke off")
     assert set(seen.wrong) <= {("write", 503)}
     failed = sum(seen.wrong.values()) + len(seen.broken)

@@ -1,4 +1,4 @@
-"""Without a database, or any backend: who only reads notices little, and nobody waits for ever."""
+"""Without a database or a backend, public pages stay available, and requests time out."""
 
 import threading
 from collections.abc import Iterator
@@ -6,21 +6,21 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.edge.stack import Stack, is_stored, publish, register, wait_for_state
+from tests.edge.stack import Stack, is_cached, publish, register, wait_for_state
 from tests.processes import wait_until
 
 
 @pytest.fixture
 def page(client: httpx.Client) -> str:
-    """A public page that the edge has kept."""
+    """Create a public page and cache it."""
     path = f"/articles/{publish(client, register(client))['id']}"
-    assert is_stored(client, path)
+    assert is_cached(client, path)
     return path
 
 
 @pytest.fixture
 def without(stack: Stack, page: str, request: pytest.FixtureRequest) -> Iterator[None]:
-    """The stack without one of its services."""
+    """Stop one service of the stack."""
     stack.project.output("stop", "--timeout", "5", request.param)
     yield
     stack.recover()
@@ -32,9 +32,7 @@ without_a_backend = pytest.mark.parametrize("without", ["backend"], indirect=Tru
 
 @without_a_database
 @pytest.mark.usefixtures("without")
-def test_without_a_database_public_pages_are_shown_as_they_were(
-    stack: Stack, client: httpx.Client, page: str
-) -> None:
+def test_stale_pages_without_a_database(stack: Stack, client: httpx.Client, page: str) -> None:
     for _ in range(3):
         assert wait_for_state(client, page, "STALE").status_code == 200
     other = client.get("/tags?limit=7")
@@ -49,7 +47,7 @@ def test_without_a_database_public_pages_are_shown_as_they_were(
 
 @without_a_backend
 @pytest.mark.usefixtures("without")
-def test_without_a_backend_too_and_others_wait_for_one(
+def test_stale_pages_and_waiting_requests_without_a_backend(
     stack: Stack, client: httpx.Client, page: str
 ) -> None:
     for _ in range(3):
@@ -66,7 +64,7 @@ def test_without_a_backend_too_and_others_wait_for_one(
     for thread in threads:
         thread.start()
     probe = client.get("/health/ready")
-    assert probe.status_code == 503  # at once: an orchestrator wants to know
+    assert probe.status_code == 503  # probes do not wait
     stack.project.output("start", "backend")
     for thread in threads:
         thread.join(60)

@@ -1,4 +1,4 @@
-"""What the edge answers by itself: what is public, for a second, and nothing of anybody's."""
+"""The cache of nginx: public pages for a second, and no data of users."""
 
 import itertools
 import re
@@ -10,7 +10,7 @@ import pytest
 from tests.edge.stack import (
     ORIGIN,
     Stack,
-    is_stored,
+    is_cached,
     publish,
     register,
     wait_for_state,
@@ -32,7 +32,7 @@ def author(shared: httpx.Client) -> dict[str, str]:
 
 
 class TestKeeping:
-    def test_a_public_page_is_kept_and_each_answer_has_its_own_id(
+    def test_public_page_is_cached_with_separate_request_ids(
         self, client: httpx.Client, author: dict[str, str]
     ) -> None:
         path = f"/articles/{publish(client, author)['id']}"
@@ -47,38 +47,38 @@ class TestKeeping:
         assert "X-Process-Time" in first.headers
         assert "X-Process-Time" not in second.headers
 
-    def test_a_change_is_seen_in_a_few_seconds(
+    def test_change_is_visible_within_seconds(
         self, client: httpx.Client, author: dict[str, str]
     ) -> None:
         path = f"/articles/{publish(client, author)['id']}"
-        assert is_stored(client, path)
+        assert is_cached(client, path)
         client.patch(path, json={"title": "Changed"}, headers=author)
         wait_until(lambda: client.get(path).json()["title"] == "Changed", "the change", seconds=5)
 
-    def test_what_is_deleted_is_gone_in_a_few_seconds(
+    def test_deletion_is_visible_within_seconds(
         self, client: httpx.Client, author: dict[str, str]
     ) -> None:
-        """Not shown for an hour as what could not be read: 404 is an answer."""
+        """A 404 replaces the cached page, which is not served as stale."""
         path = f"/articles/{publish(client, author)['id']}"
-        assert is_stored(client, path)
+        assert is_cached(client, path)
         client.delete(path, headers=author)
         wait_until(lambda: client.get(path).status_code == 404, "it is gone", seconds=5)
 
-    def test_what_is_kept_is_asked_for_again_by_its_tag(
+    def test_cached_page_is_revalidated_by_etag(
         self, client: httpx.Client, author: dict[str, str], stack: Stack
     ) -> None:
         article = publish(client, author)
         path = f"/articles/by-slug/{article['slug']}"
-        assert is_stored(client, path)
+        assert is_cached(client, path)
         wait_for_state(client, path, "STALE")
         wait_until(
             lambda: f'"GET {path} -> 304' in stack.project.output("logs", "backend"),
             "the backend says that nothing has changed",
         )
 
-    def test_conditions(self, client: httpx.Client, author: dict[str, str]) -> None:
+    def test_conditional_requests(self, client: httpx.Client, author: dict[str, str]) -> None:
         path = f"/articles/{publish(client, author)['id']}"
-        assert is_stored(client, path)
+        assert is_cached(client, path)
         tag = client.get(path).headers["ETag"]
         same = client.get(path, headers={"If-None-Match": tag})
         assert (same.status_code, same.content) == (304, b"")
@@ -90,10 +90,10 @@ class TestKeeping:
         mine = client.get(path, headers={**author, "If-None-Match": tag})
         assert (mine.status_code, mine.headers["X-Cache"]) == (304, "BYPASS")
 
-    def test_a_date_alone_is_the_backends_to_judge(
+    def test_if_modified_since_is_passed_to_the_backend(
         self, client: httpx.Client, author: dict[str, str]
     ) -> None:
-        """What is gone from a list leaves its date as it was: it is no 304."""
+        """A deletion does not change the date of a list, and must not result in a 304."""
         kept = [publish(client, author, title=f"Of a list {number}") for number in range(2)]
         path = "/articles?limit=2&fields=id"
         wait_until(
@@ -112,7 +112,7 @@ class TestKeeping:
         both = {"If-None-Match": feed.headers.get("ETag", '"none"'), "If-Modified-Since": seen}
         assert client.get("/robots.txt", headers=both).headers["X-Cache"] != "BYPASS"
 
-    def test_head_has_the_headers_and_no_body(
+    def test_head_has_headers_without_body(
         self, client: httpx.Client, author: dict[str, str]
     ) -> None:
         path = f"/articles/{publish(client, author)['id']}"
@@ -121,7 +121,7 @@ class TestKeeping:
         assert head.content == b""
         assert head.headers["ETag"] == read.headers["ETag"]
 
-    def test_front_ends_of_several_origins_each_get_theirs(
+    def test_responses_are_cached_per_origin(
         self, client: httpx.Client, author: dict[str, str]
     ) -> None:
         path = f"/articles/{publish(client, author)['id']}"
@@ -136,16 +136,18 @@ class TestKeeping:
     @pytest.mark.parametrize(
         "path", ["/articles?limit=0", "/no-such-page", "/articles/999999999", "/auth/me"]
     )
-    def test_an_error_is_not_kept(self, client: httpx.Client, path: str) -> None:
+    def test_errors_are_not_cached(self, client: httpx.Client, path: str) -> None:
         assert client.get(path).status_code >= 400
-        assert not is_stored(client, path)
+        assert not is_cached(client, path)
 
-    def test_an_empty_query_is_none(self, client: httpx.Client, author: dict[str, str]) -> None:
+    def test_empty_query_equals_no_query(
+        self, client: httpx.Client, author: dict[str, str]
+    ) -> None:
         path = f"/articles/{publish(client, author)['id']}"
         client.get(path)
         assert client.get(f"{path}?").headers["X-Cache"] == "HIT"
 
-    def test_pages_that_differ_are_kept_apart(self, client: httpx.Client) -> None:
+    def test_different_pages_are_cached_separately(self, client: httpx.Client) -> None:
         for path in (
             "/articles?fields=id",
             "/articles?fields=title",
@@ -156,7 +158,7 @@ class TestKeeping:
             fields = re.findall(r"fields=(\w+)", path) or ["name", "slug", "count"]
             assert set(answer.json()[0]) == set(fields)
 
-    def test_many_who_ask_at_once_ask_the_backend_once_or_twice(
+    def test_concurrent_misses_reach_the_backend_once_or_twice(
         self, stack: Stack, client: httpx.Client, author: dict[str, str]
     ) -> None:
         from concurrent.futures import ThreadPoolExecutor
@@ -168,30 +170,32 @@ class TestKeeping:
         assert len({each.content for each in answers}) == 1
 
 
-def _is_kept(client: httpx.Client, path: str, **headers: str) -> bool:
+def _is_cached_with(client: httpx.Client, path: str, **headers: str) -> bool:
     states = [client.get(path, headers=headers).headers["X-Cache"] for _ in range(3)]
     return bool({"HIT", "STALE", "UPDATING"} & set(states))
 
 
 class TestRoom:
-    """What may take room in the cache, and that nobody's answer depends on there being some."""
+    """The contents of the cache are limited, and a full cache does not affect responses."""
 
-    def test_large_answers_are_not_kept(self, client: httpx.Client, author: dict[str, str]) -> None:
+    def test_large_responses_are_not_cached(
+        self, client: httpx.Client, author: dict[str, str]
+    ) -> None:
         for letters, kept in ((100_000, True), (400_000, False)):
             article = publish(client, author, content="a " * (letters // 2))
             path = f"/articles/{article['id']}?"
             length = len(client.get(path).content)
             assert (length < 260_000) is kept
-            assert _is_kept(client, path) is kept
+            assert _is_cached_with(client, path) is kept
 
-    def test_answers_to_unknown_origins_are_not_kept(
+    def test_responses_to_unknown_origins_are_not_cached(
         self, client: httpx.Client, author: dict[str, str]
     ) -> None:
         path = f"/articles/{publish(client, author)['id']}"
-        assert not _is_kept(client, path, Origin="https://elsewhere.example")
-        assert _is_kept(client, path, Origin=ORIGIN)
+        assert not _is_cached_with(client, path, Origin="https://elsewhere.example")
+        assert _is_cached_with(client, path, Origin=ORIGIN)
 
-    def test_unknown_parameters_are_refused_natively(self, client: httpx.Client) -> None:
+    def test_native_api_rejects_unknown_parameters(self, client: httpx.Client) -> None:
         for path in ("/articles?x=1", "/feed.xml?x=1", "/articles?limit=1&limit=1", "/tags?&"):
             for method in ("GET", "HEAD"):
                 answers = [client.request(method, path) for _ in range(3)]
@@ -214,20 +218,20 @@ class TestRoom:
             ("li%6dit=3", False),
             ("limit", False),
             ("limit=3&limit", False),
-            ("limit=3;x=1", True),  # the value of one parameter
+            ("limit=3;x=1", True),  # `3;x=1` is the value of `limit`
         ],
     )
     @pytest.mark.parametrize("path", ["/api/articles", "/%61pi/articles"])
-    def test_conduit_keeps_nothing_for_unknown_parameters(
+    def test_unknown_realworld_parameters_are_not_cached(
         self, client: httpx.Client, path: str, query: str, kept: bool
     ) -> None:
         states = {client.get(f"{path}?{query}").headers["X-Cache"] for _ in range(3)}
         assert (states == {"BYPASS"}) is not kept
 
-    def test_a_full_file_system_cuts_no_answer_off(
+    def test_full_file_system_truncates_no_response(
         self, stack: Stack, client: httpx.Client, author: dict[str, str]
     ) -> None:
-        """The worst case, made: not a byte is free where answers are kept."""
+        """The cache has no free byte."""
         pages = [publish(client, author, content="b " * 50_000)["id"] for _ in range(5)]
         large = publish(client, author, content="c " * 400_000)["id"]
         paths = [f"/articles/{number}" for number in (*pages, large)]
@@ -243,7 +247,7 @@ class TestRoom:
                     assert answer.content == content
         finally:
             stack.project.output(*shell, "rm /var/cache/nginx/filler")
-        wait_until(lambda: is_stored(client, paths[0]), "pages are kept again")
+        wait_until(lambda: is_cached(client, paths[0]), "pages are kept again")
         left = "find /var/cache/nginx/pages -type f -name '*.*'"
         assert stack.project.output(*shell, left)
         wait_until(
@@ -252,13 +256,13 @@ class TestRoom:
 
 
 class TestIsolation:
-    """Nothing of one user reaches another, or nobody in particular."""
+    """No data of a user is visible to other users or anonymously."""
 
-    def test_no_route_tells_one_what_is_anothers(self, stack: Stack, client: httpx.Client) -> None:
-        """Every GET route: by its owner, another, and nobody, twice each, in every order.
+    def test_no_route_leaks_data_of_other_users(self, stack: Stack, client: httpx.Client) -> None:
+        """Each GET route is requested by the owner, another user and anonymously, in every order.
 
-        What each gets in one order has to be what they get in every other; and what was asked with
-        a token, or a cookie, is never kept.
+        The responses must not depend on the order. Requests with a token or a cookie are never
+        cached.
         """
         owner, other = register(client), register(client)
         draft = publish(client, owner, published=False, title="Nobody else's")
@@ -299,7 +303,7 @@ class TestIsolation:
                         if "Authorization" in callers[who] and answer.status_code == 200:
                             kept = answer.headers["Cache-Control"]
                             assert not kept.startswith("public") or "security" not in operation
-                        seen.setdefault((path, who), set()).add(_told(answer))
+                        seen.setdefault((path, who), set()).add(_comparable(answer))
                         if who != "owner":
                             assert "Nobody else's" not in answer.text, path
                             assert me["email"] not in answer.text, path
@@ -307,7 +311,7 @@ class TestIsolation:
             assert len(seen[path, "nobody"]) == 1, f"{path} changes for nobody: {seen}"
             assert seen[path, "cookie"] == seen[path, "nobody"], path
 
-    def test_whoever_logs_in_or_out_does_not_get_what_was_kept(
+    def test_login_and_logout_bypass_cached_pages(
         self, client: httpx.Client, author: dict[str, str]
     ) -> None:
         path = f"/articles/{publish(client, author, published=False)['id']}"
@@ -315,17 +319,17 @@ class TestIsolation:
             for _ in range(2):
                 assert client.get(path, headers=headers).status_code == status
 
-    def test_a_preview_is_never_kept(self, client: httpx.Client, author: dict[str, str]) -> None:
+    def test_previews_are_not_cached(self, client: httpx.Client, author: dict[str, str]) -> None:
         article = publish(client, author, published=False)
-        made = client.post(f"/articles/{article['id']}/preview-links", json={}, headers=author)
-        assert made.status_code == 201, made.text
-        path = f"/previews/{made.json()['token']}"
+        response = client.post(f"/articles/{article['id']}/preview-links", json={}, headers=author)
+        assert response.status_code == 201, response.text
+        path = f"/previews/{response.json()['token']}"
         assert client.get(path).status_code == 200
-        assert not is_stored(client, path)
+        assert not is_cached(client, path)
 
 
-def _told(answer: httpx.Response) -> str:
-    """What an answer says, without what is of one request alone."""
+def _comparable(answer: httpx.Response) -> str:
+    """Return a response without its values that differ for each request."""
     if answer.status_code >= 400:
         return f"{answer.status_code} {answer.json()['code']}"
     return f"{answer.status_code} {answer.text}"

@@ -1,4 +1,4 @@
-"""What the edge refuses before anybody else sees it, and what it says of who asks."""
+"""Requests that nginx rejects itself, client addresses and limits."""
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -49,15 +49,15 @@ TOO_MUCH = {
 }
 
 
-def parsed(answer: bytes) -> httpx.Response:
-    """The first response of what came over a socket."""
+def parse_response(answer: bytes) -> httpx.Response:
+    """Parse the first response in the received bytes."""
     head, _, body = answer.partition(b"\r\n\r\n")
     status, *lines = head.decode("latin-1").split("\r\n")
     headers = [tuple(line.split(": ", 1)) for line in lines]
     return httpx.Response(int(status.split(" ")[1]), headers=headers, content=body)
 
 
-def assert_in_the_one_shape(answer: httpx.Response, status: int) -> None:
+def assert_error_format(answer: httpx.Response, status: int) -> None:
     assert answer.status_code == status, answer.text
     assert answer.headers.get_list("Content-Type") == ["application/json"]
     assert set(answer.json()) == ERROR_FIELDS
@@ -67,27 +67,25 @@ def assert_in_the_one_shape(answer: httpx.Response, status: int) -> None:
 
 
 @pytest.mark.parametrize("sent", SMUGGLING.values(), ids=SMUGGLING)
-def test_what_two_servers_could_read_in_two_ways_is_refused_and_closed(
-    stack: Stack, sent: bytes
-) -> None:
-    answer, closed = stack.raw(sent + b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    assert_in_the_one_shape(parsed(answer), 400)
+def test_ambiguous_requests_are_rejected(stack: Stack, sent: bytes) -> None:
+    answer, closed = stack.send_raw(sent + b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert_error_format(parse_response(answer), 400)
     assert closed
     assert answer.count(b"HTTP/1.1 ") == 1
 
 
 @pytest.mark.parametrize(("sent", "status"), TOO_MUCH.values(), ids=TOO_MUCH)
-def test_what_is_too_much_is_refused_in_the_one_shape(
+def test_too_large_requests_are_rejected_in_the_error_format(
     stack: Stack, sent: bytes, status: int
 ) -> None:
-    answer, closed = stack.raw(sent)
-    assert_in_the_one_shape(parsed(answer), status)
+    answer, closed = stack.send_raw(sent)
+    assert_error_format(parse_response(answer), status)
     assert closed
 
 
 @pytest.mark.parametrize("sent", [GET[:-9], POST + b"Content-Length: 10\r\n\r\n{"])
-def test_who_sends_too_slowly_loses_the_connection(stack: Stack, sent: bytes) -> None:
-    _, closed = stack.raw(sent, seconds=30)
+def test_slow_requests_are_closed(stack: Stack, sent: bytes) -> None:
+    _, closed = stack.send_raw(sent, seconds=30)
     assert closed
 
 
@@ -103,21 +101,21 @@ def test_who_sends_too_slowly_loses_the_connection(stack: Stack, sent: bytes) ->
         ("10.0.0.1", 421),
     ],
 )
-def test_hosts(client: httpx.Client, host: str, status: int) -> None:
+def test_allowed_hosts(client: httpx.Client, host: str, status: int) -> None:
     answer = client.get("/tags", headers={"Host": host})
     assert answer.status_code == status
     if status == 421:
-        assert_in_the_one_shape(answer, 421)
+        assert_error_format(answer, 421)
         assert answer.json()["code"] == "unknown_host"
 
 
-def test_an_address_in_the_request_line_counts_as_the_host(stack: Stack) -> None:
+def test_absolute_request_target_sets_the_host(stack: Stack) -> None:
     sent = b"GET http://evil.example/tags HTTP/1.1\r\n" + HOST_LINE + b"Connection: close\r\n\r\n"
-    assert parsed(stack.raw(sent)[0]).status_code == 421
+    assert parse_response(stack.send_raw(sent)[0]).status_code == 421
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
-def test_probes_come_by_whatever_name(client: httpx.Client, path: str) -> None:
+def test_probes_accept_any_host(client: httpx.Client, path: str) -> None:
     assert client.get(path, headers={"Host": "10.0.0.1"}).status_code == 200
 
 
@@ -137,10 +135,10 @@ def test_probes_come_by_whatever_name(client: httpx.Client, path: str) -> None:
         "/_media/x/y",
     ],
 )
-def test_what_is_for_behind_the_edge_is_not_there(stack: Stack, path: str) -> None:
+def test_internal_paths_are_not_found(stack: Stack, path: str) -> None:
     line = b"GET " + path.encode() + b" HTTP/1.1\r\n" + HOST_LINE + b"Connection: close\r\n\r\n"
-    answer = parsed(stack.raw(line)[0])
-    assert_in_the_one_shape(answer, 404)
+    answer = parse_response(stack.send_raw(line)[0])
+    assert_error_format(answer, 404)
 
 
 FORGED = "203.0.113.66"
@@ -157,7 +155,9 @@ FORGED = "203.0.113.66"
         {"X-Forwarded-Prefix": "/evil", "X-Forwarded-Port": "1"},
     ],
 )
-def test_nobody_says_who_they_are(client: httpx.Client, forged: Mapping[str, str]) -> None:
+def test_forged_client_addresses_are_ignored(
+    client: httpx.Client, forged: Mapping[str, str]
+) -> None:
     headers = {**register(client), **forged}
     sessions = client.get("/auth/sessions", headers=headers).json()
     assert all(session["ip"] != FORGED for session in sessions)
@@ -165,23 +165,27 @@ def test_nobody_says_who_they_are(client: httpx.Client, forged: Mapping[str, str
     assert "evil" not in f"{listed.headers} {listed.text}"
 
 
-def test_a_websocket_is_passed_on(stack: Stack) -> None:
-    """There is none yet: the backend itself says so, having been asked for an upgrade."""
+def test_websocket_upgrade_is_passed_on(stack: Stack) -> None:
+    """There is no WebSocket yet. The backend receives the upgrade and rejects it."""
     upgrade = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-    answer = parsed(stack.raw(GET.replace(b"/tags", b"/ws") + upgrade + key + b"\r\n")[0])
+    answer = parse_response(
+        stack.send_raw(GET.replace(b"/tags", b"/ws") + upgrade + key + b"\r\n")[0]
+    )
     assert answer.status_code in {403, 404}
     assert "X-Cache" in answer.headers
 
 
 @pytest.fixture(scope="module")
 def limited(stack: Stack) -> Iterator[Stack]:
-    with stack.edge_with(EDGE_REQUESTS_PER_SECOND="50", EDGE_ATTEMPTS_PER_MINUTE="10") as edge:
+    with stack.additional_nginx(
+        EDGE_REQUESTS_PER_SECOND="50", EDGE_ATTEMPTS_PER_MINUTE="10"
+    ) as edge:
         yield edge
 
 
 class TestLimits:
-    """From one address: the defaults, but for a rate that this machine's tests can exceed."""
+    """Limits of one address: the defaults, with a lower rate for reads."""
 
     @staticmethod
     def statuses(edge: Stack, method: str, path: str, times: int) -> list[int]:
@@ -192,18 +196,18 @@ class TestLimits:
         with edge.client() as client, ThreadPoolExecutor(20) as pool:
             return list(pool.map(ask, range(times)))
 
-    def test_guessing(self, limited: Stack) -> None:
-        """Ten at once and ten in a minute, whatever address a header claims."""
+    def test_login_attempts_are_limited(self, limited: Stack) -> None:
+        """A burst of ten and ten per minute are allowed, regardless of forged addresses."""
         statuses = self.statuses(limited, "POST", "/auth/login", 40)
         assert 10 <= sum(status != 429 for status in statuses) <= 12
         with limited.client() as client:
             refused = client.post("/auth/password/forgot", json={})
-            assert_in_the_one_shape(refused, 429)
+            assert_error_format(refused, 429)
             assert refused.headers["Retry-After"] == "6"
             assert client.get("/auth/me").status_code == 401
             assert client.post("/auth/refresh", json={}).status_code != 429
 
-    def test_refreshing_in_many_tabs(self, limited: Stack) -> None:
+    def test_refreshes_in_many_tabs_are_allowed(self, limited: Stack) -> None:
         assert 429 not in self.statuses(limited, "POST", "/auth/refresh", 20)
         assert 429 in self.statuses(limited, "POST", "/auth/refresh", 150)
 
@@ -218,21 +222,23 @@ class TestLimits:
             ("/articles/import", 100_000, False),
         ],
     )
-    def test_large_bodies(self, limited: Stack, path: str, size: int, *, is_limited: bool) -> None:
+    def test_large_bodies_are_limited(
+        self, limited: Stack, path: str, size: int, *, is_limited: bool
+    ) -> None:
         with limited.client() as client:
             statuses = [client.post(path, content=b"x" * size).status_code for _ in range(15)]
         assert (429 in statuses) == is_limited, statuses
 
     @pytest.mark.parametrize("path", ["/articles", "/media"])
-    def test_bodies_without_a_length(self, limited: Stack, path: str) -> None:
+    def test_chunked_bodies_are_limited(self, limited: Stack, path: str) -> None:
         with limited.client() as client, ThreadPoolExecutor(10) as pool:
             statuses = list(
                 pool.map(lambda _: client.post(path, content=iter([b"x"])).status_code, range(150))
             )
         assert (429 in statuses) == (path == "/articles")
 
-    def test_connections(self, limited: Stack) -> None:
-        """Five hundred requests at once: those that wait for their body count."""
+    def test_connections_are_limited(self, limited: Stack) -> None:
+        """500 concurrent requests are allowed, including those that wait for their body."""
         import socket
 
         sent = POST.replace(b"/users", b"/articles") + b"Content-Length: 10\r\n\r\n{"
@@ -248,6 +254,6 @@ class TestLimits:
             for connection in held:
                 connection.close()
 
-    def test_reading(self, limited: Stack) -> None:
+    def test_reads_are_limited(self, limited: Stack) -> None:
         assert 429 not in self.statuses(limited, "GET", "/tags", 300)
         assert 429 in self.statuses(limited, "GET", "/tags", 3000)

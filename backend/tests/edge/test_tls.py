@@ -1,4 +1,4 @@
-"""TLS at the edge: docker-compose.tls.yml, with a certificate by `make certs`."""
+"""TLS with docker-compose.tls.yml and a certificate of `make certs`."""
 
 import ssl
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.chmod(0o755)
     for parent in (folder.parent, folder.parent.parent):
         parent.chmod(0o755)
-    assert make_certs.make(folder)
-    assert not make_certs.make(folder)  # never twice
+    assert make_certs.write_certificate(folder)
+    assert not make_certs.write_certificate(folder)  # does not overwrite
     return folder
 
 
@@ -28,13 +28,13 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def https_port(stack: Stack, certificates: Path) -> Iterator[int]:
     port = free_port()
     settings = {"HTTPS_PORT": str(port), "TLS_CERTIFICATES_DIR": str(certificates)}
-    with stack.edge_with(WITH_TLS, **settings):
+    with stack.additional_nginx(WITH_TLS, **settings):
         yield port
 
 
 @pytest.fixture
 def trusting(certificates: Path) -> ssl.SSLContext:
-    """Believes that certificate, and none besides."""
+    """Return a context that trusts only this certificate."""
     return ssl.create_default_context(cafile=certificates / "localhost.pem")
 
 
@@ -44,7 +44,7 @@ def secure(https_port: int, trusting: ssl.SSLContext) -> Iterator[httpx.Client]:
         yield client
 
 
-def test_the_site_is_there_with_hsts(secure: httpx.Client) -> None:
+def test_site_has_hsts(secure: httpx.Client) -> None:
     answer = secure.get("/articles")
     assert answer.status_code == 200
     assert answer.headers.get_list("Strict-Transport-Security") == ["max-age=63072000"]
@@ -55,11 +55,11 @@ def test_the_site_is_there_with_hsts(secure: httpx.Client) -> None:
     register(secure)
 
 
-def test_another_host_is_not(secure: httpx.Client) -> None:
+def test_unknown_host_is_rejected(secure: httpx.Client) -> None:
     assert secure.get("/articles", headers={"Host": "elsewhere.example"}).status_code == 421
 
 
-def test_plain_http_leads_there(stack: Stack, https_port: int) -> None:
+def test_http_redirects_to_https(stack: Stack, https_port: int) -> None:
     with stack.client() as client:
         answer = client.get("/articles?limit=1", headers={"Host": "localhost"})
         assert answer.status_code == 308
@@ -68,7 +68,7 @@ def test_plain_http_leads_there(stack: Stack, https_port: int) -> None:
         assert client.get("/health/ready").status_code == 200
 
 
-def test_http_2_is_spoken(https_port: int, trusting: ssl.SSLContext) -> None:
+def test_http_2_is_supported(https_port: int, trusting: ssl.SSLContext) -> None:
     import socket
 
     trusting.set_alpn_protocols(["h2", "http/1.1"])
@@ -86,7 +86,9 @@ def test_http_2_is_spoken(https_port: int, trusting: ssl.SSLContext) -> None:
         (ssl.TLSVersion.TLSv1_2, "AES128-SHA:@SECLEVEL=0"),
     ],
 )
-def test_what_is_broken_is_not(https_port: int, version: ssl.TLSVersion, ciphers: str) -> None:
+def test_weak_protocols_are_rejected(
+    https_port: int, version: ssl.TLSVersion, ciphers: str
+) -> None:
     import socket
     import warnings
 
@@ -94,7 +96,9 @@ def test_what_is_broken_is_not(https_port: int, version: ssl.TLSVersion, ciphers
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_ciphers(ciphers)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that is why nobody shall speak it
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # the deprecated protocols are tested on purpose
         context.minimum_version = context.maximum_version = version
     with (
         socket.create_connection((HOST, https_port), timeout=5) as plain,

@@ -28,12 +28,12 @@ from app.main import create_app
 from app.routers.files import _part
 from app.schemas.types import Email
 from app.services.bulk import markdown
-from app.services.bulk.foreign import Draft, moment
-from app.services.bulk.html import TooDeep, markdown_of
-from app.services.bulk.lexical import UnknownDocument, from_lexical
+from app.services.bulk.foreign import RecordBuilder, parse_datetime
+from app.services.bulk.html import HtmlTooComplex, html_to_markdown
+from app.services.bulk.lexical import InvalidDocument, from_lexical
 from app.services.bulk.ndjson import parse_record
 from app.services.media import forms
-from app.services.media.formats import recognise
+from app.services.media.formats import detect_format
 from tests.linear import Make, grows_too_fast, inputs_for, runs
 from tests.pictures import picture
 
@@ -52,8 +52,8 @@ class Found(NamedTuple):
 
 def modules() -> list[ModuleType]:
     names = [each.name for each in pkgutil.walk_packages(app.__path__, "app.")]
-    left_out = {"app.cli.__main__", *OPERATORS}
-    return [importlib.import_module(name) for name in names if name not in left_out]
+    skipped = {"app.cli.__main__", *OPERATORS}
+    return [importlib.import_module(name) for name in names if name not in skipped]
 
 
 def nested(value: object, depth: int = 0) -> Iterator[re.Pattern[Any]]:
@@ -217,13 +217,13 @@ def front_matter(text: str) -> object:
 
 
 def draft(text: str) -> None:
-    made = Draft(1)
-    made.titled(text)
-    made.named(text)
-    made.summed_up(text)
-    made.covered(text)
-    made.tagged([text])
-    made.spoken(text)
+    builder = RecordBuilder(1)
+    builder.set_title(text)
+    builder.set_slug(text)
+    builder.set_excerpt(text)
+    builder.set_cover(text)
+    builder.set_tags([text])
+    builder.set_language(text)
 
 
 def lexical(text: str) -> str:
@@ -243,9 +243,9 @@ def form(text: str) -> None:
     header = text.encode().decode("latin-1")
     for content_type in (header, f"multipart/form-data; {header}"):
         quietly(forms._boundary, PressroomError)(content_type)
-    reader = forms._Reader(b"x", max_bytes=2**30)
+    parser = forms._FormParser(b"x", max_bytes=2**30)
     body = f'--x\r\nContent-Disposition: form-data; name="file"{text[:4000]}\r\n\r\n{text}\r\n--x'
-    reader.feed(body.encode())
+    parser.feed(body.encode())
 
 
 PARSERS: Mapping[str, Callable[[str], object]] = {
@@ -253,9 +253,9 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
     "email": quietly(TypeAdapter(Email).validate_python, ValidationError),
     "front matter": quietly(front_matter, markdown.FrontMatterError),
     "form": quietly(form, InvalidRequest, InvalidInput),
-    "html": quietly(markdown_of, TooDeep),
-    "lexical": quietly(lexical, UnknownDocument, TooDeep),
-    "moment": moment,
+    "html": quietly(html_to_markdown, HtmlTooComplex),
+    "lexical": quietly(lexical, InvalidDocument, HtmlTooComplex),
+    "date": parse_datetime,
     "precondition": lambda text: Precondition.parse(text, text),
     "range": lambda text: _part(text, 100),
     "record": lambda text: parse_record(1, text.encode()),
@@ -317,7 +317,7 @@ def test_picture_detection_takes_linear_time(start: str, tmp_path: Path) -> None
 
     def run(text: str) -> None:
         path.write_bytes(text.encode("latin-1"))
-        quietly(recognise, InvalidMedia)(path)  # type: ignore[arg-type]
+        quietly(detect_format, InvalidMedia)(path)  # type: ignore[arg-type]
 
     for unit in UNITS:
         for end in ENDS:

@@ -43,7 +43,7 @@ from app.services.articles.slugs import (
 )
 from app.services.articles.tagging import add_tags, lock_tags, set_tags
 from app.services.audit import AuditAction
-from app.services.media.references import note_references
+from app.services.media.references import update_media_references
 
 AUTHOR_REFERENCE = {"fk_articles_author_id": InvalidToken}
 CONFLICTING_PUBLICATION = "published is false, but published_at is in the past: send one of them"
@@ -93,7 +93,7 @@ async def create_article(
     article_id = await _insert(session, values, slug=new.slug, now=now)
     tags = await lock_tags(session, new.tags, actor=author)
     await add_tags(session, article_id=article_id, tags=tags.values())
-    await note_references(
+    await update_media_references(
         session,
         article_id=article_id,
         content=new.content,
@@ -177,7 +177,7 @@ async def update_article(
     _record_publication(session, article, actor, was_visible_from)
     await session.flush()  # so that the read below includes it
     if {"content", "cover_image_url"} & updates.keys():
-        await note_references(
+        await update_media_references(
             session,
             article_id=article_id,
             content=article.content,

@@ -1,19 +1,19 @@
-"""Articles in bulk: importing and exporting them by the thousand.
+"""Bulk import and export of articles.
 
-records.py     what is imported, what it is known by, and what has come by already
-importing.py   from a source's batches to the database, reading ahead while the last one is written
-planning.py    one batch: what is new, what has changed, what is wrong
-writing.py     that batch, written
-statements.py  the statements of a batch
-tally.py       what an import did, counted
+records.py     validated records, their keys, and a set of keys
+importing.py   the import pipeline: parses and renders a batch while the previous one is written
+planning.py    the plan of a batch: new articles, changes and errors
+writing.py     execution of the plan
+statements.py  SQL statements of a batch
+tally.py       the counts and messages of an import
 exporting.py   articles as records, in batches
-sources.py     the formats that there are, and which one a file has
-files.py       opening files without following links
-foreign.py     what the readers of other systems' exports share
-authors.py     the users whom another system's authors become
-ndjson.py      one JSON object a line: our own format
+sources.py     the import formats and their detection
+files.py       opening files without following symbolic links
+foreign.py     shared parts of the parsers for exports of other systems
+authors.py     mapping from authors of other systems to users
+ndjson.py      NDJSON, Pressroom's own format
 markdown.py    a folder of Markdown files with YAML front matter
-ghost.py       Ghost's JSON export; lexical.py has its editors' documents
+ghost.py       Ghost's JSON export; lexical.py converts its editor documents
 wordpress.py   WordPress's WXR export
-html.py        HTML as Markdown
+html.py        conversion from HTML to Markdown
 """

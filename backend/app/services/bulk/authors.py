@@ -1,4 +1,4 @@
-"""The users whom another system's authors become: found by their email or name, else created."""
+"""Mapping from authors of other systems to users: by email or username, otherwise created."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,33 +13,33 @@ from app.core.text import normalize_text, slugify
 from app.models.user import User
 from app.services import audit
 from app.services.audit import AuditAction
-from app.services.bulk.foreign import ForeignAuthor
+from app.services.bulk.foreign import SourceAuthor
 
-NOWHERE = "import.invalid"
-"""The domain of those who come without an email: nothing can be sent there (RFC 2606 §2)."""
+PLACEHOLDER_DOMAIN = "import.invalid"
+"""The email domain of authors without an email. It cannot receive mail (RFC 2606 §2)."""
 
 _EMAIL = re.compile(r"[^@\s<>=?]{1,64}@[^@\s<>]{1,180}\.[^@\s<>]+")
-_NOT_USERNAME = re.compile(r"[^A-Za-z0-9._-]+")
+_INVALID_CHARACTERS = re.compile(r"[^A-Za-z0-9._-]+")
 
 
-class Admitted(NamedTuple):
-    """Which user each author is, by what their posts call them; and who of them is new."""
+class ResolvedAuthors(NamedTuple):
+    """The usernames of authors, by their handles, and the usernames of created users."""
 
     usernames: Mapping[str, str]
     created: Sequence[str]
 
 
-async def unknown_password() -> str:
-    """The hash of a password that nobody knows: a reset by mail, or an administrator, gives one."""
+async def hash_random_password() -> str:
+    """Return the hash of a random password. The user sets a new one by a password reset."""
     return await hash_password(token_urlsafe(32))
 
 
-async def admit(
-    session: AsyncSession, authors: Sequence[ForeignAuthor], *, hashed_password: str
-) -> Admitted:
-    """Find the authors among the users, and create those who are missing.
+async def resolve_authors(
+    session: AsyncSession, authors: Sequence[SourceAuthor], *, hashed_password: str
+) -> ResolvedAuthors:
+    """Find the authors among the users, and create the missing users.
 
-    Their emails are what a file says: they count as not verified, and nobody gets a mail.
+    Emails from an import file are not verified, and no mail is sent to them.
     """
     usernames: dict[str, str] = {}
     created: list[str] = []
@@ -49,10 +49,10 @@ async def admit(
             username = await _create(session, author, hashed_password)
             created.append(username)
         usernames[author.handle] = username
-    return Admitted(usernames, created)
+    return ResolvedAuthors(usernames, created)
 
 
-async def _find(session: AsyncSession, author: ForeignAuthor) -> str | None:
+async def _find(session: AsyncSession, author: SourceAuthor) -> str | None:
     email = author.email.strip().lower()
     if email:
         query = select(User.username).where(func.lower(User.email) == email)
@@ -64,11 +64,11 @@ async def _find(session: AsyncSession, author: ForeignAuthor) -> str | None:
     return await session.scalar(query.limit(1))
 
 
-async def _create(session: AsyncSession, author: ForeignAuthor, hashed_password: str) -> str:
+async def _create(session: AsyncSession, author: SourceAuthor, hashed_password: str) -> str:
     username = _username(author)
     email = author.email.strip()
     if not _EMAIL.fullmatch(email) or len(email) > 254:
-        email = f"{username.lower()}@{NOWHERE}"
+        email = f"{username.lower()}@{PLACEHOLDER_DOMAIN}"
     user = User(
         email=email,
         username=username,
@@ -76,14 +76,14 @@ async def _create(session: AsyncSession, author: ForeignAuthor, hashed_password:
         hashed_password=hashed_password,
     )
     session.add(user)
-    await session.flush()  # it has an id, and the next author finds it
+    await session.flush()  # assigns the id, and lets the next author find this user
     audit.record(session, AuditAction.CREATE_USER, actor_id=None, subject_id=user.id)
     return username
 
 
-def _username(author: ForeignAuthor) -> str:
-    """What they are called elsewhere, as far as a username goes."""
-    name = _NOT_USERNAME.sub("-", author.username).strip("-.")
+def _username(author: SourceAuthor) -> str:
+    """Return a valid username made from the author's names."""
+    name = _INVALID_CHARACTERS.sub("-", author.username).strip("-.")
     if len(name) < 3:
         name = slugify(author.name or author.username or author.handle, fallback="author")
     return (name if len(name) >= 3 else f"{name}-author")[:50]

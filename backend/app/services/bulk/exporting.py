@@ -1,4 +1,4 @@
-"""Exporting: articles as the records that an import takes, in batches of bounded size."""
+"""Export of articles as import records, in batches of bounded size."""
 
 import json
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ from app.services.articles.rows import NOT_DELETED, columns
 
 BATCH = 200
 BATCH_BYTES = 1024 * 1024
-"""Of content: a batch holds the article that passes it, and no more."""
+"""Content bytes of a batch. The article that exceeds the limit is the last one in the batch."""
 
 _FIELDS = (
     "title",
@@ -34,15 +34,16 @@ _FIELDS = (
 )
 
 
-def _batch(*, own: bool) -> Select[Any]:
-    """The next articles by id, as many as fit; the sizes are known without reading the texts."""
-    whose = Article.author_id == bindparam("author_id", type_=BigInteger) if own else true()
+def _batch_query(*, own_only: bool) -> Select[Any]:
+    """Select the next articles by id, up to the batch size, without reading texts for the sizes."""
+    is_author = Article.author_id == bindparam("author_id", type_=BigInteger)
+    condition = is_author if own_only else true()
     after = bindparam("after", type_=BigInteger)
     limit = bindparam("limit", type_=Integer)
     size = func.octet_length(Article.content).label("size")
     following = (
         select(Article.id, size)
-        .where(NOT_DELETED, whose, Article.id > after)
+        .where(NOT_DELETED, condition, Article.id > after)
         .order_by(Article.id)
         .limit(limit)
         .subquery()
@@ -65,26 +66,26 @@ def _batch(*, own: bool) -> Select[Any]:
     )
 
 
-_OTHER_BREAKS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
-_ALL, _OWN = _batch(own=False), _batch(own=True)
+_LINE_BREAKS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+_ALL_ARTICLES, _OWN_ARTICLES = _batch_query(own_only=False), _batch_query(own_only=True)
 _COUNT = select(func.count()).select_from(Article).where(NOT_DELETED)
 
 
 async def export_articles(
     database: Database, *, viewer: Identity | None
 ) -> AsyncIterator[list[dict[str, Any]]]:
-    """All articles that `viewer` may write, drafts among them, as records: their own, or all.
+    """Yield batches of records of all articles that `viewer` may edit, including drafts.
 
-    None is the operator. What is in the trash is left out. A connection is held for as long as a
-    batch is read, not for as long as somebody takes to receive it.
+    None stands for the operator, who exports all articles. Articles in the trash are excluded. A
+    database connection is held only while a batch is read, not while the client receives it.
 
-    Before a batch is handed out, `viewer` is read again: raises InvalidToken where their access was
-    withdrawn meanwhile, NotAuthorized where they may see less than when the export began.
+    Before each batch, `viewer` is checked again. Raises InvalidToken if their access was withdrawn,
+    and NotAuthorized if their permissions were reduced during the export.
     """
-    everything = viewer is None or may_on_any(viewer, Action.READ_DRAFT)
-    statement = _ALL if everything else _OWN
+    is_unrestricted = viewer is None or may_on_any(viewer, Action.READ_DRAFT)
+    statement = _ALL_ARTICLES if is_unrestricted else _OWN_ARTICLES
     parameters: dict[str, Any] = {"after": 0, "limit": BATCH, "bytes": BATCH_BYTES}
-    if viewer is not None and not everything:
+    if viewer is not None and not is_unrestricted:
         parameters["author_id"] = viewer.id
     while True:
         parameters["now"] = clock.now()
@@ -92,8 +93,8 @@ async def export_articles(
         if viewer is not None:
             async with database.autocommit() as primary:
                 viewer = await recheck(primary, viewer)
-            if everything and not may_on_any(viewer, Action.READ_DRAFT):
-                raise NotAuthorized("You may no longer export the articles of others")
+            if is_unrestricted and not may_on_any(viewer, Action.READ_DRAFT):
+                raise NotAuthorized("You may no longer export articles of other authors")
         if not rows:
             return
         yield [_record(row) for row in rows]
@@ -101,36 +102,36 @@ async def export_articles(
 
 
 async def count_articles(database: Database) -> int:
-    """How many there are to export for the operator."""
+    """Return the number of articles that the operator exports."""
     return await database.reader.scalar(_COUNT) or 0
 
 
 async def export_lines(
     database: Database, *, viewer: Identity | None, deadline: Deadline | None = None
 ) -> AsyncIterator[bytes]:
-    """The same as NDJSON, until `deadline`.
+    """Yield the export as NDJSON, until `deadline`.
 
-    An export that fails says so in a last line, `{"error": …}`, and then raises the error, which
-    breaks the connection: nobody takes a part for the whole.
+    A failed export ends with the line `{"error": …}` and raises the error. This closes the
+    connection, so that the client notices the incomplete export.
     """
     try:
         async for records in export_articles(database, viewer=viewer):
             if deadline is not None:
                 deadline.check()
-            yield b"".join(map(line, records))
+            yield b"".join(map(to_line, records))
     except PressroomError as error:
-        yield line({"error": error.detail})
+        yield to_line({"error": error.detail})
         raise
 
 
-def line(record: dict[str, Any]) -> bytes:
-    """A record as a line of NDJSON, whatever the reader takes for the end of one."""
+def to_line(record: dict[str, Any]) -> bytes:
+    """Return a record as a line of NDJSON, with all Unicode line breaks escaped."""
     text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
-    return text.translate(_OTHER_BREAKS).encode() + b"\n"
+    return text.translate(_LINE_BREAKS).encode() + b"\n"
 
 
 def _record(row: Row[Any]) -> dict[str, Any]:
-    """The record of an article, without what is as it is where a record does not say."""
+    """Return the record of an article, without fields that have their default value."""
     record = {
         "title": row.title,
         "slug": row.slug,
@@ -139,14 +140,14 @@ def _record(row: Row[Any]) -> dict[str, Any]:
         "cover_image_url": row.cover_image_url,
         "language": row.language,
         "tags": list(row.tags_in_order),
-        "published_at": _moment(row.published_at),
+        "published_at": _timestamp(row.published_at),
         "archived": row.archived_at is not None,
-        "created_at": _moment(row.created_at),
-        "updated_at": _moment(row.updated_at),
+        "created_at": _timestamp(row.created_at),
+        "updated_at": _timestamp(row.updated_at),
         "author": row.username,
     }
     return {name: value for name, value in record.items() if value not in (None, [], False)}
 
 
-def _moment(moment: datetime | None) -> str | None:
-    return moment.isoformat().replace("+00:00", "Z") if moment else None
+def _timestamp(value: datetime | None) -> str | None:
+    return value.isoformat().replace("+00:00", "Z") if value else None

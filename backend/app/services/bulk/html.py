@@ -1,4 +1,4 @@
-"""HTML as Markdown: what other systems' editors have made, without what only they understand."""
+"""Conversion from HTML of other systems' editors to Markdown, without editor-specific markup."""
 
 import re
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ from typing import Any
 from bs4 import BeautifulSoup, Tag
 from markdownify import MarkdownConverter
 
-from app.services.bulk.foreign import clean
+from app.services.bulk.foreign import strip_control_characters
 
 _PREFORMATTED = re.compile(r"<(/?)pre\b", re.IGNORECASE)
-# Neither may contain its own beginning: a search would read the rest of the text for each of them.
+# Neither pattern may match across its own start: otherwise a search takes quadratic time.
 _BLOCK_COMMENT = re.compile(
     r"<!--\s*+/?(?:wp:|kg-card|more\b|nextpage\b)(?:[^<-]++|<(?!!--)|-(?!->))*+-->"
 )
@@ -25,61 +25,63 @@ _BLOCK = re.compile(
 )
 _BLANK_LINES = re.compile(r"\n{3,}")
 _SPACES = re.compile(r"[ \t]{2,}")
-_FRAME = ("iframe", "embed", "video", "audio")
+_EMBEDS = ("iframe", "embed", "video", "audio")
 
 
 MAX_TAGS = 50_000
 MAX_SIBLINGS = 1_000
-"""Elements directly within another one: the converter counts all that precede each of them."""
+"""Child elements of an element. The converter is quadratic: it counts the preceding siblings."""
 
 
-class TooDeep(ValueError):
-    """HTML that would take too long to convert: too many elements, or nested too deeply."""
+class HtmlTooComplex(ValueError):
+    """The HTML would take too long to convert: too many elements, or nested too deeply."""
 
 
-def markdown_of(html: str) -> str:
-    """The Markdown that renders as this HTML, as far as Markdown goes. Raises TooDeep."""
+def html_to_markdown(html: str) -> str:
+    """Convert HTML to Markdown as far as possible. Raises HtmlTooComplex."""
     if html.count("<") > MAX_TAGS:
-        raise TooDeep(f"The HTML has more than {MAX_TAGS} tags")
-    html = clean(_unwrapped(html))
+        raise HtmlTooComplex(f"The HTML has more than {MAX_TAGS} tags")
+    html = strip_control_characters(_without_editor_markup(html))
     last = html.rfind("<")
     if last > html.rfind(">") and html[last + 1 : last + 2].strip(" \t\r\n0123456789"):
-        html += ">"  # html.parser reads the rest again for each tag without an end
+        html += ">"  # html.parser reads the rest again for each unclosed tag
     soup = BeautifulSoup(html, "html.parser")
     for element in soup(["script", "style", "noscript", "template"]):
         element.decompose()
-    for frame in soup(_FRAME):
-        _link_to(soup, frame)
+    for embed in soup(_EMBEDS):
+        _replace_with_link(soup, embed)
     for parent in soup(["ol", "thead", "tbody", "table"]):
-        if len(parent.contents) > 2 * MAX_SIBLINGS:  # with the spaces between them
-            raise TooDeep(f"The HTML has a list or a table of more than {MAX_SIBLINGS} entries")
+        if len(parent.contents) > 2 * MAX_SIBLINGS:  # including the whitespace between them
+            raise HtmlTooComplex(
+                f"The HTML has a list or table of more than {MAX_SIBLINGS} entries"
+            )
     for text in soup.find_all(string=_SPACES):  # the converter's pattern is quadratic in runs
         if text.find_parent("pre") is None:
             text.replace_with(_SPACES.sub(" ", text))
     try:
         converted = _CONVERTER.convert_soup(soup)
     except RecursionError as error:
-        raise TooDeep("The HTML is nested too deeply") from error
+        raise HtmlTooComplex("The HTML is nested too deeply") from error
     return _BLANK_LINES.sub("\n\n", str(converted)).strip()
 
 
-def _unwrapped(html: str) -> str:
-    """Without the marks of editors; lines as paragraphs where WordPress would make them."""
+def _without_editor_markup(html: str) -> str:
+    """Remove editor markup, and convert lines to paragraphs where WordPress would."""
     by_lines = not _BLOCK_COMMENT.search(html) and not _PARAGRAPH.search(html)
     return "".join(
-        part if is_preformatted else _cleared(part, by_lines=by_lines)
-        for part, is_preformatted in _split(html)
+        part if is_preformatted else _clean_part(part, by_lines=by_lines)
+        for part, is_preformatted in _split_preformatted(html)
     )
 
 
-def _cleared(html: str, *, by_lines: bool) -> str:
-    """The same of a part that is not preformatted."""
+def _clean_part(html: str, *, by_lines: bool) -> str:
+    """Remove editor markup from a part outside of `<pre>`."""
     html = _SHORTCODE.sub(" ", _BLOCK_COMMENT.sub("", html))
     return _paragraphs(html) if by_lines else html
 
 
-def _split(html: str) -> Iterator[tuple[str, bool]]:
-    """The parts outside of `<pre>` and inside of it, each with whether it is inside."""
+def _split_preformatted(html: str) -> Iterator[tuple[str, bool]]:
+    """Yield the parts outside and inside of `<pre>`, each with whether it is inside."""
     start, is_preformatted = 0, False
     for tag in _PREFORMATTED.finditer(html):
         if bool(tag[1]) is is_preformatted:
@@ -98,21 +100,21 @@ def _paragraphs(text: str) -> str:
     )
 
 
-def _link_to(soup: BeautifulSoup, frame: Tag) -> None:
-    """A link in place of a player: its address is what can be kept."""
-    inner = frame.find("source")
-    source = frame.get("src") or (inner.get("src") if isinstance(inner, Tag) else None)
+def _replace_with_link(soup: BeautifulSoup, embed: Tag) -> None:
+    """Replace an embedded player with a link to its source."""
+    inner = embed.find("source")
+    source = embed.get("src") or (inner.get("src") if isinstance(inner, Tag) else None)
     if not isinstance(source, str) or not source.startswith(("http://", "https://", "/")):
-        frame.decompose()
+        embed.decompose()
         return
     paragraph, link = soup.new_tag("p"), soup.new_tag("a", href=source)
     link.string = source
     paragraph.append(link)
-    frame.replace_with(paragraph)
+    embed.replace_with(paragraph)
 
 
-def _language(element: Any) -> str:
-    """Of a code block, as highlighters name it in a class: `language-python`, `lang-py`."""
+def _code_language(element: Any) -> str:
+    """Return the language of a code block from its class, such as `language-python`."""
     for each in (element, element.find("code")):
         for name in (each.get("class") or ()) if each is not None else ():
             if found := re.fullmatch(r"lang(?:uage)?-([\w+#.-]+)", name):
@@ -125,7 +127,7 @@ class _Converter(MarkdownConverter):
         """Strip blank lines without the library's pattern, which is quadratic in runs of spaces."""
         blank = text[: len(text) - len(text.lstrip(" \n"))]
         text = text[blank.rfind("\n") + 1 :].rstrip(" \n")
-        # The library's stubs leave its converters out.
+        # The library's stubs omit its converters.
         converted: str = super().convert_pre(el, text, parent_tags)  # type: ignore[misc]
         return converted
 
@@ -133,7 +135,7 @@ class _Converter(MarkdownConverter):
 _CONVERTER = _Converter(
     heading_style="ATX",
     bullets="-",
-    code_language_callback=_language,
+    code_language_callback=_code_language,
     strip_pre=None,
     table_infer_header=True,
 )

@@ -1,4 +1,4 @@
-"""Importing: from a source's batches to the database, reading ahead while one is written."""
+"""Import pipeline: parse and render the next batch while the previous one is written."""
 
 import asyncio
 import time
@@ -32,31 +32,31 @@ from app.core.errors import (
 from app.core.markdown import Rendered, render_sync
 from app.db.session import COMMIT_LOG, Database
 from app.services.bulk import statements
-from app.services.bulk.ndjson import AuthorOf, Line, parse_lines, read_lines
+from app.services.bulk.ndjson import Line, ResolveAuthor, parse_lines, read_lines
 from app.services.bulk.records import (
     Importer,
-    Incoming,
+    KeySet,
     Outcome,
+    ParsedRecord,
     Position,
-    Prepared,
+    PreparedRecord,
     Result,
-    Seen,
-    prepared,
+    prepare_record,
 )
 from app.services.bulk.writing import write
 
 BATCH = 500
 BATCH_BYTES = 2 * 1024 * 1024
-"""What a batch holds at most, unless one record alone holds more."""
+"""The maximum size of a batch, unless a single record is larger."""
 ATTEMPTS = 4
-BETWEEN_PAUSES = 0.001
-"""Seconds that the thread works without letting the event loop in."""
-PAUSE = 0.5
-"""Seconds before a batch that the database could not take just now is tried again."""
+MAX_RUN_SECONDS = 0.001
+"""Seconds after which the thread pauses, so that the event loop can run."""
+RETRY_DELAY = 0.5
+"""Seconds before a batch is retried, multiplied by the number of attempts."""
 
 
 class ImportStopped(Exception):
-    """A limit of the importer was reached: `position` and all later records are not written."""
+    """A limit was reached: the record at `position` and all later records are not written."""
 
     def __init__(self, position: Position, message: str) -> None:
         super().__init__(message)
@@ -65,34 +65,34 @@ class ImportStopped(Exception):
 
 
 Item = TypeVar("Item")
-Batches = AsyncIterator[list[Incoming]]
+Batches = AsyncIterator[list[ParsedRecord]]
 Report = Callable[[Sequence[Result]], None]
-Rehearse = Callable[[AsyncSession], Awaitable[None]]
+DryRunSetup = Callable[[AsyncSession], Awaitable[None]]
 
 
-class Desk(NamedTuple):
-    """What an import works with."""
+class ImportContext(NamedTuple):
+    """The state of an import."""
 
     database: Database
     importer: Importer
-    seen: Seen
-    made: Seen
+    seen: KeySet
+    created_ids: KeySet
     report: Report
-    rehearse: Rehearse | None
+    dry_run: DryRunSetup | None
 
 
 @lru_cache(maxsize=1)
-def _thread() -> ThreadPoolExecutor:
-    """For all imports of this process together: they take turns, and requests come in between."""
+def _executor() -> ThreadPoolExecutor:
+    """Return the thread for all imports of this process, which leaves CPU time for requests."""
     return ThreadPoolExecutor(1, thread_name_prefix="import")
 
 
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+_write_locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
 
-def _turn() -> asyncio.Lock:
-    """One import of this process writes at a time: no two hold a connection."""
-    return _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+def _write_lock() -> asyncio.Lock:
+    """Return the lock that lets only one import of this process hold a connection."""
+    return _write_locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
 
 async def import_articles(
@@ -101,75 +101,77 @@ async def import_articles(
     *,
     importer: Importer,
     report: Report,
-    rehearse: Rehearse | None = None,
+    dry_run: DryRunSetup | None = None,
 ) -> None:
-    """Write what the batches bring; tell `report` what became of each record, in any order.
+    """Import batches of records, and call `report` with the results, in any order.
 
-    Each batch is a unit of work of its own: what was reported as written stays, whatever comes
-    after. With `rehearse` nothing is written: each batch is rolled back, and begins with it.
-    Each batch is written with the rights that the importer has by then.
-    Raises InvalidToken once the importer's access was withdrawn, ServiceUnavailable where the
-    database stays away, ImportStopped where a limit of the importer is reached, and what `batches`
-    raises.
+    Each batch is a transaction: records that were reported as written stay. With `dry_run`, each
+    batch is rolled back; its transaction begins with a call of `dry_run`. The importer's
+    permissions are checked again for each batch.
+
+    Raises InvalidToken if the importer's access was withdrawn, ServiceUnavailable if the database
+    stays unavailable, ImportStopped if a limit is reached, and errors of `batches`.
     """
-    desk = Desk(database, importer, Seen(), Seen(), report, rehearse)
+    context = ImportContext(database, importer, KeySet(), KeySet(), report, dry_run)
     writing: asyncio.Task[None] | None = None
     try:
         async for batch in batches:
-            items = await _prepare(desk, batch)
+            items = await _prepare(context, batch)
             if writing is not None:
                 await writing
-            writing = asyncio.create_task(_write(desk, items))
+            writing = asyncio.create_task(_write(context, items))
     finally:
         if writing is not None:
             await writing
 
 
-async def _prepare(desk: Desk, batch: Sequence[Incoming]) -> list[Prepared]:
-    """What of a batch is to be written, rendered; the rest is reported."""
+async def _prepare(context: ImportContext, batch: Sequence[ParsedRecord]) -> list[PreparedRecord]:
+    """Return the rendered records to write, and report the results of all others."""
     loop = asyncio.get_running_loop()
     results = [
         Result(item.position, Outcome.FAILED, item.problem) for item in batch if item.record is None
     ]
-    items = await loop.run_in_executor(_thread(), _named, batch, desk.importer, desk.seen)
-    unchanged = await _unchanged(desk, items)
+    items = await loop.run_in_executor(
+        _executor(), _prepare_records, batch, context.importer, context.seen
+    )
+    unchanged = await _unchanged(context, items)
     results += [
-        Result(item.incoming.position, Outcome.UNCHANGED)
+        Result(item.parsed.position, Outcome.UNCHANGED)
         for item in items
         if item.key in unchanged and not item.repeated
     ]
     items = [item for item in items if item.repeated or item.key not in unchanged]
     texts = [item.record.content for item in items]
-    rendered = await loop.run_in_executor(_thread(), render_texts, texts)
+    rendered = await loop.run_in_executor(_executor(), render_texts, texts)
     results += [
-        Result(item.incoming.position, Outcome.FAILED, f"content: {made}")
-        for item, made in zip(items, rendered, strict=True)
-        if isinstance(made, str)
+        Result(item.parsed.position, Outcome.FAILED, f"content: {result}")
+        for item, result in zip(items, rendered, strict=True)
+        if isinstance(result, str)
     ]
-    desk.report(results)
+    context.report(results)
     return [
-        item._replace(rendered=made)
-        for item, made in zip(items, rendered, strict=True)
-        if not isinstance(made, str)
+        item._replace(rendered=result)
+        for item, result in zip(items, rendered, strict=True)
+        if not isinstance(result, str)
     ]
 
 
 def render_texts(texts: Sequence[str]) -> list[Rendered | str]:
-    """Each text rendered, or why it was not."""
-    return list(_pausing(map(_render, texts)))
+    """Render the texts. A text that cannot be rendered yields the reason."""
+    return list(_with_pauses(map(_render, texts)))
 
 
-def _pausing(items: Iterable[Item]) -> Iterator[Item]:
-    """The items, with a pause now and then: whoever waits for the interpreter's lock gets it.
+def _with_pauses(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield the items with short pauses, to release the GIL.
 
-    The event loop would otherwise wait 5 ms for it, after each of its own short steps.
+    Otherwise the event loop waits 5 ms for the GIL after each of its own short steps.
     """
-    pause_at = time.perf_counter() + BETWEEN_PAUSES
+    pause_at = time.perf_counter() + MAX_RUN_SECONDS
     for item in items:
         yield item
         if time.perf_counter() > pause_at:
             time.sleep(0.000_05)
-            pause_at = time.perf_counter() + BETWEEN_PAUSES
+            pause_at = time.perf_counter() + MAX_RUN_SECONDS
 
 
 def _render(text: str) -> Rendered | str:
@@ -179,34 +181,36 @@ def _render(text: str) -> Rendered | str:
         return str(error.detail)
 
 
-def _named(batch: Sequence[Incoming], importer: Importer, seen: Seen) -> list[Prepared]:
-    """The good records of a batch, each with what it is known by."""
-    named = (
-        _noticed(prepared(item, item.record, importer=importer), seen)
+def _prepare_records(
+    batch: Sequence[ParsedRecord], importer: Importer, seen: KeySet
+) -> list[PreparedRecord]:
+    """Return the valid records of a batch with their keys and digests."""
+    prepared_items = (
+        _mark_repeated(prepare_record(item, item.record, importer=importer), seen)
         for item in batch
         if item.record is not None
     )
-    return list(_pausing(named))
+    return list(_with_pauses(prepared_items))
 
 
-def _noticed(item: Prepared, seen: Seen) -> Prepared:
-    """The record, marked where its key or its slug has come by already."""
+def _mark_repeated(item: PreparedRecord, seen: KeySet) -> PreparedRecord:
+    """Mark the record as repeated if an earlier record had its key or slug."""
     new = seen.add(item.key)
-    if item.record.slug and item.incoming.identity:
+    if item.record.slug and item.parsed.identity:
         new &= seen.add(sha256(f"slug:{item.record.slug}".encode()).digest())
     return item if new else item._replace(repeated=True)
 
 
-async def _unchanged(desk: Desk, items: Sequence[Prepared]) -> frozenset[bytes]:
-    """The keys of the records that were imported as they are: nothing is rendered for them."""
+async def _unchanged(context: ImportContext, items: Sequence[PreparedRecord]) -> frozenset[bytes]:
+    """Return the keys of records that are already imported unchanged, to skip rendering them."""
     if not items:
         return frozenset()
     digests = {item.key: item.digest for item in items}
-    identity = desk.importer.identity
-    async with desk.database.autocommit() as connection:
-        if identity is not None:  # before anything is rendered for somebody who may not write it
+    identity = context.importer.identity
+    async with context.database.autocommit() as connection:
+        if identity is not None:  # check the permission before rendering
             identity = await recheck(connection, identity)
-        known = await connection.execute(statements.KNOWN, {"keys": list(digests)})
+        known = await connection.execute(statements.IMPORT_RECORDS, {"keys": list(digests)})
     return frozenset(
         row.key
         for row in known
@@ -215,83 +219,87 @@ async def _unchanged(desk: Desk, items: Sequence[Prepared]) -> frozenset[bytes]:
     )
 
 
-async def _write(desk: Desk, items: Sequence[Prepared]) -> None:
-    """Write a batch; of one that the database refuses, all but the records that are the reason.
+async def _write(context: ImportContext, items: Sequence[PreparedRecord]) -> None:
+    """Write a batch. If the database rejects it, split it, and report only the invalid records.
 
-    Of one that a limit refuses, what comes before the first record that is too many; then raises
-    ImportStopped.
+    If the batch exceeds a limit, write the records before the first one that exceeds it. Then
+    raise ImportStopped.
     """
     if not items:
         return
     try:
-        results = await _write_patiently(desk, items)
+        results = await _write_with_retries(context, items)
     except (InvalidInput, IntegrityError, LimitReached, QuotaExceeded) as error:
         if len(items) == 1:
             if isinstance(error, LimitReached | QuotaExceeded):
-                raise ImportStopped(items[0].incoming.position, str(error.detail)) from None
-            results = [Result(items[0].incoming.position, Outcome.FAILED, InvalidInput.message)]
+                raise ImportStopped(items[0].parsed.position, str(error.detail)) from None
+            results = [Result(items[0].parsed.position, Outcome.FAILED, InvalidInput.message)]
         else:
             half = len(items) // 2
-            await _write(desk, items[:half])
-            await _write(desk, items[half:])
+            await _write(context, items[:half])
+            await _write(context, items[half:])
             return
-    desk.report(results)
+    context.report(results)
 
 
-async def _write_patiently(desk: Desk, items: Sequence[Prepared]) -> list[Result]:
-    """Write a batch; again where the database could not take it just now: a deadlock, a restart."""
+async def _write_with_retries(
+    context: ImportContext, items: Sequence[PreparedRecord]
+) -> list[Result]:
+    """Write a batch, with retries after transient database errors such as deadlocks."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            async with _turn(), desk.database.unit_of_work() as session:
-                if desk.rehearse is not None:
-                    await desk.rehearse(session)
-                results = await write(session, items, importer=desk.importer, made=desk.made)
-                if desk.rehearse is not None:
-                    await undo(session)
+            async with _write_lock(), context.database.unit_of_work() as session:
+                if context.dry_run is not None:
+                    await context.dry_run(session)
+                results = await write(
+                    session, items, importer=context.importer, created_ids=context.created_ids
+                )
+                if context.dry_run is not None:
+                    await roll_back(session)
         except ServiceUnavailable:
             if attempt == ATTEMPTS:
                 raise
-            await asyncio.sleep(PAUSE * attempt)
+            await asyncio.sleep(RETRY_DELAY * attempt)
         else:
             return results
     raise AssertionError("unreachable")
 
 
-async def undo(session: AsyncSession) -> None:
-    """Take back what a unit of work has done, so that nothing is left to commit or announce."""
+async def roll_back(session: AsyncSession) -> None:
+    """Roll back a unit of work, and discard its pending notifications."""
     await session.rollback()
     session.info[COMMIT_LOG].clear()
 
 
 async def from_lines(
-    chunks: AsyncIterable[bytes], *, author_of: AuthorOf | None = None
-) -> AsyncIterator[list[Incoming]]:
-    """The batches of an NDJSON stream, parsed in a thread."""
+    chunks: AsyncIterable[bytes], *, resolve_author: ResolveAuthor | None = None
+) -> AsyncIterator[list[ParsedRecord]]:
+    """Yield the batches of an NDJSON stream, parsed in a thread."""
     loop = asyncio.get_running_loop()
-    parse = partial(parse_lines, author_of=author_of)
-    waiting: list[Line] = []
+    parse = partial(parse_lines, resolve_author=resolve_author)
+    pending: list[Line] = []
     size = 0
     async for lines in read_lines(chunks):
         for line in lines:
             length = len(line.text or b"")
-            if waiting and (len(waiting) >= BATCH or size + length > BATCH_BYTES):
-                yield await loop.run_in_executor(_thread(), parse, waiting)
-                waiting, size = [], 0
-            waiting.append(line)
+            if pending and (len(pending) >= BATCH or size + length > BATCH_BYTES):
+                yield await loop.run_in_executor(_executor(), parse, pending)
+                pending, size = [], 0
+            pending.append(line)
             size += length
-    if waiting:
-        yield await loop.run_in_executor(_thread(), parse, waiting)
+    if pending:
+        yield await loop.run_in_executor(_executor(), parse, pending)
 
 
-async def from_records(records: Iterator[Incoming]) -> AsyncIterator[list[Incoming]]:
-    """The batches of a source that is read in a thread."""
+async def from_records(records: Iterator[ParsedRecord]) -> AsyncIterator[list[ParsedRecord]]:
+    """Yield the batches of a source, read in a thread."""
     loop = asyncio.get_running_loop()
-    while batch := await loop.run_in_executor(_thread(), _next_batch, records):
+    while batch := await loop.run_in_executor(_executor(), _next_batch, records):
         yield batch
 
 
-def _next_batch(records: Iterator[Incoming]) -> list[Incoming]:
-    batch: list[Incoming] = []
+def _next_batch(records: Iterator[ParsedRecord]) -> list[ParsedRecord]:
+    batch: list[ParsedRecord] = []
     size = 0
     for item in records:
         batch.append(item)

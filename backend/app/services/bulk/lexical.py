@@ -1,49 +1,49 @@
-"""Documents of Ghost's editors, Lexical and Mobiledoc, as Markdown: the text and its structure."""
+"""Conversion of Ghost's editor formats, Lexical and Mobiledoc, to Markdown."""
 
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from app.services.bulk.html import markdown_of
+from app.services.bulk.html import html_to_markdown
 
 MAX_DEPTH = 100
 
 _BACKTICKS = re.compile("`+")
 _BOLD, _ITALIC, _STRUCK, _CODE = 1, 2, 4, 16
 _MARKS = ((_CODE, "`"), (_BOLD, "**"), (_ITALIC, "*"), (_STRUCK, "~~"))
-_MARKUPS = {"strong": "**", "b": "**", "em": "*", "i": "*", "code": "`", "s": "~~"}
+_TAG_MARKS = {"strong": "**", "b": "**", "em": "*", "i": "*", "code": "`", "s": "~~"}
 
 
-class UnknownDocument(ValueError):
-    """Not a document of that editor."""
+class InvalidDocument(ValueError):
+    """The document is not valid in its format."""
 
 
 def from_lexical(document: str) -> str:
-    """The Markdown of a Lexical document. Raises UnknownDocument."""
-    root = _loaded(document).get("root")
+    """Convert a Lexical document to Markdown. Raises InvalidDocument."""
+    root = _parse(document).get("root")
     if not isinstance(root, dict):
-        raise UnknownDocument("The Lexical document has no root")
+        raise InvalidDocument("The Lexical document has no root")
     return "\n\n".join(filter(None, (_block(node, 0) for node in _children(root)))).strip()
 
 
 def from_mobiledoc(document: str) -> str:
-    """The Markdown of a Mobiledoc document. Raises UnknownDocument."""
-    parsed = _loaded(document)
+    """Convert a Mobiledoc document to Markdown. Raises InvalidDocument."""
+    parsed = _parse(document)
     try:
         blocks = [_section(section, parsed) for section in parsed.get("sections", [])]
     except (IndexError, KeyError, TypeError, AttributeError) as error:
-        raise UnknownDocument("The Mobiledoc document is broken") from error
+        raise InvalidDocument("The Mobiledoc document is invalid") from error
     return "\n\n".join(filter(None, blocks)).strip()
 
 
-def _loaded(document: str) -> dict[str, Any]:
+def _parse(document: str) -> dict[str, Any]:
     try:
         parsed = json.loads(document)
     except (ValueError, RecursionError) as error:
-        raise UnknownDocument("The document is not JSON") from error
+        raise InvalidDocument("The document is not JSON") from error
     if not isinstance(parsed, dict):
-        raise UnknownDocument("The document is no object")
+        raise InvalidDocument("The document is not a JSON object")
     return parsed
 
 
@@ -62,9 +62,9 @@ def _text(node: Mapping[str, Any], name: str) -> str:
 
 
 def _block(node: Mapping[str, Any], depth: int) -> str:
-    """A block of its own, by its type; of one that is not known, its text."""
+    """Convert a block by its type. Unknown types yield their text."""
     if depth > MAX_DEPTH:
-        raise UnknownDocument("The Lexical document is nested too deeply")
+        raise InvalidDocument("The Lexical document is nested too deeply")
     kind = _text(node, "type").removeprefix("extended-")
     if kind == "list":
         return _list(node, depth)
@@ -83,11 +83,11 @@ def _list(node: Mapping[str, Any], depth: int) -> str:
     for number, item in enumerate(_children(node), 1):
         mark = f"{number}. " if numbered else "- "
         nested = [child for child in _children(item) if child.get("type") == "list"]
-        words = {
+        own_content = {
             **item,
             "children": [each for each in _children(item) if each.get("type") != "list"],
         }
-        if text := _inline(words, depth + 1):
+        if text := _inline(own_content, depth + 1):
             lines.append(mark + text)
         for child in nested:
             inner = _block(child, depth + 1)
@@ -97,7 +97,7 @@ def _list(node: Mapping[str, Any], depth: int) -> str:
 
 def _inline(node: Mapping[str, Any], depth: int) -> str:
     if depth > MAX_DEPTH:
-        raise UnknownDocument("The Lexical document is nested too deeply")
+        raise InvalidDocument("The Lexical document is nested too deeply")
     parts = []
     for child in _children(node):
         kind = _text(child, "type").removeprefix("extended-")
@@ -110,24 +110,24 @@ def _inline(node: Mapping[str, Any], depth: int) -> str:
         elif "children" in child:
             parts.append(_inline(child, depth + 1))
         else:
-            form = child.get("format")
-            parts.append(_marked(_text(child, "text"), form if isinstance(form, int) else 0))
+            bits = child.get("format")
+            parts.append(_apply_format(_text(child, "text"), bits if isinstance(bits, int) else 0))
     return "".join(parts)
 
 
-def _marked(text: str, form: int) -> str:
-    """A text in its marks, which stand at its words: spaces stay outside."""
+def _apply_format(text: str, bits: int) -> str:
+    """Surround a text with the marks of its format bits. Outer spaces stay outside."""
     inner = text.strip()
     if not inner:
         return text
     before, after = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
     for bit, mark in _MARKS:
-        if form & bit:
+        if bits & bit:
             inner = f"{mark}{inner}{mark}"
     return before + inner + after
 
 
-def _fenced(code: str, language: str) -> str:
+def _code_block(code: str, language: str) -> str:
     longest = max(map(len, _BACKTICKS.findall(code)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{code}\n{fence}"
@@ -137,31 +137,31 @@ def _image(node: Mapping[str, Any]) -> str:
     return f"![{_text(node, 'alt')}]({_text(node, 'src')})"
 
 
-def _rule(_: Mapping[str, Any]) -> str:
+def _horizontal_rule(_: Mapping[str, Any]) -> str:
     return "---"
 
 
-def _address(node: Mapping[str, Any]) -> str:
+def _link(node: Mapping[str, Any]) -> str:
     url = _text(node, "url")
     return f"<{url}>" if url.startswith("http") else ""
 
 
 _BLOCKS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "image": _image,
-    "codeblock": lambda node: _fenced(_text(node, "code"), _text(node, "language")),
-    "code": lambda node: _fenced(_text(node, "code"), _text(node, "language")),
-    "html": lambda node: markdown_of(_text(node, "html")),
+    "codeblock": lambda node: _code_block(_text(node, "code"), _text(node, "language")),
+    "code": lambda node: _code_block(_text(node, "code"), _text(node, "language")),
+    "html": lambda node: html_to_markdown(_text(node, "html")),
     "markdown": lambda node: _text(node, "markdown"),
-    "horizontalrule": _rule,
-    "hr": _rule,
-    "bookmark": _address,
-    "embed": _address,
-    "callout": lambda node: f"> {markdown_of(_text(node, 'calloutText'))}",
+    "horizontalrule": _horizontal_rule,
+    "hr": _horizontal_rule,
+    "bookmark": _link,
+    "embed": _link,
+    "callout": lambda node: f"> {html_to_markdown(_text(node, 'calloutText'))}",
 }
 
 
 def _section(section: Sequence[Any], document: Mapping[str, Any]) -> str:
-    """A section of a Mobiledoc: [1, tag, markers], [2, src], [3, tag, items], [10, card]."""
+    """Convert a section: [1, tag, markers], [2, src], [3, tag, items] or [10, card]."""
     kind = section[0]
     if kind == 1:
         tag, text = section[1], _markers(section[2], document)
@@ -178,22 +178,23 @@ def _section(section: Sequence[Any], document: Mapping[str, Any]) -> str:
         )
     if kind == 10:
         name, payload = document["cards"][section[1]]
-        made = _BLOCKS.get("markdown" if name == "card-markdown" else name)
-        return made(payload) if made else ""
+        convert = _BLOCKS.get("markdown" if name == "card-markdown" else name)
+        return convert(payload) if convert else ""
     return ""
 
 
 def _markers(markers: Sequence[Any], document: Mapping[str, Any]) -> str:
-    """Text in its markups, each of which opens and closes around some of it."""
+    """Convert markers. Each opens and closes a number of markups around its text."""
     parts: list[str] = []
     opened: list[Sequence[Any]] = []
     for kind, opens, closes, value in markers:
         for index in opens:
             markup = document["markups"][index]
             opened.append(markup)
-            parts.append("[" if markup[0] == "a" else _MARKUPS.get(markup[0], ""))
+            parts.append("[" if markup[0] == "a" else _TAG_MARKS.get(markup[0], ""))
         parts.append("\\\n" if kind == 1 else str(value))
         for _ in range(closes):
             markup = opened.pop()
-            parts.append(f"]({markup[1][1]})" if markup[0] == "a" else _MARKUPS.get(markup[0], ""))
+            mark = _TAG_MARKS.get(markup[0], "")
+            parts.append(f"]({markup[1][1]})" if markup[0] == "a" else mark)
     return "".join(parts)

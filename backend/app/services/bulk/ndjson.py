@@ -1,28 +1,28 @@
-"""NDJSON: one JSON object a line, the format that Pressroom itself exports."""
+"""NDJSON, one JSON object per line: the format of Pressroom's own exports."""
 
 import json
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any, NamedTuple, NoReturn
 
-from app.services.bulk.records import MAX_RECORD_BYTES, Incoming, Position, incoming
+from app.services.bulk.records import MAX_RECORD_BYTES, ParsedRecord, Position, parse_fields
 
 TOO_LONG = f"The line is longer than {MAX_RECORD_BYTES} bytes"
-MAX_NAMES = 100
+MAX_KEYS = 100
 _BOM = b"\xef\xbb\xbf"
 
-AuthorOf = Callable[[str], str | None]
-"""Which user the author becomes whom a source calls so; "" where it names none."""
+ResolveAuthor = Callable[[str], str | None]
+"""Returns the username for an author of the source. The argument is "" if none is named."""
 
 
 class Line(NamedTuple):
-    """A line that is not empty; None in place of one that is too long."""
+    """A line that is not empty. `text` is None if the line is too long."""
 
     number: int
     text: bytes | None
 
 
 async def read_lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[list[Line]]:
-    """The lines of each chunk; of one that is too long, no more is kept than the limit."""
+    """Yield the complete lines of each chunk. At most MAX_RECORD_BYTES of a line are buffered."""
     number, parts, size = 1, list[bytes](), 0
     async for chunk in chunks:
         complete: list[Line] = []
@@ -46,44 +46,48 @@ async def read_lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[list[Line]]:
         yield [Line(number, text)]
 
 
-def parse_lines(lines: Iterable[Line], author_of: AuthorOf | None = None) -> list[Incoming]:
-    """The records on these lines."""
+def parse_lines(
+    lines: Iterable[Line], resolve_author: ResolveAuthor | None = None
+) -> list[ParsedRecord]:
+    """Parse lines to records."""
     return [
-        Incoming(number, None, problem=TOO_LONG)
+        ParsedRecord(number, None, problem=TOO_LONG)
         if text is None
-        else parse_record(number, text, author_of)
+        else parse_record(number, text, resolve_author)
         for number, text in lines
     ]
 
 
-def parse_record(position: Position, text: bytes, author_of: AuthorOf | None = None) -> Incoming:
-    """The record that a line has."""
+def parse_record(
+    position: Position, text: bytes, resolve_author: ResolveAuthor | None = None
+) -> ParsedRecord:
+    """Parse a line to a record."""
     try:
         fields = json.loads(
             text.removeprefix(_BOM).decode(),
-            object_pairs_hook=_without_duplicates,
-            parse_constant=_refuse_constant,
+            object_pairs_hook=_reject_duplicates,
+            parse_constant=_reject_constant,
         )
     except RecursionError:
-        return Incoming(position, None, problem="The JSON is nested too deeply")
+        return ParsedRecord(position, None, problem="The JSON is nested too deeply")
     except UnicodeDecodeError:
-        return Incoming(position, None, problem="The line is not UTF-8")
-    except ValueError as error:  # JSONDecodeError, and numbers of thousands of digits
-        return Incoming(position, None, problem=f"The line is not JSON: {error}"[:200])
-    if author_of is not None and isinstance(fields, dict):
+        return ParsedRecord(position, None, problem="The line is not UTF-8")
+    except ValueError as error:  # JSONDecodeError, and numbers with thousands of digits
+        return ParsedRecord(position, None, problem=f"The line is not JSON: {error}"[:200])
+    if resolve_author is not None and isinstance(fields, dict):
         author = fields.get("author")
-        fields["author"] = author_of(author if isinstance(author, str) else "")
-    return incoming(position, fields)
+        fields["author"] = resolve_author(author if isinstance(author, str) else "")
+    return parse_fields(position, fields)
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(pairs) > MAX_NAMES:
-        raise ValueError(f"an object has more than {MAX_NAMES} names")
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MAX_KEYS:
+        raise ValueError(f"an object has more than {MAX_KEYS} keys")
     parsed = dict(pairs)
     if len(parsed) < len(pairs):
-        raise ValueError("an object has the same name twice")
+        raise ValueError("an object has a duplicate key")
     return parsed
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")

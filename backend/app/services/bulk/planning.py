@@ -1,4 +1,4 @@
-"""Planning a batch of an import: what is new, what has changed, what is wrong."""
+"""Plan of an import batch: new articles, changes and errors."""
 
 import secrets
 from collections.abc import Mapping, Sequence
@@ -16,33 +16,40 @@ from app.core.text import tag_key
 from app.schemas.bulk import ArticleRecord
 from app.services.articles.slugs import owns_slug, placeholder
 from app.services.bulk import statements
-from app.services.bulk.records import Importer, Outcome, Prepared, Result, Seen, key_of
+from app.services.bulk.records import (
+    Importer,
+    KeySet,
+    Outcome,
+    PreparedRecord,
+    Result,
+    key_of_article,
+)
 
-REPEATED = "another record of this import has the same name"
+REPEATED = "another record of this import has the same key or slug"
 
 
-class Refused(Exception):
-    """A record cannot be written; the message says why."""
+class RecordRejected(Exception):
+    """A record cannot be imported. The message contains the reason."""
 
 
-class New(NamedTuple):
-    """A record that becomes an article."""
+class NewArticle(NamedTuple):
+    """A record that creates an article."""
 
-    item: Prepared
+    item: PreparedRecord
     author_id: int
 
 
-class Change(NamedTuple):
-    """A record that changes an article."""
+class ArticleChange(NamedTuple):
+    """A record that updates an article."""
 
-    item: Prepared
+    item: PreparedRecord
     before: Row[Any]
     values: Mapping[str, Any]
     retags: bool
 
 
-class _Holder(NamedTuple):
-    """The article that a slug leads to, or once did."""
+class _SlugOwner(NamedTuple):
+    """The article with a slug, or with a former slug."""
 
     article_id: int
     author_id: int
@@ -50,61 +57,65 @@ class _Holder(NamedTuple):
 
 
 class Plan:
-    """What the database says about a batch's records, and what is to be done with them."""
+    """The database's state for a batch, and the changes to make."""
 
-    def __init__(self, importer: Importer, now: datetime, made: Seen) -> None:
+    def __init__(self, importer: Importer, now: datetime, created_ids: KeySet) -> None:
         self.importer = importer
-        self.made = made
+        self.created_ids = created_ids
         self.now = now
         self.authors: dict[str, int] = {}
         self.known: dict[bytes, Row[Any]] = {}
-        self.holders: dict[str, _Holder] = {}
-        self.drafts: dict[tuple[str, int], _Holder] = {}
+        self.public_slugs: dict[str, _SlugOwner] = {}
+        self.draft_slugs: dict[tuple[str, int], _SlugOwner] = {}
         self.targets: dict[int, Row[Any]] = {}
-        self.new: list[New] = []
-        self.changes: list[Change] = []
-        self.noted: list[tuple[Prepared, int]] = []
+        self.new: list[NewArticle] = []
+        self.changes: list[ArticleChange] = []
+        self.imported: list[tuple[PreparedRecord, int]] = []
         self.results: list[Result] = []
 
-    def holder(self, slug: str | None, author_id: int) -> _Holder | None:
-        """The article that a slug leads to, or did, for this author."""
+    def slug_owner(self, slug: str | None, author_id: int) -> _SlugOwner | None:
+        """Return the article with this slug or former slug, as this author sees it."""
         if slug is None:
             return None
-        return self.holders.get(slug) or self.drafts.get((slug, author_id))
+        return self.public_slugs.get(slug) or self.draft_slugs.get((slug, author_id))
 
-    def say(self, item: Prepared, outcome: Outcome, message: str = "") -> None:
-        """Note what became of a record."""
-        self.results.append(Result(item.incoming.position, outcome, message))
+    def add_result(self, item: PreparedRecord, outcome: Outcome, message: str = "") -> None:
+        """Add the result of a record."""
+        self.results.append(Result(item.parsed.position, outcome, message))
 
 
 async def plan(
-    session: AsyncSession, items: Sequence[Prepared], *, importer: Importer, made: Seen
+    session: AsyncSession,
+    items: Sequence[PreparedRecord],
+    *,
+    importer: Importer,
+    created_ids: KeySet,
 ) -> Plan:
-    """Look up what the database has of these records, locked, and decide what becomes of each.
+    """Read and lock the affected rows, and decide what to do with each record.
 
-    `made` has the ids of the articles that records of this import without a slug became.
+    `created_ids` has the ids of articles that this import created from records without a slug.
     """
-    batch = Plan(importer, clock.now(), made)
+    batch = Plan(importer, clock.now(), created_ids)
     await _look_up(session, batch, items)
-    first: dict[bytes, Prepared] = {}
+    first: dict[bytes, PreparedRecord] = {}
     for item in items:
-        placed = first.get(item.key)
-        if placed is None:
-            if _decide(batch, item):
+        earlier = first.get(item.key)
+        if earlier is None:
+            if _try_plan_record(batch, item):
                 first[item.key] = item
-        elif placed.digest == item.digest:
-            batch.say(item, Outcome.UNCHANGED)
+        elif earlier.digest == item.digest:
+            batch.add_result(item, Outcome.UNCHANGED)
         else:
-            batch.say(item, Outcome.FAILED, REPEATED)
+            batch.add_result(item, Outcome.FAILED, REPEATED)
     return batch
 
 
-async def _look_up(session: AsyncSession, batch: Plan, items: Sequence[Prepared]) -> None:
+async def _look_up(session: AsyncSession, batch: Plan, items: Sequence[PreparedRecord]) -> None:
     usernames = {item.record.author.lower() for item in items if item.record.author}
     if usernames:
         found = await session.execute(statements.AUTHORS, {"usernames": sorted(usernames)})
         batch.authors = {row.username: row.id for row in found}
-    known = await session.execute(statements.KNOWN, {"keys": [item.key for item in items]})
+    known = await session.execute(statements.IMPORT_RECORDS, {"keys": [item.key for item in items]})
     batch.known = {row.key: row for row in known}
     slugs = {item.record.slug for item in items if item.record.slug}
     await _look_up_slugs(session, batch, slugs)
@@ -113,9 +124,9 @@ async def _look_up(session: AsyncSession, batch: Plan, items: Sequence[Prepared]
         for item in items
         if item.key in batch.known and batch.known[item.key].digest != item.digest
     } | {
-        holder.article_id
-        for holder in (*batch.holders.values(), *batch.drafts.values())
-        if not holder.former
+        slug_owner.article_id
+        for slug_owner in (*batch.public_slugs.values(), *batch.draft_slugs.values())
+        if not slug_owner.former
     }
     if wanted:
         rows = await session.execute(statements.TARGETS, {"ids": sorted(wanted)})
@@ -130,74 +141,71 @@ async def _look_up_slugs(session: AsyncSession, batch: Plan, slugs: set[str]) ->
     identity = batch.importer.identity
     authors = {*batch.authors.values(), *([identity.id] if identity else [])}
     parameters = {"slugs": sorted(slugs), "author_ids": sorted(authors), "now": batch.now}
-    for row in await session.execute(statements.HOLDERS, parameters):
-        holder = _Holder(row.id, row.author_id, former=row.former)
+    for row in await session.execute(statements.SLUG_OWNERS, parameters):
+        slug_owner = _SlugOwner(row.id, row.author_id, former=row.former)
         if row.draft:
-            batch.drafts[row.slug, row.author_id] = holder
+            batch.draft_slugs[row.slug, row.author_id] = slug_owner
         else:
-            batch.holders[row.slug] = holder
+            batch.public_slugs[row.slug] = slug_owner
 
 
-def _decide(batch: Plan, item: Prepared) -> bool:
-    """Put the record where it belongs: to the new ones, to the changes, or to neither.
-
-    False where it is refused.
-    """
+def _try_plan_record(batch: Plan, item: PreparedRecord) -> bool:
+    """Add a record to the plan. Return False and add a failed result if it is rejected."""
     try:
-        _place(batch, item)
-    except Refused as refusal:
-        batch.say(item, Outcome.FAILED, str(refusal))
+        _plan_record(batch, item)
+    except RecordRejected as error:
+        batch.add_result(item, Outcome.FAILED, str(error))
         return False
     return True
 
 
-def _place(batch: Plan, item: Prepared) -> None:
-    """The same. Raises Refused."""
-    author_id = _author(batch, item.record)
+def _plan_record(batch: Plan, item: PreparedRecord) -> None:
+    """Add a record to the new articles, to the changes, or to neither. Raises RecordRejected."""
+    author_id = _author_id(batch, item.record)
     known = batch.known.get(item.key)
-    if known is not None and not item.incoming.identity and not _reaches(batch, known.author_id):
-        known = None  # two authors may have drafts of one name
+    if known is not None and not item.parsed.identity and not _may_change(batch, known.author_id):
+        known = None  # drafts of two authors may have the same slug
     if known is not None:
-        _require_reach(batch.importer, Action.CHANGE_ARTICLE, known.author_id)
+        _require_permission(batch.importer, Action.CHANGE_ARTICLE, known.author_id)
         if known.digest == item.digest:
-            batch.say(item, Outcome.UNCHANGED)
+            batch.add_result(item, Outcome.UNCHANGED)
             return
     if item.repeated:
-        raise Refused(REPEATED)
+        raise RecordRejected(REPEATED)
     if known is not None:
-        _place_change(batch, item, batch.targets[known.article_id], author_id)
+        _plan_change(batch, item, batch.targets[known.article_id], author_id)
         return
     slug = item.record.slug
-    holder = batch.holder(slug, author_id)
-    if holder is None:
-        item = _dated(item, batch.now)
+    slug_owner = batch.slug_owner(slug, author_id)
+    if slug_owner is None:
+        item = _with_publication_date(item, batch.now)
         _require_verified_email(batch.importer, item.record)
-        batch.new.append(New(item, author_id))
+        batch.new.append(NewArticle(item, author_id))
         return
-    if key_of(holder.article_id) in batch.made:
-        raise Refused(REPEATED)
-    if holder.former:
-        raise Refused(f"slug: {slug!r} leads to an article that had it before")
-    if holder.author_id != author_id:
-        raise Refused(f"slug: {slug!r} is the slug of another author's article")
-    _place_change(batch, item, batch.targets[holder.article_id], author_id)
+    if key_of_article(slug_owner.article_id) in batch.created_ids:
+        raise RecordRejected(REPEATED)
+    if slug_owner.former:
+        raise RecordRejected(f"slug: {slug!r} is a former slug of another article")
+    if slug_owner.author_id != author_id:
+        raise RecordRejected(f"slug: {slug!r} belongs to an article of another author")
+    _plan_change(batch, item, batch.targets[slug_owner.article_id], author_id)
 
 
-def _place_change(batch: Plan, item: Prepared, target: Row[Any], author_id: int) -> None:
-    _require_reach(batch.importer, Action.CHANGE_ARTICLE, target.author_id)
+def _plan_change(batch: Plan, item: PreparedRecord, target: Row[Any], author_id: int) -> None:
+    _require_permission(batch.importer, Action.CHANGE_ARTICLE, target.author_id)
     if target.deleted_at is not None:
-        raise Refused("the article is in the trash: restore it first")
-    item = _dated(item, target.published_at or batch.now)
+        raise RecordRejected("the article is in the trash: restore it first")
+    item = _with_publication_date(item, target.published_at or batch.now)
     record = item.record
-    values = _wanted(record, target, now=batch.now, author_id=author_id)
-    values.update(_name(batch, record, target, values))
+    values = _column_values(record, target, now=batch.now, author_id=author_id)
+    values.update(_slug_values(batch, record, target, values))
     changed = {name for name, value in values.items() if value != getattr(target, name)}
     retags = {tag_key(tag) for tag in record.tags} != set(target.tags)
     if not changed and not retags:
-        batch.noted.append((item, target.id))
-        batch.say(item, Outcome.UNCHANGED)
+        batch.imported.append((item, target.id))
+        batch.add_result(item, Outcome.UNCHANGED)
         return
-    if _released(record) and (target.published_at is None or target.archived_at is not None):
+    if _is_published(record) and (target.published_at is None or target.archived_at is not None):
         _require_verified_email(batch.importer, record)
     if changed & {"title", "content"}:
         identity = batch.importer.identity
@@ -205,23 +213,23 @@ def _place_change(batch: Plan, item: Prepared, target: Row[Any], author_id: int)
         values["edited_at"] = batch.now
     if record.updated_at is None:
         values["updated_at"] = batch.now
-    batch.changes.append(Change(item, target, values, retags))
-    batch.noted.append((item, target.id))
-    batch.say(item, Outcome.UPDATED, item.incoming.note)
+    batch.changes.append(ArticleChange(item, target, values, retags))
+    batch.imported.append((item, target.id))
+    batch.add_result(item, Outcome.UPDATED, item.parsed.note)
 
 
-def _dated(item: Prepared, moment: datetime) -> Prepared:
-    """The record with a date of publication, if it is published and names none."""
+def _with_publication_date(item: PreparedRecord, published_at: datetime) -> PreparedRecord:
+    """Set the publication date if the record is published and has no date."""
     record = item.record
     if not record.published or record.published_at is not None:
         return item
-    return item._replace(record=record.model_copy(update={"published_at": moment}))
+    return item._replace(record=record.model_copy(update={"published_at": published_at}))
 
 
-def _wanted(
+def _column_values(
     record: ArticleRecord, target: Row[Any], *, now: datetime, author_id: int
 ) -> dict[str, Any]:
-    """The columns as the record has them; what it does not say stays."""
+    """Return the columns from the record. Fields that it does not contain keep their value."""
     return {
         "title": record.title,
         "content": record.content,
@@ -237,60 +245,63 @@ def _wanted(
     }
 
 
-def _name(
+def _slug_values(
     batch: Plan, record: ArticleRecord, target: Row[Any], values: Mapping[str, Any]
 ) -> dict[str, str | None]:
-    """Its `slug` and `draft_slug`, as services.articles.slugs says. Raises Refused."""
+    """Return `slug` and `draft_slug` by the rules of services.articles.slugs.
+
+    Raises RecordRejected.
+    """
     owned, published_at = owns_slug(target, batch.now), values["published_at"]
-    shown = target.slug if owned else target.draft_slug
-    wanted = record.slug or shown
-    holder = batch.holder(wanted, values["author_id"])
-    if holder is not None and holder.article_id != target.id:
+    current = target.slug if owned else target.draft_slug
+    wanted = record.slug or current
+    slug_owner = batch.slug_owner(wanted, values["author_id"])
+    if slug_owner is not None and slug_owner.article_id != target.id:
         if record.slug:
-            raise Refused(f"slug: {record.slug!r} is another article's")
+            raise RecordRejected(f"slug: {record.slug!r} belongs to another article")
         wanted = f"{wanted[:90]}-{secrets.token_hex(3)}"
-    released = published_at is not None and values["archived_at"] is None
-    if owned or (released and published_at <= batch.now):
+    is_published = published_at is not None and values["archived_at"] is None
+    if owned or (is_published and published_at <= batch.now):
         return {"slug": wanted, "draft_slug": None}
-    if wanted == shown and published_at == target.published_at:
+    if wanted == current and published_at == target.published_at:
         return {"slug": target.slug, "draft_slug": wanted}
     return {"slug": placeholder() if published_at is None else wanted, "draft_slug": wanted}
 
 
-def _author(batch: Plan, record: ArticleRecord) -> int:
+def _author_id(batch: Plan, record: ArticleRecord) -> int:
     identity = batch.importer.identity
     if record.author is None:
         if identity is None:
-            raise Refused("author: none is named")
+            raise RecordRejected("author: this field is required")
         return identity.id
     author_id = batch.authors.get(record.author.lower())
     if author_id is None:
-        raise Refused(f"author: nobody is called {record.author!r}")
-    _require_reach(batch.importer, Action.IMPORT_ARTICLE, author_id)
+        raise RecordRejected(f"author: there is no user {record.author!r}")
+    _require_permission(batch.importer, Action.IMPORT_ARTICLE, author_id)
     return author_id
 
 
-def _reaches(batch: Plan, owner_id: int) -> bool:
+def _may_change(batch: Plan, owner_id: int) -> bool:
     identity = batch.importer.identity
     return identity is None or may(identity, Action.CHANGE_ARTICLE, owner_id=owner_id)
 
 
-def _require_reach(importer: Importer, action: Action, owner_id: int) -> None:
+def _require_permission(importer: Importer, action: Action, owner_id: int) -> None:
     if importer.identity is not None and not may(importer.identity, action, owner_id=owner_id):
         if action is Action.IMPORT_ARTICLE:
-            raise Refused("author: you may import your own articles only")
-        raise Refused("the article is another author's")
+            raise RecordRejected("author: you may only import your own articles")
+        raise RecordRejected("the article belongs to another author")
 
 
-def _released(record: ArticleRecord) -> bool:
+def _is_published(record: ArticleRecord) -> bool:
     return record.published_at is not None and not record.archived
 
 
 def _require_verified_email(importer: Importer, record: ArticleRecord) -> None:
     if (
         importer.identity is not None
-        and _released(record)
+        and _is_published(record)
         and get_settings().require_verified_email
         and importer.identity.email_verified_at is None
     ):
-        raise Refused(EmailNotVerified.message)
+        raise RecordRejected(EmailNotVerified.message)

@@ -1,4 +1,4 @@
-"""Records on their way in: what each is known by, and what has come by already."""
+"""Import records: validation, keys, and a compact set of keys."""
 
 import json
 from array import array
@@ -18,52 +18,52 @@ from app.core.text import slugify, tag_key
 from app.schemas.bulk import ArticleRecord
 
 Position = int | str
-"""Where in its source a record stands: a line, a file, the number of a post."""
+"""The position of a record in its source: a line number, a path, or the number of a post."""
 
 MAX_RECORD_BYTES = 4 * 1024 * 1024
-MAX_FINDINGS = 3
+MAX_REPORTED_ERRORS = 3
 MAX_MESSAGE = 500
 
 
-class Incoming(NamedTuple):
-    """A record that a source has read: itself, or what is wrong with it."""
+class ParsedRecord(NamedTuple):
+    """A record that was read from a source, or the reason why it is invalid."""
 
     position: Position
     record: ArticleRecord | None
     problem: str = ""
     identity: str = ""
-    """What it is called where it comes from, where that is not its slug."""
-    wish: str = ""
-    """What its slug is made from, in place of its title."""
+    """The identifier in its source, if this is not the slug."""
+    slug_source: str = ""
+    """The text from which the slug is generated, instead of the title."""
     note: str = ""
-    """What could not be taken over as it was."""
+    """A description of values that had to be changed."""
 
 
 class Importer(NamedTuple):
-    """On whose behalf: a user's, or the operator's (None), who may write for anybody."""
+    """The importing user, or None for the operator, who may import for all authors."""
 
     identity: Identity | None
 
     @property
-    def label(self) -> str:
-        """Whose a record without a slug and an author is, in its key."""
+    def namespace(self) -> str:
+        """The part of the key of a record without slug and author that identifies the importer."""
         return "" if self.identity is None else str(self.identity.id)
 
 
-class Prepared(NamedTuple):
-    """A record with what it is known by; rendered, unless it is not going to be written."""
+class PreparedRecord(NamedTuple):
+    """A record with its key and digest, and its rendered content if it has to be written."""
 
-    incoming: Incoming
+    parsed: ParsedRecord
     record: ArticleRecord
     key: bytes
     digest: bytes
     repeated: bool = False
-    """Whether a record before it had the same key, or its slug."""
+    """Whether an earlier record had the same key or slug."""
     rendered: Rendered | None = None
 
 
 class Outcome(StrEnum):
-    """What became of a record."""
+    """The outcome of the import of a record."""
 
     CREATED = "created"
     UPDATED = "updated"
@@ -72,53 +72,56 @@ class Outcome(StrEnum):
 
 
 class Result(NamedTuple):
-    """What became of which record; why it failed, or what of it is not as it was."""
+    """The outcome for a record, with the error or a description of changed values."""
 
     position: Position
     outcome: Outcome
     message: str = ""
 
 
-def incoming(position: Position, fields: Any, **known: str) -> Incoming:
-    """A record from its fields; `known` is the rest of what an Incoming has."""
+def parse_fields(position: Position, fields: Any, **known: str) -> ParsedRecord:
+    """Validate the fields of a record. `known` has further fields of ParsedRecord."""
     if isinstance(fields, dict) and isinstance(language := fields.get("language"), str):
-        fields["language"], note = _registered(language)
+        fields["language"], note = _registered_language(language)
         known["note"] = "; ".join(filter(None, (known.get("note"), note)))
     try:
-        return Incoming(position, ArticleRecord.model_validate(fields), **known)
+        return ParsedRecord(position, ArticleRecord.model_validate(fields), **known)
     except ValidationError as error:
-        findings = error.errors(include_url=False, include_input=False)
-        problem = "; ".join(map(describe, findings[:MAX_FINDINGS]))
-        return Incoming(position, None, problem=problem[:MAX_MESSAGE])
+        errors = error.errors(include_url=False, include_input=False)
+        problem = "; ".join(map(describe, errors[:MAX_REPORTED_ERRORS]))
+        return ParsedRecord(position, None, problem=problem[:MAX_MESSAGE])
 
 
-def _registered(language: str) -> tuple[str | None, str]:
-    """The registered part of a language tag, and a note if anything was dropped.
+def _registered_language(language: str) -> tuple[str | None, str]:
+    """Return the registered part of a language tag, and a note if a part was dropped.
 
-    Exports write `pt_BR`, `de_DE_formal` or `en-UK`: RFC 4647 §3.4 drops what follows from the end.
+    Exports contain `pt_BR`, `de_DE_formal` or `en-UK`. Subtags are dropped from the end, as in
+    RFC 4647 §3.4.
     """
     subtags = language.replace("_", "-").split("-")
     for length in range(min(3, len(subtags)), 0, -1):
         with suppress(ValueError):
             found = canonical_language("-".join(subtags[:length]))
             is_all = length == len(subtags)
-            return found, "" if is_all else f"language: {found} in place of {language[:50]!r}"
+            return found, "" if is_all else f"language: {found} instead of {language[:50]!r}"
     return None, f"language: {language[:50]!r} is not registered, the default is used"
 
 
-def prepared(item: Incoming, record: ArticleRecord, *, importer: Importer) -> Prepared:
-    """The record with its key, which says which article it is, and its digest, which says how."""
+def prepare_record(
+    item: ParsedRecord, record: ArticleRecord, *, importer: Importer
+) -> PreparedRecord:
+    """Add the key, which identifies the article, and the digest of the record's content."""
     digest = sha256(_canonical(record)).digest()
     name = item.identity or (
         f"slug:{record.slug}"
         if record.slug
-        else f"record:{(record.author or '').lower() or importer.label}:{digest.hex()}"
+        else f"record:{(record.author or '').lower() or importer.namespace}:{digest.hex()}"
     )
-    return Prepared(item, record, sha256(name.encode()).digest(), digest)
+    return PreparedRecord(item, record, sha256(name.encode()).digest(), digest)
 
 
 def _canonical(record: ArticleRecord) -> bytes:
-    """The record, the same for all ways to say the same; fields that come later change none."""
+    """Serialize a record canonically. Default values are omitted, so new fields change nothing."""
     fields: Mapping[str, Any] = {
         **record.model_dump(mode="json", exclude_defaults=True),
         "tags": sorted(set(map(_canonical_tag, record.tags))),
@@ -127,20 +130,21 @@ def _canonical(record: ArticleRecord) -> bytes:
 
 
 def _canonical_tag(name: str) -> str:
-    """The tag's key; for plain words what earlier releases wrote, so that digests stay the same."""
+    """Return the tag's key. Simple tags keep the form of earlier releases, and so their digests."""
     key, slug = tag_key(name), slugify(name, fallback="tag")
     return slug if slug == key.replace(" ", "-") else key
 
 
-def key_of(article_id: int) -> bytes:
-    """An article's id as Seen takes it."""
+def key_of_article(article_id: int) -> bytes:
+    """Return an article's id as a key for KeySet."""
     return article_id.to_bytes(8)
 
 
-class Seen:
-    """The keys that have come by, in 16 to 32 bytes each: a set would take five times as much.
+class KeySet:
+    """A set of keys with 16 to 32 bytes per key: a fifth of the memory of a `set`.
 
-    It compares 63 bits of a SHA-256: among a million keys, two are alike once in 18 million.
+    It compares 63 bits of a SHA-256. The probability of a collision among a million keys is one
+    in 18 million.
     """
 
     def __init__(self) -> None:
@@ -148,11 +152,11 @@ class Seen:
         self._count = 0
 
     def __contains__(self, key: bytes) -> bool:
-        return self._slots[_slot(self._slots, _value(key))] != 0
+        return self._slots[_slot(self._slots, _fingerprint(key))] != 0
 
     def add(self, key: bytes) -> bool:
-        """Note a key; whether it is new."""
-        value = _value(key)
+        """Add a key. Return whether it is new."""
+        value = _fingerprint(key)
         slot = _slot(self._slots, value)
         if self._slots[slot]:
             return False
@@ -166,13 +170,13 @@ class Seen:
         return True
 
 
-def _value(key: bytes) -> int:
-    """The end of a key, as a number that is not 0: that is an empty slot."""
+def _fingerprint(key: bytes) -> int:
+    """Return the last 63 bits of a key as a number. It is not 0, which marks an empty slot."""
     return int.from_bytes(key[-8:]) | 1 << 63
 
 
 def _slot(slots: "array[int]", value: int) -> int:
-    """Where a value is, or where it goes: the first free slot from its own on."""
+    """Return the slot of a value, or the free slot for it (linear probing)."""
     mask = len(slots) - 1
     slot = value & mask
     while slots[slot] not in {0, value}:

@@ -1,4 +1,4 @@
-"""What can be imported from: a file or a folder, in one of the formats that there are."""
+"""Import sources: files and folders in the supported formats."""
 
 import asyncio
 import json
@@ -15,17 +15,17 @@ from app.core.errors import UserNotFound
 from app.db.session import Database
 from app.services import users
 from app.services.bulk import ghost, importing, markdown, wordpress
-from app.services.bulk.authors import admit, unknown_password
-from app.services.bulk.foreign import Advance, Source, SourceError, Survey
-from app.services.bulk.importing import Batches, Rehearse, Report, import_articles, undo
-from app.services.bulk.ndjson import AuthorOf
+from app.services.bulk.authors import hash_random_password, resolve_authors
+from app.services.bulk.foreign import Progress, SourceError, SourceFile, Survey
+from app.services.bulk.importing import Batches, DryRunSetup, Report, import_articles, roll_back
+from app.services.bulk.ndjson import ResolveAuthor
 from app.services.bulk.records import MAX_RECORD_BYTES, Importer
 
 CHUNK = 256 * 1024
 
 
 class Format(StrEnum):
-    """In which form articles come."""
+    """The format of a source."""
 
     AUTO = "auto"
     NDJSON = "ndjson"
@@ -34,105 +34,107 @@ class Format(StrEnum):
     WORDPRESS = "wordpress"
 
 
-_READERS: dict[Format, ModuleType] = {
+_FORMAT_MODULES: dict[Format, ModuleType] = {
     Format.MARKDOWN: markdown,
     Format.GHOST: ghost,
     Format.WORDPRESS: wordpress,
 }
 
 
-class Opened(NamedTuple):
-    """A source whose format is known, and what it holds besides its articles."""
+class SurveyedSource(NamedTuple):
+    """A source with its format and its content besides articles."""
 
     path: Path
-    form: Format
+    source_format: Format
     survey: Survey
 
     @property
     def total(self) -> int | None:
-        """How far there is to read, in what `Advance` is told; None where nobody knows."""
-        return None if self.form is Format.MARKDOWN else self.path.stat().st_size
+        """The total for `Progress`; None if unknown."""
+        return None if self.source_format is Format.MARKDOWN else self.path.stat().st_size
 
 
-def open_source(path: Path, *, form: Format, advance: Advance) -> Opened:
-    """Look a source through. Raises SourceError where it cannot be read."""
+def open_source(path: Path, *, source_format: Format, advance: Progress) -> SurveyedSource:
+    """Detect the format of a source and survey it. Raises SourceError if it cannot be read."""
     try:
-        if form is Format.AUTO:
-            form = _detect(path)
-        if path.is_dir() and form is not Format.MARKDOWN:
-            raise SourceError(f"{path} is a folder: the format has to be markdown")
-        if form is Format.NDJSON:
-            return Opened(path, form, Survey())
-        look_through: Callable[[Path, Advance], Survey] = _READERS[form].survey
-        return Opened(path, form, look_through(path, advance))
+        if source_format is Format.AUTO:
+            source_format = _detect(path)
+        if path.is_dir() and source_format is not Format.MARKDOWN:
+            raise SourceError(f"{path} is a folder: use the format markdown")
+        if source_format is Format.NDJSON:
+            return SurveyedSource(path, source_format, Survey())
+        survey: Callable[[Path, Progress], Survey] = _FORMAT_MODULES[source_format].survey
+        return SurveyedSource(path, source_format, survey(path, advance))
     except OSError as error:
         raise SourceError(f"{path} cannot be read ({error.strerror})") from error
 
 
 async def import_source(
     database: Database,
-    source: Opened,
+    source: SurveyedSource,
     *,
     author: str | None = None,
     dry_run: bool = False,
     report: Report,
-    advance: Advance,
+    advance: Progress,
 ) -> Sequence[str]:
-    """Import a source as the operator, and say which users were created for its authors.
+    """Import a source as the operator. Return the usernames of users created for its authors.
 
-    `author` names the user who is given all articles. With `dry_run` nothing stays. Raises
-    UserNotFound, and what `import_articles` does.
+    `author` is the username for all articles. With `dry_run` all changes are rolled back. Raises
+    UserNotFound, and the errors of `import_articles`.
     """
     created: Sequence[str] = ()
-    author_of: AuthorOf | None = None
-    rehearse: Rehearse = _nothing
+    resolve_author: ResolveAuthor | None = None
+    setup: DryRunSetup = _no_setup
     if author is not None:
         if not await users.username_exists(database.reader, username=author):
-            raise UserNotFound(f"Nobody is called {author}")
-        author_of = partial(_always, author)
-    elif source.form is not Format.NDJSON:
+            raise UserNotFound(f"There is no user {author}")
+        resolve_author = partial(_fixed_author, author)
+    elif source.source_format is not Format.NDJSON:
         authors = source.survey.authors
-        hashed = await unknown_password() if authors else ""
-        rehearse = partial(_admit, authors=authors, hashed_password=hashed)
+        hashed = await hash_random_password() if authors else ""
+        setup = partial(_resolve_authors, authors=authors, hashed_password=hashed)
         async with database.unit_of_work() as session:
-            usernames, created = await admit(session, authors, hashed_password=hashed)
+            usernames, created = await resolve_authors(session, authors, hashed_password=hashed)
             if dry_run:
-                await undo(session)
-        author_of = usernames.get
+                await roll_back(session)
+        resolve_author = usernames.get
     await import_articles(
         database,
-        batches_of(source, author_of=author_of, advance=advance),
+        batches_of(source, resolve_author=resolve_author, advance=advance),
         importer=Importer(None),
         report=report,
-        rehearse=rehearse if dry_run else None,
+        dry_run=setup if dry_run else None,
     )
     return created
 
 
-def _always(author: str, _: str) -> str:
+def _fixed_author(author: str, _: str) -> str:
     return author
 
 
-async def _nothing(session: AsyncSession) -> None:
-    """What comes before a batch that is rolled back, where it needs nothing."""
+async def _no_setup(session: AsyncSession) -> None:
+    """Set up nothing before a batch that is rolled back."""
 
 
-async def _admit(session: AsyncSession, **arguments: Any) -> None:
-    await admit(session, **arguments)
+async def _resolve_authors(session: AsyncSession, **arguments: Any) -> None:
+    await resolve_authors(session, **arguments)
 
 
-def batches_of(source: Opened, *, author_of: AuthorOf | None, advance: Advance) -> Batches:
-    """The source's records. `author_of` says who its authors are; None: NDJSON names users."""
-    if source.form is Format.NDJSON:
-        return importing.from_lines(_chunks(source.path, advance), author_of=author_of)
-    records = _READERS[source.form].read(
-        source.path, source.survey, author_of=author_of or str, advance=advance
+def batches_of(
+    source: SurveyedSource, *, resolve_author: ResolveAuthor | None, advance: Progress
+) -> Batches:
+    """Return the source's records. `resolve_author` is None for NDJSON with usernames."""
+    if source.source_format is Format.NDJSON:
+        return importing.from_lines(_chunks(source.path, advance), resolve_author=resolve_author)
+    records = _FORMAT_MODULES[source.source_format].read(
+        source.path, source.survey, resolve_author=resolve_author or str, advance=advance
     )
     return importing.from_records(records)
 
 
 def _detect(path: Path) -> Format:
-    """By the name; for JSON by what its first line is."""
+    """Detect the format by the file name, and for JSON by the first line."""
     if path.is_dir():
         return Format.MARKDOWN
     suffix = path.suffix.lower()
@@ -143,7 +145,7 @@ def _detect(path: Path) -> Format:
     if suffix in markdown.SUFFIXES:
         return Format.MARKDOWN
     if suffix != ".json":
-        raise SourceError(f"{path} could be anything: say --format")
+        raise SourceError(f"The format of {path} is unknown: set --format")
     with path.open("rb") as file:
         first = file.readline(MAX_RECORD_BYTES)
     try:
@@ -153,8 +155,8 @@ def _detect(path: Path) -> Format:
     return Format.NDJSON if isinstance(record, dict) and "title" in record else Format.GHOST
 
 
-async def _chunks(path: Path, advance: Advance) -> AsyncIterator[bytes]:
-    with Source(path, advance) as source:
+async def _chunks(path: Path, advance: Progress) -> AsyncIterator[bytes]:
+    with SourceFile(path, advance) as source:
         while chunk := await asyncio.to_thread(source.read, CHUNK):
             source.record_ended()
             yield chunk

@@ -1,6 +1,6 @@
-"""The statements of a batch: each takes all its rows at once, as arrays.
+"""SQL statements of an import batch. Each takes all rows at once, as arrays.
 
-Written in SQL: `unnest` over many arrays is what makes them few.
+They are written in SQL because `unnest` with several arrays keeps their number small.
 """
 
 from typing import Any
@@ -20,23 +20,23 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import TypeEngine
 
 IMPORTS_LOCK = 0x696D706F7274
-"""Any number will do, as long as all who import take the same: "import"."""
+"""The key of the advisory lock of all imports: "import" in ASCII."""
 
-_NUMBERS, _TEXTS, _BYTES = ARRAY(BigInteger), ARRAY(String), ARRAY(LargeBinary)
-_MOMENTS, _COUNTS, _FLAGS = ARRAY(DateTime(timezone=True)), ARRAY(Integer), ARRAY(Boolean)
+_BIGINTS, _TEXTS, _BYTEAS = ARRAY(BigInteger), ARRAY(String), ARRAY(LargeBinary)
+_TIMESTAMPS, _INTEGERS, _BOOLEANS = ARRAY(DateTime(timezone=True)), ARRAY(Integer), ARRAY(Boolean)
 
 
 def _statement(sql: str, **types: TypeEngine[Any]) -> TextClause:
     return text(sql).bindparams(*(bindparam(name, type_=type_) for name, type_ in types.items()))
 
 
-TAKE_TURNS = _statement("SELECT pg_advisory_xact_lock(:lock)", lock=BigInteger())
-"""Batches of all imports come one after the other: two of the same file find each other's."""
+ACQUIRE_IMPORTS_LOCK = _statement("SELECT pg_advisory_xact_lock(:lock)", lock=BigInteger())
+"""Serialize the batches of all imports, so that two imports of one file see each other's rows."""
 
-KNOWN = _statement(
+IMPORT_RECORDS = _statement(
     "SELECT r.key, r.digest, r.article_id, a.author_id FROM import_records r"
     " JOIN articles a ON a.id = r.article_id WHERE r.key = ANY(:keys)",
-    keys=_BYTES,
+    keys=_BYTEAS,
 )
 
 AUTHORS = _statement(
@@ -44,13 +44,13 @@ AUTHORS = _statement(
     " ORDER BY id FOR KEY SHARE",
     usernames=_TEXTS,
 )
-"""They cannot be deleted before their articles are there."""
+"""The lock prevents the deletion of authors before their articles are written."""
 
 _OWNS_SLUG = (
     "(a.draft_slug IS NULL OR coalesce(a.published_at <= :now, false)"
     " AND a.archived_at IS NULL AND a.deleted_at IS NULL)"
 )
-HOLDERS = _statement(
+SLUG_OWNERS = _statement(
     "SELECT f.slug, a.id, a.author_id, true AS former, false AS draft FROM former_slugs f"  # noqa: S608 - a constant of this module
     f" JOIN articles a ON a.id = f.article_id WHERE f.slug = ANY(:slugs) AND {_OWNS_SLUG}"
     " UNION ALL SELECT a.slug, a.id, a.author_id, false, false FROM articles a"
@@ -59,16 +59,16 @@ HOLDERS = _statement(
     " WHERE a.draft_slug = ANY(:slugs) AND a.author_id = ANY(:author_ids)"
     " ORDER BY former DESC",
     slugs=_TEXTS,
-    author_ids=_NUMBERS,
+    author_ids=_BIGINTS,
     now=DateTime(timezone=True),
 )
-"""Whose these slugs are, or were; of what is not public, these authors' own.
+"""The articles with these slugs or former slugs. Unpublished articles only of these authors.
 
-A scheduled article whose moment has come keeps its `draft_slug` until the next write.
+A scheduled article that has become public keeps its `draft_slug` until the next write.
 """
 
-HELD = _statement("SELECT slug FROM articles WHERE slug = ANY(:slugs)", slugs=_TEXTS)
-"""Which of these are in the column, whether anybody may notice it or not."""
+OCCUPIED_SLUGS = _statement("SELECT slug FROM articles WHERE slug = ANY(:slugs)", slugs=_TEXTS)
+"""The slugs that occur in the column, whether visible to clients or not."""
 
 TARGETS = _statement(
     "SELECT id, title, slug, draft_slug, content, excerpt, own_excerpt, cover_image_url, language,"
@@ -77,7 +77,7 @@ TARGETS = _statement(
     " ARRAY(SELECT t.key FROM article_tags s JOIN tags t ON t.id = s.tag_id"
     "   WHERE s.article_id = articles.id) AS tags"
     " FROM articles WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE",
-    ids=_NUMBERS,
+    ids=_BIGINTS,
 )
 
 IDS = _statement(
@@ -86,7 +86,7 @@ IDS = _statement(
 )
 
 ARTICLE_COLUMNS: dict[str, TypeEngine[Any]] = {
-    "id": _NUMBERS,
+    "id": _BIGINTS,
     "title": _TEXTS,
     "slug": _TEXTS,
     "draft_slug": _TEXTS,
@@ -94,18 +94,18 @@ ARTICLE_COLUMNS: dict[str, TypeEngine[Any]] = {
     "html": _TEXTS,
     "plain_text": _TEXTS,
     "toc": _TEXTS,
-    "rendered_with": _COUNTS,
-    "word_count": _COUNTS,
-    "reading_time": _COUNTS,
+    "rendered_with": _INTEGERS,
+    "word_count": _INTEGERS,
+    "reading_time": _INTEGERS,
     "excerpt": _TEXTS,
-    "own_excerpt": _FLAGS,
+    "own_excerpt": _BOOLEANS,
     "cover_image_url": _TEXTS,
     "language": _TEXTS,
-    "published_at": _MOMENTS,
-    "archived_at": _MOMENTS,
-    "created_at": _MOMENTS,
-    "updated_at": _MOMENTS,
-    "author_id": _NUMBERS,
+    "published_at": _TIMESTAMPS,
+    "archived_at": _TIMESTAMPS,
+    "created_at": _TIMESTAMPS,
+    "updated_at": _TIMESTAMPS,
+    "author_id": _BIGINTS,
 }
 _names = ", ".join(ARTICLE_COLUMNS)
 _values = ", ".join("toc::jsonb" if name == "toc" else name for name in ARTICLE_COLUMNS)
@@ -132,20 +132,20 @@ UPDATE_ARTICLE = _statement(
 ADD_REVISIONS = _statement(
     "INSERT INTO article_revisions (article_id, version, title, content, author_id, created_at)"
     " SELECT * FROM unnest(:article_ids, :versions, :titles, :contents, :author_ids, :moments)",
-    article_ids=_NUMBERS,
-    versions=_COUNTS,
+    article_ids=_BIGINTS,
+    versions=_INTEGERS,
     titles=_TEXTS,
     contents=_TEXTS,
-    author_ids=_NUMBERS,
-    moments=_MOMENTS,
+    author_ids=_BIGINTS,
+    moments=_TIMESTAMPS,
 )
 
 REMOVE_TAGS = _statement(
     "DELETE FROM article_tags WHERE article_id = ANY(:changed) AND (article_id, tag_id) NOT IN"
     " (SELECT * FROM unnest(:article_ids, :tag_ids))",
-    changed=_NUMBERS,
-    article_ids=_NUMBERS,
-    tag_ids=_NUMBERS,
+    changed=_BIGINTS,
+    article_ids=_BIGINTS,
+    tag_ids=_BIGINTS,
 )
 
 ADD_TAGS = _statement(
@@ -153,17 +153,17 @@ ADD_TAGS = _statement(
     " SELECT * FROM unnest(:article_ids, :tag_ids, :positions, :spellings)"
     " ON CONFLICT (article_id, tag_id) DO UPDATE SET position = excluded.position,"
     " spelling = coalesce(excluded.spelling, article_tags.spelling)",
-    article_ids=_NUMBERS,
-    tag_ids=_NUMBERS,
-    positions=_COUNTS,
+    article_ids=_BIGINTS,
+    tag_ids=_BIGINTS,
+    positions=_INTEGERS,
     spellings=_TEXTS,
 )
 
-NOTE_RECORDS = _statement(
+UPSERT_IMPORT_RECORDS = _statement(
     "INSERT INTO import_records (key, digest, article_id)"
     " SELECT * FROM unnest(:keys, :digests, :article_ids) ON CONFLICT (key)"
     " DO UPDATE SET digest = excluded.digest, article_id = excluded.article_id",
-    keys=_BYTES,
-    digests=_BYTES,
-    article_ids=_NUMBERS,
+    keys=_BYTEAS,
+    digests=_BYTEAS,
+    article_ids=_BIGINTS,
 )

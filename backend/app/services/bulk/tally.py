@@ -1,4 +1,4 @@
-"""What an import did, counted."""
+"""Counts and messages of an import."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,31 +9,31 @@ from app.services.bulk.records import Outcome, Result
 
 
 class Tally:
-    """Counts results as they come, and keeps the first messages on bad records and on others."""
+    """Counts results, and keeps the first messages of failed and of other records."""
 
     def __init__(self) -> None:
         self.counts: Counter[Outcome] = Counter()
         self.stopped: ImportFailure | None = None
-        """The first record that a limit kept from being written."""
+        """The first record that was not written because of a limit."""
         self._errors: list[tuple[int, str]] = []
         self._notes: list[tuple[int, str]] = []
 
     def add(self, results: Sequence[Result]) -> None:
-        """Count these."""
+        """Add results."""
         self.counts.update(result.outcome for result in results)
         for position, outcome, message in results:
             if message and isinstance(position, int):
                 first = self._errors if outcome is Outcome.FAILED else self._notes
                 push = heappush if len(first) < MAX_ERRORS else heappushpop
-                push(first, (-position, message))  # the last of them goes first
+                push(first, (-position, message))  # a min-heap: the highest line is dropped
 
     def summary(self) -> str:
-        """The counts as a sentence, for an import that ends early."""
+        """Return the counts as a sentence, for an import that ends early."""
         counts = ", ".join(f"{self.counts[outcome]} {outcome.value}" for outcome in Outcome)
         return f"{counts}; send the records again to import the rest"
 
     def report(self) -> ImportReport:
-        """What there was, the messages by their lines."""
+        """Return the report, with messages ordered by line."""
         return ImportReport(
             **{outcome.value: self.counts[outcome] for outcome in Outcome},
             stopped=self.stopped,

@@ -1,4 +1,4 @@
-"""WordPress's WXR export: its posts, with their authors, tags, categories and featured images."""
+"""Parser for WordPress's WXR export: posts with authors, tags, categories and featured images."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -10,70 +10,70 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
 from app.services.bulk.foreign import (
-    Advance,
-    Draft,
-    ForeignAuthor,
-    Source,
+    Progress,
+    RecordBuilder,
+    SourceAuthor,
     SourceError,
+    SourceFile,
     Survey,
-    moment,
+    parse_datetime,
 )
-from app.services.bulk.html import TooDeep, markdown_of
-from app.services.bulk.ndjson import AuthorOf
-from app.services.bulk.records import Incoming
+from app.services.bulk.html import HtmlTooComplex, html_to_markdown
+from app.services.bulk.ndjson import ResolveAuthor
+from app.services.bulk.records import ParsedRecord
 
 STATUSES = {"publish", "future", "draft", "pending", "private"}
-"""Of what is imported: the rest is in the trash, or was never saved."""
+"""Statuses of imported posts. Other posts are in the trash or are automatic drafts."""
 NO_CATEGORY = "uncategorized"
-"""What WordPress says of a post that is in no category."""
+"""WordPress's category for posts without a category."""
 NEVER = "0000-00-00"
 
 
-def survey(path: Path, advance: Advance) -> Survey:
-    """The export's authors and pictures, and what is no article. Raises SourceError."""
-    authors: dict[str, ForeignAuthor] = {}
-    left_out: Counter[str] = Counter()
+def survey(path: Path, advance: Progress) -> Survey:
+    """Read the authors, the images and the numbers of skipped items. Raises SourceError."""
+    authors: dict[str, SourceAuthor] = {}
+    skipped: Counter[str] = Counter()
     pictures: dict[str, str] = {}
     for element in _elements(path, {"author", "item"}, advance):
         if _local(element) == "author":
             login = _text(element, "author_login")
             name = _text(element, "author_display_name")
-            authors[login] = ForeignAuthor(login, login, _text(element, "author_email"), name)
+            authors[login] = SourceAuthor(login, login, _text(element, "author_email"), name)
             continue
         login = _text(element, "creator")
-        authors.setdefault(login, ForeignAuthor(login, login, name=login))
+        authors.setdefault(login, SourceAuthor(login, login, name=login))
         kind = _text(element, "post_type")
         if kind == "attachment":
             pictures[_text(element, "post_id")] = _text(element, "attachment_url")
         elif kind == "page":
-            left_out["pages"] += 1
+            skipped["pages"] += 1
         elif kind == "post" and _text(element, "status") not in STATUSES:
-            left_out["posts in the trash"] += 1
+            skipped["posts in the trash"] += 1
         elif kind != "post":
-            left_out["other items"] += 1
+            skipped["other items"] += 1
     named = tuple(author for author in authors.values() if author.handle)
-    return Survey(named, left_out, pictures)
+    return Survey(named, skipped, pictures)
 
 
 def read(
-    path: Path, survey: Survey, *, author_of: AuthorOf, advance: Advance
-) -> Iterator[Incoming]:
-    """The export's posts, each by its number among the items."""
+    path: Path, survey: Survey, *, resolve_author: ResolveAuthor, advance: Progress
+) -> Iterator[ParsedRecord]:
+    """Yield the posts. Their position is their number among the items."""
     number = 0
     try:
         for number, item in enumerate(_elements(path, {"item"}, advance), 1):
             if _text(item, "post_type") == "post" and _text(item, "status") in STATUSES:
-                yield _record(f"item {number}", item, survey.found, author_of)
+                yield _record(f"item {number}", item, survey.index, resolve_author)
     except SourceError as error:
-        yield Incoming(f"after item {number}", None, problem=str(error))
+        yield ParsedRecord(f"after item {number}", None, problem=str(error))
 
 
-def _elements(path: Path, names: set[str], advance: Advance) -> Iterator[Element]:
-    """The elements of these names below the channel, one at a time: each is forgotten afterwards.
+def _elements(path: Path, names: set[str], advance: Progress) -> Iterator[Element]:
+    """Yield the channel's children with these names. Each is cleared afterwards to free memory.
 
-    Raises SourceError where the file is not XML, or has entities: those make much of little.
+    Raises SourceError if the file is not XML, or has entities, which can expand without limit.
     """
-    with Source(path, advance) as source:
+    with SourceFile(path, advance) as source:
         above: list[Element] = []
         try:
             for event, element in iterparse(source, ("start", "end"), forbid_dtd=True):
@@ -81,15 +81,17 @@ def _elements(path: Path, names: set[str], advance: Advance) -> Iterator[Element
                     above.append(element)
                     continue
                 above.pop()
-                if len(above) == 2:  # of rss and channel
+                if len(above) == 2:  # rss and channel
                     source.record_ended()
                     if _local(element) in names:
                         yield element
                     above[-1].clear()
         except DefusedXmlException as error:
-            raise SourceError("The file declares a DTD or entities: it is not read") from error
+            raise SourceError(
+                "The file declares a DTD or entities, which are not allowed"
+            ) from error
         except (ParseError, ValueError, LookupError) as error:
-            raise SourceError(f"The file is not XML from here on: {error}"[:200]) from error
+            raise SourceError(f"The rest of the file is not XML: {error}"[:200]) from error
 
 
 def _local(element: Element) -> str:
@@ -97,7 +99,7 @@ def _local(element: Element) -> str:
 
 
 def _text(element: Element, name: str, *, of: str = "") -> str:
-    """The text of the child of this name; `of` is in the namespace where several have the name."""
+    """Return the text of the child with this name. `of` is a part of its namespace."""
     for child in element:
         if _local(child) == name and of in child.tag:
             return child.text or ""
@@ -105,48 +107,48 @@ def _text(element: Element, name: str, *, of: str = "") -> str:
 
 
 def _record(
-    position: str, item: Element, pictures: dict[str, str], author_of: AuthorOf
-) -> Incoming:
-    draft = Draft(position)
-    draft.titled(_text(item, "title"))
-    draft.named(_text(item, "post_name"))
+    position: str, item: Element, pictures: dict[str, str], resolve_author: ResolveAuthor
+) -> ParsedRecord:
+    builder = RecordBuilder(position)
+    builder.set_title(_text(item, "title"))
+    builder.set_slug(_text(item, "post_name"))
     try:
-        draft.fields["content"] = markdown_of(_text(item, "encoded", of="/content/"))
-    except TooDeep as error:
-        return Incoming(position, None, problem=str(error))
-    draft.summed_up(_text(item, "encoded", of="excerpt"))
-    draft.covered(pictures.get(_meta(item, "_thumbnail_id"), ""))
+        builder.fields["content"] = html_to_markdown(_text(item, "encoded", of="/content/"))
+    except HtmlTooComplex as error:
+        return ParsedRecord(position, None, problem=str(error))
+    builder.set_excerpt(_text(item, "encoded", of="excerpt"))
+    builder.set_cover(pictures.get(_meta(item, "_thumbnail_id"), ""))
     terms = [child for child in item if _local(child) == "category"]
-    draft.tagged(
+    builder.set_tags(
         term.text or ""
         for domain in ("post_tag", "category")
         for term in terms
         if term.get("domain") == domain and term.get("nicename") != NO_CATEGORY
     )
-    _date(draft, item)
+    _set_dates(builder, item)
     name = _text(item, "guid") or f"{_text(item, 'link')}#{_text(item, 'post_id')}"
     author = _text(item, "creator")
-    return draft.done(author=author, author_of=author_of, identity=f"wordpress:{name}")
+    return builder.build(author=author, resolve_author=resolve_author, identity=f"wordpress:{name}")
 
 
-def _date(draft: Draft, item: Element) -> None:
-    """Set when it was written, changed and published; what was not for everybody is a draft."""
+def _set_dates(builder: RecordBuilder, item: Element) -> None:
+    """Set the creation, update and publication dates. Posts that were not public are drafts."""
     status = _text(item, "status")
     written = _moment(item, "post_date_gmt") or _moment(item, "post_date")
-    draft.say(created_at=written)
+    builder.set(created_at=written)
     if status in {"publish", "future"}:
         if _text(item, "post_password"):
-            draft.notes.append("it has a password: imported as a draft")
+            builder.notes.append("the post has a password: imported as a draft")
         else:
-            draft.say(published_at=written)
+            builder.set(published_at=written)
     elif status == "private":
-        draft.notes.append("it is private: imported as a draft")
-    draft.say(updated_at=_moment(item, "post_modified_gmt"))
+        builder.notes.append("the post is private: imported as a draft")
+    builder.set(updated_at=_moment(item, "post_modified_gmt"))
 
 
 def _moment(item: Element, name: str) -> Any:
     value = _text(item, name)
-    return None if value.startswith(NEVER) else moment(value)
+    return None if value.startswith(NEVER) else parse_datetime(value)
 
 
 def _meta(item: Element, key: str) -> str:

@@ -1,4 +1,4 @@
-"""Writing a batch of an import as it was planned."""
+"""Execution of the plan of an import batch."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,47 +26,60 @@ from app.services.articles.slugs import (
 from app.services.articles.tagging import LockedTag, lock_tags, names_by_key
 from app.services.audit import AuditAction
 from app.services.bulk import statements
-from app.services.bulk.planning import New, Plan, plan
-from app.services.bulk.records import Importer, Outcome, Prepared, Result, Seen, key_of
-from app.services.media.references import note_references
+from app.services.bulk.planning import NewArticle, Plan, plan
+from app.services.bulk.records import (
+    Importer,
+    KeySet,
+    Outcome,
+    PreparedRecord,
+    Result,
+    key_of_article,
+)
+from app.services.media.references import update_media_references
 
-PICTURES = "/media/"
-SLUG_LOST = "slug: somebody has just taken {0!r}"
+MEDIA_PATH = "/media/"
+SLUG_TAKEN = "slug: {0!r} was taken by another article during the import"
 
 
 async def write(
-    session: AsyncSession, items: Sequence[Prepared], *, importer: Importer, made: Seen
+    session: AsyncSession,
+    items: Sequence[PreparedRecord],
+    *,
+    importer: Importer,
+    created_ids: KeySet,
 ) -> list[Result]:
-    """Write a batch in the session's unit of work; what became of each record.
+    """Write a batch in the session's transaction, and return the result of each record.
 
-    A handful of statements, however many records there are, but for one an article that changes and
-    a few for one with pictures of ours. Adds to `made` what `plan` asks it about. Raises
-    InvalidToken where the importer's access was withdrawn since the import began, and LimitReached
-    and QuotaExceeded for a user who imports.
+    The number of statements does not depend on the number of new records. A changed article takes
+    one more statement, and an article with media takes a few. Adds the ids of new articles without
+    a slug in their record to `created_ids`. Raises InvalidToken if the importer's access was
+    withdrawn, and LimitReached and QuotaExceeded if the importer is a user.
     """
-    await session.execute(statements.TAKE_TURNS, {"lock": statements.IMPORTS_LOCK})
+    await session.execute(statements.ACQUIRE_IMPORTS_LOCK, {"lock": statements.IMPORTS_LOCK})
     if importer.identity is not None:  # after the lock: disabling the user waits for one batch
         importer = Importer(await recheck(session, importer.identity))
-    batch = await plan(session, items, importer=importer, made=made)
+    batch = await plan(session, items, importer=importer, created_ids=created_ids)
     await _spend(session, batch)
-    # The slugs before the tags: they may wait for articles, whose writers wait for tags. The tags
-    # before any change, which locks those that an article has.
+    # Lock order, to prevent deadlocks: slugs (which lock articles), then tags, then changes (which
+    # lock the present tags of an article).
     created = await _create(session, batch)
-    await _make_way_for_changes(session, batch)
+    await _free_slugs_for_changes(session, batch)
     retagged = [change.item for change in batch.changes if change.retags]
     tags = await lock_tags(
         session,
         (name for item in (*created.values(), *retagged) for name in item.record.tags),
         actor=batch.importer.identity,
     )
-    await _add_tags(session, tags, [(number, item.record.tags) for number, item in created.items()])
+    await _add_tags(
+        session, tags, [(article_id, item.record.tags) for article_id, item in created.items()]
+    )
     await _change(session, batch, tags)
-    await _note(session, batch)
+    await _save_import_records(session, batch)
     return batch.results
 
 
 async def _spend(session: AsyncSession, batch: Plan) -> None:
-    """Count what is about to be written for the user who imports it; an operator has no limits."""
+    """Count the batch against the limits of the importing user; the operator has none."""
     identity = batch.importer.identity
     if identity is None:
         return
@@ -87,10 +100,11 @@ async def _spend(session: AsyncSession, batch: Plan) -> None:
     await limits.spend(session, identity, costs)
 
 
-async def _create(session: AsyncSession, batch: Plan) -> Mapping[int, Prepared]:
-    """Insert the new ones, without tags, and return them by their ids.
+async def _create(session: AsyncSession, batch: Plan) -> Mapping[int, PreparedRecord]:
+    """Insert the new articles, without tags, and return them by id.
 
-    Those that lose their slug to somebody else try the next, or fail.
+    On a slug conflict, a generated slug is replaced by the next candidate. A record with a slug
+    of its own fails.
     """
     if not batch.new:
         return {}
@@ -100,105 +114,109 @@ async def _create(session: AsyncSession, batch: Plan) -> Mapping[int, Prepared]:
         for article_id, new in zip(ids, batch.new, strict=True)
     }
     items = dict(zip(ids, (new.item for new in batch.new), strict=True))
-    waiting = set(ids)
+    pending = set(ids)
     rounds = 0
-    while waiting:
+    while pending:
         rounds += 1
         if rounds > ATTEMPTS:
             raise ServiceUnavailable
-        await _give_slugs(session, batch, {number: items[number] for number in waiting}, rows)
-        await _hold_slugs(session, [rows[number] for number in waiting], now=batch.now)
-        columns = _columns([rows[number] for number in sorted(waiting)])
+        await _assign_slugs(
+            session, batch, {article_id: items[article_id] for article_id in pending}, rows
+        )
+        await _set_slug_columns(
+            session, [rows[article_id] for article_id in pending], now=batch.now
+        )
+        columns = _columns([rows[article_id] for article_id in sorted(pending)])
         created = set(await session.scalars(statements.INSERT_ARTICLES, columns))
-        for number in sorted(waiting):
-            item = items[number]
-            if number in created:
-                batch.noted.append((item, number))
-                batch.say(item, Outcome.CREATED, item.incoming.note)
+        for article_id in sorted(pending):
+            item = items[article_id]
+            if article_id in created:
+                batch.imported.append((item, article_id))
+                batch.add_result(item, Outcome.CREATED, item.parsed.note)
                 if not item.record.slug:
-                    batch.made.add(key_of(number))
-            elif item.record.slug and await _is_lost(session, batch, rows[number]):
-                batch.say(item, Outcome.FAILED, SLUG_LOST.format(item.record.slug))
-                created.add(number)
-                del items[number]
-        waiting -= created
-    for number in items:
-        await _note_pictures(session, rows[number])
+                    batch.created_ids.add(key_of_article(article_id))
+            elif item.record.slug and await _is_slug_taken(session, batch, rows[article_id]):
+                batch.add_result(item, Outcome.FAILED, SLUG_TAKEN.format(item.record.slug))
+                created.add(article_id)
+                del items[article_id]
+        pending -= created
+    for article_id in items:
+        await _update_media_references(session, rows[article_id])
     return items
 
 
-async def _give_slugs(
+async def _assign_slugs(
     session: AsyncSession,
     batch: Plan,
-    items: Mapping[int, Prepared],
+    items: Mapping[int, PreparedRecord],
     rows: Mapping[int, dict[str, Any]],
 ) -> None:
-    """Give each row a slug: the record's own, else the first that is free of those it may have."""
+    """Set the slug of each row: that of the record, or the first available candidate."""
     taken = {item.record.slug for item in items.values() if item.record.slug}
-    for number, item in items.items():
-        rows[number]["slug"] = item.record.slug
-    unnamed = {
-        number: candidates(item.incoming.wish or item.record.title)
-        for number, item in items.items()
+    for article_id, item in items.items():
+        rows[article_id]["slug"] = item.record.slug
+    without_slug = {
+        article_id: candidates(item.parsed.slug_source or item.record.title)
+        for article_id, item in items.items()
         if not item.record.slug
     }
-    # Most get the first. The others are asked for only where it is taken.
+    # The first candidate is usually available. The others are queried only if it is not.
     for depth in (slice(1), slice(None)):
-        asked = {slug for names in unnamed.values() for slug in names[depth]}
-        if not asked:
+        wanted = {slug for names in without_slug.values() for slug in names[depth]}
+        if not wanted:
             return
-        authors = {rows[number]["author_id"] for number in unnamed}
-        found = await _holders(session, batch, asked, authors)
+        authors = {rows[article_id]["author_id"] for article_id in without_slug}
+        found = await _slug_owners(session, batch, wanted, authors)
         taken |= {row.slug for row in found if not row.draft} | RESERVED
-        drafts = {(row.slug, row.author_id) for row in found if row.draft}
-        for number in sorted(unnamed):
-            author_id = rows[number]["author_id"]
-            free = next(
+        taken_drafts = {(row.slug, row.author_id) for row in found if row.draft}
+        for article_id in sorted(without_slug):
+            author_id = rows[article_id]["author_id"]
+            available = next(
                 (
                     slug
-                    for slug in unnamed[number][depth]
-                    if slug not in taken and (slug, author_id) not in drafts
+                    for slug in without_slug[article_id][depth]
+                    if slug not in taken and (slug, author_id) not in taken_drafts
                 ),
                 None,
             )
-            if free is not None:
-                rows[number]["slug"] = free
-                taken.add(free)
-                del unnamed[number]
+            if available is not None:
+                rows[article_id]["slug"] = available
+                taken.add(available)
+                del without_slug[article_id]
 
 
-async def _holders(
+async def _slug_owners(
     session: AsyncSession, batch: Plan, slugs: Iterable[str], author_ids: Iterable[int]
 ) -> Sequence[Row[Any]]:
     parameters = {"slugs": sorted(slugs), "author_ids": sorted(author_ids), "now": batch.now}
-    return (await session.execute(statements.HOLDERS, parameters)).all()
+    return (await session.execute(statements.SLUG_OWNERS, parameters)).all()
 
 
-async def _is_lost(session: AsyncSession, batch: Plan, row: Mapping[str, Any]) -> bool:
-    """Whether somebody has taken the slug that a record asks for, since it was planned."""
+async def _is_slug_taken(session: AsyncSession, batch: Plan, row: Mapping[str, Any]) -> bool:
+    """Return whether another article took the row's slug after the batch was planned."""
     slug = row["draft_slug"] or row["slug"]
-    return bool(await _holders(session, batch, [slug], [row["author_id"]]))
+    return bool(await _slug_owners(session, batch, [slug], [row["author_id"]]))
 
 
-async def _hold_slugs(
+async def _set_slug_columns(
     session: AsyncSession, rows: Sequence[dict[str, Any]], *, now: datetime
 ) -> None:
-    """Set both columns of a name, and move what is not public out of the way of what will be."""
+    """Set both slug columns, and release slugs that drafts occupy but published articles need."""
     slugs = sorted(row["slug"] for row in rows)
-    held = set(await session.scalars(statements.HELD, {"slugs": slugs}))
+    occupied = set(await session.scalars(statements.OCCUPIED_SLUGS, {"slugs": slugs}))
     released = [row["slug"] for row in rows if row["published_at"] is not None]
-    if not held.isdisjoint(released):
+    if not occupied.isdisjoint(released):
         await release_slugs(session, released, now=now)
     for row in rows:
         published_at = row["published_at"]
         public = published_at is not None and published_at <= now and row["archived_at"] is None
         row["draft_slug"] = None if public else row["slug"]
-        if published_at is None and row["slug"] in held:
+        if published_at is None and row["slug"] in occupied:
             row["slug"] = placeholder()
 
 
-def _article(new: New, article_id: int, *, now: datetime) -> dict[str, Any]:
-    """The row of a record; its slug comes later."""
+def _article(new: NewArticle, article_id: int, *, now: datetime) -> dict[str, Any]:
+    """Return the columns of a new article, except for the slugs."""
     record = new.item.record
     created_at = record.created_at or now
     updated_at = record.updated_at or created_at
@@ -217,8 +235,8 @@ def _article(new: New, article_id: int, *, now: datetime) -> dict[str, Any]:
     }
 
 
-def _rendered(item: Prepared) -> dict[str, Any]:
-    assert item.rendered is not None  # noqa: S101 - what is going to be written was rendered
+def _rendered(item: PreparedRecord) -> dict[str, Any]:
+    assert item.rendered is not None  # noqa: S101 - records are rendered before they are written
     columns = rendered_columns(item.rendered, own_excerpt=item.record.excerpt)
     return {**columns, "toc": json.dumps(columns["toc"], ensure_ascii=False)}
 
@@ -227,7 +245,7 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {name: [row[name] for row in rows] for name in statements.ARTICLE_COLUMNS}
 
 
-async def _make_way_for_changes(session: AsyncSession, batch: Plan) -> None:
+async def _free_slugs_for_changes(session: AsyncSession, batch: Plan) -> None:
     wanted = {change.values["slug"] for change in batch.changes}
     taken = wanted - {change.before.slug for change in batch.changes}
     if taken:
@@ -235,7 +253,7 @@ async def _make_way_for_changes(session: AsyncSession, batch: Plan) -> None:
 
 
 async def _change(session: AsyncSession, batch: Plan, tags: Mapping[str, LockedTag]) -> None:
-    """Change what is there already, and keep what its text was before."""
+    """Update the changed articles, and add revisions with their previous texts."""
     if not batch.changes:
         return
     rewritten = [change.before for change in batch.changes if "edited_at" in change.values]
@@ -272,15 +290,17 @@ async def _change(session: AsyncSession, batch: Plan, tags: Mapping[str, LockedT
     await _add_tags(session, tags, retagged, replace=True)
     for row, change in zip(rows, batch.changes, strict=True):
         before = change.before
-        await _note_pictures(session, row, before.content, before.cover_image_url)
+        await _update_media_references(session, row, before.content, before.cover_image_url)
 
 
-async def _note_pictures(
+async def _update_media_references(
     session: AsyncSession, row: Mapping[str, Any], *before: str | None
 ) -> None:
-    """Remember which of our pictures an article shows, where it shows any, or did `before`."""
-    if any(PICTURES in (text or "") for text in (row["content"], row["cover_image_url"], *before)):
-        await note_references(
+    """Update the media references of an article if it has media URLs, or had in `before`."""
+    if any(
+        MEDIA_PATH in (text or "") for text in (row["content"], row["cover_image_url"], *before)
+    ):
+        await update_media_references(
             session,
             article_id=row["id"],
             content=row["content"],
@@ -295,36 +315,36 @@ async def _add_tags(
     *,
     replace: bool = False,
 ) -> None:
-    """Give articles tags in their order; with `replace`, no others."""
+    """Add tags to articles, in order. With `replace`, remove all others."""
     rows = [
-        (number, tags[key].id, place, None if tags[key].is_listed else name)
-        for number, names in tagged
-        for place, (key, name) in enumerate(names_by_key(names).items())
+        (article_id, tags[key].id, position, None if tags[key].is_listed else name)
+        for article_id, names in tagged
+        for position, (key, name) in enumerate(names_by_key(names).items())
     ]
     pairs = {
         "article_ids": [article_id for article_id, *_ in rows],
         "tag_ids": [tag_id for _, tag_id, *_ in rows],
     }
     if replace and tagged:
-        changed = {"changed": [number for number, _ in tagged]}
+        changed = {"changed": [article_id for article_id, _ in tagged]}
         await session.execute(statements.REMOVE_TAGS, {**changed, **pairs})
     if rows:
         details = {
-            "positions": [place for *_, place, _ in rows],
+            "positions": [position for *_, position, _ in rows],
             "spellings": [spelling for *_, spelling in rows],
         }
         await session.execute(statements.ADD_TAGS, {**pairs, **details})
 
 
-async def _note(session: AsyncSession, batch: Plan) -> None:
-    """Remember which records became which articles; tell the audit trail."""
-    if batch.noted:
+async def _save_import_records(session: AsyncSession, batch: Plan) -> None:
+    """Save which records became which articles, and add an audit event."""
+    if batch.imported:
         records = {
-            "keys": [item.key for item, _ in batch.noted],
-            "digests": [item.digest for item, _ in batch.noted],
-            "article_ids": [article_id for _, article_id in batch.noted],
+            "keys": [item.key for item, _ in batch.imported],
+            "digests": [item.digest for item, _ in batch.imported],
+            "article_ids": [article_id for _, article_id in batch.imported],
         }
-        await session.execute(statements.NOTE_RECORDS, records)
+        await session.execute(statements.UPSERT_IMPORT_RECORDS, records)
     written = sum(result.outcome in {Outcome.CREATED, Outcome.UPDATED} for result in batch.results)
     if written:
         identity = batch.importer.identity

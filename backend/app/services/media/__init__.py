@@ -1,1 +1,1 @@
-"""Pictures: receiving, re-encoding, keeping and sending them, and knowing who shows them."""
+"""Media: upload, re-encoding, storage and delivery of images, and references from articles."""

@@ -1,4 +1,4 @@
-"""Pictures in a bucket of Amazon S3, or of whatever speaks its protocol."""
+"""Media storage in an Amazon S3 bucket, or in any S3-compatible service."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -15,13 +15,13 @@ from app.core.config import Settings
 from app.services.media.formats import CONTENT_TYPES
 
 if TYPE_CHECKING:
-    from obstore.store import S3Config  # only its stubs have it
+    from obstore.store import S3Config  # declared in the stubs only
 
-PIECE = 256 * 1024
+CHUNK_BYTES = 256 * 1024
 
 
 class BucketStorage:
-    """Keeps pictures as objects named `folder/file`."""
+    """Stores images as objects named `folder/file`."""
 
     def __init__(self, bucket: str, *, settings: Settings, incoming: Path) -> None:
         self.incoming = incoming
@@ -43,7 +43,7 @@ class BucketStorage:
         )
 
     async def put(self, folder: str, files: Path) -> None:
-        with _as_os_errors():
+        with _map_errors():
             for file in await asyncio.to_thread(lambda: sorted(files.iterdir())):
                 content_type = CONTENT_TYPES[file.suffix.removeprefix(".")]
                 await obstore.put_async(
@@ -55,28 +55,28 @@ class BucketStorage:
 
     async def size(self, folder: str, name: str) -> int | None:
         try:
-            with _as_os_errors():
+            with _map_errors():
                 return (await obstore.head_async(self._store, f"{folder}/{name}"))["size"]
         except FileNotFoundError:
             return None
 
     async def read(self, folder: str, name: str, *, start: int, end: int) -> AsyncIterator[bytes]:
-        with _as_os_errors():
-            found = await obstore.get_async(
+        with _map_errors():
+            response = await obstore.get_async(
                 self._store, f"{folder}/{name}", options={"range": (start, end)}
             )
-            async for piece in found.stream(min_chunk_size=PIECE):
-                yield bytes(piece)
+            async for chunk in response.stream(min_chunk_size=CHUNK_BYTES):
+                yield bytes(chunk)
 
     async def delete(self, folder: str) -> None:
-        with _as_os_errors():
-            async for found in obstore.list(self._store, prefix=folder):
-                await obstore.delete_async(self._store, [each["path"] for each in found])
+        with _map_errors():
+            async for objects in obstore.list(self._store, prefix=folder):
+                await obstore.delete_async(self._store, [item["path"] for item in objects])
 
 
 @contextmanager
-def _as_os_errors() -> Iterator[None]:
-    """Let a bucket fail as a disk does; without its own words, which may quote a key."""
+def _map_errors() -> Iterator[None]:
+    """Raise OSError for errors of the bucket, without their messages: these may quote a key."""
     try:
         yield
     except (NotFoundError, FileNotFoundError):

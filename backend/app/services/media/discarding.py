@@ -1,4 +1,4 @@
-"""Removing what nobody wants any more: pictures, their files, and half-done uploads."""
+"""Deletion of orphaned images, discarded files and interrupted uploads."""
 
 import asyncio
 import shutil
@@ -14,29 +14,29 @@ from app.core.logging import get_logger
 from app.db.session import Database
 from app.models.media import ArticleMedia, DiscardedFolder, Media
 from app.services.media.storage import Storage, is_folder
-from app.services.media.uploading import LASTS
+from app.services.media.uploading import RESERVATION_LIFETIME
 
 logger = get_logger(__name__)
 
-AT_ONCE = 1000
-CLAIMED_FOR = timedelta(minutes=10)
-"""For how long only the process that claimed a folder deletes it; then any may try again."""
+BATCH_SIZE = 1000
+CLAIM_DURATION = timedelta(minutes=10)
+"""How long a process has exclusive use of a claimed folder. Then another process may retry."""
 
-_SHOWN = exists(literal(1)).where(ArticleMedia.media_id == Media.id)
-_NOBODYS = (
+_IS_REFERENCED = exists(literal(1)).where(ArticleMedia.media_id == Media.id)
+_ORPHANED = (
     select(Media.id)
-    .where(Media.owner_id.is_(None), ~_SHOWN)
+    .where(Media.owner_id.is_(None), ~_IS_REFERENCED)
     .order_by(Media.id)
-    .limit(AT_ONCE)
+    .limit(BATCH_SIZE)
     .with_for_update(skip_locked=True)
 )
 _DISCARDED = (
     select(DiscardedFolder.folder)
     .where(DiscardedFolder.discarded_at <= bindparam("now"))
     .order_by(DiscardedFolder.discarded_at, DiscardedFolder.folder)
-    .limit(AT_ONCE)
+    .limit(BATCH_SIZE)
 )
-_FREE = (
+_CLAIMABLE = (
     select(DiscardedFolder.folder)
     .where(
         DiscardedFolder.folder == bindparam("name"),
@@ -46,26 +46,26 @@ _FREE = (
 )
 _CLAIM = (
     update(DiscardedFolder)
-    .where(DiscardedFolder.folder == _FREE.scalar_subquery())
+    .where(DiscardedFolder.folder == _CLAIMABLE.scalar_subquery())
     .values(discarded_at=bindparam("until"))
     .returning(DiscardedFolder.folder)
 )
-_FORGET = delete(DiscardedFolder).where(DiscardedFolder.folder == bindparam("name"))
+_DELETE = delete(DiscardedFolder).where(DiscardedFolder.folder == bindparam("name"))
 
 
-async def purge(session: AsyncSession) -> None:
-    """Delete pictures whose owner has left and that no article shows."""
-    media_ids = list(await session.scalars(_NOBODYS))
-    if media_ids:  # locked: whatever shows one of them by now is seen by this statement
-        await session.execute(delete(Media).where(Media.id.in_(media_ids), ~_SHOWN))
+async def delete_orphaned(session: AsyncSession) -> None:
+    """Delete images without an owner that no article references."""
+    media_ids = list(await session.scalars(_ORPHANED))
+    if media_ids:  # the rows are locked: this statement sees references added in the meantime
+        await session.execute(delete(Media).where(Media.id.in_(media_ids), ~_IS_REFERENCED))
 
 
 async def remove_discarded(database: Database, *, storage: Storage) -> None:
-    """Delete the files of pictures that are deleted, or that never came to be.
+    """Delete the files of deleted images and of uploads that were not completed.
 
-    Each is claimed first, by a later date: other processes leave it alone, and an upload that is
-    just about to keep the files finds that it may not. No connection is held while files are
-    deleted. Raises OSError once all have been tried.
+    Each folder is claimed first by setting a later date. Other processes then skip it, and an
+    upload that still wants to use the folder fails. No database connection is held while files
+    are deleted. Raises OSError after all folders were tried.
     """
     async with database.autocommit() as connection:
         folders = list(await connection.scalars(_DISCARDED, {"now": clock.now()}))
@@ -82,16 +82,16 @@ async def remove_discarded(database: Database, *, storage: Storage) -> None:
 async def _remove(folder: str, database: Database, storage: Storage) -> None:
     now = clock.now()
     async with database.autocommit() as connection:
-        parameters = {"name": folder, "now": now, "until": now + CLAIMED_FOR}
+        parameters = {"name": folder, "now": now, "until": now + CLAIM_DURATION}
         if await connection.scalar(_CLAIM, parameters) is None:
             return
     await storage.delete(folder)
     async with database.autocommit() as connection:
-        await connection.execute(_FORGET, {"name": folder})
+        await connection.execute(_DELETE, {"name": folder})
 
 
 async def remove_abandoned(storage: Storage) -> None:
-    """Delete what an upload that was interrupted has left where it was worked on."""
+    """Delete the temporary files of interrupted uploads."""
     await asyncio.to_thread(_remove_abandoned, storage.incoming)
 
 
@@ -99,15 +99,15 @@ def _remove_abandoned(incoming: Path) -> None:
     if not incoming.is_dir():
         return
     for directory in incoming.iterdir():
-        if directory.is_symlink():  # no upload makes one
+        if directory.is_symlink():  # uploads do not create symbolic links
             continue
-        if time.time() - _last_change(directory) > LASTS.total_seconds():
+        if time.time() - _last_change(directory) > RESERVATION_LIFETIME.total_seconds():
             shutil.rmtree(directory, ignore_errors=True)
             logger.info("An interrupted upload was removed")
 
 
 def _last_change(directory: Path) -> float:
-    """When something last happened in a directory; now, where it is just going away."""
+    """Return the time of the last change in a directory; now, if it is being deleted."""
     try:
         return max(each.lstat().st_mtime for each in (directory, *directory.rglob("*")))
     except FileNotFoundError:

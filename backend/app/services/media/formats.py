@@ -1,9 +1,9 @@
-"""Recognise the format of an uploaded picture, and refuse structures that are expensive to decode.
+"""Detection of image formats, and rejection of files that are expensive to decode.
 
 Each format is read up to its end, so that a truncated upload is reported as such. Bytes after the
-end are ignored: a picture is always encoded anew, and nothing of the upload itself is kept.
+end are ignored: an image is always re-encoded, and the uploaded file itself is not stored.
 
-Every pattern and loop here takes time linear in the length of the file at most: `re` holds the GIL.
+Every pattern and loop here takes at most linear time in the file size, because `re` holds the GIL.
 """
 
 import mmap
@@ -21,26 +21,26 @@ CONTENT_TYPES = {
     "webp": "image/webp",
     "avif": "image/avif",
 }
-"""Of what is kept, by the suffix of its file."""
+"""Content types of stored files by file suffix."""
 SUFFIXES = {content_type: suffix for suffix, content_type in CONTENT_TYPES.items()}
 
 MAX_SCANS = 100
-"""Of a progressive JPEG; each is a pass over all of it, and may be a few bytes long."""
+"""Scans of a progressive JPEG. Each costs a pass over the image, and can be a few bytes long."""
 MAX_CHUNKS = 100_000
 """Chunks of a PNG, boxes of an AVIF or segments of a JPEG. A PNG of 20 MB as libpng writes it has
 2,500 chunks."""
-MAX_FILL = 64 * 1024
-"""Bytes of a JPEG between its segments in total. Pillow reads them one by one."""
-WINDOW = 1024 * 1024
-"""Bytes that one search reads while it holds the GIL: about 20 ms at worst."""
+MAX_FILL_BYTES = 64 * 1024
+"""Total bytes between the segments of a JPEG. Pillow reads them one by one."""
+WINDOW_BYTES = 1024 * 1024
+"""Bytes per regular expression search. A search holds the GIL for at most about 20 ms."""
 
-TRUNCATED = "The picture ends in the middle: the upload was cut short, or the file is damaged"
-DAMAGED = "The picture is damaged"
-SVG = "SVG is not taken, for it can carry scripts: send JPEG, PNG, WebP, GIF or AVIF"
+TRUNCATED = "The image is incomplete: the upload was cut short, or the file is damaged"
+DAMAGED = "The image is damaged"
+SVG = "SVG is not supported because it can contain scripts: send JPEG, PNG, WebP, GIF or AVIF"
 
 
-class Kind(StrEnum):
-    """The formats that are taken, as Pillow calls them."""
+class ImageFormat(StrEnum):
+    """The supported formats, by Pillow's names."""
 
     JPEG = "JPEG"
     PNG = "PNG"
@@ -49,24 +49,24 @@ class Kind(StrEnum):
     AVIF = "AVIF"
 
 
-Bytes = mmap.mmap
+Buffer = mmap.mmap
 
 
 class _Format(NamedTuple):
-    kind: Kind
+    name: ImageFormat
     start: re.Pattern[bytes]
-    end: Callable[[Bytes], int]
+    end: Callable[[Buffer], int]
 
 
-def recognise(path: Path) -> Kind:
-    """What picture the file is. Raises InvalidMedia, which says what is wrong."""
+def detect_format(path: Path) -> ImageFormat:
+    """Return the format of an image file. Raises InvalidMedia with the reason."""
     if path.stat().st_size == 0:
         raise InvalidMedia("The file is empty")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        for each in _FORMATS:
-            if each.start.match(content):
-                _require_complete(content, each)
-                return each.kind
+        for image_format in _FORMATS:
+            if image_format.start.match(content):
+                _require_complete(content, image_format)
+                return image_format.name
         if _SVG.search(content[:4096]):
             raise InvalidMedia(SVG)
     raise InvalidMedia
@@ -75,30 +75,30 @@ def recognise(path: Path) -> Kind:
 _SVG = re.compile(rb"<(?:[a-z]+:)?svg[\s>]", re.IGNORECASE)
 
 
-def _require_complete(content: Bytes, its: _Format) -> None:
+def _require_complete(content: Buffer, image_format: _Format) -> None:
     try:
-        end = its.end(content)
+        end = image_format.end(content)
     except IndexError:  # the file ends where the next structure should begin
         end = len(content) + 1
     if end > len(content):
         raise InvalidMedia(TRUNCATED)
 
 
-# Two bytes: any number of fill bytes (0xFF) may precede the second one, and must not be counted.
+# Match two bytes only: any number of fill bytes (0xFF) may precede the marker code.
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
-_START_OF_SCAN, _END_OF_IMAGE, _ALONE = 0xDA, 0xD9, 0x01
+_START_OF_SCAN, _END_OF_IMAGE, _TEMPORARY = 0xDA, 0xD9, 0x01
 
 
-def _next_marker(content: Bytes, start: int, end: int) -> re.Match[bytes] | None:
-    for position in range(start, end - 1, WINDOW):
-        if found := _MARKER.search(content, position, min(position + WINDOW + 1, end)):
+def _next_marker(content: Buffer, start: int, end: int) -> re.Match[bytes] | None:
+    for position in range(start, end - 1, WINDOW_BYTES):
+        if found := _MARKER.search(content, position, min(position + WINDOW_BYTES + 1, end)):
             return found
     return None
 
 
-def _end_of_jpeg(content: Bytes) -> int:
+def _end_of_jpeg(content: Buffer) -> int:
     """ITU T.81 §B.1: segments with a length each, and scans that end at the next marker."""
-    position, scans, fill, in_scan = 2, 0, MAX_FILL, False
+    position, scans, fill, in_scan = 2, 0, MAX_FILL_BYTES, False
     for _ in range(MAX_CHUNKS):
         end = len(content) if in_scan else min(position + fill + 2, len(content))
         found = _next_marker(content, position, end)
@@ -110,11 +110,11 @@ def _end_of_jpeg(content: Bytes) -> int:
             fill -= found.start() - position
         marker, position = found[1][0], found.end()
         if marker == _END_OF_IMAGE:
-            if not scans:  # Pillow would look for one in all that follows, byte by byte
+            if not scans:  # Pillow would search the remaining file for one, byte by byte
                 raise InvalidMedia(DAMAGED)
             return position
-        if marker != _ALONE:
-            position += _number(content, position, 2)
+        if marker != _TEMPORARY:
+            position += _read_integer(content, position, 2)
         in_scan = marker == _START_OF_SCAN
         scans += in_scan
         if scans > MAX_SCANS:
@@ -122,17 +122,17 @@ def _end_of_jpeg(content: Bytes) -> int:
     raise InvalidMedia(DAMAGED)
 
 
-def _end_of_png(content: Bytes) -> int:
+def _end_of_png(content: Buffer) -> int:
     position = 8
     for _ in range(MAX_CHUNKS):
         kind = content[position + 4 : position + 8]
-        position += _number(content, position, 4) + 12
+        position += _read_integer(content, position, 4) + 12
         if kind == b"IEND":
             return position
     raise InvalidMedia(DAMAGED)
 
 
-def _end_of_riff(content: Bytes) -> int:
+def _end_of_riff(content: Buffer) -> int:
     length = int.from_bytes(content[4:8], "little")
     return 8 + length + length % 2
 
@@ -140,10 +140,10 @@ def _end_of_riff(content: Bytes) -> int:
 _GIF_TRAILER, _GIF_EXTENSION, _GIF_IMAGE = 0x3B, 0x21, 0x2C
 
 
-def _end_of_gif(content: Bytes) -> int:
-    """GIF89a, appendix B: blocks, each of which is followed by its sub-blocks."""
+def _end_of_gif(content: Buffer) -> int:
+    """GIF89a, appendix B: blocks, each followed by its sub-blocks."""
     position = 13 + _color_table(content[10])
-    blocks_left = len(content) // 50 + 10_000  # a sub-block is 255 bytes long, but for the last
+    blocks_left = len(content) // 50 + 10_000  # all sub-blocks but the last have 255 bytes
     while (block := content[position]) != _GIF_TRAILER:
         if block == _GIF_EXTENSION:
             position += 2
@@ -170,47 +170,47 @@ _BOXES = frozenset(
 )
 
 
-def _end_of_boxes(content: Bytes) -> int:
-    """ISO 14496-12 §4.2: boxes; the first bytes that are not one end the picture."""
+def _end_of_boxes(content: Buffer) -> int:
+    """ISO 14496-12 §4.2: boxes. The image ends before the first unknown box."""
     position = 0
     for _ in range(MAX_CHUNKS):
         if position >= len(content) or content[position + 4 : position + 8] not in _BOXES:
             break
-        length = _number(content, position, 4)
-        if length == 0:  # up to the end of the file
+        length = _read_integer(content, position, 4)
+        if length == 0:  # the box extends to the end of the file
             return len(content)
         if length == 1:
-            length = _number(content, position + 8, 8)
+            length = _read_integer(content, position + 8, 8)
         if length < 8:
             raise InvalidMedia(DAMAGED)
         position += length
     return position
 
 
-def _number(content: Bytes, position: int, length: int) -> int:
+def _read_integer(content: Buffer, position: int, length: int) -> int:
     digits = content[position : position + length]
     if len(digits) < length:
         raise IndexError
     return int.from_bytes(digits, "big")
 
 
-def _starts(pattern: bytes) -> re.Pattern[bytes]:
+def _signature(pattern: bytes) -> re.Pattern[bytes]:
     return re.compile(pattern, re.DOTALL)
 
 
 _FORMATS = (
-    _Format(Kind.JPEG, _starts(rb"\xff\xd8\xff"), _end_of_jpeg),
-    _Format(Kind.PNG, _starts(rb"\x89PNG\r\n\x1a\n"), _end_of_png),
-    _Format(Kind.GIF, _starts(rb"GIF8[79]a.{7}"), _end_of_gif),
-    _Format(Kind.WEBP, _starts(rb"RIFF....WEBPVP8[ LX]"), _end_of_riff),
-    _Format(Kind.AVIF, _starts(rb"....ftyp(?:avif|avis|mif1|msf1)"), _end_of_boxes),
+    _Format(ImageFormat.JPEG, _signature(rb"\xff\xd8\xff"), _end_of_jpeg),
+    _Format(ImageFormat.PNG, _signature(rb"\x89PNG\r\n\x1a\n"), _end_of_png),
+    _Format(ImageFormat.GIF, _signature(rb"GIF8[79]a.{7}"), _end_of_gif),
+    _Format(ImageFormat.WEBP, _signature(rb"RIFF....WEBPVP8[ LX]"), _end_of_riff),
+    _Format(ImageFormat.AVIF, _signature(rb"....ftyp(?:avif|avis|mif1|msf1)"), _end_of_boxes),
 )
 
-KEPT_AS: Mapping[Kind, str] = {
-    Kind.JPEG: "jpg",
-    Kind.PNG: "png",
-    Kind.GIF: "webp",
-    Kind.WEBP: "webp",
-    Kind.AVIF: "avif",
+OUTPUT_SUFFIXES: Mapping[ImageFormat, str] = {
+    ImageFormat.JPEG: "jpg",
+    ImageFormat.PNG: "png",
+    ImageFormat.GIF: "webp",
+    ImageFormat.WEBP: "webp",
+    ImageFormat.AVIF: "avif",
 }
-"""What a still picture is kept as; what moves is kept as WebP."""
+"""File suffixes of stored still images. Animations are stored as WebP."""

@@ -1,4 +1,4 @@
-"""Receiving a form with a file in it, straight to disk."""
+"""Streaming parser for an upload form: the file is written to disk as it arrives."""
 
 import asyncio
 import hashlib
@@ -17,18 +17,18 @@ from app.schemas.media import Alt
 FILE, ALT = "file", "alt"
 MAX_ALT_BYTES = 4 * 1000
 MAX_HEADERS = 10
-PIECE = 256 * 1024
-"""Written at once: a thread is asked so often, and no oftener."""
+WRITE_BYTES = 256 * 1024
+"""Bytes that are buffered before a thread writes them."""
 
 _ALT: TypeAdapter[str] = TypeAdapter(Alt)
 
 
 class Form(NamedTuple):
-    """What a form had in it, besides the file's bytes."""
+    """The content of a form, except for the file itself."""
 
     alt: str
     digest: bytes
-    """Of the file's bytes."""
+    """SHA-256 of the file."""
 
 
 async def receive(
@@ -36,38 +36,38 @@ async def receive(
 ) -> Form:
     """Write the form's file to `path`.
 
-    The file's name and type are what its sender claims: neither is looked at. Raises
-    UnsupportedMediaType, InvalidRequest, InvalidInput, and ContentTooLarge as soon as the file has
-    more than `max_bytes`.
+    The file's name and type are ignored: the client can choose them freely. Raises
+    UnsupportedMediaType, InvalidRequest, InvalidInput, and ContentTooLarge as soon as the file
+    exceeds `max_bytes`.
     """
-    reader = _Reader(_boundary(content_type), max_bytes=max_bytes)
-    written = hashlib.sha256()
+    parser = _FormParser(_boundary(content_type), max_bytes=max_bytes)
+    digest = hashlib.sha256()
     with await asyncio.to_thread(path.open, "xb") as file:
 
-        def write(piece: bytes) -> None:
-            written.update(piece)
-            file.write(piece)
+        def write(chunk: bytes) -> None:
+            digest.update(chunk)
+            file.write(chunk)
 
         async for chunk in body:
-            reader.feed(chunk)
-            if len(reader.file) >= PIECE:
-                await asyncio.to_thread(write, reader.take())
-        await asyncio.to_thread(write, reader.take())
-    return Form(alt=reader.finish(), digest=written.digest())
+            parser.feed(chunk)
+            if len(parser.file) >= WRITE_BYTES:
+                await asyncio.to_thread(write, parser.pop_file_bytes())
+        await asyncio.to_thread(write, parser.pop_file_bytes())
+    return Form(alt=parser.finish(), digest=digest.digest())
 
 
 def _boundary(content_type: str) -> bytes:
     media_type, options = parse_options_header(content_type)
     if media_type != b"multipart/form-data":
-        raise UnsupportedMediaType("Send the picture as a form: multipart/form-data")
+        raise UnsupportedMediaType("Send the image as multipart/form-data")
     boundary = options.get(b"boundary", b"")
     if not 1 <= len(boundary) <= 70:  # RFC 2046 §5.1.1
-        raise InvalidRequest("The form has no boundary")
+        raise InvalidRequest("The Content-Type has no valid boundary")
     return boundary
 
 
-class _Reader:
-    """Takes a form apart as it comes in: what has come of the file since, and the other field."""
+class _FormParser:
+    """Parses a form in chunks, and buffers the file and the `alt` field."""
 
     def __init__(self, boundary: bytes, *, max_bytes: int) -> None:
         self.file = bytearray()
@@ -79,19 +79,19 @@ class _Reader:
         self._header = bytearray()
         self._value = bytearray()
         self._disposition = b""
-        self._is_over = False
+        self._is_complete = False
         callbacks: dict[str, Callable[..., None]] = {
-            "on_part_begin": self._begin,
-            "on_header_field": self._on_header,
-            "on_header_value": self._on_value,
-            "on_header_end": self._end_header,
-            "on_headers_finished": self._name_field,
-            "on_part_data": self._on_data,
-            "on_end": self._end,
+            "on_part_begin": self._on_part_begin,
+            "on_header_field": self._on_header_field,
+            "on_header_value": self._on_header_value,
+            "on_header_end": self._on_header_end,
+            "on_headers_finished": self._on_headers_finished,
+            "on_part_data": self._on_part_data,
+            "on_end": self._on_end,
         }
         self._parser = MultipartParser(
             boundary,
-            callbacks,  # type: ignore[arg-type]  # a TypedDict, where any mapping would do
+            callbacks,  # type: ignore[arg-type]  # the stub requires its TypedDict
             max_header_count=MAX_HEADERS,
         )
 
@@ -99,20 +99,20 @@ class _Reader:
         try:
             self._parser.write(chunk)
         except MultipartParseError:
-            raise InvalidRequest("The form cannot be read") from None
+            raise InvalidRequest("The form is not valid multipart/form-data") from None
 
-    def take(self) -> bytes:
-        """What has come of the file since the last time."""
-        taken = bytes(self.file)
+    def pop_file_bytes(self) -> bytes:
+        """Return the bytes of the file that arrived since the last call."""
+        content = bytes(self.file)
         self.file.clear()
-        return taken
+        return content
 
     def finish(self) -> str:
-        """The text that stands for the picture, once all has come."""
-        if not self._is_over:
-            raise InvalidRequest("The form ends in the middle")
+        """Return the alternative text. Raises InvalidRequest if the form is incomplete."""
+        if not self._is_complete:
+            raise InvalidRequest("The form is incomplete")
         if FILE not in self._seen:
-            raise InvalidInput(f"Send the picture as the form's field `{FILE}`")
+            raise InvalidInput(f"Send the image in the form field `{FILE}`")
         try:
             return _ALT.validate_python(self._alt.decode())
         except UnicodeDecodeError:
@@ -120,40 +120,40 @@ class _Reader:
         except ValidationError as error:
             raise InvalidInput(f"{ALT}: {describe(error.errors()[0])}") from None
 
-    def _begin(self) -> None:
+    def _on_part_begin(self) -> None:
         self._disposition = b""
 
-    def _on_header(self, data: bytes, start: int, end: int) -> None:
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
 
-    def _on_value(self, data: bytes, start: int, end: int) -> None:
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
         self._value += data[start:end]
 
-    def _end_header(self) -> None:
+    def _on_header_end(self) -> None:
         if self._header.lower() == b"content-disposition":
             self._disposition = bytes(self._value)
         self._header.clear()
         self._value.clear()
 
-    def _name_field(self) -> None:
+    def _on_headers_finished(self) -> None:
         kind, options = parse_options_header(self._disposition.decode("latin-1"))
         self._field = options.get(b"name", b"").decode("latin-1")
         if kind != b"form-data" or self._field not in {FILE, ALT}:
-            raise InvalidInput(f"The form takes the fields `{FILE}` and `{ALT}`, and no others")
+            raise InvalidInput(f"Only the form fields `{FILE}` and `{ALT}` are allowed")
         if self._field in self._seen:
-            raise InvalidInput(f"The form has more than one `{self._field}`")
+            raise InvalidInput(f"The form field `{self._field}` occurs more than once")
         self._seen.add(self._field)
 
-    def _on_data(self, data: bytes, start: int, end: int) -> None:
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._field == FILE:
             self._file_bytes += end - start
             if self._file_bytes > self._max_bytes:
-                raise ContentTooLarge(f"A picture may have {self._max_bytes} bytes at most")
+                raise ContentTooLarge(f"An image may have at most {self._max_bytes} bytes")
             self.file += data[start:end]
         else:
             if len(self._alt) + end - start > MAX_ALT_BYTES:
                 raise InvalidInput(f"{ALT}: is too long")
             self._alt += data[start:end]
 
-    def _end(self) -> None:
-        self._is_over = True
+    def _on_end(self) -> None:
+        self._is_complete = True

@@ -1,4 +1,4 @@
-"""Pictures as rows: listing, reading, describing and deleting them."""
+"""Media rows: list, get, update and delete."""
 
 from collections.abc import Sequence
 
@@ -18,14 +18,14 @@ from app.schemas.media import MediaQuery, MediaResponse, MediaUpdate
 from app.services import audit, limits
 from app.services.articles.rows import PUBLISHED_OR_SCHEDULED
 from app.services.audit import AuditAction
-from app.services.media.references import IN_PROFILE
+from app.services.media.references import IS_PROFILE_IMAGE
 from app.services.media.rows import MediaRow, response_to
 
 _COLUMNS = select(*Media.__table__.columns)
 _BY_ID = _COLUMNS.where(Media.id == bindparam("media_id"))
 _LIST = paged(_COLUMNS.where(Media.owner_id == bindparam("owner_id")).order_by(Media.id.desc()))
-# A draft of somebody else's does not count: whoever knows an address may put it into theirs.
-_IN_USE = (
+# Drafts of other users do not count: any user who knows the URL can put it into a draft.
+_USED_BY_ARTICLE = (
     select(ArticleMedia.article_id)
     .join(Article, Article.id == ArticleMedia.article_id)
     .join(Media, Media.id == ArticleMedia.media_id)
@@ -34,25 +34,25 @@ _IN_USE = (
         or_(Article.author_id == Media.owner_id, PUBLISHED_OR_SCHEDULED),
     )
 )
-_IS_FACE = select(Media.id).where(Media.id == bindparam("media_id"), IN_PROFILE)
+_USED_BY_PROFILE = select(Media.id).where(Media.id == bindparam("media_id"), IS_PROFILE_IMAGE)
 
 
 async def list_media(
-    connection: Reader, *, query: MediaQuery, user: Identity
+    reader: Reader, *, query: MediaQuery, user: Identity
 ) -> Sequence[MediaResponse]:
-    """Somebody's pictures, newest first; one's own unless another is named.
+    """List a user's images, newest first; by default those of the current user.
 
-    Raises NotAuthorized for another's, but to editors and administrators.
+    Raises NotAuthorized if another user's images are requested by a user without that permission.
     """
     owner_id = query.owner or user.id
     require(user, Action.MANAGE_MEDIA, owner_id=owner_id)
     parameters = {"owner_id": owner_id, "skip": query.skip, "limit": query.limit}
-    return [response_to(row) for row in await connection.execute(_LIST, parameters)]
+    return [response_to(row) for row in await reader.execute(_LIST, parameters)]
 
 
-async def get_media(connection: Reader, *, media_id: int, user: Identity) -> MediaResponse:
-    """A picture. Raises MediaNotFound, for another's too."""
-    row = (await connection.execute(_BY_ID, {"media_id": media_id})).one_or_none()
+async def get_media(reader: Reader, *, media_id: int, user: Identity) -> MediaResponse:
+    """Return an image. Raises MediaNotFound, also for an image of another user."""
+    row = (await reader.execute(_BY_ID, {"media_id": media_id})).one_or_none()
     if row is None or not _may_manage(user, row):
         raise MediaNotFound
     return response_to(row)
@@ -66,8 +66,8 @@ async def update_media(
     precondition: Precondition,
     actor: Identity,
 ) -> MediaResponse:
-    """Describe a picture. Raises MediaNotFound, PreconditionFailed."""
-    media = await _locked_media(session, media_id, precondition=precondition, actor=actor)
+    """Update the description of an image. Raises MediaNotFound, PreconditionFailed."""
+    media = await _lock_media(session, media_id, precondition=precondition, actor=actor)
     await limits.spend(session, actor, {LimitKind.CHANGES: 1})
     for field, value in changes.model_dump(exclude_unset=True).items():
         setattr(media, field, value)
@@ -79,23 +79,24 @@ async def update_media(
 async def delete_media(
     session: AsyncSession, *, media_id: int, precondition: Precondition, actor: Identity
 ) -> None:
-    """Delete a picture that no article shows, nor its owner's profile; a job deletes its files.
+    """Delete an unused image. A background job deletes its files.
 
-    Raises MediaNotFound, PreconditionFailed, and MediaInUse while one does, be it in the trash.
+    Raises MediaNotFound, PreconditionFailed, and MediaInUse if an article (also one in the trash)
+    or the owner's profile uses the image.
     """
-    media = await _locked_media(session, media_id, precondition=precondition, actor=actor)
-    for shown in (_IN_USE.limit(1), _IS_FACE):
-        if await session.scalar(shown, {"media_id": media_id}) is not None:
+    media = await _lock_media(session, media_id, precondition=precondition, actor=actor)
+    for statement in (_USED_BY_ARTICLE.limit(1), _USED_BY_PROFILE):
+        if await session.scalar(statement, {"media_id": media_id}) is not None:
             raise MediaInUse
     await limits.spend(session, actor, {LimitKind.CHANGES: 1})
     await session.delete(media)
     _record(session, AuditAction.DELETE_MEDIA, media, actor)
 
 
-async def _locked_media(
+async def _lock_media(
     session: AsyncSession, media_id: int, *, precondition: Precondition, actor: Identity
 ) -> Media:
-    """The picture, which no article can come to show before the end of the unit of work."""
+    """Return the image, locked: no article can add a reference before the transaction ends."""
     media = await session.get(Media, media_id, with_for_update=True)
     if media is None or not _may_manage(actor, media):
         raise MediaNotFound
@@ -104,7 +105,7 @@ async def _locked_media(
 
 
 def _may_manage(user: Identity, media: MediaRow) -> bool:
-    if media.owner_id is None:  # who has left
+    if media.owner_id is None:  # the owner's account was deleted
         return may_on_any(user, Action.MANAGE_MEDIA)
     return may(user, Action.MANAGE_MEDIA, owner_id=media.owner_id)
 

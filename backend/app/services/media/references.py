@@ -1,4 +1,4 @@
-"""Which articles show which pictures, by the addresses in their content and as their cover."""
+"""References from articles to media, found by the URLs in the content and the cover image."""
 
 import re
 from collections.abc import Sequence
@@ -21,32 +21,32 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.models.article import Article
 from app.models.media import ArticleMedia, Media
 from app.models.user import User
-from app.services.media.storage import FOLDER
+from app.services.media.storage import FOLDER_PATTERN
 
-# Wherever the API is reached, now or when this was written: nobody else has such a folder.
-_ADDRESS = re.compile(rf"/media/({FOLDER})/")
+# The host is ignored: it may change, and the random folder identifies the image.
+_MEDIA_PATH = re.compile(rf"/media/({FOLDER_PATTERN})/")
 
 _folders = any_(bindparam("folders", type_=ARRAY(String)))
-_articles = bindparam("article_ids", type_=ARRAY(BigInteger))
-_pictures = bindparam("media_ids", type_=ARRAY(BigInteger))
-_article = bindparam("article_id", type_=BigInteger)
+_article_ids = bindparam("article_ids", type_=ARRAY(BigInteger))
+_media_ids = bindparam("media_ids", type_=ARRAY(BigInteger))
+_article_id = bindparam("article_id", type_=BigInteger)
 
-# Locked against being deleted, for whoever deletes a picture looks first who shows it; in one
-# order, so that two articles do not wait for each other.
-_SHOWN = select(Media.id).where(Media.folder == _folders).order_by(Media.id)
-_SHOWN_AND_LOCKED = _SHOWN.with_for_update(read=True, key_share=True)
-_FORGET = delete(ArticleMedia).where(ArticleMedia.article_id == _article)
-_FORGET_OTHERS = _FORGET.where(ArticleMedia.media_id != all_(_pictures))
-_NOTE = insert(ArticleMedia).on_conflict_do_nothing()
+# The lock prevents deletion, because deleting an image first checks its references.
+# The order prevents deadlocks between two articles.
+_REFERENCED = select(Media.id).where(Media.folder == _folders).order_by(Media.id)
+_LOCK_REFERENCED = _REFERENCED.with_for_update(read=True, key_share=True)
+_DELETE_REFERENCES = delete(ArticleMedia).where(ArticleMedia.article_id == _article_id)
+_DELETE_OTHER_REFERENCES = _DELETE_REFERENCES.where(ArticleMedia.media_id != all_(_media_ids))
+_INSERT_REFERENCES = insert(ArticleMedia).on_conflict_do_nothing()
 
-# Of the articles' own authors: whoever knows an address may put another's picture into theirs.
+# Only images of the articles' authors: any user who knows a URL can put it into an article.
 _CANDIDATES = (
     select(Media.id)
     .where(
         exists(literal(1))
         .where(
             ArticleMedia.media_id == Media.id,
-            ArticleMedia.article_id == any_(_articles),
+            ArticleMedia.article_id == any_(_article_ids),
             Article.id == ArticleMedia.article_id,
             Article.author_id == Media.owner_id,
         )
@@ -55,42 +55,45 @@ _CANDIDATES = (
     .order_by(Media.id)
     .with_for_update()
 )
-_SHOWN_ELSEWHERE = exists(literal(1)).where(
-    ArticleMedia.media_id == Media.id, ArticleMedia.article_id != all_(_articles)
+_IS_REFERENCED_ELSEWHERE = exists(literal(1)).where(
+    ArticleMedia.media_id == Media.id, ArticleMedia.article_id != all_(_article_ids)
 )
-IN_PROFILE = exists(literal(1)).where(
+IS_PROFILE_IMAGE = exists(literal(1)).where(
     User.id == Media.owner_id, func.strpos(User.image_url, "/media/" + Media.folder + "/") > 0
 )
-"""Whether a picture is the one of its owner's profile."""
-_PURGE = delete(Media).where(Media.id == any_(_pictures), ~_SHOWN_ELSEWHERE, ~IN_PROFILE)
+"""Whether an image is used in its owner's profile."""
+_DELETE_MEDIA = delete(Media).where(
+    Media.id == any_(_media_ids), ~_IS_REFERENCED_ELSEWHERE, ~IS_PROFILE_IMAGE
+)
 
 
-async def note_references(
+async def update_media_references(
     session: AsyncSession, *, article_id: int, content: str, cover_image_url: str | None
 ) -> None:
-    """Remember which of our pictures an article shows now, and that it shows no others.
+    """Set the media that an article references.
 
-    To be called whenever one of the two is written, in its unit of work.
+    Call this in the same transaction whenever the content or the cover image is written.
     """
-    folders = _ADDRESS.findall(content) + _ADDRESS.findall(cover_image_url or "")
+    folders = _MEDIA_PATH.findall(content) + _MEDIA_PATH.findall(cover_image_url or "")
     if not folders:
-        await session.execute(_FORGET, {"article_id": article_id})
+        await session.execute(_DELETE_REFERENCES, {"article_id": article_id})
         return
-    shown = await session.scalars(_SHOWN_AND_LOCKED, {"folders": sorted(set(folders))})
-    media_ids = list(shown)
-    await session.execute(_FORGET_OTHERS, {"article_id": article_id, "media_ids": media_ids})
+    media_ids = list(await session.scalars(_LOCK_REFERENCED, {"folders": sorted(set(folders))}))
+    await session.execute(
+        _DELETE_OTHER_REFERENCES, {"article_id": article_id, "media_ids": media_ids}
+    )
     if media_ids:
         rows = [{"article_id": article_id, "media_id": media_id} for media_id in media_ids]
-        await session.execute(_NOTE, rows)
+        await session.execute(_INSERT_REFERENCES, rows)
 
 
-async def purge_pictures_of(session: AsyncSession, *, article_ids: Sequence[int]) -> None:
-    """Delete their authors' pictures that these articles show, and no other does, nor a profile.
+async def delete_media_of_articles(session: AsyncSession, *, article_ids: Sequence[int]) -> None:
+    """Delete the authors' images that only these articles reference, and no profile.
 
-    To be called before the articles go for good, in their unit of work.
+    Call this in the same transaction, before the articles are permanently deleted.
     """
     parameters = {"article_ids": list(article_ids)}
     candidates = await session.scalars(_CANDIDATES, parameters)
     media_ids = list(candidates)
-    if media_ids:  # locked: what shows one of them now is seen by the next statement
-        await session.execute(_PURGE, {**parameters, "media_ids": media_ids})
+    if media_ids:  # the rows are locked: the next statement sees references added meanwhile
+        await session.execute(_DELETE_MEDIA, {**parameters, "media_ids": media_ids})

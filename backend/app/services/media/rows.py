@@ -1,4 +1,4 @@
-"""What a picture looks like from outside."""
+"""Mapping from media rows to responses."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -7,11 +7,11 @@ from typing import Protocol
 from app.core.config import get_settings
 from app.schemas.media import MediaResponse, MediaVariant
 from app.services.media.formats import SUFFIXES
-from app.services.media.pictures import height_of_copy, name_of, name_of_copy
+from app.services.media.pictures import file_name, variant_file_name, variant_height
 
 
 class MediaRow(Protocol):
-    """The columns of a picture, in whatever they come."""
+    """The columns of a media row: of a model or of a result row."""
 
     @property
     def id(self) -> int: ...
@@ -40,11 +40,11 @@ class MediaRow(Protocol):
 
 
 def response_to(media: MediaRow) -> MediaResponse:
-    """The picture with the addresses of its files."""
+    """Return the response for an image, with the URLs of its files."""
     base = f"{get_settings().api_url}/media/{media.folder}"
     return MediaResponse(
         id=media.id,
-        url=f"{base}/{name_of(SUFFIXES[media.content_type])}",
+        url=f"{base}/{file_name(SUFFIXES[media.content_type])}",
         content_type=media.content_type,
         bytes=media.bytes,
         width=media.width,
@@ -55,8 +55,8 @@ def response_to(media: MediaRow) -> MediaResponse:
         variants=[
             MediaVariant(
                 width=width,
-                height=height_of_copy(width, of=(media.width, media.height)),
-                url=f"{base}/{name_of_copy(width)}",
+                height=variant_height(width, of=(media.width, media.height)),
+                url=f"{base}/{variant_file_name(width)}",
             )
             for width in media.widths
         ],

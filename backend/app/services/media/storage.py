@@ -1,7 +1,7 @@
-"""Where the files of pictures are kept: a folder on this machine, or a bucket.
+"""Media storage: a local directory or a bucket.
 
-Each picture has a folder of its own, whose name nobody can guess: who knows it may read what is in
-it. A folder appears as a whole and never changes, until it goes.
+Each image has a folder with a random name. Any client that knows the name may read the files.
+A folder is created atomically and never changes until it is deleted.
 """
 
 import asyncio
@@ -19,36 +19,36 @@ from app.core.config import Settings
 from app.services.media.bucket import BucketStorage
 from app.services.media.formats import CONTENT_TYPES
 
-FOLDER = r"[0-9a-f]{32}"
-_FOLDER = re.compile(FOLDER)
+FOLDER_PATTERN = r"[0-9a-f]{32}"
+_FOLDER = re.compile(FOLDER_PATTERN)
 _NAME = re.compile(rf"[a-z0-9]{{1,20}}\.(?:{'|'.join(CONTENT_TYPES)})")
 
-_SAFELY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
-PIECE = 256 * 1024
+CHUNK_BYTES = 256 * 1024
 
 
 class Storage(Protocol):
-    """What keeps files. Its methods raise OSError where it cannot."""
+    """A media storage. Its methods raise OSError on failure."""
 
     incoming: Path
-    """A folder on this machine for what is being worked on; what is old in it may go."""
+    """A local directory for uploads in progress. Old entries may be deleted."""
 
     async def put(self, folder: str, files: Path) -> None:
-        """Keep the files of the directory `files`, which may be moved, as `folder`."""
+        """Store the files of the directory `files` as `folder`. The directory may be moved."""
 
     async def size(self, folder: str, name: str) -> int | None:
-        """How many bytes a file has; None where there is no such file."""
+        """Return the size of a file in bytes; None if it does not exist."""
 
     def read(self, folder: str, name: str, *, start: int, end: int) -> AsyncIterator[bytes]:
-        """The bytes of a file from `start` up to, and without, `end`."""
+        """Yield the bytes of a file from `start` to `end` (exclusive)."""
 
     async def delete(self, folder: str) -> None:
-        """Forget a folder; whether or not it is there."""
+        """Delete a folder if it exists."""
 
 
 class LocalStorage:
-    """Keeps pictures below a directory, which several processes and nginx may share."""
+    """Stores images in a directory, which several processes and nginx may share."""
 
     def __init__(self, directory: Path) -> None:
         self.incoming = directory / "incoming"
@@ -59,15 +59,15 @@ class LocalStorage:
 
     def _put(self, folder: str, files: Path) -> None:
         for file in files.iterdir():
-            file.chmod(0o644)  # nginx, another user, reads it
-            _to_disk(file)
+            file.chmod(0o644)  # nginx reads the files as another user
+            _fsync(file)
         files.chmod(0o755)
-        _to_disk(files)
+        _fsync(files)
         if not self._files.is_dir():
             self._files.mkdir(parents=True, exist_ok=True)
             self._files.chmod(0o755)
         files.rename(self._files / folder)
-        _to_disk(self._files)
+        _fsync(self._files)
 
     async def size(self, folder: str, name: str) -> int | None:
         return await asyncio.to_thread(self._size, folder, name)
@@ -80,16 +80,16 @@ class LocalStorage:
             return None
 
     def _open(self, folder: str, name: str) -> BinaryIO:
-        """A file of a picture. Raises FileNotFoundError for what is none: a link, for example.
+        """Open a file of an image. Raises FileNotFoundError for other files, such as links.
 
-        nginx opens the files in the same way (`disable_symlinks`).
+        nginx opens the files with the same restrictions (`disable_symlinks`).
         """
-        if not is_address(folder, name):
+        if not is_media_file(folder, name):
             raise FileNotFoundError
         try:
-            parent = os.open(self._files / folder, os.O_DIRECTORY | _SAFELY)
+            parent = os.open(self._files / folder, os.O_DIRECTORY | _OPEN_FLAGS)
             try:
-                descriptor = os.open(name, _SAFELY, dir_fd=parent)
+                descriptor = os.open(name, _OPEN_FLAGS, dir_fd=parent)
             finally:
                 os.close(parent)
         except OSError as error:
@@ -106,11 +106,11 @@ class LocalStorage:
         try:
             await asyncio.to_thread(file.seek, start)
             while start < end:
-                piece = await asyncio.to_thread(file.read, min(PIECE, end - start))
-                if not piece:
+                chunk = await asyncio.to_thread(file.read, min(CHUNK_BYTES, end - start))
+                if not chunk:
                     break
-                start += len(piece)
-                yield piece
+                start += len(chunk)
+                yield chunk
         finally:
             file.close()
 
@@ -120,13 +120,13 @@ class LocalStorage:
     def _delete(self, folder: str) -> None:
         try:
             shutil.rmtree(self._files / folder)
-        except FileNotFoundError:  # at the same time, by another process, or before
+        except FileNotFoundError:  # another process deleted the folder, or part of it
             if (self._files / folder).exists():
                 raise
 
 
-def _to_disk(path: Path) -> None:
-    """Have the disk itself know a file, or what is in a directory."""
+def _fsync(path: Path) -> None:
+    """Flush a file or the entries of a directory to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -135,7 +135,7 @@ def _to_disk(path: Path) -> None:
 
 
 def open_storage(settings: Settings) -> Storage:
-    """The storage that the settings name. Nothing is created or asked before it is used."""
+    """Return the configured storage. It performs no I/O before its first use."""
     directory = settings.media_dir or settings.data_dir / "media"
     if settings.s3_bucket is None:
         return LocalStorage(directory)
@@ -143,15 +143,15 @@ def open_storage(settings: Settings) -> Storage:
 
 
 def new_folder() -> str:
-    """A name of 128 random bits: whoever has an address may see the picture, nobody else."""
+    """Return a folder name of 128 random bits: access to an image requires its URL."""
     return secrets.token_hex(16)
 
 
 def is_folder(name: str) -> bool:
-    """Whether this could be a picture's folder; nothing else is ever deleted."""
+    """Return whether this is a valid folder name. Nothing else is ever deleted."""
     return _FOLDER.fullmatch(name) is not None
 
 
-def is_address(folder: str, name: str) -> bool:
-    """Whether these could be a folder and a file of ours; nothing else is ever looked for."""
+def is_media_file(folder: str, name: str) -> bool:
+    """Return whether these are valid folder and file names. Nothing else is ever opened."""
     return is_folder(folder) and _NAME.fullmatch(name) is not None

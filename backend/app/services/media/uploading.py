@@ -1,13 +1,13 @@
-"""Uploading: from a form to a picture that is stored and belongs to somebody.
+"""Uploads: receive a form, re-encode and store the image, and add its row.
 
-Nothing is left of what fails. What is being worked on is in a directory of its own, which goes at
-the end; before files are put where they stay, a row says that they are to go again, and the unit of
-work that adds the picture takes that row away. Whatever ends the process in between, the row stays,
-and `services.media.discarding` does what it says.
+A failed upload leaves no files. Temporary files are in a directory that is deleted at the end.
+Before files are stored, a row in `discarded_folders` schedules their deletion. The transaction
+that adds the media row deletes that row. If the process is killed in between, the row remains, and
+`services.media.discarding` deletes the files.
 
-Space is reserved before anything is received, so that uploads at once cannot together exceed the
-quota. The reservation goes with the unit of work that adds the picture, after a failure, or after
-LASTS.
+Quota is reserved before the body is received, so that concurrent uploads cannot exceed it. The
+reservation ends with the transaction that adds the media row, after a failure, or after
+RESERVATION_LIFETIME.
 """
 
 import asyncio
@@ -36,35 +36,35 @@ from app.schemas.media import MediaResponse
 from app.services import audit, limits
 from app.services.audit import AuditAction
 from app.services.media import forms, pictures
-from app.services.media.pictures import Picture
+from app.services.media.pictures import EncodedImage
 from app.services.media.rows import response_to
 from app.services.media.storage import Storage, new_folder
 
 logger = get_logger(__name__)
 
-GIVEN_UP_AFTER = timedelta(hours=1)
-"""When files that were put into the store, and that no picture has, may go."""
+DISCARD_AFTER = timedelta(hours=1)
+"""The age at which stored files without a media row may be deleted."""
 
-LASTS = timedelta(minutes=30)
-"""The time from reserving space until the picture is stored, at most."""
+RESERVATION_LIFETIME = timedelta(minutes=30)
+"""The maximum time from reserving space until the image is stored."""
 MAX_RECEIVE_SECONDS = 15 * 60
-"""The upper limit of the time to receive a body; STREAM_SECONDS may set a shorter one."""
+"""The maximum time to receive a body. STREAM_SECONDS may set a shorter one."""
 MAX_OTHER_BYTES = 64 * 1024
-"""The size of everything in a form besides the file, at most."""
+"""The maximum size of a form without the file."""
 
 _LOCK_OWNER = select(User.id).where(User.id == bindparam("owner_id"))
-_KEEP = delete(DiscardedFolder).where(
+_KEEP_FILES = delete(DiscardedFolder).where(
     DiscardedFolder.folder == bindparam("name"),
-    DiscardedFolder.discarded_at == bindparam("give_up_at"),  # else it is being deleted
+    DiscardedFolder.discarded_at == bindparam("discard_at"),  # else it is being deleted
 )
-_RELEASE = delete(UploadReservation).where(
+_RELEASE_RESERVATION = delete(UploadReservation).where(
     UploadReservation.id == bindparam("reservation_id"),
     UploadReservation.expires_at > bindparam("now"),
 )
 
 
 class Upload(NamedTuple):
-    """What has arrived, in a directory that is gone once it has been dealt with."""
+    """A received form, in a directory that is deleted after the request."""
 
     directory: Path
     form: forms.Form
@@ -75,18 +75,18 @@ class Upload(NamedTuple):
         return self.directory / "upload"
 
 
-class Stored(NamedTuple):
-    """A picture in the store, which nobody owns yet; at `give_up_at` it may go again."""
+class StoredUpload(NamedTuple):
+    """A stored image without a media row. Its files may be deleted from `discard_at` on."""
 
-    picture: Picture
+    image: EncodedImage
     folder: str
-    give_up_at: datetime
+    discard_at: datetime
     alt: str
     reservation_id: int
 
 
 @asynccontextmanager
-async def received(
+async def receive_upload(
     session: AsyncSession,
     *,
     database: Database,
@@ -97,25 +97,25 @@ async def received(
     is_repeated: bool,
     body: AsyncIterator[bytes],
 ) -> AsyncIterator[Upload]:
-    """Take a form's file to disk, for as long as the block runs.
+    """Write the file of a form to a temporary directory that exists while the block runs.
 
-    `session`, which must not have been used yet, is rolled back where the block fails.
-    `is_repeated`: whether the upload was answered before and takes no space.
+    `session` must be unused. It is rolled back if the block fails. `is_repeated` tells that the
+    request is a retry of an answered upload, which takes no space.
 
     Raises UnsupportedMediaType, InvalidRequest, InvalidInput, ContentTooLarge, LimitReached,
-    QuotaExceeded, ServiceUnavailable; InvalidToken where the owner's account was deleted.
+    QuotaExceeded, ServiceUnavailable, and InvalidToken if the owner's account was deleted.
     """
-    largest = get_settings().media_max_bytes
-    if content_length is not None and content_length > largest + MAX_OTHER_BYTES:
-        raise ContentTooLarge(f"A picture may have {largest} bytes at most")
-    size = largest if content_length is None else min(content_length, largest)
+    max_bytes = get_settings().media_max_bytes
+    if content_length is not None and content_length > max_bytes + MAX_OTHER_BYTES:
+        raise ContentTooLarge(f"An image may have at most {max_bytes} bytes")
+    size = max_bytes if content_length is None else min(content_length, max_bytes)
     reservation_id = await _reserve(database, owner, 0 if is_repeated else size)
     directory = storage.incoming / secrets.token_hex(16)
     try:
         with _storage_errors():
             await asyncio.to_thread(directory.mkdir, mode=0o700, parents=True)
             form = await forms.receive(
-                content_type, body, path=directory / "upload", max_bytes=largest
+                content_type, body, path=directory / "upload", max_bytes=max_bytes
             )
         yield Upload(directory, form, reservation_id)
     except BaseException:
@@ -126,7 +126,10 @@ async def received(
 
 
 async def _reserve(database: Database, owner: Identity, size: int) -> int:
-    """Reserve space for an upload; the reservation's id. Raises LimitReached, QuotaExceeded."""
+    """Reserve quota for an upload. Return the reservation's id.
+
+    Raises LimitReached, QuotaExceeded.
+    """
     async with database.unit_of_work() as session:
         await _lock_owner(session, owner)
         await limits.spend(session, owner, {LimitKind.UPLOADS: 1})
@@ -134,61 +137,66 @@ async def _reserve(database: Database, owner: Identity, size: int) -> int:
         if size:
             await limits.require_total(session, owner, LimitKind.MEDIA_BYTES, size)
         reservation = UploadReservation(
-            user_id=owner.id, bytes=size, expires_at=clock.now() + LASTS
+            user_id=owner.id, bytes=size, expires_at=clock.now() + RESERVATION_LIFETIME
         )
         session.add(reservation)
-        await session.flush()  # it has an id
+        await session.flush()  # assigns the id
         return reservation.id
 
 
 async def _release(session: AsyncSession, *, database: Database, reservation_id: int) -> None:
-    """Release the reservation of an upload that failed, or let it expire.
+    """Release the reservation of a failed upload, or let it expire if the database fails.
 
-    The session is rolled back first: it may have locked the reservation, and holds a connection.
+    The session is rolled back first: it may have locked the reservation and holds a connection.
     """
     await session.rollback()
     with suppress(ServiceUnavailable):
         async with database.autocommit() as connection:
-            released = {"reservation_id": reservation_id, "now": clock.now()}
-            await connection.execute(_RELEASE, released)
+            parameters = {"reservation_id": reservation_id, "now": clock.now()}
+            await connection.execute(_RELEASE_RESERVATION, parameters)
 
 
 async def _lock_owner(session: AsyncSession, owner: Identity) -> None:
-    """Of two uploads of one user, the second counts both. Raises InvalidToken without the user."""
+    """Serialize uploads of one user, so that each counts the others.
+
+    Raises InvalidToken if the user was deleted.
+    """
     lock = _LOCK_OWNER.with_for_update(**NO_KEY_UPDATE)
     if await session.scalar(lock, {"owner_id": owner.id}) is None:
         raise InvalidToken
 
 
-async def store(database: Database, *, storage: Storage, upload: Upload, owner: Identity) -> Stored:
-    """Re-encode an upload and put it into the store, before there is a transaction to add it in.
+async def store_upload(
+    database: Database, *, storage: Storage, upload: Upload, owner: Identity
+) -> StoredUpload:
+    """Re-encode an upload and store its files, outside of any transaction.
 
     Raises InvalidMedia, QuotaExceeded, TooManyAtOnce, ServiceUnavailable.
     """
     files = upload.directory / "files"
     with _storage_errors():
         await asyncio.to_thread(files.mkdir)
-        picture = await pictures.reencode(
+        image = await pictures.reencode(
             upload.file,
             files,
             max_pixels=get_settings().media_max_pixels,
             user_id=owner.id,
         )
-    stored = Stored(
-        picture,
+    stored = StoredUpload(
+        image,
         new_folder(),
-        clock.now() + GIVEN_UP_AFTER,
+        clock.now() + DISCARD_AFTER,
         upload.form.alt,
         upload.reservation_id,
     )
     async with database.autocommit() as connection:
-        give_up = {"folder": stored.folder, "discarded_at": stored.give_up_at}
-        await connection.execute(insert(DiscardedFolder), give_up)
+        discarded = {"folder": stored.folder, "discarded_at": stored.discard_at}
+        await connection.execute(insert(DiscardedFolder), discarded)
     try:
         with _storage_errors():
             await storage.put(stored.folder, files)
     except BaseException:
-        await _give_up(storage, stored)
+        await _delete_files(storage, stored)
         raise
     return stored
 
@@ -198,55 +206,56 @@ async def create_media(
     *,
     database: Database,
     storage: Storage,
-    stored: Stored,
+    stored: StoredUpload,
     owner: Identity,
 ) -> MediaResponse:
-    """Give a stored picture to its owner.
+    """Add the row of a stored image.
 
-    Raises QuotaExceeded, ServiceUnavailable; InvalidToken where the owner's account was deleted a
-    moment ago. The files are deleted then, and the session is rolled back before: no connection is
-    held meanwhile.
+    Raises QuotaExceeded, ServiceUnavailable, and InvalidToken if the owner's account was deleted.
+    On failure, the session is rolled back to return its connection, then the files are deleted.
     """
     try:
-        return await _add(session, stored, owner=owner)
+        return await _insert_media(session, stored, owner=owner)
     except BaseException:
         await _release(session, database=database, reservation_id=stored.reservation_id)
-        await _give_up(storage, stored)
+        await _delete_files(storage, stored)
         raise
 
 
-async def _give_up(storage: Storage, stored: Stored) -> None:
+async def _delete_files(storage: Storage, stored: StoredUpload) -> None:
     with _storage_errors():
         await storage.delete(stored.folder)
 
 
-async def _add(session: AsyncSession, stored: Stored, *, owner: Identity) -> MediaResponse:
-    picture, folder = stored.picture, stored.folder
+async def _insert_media(
+    session: AsyncSession, stored: StoredUpload, *, owner: Identity
+) -> MediaResponse:
+    image, folder = stored.image, stored.folder
     await _lock_owner(session, owner)
     await recheck(session, owner)
     released = {"reservation_id": stored.reservation_id, "now": clock.now()}
-    kept = {"name": folder, "give_up_at": stored.give_up_at}
+    kept = {"name": folder, "discard_at": stored.discard_at}
     for statement, parameters in (
-        (_RELEASE.returning(UploadReservation.id), released),
-        (_KEEP.returning(DiscardedFolder.folder), kept),
+        (_RELEASE_RESERVATION.returning(UploadReservation.id), released),
+        (_KEEP_FILES.returning(DiscardedFolder.folder), kept),
     ):
-        if await session.scalar(statement, parameters) is None:  # it took too long
-            raise ServiceUnavailable("The picture could not be kept in time; send it again")
-    await limits.require_total(session, owner, LimitKind.MEDIA_BYTES, picture.bytes)
+        if await session.scalar(statement, parameters) is None:  # expired
+            raise ServiceUnavailable("The upload took too long: send the image again")
+    await limits.require_total(session, owner, LimitKind.MEDIA_BYTES, image.bytes)
     media = Media(
         owner_id=owner.id,
         folder=folder,
-        content_type=picture.content_type,
-        bytes=picture.bytes,
-        width=picture.width,
-        height=picture.height,
-        widths=picture.widths,
+        content_type=image.content_type,
+        bytes=image.bytes,
+        width=image.width,
+        height=image.height,
+        widths=image.widths,
         alt=stored.alt,
-        color=picture.color,
-        placeholder=picture.placeholder,
+        color=image.color,
+        placeholder=image.placeholder,
     )
     session.add(media)
-    await session.flush()  # it has an id
+    await session.flush()  # assigns the id
     audit.record(
         session,
         AuditAction.CREATE_MEDIA,
@@ -259,9 +268,11 @@ async def _add(session: AsyncSession, stored: Stored, *, owner: Identity) -> Med
 
 @contextmanager
 def _storage_errors() -> Iterator[None]:
-    """A disk that is full or gone, a bucket that does not answer: 503, and the log says why."""
+    """Log storage errors, such as a full disk, and raise ServiceUnavailable."""
     try:
         yield
     except OSError as error:
-        logger.exception("the store of pictures failed", error=type(error).__name__)
-        raise ServiceUnavailable("Pictures cannot be stored at the moment") from error
+        logger.exception("media storage failed", error=type(error).__name__)
+        raise ServiceUnavailable(
+            "Images cannot be stored at the moment: try again later"
+        ) from error
