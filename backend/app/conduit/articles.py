@@ -12,7 +12,7 @@ from app.conduit.dependencies import (
     CommunityActor,
     RequiredArticlesViewer,
 )
-from app.conduit.routing import OPTIONAL_USER, create_router
+from app.conduit.routing import OPTIONAL_AUTH, create_router
 from app.conduit.schemas import (
     ArticleResponse,
     ArticlesQuery,
@@ -35,7 +35,7 @@ from app.services.articles import listing, reading, writing
 router = create_router("Articles")
 
 
-@router.get("/articles", response_model=ArticlesResponse, openapi_extra=OPTIONAL_USER)
+@router.get("/articles", response_model=ArticlesResponse, openapi_extra=OPTIONAL_AUTH)
 async def list_articles(
     connection: ReadConnection, viewer: ArticlesViewer, query: Annotated[ArticlesQuery, Query()]
 ) -> dict[str, Any]:
@@ -57,7 +57,7 @@ async def read_feed(
     return shapes.articles(listed)
 
 
-@router.get("/articles/{slug}", response_model=ArticleResponse, openapi_extra=OPTIONAL_USER)
+@router.get("/articles/{slug}", response_model=ArticleResponse, openapi_extra=OPTIONAL_AUTH)
 async def read_article(
     connection: ReadConnection, viewer: ArticlesViewer, slug: Name
 ) -> dict[str, Any]:

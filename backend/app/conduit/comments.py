@@ -4,7 +4,7 @@ from typing import Any
 
 from app.conduit import shapes
 from app.conduit.dependencies import CommunityActor, CommunityViewer
-from app.conduit.routing import OPTIONAL_USER, create_router
+from app.conduit.routing import OPTIONAL_AUTH, create_router
 from app.conduit.schemas import CommentResponse, CommentsResponse, Name, NewCommentRequest
 from app.db.dependencies import ReadConnection, WriteSession
 from app.schemas.comment import CommentCreate
@@ -15,7 +15,7 @@ router = create_router("Comments")
 
 
 @router.get(
-    "/articles/{slug}/comments", response_model=CommentsResponse, openapi_extra=OPTIONAL_USER
+    "/articles/{slug}/comments", response_model=CommentsResponse, openapi_extra=OPTIONAL_AUTH
 )
 async def list_comments(
     connection: ReadConnection, viewer: CommunityViewer, slug: Name

@@ -4,7 +4,7 @@ from typing import Any
 
 from app.conduit import shapes
 from app.conduit.dependencies import CommunityActor, CommunityViewer
-from app.conduit.routing import OPTIONAL_USER, create_router
+from app.conduit.routing import OPTIONAL_AUTH, create_router
 from app.conduit.schemas import Name, ProfileResponse
 from app.db.dependencies import ReadConnection, WriteSession
 from app.services import profiles
@@ -12,7 +12,7 @@ from app.services import profiles
 router = create_router("Profile")
 
 
-@router.get("/profiles/{username}", response_model=ProfileResponse, openapi_extra=OPTIONAL_USER)
+@router.get("/profiles/{username}", response_model=ProfileResponse, openapi_extra=OPTIONAL_AUTH)
 async def read_profile(
     connection: ReadConnection, viewer: CommunityViewer, username: Name
 ) -> dict[str, Any]:

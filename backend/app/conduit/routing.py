@@ -18,7 +18,7 @@ def _error(*statuses: int) -> Responses:
 
 ERROR_RESPONSES: Responses = _error(400, 401, 403, 404, 405, 412, 413, 415, 422, 429, 500, 503)
 """Error responses of every route, in the format of conduit.errors."""
-OPTIONAL_USER: dict[str, Any] = {"security": [{}]}
+OPTIONAL_AUTH: dict[str, Any] = {"security": [{}]}
 """`openapi_extra` of a route with optional authentication."""
 
 

@@ -11,13 +11,13 @@ from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.idempotency import idempotent
 from app.routers.parameters import AddressId, IfMatch, Page, UserId
 from app.routers.responses import (
-    CHANGES_VERSION,
-    CREATES_ONCE,
-    LIMITED,
-    NEEDS_USER,
-    READS_VERSION,
-    STORES,
-    TAKES_JSON,
+    AUTH_ERRORS,
+    ETAG_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    IF_MATCH_ERRORS,
+    JSON_ERRORS,
+    LIMIT_ERRORS,
+    QUOTA_ERRORS,
     create_router,
     errors,
 )
@@ -27,7 +27,7 @@ from app.services import addresses
 router = create_router(prefix="/users/{user_id:user_id}/addresses", tag="addresses")
 
 
-@router.get("", responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound, *READS_VERSION))
+@router.get("", responses=errors(*AUTH_ERRORS, NotAuthorized, UserNotFound, *ETAG_ERRORS))
 async def list_addresses(
     connection: ReadConnection,
     user: RequiredAddressesViewer,
@@ -43,7 +43,7 @@ async def list_addresses(
 
 @router.get(
     "/{address_id}",
-    responses=errors(*NEEDS_USER, NotAuthorized, AddressNotFound, *READS_VERSION),
+    responses=errors(*AUTH_ERRORS, NotAuthorized, AddressNotFound, *ETAG_ERRORS),
 )
 async def read_address(
     connection: ReadConnection,
@@ -60,7 +60,9 @@ async def read_address(
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
-    responses=errors(*NEEDS_USER, *STORES, NotAuthorized, UserNotFound, *CREATES_ONCE, *TAKES_JSON),
+    responses=errors(
+        *AUTH_ERRORS, *QUOTA_ERRORS, NotAuthorized, UserNotFound, *IDEMPOTENCY_ERRORS, *JSON_ERRORS
+    ),
     dependencies=[idempotent(AddressesActor)],
 )
 async def create_address(
@@ -73,7 +75,7 @@ async def create_address(
 @router.put(
     "/{address_id}",
     responses=errors(
-        *NEEDS_USER, *LIMITED, NotAuthorized, AddressNotFound, *CHANGES_VERSION, *TAKES_JSON
+        *AUTH_ERRORS, *LIMIT_ERRORS, NotAuthorized, AddressNotFound, *IF_MATCH_ERRORS, *JSON_ERRORS
     ),
 )
 async def replace_address(
@@ -99,7 +101,7 @@ async def replace_address(
 @router.delete(
     "/{address_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_USER, *LIMITED, NotAuthorized, AddressNotFound, *CHANGES_VERSION),
+    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, NotAuthorized, AddressNotFound, *IF_MATCH_ERRORS),
 )
 async def delete_address(
     session: WriteSession,

@@ -11,10 +11,10 @@ from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
 from app.routers.idempotency import idempotent
 from app.routers.parameters import ApiKeyId, Page
 from app.routers.responses import (
-    CREATES_ONCE,
-    LIMITED,
-    NEEDS_SESSION,
-    TAKES_JSON,
+    IDEMPOTENCY_ERRORS,
+    JSON_ERRORS,
+    LIMIT_ERRORS,
+    LOGIN_ERRORS,
     create_router,
     errors,
 )
@@ -30,13 +30,13 @@ router = create_router(
     "",
     status_code=status.HTTP_201_CREATED,
     responses=errors(
-        *NEEDS_SESSION,
-        *LIMITED,
+        *LOGIN_ERRORS,
+        *LIMIT_ERRORS,
         IncorrectPassword,
         TooManyApiKeys,
         TooManyAttempts,
-        *CREATES_ONCE,
-        *TAKES_JSON,
+        *IDEMPOTENCY_ERRORS,
+        *JSON_ERRORS,
     ),
     dependencies=[idempotent(ConfirmingUser)],
 )
@@ -47,7 +47,7 @@ async def create_api_key(
     return await api_keys.create_api_key(session, database=database, new=new, actor=actor)
 
 
-@router.get("", responses=errors(*NEEDS_SESSION))
+@router.get("", responses=errors(*LOGIN_ERRORS))
 async def list_api_keys(
     connection: ReadConnection, user: CurrentUser, page: Page
 ) -> Sequence[ApiKeyResponse]:
@@ -58,7 +58,7 @@ async def list_api_keys(
 @router.delete(
     "/{api_key_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_SESSION, *LIMITED, ApiKeyNotFound),
+    responses=errors(*LOGIN_ERRORS, *LIMIT_ERRORS, ApiKeyNotFound),
 )
 async def delete_api_key(session: WriteSession, actor: Actor, api_key_id: ApiKeyId) -> None:
     """Delete a key; it is refused from then on."""

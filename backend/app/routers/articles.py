@@ -20,15 +20,15 @@ from app.routers.idempotency import idempotent
 from app.routers.paging import LINK_HEADERS, Paging
 from app.routers.parameters import ArticleId, ArticleSlug, IfMatch
 from app.routers.responses import (
-    CHANGES_VERSION,
-    CREATES_ONCE,
-    KNOWS_USER,
-    LIMITED,
-    NEEDS_USER,
-    OPTIONAL_USER,
-    READS_VERSION,
-    STORES,
-    TAKES_JSON,
+    AUTH_ERRORS,
+    ETAG_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    IF_MATCH_ERRORS,
+    JSON_ERRORS,
+    LIMIT_ERRORS,
+    OPTIONAL_AUTH,
+    QUOTA_ERRORS,
+    TOKEN_ERRORS,
     create_router,
     errors,
 )
@@ -49,8 +49,8 @@ router = create_router(prefix="/articles", tag="articles")
     "",
     response_model=list[ArticlePart],
     response_model_exclude_unset=True,
-    responses={200: {"headers": LINK_HEADERS}, **errors(*KNOWS_USER, *READS_VERSION)},
-    openapi_extra=OPTIONAL_USER,
+    responses={200: {"headers": LINK_HEADERS}, **errors(*TOKEN_ERRORS, *ETAG_ERRORS)},
+    openapi_extra=OPTIONAL_AUTH,
 )
 async def list_articles(
     reader: ReadConnection,
@@ -65,8 +65,8 @@ async def list_articles(
 @router.get(
     "/by-slug/{slug}",
     response_model=ArticleResponse,
-    responses=errors(*KNOWS_USER, ArticleMoved, ArticleNotFound, *READS_VERSION),
-    openapi_extra=OPTIONAL_USER,
+    responses=errors(*TOKEN_ERRORS, ArticleMoved, ArticleNotFound, *ETAG_ERRORS),
+    openapi_extra=OPTIONAL_AUTH,
 )
 async def read_article_by_slug(
     reader: ReadConnection, viewer: ArticlesViewer, slug: ArticleSlug
@@ -78,8 +78,8 @@ async def read_article_by_slug(
 @router.get(
     "/{article_id:article_id}",
     response_model=ArticleResponse,
-    responses=errors(*KNOWS_USER, ArticleNotFound, *READS_VERSION),
-    openapi_extra=OPTIONAL_USER,
+    responses=errors(*TOKEN_ERRORS, ArticleNotFound, *ETAG_ERRORS),
+    openapi_extra=OPTIONAL_AUTH,
 )
 async def read_article(
     reader: ReadConnection, viewer: ArticlesViewer, article_id: ArticleId
@@ -98,13 +98,13 @@ async def _read_created(session: WriteSession, article_id: int, actor: Identity)
     response_model=ArticleResponse,
     status_code=status.HTTP_201_CREATED,
     responses=errors(
-        *NEEDS_USER,
+        *AUTH_ERRORS,
         EmailNotVerified,
         SlugTaken,
         TooManyAtOnce,
-        *STORES,
-        *CREATES_ONCE,
-        *TAKES_JSON,
+        *QUOTA_ERRORS,
+        *IDEMPOTENCY_ERRORS,
+        *JSON_ERRORS,
     ),
     dependencies=[idempotent(ArticlesActor, read=_read_created)],
 )
@@ -121,15 +121,15 @@ async def create_article(
     "/{article_id:article_id}",
     response_model=ArticleResponse,
     responses=errors(
-        *NEEDS_USER,
+        *AUTH_ERRORS,
         NotAuthorized,
         EmailNotVerified,
         ArticleNotFound,
         SlugTaken,
         TooManyAtOnce,
-        *STORES,
-        *CHANGES_VERSION,
-        *TAKES_JSON,
+        *QUOTA_ERRORS,
+        *IF_MATCH_ERRORS,
+        *JSON_ERRORS,
     ),
 )
 async def update_article(
@@ -148,7 +148,7 @@ async def update_article(
 @router.delete(
     "/{article_id:article_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_USER, NotAuthorized, ArticleNotFound, *LIMITED, *CHANGES_VERSION),
+    responses=errors(*AUTH_ERRORS, NotAuthorized, ArticleNotFound, *LIMIT_ERRORS, *IF_MATCH_ERRORS),
 )
 async def delete_article(
     session: WriteSession, actor: ArticlesActor, article_id: ArticleId, precondition: IfMatch

@@ -27,10 +27,10 @@ from app.routers.refresh_tokens import (
     with_cookie,
 )
 from app.routers.responses import (
-    LIMITED,
-    NEEDS_SESSION,
-    NEEDS_USER,
-    TAKES_JSON,
+    AUTH_ERRORS,
+    JSON_ERRORS,
+    LIMIT_ERRORS,
+    LOGIN_ERRORS,
     create_router,
     errors,
 )
@@ -46,7 +46,7 @@ router = create_router(prefix="/auth", tag="auth", dependencies=[Depends(no_stor
     "/login",
     response_model_exclude_none=True,
     responses=errors(
-        *LIMITED,
+        *LIMIT_ERRORS,
         InvalidCredentials,
         SecondFactorRequired,
         CrossSiteRequest,
@@ -75,7 +75,12 @@ async def login(
     "/login/second-factor",
     response_model_exclude_none=True,
     responses=errors(
-        *LIMITED, InvalidChallenge, InvalidCode, CrossSiteRequest, TooManyAttempts, *TAKES_JSON
+        *LIMIT_ERRORS,
+        InvalidChallenge,
+        InvalidCode,
+        CrossSiteRequest,
+        TooManyAttempts,
+        *JSON_ERRORS,
     ),
 )
 async def log_in_with_second_factor(
@@ -108,7 +113,7 @@ async def refresh(
 @router.post(
     "/logout",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_SESSION, CrossSiteRequest, UnsupportedMediaType),
+    responses=errors(*LOGIN_ERRORS, CrossSiteRequest, UnsupportedMediaType),
 )
 async def log_out(
     session: WriteSession,
@@ -125,7 +130,7 @@ async def log_out(
 @router.post(
     "/logout-all",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_SESSION),
+    responses=errors(*LOGIN_ERRORS),
 )
 async def log_out_everywhere(session: WriteSession, actor: Actor, response: Response) -> None:
     """End all your sessions on all devices; API keys stay."""
@@ -133,7 +138,7 @@ async def log_out_everywhere(session: WriteSession, actor: Actor, response: Resp
     delete_cookie(response)
 
 
-@router.get("/me", response_model=UserPrivate, responses=errors(*NEEDS_USER))
+@router.get("/me", response_model=UserPrivate, responses=errors(*AUTH_ERRORS))
 async def read_identity(user: RequiredUsersViewer) -> Identity:
     """Read the account of the access token."""
     return user

@@ -22,14 +22,14 @@ from app.routers.idempotency import idempotent
 from app.routers.paging import LINKED, Paging
 from app.routers.parameters import ArticleId, CommentId, CursorPage, IfMatch
 from app.routers.responses import (
-    CHANGES_VERSION,
-    CREATES_ONCE,
-    KNOWS_USER,
-    LIMITED,
-    NEEDS_USER,
-    OPTIONAL_USER,
-    READS_VERSION,
-    TAKES_JSON,
+    AUTH_ERRORS,
+    ETAG_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    IF_MATCH_ERRORS,
+    JSON_ERRORS,
+    LIMIT_ERRORS,
+    OPTIONAL_AUTH,
+    TOKEN_ERRORS,
     create_router,
     errors,
 )
@@ -52,8 +52,8 @@ router = create_router(prefix="", tag="comments")
 @router.get(
     "/articles/{article_id:article_id}/comments",
     response_model=list[ThreadResponse],
-    responses={**LINKED, **errors(*KNOWS_USER, ArticleNotFound, InvalidCursor, *READS_VERSION)},
-    openapi_extra=OPTIONAL_USER,
+    responses={**LINKED, **errors(*TOKEN_ERRORS, ArticleNotFound, InvalidCursor, *ETAG_ERRORS)},
+    openapi_extra=OPTIONAL_AUTH,
 )
 async def list_comments(
     reader: ReadConnection,
@@ -78,15 +78,15 @@ async def _read_created(session: WriteSession, comment_id: int, actor: Identity)
     response_model=CommentResponse,
     status_code=status.HTTP_201_CREATED,
     responses=errors(
-        *NEEDS_USER,
-        *LIMITED,
+        *AUTH_ERRORS,
+        *LIMIT_ERRORS,
         CommentsClosed,
         ThreadLocked,
         ArticleNotFound,
         CommentNotFound,
         ContentTooComplex,
-        *CREATES_ONCE,
-        *TAKES_JSON,
+        *IDEMPOTENCY_ERRORS,
+        *JSON_ERRORS,
     ),
     dependencies=[idempotent(CommunityActor, read=_read_created)],
 )
@@ -106,7 +106,7 @@ async def create_comment(
 @router.get(
     "/comments",
     response_model=list[CommentResponse],
-    responses={**LINKED, **errors(*NEEDS_USER, InvalidCursor, *READS_VERSION)},
+    responses={**LINKED, **errors(*AUTH_ERRORS, InvalidCursor, *ETAG_ERRORS)},
 )
 async def list_to_moderate(
     reader: ReadConnection,
@@ -122,8 +122,8 @@ async def list_to_moderate(
 @router.get(
     "/comments/{comment_id}",
     response_model=CommentResponse,
-    responses=errors(*KNOWS_USER, CommentNotFound, *READS_VERSION),
-    openapi_extra=OPTIONAL_USER,
+    responses=errors(*TOKEN_ERRORS, CommentNotFound, *ETAG_ERRORS),
+    openapi_extra=OPTIONAL_AUTH,
 )
 async def read_comment(
     reader: ReadConnection, viewer: CommunityViewer, comment_id: CommentId
@@ -135,8 +135,8 @@ async def read_comment(
 @router.get(
     "/comments/{comment_id}/replies",
     response_model=list[CommentResponse],
-    responses={**LINKED, **errors(*KNOWS_USER, CommentNotFound, InvalidCursor, *READS_VERSION)},
-    openapi_extra=OPTIONAL_USER,
+    responses={**LINKED, **errors(*TOKEN_ERRORS, CommentNotFound, InvalidCursor, *ETAG_ERRORS)},
+    openapi_extra=OPTIONAL_AUTH,
 )
 async def list_replies(
     reader: ReadConnection,
@@ -155,14 +155,14 @@ async def list_replies(
     "/comments/{comment_id}",
     response_model=CommentResponse,
     responses=errors(
-        *NEEDS_USER,
-        *LIMITED,
+        *AUTH_ERRORS,
+        *LIMIT_ERRORS,
         NotAuthorized,
         EditWindowOver,
         CommentNotFound,
         ContentTooComplex,
-        *CHANGES_VERSION,
-        *TAKES_JSON,
+        *IF_MATCH_ERRORS,
+        *JSON_ERRORS,
     ),
 )
 async def update_comment(
@@ -181,7 +181,7 @@ async def update_comment(
 @router.delete(
     "/comments/{comment_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_USER, *LIMITED, NotAuthorized, CommentNotFound, *CHANGES_VERSION),
+    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, NotAuthorized, CommentNotFound, *IF_MATCH_ERRORS),
 )
 async def delete_comment(
     session: WriteSession, actor: CommunityActor, comment_id: CommentId, precondition: IfMatch
@@ -196,7 +196,7 @@ async def delete_comment(
     "/comments/{comment_id}/moderation",
     response_model=CommentResponse,
     responses=errors(
-        *NEEDS_USER, *LIMITED, NotAuthorized, CommentNotFound, *CHANGES_VERSION, *TAKES_JSON
+        *AUTH_ERRORS, *LIMIT_ERRORS, NotAuthorized, CommentNotFound, *IF_MATCH_ERRORS, *JSON_ERRORS
     ),
 )
 async def moderate_comment(

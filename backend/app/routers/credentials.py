@@ -6,13 +6,13 @@ from app.auth.dependencies import ConfirmingUser
 from app.core.errors import IncorrectPassword, TooManyAttempts
 from app.core.routing import no_store
 from app.db.dependencies import CurrentDatabase, WriteSession
-from app.routers.responses import LIMITED, NEEDS_SESSION, TAKES_JSON, create_router, errors
+from app.routers.responses import JSON_ERRORS, LIMIT_ERRORS, LOGIN_ERRORS, create_router, errors
 from app.schemas.recovery import Accepted, EmailChange, PasswordChange
 from app.services import recovery
 
 router = create_router(prefix="/users/me", tag="users", dependencies=[Depends(no_store)])
 
-ERRORS = errors(*NEEDS_SESSION, *LIMITED, IncorrectPassword, TooManyAttempts, *TAKES_JSON)
+ERRORS = errors(*LOGIN_ERRORS, *LIMIT_ERRORS, IncorrectPassword, TooManyAttempts, *JSON_ERRORS)
 
 
 @router.post("/password", status_code=status.HTTP_204_NO_CONTENT, responses=ERRORS)

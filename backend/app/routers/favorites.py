@@ -8,11 +8,11 @@ from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.paging import LINKED, Paging
 from app.routers.parameters import ArticleId, CursorPage
 from app.routers.responses import (
-    KNOWS_USER,
-    LIMITED,
-    NEEDS_USER,
-    OPTIONAL_USER,
-    READS_VERSION,
+    AUTH_ERRORS,
+    ETAG_ERRORS,
+    LIMIT_ERRORS,
+    OPTIONAL_AUTH,
+    TOKEN_ERRORS,
     create_router,
     errors,
 )
@@ -28,8 +28,8 @@ router = create_router(prefix="/articles", tag="favorites")
 @router.get(
     "/{article_id:article_id}/favorite",
     response_model=FavoriteResponse,
-    responses=errors(*KNOWS_USER, ArticleNotFound, *READS_VERSION),
-    openapi_extra=OPTIONAL_USER,
+    responses=errors(*TOKEN_ERRORS, ArticleNotFound, *ETAG_ERRORS),
+    openapi_extra=OPTIONAL_AUTH,
 )
 async def read_favorite(
     reader: ReadConnection, viewer: CommunityViewer, article_id: ArticleId
@@ -41,7 +41,7 @@ async def read_favorite(
 @router.put(
     "/{article_id:article_id}/favorite",
     response_model=FavoriteResponse,
-    responses=errors(*NEEDS_USER, *LIMITED, ArticleNotFound),
+    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, ArticleNotFound),
 )
 async def favorite(
     session: WriteSession, actor: CommunityActor, article_id: ArticleId
@@ -53,7 +53,7 @@ async def favorite(
 @router.delete(
     "/{article_id:article_id}/favorite",
     response_model=FavoriteResponse,
-    responses=errors(*NEEDS_USER, *LIMITED, ArticleNotFound),
+    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, ArticleNotFound),
 )
 async def unfavorite(
     session: WriteSession, actor: CommunityActor, article_id: ArticleId
@@ -67,9 +67,9 @@ async def unfavorite(
     response_model=list[ProfileSummary],
     responses={
         **LINKED,
-        **errors(*KNOWS_USER, ArticleNotFound, InvalidCursor, *READS_VERSION),
+        **errors(*TOKEN_ERRORS, ArticleNotFound, InvalidCursor, *ETAG_ERRORS),
     },
-    openapi_extra=OPTIONAL_USER,
+    openapi_extra=OPTIONAL_AUTH,
 )
 async def list_favorites(
     reader: ReadConnection,

@@ -12,7 +12,7 @@ from app.core import clock
 from app.core.conditional import entity_tag, public
 from app.core.errors import NotFound, PressroomError, TagNotFound, UserNotFound
 from app.db.dependencies import ReadConnection
-from app.routers.responses import READS_VERSION, Responses, create_router, errors
+from app.routers.responses import ETAG_ERRORS, Responses, create_router, errors
 from app.schemas.feed import JsonFeed
 from app.schemas.types import PlainDigits
 from app.services.feeds import atom, contents, json_feed, rss, sitemap
@@ -77,7 +77,7 @@ def _feed_responses(
     return {
         200: {"headers": HEADERS, "content": {media_type: {"schema": schema}}},
         304: {"description": "Not modified, according to If-None-Match or If-Modified-Since"},
-        **errors(*READS_VERSION, *types),
+        **errors(*ETAG_ERRORS, *types),
     }
 
 

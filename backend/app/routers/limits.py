@@ -7,12 +7,12 @@ from app.core.errors import NotAuthorized, UserNotFound
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.parameters import IfMatch, UserId
 from app.routers.responses import (
-    CHANGES_VERSION,
-    LIMITED,
-    NEEDS_SESSION,
-    NEEDS_USER,
-    READS_VERSION,
-    TAKES_JSON,
+    AUTH_ERRORS,
+    ETAG_ERRORS,
+    IF_MATCH_ERRORS,
+    JSON_ERRORS,
+    LIMIT_ERRORS,
+    LOGIN_ERRORS,
     create_router,
     errors,
 )
@@ -22,7 +22,7 @@ from app.services import limits
 router = create_router(prefix="/users/{user_id:user_id}/limits", tag="users")
 
 
-@router.get("", responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound, *READS_VERSION))
+@router.get("", responses=errors(*AUTH_ERRORS, NotAuthorized, UserNotFound, *ETAG_ERRORS))
 async def read_limits(
     connection: ReadConnection, user: RequiredUsersViewer, user_id: UserId
 ) -> UserLimits:
@@ -30,7 +30,7 @@ async def read_limits(
     return await limits.get_limits(connection, user_id=user_id, actor=user)
 
 
-@router.get("/use", responses=errors(*NEEDS_USER, NotAuthorized, UserNotFound, *READS_VERSION))
+@router.get("/use", responses=errors(*AUTH_ERRORS, NotAuthorized, UserNotFound, *ETAG_ERRORS))
 async def read_limit_use(
     connection: ReadConnection, user: RequiredUsersViewer, user_id: UserId
 ) -> Sequence[LimitUseResponse]:
@@ -41,7 +41,7 @@ async def read_limit_use(
 @router.put(
     "",
     responses=errors(
-        *NEEDS_SESSION, NotAuthorized, UserNotFound, *LIMITED, *CHANGES_VERSION, *TAKES_JSON
+        *LOGIN_ERRORS, NotAuthorized, UserNotFound, *LIMIT_ERRORS, *IF_MATCH_ERRORS, *JSON_ERRORS
     ),
 )
 async def replace_limits(

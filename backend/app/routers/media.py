@@ -29,12 +29,12 @@ from app.routers.files import file_response
 from app.routers.idempotency import RepeatableRequest
 from app.routers.parameters import IfMatch, MediaId
 from app.routers.responses import (
-    CHANGES_VERSION,
-    CREATES_ONCE,
-    LIMITED,
-    NEEDS_USER,
-    STORES,
-    TAKES_JSON,
+    AUTH_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    IF_MATCH_ERRORS,
+    JSON_ERRORS,
+    LIMIT_ERRORS,
+    QUOTA_ERRORS,
     create_router,
     errors,
 )
@@ -101,11 +101,11 @@ Uploader = Annotated[Identity, Security(confirming_user, scopes=[Scope.MEDIA_WRI
     status_code=status.HTTP_201_CREATED,
     openapi_extra=UPLOAD_BODY,
     responses=errors(
-        *NEEDS_USER,
+        *AUTH_ERRORS,
         InvalidRequest,
         RequestTimedOut,
-        *STORES,
-        *CREATES_ONCE,
+        *QUOTA_ERRORS,
+        *IDEMPOTENCY_ERRORS,
         ContentTooLarge,
         UnsupportedMediaType,
         InvalidMedia,
@@ -151,7 +151,7 @@ async def upload_media(
     )
 
 
-@router.get("", responses=errors(*NEEDS_USER, NotAuthorized))
+@router.get("", responses=errors(*AUTH_ERRORS, NotAuthorized))
 async def list_media(
     connection: ReadConnection, user: RequiredMediaViewer, query: Annotated[MediaQuery, Query()]
 ) -> Sequence[MediaResponse]:
@@ -159,7 +159,7 @@ async def list_media(
     return await library.list_media(connection, query=query, user=user)
 
 
-@router.get("/{media_id}", responses=errors(*NEEDS_USER, MediaNotFound))
+@router.get("/{media_id}", responses=errors(*AUTH_ERRORS, MediaNotFound))
 async def get_media(
     connection: ReadConnection, user: RequiredMediaViewer, media_id: MediaId
 ) -> MediaResponse:
@@ -169,7 +169,7 @@ async def get_media(
 
 @router.patch(
     "/{media_id}",
-    responses=errors(*NEEDS_USER, MediaNotFound, *LIMITED, *CHANGES_VERSION, *TAKES_JSON),
+    responses=errors(*AUTH_ERRORS, MediaNotFound, *LIMIT_ERRORS, *IF_MATCH_ERRORS, *JSON_ERRORS),
 )
 async def update_media(
     session: WriteSession,
@@ -187,7 +187,7 @@ async def update_media(
 @router.delete(
     "/{media_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_USER, MediaNotFound, MediaInUse, *LIMITED, *CHANGES_VERSION),
+    responses=errors(*AUTH_ERRORS, MediaNotFound, MediaInUse, *LIMIT_ERRORS, *IF_MATCH_ERRORS),
 )
 async def delete_media(
     session: WriteSession, actor: MediaActor, media_id: MediaId, precondition: IfMatch

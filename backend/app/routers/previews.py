@@ -18,7 +18,13 @@ from app.core.routing import no_store
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.idempotency import idempotent
 from app.routers.parameters import ArticleId, Page, PreviewLinkId
-from app.routers.responses import CREATES_ONCE, LIMITED, NEEDS_USER, create_router, errors
+from app.routers.responses import (
+    AUTH_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    LIMIT_ERRORS,
+    create_router,
+    errors,
+)
 from app.schemas.article import ArticleResponse
 from app.schemas.preview import PreviewLinkCreate, PreviewLinkCreated, PreviewLinkResponse
 from app.services import previews
@@ -28,7 +34,7 @@ from app.services.previews import PreviewLinkRow
 router = create_router(prefix="", tag="previews")
 
 _LINKS = "/articles/{article_id:article_id}/preview-links"
-_AUTHOR_ERRORS = (*NEEDS_USER, NotAuthorized, ArticleNotFound)
+_AUTHOR_ERRORS = (*AUTH_ERRORS, NotAuthorized, ArticleNotFound)
 
 
 async def no_index(response: Response) -> None:
@@ -40,7 +46,11 @@ async def no_index(response: Response) -> None:
     _LINKS,
     status_code=status.HTTP_201_CREATED,
     responses=errors(
-        *_AUTHOR_ERRORS, *LIMITED, TooManyPreviewLinks, *CREATES_ONCE, UnsupportedMediaType
+        *_AUTHOR_ERRORS,
+        *LIMIT_ERRORS,
+        TooManyPreviewLinks,
+        *IDEMPOTENCY_ERRORS,
+        UnsupportedMediaType,
     ),
     dependencies=[Depends(no_store), idempotent(ArticlesActor)],
 )
@@ -67,7 +77,7 @@ async def list_preview_links(
 @router.delete(
     _LINKS + "/{link_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*_AUTHOR_ERRORS, *LIMITED, PreviewLinkNotFound),
+    responses=errors(*_AUTHOR_ERRORS, *LIMIT_ERRORS, PreviewLinkNotFound),
 )
 async def delete_preview_link(
     session: WriteSession, actor: ArticlesActor, article_id: ArticleId, link_id: PreviewLinkId

@@ -16,11 +16,11 @@ from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.paging import LINK_HEADERS, LINKED, Paging
 from app.routers.parameters import CursorPage, ProfileName
 from app.routers.responses import (
-    KNOWS_USER,
-    LIMITED,
-    NEEDS_USER,
-    OPTIONAL_USER,
-    READS_VERSION,
+    AUTH_ERRORS,
+    ETAG_ERRORS,
+    LIMIT_ERRORS,
+    OPTIONAL_AUTH,
+    TOKEN_ERRORS,
     create_router,
     errors,
 )
@@ -36,8 +36,8 @@ router = create_router(prefix="", tag="profiles")
 @router.get(
     "/profiles/{username}",
     response_model=ProfileResponse,
-    responses=errors(*KNOWS_USER, UserNotFound, *READS_VERSION),
-    openapi_extra=OPTIONAL_USER,
+    responses=errors(*TOKEN_ERRORS, UserNotFound, *ETAG_ERRORS),
+    openapi_extra=OPTIONAL_AUTH,
 )
 async def read_profile(
     reader: ReadConnection, viewer: CommunityViewer, username: ProfileName
@@ -49,7 +49,7 @@ async def read_profile(
 @router.put(
     "/profiles/{username}/follow",
     response_model=ProfileResponse,
-    responses=errors(*NEEDS_USER, *LIMITED, FollowRefused, UserNotFound),
+    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, FollowRefused, UserNotFound),
 )
 async def follow(session: WriteSession, actor: CommunityActor, username: ProfileName) -> ProfileRow:
     """Follow a user: their articles appear in the feed."""
@@ -59,7 +59,7 @@ async def follow(session: WriteSession, actor: CommunityActor, username: Profile
 @router.delete(
     "/profiles/{username}/follow",
     response_model=ProfileResponse,
-    responses=errors(*NEEDS_USER, *LIMITED, UserNotFound),
+    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, UserNotFound),
 )
 async def unfollow(
     session: WriteSession, actor: CommunityActor, username: ProfileName
@@ -71,7 +71,7 @@ async def unfollow(
 @router.put(
     "/profiles/{username}/block",
     response_model=ProfileResponse,
-    responses=errors(*NEEDS_USER, *LIMITED, UserNotFound),
+    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, UserNotFound),
 )
 async def block(session: WriteSession, actor: CommunityActor, username: ProfileName) -> ProfileRow:
     """Block a user: their comments are hidden, and they cannot follow back."""
@@ -81,7 +81,7 @@ async def block(session: WriteSession, actor: CommunityActor, username: ProfileN
 @router.delete(
     "/profiles/{username}/block",
     response_model=ProfileResponse,
-    responses=errors(*NEEDS_USER, *LIMITED, UserNotFound),
+    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, UserNotFound),
 )
 async def unblock(
     session: WriteSession, actor: CommunityActor, username: ProfileName
@@ -93,8 +93,8 @@ async def unblock(
 @router.get(
     "/profiles/{username}/followers",
     response_model=list[ProfileSummary],
-    responses={**LINKED, **errors(*KNOWS_USER, UserNotFound, InvalidCursor, *READS_VERSION)},
-    openapi_extra=OPTIONAL_USER,
+    responses={**LINKED, **errors(*TOKEN_ERRORS, UserNotFound, InvalidCursor, *ETAG_ERRORS)},
+    openapi_extra=OPTIONAL_AUTH,
 )
 async def list_followers(
     reader: ReadConnection,
@@ -111,8 +111,8 @@ async def list_followers(
 @router.get(
     "/profiles/{username}/following",
     response_model=list[ProfileSummary],
-    responses={**LINKED, **errors(*KNOWS_USER, UserNotFound, InvalidCursor, *READS_VERSION)},
-    openapi_extra=OPTIONAL_USER,
+    responses={**LINKED, **errors(*TOKEN_ERRORS, UserNotFound, InvalidCursor, *ETAG_ERRORS)},
+    openapi_extra=OPTIONAL_AUTH,
 )
 async def list_following(
     reader: ReadConnection,
@@ -129,7 +129,7 @@ async def list_following(
 @router.get(
     "/blocks",
     response_model=list[ProfileSummary],
-    responses={**LINKED, **errors(*NEEDS_USER, InvalidCursor, *READS_VERSION)},
+    responses={**LINKED, **errors(*AUTH_ERRORS, InvalidCursor, *ETAG_ERRORS)},
 )
 async def list_blocks(
     reader: ReadConnection, user: RequiredCommunityViewer, query: CursorPage, paging: Paging
@@ -142,7 +142,7 @@ async def list_blocks(
     "/feed",
     response_model=list[ArticlePart],
     response_model_exclude_unset=True,
-    responses={200: {"headers": LINK_HEADERS}, **errors(*NEEDS_USER, *READS_VERSION)},
+    responses={200: {"headers": LINK_HEADERS}, **errors(*AUTH_ERRORS, *ETAG_ERRORS)},
 )
 async def read_feed(
     reader: ReadConnection,

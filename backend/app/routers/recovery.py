@@ -15,7 +15,7 @@ from app.core.errors import (
 )
 from app.core.routing import no_store
 from app.db.dependencies import CurrentDatabase, WriteSession
-from app.routers.responses import OPTIONAL_USER, TAKES_JSON, create_router, errors
+from app.routers.responses import JSON_ERRORS, OPTIONAL_AUTH, create_router, errors
 from app.schemas.recovery import Accepted, EmailRequest, EmailVerification, PasswordReset
 from app.services import recovery
 
@@ -25,7 +25,7 @@ router = create_router(prefix="/auth", tag="auth", dependencies=[Depends(no_stor
 @router.post(
     "/password/forgot",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=errors(TooManyAttempts, *TAKES_JSON),
+    responses=errors(TooManyAttempts, *JSON_ERRORS),
 )
 async def forget_password(
     session: WriteSession, database: CurrentDatabase, client: CurrentClient, request: EmailRequest
@@ -39,7 +39,7 @@ async def forget_password(
 @router.post(
     "/password/reset",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(InvalidAccountToken, *TAKES_JSON),
+    responses=errors(InvalidAccountToken, *JSON_ERRORS),
 )
 async def reset_password(
     session: WriteSession, database: CurrentDatabase, client: CurrentClient, reset: PasswordReset
@@ -54,14 +54,14 @@ async def reset_password(
 @router.post(
     "/email/verify",
     status_code=status.HTTP_204_NO_CONTENT,
-    openapi_extra=OPTIONAL_USER,
+    openapi_extra=OPTIONAL_AUTH,
     responses=errors(
         InvalidAccountToken,
         PasswordRequired,
         IncorrectPassword,
         EmailTaken,
         TooManyAttempts,
-        *TAKES_JSON,
+        *JSON_ERRORS,
     ),
 )
 async def verify_email(
@@ -80,7 +80,7 @@ async def verify_email(
 @router.post(
     "/email/verify/resend",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=errors(TooManyAttempts, *TAKES_JSON),
+    responses=errors(TooManyAttempts, *JSON_ERRORS),
 )
 async def resend_verification(
     session: WriteSession, database: CurrentDatabase, client: CurrentClient, request: EmailRequest

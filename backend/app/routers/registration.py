@@ -12,7 +12,13 @@ from app.core.errors import (
 )
 from app.db.dependencies import CurrentDatabase, WriteSession
 from app.routers.idempotency import idempotent
-from app.routers.responses import CREATES_ONCE, LIMITED, TAKES_JSON, create_router, errors
+from app.routers.responses import (
+    IDEMPOTENCY_ERRORS,
+    JSON_ERRORS,
+    LIMIT_ERRORS,
+    create_router,
+    errors,
+)
 from app.schemas.recovery import Accepted, RegistrationConfirmation
 from app.schemas.user import UserCreate, UserPrivate
 from app.services import registration
@@ -25,7 +31,7 @@ by_email_router = create_router(prefix="/users", tag="users")
     "",
     status_code=status.HTTP_201_CREATED,
     responses=errors(
-        *LIMITED, EmailTaken, UsernameTaken, TooManyAttempts, *CREATES_ONCE, *TAKES_JSON
+        *LIMIT_ERRORS, EmailTaken, UsernameTaken, TooManyAttempts, *IDEMPOTENCY_ERRORS, *JSON_ERRORS
     ),
     dependencies=[idempotent()],
 )
@@ -39,7 +45,9 @@ async def create_user(
 @by_email_router.post(
     "",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=errors(*LIMITED, UsernameTaken, TooManyAttempts, *CREATES_ONCE, *TAKES_JSON),
+    responses=errors(
+        *LIMIT_ERRORS, UsernameTaken, TooManyAttempts, *IDEMPOTENCY_ERRORS, *JSON_ERRORS
+    ),
     dependencies=[idempotent()],
 )
 async def request_registration(
@@ -60,8 +68,8 @@ async def request_registration(
         EmailTaken,
         UsernameTaken,
         TooManyAttempts,
-        *CREATES_ONCE,
-        *TAKES_JSON,
+        *IDEMPOTENCY_ERRORS,
+        *JSON_ERRORS,
     ),
     dependencies=[idempotent()],
 )

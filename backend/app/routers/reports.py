@@ -19,12 +19,12 @@ from app.routers.idempotency import idempotent
 from app.routers.paging import LINKED, Paging
 from app.routers.parameters import ArticleId, CommentId, IfMatch, ReportId
 from app.routers.responses import (
-    CHANGES_VERSION,
-    CREATES_ONCE,
-    LIMITED,
-    NEEDS_USER,
-    READS_VERSION,
-    TAKES_JSON,
+    AUTH_ERRORS,
+    ETAG_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    IF_MATCH_ERRORS,
+    JSON_ERRORS,
+    LIMIT_ERRORS,
     create_router,
     errors,
 )
@@ -45,7 +45,12 @@ router = create_router(prefix="", tag="reports")
     "/articles/{article_id:article_id}/reports",
     status_code=status.HTTP_201_CREATED,
     responses=errors(
-        *NEEDS_USER, *LIMITED, ArticleNotFound, AlreadyReported, *CREATES_ONCE, *TAKES_JSON
+        *AUTH_ERRORS,
+        *LIMIT_ERRORS,
+        ArticleNotFound,
+        AlreadyReported,
+        *IDEMPOTENCY_ERRORS,
+        *JSON_ERRORS,
     ),
     dependencies=[idempotent(CommunityActor)],
 )
@@ -60,7 +65,12 @@ async def report_article(
     "/comments/{comment_id}/reports",
     status_code=status.HTTP_201_CREATED,
     responses=errors(
-        *NEEDS_USER, *LIMITED, CommentNotFound, AlreadyReported, *CREATES_ONCE, *TAKES_JSON
+        *AUTH_ERRORS,
+        *LIMIT_ERRORS,
+        CommentNotFound,
+        AlreadyReported,
+        *IDEMPOTENCY_ERRORS,
+        *JSON_ERRORS,
     ),
     dependencies=[idempotent(CommunityActor)],
 )
@@ -76,7 +86,7 @@ async def report_comment(
     response_model=list[ReportResponse],
     responses={
         **LINKED,
-        **errors(*NEEDS_USER, NotAuthorized, InvalidCursor, *READS_VERSION),
+        **errors(*AUTH_ERRORS, NotAuthorized, InvalidCursor, *ETAG_ERRORS),
     },
 )
 async def list_reports(
@@ -92,7 +102,7 @@ async def list_reports(
 @router.get(
     "/reports/{report_id}",
     response_model=ReportResponse,
-    responses=errors(*NEEDS_USER, NotAuthorized, ReportNotFound, *READS_VERSION),
+    responses=errors(*AUTH_ERRORS, NotAuthorized, ReportNotFound, *ETAG_ERRORS),
 )
 async def read_report(
     reader: ReadConnection, user: RequiredCommunityViewer, report_id: ReportId
@@ -105,7 +115,7 @@ async def read_report(
     "/reports/{report_id}",
     response_model=ReportResponse,
     responses=errors(
-        *NEEDS_USER, *LIMITED, NotAuthorized, ReportNotFound, *CHANGES_VERSION, *TAKES_JSON
+        *AUTH_ERRORS, *LIMIT_ERRORS, NotAuthorized, ReportNotFound, *IF_MATCH_ERRORS, *JSON_ERRORS
     ),
 )
 async def update_report(

@@ -50,28 +50,28 @@ EXTRA_EXAMPLES: Mapping[type[PressroomError], Mapping[str, str]] = {
 }
 """Additional fields in the bodies of some errors."""
 
-KNOWS_SESSION = (InvalidToken, TokenExpired, TokenRevoked)
-KNOWS_USER = (*KNOWS_SESSION, InsufficientScope)
+SESSION_TOKEN_ERRORS = (InvalidToken, TokenExpired, TokenRevoked)
+TOKEN_ERRORS = (*SESSION_TOKEN_ERRORS, InsufficientScope)
 """Errors of a route with optional authentication, such as ArticlesViewer."""
-NEEDS_USER = (NotAuthenticated, *KNOWS_USER)
+AUTH_ERRORS = (NotAuthenticated, *TOKEN_ERRORS)
 """Errors of a route that requires a login or an API key, such as ArticlesActor."""
-NEEDS_SESSION = (NotAuthenticated, *KNOWS_SESSION, SessionRequired)
+LOGIN_ERRORS = (NotAuthenticated, *SESSION_TOKEN_ERRORS, SessionRequired)
 """Errors of a route that requires a login session: CurrentUser or Actor."""
-TAKES_JSON = (UnsupportedMediaType, InvalidInput)
+JSON_ERRORS = (UnsupportedMediaType, InvalidInput)
 """Errors of a route with a JSON body."""
-READS_VERSION = (PreconditionFailed,)
+ETAG_ERRORS = (PreconditionFailed,)
 """Errors of a route that returns an ETag."""
-CHANGES_VERSION = (PreconditionFailed, PreconditionRequired)
+IF_MATCH_ERRORS = (PreconditionFailed, PreconditionRequired)
 """Errors of a route with IfMatch."""
-CREATES_ONCE = (RequestInProgress, IdempotencyKeyReused)
+IDEMPOTENCY_ERRORS = (RequestInProgress, IdempotencyKeyReused)
 """Errors of a route that accepts an Idempotency-Key."""
-LIMITED = (LimitReached,)
+LIMIT_ERRORS = (LimitReached,)
 """Errors of a route whose calls are limited per user."""
-STORES = (LimitReached, QuotaExceeded)
+QUOTA_ERRORS = (LimitReached, QuotaExceeded)
 """Errors of a route that stores something with a limit on its total."""
-DELETES_ACCOUNT = (
-    *NEEDS_SESSION,
-    *LIMITED,
+ACCOUNT_DELETION_ERRORS = (
+    *LOGIN_ERRORS,
+    *LIMIT_ERRORS,
     NotAuthorized,
     PasswordRequired,
     IncorrectPassword,
@@ -79,12 +79,12 @@ DELETES_ACCOUNT = (
     UserNotFound,
     LastAdmin,
     TooManyAttempts,
-    *CHANGES_VERSION,
-    *TAKES_JSON,
+    *IF_MATCH_ERRORS,
+    *JSON_ERRORS,
 )
 """Errors of a route that deletes an account."""
 
-OPTIONAL_USER: dict[str, Any] = {"security": [{}]}
+OPTIONAL_AUTH: dict[str, Any] = {"security": [{}]}
 """For `openapi_extra` of a route with optional authentication."""
 
 
@@ -108,7 +108,7 @@ def _example(code: str, message: str, extra: Mapping[str, str] | None = None) ->
     return error_body(message=message, code=code, identifier=REQUEST_ID_EXAMPLE, extra=extra)
 
 
-EVERYWHERE: Responses = {
+COMMON_RESPONSES: Responses = {
     **errors(
         InvalidRequest,
         UnknownHost,
@@ -135,6 +135,6 @@ def create_router(*, prefix: str, tag: str, dependencies: Sequence[Depends] = ()
         tags=[tag],
         route_class=StrictRoute,
         dependencies=list(dependencies),
-        responses=EVERYWHERE,
+        responses=COMMON_RESPONSES,
         generate_unique_id_function=lambda route: route.name,
     )

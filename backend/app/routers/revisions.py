@@ -15,7 +15,7 @@ from app.core.errors import (
 )
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.parameters import ArticleId, IfMatch, Page, RevisionId
-from app.routers.responses import CHANGES_VERSION, NEEDS_USER, STORES, create_router, errors
+from app.routers.responses import AUTH_ERRORS, IF_MATCH_ERRORS, QUOTA_ERRORS, create_router, errors
 from app.schemas.article import ArticleResponse
 from app.schemas.revision import RevisionDiff, RevisionResponse, RevisionSummary
 from app.schemas.types import Id
@@ -25,7 +25,7 @@ from app.services.revisions import RevisionRow
 
 router = create_router(prefix="/articles/{article_id:article_id}/revisions", tag="revisions")
 
-_AUTHOR_ERRORS = (*NEEDS_USER, NotAuthorized, ArticleNotFound)
+_AUTHOR_ERRORS = (*AUTH_ERRORS, NotAuthorized, ArticleNotFound)
 
 
 @router.get("", response_model=list[RevisionSummary], responses=errors(*_AUTHOR_ERRORS))
@@ -76,10 +76,10 @@ async def diff_revision(
     response_model=ArticleResponse,
     responses=errors(
         *_AUTHOR_ERRORS,
-        *STORES,
+        *QUOTA_ERRORS,
         RevisionNotFound,
         TooManyAtOnce,
-        *CHANGES_VERSION,
+        *IF_MATCH_ERRORS,
         ContentTooComplex,
     ),
 )

@@ -7,14 +7,14 @@ from fastapi import Query
 
 from app.auth.dependencies import ArticlesViewer
 from app.db.dependencies import ReadConnection
-from app.routers.responses import KNOWS_USER, OPTIONAL_USER, create_router, errors
+from app.routers.responses import OPTIONAL_AUTH, TOKEN_ERRORS, create_router, errors
 from app.schemas.search import SearchQuery, SearchResult, Suggestion, SuggestionQuery
 from app.services import search
 
 router = create_router(prefix="/search", tag="search")
 
 
-@router.get("", responses=errors(*KNOWS_USER), openapi_extra=OPTIONAL_USER)
+@router.get("", responses=errors(*TOKEN_ERRORS), openapi_extra=OPTIONAL_AUTH)
 async def search_articles(
     reader: ReadConnection, viewer: ArticlesViewer, query: Annotated[SearchQuery, Query()]
 ) -> Sequence[SearchResult]:
@@ -27,7 +27,7 @@ async def search_articles(
     return await search.search_articles(reader, query=query, viewer=viewer)
 
 
-@router.get("/suggest", responses=errors(*KNOWS_USER), openapi_extra=OPTIONAL_USER)
+@router.get("/suggest", responses=errors(*TOKEN_ERRORS), openapi_extra=OPTIONAL_AUTH)
 async def suggest_titles(
     reader: ReadConnection, viewer: ArticlesViewer, query: Annotated[SuggestionQuery, Query()]
 ) -> Sequence[Suggestion]:

@@ -12,7 +12,7 @@ from app.core.errors import (
 )
 from app.core.routing import no_store
 from app.db.dependencies import CurrentDatabase, ReadConnection
-from app.routers.responses import LIMITED, NEEDS_SESSION, TAKES_JSON, create_router, errors
+from app.routers.responses import JSON_ERRORS, LIMIT_ERRORS, LOGIN_ERRORS, create_router, errors
 from app.schemas.second_factor import (
     RecoveryCodes,
     SecondFactorChange,
@@ -26,17 +26,17 @@ from app.services import second_factor
 router = create_router(prefix="/auth/second-factor", tag="auth", dependencies=[Depends(no_store)])
 
 CHANGES = (
-    *NEEDS_SESSION,
-    *LIMITED,
+    *LOGIN_ERRORS,
+    *LIMIT_ERRORS,
     IncorrectPassword,
     IncorrectCode,
     SecondFactorNotEnabled,
     TooManyAttempts,
-    *TAKES_JSON,
+    *JSON_ERRORS,
 )
 
 
-@router.get("", responses=errors(*NEEDS_SESSION))
+@router.get("", responses=errors(*LOGIN_ERRORS))
 async def read_second_factor(connection: ReadConnection, user: CurrentUser) -> SecondFactorStatus:
     """Read whether a login requires a code, and how many recovery codes are left."""
     return await second_factor.read_second_factor(connection, user=user)
@@ -46,7 +46,7 @@ async def read_second_factor(connection: ReadConnection, user: CurrentUser) -> S
     "",
     status_code=status.HTTP_201_CREATED,
     responses=errors(
-        *NEEDS_SESSION, IncorrectPassword, SecondFactorEnabled, TooManyAttempts, *TAKES_JSON
+        *LOGIN_ERRORS, IncorrectPassword, SecondFactorEnabled, TooManyAttempts, *JSON_ERRORS
     ),
 )
 async def create_second_factor(
@@ -61,12 +61,12 @@ async def create_second_factor(
 @router.post(
     "/confirm",
     responses=errors(
-        *NEEDS_SESSION,
+        *LOGIN_ERRORS,
         IncorrectCode,
         SecondFactorEnabled,
         SecondFactorNotEnabled,
         TooManyAttempts,
-        *TAKES_JSON,
+        *JSON_ERRORS,
     ),
 )
 async def confirm_second_factor(

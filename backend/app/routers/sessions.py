@@ -9,14 +9,14 @@ from app.core.errors import SessionNotFound
 from app.core.routing import no_store
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.parameters import Page, SessionId
-from app.routers.responses import NEEDS_SESSION, create_router, errors
+from app.routers.responses import LOGIN_ERRORS, create_router, errors
 from app.schemas.session import SessionResponse
 from app.services import sessions
 
 router = create_router(prefix="/auth/sessions", tag="auth", dependencies=[Depends(no_store)])
 
 
-@router.get("", responses=errors(*NEEDS_SESSION))
+@router.get("", responses=errors(*LOGIN_ERRORS))
 async def list_sessions(
     connection: ReadConnection, user: CurrentUser, page: Page
 ) -> Sequence[SessionResponse]:
@@ -27,7 +27,7 @@ async def list_sessions(
 @router.delete(
     "/{session_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_SESSION, SessionNotFound),
+    responses=errors(*LOGIN_ERRORS, SessionNotFound),
 )
 async def end_session(session: WriteSession, actor: Actor, session_id: SessionId) -> None:
     """End a session; its tokens are refused from then on."""

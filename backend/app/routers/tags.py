@@ -10,12 +10,12 @@ from app.core.errors import NotAuthorized, TagNotFound
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.parameters import IfMatch, TagSlug
 from app.routers.responses import (
-    CHANGES_VERSION,
-    KNOWS_USER,
-    LIMITED,
-    NEEDS_USER,
-    OPTIONAL_USER,
-    TAKES_JSON,
+    AUTH_ERRORS,
+    IF_MATCH_ERRORS,
+    JSON_ERRORS,
+    LIMIT_ERRORS,
+    OPTIONAL_AUTH,
+    TOKEN_ERRORS,
     create_router,
     errors,
 )
@@ -37,7 +37,7 @@ _MERGE_HEADER: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("", responses=errors(*KNOWS_USER), openapi_extra=OPTIONAL_USER)
+@router.get("", responses=errors(*TOKEN_ERRORS), openapi_extra=OPTIONAL_AUTH)
 async def list_tags(
     reader: ReadConnection, viewer: ArticlesViewer, query: Annotated[TagQuery, Query()]
 ) -> Sequence[TagResponse]:
@@ -45,7 +45,7 @@ async def list_tags(
     return await tags.list_tags(reader, query=query, viewer=viewer)
 
 
-@router.get("/{slug}", responses=errors(*KNOWS_USER, TagNotFound), openapi_extra=OPTIONAL_USER)
+@router.get("/{slug}", responses=errors(*TOKEN_ERRORS, TagNotFound), openapi_extra=OPTIONAL_AUTH)
 async def read_tag(reader: ReadConnection, viewer: ArticlesViewer, slug: TagSlug) -> TagResponse:
     """Read a tag; a tag that only drafts have returns 404."""
     return await tags.get_tag(reader, slug=slug, viewer=viewer)
@@ -54,7 +54,9 @@ async def read_tag(reader: ReadConnection, viewer: ArticlesViewer, slug: TagSlug
 @router.put(
     "/{slug}",
     responses=_MERGE_HEADER
-    | errors(*NEEDS_USER, *LIMITED, NotAuthorized, TagNotFound, *CHANGES_VERSION, *TAKES_JSON),
+    | errors(
+        *AUTH_ERRORS, *LIMIT_ERRORS, NotAuthorized, TagNotFound, *IF_MATCH_ERRORS, *JSON_ERRORS
+    ),
 )
 async def change_tag(  # noqa: PLR0917 - FastAPI passes them by name
     session: WriteSession,
@@ -77,7 +79,7 @@ async def change_tag(  # noqa: PLR0917 - FastAPI passes them by name
 @router.delete(
     "/{slug}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_USER, *LIMITED, NotAuthorized, TagNotFound, *CHANGES_VERSION),
+    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, NotAuthorized, TagNotFound, *IF_MATCH_ERRORS),
 )
 async def delete_tag(
     session: WriteSession, actor: ArticlesActor, slug: TagSlug, precondition: IfMatch

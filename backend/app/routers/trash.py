@@ -8,7 +8,7 @@ from app.auth.dependencies import ArticlesActor, RequiredArticlesViewer
 from app.core.errors import ArticleNotFound, EmailNotVerified
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.parameters import ArticleId, Page
-from app.routers.responses import LIMITED, NEEDS_USER, STORES, create_router, errors
+from app.routers.responses import AUTH_ERRORS, LIMIT_ERRORS, QUOTA_ERRORS, create_router, errors
 from app.schemas.article import ArticleResponse
 from app.schemas.trash import TrashedArticle
 from app.services import trash
@@ -19,7 +19,7 @@ from app.services.trash import TrashedRow
 router = create_router(prefix="", tag="trash")
 
 
-@router.get("/trash", response_model=list[TrashedArticle], responses=errors(*NEEDS_USER))
+@router.get("/trash", response_model=list[TrashedArticle], responses=errors(*AUTH_ERRORS))
 async def list_trash(
     reader: ReadConnection, user: RequiredArticlesViewer, page: Page
 ) -> Sequence[TrashedRow]:
@@ -30,7 +30,7 @@ async def list_trash(
 @router.post(
     "/articles/{article_id:article_id}/restore",
     response_model=ArticleResponse,
-    responses=errors(*NEEDS_USER, *STORES, EmailNotVerified, ArticleNotFound),
+    responses=errors(*AUTH_ERRORS, *QUOTA_ERRORS, EmailNotVerified, ArticleNotFound),
 )
 async def restore_article(
     session: WriteSession, actor: ArticlesActor, article_id: ArticleId
@@ -42,7 +42,7 @@ async def restore_article(
 @router.delete(
     "/trash/{article_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*NEEDS_USER, *LIMITED, ArticleNotFound),
+    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, ArticleNotFound),
 )
 async def delete_for_good(
     session: WriteSession, actor: ArticlesActor, article_id: ArticleId

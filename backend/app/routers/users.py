@@ -26,15 +26,15 @@ from app.core.errors import (
 from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
 from app.routers.parameters import IfMatch, Page, UserId
 from app.routers.responses import (
-    CHANGES_VERSION,
-    DELETES_ACCOUNT,
-    KNOWS_USER,
-    LIMITED,
-    NEEDS_SESSION,
-    NEEDS_USER,
-    OPTIONAL_USER,
-    READS_VERSION,
-    TAKES_JSON,
+    ACCOUNT_DELETION_ERRORS,
+    AUTH_ERRORS,
+    ETAG_ERRORS,
+    IF_MATCH_ERRORS,
+    JSON_ERRORS,
+    LIMIT_ERRORS,
+    LOGIN_ERRORS,
+    OPTIONAL_AUTH,
+    TOKEN_ERRORS,
     create_router,
     errors,
 )
@@ -55,8 +55,8 @@ router = create_router(prefix="/users", tag="users")
 @router.get(
     "",
     response_model=list[UserPrivate | UserPublic],
-    responses=errors(*KNOWS_USER, *READS_VERSION),
-    openapi_extra=OPTIONAL_USER,
+    responses=errors(*TOKEN_ERRORS, *ETAG_ERRORS),
+    openapi_extra=OPTIONAL_AUTH,
 )
 async def list_users(
     connection: ReadConnection, viewer: UsersViewer, page: Page, response: Response
@@ -67,7 +67,7 @@ async def list_users(
     return listed
 
 
-@router.get("/me", response_model=UserPrivate, responses=errors(*NEEDS_USER, *READS_VERSION))
+@router.get("/me", response_model=UserPrivate, responses=errors(*AUTH_ERRORS, *ETAG_ERRORS))
 async def read_own_user(user: RequiredUsersViewer) -> Identity:
     """Read your own account."""
     return user
@@ -76,15 +76,15 @@ async def read_own_user(user: RequiredUsersViewer) -> Identity:
 @router.patch(
     "/me",
     responses=errors(
-        *NEEDS_USER,
-        *LIMITED,
+        *AUTH_ERRORS,
+        *LIMIT_ERRORS,
         PasswordRequired,
         SessionRequired,
         EmailTaken,
         UsernameTaken,
         UserNotFound,
-        *CHANGES_VERSION,
-        *TAKES_JSON,
+        *IF_MATCH_ERRORS,
+        *JSON_ERRORS,
     ),
 )
 async def update_own_user(
@@ -99,8 +99,8 @@ async def update_own_user(
 @router.get(
     "/{user_id:user_id}",
     response_model=UserPrivate | UserPublic,
-    responses=errors(*KNOWS_USER, UserNotFound, *READS_VERSION),
-    openapi_extra=OPTIONAL_USER,
+    responses=errors(*TOKEN_ERRORS, UserNotFound, *ETAG_ERRORS),
+    openapi_extra=OPTIONAL_AUTH,
 )
 async def read_user(connection: ReadConnection, viewer: UsersViewer, user_id: UserId) -> UserPublic:
     """Read a user; private fields are visible to the user and to administrators."""
@@ -110,16 +110,16 @@ async def read_user(connection: ReadConnection, viewer: UsersViewer, user_id: Us
 @router.put(
     "/{user_id:user_id}",
     responses=errors(
-        *NEEDS_USER,
-        *LIMITED,
+        *AUTH_ERRORS,
+        *LIMIT_ERRORS,
         NotAuthorized,
         PasswordRequired,
         SessionRequired,
         UserNotFound,
         EmailTaken,
         UsernameTaken,
-        *CHANGES_VERSION,
-        *TAKES_JSON,
+        *IF_MATCH_ERRORS,
+        *JSON_ERRORS,
     ),
 )
 async def replace_user(
@@ -141,7 +141,7 @@ async def replace_user(
 @router.delete(
     "/{user_id:user_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*DELETES_ACCOUNT),
+    responses=errors(*ACCOUNT_DELETION_ERRORS),
 )
 async def delete_user(
     *,
@@ -172,13 +172,13 @@ async def delete_user(
 @router.patch(
     "/{user_id:user_id}/role",
     responses=errors(
-        *NEEDS_SESSION,
-        *LIMITED,
+        *LOGIN_ERRORS,
+        *LIMIT_ERRORS,
         NotAuthorized,
         UserNotFound,
         LastAdmin,
-        *CHANGES_VERSION,
-        *TAKES_JSON,
+        *IF_MATCH_ERRORS,
+        *JSON_ERRORS,
     ),
 )
 async def change_role(
@@ -192,7 +192,7 @@ async def change_role(
 
 @router.post(
     "/{user_id:user_id}/disable",
-    responses=errors(*NEEDS_SESSION, *LIMITED, NotAuthorized, UserNotFound, LastAdmin),
+    responses=errors(*LOGIN_ERRORS, *LIMIT_ERRORS, NotAuthorized, UserNotFound, LastAdmin),
 )
 async def disable_user(session: WriteSession, actor: Actor, user_id: UserId) -> UserPrivate:
     """Disable a user immediately, as an administrator; their content stays."""
@@ -201,7 +201,7 @@ async def disable_user(session: WriteSession, actor: Actor, user_id: UserId) -> 
 
 @router.post(
     "/{user_id:user_id}/enable",
-    responses=errors(*NEEDS_SESSION, *LIMITED, NotAuthorized, UserNotFound),
+    responses=errors(*LOGIN_ERRORS, *LIMIT_ERRORS, NotAuthorized, UserNotFound),
 )
 async def enable_user(session: WriteSession, actor: Actor, user_id: UserId) -> UserPrivate:
     """Enable a disabled user, as an administrator."""

@@ -20,14 +20,14 @@ from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
 from app.routers.idempotency import idempotent
 from app.routers.parameters import IfMatch, Page, UserId
 from app.routers.responses import (
-    CHANGES_VERSION,
-    CREATES_ONCE,
-    DELETES_ACCOUNT,
-    KNOWS_USER,
-    NEEDS_USER,
-    OPTIONAL_USER,
-    READS_VERSION,
-    TAKES_JSON,
+    ACCOUNT_DELETION_ERRORS,
+    AUTH_ERRORS,
+    ETAG_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    IF_MATCH_ERRORS,
+    JSON_ERRORS,
+    OPTIONAL_AUTH,
+    TOKEN_ERRORS,
     create_router,
     errors,
 )
@@ -47,7 +47,7 @@ router = create_router(prefix="/raw/users", tag="raw SQL reference")
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
-    responses=errors(EmailTaken, UsernameTaken, TooManyAttempts, *CREATES_ONCE, *TAKES_JSON),
+    responses=errors(EmailTaken, UsernameTaken, TooManyAttempts, *IDEMPOTENCY_ERRORS, *JSON_ERRORS),
     dependencies=[idempotent()],
 )
 async def create_user_raw(
@@ -60,8 +60,8 @@ async def create_user_raw(
 @router.get(
     "",
     response_model=list[UserPrivate | UserPublic],
-    responses=errors(*KNOWS_USER, *READS_VERSION),
-    openapi_extra=OPTIONAL_USER,
+    responses=errors(*TOKEN_ERRORS, *ETAG_ERRORS),
+    openapi_extra=OPTIONAL_AUTH,
 )
 async def list_users_raw(
     connection: ReadConnection, viewer: UsersViewer, page: Page, response: Response
@@ -75,8 +75,8 @@ async def list_users_raw(
 @router.get(
     "/{user_id:user_id}",
     response_model=UserPrivate | UserPublic,
-    responses=errors(*KNOWS_USER, UserNotFound, *READS_VERSION),
-    openapi_extra=OPTIONAL_USER,
+    responses=errors(*TOKEN_ERRORS, UserNotFound, *ETAG_ERRORS),
+    openapi_extra=OPTIONAL_AUTH,
 )
 async def read_user_raw(
     connection: ReadConnection, viewer: UsersViewer, user_id: UserId
@@ -88,15 +88,15 @@ async def read_user_raw(
 @router.put(
     "/{user_id:user_id}",
     responses=errors(
-        *NEEDS_USER,
+        *AUTH_ERRORS,
         NotAuthorized,
         PasswordRequired,
         SessionRequired,
         UserNotFound,
         EmailTaken,
         UsernameTaken,
-        *CHANGES_VERSION,
-        *TAKES_JSON,
+        *IF_MATCH_ERRORS,
+        *JSON_ERRORS,
     ),
 )
 async def replace_user_raw(
@@ -115,7 +115,7 @@ async def replace_user_raw(
 @router.delete(
     "/{user_id:user_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*DELETES_ACCOUNT),
+    responses=errors(*ACCOUNT_DELETION_ERRORS),
 )
 async def delete_user_raw(
     *,
