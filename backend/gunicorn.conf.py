@@ -20,10 +20,10 @@ from gunicorn.glogging import Logger
 from uvicorn_worker import UvicornWorker
 
 from app.auth.keys import signing_keys
-from app.core.capacity import MEGABYTE, memory_limit, usable_processors, worker_count
 from app.core.config import Settings, SetupError, get_settings
 from app.core.logging import configure_logging
-from app.core.protocol import DRAIN_SECONDS, DrainingServer, PressroomProtocol
+from app.server.capacity import MEGABYTE, memory_limit, usable_processors, worker_count
+from app.server.protocol import DRAIN_SECONDS, DrainingServer, PressroomProtocol
 
 MAX_DEFAULT_WORKERS = 4
 """Each worker opens its own database connections, so more workers need an explicit setting."""
@@ -69,7 +69,7 @@ preload_app = True
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 timeout = 60
 # Longer than the longest request, which waits for DATABASE_POOL_TIMEOUT and for
-# DATABASE_STATEMENT_TIMEOUT (20 s together), and longer than the drain (app/core/protocol.py).
+# DATABASE_STATEMENT_TIMEOUT (20 s together), and longer than the drain (app/server/protocol.py).
 graceful_timeout = int(os.environ.get("GRACEFUL_TIMEOUT") or 30)
 # Restarts limit memory leaks. The jitter keeps workers from restarting at the same time.
 max_requests = 100_000

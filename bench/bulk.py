@@ -22,7 +22,7 @@ import psutil
 import corpus
 from app.core.config import BACKEND_DIR
 from app.db import migrate
-from app.services.seed import PASSWORD
+from app.services.bulk.seed import PASSWORD
 from servers import HOST, BenchError, Server, children, execute, scratch_database, serving
 
 SAMPLE_SECONDS: Final = 0.2

@@ -14,8 +14,8 @@ from typing import Any, Final
 import asyncpg
 
 from app.auth.security import hash_password
-from app.core.markdown import RENDERER
-from app.services.seed import PASSWORD
+from app.content.markdown import RENDERER
+from app.services.bulk.seed import PASSWORD
 
 RANDOM_SEED: Final = 1815
 MAX_AUTHORS: Final = 1000

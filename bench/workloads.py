@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from jose import jwt
 
-from app.services.seed import PASSWORD
+from app.services.bulk.seed import PASSWORD
 from load import refresh
 from report import LOGIN, REFRESH, Request, Workload
 from servers import USERS, BenchError, Server

@@ -16,45 +16,30 @@ from app.auth.keys import signing_keys
 from app.auth.security import prepare_hashing
 from app.conduit import application as conduit
 from app.conduit.errors import conduit_error_response
-from app.core import middleware
 from app.core.config import Environment, Registration, Settings, SetupError, get_settings
-from app.core.errors import register_error_handlers
 from app.core.logging import configure_logging, get_logger
-from app.core.routing import register_replays
 from app.db.embedded import embedded_database
 from app.db.session import Database
+from app.http import middleware
+from app.http.errors import register_error_handlers
+from app.http.routing import register_replays
 from app.jobs.background import create_jobs, run_jobs
-from app.routers import (
+from app.routers import bulk, documentation, feeds, health, keys, limits, mailbox
+from app.routers.accounts import (
     addresses,
     api_keys,
-    articles,
-    auth,
-    bulk,
-    changes,
-    comments,
     credentials,
-    documentation,
-    favorites,
-    feeds,
-    health,
-    keys,
-    limits,
-    mailbox,
-    media,
-    previews,
-    profiles,
+    login,
     recovery,
     registration,
-    reports,
-    revisions,
-    search,
     second_factor,
     sessions,
-    tags,
-    trash,
     users,
     users_raw,
 )
+from app.routers.articles import articles, changes, previews, revisions, search, tags, trash
+from app.routers.community import comments, favorites, profiles, reports
+from app.routers.media import media
 from app.services.media.storage import open_storage
 
 logger = get_logger(__name__)
@@ -108,7 +93,7 @@ RESOURCES = (  # routes are matched in this order: the most requested ones come 
     trash,
     reports,
     bulk,
-    auth,
+    login,
     users,
     limits,
     sessions,

@@ -9,10 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.security import create_access_token, hash_password
 from app.auth.tokens import HINT_LENGTH, fingerprint, new_api_key, new_preview_token
+from app.content.markdown import render_comment, render_sync
+from app.content.slugs import slugify
 from app.core import clock
-from app.core.markdown import render_comment, render_sync
-from app.core.roles import Role
-from app.core.text import slugify
+from app.core.enums import Role
 from app.models import (
     Address,
     ApiKey,

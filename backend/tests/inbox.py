@@ -5,7 +5,7 @@ from email.message import EmailMessage
 
 from app.core.config import Settings
 from app.db.session import Database
-from app.services.mail_delivery import DeliveryError, deliver_due
+from app.services.accounts.mail_delivery import DeliveryError, deliver_due
 
 
 class Inbox:

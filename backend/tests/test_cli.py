@@ -15,7 +15,7 @@ import uvicorn
 from app import cli
 from app.auth import keys
 from app.core.config import get_settings
-from app.services import seed as seeding
+from app.services.bulk import seed as seeding
 from tests.databases import driver_url, execute, migrated_database, temporary_database
 from tests.processes import free_port
 

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.conditional import public
-from app.core.roles import Role
+from app.core.enums import Role
+from app.http.caching import public
 from app.models import User
 from tests.factories import PASSWORD, bearer, create_address, create_article, create_user
 from tests.security.conftest import Install, install, live, live_app, live_database_url, live_rows

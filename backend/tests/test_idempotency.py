@@ -591,7 +591,7 @@ class TestConcurrency:
     async def test_no_connection_is_held_during_password_hashing(
         self, live: httpx.AsyncClient, live_app: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from app.services import users
+        from app.services.accounts import users
 
         pool, hash_password = live_app.state.database._sessions.kw["bind"].pool, users.hash_password
         held: list[int] = []

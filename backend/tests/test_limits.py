@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.conduit.application import create_conduit
 from app.core.config import Settings, SettingsError, get_settings
+from app.core.enums import Role
 from app.core.limits import DEFAULTS, USER_KINDS, Limit, LimitKind, parse_limits
-from app.core.roles import Role
 from app.db.base import Base
 from app.db.session import Database
 from app.models import (

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from app.core.roles import Role
+from app.core.enums import Role
 from tests.factories import bearer, create_address, create_article, create_media, create_user
 
 LISTS = ["/articles", "/users", "/raw/users", "/users/{user_id}/addresses", "/media"]

@@ -10,7 +10,7 @@ from app.db.session import Database
 from app.jobs.mail import log_transport
 from app.main import create_app
 from app.models import Mail
-from app.services.mail_delivery import DeliveryError, deliver_due
+from app.services.accounts.mail_delivery import DeliveryError, deliver_due
 from tests.factories import create_user
 from tests.inbox import Inbox
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.tokens import new_preview_token
 from app.core import clock
-from app.core.roles import Role
+from app.core.enums import Role
 from app.models import User
 from tests.factories import (
     PASSWORD,

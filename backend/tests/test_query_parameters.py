@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.conduit.schemas import ArticlesQuery
 from app.core.config import PROJECT_DIR
-from app.core.routing import StrictRoute
+from app.http.routing import StrictRoute
 from app.main import create_app
 from tests.factories import create_article, create_user
 

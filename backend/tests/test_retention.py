@@ -17,7 +17,9 @@ from app.db.session import Database
 from app.jobs import housekeeping
 from app.jobs.housekeeping import delete_expired
 from app.models import Article, ArticleRevision, Attempt, AuditEvent, Change, User, UserSession
-from app.services import attempts, changes, purging, retention, sessions
+from app.services import purging, retention
+from app.services.accounts import rate_limits, sessions
+from app.services.articles import changes
 from tests.factories import bearer, create_article, create_user
 from tests.test_cli import _restore_environment, fetch, own_database, run
 
@@ -267,7 +269,7 @@ class TestBatches:
                 Attempt(key=bytes([each]), failures=1, pending=0, tried_at=old, closed_until=None)
             )
         await session.flush()
-        await purging.in_batches(database, attempts.purge)
+        await purging.in_batches(database, rate_limits.purge)
         assert await count(session, Attempt) == 0
         assert batches == [-(-number // 3) + 1]
 

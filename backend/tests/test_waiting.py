@@ -24,7 +24,7 @@ from app.auth.tokens import RefreshToken, fingerprint, new_secret
 from app.conduit.application import PATH as CONDUIT
 from app.core import clock
 from app.core.config import get_settings
-from app.core.roles import Role
+from app.core.enums import Role
 from app.db.base import Base
 from app.db.session import Database
 from app.main import create_app

@@ -16,8 +16,8 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
-# The same as app.core.text.tag_key. Functions use qualified names, because dumps are restored with
-# an empty search path.
+# The same as app.content.slugs.tag_key. Functions use qualified names, because dumps are restored
+# with an empty search path.
 TAG_KEY = r"""
 CREATE FUNCTION public.tag_key(name text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$

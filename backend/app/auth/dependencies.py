@@ -24,8 +24,8 @@ from app.auth.identity import (
 )
 from app.auth.security import read_access_token
 from app.auth.tokens import API_KEY_PREFIX, fingerprint, is_api_key
+from app.core.enums import SCOPE_DESCRIPTIONS, Scope
 from app.core.errors import InsufficientScope, InvalidToken, NotAuthenticated, SessionRequired
-from app.core.scopes import SCOPE_DESCRIPTIONS, Scope
 from app.db.dependencies import CurrentDatabase, WriteSession
 from app.db.reading import Reader
 from app.db.session import Database

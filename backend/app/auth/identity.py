@@ -9,12 +9,12 @@ from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core import clock
+from app.core.enums import Role
 from app.core.errors import InvalidToken, TokenExpired, TokenRevoked
-from app.core.roles import Role
 from app.db.reading import Reader
-from app.models.api_key import ApiKey
-from app.models.session import UserSession
-from app.models.user import User
+from app.models.accounts.api_key import ApiKey
+from app.models.accounts.session import UserSession
+from app.models.accounts.user import User
 
 LAST_USE_PRECISION = timedelta(minutes=1)
 """Precision of an API key's last use: at most one write per minute instead of one per request."""

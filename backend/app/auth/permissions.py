@@ -9,8 +9,8 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from app.auth.identity import Identity
+from app.core.enums import Role
 from app.core.errors import NotAuthorized
-from app.core.roles import Role
 
 
 class Action(Enum):

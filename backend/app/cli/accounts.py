@@ -8,11 +8,11 @@ from pydantic import SecretStr
 
 from app.cli.base import console, prepare_settings, run_with_database
 from app.core.config import SetupError
-from app.core.roles import Role
+from app.core.enums import Role
 from app.core.sources import read_secret
 from app.db.session import Database
-from app.schemas.user import UserCreate
-from app.services import users
+from app.schemas.accounts.user import UserCreate
+from app.services.accounts import users
 
 
 def create_admin(

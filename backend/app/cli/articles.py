@@ -15,8 +15,8 @@ from rich.progress import Progress
 from app.cli.base import console, prepare_settings, run_with_database
 from app.core.config import Environment, Settings, SetupError
 from app.db.session import Database
-from app.services import seed as seeding
 from app.services.bulk import exporting, files, markdown, sources
+from app.services.bulk import seed as seeding
 from app.services.bulk.foreign import SourceError
 from app.services.bulk.records import Outcome, Result
 from app.services.bulk.sources import Format

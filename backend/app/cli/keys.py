@@ -15,7 +15,7 @@ from app.core.config import (
     get_settings,
 )
 from app.db.session import Database
-from app.services import second_factor
+from app.services.accounts import second_factor
 
 cli = typer.Typer(no_args_is_help=True, help="Manage signing and encryption keys.")
 

@@ -18,11 +18,11 @@ from app.auth.keys import signing_keys
 from app.cli.base import APPLICATION, console, prepare_settings, run_with_database
 from app.core.config import BACKEND_DIR, PROJECT_DIR, Settings, SetupError, get_settings
 from app.core.errors import Conflict
-from app.core.protocol import PressroomProtocol
 from app.db.session import Database, readable_url
-from app.schemas.user import UserCreate
-from app.services import seed as seeding
-from app.services import users
+from app.schemas.accounts.user import UserCreate
+from app.server.protocol import PressroomProtocol
+from app.services.accounts import users
+from app.services.bulk import seed as seeding
 
 
 def serve(

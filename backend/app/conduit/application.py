@@ -9,7 +9,7 @@ from app import __version__
 from app.conduit import articles, comments, profiles, tags, users
 from app.conduit.errors import conduit_error_response, register_error_handlers
 from app.core.errors import NotFound
-from app.core.middleware import ErrorBoundary, ErrorResponder
+from app.http.middleware import ErrorBoundary, ErrorResponder
 
 PATH = "/api"
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]

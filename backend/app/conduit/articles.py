@@ -29,8 +29,8 @@ from app.conduit.schemas import (
 from app.conduit.shapes import FIELDS, LISTED_FIELDS
 from app.core.conditional import Precondition
 from app.db.dependencies import ReadConnection, WriteSession
-from app.services import favorites
 from app.services.articles import listing, reading, writing
+from app.services.community import favorites
 
 router = create_router("Articles")
 

@@ -7,9 +7,9 @@ from app.conduit.dependencies import CommunityActor, CommunityViewer
 from app.conduit.routing import OPTIONAL_AUTH, create_router
 from app.conduit.schemas import CommentResponse, CommentsResponse, Name, NewCommentRequest
 from app.db.dependencies import ReadConnection, WriteSession
-from app.schemas.comment import CommentCreate
+from app.schemas.community.comment import CommentCreate
 from app.schemas.types import Id
-from app.services.comments import reading, writing
+from app.services.community.comments import reading, writing
 
 router = create_router("Comments")
 

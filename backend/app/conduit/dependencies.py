@@ -11,8 +11,8 @@ from app.auth import dependencies
 from app.auth.dependencies import RequiredViewer, Viewer
 from app.auth.identity import Identity, find_by_session
 from app.auth.security import read_access_token
+from app.core.enums import Scope
 from app.core.errors import InvalidToken
-from app.core.scopes import Scope
 from app.db.dependencies import CurrentDatabase, WriteSession
 
 

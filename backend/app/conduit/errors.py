@@ -12,8 +12,6 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from app.core.errors import (
-    MAX_NAME,
-    MAX_VALIDATION_ERRORS,
     Conflict,
     EmailTaken,
     InvalidCredentials,
@@ -21,6 +19,10 @@ from app.core.errors import (
     NotFound,
     PressroomError,
     UsernameTaken,
+)
+from app.http.errors import (
+    MAX_NAME,
+    MAX_VALIDATION_ERRORS,
     allowed_methods,
     error_response,
     validation_message,

@@ -7,7 +7,7 @@ from app.conduit.dependencies import CommunityActor, CommunityViewer
 from app.conduit.routing import OPTIONAL_AUTH, create_router
 from app.conduit.schemas import Name, ProfileResponse
 from app.db.dependencies import ReadConnection, WriteSession
-from app.services import profiles
+from app.services.community import profiles
 
 router = create_router("Profile")
 

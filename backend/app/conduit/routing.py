@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from fastapi.params import Depends
 
 from app.conduit.schemas import GenericError
-from app.core.routing import StrictRoute
+from app.http.routing import StrictRoute
 
 Responses = dict[int | str, dict[str, Any]]
 

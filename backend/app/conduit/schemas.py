@@ -13,7 +13,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from app.core.config import get_settings
 from app.core.errors import InvalidInput
-from app.schemas.article import (
+from app.schemas.accounts.login import LoginForm
+from app.schemas.accounts.passwords import NewPassword, Password
+from app.schemas.accounts.user import AccountUpdate, Bio, UserCreate
+from app.schemas.articles.article import (
     MAX_TAGS,
     ArticleCreate,
     ArticleQuery,
@@ -23,10 +26,8 @@ from app.schemas.article import (
     Status,
     TagName,
 )
-from app.schemas.auth import LoginForm
-from app.schemas.comment import CommentContent
+from app.schemas.community.comment import CommentContent
 from app.schemas.page import DEFAULT_LIMIT, MAX_LIMIT, MAX_SKIP
-from app.schemas.passwords import NewPassword, Password
 from app.schemas.types import (
     MAX_ID,
     STORABLE_PATTERN,
@@ -37,7 +38,6 @@ from app.schemas.types import (
     Title,
     Username,
 )
-from app.schemas.user import AccountUpdate, Bio, UserCreate
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from app.auth.identity import Identity
 from app.core.config import get_settings
-from app.schemas.user import UserPrivate
-from app.services.comments.reading import CommentWithProfile
-from app.services.paging import ListPage
-from app.services.profiles import ProfileRow
+from app.schemas.accounts.user import UserPrivate
+from app.services.community.comments.reading import CommentWithProfile
+from app.services.community.profiles import ProfileRow
+from app.services.pages.paging import ListPage
 
 LISTED_FIELDS = (
     "slug",

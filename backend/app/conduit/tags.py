@@ -5,9 +5,9 @@ from typing import Any
 from app.conduit.routing import create_router
 from app.conduit.schemas import TagsResponse
 from app.db.dependencies import ReadConnection
+from app.schemas.articles.tag import TagQuery, TagSort
 from app.schemas.page import MAX_LIMIT
-from app.schemas.tag import TagQuery, TagSort
-from app.services import tags
+from app.services.articles import tags
 
 router = create_router("Tags")
 

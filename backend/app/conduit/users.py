@@ -24,9 +24,10 @@ from app.conduit.schemas import (
 )
 from app.core.config import Registration, get_settings
 from app.core.errors import InvalidInput
-from app.core.routing import no_store
 from app.db.dependencies import CurrentDatabase, WriteSession
-from app.services import account, auth, registration, sessions
+from app.http.routing import no_store
+from app.services.accounts import account_changes, registration, sessions
+from app.services.accounts import login as login_service
 
 router = create_router("User and Authentication", dependencies=[Depends(no_store)])
 
@@ -40,7 +41,7 @@ async def login(
     session: WriteSession, database: CurrentDatabase, client: CurrentClient, form: LoginUserRequest
 ) -> dict[str, Any]:
     """Log in with email and password."""
-    tokens = await auth.login(
+    tokens = await login_service.login(
         session,
         database=database,
         form=login_form(form.user),
@@ -85,7 +86,7 @@ async def update_user(
     changes: UpdateUserRequest,
 ) -> dict[str, Any]:
     """Update your own account. Email and password require a login at this API within one hour."""
-    user = await account.update_account(
+    user = await account_changes.update_account(
         session,
         database=database,
         client=client,

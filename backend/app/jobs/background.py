@@ -13,9 +13,9 @@ from app.db.session import Database
 from app.jobs.housekeeping import delete_expired
 from app.jobs.mail import log_transport, smtp_transport
 from app.jobs.media import clean_up_media
+from app.services.accounts.mail_delivery import SendMail, deliver_due
+from app.services.articles.changes import announce_due
 from app.services.articles.rendering import render_stale
-from app.services.changes import announce_due
-from app.services.mail_delivery import SendMail, deliver_due
 from app.services.media.storage import open_storage
 
 logger = get_logger(__name__)

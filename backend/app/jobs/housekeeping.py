@@ -4,28 +4,18 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from app.db.session import Database
-from app.services import (
-    account_tokens,
-    attempts,
-    changes,
-    idempotency,
-    limits,
-    mail,
-    previews,
-    retention,
-    sessions,
-    tags,
-    trash,
-)
-from app.services.comments import writing as comments
+from app.services import idempotency, limits, outbox, retention
+from app.services.accounts import account_tokens, rate_limits, sessions
+from app.services.articles import changes, previews, tags, trash
+from app.services.community.comments import writing as comments
 from app.services.purging import Purge, in_batches
 
 _BATCH_PURGES: tuple[Purge, ...] = (
     sessions.purge,
-    attempts.purge,
+    rate_limits.purge,
     account_tokens.purge,
     previews.purge,
-    mail.purge,
+    outbox.purge,
     idempotency.purge,
     limits.purge,
     trash.purge,

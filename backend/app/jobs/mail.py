@@ -8,14 +8,14 @@ import aiosmtplib
 
 from app.core.config import Settings, SmtpSecurity
 from app.core.logging import get_logger
-from app.services.mail_delivery import DeliveryError, SendMail
+from app.services.accounts.mail_delivery import DeliveryError, SendMail
 
 logger = get_logger(__name__)
 
 RESPONSE_TIMEOUT_SECONDS = 15
 """Timeout for each response of the mail server."""
 TOTAL_TIMEOUT_SECONDS = 60
-"""Timeout for one mail; it must be shorter than services.mail_delivery.CLAIM_DURATION."""
+"""Timeout for one mail; it must be shorter than services.accounts.mail_delivery.CLAIM_DURATION."""
 
 
 def smtp_transport(settings: Settings) -> SendMail:

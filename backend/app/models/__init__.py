@@ -1,27 +1,27 @@
 """SQLAlchemy models. Importing this package registers every table with the metadata."""
 
-from app.models.account_token import AccountToken
-from app.models.address import Address
-from app.models.api_key import ApiKey
-from app.models.article import Article, FormerSlug
-from app.models.attempt import Attempt
+from app.models.accounts.account_token import AccountToken
+from app.models.accounts.address import Address
+from app.models.accounts.api_key import ApiKey
+from app.models.accounts.attempt import Attempt
+from app.models.accounts.second_factor import RecoveryCode, SecondFactor
+from app.models.accounts.session import UserSession
+from app.models.accounts.user import User
+from app.models.articles.article import Article, FormerSlug
+from app.models.articles.change import Change
+from app.models.articles.preview_link import PreviewLink
+from app.models.articles.revision import ArticleRevision
+from app.models.articles.tag import ArticleTag, Tag
 from app.models.audit import AuditEvent
-from app.models.change import Change
-from app.models.comment import Comment
-from app.models.favorite import ArticleCounts, Favorite
-from app.models.follow import Block, Follow, UserCounts
+from app.models.bulk import ImportRecord
+from app.models.community.comment import Comment
+from app.models.community.favorite import ArticleCounts, Favorite
+from app.models.community.follow import Block, Follow, UserCounts
+from app.models.community.report import Report
 from app.models.idempotency_key import IdempotencyKey
-from app.models.import_record import ImportRecord
 from app.models.limit import LimitOverride, LimitUse, UploadReservation
 from app.models.mail import Mail
 from app.models.media import ArticleMedia, DiscardedFolder, Media
-from app.models.preview_link import PreviewLink
-from app.models.report import Report
-from app.models.revision import ArticleRevision
-from app.models.second_factor import RecoveryCode, SecondFactor
-from app.models.session import UserSession
-from app.models.tag import ArticleTag, Tag
-from app.models.user import User
 
 __all__ = [
     "AccountToken",

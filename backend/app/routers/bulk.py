@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from app.auth.dependencies import RequiredArticlesViewer, confirming_user
 from app.auth.identity import Identity
 from app.core.config import get_settings
+from app.core.enums import Scope
 from app.core.errors import (
     ContentTooLarge,
     InvalidRequest,
@@ -18,7 +19,6 @@ from app.core.errors import (
     RequestTimedOut,
     UnsupportedMediaType,
 )
-from app.core.scopes import Scope
 from app.core.streams import Deadline
 from app.db.dependencies import CurrentDatabase
 from app.routers.responses import AUTH_ERRORS, create_router, errors

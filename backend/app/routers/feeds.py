@@ -9,11 +9,12 @@ from fastapi import Depends, Path, Request, Response, status
 from pydantic import BaseModel, StringConstraints
 
 from app.core import clock
-from app.core.conditional import entity_tag, public
+from app.core.conditional import entity_tag
 from app.core.errors import NotFound, PressroomError, TagNotFound, UserNotFound
 from app.db.dependencies import ReadConnection
+from app.http.caching import public
 from app.routers.responses import ETAG_ERRORS, Responses, create_router, errors
-from app.schemas.feed import JsonFeed
+from app.schemas.feeds import JsonFeed
 from app.schemas.types import PlainDigits
 from app.services.feeds import atom, contents, json_feed, rss, sitemap
 from app.services.feeds.contents import Feed
@@ -115,7 +116,7 @@ def _document_response(
 ) -> Response:
     """Return the document with validators, or 304 for a matching If-Modified-Since.
 
-    core.routing compares If-None-Match, as for all routes.
+    http.routing compares If-None-Match, as for all routes.
     """
     headers = {"Cache-Control": public(MAX_AGE_SECONDS), "ETag": entity_tag(body)}
     if modified_at is not None and clock.now() - modified_at >= MIN_VALIDATOR_AGE:

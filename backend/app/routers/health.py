@@ -2,8 +2,8 @@
 
 from fastapi import Depends, status
 
-from app.core.routing import no_store
 from app.db.dependencies import CurrentDatabase
+from app.http.routing import no_store
 from app.routers.responses import create_router
 from app.schemas.health import Liveness, Readiness
 from app.services import health

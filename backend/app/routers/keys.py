@@ -3,7 +3,7 @@
 from fastapi import Response
 
 from app.auth import keys
-from app.core.conditional import public
+from app.http.caching import public
 from app.routers.responses import create_router
 from app.schemas.key import JsonWebKeySet
 

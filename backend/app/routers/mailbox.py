@@ -6,10 +6,10 @@ from html import escape
 from fastapi import APIRouter, Depends
 from starlette.responses import HTMLResponse
 
-from app.core.routing import no_store
 from app.db.dependencies import ReadConnection
+from app.http.routing import no_store
 from app.schemas.mail import MailboxEntry
-from app.services import mail
+from app.services import outbox
 
 router = APIRouter(prefix="/dev", include_in_schema=False, dependencies=[Depends(no_store)])
 
@@ -38,7 +38,7 @@ ENTRY = """<article>
 @router.get("/mailbox")
 async def read_mailbox(connection: ReadConnection) -> HTMLResponse:
     """Show the latest mails as a page."""
-    entries = await mail.list_mailbox(connection)
+    entries = await outbox.list_mailbox(connection)
     rendered = "\n".join(map(_render, entries)) or "<p>There are no mails.</p>"
     return HTMLResponse(PAGE.format(entries=rendered), headers={"Cache-Control": "no-store"})
 
@@ -46,7 +46,7 @@ async def read_mailbox(connection: ReadConnection) -> HTMLResponse:
 @router.get("/mailbox.json")
 async def list_mailbox(connection: ReadConnection) -> Sequence[MailboxEntry]:
     """List the latest mails as JSON."""
-    return await mail.list_mailbox(connection)
+    return await outbox.list_mailbox(connection)
 
 
 def _render(entry: MailboxEntry) -> str:

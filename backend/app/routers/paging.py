@@ -6,8 +6,8 @@ from urllib.parse import urlencode
 
 from fastapi import Depends, Request, Response
 
-from app.core.conditional import last_modified
-from app.services.paging import ListPage
+from app.http.caching import last_modified
+from app.services.pages.paging import ListPage
 
 Item = TypeVar("Item")
 

@@ -5,9 +5,10 @@ from typing import Annotated
 from fastapi import Depends, Header, Path, Query, Request
 from starlette.convertors import Convertor, register_url_convertor
 
-from app.core.conditional import Precondition, list_header
+from app.core.conditional import Precondition
 from app.core.config import get_settings
 from app.core.errors import PreconditionRequired
+from app.http.caching import list_header
 from app.schemas.page import CursorQuery, PageQuery
 from app.schemas.types import STORABLE_PATTERN, Id
 

@@ -35,9 +35,9 @@ from app.core.errors import (
     UnknownHost,
     UnsupportedMediaType,
     UserNotFound,
-    error_body,
 )
-from app.core.routing import StrictRoute
+from app.http.errors import error_body
+from app.http.routing import StrictRoute
 from app.schemas.error import ErrorBody
 
 Responses = dict[int | str, dict[str, Any]]

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, StrictBool, StringConstraints, model_validator
 
-from app.schemas.article import MAX_TAGS, Excerpt, Language, TagName
+from app.schemas.articles.article import MAX_TAGS, Excerpt, Language, TagName
 from app.schemas.types import Content, ImageUrl, Input, Moment, Output, Title, Username
 
 MAX_ERRORS = 100

@@ -42,6 +42,7 @@ from app.auth.permissions import Action, require
 from app.core import clock
 from app.core.conditional import Precondition
 from app.core.config import get_settings
+from app.core.enums import Role
 from app.core.errors import LimitReached, QuotaExceeded, UserNotFound
 from app.core.limits import (
     DEFAULTS,
@@ -53,18 +54,17 @@ from app.core.limits import (
     Limit,
     LimitKind,
 )
-from app.core.roles import Role
 from app.db.reading import Reader
 from app.db.session import NO_KEY_UPDATE, Database
-from app.models.address import Address
-from app.models.article import Article
+from app.models.accounts.address import Address
+from app.models.accounts.user import User
+from app.models.articles.article import Article
+from app.models.articles.revision import ArticleRevision
 from app.models.limit import LimitOverride, LimitUse, UploadReservation
 from app.models.media import Media
-from app.models.revision import ArticleRevision
-from app.models.user import User
 from app.schemas.limit import LimitResponse, LimitUseResponse, UserLimits, UserLimitsUpdate
 from app.services import audit
-from app.services.attempts import network_of
+from app.services.accounts.rate_limits import network_of
 from app.services.audit import AuditAction
 from app.services.purging import BATCH, delete_oldest
 

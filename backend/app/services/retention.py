@@ -26,8 +26,8 @@ from app.core import clock
 from app.core.config import Settings, get_settings
 from app.core.logging import get_logger
 from app.db.session import Database
+from app.models.articles.revision import ArticleRevision
 from app.models.audit import AuditEvent
-from app.models.revision import ArticleRevision
 from app.services.purging import delete_oldest, in_batches, sweep
 
 logger = get_logger(__name__)

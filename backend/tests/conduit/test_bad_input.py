@@ -332,7 +332,7 @@ async def test_internal_error_uses_the_error_format(
     async def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr("app.services.tags.list_tags", fail)
+    monkeypatch.setattr("app.services.articles.tags.list_tags", fail)
     response = await client.get("/api/tags")
     assert assert_refused(response, 500)["body"] == ["Internal server error"]
     assert response.headers["X-Request-ID"]

@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import clock
 from app.core.config import get_settings
-from app.core.roles import Role
+from app.core.enums import Role
 from app.models import AuditEvent, User
-from app.models.follow import Block
+from app.models.community.follow import Block
 from tests.factories import PASSWORD, bearer, create_article, create_comment, create_user
 from tests.inbox import Inbox
 

@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import clock
 from app.core.config import Registration, get_settings
-from app.core.scopes import Scope
+from app.core.enums import Scope
 from app.models import SecondFactor, User, UserSession
-from app.services import account
+from app.services.accounts import account_changes
 from tests.factories import PASSWORD, api_key, create_article, create_user
 from tests.inbox import Inbox
 
@@ -168,7 +168,7 @@ async def test_second_factor_enabled_concurrently_prevents_password_change(
     client: httpx.AsyncClient, session: AsyncSession, ada: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = await log_in(client, ada)
-    hash_password = account.hash_password
+    hash_password = account_changes.hash_password
 
     async def enable_and_hash(password: str) -> str:
         now = clock.now()
@@ -178,7 +178,7 @@ async def test_second_factor_enabled_concurrently_prevents_password_change(
         await session.flush()
         return await hash_password(password)
 
-    monkeypatch.setattr(account, "hash_password", enable_and_hash)
+    monkeypatch.setattr(account_changes, "hash_password", enable_and_hash)
     assert (await put(client, token, **NEW)).status_code == 403
 
 
@@ -210,7 +210,7 @@ async def test_email_change_is_refused_with_registration_by_mail(
 ) -> None:
     token = await log_in(client, ada)
     settings = get_settings().model_copy(update={"registration": Registration.BY_EMAIL})
-    monkeypatch.setattr("app.services.account.get_settings", lambda: settings)
+    monkeypatch.setattr("app.services.accounts.account_changes.get_settings", lambda: settings)
     monkeypatch.setattr("app.conduit.users.get_settings", lambda: settings)
     response = await put(client, token, email="new@example.com")
     assert response.status_code == 403

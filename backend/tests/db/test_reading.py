@@ -10,8 +10,8 @@ from sqlalchemy import Integer, bindparam, literal, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.config import Settings
+from app.core.enums import Role
 from app.core.errors import InvalidInput, ServiceUnavailable
-from app.core.roles import Role
 from app.db.pool import ReadPool
 from app.db.reading import Reader
 from app.db.session import Database

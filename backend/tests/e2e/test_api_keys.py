@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.services.api_keys import MAX_API_KEYS
+from app.services.accounts.api_keys import MAX_API_KEYS
 from tests.postgres import fetch, holding, wait_until_blocked
 from tests.processes import PASSWORD, Api
 

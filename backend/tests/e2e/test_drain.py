@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from app.core.config import PROJECT_DIR
-from app.core.protocol import DRAIN_SECONDS
+from app.server.protocol import DRAIN_SECONDS
 from tests.e2e.test_shutdown import refuses_connections
 from tests.processes import (
     DEADLINE,
@@ -117,7 +117,7 @@ def test_idle_connections_outlive_the_keep_alive_of_nginx() -> None:
 
 def test_stops_immediately_without_connections(checkout: Checkout, own_database: str) -> None:
     port = free_port()
-    endless = "import app.core.protocol as protocol; protocol.DRAIN_SECONDS = 3600"
+    endless = "import app.server.protocol as protocol; protocol.DRAIN_SECONDS = 3600"
     command = ("-c", f"{endless}; from gunicorn.app.wsgiapp import run; run()", *GUNICORN[2:])
     settings = {**PRODUCTION, "DATABASE_URL": own_database, "WEB_CONCURRENCY": "1"}
     with (

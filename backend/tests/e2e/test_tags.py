@@ -10,10 +10,10 @@ import asyncpg
 import httpx
 import pytest
 
+from app.content.slugs import tag_key
 from app.core.config import get_settings
-from app.core.text import tag_key
 from app.db.session import Database
-from app.services import tags
+from app.services.articles import tags
 from tests.databases import driver_url, execute, migrated_database
 from tests.postgres import fetch, holding, wait_until_blocked
 from tests.processes import Api, Checkout, serving

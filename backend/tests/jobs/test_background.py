@@ -14,11 +14,11 @@ from app.db.session import Database
 from app.jobs.background import Job, create_jobs, repeat, run_jobs
 from app.jobs.housekeeping import delete_expired
 from app.models import AccountToken, Mail
-from app.services.mail import MailKind
-from app.services.mail_delivery import DeliveryError
+from app.services.accounts.mail_delivery import DeliveryError
+from app.services.outbox import MailKind
+from tests.accounts.test_mail_delivery import later, queue
 from tests.factories import create_user
 from tests.inbox import Inbox
-from tests.test_mail import later, queue
 
 pytestmark = pytest.mark.usefixtures("shared_app")  # configures logging
 

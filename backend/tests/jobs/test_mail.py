@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from app.core.config import Settings, SmtpSecurity
 from app.jobs.mail import smtp_transport
-from app.services.mail_delivery import DeliveryError
-from app.services.mail_texts import MailText, compose
+from app.services.accounts.mail_delivery import DeliveryError
+from app.services.accounts.mail_texts import MailText, compose
 from tests.processes import HOST, free_port
 from tests.smtp import MailServer, mail_server
 

@@ -7,8 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.roles import Role
-from app.core.scopes import Scope
+from app.core.enums import Role, Scope
 from app.models import User
 from tests.factories import (
     PASSWORD,

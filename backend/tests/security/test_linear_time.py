@@ -20,12 +20,12 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.routing import Route, compile_path
 
 import app
+from app.content.slugs import normalize_text, slugify
 from app.core.conditional import Precondition
 from app.core.config import Settings
 from app.core.errors import InvalidInput, InvalidMedia, InvalidRequest, PressroomError
-from app.core.text import normalize_text, slugify
 from app.main import create_app
-from app.routers.files import _part
+from app.routers.media.files import _part
 from app.schemas.types import Email
 from app.services.bulk import markdown
 from app.services.bulk.foreign import RecordBuilder, parse_datetime
@@ -123,7 +123,7 @@ def test_collector_finds_patterns() -> None:
     for expected in (
         "app.services.media.formats._MARKER",  # a module attribute
         "app.services.media.formats._FORMATS",  # in a tuple of named tuples
-        "app.core.markdown._UNSPACED_SCRIPTS",
+        "app.content.markdown._UNSPACED_SCRIPTS",
     ):
         assert expected in names
     assert any(":" in name for name in names)  # an inline pattern

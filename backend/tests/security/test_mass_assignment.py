@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth import security
-from app.core.roles import Role
+from app.core.enums import Role
 from app.models import Address, Article, User
 from tests.factories import (
     PASSWORD,

@@ -31,7 +31,7 @@ from app.models import (
     User,
     UserSession,
 )
-from app.services import claiming
+from app.services.accounts import claiming
 from tests.factories import PASSWORD, create_article, create_media
 from tests.inbox import Inbox, token_in
 

@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth import security
 from app.core.config import Settings
-from app.core.roles import Role
+from app.core.enums import Role
 from app.models import User
-from app.services import mail
-from app.services.mail import MailKind
+from app.services import outbox
+from app.services.outbox import MailKind
 from tests.factories import PASSWORD, bearer, create_user
 from tests.inbox import Inbox
 from tests.security.conftest import Install, waiting_for_a_lock
@@ -137,7 +137,7 @@ async def test_mail_to_a_user_who_is_deleted_meanwhile_is_no_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with live_rows() as session:
-        mail.queue(session, MailKind.VERIFY_EMAIL, email=user.email, user_id=user.id)
+        outbox.queue(session, MailKind.VERIFY_EMAIL, email=user.email, user_id=user.id)
     async with live_rows() as session:
         await session.get(User, user.id, with_for_update=True)
         inbox = Inbox(live_app.state.database, settings)

@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.identity import Identity, find_by_api_key, find_by_session, recheck
 from app.auth.tokens import fingerprint, new_api_key
 from app.core import clock
+from app.core.enums import Role
 from app.core.errors import InvalidToken
-from app.core.roles import Role
 from app.db.reading import Reader
 from app.db.session import Database
 from app.models import ApiKey, User, UserSession

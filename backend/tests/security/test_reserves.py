@@ -9,9 +9,9 @@ from app.auth import security
 from app.core import clock
 from app.core.errors import ServiceUnavailable
 from app.models import User
+from tests.accounts.test_users import REGISTRATION
 from tests.factories import PASSWORD, bearer, create_user
 from tests.security.conftest import ClientAt, new_address
-from tests.test_users import REGISTRATION
 
 pytestmark = pytest.mark.usefixtures("timeline")  # no lockout ends during a test
 

@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity, find_by_api_key, find_by_session
 from app.auth.tokens import fingerprint
+from app.core.enums import Role
 from app.core.errors import InvalidToken, NotAuthorized, RequestTimedOut
 from app.core.limits import DEFAULTS, LimitKind
-from app.core.roles import Role
 from app.core.streams import Deadline
 from app.db.session import Database
 from app.models import Article, Media, User

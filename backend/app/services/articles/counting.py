@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Select, func, select
 
 from app.db.reading import Reader
-from app.models.change import Change
+from app.models.articles.change import Change
 
 MIN_CACHED_COUNT = 1_000
 """Smaller lists are counted each time: counting them costs no more than checking the change feed.

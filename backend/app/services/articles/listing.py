@@ -36,14 +36,14 @@ from sqlalchemy.orm import aliased
 from sqlalchemy.types import TypeEngine
 
 from app.auth.identity import Identity
-from app.core.text import tag_key
+from app.content.slugs import tag_key
 from app.db.reading import Reader
-from app.models.article import Article
-from app.models.favorite import Favorite
-from app.models.follow import Follow
-from app.models.tag import ArticleTag
-from app.models.user import User
-from app.schemas.article import FIELDS, ON_REQUEST, ArticleQuery, FeedQuery, Sort, Status
+from app.models.accounts.user import User
+from app.models.articles.article import Article
+from app.models.articles.tag import ArticleTag
+from app.models.community.favorite import Favorite
+from app.models.community.follow import Follow
+from app.schemas.articles.article import FIELDS, ON_REQUEST, ArticleQuery, FeedQuery, Sort, Status
 from app.services.articles import matching
 from app.services.articles.counting import count_public
 from app.services.articles.rows import (
@@ -58,9 +58,9 @@ from app.services.articles.rows import (
     visibility_of,
 )
 from app.services.articles.tagging import tag_id_for_filter
-from app.services.cursors import Scalar, decode_cursor, encode_cursor
-from app.services.paging import ListPage
-from app.services.viewing import VIEWER
+from app.services.pages.cursors import Scalar, decode_cursor, encode_cursor
+from app.services.pages.paging import ListPage
+from app.services.pages.viewing import VIEWER
 
 DEFERRED_JOIN_SKIP = 100
 """From this `skip` on, the ids of a page are selected before its rows are joined."""

@@ -46,7 +46,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY
 
 from app.auth.identity import Identity
 from app.db.reading import Reader
-from app.models.article import Article
+from app.models.articles.article import Article
 from app.services.articles.rows import Visibility, visibility_of
 
 MAX_CANDIDATES = 1000

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.identity import Identity
 from app.core.errors import ArticleMoved, ArticleNotFound
 from app.db.reading import Reader
-from app.models.article import Article, FormerSlug
+from app.models.articles.article import Article, FormerSlug
 from app.services.articles.rows import (
     OWNS_SLUG,
     PUBLIC,
@@ -21,7 +21,7 @@ from app.services.articles.rows import (
     select_articles,
     visibility_of,
 )
-from app.services.viewing import VIEWER
+from app.services.pages.viewing import VIEWER
 
 # Statements are built once. Building one and looking it up in the compiled cache takes longer than
 # PostgreSQL takes to run it.

@@ -7,10 +7,10 @@ from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity, recheck
+from app.content.markdown import RENDERER, Rendered, is_light, make_excerpt, render, render_sync
 from app.core.errors import ContentTooComplex
-from app.core.markdown import RENDERER, Rendered, is_light, make_excerpt, render, render_sync
 from app.db.session import Database
-from app.models.article import Article
+from app.models.articles.article import Article
 
 BATCH = 50
 

@@ -23,13 +23,13 @@ from sqlalchemy.orm import InstrumentedAttribute, aliased
 from app.auth.identity import Identity
 from app.auth.permissions import Action, may_on_any
 from app.core import clock
-from app.core.community import CommentPolicy
-from app.models.article import Article
-from app.models.favorite import ArticleCounts, Favorite
-from app.models.tag import ArticleTag, Tag
-from app.models.user import User
-from app.schemas.article import FIELDS, Status
-from app.services.viewing import VIEWER, follows, row_exists
+from app.core.enums import CommentPolicy
+from app.models.accounts.user import User
+from app.models.articles.article import Article
+from app.models.articles.tag import ArticleTag, Tag
+from app.models.community.favorite import ArticleCounts, Favorite
+from app.schemas.articles.article import FIELDS, Status
+from app.services.pages.viewing import VIEWER, follows, row_exists
 
 
 class AuthorRow(NamedTuple):

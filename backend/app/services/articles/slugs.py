@@ -38,10 +38,10 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
+from app.content.slugs import slugify
 from app.core.errors import ServiceUnavailable, SlugTaken
-from app.core.text import slugify
 from app.db.session import constraint_errors
-from app.models.article import Article, FormerSlug
+from app.models.articles.article import Article, FormerSlug
 from app.services.articles.rows import OWNS_SLUG
 
 MAX_SUFFIX = 9

@@ -23,11 +23,11 @@ from sqlalchemy.types import TypeEngine
 
 from app.auth.identity import Identity
 from app.auth.permissions import Action, may_on_any
+from app.content.slugs import tag_key, tag_slug
 from app.core.errors import ServiceUnavailable
 from app.core.limits import LimitKind
-from app.core.text import tag_key, tag_slug
-from app.models.article import Article
-from app.models.tag import ArticleTag, Tag
+from app.models.articles.article import Article
+from app.models.articles.tag import ArticleTag, Tag
 from app.services import limits
 from app.services.articles.slugs import numbered
 

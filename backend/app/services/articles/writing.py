@@ -10,6 +10,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from app.auth.identity import Identity
 from app.auth.permissions import Action, may, require
+from app.content.markdown import Rendered
 from app.core import clock
 from app.core.conditional import Precondition
 from app.core.config import get_settings
@@ -22,12 +23,12 @@ from app.core.errors import (
     SlugTaken,
 )
 from app.core.limits import LimitKind
-from app.core.markdown import Rendered
 from app.db.session import NO_KEY_UPDATE, constraint_errors
-from app.models.article import Article
-from app.models.revision import ArticleRevision
-from app.schemas.article import ArticleCreate, ArticleResponse, ArticleUpdate
+from app.models.articles.article import Article
+from app.models.articles.revision import ArticleRevision
+from app.schemas.articles.article import ArticleCreate, ArticleResponse, ArticleUpdate
 from app.services import audit, limits
+from app.services.articles.pictures import update_media_references
 from app.services.articles.rendering import excerpt_columns, prepare_text, rendered_columns
 from app.services.articles.rows import ArticleRow, article_row, select_articles
 from app.services.articles.slugs import (
@@ -43,7 +44,6 @@ from app.services.articles.slugs import (
 )
 from app.services.articles.tagging import add_tags, lock_tags, set_tags
 from app.services.audit import AuditAction
-from app.services.media.references import update_media_references
 
 AUTHOR_REFERENCE = {"fk_articles_author_id": InvalidToken}
 CONFLICTING_PUBLICATION = "published is false, but published_at is in the past: send one of them"

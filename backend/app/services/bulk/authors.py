@@ -9,8 +9,8 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.security import hash_password
-from app.core.text import normalize_text, slugify
-from app.models.user import User
+from app.content.slugs import normalize_text, slugify
+from app.models.accounts.user import User
 from app.services import audit
 from app.services.audit import AuditAction
 from app.services.bulk.foreign import SourceAuthor

@@ -13,8 +13,8 @@ from app.core import clock
 from app.core.errors import NotAuthorized, PressroomError
 from app.core.streams import Deadline
 from app.db.session import Database
-from app.models.article import Article
-from app.models.user import User
+from app.models.accounts.user import User
+from app.models.articles.article import Article
 from app.services.articles.rows import NOT_DELETED, columns
 
 BATCH = 200

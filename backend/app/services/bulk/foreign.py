@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote, unquote
 
-from app.core.text import normalize_text, slugify, tag_key
-from app.schemas.article import MAX_EXCERPT, MAX_TAGS
+from app.content.slugs import normalize_text, slugify, tag_key
+from app.schemas.articles.article import MAX_EXCERPT, MAX_TAGS
 from app.services.bulk.ndjson import ResolveAuthor
 from app.services.bulk.records import MAX_RECORD_BYTES, ParsedRecord, Position, parse_fields
 

@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import recheck
 from app.auth.permissions import Action, may
+from app.content.markdown import Rendered, render_sync
 from app.core.errors import (
     ContentTooComplex,
     InvalidInput,
@@ -29,7 +30,6 @@ from app.core.errors import (
     QuotaExceeded,
     ServiceUnavailable,
 )
-from app.core.markdown import Rendered, render_sync
 from app.db.session import COMMIT_LOG, Database
 from app.services.bulk import statements
 from app.services.bulk.ndjson import Line, ResolveAuthor, parse_lines, read_lines

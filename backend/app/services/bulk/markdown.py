@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from app.core.text import slugify
+from app.content.slugs import slugify
 from app.services.bulk import files
 from app.services.bulk.foreign import Progress, RecordBuilder, SourceAuthor, Survey, parse_datetime
 from app.services.bulk.ndjson import ResolveAuthor

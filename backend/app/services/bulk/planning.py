@@ -9,10 +9,10 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.permissions import Action, may
+from app.content.slugs import tag_key
 from app.core import clock
 from app.core.config import get_settings
 from app.core.errors import EmailNotVerified
-from app.core.text import tag_key
 from app.schemas.bulk import ArticleRecord
 from app.services.articles.slugs import owns_slug, placeholder
 from app.services.bulk import statements

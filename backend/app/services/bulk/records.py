@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from app.auth.identity import Identity
+from app.content.markdown import Rendered
+from app.content.slugs import slugify, tag_key
 from app.core.config import describe
 from app.core.languages import canonical_language
-from app.core.markdown import Rendered
-from app.core.text import slugify, tag_key
 from app.schemas.bulk import ArticleRecord
 
 Position = int | str

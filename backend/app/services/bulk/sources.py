@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import UserNotFound
 from app.db.session import Database
-from app.services import users
+from app.services.accounts import users
 from app.services.bulk import ghost, importing, markdown, wordpress
 from app.services.bulk.authors import hash_random_password, resolve_authors
 from app.services.bulk.foreign import Progress, SourceError, SourceFile, Survey

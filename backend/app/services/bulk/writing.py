@@ -13,6 +13,7 @@ from app.core.config import get_settings
 from app.core.errors import ServiceUnavailable
 from app.core.limits import LimitKind
 from app.services import audit, limits
+from app.services.articles.pictures import update_media_references
 from app.services.articles.rendering import rendered_columns
 from app.services.articles.slugs import (
     ATTEMPTS,
@@ -35,7 +36,6 @@ from app.services.bulk.records import (
     Result,
     key_of_article,
 )
-from app.services.media.references import update_media_references
 
 MEDIA_PATH = "/media/"
 SLUG_TAKEN = "slug: {0!r} was taken by another article during the import"

@@ -11,10 +11,10 @@ from app.core import clock
 from app.core.config import get_settings
 from app.core.errors import TagNotFound, UserNotFound
 from app.db.reading import Reader
-from app.models.article import Article
-from app.models.change import Change
-from app.models.tag import ArticleTag, Tag
-from app.models.user import User
+from app.models.accounts.user import User
+from app.models.articles.article import Article
+from app.models.articles.change import Change
+from app.models.articles.tag import ArticleTag, Tag
 from app.services.articles.rows import NOW, PUBLIC, columns, public_name
 from app.services.feeds import addresses
 from app.services.feeds.addresses import absolute_url, article_url

@@ -1,7 +1,7 @@
 """JSON Feed 1.1."""
 
 from app.core.config import get_settings
-from app.schemas.feed import JsonFeed, JsonFeedAuthor, JsonFeedItem
+from app.schemas.feeds import JsonFeed, JsonFeedAuthor, JsonFeedItem
 from app.services.feeds.addresses import api_url, author_url, permanent_id
 from app.services.feeds.contents import Feed, Item
 

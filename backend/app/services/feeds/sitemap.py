@@ -15,7 +15,7 @@ from sqlalchemy import BigInteger, bindparam, func, literal, select
 from app.core import clock
 from app.core.errors import NotFound
 from app.db.reading import Reader
-from app.models.article import Article
+from app.models.articles.article import Article
 from app.schemas.types import MAX_ID
 from app.services.articles.rows import PUBLIC
 from app.services.feeds.addresses import api_url, article_url_parts, home_url

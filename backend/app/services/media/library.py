@@ -12,13 +12,13 @@ from app.core.errors import MediaInUse, MediaNotFound
 from app.core.limits import LimitKind
 from app.db.reading import Reader
 from app.db.session import paged
-from app.models.article import Article
+from app.models.articles.article import Article
 from app.models.media import ArticleMedia, Media
 from app.schemas.media import MediaQuery, MediaResponse, MediaUpdate
 from app.services import audit, limits
+from app.services.articles.pictures import IS_PROFILE_IMAGE
 from app.services.articles.rows import PUBLISHED_OR_SCHEDULED
 from app.services.audit import AuditAction
-from app.services.media.references import IS_PROFILE_IMAGE
 from app.services.media.rows import MediaRow, response_to
 
 _COLUMNS = select(*Media.__table__.columns)

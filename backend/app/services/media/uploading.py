@@ -29,9 +29,9 @@ from app.core.errors import ContentTooLarge, InvalidToken, ServiceUnavailable
 from app.core.limits import LimitKind
 from app.core.logging import get_logger
 from app.db.session import NO_KEY_UPDATE, Database
+from app.models.accounts.user import User
 from app.models.limit import UploadReservation
 from app.models.media import DiscardedFolder, Media
-from app.models.user import User
 from app.schemas.media import MediaResponse
 from app.services import audit, limits
 from app.services.audit import AuditAction

@@ -1,0 +1,1 @@
+"""Markdown, slugs and diffs."""

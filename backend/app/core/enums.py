@@ -1,0 +1,80 @@
+"""Enumerations that several layers use."""
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """Authors change their own articles, editors change all articles, admins change everything."""
+
+    AUTHOR = "author"
+    EDITOR = "editor"
+    ADMIN = "admin"
+
+
+class Scope(StrEnum):
+    """An API key needs a scope for each operation; its user's role still applies."""
+
+    ARTICLES_READ = "articles:read"
+    ARTICLES_WRITE = "articles:write"
+    MEDIA_READ = "media:read"
+    MEDIA_WRITE = "media:write"
+    USERS_READ = "users:read"
+    USERS_WRITE = "users:write"
+    ADDRESSES_READ = "addresses:read"
+    ADDRESSES_WRITE = "addresses:write"
+    COMMUNITY_READ = "community:read"
+    COMMUNITY_WRITE = "community:write"
+
+
+SCOPE_DESCRIPTIONS = {
+    Scope.ARTICLES_READ: "Read articles, including your drafts",
+    Scope.ARTICLES_WRITE: "Create, change and delete articles",
+    Scope.MEDIA_READ: "List your pictures",
+    Scope.MEDIA_WRITE: "Upload, describe and delete pictures",
+    Scope.USERS_READ: "Read users, including your private fields",
+    Scope.USERS_WRITE: "Change your profile",
+    Scope.ADDRESSES_READ: "Read your addresses",
+    Scope.ADDRESSES_WRITE: "Add, change and delete your addresses",
+    Scope.COMMUNITY_READ: "Read comments, profiles, favorites and reports as this user",
+    Scope.COMMUNITY_WRITE: "Follow, favorite, comment, moderate and report",
+}
+
+
+class Purpose(StrEnum):
+    """The only action that an account token allows."""
+
+    REGISTER = "register"
+    VERIFY_EMAIL = "verify_email"
+    CHANGE_EMAIL = "change_email"
+    RESET_PASSWORD = "reset_password"  # noqa: S105 - a purpose, not a password
+
+
+class CommentPolicy(StrEnum):
+    """Whether an article accepts comments, and whether they need approval."""
+
+    OPEN = "open"
+    HELD = "held"
+    """A comment is public once the article's author or an editor approves it."""
+    CLOSED = "closed"
+
+
+class CommentStatus(StrEnum):
+    """The visibility of a comment.
+
+    Only the comment's author and moderators see pending and hidden comments.
+    """
+
+    VISIBLE = "visible"
+    PENDING = "pending"
+    """Waiting for approval."""
+    HIDDEN = "hidden"
+    """Hidden by a moderator."""
+
+
+class ReportState(StrEnum):
+    """The progress of a report."""
+
+    OPEN = "open"
+    IN_REVIEW = "in_review"
+    RESOLVED = "resolved"
+    DISMISSED = "dismissed"

@@ -1,0 +1,166 @@
+"""The error responses: one body for every error, whoever raised it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from app.core.errors import (
+    ContentTooLarge,
+    InvalidInput,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotAuthenticated,
+    NotAuthorized,
+    NotFound,
+    PressroomError,
+    ServiceUnavailable,
+    TooManyAttempts,
+    UnsupportedMediaType,
+)
+from app.core.logging import request_id
+
+MAX_NAME = 100
+MAX_VALIDATION_ERRORS = 20
+"""Maximum validation errors that one response lists."""
+
+
+_BY_STATUS: Mapping[int, type[PressroomError]] = {
+    error.status: error
+    for error in (
+        InvalidRequest,
+        NotAuthenticated,
+        NotAuthorized,
+        NotFound,
+        MethodNotAllowed,
+        ContentTooLarge,
+        UnsupportedMediaType,
+        InvalidInput,
+        TooManyAttempts,
+        ServiceUnavailable,
+    )
+}
+"""The catalogue's error for each status that Starlette raises."""
+
+
+def error_body(
+    *,
+    message: str,
+    code: str,
+    detail: str | Sequence[Mapping[str, Any]] | None = None,
+    identifier: str | None = None,
+    extra: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Return the body of an error response.
+
+    `detail` defaults to `message`, and `identifier` to the current request id. `extra` contains the
+    additional fields of some errors.
+    """
+    return {
+        "success": False,
+        "message": message,
+        "detail": message if detail is None else detail,
+        "code": code,
+        "request_id": identifier or request_id(),
+        **(extra or {}),
+    }
+
+
+def error_response(
+    status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return a response with an error body; it is `no-store` unless `headers` override that.
+
+    Lone surrogates, which may come from the client's JSON, become `?`.
+    """
+    content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+    headers = {"Cache-Control": "no-store", **(headers or {})}
+    return Response(content, status, headers, media_type="application/json")
+
+
+def pressroom_error_response(error: PressroomError) -> Response:
+    """Return the response to an error of the catalogue; middleware calls this directly."""
+    body = error_body(message=str(error.detail), code=error.code, extra=error.extra)
+    return error_response(error.status, body, error.headers)
+
+
+async def handle_http_exception(request: Request, error: Exception) -> Response:
+    """Handle errors of the catalogue and of Starlette: unknown path, wrong method, invalid form."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class only
+    if isinstance(error, PressroomError):
+        return pressroom_error_response(error)
+    kind = _BY_STATUS.get(error.status_code, PressroomError)
+    # Starlette's detail is useful only for a 400, where it describes what is wrong with the form.
+    message = str(error.detail) if kind in {InvalidRequest, PressroomError} else kind.message
+    headers = dict(error.headers or {})
+    if kind is MethodNotAllowed:
+        headers["Allow"] = allowed_methods(request) or headers.get("Allow", "")
+    return error_response(error.status_code, error_body(message=message, code=kind.code), headers)
+
+
+def allowed_methods(request: Request) -> str:
+    """Return all methods of the path for Allow (RFC 9110 §15.5.6).
+
+    Starlette lists only the methods of the first matching route.
+    """
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    matching = [
+        route
+        for route in iter_route_contexts(request.app.routes)
+        if route.methods and route.path_regex.match(path)
+    ]
+    methods = {
+        method
+        for route in matching
+        if route.path == matching[0].path
+        for method in route.methods or ()
+    }
+    if "GET" in methods:
+        methods.add("HEAD")
+    return ", ".join(sorted(methods))
+
+
+async def handle_validation_error(request: Request, error: Exception) -> Response:
+    """Return 422 with the list of validation errors.
+
+    The list omits the rejected input, because it may be a password.
+    """
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class only
+    errors = [
+        {"loc": _location(each), "msg": validation_message(each), "type": each["type"]}
+        for each in error.errors()[:MAX_VALIDATION_ERRORS]
+    ]
+    location = ".".join(map(str, errors[0]["loc"])) if errors else "request"
+    reason = errors[0]["msg"] if errors else "invalid"
+    body = error_body(
+        message=f"{InvalidInput.message}: {location}: {reason}",
+        code=InvalidInput.code,
+        detail=errors,
+    )
+    return error_response(InvalidInput.status, body)
+
+
+def _location(error: Mapping[str, Any]) -> list[str | int]:
+    """Return the location, with names shortened: the client may have made them up."""
+    return [part if isinstance(part, int) else str(part)[:MAX_NAME] for part in error["loc"]]
+
+
+def validation_message(error: Mapping[str, Any]) -> str:
+    """Return the message of a validation error; for invalid JSON, it includes the reason."""
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] in {"too_short", "too_long"} and error["ctx"]["field_type"] == "Value":
+        return message.replace("items after validation", "characters")  # of a SecretStr
+    if error["type"] == "json_invalid":
+        return f"{message}: {error['ctx']['error']}"
+    return message
+
+
+def register_error_handlers(app: FastAPI) -> None:
+    """Register the native error handlers; a mounted application needs its own."""
+    app.add_exception_handler(HTTPException, handle_http_exception)
+    app.add_exception_handler(RequestValidationError, handle_validation_error)

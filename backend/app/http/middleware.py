@@ -1,0 +1,386 @@
+"""Pure ASGI middleware for every request, from the outermost to the innermost layer.
+
+RequestContext → AllowedHosts → CORS → ErrorBoundary → RequestRules
+
+For speed, the layers read and write raw headers: lists of bytes.
+"""
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl, quote
+from uuid import uuid4
+
+from fastapi import FastAPI
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.core.config import Settings
+from app.core.errors import (
+    ContentTooLarge,
+    CredentialsInQuery,
+    InternalError,
+    InvalidRequest,
+    NotFound,
+    PressroomError,
+    UnknownHost,
+)
+from app.core.logging import bind_request_id, get_logger, log_request
+from app.http.errors import pressroom_error_response
+
+logger = get_logger(__name__)
+
+REQUEST_ID_HEADER = "X-Request-ID"
+WELL_FORMED_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
+
+PREVIEW_TOKEN = re.compile(r"prv_[A-Za-z0-9_-]+")
+
+CREDENTIAL_PARAMETERS = frozenset(
+    {
+        "access_token",
+        "api_key",
+        "challenge",
+        "current_password",
+        "new_password",
+        "password",
+        "refresh_token",
+        "token",
+    }
+)
+
+FORM_BYTES = 1024 * 1024
+"""Bytes of a multipart form in addition to its file."""
+
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+"""Security headers of every response; behind nginx, nginx adds them."""
+
+
+Envelope = Callable[[PressroomError], Response]
+"""Renders an error in the format of one API."""
+
+
+class ErrorResponder:
+    """Renders an error in the format of the API that the path belongs to."""
+
+    def __init__(self, envelopes: Mapping[str, Envelope]) -> None:
+        """Use `envelopes` for the path prefixes of mounted applications."""
+        self._envelopes = tuple(envelopes.items())
+
+    def __call__(self, scope: Scope, error: PressroomError) -> Response:
+        path: str = scope["path"]
+        for prefix, envelope in self._envelopes:
+            if path == prefix or path.startswith(f"{prefix}/"):
+                return envelope(error)
+        return pressroom_error_response(error)
+
+
+NATIVE_RESPONDER = ErrorResponder({})
+
+
+def install(app: FastAPI, settings: Settings, envelopes: Mapping[str, Envelope]) -> None:
+    """Add the middleware of this module to `app`; ErrorResponder describes `envelopes`."""
+    respond = ErrorResponder(envelopes)
+    app.add_middleware(
+        RequestRules,
+        max_bytes=settings.max_body_bytes,
+        larger={
+            ("POST", "/media"): settings.media_max_bytes + FORM_BYTES,
+            ("POST", "/articles/import"): settings.max_import_bytes,
+        },
+        respond=respond,
+    )
+    app.add_middleware(ErrorBoundary, respond=respond)
+    app.add_middleware(
+        CrossOrigin,
+        respond=respond,
+        allow_origins=settings.cors_origins,
+        allow_credentials="*" not in settings.cors_origins,
+        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+        allow_headers=[
+            "Authorization",
+            "Content-Type",
+            "Idempotency-Key",
+            "If-Match",
+            "If-Modified-Since",
+            "If-None-Match",
+            REQUEST_ID_HEADER,
+            "X-Requested-With",
+        ],
+        expose_headers=[
+            "Content-Location",
+            "ETag",
+            "Idempotency-Replayed",
+            "Last-Modified",
+            "Link",
+            "Location",
+            "Retry-After",
+            REQUEST_ID_HEADER,
+            "X-Process-Time",
+            "X-Merged-Into",
+            "X-Total-Count",
+        ],
+    )
+    app.add_middleware(AllowedHosts, allowed_hosts=settings.allowed_hosts, respond=respond)
+    app.add_middleware(
+        RequestContext, headers=SECURITY_HEADERS if settings.security_headers else {}
+    )
+
+
+def _values(scope: Scope, name: bytes) -> list[bytes]:
+    """Return the values of a request header, one per header line."""
+    return [value for each, value in scope["headers"] if each == name]
+
+
+class RequestContext:
+    """Sets the request id, measures the duration, and logs each request in one line.
+
+    A well-formed X-Request-ID is reused, so that the logs of nginx and the backend share one id.
+    The log omits the query string, all headers and preview tokens in paths, which may be secrets.
+
+    Every response gets `headers`. Headers that a response already has stay: the documentation pages
+    have their own Content-Security-Policy.
+    """
+
+    def __init__(self, app: ASGIApp, headers: Mapping[str, str]) -> None:
+        self.app = app
+        self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        identifier = _request_id(scope)
+        bind_request_id(identifier)
+        method, path = scope["method"], _log_path(scope)
+        status = 0
+
+        async def send_with_context(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [each for each in message["headers"] if each[0] not in _CONTEXT_HEADERS]
+                present = {name for name, _ in headers}
+                headers += [each for each in self._headers if each[0] not in present]
+                headers.append((b"x-request-id", identifier.encode()))
+                seconds = time.perf_counter() - started
+                headers.append((b"x-process-time", f"{seconds:.4f}".encode()))
+                message["headers"] = headers
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_context)
+        finally:
+            seconds = time.perf_counter() - started
+            log_request(method=method, path=path, status=status, seconds=seconds)
+
+
+_CONTEXT_HEADERS = frozenset({b"x-request-id", b"x-process-time"})
+"""Headers that only RequestContext sets."""
+
+
+def _request_id(scope: Scope) -> str:
+    values = _values(scope, b"x-request-id")
+    if values:
+        identifier = values[0].decode("latin-1")
+        if WELL_FORMED_REQUEST_ID.fullmatch(identifier):
+            return identifier
+    return uuid4().hex
+
+
+def _log_path(scope: Scope) -> str:
+    """Return the path without preview tokens, percent-encoded against forged log lines."""
+    if scope["path"].startswith("/previews/"):  # the raw path may be encoded differently
+        return "/previews/***"
+    raw: bytes | None = scope.get("raw_path")
+    path = raw.decode("ascii", "replace") if raw else quote(scope["path"])
+    return PREVIEW_TOKEN.sub("prv_***", path) if "prv_" in path else path
+
+
+class AllowedHosts:
+    """Rejects requests whose Host is not in `allowed_hosts` (exact, or `*.example.com`).
+
+    Health checks are exempt: orchestrators send them to an IP address.
+    """
+
+    def __init__(
+        self, app: ASGIApp, allowed_hosts: Sequence[str], respond: ErrorResponder = NATIVE_RESPONDER
+    ) -> None:
+        self.app = app
+        self._respond = respond
+        self.any_host = "*" in allowed_hosts
+        self.exact = {host.lower() for host in allowed_hosts if not host.startswith("*.")}
+        self.suffixes = tuple(host[1:].lower() for host in allowed_hosts if host.startswith("*."))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        hosts = _values(scope, b"host")
+        if len(hosts) > 1 or (not hosts and scope["http_version"] == "1.1"):  # RFC 9112 §3.2
+            error = InvalidRequest("Send exactly one Host header")
+            await self._respond(scope, error)(scope, receive, send)
+        elif self._is_allowed(hosts[0].decode("latin-1") if hosts else "", scope["path"]):
+            await self.app(scope, receive, send)
+        else:
+            await self._respond(scope, UnknownHost())(scope, receive, send)
+
+    def _is_allowed(self, host: str, path: str) -> bool:
+        if self.any_host or host in self.exact or path.startswith("/health/"):
+            return True
+        name = re.sub(r":\d+$", "", host).lower()
+        if name in self.exact:
+            return True
+        is_name = re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)*", name) is not None
+        return is_name and name.endswith(self.suffixes)
+
+
+class CrossOrigin(CORSMiddleware):
+    """Starlette's CORSMiddleware, with API errors for rejected preflight requests."""
+
+    def __init__(
+        self, app: ASGIApp, /, *, respond: ErrorResponder = NATIVE_RESPONDER, **options: Any
+    ) -> None:
+        super().__init__(app, **options)
+        self._respond = respond
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "OPTIONS":
+            headers = Headers(scope=scope)
+            if "origin" in headers and "access-control-request-method" in headers:
+                response = self.preflight_response(headers)
+                if response.status_code >= 400:
+                    error = InvalidRequest(bytes(response.body).decode())
+                    response = self._respond(scope, error)
+                    response.headers["Vary"] = "Origin"
+                await response(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+
+class ErrorBoundary:
+    """Logs unhandled exceptions with a traceback and answers 500.
+
+    CORS and RequestContext wrap it, so that the response gets their headers too.
+    """
+
+    def __init__(self, app: ASGIApp, respond: ErrorResponder = NATIVE_RESPONDER) -> None:
+        self.app = app
+        self._respond = respond
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def track_start(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, track_start)
+        except Exception:
+            logger.exception("unhandled exception", method=scope["method"])
+            if started:  # the status is already sent: raising closes the connection
+                raise
+            await self._respond(scope, InternalError())(scope, receive, send)
+
+
+class RequestRules:
+    """Applies the rules for all requests.
+
+    - Credentials in the query string are rejected, because URLs are logged and cached (RFC 6750
+      §5.3).
+    - HEAD is handled as GET, and the body is dropped (RFC 9110 §9.3.2).
+    - `/articles/` is handled as `/articles`. A redirect would lose the body of a POST.
+    - A path that ends with a line break is not found. Route patterns would match it.
+    - A body over `max_bytes` is rejected, by Content-Length or while it is received. `larger` maps
+      a method and a path to a higher limit. Starlette 1.10 has such a limit too, but it answers in
+      plain text if no handler reads the body.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_bytes: int,
+        larger: Mapping[tuple[str, str], int] | None = None,
+        respond: ErrorResponder = NATIVE_RESPONDER,
+    ) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+        self.larger = larger or {}
+        self._respond = respond
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            try:
+                scope, receive, send = self._apply(scope, receive, send)
+            except PressroomError as error:
+                await self._respond(scope, error)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    def _apply(self, scope: Scope, receive: Receive, send: Send) -> tuple[Scope, Receive, Send]:
+        if scope["query_string"]:
+            _reject_credentials(scope["query_string"])
+        if scope["method"] == "HEAD":
+            scope, send = {**scope, "method": "GET"}, _without_body(send)
+        if len(scope["path"]) > 1 and scope["path"].endswith("/"):
+            scope = {**scope, "path": scope["path"][:-1]}
+        if scope["path"].endswith("\n"):
+            raise NotFound
+        if any(name in _BODY_HEADERS for name, _ in scope["headers"]):
+            receive = self._limit_body(scope, receive)
+        return scope, receive, send
+
+    def _limit_body(self, scope: Scope, receive: Receive) -> Receive:
+        max_bytes = self.larger.get((scope["method"], scope["path"]), self.max_bytes)
+        for value in _values(scope, b"content-length")[:1]:
+            if not value.isdigit():
+                raise InvalidRequest("Content-Length is not a number")
+            if int(value[:20]) > max_bytes:
+                raise _too_large(max_bytes)
+        received = 0
+
+        async def receive_within_limit() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > max_bytes:
+                raise _too_large(max_bytes)
+            return message
+
+        return receive_within_limit
+
+
+_BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
+"""RFC 9112 §6.3: a request without these headers has no body."""
+
+
+def _reject_credentials(query_string: bytes) -> None:
+    pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True)
+    if not CREDENTIAL_PARAMETERS.isdisjoint(name.lower() for name, _ in pairs):
+        raise CredentialsInQuery
+
+
+def _without_body(send: Send) -> Send:
+    async def send_without_body(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return send_without_body
+
+
+def _too_large(max_bytes: int) -> ContentTooLarge:
+    return ContentTooLarge(f"The request body is larger than {max_bytes} bytes")

@@ -1,0 +1,234 @@
+"""Route and request classes of both APIs: strict input, validators and stored responses."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from typing import Any, NoReturn, get_origin
+
+from fastapi import FastAPI, Request, Response
+from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
+from fastapi.params import Form
+from fastapi.routing import APIRoute
+from fastapi.security.base import SecurityBase
+from pydantic import BaseModel
+
+from app.core.errors import (
+    AlreadyCarriedOut,
+    PressroomError,
+    ServiceUnavailable,
+    UnsupportedMediaType,
+)
+from app.core.idempotency import AlreadyProcessed, LoadBody, ResponseStore, StoredResponse
+from app.http.caching import make_conditional
+from app.http.errors import pressroom_error_response
+
+MAX_MEMBERS = 100
+"""Maximum members of a JSON object. Each unknown member would add an entry to the error."""
+
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
+
+NOT_MODIFIED = {"description": "Not modified: If-None-Match contains the current ETag"}
+
+STORED_HEADERS = ("Cache-Control", "Content-Type", "ETag", "Link", "Location", "Vary")
+"""Headers that are stored with a response; all others belong to a single request."""
+
+FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
+
+
+class StrictRequest(Request):
+    """A request whose `json()` accepts only JSON that RFC 8259 defines unambiguously.
+
+    Non-ASCII bytes in a form are percent-encoded before Starlette parses them: it would decode them
+    as Latin-1, but clients such as `curl -d password=größe` send UTF-8.
+    """
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        is_form = _media_type(self) == "application/x-www-form-urlencoded"
+        async for chunk in super().stream():
+            yield _NOT_ASCII.sub(lambda byte: b"%%%02X" % byte[0][0], chunk) if is_form else chunk
+
+    async def json(self) -> Any:
+        """Return the parsed body.
+
+        Raises JSONDecodeError, which FastAPI answers with 422, for invalid UTF-8, invalid JSON, NaN
+        and Infinity, too deep nesting, duplicate names, and objects with over 100 members.
+        """
+        try:
+            return json.loads(
+                (await self.body()).decode(),
+                object_pairs_hook=_object_without_duplicates,
+                parse_constant=_refuse_constant,
+            )
+        except json.JSONDecodeError:
+            raise
+        except UnicodeDecodeError as error:
+            raise json.JSONDecodeError("The body is not UTF-8", "", error.start) from error
+        except RecursionError as error:
+            raise json.JSONDecodeError("The nesting is too deep", "", 0) from error
+        except ValueError as error:
+            raise json.JSONDecodeError(str(error), "", 0) from error
+
+
+def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MAX_MEMBERS:
+        raise ValueError(f"An object has more than {MAX_MEMBERS} members")
+    parsed = dict(pairs)
+    if len(parsed) < len(pairs):
+        raise ValueError("An object has duplicate names")
+    return parsed
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+class StrictRoute(APIRoute):
+    """A route that checks the media type of the body: 415 unless it matches the declared body.
+
+    It answers 422 for undeclared query parameters. Caches store each query string separately, so
+    unknown parameters would let any client fill them with copies of one page.
+
+    Responses get validators (core.conditional). Responses to idempotent requests are stored
+    (core.idempotency), in the request's unit of work, which is committed afterwards.
+    """
+
+    ignores_unknown_parameters = False
+
+    def __init__(
+        self,
+        *arguments: Any,
+        methods: set[str] | list[str] | None = None,
+        responses: Mapping[int | str, dict[str, Any]] | None = None,
+        **options: Any,
+    ) -> None:
+        described = dict(responses or {})
+        if "GET" in (methods or ("GET",)):
+            described.setdefault(304, NOT_MODIFIED)
+        super().__init__(*arguments, methods=methods, responses=described, **options)
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        body_field = self.body_field
+        is_form = body_field is not None and isinstance(body_field.field_info, Form)
+        varies_by_caller = _uses_credentials(self.dependant)
+        parameters = None if self.ignores_unknown_parameters else _parameters(self.dependant)
+
+        async def handle_strictly(request: Request) -> Response:
+            if parameters is not None and request.scope["query_string"]:
+                _check_parameters(request, parameters)
+            if body_field is not None and _has_body(request):
+                media_type = _media_type(request)
+                if is_form and media_type not in FORM_TYPES:
+                    raise UnsupportedMediaType("Send the body as a form")
+                if not is_form and not _is_json(media_type):
+                    raise UnsupportedMediaType
+            if body_field is not None:
+                request = StrictRequest(request.scope, request.receive)
+            response = await handle(request)
+            response = make_conditional(request, response, varies_by_caller=varies_by_caller)
+            store: ResponseStore | None = getattr(request.state, "response_store", None)
+            if store is not None and 200 <= response.status_code < 300:
+                await store.store(_stored(response))
+            return response
+
+        return handle_strictly
+
+
+def _parameters(dependant: Dependant) -> dict[str, bool]:
+    """Return the declared query parameters by name; the value tells whether it is a list."""
+    declared: dict[str, bool] = {}
+    for field in dependant.query_params:
+        kind = field.field_info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            fields = {info.alias or name: info for name, info in kind.model_fields.items()}
+        else:
+            fields = {field.alias: field.field_info}
+        declared |= {name: get_origin(info.annotation) is list for name, info in fields.items()}
+    for dependency in dependant.dependencies:
+        declared |= _parameters(dependency)
+    return declared
+
+
+def _check_parameters(request: Request, parameters: Mapping[str, bool]) -> None:
+    """Raise RequestValidationError for query parameters that are unknown, repeated or empty."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    if b"" in request.scope["query_string"].split(b"&"):
+        names.append("")
+    known = ", ".join(sorted(parameters)) or "none"
+    errors: list[Mapping[str, Any]] = []
+    for name, count in Counter(names).items():
+        if name not in parameters:
+            error = ("extra_forbidden", f"Unknown query parameter; known here: {known}")
+        elif count > 1 and not parameters[name]:
+            error = ("repeated_parameter", "Send this query parameter once")
+        else:
+            continue
+        errors.append({"type": error[0], "loc": ("query", name), "msg": error[1]})
+    if errors:
+        raise RequestValidationError(errors)
+
+
+async def no_store(response: Response) -> None:
+    """Forbid caches to store the response, because it contains secrets (RFC 6749 §5.1)."""
+    response.headers["Cache-Control"] = "no-store"
+
+
+def _uses_credentials(dependant: Dependant) -> bool:
+    """Return whether a dependency of the route reads the caller's token."""
+    call: object = dependant.call
+    return isinstance(call, SecurityBase) or any(map(_uses_credentials, dependant.dependencies))
+
+
+def _stored(response: Response) -> StoredResponse:
+    headers = response.headers
+    stored = {name: headers[name] for name in STORED_HEADERS if name in headers}
+    return StoredResponse(response.status_code, stored, bytes(response.body))
+
+
+async def replay_response(request: Request, error: Exception) -> Response:
+    """Return the stored response, byte by byte.
+
+    A response that was too large to store is replaced by the current state of the created resource.
+    The response is 409 if that resource is no longer available.
+    """
+    assert isinstance(error, AlreadyProcessed)  # noqa: S101 - registered for this class only
+    stored = error.response
+    if stored.body is None:
+        load_body: LoadBody | None = getattr(request.state, "load_body", None)
+        try:
+            if load_body is None:
+                raise AlreadyCarriedOut
+            stored = await load_body(stored)
+        except ServiceUnavailable as unavailable:
+            return pressroom_error_response(unavailable)
+        except PressroomError:
+            return pressroom_error_response(AlreadyCarriedOut())
+    status, headers, body = stored
+    return Response(body, status, {**headers, "Idempotency-Replayed": "true"})
+
+
+def register_replays(app: FastAPI) -> None:
+    """Register the handler that replays stored responses.
+
+    Raising an exception rolls back the unit of work of the repeated request.
+    """
+    app.add_exception_handler(AlreadyProcessed, replay_response)
+
+
+def _has_body(request: Request) -> bool:
+    """Return whether the request declares a length or uses chunked encoding (RFC 9112 §6.3)."""
+    return (
+        request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    )
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _is_json(media_type: str) -> bool:
+    return media_type == "application/json" or (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    )

@@ -1,0 +1,145 @@
+"""/auth: login, token refresh, logout, and the current user."""
+
+from typing import Annotated
+
+from fastapi import Depends, Form, Response, status
+
+from app.auth.dependencies import Actor, CurrentClient, LogoutUser, RequiredUsersViewer
+from app.auth.identity import Identity
+from app.core.errors import (
+    CrossSiteRequest,
+    InvalidChallenge,
+    InvalidCode,
+    InvalidCredentials,
+    InvalidRefreshToken,
+    SecondFactorRequired,
+    TooManyAttempts,
+    UnsupportedMediaType,
+)
+from app.db.dependencies import CurrentDatabase, WriteSession
+from app.http.routing import no_store
+from app.routers.accounts.refresh_tokens import (
+    KnownCookie,
+    OptionalPresentedToken,
+    PresentedToken,
+    WantsCookie,
+    delete_cookie,
+    with_cookie,
+)
+from app.routers.responses import (
+    AUTH_ERRORS,
+    JSON_ERRORS,
+    LIMIT_ERRORS,
+    LOGIN_ERRORS,
+    create_router,
+    errors,
+)
+from app.schemas.accounts.login import LoginForm, Tokens
+from app.schemas.accounts.second_factor import SecondFactorLogin
+from app.schemas.accounts.user import UserPrivate
+from app.services.accounts import login as login_service
+from app.services.accounts import second_factor, sessions
+
+router = create_router(prefix="/auth", tag="auth", dependencies=[Depends(no_store)])
+
+
+@router.post(
+    "/login",
+    response_model_exclude_none=True,
+    responses=errors(
+        *LIMIT_ERRORS,
+        InvalidCredentials,
+        SecondFactorRequired,
+        CrossSiteRequest,
+        UnsupportedMediaType,
+        TooManyAttempts,
+    ),
+)
+async def login(
+    *,
+    session: WriteSession,
+    database: CurrentDatabase,
+    form: Annotated[LoginForm, Form()],
+    client: CurrentClient,
+    known: KnownCookie,
+    cookie: WantsCookie,
+    response: Response,
+) -> Tokens:
+    """Log in with a username or an email, and get an access token and a refresh token."""
+    tokens = await login_service.login(
+        session, database=database, form=form, client=client, refresh_token=known
+    )
+    return with_cookie(tokens, response, as_cookie=cookie)
+
+
+@router.post(
+    "/login/second-factor",
+    response_model_exclude_none=True,
+    responses=errors(
+        *LIMIT_ERRORS,
+        InvalidChallenge,
+        InvalidCode,
+        CrossSiteRequest,
+        TooManyAttempts,
+        *JSON_ERRORS,
+    ),
+)
+async def log_in_with_second_factor(
+    *,
+    database: CurrentDatabase,
+    form: SecondFactorLogin,
+    client: CurrentClient,
+    known: KnownCookie,
+    cookie: WantsCookie,
+    response: Response,
+) -> Tokens:
+    """Complete a login with its challenge and an authenticator or recovery code."""
+    tokens = await second_factor.log_in(database, form=form, client=client, refresh_token=known)
+    return with_cookie(tokens, response, as_cookie=cookie)
+
+
+@router.post(
+    "/refresh",
+    response_model_exclude_none=True,
+    responses=errors(InvalidRefreshToken, CrossSiteRequest, UnsupportedMediaType),
+)
+async def refresh(
+    database: CurrentDatabase, presented: PresentedToken, response: Response
+) -> Tokens:
+    """Exchange the refresh token, in the body or the cookie, for a new pair of tokens."""
+    tokens = await sessions.refresh(database, text=presented.token)
+    return with_cookie(tokens, response, as_cookie=presented.by_cookie)
+
+
+@router.post(
+    "/logout",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=errors(*LOGIN_ERRORS, CrossSiteRequest, UnsupportedMediaType),
+)
+async def log_out(
+    session: WriteSession,
+    identity: LogoutUser,
+    presented: OptionalPresentedToken,
+    response: Response,
+) -> None:
+    """End the session of the access token or the refresh token; other sessions stay."""
+    text = presented.token if presented else None
+    await sessions.log_out(session, identity=identity, refresh_token=text)
+    delete_cookie(response)
+
+
+@router.post(
+    "/logout-all",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=errors(*LOGIN_ERRORS),
+)
+async def log_out_everywhere(session: WriteSession, actor: Actor, response: Response) -> None:
+    """End all your sessions on all devices; API keys stay."""
+    await sessions.log_out_everywhere(session, actor=actor)
+    delete_cookie(response)
+
+
+@router.get("/me", response_model=UserPrivate, responses=errors(*AUTH_ERRORS))
+async def read_identity(user: RequiredUsersViewer) -> Identity:
+    """Read the account of the access token."""
+    return user

@@ -1,0 +1,98 @@
+"""/auth/second-factor: optional authenticator codes at login."""
+
+from fastapi import Depends, status
+
+from app.auth.dependencies import ConfirmingUser, CurrentUser
+from app.core.errors import (
+    IncorrectCode,
+    IncorrectPassword,
+    SecondFactorEnabled,
+    SecondFactorNotEnabled,
+    TooManyAttempts,
+)
+from app.db.dependencies import CurrentDatabase, ReadConnection
+from app.http.routing import no_store
+from app.routers.responses import JSON_ERRORS, LIMIT_ERRORS, LOGIN_ERRORS, create_router, errors
+from app.schemas.accounts.second_factor import (
+    RecoveryCodes,
+    SecondFactorChange,
+    SecondFactorConfirm,
+    SecondFactorCreate,
+    SecondFactorCreated,
+    SecondFactorStatus,
+)
+from app.services.accounts import second_factor
+
+router = create_router(prefix="/auth/second-factor", tag="auth", dependencies=[Depends(no_store)])
+
+CHANGES = (
+    *LOGIN_ERRORS,
+    *LIMIT_ERRORS,
+    IncorrectPassword,
+    IncorrectCode,
+    SecondFactorNotEnabled,
+    TooManyAttempts,
+    *JSON_ERRORS,
+)
+
+
+@router.get("", responses=errors(*LOGIN_ERRORS))
+async def read_second_factor(connection: ReadConnection, user: CurrentUser) -> SecondFactorStatus:
+    """Read whether a login requires a code, and how many recovery codes are left."""
+    return await second_factor.read_second_factor(connection, user=user)
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    responses=errors(
+        *LOGIN_ERRORS, IncorrectPassword, SecondFactorEnabled, TooManyAttempts, *JSON_ERRORS
+    ),
+)
+async def create_second_factor(
+    database: CurrentDatabase,
+    user: ConfirmingUser,
+    new: SecondFactorCreate,
+) -> SecondFactorCreated:
+    """Create a secret for an authenticator; it takes effect when its first code is confirmed."""
+    return await second_factor.create_second_factor(database, new=new, user=user)
+
+
+@router.post(
+    "/confirm",
+    responses=errors(
+        *LOGIN_ERRORS,
+        IncorrectCode,
+        SecondFactorEnabled,
+        SecondFactorNotEnabled,
+        TooManyAttempts,
+        *JSON_ERRORS,
+    ),
+)
+async def confirm_second_factor(
+    database: CurrentDatabase,
+    user: ConfirmingUser,
+    form: SecondFactorConfirm,
+) -> RecoveryCodes:
+    """Enable the second factor with an authenticator code; returns the recovery codes once."""
+    return await second_factor.confirm_second_factor(database, form=form, user=user)
+
+
+@router.post("/recovery-codes", responses=errors(*CHANGES))
+async def renew_recovery_codes(
+    database: CurrentDatabase,
+    user: ConfirmingUser,
+    form: SecondFactorChange,
+) -> RecoveryCodes:
+    """Replace the recovery codes; the old ones become invalid."""
+    return await second_factor.renew_recovery_codes(database, form=form, user=user)
+
+
+@router.post("/disable", status_code=status.HTTP_204_NO_CONTENT, responses=errors(*CHANGES))
+async def disable_second_factor(
+    database: CurrentDatabase,
+    user: ConfirmingUser,
+    form: SecondFactorChange,
+) -> None:
+    """Disable the second factor; a login then requires only the password."""
+    await second_factor.disable_second_factor(database, form=form, user=user)

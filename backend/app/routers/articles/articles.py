@@ -1,0 +1,159 @@
+"""Routes under /articles."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import Query, Response, status
+
+from app.auth.dependencies import ArticlesActor, ArticlesViewer
+from app.auth.identity import Identity
+from app.core.errors import (
+    ArticleMoved,
+    ArticleNotFound,
+    EmailNotVerified,
+    NotAuthorized,
+    SlugTaken,
+    TooManyAtOnce,
+)
+from app.db.dependencies import ReadConnection, WriteSession
+from app.routers.idempotency import idempotent
+from app.routers.paging import LINK_HEADERS, Paging
+from app.routers.parameters import ArticleId, ArticleSlug, IfMatch
+from app.routers.responses import (
+    AUTH_ERRORS,
+    ETAG_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    IF_MATCH_ERRORS,
+    JSON_ERRORS,
+    LIMIT_ERRORS,
+    OPTIONAL_AUTH,
+    QUOTA_ERRORS,
+    TOKEN_ERRORS,
+    create_router,
+    errors,
+)
+from app.schemas.articles.article import (
+    ArticleCreate,
+    ArticlePart,
+    ArticleQuery,
+    ArticleResponse,
+    ArticleUpdate,
+)
+from app.services.articles import listing, reading, writing
+from app.services.articles.rows import ArticleRow
+
+router = create_router(prefix="/articles", tag="articles")
+
+
+@router.get(
+    "",
+    response_model=list[ArticlePart],
+    response_model_exclude_unset=True,
+    responses={200: {"headers": LINK_HEADERS}, **errors(*TOKEN_ERRORS, *ETAG_ERRORS)},
+    openapi_extra=OPTIONAL_AUTH,
+)
+async def list_articles(
+    reader: ReadConnection,
+    viewer: ArticlesViewer,
+    query: Annotated[ArticleQuery, Query()],
+    paging: Paging,
+) -> Sequence[dict[str, Any]]:
+    """List articles, newest first: published articles and the user's own drafts."""
+    return paging.describe(await listing.list_articles(reader, query=query, viewer=viewer))
+
+
+@router.get(
+    "/by-slug/{slug}",
+    response_model=ArticleResponse,
+    responses=errors(*TOKEN_ERRORS, ArticleMoved, ArticleNotFound, *ETAG_ERRORS),
+    openapi_extra=OPTIONAL_AUTH,
+)
+async def read_article_by_slug(
+    reader: ReadConnection, viewer: ArticlesViewer, slug: ArticleSlug
+) -> ArticleRow:
+    """Read an article by its slug; a former slug redirects to the current one."""
+    return await reading.get_article_by_slug(reader, slug=slug, viewer=viewer)
+
+
+@router.get(
+    "/{article_id:article_id}",
+    response_model=ArticleResponse,
+    responses=errors(*TOKEN_ERRORS, ArticleNotFound, *ETAG_ERRORS),
+    openapi_extra=OPTIONAL_AUTH,
+)
+async def read_article(
+    reader: ReadConnection, viewer: ArticlesViewer, article_id: ArticleId
+) -> ArticleRow:
+    """Read an article; another user's draft returns 404."""
+    return await reading.get_article(reader, article_id=article_id, viewer=viewer)
+
+
+async def _read_created(session: WriteSession, article_id: int, actor: Identity) -> ArticleResponse:
+    row = await reading.get_article(session, article_id=article_id, viewer=actor)
+    return ArticleResponse.model_validate(row)
+
+
+@router.post(
+    "",
+    response_model=ArticleResponse,
+    status_code=status.HTTP_201_CREATED,
+    responses=errors(
+        *AUTH_ERRORS,
+        EmailNotVerified,
+        SlugTaken,
+        TooManyAtOnce,
+        *QUOTA_ERRORS,
+        *IDEMPOTENCY_ERRORS,
+        *JSON_ERRORS,
+    ),
+    dependencies=[idempotent(ArticlesActor, read=_read_created)],
+)
+async def create_article(
+    session: WriteSession, actor: ArticlesActor, new: ArticleCreate, response: Response
+) -> ArticleRow:
+    """Create an article: a draft, scheduled or published."""
+    row = await writing.create_article(session, new=new, author=actor)
+    response.headers["Location"] = f"/articles/{row.id}"
+    return row
+
+
+@router.patch(
+    "/{article_id:article_id}",
+    response_model=ArticleResponse,
+    responses=errors(
+        *AUTH_ERRORS,
+        NotAuthorized,
+        EmailNotVerified,
+        ArticleNotFound,
+        SlugTaken,
+        TooManyAtOnce,
+        *QUOTA_ERRORS,
+        *IF_MATCH_ERRORS,
+        *JSON_ERRORS,
+    ),
+)
+async def update_article(
+    session: WriteSession,
+    actor: ArticlesActor,
+    article_id: ArticleId,
+    changes: ArticleUpdate,
+    precondition: IfMatch,
+) -> ArticleRow:
+    """Change some fields of an article; other users' articles require an editor."""
+    return await writing.update_article(
+        session, article_id=article_id, changes=changes, actor=actor, precondition=precondition
+    )
+
+
+@router.delete(
+    "/{article_id:article_id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=errors(*AUTH_ERRORS, NotAuthorized, ArticleNotFound, *LIMIT_ERRORS, *IF_MATCH_ERRORS),
+)
+async def delete_article(
+    session: WriteSession, actor: ArticlesActor, article_id: ArticleId, precondition: IfMatch
+) -> None:
+    """Move an article to the trash for 30 days; other users' articles require an editor."""
+    await writing.delete_article(
+        session, article_id=article_id, actor=actor, precondition=precondition
+    )

@@ -1,0 +1,88 @@
+"""Routes for tags."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import Query, Response, status
+
+from app.auth.dependencies import ArticlesActor, ArticlesViewer
+from app.core.errors import NotAuthorized, TagNotFound
+from app.db.dependencies import ReadConnection, WriteSession
+from app.routers.parameters import IfMatch, TagSlug
+from app.routers.responses import (
+    AUTH_ERRORS,
+    IF_MATCH_ERRORS,
+    JSON_ERRORS,
+    LIMIT_ERRORS,
+    OPTIONAL_AUTH,
+    TOKEN_ERRORS,
+    create_router,
+    errors,
+)
+from app.schemas.articles.tag import TagQuery, TagResponse, TagUpdate
+from app.services.articles import tags
+
+router = create_router(prefix="/tags", tag="tags")
+
+MERGED_INTO = "X-Merged-Into"
+_MERGE_HEADER: dict[int | str, dict[str, Any]] = {
+    200: {
+        "headers": {
+            MERGED_INTO: {
+                "description": "The slug of the existing tag that the renamed one was merged into",
+                "schema": {"type": "string"},
+            }
+        }
+    }
+}
+
+
+@router.get("", responses=errors(*TOKEN_ERRORS), openapi_extra=OPTIONAL_AUTH)
+async def list_tags(
+    reader: ReadConnection, viewer: ArticlesViewer, query: Annotated[TagQuery, Query()]
+) -> Sequence[TagResponse]:
+    """List the tags of published articles; editors get all tags."""
+    return await tags.list_tags(reader, query=query, viewer=viewer)
+
+
+@router.get("/{slug}", responses=errors(*TOKEN_ERRORS, TagNotFound), openapi_extra=OPTIONAL_AUTH)
+async def read_tag(reader: ReadConnection, viewer: ArticlesViewer, slug: TagSlug) -> TagResponse:
+    """Read a tag; a tag that only drafts have returns 404."""
+    return await tags.get_tag(reader, slug=slug, viewer=viewer)
+
+
+@router.put(
+    "/{slug}",
+    responses=_MERGE_HEADER
+    | errors(
+        *AUTH_ERRORS, *LIMIT_ERRORS, NotAuthorized, TagNotFound, *IF_MATCH_ERRORS, *JSON_ERRORS
+    ),
+)
+async def change_tag(  # noqa: PLR0917 - FastAPI passes them by name
+    session: WriteSession,
+    actor: ArticlesActor,
+    slug: TagSlug,
+    new: TagUpdate,
+    precondition: IfMatch,
+    response: Response,
+) -> TagResponse:
+    """Rename a tag, or merge it into an existing one with that name. Requires an editor."""
+    changed = await tags.change_tag(
+        session, slug=slug, new=new, actor=actor, precondition=precondition
+    )
+    response.headers["Content-Location"] = f"/tags/{changed.tag.slug}"
+    if changed.merged:
+        response.headers[MERGED_INTO] = changed.tag.slug
+    return changed.tag
+
+
+@router.delete(
+    "/{slug}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, NotAuthorized, TagNotFound, *IF_MATCH_ERRORS),
+)
+async def delete_tag(
+    session: WriteSession, actor: ArticlesActor, slug: TagSlug, precondition: IfMatch
+) -> None:
+    """Remove a tag from all articles. Requires an editor."""
+    await tags.delete_tag(session, slug=slug, actor=actor, precondition=precondition)

@@ -1,0 +1,84 @@
+"""Routes for favorites."""
+
+from collections.abc import Sequence
+
+from app.auth.dependencies import CommunityActor, CommunityViewer
+from app.core.errors import ArticleNotFound, InvalidCursor
+from app.db.dependencies import ReadConnection, WriteSession
+from app.routers.paging import LINKED, Paging
+from app.routers.parameters import ArticleId, CursorPage
+from app.routers.responses import (
+    AUTH_ERRORS,
+    ETAG_ERRORS,
+    LIMIT_ERRORS,
+    OPTIONAL_AUTH,
+    TOKEN_ERRORS,
+    create_router,
+    errors,
+)
+from app.schemas.community.favorite import FavoriteResponse
+from app.schemas.community.profile import ProfileSummary
+from app.services.community import favorites
+from app.services.community.favorites import FavoriteRow
+from app.services.community.profiles import ProfileSummaryRow
+
+router = create_router(prefix="/articles", tag="favorites")
+
+
+@router.get(
+    "/{article_id:article_id}/favorite",
+    response_model=FavoriteResponse,
+    responses=errors(*TOKEN_ERRORS, ArticleNotFound, *ETAG_ERRORS),
+    openapi_extra=OPTIONAL_AUTH,
+)
+async def read_favorite(
+    reader: ReadConnection, viewer: CommunityViewer, article_id: ArticleId
+) -> FavoriteRow:
+    """Read the counts of an article, and whether it is the user's favorite."""
+    return await favorites.get_favorite(reader, article_id=article_id, viewer=viewer)
+
+
+@router.put(
+    "/{article_id:article_id}/favorite",
+    response_model=FavoriteResponse,
+    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, ArticleNotFound),
+)
+async def favorite(
+    session: WriteSession, actor: CommunityActor, article_id: ArticleId
+) -> FavoriteRow:
+    """Add an article to the user's favorites."""
+    return await favorites.favorite(session, article_id=article_id, actor=actor)
+
+
+@router.delete(
+    "/{article_id:article_id}/favorite",
+    response_model=FavoriteResponse,
+    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, ArticleNotFound),
+)
+async def unfavorite(
+    session: WriteSession, actor: CommunityActor, article_id: ArticleId
+) -> FavoriteRow:
+    """Remove an article from the user's favorites."""
+    return await favorites.unfavorite(session, article_id=article_id, actor=actor)
+
+
+@router.get(
+    "/{article_id:article_id}/favorites",
+    response_model=list[ProfileSummary],
+    responses={
+        **LINKED,
+        **errors(*TOKEN_ERRORS, ArticleNotFound, InvalidCursor, *ETAG_ERRORS),
+    },
+    openapi_extra=OPTIONAL_AUTH,
+)
+async def list_favorites(
+    reader: ReadConnection,
+    viewer: CommunityViewer,
+    article_id: ArticleId,
+    query: CursorPage,
+    paging: Paging,
+) -> Sequence[ProfileSummaryRow]:
+    """List the users who have an article as a favorite, newest first."""
+    return paging.describe(
+        await favorites.list_favorites(reader, article_id=article_id, viewer=viewer, query=query)
+    )

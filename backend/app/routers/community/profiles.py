@@ -1,0 +1,154 @@
+"""Routes for profiles, follows, blocks and the feed of followed authors."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import Query
+
+from app.auth.dependencies import (
+    CommunityActor,
+    CommunityViewer,
+    RequiredArticlesViewer,
+    RequiredCommunityViewer,
+)
+from app.core.errors import FollowRefused, InvalidCursor, UserNotFound
+from app.db.dependencies import ReadConnection, WriteSession
+from app.routers.paging import LINK_HEADERS, LINKED, Paging
+from app.routers.parameters import CursorPage, ProfileName
+from app.routers.responses import (
+    AUTH_ERRORS,
+    ETAG_ERRORS,
+    LIMIT_ERRORS,
+    OPTIONAL_AUTH,
+    TOKEN_ERRORS,
+    create_router,
+    errors,
+)
+from app.schemas.articles.article import ArticlePart, FeedQuery
+from app.schemas.community.profile import ProfileResponse, ProfileSummary
+from app.services.articles import listing
+from app.services.community import profiles
+from app.services.community.profiles import ProfileRow, ProfileSummaryRow
+
+router = create_router(prefix="", tag="profiles")
+
+
+@router.get(
+    "/profiles/{username}",
+    response_model=ProfileResponse,
+    responses=errors(*TOKEN_ERRORS, UserNotFound, *ETAG_ERRORS),
+    openapi_extra=OPTIONAL_AUTH,
+)
+async def read_profile(
+    reader: ReadConnection, viewer: CommunityViewer, username: ProfileName
+) -> ProfileRow:
+    """Read a profile, and whether the user follows or has blocked it."""
+    return await profiles.get_profile(reader, username=username, viewer=viewer)
+
+
+@router.put(
+    "/profiles/{username}/follow",
+    response_model=ProfileResponse,
+    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, FollowRefused, UserNotFound),
+)
+async def follow(session: WriteSession, actor: CommunityActor, username: ProfileName) -> ProfileRow:
+    """Follow a user: their articles appear in the feed."""
+    return await profiles.follow(session, username=username, actor=actor)
+
+
+@router.delete(
+    "/profiles/{username}/follow",
+    response_model=ProfileResponse,
+    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, UserNotFound),
+)
+async def unfollow(
+    session: WriteSession, actor: CommunityActor, username: ProfileName
+) -> ProfileRow:
+    """Unfollow a user."""
+    return await profiles.unfollow(session, username=username, actor=actor)
+
+
+@router.put(
+    "/profiles/{username}/block",
+    response_model=ProfileResponse,
+    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, UserNotFound),
+)
+async def block(session: WriteSession, actor: CommunityActor, username: ProfileName) -> ProfileRow:
+    """Block a user: their comments are hidden, and they cannot follow back."""
+    return await profiles.block(session, username=username, actor=actor)
+
+
+@router.delete(
+    "/profiles/{username}/block",
+    response_model=ProfileResponse,
+    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, UserNotFound),
+)
+async def unblock(
+    session: WriteSession, actor: CommunityActor, username: ProfileName
+) -> ProfileRow:
+    """Unblock a user; earlier follows are not restored."""
+    return await profiles.unblock(session, username=username, actor=actor)
+
+
+@router.get(
+    "/profiles/{username}/followers",
+    response_model=list[ProfileSummary],
+    responses={**LINKED, **errors(*TOKEN_ERRORS, UserNotFound, InvalidCursor, *ETAG_ERRORS)},
+    openapi_extra=OPTIONAL_AUTH,
+)
+async def list_followers(
+    reader: ReadConnection,
+    viewer: CommunityViewer,
+    username: ProfileName,
+    query: CursorPage,
+    paging: Paging,
+) -> Sequence[ProfileSummaryRow]:
+    """List a user's followers, newest first."""
+    page = await profiles.list_followers(reader, username=username, query=query)
+    return paging.describe(page)
+
+
+@router.get(
+    "/profiles/{username}/following",
+    response_model=list[ProfileSummary],
+    responses={**LINKED, **errors(*TOKEN_ERRORS, UserNotFound, InvalidCursor, *ETAG_ERRORS)},
+    openapi_extra=OPTIONAL_AUTH,
+)
+async def list_following(
+    reader: ReadConnection,
+    viewer: CommunityViewer,
+    username: ProfileName,
+    query: CursorPage,
+    paging: Paging,
+) -> Sequence[ProfileSummaryRow]:
+    """List the users whom a user follows, newest first."""
+    page = await profiles.list_following(reader, username=username, query=query)
+    return paging.describe(page)
+
+
+@router.get(
+    "/blocks",
+    response_model=list[ProfileSummary],
+    responses={**LINKED, **errors(*AUTH_ERRORS, InvalidCursor, *ETAG_ERRORS)},
+)
+async def list_blocks(
+    reader: ReadConnection, user: RequiredCommunityViewer, query: CursorPage, paging: Paging
+) -> Sequence[ProfileSummaryRow]:
+    """List the users whom the user has blocked, newest first."""
+    return paging.describe(await profiles.list_blocks(reader, user=user, query=query))
+
+
+@router.get(
+    "/feed",
+    response_model=list[ArticlePart],
+    response_model_exclude_unset=True,
+    responses={200: {"headers": LINK_HEADERS}, **errors(*AUTH_ERRORS, *ETAG_ERRORS)},
+)
+async def read_feed(
+    reader: ReadConnection,
+    user: RequiredArticlesViewer,
+    query: Annotated[FeedQuery, Query()],
+    paging: Paging,
+) -> Sequence[dict[str, Any]]:
+    """List articles by followed authors, newest first."""
+    return paging.describe(await listing.list_feed(reader, query=query, viewer=user))

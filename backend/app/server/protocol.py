@@ -1,0 +1,121 @@
+"""The HTTP/1.1 protocol of uvicorn with JSON errors, and a server that drains its connections.
+
+Middleware does not see input that httptools cannot parse: an unknown method, raw bytes in the
+target, or invalid chunks. The protocol itself answers it.
+"""
+
+import asyncio
+import json
+import socket
+from collections.abc import Callable
+from uuid import uuid4
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import Server
+
+from app.core.errors import InvalidRequest
+from app.http.errors import error_body
+
+DRAIN_SECONDS = 3.0
+"""How long an idle connection stays open at shutdown.
+
+It is longer than nginx's keepalive timeout (nginx/templates/edge.conf.template: 2 s), so that
+nginx closes the connection first.
+"""
+POLL_SECONDS = 0.05
+
+
+class PressroomProtocol(HttpToolsProtocol):
+    """The httptools protocol; it answers malformed HTTP with a JSON 400 and closes."""
+
+    is_draining = False
+
+    def drain(self) -> None:
+        """Send `Connection: close` with the current response and every later one."""
+        self.is_draining = True
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self.is_draining and self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def send_400_response(self, msg: str) -> None:
+        identifier = uuid4().hex
+        body = error_body(
+            message=InvalidRequest.message,
+            code=InvalidRequest.code,
+            detail=msg,
+            identifier=identifier,
+        )
+        content = json.dumps(body, separators=(",", ":")).encode()
+        head = (
+            "HTTP/1.1 400 Bad Request\r\n"
+            "content-type: application/json\r\n"
+            f"content-length: {len(content)}\r\n"
+            f"x-request-id: {identifier}\r\n"
+            "connection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + content)
+        self.transport.close()
+
+
+class DrainingServer(Server):
+    """A uvicorn server that loses no request at shutdown.
+
+    A client may be sending a request on a kept-alive connection. Closing the connection then loses
+    it, because a proxy must not repeat a POST (RFC 9110 §9.2.2). So each connection gets one more
+    response with `Connection: close`. Connections that stay idle are closed after DRAIN_SECONDS.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._stop_listening(sockets or [])
+        for connection in self.server_state.connections:
+            if isinstance(connection, PressroomProtocol):
+                connection.drain()
+        deadline = asyncio.get_running_loop().time() + DRAIN_SECONDS
+        while self.server_state.connections and not self.force_exit:
+            if asyncio.get_running_loop().time() > deadline:
+                break
+            await asyncio.sleep(POLL_SECONDS)
+        await super().shutdown()
+
+    async def _stop_listening(self, sockets: list[socket.socket]) -> None:
+        """Close the listening sockets, after accepting the connections in their backlog.
+
+        If no other process listens on a socket, the kernel resets the connections in its backlog.
+        """
+        pending = [connection for listener in sockets for connection in _accept_pending(listener)]
+        for server in self.servers:
+            server.close()
+        for listener in sockets:
+            listener.close()
+        self.servers = []
+        loop = asyncio.get_running_loop()
+        for connection in pending:
+            await loop.connect_accepted_socket(self._draining_protocol, connection)
+
+    @property
+    def _draining_protocol(self) -> Callable[[], asyncio.Protocol]:
+        def make() -> asyncio.Protocol:
+            protocol = PressroomProtocol(
+                config=self.config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+            )
+            protocol.drain()
+            return protocol
+
+        return make
+
+
+def _accept_pending(listener: socket.socket) -> list[socket.socket]:
+    """Accept and return all connections in the backlog of `listener`."""
+    connections = []
+    listener.setblocking(False)
+    try:
+        while True:
+            connections.append(listener.accept()[0])
+    except OSError:  # BlockingIOError: the backlog is empty
+        return connections

@@ -1,0 +1,1 @@
+"""Accounts: login, sessions, second factor, recovery, users, addresses."""

@@ -1,0 +1,319 @@
+"""Sessions: opened by a login, extended by a refresh, ended by logout or refresh token reuse.
+
+Each refresh token is used once and exchanged for its successor. The client may repeat the exchange
+for ten seconds and gets the same successor, because browser tabs refresh concurrently and responses
+get lost. A later reuse may come from a thief, so it ends the session (RFC 9700 §4.14.2).
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    bindparam,
+    case,
+    cast,
+    exists,
+    func,
+    null,
+    or_,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects.postgresql import INET
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.identity import Client, Identity
+from app.auth.security import access_token_seconds, create_access_token
+from app.auth.tokens import RefreshToken, fingerprint, new_secret
+from app.core import clock
+from app.core.config import get_settings
+from app.core.errors import (
+    InvalidRefreshToken,
+    InvalidToken,
+    NotAuthenticated,
+    SessionNotFound,
+)
+from app.core.limits import LimitKind
+from app.db.reading import Reader
+from app.db.session import Database, constraint_errors, paged
+from app.models.accounts.session import UserSession
+from app.models.accounts.user import User
+from app.schemas.accounts.login import Tokens
+from app.schemas.accounts.session import SessionResponse
+from app.schemas.page import PageQuery
+from app.services import audit, limits
+from app.services.accounts.rate_limits import network_of
+from app.services.audit import AuditAction
+from app.services.limits import LimitedUser
+from app.services.purging import delete_oldest
+
+REUSE_GRACE_PERIOD = timedelta(seconds=10)
+"""How long an exchanged refresh token still returns the same successor."""
+NETWORK_REMEMBERED_FOR = timedelta(days=30)
+"""How long a network counts as known after the user's last session from it."""
+RETENTION = timedelta(days=30)
+
+USER_REFERENCE = {"fk_user_sessions_user_id": InvalidToken}
+
+
+_ACTIVE = and_(
+    UserSession.revoked_at.is_(None),
+    UserSession.expires_at > bindparam("now"),
+    UserSession.last_used_at > bindparam("idle_since"),
+)
+
+
+def _active_parameters() -> dict[str, datetime]:
+    """Return the parameters of _ACTIVE."""
+    now = clock.now()
+    return {"now": now, "idle_since": now - timedelta(days=get_settings().session_idle_days)}
+
+
+async def open_session(
+    session: AsyncSession,
+    *,
+    user_id: int,
+    client: Client,
+    seconds: int | None = None,
+    by_conduit: bool = False,
+) -> Tokens:
+    """Open a session, and return its access token and refresh token.
+
+    `seconds` overrides the lifetime of the access token. `by_conduit` marks a login at the
+    RealWorld API. Raises LimitReached, and InvalidToken if the account was deleted concurrently.
+    """
+    await limits.spend(session, LimitedUser(user_id), {LimitKind.LOGINS: 1})
+    now = clock.now()
+    secret = new_secret()
+    login = UserSession(
+        user_id=user_id,
+        token_hash=fingerprint(secret),
+        created_at=now,
+        last_used_at=now,
+        expires_at=now + timedelta(days=get_settings().session_expire_days),
+        ip=client.ip,
+        user_agent=client.user_agent,
+        by_conduit=by_conduit,
+    )
+    session.add(login)
+    with constraint_errors(USER_REFERENCE):
+        await session.flush()  # checks the foreign key and assigns the id
+    return _tokens(user_id, login.id, secret, seconds=seconds)
+
+
+_BY_ID = UserSession.id == bindparam("session_id")
+_ROTATE = (
+    update(UserSession)
+    .where(_BY_ID, UserSession.token_hash == bindparam("presented"), _ACTIVE)
+    .where(User.id == UserSession.user_id, User.is_active)
+    .values(
+        token_hash=bindparam("successor"),
+        previous_hash=bindparam("presented"),
+        # The grace period starts when the exchange is done. `now` is older if the statement had
+        # to wait for a lock, so the database clock is used if it is later.
+        last_used_at=func.greatest(bindparam("now"), func.clock_timestamp()),
+    )
+    .returning(UserSession.user_id)
+)
+_STATE = (
+    select(
+        UserSession.user_id,
+        UserSession.token_hash,
+        UserSession.previous_hash,
+        UserSession.last_used_at,
+        _ACTIVE.label("is_live"),
+    )
+    .join(User)
+    .where(_BY_ID, User.is_active)
+)
+
+
+async def refresh(database: Database, *, text: str) -> Tokens:
+    """Exchange a refresh token for the next pair of tokens.
+
+    Raises InvalidRefreshToken for an unknown, used, expired or revoked token, without the reason.
+    A used token ends its session permanently.
+    """
+    token = RefreshToken.parse(text)
+    if token is None:
+        raise InvalidRefreshToken
+    presented = fingerprint(token.secret)
+    successors = token.successors()
+    parameters = {
+        "session_id": token.session_id,
+        "presented": presented,
+        "successor": fingerprint(successors[0]),
+        **_active_parameters(),
+    }
+    # One statement decides: the second of two concurrent requests waits, and then matches no row.
+    async with database.autocommit() as connection:
+        user_id = await connection.scalar(_ROTATE, parameters)
+    if user_id is not None:
+        return _tokens(user_id, token.session_id, successors[0])
+
+    async with database.unit_of_work() as session:
+        state = (await session.execute(_STATE, parameters)).one_or_none()
+        if state is None or not state.is_live:
+            raise InvalidRefreshToken
+        grace_end = state.last_used_at + REUSE_GRACE_PERIOD
+        if presented == state.previous_hash and clock.now() <= grace_end:
+            # Find the stored successor among those of each key. A process that does not have the
+            # newest key yet finds none; that is not a reuse.
+            for secret in successors:
+                if fingerprint(secret) == state.token_hash:
+                    return _tokens(state.user_id, token.session_id, secret)
+        elif token.has_valid_tag and await _end(session, UserSession.id == token.session_id):
+            action = AuditAction.REFRESH_REUSED
+            audit.record(session, action, actor_id=None, subject_id=state.user_id)
+    raise InvalidRefreshToken
+
+
+def _tokens(user_id: int, session_id: int, secret: str, *, seconds: int | None = None) -> Tokens:
+    seconds = seconds or access_token_seconds()
+    token = create_access_token(user_id=user_id, session_id=session_id, seconds=seconds)
+    return Tokens(
+        access_token=token,
+        expires_in=seconds,
+        refresh_token=str(RefreshToken.issue(session_id, secret)),
+    )
+
+
+async def _session_of(session: AsyncSession, text: str) -> tuple[int, int] | None:
+    """Return the user id and session id of a refresh token; None if it is not valid."""
+    token = RefreshToken.parse(text)
+    if token is None:
+        return None
+    query = select(UserSession.user_id, UserSession.id).where(
+        _BY_ID, _is_token(fingerprint(token.secret)), _ACTIVE
+    )
+    row = (
+        await session.execute(query, {"session_id": token.session_id, **_active_parameters()})
+    ).one_or_none()
+    return None if row is None else (row.user_id, row.id)
+
+
+def _is_token(hashed: bytes) -> ColumnElement[bool]:
+    return or_(UserSession.token_hash == hashed, UserSession.previous_hash == hashed)
+
+
+def known_by(client: Client, *, refresh_token: str | None) -> ColumnElement[str | None]:
+    """Return an expression for what makes a client known to the user of the enclosing query.
+
+    Its value is the session of the refresh token, even if that has ended. Otherwise it is the
+    network from which the user has logged in recently, or NULL for an unknown client.
+    """
+    of_user = UserSession.user_id == User.id
+    recent = UserSession.last_used_at > clock.now() - NETWORK_REMEMBERED_FOR
+    token = RefreshToken.parse(refresh_token) if refresh_token else None
+    criteria: list[tuple[ColumnElement[bool], str]] = []
+    if token is not None:
+        same_token = and_(UserSession.id == token.session_id, _is_token(fingerprint(token.secret)))
+        session_name = f"session {token.session_id}"
+        criteria.append((exists().where(of_user, recent, same_token), session_name))
+    if client.ip is not None:
+        network = network_of(client)
+        in_network = UserSession.ip.op("<<=")(cast(network, INET))
+        criteria.append((exists().where(of_user, recent, in_network), network))
+    found: ColumnElement[Any] = case(*criteria, else_=None) if criteria else null()
+    return found
+
+
+async def remember_network(session: AsyncSession, *, user_id: int, client: Client) -> None:
+    """Make the client's network known to a user, by adding an ended session."""
+    now = clock.now()
+    session.add(
+        UserSession(
+            user_id=user_id,
+            token_hash=b"",
+            created_at=now,
+            last_used_at=now,
+            expires_at=now,
+            revoked_at=now,
+            ip=client.ip,
+            user_agent=client.user_agent,
+        )
+    )
+
+
+_LIST = paged(
+    select(
+        UserSession.id,
+        UserSession.created_at,
+        UserSession.last_used_at,
+        UserSession.expires_at,
+        func.host(UserSession.ip).label("ip"),
+        UserSession.user_agent,
+    )
+    .where(UserSession.user_id == bindparam("user_id"), _ACTIVE)
+    .order_by(UserSession.last_used_at.desc(), UserSession.id.desc())
+)
+
+
+async def list_sessions(
+    reader: Reader, *, page: PageQuery, user: Identity
+) -> Sequence[SessionResponse]:
+    """List a user's active sessions, the last used first."""
+    parameters = {"user_id": user.id, **_active_parameters(), **page.model_dump()}
+    rows = await reader.execute(_LIST, parameters)
+    return [SessionResponse(**row, current=row.id == user.session_id) for row in rows]
+
+
+async def end_session(session: AsyncSession, *, session_id: int, actor: Identity) -> None:
+    """End one of the actor's sessions.
+
+    Raises SessionNotFound for an ended session and for a session of another user.
+    """
+    if not await _end(session, UserSession.id == session_id, UserSession.user_id == actor.id):
+        raise SessionNotFound
+    action = AuditAction.REVOKE_SESSION
+    audit.record(session, action, actor_id=actor.id, subject="session", subject_id=session_id)
+
+
+async def log_out(
+    session: AsyncSession, *, identity: Identity | None, refresh_token: str | None
+) -> None:
+    """End the sessions of the access token and of the refresh token.
+
+    An invalid refresh token and an ended session are ignored. Raises NotAuthenticated if the
+    request contains neither token.
+    """
+    ending = {(identity.id, identity.session_id)} if identity else set()
+    if refresh_token is not None and (found := await _session_of(session, refresh_token)):
+        ending.add(found)
+    if not ending and refresh_token is None:
+        raise NotAuthenticated
+    for user_id, session_id in ending:
+        if await _end(session, UserSession.id == session_id):
+            audit.record(session, AuditAction.LOGOUT, actor_id=user_id, subject_id=user_id)
+
+
+async def log_out_everywhere(session: AsyncSession, *, actor: Identity) -> None:
+    """End all sessions of the actor, including the current one."""
+    await end_all(session, user_id=actor.id)
+    audit.record(session, AuditAction.LOGOUT_ALL, actor_id=actor.id, subject_id=actor.id)
+
+
+async def end_all(session: AsyncSession, *, user_id: int, except_id: int | None = None) -> None:
+    """End a user's sessions, except for the session with the id `except_id`."""
+    not_excepted = UserSession.id != except_id if except_id is not None else true()
+    await _end(session, UserSession.user_id == user_id, not_excepted)
+
+
+async def _end(session: AsyncSession, *conditions: ColumnElement[bool]) -> bool:
+    """End the matching sessions that are not revoked; return whether there were any."""
+    statement = update(UserSession).where(UserSession.revoked_at.is_(None), *conditions)
+    ended = await session.scalars(
+        statement.values(revoked_at=clock.now()).returning(UserSession.id)
+    )
+    return bool(ended.all())
+
+
+async def purge(session: AsyncSession) -> int:
+    """Delete a batch of sessions that expired long ago; return how many."""
+    column = UserSession.expires_at
+    old = column < clock.now() - RETENTION
+    return await delete_oldest(session, UserSession.id, old, order_by=column)

@@ -1,0 +1,141 @@
+"""The change feed: publicly visible changes of articles, in commit order.
+
+Database triggers write it (migration 0003), whichever client changes an article. Sequence numbers
+become visible in ascending order, also on replicas. All later entries therefore have a higher
+number than any entry already read.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, cast
+
+from sqlalchemy import (
+    BigInteger,
+    CursorResult,
+    DateTime,
+    Integer,
+    and_,
+    bindparam,
+    exists,
+    func,
+    select,
+    update,
+)
+from sqlalchemy.orm import aliased
+
+from app.core import clock
+from app.db.reading import Reader
+from app.db.session import NO_KEY_UPDATE, Database
+from app.models.articles.article import Article
+from app.models.articles.change import Change
+from app.schemas.articles.change import LATEST, ChangesQuery
+from app.services.pages.cursors import decode_cursor, encode_cursor
+from app.services.pages.paging import ListPage
+from app.services.purging import sweep
+
+CURSOR_KIND = "changes"
+BATCH = 200
+RETENTION = timedelta(days=30)
+"""How long an entry is kept after a later entry for the same article."""
+
+
+class ChangeRow(NamedTuple):
+    """An entry with its cursor: the fields of ChangeResponse."""
+
+    cursor: str
+    kind: str
+    article_id: int
+    slug: str
+    occurred_at: datetime
+
+
+_AFTER = (
+    select(Change.seq, Change.kind, Change.article_id, Change.slug, Change.occurred_at)
+    .where(Change.seq > bindparam("after", type_=BigInteger))
+    .order_by(Change.seq)
+    .limit(bindparam("limit", type_=Integer))
+)
+_LAST = select(Change.seq).order_by(Change.seq.desc()).limit(1)
+
+
+async def list_changes(reader: Reader, *, query: ChangesQuery) -> ListPage[ChangeRow]:
+    """Return the entries after a cursor, or from the beginning; `next` is always set.
+
+    Raises InvalidCursor.
+    """
+    if query.cursor == LATEST:
+        return ListPage([], next=_encode_cursor(await reader.scalar(_LAST) or 0))
+    after = _decode_cursor(query.cursor)
+    rows = await reader.execute(_AFTER, {"after": after, "limit": query.limit})
+    changes = [ChangeRow(_encode_cursor(row.seq), *row[1:]) for row in rows]
+    # Sign the cursor again even without new entries, so that it uses the current key.
+    return ListPage(changes, next=changes[-1].cursor if changes else _encode_cursor(after))
+
+
+def _encode_cursor(seq: int) -> str:
+    return encode_cursor(CURSOR_KIND, [seq])
+
+
+def _decode_cursor(cursor: str) -> int:
+    if not cursor:
+        return 0
+    (seq,) = decode_cursor(cursor, CURSOR_KIND)
+    return cast("int", seq)  # the cursor is signed, so the type is known
+
+
+# Use the earlier of two clocks. The application's clock determines visibility; the trigger uses the
+# database's.
+_DUE = (
+    select(Article.id)
+    .where(
+        Article.awaits_publication,
+        Article.published_at
+        <= func.least(func.now(), bindparam("now", type_=DateTime(timezone=True))),
+    )
+    .order_by(Article.published_at)
+    .limit(BATCH)
+    .with_for_update(skip_locked=True, **NO_KEY_UPDATE)
+    .cte("due")
+)
+# Not an edit: `version` and `updated_at` stay the same.
+_ANNOUNCE = (
+    update(Article)
+    .where(Article.id == _DUE.c.id)
+    .values(awaits_publication=False, updated_at=Article.updated_at)
+    .execution_options(synchronize_session=False)
+)
+
+
+async def announce_due(database: Database) -> None:
+    """Announce scheduled articles that are due; several processes may run this at once.
+
+    Their visibility does not depend on it. Locked articles are skipped: the update that holds the
+    lock announces them.
+    """
+    count = BATCH
+    while count == BATCH:
+        async with database.autocommit() as connection:
+            done = await connection.execute(_ANNOUNCE, {"now": clock.now()})
+        count = cast("CursorResult[Any]", done).rowcount
+
+
+_later = aliased(Change)
+_EXAMINE = (
+    select(
+        Change.seq,
+        and_(
+            Change.occurred_at < bindparam("cutoff", type_=DateTime(timezone=True)),
+            exists().where(_later.article_id == Change.article_id, _later.seq > Change.seq),
+        ).label("goes"),
+    )
+    .where(Change.seq > bindparam("after", type_=BigInteger))
+    .order_by(Change.seq)
+    .limit(bindparam("limit", type_=Integer))
+)
+
+
+async def purge(database: Database) -> None:
+    """Delete old entries that a later one supersedes; each article keeps its last entry.
+
+    A client that has not read a deleted entry yet still reads the later one.
+    """
+    await sweep(database, Change.seq, _EXAMINE, {"cutoff": clock.now() - RETENTION})

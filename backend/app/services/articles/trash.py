@@ -1,0 +1,119 @@
+"""The trash: deleted articles, kept for 30 days.
+
+services.articles.writing deletes and restores articles.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import bindparam, delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.identity import Identity
+from app.auth.permissions import Action, may, may_on_any
+from app.core import clock
+from app.core.errors import ArticleNotFound
+from app.core.limits import LimitKind
+from app.db.reading import Reader
+from app.db.session import paged
+from app.models.accounts.user import User
+from app.models.articles.article import Article
+from app.schemas.page import PageQuery
+from app.services import audit, limits
+from app.services.articles.pictures import delete_media_of_articles
+from app.services.articles.rows import DISPLAYED_SLUG, AuthorRow
+from app.services.articles.writing import TRASH_RETENTION
+from app.services.audit import AuditAction
+
+BATCH = 100
+
+
+class TrashedRow(NamedTuple):
+    """A row of a deleted article."""
+
+    id: int
+    title: str
+    slug: str
+    deleted_at: datetime
+    purged_at: datetime
+    author: AuthorRow
+
+
+_TRASHED = (
+    select(
+        Article.id,
+        Article.title,
+        DISPLAYED_SLUG,
+        Article.deleted_at,
+        *(getattr(User, field).label(f"author_{field}") for field in AuthorRow._fields),
+    )
+    .join(User, User.id == Article.author_id)
+    .where(Article.deleted_at > bindparam("since"))
+    .order_by(Article.deleted_at.desc(), Article.id.desc())
+)
+_LISTS = {
+    True: paged(_TRASHED),
+    False: paged(_TRASHED.where(Article.author_id == bindparam("author_id"))),
+}
+
+
+async def list_trash(reader: Reader, *, page: PageQuery, actor: Identity) -> Sequence[TrashedRow]:
+    """Return restorable articles, last deleted first: the actor's own, or all for editors."""
+    include_all = may_on_any(actor, Action.DELETE_ARTICLE)
+    owner_filter = {} if include_all else {"author_id": actor.id}
+    now = clock.now()
+    parameters = {"since": now - TRASH_RETENTION, "now": now, **owner_filter, **page.model_dump()}
+    return [
+        TrashedRow._make((*row[:4], row.deleted_at + TRASH_RETENTION, AuthorRow._make(row[4:])))
+        for row in await reader.execute(_LISTS[include_all], parameters)
+    ]
+
+
+async def delete_for_good(session: AsyncSession, *, article_id: int, actor: Identity) -> None:
+    """Delete an article in the trash permanently.
+
+    Raises ArticleNotFound if it is not in the trash, or the actor may not delete it.
+    """
+    trashed = select(Article.author_id).where(
+        Article.id == article_id, Article.deleted_at.is_not(None)
+    )
+    author_id = await session.scalar(trashed.with_for_update())
+    if author_id is None or not may(actor, Action.DELETE_ARTICLE, owner_id=author_id):
+        raise ArticleNotFound
+    await limits.spend(session, actor, {LimitKind.CHANGES: 1})
+    await _delete(session, [article_id])
+    audit.record(
+        session,
+        AuditAction.PURGE_ARTICLE,
+        actor_id=actor.id,
+        subject="article",
+        subject_id=article_id,
+    )
+
+
+_EXPIRED = (
+    select(Article.id)
+    .where(Article.deleted_at <= bindparam("before"))
+    .order_by(Article.deleted_at, Article.id)
+    .limit(BATCH)
+    .with_for_update(skip_locked=True)
+)
+
+
+async def purge(session: AsyncSession) -> int:
+    """Permanently delete a batch of articles deleted over 30 days ago; return how many."""
+    before = {"before": clock.now() - TRASH_RETENTION}
+    article_ids = (await session.scalars(_EXPIRED, before)).all()
+    if article_ids:
+        await _delete(session, article_ids)
+    return len(article_ids)
+
+
+async def _delete(session: AsyncSession, article_ids: Sequence[int]) -> None:
+    """Delete locked articles and all that references them, including unused images."""
+    await delete_media_of_articles(session, article_ids=article_ids)
+    await session.execute(
+        delete(Article).where(Article.id.in_(article_ids)),
+        execution_options={"synchronize_session": False},
+    )

@@ -1,0 +1,1 @@
+"""Community: comments, favorites, profiles, reports."""

@@ -1,0 +1,550 @@
+"""GET /articles: filters, sort orders, fields and cursor pagination."""
+
+import random
+import re
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from app.core import clock
+from app.core.enums import Role
+from app.models import Article, User
+from app.schemas.articles.article import Status
+from app.services.articles import listing
+from tests.factories import bearer, create_article, create_user
+from tests.test_lists import statements
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def links(response: httpx.Response) -> dict[str, str]:
+    found = re.findall(r'<([^>]*)>; rel="(\w+)"', response.headers["Link"])
+    return {relation: address for address, relation in found}
+
+
+async def ids(client: httpx.AsyncClient, query: str, **options: Any) -> list[int]:
+    response = await client.get(f"/articles?{query}", **options)
+    assert response.status_code == 200, response.text
+    return [row["id"] for row in response.json()]
+
+
+async def follow_links(
+    client: httpx.AsyncClient,
+    path: str,
+    turn: str = "next",
+    headers: dict[str, str] | None = None,
+) -> AsyncIterator[list[int]]:
+    """Yield the ids of each page from `path` on, following `next` links."""
+    address: str | None = path
+    while address is not None:
+        response = await client.get(address, headers=headers)
+        assert response.status_code == 200, response.text
+        yield [row["id"] for row in response.json()]
+        address = links(response).get(turn)
+
+
+@pytest.fixture
+async def author(session: AsyncSession) -> User:
+    return await create_user(session, username="ada")
+
+
+@pytest.fixture
+async def articles(session: AsyncSession, author: User) -> list[Article]:
+    """Eleven articles: three share each date, and titles sort in the opposite direction."""
+    return [
+        await create_article(
+            session,
+            author=author,
+            title=f"Title {chr(ord('z') - number)}",
+            published_at=START + timedelta(days=number // 3),
+            tags=["every", "even" if number % 2 == 0 else "odd"],
+        )
+        for number in range(11)
+    ]
+
+
+class TestPages:
+    @pytest.mark.parametrize("sort", ["newest", "oldest", "updated", "title"])
+    @pytest.mark.parametrize("limit", [1, 2, 3, 4, 10, 11, 12])
+    @pytest.mark.parametrize("more", ["", "&tag=every", "&author=ADA"])
+    async def test_next_and_prev_links_reach_every_article(
+        self,
+        client: httpx.AsyncClient,
+        articles: list[Article],
+        sort: str,
+        limit: int,
+        more: str,
+    ) -> None:
+        all_articles = await ids(client, f"sort={sort}&limit=100{more}")
+        path = f"/articles?sort={sort}&limit={limit}{more}"
+        pages = [page async for page in follow_links(client, path)]
+        assert [each for page in pages for each in page] == all_articles
+        assert [len(page) for page in pages[:-1]] == [limit] * (len(pages) - 1)
+        assert pages[-1]
+        last = path
+        async for _ in follow_links(client, path):
+            response = await client.get(last)
+            last = links(response).get("next", last)
+        back = [page async for page in follow_links(client, last, "prev")]
+        assert back == pages[::-1]
+
+    async def test_sort_orders(self, client: httpx.AsyncClient, articles: list[Article]) -> None:
+        by_date = sorted(articles, key=lambda each: (each.published_at, each.id))
+        oldest = [each.id for each in by_date]
+        assert await ids(client, "sort=oldest") == oldest
+        assert await ids(client, "sort=newest") == await ids(client, "") == oldest[::-1]
+        assert await ids(client, "sort=title") == [each.id for each in articles][::-1]
+        assert await ids(client, "tag=even") == [
+            each for each in oldest[::-1] if each in {row.id for row in articles[::2]}
+        ]
+
+    async def test_updated_sorts_by_last_change(
+        self, client: httpx.AsyncClient, author: User, articles: list[Article]
+    ) -> None:
+        url = f"/articles/{articles[4].id}"
+        await client.patch(url, json={"title": "Changed"}, headers=bearer(author))
+        assert (await ids(client, "sort=updated"))[0] == articles[4].id
+
+    async def test_pages_are_stable_when_articles_appear_or_disappear(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        author: User,
+        articles: list[Article],
+    ) -> None:
+        newest = await ids(client, "limit=100")
+        first = await client.get("/articles?limit=4")
+        await create_article(session, author=author)
+        await client.delete(f"/articles/{newest[3]}", headers=bearer(author))
+        second = await client.get(links(first)["next"])
+        assert [row["id"] for row in second.json()] == newest[4:8]
+
+    async def test_link_header(self, client: httpx.AsyncClient, articles: list[Article]) -> None:
+        first = await client.get("/articles?limit=5&tag=every&tag=even&skip=0")
+        assert set(links(first)) == {"first", "next"}
+        assert links(first)["first"] == "/articles?limit=5&tag=every&tag=even"
+        assert links(first)["next"].startswith("/articles?limit=5&tag=every&tag=even&cursor=")
+        last = await client.get(links(first)["next"])
+        assert set(links(last)) == {"first", "prev"}
+        assert links(last)["first"] == links(first)["first"]
+        skipped = await client.get("/articles?skip=3&limit=3")
+        assert set(links(skipped)) == {"first", "prev", "next"}
+        newest = await ids(client, "limit=100")
+        before = await client.get(links(skipped)["prev"])
+        assert [row["id"] for row in before.json()] == newest[:3]
+
+    async def test_empty_list_links_to_first_page(self, client: httpx.AsyncClient) -> None:
+        response = await client.get("/articles")
+        assert response.json() == []
+        assert links(response) == {"first": "/articles"}
+        assert "Last-Modified" not in response.headers
+
+    async def test_total_is_returned_on_request(
+        self, client: httpx.AsyncClient, session: AsyncSession, articles: list[Article]
+    ) -> None:
+        await create_article(session, author=await create_user(session), published=False)
+        assert "X-Total-Count" not in (await client.get("/articles")).headers
+        for query, count in (("", 11), ("&tag=odd", 5), ("&limit=2&skip=4", 11)):
+            response = await client.get(f"/articles?count=true{query}")
+            assert response.headers["X-Total-Count"] == str(count)
+
+    async def test_last_modified_is_latest_change_on_page(
+        self, client: httpx.AsyncClient, session: AsyncSession, articles: list[Article]
+    ) -> None:
+        moment = datetime(2025, 2, 3, 4, 5, 6, tzinfo=UTC)
+        await session.execute(update(Article).values(updated_at=moment))
+        response = await client.get("/articles?fields=id")
+        assert response.headers["Last-Modified"] == "Mon, 03 Feb 2025 04:05:06 GMT"
+
+
+class TestCursor:
+    @pytest.mark.parametrize(
+        "cursor",
+        ["", "x", "AAAA", "AAAAAAAAAAAAAAAAAAAA", "é", "%00", "W10=", "a" * 2001, "=", "null"],
+    )
+    async def test_forged_cursor_is_rejected(self, client: httpx.AsyncClient, cursor: str) -> None:
+        response = await client.get(f"/articles?cursor={cursor}")
+        assert response.status_code == 422
+        assert "cursor" in response.json()["message"]
+
+    async def test_modified_cursor_is_rejected(
+        self, client: httpx.AsyncClient, articles: list[Article]
+    ) -> None:
+        address = links(await client.get("/articles?limit=3"))["next"]
+        cursor = address.partition("cursor=")[2]
+        for place in range(0, len(cursor) - 4, 3):
+            other = "A" if cursor[place] != "A" else "B"
+            forged = cursor[:place] + other + cursor[place + 1 :]
+            response = await client.get(f"/articles?limit=3&cursor={forged}")
+            assert response.status_code == 422
+            assert response.json()["code"] == "invalid_cursor"
+
+    @pytest.mark.parametrize(
+        "other",
+        ["sort=oldest", "sort=title", "tag=odd", "author=ada", "since=2026-01-01T00:00Z"],
+    )
+    async def test_cursor_of_another_list_is_rejected(
+        self, client: httpx.AsyncClient, articles: list[Article], other: str
+    ) -> None:
+        address = links(await client.get("/articles?limit=3"))["next"]
+        assert (await client.get(address.replace("limit=3", "limit=4"))).status_code == 200
+        assert (await client.get(f"{address}&fields=id")).status_code == 200
+        response = await client.get(f"{address}&{other}")
+        assert response.json()["code"] == "invalid_cursor"
+
+    async def test_cursor_and_skip_are_exclusive(
+        self, client: httpx.AsyncClient, articles: list[Article]
+    ) -> None:
+        address = links(await client.get("/articles?limit=3"))["next"]
+        response = await client.get(f"{address}&skip=3")
+        assert response.status_code == 422
+        assert "use one of them" in response.json()["message"]
+
+
+class TestFilters:
+    async def test_several_tags_must_all_match(
+        self, client: httpx.AsyncClient, session: AsyncSession, author: User
+    ) -> None:
+        both = await create_article(session, author=author, tags=["Web dev", "Größe"])
+        one = await create_article(session, author=author, tags=["web  DEV"])
+        draft = await create_article(session, author=author, tags=["Web dev"], published=False)
+        assert await ids(client, "tag=web-dev") == [one.id, both.id]
+        assert await ids(client, "tag=Web%20dev&tag=grosse") == [both.id]
+        assert await ids(client, "tag=web-dev&tag=nothing") == []
+        await create_article(session, author=author, tags=["tag"])
+        assert await ids(client, "tag=!!!") == []
+        mine = await ids(client, "tag=web-dev", headers=bearer(author))
+        assert mine == [draft.id, one.id, both.id]
+        both.archived_at = clock.now()
+        await session.flush()
+        assert await ids(client, "tag=web-dev") == [one.id]
+
+    async def test_author_filter(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+        ada, bob = await create_user(session, username="Ada"), await create_user(session)
+        hers = await create_article(session, author=ada)
+        await create_article(session, author=bob)
+        assert await ids(client, "author=ada") == [hers.id]
+        assert await ids(client, "author=nobody") == []
+
+    async def test_status_filter(
+        self, client: httpx.AsyncClient, session: AsyncSession, author: User
+    ) -> None:
+        later = clock.now() + timedelta(days=1)
+        made = {
+            "published": await create_article(session, author=author),
+            "scheduled": await create_article(session, author=author, published_at=later),
+            "draft": await create_article(session, author=author, published=False),
+            "archived": await create_article(session, author=author, archived_at=clock.now()),
+        }
+        editor, stranger = await create_user(session, role=Role.EDITOR), await create_user(session)
+        for status, article in made.items():
+            for reader in (author, editor):
+                listed = await ids(client, f"status={status}", headers=bearer(reader))
+                assert listed == [article.id]
+            seen = await ids(client, f"status={status}", headers=bearer(stranger))
+            assert seen == ([article.id] if status == "published" else [])
+        mine = bearer(author)
+        assert await ids(client, "published=true", headers=mine) == [made["published"].id]
+        assert set(await ids(client, "published=false", headers=mine)) == {
+            made["scheduled"].id,
+            made["draft"].id,
+        }
+        assert await ids(client, "published=false") == []
+
+    async def test_date_and_language_filters(
+        self, client: httpx.AsyncClient, articles: list[Article], session: AsyncSession
+    ) -> None:
+        day = [START + timedelta(days=number) for number in range(4)]
+        assert len(await ids(client, f"since={day[3]:%Y-%m-%dT00:00:00Z}")) == 2
+        assert len(await ids(client, f"until={day[1]:%Y-%m-%dT00:00:00Z}")) == 3
+        between = f"since={day[1]:%Y-%m-%dT00:00:00Z}&until={day[3]:%Y-%m-%dT00:00:00Z}"
+        assert len(await ids(client, between)) == 6
+        articles[0].language = "de"
+        await session.flush()
+        assert await ids(client, "language=de") == [articles[0].id]
+
+    @pytest.mark.parametrize(
+        ("query", "says"),
+        [
+            ("sort=best", "'newest', 'oldest', 'updated', 'title' or 'relevance'"),
+            ("sort=relevance", "requires q"),
+            ("fields=id,secret", "'secret' is not a field; use id, title, slug"),
+            ("fields=", "'' is not a field"),
+            ("fields=hashed_password", "is not a field"),
+            ("status=trashed", "'draft', 'scheduled', 'published' or 'archived'"),
+            ("published=maybe", "boolean"),
+            ("published=true&status=draft", "use one of them"),
+            ("since=2026-01-01", "such as 2026-11-20T09:00:00Z"),
+            ("since=2026-01-01T00:00:00", "such as"),
+            ("until=1960-01-01T00:00:00Z", "from 1970 on"),
+            ("tag=" + "&tag=".join(f"t{number}" for number in range(11)), "at most 10"),
+            ("tag=", "at least 1"),
+            ("q=", "at least 1"),
+            ("q=" + "x" * 501, "at most 500"),
+            ("language=klingon", "registered language, such as en"),
+            ("colour=red", "Unknown query parameter; known here: author, count"),
+            ("limit=0", "greater than or equal to 1"),
+            ("count=perhaps", "boolean"),
+        ],
+    )
+    async def test_invalid_parameters_are_explained(
+        self, client: httpx.AsyncClient, query: str, says: str
+    ) -> None:
+        response = await client.get(f"/articles?{query}")
+        assert response.status_code == 422
+        assert says in response.json()["message"]
+
+
+class TestAgainstReferenceModel:
+    """All combinations of filters for each role, compared with a model in Python."""
+
+    @pytest.fixture
+    async def all_articles(self, session: AsyncSession, author: User) -> list[Article]:
+        generator = random.Random(1843)
+        other = await create_user(session, username="bob")
+        now = clock.now()
+        made = []
+        for number in range(60):
+            moment = generator.choice([None, now - timedelta(days=number), now + timedelta(days=1)])
+            article = await create_article(
+                session,
+                author=generator.choice([author, other]),
+                title=generator.choice("abcdefg"),
+                published=False,
+                published_at=moment,
+                archived_at=generator.choice([None, None, None, now]),
+                deleted_at=generator.choice([None, None, None, now]),
+                tags=generator.sample(["x", "y", "z"], generator.randint(0, 3)),
+                content="Ten letters" + generator.choice([" and a zebra.", " and a horse."]),
+                created_at=now - timedelta(hours=generator.randint(0, 99)),
+                updated_at=now - timedelta(hours=generator.randint(0, 20)),
+            )
+            made.append(article)
+        return made
+
+    @pytest.mark.parametrize("far", [listing.DEFERRED_JOIN_SKIP, 0])
+    @pytest.mark.parametrize("reader", ["anonymous", "author", "stranger", "editor"])
+    @pytest.mark.parametrize("sort", ["newest", "oldest", "updated", "title"])
+    async def test_lists_match_model(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        author: User,
+        all_articles: list[Article],
+        monkeypatch: pytest.MonkeyPatch,
+        reader: str,
+        sort: str,
+        far: int,
+    ) -> None:
+        monkeypatch.setattr(listing, "DEFERRED_JOIN_SKIP", far)
+        readers = {
+            "author": author,
+            "stranger": await create_user(session),
+            "editor": await create_user(session, role=Role.EDITOR),
+        }
+        who = readers.get(reader)
+        headers = bearer(who) if who else {}
+        full = {row["id"]: row for row in await self._all(client, headers)}
+        for tags, by, kind in product(
+            ((), ("x", "y")) if sort in {"oldest", "title"} else ((), ("x",)),
+            (None, "ada"),
+            (None, "published=true", "published=false", *(f"status={each}" for each in Status)),
+        ):
+            query = [f"sort={sort}", *(f"tag={tag}" for tag in tags)]
+            query += [f"author={by}"] if by else []
+            query += [kind] if kind else []
+            path = "/articles?" + "&".join(query)
+            counted = await client.get(f"{path}&count=true&limit=1", headers=headers)
+            left = await ids(client, f"{path.partition('?')[2]}&skip=3&limit=5", headers=headers)
+            pages = [
+                page async for page in follow_links(client, f"{path}&limit=15", headers=headers)
+            ]
+            expected = [
+                article
+                for article in all_articles
+                if self._is_visible(article, who)
+                and self._has_status(article, kind)
+                and (by is None or article.author_id == author.id)
+                and set(tags) <= set(full[article.id]["tags"])
+            ]
+            key, reverse = self._order(sort)
+            expected.sort(key=key, reverse=reverse)
+            listed = [each for page in pages for each in page]
+            assert listed == [article.id for article in expected], path
+            assert left == listed[3:8], path
+            assert counted.headers["X-Total-Count"] == str(len(expected))
+
+    @pytest.mark.parametrize("reader", ["anonymous", "author", "stranger", "editor"])
+    async def test_search_lists_match_model(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        author: User,
+        all_articles: list[Article],
+        reader: str,
+    ) -> None:
+        readers = {
+            "author": author,
+            "stranger": await create_user(session),
+            "editor": await create_user(session, role=Role.EDITOR),
+        }
+        who = readers.get(reader)
+        headers = bearer(who) if who else {}
+        for sort, kind in product(
+            ("newest", "updated", "relevance"),
+            (None, "published=true", "published=false", *(f"status={each}" for each in Status)),
+        ):
+            path = f"/articles?q=zebras&sort={sort}" + (f"&{kind}" if kind else "")
+            counted = await client.get(f"{path}&count=true&limit=1", headers=headers)
+            left = await ids(client, f"{path.partition('?')[2]}&skip=3&limit=5", headers=headers)
+            pages = [
+                page async for page in follow_links(client, f"{path}&limit=4", headers=headers)
+            ]
+            expected = [
+                article
+                for article in all_articles
+                if self._is_visible(article, who)
+                and self._has_status(article, kind)
+                and "zebra" in article.content
+            ]
+            listed = [each for page in pages for each in page]
+            if sort == "relevance":
+                assert sorted(listed) == sorted(article.id for article in expected), path
+            else:
+                key, reverse = self._order(sort)
+                expected.sort(key=key, reverse=reverse)
+                assert listed == [article.id for article in expected], path
+            assert left == listed[3:8], path
+            assert counted.headers["X-Total-Count"] == str(len(expected))
+
+    @staticmethod
+    async def _all(client: httpx.AsyncClient, headers: dict[str, str]) -> list[dict[str, Any]]:
+        rows = []
+        for kind in ("", "&status=archived"):
+            url = f"/articles?limit=100&fields=id,tags{kind}"
+            rows += (await client.get(url, headers=headers)).json()
+        return rows
+
+    @staticmethod
+    def _status(article: Article) -> str:
+        if article.archived_at is not None:
+            return "archived"
+        if article.published_at is None:
+            return "draft"
+        return "scheduled" if article.published_at > clock.now() else "published"
+
+    def _is_visible(self, article: Article, who: User | None) -> bool:
+        if article.deleted_at is not None:
+            return False
+        mine = who is not None and (who.role is Role.EDITOR or who.id == article.author_id)
+        return mine or self._status(article) == "published"
+
+    def _has_status(self, article: Article, kind: str | None) -> bool:
+        status = self._status(article)
+        if kind is None:
+            return status != "archived"
+        if kind.startswith("published="):
+            return status in ({"published"} if kind.endswith("true") else {"draft", "scheduled"})
+        return kind == f"status={status}"
+
+    @staticmethod
+    def _order(sort: str) -> tuple[Callable[[Article], Any], bool]:
+        if sort == "title":
+            return (lambda each: (each.title, each.id)), False
+        if sort == "updated":
+            return (lambda each: (each.updated_at, each.id)), True
+        return (lambda each: (each.published_at or each.created_at, each.id)), sort == "newest"
+
+
+class TestFields:
+    async def test_only_requested_fields_are_returned(
+        self, client: httpx.AsyncClient, articles: list[Article]
+    ) -> None:
+        for fields in ("id", "slug,title", "author", "tags,status", "html,toc", "id,id"):
+            (row,) = (await client.get(f"/articles?limit=1&fields={fields}")).json()
+            assert set(row) == set(fields.split(","))
+
+    async def test_fields_equal_those_of_the_article(
+        self, client: httpx.AsyncClient, articles: list[Article]
+    ) -> None:
+        whole = (await client.get(f"/articles/{articles[-1].id}")).json()
+        (listed,) = (await client.get("/articles?limit=1")).json()
+        assert listed == {name: whole[name] for name in listed}
+        assert set(whole) - set(listed) == {"html", "toc"}
+        every = ",".join(whole)
+        assert (await client.get(f"/articles?limit=1&fields={every}")).json() == [whole]
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("", 1),
+        ("tag=every&tag=odd", 1),
+        ("author=ada&since=2026-01-01T00:00:00Z", 1),
+        ("sort=title&fields=id,tags,author", 1),
+        ("count=true", 2),
+    ],
+)
+async def test_number_of_queries_is_constant(
+    client: httpx.AsyncClient,
+    connection: AsyncConnection,
+    articles: list[Article],
+    query: str,
+    count: int,
+) -> None:
+    for limit in (1, 11):
+        with statements(connection) as seen:
+            await ids(client, f"{query}&limit={limit}".lstrip("&"))
+        assert len(seen) == count
+
+
+class TestTags:
+    async def test_tags_are_normalised_and_keep_first_spelling(
+        self, client: httpx.AsyncClient, session: AsyncSession, author: User
+    ) -> None:
+        spelt = [
+            ["Web  dev ", "web dev", "Größe"],
+            ["GRÖSSE", "WEB DEV"],
+        ]
+        for names in spelt:
+            body = {"title": "T", "content": "Long enough.", "tags": names}
+            body["published"] = True
+            response = await client.post("/articles", json=body, headers=bearer(author))
+            assert response.json()["tags"] == ["Größe", "Web dev"]
+
+    @pytest.mark.parametrize(
+        "tags",
+        [
+            [f"tag {number}" for number in range(100)],
+            ["x" * 51],
+            [""],
+            ["  "],
+            ["!!!"],
+            ["a\nb"],
+            ["a\u0000b"],
+            [None],
+            [1],
+        ],
+    )
+    async def test_invalid_tags_are_rejected(
+        self, client: httpx.AsyncClient, author: User, tags: list[object]
+    ) -> None:
+        body = {"title": "T", "content": "Long enough.", "tags": tags}
+        response = await client.post("/articles", json=body, headers=bearer(author))
+        assert response.status_code == 422
+        assert response.json()["detail"][0]["loc"][:2] == ["body", "tags"]
+
+    async def test_empty_list_removes_tags(
+        self, client: httpx.AsyncClient, session: AsyncSession, author: User
+    ) -> None:
+        article = await create_article(session, author=author, tags=["one", "two"])
+        url = f"/articles/{article.id}"
+        response = await client.patch(url, json={"tags": []}, headers=bearer(author))
+        assert response.json()["tags"] == []
+        assert await ids(client, "tag=one") == []

@@ -1,0 +1,323 @@
+"""The commands `import`, `export` and `seed`, each test with its own database."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from app.content.markdown import make_excerpt, render_sync
+from app.core.config import get_settings
+from tests.bulk.exports import GHOST, WXR, wxr
+from tests.databases import execute, migrated_database
+from tests.test_cli import _restore_environment, fetch, own_database, run
+
+__all__ = ["_restore_environment", "own_database"]
+
+ADA = (
+    "INSERT INTO users (email, username, name, hashed_password) VALUES ('a@x.org', 'ada', 'A', '')"
+)
+RECORD = {
+    "title": "Title",
+    "content": "Long enough.",
+    "slug": "title",
+    "author": "ada",
+    "published_at": "2020-01-01T00:00:00Z",
+    "tags": ["One"],
+}
+EVERYTHING = """
+    SELECT (SELECT jsonb_agg(to_jsonb(a) ORDER BY id) FROM articles a) articles,
+      (SELECT jsonb_agg(to_jsonb(t) ORDER BY article_id, tag_id) FROM article_tags t) tags,
+      (SELECT count(*) FROM article_revisions) revisions, (SELECT count(*) FROM users) users,
+      (SELECT count(*) FROM changes) changes, (SELECT count(*) FROM import_records) records
+"""
+
+Write = Callable[[str, str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(name: str, content: str) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def another_database() -> Iterator[str]:
+    with migrated_database() as url:
+        yield url
+
+
+def use(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    get_settings.cache_clear()
+
+
+def source(form: str, write: Write) -> Path:
+    """Write a source of at least three articles in this format."""
+    if form == "ndjson":
+        records = [{**RECORD, "slug": f"a-{number}"} for number in range(3)]
+        return write("in.ndjson", "\n".join(map(json.dumps, records)))
+    if form == "ghost":
+        return write("ghost.json", json.dumps(GHOST))
+    if form == "wordpress":
+        return write("wp.xml", WXR)
+    for name in ("a", "b/c", "2020-01-01-d"):
+        text = (
+            f"---\ndate: 2020-01-01\nauthor: Ada Lovelace\ntags: [x]\n---\n# {name}\n\nLong enough."
+        )
+        write(f"folder/{name}.md", text)
+    return write("folder/e.md", "---\nslug: own\nauthor: ada\n---\nLong enough.").parent
+
+
+class TestImport:
+    @pytest.mark.parametrize("form", ["ndjson", "markdown", "ghost", "wordpress"])
+    def test_repeated_import_changes_nothing(
+        self, own_database: str, write: Write, capsys: pytest.CaptureFixture[str], form: str
+    ) -> None:
+        execute(own_database, ADA)
+        path = source(form, write)
+        before = fetch(own_database, EVERYTHING)
+        assert run("import", str(path), "--dry-run") == 0, capsys.readouterr()
+        assert "Nothing was changed" in capsys.readouterr().out
+        assert fetch(own_database, EVERYTHING) == before
+        assert run("import", str(path)) == 0, capsys.readouterr()
+        created = {"ndjson": 3, "markdown": 4, "ghost": 4, "wordpress": 5}[form]
+        assert f"Created {created}, updated 0, unchanged 0, failed 0" in capsys.readouterr().out
+        (after,) = fetch(own_database, EVERYTHING)
+        assert len(json.loads(after["articles"])) == after["records"] == created
+        assert run("import", str(path)) == 0
+        assert f"Created 0, updated 0, unchanged {created}, failed 0" in capsys.readouterr().out
+        assert fetch(own_database, EVERYTHING) == [after]
+
+    def test_authors_are_matched_or_created(
+        self, own_database: str, write: Write, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        execute(own_database, ADA.replace("a@x.org", "Jane@Example.com").replace("ada", "janet"))
+        assert run("import", str(source("ghost", write))) == 0
+        captured = capsys.readouterr()
+        assert "Created users with a random password: joe\n" in captured.out
+        assert "Skipped: 1 pages" in captured.out
+        assert "post 2: content: converted from lexical" in captured.err
+        found = fetch(
+            own_database,
+            "SELECT username, role, email_verified_at, array_agg(slug ORDER BY a.id) slugs"
+            " FROM users u JOIN articles a ON author_id = u.id GROUP BY u.id ORDER BY u.id",
+        )
+        assert [tuple(row) for row in found] == [
+            ("janet", "author", None, ["welcome", "soon"]),
+            ("joe", "author", None, ["a-draft", "o-la-la"]),
+        ]
+        assert fetch(own_database, "SELECT 1 FROM mails") == []
+        events = fetch(own_database, "SELECT message FROM audit_events ORDER BY id")
+        assert [event["message"] for event in events] == ["User 2 created", "4 articles imported"]
+
+    def test_author_without_email_gets_an_invalid_address(
+        self, own_database: str, write: Write
+    ) -> None:
+        assert run("import", str(source("markdown", write))) == 0
+        users = fetch(own_database, "SELECT username, email, name FROM users ORDER BY id")
+        assert {tuple(user) for user in users} == {
+            ("ada-lovelace", "ada-lovelace@import.invalid", "Ada Lovelace"),
+            ("ada", "ada@import.invalid", "ada"),
+        }
+
+    def test_author_option_assigns_all_articles(
+        self, own_database: str, write: Write, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run("import", str(source("wordpress", write)), "--author", "ada") == 1
+        assert "There is no user ada" in capsys.readouterr().err
+        execute(own_database, ADA)
+        for form in ("wordpress", "ndjson", "ghost", "markdown"):
+            assert run("import", str(source(form, write)), "--author", "ADA") == 0
+        rows = fetch(own_database, "SELECT DISTINCT author_id FROM articles")
+        assert [row["author_id"] for row in rows] == [1]
+        assert len(fetch(own_database, "SELECT 1 FROM users")) == 1
+
+    @pytest.mark.parametrize(
+        ("form", "position"),
+        [
+            ("ndjson", "line 4"),
+            ("markdown", "bad.md"),
+            ("wordpress", "item 1"),
+            ("ghost", "post 5"),
+        ],
+    )
+    def test_invalid_record_is_reported_with_its_position(
+        self,
+        own_database: str,
+        write: Write,
+        capsys: pytest.CaptureFixture[str],
+        form: str,
+        position: str,
+    ) -> None:
+        execute(own_database, ADA)
+        path = source(form, write)
+        if form == "ndjson":
+            path.write_text(path.read_text() + "\n{}\n" + json.dumps({**RECORD, "slug": "b"}))
+        elif form == "markdown":
+            (path / "bad.md").write_text("---\na: &a x\nb: *a\n---\nLong enough.")
+        elif form == "wordpress":
+            post = "<item><wp:post_type>post</wp:post_type><wp:status>draft</wp:status></item>"
+            path.write_text(wxr(post + WXR[WXR.index("<item>") : WXR.rindex("</item>") + 7]))
+        else:
+            export = json.loads(path.read_text())
+            export["db"][0]["data"]["posts"][4]["title"] = ""
+            path.write_text(json.dumps(export))
+        assert run("import", str(path)) == 1
+        captured = capsys.readouterr()
+        assert f"\n{position}: " in f"\n{captured.err}"
+        assert "failed 1" in captured.out
+        assert "Traceback" not in captured.err
+        assert len(fetch(own_database, "SELECT 1 FROM articles")) >= 3
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("a.bin", "", "set --format"),
+            ("a.xml", "<rss>", "not XML"),
+            ("a.json", "{}", "not a Ghost export"),
+        ],
+    )
+    def test_unreadable_source_is_reported_without_a_traceback(
+        self,
+        own_database: str,
+        write: Write,
+        capsys: pytest.CaptureFixture[str],
+        name: str,
+        content: str,
+        message: str,
+    ) -> None:
+        assert run("import", str(write(name, content))) == 1
+        error = capsys.readouterr().err
+        assert message in error
+        assert "Traceback" not in error
+
+    def test_import_in_several_batches(self, own_database: str, write: Write) -> None:
+        execute(own_database, ADA)
+        records = [{**RECORD, "slug": f"a-{number}"} for number in range(1300)]
+        records += records[:10]
+        path = write("in.ndjson", "\n".join(map(json.dumps, records)))
+        assert run("import", str(path)) == 0
+        (row,) = fetch(
+            own_database,
+            "SELECT (SELECT count(*) FROM articles) articles, (SELECT count(*) FROM changes) news,"
+            " (SELECT count(*) FROM audit_events) batches, (SELECT count(*) FROM tags) tags",
+        )
+        assert tuple(row) == (1300, 1300, 3, 1)
+
+    def test_posts_with_the_same_slug_update_one_article(
+        self, own_database: str, write: Write, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        execute(own_database, ADA)
+        assert run("import", str(source("ghost", write)), "--author", "ada") == 0
+        path = source("wordpress", write)
+        path.write_text(WXR.replace("hello-world", "welcome"))
+        assert run("import", str(path), "--author", "ada") == 0
+        assert "Created 4, updated 1" in capsys.readouterr().out
+        # The second import replaces the text, so the first one becomes a revision.
+        assert len(fetch(own_database, "SELECT 1 FROM article_revisions")) == 1
+
+
+class TestExport:
+    @pytest.mark.parametrize("target", ["out.ndjson", "folder"])
+    def test_exported_articles_are_imported_unchanged(
+        self,
+        own_database: str,
+        another_database: str,
+        write: Write,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        target: str,
+    ) -> None:
+        execute(own_database, ADA)
+        for form in ("wordpress", "ghost", "markdown", "ndjson"):
+            assert run("import", str(source(form, write)), "--author", "ada") == 0
+        path = tmp_path / "made" / target
+        path.parent.mkdir()
+        assert run("export", str(path)) == 0
+        assert "Exported 16 articles" in capsys.readouterr().out
+        before = fetch(own_database, EVERYTHING)
+        assert run("import", str(path)) == 0
+        assert "unchanged 16, failed 0" in capsys.readouterr().out
+        after = fetch(own_database, EVERYTHING)
+        assert after[0]["articles"] == before[0]["articles"]
+        assert after[0]["tags"] == before[0]["tags"]
+
+        use(another_database, monkeypatch)
+        execute(another_database, ADA)
+        assert run("import", str(path)) == 0
+        same = """
+            SELECT title, slug, content, html, plain_text, toc, excerpt, own_excerpt,
+              cover_image_url, language, published_at, archived_at IS NULL live, created_at,
+              updated_at, word_count, author_id, (SELECT array_agg(t.slug ORDER BY t.slug)
+                FROM article_tags s JOIN tags t ON t.id = s.tag_id WHERE article_id = a.id) tags
+            FROM articles a ORDER BY slug
+        """
+        assert fetch(another_database, same) == fetch(own_database, same)
+        again = tmp_path / "made" / f"again-{target}"
+        assert run("export", str(again)) == 0
+        assert contents(again) == contents(path)
+
+    def test_unwritable_target_is_reported(
+        self, own_database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run("export", str(tmp_path / "no" / "where.ndjson")) == 1
+        assert "(No such file or directory)" in capsys.readouterr().err
+
+    def test_the_file_that_cannot_be_written_is_named(
+        self, own_database: str, write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        execute(own_database, ADA)
+        assert run("import", str(write("in.ndjson", json.dumps(RECORD)))) == 0
+        link = tmp_path / "out" / "2020-01-01-title.md"
+        link.parent.mkdir()
+        link.symlink_to(tmp_path / "elsewhere")
+        assert run("export", str(link.parent)) == 1
+        assert f"{link} cannot be written (symbolic links are not" in capsys.readouterr().err
+
+
+def contents(path: Path) -> list[bytes]:
+    """Return the sorted lines of a file, or the sorted contents of the files of a folder."""
+    if path.is_dir():
+        return sorted(file.read_bytes() for file in path.iterdir())
+    return sorted(path.read_bytes().splitlines())
+
+
+class TestSeed:
+    def test_rows_have_the_distribution_for_benchmarks(self, own_database: str) -> None:
+        assert run("seed", "--users", "3", "--articles", "2100", "--length", "500") == 0
+        (row,) = fetch(
+            own_database,
+            """
+            SELECT count(*) n, avg(length(content)) size, count(*) FILTER (WHERE published) out,
+              count(*) FILTER (WHERE search_vector @@ to_tsquery('english', 'harbour')) often,
+              count(*) FILTER (WHERE search_vector @@ to_tsquery('english', 'zeppelin')) seldom,
+              count(*) FILTER (WHERE search_vector @@ to_tsquery('english', 'quokka')) once,
+              (SELECT count(*) FROM tags) tags,
+              (SELECT max(used) FROM (SELECT count(*) used FROM article_tags GROUP BY tag_id) _) top
+            FROM articles
+            """,
+        )
+        assert 450 < row["size"] < 600
+        assert (row["often"], row["seldom"], row["once"], row["tags"]) == (1050, 3, 1, 300)
+        assert 0.25 < row["top"] / 2100 < 0.35
+        assert 0.87 < row["out"] / 2100 < 0.93
+
+    def test_stored_html_matches_the_renderer(self, own_database: str) -> None:
+        assert run("seed", "--users", "1", "--articles", "50") == 0
+        for row in fetch(own_database, "SELECT * FROM articles"):
+            rendered = render_sync(row["content"])
+            assert row["html"] == rendered.html
+            assert row["plain_text"] == rendered.text
+            assert json.loads(row["toc"]) == rendered.toc
+            assert (row["word_count"], row["reading_time"]) == (
+                rendered.word_count,
+                rendered.reading_time,
+            )
+            assert row["excerpt"] == make_excerpt(rendered.text)
