@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, select, update
@@ -18,6 +18,8 @@ from app.models.accounts.user import User
 
 LAST_USE_PRECISION = timedelta(minutes=1)
 """Precision of an API key's last use: at most one write per minute instead of one per request."""
+IPV6_PREFIX_LENGTH = 64
+"""Providers usually assign one customer an IPv6 network with a prefix of 64 bits."""
 
 
 IPAddress = IPv4Address | IPv6Address
@@ -28,6 +30,15 @@ class Client(NamedTuple):
 
     ip: IPAddress | None
     user_agent: str
+
+
+def network_of(client: Client) -> str:
+    """Return the network that counts as one client: an IPv4 address or an IPv6 /64 network."""
+    if client.ip is None:
+        return "unknown"
+    if isinstance(client.ip, IPv4Address):
+        return str(client.ip)
+    return str(IPv6Network((client.ip.packed, IPV6_PREFIX_LENGTH), strict=False))
 
 
 class Identity(NamedTuple):

@@ -8,6 +8,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import Base, PrimaryKey, current_time
 
+FOLDER_PATTERN = r"[0-9a-f]{32}"
+"""A regular expression for the names of media folders."""
+
 
 class Media(Base):
     """A re-encoded image with its variants."""

@@ -36,7 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.identity import Client, Identity
+from app.auth.identity import Client, Identity, network_of
 from app.auth.keys import derived_keys
 from app.auth.permissions import Action, require
 from app.core import clock
@@ -64,7 +64,6 @@ from app.models.limit import LimitOverride, LimitUse, UploadReservation
 from app.models.media import Media
 from app.schemas.limit import LimitResponse, LimitUseResponse, UserLimits, UserLimitsUpdate
 from app.services import audit
-from app.services.accounts.rate_limits import network_of
 from app.services.audit import AuditAction
 from app.services.purging import BATCH, delete_oldest
 

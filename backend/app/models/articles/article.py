@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     CheckConstraint,
+    ColumnElement,
     FetchedValue,
     ForeignKey,
     Function,
@@ -16,6 +17,7 @@ from sqlalchemy import (
     SmallInteger,
     String,
     Text,
+    and_,
     false,
     func,
     text,
@@ -100,10 +102,13 @@ class FormerSlug(Base):
     )
 
 
-# Indexes of public articles by sort order. They include scheduled articles.
-PUBLISHED_OR_SCHEDULED = text(
-    "published_at IS NOT NULL AND archived_at IS NULL AND deleted_at IS NULL"
+SLUG_CONSTRAINTS = ("uq_articles_slug", "uq_articles_draft_slug")
+"""Unique constraints that a taken slug violates."""
+
+PUBLISHED_OR_SCHEDULED: ColumnElement[bool] = and_(
+    Article.published_at.is_not(None), Article.archived_at.is_(None), Article.deleted_at.is_(None)
 )
+"""The condition of the indexes of public articles by sort order; scheduled ones are included."""
 Index(
     "ix_articles_public_newest",
     Article.dated_at.desc(),

@@ -21,15 +21,16 @@ from app.core.errors import (
 )
 from app.db.session import NO_KEY_UPDATE, Database, constraint_errors
 from app.models.accounts.user import User
-from app.models.articles.article import Article
+from app.models.articles.article import SLUG_CONSTRAINTS, Article
 from app.schemas.accounts.user import ArticlesOfDeleted, UserDeletion, UserDeletionQuery
 from app.schemas.types import MAX_ID
 from app.services import audit
 from app.services.accounts import second_factor
 from app.services.accounts.confirmation import confirm_password
-from app.services.articles.slugs import ATTEMPTS, SLUG_CONSTRAINT
 from app.services.audit import AuditAction
 
+ATTEMPTS = 20
+"""Rounds in which concurrent writers may take a slug or a username first; then 503."""
 PLACEHOLDER_EMAIL = "deleted-user@pressroom.invalid"
 """Identifies the placeholder. Registration refuses addresses under `.invalid` (RFC 2606 §2)."""
 PLACEHOLDER_USERNAME = "deleted-user"
@@ -141,7 +142,7 @@ async def trash_or_reassign_articles(
     for _ in range(ATTEMPTS):
         try:
             async with session.begin_nested():
-                with constraint_errors(SLUG_CONSTRAINT):
+                with constraint_errors(dict.fromkeys(SLUG_CONSTRAINTS, SlugTaken)):
                     await session.execute(
                         statement, execution_options={"synchronize_session": False}
                     )

@@ -17,14 +17,13 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from ipaddress import IPv4Address, IPv6Network
 from typing import Any, NamedTuple
 
 from sqlalchemy import DateTime, Float, and_, bindparam, case, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.identity import Client, Identity
+from app.auth.identity import Client, Identity, network_of
 from app.auth.keys import derived_keys
 from app.core import clock
 from app.core.errors import (
@@ -51,8 +50,6 @@ POLL_SECONDS = 0.2
 MAX_WAITING = 50
 """Requests per process that may wait at the same time."""
 MAX_DOUBLINGS = 20
-IPV6_PREFIX_LENGTH = 64
-"""Providers usually assign one customer an IPv6 network with a prefix of 64 bits."""
 
 
 _waiting = 0
@@ -123,15 +120,6 @@ def mail_limits(*, client: Client) -> list[Limit]:
 def _client_limit(kind: str, client: Client) -> Limit:
     key = _key(f"{kind} by", network_of(client))
     return Limit(key, 30, timedelta(minutes=1), timedelta(minutes=5), reset_on_success=False)
-
-
-def network_of(client: Client) -> str:
-    """Return the network that counts as one client: an IPv4 address or an IPv6 /64 network."""
-    if client.ip is None:
-        return "unknown"
-    if isinstance(client.ip, IPv4Address):
-        return str(client.ip)
-    return str(IPv6Network((client.ip.packed, IPV6_PREFIX_LENGTH), strict=False))
 
 
 def _key(*parts: str) -> bytes:

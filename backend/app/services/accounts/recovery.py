@@ -7,7 +7,7 @@ exists or not. It queues a mail, which is dropped on delivery if no user has the
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.identity import Client, Identity, recheck
+from app.auth.identity import Client, Identity, network_of, recheck
 from app.auth.security import hash_password, verify_password
 from app.core import clock
 from app.core.enums import Purpose
@@ -26,7 +26,7 @@ from app.services import audit, outbox
 from app.services.accounts import account_tokens, rate_limits, sessions
 from app.services.accounts.claiming import remove_prior_access
 from app.services.accounts.confirmation import confirm_password, lock_user
-from app.services.accounts.rate_limits import Limit, network_of
+from app.services.accounts.rate_limits import Limit
 from app.services.accounts.users import CONSTRAINTS
 from app.services.audit import AuditAction
 from app.services.outbox import MailKind

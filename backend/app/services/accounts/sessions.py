@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.identity import Client, Identity
+from app.auth.identity import Client, Identity, network_of
 from app.auth.security import access_token_seconds, create_access_token
 from app.auth.tokens import RefreshToken, fingerprint, new_secret
 from app.core import clock
@@ -46,7 +46,6 @@ from app.schemas.accounts.login import Tokens
 from app.schemas.accounts.session import SessionResponse
 from app.schemas.page import PageQuery
 from app.services import audit, limits
-from app.services.accounts.rate_limits import network_of
 from app.services.audit import AuditAction
 from app.services.limits import LimitedUser
 from app.services.purging import delete_oldest

@@ -39,7 +39,7 @@ from app.auth.identity import Identity
 from app.content.slugs import tag_key
 from app.db.reading import Reader
 from app.models.accounts.user import User
-from app.models.articles.article import Article
+from app.models.articles.article import PUBLISHED_OR_SCHEDULED, Article
 from app.models.articles.tag import ArticleTag
 from app.models.community.favorite import Favorite
 from app.models.community.follow import Follow
@@ -51,7 +51,6 @@ from app.services.articles.rows import (
     NOT_DELETED,
     NOW,
     PUBLIC,
-    PUBLISHED_OR_SCHEDULED,
     Visibility,
     row_to_dict,
     select_articles,

@@ -11,17 +11,15 @@ from sqlalchemy import (
     bindparam,
     delete,
     exists,
-    func,
     literal,
     select,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.models.accounts.user import User
 from app.models.articles.article import Article
-from app.models.media import ArticleMedia, Media
-from app.services.media.storage import FOLDER_PATTERN
+from app.models.media import FOLDER_PATTERN, ArticleMedia, Media
+from app.services.media.library import IS_PROFILE_IMAGE
 
 # The host is ignored: it may change, and the random folder identifies the image.
 _MEDIA_PATH = re.compile(rf"/media/({FOLDER_PATTERN})/")
@@ -58,10 +56,6 @@ _CANDIDATES = (
 _IS_REFERENCED_ELSEWHERE = exists(literal(1)).where(
     ArticleMedia.media_id == Media.id, ArticleMedia.article_id != all_(_article_ids)
 )
-IS_PROFILE_IMAGE = exists(literal(1)).where(
-    User.id == Media.owner_id, func.strpos(User.image_url, "/media/" + Media.folder + "/") > 0
-)
-"""Whether an image is used in its owner's profile."""
 _DELETE_MEDIA = delete(Media).where(
     Media.id == any_(_media_ids), ~_IS_REFERENCED_ELSEWHERE, ~IS_PROFILE_IMAGE
 )

@@ -25,7 +25,7 @@ from app.auth.permissions import Action, may_on_any
 from app.core import clock
 from app.core.enums import CommentPolicy
 from app.models.accounts.user import User
-from app.models.articles.article import Article
+from app.models.articles.article import PUBLISHED_OR_SCHEDULED, Article
 from app.models.articles.tag import ArticleTag, Tag
 from app.models.community.favorite import ArticleCounts, Favorite
 from app.schemas.articles.article import FIELDS, Status
@@ -74,10 +74,6 @@ NOT_DELETED = Article.deleted_at.is_(None)
 """Not in the trash."""
 NOT_ARCHIVED = Article.archived_at.is_(None)
 """Lists exclude archived articles unless they filter by that status."""
-PUBLISHED_OR_SCHEDULED: ColumnElement[bool] = and_(
-    Article.published_at.is_not(None), NOT_ARCHIVED, NOT_DELETED
-)
-"""Must equal the condition of the partial indexes, so that PostgreSQL uses them."""
 PUBLIC: ColumnElement[bool] = and_(PUBLISHED_OR_SCHEDULED, Article.dated_at <= NOW)
 """Visible to everyone. `dated_at` equals `published_at` here, and the indexes use it."""
 OWNS_SLUG: ColumnElement[bool] = or_(Article.draft_slug.is_(None), PUBLIC)

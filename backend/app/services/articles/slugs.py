@@ -41,7 +41,7 @@ from sqlalchemy.orm import aliased
 from app.content.slugs import slugify
 from app.core.errors import ServiceUnavailable, SlugTaken
 from app.db.session import constraint_errors
-from app.models.articles.article import Article, FormerSlug
+from app.models.articles.article import SLUG_CONSTRAINTS, Article, FormerSlug
 from app.services.articles.rows import OWNS_SLUG
 
 MAX_SUFFIX = 9
@@ -49,7 +49,7 @@ ATTEMPTS = 20
 """Retries when concurrent requests take a slug first; after that, the response is 503."""
 RESERVED = frozenset({"feed"})
 """Slugs that collide with routes under /api/articles."""
-SLUG_CONSTRAINT = {"uq_articles_slug": SlugTaken, "uq_articles_draft_slug": SlugTaken}
+SLUG_CONSTRAINT = dict.fromkeys(SLUG_CONSTRAINTS, SlugTaken)
 
 _SUFFIX = re.compile(r"(?:-(?:[2-9]|[0-9a-f]{6}|[0-9a-f]{16}))?")
 

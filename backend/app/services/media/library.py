@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import bindparam, or_, select
+from sqlalchemy import bindparam, exists, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
@@ -12,12 +12,11 @@ from app.core.errors import MediaInUse, MediaNotFound
 from app.core.limits import LimitKind
 from app.db.reading import Reader
 from app.db.session import paged
-from app.models.articles.article import Article
+from app.models.accounts.user import User
+from app.models.articles.article import PUBLISHED_OR_SCHEDULED, Article
 from app.models.media import ArticleMedia, Media
 from app.schemas.media import MediaQuery, MediaResponse, MediaUpdate
 from app.services import audit, limits
-from app.services.articles.pictures import IS_PROFILE_IMAGE
-from app.services.articles.rows import PUBLISHED_OR_SCHEDULED
 from app.services.audit import AuditAction
 from app.services.media.rows import MediaRow, response_to
 
@@ -34,6 +33,10 @@ _USED_BY_ARTICLE = (
         or_(Article.author_id == Media.owner_id, PUBLISHED_OR_SCHEDULED),
     )
 )
+IS_PROFILE_IMAGE = exists(literal(1)).where(
+    User.id == Media.owner_id, func.strpos(User.image_url, "/media/" + Media.folder + "/") > 0
+)
+"""Whether an image is used in its owner's profile."""
 _USED_BY_PROFILE = select(Media.id).where(Media.id == bindparam("media_id"), IS_PROFILE_IMAGE)
 
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from app.core.config import Settings
+from app.models.media import FOLDER_PATTERN
 from app.services.media.bucket import BucketStorage
 from app.services.media.formats import CONTENT_TYPES
 
-FOLDER_PATTERN = r"[0-9a-f]{32}"
 _FOLDER = re.compile(FOLDER_PATTERN)
 _NAME = re.compile(rf"[a-z0-9]{{1,20}}\.(?:{'|'.join(CONTENT_TYPES)})")
 
