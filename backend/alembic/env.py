@@ -78,4 +78,4 @@ else:
         except SetupError as error:
             sys.exit(f"pressroom: {error}")
         except ServiceUnavailable as error:
-            sys.exit(f"pressroom: {error.detail}")
+            sys.exit(f"pressroom: {error}")

@@ -37,7 +37,7 @@ def main() -> None:
     except ValidationError as error:
         _exit_with("\n".join(map(describe, error.errors())))
     except PressroomError as error:
-        _exit_with(str(error.detail))
+        _exit_with(str(error))
     except SetupError as error:
         _exit_with(str(error))
 

@@ -25,6 +25,8 @@ from app.http.errors import (
     MAX_VALIDATION_ERRORS,
     allowed_methods,
     error_response,
+    headers_of,
+    status_of,
     validation_message,
 )
 
@@ -58,22 +60,26 @@ def envelope(findings: Sequence[tuple[str, str]]) -> dict[str, dict[str, list[st
 
 def conduit_error_response(error: PressroomError) -> Response:
     """Return the response for a PressroomError. The RealWorld API uses 422 instead of 409."""
-    finding = _FIELDS.get(type(error), ("", str(error.detail)))
-    status = 422 if isinstance(error, Conflict) else error.status
-    return error_response(status, envelope([finding]), error.headers)
+    finding = _FIELDS.get(type(error), ("", str(error)))
+    status = 422 if isinstance(error, Conflict) else status_of(type(error))
+    return error_response(status, envelope([finding]), headers_of(error))
+
+
+async def handle_pressroom_error(request: Request, error: Exception) -> Response:
+    """Handle errors of the catalogue."""
+    assert isinstance(error, PressroomError)  # noqa: S101 - registered for this class only
+    return conduit_error_response(error)
 
 
 async def handle_http_exception(request: Request, error: Exception) -> Response:
-    """Handle PressroomError and Starlette's errors for unknown paths and wrong methods."""
+    """Handle Starlette's errors for unknown paths and wrong methods."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
-    if isinstance(error, PressroomError):
-        return conduit_error_response(error)
     headers = dict(error.headers or {})
     message = str(error.detail)
-    if error.status_code == MethodNotAllowed.status:
+    if error.status_code == status_of(MethodNotAllowed):
         headers["Allow"] = allowed_methods(request) or headers.get("Allow", "")
         message = MethodNotAllowed.message
-    elif error.status_code == NotFound.status:
+    elif error.status_code == status_of(NotFound):
         message = NotFound.message
     return error_response(error.status_code, envelope([("", message)]), headers)
 
@@ -113,5 +119,6 @@ def _is_blank(finding: Mapping[str, Any]) -> bool:
 
 def register_error_handlers(app: FastAPI) -> None:
     """Register the exception handlers that produce this format."""
+    app.add_exception_handler(PressroomError, handle_pressroom_error)
     app.add_exception_handler(HTTPException, handle_http_exception)
     app.add_exception_handler(RequestValidationError, handle_validation_error)

@@ -1,90 +1,80 @@
-"""The error catalogue and the error response of the native API.
+"""The error catalogue.
 
-PressroomError (an HTTPException)
-├── ArticleMoved 301
-├── InvalidRequest 400
+PressroomError
+├── ArticleMoved
+├── InvalidRequest
 │   ├── UnknownHost, CredentialsInQuery, InvalidAccountToken
-├── NotAuthenticated 401
+├── NotAuthenticated
 │   ├── InvalidCredentials, SecondFactorRequired, InvalidChallenge, InvalidCode
 │   ├── InvalidRefreshToken
 │   └── InvalidToken
 │       └── TokenExpired, TokenRevoked
-├── NotAuthorized 403
+├── NotAuthorized
 │   ├── SessionRequired, InsufficientScope, CrossSiteRequest
 │   ├── PasswordRequired, IncorrectPassword, IncorrectCode, EmailNotVerified
 │   ├── RecentLoginRequired, FollowRefused, CommentsClosed, ThreadLocked, EditWindowOver
-├── NotFound 404
+├── NotFound
 │   ├── UserNotFound, AddressNotFound, ArticleNotFound, SessionNotFound, ApiKeyNotFound
 │   ├── TagNotFound, RevisionNotFound, PreviewLinkNotFound, PreviewNotFound, MediaNotFound
 │   ├── CommentNotFound, ReportNotFound
-├── MethodNotAllowed 405
-├── RequestTimedOut 408
-├── Conflict 409
+├── MethodNotAllowed
+├── RequestTimedOut
+├── Conflict
 │   ├── EmailTaken, UsernameTaken, LastAdmin
 │   ├── SecondFactorEnabled, SecondFactorNotEnabled, TooManyApiKeys
 │   ├── SlugTaken, RequestInProgress, MediaInUse, QuotaExceeded, TooManyPreviewLinks
 │   ├── AlreadyReported, AlreadyCarriedOut
-├── PreconditionFailed 412
-├── ContentTooLarge 413
-├── UnsupportedMediaType 415
-├── RangeNotSatisfiable 416
-├── InvalidInput 422
+├── PreconditionFailed
+├── ContentTooLarge
+├── UnsupportedMediaType
+├── RangeNotSatisfiable
+├── InvalidInput
 │   ├── InvalidCursor, ContentTooComplex, IdempotencyKeyReused, InvalidMedia
-├── PreconditionRequired 428
-├── TooManyAttempts, TooManyAtOnce, LimitReached 429
-├── InternalError 500
-└── ServiceUnavailable 503
+├── PreconditionRequired
+├── TooManyAttempts, TooManyAtOnce, LimitReached
+├── InternalError
+└── ServiceUnavailable
 
-Services raise these errors. `pressroom_error_response` renders the body that docs/architecture.md
-describes.
+Services raise these errors. `http.errors` maps each to a status, headers and a body.
 """
 
 from collections.abc import Mapping
 from typing import ClassVar
 
-from starlette.exceptions import HTTPException
 
-RETRY_AFTER_SECONDS = 5
-
-
-class PressroomError(HTTPException):
-    """An expected failure with an HTTP status, an error code and a message.
+class PressroomError(Exception):
+    """An expected failure with an error code and a message.
 
     `code` is stable, so clients may compare it. `message` may change at any time.
     """
 
-    status: ClassVar[int] = 500
     code: ClassVar[str] = "error"
     message: ClassVar[str] = "The request failed"
-    response_headers: ClassVar[Mapping[str, str]] = {}
+    retry_after: int | None = None
+    """After how many seconds another attempt may succeed, where that is known."""
 
     def __init__(
-        self,
-        message: str | None = None,
-        *,
-        headers: Mapping[str, str] | None = None,
-        extra: Mapping[str, str] | None = None,
+        self, message: str | None = None, *, extra: Mapping[str, str] | None = None
     ) -> None:
-        """Add `headers` to the headers of the class, and `extra` to the fields of the body."""
-        super().__init__(
-            self.status, message or self.message, {**self.response_headers, **(headers or {})}
-        )
+        """Add `extra` to the fields of the error."""
+        super().__init__(message or self.message)
         self.extra: Mapping[str, str] = extra or {}
 
 
 class ArticleMoved(PressroomError):
-    """A former slug of an article; `moved_to` in the body is the current one."""
+    """A former slug of an article; `slug` is the current one."""
 
-    status, code, message = 301, "article_moved", "The article has a new slug"
+    code, message = "article_moved", "The article has a new slug"
 
-    def __init__(self, *, slug: str = "", location: str = "") -> None:
-        super().__init__(headers={"Location": location}, extra={"moved_to": slug})
+    def __init__(self, *, slug: str = "") -> None:
+        super().__init__(extra={"moved_to": slug})
+        self.slug = slug
 
 
 class InvalidRequest(PressroomError):
     """RFC 9110 §15.5.1: the server cannot process the request because of a client error."""
 
-    status, code, message = 400, "invalid_request", "The request is malformed"
+    code, message = "invalid_request", "The request is malformed"
 
 
 class UnknownHost(InvalidRequest):
@@ -106,8 +96,7 @@ class InvalidAccountToken(InvalidRequest):
 
 
 class NotAuthenticated(PressroomError):
-    status, code, message = 401, "not_authenticated", "Not authenticated"
-    response_headers: ClassVar = {"WWW-Authenticate": "Bearer"}
+    code, message = "not_authenticated", "Not authenticated"
 
 
 class InvalidCredentials(NotAuthenticated):
@@ -121,9 +110,7 @@ class SecondFactorRequired(NotAuthenticated):
     message = "Send the code from your authenticator app together with this challenge"
 
     def __init__(self, challenge: str | None = None) -> None:
-        super().__init__(
-            headers={"Cache-Control": "no-store"}, extra={"challenge": challenge or ""}
-        )
+        super().__init__(extra={"challenge": challenge or ""})
 
 
 class InvalidChallenge(NotAuthenticated):
@@ -144,7 +131,6 @@ class InvalidToken(NotAuthenticated):
     """RFC 6750 §3.1."""
 
     code, message = "invalid_token", "Could not validate credentials"
-    response_headers: ClassVar = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
 
 
 class TokenExpired(InvalidToken):
@@ -156,7 +142,7 @@ class TokenRevoked(InvalidToken):
 
 
 class NotAuthorized(PressroomError):
-    status, code, message = 403, "not_authorized", "Not authorized"
+    code, message = "not_authorized", "Not authorized"
 
 
 class SessionRequired(NotAuthorized):
@@ -167,16 +153,10 @@ class InsufficientScope(NotAuthorized):
     """RFC 6750 §3.1: the API key does not have the required scope."""
 
     code, message = "insufficient_scope", "The API key lacks a scope"
-    response_headers: ClassVar = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
 
     def __init__(self, scope: str | None = None) -> None:
-        if scope is None:
-            super().__init__()
-        else:
-            challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
-            super().__init__(
-                f"The API key lacks the scope {scope}", headers={"WWW-Authenticate": challenge}
-            )
+        super().__init__(scope and f"The API key lacks the scope {scope}")
+        self.scope = scope
 
 
 class CrossSiteRequest(NotAuthorized):
@@ -186,7 +166,7 @@ class CrossSiteRequest(NotAuthorized):
 
 class PasswordRequired(NotAuthorized):
     code = "password_required"
-    message = "Changing your email requires your password: use POST /users/me/email"
+    message = "Changing your email requires your password"
 
 
 class IncorrectPassword(NotAuthorized):
@@ -227,7 +207,7 @@ class EditWindowOver(NotAuthorized):
 
 
 class NotFound(PressroomError):
-    status, code, message = 404, "not_found", "Not found"
+    code, message = "not_found", "Not found"
 
 
 class UserNotFound(NotFound):
@@ -281,17 +261,17 @@ class ReportNotFound(NotFound):
 
 
 class MethodNotAllowed(PressroomError):
-    status, code, message = 405, "method_not_allowed", "Method not allowed"
+    code, message = "method_not_allowed", "Method not allowed"
 
 
 class RequestTimedOut(PressroomError):
     """RFC 9110 §15.5.9: an upload or an import took too long."""
 
-    status, code, message = 408, "request_timed_out", "The transfer took too long"
+    code, message = "request_timed_out", "The transfer took too long"
 
 
 class Conflict(PressroomError):
-    status, code, message = 409, "conflict", "The change conflicts with stored data"
+    code, message = "conflict", "The change conflicts with stored data"
 
 
 class EmailTaken(Conflict):
@@ -332,6 +312,7 @@ class RequestInProgress(Conflict):
 
     code = "request_in_progress"
     message = "A request with this Idempotency-Key is in progress; try again in a moment"
+    retry_after = 1
 
 
 class AlreadyCarriedOut(Conflict):
@@ -366,35 +347,37 @@ class AlreadyReported(Conflict):
 class PreconditionFailed(PressroomError):
     """RFC 9110 §15.5.13: the resource has changed. The ETag header has the current version."""
 
-    status, code = 412, "precondition_failed"
+    code = "precondition_failed"
     message = "The resource has changed since you read it; read it again and repeat your change"
 
     def __init__(self, *, etag: str = "") -> None:
-        super().__init__(headers={"ETag": etag} if etag else None)
+        super().__init__()
+        self.etag = etag
 
 
 class ContentTooLarge(PressroomError):
-    status, code, message = 413, "content_too_large", "The request body is too large"
+    code, message = "content_too_large", "The request body is too large"
 
 
 class UnsupportedMediaType(PressroomError):
-    status, code = 415, "unsupported_media_type"
+    code = "unsupported_media_type"
     message = "Send the body as JSON, with Content-Type: application/json"
 
 
 class RangeNotSatisfiable(PressroomError):
     """RFC 9110 §15.5.17."""
 
-    status, code, message = 416, "range_not_satisfiable", "The range is outside the file"
+    code, message = "range_not_satisfiable", "The range is outside the file"
 
     def __init__(self, *, size: int = 0) -> None:
-        super().__init__(headers={"Content-Range": f"bytes */{size}"})
+        super().__init__()
+        self.size = size
 
 
 class InvalidInput(PressroomError):
     """Invalid input that a schema cannot detect; schemas raise RequestValidationError."""
 
-    status, code, message = 422, "validation_error", "The input is invalid"
+    code, message = "validation_error", "The input is invalid"
 
 
 class InvalidCursor(InvalidInput):
@@ -419,46 +402,48 @@ class InvalidMedia(InvalidInput):
 class PreconditionRequired(PressroomError):
     """RFC 6585 §3."""
 
-    status, code = 428, "precondition_required"
+    code = "precondition_required"
     message = "Send If-Match with the current ETag"
 
 
 class TooManyAttempts(PressroomError):
     """RFC 6585 §4."""
 
-    status, code, message = 429, "too_many_attempts", "Too many attempts; try again later"
+    code, message = "too_many_attempts", "Too many attempts; try again later"
 
     def __init__(self, *, retry_after: int = 1) -> None:
         """`retry_after` in whole seconds."""
-        super().__init__(headers={"Retry-After": str(retry_after)})
+        super().__init__()
+        self.retry_after = retry_after
 
 
 class TooManyAtOnce(PressroomError):
     """RFC 6585 §4: the user has too many requests in progress."""
 
-    status, code, message = 429, "too_many_at_once", "You have too many requests in progress"
-    response_headers: ClassVar = {"Retry-After": "1"}
+    code, message = "too_many_at_once", "You have too many requests in progress"
+    retry_after = 1
 
 
 class LimitReached(PressroomError):
     """RFC 6585 §4: a rate limit is reached; `limit` in the body is its kind."""
 
-    status, code = 429, "limit_reached"
+    code = "limit_reached"
     message = "You have reached a rate limit; try again later"
 
     def __init__(
         self, message: str | None = None, *, limit: str = "", retry_after: int = 1
     ) -> None:
         """`retry_after` in whole seconds."""
-        super().__init__(message, headers={"Retry-After": str(retry_after)}, extra={"limit": limit})
+        super().__init__(message, extra={"limit": limit})
+        self.retry_after = retry_after
 
 
 class InternalError(PressroomError):
     """An unhandled exception. Only the log contains the cause."""
 
-    status, code, message = 500, "internal_error", "Internal server error"
+    code, message = "internal_error", "Internal server error"
 
 
 class ServiceUnavailable(PressroomError):
-    status, code, message = 503, "service_unavailable", "The database is not available"
-    response_headers: ClassVar = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    code, message = "service_unavailable", "The database is not available"
+    retry_after = 5

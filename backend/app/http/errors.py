@@ -11,15 +11,26 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from app.core.errors import (
+    ArticleMoved,
+    Conflict,
     ContentTooLarge,
+    InsufficientScope,
+    InternalError,
     InvalidInput,
     InvalidRequest,
+    InvalidToken,
+    LimitReached,
     MethodNotAllowed,
     NotAuthenticated,
     NotAuthorized,
     NotFound,
+    PreconditionFailed,
+    PreconditionRequired,
     PressroomError,
+    RangeNotSatisfiable,
+    RequestTimedOut,
     ServiceUnavailable,
+    TooManyAtOnce,
     TooManyAttempts,
     UnsupportedMediaType,
 )
@@ -30,8 +41,36 @@ MAX_VALIDATION_ERRORS = 20
 """Maximum validation errors that one response lists."""
 
 
+STATUSES: Mapping[type[PressroomError], int] = {
+    ArticleMoved: 301,
+    InvalidRequest: 400,
+    NotAuthenticated: 401,
+    NotAuthorized: 403,
+    NotFound: 404,
+    MethodNotAllowed: 405,
+    RequestTimedOut: 408,
+    Conflict: 409,
+    PreconditionFailed: 412,
+    ContentTooLarge: 413,
+    UnsupportedMediaType: 415,
+    RangeNotSatisfiable: 416,
+    InvalidInput: 422,
+    PreconditionRequired: 428,
+    TooManyAttempts: 429,
+    TooManyAtOnce: 429,
+    LimitReached: 429,
+    InternalError: 500,
+    ServiceUnavailable: 503,
+}
+"""The status of each error of the catalogue is that of its nearest base class here."""
+_CHALLENGES: Mapping[type[PressroomError], str] = {
+    NotAuthenticated: "Bearer",
+    InvalidToken: 'Bearer error="invalid_token"',
+    InsufficientScope: 'Bearer error="insufficient_scope"',
+}
+"""RFC 6750 §3: what WWW-Authenticate says."""
 _BY_STATUS: Mapping[int, type[PressroomError]] = {
-    error.status: error
+    STATUSES[error]: error
     for error in (
         InvalidRequest,
         NotAuthenticated,
@@ -46,6 +85,31 @@ _BY_STATUS: Mapping[int, type[PressroomError]] = {
     )
 }
 """The catalogue's error for each status that Starlette raises."""
+
+
+def status_of(kind: type[PressroomError]) -> int:
+    """The status of an error of the catalogue."""
+    return next(STATUSES[base] for base in kind.__mro__ if base in STATUSES)
+
+
+def headers_of(error: PressroomError) -> dict[str, str]:
+    """The headers of a response to an error of the catalogue."""
+    headers: dict[str, str] = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    challenge = next((_CHALLENGES[base] for base in type(error).__mro__ if base in _CHALLENGES), "")
+    if challenge:
+        headers["WWW-Authenticate"] = challenge
+    match error:
+        case ArticleMoved():
+            headers["Location"] = f"/articles/by-slug/{error.slug}"
+        case InsufficientScope(scope=str(scope)):
+            headers["WWW-Authenticate"] += f', scope="{scope}"'
+        case PreconditionFailed() if error.etag:
+            headers["ETag"] = error.etag
+        case RangeNotSatisfiable():
+            headers["Content-Range"] = f"bytes */{error.size}"
+    return headers
 
 
 def error_body(
@@ -85,15 +149,19 @@ def error_response(
 
 def pressroom_error_response(error: PressroomError) -> Response:
     """Return the response to an error of the catalogue; middleware calls this directly."""
-    body = error_body(message=str(error.detail), code=error.code, extra=error.extra)
-    return error_response(error.status, body, error.headers)
+    body = error_body(message=str(error), code=error.code, extra=error.extra)
+    return error_response(status_of(type(error)), body, headers_of(error))
+
+
+async def handle_pressroom_error(request: Request, error: Exception) -> Response:
+    """Handle errors of the catalogue."""
+    assert isinstance(error, PressroomError)  # noqa: S101 - registered for this class only
+    return pressroom_error_response(error)
 
 
 async def handle_http_exception(request: Request, error: Exception) -> Response:
-    """Handle errors of the catalogue and of Starlette: unknown path, wrong method, invalid form."""
+    """Handle errors of Starlette: unknown path, wrong method, invalid form."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class only
-    if isinstance(error, PressroomError):
-        return pressroom_error_response(error)
     kind = _BY_STATUS.get(error.status_code, PressroomError)
     # Starlette's detail is useful only for a 400, where it describes what is wrong with the form.
     message = str(error.detail) if kind in {InvalidRequest, PressroomError} else kind.message
@@ -142,7 +210,7 @@ async def handle_validation_error(request: Request, error: Exception) -> Respons
         code=InvalidInput.code,
         detail=errors,
     )
-    return error_response(InvalidInput.status, body)
+    return error_response(STATUSES[InvalidInput], body)
 
 
 def _location(error: Mapping[str, Any]) -> list[str | int]:
@@ -162,5 +230,6 @@ def validation_message(error: Mapping[str, Any]) -> str:
 
 def register_error_handlers(app: FastAPI) -> None:
     """Register the native error handlers; a mounted application needs its own."""
+    app.add_exception_handler(PressroomError, handle_pressroom_error)
     app.add_exception_handler(HTTPException, handle_http_exception)
     app.add_exception_handler(RequestValidationError, handle_validation_error)

@@ -13,6 +13,7 @@ from fastapi.params import Form
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 
 from app.core.errors import (
     AlreadyCarriedOut,
@@ -126,7 +127,12 @@ class StrictRoute(APIRoute):
                     raise UnsupportedMediaType
             if body_field is not None:
                 request = StrictRequest(request.scope, request.receive)
-            response = await handle(request)
+            try:
+                response = await handle(request)
+            except HTTPException as error:  # FastAPI wraps what reading the body raises
+                if isinstance(error.__cause__, PressroomError):
+                    raise error.__cause__ from None
+                raise
             response = make_conditional(request, response, varies_by_caller=varies_by_caller)
             store: ResponseStore | None = getattr(request.state, "response_store", None)
             if store is not None and 200 <= response.status_code < 300:

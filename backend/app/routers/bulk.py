@@ -65,7 +65,7 @@ async def import_articles(
             async for _ in body:  # clients read the response after sending the whole body
                 pass
     except (InvalidToken, RequestTimedOut) as error:
-        raise type(error)(f"{error.detail}. The import ended early: {tally.summary()}") from error
+        raise type(error)(f"{error}. The import ended early: {tally.summary()}") from error
     return tally.report()
 
 

@@ -36,7 +36,7 @@ from app.core.errors import (
     UnsupportedMediaType,
     UserNotFound,
 )
-from app.http.errors import error_body
+from app.http.errors import error_body, status_of
 from app.http.routing import StrictRoute
 from app.schemas.error import ErrorBody
 
@@ -93,7 +93,8 @@ def errors(*types: type[PressroomError]) -> Responses:
     responses: Responses = {}
     for error in types:
         response = responses.setdefault(
-            error.status, {"model": ErrorBody, "content": {"application/json": {"examples": {}}}}
+            status_of(error),
+            {"model": ErrorBody, "content": {"application/json": {"examples": {}}}},
         )
         described = response.get("description")
         response["description"] = f"{described} · {error.message}" if described else error.message

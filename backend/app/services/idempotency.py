@@ -88,7 +88,7 @@ class Claim:
         # The minimum does not depend on the order of the secret keys, so replicas agree on it.
         number = int.from_bytes(min(self._names)[:8], signed=True)
         if not connection.scalar(_TRY_LOCK, {"number": number}):
-            raise RequestInProgress(headers={"Retry-After": "1"})
+            raise RequestInProgress
         self.raise_if_answered(connection)
 
     def raise_if_answered(self, connection: Connection) -> None:

@@ -364,7 +364,6 @@ class TestReplace:
         response = await client.put(f"{users_url}/{user.id}", json=self.BODY, headers=bearer(user))
         assert response.status_code == 403
         assert response.json()["code"] == "password_required"
-        assert "POST /users/me/email" in response.json()["message"]
         await session.refresh(user)
         assert user.email == before
 

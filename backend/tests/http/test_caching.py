@@ -37,7 +37,7 @@ def holds(precondition: Precondition) -> bool:
     try:
         precondition.require(Thing())
     except PreconditionFailed as failure:
-        return failure.headers != {"ETag": TAG}
+        return failure.etag != TAG
     return True
 
 

@@ -1,7 +1,8 @@
 """Error responses: format, status and code for invalid input and failures."""
 
 import json
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
@@ -12,8 +13,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.errors import ServiceUnavailable
+from app.core.errors import PressroomError, ServiceUnavailable
 from app.db.dependencies import WriteSession
+from app.http.errors import STATUSES, headers_of, status_of
 from app.models import User
 from app.schemas.types import MAX_CONTENT_BYTES
 from tests.factories import bearer, create_user
@@ -38,6 +40,23 @@ def assert_error(response: httpx.Response, status: int, code: str) -> dict[str, 
     assert body["code"] == code
     assert body["request_id"] == response.headers["X-Request-ID"]
     return body
+
+
+def catalogue(kind: type[PressroomError] = PressroomError) -> Iterator[type[PressroomError]]:
+    for error in kind.__subclasses__():
+        if error.__module__ == PressroomError.__module__:
+            yield error
+            yield from catalogue(error)
+
+
+@pytest.mark.parametrize("kind", list(catalogue()))
+def test_errors_of_the_catalogue_contain_no_http(kind: type[PressroomError]) -> None:
+    error = kind()
+    assert str(error) == kind.message
+    assert not re.search(r"(?:^|\s)/\w", kind.message)
+    assert any(base in STATUSES for base in kind.__mro__)
+    assert 300 <= status_of(kind) < 600
+    assert all(headers_of(error).values())
 
 
 async def test_unknown_path_is_404(client: httpx.AsyncClient) -> None:

@@ -94,13 +94,13 @@ async def _require_step_up(connection: AsyncConnection | AsyncSession, actor: Id
         raise InvalidToken
     if not login.by_conduit:
         raise PasswordRequired(
-            "This session was opened at /auth/login. Change the email with POST /users/me/email"
-            " and the password with POST /users/me/password, or log in at /api/users/login"
+            "This session was opened through the native API. Change email and password there, with"
+            " your current password, or log in through the RealWorld API"
         )
     if login.has_factor:
         raise PasswordRequired(
-            "The account has a second factor. Change the email with POST /users/me/email"
-            " and the password with POST /users/me/password"
+            "The account has a second factor. Change email and password through the native API,"
+            " with your current password"
         )
     if clock.now() - login.created_at > RECENT_LOGIN:
         raise RecentLoginRequired

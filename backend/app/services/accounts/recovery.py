@@ -164,7 +164,7 @@ async def verify_email(
         if verification.password is None:
             raise PasswordRequired(
                 "Log in to the account or send its password to confirm this address. If you did not"
-                " register, request a password reset with POST /auth/password/forgot"
+                " register, request a password reset"
             )
         password = verification.password.get_secret_value()
         async with rate_limits.attempt(database, rate_limits.registration_limits(token)):

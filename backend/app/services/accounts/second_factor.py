@@ -260,7 +260,7 @@ async def _pending_factor(session: AsyncSession, user_id: int) -> SecondFactor:
     """Return an unconfirmed second factor. Raises SecondFactorEnabled, SecondFactorNotEnabled."""
     factor = await session.get(SecondFactor, user_id)
     if factor is None:
-        raise SecondFactorNotEnabled("Create a secret first with POST /auth/second-factor")
+        raise SecondFactorNotEnabled("Create a second factor first")
     if factor.confirmed_at is not None:
         raise SecondFactorEnabled
     return factor

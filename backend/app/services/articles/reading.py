@@ -118,4 +118,4 @@ async def get_article_by_slug(reader: Reader, *, slug: str, viewer: Identity | N
     current = await reader.scalar(_BY_FORMER_SLUG[visibility], {**params, "slug": slug})
     if current is None:
         raise ArticleNotFound
-    raise ArticleMoved(slug=current, location=f"/articles/by-slug/{current}")
+    raise ArticleMoved(slug=current)

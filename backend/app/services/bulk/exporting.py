@@ -120,7 +120,7 @@ async def export_lines(
                 deadline.check()
             yield b"".join(map(to_line, records))
     except PressroomError as error:
-        yield to_line({"error": error.detail})
+        yield to_line({"error": str(error)})
         raise
 
 

@@ -178,7 +178,7 @@ def _render(text: str) -> Rendered | str:
     try:
         return render_sync(text)
     except ContentTooComplex as error:
-        return str(error.detail)
+        return str(error)
 
 
 def _prepare_records(
@@ -232,7 +232,7 @@ async def _write(context: ImportContext, items: Sequence[PreparedRecord]) -> Non
     except (InvalidInput, IntegrityError, LimitReached, QuotaExceeded) as error:
         if len(items) == 1:
             if isinstance(error, LimitReached | QuotaExceeded):
-                raise ImportStopped(items[0].parsed.position, str(error.detail)) from None
+                raise ImportStopped(items[0].parsed.position, str(error)) from None
             results = [Result(items[0].parsed.position, Outcome.FAILED, InvalidInput.message)]
         else:
             half = len(items) // 2
