@@ -1,3 +1,3 @@
-"""Pressroom: a headless blog backend. docs/architecture.md has the map of the rooms."""
+"""Pressroom: a headless blog backend. docs/architecture.md has the layout."""
 
 __version__ = "0.1.0"

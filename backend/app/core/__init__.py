@@ -1,1 +1,1 @@
-"""Shared foundations: settings, errors, logging, middleware, routing and the clock."""
+"""Settings, errors, enumerations, logging and the clock, which every layer uses."""
