@@ -98,6 +98,7 @@ def _rendered(backend_port: int, port: int) -> str:
         "${EDGE_REQUESTS_PER_SECOND}": UNLIMITED,
         "${EDGE_ATTEMPTS_PER_MINUTE}": UNLIMITED,
         "${EDGE_LARGE_BODIES_PER_MINUTE}": UNLIMITED,
+        "${EDGE_UPLOADS_PER_MINUTE}": UNLIMITED,
         "${EDGE_CACHE_MEGABYTES}": "96",
         "${MAX_BODY_BYTES}": "4194304",
     }

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 MIRRORS = ("PYTHON_IMAGE", "POSTGRES_IMAGE", "NGINX_IMAGE", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL")
@@ -78,10 +79,16 @@ class Project:
         """Return the command line of a compose subcommand."""
         return [*self._command, *arguments]
 
-    def run(self, *arguments: str) -> int:
-        """Run a subcommand without capturing its output. Return the exit status."""
+    def run(self, *arguments: str, output: IO[bytes] | None = None) -> int:
+        """Run a subcommand. Its output goes to `output`, or to ours. Return the exit status."""
         return subprocess.run(
-            self.command(*arguments), env=self._environment, cwd=ROOT, check=False
+            self.command(*arguments),
+            env=self._environment,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            check=False,
         ).returncode
 
     def run_captured(

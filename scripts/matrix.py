@@ -3,8 +3,9 @@
     matrix.py host        with .venv and an embedded PostgreSQL   (make check)
     matrix.py container   inside the backend's container          (make validate)
 
-All rows run, also after a failure. The results are printed as a table at the end. The exit status
-is 0 if no row failed. Requires no packages: the container runner works with Python 3.9.
+All rows run, also after a failure: the tests in the foreground, all other rows beside them, one
+after the other. The results are printed as a table at the end. The exit status is 0 if no row
+failed. Requires no packages: the container runner works with Python 3.9.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import IO, NamedTuple, Optional
 
 from containers import (
     ROOT,
@@ -42,7 +45,7 @@ class Row(NamedTuple):
 
 
 ROWS = (
-    Row("Python tests", "pytest -x"),
+    Row("Python tests", "pytest -x --cov"),
     Row("Types", "mypy app/"),
     Row("Lint", "ruff check ."),
     Row("Format", "ruff format --check ."),
@@ -66,7 +69,9 @@ ROWS = (
     ),
 )
 
-Runner = Callable[[Row], int]
+Output = Optional[IO[bytes]]
+"""Where the output of a row goes; None for the terminal."""
+Runner = Callable[[Row, Output], int]
 
 
 class SkipRow(Exception):
@@ -108,12 +113,14 @@ def host_runner() -> Iterator[Runner]:
             raise RuntimeError("the database did not start: see the message above")
         urls = json.loads(ready)
 
-        def run(row: Row) -> int:
+        def run(row: Row, output: Output) -> int:
             url = urls["scratch" if row.where == "scratch" else "server"]
             return subprocess.run(
                 shlex.split(row.command),
                 cwd=ROOT if row.where == "root" else ROOT / "backend",
                 env={**environment, "DATABASE_URL": url},
+                stdout=output,
+                stderr=output,
                 check=False,
             ).returncode
 
@@ -129,48 +136,70 @@ def container_runner() -> Iterator[Runner]:
     """Run rows inside the backend's container, with a temporary PostgreSQL."""
     project = Project(project_name("test"), "docker-compose.test.yml")
 
-    def run(row: Row) -> int:
+    def run(row: Row, output: Output) -> int:
         if row.where == "root":
             raise SkipRow("the image has only the backend; `make check` runs this row")
-        return project.run("exec", "-T", "backend", *shlex.split(row.command))
+        return project.run("exec", "-T", "backend", *shlex.split(row.command), output=output)
 
     with project.running():
         yield run
 
 
-def run_edge(row: Row) -> int:
+def run_edge(row: Row, output: Output) -> int:
     """Run a row for nginx or the compose files, independent of the runner."""
     if problem := why_no_docker():
         raise SkipRow(problem)
     if row.where == "docker":
         command = [*(compose_command() or ()), *shlex.split(row.command)[2:]]
-        return subprocess.run(command, cwd=ROOT, check=False).returncode
+        return subprocess.run(
+            command, cwd=ROOT, check=False, stdout=output, stderr=output
+        ).returncode
     project = Project(project_name("edge"), "docker-compose.yml")
     try:
         # `run` uses the image's entry point, which renders the template.
-        return project.run("run", "--rm", "--no-deps", "-T", "nginx", *shlex.split(row.command))
+        command = shlex.split(row.command)
+        return project.run("run", "--rm", "--no-deps", "-T", "nginx", *command, output=output)
     finally:
-        project.run("down", "--volumes")
+        project.run("down", "--volumes", output=output)
+
+
+def run_row(row: Row, runner: Runner, output: Output = None) -> Outcome:
+    """Run a row and return its result."""
+    started = time.monotonic()
+    try:
+        status = (run_edge if row.where in {"nginx", "docker"} else runner)(row, output)
+    except SkipRow as reason:
+        return Outcome(row, f"skipped: {reason}")
+    result = "ok" if status == 0 else f"FAILED ({status})"
+    return Outcome(row, result, time.monotonic() - started)
+
+
+def run_beside(row: Row, runner: Runner) -> Outcome:
+    """Run a row in the background, and print its output when it ends."""
+    with tempfile.TemporaryFile() as output:
+        outcome = run_row(row, runner, output)
+        output.seek(0)
+        text = output.read().decode(errors="replace").rstrip()
+    title = f"=== {row.name}: {row.command}: {outcome.result}"
+    print(f"\n{title}\n{text}" if text else f"\n{title}", flush=True)
+    return outcome
 
 
 def run_rows(runner: Runner) -> list[Outcome]:
-    """Run all rows in order. After Ctrl-C, the remaining rows count as not run."""
-    outcomes: list[Outcome] = []
-    for number, row in enumerate(ROWS, 1):
-        print(f"\n=== {number}/{len(ROWS)} {row.name}: {row.command}", flush=True)
-        started = time.monotonic()
+    """Run all rows. After Ctrl-C, the unfinished rows count as not run."""
+    first, *others = ROWS
+    finished: list[Outcome] = []
+    with ThreadPoolExecutor(1) as pool:
+        beside: list[Future[Outcome]] = [pool.submit(run_beside, row, runner) for row in others]
         try:
-            status = (run_edge if row.where in {"nginx", "docker"} else runner)(row)
-        except SkipRow as reason:
-            print(f"skipped: {reason}")
-            outcomes.append(Outcome(row, f"skipped: {reason}"))
-            continue
+            print(f"=== {first.name}: {first.command}", flush=True)
+            finished.append(run_row(first, runner))
+            finished.extend(future.result() for future in beside)
         except KeyboardInterrupt:
-            outcomes += [Outcome(left, "not run: interrupted") for left in ROWS[number - 1 :]]
-            break
-        result = "ok" if status == 0 else f"FAILED ({status})"
-        outcomes.append(Outcome(row, result, time.monotonic() - started))
-    return outcomes
+            for future in beside:
+                future.cancel()
+    not_run = ROWS[len(finished) :]
+    return finished + [Outcome(row, "not run: interrupted") for row in not_run]
 
 
 def print_table(outcomes: Sequence[Outcome]) -> None:

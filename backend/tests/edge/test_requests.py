@@ -229,7 +229,11 @@ class TestLimits:
             statuses = [client.post(path, content=b"x" * size).status_code for _ in range(15)]
         assert (429 in statuses) == is_limited, statuses
 
-    @pytest.mark.parametrize("path", ["/articles", "/media"])
+    def test_uploads_are_limited(self, limited: Stack) -> None:
+        statuses = self.statuses(limited, "POST", "/media", 60)
+        assert 20 <= sum(status != 429 for status in statuses) < 60
+
+    @pytest.mark.parametrize("path", ["/articles", "/articles/import"])
     def test_chunked_bodies_are_limited(self, limited: Stack, path: str) -> None:
         with limited.client() as client, ThreadPoolExecutor(10) as pool:
             statuses = list(
