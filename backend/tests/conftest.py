@@ -1,4 +1,4 @@
-"""Fixtures: one migrated database a worker, each test in a transaction that is rolled back."""
+"""Fixtures: a migrated database per worker; each test runs in a transaction that is rolled back."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
-from app.core.config import Settings, get_settings
+from app.core.config import PROJECT_DIR, Settings, get_settings
 from app.db.reading import Reader
 from app.db.session import Database
 from app.main import create_app
@@ -39,9 +39,17 @@ def pytest_configure(config: pytest.Config) -> None:
         template_database()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests that need the checkout where there is only the backend."""
+    if not (PROJECT_DIR / "docker-compose.yml").exists():
+        for item in items:
+            if item.get_closest_marker("checkout"):
+                item.add_marker(pytest.mark.skip(reason="the image contains only the backend"))
+
+
 @pytest.fixture(autouse=True)
-def _no_log_into_a_closed_capture() -> Iterator[None]:
-    """Take back what `configure_logging` did in a test: a level, handlers bound to its capture."""
+def _restore_root_logger() -> Iterator[None]:
+    """Undo `configure_logging`: restore the level, remove handlers of captured output."""
     root = logging.getLogger()
     level = root.level
     yield

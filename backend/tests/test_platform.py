@@ -14,10 +14,7 @@ import yaml
 from app.core.config import BACKEND_DIR, PROJECT_DIR, SECRETS, Settings
 from app.core.sources import ALIASES
 
-pytestmark = pytest.mark.skipif(
-    not (PROJECT_DIR / "scripts" / "matrix.py").exists(),
-    reason="the image has the backend alone, not the repository around it",
-)
+pytestmark = pytest.mark.checkout
 
 SETTINGS = {name.upper() for name in Settings.model_fields}
 ALTERNATIVE_NAMES = {alias.upper() for alias in ALIASES} | {

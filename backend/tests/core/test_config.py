@@ -406,12 +406,7 @@ class TestSecretsInFiles:
         assert settings.database_url == f"postgresql+asyncpg://u:{'s' * 40}@db/blog"
 
 
-in_a_checkout = pytest.mark.skipif(
-    not (PROJECT_DIR / "docker-compose.yml").exists(), reason="the image has the backend alone"
-)
-
-
-@in_a_checkout
+@pytest.mark.checkout
 class TestUnknownNames:
     @pytest.fixture(autouse=True)
     def _env(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests import postgres
 from tests.postgres import fetch, kill_processes_of, processes_of, short_directory
 from tests.processes import DEADLINE, wait_until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.checkout]
 
 RUN_UNTIL_EOF = """
 import sys

@@ -63,6 +63,7 @@ def test_scheduled_article_is_announced_once(replicas: list[Api], own_database: 
     assert fetch(own_database, "SELECT id FROM articles WHERE awaits_publication") == []
 
 
+@pytest.mark.checkout
 def test_no_change_is_missed_after_a_crash(checkout: Checkout) -> None:
     with server() as postgres:
         migrate.upgrade(postgres.url)

@@ -21,7 +21,7 @@ from tests.processes import (
     wait_until,
 )
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.checkout]
 
 BY_NAME = ("-m", "uvicorn", "app.main:app")
 RELOADING = (*BY_NAME, "--reload")

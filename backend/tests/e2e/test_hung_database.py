@@ -11,7 +11,7 @@ from tests import postgres
 from tests.postgres import processes_of
 from tests.processes import Checkout, serving, wait_until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.checkout]
 
 STATEMENT_SECONDS = 1
 """The application gives up some seconds later (app/db/session.py), before the client does."""

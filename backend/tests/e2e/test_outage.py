@@ -13,7 +13,7 @@ from tests import postgres
 from tests.postgres import TERMINATE, fetch, holding, wait_until_blocked
 from tests.processes import DEADLINE, Api, Checkout, serving, wait_until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.checkout]
 
 POOL_SIZE = 4
 POOLED_CONNECTIONS = 2 * POOL_SIZE  # one pool for writing, one for reading

@@ -15,7 +15,7 @@ from app.core.config import PROJECT_DIR
 from tests.databases import execute
 from tests.processes import Api, Checkout, serving
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.checkout]
 
 README = "README.md"
 API_GUIDE = "docs/api/index.md"

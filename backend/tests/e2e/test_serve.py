@@ -26,7 +26,7 @@ from tests.processes import (
     said,
 )
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.checkout]
 
 DEMO = {"username": "demo", "password": "pressroom-demo"}
 ARTICLE = {"title": "Survivor", "content": "Posted before the kill -9.", "published": True}
