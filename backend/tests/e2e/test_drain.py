@@ -37,8 +37,8 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture
-def api(checkout: Checkout, own_database: str) -> Iterator[Api]:
-    with serving(checkout, GUNICORN, DATABASE_URL=own_database, **PRODUCTION) as api:
+def api(checkout: Checkout, module_database: str) -> Iterator[Api]:
+    with serving(checkout, GUNICORN, DATABASE_URL=module_database, **PRODUCTION) as api:
         yield api
 
 
@@ -83,10 +83,15 @@ def workers(api: Api) -> list[int]:
     return [int(pid) for pid in children.read_text().split()]
 
 
-def test_what_comes_on_an_open_connection_after_sigterm_is_answered(api: Api) -> None:
-    with closing(KeptOpen(api)) as used, closing(KeptOpen(api)) as fresh:
-        used.send("GET", "/health/live")
-        assert used.answer().headers.get("Connection") is None
+def test_open_connections_are_answered_after_sigterm_and_closed_where_idle(api: Api) -> None:
+    with (
+        closing(KeptOpen(api)) as used,
+        closing(KeptOpen(api)) as fresh,
+        closing(KeptOpen(api)) as idle,
+    ):
+        for connection in (used, idle):
+            connection.send("GET", "/health/live")
+            assert connection.answer().headers.get("Connection") is None
         api.process.send(signal.SIGTERM)
         wait_until(lambda: refuses_connections(api), "no new connection", log=api.process.log)
         for connection in (used, fresh):
@@ -95,16 +100,8 @@ def test_what_comes_on_an_open_connection_after_sigterm_is_answered(api: Api) ->
             assert answer.status_code == 422
             assert answer.headers["Connection"] == "close"
             assert connection.is_closed()
-        assert api.process.wait() == 0
-
-
-def test_what_stays_idle_is_closed_in_the_end(api: Api) -> None:
-    with closing(KeptOpen(api)) as idle:
-        idle.send("GET", "/health/live")
-        idle.answer()
-        api.process.send(signal.SIGTERM)
         assert idle.is_closed()
-    assert api.process.wait() == 0
+        assert api.process.wait() == 0
 
 
 def test_an_idle_connection_is_kept_for_longer_than_the_edge_does() -> None:
@@ -116,11 +113,11 @@ def test_an_idle_connection_is_kept_for_longer_than_the_edge_does() -> None:
     assert int(found[1]) < DRAIN_SECONDS
 
 
-def test_without_connections_it_stops_at_once(checkout: Checkout, own_database: str) -> None:
+def test_without_connections_it_stops_at_once(checkout: Checkout, module_database: str) -> None:
     port = free_port()
     endless = "import app.core.protocol as protocol; protocol.DRAIN_SECONDS = 3600"
     command = ("-c", f"{endless}; from gunicorn.app.wsgiapp import run; run()", *GUNICORN[2:])
-    settings = {**PRODUCTION, "DATABASE_URL": own_database, "WEB_CONCURRENCY": "1"}
+    settings = {**PRODUCTION, "DATABASE_URL": module_database, "WEB_CONCURRENCY": "1"}
     with (
         Process(
             (*command, "--bind", f"{HOST}:{port}"),
@@ -162,11 +159,11 @@ def test_sighup_replaces_workers_and_loses_nothing(api: Api) -> None:
 
 
 def test_a_worker_that_has_served_its_time_loses_nothing(
-    checkout: Checkout, own_database: str
+    checkout: Checkout, module_database: str
 ) -> None:
     renewing = (*GUNICORN, "--max-requests", "40", "--max-requests-jitter", "10")
     port = free_port()
-    settings = {**PRODUCTION, "DATABASE_URL": own_database, "WEB_CONCURRENCY": "1"}
+    settings = {**PRODUCTION, "DATABASE_URL": module_database, "WEB_CONCURRENCY": "1"}
     command = (*renewing, "--bind", f"{HOST}:{port}")
     with (
         Process(command, checkout=checkout, settings=settings) as process,
