@@ -4,7 +4,6 @@ import gc
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 
 import httpx
 import pytest
@@ -14,15 +13,13 @@ from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
     AsyncSession,
-    async_sessionmaker,
     create_async_engine,
 )
 
 from app.core.config import PROJECT_DIR, Settings, get_settings
-from app.db.reading import Reader
 from app.db.session import Database
 from app.main import create_app
-from tests.databases import JoinedPool, migrated_database, server_url, template_database
+from tests.databases import database_within, migrated_database, server_url, template_database
 from tests.inbox import Inbox
 
 # Before anything reads the settings: the tests' own, whatever `.env` or the environment say.
@@ -101,16 +98,7 @@ async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 @pytest.fixture
 def database(connection: AsyncConnection) -> Database:
     """The application's way to the database, bound to the test's connection."""
-
-    @asynccontextmanager
-    async def connect() -> AsyncIterator[AsyncConnection]:
-        yield connection
-
-    sessions = async_sessionmaker(
-        connection, expire_on_commit=False, join_transaction_mode="create_savepoint"
-    )
-    reader = Reader(JoinedPool(connection))
-    return Database(sessions=sessions, reader=reader, connect_to_primary=connect)
+    return database_within(connection)
 
 
 @pytest.fixture

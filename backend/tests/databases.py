@@ -2,8 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -12,10 +12,12 @@ from uuid import uuid4
 
 import asyncpg
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, async_sessionmaker
 
 from app.core.config import BACKEND_DIR, PROJECT_DIR
 from app.db import embedded, migrate
+from app.db.reading import Reader
+from app.db.session import Database
 
 TEST_SERVER_DIR = PROJECT_DIR / ".data" / "test-postgres"
 TEMPLATE_LOCK = 0x74656D706C617465
@@ -101,6 +103,20 @@ def execute(url: str, *statements: str) -> None:
 def driver_url(url: str) -> str:
     """A SQLAlchemy URL as asyncpg takes it."""
     return url.replace("postgresql+asyncpg://", "postgresql://", 1)
+
+
+def database_within(connection: AsyncConnection) -> Database:
+    """The application's way to the database within the transaction of `connection`."""
+
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[AsyncConnection]:
+        yield connection
+
+    sessions = async_sessionmaker(
+        connection, expire_on_commit=False, join_transaction_mode="create_savepoint"
+    )
+    reader = Reader(JoinedPool(connection))
+    return Database(sessions=sessions, reader=reader, connect_to_primary=connect)
 
 
 class JoinedPool:

@@ -9,11 +9,11 @@ from re import _constants as codes
 from re import _parser as parser
 from typing import Any
 
-SHORT = 16_000
-FLOOR = 0.006
+SHORT = 8_000
+TINY = 24
+"""A length at which exponential code is recognised: it does not end for a longer input."""
+FLOOR = 0.0015
 """Seconds of CPU time below which a cost is not compared: a linear pattern usually takes less."""
-TOO_LONG = 5
-"""How many times as long as the floor a short input takes where a long one is not tried at once."""
 GROWTH = 9
 """How much more an input of four times the length may cost: linear is 4, quadratic is 16."""
 ROUNDS = 3
@@ -37,14 +37,12 @@ def grows_too_fast(
 
     Only the costs of two inputs are compared: the speed of the machine makes no difference.
     """
-    if is_dearer(run, make(32), than=make(8), floor=floor):  # exponential: do not try longer ones
-        return True
-    brief = cost(run, make(short))
-    if brief < floor:
-        return False
-    if brief > TOO_LONG * floor and is_dearer(run, make(short), than=make(short // 4), floor=floor):
-        return True
-    return is_dearer(run, make(4 * short), than=make(short), floor=floor)
+    taken = 0.0
+    for length in (TINY, short // 4, short):
+        taken = cost(run, make(length))
+        if taken > floor and is_dearer(run, make(length), than=make(length // 4), floor=floor):
+            return True
+    return taken > floor and is_dearer(run, make(4 * short), than=make(short), floor=floor)
 
 
 def is_dearer(run: Callable[[str], object], text: str, *, than: str, floor: float) -> bool:

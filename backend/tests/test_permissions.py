@@ -1,6 +1,7 @@
 """Permissions of every route for every kind of caller. Every route must be in the table."""
 
 import re
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,12 +9,13 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from app.auth.tokens import new_preview_token
 from app.core import clock
 from app.core.enums import Role
 from app.models import User
+from tests.databases import database_within
 from tests.factories import (
     PASSWORD,
     api_key,
@@ -294,21 +296,50 @@ async def create_rows(session: AsyncSession, owner: User) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Given:
+    """What each case begins with, in a transaction that is open until the last one."""
+
+    connection: AsyncConnection
+    headers: dict[str, dict[str, str]]
+    ids: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+async def given(engine: AsyncEngine) -> AsyncIterator[Given]:
+    async with engine.connect() as connection:
+        transaction = await connection.begin()
+        async with database_within(connection).unit_of_work() as session:
+            callers = await create_callers(session)
+            owner = callers["owner"]
+            headers = {name: bearer(user) for name, user in callers.items()}
+            headers["anonymous"] = {}
+            headers["api key without scope"] = await api_key(session, user=owner, scopes=[])
+            ids = await create_rows(session, owner)
+        yield Given(connection, headers, ids)
+        await transaction.rollback()
+
+
+@pytest.fixture
+async def connection(given: Given) -> AsyncIterator[AsyncConnection]:
+    """The connection of all cases, in a savepoint that is rolled back at the end of each."""
+    savepoint = await given.connection.begin_nested()
+    yield given.connection
+    await savepoint.rollback()
+
+
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("route", EXPECTED)
 async def test_route_returns_expected_status(
-    client: httpx.AsyncClient, session: AsyncSession, route: str, caller: str
+    client: httpx.AsyncClient, given: Given, route: str, caller: str
 ) -> None:
     expectation = EXPECTED[route]
-    callers = await create_callers(session)
-    owner = callers["owner"]
-    headers = {name: bearer(user) for name, user in callers.items()}
-    headers["anonymous"] = {}
-    headers["api key without scope"] = await api_key(session, user=owner, scopes=[])
-    ids = await create_rows(session, owner)
     method, path = route.split()
     response = await client.request(
-        method, path.format(**ids), json=expectation.body, headers=headers[caller]
+        method,
+        path.format(**given.ids),
+        json=expectation.body,
+        headers=given.headers[caller],
     )
     assert response.status_code == expectation.statuses[CALLERS.index(caller)], response.text
 

@@ -15,7 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.models import User
 from tests.factories import bearer, create_user
 
-STEPS = 40
+STEPS = 60
+COMPARED = 0.1
+"""How often everything is compared after a step: it costs more than most of them."""
 TAGS = ("looms", "Engines", "notes", "zebra")
 NAMES = ("ada", "bob", "eve")
 
@@ -339,7 +341,7 @@ async def compare_profiles(world: World, viewer: str | None) -> None:
         assert conduit["profile"] == profile(world, name, viewer)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 async def test_both_apis_agree_with_a_model(
     client: httpx.AsyncClient, session: AsyncSession, seed: int
 ) -> None:
@@ -348,7 +350,7 @@ async def test_both_apis_agree_with_a_model(
     try:
         for _ in range(STEPS):
             await world.random.choice(OPERATIONS)(world)
-            if world.random.random() < 0.4:
+            if world.random.random() < COMPARED:
                 await compare(world)
         await compare(world)
     except BaseException:

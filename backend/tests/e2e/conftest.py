@@ -32,6 +32,13 @@ def own_database() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def module_database() -> Iterator[str]:
+    """A migrated database that the tests of a module share."""
+    with migrated_database() as url:
+        yield url
+
+
 @pytest.fixture(scope="session")
 def api_database() -> Iterator[str]:
     """Create the migrated database of the shared API."""

@@ -36,8 +36,8 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture
-def api(checkout: Checkout, own_database: str) -> Iterator[Api]:
-    with serving(checkout, GUNICORN, DATABASE_URL=own_database, **PRODUCTION) as api:
+def api(checkout: Checkout, module_database: str) -> Iterator[Api]:
+    with serving(checkout, GUNICORN, DATABASE_URL=module_database, **PRODUCTION) as api:
         yield api
 
 
@@ -82,10 +82,15 @@ def workers(api: Api) -> list[int]:
     return [int(pid) for pid in children.read_text().split()]
 
 
-def test_requests_on_open_connections_are_answered_after_sigterm(api: Api) -> None:
-    with closing(PersistentConnection(api)) as used, closing(PersistentConnection(api)) as fresh:
-        used.send("GET", "/health/live")
-        assert used.receive().headers.get("Connection") is None
+def test_open_connections_are_answered_after_sigterm_and_idle_ones_closed(api: Api) -> None:
+    with (
+        closing(PersistentConnection(api)) as used,
+        closing(PersistentConnection(api)) as fresh,
+        closing(PersistentConnection(api)) as idle,
+    ):
+        for connection in (used, idle):
+            connection.send("GET", "/health/live")
+            assert connection.receive().headers.get("Connection") is None
         api.process.send(signal.SIGTERM)
         wait_until(lambda: refuses_connections(api), "no new connection", log=api.process.log)
         for connection in (used, fresh):
@@ -94,16 +99,8 @@ def test_requests_on_open_connections_are_answered_after_sigterm(api: Api) -> No
             assert response.status_code == 422
             assert response.headers["Connection"] == "close"
             assert connection.is_closed()
-        assert api.process.wait() == 0
-
-
-def test_idle_connections_are_closed(api: Api) -> None:
-    with closing(PersistentConnection(api)) as idle:
-        idle.send("GET", "/health/live")
-        idle.receive()
-        api.process.send(signal.SIGTERM)
         assert idle.is_closed()
-    assert api.process.wait() == 0
+        assert api.process.wait() == 0
 
 
 @pytest.mark.checkout
@@ -114,11 +111,11 @@ def test_idle_connections_outlive_the_keep_alive_of_nginx() -> None:
     assert int(found[1]) < DRAIN_SECONDS
 
 
-def test_stops_immediately_without_connections(checkout: Checkout, own_database: str) -> None:
+def test_stops_immediately_without_connections(checkout: Checkout, module_database: str) -> None:
     port = free_port()
     endless = "import app.server.protocol as protocol; protocol.DRAIN_SECONDS = 3600"
     command = ("-c", f"{endless}; from gunicorn.app.wsgiapp import run; run()", *GUNICORN[2:])
-    settings = {**PRODUCTION, "DATABASE_URL": own_database, "WEB_CONCURRENCY": "1"}
+    settings = {**PRODUCTION, "DATABASE_URL": module_database, "WEB_CONCURRENCY": "1"}
     with (
         Process(
             (*command, "--bind", f"{HOST}:{port}"),
@@ -159,10 +156,10 @@ def test_sighup_replaces_workers_without_lost_requests(api: Api) -> None:
     assert httpx.get(f"{api.url}/health/live").status_code == 200
 
 
-def test_max_requests_restart_loses_no_request(checkout: Checkout, own_database: str) -> None:
+def test_max_requests_restart_loses_no_request(checkout: Checkout, module_database: str) -> None:
     renewing = (*GUNICORN, "--max-requests", "40", "--max-requests-jitter", "10")
     port = free_port()
-    settings = {**PRODUCTION, "DATABASE_URL": own_database, "WEB_CONCURRENCY": "1"}
+    settings = {**PRODUCTION, "DATABASE_URL": module_database, "WEB_CONCURRENCY": "1"}
     command = (*renewing, "--bind", f"{HOST}:{port}")
     with (
         Process(command, checkout=checkout, settings=settings) as process,

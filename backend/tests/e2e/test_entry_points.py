@@ -52,11 +52,11 @@ def data() -> Iterator[Path]:
 
 @pytest.mark.parametrize("server", [RELOADING, FASTAPI], ids=["uvicorn", "fastapi"])
 def test_development_servers_start_the_application(
-    checkout: Checkout, own_database: str, server: tuple[str, ...]
+    checkout: Checkout, module_database: str, server: tuple[str, ...]
 ) -> None:
     if server is FASTAPI:
         pytest.importorskip("fastapi_cli", reason="`fastapi dev` is another package's")
-    with started(checkout, *server, DATABASE_URL=own_database) as api:
+    with started(checkout, *server, DATABASE_URL=module_database) as api:
         assert api.client.get("/health/ready").status_code == 200
         feed = api.client.get("/feed.json").json()
         assert feed["feed_url"] == f"http://localhost:{api.url.rpartition(':')[2]}/feed.json"
@@ -105,31 +105,33 @@ def test_importing_the_application_reads_no_settings(checkout: Checkout) -> None
         assert process.wait() == 0, process.log
 
 
-@pytest.mark.parametrize("reload", [False, True])
-def test_addresses_follow_the_port(checkout: Checkout, own_database: str, reload: bool) -> None:
-    """The port is an option, and applies to the processes that uvicorn starts."""
+def test_addresses_follow_the_port_in_processes_that_reload(
+    checkout: Checkout, module_database: str
+) -> None:
     port = free_port()
-    arguments = ("serve", "--port", str(port), *(["--reload"] if reload else []))
-    settings = {"DATABASE_URL": own_database, "PORT": "1", "BCRYPT_COST": "4"}
+    arguments = ("serve", "--port", str(port), "--reload")
+    settings = {"DATABASE_URL": module_database, "PORT": "1", "BCRYPT_COST": "4"}
     with pressroom(checkout, *arguments, **settings) as process, connected(process, port) as api:
         feed = api.client.get("/feed.json").json()
         assert feed["feed_url"] == f"http://localhost:{port}/feed.json"
 
 
-def test_secrets_from_files_and_unknown_settings(
-    checkout: Checkout, own_database: str, tmp_path: Path
+def test_serve_reads_secrets_from_files_and_the_port_from_its_option(
+    checkout: Checkout, module_database: str, tmp_path: Path
 ) -> None:
     """With a `.env` and a file for DATABASE_URL, for `serve` and its child processes."""
-    (tmp_path / "url").write_text(f"{own_database}\n")
+    (tmp_path / "url").write_text(f"{module_database}\n")
     env = checkout.directory.parent / ".env"
     env.write_text(f"DATABASE_URL_FILE={tmp_path / 'url'}\nSITE_TITEL=x\n")
-    port = free_port()
+    arguments = ("serve", "--port", str(port := free_port()))
     try:
         with (
-            pressroom(checkout, "serve", "--port", str(port), BCRYPT_COST="4") as process,
+            pressroom(checkout, *arguments, BCRYPT_COST="4", PORT="1") as process,
             connected(process, port) as api,
         ):
             assert api.client.get("/health/ready").status_code == 200
+            feed = api.client.get("/feed.json").json()
+            assert feed["feed_url"] == f"http://localhost:{port}/feed.json"
             assert "SITE_TITEL in .env is not a setting" in said(process)
             assert "did you mean SITE_TITLE?" in said(process)
     finally:

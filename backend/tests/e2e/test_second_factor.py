@@ -2,14 +2,13 @@
 wait for the check of a code hold no connection that the check needs."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pyotp
 import pytest
 
-from tests.databases import migrated_database
 from tests.postgres import fetch, holding, wait_until_blocked
 from tests.processes import PASSWORD, Api, Checkout, serving
 
@@ -17,18 +16,6 @@ pytestmark = pytest.mark.e2e
 
 BASE = "/auth/second-factor"
 AT_ONCE = 4
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[str]:
-    with migrated_database() as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def api(checkout: Checkout, database: str) -> Iterator[Api]:
-    with serving(checkout, DATABASE_URL=database) as api:
-        yield api
 
 
 def code(secret: str, steps: int = 0) -> str:
@@ -52,60 +39,61 @@ def enable(api: Api, username: str) -> tuple[dict[str, str], str, list[str]]:
     return headers, secret, response.json()["recovery_codes"]
 
 
-def run_concurrently(api: Api, database: str, request: Callable[[], httpx.Response]) -> list[int]:
+def run_concurrently(
+    api: Api, api_database: str, request: Callable[[], httpx.Response]
+) -> list[int]:
     """Run requests that all start before the first one can write. Return the statuses."""
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        with holding(database, "LOCK second_factors, recovery_codes IN SHARE MODE"):
+        with holding(api_database, "LOCK second_factors, recovery_codes IN SHARE MODE"):
             sent = [threads.submit(request) for _ in range(AT_ONCE)]
-            wait_until_blocked(database, requests=AT_ONCE)
+            wait_until_blocked(api_database, requests=AT_ONCE)
         return sorted(each.result().status_code for each in sent)
 
 
 @pytest.mark.parametrize("kind", ["authenticator", "recovery"])
-def test_code_works_once_for_concurrent_logins(api: Api, database: str, kind: str) -> None:
+def test_code_works_once_for_concurrent_logins(api: Api, api_database: str, kind: str) -> None:
     _, secret, recovery_codes = enable(api, kind)
     challenge = api.log_in(kind).json()["challenge"]
     text = code(secret) if kind == "authenticator" else recovery_codes[0]
     form = {"challenge": challenge, "code": text}
 
     statuses = run_concurrently(
-        api, database, lambda: api.client.post("/auth/login/second-factor", json=form)
+        api, api_database, lambda: api.client.post("/auth/login/second-factor", json=form)
     )
 
     assert statuses == [200] + (AT_ONCE - 1) * [401]
     events = "SELECT 1 FROM audit_events JOIN users ON users.id = actor_id AND username = $1"
-    assert (
-        len(fetch(database, f"{events} WHERE action = 'LOGIN'", kind)) == 2
-    )  # the earlier login and this one
+    logins = fetch(api_database, f"{events} WHERE action = 'LOGIN'", kind)
+    assert len(logins) == 2  # the earlier login and this one
 
 
-def test_second_factor_is_enabled_once(api: Api, database: str) -> None:
+def test_second_factor_is_enabled_once(api: Api, api_database: str) -> None:
     headers, secret = begin(api, "eager")
     form = {"code": code(secret)}
 
     statuses = run_concurrently(
-        api, database, lambda: api.client.post(f"{BASE}/confirm", json=form, headers=headers)
+        api, api_database, lambda: api.client.post(f"{BASE}/confirm", json=form, headers=headers)
     )
 
     assert statuses == [200] + (AT_ONCE - 1) * [409]
     query = "SELECT 1 FROM recovery_codes JOIN users ON id = user_id WHERE username = 'eager'"
-    assert len(fetch(database, query)) == 10
+    assert len(fetch(api_database, query)) == 10
 
 
-def test_password_change_ends_the_challenge(api: Api, database: str) -> None:
+def test_password_change_ends_the_challenge(api: Api, api_database: str) -> None:
     _, secret, _ = enable(api, "hurried")
     form = {"challenge": api.log_in("hurried").json()["challenge"], "code": code(secret)}
     change = "UPDATE users SET hashed_password = 'changed' WHERE username = 'hurried'"
     with ThreadPoolExecutor(1) as threads:
-        with holding(database, change, end="COMMIT"):
+        with holding(api_database, change, end="COMMIT"):
             sent = threads.submit(api.client.post, "/auth/login/second-factor", json=form)
-            wait_until_blocked(database)
+            wait_until_blocked(api_database)
         assert sent.result().json()["code"] == "invalid_challenge"
 
 
-def test_code_check_needs_one_connection(checkout: Checkout, database: str) -> None:
+def test_code_check_needs_one_connection(checkout: Checkout, api_database: str) -> None:
     with serving(
-        checkout, DATABASE_URL=database, DATABASE_POOL_SIZE="1", DATABASE_POOL_TIMEOUT="0.5"
+        checkout, DATABASE_URL=api_database, DATABASE_POOL_SIZE="1", DATABASE_POOL_TIMEOUT="0.5"
     ) as api:
         headers, secret, recovery_codes = enable(api, "frugal")
         challenge = api.log_in("frugal").json()["challenge"]
