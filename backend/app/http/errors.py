@@ -1,4 +1,4 @@
-"""The error responses: one body for every error, whoever raised it."""
+"""Error responses: the status, headers and body of every error."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -62,13 +62,13 @@ STATUSES: Mapping[type[PressroomError], int] = {
     InternalError: 500,
     ServiceUnavailable: 503,
 }
-"""The status of each error of the catalogue is that of its nearest base class here."""
+"""Status codes. A subclass has the status of its nearest base class."""
 _CHALLENGES: Mapping[type[PressroomError], str] = {
     NotAuthenticated: "Bearer",
     InvalidToken: 'Bearer error="invalid_token"',
     InsufficientScope: 'Bearer error="insufficient_scope"',
 }
-"""RFC 6750 §3: what WWW-Authenticate says."""
+"""Values of WWW-Authenticate (RFC 6750 §3)."""
 _BY_STATUS: Mapping[int, type[PressroomError]] = {
     STATUSES[error]: error
     for error in (
@@ -84,16 +84,16 @@ _BY_STATUS: Mapping[int, type[PressroomError]] = {
         ServiceUnavailable,
     )
 }
-"""The catalogue's error for each status that Starlette raises."""
+"""Errors of the catalogue for the statuses that Starlette raises."""
 
 
 def status_of(kind: type[PressroomError]) -> int:
-    """The status of an error of the catalogue."""
+    """Return the status code of an error of the catalogue."""
     return next(STATUSES[base] for base in kind.__mro__ if base in STATUSES)
 
 
 def headers_of(error: PressroomError) -> dict[str, str]:
-    """The headers of a response to an error of the catalogue."""
+    """Return the headers of the response to an error of the catalogue."""
     headers: dict[str, str] = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
