@@ -47,4 +47,4 @@ async def test_not_ready_at_an_older_revision(
     monkeypatch.setattr(health, "_head", lambda: "9999")
     response = await client.get("/health/ready")
     assert response.status_code == 503
-    assert "at revision 0001, this release needs 9999" in response.json()["message"]
+    assert "at revision 0001, but this release needs 9999" in response.json()["message"]

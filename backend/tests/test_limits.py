@@ -868,7 +868,7 @@ class TestSetting:
         ("value", "because"),
         [
             ("comment=5/hour", "'comment' is not one of"),
-            ("comments", "'' is no limit"),
+            ("comments", "'' must look like"),
             ("comments=5", "needs a window"),
             ("drafts=5/hour", "needs a total"),
             ("comments=5/week", "must look like"),

@@ -313,7 +313,7 @@ async def test_failure_of_one_kind_does_not_stop_others(
     async def broken(session: AsyncSession) -> int:
         raise ServiceUnavailable
 
-    monkeypatch.setattr(housekeeping, "_BY_BATCH", (broken,))
+    monkeypatch.setattr(housekeeping, "_BATCH_PURGES", (broken,))
     with pytest.raises(ServiceUnavailable):
         await delete_expired(database)
     assert await versions(session, article) == [2]

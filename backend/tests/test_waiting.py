@@ -354,7 +354,7 @@ class TestWaitingTexts:
             return await client.post("/articles", json=body, headers=headers)
 
         waiting = []
-        for caller in ("owner", "owner", "stranger"):
+        for caller in ("owner", "owner", "other user"):
             waiting.append(asyncio.create_task(post(caller)))
             assert await gate.next(waiting[-1]) is not None
         refused = await post("owner")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import AfterValidator, ConfigDict, Field, StrictInt
+from pydantic import AfterValidator, ConfigDict, Field, StrictInt, WithJsonSchema
 
 from app.core.limits import ADDRESS_KINDS, MAX_AMOUNT, LimitKind
 from app.schemas.types import Input, Output, WithoutPoint
@@ -15,7 +15,13 @@ def _of_users(kind: LimitKind) -> LimitKind:
     return kind
 
 
-UserLimitKind = Annotated[LimitKind, AfterValidator(_of_users)]
+UserLimitKind = Annotated[
+    LimitKind,
+    AfterValidator(_of_users),
+    WithJsonSchema(
+        {"type": "string", "enum": [kind.value for kind in LimitKind if kind not in ADDRESS_KINDS]}
+    ),
+]
 Amount = Annotated[StrictInt, Field(ge=0, le=MAX_AMOUNT), WithoutPoint]
 
 

@@ -279,7 +279,7 @@ class TestExport:
         link.parent.mkdir()
         link.symlink_to(tmp_path / "elsewhere")
         assert run("export", str(link.parent)) == 1
-        assert f"{link} cannot be written (symbolic links are not" in capsys.readouterr().err
+        assert f"Cannot write {link} (symbolic links are not" in capsys.readouterr().err
 
 
 def contents(path: Path) -> list[bytes]:

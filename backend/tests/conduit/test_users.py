@@ -120,7 +120,7 @@ async def test_password_can_be_changed_within_one_hour_of_login(
     for changes in (NEW, {"email": "new@example.com"}, {**NEW, "bio": "x"}):
         late = await put(client, token, **changes)
         assert late.status_code == 403
-        assert "Log in again" in late.json()["errors"]["body"][0]
+        assert "log in again" in late.json()["errors"]["body"][0]
     assert (await put(client, token, bio="Allowed")).status_code == 200
     assert (await put(client, token, email=ada.email, password="")).status_code == 200
     monkeypatch.setattr(clock, "now", lambda: now + timedelta(minutes=59))

@@ -208,7 +208,7 @@ def _no_hashing(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
     async def refuse(work: object) -> None:
         raise AssertionError("hashed")
 
-    monkeypatch.setattr(security, "_in_hashing_thread", refuse)
+    monkeypatch.setattr(security, "_run_in_hashing_thread", refuse)
 
 
 @pytest.mark.usefixtures("_no_hashing")
