@@ -1,6 +1,5 @@
 """Fixtures: a migrated database per worker; each test runs in a transaction that is rolled back."""
 
-import gc
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -43,12 +42,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("checkout"):
                 item.add_marker(pytest.mark.skip(reason="the image contains only the backend"))
-
-
-def pytest_collection_finish() -> None:
-    """Exclude what was imported and collected from garbage collections, which would scan it."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
