@@ -231,14 +231,16 @@ class TestLimits:
 
     def test_uploads_are_limited(self, limited: Stack) -> None:
         statuses = self.statuses(limited, "POST", "/media", 60)
-        assert 20 <= sum(status != 429 for status in statuses) < 60
+        assert 0 < statuses.count(429) < 60
 
     @pytest.mark.parametrize("path", ["/articles", "/articles/import"])
     def test_chunked_bodies_are_limited(self, limited: Stack, path: str) -> None:
-        with limited.client() as client, ThreadPoolExecutor(10) as pool:
-            statuses = list(
-                pool.map(lambda _: client.post(path, content=iter([b"x"])).status_code, range(150))
-            )
+        def post(number: int) -> int:
+            # A connection of its own: nginx closes one whose body the backend has not read.
+            return httpx.post(limited.url + path, content=iter([b"x"]), timeout=40).status_code
+
+        with ThreadPoolExecutor(10) as pool:
+            statuses = list(pool.map(post, range(150)))
         assert (429 in statuses) == (path == "/articles")
 
     def test_connections_are_limited(self, limited: Stack) -> None:
