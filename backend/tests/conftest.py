@@ -30,7 +30,7 @@ os.environ |= {"ENVIRONMENT": "test", "BCRYPT_COST": "4"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the server once, before pytest-xdist's workers, which inherit its address."""
+    """Start the server and create the template once, before pytest-xdist starts its workers."""
     server_url()
     if not hasattr(config, "workerinput"):
         template_database()

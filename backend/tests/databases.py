@@ -1,4 +1,4 @@
-"""Databases of the tests' own, made on whatever server there is and dropped afterwards."""
+"""Temporary databases for tests, on the server of DATABASE_URL or an embedded one."""
 
 import asyncio
 import os
@@ -28,7 +28,7 @@ EMPTY = (
 
 @cache
 def server_url() -> str:
-    """The server to test on: DATABASE_URL's where it is set, else an embedded one."""
+    """Return the URL of the server: DATABASE_URL if it is set, otherwise an embedded server."""
     url = os.environ.get("DATABASE_URL")
     if not url:
         url = embedded.start(TEST_SERVER_DIR, durable=False)
@@ -38,7 +38,7 @@ def server_url() -> str:
 
 @contextmanager
 def temporary_database(options: str = EMPTY) -> Iterator[str]:
-    """A new database, as a SQLAlchemy URL."""
+    """Create a database and drop it afterwards; yield its SQLAlchemy URL."""
     name = f"pressroom_test_{uuid4().hex[:12]}"
     execute(server_url(), f"CREATE DATABASE {name} {options}")
     try:
@@ -49,16 +49,16 @@ def temporary_database(options: str = EMPTY) -> Iterator[str]:
 
 @contextmanager
 def migrated_database() -> Iterator[str]:
-    """A new database with this release's tables."""
+    """Create a database with the tables of this release, as a copy of the template."""
     with temporary_database(f"TEMPLATE {template_database()}") as url:
         yield url
 
 
 @cache
 def template_database() -> str:
-    """The name of a database with this release's tables, which is created where there is none.
+    """Return the name of a database with the tables of this release; create it if it is missing.
 
-    It stays on the server: further runs use it, as long as the migrations are the same.
+    It stays on the server. Later runs use it until the migrations change.
     """
     files = sorted((BACKEND_DIR / "alembic").rglob("*.py"))
     name = f"pressroom_template_{sha256(b''.join(map(Path.read_bytes, files))).hexdigest()[:12]}"
@@ -67,9 +67,11 @@ def template_database() -> str:
         connection: asyncpg.Connection[Any] = await asyncpg.connect(driver_url(server_url()))
         try:
             await connection.execute("SELECT pg_advisory_lock($1)", TEMPLATE_LOCK)
-            is_there = "SELECT 1 FROM pg_database WHERE datname = $1 AND datistemplate"
-            if not await connection.fetchval(is_there, name):
-                await connection.execute(f"DROP DATABASE IF EXISTS {name}")  # half migrated
+            exists = "SELECT 1 FROM pg_database WHERE datname = $1 AND datistemplate"
+            if not await connection.fetchval(exists, name):
+                await connection.execute(
+                    f"DROP DATABASE IF EXISTS {name}"
+                )  # an interrupted run left it
                 await connection.execute(f"CREATE DATABASE {name} {EMPTY}")
                 await asyncio.to_thread(migrate.upgrade, url_of(name))
                 await connection.execute(f"ALTER DATABASE {name} IS_TEMPLATE true")
@@ -81,13 +83,13 @@ def template_database() -> str:
 
 
 def url_of(database: str) -> str:
-    """The address of a database on the server, as SQLAlchemy takes it."""
+    """Return the SQLAlchemy URL of a database on the server."""
     url = make_url(server_url()).set(drivername="postgresql+asyncpg", database=database)
     return url.render_as_string(hide_password=False)
 
 
 def execute(url: str, *statements: str) -> None:
-    """Run statements, each in a transaction of its own, outside of any event loop."""
+    """Run statements, each in its own transaction, without a running event loop."""
 
     async def run() -> None:
         connection: asyncpg.Connection[Any] = await asyncpg.connect(driver_url(url))
@@ -101,12 +103,12 @@ def execute(url: str, *statements: str) -> None:
 
 
 def driver_url(url: str) -> str:
-    """A SQLAlchemy URL as asyncpg takes it."""
+    """Return a SQLAlchemy URL in the form that asyncpg accepts."""
     return url.replace("postgresql+asyncpg://", "postgresql://", 1)
 
 
 def database_within(connection: AsyncConnection) -> Database:
-    """The application's way to the database within the transaction of `connection`."""
+    """Return a Database whose sessions and reader use the transaction of `connection`."""
 
     @asynccontextmanager
     async def connect() -> AsyncIterator[AsyncConnection]:
