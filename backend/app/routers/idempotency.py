@@ -14,9 +14,10 @@ from pydantic import BaseModel
 
 from app.auth.identity import Identity
 from app.core.conditional import entity_tag
-from app.core.errors import InvalidInput
+from app.core.errors import AlreadyCarriedOut, IdempotencyKeyReused, InvalidInput, RequestInProgress
 from app.core.idempotency import StoredResponse
 from app.db.dependencies import CurrentDatabase, WriteSession
+from app.http.routing import raises
 from app.services import idempotency
 
 KEY = "Idempotency-Key"
@@ -92,6 +93,7 @@ class Repeatable:
         )
 
 
+@raises(RequestInProgress, AlreadyCarriedOut, IdempotencyKeyReused)
 async def repeatable(
     request: Request, session: WriteSession, database: CurrentDatabase, key: IdempotencyKey = None
 ) -> Repeatable:
