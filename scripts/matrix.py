@@ -52,6 +52,7 @@ ROWS = (
     Row("Migration", "alembic upgrade head", "scratch"),
     Row("Drift", "alembic check", "scratch"),
     Row("Layers", "lint-imports"),
+    Row("Dependencies", "deptry ."),
     Row("Lint the rest", "ruff check scripts bench", "root"),
     Row("Format the rest", "ruff format --check scripts bench", "root"),
     Row("Edge", "nginx -t", "nginx"),
