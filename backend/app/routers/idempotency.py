@@ -14,7 +14,13 @@ from pydantic import BaseModel
 
 from app.auth.identity import Identity
 from app.core.conditional import entity_tag
-from app.core.errors import AlreadyCarriedOut, IdempotencyKeyReused, InvalidInput, RequestInProgress
+from app.core.errors import (
+    AlreadyCarriedOut,
+    Conflict,
+    IdempotencyKeyReused,
+    InvalidInput,
+    RequestInProgress,
+)
 from app.core.idempotency import StoredResponse
 from app.db.dependencies import CurrentDatabase, WriteSession
 from app.http.routing import raises
@@ -93,7 +99,7 @@ class Repeatable:
         )
 
 
-@raises(RequestInProgress, AlreadyCarriedOut, IdempotencyKeyReused)
+@raises(Conflict, RequestInProgress, AlreadyCarriedOut, IdempotencyKeyReused)
 async def repeatable(
     request: Request, session: WriteSession, database: CurrentDatabase, key: IdempotencyKey = None
 ) -> Repeatable:
