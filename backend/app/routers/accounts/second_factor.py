@@ -26,12 +26,8 @@ from app.services.accounts import second_factor
 
 router = create_router(prefix="/auth/second-factor", tag="auth", dependencies=[Depends(no_store)])
 
-CHANGES = (
-    LimitReached,
-    IncorrectPassword,
-    IncorrectCode,
-    SecondFactorNotEnabled,
-    TooManyAttempts,
+CHANGE_RESPONSES = errors(
+    LimitReached, IncorrectPassword, IncorrectCode, SecondFactorNotEnabled, TooManyAttempts
 )
 
 
@@ -44,7 +40,7 @@ async def read_second_factor(connection: ReadConnection, user: CurrentUser) -> S
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
-    responses=errors(IncorrectPassword, SecondFactorEnabled, TooManyAttempts),
+    responses=errors(LimitReached, IncorrectPassword, SecondFactorEnabled, TooManyAttempts),
 )
 async def create_second_factor(
     database: CurrentDatabase,
@@ -57,7 +53,9 @@ async def create_second_factor(
 
 @router.post(
     "/confirm",
-    responses=errors(IncorrectCode, SecondFactorEnabled, SecondFactorNotEnabled, TooManyAttempts),
+    responses=errors(
+        LimitReached, IncorrectCode, SecondFactorEnabled, SecondFactorNotEnabled, TooManyAttempts
+    ),
 )
 async def confirm_second_factor(
     database: CurrentDatabase,
@@ -68,7 +66,7 @@ async def confirm_second_factor(
     return await second_factor.confirm_second_factor(database, form=form, user=user)
 
 
-@router.post("/recovery-codes", responses=errors(*CHANGES))
+@router.post("/recovery-codes", responses=CHANGE_RESPONSES)
 async def renew_recovery_codes(
     database: CurrentDatabase,
     user: ConfirmingUser,
@@ -78,7 +76,7 @@ async def renew_recovery_codes(
     return await second_factor.renew_recovery_codes(database, form=form, user=user)
 
 
-@router.post("/disable", status_code=status.HTTP_204_NO_CONTENT, responses=errors(*CHANGES))
+@router.post("/disable", status_code=status.HTTP_204_NO_CONTENT, responses=CHANGE_RESPONSES)
 async def disable_second_factor(
     database: CurrentDatabase,
     user: ConfirmingUser,
