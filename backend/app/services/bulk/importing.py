@@ -28,8 +28,8 @@ from app.core.errors import (
     InvalidInput,
     LimitReached,
     QuotaExceeded,
-    ServiceUnavailable,
 )
+from app.db.retry import retry
 from app.db.session import COMMIT_LOG, Database
 from app.services.bulk import statements
 from app.services.bulk.ndjson import Line, ResolveAuthor, parse_lines, read_lines
@@ -48,11 +48,8 @@ from app.services.bulk.writing import write
 BATCH = 500
 BATCH_BYTES = 2 * 1024 * 1024
 """The maximum size of a batch, unless a single record is larger."""
-ATTEMPTS = 4
 MAX_RUN_SECONDS = 0.001
 """Seconds after which the thread pauses, so that the event loop can run."""
-RETRY_DELAY = 0.5
-"""Seconds before a batch is retried, multiplied by the number of attempts."""
 
 
 class ImportStopped(Exception):
@@ -227,8 +224,20 @@ async def _write(context: ImportContext, items: Sequence[PreparedRecord]) -> Non
     """
     if not items:
         return
+
+    async def write_batch(session: AsyncSession) -> list[Result]:
+        if context.dry_run is not None:
+            await context.dry_run(session)
+        results = await write(
+            session, items, importer=context.importer, created_ids=context.created_ids
+        )
+        if context.dry_run is not None:
+            await roll_back(session)
+        return results
+
     try:
-        results = await _write_with_retries(context, items)
+        async with _write_lock():
+            results = await retry(context.database, write_batch)
     except (InvalidInput, IntegrityError, LimitReached, QuotaExceeded) as error:
         if len(items) == 1:
             if isinstance(error, LimitReached | QuotaExceeded):
@@ -240,29 +249,6 @@ async def _write(context: ImportContext, items: Sequence[PreparedRecord]) -> Non
             await _write(context, items[half:])
             return
     context.report(results)
-
-
-async def _write_with_retries(
-    context: ImportContext, items: Sequence[PreparedRecord]
-) -> list[Result]:
-    """Write a batch, with retries after transient database errors such as deadlocks."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            async with _write_lock(), context.database.unit_of_work() as session:
-                if context.dry_run is not None:
-                    await context.dry_run(session)
-                results = await write(
-                    session, items, importer=context.importer, created_ids=context.created_ids
-                )
-                if context.dry_run is not None:
-                    await roll_back(session)
-        except ServiceUnavailable:
-            if attempt == ATTEMPTS:
-                raise
-            await asyncio.sleep(RETRY_DELAY * attempt)
-        else:
-            return results
-    raise AssertionError("unreachable")
 
 
 async def roll_back(session: AsyncSession) -> None:
