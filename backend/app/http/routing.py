@@ -1,10 +1,9 @@
 """Route and request classes of both APIs: strict input, validators and stored responses."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
-from typing import Any, NoReturn, get_origin
+from typing import Any, get_origin
 
 from fastapi import FastAPI, Request, Response
 from fastapi.dependencies.models import Dependant
@@ -22,11 +21,9 @@ from app.core.errors import (
     UnsupportedMediaType,
 )
 from app.core.idempotency import AlreadyProcessed, LoadBody, ResponseStore, StoredResponse
+from app.core.strict_json import parse_json
 from app.http.caching import make_conditional
 from app.http.errors import pressroom_error_response
-
-MAX_MEMBERS = 100
-"""Maximum members of a JSON object. Each unknown member would add an entry to the error."""
 
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 
@@ -51,38 +48,8 @@ class StrictRequest(Request):
             yield _NOT_ASCII.sub(lambda byte: b"%%%02X" % byte[0][0], chunk) if is_form else chunk
 
     async def json(self) -> Any:
-        """Return the parsed body.
-
-        Raises JSONDecodeError, which FastAPI answers with 422, for invalid UTF-8, invalid JSON, NaN
-        and Infinity, too deep nesting, duplicate names, and objects with over 100 members.
-        """
-        try:
-            return json.loads(
-                (await self.body()).decode(),
-                object_pairs_hook=_object_without_duplicates,
-                parse_constant=_refuse_constant,
-            )
-        except json.JSONDecodeError:
-            raise
-        except UnicodeDecodeError as error:
-            raise json.JSONDecodeError("The body is not UTF-8", "", error.start) from error
-        except RecursionError as error:
-            raise json.JSONDecodeError("The nesting is too deep", "", 0) from error
-        except ValueError as error:
-            raise json.JSONDecodeError(str(error), "", 0) from error
-
-
-def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(pairs) > MAX_MEMBERS:
-        raise ValueError(f"An object has more than {MAX_MEMBERS} members")
-    parsed = dict(pairs)
-    if len(parsed) < len(pairs):
-        raise ValueError("An object has duplicate names")
-    return parsed
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+        """Return the parsed body. FastAPI answers a JSONDecodeError of the parser with 422."""
+        return parse_json(await self.body())
 
 
 class StrictRoute(APIRoute):
