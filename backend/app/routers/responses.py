@@ -37,7 +37,7 @@ from app.core.errors import (
     UserNotFound,
 )
 from app.http.errors import error_body, status_of
-from app.http.routing import StrictRoute
+from app.routers.idempotency import IdempotentRoute
 from app.schemas.error import ErrorBody
 
 Responses = dict[int | str, dict[str, Any]]
@@ -134,7 +134,7 @@ def create_router(*, prefix: str, tag: str, dependencies: Sequence[Depends] = ()
     return APIRouter(
         prefix=prefix,
         tags=[tag],
-        route_class=StrictRoute,
+        route_class=IdempotentRoute,
         dependencies=list(dependencies),
         responses=COMMON_RESPONSES,
         generate_unique_id_function=lambda route: route.name,
