@@ -3,16 +3,16 @@
 from json import JSONDecodeError, loads
 from typing import Any, NoReturn
 
-MAX_KEYS = 100
-"""Maximum keys of a JSON object. Each unknown key would add an entry to the error."""
+MAX_MEMBERS = 100
+"""Maximum members of a JSON object. Each unknown member would add an entry to the error."""
 
 
 def parse_json(document: bytes) -> Any:
     """Return the value of a JSON document that RFC 8259 defines unambiguously.
 
     Raises JSONDecodeError for invalid UTF-8, invalid JSON, NaN and Infinity, numbers with thousands
-    of digits, too deep nesting, duplicate keys, and objects with over MAX_KEYS keys. Schemas reject
-    lone surrogates in strings. Callers limit the size of the document.
+    of digits, too deep nesting, duplicate names, and objects with over MAX_MEMBERS members. Schemas
+    reject lone surrogates in strings. Callers limit the size of the document.
     """
     try:
         return loads(
@@ -31,11 +31,11 @@ def parse_json(document: bytes) -> Any:
 
 
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(pairs) > MAX_KEYS:
-        raise ValueError(f"An object has more than {MAX_KEYS} keys")
+    if len(pairs) > MAX_MEMBERS:
+        raise ValueError(f"An object has more than {MAX_MEMBERS} members")
     parsed = dict(pairs)
     if len(parsed) < len(pairs):
-        raise ValueError("An object has a duplicate key")
+        raise ValueError("An object has duplicate names")
     return parsed
 
 

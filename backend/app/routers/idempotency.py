@@ -15,12 +15,7 @@ from pydantic import BaseModel
 
 from app.auth.identity import Identity
 from app.core.conditional import entity_tag
-from app.core.errors import (
-    AlreadyCarriedOut,
-    InvalidInput,
-    PressroomError,
-    ServiceUnavailable,
-)
+from app.core.errors import AlreadyCarriedOut, InvalidInput, PressroomError, ServiceUnavailable
 from app.db.dependencies import CurrentDatabase, WriteSession
 from app.http.errors import pressroom_error_response
 from app.http.routing import StrictRequest, StrictRoute

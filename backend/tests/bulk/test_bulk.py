@@ -278,11 +278,11 @@ INVALID_RECORDS = {
     "lone surrogate": ('{"title": "\\ud800", "content": "Long enough."}', "title: "),
     "twice the same name": (
         '{"title": "x", "title": "y", "content": "Long enough."}',
-        "duplicate key",
+        "duplicate names",
     ),
     "not a number": ('{"title": NaN, "content": "Long enough."}', "NaN"),
     "deep": ("[" * 100_000, "nesting is too deep"),
-    "many names": (json.dumps({str(n): n for n in range(200)}), "more than 100 keys"),
+    "many names": (json.dumps({str(n): n for n in range(200)}), "more than 100 members"),
     "long number": ("1" * 10_000, "not JSON"),
     "unknown author": (json.dumps({**RECORD, "author": "nobody"}), "author: there is no user"),
 }

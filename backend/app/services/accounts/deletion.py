@@ -12,12 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.identity import Identity, recheck
 from app.auth.permissions import Action, may_on_any
 from app.core import clock
-from app.core.errors import (
-    InvalidInput,
-    NotAuthorized,
-    PasswordRequired,
-    UserNotFound,
-)
+from app.core.errors import InvalidInput, NotAuthorized, PasswordRequired, UserNotFound
 from app.db.retry import retry
 from app.db.session import NO_KEY_UPDATE, Database
 from app.models.accounts.user import User
@@ -137,12 +132,9 @@ async def trash_or_reassign_articles(
         values["author_id"] = await _placeholder(session)
         values["deleted_at"] = case((Article.deleted_at.is_(None), now), else_=Article.deleted_at)
     statement = update(Article).where(Article.author_id == user_id).values(values)
-
-    async def change(session: AsyncSession) -> None:
-        # If the recipient gets a draft with the same slug, a trigger changes the slug here.
-        await session.execute(statement, execution_options={"synchronize_session": False})
-
-    await retry(session, change)
+    statement = statement.execution_options(synchronize_session=False)
+    # If the recipient gets a draft with the same slug, a trigger changes the slug here.
+    await retry(session, lambda session: session.execute(statement))
     return len(ids)
 
 

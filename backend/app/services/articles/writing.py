@@ -246,11 +246,9 @@ async def _update_slug(
             public=public,
             target=target,
         )
-        changed = update(Article).where(Article.id == article.id).values(name._asdict())
-        await session.execute(
-            changed.values(updated_at=Article.updated_at),
-            execution_options={"synchronize_session": False},
-        )
+        columns = {**name._asdict(), "updated_at": Article.updated_at}
+        renamed = update(Article).where(Article.id == article.id).values(columns)
+        await session.execute(renamed.execution_options(synchronize_session=False))
         return name
 
     name = await retry(session, rename)

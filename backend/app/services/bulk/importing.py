@@ -22,12 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.identity import recheck
 from app.auth.permissions import Action, may
 from app.content.markdown import Rendered, render_sync
-from app.core.errors import (
-    ContentTooComplex,
-    InvalidInput,
-    LimitReached,
-    QuotaExceeded,
-)
+from app.core.errors import ContentTooComplex, InvalidInput, LimitReached, QuotaExceeded
 from app.core.threads import FairThreadPool
 from app.db.retry import retry
 from app.db.session import COMMIT_LOG, Database

@@ -52,7 +52,7 @@ class Importer(NamedTuple):
     @property
     def namespace(self) -> str:
         """The part of the key of a record without slug and author that identifies the importer."""
-        return "" if self.identity is None else str(self.identity.id)
+        return str(self.user_id or "")
 
 
 class PreparedRecord(NamedTuple):
