@@ -12,11 +12,10 @@ from app.core.errors import ServiceUnavailable
 from app.db.failures import RETRYABLE_SQLSTATES, UNIQUE_VIOLATION, log_database_error, sqlstate
 from app.db.session import Database
 
-ATTEMPTS = 10
-"""A slug has this many candidates, and concurrent requests may take one after the other."""
+ATTEMPTS = 20
 FIRST_DELAY = 0.02
-MAX_DELAY = 1.0
-"""Seconds. All delays together take at most 4.3 seconds."""
+MAX_DELAY = 0.25
+"""Seconds. All delays together take at most 4 seconds."""
 
 Result = TypeVar("Result")
 
