@@ -122,9 +122,9 @@ def database_within(connection: AsyncConnection) -> Database:
 
 
 class JoinedPool:
-    """A reader's pool that has nothing but the driver's connection below one of SQLAlchemy's.
+    """A reader's pool with only the driver connection of a SQLAlchemy connection.
 
-    What is read is in the test's transaction, and counted by whoever listens to that connection.
+    Reads run in the transaction of the test, and event listeners of the connection count them.
     """
 
     def __init__(self, connection: AsyncConnection) -> None:
