@@ -42,7 +42,7 @@ Value = TypeVar("Value")
 
 
 def wait_until(
-    condition: Callable[[], Value], what: str, *, seconds: float = DEADLINE, log: str = ""
+    condition: Callable[[], Value | None], what: str, *, seconds: float = DEADLINE, log: str = ""
 ) -> Value:
     """The first true value of `condition`; fails with `what` where there is none in time."""
     deadline = time.monotonic() + seconds
