@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import asyncpg
@@ -133,8 +133,8 @@ class JoinedPool:
     def acquire_idle(self) -> None:
         return None
 
-    async def acquire(self) -> "JoinedPool":
-        return self
+    async def acquire(self) -> "asyncpg.Connection[Any]":
+        return cast("asyncpg.Connection[Any]", self)  # a reader calls only `fetch`
 
     def release(self, connection: object, *, is_broken: bool = False) -> None:
         pass
@@ -144,10 +144,9 @@ class JoinedPool:
 
     async def fetch(self, sql: str, *arguments: Any, record_class: Any) -> list[Any]:
         connection = self._connection.sync_connection
+        assert connection is not None
         for note in connection.dispatch.before_cursor_execute:
             note(connection, None, sql, arguments, None, False)
-        raw = await self._connection.get_raw_connection()
-        rows: list[Any] = await raw.driver_connection.fetch(
-            sql, *arguments, record_class=record_class
-        )
+        driver: Any = (await self._connection.get_raw_connection()).driver_connection
+        rows: list[Any] = await driver.fetch(sql, *arguments, record_class=record_class)
         return rows

@@ -50,7 +50,7 @@ Value = TypeVar("Value")
 
 
 def wait_until(
-    condition: Callable[[], Value], what: str, *, seconds: float = DEADLINE, log: str = ""
+    condition: Callable[[], Value | None], what: str, *, seconds: float = DEADLINE, log: str = ""
 ) -> Value:
     """Return the first true value of `condition`. Fails with `what` at the deadline."""
     deadline = time.monotonic() + seconds

@@ -31,9 +31,11 @@ def as_lines(context: Any, value: Any) -> bytes:
     return str(value).encode(errors="replace")
 
 
-@schemathesis.hook.apply_to(method="POST", path="/users/me/api-keys")
-def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """Replace the generated password and expiry time with valid ones."""
+@schemathesis.hook("before_call")
+def set_password_and_expiry(context: Any, case: Any, kwargs: Any) -> None:
+    """Send the password of the user and a future `expires_at` when an API key is created."""
+    if (case.method, case.path) != ("POST", "/users/me/api-keys"):
+        return
     body = case.body
     if isinstance(body, dict) and isinstance(body.get("password"), str):
         body["password"] = PASSWORD

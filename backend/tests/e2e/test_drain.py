@@ -63,7 +63,9 @@ class PersistentConnection:
             received += self._receive_bytes()
         head, _, body = received.partition(b"\r\n\r\n")
         status, *lines = head.decode("latin-1").split("\r\n")
-        headers = httpx.Headers([tuple(line.split(": ", 1)) for line in lines])
+        headers = httpx.Headers(
+            [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
+        )
         while len(body) < int(headers["Content-Length"]):
             body += self._receive_bytes()
         return httpx.Response(int(status.split(" ")[1]), headers=headers, content=body)
