@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.content.markdown import Rendered, render_sync
 from app.core.enums import Role
 from app.models import (
     Article,
@@ -57,7 +58,7 @@ async def post(
 
 
 def counts(report: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    return tuple(report[name] for name in ("created", "updated", "unchanged", "failed"))  # type: ignore[return-value]
+    return report["created"], report["updated"], report["unchanged"], report["failed"]
 
 
 async def export(client: httpx.AsyncClient, headers: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -362,12 +363,10 @@ class TestInvalidRecords:
         from app.core.errors import ContentTooComplex
         from app.services.bulk import importing
 
-        render = importing.render_sync
-
-        def refuse(content: str) -> Any:
+        def refuse(content: str) -> Rendered:
             if "complex" in content:
                 raise ContentTooComplex
-            return render(content)
+            return render_sync(content)
 
         monkeypatch.setattr(importing, "render_sync", refuse)
         bad = {**RECORD, "slug": "bad", "content": "Much too complex."}
