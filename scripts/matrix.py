@@ -52,6 +52,7 @@ ROWS = (
     Row("Migration", "alembic upgrade head", "scratch"),
     Row("Drift", "alembic check", "scratch"),
     Row("Layers", "lint-imports"),
+    Row("Dependencies", "deptry ."),
     Row("Edge", "nginx -t", "nginx"),
     Row("Edge", "docker compose config -q", "docker"),
     Row("Edge", "docker compose -f docker-compose.test.yml config -q", "docker"),

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 import httpx
 import pytest
@@ -19,6 +20,7 @@ from app.core.config import PROJECT_DIR, Settings, get_settings
 from app.db.session import Database
 from app.main import create_app
 from tests.databases import database_within, migrated_database, server_url, template_database
+from tests.declared import require_declared
 from tests.inbox import Inbox
 
 # Remove `.env` and the environment before the settings are read.
@@ -122,5 +124,9 @@ def app(shared_app: FastAPI, database: Database) -> FastAPI:
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """Return a client that calls the application in this process."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+    async with httpx.AsyncClient(
+        transport=transport,
+        base_url="http://testserver",
+        event_hooks={"response": [partial(require_declared, app)]},
+    ) as client:
         yield client

@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
-from typing import Any, get_origin
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
+from typing import Any, TypeVar, get_origin
 
 from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
@@ -14,7 +14,13 @@ from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from app.core.errors import PressroomError, UnsupportedMediaType
+from app.core.errors import (
+    InsufficientScope,
+    InvalidToken,
+    PressroomError,
+    SessionRequired,
+    UnsupportedMediaType,
+)
 from app.core.strict_json import parse_json
 from app.http.caching import make_conditional
 
@@ -23,6 +29,30 @@ _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 NOT_MODIFIED = {"description": "Not modified: If-None-Match contains the current ETag"}
 
 FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
+
+Dependency = TypeVar("Dependency", bound=Callable[..., Any])
+_ERRORS: dict[object, tuple[type[PressroomError], ...]] = {}
+"""The errors of dependencies: of functions, and of classes whose instances are dependencies."""
+
+
+def raises(*types: type[PressroomError]) -> Callable[[Dependency], Dependency]:
+    """Declare the errors of a dependency. Routes that use it need not declare them."""
+
+    def declare(dependency: Dependency) -> Dependency:
+        _ERRORS[dependency] = types
+        return dependency
+
+    return declare
+
+
+def dependency_errors(dependant: Dependant) -> Iterator[type[PressroomError]]:
+    """Yield the errors of all dependencies of a route."""
+    declared = _ERRORS.get(dependant.call) or _ERRORS.get(type(dependant.call), ())
+    yield from declared
+    if InvalidToken in declared:  # an API key is refused, or lacks the scope
+        yield InsufficientScope if dependant.own_oauth_scopes else SessionRequired
+    for dependency in dependant.dependencies:
+        yield from dependency_errors(dependency)
 
 
 class StrictRequest(Request):
@@ -69,7 +99,7 @@ class StrictRoute(APIRoute):
         handle = super().get_route_handler()
         body_field = self.body_field
         is_form = body_field is not None and isinstance(body_field.field_info, Form)
-        varies_by_caller = _uses_credentials(self.dependant)
+        varies_by_caller = uses_credentials(self.dependant)
         parameters = None if self.ignores_unknown_parameters else _parameters(self.dependant)
 
         async def handle_strictly(request: Request) -> Response:
@@ -133,10 +163,10 @@ async def no_store(response: Response) -> None:
     response.headers["Cache-Control"] = "no-store"
 
 
-def _uses_credentials(dependant: Dependant) -> bool:
+def uses_credentials(dependant: Dependant) -> bool:
     """Return whether a dependency of the route reads the caller's token."""
     call: object = dependant.call
-    return isinstance(call, SecurityBase) or any(map(_uses_credentials, dependant.dependencies))
+    return isinstance(call, SecurityBase) or any(map(uses_credentials, dependant.dependencies))
 
 
 def _has_body(request: Request) -> bool:

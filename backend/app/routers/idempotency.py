@@ -15,10 +15,18 @@ from pydantic import BaseModel
 
 from app.auth.identity import Identity
 from app.core.conditional import entity_tag
-from app.core.errors import AlreadyCarriedOut, InvalidInput, PressroomError, ServiceUnavailable
+from app.core.errors import (
+    AlreadyCarriedOut,
+    Conflict,
+    IdempotencyKeyReused,
+    InvalidInput,
+    PressroomError,
+    RequestInProgress,
+    ServiceUnavailable,
+)
 from app.db.dependencies import CurrentDatabase, WriteSession
 from app.http.errors import pressroom_error_response
-from app.http.routing import StrictRequest, StrictRoute
+from app.http.routing import StrictRequest, StrictRoute, raises
 from app.services import idempotency
 from app.services.idempotency import AlreadyProcessed, Claim, LoadBody, StoredResponse
 
@@ -138,6 +146,7 @@ class Repeatable:
         )
 
 
+@raises(Conflict, RequestInProgress, AlreadyCarriedOut, IdempotencyKeyReused)
 async def repeatable(
     request: IdempotentRequest,
     session: WriteSession,
