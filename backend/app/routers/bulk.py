@@ -56,8 +56,9 @@ async def import_articles(
     tally, deadline = Tally(), Deadline(get_settings().stream_seconds)
     body = deadline.limit(_body(request))
     try:
+        records = importing.from_lines(body, user_id=actor.id)
         await importing.import_articles(
-            database, importing.from_lines(body), importer=Importer(actor), report=tally.add
+            database, records, importer=Importer(actor), report=tally.add
         )
     except importing.ImportStopped as stop:
         tally.stopped = ImportFailure(line=int(stop.position), message=stop.message)

@@ -28,7 +28,8 @@ from app.core.errors import (
     UnsupportedMediaType,
 )
 from app.http.errors import error_body, status_of
-from app.http.routing import StrictRoute, dependency_errors, no_store, uses_credentials
+from app.http.routing import dependency_errors, no_store, uses_credentials
+from app.routers.idempotency import IdempotentRoute
 from app.schemas.error import ErrorBody
 
 Responses = dict[int | str, dict[str, Any]]
@@ -99,7 +100,7 @@ def _examples(response: Mapping[str, Any]) -> Mapping[str, Any]:
     return examples
 
 
-class DescribedRoute(StrictRoute):
+class DescribedRoute(IdempotentRoute):
     """A route whose `responses` include the errors of every route, its dependencies and its body.
 
     Authentication is described as optional, unless NotAuthenticated is among the errors.
