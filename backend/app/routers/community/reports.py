@@ -36,7 +36,6 @@ from app.schemas.community.report import (
     ReportUpdate,
 )
 from app.services.community import reports
-from app.services.community.reports import ReportRow
 
 router = create_router(prefix="", tag="reports")
 
@@ -94,26 +93,24 @@ async def list_reports(
     user: RequiredCommunityViewer,
     query: Annotated[ReportQuery, Query()],
     paging: Paging,
-) -> Sequence[ReportRow]:
+) -> Sequence[ReportResponse]:
     """List reports, newest first. Requires an editor."""
     return paging.describe(await reports.list_reports(reader, query=query, user=user))
 
 
 @router.get(
     "/reports/{report_id}",
-    response_model=ReportResponse,
     responses=errors(*AUTH_ERRORS, NotAuthorized, ReportNotFound, *ETAG_ERRORS),
 )
 async def read_report(
     reader: ReadConnection, user: RequiredCommunityViewer, report_id: ReportId
-) -> ReportRow:
+) -> ReportResponse:
     """Read a report. Requires an editor."""
     return await reports.get_report(reader, report_id=report_id, user=user)
 
 
 @router.patch(
     "/reports/{report_id}",
-    response_model=ReportResponse,
     responses=errors(
         *AUTH_ERRORS, *LIMIT_ERRORS, NotAuthorized, ReportNotFound, *IF_MATCH_ERRORS, *JSON_ERRORS
     ),
@@ -124,7 +121,7 @@ async def update_report(
     report_id: ReportId,
     changes: ReportUpdate,
     precondition: IfMatch,
-) -> ReportRow:
+) -> ReportResponse:
     """Change the state or the note of a report. Requires an editor."""
     return await reports.update_report(
         session, report_id=report_id, changes=changes, actor=actor, precondition=precondition

@@ -30,7 +30,7 @@ from app.schemas.articles.article import ArticleCreate, ArticleResponse, Article
 from app.services import audit, limits
 from app.services.articles.pictures import update_media_references
 from app.services.articles.rendering import excerpt_columns, prepare_text, rendered_columns
-from app.services.articles.rows import ArticleRow, article_row, select_articles
+from app.services.articles.rows import ARTICLE, select_articles
 from app.services.articles.slugs import (
     ATTEMPTS,
     SLUG_CONSTRAINT,
@@ -54,7 +54,7 @@ _BY_ID = select_articles().where(Article.id == bindparam("article_id"))
 
 async def create_article(
     session: AsyncSession, *, new: ArticleCreate, author: Identity
-) -> ArticleRow:
+) -> ArticleResponse:
     """Create an article: a draft, scheduled or published.
 
     The session must not contain changes yet. Raises EmailNotVerified if publishing requires a
@@ -144,7 +144,7 @@ async def update_article(
     actor: Identity,
     precondition: Precondition,
     tags_in_order: bool = False,
-) -> ArticleRow:
+) -> ArticleResponse:
     """Change the fields set in `changes`; store the previous text as a revision.
 
     With `tags_in_order`, a different order of the same tags is a change. The session must not
@@ -337,7 +337,9 @@ async def delete_article(
     _record(session, AuditAction.DELETE_ARTICLE, article_id, actor)
 
 
-async def restore_article(session: AsyncSession, *, article_id: int, actor: Identity) -> ArticleRow:
+async def restore_article(
+    session: AsyncSession, *, article_id: int, actor: Identity
+) -> ArticleResponse:
     """Restore an article from the trash, with the status that it had.
 
     Raises ArticleNotFound if it is not in the trash, was deleted over 30 days ago, or is another
@@ -384,10 +386,10 @@ async def lock_article(
     return article
 
 
-async def read_back(session: AsyncSession, article_id: int) -> ArticleRow:
+async def read_back(session: AsyncSession, article_id: int) -> ArticleResponse:
     """Return the article that was just flushed, as a read would return it."""
     parameters = {"article_id": article_id, "now": clock.now()}
-    return article_row((await session.execute(_BY_ID, parameters)).one())
+    return ARTICLE.read((await session.execute(_BY_ID, parameters)).one())
 
 
 async def _check_precondition(
@@ -395,8 +397,7 @@ async def _check_precondition(
 ) -> None:
     """Raise PreconditionFailed unless the locked article matches the client's ETag."""
     if precondition.tags is not None:
-        current = await read_back(session, article_id)
-        precondition.require(ArticleResponse.model_validate(current))
+        precondition.require(await read_back(session, article_id))
 
 
 def _visible_from(article: Article) -> datetime | None:
