@@ -4,7 +4,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import bindparam, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -28,19 +27,19 @@ from app.models.articles.article import Article
 from app.models.articles.revision import ArticleRevision
 from app.schemas.articles.article import ArticleCreate, ArticleResponse, ArticleUpdate
 from app.services import audit, limits
+from app.services.articles.inserting import NewArticle, insert_articles
 from app.services.articles.pictures import update_media_references
 from app.services.articles.rendering import excerpt_columns, prepare_text, rendered_columns
 from app.services.articles.rows import ARTICLE, select_articles
 from app.services.articles.slugs import (
     ATTEMPTS,
     SLUG_CONSTRAINT,
-    SlugTarget,
-    assign_slug,
-    free_slug,
+    SlugRequest,
+    assign_slugs,
+    candidates,
     is_derived,
     owns_slug,
     save_former_slug,
-    taken_slugs,
 )
 from app.services.articles.tagging import add_tags, lock_tags, set_tags
 from app.services.audit import AuditAction
@@ -69,19 +68,6 @@ async def create_article(
     if published_at is not None:
         _require_verified_email(author)
     rendered, author = await prepare_text(session, new.content, writer=author)
-    values = {
-        "title": new.title,
-        "content": new.content,
-        **rendered_columns(rendered, own_excerpt=new.excerpt),
-        "cover_image_url": new.cover_image_url,
-        "language": new.language or get_settings().default_language,
-        "comment_policy": new.comment_policy,
-        "published_at": published_at,
-        "author_id": author.id,
-        "edited_by": author.id,
-        "edited_at": now,
-        "created_at": now,
-    }
     costs = {
         LimitKind.ARTICLES: 1,
         **_text_costs(new.content),
@@ -90,50 +76,30 @@ async def create_article(
     await limits.spend(session, author, costs)
     # Lock slugs before tags, as in updates. The slug waits for locks on articles, and their writers
     # wait for tags.
-    article_id = await _insert(session, values, slug=new.slug, now=now)
-    tags = await lock_tags(session, new.tags, actor=author)
-    await add_tags(session, article_id=article_id, tags=tags.values())
-    await update_media_references(
-        session,
-        article_id=article_id,
+    article = NewArticle(
+        title=new.title,
         content=new.content,
+        rendered=rendered,
+        excerpt=new.excerpt,
         cover_image_url=new.cover_image_url,
+        language=new.language,
+        published_at=published_at,
+        author_id=author.id,
+        created_at=now,
+        updated_at=now,
+        comment_policy=new.comment_policy,
+        slug=new.slug,
     )
+    with constraint_errors(AUTHOR_REFERENCE):
+        (article_id,) = await insert_articles(session, [article], now=now)
+    if article_id is None:
+        raise SlugTaken
+    tags = await lock_tags(session, new.tags, actor=author)
+    await add_tags(session, {article_id: tags.values()})
     _record(session, AuditAction.CREATE_ARTICLE, article_id, author)
     if published_at is not None:
         _record(session, _publication_action(published_at), article_id, author)
     return await read_back(session, article_id)
-
-
-async def _insert(
-    session: AsyncSession, values: dict[str, Any], *, slug: str | None, now: datetime
-) -> int:
-    """Insert an article with this slug, or one derived from its title; return its id.
-
-    Concurrent requests for the same slug wait for each other. The second gets another slug, or
-    SlugTaken if it requested this one.
-    """
-    target = SlugTarget(values["author_id"], now)
-    published_at: datetime | None = values["published_at"]
-    public = published_at is not None and published_at <= now
-    for _ in range(ATTEMPTS):
-        if slug is not None and await taken_slugs(session, [slug], target=target):
-            raise SlugTaken
-        wanted = slug or await free_slug(session, title=values["title"], target=target)
-        name = await assign_slug(
-            session,
-            wanted=wanted,
-            published_at=published_at,
-            public=public,
-            target=target,
-        )
-        added = insert(Article).values(**values, **name._asdict())
-        unless_taken = added.on_conflict_do_nothing()
-        with constraint_errors(AUTHOR_REFERENCE):
-            article_id: int | None = await session.scalar(unless_taken.returning(Article.id))
-        if article_id is not None:
-            return article_id
-    raise ServiceUnavailable
 
 
 async def update_article(
@@ -230,22 +196,16 @@ async def _update_slug(
     if requested == displayed and not needs_new_columns:
         return False
     title = updates.get("title", article.title)
-    target = SlugTarget(article.author_id, now, article.id)
+    names = [] if requested is None else [requested]
+    if requested is None or ("slug" not in updates and is_derived(requested, title)):
+        names += candidates(title)
     rename = update(Article).where(Article.id == article.id)
     rename = rename.execution_options(synchronize_session=False)
     for _ in range(ATTEMPTS):
-        wanted = requested
-        if wanted is not None and await taken_slugs(session, [wanted], target=target):
-            if "slug" in updates or not is_derived(wanted, title):
-                raise SlugTaken
-            wanted = None
-        name = await assign_slug(
-            session,
-            wanted=wanted or await free_slug(session, title=title, target=target),
-            published_at=published_at,
-            public=public,
-            target=target,
-        )
+        request = SlugRequest(article.author_id, names, published_at, public)
+        (name,) = await assign_slugs(session, [request], now=now, article_id=article.id)
+        if name is None:
+            raise SlugTaken
         try:
             async with session.begin_nested():
                 with constraint_errors(SLUG_CONSTRAINT):
