@@ -11,7 +11,6 @@ from app.core import clock
 from app.core.enums import Role
 from app.core.errors import InvalidToken, TokenExpired, TokenRevoked
 from app.db.reading import Reader
-from app.db.selection import Selection
 from app.models.accounts.api_key import ApiKey
 from app.models.accounts.session import UserSession
 from app.models.accounts.user import User
@@ -64,17 +63,15 @@ class Identity(NamedTuple):
 
 
 _CREDENTIAL_FIELDS = {"session_id", "api_key_id", "scopes"}
-_USER = Selection(
-    dict,
-    {field: getattr(User, field) for field in Identity._fields if field not in _CREDENTIAL_FIELDS},
-)
+_USER_FIELDS = [field for field in Identity._fields if field not in _CREDENTIAL_FIELDS]
+_USER = [getattr(User, field) for field in _USER_FIELDS]
 _BY_SESSION = (
-    select(*_USER.columns, UserSession.revoked_at, UserSession.expires_at)
+    select(*_USER, UserSession.revoked_at, UserSession.expires_at)
     .join(UserSession, UserSession.user_id == User.id)
     .where(UserSession.id == bindparam("session_id"), User.id == bindparam("user_id"))
 )
 _KEYS = select(
-    *_USER.columns,
+    *_USER,
     ApiKey.id.label("api_key_id"),
     ApiKey.scopes,
     ApiKey.expires_at,
@@ -179,7 +176,7 @@ async def record_key_use(connection: AsyncConnection, *, key: ApiKeyIdentity) ->
 
 
 def _identity(row: Any, **credential: Any) -> Identity:
-    identity = Identity(**_USER.read(row), **credential)
+    identity = Identity(*row[: len(_USER_FIELDS)], **credential)
     if not identity.is_active:
         raise InvalidToken
     return identity

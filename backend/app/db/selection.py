@@ -6,7 +6,7 @@ A schema declares its fields once. `Selection.of` finds the columns by the names
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from sqlalchemy import ColumnElement
 
 Item = TypeVar("Item")
@@ -37,7 +37,9 @@ class Selection(Generic[Item]):
     @classmethod
     def of(cls, schema: type[Schema], source: Any, **expressions: Any) -> "Selection[Schema]":
         """Select the fields of a schema. See `fields_of`."""
-        return Selection(schema.model_validate, fields_of(schema, source, **expressions))
+        # The validator itself: `model_validate` takes a microsecond more for each row.
+        validate = TypeAdapter(schema).validator.validate_python
+        return Selection(validate, fields_of(schema, source, **expressions))
 
     def read(self, row: Sequence[Any]) -> Item:
         """Return the object of a row."""

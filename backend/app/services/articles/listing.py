@@ -219,8 +219,9 @@ def _build_page(
     has_previous = bool(rows) and (
         has_extra_row if backward else position is not None or query.skip > 0
     )
+    selection = article_fields(spec.fields)
     return ListPage(
-        items=[article_fields(spec.fields).read(row) for row in rows],
+        items=[selection.read(row) for row in rows],
         next=_cursor(kind, rows[-1], backward=False) if has_next else None,
         previous=_cursor(kind, rows[0], backward=True) if has_previous else None,
         total=total,

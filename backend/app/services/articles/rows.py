@@ -134,9 +134,7 @@ ARTICLE_FIELDS: Mapping[str, Any] = {
     "author_image_url": User.image_url,
 }
 """The columns of all fields that a read of articles may select."""
-ARTICLE = Selection(
-    ArticleResponse.model_validate, {field: ARTICLE_FIELDS[field] for field in FIELDS}
-)
+ARTICLE = Selection.of(ArticleResponse, Article, **ARTICLE_FIELDS)
 
 
 @lru_cache(maxsize=512)

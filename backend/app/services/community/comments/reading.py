@@ -237,14 +237,13 @@ async def list_to_moderate(
 
 MAX_LATEST = 500
 """How many comments the RealWorld API returns, which has no pagination."""
-_WITH_PROFILE = Selection(
-    CommentWithProfile.model_validate,
-    {
-        **COMMENT_FIELDS,
-        "author_bio": User.bio,
-        "author_image_url": User.image_url,
-        "follows_author": follows(User.id),
-    },
+_WITH_PROFILE = Selection.of(
+    CommentWithProfile,
+    Comment,
+    **COMMENT_FIELDS,
+    author_bio=User.bio,
+    author_image_url=User.image_url,
+    follows_author=follows(User.id),
 )
 _LATEST = (
     select_comments(_WITH_PROFILE)

@@ -79,7 +79,7 @@ COMMENT_FIELDS: Mapping[str, Any] = fields_of(
     locked=Comment.locked_at.is_not(None),
     author={field: _unless_removed(column) for field, column in AUTHOR.items()},
 )
-COMMENT = Selection(CommentResponse.model_validate, COMMENT_FIELDS)
+COMMENT = Selection.of(CommentResponse, Comment, **COMMENT_FIELDS)
 
 
 def select_comments(selection: Selection[Any] = COMMENT) -> Select[Any]:
