@@ -1,6 +1,5 @@
 """Identities: the user behind a valid token, read in one indexed query."""
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Any, NamedTuple
@@ -71,9 +70,13 @@ _BY_SESSION = (
     .join(UserSession, UserSession.user_id == User.id)
     .where(UserSession.id == bindparam("session_id"), User.id == bindparam("user_id"))
 )
-_KEYS = select(*_USER, ApiKey.id, ApiKey.scopes, ApiKey.expires_at, ApiKey.last_used_at).join(
-    ApiKey, ApiKey.user_id == User.id
-)
+_KEYS = select(
+    *_USER,
+    ApiKey.id.label("api_key_id"),
+    ApiKey.scopes,
+    ApiKey.expires_at,
+    ApiKey.last_used_at,
+).join(ApiKey, ApiKey.user_id == User.id)
 _BY_API_KEY = _KEYS.where(ApiKey.token_hash == bindparam("fingerprint"))
 _BY_API_KEY_ID = _KEYS.where(ApiKey.id == bindparam("key_id"), User.id == bindparam("user_id"))
 _SET_LAST_USED = (
@@ -105,10 +108,9 @@ async def find_by_session(
     return None if row is None else _session_identity(row, session_id)
 
 
-def _session_identity(row: Sequence[Any], session_id: int) -> Identity:
-    *_, revoked_at, expires_at = row
+def _session_identity(row: Any, session_id: int) -> Identity:
     identity = _identity(row, session_id=session_id)
-    if revoked_at is not None or expires_at <= clock.now():
+    if row.revoked_at is not None or row.expires_at <= clock.now():
         raise TokenRevoked
     return identity
 
@@ -131,12 +133,11 @@ async def find_by_api_key(
     return None if row is None else _key_identity(row)
 
 
-def _key_identity(row: Sequence[Any]) -> ApiKeyIdentity:
-    *_, key_id, scopes, expires_at, last_used_at = row
-    identity = _identity(row, api_key_id=key_id, scopes=frozenset(scopes))
-    if expires_at is not None and expires_at <= clock.now():
+def _key_identity(row: Any) -> ApiKeyIdentity:
+    identity = _identity(row, api_key_id=row.api_key_id, scopes=frozenset(row.scopes))
+    if row.expires_at is not None and row.expires_at <= clock.now():
         raise TokenExpired
-    return ApiKeyIdentity(identity, last_used_at)
+    return ApiKeyIdentity(identity, row.last_used_at)
 
 
 async def recheck(
@@ -174,7 +175,7 @@ async def record_key_use(connection: AsyncConnection, *, key: ApiKeyIdentity) ->
         await connection.execute(_SET_LAST_USED, parameters)
 
 
-def _identity(row: Sequence[Any], **credential: Any) -> Identity:
+def _identity(row: Any, **credential: Any) -> Identity:
     identity = Identity(*row[: len(_USER_FIELDS)], **credential)
     if not identity.is_active:
         raise InvalidToken

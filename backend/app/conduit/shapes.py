@@ -7,8 +7,8 @@ from typing import Any
 from app.auth.identity import Identity
 from app.core.config import get_settings
 from app.schemas.accounts.user import UserPrivate
-from app.services.community.comments.reading import CommentWithProfile
-from app.services.community.profiles import ProfileRow
+from app.schemas.community.comment import CommentWithProfile
+from app.schemas.community.profile import ProfileResponse
 from app.services.pages.paging import ListPage
 
 LISTED_FIELDS = (
@@ -59,7 +59,7 @@ def _profile(username: str, bio: str, image_url: str | None, following: bool) ->
     return {"username": username, "bio": bio, "image": image(image_url), "following": following}
 
 
-def profile(row: ProfileRow) -> dict[str, Any]:
+def profile(row: ProfileResponse) -> dict[str, Any]:
     """Return the body for a profile."""
     return {"profile": _profile(row.username, row.bio, row.image_url, row.following)}
 
@@ -75,7 +75,7 @@ def _article(fields: Mapping[str, Any]) -> dict[str, Any]:
         "favorited": fields["favorited"],
         "favoritesCount": fields["favorites_count"],
         "author": _profile(
-            fields["author"].username,
+            fields["author"]["username"],
             fields["author_bio"],
             fields["author_image_url"],
             fields["follows_author"],
@@ -101,15 +101,19 @@ def comment(row: CommentWithProfile) -> dict[str, Any]:
     return {"comment": _comment(row)}
 
 
-def _comment(row: CommentWithProfile) -> dict[str, Any]:
-    comment = row.comment
+def _comment(comment: CommentWithProfile) -> dict[str, Any]:
     assert comment.author is not None  # noqa: S101 - visible comments have an author
     return {
         "id": comment.id,
         "createdAt": format_datetime(comment.created_at),
         "updatedAt": format_datetime(comment.updated_at),
         "body": comment.content,
-        "author": _profile(comment.author.username, row.bio, row.image_url, row.following),
+        "author": _profile(
+            comment.author.username,
+            comment.author_bio,
+            comment.author_image_url,
+            comment.follows_author,
+        ),
     }
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import clock
 from app.db.reading import Reader
+from app.db.selection import Selection
 from app.models.mail import Mail
 from app.schemas.mail import MailboxEntry
 from app.services.purging import delete_oldest
@@ -67,16 +68,13 @@ async def cancel(
     await session.execute(cancelled.values(next_attempt_at=None, details=None, error=CANCELLED))
 
 
-_MAILBOX = (
-    select(*(getattr(Mail, field) for field in MailboxEntry.model_fields))
-    .order_by(Mail.id.desc())
-    .limit(MAILBOX_SIZE)
-)
+_ENTRY = Selection.of(MailboxEntry, Mail)
+_MAILBOX = select(*_ENTRY.columns).order_by(Mail.id.desc()).limit(MAILBOX_SIZE)
 
 
 async def list_mailbox(reader: Reader) -> Sequence[MailboxEntry]:
     """List the latest mails, the newest first. Their texts are stored only in development."""
-    return [MailboxEntry.model_validate(row) for row in await reader.execute(_MAILBOX)]
+    return [_ENTRY.read(row) for row in await reader.execute(_MAILBOX)]
 
 
 async def purge(session: AsyncSession) -> int:

@@ -484,6 +484,21 @@ class TestUnpublishedSlugsAreUnobservable:
         assert len(set(slugs)) == 2 + len(taken) + len(wanted)
         assert not any(slug.startswith("~") for slug in slugs)
 
+    async def test_import_keeps_slug_of_earlier_scheduled_article(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        ada: Headers,
+        bob: Headers,
+        at: Callable[[timedelta], None],
+    ) -> None:
+        await post(client, ada, title="Plan", published_at=later(1))
+        record = {"title": "Plan", "slug": "plan", "content": TEXT, "published_at": later(2)}
+        assert (await load(client, bob, record))["created"] == 1
+        at(3 * DAY)
+        slugs = await session.scalars(text("SELECT slug FROM articles ORDER BY id"))
+        assert slugs.all() == ["plan", "plan-2"]
+
     async def test_import_concurrent_with_restore(
         self,
         client: httpx.AsyncClient,

@@ -300,7 +300,9 @@ class TestSeed:
               count(*) FILTER (WHERE search_vector @@ to_tsquery('english', 'zeppelin')) seldom,
               count(*) FILTER (WHERE search_vector @@ to_tsquery('english', 'quokka')) once,
               (SELECT count(*) FROM tags) tags,
-              (SELECT max(used) FROM (SELECT count(*) used FROM article_tags GROUP BY tag_id) _) top
+              (SELECT max(n) FROM (SELECT count(*) n FROM article_tags GROUP BY tag_id) _) top,
+              (SELECT count(DISTINCT position) FROM article_tags) positions,
+              bool_and(edited_by = author_id AND edited_at = created_at) edited
             FROM articles
             """,
         )
@@ -308,6 +310,7 @@ class TestSeed:
         assert (row["often"], row["seldom"], row["once"], row["tags"]) == (1050, 3, 1, 300)
         assert 0.25 < row["top"] / 2100 < 0.35
         assert 0.87 < row["out"] / 2100 < 0.93
+        assert (row["positions"], row["edited"]) == (3, True)
 
     def test_stored_html_matches_the_renderer(self, own_database: str) -> None:
         assert run("seed", "--users", "1", "--articles", "50") == 0

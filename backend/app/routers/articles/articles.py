@@ -30,7 +30,6 @@ from app.schemas.articles.article import (
     ArticleUpdate,
 )
 from app.services.articles import listing, reading, writing
-from app.services.articles.rows import ArticleRow
 
 router = create_router(prefix="/articles", tag="articles")
 
@@ -53,41 +52,36 @@ async def list_articles(
 
 @router.get(
     "/by-slug/{slug}",
-    response_model=ArticleResponse,
     responses=errors(ArticleMoved, ArticleNotFound),
 )
 async def read_article_by_slug(
     reader: ReadConnection, viewer: ArticlesViewer, slug: ArticleSlug
-) -> ArticleRow:
+) -> ArticleResponse:
     """Read an article by its slug; a former slug redirects to the current one."""
     return await reading.get_article_by_slug(reader, slug=slug, viewer=viewer)
 
 
-@router.get(
-    "/{article_id:article_id}", response_model=ArticleResponse, responses=errors(ArticleNotFound)
-)
+@router.get("/{article_id:article_id}", responses=errors(ArticleNotFound))
 async def read_article(
     reader: ReadConnection, viewer: ArticlesViewer, article_id: ArticleId
-) -> ArticleRow:
+) -> ArticleResponse:
     """Read an article; drafts of other users are hidden."""
     return await reading.get_article(reader, article_id=article_id, viewer=viewer)
 
 
 async def _read_created(session: WriteSession, article_id: int, actor: Identity) -> ArticleResponse:
-    row = await reading.get_article(session, article_id=article_id, viewer=actor)
-    return ArticleResponse.model_validate(row)
+    return await reading.get_article(session, article_id=article_id, viewer=actor)
 
 
 @router.post(
     "",
-    response_model=ArticleResponse,
     status_code=status.HTTP_201_CREATED,
     responses=errors(EmailNotVerified, SlugTaken, TooManyAtOnce, LimitReached, QuotaExceeded),
     dependencies=[idempotent(ArticlesActor, read=_read_created)],
 )
 async def create_article(
     session: WriteSession, actor: ArticlesActor, new: ArticleCreate, response: Response
-) -> ArticleRow:
+) -> ArticleResponse:
     """Create an article: a draft, scheduled or published."""
     row = await writing.create_article(session, new=new, author=actor)
     response.headers["Location"] = f"/articles/{row.id}"
@@ -96,7 +90,6 @@ async def create_article(
 
 @router.patch(
     "/{article_id:article_id}",
-    response_model=ArticleResponse,
     responses=errors(
         NotAuthorized,
         EmailNotVerified,
@@ -113,7 +106,7 @@ async def update_article(
     article_id: ArticleId,
     changes: ArticleUpdate,
     precondition: IfMatch,
-) -> ArticleRow:
+) -> ArticleResponse:
     """Change some fields of an article; other users' articles require an editor."""
     return await writing.update_article(
         session, article_id=article_id, changes=changes, actor=actor, precondition=precondition

@@ -22,8 +22,6 @@ from app.routers.responses import create_router, errors
 from app.schemas.articles.article import ArticleResponse
 from app.schemas.articles.preview import PreviewLinkCreate, PreviewLinkCreated, PreviewLinkResponse
 from app.services.articles import previews
-from app.services.articles.previews import PreviewLinkRow
-from app.services.articles.rows import ArticleRow
 
 router = create_router(prefix="", tag="previews")
 
@@ -57,7 +55,7 @@ async def create_preview_link(
 @router.get(_LINKS, response_model=list[PreviewLinkResponse], responses=errors(*_AUTHOR_ERRORS))
 async def list_preview_links(
     reader: ReadConnection, user: RequiredArticlesViewer, article_id: ArticleId, page: Page
-) -> Sequence[PreviewLinkRow]:
+) -> Sequence[PreviewLinkResponse]:
     """List an article's preview links, newest first."""
     return await previews.list_preview_links(reader, article_id=article_id, page=page, actor=user)
 
@@ -76,7 +74,6 @@ async def delete_preview_link(
 
 @router.get(
     "/previews/{token}",
-    response_model=ArticleResponse,
     responses=errors(PreviewNotFound),
     dependencies=[Depends(no_store), Depends(no_index)],
 )
@@ -85,6 +82,6 @@ async def read_preview(
     token: Annotated[
         str, Path(description="A preview link's token", max_length=100, examples=["prv_…"])
     ],
-) -> ArticleRow:
+) -> ArticleResponse:
     """Read the current state of the article that a preview link shows."""
     return await previews.get_preview(reader, token=token)

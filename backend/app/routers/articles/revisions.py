@@ -22,8 +22,6 @@ from app.schemas.articles.article import ArticleResponse
 from app.schemas.articles.revision import RevisionDiff, RevisionResponse, RevisionSummary
 from app.schemas.types import Id
 from app.services.articles import revisions
-from app.services.articles.revisions import RevisionRow
-from app.services.articles.rows import ArticleRow
 
 router = create_router(prefix="/articles/{article_id:article_id}/revisions", tag="revisions")
 
@@ -33,14 +31,13 @@ _AUTHOR_ERRORS = (NotAuthorized, ArticleNotFound)
 @router.get("", response_model=list[RevisionSummary], responses=errors(*_AUTHOR_ERRORS))
 async def list_revisions(
     reader: ReadConnection, user: RequiredArticlesViewer, article_id: ArticleId, page: Page
-) -> Sequence[RevisionRow]:
+) -> Sequence[RevisionSummary]:
     """List an article's earlier versions, newest first."""
     return await revisions.list_revisions(reader, article_id=article_id, page=page, actor=user)
 
 
 @router.get(
     "/{revision_id}",
-    response_model=RevisionResponse,
     responses=errors(*_AUTHOR_ERRORS, RevisionNotFound),
 )
 async def read_revision(
@@ -48,7 +45,7 @@ async def read_revision(
     user: RequiredArticlesViewer,
     article_id: ArticleId,
     revision_id: RevisionId,
-) -> RevisionRow:
+) -> RevisionResponse:
     """Read a revision with its text."""
     return await revisions.get_revision(
         reader, article_id=article_id, revision_id=revision_id, actor=user
@@ -75,7 +72,6 @@ async def diff_revision(
 
 @router.post(
     "/{revision_id}/restore",
-    response_model=ArticleResponse,
     responses=errors(
         *_AUTHOR_ERRORS,
         LimitReached,
@@ -91,7 +87,7 @@ async def restore_revision(
     article_id: ArticleId,
     revision_id: RevisionId,
     precondition: IfMatch,
-) -> ArticleRow:
+) -> ArticleResponse:
     """Restore a revision's title and content; the current ones become a revision."""
     return await revisions.restore_revision(
         session,

@@ -12,8 +12,6 @@ from app.routers.responses import create_router, errors
 from app.schemas.articles.article import ArticleResponse
 from app.schemas.articles.trash import TrashedArticle
 from app.services.articles import trash, writing
-from app.services.articles.rows import ArticleRow
-from app.services.articles.trash import TrashedRow
 
 router = create_router(prefix="", tag="trash")
 
@@ -21,19 +19,18 @@ router = create_router(prefix="", tag="trash")
 @router.get("/trash", response_model=list[TrashedArticle])
 async def list_trash(
     reader: ReadConnection, user: RequiredArticlesViewer, page: Page
-) -> Sequence[TrashedRow]:
+) -> Sequence[TrashedArticle]:
     """List the user's deleted articles, last deleted first; editors get all."""
     return await trash.list_trash(reader, page=page, actor=user)
 
 
 @router.post(
     "/articles/{article_id:article_id}/restore",
-    response_model=ArticleResponse,
     responses=errors(LimitReached, QuotaExceeded, EmailNotVerified, ArticleNotFound),
 )
 async def restore_article(
     session: WriteSession, actor: ArticlesActor, article_id: ArticleId
-) -> ArticleRow:
+) -> ArticleResponse:
     """Restore an article from the trash with its earlier status."""
     return await writing.restore_article(session, article_id=article_id, actor=actor)
 

@@ -32,8 +32,6 @@ from app.schemas.community.comment import (
     ThreadResponse,
 )
 from app.services.community.comments import reading, writing
-from app.services.community.comments.reading import ThreadRow
-from app.services.community.comments.rows import CommentRow
 
 router = create_router(prefix="", tag="comments")
 
@@ -49,7 +47,7 @@ async def list_comments(
     article_id: ArticleId,
     query: Annotated[ThreadQuery, Query()],
     paging: Paging,
-) -> Sequence[ThreadRow]:
+) -> Sequence[ThreadResponse]:
     """List an article's threads with their first replies."""
     return paging.describe(
         await reading.list_threads(reader, article_id=article_id, query=query, viewer=viewer)
@@ -57,13 +55,11 @@ async def list_comments(
 
 
 async def _read_created(session: WriteSession, comment_id: int, actor: Identity) -> CommentResponse:
-    row = await reading.get_comment(session, comment_id=comment_id, viewer=actor)
-    return CommentResponse.model_validate(row)
+    return await reading.get_comment(session, comment_id=comment_id, viewer=actor)
 
 
 @router.post(
     "/articles/{article_id:article_id}/comments",
-    response_model=CommentResponse,
     status_code=status.HTTP_201_CREATED,
     responses=errors(
         LimitReached,
@@ -81,7 +77,7 @@ async def create_comment(
     article_id: ArticleId,
     new: CommentCreate,
     response: Response,
-) -> CommentRow:
+) -> CommentResponse:
     """Comment on an article, or reply to a comment."""
     row = await writing.create_comment(session, article_id=article_id, new=new, author=actor)
     response.headers["Location"] = f"/comments/{row.id}"
@@ -94,18 +90,16 @@ async def list_to_moderate(
     user: RequiredCommunityViewer,
     query: Annotated[ModerationQuery, Query()],
     paging: Paging,
-) -> Sequence[CommentRow]:
+) -> Sequence[CommentResponse]:
     """List pending or hidden comments: on the user's own articles, or on all as an editor."""
     page = await reading.list_to_moderate(reader, query=query, user=user)
     return paging.describe(page)
 
 
-@router.get(
-    "/comments/{comment_id}", response_model=CommentResponse, responses=errors(CommentNotFound)
-)
+@router.get("/comments/{comment_id}", responses=errors(CommentNotFound))
 async def read_comment(
     reader: ReadConnection, viewer: CommunityViewer, comment_id: CommentId
-) -> CommentRow:
+) -> CommentResponse:
     """Read a comment."""
     return await reading.get_comment(reader, comment_id=comment_id, viewer=viewer)
 
@@ -121,7 +115,7 @@ async def list_replies(
     comment_id: CommentId,
     query: CursorPage,
     paging: Paging,
-) -> Sequence[CommentRow]:
+) -> Sequence[CommentResponse]:
     """List all replies in a thread, oldest first."""
     return paging.describe(
         await reading.list_replies(reader, comment_id=comment_id, query=query, viewer=viewer)
@@ -130,7 +124,6 @@ async def list_replies(
 
 @router.patch(
     "/comments/{comment_id}",
-    response_model=CommentResponse,
     responses=errors(
         LimitReached, NotAuthorized, EditWindowOver, CommentNotFound, ContentTooComplex
     ),
@@ -141,7 +134,7 @@ async def update_comment(
     comment_id: CommentId,
     changes: CommentUpdate,
     precondition: IfMatch,
-) -> CommentRow:
+) -> CommentResponse:
     """Change the user's own comment within 15 minutes."""
     return await writing.update_comment(
         session, comment_id=comment_id, changes=changes, actor=actor, precondition=precondition
@@ -164,7 +157,6 @@ async def delete_comment(
 
 @router.patch(
     "/comments/{comment_id}/moderation",
-    response_model=CommentResponse,
     responses=errors(LimitReached, NotAuthorized, CommentNotFound),
 )
 async def moderate_comment(
@@ -173,7 +165,7 @@ async def moderate_comment(
     comment_id: CommentId,
     changes: CommentModeration,
     precondition: IfMatch,
-) -> CommentRow:
+) -> CommentResponse:
     """Approve, hide or show a comment, or lock its thread, as the article's author or an editor."""
     return await writing.moderate_comment(
         session, comment_id=comment_id, changes=changes, actor=actor, precondition=precondition

@@ -11,44 +11,39 @@ from app.routers.responses import create_router, errors
 from app.schemas.community.favorite import FavoriteResponse
 from app.schemas.community.profile import ProfileSummary
 from app.services.community import favorites
-from app.services.community.favorites import FavoriteRow
-from app.services.community.profiles import ProfileSummaryRow
 
 router = create_router(prefix="/articles", tag="favorites")
 
 
 @router.get(
     "/{article_id:article_id}/favorite",
-    response_model=FavoriteResponse,
     responses=errors(ArticleNotFound),
 )
 async def read_favorite(
     reader: ReadConnection, viewer: CommunityViewer, article_id: ArticleId
-) -> FavoriteRow:
+) -> FavoriteResponse:
     """Read the counts of an article, and whether it is the user's favorite."""
     return await favorites.get_favorite(reader, article_id=article_id, viewer=viewer)
 
 
 @router.put(
     "/{article_id:article_id}/favorite",
-    response_model=FavoriteResponse,
     responses=errors(LimitReached, ArticleNotFound),
 )
 async def favorite(
     session: WriteSession, actor: CommunityActor, article_id: ArticleId
-) -> FavoriteRow:
+) -> FavoriteResponse:
     """Add an article to the user's favorites."""
     return await favorites.favorite(session, article_id=article_id, actor=actor)
 
 
 @router.delete(
     "/{article_id:article_id}/favorite",
-    response_model=FavoriteResponse,
     responses=errors(LimitReached, ArticleNotFound),
 )
 async def unfavorite(
     session: WriteSession, actor: CommunityActor, article_id: ArticleId
-) -> FavoriteRow:
+) -> FavoriteResponse:
     """Remove an article from the user's favorites."""
     return await favorites.unfavorite(session, article_id=article_id, actor=actor)
 
@@ -64,7 +59,7 @@ async def list_favorites(
     article_id: ArticleId,
     query: CursorPage,
     paging: Paging,
-) -> Sequence[ProfileSummaryRow]:
+) -> Sequence[ProfileSummary]:
     """List the users who have an article as a favorite, newest first."""
     return paging.describe(
         await favorites.list_favorites(reader, article_id=article_id, viewer=viewer, query=query)

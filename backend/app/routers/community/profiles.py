@@ -20,59 +20,58 @@ from app.schemas.articles.article import ArticlePart, FeedQuery
 from app.schemas.community.profile import ProfileResponse, ProfileSummary
 from app.services.articles import listing
 from app.services.community import profiles
-from app.services.community.profiles import ProfileRow, ProfileSummaryRow
 
 router = create_router(prefix="", tag="profiles")
 
 
-@router.get("/profiles/{username}", response_model=ProfileResponse, responses=errors(UserNotFound))
+@router.get("/profiles/{username}", responses=errors(UserNotFound))
 async def read_profile(
     reader: ReadConnection, viewer: CommunityViewer, username: ProfileName
-) -> ProfileRow:
+) -> ProfileResponse:
     """Read a profile, and whether the user follows or has blocked it."""
     return await profiles.get_profile(reader, username=username, viewer=viewer)
 
 
 @router.put(
     "/profiles/{username}/follow",
-    response_model=ProfileResponse,
     responses=errors(LimitReached, FollowRefused, UserNotFound),
 )
-async def follow(session: WriteSession, actor: CommunityActor, username: ProfileName) -> ProfileRow:
+async def follow(
+    session: WriteSession, actor: CommunityActor, username: ProfileName
+) -> ProfileResponse:
     """Follow a user: their articles appear in the feed."""
     return await profiles.follow(session, username=username, actor=actor)
 
 
 @router.delete(
     "/profiles/{username}/follow",
-    response_model=ProfileResponse,
     responses=errors(LimitReached, UserNotFound),
 )
 async def unfollow(
     session: WriteSession, actor: CommunityActor, username: ProfileName
-) -> ProfileRow:
+) -> ProfileResponse:
     """Unfollow a user."""
     return await profiles.unfollow(session, username=username, actor=actor)
 
 
 @router.put(
     "/profiles/{username}/block",
-    response_model=ProfileResponse,
     responses=errors(LimitReached, UserNotFound),
 )
-async def block(session: WriteSession, actor: CommunityActor, username: ProfileName) -> ProfileRow:
+async def block(
+    session: WriteSession, actor: CommunityActor, username: ProfileName
+) -> ProfileResponse:
     """Block a user: their comments are hidden, and they cannot follow back."""
     return await profiles.block(session, username=username, actor=actor)
 
 
 @router.delete(
     "/profiles/{username}/block",
-    response_model=ProfileResponse,
     responses=errors(LimitReached, UserNotFound),
 )
 async def unblock(
     session: WriteSession, actor: CommunityActor, username: ProfileName
-) -> ProfileRow:
+) -> ProfileResponse:
     """Unblock a user; earlier follows are not restored."""
     return await profiles.unblock(session, username=username, actor=actor)
 
@@ -88,7 +87,7 @@ async def list_followers(
     username: ProfileName,
     query: CursorPage,
     paging: Paging,
-) -> Sequence[ProfileSummaryRow]:
+) -> Sequence[ProfileSummary]:
     """List a user's followers, newest first."""
     page = await profiles.list_followers(reader, username=username, query=query)
     return paging.describe(page)
@@ -105,7 +104,7 @@ async def list_following(
     username: ProfileName,
     query: CursorPage,
     paging: Paging,
-) -> Sequence[ProfileSummaryRow]:
+) -> Sequence[ProfileSummary]:
     """List the users whom a user follows, newest first."""
     page = await profiles.list_following(reader, username=username, query=query)
     return paging.describe(page)
@@ -114,7 +113,7 @@ async def list_following(
 @router.get("/blocks", response_model=list[ProfileSummary], responses=LINKED)
 async def list_blocks(
     reader: ReadConnection, user: RequiredCommunityViewer, query: CursorPage, paging: Paging
-) -> Sequence[ProfileSummaryRow]:
+) -> Sequence[ProfileSummary]:
     """List the users whom the user has blocked, newest first."""
     return paging.describe(await profiles.list_blocks(reader, user=user, query=query))
 

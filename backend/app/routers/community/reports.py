@@ -27,7 +27,6 @@ from app.schemas.community.report import (
     ReportUpdate,
 )
 from app.services.community import reports
-from app.services.community.reports import ReportRow
 
 router = create_router(prefix="", tag="reports")
 
@@ -66,26 +65,24 @@ async def list_reports(
     user: RequiredCommunityViewer,
     query: Annotated[ReportQuery, Query()],
     paging: Paging,
-) -> Sequence[ReportRow]:
+) -> Sequence[ReportResponse]:
     """List reports, newest first. Requires an editor."""
     return paging.describe(await reports.list_reports(reader, query=query, user=user))
 
 
 @router.get(
     "/reports/{report_id}",
-    response_model=ReportResponse,
     responses=errors(NotAuthorized, ReportNotFound),
 )
 async def read_report(
     reader: ReadConnection, user: RequiredCommunityViewer, report_id: ReportId
-) -> ReportRow:
+) -> ReportResponse:
     """Read a report. Requires an editor."""
     return await reports.get_report(reader, report_id=report_id, user=user)
 
 
 @router.patch(
     "/reports/{report_id}",
-    response_model=ReportResponse,
     responses=errors(LimitReached, NotAuthorized, ReportNotFound),
 )
 async def update_report(
@@ -94,7 +91,7 @@ async def update_report(
     report_id: ReportId,
     changes: ReportUpdate,
     precondition: IfMatch,
-) -> ReportRow:
+) -> ReportResponse:
     """Change the state or the note of a report. Requires an editor."""
     return await reports.update_report(
         session, report_id=report_id, changes=changes, actor=actor, precondition=precondition

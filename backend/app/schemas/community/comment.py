@@ -74,6 +74,14 @@ class ThreadResponse(CommentResponse):
     replies: list[CommentResponse]
 
 
+class CommentWithProfile(CommentResponse):
+    """A comment with its author's profile, for the RealWorld API."""
+
+    author_bio: str
+    author_image_url: str | None
+    follows_author: bool
+
+
 class ThreadQuery(CursorQuery):
     """The page of an article's threads."""
 

@@ -11,6 +11,7 @@ from app.core.conditional import Precondition
 from app.core.errors import AddressNotFound, UserNotFound
 from app.core.limits import LimitKind
 from app.db.reading import Reader
+from app.db.selection import Selection
 from app.db.session import NO_KEY_UPDATE, constraint_errors, paged
 from app.models.accounts.address import Address
 from app.models.accounts.user import User
@@ -22,13 +23,12 @@ from app.services.limits import LimitedUser
 
 USER_REFERENCE = {"fk_addresses_user_id": UserNotFound}
 
-_COLUMNS = select(*(getattr(Address, field) for field in AddressResponse.model_fields))
-_LIST = paged(_COLUMNS.where(Address.user_id == bindparam("user_id")).order_by(Address.id))
+_ADDRESS = Selection.of(AddressResponse, Address)
+_SELECT = select(*_ADDRESS.columns)
+_LIST = paged(_SELECT.where(Address.user_id == bindparam("user_id")).order_by(Address.id))
 
 _USER = select(User.id).where(User.id == bindparam("user_id"))
-_ONE = _COLUMNS.where(
-    Address.user_id == bindparam("user_id"), Address.id == bindparam("address_id")
-)
+_ONE = _SELECT.where(Address.user_id == bindparam("user_id"), Address.id == bindparam("address_id"))
 
 
 async def list_addresses(
@@ -39,7 +39,7 @@ async def list_addresses(
     rows = (await reader.execute(_LIST, {"user_id": user_id, **page.model_dump()})).all()
     if not rows and await reader.scalar(_USER, {"user_id": user_id}) is None:
         raise UserNotFound
-    return [AddressResponse.model_validate(row) for row in rows]
+    return [_ADDRESS.read(row) for row in rows]
 
 
 async def get_address(
@@ -51,7 +51,7 @@ async def get_address(
     row = (await reader.execute(_ONE, parameters)).one_or_none()
     if row is None:
         raise AddressNotFound
-    return AddressResponse.model_validate(row)
+    return _ADDRESS.read(row)
 
 
 async def create_address(

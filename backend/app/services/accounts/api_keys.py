@@ -10,6 +10,7 @@ from app.auth.tokens import HINT_LENGTH, fingerprint, new_api_key
 from app.core.errors import ApiKeyNotFound, TooManyApiKeys
 from app.core.limits import LimitKind
 from app.db.reading import Reader
+from app.db.selection import Selection
 from app.db.session import Database, paged
 from app.models.accounts.api_key import ApiKey
 from app.schemas.accounts.api_key import ApiKeyCreate, ApiKeyCreated, ApiKeyResponse
@@ -20,10 +21,9 @@ from app.services.audit import AuditAction
 
 MAX_API_KEYS = 50
 
+_API_KEY = Selection.of(ApiKeyResponse, ApiKey)
 _LIST = paged(
-    select(*(getattr(ApiKey, field) for field in ApiKeyResponse.model_fields))
-    .where(ApiKey.user_id == bindparam("user_id"))
-    .order_by(ApiKey.id)
+    select(*_API_KEY.columns).where(ApiKey.user_id == bindparam("user_id")).order_by(ApiKey.id)
 )
 
 
@@ -32,7 +32,7 @@ async def list_api_keys(
 ) -> Sequence[ApiKeyResponse]:
     """List a user's keys by id, including expired keys."""
     rows = await reader.execute(_LIST, {"user_id": user.id, **page.model_dump()})
-    return [ApiKeyResponse.model_validate(row) for row in rows]
+    return [_API_KEY.read(row) for row in rows]
 
 
 async def create_api_key(

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     and_,
     bindparam,
@@ -39,6 +40,7 @@ from app.core.errors import (
 )
 from app.core.limits import LimitKind
 from app.db.reading import Reader
+from app.db.selection import Selection
 from app.db.session import Database, constraint_errors, paged
 from app.models.accounts.session import UserSession
 from app.models.accounts.user import User
@@ -238,15 +240,14 @@ async def remember_network(session: AsyncSession, *, user_id: int, client: Clien
     )
 
 
+_SESSION = Selection.of(
+    SessionResponse,
+    UserSession,
+    ip=func.host(UserSession.ip),
+    current=UserSession.id.is_not_distinct_from(bindparam("current_id", type_=BigInteger)),
+)
 _LIST = paged(
-    select(
-        UserSession.id,
-        UserSession.created_at,
-        UserSession.last_used_at,
-        UserSession.expires_at,
-        func.host(UserSession.ip).label("ip"),
-        UserSession.user_agent,
-    )
+    select(*_SESSION.columns)
     .where(UserSession.user_id == bindparam("user_id"), _ACTIVE)
     .order_by(UserSession.last_used_at.desc(), UserSession.id.desc())
 )
@@ -256,9 +257,9 @@ async def list_sessions(
     reader: Reader, *, page: PageQuery, user: Identity
 ) -> Sequence[SessionResponse]:
     """List a user's active sessions, the last used first."""
-    parameters = {"user_id": user.id, **_active_parameters(), **page.model_dump()}
-    rows = await reader.execute(_LIST, parameters)
-    return [SessionResponse(**row, current=row.id == user.session_id) for row in rows]
+    ids = {"user_id": user.id, "current_id": user.session_id}
+    rows = await reader.execute(_LIST, {**ids, **_active_parameters(), **page.model_dump()})
+    return [_SESSION.read(row) for row in rows]
 
 
 async def end_session(session: AsyncSession, *, session_id: int, actor: Identity) -> None:

@@ -23,6 +23,7 @@ from app.core.errors import (
 )
 from app.core.limits import LimitKind
 from app.db.reading import Reader
+from app.db.selection import fields_of
 from app.db.session import (
     MAX_STATEMENT_SECONDS,
     NO_KEY_UPDATE,
@@ -54,9 +55,9 @@ ADMIN_LOCK_ID = 0x61646D696E
 
 CONSTRAINTS = {str(UNIQUE_EMAIL.name): EmailTaken, str(UNIQUE_USERNAME.name): UsernameTaken}
 
-_COLUMNS = select(*(getattr(User, field) for field in UserPrivate.model_fields))
-_ONE = _COLUMNS.where(User.id == bindparam("user_id"))
-_LIST = paged(_COLUMNS.order_by(User.id))
+_SELECT = select(*fields_of(UserPrivate, User).values())
+_ONE = _SELECT.where(User.id == bindparam("user_id"))
+_LIST = paged(_SELECT.order_by(User.id))
 _BY_USERNAME = select(User.id).where(func.lower(User.username) == func.lower(bindparam("username")))
 
 

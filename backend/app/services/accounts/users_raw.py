@@ -41,10 +41,7 @@ from app.services.accounts.users import (
 from app.services.audit import AuditAction
 from app.services.outbox import MailKind
 
-_COLUMNS = (
-    "id, username, name, email, role, is_active, email_verified_at, bio, image_url, created_at,"
-    " updated_at"
-)
+_COLUMNS = ", ".join(UserPrivate.model_fields)
 
 _INSERT = text(f"""
     INSERT INTO users

@@ -5,8 +5,8 @@ become visible in ascending order, also on replicas. All later entries therefore
 number than any entry already read.
 """
 
-from datetime import datetime, timedelta
-from typing import Any, NamedTuple, cast
+from datetime import timedelta
+from typing import Any, cast
 
 from sqlalchemy import (
     BigInteger,
@@ -24,10 +24,11 @@ from sqlalchemy.orm import aliased
 
 from app.core import clock
 from app.db.reading import Reader
+from app.db.selection import Selection, fields_of
 from app.db.session import NO_KEY_UPDATE, Database
 from app.models.articles.article import Article
 from app.models.articles.change import Change
-from app.schemas.articles.change import LATEST, ChangesQuery
+from app.schemas.articles.change import LATEST, ChangeResponse, ChangesQuery
 from app.services.pages.cursors import decode_cursor, encode_cursor
 from app.services.pages.paging import ListPage
 from app.services.purging import sweep
@@ -38,18 +39,12 @@ RETENTION = timedelta(days=30)
 """How long an entry is kept after a later entry for the same article."""
 
 
-class ChangeRow(NamedTuple):
-    """An entry with its cursor: the fields of ChangeResponse."""
-
-    cursor: str
-    kind: str
-    article_id: int
-    slug: str
-    occurred_at: datetime
-
-
+_CHANGE = Selection(
+    lambda values: ChangeResponse(**values | {"cursor": _encode_cursor(values["cursor"])}),
+    fields_of(ChangeResponse, Change, cursor=Change.seq),
+)
 _AFTER = (
-    select(Change.seq, Change.kind, Change.article_id, Change.slug, Change.occurred_at)
+    select(*_CHANGE.columns)
     .where(Change.seq > bindparam("after", type_=BigInteger))
     .order_by(Change.seq)
     .limit(bindparam("limit", type_=Integer))
@@ -57,7 +52,7 @@ _AFTER = (
 _LAST = select(Change.seq).order_by(Change.seq.desc()).limit(1)
 
 
-async def list_changes(reader: Reader, *, query: ChangesQuery) -> ListPage[ChangeRow]:
+async def list_changes(reader: Reader, *, query: ChangesQuery) -> ListPage[ChangeResponse]:
     """Return the entries after a cursor, or from the beginning; `next` is always set.
 
     Raises InvalidCursor.
@@ -66,7 +61,7 @@ async def list_changes(reader: Reader, *, query: ChangesQuery) -> ListPage[Chang
         return ListPage([], next=_encode_cursor(await reader.scalar(_LAST) or 0))
     after = _decode_cursor(query.cursor)
     rows = await reader.execute(_AFTER, {"after": after, "limit": query.limit})
-    changes = [ChangeRow(_encode_cursor(row.seq), *row[1:]) for row in rows]
+    changes = [_CHANGE.read(row) for row in rows]
     # Sign the cursor again even without new entries, so that it uses the current key.
     return ListPage(changes, next=changes[-1].cursor if changes else _encode_cursor(after))
 

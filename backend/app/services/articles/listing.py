@@ -18,6 +18,7 @@ from sqlalchemy import (
     DateTime,
     Double,
     Integer,
+    Row,
     Select,
     SQLColumnExpression,
     String,
@@ -52,7 +53,7 @@ from app.services.articles.rows import (
     NOW,
     PUBLIC,
     Visibility,
-    row_to_dict,
+    article_fields,
     select_articles,
     visibility_of,
 )
@@ -201,7 +202,7 @@ async def list_articles(
 
 
 def _build_page(
-    rows: Sequence[Sequence[Any]],
+    rows: Sequence[Row[Any]],
     *,
     query: ArticleQuery,
     position: CursorPosition | None,
@@ -218,14 +219,13 @@ def _build_page(
     has_previous = bool(rows) and (
         has_extra_row if backward else position is not None or query.skip > 0
     )
+    selection = article_fields(spec.fields)
     return ListPage(
-        items=[row_to_dict(spec.fields, row[:-3]) for row in rows],
-        next=_encode_position(kind, CursorPosition(False, *rows[-1][-2:])) if has_next else None,
-        previous=_encode_position(kind, CursorPosition(True, *rows[0][-2:]))
-        if has_previous
-        else None,
+        items=[selection.read(row) for row in rows],
+        next=_cursor(kind, rows[-1], backward=False) if has_next else None,
+        previous=_cursor(kind, rows[0], backward=True) if has_previous else None,
         total=total,
-        modified_at=max((row[-3] for row in rows), default=None),
+        modified_at=max((row.modified_at for row in rows), default=None),
     )
 
 
@@ -264,10 +264,9 @@ def _ranges(spec: ListSpec) -> Sequence[Range]:
 def _page(spec: ListSpec, backward: bool | None, *, deferred_join: bool) -> Select[Any]:
     """Return the statement for a page; `backward` is None for the first page.
 
-    The statement is cached, because building it takes longer than running it. Each row ends with
-    `updated_at`, the sort key and the id. With a large `skip` (`deferred_join`) or several ranges,
-    a subquery selects the ids first. Otherwise PostgreSQL would look up tags and counts of rows
-    that are not returned.
+    The statement is cached, because building it takes longer than running it. With a large `skip`
+    (`deferred_join`) or several ranges, a subquery selects the ids first. Otherwise PostgreSQL
+    would look up tags and counts of rows that are not returned.
     """
     if spec.search is not None:
         return _search_page(spec, spec.search, backward)
@@ -275,10 +274,7 @@ def _page(spec: ListSpec, backward: bool | None, *, deferred_join: bool) -> Sele
     ranges = _ranges(spec)
     if len(ranges) == 1 and not (deferred_join or spec.followed):
         order = _order(spec, ranges[0])
-        trailing = (Article.updated_at, order.column, order.id)
-        statement = _filtered_range(
-            select_articles(spec.fields).add_columns(*trailing), spec, ranges[0]
-        )
+        statement = _filtered_range(_select(spec, order), spec, ranges[0])
         return _after_position(statement, spec, order, backward).offset(skip).limit(limit)
     if spec.followed:
         found = _followed_page(spec, backward, skip + limit).subquery()
@@ -289,12 +285,18 @@ def _page(spec: ListSpec, backward: bool | None, *, deferred_join: bool) -> Sele
     found_order = order._replace(column=found.c.key, id=found.c.id)
     ids = _ordered(select(found.c.id, found.c.key), found_order, backward)
     page = ids.offset(skip).limit(limit).subquery()
-    statement = (
-        select_articles(spec.fields)
-        .add_columns(Article.updated_at, page.c.key, page.c.id)
-        .join(page, page.c.id == Article.id)
+    page_order = order._replace(column=page.c.key, id=page.c.id)
+    statement = _select(spec, page_order).join(page, page.c.id == Article.id)
+    return _ordered(statement, page_order, backward)
+
+
+def _select(spec: ListSpec, order: Order) -> Select[Any]:
+    """Select the requested fields, the position in the list, and the date of the last change."""
+    return select_articles(spec.fields).add_columns(
+        Article.updated_at.label("modified_at"),
+        order.column.label("position_key"),
+        order.id.label("position_id"),
     )
-    return _ordered(statement, order._replace(column=page.c.key, id=page.c.id), backward)
 
 
 def _range_page(spec: ListSpec, index_range: Range, backward: bool | None) -> Select[Any]:
@@ -443,10 +445,7 @@ def _search_page(spec: ListSpec, search: matching.SearchSpec, backward: bool | N
     found = matching.candidates(search, _search_scope(spec))
     by_rank = Order(found.c.rank, Article.id, descending=True, type=Double())
     order = by_rank if spec.sort is Sort.RELEVANCE else _order(spec, Range.BOTH)
-    trailing = (Article.updated_at, order.column, order.id)
-    statement = (
-        select_articles(spec.fields).add_columns(*trailing).join(found, found.c.id == Article.id)
-    )
+    statement = _select(spec, order).join(found, found.c.id == Article.id)
     return _after_position(statement, spec, order, backward).offset(skip).limit(limit)
 
 
@@ -484,9 +483,11 @@ def _cursor_kind(query: ArticleQuery, *, followed_by: Identity | None) -> str:
     return f"articles {sha256(described.encode()).hexdigest()}{feed}"
 
 
-def _encode_position(cursor_kind: str, position: CursorPosition) -> str:
-    key: Scalar = position.key.isoformat() if isinstance(position.key, datetime) else position.key
-    return encode_cursor(cursor_kind, [position.backward, key, position.id])
+def _cursor(cursor_kind: str, row: Row[Any], *, backward: bool) -> str:
+    """Return the cursor of the page after a row, or before it."""
+    value = row.position_key
+    key: Scalar = value.isoformat() if isinstance(value, datetime) else value
+    return encode_cursor(cursor_kind, [backward, key, row.position_id])
 
 
 def _decode_position(cursor: str | None, cursor_kind: str, sort: Sort) -> CursorPosition | None:

@@ -61,6 +61,11 @@ _DELETE_MEDIA = delete(Media).where(
 )
 
 
+def mentions_media(*texts: str | None) -> bool:
+    """Return whether one of the texts may contain the URL of an image."""
+    return any("/media/" in text for text in texts if text)
+
+
 async def update_media_references(
     session: AsyncSession, *, article_id: int, content: str, cover_image_url: str | None
 ) -> None:

@@ -1,8 +1,7 @@
 """Preview links: each shows the current state of one article without authentication."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-from typing import NamedTuple
+from datetime import timedelta
 
 from sqlalchemy import bindparam, delete, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,20 +15,21 @@ from app.core.config import get_settings
 from app.core.errors import PreviewLinkNotFound, PreviewNotFound, TooManyPreviewLinks
 from app.core.limits import LimitKind
 from app.db.reading import Reader
+from app.db.selection import Selection
 from app.db.session import paged
 from app.models.accounts.user import User
 from app.models.articles.article import Article
 from app.models.articles.preview_link import PreviewLink
-from app.schemas.articles.preview import PreviewLinkCreate, PreviewLinkCreated
+from app.schemas.articles.article import ArticleResponse
+from app.schemas.articles.preview import PreviewLinkCreate, PreviewLinkCreated, PreviewLinkResponse
 from app.schemas.page import PageQuery
 from app.services import audit, limits
 from app.services.articles.authorship import require_author
 from app.services.articles.rows import (
+    ARTICLE,
+    AUTHOR,
     NOT_DELETED,
     NOW,
-    ArticleRow,
-    AuthorRow,
-    article_row,
     select_articles,
 )
 from app.services.articles.writing import lock_article
@@ -40,24 +40,11 @@ MAX_PREVIEW_LINKS = 20
 """Per article, not expired."""
 
 
-class PreviewLinkRow(NamedTuple):
-    """A row of a preview link."""
-
-    id: int
-    created_at: datetime
-    expires_at: datetime
-    created_by: AuthorRow | None
-
-
 _OF_ARTICLE = PreviewLink.article_id == bindparam("article_id")
 _NOT_EXPIRED = PreviewLink.expires_at > NOW
+_LINK = Selection.of(PreviewLinkResponse, PreviewLink, created_by=AUTHOR)
 _LIST = paged(
-    select(
-        PreviewLink.id,
-        PreviewLink.created_at,
-        PreviewLink.expires_at,
-        *(getattr(User, field).label(f"user_{field}") for field in AuthorRow._fields),
-    )
+    select(*_LINK.columns)
     .join(User, User.id == PreviewLink.created_by, isouter=True)
     .where(_OF_ARTICLE, _NOT_EXPIRED)
     .order_by(PreviewLink.created_at.desc(), PreviewLink.id.desc())
@@ -84,14 +71,11 @@ _BY_TOKEN = (
 
 async def list_preview_links(
     reader: Reader, *, article_id: int, page: PageQuery, actor: Identity
-) -> Sequence[PreviewLinkRow]:
+) -> Sequence[PreviewLinkResponse]:
     """Return an article's preview links, newest first. Raises ArticleNotFound, NotAuthorized."""
     await require_author(reader, article_id=article_id, actor=actor)
     parameters = {"article_id": article_id, "now": clock.now(), **page.model_dump()}
-    return [
-        PreviewLinkRow._make((*row[:3], None if row.user_id is None else AuthorRow._make(row[3:])))
-        for row in await reader.execute(_LIST, parameters)
-    ]
+    return [_LINK.read(row) for row in await reader.execute(_LIST, parameters)]
 
 
 async def create_preview_link(
@@ -142,7 +126,7 @@ async def delete_preview_link(
     _record(session, AuditAction.DELETE_PREVIEW_LINK, link_id, actor)
 
 
-async def get_preview(reader: Reader, *, token: str) -> ArticleRow:
+async def get_preview(reader: Reader, *, token: str) -> ArticleResponse:
     """Return the article of a preview link, whatever its status.
 
     Raises PreviewNotFound, also if the link's creator is gone, disabled, or may no longer read the
@@ -154,7 +138,7 @@ async def get_preview(reader: Reader, *, token: str) -> ArticleRow:
     row = (await reader.execute(_BY_TOKEN, parameters)).one_or_none()
     if row is None:
         raise PreviewNotFound
-    return article_row(row)
+    return ARTICLE.read(row)
 
 
 async def purge(session: AsyncSession) -> int:

@@ -10,14 +10,14 @@ from app.auth.identity import Identity
 from app.core.errors import ArticleMoved, ArticleNotFound
 from app.db.reading import Reader
 from app.models.articles.article import Article, FormerSlug
+from app.schemas.articles.article import ArticleResponse
 from app.services.articles.rows import (
+    ARTICLE,
     OWNS_SLUG,
     PUBLIC,
     VISIBLE,
-    ArticleRow,
     Visibility,
-    article_row,
-    row_to_dict,
+    article_fields,
     select_articles,
     visibility_of,
 )
@@ -81,7 +81,7 @@ async def get_fields(
     row = (await reader.execute(statement, parameters)).one_or_none()
     if row is None:
         raise ArticleNotFound
-    return row_to_dict(fields, row)
+    return article_fields(fields).read(row)
 
 
 async def get_article_id_by_slug(
@@ -95,7 +95,7 @@ async def get_article_id_by_slug(
 
 async def get_article(
     reader: Reader | AsyncSession, *, article_id: int, viewer: Identity | None
-) -> ArticleRow:
+) -> ArticleResponse:
     """Return one article.
 
     Raises ArticleNotFound if it does not exist or is another user's draft.
@@ -105,16 +105,18 @@ async def get_article(
     row = found.one_or_none()
     if row is None:
         raise ArticleNotFound
-    return article_row(row)
+    return ARTICLE.read(row)
 
 
-async def get_article_by_slug(reader: Reader, *, slug: str, viewer: Identity | None) -> ArticleRow:
+async def get_article_by_slug(
+    reader: Reader, *, slug: str, viewer: Identity | None
+) -> ArticleResponse:
     """Return one article. Raises ArticleMoved for a former slug, ArticleNotFound."""
     visibility, params = visibility_of(viewer)
     key = {**params, "slug": slug, "viewer_id": viewer.id if viewer else None}
     row = (await reader.execute(_BY_SLUG[visibility], key)).one_or_none()
     if row is not None:
-        return article_row(row)
+        return ARTICLE.read(row)
     current = await reader.scalar(_BY_FORMER_SLUG[visibility], {**params, "slug": slug})
     if current is None:
         raise ArticleNotFound

@@ -4,7 +4,6 @@ services.articles.writing creates them when an article changes.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Select, bindparam, func, select
@@ -16,94 +15,81 @@ from app.core.conditional import Precondition
 from app.core.errors import ArticleNotFound, RevisionNotFound
 from app.core.threads import FairThreadPool
 from app.db.reading import Reader
+from app.db.selection import Selection
 from app.db.session import paged
 from app.models.accounts.user import User
 from app.models.articles.article import Article
 from app.models.articles.revision import ArticleRevision
-from app.schemas.articles.article import ArticleUpdate
-from app.schemas.articles.revision import RevisionDiff
+from app.schemas.articles.article import ArticleResponse, ArticleUpdate
+from app.schemas.articles.revision import RevisionDiff, RevisionResponse, RevisionSummary
 from app.schemas.page import PageQuery
 from app.services.articles.authorship import require_author
-from app.services.articles.rows import NOT_DELETED, ArticleRow, AuthorRow
+from app.services.articles.rows import AUTHOR, NOT_DELETED
 from app.services.articles.writing import update_article
 
 _THREADS = FairThreadPool("diff", size=1, what="comparisons", max_jobs=20, max_jobs_per_user=4)
 """One thread, because a comparison holds the GIL."""
 
 
-class RevisionRow(NamedTuple):
-    """A row of a revision; `content` is empty in lists."""
-
-    id: int
+class _Text(NamedTuple):
     version: int
     title: str
-    bytes: int
-    created_at: datetime
-    author: AuthorRow | None
     content: str
 
-
-_BYTES = func.octet_length(ArticleRevision.content)
-"""PostgreSQL knows the length without reading the text."""
-_SUMMARY = (
-    ArticleRevision.id,
-    ArticleRevision.version,
-    ArticleRevision.title,
-    _BYTES.label("bytes"),
-    ArticleRevision.created_at,
-    *(getattr(User, field).label(f"author_{field}") for field in AuthorRow._fields),
-)
+    @property
+    def full_text(self) -> str:
+        return f"{self.title}\n\n{self.content}"
 
 
-def _of_article(*columns: Any) -> Select[Any]:
+_EXPRESSIONS = {
+    "bytes": func.octet_length(ArticleRevision.content),  # known without reading the text
+    "author": AUTHOR,
+}
+_SUMMARY = Selection.of(RevisionSummary, ArticleRevision, **_EXPRESSIONS)
+_FULL = Selection.of(RevisionResponse, ArticleRevision, **_EXPRESSIONS)
+
+
+def _of_article(selection: Selection[Any]) -> Select[Any]:
     return (
-        select(*columns)
+        select(*selection.columns)
         .select_from(ArticleRevision)
         .join(User, User.id == ArticleRevision.author_id, isouter=True)
         .where(ArticleRevision.article_id == bindparam("article_id"))
     )
 
 
-def _revision_row(row: Sequence[Any]) -> RevisionRow:
-    split = 5 + len(AuthorRow._fields)
-    author = None if row[5] is None else AuthorRow._make(row[5:split])
-    return RevisionRow._make((*row[:5], author, *(row[split:] or ("",))))
-
-
 _LIST = paged(
-    _of_article(*_SUMMARY).order_by(ArticleRevision.version.desc(), ArticleRevision.id.desc())
+    _of_article(_SUMMARY).order_by(ArticleRevision.version.desc(), ArticleRevision.id.desc())
 )
-_REVISION = _of_article(*_SUMMARY, ArticleRevision.content).where(
-    ArticleRevision.id == bindparam("revision_id")
-)
-_TEXT = select(ArticleRevision.version, ArticleRevision.title, ArticleRevision.content).where(
+_REVISION = _of_article(_FULL).where(ArticleRevision.id == bindparam("revision_id"))
+_TEXT = select(*(getattr(ArticleRevision, field) for field in _Text._fields)).where(
     ArticleRevision.article_id == bindparam("article_id"),
     ArticleRevision.id == bindparam("revision_id"),
 )
-_CURRENT = select(Article.version, Article.title, Article.content).where(
+_CURRENT = select(*(getattr(Article, field) for field in _Text._fields)).where(
     Article.id == bindparam("article_id"), NOT_DELETED
 )
 
 
 async def list_revisions(
     reader: Reader, *, article_id: int, page: PageQuery, actor: Identity
-) -> Sequence[RevisionRow]:
+) -> Sequence[RevisionSummary]:
     """Return an article's revisions, newest first. Raises ArticleNotFound, NotAuthorized."""
     await require_author(reader, article_id=article_id, actor=actor)
     rows = await reader.execute(_LIST, {"article_id": article_id, **page.model_dump()})
-    return [_revision_row(row) for row in rows]
+    return [_SUMMARY.read(row) for row in rows]
 
 
 async def get_revision(
     reader: Reader, *, article_id: int, revision_id: int, actor: Identity
-) -> RevisionRow:
+) -> RevisionResponse:
     """Return one revision. Raises ArticleNotFound, NotAuthorized, RevisionNotFound."""
     await require_author(reader, article_id=article_id, actor=actor)
     parameters = {"article_id": article_id, "revision_id": revision_id}
     row = (await reader.execute(_REVISION, parameters)).one_or_none()
     if row is None:
         raise RevisionNotFound
-    return _revision_row(row)
+    return _FULL.read(row)
 
 
 async def diff_revision(
@@ -136,7 +122,7 @@ async def restore_revision(
     revision_id: int,
     actor: Identity,
     precondition: Precondition,
-) -> ArticleRow:
+) -> ArticleResponse:
     """Restore the title and content of a revision; the current ones become a revision.
 
     Revisions are immutable, so this one is read before the article is locked: rendering may take
@@ -152,16 +138,6 @@ async def restore_revision(
     return await update_article(
         session, article_id=article_id, changes=changes, actor=actor, precondition=precondition
     )
-
-
-class _Text(NamedTuple):
-    version: int
-    title: str
-    content: str
-
-    @property
-    def full_text(self) -> str:
-        return f"{self.title}\n\n{self.content}"
 
 
 async def _text_of(

@@ -1,9 +1,10 @@
 """Columns that reads of articles select, and the visibility of articles."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum, auto
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -23,49 +24,14 @@ from sqlalchemy.orm import InstrumentedAttribute, aliased
 from app.auth.identity import Identity
 from app.auth.permissions import Action, may_on_any
 from app.core import clock
-from app.core.enums import CommentPolicy
+from app.db.selection import Selection, fields_of
 from app.models.accounts.user import User
 from app.models.articles.article import PUBLISHED_OR_SCHEDULED, Article
 from app.models.articles.tag import ArticleTag, Tag
 from app.models.community.favorite import ArticleCounts, Favorite
-from app.schemas.articles.article import FIELDS, Status
+from app.schemas.accounts.user import UserPublic
+from app.schemas.articles.article import FIELDS, ArticleResponse, Status
 from app.services.pages.viewing import VIEWER, follows, row_exists
-
-
-class AuthorRow(NamedTuple):
-    """The public fields of an article's author."""
-
-    id: int
-    username: str
-    name: str
-    created_at: datetime
-
-
-class ArticleRow(NamedTuple):
-    """A row of an article with its author: the fields of ArticleResponse."""
-
-    id: int
-    title: str
-    slug: str
-    content: str
-    html: str
-    excerpt: str
-    cover_image_url: str | None
-    language: str
-    tags: Sequence[str]
-    toc: Sequence[Mapping[str, Any]]
-    status: Status
-    published: bool
-    published_at: datetime | None
-    word_count: int
-    reading_time: int
-    comment_policy: CommentPolicy
-    version: int
-    author_id: int
-    created_at: datetime
-    updated_at: datetime
-    author: AuthorRow
-
 
 NOW: ColumnElement[datetime] = bindparam("now", type_=DateTime(timezone=True))
 """Bound parameter for the current time, from `core.clock`."""
@@ -146,53 +112,41 @@ def _count_column(column: InstrumentedAttribute[int]) -> ColumnElement[int]:
 
 
 DISPLAYED_SLUG: ColumnElement[str] = case((OWNS_SLUG, Article.slug), else_=Article.draft_slug)
-_EXPRESSIONS: Mapping[str, ColumnElement[Any]] = {
-    "slug": DISPLAYED_SLUG,
-    "tags": _tag_names,
+AUTHOR = fields_of(UserPublic, User)
+"""The fields of an author. A statement that selects them joins User."""
+ARTICLE_FIELDS: Mapping[str, Any] = {
+    **fields_of(
+        ArticleResponse,
+        Article,
+        slug=DISPLAYED_SLUG,
+        tags=_tag_names,
+        status=status,
+        published=status == literal(Status.PUBLISHED.value),
+        author=AUTHOR,
+    ),
     "tags_in_order": _tag_names_in_order,
+    "dated_at": Article.dated_at,
     "favorites_count": _count_column(ArticleCounts.favorites),
     "comments_count": _count_column(ArticleCounts.comments),
     "favorited": row_exists(Favorite.user_id == VIEWER, Favorite.article_id == Article.id),
     "follows_author": follows(Article.author_id),
-    "author_bio": User.bio.expression,
-    "author_image_url": User.image_url.expression,
-    "status": status,
-    "published": status == literal(Status.PUBLISHED.value),
+    "author_bio": User.bio,
+    "author_image_url": User.image_url,
 }
-_AUTHOR = tuple(getattr(User, field) for field in AuthorRow._fields)
+"""The columns of all fields that a read of articles may select."""
+ARTICLE = Selection.of(ArticleResponse, Article, **ARTICLE_FIELDS)
 
 
-def columns(fields: Sequence[str]) -> tuple[ColumnElement[Any], ...]:
-    """Return the columns for these fields in their order; the author's columns come last."""
-    own_columns = tuple(
-        _EXPRESSIONS[field].label(field) if field in _EXPRESSIONS else getattr(Article, field)
-        for field in fields
-        if field != "author"
-    )
-    return (*own_columns, *_AUTHOR) if "author" in fields else own_columns
+@lru_cache(maxsize=512)
+def article_fields(fields: tuple[str, ...]) -> Selection[dict[str, Any]]:
+    """Return the selection of these fields, read as a mapping."""
+    return Selection(dict, {field: ARTICLE_FIELDS[field] for field in fields})
 
 
-def select_articles(fields: Sequence[str] = FIELDS) -> Select[Any]:
+def select_articles(fields: tuple[str, ...] = FIELDS) -> Select[Any]:
     """Select these fields; join the author if `author` is one of them."""
-    statement = select(*columns(fields)).select_from(Article)
+    statement = select(*article_fields(fields).columns).select_from(Article)
     return statement.join(User, Article.author_id == User.id) if "author" in fields else statement
-
-
-def article_row(row: Sequence[Any]) -> ArticleRow:
-    """Convert a row of `select_articles()` to an ArticleRow."""
-    split = len(FIELDS) - 1
-    return ArticleRow._make((*row[:split], AuthorRow._make(row[split:])))
-
-
-def row_to_dict(fields: Sequence[str], row: Sequence[Any]) -> dict[str, Any]:
-    """Convert a row of `select_articles(fields)` to a mapping by field."""
-    if "author" not in fields:
-        return dict(zip(fields, row, strict=True))
-    split = len(fields) - 1
-    return {
-        **dict(zip(fields[:split], row[:split], strict=True)),
-        "author": AuthorRow._make(row[split:]),
-    }
 
 
 class Visibility(Enum):

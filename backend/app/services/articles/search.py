@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Row,
     Select,
     String,
     and_,
@@ -36,16 +37,17 @@ from app.services.articles.matching import (
     positive_text,
 )
 from app.services.articles.rows import (
+    ARTICLE_FIELDS,
     DISPLAYED_SLUG,
     NOW,
     VISIBLE,
     Visibility,
-    row_to_dict,
+    article_fields,
     select_articles,
     visibility_of,
 )
 
-FIELDS = ("id", "title", "slug", "excerpt", "language", "tags", "published_at", "author")
+_FIELDS = tuple(field for field in SearchResult.model_fields if field in ARTICLE_FIELDS)
 MATCH_START, MATCH_STOP, LESS_THAN = "\x02", "\x03", "\x04"
 """Delimiters around matches, and a substitute for `<`.
 
@@ -128,8 +130,8 @@ def _search(visibility: Visibility, spec: SearchSpec, *, in_one_language: bool) 
     snippet_any = _headline(body, article_query(spec, any_word), SNIPPET_OPTIONS)
     snippet = func.coalesce(func.substring(snippet_all, f".*{MATCH_START}.*"), snippet_any)
     return (
-        select_articles(FIELDS)
-        .add_columns(page.c.rank, title, snippet)
+        select_articles(_FIELDS)
+        .add_columns(page.c.rank, title.label("title_snippet"), snippet.label("snippet"))
         .join(page, page.c.id == Article.id)
         .order_by(page.c.rank.desc(), page.c.dated_at.desc(), page.c.id.desc())
     )
@@ -142,15 +144,12 @@ def _headline(
     return func.ts_headline(SEARCH_CONFIG, escaped, query, literal(options, String))
 
 
-def _result(row: Sequence[Any]) -> SearchResult:
-    *fields, rank, title, snippet = row
-    return SearchResult.model_validate(
-        {
-            **row_to_dict(FIELDS, fields),
-            "rank": rank,
-            "title_snippet": highlight(title),
-            "snippet": highlight(snippet),
-        }
+def _result(row: Row[Any]) -> SearchResult:
+    return SearchResult(
+        **article_fields(_FIELDS).read(row),
+        rank=row.rank,
+        title_snippet=highlight(row.title_snippet),
+        snippet=highlight(row.snippet),
     )
 
 

@@ -9,9 +9,10 @@ next free slug instead, because it is published without another request.
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -31,6 +32,7 @@ from sqlalchemy import (
     func,
     literal,
     not_,
+    null,
     or_,
     select,
     union_all,
@@ -46,8 +48,6 @@ from app.models.articles.article import Article, FormerSlug
 from app.services.articles.rows import OWNS_SLUG
 
 MAX_SUFFIX = 9
-ATTEMPTS = 20
-"""Rounds of an insert, if concurrent requests take its slug first; then the response is 503."""
 RESERVED = frozenset({"feed"})
 """Slugs that collide with routes under /api/articles."""
 
@@ -55,17 +55,21 @@ _SUFFIX = re.compile(r"(?:-(?:[2-9]|[0-9a-f]{6}|[0-9a-f]{16}))?")
 
 _CANDIDATES = bindparam("candidates", type_=ARRAY(String))
 _NOT_ITSELF = Article.id.is_distinct_from(bindparam("article_id", type_=BigInteger))
+_NO_AUTHOR = cast(null(), BigInteger)
 _TAKEN: CompoundSelect[Any] = union_all(
-    select(Article.slug).where(Article.slug == _CANDIDATES.any_(), OWNS_SLUG, _NOT_ITSELF),
-    select(Article.draft_slug).where(
+    select(Article.slug, _NO_AUTHOR).where(
+        Article.slug == _CANDIDATES.any_(), OWNS_SLUG, _NOT_ITSELF
+    ),
+    select(Article.draft_slug, Article.author_id).where(
         Article.draft_slug == _CANDIDATES.any_(),
-        Article.author_id == bindparam("author_id", type_=BigInteger),
+        Article.author_id == bindparam("author_ids", type_=ARRAY(BigInteger)).any_(),
         _NOT_ITSELF,
     ),
-    select(FormerSlug.slug)
+    select(FormerSlug.slug, _NO_AUTHOR)
     .join(Article, Article.id == FormerSlug.article_id)
     .where(FormerSlug.slug == _CANDIDATES.any_(), OWNS_SLUG, _NOT_ITSELF),
 )
+"""Slugs that are taken: for everyone, or for one author."""
 _IN_USE = union_all(
     select(Article.slug).where(Article.slug == _CANDIDATES.any_(), _NOT_ITSELF),
     select(FormerSlug.slug).where(
@@ -124,12 +128,15 @@ _RENAME_CONFLICTING = (
 )
 
 
-class SlugTarget(NamedTuple):
-    """The article that needs a slug; `article_id` is None for a new one."""
+class SlugRequest(NamedTuple):
+    """An article that needs a slug."""
 
     author_id: int
-    now: datetime
-    article_id: int | None = None
+    names: Sequence[str]
+    """The slugs that it may get, best first."""
+    published_at: datetime | None
+    public: bool
+    """Whether the article is or was public, so that it gets its slug permanently."""
 
 
 class SlugColumns(NamedTuple):
@@ -170,50 +177,98 @@ def is_derived(slug: str, title: str) -> bool:
     return slug.startswith(base) and _SUFFIX.fullmatch(slug, len(base)) is not None
 
 
-async def free_slug(session: AsyncSession, *, title: str, target: SlugTarget) -> str:
-    """Return a free slug for this title; a concurrent request may still take it.
-
-    The article's current and former slugs count as free.
-    """
-    wanted = candidates(title)
-    taken = await taken_slugs(session, wanted, target=target)
-    return next(slug for slug in wanted if slug not in taken)
-
-
-async def taken_slugs(session: AsyncSession, slugs: list[str], *, target: SlugTarget) -> set[str]:
-    """Return which of these slugs are taken, except by the target article itself.
-
-    Taken are reserved slugs, current and former public slugs, and slugs of the author's drafts.
-    """
-    taken = await session.scalars(_TAKEN, {"candidates": slugs, **target._asdict()})
-    return {*taken, *RESERVED.intersection(slugs)}
-
-
-async def assign_slug(
+async def assign_slugs(
     session: AsyncSession,
+    requests: Sequence[SlugRequest],
     *,
-    wanted: str,
-    published_at: datetime | None,
-    public: bool,
-    target: SlugTarget,
-) -> SlugColumns:
-    """Return the column values for an article with the slug `wanted`, which is not taken.
+    now: datetime,
+    article_id: int | None = None,
+) -> list[SlugColumns | None]:
+    """Return the slug columns of each article; None if all its names are taken.
 
-    An unpublished article with that slug gets another one first. Between two scheduled articles,
-    the one that is published later gets another slug.
+    Unpublished articles that use these slugs get others first. Between two scheduled articles, the
+    one that is published later gets another slug. A concurrent request may still take a slug.
+
+    `article_id` is the id of a single article that exists already. Its own slugs are not taken.
     """
-    article_id = target.article_id
-    parameters = {"candidates": [wanted], "article_id": article_id}
-    if published_at is None and not public:
-        in_use = set(await session.scalars(_IN_USE, parameters))
-        return SlugColumns(placeholder() if in_use else wanted, wanted)
-    before = None if public else published_at
-    await release_slugs(session, [wanted], now=target.now, before=before, article_id=article_id)
-    if public:
-        return SlugColumns(wanted, None)
-    names = [wanted, *candidates(wanted)]
-    in_use = set(await session.scalars(_IN_USE, {**parameters, "candidates": names}))
-    return SlugColumns(next(name for name in names if name not in in_use | RESERVED), wanted)
+    chosen = await _choose(session, requests, now=now, article_id=article_id)
+    others = {
+        number: candidates(slug)
+        for number, slug in chosen.items()
+        if requests[number].published_at is not None and not requests[number].public
+    }
+    names = {*chosen.values(), *chain.from_iterable(others.values())}
+    in_use = await _in_use(session, names, article_id)
+    conflicting = [
+        number
+        for number, slug in chosen.items()
+        if slug in in_use and (number in others or requests[number].public)
+    ]
+    for number in conflicting:
+        before = requests[number].published_at if number in others else None
+        await release_slugs(
+            session, [chosen[number]], now=now, before=before, article_id=article_id
+        )
+    if conflicting:
+        in_use = await _in_use(session, names, article_id)
+    columns: list[SlugColumns | None] = [None] * len(requests)
+    for number in sorted(chosen, key=lambda number: _precedence(requests[number], now)):
+        slug = wanted = chosen[number]
+        if number in others:
+            slug = next(name for name in others[number] if name not in in_use | RESERVED)
+        elif wanted in in_use and not requests[number].public:
+            slug = placeholder()
+        in_use.add(slug)
+        columns[number] = SlugColumns(slug, None if requests[number].public else wanted)
+    return columns
+
+
+async def _choose(
+    session: AsyncSession, requests: Sequence[SlugRequest], *, now: datetime, article_id: int | None
+) -> dict[int, str]:
+    """Return the first name of each request that is not taken, by the number of the request.
+
+    The first names are usually free. The others are queried only if they are not.
+    """
+    chosen: dict[int, str] = {}
+    taken: set[tuple[str, int | None]] = {(name, None) for name in RESERVED}
+    # A slug without an alternative takes precedence within the batch.
+    order = sorted(range(len(requests)), key=lambda number: len(requests[number].names) > 1)
+    for depth in (slice(1), slice(1, None)):
+        names = {
+            name
+            for number in order
+            if number not in chosen
+            for name in requests[number].names[depth]
+        }
+        if not names:
+            break
+        parameters = {
+            "candidates": sorted(names),
+            "author_ids": sorted({request.author_id for request in requests}),
+            "now": now,
+            "article_id": article_id,
+        }
+        taken.update((slug, owner) for slug, owner in await session.execute(_TAKEN, parameters))
+        for number in order:
+            author_id, public = requests[number].author_id, requests[number].public
+            for name in requests[number].names[depth]:
+                if number not in chosen and taken.isdisjoint({(name, None), (name, author_id)}):
+                    chosen[number] = name
+                    taken.add((name, None if public else author_id))
+    return chosen
+
+
+async def _in_use(session: AsyncSession, names: Iterable[str], article_id: int | None) -> set[str]:
+    """Return which of these names occur in the column, visible or not, or are former slugs."""
+    parameters = {"candidates": sorted(names), "article_id": article_id}
+    return set(await session.scalars(_IN_USE, parameters))
+
+
+def _precedence(request: SlugRequest, now: datetime) -> tuple[bool, bool, datetime]:
+    """Return a sort key: public articles first, then scheduled ones by date, then drafts."""
+    published_at = request.published_at
+    return not request.public, published_at is None, published_at or now
 
 
 async def release_slugs(

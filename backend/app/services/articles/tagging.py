@@ -1,14 +1,17 @@
 """Assign tags to articles."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import (
     BigInteger,
     BindParameter,
     ColumnElement,
+    SmallInteger,
     String,
+    Table,
     any_,
+    bindparam,
     column,
     delete,
     func,
@@ -45,6 +48,29 @@ class LockedTag(NamedTuple):
     def stored_spelling(self) -> str | None:
         """The spelling to store with the article; None if the tag is already listed."""
         return None if self.is_listed else self.spelling
+
+
+_TYPES: Mapping[str, TypeEngine[Any]] = {
+    "article_id": BigInteger(),
+    "tag_id": BigInteger(),
+    "position": SmallInteger(),
+    "spelling": String(),
+}
+_rows = (
+    func.unnest(*(bindparam(name, type_=ARRAY(type_)) for name, type_ in _TYPES.items()))
+    .table_valued(*(column(name, type_) for name, type_ in _TYPES.items()))
+    .render_derived()
+)
+_new = insert(cast("Table", ArticleTag.__table__)).from_select(
+    list(_TYPES), select(*_rows.c), include_defaults=False
+)
+_INSERT_ARTICLE_TAGS = _new.on_conflict_do_update(
+    index_elements=[ArticleTag.article_id, ArticleTag.tag_id],
+    set_={
+        "position": _new.excluded.position,
+        "spelling": func.coalesce(_new.excluded.spelling, ArticleTag.spelling),
+    },
+)
 
 
 def tag_id_for_filter(key: BindParameter[str]) -> ColumnElement[int]:
@@ -84,11 +110,11 @@ async def set_tags(
         row.tag_id: (row.position, row.spelling) for row in await session.execute(current_tags)
     }
     reordered = in_order or before.keys() != {tag.id for tag in tags.values()}
-    added: dict[int, LockedTag] = {}
+    added: list[tuple[int, int, LockedTag]] = []
     kept: dict[int, tuple[int, str | None]] = {}
     for index, tag in enumerate(tags.values()):
         if tag.id not in before:
-            added[index] = tag
+            added.append((article_id, index, tag))
             continue
         position, spelling = before[tag.id]
         is_respelled = not tag.is_listed and tag.spelling != (spelling or tag.default_spelling)
@@ -103,29 +129,39 @@ async def set_tags(
             position, spelling = kept[tag_id]
             changed = update(ArticleTag).where(of_article, ArticleTag.tag_id == tag_id)
             await session.execute(changed.values(position=position, spelling=spelling))
-    await _insert_article_tags(session, article_id, added)
+    await _insert_article_tags(session, added)
     return bool(added) or before != kept
 
 
-async def add_tags(session: AsyncSession, *, article_id: int, tags: Iterable[LockedTag]) -> None:
-    """Add tags to an article that has none, in this order."""
-    await _insert_article_tags(session, article_id, dict(enumerate(tags)))
+async def add_tags(session: AsyncSession, tagged: Mapping[int, Iterable[LockedTag]]) -> None:
+    """Add tags to articles, by the id of the article, in this order."""
+    await _insert_article_tags(
+        session,
+        [
+            (article_id, position, tag)
+            for article_id, tags in tagged.items()
+            for position, tag in enumerate(tags)
+        ],
+    )
 
 
 async def _insert_article_tags(
-    session: AsyncSession, article_id: int, tags: Mapping[int, LockedTag]
+    session: AsyncSession, rows: Sequence[tuple[int, int, LockedTag]]
 ) -> None:
-    if tags:
-        rows = [
-            {
-                "article_id": article_id,
-                "tag_id": tag.id,
-                "position": index,
-                "spelling": tag.stored_spelling,
-            }
-            for index, tag in tags.items()
-        ]
-        await session.execute(insert(ArticleTag).values(rows))
+    """Insert articles' tags with their positions; a tag that an article has is moved."""
+    if rows:
+        parameters = {
+            "article_id": [article_id for article_id, _, _ in rows],
+            "tag_id": [tag.id for _, _, tag in rows],
+            "position": [position for _, position, _ in rows],
+            "spelling": [tag.stored_spelling for _, _, tag in rows],
+        }
+        await session.execute(_INSERT_ARTICLE_TAGS, parameters)
+
+
+def tags_named(tags: Mapping[str, LockedTag], names: Iterable[str]) -> Sequence[LockedTag]:
+    """Return the locked tags with these names, spelled as in `names`."""
+    return [tags[key]._replace(spelling=name) for key, name in names_by_key(names).items()]
 
 
 def names_by_key(names: Iterable[str]) -> Mapping[str, str]:

@@ -4,8 +4,6 @@ services.articles.writing deletes and restores articles.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import NamedTuple
 
 from sqlalchemy import bindparam, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,38 +14,30 @@ from app.core import clock
 from app.core.errors import ArticleNotFound
 from app.core.limits import LimitKind
 from app.db.reading import Reader
+from app.db.selection import Selection
 from app.db.session import paged
 from app.models.accounts.user import User
 from app.models.articles.article import Article
+from app.schemas.articles.trash import TrashedArticle
 from app.schemas.page import PageQuery
 from app.services import audit, limits
 from app.services.articles.pictures import delete_media_of_articles
-from app.services.articles.rows import DISPLAYED_SLUG, AuthorRow
+from app.services.articles.rows import AUTHOR, DISPLAYED_SLUG
 from app.services.articles.writing import TRASH_RETENTION
 from app.services.audit import AuditAction
 
 BATCH = 100
 
 
-class TrashedRow(NamedTuple):
-    """A row of a deleted article."""
-
-    id: int
-    title: str
-    slug: str
-    deleted_at: datetime
-    purged_at: datetime
-    author: AuthorRow
-
-
+_TRASHED_ARTICLE = Selection.of(
+    TrashedArticle,
+    Article,
+    slug=DISPLAYED_SLUG,
+    purged_at=Article.deleted_at + TRASH_RETENTION,
+    author=AUTHOR,
+)
 _TRASHED = (
-    select(
-        Article.id,
-        Article.title,
-        DISPLAYED_SLUG,
-        Article.deleted_at,
-        *(getattr(User, field).label(f"author_{field}") for field in AuthorRow._fields),
-    )
+    select(*_TRASHED_ARTICLE.columns)
     .join(User, User.id == Article.author_id)
     .where(Article.deleted_at > bindparam("since"))
     .order_by(Article.deleted_at.desc(), Article.id.desc())
@@ -58,16 +48,16 @@ _LISTS = {
 }
 
 
-async def list_trash(reader: Reader, *, page: PageQuery, actor: Identity) -> Sequence[TrashedRow]:
+async def list_trash(
+    reader: Reader, *, page: PageQuery, actor: Identity
+) -> Sequence[TrashedArticle]:
     """Return restorable articles, last deleted first: the actor's own, or all for editors."""
     include_all = may_on_any(actor, Action.DELETE_ARTICLE)
     owner_filter = {} if include_all else {"author_id": actor.id}
     now = clock.now()
     parameters = {"since": now - TRASH_RETENTION, "now": now, **owner_filter, **page.model_dump()}
-    return [
-        TrashedRow._make((*row[:4], row.deleted_at + TRASH_RETENTION, AuthorRow._make(row[4:])))
-        for row in await reader.execute(_LISTS[include_all], parameters)
-    ]
+    rows = await reader.execute(_LISTS[include_all], parameters)
+    return [_TRASHED_ARTICLE.read(row) for row in rows]
 
 
 async def delete_for_good(session: AsyncSession, *, article_id: int, actor: Identity) -> None:

@@ -4,7 +4,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import bindparam, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -19,7 +18,6 @@ from app.core.errors import (
     EmailNotVerified,
     InvalidInput,
     InvalidToken,
-    ServiceUnavailable,
     SlugTaken,
 )
 from app.core.limits import LimitKind
@@ -29,19 +27,18 @@ from app.models.articles.article import Article
 from app.models.articles.revision import ArticleRevision
 from app.schemas.articles.article import ArticleCreate, ArticleResponse, ArticleUpdate
 from app.services import audit, limits
+from app.services.articles.inserting import NewArticle, insert_articles
 from app.services.articles.pictures import update_media_references
 from app.services.articles.rendering import excerpt_columns, prepare_text, rendered_columns
-from app.services.articles.rows import ArticleRow, article_row, select_articles
+from app.services.articles.rows import ARTICLE, select_articles
 from app.services.articles.slugs import (
-    ATTEMPTS,
     SlugColumns,
-    SlugTarget,
-    assign_slug,
-    free_slug,
+    SlugRequest,
+    assign_slugs,
+    candidates,
     is_derived,
     owns_slug,
     save_former_slug,
-    taken_slugs,
 )
 from app.services.articles.tagging import add_tags, lock_tags, set_tags
 from app.services.audit import AuditAction
@@ -55,7 +52,7 @@ _BY_ID = select_articles().where(Article.id == bindparam("article_id"))
 
 async def create_article(
     session: AsyncSession, *, new: ArticleCreate, author: Identity
-) -> ArticleRow:
+) -> ArticleResponse:
     """Create an article: a draft, scheduled or published.
 
     The session must not contain changes yet. Raises EmailNotVerified if publishing requires a
@@ -70,19 +67,6 @@ async def create_article(
     if published_at is not None:
         _require_verified_email(author)
     rendered, author = await prepare_text(session, new.content, writer=author)
-    values = {
-        "title": new.title,
-        "content": new.content,
-        **rendered_columns(rendered, own_excerpt=new.excerpt),
-        "cover_image_url": new.cover_image_url,
-        "language": new.language or get_settings().default_language,
-        "comment_policy": new.comment_policy,
-        "published_at": published_at,
-        "author_id": author.id,
-        "edited_by": author.id,
-        "edited_at": now,
-        "created_at": now,
-    }
     costs = {
         LimitKind.ARTICLES: 1,
         **_text_costs(new.content),
@@ -91,50 +75,30 @@ async def create_article(
     await limits.spend(session, author, costs)
     # Lock slugs before tags, as in updates. The slug waits for locks on articles, and their writers
     # wait for tags.
-    article_id = await _insert(session, values, slug=new.slug, now=now)
-    tags = await lock_tags(session, new.tags, actor=author)
-    await add_tags(session, article_id=article_id, tags=tags.values())
-    await update_media_references(
-        session,
-        article_id=article_id,
+    article = NewArticle(
+        title=new.title,
         content=new.content,
+        rendered=rendered,
+        excerpt=new.excerpt,
         cover_image_url=new.cover_image_url,
+        language=new.language,
+        published_at=published_at,
+        author_id=author.id,
+        created_at=now,
+        updated_at=now,
+        comment_policy=new.comment_policy,
+        slug=new.slug,
     )
+    with constraint_errors(AUTHOR_REFERENCE):
+        (article_id,) = await insert_articles(session, [article], now=now)
+    if article_id is None:
+        raise SlugTaken
+    tags = await lock_tags(session, new.tags, actor=author)
+    await add_tags(session, {article_id: tags.values()})
     _record(session, AuditAction.CREATE_ARTICLE, article_id, author)
     if published_at is not None:
         _record(session, _publication_action(published_at), article_id, author)
     return await read_back(session, article_id)
-
-
-async def _insert(
-    session: AsyncSession, values: dict[str, Any], *, slug: str | None, now: datetime
-) -> int:
-    """Insert an article with this slug, or one derived from its title; return its id.
-
-    Concurrent requests for the same slug wait for each other. The second gets another slug, or
-    SlugTaken if it requested this one.
-    """
-    target = SlugTarget(values["author_id"], now)
-    published_at: datetime | None = values["published_at"]
-    public = published_at is not None and published_at <= now
-    for _ in range(ATTEMPTS):
-        if slug is not None and await taken_slugs(session, [slug], target=target):
-            raise SlugTaken
-        wanted = slug or await free_slug(session, title=values["title"], target=target)
-        name = await assign_slug(
-            session,
-            wanted=wanted,
-            published_at=published_at,
-            public=public,
-            target=target,
-        )
-        added = insert(Article).values(**values, **name._asdict())
-        unless_taken = added.on_conflict_do_nothing()
-        with constraint_errors(AUTHOR_REFERENCE):
-            article_id: int | None = await session.scalar(unless_taken.returning(Article.id))
-        if article_id is not None:
-            return article_id
-    raise ServiceUnavailable
 
 
 async def update_article(
@@ -145,7 +109,7 @@ async def update_article(
     actor: Identity,
     precondition: Precondition,
     tags_in_order: bool = False,
-) -> ArticleRow:
+) -> ArticleResponse:
     """Change the fields set in `changes`; store the previous text as a revision.
 
     With `tags_in_order`, a different order of the same tags is a change. The session must not
@@ -231,24 +195,19 @@ async def _update_slug(
     if requested == displayed and not needs_new_columns:
         return False
     title = updates.get("title", article.title)
-    target = SlugTarget(article.author_id, now, article.id)
+    names = [] if requested is None else [requested]
+    if requested is None or ("slug" not in updates and is_derived(requested, title)):
+        names += candidates(title)
+    request = SlugRequest(article.author_id, names, published_at, public)
+    statement = update(Article).where(Article.id == article.id)
+    statement = statement.execution_options(synchronize_session=False)
 
     async def rename(session: AsyncSession) -> SlugColumns:
-        wanted = requested
-        if wanted is not None and await taken_slugs(session, [wanted], target=target):
-            if "slug" in updates or not is_derived(wanted, title):
-                raise SlugTaken
-            wanted = None
-        name = await assign_slug(
-            session,
-            wanted=wanted or await free_slug(session, title=title, target=target),
-            published_at=published_at,
-            public=public,
-            target=target,
-        )
+        (name,) = await assign_slugs(session, [request], now=now, article_id=article.id)
+        if name is None:
+            raise SlugTaken
         columns = {**name._asdict(), "updated_at": Article.updated_at}
-        renamed = update(Article).where(Article.id == article.id).values(columns)
-        await session.execute(renamed.execution_options(synchronize_session=False))
+        await session.execute(statement.values(columns))
         return name
 
     name = await retry(session, rename)
@@ -335,7 +294,9 @@ async def delete_article(
     _record(session, AuditAction.DELETE_ARTICLE, article_id, actor)
 
 
-async def restore_article(session: AsyncSession, *, article_id: int, actor: Identity) -> ArticleRow:
+async def restore_article(
+    session: AsyncSession, *, article_id: int, actor: Identity
+) -> ArticleResponse:
     """Restore an article from the trash, with the status that it had.
 
     Raises ArticleNotFound if it is not in the trash, was deleted over 30 days ago, or is another
@@ -382,10 +343,10 @@ async def lock_article(
     return article
 
 
-async def read_back(session: AsyncSession, article_id: int) -> ArticleRow:
+async def read_back(session: AsyncSession, article_id: int) -> ArticleResponse:
     """Return the article that was just flushed, as a read would return it."""
     parameters = {"article_id": article_id, "now": clock.now()}
-    return article_row((await session.execute(_BY_ID, parameters)).one())
+    return ARTICLE.read((await session.execute(_BY_ID, parameters)).one())
 
 
 async def _check_precondition(
@@ -393,8 +354,7 @@ async def _check_precondition(
 ) -> None:
     """Raise PreconditionFailed unless the locked article matches the client's ETag."""
     if precondition.tags is not None:
-        current = await read_back(session, article_id)
-        precondition.require(ArticleResponse.model_validate(current))
+        precondition.require(await read_back(session, article_id))
 
 
 def _visible_from(article: Article) -> datetime | None:

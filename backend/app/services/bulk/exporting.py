@@ -15,7 +15,7 @@ from app.core.streams import Deadline
 from app.db.session import Database
 from app.models.accounts.user import User
 from app.models.articles.article import Article
-from app.services.articles.rows import NOT_DELETED, columns
+from app.services.articles.rows import NOT_DELETED, article_fields
 
 BATCH = 200
 BATCH_BYTES = 1024 * 1024
@@ -57,7 +57,7 @@ def _batch_query(*, own_only: bool) -> Select[Any]:
             Article.own_excerpt,
             Article.archived_at,
             User.username,
-            *columns(_FIELDS),
+            *article_fields(_FIELDS).columns,
         )
         .join(sized, sized.c.id == Article.id)
         .join(User, User.id == Article.author_id)

@@ -32,7 +32,7 @@ class RecordRejected(Exception):
     """A record cannot be imported. The message contains the reason."""
 
 
-class NewArticle(NamedTuple):
+class ArticleCreation(NamedTuple):
     """A record that creates an article."""
 
     item: PreparedRecord
@@ -68,7 +68,7 @@ class Plan:
         self.public_slugs: dict[str, _SlugOwner] = {}
         self.draft_slugs: dict[tuple[str, int], _SlugOwner] = {}
         self.targets: dict[int, Row[Any]] = {}
-        self.new: list[NewArticle] = []
+        self.new: list[ArticleCreation] = []
         self.changes: list[ArticleChange] = []
         self.imported: list[tuple[PreparedRecord, int]] = []
         self.results: list[Result] = []
@@ -180,7 +180,7 @@ def _plan_record(batch: Plan, item: PreparedRecord) -> None:
     if slug_owner is None:
         item = _with_publication_date(item, batch.now)
         _require_verified_email(batch.importer, item.record)
-        batch.new.append(NewArticle(item, author_id))
+        batch.new.append(ArticleCreation(item, author_id))
         return
     if key_of_article(slug_owner.article_id) in batch.created_ids:
         raise RecordRejected(REPEATED)

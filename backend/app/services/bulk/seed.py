@@ -7,7 +7,7 @@ minutes until now.
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import cache, lru_cache
 from itertools import accumulate, islice
@@ -17,7 +17,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.security import hash_password
-from app.content.markdown import RENDERER, make_excerpt, render_sync
+from app.content.markdown import Rendered, render_sync
 from app.content.slugs import slugify
 from app.core import clock
 from app.core.config import SetupError
@@ -25,16 +25,14 @@ from app.core.errors import InvalidInput
 from app.db.session import Database
 from app.models.accounts.user import User
 from app.models.articles.article import Article
-from app.models.articles.tag import ArticleTag
-from app.services.articles.tagging import lock_tags
+from app.services.articles.inserting import NewArticle, insert_articles
+from app.services.articles.tagging import add_tags, lock_tags
 
 RANDOM_SEED = 20_260_101
 PASSWORD = "pressroom-demo"  # noqa: S105 - public on purpose: seeding is disabled in production
 DEMO_USERNAME = "demo"
 DEMO_EMAIL = "demo@example.com"
 BATCH_ROWS = 1000
-TRANSACTION_ROWS = 20_000
-"""Articles per transaction. Entries of the change feed are buffered in memory until the commit."""
 SENTENCES = 400
 TITLES = 2000
 MEAN_CONTENT_LENGTH = 2000
@@ -57,27 +55,6 @@ USER_COLUMNS = (
     "created_at",
     "updated_at",
 )
-ARTICLE_COLUMNS = (
-    "id",
-    "title",
-    "slug",
-    "content",
-    "html",
-    "plain_text",
-    "rendered_with",
-    "word_count",
-    "reading_time",
-    "excerpt",
-    "published_at",
-    "author_id",
-    "created_at",
-    "updated_at",
-)
-TAG_COLUMNS = ("article_id", "tag_id")
-
-_IDS = text(
-    "SELECT nextval(pg_get_serial_sequence('articles', 'id')) FROM generate_series(1, :count)"
-)
 
 
 class Sentence(NamedTuple):
@@ -94,9 +71,11 @@ class ValuePool(NamedTuple):
     """Titles with their slugs."""
     sentences: Sequence[Sentence]
     authors: Sequence[int]
-    tags: Sequence[int]
-    """Tag ids, the most used first."""
+    tags: Sequence[str]
+    """The most used first."""
     length: int
+    last_id: int
+    """The highest id of an article before. Slugs of new articles end with higher numbers."""
 
 
 async def seed(
@@ -109,9 +88,8 @@ async def seed(
 ) -> None:
     """Add `users` authors, and `articles` with `length` characters on average.
 
-    `advance` is called with the number of rows written. All authors have the same password. Rows
-    are written with COPY, in transactions of bounded size. Raises InvalidInput if there is no
-    author for the articles.
+    `advance` is called with the number of rows written. All authors have the same password. Each
+    batch has its own transaction. Raises InvalidInput if there is no author for the articles.
     """
     hashed = await hash_password(PASSWORD) if users else ""
     async with database.unit_of_work() as session:
@@ -125,14 +103,15 @@ async def seed(
             return
         if not authors:
             raise InvalidInput("Articles require authors: add at least one user")
-        pool = await _make_pool(session, fake, authors, length)
+        last_id = await session.scalar(select(func.coalesce(func.max(Article.id), 0))) or 0
+        pool = _make_pool(fake, authors, length, last_id)
     now = clock.now()
     step = min(ARTICLE_INTERVAL, MAX_TIME_SPAN / articles)
     rows = (_article(generator, pool, number, now - step * number) for number in range(articles))
-    for done in range(0, articles, TRANSACTION_ROWS):
+    while batch := list(islice(rows, BATCH_ROWS)):
         async with database.unit_of_work() as session:
-            batch = islice(rows, min(TRANSACTION_ROWS, articles - done))
-            await _add_articles(session, generator, pool, batch, advance)
+            await _add_articles(session, generator, pool, batch)
+        advance(len(batch))
     async with database.unit_of_work() as session:
         await session.execute(text("ANALYZE users, articles, tags, article_tags"))
 
@@ -156,25 +135,22 @@ async def _add_users(session: AsyncSession, fake: Any, numbers: range, hashed: s
     await _copy(session, User.__tablename__, USER_COLUMNS, rows)
 
 
-async def _make_pool(
-    session: AsyncSession, fake: Any, authors: Sequence[int], length: int
-) -> ValuePool:
+def _make_pool(fake: Any, authors: Sequence[int], length: int, last_id: int) -> ValuePool:
     sentences = [fake.sentence(nb_words=14) for _ in range(SENTENCES)]
     titles = [fake.sentence(nb_words=6).rstrip(".") for _ in range(TITLES)]
-    tags = await lock_tags(session, map(str.capitalize, fake.words(TAGS, unique=True)))
     return ValuePool(
         titles=[(title, slugify(title)) for title in titles],
         sentences=[Sentence(sentence, len(sentence.split())) for sentence in sentences],
         authors=authors,
-        tags=[tag.id for tag in tags.values()],
+        tags=[word.capitalize() for word in fake.words(TAGS, unique=True)],
         length=length,
+        last_id=last_id,
     )
 
 
 def _article(
     generator: random.Random, pool: ValuePool, number: int, written: datetime
-) -> list[Any]:
-    """Return the columns of an article without its id. The slug has no number yet."""
+) -> NewArticle:
     title, slug = generator.choice(pool.titles)
     length = generator.randint(pool.length // 2, pool.length * 3 // 2)
     parts = [
@@ -190,21 +166,19 @@ def _article(
     content = " ".join([part.text for part in parts])
     words = sum([part.words for part in parts])
     before, after = _paragraph()
-    return [
-        title,
-        slug,
-        content,
-        f"{before}{content}{after}",
-        content,
-        RENDERER,
-        words,
-        _reading_time(words),
-        make_excerpt(content[:1000]),
-        written if generator.random() < PUBLISHED_SHARE else None,
-        generator.choice(pool.authors),
-        written,
-        written,
-    ]
+    return NewArticle(
+        title=title,
+        content=content,
+        rendered=Rendered(f"{before}{content}{after}", content, [], words, _reading_time(words)),
+        excerpt=None,
+        cover_image_url=None,
+        language=None,
+        published_at=written if generator.random() < PUBLISHED_SHARE else None,
+        author_id=generator.choice(pool.authors),
+        created_at=written,
+        updated_at=written,
+        slug=f"{slug}-{pool.last_id + number + 1}",
+    )
 
 
 @lru_cache(maxsize=1)
@@ -223,26 +197,19 @@ async def _add_articles(
     session: AsyncSession,
     generator: random.Random,
     pool: ValuePool,
-    articles: Iterator[list[Any]],
-    advance: Progress,
+    articles: Sequence[NewArticle],
 ) -> None:
-    weights = list(accumulate(1 / rank for rank in range(1, len(pool.tags) + 1)))
-    while batch := list(islice(articles, BATCH_ROWS)):
-        ids = (await session.scalars(_IDS, {"count": len(batch)})).all()
-        rows = [
-            (article_id, title, f"{slug}-{article_id}", *rest)
-            for article_id, (title, slug, *rest) in zip(ids, batch, strict=True)
-        ]
-        await _copy(session, Article.__tablename__, ARTICLE_COLUMNS, rows)
-        tagged = [
-            (article_id, tag_id)
-            for article_id in ids
-            for tag_id in set(
-                generator.choices(pool.tags, cum_weights=weights, k=generator.choice(TAG_COUNTS))
-            )
-        ]
-        await _copy(session, ArticleTag.__tablename__, TAG_COLUMNS, tagged)
-        advance(len(batch))
+    ids = await insert_articles(session, articles, now=clock.now())
+    tags = list((await lock_tags(session, pool.tags)).values())
+    weights = list(accumulate(1 / rank for rank in range(1, len(tags) + 1)))
+    tagged = {
+        article_id: dict.fromkeys(
+            generator.choices(tags, cum_weights=weights, k=generator.choice(TAG_COUNTS))
+        )
+        for article_id in ids
+        if article_id is not None
+    }
+    await add_tags(session, tagged)
 
 
 async def _copy(

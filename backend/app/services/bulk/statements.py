@@ -16,7 +16,7 @@ from sqlalchemy import (
     bindparam,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.types import TypeEngine
 
 IMPORTS_LOCK = 0x696D706F7274
@@ -67,9 +67,6 @@ SLUG_OWNERS = _statement(
 A scheduled article that has become public keeps its `draft_slug` until the next write.
 """
 
-OCCUPIED_SLUGS = _statement("SELECT slug FROM articles WHERE slug = ANY(:slugs)", slugs=_TEXTS)
-"""The slugs that occur in the column, whether visible to clients or not."""
-
 TARGETS = _statement(
     "SELECT id, title, slug, draft_slug, content, excerpt, own_excerpt, cover_image_url, language,"
     " version, published_at, archived_at, deleted_at, created_at, updated_at, author_id, edited_by,"
@@ -80,53 +77,16 @@ TARGETS = _statement(
     ids=_BIGINTS,
 )
 
-IDS = _statement(
-    "SELECT nextval(pg_get_serial_sequence('articles', 'id')) FROM generate_series(1, :count)",
-    count=Integer(),
-)
-
-ARTICLE_COLUMNS: dict[str, TypeEngine[Any]] = {
-    "id": _BIGINTS,
-    "title": _TEXTS,
-    "slug": _TEXTS,
-    "draft_slug": _TEXTS,
-    "content": _TEXTS,
-    "html": _TEXTS,
-    "plain_text": _TEXTS,
-    "toc": _TEXTS,
-    "rendered_with": _INTEGERS,
-    "word_count": _INTEGERS,
-    "reading_time": _INTEGERS,
-    "excerpt": _TEXTS,
-    "own_excerpt": _BOOLEANS,
-    "cover_image_url": _TEXTS,
-    "language": _TEXTS,
-    "published_at": _TIMESTAMPS,
-    "archived_at": _TIMESTAMPS,
-    "created_at": _TIMESTAMPS,
-    "updated_at": _TIMESTAMPS,
-    "author_id": _BIGINTS,
-}
-_names = ", ".join(ARTICLE_COLUMNS)
-_values = ", ".join("toc::jsonb" if name == "toc" else name for name in ARTICLE_COLUMNS)
-_arrays = ", ".join(f":{name}" for name in ARTICLE_COLUMNS)
-
-INSERT_ARTICLES = _statement(
-    f"INSERT INTO articles ({_names}) SELECT {_values} FROM unnest({_arrays}) AS new ({_names})"  # noqa: S608 - constants of this module
-    " ON CONFLICT DO NOTHING RETURNING id",
-    **ARTICLE_COLUMNS,
-)
-
 UPDATE_ARTICLE = _statement(
     "UPDATE articles SET title = :title, slug = :slug, draft_slug = :draft_slug,"
     " content = :content, html = :html,"
-    " plain_text = :plain_text, toc = CAST(:toc AS jsonb), rendered_with = :rendered_with,"
+    " plain_text = :plain_text, toc = :toc, rendered_with = :rendered_with,"
     " word_count = :word_count, reading_time = :reading_time, excerpt = :excerpt,"
     " own_excerpt = :own_excerpt, cover_image_url = :cover_image_url, language = :language,"
     " published_at = :published_at, archived_at = :archived_at, created_at = :created_at,"
     " updated_at = :updated_at, author_id = :author_id, edited_by = :edited_by,"
     " edited_at = :edited_at, version = version + 1 WHERE id = :id",
-    toc=String(),
+    toc=JSONB(),
 )
 
 ADD_REVISIONS = _statement(
@@ -146,17 +106,6 @@ REMOVE_TAGS = _statement(
     changed=_BIGINTS,
     article_ids=_BIGINTS,
     tag_ids=_BIGINTS,
-)
-
-ADD_TAGS = _statement(
-    "INSERT INTO article_tags (article_id, tag_id, position, spelling)"
-    " SELECT * FROM unnest(:article_ids, :tag_ids, :positions, :spellings)"
-    " ON CONFLICT (article_id, tag_id) DO UPDATE SET position = excluded.position,"
-    " spelling = coalesce(excluded.spelling, article_tags.spelling)",
-    article_ids=_BIGINTS,
-    tag_ids=_BIGINTS,
-    positions=_INTEGERS,
-    spellings=_TEXTS,
 )
 
 UPSERT_IMPORT_RECORDS = _statement(

@@ -1,8 +1,6 @@
 """Profiles: read, follow and block users."""
 
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -23,9 +21,11 @@ from app.auth.identity import Identity
 from app.core.errors import FollowRefused, InvalidInput, InvalidToken, UserNotFound
 from app.core.limits import LimitKind
 from app.db.reading import Reader
+from app.db.selection import Selection
 from app.db.session import constraint_errors
 from app.models.accounts.user import User
 from app.models.community.follow import Block, Follow, UserCounts
+from app.schemas.community.profile import ProfileResponse, ProfileSummary
 from app.schemas.page import CursorQuery
 from app.services import limits
 from app.services.pages.keyset import Keyset, keyset, read_page
@@ -39,31 +39,6 @@ FOLLOW_REFERENCES = {
 BLOCK_REFERENCES = {"fk_blocks_blocker_id": InvalidToken, "fk_blocks_blocked_id": UserNotFound}
 
 
-class ProfileRow(NamedTuple):
-    """A row of a profile: the fields of ProfileResponse."""
-
-    id: int
-    username: str
-    name: str
-    bio: str
-    image_url: str | None
-    created_at: datetime
-    followers_count: int
-    following_count: int
-    following: bool
-    blocked: bool
-
-
-class ProfileSummaryRow(NamedTuple):
-    """A row of a user in a list: the fields of ProfileSummary."""
-
-    username: str
-    name: str
-    bio: str
-    image_url: str | None
-    since: datetime
-
-
 BY_USERNAME = func.lower(User.username) == func.lower(bindparam("username", type_=String))
 
 
@@ -72,34 +47,30 @@ def _count(column: InstrumentedAttribute[int]) -> ColumnElement[int]:
     return func.coalesce(counted, 0)
 
 
-_PROFILE = select(
-    User.id,
-    User.username,
-    User.name,
-    User.bio,
-    User.image_url,
-    User.created_at,
-    _count(UserCounts.followers).label("followers_count"),
-    _count(UserCounts.following).label("following_count"),
-    follows(User.id).label("following"),
-    row_exists(Block.blocker_id == VIEWER, Block.blocked_id == User.id).label("blocked"),
+_PROFILE = Selection.of(
+    ProfileResponse,
+    User,
+    followers_count=_count(UserCounts.followers),
+    following_count=_count(UserCounts.following),
+    following=follows(User.id),
+    blocked=row_exists(Block.blocker_id == VIEWER, Block.blocked_id == User.id),
 )
-_PROFILE_OF_USER = _PROFILE.where(BY_USERNAME)
+_PROFILE_OF_USER = select(*_PROFILE.columns).where(BY_USERNAME)
 _ID = select(User.id).where(BY_USERNAME)
 
 
 async def get_profile(
     reader: Reader | AsyncSession, *, username: str, viewer: Identity | None
-) -> ProfileRow:
+) -> ProfileResponse:
     """Return a profile, with the viewer's relation to the user. Raises UserNotFound."""
     parameters = {"username": username, "viewer_id": viewer.id if viewer else None}
     row = (await reader.execute(_PROFILE_OF_USER, parameters)).one_or_none()
     if row is None:
         raise UserNotFound
-    return ProfileRow._make(row)
+    return _PROFILE.read(row)
 
 
-async def follow(session: AsyncSession, *, username: str, actor: Identity) -> ProfileRow:
+async def follow(session: AsyncSession, *, username: str, actor: Identity) -> ProfileResponse:
     """Follow a user. Idempotent.
 
     Raises UserNotFound, InvalidInput for the actor themselves, and FollowRefused if either user has
@@ -115,14 +86,14 @@ async def follow(session: AsyncSession, *, username: str, actor: Identity) -> Pr
     return await get_profile(session, username=username, viewer=actor)
 
 
-async def unfollow(session: AsyncSession, *, username: str, actor: Identity) -> ProfileRow:
+async def unfollow(session: AsyncSession, *, username: str, actor: Identity) -> ProfileResponse:
     """Unfollow a user. Idempotent. Raises UserNotFound."""
     user_id = await _resolve_other_user(session, username, actor, "You cannot follow yourself")
     await _unfollow(session, actor.id, user_id)
     return await get_profile(session, username=username, viewer=actor)
 
 
-async def block(session: AsyncSession, *, username: str, actor: Identity) -> ProfileRow:
+async def block(session: AsyncSession, *, username: str, actor: Identity) -> ProfileResponse:
     """Block a user: hide their comments, and end following in both directions.
 
     Raises UserNotFound, InvalidInput for the actor themselves.
@@ -139,7 +110,7 @@ async def block(session: AsyncSession, *, username: str, actor: Identity) -> Pro
     return await get_profile(session, username=username, viewer=actor)
 
 
-async def unblock(session: AsyncSession, *, username: str, actor: Identity) -> ProfileRow:
+async def unblock(session: AsyncSession, *, username: str, actor: Identity) -> ProfileResponse:
     """Unblock a user. Raises UserNotFound."""
     user_id = await _resolve_other_user(session, username, actor, "You cannot block yourself")
     pair = Block.blocker_id == actor.id, Block.blocked_id == user_id
@@ -186,43 +157,41 @@ async def _unfollow(session: AsyncSession, follower_id: int, followed_id: int) -
     await session.execute(delete(Follow).where(*pair))
 
 
-PROFILE_COLUMNS = (User.username, User.name, User.bio, User.image_url)
-
-
-def _user_list(
+def user_list(
     kind: str,
     listed_user: InstrumentedAttribute[int],
     of: InstrumentedAttribute[int],
     since: InstrumentedAttribute[datetime],
-) -> Keyset:
-    listed = select(*PROFILE_COLUMNS, since.label("since")).join(User, User.id == listed_user)
-    return keyset(
-        kind, listed.where(of == bindparam("of_id", type_=BigInteger)), since, listed_user
-    )
+) -> Keyset[ProfileSummary]:
+    """Return the list of users with a relation to the user or article with the id `of`."""
+    selection = Selection.of(ProfileSummary, User, since=since)
+    listed = select(*selection.columns).join(User, User.id == listed_user)
+    of_id = of == bindparam("of_id", type_=BigInteger)
+    return keyset(kind, selection, listed.where(of_id), since, listed_user)
 
 
-_FOLLOWERS = _user_list("followers", Follow.follower_id, Follow.followed_id, Follow.created_at)
-_FOLLOWING = _user_list("following", Follow.followed_id, Follow.follower_id, Follow.created_at)
-_BLOCKS = _user_list("blocks", Block.blocked_id, Block.blocker_id, Block.created_at)
+_FOLLOWERS = user_list("followers", Follow.follower_id, Follow.followed_id, Follow.created_at)
+_FOLLOWING = user_list("following", Follow.followed_id, Follow.follower_id, Follow.created_at)
+_BLOCKS = user_list("blocks", Block.blocked_id, Block.blocker_id, Block.created_at)
 
 
 async def list_followers(
     reader: Reader, *, username: str, query: CursorQuery
-) -> ListPage[ProfileSummaryRow]:
+) -> ListPage[ProfileSummary]:
     """Return a user's followers, newest first. Raises UserNotFound, InvalidCursor."""
     return await _list(reader, _FOLLOWERS, await _id_of(reader, username), query)
 
 
 async def list_following(
     reader: Reader, *, username: str, query: CursorQuery
-) -> ListPage[ProfileSummaryRow]:
+) -> ListPage[ProfileSummary]:
     """Return the users whom a user follows, newest first. Raises UserNotFound, InvalidCursor."""
     return await _list(reader, _FOLLOWING, await _id_of(reader, username), query)
 
 
 async def list_blocks(
     reader: Reader, *, user: Identity, query: CursorQuery
-) -> ListPage[ProfileSummaryRow]:
+) -> ListPage[ProfileSummary]:
     """Return the users whom `user` has blocked, newest first. Raises InvalidCursor."""
     return await _list(reader, _BLOCKS, user.id, query)
 
@@ -235,14 +204,7 @@ async def _id_of(reader: Reader, username: str) -> int:
 
 
 async def _list(
-    reader: Reader, listing: Keyset, user_id: int, query: CursorQuery
-) -> ListPage[ProfileSummaryRow]:
+    reader: Reader, listing: Keyset[ProfileSummary], user_id: int, query: CursorQuery
+) -> ListPage[ProfileSummary]:
     parameters = {"of_id": user_id}
-    return await read_page(
-        reader, listing, query=query, parameters=parameters, make_item=profile_summary, of=user_id
-    )
-
-
-def profile_summary(row: Sequence[Any]) -> ProfileSummaryRow:
-    """Convert a row of PROFILE_COLUMNS and a date to a ProfileSummaryRow."""
-    return ProfileSummaryRow._make(row)
+    return await read_page(reader, listing, query=query, parameters=parameters, of=user_id)

@@ -1,9 +1,5 @@
 """Reports: users report articles and comments, editors handle the reports."""
 
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Any, NamedTuple
-
 from sqlalchemy import BigInteger, String, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -11,7 +7,6 @@ from app.auth.identity import Identity
 from app.auth.permissions import Action, may_on_any
 from app.core import clock
 from app.core.conditional import Precondition
-from app.core.enums import ReportState
 from app.core.errors import (
     AlreadyReported,
     ArticleNotFound,
@@ -22,6 +17,7 @@ from app.core.errors import (
 )
 from app.core.limits import LimitKind
 from app.db.reading import Reader
+from app.db.selection import Selection
 from app.db.session import NO_KEY_UPDATE, constraint_errors
 from app.models.accounts.user import User
 from app.models.community.comment import Comment
@@ -35,7 +31,7 @@ from app.schemas.community.report import (
 )
 from app.services import audit, limits
 from app.services.articles.reading import get_fields
-from app.services.articles.rows import AuthorRow
+from app.services.articles.rows import AUTHOR
 from app.services.audit import AuditAction
 from app.services.community.comments.reading import get_comment
 from app.services.pages.keyset import keyset, read_page
@@ -50,48 +46,27 @@ CONSTRAINTS = {
 }
 
 
-class ReportRow(NamedTuple):
-    """A row of a report: the fields of ReportResponse."""
-
-    id: int
-    article_id: int | None
-    comment_id: int | None
-    reason: str
-    state: ReportState
-    created_at: datetime
-    note: str
-    updated_at: datetime
-    handled_at: datetime | None
-    handled_by: int | None
-    comment_content: str | None
-    comment_author_id: int | None
-    comment_deleted_at: datetime | None
-    reporter: AuthorRow | None
-
-
-_COMMENT_FIELDS = ("content", "author_id", "deleted_at")
-_COLUMNS = (
-    *(getattr(Report, field) for field in ReportRow._fields[: -1 - len(_COMMENT_FIELDS)]),
-    *(getattr(Comment, field).label(f"comment_{field}") for field in _COMMENT_FIELDS),
+_FIELDS = Selection.of(
+    ReportResponse,
+    Report,
+    comment_content=Comment.content,
+    comment_author_id=Comment.author_id,
+    comment_deleted_at=Comment.deleted_at,
+    reporter=AUTHOR,
 )
 _REPORTS = (
-    select(
-        *_COLUMNS, *(getattr(User, field).label(f"reporter_{field}") for field in AuthorRow._fields)
-    )
+    select(*_FIELDS.columns)
     .join(User, User.id == Report.reporter_id, isouter=True)
     .join(Comment, Comment.id == Report.comment_id, isouter=True)
 )
-_ALL_REPORTS = keyset("reports", _REPORTS, Report.id)
+_ALL_REPORTS = keyset("reports", _FIELDS, _REPORTS, Report.id)
 _REPORTS_IN_STATE = keyset(
-    "reports in", _REPORTS.where(Report.state == bindparam("state", type_=String)), Report.id
+    "reports in",
+    _FIELDS,
+    _REPORTS.where(Report.state == bindparam("state", type_=String)),
+    Report.id,
 )
 _REPORT = _REPORTS.where(Report.id == bindparam("report_id", type_=BigInteger))
-
-
-def _report_row(row: Sequence[Any]) -> ReportRow:
-    split = len(_COLUMNS)
-    reporter = None if row[split] is None else AuthorRow._make(row[split:])
-    return ReportRow._make((*row[:split], reporter))
 
 
 async def report_article(
@@ -124,32 +99,26 @@ async def _report(session: AsyncSession, report: Report, reporter: Identity) -> 
 
 async def list_reports(
     reader: Reader, *, query: ReportQuery, user: Identity
-) -> ListPage[ReportRow]:
+) -> ListPage[ReportResponse]:
     """Return reports for editors, newest first. Raises NotAuthorized, InvalidCursor."""
     _require_editor(user)
     state = query.state.value if query.state else None
     listing = _ALL_REPORTS if state is None else _REPORTS_IN_STATE
-    return await read_page(
-        reader,
-        listing,
-        query=query,
-        parameters={"state": state},
-        make_item=_report_row,
-        of=state or "",
-    )
+    parameters = {"state": state}
+    return await read_page(reader, listing, query=query, parameters=parameters, of=state or "")
 
 
-async def get_report(reader: Reader, *, report_id: int, user: Identity) -> ReportRow:
+async def get_report(reader: Reader, *, report_id: int, user: Identity) -> ReportResponse:
     """Return one report for editors. Raises NotAuthorized, ReportNotFound."""
     _require_editor(user)
     return await _read(reader, report_id)
 
 
-async def _read(reader: Reader | AsyncSession, report_id: int) -> ReportRow:
+async def _read(reader: Reader | AsyncSession, report_id: int) -> ReportResponse:
     row = (await reader.execute(_REPORT, {"report_id": report_id})).one_or_none()
     if row is None:
         raise ReportNotFound
-    return _report_row(row)
+    return _FIELDS.read(row)
 
 
 async def update_report(
@@ -159,7 +128,7 @@ async def update_report(
     changes: ReportUpdate,
     actor: Identity,
     precondition: Precondition,
-) -> ReportRow:
+) -> ReportResponse:
     """Change the state or the note of a report, as an editor.
 
     Raises NotAuthorized, ReportNotFound, PreconditionFailed.
@@ -169,7 +138,7 @@ async def update_report(
     if report is None:
         raise ReportNotFound
     if precondition.tags is not None:
-        precondition.require(ReportResponse.model_validate(await _read(session, report_id)))
+        precondition.require(await _read(session, report_id))
     await limits.spend(session, actor, {LimitKind.MODERATION: 1})
     for field, value in changes.model_dump(exclude_unset=True).items():
         setattr(report, field, value)

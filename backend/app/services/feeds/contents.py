@@ -11,11 +11,12 @@ from app.core import clock
 from app.core.config import get_settings
 from app.core.errors import TagNotFound, UserNotFound
 from app.db.reading import Reader
+from app.db.selection import Selection
 from app.models.accounts.user import User
 from app.models.articles.article import Article
 from app.models.articles.change import Change
 from app.models.articles.tag import ArticleTag, Tag
-from app.services.articles.rows import NOW, PUBLIC, columns, public_name
+from app.services.articles.rows import ARTICLE_FIELDS, NOW, PUBLIC, public_name
 from app.services.feeds import addresses
 from app.services.feeds.addresses import absolute_url, article_url
 
@@ -75,16 +76,15 @@ class Feed(NamedTuple):
         return max((item.changed_at for item in self.items), default=datetime.fromtimestamp(0, UTC))
 
 
+_COLUMNS = {
+    **ARTICLE_FIELDS,
+    "html": case((func.octet_length(Article.html) <= MAX_HTML_BYTES, Article.html)),
+    "username": User.username,
+    "author": User.name,
+}
+_ITEM = Selection(lambda values: Item(**values), {field: _COLUMNS[field] for field in Item._fields})
 _ITEMS = (
-    select(
-        *columns(Item._fields[:-3]),
-        case((func.octet_length(Article.html) <= MAX_HTML_BYTES, Article.html)),
-        User.username,
-        User.name,
-    )
-    .join(User, Article.author_id == User.id)
-    .where(PUBLIC)
-    .limit(MAX_ITEMS)
+    select(*_ITEM.columns).join(User, Article.author_id == User.id).where(PUBLIC).limit(MAX_ITEMS)
 )
 _BY_DATE = _ITEMS.order_by(Article.dated_at.desc(), Article.id.desc())
 _OF_AUTHOR = _BY_DATE.where(Article.author_id == bindparam("author_id"))
@@ -141,7 +141,7 @@ async def _items(
     reader: Reader, statement: Select[Any], parameters: Mapping[str, int]
 ) -> Sequence[Item]:
     rows = await reader.execute(statement, {**parameters, "now": clock.now()})
-    return [Item._make(row) for row in rows]
+    return [_ITEM.read(row) for row in rows]
 
 
 def _title(name: str) -> str:

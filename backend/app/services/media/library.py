@@ -1,8 +1,9 @@
 """Media rows: list, get, update and delete."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import bindparam, exists, func, literal, or_, select
+from sqlalchemy import Row, bindparam, exists, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
@@ -18,7 +19,7 @@ from app.models.media import ArticleMedia, Media
 from app.schemas.media import MediaQuery, MediaResponse, MediaUpdate
 from app.services import audit, limits
 from app.services.audit import AuditAction
-from app.services.media.rows import MediaRow, response_to
+from app.services.media.rows import response_to
 
 _COLUMNS = select(*Media.__table__.columns)
 _BY_ID = _COLUMNS.where(Media.id == bindparam("media_id"))
@@ -107,7 +108,7 @@ async def _lock_media(
     return media
 
 
-def _may_manage(user: Identity, media: MediaRow) -> bool:
+def _may_manage(user: Identity, media: Media | Row[Any]) -> bool:
     if media.owner_id is None:  # the owner's account was deleted
         return may_on_any(user, Action.MANAGE_MEDIA)
     return may(user, Action.MANAGE_MEDIA, owner_id=media.owner_id)

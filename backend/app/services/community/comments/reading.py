@@ -1,8 +1,7 @@
 """Read comments: threads with their first replies, and the moderation queue."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import (
     ARRAY,
@@ -23,20 +22,24 @@ from app.auth.permissions import Action, may_on_any
 from app.core.enums import CommentStatus
 from app.core.errors import ArticleNotFound, CommentNotFound
 from app.db.reading import Reader
+from app.db.selection import Selection
 from app.models.accounts.user import User
 from app.models.articles.article import Article
 from app.models.community.comment import Comment
-from app.schemas.community.comment import ModerationQuery, ThreadQuery
+from app.schemas.community.comment import (
+    CommentResponse,
+    CommentWithProfile,
+    ModerationQuery,
+    ThreadQuery,
+    ThreadResponse,
+)
 from app.schemas.page import CursorQuery
 from app.services.articles.reading import get_article_id_by_slug
-from app.services.articles.rows import AuthorRow
 from app.services.community.comments.rows import (
-    COLUMNS,
+    COMMENT,
+    COMMENT_FIELDS,
     VISIBLE_TO_VIEWER,
-    WIDTH,
-    CommentRow,
     Reply,
-    comment_row,
     get_commented_article,
     is_visible_to_viewer,
     select_comments,
@@ -48,26 +51,6 @@ from app.services.pages.viewing import VIEWER, follows
 
 FIRST_REPLIES = 5
 """How many replies a list includes per thread; `reply_count` has the total."""
-
-
-class ThreadRow(NamedTuple):
-    """A row of a thread in a list: the fields of ThreadResponse."""
-
-    id: int
-    article_id: int
-    thread_id: int
-    parent_id: int | None
-    content: str | None
-    html: str | None
-    status: CommentStatus
-    removed: bool
-    locked: bool
-    created_at: datetime
-    updated_at: datetime
-    edited_at: datetime | None
-    author: AuthorRow | None
-    reply_count: int
-    replies: Sequence[CommentRow]
 
 
 _has_visible_reply = (
@@ -86,10 +69,14 @@ _reply_count = (
     .scalar_subquery()
 )
 _OF_ARTICLE = Comment.article_id == bindparam("article_id", type_=BigInteger)
-_threads = select_comments(_reply_count.label("reply_count")).where(_OF_ARTICLE, _SHOWN_THREAD)
+_THREAD = Selection(
+    lambda values: ThreadResponse(**values, replies=[]),
+    {**COMMENT_FIELDS, "reply_count": _reply_count},
+)
+_threads = select_comments(_THREAD).where(_OF_ARTICLE, _SHOWN_THREAD)
 _THREADS = {
-    "newest": keyset("threads newest", _threads, Comment.id),
-    "oldest": keyset("threads oldest", _threads, Comment.id, descending=False),
+    "newest": keyset("threads newest", _THREAD, _threads, Comment.id),
+    "oldest": keyset("threads oldest", _THREAD, _threads, Comment.id, descending=False),
 }
 _roots = (
     func.unnest(bindparam("roots", type_=ARRAY(BigInteger)))
@@ -112,6 +99,7 @@ _FIRST_REPLIES = (
 )
 _REPLIES = keyset(
     "replies",
+    COMMENT,
     select_comments().where(
         Comment.root_id == bindparam("root_id", type_=BigInteger), _SHOWN_REPLY
     ),
@@ -127,7 +115,7 @@ _ARTICLE_OF_COMMENT = select(Comment.article_id).where(
 
 async def list_threads(
     reader: Reader, *, article_id: int, query: ThreadQuery, viewer: Identity | None
-) -> ListPage[ThreadRow]:
+) -> ListPage[ThreadResponse]:
     """Return a page of an article's threads with their first replies. Runs three queries.
 
     Raises ArticleNotFound, InvalidCursor.
@@ -139,26 +127,18 @@ async def list_threads(
         _THREADS[query.sort],
         query=query,
         parameters={**params, "article_id": article_id},
-        make_item=_thread,
         of=article_id,
     )
-    roots = [thread.id for thread in page.items]
-    replies: dict[int, list[CommentRow]] = {root: [] for root in roots}
-    for row in await reader.execute(_FIRST_REPLIES, {**params, "roots": roots}):
-        reply = comment_row(row)
-        replies[reply.thread_id].append(reply)
-    return page._replace(
-        items=[thread._replace(replies=replies[thread.id]) for thread in page.items]
-    )
-
-
-def _thread(row: Sequence[Any]) -> ThreadRow:
-    return ThreadRow(*comment_row(row), reply_count=row[WIDTH], replies=())
+    threads = {thread.id: thread for thread in page.items}
+    for row in await reader.execute(_FIRST_REPLIES, {**params, "roots": list(threads)}):
+        reply = COMMENT.read(row)
+        threads[reply.thread_id].replies.append(reply)
+    return page
 
 
 async def list_replies(
     reader: Reader, *, comment_id: int, query: CursorQuery, viewer: Identity | None
-) -> ListPage[CommentRow]:
+) -> ListPage[CommentResponse]:
     """Return a page of a thread's replies at any depth, oldest first.
 
     Raises CommentNotFound, also if the comment is itself a reply; InvalidCursor.
@@ -171,14 +151,13 @@ async def list_replies(
         _REPLIES,
         query=query,
         parameters={**params, "root_id": comment_id},
-        make_item=comment_row,
         of=comment_id,
     )
 
 
 async def get_comment(
     reader: Reader | AsyncSession, *, comment_id: int, viewer: Identity | None
-) -> CommentRow:
+) -> CommentResponse:
     """Return one comment. Raises CommentNotFound if it or its article is hidden."""
     comment, _ = await _get_shown_comment(reader, comment_id, viewer)
     return comment
@@ -186,7 +165,7 @@ async def get_comment(
 
 async def _get_shown_comment(
     reader: Reader | AsyncSession, comment_id: int, viewer: Identity | None
-) -> tuple[CommentRow, Mapping[str, Any]]:
+) -> tuple[CommentResponse, Mapping[str, Any]]:
     """Return a comment shown to `viewer`, and the parameters of VISIBLE_TO_VIEWER."""
     found = (await reader.execute(_ARTICLE_OF_COMMENT, {"comment_id": comment_id})).one_or_none()
     if found is None:
@@ -195,15 +174,15 @@ async def _get_shown_comment(
     row = (await reader.execute(_SHOWN_COMMENT, {**params, "comment_id": comment_id})).one_or_none()
     if row is None:
         raise CommentNotFound
-    return comment_row(row), params
+    return COMMENT.read(row), params
 
 
 async def read_back(
     session: AsyncSession, *, comment_id: int, viewer: Identity, moderates: bool
-) -> CommentRow:
+) -> CommentResponse:
     """Return the comment that was just flushed, as a read would return it."""
     parameters = {**viewer_parameters(viewer, moderates=moderates), "comment_id": comment_id}
-    return comment_row((await session.execute(_COMMENT, parameters)).one())
+    return COMMENT.read((await session.execute(_COMMENT, parameters)).one())
 
 
 async def _viewer_parameters_for(
@@ -231,17 +210,18 @@ _moderated = (
     )
 )
 _QUEUES = {
-    True: keyset("moderation", _moderated, Comment.id, descending=False),
-    False: keyset(
-        "moderation", _moderated.where(Article.author_id == VIEWER), Comment.id, descending=False
-    ),
+    moderates_all: keyset("moderation", COMMENT, statement, Comment.id, descending=False)
+    for moderates_all, statement in {
+        True: _moderated,
+        False: _moderated.where(Article.author_id == VIEWER),
+    }.items()
 }
 """Keyed by whether the user moderates all articles or only their own."""
 
 
 async def list_to_moderate(
     reader: Reader, *, query: ModerationQuery, user: Identity
-) -> ListPage[CommentRow]:
+) -> ListPage[CommentResponse]:
     """Return pending or hidden comments, oldest first: on own articles, or all for editors.
 
     Raises InvalidCursor.
@@ -251,35 +231,26 @@ async def list_to_moderate(
         _QUEUES[may_on_any(user, Action.MODERATE_COMMENTS)],
         query=query,
         parameters={**viewer_parameters(user, moderates=True), "status": query.status.value},
-        make_item=comment_row,
         of=f"{query.status.value} {user.id}",
     )
 
 
 MAX_LATEST = 500
 """How many comments the RealWorld API returns, which has no pagination."""
+_WITH_PROFILE = Selection.of(
+    CommentWithProfile,
+    Comment,
+    **COMMENT_FIELDS,
+    author_bio=User.bio,
+    author_image_url=User.image_url,
+    follows_author=follows(User.id),
+)
 _LATEST = (
-    select(
-        *COLUMNS,
-        User.bio,
-        User.image_url,
-        follows(User.id).label("following"),
-    )
-    .select_from(Comment)
-    .join(User, User.id == Comment.author_id)
-    .where(_OF_ARTICLE, VISIBLE_TO_VIEWER)
+    select_comments(_WITH_PROFILE)
+    .where(_OF_ARTICLE, VISIBLE_TO_VIEWER, Comment.author_id.is_not(None))
     .order_by(Comment.id.desc())
     .limit(MAX_LATEST)
 )
-
-
-class CommentWithProfile(NamedTuple):
-    """A comment with its author's profile."""
-
-    comment: CommentRow
-    bio: str
-    image_url: str | None
-    following: bool
 
 
 async def list_latest(
@@ -295,7 +266,4 @@ async def list_latest(
         **viewer_parameters(viewer, moderates=article.moderates),
         "article_id": article.id,
     }
-    return [
-        CommentWithProfile(comment_row(row), *row[WIDTH:])
-        for row in await reader.execute(_LATEST, parameters)
-    ]
+    return [_WITH_PROFILE.read(row) for row in await reader.execute(_LATEST, parameters)]

@@ -1,7 +1,6 @@
 """Columns that reads of comments select, and the visibility of comments."""
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -26,31 +25,14 @@ from app.auth.permissions import Action, may
 from app.core.enums import CommentPolicy, CommentStatus
 from app.core.errors import ArticleNotFound
 from app.db.reading import Reader
+from app.db.selection import Selection, fields_of
 from app.models.accounts.user import User
 from app.models.articles.article import Article
 from app.models.community.comment import Comment
 from app.models.community.follow import Block
-from app.services.articles.rows import VISIBLE, AuthorRow, Visibility, visibility_of
+from app.schemas.community.comment import CommentResponse
+from app.services.articles.rows import AUTHOR, VISIBLE, Visibility, visibility_of
 from app.services.pages.viewing import VIEWER
-
-
-class CommentRow(NamedTuple):
-    """A row of a comment: the fields of CommentResponse."""
-
-    id: int
-    article_id: int
-    thread_id: int
-    parent_id: int | None
-    content: str | None
-    html: str | None
-    status: CommentStatus
-    removed: bool
-    locked: bool
-    created_at: datetime
-    updated_at: datetime
-    edited_at: datetime | None
-    author: AuthorRow | None
-
 
 MODERATES = bindparam("moderates", type_=Boolean)
 """Bound parameter: whether the viewer moderates the article's comments."""
@@ -80,48 +62,33 @@ def is_visible_to_viewer(comment: type[Comment]) -> ColumnElement[bool]:
 
 
 VISIBLE_TO_VIEWER = is_visible_to_viewer(Comment)
-_REMOVED = ~VISIBLE_TO_VIEWER
 
 
 def _unless_removed(column: Any) -> ColumnElement[Any]:
     return case((VISIBLE_TO_VIEWER, column), else_=null())
 
 
-COLUMNS: Sequence[ColumnElement[Any]] = (
-    Comment.id.expression,
-    Comment.article_id.expression,
-    func.coalesce(Comment.root_id, Comment.id).label("thread_id"),
-    Comment.parent_id.expression,
-    _unless_removed(Comment.content).label("content"),
-    _unless_removed(Comment.html).label("html"),
-    case((VISIBLE_TO_VIEWER, Comment.status), else_=CommentStatus.VISIBLE.value).label("status"),
-    _REMOVED.label("removed"),
-    Comment.locked_at.is_not(None).label("locked"),
-    Comment.created_at.expression,
-    Comment.updated_at.expression,
-    Comment.edited_at.expression,
-    *(
-        _unless_removed(getattr(User, field)).label(f"author_{field}")
-        for field in AuthorRow._fields
-    ),
+COMMENT_FIELDS: Mapping[str, Any] = fields_of(
+    CommentResponse,
+    Comment,
+    thread_id=func.coalesce(Comment.root_id, Comment.id),
+    content=_unless_removed(Comment.content),
+    html=_unless_removed(Comment.html),
+    status=case((VISIBLE_TO_VIEWER, Comment.status), else_=CommentStatus.VISIBLE.value),
+    removed=~VISIBLE_TO_VIEWER,
+    locked=Comment.locked_at.is_not(None),
+    author={field: _unless_removed(column) for field, column in AUTHOR.items()},
 )
-WIDTH = len(COLUMNS)
+COMMENT = Selection.of(CommentResponse, Comment, **COMMENT_FIELDS)
 
 
-def select_comments(*more: ColumnElement[Any]) -> Select[Any]:
-    """Select COLUMNS and `more`."""
+def select_comments(selection: Selection[Any] = COMMENT) -> Select[Any]:
+    """Select the columns of comments with their authors."""
     return (
-        select(*COLUMNS, *more)
+        select(*selection.columns)
         .select_from(Comment)
         .join(User, User.id == Comment.author_id, isouter=True)
     )
-
-
-def comment_row(row: Sequence[Any]) -> CommentRow:
-    """Convert a row of COLUMNS to a CommentRow."""
-    split = len(CommentRow._fields) - 1
-    author = None if row[split] is None else AuthorRow._make(row[split:WIDTH])
-    return CommentRow._make((*row[:split], author))
 
 
 class CommentedArticle(NamedTuple):

@@ -29,12 +29,13 @@ from app.schemas.community.comment import (
     CommentModeration,
     CommentResponse,
     CommentUpdate,
+    CommentWithProfile,
 )
 from app.services import audit, limits, purging
 from app.services.articles.reading import get_article_id_by_slug
 from app.services.audit import AuditAction
-from app.services.community.comments.reading import CommentWithProfile, get_comment, read_back
-from app.services.community.comments.rows import CommentedArticle, CommentRow, get_commented_article
+from app.services.community.comments.reading import get_comment, read_back
+from app.services.community.comments.rows import CommentedArticle, get_commented_article
 
 EDIT_WINDOW = timedelta(minutes=15)
 DELETED_TEXT_RETENTION = timedelta(days=30)
@@ -49,7 +50,7 @@ REFERENCES = {
 
 async def create_comment(
     session: AsyncSession, *, article_id: int, new: CommentCreate, author: Identity
-) -> CommentRow:
+) -> CommentResponse:
     """Create a comment on an article, or a reply to a comment.
 
     On articles with held comments, it is pending until a moderator approves it. Comments by
@@ -92,8 +93,13 @@ async def create_comment_by_slug(
 ) -> CommentWithProfile:
     """Create a comment on the article with this slug. See `create_comment`."""
     article_id = await get_article_id_by_slug(session, slug=slug, viewer=author)
-    row = await create_comment(session, article_id=article_id, new=new, author=author)
-    return CommentWithProfile(row, author.bio, author.image_url, following=False)
+    created = await create_comment(session, article_id=article_id, new=new, author=author)
+    return CommentWithProfile(
+        **created.model_dump(),
+        author_bio=author.bio,
+        author_image_url=author.image_url,
+        follows_author=False,
+    )
 
 
 def _status(article: CommentedArticle) -> CommentStatus:
@@ -125,7 +131,7 @@ async def update_comment(
     changes: CommentUpdate,
     actor: Identity,
     precondition: Precondition,
-) -> CommentRow:
+) -> CommentResponse:
     """Change the actor's own comment within 15 minutes; a held comment is held again.
 
     Raises CommentNotFound, NotAuthorized, EditWindowOver, PreconditionFailed, ContentTooComplex.
@@ -187,7 +193,7 @@ async def moderate_comment(
     changes: CommentModeration,
     actor: Identity,
     precondition: Precondition,
-) -> CommentRow:
+) -> CommentResponse:
     """Approve, hide or show a comment; lock or unlock its thread.
 
     Requires the article's author or an editor. Raises CommentNotFound, NotAuthorized,
@@ -249,7 +255,7 @@ async def _check_precondition(
         current = await read_back(
             session, comment_id=comment.id, viewer=actor, moderates=article.moderates
         )
-        precondition.require(CommentResponse.model_validate(current))
+        precondition.require(current)
 
 
 _EXPIRED = (

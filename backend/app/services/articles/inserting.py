@@ -1,0 +1,138 @@
+"""Insertion of articles, for both APIs, imports and example data.
+
+A single article is a batch of one. The number of statements does not depend on the size of a batch,
+except that an article with images takes a few more.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, cast
+
+from sqlalchemy import String, Table, bindparam, column, func, select
+from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.content.markdown import Rendered
+from app.core.config import get_settings
+from app.core.enums import CommentPolicy
+from app.core.errors import ServiceUnavailable
+from app.db.retry import ATTEMPTS
+from app.models.articles.article import Article
+from app.services.articles.pictures import mentions_media, update_media_references
+from app.services.articles.rendering import rendered_columns
+from app.services.articles.slugs import SlugRequest, assign_slugs, candidates
+
+
+class NewArticle(NamedTuple):
+    """An article to insert."""
+
+    title: str
+    content: str
+    rendered: Rendered
+    excerpt: str | None
+    """None: derived from the content."""
+    cover_image_url: str | None
+    language: str | None
+    """None: the default language."""
+    published_at: datetime | None
+    author_id: int
+    created_at: datetime
+    updated_at: datetime
+    archived_at: datetime | None = None
+    comment_policy: CommentPolicy = CommentPolicy.OPEN
+    slug: str | None = None
+    """None: derived from `slug_source`, or from the title."""
+    slug_source: str | None = None
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The columns of the article, except for the slugs."""
+        return {
+            "title": self.title,
+            "content": self.content,
+            **rendered_columns(self.rendered, own_excerpt=self.excerpt),
+            "cover_image_url": self.cover_image_url,
+            "language": self.language or get_settings().default_language,
+            "comment_policy": self.comment_policy,
+            "published_at": self.published_at,
+            "archived_at": self.archived_at,
+            "author_id": self.author_id,
+            "edited_by": self.author_id,
+            "edited_at": self.updated_at,
+            "created_at": self.created_at,
+            "updated_at": self.updated_at,
+        }
+
+    def slug_request(self, now: datetime) -> SlugRequest:
+        """Return the request for a slug."""
+        names = [self.slug] if self.slug else candidates(self.slug_source or self.title)
+        published_at = self.published_at
+        public = published_at is not None and published_at <= now and self.archived_at is None
+        return SlugRequest(self.author_id, names, published_at, public)
+
+
+_TABLE = cast("Table", Article.__table__)
+_COLUMNS = (
+    "title", "slug", "draft_slug", "content", "html", "plain_text", "toc", "rendered_with",
+    "word_count", "reading_time", "excerpt", "own_excerpt", "cover_image_url", "language",
+    "comment_policy", "published_at", "archived_at", "created_at", "updated_at", "author_id",
+    "edited_by", "edited_at",
+)  # fmt: skip
+
+
+def _type(name: str) -> Any:
+    """Return the type of a column. Strings have no length: a cast would truncate them."""
+    type_ = _TABLE.c[name].type
+    return String() if isinstance(type_, String) else type_
+
+
+_rows = (
+    func.unnest(*(bindparam(name, type_=ARRAY(_type(name), dimensions=1)) for name in _COLUMNS))
+    .table_valued(*(column(name, _type(name)) for name in _COLUMNS))
+    .render_derived()
+)
+_INSERT = (
+    insert(_TABLE)
+    .from_select(_COLUMNS, select(*_rows.c), include_defaults=False)
+    .on_conflict_do_nothing()
+    .returning(_TABLE.c.id, _TABLE.c.slug)
+)
+
+
+async def insert_articles(
+    session: AsyncSession, new: Sequence[NewArticle], *, now: datetime
+) -> list[int | None]:
+    """Insert articles without tags, and return their ids; None for a slug that is taken.
+
+    Concurrent requests for the same slug wait for each other. The second one gets None if it
+    requested this slug, otherwise another slug.
+    """
+    ids: list[int | None] = [None] * len(new)
+    pending = list(range(len(new)))
+    for _ in range(ATTEMPTS):  # ON CONFLICT raises no error, so that no savepoint is needed
+        requests = [new[number].slug_request(now) for number in pending]
+        columns = dict(zip(pending, await assign_slugs(session, requests, now=now), strict=True))
+        rows = {
+            number: {**new[number].values, **slugs._asdict()}
+            for number, slugs in columns.items()
+            if slugs is not None
+        }
+        if rows:
+            parameters = {name: [row[name] for row in rows.values()] for name in _COLUMNS}
+            inserted = {row.slug: row.id for row in await session.execute(_INSERT, parameters)}
+            for number, row in rows.items():
+                ids[number] = inserted.get(row["slug"])
+        pending = [number for number in rows if ids[number] is None]
+        if not pending:
+            break
+    else:
+        raise ServiceUnavailable
+    for article, article_id in zip(new, ids, strict=True):
+        if article_id is not None and mentions_media(article.content, article.cover_image_url):
+            await update_media_references(
+                session,
+                article_id=article_id,
+                content=article.content,
+                cover_image_url=article.cover_image_url,
+            )
+    return ids
