@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from queue import SimpleQueue
 from typing import NamedTuple
 
 import pytest
+import tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 PROCESSES = 2

@@ -24,7 +24,7 @@ def test_faults_can_be_applied_and_their_tests_exist() -> None:
             problems.append(f"{name}: `old` occurs {source.count(mutant['old'])} times")
         file, *classes, function = mutant["test"].partition("[")[0].split("::")
         names = [f"class {each}" for each in classes] + [rf"(async )?def {function}\("]
-        pattern = r"\b.*\n\s*".join(names)
-        if re.search(rf"^{pattern}", (BACKEND_DIR / "tests" / file).read_text(), re.M | re.S) is None:
+        pattern = r"(?ms)^" + r"\b.*\n\s*".join(names)
+        if re.search(pattern, (BACKEND_DIR / "tests" / file).read_text()) is None:
             problems.append(f"{name}: there is no test {mutant['test']}")
     assert not problems
