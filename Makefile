@@ -32,7 +32,7 @@ contract: ## Test the API against its OpenAPI description in over 2,000 cases (S
 	@cd backend && SCHEMATHESIS_EXAMPLES=30 SCHEMATHESIS_PHASES=examples,coverage,fuzzing,stateful \
 	  SCHEMATHESIS_CASES=2000 SCHEMATHESIS_SEED=$(or $(SEED),1) exec ../.venv/bin/python -m pytest -x -n 0 tests/contract -rP
 
-mutants: ## Check that the tests find 70 faults, one at a time (ARGS="-k slug": some of them)
+mutants: ## Check that the tests find known faults, one at a time (ARGS="-k slug": some of them)
 	@scripts/venv dev
 	@exec $(PYTHON_IN_VENV) scripts/mutants.py $(ARGS)
 

@@ -150,6 +150,8 @@ def main() -> int:
     parser.add_argument("-k", default="", metavar="NAME", help="only mutants with this name")
     selected = parser.parse_args().k
     mutants = [each for each in load(ROOT / "backend/tests/mutants") if selected in each.name]
+    if not mutants:
+        parser.error("no mutant has this name")
     start_database()
     PROCESS_CONTEXT.set_forkserver_preload(list(PRELOADED))
     with copies(PROCESSES) as backends:
