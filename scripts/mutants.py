@@ -56,13 +56,11 @@ class Mutant(NamedTuple):
     test: str
     """The test that must fail, relative to backend/tests/."""
 
-    def apply(self, app: Path) -> None:
-        """Change the file in the folder `app`. Raises ValueError unless `old` occurs once."""
-        path = app / self.file
-        text = path.read_text(encoding="utf-8")
-        if text.count(self.old) != 1:
-            raise ValueError(f"`old` occurs {text.count(self.old)} times in {self.file}")
-        path.write_text(text.replace(self.old, self.new), encoding="utf-8")
+    def apply(self, source: str) -> str:
+        """Return the changed source. Raises ValueError unless `old` occurs once."""
+        if source.count(self.old) != 1:
+            raise ValueError(f"`old` occurs {source.count(self.old)} times in {self.file}")
+        return source.replace(self.old, self.new)
 
 
 class Result(NamedTuple):
@@ -118,18 +116,20 @@ def run_test(backend: Path, test: str) -> None:
 def check(mutant: Mutant, backend: Path) -> Result:
     """Apply a mutant to a copy, run its test, and restore the file."""
     started = time.monotonic()
+    file, original = backend / "app" / mutant.file, backend / "original.py"
     try:
-        mutant.apply(backend / "app")
-        process = PROCESS_CONTEXT.Process(target=run_test, args=(backend, mutant.test))
-        process.start()
-        process.join(TIMEOUT)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-    except (ValueError, OSError) as error:
+        source = mutant.apply(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         return Result(mutant, "NOT APPLIED", 0, str(error))
-    finally:
-        shutil.copy2(ROOT / "backend" / "app" / mutant.file, backend / "app" / mutant.file)
+    shutil.copy2(file, original)
+    file.write_text(source, encoding="utf-8")
+    process = PROCESS_CONTEXT.Process(target=run_test, args=(backend, mutant.test))
+    process.start()
+    process.join(TIMEOUT)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+    shutil.copy2(original, file)
     seconds = time.monotonic() - started
     if process.exitcode == pytest.ExitCode.TESTS_FAILED:
         return Result(mutant, "killed", seconds)
