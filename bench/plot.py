@@ -94,5 +94,5 @@ def _nice(value: float) -> float:
     """Return the next higher round number."""
     if value <= 0:
         return 1
-    unit = 10 ** math.floor(math.log10(value))
+    unit: float = 10 ** math.floor(math.log10(value))
     return next(unit * factor for factor in (1, 2, 4, 5, 8, 10) if unit * factor >= value)

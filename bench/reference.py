@@ -151,7 +151,7 @@ async def _one(number: int, user_id: int | None) -> dict[str, Any] | None:
         row = await pool.fetchrow(ONE_FOR_ALL, now, number)
     else:
         row = await pool.fetchrow(ONE_FOR_USER, now, number, user_id)
-    return row and {**_article(row), "html": row["html"], "toc": row["toc"]}
+    return {**_article(row), "html": row["html"], "toc": row["toc"]} if row else None
 
 
 async def list_articles(request: Request) -> Response:

@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -374,14 +375,16 @@ def check_limit(client: Client) -> None:
     require("concurrent reads are not limited", statuses == {200}, statuses)
 
     for path in LIMITED_PATHS:
-        responses = send_in_parallel(40, lambda number, path=path: attempt(number, path))
+        responses = send_in_parallel(40, partial(attempt, path=path))
         statuses = {each.status for each in responses}
         require(f"{path} is limited", 429 in statuses, statuses)
-    preflight = {"Origin": "https://www.example.com", "Access-Control-Request-Method": "POST"}
+
+    def preflight(_: int, method: str, path: str) -> Response:
+        headers = {"Origin": "https://www.example.com", "Access-Control-Request-Method": "POST"}
+        return anonymous.send(method, path, headers=headers)
+
     for method, path in UNLIMITED:
-        responses = send_in_parallel(
-            50, lambda _, request=(method, path): anonymous.send(*request, headers=preflight)
-        )
+        responses = send_in_parallel(50, partial(preflight, method=method, path=path))
         statuses = {each.status for each in responses}
         require(f"{method} {path} is not limited", 429 not in statuses, statuses)
 

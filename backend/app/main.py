@@ -22,7 +22,6 @@ from app.db.embedded import embedded_database
 from app.db.session import Database
 from app.http import middleware
 from app.http.errors import register_error_handlers
-from app.http.routing import register_replays
 from app.jobs.background import create_jobs, run_jobs
 from app.routers import bulk, documentation, feeds, health, keys, limits, mailbox
 from app.routers.accounts import (
@@ -39,6 +38,7 @@ from app.routers.accounts import (
 )
 from app.routers.articles import articles, changes, previews, revisions, search, tags, trash
 from app.routers.community import comments, favorites, profiles, reports
+from app.routers.idempotency import register_replays
 from app.routers.media import media
 from app.services.media.storage import open_storage
 

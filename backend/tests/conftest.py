@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 import httpx
 import pytest
@@ -19,9 +20,10 @@ from app.core.config import PROJECT_DIR, Settings, get_settings
 from app.db.session import Database
 from app.main import create_app
 from tests.databases import database_within, migrated_database, server_url, template_database
+from tests.declared import require_declared
 from tests.inbox import Inbox
 
-# Before anything reads the settings: the tests' own, whatever `.env` or the environment say.
+# Remove `.env` and the environment before the settings are read.
 Settings.model_config["env_file"] = None
 for name in Settings.model_fields:
     if name != "database_url":
@@ -37,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests that need the checkout where there is only the backend."""
+    """Skip tests that need the checkout if only the backend is there."""
     if not (PROJECT_DIR / "docker-compose.yml").exists():
         for item in items:
             if item.get_closest_marker("checkout"):
@@ -56,7 +58,7 @@ def _restore_root_logger() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def database_url() -> Iterator[str]:
-    """This worker's database, migrated."""
+    """Create the migrated database of this worker."""
     with migrated_database() as url:
         yield url
 
@@ -81,7 +83,7 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture
 async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """The test's own connection, in a transaction that is rolled back at the end."""
+    """Open a connection for one test, in a transaction that is rolled back at the end."""
     async with engine.connect() as connection:
         transaction = await connection.begin()
         yield connection
@@ -90,20 +92,20 @@ async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 @pytest.fixture
 def database(connection: AsyncConnection) -> Database:
-    """The application's way to the database, bound to the test's connection."""
+    """Return a Database that uses the connection of the test."""
     return database_within(connection)
 
 
 @pytest.fixture
 async def session(database: Database) -> AsyncIterator[AsyncSession]:
-    """A unit of work for the test's own rows; factories flush, so that requests see them."""
+    """Open a unit of work for rows of the test. Factories flush, so that requests see them."""
     async with database.unit_of_work() as session:
         yield session
 
 
 @pytest.fixture
 def inbox(database: Database, settings: Settings) -> Inbox:
-    """Where the mail arrives that the test's requests cause."""
+    """Return the inbox that receives the mail of the test."""
     return Inbox(database, settings)
 
 
@@ -120,7 +122,11 @@ def app(shared_app: FastAPI, database: Database) -> FastAPI:
 
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """HTTP to the application, without a network."""
+    """Return a client that calls the application in this process."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+    async with httpx.AsyncClient(
+        transport=transport,
+        base_url="http://testserver",
+        event_hooks={"response": [partial(require_declared, app)]},
+    ) as client:
         yield client

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import asyncpg
@@ -122,9 +122,9 @@ def database_within(connection: AsyncConnection) -> Database:
 
 
 class JoinedPool:
-    """A reader's pool that has nothing but the driver's connection below one of SQLAlchemy's.
+    """A reader's pool with only the driver connection of a SQLAlchemy connection.
 
-    What is read is in the test's transaction, and counted by whoever listens to that connection.
+    Reads run in the transaction of the test, and event listeners of the connection count them.
     """
 
     def __init__(self, connection: AsyncConnection) -> None:
@@ -133,8 +133,8 @@ class JoinedPool:
     def acquire_idle(self) -> None:
         return None
 
-    async def acquire(self) -> "JoinedPool":
-        return self
+    async def acquire(self) -> "asyncpg.Connection[Any]":
+        return cast("asyncpg.Connection[Any]", self)  # a reader calls only `fetch`
 
     def release(self, connection: object, *, is_broken: bool = False) -> None:
         pass
@@ -144,10 +144,9 @@ class JoinedPool:
 
     async def fetch(self, sql: str, *arguments: Any, record_class: Any) -> list[Any]:
         connection = self._connection.sync_connection
+        assert connection is not None
         for note in connection.dispatch.before_cursor_execute:
             note(connection, None, sql, arguments, None, False)
-        raw = await self._connection.get_raw_connection()
-        rows: list[Any] = await raw.driver_connection.fetch(
-            sql, *arguments, record_class=record_class
-        )
+        driver: Any = (await self._connection.get_raw_connection()).driver_connection
+        rows: list[Any] = await driver.fetch(sql, *arguments, record_class=record_class)
         return rows

@@ -5,26 +5,29 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from re import _constants as codes
-from re import _parser as parser
+from importlib import import_module
 from typing import Any
+
+# The parser of regular expressions is private, and typeshed does not describe it.
+codes = import_module("re._constants")
+parser = import_module("re._parser")
 
 SHORT = 8_000
 TINY = 24
-"""A length at which exponential code is recognised: it does not end for a longer input."""
+"""Characters of the first input, short enough for exponential code to finish."""
 FLOOR = 0.0015
-"""Seconds of CPU time below which a cost is not compared: a linear pattern usually takes less."""
+"""Seconds of CPU time that are always allowed. A linear pattern usually takes less."""
 GROWTH = 9
-"""How much more an input of four times the length may cost: linear is 4, quadratic is 16."""
+"""Allowed ratio of CPU time for four times the length: linear is 4, quadratic is 16."""
 ROUNDS = 3
-"""How often costs are compared where they seem to differ too much."""
+"""The number of comparisons that must all exceed GROWTH."""
 
 Make = Callable[[int], str]
 """Creates an input of about this many characters."""
 
 
 def cost(run: Callable[[str], object], text: str) -> float:
-    """The seconds of CPU time that `run` takes in this thread."""
+    """Return the seconds of CPU time that `run` takes in this thread."""
     started = time.thread_time()
     run(text)
     return time.thread_time() - started
@@ -33,24 +36,21 @@ def cost(run: Callable[[str], object], text: str) -> float:
 def grows_too_fast(
     run: Callable[[str], object], make: Make, *, short: int = SHORT, floor: float = FLOOR
 ) -> bool:
-    """Return whether the work for `make`'s inputs grows faster than their length.
+    """Return whether CPU time grows faster than the length of `make`'s inputs.
 
-    Only the costs of two inputs are compared: the speed of the machine makes no difference.
+    Costs are compared with each other, so that the speed of the machine does not matter.
     """
     taken = 0.0
     for length in (TINY, short // 4, short):
         taken = cost(run, make(length))
-        if taken > floor and is_dearer(run, make(length), than=make(length // 4), floor=floor):
+        if taken > floor and exceeds_growth(run, make(length), make(length // 4), floor=floor):
             return True
-    return taken > floor and is_dearer(run, make(4 * short), than=make(short), floor=floor)
+    return taken > floor and exceeds_growth(run, make(4 * short), make(short), floor=floor)
 
 
-def is_dearer(run: Callable[[str], object], text: str, *, than: str, floor: float) -> bool:
-    """Whether `text` costs over GROWTH times as much as the input `than`, a quarter of its length.
-
-    It does not where a single comparison denies it, or where it costs less than `floor`.
-    """
-    return all(cost(run, text) > max(floor, GROWTH * cost(run, than)) for _ in range(ROUNDS))
+def exceeds_growth(run: Callable[[str], object], text: str, quarter: str, *, floor: float) -> bool:
+    """Return whether `text` costs more than `floor` and GROWTH times the cost of `quarter`."""
+    return all(cost(run, text) > max(floor, GROWTH * cost(run, quarter)) for _ in range(ROUNDS))
 
 
 def runs(prefixes: list[str], alphabet: list[str]) -> Iterator[tuple[str, Make]]:
@@ -82,7 +82,7 @@ def inputs_for(pattern: re.Pattern[Any]) -> Iterator[tuple[str, Make]]:
     examples = [_example(tree, letters, branch) for branch in range(3)]
     prefixes = {each[:end] for each in examples for end in range(1, min(len(each), 40) + 1)}
     some = sorted(prefixes, key=lambda each: (len(each), each))
-    if len(some) > 10:  # the shortest, the longest, and some in between
+    if len(some) > 10:  # keep the shortest, the longest, and some in between
         some = [*some[:3], *some[3:-3][:: max(1, (len(some) - 6) // 4)], *some[-3:]]
     alphabet = sorted(letters | {"a", " "})[:9]
     pairs = [left + right for left, right in itertools.pairwise(alphabet)]
@@ -97,7 +97,7 @@ def _example(tree: Any, letters: set[str], branch: int) -> str:
     return "".join(parts)
 
 
-def _part(  # noqa: PLR0911 - one for each operation
+def _part(  # noqa: PLR0911 - one return for each operation
     operation: Any, argument: Any, letters: set[str], branch: int
 ) -> str:
     if operation is codes.LITERAL:
@@ -119,7 +119,7 @@ def _part(  # noqa: PLR0911 - one for each operation
     if operation in {codes.MAX_REPEAT, codes.MIN_REPEAT, codes.POSSESSIVE_REPEAT}:
         low, high, repeated = argument
         once = _example(repeated, letters, branch)
-        return once * max(low, min(high, branch, 1))
+        return once * int(max(low, min(high, branch, 1)))
     if operation in {codes.ASSERT, codes.ASSERT_NOT}:
         seen = _example(argument[1], letters, branch)
         return seen if operation is codes.ASSERT and argument[0] > 0 and branch else ""
@@ -128,18 +128,18 @@ def _part(  # noqa: PLR0911 - one for each operation
 
 def _member(choices: Any, letters: set[str]) -> str:
     found: list[str] = []
-    refused: set[str] = set()
+    excluded: set[str] = set()
     negated = False
     for operation, argument in choices:
         if operation is codes.NEGATE:
             negated = True
         elif operation is codes.LITERAL:
-            (refused.add if negated else found.append)(chr(argument))
+            (excluded.add if negated else found.append)(chr(argument))
             letters.add(chr(argument))
         elif operation is codes.RANGE:
             letters.update(map(chr, argument))
             if negated:
-                refused.update(map(chr, range(argument[0], min(argument[1], 255) + 1)))
+                excluded.update(map(chr, range(argument[0], min(argument[1], 255) + 1)))
             else:
                 found.append(chr(argument[0]))
         elif operation is codes.CATEGORY and not negated:
@@ -147,4 +147,4 @@ def _member(choices: Any, letters: set[str]) -> str:
             letters.add(found[-1])
     if not negated and found:
         return found[0]
-    return next(each for each in "axz0 -é\x01" if each not in refused)
+    return next(each for each in "axz0 -é\x01" if each not in excluded)

@@ -107,6 +107,13 @@ def animation(
     return encoded(images[0], kind, save_all=True, append_images=images[1:], **options)
 
 
+def pixel(image: Image.Image, place: tuple[int, int]) -> tuple[int, ...]:
+    """Return the channels of a pixel."""
+    channels = image.getpixel(place)
+    assert isinstance(channels, tuple)
+    return channels
+
+
 def opened(content: bytes) -> Image.Image:
     image = Image.open(BytesIO(content))
     image.load()

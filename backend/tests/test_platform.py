@@ -43,7 +43,8 @@ def documented_settings() -> set[str]:
 
 
 def compose_services(path: str) -> dict[str, Any]:
-    return yaml.safe_load(read(path))["services"]
+    services: dict[str, Any] = yaml.safe_load(read(path))["services"]
+    return services
 
 
 def compose_variables() -> set[str]:

@@ -288,7 +288,7 @@ class TestBatches:
                 )
             )
         await session.flush()
-        deleted = []
+        deleted: list[int] = []
         while not deleted or deleted[-1]:
             deleted.append(await sessions.purge(session))
         assert deleted == [3, 3, 1, 0]

@@ -19,6 +19,7 @@ from anyio import to_thread
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 from sqlalchemy import delete, select, text, update
+from starlette.routing import Mount
 
 from app.auth.tokens import RefreshToken, fingerprint, new_secret
 from app.conduit.application import PATH as CONDUIT
@@ -434,8 +435,7 @@ def test_every_write_route_is_in_the_table(small_app: FastAPI) -> None:
     (conduit,) = (
         route.app
         for route in small_app.routes
-        if getattr(route, "path", None) == CONDUIT
-        and isinstance(getattr(route, "app", None), FastAPI)
+        if isinstance(route, Mount) and route.path == CONDUIT and isinstance(route.app, FastAPI)
     )
     routes = {
         f"{method} {CONDUIT}{route.path_format}"

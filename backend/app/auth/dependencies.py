@@ -25,12 +25,22 @@ from app.auth.identity import (
 from app.auth.security import read_access_token
 from app.auth.tokens import API_KEY_PREFIX, fingerprint, is_api_key
 from app.core.enums import SCOPE_DESCRIPTIONS, Scope
-from app.core.errors import InsufficientScope, InvalidToken, NotAuthenticated, SessionRequired
+from app.core.errors import (
+    InsufficientScope,
+    InvalidToken,
+    NotAuthenticated,
+    SessionRequired,
+    TokenExpired,
+    TokenRevoked,
+)
 from app.db.dependencies import CurrentDatabase, WriteSession
 from app.db.reading import Reader
 from app.db.session import Database
+from app.http.routing import raises
 
 MAX_USER_AGENT = 300
+
+_TOKEN_ERRORS = (InvalidToken, TokenExpired, TokenRevoked)
 
 bearer_token = OAuth2PasswordBearer(
     tokenUrl="auth/login",
@@ -54,6 +64,7 @@ class TokenScheme(Protocol):
     async def __call__(self, request: Request) -> str | None: ...
 
 
+@raises(*_TOKEN_ERRORS)
 class Viewer(SecurityBase):
     """The user who sends a read request; None for an anonymous request.
 
@@ -81,6 +92,7 @@ class Viewer(SecurityBase):
         return await _find_by_session(token, database)
 
 
+@raises(NotAuthenticated, *_TOKEN_ERRORS)
 class RequiredViewer(Viewer):
     """The user who sends a read request. Raises NotAuthenticated for an anonymous request."""
 
@@ -102,6 +114,7 @@ async def _find_by_session(token: str, database: Database) -> Identity:
         return await _by_session(token, primary)
 
 
+@raises(NotAuthenticated, *_TOKEN_ERRORS)
 async def actor(
     token: BearerToken, session: WriteSession, database: CurrentDatabase, scopes: SecurityScopes
 ) -> Identity:
@@ -117,6 +130,7 @@ async def actor(
     return await _by_session(token, session)
 
 
+@raises(SessionRequired)
 async def logout_user(
     token: BearerToken, session: WriteSession, database: CurrentDatabase, scopes: SecurityScopes
 ) -> Identity | None:
@@ -127,6 +141,7 @@ async def logout_user(
         return None
 
 
+@raises(NotAuthenticated, *_TOKEN_ERRORS)
 async def confirming_user(
     token: BearerToken, database: CurrentDatabase, scopes: SecurityScopes
 ) -> Identity:

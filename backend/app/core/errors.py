@@ -1,40 +1,5 @@
 """The error catalogue.
 
-PressroomError
-├── ArticleMoved
-├── InvalidRequest
-│   ├── UnknownHost, CredentialsInQuery, InvalidAccountToken
-├── NotAuthenticated
-│   ├── InvalidCredentials, SecondFactorRequired, InvalidChallenge, InvalidCode
-│   ├── InvalidRefreshToken
-│   └── InvalidToken
-│       └── TokenExpired, TokenRevoked
-├── NotAuthorized
-│   ├── SessionRequired, InsufficientScope, CrossSiteRequest
-│   ├── PasswordRequired, IncorrectPassword, IncorrectCode, EmailNotVerified
-│   ├── RecentLoginRequired, FollowRefused, CommentsClosed, ThreadLocked, EditWindowOver
-├── NotFound
-│   ├── UserNotFound, AddressNotFound, ArticleNotFound, SessionNotFound, ApiKeyNotFound
-│   ├── TagNotFound, RevisionNotFound, PreviewLinkNotFound, PreviewNotFound, MediaNotFound
-│   ├── CommentNotFound, ReportNotFound
-├── MethodNotAllowed
-├── RequestTimedOut
-├── Conflict
-│   ├── EmailTaken, UsernameTaken, LastAdmin
-│   ├── SecondFactorEnabled, SecondFactorNotEnabled, TooManyApiKeys
-│   ├── SlugTaken, RequestInProgress, MediaInUse, QuotaExceeded, TooManyPreviewLinks
-│   ├── AlreadyReported, AlreadyCarriedOut
-├── PreconditionFailed
-├── ContentTooLarge
-├── UnsupportedMediaType
-├── RangeNotSatisfiable
-├── InvalidInput
-│   ├── InvalidCursor, ContentTooComplex, IdempotencyKeyReused, InvalidMedia
-├── PreconditionRequired
-├── TooManyAttempts, TooManyAtOnce, LimitReached
-├── InternalError
-└── ServiceUnavailable
-
 Services raise these errors. `http.errors` maps each to a status, headers and a body.
 """
 

@@ -2,6 +2,9 @@
 
 Waiting for a thread may take seconds. Callers must not hold a database connection or a lock while
 they wait: run the work first, then open the transaction.
+
+Short operations on files use `asyncio.to_thread` instead. Its queue holds at most one call of each
+request.
 """
 
 import asyncio

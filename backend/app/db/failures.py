@@ -14,6 +14,9 @@ UNAVAILABLE_STATES = ("08", "53", "57", "58", READ_ONLY_TRANSACTION, "40001", "4
 Connection, resources, shutdown and timeouts, system errors, a demoted primary, serialization,
 deadlock and lock not available.
 """
+UNIQUE_VIOLATION, LOCK_NOT_AVAILABLE = "23505", "55P03"
+RETRYABLE_SQLSTATES = frozenset({UNIQUE_VIOLATION, LOCK_NOT_AVAILABLE})
+"""Conflicts with a concurrent transaction, which `db.retry` resolves in a savepoint."""
 INVALID_DATA_STATES = ("22", "54")
 """SQLSTATE prefixes of values that PostgreSQL rejects."""
 

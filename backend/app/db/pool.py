@@ -9,79 +9,75 @@ reset statements on the connection.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 import asyncpg
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from sqlalchemy.util.concurrency import await_
-from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty, Full
+from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty
 
 from app.core.errors import ServiceUnavailable
 from app.db.failures import log_database_error
 
+Item = TypeVar("Item")
 
-class FifoQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
-    """A queue that passes each item directly to the longest-waiting task."""
 
-    def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:
-        super().__init__(maxsize, use_lifo)
-        self._items: deque[ConnectionPoolEntry] = deque()
-        self._waiting: deque[asyncio.Future[ConnectionPoolEntry]] = deque()
+class FifoQueue(Generic[Item]):
+    """The waiting tasks of a pool: each item is passed directly to the one that waits longest."""
 
-    def empty(self) -> bool:
-        return not self._items
+    def __init__(self, put_back: Callable[[Item], object]) -> None:
+        """`put_back` gets the item of a task that was cancelled when the item arrived."""
+        self._put_back = put_back
+        self._waiting: deque[asyncio.Future[Item]] = deque()
 
-    def full(self) -> bool:
-        return 0 < self.maxsize <= len(self._items)
-
-    def qsize(self) -> int:
-        return len(self._items)
-
-    def put_nowait(self, item: ConnectionPoolEntry) -> None:
+    def pass_on(self, item: Item) -> bool:
+        """Pass an item to the longest-waiting task. Return False if no task is waiting."""
         while self._waiting:
             first = self._waiting.popleft()
             if not first.done():
                 first.set_result(item)
-                return
-        if self.full():
-            raise Full
-        self._items.append(item)
+                return True
+        return False
 
-    def put(
-        self, item: ConnectionPoolEntry, block: bool = True, timeout: float | None = None
-    ) -> None:
-        self.put_nowait(item)
-
-    def get_nowait(self) -> ConnectionPoolEntry:
-        if not self._items:
-            raise Empty
-        return self._items.popleft()
-
-    def get(self, block: bool = True, timeout: float | None = None) -> ConnectionPoolEntry:
-        if self._items or not block:
-            return self.get_nowait()
-        entry: ConnectionPoolEntry = await_(self._wait(timeout))
-        return entry
-
-    async def _wait(self, timeout: float | None) -> ConnectionPoolEntry:  # noqa: ASYNC109 - `get` has this parameter
-        future: asyncio.Future[ConnectionPoolEntry] = asyncio.get_running_loop().create_future()
+    async def wait(self, seconds: float | None) -> Item:
+        """Wait for an item. Raises TimeoutError."""
+        future: asyncio.Future[Item] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(seconds):
                 return await future
-        except BaseException as error:
+        except BaseException:
             future.cancel()
             if not future.cancelled():  # the item arrived at the same time
-                self.put_nowait(future.result())
-            if isinstance(error, TimeoutError):
-                raise Empty from error
+                self._put_back(future.result())
             raise
+
+
+class EngineQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
+    """The idle connections of SQLAlchemy's pool, with a FIFO queue of waiting tasks."""
+
+    def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:
+        super().__init__(maxsize, use_lifo)
+        self._tasks = FifoQueue(self.put_nowait)
+
+    def put_nowait(self, item: ConnectionPoolEntry) -> None:
+        if not self._tasks.pass_on(item):
+            super().put_nowait(item)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> ConnectionPoolEntry:
+        if not block or not self.empty():
+            return self.get_nowait()
+        try:
+            entry: ConnectionPoolEntry = await_(self._tasks.wait(timeout))
+        except TimeoutError as error:
+            raise Empty from error
+        return entry
 
 
 class FifoPool(AsyncAdaptedQueuePool):
     """SQLAlchemy's asyncio pool with a FIFO queue."""
 
-    _queue_class = FifoQueue
+    _queue_class = EngineQueue
 
 
 if TYPE_CHECKING:
@@ -116,7 +112,8 @@ class ReadPool:
         """The number of connections that may still be opened."""
         self._timeout = timeout
         self._idle: list[Connection] = []
-        self._waiting: deque[asyncio.Future[Connection | None]] = deque()
+        self._tasks = FifoQueue(self._put_back)
+        """Tasks waiting for a connection, or for None: the permission to open one."""
         self._is_closed = False
 
     def acquire_idle(self) -> "Connection | None":
@@ -129,7 +126,11 @@ class ReadPool:
 
     async def acquire(self) -> "Connection":
         if not self._available:
-            connection = await self._wait()
+            try:
+                connection = await self._tasks.wait(self._timeout)
+            except TimeoutError as error:
+                log_database_error(error)
+                raise ServiceUnavailable from error
             if connection is not None:
                 return connection
         else:
@@ -140,42 +141,20 @@ class ReadPool:
             self._allow_opening()
             raise
 
-    async def _wait(self) -> "Connection | None":
-        """Wait for a released connection; return None if the caller may open a new one."""
-        future: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await future
-        except BaseException as error:
-            future.cancel()
-            if not future.cancelled():  # the connection arrived at the same time
-                connection = future.result()
-                self._allow_opening() if connection is None else self.release(connection)
-            if isinstance(error, TimeoutError):
-                log_database_error(error)
-                raise ServiceUnavailable from error
-            raise
+    def _put_back(self, connection: "Connection | None") -> None:
+        self._allow_opening() if connection is None else self.release(connection)
 
     def release(self, connection: "Connection", *, is_broken: bool = False) -> None:
         if is_broken or self._is_closed or connection.is_closed():
             connection.terminate()
             self._allow_opening()
-        elif not self._wake_first(connection):
+        elif not self._tasks.pass_on(connection):
             self._idle.append(connection)
 
     def _allow_opening(self) -> None:
         """Let the longest-waiting task, or else the next caller, open a connection."""
-        if not self._wake_first(None):
+        if not self._tasks.pass_on(None):
             self._available += 1
-
-    def _wake_first(self, connection: "Connection | None") -> bool:
-        while self._waiting:
-            first = self._waiting.popleft()
-            if not first.done():
-                first.set_result(connection)
-                return True
-        return False
 
     async def close(self) -> None:
         """Close idle connections now, and all others when they are released."""

@@ -1,12 +1,11 @@
-"""Route and request classes of both APIs: strict input, validators and stored responses."""
+"""Route and request classes of both APIs: strict input and validators."""
 
-import json
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
-from typing import Any, NoReturn, get_origin
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
+from typing import Any, TypeVar, get_origin
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.params import Form
@@ -16,26 +15,44 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from app.core.errors import (
-    AlreadyCarriedOut,
+    InsufficientScope,
+    InvalidToken,
     PressroomError,
-    ServiceUnavailable,
+    SessionRequired,
     UnsupportedMediaType,
 )
-from app.core.idempotency import AlreadyProcessed, LoadBody, ResponseStore, StoredResponse
+from app.core.strict_json import parse_json
 from app.http.caching import make_conditional
-from app.http.errors import pressroom_error_response
-
-MAX_MEMBERS = 100
-"""Maximum members of a JSON object. Each unknown member would add an entry to the error."""
 
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 
 NOT_MODIFIED = {"description": "Not modified: If-None-Match contains the current ETag"}
 
-STORED_HEADERS = ("Cache-Control", "Content-Type", "ETag", "Link", "Location", "Vary")
-"""Headers that are stored with a response; all others belong to a single request."""
-
 FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
+
+Dependency = TypeVar("Dependency", bound=Callable[..., Any])
+_ERRORS: dict[object, tuple[type[PressroomError], ...]] = {}
+"""The errors of dependencies: of functions, and of classes whose instances are dependencies."""
+
+
+def raises(*types: type[PressroomError]) -> Callable[[Dependency], Dependency]:
+    """Declare the errors of a dependency. Routes that use it need not declare them."""
+
+    def declare(dependency: Dependency) -> Dependency:
+        _ERRORS[dependency] = types
+        return dependency
+
+    return declare
+
+
+def dependency_errors(dependant: Dependant) -> Iterator[type[PressroomError]]:
+    """Yield the errors of all dependencies of a route."""
+    declared = _ERRORS.get(dependant.call) or _ERRORS.get(type(dependant.call), ())
+    yield from declared
+    if InvalidToken in declared:  # an API key is refused, or lacks the scope
+        yield InsufficientScope if dependant.own_oauth_scopes else SessionRequired
+    for dependency in dependant.dependencies:
+        yield from dependency_errors(dependency)
 
 
 class StrictRequest(Request):
@@ -51,38 +68,8 @@ class StrictRequest(Request):
             yield _NOT_ASCII.sub(lambda byte: b"%%%02X" % byte[0][0], chunk) if is_form else chunk
 
     async def json(self) -> Any:
-        """Return the parsed body.
-
-        Raises JSONDecodeError, which FastAPI answers with 422, for invalid UTF-8, invalid JSON, NaN
-        and Infinity, too deep nesting, duplicate names, and objects with over 100 members.
-        """
-        try:
-            return json.loads(
-                (await self.body()).decode(),
-                object_pairs_hook=_object_without_duplicates,
-                parse_constant=_refuse_constant,
-            )
-        except json.JSONDecodeError:
-            raise
-        except UnicodeDecodeError as error:
-            raise json.JSONDecodeError("The body is not UTF-8", "", error.start) from error
-        except RecursionError as error:
-            raise json.JSONDecodeError("The nesting is too deep", "", 0) from error
-        except ValueError as error:
-            raise json.JSONDecodeError(str(error), "", 0) from error
-
-
-def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(pairs) > MAX_MEMBERS:
-        raise ValueError(f"An object has more than {MAX_MEMBERS} members")
-    parsed = dict(pairs)
-    if len(parsed) < len(pairs):
-        raise ValueError("An object has duplicate names")
-    return parsed
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+        """Return the parsed body. FastAPI answers a JSONDecodeError of the parser with 422."""
+        return parse_json(await self.body())
 
 
 class StrictRoute(APIRoute):
@@ -91,8 +78,7 @@ class StrictRoute(APIRoute):
     It answers 422 for undeclared query parameters. Caches store each query string separately, so
     unknown parameters would let any client fill them with copies of one page.
 
-    Responses get validators (core.conditional). Responses to idempotent requests are stored
-    (core.idempotency), in the request's unit of work, which is committed afterwards.
+    Responses get validators (http.caching).
     """
 
     ignores_unknown_parameters = False
@@ -113,7 +99,7 @@ class StrictRoute(APIRoute):
         handle = super().get_route_handler()
         body_field = self.body_field
         is_form = body_field is not None and isinstance(body_field.field_info, Form)
-        varies_by_caller = _uses_credentials(self.dependant)
+        varies_by_caller = uses_credentials(self.dependant)
         parameters = None if self.ignores_unknown_parameters else _parameters(self.dependant)
 
         async def handle_strictly(request: Request) -> Response:
@@ -125,7 +111,7 @@ class StrictRoute(APIRoute):
                     raise UnsupportedMediaType("Send the body as a form")
                 if not is_form and not _is_json(media_type):
                     raise UnsupportedMediaType
-            if body_field is not None:
+            if body_field is not None and not isinstance(request, StrictRequest):
                 request = StrictRequest(request.scope, request.receive)
             try:
                 response = await handle(request)
@@ -133,11 +119,7 @@ class StrictRoute(APIRoute):
                 if isinstance(error.__cause__, PressroomError):
                     raise error.__cause__ from None
                 raise
-            response = make_conditional(request, response, varies_by_caller=varies_by_caller)
-            store: ResponseStore | None = getattr(request.state, "response_store", None)
-            if store is not None and 200 <= response.status_code < 300:
-                await store.store(_stored(response))
-            return response
+            return make_conditional(request, response, varies_by_caller=varies_by_caller)
 
         return handle_strictly
 
@@ -181,46 +163,10 @@ async def no_store(response: Response) -> None:
     response.headers["Cache-Control"] = "no-store"
 
 
-def _uses_credentials(dependant: Dependant) -> bool:
+def uses_credentials(dependant: Dependant) -> bool:
     """Return whether a dependency of the route reads the caller's token."""
     call: object = dependant.call
-    return isinstance(call, SecurityBase) or any(map(_uses_credentials, dependant.dependencies))
-
-
-def _stored(response: Response) -> StoredResponse:
-    headers = response.headers
-    stored = {name: headers[name] for name in STORED_HEADERS if name in headers}
-    return StoredResponse(response.status_code, stored, bytes(response.body))
-
-
-async def replay_response(request: Request, error: Exception) -> Response:
-    """Return the stored response, byte by byte.
-
-    A response that was too large to store is replaced by the current state of the created resource.
-    The response is 409 if that resource is no longer available.
-    """
-    assert isinstance(error, AlreadyProcessed)  # noqa: S101 - registered for this class only
-    stored = error.response
-    if stored.body is None:
-        load_body: LoadBody | None = getattr(request.state, "load_body", None)
-        try:
-            if load_body is None:
-                raise AlreadyCarriedOut
-            stored = await load_body(stored)
-        except ServiceUnavailable as unavailable:
-            return pressroom_error_response(unavailable)
-        except PressroomError:
-            return pressroom_error_response(AlreadyCarriedOut())
-    status, headers, body = stored
-    return Response(body, status, {**headers, "Idempotency-Replayed": "true"})
-
-
-def register_replays(app: FastAPI) -> None:
-    """Register the handler that replays stored responses.
-
-    Raising an exception rolls back the unit of work of the repeated request.
-    """
-    app.add_exception_handler(AlreadyProcessed, replay_response)
+    return isinstance(call, SecurityBase) or any(map(uses_credentials, dependant.dependencies))
 
 
 def _has_body(request: Request) -> bool:

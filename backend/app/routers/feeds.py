@@ -10,10 +10,11 @@ from pydantic import BaseModel, StringConstraints
 
 from app.core import clock
 from app.core.conditional import entity_tag
-from app.core.errors import NotFound, PressroomError, TagNotFound, UserNotFound
+from app.core.errors import NotFound, TagNotFound, UserNotFound
 from app.db.dependencies import ReadConnection
 from app.http.caching import public
-from app.routers.responses import ETAG_ERRORS, Responses, create_router, errors
+from app.http.routing import raises
+from app.routers.responses import Responses, create_router, errors
 from app.schemas.feeds import JsonFeed
 from app.schemas.types import PlainDigits
 from app.services.feeds import atom, contents, json_feed, rss, sitemap
@@ -71,14 +72,11 @@ def _inlined(model: type[BaseModel]) -> Any:
     return resolved(schema)
 
 
-def _feed_responses(
-    media_type: str, *types: type[PressroomError], schema: Any = TEXT_SCHEMA
-) -> Responses:
-    """Return the `responses` of a route with a document of this media type and these errors."""
+def _feed_responses(media_type: str, schema: Any = TEXT_SCHEMA) -> Responses:
+    """Return the `responses` of a route with a document of this media type."""
     return {
         200: {"headers": HEADERS, "content": {media_type: {"schema": schema}}},
         304: {"description": "Not modified, according to If-None-Match or If-Modified-Since"},
-        **errors(*ETAG_ERRORS, *types),
     }
 
 
@@ -90,19 +88,21 @@ async def get_site_feed(reader: ReadConnection) -> Feed:
     return await contents.site_feed(reader)
 
 
+@raises(UserNotFound)
 async def get_author_feed(
     reader: ReadConnection,
     username: Annotated[PathText, Path(description="An author's username", examples=["grace"])],
 ) -> Feed:
-    """Return an author's feed. Raises UserNotFound."""
+    """Return an author's feed."""
     return await contents.author_feed(reader, username=username)
 
 
+@raises(TagNotFound)
 async def get_tag_feed(
     reader: ReadConnection,
     slug: Annotated[PathText, Path(description="A tag's slug", examples=["engines"])],
 ) -> Feed:
-    """Return a tag's feed. Raises TagNotFound."""
+    """Return a tag's feed."""
     return await contents.tag_feed(reader, slug=slug)
 
 
@@ -160,29 +160,21 @@ async def read_atom(request: Request, feed: SiteFeed) -> Response:
 
 
 @router.get(
-    "/feed.json",
-    response_class=Response,
-    responses=_feed_responses(JSON_FEED, schema=JSON_FEED_SCHEMA),
+    "/feed.json", response_class=Response, responses=_feed_responses(JSON_FEED, JSON_FEED_SCHEMA)
 )
 async def read_json_feed(request: Request, feed: SiteFeed) -> Response:
     """Return the newest articles as JSON Feed."""
     return _feed_response(request, feed, JSON_FEED)
 
 
-@router.get(
-    "/authors/{username}/feed.xml",
-    response_class=Response,
-    responses=_feed_responses(RSS, UserNotFound),
-)
+@router.get("/authors/{username}/feed.xml", response_class=Response, responses=_feed_responses(RSS))
 async def read_author_rss(request: Request, feed: AuthorFeed) -> Response:
     """Return an author's newest articles as RSS 2.0."""
     return _feed_response(request, feed, RSS)
 
 
 @router.get(
-    "/authors/{username}/atom.xml",
-    response_class=Response,
-    responses=_feed_responses(ATOM, UserNotFound),
+    "/authors/{username}/atom.xml", response_class=Response, responses=_feed_responses(ATOM)
 )
 async def read_author_atom(request: Request, feed: AuthorFeed) -> Response:
     """Return an author's newest articles as Atom."""
@@ -192,24 +184,20 @@ async def read_author_atom(request: Request, feed: AuthorFeed) -> Response:
 @router.get(
     "/authors/{username}/feed.json",
     response_class=Response,
-    responses=_feed_responses(JSON_FEED, UserNotFound, schema=JSON_FEED_SCHEMA),
+    responses=_feed_responses(JSON_FEED, JSON_FEED_SCHEMA),
 )
 async def read_author_json_feed(request: Request, feed: AuthorFeed) -> Response:
     """Return an author's newest articles as JSON Feed."""
     return _feed_response(request, feed, JSON_FEED)
 
 
-@router.get(
-    "/tags/{slug}/feed.xml", response_class=Response, responses=_feed_responses(RSS, TagNotFound)
-)
+@router.get("/tags/{slug}/feed.xml", response_class=Response, responses=_feed_responses(RSS))
 async def read_tag_rss(request: Request, feed: TagFeed) -> Response:
     """Return a tag's newest articles as RSS 2.0."""
     return _feed_response(request, feed, RSS)
 
 
-@router.get(
-    "/tags/{slug}/atom.xml", response_class=Response, responses=_feed_responses(ATOM, TagNotFound)
-)
+@router.get("/tags/{slug}/atom.xml", response_class=Response, responses=_feed_responses(ATOM))
 async def read_tag_atom(request: Request, feed: TagFeed) -> Response:
     """Return a tag's newest articles as Atom."""
     return _feed_response(request, feed, ATOM)
@@ -218,7 +206,7 @@ async def read_tag_atom(request: Request, feed: TagFeed) -> Response:
 @router.get(
     "/tags/{slug}/feed.json",
     response_class=Response,
-    responses=_feed_responses(JSON_FEED, TagNotFound, schema=JSON_FEED_SCHEMA),
+    responses=_feed_responses(JSON_FEED, JSON_FEED_SCHEMA),
 )
 async def read_tag_json_feed(request: Request, feed: TagFeed) -> Response:
     """Return a tag's newest articles as JSON Feed."""
@@ -235,7 +223,7 @@ async def read_sitemap(request: Request, reader: ReadConnection) -> Response:
 @router.get(
     "/sitemaps/{number}.xml",
     response_class=Response,
-    responses=_feed_responses(XML, NotFound),
+    responses=_feed_responses(XML) | errors(NotFound),
 )
 async def read_sitemap_part(
     request: Request,

@@ -19,5 +19,5 @@ async def check_liveness() -> Liveness:
 
 @router.get("/ready")
 async def check_readiness(database: CurrentDatabase) -> Readiness:
-    """Check that the database is reachable and migrated; 503 with the reason otherwise."""
+    """Check that the database is reachable and migrated; the error contains the reason."""
     return await health.check_readiness(database)

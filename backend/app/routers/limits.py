@@ -3,26 +3,17 @@
 from collections.abc import Sequence
 
 from app.auth.dependencies import Actor, RequiredUsersViewer
-from app.core.errors import NotAuthorized, UserNotFound
+from app.core.errors import LimitReached, NotAuthorized, UserNotFound
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.parameters import IfMatch, UserId
-from app.routers.responses import (
-    AUTH_ERRORS,
-    ETAG_ERRORS,
-    IF_MATCH_ERRORS,
-    JSON_ERRORS,
-    LIMIT_ERRORS,
-    LOGIN_ERRORS,
-    create_router,
-    errors,
-)
+from app.routers.responses import create_router, errors
 from app.schemas.limit import LimitUseResponse, UserLimits, UserLimitsUpdate
 from app.services import limits
 
 router = create_router(prefix="/users/{user_id:user_id}/limits", tag="users")
 
 
-@router.get("", responses=errors(*AUTH_ERRORS, NotAuthorized, UserNotFound, *ETAG_ERRORS))
+@router.get("", responses=errors(NotAuthorized, UserNotFound))
 async def read_limits(
     connection: ReadConnection, user: RequiredUsersViewer, user_id: UserId
 ) -> UserLimits:
@@ -30,7 +21,7 @@ async def read_limits(
     return await limits.get_limits(connection, user_id=user_id, actor=user)
 
 
-@router.get("/use", responses=errors(*AUTH_ERRORS, NotAuthorized, UserNotFound, *ETAG_ERRORS))
+@router.get("/use", responses=errors(NotAuthorized, UserNotFound))
 async def read_limit_use(
     connection: ReadConnection, user: RequiredUsersViewer, user_id: UserId
 ) -> Sequence[LimitUseResponse]:
@@ -38,12 +29,7 @@ async def read_limit_use(
     return await limits.list_uses(connection, user_id=user_id, actor=user)
 
 
-@router.put(
-    "",
-    responses=errors(
-        *LOGIN_ERRORS, NotAuthorized, UserNotFound, *LIMIT_ERRORS, *IF_MATCH_ERRORS, *JSON_ERRORS
-    ),
-)
+@router.put("", responses=errors(NotAuthorized, UserNotFound, LimitReached))
 async def replace_limits(
     session: WriteSession,
     actor: Actor,

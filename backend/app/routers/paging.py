@@ -6,7 +6,9 @@ from urllib.parse import urlencode
 
 from fastapi import Depends, Request, Response
 
+from app.core.errors import InvalidCursor
 from app.http.caching import last_modified
+from app.http.routing import raises
 from app.services.pages.paging import ListPage
 
 Item = TypeVar("Item")
@@ -62,6 +64,7 @@ class PageHeaders:
         return f"{path}?{urlencode(query)}" if query else path
 
 
+@raises(InvalidCursor)
 async def page_headers(request: Request, response: Response) -> PageHeaders:
     """Return the headers' writer. Async, so that FastAPI does not use a thread."""
     return PageHeaders(request, response)

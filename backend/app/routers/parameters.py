@@ -7,8 +7,9 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from app.core.conditional import Precondition
 from app.core.config import get_settings
-from app.core.errors import PreconditionRequired
+from app.core.errors import PreconditionFailed, PreconditionRequired
 from app.http.caching import list_header
+from app.http.routing import raises
 from app.schemas.page import CursorQuery, PageQuery
 from app.schemas.types import STORABLE_PATTERN, Id
 
@@ -35,6 +36,7 @@ register_url_convertor("user_id", UserIdConvertor())
 register_url_convertor("article_id", ArticleIdConvertor())
 
 
+@raises(PreconditionFailed, PreconditionRequired)
 async def if_match(
     request: Request,
     tags: Annotated[

@@ -1,6 +1,11 @@
-"""Router factory, and declarations of the errors that routes may return."""
+"""Router factory, and declarations of the errors that routes may return.
+
+A route declares the errors of its service with `responses=errors(…)`. Those of its dependencies are
+declared once, at the dependency, with `raises`.
+"""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from fastapi import APIRouter
@@ -9,35 +14,22 @@ from fastapi.params import Depends
 from app.core.errors import (
     ContentTooLarge,
     CredentialsInQuery,
-    IdempotencyKeyReused,
-    IncorrectCode,
-    IncorrectPassword,
-    InsufficientScope,
+    InternalError,
     InvalidInput,
     InvalidRequest,
-    InvalidToken,
-    LastAdmin,
     LimitReached,
     NotAuthenticated,
-    NotAuthorized,
-    PasswordRequired,
     PreconditionFailed,
-    PreconditionRequired,
     PressroomError,
     QuotaExceeded,
-    RequestInProgress,
     SecondFactorRequired,
     ServiceUnavailable,
-    SessionRequired,
-    TokenExpired,
-    TokenRevoked,
-    TooManyAttempts,
     UnknownHost,
     UnsupportedMediaType,
-    UserNotFound,
 )
 from app.http.errors import error_body, status_of
-from app.http.routing import StrictRoute
+from app.http.routing import dependency_errors, no_store, uses_credentials
+from app.routers.idempotency import IdempotentRoute
 from app.schemas.error import ErrorBody
 
 Responses = dict[int | str, dict[str, Any]]
@@ -49,84 +41,85 @@ EXTRA_EXAMPLES: Mapping[type[PressroomError], Mapping[str, str]] = {
     QuotaExceeded: {"limit": "drafts"},
 }
 """Additional fields in the bodies of some errors."""
-
-SESSION_TOKEN_ERRORS = (InvalidToken, TokenExpired, TokenRevoked)
-TOKEN_ERRORS = (*SESSION_TOKEN_ERRORS, InsufficientScope)
-"""Errors of a route with optional authentication, such as ArticlesViewer."""
-AUTH_ERRORS = (NotAuthenticated, *TOKEN_ERRORS)
-"""Errors of a route that requires a login or an API key, such as ArticlesActor."""
-LOGIN_ERRORS = (NotAuthenticated, *SESSION_TOKEN_ERRORS, SessionRequired)
-"""Errors of a route that requires a login session: CurrentUser or Actor."""
-JSON_ERRORS = (UnsupportedMediaType, InvalidInput)
-"""Errors of a route with a JSON body."""
-ETAG_ERRORS = (PreconditionFailed,)
-"""Errors of a route that returns an ETag."""
-IF_MATCH_ERRORS = (PreconditionFailed, PreconditionRequired)
-"""Errors of a route with IfMatch."""
-IDEMPOTENCY_ERRORS = (RequestInProgress, IdempotencyKeyReused)
-"""Errors of a route that accepts an Idempotency-Key."""
-LIMIT_ERRORS = (LimitReached,)
-"""Errors of a route whose calls are limited per user."""
-QUOTA_ERRORS = (LimitReached, QuotaExceeded)
-"""Errors of a route that stores something with a limit on its total."""
-ACCOUNT_DELETION_ERRORS = (
-    *LOGIN_ERRORS,
-    *LIMIT_ERRORS,
-    NotAuthorized,
-    PasswordRequired,
-    IncorrectPassword,
-    IncorrectCode,
-    UserNotFound,
-    LastAdmin,
-    TooManyAttempts,
-    *IF_MATCH_ERRORS,
-    *JSON_ERRORS,
+COMMON_ERRORS = (
+    InvalidRequest,
+    UnknownHost,
+    CredentialsInQuery,
+    ContentTooLarge,
+    InvalidInput,
+    InternalError,
+    ServiceUnavailable,
 )
-"""Errors of a route that deletes an account."""
+"""Errors of every route."""
 
-OPTIONAL_AUTH: dict[str, Any] = {"security": [{}]}
-"""For `openapi_extra` of a route with optional authentication."""
+OPENAPI_SCHEMA = {"$ref": f"#/components/schemas/{ErrorBody.__name__}"}
 
 
 def errors(*types: type[PressroomError]) -> Responses:
     """Return the `responses` of a route that may raise `types`, with an example each."""
-    responses: Responses = {}
-    for error in types:
-        response = responses.setdefault(
-            status_of(error),
-            {"model": ErrorBody, "content": {"application/json": {"examples": {}}}},
-        )
-        described = response.get("description")
-        response["description"] = f"{described} · {error.message}" if described else error.message
-        response["content"]["application/json"]["examples"][error.code] = {
-            "summary": error.message,
-            "value": _example(error.code, error.message, EXTRA_EXAMPLES.get(error)),
-        }
-    return responses
+    return _merge(*map(_describe, types))
 
 
-def _example(code: str, message: str, extra: Mapping[str, str] | None = None) -> dict[str, Any]:
-    return error_body(message=message, code=code, identifier=REQUEST_ID_EXAMPLE, extra=extra)
+def _describe(error: type[PressroomError]) -> Responses:
+    example = error_body(
+        message=error.message,
+        code=error.code,
+        identifier=REQUEST_ID_EXAMPLE,
+        extra=EXTRA_EXAMPLES.get(error),
+    )
+    examples = {error.code: {"summary": error.message, "value": example}}
+    return {status_of(error): _response(error.message, examples)}
 
 
-COMMON_RESPONSES: Responses = {
-    **errors(
-        InvalidRequest,
-        UnknownHost,
-        CredentialsInQuery,
-        ContentTooLarge,
-        InvalidInput,
-        ServiceUnavailable,
-    ),
-    500: {
+def _response(description: str, examples: Mapping[str, Any]) -> dict[str, Any]:
+    return {
         "model": ErrorBody,
-        "description": "Internal server error",
-        "content": {
-            "application/json": {"example": _example("internal_error", "Internal server error")}
-        },
-    },
-}
-"""Responses of every route."""
+        "description": description,
+        "content": {"application/json": {"schema": OPENAPI_SCHEMA, "examples": examples}},
+    }
+
+
+def _merge(*declarations: Responses) -> Responses:
+    """Return one declaration; a status that several contain has the examples of all."""
+    merged: Responses = {}
+    for status, response in chain.from_iterable(each.items() for each in declarations):
+        known = merged.get(status)
+        merged[status] = (
+            response
+            if known is None
+            else _response(
+                f"{known['description']} · {response['description']}",
+                {**_examples(known), **_examples(response)},
+            )
+        )
+    return merged
+
+
+def _examples(response: Mapping[str, Any]) -> Mapping[str, Any]:
+    examples: Mapping[str, Any] = response["content"]["application/json"]["examples"]
+    return examples
+
+
+class DescribedRoute(IdempotentRoute):
+    """A route whose `responses` include the errors of every route, its dependencies and its body.
+
+    Authentication is described as optional, unless NotAuthenticated is among the errors.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        types: list[type[PressroomError]] = [*COMMON_ERRORS, *dependency_errors(self.dependant)]
+        if self.body_field is not None:
+            types.append(UnsupportedMediaType)
+        if "GET" in (self.methods or ()) and not any(
+            each.call is no_store for each in self.dependant.dependencies
+        ):
+            types.append(PreconditionFailed)
+        # FastAPI reads `responses` again when it generates the OpenAPI document.
+        self.responses = _merge(errors(*dict.fromkeys(types)), self.responses)
+        declared = _examples(self.responses[401]) if 401 in self.responses else {}
+        if uses_credentials(self.dependant) and NotAuthenticated.code not in declared:
+            self.openapi_extra = {**(self.openapi_extra or {}), "security": [{}]}
 
 
 def create_router(*, prefix: str, tag: str, dependencies: Sequence[Depends] = ()) -> APIRouter:
@@ -134,8 +127,7 @@ def create_router(*, prefix: str, tag: str, dependencies: Sequence[Depends] = ()
     return APIRouter(
         prefix=prefix,
         tags=[tag],
-        route_class=StrictRoute,
+        route_class=DescribedRoute,
         dependencies=list(dependencies),
-        responses=COMMON_RESPONSES,
         generate_unique_id_function=lambda route: route.name,
     )

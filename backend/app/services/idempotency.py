@@ -12,9 +12,9 @@ lock again in the next one. Two equal requests may both start, but only one is e
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import BigInteger, Connection, bindparam, event, func, select
 from sqlalchemy.dialects.postgresql import BYTEA, insert
@@ -26,7 +26,6 @@ from app.auth.identity import Identity, recheck
 from app.auth.keys import derived_keys
 from app.core import clock
 from app.core.errors import Conflict, IdempotencyKeyReused, RequestInProgress
-from app.core.idempotency import AlreadyProcessed, StoredResponse
 from app.db.session import Database
 from app.models.idempotency_key import IdempotencyKey
 from app.services.purging import delete_oldest
@@ -57,16 +56,47 @@ _STORE = _STORE.on_conflict_do_update(
 )
 
 
+class StoredResponse(NamedTuple):
+    """The response to an idempotent request."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes | None
+    """None if the body was too large to store: the created resource is read again."""
+
+
+LoadBody = Callable[[StoredResponse], Awaitable[StoredResponse]]
+"""Completes a stored response without a body.
+
+Raises PressroomError if the created resource can no longer be read.
+"""
+
+
+class AlreadyProcessed(Exception):
+    """The request was processed before: send `response` again and change nothing."""
+
+    def __init__(self, response: StoredResponse, load_body: LoadBody | None) -> None:
+        super().__init__()
+        self.response = response
+        self.load_body = load_body
+
+
 class Claim:
     """The exclusive right to execute a request under its key; `store` stores the response."""
 
     def __init__(
-        self, session: AsyncSession, *, names: Sequence[bytes], fingerprints: Sequence[bytes]
+        self,
+        session: AsyncSession,
+        *,
+        names: Sequence[bytes],
+        fingerprints: Sequence[bytes],
+        load_body: LoadBody | None,
     ) -> None:
         """Both sequences contain one value per secret key; new rows use the first one."""
         self._session = session
         self._names = names
         self._fingerprints = fingerprints
+        self._load_body = load_body
 
     async def store(self, answer: StoredResponse) -> None:
         """Store the response in the session's transaction."""
@@ -109,7 +139,7 @@ class Claim:
             ) from None
         if not any(hmac.compare_digest(row.fingerprint, known) for known in self._fingerprints):
             raise IdempotencyKeyReused
-        raise AlreadyProcessed(StoredResponse(row.status, row.headers, body))
+        raise AlreadyProcessed(StoredResponse(row.status, row.headers, body), self._load_body)
 
 
 async def claim(
@@ -119,8 +149,11 @@ async def claim(
     caller: Identity | None,
     key: str,
     content: Sequence[bytes],
+    load_body: LoadBody | None = None,
 ) -> Claim:
     """Claim `key` for a request with this `content` in all further transactions of the session.
+
+    `load_body` completes a response that was too large to store.
 
     Keys of users are separate. A key of an anonymous client is combined with the content. Only a
     client that repeats the complete request, including a password, gets the stored response. The
@@ -133,7 +166,9 @@ async def claim(
     digest = hashlib.sha256(_encode_parts(content)).digest()
     user_keys = [] if caller is None else [_key_hash(caller.id, key)]
     names = user_keys or _hmacs(b"name", key.encode(), digest)
-    claimed = Claim(session, names=names, fingerprints=_hmacs(b"content", digest))
+    claimed = Claim(
+        session, names=names, fingerprints=_hmacs(b"content", digest), load_body=load_body
+    )
 
     def lock(session: Any, transaction: SessionTransaction, connection: Connection) -> None:
         if not transaction.nested:

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -58,7 +57,7 @@ def by_key(key: dict[str, Any]) -> dict[str, str]:
 
 
 @pytest.fixture
-def moved(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, datetime]]:
+def moved(monkeypatch: pytest.MonkeyPatch) -> dict[str, datetime]:
     """Stop the clock; tests set its `now`."""
     time = {"now": datetime.now(UTC)}
     monkeypatch.setattr(clock, "now", lambda: time["now"])

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from app.auth.identity import find_by_session
 from app.core import clock
 from app.db.session import Database
 from app.models import AuditEvent, UserSession
@@ -222,12 +223,12 @@ async def test_session_missing_on_replica_is_read_from_primary(
     from app.auth import dependencies
 
     user = await create_user(session)
-    find, asked = dependencies.find_by_session, 0
+    asked = 0
 
     async def lagging(connection: Any, **ids: int) -> Any:
         nonlocal asked
         asked += 1
-        return None if asked < 3 else await find(connection, **ids)
+        return None if asked < 3 else await find_by_session(connection, **ids)
 
     monkeypatch.setattr(dependencies, "find_by_session", lagging)
     assert (await client.get("/auth/me", headers=bearer(user))).status_code == 401

@@ -513,8 +513,7 @@ class TestTags:
             ["GRÖSSE", "WEB DEV"],
         ]
         for names in spelt:
-            body = {"title": "T", "content": "Long enough.", "tags": names}
-            body["published"] = True
+            body = {"title": "T", "content": "Long enough.", "tags": names, "published": True}
             response = await client.post("/articles", json=body, headers=bearer(author))
             assert response.json()["tags"] == ["Größe", "Web dev"]
 

@@ -152,7 +152,7 @@ class TestCreate:
         draft: Article,
         author: User,
     ) -> None:
-        ids = []
+        ids: list[int] = []
         for number in range(1, 7):
             ids.insert(0, (await make_link(client, draft, author))["id"])
             if number % 3 == 0:
@@ -239,7 +239,7 @@ class TestRead:
         headers = {"Authorization": f"Bearer {token}"}
         for path in (f"/articles/{draft.id}", f"/articles/{other.id}", "/articles"):
             assert (await client.get(path, headers=headers)).status_code == 401
-        for path in ("revisions", "preview-links", other.id):
+        for path in ("revisions", "preview-links", str(other.id)):
             assert (await client.get(f"/previews/{token}/{path}")).status_code == 404
         for method in ("POST", "PUT", "PATCH", "DELETE"):
             assert (await client.request(method, f"/previews/{token}")).status_code == 405

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 
 import httpx
@@ -25,7 +25,7 @@ async def post(
 
 
 async def load(
-    client: httpx.AsyncClient, headers: dict[str, str], *records: dict[str, object]
+    client: httpx.AsyncClient, headers: dict[str, str], *records: Mapping[str, object]
 ) -> dict[str, object]:
     """Import records and return the summary."""
     lines = b"".join(httpx.Request("POST", "http://x", json=r).content + b"\n" for r in records)

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.content.markdown import Rendered, render_sync
 from app.core.enums import Role
 from app.models import (
     Article,
@@ -57,7 +58,7 @@ async def post(
 
 
 def counts(report: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    return tuple(report[name] for name in ("created", "updated", "unchanged", "failed"))  # type: ignore[return-value]
+    return report["created"], report["updated"], report["unchanged"], report["failed"]
 
 
 async def export(client: httpx.AsyncClient, headers: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -278,11 +279,11 @@ INVALID_RECORDS = {
     "lone surrogate": ('{"title": "\\ud800", "content": "Long enough."}', "title: "),
     "twice the same name": (
         '{"title": "x", "title": "y", "content": "Long enough."}',
-        "duplicate key",
+        "duplicate names",
     ),
     "not a number": ('{"title": NaN, "content": "Long enough."}', "NaN"),
-    "deep": ("[" * 100_000, "nested too deeply"),
-    "many names": (json.dumps({str(n): n for n in range(200)}), "more than 100 keys"),
+    "deep": ("[" * 100_000, "nesting is too deep"),
+    "many names": (json.dumps({str(n): n for n in range(200)}), "more than 100 members"),
     "long number": ("1" * 10_000, "not JSON"),
     "unknown author": (json.dumps({**RECORD, "author": "nobody"}), "author: there is no user"),
 }
@@ -306,7 +307,9 @@ class TestInvalidRecords:
         body = b'{"title": "\xff", "content": "Long enough."}\n' + lines(RECORD)
         report = await post(client, bearer(ada), body)
         assert counts(report) == (1, 0, 0, 1)
-        assert report["errors"] == [{"line": 1, "message": "The line is not UTF-8"}]
+        (error,) = report["errors"]
+        assert error["line"] == 1
+        assert error["message"].endswith("not UTF-8 at character 12")
 
     async def test_too_long_line_is_reported(
         self, client: httpx.AsyncClient, ada: User, monkeypatch: pytest.MonkeyPatch
@@ -360,12 +363,10 @@ class TestInvalidRecords:
         from app.core.errors import ContentTooComplex
         from app.services.bulk import importing
 
-        render = importing.render_sync
-
-        def refuse(content: str) -> Any:
+        def refuse(content: str) -> Rendered:
             if "complex" in content:
                 raise ContentTooComplex
-            return render(content)
+            return render_sync(content)
 
         monkeypatch.setattr(importing, "render_sync", refuse)
         bad = {**RECORD, "slug": "bad", "content": "Much too complex."}
@@ -385,6 +386,26 @@ class TestInvalidRecords:
         report = await post(client, bearer(ada), lines(*items))
         assert counts(report) == (6, 0, 0, 1)
         assert [error["line"] for error in report["errors"]] == [5]
+
+    async def test_batch_is_repeated_after_deadlocks(
+        self, client: httpx.AsyncClient, session: AsyncSession, ada: User
+    ) -> None:
+        await session.execute(text("CREATE SEQUENCE inserts"))  # a rollback does not reset it
+        await session.execute(
+            text("""
+                CREATE FUNCTION deadlock_twice() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                    IF nextval('inserts') <= 2 THEN
+                        RAISE EXCEPTION USING ERRCODE = 'deadlock_detected';
+                    END IF;
+                    RETURN NULL;
+                END $$
+            """)
+        )
+        await session.execute(
+            text("CREATE TRIGGER twice BEFORE INSERT ON articles EXECUTE FUNCTION deadlock_twice()")
+        )
+        assert counts(await post(client, bearer(ada), lines(RECORD))) == (1, 0, 0, 0)
+        assert await session.scalar(text("SELECT last_value FROM inserts")) == 3
 
 
 class TestSlugsOfOthers:

@@ -44,7 +44,7 @@ def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
 
 Write = Callable[[str, str | bytes], Path]
 
-MARKDOWN = {
+MARKDOWN: dict[str, tuple[str, str, str | dict[str, Any]]] = {
     "hugo": (
         "posts/hello-world.md",
         """

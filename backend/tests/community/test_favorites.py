@@ -81,16 +81,17 @@ async def test_deleted_with_account_or_article(
         "DELETE", f"/users/{reader.id}", json={"password": PASSWORD}, headers=bearer(reader)
     )
     counts = select(ArticleCounts.article_id, ArticleCounts.favorites)
-    assert dict(map(tuple, await session.execute(counts))) == {article.id: 1, other.id: 0}
+    assert dict((await session.execute(counts)).all()) == {article.id: 1, other.id: 0}
     await client.delete(f"/articles/{article.id}", headers=bearer(author))
     assert (await client.delete(f"/trash/{article.id}", headers=bearer(author))).status_code == 204
-    assert dict(map(tuple, await session.execute(counts))) == {other.id: 0}
+    assert dict((await session.execute(counts)).all()) == {other.id: 0}
 
 
 async def test_users_with_favorite_are_paged(
     client: httpx.AsyncClient, session: AsyncSession, article: Article
 ) -> None:
-    now, names = clock.now(), []
+    now = clock.now()
+    names: list[str] = []
     for number in range(5):
         user = await create_user(session)
         names.insert(0, user.username)

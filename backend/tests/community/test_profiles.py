@@ -173,7 +173,7 @@ class TestFollowing:
         ada: User,
     ) -> None:
         now = clock.now()
-        names = []
+        names: list[str] = []
         for number in range(7):
             user = await create_user(session)
             names.insert(0, user.username)
@@ -266,7 +266,7 @@ class TestFeed:
                 {"archived_at": now},
                 {"deleted_at": now},
             ):
-                await create_article(session, author=author, **state)  # type: ignore[arg-type]  # of several types
+                await create_article(session, author=author, **state)
         await create_article(session, author=ada)
         wanted = [slug for *_, slug in sorted(expected, reverse=True)]
         assert await slugs_of(client, ada) == wanted

@@ -50,7 +50,7 @@ async def test_report_article_and_comment(
     reader: User,
 ) -> None:
     comment = await create_comment(session, article=article, author=author)
-    ids = []
+    ids: list[int] = []
     for path in (f"/articles/{article.id}/reports", f"/comments/{comment.id}/reports"):
         response = await client.post(path, json=REASON, headers=bearer(reader))
         assert response.status_code == 201

@@ -250,7 +250,7 @@ async def favorites(pair: Pair) -> None:
 async def comments_of_both(pair: Pair) -> None:
     """Comment, reply and delete comments."""
     first = f"/articles/{pair.slugs[0]}"
-    ids = []
+    ids: list[int] = []
     for token, text in ((pair.bob, "How slowly?"), (pair.ada, "As slowly as it takes.")):
         said = await pair.conduit.ask("POST", f"{first}/comments", token, comment={"body": text})
         ids.insert(0, said.json()["comment"]["id"])

@@ -183,7 +183,7 @@ async def test_malformed_token_is_refused(
     envelope, fields = WRITES.get(operation, ("", {}))
     body = {envelope: fields} if envelope else None
     for token in ("x", "undefined", "a.b.c", "prk_x", "\xff"):
-        headers = {"Authorization": f"{scheme} {token}".encode("latin-1")}
+        headers = {b"Authorization": f"{scheme} {token}".encode("latin-1")}
         response = await client.request(
             method, path_with_ids(path, comment), json=body, headers=headers
         )

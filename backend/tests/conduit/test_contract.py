@@ -5,6 +5,8 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from app.core.config import Settings
+from app.db.session import Database
 from app.models import Favorite, Follow
 from app.services.articles import counting
 from tests.conduit import playing
@@ -37,7 +39,7 @@ async def test_generated_openapi_has_the_same_operations(client: httpx.AsyncClie
         ), (method, path)
 
 
-async def test_api_can_be_disabled(settings, database) -> None:  # type: ignore[no-untyped-def]  # fixtures
+async def test_api_can_be_disabled(settings: Settings, database: Database) -> None:
     from app.main import create_app
 
     app: FastAPI = create_app(settings.model_copy(update={"conduit_api": False}))

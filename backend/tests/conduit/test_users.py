@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.security import hash_password
 from app.core import clock
 from app.core.config import Registration, get_settings
 from app.core.enums import Scope
@@ -168,7 +169,6 @@ async def test_second_factor_enabled_concurrently_prevents_password_change(
     client: httpx.AsyncClient, session: AsyncSession, ada: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = await log_in(client, ada)
-    hash_password = account_changes.hash_password
 
     async def enable_and_hash(password: str) -> str:
         now = clock.now()

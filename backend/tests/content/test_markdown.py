@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 import unicodedata
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -31,9 +32,11 @@ from app.core.config import get_settings
 from app.core.errors import ContentTooComplex, ServiceUnavailable
 
 MEGABYTE = 1_000_000
-DEARER = 4
-"""By what factor a text may cost more than ordinary text that takes as many steps as are allowed.
-The worst costs about as much."""
+MAX_COST_RATIO = 4
+"""The CPU time that a text may take, divided by that of ordinary text which uses the whole budget.
+
+The most expensive text is near 1.
+"""
 
 VECTORS = (Path(__file__).parent / "xss.txt").read_text("utf-8").split("\n%%\n")
 
@@ -78,14 +81,14 @@ ALLOWED_ATTRIBUTES["th"] |= {"align"}
 
 
 @pytest.fixture(autouse=True, scope="module")
-def allow_one_iframe_host():
+def allow_one_iframe_host() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         settings = get_settings().model_copy(update={"iframe_hosts": [IFRAME_HOST]})
         patch.setattr(markdown, "get_settings", lambda: settings)
         yield
 
 
-def assert_allowed_element(name, attributes):
+def assert_allowed_element(name: str, attributes: dict[str, str]) -> None:
     if name == "input":
         assert {**attributes, "checked": ""} == {**CHECKBOX_ATTRIBUTES, "checked": ""}
         return
@@ -119,19 +122,22 @@ def assert_allowed_element(name, attributes):
 class HtmlChecker(HTMLParser):
     """Checks HTML with html.parser, which repairs invalid HTML differently than libxml2."""
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         assert len({name for name, _ in attrs}) == len(attrs)
         assert_allowed_element(tag, {name: value or "" for name, value in attrs})
 
     handle_startendtag = handle_starttag
 
-    def handle_comment(self, data):
+    def handle_comment(self, data: str) -> None:
         pytest.fail(f"a comment: {data}")
 
-    handle_decl = handle_pi = unknown_decl = handle_comment
+    def handle_decl(self, decl: str) -> None:
+        self.handle_comment(decl)
+
+    handle_pi = unknown_decl = handle_comment
 
 
-def assert_allowed_html(html):
+def assert_allowed_html(html: str) -> None:
     tree = lxml.html.fragment_fromstring(html, create_parent="div")
     for element in tree.iterdescendants():
         assert not isinstance(element, etree._Comment | etree._ProcessingInstruction), html
@@ -151,11 +157,11 @@ FINAL = nh3.Cleaner(
 )
 
 
-def assert_stable(html):
+def assert_stable(html: str) -> None:
     assert FINAL.clean(html) == html
 
 
-def assert_safe(content):
+def assert_safe(content: str) -> markdown.Rendered:
     rendered = render_sync(content)
     assert_allowed_html(rendered.html)
     assert_stable(rendered.html)
@@ -167,13 +173,13 @@ def assert_safe(content):
     return rendered
 
 
-def test_vectors_are_unique_and_numerous():
+def test_vectors_are_unique_and_numerous() -> None:
     assert len(VECTORS) > 250
     assert len(set(VECTORS)) == len(VECTORS)
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=range(len(VECTORS)))
-def test_attack_is_sanitized(vector):
+def test_attack_is_sanitized(vector: str) -> None:
     assert_safe(vector)
 
 
@@ -212,12 +218,12 @@ def test_attack_is_sanitized(vector):
         "<div title='\n\n- [x] {}\n\n<iframe src=\"https://frames.example.org/\"></iframe>\n\n'>",
     ],
 )
-def test_attack_is_sanitized_in_every_context(around):
+def test_attack_is_sanitized_in_every_context(around: str) -> None:
     for vector in VECTORS:
         assert_safe(around.replace("{}", vector))
 
 
-def test_combined_attacks_are_sanitized():
+def test_combined_attacks_are_sanitized() -> None:
     rng = random.Random(4)
     for _ in range(1500):
         first, second = rng.sample(VECTORS, 2)
@@ -225,7 +231,7 @@ def test_combined_attacks_are_sanitized():
             assert_safe(rng.choice(["{}{}", "{}\n{}", "{}\n\n{}"]).format(first, second))
 
 
-def test_checks_detect_unsafe_html():
+def test_checks_detect_unsafe_html() -> None:
     for html in (
         "<script>alert(1)</script>",
         "<img src=x onerror=alert(1)>",
@@ -337,7 +343,7 @@ PIECES = st.sampled_from(
 
 @settings(max_examples=500)
 @given(st.lists(PIECES, max_size=40).map("".join) | st.text(max_size=300))
-def test_arbitrary_text_is_rendered_safely(content):
+def test_arbitrary_text_is_rendered_safely(content: str) -> None:
     with suppress(ContentTooComplex):
         assert_safe(content)
 
@@ -407,11 +413,11 @@ KBD = '<p>a <kbd id="user-content-z">b</kbd> c<br>d</p>'
         ('<input type="checkbox" disabled> <wbr data-checked="yes">', "<p> <wbr></p>"),
     ],
 )
-def test_markdown_syntax(content, html):
+def test_markdown_syntax(content: str, html: str) -> None:
     assert render_sync(content).html.strip() == html
 
 
-def test_footnotes():
+def test_footnotes() -> None:
     rendered = assert_safe("One[^b] two[^b].\n\n[^b]: The *note*.\n[^unused]: Nothing.")
     assert rendered.html == (
         '<p>One<sup class="footnote-ref"><a href="#fn-1" id="fnref-1" '
@@ -426,7 +432,7 @@ def test_footnotes():
     assert rendered.text == "One two. The note."
 
 
-def mark_emphasis(text):
+def mark_emphasis(text: str) -> str:
     return re.sub(r"</?(strong|em|s)>", lambda tag: "]" if "/" in tag[0] else "[", text)
 
 
@@ -455,14 +461,14 @@ def mark_emphasis(text):
         ("中\u3000**\u3000a**", "中\u3000**\u3000a**"),
     ],
 )
-def test_emphasis_next_to_cjk_characters(content, html):
+def test_emphasis_next_to_cjk_characters(content: str, html: str) -> None:
     assert mark_emphasis(render_sync(content).html).strip() == f"<p>{html}</p>"
 
 
 @given(
     st.text(st.sampled_from(" *_~ab.(“🙂é—\n"), max_size=30),
 )
-def test_emphasis_without_cjk_follows_commonmark(content):
+def test_emphasis_without_cjk_follows_commonmark(content: str) -> None:
     md = markdown._make_parser()
     plain = MarkdownIt("commonmark", {"strikethrough_single_tilde": True, "xhtmlOut": False})
     plain.enable("strikethrough")
@@ -473,7 +479,7 @@ def test_emphasis_without_cjk_follows_commonmark(content):
     assert actual == plain.render(content)
 
 
-def mark_links(html):
+def mark_links(html: str) -> str:
     return re.sub(r'<a href="([^"]*)" rel="[^"]*">([^<]*)</a>', r"{\1|\2}", html)
 
 
@@ -514,12 +520,12 @@ def mark_links(html):
         ("![https://a.b a@b.c](/i)", '<img src="/i" alt="https://a.b a@b.c">'),
     ],
 )  # fmt: skip
-def test_bare_urls_and_emails_become_links(content, html):
+def test_bare_urls_and_emails_become_links(content: str, html: str) -> None:
     rendered = assert_safe(content)
     assert mark_links(rendered.html) == f"<p>{html}</p>\n"
 
 
-def test_footnote_after_a_bare_url():
+def test_footnote_after_a_bare_url() -> None:
     html = assert_safe("https://a.b[^1]\n\n[^1]: x").html
     assert html.startswith(f'<p><a href="https://a.b" {REL}>https://a.b</a><sup')
 
@@ -528,7 +534,7 @@ TASK = '<input type="checkbox" class="task-list-item-checkbox" disabled="">'
 DONE = TASK[:-1] + ' checked="">'
 
 
-def test_task_lists():
+def test_task_lists() -> None:
     rendered = assert_safe("- [ ] a\n- [x] b\n- [X] *c*\n- [ ]\n- [y] d\n- `[ ]` e")
     assert rendered.html == (
         '<ul class="contains-task-list">\n'
@@ -545,7 +551,7 @@ def test_task_lists():
 
 
 @pytest.mark.parametrize("kind", ["note", "tip", "important", "warning", "caution"])
-def test_alerts(kind):
+def test_alerts(kind: str) -> None:
     rendered = assert_safe(f"> [!{kind.upper()}]\n> Useful *words*.\n\nMore")
     assert rendered.html == (
         f'<div class="markdown-alert markdown-alert-{kind}">\n'
@@ -555,12 +561,12 @@ def test_alerts(kind):
     assert rendered.text == "Useful words. More"
 
 
-def test_quote_with_invalid_marker_is_not_an_alert():
+def test_quote_with_invalid_marker_is_not_an_alert() -> None:
     for content in ("> [!NOTES]\n> x", "> [!NOTE] x", "> x\n> [!NOTE]", "[!NOTE]"):
         assert "markdown-alert" not in render_sync(content).html
 
 
-def test_fragment_links_point_to_prefixed_ids():
+def test_fragment_links_point_to_prefixed_ids() -> None:
     rendered = assert_safe(
         "# Über uns\n\n<a id=\"here\"></a><a href='/' name=there></a><h2 id='on page'>x</h2>\n\n"
         "[1](#here) [2](#there) [3](#über-uns) [4](#h-uber-uns) [5](#nowhere) [6](#fn-1)[^a]\n\n"
@@ -600,7 +606,7 @@ def test_fragment_links_point_to_prefixed_ids():
         ("https://film.mp4", None),
     ],
 )
-def test_media_url_in_its_own_paragraph_is_marked(url, provider):
+def test_media_url_in_its_own_paragraph_is_marked(url: str, provider: str | None) -> None:
     escaped = url.replace("&", "&amp;")
     embed, css = (f' data-embed="{provider}"', ' class="embed"') if provider else ("", "")
     paragraph = f'<p{css}><a href="{escaped}"{embed} {REL}>{escaped}</a></p>'
@@ -619,7 +625,7 @@ IFRAMES = [
 
 
 @pytest.mark.parametrize(("content", "path"), IFRAMES)
-def test_iframe_of_an_allowed_host_is_kept(content, path):
+def test_iframe_of_an_allowed_host_is_kept(content: str, path: str) -> None:
     html = assert_safe(f"a\n\n{content}\n\nb").html
     attributes = " ".join(f'{name}="{value}"' for name, value in IFRAME_ATTRIBUTES.items())
     frame = (
@@ -651,11 +657,11 @@ def test_iframe_of_an_allowed_host_is_kept(content, path):
         "<script><iframe src='https://frames.example.org/'></iframe></script>",
     ],
 )
-def test_iframe_of_another_host_is_removed(content):
+def test_iframe_of_another_host_is_removed(content: str) -> None:
     assert "<iframe" not in assert_safe(content).html
 
 
-def test_iframes_are_removed_by_default(monkeypatch):
+def test_iframes_are_removed_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(markdown, "get_settings", get_settings)
     assert get_settings().iframe_hosts == []
     for content, _ in IFRAMES:
@@ -667,7 +673,7 @@ def test_iframes_are_removed_by_default(monkeypatch):
     )
 
 
-def test_comments_support_inline_syntax_only():
+def test_comments_support_inline_syntax_only() -> None:
     html = render_comment("- [ ] a\n\n> [!NOTE]\n> ~b~ www.c.d **中。**中\n\n<a id=x>")
     assert html == (
         "<ul>\n<li>[ ] a</li>\n</ul>\n<blockquote>\n<p>[!NOTE]\n"
@@ -676,7 +682,7 @@ def test_comments_support_inline_syntax_only():
     )
 
 
-def test_headings_form_the_table_of_contents():
+def test_headings_form_the_table_of_contents() -> None:
     rendered = assert_safe(
         "# Über *uns*\n\n## `code` & <b>tags</b>\n\nSame\n====\n\n# Same\n\n# same-2\n\n# 2024\n\n"
         "# 你好\n\n# !!!\n\n###\n\n- # In a list\n\n> ###### Six ![alt](/x)\n\n<h2>Raw</h2>"
@@ -697,12 +703,12 @@ def test_headings_form_the_table_of_contents():
     assert "<h2>Raw</h2>" in rendered.html
 
 
-def test_removed_heading_is_not_in_the_table_of_contents():
+def test_removed_heading_is_not_in_the_table_of_contents() -> None:
     rendered = assert_safe("<video>\n\n# Gone\n\n</video>\n\n# Here")
     assert [heading["text"] for heading in rendered.toc] == ["Here"]
 
 
-def test_equal_headings_get_unique_ids():
+def test_equal_headings_get_unique_ids() -> None:
     rendered = assert_safe("# a\n\n" * 5000)
     assert rendered.toc[-1]["id"] == "h-a-5000"
 
@@ -718,11 +724,11 @@ def test_equal_headings_get_unique_ids():
         ("A <script>alert(1)</script> b", "<p>A  b</p>\n"),
     ],
 )
-def test_unclosed_tag_does_not_hide_the_rest(content, html):
+def test_unclosed_tag_does_not_hide_the_rest(content: str, html: str) -> None:
     assert render_sync(content).html == html
 
 
-def test_plain_text():
+def test_plain_text() -> None:
     rendered = assert_safe(
         "# A *head*ing\n\nLine\nbroken and **bo**ld.&nbsp;&lt;b&gt; &amp;amp;\n\n- x\n- y\n\n"
         '|c|d|\n|-|-|\n|e|f|\n\n```python\nif a<b: pass\n```\n\n`in line` ![Alt "text"](/x)\n\n'
@@ -753,7 +759,7 @@ def test_plain_text():
         ("![two words](/x)", 2, 1),
     ],
 )
-def test_word_count_and_reading_time(content, words, minutes):
+def test_word_count_and_reading_time(content: str, words: int, minutes: int) -> None:
     rendered = render_sync(content)
     assert (rendered.word_count, rendered.reading_time) == (words, minutes)
 
@@ -774,18 +780,18 @@ def test_word_count_and_reading_time(content, words, minutes):
         ("x" + "👩\u200d🔬" * 300, "x" + "👩\u200d🔬" * 66 + "…"),
     ],
 )
-def test_excerpt(text, excerpt):
+def test_excerpt(text: str, excerpt: str) -> None:
     assert make_excerpt(text) == excerpt
 
 
 @given(st.text(max_size=600))
-def test_excerpt_is_one_short_line(text):
+def test_excerpt_is_one_short_line(text: str) -> None:
     excerpt = make_excerpt(text)
     assert len(excerpt) <= 201
     assert excerpt == " ".join(excerpt.split())
 
 
-def test_code_that_is_long_or_slow_is_plain(monkeypatch):
+def test_code_that_is_long_or_slow_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "<span" in render_sync("```js\n" + "x = 1\n" * 100 + "```").html
     assert "<span" not in render_sync("```js\n" + "x = 1\n" * 4000 + "```").html
     slow = "```typescript\n" + "A." * 9000 + "\n```\n\n"
@@ -793,7 +799,7 @@ def test_code_that_is_long_or_slow_is_plain(monkeypatch):
     assert "<span" not in assert_safe(slow * 3).html
 
 
-def test_every_language_has_a_lexer():
+def test_every_language_has_a_lexer() -> None:
     for name in markdown.LANGUAGES | set(markdown.ALIASES):
         assert 'class="highlight"' in render_sync(f"```{name}\nx\n```").html, name
 
@@ -801,11 +807,11 @@ def test_every_language_has_a_lexer():
 # ------------------------------------------------------------------------------------------ cost
 
 
-def repeat_to(piece, size=MEGABYTE):
+def repeat_to(piece: str, size: int = MEGABYTE) -> str:
     return (piece * (size // len(piece) + 1))[:size]
 
 
-def repeat_numbered(piece, count):
+def repeat_numbered(piece: str, count: int) -> str:
     return "".join(piece.replace("#i", str(i)) for i in range(count))
 
 
@@ -971,30 +977,33 @@ let x = 1;
 
 
 @cache
-def cost_of_all_steps():
-    """The seconds of CPU time that ordinary text costs which takes all steps that are allowed."""
+def seconds_of_whole_budget() -> float:
+    """Return the CPU time of ordinary text that uses the whole budget."""
     work = markdown._Budget()
     started = time.thread_time()
     markdown._render(ORDINARY * 200, work)
     return (time.thread_time() - started) * markdown.BUDGET / (markdown.BUDGET - work.left)
 
 
-def rendered_soon(content, *, share=1.0):
-    """`content` rendered, or None where it is refused, for no more than `share` of the cost."""
+def render_within_limit(content: str, *, share: float = 1.0) -> markdown.Rendered | None:
+    """Render `content`, or return None if it is rejected.
+
+    Fail if this takes more than `share` of the allowed CPU time in three attempts.
+    """
     for _ in range(3):
         started, rendered = time.thread_time(), None
-        with stopped_in_the_end(), suppress(ContentTooComplex):
+        with time_limit(), suppress(ContentTooComplex):
             rendered = render_sync(content)
-        if time.thread_time() - started < DEARER * share * cost_of_all_steps():
+        if time.thread_time() - started < MAX_COST_RATIO * share * seconds_of_whole_budget():
             return rendered
-    pytest.fail("it costs too much")
+    pytest.fail("the rendering takes too long")
 
 
 @contextmanager
-def stopped_in_the_end():
-    """Raises TimeoutError after minutes: what is not linear would take hours."""
+def time_limit() -> Iterator[None]:
+    """Raise TimeoutError after five minutes. Quadratic code would take hours."""
 
-    def stop(*_):
+    def stop(*_: object) -> None:
         raise TimeoutError
 
     before = signal.signal(signal.SIGALRM, stop)
@@ -1007,33 +1016,33 @@ def stopped_in_the_end():
 
 
 @pytest.mark.parametrize("kind", EXPENSIVE)
-def test_heavy_text_is_rendered_soon_or_refused(kind):
-    rendered = rendered_soon(EXPENSIVE[kind]())
+def test_expensive_text_is_rendered_in_time_or_rejected(kind: str) -> None:
+    rendered = render_within_limit(EXPENSIVE[kind]())
     if rendered is not None and len(rendered.html) < 3 * MEGABYTE:
         assert_stable(rendered.html)
 
 
 @pytest.mark.parametrize("kind", ["stars", "tildes", "columns", "fonts and paragraphs"])
-def test_what_is_done_in_one_step_is_refused_before(kind):
-    assert rendered_soon(EXPENSIVE[kind](), share=0.1) is None
+def test_expensive_step_is_rejected_before_it_runs(kind: str) -> None:
+    assert render_within_limit(EXPENSIVE[kind](), share=0.1) is None
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_heavy_text_at_random_is_rendered_soon_or_refused(seed):
-    chance = random.Random(seed)
-    pieces = ["".join(chance.choices("*_`[]()!<>~^#-+|\\&:\n a\"'=1.", k=4)) for _ in range(3)]
-    size = chance.choice([20_000, 100_000, MEGABYTE])
-    rendered_soon("".join(repeat_to(piece, size // 3) for piece in pieces))
+def test_random_punctuation_is_rendered_in_time_or_rejected(seed: int) -> None:
+    rng = random.Random(seed)
+    pieces = ["".join(rng.choices("*_`[]()!<>~^#-+|\\&:\n a\"'=1.", k=4)) for _ in range(3)]
+    size = rng.choice([20_000, 100_000, MEGABYTE])
+    render_within_limit("".join(repeat_to(piece, size // 3) for piece in pieces))
 
 
-def test_long_ordinary_text_is_rendered():
+def test_long_ordinary_text_is_rendered() -> None:
     paragraph = "Some words that are *about* something, and\n[a link](https://a.b/c) to it.\n" * 4
     section = f"## A heading\n\n{paragraph}\n- one\n- two `code`\n\n```js\nlet x = 1;\n```\n\n"
     assert_safe(section * 400)
     assert render_sync(("Plain words about a thing. " * 20 + "\n\n") * 1800).word_count == 180_000
 
 
-def test_nesting_is_limited():
+def test_nesting_is_limited() -> None:
     assert "deep" in render_sync("> " * 40 + "deep").text
     lists = "".join("  " * i + "- deep\n" for i in range(21))
     assert render_sync(lists[: lists.rindex(" " * 40)]).text.count("deep") == 20
@@ -1047,7 +1056,7 @@ def test_nesting_is_limited():
         render_sync("*a " * 101 + "b* " * 101)
 
 
-def test_cost_is_deterministic():
+def test_cost_is_deterministic() -> None:
     content = "*a* [b](c) " * 2000
     spent = set()
     for _ in range(3):
@@ -1060,11 +1069,11 @@ def test_cost_is_deterministic():
 # ------------------------------------------------------------------------------------- threads
 
 
-async def test_long_text_is_rendered_in_a_thread(monkeypatch):
-    threads = []
+async def test_long_text_is_rendered_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
     original = markdown._render
 
-    def record_thread(content, budget):
+    def record_thread(content: str, budget: markdown._Budget) -> markdown.Rendered:
         threads.append(threading.current_thread().name)
         return original(content, budget)
 
@@ -1079,7 +1088,7 @@ async def test_long_text_is_rendered_in_a_thread(monkeypatch):
     assert all(name.startswith("markdown") for name in threads)
 
 
-async def test_event_loop_is_not_blocked():
+async def test_event_loop_is_not_blocked() -> None:
     content = "Some *words* and `code` and a [link](https://a.b/c).\n\n" * 1500
     rendering = asyncio.create_task(render(content))
     turns = 0
@@ -1090,12 +1099,12 @@ async def test_event_loop_is_not_blocked():
     assert turns > 10
 
 
-async def test_exception_is_raised_from_the_thread():
+async def test_exception_is_raised_from_the_thread() -> None:
     with pytest.raises(ContentTooComplex):
         await render("> " * 100_000)
 
 
-async def test_waiting_texts_are_limited():
+async def test_waiting_texts_are_limited() -> None:
     content = "a " * 30_000
     results = await asyncio.gather(
         *(render(content) for _ in range(markdown.MAX_QUEUED + 3)), return_exceptions=True
@@ -1106,7 +1115,7 @@ async def test_waiting_texts_are_limited():
     assert (await render(content)).word_count == 30_000
 
 
-def test_rendering_is_thread_safe():
+def test_rendering_is_thread_safe() -> None:
     contents = [
         f"# Head {i}\n\n*a* [b][{i}] [^{i}]\n\n[{i}]: /{i}\n[^{i}]: note {i}\n\n```py\nx={i}\n```\n"
         for i in range(200)

@@ -47,12 +47,12 @@ SLUG = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
         ("50% off & more", "50-off-more"),
     ],
 )
-def test_slugify_transliterates_all_scripts(text, slug):
+def test_slugify_transliterates_all_scripts(text: str, slug: str) -> None:
     assert slugify(text) == slug
 
 
 @pytest.mark.parametrize("text", ["", " ", "---", "\u200b\u200f", "…!?", "\x00", "\u0301", "'"])
-def test_text_without_letters_becomes_the_fallback(text):
+def test_text_without_letters_becomes_the_fallback(text: str) -> None:
     assert slugify(text) == "article"
     assert slugify(text, fallback="tag") == "tag"
 
@@ -68,18 +68,18 @@ def test_text_without_letters_becomes_the_fallback(text):
         ("4 U", "4-u"),
     ],
 )
-def test_number_is_prefixed_with_the_fallback(text, slug):
+def test_number_is_prefixed_with_the_fallback(text: str, slug: str) -> None:
     assert slugify(text) == slug
 
 
-def test_long_slug_is_cut_at_a_hyphen():
+def test_long_slug_is_cut_at_a_hyphen() -> None:
     slug = slugify("word " * 100)
     assert slug == "-".join(["word"] * 16)
     assert len(slug) == 79
     assert slugify("a" * 70 + " " + "b" * 70) == "a" * 70
 
 
-def test_long_slug_without_a_hyphen_is_cut():
+def test_long_slug_without_a_hyphen_is_cut() -> None:
     assert slugify("a" * 200) == "a" * MAX_SLUG
     assert slugify("ab " + "c" * 200) == "ab-" + "c" * 77
     assert slugify("a" * 80 + " b") == "a" * 80
@@ -88,7 +88,7 @@ def test_long_slug_without_a_hyphen_is_cut():
 
 @settings(max_examples=500)
 @given(st.text(max_size=200))
-def test_slugify_always_returns_a_valid_slug(text):
+def test_slugify_always_returns_a_valid_slug(text: str) -> None:
     slug = slugify(text)
     assert SLUG.fullmatch(slug)
     assert len(slug) <= MAX_SLUG
@@ -113,13 +113,13 @@ def test_slugify_always_returns_a_valid_slug(text):
         ("\u200b \u200f", ""),
     ],
 )
-def test_normalize_text(text, normalized):
+def test_normalize_text(text: str, normalized: str) -> None:
     assert normalize_text(text) == normalized
 
 
 @settings(max_examples=300)
 @given(st.text(max_size=100))
-def test_normalize_text_is_idempotent(text):
+def test_normalize_text_is_idempotent(text: str) -> None:
     normalized = normalize_text(text)
     assert normalize_text(normalized) == normalized
     assert unicodedata.is_normalized("NFC", normalized)

@@ -1,8 +1,7 @@
-"""What Schemathesis cannot read from the OpenAPI document.
+"""Schemathesis hooks for what the OpenAPI document cannot describe.
 
-Addresses of mail: `format: email` admits more than RFC 5321 and the registries of top-level domains
-do. Moments: what ends some day ends in the future. Authentication, with
-SCHEMATHESIS_AUTHENTICATED=1: a user, and a new one after each 401.
+Email addresses need a known top-level domain, and expiry times must be in the future. With
+SCHEMATHESIS_AUTHENTICATED=1, each case is authenticated; a 401 registers a new user.
 """
 
 import os
@@ -28,13 +27,15 @@ schemathesis.openapi.format(
 
 @schemathesis.serializer("application/x-ndjson")
 def as_lines(context: Any, value: Any) -> bytes:
-    """NDJSON is described as a text: it goes out as it is."""
+    """Send NDJSON, which the document describes as a string, unchanged."""
     return str(value).encode(errors="replace")
 
 
-@schemathesis.hook.apply_to(method="POST", path="/users/me/api-keys")
-def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """For a schema any password will do, and any moment; here the right one, and one to come."""
+@schemathesis.hook("before_call")
+def set_password_and_expiry(context: Any, case: Any, kwargs: Any) -> None:
+    """Send the password of the user and a future `expires_at` when an API key is created."""
+    if (case.method, case.path) != ("POST", "/users/me/api-keys"):
+        return
     body = case.body
     if isinstance(body, dict) and isinstance(body.get("password"), str):
         body["password"] = PASSWORD
@@ -45,10 +46,10 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
 
 
 @schemathesis.hook("before_call")
-def as_somebody_new(context: Any, case: Any, kwargs: Any) -> None:
-    """Each case comes from an address of its own: it may register, whatever others have done.
+def use_new_client(context: Any, case: Any, kwargs: Any) -> None:
+    """Send each case from a new address, so that the limits per address are never reached.
 
-    And where its Idempotency-Key is well-formed, with a new one: short ones come again and again.
+    A well-formed Idempotency-Key is replaced by a new one, because short ones are generated twice.
     """
     case.headers = {**(case.headers or {}), "X-Forwarded-For": str(IPv6Address(uuid4().int))}
     key = str(case.headers.get("Idempotency-Key", ""))
@@ -57,10 +58,7 @@ def as_somebody_new(context: Any, case: Any, kwargs: Any) -> None:
 
 
 class FreshUser:
-    """Registers a user and logs in; again, where a case deleted them or ended their session.
-
-    Each from an address of its own: the cases have used up the attempts of theirs.
-    """
+    """Registers a user and logs in. A new user follows when a case has ended the session."""
 
     def get(self, case: Any, context: Any) -> str:
         base = case.operation.base_url.rstrip("/")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -29,7 +30,8 @@ async def use(engine: AsyncEngine) -> int | None:
 
 async def until_waiting(engine: AsyncEngine, count: int) -> None:
     """Return once `count` tasks wait for a connection."""
-    while len(engine.pool._pool._waiting) < count:  # noqa: ASYNC110 - the pool has no event
+    pool: Any = engine.pool
+    while len(pool._pool._tasks._waiting) < count:  # noqa: ASYNC110 - the pool has no event
         await asyncio.sleep(0)
 
 

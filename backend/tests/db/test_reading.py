@@ -150,10 +150,10 @@ class FailingConnection(FakeConnection):
 async def test_driver_errors_are_translated(
     failure: Exception, expected: type[Exception], is_kept: bool
 ) -> None:
-    connection = FailingConnection()
+    connection: Any = FailingConnection()
     connection.failure = failure
-    pool = ReadPool(lambda: connection, size=1, timeout=1)  # type: ignore[arg-type]
-    pool._idle.append(connection)  # type: ignore[arg-type]
+    pool = ReadPool(lambda: connection, size=1, timeout=1)
+    pool._idle.append(connection)
     with pytest.raises(expected):
         await Reader(pool).execute(text("SELECT 1"))
     assert (not connection.closed) is is_kept

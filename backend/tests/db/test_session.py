@@ -1,7 +1,7 @@
 """Units of work and readers, mostly on real connections."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
 import pytest
@@ -36,7 +36,7 @@ async def read_one(database: Database) -> int | None:
 
 
 @pytest.fixture
-def _no_users_afterwards(database_url: str):
+def _no_users_afterwards(database_url: str) -> Iterator[None]:
     yield
     execute(database_url, "TRUNCATE users CASCADE")
 

@@ -70,7 +70,7 @@ class Memory:
     """The memory growth of a process."""
 
     def __init__(self, api: Api) -> None:
-        self._folder = Path(f"/proc/{api.process.popen.pid}")
+        self._folder = Path(f"/proc/{api.process.pid}")
         if not (self._folder / "clear_refs").exists():
             pytest.skip("no /proc to measure memory with")
         self.before = self._read("VmRSS")

@@ -25,9 +25,10 @@ from tests.processes import (
     PRODUCTION,
     Api,
     Checkout,
-    Process,
+    Fork,
     connected,
     free_port,
+    python,
     serving,
     wait_until,
 )
@@ -62,7 +63,9 @@ class PersistentConnection:
             received += self._receive_bytes()
         head, _, body = received.partition(b"\r\n\r\n")
         status, *lines = head.decode("latin-1").split("\r\n")
-        headers = httpx.Headers([tuple(line.split(": ", 1)) for line in lines])
+        headers = httpx.Headers(
+            [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
+        )
         while len(body) < int(headers["Content-Length"]):
             body += self._receive_bytes()
         return httpx.Response(int(status.split(" ")[1]), headers=headers, content=body)
@@ -78,7 +81,7 @@ class PersistentConnection:
 
 
 def workers(api: Api) -> list[int]:
-    children = Path(f"/proc/{api.process.popen.pid}/task/{api.process.popen.pid}/children")
+    children = Path(f"/proc/{api.process.pid}/task/{api.process.pid}/children")
     return [int(pid) for pid in children.read_text().split()]
 
 
@@ -114,13 +117,15 @@ def test_idle_connections_outlive_the_keep_alive_of_nginx() -> None:
 def test_stops_immediately_without_connections(checkout: Checkout, module_database: str) -> None:
     port = free_port()
     endless = "import app.server.protocol as protocol; protocol.DRAIN_SECONDS = 3600"
-    command = ("-c", f"{endless}; from gunicorn.app.wsgiapp import run; run()", *GUNICORN[2:])
+    command = ("-c", f"{endless}; from gunicorn.app.wsgiapp import run; run()", *GUNICORN[1:])
     settings = {**PRODUCTION, "DATABASE_URL": module_database, "WEB_CONCURRENCY": "1"}
     with (
-        Process(
-            (*command, "--bind", f"{HOST}:{port}"),
-            checkout=checkout,
-            settings={**settings, "GRACEFUL_TIMEOUT": "3600"},
+        python(
+            checkout,
+            *command,
+            "--bind",
+            f"{HOST}:{port}",
+            **{**settings, "GRACEFUL_TIMEOUT": "3600"},
         ) as process,
         connected(process, port) as api,
     ):
@@ -157,12 +162,12 @@ def test_sighup_replaces_workers_without_lost_requests(api: Api) -> None:
 
 
 def test_max_requests_restart_loses_no_request(checkout: Checkout, module_database: str) -> None:
-    renewing = (*GUNICORN, "--max-requests", "40", "--max-requests-jitter", "10")
+    renewing = ("--max-requests", "40", "--max-requests-jitter", "10")
     port = free_port()
     settings = {**PRODUCTION, "DATABASE_URL": module_database, "WEB_CONCURRENCY": "1"}
-    command = (*renewing, "--bind", f"{HOST}:{port}")
+    command = (*GUNICORN, *renewing, "--bind", f"{HOST}:{port}")
     with (
-        Process(command, checkout=checkout, settings=settings) as process,
+        Fork(*command, checkout=checkout, settings=settings) as process,
         connected(process, port) as api,
     ):
         seen = set(workers(api))

@@ -13,10 +13,10 @@ from tests.processes import (
     PRODUCTION,
     Api,
     Checkout,
-    Process,
     connected,
     free_port,
-    pressroom,
+    installed_pressroom,
+    python,
     said,
     wait_until,
 )
@@ -33,7 +33,7 @@ def started(checkout: Checkout, *arguments: str, **settings: str) -> Iterator[Ap
     port = free_port()
     settings = {"BCRYPT_COST": "4", "PORT": str(port), **settings}
     with (
-        Process((*arguments, "--port", str(port)), checkout=checkout, settings=settings) as process,
+        python(checkout, *arguments, "--port", str(port), **settings) as process,
         connected(process, port) as api,
     ):
         yield api
@@ -84,7 +84,7 @@ def test_embedded_database_without_database_url(checkout: Checkout, data: Path) 
 @pytest.mark.parametrize("server", [BY_NAME], ids=["uvicorn"])
 def test_missing_settings_are_reported(checkout: Checkout, server: tuple[str, ...]) -> None:
     arguments = (*server, "--port", str(free_port()))
-    with Process(arguments, checkout=checkout, settings=PRODUCTION) as process:
+    with python(checkout, *arguments, **PRODUCTION) as process:
         assert process.wait() != 0
         assert said(process).count("pressroom: unsafe for ENVIRONMENT=production") == 1
         assert "DATABASE_URL is missing" in said(process)
@@ -100,8 +100,7 @@ def test_importing_the_application_reads_no_settings(checkout: Checkout) -> None
         "assert not hasattr(app.main, 'application')\n"
         "assert hasattr(app.main, 'create_app')\n"
     )
-    settings = {"ENVIRONMENT": "nonsense"}
-    with Process(("-c", code), checkout=checkout, settings=settings) as process:
+    with python(checkout, "-c", code, ENVIRONMENT="nonsense") as process:
         assert process.wait() == 0, process.log
 
 
@@ -111,7 +110,10 @@ def test_addresses_follow_the_port_in_processes_that_reload(
     port = free_port()
     arguments = ("serve", "--port", str(port), "--reload")
     settings = {"DATABASE_URL": module_database, "PORT": "1", "BCRYPT_COST": "4"}
-    with pressroom(checkout, *arguments, **settings) as process, connected(process, port) as api:
+    with (
+        installed_pressroom(checkout, *arguments, **settings) as process,
+        connected(process, port) as api,
+    ):
         feed = api.client.get("/feed.json").json()
         assert feed["feed_url"] == f"http://localhost:{port}/feed.json"
 
@@ -126,7 +128,7 @@ def test_serve_reads_secrets_from_files_and_the_port_from_its_option(
     arguments = ("serve", "--port", str(port := free_port()))
     try:
         with (
-            pressroom(checkout, *arguments, BCRYPT_COST="4", PORT="1") as process,
+            installed_pressroom(checkout, *arguments, BCRYPT_COST="4", PORT="1") as process,
             connected(process, port) as api,
         ):
             assert api.client.get("/health/ready").status_code == 200

@@ -22,7 +22,7 @@ from tests.processes import (
     Checkout,
     connected,
     free_port,
-    pressroom,
+    installed_pressroom,
     said,
 )
 
@@ -48,7 +48,7 @@ class Installation:
         port = free_port()
         settings = {"DATA_DIR": str(self.directory), "PORT": str(port), "BCRYPT_COST": "4"}
         with (
-            pressroom(self.checkout, "serve", **settings) as process,
+            installed_pressroom(self.checkout, "serve", **settings) as process,
             connected(process, port) as api,
         ):
             yield api
@@ -73,7 +73,7 @@ def test_first_start_prints_urls_and_ctrl_c_stops_everything(installation: Insta
         assert api.client.post("/auth/login", data=DEMO).status_code == 200
 
         port = api.url.rpartition(":")[2]
-        with pressroom(installation.checkout, "serve", "--port", port) as second:
+        with installed_pressroom(installation.checkout, "serve", "--port", port) as second:
             assert second.wait() == 1
             assert said(second).startswith(f"Cannot listen on {HOST}:{port} (Address already in")
             assert "Traceback" not in second.log

@@ -10,7 +10,8 @@ from tests.processes import (
     Checkout,
     Process,
     free_port,
-    pressroom,
+    installed_pressroom,
+    python,
     said,
 )
 
@@ -26,12 +27,11 @@ PROBLEMS = ("SECRET_KEY is missing", "DEBUG", "ALLOWED_HOSTS", "CORS_ORIGINS", "
 
 
 def by_gunicorn(checkout: Checkout, **settings: str) -> Process:
-    arguments = (*GUNICORN, "--bind", f"{HOST}:{free_port()}")
-    return Process(arguments, checkout=checkout, settings=settings)
+    return python(checkout, "-m", *GUNICORN, "--bind", f"{HOST}:{free_port()}", **settings)
 
 
 def by_command(checkout: Checkout, **settings: str) -> Process:
-    return pressroom(checkout, "serve", "--port", str(free_port()), **settings)
+    return installed_pressroom(checkout, "serve", "--port", str(free_port()), **settings)
 
 
 def test_one_message_names_every_problem(checkout: Checkout) -> None:

@@ -67,7 +67,8 @@ class Stack:
 
         def is_up() -> bool:
             arguments = ("up", "--detach", "--wait", "--no-recreate")
-            return self.project.run_captured(*arguments, seconds=300).returncode == 0
+            status: int = self.project.run_captured(*arguments, seconds=300).returncode
+            return status == 0
 
         wait_until(is_up, "the stack has recovered", seconds=60)
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from uuid import uuid4
 
 import httpx
@@ -56,6 +57,11 @@ class Load:
     def answered(self) -> int:
         return sum(self.statuses.values())
 
+    def wait_for(self, count: int) -> None:
+        """Wait for this number of further responses."""
+        enough = self.answered + count
+        wait_until(lambda: self.answered >= enough, "the load continues")
+
 
 @pytest.fixture(scope="module")
 def author(stack: Stack) -> dict[str, str]:
@@ -81,9 +87,8 @@ def load(stack: Stack, author: dict[str, str]) -> Iterator[Load]:
                 title = f"Under load {uuid4().hex}"
                 body = {"title": title, "content": "Once, and only once."}
                 seen.sent.append(title)
-                answer = seen.record(
-                    "write", lambda body=body: client.post("/articles", json=body, headers=author)
-                )
+                request = partial(client.post, "/articles", json=body, headers=author)
+                answer = seen.record("write", request)
                 if answer is not None and answer.status_code == 201:
                     seen.confirmed.append(title)
 
@@ -95,7 +100,7 @@ def load(stack: Stack, author: dict[str, str]) -> Iterator[Load]:
     for caller in callers:
         caller.start()
     try:
-        wait_until(lambda: seen.answered > 100, "the load runs")
+        seen.wait_for(100)
         yield seen
         enough = seen.answered + 100
         wait_until(lambda: seen.answered > enough or seen.broken, "it goes on")
@@ -121,7 +126,8 @@ def assert_nothing_was_lost(stack: Stack, seen: Load) -> None:
 
 
 def replicas(stack: Stack) -> list[str]:
-    return stack.project.output("ps", "--quiet", "backend").split()
+    ids: str = stack.project.output("ps", "--quiet", "backend")
+    return ids.split()
 
 
 def pids(container: str) -> set[str]:
@@ -193,8 +199,7 @@ def test_kill_9_of_a_worker(stack: Stack, author: dict[str, str]) -> None:
     with load(stack, author) as seen:
         for _ in range(3):
             stack.project.output("exec", "-T", "backend", "python", "-c", KILL_A_WORKER)
-            answered = seen.answered + 50
-            wait_until(lambda more=answered: seen.answered > more, "it goes on")
+            seen.wait_for(50)
     found = stored_titles(stack)
     print(f"{seen.answered} answers, {seen.wrong} failed, {seen.broken} broke off")
     assert set(seen.wrong) <= {("write", 503)}

@@ -53,7 +53,7 @@ def parse_response(answer: bytes) -> httpx.Response:
     """Parse the first response in the received bytes."""
     head, _, body = answer.partition(b"\r\n\r\n")
     status, *lines = head.decode("latin-1").split("\r\n")
-    headers = [tuple(line.split(": ", 1)) for line in lines]
+    headers = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
     return httpx.Response(int(status.split(" ")[1]), headers=headers, content=body)
 
 

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import httpx
 import pytest
+from sqlalchemy import literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.config import Environment, Settings
@@ -353,10 +354,4 @@ async def test_raw_sql_reference_is_mounted_only_if_enabled(
 async def test_lifespan_opens_and_closes_the_database(settings: Settings) -> None:
     app = create_app(settings)
     async with app.router.lifespan_context(app):
-        assert await app.state.database.reader.scalar(_one()) == 1
-
-
-def _one():
-    from sqlalchemy import literal, select
-
-    return select(literal(1))
+        assert await app.state.database.reader.scalar(select(literal(1))) == 1

@@ -156,9 +156,9 @@ async def test_unreachable_bucket_returns_503(
     ],
 )
 def test_incomplete_bucket_settings_are_rejected_in_production(
-    settings_subset: dict[str, str], reason: str
+    settings_subset: dict[str, Any], reason: str
 ) -> None:
-    production = {
+    production: dict[str, Any] = {
         "environment": "production",
         "secret_key": "x" * 40,
         "allowed_hosts": ["a.example"],
@@ -167,5 +167,5 @@ def test_incomplete_bucket_settings_are_rejected_in_production(
     }
     with pytest.raises(ValueError, match=reason):
         Settings(**production, **settings_subset)
-    Settings(**production, s3_bucket="b", **KEYS)
+    Settings(**{**production, "s3_bucket": "b", **KEYS})
     Settings(**production, s3_bucket="b")  # credentials from the machine's role

@@ -34,8 +34,9 @@ JPEG = b"\xff\xd8\xff what a file has in it \xff\xd9"
 
 @pytest.fixture
 def storage(app: FastAPI, tmp_path: Path) -> LocalStorage:
-    app.state.storage = LocalStorage(tmp_path)
-    return app.state.storage
+    storage = LocalStorage(tmp_path)
+    app.state.storage = storage
+    return storage
 
 
 async def create_media(
@@ -137,13 +138,13 @@ async def test_image_of_another_user_is_not_found(
     media = await create_media(session, owner=await create_user(session))
     abandoned = await create_media(session, owner=None)
     stranger = bearer(await create_user(session))
-    body = {"json": {"alt": "x"}} if method == "PATCH" else {}
+    body = {"alt": "x"} if method == "PATCH" else None
     for media_id in (media.id, abandoned.id, 10**12):
-        answer = await client.request(method, f"/media/{media_id}", headers=stranger, **body)
+        answer = await client.request(method, f"/media/{media_id}", headers=stranger, json=body)
         assert (answer.status_code, answer.json()["code"]) == (404, "media_not_found")
     editor = bearer(await create_user(session, role=Role.EDITOR))
     for media_id in (media.id, abandoned.id):
-        answer = await client.request(method, f"/media/{media_id}", headers=editor, **body)
+        answer = await client.request(method, f"/media/{media_id}", headers=editor, json=body)
         assert answer.status_code < 300
 
 

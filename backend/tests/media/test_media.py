@@ -16,9 +16,10 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from PIL import Image
+from PIL import Image, ImageSequence
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.types import Message
 
 from app.core.errors import InvalidMedia
 from app.models import AuditEvent, DiscardedFolder, Media, UploadReservation
@@ -37,6 +38,7 @@ from tests.pictures import (
     gradient,
     opened,
     picture,
+    pixel,
     png,
 )
 from tests.processes import DEADLINE
@@ -242,7 +244,7 @@ async def test_formats_and_content_types(
     image = opened(read.content)
     assert image.format == content_type.upper()
     for place in ((10, 10), (390, 290), (200, 150)):
-        seen, meant = image.convert("RGB").getpixel(place), gradient().getpixel(place)
+        seen, meant = pixel(image.convert("RGB"), place), pixel(gradient(), place)
         assert all(abs(one - other) < 16 for one, other in zip(seen, meant, strict=True)), place
 
 
@@ -250,7 +252,8 @@ async def test_formats_and_content_types(
 async def test_metadata_is_removed(
     client: httpx.AsyncClient, headers: Headers, store: Path, kind: str
 ) -> None:
-    sent = picture(kind, exif=exif(), **({"comment": CAMERA} if kind == "JPEG" else {}))
+    comment: dict[str, Any] = {"comment": CAMERA} if kind == "JPEG" else {}
+    sent = picture(kind, exif=exif(), **comment)
     assert CAMERA.encode() in sent
     image = await upload_and_open(client, headers, sent)
     assert dict(image.getexif()) == {}
@@ -273,7 +276,7 @@ async def test_exif_orientation_is_applied(
     held = upright.transpose(undo) if undo is not None else upright
     seen = await upload_and_open(client, headers, encoded(held, kind, exif=exif(orientation)))
     assert seen.size == (64, 32)
-    red, white = seen.convert("RGB").getpixel((8, 8)), seen.convert("RGB").getpixel((56, 8))
+    red, white = pixel(seen.convert("RGB"), (8, 8)), pixel(seen.convert("RGB"), (56, 8))
     assert red[0] > 200
     assert red[1] < 60
     assert min(white) > 200
@@ -302,8 +305,8 @@ async def test_transparency_is_preserved(client: httpx.AsyncClient, headers: Hea
     ):
         seen = await upload_and_open(client, headers, content)
         assert seen.mode == "RGBA"
-        assert seen.getpixel((200, 1))[3] < 40
-        assert seen.getpixel((200, 298))[3] > 200
+        assert pixel(seen, (200, 1))[3] < 40
+        assert pixel(seen, (200, 298))[3] > 200
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "L", "I;16", "1", "P", "LA"])
@@ -319,7 +322,8 @@ async def test_pixel_modes_are_converted(
         client, headers, encoded(image, "JPEG" if mode == "CMYK" else "PNG")
     )
     assert seen.mode == "RGB"
-    column = [sum(seen.resize((1, 4), Image.Resampling.BOX).getpixel((0, y))) / 3 for y in range(4)]
+    scaled = seen.resize((1, 4), Image.Resampling.BOX)
+    column = [sum(pixel(scaled, (0, y))) / 3 for y in range(4)]
     for found, meant in zip(column, (32, 96, 160, 224), strict=True):
         assert abs(found - meant) < 24, column
 
@@ -334,11 +338,9 @@ async def test_animations_become_animated_webp(
     assert found["content_type"] == "image/webp"
     for url in (found["url"], found["variants"][0]["url"]):
         seen = opened((await file_at(client, url)).content)
-        assert seen.n_frames == 4
         assert seen.info["loop"] == 0
-        assert [
-            seen.seek(number) or (seen.load() and seen.info["duration"]) for number in range(4)
-        ] == [70] * 4
+        frames = ImageSequence.all_frames(seen)
+        assert [frame.info["duration"] for frame in frames] == [70] * 4
 
 
 async def test_large_image_is_scaled_down(client: httpx.AsyncClient, headers: Headers) -> None:
@@ -637,7 +639,7 @@ async def test_chunked_and_incomplete_bodies(
     form = Forms()
     body = form.part("file", form.good) + b"--x--"
 
-    async def drops():
+    async def drops() -> AsyncIterator[bytes]:
         for byte in body:
             yield bytes([byte])
 
@@ -645,13 +647,13 @@ async def test_chunked_and_incomplete_bodies(
     assert (await client.post("/media", content=drops(), headers=sent)).status_code == 201
     before = file_names(store)
 
-    pieces = [{"type": "http.request", "body": body[:-30], "more_body": True}]
-    answers = []
+    pieces: list[Message] = [{"type": "http.request", "body": body[:-30], "more_body": True}]
+    answers: list[Message] = []
 
-    async def receive():
+    async def receive() -> Message:
         return pieces.pop() if pieces else {"type": "http.disconnect"}
 
-    async def send(message):
+    async def send(message: Message) -> None:
         answers.append(message)
 
     named = [(name.lower().encode(), value.encode()) for name, value in sent.items()]
@@ -679,15 +681,18 @@ async def test_authentication_precedes_the_body(
 ) -> None:
     user = await create_user(session)
     reading = await api_key(session, user=user, scopes=["media:read"])
+    bodies_read = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal bodies_read
+        bodies_read += 1
+        yield b""
+
     for headers, status in (({}, 401), (reading, 403)):
-
-        async def never():
-            raise AssertionError("the body was read")
-            yield b""
-
         form = {**headers, "Content-Type": "multipart/form-data; boundary=x"}
-        answer = await client.post("/media", content=never(), headers=form)
+        answer = await client.post("/media", content=body(), headers=form)
         assert answer.status_code == status
+    assert bodies_read == 0
     assert not (store / "incoming").exists()
     writing = await api_key(session, user=user, scopes=["media:write"])
     assert (await upload(client, writing, picture())).status_code == 201
@@ -801,8 +806,8 @@ class TestReservations:
         # The stored files are larger than the request, and are counted again.
         assert sorted(each.status_code for each in await stalled.finish()) == [201, 409]
         async with live_rows() as rows:
-            file_names = select(func.sum(Media.bytes)).where(Media.owner_id == user.id)
-            assert 0 < await rows.scalar(file_names) <= len(body) * 2 + 10
+            total = select(func.sum(Media.bytes)).where(Media.owner_id == user.id)
+            assert 0 < (await rows.scalar(total) or 0) <= len(body) * 2 + 10
         assert await reservations(live_rows) == 0
         assert has_no_temporary_files(stalled.store)
 

@@ -7,6 +7,7 @@ defect.
 import json
 import string
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from jose import jwe
@@ -245,14 +246,8 @@ OTHER_KINDS: dict[str, Forgery] = {
 FORGERIES: dict[str, Forgery] = {
     **NO_SIGNATURE,
     **OTHER_KEY,
-    **{
-        name: lambda forger, changes=changes: forger.with_header(**changes)  # type: ignore[misc]
-        for name, changes in HEADERS.items()
-    },
-    **{
-        name: lambda forger, changes=changes: forger.with_claims(**changes)  # type: ignore[misc]
-        for name, changes in CLAIMS.items()
-    },
+    **{name: partial(Forger.with_header, **changes) for name, changes in HEADERS.items()},
+    **{name: partial(Forger.with_claims, **changes) for name, changes in CLAIMS.items()},
     **DIFFERENT_CLAIMS,
     **SPELLINGS,
     **OTHER_KINDS,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Barrier
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -56,12 +56,10 @@ def bearer(server: Api, name: str) -> dict[str, str]:
         return Api(process=server.process, client=client, url=server.url).bearer(name)
 
 
-def request_from_new_address(
-    server: Api, method: str, path: str, **request: object
-) -> httpx.Response:
+def request_from_new_address(server: Api, method: str, path: str, **request: Any) -> httpx.Response:
     """Send a request from an unused address on a new connection."""
     with client_of(server) as client:
-        return client.request(method, path, **request)  # type: ignore[arg-type]
+        return client.request(method, path, **request)
 
 
 def run_concurrently(actions: Sequence[Callable[[], Result]]) -> list[Result]:

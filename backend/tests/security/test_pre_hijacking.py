@@ -9,11 +9,12 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 import httpx
+import pyotp
 import pytest
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
-from app.auth import codes
 from app.core import clock
 from app.core.config import Registration, Settings
 from app.db.base import Base
@@ -157,7 +158,7 @@ async def attacker(
     change = {"email": "mallory2@example.com", "password": PASSWORD}
     await post("/users/me/email", change)  # stays queued
     begun = await post("/auth/second-factor", {"password": PASSWORD})
-    step = codes.pyotp.TOTP(begun["secret"])
+    step = pyotp.TOTP(begun["secret"])
     await post("/auth/second-factor/confirm", {"code": step.at(clock.now())})
     now = clock.now() + timedelta(minutes=2)
     monkeypatch.setattr(clock, "now", lambda: now)
@@ -185,13 +186,13 @@ async def assert_is_the_owners(session: AsyncSession, attacker: Attacker, inbox:
     me = (await client.get("/users/me", headers=headers)).json()
     assert (me["email"], me["bio"], me["image_url"]) == (EMAIL, "", None)
     assert (await client.get("/auth/second-factor", headers=headers)).json()["enabled"] is False
-    owners: list[ColumnElement[int]] = [
+    owners: list[InstrumentedAttribute[int] | InstrumentedAttribute[int | None]] = [
         ApiKey.user_id,
         SecondFactor.user_id,
         RecoveryCode.user_id,
         Address.user_id,
         PreviewLink.created_by,
-    ]  # type: ignore[list-item]
+    ]
     for owner in owners:
         query = select(func.count()).where(owner == attacker.user_id)
         assert await session.scalar(query) == 0, owner

@@ -102,9 +102,6 @@ class FormerSlug(Base):
     )
 
 
-SLUG_CONSTRAINTS = ("uq_articles_slug", "uq_articles_draft_slug")
-"""Unique constraints that a taken slug violates."""
-
 PUBLISHED_OR_SCHEDULED: ColumnElement[bool] = and_(
     Article.published_at.is_not(None), Article.archived_at.is_(None), Article.deleted_at.is_(None)
 )

@@ -5,29 +5,25 @@ from collections.abc import Sequence
 from fastapi import Response, status
 
 from app.auth.dependencies import AddressesActor, RequiredAddressesViewer
-from app.core.errors import AddressNotFound, NotAuthorized, UserNotFound
+from app.core.errors import (
+    AddressNotFound,
+    LimitReached,
+    NotAuthorized,
+    QuotaExceeded,
+    UserNotFound,
+)
 from app.db.dependencies import ReadConnection, WriteSession
 from app.http.caching import last_modified
 from app.routers.idempotency import idempotent
 from app.routers.parameters import AddressId, IfMatch, Page, UserId
-from app.routers.responses import (
-    AUTH_ERRORS,
-    ETAG_ERRORS,
-    IDEMPOTENCY_ERRORS,
-    IF_MATCH_ERRORS,
-    JSON_ERRORS,
-    LIMIT_ERRORS,
-    QUOTA_ERRORS,
-    create_router,
-    errors,
-)
+from app.routers.responses import create_router, errors
 from app.schemas.accounts.address import AddressInput, AddressResponse
 from app.services.accounts import addresses
 
 router = create_router(prefix="/users/{user_id:user_id}/addresses", tag="addresses")
 
 
-@router.get("", responses=errors(*AUTH_ERRORS, NotAuthorized, UserNotFound, *ETAG_ERRORS))
+@router.get("", responses=errors(NotAuthorized, UserNotFound))
 async def list_addresses(
     connection: ReadConnection,
     user: RequiredAddressesViewer,
@@ -41,10 +37,7 @@ async def list_addresses(
     return listed
 
 
-@router.get(
-    "/{address_id}",
-    responses=errors(*AUTH_ERRORS, NotAuthorized, AddressNotFound, *ETAG_ERRORS),
-)
+@router.get("/{address_id}", responses=errors(NotAuthorized, AddressNotFound))
 async def read_address(
     connection: ReadConnection,
     user: RequiredAddressesViewer,
@@ -60,9 +53,7 @@ async def read_address(
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
-    responses=errors(
-        *AUTH_ERRORS, *QUOTA_ERRORS, NotAuthorized, UserNotFound, *IDEMPOTENCY_ERRORS, *JSON_ERRORS
-    ),
+    responses=errors(LimitReached, QuotaExceeded, NotAuthorized, UserNotFound),
     dependencies=[idempotent(AddressesActor)],
 )
 async def create_address(
@@ -72,12 +63,7 @@ async def create_address(
     return await addresses.create_address(session, user_id=user_id, new=new, actor=actor)
 
 
-@router.put(
-    "/{address_id}",
-    responses=errors(
-        *AUTH_ERRORS, *LIMIT_ERRORS, NotAuthorized, AddressNotFound, *IF_MATCH_ERRORS, *JSON_ERRORS
-    ),
-)
+@router.put("/{address_id}", responses=errors(LimitReached, NotAuthorized, AddressNotFound))
 async def replace_address(
     session: WriteSession,
     actor: AddressesActor,
@@ -101,7 +87,7 @@ async def replace_address(
 @router.delete(
     "/{address_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, NotAuthorized, AddressNotFound, *IF_MATCH_ERRORS),
+    responses=errors(LimitReached, NotAuthorized, AddressNotFound),
 )
 async def delete_address(
     session: WriteSession,

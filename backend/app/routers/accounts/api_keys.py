@@ -5,19 +5,18 @@ from collections.abc import Sequence
 from fastapi import Depends, status
 
 from app.auth.dependencies import Actor, ConfirmingUser, CurrentUser
-from app.core.errors import ApiKeyNotFound, IncorrectPassword, TooManyApiKeys, TooManyAttempts
+from app.core.errors import (
+    ApiKeyNotFound,
+    IncorrectPassword,
+    LimitReached,
+    TooManyApiKeys,
+    TooManyAttempts,
+)
 from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
 from app.http.routing import no_store
 from app.routers.idempotency import idempotent
 from app.routers.parameters import ApiKeyId, Page
-from app.routers.responses import (
-    IDEMPOTENCY_ERRORS,
-    JSON_ERRORS,
-    LIMIT_ERRORS,
-    LOGIN_ERRORS,
-    create_router,
-    errors,
-)
+from app.routers.responses import create_router, errors
 from app.schemas.accounts.api_key import ApiKeyCreate, ApiKeyCreated, ApiKeyResponse
 from app.services.accounts import api_keys
 
@@ -29,15 +28,7 @@ router = create_router(
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
-    responses=errors(
-        *LOGIN_ERRORS,
-        *LIMIT_ERRORS,
-        IncorrectPassword,
-        TooManyApiKeys,
-        TooManyAttempts,
-        *IDEMPOTENCY_ERRORS,
-        *JSON_ERRORS,
-    ),
+    responses=errors(LimitReached, IncorrectPassword, TooManyApiKeys, TooManyAttempts),
     dependencies=[idempotent(ConfirmingUser)],
 )
 async def create_api_key(
@@ -47,7 +38,7 @@ async def create_api_key(
     return await api_keys.create_api_key(session, database=database, new=new, actor=actor)
 
 
-@router.get("", responses=errors(*LOGIN_ERRORS))
+@router.get("")
 async def list_api_keys(
     connection: ReadConnection, user: CurrentUser, page: Page
 ) -> Sequence[ApiKeyResponse]:
@@ -58,7 +49,7 @@ async def list_api_keys(
 @router.delete(
     "/{api_key_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*LOGIN_ERRORS, *LIMIT_ERRORS, ApiKeyNotFound),
+    responses=errors(LimitReached, ApiKeyNotFound),
 )
 async def delete_api_key(session: WriteSession, actor: Actor, api_key_id: ApiKeyId) -> None:
     """Delete a key; it is refused from then on."""

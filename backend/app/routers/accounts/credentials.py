@@ -3,16 +3,16 @@
 from fastapi import Depends, status
 
 from app.auth.dependencies import ConfirmingUser
-from app.core.errors import IncorrectPassword, TooManyAttempts
+from app.core.errors import IncorrectPassword, LimitReached, TooManyAttempts
 from app.db.dependencies import CurrentDatabase, WriteSession
 from app.http.routing import no_store
-from app.routers.responses import JSON_ERRORS, LIMIT_ERRORS, LOGIN_ERRORS, create_router, errors
+from app.routers.responses import create_router, errors
 from app.schemas.accounts.recovery import Accepted, EmailChange, PasswordChange
 from app.services.accounts import recovery
 
 router = create_router(prefix="/users/me", tag="users", dependencies=[Depends(no_store)])
 
-ERRORS = errors(*LOGIN_ERRORS, *LIMIT_ERRORS, IncorrectPassword, TooManyAttempts, *JSON_ERRORS)
+ERRORS = errors(LimitReached, IncorrectPassword, TooManyAttempts)
 
 
 @router.post("/password", status_code=status.HTTP_204_NO_CONTENT, responses=ERRORS)

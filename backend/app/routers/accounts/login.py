@@ -7,14 +7,13 @@ from fastapi import Depends, Form, Response, status
 from app.auth.dependencies import Actor, CurrentClient, LogoutUser, RequiredUsersViewer
 from app.auth.identity import Identity
 from app.core.errors import (
-    CrossSiteRequest,
     InvalidChallenge,
     InvalidCode,
     InvalidCredentials,
-    InvalidRefreshToken,
+    LimitReached,
+    NotAuthenticated,
     SecondFactorRequired,
     TooManyAttempts,
-    UnsupportedMediaType,
 )
 from app.db.dependencies import CurrentDatabase, WriteSession
 from app.http.routing import no_store
@@ -26,14 +25,7 @@ from app.routers.accounts.refresh_tokens import (
     delete_cookie,
     with_cookie,
 )
-from app.routers.responses import (
-    AUTH_ERRORS,
-    JSON_ERRORS,
-    LIMIT_ERRORS,
-    LOGIN_ERRORS,
-    create_router,
-    errors,
-)
+from app.routers.responses import create_router, errors
 from app.schemas.accounts.login import LoginForm, Tokens
 from app.schemas.accounts.second_factor import SecondFactorLogin
 from app.schemas.accounts.user import UserPrivate
@@ -46,14 +38,7 @@ router = create_router(prefix="/auth", tag="auth", dependencies=[Depends(no_stor
 @router.post(
     "/login",
     response_model_exclude_none=True,
-    responses=errors(
-        *LIMIT_ERRORS,
-        InvalidCredentials,
-        SecondFactorRequired,
-        CrossSiteRequest,
-        UnsupportedMediaType,
-        TooManyAttempts,
-    ),
+    responses=errors(LimitReached, InvalidCredentials, SecondFactorRequired, TooManyAttempts),
 )
 async def login(
     *,
@@ -75,14 +60,7 @@ async def login(
 @router.post(
     "/login/second-factor",
     response_model_exclude_none=True,
-    responses=errors(
-        *LIMIT_ERRORS,
-        InvalidChallenge,
-        InvalidCode,
-        CrossSiteRequest,
-        TooManyAttempts,
-        *JSON_ERRORS,
-    ),
+    responses=errors(LimitReached, InvalidChallenge, InvalidCode, TooManyAttempts),
 )
 async def log_in_with_second_factor(
     *,
@@ -98,11 +76,7 @@ async def log_in_with_second_factor(
     return with_cookie(tokens, response, as_cookie=cookie)
 
 
-@router.post(
-    "/refresh",
-    response_model_exclude_none=True,
-    responses=errors(InvalidRefreshToken, CrossSiteRequest, UnsupportedMediaType),
-)
+@router.post("/refresh", response_model_exclude_none=True)
 async def refresh(
     database: CurrentDatabase, presented: PresentedToken, response: Response
 ) -> Tokens:
@@ -111,11 +85,7 @@ async def refresh(
     return with_cookie(tokens, response, as_cookie=presented.by_cookie)
 
 
-@router.post(
-    "/logout",
-    status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*LOGIN_ERRORS, CrossSiteRequest, UnsupportedMediaType),
-)
+@router.post("/logout", status_code=status.HTTP_204_NO_CONTENT, responses=errors(NotAuthenticated))
 async def log_out(
     session: WriteSession,
     identity: LogoutUser,
@@ -128,18 +98,14 @@ async def log_out(
     delete_cookie(response)
 
 
-@router.post(
-    "/logout-all",
-    status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*LOGIN_ERRORS),
-)
+@router.post("/logout-all", status_code=status.HTTP_204_NO_CONTENT)
 async def log_out_everywhere(session: WriteSession, actor: Actor, response: Response) -> None:
     """End all your sessions on all devices; API keys stay."""
     await sessions.log_out_everywhere(session, actor=actor)
     delete_cookie(response)
 
 
-@router.get("/me", response_model=UserPrivate, responses=errors(*AUTH_ERRORS))
+@router.get("/me", response_model=UserPrivate)
 async def read_identity(user: RequiredUsersViewer) -> Identity:
     """Read the account of the access token."""
     return user

@@ -15,7 +15,7 @@ from app.core.errors import (
 )
 from app.db.dependencies import CurrentDatabase, WriteSession
 from app.http.routing import no_store
-from app.routers.responses import JSON_ERRORS, OPTIONAL_AUTH, create_router, errors
+from app.routers.responses import create_router, errors
 from app.schemas.accounts.recovery import Accepted, EmailRequest, EmailVerification, PasswordReset
 from app.services.accounts import recovery
 
@@ -23,9 +23,7 @@ router = create_router(prefix="/auth", tag="auth", dependencies=[Depends(no_stor
 
 
 @router.post(
-    "/password/forgot",
-    status_code=status.HTTP_202_ACCEPTED,
-    responses=errors(TooManyAttempts, *JSON_ERRORS),
+    "/password/forgot", status_code=status.HTTP_202_ACCEPTED, responses=errors(TooManyAttempts)
 )
 async def forget_password(
     session: WriteSession, database: CurrentDatabase, client: CurrentClient, request: EmailRequest
@@ -37,9 +35,7 @@ async def forget_password(
 
 
 @router.post(
-    "/password/reset",
-    status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(InvalidAccountToken, *JSON_ERRORS),
+    "/password/reset", status_code=status.HTTP_204_NO_CONTENT, responses=errors(InvalidAccountToken)
 )
 async def reset_password(
     session: WriteSession, database: CurrentDatabase, client: CurrentClient, reset: PasswordReset
@@ -54,14 +50,8 @@ async def reset_password(
 @router.post(
     "/email/verify",
     status_code=status.HTTP_204_NO_CONTENT,
-    openapi_extra=OPTIONAL_AUTH,
     responses=errors(
-        InvalidAccountToken,
-        PasswordRequired,
-        IncorrectPassword,
-        EmailTaken,
-        TooManyAttempts,
-        *JSON_ERRORS,
+        InvalidAccountToken, PasswordRequired, IncorrectPassword, EmailTaken, TooManyAttempts
     ),
 )
 async def verify_email(
@@ -78,9 +68,7 @@ async def verify_email(
 
 
 @router.post(
-    "/email/verify/resend",
-    status_code=status.HTTP_202_ACCEPTED,
-    responses=errors(TooManyAttempts, *JSON_ERRORS),
+    "/email/verify/resend", status_code=status.HTTP_202_ACCEPTED, responses=errors(TooManyAttempts)
 )
 async def resend_verification(
     session: WriteSession, database: CurrentDatabase, client: CurrentClient, request: EmailRequest

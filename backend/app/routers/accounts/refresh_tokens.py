@@ -10,6 +10,7 @@ from fastapi import Depends, Query, Request, Response
 
 from app.core.config import Environment, get_settings
 from app.core.errors import CrossSiteRequest, InvalidRefreshToken
+from app.http.routing import raises
 from app.schemas.accounts.login import RefreshRequest, Tokens
 
 COOKIE = "refresh_token"
@@ -45,6 +46,7 @@ async def known_cookie(request: Request) -> str | None:
     return request.cookies.get(COOKIE)
 
 
+@raises(CrossSiteRequest)
 async def presented_or_none(
     request: Request, form: RefreshRequest | None = None
 ) -> PresentedRefreshToken | None:
@@ -61,6 +63,7 @@ async def presented_or_none(
     return PresentedRefreshToken(cookie, by_cookie=True)
 
 
+@raises(InvalidRefreshToken)
 async def presented(
     found: Annotated[PresentedRefreshToken | None, Depends(presented_or_none)],
 ) -> PresentedRefreshToken:
@@ -73,6 +76,7 @@ async def presented(
     return found
 
 
+@raises(CrossSiteRequest)
 async def wants_cookie(
     request: Request,
     cookie: Annotated[

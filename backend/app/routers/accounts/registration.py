@@ -7,18 +7,13 @@ from app.core.errors import (
     EmailTaken,
     IncorrectPassword,
     InvalidAccountToken,
+    LimitReached,
     TooManyAttempts,
     UsernameTaken,
 )
 from app.db.dependencies import CurrentDatabase, WriteSession
 from app.routers.idempotency import idempotent
-from app.routers.responses import (
-    IDEMPOTENCY_ERRORS,
-    JSON_ERRORS,
-    LIMIT_ERRORS,
-    create_router,
-    errors,
-)
+from app.routers.responses import create_router, errors
 from app.schemas.accounts.recovery import Accepted, RegistrationConfirmation
 from app.schemas.accounts.user import UserCreate, UserPrivate
 from app.services.accounts import registration
@@ -30,9 +25,7 @@ by_email_router = create_router(prefix="/users", tag="users")
 @open_router.post(
     "",
     status_code=status.HTTP_201_CREATED,
-    responses=errors(
-        *LIMIT_ERRORS, EmailTaken, UsernameTaken, TooManyAttempts, *IDEMPOTENCY_ERRORS, *JSON_ERRORS
-    ),
+    responses=errors(LimitReached, EmailTaken, UsernameTaken, TooManyAttempts),
     dependencies=[idempotent()],
 )
 async def create_user(
@@ -45,9 +38,7 @@ async def create_user(
 @by_email_router.post(
     "",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=errors(
-        *LIMIT_ERRORS, UsernameTaken, TooManyAttempts, *IDEMPOTENCY_ERRORS, *JSON_ERRORS
-    ),
+    responses=errors(LimitReached, UsernameTaken, TooManyAttempts),
     dependencies=[idempotent()],
 )
 async def request_registration(
@@ -63,13 +54,7 @@ async def request_registration(
     "/confirm",
     status_code=status.HTTP_201_CREATED,
     responses=errors(
-        InvalidAccountToken,
-        IncorrectPassword,
-        EmailTaken,
-        UsernameTaken,
-        TooManyAttempts,
-        *IDEMPOTENCY_ERRORS,
-        *JSON_ERRORS,
+        InvalidAccountToken, IncorrectPassword, EmailTaken, UsernameTaken, TooManyAttempts
     ),
     dependencies=[idempotent()],
 )

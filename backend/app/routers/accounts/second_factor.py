@@ -6,13 +6,14 @@ from app.auth.dependencies import ConfirmingUser, CurrentUser
 from app.core.errors import (
     IncorrectCode,
     IncorrectPassword,
+    LimitReached,
     SecondFactorEnabled,
     SecondFactorNotEnabled,
     TooManyAttempts,
 )
 from app.db.dependencies import CurrentDatabase, ReadConnection
 from app.http.routing import no_store
-from app.routers.responses import JSON_ERRORS, LIMIT_ERRORS, LOGIN_ERRORS, create_router, errors
+from app.routers.responses import create_router, errors
 from app.schemas.accounts.second_factor import (
     RecoveryCodes,
     SecondFactorChange,
@@ -26,17 +27,15 @@ from app.services.accounts import second_factor
 router = create_router(prefix="/auth/second-factor", tag="auth", dependencies=[Depends(no_store)])
 
 CHANGES = (
-    *LOGIN_ERRORS,
-    *LIMIT_ERRORS,
+    LimitReached,
     IncorrectPassword,
     IncorrectCode,
     SecondFactorNotEnabled,
     TooManyAttempts,
-    *JSON_ERRORS,
 )
 
 
-@router.get("", responses=errors(*LOGIN_ERRORS))
+@router.get("")
 async def read_second_factor(connection: ReadConnection, user: CurrentUser) -> SecondFactorStatus:
     """Read whether a login requires a code, and how many recovery codes are left."""
     return await second_factor.read_second_factor(connection, user=user)
@@ -45,9 +44,7 @@ async def read_second_factor(connection: ReadConnection, user: CurrentUser) -> S
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
-    responses=errors(
-        *LOGIN_ERRORS, IncorrectPassword, SecondFactorEnabled, TooManyAttempts, *JSON_ERRORS
-    ),
+    responses=errors(IncorrectPassword, SecondFactorEnabled, TooManyAttempts),
 )
 async def create_second_factor(
     database: CurrentDatabase,
@@ -60,14 +57,7 @@ async def create_second_factor(
 
 @router.post(
     "/confirm",
-    responses=errors(
-        *LOGIN_ERRORS,
-        IncorrectCode,
-        SecondFactorEnabled,
-        SecondFactorNotEnabled,
-        TooManyAttempts,
-        *JSON_ERRORS,
-    ),
+    responses=errors(IncorrectCode, SecondFactorEnabled, SecondFactorNotEnabled, TooManyAttempts),
 )
 async def confirm_second_factor(
     database: CurrentDatabase,

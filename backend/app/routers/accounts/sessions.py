@@ -9,14 +9,14 @@ from app.core.errors import SessionNotFound
 from app.db.dependencies import ReadConnection, WriteSession
 from app.http.routing import no_store
 from app.routers.parameters import Page, SessionId
-from app.routers.responses import LOGIN_ERRORS, create_router, errors
+from app.routers.responses import create_router, errors
 from app.schemas.accounts.session import SessionResponse
 from app.services.accounts import sessions
 
 router = create_router(prefix="/auth/sessions", tag="auth", dependencies=[Depends(no_store)])
 
 
-@router.get("", responses=errors(*LOGIN_ERRORS))
+@router.get("")
 async def list_sessions(
     connection: ReadConnection, user: CurrentUser, page: Page
 ) -> Sequence[SessionResponse]:
@@ -25,9 +25,7 @@ async def list_sessions(
 
 
 @router.delete(
-    "/{session_id}",
-    status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*LOGIN_ERRORS, SessionNotFound),
+    "/{session_id}", status_code=status.HTTP_204_NO_CONTENT, responses=errors(SessionNotFound)
 )
 async def end_session(session: WriteSession, actor: Actor, session_id: SessionId) -> None:
     """End a session; its tokens are refused from then on."""

@@ -15,29 +15,21 @@ from app.auth.dependencies import (
 from app.auth.identity import Identity
 from app.core.errors import (
     EmailTaken,
+    IncorrectCode,
+    IncorrectPassword,
     LastAdmin,
+    LimitReached,
     NotAuthorized,
     PasswordRequired,
     SessionRequired,
+    TooManyAttempts,
     UsernameTaken,
     UserNotFound,
 )
 from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
 from app.http.caching import last_modified
 from app.routers.parameters import IfMatch, Page, UserId
-from app.routers.responses import (
-    ACCOUNT_DELETION_ERRORS,
-    AUTH_ERRORS,
-    ETAG_ERRORS,
-    IF_MATCH_ERRORS,
-    JSON_ERRORS,
-    LIMIT_ERRORS,
-    LOGIN_ERRORS,
-    OPTIONAL_AUTH,
-    TOKEN_ERRORS,
-    create_router,
-    errors,
-)
+from app.routers.responses import create_router, errors
 from app.schemas.accounts.user import (
     RoleChange,
     UserDeletion,
@@ -51,13 +43,20 @@ from app.services.accounts import users
 
 router = create_router(prefix="/users", tag="users")
 
-
-@router.get(
-    "",
-    response_model=list[UserPrivate | UserPublic],
-    responses=errors(*TOKEN_ERRORS, *ETAG_ERRORS),
-    openapi_extra=OPTIONAL_AUTH,
+CHANGE_ERRORS = (PasswordRequired, SessionRequired, UserNotFound, EmailTaken, UsernameTaken)
+DELETION_RESPONSES = errors(
+    LimitReached,
+    NotAuthorized,
+    PasswordRequired,
+    IncorrectPassword,
+    IncorrectCode,
+    UserNotFound,
+    LastAdmin,
+    TooManyAttempts,
 )
+
+
+@router.get("", response_model=list[UserPrivate | UserPublic])
 async def list_users(
     connection: ReadConnection, viewer: UsersViewer, page: Page, response: Response
 ) -> Sequence[UserPublic]:
@@ -67,7 +66,7 @@ async def list_users(
     return listed
 
 
-@router.get("/me", response_model=UserPrivate, responses=errors(*AUTH_ERRORS, *ETAG_ERRORS))
+@router.get("/me", response_model=UserPrivate)
 async def read_own_user(user: RequiredUsersViewer) -> Identity:
     """Read your own account."""
     return user
@@ -75,17 +74,7 @@ async def read_own_user(user: RequiredUsersViewer) -> Identity:
 
 @router.patch(
     "/me",
-    responses=errors(
-        *AUTH_ERRORS,
-        *LIMIT_ERRORS,
-        PasswordRequired,
-        SessionRequired,
-        EmailTaken,
-        UsernameTaken,
-        UserNotFound,
-        *IF_MATCH_ERRORS,
-        *JSON_ERRORS,
-    ),
+    responses=errors(LimitReached, *CHANGE_ERRORS),
 )
 async def update_own_user(
     session: WriteSession, actor: UsersActor, changes: UserUpdate, precondition: IfMatch
@@ -97,10 +86,7 @@ async def update_own_user(
 
 
 @router.get(
-    "/{user_id:user_id}",
-    response_model=UserPrivate | UserPublic,
-    responses=errors(*TOKEN_ERRORS, UserNotFound, *ETAG_ERRORS),
-    openapi_extra=OPTIONAL_AUTH,
+    "/{user_id:user_id}", response_model=UserPrivate | UserPublic, responses=errors(UserNotFound)
 )
 async def read_user(connection: ReadConnection, viewer: UsersViewer, user_id: UserId) -> UserPublic:
     """Read a user; private fields are visible to the user and to administrators."""
@@ -109,18 +95,7 @@ async def read_user(connection: ReadConnection, viewer: UsersViewer, user_id: Us
 
 @router.put(
     "/{user_id:user_id}",
-    responses=errors(
-        *AUTH_ERRORS,
-        *LIMIT_ERRORS,
-        NotAuthorized,
-        PasswordRequired,
-        SessionRequired,
-        UserNotFound,
-        EmailTaken,
-        UsernameTaken,
-        *IF_MATCH_ERRORS,
-        *JSON_ERRORS,
-    ),
+    responses=errors(LimitReached, NotAuthorized, *CHANGE_ERRORS),
 )
 async def replace_user(
     session: WriteSession,
@@ -141,7 +116,7 @@ async def replace_user(
 @router.delete(
     "/{user_id:user_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*ACCOUNT_DELETION_ERRORS),
+    responses=DELETION_RESPONSES,
 )
 async def delete_user(
     *,
@@ -171,15 +146,7 @@ async def delete_user(
 
 @router.patch(
     "/{user_id:user_id}/role",
-    responses=errors(
-        *LOGIN_ERRORS,
-        *LIMIT_ERRORS,
-        NotAuthorized,
-        UserNotFound,
-        LastAdmin,
-        *IF_MATCH_ERRORS,
-        *JSON_ERRORS,
-    ),
+    responses=errors(LimitReached, NotAuthorized, UserNotFound, LastAdmin),
 )
 async def change_role(
     session: WriteSession, actor: Actor, user_id: UserId, change: RoleChange, precondition: IfMatch
@@ -192,7 +159,7 @@ async def change_role(
 
 @router.post(
     "/{user_id:user_id}/disable",
-    responses=errors(*LOGIN_ERRORS, *LIMIT_ERRORS, NotAuthorized, UserNotFound, LastAdmin),
+    responses=errors(LimitReached, NotAuthorized, UserNotFound, LastAdmin),
 )
 async def disable_user(session: WriteSession, actor: Actor, user_id: UserId) -> UserPrivate:
     """Disable a user immediately, as an administrator; their content stays."""
@@ -200,8 +167,7 @@ async def disable_user(session: WriteSession, actor: Actor, user_id: UserId) -> 
 
 
 @router.post(
-    "/{user_id:user_id}/enable",
-    responses=errors(*LOGIN_ERRORS, *LIMIT_ERRORS, NotAuthorized, UserNotFound),
+    "/{user_id:user_id}/enable", responses=errors(LimitReached, NotAuthorized, UserNotFound)
 )
 async def enable_user(session: WriteSession, actor: Actor, user_id: UserId) -> UserPrivate:
     """Enable a disabled user, as an administrator."""

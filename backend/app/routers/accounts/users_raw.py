@@ -9,28 +9,16 @@ from app.auth.dependencies import ConfirmingUser, CurrentClient, UsersActor, Use
 from app.core.errors import (
     EmailTaken,
     NotAuthorized,
-    PasswordRequired,
-    SessionRequired,
     TooManyAttempts,
     UsernameTaken,
     UserNotFound,
 )
 from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
 from app.http.caching import last_modified
+from app.routers.accounts.users import CHANGE_ERRORS, DELETION_RESPONSES
 from app.routers.idempotency import idempotent
 from app.routers.parameters import IfMatch, Page, UserId
-from app.routers.responses import (
-    ACCOUNT_DELETION_ERRORS,
-    AUTH_ERRORS,
-    ETAG_ERRORS,
-    IDEMPOTENCY_ERRORS,
-    IF_MATCH_ERRORS,
-    JSON_ERRORS,
-    OPTIONAL_AUTH,
-    TOKEN_ERRORS,
-    create_router,
-    errors,
-)
+from app.routers.responses import create_router, errors
 from app.schemas.accounts.user import (
     UserCreate,
     UserDeletion,
@@ -47,7 +35,7 @@ router = create_router(prefix="/raw/users", tag="raw SQL reference")
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
-    responses=errors(EmailTaken, UsernameTaken, TooManyAttempts, *IDEMPOTENCY_ERRORS, *JSON_ERRORS),
+    responses=errors(EmailTaken, UsernameTaken, TooManyAttempts),
     dependencies=[idempotent()],
 )
 async def create_user_raw(
@@ -57,12 +45,7 @@ async def create_user_raw(
     return await users_raw.create_user(session, database=database, client=client, new=new)
 
 
-@router.get(
-    "",
-    response_model=list[UserPrivate | UserPublic],
-    responses=errors(*TOKEN_ERRORS, *ETAG_ERRORS),
-    openapi_extra=OPTIONAL_AUTH,
-)
+@router.get("", response_model=list[UserPrivate | UserPublic])
 async def list_users_raw(
     connection: ReadConnection, viewer: UsersViewer, page: Page, response: Response
 ) -> Sequence[UserPublic]:
@@ -73,10 +56,7 @@ async def list_users_raw(
 
 
 @router.get(
-    "/{user_id:user_id}",
-    response_model=UserPrivate | UserPublic,
-    responses=errors(*TOKEN_ERRORS, UserNotFound, *ETAG_ERRORS),
-    openapi_extra=OPTIONAL_AUTH,
+    "/{user_id:user_id}", response_model=UserPrivate | UserPublic, responses=errors(UserNotFound)
 )
 async def read_user_raw(
     connection: ReadConnection, viewer: UsersViewer, user_id: UserId
@@ -87,17 +67,7 @@ async def read_user_raw(
 
 @router.put(
     "/{user_id:user_id}",
-    responses=errors(
-        *AUTH_ERRORS,
-        NotAuthorized,
-        PasswordRequired,
-        SessionRequired,
-        UserNotFound,
-        EmailTaken,
-        UsernameTaken,
-        *IF_MATCH_ERRORS,
-        *JSON_ERRORS,
-    ),
+    responses=errors(NotAuthorized, *CHANGE_ERRORS),
 )
 async def replace_user_raw(
     session: WriteSession,
@@ -115,7 +85,7 @@ async def replace_user_raw(
 @router.delete(
     "/{user_id:user_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*ACCOUNT_DELETION_ERRORS),
+    responses=DELETION_RESPONSES,
 )
 async def delete_user_raw(
     *,

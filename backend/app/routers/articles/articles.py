@@ -11,7 +11,9 @@ from app.core.errors import (
     ArticleMoved,
     ArticleNotFound,
     EmailNotVerified,
+    LimitReached,
     NotAuthorized,
+    QuotaExceeded,
     SlugTaken,
     TooManyAtOnce,
 )
@@ -19,19 +21,7 @@ from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.idempotency import idempotent
 from app.routers.paging import LINK_HEADERS, Paging
 from app.routers.parameters import ArticleId, ArticleSlug, IfMatch
-from app.routers.responses import (
-    AUTH_ERRORS,
-    ETAG_ERRORS,
-    IDEMPOTENCY_ERRORS,
-    IF_MATCH_ERRORS,
-    JSON_ERRORS,
-    LIMIT_ERRORS,
-    OPTIONAL_AUTH,
-    QUOTA_ERRORS,
-    TOKEN_ERRORS,
-    create_router,
-    errors,
-)
+from app.routers.responses import create_router, errors
 from app.schemas.articles.article import (
     ArticleCreate,
     ArticlePart,
@@ -49,8 +39,7 @@ router = create_router(prefix="/articles", tag="articles")
     "",
     response_model=list[ArticlePart],
     response_model_exclude_unset=True,
-    responses={200: {"headers": LINK_HEADERS}, **errors(*TOKEN_ERRORS, *ETAG_ERRORS)},
-    openapi_extra=OPTIONAL_AUTH,
+    responses={200: {"headers": LINK_HEADERS}},
 )
 async def list_articles(
     reader: ReadConnection,
@@ -65,8 +54,7 @@ async def list_articles(
 @router.get(
     "/by-slug/{slug}",
     response_model=ArticleResponse,
-    responses=errors(*TOKEN_ERRORS, ArticleMoved, ArticleNotFound, *ETAG_ERRORS),
-    openapi_extra=OPTIONAL_AUTH,
+    responses=errors(ArticleMoved, ArticleNotFound),
 )
 async def read_article_by_slug(
     reader: ReadConnection, viewer: ArticlesViewer, slug: ArticleSlug
@@ -76,15 +64,12 @@ async def read_article_by_slug(
 
 
 @router.get(
-    "/{article_id:article_id}",
-    response_model=ArticleResponse,
-    responses=errors(*TOKEN_ERRORS, ArticleNotFound, *ETAG_ERRORS),
-    openapi_extra=OPTIONAL_AUTH,
+    "/{article_id:article_id}", response_model=ArticleResponse, responses=errors(ArticleNotFound)
 )
 async def read_article(
     reader: ReadConnection, viewer: ArticlesViewer, article_id: ArticleId
 ) -> ArticleRow:
-    """Read an article; another user's draft returns 404."""
+    """Read an article; drafts of other users are hidden."""
     return await reading.get_article(reader, article_id=article_id, viewer=viewer)
 
 
@@ -97,15 +82,7 @@ async def _read_created(session: WriteSession, article_id: int, actor: Identity)
     "",
     response_model=ArticleResponse,
     status_code=status.HTTP_201_CREATED,
-    responses=errors(
-        *AUTH_ERRORS,
-        EmailNotVerified,
-        SlugTaken,
-        TooManyAtOnce,
-        *QUOTA_ERRORS,
-        *IDEMPOTENCY_ERRORS,
-        *JSON_ERRORS,
-    ),
+    responses=errors(EmailNotVerified, SlugTaken, TooManyAtOnce, LimitReached, QuotaExceeded),
     dependencies=[idempotent(ArticlesActor, read=_read_created)],
 )
 async def create_article(
@@ -121,15 +98,13 @@ async def create_article(
     "/{article_id:article_id}",
     response_model=ArticleResponse,
     responses=errors(
-        *AUTH_ERRORS,
         NotAuthorized,
         EmailNotVerified,
         ArticleNotFound,
         SlugTaken,
         TooManyAtOnce,
-        *QUOTA_ERRORS,
-        *IF_MATCH_ERRORS,
-        *JSON_ERRORS,
+        LimitReached,
+        QuotaExceeded,
     ),
 )
 async def update_article(
@@ -148,7 +123,7 @@ async def update_article(
 @router.delete(
     "/{article_id:article_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*AUTH_ERRORS, NotAuthorized, ArticleNotFound, *LIMIT_ERRORS, *IF_MATCH_ERRORS),
+    responses=errors(NotAuthorized, ArticleNotFound, LimitReached),
 )
 async def delete_article(
     session: WriteSession, actor: ArticlesActor, article_id: ArticleId, precondition: IfMatch

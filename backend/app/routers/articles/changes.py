@@ -5,21 +5,16 @@ from typing import Annotated, Any
 
 from fastapi import Query
 
-from app.core.errors import InvalidCursor
 from app.db.dependencies import ReadConnection
 from app.routers.paging import LINKED, Paging
-from app.routers.responses import create_router, errors
+from app.routers.responses import create_router
 from app.schemas.articles.change import ChangesQuery, ChangesResponse
 from app.services.articles import changes
 
 router = create_router(prefix="/changes", tag="changes")
 
 
-@router.get(
-    "",
-    response_model=ChangesResponse,
-    responses={**LINKED, **errors(InvalidCursor)},
-)
+@router.get("", response_model=ChangesResponse, responses=LINKED)
 async def list_changes(
     reader: ReadConnection, query: Annotated[ChangesQuery, Query()], paging: Paging
 ) -> Mapping[str, Any]:

@@ -8,23 +8,17 @@ from fastapi import Depends, Path, Response, status
 from app.auth.dependencies import ArticlesActor, RequiredArticlesViewer
 from app.core.errors import (
     ArticleNotFound,
+    LimitReached,
     NotAuthorized,
     PreviewLinkNotFound,
     PreviewNotFound,
     TooManyPreviewLinks,
-    UnsupportedMediaType,
 )
 from app.db.dependencies import ReadConnection, WriteSession
 from app.http.routing import no_store
 from app.routers.idempotency import idempotent
 from app.routers.parameters import ArticleId, Page, PreviewLinkId
-from app.routers.responses import (
-    AUTH_ERRORS,
-    IDEMPOTENCY_ERRORS,
-    LIMIT_ERRORS,
-    create_router,
-    errors,
-)
+from app.routers.responses import create_router, errors
 from app.schemas.articles.article import ArticleResponse
 from app.schemas.articles.preview import PreviewLinkCreate, PreviewLinkCreated, PreviewLinkResponse
 from app.services.articles import previews
@@ -34,7 +28,7 @@ from app.services.articles.rows import ArticleRow
 router = create_router(prefix="", tag="previews")
 
 _LINKS = "/articles/{article_id:article_id}/preview-links"
-_AUTHOR_ERRORS = (*AUTH_ERRORS, NotAuthorized, ArticleNotFound)
+_AUTHOR_ERRORS = (NotAuthorized, ArticleNotFound)
 
 
 async def no_index(response: Response) -> None:
@@ -45,13 +39,7 @@ async def no_index(response: Response) -> None:
 @router.post(
     _LINKS,
     status_code=status.HTTP_201_CREATED,
-    responses=errors(
-        *_AUTHOR_ERRORS,
-        *LIMIT_ERRORS,
-        TooManyPreviewLinks,
-        *IDEMPOTENCY_ERRORS,
-        UnsupportedMediaType,
-    ),
+    responses=errors(*_AUTHOR_ERRORS, LimitReached, TooManyPreviewLinks),
     dependencies=[Depends(no_store), idempotent(ArticlesActor)],
 )
 async def create_preview_link(
@@ -77,7 +65,7 @@ async def list_preview_links(
 @router.delete(
     _LINKS + "/{link_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*_AUTHOR_ERRORS, *LIMIT_ERRORS, PreviewLinkNotFound),
+    responses=errors(*_AUTHOR_ERRORS, LimitReached, PreviewLinkNotFound),
 )
 async def delete_preview_link(
     session: WriteSession, actor: ArticlesActor, article_id: ArticleId, link_id: PreviewLinkId

@@ -9,13 +9,15 @@ from app.auth.dependencies import ArticlesActor, RequiredArticlesViewer
 from app.core.errors import (
     ArticleNotFound,
     ContentTooComplex,
+    LimitReached,
     NotAuthorized,
+    QuotaExceeded,
     RevisionNotFound,
     TooManyAtOnce,
 )
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.parameters import ArticleId, IfMatch, Page, RevisionId
-from app.routers.responses import AUTH_ERRORS, IF_MATCH_ERRORS, QUOTA_ERRORS, create_router, errors
+from app.routers.responses import create_router, errors
 from app.schemas.articles.article import ArticleResponse
 from app.schemas.articles.revision import RevisionDiff, RevisionResponse, RevisionSummary
 from app.schemas.types import Id
@@ -25,7 +27,7 @@ from app.services.articles.rows import ArticleRow
 
 router = create_router(prefix="/articles/{article_id:article_id}/revisions", tag="revisions")
 
-_AUTHOR_ERRORS = (*AUTH_ERRORS, NotAuthorized, ArticleNotFound)
+_AUTHOR_ERRORS = (NotAuthorized, ArticleNotFound)
 
 
 @router.get("", response_model=list[RevisionSummary], responses=errors(*_AUTHOR_ERRORS))
@@ -76,10 +78,10 @@ async def diff_revision(
     response_model=ArticleResponse,
     responses=errors(
         *_AUTHOR_ERRORS,
-        *QUOTA_ERRORS,
+        LimitReached,
+        QuotaExceeded,
         RevisionNotFound,
         TooManyAtOnce,
-        *IF_MATCH_ERRORS,
         ContentTooComplex,
     ),
 )

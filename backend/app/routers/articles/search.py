@@ -7,14 +7,14 @@ from fastapi import Query
 
 from app.auth.dependencies import ArticlesViewer
 from app.db.dependencies import ReadConnection
-from app.routers.responses import OPTIONAL_AUTH, TOKEN_ERRORS, create_router, errors
+from app.routers.responses import create_router
 from app.schemas.articles.search import SearchQuery, SearchResult, Suggestion, SuggestionQuery
 from app.services.articles import search
 
 router = create_router(prefix="/search", tag="search")
 
 
-@router.get("", responses=errors(*TOKEN_ERRORS), openapi_extra=OPTIONAL_AUTH)
+@router.get("")
 async def search_articles(
     reader: ReadConnection, viewer: ArticlesViewer, query: Annotated[SearchQuery, Query()]
 ) -> Sequence[SearchResult]:
@@ -27,7 +27,7 @@ async def search_articles(
     return await search.search_articles(reader, query=query, viewer=viewer)
 
 
-@router.get("/suggest", responses=errors(*TOKEN_ERRORS), openapi_extra=OPTIONAL_AUTH)
+@router.get("/suggest")
 async def suggest_titles(
     reader: ReadConnection, viewer: ArticlesViewer, query: Annotated[SuggestionQuery, Query()]
 ) -> Sequence[Suggestion]:

@@ -6,19 +6,10 @@ from typing import Annotated, Any
 from fastapi import Query, Response, status
 
 from app.auth.dependencies import ArticlesActor, ArticlesViewer
-from app.core.errors import NotAuthorized, TagNotFound
+from app.core.errors import LimitReached, NotAuthorized, TagNotFound
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.parameters import IfMatch, TagSlug
-from app.routers.responses import (
-    AUTH_ERRORS,
-    IF_MATCH_ERRORS,
-    JSON_ERRORS,
-    LIMIT_ERRORS,
-    OPTIONAL_AUTH,
-    TOKEN_ERRORS,
-    create_router,
-    errors,
-)
+from app.routers.responses import create_router, errors
 from app.schemas.articles.tag import TagQuery, TagResponse, TagUpdate
 from app.services.articles import tags
 
@@ -37,7 +28,7 @@ _MERGE_HEADER: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("", responses=errors(*TOKEN_ERRORS), openapi_extra=OPTIONAL_AUTH)
+@router.get("")
 async def list_tags(
     reader: ReadConnection, viewer: ArticlesViewer, query: Annotated[TagQuery, Query()]
 ) -> Sequence[TagResponse]:
@@ -45,19 +36,13 @@ async def list_tags(
     return await tags.list_tags(reader, query=query, viewer=viewer)
 
 
-@router.get("/{slug}", responses=errors(*TOKEN_ERRORS, TagNotFound), openapi_extra=OPTIONAL_AUTH)
+@router.get("/{slug}", responses=errors(TagNotFound))
 async def read_tag(reader: ReadConnection, viewer: ArticlesViewer, slug: TagSlug) -> TagResponse:
-    """Read a tag; a tag that only drafts have returns 404."""
+    """Read a tag; a tag that only drafts have is hidden."""
     return await tags.get_tag(reader, slug=slug, viewer=viewer)
 
 
-@router.put(
-    "/{slug}",
-    responses=_MERGE_HEADER
-    | errors(
-        *AUTH_ERRORS, *LIMIT_ERRORS, NotAuthorized, TagNotFound, *IF_MATCH_ERRORS, *JSON_ERRORS
-    ),
-)
+@router.put("/{slug}", responses=_MERGE_HEADER | errors(LimitReached, NotAuthorized, TagNotFound))
 async def change_tag(  # noqa: PLR0917 - FastAPI passes them by name
     session: WriteSession,
     actor: ArticlesActor,
@@ -79,7 +64,7 @@ async def change_tag(  # noqa: PLR0917 - FastAPI passes them by name
 @router.delete(
     "/{slug}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, NotAuthorized, TagNotFound, *IF_MATCH_ERRORS),
+    responses=errors(LimitReached, NotAuthorized, TagNotFound),
 )
 async def delete_tag(
     session: WriteSession, actor: ArticlesActor, slug: TagSlug, precondition: IfMatch

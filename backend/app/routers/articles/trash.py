@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from fastapi import status
 
 from app.auth.dependencies import ArticlesActor, RequiredArticlesViewer
-from app.core.errors import ArticleNotFound, EmailNotVerified
+from app.core.errors import ArticleNotFound, EmailNotVerified, LimitReached, QuotaExceeded
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.parameters import ArticleId, Page
-from app.routers.responses import AUTH_ERRORS, LIMIT_ERRORS, QUOTA_ERRORS, create_router, errors
+from app.routers.responses import create_router, errors
 from app.schemas.articles.article import ArticleResponse
 from app.schemas.articles.trash import TrashedArticle
 from app.services.articles import trash, writing
@@ -18,7 +18,7 @@ from app.services.articles.trash import TrashedRow
 router = create_router(prefix="", tag="trash")
 
 
-@router.get("/trash", response_model=list[TrashedArticle], responses=errors(*AUTH_ERRORS))
+@router.get("/trash", response_model=list[TrashedArticle])
 async def list_trash(
     reader: ReadConnection, user: RequiredArticlesViewer, page: Page
 ) -> Sequence[TrashedRow]:
@@ -29,7 +29,7 @@ async def list_trash(
 @router.post(
     "/articles/{article_id:article_id}/restore",
     response_model=ArticleResponse,
-    responses=errors(*AUTH_ERRORS, *QUOTA_ERRORS, EmailNotVerified, ArticleNotFound),
+    responses=errors(LimitReached, QuotaExceeded, EmailNotVerified, ArticleNotFound),
 )
 async def restore_article(
     session: WriteSession, actor: ArticlesActor, article_id: ArticleId
@@ -41,7 +41,7 @@ async def restore_article(
 @router.delete(
     "/trash/{article_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, ArticleNotFound),
+    responses=errors(LimitReached, ArticleNotFound),
 )
 async def delete_for_good(
     session: WriteSession, actor: ArticlesActor, article_id: ArticleId

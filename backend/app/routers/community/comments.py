@@ -13,7 +13,7 @@ from app.core.errors import (
     CommentsClosed,
     ContentTooComplex,
     EditWindowOver,
-    InvalidCursor,
+    LimitReached,
     NotAuthorized,
     ThreadLocked,
 )
@@ -21,18 +21,7 @@ from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.idempotency import idempotent
 from app.routers.paging import LINKED, Paging
 from app.routers.parameters import ArticleId, CommentId, CursorPage, IfMatch
-from app.routers.responses import (
-    AUTH_ERRORS,
-    ETAG_ERRORS,
-    IDEMPOTENCY_ERRORS,
-    IF_MATCH_ERRORS,
-    JSON_ERRORS,
-    LIMIT_ERRORS,
-    OPTIONAL_AUTH,
-    TOKEN_ERRORS,
-    create_router,
-    errors,
-)
+from app.routers.responses import create_router, errors
 from app.schemas.community.comment import (
     CommentCreate,
     CommentModeration,
@@ -52,8 +41,7 @@ router = create_router(prefix="", tag="comments")
 @router.get(
     "/articles/{article_id:article_id}/comments",
     response_model=list[ThreadResponse],
-    responses={**LINKED, **errors(*TOKEN_ERRORS, ArticleNotFound, InvalidCursor, *ETAG_ERRORS)},
-    openapi_extra=OPTIONAL_AUTH,
+    responses=LINKED | errors(ArticleNotFound),
 )
 async def list_comments(
     reader: ReadConnection,
@@ -78,15 +66,12 @@ async def _read_created(session: WriteSession, comment_id: int, actor: Identity)
     response_model=CommentResponse,
     status_code=status.HTTP_201_CREATED,
     responses=errors(
-        *AUTH_ERRORS,
-        *LIMIT_ERRORS,
+        LimitReached,
         CommentsClosed,
         ThreadLocked,
         ArticleNotFound,
         CommentNotFound,
         ContentTooComplex,
-        *IDEMPOTENCY_ERRORS,
-        *JSON_ERRORS,
     ),
     dependencies=[idempotent(CommunityActor, read=_read_created)],
 )
@@ -103,11 +88,7 @@ async def create_comment(
     return row
 
 
-@router.get(
-    "/comments",
-    response_model=list[CommentResponse],
-    responses={**LINKED, **errors(*AUTH_ERRORS, InvalidCursor, *ETAG_ERRORS)},
-)
+@router.get("/comments", response_model=list[CommentResponse], responses=LINKED)
 async def list_to_moderate(
     reader: ReadConnection,
     user: RequiredCommunityViewer,
@@ -120,10 +101,7 @@ async def list_to_moderate(
 
 
 @router.get(
-    "/comments/{comment_id}",
-    response_model=CommentResponse,
-    responses=errors(*TOKEN_ERRORS, CommentNotFound, *ETAG_ERRORS),
-    openapi_extra=OPTIONAL_AUTH,
+    "/comments/{comment_id}", response_model=CommentResponse, responses=errors(CommentNotFound)
 )
 async def read_comment(
     reader: ReadConnection, viewer: CommunityViewer, comment_id: CommentId
@@ -135,8 +113,7 @@ async def read_comment(
 @router.get(
     "/comments/{comment_id}/replies",
     response_model=list[CommentResponse],
-    responses={**LINKED, **errors(*TOKEN_ERRORS, CommentNotFound, InvalidCursor, *ETAG_ERRORS)},
-    openapi_extra=OPTIONAL_AUTH,
+    responses=LINKED | errors(CommentNotFound),
 )
 async def list_replies(
     reader: ReadConnection,
@@ -155,14 +132,7 @@ async def list_replies(
     "/comments/{comment_id}",
     response_model=CommentResponse,
     responses=errors(
-        *AUTH_ERRORS,
-        *LIMIT_ERRORS,
-        NotAuthorized,
-        EditWindowOver,
-        CommentNotFound,
-        ContentTooComplex,
-        *IF_MATCH_ERRORS,
-        *JSON_ERRORS,
+        LimitReached, NotAuthorized, EditWindowOver, CommentNotFound, ContentTooComplex
     ),
 )
 async def update_comment(
@@ -181,7 +151,7 @@ async def update_comment(
 @router.delete(
     "/comments/{comment_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, NotAuthorized, CommentNotFound, *IF_MATCH_ERRORS),
+    responses=errors(LimitReached, NotAuthorized, CommentNotFound),
 )
 async def delete_comment(
     session: WriteSession, actor: CommunityActor, comment_id: CommentId, precondition: IfMatch
@@ -195,9 +165,7 @@ async def delete_comment(
 @router.patch(
     "/comments/{comment_id}/moderation",
     response_model=CommentResponse,
-    responses=errors(
-        *AUTH_ERRORS, *LIMIT_ERRORS, NotAuthorized, CommentNotFound, *IF_MATCH_ERRORS, *JSON_ERRORS
-    ),
+    responses=errors(LimitReached, NotAuthorized, CommentNotFound),
 )
 async def moderate_comment(
     session: WriteSession,

@@ -3,19 +3,11 @@
 from collections.abc import Sequence
 
 from app.auth.dependencies import CommunityActor, CommunityViewer
-from app.core.errors import ArticleNotFound, InvalidCursor
+from app.core.errors import ArticleNotFound, LimitReached
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.paging import LINKED, Paging
 from app.routers.parameters import ArticleId, CursorPage
-from app.routers.responses import (
-    AUTH_ERRORS,
-    ETAG_ERRORS,
-    LIMIT_ERRORS,
-    OPTIONAL_AUTH,
-    TOKEN_ERRORS,
-    create_router,
-    errors,
-)
+from app.routers.responses import create_router, errors
 from app.schemas.community.favorite import FavoriteResponse
 from app.schemas.community.profile import ProfileSummary
 from app.services.community import favorites
@@ -28,8 +20,7 @@ router = create_router(prefix="/articles", tag="favorites")
 @router.get(
     "/{article_id:article_id}/favorite",
     response_model=FavoriteResponse,
-    responses=errors(*TOKEN_ERRORS, ArticleNotFound, *ETAG_ERRORS),
-    openapi_extra=OPTIONAL_AUTH,
+    responses=errors(ArticleNotFound),
 )
 async def read_favorite(
     reader: ReadConnection, viewer: CommunityViewer, article_id: ArticleId
@@ -41,7 +32,7 @@ async def read_favorite(
 @router.put(
     "/{article_id:article_id}/favorite",
     response_model=FavoriteResponse,
-    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, ArticleNotFound),
+    responses=errors(LimitReached, ArticleNotFound),
 )
 async def favorite(
     session: WriteSession, actor: CommunityActor, article_id: ArticleId
@@ -53,7 +44,7 @@ async def favorite(
 @router.delete(
     "/{article_id:article_id}/favorite",
     response_model=FavoriteResponse,
-    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, ArticleNotFound),
+    responses=errors(LimitReached, ArticleNotFound),
 )
 async def unfavorite(
     session: WriteSession, actor: CommunityActor, article_id: ArticleId
@@ -65,11 +56,7 @@ async def unfavorite(
 @router.get(
     "/{article_id:article_id}/favorites",
     response_model=list[ProfileSummary],
-    responses={
-        **LINKED,
-        **errors(*TOKEN_ERRORS, ArticleNotFound, InvalidCursor, *ETAG_ERRORS),
-    },
-    openapi_extra=OPTIONAL_AUTH,
+    responses=LINKED | errors(ArticleNotFound),
 )
 async def list_favorites(
     reader: ReadConnection,

@@ -11,19 +11,11 @@ from app.auth.dependencies import (
     RequiredArticlesViewer,
     RequiredCommunityViewer,
 )
-from app.core.errors import FollowRefused, InvalidCursor, UserNotFound
+from app.core.errors import FollowRefused, LimitReached, UserNotFound
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.paging import LINK_HEADERS, LINKED, Paging
 from app.routers.parameters import CursorPage, ProfileName
-from app.routers.responses import (
-    AUTH_ERRORS,
-    ETAG_ERRORS,
-    LIMIT_ERRORS,
-    OPTIONAL_AUTH,
-    TOKEN_ERRORS,
-    create_router,
-    errors,
-)
+from app.routers.responses import create_router, errors
 from app.schemas.articles.article import ArticlePart, FeedQuery
 from app.schemas.community.profile import ProfileResponse, ProfileSummary
 from app.services.articles import listing
@@ -33,12 +25,7 @@ from app.services.community.profiles import ProfileRow, ProfileSummaryRow
 router = create_router(prefix="", tag="profiles")
 
 
-@router.get(
-    "/profiles/{username}",
-    response_model=ProfileResponse,
-    responses=errors(*TOKEN_ERRORS, UserNotFound, *ETAG_ERRORS),
-    openapi_extra=OPTIONAL_AUTH,
-)
+@router.get("/profiles/{username}", response_model=ProfileResponse, responses=errors(UserNotFound))
 async def read_profile(
     reader: ReadConnection, viewer: CommunityViewer, username: ProfileName
 ) -> ProfileRow:
@@ -49,7 +36,7 @@ async def read_profile(
 @router.put(
     "/profiles/{username}/follow",
     response_model=ProfileResponse,
-    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, FollowRefused, UserNotFound),
+    responses=errors(LimitReached, FollowRefused, UserNotFound),
 )
 async def follow(session: WriteSession, actor: CommunityActor, username: ProfileName) -> ProfileRow:
     """Follow a user: their articles appear in the feed."""
@@ -59,7 +46,7 @@ async def follow(session: WriteSession, actor: CommunityActor, username: Profile
 @router.delete(
     "/profiles/{username}/follow",
     response_model=ProfileResponse,
-    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, UserNotFound),
+    responses=errors(LimitReached, UserNotFound),
 )
 async def unfollow(
     session: WriteSession, actor: CommunityActor, username: ProfileName
@@ -71,7 +58,7 @@ async def unfollow(
 @router.put(
     "/profiles/{username}/block",
     response_model=ProfileResponse,
-    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, UserNotFound),
+    responses=errors(LimitReached, UserNotFound),
 )
 async def block(session: WriteSession, actor: CommunityActor, username: ProfileName) -> ProfileRow:
     """Block a user: their comments are hidden, and they cannot follow back."""
@@ -81,7 +68,7 @@ async def block(session: WriteSession, actor: CommunityActor, username: ProfileN
 @router.delete(
     "/profiles/{username}/block",
     response_model=ProfileResponse,
-    responses=errors(*AUTH_ERRORS, *LIMIT_ERRORS, UserNotFound),
+    responses=errors(LimitReached, UserNotFound),
 )
 async def unblock(
     session: WriteSession, actor: CommunityActor, username: ProfileName
@@ -93,8 +80,7 @@ async def unblock(
 @router.get(
     "/profiles/{username}/followers",
     response_model=list[ProfileSummary],
-    responses={**LINKED, **errors(*TOKEN_ERRORS, UserNotFound, InvalidCursor, *ETAG_ERRORS)},
-    openapi_extra=OPTIONAL_AUTH,
+    responses=LINKED | errors(UserNotFound),
 )
 async def list_followers(
     reader: ReadConnection,
@@ -111,8 +97,7 @@ async def list_followers(
 @router.get(
     "/profiles/{username}/following",
     response_model=list[ProfileSummary],
-    responses={**LINKED, **errors(*TOKEN_ERRORS, UserNotFound, InvalidCursor, *ETAG_ERRORS)},
-    openapi_extra=OPTIONAL_AUTH,
+    responses=LINKED | errors(UserNotFound),
 )
 async def list_following(
     reader: ReadConnection,
@@ -126,11 +111,7 @@ async def list_following(
     return paging.describe(page)
 
 
-@router.get(
-    "/blocks",
-    response_model=list[ProfileSummary],
-    responses={**LINKED, **errors(*AUTH_ERRORS, InvalidCursor, *ETAG_ERRORS)},
-)
+@router.get("/blocks", response_model=list[ProfileSummary], responses=LINKED)
 async def list_blocks(
     reader: ReadConnection, user: RequiredCommunityViewer, query: CursorPage, paging: Paging
 ) -> Sequence[ProfileSummaryRow]:
@@ -142,7 +123,7 @@ async def list_blocks(
     "/feed",
     response_model=list[ArticlePart],
     response_model_exclude_unset=True,
-    responses={200: {"headers": LINK_HEADERS}, **errors(*AUTH_ERRORS, *ETAG_ERRORS)},
+    responses={200: {"headers": LINK_HEADERS}},
 )
 async def read_feed(
     reader: ReadConnection,

@@ -10,7 +10,7 @@ from app.core.errors import (
     AlreadyReported,
     ArticleNotFound,
     CommentNotFound,
-    InvalidCursor,
+    LimitReached,
     NotAuthorized,
     ReportNotFound,
 )
@@ -18,16 +18,7 @@ from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.idempotency import idempotent
 from app.routers.paging import LINKED, Paging
 from app.routers.parameters import ArticleId, CommentId, IfMatch, ReportId
-from app.routers.responses import (
-    AUTH_ERRORS,
-    ETAG_ERRORS,
-    IDEMPOTENCY_ERRORS,
-    IF_MATCH_ERRORS,
-    JSON_ERRORS,
-    LIMIT_ERRORS,
-    create_router,
-    errors,
-)
+from app.routers.responses import create_router, errors
 from app.schemas.community.report import (
     ReportCreate,
     ReportQuery,
@@ -44,14 +35,7 @@ router = create_router(prefix="", tag="reports")
 @router.post(
     "/articles/{article_id:article_id}/reports",
     status_code=status.HTTP_201_CREATED,
-    responses=errors(
-        *AUTH_ERRORS,
-        *LIMIT_ERRORS,
-        ArticleNotFound,
-        AlreadyReported,
-        *IDEMPOTENCY_ERRORS,
-        *JSON_ERRORS,
-    ),
+    responses=errors(LimitReached, ArticleNotFound, AlreadyReported),
     dependencies=[idempotent(CommunityActor)],
 )
 async def report_article(
@@ -64,14 +48,7 @@ async def report_article(
 @router.post(
     "/comments/{comment_id}/reports",
     status_code=status.HTTP_201_CREATED,
-    responses=errors(
-        *AUTH_ERRORS,
-        *LIMIT_ERRORS,
-        CommentNotFound,
-        AlreadyReported,
-        *IDEMPOTENCY_ERRORS,
-        *JSON_ERRORS,
-    ),
+    responses=errors(LimitReached, CommentNotFound, AlreadyReported),
     dependencies=[idempotent(CommunityActor)],
 )
 async def report_comment(
@@ -82,12 +59,7 @@ async def report_comment(
 
 
 @router.get(
-    "/reports",
-    response_model=list[ReportResponse],
-    responses={
-        **LINKED,
-        **errors(*AUTH_ERRORS, NotAuthorized, InvalidCursor, *ETAG_ERRORS),
-    },
+    "/reports", response_model=list[ReportResponse], responses=LINKED | errors(NotAuthorized)
 )
 async def list_reports(
     reader: ReadConnection,
@@ -102,7 +74,7 @@ async def list_reports(
 @router.get(
     "/reports/{report_id}",
     response_model=ReportResponse,
-    responses=errors(*AUTH_ERRORS, NotAuthorized, ReportNotFound, *ETAG_ERRORS),
+    responses=errors(NotAuthorized, ReportNotFound),
 )
 async def read_report(
     reader: ReadConnection, user: RequiredCommunityViewer, report_id: ReportId
@@ -114,9 +86,7 @@ async def read_report(
 @router.patch(
     "/reports/{report_id}",
     response_model=ReportResponse,
-    responses=errors(
-        *AUTH_ERRORS, *LIMIT_ERRORS, NotAuthorized, ReportNotFound, *IF_MATCH_ERRORS, *JSON_ERRORS
-    ),
+    responses=errors(LimitReached, NotAuthorized, ReportNotFound),
 )
 async def update_report(
     session: WriteSession,

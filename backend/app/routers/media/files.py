@@ -26,8 +26,7 @@ _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.ASCII | re.IGNORECA
 async def file_response(request: Request, *, storage: Storage, folder: str, name: str) -> Response:
     """Return a stored file, or the requested range of it.
 
-    The route class answers If-None-Match with 304. Raises MediaNotFound, RangeNotSatisfiable,
-    ServiceUnavailable.
+    The route class answers If-None-Match with 304.
     """
     if not is_media_file(folder, name):
         raise MediaNotFound

@@ -12,12 +12,13 @@ from app.auth.identity import Identity
 from app.core.config import get_settings
 from app.core.enums import Scope
 from app.core.errors import (
-    ContentTooLarge,
     InvalidMedia,
     InvalidRequest,
+    LimitReached,
     MediaInUse,
     MediaNotFound,
     NotAuthorized,
+    QuotaExceeded,
     RangeNotSatisfiable,
     RequestTimedOut,
     TooManyAtOnce,
@@ -28,16 +29,7 @@ from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
 from app.routers.idempotency import RepeatableRequest
 from app.routers.media.files import file_response
 from app.routers.parameters import IfMatch, MediaId
-from app.routers.responses import (
-    AUTH_ERRORS,
-    IDEMPOTENCY_ERRORS,
-    IF_MATCH_ERRORS,
-    JSON_ERRORS,
-    LIMIT_ERRORS,
-    QUOTA_ERRORS,
-    create_router,
-    errors,
-)
+from app.routers.responses import create_router, errors
 from app.schemas.media import MediaQuery, MediaResponse, MediaUpdate
 from app.services.media import library, uploading
 from app.services.media.formats import CONTENT_TYPES
@@ -101,12 +93,9 @@ Uploader = Annotated[Identity, Security(confirming_user, scopes=[Scope.MEDIA_WRI
     status_code=status.HTTP_201_CREATED,
     openapi_extra=UPLOAD_BODY,
     responses=errors(
-        *AUTH_ERRORS,
-        InvalidRequest,
         RequestTimedOut,
-        *QUOTA_ERRORS,
-        *IDEMPOTENCY_ERRORS,
-        ContentTooLarge,
+        LimitReached,
+        QuotaExceeded,
         UnsupportedMediaType,
         InvalidMedia,
         TooManyAtOnce,
@@ -151,7 +140,7 @@ async def upload_media(
     )
 
 
-@router.get("", responses=errors(*AUTH_ERRORS, NotAuthorized))
+@router.get("", responses=errors(NotAuthorized))
 async def list_media(
     connection: ReadConnection, user: RequiredMediaViewer, query: Annotated[MediaQuery, Query()]
 ) -> Sequence[MediaResponse]:
@@ -159,7 +148,7 @@ async def list_media(
     return await library.list_media(connection, query=query, user=user)
 
 
-@router.get("/{media_id}", responses=errors(*AUTH_ERRORS, MediaNotFound))
+@router.get("/{media_id}", responses=errors(MediaNotFound))
 async def get_media(
     connection: ReadConnection, user: RequiredMediaViewer, media_id: MediaId
 ) -> MediaResponse:
@@ -167,10 +156,7 @@ async def get_media(
     return await library.get_media(connection, media_id=media_id, user=user)
 
 
-@router.patch(
-    "/{media_id}",
-    responses=errors(*AUTH_ERRORS, MediaNotFound, *LIMIT_ERRORS, *IF_MATCH_ERRORS, *JSON_ERRORS),
-)
+@router.patch("/{media_id}", responses=errors(MediaNotFound, LimitReached))
 async def update_media(
     session: WriteSession,
     actor: MediaActor,
@@ -187,7 +173,7 @@ async def update_media(
 @router.delete(
     "/{media_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=errors(*AUTH_ERRORS, MediaNotFound, MediaInUse, *LIMIT_ERRORS, *IF_MATCH_ERRORS),
+    responses=errors(MediaNotFound, MediaInUse, LimitReached),
 )
 async def delete_media(
     session: WriteSession, actor: MediaActor, media_id: MediaId, precondition: IfMatch

@@ -4,24 +4,19 @@ Articles outlive their author. They go to the trash, where an editor can restore
 author. Articles in the trash belong to the placeholder, a disabled user without a known password.
 """
 
-from sqlalchemy import ColumnElement, case, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from itertools import count
+
+from sqlalchemy import ColumnElement, case, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity, recheck
 from app.auth.permissions import Action, may_on_any
 from app.core import clock
-from app.core.errors import (
-    InvalidInput,
-    NotAuthorized,
-    PasswordRequired,
-    ServiceUnavailable,
-    SlugTaken,
-    UserNotFound,
-)
-from app.db.session import NO_KEY_UPDATE, Database, constraint_errors
+from app.core.errors import InvalidInput, NotAuthorized, PasswordRequired, UserNotFound
+from app.db.retry import retry
+from app.db.session import NO_KEY_UPDATE, Database
 from app.models.accounts.user import User
-from app.models.articles.article import SLUG_CONSTRAINTS, Article
+from app.models.articles.article import Article
 from app.schemas.accounts.user import ArticlesOfDeleted, UserDeletion, UserDeletionQuery
 from app.schemas.types import MAX_ID
 from app.services import audit
@@ -29,8 +24,6 @@ from app.services.accounts import second_factor
 from app.services.accounts.confirmation import confirm_password
 from app.services.audit import AuditAction
 
-ATTEMPTS = 20
-"""Rounds in which concurrent writers may take a slug or a username first; then 503."""
 PLACEHOLDER_EMAIL = "deleted-user@pressroom.invalid"
 """Identifies the placeholder. Registration refuses addresses under `.invalid` (RFC 2606 §2)."""
 PLACEHOLDER_USERNAME = "deleted-user"
@@ -127,7 +120,7 @@ async def trash_or_reassign_articles(
     """Reassign a user's articles, or move them to the trash; return how many.
 
     The user's row is locked. The articles are locked in the order of their ids. Raises
-    ServiceUnavailable if concurrent writers take a slug first in each of ATTEMPTS rounds.
+    ServiceUnavailable if concurrent requests always take a slug first.
     """
     locked = select(Article.id).where(Article.author_id == user_id).order_by(Article.id)
     ids = (await session.scalars(locked.with_for_update(**NO_KEY_UPDATE))).all()
@@ -139,17 +132,10 @@ async def trash_or_reassign_articles(
         values["author_id"] = await _placeholder(session)
         values["deleted_at"] = case((Article.deleted_at.is_(None), now), else_=Article.deleted_at)
     statement = update(Article).where(Article.author_id == user_id).values(values)
-    for _ in range(ATTEMPTS):
-        try:
-            async with session.begin_nested():
-                with constraint_errors(dict.fromkeys(SLUG_CONSTRAINTS, SlugTaken)):
-                    await session.execute(
-                        statement, execution_options={"synchronize_session": False}
-                    )
-        except SlugTaken:  # the recipient got a draft with this slug; a trigger changes ours
-            continue
-        return len(ids)
-    raise ServiceUnavailable
+    statement = statement.execution_options(synchronize_session=False)
+    # If the recipient gets a draft with the same slug, a trigger changes the slug here.
+    await retry(session, lambda session: session.execute(statement))
+    return len(ids)
 
 
 def record_articles(
@@ -173,17 +159,21 @@ def require_not_placeholder(email: str) -> None:
 async def _placeholder(session: AsyncSession) -> int:
     """Return the id of the placeholder, which the first deletion with articles creates."""
     query = select(User.id).where(User.email == PLACEHOLDER_EMAIL)
-    for number in range(1, ATTEMPTS + 1):
-        found = await session.scalar(query)
+    numbers = count(1)
+
+    async def find_or_create(session: AsyncSession) -> int:
+        found: int | None = await session.scalar(query)
         if found is not None:
             return found
-        username = PLACEHOLDER_USERNAME if number == 1 else f"{PLACEHOLDER_USERNAME}-{number}"
+        number = next(numbers)
         row = {
             "email": PLACEHOLDER_EMAIL,
-            "username": username,
+            "username": PLACEHOLDER_USERNAME + (f"-{number}" if number > 1 else ""),
             "name": PLACEHOLDER_NAME,
             "hashed_password": _UNUSABLE_PASSWORD_HASH,
             "is_active": False,
         }
-        await session.execute(insert(User).values(row).on_conflict_do_nothing())
-    raise ServiceUnavailable
+        created: int = (await session.scalars(insert(User).values(row).returning(User.id))).one()
+        return created
+
+    return await retry(session, find_or_create)

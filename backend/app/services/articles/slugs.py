@@ -9,7 +9,9 @@ next free slug instead, because it is published without another request.
 
 import re
 import secrets
+from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -39,17 +41,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.content.slugs import slugify
-from app.core.errors import ServiceUnavailable, SlugTaken
-from app.db.session import constraint_errors
-from app.models.articles.article import SLUG_CONSTRAINTS, Article, FormerSlug
+from app.db.retry import retry
+from app.models.articles.article import Article, FormerSlug
 from app.services.articles.rows import OWNS_SLUG
 
 MAX_SUFFIX = 9
 ATTEMPTS = 20
-"""Retries when concurrent requests take a slug first; after that, the response is 503."""
+"""Rounds of an insert, if concurrent requests take its slug first; then the response is 503."""
 RESERVED = frozenset({"feed"})
 """Slugs that collide with routes under /api/articles."""
-SLUG_CONSTRAINT = dict.fromkeys(SLUG_CONSTRAINTS, SlugTaken)
 
 _SUFFIX = re.compile(r"(?:-(?:[2-9]|[0-9a-f]{6}|[0-9a-f]{16}))?")
 
@@ -227,24 +227,16 @@ async def release_slugs(
     """Assign other slugs to unpublished articles that use these.
 
     Articles that are published until `before` keep theirs. Each article is updated by its own
-    statement: two in one statement would get the same slug. Raises ServiceUnavailable after
-    ATTEMPTS rounds.
+    statement: two in one statement would get the same slug. Raises ServiceUnavailable if concurrent
+    requests always take the next free slug first.
     """
     parameters = {"candidates": slugs, "article_id": article_id, "now": now, "before": before}
-    for _ in range(ATTEMPTS):
-        found = (await session.scalars(_FIND_CONFLICTING, parameters)).all()
-        if not found:
-            return
-        for moved_id in found:
-            try:
-                async with session.begin_nested():
-                    with constraint_errors(SLUG_CONSTRAINT):
-                        await session.execute(
-                            _RENAME_CONFLICTING, {**parameters, "moved_id": moved_id}
-                        )
-            except SlugTaken:  # a concurrent request took the next free slug
-                continue
-    raise ServiceUnavailable
+    for moved_id in (await session.scalars(_FIND_CONFLICTING, parameters)).all():
+        await retry(session, partial(_rename_conflicting, {**parameters, "moved_id": moved_id}))
+
+
+async def _rename_conflicting(parameters: Mapping[str, Any], session: AsyncSession) -> None:
+    await session.execute(_RENAME_CONFLICTING, parameters)
 
 
 async def save_former_slug(

@@ -24,14 +24,12 @@ from sqlalchemy.types import TypeEngine
 from app.auth.identity import Identity
 from app.auth.permissions import Action, may_on_any
 from app.content.slugs import tag_key, tag_slug
-from app.core.errors import ServiceUnavailable
 from app.core.limits import LimitKind
+from app.db.retry import TryAgain, retry
 from app.models.articles.article import Article
 from app.models.articles.tag import ArticleTag, Tag
 from app.services import limits
 from app.services.articles.slugs import numbered
-
-ATTEMPTS = 10
 
 
 class LockedTag(NamedTuple):
@@ -160,26 +158,26 @@ async def lock_tags(
         .order_by(Tag.key)
         .with_for_update(read=True, key_share=True)
     )
-    for _ in range(ATTEMPTS):
-        async with session.begin_nested() as savepoint:
-            created = 0
+
+    async def lock(session: AsyncSession) -> Mapping[str, LockedTag]:
+        created = 0
+        found = {row.key: row for row in await session.execute(query)}
+        if missing := by_key.keys() - found.keys():
+            created = await _create_tags(session, {key: by_key[key] for key in missing})
             found = {row.key: row for row in await session.execute(query)}
-            if missing := by_key.keys() - found.keys():
-                created = await _create_tags(session, {key: by_key[key] for key in missing})
-                found = {row.key: row for row in await session.execute(query)}
-            if len(found) == len(by_key):
-                if actor is not None:
-                    if not may_on_any(actor, Action.CHANGE_TAG):
-                        hidden = [row.id for row in found.values() if not row.is_listed]
-                        created = await _count_new_tags(session, actor, hidden)
-                    await limits.spend(session, actor, {LimitKind.NEW_TAGS: created})
-                return {
-                    key: LockedTag(found[key].id, name, found[key].name, found[key].is_listed)
-                    for key, name in by_key.items()
-                }
-            # A concurrent request merged a tag or took a slug between two statements.
-            await savepoint.rollback()
-    raise ServiceUnavailable
+        if len(found) < len(by_key):  # another request merged a tag or took a slug meanwhile
+            raise TryAgain
+        if actor is not None:
+            if not may_on_any(actor, Action.CHANGE_TAG):
+                hidden = [row.id for row in found.values() if not row.is_listed]
+                created = await _count_new_tags(session, actor, hidden)
+            await limits.spend(session, actor, {LimitKind.NEW_TAGS: created})
+        return {
+            key: LockedTag(found[key].id, name, found[key].name, found[key].is_listed)
+            for key, name in by_key.items()
+        }
+
+    return await retry(session, lock)
 
 
 async def _count_new_tags(session: AsyncSession, actor: Identity, hidden_ids: Sequence[int]) -> int:

@@ -1,10 +1,9 @@
 """Tags: list with article counts, rename, merge and delete.
 
 Requests that tag an article lock the article before the tag. Changes of a tag use the same order,
-and retry on remaining conflicts (`_retry_on_lock_conflict`).
+and retry on remaining conflicts (`_retry_briefly`).
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
@@ -26,7 +25,6 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -35,9 +33,10 @@ from app.auth.permissions import Action, may_on_any
 from app.content.slugs import slugify, tag_key, tag_slug
 from app.core import clock
 from app.core.conditional import Precondition
-from app.core.errors import NotAuthorized, ServiceUnavailable, TagNotFound
+from app.core.errors import NotAuthorized, TagNotFound
 from app.core.limits import LimitKind
 from app.db.reading import Reader
+from app.db.retry import retry
 from app.db.session import MAX_STATEMENT_SECONDS, NO_KEY_UPDATE, Database, paged
 from app.models.articles.article import Article
 from app.models.articles.tag import ArticleTag, Tag
@@ -53,9 +52,6 @@ LOCK_TIMEOUT_MS = 250
 """Shorter than PostgreSQL's `deadlock_timeout`, so that this side of a conflict gives up first."""
 STATEMENT_TIMEOUT_MS = MAX_STATEMENT_SECONDS * 1000
 """Includes the commit: a tag may have many articles."""
-RETRY_DELAYS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.5, 0.5)
-RETRYABLE_SQLSTATES = {"55P03", "40P01", "23505"}
-"""Lock not available, deadlock detected, unique violation by a concurrent request."""
 
 _LISTED = ArticleTag.listed_at <= NOW
 _HAS_PREFIX = or_(
@@ -201,7 +197,7 @@ async def _rename(
 ) -> _RenameResult:
     key = tag_key(name)
 
-    async def change() -> _RenameResult:
+    async def change(session: AsyncSession) -> _RenameResult:
         tag, other = await _lock_tag(session, slug, key=key, precondition=precondition)
         if other is not None:
             await _increment_versions(session, tag.id)
@@ -221,7 +217,7 @@ async def _rename(
             await session.execute(select(func.settle_tag_slug(tag.id)))
         return _RenameResult(tag.id, tag.id, AuditAction.UPDATE_TAG)
 
-    return await _retry_on_lock_conflict(session, change)
+    return await _retry_briefly(session, change)
 
 
 async def delete_tag(
@@ -231,14 +227,14 @@ async def delete_tag(
     _require_editor(actor)
     await limits.spend(session, actor, {LimitKind.MODERATION: 1})
 
-    async def change() -> int:
+    async def change(session: AsyncSession) -> int:
         tag, _ = await _lock_tag(session, slug, precondition=precondition)
         await _increment_versions(session, tag.id)
         await session.execute(delete(Tag).where(Tag.id == tag.id))
         tag_id: int = tag.id
         return tag_id
 
-    _record(session, AuditAction.DELETE_TAG, await _retry_on_lock_conflict(session, change), actor)
+    _record(session, AuditAction.DELETE_TAG, await _retry_briefly(session, change), actor)
 
 
 async def _read(
@@ -259,29 +255,19 @@ _SET_STATEMENT_TIMEOUT = text(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT
 _RESET_LOCK_TIMEOUT = text("SET LOCAL lock_timeout TO DEFAULT")
 
 
-async def _retry_on_lock_conflict(
-    session: AsyncSession, change: Callable[[], Awaitable[Result]]
+async def _retry_briefly(
+    session: AsyncSession, change: Callable[[AsyncSession], Awaitable[Result]]
 ) -> Result:
     """Run `change`, which locks many rows in any order, and return its result.
 
-    Waits only briefly for a lock. On a conflict, it releases its locks, waits and tries again. A
-    request that saves an article is therefore never the victim of a deadlock.
-
-    Raises ServiceUnavailable when all attempts fail.
+    Each attempt waits only briefly for a lock. A request that saves an article is therefore never
+    the victim of a deadlock. Raises ServiceUnavailable when all attempts fail.
     """
-    for delay in RETRY_DELAYS:
-        try:
-            async with session.begin_nested():
-                await session.execute(_SET_LOCK_TIMEOUT)
-                await session.execute(_SET_STATEMENT_TIMEOUT)
-                result = await change()
-                await session.execute(_RESET_LOCK_TIMEOUT)  # the commit may wait for locks
-                return result
-        except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) not in RETRYABLE_SQLSTATES:
-                raise
-        await asyncio.sleep(delay)
-    raise ServiceUnavailable("Articles with this tag are being changed; try again in a moment")
+    await session.execute(_SET_LOCK_TIMEOUT)
+    await session.execute(_SET_STATEMENT_TIMEOUT)
+    result = await retry(session, change)
+    await session.execute(_RESET_LOCK_TIMEOUT)  # the commit may wait for locks
+    return result
 
 
 _HAS_CHANGED_TAG = ArticleTag.tag_id == bindparam("changed_id")

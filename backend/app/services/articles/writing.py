@@ -23,6 +23,7 @@ from app.core.errors import (
     SlugTaken,
 )
 from app.core.limits import LimitKind
+from app.db.retry import retry
 from app.db.session import NO_KEY_UPDATE, constraint_errors
 from app.models.articles.article import Article
 from app.models.articles.revision import ArticleRevision
@@ -33,7 +34,7 @@ from app.services.articles.rendering import excerpt_columns, prepare_text, rende
 from app.services.articles.rows import ArticleRow, article_row, select_articles
 from app.services.articles.slugs import (
     ATTEMPTS,
-    SLUG_CONSTRAINT,
+    SlugColumns,
     SlugTarget,
     assign_slug,
     free_slug,
@@ -231,9 +232,8 @@ async def _update_slug(
         return False
     title = updates.get("title", article.title)
     target = SlugTarget(article.author_id, now, article.id)
-    rename = update(Article).where(Article.id == article.id)
-    rename = rename.execution_options(synchronize_session=False)
-    for _ in range(ATTEMPTS):
+
+    async def rename(session: AsyncSession) -> SlugColumns:
         wanted = requested
         if wanted is not None and await taken_slugs(session, [wanted], target=target):
             if "slug" in updates or not is_derived(wanted, title):
@@ -246,17 +246,15 @@ async def _update_slug(
             public=public,
             target=target,
         )
-        try:
-            async with session.begin_nested():
-                with constraint_errors(SLUG_CONSTRAINT):
-                    unchanged = {"updated_at": Article.updated_at}
-                    await session.execute(rename.values(**name._asdict(), **unchanged))
-        except SlugTaken:
-            continue  # taken concurrently: the next round finds it
-        for column, value in name._asdict().items():
-            set_committed_value(article, column, value)
-        return (name.draft_slug or name.slug) != displayed
-    raise ServiceUnavailable
+        columns = {**name._asdict(), "updated_at": Article.updated_at}
+        renamed = update(Article).where(Article.id == article.id).values(columns)
+        await session.execute(renamed.execution_options(synchronize_session=False))
+        return name
+
+    name = await retry(session, rename)
+    for column, value in name._asdict().items():
+        set_committed_value(article, column, value)
+    return (name.draft_slug or name.slug) != displayed
 
 
 def _set_text(

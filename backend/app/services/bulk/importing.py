@@ -11,8 +11,7 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import partial
 from hashlib import sha256
 from typing import NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
@@ -23,13 +22,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.identity import recheck
 from app.auth.permissions import Action, may
 from app.content.markdown import Rendered, render_sync
-from app.core.errors import (
-    ContentTooComplex,
-    InvalidInput,
-    LimitReached,
-    QuotaExceeded,
-    ServiceUnavailable,
-)
+from app.core.errors import ContentTooComplex, InvalidInput, LimitReached, QuotaExceeded
+from app.core.threads import FairThreadPool
+from app.db.retry import retry
 from app.db.session import COMMIT_LOG, Database
 from app.services.bulk import statements
 from app.services.bulk.ndjson import Line, ResolveAuthor, parse_lines, read_lines
@@ -48,11 +43,10 @@ from app.services.bulk.writing import write
 BATCH = 500
 BATCH_BYTES = 2 * 1024 * 1024
 """The maximum size of a batch, unless a single record is larger."""
-ATTEMPTS = 4
+MAX_QUEUED = 100
+"""Imports of this process at the same time: each has one job at most."""
 MAX_RUN_SECONDS = 0.001
 """Seconds after which the thread pauses, so that the event loop can run."""
-RETRY_DELAY = 0.5
-"""Seconds before a batch is retried, multiplied by the number of attempts."""
 
 
 class ImportStopped(Exception):
@@ -81,11 +75,8 @@ class ImportContext(NamedTuple):
     dry_run: DryRunSetup | None
 
 
-@lru_cache(maxsize=1)
-def _executor() -> ThreadPoolExecutor:
-    """Return the thread for all imports of this process, which leaves CPU time for requests."""
-    return ThreadPoolExecutor(1, thread_name_prefix="import")
-
+_threads = FairThreadPool("import", size=1, what="imports", max_jobs=MAX_QUEUED)
+"""One thread for all imports of this process, which leaves CPU time for requests."""
 
 _write_locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
@@ -127,12 +118,12 @@ async def import_articles(
 
 async def _prepare(context: ImportContext, batch: Sequence[ParsedRecord]) -> list[PreparedRecord]:
     """Return the rendered records to write, and report the results of all others."""
-    loop = asyncio.get_running_loop()
+    user_id = context.importer.user_id
     results = [
         Result(item.position, Outcome.FAILED, item.problem) for item in batch if item.record is None
     ]
-    items = await loop.run_in_executor(
-        _executor(), _prepare_records, batch, context.importer, context.seen
+    items = await _threads.run(
+        partial(_prepare_records, batch, context.importer, context.seen), user_id=user_id
     )
     unchanged = await _unchanged(context, items)
     results += [
@@ -142,7 +133,7 @@ async def _prepare(context: ImportContext, batch: Sequence[ParsedRecord]) -> lis
     ]
     items = [item for item in items if item.repeated or item.key not in unchanged]
     texts = [item.record.content for item in items]
-    rendered = await loop.run_in_executor(_executor(), render_texts, texts)
+    rendered = await _threads.run(partial(render_texts, texts), user_id=user_id)
     results += [
         Result(item.parsed.position, Outcome.FAILED, f"content: {result}")
         for item, result in zip(items, rendered, strict=True)
@@ -227,8 +218,20 @@ async def _write(context: ImportContext, items: Sequence[PreparedRecord]) -> Non
     """
     if not items:
         return
+
+    async def write_batch(session: AsyncSession) -> list[Result]:
+        if context.dry_run is not None:
+            await context.dry_run(session)
+        results = await write(
+            session, items, importer=context.importer, created_ids=context.created_ids
+        )
+        if context.dry_run is not None:
+            await roll_back(session)
+        return results
+
     try:
-        results = await _write_with_retries(context, items)
+        async with _write_lock():
+            results = await retry(context.database, write_batch)
     except (InvalidInput, IntegrityError, LimitReached, QuotaExceeded) as error:
         if len(items) == 1:
             if isinstance(error, LimitReached | QuotaExceeded):
@@ -242,29 +245,6 @@ async def _write(context: ImportContext, items: Sequence[PreparedRecord]) -> Non
     context.report(results)
 
 
-async def _write_with_retries(
-    context: ImportContext, items: Sequence[PreparedRecord]
-) -> list[Result]:
-    """Write a batch, with retries after transient database errors such as deadlocks."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            async with _write_lock(), context.database.unit_of_work() as session:
-                if context.dry_run is not None:
-                    await context.dry_run(session)
-                results = await write(
-                    session, items, importer=context.importer, created_ids=context.created_ids
-                )
-                if context.dry_run is not None:
-                    await roll_back(session)
-        except ServiceUnavailable:
-            if attempt == ATTEMPTS:
-                raise
-            await asyncio.sleep(RETRY_DELAY * attempt)
-        else:
-            return results
-    raise AssertionError("unreachable")
-
-
 async def roll_back(session: AsyncSession) -> None:
     """Roll back a unit of work, and discard its pending notifications."""
     await session.rollback()
@@ -272,29 +252,31 @@ async def roll_back(session: AsyncSession) -> None:
 
 
 async def from_lines(
-    chunks: AsyncIterable[bytes], *, resolve_author: ResolveAuthor | None = None
+    chunks: AsyncIterable[bytes],
+    *,
+    resolve_author: ResolveAuthor | None = None,
+    user_id: int | None = None,
 ) -> AsyncIterator[list[ParsedRecord]]:
-    """Yield the batches of an NDJSON stream, parsed in a thread."""
-    loop = asyncio.get_running_loop()
-    parse = partial(parse_lines, resolve_author=resolve_author)
+    """Yield the batches of an NDJSON stream, parsed in a thread. `user_id` is the importer."""
     pending: list[Line] = []
     size = 0
     async for lines in read_lines(chunks):
         for line in lines:
             length = len(line.text or b"")
             if pending and (len(pending) >= BATCH or size + length > BATCH_BYTES):
-                yield await loop.run_in_executor(_executor(), parse, pending)
+                yield await _threads.run(
+                    partial(parse_lines, pending, resolve_author), user_id=user_id
+                )
                 pending, size = [], 0
             pending.append(line)
             size += length
     if pending:
-        yield await loop.run_in_executor(_executor(), parse, pending)
+        yield await _threads.run(partial(parse_lines, pending, resolve_author), user_id=user_id)
 
 
 async def from_records(records: Iterator[ParsedRecord]) -> AsyncIterator[list[ParsedRecord]]:
     """Yield the batches of a source, read in a thread."""
-    loop = asyncio.get_running_loop()
-    while batch := await loop.run_in_executor(_executor(), _next_batch, records):
+    while batch := await _threads.run(partial(_next_batch, records)):
         yield batch
 
 

@@ -1,13 +1,13 @@
 """NDJSON, one JSON object per line: the format of Pressroom's own exports."""
 
-import json
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from typing import Any, NamedTuple, NoReturn
+from json import JSONDecodeError
+from typing import NamedTuple
 
+from app.core.strict_json import parse_json
 from app.services.bulk.records import MAX_RECORD_BYTES, ParsedRecord, Position, parse_fields
 
 TOO_LONG = f"The line is longer than {MAX_RECORD_BYTES} bytes"
-MAX_KEYS = 100
 _BOM = b"\xef\xbb\xbf"
 
 ResolveAuthor = Callable[[str], str | None]
@@ -63,31 +63,11 @@ def parse_record(
 ) -> ParsedRecord:
     """Parse a line to a record."""
     try:
-        fields = json.loads(
-            text.removeprefix(_BOM).decode(),
-            object_pairs_hook=_reject_duplicates,
-            parse_constant=_reject_constant,
-        )
-    except RecursionError:
-        return ParsedRecord(position, None, problem="The JSON is nested too deeply")
-    except UnicodeDecodeError:
-        return ParsedRecord(position, None, problem="The line is not UTF-8")
-    except ValueError as error:  # JSONDecodeError, and numbers with thousands of digits
-        return ParsedRecord(position, None, problem=f"The line is not JSON: {error}"[:200])
+        fields = parse_json(text.removeprefix(_BOM))
+    except JSONDecodeError as error:
+        place = f" at character {error.pos + 1}" if error.pos else ""
+        return ParsedRecord(position, None, problem=f"The line is not JSON: {error.msg}{place}")
     if resolve_author is not None and isinstance(fields, dict):
         author = fields.get("author")
         fields["author"] = resolve_author(author if isinstance(author, str) else "")
     return parse_fields(position, fields)
-
-
-def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(pairs) > MAX_KEYS:
-        raise ValueError(f"an object has more than {MAX_KEYS} keys")
-    parsed = dict(pairs)
-    if len(parsed) < len(pairs):
-        raise ValueError("an object has a duplicate key")
-    return parsed
-
-
-def _reject_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")

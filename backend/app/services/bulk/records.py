@@ -45,9 +45,14 @@ class Importer(NamedTuple):
     identity: Identity | None
 
     @property
+    def user_id(self) -> int | None:
+        """The id of the importing user."""
+        return None if self.identity is None else self.identity.id
+
+    @property
     def namespace(self) -> str:
         """The part of the key of a record without slug and author that identifies the importer."""
-        return "" if self.identity is None else str(self.identity.id)
+        return str(self.user_id or "")
 
 
 class PreparedRecord(NamedTuple):

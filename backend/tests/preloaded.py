@@ -1,0 +1,11 @@
+"""Imports that the forks of tests/processes.py share."""
+
+from importlib import import_module
+
+from app.core.config import Settings, get_settings
+
+for module in ("app.cli", "app.main", "gunicorn.app.wsgiapp", "uvicorn.main", "uvicorn_worker"):
+    import_module(module)
+
+Settings.model_config["env_file"] = None  # a `.env` of the checkout has no effect on tests
+assert get_settings.cache_info().currsize == 0, "an import has read the settings"
