@@ -8,7 +8,7 @@ PYTHON_IN_VENV := .venv/bin/python
 ANY_PYTHON = "$$(command -v python3 || command -v python || echo python3)"
 COMPOSE = $$(docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: help run test coverage contract check validate smoke edge up down logs watch env certs seed lock fmt bench bench-quick migration clean
+.PHONY: help run test coverage contract mutants check validate smoke edge up down logs watch env certs seed lock fmt bench bench-quick migration clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ contract: ## Test the API against its OpenAPI description in over 4,000 cases (S
 	@scripts/venv dev
 	@cd backend && SCHEMATHESIS_SEED=$(SEED) SCHEMATHESIS_EXAMPLES=$(EXAMPLES) \
 	  exec ../.venv/bin/python -m pytest -x -m contract --dist=load -rP tests/contract
+
+mutants: ## Check that the tests find known faults, one at a time (ARGS="-k slug": some of them)
+	@scripts/venv dev
+	@exec $(PYTHON_IN_VENV) scripts/mutants.py $(ARGS)
 
 check: ## Run the whole validation matrix on this machine, without containers
 	@scripts/venv dev

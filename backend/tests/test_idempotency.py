@@ -150,12 +150,16 @@ class TestRepetition:
         again = await client.post(creation.path, json=creation.body, headers=headers)
         assert again.content == first.content
 
-    async def test_different_path_is_refused(self, client: httpx.AsyncClient, user: User) -> None:
+    async def test_different_path_is_refused(
+        self, client: httpx.AsyncClient, session: AsyncSession, user: User
+    ) -> None:
         headers = keyed(bearer(user))
-        made = await client.post(f"/users/{user.id}/addresses", json=ADDRESS, headers=headers)
+        one, other = [await create_article(session, author=user) for _ in range(2)]
+        body = {"content": "The same for both."}
+        made = await client.post(f"/articles/{one.id}/comments", json=body, headers=headers)
         assert made.status_code == 201
-        other = await client.post("/users/me/api-keys", json=KEY_FOR_SITE, headers=headers)
-        assert other.json()["code"] == "idempotency_key_reused"
+        refused = await client.post(f"/articles/{other.id}/comments", json=body, headers=headers)
+        assert refused.json()["code"] == "idempotency_key_reused"
 
     async def test_equal_keys_of_two_users_are_independent(
         self, client: httpx.AsyncClient, session: AsyncSession, user: User

@@ -100,6 +100,7 @@ async def test_address_of_another_user_is_not_found_under_own_url(
     address = await create_address(session, user=other)
     url = f"/users/{user.id}/addresses/{address.id}"
     for response in (
+        await client.get(url, headers=bearer(user)),
         await client.put(url, json=ADDRESS, headers=bearer(user)),
         await client.delete(url, headers=bearer(user)),
     ):

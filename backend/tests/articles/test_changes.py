@@ -368,17 +368,21 @@ class TestScheduled:
         await run(
             database,
             "UPDATE articles SET published_at = :moment WHERE id = :id",
-            moment=moment + timedelta(seconds=0.3),
+            moment=moment + timedelta(hours=1),
             id=article.id,
         )
         with monkeypatch.context() as patch:
-            patch.setattr(clock, "now", lambda: moment + timedelta(hours=1))
+            patch.setattr(clock, "now", lambda: moment + timedelta(hours=2))
             row = "SELECT xmin FROM articles WHERE id = $1"
             before = await connection.fetchval(row, article.id)
             await announce_due(database)  # not due by the database's clock
             assert await connection.fetchval(row, article.id) == before
             assert await follower.new_entries() == []
             patch.setattr(clock, "now", lambda: moment)
+            soon = "clock_timestamp() + interval '0.3 seconds'"
+            await run(
+                database, f"UPDATE articles SET published_at = {soon} WHERE id = :id", id=article.id
+            )
             due = f"SELECT clock_timestamp() > published_at FROM articles WHERE id = {article.id}"
             await until(lambda: connection.fetchval(due))
             await announce_due(database)  # we say: not yet

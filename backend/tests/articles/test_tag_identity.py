@@ -80,6 +80,7 @@ class TestKeys:
             ("#python", "Python"),
             ("\uff03python", "Python"),
             ("mc²", "MC2"),
+            ("\u210cilbert", "hilbert"),  # a symbol whose normal form is a capital letter
             ("so\u00adft", "soft"),
         ],
     )

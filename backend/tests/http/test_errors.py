@@ -102,7 +102,7 @@ async def test_head_is_get_without_a_body(client: httpx.AsyncClient, path: str) 
         pytest.param("[" * 900 + "]" * 900, id="deep, but parsed"),
         pytest.param('{"email":' + "[" * 900 + "]" * 900 + "}", id="deep value"),
         pytest.param("9" * 10_000, id="huge number"),
-        pytest.param('{"email": "a@example.com", "email": "b@example.com"}', id="duplicate key"),
+        pytest.param(REGISTRATION_JSON[:-1] + ', "name": "Ada King"}', id="duplicate key"),
         pytest.param(
             REGISTRATION_JSON[:-1] + ', "extra": {"a": 1, "a": 2}}', id="duplicate key inside"
         ),

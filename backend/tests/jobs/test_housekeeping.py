@@ -10,9 +10,25 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core import clock
 from app.db.session import Database
 from app.jobs import housekeeping
-from app.models import Article, LimitUse, Tag, UploadReservation
+from app.models import (
+    Article,
+    Attempt,
+    Comment,
+    IdempotencyKey,
+    LimitUse,
+    PreviewLink,
+    Tag,
+    UploadReservation,
+    UserSession,
+)
 from app.services import purging
-from tests.factories import create_article, create_user
+from tests.factories import (
+    create_article,
+    create_comment,
+    create_preview_link,
+    create_session,
+    create_user,
+)
 
 OLD = timedelta(days=40)
 
@@ -42,6 +58,16 @@ async def _add_expired_rows(session: AsyncSession) -> None:
     )
     session.add_all(UploadReservation(user_id=user.id, bytes=1, expires_at=then) for _ in range(5))
     await create_article(session, author=user, tags=["Only here"], deleted_at=then)
+    session.add(Attempt(key=b"key", failures=1, pending=0, tried_at=then))
+    session.add(
+        IdempotencyKey(
+            key=b"key", fingerprint=b"", status=201, headers={}, sealed_body="", created_at=then
+        )
+    )
+    (await create_session(session, user=user)).expires_at = then
+    article = await create_article(session, author=user, title="Stays")
+    (await create_preview_link(session, article=article)).expires_at = then
+    await create_comment(session, article=article, author=user, deleted_at=then)
     await session.flush()
 
 
@@ -51,8 +77,11 @@ async def test_housekeeping_deletes_all_expired_rows(
 ) -> None:
     await _add_expired_rows(session)
     await housekeeping.delete_expired(database)
-    for model in (LimitUse, UploadReservation, Article, Tag):
+    for model in (LimitUse, UploadReservation, Tag, Attempt, IdempotencyKey, PreviewLink):
         assert await _count(session, model) == 0, model
+    assert await _count(session, UserSession) == 1  # the one that `create_user` opened
+    assert (await session.scalars(select(Article.title))).all() == ["Stays"]
+    assert (await session.scalars(select(Comment.content))).all() == [""]
 
 
 async def test_failing_step_does_not_stop_the_others(

@@ -800,6 +800,8 @@ class TestReservations:
         assert (refused.status_code, refused.json()["code"]) == (409, "quota_exceeded")
         assert refused.json()["limit"] == "media_bytes"
         assert f"You have {len(body) * 2} of" in refused.json()["message"]
+        # Of the request: it was refused before its body was received and encoded.
+        assert f"this request needs {len(body)};" in refused.json()["message"]
         assert len(list((stalled.store / "incoming").iterdir())) == 2
         # The stored files are larger than the request, and are counted again.
         assert sorted(each.status_code for each in await stalled.finish()) == [201, 409]
