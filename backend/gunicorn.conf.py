@@ -30,7 +30,7 @@ MAX_DEFAULT_WORKERS = 4
 WORKER_BYTES = 150 * MEGABYTE
 """Memory of a worker after some hours of traffic, rounded up (bench/RESULTS.md)."""
 RESERVED_BYTES = 128 * MEGABYTE
-"""Memory for the master process, large request bodies and picture processing."""
+"""Memory for the master process, large request bodies and image processing."""
 
 
 def _read_settings() -> Settings:

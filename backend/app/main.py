@@ -72,7 +72,7 @@ TAGS = [
     {"name": "trash", "description": "Deleted articles, which are kept for thirty days."},
     {"name": "changes", "description": "A feed of changes to articles, for synchronization."},
     {"name": "feeds", "description": "RSS, Atom, JSON Feed and the sitemap."},
-    {"name": "media", "description": "Pictures, re-encoded in several sizes."},
+    {"name": "media", "description": "Images, re-encoded in several sizes."},
     {"name": "bulk", "description": "Import and export of articles."},
     {"name": "health", "description": "Health checks for orchestrators."},
 ]

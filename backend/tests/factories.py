@@ -175,7 +175,7 @@ async def create_preview_link(
 
 
 async def create_media(session: AsyncSession, *, owner: User | None) -> Media:
-    """A picture without files; somebody's who has left where `owner` is None."""
+    """An image without files; somebody's who has left where `owner` is None."""
     media = Media(
         owner_id=owner.id if owner else None,
         folder=f"{next(_numbers):032x}",

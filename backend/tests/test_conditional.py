@@ -192,10 +192,10 @@ class TestIfMatch:
     ) -> None:  # fmt: skip
         if kind == "myself":
             return
-        stranger = bearer(await create_user(session))
+        other_user = bearer(await create_user(session))
         for method, body in resource.changes:
             refused = await client.request(
-                method, resource.url, json=body, headers={**stranger, "If-Match": '"x"'}
+                method, resource.url, json=body, headers={**other_user, "If-Match": '"x"'}
             )
             assert refused.status_code == 403
             assert "ETag" not in refused.headers

@@ -46,7 +46,7 @@ from tests.factories import (
     create_revision,
     create_user,
 )
-from tests.pictures import picture
+from tests.images import image_bytes
 from tests.security.conftest import (
     ClientAt,
     Install,
@@ -282,7 +282,7 @@ async def test_route_is_refused_when_its_limit_is_zero(
     known = EXPECTED.get(route)
     request: dict[str, Any] = {"json": BODIES.get(route, known and known.body)}
     if path == "/media":
-        request = {"files": {"file": ("a.jpg", picture(), "image/jpeg")}}
+        request = {"files": {"file": ("a.jpg", image_bytes(), "image/jpeg")}}
     elif path == "/auth/login":
         request = {"data": {"username": "owner", "password": PASSWORD}}
     elif path == "/articles/import":

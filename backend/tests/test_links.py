@@ -180,7 +180,7 @@ class TestMediaFiles:
         folder, linked, name = new_folder(), new_folder(), "800.jpg"
         folder_path = tmp_path / "files" / folder
         folder_path.mkdir(parents=True)
-        (folder_path / name).write_bytes(b"picture")
+        (folder_path / name).write_bytes(b"image")
         (folder_path / "900.jpg").symlink_to(name)
         os.mkfifo(folder_path / "1000.jpg")
         (tmp_path / "files" / linked).symlink_to(folder)

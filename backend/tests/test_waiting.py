@@ -33,7 +33,7 @@ from app.models import Article, ArticleRevision, DiscardedFolder, User, UserSess
 from app.services.media.discarding import remove_discarded
 from tests.databases import migrated_database
 from tests.factories import PASSWORD, bearer, create_article, create_session, create_user
-from tests.pictures import picture
+from tests.images import image_bytes
 from tests.processes import DEADLINE
 from tests.test_permissions import CALLERS, EXPECTED, create_callers, create_rows
 
@@ -67,7 +67,9 @@ CHANGES: dict[str, Case] = {
         {"content": RECORD, "headers": {"Content-Type": "application/x-ndjson"}},
         waits=True,
     ),
-    "POST /media": Case(201, {"files": {"file": ("a.jpg", picture(), "image/jpeg")}}, waits=True),
+    "POST /media": Case(
+        201, {"files": {"file": ("a.jpg", image_bytes(), "image/jpeg")}}, waits=True
+    ),
     "POST /auth/login": Case(
         200, {"data": {"username": "owner@example.com", "password": PASSWORD}}, waits=True
     ),

@@ -291,7 +291,7 @@ def account_update(changes: UpdateUser) -> AccountUpdate:
 
 
 def _relative_media_url(image: str | None) -> str | None:
-    """Return the path of a picture of this installation, which responses show as absolute URL."""
+    """Return the path of an image of this installation, which responses show as absolute URL."""
     media_url = f"{get_settings().api_url}/media/"
     if image is not None and image.startswith(media_url):
         return f"/media/{image.removeprefix(media_url)}"

@@ -36,7 +36,7 @@ def format_datetime(value: datetime) -> str:
 
 
 def image(url: str | None) -> str:
-    """Return the absolute URL of a picture; "" for None."""
+    """Return the absolute URL of an image; "" for None."""
     if url is None:
         return ""
     return f"{get_settings().api_url}{url}" if url.startswith("/") else url

@@ -222,15 +222,15 @@ class Settings(BaseSettings):
     """Limits that replace the defaults; None means no limit."""
 
     media_dir: Path | None = None
-    """The folder of pictures; defaults to `media` in DATA_DIR."""
+    """The folder of images; defaults to `media` in DATA_DIR."""
     media_max_bytes: PositiveInt = 20 * 1024 * 1024
     media_max_pixels: PositiveInt = 50_000_000
     media_quota_bytes: PositiveInt = 1024 * 1024 * 1024
-    """Maximum bytes of pictures per user."""
+    """Maximum bytes of images per user."""
     media_accel_redirect: bool = False
     """Whether nginx sends media files (X-Accel-Redirect) instead of the backend."""
     s3_bucket: str | None = None
-    """The bucket for pictures, instead of MEDIA_DIR."""
+    """The bucket for images, instead of MEDIA_DIR."""
     s3_endpoint_url: str | None = None
     """The endpoint of an S3-compatible service; defaults to Amazon S3."""
     s3_region: str = "us-east-1"

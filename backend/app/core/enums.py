@@ -29,8 +29,8 @@ class Scope(StrEnum):
 SCOPE_DESCRIPTIONS = {
     Scope.ARTICLES_READ: "Read articles, including your drafts",
     Scope.ARTICLES_WRITE: "Create, change and delete articles",
-    Scope.MEDIA_READ: "List your pictures",
-    Scope.MEDIA_WRITE: "Upload, describe and delete pictures",
+    Scope.MEDIA_READ: "List your images",
+    Scope.MEDIA_WRITE: "Upload, describe and delete images",
     Scope.USERS_READ: "Read users, including your private fields",
     Scope.USERS_WRITE: "Change your profile",
     Scope.ADDRESSES_READ: "Read your addresses",

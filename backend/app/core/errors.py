@@ -292,7 +292,7 @@ class AlreadyCarriedOut(Conflict):
 
 class MediaInUse(Conflict):
     code = "media_in_use"
-    message = "An article or your profile uses this picture; remove it there first"
+    message = "An article or your profile uses this image; remove it there first"
 
 
 class QuotaExceeded(Conflict):
@@ -361,7 +361,7 @@ class IdempotencyKeyReused(InvalidInput):
 
 
 class InvalidMedia(InvalidInput):
-    code, message = "invalid_media", "Not a picture: send JPEG, PNG, WebP, GIF or AVIF"
+    code, message = "invalid_media", "Not an image: send JPEG, PNG, WebP, GIF or AVIF"
 
 
 class PreconditionRequired(PressroomError):

@@ -77,4 +77,4 @@ ArticleSlug = Annotated[
 TagSlug = Annotated[str, Path(description="A tag's slug", max_length=100, examples=["engines"])]
 RevisionId = Annotated[Id, Path(description="A revision's id", examples=[1])]
 PreviewLinkId = Annotated[Id, Path(description="A preview link's id", examples=[1])]
-MediaId = Annotated[Id, Path(description="A picture's id", examples=[1])]
+MediaId = Annotated[Id, Path(description="An image's id", examples=[1])]

@@ -80,7 +80,7 @@ _ADVICE: Mapping[LimitKind, str] = {
     LimitKind.TEXT_KEPT: "bytes of text; delete articles and empty them from the trash",
     LimitKind.DRAFTS: "drafts; publish or delete some",
     LimitKind.ADDRESSES: "addresses; delete some",
-    LimitKind.MEDIA_BYTES: "bytes of pictures; delete some",
+    LimitKind.MEDIA_BYTES: "bytes of images; delete some",
     LimitKind.UPLOADS_AT_ONCE: "concurrent uploads; wait until one of them is done",
 }
 """The unit of each total; after the semicolon, how to get below the limit."""

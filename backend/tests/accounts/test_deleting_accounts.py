@@ -18,7 +18,7 @@ from app.models import Article, ArticleRevision, AuditEvent, Comment, Media, Pre
 from app.models.community.favorite import ArticleCounts
 from app.services.accounts import deletion
 from app.services.articles import trash
-from app.services.articles.pictures import update_media_references
+from app.services.articles.images import update_media_references
 from app.services.media import discarding
 from tests.factories import (
     PASSWORD,
@@ -172,9 +172,9 @@ class TestTrash:
         editor: User,
     ) -> None:
         reader = await create_user(session)
-        picture = await create_media(session, owner=user)
+        image = await create_media(session, owner=user)
         article = await create_article(session, author=user)
-        content = f"A picture: ![x](/media/{picture.folder}/original.jpg)"
+        content = f"An image: ![x](/media/{image.folder}/original.jpg)"
         await update_media_references(
             session, article_id=article.id, content=content, cover_image_url=None
         )
@@ -187,7 +187,7 @@ class TestTrash:
         )
         assert (await delete(user, body=WITH_PASSWORD)).status_code == 204
         await discarding.delete_orphaned(session)
-        ids = picture.id, own.id, article.id
+        ids = image.id, own.id, article.id
         session.expunge_all()
         assert (await session.get_one(Media, ids[0])).owner_id is None
         assert (await session.scalars(select(ArticleRevision.author_id))).all() == [None]

@@ -182,14 +182,14 @@ class TestEnd:
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
         user = await create_user(session, username="ada")
-        stranger = await create_user(session)
+        other_user = await create_user(session)
         program = await api_key(session, user=user, scopes=["users:read"])
         tokens = await log_in(client)
         assert (await client.post("/auth/logout-all", headers=bearer(user))).status_code == 204
         for headers in (bearer(user), bearing(tokens)):
             response = await client.get("/auth/me", headers=headers)
             assert response.json()["code"] == "token_revoked"
-        for headers in (bearer(stranger), program):
+        for headers in (bearer(other_user), program):
             assert (await client.get("/auth/me", headers=headers)).status_code == 200
 
     async def test_sessions_are_deleted_with_their_user(

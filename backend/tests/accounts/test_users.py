@@ -240,8 +240,8 @@ class TestRead:
     async def test_shows_public_view_to_everyone(
         self, client: httpx.AsyncClient, session: AsyncSession, users_url: str
     ) -> None:
-        user, stranger = await create_user(session), await create_user(session)
-        for headers in ({}, bearer(stranger)):
+        user, other_user = await create_user(session), await create_user(session)
+        for headers in ({}, bearer(other_user)):
             response = await client.get(f"{users_url}/{user.id}", headers=headers)
             assert response.status_code == 200
             assert set(response.json()) == PUBLIC

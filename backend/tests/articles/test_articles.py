@@ -170,7 +170,7 @@ class TestList:
     async def test_drafts_are_visible_to_author_and_editors(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
-        author, stranger = await create_user(session), await create_user(session)
+        author, other_user = await create_user(session), await create_user(session)
         editor = await create_user(session, role=Role.EDITOR)
         admin = await create_user(session, role=Role.ADMIN)
         published = await create_article(session, author=author)
@@ -180,7 +180,7 @@ class TestList:
             return {row["id"] for row in (await client.get("/articles", headers=headers)).json()}
 
         assert await seen({}) == {published.id}
-        assert await seen(bearer(stranger)) == {published.id}
+        assert await seen(bearer(other_user)) == {published.id}
         for reader in (author, editor, admin):
             assert await seen(bearer(reader)) == {published.id, draft.id}
 
@@ -208,11 +208,11 @@ class TestRead:
     async def test_draft_of_another_user_is_not_found(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
-        author, stranger = await create_user(session), await create_user(session)
+        author, other_user = await create_user(session), await create_user(session)
         editor = await create_user(session, role=Role.EDITOR)
         draft = await create_article(session, author=author, published=False)
         url = f"/articles/{draft.id}"
-        for headers in ({}, bearer(stranger)):
+        for headers in ({}, bearer(other_user)):
             response = await client.get(url, headers=headers)
             assert response.status_code == 404
             assert response.json()["detail"] == "Article not found"
@@ -278,10 +278,10 @@ class TestUpdate:
     async def test_other_users_are_forbidden(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
-        author, stranger = await create_user(session), await create_user(session)
+        author, other_user = await create_user(session), await create_user(session)
         article = await create_article(session, author=author, title="Mine")
         response = await client.patch(
-            f"/articles/{article.id}", json={"title": "Stolen"}, headers=bearer(stranger)
+            f"/articles/{article.id}", json={"title": "Stolen"}, headers=bearer(other_user)
         )
         assert response.status_code == 403
         assert response.json()["detail"] == "Not authorized"
@@ -291,10 +291,10 @@ class TestUpdate:
     async def test_draft_of_another_user_is_not_found(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
-        author, stranger = await create_user(session), await create_user(session)
+        author, other_user = await create_user(session), await create_user(session)
         draft = await create_article(session, author=author, published=False)
         response = await client.patch(
-            f"/articles/{draft.id}", json={"title": "Found"}, headers=bearer(stranger)
+            f"/articles/{draft.id}", json={"title": "Found"}, headers=bearer(other_user)
         )
         assert response.status_code == 404
 
@@ -366,12 +366,12 @@ class TestDelete:
     async def test_other_users_are_forbidden(
         self, client: httpx.AsyncClient, session: AsyncSession
     ) -> None:
-        author, stranger = await create_user(session), await create_user(session)
+        author, other_user = await create_user(session), await create_user(session)
         article = await create_article(session, author=author)
         draft = await create_article(session, author=author, published=False)
-        public = await client.delete(f"/articles/{article.id}", headers=bearer(stranger))
+        public = await client.delete(f"/articles/{article.id}", headers=bearer(other_user))
         assert public.status_code == 403
-        hidden = await client.delete(f"/articles/{draft.id}", headers=bearer(stranger))
+        hidden = await client.delete(f"/articles/{draft.id}", headers=bearer(other_user))
         assert hidden.status_code == 404
 
     async def test_editor_may_delete(

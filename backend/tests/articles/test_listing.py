@@ -242,12 +242,15 @@ class TestFilters:
             "draft": await create_article(session, author=author, published=False),
             "archived": await create_article(session, author=author, archived_at=clock.now()),
         }
-        editor, stranger = await create_user(session, role=Role.EDITOR), await create_user(session)
+        editor, other_user = (
+            await create_user(session, role=Role.EDITOR),
+            await create_user(session),
+        )
         for status, article in made.items():
             for reader in (author, editor):
                 listed = await ids(client, f"status={status}", headers=bearer(reader))
                 assert listed == [article.id]
-            seen = await ids(client, f"status={status}", headers=bearer(stranger))
+            seen = await ids(client, f"status={status}", headers=bearer(other_user))
             assert seen == ([article.id] if status == "published" else [])
         mine = bearer(author)
         assert await ids(client, "published=true", headers=mine) == [made["published"].id]
@@ -329,7 +332,7 @@ class TestAgainstReferenceModel:
         return made
 
     @pytest.mark.parametrize("far", [listing.DEFERRED_JOIN_SKIP, 0])
-    @pytest.mark.parametrize("reader", ["anonymous", "author", "stranger", "editor"])
+    @pytest.mark.parametrize("reader", ["anonymous", "author", "other_user", "editor"])
     @pytest.mark.parametrize("sort", ["newest", "oldest", "updated", "title"])
     async def test_lists_match_model(
         self,
@@ -345,7 +348,7 @@ class TestAgainstReferenceModel:
         monkeypatch.setattr(listing, "DEFERRED_JOIN_SKIP", far)
         readers = {
             "author": author,
-            "stranger": await create_user(session),
+            "other_user": await create_user(session),
             "editor": await create_user(session, role=Role.EDITOR),
         }
         who = readers.get(reader)
@@ -380,7 +383,7 @@ class TestAgainstReferenceModel:
             assert left == listed[3:8], path
             assert counted.headers["X-Total-Count"] == str(len(expected))
 
-    @pytest.mark.parametrize("reader", ["anonymous", "author", "stranger", "editor"])
+    @pytest.mark.parametrize("reader", ["anonymous", "author", "other_user", "editor"])
     async def test_search_lists_match_model(
         self,
         client: httpx.AsyncClient,
@@ -391,7 +394,7 @@ class TestAgainstReferenceModel:
     ) -> None:
         readers = {
             "author": author,
-            "stranger": await create_user(session),
+            "other_user": await create_user(session),
             "editor": await create_user(session, role=Role.EDITOR),
         }
         who = readers.get(reader)

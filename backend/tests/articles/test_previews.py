@@ -168,7 +168,7 @@ class TestCreate:
         self, client: httpx.AsyncClient, session: AsyncSession, draft: Article, author: User
     ) -> None:
         article = await create_article(session, author=author)
-        stranger = await create_user(session)
+        other_user = await create_user(session)
         for each, status, code in (
             (article, 403, "not_authorized"),
             (draft, 404, "article_not_found"),
@@ -181,7 +181,7 @@ class TestCreate:
                 ("DELETE", f"{url}/{link['id']}"),
             ):
                 assert (await client.request(method, path)).status_code == 401
-                refused = await client.request(method, path, headers=bearer(stranger))
+                refused = await client.request(method, path, headers=bearer(other_user))
                 assert (refused.status_code, refused.json()["code"]) == (status, code)
             editor = await create_user(session, role=Role.EDITOR)
             await make_link(client, each, editor)

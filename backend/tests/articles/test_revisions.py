@@ -121,7 +121,7 @@ class TestReading:
         self, client: httpx.AsyncClient, session: AsyncSession, article: Article, author: User
     ) -> None:
         draft = await create_article(session, author=author, published=False)
-        stranger = await create_user(session)
+        other_user = await create_user(session)
         for each, status, code in (
             (article, 403, "not_authorized"),
             (draft, 404, "article_not_found"),
@@ -136,7 +136,7 @@ class TestReading:
                 ("POST", f"{url}/{revision['id']}/restore"),
             ):
                 assert (await client.request(method, path)).status_code == 401
-                refused = await client.request(method, path, headers=bearer(stranger))
+                refused = await client.request(method, path, headers=bearer(other_user))
                 assert (refused.status_code, refused.json()["code"]) == (status, code)
                 for role in (Role.EDITOR, Role.ADMIN):
                     headers = bearer(await create_user(session, role=role))

@@ -230,14 +230,14 @@ async def test_results_respect_visibility(
     author: User,
     ask: Callable[..., Any],
 ) -> None:
-    stranger = await create_user(session)
+    other_user = await create_user(session)
     editor = await create_user(session, role=Role.EDITOR)
     public, all_but_put_away = (
         {"Loom published"},
         {"Loom published", "Loom draft", "Loom scheduled"},
     )
     assert set(await ask(client, "loom")) == public
-    assert set(await ask(client, "loom", headers=bearer(stranger))) == public
+    assert set(await ask(client, "loom", headers=bearer(other_user))) == public
     assert set(await ask(client, "loom", headers=bearer(author))) == all_but_put_away
     assert set(await ask(client, "loom", headers=bearer(editor))) == all_but_put_away
 

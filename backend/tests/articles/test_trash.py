@@ -83,13 +83,13 @@ class TestRestoring:
     async def test_permissions(
         self, client: httpx.AsyncClient, session: AsyncSession, article: Article, author: User
     ) -> None:
-        stranger = await create_user(session)
+        other_user = await create_user(session)
         restore, end = f"/articles/{article.id}/restore", f"/trash/{article.id}"
         await delete_article(client, article, author)
-        assert await trash_of(client, stranger) == []
+        assert await trash_of(client, other_user) == []
         for method, path in (("POST", restore), ("DELETE", end)):
             assert (await client.request(method, path)).status_code == 401
-            response = await client.request(method, path, headers=bearer(stranger))
+            response = await client.request(method, path, headers=bearer(other_user))
             assert response.status_code == 404
             assert response.json()["code"] == "article_not_found"
         assert (await client.get("/trash")).status_code == 401

@@ -204,7 +204,7 @@ GUTENBERG = """<!-- wp:paragraph -->
 CLASSIC = """First paragraph,
 broken.
 
-[caption id="attachment_1"]Second one after a picture.[/caption]
+[caption id="attachment_1"]Second one after an image.[/caption]
 
 <iframe src="https://video.example.com/1"></iframe>"""
 

@@ -274,7 +274,7 @@ INVALID_RECORDS = {
     "early date": (json.dumps({**RECORD, "created_at": "1969-12-31T23:59:59Z"}), "created_at: "),
     "100 tags": (json.dumps({**RECORD, "tags": [f"t{n}" for n in range(100)]}), "tags: "),
     "bad slug": (json.dumps({**RECORD, "slug": "Not a slug"}), "slug: "),
-    "bad picture": (json.dumps({**RECORD, "cover_image_url": "javascript:x"}), "cover_image_url: "),
+    "bad image": (json.dumps({**RECORD, "cover_image_url": "javascript:x"}), "cover_image_url: "),
     "NUL": (json.dumps({**RECORD, "content": "NUL \0 in a text"}), "content: "),
     "lone surrogate": ('{"title": "\\ud800", "content": "Long enough."}', "title: "),
     "twice the same name": (

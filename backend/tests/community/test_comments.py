@@ -35,7 +35,7 @@ async def reader(session: AsyncSession) -> User:
 
 
 @pytest.fixture
-async def stranger(session: AsyncSession) -> User:
+async def other_user(session: AsyncSession) -> User:
     return await create_user(session)
 
 
@@ -156,15 +156,15 @@ class TestWriting:
         article: Article,
         author: User,
         reader: User,
-        stranger: User,
+        other_user: User,
     ) -> None:
         other = await create_article(session, author=author)
-        elsewhere = await create_comment(session, article=other, author=stranger)
+        elsewhere = await create_comment(session, article=other, author=other_user)
         hidden = await create_comment(
-            session, article=article, author=stranger, status=CommentStatus.HIDDEN
+            session, article=article, author=other_user, status=CommentStatus.HIDDEN
         )
         gone = await create_comment(
-            session, article=article, author=stranger, deleted_at=clock.now()
+            session, article=article, author=other_user, deleted_at=clock.now()
         )
         for parent in (elsewhere.id, hidden.id, gone.id, 2**62):
             response = await post(client, article, reader, parent_id=parent)
@@ -205,7 +205,7 @@ class TestPolicy:
         author: User,
         editor: User,
         reader: User,
-        stranger: User,
+        other_user: User,
     ) -> None:
         body = {
             "title": "Held",
@@ -218,9 +218,9 @@ class TestPolicy:
         comment = (await post(client, article, reader)).json()
         assert comment["status"] == "pending"
         assert await count_of(session, article) is None
-        for viewer, sees in ((None, 0), (stranger, 0), (reader, 1), (author, 1), (editor, 1)):
+        for viewer, sees in ((None, 0), (other_user, 0), (reader, 1), (author, 1), (editor, 1)):
             assert len(await threads(client, article, viewer)) == sees
-        for user, queue in ((author, [comment["id"]]), (editor, [comment["id"]]), (stranger, [])):
+        for user, queue in ((author, [comment["id"]]), (editor, [comment["id"]]), (other_user, [])):
             listed = await client.get("/comments", headers=bearer(user))
             assert [each["id"] for each in listed.json()] == queue
         url = f"/comments/{comment['id']}/moderation"
@@ -377,7 +377,7 @@ class TestModerating:
         author: User,
         editor: User,
         reader: User,
-        stranger: User,
+        other_user: User,
     ) -> None:
         comment = (await post(client, article, reader)).json()
         url = f"/comments/{comment['id']}"
@@ -387,7 +387,7 @@ class TestModerating:
             )
             assert response.json()["status"] == status
             assert await count_of(session, article) == (status == "visible")
-        for viewer, sees in ((None, 404), (stranger, 404), (reader, 200), (author, 200)):
+        for viewer, sees in ((None, 404), (other_user, 404), (reader, 200), (author, 200)):
             headers = bearer(viewer) if viewer else {}
             assert (await client.get(url, headers=headers)).status_code == sees
             assert len(await threads(client, article, viewer)) == (sees == 200)
@@ -430,19 +430,21 @@ class TestModerating:
         assert response.status_code == 422
 
     async def test_author_of_another_article_may_not_moderate(
-        self, client: httpx.AsyncClient, session: AsyncSession, article: Article, stranger: User
+        self, client: httpx.AsyncClient, session: AsyncSession, article: Article, other_user: User
     ) -> None:
-        await create_article(session, author=stranger)
+        await create_article(session, author=other_user)
         comment = await create_comment(
-            session, article=article, author=stranger, status=CommentStatus.HIDDEN
+            session, article=article, author=other_user, status=CommentStatus.HIDDEN
         )
         response = await client.patch(
             f"/comments/{comment.id}/moderation",
             json={"status": "visible"},
-            headers=bearer(stranger),
+            headers=bearer(other_user),
         )
         assert response.status_code == 403
-        assert (await client.get("/comments?status=hidden", headers=bearer(stranger))).json() == []
+        assert (
+            await client.get("/comments?status=hidden", headers=bearer(other_user))
+        ).json() == []
 
 
 class TestReading:
@@ -478,12 +480,12 @@ class TestReading:
         article: Article,
         author: User,
         reader: User,
-        stranger: User,
+        other_user: User,
     ) -> None:
-        root = (await post(client, article, stranger, content="Loud")).json()
-        await post(client, article, stranger)
+        root = (await post(client, article, other_user, content="Loud")).json()
+        await post(client, article, other_user)
         reply = (await post(client, article, author, parent_id=root["id"])).json()
-        session.add(Block(blocker_id=reader.id, blocked_id=stranger.id))
+        session.add(Block(blocker_id=reader.id, blocked_id=other_user.id))
         await session.flush()
         (thread,) = await threads(client, article, reader)
         assert thread["id"] == root["id"]
@@ -493,7 +495,7 @@ class TestReading:
         assert (
             "Loud" not in (await client.get(f"/comments/{root['id']}", headers=bearer(reader))).text
         )
-        assert len(await threads(client, article, stranger)) == 2
+        assert len(await threads(client, article, other_user)) == 2
         assert len(await threads(client, article)) == 2
 
     async def test_moderator_sees_comments_of_blocked_users(
@@ -502,12 +504,12 @@ class TestReading:
         session: AsyncSession,
         article: Article,
         author: User,
-        stranger: User,
+        other_user: User,
     ) -> None:
         article.comment_policy = CommentPolicy.HELD
-        session.add(Block(blocker_id=author.id, blocked_id=stranger.id))
+        session.add(Block(blocker_id=author.id, blocked_id=other_user.id))
         await session.flush()
-        comment = (await post(client, article, stranger, content="Loud")).json()
+        comment = (await post(client, article, other_user, content="Loud")).json()
         (waiting,) = (await client.get("/comments", headers=bearer(author))).json()
         assert (waiting["status"], waiting["content"]) == ("pending", "Loud")
         read = await client.get(f"/comments/{comment['id']}", headers=bearer(author))

@@ -21,7 +21,7 @@ async def drive(conduit: Conduit) -> None:
     name = f"ada-{uuid4().hex[:8]}"
     email = f"{name}@example.com"
     token = await conduit.register(name, PASSWORD)
-    stranger = await conduit.register(f"eve-{uuid4().hex[:8]}", PASSWORD)
+    other_user = await conduit.register(f"eve-{uuid4().hex[:8]}", PASSWORD)
     await conduit.ask("POST", "/users", user={"username": name})
     await conduit.ask("POST", "/users/login", user={"email": email, "password": PASSWORD})
     await conduit.ask("POST", "/users/login", user={"email": email, "password": "wrong"})
@@ -39,14 +39,14 @@ async def drive(conduit: Conduit) -> None:
     one, other = f"/articles/{slug}", f"/profiles/{name}"
     for path, reader in (
         ("/user", token),
-        (other, stranger),
+        (other, other_user),
         (other, None),
         ("/articles/feed", token),
         ("/articles", token),
         ("/articles", None),
         (one, token),
         (one, None),
-        (f"{one}/comments", stranger),
+        (f"{one}/comments", other_user),
         (f"{one}/comments", None),
         ("/tags", None),
         ("/articles?limit=0", None),
@@ -74,15 +74,15 @@ async def drive(conduit: Conduit) -> None:
     ):
         await conduit.ask(method, path, None, **body)
         missing = path.replace(slug, "no-such-slug").replace(name, "no-such-user")
-        await conduit.ask(method, missing, stranger, **body)
+        await conduit.ask(method, missing, other_user, **body)
         if bad is not None:
             await conduit.ask(method, path, token, **bad)
         if method == "PUT" or path == one or "comments" in path:
-            refused = await conduit.ask(method, path, stranger, **body)
+            refused = await conduit.ask(method, path, other_user, **body)
             assert refused.status_code == 403
         else:
             await conduit.ask(method, path, token, **body)  # the user themselves
-            await conduit.ask(method, path, stranger, **body)
+            await conduit.ask(method, path, other_user, **body)
         if method == "PUT" or path == one or "comments" in path:
             await conduit.ask(method, path, token, **body)
     await conduit.ask("POST", f"{one}/comments", token, comment={"body": "Gone."})

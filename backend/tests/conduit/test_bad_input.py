@@ -235,9 +235,9 @@ async def test_invalid_comment_id_is_rejected(
 async def test_resource_of_another_user_is_403(
     client: httpx.AsyncClient, session: AsyncSession, comment: Comment, owner: User
 ) -> None:
-    stranger = await create_user(session)
+    other_user = await create_user(session)
     await create_article(session, author=owner, slug="draft", published=False)
-    await create_article(session, author=stranger, slug="elsewhere")
+    await create_article(session, author=other_user, slug="elsewhere")
     change = {"article": ARTICLE}
     for method, path, body, status in (
         ("PUT", "/articles/theirs", change, 403),
@@ -251,7 +251,9 @@ async def test_resource_of_another_user_is_403(
         ("POST", "/articles/draft/comments", {"comment": {"body": "x"}}, 404),
         ("POST", "/articles/draft/favorite", None, 404),
     ):
-        response = await client.request(method, f"/api{path}", json=body, headers=bearer(stranger))
+        response = await client.request(
+            method, f"/api{path}", json=body, headers=bearer(other_user)
+        )
         assert_refused(response, status)
 
 

@@ -132,15 +132,15 @@ async def test_only_editors_change_articles_of_others(
     client: httpx.AsyncClient, session: AsyncSession, user: User, prefix: str
 ) -> None:
     article = await create_article(session, author=user)
-    stranger = await create_user(session)
+    other_user = await create_user(session)
     editor = await create_user(session, role=Role.EDITOR)
     url = f"{prefix}/articles/{article.slug if prefix else article.id}"
     body: dict[str, Any] = {"title": "Another title"}
     method = "PUT" if prefix else "PATCH"
     sent = {"article": body} if prefix else body
-    refused = await client.request(method, url, json=sent, headers=bearer(stranger))
+    refused = await client.request(method, url, json=sent, headers=bearer(other_user))
     assert refused.status_code == 403
-    assert (await client.delete(url, headers=bearer(stranger))).status_code == 403
+    assert (await client.delete(url, headers=bearer(other_user))).status_code == 403
     changed = await client.request(method, url, json=sent, headers=bearer(editor))
     assert changed.status_code == 200
 

@@ -234,7 +234,7 @@ async def test_wrong_password_counts_like_in_the_native_api(
     assert int(response.headers["Retry-After"]) > 0
 
 
-async def test_local_picture_url_is_absolute_and_accepted_back(
+async def test_local_image_url_is_absolute_and_accepted_back(
     client: httpx.AsyncClient, session: AsyncSession, ada: User
 ) -> None:
     token = await log_in(client, ada)

@@ -21,7 +21,9 @@ from tests.processes import (
     UVICORN,
     Api,
     Checkout,
+    connected,
     free_port,
+    python,
     serving,
     wait_until,
 )
@@ -204,22 +206,25 @@ def test_server_stops_during_mail_delivery(checkout: Checkout, own_database: str
     import socket
 
     patient = "import app.jobs.mail as mail; mail.TIMEOUT_SECONDS = mail.LONGEST_SECONDS = 3600"
+    code = f"{patient}; import uvicorn; uvicorn.main()"
+    port = free_port()
     with (
         socket.create_server((HOST, 0)) as silent,
-        serving(
+        python(
             checkout,
-            ("-c", f"{patient}; import uvicorn; uvicorn.main()", *UVICORN[2:]),
+            *("-c", code, *UVICORN[1:], "--port", str(port)),
             DATABASE_URL=own_database,
             ENVIRONMENT="test",
             SMTP_HOST=HOST,
             SMTP_PORT=str(silent.getsockname()[1]),
             SMTP_SECURITY="none",
-        ) as api,
+        ) as process,
+        connected(process, port) as api,
     ):
         api.register("waiting")
         silent.settimeout(DEADLINE)
         connection, _ = silent.accept()  # and says nothing
         with connection:
-            api.process.send(signal.SIGTERM)
-            assert api.process.wait() in {0, -signal.SIGTERM}
-        assert "Traceback" not in api.process.log
+            process.send(signal.SIGTERM)
+            assert process.wait() in {0, -signal.SIGTERM}
+        assert "Traceback" not in process.log

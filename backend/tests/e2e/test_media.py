@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.databases import execute, migrated_database
-from tests.pictures import picture, png
+from tests.images import image_bytes, png
 from tests.postgres import fetch
 from tests.processes import GUNICORN, Checkout, serving, wait_until
 
@@ -31,7 +31,7 @@ def files(directory: Path) -> list[Path]:
 def test_concurrent_uploads_respect_the_quota(
     checkout: Checkout, media_database: str, tmp_path: Path
 ) -> None:
-    content = picture("PNG")
+    content = image_bytes("PNG")
     settings = {"DATABASE_URL": media_database, "MEDIA_DIR": str(tmp_path)}
     with serving(checkout, **settings) as api:
         first = api.client.post(
@@ -70,7 +70,9 @@ def test_files_of_a_failed_commit_are_deleted_later(
     )
     execute(own_database, refuse, trigger)
     with serving(checkout, DATABASE_URL=own_database, MEDIA_DIR=str(tmp_path)) as api:
-        answer = api.client.post("/media", files={"file": picture()}, headers=api.bearer("unlucky"))
+        answer = api.client.post(
+            "/media", files={"file": image_bytes()}, headers=api.bearer("unlucky")
+        )
         assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
     folders = {file.parent.name for file in files(tmp_path)}
     noted = fetch(own_database, "SELECT folder FROM discarded_folders")
@@ -86,7 +88,7 @@ def test_disconnected_client_leaves_no_files(
         head = b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
 
         def body() -> Iterator[bytes]:
-            yield head + picture()
+            yield head + image_bytes()
             wait_until(lambda: files(tmp_path) != [], "the upload begins", log=api.process.log)
             raise ConnectionError("the line is cut")
 
@@ -130,14 +132,14 @@ def test_upload_holds_no_connection_while_receiving(
     with serving(checkout, DATABASE_URL=media_database, MEDIA_DIR=str(tmp_path), **one) as api:
         headers = api.bearer("slow")
         form = {**headers, "Content-Type": "multipart/form-data; boundary=x"}
-        article = {"title": "Meanwhile", "content": "Written while a picture comes in."}
+        article = {"title": "Meanwhile", "content": "Written while an image comes in."}
         meanwhile = []
 
         def body() -> Iterator[bytes]:
             yield b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
             wait_until(lambda: files(tmp_path) != [], "the upload begins", log=api.process.log)
             meanwhile.append(api.client.post("/articles", json=article, headers=headers))
-            yield picture() + b"\r\n--x--"
+            yield image_bytes() + b"\r\n--x--"
 
         assert api.client.post("/media", content=body(), headers=form).status_code == 201
         assert [each.status_code for each in meanwhile] == [201]

@@ -16,7 +16,7 @@ from app.jobs.media import clean_up_media
 from app.services.media.bucket import BucketStorage
 from app.services.media.storage import Storage, new_folder, open_storage
 from tests.factories import bearer, create_user
-from tests.pictures import opened, picture
+from tests.images import image_bytes, opened
 
 KEYS = {"s3_access_key_id": "testing", "s3_secret_access_key": "testing"}
 
@@ -43,7 +43,7 @@ def bucket(server: str) -> Iterator[Any]:
         aws_secret_access_key="testing",
         region_name="us-east-1",
     )
-    bucket = s3.Bucket("pictures")
+    bucket = s3.Bucket("images")
     bucket.create()
     yield bucket
     bucket.objects.all().delete()
@@ -54,7 +54,7 @@ def bucket(server: str) -> Iterator[Any]:
 def storage(
     app: FastAPI, settings: Settings, server: str, bucket: object, tmp_path: Path
 ) -> Storage:
-    changes = {"s3_bucket": "pictures", "s3_endpoint_url": server, "media_dir": tmp_path, **KEYS}
+    changes = {"s3_bucket": "images", "s3_endpoint_url": server, "media_dir": tmp_path, **KEYS}
     app.state.storage = open_storage(settings.model_copy(update=changes))
     assert isinstance(app.state.storage, BucketStorage)
     return app.state.storage
@@ -78,7 +78,7 @@ async def test_image_lifecycle_in_a_bucket(
 ) -> None:
     headers = bearer(await create_user(session))
     answer = await client.post(
-        "/media", files={"file": picture("PNG", size=(700, 500))}, headers=headers
+        "/media", files={"file": image_bytes("PNG", size=(700, 500))}, headers=headers
     )
     assert answer.status_code == 201, answer.text
     assert names(bucket) == ["320.webp", "640.webp", "picture.png"]
@@ -139,7 +139,7 @@ async def test_unreachable_bucket_returns_503(
     changes = {"s3_bucket": "nobodys", "s3_endpoint_url": server, "media_dir": tmp_path, **KEYS}
     app.state.storage = open_storage(settings.model_copy(update=changes))
     headers = bearer(await create_user(session))
-    answer = await client.post("/media", files={"file": picture()}, headers=headers)
+    answer = await client.post("/media", files={"file": image_bytes()}, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
     assert files_in(tmp_path) == []
     read = await client.get(f"/media/{new_folder()}/picture.jpg")

@@ -22,7 +22,7 @@ from app.core.errors import MediaInUse
 from app.db.session import Database
 from app.jobs.media import clean_up_media
 from app.models import Article, ArticleMedia, DiscardedFolder, Media, User
-from app.services.articles.pictures import delete_media_of_articles, update_media_references
+from app.services.articles.images import delete_media_of_articles, update_media_references
 from app.services.media.library import delete_media
 from app.services.media.storage import LocalStorage, new_folder
 from tests.databases import migrated_database
@@ -73,10 +73,10 @@ def stored_folders(storage: LocalStorage) -> set[str]:
 
 
 async def set_media_of(
-    session: AsyncSession, article: Article, *pictures: Media, cover: str = ""
+    session: AsyncSession, article: Article, *images: Media, cover: str = ""
 ) -> None:
     """Set the images that an article references."""
-    content = "\n".join(f"![it](/media/{each.folder}/picture.jpg)" for each in pictures)
+    content = "\n".join(f"![it](/media/{each.folder}/picture.jpg)" for each in images)
     await update_media_references(
         session, article_id=article.id, content=content, cover_image_url=cover or None
     )
@@ -137,10 +137,10 @@ async def test_image_of_another_user_is_not_found(
 ) -> None:
     media = await create_media(session, owner=await create_user(session))
     abandoned = await create_media(session, owner=None)
-    stranger = bearer(await create_user(session))
+    other_user = bearer(await create_user(session))
     body = {"alt": "x"} if method == "PATCH" else None
     for media_id in (media.id, abandoned.id, 10**12):
-        answer = await client.request(method, f"/media/{media_id}", headers=stranger, json=body)
+        answer = await client.request(method, f"/media/{media_id}", headers=other_user, json=body)
         assert (answer.status_code, answer.json()["code"]) == (404, "media_not_found")
     editor = bearer(await create_user(session, role=Role.EDITOR))
     for media_id in (media.id, abandoned.id):
@@ -232,8 +232,8 @@ async def test_profile_image_is_not_purged(
         assert (answer.status_code, answer.json()["code"]) == (409, "media_in_use")
     user.image_url = f"/media/{theirs.folder}/1.webp"  # images of other users are not kept
     await session.flush()
-    for owner, picture in ((user, media), (other, theirs)):
-        answer = await client.delete(f"/media/{picture.id}", headers=bearer(owner))
+    for owner, image in ((user, media), (other, theirs)):
+        answer = await client.delete(f"/media/{image.id}", headers=bearer(owner))
         assert answer.status_code == 204
 
 
@@ -241,12 +241,12 @@ async def test_references_by_other_users_do_not_count(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:
     owner, other = await create_user(session), await create_user(session)
-    picture = await create_media(session, owner=owner)
+    image = await create_media(session, owner=owner)
     draft = await create_article(session, author=other, published=False)
-    await set_media_of(session, draft, picture)
+    await set_media_of(session, draft, image)
     await delete_media_of_articles(session, article_ids=[draft.id])
-    assert await remaining_ids(session) == {picture.id}
-    answer = await client.delete(f"/media/{picture.id}", headers=bearer(owner))
+    assert await remaining_ids(session) == {image.id}
+    answer = await client.delete(f"/media/{image.id}", headers=bearer(owner))
     assert answer.status_code == 204
 
 

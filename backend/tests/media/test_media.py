@@ -28,7 +28,7 @@ from app.services.media import uploading
 from app.services.media.formats import detect_format
 from app.services.media.storage import LocalStorage
 from tests.factories import api_key, bearer, create_user
-from tests.pictures import (
+from tests.images import (
     CAMERA,
     adobe_rgb,
     animation,
@@ -36,8 +36,8 @@ from tests.pictures import (
     encoded,
     exif,
     gradient,
+    image_bytes,
     opened,
-    picture,
     pixel,
     png,
 )
@@ -198,7 +198,9 @@ async def assert_rejected(
 async def test_upload_creates_variants(
     client: httpx.AsyncClient, session: AsyncSession, headers: Headers, store: Path
 ) -> None:
-    answer = await upload(client, headers, picture("JPEG", size=(1600, 1200)), alt=" A lighthouse ")
+    answer = await upload(
+        client, headers, image_bytes("JPEG", size=(1600, 1200)), alt=" A lighthouse "
+    )
     assert answer.status_code == 201
     found = answer.json()
     assert found["alt"] == "A lighthouse"
@@ -222,9 +224,9 @@ async def test_upload_creates_variants(
 
 
 async def test_images_are_not_enlarged(client: httpx.AsyncClient, headers: Headers) -> None:
-    small = (await upload(client, headers, picture(size=(320, 200)))).json()
+    small = (await upload(client, headers, image_bytes(size=(320, 200)))).json()
     assert small["variants"] == []
-    wide = (await upload(client, headers, picture(size=(321, 200)))).json()
+    wide = (await upload(client, headers, image_bytes(size=(321, 200)))).json()
     assert [each["width"] for each in wide["variants"]] == [320]
 
 
@@ -235,7 +237,7 @@ async def test_images_are_not_enlarged(client: httpx.AsyncClient, headers: Heade
 async def test_formats_and_content_types(
     client: httpx.AsyncClient, headers: Headers, kind: str, content_type: str
 ) -> None:
-    answer = await upload(client, headers, picture(kind), name="../../etc/passwd.svg")
+    answer = await upload(client, headers, image_bytes(kind), name="../../etc/passwd.svg")
     assert answer.status_code == 201, answer.text
     found = answer.json()
     assert found["content_type"] == f"image/{content_type}"
@@ -253,7 +255,7 @@ async def test_metadata_is_removed(
     client: httpx.AsyncClient, headers: Headers, store: Path, kind: str
 ) -> None:
     comment: dict[str, Any] = {"comment": CAMERA} if kind == "JPEG" else {}
-    sent = picture(kind, exif=exif(), **comment)
+    sent = image_bytes(kind, exif=exif(), **comment)
     assert CAMERA.encode() in sent
     image = await upload_and_open(client, headers, sent)
     assert dict(image.getexif()) == {}
@@ -360,17 +362,17 @@ def polyglots() -> dict[str, tuple[bytes, str]]:
     return {
         "SVG": (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
         "SVG without a prologue": (b'<svg onload="alert(1)">', "SVG"),
-        "a page": (html, "Not a picture"),
+        "a page": (html, "Not an image"),
         "a page that looks like a GIF": (b"GIF89a/*" + html, ""),
         "a JPEG that is a page": (b"\xff\xd8\xff\xe0" + html, ""),
-        "PDF": (b"%PDF-1.7\n%\xe2\xe3", "Not a picture"),
-        "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9", "Not a picture"),
-        "TIFF": (picture("TIFF"), "Not a picture"),
-        "BMP": (picture("BMP"), "Not a picture"),
-        "ICO": (picture("ICO"), "Not a picture"),
-        "an archive": (archive.getvalue(), "Not a picture"),
+        "PDF": (b"%PDF-1.7\n%\xe2\xe3", "Not an image"),
+        "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9", "Not an image"),
+        "TIFF": (image_bytes("TIFF"), "Not an image"),
+        "BMP": (image_bytes("BMP"), "Not an image"),
+        "ICO": (image_bytes("ICO"), "Not an image"),
+        "an archive": (archive.getvalue(), "Not an image"),
         "nothing": (b"", "empty"),
-        "a byte": (b"\xff", "Not a picture"),
+        "a byte": (b"\xff", "Not an image"),
         "magic alone": (b"\x89PNG\r\n\x1a\n", "is incomplete"),
     }
 
@@ -386,8 +388,8 @@ async def test_files_that_are_not_images_are_rejected(
 async def test_trailing_bytes_are_not_stored(
     client: httpx.AsyncClient, headers: Headers, store: Path, kind: str
 ) -> None:
-    script = b"*/=1;<html><script>alert(1)</script></html>" + picture("GIF")
-    answer = await upload(client, headers, picture(kind) + script)
+    script = b"*/=1;<html><script>alert(1)</script></html>" + image_bytes("GIF")
+    answer = await upload(client, headers, image_bytes(kind) + script)
     assert answer.status_code == 201, answer.text
     contents = stored_files(store)
     assert contents
@@ -423,7 +425,7 @@ async def test_long_runs_of_bytes_are_rejected_in_linear_time(
         long = await cost(400_000)
         if long < 0.5 or long < 9 * await cost(100_000):
             return
-    pytest.fail("the work grows faster than the picture")
+    pytest.fail("the work grows faster than the image")
 
 
 @pytest.mark.parametrize("segments", [b"", b"\xff\xe0\0\2", b"\xff\xc0\0\x0b" + b"\x08\1" * 5])
@@ -440,7 +442,7 @@ def test_jpeg_without_scan_is_rejected_before_decoding(tmp_path: Path, segments:
 async def test_truncated_images_are_rejected(
     client: httpx.AsyncClient, headers: Headers, store: Path, kind: str, share: float
 ) -> None:
-    content = picture(kind, size=(200, 200))
+    content = image_bytes(kind, size=(200, 200))
     await assert_rejected(client, headers, store, content[: int(len(content) * share)], "")
 
 
@@ -449,7 +451,7 @@ async def test_damaged_images_cause_no_server_error(
     client: httpx.AsyncClient, headers: Headers, store: Path, kind: str
 ) -> None:
     """No damaged byte causes a 500, and rejected files are not stored."""
-    content = bytearray(picture(kind, size=(40, 40)))
+    content = bytearray(image_bytes(kind, size=(40, 40)))
     for position in range(0, len(content), max(1, len(content) // 60)):
         damaged = (
             bytes(content[:position])
@@ -462,14 +464,14 @@ async def test_damaged_images_cause_no_server_error(
 
 
 def many_scans() -> bytes:
-    progressive = picture("JPEG", progressive=True, size=(16, 16))
+    progressive = image_bytes("JPEG", progressive=True, size=(16, 16))
     start = progressive.index(b"\xff\xda")
     scan = progressive[start : progressive.index(b"\xff", start + 2)]
     return progressive[:start] + scan * 5000 + b"\xff\xd9"
 
 
 def huge_gif() -> bytes:
-    content = bytearray(picture("GIF", size=(4, 4)))
+    content = bytearray(image_bytes("GIF", size=(4, 4)))
     content[6:10] = b"\xff\xff\xff\xff"
     return bytes(content)
 
@@ -483,7 +485,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a PNG of 400 million pixels": (lambda: png(20_000, 20_000, idat=NOTHING), "too large"),
     "a GIF of 65535 x 65535": (huge_gif, "too large"),
     "a JPEG of many scans": (many_scans, "scans"),
-    "an animation of many pictures": (
+    "an animation of many images": (
         lambda: animation(frames=1200, size=(2, 2), optimize=False, disposal=2),
         "1000 frames",
     ),
@@ -514,12 +516,12 @@ async def test_gif_frame_larger_than_header_is_rejected(
 
 
 @pytest.mark.parametrize(
-    "tail", [b"", b"\0" * 40, picture("JPEG", size=(8, 8)), b"\0\0\0\x18ftypmp42film"]
+    "tail", [b"", b"\0" * 40, image_bytes("JPEG", size=(8, 8)), b"\0\0\0\x18ftypmp42film"]
 )
 async def test_camera_trailers_are_not_stored(
     client: httpx.AsyncClient, headers: Headers, store: Path, tail: bytes
 ) -> None:
-    answer = await upload(client, headers, picture("JPEG") + tail)
+    answer = await upload(client, headers, image_bytes("JPEG") + tail)
     assert answer.status_code == 201, answer.text
     assert b"film" not in content_of(store, "picture.jpg")
 
@@ -527,7 +529,7 @@ async def test_camera_trailers_are_not_stored(
 async def test_byte_and_pixel_limits(
     client: httpx.AsyncClient, headers: Headers, store: Path, install: Install
 ) -> None:
-    content = picture("PNG")
+    content = image_bytes("PNG")
     install(MEDIA_MAX_BYTES=len(content), MEDIA_MAX_PIXELS=400 * 300)
     assert (await upload(client, headers, content)).status_code == 201
     before = file_names(store)
@@ -547,7 +549,7 @@ class Forms:
     """Bodies that browsers do not send."""
 
     def __init__(self) -> None:
-        self.good = picture("PNG", size=(8, 8))
+        self.good = image_bytes("PNG", size=(8, 8))
 
     def part(self, name: str, content: bytes, *, more: str = "") -> bytes:
         return (
@@ -627,7 +629,7 @@ async def test_other_content_types_are_rejected(
     client: httpx.AsyncClient, headers: Headers, store: Path, content_type: str, status: int
 ) -> None:
     answer = await client.post(
-        "/media", content=picture(), headers={**headers, "Content-Type": content_type}
+        "/media", content=image_bytes(), headers={**headers, "Content-Type": content_type}
     )
     assert answer.status_code == status, answer.text
     assert file_names(store) == []
@@ -695,7 +697,7 @@ async def test_authentication_precedes_the_body(
     assert bodies_read == 0
     assert not (store / "incoming").exists()
     writing = await api_key(session, user=user, scopes=["media:write"])
-    assert (await upload(client, writing, picture())).status_code == 201
+    assert (await upload(client, writing, image_bytes())).status_code == 201
 
 
 async def test_quota_is_enforced(
@@ -705,19 +707,19 @@ async def test_quota_is_enforced(
     store: Path,
     install: Install,
 ) -> None:
-    first = (await upload(client, headers, picture("PNG"))).json()
+    first = (await upload(client, headers, image_bytes("PNG"))).json()
     install(MEDIA_QUOTA_BYTES=first["bytes"] * 2)
-    assert (await upload(client, headers, picture("PNG"))).status_code == 201
+    assert (await upload(client, headers, image_bytes("PNG"))).status_code == 201
     full = file_names(store)
-    answer = await upload(client, headers, picture("PNG"))
+    answer = await upload(client, headers, image_bytes("PNG"))
     assert (answer.status_code, answer.json()["code"]) == (409, "quota_exceeded")
     assert str(first["bytes"] * 2) in answer.json()["message"]
     install(MEDIA_QUOTA_BYTES=first["bytes"] * 3 - 1)  # enough for the request, not for the result
-    answer = await upload(client, headers, picture("PNG"))
+    answer = await upload(client, headers, image_bytes("PNG"))
     assert f"this request needs {first['bytes']}" in answer.json()["message"]
     assert file_names(store) == full
     other = bearer(await create_user(session))
-    assert (await upload(client, other, picture("PNG"))).status_code == 201
+    assert (await upload(client, other, image_bytes("PNG"))).status_code == 201
     assert len((await session.scalars(select(Media))).all()) == 3
 
 
@@ -726,19 +728,19 @@ async def test_unwritable_storage_returns_503(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     app.state.storage = LocalStorage(tmp_path / "file")
-    answer = await upload(client, headers, picture())
+    answer = await upload(client, headers, image_bytes())
     assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
     app.state.storage = LocalStorage(tmp_path)
     (tmp_path / "files").write_text("in the way")
-    assert (await upload(client, headers, picture())).status_code == 503
+    assert (await upload(client, headers, image_bytes())).status_code == 503
     assert file_names(tmp_path) == ["file", "files"]
 
 
 async def test_idempotency_key_repeats_the_upload(
     client: httpx.AsyncClient, headers: Headers, store: Path
 ) -> None:
-    keyed = {**headers, "Idempotency-Key": "picture-1"}
-    content = picture("PNG")
+    keyed = {**headers, "Idempotency-Key": "image-1"}
+    content = image_bytes("PNG")
     first = await upload(client, keyed, content, alt="one")
     before = file_names(store)
     again = await upload(client, keyed, content, name="other.png", alt="one")  # another boundary
@@ -748,7 +750,7 @@ async def test_idempotency_key_repeats_the_upload(
     assert (await upload(client, keyed, content, alt="two")).json()[
         "code"
     ] == "idempotency_key_reused"
-    assert (await upload(client, keyed, picture("WEBP"), alt="one")).status_code == 422
+    assert (await upload(client, keyed, image_bytes("WEBP"), alt="one")).status_code == 422
     assert file_names(store) == before
 
 
@@ -764,7 +766,7 @@ async def test_uploads_do_not_block_the_event_loop(
         assert goes_on.wait(DEADLINE), "the event loop did not go on"
         save(image, *arguments, **options)
 
-    content = picture()
+    content = image_bytes()
     monkeypatch.setattr(Image.Image, "save", save_later)
     busy = asyncio.create_task(upload(client, headers, content))
     async with asyncio.timeout(2 * DEADLINE):
@@ -789,7 +791,7 @@ class TestReservations:
     async def test_concurrent_uploads_cannot_exceed_the_quota(
         self, stalled: StalledUploads, live_rows: Rows, install: Install
     ) -> None:
-        body = form(picture())
+        body = form(image_bytes())
         install(MEDIA_QUOTA_BYTES=len(body) * 2 + 10, MEDIA_MAX_BYTES=len(body))
         async with live_rows() as rows:
             user = await create_user(rows)
@@ -818,12 +820,12 @@ class TestReservations:
         async with live_rows() as rows:
             headers, other = bearer(await create_user(rows)), bearer(await create_user(rows))
         for _ in range(2):
-            await stalled.start(headers, form(picture()))
-        refused = await stalled.send(headers, form(picture()))
+            await stalled.start(headers, form(image_bytes()))
+        refused = await stalled.send(headers, form(image_bytes()))
         assert (refused.status_code, refused.json()["limit"]) == (409, "uploads_at_once")
-        assert (await stalled.send(other, form(picture()))).status_code == 201
+        assert (await stalled.send(other, form(image_bytes()))).status_code == 201
         await stalled.finish()
-        assert (await stalled.send(headers, form(picture()))).status_code == 201
+        assert (await stalled.send(headers, form(image_bytes()))).status_code == 201
 
     async def test_reservation_of_a_crashed_upload_expires(
         self, stalled: StalledUploads, live_rows: Rows, install: Install, timeline: Timeline
@@ -838,10 +840,10 @@ class TestReservations:
                     expires_at=timeline.now + uploading.RESERVATION_LIFETIME,
                 )
             )
-        refused = await stalled.send(bearer(user), form(picture()))
+        refused = await stalled.send(bearer(user), form(image_bytes()))
         assert refused.json()["limit"] == "uploads_at_once"
         timeline.advance(uploading.RESERVATION_LIFETIME.total_seconds())
-        assert (await stalled.send(bearer(user), form(picture()))).status_code == 201
+        assert (await stalled.send(bearer(user), form(image_bytes()))).status_code == 201
         timeline.advance(1)
         async with live_rows() as rows:
             await limits.purge(rows)
@@ -857,11 +859,11 @@ class TestReservations:
         install(LIMITS="uploads_at_once=1")
         async with live_rows() as rows:
             headers = bearer(await create_user(rows))
-        refused = await stalled.send(headers, form(b"no picture"))
+        refused = await stalled.send(headers, form(b"no image"))
         assert refused.json()["code"] == "invalid_media"
         assert await reservations(live_rows) == 0
         monkeypatch.setattr(uploading, "MAX_RECEIVE_SECONDS", 0)
-        slow = await stalled.send(headers, form(picture()), forever=True)
+        slow = await stalled.send(headers, form(image_bytes()), forever=True)
         assert (slow.status_code, slow.json()["code"]) == (408, "request_timed_out")
         assert "took longer" in slow.json()["message"]
         assert await reservations(live_rows) == 0
@@ -871,11 +873,11 @@ class TestReservations:
         self, client: httpx.AsyncClient, headers: Headers, store: Path, install: Install
     ) -> None:
         keyed = {**headers, "Idempotency-Key": "once"}
-        first = await upload(client, keyed, picture())
+        first = await upload(client, keyed, image_bytes())
         install(MEDIA_QUOTA_BYTES=first.json()["bytes"])
-        again = await upload(client, keyed, picture())
+        again = await upload(client, keyed, image_bytes())
         assert (again.status_code, again.content) == (201, first.content)
-        assert (await upload(client, headers, picture())).status_code == 409
+        assert (await upload(client, headers, image_bytes())).status_code == 409
 
     async def test_too_large_content_length_reserves_nothing(
         self, client: httpx.AsyncClient, headers: Headers, store: Path, install: Install

@@ -117,10 +117,12 @@ class TestOneAccount:
 
     async def test_success_resets_the_limit(self, client_at: ClientAt) -> None:
         for _ in range(MAX_PER_ACCOUNT // MIN_FREE_MISTAKES + 1):
-            async with client_at() as stranger:
-                answers = [(await guess(stranger)).status_code for _ in range(MIN_FREE_MISTAKES)]
+            async with client_at() as other_client:
+                answers = [
+                    (await guess(other_client)).status_code for _ in range(MIN_FREE_MISTAKES)
+                ]
                 assert answers == [401] * MIN_FREE_MISTAKES
-                assert (await guess(stranger, password=PASSWORD)).status_code == 200
+                assert (await guess(other_client, password=PASSWORD)).status_code == 200
         async with client_at() as another:
             await guess_until_lockout(another)
 

@@ -35,8 +35,8 @@ from app.services.bulk.lexical import InvalidDocument, from_lexical
 from app.services.bulk.ndjson import parse_record
 from app.services.media import forms
 from app.services.media.formats import detect_format
+from tests.images import image_bytes
 from tests.linear import grows_too_fast, inputs_for, run_of, runs
-from tests.pictures import picture
 
 METHODS = frozenset({"findall", "finditer", "fullmatch", "match", "search", "split", "sub", "subn"})
 SEARCH_ON = frozenset({"findall", "finditer", "split", "sub", "subn"})
@@ -295,7 +295,7 @@ def test_nested_lists_take_linear_time() -> None:
     assert not grows_too_fast(lexical_lists, partial(str.ljust, ""), short=4_000, floor=0.1)
 
 
-# --- pictures
+# --- images
 
 STARTS = {
     "JPEG": b"\xff\xd8\xff",
@@ -308,7 +308,7 @@ STARTS = {
     "AVIF": b"\0\0\0\x10ftypavif\0\0\0\0",
     "nothing": b"<",
     **{
-        f"a whole {kind}": picture(kind, size=(8, 8))
+        f"a whole {kind}": image_bytes(kind, size=(8, 8))
         for kind in ("JPEG", "PNG", "GIF", "WEBP", "AVIF")
     },
 }
@@ -322,7 +322,7 @@ ENDS = [b"", b"\0", b"X"]
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_picture_detection_takes_linear_time(start: str, tmp_path: Path) -> None:
+def test_image_detection_takes_linear_time(start: str, tmp_path: Path) -> None:
     path = tmp_path / "upload"
 
     def run(text: str) -> None:

@@ -210,15 +210,15 @@ async def test_published_content_stays(
 ) -> None:
     user = await session.get_one(User, attacker.user_id)
     article = await create_article(session, author=user)
-    picture = await create_media(session, owner=user)
+    image = await create_media(session, owner=user)
     session.add(Comment(article_id=article.id, author_id=user.id, content="x", html="x"))
     await session.flush()
     await reset(attacker.client, inbox)
     for column in (Article.author_id, Comment.author_id):
         kept = select(func.count()).where(column == user.id)
         assert await session.scalar(kept)
-    await session.refresh(picture)
-    assert picture.owner_id == user.id
+    await session.refresh(image)
+    assert image.owner_id == user.id
 
 
 async def test_networks_of_the_attacker_become_unknown(

@@ -22,7 +22,7 @@ from app.db.session import Database
 from app.models import Article, Media, User
 from app.routers import bulk
 from app.services.bulk import exporting, importing
-from app.services.media import pictures
+from app.services.media import images
 from tests.factories import (
     PASSWORD,
     api_key,
@@ -31,8 +31,8 @@ from tests.factories import (
     create_session,
     create_user,
 )
+from tests.images import image_bytes
 from tests.inbox import Inbox
-from tests.pictures import picture
 from tests.security.conftest import ClientAt
 
 UPLOADS = DEFAULTS[LimitKind.UPLOADS_AT_ONCE].amount
@@ -312,7 +312,7 @@ HEAD = (
 TAIL = b"\r\n--frontier--\r\n"
 
 
-async def pictures_of(rows: Rows, owner: User) -> int:
+async def images_of(rows: Rows, owner: User) -> int:
     query = select(func.count()).select_from(Media).where(Media.owner_id == owner.id)
     async with rows() as session:
         return await session.scalar(query) or 0
@@ -326,12 +326,12 @@ class TestUploads:
         async def body() -> AsyncIterator[bytes]:
             yield HEAD
             await scene.withdraw(how)
-            yield picture("PNG") + TAIL
+            yield image_bytes("PNG") + TAIL
 
         headers = {**FORM, **scene.headers}
         answer = await live.post("/media", content=body(), headers=headers)
         assert answer.status_code == 401, answer.text
-        assert await pictures_of(live_rows, scene.editor) == 0
+        assert await images_of(live_rows, scene.editor) == 0
 
     async def test_upload_of_user_disabled_during_encoding_is_refused(
         self,
@@ -341,24 +341,24 @@ class TestUploads:
         how: str,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        reencode = pictures.reencode
+        reencode = images.reencode
 
         async def then_withdraw(*args: Any, **options: Any) -> Any:
             made = await reencode(*args, **options)
             await scene.withdraw(how)
             return made
 
-        monkeypatch.setattr(pictures, "reencode", then_withdraw)
-        form = {"file": ("a.png", picture("PNG"))}
+        monkeypatch.setattr(images, "reencode", then_withdraw)
+        form = {"file": ("a.png", image_bytes("PNG"))}
         answer = await live.post("/media", files=form, headers=scene.headers)
         assert answer.status_code == 401, answer.text
-        assert await pictures_of(live_rows, scene.editor) == 0
+        assert await images_of(live_rows, scene.editor) == 0
 
     async def test_repeated_upload_gets_no_stored_response(
         self, live: httpx.AsyncClient, live_rows: Rows, scene: Scene, how: str
     ) -> None:
         headers = {**FORM, **scene.headers, "Idempotency-Key": uuid4().hex}
-        content = picture("PNG") + TAIL
+        content = image_bytes("PNG") + TAIL
         first = await live.post("/media", content=HEAD + content, headers=headers)
         assert first.status_code == 201, first.text
 
@@ -381,7 +381,7 @@ async def test_concurrent_uploads_store_nothing_after_revocation(
     async def body() -> AsyncIterator[bytes]:
         yield HEAD
         await started.wait()
-        yield picture("PNG") + TAIL
+        yield image_bytes("PNG") + TAIL
 
     async def upload() -> httpx.Response:
         async with live_client_at() as client:
@@ -392,13 +392,13 @@ async def test_concurrent_uploads_store_nothing_after_revocation(
         nonlocal at_the_answer
         await started.wait()
         await scene.withdraw("disable")
-        at_the_answer = await pictures_of(live_rows, scene.editor)
+        at_the_answer = await images_of(live_rows, scene.editor)
 
     uploads = asyncio.gather(*(upload() for _ in range(UPLOADS)))
     answers, _ = await asyncio.gather(uploads, withdraw())
     statuses = [answer.status_code for answer in answers]
     assert set(statuses) <= {201, 401}
-    assert await pictures_of(live_rows, scene.editor) == at_the_answer == statuses.count(201)
+    assert await images_of(live_rows, scene.editor) == at_the_answer == statuses.count(201)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from app.core.enums import CommentPolicy
 from app.core.errors import ServiceUnavailable
 from app.db.retry import ATTEMPTS
 from app.models.articles.article import Article
-from app.services.articles.pictures import mentions_media, update_media_references
+from app.services.articles.images import mentions_media, update_media_references
 from app.services.articles.rendering import rendered_columns
 from app.services.articles.slugs import SlugRequest, assign_slugs, candidates
 

@@ -21,7 +21,7 @@ from app.models.articles.article import Article
 from app.schemas.articles.trash import TrashedArticle
 from app.schemas.page import PageQuery
 from app.services import audit, limits
-from app.services.articles.pictures import delete_media_of_articles
+from app.services.articles.images import delete_media_of_articles
 from app.services.articles.rows import AUTHOR, DISPLAYED_SLUG
 from app.services.articles.writing import TRASH_RETENTION
 from app.services.audit import AuditAction

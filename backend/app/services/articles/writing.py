@@ -27,8 +27,8 @@ from app.models.articles.article import Article
 from app.models.articles.revision import ArticleRevision
 from app.schemas.articles.article import ArticleCreate, ArticleResponse, ArticleUpdate
 from app.services import audit, limits
+from app.services.articles.images import update_media_references
 from app.services.articles.inserting import NewArticle, insert_articles
-from app.services.articles.pictures import update_media_references
 from app.services.articles.rendering import excerpt_columns, prepare_text, rendered_columns
 from app.services.articles.rows import ARTICLE, select_articles
 from app.services.articles.slugs import (

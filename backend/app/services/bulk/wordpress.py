@@ -33,7 +33,7 @@ def survey(path: Path, advance: Progress) -> Survey:
     """Read the authors, the images and the numbers of skipped items. Raises SourceError."""
     authors: dict[str, SourceAuthor] = {}
     skipped: Counter[str] = Counter()
-    pictures: dict[str, str] = {}
+    images: dict[str, str] = {}
     for element in _elements(path, {"author", "item"}, advance):
         if _local(element) == "author":
             login = _text(element, "author_login")
@@ -44,7 +44,7 @@ def survey(path: Path, advance: Progress) -> Survey:
         authors.setdefault(login, SourceAuthor(login, login, name=login))
         kind = _text(element, "post_type")
         if kind == "attachment":
-            pictures[_text(element, "post_id")] = _text(element, "attachment_url")
+            images[_text(element, "post_id")] = _text(element, "attachment_url")
         elif kind == "page":
             skipped["pages"] += 1
         elif kind == "post" and _text(element, "status") not in STATUSES:
@@ -52,7 +52,7 @@ def survey(path: Path, advance: Progress) -> Survey:
         elif kind != "post":
             skipped["other items"] += 1
     named = tuple(author for author in authors.values() if author.handle)
-    return Survey(named, skipped, pictures)
+    return Survey(named, skipped, images)
 
 
 def read(
@@ -107,7 +107,7 @@ def _text(element: Element, name: str, *, of: str = "") -> str:
 
 
 def _record(
-    position: str, item: Element, pictures: dict[str, str], resolve_author: ResolveAuthor
+    position: str, item: Element, images: dict[str, str], resolve_author: ResolveAuthor
 ) -> ParsedRecord:
     builder = RecordBuilder(position)
     builder.set_title(_text(item, "title"))
@@ -117,7 +117,7 @@ def _record(
     except HtmlTooComplex as error:
         return ParsedRecord(position, None, problem=str(error))
     builder.set_excerpt(_text(item, "encoded", of="excerpt"))
-    builder.set_cover(pictures.get(_meta(item, "_thumbnail_id"), ""))
+    builder.set_cover(images.get(_meta(item, "_thumbnail_id"), ""))
     terms = [child for child in item if _local(child) == "category"]
     builder.set_tags(
         term.text or ""

@@ -9,8 +9,8 @@ from app.auth.identity import recheck
 from app.content.markdown import Rendered
 from app.core.limits import LimitKind
 from app.services import audit, limits
+from app.services.articles.images import mentions_media, update_media_references
 from app.services.articles.inserting import NewArticle, insert_articles
-from app.services.articles.pictures import mentions_media, update_media_references
 from app.services.articles.rendering import rendered_columns
 from app.services.articles.slugs import owns_slug, release_slugs, save_former_slug
 from app.services.articles.tagging import LockedTag, add_tags, lock_tags, tags_named

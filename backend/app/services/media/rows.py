@@ -8,7 +8,7 @@ from app.core.config import get_settings
 from app.models.media import Media
 from app.schemas.media import MediaResponse, MediaVariant
 from app.services.media.formats import SUFFIXES
-from app.services.media.pictures import file_name, variant_file_name, variant_height
+from app.services.media.images import file_name, variant_file_name, variant_height
 
 _STORED = [field for field in MediaResponse.model_fields if field in Media.__table__.columns]
 

@@ -35,8 +35,8 @@ from app.models.media import DiscardedFolder, Media
 from app.schemas.media import MediaResponse
 from app.services import audit, limits
 from app.services.audit import AuditAction
-from app.services.media import forms, pictures
-from app.services.media.pictures import EncodedImage
+from app.services.media import forms, images
+from app.services.media.images import EncodedImage
 from app.services.media.rows import response_to
 from app.services.media.storage import Storage, new_folder
 
@@ -176,7 +176,7 @@ async def store_upload(
     files = upload.directory / "files"
     with _storage_errors():
         await asyncio.to_thread(files.mkdir)
-        image = await pictures.reencode(
+        image = await images.reencode(
             upload.file,
             files,
             max_pixels=get_settings().media_max_pixels,

@@ -1,4 +1,4 @@
-"""Pictures for tests: made here, so that each has exactly what its test is about."""
+"""Images for tests: made here, so that each has exactly what its test is about."""
 
 import struct
 import zlib
@@ -15,11 +15,11 @@ def gradient(width: int = 400, height: int = 300, mode: str = "RGB") -> Image.Im
     """Something that is not all of one colour."""
     across = Image.linear_gradient("L").rotate(90).resize((width, height))
     down = Image.linear_gradient("L").resize((width, height))
-    picture = Image.merge("RGB", (across, down, Image.new("L", (width, height), 90)))
+    image = Image.merge("RGB", (across, down, Image.new("L", (width, height), 90)))
     if mode == "RGBA":
-        picture.putalpha(down)
-        return picture
-    return picture.convert(mode)
+        image.putalpha(down)
+        return image
+    return image.convert(mode)
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -28,7 +28,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     return target.getvalue()
 
 
-def picture(kind: str = "JPEG", *, size: tuple[int, int] = (400, 300), **options: Any) -> bytes:
+def image_bytes(kind: str = "JPEG", *, size: tuple[int, int] = (400, 300), **options: Any) -> bytes:
     return encoded(gradient(*size), kind, **options)
 
 

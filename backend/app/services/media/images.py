@@ -96,9 +96,9 @@ def variant_height(width: int, *, of: tuple[int, int]) -> int:
 
 
 _threads = FairThreadPool(
-    "pictures",
+    "images",
     size=1,
-    what="pictures",
+    what="images",
     max_jobs=MAX_QUEUED,
     max_jobs_per_user=MAX_QUEUED_PER_USER,
     low_priority=True,
