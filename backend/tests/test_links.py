@@ -184,7 +184,7 @@ class TestMediaFiles:
         (folder_path / "900.jpg").symlink_to(name)
         os.mkfifo(folder_path / "1000.jpg")
         (tmp_path / "files" / linked).symlink_to(folder)
-        assert await storage.size(folder, name) == 7
+        assert await storage.size(folder, name) == 5
         pieces = storage.read(folder, name, start=1, end=7)
         assert b"".join([piece async for piece in pieces]) == b"icture"
         for where in ((folder, "900.jpg"), (folder, "1000.jpg"), (linked, name), (folder, "..")):
