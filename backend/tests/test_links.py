@@ -185,12 +185,12 @@ class TestMediaFiles:
         os.mkfifo(folder_path / "1000.jpg")
         (tmp_path / "files" / linked).symlink_to(folder)
         assert await storage.size(folder, name) == 5
-        pieces = storage.read(folder, name, start=1, end=7)
-        assert b"".join([piece async for piece in pieces]) == b"icture"
+        pieces = storage.read(folder, name, start=1, end=5)
+        assert b"".join([piece async for piece in pieces]) == b"mage"
         for where in ((folder, "900.jpg"), (folder, "1000.jpg"), (linked, name), (folder, "..")):
             assert await storage.size(*where) is None
             with pytest.raises(FileNotFoundError):
-                _ = [piece async for piece in storage.read(*where, start=0, end=7)]
+                _ = [piece async for piece in storage.read(*where, start=0, end=5)]
 
     async def test_invalid_folder_names_are_never_deleted(
         self, database: Database, tmp_path: Path

@@ -22,6 +22,8 @@ from tests.processes import wait_until
 TIMEOUT_SECONDS = 60
 CALLERS = 10
 """The number of concurrent clients."""
+PAUSE_SECONDS = 0.05
+"""A pause after each request, which leaves CPU time for the containers that start."""
 IMAGE = "pressroom-backend:runtime"
 WORKERS = int(PRODUCTION["WEB_CONCURRENCY"])
 
@@ -78,12 +80,12 @@ def load(stack: Stack, author: dict[str, str]) -> Iterator[Load]:
 
     def read(name: str, headers: dict[str, str]) -> None:
         with stack.client() as client:
-            while not seen.stop.is_set():
+            while not seen.stop.wait(PAUSE_SECONDS):
                 seen.record(name, lambda: client.get(path, headers=headers))
 
     def write() -> None:
         with stack.client() as client:
-            while not seen.stop.is_set():
+            while not seen.stop.wait(PAUSE_SECONDS):
                 title = f"Under load {uuid4().hex}"
                 body = {"title": title, "content": "Once, and only once."}
                 seen.sent.append(title)
