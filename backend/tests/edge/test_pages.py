@@ -1,6 +1,5 @@
 """The cache of nginx: public pages for a second, and no data of users."""
 
-import itertools
 import re
 from collections.abc import Iterator
 
@@ -259,7 +258,9 @@ class TestIsolation:
     """No data of a user is visible to other users or anonymously."""
 
     def test_no_route_leaks_data_of_other_users(self, stack: Stack, client: httpx.Client) -> None:
-        """Each GET route is requested by the owner, another user and anonymously, in every order.
+        """Each GET route is requested by the owner, another user and anonymously, in four orders.
+
+        Each caller comes first once, and each directly follows every other caller once.
 
         The responses must not depend on the order. Requests with a token or a cookie are never
         cached.
@@ -291,10 +292,14 @@ class TestIsolation:
         }
         assert len(reads) > 25
         callers = {"owner": owner, "other": other, "nobody": {}, "cookie": {"Cookie": "a=b"}}
+        names = list(callers)
+        orders = [
+            [names[int(number)] for number in row] for row in ("0132", "1203", "2310", "3021")
+        ]
         seen: dict[tuple[str, str], set[str]] = {}
         for template, operation in reads.items():
             path = re.sub(r"\{(\w+)[^}]*\}", lambda name: values.get(name[1], "1"), template)
-            for order in itertools.permutations(callers):
+            for order in orders:
                 for who in order:
                     for _ in range(2):
                         answer = client.get(path, headers=callers[who])

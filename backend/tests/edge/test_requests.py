@@ -1,5 +1,6 @@
 """Requests that nginx rejects itself, client addresses and limits."""
 
+import ssl
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -169,9 +170,8 @@ def test_websocket_upgrade_is_passed_on(stack: Stack) -> None:
     """There is no WebSocket yet. The backend receives the upgrade and rejects it."""
     upgrade = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-    answer = parse_response(
-        stack.send_raw(GET.replace(b"/tags", b"/ws") + upgrade + key + b"\r\n")[0]
-    )
+    sent = GET.replace(b"/tags", b"/ws") + upgrade + key + b"\r\n"
+    answer = parse_response(stack.send_raw(sent, seconds=5)[0])
     assert answer.status_code in {403, 404}
     assert "X-Cache" in answer.headers
 
@@ -237,8 +237,10 @@ class TestLimits:
     def test_chunked_bodies_are_limited(self, limited: Stack, path: str) -> None:
         def post(number: int) -> int:
             # A connection of its own: nginx closes one whose body the backend has not read.
-            return httpx.post(limited.url + path, content=iter([b"x"]), timeout=40).status_code
+            url = limited.url + path
+            return httpx.post(url, content=iter([b"x"]), timeout=40, verify=plain).status_code
 
+        plain = ssl.create_default_context()  # one for all: loading certificates takes long
         with ThreadPoolExecutor(10) as pool:
             statuses = list(pool.map(post, range(150)))
         assert (429 in statuses) == (path == "/articles")
@@ -262,4 +264,4 @@ class TestLimits:
 
     def test_reads_are_limited(self, limited: Stack) -> None:
         assert 429 not in self.statuses(limited, "GET", "/tags", 300)
-        assert 429 in self.statuses(limited, "GET", "/tags", 3000)
+        assert any(429 in self.statuses(limited, "GET", "/tags", 250) for _ in range(12))
