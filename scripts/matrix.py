@@ -231,9 +231,9 @@ def run_edge(row: Row, output: Output) -> int:
     project = Project(project_name("edge"), "docker-compose.yml")
     try:
         # The image's entry point renders the template.
-        arguments = ("--rm", "--no-deps", "-T", "--entrypoint", "sh", "nginx")
-        command = ("-c", START_IN_NGINX, "sh", *shlex.split(row.command))
-        return run_when_started(project, "run", *arguments, *command, output=output)
+        options = ("--rm", "--no-deps", "-T", "--entrypoint", "sh")
+        arguments = ("-c", START_IN_NGINX, "sh", *shlex.split(row.command))
+        return run_when_started(project, "run", *options, "nginx", *arguments, output=output)
     finally:
         project.run("down", "--volumes", output=output)
 
