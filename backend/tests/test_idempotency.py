@@ -620,10 +620,10 @@ class TestConcurrency:
 async def test_claim_takes_two_statements_and_response_one(
     client: httpx.AsyncClient, session: AsyncSession, user: User, connection: Any
 ) -> None:
-    seen: list[str] = []
+    executed: list[str] = []
 
     def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
-        seen.append(statement)
+        executed.append(statement)
 
     url = f"/users/{user.id}/addresses"
     counts = []
@@ -634,8 +634,8 @@ async def test_claim_takes_two_statements_and_response_one(
         event.listen(connection.sync_connection, "before_cursor_execute", note)
         await client.post(url, json=ADDRESS, headers=headers)
         event.remove(connection.sync_connection, "before_cursor_execute", note)
-        counts.append(len(seen))
-        seen.clear()
+        counts.append(len(executed))
+        executed.clear()
     assert counts[1] - counts[0] == 3
 
 

@@ -23,7 +23,7 @@ from tests.processes import (
     connected,
     free_port,
     installed_pressroom,
-    said,
+    output_of,
 )
 
 pytestmark = [pytest.mark.e2e, pytest.mark.checkout]
@@ -75,7 +75,9 @@ def test_first_start_prints_urls_and_ctrl_c_stops_everything(installation: Insta
         port = api.url.rpartition(":")[2]
         with installed_pressroom(installation.checkout, "serve", "--port", port) as second:
             assert second.wait() == 1
-            assert said(second).startswith(f"Cannot listen on {HOST}:{port} (Address already in")
+            assert output_of(second).startswith(
+                f"Cannot listen on {HOST}:{port} (Address already in"
+            )
             assert "Traceback" not in second.log
 
         assert processes_of(installation.postgres)

@@ -104,14 +104,15 @@ def request_many_urls(
     client: httpx.Client, headers: Headers, number: int
 ) -> Iterator[httpx.Response]:
     """Request large responses with as many different URLs as possible."""
-    chance = random.Random(number)
+    random_source = random.Random(number)
     for count in itertools.count():
-        value = f"{number}-{count}-{chance.random()}"
-        fields = ",".join(chance.sample(FIELDS, len(FIELDS)))
+        value = f"{number}-{count}-{random_source.random()}"
+        fields = ",".join(random_source.sample(FIELDS, len(FIELDS)))
         yield from _ask(client, f"/articles?limit=2&x{value}=1")
         yield from _ask(client, f"/api/articles?limit=2&x{value}=1")
-        yield from _ask(client, f"/articles?limit=1&fields={fields}&skip={chance.randrange(10)}")
-        yield from _ask(client, f"/articles?limit={chance.randrange(1, 10)}&fields={fields}")
+        skip = random_source.randrange(10)
+        yield from _ask(client, f"/articles?limit=1&fields={fields}&skip={skip}")
+        yield from _ask(client, f"/articles?limit={random_source.randrange(1, 10)}&fields={fields}")
         yield from _ask(client, f"/search?q=large%20-{value}&limit=2")
         yield from _ask(client, "/articles?limit=1", Origin=f"https://{value}.example")
         yield from _ask(client, f"/{_spelled('articles', count)}?limit=1")
