@@ -444,12 +444,14 @@ class TestConcurrency:
 class TestCors:
     async def test_request_headers_are_allowed(self, client: httpx.AsyncClient) -> None:
         for name in ("If-Match", "If-None-Match", "If-Modified-Since", "Idempotency-Key"):
-            ask = {
+            preflight_headers = {
                 **ORIGIN,
                 "Access-Control-Request-Method": "PATCH",
                 "Access-Control-Request-Headers": name.lower(),
             }
-            assert (await client.options("/articles/1", headers=ask)).status_code == 200
+            assert (
+                await client.options("/articles/1", headers=preflight_headers)
+            ).status_code == 200
 
     async def test_response_headers_are_exposed(self, client: httpx.AsyncClient) -> None:
         exposed = (

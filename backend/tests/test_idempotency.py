@@ -476,8 +476,8 @@ class TestAnonymous:
         body, headers = registration(), keyed({})
         async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
             for expected in (False, True):
-                asked = await client.post("/users", json=body, headers=headers)
-                assert (asked.status_code, is_replay(asked)) == (202, expected)
+                response = await client.post("/users", json=body, headers=headers)
+                assert (response.status_code, is_replay(response)) == (202, expected)
             assert await session.scalar(text("SELECT count(*) FROM mails")) == 1
             token = await inbox.token()
             confirmation, headers = {"token": token, "password": PASSWORD}, keyed({})
@@ -539,7 +539,7 @@ class TestConcurrency:
     async def test_rollback_releases_the_key(
         self, live: httpx.AsyncClient, live_rows: Rows, live_user: User, live_app: Any
     ) -> None:
-        """A concurrent request is told to wait; a request after the failure is executed."""
+        """A concurrent request gets 409; a request after the failure is executed."""
         url, headers = f"/users/{live_user.id}/addresses", keyed(bearer(live_user))
         database: Database = live_app.state.database
         async with database.unit_of_work() as session:

@@ -223,15 +223,15 @@ async def test_session_missing_on_replica_is_read_from_primary(
     from app.auth import dependencies
 
     user = await create_user(session)
-    asked = 0
+    lookups = 0
 
     async def lagging(connection: Any, **ids: int) -> Any:
-        nonlocal asked
-        asked += 1
-        return None if asked < 3 else await find_by_session(connection, **ids)
+        nonlocal lookups
+        lookups += 1
+        return None if lookups < 3 else await find_by_session(connection, **ids)
 
     monkeypatch.setattr(dependencies, "find_by_session", lagging)
     assert (await client.get("/auth/me", headers=bearer(user))).status_code == 401
     monkeypatch.setattr(database, "has_replica", True)
     assert (await client.get("/auth/me", headers=bearer(user))).status_code == 200
-    assert asked == 3
+    assert lookups == 3

@@ -201,8 +201,8 @@ async def test_unregistered_languages_are_rejected(
     assert made.status_code == 422
     assert "registered language, such as en" in made.json()["detail"][0]["msg"]
     for path in ("/search?q=loom", "/articles?"):
-        asked = await client.get(f"{path}&language={language}")
-        assert asked.status_code == 422
+        response = await client.get(f"{path}&language={language}")
+        assert response.status_code == 422
 
 
 async def test_language_is_canonicalised(client: httpx.AsyncClient, session: AsyncSession) -> None:

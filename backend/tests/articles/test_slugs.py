@@ -162,8 +162,8 @@ async def test_slugs_reserved_for_the_realworld_api_are_taken(
     body = {"title": "Feed", "content": "Long enough.", "published": True}
     created = await client.post("/articles", json=body, headers=bearer(author))
     assert created.json()["slug"] == "feed-2"
-    asked = await client.post("/articles", json={**body, "slug": "feed"}, headers=bearer(author))
-    assert asked.status_code == 409
+    response = await client.post("/articles", json={**body, "slug": "feed"}, headers=bearer(author))
+    assert response.status_code == 409
     assert (await client.get("/api/articles/feed-2")).status_code == 200
 
 

@@ -82,21 +82,21 @@ def moments_of(body: Any) -> list[str]:
 def check(response: httpx.Response, method: str, path: str) -> Operation:
     """Assert that a response matches the description; return its operation."""
     operation, status = operation_of(method, path), response.status_code
-    said = f"{method} {path}: {status} {response.text[:500]}"
-    assert status in operation.answers or status in ADDITIONAL_STATUSES, said
+    message = f"{method} {path}: {status} {response.text[:500]}"
+    assert status in operation.answers or status in ADDITIONAL_STATUSES, message
     if status == 204:
-        assert not response.content, said
+        assert not response.content, message
         return operation
     body = response.json()
     schema = operation.answers.get(status)
     # The description has no schema for 401, 403 and 404. All use the same error format.
     validate(body, ERROR if schema is None else schema)
     if status >= 400:
-        assert body.keys() == {"errors"}, said
-        assert all(body["errors"].values()), said
-        assert response.headers["Cache-Control"] == "no-store", said
+        assert body.keys() == {"errors"}, message
+        assert all(body["errors"].values()), message
+        assert response.headers["Cache-Control"] == "no-store", message
     for moment in moments_of(body):
-        assert MOMENT.fullmatch(moment), said
+        assert MOMENT.fullmatch(moment), message
     return operation
 
 

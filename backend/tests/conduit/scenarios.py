@@ -252,8 +252,10 @@ async def comments_of_both(pair: Pair) -> None:
     first = f"/articles/{pair.slugs[0]}"
     ids: list[int] = []
     for token, text in ((pair.bob, "How slowly?"), (pair.ada, "As slowly as it takes.")):
-        said = await pair.conduit.send("POST", f"{first}/comments", token, comment={"body": text})
-        ids.insert(0, said.json()["comment"]["id"])
+        created = await pair.conduit.send(
+            "POST", f"{first}/comments", token, comment={"body": text}
+        )
+        ids.insert(0, created.json()["comment"]["id"])
     comments = (await pair.conduit.get(f"{first}/comments", pair.bob))["comments"]
     assert [each["id"] for each in comments] == ids
     assert [each["author"]["following"] for each in comments] == [True, False]

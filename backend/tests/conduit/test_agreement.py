@@ -192,12 +192,12 @@ async def delete_comment(state: ModelState) -> None:
     article = state.random_published_article()
     if article is None or not article.comments:
         return
-    said = state.random.choice(article.comments)
-    path = f"/comments/{said[0]}"
+    comment = state.random.choice(article.comments)
+    path = f"/comments/{comment[0]}"
     if not state.random_bool():
         path = f"/api/articles/{article.slug}{path}"
-    await state.send("DELETE", path, said[1], status=204)
-    article.comments.remove(said)
+    await state.send("DELETE", path, comment[1], status=204)
+    article.comments.remove(comment)
 
 
 async def update_profile(state: ModelState) -> None:
@@ -317,8 +317,8 @@ async def compare_articles(state: ModelState, viewer: str | None) -> None:
     assert native["tags"] == sorted(article.tags, key=str.lower)
     conduit = (await state.send("GET", f"/api/articles/{article.slug}", viewer))["article"]
     assert normalized(conduit) == {**expected_article(state, article, viewer), "body": article.body}
-    said = await state.send("GET", f"/api/articles/{article.slug}/comments", viewer)
-    assert [(each["id"], each["author"], each["body"]) for each in said["comments"]] == [
+    found = await state.send("GET", f"/api/articles/{article.slug}/comments", viewer)
+    assert [(each["id"], each["author"], each["body"]) for each in found["comments"]] == [
         (identifier, profile(state, who, viewer), text)
         for identifier, who, text in reversed(article.comments)
     ]

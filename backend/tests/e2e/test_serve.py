@@ -1,5 +1,7 @@
-"""`pressroom serve` has no other requirements, prints its URLs, stops all processes on Ctrl-C and
-SIGTERM, and keeps its data after kill -9."""
+"""`pressroom serve` needs no other service, prints its URLs, and keeps its data after kill -9.
+
+Ctrl-C and SIGTERM stop all processes.
+"""
 
 import signal
 from collections.abc import Iterator

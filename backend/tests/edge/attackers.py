@@ -108,17 +108,17 @@ def request_many_urls(
     for count in itertools.count():
         value = f"{number}-{count}-{random_source.random()}"
         fields = ",".join(random_source.sample(FIELDS, len(FIELDS)))
-        yield from _ask(client, f"/articles?limit=2&x{value}=1")
-        yield from _ask(client, f"/api/articles?limit=2&x{value}=1")
+        yield from _get(client, f"/articles?limit=2&x{value}=1")
+        yield from _get(client, f"/api/articles?limit=2&x{value}=1")
         skip = random_source.randrange(10)
-        yield from _ask(client, f"/articles?limit=1&fields={fields}&skip={skip}")
-        yield from _ask(client, f"/articles?limit={random_source.randrange(1, 10)}&fields={fields}")
-        yield from _ask(client, f"/search?q=large%20-{value}&limit=2")
-        yield from _ask(client, "/articles?limit=1", Origin=f"https://{value}.example")
-        yield from _ask(client, f"/{_spelled('articles', count)}?limit=1")
+        yield from _get(client, f"/articles?limit=1&fields={fields}&skip={skip}")
+        yield from _get(client, f"/articles?limit={random_source.randrange(1, 10)}&fields={fields}")
+        yield from _get(client, f"/search?q=large%20-{value}&limit=2")
+        yield from _get(client, "/articles?limit=1", Origin=f"https://{value}.example")
+        yield from _get(client, f"/{_spelled('articles', count)}?limit=1")
 
 
-def _ask(client: httpx.Client, path: str, **headers: str) -> Iterator[httpx.Response]:
+def _get(client: httpx.Client, path: str, **headers: str) -> Iterator[httpx.Response]:
     with client.stream("GET", path, headers=headers) as answer:
         for _ in answer.iter_raw():
             pass

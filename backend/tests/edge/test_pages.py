@@ -127,8 +127,8 @@ class TestCaching:
         self, client: httpx.Client, author: dict[str, str]
     ) -> None:
         path = f"/articles/{publish(client, author)['id']}"
-        asked = [ORIGIN, "https://elsewhere.example", None] * 2
-        for origin in asked:
+        origins = [ORIGIN, "https://elsewhere.example", None] * 2
+        for origin in origins:
             headers = {"Origin": origin} if origin else {}
             answer = client.get(path, headers=headers)
             allowed = answer.headers.get("Access-Control-Allow-Origin")

@@ -641,12 +641,12 @@ async def test_chunked_body_is_accepted_and_incomplete_one_rejected(
     form = Forms()
     body = form.part("file", form.good) + b"--x--"
 
-    async def drops() -> AsyncIterator[bytes]:
+    async def single_bytes() -> AsyncIterator[bytes]:
         for byte in body:
             yield bytes([byte])
 
     sent = {**headers, "Content-Type": "multipart/form-data; boundary=x"}
-    assert (await client.post("/media", content=drops(), headers=sent)).status_code == 201
+    assert (await client.post("/media", content=single_bytes(), headers=sent)).status_code == 201
     before = file_names(store)
 
     pieces: list[Message] = [{"type": "http.request", "body": body[:-30], "more_body": True}]

@@ -114,14 +114,14 @@ def work(connection: AsyncConnection, monkeypatch: pytest.MonkeyPatch) -> Iterat
     done: list[str] = []
     hash_password = bcrypt.hashpw
 
-    def hash_and_note(password: bytes, salt: bytes) -> bytes:
+    def hash_and_record(password: bytes, salt: bytes) -> bytes:
         done.append(f"bcrypt {salt[:7].decode()}")
         return hash_password(password, salt)
 
     def note(connection: object, cursor: object, statement: str, *rest: Any) -> None:
         done.append(statement.rstrip("0123456789"))  # a savepoint has a number
 
-    monkeypatch.setattr(bcrypt, "hashpw", hash_and_note)
+    monkeypatch.setattr(bcrypt, "hashpw", hash_and_record)
     event.listen(connection.sync_connection, "before_cursor_execute", note)
     yield done
     event.remove(connection.sync_connection, "before_cursor_execute", note)

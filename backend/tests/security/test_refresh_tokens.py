@@ -121,13 +121,13 @@ class TestReuse:
         self, victim: Victim, timeline: Timeline
     ) -> None:
         stolen = await victim.log_in()
-        thiefs = await victim.refresh(stolen)
+        refreshed = await victim.refresh(stolen)
         timeline.advance(60)
-        thiefs = await victim.refresh(thiefs)
+        refreshed = await victim.refresh(refreshed)
         timeline.advance(60)
         assert_no_session(await victim.present(stolen.refresh))
-        assert_refused(await victim.send(thiefs), "token_revoked")
-        assert_no_session(await victim.present(thiefs.refresh))
+        assert_refused(await victim.send(refreshed), "token_revoked")
+        assert_no_session(await victim.present(refreshed.refresh))
 
     async def test_older_predecessor_ends_the_session_at_once(self, victim: Victim) -> None:
         grandparent = await victim.log_in()
