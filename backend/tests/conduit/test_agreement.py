@@ -162,13 +162,13 @@ async def favorite(state: ModelState) -> None:
 
 
 async def follow(state: ModelState) -> None:
-    who, whom = state.random.sample(NAMES, 2)
+    who, other = state.random.sample(NAMES, 2)
     wanted = state.random.random() < 0.7
     if state.random_bool():
-        await state.send("PUT" if wanted else "DELETE", f"/profiles/{whom}/follow", who)
+        await state.send("PUT" if wanted else "DELETE", f"/profiles/{other}/follow", who)
     else:
-        await state.send("POST" if wanted else "DELETE", f"/api/profiles/{whom}/follow", who)
-    (state.follows.add if wanted else state.follows.discard)((who, whom))
+        await state.send("POST" if wanted else "DELETE", f"/api/profiles/{other}/follow", who)
+    (state.follows.add if wanted else state.follows.discard)((who, other))
 
 
 async def comment(state: ModelState) -> None:
