@@ -354,6 +354,7 @@ BOUNDED_BY: Mapping[str, str] = {
     "media": "uploads, media_bytes",
     "preview_links": "20 an article",
     "recovery_codes": "ten a user",
+    "redirects": "50 an imported record",
     "reports": "reports; one a user and an article or a comment",
     "second_factors": "one a user",
     "tags": "new_tags",

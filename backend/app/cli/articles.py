@@ -2,27 +2,34 @@
 
 import asyncio
 import re
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import ExitStack
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
+from rich.table import Table
 
 from app.cli.base import console, prepare_settings, run_with_database
+from app.core import clock
 from app.core.config import Environment, Settings, SetupError
 from app.db.session import Database
 from app.services.bulk import exporting, files, markdown, sources
 from app.services.bulk import seed as seeding
+from app.services.bulk.dates import DateError, find_zone
 from app.services.bulk.foreign import SourceError
-from app.services.bulk.records import Outcome, Result
-from app.services.bulk.sources import Format
+from app.services.bulk.records import Outcome
+from app.services.bulk.reporting import Report
+from app.services.bulk.sources import Format, ImportOptions
 
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
+MAX_SHOWN = 500
+"""Maximum number of records whose messages `import` prints."""
 MAX_SEED_ROWS = 10_000_000
 """Maximum users or articles that one `seed` adds."""
 
@@ -66,26 +73,32 @@ class ExportFormat(StrEnum):
     MARKDOWN = "markdown"
 
 
-class _ImportReport:
-    """Counts the outcomes of records, and prints each message to the error console."""
+def _print_report(report: Report) -> None:
+    """Print the messages of records to the error console, and the counts to the other one."""
+    errors = Console(stderr=True)
+    entries = (entry for entry in report.entries() if entry.messages)
+    shown = (entry for entry in entries if entry.outcome != "left out")
+    for entry in islice(shown, MAX_SHOWN):
+        position = entry.position
+        place = f"line {position}" if isinstance(position, int) else _escape(position)
+        style = "red" if entry.outcome == "refused" else "yellow"
+        for message in entry.messages:
+            _print(errors, f"{place}: {_escape(message)}", style=style)
+    if further := sum(1 for _ in shown):
+        _print(errors, f"… and {further} more records: --report FILE writes all of them")
+    _print(console, f"Source: {_escape(report.source)} ({report.source_format})")
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(justify="right")
+    for name, count in report.numbers().items():
+        table.add_row(name, str(count))
+    console.print(table)
+    for line in report.sentences():
+        _print(console, _escape(line))
 
-    def __init__(self, errors: Console) -> None:
-        self.counts: Counter[Outcome] = Counter()
-        self._errors = errors
 
-    def add(self, results: Sequence[Result]) -> None:
-        self.counts.update(result.outcome for result in results)
-        for position, outcome, message in results:
-            if message:
-                source = f"line {position}" if isinstance(position, int) else _escape(position)
-                failed = outcome is Outcome.FAILED
-                self._errors.print(
-                    f"{source}: {_escape(message)}",
-                    style="red" if failed else "yellow",
-                    markup=False,
-                    highlight=False,
-                    soft_wrap=True,
-                )
+def _print(target: Console, text: str, *, style: str | None = None) -> None:
+    target.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def _escape(text: str) -> str:
@@ -103,6 +116,36 @@ def import_articles(
     author: Annotated[
         str | None, typer.Option(help="The user who becomes the author of all articles.")
     ] = None,
+    source_name: Annotated[
+        str | None,
+        typer.Option(
+            "--source",
+            help="The name of the source. By default the address of the exported site, or the "
+            "absolute path. A record is the same as in an earlier import of the same source.",
+        ),
+    ] = None,
+    timezone: Annotated[
+        str | None,
+        typer.Option(
+            help="The time zone of dates without one, such as Europe/Berlin. By default the "
+            "exported site's, or UTC."
+        ),
+    ] = None,
+    publish_restricted: Annotated[
+        bool,
+        typer.Option(
+            "--publish-restricted",
+            help="Publish what only some readers could read: members, private, with a password, "
+            "expired. By default these become drafts.",
+        ),
+    ] = False,
+    report_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            help="Write the report on every record, as FILE.json and FILE.html.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Report what would change, and change nothing.")
     ] = False,
@@ -110,9 +153,50 @@ def import_articles(
     """Import articles: NDJSON, Markdown (a file or a folder), a Ghost or WordPress export.
 
     Importing the same file again changes nothing. Invalid records are reported and skipped.
+    Articles that were written here are never changed.
     """
     settings = prepare_settings(log_level="WARNING")
-    report = _ImportReport(Console(stderr=True))
+    try:
+        zone = find_zone(timezone) if timezone else None
+    except DateError as error:
+        raise SetupError(str(error)) from error
+    options = ImportOptions(
+        source=source_name,
+        author=author,
+        zone=zone,
+        publish_restricted=publish_restricted,
+        dry_run=dry_run,
+    )
+    with ExitStack() as stack:
+        report = stack.enter_context(Report(now=clock.now()))
+        targets = _report_files(report_path, stack)
+        _import(settings, path, form, options, report)
+        _print_report(report)
+        if dry_run:
+            _print(Console(stderr=True), "This was a dry run: nothing was changed.")
+        for write, file in zip((report.write_json, report.write_html), targets, strict=False):
+            write(file)
+    if report.counts[Outcome.FAILED]:
+        raise typer.Exit(1)
+
+
+def _report_files(path: Path | None, stack: ExitStack) -> list[BinaryIO]:
+    """Open the files of the report before the import begins."""
+    if path is None:
+        return []
+    base = path.with_suffix("") if path.suffix.lower() in {".json", ".html", ".htm"} else path
+    try:
+        return [
+            stack.enter_context(files.create(base.with_name(base.name + suffix)))
+            for suffix in (".json", ".html")
+        ]
+    except OSError as error:
+        raise SetupError(f"Cannot write {error.filename or path} ({error.strerror})") from error
+
+
+def _import(
+    settings: Settings, path: Path, form: Format, options: ImportOptions, report: Report
+) -> None:
     with Progress(console=console) as progress:
         scan_task = progress.add_task("Scanning", total=None)
         try:
@@ -125,32 +209,19 @@ def import_articles(
         progress.remove_task(scan_task)
         import_task = progress.add_task("Importing", total=source.total or file_count)
 
-        async def import_all(database: Database) -> Sequence[str]:
-            return await sources.import_source(
+        async def import_all(database: Database) -> None:
+            await sources.import_source(
                 database,
                 source,
-                author=author,
-                dry_run=dry_run,
-                report=report.add,
+                options=options,
+                report=report,
                 advance=lambda count: progress.advance(import_task, count),
             )
 
         try:
-            created = run_with_database(settings, import_all)
+            run_with_database(settings, import_all)
         except SourceError as error:
             raise SetupError(str(error)) from error
-    counts = report.counts
-    summary = ", ".join(f"{outcome} {counts[outcome]}" for outcome in Outcome)
-    lines = [f"Nothing was changed. {summary}" if dry_run else summary.capitalize()]
-    if created:
-        label = "Users to create" if dry_run else "Created users with a random password"
-        lines.append(f"{label}: {', '.join(created)}")
-    skipped = ", ".join(f"{count} {kind}" for kind, count in source.survey.skipped.items())
-    if skipped:
-        lines.append(f"Skipped: {skipped}")
-    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
-    if counts[Outcome.FAILED]:
-        raise typer.Exit(1)
 
 
 def export_articles(

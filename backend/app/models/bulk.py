@@ -1,6 +1,8 @@
-"""Import records: which imported records became which articles."""
+"""Import records: which imported records became which articles, and their old addresses."""
 
-from sqlalchemy import ForeignKey
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, Text, func
 from sqlalchemy.dialects.postgresql import BYTEA
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -8,14 +10,33 @@ from app.db.base import Base
 
 
 class ImportRecord(Base):
-    """An imported record, so that importing it again changes nothing."""
+    """An imported record. The next import of the same record finds its article here."""
 
     __tablename__ = "import_records"
 
     key: Mapped[bytes] = mapped_column(BYTEA, primary_key=True)
-    """SHA-256 of the record's identifier in its source."""
+    """SHA-256 of the source and of the record's id in it: `services.bulk.records.record_key`."""
     digest: Mapped[bytes] = mapped_column(BYTEA)
     """SHA-256 of the record itself."""
     article_id: Mapped[int] = mapped_column(
         ForeignKey("articles.id", ondelete="CASCADE"), index=True
     )
+    source: Mapped[str | None] = mapped_column(Text)
+    """The name of the source; None for imports of releases that did not store it."""
+    source_id: Mapped[str | None] = mapped_column(Text)
+    """The record's id in its source."""
+
+
+class Redirect(Base):
+    """A former address of an imported article, in the system that it comes from."""
+
+    __tablename__ = "redirects"
+
+    path: Mapped[str] = mapped_column(Text, primary_key=True)
+    """The path, percent-encoded, with the query if it has one: `services.bulk.paths`."""
+    source: Mapped[str] = mapped_column(Text, primary_key=True)
+    article_id: Mapped[int] = mapped_column(
+        ForeignKey("articles.id", ondelete="CASCADE"), index=True
+    )
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    """Of the same path in two sources, the older redirect is used."""

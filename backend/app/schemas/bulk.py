@@ -1,18 +1,56 @@
 """Bulk import and export: the article record, one JSON object per line."""
 
+import json
+import re
 from collections.abc import Sequence
 from typing import Annotated, Self
 
-from pydantic import ConfigDict, Field, StrictBool, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StrictBool,
+    StringConstraints,
+    model_validator,
+)
 
 from app.schemas.articles.article import MAX_TAGS, Excerpt, Language, TagName
-from app.schemas.types import Content, ImageUrl, Input, Moment, Output, Title, Username
+from app.schemas.types import (
+    ImageUrl,
+    ImportedContent,
+    Input,
+    Line,
+    Moment,
+    Output,
+    Title,
+    Username,
+)
 
 MAX_ERRORS = 100
 """The maximum number of errors, and of notes, in a report."""
 
 RecordSlug = Annotated[str, StringConstraints(max_length=100, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 """Longer than a slug in a request: generated slugs may have a number at the end."""
+
+MAX_IMPORTED_BYTES = 64 * 1024
+MAX_OLD_PATHS = 50
+_SURROGATE = re.compile("[\ud800-\udfff]")
+SourceName = Annotated[str, Line(500)]
+OldPath = Annotated[str, StringConstraints(max_length=1000, pattern=r"^/[!#-;=?-~]+$")]
+"""A path of the old site, percent-encoded; with the query if it has one, as `/?p=17`."""
+
+
+def _storable(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    text = json.dumps(value, ensure_ascii=False)
+    if "\\u0000" in text.replace("\\\\", "") or _SURROGATE.search(text):
+        raise ValueError("must not contain NUL or lone surrogates")
+    if len(text.encode()) > MAX_IMPORTED_BYTES:
+        raise ValueError(f"must be at most {MAX_IMPORTED_BYTES} bytes as JSON")
+    return value
+
+
+ImportedFields = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
 
 
 class ArticleRecord(Input):
@@ -33,9 +71,13 @@ class ArticleRecord(Input):
     )
 
     title: Title
-    content: Content
+    content: ImportedContent
+    source: SourceName | None = None
+    """The system that the record comes from. By default the name of the import's source."""
+    source_id: SourceName | None = None
+    """Identifies the record in its source. By default its slug, or else its content."""
     slug: RecordSlug | None = None
-    """Identifies the article in the next import. By default generated from the title."""
+    """The wanted slug. If it is taken, the article gets the next free one."""
     excerpt: Excerpt | None = None
     cover_image_url: ImageUrl | None = None
     language: Language | None = None
@@ -47,6 +89,10 @@ class ArticleRecord(Input):
     archived: StrictBool = False
     created_at: Moment | None = None
     updated_at: Moment | None = None
+    old_paths: Annotated[list[OldPath], Field(max_length=MAX_OLD_PATHS, default_factory=list)]
+    """Addresses in the old system, which redirect to the article."""
+    imported: ImportedFields | None = None
+    """Fields of the old system for which an article has none, such as `canonical_url`."""
     author: Username | None = None
     """By default the importing user. Another author requires the role of an editor."""
 

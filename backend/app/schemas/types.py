@@ -170,6 +170,12 @@ Content = Annotated[
     StringConstraints(min_length=10, max_length=MAX_CONTENT_BYTES, pattern=TEXT_PATTERN),
     AfterValidator(_max_bytes(MAX_CONTENT_BYTES)),
 ]
+ImportedContent = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_CONTENT_BYTES, pattern=TEXT_PATTERN),
+    AfterValidator(_max_bytes(MAX_CONTENT_BYTES)),
+]
+"""Like Content, but it may be as short as some posts of other systems."""
 
 ImageUrl = Annotated[
     str,

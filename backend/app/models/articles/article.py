@@ -36,7 +36,7 @@ class Article(TimestampMixin, Base):
     __tablename__ = "articles"
     __table_args__ = (
         CheckConstraint("char_length(title) >= 1", name="title_not_empty"),
-        CheckConstraint("char_length(content) >= 10", name="content_length"),
+        CheckConstraint("char_length(content) >= 1", name="content_not_empty"),
         CheckConstraint(
             "comment_policy IN ('open', 'held', 'closed')", name="comment_policy_known"
         ),
@@ -84,6 +84,10 @@ class Article(TimestampMixin, Base):
     edited_by: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
     """The author of the current title and content; None for `author_id` or a deleted account."""
     edited_at: Mapped[datetime | None]
+    imported: Mapped[dict[str, Any] | None] = mapped_column(
+        JSONB(none_as_null=True), deferred=True
+    )
+    """Fields of an imported record for which there is no column."""
     search_vector: Mapped[str | None] = mapped_column(TSVECTOR, deferred=True)
 
     author: Mapped["User"] = relationship(

@@ -56,6 +56,7 @@ def _batch_query(*, own_only: bool) -> Select[Any]:
             Article.excerpt,
             Article.own_excerpt,
             Article.archived_at,
+            Article.imported,
             User.username,
             *article_fields(_FIELDS).columns,
         )
@@ -144,6 +145,7 @@ def _record(row: Row[Any]) -> dict[str, Any]:
         "archived": row.archived_at is not None,
         "created_at": _timestamp(row.created_at),
         "updated_at": _timestamp(row.updated_at),
+        "imported": row.imported,
         "author": row.username,
     }
     return {name: value for name, value in record.items() if value not in (None, [], False)}

@@ -12,7 +12,6 @@ from collections.abc import (
     Sequence,
 )
 from functools import partial
-from hashlib import sha256
 from typing import NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -22,12 +21,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.identity import recheck
 from app.auth.permissions import Action, may
 from app.content.markdown import Rendered, render_sync
+from app.core import clock
 from app.core.errors import ContentTooComplex, InvalidInput, LimitReached, QuotaExceeded
 from app.core.threads import FairThreadPool
 from app.db.retry import retry
 from app.db.session import COMMIT_LOG, Database
 from app.services.bulk import statements
 from app.services.bulk.ndjson import Line, ResolveAuthor, parse_lines, read_lines
+from app.services.bulk.planning import Simulation
 from app.services.bulk.records import (
     Importer,
     KeySet,
@@ -70,9 +71,9 @@ class ImportContext(NamedTuple):
     database: Database
     importer: Importer
     seen: KeySet
-    created_ids: KeySet
     report: Report
     dry_run: DryRunSetup | None
+    simulation: Simulation | None
 
 
 _threads = FairThreadPool("import", size=1, what="imports", max_jobs=MAX_QUEUED)
@@ -103,7 +104,8 @@ async def import_articles(
     Raises InvalidToken if the importer's access was withdrawn, ServiceUnavailable if the database
     stays unavailable, ImportStopped if a limit is reached, and errors of `batches`.
     """
-    context = ImportContext(database, importer, KeySet(), KeySet(), report, dry_run)
+    simulation = None if dry_run is None else Simulation()
+    context = ImportContext(database, importer, KeySet(), report, dry_run, simulation)
     writing: asyncio.Task[None] | None = None
     try:
         async for batch in batches:
@@ -120,14 +122,18 @@ async def _prepare(context: ImportContext, batch: Sequence[ParsedRecord]) -> lis
     """Return the rendered records to write, and report the results of all others."""
     user_id = context.importer.user_id
     results = [
-        Result(item.position, Outcome.FAILED, item.problem) for item in batch if item.record is None
+        Result(item, Outcome.LEFT_OUT, item.left_out)
+        if item.left_out
+        else Result(item, Outcome.FAILED, item.problem)
+        for item in batch
+        if item.record is None
     ]
     items = await _threads.run(
         partial(_prepare_records, batch, context.importer, context.seen), user_id=user_id
     )
     unchanged = await _unchanged(context, items)
     results += [
-        Result(item.parsed.position, Outcome.UNCHANGED)
+        Result(item.parsed, Outcome.UNCHANGED, source=item.source, source_id=item.source_id)
         for item in items
         if item.key in unchanged and not item.repeated
     ]
@@ -135,7 +141,7 @@ async def _prepare(context: ImportContext, batch: Sequence[ParsedRecord]) -> lis
     texts = [item.record.content for item in items]
     rendered = await _threads.run(partial(render_texts, texts), user_id=user_id)
     results += [
-        Result(item.parsed.position, Outcome.FAILED, f"content: {result}")
+        Result(item.parsed, Outcome.FAILED, f"content: {result}")
         for item, result in zip(items, rendered, strict=True)
         if isinstance(result, str)
     ]
@@ -185,11 +191,8 @@ def _prepare_records(
 
 
 def _mark_repeated(item: PreparedRecord, seen: KeySet) -> PreparedRecord:
-    """Mark the record as repeated if an earlier record had its key or slug."""
-    new = seen.add(item.key)
-    if item.record.slug and item.parsed.identity:
-        new &= seen.add(sha256(f"slug:{item.record.slug}".encode()).digest())
-    return item if new else item._replace(repeated=True)
+    """Mark the record as repeated if an earlier record had its key."""
+    return item if seen.add(item.key) else item._replace(repeated=True)
 
 
 async def _unchanged(context: ImportContext, items: Sequence[PreparedRecord]) -> frozenset[bytes]:
@@ -223,7 +226,7 @@ async def _write(context: ImportContext, items: Sequence[PreparedRecord]) -> Non
         if context.dry_run is not None:
             await context.dry_run(session)
         results = await write(
-            session, items, importer=context.importer, created_ids=context.created_ids
+            session, items, importer=context.importer, simulation=context.simulation
         )
         if context.dry_run is not None:
             await roll_back(session)
@@ -236,13 +239,34 @@ async def _write(context: ImportContext, items: Sequence[PreparedRecord]) -> Non
         if len(items) == 1:
             if isinstance(error, LimitReached | QuotaExceeded):
                 raise ImportStopped(items[0].parsed.position, str(error)) from None
-            results = [Result(items[0].parsed.position, Outcome.FAILED, InvalidInput.message)]
+            results = [Result(items[0].parsed, Outcome.FAILED, InvalidInput.message)]
         else:
             half = len(items) // 2
             await _write(context, items[:half])
             await _write(context, items[half:])
             return
+    if context.simulation is not None:
+        _remember(context.simulation, items, results)
     context.report(results)
+
+
+def _remember(
+    simulation: Simulation, items: Sequence[PreparedRecord], results: Sequence[Result]
+) -> None:
+    """Note what a batch wrote before it was rolled back, for the following batches."""
+    written = {Outcome.CREATED, Outcome.UPDATED, Outcome.UNCHANGED}
+    by_number = {result.parsed.number: result for result in results}
+    for item in items:
+        result = by_number.get(item.parsed.number)
+        if result is None or result.outcome not in written:
+            continue
+        simulation.digests.setdefault(item.key, item.digest)
+        if result.slug:
+            at = item.record.published_at
+            is_published = item.record.published if at is None else at <= clock.now()
+            is_public = is_published and not item.record.archived
+            author = "" if is_public else (item.record.author or "").lower()
+            simulation.slugs.add((result.slug, author))
 
 
 async def roll_back(session: AsyncSession) -> None:
@@ -275,8 +299,9 @@ async def from_lines(
 
 
 async def from_records(records: Iterator[ParsedRecord]) -> AsyncIterator[list[ParsedRecord]]:
-    """Yield the batches of a source, read in a thread."""
-    while batch := await _threads.run(partial(_next_batch, records)):
+    """Yield the batches of a source, numbered and read in a thread."""
+    numbered = (item._replace(number=number) for number, item in enumerate(records, 1))
+    while batch := await _threads.run(partial(_next_batch, numbered)):
         yield batch
 
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, tzinfo
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -11,15 +12,17 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core import clock
 from app.core.errors import UserNotFound
 from app.db.session import Database
 from app.services.accounts import users
 from app.services.bulk import ghost, importing, markdown, wordpress
 from app.services.bulk.authors import hash_random_password, resolve_authors
-from app.services.bulk.foreign import Progress, SourceError, SourceFile, Survey
-from app.services.bulk.importing import Batches, DryRunSetup, Report, import_articles, roll_back
+from app.services.bulk.foreign import Progress, ReadOptions, SourceError, SourceFile, Survey
+from app.services.bulk.importing import Batches, DryRunSetup, import_articles, roll_back
 from app.services.bulk.ndjson import ResolveAuthor
 from app.services.bulk.records import MAX_RECORD_BYTES, Importer
+from app.services.bulk.reporting import Report
 
 CHUNK = 256 * 1024
 
@@ -41,12 +44,31 @@ _FORMAT_MODULES: dict[Format, ModuleType] = {
 }
 
 
+class ImportOptions(NamedTuple):
+    """How a source is imported."""
+
+    source: str | None = None
+    """The name of the source, instead of the one that it has by itself."""
+    author: str | None = None
+    """The username for all articles."""
+    zone: tzinfo | None = None
+    """The zone of dates without one. By default the site's, or else UTC."""
+    publish_restricted: bool = False
+    """Whether to publish what only some readers could read."""
+    dry_run: bool = False
+
+
 class SurveyedSource(NamedTuple):
     """A source with its format and its content besides articles."""
 
     path: Path
     source_format: Format
     survey: Survey
+
+    @property
+    def name(self) -> str:
+        """The name of the source: the address of its site, or else its absolute path."""
+        return self.survey.site or str(self.path.resolve())
 
     @property
     def total(self) -> int | None:
@@ -73,17 +95,19 @@ async def import_source(
     database: Database,
     source: SurveyedSource,
     *,
-    author: str | None = None,
-    dry_run: bool = False,
+    options: ImportOptions,
     report: Report,
     advance: Progress,
-) -> Sequence[str]:
-    """Import a source as the operator. Return the usernames of users created for its authors.
+) -> None:
+    """Import a source as the operator. With `dry_run` all changes are rolled back.
 
-    `author` is the username for all articles. With `dry_run` all changes are rolled back. Raises
-    UserNotFound, and the errors of `import_articles`.
+    Raises UserNotFound, and the errors of `import_articles`.
     """
-    created: Sequence[str] = ()
+    author, dry_run = options.author, options.dry_run
+    name = options.source or source.name
+    report.source, report.source_format = name, source.source_format
+    report.problems += source.survey.problems
+    report.parts.update(source.survey.left_out)
     resolve_author: ResolveAuthor | None = None
     setup: DryRunSetup = _no_setup
     if author is not None:
@@ -96,17 +120,31 @@ async def import_source(
         setup = partial(_resolve_authors, authors=authors, hashed_password=hashed)
         async with database.unit_of_work() as session:
             usernames, created = await resolve_authors(session, authors, hashed_password=hashed)
+            report.users += created
             if dry_run:
                 await roll_back(session)
         resolve_author = usernames.get
+    read_options = ReadOptions(
+        now=clock.now(),
+        zone=options.zone or source.survey.zone or UTC,
+        publish_restricted=options.publish_restricted,
+        site=name if name.startswith(("http://", "https://")) else "",
+    )
+    batches = batches_of(source, read_options, resolve_author=resolve_author, advance=advance)
     await import_articles(
         database,
-        batches_of(source, resolve_author=resolve_author, advance=advance),
-        importer=Importer(None),
-        report=report,
+        _counted(batches, report),
+        importer=Importer(None, name),
+        report=report.add,
         dry_run=setup if dry_run else None,
     )
-    return created
+
+
+async def _counted(batches: Batches, report: Report) -> Batches:
+    """Count the records of the source, before anything happens to them."""
+    async for batch in batches:
+        report.records += len(batch)
+        yield batch
 
 
 def _fixed_author(author: str, _: str) -> str:
@@ -122,13 +160,17 @@ async def _resolve_authors(session: AsyncSession, **arguments: Any) -> None:
 
 
 def batches_of(
-    source: SurveyedSource, *, resolve_author: ResolveAuthor | None, advance: Progress
+    source: SurveyedSource,
+    options: ReadOptions,
+    *,
+    resolve_author: ResolveAuthor | None,
+    advance: Progress,
 ) -> Batches:
     """Return the source's records. `resolve_author` is None for NDJSON with usernames."""
     if source.source_format is Format.NDJSON:
         return importing.from_lines(_chunks(source.path, advance), resolve_author=resolve_author)
     records = _FORMAT_MODULES[source.source_format].read(
-        source.path, source.survey, resolve_author=resolve_author or str, advance=advance
+        source.path, source.survey, options, resolve_author=resolve_author or str, advance=advance
     )
     return importing.from_records(records)
 
@@ -140,7 +182,7 @@ def _detect(path: Path) -> Format:
     suffix = path.suffix.lower()
     if suffix in {".ndjson", ".jsonl"}:
         return Format.NDJSON
-    if suffix == ".xml":
+    if suffix in {".xml", ".wxr"}:
         return Format.WORDPRESS
     if suffix in markdown.SUFFIXES:
         return Format.MARKDOWN

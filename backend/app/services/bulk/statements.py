@@ -34,7 +34,7 @@ ACQUIRE_IMPORTS_LOCK = _statement("SELECT pg_advisory_xact_lock(:lock)", lock=Bi
 """Serialize the batches of all imports, so that two imports of one file see each other's rows."""
 
 IMPORT_RECORDS = _statement(
-    "SELECT r.key, r.digest, r.article_id, a.author_id FROM import_records r"
+    "SELECT r.key, r.digest, r.article_id, r.source, a.author_id FROM import_records r"
     " JOIN articles a ON a.id = r.article_id WHERE r.key = ANY(:keys)",
     keys=_BYTEAS,
 )
@@ -70,7 +70,7 @@ A scheduled article that has become public keeps its `draft_slug` until the next
 TARGETS = _statement(
     "SELECT id, title, slug, draft_slug, content, excerpt, own_excerpt, cover_image_url, language,"
     " version, published_at, archived_at, deleted_at, created_at, updated_at, author_id, edited_by,"
-    " edited_at,"
+    " edited_at, imported,"
     " ARRAY(SELECT t.key FROM article_tags s JOIN tags t ON t.id = s.tag_id"
     "   WHERE s.article_id = articles.id) AS tags"
     " FROM articles WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE",
@@ -85,8 +85,9 @@ UPDATE_ARTICLE = _statement(
     " own_excerpt = :own_excerpt, cover_image_url = :cover_image_url, language = :language,"
     " published_at = :published_at, archived_at = :archived_at, created_at = :created_at,"
     " updated_at = :updated_at, author_id = :author_id, edited_by = :edited_by,"
-    " edited_at = :edited_at, version = version + 1 WHERE id = :id",
+    " edited_at = :edited_at, imported = :imported, version = version + 1 WHERE id = :id",
     toc=JSONB(),
+    imported=JSONB(none_as_null=True),
 )
 
 ADD_REVISIONS = _statement(
@@ -109,10 +110,28 @@ REMOVE_TAGS = _statement(
 )
 
 UPSERT_IMPORT_RECORDS = _statement(
-    "INSERT INTO import_records (key, digest, article_id)"
-    " SELECT * FROM unnest(:keys, :digests, :article_ids) ON CONFLICT (key)"
-    " DO UPDATE SET digest = excluded.digest, article_id = excluded.article_id",
+    "INSERT INTO import_records (key, digest, article_id, source, source_id)"
+    " SELECT * FROM unnest(:keys, :digests, :article_ids, :sources, :source_ids)"
+    " ON CONFLICT (key) DO UPDATE SET digest = excluded.digest, article_id = excluded.article_id,"
+    " source = excluded.source, source_id = excluded.source_id",
     keys=_BYTEAS,
     digests=_BYTEAS,
+    article_ids=_BIGINTS,
+    sources=_TEXTS,
+    source_ids=_TEXTS,
+)
+
+DELETE_FORMER_RECORDS = _statement(
+    "DELETE FROM import_records WHERE key = ANY(:keys) AND source IS NULL", keys=_BYTEAS
+)
+"""Delete records of earlier releases, which stored no source, after they were identified."""
+
+UPSERT_REDIRECTS = _statement(
+    "INSERT INTO redirects (path, source, article_id)"
+    " SELECT * FROM unnest(:paths, :sources, :article_ids)"
+    " ON CONFLICT (path, source) DO UPDATE SET article_id = excluded.article_id"
+    " WHERE redirects.article_id <> excluded.article_id",
+    paths=_TEXTS,
+    sources=_TEXTS,
     article_ids=_BIGINTS,
 )

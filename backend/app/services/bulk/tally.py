@@ -7,6 +7,9 @@ from heapq import heappush, heappushpop
 from app.schemas.bulk import MAX_ERRORS, ImportFailure, ImportNote, ImportReport
 from app.services.bulk.records import Outcome, Result
 
+_REPORTED = (Outcome.CREATED, Outcome.UPDATED, Outcome.UNCHANGED, Outcome.FAILED)
+"""All outcomes of NDJSON."""
+
 
 class Tally:
     """Counts results, and keeps the first messages of failed and of other records."""
@@ -21,21 +24,23 @@ class Tally:
     def add(self, results: Sequence[Result]) -> None:
         """Add results."""
         self.counts.update(result.outcome for result in results)
-        for position, outcome, message in results:
+        for result in results:
+            position = result.parsed.position
+            message = result.message or "; ".join(result.notes)
             if message and isinstance(position, int):
-                first = self._errors if outcome is Outcome.FAILED else self._notes
+                first = self._errors if result.outcome is Outcome.FAILED else self._notes
                 push = heappush if len(first) < MAX_ERRORS else heappushpop
                 push(first, (-position, message))  # a min-heap: the highest line is dropped
 
     def summary(self) -> str:
         """Return the counts as a sentence, for an import that ends early."""
-        counts = ", ".join(f"{self.counts[outcome]} {outcome.value}" for outcome in Outcome)
+        counts = ", ".join(f"{self.counts[outcome]} {outcome.value}" for outcome in _REPORTED)
         return f"{counts}; send the records again to import the rest"
 
     def report(self) -> ImportReport:
         """Return the report, with messages ordered by line."""
         return ImportReport(
-            **{outcome.value: self.counts[outcome] for outcome in Outcome},
+            **{outcome.value: self.counts[outcome] for outcome in _REPORTED},
             stopped=self.stopped,
             errors=[
                 ImportFailure(line=-line, message=message)

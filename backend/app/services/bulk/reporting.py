@@ -1,0 +1,190 @@
+"""The report of an import from a file or folder, which accounts for every record of the source.
+
+The entries of records are written to a temporary file, so that memory does not grow with them.
+"""
+
+import json
+import tempfile
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from html import escape
+from typing import Any, BinaryIO, NamedTuple, Self
+
+from app.services.bulk.records import Outcome, Result
+
+_LABELS: Mapping[Outcome, str] = {
+    Outcome.CREATED: "created",
+    Outcome.UPDATED: "updated",
+    Outcome.UNCHANGED: "unchanged",
+    Outcome.FAILED: "refused",
+    Outcome.LEFT_OUT: "left out",
+}
+_WRITTEN = {Outcome.CREATED, Outcome.UPDATED}
+
+
+class Entry(NamedTuple):
+    """What happened to a record."""
+
+    position: int | str
+    outcome: str
+    title: str
+    source_id: str
+    slug: str
+    state: str
+    """public, scheduled or draft; empty if the record was not written."""
+    messages: list[str]
+
+
+class Report:
+    """Collects the results of an import. It is the same for a dry run."""
+
+    def __init__(self, *, now: datetime) -> None:
+        self.source = ""
+        self.source_format = ""
+        self.records = 0
+        """The number of records that were read from the source."""
+        self.counts: Counter[Outcome] = Counter()
+        self.left_out: Counter[str] = Counter()
+        """The records that were left out, by kind."""
+        self.parts: Counter[str] = Counter()
+        """The parts of records and other things in the source that were left out, by kind."""
+        self.problems: list[str] = []
+        self.users: list[str] = []
+        self._now = now
+        self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        self._offsets = array("Q")
+        self._numbers = array("Q")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, results: Sequence[Result]) -> None:
+        """Add results, in any order."""
+        for result in results:
+            parsed = result.parsed
+            self.counts[result.outcome] += 1
+            if result.outcome is Outcome.LEFT_OUT:
+                self.left_out[result.message] += 1
+            self.parts.update(parsed.parts)
+            self._numbers.append(parsed.number)
+            self._offsets.append(self._file.tell())
+            entry = json.dumps(self._entry(result), separators=(",", ":"))
+            self._file.write(entry.encode() + b"\n")
+
+    def _entry(self, result: Result) -> Entry:
+        parsed, record = result.parsed, result.parsed.record
+        messages = [result.message] if result.message else []
+        messages += result.notes
+        if result.outcome in _WRITTEN:
+            messages += [
+                f"{count} {kind} were not imported" for kind, count in parsed.parts.items()
+            ]
+        return Entry(
+            position=parsed.position,
+            outcome=_LABELS[result.outcome],
+            title=record.title if record else parsed.title,
+            source_id=result.source_id or parsed.source_id,
+            slug=result.slug,
+            state=self._state(result),
+            messages=messages,
+        )
+
+    def _state(self, result: Result) -> str:
+        record = result.parsed.record
+        if record is None or result.outcome not in _WRITTEN:
+            return ""
+        if record.archived:
+            return "archived"
+        if record.published_at is None:
+            return "public" if record.published else "draft"
+        return "public" if record.published_at <= self._now else "scheduled"
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield the entries in the order of the source."""
+        order = sorted(range(len(self._numbers)), key=lambda index: self._numbers[index])
+        for index in order:
+            self._file.seek(self._offsets[index])
+            yield Entry(*json.loads(self._file.readline()))
+        self._file.seek(0, 2)
+
+    def numbers(self) -> dict[str, int]:
+        """Return the counts by outcome, and the number of records of the source."""
+        return {
+            **{label: self.counts[outcome] for outcome, label in _LABELS.items()},
+            "records": self.records,
+        }
+
+    def sentences(self) -> list[str]:
+        """Return what the counts of records do not say."""
+        lines = []
+        left_out = [*self.left_out.items(), *self.parts.items()]
+        if shown := ", ".join(f"{count} {kind}" for kind, count in left_out if count):
+            lines.append(f"Left out: {shown}")
+        if self.users:
+            lines.append(f"Users for authors without an account: {', '.join(self.users)}")
+        lines += self.problems
+        return lines
+
+    def write_json(self, file: BinaryIO) -> None:
+        """Write the report as JSON, one record a line."""
+        head = {
+            "source": self.source,
+            "format": self.source_format,
+            "counts": {name.replace(" ", "_"): count for name, count in self.numbers().items()},
+            "left_out": dict(self.left_out),
+            "parts_left_out": {kind: count for kind, count in self.parts.items() if count},
+            "users": self.users,
+            "problems": self.problems,
+        }
+        file.write(_dumps(head).encode().removesuffix(b"}") + b',"records":[')
+        separator = b"\n"
+        for entry in self.entries():
+            file.write(separator + _dumps(entry._asdict()).encode())
+            separator = b",\n"
+        file.write(b"\n]}\n")
+
+    def write_html(self, file: BinaryIO) -> None:
+        """Write the report as a page."""
+        counts = "".join(
+            f"<tr><th>{escape(name)}<td>{count}" for name, count in self.numbers().items()
+        )
+        lines = "".join(f"<p>{_text(line)}</p>\n" for line in self.sentences())
+        file.write(
+            "<!doctype html>\n<html lang=en><meta charset=utf-8><title>Import report</title>\n"
+            f"<style>{_STYLE}</style>\n<h1>Import from {_text(self.source)}</h1>\n"
+            f"<table class=counts>{counts}</table>\n{lines}"
+            "<table><thead><tr><th>Record<th>Title<th>Result<th>Address<th>What changed</thead>"
+            "<tbody>\n".encode()
+        )
+        for entry in self.entries():
+            outcome = f"{entry.outcome}, {entry.state}" if entry.state else entry.outcome
+            messages = "<br>".join(map(_text, entry.messages))
+            cells = (_text(str(entry.position)), _text(entry.title), outcome, entry.slug, messages)
+            row = "<td>".join(cells)
+            name = entry.outcome.replace(" ", "-")
+            file.write(f"<tr class={name}><td>{row}\n".encode())
+        file.write(b"</tbody></table></html>\n")
+
+
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem;max-width:80rem}"
+    "table{border-collapse:collapse;margin:1rem 0}th,td{text-align:left;vertical-align:top;"
+    "padding:.25rem .75rem;border-bottom:1px solid #ddd;overflow-wrap:anywhere}"
+    ".counts td{text-align:right}.refused{background:#fdecea}.left-out,.unchanged{color:#666}"
+)
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_LINE_BREAKS)
+
+
+_LINE_BREAKS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+
+
+def _text(text: str) -> str:
+    return escape(text, quote=False)
