@@ -162,7 +162,7 @@ def _printable(text: str) -> str:
 
 def strip_control_characters(text: str) -> str:
     """Remove control characters, which texts of articles must not contain."""
-    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", "", text)
+    return re.sub(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "", text)
 
 
 def parse_datetime(value: Any) -> str | None:

@@ -15,10 +15,14 @@ from app.services.bulk.foreign import (
     SourceFile,
     Survey,
     parse_datetime,
-    strip_control_characters,
 )
-from app.services.bulk.html import HtmlTooComplex, html_to_markdown
-from app.services.bulk.lexical import InvalidDocument, from_lexical, from_mobiledoc
+from app.services.bulk.converting.documents import (
+    from_ghost_html,
+    from_ghost_markdown,
+    from_lexical,
+    from_mobiledoc,
+)
+from app.services.bulk.converting.results import Converted, InvalidDocument, TooComplex
 from app.services.bulk.ndjson import ResolveAuthor
 from app.services.bulk.records import ParsedRecord
 
@@ -124,9 +128,11 @@ def _record(
     builder.set_title(_text(row, "title"))
     builder.set_slug(_text(row, "slug"))
     try:
-        builder.fields["content"] = _content(row, builder)
-    except (HtmlTooComplex, InvalidDocument) as error:
+        converted = _content(row)
+    except (TooComplex, InvalidDocument) as error:
         return ParsedRecord(position, None, problem=str(error))
+    builder.fields["content"] = converted.markdown
+    builder.notes += converted.notes
     builder.set_excerpt(_text(row, "custom_excerpt"))
     builder.set_cover(_text(row, "feature_image").replace(SITE_URL, ""))
     builder.set_language(_text(row, "locale"))
@@ -156,15 +162,18 @@ def _first_author(row: Mapping[str, Any], references: References) -> Id:
     return row.get("author_id") or row.get("created_by") or ""
 
 
-def _content(row: Mapping[str, Any], builder: RecordBuilder) -> str:
-    """Return the post's content as Markdown. Raises HtmlTooComplex, InvalidDocument."""
-    if html := _text(row, "html"):
-        return html_to_markdown(html.replace(SITE_URL, ""))
-    for editor, read_document in (("lexical", from_lexical), ("mobiledoc", from_mobiledoc)):
-        if document := _text(row, editor):
-            builder.notes.append(f"content: converted from {editor}, the export has no HTML")
-            return read_document(document.replace(SITE_URL, ""))
-    return strip_control_characters(_text(row, "plaintext") or _text(row, "markdown"))
+def _content(row: Mapping[str, Any]) -> Converted:
+    """Return the post's content as Markdown. Raises TooComplex, InvalidDocument."""
+    for field, convert in (
+        ("html", from_ghost_html),
+        ("lexical", from_lexical),
+        ("mobiledoc", from_mobiledoc),
+        ("markdown", from_ghost_markdown),
+        ("plaintext", from_ghost_markdown),
+    ):
+        if text := _text(row, field):
+            return convert(text)
+    return Converted("")
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:

@@ -18,7 +18,8 @@ from app.services.bulk.foreign import (
     Survey,
     parse_datetime,
 )
-from app.services.bulk.html import HtmlTooComplex, html_to_markdown
+from app.services.bulk.converting.posts import from_wordpress
+from app.services.bulk.converting.results import TooComplex
 from app.services.bulk.ndjson import ResolveAuthor
 from app.services.bulk.records import ParsedRecord
 
@@ -113,9 +114,11 @@ def _record(
     builder.set_title(_text(item, "title"))
     builder.set_slug(_text(item, "post_name"))
     try:
-        builder.fields["content"] = html_to_markdown(_text(item, "encoded", of="/content/"))
-    except HtmlTooComplex as error:
+        converted = from_wordpress(_text(item, "encoded", of="/content/"))
+    except TooComplex as error:
         return ParsedRecord(position, None, problem=str(error))
+    builder.fields["content"] = converted.markdown
+    builder.notes += converted.notes
     builder.set_excerpt(_text(item, "encoded", of="excerpt"))
     builder.set_cover(images.get(_meta(item, "_thumbnail_id"), ""))
     terms = [child for child in item if _local(child) == "category"]

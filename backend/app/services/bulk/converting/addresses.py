@@ -20,6 +20,7 @@ from markdown_it.token import Token
 from app.content.markdown import make_parser, parse
 from app.core.errors import ContentTooComplex
 from app.services.bulk.converting.inline import destination, escape_text
+from app.services.bulk.converting.players import address
 from app.services.bulk.converting.results import TooComplex
 
 Replace = Callable[["Address"], "str | None"]
@@ -87,13 +88,15 @@ class _Span(NamedTuple):
             case _Syntax.ATTRIBUTE:
                 return escape(url)
             case _Syntax.DESTINATION:
-                return destination(url)
+                return destination(address(url) or url)
         if _ABSOLUTE.fullmatch(url):
-            return url if self.syntax is _Syntax.BARE else f"<{url}>"
-        return f"[{escape_text(url, in_link=True)}]({destination(url)})"
+            is_bare = self.syntax is _Syntax.BARE and _BARE.fullmatch(url)
+            return url if is_bare else f"<{url}>"
+        return f"[{escape_text(url, in_link=True)}]({destination(address(url) or url)})"
 
 
 _ABSOLUTE = re.compile(r"https?://[!#-;=?-\[\]_a-z~]+")
+_BARE = re.compile(r"[!#-'*-;=?-Z_a-z~]*[A-Za-z0-9/]")
 _TAG = re.compile(r"<[A-Za-z](?:[^<>\"']++|\"[^\"]*+\"|'[^']*+')*+>")
 _ATTRIBUTE = re.compile(
     r"(?<=[\s\"'])(href|src|poster)\s*+=\s*+(?:\"([^\"]*+)\"|'([^']*+)')", re.IGNORECASE

@@ -13,6 +13,8 @@ from app.services.bulk.converting.players import address, canonical_player, file
 from app.services.bulk.converting.results import Notes
 from app.services.bulk.converting.trees import BREAK, INLINE, Element
 
+SPACES = " \t\r\n\f"
+"""White space of HTML. Other spaces, such as no-break spaces, are text."""
 Nodes = Sequence[Element | str]
 
 _HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
@@ -81,7 +83,7 @@ class Blocks:
         if not waiting:
             return
         if not is_last and all(
-            node.name == "anchor" if isinstance(node, Element) else not node.strip(" \t\r\n")
+            node.name == "anchor" if isinstance(node, Element) else not node.strip(SPACES)
             for node in waiting
         ):
             waiting[:] = [node for node in waiting if isinstance(node, Element)]
@@ -100,7 +102,7 @@ class Blocks:
             case "ul" | "ol":
                 return self._list(node, formats)
             case "pre":
-                return self._code(node)
+                return self._code(node, formats)
             case "hr":
                 return ["---"]
             case "table":
@@ -121,8 +123,6 @@ class Blocks:
                 return self._blocks(node.children, formats)
 
     def _heading(self, node: Element, formats: Sequence[Element], anchors: Nodes = ()) -> list[str]:
-        if any(child.name == "img" for child in node.elements()) and not node.text().strip():
-            return self._blocks([*anchors, *node.children], formats)
         text = self._inline.heading(_wrapped([*anchors, *node.children], formats))
         return [f"{'#' * int(node.name[1])} {text}"] if text else []
 
@@ -132,7 +132,7 @@ class Blocks:
         items: list[tuple[str, list[str]]] = []
         for child in node.children:
             if isinstance(child, str) or child.name != "li":
-                if child is BREAK or (isinstance(child, str) and not child.strip()):
+                if child is BREAK or (isinstance(child, str) and not child.strip(SPACES)):
                     continue
                 # Lists directly in lists, as old editors wrote them, belong to the item before.
                 blocks = self._blocks([child], formats)
@@ -161,7 +161,7 @@ class Blocks:
                 lines.append(self._cell(child.name, child, formats))
             elif isinstance(child, Element) and child is not BREAK:
                 lines += ["<dd>", "", *self._blocks([child], formats), "", "</dd>"]
-            elif isinstance(child, str) and child.strip():
+            elif isinstance(child, str) and child.strip(SPACES):
                 lines.append(f"<dd>{escape(child.strip(), quote=False)}</dd>")
         return ["\n".join([*lines, "</dl>"])] if len(lines) > 1 else []
 
@@ -175,24 +175,24 @@ class Blocks:
 
     # --- code
 
-    def _code(self, node: Element) -> list[str]:
+    def _code(self, node: Element, formats: Sequence[Element]) -> list[str]:
         text_only = not any(
             each.name in {"a", "img", "strong", "em", "del", "sup", "sub", "mark", "u", "kbd"}
             for each in node.elements()
         )
         language = _code_language(node)
-        if not text_only and not language:
-            inner = _preformatted(node, self._notes)
-            return [f"<pre>{inner}</pre>"] if inner.strip() else []
+        if formats or not (text_only or language):
+            inner = _preformatted(_wrapped(node.children, formats), self._notes)
+            return [f"<pre>{inner}</pre>"] if inner.strip(SPACES) else []
         code = _without_gutter(node).replace("\r\n", "\n").replace("\r", "\n")
-        return fenced(code, language) if code.strip() else []
+        return fenced(code, language) if code.strip(SPACES) else []
 
     # --- tables
 
     def _table(self, node: Element, formats: Sequence[Element]) -> list[str]:
         code = _code_table(node)
         if code is not None:
-            return self._code(code)
+            return self._code(code, formats)
         captions = [each for each in node.children if _is_named(each, "caption")]
         before = [
             block
@@ -246,7 +246,9 @@ class Blocks:
         content = self._blocks([each for each in node.children if each not in captions], formats)
         lines = []
         for caption in captions:
-            if isinstance(caption, Element) and caption.text().strip():
+            if isinstance(caption, Element) and (
+                caption.text().strip(SPACES) or caption.find("img")
+            ):
                 lines.append(self._cell("figcaption", caption, formats))
         if not lines or not content:
             return content + [
@@ -265,7 +267,7 @@ class Blocks:
             if isinstance(summary, Element)
             else ""
         )
-        lines = ["<details>", f"<summary>{title}</summary>"]
+        lines = ["<details>", *([f"<summary>{title}</summary>"] if title else [])]
         return ["\n".join([*lines, "", "\n\n".join(content), "", "</details>"])]
 
     def _player(self, node: Element) -> list[str]:
@@ -295,14 +297,14 @@ def player(url: str, *, title: str = "") -> str:
 
 def fenced(code: str, language: str = "") -> list[str]:
     """Return a fenced code block, as a list with one element."""
-    code = code.rstrip().lstrip("\n")
+    code = code.rstrip(SPACES).lstrip("\n")
     longest = max((len(run) for run in _FENCE.findall(code)), default=0)
     fence = "`" * max(3, longest + 1)
     return [f"{fence}{language}\n{code}\n{fence}"]
 
 
 def _nonempty(text: str) -> list[str]:
-    return [text] if text.strip() else []
+    return [text] if text.strip(SPACES) else []
 
 
 def _is_named(node: Element | str, name: str) -> bool:
@@ -363,7 +365,7 @@ def _is_tight(blocks: Sequence[str]) -> bool:
 def _checkbox(item: Element) -> str:
     """Return the Markdown for a checkbox at the beginning of an item."""
     for child in item.children:
-        if isinstance(child, str) and not child.strip():
+        if isinstance(child, str) and not child.strip(SPACES):
             continue
         if isinstance(child, str) or child.name not in {"input", ""}:
             return ""
@@ -417,13 +419,13 @@ def _code_table(table: Element) -> Element | None:
     for cell in table.elements():
         if cell.name == "td" and not _GUTTERS.intersection(cell.classes):
             code.children += cell.children
-    return code if code.text().strip() else None
+    return code if code.text().strip(SPACES) else None
 
 
-def _preformatted(node: Element, notes: Notes) -> str:
+def _preformatted(nodes: Nodes, notes: Notes) -> str:
     """Return preformatted text with links and emphasis as HTML. Line breaks are kept."""
     parts: list[str] = []
-    for child in node.children:
+    for child in nodes:
         if isinstance(child, str):
             text = child.replace("\r\n", "\n").replace("\r", "\n")
             parts.append(escape(text, quote=False))
@@ -433,11 +435,11 @@ def _preformatted(node: Element, notes: Notes) -> str:
             parts.append(Inline(notes).html([child]))
         elif child.name == "a" and address(child.get("href")):
             href = escape(address(child.get("href")))
-            parts.append(f'<a href="{href}">{_preformatted(child, notes)}</a>')
+            parts.append(f'<a href="{href}">{_preformatted(child.children, notes)}</a>')
         elif child.name in INLINE and child.name not in {"a", "span"}:
-            parts.append(f"<{child.name}>{_preformatted(child, notes)}</{child.name}>")
+            parts.append(f"<{child.name}>{_preformatted(child.children, notes)}</{child.name}>")
         else:
-            parts.append(_preformatted(child, notes))
+            parts.append(_preformatted(child.children, notes))
     return "".join(parts)
 
 
@@ -480,7 +482,7 @@ def _is_line(node: Element) -> bool:
         if child is BREAK:
             is_paragraph_over = has_text
         elif isinstance(child, str):
-            if child.strip(" \t\r\n"):
+            if child.strip(SPACES):
                 if is_paragraph_over:
                     return False
                 has_text = True

@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 from app.services.bulk.converting.cards import Payload, card_html, text_of
 from app.services.bulk.converting.pages import from_html
 from app.services.bulk.converting.results import Context, Converted, InvalidDocument, Notes
+from app.services.bulk.foreign import strip_control_characters
 
 MAX_DEPTH = 100
 SITE_URL = "__GHOST_URL__"
@@ -64,7 +65,7 @@ def from_mobiledoc(document: str, context: Context | None = None) -> Converted:
 
 def from_ghost_markdown(text: str, context: Context | None = None) -> Converted:
     """Return the Markdown of Ghost before 1.0."""
-    return Notes().result(_with_site(text, context or Context()))
+    return Notes().result(strip_control_characters(_with_site(text, context or Context())))
 
 
 def _with_site(text: str, context: Context) -> str:

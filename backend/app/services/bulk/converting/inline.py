@@ -288,7 +288,7 @@ def code_span(code: str) -> str:
 def _atom(piece: Piece) -> str:
     if piece.element.name == "img":
         image = piece.element
-        alt = escape_text(_SPACES.sub(" ", image.get("alt")).strip(), in_link=True)
+        alt = escape_text(_SPACES.sub(" ", image.get("alt")).strip())
         return f"![{alt}]({destination(image.get('src'))}{_title(image.get('title'))})"
     return code_span(piece.text) if piece.element.name == "code" else piece.text
 
@@ -459,4 +459,6 @@ def _protect_ends(text: str) -> str:
 
 
 def _space(character: str) -> str:
+    if character in " \n":
+        return character
     return "&nbsp;" if character == "\xa0" else f"&#{ord(character)};"

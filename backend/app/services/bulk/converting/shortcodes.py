@@ -265,7 +265,9 @@ _ASSIGNMENT = re.compile(r"[\w-]\s*+=\s*+[\"'&\u201c\u201d\w]")
 
 def _parse_attributes(text: str) -> Attributes:
     """Return the attributes of a shortcode, with lower-case names."""
-    text = _QUOTES.sub('"', text.strip().removesuffix("/").lstrip("=: "))
+    text = text.strip().removesuffix("/").lstrip("=: ")
+    if '"' not in text and "'" not in text:
+        text = _QUOTES.sub('"', text)
     found: dict[str, str] = {}
     unnamed = 0
     for match in _ATTRIBUTE.finditer(text):

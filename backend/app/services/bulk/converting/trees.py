@@ -12,6 +12,7 @@ from html import unescape
 import nh3
 
 from app.services.bulk.converting.results import Notes, TooComplex
+from app.services.bulk.foreign import strip_control_characters
 
 MAX_TAGS = 50_000
 MAX_DEPTH = 40
@@ -153,7 +154,6 @@ _cleaner = nh3.Cleaner(
 _TOKEN = re.compile(r"<(/?)([a-z][a-z0-9]*+)((?:[^<>\"]++|\"[^\"]*+\")*+)>|([^<]++)|<")
 _ATTRIBUTE = re.compile(r"([^\s=\"]++)=\"([^\"]*+)\"")
 _FRAGMENT = re.compile(r'<a [^<>"]*+(?:"[^"]*+"[^<>"]*+)*?href="#([^"]++)"')
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _STARTS = re.compile(r"<([a-z][a-z0-9]*+)", re.IGNORECASE)
 _LOST = {
     "script": "a script was left out",
@@ -169,7 +169,7 @@ _RAW_TEXT = {"xmp": "pre", "listing": "pre", "plaintext": "pre"}
 
 def parse(html: str, notes: Notes) -> Element:
     """Return the tree of an HTML fragment. Raises TooComplex."""
-    html = _CONTROL.sub("", html)
+    html = strip_control_characters(html)
     if "\x0c" in html:
         html = html.replace("\x0c", " ")
     _check_cost(html)
