@@ -13,7 +13,7 @@ foreign.py     shared parts of the parsers for exports of other systems
 authors.py     mapping from authors of other systems to users
 ndjson.py      NDJSON, Pressroom's own format
 markdown.py    a folder of Markdown files with YAML front matter
-ghost.py       Ghost's JSON export; lexical.py converts its editor documents
+ghost.py       Ghost's JSON export
 wordpress.py   WordPress's WXR export
-html.py        conversion from HTML to Markdown
+converting/    conversion of texts from other systems to Markdown
 """
