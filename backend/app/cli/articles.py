@@ -110,6 +110,7 @@ def import_articles(
     path: Annotated[
         Path, typer.Argument(exists=True, help="A file, or a folder of Markdown files.")
     ],
+    *,
     form: Annotated[
         Format, typer.Option("--format", help="The format; detected from the file by default.")
     ] = Format.AUTO,

@@ -8,11 +8,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from app.services.bulk.html import html_to_markdown
+from app.services.bulk.lexical import InvalidDocument, from_lexical, from_mobiledoc
 
 from app.services.bulk import foreign, ghost, markdown, wordpress
 from app.services.bulk.foreign import SourceError
-from app.services.bulk.html import html_to_markdown
-from app.services.bulk.lexical import InvalidDocument, from_lexical, from_mobiledoc
 from app.services.bulk.records import ParsedRecord
 from app.services.bulk.sources import Format, open_source
 from tests.bulk.exports import GHOST, WXR, ghost_export, wxr

@@ -209,9 +209,7 @@ async def assign_slugs(
 
     `article_id` is the id of a single article that exists already. Its own slugs are not taken.
     """
-    chosen = await _choose(
-        session, requests, now=now, article_id=article_id, is_taken=is_taken
-    )
+    chosen = await _choose(session, requests, now=now, article_id=article_id, is_taken=is_taken)
     others = {
         number: candidates(slug)
         for number, slug in chosen.items()

@@ -76,7 +76,7 @@ def read_date(value: Any, zone: tzinfo) -> FoundDate | None:
         if isinstance(value, int | float):
             return FoundDate(_from_number(float(value)))
         if isinstance(value, str):
-            return _read_text(value.strip(), zone)
+            return _read_text(value.strip(), zone) if value.strip() else None
     except (OverflowError, OSError) as error:
         raise DateError(f"{str(value)[:MAX_LENGTH]!r} is out of range") from error
     except DateError:
@@ -107,9 +107,7 @@ def _to_utc(at: datetime, zone: tzinfo) -> datetime:
     return (at if at.tzinfo else at.replace(tzinfo=zone)).astimezone(UTC)
 
 
-def _read_text(text: str, zone: tzinfo) -> FoundDate | None:
-    if not text:
-        return None
+def _read_text(text: str, zone: tzinfo) -> FoundDate:
     if len(text) > MAX_LENGTH:
         raise DateError(f"{text[:MAX_LENGTH]!r}… is too long for a date")
     if re.fullmatch(r"\d{9,13}(\.\d+)?", text, re.ASCII):
@@ -184,8 +182,8 @@ def _complete(year: int, month: int, day: int, rest: str, zone: tzinfo) -> Found
         hour = hour % 12 + (12 if half == "p" else 0)
     next_day = hour == 24 and minute == second == 0
     at = datetime(
-        year, month, day, 0 if next_day else hour, minute, min(second, 59), microsecond
-    ) + timedelta(days=next_day)  # a naive date, until its zone is known
+        year, month, day, 0 if next_day else hour, minute, min(second, 59), microsecond, tzinfo=UTC
+    ) + timedelta(days=next_day)  # until its zone is known
     found, note = _read_zone(rest.strip(), at, zone)
     return FoundDate(_to_utc(at.replace(tzinfo=found), UTC), note)
 
@@ -197,10 +195,12 @@ def _read_zone(text: str, at: datetime, default: tzinfo) -> tuple[tzinfo, str]:
         return default, ""
     if offset := _OFFSET.fullmatch(text):
         return _offset_zone(offset), ""
-    if named := re.fullmatch(rf"(?:{_OFFSET.pattern}\s*)?{_NAMED_ZONE.pattern}", text, re.I):
+    if named := re.fullmatch(
+        rf"(?:{_OFFSET.pattern}\s*)?{_NAMED_ZONE.pattern}", text, re.IGNORECASE
+    ):
         return find_zone(named[4]), ""
     name = text.lower()
-    if (default.tzname(at) or "").lower() == name:  # CST, if the blog is in China
+    if (at.replace(tzinfo=default).tzname() or "").lower() == name:  # CST, if the blog is in China
         return default, ""
     if name in _ZONES:
         hours = timedelta(hours=_ZONES[name])

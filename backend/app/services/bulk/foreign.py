@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,7 +40,7 @@ _MARKDOWN_SYNTAX = re.compile(
     r"^\s*+(?:[#>*+-]++\s++|\d++[.)]\s++|```.*|~~~.*)|!\[([^\]]*+)\]\([^)]*+\)"
     r"|(?<=\])\([^)]*+\)|[*_`\[\]\\]"
 )
-_SENTENCE = re.compile(r"(.{10,}?[.!?。！？…])(?:\s|$)")
+_SENTENCE = re.compile(r"(.{10,}?[.!?…\u3002\uff01\uff1f])(?:\s|$)")
 
 Progress = Callable[[int], None]
 """Called with the number of bytes or files read since the last call."""
@@ -175,7 +176,7 @@ class RecordBuilder:
     def add_old_address(self, *addresses: str) -> None:
         """Add addresses of the article in the old system."""
         for address in addresses:
-            if isinstance(address, str) and (path := old_path(address)):
+            if path := old_path(address):
                 self._old_paths[path] = None
 
     def set_excerpt(self, text: str) -> None:
@@ -362,15 +363,10 @@ def json_value(value: Any, depth: int = 0) -> Any:
         }
     if isinstance(value, list | tuple | set):
         return [json_value(each, depth + 1) for each in value]
-    if isinstance(value, str):
-        return strip_control_characters(value)
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, float):
-        return value if abs(value) < float("inf") else None
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    return strip_control_characters(str(value))
+    if value is None or isinstance(value, bool | int | float):
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+    text = value.isoformat() if isinstance(value, datetime | date) else str(value)
+    return strip_control_characters(text)
 
 
 def without_html(text: str) -> str:

@@ -7,7 +7,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import yaml
 
@@ -43,10 +43,10 @@ class FrontMatterError(ValueError):
     """The front matter cannot be read. The message contains the reason."""
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] - chosen at run time
+class _Loader(yaml.CSafeLoader):
     """A safe loader for which all plain scalars are text, except for null."""
 
-    yaml_implicit_resolvers = {}  # noqa: RUF012 - the name is PyYAML's
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
 
 _Loader.add_implicit_resolver(
@@ -138,9 +138,10 @@ def _unopened(text: str) -> FrontMatter:
 
 def _parse(form: str, raw: str, content: str) -> FrontMatter | None:
     """Return the fields, or None if the text is not front matter but the author's own."""
+    if len(raw) > MAX_LENGTH:
+        damage = f"the front matter is longer than {MAX_LENGTH} characters"
+        return FrontMatter(_by_lines(raw[:MAX_LENGTH]), content, damage)
     try:
-        if len(raw) > MAX_LENGTH:
-            raise FrontMatterError(f"the front matter is longer than {MAX_LENGTH} characters")
         values = _PARSERS[form](raw)
     except FrontMatterError as error:
         return FrontMatter(_by_lines(raw[:MAX_LENGTH]), content, str(error))

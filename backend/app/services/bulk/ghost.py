@@ -36,7 +36,7 @@ ROOT_PATHS = ("db.item.data", "data")
 """Possible paths of the tables. Ghost writes the first one."""
 SITE_URL = "__GHOST_URL__"
 
-_CONTROL_CHARACTERS = {code: " " for code in range(32)}
+_CONTROL_CHARACTERS = dict.fromkeys(range(32), " ")
 _PAYWALL = re.compile(r'"type"\s*:\s*"paywall"|\[\s*"paywall"')
 
 Id = str | int
@@ -158,9 +158,7 @@ def _root_path(path: Path) -> str:
     raise SourceError("This is not a Ghost export: there are no posts in db[0].data")
 
 
-def _rows(
-    path: Path, root: str, table: str, advance: Progress = lambda _: None
-) -> Iterator[Any]:
+def _rows(path: Path, root: str, table: str, advance: Progress = lambda _: None) -> Iterator[Any]:
     """Yield the rows of a table. Raises SourceError if the file is not JSON."""
     with SourceFile(path, advance) as source:
         try:

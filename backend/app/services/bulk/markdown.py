@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime, timedelta
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -32,7 +33,14 @@ from app.services.bulk.foreign import (
 from app.services.bulk.front_matter import FrontMatter, split
 from app.services.bulk.ndjson import ResolveAuthor
 from app.services.bulk.records import ParsedRecord
-from app.services.bulk.visibility import Reason, expiry, is_visibility, plain_name, restrictions, truth
+from app.services.bulk.visibility import (
+    Reason,
+    expiry,
+    is_visibility,
+    plain_name,
+    restrictions,
+    truth,
+)
 
 MARKDOWN = {".md", ".markdown", ".mdown", ".mkd", ".mkdn", ".mdwn"}
 HTML = {".html", ".htm"}
@@ -161,7 +169,7 @@ def read(
         builder = RecordBuilder(position, options)
         if is_in_drafts:
             builder.restrict(Reason.UNFINISHED, "the file is in a folder of drafts")
-        yield guarded(builder, lambda b=builder, f=file: _record(b, f, resolve_author))  # type: ignore[misc] - bound in the loop
+        yield guarded(builder, partial(_record, builder, file, resolve_author))
 
 
 def write(folder: Path, record: Mapping[str, Any]) -> None:
@@ -224,8 +232,10 @@ def _walk(path: Path) -> Iterator[tuple[str, MarkdownFile] | OtherEntry]:
             if name[0] != ".":
                 position = (below / name).as_posix()
                 kind = _left_out(name, is_template=is_template)
-                yield kind._replace(position=position) if kind else _entry(
-                    position, name, descriptor, values
+                yield (
+                    kind._replace(position=position)
+                    if kind
+                    else _entry(position, name, descriptor, values)
                 )
     for failure in failed:
         yield _unreadable_folder(failure)
@@ -328,7 +338,9 @@ def _record(
     own_slug = builder.fields.get("slug")
     builder.former_name = f"slug:{own_slug}" if own_slug else f"markdown:{position}"
     _set_dates(builder, values, in_name=dated[1] if dated else None)
-    builder.add_restrictions(restrictions(values, now=builder.options.now, zone=builder.options.zone))
+    builder.add_restrictions(
+        restrictions(values, now=builder.options.now, zone=builder.options.zone)
+    )
     if end := expiry(values, now=builder.options.now, zone=builder.options.zone):
         builder.note(f"the text was to expire on {end:%Y-%m-%d}: it will not")
         builder.keep("expires_at", end)
@@ -393,12 +405,14 @@ def _add_addresses(
     dated: re.Match[str] | None,
 ) -> None:
     """Add the addresses in the front matter, and the usual ones of generators."""
+    found = [values.get(name) for name in _ADDRESSES]
     declared = [
-        _text(each)
-        for name in _ADDRESSES
-        for each in (value if isinstance(value := values.get(name), list) else [value])
+        _text(each) for value in found for each in (value if isinstance(value, list) else [value])
     ]
-    builder.add_old_address(*(each for each in declared if "/" in each and ":" not in each))
+    usable = [each for each in declared if "/" in each and ":" not in each]
+    builder.add_old_address(*usable)
+    if usable:
+        builder.note(f"old addresses, which redirect to the article: {', '.join(usable)}"[:300])
     below = position.parent if position.stem.lower() == "index" else position.with_suffix("")
     builder.add_old_address(f"/{below.as_posix()}/")
     if dated:

@@ -149,8 +149,8 @@ async def _look_up(session: AsyncSession, batch: Plan, items: Sequence[PreparedR
         found = await session.execute(statements.AUTHORS, {"usernames": sorted(usernames)})
         batch.authors = {row.username: row.id for row in found}
     keys = [key for item in items for key in (item.key, item.former_key)]
-    found = (await session.execute(statements.IMPORT_RECORDS, {"keys": keys})).all()
-    batch.known = _identify(items, {row.key: row for row in found}, may_change=_checker(batch))
+    rows = await session.execute(statements.IMPORT_RECORDS, {"keys": keys})
+    batch.known = _identify(items, {row.key: row for row in rows}, may_change=_checker(batch))
     slugs = {item.record.slug for item in items if item.record.slug}
     await _look_up_slugs(session, batch, slugs)
     wanted = {row.article_id for row in batch.known.values()} | {
@@ -284,8 +284,8 @@ def _plan_change(batch: Plan, item: PreparedRecord, target: Row[Any], author_id:
     shown = slugs["draft_slug"] or slugs["slug"] or ""
     changed = {name for name, value in values.items() if value != getattr(target, name)}
     retags = {tag_key(tag) for tag in record.tags} != set(target.tags)
-    batch.imported.append((item, target.id))
     if not changed and not retags:
+        batch.imported.append((item, target.id))
         batch.add_result(item, Outcome.UNCHANGED)
         return
     if _is_published(record) and (target.published_at is None or target.archived_at is not None):
@@ -297,6 +297,7 @@ def _plan_change(batch: Plan, item: PreparedRecord, target: Row[Any], author_id:
     if record.updated_at is None:
         values["updated_at"] = batch.now
     batch.changes.append(ArticleChange(item, target, values, retags))
+    batch.imported.append((item, target.id))
     batch.add_result(item, Outcome.UPDATED, slug=shown)
 
 

@@ -32,6 +32,8 @@ _SHOWING = {
     "islive", "listed", "online", "ready", "dgpublish", "publishpost", "permalink", "render",
 }  # fmt: skip
 """Fields that hide a text if they are false."""
+_UNFINISHED = {"draft", "drafts", "isdraft", "wip", "unfinished", "incomplete"}
+_FINISHED = {"published", "publish", "ispublished", "ready", "publishpost"}
 _STATES = {
     "status", "state", "poststatus", "publishstatus", "publishstate", "publicationstatus",
     "visibility", "access", "accesslevel", "contentvisibility",
@@ -117,31 +119,46 @@ def _restriction(
     name: str, plain: str, value: Any, *, now: datetime, zone: tzinfo
 ) -> Restriction | None:
     shown = f"{name}: {str(value)[:MAX_SHOWN]}"
-    if plain in _HIDING and truth(value) is not False and value != []:
-        is_draft = plain in {"draft", "drafts", "isdraft", "wip", "unfinished", "incomplete"}
-        return Restriction(Reason.UNFINISHED if is_draft else Reason.RESTRICTED, shown)
-    if plain in _SHOWING and (truth(value) is False or str(value).lower() in _UNFINISHED_STATES):
-        is_draft = plain in {"published", "publish", "ispublished", "ready", "publishpost"}
-        return Restriction(Reason.UNFINISHED if is_draft else Reason.RESTRICTED, shown)
-    if plain in _STATES:
-        states = {plain_name(str(each)) for each in (value if isinstance(value, list) else [value])}
-        if states & _UNFINISHED_STATES:
-            return Restriction(Reason.UNFINISHED, shown)
-        if plain not in _VAGUE_STATES and not states <= _PUBLIC_STATES:
-            return Restriction(Reason.RESTRICTED, shown)
-    if plain in _SECRETS and truth(value) is not False:
-        return Restriction(Reason.RESTRICTED, "the text has a password")
-    if plain in _GROUPS:
-        groups = {str(each).lower() for each in (value if isinstance(value, list) else [value])}
-        if not groups <= _PUBLIC_GROUPS:
-            return Restriction(Reason.RESTRICTED, shown)
     if plain in _EXPIRY and truth(value) is not False:
         return _expired(name, value, now=now, zone=zone)
-    if plain == "build" and isinstance(value, dict):  # Hugo
-        for part in ("render", "list"):
-            if plain_name(str(value.get(part, "always"))) not in {"always", "true", "local"}:
-                return Restriction(Reason.RESTRICTED, f"{name}.{part}: {value[part]}"[:MAX_SHOWN])
+    for check in (_flag, _state, _group, _build):
+        if reason := check(plain, value):
+            return Restriction(reason, shown)
+    if plain in _SECRETS and truth(value) is not False:
+        return Restriction(Reason.RESTRICTED, "the text has a password")
     return None
+
+
+def _flag(plain: str, value: Any) -> Reason | None:
+    if plain in _HIDING and truth(value) is not False and value != []:
+        return Reason.UNFINISHED if plain in _UNFINISHED else Reason.RESTRICTED
+    if plain in _SHOWING and (truth(value) is False or str(value).lower() in _UNFINISHED_STATES):
+        return Reason.UNFINISHED if plain in _FINISHED else Reason.RESTRICTED
+    return None
+
+
+def _state(plain: str, value: Any) -> Reason | None:
+    if plain not in _STATES:
+        return None
+    states = {plain_name(str(each)) for each in (value if isinstance(value, list) else [value])}
+    if states & _UNFINISHED_STATES:
+        return Reason.UNFINISHED
+    is_public = plain in _VAGUE_STATES or states <= _PUBLIC_STATES
+    return None if is_public else Reason.RESTRICTED
+
+
+def _group(plain: str, value: Any) -> Reason | None:
+    groups = {str(each).lower() for each in (value if isinstance(value, list) else [value])}
+    is_public = plain not in _GROUPS or groups <= _PUBLIC_GROUPS
+    return None if is_public else Reason.RESTRICTED
+
+
+def _build(plain: str, value: Any) -> Reason | None:
+    """Return whether Hugo renders the text, and shows it in lists."""
+    if plain != "build" or not isinstance(value, dict):
+        return None
+    options = {plain_name(str(value.get(part, "always"))) for part in ("render", "list")}
+    return None if options <= {"always", "true", "local"} else Reason.RESTRICTED
 
 
 def _expired(name: str, value: Any, *, now: datetime, zone: tzinfo) -> Restriction | None:

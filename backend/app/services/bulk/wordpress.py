@@ -111,7 +111,7 @@ def survey(path: Path, advance: Progress) -> Survey:
         problems.append("The file ends before its end: it is incomplete")
     return Survey(
         authors=authors,
-        site=index.site or builder.options.site,
+        site=index.site,
         zone=timezone(offsets.most_common(1)[0][0]) if offsets else None,
         left_out={"users without posts": sum(name not in writers for name in declared)},
         problems=problems,
@@ -234,7 +234,7 @@ def _add_addresses(builder: RecordBuilder, item: Element, *, guid: str, slug: st
     builder.add_old_address(link)
     if slug:
         builder.add_old_address(f"/{slug}/")
-    if guid.startswith("http") and text_of(item, "post_type") != "attachment":
+    if guid.startswith("http") and "?" not in guid:
         builder.add_old_address(guid)
     if post_id := text_of(item, "post_id").strip():
         builder.add_old_address(f"/?p={post_id}")
@@ -263,9 +263,7 @@ def _published(builder: RecordBuilder, item: Element) -> datetime | None:
     return None if "-0001" in text else builder.read_date("pubDate", text)
 
 
-def _restrict(
-    builder: RecordBuilder, item: Element, source: str, meta: Mapping[str, str]
-) -> None:
+def _restrict(builder: RecordBuilder, item: Element, source: str, meta: Mapping[str, str]) -> None:
     """Add the restrictions of WordPress and of its plugins."""
     status = text_of(item, "status")
     if status in _UNFINISHED_STATUSES:
