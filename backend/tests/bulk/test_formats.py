@@ -8,8 +8,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from app.services.bulk.html import html_to_markdown
-from app.services.bulk.lexical import InvalidDocument, from_lexical, from_mobiledoc
 
 from app.services.bulk import foreign, ghost, markdown, wordpress
 from app.services.bulk.foreign import SourceError

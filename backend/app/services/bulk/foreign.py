@@ -129,6 +129,7 @@ class RecordBuilder:
         self.fields: dict[str, Any] = {}
         self.notes: list[str] = []
         self.source_id = ""
+        self.is_own = False
         self.former_name = ""
         self.is_former_name_unique = False
         self.slug_source = ""
@@ -312,6 +313,7 @@ class RecordBuilder:
             self.position,
             self.fields,
             source_id=self.source_id,
+            is_own=self.is_own,
             former_name=self.former_name,
             is_former_name_unique=self.is_former_name_unique,
             slug_source=self.slug_source,

@@ -189,6 +189,8 @@ def write(folder: Path, record: Mapping[str, Any]) -> None:
     }.items():
         if field in record:
             front_matter[name] = record[field]
+    if record.get("imported"):
+        front_matter["imported"] = json.dumps(record["imported"], ensure_ascii=False)
     front_matter["generator"] = _OWN_GENERATOR
     text = yaml.dump(
         front_matter, Dumper=_DUMPER, sort_keys=False, allow_unicode=True, width=10_000
@@ -320,6 +322,7 @@ def _record(
 ) -> ParsedRecord:
     values, position = file.values, PurePosixPath(str(builder.position))
     builder.note(file.note)
+    builder.is_own = values.get("generator") == _OWN_GENERATOR
     if file.found.damage:
         builder.restrict(Reason.UNFINISHED, file.found.damage)
     name = position.stem
@@ -359,20 +362,30 @@ def _record(
     if others := [handle for handle, _ in authors[1:]]:
         builder.note(f"an article has one author, not imported as authors: {', '.join(others)}")
         builder.keep("further_authors", others)
+    _keep_others(builder, file)
+    return builder.build(author=authors[0][0] if authors else "", resolve_author=resolve_author)
+
+
+def _keep_others(builder: RecordBuilder, file: MarkdownFile) -> None:
+    """Keep the fields for which an article has none."""
+    if builder.is_own:
+        kept = json.loads(_text(file.values.get("imported")) or "{}")
+        for name, value in kept.items():
+            builder.keep(name, value)
+        return
     rest = {
         key: value
         for key, value in file.found.values.items()
         if plain_name(key) not in _KNOWN and not is_visibility(key)
     }
     builder.keep("front_matter", rest)
-    return builder.build(author=authors[0][0] if authors else "", resolve_author=resolve_author)
 
 
 def _convert(
     builder: RecordBuilder, content: str, suffix: str, values: Mapping[str, Any]
 ) -> Converted:
     """Return the text as Markdown. Files that Pressroom wrote contain it already."""
-    if values.get("generator") == _OWN_GENERATOR:
+    if builder.is_own:
         return Converted(content)
     if suffix in HTML:
         if not builder.fields.get("title") and (title := _HTML_TITLE.search(content)):
@@ -411,6 +424,8 @@ def _add_addresses(
     ]
     usable = [each for each in declared if "/" in each and ":" not in each]
     builder.add_old_address(*usable)
+    if builder.is_own:
+        return
     if usable:
         builder.note(f"old addresses, which redirect to the article: {', '.join(usable)}"[:300])
     below = position.parent if position.stem.lower() == "index" else position.with_suffix("")

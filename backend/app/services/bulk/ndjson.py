@@ -71,4 +71,4 @@ def parse_record(
     if resolve_author is not None and isinstance(fields, dict):
         author = fields.get("author")
         fields["author"] = resolve_author(author if isinstance(author, str) else "")
-    return parse_fields(number, fields, number=number)
+    return parse_fields(number, fields, number=number, is_own=True)

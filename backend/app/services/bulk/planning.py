@@ -259,7 +259,7 @@ def _exists_already(batch: Plan, item: PreparedRecord, author_id: int) -> bool:
     So articles are not duplicated by their own export. The article remains one that was not
     imported: a record that differs creates another one.
     """
-    if item.parsed.source_id or item.record.slug is None:
+    if not item.parsed.is_own or item.record.slug is None:
         return False
     slug_owner = batch.slug_owner(item.record.slug, author_id)
     if slug_owner is None or slug_owner.former:

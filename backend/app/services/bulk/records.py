@@ -51,6 +51,8 @@ class ParsedRecord(NamedTuple):
     """What was changed or lost, in words for the author."""
     parts: Mapping[str, int] = {}
     """The number of parts that were left out by kind in the plural, such as comments."""
+    is_own: bool = False
+    """Whether Pressroom wrote the record. Then an article equal to it is not imported again."""
     number: int = 0
     """The number in the order of the source."""
 
@@ -185,9 +187,10 @@ def record_key(source: str, source_id: str) -> bytes:
 
     A site is the same with http and https, with and without `www.`, and in any case.
     """
-    is_site = source[:4].lower() == "http"
-    name = _SITE_PREFIX.sub("", source.casefold()).rstrip("/") if is_site else source
-    return sha256(f"{name}\0{source_id}".encode(errors="surrogatepass")).digest()
+    owner, _, name = source.rpartition(": ")
+    if name[:4].lower() == "http":
+        name = _SITE_PREFIX.sub("", name.casefold()).rstrip("/")
+    return sha256(f"{owner}\0{name}\0{source_id}".encode(errors="surrogatepass")).digest()
 
 
 _SITE_PREFIX = re.compile(r"https?://(www\.)?")
