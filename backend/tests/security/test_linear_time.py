@@ -29,9 +29,12 @@ from app.main import create_app
 from app.routers.media.files import _part
 from app.schemas.types import Email
 from app.services.bulk import markdown
+from app.services.bulk.converting.addresses import find_addresses
+from app.services.bulk.converting.documents import from_ghost_html, from_lexical
+from app.services.bulk.converting.generators import from_site
+from app.services.bulk.converting.posts import from_wordpress
+from app.services.bulk.converting.results import Converted, InvalidDocument, TooComplex
 from app.services.bulk.foreign import RecordBuilder, parse_datetime
-from app.services.bulk.html import HtmlTooComplex, html_to_markdown
-from app.services.bulk.lexical import InvalidDocument, from_lexical
 from app.services.bulk.ndjson import parse_record
 from app.services.media import forms
 from app.services.media.formats import detect_format
@@ -243,13 +246,13 @@ def draft(text: str) -> None:
     builder.set_language(text)
 
 
-def lexical(text: str) -> str:
+def lexical(text: str) -> Converted:
     words = {"type": "text", "text": text, "format": 1}
     code = {"type": "codeblock", "code": text, "language": "a"}
     return from_lexical(json.dumps({"root": {"children": [words, code]}}))
 
 
-def lexical_lists(text: str) -> str:
+def lexical_lists(text: str) -> Converted:
     """Convert nested lists, one per character of `text`."""
     inner = {"type": "list", "children": []}
     item = {"children": [inner for _ in text]}
@@ -270,8 +273,12 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
     "email": quietly(TypeAdapter(Email).validate_python, ValidationError),
     "front matter": quietly(front_matter, markdown.FrontMatterError),
     "form": quietly(form, InvalidRequest, InvalidInput),
-    "html": quietly(html_to_markdown, HtmlTooComplex),
-    "lexical": quietly(lexical, InvalidDocument, HtmlTooComplex),
+    "addresses": quietly(find_addresses, TooComplex),
+    "html": quietly(from_ghost_html, TooComplex),
+    "lexical": quietly(lexical, InvalidDocument, TooComplex),
+    "site": from_site,
+    "mdx": partial(from_site, is_mdx=True),
+    "wordpress": quietly(from_wordpress, TooComplex),
     "date": parse_datetime,
     "precondition": lambda text: Precondition.parse(text, text),
     "range": lambda text: _part(text, 100),

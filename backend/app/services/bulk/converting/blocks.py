@@ -11,7 +11,7 @@ from html import escape
 from app.services.bulk.converting.inline import Inline, destination, escape_text
 from app.services.bulk.converting.players import address, canonical_player, file_name, has_player
 from app.services.bulk.converting.results import Notes
-from app.services.bulk.converting.trees import BREAK, INLINE, Element
+from app.services.bulk.converting.trees import BREAK, INLINE, LEFT_OUT, Element
 
 SPACES = " \t\r\n\f"
 """White space of HTML. Other spaces, such as no-break spaces, are text."""
@@ -33,7 +33,6 @@ _GUTTERS = frozenset(
     {"gutter", "gl", "rouge-gutter", "lineno", "linenos", "linenodiv", "line-numbers",
      "line-numbers-rows", "crayon-nums", "hljs-ln-numbers", "line_numbers"}
 )  # fmt: skip
-_LEFT_OUT = frozenset({"wp-block-file__button", "wp-block-file__embed"})
 _ALIGNED = re.compile(r"text-align:\s*(left|center|right)")
 _ALIGNMENTS = {"left": ":---", "center": ":---:", "right": "---:"}
 _SPANS = re.compile(r"\d{1,4}")
@@ -92,7 +91,7 @@ class Blocks:
         waiting.clear()
 
     def _block(self, node: Element, formats: Sequence[Element]) -> list[str]:  # noqa: C901, PLR0911, PLR0912 - one case for each element
-        if _LEFT_OUT.intersection(node.classes):
+        if LEFT_OUT.intersection(node.classes):
             return []
         match node.name:
             case name if name in _HEADINGS:
@@ -244,19 +243,16 @@ class Blocks:
     def _figure(self, node: Element, formats: Sequence[Element]) -> list[str]:
         captions = [each for each in node.children if _is_named(each, "figcaption")]
         content = self._blocks([each for each in node.children if each not in captions], formats)
-        lines = []
-        for caption in captions:
-            if isinstance(caption, Element) and (
-                caption.text().strip(SPACES) or caption.find("img")
-            ):
-                lines.append(self._cell("figcaption", caption, formats))
-        if not lines or not content:
-            return content + [
-                block
-                for caption in captions
-                if isinstance(caption, Element)
-                for block in self._blocks(caption.children, formats)
-            ]
+        if not content:
+            return self._blocks([child for each in captions for child in _nodes(each)], formats)
+        lines = [
+            self._cell("figcaption", caption, formats)
+            for caption in captions
+            if isinstance(caption, Element)
+            and (caption.text().strip(SPACES) or caption.find("img"))
+        ]
+        if not lines:
+            return content
         return ["\n".join(["<figure>", "", "\n\n".join(content), "", *lines, "</figure>"])]
 
     def _details(self, node: Element, formats: Sequence[Element]) -> list[str]:
@@ -282,8 +278,8 @@ class Blocks:
         if url:
             title = node.get("title") or (url if node.name == "iframe" else "")
             return [player(url, title=title)]
-        if source:
-            self._notes.add(f"embedded content was left out: {source[:60]}")
+        if source or node.name == "iframe":
+            self._notes.add(f"embedded content was left out: {source[:60] or 'it has no address'}")
         return self._blocks(node.children, ()) if node.name in {"object", "video", "audio"} else []
 
 
@@ -309,6 +305,10 @@ def _nonempty(text: str) -> list[str]:
 
 def _is_named(node: Element | str, name: str) -> bool:
     return isinstance(node, Element) and node.name == name
+
+
+def _nodes(node: Element | str) -> Nodes:
+    return node.children if isinstance(node, Element) else [node]
 
 
 def _wrapped(nodes: Nodes, formats: Sequence[Element]) -> Nodes:

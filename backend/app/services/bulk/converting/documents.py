@@ -91,8 +91,9 @@ def _markdown_card(text: str, raw: list[str]) -> str:
         last[1].content == _END.strip() and last[0].level == 0
     ):
         raw.append(text)
-        return f'<div data-markdown="{len(raw) - 1}"></div>'
-    return f"<div>{_parser.render(text)}</div>"
+    else:
+        raw.append(from_html(_parser.render(text)).markdown)
+    return f'<div data-markdown="{len(raw) - 1}"></div>'
 
 
 def _card(name: str, payload: Payload, notes: Notes, raw: list[str]) -> str:

@@ -9,7 +9,7 @@ from app.services.bulk.converting.trees import BREAK, Element, parse
 Definition = tuple[str, Sequence["Element | str"]]
 """The label of a footnote and its content."""
 
-_NUMBER = re.compile(r"\s*\[?\s*(?:\d{1,3}|[a-z*\u2020\u2021])\s*\]?\s*")
+_NUMBER = re.compile(r"\[?(?:\d{1,3}|[a-z*\u2020\u2021])\]?")
 _NOTE_ID = re.compile(r"fn|foot-?note|end-?note|note[-_:]?\d|cite[-_]note", re.IGNORECASE)
 _BACK = re.compile(
     r"[\s\[\]()^\u2191\u21a9\u21b5\u2912\u23ce\u25b3\u25b2\ufe0e\ufe0f]*|back|return|jump up", re.I
@@ -93,7 +93,7 @@ def _is_reference(link: Element, parent: Element, item: Element) -> bool:
     is_marked = parent.name == "sup" or link.find("sup") or "footnote" in link.get("class")
     return (
         bool(is_marked)
-        and _NUMBER.fullmatch(link.text().lower()) is not None
+        and _NUMBER.fullmatch(link.text().strip().lower()) is not None
         and (bool(_NOTE_ID.search(item.get("id"))) or any(map(_is_link_back, item.elements())))
     )
 

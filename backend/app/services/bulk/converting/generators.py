@@ -15,16 +15,17 @@ from app.services.bulk.converting.pages import from_html
 from app.services.bulk.converting.players import address, file_name
 from app.services.bulk.converting.results import Context, Converted, Notes
 
-_FENCE = re.compile(r"(?m)^[ \t>]*(`{3,}|~{3,})[^\n]*$")
+_FENCE = re.compile(r"^[ \t>]*+(`{3,}+|~{3,}+)([^\n]*+)$", re.MULTILINE)
 _CODE_SPAN = re.compile(r"(`+)")
 _HUGO = re.compile(
     r"\{\{(?P<open>[<%])(?P<escaped>/\*)?\s*+(?P<close>/?)\s*+(?P<name>[A-Za-z][\w./-]*+)?"
-    r"(?P<rest>(?:[^\"`>%}]++|\"(?:[^\"\\]++|\\.)*+\"|`[^`]*+`|[>%](?!\}\})|\}(?!\}))*+)[>%]\}\}",
+    r"(?P<rest>(?:[^\"`>%{}]++|\"(?:[^\"\\]++|\\.)*+\"|`[^`]*+`|[>%](?!\}\})|\}(?!\})|\{(?!\{))*+)"
+    r"[>%]\}\}",
     re.DOTALL,
 )
 _LIQUID = re.compile(
-    r"\{%-?\s*+(?P<name>[A-Za-z][\w-]*+)(?P<rest>(?:[^%\"']++|\"[^\"\n]*+\"|'[^'\n]*+'|[\"']"
-    r"|%(?!\}))*+)%\}"
+    r"\{%-?\s*+(?P<name>[A-Za-z][\w-]*+)(?P<rest>(?:[^%\"'{]++|\"[^\"\n]*+\"|'[^'\n]*+'|[\"']"
+    r"|%(?!\})|\{(?!%))*+)%\}"
 )
 _OUTPUT = re.compile(r"\{\{-?(?P<expression>[^{}\n]{0,400}+)\}\}")
 _SITE = re.compile(
@@ -38,9 +39,8 @@ _RAW = re.compile(r"\{%-?\s*+(end)?(?:raw|swig)\s*+-?%\}")
 _KRAMDOWN = re.compile(
     r"(?m)(?:^[ \t]*\{:(?!:?comment)[^{}\n]*\}[ \t]*$\n?|(?<=[)*_`\w])\{:[^{}\n]*\})"
 )
-_HEADING_ID = re.compile(
-    r"(?m)^(#{1,6} [^\n{]*(?:\{(?!#)[^\n{]*)*)\{#([\w:.-]+)[^{}\n]*\}[ \t]*#*[ \t]*$"
-)
+_HEADING = re.compile(r"^(#{1,6}+) ([^\n]*+)$", re.MULTILINE)
+_HEADING_ID = re.compile(r"\{#([\w:.-]++)[^{}]*+\}")
 _TOC = re.compile(
     r"(?m)^[*+-] (?:TOC|toc)\n\{:toc[^}\n]*\}\n?|^\{:toc[^}\n]*\}\n?|^\[\[?toc\]?\][ \t]*$\n?",
     re.IGNORECASE,
@@ -49,21 +49,21 @@ _DIRECTIVE = re.compile(
     r"(?m)^([ \t]*):::+[ \t]*([A-Za-z]*)[ \t]*(?:\[([^\]\n]*)\]|([^\n{]*))[^\n]*$"
 )
 _ARGUMENT = re.compile(
-    r"(?:([\w.:-]+)\s*+(?:=|:(?=[\"'\w]))\s*+)?+(?:\"((?:[^\"\\]++|\\.)*+)\"|'([^'\n]*+)'|`([^`]*+)`"
+    r"(?:(?<![\w.:-])([\w.:-]++)\s*+(?:=|:(?=[\"'\w]))\s*+)?+(?:(?<!\\)\"((?:[^\"\\]++|\\.)*+)\"|'([^'\n]*+)'|`([^`]*+)`"
     r"|\{([^{}]*+)\}|([^\s,\"'`={}]++))"
 )
 _BLANK_LINES = re.compile(r"\n[ \t]*+\n(?:[ \t]*+\n)++")
 _URL = re.compile(r"(?:https?:)?//\S+", re.IGNORECASE)
 _IMAGE_FILE = re.compile(r"\.(?:jpe?g|png|gif|webp|avif|svg|bmp)(?:[?#]|\Z)", re.IGNORECASE)
-_PLAIN_PATH = re.compile(r"(?:https?://|/|\.{0,2}/)?[^\s\"'<>]*\.[A-Za-z0-9]{2,5}(?:[?#]\S*)?")
 _IMPORT = re.compile(
     r"(?m)^(?:import\s+(?:[^\n;]*?\sfrom\s+)?[\"'][^\"'\n]+[\"'];?|import\s+\{[^}]*\}\s+from\s+[\"'][^\"'\n]+[\"'];?)[ \t]*$\n?"
 )
 _IMPORTED = re.compile(r"(?m)^import\s+(\w+)\s+from\s+[\"']([^\"'\n]+)[\"']")
+_VARIABLE = re.compile(r"=\{(\w++)(?:\.src)?+\}")
 _EXPORT = re.compile(
     r"(?m)^export\s+(?:const|let|var|default|function)\b[^\n]*(?:\n(?![ \t]*\n)[^\n]+)*\n?"
 )
-_JSX_COMMENT = re.compile(r"\{/\*(?:[^*]++|\*(?!/))*+\*/\}")
+_JSX_COMMENT = re.compile(r"\{/\*(?:[^*{]++|\*(?!/)|\{(?!/\*))*+\*/\}")
 _JSX_TEXT = re.compile(r"\{\s*(?:\"([^\"{}\n]*)\"|'([^'{}\n]*)'|`([^`{}$\n]*)`)\s*\}")
 _JSX = re.compile(
     r"<(?P<close>/?)(?P<name>[A-Z][\w.]*+)"
@@ -225,15 +225,19 @@ def _liquid_tag(match: re.Match[str]) -> _Tag | None:
 def _code_ranges(text: str) -> list[tuple[int, int]]:
     """Return the ranges of fenced code and of code in lines."""
     ranges: list[tuple[int, int]] = []
-    position = 0
-    while fence := _FENCE.search(text, position):
-        ranges += _code_spans(text, position, fence.start())
-        mark = fence[1]
-        end = re.compile(rf"(?m)^[ \t>]*{mark[0]}{{{len(mark)},}}[ \t]*$").search(text, fence.end())
-        position = end.end() if end else len(text)
-        ranges.append((fence.start(), position))
-        if not end:
-            return ranges
+    position, opened = 0, None
+    for fence in _FENCE.finditer(text):
+        if opened is None:
+            if fence[1][0] == "`" and "`" in fence[2]:
+                continue  # code in a line
+            ranges += _code_spans(text, position, fence.start())
+            opened = fence
+        elif fence[1].startswith(opened[1]) and not fence[2].strip():
+            position = fence.end()
+            ranges.append((opened.start(), position))
+            opened = None
+    if opened is not None:
+        return [*ranges, (opened.start(), len(text))]
     return ranges + _code_spans(text, position, len(text))
 
 
@@ -474,7 +478,7 @@ def _figure(name: str, source: str, arguments: Arguments, content: str) -> str:
     title = _first(arguments, "title")
     if not url:
         values = [value for key, value in arguments.items() if key.isdigit()]
-        paths = [value for value in values if _PLAIN_PATH.fullmatch(value)]
+        paths = list(filter(_is_path, values))
         url = paths[0] if paths else (values[0] if values else "")
         if url:
             rest = [value for value in values[values.index(url) + 1 :] if not value.isdigit()]
@@ -495,6 +499,12 @@ def _figure(name: str, source: str, arguments: Arguments, content: str) -> str:
     if not caption:
         return image
     return f"<figure>\n\n{image}\n\n<figcaption>\n\n{caption}\n\n</figcaption>\n</figure>"
+
+
+def _is_path(value: str) -> bool:
+    """Return whether a value looks like the path or address of a file."""
+    extension = re.split(r"[?#]", value, maxsplit=1)[0].rpartition(".")[2]
+    return extension != value and 2 <= len(extension) <= 5 and extension.isalnum()
 
 
 def _site(name: str, arguments: Arguments, content: str, notes: Notes) -> str:
@@ -585,7 +595,7 @@ def _plain_syntax(text: str, notes: Notes, context: Context) -> str:
         text = _OUTPUT.sub(lambda output: _output(output, notes, context), text)
     if "{" in text or "toc" in text.lower():
         text = _TOC.sub("", text)
-        text = _HEADING_ID.sub(_anchored_heading, text)
+        text = _HEADING.sub(_anchored_heading, text)
         text = _KRAMDOWN.sub("", text)
     return text
 
@@ -596,14 +606,21 @@ def _output(match: re.Match[str], notes: Notes, context: Context) -> str:
         return context.site.rstrip("/") if ".url" in expression else ""
     if literal := _LITERAL.fullmatch(expression):
         return literal[1] if literal[1] is not None else literal[2] or ""
+    name = expression.rpartition(".")[2]
+    if re.fullmatch(r"page\.\w{1,50}", expression) and name in context.values:
+        return escape_text(context.values[name])
     if re.match(r"(?:page|site|post|include|layout)\.", expression):
         notes.add(f"the value of {expression[:40]!r} is not in the file")
     return match[0]
 
 
 def _anchored_heading(match: re.Match[str]) -> str:
-    marks, _, title = match[1].partition(" ")
-    return f'{marks} <a id="{escape(match[2])}"></a>{title.rstrip()}'
+    """Return a heading whose `{#id}` is an anchor instead."""
+    title = match[2].rstrip(" \t#")
+    found = _HEADING_ID.fullmatch(title, title.rfind("{#")) if "{#" in title else None
+    if found is None:
+        return match[0]
+    return f'{match[1]} <a id="{escape(found[1])}"></a>{title[: found.start()].rstrip()}'
 
 
 def _convert_directives(text: str) -> str:
@@ -658,10 +675,9 @@ def _convert_jsx(text: str, notes: Notes) -> str:
 
     def tag(match: re.Match[str]) -> _Tag:
         rest = match["rest"].strip()
-        for name, path in imported.items():
-            rest = re.sub(
-                rf"=\{{{re.escape(name)}(?:\.src)?\}}", lambda _, to=path: f'="{to}"', rest
-            )
+        rest = _VARIABLE.sub(
+            lambda each: f'="{imported[each[1]]}"' if each[1] in imported else each[0], rest
+        )
         name = match["name"].rpartition(".")[2].lower()
         return _Tag(
             *match.span(),

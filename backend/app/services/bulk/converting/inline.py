@@ -15,7 +15,7 @@ from markdown_it.common.normalize_url import normalizeLinkText
 from app.content.markdown import ATTRIBUTES, flanking, is_punctuation
 from app.services.bulk.converting.players import address
 from app.services.bulk.converting.results import Notes
-from app.services.bulk.converting.trees import BREAK, Element
+from app.services.bulk.converting.trees import BREAK, LEFT_OUT, Element
 
 _MARKS = {"em": ("*", "_"), "strong": ("**", "__"), "del": ("~~",)}
 _MARKUP = (
@@ -34,7 +34,6 @@ _NUMBER = re.compile(r"(\d{1,9})([.)])(?=[ \n]|\Z)")
 _UNDERLINE = re.compile(r"[-=:|](?=[-=:| ]*+(?:\n|\Z))")
 _FOOTNOTE_START = re.compile(r"\[\^[^\]]++\](?=:)")
 _SPACES = re.compile(r"[ \t\n\r]+")
-_TRAILING_MARKS = re.compile(r"#+\Z")
 _BACKTICKS = re.compile("`+")
 _AUTOLINK = re.compile(r"https?://[A-Za-z0-9./?=#&:@_,+~-]{1,500}")
 
@@ -86,7 +85,9 @@ class Inline:
 
     def heading(self, nodes: Sequence[Element | str]) -> str:
         """Return the content of a heading. `#` at the end would be removed."""
-        return _TRAILING_MARKS.sub(lambda marks: "\\#" * len(marks[0]), self.line(nodes))
+        text = self.line(nodes)
+        kept = text.rstrip("#")
+        return kept + "\\#" * (len(text) - len(kept))
 
     def html(self, nodes: Sequence[Element | str]) -> str:
         """Return the content as a single line of HTML."""
@@ -121,7 +122,7 @@ class _Collector:
         elif node.name == "br":
             self._breaks += 1
             self._space = False
-        elif node is BREAK or node.name in _IGNORED:
+        elif node is BREAK or node.name in _IGNORED or LEFT_OUT.intersection(node.classes):
             self._space = True
         elif node.name == "img":
             self._image(node)

@@ -22,7 +22,7 @@ _WITHOUT_PARAGRAPH = frozenset(
 """Blocks whose text is no paragraph before the first blank line."""
 _UNCHANGED = frozenset({"pre", "script", "style", "svg", "textarea"})
 _TOKEN = re.compile(
-    r"<!--(?:[^-]++|-(?!->))*+-->"
+    r"<!--(?:[^<-]++|<(?!!--)|-(?!->))*+-->"
     r"|<(/?)([A-Za-z][A-Za-z0-9-]*+)(?:[^<>\"']++|\"[^\"]*+\"|'[^']*+')*+>"
     r"|[^<]++|<"
 )

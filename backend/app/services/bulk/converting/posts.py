@@ -15,8 +15,10 @@ MAX_INSERTED_BLOCKS = 100
 MAX_LENGTH = 8 * 1024 * 1024
 """Maximum length of a post with its reusable blocks."""
 
-_BLOCK = re.compile(r"<!--\s*+(/?)wp:([a-z0-9_/-]++)((?:[^-]++|-(?!->))*+)-->")
-_MARKER = re.compile(r"<!--\s*+(more|nextpage|noteaser)\b(?:[^-]++|-(?!->))*+-->", re.IGNORECASE)
+_BLOCK = re.compile(r"<!--\s*+(/?)wp:([a-z0-9_/-]++)((?:[^<-]++|<(?!!--)|-(?!->))*+)-->")
+_MARKER = re.compile(
+    r"<!--\s*+(more|nextpage|noteaser)\b(?:[^<-]++|<(?!!--)|-(?!->))*+-->", re.IGNORECASE
+)
 _LONE_URL = re.compile(r"(?m)^[ \t]*+(https?://[^\s<>\"]++)[ \t]*+\r?$", re.IGNORECASE)
 _EMBED = re.compile(
     r"(wp-block-embed__wrapper[^<>]*+>)\s*+(https?://[^\s<>\"]++)\s*+(?=</div)", re.IGNORECASE

@@ -37,6 +37,8 @@ class Context:
     """The content of WordPress's reusable blocks (patterns) by id."""
     footnotes: Mapping[str, str] = field(default_factory=dict)
     """The HTML of WordPress's footnotes by id, from the post's meta field `footnotes`."""
+    values: Mapping[str, str] = field(default_factory=dict)
+    """The front matter of a file, for `{{ page.title }}` in its text."""
 
 
 class Converted(NamedTuple):

@@ -15,14 +15,14 @@ Attributes = Mapping[str, str]
 Handler = Callable[[Attributes, "str | None", Context, Notes], str]
 
 _TOKEN = re.compile(
-    r"<!--(?:[^-]++|-(?!->))*+-->"
+    r"<!--(?:[^<-]++|<(?!!--)|-(?!->))*+-->"
     r"|<(?P<protected>pre|code|textarea|script|style)(?=[\s>])"
     r"|</?[A-Za-z](?:[^<>\"']++|\"[^\"]*+\"|'[^']*+')*+>"
     r"|\[(?P<close>/?)(?P<name>[A-Za-z][A-Za-z0-9_-]*+)(?P<attributes>(?:[\s=:|/][^\[\]]*+)?+)\]"
     r"|\(\((?P<note>[^()]*+(?:\([^()]*+\)[^()]*+)*+)\)\)(?!\))"
 )
 _ATTRIBUTE = re.compile(
-    r"(?:([\w-]++)\s*+=\s*+)?+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s\"'=][^\s\"']*+))"
+    r"(?:(?<![\w-])([\w-]++)\s*+=\s*+)?+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s\"'=][^\s\"']*+))"
 )
 _QUOTES = re.compile("&#822[0123];|&#8243;|&quot;|&#0?34;|[\u201c\u201d\u2033]")
 _IMAGE = re.compile(

@@ -88,6 +88,8 @@ INLINE = frozenset(
     strong sub sup time tt u var
     """.split()  # noqa: SIM905 - a list of sixty lines is no easier to read
 )
+LEFT_OUT = frozenset({"wp-block-file__button", "wp-block-file__embed"})
+"""Classes of elements that repeat a link beside them."""
 VOID = frozenset({"br", "col", "embed", "hr", "img", "input", "param", "source", "track", "wbr"})
 LEVELS = frozenset({"ul", "ol", "li", "blockquote"})
 _BLOCKS = frozenset(
@@ -152,8 +154,8 @@ _cleaner = nh3.Cleaner(
     url_schemes=_SCHEMES,
 )
 _TOKEN = re.compile(r"<(/?)([a-z][a-z0-9]*+)((?:[^<>\"]++|\"[^\"]*+\")*+)>|([^<]++)|<")
-_ATTRIBUTE = re.compile(r"([^\s=\"]++)=\"([^\"]*+)\"")
-_FRAGMENT = re.compile(r'<a [^<>"]*+(?:"[^"]*+"[^<>"]*+)*?href="#([^"]++)"')
+_ATTRIBUTE = re.compile(r" ([^\s=\"]++)=\"([^\"]*+)\"")
+_FRAGMENT = re.compile(r" href=\"#([^\"]++)\"")
 _STARTS = re.compile(r"<([a-z][a-z0-9]*+)", re.IGNORECASE)
 _LOST = {
     "script": "a script was left out",
@@ -292,8 +294,8 @@ class _Builder:
         self._open.append((name, element))
         if element is not None:
             self._stack.append(element)
-            self._counts[kind] = self._counts.get(kind, 0) + 1
-            self._levels += kind in LEVELS
+            self._counts[element.name] = self._counts.get(element.name, 0) + 1
+            self._levels += element.name in LEVELS
 
     def _element(self, kind: str, values: dict[str, str]) -> Element | None:
         """Return the element, or None if only its content is kept."""
@@ -307,6 +309,8 @@ class _Builder:
             if kind != "span" and kind in self._counts and self._counts[kind] > 0:
                 return None  # bold in bold
             if kind == "span" and not _is_significant_span(values):
+                return None
+            if kind == "a" and "href" not in values:
                 return None
             return Element(kind, values)
         if kind in _BLOCKS:
