@@ -333,7 +333,7 @@ def _record(
     title, content = _text(values.get("title")), file.content
     if not title and (heading := _HEADING.match(content)):
         title, content = heading[1].rstrip(" \t#"), content[heading.end() :].lstrip("\r\n")
-    builder.set_title(without_html(title) or undated.replace("-", " ").replace("_", " "))
+    builder.set_title(title or undated.replace("-", " ").replace("_", " "))
     builder.set_content(_convert(builder, content, position.suffix.lower(), values))
     builder.slug_source = slugify(undated)
     builder.set_slug(_text(values.get("slug")))
@@ -353,7 +353,7 @@ def _record(
         builder.restrict(Reason.UNFINISHED, "the name of the file begins with _")
     builder.set_excerpt(_text(_first(values, _EXCERPT)))
     builder.set_cover(_url(_first(values, _COVER)))
-    builder.set_tags(map(without_html, _all_tags(values, is_jekyll=bool(dated))))
+    builder.set_tags(_all_tags(values, is_jekyll=bool(dated)))
     builder.set_language(_text(_first(values, _LANGUAGE)))
     if truth(values.get("archived")):
         builder.fields["archived"] = True

@@ -88,9 +88,9 @@ def survey(path: Path, advance: Progress) -> Survey:
     index = Index()
     has_items = False
     for name, element, _, _ in file.pieces():
-        has_items = has_items or name == "item"
         if element is None:
             continue
+        has_items = has_items or name == "item"
         if name == "author":
             author = _author(element)
             declared[author.handle] = author
