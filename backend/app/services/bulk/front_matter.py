@@ -23,6 +23,7 @@ _CLOSING = {
 }
 _UNOPENED_END = re.compile(r"\n(---+|;;;+)[ \t]*\r?(?:\n|\Z)")
 _FIRST_FIELD = re.compile(r"\s*\"?[A-Za-z_][\w-]*\"?[ \t]*:[ \t]")
+_LINE_END = re.compile(r"[ \t]*(?:\r?\n|\Z)")
 _BLANK_LINE = re.compile(r"\n[ \t]*\r?\n")
 _LINE = re.compile(r"([A-Za-z_][\w.-]*)[ \t]*:(?:[ \t]+(.*)|)")
 _ITEM = re.compile(r"[ \t]*-[ \t]+(.+)")
@@ -109,7 +110,7 @@ def _json_first(text: str) -> FrontMatter:
         values, end = _json_decoder().raw_decode(text, start)
     except (ValueError, RecursionError):
         return FrontMatter({}, text, is_present=False)
-    if not isinstance(values, dict) or text[end : end + 1].strip():
+    if not isinstance(values, dict) or not _LINE_END.match(text, end):
         return FrontMatter({}, text, is_present=False)
     rest = text[end:].lstrip(" \t\r").removeprefix("\n")
     return FrontMatter(_lowered(values), _content(rest))

@@ -278,8 +278,13 @@ def _folder_values(folder: str, names: list[str], descriptor: int) -> Mapping[st
             for each in cascade if isinstance(cascade, list) else [cascade]:
                 found |= each if isinstance(each, dict) else {}
         if isinstance(found, dict):
-            values |= {key: value for key, value in found.items() if is_visibility(str(key))}
+            values |= {key: value for key, value in found.items() if _is_inherited(key, value)}
     return values
+
+
+def _is_inherited(name: str, value: Any) -> bool:
+    is_not_written = plain_name(name) == "permalink" and truth(value) is False
+    return is_not_written or is_visibility(name)
 
 
 def _entry(
