@@ -1,19 +1,23 @@
 """Bulk import and export of articles.
 
-records.py     validated records, their keys, and a set of keys
-importing.py   the import pipeline: parses and renders a batch while the previous one is written
-planning.py    the plan of a batch: new articles, changes and errors
-writing.py     execution of the plan
-statements.py  SQL statements of a batch
-tally.py       the counts and messages of an import
-exporting.py   articles as records, in batches
-sources.py     the import formats and their detection
-files.py       opening files without following symbolic links
-foreign.py     shared parts of the parsers for exports of other systems
-authors.py     mapping from authors of other systems to users
-ndjson.py      NDJSON, Pressroom's own format
-markdown.py    a folder of Markdown files with YAML front matter
-ghost.py       Ghost's JSON export
-wordpress.py   WordPress's WXR export
-converting/    conversion of texts from other systems to Markdown
+records.py       validated records, their keys, and a set of keys
+importing.py     the import pipeline: parses and renders a batch while the previous one is written
+planning.py      the plan of a batch: new articles, changes and errors
+writing.py       execution of the plan
+statements.py    SQL statements of a batch
+tally.py         the counts and messages of an import over HTTP
+reporting.py     the report of an import by the command
+exporting.py     articles as records, in batches
+sources.py       the import formats and their detection
+files.py         opening files without following symbolic links
+foreign.py       shared parts of the parsers for exports of other systems
+visibility.py    who could read a text, by its front matter
+dates.py         dates as blogs and exports write them
+paths.py         old addresses in one spelling
+authors.py       mapping from authors of other systems to users
+ndjson.py        NDJSON, Pressroom's own format
+markdown.py      a folder of texts; front_matter.py reads YAML, TOML and JSON
+ghost.py         Ghost's JSON export
+wordpress.py     WordPress's WXR export; wxr.py cuts it into items
+converting/      texts of other systems as Markdown
 """
