@@ -2,6 +2,7 @@
 
 import os
 import socket
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from app.core.config import Settings
 from app.db.session import Database
 from app.models import DiscardedFolder
 from app.services.bulk import files, markdown
+from app.services.bulk.foreign import ReadOptions
 from app.services.bulk.records import MAX_RECORD_BYTES, ParsedRecord
 from app.services.media import discarding
 from app.services.media.storage import LocalStorage, new_folder
@@ -39,7 +41,8 @@ def folder(tmp_path: Path) -> Path:
 def read(folder: Path) -> list[ParsedRecord]:
     survey = markdown.survey(folder, lambda _: None)
     assert {author.handle for author in survey.authors} <= {"ada"}
-    return list(markdown.read(folder, survey, resolve_author=str, advance=lambda _: None))
+    options = ReadOptions(now=datetime(2026, 1, 1, tzinfo=UTC))
+    return list(markdown.read(folder, survey, options, resolve_author=str, advance=lambda _: None))
 
 
 def problems_of(folder: Path) -> dict[str, str]:
@@ -56,15 +59,15 @@ class TestImportingAFolder:
         """Includes links to a file in the folder, dangling links and loops."""
         (folder / "leak.md").symlink_to(target)
         assert problems_of(folder) == {
-            "leak.md": f"The file cannot be read ({files.SYMLINK_MESSAGE})"
+            "leak.md": f"the file cannot be read ({files.SYMLINK_MESSAGE})"
         }
 
     def test_linked_folders_are_reported(self, folder: Path) -> None:
         (folder / "linked").symlink_to("../outside")
         (folder / "inside" / "loop").symlink_to("..")
         assert problems_of(folder) == {
-            "linked": f"The folder cannot be read ({files.SYMLINK_MESSAGE})",
-            "inside/loop": f"The folder cannot be read ({files.SYMLINK_MESSAGE})",
+            "linked": f"the folder cannot be read ({files.SYMLINK_MESSAGE})",
+            "inside/loop": f"the folder cannot be read ({files.SYMLINK_MESSAGE})",
         }
 
     def test_import_folder_may_be_a_symbolic_link(self, folder: Path, tmp_path: Path) -> None:
@@ -102,7 +105,7 @@ class TestImportingAFolder:
             finally:
                 os.chdir(here)
             (folder / "directory.md").mkdir()
-            why = "The file cannot be read (not a regular file)"
+            why = "the file cannot be read (not a regular file)"
             assert problems_of(folder) == {"pipe.md": why, "socket.md": why}
 
     def test_huge_file_is_not_read(self, folder: Path) -> None:
@@ -132,7 +135,7 @@ class TestImportingAFolder:
     def test_unreadable_folders_are_reported(self, folder: Path) -> None:
         (folder / "inside").chmod(0)
         (why,) = problems_of(folder).values()
-        assert why == "The folder cannot be read (Permission denied)"
+        assert why == "the folder cannot be read (Permission denied)"
         (folder / "inside").chmod(0o700)
 
 
@@ -143,7 +146,7 @@ def test_command_reports_links(
     (folder / os.fsdecode(b"bad\x1b[31m\xff.md")).write_text(POST)
     assert run("import", str(folder)) == 1
     out, err = capsys.readouterr()
-    assert f"leak.md: The file cannot be read ({files.SYMLINK_MESSAGE})" in err
+    assert f"leak.md: the file cannot be read ({files.SYMLINK_MESSAGE})" in err
     assert "\x1b[31m.md" not in err
     assert r"bad\x1b[31m\udcff.md: The file name is not UTF-8" in err
     assert "created 1" in out.lower()

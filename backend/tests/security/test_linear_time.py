@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -28,13 +29,14 @@ from app.core.errors import InvalidInput, InvalidMedia, InvalidRequest, Pressroo
 from app.main import create_app
 from app.routers.media.files import _part
 from app.schemas.types import Email
-from app.services.bulk import markdown
+from app.services.bulk import front_matter, visibility, wxr
 from app.services.bulk.converting.addresses import find_addresses
 from app.services.bulk.converting.documents import from_ghost_html, from_lexical
 from app.services.bulk.converting.generators import from_site
 from app.services.bulk.converting.posts import from_wordpress
 from app.services.bulk.converting.results import Converted, InvalidDocument, TooComplex
-from app.services.bulk.foreign import RecordBuilder, parse_datetime
+from app.services.bulk.dates import DateError, read_date
+from app.services.bulk.foreign import ReadOptions, RecordBuilder, title_of, without_html
 from app.services.bulk.ndjson import parse_record
 from app.services.media import forms
 from app.services.media.formats import detect_format
@@ -232,12 +234,26 @@ def quietly(run: Callable[[str], object], *refusals: type[Exception]) -> Callabl
     return attempt
 
 
-def front_matter(text: str) -> object:
-    return markdown._record("a.md", markdown._read("a.md", text.encode()), str)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def fields(text: str) -> None:
+    for start in ("", "---\n", "+++\n", "---\na: ", "{", "a: "):
+        for end in ("", "\n---\n"):
+            front_matter.split(f"{start}{text}{end}")
+    list(visibility.restrictions({"status": text, text: text}, now=NOW, zone=UTC))
+
+
+def item(text: str) -> None:
+    for start in ("", "<![CDATA["):
+        wxr._parse("item", f"<item><title>{start}{text}]]></title></item>".encode(), "utf-8")
 
 
 def draft(text: str) -> None:
-    builder = RecordBuilder(1)
+    builder = RecordBuilder(1, ReadOptions(NOW))
+    title_of(text)
+    without_html(text)
+    builder.add_old_address(text)
     builder.set_title(text)
     builder.set_slug(text)
     builder.set_excerpt(text)
@@ -271,7 +287,7 @@ def form(text: str) -> None:
 PARSERS: Mapping[str, Callable[[str], object]] = {
     "draft": draft,
     "email": quietly(TypeAdapter(Email).validate_python, ValidationError),
-    "front matter": quietly(front_matter, markdown.FrontMatterError),
+    "front matter": fields,
     "form": quietly(form, InvalidRequest, InvalidInput),
     "addresses": quietly(find_addresses, TooComplex),
     "html": quietly(from_ghost_html, TooComplex),
@@ -279,7 +295,8 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
     "site": from_site,
     "mdx": partial(from_site, is_mdx=True),
     "wordpress": quietly(from_wordpress, TooComplex),
-    "date": parse_datetime,
+    "WXR item": item,
+    "date": quietly(lambda text: read_date(text, UTC), DateError),
     "precondition": lambda text: Precondition.parse(text, text),
     "range": lambda text: _part(text, 100),
     "record": lambda text: parse_record(1, text.encode()),

@@ -46,7 +46,7 @@ _TIME = re.compile(
 )
 _HOUR = re.compile(r"(\d{1,2})\s?([ap])\.?m\.?(?![a-z])", re.IGNORECASE)
 _OFFSET = re.compile(r"(?:utc|gmt)?([+-])(\d{1,2})(?::?(\d\d))?", re.IGNORECASE)
-_NAMED_ZONE = re.compile(r"\[?([A-Za-z_]+(?:/[A-Za-z_+-]+[0-9]*)+)\]?")
+_ZONE_NAME = r"\[?([A-Za-z_]+(?:/[A-Za-z_+-]+[0-9]*)+)\]?"
 _DAY_AND_YEAR = re.compile(r"(\d{1,2})(?:st|nd|rd|th)?", re.IGNORECASE)
 
 
@@ -195,9 +195,7 @@ def _read_zone(text: str, at: datetime, default: tzinfo) -> tuple[tzinfo, str]:
         return default, ""
     if offset := _OFFSET.fullmatch(text):
         return _offset_zone(offset), ""
-    if named := re.fullmatch(
-        rf"(?:{_OFFSET.pattern}\s*)?{_NAMED_ZONE.pattern}", text, re.IGNORECASE
-    ):
+    if named := re.fullmatch(rf"(?:{_OFFSET.pattern}\s*)?{_ZONE_NAME}", text, re.IGNORECASE):
         return find_zone(named[4]), ""
     name = text.lower()
     if (at.replace(tzinfo=default).tzname() or "").lower() == name:  # CST, if the blog is in China

@@ -7,7 +7,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -15,7 +15,7 @@ MAX_LENGTH = 64 * 1024
 MAX_NODES = 10_000
 """Maximum number of YAML nodes after the expansion of aliases."""
 
-_OPENING = re.compile(r"\s*(---+|\+\+\++|;;;+)[ \t]*(\w*)[ \t]*\r?\n")
+_FIRST_FENCE = re.compile(r"\s*+(-{3,}+|\+{3,}+|;{3,}+)[ \t]*+(\w*+)[ \t]*+\r?\n")
 _CLOSING = {
     "-": re.compile(r"\n(?:---+|\.\.\.)[ \t]*\r?(?:\n|\Z)"),
     "+": re.compile(r"\n\+\+\++[ \t]*\r?(?:\n|\Z)"),
@@ -47,9 +47,8 @@ class FrontMatterError(ValueError):
 class _Loader(yaml.CSafeLoader):
     """A safe loader for which all plain scalars are text, except for null."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
-
+_Loader.yaml_implicit_resolvers = {}
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:null", re.compile(r"(?:~|null|Null|NULL|)\Z"), ["~", "n", "N", ""]
 )
@@ -71,7 +70,7 @@ _Loader.add_multi_constructor("", _construct_unknown)
 def split(text: str) -> FrontMatter:
     """Split a file into front matter and content."""
     text = text.removeprefix("\ufeff")
-    opening = _OPENING.match(text)
+    opening = _FIRST_FENCE.match(text)
     if opening:
         mark, language = opening[1][0], opening[2].lower()
         closing = _CLOSING[mark].search(text, opening.end() - 1)

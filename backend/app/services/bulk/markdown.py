@@ -61,7 +61,7 @@ _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _OWN_GENERATOR = "pressroom"
 _INVALID_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _DATED_NAME = re.compile(r"(\d{4}-\d{1,2}-\d{1,2})[-_](.+)")
-_HEADING = re.compile(r"\s*+# ++([^\r\n]*+)")
+_FIRST_HEADING = re.compile(r"\s*+# ++([^\r\n]*+)")
 _HTML_TITLE = re.compile(r"<title[^<>]*+>([^<]*+)</title", re.IGNORECASE)
 
 # Names of front matter fields, without separators. The first one that a file has is used.
@@ -336,7 +336,7 @@ def _record(
     dated = _DATED_NAME.fullmatch(name)
     undated = dated[2] if dated else name
     title, content = _text(values.get("title")), file.content
-    if not title and (heading := _HEADING.match(content)):
+    if not title and (heading := _FIRST_HEADING.match(content)):
         title, content = heading[1].rstrip(" \t#"), content[heading.end() :].lstrip("\r\n")
     builder.set_title(title or undated.replace("-", " ").replace("_", " "))
     builder.set_content(_convert(builder, content, position.suffix.lower(), values))

@@ -32,7 +32,6 @@ _END = {
     b"wp:author": re.compile(rb"<!\[CDATA\[|</wp:author\s*>|<item(?=[\s>])|<wp:author(?=[\s>])"),
 }
 _LONGEST_TOKEN = 32
-_CDATA = re.compile(r"(<!\[CDATA\[.*?\]\]>)", re.DOTALL)
 _STRAY_AMPERSAND = re.compile(
     r"&(?!(?:amp|lt|gt|quot|apos|#[0-9]{1,7}|#x[0-9A-Fa-f]{1,6});)(\w+;)?"
 )
@@ -40,8 +39,8 @@ _REFERENCE = re.compile(r"&#(x?)([0-9A-Fa-f]{1,7});")
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _PREFIX = re.compile(r"</?([A-Za-z_][\w.-]*):|\s([A-Za-z_][\w.-]*):[\w.-]+\s*=")
 _TAG = re.compile(r"<((?:[a-z]+:)?[a-z_]+)((?:\s[^<>]*)?)>")
-_ATTRIBUTE = re.compile(r'([a-z]+)="([^"<>]*)"')
-_ENCODING = re.compile(rb"<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]{1,40})[\"']")
+_ATTRIBUTE = re.compile(r'\b([a-z]++)="([^"<>]*+)"')
+_ENCODING = re.compile(rb"<\?xml[^<>]*?\sencoding\s*=\s*[\"']([\w.:-]{1,40})[\"']")
 _DOCTYPE = re.compile(rb"<!(?:DOCTYPE|ENTITY)\b")
 _AS_ASCII = ("utf", "ascii", "iso8859", "latin", "cp125", "koi8", "mac")
 """Encodings in which all bytes of markup mean the same as in ASCII. UTF-16 and 32 have a BOM."""
@@ -242,9 +241,7 @@ def _parse(name: str, raw: bytes, encoding: str) -> Piece:
     repaired = _NOT_XML.sub("", text)
     if repaired != text:
         notes.append("control characters were removed")
-    parts = _CDATA.split(repaired)
-    parts[::2] = [_repair_references(part) for part in parts[::2]]
-    repaired = "".join(parts)
+    repaired = "".join(_repaired_parts(repaired))
     prefixes = {prefix for found in _PREFIX.findall(repaired) for prefix in found if prefix}
     element = _try_parse(repaired, (*_PREFIXES, *sorted(prefixes - {*_PREFIXES, "xml", "xmlns"})))
     if element is None:
@@ -260,6 +257,17 @@ def _try_parse(text: str, prefixes: tuple[str, ...]) -> Element | None:
     except (ParseError, DefusedXmlException, ValueError):
         return None
     return root[0] if len(root) == 1 else None
+
+
+def _repaired_parts(text: str) -> Iterator[str]:
+    """Yield the text with its references repaired, except in CDATA."""
+    position = 0
+    while (start := text.find("<![CDATA[", position)) >= 0:
+        yield _repair_references(text[position:start])
+        end = text.find("]]>", start)
+        position = len(text) if end < 0 else end + 3
+        yield text[start:position]
+    yield _repair_references(text[position:])
 
 
 def _repair_references(text: str) -> str:
