@@ -159,9 +159,9 @@ def run_edge(row: Row, output: Output) -> int:
         ).returncode
     project = Project(project_name("edge"), "docker-compose.yml")
     try:
-        # `run` uses the image's entry point, which renders the template.
-        command = shlex.split(row.command)
-        return project.run("run", "--rm", "--no-deps", "-T", "nginx", *command, output=output)
+        # The entry point renders the configuration and runs `nginx -t`.
+        run = ("run", "--build", "--rm", "--no-deps", "-T", "nginx-config", "true")
+        return project.run(*run, output=output)
     finally:
         project.run("down", "--volumes", output=output)
 
