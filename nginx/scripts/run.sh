@@ -11,5 +11,6 @@ while sleep 1; do
 done </dev/null >&2 &
 while sleep 10; do
   sh /tmp/current/scripts/sweep.sh
+  sh /tmp/current/scripts/withdraw.sh
 done </dev/null >/dev/null 2>&1 &
 exec nginx -c /tmp/current/nginx.conf -g 'daemon off;'
