@@ -92,7 +92,7 @@ def _rendered(backend_port: int, port: int) -> str:
         "server ready-backend:8000 resolve max_fails=2 fail_timeout=5s;": (
             f"server {HOST}:{backend_port} max_fails=2 fail_timeout=5s;"
         ),
-        "    server backend:8000 resolve backup max_fails=2 fail_timeout=5s;\n": "",
+        "    server backend:8000 resolve backup max_fails=0;\n": "",
         "listen 80 default_server;": f"listen {HOST}:{port} default_server;",
         "listen 80;": f"listen {HOST}:{port};",
         "${TRUSTED_PROXY}": "unix:",

@@ -81,7 +81,8 @@ def test_compose_passes_every_setting_on(service: str) -> None:
 def test_env_example_has_only_known_settings() -> None:
     named = set(re.findall(r"^#?([A-Z0-9_]+)=", read(".env.example"), flags=re.MULTILINE))
     assert {"SECRET_KEY", "ENVIRONMENT"} <= named
-    assert named <= SETTINGS | gunicorn_settings() | compose_variables()
+    of_compose = {"COMPOSE_FILE"}
+    assert named <= SETTINGS | gunicorn_settings() | compose_variables() | of_compose
 
 
 def test_image_tags_have_the_project_and_the_version() -> None:
