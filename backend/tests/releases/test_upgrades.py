@@ -66,14 +66,10 @@ def test_upgrade_and_rollback(running: Release, following: Release, author: dict
         assert release_header(running) == "following"
         assert_succeeded(running.upgrade())
         assert release_header(running) is None
-        assert_succeeded(following.upgrade())
     assert_nothing_was_lost(running, seen)
     assert seen.answered > 1000
     assert running.containers("nginx") == nginx
     assert len(running.containers("backend")) == 1
-    migrated = following.project.output("logs", "migrate")
-    assert "newer release" not in migrated
-    assert_succeeded(running.upgrade())
     assert "newer release" in running.project.output("logs", "migrate")
     with running.client() as client:
         assert client.get("/health/ready").json()["ahead"] is True
