@@ -28,9 +28,9 @@ from typing import Any
 
 from containers import ROOT, compose_command, stop_on_terminate, why_no_docker
 
-READY_SECONDS = 180
+READY_SECONDS = 300
 """How long a new backend may take until it is ready."""
-NGINX_SECONDS = 30
+NGINX_SECONDS = 60
 """How long nginx may take to apply its configuration."""
 MIGRATION_ATTEMPTS = 5
 TEMPORARY_FAILURE = 75
