@@ -65,8 +65,8 @@ def check_client_address(project: Project, found: str) -> None:
 
 def check_trusted_proxy(project: Project, client: smoke.Client) -> None:
     """Check that nginx uses the last X-Forwarded-For entry of a trusted proxy."""
-    if project.run("up", "--detach", "--wait", "--no-deps", "nginx") != 0:
-        raise smoke.SmokeError("nginx did not start with TRUSTED_PROXY")
+    if project.run("up", "--detach", "--wait", "--no-deps", "nginx-config") != 0:
+        raise smoke.SmokeError("nginx did not apply TRUSTED_PROXY")
     headers = {"X-Forwarded-For": f"{smoke.FORGED_ADDRESS}, 198.51.100.7"}
 
     def is_client_address() -> bool:

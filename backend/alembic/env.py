@@ -10,11 +10,14 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.core.config import SetupError, get_settings
 from app.core.errors import ServiceUnavailable
-from app.core.logging import configure_logging
+from app.core.logging import configure_logging, get_logger
 from app.db.base import Base
 from app.db.embedded import ensure_database_url
+from app.db.migrate import is_known
 from app.db.session import connect
 from app.models import User  # noqa: F401 - importing the package registers every table
+
+logger = get_logger(__name__)
 
 # A migration that waits for a lock blocks all later queries. It should fail and be run again.
 LOCK_TIMEOUT = "5s"
@@ -36,6 +39,14 @@ def run_migrations(connection: Connection) -> None:
         compare_server_default=True,
         transaction_per_migration=True,
     )
+    if context.config.attributes.get("may_be_ahead"):
+        unknown = [each for each in context.get_context().get_current_heads() if not is_known(each)]
+        if unknown:
+            logger.warning(
+                "the database belongs to a newer release: there is nothing to migrate",
+                revision=", ".join(unknown),
+            )
+            return
     with context.begin_transaction():
         context.run_migrations()
 

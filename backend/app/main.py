@@ -23,7 +23,7 @@ from app.db.session import Database
 from app.http import middleware
 from app.http.errors import register_error_handlers
 from app.jobs.background import create_jobs, run_jobs
-from app.routers import bulk, documentation, feeds, health, keys, limits, mailbox
+from app.routers import bulk, documentation, feeds, health, index, keys, limits, mailbox
 from app.routers.accounts import (
     addresses,
     api_keys,
@@ -75,6 +75,7 @@ TAGS = [
     {"name": "media", "description": "Images, re-encoded in several sizes."},
     {"name": "bulk", "description": "Import and export of articles."},
     {"name": "health", "description": "Health checks for orchestrators."},
+    {"name": "index", "description": "What this server is, and where its documentation is."},
 ]
 
 
@@ -104,6 +105,7 @@ RESOURCES = (  # routes are matched in this order: the most requested ones come 
     addresses,
     keys,
     health,
+    index,
 )
 
 

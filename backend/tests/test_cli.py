@@ -11,10 +11,12 @@ from typing import Any
 import asyncpg
 import pytest
 import uvicorn
+from alembic import command
 
 from app import cli
 from app.auth import keys
 from app.core.config import get_settings
+from app.db.migrate import alembic_config
 from app.services.bulk import seed as seeding
 from tests.databases import driver_url, execute, migrated_database, temporary_database
 from tests.processes import free_port
@@ -68,6 +70,51 @@ def fetch(url: str, query: str) -> list[Any]:
             await connection.close()
 
     return asyncio.run(fetch_all())
+
+
+class TestMigrate:
+    @pytest.mark.parametrize("found", ["from_the_future", None])
+    def test_database_ahead_or_current_stays_as_it_is(
+        self, own_database: str, found: str | None, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        if found:
+            execute(own_database, f"UPDATE alembic_version SET version_num = '{found}'")
+        before = fetch(own_database, "SELECT version_num FROM alembic_version")
+        assert run("migrate") == 0
+        assert fetch(own_database, "SELECT version_num FROM alembic_version") == before
+        assert ("newer release" in capsys.readouterr().out) is bool(found)
+
+    def test_empty_database_is_migrated(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with temporary_database() as url:
+            monkeypatch.setenv("DATABASE_URL", url)
+            get_settings.cache_clear()
+            assert run("migrate") == 0
+            assert fetch(url, "SELECT 1 FROM alembic_version")
+
+    def test_locked_table_is_a_temporary_failure(
+        self, own_database: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        command.downgrade(alembic_config(own_database), "-1")
+
+        async def migrate_while_locked() -> int:
+            holder = await asyncpg.connect(driver_url(own_database))
+            try:
+                async with holder.transaction():
+                    await holder.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+                    return await asyncio.to_thread(run, "migrate")
+            finally:
+                await holder.close()
+
+        assert asyncio.run(migrate_while_locked()) == 75
+        assert "locked" in capsys.readouterr().out
+
+    def test_unreachable_database_is_a_temporary_failure(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        unreachable = f"postgresql://nobody@127.0.0.1:{free_port()}/none"
+        monkeypatch.setenv("DATABASE_URL", unreachable)
+        get_settings.cache_clear()
+        assert run("migrate") == 75
 
 
 class TestCreateAdmin:

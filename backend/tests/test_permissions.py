@@ -242,6 +242,8 @@ EXPECTED = {
     "PATCH /media/{media_id}": Expectation((401, 404, 200, 200, 200, 401, 403), body={}),
     "DELETE /media/{media_id}": Expectation((401, 404, 204, 204, 204, 401, 403)),
     "GET /media/{folder}/{name}": everyone(404),
+    "GET /": everyone(200),
+    "GET /health": everyone(200),
     "GET /health/live": everyone(200),
     "GET /health/ready": everyone(200),
     "GET /raw/users": everyone_with_valid_token(200),

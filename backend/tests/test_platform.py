@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from app import __version__
 from app.core.config import BACKEND_DIR, PROJECT_DIR, SECRETS, Settings
 from app.core.sources import ALIASES
 
@@ -81,7 +82,21 @@ def test_compose_passes_every_setting_on(service: str) -> None:
 def test_env_example_has_only_known_settings() -> None:
     named = set(re.findall(r"^#?([A-Z0-9_]+)=", read(".env.example"), flags=re.MULTILINE))
     assert {"SECRET_KEY", "ENVIRONMENT"} <= named
-    assert named <= SETTINGS | gunicorn_settings() | compose_variables()
+    of_compose = {"COMPOSE_FILE"}
+    assert named <= SETTINGS | gunicorn_settings() | compose_variables() | of_compose
+
+
+def test_image_tags_have_the_project_and_the_version() -> None:
+    """Otherwise compose would run the image of another checkout or release."""
+    built = {
+        name: service
+        for name, service in compose_services("docker-compose.yml").items()
+        if "build" in service
+    }
+    assert set(built) == {"migrate", "backend", "nginx-config"}
+    for service in built.values():
+        assert re.search(rf"\$\{{COMPOSE_PROJECT_NAME\}}-[a-z-]+:{__version__}\b", service["image"])
+        assert service["pull_policy"] == "${PULL_POLICY:-build}"
 
 
 # --- documents

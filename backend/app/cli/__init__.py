@@ -4,6 +4,7 @@ base.py      settings, database and console for all commands
 serving.py   serve, routes
 accounts.py  create-admin
 articles.py  import, export, seed
+database.py  migrate
 keys.py      keys rotate, keys reseal
 retention.py retention
 """
@@ -12,13 +13,14 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from app.cli import accounts, articles, keys, retention, serving
+from app.cli import accounts, articles, database, keys, retention, serving
 from app.core.config import SetupError, describe
 from app.core.errors import PressroomError
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for command in (
     serving.serve,
+    database.migrate,
     articles.seed,
     accounts.create_admin,
     articles.import_articles,

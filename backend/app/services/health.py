@@ -1,14 +1,9 @@
 """Readiness check."""
 
-from functools import lru_cache
-
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy import text
 
-from app.core.config import BACKEND_DIR
 from app.core.errors import ServiceUnavailable
+from app.db.migrate import is_known, scripts
 from app.db.session import Database
 from app.schemas.health import Readiness
 
@@ -29,28 +24,16 @@ async def check_readiness(database: Database) -> Readiness:
     migrated = await database.reader.scalar(_MIGRATED)
     revision = migrated and await database.reader.scalar(_REVISION)
     if revision is None:
-        raise ServiceUnavailable("The database is not migrated: run `alembic upgrade head`")
+        raise ServiceUnavailable("The database is not migrated: run `pressroom migrate`")
     if revision == _head():
         return Readiness(revision=revision, ahead=False)
-    if _is_known(revision):
+    if is_known(revision):
         raise ServiceUnavailable(
             f"The database is at revision {revision}, but this release needs {_head()}:"
-            " run `alembic upgrade head`"
+            " run `pressroom migrate`"
         )
     return Readiness(revision=revision, ahead=True)
 
 
-@lru_cache(maxsize=1)
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory.from_config(Config(BACKEND_DIR / "alembic.ini"))
-
-
 def _head() -> str:
-    return str(_scripts().get_current_head())
-
-
-def _is_known(revision: str) -> bool:
-    try:
-        return _scripts().get_revision(revision) is not None
-    except CommandError:
-        return False
+    return str(scripts().get_current_head())

@@ -76,11 +76,11 @@ class Stack:
     def additional_nginx(self, *files: str, **settings: str) -> Iterator["Stack"]:
         """Run another nginx with other files or settings, for the same backend."""
         changed = Stack(self.port, {**self.settings, **settings}, (*self.files, *files))
-        changed.up("--no-deps", "nginx")
+        changed.up("--no-deps", "nginx", "nginx-config")
         try:
             yield changed
         finally:
-            self.up("--no-deps", "nginx")
+            self.up("--no-deps", "nginx", "nginx-config")
 
     def client(self, **options: Any) -> httpx.Client:
         """Return a client with persistent connections."""
