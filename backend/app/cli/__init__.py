@@ -6,13 +6,14 @@ accounts.py  create-admin
 articles.py  import, export, seed
 keys.py      keys rotate, keys reseal
 retention.py retention
+restoring.py after-restore
 """
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from app.cli import accounts, articles, keys, retention, serving
+from app.cli import accounts, articles, keys, restoring, retention, serving
 from app.core.config import SetupError, describe
 from app.core.errors import PressroomError
 
@@ -24,6 +25,7 @@ for command in (
     articles.import_articles,
     articles.export_articles,
     retention.retention,
+    restoring.after_restore,
     serving.routes,
 ):
     cli.command(command.__name__.removesuffix("_articles").replace("_", "-"))(command)
