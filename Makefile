@@ -8,7 +8,7 @@ PYTHON_IN_VENV := .venv/bin/python
 ANY_PYTHON = "$$(command -v python3 || command -v python || echo python3)"
 COMPOSE = $$(docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: help run test coverage contract mutants check validate smoke edge up down logs watch env certs seed lock fmt bench bench-quick migration clean
+.PHONY: help run test coverage contract mutants check validate smoke edge drills up down logs watch env certs seed lock fmt bench bench-quick migration clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +86,10 @@ smoke: ## Start the stack for development and for production, test it through ng
 edge: ## Test nginx under attacks, upgrades and scaling (ARGS="-k tls": some of the tests)
 	@scripts/venv dev
 	@cd backend && EDGE_TESTS=1 exec ../.venv/bin/python -m pytest -x -n 0 tests/edge $(ARGS)
+
+drills: ## Test housekeeping of 10 million rows, and large images in small containers (15 minutes)
+	@scripts/venv dev
+	@cd backend && DRILLS=1 EDGE_TESTS=1 exec ../.venv/bin/python -m pytest -x -n 0 -rP tests/drills $(ARGS)
 
 # --- maintenance
 
