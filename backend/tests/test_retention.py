@@ -292,7 +292,7 @@ class TestBatches:
         await session.flush()
         deleted: list[int] = []
         while not deleted or deleted[-1]:
-            deleted.append(await sessions.purge(session, Batch(purging.BATCH)))
+            deleted.append(await sessions.purge(session, Batch()))
         assert deleted == [3, 3, 1, 0]
 
     async def test_changes_are_swept_in_batches(

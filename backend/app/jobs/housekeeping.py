@@ -39,8 +39,10 @@ STEPS: Mapping[str, Callable[[Database], Awaitable[int]]] = {
 async def delete_expired(database: Database) -> None:
     """Delete all expired rows, unless another process is doing so. Raises StepsFailed."""
     async with database.exclusively(LOCK) as is_held:
-        if is_held:
-            await run_steps({name: partial(_run, database, name) for name in STEPS})
+        if not is_held:
+            logger.info("another process is deleting expired rows")
+            return
+        await run_steps({name: partial(_run, database, name) for name in STEPS})
 
 
 async def _run(database: Database, name: str) -> None:

@@ -7,7 +7,9 @@ class StepsFailed(Exception):
     """Some steps of a job failed; the others are done."""
 
     def __init__(self, errors: Mapping[str, Exception]) -> None:
-        super().__init__(", ".join(errors))
+        super().__init__(
+            ", ".join(f"{name}: {type(error).__name__}" for name, error in errors.items())
+        )
         self.errors = errors
         """The error of each failed step, by the name of the step."""
 

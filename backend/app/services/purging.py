@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import (
@@ -45,7 +45,7 @@ _SET_STATEMENT_TIMEOUT = text(f"SET LOCAL statement_timeout = {MAX_STATEMENT_SEC
 class Batch:
     """The size of the next batch of a purge, and where it begins."""
 
-    limit: int
+    limit: int = field(default_factory=lambda: BATCH)
     after: Any = None
     """The ordering value of the last deleted row. Later batches need not read deleted rows again,
     which stay in the index as long as any transaction might see them."""
@@ -75,7 +75,7 @@ async def in_batches(database: Database, purge: Purge) -> int:
     After a statement timeout, the next batch has a quarter of the rows. Raises ServiceUnavailable
     if a single row takes too long.
     """
-    count, batch = 0, Batch(BATCH)
+    count, batch = 0, Batch()
     while True:
         try:
             async with paced_unit_of_work(database) as session:

@@ -203,7 +203,7 @@ class TestPermanentDeletion:
         ]
         for _ in range(5):
             await create_article(session, author=author, deleted_at=now - MONTH, tags=["x"])
-        deleted = [await trash.purge(session, Batch(1000)) for _ in range(4)]
+        deleted = [await trash.purge(session, Batch()) for _ in range(4)]
         assert deleted == [2, 2, 1, 0]
         left = (await session.scalars(select(Article.id).order_by(Article.id))).all()
         assert left == [article.id for article in kept]

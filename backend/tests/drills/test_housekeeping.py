@@ -1,7 +1,7 @@
 """Housekeeping of large tables: it completes, while an old snapshot keeps deleted rows."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import asyncpg
@@ -59,24 +59,29 @@ async def load(connection: "asyncpg.Connection[Any]") -> None:
     await connection.execute("ANALYZE")
 
 
+@pytest.fixture
+def own_url() -> Iterator[str]:
+    with migrated_database() as url:
+        yield url
+
+
 @pytest.mark.parametrize("has_snapshot", [False, True], ids=["alone", "beside a dump"])
 async def test_ten_million_rows_are_deleted(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, has_snapshot: bool
+    settings: Settings, own_url: str, has_snapshot: bool
 ) -> None:
-    with migrated_database() as url:
-        connection: asyncpg.Connection[Any] = await asyncpg.connect(driver_url(url))
-        dump: asyncpg.Connection[Any] = await asyncpg.connect(driver_url(url))
-        database = Database.from_settings(settings.model_copy(update={"database_url": url}))
-        try:
-            await load(connection)
-            if has_snapshot:
-                await dump.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM users")
-            started = time.monotonic()
-            await housekeeping.delete_expired(database)
-            print(f"housekeeping: {time.monotonic() - started:.0f} s")
-            for table in TABLES:
-                assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0, table
-        finally:
-            await dump.close()
-            await connection.close()
-            await database.dispose()
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(driver_url(own_url))
+    dump: asyncpg.Connection[Any] = await asyncpg.connect(driver_url(own_url))
+    database = Database.from_settings(settings.model_copy(update={"database_url": own_url}))
+    try:
+        await load(connection)
+        if has_snapshot:
+            await dump.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM users")
+        started = time.monotonic()
+        await housekeeping.delete_expired(database)
+        print(f"housekeeping: {time.monotonic() - started:.0f} s")
+        for table in TABLES:
+            assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0, table
+    finally:
+        await dump.close()
+        await connection.close()
+        await database.dispose()

@@ -1,12 +1,11 @@
 """The housekeeping job: all expired rows are deleted, even if one step fails."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import func, insert, select, text
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import clock
@@ -109,17 +108,24 @@ async def test_failing_steps_do_not_stop_the_others(
     assert await _count(session, LimitUse) == await _count(session, Tag) == 0
 
 
+@pytest.fixture
+def own_url() -> Iterator[str]:
+    with migrated_database() as url:
+        yield url
+
+
 class TestRealConnections:
     """Housekeeping with pools of one connection each."""
 
     @pytest.fixture
-    async def processes(self, settings: Settings) -> AsyncIterator[tuple[Database, Database]]:
-        with migrated_database() as url:
-            changed = {"database_url": url, "database_pool_size": 1, "database_pool_timeout": 0.5}
-            both = [Database.from_settings(settings.model_copy(update=changed)) for _ in range(2)]
-            yield both[0], both[1]
-            for each in both:
-                await each.dispose()
+    async def processes(
+        self, settings: Settings, own_url: str
+    ) -> AsyncIterator[tuple[Database, Database]]:
+        changed = {"database_url": own_url, "database_pool_size": 1, "database_pool_timeout": 0.5}
+        both = [Database.from_settings(settings.model_copy(update=changed)) for _ in range(2)]
+        yield both[0], both[1]
+        for each in both:
+            await each.dispose()
 
     async def test_one_process_at_a_time(self, processes: tuple[Database, Database]) -> None:
         first, second = processes
@@ -169,8 +175,7 @@ class TestRealConnections:
 
         async def purge(session: AsyncSession, batch: Batch) -> int:
             rows = purging.oldest(batch, Attempt.key, order_by=Attempt.tried_at)
-            dialect = postgresql.dialect()
-            sql = rows.compile(dialect=dialect, compile_kwargs={"literal_binds": True})
+            sql = rows.compile(session.get_bind(), compile_kwargs={"literal_binds": True})
             for node in ("seqscan", "bitmapscan", "sort"):
                 await session.execute(text(f"SET LOCAL enable_{node} = off"))
             explain = text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}")

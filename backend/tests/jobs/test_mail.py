@@ -146,16 +146,23 @@ async def test_unreachable_server_is_reported(settings: Settings, security: Smtp
     assert not failed.value.permanent
 
 
+@pytest.fixture
+def own_url() -> Iterator[str]:
+    with migrated_database() as url:
+        yield url
+
+
 class TestDispatcher:
     """Several connections, with committed rows."""
 
     @pytest.fixture
-    async def real(self, settings: Settings, server: MailServer) -> AsyncIterator[Dispatching]:
-        with migrated_database() as url:
-            smtp = using(settings, server.port, SmtpSecurity.NONE, database_url=url)
-            database = Database.from_settings(smtp)
-            yield Dispatching(database, smtp)
-            await database.dispose()
+    async def real(
+        self, settings: Settings, server: MailServer, own_url: str
+    ) -> AsyncIterator[Dispatching]:
+        smtp = using(settings, server.port, SmtpSecurity.NONE, database_url=own_url)
+        database = Database.from_settings(smtp)
+        yield Dispatching(database, smtp)
+        await database.dispose()
 
     async def test_slow_domain_does_not_delay_other_mail(
         self, real: Dispatching, server: MailServer

@@ -147,7 +147,7 @@ async def claim_due(
     parameters = {"now": now, "until": until, "excluded_domains": list(excluded_domains)}
     async with database.unit_of_work() as session:
         claimed = (await session.execute(_CLAIMS[is_urgent], parameters)).one_or_none()
-    return None if claimed is None else Claim(*claimed, until)
+    return None if claimed is None else Claim(claimed[0], claimed[1], until)
 
 
 async def _compose(database: Database, claim: Claim, settings: Settings) -> ComposedMail | None:

@@ -74,7 +74,7 @@ class BucketStorage:
         await self._move(folder, f"{DELETED}/{folder}")
 
     async def withdrawn(self) -> Sequence[str]:
-        folders = set()
+        folders: set[str] = set()
         with _map_errors():
             async for objects in obstore.list(self._store, prefix=DELETED):
                 folders.update(item["path"].split("/")[1] for item in objects)

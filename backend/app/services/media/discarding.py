@@ -135,12 +135,13 @@ async def _remove(folder: str, database: Database, storage: Storage) -> None:
     is_image = claimed.bytes is not None
     if is_image and claimed.withdrawn_at is None and keep:
         await storage.withdraw(folder)
-        statement, values = _SET_WITHDRAWN, {"name": folder, "now": now, "delete_at": now + keep}
-    else:
-        await storage.delete(folder)
-        statement, values = _DELETE, {"name": folder}
+        async with database.autocommit() as connection:
+            withdrawn = {"name": folder, "now": now, "delete_at": now + keep}
+            await connection.execute(_SET_WITHDRAWN, withdrawn)
+        return
+    await storage.delete(folder)
     async with database.autocommit() as connection:
-        await connection.execute(statement, values)
+        await connection.execute(_DELETE, {"name": folder})
 
 
 async def restore_referenced(database: Database, *, storage: Storage) -> int:
