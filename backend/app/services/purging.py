@@ -31,7 +31,7 @@ from app.core.errors import ServiceUnavailable
 from app.db.failures import is_statement_timeout
 from app.db.session import MAX_STATEMENT_SECONDS, NO_KEY_UPDATE, Database
 
-BATCH = 1000
+BATCH = 5000
 """Rows deleted by one statement."""
 SWEEP_BATCH = 5000
 """Rows that one statement of `sweep` examines."""

@@ -155,15 +155,15 @@ class TestRealConnections:
         async def purge(session: AsyncSession, batch: Batch) -> int:
             limits.append(batch.limit)
             await session.execute(select(func.pg_sleep(60 if batch.limit > slowest else 0)))
-            return 1 if len(limits) < 8 else 0
+            return 1 if len(limits) < 9 else 0
 
         slowest = 100
         assert await purging.in_batches(processes[0], purge) == 3
-        assert limits == [1000, 250, 62, 124, 31, 62, 124, 31]
+        assert limits == [5000, 1250, 312, 78, 156, 39, 78, 156, 39]
         slowest, limits[:] = 0, []
         with pytest.raises(ServiceUnavailable):
             await purging.in_batches(processes[0], purge)
-        assert limits == [1000, 250, 62, 15, 3, 1]
+        assert limits == [5000, 1250, 312, 78, 19, 4, 1]
 
     async def test_deleted_rows_are_not_read_again(
         self, processes: tuple[Database, Database], monkeypatch: pytest.MonkeyPatch

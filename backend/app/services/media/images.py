@@ -31,21 +31,23 @@ MAX_FRAMES = 1000
 PLACEHOLDER_SIDE = 16
 MAX_PROFILE_BYTES = 4 * 1024 * 1024
 
-BAND_HEIGHT = 256
+BAND_HEIGHT = 128
 LANCZOS_SUPPORT = 3
 """The radius of the filter, in pixels of the smaller image."""
 MAX_JPEG_SCALE = 8
 """The largest reduction while a JPEG is decoded."""
 MEGABYTE = 1024 * 1024
-BASE_BYTES = 8 * MEGABYTE
+BASE_BYTES = 20 * MEGABYTE
 DECODING_BYTES_PER_PIXEL = {
-    ImageFormat.JPEG: 4,
-    ImageFormat.PNG: 8,
+    ImageFormat.PNG: 5,
+    ImageFormat.GIF: 6,
     ImageFormat.WEBP: 16,
-    ImageFormat.GIF: 8,
-    ImageFormat.AVIF: 16,
+    ImageFormat.AVIF: 12,
 }
-ENCODING_BYTES_PER_PIXEL = {"jpg": 12, "png": 8, "webp": 16, "avif": 30}
+ENCODING_BYTES_PER_PIXEL = {"jpg": 8, "png": 8, "avif": 30}
+WEBP_BYTES_PER_PIXEL = 16
+LOSSLESS_WEBP_BYTES_PER_PIXEL = 44
+"""With transparency, too: it is always encoded without loss."""
 ANIMATION_BYTES_PER_PIXEL = 12
 
 MAX_QUEUED = 20
@@ -206,25 +208,42 @@ def _encode(frames: _Frames, target: Path, image_format: ImageFormat) -> Encoded
 
 
 def required_memory(
-    image: Image.Image, image_format: ImageFormat, max_pixels: int, scale: int = 1
+    image: ImageFile.ImageFile, image_format: ImageFormat, max_pixels: int, scale: int = 1
 ) -> int:
     """Return how much memory the processing of an opened image takes at most, in bytes.
 
-    The factors were measured with Pillow 13.0 (tests/drills/test_memory.py).
+    The numbers were measured with Pillow 13.0 (tests/drills/test_memory.py).
     """
-    width, height = image.width // scale, image.height // scale
-    frames = getattr(image, "n_frames", 1) if image_format is not ImageFormat.JPEG else 1
-    if frames > 1:
-        pixels = min(width * height * frames, max_pixels)
-        return BASE_BYTES + pixels * ANIMATION_BYTES_PER_PIXEL
+    width, height = -(-image.width // scale), -(-image.height // scale)
     pixels = width * height
+    if image_format is not ImageFormat.JPEG and getattr(image, "is_animated", False):
+        pixels = min(pixels * getattr(image, "n_frames", MAX_FRAMES), max_pixels)
+        return BASE_BYTES + pixels * ANIMATION_BYTES_PER_PIXEL
     stored = min(pixels, MAX_OUTPUT_PIXELS)
-    decoding = pixels * DECODING_BYTES_PER_PIXEL[image_format] + stored * 4
-    if image_format is ImageFormat.JPEG and image.info.get("progressive"):
-        # Two bytes for each coefficient of the unreduced image.
-        decoding += 2 * image.width * image.height * len(image.getbands())
-    encoding = stored * ENCODING_BYTES_PER_PIXEL[OUTPUT_SUFFIXES[image_format]]
-    return BASE_BYTES + max(decoding, encoding)
+    copies = int(stored < pixels)  # by `_normalize`
+    if image_format is ImageFormat.JPEG:
+        decoding = pixels * (1 if image.mode == "L" else 4) + _coefficient_bytes(image)
+        copies += (_transposition(image) is not None) + (image.mode == "CMYK")
+    else:
+        decoding = pixels * DECODING_BYTES_PER_PIXEL[image_format]
+        copies += 2
+    suffix = OUTPUT_SUFFIXES[image_format]
+    is_lossless = image_format is ImageFormat.GIF or image.has_transparency_data
+    webp_bytes = LOSSLESS_WEBP_BYTES_PER_PIXEL if is_lossless else WEBP_BYTES_PER_PIXEL
+    side = min(width, height) * (stored / pixels) ** 0.5
+    share = max((each / side for each in WIDTHS if each < side), default=0)  # of a variant
+    encoding = stored * ENCODING_BYTES_PER_PIXEL.get(suffix, webp_bytes)
+    variant = stored * (4 + share**2 * webp_bytes)
+    return BASE_BYTES + round(max(decoding + copies * 4 * stored, encoding, variant))
+
+
+def _coefficient_bytes(image: ImageFile.ImageFile) -> int:
+    """Return the size of the coefficients of a progressive JPEG, which are decoded last."""
+    if not image.info.get("progressive"):
+        return 0
+    factors = [horizontal * vertical for _, horizontal, vertical, _ in getattr(image, "layer", ())]
+    samples = sum(factors) / max(factors) if factors else len(image.getbands())
+    return round(2 * samples * image.width * image.height)
 
 
 @contextmanager
@@ -316,7 +335,8 @@ def _normalize(image: Image.Image, *, has_more: bool) -> Image.Image:
     if image.size != size:
         image = _scale_down(image, size)
     if profile and len(profile) <= MAX_PROFILE_BYTES:
-        image = _to_srgb(image, profile)
+        is_own = not (has_more and isinstance(image, ImageFile.ImageFile))
+        image = _to_srgb(image, profile, in_place=is_own)
     if image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255):
         image = image.convert("RGB")
     if image.mode not in {"RGB", "RGBA"}:
@@ -360,14 +380,15 @@ def _transposition(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+def _to_srgb(image: Image.Image, profile: bytes, *, in_place: bool) -> Image.Image:
     """Convert the image to sRGB, the colour space that browsers assume."""
     try:
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
         if "srgb" in ImageCms.getProfileDescription(source).lower():
             return image
+        mode = "RGBA" if image.mode == "RGBA" else "RGB"
         converted = ImageCms.profileToProfile(
-            image, source, _srgb(), outputMode="RGBA" if image.mode == "RGBA" else "RGB"
+            image, source, _srgb(), outputMode=mode, inPlace=in_place and image.mode == mode
         )
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):  # invalid or unsuitable profile
         return image

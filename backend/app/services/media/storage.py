@@ -137,8 +137,7 @@ class LocalStorage:
             await asyncio.to_thread(_move, self._deleted / folder, self._files / folder)
 
     async def delete(self, folder: str) -> None:
-        for parent in (self._files, self._deleted):
-            await asyncio.to_thread(_delete, parent / folder)
+        await asyncio.to_thread(_delete, self._files / folder, self._deleted / folder)
 
 
 def _move(source: Path, target: Path) -> None:
@@ -150,12 +149,13 @@ def _move(source: Path, target: Path) -> None:
     _fsync(target.parent)
 
 
-def _delete(path: Path) -> None:
-    try:
-        shutil.rmtree(path)
-    except FileNotFoundError:  # another process deleted the folder, or part of it
-        if path.exists():
-            raise
+def _delete(*directories: Path) -> None:
+    for directory in directories:
+        try:
+            shutil.rmtree(directory)
+        except FileNotFoundError:  # another process deleted the folder, or part of it
+            if directory.exists():
+                raise
 
 
 def _fsync(path: Path) -> None:
