@@ -88,6 +88,19 @@ def check_privileges(project: Project) -> None:
         )
 
 
+def check_limits(project: Project) -> None:
+    """Check that each service has limits of memory and processes, and that its log is limited."""
+    for service, container in containers(project).items():
+        host = container["HostConfig"]
+        require(
+            f"{service} has limits of memory and processes",
+            host["Memory"] > 0 and host["PidsLimit"] > 0,
+            (host["Memory"], host["PidsLimit"]),
+        )
+        log = host["LogConfig"]
+        require(f"the log of {service} is limited", "max-size" in log["Config"], log)
+
+
 def check_read_only(project: Project) -> None:
     """Check as root that the file systems are read-only, because root ignores permissions."""
     for service in SERVICES:
@@ -164,5 +177,6 @@ def check_containers(project: Project) -> None:
     """Run all checks of the containers. Requires a single backend replica."""
     check_users_and_ports(project)
     check_privileges(project)
+    check_limits(project)
     check_read_only(project)
     check_image(project)

@@ -114,11 +114,17 @@ def database_within(connection: AsyncConnection) -> Database:
     async def connect() -> AsyncIterator[AsyncConnection]:
         yield connection
 
+    @asynccontextmanager
+    async def hold_lock(lock: int) -> AsyncIterator[bool]:
+        yield True
+
     sessions = async_sessionmaker(
         connection, expire_on_commit=False, join_transaction_mode="create_savepoint"
     )
     reader = Reader(JoinedPool(connection))
-    return Database(sessions=sessions, reader=reader, connect_to_primary=connect)
+    return Database(
+        sessions=sessions, reader=reader, connect_to_primary=connect, hold_lock=hold_lock
+    )
 
 
 class JoinedPool:

@@ -305,6 +305,56 @@ def test_invalid_setting_is_reported(
     assert "DATABASE_URL: must look like postgresql://" in capsys.readouterr().err
 
 
+class TestAfterRestore:
+    """What a restored dump contains, and must not revive."""
+
+    ROWS = """
+        INSERT INTO users (id, email, username, name, hashed_password, created_at, updated_at)
+          VALUES (1, 'ada@example.com', 'ada', 'Ada', 'x', now(), now());
+        INSERT INTO user_sessions
+          (user_id, token_hash, created_at, last_used_at, expires_at, user_agent)
+          SELECT 1, 'x', now(), now(), now() + interval '1 day', '' FROM generate_series(1, 3);
+        INSERT INTO mails (kind, email, user_id, details, created_at, attempts, next_attempt_at)
+          VALUES ('register', 'eve@example.com', NULL, '{"name": "Eve"}', now(), 0, now());
+        INSERT INTO account_tokens (purpose, user_id, email, token_hash, created_at, expires_at)
+          VALUES ('reset_password', 1, 'ada@example.com', 'x', now(), now() + interval '1 hour');
+        INSERT INTO attempts (key, failures, pending, tried_at) VALUES ('x', 1, 1, now());
+        INSERT INTO upload_reservations (user_id, bytes, expires_at) VALUES (1, 1, now());
+        INSERT INTO api_keys (user_id, name, hint, token_hash, scopes, created_at)
+          VALUES (1, 'deploy', 'psr', 'x', '{}', now());
+    """
+
+    def test_nothing_of_former_clients_is_revived(
+        self,
+        own_database: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setenv("MEDIA_DIR", str(tmp_path))
+        get_settings.cache_clear()
+        execute(own_database, self.ROWS)
+        assert run("after-restore", "--keep-keys") == 0
+        assert capsys.readouterr().out.splitlines() == [
+            "3 sessions ended",
+            "1 queued mails cancelled",
+            "1 links in mails revoked",
+            "1 counts of login attempts reset",
+            "1 upload reservations released",
+            "0 images restored",
+        ]
+        left = "SELECT 1 FROM user_sessions WHERE revoked_at IS NULL"
+        assert fetch(own_database, left) == []
+        (mail,) = fetch(own_database, "SELECT next_attempt_at, details, error FROM mails")
+        assert tuple(mail) == (None, None, "cancelled")
+        assert run("after-restore") == 0
+        again = capsys.readouterr().out
+        assert "0 sessions ended" in again
+        assert "1 API keys deleted" in again
+        for table in ("account_tokens", "attempts", "upload_reservations", "api_keys"):
+            assert fetch(own_database, f"SELECT 1 FROM {table}") == [], table
+
+
 class TestKeys:
     @pytest.fixture(autouse=True)
     def _own_env_file(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

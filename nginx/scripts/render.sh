@@ -19,7 +19,7 @@ printf '%s' "${ALLOWED_HOSTS:-}" | tr ', ' '\n\n' | sed -n 's/^\*\./www./; /[A-Z
 render() {
   envsubst '$MAX_BODY_BYTES $TRUSTED_PROXY $HTTPS_PORT $TLS_CERTIFICATE $TLS_CERTIFICATE_KEY $EDGE_CACHE_MEGABYTES
     $EDGE_REQUESTS_PER_SECOND $EDGE_ATTEMPTS_PER_MINUTE $EDGE_UPLOADS_PER_MINUTE $EDGE_LARGE_BODIES_PER_MINUTE
-    $CONFIG_CHECKSUM' <"$1" >"$new/conf.d/$(basename "$1" .template)"
+    $ACCESS_LOG_PERCENT $CONFIG_CHECKSUM' <"$1" >"$new/conf.d/$(basename "$1" .template)"
 }
 render /release/templates/edge.conf.template
 if [ -n "${TLS_CERTIFICATE:-}" ]; then

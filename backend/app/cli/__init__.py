@@ -7,13 +7,14 @@ articles.py  import, export, seed
 database.py  migrate
 keys.py      keys rotate, keys reseal
 retention.py retention
+restoring.py after-restore
 """
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from app.cli import accounts, articles, database, keys, retention, serving
+from app.cli import accounts, articles, database, keys, restoring, retention, serving
 from app.core.config import SetupError, describe
 from app.core.errors import PressroomError
 
@@ -26,6 +27,7 @@ for command in (
     articles.import_articles,
     articles.export_articles,
     retention.retention,
+    restoring.after_restore,
     serving.routes,
 ):
     cli.command(command.__name__.removesuffix("_articles").replace("_", "-"))(command)

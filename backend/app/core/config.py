@@ -134,6 +134,8 @@ class Settings(BaseSettings):
     debug: bool = False
     """Whether to log every SQL statement."""
     log_level: str = "INFO"
+    access_log_percent: Annotated[int, Field(ge=1, le=100)] = 100
+    """Percentage of successful requests in the access log; errors are always logged."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
@@ -196,6 +198,10 @@ class Settings(BaseSettings):
     smtp_username: str | None = None
     smtp_password: str | None = None
     mail_from: str = "Pressroom <pressroom@localhost>"
+    mail_connections: PositiveInt = 8
+    """Mails that one process sends at the same time."""
+    mail_timeout: Annotated[float, Field(gt=0, le=90)] = 60.0
+    """Seconds for the delivery of one mail; less than mail_delivery.CLAIM_DURATION."""
 
     site_title: str = "Pressroom"
     site_description: str = ""
@@ -227,6 +233,10 @@ class Settings(BaseSettings):
     media_max_pixels: PositiveInt = 50_000_000
     media_quota_bytes: PositiveInt = 1024 * 1024 * 1024
     """Maximum bytes of images per user."""
+    media_memory_bytes: PositiveInt | None = None
+    """Memory for images being processed, shared by the processes of a container. None: no limit."""
+    media_keep_deleted_hours: NonNegativeInt = 24
+    """Hours for which the files of deleted images are kept, without being served."""
     media_accel_redirect: bool = False
     """Whether nginx sends media files (X-Accel-Redirect) instead of the backend."""
     s3_bucket: str | None = None

@@ -18,7 +18,7 @@ from app.db.reading import Reader
 from app.db.selection import Selection
 from app.models.mail import Mail
 from app.schemas.mail import MailboxEntry
-from app.services.purging import delete_oldest
+from app.services.purging import Batch, delete_oldest, update_oldest
 
 RETENTION = timedelta(days=7)
 MAILBOX_SIZE = 50
@@ -68,6 +68,13 @@ async def cancel(
     await session.execute(cancelled.values(next_attempt_at=None, details=None, error=CANCELLED))
 
 
+async def cancel_batch(session: AsyncSession, batch: Batch) -> int:
+    """Cancel a batch of all queued mails; return how many."""
+    values = {"next_attempt_at": None, "details": None, "error": CANCELLED}
+    waiting = Mail.next_attempt_at.is_not(None)
+    return await update_oldest(session, batch, Mail.id, waiting, order_by=Mail.id, values=values)
+
+
 _ENTRY = Selection.of(MailboxEntry, Mail)
 _MAILBOX = select(*_ENTRY.columns).order_by(Mail.id.desc()).limit(MAILBOX_SIZE)
 
@@ -77,11 +84,11 @@ async def list_mailbox(reader: Reader) -> Sequence[MailboxEntry]:
     return [_ENTRY.read(row) for row in await reader.execute(_MAILBOX)]
 
 
-async def purge(session: AsyncSession) -> int:
+async def purge(session: AsyncSession, batch: Batch) -> int:
     """Delete a batch of old mails, sent or not; return how many.
 
     A mail that could not be sent for a week is obsolete.
     """
     column = Mail.created_at
     old = column < clock.now() - RETENTION
-    return await delete_oldest(session, Mail.id, old, order_by=column)
+    return await delete_oldest(session, batch, Mail.id, old, order_by=column)

@@ -27,6 +27,7 @@ from app.services import limits
 from app.services.media import uploading
 from app.services.media.formats import detect_format
 from app.services.media.storage import LocalStorage
+from app.services.purging import Batch
 from tests.factories import api_key, bearer, create_user
 from tests.images import (
     CAMERA,
@@ -846,7 +847,7 @@ class TestReservations:
         assert (await stalled.send(bearer(user), form(image_bytes()))).status_code == 201
         timeline.advance(1)
         async with live_rows() as rows:
-            await limits.purge(rows)
+            await limits.purge_reservations(rows, Batch())
         assert await reservations(live_rows) == 0
 
     async def test_failed_and_slow_uploads_release_their_reservation(

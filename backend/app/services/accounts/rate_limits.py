@@ -36,7 +36,7 @@ from app.core.errors import (
 )
 from app.db.session import Database
 from app.models.accounts.attempt import Attempt
-from app.services.purging import delete_oldest
+from app.services.purging import Batch, delete_oldest
 
 FIFTEEN_MINUTES = timedelta(minutes=15)
 RETENTION = timedelta(days=1)
@@ -293,8 +293,13 @@ def _parameters(limit: Limit) -> dict[str, Any]:
     }
 
 
-async def purge(session: AsyncSession) -> int:
+async def delete_batch(session: AsyncSession, batch: Batch) -> int:
+    """Delete a batch of all attempts; return how many."""
+    return await delete_oldest(session, batch, Attempt.key, order_by=Attempt.key)
+
+
+async def purge(session: AsyncSession, batch: Batch) -> int:
     """Delete a batch of decayed attempts; return how many."""
     column = Attempt.tried_at
     old = column < clock.now() - RETENTION
-    return await delete_oldest(session, Attempt.key, old, order_by=column)
+    return await delete_oldest(session, batch, Attempt.key, old, order_by=column)

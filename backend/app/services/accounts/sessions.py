@@ -50,7 +50,7 @@ from app.schemas.page import PageQuery
 from app.services import audit, limits
 from app.services.audit import AuditAction
 from app.services.limits import LimitedUser
-from app.services.purging import delete_oldest
+from app.services.purging import Batch, delete_oldest, update_oldest
 
 REUSE_GRACE_PERIOD = timedelta(seconds=10)
 """How long an exchanged refresh token still returns the same successor."""
@@ -312,8 +312,21 @@ async def _end(session: AsyncSession, *conditions: ColumnElement[bool]) -> bool:
     return bool(ended.all())
 
 
-async def purge(session: AsyncSession) -> int:
+async def end_batch(session: AsyncSession, batch: Batch) -> int:
+    """End a batch of the sessions of all users; return how many."""
+    column = UserSession.revoked_at
+    return await update_oldest(
+        session,
+        batch,
+        UserSession.id,
+        column.is_(None),
+        order_by=UserSession.id,
+        values={"revoked_at": clock.now()},
+    )
+
+
+async def purge(session: AsyncSession, batch: Batch) -> int:
     """Delete a batch of sessions that expired long ago; return how many."""
     column = UserSession.expires_at
     old = column < clock.now() - RETENTION
-    return await delete_oldest(session, UserSession.id, old, order_by=column)
+    return await delete_oldest(session, batch, UserSession.id, old, order_by=column)

@@ -1,0 +1,1 @@
+"""Long tests of operations, with large tables and small containers. `make drills` runs them."""
