@@ -31,7 +31,7 @@ def prepare_settings(*, log_level: str) -> Settings:
     configure_logging(settings.model_copy(update={"log_level": log_level}))
     settings = ensure_database_url(settings)
     if settings.environment is not Environment.PRODUCTION:
-        migrate.upgrade(settings.database_url or "")
+        migrate.upgrade(settings.database_owner_url or settings.database_url or "")
     return settings
 
 
