@@ -407,6 +407,12 @@ class Settings(BaseSettings):
             raise ValueError("must be DEBUG, INFO, WARNING, ERROR or CRITICAL")
         return level
 
+    def certificate_files(self) -> list[Path]:
+        """Return the files with certificates that the URLs of databases name."""
+        urls = (self.database_url, self.database_read_url, self.database_owner_url)
+        files = {make_url(url).query.get("sslrootcert") for url in urls if url is not None}
+        return [Path(str(file)) for file in files if file is not None]
+
     def limit_of(self, kind: LimitKind) -> Limit | None:
         """Return the limit of an author, or None without a limit."""
         if kind is LimitKind.MEDIA_BYTES:
