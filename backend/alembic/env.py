@@ -77,7 +77,7 @@ if context.is_offline_mode():
 else:
     given_url = context.config.attributes.get("url")
     if given_url is not None:  # called from code, which reports errors itself
-        asyncio.run(migrate_online(given_url))
+        asyncio.run(migrate_online(given_url, context.config.attributes.get("application_url")))
     else:
         try:
             configure_logging(get_settings())

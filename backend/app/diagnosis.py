@@ -7,7 +7,7 @@ import shutil
 import ssl
 import tempfile
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime, timedelta
 from email.utils import parseaddr
 from enum import StrEnum
@@ -27,7 +27,7 @@ from app.core.config import Environment, Settings, SetupError, SmtpSecurity, unk
 from app.core.errors import ServiceUnavailable
 from app.db.session import Database
 from app.services import health, outbox
-from app.services.media.storage import LocalStorage, new_folder, open_storage
+from app.services.media.storage import new_folder, open_storage
 
 TIMEOUT_SECONDS = 10
 MIN_POSTGRESQL = 180000
@@ -328,3 +328,6 @@ async def check_disk(settings: Settings) -> AsyncIterator[Finding]:
             yield warning("disk", text, "free space or enlarge the disk soon")
         else:
             yield ok("disk", text)
+    if settings.database_url is not None:
+        text = "the disk of PostgreSQL is not visible from here"
+        yield Finding(Level.OK, "disk", text, "look there: `df -h /var/lib/postgresql`")

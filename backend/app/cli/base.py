@@ -60,7 +60,8 @@ def prepare_settings(*, log_level: str) -> Settings:
     configure_logging(settings.model_copy(update={"log_level": log_level}))
     settings = ensure_database_url(settings)
     if settings.environment is not Environment.PRODUCTION:
-        migrate.upgrade(settings.database_owner_url or settings.database_url or "")
+        url = settings.database_url or ""
+        migrate.upgrade(settings.database_owner_url or url, application_url=url)
     return settings
 
 

@@ -7,7 +7,7 @@ import typer
 
 from app import diagnosis
 from app.cli.base import console
-from app.core.config import get_settings
+from app.core.config import SettingsError, get_settings
 from app.core.logging import configure_logging
 from app.db.embedded import ensure_database_url
 from app.db.session import Database
@@ -22,7 +22,12 @@ def doctor() -> None:
     It changes nothing, except for a file that it stores and deletes. The exit status is 1 if there
     is a problem.
     """
-    settings = get_settings()
+    try:
+        settings = get_settings()
+    except SettingsError as error:
+        advice = "correct .env or the environment"
+        _report([Finding(Level.PROBLEM, "settings", str(error), advice)])
+        return
     configure_logging(settings.model_copy(update={"log_level": "CRITICAL"}))
     resolved = ensure_database_url(settings)
 
@@ -33,7 +38,11 @@ def doctor() -> None:
         finally:
             await database.dispose()
 
-    findings = asyncio.run(examine())
+    _report(asyncio.run(examine()))
+
+
+def _report(findings: Sequence[Finding]) -> None:
+    """Print the findings. Raises typer.Exit if there is a problem."""
     for level, subject, text, advice in findings:
         console.print(f"{level:<8}", style=STYLES[level], end="")
         console.print(f" {subject:<13} {text}", markup=False, highlight=False, soft_wrap=True)
