@@ -217,7 +217,7 @@ async def _check_server(name: str, host: str, port: int) -> Finding:
         advice = "install a valid certificate, with its whole chain"
         return problem("certificates", f"{name}: {error.verify_message}", advice)
     except (OSError, TimeoutError) as error:
-        text = f"{name}: {host}:{port} is not reachable from here: {error or 'timeout'}"
+        text = f"{name}: {host}:{port} is not reachable from here: {error!r}"
         return warning("certificates", text, "check it from another machine")
     try:
         certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)

@@ -109,6 +109,7 @@ async def _run(database: Database, job: Job) -> None:
             AuditAction.RUN_JOB,
             actor_id=COMMAND_LINE.id,
             subject=f"{job.name} job",
+            subject_id=None,
             count=1,
         )
     await job.work()

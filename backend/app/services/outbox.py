@@ -125,7 +125,9 @@ async def requeue(
     count = len(requeued.all())
     if count:
         action = AuditAction.REQUEUE_MAILS
-        audit.record(session, action, actor_id=actor.id, subject="mail", count=count)
+        audit.record(
+            session, action, actor_id=actor.id, subject="mail", subject_id=None, count=count
+        )
     return count
 
 

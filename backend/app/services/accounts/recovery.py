@@ -164,7 +164,9 @@ async def delete_login_limits(database: Database, *, actor: Identity) -> int:
     count = await rate_limits.delete_all(database)
     action = AuditAction.DELETE_LOGIN_LIMITS
     async with database.unit_of_work() as session:
-        audit.record(session, action, actor_id=actor.id, subject="login limit", count=count)
+        audit.record(
+            session, action, actor_id=actor.id, subject="login limit", subject_id=None, count=count
+        )
     return count
 
 

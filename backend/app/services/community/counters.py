@@ -90,7 +90,9 @@ async def recount(database: Database, *, actor: Identity) -> int:
             corrected += wrong
     async with database.unit_of_work() as session:
         action = AuditAction.RECOUNT_COUNTERS
-        audit.record(session, action, actor_id=actor.id, subject="counter", count=corrected)
+        audit.record(
+            session, action, actor_id=actor.id, subject="counter", subject_id=None, count=corrected
+        )
     return corrected
 
 
