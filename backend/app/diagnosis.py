@@ -72,7 +72,7 @@ def problem(subject: str, text: str, advice: str) -> Finding:
 
 
 async def examine(settings: Settings, database: Database) -> Sequence[Finding]:
-    """Run all checks. An unexpected exception of a check is a finding."""
+    """Run all checks at once. An unexpected exception of a check is a finding."""
     checks: dict[str, Check] = {
         "settings": partial(check_settings, settings),
         "database": partial(check_database, settings, database),
@@ -82,14 +82,16 @@ async def examine(settings: Settings, database: Database) -> Sequence[Finding]:
         "storage": partial(check_storage, settings),
         "disk": partial(check_disk, settings),
     }
-    findings: list[Finding] = []
-    for subject, check in checks.items():
-        try:
-            findings += [finding async for finding in check()]
-        except Exception as error:  # noqa: BLE001 - the other checks still run
-            reason = f"the check failed: {type(error).__name__}: {error}"
-            findings.append(problem(subject, reason, "report this as a bug"))
-    return findings
+    results = await asyncio.gather(*(_collect(*check) for check in checks.items()))
+    return [finding for findings in results for finding in findings]
+
+
+async def _collect(subject: str, check: Check) -> Sequence[Finding]:
+    try:
+        return [finding async for finding in check()]
+    except Exception as error:  # noqa: BLE001 - the other checks still run
+        reason = f"the check failed: {type(error).__name__}: {error}"
+        return [problem(subject, reason, "report this as a bug")]
 
 
 async def check_settings(settings: Settings) -> AsyncIterator[Finding]:

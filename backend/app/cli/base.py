@@ -60,8 +60,7 @@ def prepare_settings(*, log_level: str) -> Settings:
     configure_logging(settings.model_copy(update={"log_level": log_level}))
     settings = ensure_database_url(settings)
     if settings.environment is not Environment.PRODUCTION:
-        url = settings.database_url or ""
-        migrate.upgrade(settings.database_owner_url or url, application_url=url)
+        migrate.upgrade_as_owner(settings)
     return settings
 
 

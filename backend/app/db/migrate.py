@@ -3,7 +3,7 @@
 from alembic import command
 from alembic.config import Config
 
-from app.core.config import BACKEND_DIR
+from app.core.config import BACKEND_DIR, Settings
 
 
 def alembic_config(url: str | None = None, application_url: str | None = None) -> Config:
@@ -22,3 +22,9 @@ def upgrade(url: str, revision: str = "head", *, application_url: str | None = N
     The role of `application_url` gets access to the tables (app.db.roles).
     """
     command.upgrade(alembic_config(url, application_url), revision)
+
+
+def upgrade_as_owner(settings: Settings) -> None:
+    """Upgrade the database of `settings`, and let the role of DATABASE_URL access it."""
+    url = settings.database_url or ""
+    upgrade(settings.database_owner_url or url, application_url=url)

@@ -58,7 +58,9 @@ def prepare(connection: Connection, *, url: str) -> None:
     Raises SetupError if the role cannot log in and the owner may not create roles.
     """
     role, password = make_url(url).username, make_url(url).password
-    if role is None or role == connection.scalar(text("SELECT current_user")):
+    owner = connection.scalar(text("SELECT current_user"))
+    connection.commit()  # Alembic begins its own transactions
+    if role is None or role == owner:
         return
     if not await_(_can_log_in(url)):
         if not connection.scalar(_MAY_CREATE):

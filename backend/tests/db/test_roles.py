@@ -65,6 +65,13 @@ def test_existing_database_gets_the_role(server: Server) -> None:
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
 
 
+def test_one_role_may_own_and_run(server: Server) -> None:
+    execute(server.url, "CREATE DATABASE one_role")
+    url = make_url(server.url).set(database="one_role").render_as_string(hide_password=False)
+    migrate.upgrade(url, application_url=url)
+    assert fetch(url, "SELECT count(*) FROM users")[0][0] == 0
+
+
 def test_changed_password_is_set(server: Server) -> None:
     for password in ("first", "it's %another:", "it's %another:"):
         migrate.upgrade(server.url, application_url=url_of(server, password=password))
