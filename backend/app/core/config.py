@@ -493,7 +493,7 @@ class Settings(BaseSettings):
         }
         return [
             f"{name} has a password from an example; change it"
-            ' (docs/operations.md, "The database\'s password")'
+            ' (docs/operations.md, "The database\'s passwords")'
             for name, url in urls.items()
             if url is not None and make_url(url).password in EXAMPLE_PASSWORDS
         ]

@@ -14,6 +14,8 @@ from tests import postgres
 from tests.databases import execute
 from tests.postgres import Server, fetch
 
+pytestmark = pytest.mark.checkout
+
 ROLE = "pressroom_app"
 SCRAM = "local all {role} scram-sha-256\n"
 

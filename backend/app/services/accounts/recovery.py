@@ -110,15 +110,11 @@ async def replace_password(
     if user is None:
         raise UserNotFound
     require_not_placeholder(user.email)
-    user.hashed_password = hashed
-    await sessions.end_all(session, user_id=user.id)
+    await _store_password(session, user, hashed=hashed)
     places = await sessions.known_places(session, user_id=user.id)
     limits = await _login_limits(session, user, Client(None, ""), places)
     await rate_limits.reset(session, [limit for limit in limits if limit.reset_on_success])
-    await account_tokens.revoke_links(session, user_id=user.id, email=user.email)
     audit.record(session, AuditAction.RESET_PASSWORD, actor_id=actor.id, subject_id=user.id)
-    if user.email_verified_at is not None:  # an unverified address may belong to someone else
-        outbox.queue(session, MailKind.PASSWORD_CHANGED, email=user.email, user_id=user.id)
 
 
 async def mail_password_reset(session: AsyncSession, *, user_id: int, actor: Identity) -> None:
@@ -203,10 +199,17 @@ async def change_password(
 
 async def set_password(session: AsyncSession, user: User, *, hashed: str, actor: Identity) -> None:
     """Set a password hash for the actor, whose row is `user`, and end their other sessions."""
-    user.hashed_password = hashed
-    await sessions.end_all(session, user_id=user.id, except_id=actor.session_id)
-    await account_tokens.revoke_links(session, user_id=user.id, email=user.email)
+    await _store_password(session, user, hashed=hashed, kept_session_id=actor.session_id)
     audit.record(session, AuditAction.CHANGE_PASSWORD, actor_id=user.id, subject_id=user.id)
+
+
+async def _store_password(
+    session: AsyncSession, user: User, *, hashed: str, kept_session_id: int | None = None
+) -> None:
+    """Set a password hash, end the other sessions and all links, and notify the user."""
+    user.hashed_password = hashed
+    await sessions.end_all(session, user_id=user.id, except_id=kept_session_id)
+    await account_tokens.revoke_links(session, user_id=user.id, email=user.email)
     if user.email_verified_at is not None:  # an unverified address may belong to someone else
         outbox.queue(session, MailKind.PASSWORD_CHANGED, email=user.email, user_id=user.id)
 
