@@ -128,14 +128,14 @@ class TestSeveralHosts:
 
 
 class Certificates:
-    """An authority, and a certificate for `localhost` that it has signed."""
+    """An authority, and a certificate for `host` that it has signed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, host: str = "localhost") -> None:
         self.authority, self.server = folder / "ca.pem", folder / "server.pem"
         now = dt.datetime.now(dt.UTC)
         keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
         issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Test authority")])
-        server = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+        server = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
         for subject, key, path in (
             (issuer, keys[0], self.authority),
             (server, keys[1], self.server),
@@ -151,7 +151,7 @@ class Certificates:
                 .add_extension(x509.BasicConstraints(subject is issuer, None), critical=True)
             )
             if subject is server:
-                names = [x509.DNSName("localhost")]
+                names = [x509.DNSName(host)]
                 builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
             signed = builder.sign(keys[0], hashes.SHA256())
             pem = signed.public_bytes(serialization.Encoding.PEM)
