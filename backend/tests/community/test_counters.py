@@ -33,7 +33,8 @@ def test_recount_is_exact_while_users_react(settings: Settings) -> None:
             url,
             "INSERT INTO users (email, username, name, hashed_password)"
             " SELECT n || '@example.com', 'user' || n, '', '' FROM generate_series(1, 2) AS n",
-            "INSERT INTO articles (author_id, title, slug, content) VALUES (1, 'An article', 'a', repeat('a', 100))",
+            "INSERT INTO articles (author_id, title, slug, content)"
+            " VALUES (1, 'An article', 'a', repeat('a', 100))",
             FAVORITE.format(1),
             "UPDATE article_counts SET favorites = 77",
         )
