@@ -146,7 +146,8 @@ def boot_for_production() -> None:
         "ENVIRONMENT": "production",
         "SECRET_KEY": secrets.token_urlsafe(48),
         "POSTGRES_PASSWORD": secrets.token_urlsafe(48),
-        "ALLOWED_HOSTS": "127.0.0.1,localhost",
+        "DATABASE_PASSWORD": secrets.token_urlsafe(48),
+        "ALLOWED_HOSTS": "127.0.0.1,localhost,blog.example.com",
         "CORS_ORIGINS": "https://www.example.com",
     }
     with running_stack("for production", **settings) as (project, client):

@@ -66,7 +66,10 @@ def project_name(purpose: str) -> str:
 
 
 class Project:
-    """A compose project with its name, files and environment, in this checkout or in another."""
+    """A compose project with its name, files and environment, in this checkout or in another.
+
+    It uses its own database, also if DATABASE_URL names one for the tests.
+    """
 
     def __init__(self, name: str, *files: str, directory: Path = ROOT, **environment: str) -> None:
         command = compose_command()
@@ -77,7 +80,8 @@ class Project:
         self._command = [*command, "--project-name", name, *named]
         # `running` builds the images; other commands need not build them again.
         built = {"PULL_POLICY": "missing"}
-        self._environment = {**built, **mirrors(), **os.environ, **environment}
+        ours = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+        self._environment = {**built, **mirrors(), **ours, **environment}
 
     def command(self, *arguments: str) -> list[str]:
         """Return the command line of a compose subcommand."""

@@ -16,7 +16,14 @@ from app.auth.keys import signing_keys
 from app.auth.security import prepare_hashing
 from app.conduit import application as conduit
 from app.conduit.errors import conduit_error_response
-from app.core.config import Environment, Registration, Settings, SetupError, get_settings
+from app.core.config import (
+    Environment,
+    Registration,
+    Settings,
+    SetupError,
+    get_settings,
+    unknown_names,
+)
 from app.core.logging import configure_logging, get_logger
 from app.db.embedded import embedded_database
 from app.db.session import Database
@@ -114,7 +121,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or get_settings()
     configure_logging(settings)
     signing_keys()  # report invalid key files at startup, not at the first login
-    for message in settings.warnings():
+    for message in unknown_names():
         logger.warning(message)
 
     @asynccontextmanager

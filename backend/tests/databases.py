@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
@@ -73,7 +73,8 @@ def template_database() -> str:
                     f"DROP DATABASE IF EXISTS {name}"
                 )  # an interrupted run left it
                 await connection.execute(f"CREATE DATABASE {name} {EMPTY}")
-                await asyncio.to_thread(migrate.upgrade, url_of(name))
+                upgrade = partial(migrate.upgrade, application_url=application_url(url_of(name)))
+                await asyncio.to_thread(upgrade, url_of(name))
                 await connection.execute(f"ALTER DATABASE {name} IS_TEMPLATE true")
         finally:
             await connection.close()
@@ -86,6 +87,12 @@ def url_of(database: str) -> str:
     """Return the SQLAlchemy URL of a database on the server."""
     url = make_url(server_url()).set(drivername="postgresql+asyncpg", database=database)
     return url.render_as_string(hide_password=False)
+
+
+def application_url(url: str) -> str:
+    """Return the URL of a migrated database for a role that may not change its schema."""
+    role = make_url(url).set(username="pressroom_test_app", password="pressroom-test-app")
+    return role.render_as_string(hide_password=False)
 
 
 def execute(url: str, *statements: str) -> None:

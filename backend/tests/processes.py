@@ -291,6 +291,6 @@ def output_of(process: Process) -> str:
 PRODUCTION = {
     "ENVIRONMENT": "production",
     "SECRET_KEY": SECRET_KEY,
-    "ALLOWED_HOSTS": HOST,
+    "ALLOWED_HOSTS": f"{HOST},blog.example.com",
     "CORS_ORIGINS": "https://www.example.com",
 }

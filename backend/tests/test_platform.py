@@ -23,8 +23,10 @@ ALTERNATIVE_NAMES = {alias.upper() for alias in ALIASES} | {
     f"{name}_FILE".upper() for name in SECRETS
 }
 """Aliases of settings, and settings that name files with secrets."""
-HOST_ONLY = {"HOST", "PORT", "DATA_DIR", "BIND", "DATABASE_URL_FILE"}
+HOST_ONLY = {"HOST", "PORT", "DATA_DIR", "BIND", "DATABASE_URL_FILE", "DATABASE_OWNER_URL_FILE"}
 """Settings that compose does not pass on: containers have a fixed port and data folder."""
+OWNER_ONLY = {"DATABASE_OWNER_URL", "DATABASE_OWNER_PASSWORD", "DATABASE_OWNER_PASSWORD_FILE"}
+"""Settings of the role that owns the tables, which the backend must not know."""
 
 
 def read(path: str) -> str:
@@ -52,7 +54,7 @@ def compose_services(path: str) -> dict[str, Any]:
 def compose_variables() -> set[str]:
     """Return the variables that a compose file substitutes or passes on."""
     names: set[str] = set()
-    for file in ("", ".tls", ".test", ".secrets"):
+    for file in ("", ".tls", ".test", ".secrets", ".external-db"):
         path = f"docker-compose{file}.yml"
         names |= set(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)", read(path)))
         for service in compose_services(path).values():
@@ -73,10 +75,13 @@ def test_documented_settings_exist() -> None:
     assert documented_settings() <= SETTINGS | gunicorn_settings()
 
 
-@pytest.mark.parametrize("service", ["backend", "migrate"])
-def test_compose_passes_every_setting_on(service: str) -> None:
+@pytest.mark.parametrize(("service", "hidden"), [("backend", OWNER_ONLY), ("migrate", set())])
+def test_compose_passes_every_setting_on(service: str, hidden: set[str]) -> None:
     environment = set(compose_services("docker-compose.yml")[service]["environment"])
-    assert (SETTINGS | ALTERNATIVE_NAMES | gunicorn_settings()) - HOST_ONLY == environment
+    expected = (SETTINGS | ALTERNATIVE_NAMES | gunicorn_settings()) - HOST_ONLY - hidden
+    assert expected == environment
+    secrets = compose_services("docker-compose.secrets.yml")[service]
+    assert ("postgres_password" in secrets["secrets"]) is (service == "migrate")
 
 
 def test_env_example_has_only_known_settings() -> None:

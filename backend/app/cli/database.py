@@ -22,7 +22,7 @@ def migrate() -> None:
     settings = get_settings()
     configure_logging(settings)
     try:
-        migrations.upgrade(ensure_database_url(settings).database_url or "")
+        migrations.upgrade_as_owner(ensure_database_url(settings))
     except ServiceUnavailable as error:
         console.print(f"Not migrated: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(TEMPORARY_FAILURE) from error

@@ -12,7 +12,6 @@ from typing import Any
 import asyncpg
 from pydantic_core import from_json, to_json
 from sqlalchemy import Integer, Select, bindparam, event
-from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.url import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -28,6 +27,7 @@ from sqlalchemy.ext.asyncio import (
 from app.core.config import Settings
 from app.core.errors import PressroomError, ServiceUnavailable
 from app.core.logging import get_logger
+from app.db.connecting import connect, connect_to
 from app.db.failures import (
     CONNECTION_ERRORS,
     READ_ONLY_TRANSACTION,
@@ -197,9 +197,7 @@ async def _connect_to_read(url: str, settings: Settings) -> "asyncpg.Connection[
 
 
 async def _connect_to(url: str, settings: Settings) -> "asyncpg.Connection[Any]":
-    dialect: Any = PGDialect_asyncpg
-    _, address = dialect().create_connect_args(make_url(url))
-    return await connect(**address, **_connect_options(settings, max_statement_seconds=0))
+    return await connect_to(url, **_connect_options(settings, max_statement_seconds=0))
 
 
 @asynccontextmanager
@@ -227,20 +225,6 @@ def _driver_errors() -> Iterator[None]:
     except (*CONNECTION_ERRORS, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         log_database_error(error)
         raise ServiceUnavailable from error
-
-
-async def connect(*args: Any, **options: Any) -> "asyncpg.Connection[Any]":
-    """Call asyncpg.connect; raise ServiceUnavailable if it fails for any reason.
-
-    OSError covers refused, unreachable, unresolved and timed out. PostgresError covers a starting
-    server, too many connections, and an unknown user or database.
-    """
-    try:
-        connection: asyncpg.Connection[Any] = await asyncpg.connect(*args, **options)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        log_database_error(error)
-        raise ServiceUnavailable from error
-    return connection
 
 
 def _drop_pool_after_failover(context: ExceptionContext) -> None:

@@ -1,5 +1,8 @@
 """Readiness check."""
 
+from datetime import datetime
+from typing import NamedTuple
+
 from sqlalchemy import text
 
 from app.core.errors import ServiceUnavailable
@@ -9,6 +12,46 @@ from app.schemas.health import Readiness
 
 _MIGRATED = text("SELECT to_regclass('alembic_version')")
 _REVISION = text("SELECT version_num FROM alembic_version")
+
+
+class DatabaseState(NamedTuple):
+    """What PostgreSQL reports about itself and the role of this connection."""
+
+    version: str
+    version_number: int
+    encoding: str
+    now: datetime
+    role: str
+    is_superuser: bool
+    may_create_tables: bool
+    connections: int
+    max_connections: int
+    size: int
+    """Bytes of the database."""
+
+
+_STATE = text(
+    """
+    SELECT current_setting('server_version') AS version,
+      current_setting('server_version_num')::int AS version_number,
+      current_setting('server_encoding') AS encoding,
+      clock_timestamp() AS now,
+      current_user::text AS role,
+      (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS is_superuser,
+      has_schema_privilege('public', 'CREATE') AS may_create_tables,
+      (SELECT count(*)::int FROM pg_stat_activity WHERE backend_type = 'client backend')
+        AS connections,
+      current_setting('max_connections')::int - current_setting('reserved_connections')::int
+        - current_setting('superuser_reserved_connections')::int AS max_connections,
+      pg_database_size(current_database()) AS size
+    """
+)
+
+
+async def read_state(database: Database) -> DatabaseState:
+    """Return the state of the primary. Raises ServiceUnavailable."""
+    async with database.autocommit() as connection:
+        return DatabaseState._make((await connection.execute(_STATE)).one())
 
 
 async def check_readiness(database: Database) -> Readiness:

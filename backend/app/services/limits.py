@@ -37,7 +37,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.identity import Client, Identity, network_of
+from app.auth.identity import COMMAND_LINE, Client, Identity, network_of
 from app.auth.keys import derived_keys
 from app.auth.permissions import Action, require
 from app.core import clock
@@ -199,10 +199,12 @@ _SET_TOTAL = (
 async def spend(
     session: AsyncSession, user: Identity | LimitedUser, costs: Mapping[LimitKind, int]
 ) -> None:
-    """Count the user's actions in the session's unit of work.
+    """Count the user's actions in the session's unit of work; commands are not counted.
 
     Raises LimitReached for a rate and QuotaExceeded for a total. The caller must then roll back.
     """
+    if user.id == COMMAND_LINE.id:
+        return
     limits = {kind: limit_of(kind, user.role) for kind, cost in costs.items() if cost > 0}
     await _spend(session, f"user {user.id}", user.id, costs, limits)
 

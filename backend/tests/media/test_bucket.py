@@ -169,7 +169,7 @@ def test_incomplete_bucket_settings_are_rejected_in_production(
         "environment": "production",
         "secret_key": "x" * 40,
         "allowed_hosts": ["a.example"],
-        "cors_origins": [],
+        "cors_origins": ["https://www.example.com"],
         "database_url": "postgresql://db/pressroom",
     }
     with pytest.raises(ValueError, match=reason):

@@ -25,7 +25,7 @@ from app.models.accounts.user import User
 from app.models.mail import Mail
 from app.services.accounts import account_tokens, mail_texts
 from app.services.accounts.mail_texts import MailText
-from app.services.outbox import MailKind
+from app.services.outbox import MAX_AGE, MailKind
 
 logger = get_logger(__name__)
 
@@ -35,8 +35,6 @@ INITIAL_BACKOFF = timedelta(seconds=2)
 MAX_BACKOFF = timedelta(hours=1)
 MAX_ATTEMPTS = 15
 """With exponential backoff up to one hour, the mail server may be down for four hours."""
-MAX_AGE = timedelta(days=1)
-"""Age after which a queued mail is dropped."""
 MIN_INTERVAL = timedelta(minutes=1)
 MAX_PER_HOUR = 5
 

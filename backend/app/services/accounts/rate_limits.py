@@ -36,7 +36,7 @@ from app.core.errors import (
 )
 from app.db.session import Database
 from app.models.accounts.attempt import Attempt
-from app.services.purging import Batch, delete_oldest
+from app.services.purging import Batch, delete_oldest, in_batches
 
 FIFTEEN_MINUTES = timedelta(minutes=15)
 RETENTION = timedelta(days=1)
@@ -263,6 +263,15 @@ async def reset(session: AsyncSession, limits: Sequence[Limit]) -> None:
     """Delete the failures and lockouts of these limits."""
     for limit in sorted(limits):
         await session.execute(delete(Attempt).where(_HAS_KEY), {"attempt_key": limit.key})
+
+
+async def delete_all(database: Database) -> int:
+    """Delete the failures and lockouts of all users and addresses; return how many."""
+
+    async def delete_batch(session: AsyncSession, batch: Batch) -> int:
+        return await delete_oldest(session, batch, Attempt.key, order_by=Attempt.tried_at)
+
+    return await in_batches(database, delete_batch)
 
 
 async def _lock_out(session: AsyncSession, limit: Limit, failures: float) -> None:

@@ -52,6 +52,7 @@ from app.services.audit import AuditAction
 from app.services.limits import LimitedUser
 from app.services.purging import Batch, delete_oldest, update_oldest
 
+MAX_KNOWN_PLACES = 1000
 REUSE_GRACE_PERIOD = timedelta(seconds=10)
 """How long an exchanged refresh token still returns the same successor."""
 NETWORK_REMEMBERED_FOR = timedelta(days=30)
@@ -221,6 +222,25 @@ def known_by(client: Client, *, refresh_token: str | None) -> ColumnElement[str 
         criteria.append((exists().where(of_user, recent, in_network), network))
     found: ColumnElement[Any] = case(*criteria, else_=None) if criteria else null()
     return found
+
+
+async def known_places(session: AsyncSession, *, user_id: int) -> Sequence[str]:
+    """Return the values that `known_by` may have for a user, the last used first."""
+    latest = (
+        select(UserSession.id, UserSession.ip)
+        .where(
+            UserSession.user_id == user_id,
+            UserSession.last_used_at > clock.now() - NETWORK_REMEMBERED_FOR,
+        )
+        .order_by(UserSession.last_used_at.desc())
+        .limit(MAX_KNOWN_PLACES)
+    )
+    places: list[str] = []
+    for session_id, ip in await session.execute(latest):
+        places.append(f"session {session_id}")
+        if ip is not None:
+            places.append(network_of(Client(ip, "")))
+    return places
 
 
 async def remember_network(session: AsyncSession, *, user_id: int, client: Client) -> None:
