@@ -125,7 +125,7 @@ _threads = FairThreadPool(
     max_jobs_per_user=MAX_QUEUED_PER_USER,
     low_priority=True,
 )
-"""One thread: each CPU has a process, and an image takes up to 12 bytes of memory per pixel."""
+"""One thread: each CPU has a process, and an image takes up to 16 bytes of memory per pixel."""
 
 
 async def reencode(
