@@ -8,7 +8,7 @@ PYTHON_IN_VENV := .venv/bin/python
 ANY_PYTHON = "$$(command -v python3 || command -v python || echo python3)"
 COMPOSE = $$(docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: help run test coverage contract mutants check audit validate smoke edge releases drills up upgrade edge-reload down logs watch env certs seed lock fmt bench bench-quick migration clean
+.PHONY: help run test coverage contract mutants check audit validate smoke edge releases up upgrade edge-reload down logs watch env certs seed lock fmt bench bench-quick migration clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -99,10 +99,6 @@ edge: ## Test nginx under attacks, upgrades and scaling (ARGS="-k tls": some of 
 releases: ## Upgrade, roll back and fail in containers under load, 12 minutes (ARGS="-m core": 3 minutes)
 	@scripts/venv dev
 	@cd backend && RELEASES_TESTS=1 exec ../.venv/bin/python -m pytest -x -n 0 tests/releases $(ARGS)
-
-drills: ## Test housekeeping of 10 million rows, and large images in small containers (15 minutes)
-	@scripts/venv dev
-	@cd backend && DRILLS=1 EDGE_TESTS=1 exec ../.venv/bin/python -m pytest -x -n 0 -rP tests/drills $(ARGS)
 
 # --- maintenance
 

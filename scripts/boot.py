@@ -126,7 +126,7 @@ def running_stack(what: str, **settings: str) -> Iterator[tuple[Project, smoke.C
 
 def smoke_project(**settings: str) -> Project:
     """Return the compose project of this script, with these settings."""
-    return Project(project_name("smoke"), "docker-compose.yml", **settings)
+    return Project(project_name("smoke"), "docker-compose.yml", environment=settings)
 
 
 def boot_for_development() -> None:

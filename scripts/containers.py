@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -71,7 +71,13 @@ class Project:
     It uses its own database, also if DATABASE_URL names one for the tests.
     """
 
-    def __init__(self, name: str, *files: str, directory: Path = ROOT, **environment: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        *files: str,
+        directory: Path = ROOT,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         command = compose_command()
         if command is None:
             raise RuntimeError("Docker Compose is not installed")
@@ -81,7 +87,7 @@ class Project:
         # `running` builds the images; other commands need not build them again.
         built = {"PULL_POLICY": "missing"}
         ours = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
-        self._environment = {**built, **mirrors(), **ours, **environment}
+        self._environment = {**built, **mirrors(), **ours, **(environment or {})}
 
     def command(self, *arguments: str) -> list[str]:
         """Return the command line of a compose subcommand."""

@@ -61,6 +61,10 @@ class MailServer:
         # handled=True would mean that the response was already sent.
         return AuthResult(success=data.password == b"right", handled=False)
 
+    def wait_for_mails(self, number: int) -> None:
+        """Wait until `number` mails have arrived."""
+        wait_until(lambda: len(self.messages) >= number, f"{number} mails arrive")
+
     def wait_for_mail_to(self, email: str, *, number: int = 1) -> EmailMessage:
         """Wait for `number` mails to an address, and return the last one."""
 

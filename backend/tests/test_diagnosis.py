@@ -272,8 +272,7 @@ class TestStorageAndDisk:
     ) -> None:
         gib = diagnosis.GIGABYTE
         monkeypatch.setattr(
-            diagnosis.shutil,
-            "disk_usage",
+            "app.diagnosis.shutil.disk_usage",
             lambda path: SimpleNamespace(total=100 * gib, free=free * gib),
         )
         assert f"{free:.1f} of 100.0 GiB" in (await found(diagnosis.check_disk(local)))[level][0]
@@ -313,7 +312,7 @@ class TestDoctor:
     ) -> None:
         async def fail(*_: object) -> AsyncIterator[Finding]:
             raise ValueError("broken")
-            yield
+            yield  # type: ignore[unreachable]  # makes it a generator
 
         monkeypatch.setattr(diagnosis, "check_urls", fail)
         findings = await diagnosis.examine(local, database)

@@ -51,7 +51,7 @@ class Stack:
         """Return the project from scripts/containers.py."""
         from containers import Project, project_name
 
-        return Project(project_name("edge-tests"), *self.files, **self.environment)
+        return Project(project_name("edge-tests"), *self.files, environment=self.environment)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -172,11 +172,11 @@ class TestDispatcher:
         for number in range(5):
             await real.queue(MailKind.VERIFY_EMAIL, f"user{number}@example.com")
         async with real.running(connections=4):
-            await asyncio.to_thread(server.arrived, 5)
+            await asyncio.to_thread(server.wait_for_mails, 5)
             assert {each["To"].partition("@")[2] for each in server.messages} == {"example.com"}
             assert len(server.waiting) == 2
             server.release()
-            await asyncio.to_thread(server.arrived, 14)
+            await asyncio.to_thread(server.wait_for_mails, 14)
 
     async def test_domain_that_was_slow_gets_one_connection(
         self, real: Dispatching, server: MailServer, monkeypatch: pytest.MonkeyPatch
@@ -187,16 +187,16 @@ class TestDispatcher:
         await real.queue(MailKind.VERIFY_EMAIL, "user@example.com")
         async with real.running(connections=4):
             # The last mail comes before a second one to the slow domain.
-            await asyncio.to_thread(server.to, "user@example.com")
+            await asyncio.to_thread(server.wait_for_mail_to, "user@example.com")
             server.release()
-            await asyncio.to_thread(server.arrived, 7)
+            await asyncio.to_thread(server.wait_for_mails, 7)
 
     async def test_password_resets_come_first(self, real: Dispatching, server: MailServer) -> None:
         for number in range(3):
             await real.queue(MailKind.VERIFY_EMAIL, f"user{number}@example.com")
         await real.queue(MailKind.RESET_PASSWORD, "forgetful@example.com")
         async with real.running(connections=1):
-            await asyncio.to_thread(server.arrived, 4)
+            await asyncio.to_thread(server.wait_for_mails, 4)
         assert server.recipients[0] == "forgetful@example.com"
 
     async def test_one_connection_is_reserved_for_password_resets(
@@ -207,10 +207,10 @@ class TestDispatcher:
         async with real.running(connections=2):
             await asyncio.to_thread(wait_until, lambda: server.waiting, "a mail waits")
             await real.queue(MailKind.RESET_PASSWORD, "forgetful@example.com")
-            await asyncio.to_thread(server.arrived, 1)
+            await asyncio.to_thread(server.wait_for_mails, 1)
             assert server.recipients == ["forgetful@example.com"]
             server.release()
-            await asyncio.to_thread(server.arrived, 3)
+            await asyncio.to_thread(server.wait_for_mails, 3)
 
     async def test_delivery_of_a_mail_has_a_time_limit(
         self, real: Dispatching, server: MailServer

@@ -29,8 +29,8 @@ class Release(Stack):
     def project(self) -> Any:
         from containers import Project
 
-        environment = self.environment
-        return Project(self.project_name, *self.files, directory=self.directory, **environment)
+        options = {"directory": self.directory, "environment": self.environment}
+        return Project(self.project_name, *self.files, **options)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -267,10 +267,6 @@ async def reset(session: AsyncSession, limits: Sequence[Limit]) -> None:
 
 async def delete_all(database: Database) -> int:
     """Delete the failures and lockouts of all users and addresses; return how many."""
-
-    async def delete_batch(session: AsyncSession, batch: Batch) -> int:
-        return await delete_oldest(session, batch, Attempt.key, order_by=Attempt.tried_at)
-
     return await in_batches(database, delete_batch)
 
 

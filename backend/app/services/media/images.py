@@ -212,7 +212,7 @@ def required_memory(
 ) -> int:
     """Return how much memory the processing of an opened image takes at most, in bytes.
 
-    The numbers were measured with Pillow 13.0 (tests/drills/test_memory.py).
+    The numbers were measured with Pillow 13.0 (tests/releases/test_memory.py).
     """
     width, height = -(-image.width // scale), -(-image.height // scale)
     pixels = width * height

@@ -13,7 +13,7 @@ from app.db.session import Database
 from app.jobs import housekeeping
 from tests.databases import driver_url, migrated_database
 
-ATTEMPTS = int(os.environ.get("DRILL_ROWS", "10000000"))
+ATTEMPTS = int(os.environ.get("RELEASES_ROWS", "10000000"))
 OTHERS = ATTEMPTS // 50
 CHUNK = 10_000
 

@@ -8,17 +8,11 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.edge.conftest import skip_reason
 from tests.edge.stack import Stack, register
 from tests.processes import free_port
 
 SMALLEST = {"BACKEND_MEMORY": "400m", "DB_MEMORY": "256m", "NGINX_MEMORY": "320m"}
 SIZE = (8000, 6000)
-
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.skipif(skip_reason() is not None, reason=skip_reason() or ""),
-]
 
 
 @pytest.fixture(scope="module", params=["1", "2"], ids=["one worker", "two workers"])
