@@ -8,7 +8,7 @@ PYTHON_IN_VENV := .venv/bin/python
 ANY_PYTHON = "$$(command -v python3 || command -v python || echo python3)"
 COMPOSE = $$(docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: help run test coverage contract mutants check validate smoke edge up down logs watch env certs seed lock fmt bench bench-quick migration clean
+.PHONY: help run test coverage contract mutants check audit validate smoke edge up down logs watch env certs seed lock fmt bench bench-quick migration clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ check: ## Run the whole validation matrix on this machine, without containers
 	@scripts/venv dev
 	@exec $(PYTHON_IN_VENV) scripts/matrix.py host
 
+audit: ## Check the locked dependencies for known vulnerabilities
+	@scripts/audit $(ARGS)
+
 seed: ## Fill the database with example users and articles (USERS=100 ARTICLES=1000)
 	@scripts/venv local
 	@exec .venv/bin/pressroom seed --users $(or $(USERS),100) --articles $(or $(ARTICLES),1000)
@@ -48,7 +51,7 @@ bench: ## Measure the hot path and the edge, 10 minutes (ARGS=identity, ARGS=con
 	@scripts/venv dev
 	@exec $(PYTHON_IN_VENV) bench/run.py $(ARGS)
 
-bench-quick: ## The same in about a minute, without writing bench/RESULTS.md
+bench-quick: ## Compare the servers' answers and ratios in about a minute; writes nothing
 	@scripts/venv dev
 	@exec $(PYTHON_IN_VENV) bench/run.py --quick $(ARGS)
 
