@@ -29,8 +29,8 @@ class Release(Stack):
     def project(self) -> Any:
         from containers import Project
 
-        options = {"directory": self.directory, "environment": self.environment}
-        return Project(self.project_name, *self.files, **options)
+        name, files = self.project_name, self.files
+        return Project(name, *files, directory=self.directory, environment=self.environment)
 
     @property
     def environment(self) -> dict[str, str]:
