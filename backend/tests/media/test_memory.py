@@ -22,7 +22,7 @@ def budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MemoryBudget:
     """A budget for a JPEG of a quarter of SIZE."""
     monkeypatch.setattr(images, "BASE_BYTES", 0)
     monkeypatch.setattr(images, "ENCODING_BYTES_PER_PIXEL", {"jpg": 8, "png": 8})
-    budget = MemoryBudget(tmp_path, total=SIZE[0] * SIZE[1] // 4 * 8)
+    budget = MemoryBudget(tmp_path, total=SIZE[0] * SIZE[1] // 4 * 16)
     monkeypatch.setattr(uploading, "_memory_budget", lambda: budget)
     return budget
 
@@ -48,7 +48,7 @@ async def test_other_large_image_is_refused_with_both_numbers(
     content = image_bytes("PNG", size=SIZE)
     response = await client.post("/media", files={"file": content}, headers=headers)
     assert (response.status_code, response.json()["code"]) == (422, "invalid_media")
-    assert "needs 37 MB of memory, and this server has 5 MB" in response.json()["message"]
+    assert "needs 44 MB of memory, and this server has 11 MB" in response.json()["message"]
     small = image_bytes("PNG", size=(400, 300))
     assert (await client.post("/media", files={"file": small}, headers=headers)).status_code == 201
 
