@@ -311,9 +311,8 @@ class TestDoctor:
     async def test_check_with_a_defect_does_not_end_the_others(
         self, local: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        async def fail(*_: object) -> AsyncIterator[Finding]:
+        def fail(*_: object) -> AsyncIterator[Finding]:
             raise ValueError("broken")
-            yield
 
         monkeypatch.setattr(diagnosis, "check_urls", fail)
         findings = await diagnosis.examine(local, database)
