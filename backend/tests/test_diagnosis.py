@@ -272,8 +272,7 @@ class TestStorageAndDisk:
     ) -> None:
         gib = diagnosis.GIGABYTE
         monkeypatch.setattr(
-            diagnosis.shutil,
-            "disk_usage",
+            "shutil.disk_usage",
             lambda path: SimpleNamespace(total=100 * gib, free=free * gib),
         )
         assert f"{free:.1f} of 100.0 GiB" in (await found(diagnosis.check_disk(local)))[level][0]
