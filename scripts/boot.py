@@ -126,7 +126,8 @@ def running_stack(what: str, **settings: str) -> Iterator[tuple[Project, smoke.C
 
 def smoke_project(**settings: str) -> Project:
     """Return the compose project of this script, with these settings."""
-    return Project(project_name("smoke"), "docker-compose.yml", **settings)
+    # A DATABASE_URL for tests must not affect the stack.
+    return Project(project_name("smoke"), "docker-compose.yml", DATABASE_URL="", **settings)
 
 
 def boot_for_development() -> None:

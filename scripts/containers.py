@@ -65,10 +65,7 @@ def project_name(purpose: str) -> str:
 
 
 class Project:
-    """A compose project with its name, files and environment.
-
-    It uses its own database, also if DATABASE_URL names one for the tests.
-    """
+    """A compose project with its name, files and environment."""
 
     def __init__(self, name: str, *files: str, **environment: str) -> None:
         command = compose_command()
@@ -76,8 +73,7 @@ class Project:
             raise RuntimeError("Docker Compose is not installed")
         named = [part for file in files for part in ("--file", str(ROOT / file))]
         self._command = [*command, "--project-name", name, *named]
-        ours = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
-        self._environment = {**mirrors(), **ours, **environment}
+        self._environment = {**mirrors(), **os.environ, **environment}
 
     def command(self, *arguments: str) -> list[str]:
         """Return the command line of a compose subcommand."""
