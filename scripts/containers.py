@@ -66,10 +66,7 @@ def project_name(purpose: str) -> str:
 
 
 class Project:
-    """A compose project with its name, files and environment, in this checkout or in another.
-
-    It uses its own database, also if DATABASE_URL names one for the tests.
-    """
+    """A compose project with its name, files and environment, in this checkout or in another."""
 
     def __init__(
         self,
@@ -86,8 +83,7 @@ class Project:
         self._command = [*command, "--project-name", name, *named]
         # `running` builds the images; other commands need not build them again.
         built = {"PULL_POLICY": "missing"}
-        ours = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
-        self._environment = {**built, **mirrors(), **ours, **(environment or {})}
+        self._environment = {**built, **mirrors(), **os.environ, **(environment or {})}
 
     def command(self, *arguments: str) -> list[str]:
         """Return the command line of a compose subcommand."""

@@ -272,7 +272,7 @@ class TestStorageAndDisk:
     ) -> None:
         gib = diagnosis.GIGABYTE
         monkeypatch.setattr(
-            "app.diagnosis.shutil.disk_usage",
+            "shutil.disk_usage",
             lambda path: SimpleNamespace(total=100 * gib, free=free * gib),
         )
         assert f"{free:.1f} of 100.0 GiB" in (await found(diagnosis.check_disk(local)))[level][0]
@@ -310,7 +310,7 @@ class TestDoctor:
     async def test_check_with_a_defect_does_not_end_the_others(
         self, local: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        async def fail(*_: object) -> AsyncIterator[Finding]:
+        def fail(*_: object) -> AsyncIterator[Finding]:
             raise ValueError("broken")
             yield  # type: ignore[unreachable]  # makes it a generator
 

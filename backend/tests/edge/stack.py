@@ -23,6 +23,7 @@ PRODUCTION = {
     "ENVIRONMENT": "production",
     "SECRET_KEY": SECRET_KEY,
     "POSTGRES_PASSWORD": "pressroom-edge",
+    "DATABASE_URL": "",  # that of the tests is another one
     "ALLOWED_HOSTS": f"{HOST},localhost,blog.example.com,*.example.org",
     "CORS_ORIGINS": ORIGIN,
     "HTTP_BIND": HOST,
