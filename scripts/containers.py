@@ -68,12 +68,11 @@ def project_name(purpose: str) -> str:
 class Project:
     """A compose project with its name, files and environment, in this checkout or in another."""
 
-    def __init__(self, name: str, *files: str, directory: Path = ROOT, **environment: str) -> None:
+    def __init__(self, name: str, *files: str, **environment: str) -> None:
         command = compose_command()
         if command is None:
             raise RuntimeError("Docker Compose is not installed")
-        named = [part for file in files for part in ("--file", str(directory / file))]
-        self._directory = directory
+        named = [part for file in files for part in ("--file", str(self.directory / file))]
         self._command = [*command, "--project-name", name, *named]
         # `running` builds the images; other commands need not build them again.
         built = {"PULL_POLICY": "missing"}
@@ -88,7 +87,7 @@ class Project:
         return subprocess.run(
             self.command(*arguments),
             env=self._environment,
-            cwd=self._directory,
+            cwd=self.directory,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -102,7 +101,7 @@ class Project:
         return subprocess.run(
             self.command(*arguments),
             env=self._environment,
-            cwd=self._directory,
+            cwd=self.directory,
             check=False,
             capture_output=True,
             text=True,

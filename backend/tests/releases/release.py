@@ -29,8 +29,10 @@ class Release(Stack):
     def project(self) -> Any:
         from containers import Project
 
-        environment = self.environment
-        return Project(self.project_name, *self.files, directory=self.directory, **environment)
+        class ProjectElsewhere(Project):  # type: ignore[misc, no-any-unimported]  # scripts/ has no types
+            directory = self.directory
+
+        return ProjectElsewhere(self.project_name, *self.files, **self.environment)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -15,7 +15,7 @@ PREVIOUS = {
 """The last commit without `make upgrade`, and an older one, by the revision of their database."""
 
 
-@pytest.fixture(params=PREVIOUS.values(), ids=PREVIOUS)
+@pytest.fixture(params=list(PREVIOUS.values()), ids=list(PREVIOUS))
 def previous(this: Release, request: pytest.FixtureRequest) -> Iterator[Release]:
     """Run a release without `make upgrade`."""
     if not has_commit(request.param):

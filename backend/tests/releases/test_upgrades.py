@@ -52,7 +52,8 @@ def following(this: Release) -> Release:
 
 def release_header(running: Release) -> str | None:
     with running.client() as client:
-        return client.get("/tags").headers.get("X-Release")
+        header: str | None = client.get("/tags").headers.get("X-Release")
+        return header
 
 
 @pytest.mark.core
