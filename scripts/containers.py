@@ -66,7 +66,10 @@ def project_name(purpose: str) -> str:
 
 
 class Project:
-    """A compose project with its name, files and environment, in this checkout or in another."""
+    """A compose project with its name, files and environment."""
+
+    directory = ROOT
+    """The checkout."""
 
     def __init__(self, name: str, *files: str, **environment: str) -> None:
         command = compose_command()

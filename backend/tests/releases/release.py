@@ -29,7 +29,7 @@ class Release(Stack):
     def project(self) -> Any:
         from containers import Project
 
-        class ProjectElsewhere(Project):  # type: ignore[misc, no-any-unimported]  # scripts/ has no types
+        class ProjectElsewhere(Project):
             directory = self.directory
 
         return ProjectElsewhere(self.project_name, *self.files, **self.environment)
