@@ -66,7 +66,7 @@ def project_name(purpose: str) -> str:
 
 
 class Project:
-    """A compose project with its name, files and environment, in this checkout or in another."""
+    """A compose project with its name, files and environment."""
 
     def __init__(
         self,
@@ -78,8 +78,7 @@ class Project:
         command = compose_command()
         if command is None:
             raise RuntimeError("Docker Compose is not installed")
-        named = [part for file in files for part in ("--file", str(directory / file))]
-        self._directory = directory
+        named = [part for file in files for part in ("--file", str(self.directory / file))]
         self._command = [*command, "--project-name", name, *named]
         # `running` builds the images; other commands need not build them again.
         built = {"PULL_POLICY": "missing"}
@@ -94,7 +93,7 @@ class Project:
         return subprocess.run(
             self.command(*arguments),
             env=self._environment,
-            cwd=self._directory,
+            cwd=self.directory,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -126,7 +125,7 @@ class Project:
         return subprocess.run(
             self.command(*arguments),
             env=self._environment,
-            cwd=self._directory,
+            cwd=self.directory,
             check=False,
             capture_output=True,
             text=True,

@@ -91,7 +91,7 @@ def inspect(container: str) -> Any:
 def tail(container: str) -> str:
     """Return the last lines of a container's log."""
     result = subprocess.run(
-        ["docker", "logs", "--tail", "20", container],
+        ["docker", "logs", "--tail", "60", container],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

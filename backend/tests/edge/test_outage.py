@@ -52,8 +52,7 @@ def test_stale_pages_without_a_database(
 ) -> None:
     """The page is served although the backend has answered 503, but not one that was withdrawn."""
     for path, status in ((page, 200), (withdrawn, 404)):
-        is_stale = partial(_is_stale_after, stack, client, path, 503)
-        wait_until(is_stale, "a 503 of the page")
+        wait_until(partial(_is_stale_after, stack, client, path, 503), "a 503 of the page")
         assert wait_for_state(client, path, "STALE").status_code == status
     other = client.get("/tags?limit=7")
     assert (other.status_code, other.headers["X-Cache"]) == (503, "MISS")
