@@ -78,7 +78,8 @@ class Project:
         command = compose_command()
         if command is None:
             raise RuntimeError("Docker Compose is not installed")
-        named = [part for file in files for part in ("--file", str(self.directory / file))]
+        self._directory = directory
+        named = [part for file in files for part in ("--file", str(self._directory / file))]
         self._command = [*command, "--project-name", name, *named]
         # `running` builds the images; other commands need not build them again.
         built = {"PULL_POLICY": "missing"}
@@ -93,7 +94,7 @@ class Project:
         return subprocess.run(
             self.command(*arguments),
             env=self._environment,
-            cwd=self.directory,
+            cwd=self._directory,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -125,7 +126,7 @@ class Project:
         return subprocess.run(
             self.command(*arguments),
             env=self._environment,
-            cwd=self.directory,
+            cwd=self._directory,
             check=False,
             capture_output=True,
             text=True,
