@@ -48,7 +48,7 @@ bench: ## Measure the hot path and the edge, 10 minutes (ARGS=identity, ARGS=con
 	@scripts/venv dev
 	@exec $(PYTHON_IN_VENV) bench/run.py $(ARGS)
 
-bench-quick: ## The same in about a minute, without writing bench/RESULTS.md
+bench-quick: ## Compare the servers' answers and ratios in about a minute; writes nothing
 	@scripts/venv dev
 	@exec $(PYTHON_IN_VENV) bench/run.py --quick $(ARGS)
 

@@ -68,8 +68,8 @@ preload_app = True
 # of a slow disk.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 timeout = 60
-# Longer than the longest request, which waits for DATABASE_POOL_TIMEOUT and for
-# DATABASE_STATEMENT_TIMEOUT (20 s together), and longer than the drain (app/server/protocol.py).
+# Longer than the drain (app/server/protocol.py) and than the longest request. That waits for
+# DATABASE_POOL_TIMEOUT and DATABASE_STATEMENT_TIMEOUT, 20 s together.
 graceful_timeout = int(os.environ.get("GRACEFUL_TIMEOUT") or 30)
 # Restarts limit memory leaks. The jitter keeps workers from restarting at the same time.
 max_requests = 100_000
@@ -116,8 +116,8 @@ class PressroomWorker(UvicornWorker):
         "access_log": False,
         "server_header": False,
         "proxy_headers": True,
-        # It starts after the drain, and ends 5 s before gunicorn kills the worker at
-        # graceful_timeout, so that the lifespan can close its pools.
+        # It starts after the drain. It ends 5 s before gunicorn kills the worker, so that the
+        # lifespan can close its pools.
         "timeout_graceful_shutdown": max(graceful_timeout - DRAIN_SECONDS - 5, 1),
     }
 

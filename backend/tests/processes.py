@@ -37,7 +37,7 @@ SECRET_KEY = "0123456789abcdef" * 4
 UVICORN = ("uvicorn", "app.main:create_app", "--factory", "--no-access-log")
 GUNICORN = ("gunicorn", "-c", "gunicorn.conf.py")
 
-GENEROUS = ",".join(
+HIGH_LIMITS = ",".join(
     f"{kind}=1000000000{'/minute' if limit.per else ''}"
     for kind, limit in DEFAULTS.items()
     if kind is not LimitKind.MEDIA_BYTES
@@ -259,7 +259,7 @@ def serving(checkout: Checkout, server: Sequence[str] = UVICORN, **settings: str
     """Run the API in a separate process, with `settings` as its environment."""
     port = free_port()
     address = ("--bind", f"{HOST}:{port}") if server is GUNICORN else ("--port", str(port))
-    defaults = {"BCRYPT_COST": "4", "WEB_CONCURRENCY": "1", "LIMITS": GENEROUS}
+    defaults = {"BCRYPT_COST": "4", "WEB_CONCURRENCY": "1", "LIMITS": HIGH_LIMITS}
     with (
         Fork(*server, *address, checkout=checkout, settings=defaults | settings) as process,
         connected(process, port) as api,
@@ -283,7 +283,7 @@ def python(checkout: Checkout, *arguments: str, **settings: str) -> Process:
     return Command((sys.executable, *arguments), checkout=checkout, settings=settings)
 
 
-def said(process: Process) -> str:
+def output_of(process: Process) -> str:
     """Return the output as one line, because commands wrap it to the width of the terminal."""
     return " ".join(process.log.split())
 

@@ -1,4 +1,4 @@
-"""A real mail server for tests, in a thread of its own."""
+"""A mail server for tests, which runs in a thread."""
 
 import ssl
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests.processes import HOST, wait_until
 
 
 class MailServer:
-    """What has arrived; addresses that begin with a number are refused with that status."""
+    """Stores received mail. Rejects an address that begins with a number, with that status."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -43,16 +43,11 @@ class MailServer:
     ) -> AuthResult:
         assert isinstance(data, LoginPassword)
         self.logins.append((data.login, data.password))
-        # "Handled" would mean that the answer is sent already.
+        # handled=True would mean that the response was already sent.
         return AuthResult(success=data.password == b"right", handled=False)
 
-    def arrived(self, number: int) -> list[EmailMessage]:
-        """The messages, once there are so many."""
-        wait_until(lambda: len(self.messages) >= number, f"{number} mails arrive")
-        return self.messages
-
-    def to(self, email: str, *, number: int = 1) -> EmailMessage:
-        """The last of `number` mails to an address, once they have arrived."""
+    def wait_for_mail_to(self, email: str, *, number: int = 1) -> EmailMessage:
+        """Wait for `number` mails to an address, and return the last one."""
 
         def found() -> list[EmailMessage]:
             return [message for message in list(self.messages) if message["To"] == email]
@@ -65,7 +60,7 @@ class MailServer:
 def mail_server(
     port: int, *, tls: ssl.SSLContext | None = None, **options: Any
 ) -> Iterator[MailServer]:
-    """A mail server on `port`; with `tls`, it offers STARTTLS by that context."""
+    """Run a mail server on `port`. It offers STARTTLS if there is a `tls` context."""
     handler = MailServer(port)
     controller = Controller(
         handler,

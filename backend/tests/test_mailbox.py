@@ -87,7 +87,7 @@ async def test_shows_the_error_of_a_queued_mail(
 ) -> None:
     user = await create_user(session)
     await client.post("/auth/email/verify/resend", json={"email": user.email})
-    inbox.refusal = DeliveryError("SMTPConnectError")
+    inbox.error = DeliveryError("SMTPConnectError")
     await inbox.deliver()
     assert "queued (SMTPConnectError)" in (await client.get("/dev/mailbox")).text
 

@@ -342,7 +342,7 @@ def test_command_reports_expired_and_deleted_rows(
     assert row["count"] == 0
 
 
-def test_default_periods() -> None:
+def test_default_periods_are_30_365_and_400_days() -> None:
     settings = Settings(_env_file=None)
     days = (settings.revisions_all_days, settings.revisions_daily_days, settings.audit_days)
     assert days == (30, 365, 400)

@@ -94,7 +94,9 @@ class TestPages:
         back = [page async for page in follow_links(client, last, "prev")]
         assert back == pages[::-1]
 
-    async def test_sort_orders(self, client: httpx.AsyncClient, articles: list[Article]) -> None:
+    async def test_list_is_sorted_as_requested(
+        self, client: httpx.AsyncClient, articles: list[Article]
+    ) -> None:
         by_date = sorted(articles, key=lambda each: (each.published_at, each.id))
         oldest = [each.id for each in by_date]
         assert await ids(client, "sort=oldest") == oldest
@@ -125,7 +127,9 @@ class TestPages:
         second = await client.get(links(first)["next"])
         assert [row["id"] for row in second.json()] == newest[4:8]
 
-    async def test_link_header(self, client: httpx.AsyncClient, articles: list[Article]) -> None:
+    async def test_link_header_has_first_prev_and_next(
+        self, client: httpx.AsyncClient, articles: list[Article]
+    ) -> None:
         first = await client.get("/articles?limit=5&tag=every&tag=even&skip=0")
         assert set(links(first)) == {"first", "next"}
         assert links(first)["first"] == "/articles?limit=5&tag=every&tag=even"
@@ -225,14 +229,16 @@ class TestFilters:
         await session.flush()
         assert await ids(client, "tag=web-dev") == [one.id]
 
-    async def test_author_filter(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+    async def test_author_filter_selects_articles_of_the_author(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
         ada, bob = await create_user(session, username="Ada"), await create_user(session)
         hers = await create_article(session, author=ada)
         await create_article(session, author=bob)
         assert await ids(client, "author=ada") == [hers.id]
         assert await ids(client, "author=nobody") == []
 
-    async def test_status_filter(
+    async def test_status_filter_respects_visibility(
         self, client: httpx.AsyncClient, session: AsyncSession, author: User
     ) -> None:
         later = clock.now() + timedelta(days=1)
@@ -250,8 +256,8 @@ class TestFilters:
             for reader in (author, editor):
                 listed = await ids(client, f"status={status}", headers=bearer(reader))
                 assert listed == [article.id]
-            seen = await ids(client, f"status={status}", headers=bearer(other_user))
-            assert seen == ([article.id] if status == "published" else [])
+            found = await ids(client, f"status={status}", headers=bearer(other_user))
+            assert found == ([article.id] if status == "published" else [])
         mine = bearer(author)
         assert await ids(client, "published=true", headers=mine) == [made["published"].id]
         assert set(await ids(client, "published=false", headers=mine)) == {
@@ -509,20 +515,20 @@ async def test_number_of_queries_is_constant(
     count: int,
 ) -> None:
     for limit in (1, 11):
-        with statements(connection) as seen:
+        with statements(connection) as executed:
             await ids(client, f"{query}&limit={limit}".lstrip("&"))
-        assert len(seen) == count
+        assert len(executed) == count
 
 
 class TestTags:
     async def test_tags_are_normalised_and_keep_first_spelling(
         self, client: httpx.AsyncClient, session: AsyncSession, author: User
     ) -> None:
-        spelt = [
+        spellings = [
             ["Web  dev ", "web dev", "Größe"],
             ["GRÖSSE", "WEB DEV"],
         ]
-        for names in spelt:
+        for names in spellings:
             body = {"title": "T", "content": "Long enough.", "tags": names, "published": True}
             response = await client.post("/articles", json=body, headers=bearer(author))
             assert response.json()["tags"] == ["Größe", "Web dev"]

@@ -80,7 +80,7 @@ class TestRestoring:
         assert response.json()["status"] == "draft"
         assert (await client.get(f"/articles/{draft.id}")).status_code == 404
 
-    async def test_permissions(
+    async def test_only_author_and_editors_may_restore(
         self, client: httpx.AsyncClient, session: AsyncSession, article: Article, author: User
     ) -> None:
         other_user = await create_user(session)
@@ -160,19 +160,19 @@ class TestListing:
             await create_article(session, author=someone, deleted_at=moment)
             if number % 3 == 0:
                 for user, expected in ((author, number), (editor, 2 * number)):
-                    with statements(connection) as seen:
+                    with statements(connection) as executed:
                         listed = await trash_of(client, user)
                     assert len(listed) == expected
                     assert [each for each in listed if each in ids] == ids
-                    assert len(seen) == 2  # the session, and the list
-                    assert "ORDER BY" in seen[-1]
+                    assert len(executed) == 2  # the session, and the list
+                    assert "ORDER BY" in executed[-1]
         assert await trash_of(client, author, "?skip=1&limit=2") == ids[1:3]
         too_many = await client.get("/trash?limit=101", headers=bearer(author))
         assert too_many.status_code == 422
 
 
 class TestPermanentDeletion:
-    async def test_permanent_deletion(
+    async def test_permanently_deleted_article_is_gone(
         self, client: httpx.AsyncClient, session: AsyncSession, article: Article, author: User
     ) -> None:
         url = f"/trash/{article.id}"

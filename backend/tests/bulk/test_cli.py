@@ -270,7 +270,7 @@ class TestExport:
         assert run("export", str(tmp_path / "no" / "where.ndjson")) == 1
         assert "(No such file or directory)" in capsys.readouterr().err
 
-    def test_the_file_that_cannot_be_written_is_named(
+    def test_file_that_cannot_be_written_is_named(
         self, own_database: str, write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         execute(own_database, ADA)

@@ -33,7 +33,7 @@ from app.core.errors import ContentTooComplex, ServiceUnavailable
 
 MEGABYTE = 1_000_000
 MAX_COST_RATIO = 4
-"""The CPU time that a text may take, divided by that of ordinary text which uses the whole budget.
+"""Allowed CPU time of a text, relative to that of ordinary text which uses the whole budget.
 
 The most expensive text is near 1.
 """
@@ -57,7 +57,7 @@ IFRAME_ATTRIBUTES = {
 IFRAME_HOST = "frames.example.org"
 PYGMENTS = re.compile(r"[a-z][a-z0-9]{0,2}")
 ALIGNMENTS = {"left", "center", "right"}
-# Written out here: with the lists of the renderer alone, whatever these allowed would pass.
+# Not the lists of the renderer, because a mistake in those must be detected.
 ACTIVE_ELEMENT = re.compile(
     r"applet|audio|base|button|embed|form|frame|frameset|link|math|meta|object|portal|script|select"
     r"|style|svg|template|textarea|title|video"
@@ -413,11 +413,11 @@ KBD = '<p>a <kbd id="user-content-z">b</kbd> c<br>d</p>'
         ('<input type="checkbox" disabled> <wbr data-checked="yes">', "<p> <wbr></p>"),
     ],
 )
-def test_markdown_syntax(content: str, html: str) -> None:
+def test_markdown_is_rendered_to_html(content: str, html: str) -> None:
     assert render_sync(content).html.strip() == html
 
 
-def test_footnotes() -> None:
+def test_footnotes_are_rendered() -> None:
     rendered = assert_safe("One[^b] two[^b].\n\n[^b]: The *note*.\n[^unused]: Nothing.")
     assert rendered.html == (
         '<p>One<sup class="footnote-ref"><a href="#fn-1" id="fnref-1" '
@@ -534,7 +534,7 @@ TASK = '<input type="checkbox" class="task-list-item-checkbox" disabled="">'
 DONE = TASK[:-1] + ' checked="">'
 
 
-def test_task_lists() -> None:
+def test_task_lists_are_rendered() -> None:
     rendered = assert_safe("- [ ] a\n- [x] b\n- [X] *c*\n- [ ]\n- [y] d\n- `[ ]` e")
     assert rendered.html == (
         '<ul class="contains-task-list">\n'
@@ -551,7 +551,7 @@ def test_task_lists() -> None:
 
 
 @pytest.mark.parametrize("kind", ["note", "tip", "important", "warning", "caution"])
-def test_alerts(kind: str) -> None:
+def test_alerts_are_rendered(kind: str) -> None:
     rendered = assert_safe(f"> [!{kind.upper()}]\n> Useful *words*.\n\nMore")
     assert rendered.html == (
         f'<div class="markdown-alert markdown-alert-{kind}">\n'
@@ -728,7 +728,7 @@ def test_unclosed_tag_does_not_hide_the_rest(content: str, html: str) -> None:
     assert render_sync(content).html == html
 
 
-def test_plain_text() -> None:
+def test_plain_text_has_no_markup() -> None:
     rendered = assert_safe(
         "# A *head*ing\n\nLine\nbroken and **bo**ld.&nbsp;&lt;b&gt; &amp;amp;\n\n- x\n- y\n\n"
         '|c|d|\n|-|-|\n|e|f|\n\n```python\nif a<b: pass\n```\n\n`in line` ![Alt "text"](/x)\n\n'
@@ -780,7 +780,7 @@ def test_word_count_and_reading_time(content: str, words: int, minutes: int) -> 
         ("x" + "👩\u200d🔬" * 300, "x" + "👩\u200d🔬" * 66 + "…"),
     ],
 )
-def test_excerpt(text: str, excerpt: str) -> None:
+def test_excerpt_is_taken_from_the_text(text: str, excerpt: str) -> None:
     assert make_excerpt(text) == excerpt
 
 

@@ -225,7 +225,7 @@ def test_invalid_value_is_rejected_in_all_environments(bad: dict[str, Any], reas
         make(**bad)
 
 
-def test_only_the_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_names_only_the_invalid_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings whose defaults follow from others are not named as well."""
     monkeypatch.setenv("BCRYPT_COST", "99")
     get_settings.cache_clear()
@@ -235,7 +235,7 @@ def test_only_the_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     get_settings.cache_clear()
 
 
-def test_a_slash_at_the_end_of_the_public_url_makes_no_difference() -> None:
+def test_trailing_slash_of_public_url_is_removed() -> None:
     assert make(public_url="https://example.com/blog/").public_url == "https://example.com/blog"
 
 

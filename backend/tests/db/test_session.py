@@ -113,11 +113,11 @@ async def test_idle_transaction_times_out(settings: Settings, database_url: str)
         async with database.unit_of_work() as session:
             pid = await session.scalar(text("SELECT pg_backend_pid()"))
             async with asyncio.timeout(DEADLINE):
-                while await observer.fetchval(alive, pid):
+                while await observer.fetchval(count_backends, pid):
                     pass
             await session.execute(text("SELECT 1"))
 
-    alive = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1"
+    count_backends = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1"
     observer = await asyncpg.connect(driver_url(database_url))
 
     with pytest.raises(ServiceUnavailable):

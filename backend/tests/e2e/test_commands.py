@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.postgres import fetch
-from tests.processes import Api, Checkout, pressroom, said
+from tests.processes import Api, Checkout, output_of, pressroom
 
 pytestmark = pytest.mark.e2e
 
@@ -29,7 +29,7 @@ def test_created_admin_can_log_in(checkout: Checkout, api: Api, api_database: st
     arguments, environment = create_admin()
     with pressroom(checkout, *arguments, **environment, DATABASE_URL=api_database) as created:
         assert created.wait() == 0
-        assert re.fullmatch(r"Created administrator root \(id \d+\)", said(created))
+        assert re.fullmatch(r"Created administrator root \(id \d+\)", output_of(created))
     token = api.log_in("root", password=PASSWORD).json()["access_token"]
     me = api.client.get("/users/me", headers={"Authorization": f"Bearer {token}"})
     assert me.json()["role"] == "admin"
@@ -42,10 +42,10 @@ def test_created_admin_can_log_in(checkout: Checkout, api: Api, api_database: st
     try:
         for name, process in processes.items():
             assert process.wait() == 1, name
-            assert all(sentence in said(process) for sentence in BAD[name][1])
+            assert all(sentence in output_of(process) for sentence in BAD[name][1])
             assert "Traceback" not in process.log
             assert BAD[name][0].get("password", PASSWORD) not in process.log
-            assert len(said(process)) < 300
+            assert len(output_of(process)) < 300
     finally:
         for process in processes.values():
             process.kill()
@@ -56,8 +56,8 @@ def test_seed_adds_the_requested_rows(checkout: Checkout, own_database: str) -> 
     arguments = ("seed", "--users", "3", "--articles", "40")
     with pressroom(checkout, *arguments, DATABASE_URL=own_database, BCRYPT_COST="4") as seeded:
         assert seeded.wait() == 0, seeded.log
-        assert "Added 3 users" in said(seeded)
-        assert "Added 40 articles" in said(seeded)
+        assert "Added 3 users" in output_of(seeded)
+        assert "Added 40 articles" in output_of(seeded)
     (row,) = fetch(
         own_database,
         "SELECT (SELECT count(*) FROM users) users, count(*) articles, avg(length(content)) size"
@@ -67,7 +67,7 @@ def test_seed_adds_the_requested_rows(checkout: Checkout, own_database: str) -> 
     assert 1500 < row["size"] < 2500
 
 
-def test_seed_errors(checkout: Checkout, own_database: str) -> None:
+def test_invalid_seed_arguments_are_reported(checkout: Checkout, own_database: str) -> None:
     nowhere = "postgresql://postgres@127.0.0.1:1/nowhere"
     cases = [
         (("--users", "0", "--articles", "1"), own_database, "Articles require authors"),
@@ -79,7 +79,7 @@ def test_seed_errors(checkout: Checkout, own_database: str) -> None:
     try:
         for process, (_, _, sentence) in zip(processes, cases, strict=True):
             assert process.wait() == 1, process.log
-            assert sentence in said(process)
+            assert sentence in output_of(process)
             assert "Traceback" not in process.log
     finally:
         for process in processes:

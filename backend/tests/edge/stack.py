@@ -11,7 +11,7 @@ from uuid import uuid4
 import httpx
 
 from app.core.config import PROJECT_DIR
-from tests.processes import GENEROUS, HOST, PASSWORD, SECRET_KEY, wait_until
+from tests.processes import HIGH_LIMITS, HOST, PASSWORD, SECRET_KEY, wait_until
 
 sys.path.insert(0, str(PROJECT_DIR / "scripts"))  # scripts/ is not a package
 
@@ -30,7 +30,7 @@ PRODUCTION = {
     # All test requests come from one address.
     "EDGE_REQUESTS_PER_SECOND": "100000",
     "EDGE_ATTEMPTS_PER_MINUTE": "6000",
-    "LIMITS": GENEROUS,
+    "LIMITS": HIGH_LIMITS,
 }
 
 

@@ -74,25 +74,25 @@ def author(stack: Stack) -> dict[str, str]:
 @contextmanager
 def load(stack: Stack, author: dict[str, str]) -> Iterator[Load]:
     """Run ten clients: four read without the cache, two read with it, and four write."""
-    seen = Load()
+    results = Load()
     with stack.client() as client:
         path = f"/articles/{publish(client, author)['id']}"
 
     def read(name: str, headers: dict[str, str]) -> None:
         with stack.client() as client:
-            while not seen.stop.wait(PAUSE_SECONDS):
-                seen.record(name, lambda: client.get(path, headers=headers))
+            while not results.stop.wait(PAUSE_SECONDS):
+                results.record(name, lambda: client.get(path, headers=headers))
 
     def write() -> None:
         with stack.client() as client:
-            while not seen.stop.wait(PAUSE_SECONDS):
+            while not results.stop.wait(PAUSE_SECONDS):
                 title = f"Under load {uuid4().hex}"
                 body = {"title": title, "content": "Once, and only once."}
-                seen.sent.append(title)
+                results.sent.append(title)
                 request = partial(client.post, "/articles", json=body, headers=author)
-                answer = seen.record("write", request)
+                answer = results.record("write", request)
                 if answer is not None and answer.status_code == 201:
-                    seen.confirmed.append(title)
+                    results.confirmed.append(title)
 
     callers = [
         *(threading.Thread(target=read, args=("read", author)) for _ in range(4)),
@@ -102,12 +102,12 @@ def load(stack: Stack, author: dict[str, str]) -> Iterator[Load]:
     for caller in callers:
         caller.start()
     try:
-        seen.wait_for(100)
-        yield seen
-        enough = seen.answered + 100
-        wait_until(lambda: seen.answered > enough or seen.broken, "it goes on")
+        results.wait_for(100)
+        yield results
+        enough = results.answered + 100
+        wait_until(lambda: results.answered > enough or results.broken, "the load continues")
     finally:
-        seen.stop.set()
+        results.stop.set()
         for caller in callers:
             caller.join(TIMEOUT_SECONDS)
 
@@ -119,12 +119,12 @@ def stored_titles(stack: Stack) -> Counter[str]:
     return Counter(stack.project.output(*command).split("\n"))
 
 
-def assert_nothing_was_lost(stack: Stack, seen: Load) -> None:
+def assert_nothing_was_lost(stack: Stack, results: Load) -> None:
     found = stored_titles(stack)
-    print(f"{seen.answered} answers, the longest after {seen.longest:.1f} s: {seen.statuses}")
-    assert not seen.broken, seen.broken[:5]
-    assert not seen.wrong, seen.wrong
-    assert [found[title] for title in seen.sent] == [1] * len(seen.sent)
+    print(f"{results.answered} responses, at most {results.longest:.1f} s: {results.statuses}")
+    assert not results.broken, results.broken[:5]
+    assert not results.wrong, results.wrong
+    assert [found[title] for title in results.sent] == [1] * len(results.sent)
 
 
 def replicas(stack: Stack) -> list[str]:
@@ -145,44 +145,48 @@ def docker(*arguments: str, sent: str = "") -> str:
     return result.stdout
 
 
-def test_replaced_single_container(stack: Stack, author: dict[str, str]) -> None:
+def test_replacing_the_only_container_loses_no_request(
+    stack: Stack, author: dict[str, str]
+) -> None:
     """With `docker compose up -d`, the old container stops before the new one is ready."""
     before = replicas(stack)
     assert len(before) == 1
-    with load(stack, author) as seen:
+    with load(stack, author) as results:
         docker("build", "-t", IMAGE, "-", sent=f"FROM {IMAGE}\nLABEL upgrade={uuid4().hex}\n")
         stack.up()
     assert replicas(stack) != before
-    assert_nothing_was_lost(stack, seen)
+    assert_nothing_was_lost(stack, results)
 
 
-def test_sighup(stack: Stack, author: dict[str, str]) -> None:
+def test_sighup_loses_no_request(stack: Stack, author: dict[str, str]) -> None:
     (backend,) = replicas(stack)
     before = pids(backend)
-    with load(stack, author) as seen:
+    with load(stack, author) as results:
         stack.project.output("kill", "--signal", "HUP", "backend")
         wait_until(
             lambda: stack.project.output("logs", "backend").count("Handling signal: hup"), "SIGHUP"
         )
         wait_until(lambda: len(before & pids(backend)) <= len(before) - WORKERS, "they ended")
-    assert_nothing_was_lost(stack, seen)
+    assert_nothing_was_lost(stack, results)
 
 
-def test_scaling_up_and_down(stack: Stack, author: dict[str, str]) -> None:
-    with load(stack, author) as seen:
+def test_scaling_loses_no_request(stack: Stack, author: dict[str, str]) -> None:
+    with load(stack, author) as results:
         stack.up("--no-recreate", "--scale", "backend=3")
         assert len(replicas(stack)) == 3
         stack.up("--no-recreate", "--scale", "backend=1")
         assert len(replicas(stack)) == 1
-    assert_nothing_was_lost(stack, seen)
+    assert_nothing_was_lost(stack, results)
 
 
-def test_sigterm_of_one_of_two_replicas(stack: Stack, author: dict[str, str]) -> None:
+def test_sigterm_of_one_of_two_replicas_loses_no_request(
+    stack: Stack, author: dict[str, str]
+) -> None:
     stack.up("--no-recreate", "--scale", "backend=2")
-    with load(stack, author) as seen:
+    with load(stack, author) as results:
         docker("stop", replicas(stack)[0])
     stack.up("--no-recreate", "--scale", "backend=1")
-    assert_nothing_was_lost(stack, seen)
+    assert_nothing_was_lost(stack, results)
 
 
 KILL_A_WORKER = """
@@ -192,20 +196,20 @@ os.kill(int(children[0]), signal.SIGKILL)
 """
 
 
-def test_kill_9_of_a_worker(stack: Stack, author: dict[str, str]) -> None:
+def test_kill_9_of_a_worker_fails_only_its_requests(stack: Stack, author: dict[str, str]) -> None:
     """Only the requests of the killed worker fail, and no write is executed twice.
 
     nginx retries reads, unless the response has already begun.
     """
     stack.recover()
-    with load(stack, author) as seen:
+    with load(stack, author) as results:
         for _ in range(3):
             stack.project.output("exec", "-T", "backend", "python", "-c", KILL_A_WORKER)
-            seen.wait_for(50)
+            results.wait_for(50)
     found = stored_titles(stack)
-    print(f"{seen.answered} answers, {seen.wrong} failed, {seen.broken} broke off")
-    assert set(seen.wrong) <= {("write", 503)}
-    failed = sum(seen.wrong.values()) + len(seen.broken)
+    print(f"{results.answered} answers, {results.wrong} failed, {results.broken} broke off")
+    assert set(results.wrong) <= {("write", 503)}
+    failed = sum(results.wrong.values()) + len(results.broken)
     assert failed <= 3 * CALLERS  # three workers
-    assert all(found[title] == 1 for title in seen.confirmed)
-    assert all(found[title] <= 1 for title in seen.sent)
+    assert all(found[title] == 1 for title in results.confirmed)
+    assert all(found[title] <= 1 for title in results.sent)

@@ -54,12 +54,12 @@ def test_stale_pages_and_waiting_requests_without_a_backend(
         assert wait_for_state(client, page, "STALE").status_code == 200
     answers: dict[str, httpx.Response] = {}
 
-    def ask(name: str, method: str, path: str) -> None:
+    def send(name: str, method: str, path: str) -> None:
         answers[name] = httpx.request(method, stack.url + path, timeout=40, json={})
 
-    asked = {"read": ("GET", "/tags?limit=8"), "write": ("POST", "/users")}
+    calls = {"read": ("GET", "/tags?limit=8"), "write": ("POST", "/users")}
     threads = [
-        threading.Thread(target=ask, args=(name, *request)) for name, request in asked.items()
+        threading.Thread(target=send, args=(name, *request)) for name, request in calls.items()
     ]
     for thread in threads:
         thread.start()
@@ -76,7 +76,7 @@ def test_stale_pages_and_waiting_requests_without_a_backend(
 
 @without_a_backend
 @pytest.mark.usefixtures("without")
-def test_the_wait_has_an_end(client: httpx.Client) -> None:
+def test_waiting_request_ends_with_503(client: httpx.Client) -> None:
     answer = client.post("/users", json={})
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "5"

@@ -253,20 +253,20 @@ class TestCors:
         assert response.headers["Access-Control-Allow-Origin"] == self.ORIGIN
 
     async def test_preflight_of_allowed_origin_succeeds(self, client: httpx.AsyncClient) -> None:
-        ask = {
+        preflight_headers = {
             "Origin": self.ORIGIN,
             "Access-Control-Request-Method": "PATCH",
             "Access-Control-Request-Headers": "authorization,content-type",
         }
-        response = await client.options("/articles/1", headers=ask)
+        response = await client.options("/articles/1", headers=preflight_headers)
         assert response.status_code == 200
         assert "PATCH" in response.headers["Access-Control-Allow-Methods"]
 
     async def test_rejected_preflight_has_the_native_error_format(
         self, client: httpx.AsyncClient
     ) -> None:
-        ask = {"Origin": "http://evil.com", "Access-Control-Request-Method": "PATCH"}
-        response = await client.options("/articles/1", headers=ask)
+        preflight_headers = {"Origin": "http://evil.com", "Access-Control-Request-Method": "PATCH"}
+        response = await client.options("/articles/1", headers=preflight_headers)
         assert response.status_code == 400
         assert response.json()["success"] is False
         assert "origin" in response.json()["message"]

@@ -95,7 +95,7 @@ async def test_housekeeping_deletes_expired_mails_and_tokens(
     sent = await queue(session, MailKind.RESET_PASSWORD, user)
     await inbox.deliver()
     waiting = await queue(session, MailKind.VERIFY_EMAIL, user)
-    inbox.refusal = DeliveryError("SMTPConnectError")
+    inbox.error = DeliveryError("SMTPConnectError")
     await inbox.deliver()
 
     async def left() -> tuple[int, int]:

@@ -110,7 +110,7 @@ async def test_list_contains_own_images_newest_first(
     assert (await client.get("/media?sort=size", headers=editor)).status_code == 422
 
 
-async def test_update_alt_text(client: httpx.AsyncClient, session: AsyncSession) -> None:
+async def test_alt_text_can_be_changed(client: httpx.AsyncClient, session: AsyncSession) -> None:
     user = await create_user(session)
     media = await create_media(session, owner=user)
     url, headers = f"/media/{media.id}", bearer(user)
@@ -203,14 +203,14 @@ async def test_purged_articles_delete_their_unshared_images(
 ) -> None:
     user = await create_user(session)
     alone, both, elsewhere, unused = [await create_media(session, owner=user) for _ in range(4)]
-    gone, gone_too, stays = [await create_article(session, author=user) for _ in range(3)]
-    stays.deleted_at = clock.now()  # articles in the trash count
-    await set_media_of(session, gone, alone, both, elsewhere)
-    await set_media_of(session, gone_too, both)
-    await set_media_of(session, stays, elsewhere)
+    first, second, kept = [await create_article(session, author=user) for _ in range(3)]
+    kept.deleted_at = clock.now()  # articles in the trash count
+    await set_media_of(session, first, alone, both, elsewhere)
+    await set_media_of(session, second, both)
+    await set_media_of(session, kept, elsewhere)
     await delete_media_of_articles(session, article_ids=[])
     assert len(await remaining_ids(session)) == 4
-    await delete_media_of_articles(session, article_ids=[gone.id, gone_too.id])
+    await delete_media_of_articles(session, article_ids=[first.id, second.id])
     assert await remaining_ids(session) == {elsewhere.id, unused.id}
     discarded = await session.scalars(select(DiscardedFolder.folder))
     assert set(discarded) == {alone.folder, both.folder}
@@ -253,25 +253,25 @@ async def test_references_by_other_users_do_not_count(
 async def test_images_of_deleted_users_stay_while_referenced(
     client: httpx.AsyncClient, session: AsyncSession, storage: LocalStorage, database: Database
 ) -> None:
-    leaving, colleague = await create_user(session), await create_user(session)
+    author, other_author = await create_user(session), await create_user(session)
     editor = await create_user(session, role=Role.EDITOR)
-    mine = await create_media(session, owner=leaving, storage=storage)
-    borrowed = await create_media(session, owner=leaving, storage=storage)
-    article = await create_article(session, author=colleague)
-    own = await create_article(session, author=leaving)
-    await set_media_of(session, article, borrowed)
-    await set_media_of(session, own, mine, borrowed)
+    mine = await create_media(session, owner=author, storage=storage)
+    shared = await create_media(session, owner=author, storage=storage)
+    article = await create_article(session, author=other_author)
+    own = await create_article(session, author=author)
+    await set_media_of(session, article, shared)
+    await set_media_of(session, own, mine, shared)
     answer = await client.request(
-        "DELETE", f"/users/{leaving.id}", json={"password": PASSWORD}, headers=bearer(leaving)
+        "DELETE", f"/users/{author.id}", json={"password": PASSWORD}, headers=bearer(author)
     )
     assert answer.status_code == 204
     await clean_up_media(database, storage)
-    assert await remaining_ids(session) == {mine.id, borrowed.id}  # their article is in the trash
+    assert await remaining_ids(session) == {mine.id, shared.id}  # their article is in the trash
     deleted = await client.delete(f"/trash/{own.id}", headers=bearer(editor))
     assert deleted.status_code == 204
     await clean_up_media(database, storage)
-    assert await remaining_ids(session) == {borrowed.id}
-    assert stored_folders(storage) == {borrowed.folder}
+    assert await remaining_ids(session) == {shared.id}
+    assert stored_folders(storage) == {shared.folder}
 
 
 async def test_files_without_row_are_deleted_after_an_hour(
@@ -433,7 +433,7 @@ async def test_file_headers_are_immutable_and_sandboxed(
         ("Bytes=27-27", 27, 28),
     ],
 )
-async def test_range_requests(
+async def test_ranges_are_served(
     client: httpx.AsyncClient, storage: LocalStorage, part: str, start: int, end: int
 ) -> None:
     folder = new_folder()
@@ -457,7 +457,7 @@ async def test_range_requests(
         ({"Range": "bytes=0-1", "If-Range": '"another"'}, 200),
     ],
 )
-async def test_invalid_ranges(
+async def test_invalid_ranges_are_rejected_or_ignored(
     client: httpx.AsyncClient, storage: LocalStorage, headers: dict[str, str], status: int
 ) -> None:
     folder = new_folder()
@@ -469,7 +469,9 @@ async def test_invalid_ranges(
         assert read.json()["code"] == "range_not_satisfiable"
 
 
-async def test_if_range(client: httpx.AsyncClient, storage: LocalStorage) -> None:
+async def test_range_is_served_if_if_range_matches(
+    client: httpx.AsyncClient, storage: LocalStorage
+) -> None:
     folder = new_folder()
     put(storage, folder)
     url = f"/media/{folder}/picture.jpg"
@@ -495,7 +497,7 @@ async def test_other_paths_cannot_be_read(
     (storage._files / folder / "notes.txt").write_text("secret")
     (storage.incoming / folder).mkdir()
     (storage.incoming / folder / "upload").write_text("secret")
-    tricks = (
+    paths = (
         f"{folder}/../../secret.jpg",
         f"{folder}/..%2F..%2Fsecret.jpg",
         f"{folder}/%2e%2e/secret.jpg",
@@ -518,10 +520,10 @@ async def test_other_paths_cannot_be_read(
         f"{new_folder()}/picture.jpg",
         "etc/passwd",
     )
-    for trick in tricks:
-        path = f"/media/{trick}".encode()  # bytes, because the client normalizes strings
+    for name in paths:
+        path = f"/media/{name}".encode()  # bytes, because the client normalizes strings
         answer = await client.get(httpx.URL("http://testserver").copy_with(raw_path=path))
-        assert answer.status_code in {401, 404}, trick
+        assert answer.status_code in {401, 404}, name
         assert answer.json()["success"] is False
         assert b"secret" not in answer.content
 
