@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, async_sessionmaker
 
 from app.core.config import BACKEND_DIR, PROJECT_DIR
 from app.db import embedded, migrate
+from app.db.base import Base
 from app.db.reading import Reader
 from app.db.session import Database
 
@@ -100,6 +101,13 @@ def execute(url: str, *statements: str) -> None:
             await connection.close()
 
     asyncio.run(run())
+
+
+def delete_all_rows() -> str:
+    """Return a statement that empties all tables: for a few rows faster than TRUNCATE."""
+    deletions = " ".join(f"DELETE FROM {table.name};" for table in Base.metadata.sorted_tables)
+    without_triggers = "SET LOCAL session_replication_role = replica;"
+    return f"DO $$ BEGIN {without_triggers} {deletions} END $$"
 
 
 def driver_url(url: str) -> str:
