@@ -90,6 +90,18 @@ async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         await transaction.rollback()
 
 
+@pytest.fixture(scope="module")
+async def module_connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Open a connection for rows that the tests of a module share, rolled back after the last.
+
+    The module overrides `connection` with a savepoint for each test.
+    """
+    async with engine.connect() as connection:
+        transaction = await connection.begin()
+        yield connection
+        await transaction.rollback()
+
+
 @pytest.fixture
 def database(connection: AsyncConnection) -> Database:
     """Return a Database that uses the connection of the test."""

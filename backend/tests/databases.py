@@ -129,6 +129,14 @@ def database_within(connection: AsyncConnection) -> Database:
     return Database(sessions=sessions, reader=reader, connect_to_primary=connect)
 
 
+@asynccontextmanager
+async def savepoint_of(connection: AsyncConnection) -> AsyncIterator[None]:
+    """Undo the changes of a test on a connection that a module shares."""
+    savepoint = await connection.begin_nested()
+    yield
+    await savepoint.rollback()
+
+
 class JoinedPool:
     """A reader's pool with only the driver connection of a SQLAlchemy connection.
 
