@@ -226,7 +226,6 @@ class OtherUser:
     async def is_answered(self) -> None:
         requests = (
             ("PUT", f"{self._article}/favorite", None),
-            ("POST", f"{self._article}/comments", {"content": "Indeed."}),
             ("GET", self._article, None),
             ("POST", "/auth/refresh", {"refresh_token": self._token}),
         )
