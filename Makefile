@@ -8,7 +8,7 @@ PYTHON_IN_VENV := .venv/bin/python
 ANY_PYTHON = "$$(command -v python3 || command -v python || echo python3)"
 COMPOSE = $$(docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: help run test coverage contract mutants check validate smoke edge up down logs watch env certs seed lock fmt bench bench-quick migration clean
+.PHONY: help run test coverage contract mutants check audit validate smoke edge up down logs watch env certs seed lock fmt bench bench-quick migration clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ mutants: ## Check that the tests find known faults, one at a time (ARGS="-k slug
 check: ## Run the whole validation matrix on this machine, without containers
 	@scripts/venv dev
 	@exec $(PYTHON_IN_VENV) scripts/matrix.py host
+
+audit: ## Check the locked dependencies for known vulnerabilities
+	@scripts/audit $(ARGS)
 
 seed: ## Fill the database with example users and articles (USERS=100 ARTICLES=1000)
 	@scripts/venv local

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -91,6 +91,24 @@ class Project:
             check=False,
         ).returncode
 
+    def run_streamed(self, *arguments: str, write: Callable[[bytes], None]) -> int:
+        """Run a subcommand, pass each line of its output to `write`, and return the exit status."""
+        with subprocess.Popen(
+            self.command(*arguments),
+            env=self._environment,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as process:
+            try:
+                for line in process.stdout or ():
+                    write(line)
+            except BaseException:  # also Ctrl-C, as in subprocess.run
+                process.kill()
+                raise
+        return process.returncode
+
     def run_captured(
         self, *arguments: str, seconds: float = 120
     ) -> subprocess.CompletedProcess[str]:
@@ -113,18 +131,23 @@ class Project:
         return result.stdout
 
     @contextmanager
-    def running(self, *up: str) -> Iterator[None]:
+    def running(self, *up: str, attempts: int = 1) -> Iterator[int]:
         """Start the project, and always remove it with its volumes at the end.
 
-        If it does not start, prints the containers' logs and raises RuntimeError.
+        Yields the number of the attempt that succeeded. If an attempt fails, prints the logs of
+        the containers. Raises RuntimeError after the last one.
         """
         self.run("down", "--volumes", "--remove-orphans", "--timeout", "1")
         try:
-            if self.run("up", "--build", "--detach", "--wait", *up) != 0:
+            for attempt in range(1, attempts + 1):
+                if self.run("up", "--build", "--detach", "--wait", *up) == 0:
+                    break
                 self.run("ps", "--all")
                 self.run("logs", "--tail", "60")
+                print(f"the containers did not start (attempt {attempt} of {attempts})", flush=True)
+            else:
                 raise RuntimeError("the containers did not start")
-            yield
+            yield attempt
         finally:
             # A second Ctrl-C must not interrupt the cleanup.
             previous = signal.signal(signal.SIGINT, signal.SIG_IGN)

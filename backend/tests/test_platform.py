@@ -1,5 +1,6 @@
 """Consistency of settings, compose files, `.env.example`, scripts and documents."""
 
+import os
 import re
 import shutil
 import stat
@@ -161,7 +162,7 @@ def run(row, output):
         raise matrix.SkipRow("not here")
     return {"passes": 0, "fails": 7}[row.command]
 
-matrix.host_runner = lambda: contextlib.nullcontext(run)
+matrix.host_runner = lambda: contextlib.nullcontext((run, []))
 sys.exit(matrix.main(["host"]))
 """
 
@@ -182,3 +183,126 @@ def test_matrix_runs_all_rows_after_a_failure() -> None:
 
 def test_matrix_without_failures_succeeds() -> None:
     assert run_matrix("passes", "skips") == (0, {"passes": "ok", "skips": "skipped: not here"})
+
+
+MATRIX_WITH_ONE_ROW = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import matrix
+
+matrix.ROWS = (matrix.Row("checked", sys.argv[2]),)
+sys.exit(matrix.main(["container"]))
+"""
+# `docker` runs the commands of `docker compose exec` on the host. A file in $FAULTS is one failure.
+FAIL = """#!/bin/sh
+fail() { for file in "$FAULTS/$1".*; do rm "$file" 2>/dev/null && return 0; done; return 1; }
+"""
+PROGRAMS = {
+    "docker": """
+case " $* " in
+*" up "*) ! fail up ;;
+*" exec "*)
+  fail exec && { echo 'service "backend" is not running' >&2; exit 1; }
+  while [ "$1" != backend ]; do shift; done
+  shift
+  exec "$@" ;;
+esac
+""",
+    "getent": """
+fail getent && exit 2
+echo '192.0.2.7       STREAM db'
+""",
+}
+ADDRESS_IS_PASSED_ON = "test $DATABASE_URL = postgresql://name:word@192.0.2.7:5432/blog"
+
+
+def run_matrix_in_containers(
+    folder: Path, faults: list[str], command: str = ADDRESS_IS_PASSED_ON
+) -> tuple[int, dict[str, str]]:
+    """Run one row with other programs for Docker; return the exit status and the results."""
+    for name, script in PROGRAMS.items():
+        program = folder / name
+        program.write_text(FAIL + script)
+        program.chmod(0o755)
+    for number, step in enumerate(faults):
+        (folder / f"{step}.{number}").touch()
+    environment = {
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "FAULTS": str(folder),
+        "DATABASE_URL": "postgresql://name:word@db:5432/blog",
+    }
+    arguments = [str(PROJECT_DIR / "scripts"), f"sh -c '{command}'"]
+    finished = subprocess.run(
+        [sys.executable, "-c", MATRIX_WITH_ONE_ROW, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    table = finished.stdout.rpartition("\nrow ")[2].splitlines()
+    return finished.returncode, dict(
+        re.findall(r"^(\w+)  .*  (\S.*?)  +\d+\.\d$", line)[0] for line in table[2:4]
+    )
+
+
+AGAIN = "(second attempt: it did not start at first)"
+
+
+@pytest.mark.parametrize(
+    ("faults", "status", "result"),
+    [
+        ([], 0, "ok"),
+        (["exec"], 0, f"ok {AGAIN}"),
+        (["getent"], 0, f"ok {AGAIN}"),
+        (["exec"] * 2, 1, 'DID NOT START, twice: service "backend" is not running'),
+        (["getent"] * 2, 1, "DID NOT START, twice: the name `db` does not resolve"),
+    ],
+)
+def test_matrix_starts_a_row_again_once(
+    tmp_path: Path, faults: list[str], status: int, result: str
+) -> None:
+    results = {"Containers": "ok", "checked": result}
+    assert run_matrix_in_containers(tmp_path, faults) == (status, results)
+
+
+def test_matrix_starts_containers_again_once(tmp_path: Path) -> None:
+    results = {"Containers": f"ok {AGAIN}", "checked": "ok"}
+    assert run_matrix_in_containers(tmp_path, ["up"]) == (0, results)
+    assert run_matrix_in_containers(tmp_path, ["up"] * 2) == (1, {})
+
+
+def test_matrix_does_not_repeat_a_row_that_has_started(tmp_path: Path) -> None:
+    command = "fail() { :; }; rm $FAULTS/once || exit 4; echo getent: db; exit 3"
+    (tmp_path / "once").touch()
+    results = {"Containers": "ok", "checked": "FAILED (3)"}
+    assert run_matrix_in_containers(tmp_path, [], command) == (1, results)
+
+
+# --- the CI workflow
+
+
+def workflow_jobs() -> dict[str, dict[str, Any]]:
+    jobs: dict[str, dict[str, Any]] = yaml.safe_load(read(".github/workflows/ci.yml"))["jobs"]
+    return jobs
+
+
+def test_actions_are_pinned_by_commit() -> None:
+    used = re.findall(r"^ *(?:- )?uses: (.*)$", read(".github/workflows/ci.yml"), re.MULTILINE)
+    steps = [step for job in workflow_jobs().values() for step in job["steps"] if "uses" in step]
+    assert len(used) == len(steps) > 0
+    for action in used:
+        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action)
+
+
+def test_every_job_has_a_time_limit_and_few_permissions() -> None:
+    for name, job in workflow_jobs().items():
+        assert 0 < job["timeout-minutes"] <= 40, name
+        written = {scope for scope, kind in job.get("permissions", {}).items() if kind == "write"}
+        assert not written or name == "image"
+
+
+def test_workflow_calls_existing_targets() -> None:
+    steps = [step for job in workflow_jobs().values() for step in job["steps"]]
+    called = {word for step in steps for word in re.findall(r"make (\w+)", step.get("run", ""))}
+    assert called
+    assert called <= set(re.findall(r"^([a-z-]+):", read("Makefile"), flags=re.MULTILINE))
