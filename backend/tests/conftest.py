@@ -1,5 +1,6 @@
 """Fixtures: a migrated database per worker; each test runs in a transaction that is rolled back."""
 
+import gc
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -29,6 +30,14 @@ for name in Settings.model_fields:
     if name != "database_url":
         os.environ.pop(name.upper(), None)
 os.environ |= {"ENVIRONMENT": "test", "BCRYPT_COST": "4"}
+
+# Collect garbage less often: this saves more than a tenth of the time.
+gc.set_threshold(50_000, 20, 100)
+
+
+def pytest_collection_finish() -> None:
+    """Exclude the modules and the tests from garbage collections."""
+    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:
