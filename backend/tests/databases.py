@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, async_sessionmaker
 
 from app.core.config import BACKEND_DIR, PROJECT_DIR
 from app.db import embedded, migrate
+from app.db.base import Base
 from app.db.reading import Reader
 from app.db.session import Database
 
@@ -109,6 +110,13 @@ def execute(url: str, *statements: str) -> None:
     asyncio.run(run())
 
 
+def delete_all_rows() -> str:
+    """Return a statement that empties all tables: for a few rows faster than TRUNCATE."""
+    deletions = " ".join(f"DELETE FROM {table.name};" for table in Base.metadata.sorted_tables)
+    without_triggers = "SET LOCAL session_replication_role = replica;"
+    return f"DO $$ BEGIN {without_triggers} {deletions} END $$"
+
+
 def driver_url(url: str) -> str:
     """Return a SQLAlchemy URL in the form that asyncpg accepts."""
     return url.replace("postgresql+asyncpg://", "postgresql://", 1)
@@ -132,6 +140,14 @@ def database_within(connection: AsyncConnection) -> Database:
     return Database(
         sessions=sessions, reader=reader, connect_to_primary=connect, hold_lock=hold_lock
     )
+
+
+@asynccontextmanager
+async def savepoint_of(connection: AsyncConnection) -> AsyncIterator[None]:
+    """Undo the changes of a test on a connection that a module shares."""
+    savepoint = await connection.begin_nested()
+    yield
+    await savepoint.rollback()
 
 
 class JoinedPool:

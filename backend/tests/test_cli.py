@@ -18,7 +18,13 @@ from app.auth import keys
 from app.core.config import get_settings
 from app.db.migrate import alembic_config
 from app.services.bulk import seed as seeding
-from tests.databases import driver_url, execute, migrated_database, temporary_database
+from tests.databases import (
+    delete_all_rows,
+    driver_url,
+    execute,
+    migrated_database,
+    temporary_database,
+)
 from tests.processes import free_port
 
 PRODUCTION = {
@@ -29,13 +35,19 @@ PRODUCTION = {
 }
 
 
-@pytest.fixture
-def own_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Create a migrated database, and set DATABASE_URL to it."""
+@pytest.fixture(scope="module")
+def cli_database() -> Iterator[str]:
     with migrated_database() as url:
-        monkeypatch.setenv("DATABASE_URL", url)
-        get_settings.cache_clear()
         yield url
+
+
+@pytest.fixture
+def own_database(cli_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Empty a migrated database, and set DATABASE_URL to it."""
+    execute(cli_database, delete_all_rows())
+    monkeypatch.setenv("DATABASE_URL", cli_database)
+    get_settings.cache_clear()
+    yield cli_database
     get_settings.cache_clear()
 
 
@@ -186,8 +198,8 @@ class TestSeed:
     def test_requested_rows_are_added(
         self, own_database: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert run("seed", "--users", "3", "--articles", "1500") == 0
-        assert "Added 1500 articles" in capsys.readouterr().out
+        assert run("seed", "--users", "3", "--articles", "1001") == 0
+        assert "Added 1001 articles" in capsys.readouterr().out
         rows = fetch(
             own_database,
             "SELECT count(*) AS n, count(DISTINCT author_id) AS authors,"
@@ -195,7 +207,7 @@ class TestSeed:
             " count(DISTINCT created_at) AS times FROM articles",
         )
         row = rows[0]
-        assert (row["n"], row["authors"], row["times"]) == (1500, 3, 1500)
+        assert (row["n"], row["authors"], row["times"]) == (1001, 3, 1001)
         assert 1800 < row["size"] < 2300
         assert 0.85 < row["published"] < 0.95
 

@@ -23,9 +23,9 @@ from app.services.accounts import rate_limits, sessions
 from app.services.articles import changes
 from app.services.purging import Batch
 from tests.factories import bearer, create_article, create_user
-from tests.test_cli import _restore_environment, fetch, own_database, run
+from tests.test_cli import _restore_environment, cli_database, fetch, own_database, run
 
-__all__ = ["_restore_environment", "own_database"]
+__all__ = ["_restore_environment", "cli_database", "own_database"]
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
 
