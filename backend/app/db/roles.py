@@ -29,17 +29,20 @@ _GRANTS = text(
     WHERE NOT has_schema_privilege(:role, 'public', 'USAGE')
     UNION ALL
     SELECT format('ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT %s TO %I', privileges, :role)
-    FROM (VALUES ('SELECT, INSERT, UPDATE, DELETE ON TABLES'), ('USAGE ON SEQUENCES'))
+    FROM (VALUES ('SELECT, INSERT, UPDATE, DELETE ON TABLES'), ('USAGE, UPDATE ON SEQUENCES'))
       AS defaults (privileges)
     UNION ALL
     SELECT CASE relkind
-      WHEN 'S' THEN format('GRANT USAGE ON SEQUENCE %s TO %I', oid::regclass, :role)
+      WHEN 'S' THEN format('GRANT USAGE, UPDATE ON SEQUENCE %s TO %I', oid::regclass, :role)
       ELSE format('GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE %s TO %I', oid::regclass, :role)
     END
     FROM pg_class
     WHERE relnamespace = 'public'::regnamespace AND relowner = current_user::regrole
       AND CASE relkind
-        WHEN 'S' THEN NOT has_sequence_privilege(:role, oid, 'USAGE')
+        WHEN 'S' THEN NOT (
+          has_sequence_privilege(:role, oid, 'USAGE')
+          AND has_sequence_privilege(:role, oid, 'UPDATE')
+        )
         WHEN 'r' THEN NOT (
           SELECT bool_and(has_table_privilege(:role, oid, privilege))
           FROM (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) AS needed (privilege)
