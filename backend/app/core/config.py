@@ -461,7 +461,7 @@ class Settings(BaseSettings):
         urls = {"DATABASE_URL": self.database_url, "DATABASE_READ_URL": self.database_read_url}
         return [
             f"{name} has a password from an example; change it"
-            ' (docs/operations.md, "The database\'s password")'
+            ' (docs/operations/database.md)'
             for name, url in urls.items()
             if url is not None and make_url(url).password in EXAMPLE_PASSWORDS
         ]
