@@ -14,6 +14,7 @@ import pytest
 import typer
 import yaml
 
+from app import __version__
 from app.cli import cli
 from app.core.config import BACKEND_DIR, PROJECT_DIR, SECRETS, Settings
 from app.core.sources import ALIASES
@@ -25,8 +26,10 @@ ALTERNATIVE_NAMES = {alias.upper() for alias in ALIASES} | {
     f"{name}_FILE".upper() for name in SECRETS
 }
 """Aliases of settings, and settings that name files with secrets."""
-HOST_ONLY = {"HOST", "PORT", "DATA_DIR", "BIND", "DATABASE_URL_FILE"}
+HOST_ONLY = {"HOST", "PORT", "DATA_DIR", "BIND", "DATABASE_URL_FILE", "DATABASE_OWNER_URL_FILE"}
 """Settings that compose does not pass on: containers have a fixed port and data folder."""
+OWNER_ONLY = {"DATABASE_OWNER_URL", "DATABASE_OWNER_PASSWORD", "DATABASE_OWNER_PASSWORD_FILE"}
+"""Settings of the role that owns the tables, which the backend must not know."""
 
 
 def read(path: str) -> str:
@@ -102,16 +105,33 @@ def test_documented_defaults_are_those_of_the_code() -> None:
     } == {}
 
 
-@pytest.mark.parametrize("service", ["backend", "migrate"])
-def test_compose_passes_every_setting_on(service: str) -> None:
+@pytest.mark.parametrize(("service", "hidden"), [("backend", OWNER_ONLY), ("migrate", set())])
+def test_compose_passes_every_setting_on(service: str, hidden: set[str]) -> None:
     environment = set(compose_services("docker-compose.yml")[service]["environment"])
-    assert (SETTINGS | ALTERNATIVE_NAMES | gunicorn_settings()) - HOST_ONLY == environment
+    expected = (SETTINGS | ALTERNATIVE_NAMES | gunicorn_settings()) - HOST_ONLY - hidden
+    assert expected == environment
+    secrets = compose_services("docker-compose.secrets.yml")[service]
+    assert ("postgres_password" in secrets["secrets"]) is (service == "migrate")
 
 
 def test_env_example_has_only_known_settings() -> None:
     named = set(re.findall(r"^#?([A-Z0-9_]+)=", read(".env.example"), flags=re.MULTILINE))
     assert {"SECRET_KEY", "ENVIRONMENT"} <= named
-    assert named <= SETTINGS | gunicorn_settings() | compose_variables()
+    of_compose = {"COMPOSE_FILE"}
+    assert named <= SETTINGS | gunicorn_settings() | compose_variables() | of_compose
+
+
+def test_image_tags_have_the_project_and_the_version() -> None:
+    """Otherwise compose would run the image of another checkout or release."""
+    built = {
+        name: service
+        for name, service in compose_services("docker-compose.yml").items()
+        if "build" in service
+    }
+    assert set(built) == {"migrate", "backend", "nginx-config"}
+    for service in built.values():
+        assert re.search(rf"\$\{{COMPOSE_PROJECT_NAME\}}-[a-z-]+:{__version__}\b", service["image"])
+        assert service["pull_policy"] == "${PULL_POLICY:-build}"
 
 
 # --- documents
