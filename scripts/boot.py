@@ -142,7 +142,7 @@ def boot_for_development() -> None:
 
 
 def boot_for_production() -> None:
-    """Test the production settings of docs/operations.md, and their guarantees."""
+    """Test the production settings of docs/operations/install.md, and their guarantees."""
     settings = {
         "BACKEND_TARGET": "runtime",
         "ENVIRONMENT": "production",

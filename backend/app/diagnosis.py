@@ -106,7 +106,7 @@ async def check_settings(settings: Settings) -> AsyncIterator[Finding]:
     try:
         keys = signing_keys()
     except SetupError as error:
-        yield problem("keys", str(error), "see docs/operations.md, Keys")
+        yield problem("keys", str(error), "see docs/operations/keys.md")
     else:
         yield ok("keys", f"{len(keys.by_id)} keys are accepted, {keys.algorithm} signs")
 
@@ -131,7 +131,7 @@ async def check_database(settings: Settings, database: Database) -> AsyncIterato
     if state.is_superuser or state.may_create_tables:
         may = "is a superuser" if state.is_superuser else "may create tables"
         level = warning if settings.environment is not Environment.PRODUCTION else problem
-        advice = "use a role that only reads and writes rows: docs/operations.md, Database roles"
+        advice = "use a role that only reads and writes rows: docs/operations/database.md"
         yield level("database", f"the role {state.role} {may}", advice)
     if state.connections > state.max_connections * MAX_CONNECTIONS_FRACTION:
         advice = "lower DATABASE_POOL_SIZE or WEB_CONCURRENCY, or raise max_connections"
@@ -144,7 +144,7 @@ async def check_database(settings: Settings, database: Database) -> AsyncIterato
         yield problem("revision", str(error), "run `docker compose run --rm migrate`")
         return
     if readiness.ahead:
-        advice = "finish the upgrade, or see docs/operations.md to go back"
+        advice = "finish the upgrade, or see docs/operations/upgrade.md to go back"
         text = f"the database is at {readiness.revision}, which a newer release has made"
         yield warning("revision", text, advice)
     else:

@@ -502,8 +502,7 @@ class Settings(BaseSettings):
             "DATABASE_OWNER_URL": self.database_owner_url,
         }
         return [
-            f"{name} has a password from an example; change it"
-            ' (docs/operations.md, "The database\'s passwords")'
+            f"{name} has a password from an example; change it (docs/operations/database.md)"
             for name, url in urls.items()
             if url is not None and make_url(url).password in EXAMPLE_PASSWORDS
         ]

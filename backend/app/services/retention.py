@@ -1,6 +1,6 @@
 """Retention of revisions and audit events: deletes rows that are older than the settings allow.
 
-docs/operations.md lists when rows of each table are deleted.
+docs/operations/retention.md lists when rows of each table are deleted.
 """
 
 from collections.abc import Sequence
