@@ -30,7 +30,10 @@ MAX_DEFAULT_WORKERS = 4
 WORKER_BYTES = 150 * MEGABYTE
 """Memory of a worker after some hours of traffic, rounded up (bench/RESULTS.md)."""
 RESERVED_BYTES = 128 * MEGABYTE
-"""Memory for the master process, large request bodies and image processing."""
+"""Memory for the master process, the code that all share, and large request bodies."""
+UNSHARED_BYTES = 64 * MEGABYTE
+"""Memory of a worker that it does not share with the master process (bench/RESULTS.md)."""
+MIN_IMAGE_BYTES = 64 * MEGABYTE
 
 
 def _read_settings() -> Settings:
@@ -60,6 +63,11 @@ workers = int(
         reserved_bytes=RESERVED_BYTES,
     )
 )
+if memory_limit() is not None and SETTINGS.media_memory_bytes is None:
+    # Images get what the workers leave. The workers read their own settings.
+    left = (memory_limit() or 0) - RESERVED_BYTES - workers * UNSHARED_BYTES
+    os.environ["MEDIA_MEMORY_BYTES"] = str(max(left, MIN_IMAGE_BYTES))
+    get_settings.cache_clear()
 # The master process loads the application once. Workers share its memory and start quickly. The
 # lifespan of each worker creates what must not be shared: connections, threads and jobs. SIGHUP
 # replaces the workers but does not load new code; deploy a new container for that.

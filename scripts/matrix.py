@@ -82,9 +82,10 @@ export DATABASE_URL="${{DATABASE_URL%@*}}@${{address%% *}}:${{DATABASE_URL##*:}}
 echo '{STARTED}'
 exec "$@"
 """
+# Renders the configuration and runs `nginx -t`.
 START_IN_NGINX = f"""
 echo '{STARTED}'
-exec /docker-entrypoint.sh "$@"
+exec sh /release/scripts/render.sh true
 """
 SECOND_ATTEMPT = "second attempt: it did not start at first"
 
@@ -230,10 +231,9 @@ def run_edge(row: Row, output: Output) -> int:
         ).returncode
     project = Project(project_name("edge"), "docker-compose.yml")
     try:
-        # The image's entry point renders the template.
-        options = ("--rm", "--no-deps", "-T", "--entrypoint", "sh")
-        arguments = ("-c", START_IN_NGINX, "sh", *shlex.split(row.command))
-        return run_when_started(project, "run", *options, "nginx", *arguments, output=output)
+        options = ("--build", "--rm", "--no-deps", "-T", "--entrypoint", "sh")
+        arguments = ("-c", START_IN_NGINX)
+        return run_when_started(project, "run", *options, "nginx-config", *arguments, output=output)
     finally:
         project.run("down", "--volumes", output=output)
 

@@ -5,7 +5,8 @@ from email.message import EmailMessage
 
 from app.core.config import Settings
 from app.db.session import Database
-from app.services.accounts.mail_delivery import DeliveryError, deliver_due
+from app.services.accounts.mail_delivery import DeliveryError
+from app.services.accounts.mail_dispatch import MailDispatcher
 
 
 class Inbox:
@@ -21,7 +22,8 @@ class Inbox:
     async def deliver(self) -> list[EmailMessage]:
         """Deliver all mails that are due, and return them."""
         self._received = []
-        await deliver_due(self.database, settings=self.settings, send=self._receive)
+        dispatcher = MailDispatcher(self.database, settings=self.settings, send=self._receive)
+        await dispatcher.deliver_due()
         return self._received
 
     async def token(self) -> str:

@@ -1,17 +1,18 @@
 """Conditional requests (RFC 9110 §13) and cache headers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core.enums import Role
 from app.http.caching import public
 from app.models import User
+from tests.databases import database_within, savepoint_of
 from tests.factories import PASSWORD, bearer, create_address, create_article, create_user
 from tests.security.conftest import Install, install, live, live_app, live_database_url, live_rows
 
@@ -69,9 +70,24 @@ async def create_owner_rows(session: AsyncSession) -> OwnerRows:
     return OwnerRows(owner, admin, resources)
 
 
+@pytest.fixture(scope="module")
+async def module_rows(module_connection: AsyncConnection) -> OwnerRows:
+    async with database_within(module_connection).unit_of_work() as session:
+        return await create_owner_rows(session)
+
+
 @pytest.fixture
-async def rows(session: AsyncSession) -> OwnerRows:
-    return await create_owner_rows(session)
+async def connection(
+    module_connection: AsyncConnection, module_rows: OwnerRows
+) -> AsyncIterator[AsyncConnection]:
+    """The connection of all tests, in a savepoint that is rolled back at the end of each."""
+    async with savepoint_of(module_connection):
+        yield module_connection
+
+
+@pytest.fixture
+def rows(connection: AsyncConnection, module_rows: OwnerRows) -> OwnerRows:
+    return module_rows
 
 
 async def tag_of(client: httpx.AsyncClient, url: str, headers: Headers) -> str:

@@ -22,6 +22,7 @@ from app.db.session import Database
 from app.main import create_app
 from app.models import Address, ApiKey, Article, IdempotencyKey, PreviewLink, User
 from app.services import idempotency
+from app.services.purging import Batch
 from tests.factories import (
     PASSWORD,
     api_key,
@@ -360,11 +361,11 @@ class TestStorage:
     ) -> None:
         url = f"/users/{user.id}/addresses"
         await client.post(url, json=ADDRESS, headers=keyed(bearer(user)))
-        await idempotency.purge(session)
+        await idempotency.purge(session, Batch())
         assert await count(session, IdempotencyKey) == 1
         later = clock.now() + timedelta(hours=25)
         monkeypatch.setattr(clock, "now", lambda: later)
-        await idempotency.purge(session)
+        await idempotency.purge(session, Batch())
         assert await count(session, IdempotencyKey) == 0
 
     async def test_body_is_encrypted(

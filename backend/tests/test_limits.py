@@ -802,6 +802,7 @@ class TestCounting:
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
+        database: Database,
         install: Install,
         timeline: Timeline,
     ) -> None:
@@ -811,10 +812,10 @@ class TestCounting:
         body = {"title": "Draft", "content": TEXT}
         for _ in range(2):
             assert (await client.post("/articles", json=body, headers=headers)).status_code == 201
-        await limits.purge(session)
+        await limits.purge_uses(database)
         assert await session.scalar(select(func.count()).select_from(LimitUse)) == 4
         timeline.advance(86_401)
-        await limits.purge(session)
+        await limits.purge_uses(database)
         assert await session.scalar(select(func.count()).select_from(LimitUse)) == 0
         third = await client.post("/articles", json=body, headers=bearer(user))
         assert third.status_code == 409

@@ -26,12 +26,11 @@ from app.conduit.application import PATH as CONDUIT
 from app.core import clock
 from app.core.config import get_settings
 from app.core.enums import Role
-from app.db.base import Base
 from app.db.session import Database
 from app.main import create_app
 from app.models import Article, ArticleRevision, DiscardedFolder, User, UserSession
 from app.services.media.discarding import remove_discarded
-from tests.databases import migrated_database
+from tests.databases import delete_all_rows, migrated_database
 from tests.factories import PASSWORD, bearer, create_article, create_session, create_user
 from tests.images import image_bytes
 from tests.processes import DEADLINE
@@ -227,7 +226,6 @@ class OtherUser:
     async def is_answered(self) -> None:
         requests = (
             ("PUT", f"{self._article}/favorite", None),
-            ("POST", f"{self._article}/comments", {"content": "Indeed."}),
             ("GET", self._article, None),
             ("POST", "/auth/refresh", {"refresh_token": self._token}),
         )
@@ -240,9 +238,8 @@ class OtherUser:
 
 @pytest.fixture
 async def client(small_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
     async with small_app.state.database.unit_of_work() as session:
-        await session.execute(text(f"TRUNCATE {tables} CASCADE"))
+        await session.execute(text(delete_all_rows()))
     transport = httpx.ASGITransport(small_app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
         yield client

@@ -16,6 +16,7 @@ from app.core.enums import Role
 from app.models import Article, AuditEvent, PreviewLink, User
 from app.services.articles import previews
 from app.services.articles.previews import MAX_PREVIEW_LINKS
+from app.services.purging import Batch
 from tests.factories import api_key, bearer, create_article, create_user
 from tests.test_lists import statements
 
@@ -142,7 +143,7 @@ class TestCreate:
         await session.flush()
         statement = select(func.count()).select_from(PreviewLink)
         assert await session.scalar(statement) == MAX_PREVIEW_LINKS + 2
-        await previews.purge(session)
+        await previews.purge(session, Batch())
         assert await session.scalar(statement) == 0
 
     async def test_list_runs_three_queries(

@@ -12,6 +12,7 @@ from app.core.config import get_settings
 from app.core.enums import Role
 from app.models import Article, ArticleTag, AuditEvent, User
 from app.services.articles import trash
+from app.services.purging import Batch
 from tests.factories import bearer, create_article, create_user
 from tests.test_lists import statements
 
@@ -193,7 +194,7 @@ class TestPermanentDeletion:
     async def test_purge_deletes_old_articles_in_batches(
         self, session: AsyncSession, author: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(trash, "_EXPIRED", trash._EXPIRED.limit(2))
+        monkeypatch.setattr(trash, "MAX_BATCH", 2)
         now = clock.now()
         kept = [
             await create_article(session, author=author),
@@ -202,7 +203,7 @@ class TestPermanentDeletion:
         ]
         for _ in range(5):
             await create_article(session, author=author, deleted_at=now - MONTH, tags=["x"])
-        deleted = [await trash.purge(session) for _ in range(4)]
+        deleted = [await trash.purge(session, Batch()) for _ in range(4)]
         assert deleted == [2, 2, 1, 0]
         left = (await session.scalars(select(Article.id).order_by(Article.id))).all()
         assert left == [article.id for article in kept]

@@ -12,6 +12,7 @@ from app.core import clock
 from app.core.enums import CommentPolicy, CommentStatus, Role
 from app.models import Article, ArticleCounts, AuditEvent, Block, Comment, User
 from app.services.community.comments import writing
+from app.services.purging import Batch
 from tests.community.test_profiles import pages
 from tests.factories import PASSWORD, bearer, create_article, create_comment, create_user
 from tests.test_lists import statements
@@ -327,7 +328,7 @@ class TestDeleting:
             await create_comment(session, article=article, author=reader, deleted_at=now - age)
             for age in ages
         ]
-        await writing.purge(session)
+        await writing.purge(session, Batch())
         for comment, text in ((old, ""), (new, "Indeed.")):
             await session.refresh(comment)
             assert comment.content == text

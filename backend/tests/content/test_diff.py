@@ -144,6 +144,7 @@ LARGE: dict[str, Callable[[], tuple[str, str]]] = {
 }
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("kind", LARGE)
 @pytest.mark.usefixtures("_steps_are_counted")
 def test_cost_of_comparing_two_megabytes_is_limited(kind: str) -> None:

@@ -171,7 +171,7 @@ def test_concurrent_imports_of_one_file(checkout: Checkout, server: Api, databas
 def test_stalled_export_holds_no_connection(checkout: Checkout, database: str) -> None:
     with serving(checkout, DATABASE_URL=database, DATABASE_POOL_SIZE="1") as api:
         headers = api.bearer(f"slow-{uuid4().hex[:8]}")
-        post(api, headers, records(300, size=100_000, prefix=uuid4().hex[:8]))
+        post(api, headers, records(150, size=100_000, prefix=uuid4().hex[:8]))
         with api.client.stream("GET", "/articles/export", headers=headers) as slow:
             assert slow.status_code == 200
             for _ in range(20):

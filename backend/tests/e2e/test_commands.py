@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import count
 
 import pytest
 
@@ -84,6 +85,40 @@ def test_invalid_seed_arguments_are_reported(checkout: Checkout, own_database: s
     finally:
         for process in processes:
             process.kill()
+
+
+def test_operator_lets_a_user_in_again(checkout: Checkout, api: Api, api_database: str) -> None:
+    """The API obeys commands at once: it shares only the database with them."""
+
+    def command(*arguments: str) -> None:
+        with pressroom(checkout, "users", *arguments, DATABASE_URL=api_database) as process:
+            assert process.wait() == 0, process.log
+
+    def log_in(address: str, password: str, username: str = "locked") -> int:
+        headers = {"X-Forwarded-For": address}
+        form = {"username": username, "password": password}
+        return api.client.post("/auth/login", data=form, headers=headers).status_code
+
+    def lock_out(address: str) -> None:
+        while log_in(address, "wrong") == 401:
+            pass
+        assert log_in(address, PASSWORD) == 429
+
+    api.register("locked", password=PASSWORD)
+    lock_out("198.51.100.1")
+    command("reset-login-limits", "LOCKED")
+    assert log_in("198.51.100.1", PASSWORD) == 200
+    lock_out("198.51.100.1")  # now a place of a former login
+    command("reset-login-limits", "locked@example.com")
+    assert log_in("198.51.100.1", PASSWORD) == 200
+    names = (f"nobody{number}" for number in count())
+    while log_in("198.51.100.2", "wrong", next(names)) == 401:
+        pass
+    assert log_in("198.51.100.2", PASSWORD) == 429  # the limit of the address
+    command("reset-login-limits", "locked", "--address", "198.51.100.2")
+    assert log_in("198.51.100.2", PASSWORD) == 200
+    command("disable", "locked")
+    assert log_in("198.51.100.1", PASSWORD) == 401
 
 
 def test_routes_lists_routes_and_permissions(checkout: Checkout) -> None:

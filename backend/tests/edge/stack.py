@@ -23,6 +23,7 @@ PRODUCTION = {
     "ENVIRONMENT": "production",
     "SECRET_KEY": SECRET_KEY,
     "POSTGRES_PASSWORD": "pressroom-edge",
+    "DATABASE_URL": "",  # that of the tests is another one
     "ALLOWED_HOSTS": f"{HOST},localhost,blog.example.com,*.example.org",
     "CORS_ORIGINS": ORIGIN,
     "HTTP_BIND": HOST,
@@ -51,7 +52,7 @@ class Stack:
         """Return the project from scripts/containers.py."""
         from containers import Project, project_name
 
-        return Project(project_name("edge-tests"), *self.files, **self.environment)
+        return Project(project_name("edge-tests"), *self.files, environment=self.environment)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -76,11 +77,11 @@ class Stack:
     def additional_nginx(self, *files: str, **settings: str) -> Iterator["Stack"]:
         """Run another nginx with other files or settings, for the same backend."""
         changed = Stack(self.port, {**self.settings, **settings}, (*self.files, *files))
-        changed.up("--no-deps", "nginx")
+        changed.up("--no-deps", "nginx", "nginx-config")
         try:
             yield changed
         finally:
-            self.up("--no-deps", "nginx")
+            self.up("--no-deps", "nginx", "nginx-config")
 
     def client(self, **options: Any) -> httpx.Client:
         """Return a client with persistent connections."""

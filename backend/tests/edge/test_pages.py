@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -62,6 +63,25 @@ class TestCaching:
         assert is_cached(client, path)
         client.delete(path, headers=author)
         wait_until(lambda: client.get(path).status_code == 404, "it is gone", seconds=5)
+
+    def test_withdrawn_article_is_deleted_from_the_cache_without_a_request(
+        self, client: httpx.Client, author: dict[str, str], stack: Stack
+    ) -> None:
+        """Otherwise, nginx would serve it in an outage."""
+        kept, *withdrawn = (publish(client, author, title=f"Withdrawn {uuid4()}") for _ in range(3))
+        for article in (kept, *withdrawn):
+            assert is_cached(client, f"/articles/by-slug/{article['slug']}")
+
+        def cached() -> str:
+            read = ("exec", "-T", "nginx", "grep", "-rha", "^KEY: ", "/var/cache/nginx/pages")
+            keys: str = stack.project.run_captured(*read).stdout
+            return keys
+
+        assert all(article["slug"] in cached() for article in (kept, *withdrawn))
+        client.patch(f"/articles/{withdrawn[0]['id']}", json={"published": False}, headers=author)
+        client.delete(f"/articles/{withdrawn[1]['id']}", headers=author)
+        wait_until(lambda: not any(each["slug"] in cached() for each in withdrawn), "both are gone")
+        assert kept["slug"] in cached()
 
     def test_cached_page_is_revalidated_by_etag(
         self, client: httpx.Client, author: dict[str, str], stack: Stack

@@ -115,7 +115,14 @@ def test_absolute_request_target_sets_the_host(stack: Stack) -> None:
     assert parse_response(stack.send_raw(sent)[0]).status_code == 421
 
 
-@pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
+def test_root_describes_the_server(client: httpx.Client) -> None:
+    index = client.get("/").json()
+    assert index["name"] == "Pressroom"
+    for name in ("documentation", "openapi", "health"):
+        assert client.get(index[name]).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/", "/health/live", "/health/ready"])
 def test_probes_accept_any_host(client: httpx.Client, path: str) -> None:
     assert client.get(path, headers={"Host": "10.0.0.1"}).status_code == 200
 

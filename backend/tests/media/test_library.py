@@ -10,19 +10,21 @@ from typing import NamedTuple
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
 from app.core import clock
 from app.core.conditional import Precondition
-from app.core.config import Settings
+from app.core.config import Settings, get_settings
 from app.core.enums import Role
 from app.core.errors import MediaInUse
 from app.db.session import Database
 from app.jobs.media import clean_up_media
+from app.jobs.steps import StepsFailed
 from app.models import Article, ArticleMedia, DiscardedFolder, Media, User
 from app.services.articles.images import delete_media_of_articles, update_media_references
+from app.services.media import discarding
 from app.services.media.library import delete_media
 from app.services.media.storage import LocalStorage, new_folder
 from tests.databases import migrated_database
@@ -169,7 +171,97 @@ async def test_image_in_use_cannot_be_deleted(
     assert stored_folders(storage) == {media.folder}
     await clean_up_media(database, storage)
     assert stored_folders(storage) == set()
-    assert (await session.scalars(select(DiscardedFolder))).all() == []
+
+
+class TestDeletedImages:
+    """Files of deleted images are kept for MEDIA_KEEP_DELETED_HOURS, but not served."""
+
+    @pytest.fixture
+    async def deleted(self, session: AsyncSession, storage: LocalStorage) -> Media:
+        media = await create_media(session, owner=await create_user(session), storage=storage)
+        await session.delete(media)
+        await session.flush()
+        return media
+
+    async def test_files_are_withdrawn_at_once_and_deleted_after_a_day(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        storage: LocalStorage,
+        database: Database,
+        deleted: Media,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        now, url = clock.now(), f"/media/{deleted.folder}/picture.jpg"
+        assert (await client.get(url)).status_code == 200
+        for hours in (0, 23.9):
+            monkeypatch.setattr(clock, "now", lambda hours=hours: now + timedelta(hours=hours))
+            await clean_up_media(database, storage)
+            assert (await client.get(url)).status_code == 404
+            assert await storage.withdrawn() == [deleted.folder]
+        monkeypatch.setattr(clock, "now", lambda: now + timedelta(hours=24.1))
+        await clean_up_media(database, storage)
+        assert await storage.withdrawn() == []
+        assert (await session.scalars(select(DiscardedFolder))).all() == []
+
+    async def test_files_are_deleted_at_once_without_a_grace_period(
+        self,
+        storage: LocalStorage,
+        database: Database,
+        deleted: Media,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        changed = get_settings().model_copy(update={"media_keep_deleted_hours": 0})
+        monkeypatch.setattr(discarding, "get_settings", lambda: changed)
+        await clean_up_media(database, storage)
+        assert (stored_folders(storage), await storage.withdrawn()) == (set(), [])
+
+    async def test_kept_files_of_a_user_never_exceed_the_quota(
+        self,
+        session: AsyncSession,
+        storage: LocalStorage,
+        database: Database,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        changed = get_settings().model_copy(update={"media_quota_bytes": 2 * len(JPEG)})
+        monkeypatch.setattr(discarding, "get_settings", lambda: changed)
+        folders = []
+        for user in (await create_user(session), await create_user(session)):
+            for _ in range(4):
+                media = await create_media(session, owner=user, storage=storage)
+                folders.append(media.folder)
+                await session.delete(media)
+                await session.flush()
+                await clean_up_media(database, storage)
+        await clean_up_media(database, storage)
+        assert sorted(await storage.withdrawn()) == sorted(folders[2:4] + folders[6:8])
+
+    async def test_restore_serves_images_that_exist_again(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        storage: LocalStorage,
+        database: Database,
+        deleted: Media,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The dump was made before the image was deleted, the copy of the files after that."""
+        await clean_up_media(database, storage)
+        unknown = new_folder()
+        put(storage, unknown)
+        await storage.withdraw(unknown)
+        await session.execute(delete(DiscardedFolder))
+        media = await create_media(session, owner=await create_user(session))
+        media.folder = deleted.folder
+        await session.flush()
+        assert await discarding.restore_referenced(database, storage=storage) == 1
+        assert await discarding.restore_referenced(database, storage=storage) == 0
+        assert (await client.get(f"/media/{deleted.folder}/picture.jpg")).status_code == 200
+        assert await storage.withdrawn() == [unknown]
+        now = clock.now()
+        monkeypatch.setattr(clock, "now", lambda: now + timedelta(hours=24.1))
+        await clean_up_media(database, storage)
+        assert (stored_folders(storage), await storage.withdrawn()) == ({deleted.folder}, [])
 
 
 async def test_references_follow_the_text(session: AsyncSession) -> None:
@@ -304,8 +396,9 @@ async def test_undeletable_folder_does_not_block_others(
     for folder in (first, second):
         session.add(DiscardedFolder(folder=folder, discarded_at=clock.now()))
     await session.flush()
-    with pytest.raises(OSError, match="Not a directory"):
+    with pytest.raises(StepsFailed) as failed:
         await clean_up_media(database, storage)
+    assert isinstance(failed.value.errors["discarded"], NotADirectoryError)
     assert stored_folders(storage) == {first}
     assert (await session.scalars(select(DiscardedFolder.folder))).all() == [first]
 

@@ -43,6 +43,8 @@ from app.services.media.formats import detect_format
 from tests.images import image_bytes
 from tests.linear import grows_too_fast, inputs_for, run_of, runs
 
+pytestmark = pytest.mark.no_cover  # tracing takes as long as the work that is measured
+
 METHODS = frozenset({"findall", "finditer", "fullmatch", "match", "search", "split", "sub", "subn"})
 SEARCH_ON = frozenset({"findall", "finditer", "split", "sub", "subn"})
 """Methods that continue to the end of the text after each match."""
@@ -102,7 +104,10 @@ def most_expensive(methods: set[str]) -> frozenset[str]:
 def inline(module: ModuleType) -> Iterator[Found]:
     """Find inline patterns such as `re.sub(r"...", ...)`."""
     assert module.__file__ is not None
-    for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
+    source = Path(module.__file__).read_text()
+    if not re.search(r"\bre\.", source):
+        return  # parsing takes long
+    for node in ast.walk(ast.parse(source)):
         match node:
             case ast.Call(func=ast.Attribute(value=ast.Name("re"), attr=method), args=[first, *_]):
                 if method not in METHODS:

@@ -88,6 +88,10 @@ class Plan:
             return None
         return self.public_slugs.get(slug) or self.draft_slugs.get((slug, author_id))
 
+    def author_id(self, record: ArticleRecord) -> int | None:
+        """Return the id of the author that a record names, if there is one."""
+        return self.authors.get(record.author.lower()) if record.author else None
+
     def is_taken(self, slug: str, author_id: int) -> bool:
         """Whether a slug was taken in an earlier batch of a dry run."""
         if self.simulation is None:
@@ -163,6 +167,27 @@ async def _look_up(session: AsyncSession, batch: Plan, items: Sequence[PreparedR
         batch.targets = {row.id: row for row in rows}
     kept = {row.draft_slug for row in batch.targets.values() if not owns_slug(row, batch.now)}
     await _look_up_slugs(session, batch, kept - slugs)
+    others = {
+        name
+        for item in items
+        if (known := batch.known.get(item.key)) is not None
+        for name in _slugs_instead(batch, item, batch.targets[known.article_id])
+    }
+    await _look_up_slugs(session, batch, others - slugs - kept)
+
+
+def _slugs_instead(batch: Plan, item: PreparedRecord, target: Row[Any]) -> list[str]:
+    """Return the slugs that an article may get if another one has its slug."""
+    wanted = item.record.slug or _current_slug(batch, target)
+    slug_owner = batch.slug_owner(wanted, batch.author_id(item.record) or target.author_id)
+    is_free = slug_owner is None or slug_owner.article_id == target.id
+    return [] if is_free else numbered(wanted, digest=item.key.hex())[1:]
+
+
+def _current_slug(batch: Plan, target: Row[Any]) -> str:
+    """Return the slug that the author of an article sees."""
+    slug: str = target.slug if owns_slug(target, batch.now) else target.draft_slug
+    return slug
 
 
 def _checker(batch: Plan) -> Callable[[int], bool]:
@@ -337,18 +362,17 @@ def _slug_values(
     If the record's slug is taken, or was when the article was created, the article keeps its own.
     """
     owned, published_at = owns_slug(target, batch.now), values["published_at"]
-    current: str = target.slug if owned else target.draft_slug
+    current = _current_slug(batch, target)
     wanted = item.record.slug
     if wanted is None or is_suffixed(current, wanted):
         wanted = current
-    for candidate in (wanted, current):
+    base = item.record.slug or current
+    for candidate in (wanted, current, *numbered(base, digest=item.key.hex())[1:]):
         slug_owner = batch.slug_owner(candidate, values["author_id"])
         is_free = slug_owner is None or slug_owner.article_id == target.id
         if is_free and not batch.is_taken(candidate, values["author_id"]):
             wanted = candidate
             break
-    else:  # the new author has a draft with this slug
-        wanted = f"{current[:90].rstrip('-')}-{item.key.hex()[:6]}"
     is_published = published_at is not None and values["archived_at"] is None
     if owned or (is_published and published_at <= batch.now):
         return {"slug": wanted, "draft_slug": None}
