@@ -7,6 +7,13 @@ from typing import Any, NamedTuple
 
 import ijson
 
+from app.services.bulk.converting.documents import (
+    from_ghost_html,
+    from_ghost_markdown,
+    from_lexical,
+    from_mobiledoc,
+)
+from app.services.bulk.converting.results import Converted, InvalidDocument, TooComplex
 from app.services.bulk.foreign import (
     Progress,
     RecordBuilder,
@@ -16,13 +23,6 @@ from app.services.bulk.foreign import (
     Survey,
     parse_datetime,
 )
-from app.services.bulk.converting.documents import (
-    from_ghost_html,
-    from_ghost_markdown,
-    from_lexical,
-    from_mobiledoc,
-)
-from app.services.bulk.converting.results import Converted, InvalidDocument, TooComplex
 from app.services.bulk.ndjson import ResolveAuthor
 from app.services.bulk.records import ParsedRecord
 
@@ -172,7 +172,11 @@ def _content(row: Mapping[str, Any]) -> Converted:
         ("plaintext", from_ghost_markdown),
     ):
         if text := _text(row, field):
-            return convert(text)
+            converted = convert(text)
+            if field == "html":
+                return converted
+            note = f"content: converted from {field}, the export has no HTML"
+            return converted._replace(notes=(note, *converted.notes))
     return Converted("")
 
 

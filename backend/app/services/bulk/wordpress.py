@@ -9,6 +9,8 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
+from app.services.bulk.converting.posts import from_wordpress
+from app.services.bulk.converting.results import TooComplex
 from app.services.bulk.foreign import (
     Progress,
     RecordBuilder,
@@ -18,8 +20,6 @@ from app.services.bulk.foreign import (
     Survey,
     parse_datetime,
 )
-from app.services.bulk.converting.posts import from_wordpress
-from app.services.bulk.converting.results import TooComplex
 from app.services.bulk.ndjson import ResolveAuthor
 from app.services.bulk.records import ParsedRecord
 

@@ -268,11 +268,12 @@ class Blocks:
 
     def _player(self, node: Element) -> list[str]:
         sources = [node.get("src") or node.get("data-src") or node.get("data")]
-        for each in node.elements():
-            if each.name in {"source", "embed"} or (
-                each.name == "param" and each.get("name") in {"movie", "src"}
-            ):
-                sources.append(each.get("src") or each.get("value"))
+        sources += [
+            each.get("src") or each.get("value")
+            for each in node.elements()
+            if each.name in {"source", "embed"}
+            or (each.name == "param" and each.get("name") in {"movie", "src"})
+        ]
         source = next(filter(None, sources), "")
         url = address(canonical_player(source)) if source != "about:blank" else ""
         if url:
