@@ -15,6 +15,8 @@ import yaml
 
 from app.content.slugs import slugify
 from app.services.bulk import files
+from app.services.bulk.converting.generators import from_site
+from app.services.bulk.converting.results import Context
 from app.services.bulk.foreign import Progress, RecordBuilder, SourceAuthor, Survey, parse_datetime
 from app.services.bulk.ndjson import ResolveAuthor
 from app.services.bulk.records import ParsedRecord
@@ -228,7 +230,10 @@ def _record(position: str, file: MarkdownFile, resolve_author: ResolveAuthor) ->
         title, content = heading[1].rstrip(" \t#"), content[heading.end() :].lstrip("\r\n")
     undated = dated[2] if dated else name
     builder.set_title(title or undated.replace("-", " ").replace("_", " "))
-    builder.fields["content"] = content
+    texts = {name: _text(value) for name, value in values.items()}
+    converted = from_site(content, Context(values=texts), is_mdx=Path(position).suffix == ".mdx")
+    builder.fields["content"] = converted.markdown
+    builder.notes += converted.notes
     builder.slug_source = slugify(undated)
     builder.set_slug(_text(values.get("slug")))
     in_drafts = "_drafts" in Path(position).parts

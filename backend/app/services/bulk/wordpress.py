@@ -1,16 +1,17 @@
 """Parser for WordPress's WXR export: posts with authors, tags, categories and featured images."""
 
-from collections import Counter
-from collections.abc import Iterator
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
 from app.services.bulk.converting.posts import from_wordpress
-from app.services.bulk.converting.results import TooComplex
+from app.services.bulk.converting.results import Attachment, Context, TooComplex
 from app.services.bulk.foreign import (
     Progress,
     RecordBuilder,
@@ -30,12 +31,26 @@ NO_CATEGORY = "uncategorized"
 NEVER = "0000-00-00"
 
 
+class References(NamedTuple):
+    """What posts refer to."""
+
+    site: str
+    attachments: dict[str, Attachment]
+    attached: dict[str, list[str]]
+    """The ids of the attachments of each post, by its id."""
+    blocks: dict[str, str]
+    """The content of reusable blocks by id."""
+
+
 def survey(path: Path, advance: Progress) -> Survey:
     """Read the authors, the images and the numbers of skipped items. Raises SourceError."""
     authors: dict[str, SourceAuthor] = {}
     skipped: Counter[str] = Counter()
-    images: dict[str, str] = {}
-    for element in _elements(path, {"author", "item"}, advance):
+    references = References("", {}, defaultdict(list), {})
+    for element in _elements(path, {"author", "item", "base_blog_url"}, advance):
+        if _local(element) == "base_blog_url":
+            references = references._replace(site=(element.text or "").strip())
+            continue
         if _local(element) == "author":
             login = _text(element, "author_login")
             name = _text(element, "author_display_name")
@@ -45,7 +60,10 @@ def survey(path: Path, advance: Progress) -> Survey:
         authors.setdefault(login, SourceAuthor(login, login, name=login))
         kind = _text(element, "post_type")
         if kind == "attachment":
-            images[_text(element, "post_id")] = _text(element, "attachment_url")
+            _add_attachment(references, element)
+        elif kind == "wp_block":
+            name, content = _text(element, "post_id"), _text(element, "encoded", of="/content/")
+            references.blocks[name] = content
         elif kind == "page":
             skipped["pages"] += 1
         elif kind == "post" and _text(element, "status") not in STATUSES:
@@ -53,7 +71,43 @@ def survey(path: Path, advance: Progress) -> Survey:
         elif kind != "post":
             skipped["other items"] += 1
     named = tuple(author for author in authors.values() if author.handle)
-    return Survey(named, skipped, images)
+    return Survey(named, skipped, references)
+
+
+def _add_attachment(references: References, item: Element) -> None:
+    name = _text(item, "post_id")
+    references.attachments[name] = Attachment(
+        _text(item, "attachment_url"),
+        alt=_meta(item, "_wp_attachment_image_alt"),
+        caption=_text(item, "encoded", of="excerpt"),
+        title=_text(item, "title"),
+    )
+    if (parent := _text(item, "post_parent")) not in {"", "0"}:
+        references.attached[parent].append(name)
+
+
+def _context(item: Element, references: References) -> Context:
+    """Return what the content of a post refers to."""
+    return Context(
+        site=references.site,
+        attachments=references.attachments,
+        attached=references.attached.get(_text(item, "post_id"), ()),
+        reusable_blocks=references.blocks,
+        footnotes=_footnotes(_meta(item, "footnotes")),
+    )
+
+
+def _footnotes(meta: str) -> Mapping[str, str]:
+    """Return the texts of a post's footnotes by id, from JSON like `[{"id": …, "content": …}]`."""
+    try:
+        notes = json.loads(meta) if meta else []
+    except (ValueError, RecursionError):
+        return {}
+    return {
+        str(note["id"]): str(note.get("content", ""))
+        for note in (notes if isinstance(notes, list) else ())
+        if isinstance(note, dict) and "id" in note
+    }
 
 
 def read(
@@ -108,19 +162,21 @@ def _text(element: Element, name: str, *, of: str = "") -> str:
 
 
 def _record(
-    position: str, item: Element, images: dict[str, str], resolve_author: ResolveAuthor
+    position: str, item: Element, references: References, resolve_author: ResolveAuthor
 ) -> ParsedRecord:
     builder = RecordBuilder(position)
     builder.set_title(_text(item, "title"))
     builder.set_slug(_text(item, "post_name"))
     try:
-        converted = from_wordpress(_text(item, "encoded", of="/content/"))
+        content = _text(item, "encoded", of="/content/")
+        converted = from_wordpress(content, _context(item, references))
     except TooComplex as error:
         return ParsedRecord(position, None, problem=str(error))
     builder.fields["content"] = converted.markdown
     builder.notes += converted.notes
     builder.set_excerpt(_text(item, "encoded", of="excerpt"))
-    builder.set_cover(images.get(_meta(item, "_thumbnail_id"), ""))
+    cover = references.attachments.get(_meta(item, "_thumbnail_id"))
+    builder.set_cover(cover.url if cover else "")
     terms = [child for child in item if _local(child) == "category"]
     builder.set_tags(
         term.text or ""

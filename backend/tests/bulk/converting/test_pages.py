@@ -35,7 +35,7 @@ from tests.linear import grows_too_fast, run_of
         ("<ul><li><hr></ul>", "- ***"),
         ("<ol><li>a</ol><ol><li>b</ol>", "1. a\n\n1) b"),
         ("<table><tr><td>a</table>", "a"),
-        ("<table><tr><td align=right>a<td>b</table>", "|  |  |\n| ---: | --- |\n| a | b |"),
+        ("<table><tr><td align=right>a<td>b</table>", "| a | b |\n| ---: | --- |"),
         ("<table><tr><td colspan=2>a<tr><td>b<td>c</table>", "<table>\n<tr>\n<td colspan=\"2\">a</td>\n</tr>\n<tr>\n<td>b</td>\n<td>c</td>\n</tr>\n</table>"),
         ("<table><tr><td class=gutter><pre>1</pre><td class=code><pre class='lang-js'>a</pre></table>", "```js\na\n```"),
         ("<pre class='brush: php; gutter: false'>a</pre>", "```php\na\n```"),

@@ -205,7 +205,7 @@ class Blocks:
         if len(cells) == len(cells[0]) == 1:  # a frame around the content
             return before + self._blocks(cells[0][0].children, formats)
         if all(_is_simple(cell) for row in cells for cell in row):
-            return [*before, self._simple_table(node, cells, formats)]
+            return [*before, self._simple_table(cells, formats)]
         lines = ["<table>"]
         for row in cells:
             lines.append("<tr>")
@@ -219,11 +219,8 @@ class Blocks:
             lines.append("</tr>")
         return [*before, "\n".join([*lines, "</table>"])]
 
-    def _simple_table(
-        self, node: Element, rows: list[list[Element]], formats: Sequence[Element]
-    ) -> str:
+    def _simple_table(self, rows: list[list[Element]], formats: Sequence[Element]) -> str:
         width = max(map(len, rows))
-        has_header = all(cell.name == "th" for cell in rows[0]) or _has_header(node)
         texts = [
             [
                 self._inline.line(_wrapped(cell.children, formats)).replace("|", "\\|")
@@ -231,7 +228,7 @@ class Blocks:
             ]
             for row in rows
         ]
-        head, body = (texts[0], texts[1:]) if has_header else ([""] * width, texts)
+        head, *body = texts  # Markdown's tables have a header
         rule = [_alignment([row[column] for row in rows if column < len(row)])
                 for column in range(width)]  # fmt: skip
         return "\n".join(
@@ -459,13 +456,6 @@ def _rows(table: Element) -> Iterator[list[Element]]:
                 for cell in child.children
                 if isinstance(cell, Element) and cell.name in {"td", "th"}
             ]
-
-
-def _has_header(table: Element) -> bool:
-    return any(
-        isinstance(child, Element) and child.name == "thead" and any(_rows(child))
-        for child in table.children
-    )
 
 
 def _is_simple(cell: Element) -> bool:

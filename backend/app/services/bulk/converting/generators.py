@@ -152,13 +152,17 @@ def from_site(text: str, context: Context | None = None, *, is_mdx: bool = False
     become the name of the other file, for a later pass over the addresses.
     """
     notes = Notes()
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    source, text = text, text.replace("\r\n", "\n").replace("\r", "\n")
+    before = text
     if is_mdx:
         text = _convert_jsx(text, notes)
     text = _convert_blocks(text, _HUGO, _hugo_tag, notes)
     text = _convert_blocks(text, _LIQUID, _liquid_tag, notes)
     text = _outside_code(text, lambda part: _plain_syntax(part, notes, context or Context()))
-    text = _outside_code(_convert_directives(text), lambda part: _BLANK_LINES.sub("\n\n", part))
+    text = _convert_directives(text)
+    if text == before:
+        return notes.result(source)
+    text = _outside_code(text, lambda part: _BLANK_LINES.sub("\n\n", part))
     return notes.result(text.lstrip("\n"))
 
 
