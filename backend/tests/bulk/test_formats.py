@@ -370,7 +370,7 @@ class TestWordPress:
             "author": "jane",
         }
         assert fields(classic)["content"] == (
-            "First paragraph,  \nbroken.\n\nSecond one after an image.\n\n"
+            "First paragraph,\\\nbroken.\n\nSecond one after an image.\n\n"
             "<https://video.example.com/1>"
         )
         assert "published_at" not in fields(classic)

@@ -7,7 +7,10 @@ from functools import partial
 import pytest
 
 from app.content.markdown import render_sync
+from app.services.bulk.converting.addresses import find_addresses
+from app.services.bulk.converting.generators import from_site
 from app.services.bulk.converting.pages import from_html
+from app.services.bulk.converting.posts import from_wordpress
 from app.services.bulk.converting.results import TooComplex
 from tests.linear import grows_too_fast, run_of
 
@@ -47,7 +50,7 @@ from tests.linear import grows_too_fast, run_of
         ("<svg><text>a</text></svg>b", "b"),
         ("<object><param name=movie value='//www.youtube.com/v/abcdefghijk'></object>", "https://www.youtube.com/watch?v=abcdefghijk"),
         ("<video><source src='/a.webm'><p>Your browser is old</p></video>", "[a.webm](/a.webm)"),
-        ("<iframe src='//maps.example/?q=1&amp;z=2'><p>x</iframe>y", "[https://maps.example/?q=1\\&z=2](https://maps.example/?q=1&z=2)\n\ny"),
+        ("<iframe src='//maps.example/?q=1&amp;z=2'><p>x</iframe>y", "<https://maps.example/?q=1&z=2>\n\ny"),
         ("<dl><dt>a<dd>b</dl>", "<dl>\n<dt>a</dt>\n<dd>b</dd>\n</dl>"),
         ("<span lang='fr' dir='ltr' onclick='x'>a</span>", '<span dir="ltr" lang="fr">a</span>'),
         ("<p>&lt;!-- &amp;amp; a&nbsp;</p>", "\\<!-- \\&amp; a&nbsp;"),
@@ -85,7 +88,48 @@ def test_hostile_tags_take_linear_time(tags: str) -> None:
     assert not grows_too_fast(convert, partial(run_of, "", tags, ""), short=4_000, floor=0.2)
 
 
-def test_a_million_tags_are_rejected() -> None:
-    for html in ("<br>" * 1_000_000, "<div>" * 40_000, "<div>" * 20_000 + "</div>" * 20_000):
+def test_bombs_are_rejected() -> None:
+    attributes = "\n".join(f"a{number}" for number in range(2_000))
+    for html in (
+        f"a<p {attributes}>b",
+        "<br>" * 1_000_000,
+        "<div>" * 40_000,
+        "<div>" * 20_000 + "</div>" * 20_000,
+    ):
         with pytest.raises(TooComplex):
             from_html(html)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[toggle]",
+        "[a b=1]",
+        "[[gallery]",
+        "{{< a >}}",
+        "{% a %}",
+        "<A>",
+        ":::note\n",
+        "- [a](/b)\n",
+    ],
+)
+def test_many_tags_take_linear_time(text: str) -> None:
+    """The tags are nested if they have ends."""
+    ends = {
+        "[toggle]": "[/toggle]",
+        "{{< a >}}": "{{< /a >}}",
+        "{% a %}": "{% enda %}",
+        "<A>": "</A>",
+    }
+
+    def make(length: int) -> str:
+        count = length // len(text)
+        return text * count + "x" + ends.get(text, "") * count
+
+    def convert(source: str) -> None:
+        with suppress(TooComplex):
+            from_wordpress(source)
+            from_site(source, is_mdx=True)
+            find_addresses(source)
+
+    assert not grows_too_fast(convert, make, short=8_000, floor=0.2)

@@ -94,7 +94,7 @@ def test_paragraphs_are_those_of_wordpress(html: str, expected: str) -> None:
         ("[vimeo 123]", "https://vimeo.com/123"),
         (
             "[embed width='1']https://a.example/x[/embed]",
-            "[https://a.example/x](https://a.example/x)",
+            "<https://a.example/x>",
         ),
         (
             "a\nhttps://youtu.be/abcdefghijk\nb",

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from app.services.bulk.converting.inline import Inline, destination, escape_text
+from app.services.bulk.converting.inline import Inline, can_be_autolink, destination, escape_text
 from app.services.bulk.converting.players import address, canonical_player, file_name, has_player
 from app.services.bulk.converting.results import Notes
 from app.services.bulk.converting.trees import BREAK, INLINE, LEFT_OUT, Element
@@ -286,6 +286,8 @@ def player(url: str, *, title: str = "") -> str:
     if has_player(url):
         return url
     text = " ".join(title.split()) or file_name(url)
+    if text == url and can_be_autolink(url):
+        return f"<{url}>"
     return f"[{escape_text(text, in_link=True)}]({destination(url)})"
 
 

@@ -267,6 +267,10 @@ def _outside_code(text: str, convert: Callable[[str], str]) -> str:
     return "".join([*parts, convert(text[position:])])
 
 
+MAX_DEPTH = 50
+"""Maximum number of tags inside each other."""
+
+
 class _Open(NamedTuple):
     """A tag whose end has not been found yet."""
 
@@ -304,7 +308,9 @@ def _convert_blocks(
                     )
                 content = "".join(opened.parts)
                 stack[-1].parts.append(_convert(opened.tag, content, notes, write))
-        elif not tag.is_void and last_ends.get(tag.name, -1) > tag.start and len(stack) < 50:
+        elif (
+            not tag.is_void and last_ends.get(tag.name, -1) > tag.start and len(stack) <= MAX_DEPTH
+        ):
             stack.append(_Open(tag, []))
         else:
             stack[-1].parts.append(_convert(tag, None, notes, write))
@@ -641,7 +647,7 @@ def _convert_directives(text: str) -> str:
         lines.append(text[position : match.start()])
         position = match.end()
         kind, title = match[2].lower(), (match[3] or match[4] or "").strip()
-        if kind:
+        if kind and len(stack) <= MAX_DEPTH:
             stack.append((kind, title, []))
         elif stack:
             kind, title, parts = stack.pop()

@@ -378,10 +378,14 @@ def _shorten_links(pieces: Sequence[Piece], parts: list[str]) -> None:
             and text.text == opening.element.get("href")
             and text.kind is Kind.TEXT
             and not opening.element.get("title")
-            and _AUTOLINK.fullmatch(text.text)
-            and normalizeLinkText(text.text) == text.text
+            and can_be_autolink(text.text)
         ):
             parts[index : index + 3] = ["<", text.text, ">"]
+
+
+def can_be_autolink(url: str) -> bool:
+    """Return whether `<url>` is a link with the same text."""
+    return _AUTOLINK.fullmatch(url) is not None and normalizeLinkText(url) == url
 
 
 def _join(parts: Sequence[str], pieces: Sequence[Piece]) -> str:

@@ -112,6 +112,10 @@ def replace_shortcodes(html: str, context: Context, notes: Notes) -> str:
     return _Parser(html, context, notes).run() if "[" in html or "((" in html else html
 
 
+MAX_DEPTH = 50
+"""Maximum number of shortcodes inside each other."""
+
+
 class _Frame:
     """A shortcode whose end has not been found yet."""
 
@@ -226,7 +230,11 @@ class _Parser:
             return
         if not token["close"]:
             frame = _Frame(name, token["attributes"])
-            if token["attributes"].endswith("/") or not self._has_end(name, token.end()):
+            if (
+                token["attributes"].endswith("/")
+                or len(self._frames) > MAX_DEPTH
+                or not self._has_end(name, token.end())
+            ):
                 self._append(self._render(frame, None))
             else:
                 self._frames.append(frame)

@@ -23,7 +23,8 @@ MAX_LEVELS = 30
 MAX_PARSER_COST = 40_000_000
 """Maximum product of the number of tags and their depth: a tag may search all open elements."""
 
-Node = "Element | str"
+MAX_ATTRIBUTES = 1_000
+"""Maximum number of attributes of an element: the parser compares them with each other."""
 
 
 class Element:
@@ -185,6 +186,11 @@ def _check_cost(html: str) -> None:
     tags = html.count("<")
     if tags > MAX_TAGS:
         raise TooComplex(f"The HTML has more than {MAX_TAGS} tags")
+    for piece in html.split("<"):
+        if piece[:1].isalpha() and len(piece) > 2 * MAX_ATTRIBUTES:
+            tag = _QUOTED.sub("", piece).partition(">")[0]
+            if len(tag.split()) > MAX_ATTRIBUTES:
+                raise TooComplex(f"An element has more than {MAX_ATTRIBUTES} attributes")
     if tags * tags > MAX_PARSER_COST and tags * _depth(html) > MAX_PARSER_COST:
         raise TooComplex("The HTML has too many elements inside each other")
 
@@ -207,6 +213,7 @@ def _depth(html: str) -> int:
 
 
 _TAG_NAME = re.compile(r"<(/?)([a-z][a-z0-9]*+)", re.IGNORECASE)
+_QUOTED = re.compile(r"\"[^\"]*+\"|'[^']*+'")
 _CLOSED = VOID | {"p", "li", "td", "th", "tr", "dt", "dd", "option"}
 """Elements without end tags, and those that the next one of their kind ends."""
 
