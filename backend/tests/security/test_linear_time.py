@@ -312,7 +312,7 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_parser_takes_linear_time(name: str) -> None:
-    """The floor is high: converting nested HTML is quadratic up to the limit of nesting."""
+    """The floor is high: parsing nested HTML is quadratic up to a limit."""
     inputs = (*runs([], TOKENS), *runs(PREFIXES.get(name, []), AFTER_THEM))
     slow = [
         each for each, make in inputs if grows_too_fast(PARSERS[name], make, short=2_000, floor=0.4)

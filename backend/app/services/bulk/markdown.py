@@ -20,7 +20,7 @@ import yaml
 from app.content.slugs import slugify
 from app.services.bulk import files
 from app.services.bulk.converting.generators import from_site, from_site_html
-from app.services.bulk.converting.results import Converted
+from app.services.bulk.converting.results import Context, Converted
 from app.services.bulk.foreign import (
     Progress,
     ReadOptions,
@@ -392,11 +392,13 @@ def _convert(
     """Return the text as Markdown. Files that Pressroom wrote contain it already."""
     if builder.is_own:
         return Converted(content)
+    texts = {name: _text(value) for name, value in values.items()}
+    context = Context(site=builder.options.site, values=texts)
     if suffix in HTML:
         if not builder.fields.get("title") and (title := _HTML_TITLE.search(content)):
             builder.set_title(without_html(title[1]))
-        return from_site_html(content)
-    return from_site(content, is_mdx=suffix == ".mdx")
+        return from_site_html(content, context)
+    return from_site(content, context, is_mdx=suffix == ".mdx")
 
 
 def _set_dates(builder: RecordBuilder, values: Mapping[str, Any], *, in_name: str | None) -> None:

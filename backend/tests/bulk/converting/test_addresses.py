@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - long lines of input are easier to compare
 """Addresses in Markdown, and their replacement."""
 
 import pytest

@@ -129,11 +129,12 @@ class _Finder:
     def run(self) -> list[_Span]:
         parser = make_parser()
         helpers = parser.helpers
-        parser.helpers = SimpleNamespace(
+        recording: Any = SimpleNamespace(
             parseLinkLabel=helpers.parseLinkLabel,
             parseLinkTitle=helpers.parseLinkTitle,
             parseLinkDestination=self._recorded_destination(helpers.parseLinkDestination),
         )
+        parser.helpers = recording
         inline, block = parser.inline.ruler, parser.block.ruler
         for name in ("link", "image"):
             inline.at(name, self._recorded(_rule(inline, name), self._destination))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from app.services.bulk.converting.inline import Inline, destination, escape_text
+from app.services.bulk.converting.inline import Inline, can_be_autolink, destination, escape_text
 from app.services.bulk.converting.players import address, canonical_player, file_name, has_player
 from app.services.bulk.converting.results import Notes
 from app.services.bulk.converting.trees import BREAK, INLINE, LEFT_OUT, Element
@@ -205,7 +205,7 @@ class Blocks:
         if len(cells) == len(cells[0]) == 1:  # a frame around the content
             return before + self._blocks(cells[0][0].children, formats)
         if all(_is_simple(cell) for row in cells for cell in row):
-            return [*before, self._simple_table(node, cells, formats)]
+            return [*before, self._simple_table(cells, formats)]
         lines = ["<table>"]
         for row in cells:
             lines.append("<tr>")
@@ -219,11 +219,8 @@ class Blocks:
             lines.append("</tr>")
         return [*before, "\n".join([*lines, "</table>"])]
 
-    def _simple_table(
-        self, node: Element, rows: list[list[Element]], formats: Sequence[Element]
-    ) -> str:
+    def _simple_table(self, rows: list[list[Element]], formats: Sequence[Element]) -> str:
         width = max(map(len, rows))
-        has_header = all(cell.name == "th" for cell in rows[0]) or _has_header(node)
         texts = [
             [
                 self._inline.line(_wrapped(cell.children, formats)).replace("|", "\\|")
@@ -231,7 +228,7 @@ class Blocks:
             ]
             for row in rows
         ]
-        head, body = (texts[0], texts[1:]) if has_header else ([""] * width, texts)
+        head, *body = texts  # Markdown's tables have a header
         rule = [_alignment([row[column] for row in rows if column < len(row)])
                 for column in range(width)]  # fmt: skip
         return "\n".join(
@@ -268,11 +265,12 @@ class Blocks:
 
     def _player(self, node: Element) -> list[str]:
         sources = [node.get("src") or node.get("data-src") or node.get("data")]
-        for each in node.elements():
-            if each.name in {"source", "embed"} or (
-                each.name == "param" and each.get("name") in {"movie", "src"}
-            ):
-                sources.append(each.get("src") or each.get("value"))
+        sources += [
+            each.get("src") or each.get("value")
+            for each in node.elements()
+            if each.name in {"source", "embed"}
+            or (each.name == "param" and each.get("name") in {"movie", "src"})
+        ]
         source = next(filter(None, sources), "")
         url = address(canonical_player(source)) if source != "about:blank" else ""
         if url:
@@ -288,6 +286,8 @@ def player(url: str, *, title: str = "") -> str:
     if has_player(url):
         return url
     text = " ".join(title.split()) or file_name(url)
+    if text == url and can_be_autolink(url):
+        return f"<{url}>"
     return f"[{escape_text(text, in_link=True)}]({destination(url)})"
 
 
@@ -458,13 +458,6 @@ def _rows(table: Element) -> Iterator[list[Element]]:
                 for cell in child.children
                 if isinstance(cell, Element) and cell.name in {"td", "th"}
             ]
-
-
-def _has_header(table: Element) -> bool:
-    return any(
-        isinstance(child, Element) and child.name == "thead" and any(_rows(child))
-        for child in table.children
-    )
 
 
 def _is_simple(cell: Element) -> bool:

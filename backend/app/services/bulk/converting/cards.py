@@ -158,19 +158,10 @@ def _image_card(card: Payload) -> str:
 
 def _gallery_card(card: Payload) -> str:
     images = card.get("images")
-    found = (
-        [image for image in images if isinstance(image, Mapping)]
-        if isinstance(images, list)
-        else []
-    )
     content = "".join(
-        _figure(
-            f"<p>{_image_tag(text_of(each, 'src'), text_of(each, 'alt'))}</p>",
-            text_of(each, "caption"),
-        )
-        if text_of(each, "caption")
-        else f"<p>{_image_tag(text_of(each, 'src'), text_of(each, 'alt'), text_of(each, 'title'))}</p>"
-        for each in found
+        _image_card({**each, "href": ""})
+        for each in (images if isinstance(images, list) else ())
+        if isinstance(each, Mapping)
     )
     return _figure(content, text_of(card, "caption")) if content else ""
 

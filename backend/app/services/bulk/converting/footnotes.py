@@ -12,7 +12,8 @@ Definition = tuple[str, Sequence["Element | str"]]
 _NUMBER = re.compile(r"\[?(?:\d{1,3}|[a-z*\u2020\u2021])\]?")
 _NOTE_ID = re.compile(r"fn|foot-?note|end-?note|note[-_:]?\d|cite[-_]note", re.IGNORECASE)
 _BACK = re.compile(
-    r"[\s\[\]()^\u2191\u21a9\u21b5\u2912\u23ce\u25b3\u25b2\ufe0e\ufe0f]*|back|return|jump up", re.I
+    r"[\s\[\]()^\u2191\u21a9\u21b5\u2912\u23ce\u25b3\u25b2\ufe0e\ufe0f]*|back|return|jump up",
+    re.IGNORECASE,
 )
 
 

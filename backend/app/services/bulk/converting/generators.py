@@ -5,7 +5,7 @@ Markdown; code is left alone.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from html import escape
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from app.services.bulk.converting.blocks import fenced, player
 from app.services.bulk.converting.inline import destination, escape_text
 from app.services.bulk.converting.pages import from_html
 from app.services.bulk.converting.players import address, file_name
-from app.services.bulk.converting.results import Context, Converted, Notes
+from app.services.bulk.converting.results import Context, Converted, Notes, names
 
 _FENCE = re.compile(r"^[ \t>]*+(`{3,}+|~{3,}+)([^\n]*+)$", re.MULTILINE)
 _CODE_SPAN = re.compile(r"(`+)")
@@ -56,7 +56,8 @@ _BLANK_LINES = re.compile(r"\n[ \t]*+\n(?:[ \t]*+\n)++")
 _URL = re.compile(r"(?:https?:)?//\S+", re.IGNORECASE)
 _IMAGE_FILE = re.compile(r"\.(?:jpe?g|png|gif|webp|avif|svg|bmp)(?:[?#]|\Z)", re.IGNORECASE)
 _IMPORT = re.compile(
-    r"(?m)^(?:import\s+(?:[^\n;]*?\sfrom\s+)?[\"'][^\"'\n]+[\"'];?|import\s+\{[^}]*\}\s+from\s+[\"'][^\"'\n]+[\"'];?)[ \t]*$\n?"
+    r"(?m)^(?:import\s+(?:[^\n;]*?\sfrom\s+)?[\"'][^\"'\n]+[\"'];?"
+    r"|import\s+\{[^}]*\}\s+from\s+[\"'][^\"'\n]+[\"'];?)[ \t]*$\n?"
 )
 _IMPORTED = re.compile(r"(?m)^import\s+(\w+)\s+from\s+[\"']([^\"'\n]+)[\"']")
 _VARIABLE = re.compile(r"=\{(\w++)(?:\.src)?+\}")
@@ -84,35 +85,29 @@ _NOTICES = {
     "tip": "TIP", "hint": "TIP", "success": "TIP", "important": "IMPORTANT", "warning": "WARNING",
     "warn": "WARNING", "caution": "CAUTION", "danger": "CAUTION", "error": "CAUTION",
 }  # fmt: skip
-_NOTICE_TAGS = frozenset(
+_NOTICE_TAGS = names(
     "admonition alert aside callout box notice hint note tip warning info danger important caution "
-    "attention cq centerquote bubble".split()
+    "attention cq centerquote bubble"
 )
-_FOLD_TAGS = frozenset(
-    "accordion collapse details expand fold spoiler toggle collapsible folding".split()
+_FOLD_TAGS = names("accordion collapse details expand fold spoiler toggle collapsible folding")
+_FIGURES = names(
+    "figure img image imgproc picture asset_img fancybox lazyimg zoomable photo "
+    "responsive_image responsive-image bundle-image resize-image imgcap "
 )
-_FIGURES = frozenset(
-    "figure img image imgproc picture asset_img fancybox lazyimg zoomable photo figure.html image.html "
-    "img.html responsive_image responsive-image bundle-image resize-image imgcap ".split()
-)
-_HIGHLIGHT = frozenset("highlight codeblock code include_code".split())
-_QUOTES = frozenset("blockquote quote pullquote".split())
-_LINKS = frozenset(
-    "button btn link linkcard link-card blogcard linkgrid asset_link download cta".split()
-)
-_REFERENCES = frozenset("ref relref post_url post_path asset_path link post-url".split())
-_KEPT = frozenset(
-    "tabs tab column columns tabitem subtabs steps step center left right ltr rtl lead mark raw rawhtml "
-    "html unsafe md markdown md-raw div section cards card timeline fragment layout grid row col "
-    "capture wrap cardgrid".split()
+_HIGHLIGHT = names("highlight codeblock code include_code")
+_QUOTES = names("blockquote quote pullquote")
+_LINKS = names("button btn link linkcard link-card blogcard linkgrid asset_link download cta")
+_REFERENCES = names("ref relref post_url post_path asset_path link post-url")
+_KEPT = names(
+    "tabs tab column columns tabitem subtabs steps step center left right ltr rtl lead mark raw "
+    "rawhtml html unsafe md markdown md-raw div section cards card timeline fragment layout grid "
+    "row col capture wrap cardgrid"
 )
 """Layout: only the content is kept, which nobody would miss."""
-_LEFT_OUT = frozenset(
-    "comment toc br clear more pagebreak nocaptions math katex load-photoswipe".split()
-)
-_LOGIC = frozenset(
+_LEFT_OUT = names("comment toc br clear more pagebreak nocaptions math katex load-photoswipe")
+_LOGIC = names(
     "assign if elsif else endif unless endunless for endfor case when endcase capture endcapture "
-    "increment decrement cycle break continue tablerow endtablerow paginate endpaginate set".split()
+    "increment decrement cycle break continue tablerow endtablerow paginate endpaginate set"
 )
 _SITES = {
     "youtube": "https://www.youtube.com/watch?v={}", "youtubelite": "https://www.youtube.com/watch?v={}",
@@ -131,7 +126,7 @@ _SITES = {
     "stackblitz": "https://stackblitz.com/edit/{}", "replit": "https://replit.com/{}",
     "github": "https://github.com/{}", "ted": "https://www.ted.com/talks/{}",
 }  # fmt: skip
-_FILES = frozenset("video audio iframe embed pdf mp3 mp4 music player frame".split())
+_FILES = names("video audio iframe embed pdf mp3 mp4 music player frame")
 _ADDRESSES = (
     "src",
     "url",
@@ -157,13 +152,17 @@ def from_site(text: str, context: Context | None = None, *, is_mdx: bool = False
     become the name of the other file, for a later pass over the addresses.
     """
     notes = Notes()
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    source, text = text, text.replace("\r\n", "\n").replace("\r", "\n")
+    before = text
     if is_mdx:
         text = _convert_jsx(text, notes)
     text = _convert_blocks(text, _HUGO, _hugo_tag, notes)
     text = _convert_blocks(text, _LIQUID, _liquid_tag, notes)
     text = _outside_code(text, lambda part: _plain_syntax(part, notes, context or Context()))
-    text = _outside_code(_convert_directives(text), lambda part: _BLANK_LINES.sub("\n\n", part))
+    text = _convert_directives(text)
+    if text == before:
+        return notes.result(source)
+    text = _outside_code(text, lambda part: _BLANK_LINES.sub("\n\n", part))
     return notes.result(text.lstrip("\n"))
 
 
@@ -268,6 +267,10 @@ def _outside_code(text: str, convert: Callable[[str], str]) -> str:
     return "".join([*parts, convert(text[position:])])
 
 
+MAX_DEPTH = 50
+"""Maximum number of tags inside each other."""
+
+
 class _Open(NamedTuple):
     """A tag whose end has not been found yet."""
 
@@ -284,8 +287,6 @@ def _convert_blocks(
     write: Callable[[str], str] = lambda markdown: markdown,
 ) -> str:
     """Replace the tags of a generator, with what is between them and their ends."""
-    if not pattern.search(text):
-        return text
     if pattern is _LIQUID:
         text = _protect_raw(text)
     found = _tags(text, pattern, parse)
@@ -302,17 +303,21 @@ def _convert_blocks(
         elif tag.is_end:
             if any(each.tag.name == tag.name for each in stack[1:]):
                 while (opened := stack.pop()).tag.name != tag.name:
-                    stack[-1].parts += [_convert(opened.tag, None, notes, write), *opened.parts]
+                    stack[-1].parts.extend(
+                        [_convert(opened.tag, None, notes, write), *opened.parts]
+                    )
                 content = "".join(opened.parts)
                 stack[-1].parts.append(_convert(opened.tag, content, notes, write))
-        elif not tag.is_void and last_ends.get(tag.name, -1) > tag.start and len(stack) < 50:
+        elif (
+            not tag.is_void and last_ends.get(tag.name, -1) > tag.start and len(stack) <= MAX_DEPTH
+        ):
             stack.append(_Open(tag, []))
         else:
             stack[-1].parts.append(_convert(tag, None, notes, write))
     stack[-1].parts.append(text[position:])
     while len(stack) > 1:
         opened = stack.pop()
-        stack[-1].parts += [_convert(opened.tag, None, notes, write), *opened.parts]
+        stack[-1].parts.extend([_convert(opened.tag, None, notes, write), *opened.parts])
     return "".join(stack[0].parts).replace(_BRACE, "{")
 
 
@@ -400,7 +405,7 @@ def _reference(name: str, arguments: Arguments) -> str:
     return destination(address(target) or target)
 
 
-def _markdown(  # noqa: PLR0911 - one case for each kind of tag
+def _markdown(  # noqa: C901, PLR0911 - one case for each kind of tag
     name: str, source: str, arguments: Arguments, content: str | None, notes: Notes
 ) -> str:
     text = (content or "").strip("\n")
@@ -416,7 +421,7 @@ def _markdown(  # noqa: PLR0911 - one case for each kind of tag
         return _quote(arguments, source, text)
     if name in _FOLD_TAGS:
         title = _first(arguments, "title", "summary", "label", "header", "0") or (
-            source.split("@")[0].strip() if source else ""
+            source.partition("@")[0].strip() if source else ""
         )
         summary = f"<summary>{escape(title, quote=False)}</summary>\n" if title else ""
         return f"<details>\n{summary}\n{text}\n\n</details>"
@@ -482,6 +487,8 @@ def _figure(name: str, source: str, arguments: Arguments, content: str) -> str:
         url = paths[0] if paths else (values[0] if values else "")
         if url:
             rest = [value for value in values[values.index(url) + 1 :] if not value.isdigit()]
+            if not re.search(r"[\"']", source):
+                rest = [" ".join(rest)]
             title = title or (rest[0] if rest else "")
             alt = alt or (rest[1] if len(rest) > 1 else title)
     if not address(url):
@@ -570,7 +577,8 @@ def _link(name: str, source: str, arguments: Arguments, content: str) -> str:
         text = " ".join(word for word in words if word != url and "=" not in word).strip("\"' ")
     if not address(url):
         return text
-    return f"[{text if content else escape_text(text or file_name(url), in_link=True)}]({destination(address(url))})"
+    label = text if content else escape_text(text or file_name(url), in_link=True)
+    return f"[{label}]({destination(address(url))})"
 
 
 def _any_link(arguments: Arguments) -> str:
@@ -581,7 +589,8 @@ def _any_link(arguments: Arguments) -> str:
             continue
         if (url := address(value)) and ("/" in url or "." in url):
             if _IMAGE_FILE.search(url):
-                return f"![{escape_text(_first(arguments, 'alt', 'caption', 'title'))}]({destination(url)})"
+                alt = escape_text(_first(arguments, "alt", "caption", "title"))
+                return f"![{alt}]({destination(url)})"
             return player(url, title=_first(arguments, "title", "text", "caption", "label"))
     return ""
 
@@ -638,7 +647,7 @@ def _convert_directives(text: str) -> str:
         lines.append(text[position : match.start()])
         position = match.end()
         kind, title = match[2].lower(), (match[3] or match[4] or "").strip()
-        if kind:
+        if kind and len(stack) <= MAX_DEPTH:
             stack.append((kind, title, []))
         elif stack:
             kind, title, parts = stack.pop()

@@ -14,7 +14,7 @@ from markdown_it.common.normalize_url import normalizeLinkText
 
 from app.content.markdown import ATTRIBUTES, flanking, is_punctuation
 from app.services.bulk.converting.players import address
-from app.services.bulk.converting.results import Notes
+from app.services.bulk.converting.results import Notes, names
 from app.services.bulk.converting.trees import BREAK, LEFT_OUT, Element
 
 _MARKS = {"em": ("*", "_"), "strong": ("**", "__"), "del": ("~~",)}
@@ -116,7 +116,7 @@ class _Collector:
             self._add(node)
         return self._pieces
 
-    def _add(self, node: Element | str) -> None:
+    def _add(self, node: Element | str) -> None:  # noqa: C901 - one case for each element
         if isinstance(node, str):
             self._text(node)
         elif node.name == "br":
@@ -222,8 +222,8 @@ class _Collector:
             self._space = text[-1] == " "
 
 
-_KEPT = frozenset(
-    "abbr bdi bdo cite code dfn ins kbd mark q rp rt ruby samp small span sub sup time u var".split()
+_KEPT = names(
+    "abbr bdi bdo cite code dfn ins kbd mark q rp rt ruby samp small span sub sup time u var"
 )
 """Elements that are kept as HTML, because Markdown has nothing for them."""
 _IGNORED = frozenset({"source", "param", "hr", "input"})
@@ -342,7 +342,7 @@ def _choose_mark(
     return ""
 
 
-def _source(piece: Piece, line_break: str, *, in_link: bool) -> str:
+def _source(piece: Piece, line_break: str, *, in_link: bool) -> str:  # noqa: PLR0911 - one return for each kind
     """Return the Markdown of a piece, or an empty string for a mark that is chosen later."""
     element = piece.element
     match piece.kind:
@@ -378,10 +378,14 @@ def _shorten_links(pieces: Sequence[Piece], parts: list[str]) -> None:
             and text.text == opening.element.get("href")
             and text.kind is Kind.TEXT
             and not opening.element.get("title")
-            and _AUTOLINK.fullmatch(text.text)
-            and normalizeLinkText(text.text) == text.text
+            and can_be_autolink(text.text)
         ):
             parts[index : index + 3] = ["<", text.text, ">"]
+
+
+def can_be_autolink(url: str) -> bool:
+    """Return whether `<url>` is a link with the same text."""
+    return _AUTOLINK.fullmatch(url) is not None and normalizeLinkText(url) == url
 
 
 def _join(parts: Sequence[str], pieces: Sequence[Piece]) -> str:
@@ -390,11 +394,10 @@ def _join(parts: Sequence[str], pieces: Sequence[Piece]) -> str:
     for index, part in enumerate(parts):
         if part[:1] == "[" and written and written[-1][-1:] == "!":
             written[-1] = written[-1][:-1] + "\\!"
-        if part[:1] == "(" and index and "data-footnote" in pieces[index - 1].element.attributes:
-            part = "\\" + part
-        if part[:1] == "^" and written and written[-1] == "[":
-            part = "\\" + part
-        written.append(part)
+        is_after_note = index > 0 and "data-footnote" in pieces[index - 1].element.attributes
+        is_label = bool(written) and written[-1] == "["
+        combines = (part[:1] == "(" and is_after_note) or (part[:1] == "^" and is_label)
+        written.append("\\" + part if combines else part)
     return "".join(written)
 
 
@@ -408,7 +411,7 @@ def _start_tag(element: Element) -> str:
     return f"<{element.name}{attributes}>"
 
 
-def _html(piece: Piece) -> str:
+def _html(piece: Piece) -> str:  # noqa: PLR0911 - one return for each kind
     """Return a piece as HTML."""
     element = piece.element
     match piece.kind:

@@ -6,19 +6,17 @@ and in preformatted text. The HTML parser corrects nesting afterwards, as browse
 
 import re
 
-BLOCKS = frozenset(
-    """
+from app.services.bulk.converting.results import names
+
+BLOCKS = names("""
     address area article aside blockquote caption col colgroup dd details div dl dt fieldset
     figcaption figure footer form h1 h2 h3 h4 h5 h6 header hgroup hr legend li map menu nav ol p pre
     section style summary table tbody td tfoot th thead tr ul
-    """.split()  # noqa: SIM905 - a list of sixty lines is no easier to read
-)
+    """)
 _VOID = frozenset({"area", "col", "hr"})
-_WITHOUT_PARAGRAPH = frozenset(
-    """
+_WITHOUT_PARAGRAPH = names("""
     caption dd dt figcaption h1 h2 h3 h4 h5 h6 legend li summary td th
-    """.split()  # noqa: SIM905
-)
+    """)
 """Blocks whose text is no paragraph before the first blank line."""
 _UNCHANGED = frozenset({"pre", "script", "style", "svg", "textarea"})
 _TOKEN = re.compile(
@@ -77,16 +75,16 @@ class _Paragraphs:
         return end
 
     def _tag(self, tag: str, name: str, *, is_end: bool) -> None:
-        if name not in BLOCKS:
-            if name == "br" and not is_end:
-                self._out.append(tag)
-                self._line_break = self._has_content = False
-            elif is_end:
-                self._out.append(tag)
-            else:
-                self._begin_content()
-                self._out.append(tag)
+        if name in BLOCKS:
+            self._block(tag, name, is_end=is_end)
             return
+        if name == "br" and not is_end:
+            self._line_break = self._has_content = False
+        elif not is_end:
+            self._begin_content()
+        self._out.append(tag)
+
+    def _block(self, tag: str, name: str, *, is_end: bool) -> None:
         if name == "p" and is_end and not self._in_paragraph:
             return
         if not (name == "p" and is_end):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from app.services.bulk.converting.pages import from_html
 from app.services.bulk.converting.paragraphs import add_paragraphs
-from app.services.bulk.converting.results import Context, Converted, Notes, TooComplex
+from app.services.bulk.converting.results import Context, Converted, Notes, TooComplex, names
 from app.services.bulk.converting.shortcodes import replace_shortcodes
 
 MAX_INSERTED_BLOCKS = 100
@@ -25,12 +25,10 @@ _EMBED = re.compile(
 )
 _LONE_PARAGRAPH = re.compile(r"<p(?:\s[^<>]*+)?>\s*+(https?://[^\s<>\"]++)\s*+</p>", re.IGNORECASE)
 _CLASSIC = frozenset({"shortcode", "core/shortcode", "freeform", "core/freeform"})
-_EMPTY = frozenset(
-    """
+_EMPTY = names("""
     footnotes more nextpage spacer separator paragraph image heading list post-content button
     buttons column columns group html table code quote
-    """.split()  # noqa: SIM905 - a list of sixty lines is no easier to read
-)
+    """)
 """Blocks that may be empty, and that nobody would miss."""
 _ADDRESSES = ("url", "feedURL", "src", "href", "link", "mediaUrl", "videoUrl", "mapUrl")
 

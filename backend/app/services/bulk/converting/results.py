@@ -6,6 +6,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
+def names(text: str) -> frozenset[str]:
+    """Return the names in a text, separated by white space."""
+    return frozenset(text.split())
+
+
 class TooComplex(ValueError):
     """The text would take too long to convert. The message contains the reason."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from html import escape, unescape
 
 from app.services.bulk.converting.players import file_name
-from app.services.bulk.converting.results import Attachment, Context, Notes
+from app.services.bulk.converting.results import Attachment, Context, Notes, names
 
 Attributes = Mapping[str, str]
 """The attributes of a shortcode. Values without a name have the names "0", "1" and so on."""
@@ -34,35 +34,33 @@ _URL = re.compile(r"(?:https?:)?//[^\s\"'<>|]+", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _CODE_IN_PRE = re.compile(r"<pre[^<>]*+>\s*+\[([A-Za-z][A-Za-z0-9_-]*+)", re.IGNORECASE)
 
-LANGUAGES = frozenset(
-    """
+LANGUAGES = names("""
     actionscript3 applescript as3 bash c cf clojure coldfusion cpp csharp css delphi diff erlang
     fsharp go groovy haskell html java javascript javafx js latex matlab matlabkey objc
-    objective-c pascal patch perl php php5 plain powershell ps py python r rails rb ror ruby scala shell
-    sql text vb vbnet xhtml xml xslt yaml yml
-    """.split()  # noqa: SIM905 - a list of sixty lines is no easier to read
-)
+    objective-c pascal patch perl php php5 plain powershell ps py python r rails rb ror ruby scala
+    shell sql text vb vbnet xhtml xml xslt yaml yml
+    """)
 """Names of shortcodes of SyntaxHighlighter that are names of languages."""
 CODE = LANGUAGES | {
     "cc", "cci", "ccb", "code", "codeblock", "codesyntax", "crayon", "highlight", "prism", "pre",
     "source", "sourcecode", "snippet", "syntax",
 }  # fmt: skip
-_FOOTNOTES = frozenset("efn_note fn footnote ftn mfn modern_footnote ref sidenote".split())
-_FOLDS = frozenset("accordion-item collapse collapsible expand fold read_more spoiler su_accordion "
-                   "su_spoiler toggle".split())  # fmt: skip
-_QUOTE_NAMES = frozenset("blockquote pullquote quote su_quote su_pullquote".split())
-_BUTTONS = frozenset("btn button link su_button url".split())
+_FOOTNOTES = names("efn_note fn footnote ftn mfn modern_footnote ref sidenote")
+_FOLDS = names("accordion-item collapse collapsible expand fold read_more spoiler su_accordion "
+                   "su_spoiler toggle")  # fmt: skip
+_QUOTE_NAMES = names("blockquote pullquote quote su_quote su_pullquote")
+_BUTTONS = names("btn button link su_button url")
 _MARKS = {"b": "strong", "bold": "strong", "i": "em", "italic": "em", "u": "u", "s": "del",
           "sub": "sub", "sup": "sup", "strong": "strong", "em": "em", "su_highlight": "mark",
           "strike": "del"}  # fmt: skip
-_RULES = frozenset("divider hr separator su_divider".split())
-_SILENT = frozenset(
+_RULES = names("divider hr separator su_divider")
+_SILENT = names(
     "footnotes reference_list ref_list references clear clearfix br nbsp raw vc_row vc_column "
     "vc_column_text row column columns col section su_row su_column one_half one_half_last "
     "one_third one_third_last two_third two_third_last dropcap su_dropcap noautop center "
     "su_note su_box su_list su_tabs su_tab tabs tab tabgroup box alert et_pb_section et_pb_row "
     "et_pb_column et_pb_text fusion_builder_container fusion_builder_row fusion_builder_column "
-    "fusion_text caption wp_caption".split()
+    "fusion_text caption wp_caption"
 )
 """Layout: only the content is kept, which nobody would miss."""
 _SITES: Mapping[str, str] = {
@@ -112,6 +110,10 @@ _ADDRESSES = ("url", "src", "href", "link", "file", "video", "audio", "mp3", "mp
 def replace_shortcodes(html: str, context: Context, notes: Notes) -> str:
     """Replace the shortcodes in a post by HTML. Code and comments are not searched."""
     return _Parser(html, context, notes).run() if "[" in html or "((" in html else html
+
+
+MAX_DEPTH = 50
+"""Maximum number of shortcodes inside each other."""
 
 
 class _Frame:
@@ -228,7 +230,11 @@ class _Parser:
             return
         if not token["close"]:
             frame = _Frame(name, token["attributes"])
-            if token["attributes"].endswith("/") or not self._has_end(name, token.end()):
+            if (
+                token["attributes"].endswith("/")
+                or len(self._frames) > MAX_DEPTH
+                or not self._has_end(name, token.end())
+            ):
                 self._append(self._render(frame, None))
             else:
                 self._frames.append(frame)

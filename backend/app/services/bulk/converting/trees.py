@@ -6,12 +6,13 @@ left out; a `BREAK` replaces the edges of blocks. Therefore the tree is at most 
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from html import unescape
 
 import nh3
 
-from app.services.bulk.converting.results import Notes, TooComplex
+from app.services.bulk.converting.results import Notes, TooComplex, names
 from app.services.bulk.foreign import strip_control_characters
 
 MAX_TAGS = 50_000
@@ -20,9 +21,10 @@ MAX_DEPTH = 40
 MAX_LEVELS = 30
 """Maximum number of lists, items and quotes around a text. The renderer allows 40."""
 MAX_PARSER_COST = 40_000_000
-"""Maximum product of the number of tags and the number of those that may stay open."""
+"""Maximum product of the number of tags and their depth: a tag may search all open elements."""
 
-Node = "Element | str"
+MAX_ATTRIBUTES = 1_000
+"""Maximum number of attributes of an element: the parser compares them with each other."""
 
 
 class Element:
@@ -82,28 +84,22 @@ def _collect_text(element: Element, parts: list[str]) -> None:
 BREAK = Element("")
 """The edge of a block without a meaning of its own."""
 
-INLINE = frozenset(
-    """
+INLINE = names("""
     a abbr b bdi bdo cite code del dfn em i ins kbd mark q rp rt ruby s samp small span strike
     strong sub sup time tt u var
-    """.split()  # noqa: SIM905 - a list of sixty lines is no easier to read
-)
+    """)
 LEFT_OUT = frozenset({"wp-block-file__button", "wp-block-file__embed"})
 """Classes of elements that repeat a link beside them."""
 VOID = frozenset({"br", "col", "embed", "hr", "img", "input", "param", "source", "track", "wbr"})
 LEVELS = frozenset({"ul", "ol", "li", "blockquote"})
-_BLOCKS = frozenset(
-    """
+_BLOCKS = names("""
     blockquote caption dd details dl dt figcaption figure h1 h2 h3 h4 h5 h6 hr iframe li object ol
     pre summary table tbody td tfoot th thead tr ul video audio embed
-    """.split()  # noqa: SIM905
-)
-_TRANSPARENT_BLOCKS = frozenset(
-    """
+    """)
+_TRANSPARENT_BLOCKS = names("""
     address article aside center dialog dir div fieldset footer form header hgroup legend main menu
     nav p search section
-    """.split()  # noqa: SIM905
-)
+    """)
 _CONTAINERS = frozenset({"ul", "ol", "table", "tbody", "thead", "tfoot", "tr", "dl"})
 """Elements that cannot contain text."""
 _KINDS = {"b": "strong", "i": "em", "strike": "del", "s": "del", "tt": "code"}
@@ -123,9 +119,9 @@ _REMOVED = {
     "noscript", "script", "select", "style", "svg", "template", "title",
 }  # fmt: skip
 _SCHEMES = {
-    "bitcoin", "blob", "data", "ed2k", "feed", "file", "ftp", "ftps", "geo", "git", "gopher", "http",
+    "bitcoin", "blob", "data", "ed2k", "feed", "file", "ftp", "ftps", "geo", "git", "http",
     "https", "intent", "irc", "itms", "javascript", "magnet", "mailto", "market", "news", "nntp",
-    "sftp", "sip", "skype", "sms", "ssh", "steam", "tel", "tg", "urn", "vbscript", "viber", "webcal",
+    "sftp", "sip", "skype", "sms", "ssh", "tel", "tg", "urn", "vbscript", "viber", "webcal",
     "whatsapp", "xmpp",
 }  # fmt: skip
 """Schemes that are kept until `players.address` decides, so that a loss can be reported."""
@@ -190,14 +186,36 @@ def _check_cost(html: str) -> None:
     tags = html.count("<")
     if tags > MAX_TAGS:
         raise TooComplex(f"The HTML has more than {MAX_TAGS} tags")
-    if tags * tags <= MAX_PARSER_COST:
-        return
-    opened = len(_STARTS.findall(html)) - html.count("</") - len(_VOID_STARTS.findall(html))
-    if tags * max(opened, 0) > MAX_PARSER_COST:
-        raise TooComplex("The HTML has too many elements that are not closed")
+    for piece in html.split("<"):
+        if piece[:1].isalpha() and len(piece) > 2 * MAX_ATTRIBUTES:
+            tag = _QUOTED.sub("", piece).partition(">")[0]
+            if len(tag.split()) > MAX_ATTRIBUTES:
+                raise TooComplex(f"An element has more than {MAX_ATTRIBUTES} attributes")
+    if tags * tags > MAX_PARSER_COST and tags * _depth(html) > MAX_PARSER_COST:
+        raise TooComplex("The HTML has too many elements inside each other")
 
 
-_VOID_STARTS = re.compile(r"<(?:br|img|hr|p|li|t[dhr]|input|wbr|source|param)\b", re.IGNORECASE)
+def _depth(html: str) -> int:
+    """Return about how deeply elements are nested, if all end tags have their start tags."""
+    counts: Counter[str] = Counter()
+    depth = deepest = 0
+    for tag in _TAG_NAME.finditer(html):
+        name = tag[2].lower()
+        if not tag[1]:
+            if name not in _CLOSED:
+                counts[name] += 1
+                depth += 1
+                deepest = max(deepest, depth)
+        elif counts[name] > 0:
+            counts[name] -= 1
+            depth -= 1
+    return deepest
+
+
+_TAG_NAME = re.compile(r"<(/?)([a-z][a-z0-9]*+)", re.IGNORECASE)
+_QUOTED = re.compile(r"\"[^\"]*+\"|'[^']*+'")
+_CLOSED = VOID | {"p", "li", "td", "th", "tr", "dt", "dd", "option"}
+"""Elements without end tags, and those that the next one of their kind ends."""
 
 
 def _replace_formulas(html: str) -> str:
@@ -297,7 +315,7 @@ class _Builder:
             self._counts[element.name] = self._counts.get(element.name, 0) + 1
             self._levels += element.name in LEVELS
 
-    def _element(self, kind: str, values: dict[str, str]) -> Element | None:
+    def _element(self, kind: str, values: dict[str, str]) -> Element | None:  # noqa: PLR0911 - one return for each reason
         """Return the element, or None if only its content is kept."""
         if kind in _PLAIN:
             return Element(kind, values)
