@@ -568,7 +568,7 @@ class TestWordPress:
     def test_visibility_is_never_widened(
         self, write: Write, post: dict[str, str], note: str
     ) -> None:
-        path = write("wp.xml", wxr(wordpress_post(**post)))
+        path = write("wp.xml", wxr(wordpress_post(1, **post)))
         (item,) = read(wordpress, path)
         assert "published_at" not in fields(item)
         (restricted,) = [each for each in item.notes if each.endswith(": imported as a draft")]
@@ -589,6 +589,7 @@ class TestWordPress:
         )
         path = write("wp.xml", text)
         survey = wordpress.survey(path, lambda _: None)
+        assert survey.zone is not None
         options = OPTIONS._replace(zone=survey.zone)
         first, local_only, contradiction = read(wordpress, path, options, survey)
         assert fields(first)["published_at"] == "2020-06-01T08:00:00Z"

@@ -107,8 +107,9 @@ class TestIdentity:
             '<guid isPermaLink="false">https://wp.example.com/?p=2</guid>', guid
         )
         assert guid in second
-        text = wxr(wordpress_post(1) + second)
-        path = write("wp.xml", text.replace("</title>", "</title><link>https://wp.example.com/</link>", 1))
+        site = "</title><link>https://wp.example.com/</link>"
+        text = wxr(wordpress_post(1) + second).replace("</title>", site, 1)
+        path = write("wp.xml", text)
         output = load(path)
         assert counts(output)[:4] == [2, 0, 0, 0]
         assert "Source: https://wp.example.com (wordpress)\n" in output

@@ -75,8 +75,8 @@ def test_import_uses_the_registered_part_of_a_tag(
     read = parse_fields(3, {"title": "T", "content": "Long enough.", "language": written})
     assert read.record is not None
     assert read.record.language == taken
-    assert read.note == note
+    assert read.notes == ((note,) if note else ())
     tally = Tally()
-    tally.add([Result(3, Outcome.CREATED, read.note)])
+    tally.add([Result(read, Outcome.CREATED, notes=read.notes)])
     assert [each.message for each in tally.report().notes] == [note] * bool(note)
     assert tally.report().errors == []
