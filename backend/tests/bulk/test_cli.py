@@ -1,6 +1,7 @@
 """The commands `import`, `export` and `seed`, each test with its own database."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -127,7 +128,11 @@ class TestImport:
         ]
         assert fetch(own_database, "SELECT 1 FROM mails") == []
         events = fetch(own_database, "SELECT message FROM audit_events ORDER BY id")
-        assert [event["message"] for event in events] == ["User 2 created", "4 articles imported"]
+        messages = [re.sub(r"\d+", "N", event["message"]) for event in events]
+        assert messages == [
+            "User N created from the command line",
+            "N articles imported from the command line",
+        ]
 
     def test_author_without_email_gets_an_invalid_address(
         self, own_database: str, write: Write
@@ -147,8 +152,11 @@ class TestImport:
         execute(own_database, ADA)
         for form in ("wordpress", "ndjson", "ghost", "markdown"):
             assert run("import", str(source(form, write)), "--author", "ADA") == 0
-        rows = fetch(own_database, "SELECT DISTINCT author_id FROM articles")
-        assert [row["author_id"] for row in rows] == [1]
+        rows = fetch(
+            own_database,
+            "SELECT DISTINCT username FROM articles a JOIN users u ON u.id = author_id",
+        )
+        assert [row["username"] for row in rows] == ["ada"]
         assert len(fetch(own_database, "SELECT 1 FROM users")) == 1
 
     @pytest.mark.parametrize(
@@ -269,7 +277,8 @@ class TestExport:
         same = """
             SELECT title, slug, content, html, plain_text, toc, excerpt, own_excerpt,
               cover_image_url, language, published_at, archived_at IS NULL live, created_at,
-              updated_at, word_count, author_id, (SELECT array_agg(t.slug ORDER BY t.slug)
+              updated_at, word_count, (SELECT username FROM users WHERE id = author_id) author,
+              (SELECT array_agg(t.slug ORDER BY t.slug)
                 FROM article_tags s JOIN tags t ON t.id = s.tag_id WHERE article_id = a.id) tags
             FROM articles a ORDER BY slug
         """

@@ -266,7 +266,7 @@ class TestMarkdown:
         write("a.md", "\ufeff---\r\ntitle: Hello\r\nslug: hi\r\n---\r\n\r\nThe text\r\nof it.")
         found = fields(read(markdown, tmp_path)[0])
         assert (found["title"], found["slug"]) == ("Hello", "hi")
-        assert found["content"] == "The text\nof it."
+        assert found["content"] == "The text\r\nof it."
 
     def test_horizontal_rule_is_not_front_matter(self, tmp_path: Path, write: Write) -> None:
         write("a.md", "The first part.\n\n---\n\nThe second part.\n")

@@ -185,7 +185,7 @@ def test_command_shows_progress(checkout: Checkout, own_database: str, tmp_path:
     settings = {"DATABASE_URL": own_database, "BCRYPT_COST": "4"}
     with pressroom(checkout, "seed", "--users", "1", **settings) as seeded:
         assert seeded.wait() == 0, seeded.log
-    for expected in ("created    1200", "unchanged  1200"):
+    for expected in ("created 1200", "unchanged 1200"):
         arguments = ("import", str(path), "--author", "writer1")
         with pressroom(checkout, *arguments, **settings) as imported:
             assert imported.wait() == 0, imported.log

@@ -279,14 +279,15 @@ def _simulated_digest(batch: Plan, item: PreparedRecord) -> bytes | None:
 
 
 def _exists_already(batch: Plan, item: PreparedRecord, author_id: int) -> bool:
-    """Whether a record of our own format is equal to an article in every field.
+    """Whether a record of our own format, without an id, is equal to an article in every field.
 
     So articles are not duplicated by their own export. The article remains one that was not
     imported: a record that differs creates another one.
     """
-    if not item.parsed.is_own or item.record.slug is None:
+    record = item.record
+    if not item.parsed.is_own or record.slug is None or record.source_id is not None:
         return False
-    slug_owner = batch.slug_owner(item.record.slug, author_id)
+    slug_owner = batch.slug_owner(record.slug, author_id)
     if slug_owner is None or slug_owner.former:
         return False
     target = batch.targets[slug_owner.article_id]
