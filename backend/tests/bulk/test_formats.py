@@ -308,6 +308,13 @@ class TestMarkdown:
         assert fields(second) == draft
 
 
+PAYWALL = {
+    "root": {"type": "root", "children": [
+        {"type": "paragraph", "children": [{"type": "text", "text": "Free."}]}, {"type": "paywall"},
+    ]},
+}  # fmt: skip
+
+
 class TestGhost:
     def test_posts_become_records(self, write: Write) -> None:
         path = write("ghost.json", json.dumps(GHOST))
@@ -382,6 +389,53 @@ class TestGhost:
         items = read(ghost, path, survey=survey)
         assert [item.position for item in items] == ["post 1", "post 2", "after post 2"]
         assert "rest of the file is not JSON" in items[-1].problem
+
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [
+            (b"Long", b"Lo\xffng"),
+            (b"Long", b"Lo\x00\x0b\nng"),
+            (b"{", b"\xef\xbb\xbf\n\n{"),
+            (b"Long", b"Lo\\ud800ng"),
+        ],
+    )
+    def test_wrong_bytes_cost_no_record(self, write: Write, before: bytes, after: bytes) -> None:
+        posts = [
+            {"id": n, "title": f"{n}", "html": "<p>Long enough.</p>", "status": "draft"}
+            for n in range(3)
+        ]
+        whole = json.dumps(ghost_export(posts)).encode()
+        items = read(ghost, write("ghost.json", whole.replace(before, after, 1)))
+        assert [item.source_id for item in items] == ["0", "1", "2"]
+        assert all(item.record for item in items)
+
+    def test_visibility_is_never_widened(self, write: Write) -> None:
+        base = {"html": "<p>Text.</p>", "status": "published", "published_at": "2020-01-01"}
+        restricted = [
+            {"visibility": "members"}, {"visibility": "paid"}, {"visibility": "tiers"},
+            {"visibility": "label:vip"}, {"status": "sent"}, {"status": "scheduled"},
+            {"html": "<p>Free.</p><!--members-only--><p>Paid.</p>"},
+            {"html": "", "lexical": json.dumps(PAYWALL)},
+        ]  # fmt: skip
+        unfinished = [{"status": "draft"}, {"status": "new"}, {"status": None}]
+        public = [{}, {"visibility": None}, {"visibility": "public"}]
+        cases = restricted + unfinished + public
+        posts = [{"id": f"p{number}", **base, **case} for number, case in enumerate(cases)]
+        path = write("ghost.json", json.dumps(ghost_export(posts)))
+        is_public = ["published_at" in fields(item) for item in read(ghost, path)]
+        assert is_public == [False] * 11 + [True] * 3
+        items = read(ghost, path, OPTIONS._replace(publish_restricted=True))
+        is_public = ["published_at" in fields(item) for item in items]
+        assert is_public == [True] * 8 + [False] * 3 + [True] * 3
+
+    def test_dangling_references(self, write: Write) -> None:
+        export = ghost_export(
+            [{"id": "1", "html": "<p>Text.</p>", "status": "draft"}],
+            posts_tags=[{"post_id": "1", "tag_id": "t9"}, {"post_id": "1"}, {"tag_id": "t"}],
+            posts_authors=[{"post_id": "1", "author_id": "u9"}],
+        )
+        (item,) = read(ghost, write("ghost.json", json.dumps(export)))
+        assert "tags: 2 of the post are not in the export" in item.notes
 
     def test_endless_record_is_rejected(
         self, write: Write, monkeypatch: pytest.MonkeyPatch
