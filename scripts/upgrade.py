@@ -195,7 +195,9 @@ class Upgrade:
         deadline = time.monotonic() + NGINX_SECONDS
         while not self._answers():
             if time.monotonic() > deadline:
-                raise UpgradeError(f"the API does not answer through nginx within {NGINX_SECONDS} s")
+                raise UpgradeError(
+                    f"the API does not answer through nginx within {NGINX_SECONDS} s"
+                )
             time.sleep(POLL_SECONDS)
 
     @staticmethod
