@@ -114,7 +114,10 @@ class TestImport:
         ]
         assert fetch(own_database, "SELECT 1 FROM mails") == []
         events = fetch(own_database, "SELECT message FROM audit_events ORDER BY id")
-        assert [event["message"] for event in events] == ["User 2 created", "4 articles imported"]
+        assert [event["message"] for event in events] == [
+            "User 2 created from the command line",
+            "4 articles imported from the command line",
+        ]
 
     def test_author_without_email_gets_an_invalid_address(
         self, own_database: str, write: Write
