@@ -37,7 +37,6 @@ TEMPORARY_FAILURE = 75
 """The exit status of `pressroom migrate` after which it can be run again."""
 RELEASED = ("backend", "nginx-config")
 """Services with an image of this project. `migrate` uses that of the backend."""
-CURL = ("curl", "--fail", "--silent", "--max-time", "30")
 POLL_SECONDS = 0.25
 NGINX_STOP_SECONDS = 3
 """How long requests in progress may take when nginx's container is replaced."""
@@ -193,17 +192,22 @@ class Upgrade:
 
     def verify(self) -> None:
         """Check the API through nginx, which may still try a container that was just stopped."""
-        url = "http://127.0.0.1/health/ready"
         deadline = time.monotonic() + NGINX_SECONDS
-        while True:
-            try:
-                compose("exec", "-T", "nginx", *CURL, url)
-            except UpgradeError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(POLL_SECONDS)
-            else:
-                return
+        while not self._answers():
+            if time.monotonic() > deadline:
+                raise UpgradeError(
+                    f"the API does not answer through nginx within {NGINX_SECONDS} s"
+                )
+            time.sleep(POLL_SECONDS)
+
+    @staticmethod
+    def _answers() -> bool:
+        curl = ("curl", "--fail", "--silent", "--max-time", "30")
+        try:
+            compose("exec", "-T", "nginx", *curl, "http://127.0.0.1/health/ready")
+        except UpgradeError:
+            return False
+        return True
 
     def roll_back(self) -> None:
         """Remove the new containers, also if some of this fails."""

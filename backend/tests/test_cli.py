@@ -33,6 +33,10 @@ PRODUCTION = {
     "ALLOWED_HOSTS": "example.com",
     "CORS_ORIGINS": "https://example.com",
 }
+RESTART_SEQUENCES = """
+    SELECT setval(oid::regclass, 1, false) FROM pg_class
+    WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace
+"""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +48,7 @@ def cli_database() -> Iterator[str]:
 @pytest.fixture
 def own_database(cli_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Empty a migrated database, and set DATABASE_URL to it."""
-    execute(cli_database, delete_all_rows())
+    execute(cli_database, delete_all_rows(), RESTART_SEQUENCES)
     monkeypatch.setenv("DATABASE_URL", cli_database)
     get_settings.cache_clear()
     yield cli_database
@@ -85,6 +89,14 @@ def fetch(url: str, query: str) -> list[Any]:
 
 
 class TestMigrate:
+    @pytest.fixture
+    def own_database(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+        """Create a database for one test, which changes its revision."""
+        with migrated_database() as url:
+            monkeypatch.setenv("DATABASE_URL", url)
+            get_settings.cache_clear()
+            yield url
+
     @pytest.mark.parametrize("found", ["from_the_future", None])
     def test_database_ahead_or_current_stays_as_it_is(
         self, own_database: str, found: str | None, capsys: pytest.CaptureFixture[str]
@@ -112,7 +124,7 @@ class TestMigrate:
             holder = await asyncpg.connect(driver_url(own_database))
             try:
                 async with holder.transaction():
-                    await holder.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+                    await holder.execute("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
                     return await asyncio.to_thread(run, "migrate")
             finally:
                 await holder.close()

@@ -1,7 +1,7 @@
 """Fixtures of the tests of releases: `make releases` runs them, `make test` does not.
 
 Each file is one kind of event in production: test_upgrades.py, test_outages.py, … A
-test of at most a minute with the mark `core` also runs in `.ci/run`.
+test with the mark `core` also runs in `.ci/run`.
 """
 
 from collections.abc import Iterator

@@ -106,8 +106,8 @@ def fail_to_migrate(release: Release) -> None:
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        pytest.param(end_at_start, "RuntimeError: broken", marks=pytest.mark.core),
-        pytest.param(change_key_of_zone, "configuration of nginx", marks=pytest.mark.core),
+        (end_at_start, "RuntimeError: broken"),
+        (change_key_of_zone, "configuration of nginx"),
         (add_unknown_directive, 'unknown directive "unknown"'),
         (fail_to_migrate, 'relation "missing" does not exist'),
     ],
