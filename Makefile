@@ -8,7 +8,7 @@ PYTHON_IN_VENV := .venv/bin/python
 ANY_PYTHON = "$$(command -v python3 || command -v python || echo python3)"
 COMPOSE = $$(docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: help run test coverage contract mutants check validate smoke edge up down logs watch env certs seed lock fmt bench bench-quick migration clean
+.PHONY: help run test coverage contract mutants check audit validate smoke edge releases up upgrade edge-reload down logs watch env certs seed lock fmt bench bench-quick migration clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ check: ## Run the whole validation matrix on this machine, without containers
 	@scripts/venv dev
 	@exec $(PYTHON_IN_VENV) scripts/matrix.py host
 
+audit: ## Check the locked dependencies for known vulnerabilities
+	@scripts/audit $(ARGS)
+
 seed: ## Fill the database with example users and articles (USERS=100 ARTICLES=1000)
 	@scripts/venv local
 	@exec .venv/bin/pressroom seed --users $(or $(USERS),100) --articles $(or $(ARTICLES),1000)
@@ -48,7 +51,7 @@ bench: ## Measure the hot path and the edge, 10 minutes (ARGS=identity, ARGS=con
 	@scripts/venv dev
 	@exec $(PYTHON_IN_VENV) bench/run.py $(ARGS)
 
-bench-quick: ## The same in about a minute, without writing bench/RESULTS.md
+bench-quick: ## Compare the servers' answers and ratios in about a minute; writes nothing
 	@scripts/venv dev
 	@exec $(PYTHON_IN_VENV) bench/run.py --quick $(ARGS)
 
@@ -68,6 +71,12 @@ lock: ## Resolve the dependencies and write backend/requirements/*.txt (ARGS="--
 up: ## Build and start the containers; returns when the API answers on localhost:8080
 	@$(COMPOSE) up --build --detach --wait
 
+upgrade: ## Replace the running release by this checkout without a gap; roll back if it fails
+	@exec $(ANY_PYTHON) -u scripts/upgrade.py $(ARGS)
+
+edge-reload: ## Test and reload the configuration of nginx, for example after renewing a certificate
+	@$(COMPOSE) exec -T nginx sh /tmp/current/scripts/apply.sh
+
 down: ## Stop the containers, and keep the data
 	@$(COMPOSE) down
 
@@ -86,6 +95,10 @@ smoke: ## Start the stack for development and for production, test it through ng
 edge: ## Test nginx under attacks, upgrades and scaling (ARGS="-k tls": some of the tests)
 	@scripts/venv dev
 	@cd backend && EDGE_TESTS=1 exec ../.venv/bin/python -m pytest -x -n 0 tests/edge $(ARGS)
+
+releases: ## Upgrade, roll back and fail in containers under load, 12 minutes (ARGS="-m core": 3 minutes)
+	@scripts/venv dev
+	@cd backend && RELEASES_TESTS=1 exec ../.venv/bin/python -m pytest -x -n 0 tests/releases $(ARGS)
 
 # --- maintenance
 

@@ -30,7 +30,10 @@ MAX_DEFAULT_WORKERS = 4
 WORKER_BYTES = 150 * MEGABYTE
 """Memory of a worker after some hours of traffic, rounded up (bench/RESULTS.md)."""
 RESERVED_BYTES = 128 * MEGABYTE
-"""Memory for the master process, large request bodies and image processing."""
+"""Memory for the master process, the code that all share, and large request bodies."""
+UNSHARED_BYTES = 64 * MEGABYTE
+"""Memory of a worker that it does not share with the master process (bench/RESULTS.md)."""
+MIN_IMAGE_BYTES = 64 * MEGABYTE
 
 
 def _read_settings() -> Settings:
@@ -60,6 +63,11 @@ workers = int(
         reserved_bytes=RESERVED_BYTES,
     )
 )
+if memory_limit() is not None and SETTINGS.media_memory_bytes is None:
+    # Images get what the workers leave. The workers read their own settings.
+    left = (memory_limit() or 0) - RESERVED_BYTES - workers * UNSHARED_BYTES
+    os.environ["MEDIA_MEMORY_BYTES"] = str(max(left, MIN_IMAGE_BYTES))
+    get_settings.cache_clear()
 # The master process loads the application once. Workers share its memory and start quickly. The
 # lifespan of each worker creates what must not be shared: connections, threads and jobs. SIGHUP
 # replaces the workers but does not load new code; deploy a new container for that.
@@ -68,8 +76,8 @@ preload_app = True
 # of a slow disk.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 timeout = 60
-# Longer than the longest request, which waits for DATABASE_POOL_TIMEOUT and for
-# DATABASE_STATEMENT_TIMEOUT (20 s together), and longer than the drain (app/server/protocol.py).
+# Longer than the drain (app/server/protocol.py) and than the longest request. That waits for
+# DATABASE_POOL_TIMEOUT and DATABASE_STATEMENT_TIMEOUT, 20 s together.
 graceful_timeout = int(os.environ.get("GRACEFUL_TIMEOUT") or 30)
 # Restarts limit memory leaks. The jitter keeps workers from restarting at the same time.
 max_requests = 100_000
@@ -116,8 +124,8 @@ class PressroomWorker(UvicornWorker):
         "access_log": False,
         "server_header": False,
         "proxy_headers": True,
-        # It starts after the drain, and ends 5 s before gunicorn kills the worker at
-        # graceful_timeout, so that the lifespan can close its pools.
+        # It starts after the drain. It ends 5 s before gunicorn kills the worker, so that the
+        # lifespan can close its pools.
         "timeout_graceful_shutdown": max(graceful_timeout - DRAIN_SECONDS - 5, 1),
     }
 

@@ -38,7 +38,7 @@ SERVER_ENVIRONMENT: Final = {
     "ENVIRONMENT": "production",
     "DEBUG": "false",
     "LOG_LEVEL": "INFO",
-    "ALLOWED_HOSTS": HOST,
+    "ALLOWED_HOSTS": f"{HOST},blog.example.com",
     "CORS_ORIGINS": "https://www.example.com",
     "SECURITY_HEADERS": "true",
     "RAW_SQL_REFERENCE": "false",

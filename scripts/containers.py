@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -30,10 +30,11 @@ def why_no_docker() -> str | None:
     return None if compose_command() else "Docker Compose is not installed"
 
 
-def compose_command() -> list[str] | None:
-    """Return `docker compose` or `docker-compose`, without reading `.env`; None if not installed.
+def compose_command(env_file: str | None = os.devnull) -> list[str] | None:
+    """Return `docker compose` or `docker-compose`; None if not installed.
 
-    The settings of developers in `.env` must not affect the checks.
+    By default, it does not read `.env`: the settings of developers must not affect the checks. With
+    `env_file=None`, it reads `.env`.
     """
     for command in (["docker", "compose"], ["docker-compose"]):
         try:
@@ -41,7 +42,7 @@ def compose_command() -> list[str] | None:
         except OSError:
             continue
         if version.returncode == 0:
-            return [*command, "--env-file", os.devnull]
+            return [*command, *(["--env-file", env_file] if env_file else [])]
     return None
 
 
@@ -67,13 +68,22 @@ def project_name(purpose: str) -> str:
 class Project:
     """A compose project with its name, files and environment."""
 
-    def __init__(self, name: str, *files: str, **environment: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        *files: str,
+        directory: Path = ROOT,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         command = compose_command()
         if command is None:
             raise RuntimeError("Docker Compose is not installed")
-        named = [part for file in files for part in ("--file", str(ROOT / file))]
+        self._directory = directory
+        named = [part for file in files for part in ("--file", str(self._directory / file))]
         self._command = [*command, "--project-name", name, *named]
-        self._environment = {**mirrors(), **os.environ, **environment}
+        # `running` builds the images; other commands need not build them again.
+        built = {"PULL_POLICY": "missing"}
+        self._environment = {**built, **mirrors(), **os.environ, **(environment or {})}
 
     def command(self, *arguments: str) -> list[str]:
         """Return the command line of a compose subcommand."""
@@ -84,12 +94,30 @@ class Project:
         return subprocess.run(
             self.command(*arguments),
             env=self._environment,
-            cwd=ROOT,
+            cwd=self._directory,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             check=False,
         ).returncode
+
+    def run_streamed(self, *arguments: str, write: Callable[[bytes], None]) -> int:
+        """Run a subcommand, pass each line of its output to `write`, and return the exit status."""
+        with subprocess.Popen(
+            self.command(*arguments),
+            env=self._environment,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as process:
+            try:
+                for line in process.stdout or ():
+                    write(line)
+            except BaseException:  # also Ctrl-C, as in subprocess.run
+                process.kill()
+                raise
+        return process.returncode
 
     def run_captured(
         self, *arguments: str, seconds: float = 120
@@ -98,7 +126,7 @@ class Project:
         return subprocess.run(
             self.command(*arguments),
             env=self._environment,
-            cwd=ROOT,
+            cwd=self._directory,
             check=False,
             capture_output=True,
             text=True,
@@ -113,18 +141,23 @@ class Project:
         return result.stdout
 
     @contextmanager
-    def running(self, *up: str) -> Iterator[None]:
+    def running(self, *up: str, attempts: int = 1) -> Iterator[int]:
         """Start the project, and always remove it with its volumes at the end.
 
-        If it does not start, prints the containers' logs and raises RuntimeError.
+        Yields the number of the attempt that succeeded. If an attempt fails, prints the logs of
+        the containers. Raises RuntimeError after the last one.
         """
         self.run("down", "--volumes", "--remove-orphans", "--timeout", "1")
         try:
-            if self.run("up", "--build", "--detach", "--wait", *up) != 0:
+            for attempt in range(1, attempts + 1):
+                if self.run("up", "--build", "--detach", "--wait", *up) == 0:
+                    break
                 self.run("ps", "--all")
                 self.run("logs", "--tail", "60")
+                print(f"the containers did not start (attempt {attempt} of {attempts})", flush=True)
+            else:
                 raise RuntimeError("the containers did not start")
-            yield
+            yield attempt
         finally:
             # A second Ctrl-C must not interrupt the cleanup.
             previous = signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -10,7 +10,7 @@ from typing import Any
 from containers import Project
 from smoke import Client, expect, require
 
-SERVICES = ("db", "backend", "nginx")
+SERVICES = ("db", "backend", "nginx", "nginx-config")
 MAX_MEGABYTES_OVER_BASE = 140
 """The largest parts: image codecs 16, S3 client 13, syntax highlighting 10."""
 
@@ -48,7 +48,7 @@ def containers(project: Project) -> dict[str, dict[str, Any]]:
 def check_users_and_ports(project: Project) -> None:
     """Check that no container runs as root, and that only nginx publishes a port."""
     by_service = containers(project)
-    require("four services", set(by_service) == {*SERVICES, "migrate"}, set(by_service))
+    require("five services", set(by_service) == {*SERVICES, "migrate"}, set(by_service))
     users = {service: container["Config"]["User"] for service, container in by_service.items()}
     roots = {"", "root", "0"}
     require(
@@ -86,6 +86,19 @@ def check_privileges(project: Project) -> None:
             and status["NoNewPrivs"] == ["1"],
             (capabilities, status["NoNewPrivs"]),
         )
+
+
+def check_limits(project: Project) -> None:
+    """Check that each service has limits of memory and processes, and that its log is limited."""
+    for service, container in containers(project).items():
+        host = container["HostConfig"]
+        require(
+            f"{service} has limits of memory and processes",
+            host["Memory"] > 0 and host["PidsLimit"] > 0,
+            (host["Memory"], host["PidsLimit"]),
+        )
+        log = host["LogConfig"]
+        require(f"the log of {service} is limited", "max-size" in log["Config"], log)
 
 
 def check_read_only(project: Project) -> None:
@@ -164,5 +177,6 @@ def check_containers(project: Project) -> None:
     """Run all checks of the containers. Requires a single backend replica."""
     check_users_and_ports(project)
     check_privileges(project)
+    check_limits(project)
     check_read_only(project)
     check_image(project)

@@ -32,7 +32,7 @@ def main() -> int:
     print("Wrote .env with new secrets.")
     print(
         "If `docker compose up` ran before, the database still has the password `pressroom`.\n"
-        'To change it, see docs/operations.md, "The database\'s password".'
+        "To change it, see docs/operations/database.md."
     )
     return 0
 

@@ -4,8 +4,9 @@
     matrix.py container   inside the backend's container          (make validate)
 
 All rows run, also after a failure: the tests in the foreground, all other rows beside them, one
-after the other. The results are printed as a table at the end. The exit status is 0 if no row
-failed. Requires no packages: the container runner works with Python 3.9.
+after the other. A row that Docker could not start is started again, once. The results are printed
+as a table at the end. The exit status is 0 if no row failed. Requires no packages: the container
+runner works with Python 3.9.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ class Row(NamedTuple):
     where: str = "backend"
 
 
+EDGE = frozenset(("nginx", "docker"))
+"""Rows that need Docker, also on the host."""
+
 ROWS = (
     Row("Python tests", "pytest -x --cov"),
     Row("Types", "mypy app tests ../bench ../scripts"),
@@ -68,6 +72,23 @@ ROWS = (
     ),
 )
 
+STARTED = "pressroom: this row has started"
+"""Printed inside a container directly before a row's command."""
+# Docker's name server may fail on a busy machine. The database's name is resolved once, and the
+# row connects to the address: after it has started, a failure is its own.
+START_IN_BACKEND = f"""
+address=$(getent ahostsv4 db) || {{ echo 'the name `db` does not resolve'; exit 1; }}
+export DATABASE_URL="${{DATABASE_URL%@*}}@${{address%% *}}:${{DATABASE_URL##*:}}"
+echo '{STARTED}'
+exec "$@"
+"""
+# Renders the configuration and runs `nginx -t`.
+START_IN_NGINX = f"""
+echo '{STARTED}'
+exec sh /release/scripts/render.sh true
+"""
+SECOND_ATTEMPT = "second attempt: it did not start at first"
+
 Output = Optional[IO[bytes]]
 """Where the output of a row goes; None for the terminal."""
 Runner = Callable[[Row, Output], int]
@@ -75,6 +96,10 @@ Runner = Callable[[Row, Output], int]
 
 class SkipRow(Exception):
     """A row cannot run here. The message contains the reason."""
+
+
+class StartError(Exception):
+    """Docker could not start a row. The message contains the reason."""
 
 
 @dataclass
@@ -85,9 +110,14 @@ class Outcome:
     result: str
     seconds: float = 0.0
 
+    @property
+    def passed(self) -> bool:
+        """Return whether the row did not fail."""
+        return self.result.startswith(("ok", "skipped"))
+
 
 @contextmanager
-def host_runner() -> Iterator[Runner]:
+def host_runner() -> Iterator[tuple[Runner, list[Outcome]]]:
     """Run rows in backend/ with .venv first on PATH and a temporary database server."""
     bin_directory = ROOT / ".venv" / "bin"
     environment = {
@@ -113,6 +143,10 @@ def host_runner() -> Iterator[Runner]:
         urls = json.loads(ready)
 
         def run(row: Row, output: Output) -> int:
+            if row.where in EDGE:
+                if problem := why_no_docker():
+                    raise SkipRow(problem)
+                return run_edge(row, output)
             url = urls["scratch" if row.where == "scratch" else "server"]
             return subprocess.run(
                 shlex.split(row.command),
@@ -123,7 +157,7 @@ def host_runner() -> Iterator[Runner]:
                 check=False,
             ).returncode
 
-        yield run
+        yield run, []
     finally:
         if database_process.stdin is not None:
             database_process.stdin.close()
@@ -131,15 +165,55 @@ def host_runner() -> Iterator[Runner]:
 
 
 @contextmanager
-def container_runner() -> Iterator[Runner]:
-    """Run rows inside the backend's container, with a temporary PostgreSQL."""
+def container_runner() -> Iterator[tuple[Runner, list[Outcome]]]:
+    """Run rows inside the backend's container, with a temporary PostgreSQL.
+
+    Also yields the outcome of the start of the containers.
+    """
     project = Project(project_name("test"), "docker-compose.test.yml")
+    in_backend = ("exec", "-T", "backend", "sh", "-c", START_IN_BACKEND, "sh")
 
     def run(row: Row, output: Output) -> int:
-        return project.run("exec", "-T", "backend", *shlex.split(row.command), output=output)
+        if row.where in EDGE:
+            if problem := why_no_docker():
+                raise StartError(problem)
+            return run_edge(row, output)
+        try:
+            return run_when_started(project, *in_backend, *shlex.split(row.command), output=output)
+        except StartError:
+            # For the second attempt: start what has stopped.
+            project.run("up", "--no-build", "--no-recreate", "--detach", "--wait", output=output)
+            raise
 
-    with project.running():
-        yield run
+    started = time.monotonic()
+    with project.running(attempts=2) as attempt:
+        result = "ok" if attempt == 1 else f"ok ({SECOND_ATTEMPT})"
+        row = Row("Containers", "docker compose up --build")
+        yield run, [Outcome(row, result, time.monotonic() - started)]
+
+
+def run_when_started(project: Project, *arguments: str, output: Output) -> int:
+    """Run a subcommand that prints STARTED before its own work. Return its exit status.
+
+    Raises StartError if it ends before that. Nothing of the row has run then.
+    """
+    target = output or sys.stdout.buffer
+    started = False
+    last = ""
+
+    def write(line: bytes) -> None:
+        nonlocal started, last
+        if line.strip() == STARTED.encode():
+            started = True
+            return
+        last = line.decode(errors="replace").strip() or last
+        target.write(line)
+        target.flush()
+
+    status = project.run_streamed(*arguments, write=write)
+    if not started:
+        raise StartError(last or f"exit status {status}")
+    return status
 
 
 def without_checkout(row: Row) -> Row:
@@ -150,8 +224,6 @@ def without_checkout(row: Row) -> Row:
 
 def run_edge(row: Row, output: Output) -> int:
     """Run a row for nginx or the compose files, independent of the runner."""
-    if problem := why_no_docker():
-        raise SkipRow(problem)
     if row.where == "docker":
         command = [*(compose_command() or ()), *shlex.split(row.command)[2:]]
         return subprocess.run(
@@ -159,22 +231,30 @@ def run_edge(row: Row, output: Output) -> int:
         ).returncode
     project = Project(project_name("edge"), "docker-compose.yml")
     try:
-        # `run` uses the image's entry point, which renders the template.
-        command = shlex.split(row.command)
-        return project.run("run", "--rm", "--no-deps", "-T", "nginx", *command, output=output)
+        options = ("--build", "--rm", "--no-deps", "-T", "--entrypoint", "sh")
+        arguments = ("-c", START_IN_NGINX)
+        return run_when_started(project, "run", *options, "nginx-config", *arguments, output=output)
     finally:
         project.run("down", "--volumes", output=output)
 
 
 def run_row(row: Row, runner: Runner, output: Output = None) -> Outcome:
-    """Run a row and return its result."""
+    """Run a row, again if it could not start, and return its result."""
     started = time.monotonic()
+    note = ""
     try:
-        status = (run_edge if row.where in {"nginx", "docker"} else runner)(row, output)
+        try:
+            status = runner(row, output)
+        except StartError as reason:
+            print(f"\n=== {row.name}: {row.command}: did not start: {reason}", flush=True)
+            note = f" ({SECOND_ATTEMPT})"
+            status = runner(row, output)
     except SkipRow as reason:
         return Outcome(row, f"skipped: {reason}")
+    except StartError as reason:
+        return Outcome(row, f"DID NOT START, twice: {reason}", time.monotonic() - started)
     result = "ok" if status == 0 else f"FAILED ({status})"
-    return Outcome(row, result, time.monotonic() - started)
+    return Outcome(row, result + note, time.monotonic() - started)
 
 
 def run_beside(row: Row, runner: Runner) -> Outcome:
@@ -214,7 +294,7 @@ def print_table(outcomes: Sequence[Outcome]) -> None:
     print()
     for line in lines:
         print("  ".join(cell.ljust(widths[column]) for column, cell in enumerate(line)).rstrip())
-    failed = sum(not o.result.startswith(("ok", "skipped")) for o in outcomes)
+    failed = sum(not o.passed for o in outcomes)
     print(
         f"\n{'all rows passed' if not failed else f'{failed} of {len(outcomes)} rows did not pass'}"
     )
@@ -232,15 +312,15 @@ def main(arguments: Sequence[str]) -> int:
     rows = ROWS if arguments[0] == "host" else tuple(map(without_checkout, ROWS))
     stop_on_terminate()
     try:
-        with runners[arguments[0]]() as runner:
-            outcomes = run_rows(rows, runner)
+        with runners[arguments[0]]() as (runner, started):
+            outcomes = [*started, *run_rows(rows, runner)]
     except RuntimeError as error:
         print(f"the matrix could not start: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     print_table(outcomes)
-    return 0 if all(o.result.startswith(("ok", "skipped")) for o in outcomes) else 1
+    return 0 if all(o.passed for o in outcomes) else 1
 
 
 if __name__ == "__main__":

@@ -10,11 +10,15 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.core.config import SetupError, get_settings
 from app.core.errors import ServiceUnavailable
-from app.core.logging import configure_logging
+from app.core.logging import configure_logging, get_logger
+from app.db import roles
 from app.db.base import Base
+from app.db.connecting import connect
 from app.db.embedded import ensure_database_url
-from app.db.session import connect
+from app.db.migrate import is_known
 from app.models import User  # noqa: F401 - importing the package registers every table
+
+logger = get_logger(__name__)
 
 # A migration that waits for a lock blocks all later queries. It should fail and be run again.
 LOCK_TIMEOUT = "5s"
@@ -24,18 +28,32 @@ MIGRATOR_LOCK = 0x7072657373
 PAUSE_SECONDS = 0.2
 
 
-def run_migrations(connection: Connection) -> None:
-    """Migrate on an open connection, which holds the advisory lock until it is closed."""
+def run_migrations(connection: Connection, application_url: str | None) -> None:
+    """Migrate on an open connection, which holds the advisory lock until it is closed.
+
+    The role of `application_url` gets access to all tables first, also to those that migrations
+    create: triggers of existing tables may write to them at once.
+    """
     connection.execute(text(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'"))
     _wait_for_turn(connection)
     connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
     connection.commit()
+    if application_url is not None:
+        roles.prepare(connection, url=application_url)
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
         compare_server_default=True,
         transaction_per_migration=True,
     )
+    if context.config.attributes.get("may_be_ahead"):
+        unknown = [each for each in context.get_context().get_current_heads() if not is_known(each)]
+        if unknown:
+            logger.warning(
+                "the database belongs to a newer release: there is nothing to migrate",
+                revision=", ".join(unknown),
+            )
+            return
     with context.begin_transaction():
         context.run_migrations()
 
@@ -52,13 +70,13 @@ def _wait_for_turn(connection: Connection) -> None:
         time.sleep(PAUSE_SECONDS)
 
 
-async def migrate_online(url: str) -> None:
+async def migrate_online(url: str, application_url: str | None = None) -> None:
     """Open a connection to `url` and migrate."""
     connect_args = {"async_creator_fn": connect}
     engine = create_async_engine(url, poolclass=pool.NullPool, connect_args=connect_args)
     try:
         async with engine.connect() as connection:
-            await connection.run_sync(run_migrations)
+            await connection.run_sync(run_migrations, application_url)
     finally:
         await engine.dispose()
 
@@ -70,11 +88,13 @@ if context.is_offline_mode():
 else:
     given_url = context.config.attributes.get("url")
     if given_url is not None:  # called from code, which reports errors itself
-        asyncio.run(migrate_online(given_url))
+        asyncio.run(migrate_online(given_url, context.config.attributes.get("application_url")))
     else:
         try:
             configure_logging(get_settings())
-            asyncio.run(migrate_online(ensure_database_url(get_settings()).database_url or ""))
+            application_url = ensure_database_url(get_settings()).database_url or ""
+            owner_url = get_settings().database_owner_url or application_url
+            asyncio.run(migrate_online(owner_url, application_url))
         except SetupError as error:
             sys.exit(f"pressroom: {error}")
         except ServiceUnavailable as error:

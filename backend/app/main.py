@@ -16,14 +16,21 @@ from app.auth.keys import signing_keys
 from app.auth.security import prepare_hashing
 from app.conduit import application as conduit
 from app.conduit.errors import conduit_error_response
-from app.core.config import Environment, Registration, Settings, SetupError, get_settings
+from app.core.config import (
+    Environment,
+    Registration,
+    Settings,
+    SetupError,
+    get_settings,
+    unknown_names,
+)
 from app.core.logging import configure_logging, get_logger
 from app.db.embedded import embedded_database
 from app.db.session import Database
 from app.http import middleware
 from app.http.errors import register_error_handlers
 from app.jobs.background import create_jobs, run_jobs
-from app.routers import bulk, documentation, feeds, health, keys, limits, mailbox
+from app.routers import bulk, documentation, feeds, health, index, keys, limits, mailbox
 from app.routers.accounts import (
     addresses,
     api_keys,
@@ -75,6 +82,7 @@ TAGS = [
     {"name": "media", "description": "Images, re-encoded in several sizes."},
     {"name": "bulk", "description": "Import and export of articles."},
     {"name": "health", "description": "Health checks for orchestrators."},
+    {"name": "index", "description": "What this server is, and where its documentation is."},
 ]
 
 
@@ -104,6 +112,7 @@ RESOURCES = (  # routes are matched in this order: the most requested ones come 
     addresses,
     keys,
     health,
+    index,
 )
 
 
@@ -112,7 +121,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or get_settings()
     configure_logging(settings)
     signing_keys()  # report invalid key files at startup, not at the first login
-    for message in settings.warnings():
+    for message in unknown_names():
         logger.warning(message)
 
     @asynccontextmanager
@@ -131,7 +140,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary="A headless blog backend.",
         description=DESCRIPTION,
         version=__version__,
-        contact={"name": "The Pressroom authors", "email": "pressroom@example.com"},
+        contact={"name": "The Pressroom authors"},
         license_info={"name": "MIT", "identifier": "MIT"},
         openapi_tags=TAGS,
         lifespan=lifespan,

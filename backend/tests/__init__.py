@@ -1,1 +1,1 @@
-"""The tests. They mirror app/; conftest.py has the fixtures, factories.py makes what they need."""
+"""The tests. The folders mirror app/; conftest.py has fixtures, factories.py creates rows."""

@@ -1,5 +1,6 @@
 """Fixtures: a migrated database per worker; each test runs in a transaction that is rolled back."""
 
+import gc
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -29,6 +30,14 @@ for name in Settings.model_fields:
     if name != "database_url":
         os.environ.pop(name.upper(), None)
 os.environ |= {"ENVIRONMENT": "test", "BCRYPT_COST": "4"}
+
+# Collect garbage less often: this saves more than a tenth of the time.
+gc.set_threshold(50_000, 20, 100)
+
+
+def pytest_collection_finish() -> None:
+    """Exclude the modules and the tests from garbage collections."""
+    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -84,6 +93,18 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
 @pytest.fixture
 async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """Open a connection for one test, in a transaction that is rolled back at the end."""
+    async with engine.connect() as connection:
+        transaction = await connection.begin()
+        yield connection
+        await transaction.rollback()
+
+
+@pytest.fixture(scope="module")
+async def module_connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Open a connection for rows that the tests of a module share, rolled back after the last.
+
+    The module overrides `connection` with a savepoint for each test.
+    """
     async with engine.connect() as connection:
         transaction = await connection.begin()
         yield connection

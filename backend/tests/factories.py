@@ -1,4 +1,4 @@
-"""Rows for tests: typed async functions with sensible values where a test does not care."""
+"""Factories: async functions that add rows to a session, with defaults for all columns."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -66,7 +66,7 @@ async def create_user(
 
 
 async def create_session(session: AsyncSession, *, user: User) -> UserSession:
-    """A login of `user`, from nowhere in particular."""
+    """Create a session of `user` without a client address."""
     now = clock.now()
     login = UserSession(
         user_id=user.id,
@@ -93,7 +93,7 @@ async def create_article(
     tags: Sequence[str] = (),
     **columns: Any,
 ) -> Article:
-    """An article, published now unless it says otherwise; `columns` are any others of its row."""
+    """Create an article, by default published now. `columns` are further columns of its row."""
     title = title or fake.sentence(nb_words=6)
     content = content or fake.paragraph(nb_sentences=5)
     article = Article(
@@ -120,7 +120,7 @@ async def create_comment(
     parent: Comment | None = None,
     **columns: Any,
 ) -> Comment:
-    """A comment that all see, unless `columns` say otherwise; a reply where it has a `parent`."""
+    """Create a visible comment, or a reply to `parent`. `columns` are further columns."""
     comment = Comment(
         article_id=article.id,
         author_id=author.id,
@@ -175,7 +175,7 @@ async def create_preview_link(
 
 
 async def create_media(session: AsyncSession, *, owner: User | None) -> Media:
-    """An image without files; somebody's who has left where `owner` is None."""
+    """Create an image without files. `owner` is None for an image of a deleted user."""
     media = Media(
         owner_id=owner.id if owner else None,
         folder=f"{next(_numbers):032x}",
@@ -208,14 +208,14 @@ async def create_address(session: AsyncSession, *, user: User, label: str = "hom
 
 
 def bearer(user: User, login: UserSession | None = None) -> dict[str, str]:
-    """The headers with which `user` asks, in the session that `create_user` opened or another."""
+    """Return the headers of `user`, by default for the session that `create_user` opened."""
     session_id = login.id if login else _sessions[user.id]
     token = create_access_token(user_id=user.id, session_id=session_id)
     return {"Authorization": f"Bearer {token}"}
 
 
 async def api_key(session: AsyncSession, *, user: User, scopes: Sequence[str]) -> dict[str, str]:
-    """The headers with which a program of `user` asks."""
+    """Create an API key of `user`, and return its headers."""
     text = new_api_key()
     await create_api_key(session, user=user, scopes=scopes, text=text)
     return {"Authorization": f"Bearer {text}"}

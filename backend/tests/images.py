@@ -1,4 +1,4 @@
-"""Images for tests: made here, so that each has exactly what its test is about."""
+"""Images for tests, generated with the properties that a test needs."""
 
 import struct
 import zlib
@@ -12,7 +12,7 @@ CAMERA = "Secret Camera 3000"
 
 
 def gradient(width: int = 400, height: int = 300, mode: str = "RGB") -> Image.Image:
-    """Something that is not all of one colour."""
+    """Return an image with a gradient in both directions."""
     across = Image.linear_gradient("L").rotate(90).resize((width, height))
     down = Image.linear_gradient("L").resize((width, height))
     image = Image.merge("RGB", (across, down, Image.new("L", (width, height), 90)))
@@ -33,7 +33,7 @@ def image_bytes(kind: str = "JPEG", *, size: tuple[int, int] = (400, 300), **opt
 
 
 def exif(orientation: int = 1) -> Image.Exif:
-    """What a telephone writes: who made it, where it was, how it was held."""
+    """Return EXIF data as a phone writes it: camera, location and orientation."""
     data = Image.Exif()
     data[0x010F] = CAMERA
     data[0x0112] = orientation
@@ -50,9 +50,9 @@ def exif(orientation: int = 1) -> Image.Exif:
 
 
 def adobe_rgb() -> bytes:
-    """A profile in which the same numbers are other colours: sRGB with another green."""
+    """Return a colour profile like sRGB, with another green primary."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    # The colour of green, in s15Fixed16 after the tag's eight bytes; and not sRGB's name.
+    # Replace the green primary (s15Fixed16, after eight bytes of the tag) and the profile's name.
     for number in range(struct.unpack_from(">I", profile, 128)[0]):
         name, offset, size = struct.unpack_from(">4sII", profile, 132 + 12 * number)
         if name == b"gXYZ":
@@ -71,7 +71,7 @@ def adobe_rgb() -> bytes:
 def png(
     width: int, height: int, *, color: int = 2, idat: bytes | None = None, extra: bytes = b""
 ) -> bytes:
-    """A PNG of nothing, as small as it gets; with these chunks in the middle."""
+    """Return a small black PNG; `extra` chunks are inserted before the image data."""
     header = struct.pack(">IIBBBBB", width, height, 8, color, 0, 0, 0)
     if idat is None:
         row = b"\0" + bytes(width * 3)
@@ -98,7 +98,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 def animation(
     kind: str = "GIF", *, frames: int = 4, size: tuple[int, int] = (60, 40), **options: Any
 ) -> bytes:
-    """Frames of different colours."""
+    """Return an animation whose frames have different colours."""
     images = [
         Image.new("RGB", size, (250 - number * 40 % 250, number * 60 % 250, 100))
         for number in range(frames)

@@ -121,8 +121,8 @@ def _part(  # noqa: PLR0911 - one return for each operation
         once = _example(repeated, letters, branch)
         return once * int(max(low, min(high, branch, 1)))
     if operation in {codes.ASSERT, codes.ASSERT_NOT}:
-        seen = _example(argument[1], letters, branch)
-        return seen if operation is codes.ASSERT and argument[0] > 0 and branch else ""
+        example = _example(argument[1], letters, branch)
+        return example if operation is codes.ASSERT and argument[0] > 0 and branch else ""
     return ""  # an anchor or a group reference
 
 

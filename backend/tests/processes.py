@@ -4,6 +4,7 @@ Importing the application takes seconds. `serving` and `pressroom` therefore for
 imported it. `Command` starts a new interpreter, for tests of the entry points.
 """
 
+import atexit
 import io
 import multiprocessing
 import os
@@ -15,9 +16,10 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -26,6 +28,7 @@ from uuid import uuid4
 import httpx
 
 from app.core.limits import DEFAULTS, LimitKind
+from app.db import embedded
 
 DEADLINE = 120.0
 """Seconds that a test waits for a condition. It is long, because only failures take so long."""
@@ -37,7 +40,7 @@ SECRET_KEY = "0123456789abcdef" * 4
 UVICORN = ("uvicorn", "app.main:create_app", "--factory", "--no-access-log")
 GUNICORN = ("gunicorn", "-c", "gunicorn.conf.py")
 
-GENEROUS = ",".join(
+HIGH_LIMITS = ",".join(
     f"{kind}=1000000000{'/minute' if limit.per else ''}"
     for kind, limit in DEFAULTS.items()
     if kind is not LimitKind.MEDIA_BYTES
@@ -154,8 +157,8 @@ class Command(Process):
         return self._popen.poll()
 
 
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["tests.preloaded"])
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.preloaded"])
 
 
 class Fork(Process):
@@ -166,7 +169,7 @@ class Fork(Process):
     ) -> None:
         super().__init__(checkout)
         environment = checkout.environment(settings)
-        self._process = _forks.Process(
+        self._process = FORKS.Process(
             target=_run_module,
             args=(module, arguments, checkout.directory, environment, self._log),
             daemon=True,
@@ -188,17 +191,30 @@ def _run_module(
 ) -> None:
     """Run a module as `__main__`, with this environment and output."""
     os.setsid()
-    output = os.open(log, os.O_WRONLY | os.O_APPEND)
-    os.dup2(output, sys.stdout.fileno())
-    os.dup2(output, sys.stderr.fileno())
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)
+    _redirect_output(log)
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _redirect_output(log: Path) -> None:
+    output = os.open(log, os.O_WRONLY | os.O_APPEND)
+    os.dup2(output, sys.stdout.fileno())
+    os.dup2(output, sys.stderr.fileno())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+
+
+def use_server_until_eof(directory: Path, output: Path, closed: Connection) -> None:
+    """Use the embedded server of `directory` until the other end of `closed` is closed."""
+    _redirect_output(output)
+    print(embedded.start(directory))
+    with suppress(EOFError):
+        closed.recv()
+    atexit._run_exitfuncs()  # processes of multiprocessing end without them
 
 
 @dataclass(frozen=True)
@@ -231,17 +247,18 @@ class Api:
         return {"Authorization": f"Bearer {self.log_in(username).json()['access_token']}"}
 
 
-def started(process: Process, url: str) -> None:
-    """Wait until the API at `url` answers. Fails with its log if the process ends."""
+def wait_until_started(process: Process, client: httpx.Client) -> None:
+    """Wait until the API answers. Fails with its log if the process ends."""
 
     def answers() -> bool:
         assert process.running, f"the server ended before it answered:\n{process.log}"
         try:
-            return httpx.get(f"{url}/health/live", timeout=DEADLINE).status_code == 200
+            headers = {"Connection": "close"}  # tests count the connections
+            return client.get("/health/live", headers=headers).status_code == 200
         except httpx.TransportError:
             return False
 
-    wait_until(answers, f"{url} answers", log=process.log)
+    wait_until(answers, f"{client.base_url} answers", log=process.log)
 
 
 @contextmanager
@@ -250,7 +267,7 @@ def connected(process: Process, port: int) -> Iterator[Api]:
     url = f"http://{HOST}:{port}"
     limits = httpx.Limits(max_connections=None)
     with httpx.Client(base_url=url, timeout=DEADLINE, limits=limits) as client:
-        started(process, url)
+        wait_until_started(process, client)
         yield Api(process=process, client=client, url=url)
 
 
@@ -259,7 +276,7 @@ def serving(checkout: Checkout, server: Sequence[str] = UVICORN, **settings: str
     """Run the API in a separate process, with `settings` as its environment."""
     port = free_port()
     address = ("--bind", f"{HOST}:{port}") if server is GUNICORN else ("--port", str(port))
-    defaults = {"BCRYPT_COST": "4", "WEB_CONCURRENCY": "1", "LIMITS": GENEROUS}
+    defaults = {"BCRYPT_COST": "4", "WEB_CONCURRENCY": "1", "LIMITS": HIGH_LIMITS}
     with (
         Fork(*server, *address, checkout=checkout, settings=defaults | settings) as process,
         connected(process, port) as api,
@@ -283,7 +300,7 @@ def python(checkout: Checkout, *arguments: str, **settings: str) -> Process:
     return Command((sys.executable, *arguments), checkout=checkout, settings=settings)
 
 
-def said(process: Process) -> str:
+def output_of(process: Process) -> str:
     """Return the output as one line, because commands wrap it to the width of the terminal."""
     return " ".join(process.log.split())
 
@@ -291,6 +308,6 @@ def said(process: Process) -> str:
 PRODUCTION = {
     "ENVIRONMENT": "production",
     "SECRET_KEY": SECRET_KEY,
-    "ALLOWED_HOSTS": HOST,
+    "ALLOWED_HOSTS": f"{HOST},blog.example.com",
     "CORS_ORIGINS": "https://www.example.com",
 }

@@ -1,6 +1,8 @@
-"""A real mail server for tests, in a thread of its own."""
+"""A mail server for tests, which runs in a thread."""
 
+import asyncio
 import ssl
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email import message_from_bytes, policy
@@ -10,23 +12,36 @@ from typing import Any
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from tests.processes import HOST, wait_until
+from tests.processes import DEADLINE, HOST, wait_until
 
 
 class MailServer:
-    """What has arrived; addresses that begin with a number are refused with that status."""
+    """Stores received mail. Rejects an address that begins with a number, with that status.
+
+    Mail to slow.example is answered only after `release`.
+    """
 
     def __init__(self, port: int) -> None:
         self.port = port
         self.messages: list[EmailMessage] = []
         self.recipients: list[str] = []
         self.logins: list[tuple[bytes, bytes]] = []
+        self.waiting: list[str] = []
+        """The addresses of slow.example that were not answered yet, and those that gave up."""
+        self._released = threading.Event()
+
+    def release(self) -> None:
+        """Answer the mails that wait, and later ones at once."""
+        self._released.set()
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         if address[:3].isdigit():
             return f"{address[:3]} no mail for {address}"
+        if address.endswith("@slow.example"):
+            self.waiting.append(address)
+            await asyncio.to_thread(self._released.wait, DEADLINE)
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
@@ -43,16 +58,15 @@ class MailServer:
     ) -> AuthResult:
         assert isinstance(data, LoginPassword)
         self.logins.append((data.login, data.password))
-        # "Handled" would mean that the answer is sent already.
+        # handled=True would mean that the response was already sent.
         return AuthResult(success=data.password == b"right", handled=False)
 
-    def arrived(self, number: int) -> list[EmailMessage]:
-        """The messages, once there are so many."""
+    def wait_for_mails(self, number: int) -> None:
+        """Wait until `number` mails have arrived."""
         wait_until(lambda: len(self.messages) >= number, f"{number} mails arrive")
-        return self.messages
 
-    def to(self, email: str, *, number: int = 1) -> EmailMessage:
-        """The last of `number` mails to an address, once they have arrived."""
+    def wait_for_mail_to(self, email: str, *, number: int = 1) -> EmailMessage:
+        """Wait for `number` mails to an address, and return the last one."""
 
         def found() -> list[EmailMessage]:
             return [message for message in list(self.messages) if message["To"] == email]
@@ -65,7 +79,7 @@ class MailServer:
 def mail_server(
     port: int, *, tls: ssl.SSLContext | None = None, **options: Any
 ) -> Iterator[MailServer]:
-    """A mail server on `port`; with `tls`, it offers STARTTLS by that context."""
+    """Run a mail server on `port`. It offers STARTTLS if there is a `tls` context."""
     handler = MailServer(port)
     controller = Controller(
         handler,
@@ -79,4 +93,5 @@ def mail_server(
     try:
         yield handler
     finally:
+        handler.release()
         controller.stop()

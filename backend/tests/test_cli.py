@@ -11,12 +11,20 @@ from typing import Any
 import asyncpg
 import pytest
 import uvicorn
+from alembic import command
 
 from app import cli
 from app.auth import keys
 from app.core.config import get_settings
+from app.db.migrate import alembic_config
 from app.services.bulk import seed as seeding
-from tests.databases import driver_url, execute, migrated_database, temporary_database
+from tests.databases import (
+    delete_all_rows,
+    driver_url,
+    execute,
+    migrated_database,
+    temporary_database,
+)
 from tests.processes import free_port
 
 PRODUCTION = {
@@ -27,13 +35,19 @@ PRODUCTION = {
 }
 
 
-@pytest.fixture
-def own_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Create a migrated database, and set DATABASE_URL to it."""
+@pytest.fixture(scope="module")
+def cli_database() -> Iterator[str]:
     with migrated_database() as url:
-        monkeypatch.setenv("DATABASE_URL", url)
-        get_settings.cache_clear()
         yield url
+
+
+@pytest.fixture
+def own_database(cli_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Empty a migrated database, and set DATABASE_URL to it."""
+    execute(cli_database, delete_all_rows())
+    monkeypatch.setenv("DATABASE_URL", cli_database)
+    get_settings.cache_clear()
+    yield cli_database
     get_settings.cache_clear()
 
 
@@ -68,6 +82,51 @@ def fetch(url: str, query: str) -> list[Any]:
             await connection.close()
 
     return asyncio.run(fetch_all())
+
+
+class TestMigrate:
+    @pytest.mark.parametrize("found", ["from_the_future", None])
+    def test_database_ahead_or_current_stays_as_it_is(
+        self, own_database: str, found: str | None, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        if found:
+            execute(own_database, f"UPDATE alembic_version SET version_num = '{found}'")
+        before = fetch(own_database, "SELECT version_num FROM alembic_version")
+        assert run("migrate") == 0
+        assert fetch(own_database, "SELECT version_num FROM alembic_version") == before
+        assert ("newer release" in capsys.readouterr().out) is bool(found)
+
+    def test_empty_database_is_migrated(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with temporary_database() as url:
+            monkeypatch.setenv("DATABASE_URL", url)
+            get_settings.cache_clear()
+            assert run("migrate") == 0
+            assert fetch(url, "SELECT 1 FROM alembic_version")
+
+    def test_locked_table_is_a_temporary_failure(
+        self, own_database: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        command.downgrade(alembic_config(own_database), "-1")
+
+        async def migrate_while_locked() -> int:
+            holder = await asyncpg.connect(driver_url(own_database))
+            try:
+                async with holder.transaction():
+                    await holder.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+                    return await asyncio.to_thread(run, "migrate")
+            finally:
+                await holder.close()
+
+        assert asyncio.run(migrate_while_locked()) == 75
+        assert "locked" in capsys.readouterr().out
+
+    def test_unreachable_database_is_a_temporary_failure(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        unreachable = f"postgresql://nobody@127.0.0.1:{free_port()}/none"
+        monkeypatch.setenv("DATABASE_URL", unreachable)
+        get_settings.cache_clear()
+        assert run("migrate") == 75
 
 
 class TestCreateAdmin:
@@ -139,8 +198,8 @@ class TestSeed:
     def test_requested_rows_are_added(
         self, own_database: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert run("seed", "--users", "3", "--articles", "1500") == 0
-        assert "Added 1500 articles" in capsys.readouterr().out
+        assert run("seed", "--users", "3", "--articles", "1001") == 0
+        assert "Added 1001 articles" in capsys.readouterr().out
         rows = fetch(
             own_database,
             "SELECT count(*) AS n, count(DISTINCT author_id) AS authors,"
@@ -148,7 +207,7 @@ class TestSeed:
             " count(DISTINCT created_at) AS times FROM articles",
         )
         row = rows[0]
-        assert (row["n"], row["authors"], row["times"]) == (1500, 3, 1500)
+        assert (row["n"], row["authors"], row["times"]) == (1001, 3, 1001)
         assert 1800 < row["size"] < 2300
         assert 0.85 < row["published"] < 0.95
 
@@ -256,6 +315,56 @@ def test_invalid_setting_is_reported(
     get_settings.cache_clear()
     assert run("serve") == 1
     assert "DATABASE_URL: must look like postgresql://" in capsys.readouterr().err
+
+
+class TestAfterRestore:
+    """What a restored dump contains, and must not revive."""
+
+    ROWS = """
+        INSERT INTO users (id, email, username, name, hashed_password, created_at, updated_at)
+          VALUES (1, 'ada@example.com', 'ada', 'Ada', 'x', now(), now());
+        INSERT INTO user_sessions
+          (user_id, token_hash, created_at, last_used_at, expires_at, user_agent)
+          SELECT 1, 'x', now(), now(), now() + interval '1 day', '' FROM generate_series(1, 3);
+        INSERT INTO mails (kind, email, user_id, details, created_at, attempts, next_attempt_at)
+          VALUES ('register', 'eve@example.com', NULL, '{"name": "Eve"}', now(), 0, now());
+        INSERT INTO account_tokens (purpose, user_id, email, token_hash, created_at, expires_at)
+          VALUES ('reset_password', 1, 'ada@example.com', 'x', now(), now() + interval '1 hour');
+        INSERT INTO attempts (key, failures, pending, tried_at) VALUES ('x', 1, 1, now());
+        INSERT INTO upload_reservations (user_id, bytes, expires_at) VALUES (1, 1, now());
+        INSERT INTO api_keys (user_id, name, hint, token_hash, scopes, created_at)
+          VALUES (1, 'deploy', 'psr', 'x', '{}', now());
+    """
+
+    def test_nothing_of_former_clients_is_revived(
+        self,
+        own_database: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setenv("MEDIA_DIR", str(tmp_path))
+        get_settings.cache_clear()
+        execute(own_database, self.ROWS)
+        assert run("after-restore", "--keep-keys") == 0
+        assert capsys.readouterr().out.splitlines() == [
+            "3 sessions ended",
+            "1 queued mails cancelled",
+            "1 links in mails revoked",
+            "1 counts of login attempts reset",
+            "1 upload reservations released",
+            "0 images restored",
+        ]
+        left = "SELECT 1 FROM user_sessions WHERE revoked_at IS NULL"
+        assert fetch(own_database, left) == []
+        (mail,) = fetch(own_database, "SELECT next_attempt_at, details, error FROM mails")
+        assert tuple(mail) == (None, None, "cancelled")
+        assert run("after-restore") == 0
+        again = capsys.readouterr().out
+        assert "0 sessions ended" in again
+        assert "1 API keys deleted" in again
+        for table in ("account_tokens", "attempts", "upload_reservations", "api_keys"):
+            assert fetch(own_database, f"SELECT 1 FROM {table}") == [], table
 
 
 class TestKeys:

@@ -1,17 +1,18 @@
 """Conditional requests (RFC 9110 §13) and cache headers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core.enums import Role
 from app.http.caching import public
 from app.models import User
+from tests.databases import database_within, savepoint_of
 from tests.factories import PASSWORD, bearer, create_address, create_article, create_user
 from tests.security.conftest import Install, install, live, live_app, live_database_url, live_rows
 
@@ -32,7 +33,7 @@ class Resource(NamedTuple):
     list_url: str
 
 
-class Fixtures(NamedTuple):
+class OwnerRows(NamedTuple):
     """A user with one resource of each kind."""
 
     owner: User
@@ -43,7 +44,7 @@ class Fixtures(NamedTuple):
 RESOURCES = ("myself", "user", "raw user", "address", "article")
 
 
-async def make_world(session: AsyncSession) -> Fixtures:
+async def create_owner_rows(session: AsyncSession) -> OwnerRows:
     owner, admin = await create_user(session), await create_user(session, role=Role.ADMIN)
     address = await create_address(session, user=owner)
     article = await create_article(session, author=owner)
@@ -66,12 +67,27 @@ async def make_world(session: AsyncSession) -> Fixtures:
             f"/articles/{article.id}", [("PATCH", {"title": "New"}), ("DELETE", None)], "/articles"
         ),
     }
-    return Fixtures(owner, admin, resources)
+    return OwnerRows(owner, admin, resources)
+
+
+@pytest.fixture(scope="module")
+async def module_rows(module_connection: AsyncConnection) -> OwnerRows:
+    async with database_within(module_connection).unit_of_work() as session:
+        return await create_owner_rows(session)
 
 
 @pytest.fixture
-async def world(session: AsyncSession) -> Fixtures:
-    return await make_world(session)
+async def connection(
+    module_connection: AsyncConnection, module_rows: OwnerRows
+) -> AsyncIterator[AsyncConnection]:
+    """The connection of all tests, in a savepoint that is rolled back at the end of each."""
+    async with savepoint_of(module_connection):
+        yield module_connection
+
+
+@pytest.fixture
+def rows(connection: AsyncConnection, module_rows: OwnerRows) -> OwnerRows:
+    return module_rows
 
 
 async def tag_of(client: httpx.AsyncClient, url: str, headers: Headers) -> str:
@@ -83,13 +99,13 @@ async def tag_of(client: httpx.AsyncClient, url: str, headers: Headers) -> str:
 @pytest.mark.parametrize("kind", RESOURCES)
 class TestIfMatch:
     @pytest.fixture
-    async def resource(self, world: Fixtures, kind: str) -> Resource:
-        return world.resources[kind]
+    async def resource(self, rows: OwnerRows, kind: str) -> Resource:
+        return rows.resources[kind]
 
     async def test_etag_of_read_is_accepted(
-        self, client: httpx.AsyncClient, world: Fixtures, resource: Resource
+        self, client: httpx.AsyncClient, rows: OwnerRows, resource: Resource
     ) -> None:
-        headers = bearer(world.owner)
+        headers = bearer(rows.owner)
         tag = await tag_of(client, resource.url, headers)
         assert tag.startswith('"')
         for method, body in resource.changes:
@@ -103,10 +119,10 @@ class TestIfMatch:
                 assert tag == await tag_of(client, resource.url, headers)
 
     @pytest.mark.parametrize("form", ['"{}"', 'W/"{}"', '"x", "{}"', ',"y","x" , W/"{}",'])
-    async def test_accepted_forms(
-        self, client: httpx.AsyncClient, world: Fixtures, resource: Resource, form: str
+    async def test_header_forms_with_the_current_tag_match(
+        self, client: httpx.AsyncClient, rows: OwnerRows, resource: Resource, form: str
     ) -> None:
-        headers = bearer(world.owner)
+        headers = bearer(rows.owner)
         tag = (await tag_of(client, resource.url, headers)).strip('"')
         method, body = resource.changes[0]
         changed = await client.request(
@@ -114,10 +130,10 @@ class TestIfMatch:
         )
         assert changed.status_code == 200
 
-    async def test_several_header_lines(
-        self, client: httpx.AsyncClient, world: Fixtures, resource: Resource
+    async def test_several_header_lines_form_one_list(
+        self, client: httpx.AsyncClient, rows: OwnerRows, resource: Resource
     ) -> None:
-        headers = bearer(world.owner)
+        headers = bearer(rows.owner)
         tag = await tag_of(client, resource.url, headers)
         method, body = resource.changes[0]
         lines = [*headers.items(), ("If-Match", '"x"'), ("If-Match", tag)]
@@ -125,18 +141,21 @@ class TestIfMatch:
         assert changed.status_code == 200
 
     async def test_asterisk_matches_any_version(
-        self, client: httpx.AsyncClient, world: Fixtures, resource: Resource
+        self, client: httpx.AsyncClient, rows: OwnerRows, resource: Resource
     ) -> None:
         for method, body in resource.changes:
             changed = await client.request(
-                method, resource.url, json=body, headers={**bearer(world.owner), "If-Match": "*"}
+                method,
+                resource.url,
+                json=body,
+                headers={**bearer(rows.owner), "If-Match": "*"},
             )
             assert changed.status_code in {200, 204}
 
     async def test_outdated_etag_is_rejected_without_changes(
-        self, client: httpx.AsyncClient, world: Fixtures, resource: Resource
+        self, client: httpx.AsyncClient, rows: OwnerRows, resource: Resource
     ) -> None:
-        headers = bearer(world.owner)
+        headers = bearer(rows.owner)
         old = await tag_of(client, resource.url, headers)
         method, body = resource.changes[0]
         changed = await client.request(method, resource.url, json=body, headers=headers)
@@ -153,32 +172,35 @@ class TestIfMatch:
 
     @pytest.mark.parametrize("tag", ["nonsense", '"x"', '"', "'x'", "", '"a" "b"'])
     async def test_other_values_never_match(
-        self, client: httpx.AsyncClient, world: Fixtures, resource: Resource, tag: str
+        self, client: httpx.AsyncClient, rows: OwnerRows, resource: Resource, tag: str
     ) -> None:
         for method, body in resource.changes:
             refused = await client.request(
-                method, resource.url, json=body, headers={**bearer(world.owner), "If-Match": tag}
+                method,
+                resource.url,
+                json=body,
+                headers={**bearer(rows.owner), "If-Match": tag},
             )
             assert refused.status_code == 412
 
     async def test_if_none_match_prevents_overwriting(
-        self, client: httpx.AsyncClient, world: Fixtures, resource: Resource
+        self, client: httpx.AsyncClient, rows: OwnerRows, resource: Resource
     ) -> None:
         for method, body in resource.changes:
             refused = await client.request(
                 method, resource.url, json=body,
-                headers={**bearer(world.owner), "If-None-Match": "*"},
+                headers={**bearer(rows.owner), "If-None-Match": "*"},
             )  # fmt: skip
             assert refused.status_code == 412
 
     async def test_administrator_uses_the_same_etag(
-        self, client: httpx.AsyncClient, world: Fixtures, resource: Resource, kind: str
+        self, client: httpx.AsyncClient, rows: OwnerRows, resource: Resource, kind: str
     ) -> None:
         if kind == "myself":
             return  # an administrator's own account is another resource
-        headers = bearer(world.admin)
+        headers = bearer(rows.admin)
         tag = await tag_of(client, resource.url, headers)
-        assert tag == await tag_of(client, resource.url, bearer(world.owner))
+        assert tag == await tag_of(client, resource.url, bearer(rows.owner))
         method, body = resource.changes[0]
         changed = await client.request(
             method, resource.url, json=body, headers={**headers, "If-Match": tag}
@@ -187,7 +209,7 @@ class TestIfMatch:
         assert changed.headers["ETag"] == await tag_of(client, resource.url, headers)
 
     async def test_permissions_are_checked_before_etags(
-        self, client: httpx.AsyncClient, world: Fixtures, session: AsyncSession, resource: Resource,
+        self, client: httpx.AsyncClient, rows: OwnerRows, session: AsyncSession, resource: Resource,
         kind: str,
     ) -> None:  # fmt: skip
         if kind == "myself":
@@ -201,10 +223,10 @@ class TestIfMatch:
             assert "ETag" not in refused.headers
 
     async def test_setting_requires_if_match(
-        self, client: httpx.AsyncClient, world: Fixtures, resource: Resource, install: Install
+        self, client: httpx.AsyncClient, rows: OwnerRows, resource: Resource, install: Install
     ) -> None:
         install(REQUIRE_IF_MATCH="true")
-        headers = bearer(world.owner)
+        headers = bearer(rows.owner)
         for method, body in resource.changes:
             refused = await client.request(method, resource.url, json=body, headers=headers)
             assert refused.status_code == 428
@@ -217,8 +239,8 @@ class TestIfMatch:
         assert taken.status_code == 200
 
 
-async def test_role_change_checks_if_match(client: httpx.AsyncClient, world: Fixtures) -> None:
-    url, headers = f"/users/{world.owner.id}", bearer(world.admin)
+async def test_role_change_checks_if_match(client: httpx.AsyncClient, rows: OwnerRows) -> None:
+    url, headers = f"/users/{rows.owner.id}", bearer(rows.admin)
     tag = await tag_of(client, url, headers)
     for expected in (200, 412):
         changed = await client.patch(
@@ -230,11 +252,11 @@ async def test_role_change_checks_if_match(client: httpx.AsyncClient, world: Fix
 
 @pytest.mark.parametrize("path", ["/users/me", "/articles"])
 async def test_etag_of_creation_is_accepted(
-    client: httpx.AsyncClient, world: Fixtures, path: str
+    client: httpx.AsyncClient, rows: OwnerRows, path: str
 ) -> None:
-    headers = bearer(world.owner)
-    created = await client.post(f"/users/{world.owner.id}/addresses", json=ADDRESS, headers=headers)
-    url = f"/users/{world.owner.id}/addresses/{created.json()['id']}"
+    headers = bearer(rows.owner)
+    created = await client.post(f"/users/{rows.owner.id}/addresses", json=ADDRESS, headers=headers)
+    url = f"/users/{rows.owner.id}/addresses/{created.json()['id']}"
     if path == "/articles":
         body = {"title": "New", "content": "Long enough, I think.", "tags": ["a", "b"]}
         created = await client.post("/articles", json=body, headers=headers)
@@ -248,10 +270,10 @@ class TestIfNoneMatch:
     @pytest.mark.parametrize("who", ["anonymous", "owner", "admin"])
     @pytest.mark.parametrize("kind", ["user", "raw user", "article", "list of articles"])
     async def test_current_etag_returns_304(
-        self, client: httpx.AsyncClient, world: Fixtures, kind: str, who: str, method: str
+        self, client: httpx.AsyncClient, rows: OwnerRows, kind: str, who: str, method: str
     ) -> None:
-        url = "/articles" if kind.startswith("list") else world.resources[kind].url
-        headers = {} if who == "anonymous" else bearer(getattr(world, who))
+        url = "/articles" if kind.startswith("list") else rows.resources[kind].url
+        headers = {} if who == "anonymous" else bearer(getattr(rows, who))
         full = await client.request(method, url, headers=headers)
         tag = full.headers["ETag"]
         assert tag.startswith("W/" if kind.startswith("list") else '"')
@@ -272,32 +294,32 @@ class TestIfNoneMatch:
             assert fresh.status_code == 200
 
     async def test_etag_depends_on_the_viewer(
-        self, client: httpx.AsyncClient, world: Fixtures
+        self, client: httpx.AsyncClient, rows: OwnerRows
     ) -> None:
-        url = world.resources["user"].url
+        url = rows.resources["user"].url
         public, private = (
             await tag_of(client, url, {}),
-            await tag_of(client, url, bearer(world.owner)),
+            await tag_of(client, url, bearer(rows.owner)),
         )
         assert public != private
-        fresh = await client.get(url, headers={**bearer(world.owner), "If-None-Match": public})
+        fresh = await client.get(url, headers={**bearer(rows.owner), "If-None-Match": public})
         assert fresh.status_code == 200
 
     async def test_changed_resource_is_sent(
-        self, client: httpx.AsyncClient, world: Fixtures
+        self, client: httpx.AsyncClient, rows: OwnerRows
     ) -> None:
         """A renamed author changes the ETags of their articles, and of lists with them."""
-        article = world.resources["article"].url
+        article = rows.resources["article"].url
         before = {url: await tag_of(client, url, {}) for url in (article, "/articles", "/users")}
-        headers = bearer(world.owner)
+        headers = bearer(rows.owner)
         await client.patch("/users/me", json={"name": "Somebody Else"}, headers=headers)
         for url, tag in before.items():
             fresh = await client.get(url, headers={"If-None-Match": tag})
             assert fresh.status_code == 200
             assert fresh.headers["ETag"] != tag
 
-    async def test_if_match_on_read(self, client: httpx.AsyncClient, world: Fixtures) -> None:
-        url = world.resources["article"].url
+    async def test_if_match_on_read(self, client: httpx.AsyncClient, rows: OwnerRows) -> None:
+        url = rows.resources["article"].url
         tag = await tag_of(client, url, {})
         assert (await client.get(url, headers={"If-Match": tag})).status_code == 200
         assert (await client.get(url, headers={"If-Match": "*"})).status_code == 200
@@ -309,27 +331,27 @@ class TestIfNoneMatch:
         assert both.status_code == 412
 
     async def test_if_modified_since_is_ignored(
-        self, client: httpx.AsyncClient, world: Fixtures
+        self, client: httpx.AsyncClient, rows: OwnerRows
     ) -> None:
-        url = f"/users/{world.owner.id}/addresses"
-        listed = await client.get(url, headers=bearer(world.owner))
+        url = f"/users/{rows.owner.id}/addresses"
+        listed = await client.get(url, headers=bearer(rows.owner))
         since = {"If-Modified-Since": listed.headers["Last-Modified"]}
-        again = await client.get(url, headers={**bearer(world.owner), **since})
+        again = await client.get(url, headers={**bearer(rows.owner), **since})
         assert again.status_code == 200
 
 
 class TestCaching:
     @pytest.mark.parametrize("path", ["/articles", "/users", "article", "user"])
     async def test_public_responses_are_cacheable(
-        self, client: httpx.AsyncClient, world: Fixtures, path: str
+        self, client: httpx.AsyncClient, rows: OwnerRows, path: str
     ) -> None:
-        url = path if path.startswith("/") else world.resources[path].url
+        url = path if path.startswith("/") else rows.resources[path].url
         public = await client.get(url)
         assert (
             public.headers["Cache-Control"]
             == "public, max-age=0, s-maxage=1, stale-while-revalidate=2, stale-if-error=3600"
         )
-        private = await client.get(url, headers=bearer(world.owner))
+        private = await client.get(url, headers=bearer(rows.owner))
         assert private.headers["Cache-Control"] == "private, no-cache"
         for response in (public, private):
             assert "Authorization" in response.headers["Vary"]
@@ -346,9 +368,9 @@ class TestCaching:
 
     @pytest.mark.parametrize("path", ["/users/me/api-keys", "/auth/sessions"])
     async def test_secrets_are_not_stored(
-        self, client: httpx.AsyncClient, world: Fixtures, path: str
+        self, client: httpx.AsyncClient, rows: OwnerRows, path: str
     ) -> None:
-        response = await client.get(path, headers={**bearer(world.owner), "If-None-Match": "*"})
+        response = await client.get(path, headers={**bearer(rows.owner), "If-None-Match": "*"})
         assert response.status_code == 200
         assert response.headers["Cache-Control"] == "no-store"
         assert "ETag" not in response.headers
@@ -372,36 +394,36 @@ class TestCaching:
         assert response.headers["Cache-Control"] == "no-store"
 
     async def test_lists_send_last_modified(
-        self, client: httpx.AsyncClient, world: Fixtures, session: AsyncSession
+        self, client: httpx.AsyncClient, rows: OwnerRows, session: AsyncSession
     ) -> None:
-        url = f"/users/{world.owner.id}/addresses"
+        url = f"/users/{rows.owner.id}/addresses"
         nobody = await create_user(session)
-        assert "Last-Modified" in (await client.get(url, headers=bearer(world.owner))).headers
+        assert "Last-Modified" in (await client.get(url, headers=bearer(rows.owner))).headers
         empty = await client.get(f"/users/{nobody.id}/addresses", headers=bearer(nobody))
         assert "Last-Modified" not in empty.headers
 
     @pytest.mark.parametrize("path", ["/users", "/raw/users"])
     async def test_last_modified_does_not_disclose_user_changes(
-        self, client: httpx.AsyncClient, world: Fixtures, path: str
+        self, client: httpx.AsyncClient, rows: OwnerRows, path: str
     ) -> None:
-        for headers in ({}, bearer(world.owner)):
+        for headers in ({}, bearer(rows.owner)):
             assert "Last-Modified" not in (await client.get(path, headers=headers)).headers
-        assert "Last-Modified" in (await client.get(path, headers=bearer(world.admin))).headers
+        assert "Last-Modified" in (await client.get(path, headers=bearer(rows.admin))).headers
 
 
 class TestConcurrency:
     """Real commits, with one connection per request."""
 
     @pytest.fixture
-    async def live_world(self, live_rows: Rows) -> Fixtures:
+    async def committed_rows(self, live_rows: Rows) -> OwnerRows:
         async with live_rows() as session:
-            return await make_world(session)
+            return await create_owner_rows(session)
 
     @pytest.mark.parametrize("kind", RESOURCES)
     async def test_one_of_many_concurrent_changes_succeeds(
-        self, live: httpx.AsyncClient, live_world: Fixtures, kind: str
+        self, live: httpx.AsyncClient, committed_rows: OwnerRows, kind: str
     ) -> None:
-        resource, headers = live_world.resources[kind], bearer(live_world.owner)
+        resource, headers = committed_rows.resources[kind], bearer(committed_rows.owner)
         method, body = resource.changes[0]
         field = next(name for name in ("name", "title", "label") if name in (body or {}))
         for round_number in range(3):
@@ -424,9 +446,9 @@ class TestConcurrency:
                 assert loser.headers["ETag"] == winner.headers["ETag"]
 
     async def test_concurrent_deletion_and_change_do_not_both_succeed(
-        self, live: httpx.AsyncClient, live_world: Fixtures
+        self, live: httpx.AsyncClient, committed_rows: OwnerRows
     ) -> None:
-        resource, headers = live_world.resources["address"], bearer(live_world.owner)
+        resource, headers = committed_rows.resources["address"], bearer(committed_rows.owner)
         tag = {"If-Match": await tag_of(live, resource.url, headers)}
         put, deleted = await asyncio.gather(
             live.put(resource.url, json=ADDRESS, headers={**headers, **tag}),
@@ -438,12 +460,14 @@ class TestConcurrency:
 class TestCors:
     async def test_request_headers_are_allowed(self, client: httpx.AsyncClient) -> None:
         for name in ("If-Match", "If-None-Match", "If-Modified-Since", "Idempotency-Key"):
-            ask = {
+            preflight_headers = {
                 **ORIGIN,
                 "Access-Control-Request-Method": "PATCH",
                 "Access-Control-Request-Headers": name.lower(),
             }
-            assert (await client.options("/articles/1", headers=ask)).status_code == 200
+            assert (
+                await client.options("/articles/1", headers=preflight_headers)
+            ).status_code == 200
 
     async def test_response_headers_are_exposed(self, client: httpx.AsyncClient) -> None:
         exposed = (

@@ -36,7 +36,7 @@ async def test_not_ready_without_migrations(
     await session.execute(text(statement))
     response = await client.get("/health/ready")
     assert response.status_code == 503
-    assert "alembic upgrade head" in response.json()["message"]
+    assert "pressroom migrate" in response.json()["message"]
     assert response.headers["Retry-After"]
 
 

@@ -22,6 +22,7 @@ from app.db.session import Database
 from app.main import create_app
 from app.models import Address, ApiKey, Article, IdempotencyKey, PreviewLink, User
 from app.services import idempotency
+from app.services.purging import Batch
 from tests.factories import (
     PASSWORD,
     api_key,
@@ -360,11 +361,11 @@ class TestStorage:
     ) -> None:
         url = f"/users/{user.id}/addresses"
         await client.post(url, json=ADDRESS, headers=keyed(bearer(user)))
-        await idempotency.purge(session)
+        await idempotency.purge(session, Batch())
         assert await count(session, IdempotencyKey) == 1
         later = clock.now() + timedelta(hours=25)
         monkeypatch.setattr(clock, "now", lambda: later)
-        await idempotency.purge(session)
+        await idempotency.purge(session, Batch())
         assert await count(session, IdempotencyKey) == 0
 
     async def test_body_is_encrypted(
@@ -476,8 +477,8 @@ class TestAnonymous:
         body, headers = registration(), keyed({})
         async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
             for expected in (False, True):
-                asked = await client.post("/users", json=body, headers=headers)
-                assert (asked.status_code, is_replay(asked)) == (202, expected)
+                response = await client.post("/users", json=body, headers=headers)
+                assert (response.status_code, is_replay(response)) == (202, expected)
             assert await session.scalar(text("SELECT count(*) FROM mails")) == 1
             token = await inbox.token()
             confirmation, headers = {"token": token, "password": PASSWORD}, keyed({})
@@ -539,7 +540,7 @@ class TestConcurrency:
     async def test_rollback_releases_the_key(
         self, live: httpx.AsyncClient, live_rows: Rows, live_user: User, live_app: Any
     ) -> None:
-        """A concurrent request is told to wait; a request after the failure is executed."""
+        """A concurrent request gets 409; a request after the failure is executed."""
         url, headers = f"/users/{live_user.id}/addresses", keyed(bearer(live_user))
         database: Database = live_app.state.database
         async with database.unit_of_work() as session:
@@ -620,10 +621,10 @@ class TestConcurrency:
 async def test_claim_takes_two_statements_and_response_one(
     client: httpx.AsyncClient, session: AsyncSession, user: User, connection: Any
 ) -> None:
-    seen: list[str] = []
+    executed: list[str] = []
 
     def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
-        seen.append(statement)
+        executed.append(statement)
 
     url = f"/users/{user.id}/addresses"
     counts = []
@@ -634,8 +635,8 @@ async def test_claim_takes_two_statements_and_response_one(
         event.listen(connection.sync_connection, "before_cursor_execute", note)
         await client.post(url, json=ADDRESS, headers=headers)
         event.remove(connection.sync_connection, "before_cursor_execute", note)
-        counts.append(len(seen))
-        seen.clear()
+        counts.append(len(executed))
+        executed.clear()
     assert counts[1] - counts[0] == 3
 
 

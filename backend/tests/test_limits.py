@@ -787,20 +787,21 @@ class TestCounting:
             for value in ("", "off"):
                 install(LIMITS=value)
                 for _ in range(2):  # the first request of a day measures the totals
-                    with statements(connection) as seen:
+                    with statements(connection) as executed:
                         answer = await client.post(path, json=body, headers=bearer(user))
                     assert answer.status_code == 201
-                counts.append(len(seen))
+                counts.append(len(executed))
             assert counts[0] == counts[1] + 1
         for path in ("/articles", f"/articles/{commented.id}"):
-            with statements(connection) as seen:
+            with statements(connection) as executed:
                 await client.get(path, headers=bearer(user))
-            assert not any("limit_" in statement for statement in seen)
+            assert not any("limit_" in statement for statement in executed)
 
     async def test_old_counts_are_purged_and_totals_measured_again(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
+        database: Database,
         install: Install,
         timeline: Timeline,
     ) -> None:
@@ -810,10 +811,10 @@ class TestCounting:
         body = {"title": "Draft", "content": TEXT}
         for _ in range(2):
             assert (await client.post("/articles", json=body, headers=headers)).status_code == 201
-        await limits.purge(session)
+        await limits.purge_uses(database)
         assert await session.scalar(select(func.count()).select_from(LimitUse)) == 4
         timeline.advance(86_401)
-        await limits.purge(session)
+        await limits.purge_uses(database)
         assert await session.scalar(select(func.count()).select_from(LimitUse)) == 0
         third = await client.post("/articles", json=body, headers=bearer(user))
         assert third.status_code == 409

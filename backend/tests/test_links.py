@@ -16,9 +16,9 @@ from app.services.bulk import files, markdown
 from app.services.bulk.records import MAX_RECORD_BYTES, ParsedRecord
 from app.services.media import discarding
 from app.services.media.storage import LocalStorage, new_folder
-from tests.test_cli import _restore_environment, fetch, own_database, run
+from tests.test_cli import _restore_environment, cli_database, fetch, own_database, run
 
-__all__ = ["_restore_environment", "own_database"]
+__all__ = ["_restore_environment", "cli_database", "own_database"]
 
 POST = "---\ndate: 2020-01-01\nauthor: ada\n---\n# Title\n\nLong enough.\n"
 SECRET = "# Secret\n\nSECRET_KEY=of-this-installation\n"
@@ -76,19 +76,19 @@ class TestImportingAFolder:
     ) -> None:
         """A file and a folder are replaced by links after they were listed."""
         (folder / "inside" / "post.md").write_text(POST)
-        original, swaps = os.open, []
+        original, replaced = os.open, []
 
-        def swapped(path: Any, *arguments: Any, **options: Any) -> int:
-            if path in {"inside", "good.md"} and path not in swaps:
-                swaps.append(path)
+        def open_and_replace(path: Any, *arguments: Any, **options: Any) -> int:
+            if path in {"inside", "good.md"} and path not in replaced:
+                replaced.append(path)
                 folder_path = folder / path
                 folder_path.rename(folder.parent / f"{path}-was")
                 folder_path.symlink_to("../outside" if path == "inside" else "../outside/.env")
             return original(path, *arguments, **options)
 
-        monkeypatch.setattr(os, "open", swapped)
+        monkeypatch.setattr(os, "open", open_and_replace)
         items = read(folder)
-        assert swaps == ["good.md", "inside"]
+        assert replaced == ["good.md", "inside"]
         assert all(item.record is None for item in items)
         assert "of-this-installation" not in repr(items)
 

@@ -17,14 +17,14 @@ LISTS = ["/articles", "/users", "/raw/users", "/users/{user_id}/addresses", "/me
 @contextmanager
 def statements(connection: AsyncConnection) -> Iterator[list[str]]:
     """Collect the statements that the connection executes within the block."""
-    seen: list[str] = []
+    executed: list[str] = []
 
     def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
-        seen.append(statement)
+        executed.append(statement)
 
     event.listen(connection.sync_connection, "before_cursor_execute", note)
     try:
-        yield seen
+        yield executed
     finally:
         event.remove(connection.sync_connection, "before_cursor_execute", note)
 
@@ -40,13 +40,13 @@ async def test_number_of_queries_is_constant(
             await create_article(session, author=await create_user(session))
             await create_address(session, user=admin)
             await create_media(session, owner=admin)
-        with statements(connection) as seen:
+        with statements(connection) as executed:
             listed = (await client.get(url, headers=bearer(admin))).json()
-        counts.append((len(listed), len(seen)))
+        counts.append((len(listed), len(executed)))
     (fewer, first), (more, second) = counts
     assert fewer < more
     assert first == second == 2  # the session, and the list
-    assert "ORDER BY" in seen[-1]
+    assert "ORDER BY" in executed[-1]
 
 
 @pytest.mark.parametrize("path", ["/articles", "/users", "/raw/users"])
@@ -54,9 +54,9 @@ async def test_anonymous_list_runs_one_query(
     client: httpx.AsyncClient, session: AsyncSession, connection: AsyncConnection, path: str
 ) -> None:
     await create_article(session, author=await create_user(session))
-    with statements(connection) as seen:
+    with statements(connection) as executed:
         assert (await client.get(path)).status_code == 200
-    assert len(seen) == 1
+    assert len(executed) == 1
 
 
 @pytest.mark.parametrize("path", LISTS)

@@ -10,7 +10,8 @@ from app.db.session import Database
 from app.jobs.mail import log_transport
 from app.main import create_app
 from app.models import Mail
-from app.services.accounts.mail_delivery import DeliveryError, deliver_due
+from app.services.accounts.mail_delivery import DeliveryError
+from app.services.accounts.mail_dispatch import MailDispatcher
 from tests.factories import create_user
 from tests.inbox import Inbox
 
@@ -39,7 +40,8 @@ async def test_shows_sent_mail(
     await client.post("/auth/password/forgot", json={"email": user.email})
     assert "queued" in (await client.get("/dev/mailbox")).text
     with caplog.at_level("INFO"):
-        await deliver_due(database, settings=development, send=log_transport)
+        dispatcher = MailDispatcher(database, settings=development, send=log_transport)
+        await dispatcher.deliver_due()
 
     response = await client.get("/dev/mailbox.json")
     assert response.headers["Cache-Control"] == "no-store"
@@ -87,7 +89,7 @@ async def test_shows_the_error_of_a_queued_mail(
 ) -> None:
     user = await create_user(session)
     await client.post("/auth/email/verify/resend", json={"email": user.email})
-    inbox.refusal = DeliveryError("SMTPConnectError")
+    inbox.error = DeliveryError("SMTPConnectError")
     await inbox.deliver()
     assert "queued (SMTPConnectError)" in (await client.get("/dev/mailbox")).text
 

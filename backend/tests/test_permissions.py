@@ -9,13 +9,13 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.auth.tokens import new_preview_token
 from app.core import clock
 from app.core.enums import Role
 from app.models import User
-from tests.databases import database_within
+from tests.databases import database_within, savepoint_of
 from tests.factories import (
     PASSWORD,
     api_key,
@@ -242,6 +242,8 @@ EXPECTED = {
     "PATCH /media/{media_id}": Expectation((401, 404, 200, 200, 200, 401, 403), body={}),
     "DELETE /media/{media_id}": Expectation((401, 404, 204, 204, 204, 401, 403)),
     "GET /media/{folder}/{name}": everyone(404),
+    "GET /": everyone(200),
+    "GET /health": everyone(200),
     "GET /health/live": everyone(200),
     "GET /health/ready": everyone(200),
     "GET /raw/users": everyone_with_valid_token(200),
@@ -298,34 +300,30 @@ async def create_rows(session: AsyncSession, owner: User) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Given:
-    """What each case begins with, in a transaction that is open until the last one."""
+    """What each case begins with."""
 
-    connection: AsyncConnection
     headers: dict[str, dict[str, str]]
     ids: dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-async def given(engine: AsyncEngine) -> AsyncIterator[Given]:
-    async with engine.connect() as connection:
-        transaction = await connection.begin()
-        async with database_within(connection).unit_of_work() as session:
-            callers = await create_callers(session)
-            owner = callers["owner"]
-            headers = {name: bearer(user) for name, user in callers.items()}
-            headers["anonymous"] = {}
-            headers["api key without scope"] = await api_key(session, user=owner, scopes=[])
-            ids = await create_rows(session, owner)
-        yield Given(connection, headers, ids)
-        await transaction.rollback()
+async def given(module_connection: AsyncConnection) -> Given:
+    async with database_within(module_connection).unit_of_work() as session:
+        callers = await create_callers(session)
+        owner = callers["owner"]
+        headers = {name: bearer(user) for name, user in callers.items()}
+        headers["anonymous"] = {}
+        headers["api key without scope"] = await api_key(session, user=owner, scopes=[])
+        return Given(headers, await create_rows(session, owner))
 
 
 @pytest.fixture
-async def connection(given: Given) -> AsyncIterator[AsyncConnection]:
+async def connection(
+    module_connection: AsyncConnection, given: Given
+) -> AsyncIterator[AsyncConnection]:
     """The connection of all cases, in a savepoint that is rolled back at the end of each."""
-    savepoint = await given.connection.begin_nested()
-    yield given.connection
-    await savepoint.rollback()
+    async with savepoint_of(module_connection):
+        yield module_connection
 
 
 @pytest.mark.parametrize("caller", CALLERS)

@@ -1,16 +1,21 @@
 """Consistency of settings, compose files, `.env.example`, scripts and documents."""
 
+import os
 import re
 import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
+from app import __version__
+from app.cli import cli
 from app.core.config import BACKEND_DIR, PROJECT_DIR, SECRETS, Settings
 from app.core.sources import ALIASES
 
@@ -21,8 +26,10 @@ ALTERNATIVE_NAMES = {alias.upper() for alias in ALIASES} | {
     f"{name}_FILE".upper() for name in SECRETS
 }
 """Aliases of settings, and settings that name files with secrets."""
-HOST_ONLY = {"HOST", "PORT", "DATA_DIR", "BIND", "DATABASE_URL_FILE"}
+HOST_ONLY = {"HOST", "PORT", "DATA_DIR", "BIND", "DATABASE_URL_FILE", "DATABASE_OWNER_URL_FILE"}
 """Settings that compose does not pass on: containers have a fixed port and data folder."""
+OWNER_ONLY = {"DATABASE_OWNER_URL", "DATABASE_OWNER_PASSWORD", "DATABASE_OWNER_PASSWORD_FILE"}
+"""Settings of the role that owns the tables, which the backend must not know."""
 
 
 def read(path: str) -> str:
@@ -35,11 +42,33 @@ def gunicorn_settings() -> set[str]:
     return set(re.findall(r'environ(?:\.get\(|\[)\s*"([A-Z0-9_]+)"', source))
 
 
-def documented_settings() -> set[str]:
-    """Return the names in the first column of the table of settings in docs/operations.md."""
-    section = read("docs/operations.md").partition("\n## Settings\n")[2].partition("\n## ")[0]
-    rows = [line for line in section.splitlines() if line.startswith("| `")]
-    return {name for row in rows for name in re.findall(r"`([A-Z0-9_]+)`", row.split("|")[1])}
+def documented_settings() -> dict[str, str]:
+    """Return the names in the tables of docs/settings.md, with the cells of their defaults."""
+    rows = re.findall(
+        r"^\| `([A-Z0-9_]+)` \| (.*?) \| .+ \|$", read("docs/settings.md"), re.MULTILINE
+    )
+    assert len(rows) == len(dict(rows))
+    return dict(rows)
+
+
+def default_values() -> Iterator[tuple[str, str]]:
+    """Yield each simple default in Settings and in the compose files, as in `.env`."""
+    for name, field in Settings.model_fields.items():
+        value = field.default
+        if isinstance(value, bool):
+            yield name.upper(), str(value).lower()
+        elif isinstance(value, (int, float)):
+            yield name.upper(), f"{value:.15g}"
+        elif isinstance(value, str) and value and name != "secret_key":
+            yield name.upper(), value
+    for path in compose_files():
+        for name, value in re.findall(r"(?<!\$)\$\{([A-Z0-9_]+):-([^${}]+)\}", path.read_text()):
+            if name != "TRUSTED_PROXY":  # its default is a value that matches no client
+                yield name, value
+
+
+def compose_files() -> list[Path]:
+    return sorted(PROJECT_DIR.glob("docker-compose*.yml"))
 
 
 def compose_services(path: str) -> dict[str, Any]:
@@ -50,10 +79,9 @@ def compose_services(path: str) -> dict[str, Any]:
 def compose_variables() -> set[str]:
     """Return the variables that a compose file substitutes or passes on."""
     names: set[str] = set()
-    for file in ("", ".tls", ".test", ".secrets"):
-        path = f"docker-compose{file}.yml"
-        names |= set(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)", read(path)))
-        for service in compose_services(path).values():
+    for path in compose_files():
+        names |= set(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)", path.read_text()))
+        for service in compose_services(path.name).values():
             passed_on = service.get("environment", {}) | service.get("build", {}).get("args", {})
             names |= {name for name, value in passed_on.items() if value is None}
     return names
@@ -63,24 +91,47 @@ def test_gunicorn_settings_are_found() -> None:
     assert {"WEB_CONCURRENCY", "GRACEFUL_TIMEOUT", "FORWARDED_ALLOW_IPS"} <= gunicorn_settings()
 
 
-def test_every_setting_is_documented() -> None:
-    assert SETTINGS | gunicorn_settings() <= documented_settings()
+def test_every_setting_and_variable_is_documented_once() -> None:
+    known = SETTINGS | gunicorn_settings() | (compose_variables() - ALTERNATIVE_NAMES)
+    assert known == documented_settings().keys()
 
 
-def test_documented_settings_exist() -> None:
-    assert documented_settings() <= SETTINGS | gunicorn_settings()
+def test_documented_defaults_are_those_of_the_code() -> None:
+    documented = documented_settings()
+    assert {
+        name: (value, documented[name])
+        for name, value in default_values()
+        if f"`{value}`" not in documented[name]
+    } == {}
 
 
-@pytest.mark.parametrize("service", ["backend", "migrate"])
-def test_compose_passes_every_setting_on(service: str) -> None:
+@pytest.mark.parametrize(("service", "hidden"), [("backend", OWNER_ONLY), ("migrate", set())])
+def test_compose_passes_every_setting_on(service: str, hidden: set[str]) -> None:
     environment = set(compose_services("docker-compose.yml")[service]["environment"])
-    assert (SETTINGS | ALTERNATIVE_NAMES | gunicorn_settings()) - HOST_ONLY == environment
+    expected = (SETTINGS | ALTERNATIVE_NAMES | gunicorn_settings()) - HOST_ONLY - hidden
+    assert expected == environment
+    secrets = compose_services("docker-compose.secrets.yml")[service]
+    assert ("postgres_password" in secrets["secrets"]) is (service == "migrate")
 
 
 def test_env_example_has_only_known_settings() -> None:
     named = set(re.findall(r"^#?([A-Z0-9_]+)=", read(".env.example"), flags=re.MULTILINE))
     assert {"SECRET_KEY", "ENVIRONMENT"} <= named
-    assert named <= SETTINGS | gunicorn_settings() | compose_variables()
+    of_compose = {"COMPOSE_FILE"}
+    assert named <= SETTINGS | gunicorn_settings() | compose_variables() | of_compose
+
+
+def test_image_tags_have_the_project_and_the_version() -> None:
+    """Otherwise compose would run the image of another checkout or release."""
+    built = {
+        name: service
+        for name, service in compose_services("docker-compose.yml").items()
+        if "build" in service
+    }
+    assert set(built) == {"migrate", "backend", "nginx-config"}
+    for service in built.values():
+        assert re.search(rf"\$\{{COMPOSE_PROJECT_NAME\}}-[a-z-]+:{__version__}\b", service["image"])
+        assert service["pull_policy"] == "${PULL_POLICY:-build}"
 
 
 # --- documents
@@ -109,10 +160,25 @@ def broken_links(document: Path) -> list[str]:
 
 def test_links_in_documents_resolve() -> None:
     documents = [*PROJECT_DIR.glob("*.md"), *PROJECT_DIR.glob("docs/**/*.md")]
-    documents += PROJECT_DIR.glob("bench/*.md")
+    documents += [*PROJECT_DIR.glob("bench/*.md"), *PROJECT_DIR.glob("nginx/*.md")]
     assert PROJECT_DIR / "docs" / "api" / "index.md" in documents
     found = {document.name: broken_links(document) for document in documents}
     assert {name: links for name, links in found.items() if links} == {}
+
+
+def test_documented_commands_exist() -> None:
+    """Commands of `pressroom` and targets of `make` in code, in the pages for operators."""
+    groups: Any = typer.main.get_command(cli)
+    targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), flags=re.MULTILINE))
+    pages = [*PROJECT_DIR.glob("docs/operations/*.md"), PROJECT_DIR / "docs" / "operations.md"]
+    code = "\n".join(part for page in pages for part in CODE.findall(page.read_text()))
+    assert set(re.findall(r"\bmake ([a-z-]+)", code)) - targets == set()
+    commands = re.findall(r"\bpressroom ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?", code)
+    assert ("keys", "rotate") in commands
+    for name, subcommand in commands:
+        assert name in groups.commands
+        subcommands = getattr(groups.commands[name], "commands", {})
+        assert not subcommand or not subcommands or subcommand in subcommands
 
 
 # --- make env
@@ -161,7 +227,7 @@ def run(row, output):
         raise matrix.SkipRow("not here")
     return {"passes": 0, "fails": 7}[row.command]
 
-matrix.host_runner = lambda: contextlib.nullcontext(run)
+matrix.host_runner = lambda: contextlib.nullcontext((run, []))
 sys.exit(matrix.main(["host"]))
 """
 
@@ -182,3 +248,126 @@ def test_matrix_runs_all_rows_after_a_failure() -> None:
 
 def test_matrix_without_failures_succeeds() -> None:
     assert run_matrix("passes", "skips") == (0, {"passes": "ok", "skips": "skipped: not here"})
+
+
+MATRIX_WITH_ONE_ROW = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import matrix
+
+matrix.ROWS = (matrix.Row("checked", sys.argv[2]),)
+sys.exit(matrix.main(["container"]))
+"""
+# `docker` runs the commands of `docker compose exec` on the host. A file in $FAULTS is one failure.
+FAIL = """#!/bin/sh
+fail() { for file in "$FAULTS/$1".*; do rm "$file" 2>/dev/null && return 0; done; return 1; }
+"""
+PROGRAMS = {
+    "docker": """
+case " $* " in
+*" up "*) ! fail up ;;
+*" exec "*)
+  fail exec && { echo 'service "backend" is not running' >&2; exit 1; }
+  while [ "$1" != backend ]; do shift; done
+  shift
+  exec "$@" ;;
+esac
+""",
+    "getent": """
+fail getent && exit 2
+echo '192.0.2.7       STREAM db'
+""",
+}
+ADDRESS_IS_PASSED_ON = "test $DATABASE_URL = postgresql://name:word@192.0.2.7:5432/blog"
+
+
+def run_matrix_in_containers(
+    folder: Path, faults: list[str], command: str = ADDRESS_IS_PASSED_ON
+) -> tuple[int, dict[str, str]]:
+    """Run one row with other programs for Docker; return the exit status and the results."""
+    for name, script in PROGRAMS.items():
+        program = folder / name
+        program.write_text(FAIL + script)
+        program.chmod(0o755)
+    for number, step in enumerate(faults):
+        (folder / f"{step}.{number}").touch()
+    environment = {
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "FAULTS": str(folder),
+        "DATABASE_URL": "postgresql://name:word@db:5432/blog",
+    }
+    arguments = [str(PROJECT_DIR / "scripts"), f"sh -c '{command}'"]
+    finished = subprocess.run(
+        [sys.executable, "-c", MATRIX_WITH_ONE_ROW, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    table = finished.stdout.rpartition("\nrow ")[2].splitlines()
+    return finished.returncode, dict(
+        re.findall(r"^(\w+)  .*  (\S.*?)  +\d+\.\d$", line)[0] for line in table[2:4]
+    )
+
+
+AGAIN = "(second attempt: it did not start at first)"
+
+
+@pytest.mark.parametrize(
+    ("faults", "status", "result"),
+    [
+        ([], 0, "ok"),
+        (["exec"], 0, f"ok {AGAIN}"),
+        (["getent"], 0, f"ok {AGAIN}"),
+        (["exec"] * 2, 1, 'DID NOT START, twice: service "backend" is not running'),
+        (["getent"] * 2, 1, "DID NOT START, twice: the name `db` does not resolve"),
+    ],
+)
+def test_matrix_starts_a_row_again_once(
+    tmp_path: Path, faults: list[str], status: int, result: str
+) -> None:
+    results = {"Containers": "ok", "checked": result}
+    assert run_matrix_in_containers(tmp_path, faults) == (status, results)
+
+
+def test_matrix_starts_containers_again_once(tmp_path: Path) -> None:
+    results = {"Containers": f"ok {AGAIN}", "checked": "ok"}
+    assert run_matrix_in_containers(tmp_path, ["up"]) == (0, results)
+    assert run_matrix_in_containers(tmp_path, ["up"] * 2) == (1, {})
+
+
+def test_matrix_does_not_repeat_a_row_that_has_started(tmp_path: Path) -> None:
+    command = "fail() { :; }; rm $FAULTS/once || exit 4; echo getent: db; exit 3"
+    (tmp_path / "once").touch()
+    results = {"Containers": "ok", "checked": "FAILED (3)"}
+    assert run_matrix_in_containers(tmp_path, [], command) == (1, results)
+
+
+# --- the CI workflow
+
+
+def workflow_jobs() -> dict[str, dict[str, Any]]:
+    jobs: dict[str, dict[str, Any]] = yaml.safe_load(read(".github/workflows/ci.yml"))["jobs"]
+    return jobs
+
+
+def test_actions_are_pinned_by_commit() -> None:
+    used = re.findall(r"^ *(?:- )?uses: (.*)$", read(".github/workflows/ci.yml"), re.MULTILINE)
+    steps = [step for job in workflow_jobs().values() for step in job["steps"] if "uses" in step]
+    assert len(used) == len(steps) > 0
+    for action in used:
+        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action)
+
+
+def test_every_job_has_a_time_limit_and_few_permissions() -> None:
+    for name, job in workflow_jobs().items():
+        assert 0 < job["timeout-minutes"] <= 40, name
+        written = {scope for scope, kind in job.get("permissions", {}).items() if kind == "write"}
+        assert not written or name == "image"
+
+
+def test_workflow_calls_existing_targets() -> None:
+    steps = [step for job in workflow_jobs().values() for step in job["steps"]]
+    called = {word for step in steps for word in re.findall(r"make (\w+)", step.get("run", ""))}
+    assert called
+    assert called <= set(re.findall(r"^([a-z-]+):", read("Makefile"), flags=re.MULTILINE))

@@ -67,7 +67,7 @@ def test_operations_are_found(app: FastAPI) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_rejected_queries(
+async def test_unknown_repeated_and_empty_parameters_are_rejected(
     client: httpx.AsyncClient, session: AsyncSession, method: str, query: str, names: list[str]
 ) -> None:
     await create_article(session, author=await create_user(session))

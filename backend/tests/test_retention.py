@@ -16,14 +16,16 @@ from app.core.errors import ServiceUnavailable
 from app.db.session import Database
 from app.jobs import housekeeping
 from app.jobs.housekeeping import delete_expired
+from app.jobs.steps import StepsFailed
 from app.models import Article, ArticleRevision, Attempt, AuditEvent, Change, User, UserSession
 from app.services import purging, retention
 from app.services.accounts import rate_limits, sessions
 from app.services.articles import changes
+from app.services.purging import Batch
 from tests.factories import bearer, create_article, create_user
-from tests.test_cli import _restore_environment, fetch, own_database, run
+from tests.test_cli import _restore_environment, cli_database, fetch, own_database, run
 
-__all__ = ["_restore_environment", "own_database"]
+__all__ = ["_restore_environment", "cli_database", "own_database"]
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
 
@@ -290,7 +292,7 @@ class TestBatches:
         await session.flush()
         deleted: list[int] = []
         while not deleted or deleted[-1]:
-            deleted.append(await sessions.purge(session))
+            deleted.append(await sessions.purge(session, Batch()))
         assert deleted == [3, 3, 1, 0]
 
     async def test_changes_are_swept_in_batches(
@@ -310,11 +312,11 @@ async def test_failure_of_one_kind_does_not_stop_others(
 ) -> None:
     await write(session, article, ago(days=40), ago(days=40, seconds=-1))
 
-    async def broken(session: AsyncSession) -> int:
+    async def broken(database: Database) -> int:
         raise ServiceUnavailable
 
-    monkeypatch.setattr(housekeeping, "_BATCH_PURGES", (broken,))
-    with pytest.raises(ServiceUnavailable):
+    monkeypatch.setattr(housekeeping, "STEPS", {**housekeeping.STEPS, "sessions": broken})
+    with pytest.raises(StepsFailed):
         await delete_expired(database)
     assert await versions(session, article) == [2]
 
@@ -342,7 +344,7 @@ def test_command_reports_expired_and_deleted_rows(
     assert row["count"] == 0
 
 
-def test_default_periods() -> None:
+def test_default_periods_are_30_365_and_400_days() -> None:
     settings = Settings(_env_file=None)
     days = (settings.revisions_all_days, settings.revisions_daily_days, settings.audit_days)
     assert days == (30, 365, 400)

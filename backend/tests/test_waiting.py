@@ -26,12 +26,11 @@ from app.conduit.application import PATH as CONDUIT
 from app.core import clock
 from app.core.config import get_settings
 from app.core.enums import Role
-from app.db.base import Base
 from app.db.session import Database
 from app.main import create_app
 from app.models import Article, ArticleRevision, DiscardedFolder, User, UserSession
 from app.services.media.discarding import remove_discarded
-from tests.databases import migrated_database
+from tests.databases import delete_all_rows, migrated_database
 from tests.factories import PASSWORD, bearer, create_article, create_session, create_user
 from tests.images import image_bytes
 from tests.processes import DEADLINE
@@ -227,7 +226,6 @@ class OtherUser:
     async def is_answered(self) -> None:
         requests = (
             ("PUT", f"{self._article}/favorite", None),
-            ("POST", f"{self._article}/comments", {"content": "Indeed."}),
             ("GET", self._article, None),
             ("POST", "/auth/refresh", {"refresh_token": self._token}),
         )
@@ -240,16 +238,15 @@ class OtherUser:
 
 @pytest.fixture
 async def client(small_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
     async with small_app.state.database.unit_of_work() as session:
-        await session.execute(text(f"TRUNCATE {tables} CASCADE"))
+        await session.execute(text(delete_all_rows()))
     transport = httpx.ASGITransport(small_app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
         yield client
 
 
 @dataclass(frozen=True)
-class Scene:
+class Scenario:
     """The users and rows for the requests, and another user."""
 
     callers: dict[str, User]
@@ -258,7 +255,7 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(small_app: FastAPI, client: httpx.AsyncClient) -> Scene:
+async def scenario(small_app: FastAPI, client: httpx.AsyncClient) -> Scenario:
     async with small_app.state.database.unit_of_work() as session:
         callers = await create_callers(session)
         ids = await create_rows(session, callers["owner"])
@@ -272,11 +269,11 @@ async def scene(small_app: FastAPI, client: httpx.AsyncClient) -> Scene:
         await session.execute(update(UserSession).values(by_conduit=True))  # for PUT /api/user
     other_user = OtherUser(client, user, article, token)
     await asyncio.create_task(other_user.is_answered())  # opens the connections
-    return Scene(callers, ids, other_user)
+    return Scenario(callers, ids, other_user)
 
 
 @pytest.fixture
-def gate(scene: Scene) -> Iterator[Gate]:
+def gate(scenario: Scenario) -> Iterator[Gate]:
     with pytest.MonkeyPatch.context() as patch:
         gate = Gate(patch)
         yield gate
@@ -285,18 +282,18 @@ def gate(scene: Scene) -> Iterator[Gate]:
 
 @pytest.mark.parametrize("route", CASES)
 async def test_waiting_for_a_thread_holds_no_connection(
-    client: httpx.AsyncClient, scene: Scene, gate: Gate, route: str
+    client: httpx.AsyncClient, scenario: Scenario, gate: Gate, route: str
 ) -> None:
     case = CASES[route]
     method, path = route.split()
     options = {**case.options}
-    options["headers"] = {**bearer(scene.callers[case.caller]), **options.get("headers", {})}
-    request = asyncio.create_task(client.request(method, path.format(**scene.ids), **options))
+    options["headers"] = {**bearer(scenario.callers[case.caller]), **options.get("headers", {})}
+    request = asyncio.create_task(client.request(method, path.format(**scenario.ids), **options))
     waits = 0
     try:
         while (held := await gate.next(request)) is not None:
             waits += 1
-            await asyncio.create_task(scene.other_user.is_answered())  # in its own context
+            await asyncio.create_task(scenario.other_user.is_answered())  # in its own context
             held.set()
     finally:
         gate.open()
@@ -306,9 +303,9 @@ async def test_waiting_for_a_thread_holds_no_connection(
 
 
 async def test_failed_upload_deletes_files_without_a_connection(
-    small_app: FastAPI, client: httpx.AsyncClient, scene: Scene, gate: Gate
+    small_app: FastAPI, client: httpx.AsyncClient, scenario: Scenario, gate: Gate
 ) -> None:
-    owner = scene.callers["owner"]
+    owner = scenario.callers["owner"]
     folder = small_app.state.storage._files
     before = set(folder.glob("*/picture.jpg"))
     files = CHANGES["POST /media"].options["files"]
@@ -317,7 +314,7 @@ async def test_failed_upload_deletes_files_without_a_connection(
     async with small_app.state.database.unit_of_work() as session:
         await session.execute(delete(User).where(User.id == owner.id))
     while held is not None:
-        await asyncio.create_task(scene.other_user.is_answered())
+        await asyncio.create_task(scenario.other_user.is_answered())
         held.set()
         held = await gate.next(request)
     assert (await request).status_code == 401
@@ -325,7 +322,7 @@ async def test_failed_upload_deletes_files_without_a_connection(
 
 
 async def test_discarded_files_are_deleted_without_a_connection(
-    small_app: FastAPI, scene: Scene, gate: Gate
+    small_app: FastAPI, scenario: Scenario, gate: Gate
 ) -> None:
     database: Database = small_app.state.database
     async with database.unit_of_work() as session:
@@ -333,7 +330,7 @@ async def test_discarded_files_are_deleted_without_a_connection(
     job = asyncio.create_task(remove_discarded(database, storage=small_app.state.storage))
     held = await gate.next(job)
     assert held is not None
-    await asyncio.create_task(scene.other_user.is_answered())
+    await asyncio.create_task(scenario.other_user.is_answered())
     await remove_discarded(database, storage=small_app.state.storage)  # as another process
     held.set()
     assert await gate.next(job) is None
@@ -345,14 +342,14 @@ class TestWaitingTexts:
     """Requests that wait for a thread to render a long text."""
 
     @pytest.fixture
-    def path(self, scene: Scene) -> str:
-        return f"/articles/{scene.ids['article_id']}"
+    def path(self, scenario: Scenario) -> str:
+        return f"/articles/{scenario.ids['article_id']}"
 
     async def test_two_requests_per_user_may_wait(
-        self, client: httpx.AsyncClient, scene: Scene, gate: Gate
+        self, client: httpx.AsyncClient, scenario: Scenario, gate: Gate
     ) -> None:
         async def post(caller: str, content: str = LONG) -> httpx.Response:
-            headers = bearer(scene.callers[caller])
+            headers = bearer(scenario.callers[caller])
             body = {"title": "Title", "content": content}
             return await client.post("/articles", json=body, headers=headers)
 
@@ -378,13 +375,13 @@ class TestWaitingTexts:
         self,
         small_app: FastAPI,
         client: httpx.AsyncClient,
-        scene: Scene,
+        scenario: Scenario,
         gate: Gate,
         path: str,
         change: dict[str, Any],
         status: int,
     ) -> None:
-        editor = scene.callers["editor"]
+        editor = scenario.callers["editor"]
         request = asyncio.create_task(
             client.patch(path, json={"content": LONG}, headers=bearer(editor))
         )
@@ -398,9 +395,9 @@ class TestWaitingTexts:
         assert article["version"] == 1
 
     async def test_one_of_two_concurrent_changes_succeeds(
-        self, client: httpx.AsyncClient, scene: Scene, gate: Gate, path: str
+        self, client: httpx.AsyncClient, scenario: Scenario, gate: Gate, path: str
     ) -> None:
-        headers = bearer(scene.callers["owner"])
+        headers = bearer(scenario.callers["owner"])
         read = await client.get(path, headers=headers)
         headers["If-Match"] = read.headers["ETag"]
         requests = []
@@ -413,9 +410,9 @@ class TestWaitingTexts:
         assert sorted(statuses) == [200, 412]
 
     async def test_repeated_request_is_executed_once(
-        self, client: httpx.AsyncClient, scene: Scene, gate: Gate
+        self, client: httpx.AsyncClient, scenario: Scenario, gate: Gate
     ) -> None:
-        headers = {**bearer(scene.callers["owner"]), "Idempotency-Key": "once"}
+        headers = {**bearer(scenario.callers["owner"]), "Idempotency-Key": "once"}
         body = {"title": "Once", "content": LONG}
         requests = []
         for _ in range(2):

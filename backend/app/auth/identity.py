@@ -1,6 +1,6 @@
 """Identities: the user behind a valid token, read in one indexed query."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Any, NamedTuple
 
@@ -61,6 +61,21 @@ class Identity(NamedTuple):
     api_key_id: int | None = None
     scopes: frozenset[str] | None = None
 
+
+COMMAND_LINE = Identity(
+    id=0,
+    username="command line",
+    name="Command line",
+    email="",
+    role=Role.ADMIN,
+    is_active=True,
+    email_verified_at=None,
+    bio="",
+    image_url=None,
+    created_at=datetime.min.replace(tzinfo=UTC),
+    updated_at=datetime.min.replace(tzinfo=UTC),
+)
+"""The operator who runs a command: an administrator without an account or limits."""
 
 _CREDENTIAL_FIELDS = {"session_id", "api_key_id", "scopes"}
 _USER_FIELDS = [field for field in Identity._fields if field not in _CREDENTIAL_FIELDS]

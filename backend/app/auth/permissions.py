@@ -21,6 +21,8 @@ class Action(Enum):
     DELETE_USER = auto()
     CHANGE_ROLE = auto()
     DISABLE_USER = auto()
+    RESET_CREDENTIALS = auto()
+    OPERATE = auto()
     CHANGE_LIMITS = auto()
     MANAGE_ADDRESSES = auto()
     READ_DRAFT = auto()
@@ -60,6 +62,9 @@ PERMISSIONS: Mapping[Action, RoleAccess] = {
     Action.DELETE_USER: RoleAccess(OWN, OWN, ANY),
     Action.CHANGE_ROLE: RoleAccess(NONE, NONE, ANY),
     Action.DISABLE_USER: RoleAccess(NONE, NONE, ANY),
+    Action.RESET_CREDENTIALS: RoleAccess(NONE, NONE, ANY),
+    # Only commands do this: recounting, queueing mails again, running jobs.
+    Action.OPERATE: RoleAccess(NONE, NONE, ANY),
     Action.CHANGE_LIMITS: RoleAccess(NONE, NONE, ANY),
     Action.MANAGE_ADDRESSES: RoleAccess(OWN, OWN, ANY),
     Action.READ_DRAFT: RoleAccess(OWN, ANY, ANY),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from functools import lru_cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
@@ -31,9 +32,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
-from app.core import sources
+from app.core import database_url, sources
 from app.core.languages import canonical_language
 from app.core.limits import DEFAULTS, Limit, LimitKind, parse_limits
 
@@ -59,6 +59,8 @@ SECRETS = frozenset(
         "database_url",
         "database_read_url",
         "database_password",
+        "database_owner_url",
+        "database_owner_password",
         "smtp_password",
         "s3_access_key_id",
         "s3_secret_access_key",
@@ -107,12 +109,30 @@ def _default_cors_origins(values: dict[str, Any]) -> list[str]:
     return [f"http://localhost:{port}" for port in (3000, 4100, 4200, 5173, 8080)]
 
 
-def _default_api_url(values: dict[str, Any]) -> str:
+def _default_local_url(values: dict[str, Any]) -> str:
     """Return the URL of HOST and PORT for a browser on this machine."""
     host = values.get("host", "127.0.0.1")
     if host in {"127.0.0.1", "0.0.0.0", "::", "::1"}:  # noqa: S104 - compared, not bound
         host = "localhost"
     return f"http://{f'[{host}]' if ':' in host else host}:{values.get('port', 8000)}"
+
+
+def _default_api_url(values: dict[str, Any]) -> str:
+    """Return the URL of the first host of ALLOWED_HOSTS in production, otherwise LOCAL_URL."""
+    hosts = values.get("allowed_hosts", [])
+    return _first_public(values, [f"https://{host}" for host in hosts]) or values["local_url"]
+
+
+def _default_public_url(values: dict[str, Any]) -> str:
+    """Return the first origin of CORS_ORIGINS in production, otherwise a development server."""
+    return _first_public(values, values.get("cors_origins", [])) or "http://localhost:3000"
+
+
+def _first_public(values: dict[str, Any], urls: Iterable[str]) -> str | None:
+    """Return the first URL in production that has no wildcard and is not on this machine."""
+    if values.get("environment") is not Environment.PRODUCTION:
+        return None
+    return next((url for url in urls if "*" not in url and not _is_local(url)), None)
 
 
 class Settings(BaseSettings):
@@ -134,6 +154,8 @@ class Settings(BaseSettings):
     debug: bool = False
     """Whether to log every SQL statement."""
     log_level: str = "INFO"
+    access_log_percent: Annotated[int, Field(ge=1, le=100)] = 100
+    """Percentage of successful requests in the access log; errors are always logged."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
@@ -151,6 +173,10 @@ class Settings(BaseSettings):
     """The PostgreSQL URL; without it, commands start an embedded server in `.data`."""
     database_read_url: str | None = None
     """The URL of a replica for reads; defaults to DATABASE_URL."""
+    database_owner_password: str | None = None
+    """The password of DATABASE_OWNER_URL if it contains none."""
+    database_owner_url: str | None = None
+    """The URL of the role that owns the tables and migrates; defaults to DATABASE_URL."""
     database_pool_size: PositiveInt = 5
     """Connections per pool; each process has one pool for writing and one for reading."""
     database_pool_timeout: PositiveFloat = 5.0
@@ -187,7 +213,7 @@ class Settings(BaseSettings):
     registration: Registration = Registration.OPEN
     require_verified_email: bool = False
     """Whether authors must confirm their email before they publish."""
-    public_url: str = "http://localhost:3000"
+    public_url: str = Field(default_factory=_default_public_url)
     """The URL of the front end, used for links in mails; never taken from a request."""
     smtp_host: str | None = None
     """The mail server; without it, development logs mails and lists them at /dev/mailbox."""
@@ -196,12 +222,18 @@ class Settings(BaseSettings):
     smtp_username: str | None = None
     smtp_password: str | None = None
     mail_from: str = "Pressroom <pressroom@localhost>"
+    mail_connections: PositiveInt = 8
+    """Mails that one process sends at the same time."""
+    mail_timeout: Annotated[float, Field(gt=0, le=90)] = 60.0
+    """Seconds for the delivery of one mail; less than mail_delivery.CLAIM_DURATION."""
 
     site_title: str = "Pressroom"
     site_description: str = ""
     """The description of feeds."""
     default_language: Annotated[str, AfterValidator(canonical_language)] = "en"
     """The language of feeds, and of articles without a language."""
+    local_url: str = Field(default_factory=_default_local_url)
+    """The URL of this API for a browser on this machine, used in development."""
     api_url: str = Field(default_factory=_default_api_url)
     """The public URL of this API, used in the URLs of media and feeds."""
     article_path: str = "/articles/{slug}"
@@ -227,6 +259,10 @@ class Settings(BaseSettings):
     media_max_pixels: PositiveInt = 50_000_000
     media_quota_bytes: PositiveInt = 1024 * 1024 * 1024
     """Maximum bytes of images per user."""
+    media_memory_bytes: PositiveInt | None = None
+    """Memory for images being processed, shared by the processes of a container. None: no limit."""
+    media_keep_deleted_hours: NonNegativeInt = 24
+    """Hours for which the files of deleted images are kept, without being served."""
     media_accel_redirect: bool = False
     """Whether nginx sends media files (X-Accel-Redirect) instead of the backend."""
     s3_bucket: str | None = None
@@ -313,21 +349,16 @@ class Settings(BaseSettings):
     def _use_asyncpg(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None:
             return None
-        try:
-            url = make_url(value)
-        except (ArgumentError, ValueError):
-            url = None
-        if url is None or url.drivername not in {"postgres", "postgresql", "postgresql+asyncpg"}:
-            raise ValueError("must look like postgresql://user:password@host:5432/database")
-        query = {"ssl" if name == "sslmode" else name: text for name, text in url.query.items()}
-        if unknown := query.keys() - {"host", "port", "ssl"}:
-            raise ValueError(f"has unknown options: {', '.join(sorted(unknown))}")
-        if not 0 < (url.port or 5432) < 65536:
-            raise ValueError("must have a port between 1 and 65535")
-        url = url.set(drivername="postgresql+asyncpg", query=query)
-        if url.password is None:
-            url = url.set(password=info.data.get("database_password"))
-        return url.render_as_string(hide_password=False)
+        password = info.data.get("database_password")
+        return database_url.normalize(value, password=password, folder=PROJECT_DIR)
+
+    @field_validator("database_owner_url")
+    @classmethod
+    def _use_asyncpg_as_owner(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        password = info.data.get("database_owner_password")
+        return database_url.normalize(value, password=password, folder=PROJECT_DIR)
 
     @field_validator("cors_origins")
     @classmethod
@@ -355,7 +386,7 @@ class Settings(BaseSettings):
             raise ValueError("must not contain commas or start or end with spaces")
         return value
 
-    @field_validator("public_url", "api_url")
+    @field_validator("public_url", "local_url", "api_url")
     @classmethod
     def _check_base_url(cls, value: str) -> str:
         if not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", value):
@@ -385,6 +416,12 @@ class Settings(BaseSettings):
         if level not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
             raise ValueError("must be DEBUG, INFO, WARNING, ERROR or CRITICAL")
         return level
+
+    def certificate_files(self) -> list[Path]:
+        """Return the files with certificates that the URLs of databases name."""
+        urls = (self.database_url, self.database_read_url, self.database_owner_url)
+        files = {make_url(url).query.get("sslrootcert") for url in urls if url is not None}
+        return [Path(str(file)) for file in files if file is not None]
 
     def limit_of(self, kind: LimitKind) -> Limit | None:
         """Return the limit of an author, or None without a limit."""
@@ -453,17 +490,34 @@ class Settings(BaseSettings):
         return [
             *problems,
             *self._password_problems(),
+            *self._url_problems(),
             *self._mail_problems(),
             *self._media_problems(),
         ]
 
     def _password_problems(self) -> list[str]:
-        urls = {"DATABASE_URL": self.database_url, "DATABASE_READ_URL": self.database_read_url}
+        urls = {
+            "DATABASE_URL": self.database_url,
+            "DATABASE_READ_URL": self.database_read_url,
+            "DATABASE_OWNER_URL": self.database_owner_url,
+        }
         return [
-            f"{name} has a password from an example; change it"
-            ' (docs/operations.md, "The database\'s password")'
+            f"{name} has a password from an example; change it (docs/operations/database.md)"
             for name, url in urls.items()
             if url is not None and make_url(url).password in EXAMPLE_PASSWORDS
+        ]
+
+    def _url_problems(self) -> list[str]:
+        """Return which public URLs only work on this machine."""
+        urls = {
+            "API_URL": (self.api_url, "media and feeds", "ALLOWED_HOSTS"),
+            "PUBLIC_URL": (self.public_url, "mails, feeds and the sitemap", "CORS_ORIGINS"),
+        }
+        return [
+            f"{name} is {url}, which works on this machine only: {used_in} contain it"
+            f" (the default is the first of {source})"
+            for name, (url, used_in, source) in urls.items()
+            if _is_local(url)
         ]
 
     def _media_problems(self) -> list[str]:
@@ -490,35 +544,21 @@ class Settings(BaseSettings):
             for name in ("public_url", "mail_from")
             if name not in self.model_fields_set
         ]
-        if "public_url" in self.model_fields_set:
-            if self.public_url.startswith("http:"):
-                problems.append("PUBLIC_URL must use https: links in mails contain tokens")
-            if _is_local(self.public_url):
-                problems.append("PUBLIC_URL is on this machine: links in mails would not work")
+        if "public_url" in self.model_fields_set and self.public_url.startswith("http:"):
+            problems.append("PUBLIC_URL must use https: links in mails contain tokens")
         if self.smtp_username and self.smtp_security is SmtpSecurity.NONE:
             problems.append("SMTP_SECURITY=none would send SMTP_PASSWORD unencrypted")
         return problems
 
-    def warnings(self) -> list[str]:
-        """Return messages about probable mistakes: unknown names and local URLs."""
-        messages = unknown_names()
-        if self.environment is Environment.PRODUCTION:
-            urls = {
-                "API_URL": (self.api_url, "media and feeds"),
-                "PUBLIC_URL": (self.public_url, "feeds and the sitemap"),
-            }
-            messages += [
-                f"{name} is {url}: the URLs in {used_in} work on this machine only"
-                for name, (url, used_in) in urls.items()
-                if _is_local(url)
-            ]
-        return messages
-
 
 def _is_local(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    local = {"localhost", "::1", "0.0.0.0"}  # noqa: S104 - compared, not bound
-    return host in local or host.endswith(".localhost") or host.startswith("127.")
+    """Return whether the host of a URL is this machine."""
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return address.is_loopback or address.is_unspecified
 
 
 def unknown_names() -> list[str]:

@@ -5,6 +5,7 @@ Records of uvicorn, gunicorn, SQLAlchemy and Alembic pass through the same proce
 
 import json
 import logging
+import random
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -18,6 +19,8 @@ from app.core.config import Environment, Settings
 _root = logging.getLogger()
 _requests: structlog.stdlib.BoundLogger = structlog.get_logger("app.requests")
 _writes_json = False
+_sample_percent = 100
+SLOW_REQUEST_SECONDS = 1.0
 
 _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
@@ -55,8 +58,9 @@ def _console() -> Processor:
 
 def configure_logging(settings: Settings) -> None:
     """Send every log record of the process to standard output, in the environment's format."""
-    global _writes_json  # noqa: PLW0603 - logging is configured once per process
+    global _writes_json, _sample_percent  # noqa: PLW0603 - configured once per process
     production = _writes_json = settings.environment is Environment.PRODUCTION
+    _sample_percent = settings.access_log_percent
     shared: list[Processor] = [
         _add_request_id,
         structlog.stdlib.add_log_level,
@@ -92,9 +96,18 @@ def configure_logging(settings: Settings) -> None:
 def log_request(*, method: str, path: str, status: int, seconds: float) -> None:
     """Write the log line of a finished request.
 
+    Of the successful requests, only ACCESS_LOG_PERCENT are logged. Slow requests are always logged.
+
     In production, the line bypasses structlog's processors but has the same fields. The processors
     would take 0.05 ms, a fifth of the time of a read.
     """
+    if (
+        _sample_percent < 100
+        and status < 400
+        and seconds < SLOW_REQUEST_SECONDS
+        and random.uniform(0, 100) >= _sample_percent  # noqa: S311 - not a secret
+    ):
+        return
     event = f"{method} {path} -> {status} [{seconds:.4f}s]"
     fields = {"method": method, "path": path, "status": status, "seconds": round(seconds, 4)}
     if not _writes_json or not _root.isEnabledFor(logging.INFO):

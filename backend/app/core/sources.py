@@ -1,4 +1,4 @@
-"""Sources of settings: aliases, secret files and unknown_name_warnings names.
+"""Sources of settings: aliases, secret files and unknown names.
 
 Names are lower-case here, as in pydantic-settings.
 """

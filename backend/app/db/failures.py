@@ -15,6 +15,7 @@ Connection, resources, shutdown and timeouts, system errors, a demoted primary, 
 deadlock and lock not available.
 """
 UNIQUE_VIOLATION, LOCK_NOT_AVAILABLE = "23505", "55P03"
+QUERY_CANCELED = "57014"
 RETRYABLE_SQLSTATES = frozenset({UNIQUE_VIOLATION, LOCK_NOT_AVAILABLE})
 """Conflicts with a concurrent transaction, which `db.retry` resolves in a savepoint."""
 INVALID_DATA_STATES = ("22", "54")
@@ -57,6 +58,11 @@ def sqlstate(error: BaseException | None) -> str | None:
     """Return the SQLSTATE of a PostgreSQL error, or None for other exceptions."""
     state = getattr(error, "sqlstate", None)
     return state if isinstance(state, str) else None
+
+
+def is_statement_timeout(error: PressroomError) -> bool:
+    """Return whether a unit of work raised this error because of `statement_timeout`."""
+    return sqlstate(getattr(error.__cause__, "orig", None)) == QUERY_CANCELED
 
 
 def hide_details(error: BaseException, *carriers: BaseException) -> None:

@@ -1,18 +1,60 @@
 """Database migrations from code, equivalent to `alembic upgrade`."""
 
+from functools import lru_cache
+
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy.exc import DBAPIError
 
-from app.core.config import BACKEND_DIR
+from app.core.config import BACKEND_DIR, Settings
+from app.core.errors import ServiceUnavailable
+from app.db.failures import LOCK_NOT_AVAILABLE, sqlstate
 
 
-def alembic_config(url: str | None = None) -> Config:
-    """Return the Alembic configuration for the database at `url`, or for DATABASE_URL."""
+def alembic_config(url: str | None = None, application_url: str | None = None) -> Config:
+    """Return the Alembic configuration for the database at `url`, or for the settings.
+
+    `application_url` is DATABASE_URL if `url` is that of the owner.
+    """
     config = Config(BACKEND_DIR / "alembic.ini")
-    config.attributes["url"] = url
+    config.attributes |= {"url": url, "application_url": application_url}
     return config
 
 
-def upgrade(url: str, revision: str = "head") -> None:
-    """Upgrade the database at `url` to `revision`. Do not call it while an event loop runs."""
-    command.upgrade(alembic_config(url), revision)
+def upgrade(url: str, revision: str = "head", *, application_url: str | None = None) -> None:
+    """Upgrade the database at `url` to `revision`. Do not call it while an event loop runs.
+
+    The role of `application_url` gets access to the tables (app.db.roles). A database at a
+    revision of a newer release stays as it is, with a warning (decision 0006). Raises
+    ServiceUnavailable if the database is not available or a table is locked.
+    """
+    config = alembic_config(url, application_url)
+    config.attributes["may_be_ahead"] = True  # alembic/env.py checks it under the lock
+    try:
+        command.upgrade(config, revision)
+    except DBAPIError as error:
+        if sqlstate(error.orig) != LOCK_NOT_AVAILABLE:
+            raise
+        raise ServiceUnavailable("A table is locked: run the migration again") from error
+
+
+def upgrade_as_owner(settings: Settings) -> None:
+    """Upgrade the database of `settings`, and let the role of DATABASE_URL access it."""
+    url = settings.database_url or ""
+    upgrade(settings.database_owner_url or url, application_url=url)
+
+
+@lru_cache(maxsize=1)
+def scripts() -> ScriptDirectory:
+    """Return the migrations of this release."""
+    return ScriptDirectory.from_config(alembic_config())
+
+
+def is_known(revision: str) -> bool:
+    """Return whether this release has the migration `revision`."""
+    try:
+        return scripts().get_revision(revision) is not None
+    except CommandError:
+        return False

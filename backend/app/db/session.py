@@ -5,14 +5,13 @@ single statements, each in its own transaction (app.db.reading).
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any
 
 import asyncpg
 from pydantic_core import from_json, to_json
 from sqlalchemy import Integer, Select, bindparam, event
-from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.url import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -28,7 +27,9 @@ from sqlalchemy.ext.asyncio import (
 from app.core.config import Settings
 from app.core.errors import PressroomError, ServiceUnavailable
 from app.core.logging import get_logger
+from app.db.connecting import connect, connect_to
 from app.db.failures import (
+    CONNECTION_ERRORS,
     READ_ONLY_TRANSACTION,
     hide_details,
     log_database_error,
@@ -73,6 +74,7 @@ class Database:
         sessions: async_sessionmaker[AsyncSession],
         reader: Reader,
         connect_to_primary: Callable[[], AbstractAsyncContextManager[AsyncConnection]],
+        hold_lock: Callable[[int], AbstractAsyncContextManager[bool]],
         dispose: Callable[[], Awaitable[None]] | None = None,
         has_replica: bool = False,
     ) -> None:
@@ -81,6 +83,7 @@ class Database:
         """Whether `reader` may lag behind the commits of `unit_of_work`."""
         self._sessions = sessions
         self._connect_to_primary = connect_to_primary
+        self._hold_lock = hold_lock
         self._dispose = dispose
 
     @classmethod
@@ -104,6 +107,7 @@ class Database:
             sessions=async_sessionmaker(engine, expire_on_commit=False),
             reader=Reader(pool, echo=settings.debug),
             connect_to_primary=engine.execution_options(isolation_level="AUTOCOMMIT").connect,
+            hold_lock=partial(_hold_lock, settings.database_url, settings),
             dispose=dispose,
             has_replica=settings.database_read_url is not None,
         )
@@ -131,6 +135,15 @@ class Database:
         with _database_errors():
             async with self._connect_to_primary() as connection:
                 yield connection
+
+    @asynccontextmanager
+    async def exclusively(self, lock: int) -> AsyncIterator[bool]:
+        """Hold an advisory lock of PostgreSQL while the block runs; yield False if it is not free.
+
+        It ends with its connection. The block must tolerate another holder after such a failure.
+        """
+        async with self._hold_lock(lock) as is_held:
+            yield is_held
 
     async def dispose(self) -> None:
         """Close every pooled connection."""
@@ -176,27 +189,42 @@ def _connect_options(settings: Settings, *, max_statement_seconds: float) -> dic
 
 async def _connect_to_read(url: str, settings: Settings) -> "asyncpg.Connection[Any]":
     """Open a connection for a reader; it returns parsed JSON."""
-    dialect: Any = PGDialect_asyncpg
-    _, address = dialect().create_connect_args(make_url(url))
-    connection = await connect(**address, **_connect_options(settings, max_statement_seconds=0))
+    connection = await _connect_to(url, settings)
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", encoder=to_json, decoder=from_json, format="text"
     )
     return connection
 
 
-async def connect(*args: Any, **options: Any) -> "asyncpg.Connection[Any]":
-    """Call asyncpg.connect; raise ServiceUnavailable if it fails for any reason.
+async def _connect_to(url: str, settings: Settings) -> "asyncpg.Connection[Any]":
+    return await connect_to(url, **_connect_options(settings, max_statement_seconds=0))
 
-    OSError covers refused, unreachable, unresolved and timed out. PostgresError covers a starting
-    server, too many connections, and an unknown user or database.
+
+@asynccontextmanager
+async def _hold_lock(url: str, settings: Settings, lock: int) -> AsyncIterator[bool]:
+    """Hold the lock on a connection of its own: the pools may have only one connection each.
+
+    The lock belongs to a transaction, because poolers may share connections between transactions.
+    It has no snapshot while it is idle, so that VACUUM can remove rows.
     """
+    connection = await _connect_to(url, settings)
     try:
-        connection: asyncpg.Connection[Any] = await asyncpg.connect(*args, **options)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        with _driver_errors():
+            await connection.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0")
+            is_held: bool = await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", lock)
+        yield is_held
+    finally:
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            await connection.close(timeout=settings.database_connect_timeout)
+
+
+@contextmanager
+def _driver_errors() -> Iterator[None]:
+    try:
+        yield
+    except (*CONNECTION_ERRORS, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         log_database_error(error)
         raise ServiceUnavailable from error
-    return connection
 
 
 def _drop_pool_after_failover(context: ExceptionContext) -> None:

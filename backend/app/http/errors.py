@@ -39,6 +39,13 @@ from app.core.logging import request_id
 MAX_NAME = 100
 MAX_VALIDATION_ERRORS = 20
 """Maximum validation errors that one response lists."""
+_REPLACES_CACHED_PAGE = {"X-Accel-Expires": "1"}
+"""A header for nginx: the response replaces a cached page for a second, despite `no-store`.
+
+Otherwise nginx would keep the page, and serve it during an outage. nginx removes the header.
+"""
+_NOT_PUBLIC = frozenset({301, 401, 403, 404, 410})
+"""Statuses of pages that are no longer public."""
 
 
 STATUSES: Mapping[type[PressroomError], int] = {
@@ -143,7 +150,8 @@ def error_response(
     Lone surrogates, which may come from the client's JSON, become `?`.
     """
     content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
-    headers = {"Cache-Control": "no-store", **(headers or {})}
+    replaces = _REPLACES_CACHED_PAGE if status in _NOT_PUBLIC else {}
+    headers = {"Cache-Control": "no-store", **replaces, **(headers or {})}
     return Response(content, status, headers, media_type="application/json")
 
 

@@ -234,7 +234,9 @@ class AllowedHosts:
             await self._respond(scope, UnknownHost())(scope, receive, send)
 
     def _is_allowed(self, host: str, path: str) -> bool:
-        if self.any_host or host in self.exact or path.startswith("/health/"):
+        if self.any_host or host in self.exact:
+            return True
+        if path == "/health" or path.startswith("/health/"):
             return True
         name = re.sub(r":\d+$", "", host).lower()
         if name in self.exact:

@@ -1,7 +1,8 @@
 """Background jobs, which are repeated until the server shuts down."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import NamedTuple
@@ -13,7 +14,9 @@ from app.db.session import Database
 from app.jobs.housekeeping import delete_expired
 from app.jobs.mail import log_transport, smtp_transport
 from app.jobs.media import clean_up_media
-from app.services.accounts.mail_delivery import SendMail, deliver_due
+from app.jobs.steps import StepsFailed
+from app.services.accounts.mail_delivery import SendMail
+from app.services.accounts.mail_dispatch import MailDispatcher
 from app.services.articles.changes import announce_due
 from app.services.articles.rendering import render_stale
 from app.services.media.storage import open_storage
@@ -21,6 +24,8 @@ from app.services.media.storage import open_storage
 logger = get_logger(__name__)
 
 MAX_RETRY_DELAY = 30.0
+REMINDER_SECONDS = 15 * 60.0
+"""How often a lasting failure is logged."""
 
 
 class Job(NamedTuple):
@@ -46,8 +51,10 @@ def create_jobs(settings: Settings, database: Database) -> Sequence[Job]:
     jobs.append(Job("media cleanup", media_work, interval=60, initial_delay=60))
     transport = _mail_transport(settings)
     if transport is not None:
-        work = partial(deliver_due, database, settings=settings, send=transport)
-        jobs.append(Job("mail delivery", work, interval=2))
+        dispatcher = MailDispatcher(
+            database, settings=settings, send=transport, connections=settings.mail_connections
+        )
+        jobs.append(Job("mail delivery", dispatcher.deliver_due, interval=2))
     return jobs
 
 
@@ -74,25 +81,55 @@ async def run_jobs(jobs: Sequence[Job]) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def repeat(job: Job, *, max_retry_delay: float = MAX_RETRY_DELAY) -> None:
+async def repeat(
+    job: Job,
+    *,
+    max_retry_delay: float | None = None,
+    reminder_interval: float = REMINDER_SECONDS,
+) -> None:
     """Repeat the job forever; after failures, retry with an exponential delay.
 
-    The first failure and the recovery are logged. Unexpected exceptions are logged with a
-    traceback.
+    The delay ends at MAX_RETRY_DELAY, or at a twelfth of the job's interval if that is longer.
     """
+    if max_retry_delay is None:
+        max_retry_delay = max(MAX_RETRY_DELAY, job.interval / 12)
+    log = _FailureLog(reminder_interval)
     failures = 0
     await asyncio.sleep(job.initial_delay)
     while True:
         try:
             await job.work()
-        except Exception as error:
+        except StepsFailed as failed:
             failures += 1
-            if failures == 1:
-                exc_info = None if isinstance(error, PressroomError) else error
-                logger.warning(f"{job.name} failed: {type(error).__name__}", exc_info=exc_info)
-            await asyncio.sleep(min(2.0 ** min(failures, 10), max_retry_delay))
+            log.report({f"{job.name} ({step})": error for step, error in failed.errors.items()})
+        except Exception as error:  # noqa: BLE001 - logged
+            failures += 1
+            log.report({job.name: error})
         else:
-            if failures:
-                logger.info(f"{job.name} works again")
             failures = 0
-            await asyncio.sleep(job.interval)
+            log.report({})
+        delay = min(2.0 ** min(failures, 10), max_retry_delay) if failures else job.interval
+        await asyncio.sleep(delay)
+
+
+class _FailureLog:
+    """Logs what fails when its error changes, as a reminder while it lasts, and its recovery."""
+
+    def __init__(self, reminder_interval: float) -> None:
+        self._reminder_interval = reminder_interval
+        self._reported: dict[str, tuple[str, float]] = {}
+        """The last logged error of what fails, and the time of that line."""
+
+    def report(self, errors: Mapping[str, Exception]) -> None:
+        """Log the errors of a run. Unexpected exceptions are logged with a traceback."""
+        now = time.monotonic()
+        for name in self._reported.keys() - errors.keys():
+            del self._reported[name]
+            logger.info(f"{name} works again")
+        for name, error in errors.items():
+            kind = type(error).__name__
+            previous, logged_at = self._reported.get(name, ("", now))
+            if kind != previous or now - logged_at >= self._reminder_interval:
+                self._reported[name] = (kind, now)
+                exc_info = None if isinstance(error, PressroomError) else error
+                logger.warning(f"{name} failed: {kind}", exc_info=exc_info)

@@ -1,44 +1,51 @@
 """Deletion of expired rows."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
+from app.core.logging import get_logger
 from app.db.session import Database
+from app.jobs.steps import run_steps
 from app.services import idempotency, limits, outbox, retention
 from app.services.accounts import account_tokens, rate_limits, sessions
 from app.services.articles import changes, previews, tags, trash
 from app.services.community.comments import writing as comments
-from app.services.purging import Purge, in_batches
+from app.services.purging import in_batches
 
-_BATCH_PURGES: tuple[Purge, ...] = (
-    sessions.purge,
-    rate_limits.purge,
-    account_tokens.purge,
-    previews.purge,
-    outbox.purge,
-    idempotency.purge,
-    limits.purge,
-    trash.purge,
-    comments.purge,
-)
+logger = get_logger(__name__)
+
+LOCK = 0x686F757365
+"""The key of the advisory lock: "house" in ASCII."""
+
+STEPS: Mapping[str, Callable[[Database], Awaitable[int]]] = {
+    "sessions": partial(in_batches, purge=sessions.purge),
+    "attempts": partial(in_batches, purge=rate_limits.purge),
+    "account tokens": partial(in_batches, purge=account_tokens.purge),
+    "preview links": partial(in_batches, purge=previews.purge),
+    "mails": partial(in_batches, purge=outbox.purge),
+    "idempotency keys": partial(in_batches, purge=idempotency.purge),
+    "limit uses": limits.purge_uses,
+    "upload reservations": partial(in_batches, purge=limits.purge_reservations),
+    "articles": partial(in_batches, purge=trash.purge),
+    "comments": partial(in_batches, purge=comments.purge),
+    "changes": changes.purge,
+    "revisions": retention.purge_revisions,
+    "audit events": retention.purge_events,
+    "tags": tags.clean_up,  # last: emptying the trash leaves unused tags
+}
+"""What to delete, in this order. Each step returns the number of rows."""
 
 
 async def delete_expired(database: Database) -> None:
-    """Delete expired sessions, attempts, tokens, links, mails, revisions, audit events and changes.
+    """Delete all expired rows, unless another process is doing so. Raises StepsFailed."""
+    async with database.exclusively(LOCK) as is_held:
+        if not is_held:
+            logger.info("another process is deleting expired rows")
+            return
+        await run_steps({name: partial(_run, database, name) for name in STEPS})
 
-    Articles and comments in the trash are deleted permanently after their retention time. All steps
-    run even if one fails; the first exception is raised at the end.
-    """
-    steps: list[Callable[[], Awaitable[object]]] = [
-        partial(in_batches, database, purge) for purge in _BATCH_PURGES
-    ]
-    steps += [partial(changes.purge, database), partial(retention.apply, database)]
-    steps.append(partial(tags.clean_up, database))  # last: emptying the trash leaves unused tags
-    first_error: Exception | None = None
-    for step in steps:
-        try:
-            await step()
-        except Exception as error:  # noqa: BLE001 - raised below
-            first_error = first_error or error
-    if first_error is not None:
-        raise first_error
+
+async def _run(database: Database, name: str) -> None:
+    rows = await STEPS[name](database)
+    if rows:
+        logger.info(f"deleted {rows} expired {name}")

@@ -12,10 +12,8 @@ from app.services.accounts.mail_delivery import DeliveryError, SendMail
 
 logger = get_logger(__name__)
 
-RESPONSE_TIMEOUT_SECONDS = 15
-"""Timeout for each response of the mail server."""
-TOTAL_TIMEOUT_SECONDS = 60
-"""Timeout for one mail; it must be shorter than services.accounts.mail_delivery.CLAIM_DURATION."""
+RESPONSE_TIMEOUT_SECONDS = 30
+"""Timeout for each response of the mail server. MAIL_TIMEOUT limits the whole delivery."""
 
 
 def smtp_transport(settings: Settings) -> SendMail:
@@ -27,7 +25,7 @@ def smtp_transport(settings: Settings) -> SendMail:
 
     async def send(message: EmailMessage) -> None:
         try:
-            async with asyncio.timeout(TOTAL_TIMEOUT_SECONDS):
+            async with asyncio.timeout(settings.mail_timeout):
                 await aiosmtplib.send(
                     message,
                     hostname=settings.smtp_host,

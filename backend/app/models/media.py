@@ -60,3 +60,10 @@ class DiscardedFolder(Base):
 
     folder: Mapped[str] = mapped_column(String(100), primary_key=True)
     discarded_at: Mapped[datetime]
+    """When the next step is due: withdrawing the files, then deleting them."""
+    owner_id: Mapped[int | None] = mapped_column(BigInteger)
+    """The last owner of the image. No foreign key: the row may survive the user."""
+    bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """The size of the files; None for an upload that was not completed."""
+    withdrawn_at: Mapped[datetime | None]
+    """Since when the files are kept, but not served."""

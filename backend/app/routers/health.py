@@ -11,6 +11,12 @@ from app.services import health
 router = create_router(prefix="/health", tag="health", dependencies=[Depends(no_store)])
 
 
+@router.get("")
+async def check_health(database: CurrentDatabase) -> Readiness:
+    """Check that the process can serve requests, like `/health/ready`."""
+    return await health.check_readiness(database)
+
+
 @router.get("/live", status_code=status.HTTP_200_OK)
 async def check_liveness() -> Liveness:
     """Check that the process responds; does not check other services."""

@@ -4,6 +4,7 @@ from enum import StrEnum
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.identity import COMMAND_LINE
 from app.core.logging import request_id
 from app.db.session import COMMIT_LOG
 from app.models.audit import AuditEvent
@@ -30,6 +31,9 @@ class AuditAction(StrEnum):
     CHANGE_LIMITS = "CHANGE_LIMITS"
     CHANGE_PASSWORD = "CHANGE_PASSWORD"  # noqa: S105 - an action
     RESET_PASSWORD = "RESET_PASSWORD"  # noqa: S105 - an action
+    MAIL_PASSWORD_RESET = "MAIL_PASSWORD_RESET"  # noqa: S105 - an action
+    RESET_LOGIN_LIMITS = "RESET_LOGIN_LIMITS"
+    DELETE_LOGIN_LIMITS = "DELETE_LOGIN_LIMITS"
     CHANGE_EMAIL = "CHANGE_EMAIL"
     VERIFY_EMAIL = "VERIFY_EMAIL"
     ENABLE_SECOND_FACTOR = "ENABLE_SECOND_FACTOR"
@@ -65,6 +69,9 @@ class AuditAction(StrEnum):
     UNLOCK_COMMENT = "UNLOCK_COMMENT"
     CREATE_REPORT = "CREATE_REPORT"
     UPDATE_REPORT = "UPDATE_REPORT"
+    RECOUNT_COUNTERS = "RECOUNT_COUNTERS"
+    REQUEUE_MAILS = "REQUEUE_MAILS"
+    RUN_JOB = "RUN_JOB"
 
 
 _VERBS = {
@@ -93,12 +100,17 @@ _VERBS = {
     "CHANGE_LIMITS": "got new limits",
     "DISABLE_USER": "disabled",
     "ENABLE_USER": "enabled",
+    "MAIL_PASSWORD_RESET": "was sent a link to reset the password",
+    "RESET_LOGIN_LIMITS": "got new login limits",
+    "RECOUNT": "corrected",
+    "REQUEUE": "queued again",
+    "RUN": "run",
     "CHANGE_PASSWORD": "changed their password",
-    "RESET_PASSWORD": "reset their password",
+    "RESET_PASSWORD": "got a new password",
     "CHANGE_EMAIL": "changed their email",
     "VERIFY_EMAIL": "verified their email",
     "ENABLE_SECOND_FACTOR": "enabled their second factor",
-    "DISABLE_SECOND_FACTOR": "disabled their second factor",
+    "DISABLE_SECOND_FACTOR": "no longer has a second factor",
     "RENEW_RECOVERY_CODES": "renewed their recovery codes",
     "USE_RECOVERY_CODE": "used a recovery code",
 }
@@ -118,7 +130,8 @@ def record(
 ) -> None:
     """Add an event to the session's unit of work; it is logged after the commit.
 
-    `actor_id` is None for an anonymous request. `subject_id` is None if the subject is unknown, or
+    `actor_id` is None for an anonymous request. The message names the command line as the actor,
+    because it has no account. `subject_id` is None if the subject is unknown, or
     if there are several; `count` is then their number.
     """
     verb = _VERBS.get(action) or _VERBS[action.partition("_")[0]]
@@ -127,6 +140,8 @@ def record(
     if count is not None:
         name = f"{count} {noun}" if count == 1 else f"{count} {noun}s"
     message = f"{name} {verb}"
+    if actor_id == COMMAND_LINE.id:
+        actor_id, message = None, f"{message} from the command line"
     session.add(
         AuditEvent(
             action=action,

@@ -1,19 +1,57 @@
 """Readiness check."""
 
-from functools import lru_cache
+from datetime import datetime
+from typing import NamedTuple
 
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy import text
 
-from app.core.config import BACKEND_DIR
 from app.core.errors import ServiceUnavailable
+from app.db.migrate import is_known, scripts
 from app.db.session import Database
 from app.schemas.health import Readiness
 
 _MIGRATED = text("SELECT to_regclass('alembic_version')")
 _REVISION = text("SELECT version_num FROM alembic_version")
+
+
+class DatabaseState(NamedTuple):
+    """What PostgreSQL reports about itself and the role of this connection."""
+
+    version: str
+    version_number: int
+    encoding: str
+    now: datetime
+    role: str
+    is_superuser: bool
+    may_create_tables: bool
+    connections: int
+    max_connections: int
+    size: int
+    """Bytes of the database."""
+
+
+_STATE = text(
+    """
+    SELECT current_setting('server_version') AS version,
+      current_setting('server_version_num')::int AS version_number,
+      current_setting('server_encoding') AS encoding,
+      clock_timestamp() AS now,
+      current_user::text AS role,
+      (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS is_superuser,
+      has_schema_privilege('public', 'CREATE') AS may_create_tables,
+      (SELECT count(*)::int FROM pg_stat_activity WHERE backend_type = 'client backend')
+        AS connections,
+      current_setting('max_connections')::int - current_setting('reserved_connections')::int
+        - current_setting('superuser_reserved_connections')::int AS max_connections,
+      pg_database_size(current_database()) AS size
+    """
+)
+
+
+async def read_state(database: Database) -> DatabaseState:
+    """Return the state of the primary. Raises ServiceUnavailable."""
+    async with database.autocommit() as connection:
+        return DatabaseState._make((await connection.execute(_STATE)).one())
 
 
 async def check_readiness(database: Database) -> Readiness:
@@ -29,28 +67,16 @@ async def check_readiness(database: Database) -> Readiness:
     migrated = await database.reader.scalar(_MIGRATED)
     revision = migrated and await database.reader.scalar(_REVISION)
     if revision is None:
-        raise ServiceUnavailable("The database is not migrated: run `alembic upgrade head`")
+        raise ServiceUnavailable("The database is not migrated: run `pressroom migrate`")
     if revision == _head():
         return Readiness(revision=revision, ahead=False)
-    if _is_known(revision):
+    if is_known(revision):
         raise ServiceUnavailable(
             f"The database is at revision {revision}, but this release needs {_head()}:"
-            " run `alembic upgrade head`"
+            " run `pressroom migrate`"
         )
     return Readiness(revision=revision, ahead=True)
 
 
-@lru_cache(maxsize=1)
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory.from_config(Config(BACKEND_DIR / "alembic.ini"))
-
-
 def _head() -> str:
-    return str(_scripts().get_current_head())
-
-
-def _is_known(revision: str) -> bool:
-    try:
-        return _scripts().get_revision(revision) is not None
-    except CommandError:
-        return False
+    return str(scripts().get_current_head())

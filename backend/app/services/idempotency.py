@@ -28,7 +28,7 @@ from app.core import clock
 from app.core.errors import Conflict, IdempotencyKeyReused, RequestInProgress
 from app.db.session import Database
 from app.models.idempotency_key import IdempotencyKey
-from app.services.purging import delete_oldest
+from app.services.purging import Batch, delete_oldest
 
 RETENTION = timedelta(hours=24)
 MAX_BODY_BYTES = 64 * 1024
@@ -193,11 +193,11 @@ async def was_answered(database: Database, *, user_id: int, key: str) -> bool:
         return (await lookup.execute(_FIND, parameters)).first() is not None
 
 
-async def purge(session: AsyncSession) -> int:
+async def purge(session: AsyncSession, batch: Batch) -> int:
     """Delete a batch of expired keys; return how many."""
     column = IdempotencyKey.created_at
     expired = column <= clock.now() - RETENTION
-    return await delete_oldest(session, IdempotencyKey.key, expired, order_by=column)
+    return await delete_oldest(session, batch, IdempotencyKey.key, expired, order_by=column)
 
 
 def _key_hash(user_id: int, key: str) -> bytes:

@@ -22,6 +22,7 @@ from sqlalchemy import (
     BigInteger,
     DateTime,
     Float,
+    Integer,
     Select,
     String,
     and_,
@@ -36,7 +37,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.identity import Client, Identity, network_of
+from app.auth.identity import COMMAND_LINE, Client, Identity, network_of
 from app.auth.keys import derived_keys
 from app.auth.permissions import Action, require
 from app.core import clock
@@ -65,7 +66,7 @@ from app.models.media import Media
 from app.schemas.limit import LimitResponse, LimitUseResponse, UserLimits, UserLimitsUpdate
 from app.services import audit
 from app.services.audit import AuditAction
-from app.services.purging import BATCH, delete_oldest
+from app.services.purging import SWEEP_BATCH, Batch, delete_oldest, paced_unit_of_work
 
 
 class LimitedUser(NamedTuple):
@@ -164,19 +165,29 @@ _USES = select(LimitUse.kind, LimitUse.level, LimitUse.counted_at).where(
 )
 _OVERRIDES = select(LimitOverride.kind, LimitOverride.amount).where(LimitOverride.user_id == _USER)
 _ROLE = select(User.role).where(User.id == _USER)
-_EXPIRED = (
-    select(LimitUse.subject, LimitUse.kind)
-    .where(LimitUse.counted_at < bindparam("before", type_=DateTime(timezone=True)))
-    .limit(BATCH)
-    .with_for_update(skip_locked=True)
-    .cte("expired")
+_PURGE = text("""
+    WITH examined AS (
+      SELECT subject, kind FROM limit_uses WHERE (subject, kind) > (:subject, :kind)
+      ORDER BY subject, kind LIMIT :limit
+    ), expired AS (
+      SELECT uses.subject, uses.kind FROM limit_uses AS uses JOIN examined USING (subject, kind)
+      WHERE uses.counted_at < :before FOR UPDATE OF uses SKIP LOCKED
+    ), deleted AS (
+      DELETE FROM limit_uses AS uses USING expired
+      WHERE uses.subject = expired.subject AND uses.kind = expired.kind RETURNING 1
+    )
+    SELECT subject, kind, (SELECT count(*) FROM deleted) AS rows FROM examined
+    ORDER BY subject DESC, kind DESC LIMIT 1
+""").bindparams(
+    bindparam("subject", type_=String()),
+    bindparam("kind", type_=String()),
+    bindparam("limit", type_=Integer()),
+    bindparam("before", type_=DateTime(timezone=True)),
 )
-_PURGE = (
-    delete(LimitUse)
-    .where(LimitUse.subject == _EXPIRED.c.subject, LimitUse.kind == _EXPIRED.c.kind)
-    .returning(LimitUse.kind)
-    .execution_options(synchronize_session=False)
-)
+"""Examine some rows in the order of the primary key, delete the expired ones, return the last key.
+
+An index on `counted_at` would make each count update an index.
+"""
 _SET_TOTAL = (
     text(
         "UPDATE limit_uses SET level = :level, amount = :amount, counted_at = :now"
@@ -188,10 +199,12 @@ _SET_TOTAL = (
 async def spend(
     session: AsyncSession, user: Identity | LimitedUser, costs: Mapping[LimitKind, int]
 ) -> None:
-    """Count the user's actions in the session's unit of work.
+    """Count the user's actions in the session's unit of work; commands are not counted.
 
     Raises LimitReached for a rate and QuotaExceeded for a total. The caller must then roll back.
     """
+    if user.id == COMMAND_LINE.id:
+        return
     limits = {kind: limit_of(kind, user.role) for kind, cost in costs.items() if cost > 0}
     await _spend(session, f"user {user.id}", user.id, costs, limits)
 
@@ -427,13 +440,30 @@ async def _role(connection: Reader | AsyncSession, user_id: int) -> Role:
     return Role(role)
 
 
-async def purge(session: AsyncSession) -> int:
-    """Delete a batch of expired counts and upload reservations; return how many.
+async def purge_uses(database: Database) -> int:
+    """Delete expired counts in batches; return how many.
 
     Expired totals are deleted too, and measured again at the next use.
     """
-    now = clock.now()
-    counts = await session.scalars(_PURGE, {"before": now - MAX_WINDOW})
-    column = UploadReservation.expires_at
-    reservations = await delete_oldest(session, UploadReservation.id, column < now, order_by=column)
-    return len(counts.all()) + reservations
+    parameters = {"limit": SWEEP_BATCH, "before": clock.now() - MAX_WINDOW}
+    count, subject, kind = 0, "", ""
+    while True:
+        async with paced_unit_of_work(database) as session:
+            result = await session.execute(_PURGE, {**parameters, "subject": subject, "kind": kind})
+            last = result.one_or_none()
+        if last is None:
+            return count
+        subject, kind, rows = last
+        count += rows
+
+
+async def release_batch(session: AsyncSession, batch: Batch) -> int:
+    """Delete a batch of all upload reservations; return how many."""
+    key = UploadReservation.id
+    return await delete_oldest(session, batch, key, order_by=key)
+
+
+async def purge_reservations(session: AsyncSession, batch: Batch) -> int:
+    """Delete a batch of expired upload reservations; return how many."""
+    column, now = UploadReservation.expires_at, clock.now()
+    return await delete_oldest(session, batch, UploadReservation.id, column < now, order_by=column)

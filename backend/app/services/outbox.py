@@ -6,21 +6,28 @@ mail.
 """
 
 from collections.abc import Collection, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import Integer, and_, bindparam, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.identity import Identity
+from app.auth.permissions import Action, require
 from app.core import clock
 from app.db.reading import Reader
 from app.db.selection import Selection
 from app.models.mail import Mail
 from app.schemas.mail import MailboxEntry
-from app.services.purging import delete_oldest
+from app.services import audit
+from app.services.audit import AuditAction
+from app.services.purging import Batch, delete_oldest, update_oldest
 
 RETENTION = timedelta(days=7)
+MAX_AGE = timedelta(days=1)
+"""Age after which a queued mail is dropped."""
+OVERDUE_AFTER = timedelta(minutes=10)
 MAILBOX_SIZE = 50
 CANCELLED = "cancelled"
 
@@ -34,6 +41,18 @@ class MailKind(StrEnum):
     RESET_PASSWORD = "reset_password"  # noqa: S105 - a kind of mail
     PASSWORD_CHANGED = "password_changed"  # noqa: S105 - a kind of mail
     EMAIL_CHANGED = "email_changed"
+
+
+class UnsentMail(NamedTuple):
+    """A mail that failed, was dropped or is overdue."""
+
+    id: int
+    kind: str
+    email: str
+    created_at: datetime
+    attempts: int
+    next_attempt_at: datetime | None
+    error: str | None
 
 
 def queue(
@@ -68,6 +87,57 @@ async def cancel(
     await session.execute(cancelled.values(next_attempt_at=None, details=None, error=CANCELLED))
 
 
+_UNSENT = and_(Mail.sent_at.is_(None), Mail.error.is_distinct_from(CANCELLED))
+_TROUBLED = (
+    select(*(getattr(Mail, name) for name in UnsentMail._fields))
+    .where(_UNSENT, or_(Mail.error.is_not(None), Mail.next_attempt_at <= bindparam("overdue")))
+    .order_by(Mail.id)
+    .limit(bindparam("limit", type_=Integer))
+)
+
+
+async def list_unsent(reader: Reader, *, limit: int) -> Sequence[UnsentMail]:
+    """List mails that failed, were dropped or are overdue, the oldest first."""
+    parameters = {"overdue": clock.now() - OVERDUE_AFTER, "limit": limit}
+    return [UnsentMail._make(row) for row in await reader.execute(_TROUBLED, parameters)]
+
+
+async def requeue(
+    session: AsyncSession, *, mail_ids: Collection[int] | None = None, actor: Identity
+) -> int:
+    """Make failed mails due now, as an administrator; return how many.
+
+    Without `mail_ids`, all that may still be sent. Delivery drops mails that are older than a day.
+    A registration that was given up has no data any more. Raises NotAuthorized.
+    """
+    require(actor, Action.OPERATE, owner_id=actor.id)
+    failed = update(Mail).where(
+        _UNSENT,
+        Mail.error.is_not(None),
+        Mail.created_at > clock.now() - MAX_AGE,
+        or_(Mail.kind != MailKind.REGISTER.value, Mail.details.is_not(None)),
+    )
+    if mail_ids is not None:
+        failed = failed.where(Mail.id.in_(mail_ids))
+    requeued = await session.scalars(
+        failed.values(attempts=0, next_attempt_at=clock.now()).returning(Mail.id)
+    )
+    count = len(requeued.all())
+    if count:
+        action = AuditAction.REQUEUE_MAILS
+        audit.record(
+            session, action, actor_id=actor.id, subject="mail", subject_id=None, count=count
+        )
+    return count
+
+
+async def cancel_batch(session: AsyncSession, batch: Batch) -> int:
+    """Cancel a batch of all queued mails; return how many."""
+    values = {"next_attempt_at": None, "details": None, "error": CANCELLED}
+    waiting = Mail.next_attempt_at.is_not(None)
+    return await update_oldest(session, batch, Mail.id, waiting, order_by=Mail.id, values=values)
+
+
 _ENTRY = Selection.of(MailboxEntry, Mail)
 _MAILBOX = select(*_ENTRY.columns).order_by(Mail.id.desc()).limit(MAILBOX_SIZE)
 
@@ -77,11 +147,11 @@ async def list_mailbox(reader: Reader) -> Sequence[MailboxEntry]:
     return [_ENTRY.read(row) for row in await reader.execute(_MAILBOX)]
 
 
-async def purge(session: AsyncSession) -> int:
+async def purge(session: AsyncSession, batch: Batch) -> int:
     """Delete a batch of old mails, sent or not; return how many.
 
     A mail that could not be sent for a week is obsolete.
     """
     column = Mail.created_at
     old = column < clock.now() - RETENTION
-    return await delete_oldest(session, Mail.id, old, order_by=column)
+    return await delete_oldest(session, batch, Mail.id, old, order_by=column)

@@ -1,6 +1,6 @@
 """Retention of revisions and audit events: deletes rows that are older than the settings allow.
 
-docs/operations.md lists when rows of each table are deleted.
+docs/operations/retention.md lists when rows of each table are deleted.
 """
 
 from collections.abc import Sequence
@@ -24,13 +24,10 @@ from sqlalchemy.orm import aliased
 
 from app.core import clock
 from app.core.config import Settings, get_settings
-from app.core.logging import get_logger
 from app.db.session import Database
 from app.models.articles.revision import ArticleRevision
 from app.models.audit import AuditEvent
-from app.services.purging import delete_oldest, in_batches, sweep
-
-logger = get_logger(__name__)
+from app.services.purging import Batch, delete_oldest, in_batches, sweep
 
 
 class Expired(NamedTuple):
@@ -44,16 +41,12 @@ class Expired(NamedTuple):
 async def apply(database: Database, *, dry_run: bool = False) -> Sequence[Expired]:
     """Delete expired rows; with `dry_run`, only count them."""
     settings = get_settings()
-    revisions = await _revisions(database, settings, dry_run)
-    events = await _audit(database, settings, dry_run)
-    expired = [
+    revisions = await purge_revisions(database, dry_run=dry_run)
+    events = await purge_events(database, dry_run=dry_run)
+    return [
         Expired("revisions", revisions, _revision_rule(settings)),
         Expired("audit events", events, _audit_rule(settings)),
     ]
-    for kind, rows, _ in expired:
-        if rows and not dry_run:
-            logger.info(f"deleted {rows} expired {kind}")
-    return expired
 
 
 _later = aliased(ArticleRevision)
@@ -95,7 +88,9 @@ _EXAMINE = (
 )
 
 
-async def _revisions(database: Database, settings: Settings, dry_run: bool) -> int:
+async def purge_revisions(database: Database, *, dry_run: bool = False) -> int:
+    """Delete expired revisions, or count them; return the number."""
+    settings = get_settings()
     if settings.revisions_all_days == 0:
         return 0
     now = clock.now()
@@ -115,7 +110,9 @@ def _revision_rule(settings: Settings) -> str:
     )
 
 
-async def _audit(database: Database, settings: Settings, dry_run: bool) -> int:
+async def purge_events(database: Database, *, dry_run: bool = False) -> int:
+    """Delete expired audit events, or count them; return the number."""
+    settings = get_settings()
     if settings.audit_days == 0:
         return 0
     before = clock.now() - timedelta(days=settings.audit_days)
@@ -126,9 +123,9 @@ async def _audit(database: Database, settings: Settings, dry_run: bool) -> int:
     return await in_batches(database, partial(_delete_events, before=before))
 
 
-async def _delete_events(session: AsyncSession, *, before: datetime) -> int:
+async def _delete_events(session: AsyncSession, batch: Batch, *, before: datetime) -> int:
     column = AuditEvent.occurred_at
-    return await delete_oldest(session, AuditEvent.id, column < before, order_by=column)
+    return await delete_oldest(session, batch, AuditEvent.id, column < before, order_by=column)
 
 
 def _audit_rule(settings: Settings) -> str:

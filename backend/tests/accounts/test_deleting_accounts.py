@@ -14,12 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import clock
 from app.core.enums import Role
+from app.db.session import Database
 from app.models import Article, ArticleRevision, AuditEvent, Comment, Media, PreviewLink, User
 from app.models.community.favorite import ArticleCounts
 from app.services.accounts import deletion
 from app.services.articles import trash
 from app.services.articles.images import update_media_references
 from app.services.media import discarding
+from app.services.purging import Batch
 from tests.factories import (
     PASSWORD,
     bearer,
@@ -167,6 +169,7 @@ class TestTrash:
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
+        database: Database,
         delete: Delete,
         user: User,
         editor: User,
@@ -186,7 +189,7 @@ class TestTrash:
             f"/articles/{article.id}/preview-links", json={}, headers=bearer(user)
         )
         assert (await delete(user, body=WITH_PASSWORD)).status_code == 204
-        await discarding.delete_orphaned(session)
+        await discarding.delete_orphaned(database)
         ids = image.id, own.id, article.id
         session.expunge_all()
         assert (await session.get_one(Media, ids[0])).owner_id is None
@@ -211,7 +214,7 @@ class TestTrash:
         assert (await delete(user, body=WITH_PASSWORD)).status_code == 204
         later = clock.now() + timedelta(days=31)
         monkeypatch.setattr(clock, "now", lambda: later)
-        await trash.purge(session)
+        await trash.purge(session, Batch())
         assert await session.scalar(select(func.count()).select_from(Article)) == 0
 
 

@@ -22,8 +22,8 @@ from app.services.accounts.mail_delivery import (
     CLAIM_DURATION,
     MAX_ATTEMPTS,
     DeliveryError,
-    deliver_due,
 )
+from app.services.accounts.mail_dispatch import MailDispatcher
 from app.services.accounts.mail_texts import MailText, compose
 from app.services.outbox import MailKind
 from tests.factories import PASSWORD, create_user
@@ -52,8 +52,8 @@ def later(monkeypatch: pytest.MonkeyPatch, by: timedelta) -> None:
 
 
 async def test_defective_mail_does_not_block_others(session: AsyncSession, inbox: Inbox) -> None:
-    strange = await create_user(session, email="=?utf-8?q?bob=3e=0d=0aX?=@example.com")
-    broken = await queue(session, MailKind.RESET_PASSWORD, strange)
+    user = await create_user(session, email="=?utf-8?q?bob=3e=0d=0aX?=@example.com")
+    broken = await queue(session, MailKind.RESET_PASSWORD, user)
     await queue(session, MailKind.RESET_PASSWORD, await create_user(session))
     assert len(await inbox.deliver()) == 1
     await session.refresh(broken)
@@ -87,12 +87,12 @@ class TestDelivery:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         row = await queue(session, MailKind.VERIFY_EMAIL, await create_user(session))
-        inbox.refusal = DeliveryError("SMTPConnectError")
+        inbox.error = DeliveryError("SMTPConnectError")
         pauses = []
         for number in range(1, MAX_ATTEMPTS + 1):
             await inbox.deliver()
             await inbox.deliver()  # it is not due
-            assert len(inbox.refused) == number
+            assert len(inbox.rejected) == number
             await session.refresh(row)
             assert (row.attempts, row.error) == (number, "SMTPConnectError")
             assert (await session.scalars(select(AccountToken))).all() == []
@@ -103,7 +103,7 @@ class TestDelivery:
         assert round(pauses[-1]) == 3600
         assert row.next_attempt_at is None
         assert row.sent_at is None
-        tokens = [token_in(message) for message in inbox.refused]
+        tokens = [token_in(message) for message in inbox.rejected]
         assert len(set(tokens)) == MAX_ATTEMPTS
         response = await client.post("/auth/email/verify", json={"token": tokens[-1]})
         assert response.status_code == 400
@@ -116,9 +116,9 @@ class TestDelivery:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         row = await queue(session, MailKind.VERIFY_EMAIL, await create_user(session))
-        inbox.refusal = DeliveryError("SMTPConnectError")
+        inbox.error = DeliveryError("SMTPConnectError")
         await inbox.deliver()
-        inbox.refusal = None
+        inbox.error = None
         later(monkeypatch, timedelta(seconds=2))
         token = await inbox.token()
         await session.refresh(row)
@@ -131,7 +131,7 @@ class TestDelivery:
         self, session: AsyncSession, inbox: Inbox
     ) -> None:
         row = await queue(session, MailKind.VERIFY_EMAIL, await create_user(session))
-        inbox.refusal = DeliveryError("SMTPRecipientsRefused 550", permanent=True)
+        inbox.error = DeliveryError("SMTPRecipientsRefused 550", permanent=True)
         await inbox.deliver()
         await session.refresh(row)
         assert (row.next_attempt_at, row.error) == (None, "SMTPRecipientsRefused 550")
@@ -146,12 +146,14 @@ class TestDelivery:
     ) -> None:
         await queue(session, MailKind.VERIFY_EMAIL, await create_user(session))
 
+        meanwhile = []
+
         async def end(message: EmailMessage) -> None:
-            assert await inbox.deliver() == []
+            meanwhile.append(await inbox.deliver())
             raise asyncio.CancelledError
 
-        with pytest.raises(asyncio.CancelledError):
-            await deliver_due(database, settings=settings, send=end)
+        await MailDispatcher(database, settings=settings, send=end).deliver_due()
+        assert meanwhile == [[]]
         assert await inbox.deliver() == []
         later(monkeypatch, CLAIM_DURATION)
         assert len(await inbox.deliver()) == 1
@@ -167,7 +169,7 @@ class TestDelivery:
     ) -> None:
         user = await create_user(session)
         row = await queue(session, MailKind.CHANGE_EMAIL, user)
-        claim = await mail_delivery._claim(database) if is_claimed else None
+        claim = await mail_delivery.claim_due(database) if is_claimed else None
         await outbox.cancel(
             session, user_id=user.id, email=user.email, kinds=[MailKind.CHANGE_EMAIL]
         )
@@ -292,10 +294,10 @@ class TestLimits:
     ) -> None:
         user = await create_user(session)
         first = await queue(session, MailKind.RESET_PASSWORD, user)
-        inbox.refusal = DeliveryError("SMTPConnectError")
+        inbox.error = DeliveryError("SMTPConnectError")
         await inbox.deliver()
         second = await queue(session, MailKind.RESET_PASSWORD, user)
-        inbox.refusal = None
+        inbox.error = None
         assert len(await inbox.deliver()) == 1
         for row in (first, second):
             await session.refresh(row)

@@ -96,12 +96,12 @@ class TestPasswordReset:
     ) -> None:
         user = await create_user(session, email="ada@example.com")
         assert (await request_reset(client, "warm@example.com")).status_code == 202
-        seen = []
+        per_email = []
         for email in (user.email, "nobody@example.com"):
             with statements(connection) as executed:
                 assert (await request_reset(client, email)).status_code == 202
-            seen.append([text for text in executed if "SAVEPOINT" not in text])
-        assert seen[0] == seen[1]
+            per_email.append([text for text in executed if "SAVEPOINT" not in text])
+        assert per_email[0] == per_email[1]
         rows = await session.scalars(select(Mail).order_by(Mail.id))
         assert {(row.kind, row.user_id, row.details) for row in rows} == {
             ("reset_password", None, None)

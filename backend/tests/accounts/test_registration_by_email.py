@@ -105,12 +105,12 @@ async def test_known_address_takes_the_same_statements(
 
     monkeypatch.setattr(type(security._password_context()), "hash", note)
     assert (await register(client, email="warm@example.com")).status_code == 202
-    seen = []
+    per_email = []
     for name in ("known", "new"):
         with statements(connection) as executed:
             assert (await register(client, email=f"{name}@example.com")).status_code == 202
-        seen.append([text for text in executed if "SAVEPOINT" not in text])
-    assert seen[0] == seen[1]
+        per_email.append([text for text in executed if "SAVEPOINT" not in text])
+    assert per_email[0] == per_email[1]
     assert hashed == [PASSWORD] * 3
 
 
@@ -178,11 +178,11 @@ async def test_registration_details_are_deleted_after_sending(
     assert row.details is not None
     assert set(row.details) == {"username", "name", "hashed_password"}
     assert PASSWORD not in str(row.details)
-    inbox.refusal = DeliveryError("SMTPConnectError")
+    inbox.error = DeliveryError("SMTPConnectError")
     await inbox.deliver()
     await session.refresh(row)
     assert row.details is not None  # needed for the next attempt
-    inbox.refusal = None
+    inbox.error = None
     moment = clock.now() + timedelta(seconds=2)
     monkeypatch.setattr(clock, "now", lambda: moment)
     token = await inbox.token()

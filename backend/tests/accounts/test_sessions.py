@@ -118,9 +118,9 @@ class TestRefresh:
     ) -> None:
         await create_user(session, username="ada")
         tokens = await log_in(client)
-        with statements(connection) as seen:
+        with statements(connection) as executed:
             await client.post("/auth/refresh", json={"refresh_token": tokens["refresh_token"]})
-        assert len([each for each in seen if "SAVEPOINT" not in each]) == 1
+        assert len([each for each in executed if "SAVEPOINT" not in each]) == 1
 
     @pytest.mark.parametrize("body", [None, {}, {"refresh_token": None}])
     async def test_missing_token_is_refused(
@@ -209,9 +209,9 @@ async def test_authentication_takes_one_round_trip(
     user = await create_user(session)
     for headers in (bearer(user), await api_key(session, user=user, scopes=["users:read"])):
         await client.get("/auth/me", headers=headers)  # stores the last use of the key
-        with statements(connection) as seen:
+        with statements(connection) as executed:
             assert (await client.get("/auth/me", headers=headers)).status_code == 200
-        assert len(seen) == 1
+        assert len(executed) == 1
 
 
 async def test_session_missing_on_replica_is_read_from_primary(
@@ -223,15 +223,15 @@ async def test_session_missing_on_replica_is_read_from_primary(
     from app.auth import dependencies
 
     user = await create_user(session)
-    asked = 0
+    lookups = 0
 
     async def lagging(connection: Any, **ids: int) -> Any:
-        nonlocal asked
-        asked += 1
-        return None if asked < 3 else await find_by_session(connection, **ids)
+        nonlocal lookups
+        lookups += 1
+        return None if lookups < 3 else await find_by_session(connection, **ids)
 
     monkeypatch.setattr(dependencies, "find_by_session", lagging)
     assert (await client.get("/auth/me", headers=bearer(user))).status_code == 401
     monkeypatch.setattr(database, "has_replica", True)
     assert (await client.get("/auth/me", headers=bearer(user))).status_code == 200
-    assert asked == 3
+    assert lookups == 3

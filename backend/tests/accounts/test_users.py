@@ -465,7 +465,9 @@ class TestDelete:
 
 
 class TestOwnAccount:
-    async def test_read(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+    async def test_current_user_is_returned(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
         user = await create_user(session)
         response = await client.get("/users/me", headers=bearer(user))
         assert response.json()["id"] == user.id

@@ -176,15 +176,15 @@ class TestList:
         published = await create_article(session, author=author)
         draft = await create_article(session, author=author, published=False)
 
-        async def seen(headers: dict[str, str]) -> set[int]:
+        async def visible_ids(headers: dict[str, str]) -> set[int]:
             return {row["id"] for row in (await client.get("/articles", headers=headers)).json()}
 
-        assert await seen({}) == {published.id}
-        assert await seen(bearer(other_user)) == {published.id}
+        assert await visible_ids({}) == {published.id}
+        assert await visible_ids(bearer(other_user)) == {published.id}
         for reader in (author, editor, admin):
-            assert await seen(bearer(reader)) == {published.id, draft.id}
+            assert await visible_ids(bearer(reader)) == {published.id, draft.id}
 
-    async def test_skip_and_limit(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
+    async def test_list_is_paged(self, client: httpx.AsyncClient, session: AsyncSession) -> None:
         author = await create_user(session)
         ids = [(await create_article(session, author=author)).id for _ in range(23)]
         newest = ids[::-1]

@@ -245,7 +245,7 @@ class TestEntries:
     ) -> None:
         author = await author_of(database)
         others = await article_of(database, await author_of(database))
-        seen = [await article_of(database, author) for _ in range(3)]
+        visible = [await article_of(database, author) for _ in range(3)]
         for hidden in (
             {"published": False},
             {"published_at": clock.now() + timedelta(days=1)},
@@ -255,12 +255,12 @@ class TestEntries:
             await article_of(database, author, **hidden)
         assert {each for _, each, _ in await follower.new_entries()} == {
             others.id,
-            *(article.id for article in seen),
+            *(article.id for article in visible),
         }
         for changes in ({"name": "Another Name"}, {"username": f"{author.username}-2"}):
             await client.patch("/users/me", json=changes, headers=bearer(author))
             assert await follower.new_entries() == [
-                ("updated", article.id, article.slug) for article in seen
+                ("updated", article.id, article.slug) for article in visible
             ]
         await client.patch("/users/me", json={"name": "Another Name"}, headers=bearer(author))
         await run(database, "UPDATE users SET is_active = false WHERE id = :id", id=author.id)
@@ -270,7 +270,7 @@ class TestEntries:
         self, client: httpx.AsyncClient, database: Database, follower: Follower
     ) -> None:
         author = await author_of(database)
-        seen = [await article_of(database, author) for _ in range(2)]
+        visible = [await article_of(database, author) for _ in range(2)]
         await article_of(database, author, published=False)
         await follower.new_changes()
         response = await client.request(
@@ -278,7 +278,7 @@ class TestEntries:
         )
         assert response.status_code == 204
         assert sorted(await follower.new_entries()) == [
-            ("deleted", article.id, article.slug) for article in seen
+            ("deleted", article.id, article.slug) for article in visible
         ]
 
     async def test_writes_of_previous_release_are_recorded(
@@ -346,12 +346,12 @@ class TestScheduled:
 
         await until(visible)
         assert datetime.now(UTC) >= moment
-        seen = (await client.get(f"/articles/{article.id}")).json()
+        expected = (await client.get(f"/articles/{article.id}")).json()
         for _ in range(2):
             await asyncio.gather(*(announce_due(database) for _ in range(5)))
         assert await follower.new_entries() == [("created", article.id, article.slug)]
         # The article itself is unchanged: same version and `updated_at`.
-        assert (await client.get(f"/articles/{article.id}")).json() == seen
+        assert (await client.get(f"/articles/{article.id}")).json() == expected
         after = (await client.get(f"/articles/{other.id}", headers=bearer(author))).json()
         assert after == before
 
@@ -453,17 +453,17 @@ class TestPages:
         ] == ids
         assert everything.cursor == follower.cursor
 
-    async def test_link_header(
+    async def test_link_header_has_first_and_next_page(
         self, client: httpx.AsyncClient, database: Database, follower: Follower
     ) -> None:
         author = await author_of(database)
         ids = [(await article_of(database, author)).id for _ in range(3)]
         query: dict[str, str | int] = {"cursor": follower.cursor, "limit": 2}
         response = await client.get("/changes", params=query)
-        seen = [each["article_id"] for each in response.json()["changes"]]
+        found = [each["article_id"] for each in response.json()["changes"]]
         response = await client.get(response.links["next"]["url"])
-        seen += [each["article_id"] for each in response.json()["changes"]]
-        assert seen == ids
+        found += [each["article_id"] for each in response.json()["changes"]]
+        assert found == ids
         assert response.links["first"]["url"] == "/changes?limit=2"
         # Also without further entries: the client polls with it later.
         response = await client.get(response.links["next"]["url"])
@@ -662,8 +662,8 @@ class TestOrder:
         await renamer.execute("BEGIN")
         await renamer.execute("UPDATE users SET name = 'Renamed' WHERE id = $1", author.id)
         await renamer.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        take_back = f"UPDATE articles SET published_at = NULL WHERE id = {article.id}"
-        waiting = asyncio.create_task(editor.execute(take_back))
+        unpublish = f"UPDATE articles SET published_at = NULL WHERE id = {article.id}"
+        waiting = asyncio.create_task(editor.execute(unpublish))
         await blocked(await connect())
         await renamer.execute("COMMIT")
         await waiting

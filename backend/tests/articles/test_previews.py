@@ -16,6 +16,7 @@ from app.core.enums import Role
 from app.models import Article, AuditEvent, PreviewLink, User
 from app.services.articles import previews
 from app.services.articles.previews import MAX_PREVIEW_LINKS
+from app.services.purging import Batch
 from tests.factories import api_key, bearer, create_article, create_user
 from tests.test_lists import statements
 
@@ -81,7 +82,7 @@ class TestCreate:
         assert response.status_code == 201, response.text
 
     @pytest.mark.parametrize("hours", [1, 24.0, 720])
-    async def test_expiry_in_hours(
+    async def test_link_expires_after_the_requested_hours(
         self,
         client: httpx.AsyncClient,
         draft: Article,
@@ -142,7 +143,7 @@ class TestCreate:
         await session.flush()
         statement = select(func.count()).select_from(PreviewLink)
         assert await session.scalar(statement) == MAX_PREVIEW_LINKS + 2
-        await previews.purge(session)
+        await previews.purge(session, Batch())
         assert await session.scalar(statement) == 0
 
     async def test_list_runs_three_queries(
@@ -156,15 +157,15 @@ class TestCreate:
         for number in range(1, 7):
             ids.insert(0, (await make_link(client, draft, author))["id"])
             if number % 3 == 0:
-                with statements(connection) as seen:
+                with statements(connection) as executed:
                     listed = await client.get(links_of(draft), headers=bearer(author))
                 assert [link["id"] for link in listed.json()] == ids
-                assert len(seen) == 3  # the session, the article's author, and the list
-                assert "ORDER BY" in seen[-1]
+                assert len(executed) == 3  # the session, the article's author, and the list
+                assert "ORDER BY" in executed[-1]
         page = await client.get(f"{links_of(draft)}?skip=1&limit=2", headers=bearer(author))
         assert [link["id"] for link in page.json()] == ids[1:3]
 
-    async def test_permissions(
+    async def test_other_users_cannot_manage_links(
         self, client: httpx.AsyncClient, session: AsyncSession, draft: Article, author: User
     ) -> None:
         article = await create_article(session, author=author)
@@ -292,15 +293,15 @@ class TestRead:
             "%00",
             "x" * 100,
         ):
-            with statements(connection) as seen:
+            with statements(connection) as executed:
                 assert await shown(client, wrong) == 404
-            assert seen == []
-        with statements(connection) as seen:
+            assert executed == []
+        with statements(connection) as executed:
             assert await shown(client, tokens.new_preview_token()) == 404
-        assert len(seen) == 1
-        with statements(connection) as seen:
+        assert len(executed) == 1
+        with statements(connection) as executed:
             assert await shown(client, token) == 200
-        assert len(seen) == 1
+        assert len(executed) == 1
 
     async def test_api_key_with_write_scope_may_create_links(
         self, client: httpx.AsyncClient, session: AsyncSession, draft: Article, author: User

@@ -40,8 +40,8 @@ class TestSchedule:
         assert (await client.get("/articles")).json() == []
         move_to(moment)
         for path in paths:
-            seen = (await client.get(path)).json()
-            assert (seen["status"], seen["published"]) == ("published", True)
+            body = (await client.get(path)).json()
+            assert (body["status"], body["published"]) == ("published", True)
         assert [row["id"] for row in (await client.get("/articles")).json()] == [written["id"]]
 
     @pytest.mark.parametrize("offset", ["+02:00", "Z", "-11:30"])
@@ -252,9 +252,9 @@ class TestDerivedColumns:
         parameters = {"content": TEXT, "author": author.id}
         article_id = await session.scalar(added, parameters)
         await render_stale(database)
-        seen = (await client.get(f"/articles/{article_id}")).json()
-        assert seen["slug"] == f"article-{article_id}"
-        assert "<em>weaves</em>" in seen["html"]
+        body = (await client.get(f"/articles/{article_id}")).json()
+        assert body["slug"] == f"article-{article_id}"
+        assert "<em>weaves</em>" in body["html"]
         rewritten = "UPDATE articles SET content = 'Something **else**.', published = false"
         await session.execute(text(rewritten))
         assert (await client.get(f"/articles/{article_id}")).status_code == 404

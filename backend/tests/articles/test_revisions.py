@@ -94,12 +94,12 @@ class TestReading:
         for number in range(1, 7):
             await change(client, article, author, title=f"Title {number}")
             if number % 3 == 0:
-                with statements(connection) as seen:
+                with statements(connection) as executed:
                     listed = await revisions_of(client, article, author)
                 assert len(listed) == number
-                assert len(seen) == 3  # the session, the article's author, and the list
-                assert "ORDER BY" in seen[-1]
-                assert seen[-1].count("article_revisions.content") == 1  # reads the length only
+                assert len(executed) == 3  # the session, the article's author, and the list
+                assert "ORDER BY" in executed[-1]
+                assert executed[-1].count("article_revisions.content") == 1  # reads the length only
         titles = [revision["title"] for revision in listed]
         assert titles == ["Title 5", "Title 4", "Title 3", "Title 2", "Title 1", "One"]
         page = await revisions_of(client, article, author, "?skip=1&limit=2")
@@ -117,7 +117,7 @@ class TestReading:
         later, _ = await revisions_of(client, article, author)
         assert later["author"] is None
 
-    async def test_permissions(
+    async def test_other_users_cannot_access_revisions(
         self, client: httpx.AsyncClient, session: AsyncSession, article: Article, author: User
     ) -> None:
         draft = await create_article(session, author=author, published=False)

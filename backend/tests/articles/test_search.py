@@ -90,7 +90,7 @@ async def test_exclusions_do_not_change_the_order(client: httpx.AsyncClient) -> 
     ]
 
 
-async def test_result_fields(
+async def test_results_have_article_fields_and_snippets(
     client: httpx.AsyncClient, session: AsyncSession, author: User
 ) -> None:
     article = await create_article(
@@ -199,7 +199,7 @@ async def test_article_language_determines_stemming(
 
 
 @pytest.mark.usefixtures("in_two_languages")
-async def test_language_filter(client: httpx.AsyncClient) -> None:
+async def test_language_filter_selects_one_language(client: httpx.AsyncClient) -> None:
     assert await titles(client, "running", language="en") == ["Running water"]
     assert await titles(client, "run", language="la") == ["Unknown tongue"]
     assert await titles(client, "running", language="fr") == []
@@ -223,23 +223,23 @@ async def hidden(session: AsyncSession, author: User) -> None:
 
 
 @pytest.mark.usefixtures("hidden")
-@pytest.mark.parametrize("ask", [titles, suggestions])
+@pytest.mark.parametrize("search", [titles, suggestions])
 async def test_results_respect_visibility(
     client: httpx.AsyncClient,
     session: AsyncSession,
     author: User,
-    ask: Callable[..., Any],
+    search: Callable[..., Any],
 ) -> None:
     other_user = await create_user(session)
     editor = await create_user(session, role=Role.EDITOR)
-    public, all_but_put_away = (
+    public, active = (
         {"Loom published"},
         {"Loom published", "Loom draft", "Loom scheduled"},
     )
-    assert set(await ask(client, "loom")) == public
-    assert set(await ask(client, "loom", headers=bearer(other_user))) == public
-    assert set(await ask(client, "loom", headers=bearer(author))) == all_but_put_away
-    assert set(await ask(client, "loom", headers=bearer(editor))) == all_but_put_away
+    assert set(await search(client, "loom")) == public
+    assert set(await search(client, "loom", headers=bearer(other_user))) == public
+    assert set(await search(client, "loom", headers=bearer(author))) == active
+    assert set(await search(client, "loom", headers=bearer(editor))) == active
 
 
 @pytest.mark.usefixtures("hidden")
@@ -452,13 +452,13 @@ async def test_search_runs_two_queries(
     for _ in range(2):
         for _ in range(4):
             await create_article(session, author=author, title="Loom", tags=["Weaving", "Silk"])
-        with statements(connection) as seen:
+        with statements(connection) as executed:
             found = await search(client, "loom")
-        counts.append((len(found), len(seen)))
+        counts.append((len(found), len(executed)))
     assert counts == [(4, 2), (8, 2)]
-    with statements(connection) as seen:
+    with statements(connection) as executed:
         await suggestions(client, "loom")
-    assert len(seen) == 1
+    assert len(executed) == 1
 
 
 async def test_number_of_ranked_matches_is_limited(

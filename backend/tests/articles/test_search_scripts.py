@@ -291,8 +291,8 @@ async def test_snippet_from_the_end_of_a_long_text(
 @pytest.mark.parametrize(
     "content",
     [
-        "".join(chr(0x4E00 + number * 7919 % 20_000) for number in range(300_000)),
-        "".join(chr(0x20000 + number * 7919 % 40_000) for number in range(200_000)),
+        "".join(chr(0x4E00 + number * 7919 % 20_000) for number in range(20_000)) * 15,
+        "".join(chr(0x20000 + number * 7919 % 40_000) for number in range(40_000)) * 5,
         "汉" * 300_000,
         "汉 " * 300_000,
         "ก็" * 150_000,
@@ -347,10 +347,10 @@ async def test_unicode_punctuation_separates_words(
 async def test_headline_of_overlapping_pairs_is_joined(connection: AsyncConnection) -> None:
     """For each character: none is lost or duplicated."""
     folded = {*range(0xFF10, 0xFF5B), *range(0xFF66, 0xFFA0)}
-    unseen = {*range(0x200B, 0x200E), 0x2060, *range(0xFE00, 0xFE10), 0xFEFF}
+    ignored = {*range(0x200B, 0x200E), 0x2060, *range(0xFE00, 0xFE10), 0xFEFF}
     surrogates = range(0xD800, 0xE000)
     for start in range(0x20, 0x20800, 0x800):
-        codes = {*range(start, start + 0x800)} - folded - unseen - {*surrogates}
+        codes = {*range(start, start + 0x800)} - folded - ignored - {*surrogates}
         body, words = (
             await connection.execute(
                 text(

@@ -31,7 +31,7 @@ INSERT = text(
     " CASE :state WHEN 'archived' THEN now() END, CASE :state WHEN 'trashed' THEN now() END"
     " FROM unnest(CAST(:languages AS text[])) WITH ORDINALITY AS each (language, number)"
 )
-INVENTED = [f"x{number:x}" for number in range(1500)]
+UNREGISTERED = [f"x{number:x}" for number in range(1500)]
 
 
 async def insert(session: AsyncSession, author: User, state: str, languages: list[str]) -> None:
@@ -81,9 +81,9 @@ def scanned_rows(nodes: list[Any]) -> float:
 @pytest.fixture
 async def authors(session: AsyncSession) -> tuple[User, User]:
     """Two authors: one writes, the other invents languages."""
-    writer, inventor = await create_user(session), await create_user(session)
+    writer, other_author = await create_user(session), await create_user(session)
     await create_article(session, author=writer, title="The loom", content="On looms of old.")
-    return writer, inventor
+    return writer, other_author
 
 
 @pytest.mark.parametrize("state", ["draft", "scheduled", "archived", "trashed", "published"])
@@ -96,12 +96,12 @@ async def test_unregistered_languages_add_no_index_step(
 ) -> None:
     await search(client, "loom")
     kept = _search.cache_info().currsize
-    await insert(session, authors[1], state, INVENTED)
+    await insert(session, authors[1], state, UNREGISTERED)
     await session.execute(text("ANALYZE articles"))
     terms = await parse_query(connection, q="looms", viewer=None)
     assert terms is not None
-    seen = state in {"published", "scheduled"}
-    assert len(terms.queries) == (2 if seen else 1)
+    is_public = state in {"published", "scheduled"}
+    assert len(terms.queries) == (2 if is_public else 1)
     await connection.execute(text("SET LOCAL enable_seqscan = off"))
     nodes = await plan(connection, Visibility.PUBLISHED, now=clock.now())
     assert scanned_rows(nodes) <= 4
@@ -114,9 +114,9 @@ async def test_unregistered_languages_add_no_index_step(
 async def test_hidden_articles_do_not_slow_down_others(
     session: AsyncSession, connection: AsyncConnection, authors: tuple[User, User]
 ) -> None:
-    writer, inventor = authors
+    writer, other_author = authors
     for state in ("draft", "archived", "trashed"):
-        await insert(session, inventor, state, [*STEMMED, "zh"])
+        await insert(session, other_author, state, [*STEMMED, "zh"])
 
     async def queries(viewer: User | None) -> int:
         identity = None if viewer is None else identity_of(viewer)
@@ -126,7 +126,7 @@ async def test_hidden_articles_do_not_slow_down_others(
 
     assert await queries(None) == 1
     assert await queries(writer) == 1
-    assert await queries(inventor) == len(STEMMED) + 1  # their own articles
+    assert await queries(other_author) == len(STEMMED) + 1  # their own articles
     assert await queries(await create_user(session, role=Role.EDITOR)) == len(STEMMED) + 1
 
 
@@ -145,7 +145,7 @@ async def test_queries_are_limited_to_configurations(
     connection: AsyncConnection,
     authors: tuple[User, User],
 ) -> None:
-    await insert(session, authors[1], "published", [*STEMMED, *INVENTED])
+    await insert(session, authors[1], "published", [*STEMMED, *UNREGISTERED])
     terms = await parse_query(connection, q="looms", viewer=None)
     assert terms is not None
     assert len(terms.queries) <= len(STEMMED) + 1
@@ -165,8 +165,8 @@ async def test_hidden_articles_do_not_make_a_word_common(
     terms = await parse_query(connection, q="loom", viewer=None)
     assert terms is not None
     assert not terms.is_common_anywhere
-    inventor = authors[1]
-    identity = identity_of(inventor)
+    other_author = authors[1]
+    identity = identity_of(other_author)
     terms = await parse_query(connection, q="loom", viewer=identity)
     assert terms is not None
     assert terms.is_common_anywhere
@@ -175,16 +175,16 @@ async def test_hidden_articles_do_not_make_a_word_common(
 async def test_own_drafts_are_found_in_otherwise_unused_languages(
     client: httpx.AsyncClient, session: AsyncSession, authors: tuple[User, User]
 ) -> None:
-    writer, inventor = authors
+    writer, other_author = authors
     await create_article(
         session,
-        author=inventor,
+        author=other_author,
         title="Häuser",
         content="Von Häusern ist die Rede.",
         language="de",
         published=False,
     )
-    assert await titles(client, "haus", headers=bearer(inventor)) == ["Häuser"]
+    assert await titles(client, "haus", headers=bearer(other_author)) == ["Häuser"]
     assert await titles(client, "haus", headers=bearer(writer)) == []
     assert await titles(client, "haus") == []
     editor = await create_user(session, role=Role.EDITOR)
@@ -201,8 +201,8 @@ async def test_unregistered_languages_are_rejected(
     assert made.status_code == 422
     assert "registered language, such as en" in made.json()["detail"][0]["msg"]
     for path in ("/search?q=loom", "/articles?"):
-        asked = await client.get(f"{path}&language={language}")
-        assert asked.status_code == 422
+        response = await client.get(f"{path}&language={language}")
+        assert response.status_code == 422
 
 
 async def test_language_is_canonicalised(client: httpx.AsyncClient, session: AsyncSession) -> None:

@@ -162,8 +162,8 @@ async def test_slugs_reserved_for_the_realworld_api_are_taken(
     body = {"title": "Feed", "content": "Long enough.", "published": True}
     created = await client.post("/articles", json=body, headers=bearer(author))
     assert created.json()["slug"] == "feed-2"
-    asked = await client.post("/articles", json={**body, "slug": "feed"}, headers=bearer(author))
-    assert asked.status_code == 409
+    response = await client.post("/articles", json={**body, "slug": "feed"}, headers=bearer(author))
+    assert response.status_code == 409
     assert (await client.get("/api/articles/feed-2")).status_code == 200
 
 
@@ -212,7 +212,7 @@ class TestUnpublishedSlugsAreUnobservable:
     )
     @pytest.mark.parametrize("change", ["kept", "renamed", "archived", "trashed", "purged"])
     @pytest.mark.parametrize(
-        "wish",
+        "body",
         [
             {"title": "Plan"},
             {"slug": "plan"},
@@ -223,14 +223,14 @@ class TestUnpublishedSlugsAreUnobservable:
         ],
         ids=["draft", "draft, chosen", "public", "public, chosen", "soon", "soon, chosen"],
     )
-    async def test_by_articles_of_another_user(
+    async def test_articles_of_another_user_do_not_reveal_slugs(
         self,
         client: httpx.AsyncClient,
         ada: Headers,
         bob: Headers,
         hidden: dict[str, str],
         change: str,
-        wish: dict[str, str],
+        body: dict[str, str],
     ) -> None:
         days = {"later": later(2), "sooner": later(1)}
 
@@ -250,7 +250,7 @@ class TestUnpublishedSlugsAreUnobservable:
         if change == "purged":
             await client.delete(f"/trash/{written.json()['id']}", headers=ada)
 
-        created = await post(client, bob, **{"title": "Plan", **dated(wish)})
+        created = await post(client, bob, **{"title": "Plan", **dated(body)})
         assert (created.status_code, created.json()["slug"]) == (201, "plan")
         found = await client.get("/articles/by-slug/plan", headers=bob)
         assert found.json()["id"] == created.json()["id"]
@@ -262,7 +262,9 @@ class TestUnpublishedSlugsAreUnobservable:
             after = await client.get(url, headers=ada)
             assert (after.json(), after.headers["ETag"]) == (before.json(), before.headers["ETag"])
 
-    async def test_by_updates(self, client: httpx.AsyncClient, ada: Headers, bob: Headers) -> None:
+    async def test_updates_do_not_reveal_slugs(
+        self, client: httpx.AsyncClient, ada: Headers, bob: Headers
+    ) -> None:
         await post(client, ada, title="Plan")
         await post(client, ada, title="Scheme", published_at=later(1))
         mine = (await post(client, bob, title="Mine", published=True)).json()
@@ -395,7 +397,9 @@ class TestUnpublishedSlugsAreUnobservable:
         restored = await client.post(f"/articles/{scheduled}/restore", headers=ada)
         assert (restored.json()["status"], restored.json()["slug"]) == ("published", "scheme-2")
 
-    async def test_by_imports(self, client: httpx.AsyncClient, ada: Headers, bob: Headers) -> None:
+    async def test_imports_do_not_reveal_slugs(
+        self, client: httpx.AsyncClient, ada: Headers, bob: Headers
+    ) -> None:
         now = clock.now().isoformat()
         draft: dict[str, object] = {"title": "Plan", "slug": "plan", "content": TEXT}
         assert (await load(client, ada, draft))["created"] == 1
@@ -449,14 +453,14 @@ class TestUnpublishedSlugsAreUnobservable:
             ),
         ]
         for number, request in enumerate(requests):
-            with statements(connection) as seen:
+            with statements(connection) as executed:
                 await request()
             first_tag = next(
                 place
-                for place, each in enumerate(seen)
+                for place, each in enumerate(executed)
                 if re.search("FROM tags.*FOR KEY", each, re.DOTALL)
             )
-            moves = [place for place, each in enumerate(seen) if "SET slug=" in each]
+            moves = [place for place, each in enumerate(executed) if "SET slug=" in each]
             assert all(place < first_tag for place in moves)
             assert moves or number == 3
 
@@ -566,11 +570,11 @@ class TestUnpublishedSlugsAreUnobservable:
         self, client: httpx.AsyncClient, session: AsyncSession, ada: Headers, bob: Headers
     ) -> None:
         drafts = [(await post(client, each, title="Plan")).json()["id"] for each in (ada, bob)]
-        heir = await create_user(session)
-        move = "UPDATE articles SET author_id = :heir WHERE id = ANY(:ids)"
-        await session.execute(text(move), {"heir": heir.id, "ids": drafts})
+        recipient = await create_user(session)
+        move = "UPDATE articles SET author_id = :recipient WHERE id = ANY(:ids)"
+        await session.execute(text(move), {"recipient": recipient.id, "ids": drafts})
         slugs = {
-            (await client.get(f"/articles/{number}", headers=bearer(heir))).json()["slug"]
+            (await client.get(f"/articles/{number}", headers=bearer(recipient))).json()["slug"]
             for number in drafts
         }
         assert len(slugs) == 2

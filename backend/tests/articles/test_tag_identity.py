@@ -84,7 +84,7 @@ class TestKeys:
             ("so\u00adft", "soft"),
         ],
     )
-    def test_equal_keys(self, one: str, other: str) -> None:
+    def test_equal_names_have_the_same_key(self, one: str, other: str) -> None:
         assert tag_key(one) == tag_key(other)
 
     @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ class TestKeys:
             ("\U0001f3f4\U000e0067\U000e0062\U000e007f", "\U0001f3f4"),
         ],
     )
-    def test_different_keys(self, one: str, other: str) -> None:
+    def test_different_names_have_different_keys(self, one: str, other: str) -> None:
         assert tag_key(one) != tag_key(other)
 
     @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ class TestKeys:
             ("❤", "heart"),
         ],
     )
-    def test_slugs_of_keys(self, name: str, slug: str) -> None:
+    def test_slug_is_derived_from_the_key(self, name: str, slug: str) -> None:
         assert tag_slug(tag_key(name)) == slug
 
     async def test_sql_function_returns_the_same_key(self, session: AsyncSession) -> None:
@@ -209,7 +209,9 @@ class TestFilters:
         assert await found(client, "bei-jing") == {named}
         assert await found(client, "北京") == {capital}
 
-    async def test_prefix_of_name_or_slug(self, client: httpx.AsyncClient, ada: User) -> None:
+    async def test_tags_are_found_by_prefix_of_name_or_slug(
+        self, client: httpx.AsyncClient, ada: User
+    ) -> None:
         await publish(client, ada, "C", "C++", "C#", "北京")
         for prefix, names in (
             ("c", {"C", "C++", "C#"}),
@@ -437,7 +439,7 @@ class TestCleanup:
 
 
 class TestPreviousRelease:
-    async def test_insert_of_name_and_slug(
+    async def test_previous_release_may_insert_tags(
         self, client: httpx.AsyncClient, database: Database, session: AsyncSession, ada: User
     ) -> None:
         insert = "INSERT INTO tags (name, slug) VALUES (:name, :slug) ON CONFLICT (slug) DO NOTHING"
@@ -456,7 +458,7 @@ class TestPreviousRelease:
         assert await found(client, "c#") == {first["id"], article.id}
         assert await slugs_of(client) == {"C#": "c-sharp"}
 
-    async def test_rename_of_a_tag(self, session: AsyncSession, ada: User) -> None:
+    async def test_previous_release_may_rename_tags(self, session: AsyncSession, ada: User) -> None:
         await create_article(session, author=ada, tags=["Engines"])
         await session.execute(text("UPDATE tags SET name = 'Été', slug = 'ete'"))
         assert await session.scalar(select(Tag.key)) == "été"

@@ -115,12 +115,12 @@ class TestReading:
         for number in range(1, 7):
             await create_article(session, author=author, tags=[f"tag {number}"])
             if number % 3 == 0:
-                with statements(connection) as seen:
+                with statements(connection) as executed:
                     found = await tags_of(client, f"/tags?sort={sort}", headers=headers)
                 assert len(found) == number
-                assert len(seen) == (2 if role else 1)
-                assert "ORDER BY" in seen[-1]
-                assert ".id" in seen[-1].rsplit("ORDER BY", 1)[1]
+                assert len(executed) == (2 if role else 1)
+                assert "ORDER BY" in executed[-1]
+                assert ".id" in executed[-1].rsplit("ORDER BY", 1)[1]
 
     @pytest.mark.parametrize(
         ("query", "field"),
@@ -158,7 +158,7 @@ async def version_of(session: AsyncSession, article: Article) -> tuple[int, list
 
 
 class TestChanging:
-    async def test_rename(
+    async def test_renaming_changes_name_slug_and_articles(
         self, client: httpx.AsyncClient, session: AsyncSession, author: User, editor: User
     ) -> None:
         tagged = await create_article(session, author=author, tags=["Engines", "Looms"])
@@ -200,7 +200,7 @@ class TestChanging:
             assert await version_of(session, article) == (version, ["Engines"])
             assert len((await session.scalars(select(AuditEvent))).all()) == actions
 
-    async def test_merge(
+    async def test_renaming_to_an_existing_tag_merges(
         self, client: httpx.AsyncClient, session: AsyncSession, author: User, editor: User
     ) -> None:
         both = await create_article(session, author=author, tags=["py", "Python"])
@@ -221,7 +221,7 @@ class TestChanging:
         event = (await session.scalars(select(AuditEvent))).one()
         assert event.action == "MERGE_TAG"
 
-    async def test_delete(
+    async def test_deletion_removes_the_tag_from_articles(
         self, client: httpx.AsyncClient, session: AsyncSession, author: User, editor: User
     ) -> None:
         article = await create_article(session, author=author, tags=["Engines", "Looms"])

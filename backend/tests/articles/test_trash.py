@@ -12,6 +12,7 @@ from app.core.config import get_settings
 from app.core.enums import Role
 from app.models import Article, ArticleTag, AuditEvent, User
 from app.services.articles import trash
+from app.services.purging import Batch
 from tests.factories import bearer, create_article, create_user
 from tests.test_lists import statements
 
@@ -80,7 +81,7 @@ class TestRestoring:
         assert response.json()["status"] == "draft"
         assert (await client.get(f"/articles/{draft.id}")).status_code == 404
 
-    async def test_permissions(
+    async def test_only_author_and_editors_may_restore(
         self, client: httpx.AsyncClient, session: AsyncSession, article: Article, author: User
     ) -> None:
         other_user = await create_user(session)
@@ -160,19 +161,19 @@ class TestListing:
             await create_article(session, author=someone, deleted_at=moment)
             if number % 3 == 0:
                 for user, expected in ((author, number), (editor, 2 * number)):
-                    with statements(connection) as seen:
+                    with statements(connection) as executed:
                         listed = await trash_of(client, user)
                     assert len(listed) == expected
                     assert [each for each in listed if each in ids] == ids
-                    assert len(seen) == 2  # the session, and the list
-                    assert "ORDER BY" in seen[-1]
+                    assert len(executed) == 2  # the session, and the list
+                    assert "ORDER BY" in executed[-1]
         assert await trash_of(client, author, "?skip=1&limit=2") == ids[1:3]
         too_many = await client.get("/trash?limit=101", headers=bearer(author))
         assert too_many.status_code == 422
 
 
 class TestPermanentDeletion:
-    async def test_permanent_deletion(
+    async def test_permanently_deleted_article_is_gone(
         self, client: httpx.AsyncClient, session: AsyncSession, article: Article, author: User
     ) -> None:
         url = f"/trash/{article.id}"
@@ -193,7 +194,7 @@ class TestPermanentDeletion:
     async def test_purge_deletes_old_articles_in_batches(
         self, session: AsyncSession, author: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(trash, "_EXPIRED", trash._EXPIRED.limit(2))
+        monkeypatch.setattr(trash, "MAX_BATCH", 2)
         now = clock.now()
         kept = [
             await create_article(session, author=author),
@@ -202,7 +203,7 @@ class TestPermanentDeletion:
         ]
         for _ in range(5):
             await create_article(session, author=author, deleted_at=now - MONTH, tags=["x"])
-        deleted = [await trash.purge(session) for _ in range(4)]
+        deleted = [await trash.purge(session, Batch()) for _ in range(4)]
         assert deleted == [2, 2, 1, 0]
         left = (await session.scalars(select(Article.id).order_by(Article.id))).all()
         assert left == [article.id for article in kept]

@@ -150,8 +150,8 @@ class TestImport:
         edit = {"title": "Another title", "slug": "another-slug"}
         edited = await client.patch(f"/articles/{article.id}", json=edit, headers=bearer(ada))
         assert edited.status_code == 200
-        respelt = {**FULL, "tags": ["été", "ENGINES", "engines"]}
-        for record in (FULL, respelt):
+        respelled = {**FULL, "tags": ["été", "ENGINES", "engines"]}
+        for record in (FULL, respelled):
             assert counts(await post(client, bearer(ada), lines(record))) == (0, 0, 1, 0)
         assert (await client.get(f"/articles/{article.id}")).json()["title"] == "Another title"
 
@@ -255,7 +255,7 @@ class TestImport:
         body = f"\ufeff{first}\r\n\r\n  \n{second}".encode()
         assert counts(await post(client, bearer(ada), body)) == (2, 0, 0, 0)
 
-    async def test_empty_body(self, client: httpx.AsyncClient, ada: User) -> None:
+    async def test_empty_import_changes_nothing(self, client: httpx.AsyncClient, ada: User) -> None:
         assert counts(await post(client, bearer(ada), b"")) == (0, 0, 0, 0)
 
 
@@ -577,11 +577,11 @@ class TestExport:
     ) -> None:
         bob = await create_user(session, username="bob")
         editor = await create_user(session, role=Role.EDITOR)
-        awkward = '# A\r\n\r\ntab\t `code` \u2028 \U0001f389 \\ " </script>\n\n```\nx\n```\n'
+        special = '# A\r\n\r\ntab\t `code` \u2028 \U0001f389 \\ " </script>\n\n```\nx\n```\n'
         items = [
             {**FULL, "author": "ada"},
             {**RECORD, "slug": "draft", "author": "bob"},
-            {**FULL, "slug": "archived", "archived": True, "author": "bob", "content": awkward},
+            {**FULL, "slug": "archived", "archived": True, "author": "bob", "content": special},
             {**FULL, "slug": "scheduled", "published_at": "2099-01-01T00:00:00Z", "author": "ada"},
         ]
         assert counts(await post(client, bearer(editor), lines(*items))) == (4, 0, 0, 0)
@@ -648,14 +648,14 @@ class TestExport:
 
 class TestKeySet:
     def test_contains_added_keys(self) -> None:
-        seen = records.KeySet()
+        added = records.KeySet()
         keys = [number.to_bytes(8) * 4 for number in range(0, 40_000, 2)]
-        assert all(seen.add(key) for key in keys)
-        assert not any(seen.add(key) for key in keys)
-        assert keys[7] in seen
+        assert all(added.add(key) for key in keys)
+        assert not any(added.add(key) for key in keys)
+        assert keys[7] in added
         other = (12345).to_bytes(8)
-        assert other not in seen
-        assert seen.add(other)
+        assert other not in added
+        assert added.add(other)
 
 
 class TestLines:

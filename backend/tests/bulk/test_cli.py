@@ -10,9 +10,9 @@ from app.content.markdown import make_excerpt, render_sync
 from app.core.config import get_settings
 from tests.bulk.exports import GHOST, WXR, wxr
 from tests.databases import execute, migrated_database
-from tests.test_cli import _restore_environment, fetch, own_database, run
+from tests.test_cli import _restore_environment, cli_database, fetch, own_database, run
 
-__all__ = ["_restore_environment", "own_database"]
+__all__ = ["_restore_environment", "cli_database", "own_database"]
 
 ADA = (
     "INSERT INTO users (email, username, name, hashed_password) VALUES ('a@x.org', 'ada', 'A', '')"
@@ -270,7 +270,7 @@ class TestExport:
         assert run("export", str(tmp_path / "no" / "where.ndjson")) == 1
         assert "(No such file or directory)" in capsys.readouterr().err
 
-    def test_the_file_that_cannot_be_written_is_named(
+    def test_file_that_cannot_be_written_is_named(
         self, own_database: str, write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         execute(own_database, ADA)

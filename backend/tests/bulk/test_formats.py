@@ -119,7 +119,9 @@ slug: the-first
 
 class TestMarkdown:
     @pytest.mark.parametrize("case", MARKDOWN)
-    def test_front_matter_variants(self, tmp_path: Path, write: Write, case: str) -> None:
+    def test_front_matter_of_all_variants_is_read(
+        self, tmp_path: Path, write: Write, case: str
+    ) -> None:
         name, front_matter, expected = MARKDOWN[case]
         write(name, f"---\n{front_matter.strip()}\n---\n\nThe text of it all.\n")
         (item,) = read(markdown, tmp_path)
@@ -200,7 +202,7 @@ class TestMarkdown:
         assert message in bad.problem
         assert len(bad.problem) < 400
 
-    def test_crlf_line_endings(self, tmp_path: Path, write: Write) -> None:
+    def test_crlf_line_endings_are_accepted(self, tmp_path: Path, write: Write) -> None:
         write("a.md", "\ufeff---\r\ntitle: Hello\r\nslug: hi\r\n---\r\n\r\nThe text\r\nof it.")
         found = fields(read(markdown, tmp_path)[0])
         assert (found["title"], found["slug"]) == ("Hello", "hi")

@@ -12,6 +12,7 @@ from app.core import clock
 from app.core.enums import CommentPolicy, CommentStatus, Role
 from app.models import Article, ArticleCounts, AuditEvent, Block, Comment, User
 from app.services.community.comments import writing
+from app.services.purging import Batch
 from tests.community.test_profiles import pages
 from tests.factories import PASSWORD, bearer, create_article, create_comment, create_user
 from tests.test_lists import statements
@@ -95,7 +96,7 @@ class TestWriting:
             ("[x](javascript:alert(1))", "href"),
         ],
     )
-    async def test_markdown_subset(
+    async def test_markdown_subset_is_rendered(
         self, client: httpx.AsyncClient, article: Article, reader: User, text: str, absent: str
     ) -> None:
         response = await post(client, article, reader, content=text)
@@ -323,12 +324,12 @@ class TestDeleting:
     ) -> None:
         month, now = timedelta(days=30), clock.now()
         ages = (month + timedelta(minutes=1), month - timedelta(minutes=1))
-        old, young = [
+        old, new = [
             await create_comment(session, article=article, author=reader, deleted_at=now - age)
             for age in ages
         ]
-        await writing.purge(session)
-        for comment, text in ((old, ""), (young, "Indeed.")):
+        await writing.purge(session, Batch())
+        for comment, text in ((old, ""), (new, "Indeed.")):
             await session.refresh(comment)
             assert comment.content == text
 
@@ -530,7 +531,7 @@ class TestReading:
             response = await client.get(f"/comments/{comment.id}{path}")
             assert response.status_code == 404
 
-    async def test_paging_and_sorting(
+    async def test_threads_are_paged_and_sorted(
         self, client: httpx.AsyncClient, session: AsyncSession, article: Article, reader: User
     ) -> None:
         ids = [(await create_comment(session, article=article, author=reader)).id for _ in range(7)]
@@ -554,12 +555,12 @@ class TestReading:
             root = await create_comment(session, article=article, author=reader)
             for _ in range(number):
                 await create_comment(session, article=article, author=reader, parent=root)
-            with statements(connection) as seen:
+            with statements(connection) as executed:
                 listed = await client.get(
                     f"/articles/{article.id}/comments", headers=bearer(reader)
                 )
             assert len(listed.json()) == number
-            assert len(seen) == 4  # the session, the article, the threads, their replies
+            assert len(executed) == 4  # the session, the article, the threads, their replies
 
     async def test_comment_policy_is_an_article_field(
         self, client: httpx.AsyncClient, article: Article

@@ -136,9 +136,9 @@ async def test_lists_return_counts_on_request(
     await create_comment(session, article=other, author=reader)
     await session.flush()
     url = "/articles?fields=id,favorites_count,comments_count,favorited&sort=oldest"
-    with statements(connection) as seen:
+    with statements(connection) as executed:
         listed = (await client.get(url, headers=bearer(reader))).json()
-    assert len(seen) == 2
+    assert len(executed) == 2
     assert listed == [
         {"id": article.id, "favorites_count": 1, "comments_count": 0, "favorited": True},
         {"id": other.id, "favorites_count": 0, "comments_count": 1, "favorited": False},
@@ -147,7 +147,7 @@ async def test_lists_return_counts_on_request(
     assert "favorited" not in (await client.get("/articles")).json()[0]
 
 
-async def test_favorited_by_filter(
+async def test_favorited_by_filter_selects_favorites_of_the_user(
     client: httpx.AsyncClient, session: AsyncSession, article: Article, author: User, reader: User
 ) -> None:
     draft = await create_article(session, author=author, published=False)

@@ -59,7 +59,9 @@ async def pages(client: httpx.AsyncClient, path: str, headers: dict[str, str]) -
 
 
 class TestProfile:
-    async def test_profile_fields(self, client: httpx.AsyncClient, ada: User) -> None:
+    async def test_profile_has_public_fields_and_counts(
+        self, client: httpx.AsyncClient, ada: User
+    ) -> None:
         changes = {"bio": "Wrote\nnotes.", "image_url": "/media/x/1.webp"}
         response = await client.patch("/users/me", json=changes, headers=bearer(ada))
         assert response.status_code == 200
@@ -114,9 +116,9 @@ class TestProfile:
     async def test_profile_runs_two_queries(
         self, client: httpx.AsyncClient, connection: AsyncConnection, ada: User, bob: User
     ) -> None:
-        with statements(connection) as seen:
+        with statements(connection) as executed:
             await profile_of(client, "bob", ada)
-        assert len(seen) == 2
+        assert len(executed) == 2
 
 
 class TestFollowing:
@@ -188,9 +190,9 @@ class TestFollowing:
         for path in ("followers", "following"):
             listed = await pages(client, f"/profiles/ada/{path}?limit=3", {})
             assert [each["username"] for each in listed] == names
-            with statements(connection) as seen:
+            with statements(connection) as executed:
                 await client.get(f"/profiles/ada/{path}")
-            assert len(seen) == 2  # the user's id, and the list
+            assert len(executed) == 2  # the user's id, and the list
         first = await client.get("/profiles/ada/followers?limit=3")
         cursor = first.links["next"]["url"].partition("cursor=")[2]
         for path in ("/profiles/ada/following", f"/profiles/{names[0]}/followers"):
@@ -275,11 +277,11 @@ class TestFeed:
             response = await client.get(f"/feed?skip={number}&limit=2", headers=bearer(ada))
             listed = [each["slug"] for each in response.json()]
             assert listed == wanted[number : number + 2]
-        with statements(connection) as seen:
+        with statements(connection) as executed:
             response = await client.get(
                 "/feed?count=true&fields=slug,favorited", headers=bearer(ada)
             )
-        assert len(seen) == 3  # the session, the list, and its length
+        assert len(executed) == 3  # the session, the list, and its length
         assert response.headers["X-Total-Count"] == "9"
         assert response.json()[0].keys() == {"slug", "favorited"}
         back = await client.get("/feed?limit=2", headers=bearer(ada))

@@ -150,9 +150,9 @@ async def test_list_runs_two_queries(
 ) -> None:
     for number in (1, 2):
         await create_report(session, article=article, reporter=await create_user(session))
-        with statements(connection) as seen:
+        with statements(connection) as executed:
             listed = (await client.get("/reports", headers=bearer(editor))).json()
-        assert (len(listed), len(seen)) == (number, 2)
+        assert (len(listed), len(executed)) == (number, 2)
 
 
 async def test_repeated_report_is_stored_once(

@@ -82,32 +82,32 @@ def moments_of(body: Any) -> list[str]:
 def check(response: httpx.Response, method: str, path: str) -> Operation:
     """Assert that a response matches the description; return its operation."""
     operation, status = operation_of(method, path), response.status_code
-    said = f"{method} {path}: {status} {response.text[:500]}"
-    assert status in operation.answers or status in ADDITIONAL_STATUSES, said
+    message = f"{method} {path}: {status} {response.text[:500]}"
+    assert status in operation.answers or status in ADDITIONAL_STATUSES, message
     if status == 204:
-        assert not response.content, said
+        assert not response.content, message
         return operation
     body = response.json()
     schema = operation.answers.get(status)
     # The description has no schema for 401, 403 and 404. All use the same error format.
     validate(body, ERROR if schema is None else schema)
     if status >= 400:
-        assert body.keys() == {"errors"}, said
-        assert all(body["errors"].values()), said
-        assert response.headers["Cache-Control"] == "no-store", said
+        assert body.keys() == {"errors"}, message
+        assert all(body["errors"].values()), message
+        assert response.headers["Cache-Control"] == "no-store", message
     for moment in moments_of(body):
-        assert MOMENT.fullmatch(moment), said
+        assert MOMENT.fullmatch(moment), message
     return operation
 
 
 @dataclass
 class Conduit:
-    """A client that validates each response; `seen` collects operations and statuses."""
+    """A client that validates each response; `validated` collects operations and statuses."""
 
     client: httpx.AsyncClient
-    seen: set[tuple[str, int]] = field(default_factory=set)
+    validated: set[tuple[str, int]] = field(default_factory=set)
 
-    async def ask(
+    async def send(
         self, method: str, path: str, token: str | None = None, /, **body: Any
     ) -> httpx.Response:
         """Send a request with an optional token. Anonymous requests bypass caches."""
@@ -121,18 +121,18 @@ class Conduit:
             params=httpx.QueryParams(path.partition("?")[2]).merge(fresh) or None,
         )
         operation = check(response, method, path)
-        self.seen.add((operation.name, response.status_code))
+        self.validated.add((operation.name, response.status_code))
         return response
 
     async def get(self, path: str, token: str | None = None) -> Any:
-        response = await self.ask("GET", path, token)
+        response = await self.send("GET", path, token)
         assert response.status_code == 200, response.text
         return response.json()
 
     async def register(self, username: str, password: str) -> str:
         """Register a user; return their token."""
         user = {"username": username, "email": f"{username}@example.com", "password": password}
-        response = await self.ask("POST", "/users", user=user)
+        response = await self.send("POST", "/users", user=user)
         assert response.status_code == 201, response.text
         token: str = response.json()["user"]["token"]
         return token

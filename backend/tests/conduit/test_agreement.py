@@ -40,7 +40,7 @@ class ModelArticle:
 
 
 @dataclass
-class World:
+class ModelState:
     """The model, and the client that sends the operations."""
 
     client: httpx.AsyncClient
@@ -49,16 +49,16 @@ class World:
     articles: dict[int, ModelArticle] = field(default_factory=dict)
     bios: dict[str, str] = field(default_factory=lambda: dict.fromkeys(NAMES, ""))
     follows: set[tuple[str, str]] = field(default_factory=set)
-    told: list[str] = field(default_factory=list)
+    sent: list[str] = field(default_factory=list)
     number: int = 0
 
     async def send(
         self, method: str, path: str, who: str | None, body: Any = None, status: int = 200
     ) -> Any:
-        self.told.append(f"{who} {method} {path} {body}")
+        self.sent.append(f"{who} {method} {path} {body}")
         headers = bearer(self.users[who]) if who else {}
         response = await self.client.request(method, path, json=body, headers=headers)
-        assert response.status_code == status, f"{self.told[-1]}: {response.text}"
+        assert response.status_code == status, f"{self.sent[-1]}: {response.text}"
         return response.json() if response.content else None
 
     def random_user(self) -> str:
@@ -80,42 +80,42 @@ class World:
 
     def listed(self) -> list[ModelArticle]:
         """Return the public articles, the newest first. Ids increase with the dates here."""
-        seen = [each for each in self.articles.values() if each.published]
-        return sorted(seen, key=lambda each: each.id, reverse=True)
+        public = [each for each in self.articles.values() if each.published]
+        return sorted(public, key=lambda each: each.id, reverse=True)
 
 
-def tags_of(world: World) -> list[str]:
-    return world.random.sample(TAGS, world.random.randint(0, 3))
+def tags_of(state: ModelState) -> list[str]:
+    return state.random.sample(TAGS, state.random.randint(0, 3))
 
 
-async def write(world: World) -> None:
-    author, title, tags = world.random_user(), world.random_text(), tags_of(world)
-    description, body = world.random_text(), world.random_text()
-    if world.random_bool():
+async def write(state: ModelState) -> None:
+    author, title, tags = state.random_user(), state.random_text(), tags_of(state)
+    description, body = state.random_text(), state.random_text()
+    if state.random_bool():
         new = {"title": title, "excerpt": description, "content": body, "tags": tags}
-        made = await world.send("POST", "/articles", author, {**new, "published": True}, 201)
+        made = await state.send("POST", "/articles", author, {**new, "published": True}, 201)
         identifier, slug = made["id"], made["slug"]
     else:
         new = {"title": title, "description": description, "body": body, "tagList": tags}
-        made = await world.send("POST", "/api/articles", author, {"article": new}, 201)
+        made = await state.send("POST", "/api/articles", author, {"article": new}, 201)
         slug = made["article"]["slug"]
-        identifier = (await world.send("GET", f"/articles/by-slug/{slug}", None))["id"]
-    world.articles[identifier] = ModelArticle(
+        identifier = (await state.send("GET", f"/articles/by-slug/{slug}", None))["id"]
+    state.articles[identifier] = ModelArticle(
         identifier, author, title, description, body, tags, slug
     )
 
 
-async def edit(world: World) -> None:
-    article = world.random_article()
+async def edit(state: ModelState) -> None:
+    article = state.random_article()
     if article is None:
         return
-    changed = world.random.choice(["title", "description", "body", "tags"])
-    value: Any = tags_of(world) if changed == "tags" else world.random_text()
-    if world.random_bool():
+    changed = state.random.choice(["title", "description", "body", "tags"])
+    value: Any = tags_of(state) if changed == "tags" else state.random_text()
+    if state.random_bool():
         name = {"description": "excerpt", "body": "content"}.get(changed, changed)
         # The RealWorld API changes the slug with the title; the native API needs a request.
         more = {"slug": None} if changed == "title" else {}
-        read = await world.send(
+        read = await state.send(
             "PATCH", f"/articles/{article.id}", article.author, {name: value, **more}
         )
         article.slug = read["slug"]
@@ -123,93 +123,93 @@ async def edit(world: World) -> None:
             return  # only the RealWorld API has an order of tags
     else:
         name = {"tags": "tagList"}.get(changed, changed)
-        read = await world.send(
+        read = await state.send(
             "PUT", f"/api/articles/{article.slug}", article.author, {"article": {name: value}}
         )
         article.slug = read["article"]["slug"]
     setattr(article, changed, value)
 
 
-async def delete(world: World) -> None:
-    article = world.random_article()
+async def delete(state: ModelState) -> None:
+    article = state.random_article()
     if article is None:
         return
-    path = f"/articles/{article.id}" if world.random_bool() else f"/api/articles/{article.slug}"
-    await world.send("DELETE", path, article.author, status=204)
-    del world.articles[article.id]
+    path = f"/articles/{article.id}" if state.random_bool() else f"/api/articles/{article.slug}"
+    await state.send("DELETE", path, article.author, status=204)
+    del state.articles[article.id]
 
 
-async def toggle_published(world: World) -> None:
+async def toggle_published(state: ModelState) -> None:
     """Unpublish an article, which only the native API can do."""
-    article = world.random_article()
+    article = state.random_article()
     if article is None or not article.published:
         return
-    await world.send("PATCH", f"/articles/{article.id}", article.author, {"published": False})
+    await state.send("PATCH", f"/articles/{article.id}", article.author, {"published": False})
     article.published = False
 
 
-async def favorite(world: World) -> None:
-    article, who = world.random_published_article(), world.random_user()
+async def favorite(state: ModelState) -> None:
+    article, who = state.random_published_article(), state.random_user()
     if article is None:
         return
-    wanted = world.random.random() < 0.7
-    if world.random_bool():
-        await world.send("PUT" if wanted else "DELETE", f"/articles/{article.id}/favorite", who)
+    wanted = state.random.random() < 0.7
+    if state.random_bool():
+        await state.send("PUT" if wanted else "DELETE", f"/articles/{article.id}/favorite", who)
     else:
         path = f"/api/articles/{article.slug}/favorite"
-        await world.send("POST" if wanted else "DELETE", path, who)
+        await state.send("POST" if wanted else "DELETE", path, who)
     (article.favorites.add if wanted else article.favorites.discard)(who)
 
 
-async def follow(world: World) -> None:
-    who, whom = world.random.sample(NAMES, 2)
-    wanted = world.random.random() < 0.7
-    if world.random_bool():
-        await world.send("PUT" if wanted else "DELETE", f"/profiles/{whom}/follow", who)
+async def follow(state: ModelState) -> None:
+    who, other = state.random.sample(NAMES, 2)
+    wanted = state.random.random() < 0.7
+    if state.random_bool():
+        await state.send("PUT" if wanted else "DELETE", f"/profiles/{other}/follow", who)
     else:
-        await world.send("POST" if wanted else "DELETE", f"/api/profiles/{whom}/follow", who)
-    (world.follows.add if wanted else world.follows.discard)((who, whom))
+        await state.send("POST" if wanted else "DELETE", f"/api/profiles/{other}/follow", who)
+    (state.follows.add if wanted else state.follows.discard)((who, other))
 
 
-async def comment(world: World) -> None:
-    article, who, text = world.random_published_article(), world.random_user(), world.random_text()
+async def comment(state: ModelState) -> None:
+    article, who, text = state.random_published_article(), state.random_user(), state.random_text()
     if article is None:
         return
-    if world.random_bool():
+    if state.random_bool():
         path = f"/articles/{article.id}/comments"
         parents = [None, *(each[0] for each in article.comments)]
-        body = {"content": text, "parent_id": world.random.choice(parents)}
-        made = await world.send("POST", path, who, body, 201)
+        body = {"content": text, "parent_id": state.random.choice(parents)}
+        made = await state.send("POST", path, who, body, 201)
         identifier = made["id"]
     else:
         path = f"/api/articles/{article.slug}/comments"
-        made = await world.send("POST", path, who, {"comment": {"body": text}})
+        made = await state.send("POST", path, who, {"comment": {"body": text}})
         identifier = made["comment"]["id"]
     article.comments.append((identifier, who, text))
 
 
-async def delete_comment(world: World) -> None:
-    article = world.random_published_article()
+async def delete_comment(state: ModelState) -> None:
+    article = state.random_published_article()
     if article is None or not article.comments:
         return
-    said = world.random.choice(article.comments)
-    path = f"/comments/{said[0]}"
-    if not world.random_bool():
+    comment = state.random.choice(article.comments)
+    path = f"/comments/{comment[0]}"
+    if not state.random_bool():
         path = f"/api/articles/{article.slug}{path}"
-    await world.send("DELETE", path, said[1], status=204)
-    article.comments.remove(said)
+    await state.send("DELETE", path, comment[1], status=204)
+    article.comments.remove(comment)
 
 
-async def update_profile(world: World) -> None:
-    who, bio = world.random_user(), world.random.choice(["", world.random_text()])
-    if world.random_bool():
-        await world.send("PATCH", "/users/me", who, {"bio": bio})
+async def update_profile(state: ModelState) -> None:
+    who, bio = state.random_user(), state.random.choice(["", state.random_text()])
+    if state.random_bool():
+        await state.send("PATCH", "/users/me", who, {"bio": bio})
     else:
-        await world.send("PUT", "/api/user", who, {"user": {"bio": bio}})
-    world.bios[who] = bio
+        await state.send("PUT", "/api/user", who, {"user": {"bio": bio}})
+    state.bios[who] = bio
 
 
-OPERATIONS: tuple[Callable[[World], Awaitable[None]], ...] = (
+OPERATIONS: tuple[Callable[[ModelState], Awaitable[None]], ...] = (
     write,
     write,
     edit,
@@ -226,21 +226,21 @@ OPERATIONS: tuple[Callable[[World], Awaitable[None]], ...] = (
 )
 
 
-def profile(world: World, name: str, viewer: str | None) -> dict[str, Any]:
-    following = (viewer, name) in world.follows
-    return {"username": name, "bio": world.bios[name], "image": "", "following": following}
+def profile(state: ModelState, name: str, viewer: str | None) -> dict[str, Any]:
+    following = (viewer, name) in state.follows
+    return {"username": name, "bio": state.bios[name], "image": "", "following": following}
 
 
-async def compare(world: World) -> None:
-    viewer = world.random.choice([None, *NAMES])
-    await compare_lists(world, viewer)
-    await compare_articles(world, viewer)
-    await compare_profiles(world, viewer)
+async def compare(state: ModelState) -> None:
+    viewer = state.random.choice([None, *NAMES])
+    await compare_lists(state, viewer)
+    await compare_articles(state, viewer)
+    await compare_profiles(state, viewer)
 
 
-async def compare_lists(world: World, viewer: str | None) -> None:
-    name, tag = world.random_user(), world.random.choice(TAGS)
-    everything = world.listed()
+async def compare_lists(state: ModelState, viewer: str | None) -> None:
+    name, tag = state.random_user(), state.random.choice(TAGS)
+    everything = state.listed()
     for here, there, expected in (
         ("", "", everything),
         (f"author={name}", f"author={name}", [each for each in everything if each.author == name]),
@@ -252,7 +252,7 @@ async def compare_lists(world: World, viewer: str | None) -> None:
         ),
     ):
         fields = "fields=slug,favorites_count,favorited,comments_count&status=published&limit=100"
-        native = await world.send("GET", f"/articles?{fields}&{here}".rstrip("&"), viewer)
+        native = await state.send("GET", f"/articles?{fields}&{here}".rstrip("&"), viewer)
         assert native == [
             {
                 "slug": each.slug,
@@ -262,21 +262,21 @@ async def compare_lists(world: World, viewer: str | None) -> None:
             }
             for each in expected
         ]
-        conduit = await world.send("GET", f"/api/articles?limit=100&{there}", viewer)
+        conduit = await state.send("GET", f"/api/articles?limit=100&{there}", viewer)
         assert conduit["articlesCount"] == len(expected)
         assert [normalized(each) for each in conduit["articles"]] == [
-            expected_article(world, each, viewer) for each in expected
+            expected_article(state, each, viewer) for each in expected
         ]
     if viewer is not None:
-        followed = [each for each in everything if (viewer, each.author) in world.follows]
-        native = await world.send("GET", "/feed?limit=100", viewer)
+        followed = [each for each in everything if (viewer, each.author) in state.follows]
+        native = await state.send("GET", "/feed?limit=100", viewer)
         assert [each["id"] for each in native] == [each.id for each in followed]
-        conduit = await world.send("GET", "/api/articles/feed?limit=100", viewer)
+        conduit = await state.send("GET", "/api/articles/feed?limit=100", viewer)
         assert [each["slug"] for each in conduit["articles"]] == [each.slug for each in followed]
         assert conduit["articlesCount"] == len(followed)
     used = {tag for each in everything for tag in each.tags}
-    assert {each["name"] for each in await world.send("GET", "/tags", None)} == used
-    assert set((await world.send("GET", "/api/tags", None))["tags"]) == used
+    assert {each["name"] for each in await state.send("GET", "/tags", None)} == used
+    assert set((await state.send("GET", "/api/tags", None))["tags"]) == used
 
 
 def normalized(article: dict[str, Any]) -> dict[str, Any]:
@@ -285,7 +285,9 @@ def normalized(article: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def expected_article(world: World, article: ModelArticle, viewer: str | None) -> dict[str, Any]:
+def expected_article(
+    state: ModelState, article: ModelArticle, viewer: str | None
+) -> dict[str, Any]:
     return {
         "slug": article.slug,
         "title": article.title,
@@ -293,19 +295,19 @@ def expected_article(world: World, article: ModelArticle, viewer: str | None) ->
         "tagList": article.tags,
         "favorited": viewer in article.favorites,
         "favoritesCount": len(article.favorites),
-        "author": profile(world, article.author, viewer),
+        "author": profile(state, article.author, viewer),
     }
 
 
-async def compare_articles(world: World, viewer: str | None) -> None:
-    article = world.random_article()
+async def compare_articles(state: ModelState, viewer: str | None) -> None:
+    article = state.random_article()
     if article is None:
         return
     if not (article.published or viewer == article.author):
-        await world.send("GET", f"/articles/{article.id}", viewer, status=404)
-        await world.send("GET", f"/api/articles/{article.slug}", viewer, status=404)
+        await state.send("GET", f"/articles/{article.id}", viewer, status=404)
+        await state.send("GET", f"/api/articles/{article.slug}", viewer, status=404)
         return
-    native = await world.send("GET", f"/articles/{article.id}", viewer)
+    native = await state.send("GET", f"/articles/{article.id}", viewer)
     assert (native["slug"], native["title"], native["content"], native["excerpt"]) == (
         article.slug,
         article.title,
@@ -313,14 +315,14 @@ async def compare_articles(world: World, viewer: str | None) -> None:
         article.description,
     )
     assert native["tags"] == sorted(article.tags, key=str.lower)
-    conduit = (await world.send("GET", f"/api/articles/{article.slug}", viewer))["article"]
-    assert normalized(conduit) == {**expected_article(world, article, viewer), "body": article.body}
-    said = await world.send("GET", f"/api/articles/{article.slug}/comments", viewer)
-    assert [(each["id"], each["author"], each["body"]) for each in said["comments"]] == [
-        (identifier, profile(world, who, viewer), text)
+    conduit = (await state.send("GET", f"/api/articles/{article.slug}", viewer))["article"]
+    assert normalized(conduit) == {**expected_article(state, article, viewer), "body": article.body}
+    found = await state.send("GET", f"/api/articles/{article.slug}/comments", viewer)
+    assert [(each["id"], each["author"], each["body"]) for each in found["comments"]] == [
+        (identifier, profile(state, who, viewer), text)
         for identifier, who, text in reversed(article.comments)
     ]
-    threads = await world.send("GET", f"/articles/{article.id}/comments?limit=100", viewer)
+    threads = await state.send("GET", f"/articles/{article.id}/comments?limit=100", viewer)
     everything = [each for thread in threads for each in (thread, *thread["replies"])]
     counted = sum(thread["reply_count"] + (not thread["removed"]) for thread in threads)
     assert counted == len(article.comments)
@@ -330,15 +332,15 @@ async def compare_articles(world: World, viewer: str | None) -> None:
         assert each["content"] == known.get(each["id"])
 
 
-async def compare_profiles(world: World, viewer: str | None) -> None:
+async def compare_profiles(state: ModelState, viewer: str | None) -> None:
     for name in NAMES:
-        native = await world.send("GET", f"/profiles/{name}", viewer)
-        assert native["bio"] == world.bios[name]
-        assert native["following"] == ((viewer, name) in world.follows)
-        assert native["followers_count"] == sum(whom == name for _, whom in world.follows)
-        assert native["following_count"] == sum(who == name for who, _ in world.follows)
-        conduit = await world.send("GET", f"/api/profiles/{name}", viewer)
-        assert conduit["profile"] == profile(world, name, viewer)
+        native = await state.send("GET", f"/profiles/{name}", viewer)
+        assert native["bio"] == state.bios[name]
+        assert native["following"] == ((viewer, name) in state.follows)
+        assert native["followers_count"] == sum(whom == name for _, whom in state.follows)
+        assert native["following_count"] == sum(who == name for who, _ in state.follows)
+        conduit = await state.send("GET", f"/api/profiles/{name}", viewer)
+        assert conduit["profile"] == profile(state, name, viewer)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -346,13 +348,13 @@ async def test_both_apis_agree_with_a_model(
     client: httpx.AsyncClient, session: AsyncSession, seed: int
 ) -> None:
     users = {name: await create_user(session, username=name) for name in NAMES}
-    world = World(client, users, Random(seed))
+    state = ModelState(client, users, Random(seed))
     try:
         for _ in range(STEPS):
-            await world.random.choice(OPERATIONS)(world)
-            if world.random.random() < COMPARED:
-                await compare(world)
-        await compare(world)
+            await state.random.choice(OPERATIONS)(state)
+            if state.random.random() < COMPARED:
+                await compare(state)
+        await compare(state)
     except BaseException:
-        print(f"seed {seed}:", *world.told, sep="\n")
+        print(f"seed {seed}:", *state.sent, sep="\n")
         raise

@@ -9,7 +9,7 @@ from app.core.config import Settings
 from app.db.session import Database
 from app.models import Favorite, Follow
 from app.services.articles import counting
-from tests.conduit import playing
+from tests.conduit import scenarios
 from tests.conduit.contract import PREFIX, Conduit, operations
 from tests.factories import bearer, create_article, create_user
 from tests.test_lists import statements
@@ -19,13 +19,13 @@ async def test_every_operation_returns_every_documented_status(
     client: httpx.AsyncClient,
 ) -> None:
     conduit = Conduit(client)
-    await playing.drive(conduit)
-    missing = playing.expected() - conduit.seen
+    await scenarios.call_every_operation(conduit)
+    missing = scenarios.expected() - conduit.validated
     assert not missing
 
 
 async def test_front_end_scenario_with_two_users(client: httpx.AsyncClient) -> None:
-    await playing.play(Conduit(client))
+    await scenarios.run_with_two_users(Conduit(client))
 
 
 async def test_generated_openapi_has_the_same_operations(client: httpx.AsyncClient) -> None:
@@ -62,12 +62,12 @@ async def test_lists_take_three_queries_regardless_of_length(
         article = await create_article(session, author=author, tags=["a", "b"])
         session.add(Favorite(user_id=reader.id, article_id=article.id))
         await session.flush()
-        with statements(connection) as seen:
+        with statements(connection) as executed:
             listed = (await client.get(path, headers=bearer(reader))).json()
         assert listed["articlesCount"] == len(listed["articles"]) == number
         assert all(each["favorited"] for each in listed["articles"])
         assert all(each["author"]["following"] for each in listed["articles"])
-        assert len(seen) == 3  # the identity, the list and the count
+        assert len(executed) == 3  # the identity, the list and the count
 
 
 async def test_count_is_cached_until_the_change_feed_changes(
@@ -81,11 +81,11 @@ async def test_count_is_cached_until_the_change_feed_changes(
     for number, last in ((1, "count"), (2, "count"), (2, "max")):
         if last == "count":
             await create_article(session, author=author)
-        with statements(connection) as seen:
+        with statements(connection) as executed:
             listed = (await client.get("/api/articles?author=writer")).json()
         assert listed["articlesCount"] == number
-        assert f"{last}(" in seen[-1]
+        assert f"{last}(" in executed[-1]
     for path in ("/api/articles?favorited=writer", "/api/articles/feed"):
-        with statements(connection) as seen:
+        with statements(connection) as executed:
             await client.get(path, headers=bearer(author))
-        assert "count(" in seen[-1]  # the feed does not contain favorites and follows
+        assert "count(" in executed[-1]  # the feed does not contain favorites and follows

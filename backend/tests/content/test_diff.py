@@ -144,16 +144,17 @@ LARGE: dict[str, Callable[[], tuple[str, str]]] = {
 }
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("kind", LARGE)
 @pytest.mark.usefixtures("_steps_are_counted")
-def test_a_megabyte_against_another_is_bounded(kind: str) -> None:
+def test_cost_of_comparing_two_megabytes_is_limited(kind: str) -> None:
     before, after = LARGE[kind]()
     diff = unified_diff(before, after, names=NAMES)
     assert apply_diff(before, diff) == after
 
 
 class Steps:
-    """Counts the search's steps, and fails where there are too many."""
+    """Counts the steps of the search, and fails if there are too many."""
 
     left = 8 * diffs.MAX_STEPS
 

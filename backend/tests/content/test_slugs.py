@@ -113,7 +113,7 @@ def test_slugify_always_returns_a_valid_slug(text: str) -> None:
         ("\u200b \u200f", ""),
     ],
 )
-def test_normalize_text(text: str, normalized: str) -> None:
+def test_text_is_normalized(text: str, normalized: str) -> None:
     assert normalize_text(text) == normalized
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,55 +13,47 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from app.core.config import BACKEND_DIR
 from app.db import embedded
 from tests import postgres
 from tests.postgres import fetch, kill_processes_of, processes_of, short_directory
-from tests.processes import DEADLINE, wait_until
+from tests.processes import DEADLINE, FORKS, use_server_until_eof, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.checkout]
 
-RUN_UNTIL_EOF = """
-import sys
-from pathlib import Path
-from app.db import embedded
-print(embedded.start(Path(sys.argv[1])), flush=True)
-sys.stdin.read()
-"""
-
 
 class ServerUser:
-    """A process that uses the server of a folder until its standard input is closed."""
+    """A process that uses the server of a folder until it is ended."""
 
     def __init__(self, directory: Path) -> None:
         self._output = directory.parent / f"{uuid4().hex}.out"
-        with self._output.open("wb") as output:
-            self.popen = subprocess.Popen(
-                [sys.executable, "-c", RUN_UNTIL_EOF, str(directory)],
-                cwd=BACKEND_DIR,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+        self._output.touch()
+        self._connection, closed = FORKS.Pipe()
+        self.process = FORKS.Process(
+            target=use_server_until_eof, args=(directory, self._output, closed), daemon=True
+        )
+        self.process.start()
+        closed.close()
 
     def url(self) -> str:
         """Return the URL that the process prints after its log lines."""
 
         def printed_url() -> str:
             output = self._output.read_text()
-            assert self.popen.poll() is None, output
+            assert self.process.is_alive(), output
             lines = output.splitlines(keepends=True)
             return next((line for line in lines if re.match(r"postgresql.*\n", line)), "")
 
         return wait_until(printed_url, "the server of the folder runs").strip()
 
     def end(self) -> None:
-        self.popen.communicate(timeout=DEADLINE)
-        assert self.popen.returncode == 0
+        self._connection.close()
+        self.process.join(DEADLINE)
+        assert self.process.exitcode == 0, self._output.read_text()
 
     def kill(self) -> None:
-        self.popen.kill()
-        self.popen.communicate()
+        self.process.kill()
+        self.process.join()
+        self._connection.close()
 
 
 @contextmanager
@@ -121,7 +112,7 @@ def test_concurrent_processes_are_all_registered(data: Path) -> None:
         users += [stack.enter_context(using(data)) for _ in range(8)]
         assert len({user.url() for user in users}) == 1
         counted = json.loads((data / ".handle_pids.json").read_text())
-        assert {user.popen.pid for user in users} <= set(counted)
+        assert {user.process.pid for user in users} <= set(counted)
 
 
 def test_killed_postmaster_recovers_at_the_next_start(data: Path) -> None:

@@ -225,11 +225,11 @@ class TestPool:
 
     async def test_connection_of_a_cancelled_waiter_is_passed_on(self, pool: ReadPool) -> None:
         held = [await acquire(pool), await acquire(pool)]
-        cancelled, patient = (asyncio.create_task(acquire(pool)) for _ in range(2))
+        cancelled, next_task = (asyncio.create_task(acquire(pool)) for _ in range(2))
         await asyncio.sleep(0)
         pool.release(held[0])
         cancelled.cancel()
-        assert await patient is held[0]
+        assert await next_task is held[0]
         with pytest.raises(asyncio.CancelledError):
             await cancelled
 
@@ -276,8 +276,8 @@ IS_SLEEPING = """SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event = 'PgSleep'"""
 
 
-async def test_whoever_gives_up_on_a_read_does_not_leave_it_to_the_next(real: Reader) -> None:
-    """The answer to a statement that was given up would otherwise be read by somebody else."""
+async def test_cancelled_read_does_not_affect_the_next_read(real: Reader) -> None:
+    """Otherwise the next task could read the result of the cancelled statement."""
     slow = asyncio.create_task(real.execute(text("SELECT pg_sleep(300)")))
     async with asyncio.timeout(DEADLINE):
         while not await real.scalar(text(IS_SLEEPING)):

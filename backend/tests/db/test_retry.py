@@ -14,7 +14,7 @@ from app.db import retry as retry_module
 from app.db.retry import ATTEMPTS, TryAgain, retry
 from app.db.session import Database
 from app.models import User
-from tests.databases import execute
+from tests.databases import delete_all_rows, execute
 from tests.factories import create_user
 
 Work = Callable[[AsyncSession], Awaitable[int]]
@@ -64,7 +64,7 @@ def delays(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 @pytest.fixture
 def _no_users_afterwards(database_url: str) -> Iterator[None]:
     yield
-    execute(database_url, "TRUNCATE users CASCADE")
+    execute(database_url, delete_all_rows())
 
 
 @pytest.fixture

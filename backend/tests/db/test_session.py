@@ -14,7 +14,7 @@ from app.db import session as session_module
 from app.db.pool import ReadPool
 from app.db.session import Database, readable_url
 from app.models import User
-from tests.databases import driver_url, execute
+from tests.databases import delete_all_rows, driver_url, execute
 from tests.factories import create_user
 from tests.processes import DEADLINE
 
@@ -38,7 +38,7 @@ async def read_one(database: Database) -> int | None:
 @pytest.fixture
 def _no_users_afterwards(database_url: str) -> Iterator[None]:
     yield
-    execute(database_url, "TRUNCATE users CASCADE")
+    execute(database_url, delete_all_rows())
 
 
 @pytest.mark.usefixtures("_no_users_afterwards")
@@ -113,11 +113,11 @@ async def test_idle_transaction_times_out(settings: Settings, database_url: str)
         async with database.unit_of_work() as session:
             pid = await session.scalar(text("SELECT pg_backend_pid()"))
             async with asyncio.timeout(DEADLINE):
-                while await observer.fetchval(alive, pid):
+                while await observer.fetchval(count_backends, pid):
                     pass
             await session.execute(text("SELECT 1"))
 
-    alive = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1"
+    count_backends = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1"
     observer = await asyncpg.connect(driver_url(database_url))
 
     with pytest.raises(ServiceUnavailable):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from app.core.config import BACKEND_DIR
-from tests.databases import migrated_database
+from tests.databases import application_url, migrated_database
 from tests.processes import GUNICORN, Api, Checkout, serving
 
 PARTS = ("app", "alembic", "alembic.ini", "gunicorn.conf.py")
@@ -48,13 +48,16 @@ def api_database() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def api(checkout: Checkout, api_database: str) -> Iterator[Api]:
-    """Start the shared API. Tests add their own rows, and undo all other changes."""
-    with serving(checkout, DATABASE_URL=api_database) as api:
+    """Start the shared API, with the role that runs it in production.
+
+    Tests add their own rows, and undo all other changes.
+    """
+    with serving(checkout, DATABASE_URL=application_url(api_database)) as api:
         yield api
 
 
 @pytest.fixture(scope="session")
 def gunicorn_api(checkout: Checkout, api_database: str) -> Iterator[Api]:
     """Start a shared API under gunicorn, as in production."""
-    with serving(checkout, GUNICORN, DATABASE_URL=api_database) as api:
+    with serving(checkout, GUNICORN, DATABASE_URL=application_url(api_database)) as api:
         yield api

@@ -14,7 +14,7 @@ import pytest
 
 from tests.databases import migrated_database
 from tests.postgres import fetch
-from tests.processes import Api, Checkout, pressroom, said, serving, wait_until
+from tests.processes import Api, Checkout, output_of, pressroom, serving, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -110,11 +110,11 @@ def test_killed_import_is_completed_by_the_next(
     prefix = uuid4().hex[:8]
     mine = f"{COUNT} WHERE slug LIKE '{prefix}-%'"
     lines = list(records(4000, prefix=prefix))
-    with serving(checkout, DATABASE_URL=database) as doomed, ThreadPoolExecutor() as threads:
-        headers = doomed.bearer(f"killed-{prefix}")
-        sending = threads.submit(post, doomed, headers, iter(lines))
+    with serving(checkout, DATABASE_URL=database) as killed_api, ThreadPoolExecutor() as threads:
+        headers = killed_api.bearer(f"killed-{prefix}")
+        sending = threads.submit(post, killed_api, headers, iter(lines))
         wait_until(lambda: fetch(database, mine)[0]["n"] > 0, "a batch is committed")
-        doomed.process.kill()
+        killed_api.process.kill()
         with pytest.raises(httpx.TransportError):
             sending.result()
     done = fetch(database, mine)[0]["n"]
@@ -171,7 +171,7 @@ def test_concurrent_imports_of_one_file(checkout: Checkout, server: Api, databas
 def test_stalled_export_holds_no_connection(checkout: Checkout, database: str) -> None:
     with serving(checkout, DATABASE_URL=database, DATABASE_POOL_SIZE="1") as api:
         headers = api.bearer(f"slow-{uuid4().hex[:8]}")
-        post(api, headers, records(300, size=100_000, prefix=uuid4().hex[:8]))
+        post(api, headers, records(150, size=100_000, prefix=uuid4().hex[:8]))
         with api.client.stream("GET", "/articles/export", headers=headers) as slow:
             assert slow.status_code == 200
             for _ in range(20):
@@ -189,11 +189,11 @@ def test_command_shows_progress(checkout: Checkout, own_database: str, tmp_path:
         arguments = ("import", str(path), "--author", "writer1")
         with pressroom(checkout, *arguments, **settings) as imported:
             assert imported.wait() == 0, imported.log
-            assert "Importing" in said(imported)
-            assert "100%" in said(imported)
-            assert expected in said(imported)
+            assert "Importing" in output_of(imported)
+            assert "100%" in output_of(imported)
+            assert expected in output_of(imported)
     exported = tmp_path / "out" / "all"
     with pressroom(checkout, "export", str(exported), **settings) as process:
         assert process.wait() == 0, process.log
-        assert "Exported 1300 articles" in said(process)
+        assert "Exported 1300 articles" in output_of(process)
     assert len(list(exported.glob("*.md"))) == 1300

@@ -44,21 +44,23 @@ def test_scheduled_article_is_announced_once(replicas: list[Api], own_database: 
     ids = {answer.json()["id"] for answer in posted}
 
     def visible() -> bool:
-        told = read_changes(other, "")  # read first: the feed must not contain invisible articles
+        changes = read_changes(
+            other, ""
+        )  # read first: the feed must not contain invisible articles
         is_there = other.client.get(f"/articles/{max(ids)}").status_code == 200
-        assert is_there or told == []
+        assert is_there or changes == []
         return is_there
 
     wait_until(visible, "the articles are visible")
     assert moment <= datetime.now(UTC)
     wait_until(lambda: len(read_changes(other, "")) == 3, "the articles are announced")
-    told = read_changes(api, "")
-    assert [each["kind"] for each in told] == ["created"] * 3
-    assert {each["article_id"] for each in told} == ids
+    changes = read_changes(api, "")
+    assert [each["kind"] for each in changes] == ["created"] * 3
+    assert {each["article_id"] for each in changes} == ids
     # The jobs of all processes run again.
     ended = datetime.now(UTC) + timedelta(seconds=2)
     wait_until(lambda: datetime.now(UTC) > ended, "two seconds have passed")
-    assert read_changes(api, "") == told
+    assert read_changes(api, "") == changes
     assert fetch(own_database, "SELECT id FROM articles WHERE awaits_publication") == []
 
 

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Sequence
+from itertools import count
 
 import pytest
 
 from tests.postgres import fetch
-from tests.processes import Api, Checkout, pressroom, said
+from tests.processes import Api, Checkout, output_of, pressroom
 
 pytestmark = pytest.mark.e2e
 
@@ -29,7 +30,7 @@ def test_created_admin_can_log_in(checkout: Checkout, api: Api, api_database: st
     arguments, environment = create_admin()
     with pressroom(checkout, *arguments, **environment, DATABASE_URL=api_database) as created:
         assert created.wait() == 0
-        assert re.fullmatch(r"Created administrator root \(id \d+\)", said(created))
+        assert re.fullmatch(r"Created administrator root \(id \d+\)", output_of(created))
     token = api.log_in("root", password=PASSWORD).json()["access_token"]
     me = api.client.get("/users/me", headers={"Authorization": f"Bearer {token}"})
     assert me.json()["role"] == "admin"
@@ -42,10 +43,10 @@ def test_created_admin_can_log_in(checkout: Checkout, api: Api, api_database: st
     try:
         for name, process in processes.items():
             assert process.wait() == 1, name
-            assert all(sentence in said(process) for sentence in BAD[name][1])
+            assert all(sentence in output_of(process) for sentence in BAD[name][1])
             assert "Traceback" not in process.log
             assert BAD[name][0].get("password", PASSWORD) not in process.log
-            assert len(said(process)) < 300
+            assert len(output_of(process)) < 300
     finally:
         for process in processes.values():
             process.kill()
@@ -56,8 +57,8 @@ def test_seed_adds_the_requested_rows(checkout: Checkout, own_database: str) -> 
     arguments = ("seed", "--users", "3", "--articles", "40")
     with pressroom(checkout, *arguments, DATABASE_URL=own_database, BCRYPT_COST="4") as seeded:
         assert seeded.wait() == 0, seeded.log
-        assert "Added 3 users" in said(seeded)
-        assert "Added 40 articles" in said(seeded)
+        assert "Added 3 users" in output_of(seeded)
+        assert "Added 40 articles" in output_of(seeded)
     (row,) = fetch(
         own_database,
         "SELECT (SELECT count(*) FROM users) users, count(*) articles, avg(length(content)) size"
@@ -67,7 +68,7 @@ def test_seed_adds_the_requested_rows(checkout: Checkout, own_database: str) -> 
     assert 1500 < row["size"] < 2500
 
 
-def test_seed_errors(checkout: Checkout, own_database: str) -> None:
+def test_invalid_seed_arguments_are_reported(checkout: Checkout, own_database: str) -> None:
     nowhere = "postgresql://postgres@127.0.0.1:1/nowhere"
     cases = [
         (("--users", "0", "--articles", "1"), own_database, "Articles require authors"),
@@ -79,11 +80,45 @@ def test_seed_errors(checkout: Checkout, own_database: str) -> None:
     try:
         for process, (_, _, sentence) in zip(processes, cases, strict=True):
             assert process.wait() == 1, process.log
-            assert sentence in said(process)
+            assert sentence in output_of(process)
             assert "Traceback" not in process.log
     finally:
         for process in processes:
             process.kill()
+
+
+def test_operator_lets_a_user_in_again(checkout: Checkout, api: Api, api_database: str) -> None:
+    """The API obeys commands at once: it shares only the database with them."""
+
+    def command(*arguments: str) -> None:
+        with pressroom(checkout, "users", *arguments, DATABASE_URL=api_database) as process:
+            assert process.wait() == 0, process.log
+
+    def log_in(address: str, password: str, username: str = "locked") -> int:
+        headers = {"X-Forwarded-For": address}
+        form = {"username": username, "password": password}
+        return api.client.post("/auth/login", data=form, headers=headers).status_code
+
+    def lock_out(address: str) -> None:
+        while log_in(address, "wrong") == 401:
+            pass
+        assert log_in(address, PASSWORD) == 429
+
+    api.register("locked", password=PASSWORD)
+    lock_out("198.51.100.1")
+    command("reset-login-limits", "LOCKED")
+    assert log_in("198.51.100.1", PASSWORD) == 200
+    lock_out("198.51.100.1")  # now a place of a former login
+    command("reset-login-limits", "locked@example.com")
+    assert log_in("198.51.100.1", PASSWORD) == 200
+    names = (f"nobody{number}" for number in count())
+    while log_in("198.51.100.2", "wrong", next(names)) == 401:
+        pass
+    assert log_in("198.51.100.2", PASSWORD) == 429  # the limit of the address
+    command("reset-login-limits", "locked", "--address", "198.51.100.2")
+    assert log_in("198.51.100.2", PASSWORD) == 200
+    command("disable", "locked")
+    assert log_in("198.51.100.1", PASSWORD) == 401
 
 
 def test_routes_lists_routes_and_permissions(checkout: Checkout) -> None:

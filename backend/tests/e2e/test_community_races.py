@@ -21,7 +21,7 @@ COUNTS = """
         AND status = 'visible' AND deleted_at IS NULL) AS commented
     FROM article_counts AS counts
 """
-OUTLIVED = """
+REMAINING_ROWS = """
     SELECT 1 FROM follows JOIN blocks ON blocked_id = follower_id AND blocker_id = followed_id
 """
 FOLLOWS = """
@@ -59,22 +59,22 @@ def test_counts_are_correct_after_concurrent_changes(api: Api, races_database: s
     def act(number: int, headers: dict[str, str]) -> Callable[[], int]:
         def run() -> int:
             article = articles[number % 2]
-            worst = 0
+            highest = 0
             for step in range(ROUNDS):
                 method = "DELETE" if (step + number) % 3 == 0 else "PUT"
                 answers = [
                     api.client.request(method, f"/articles/{article}/favorite", headers=headers),
                     api.client.request(method, "/profiles/writer/follow", headers=headers),
                 ]
-                said = api.client.post(
+                created = api.client.post(
                     f"/articles/{article}/comments", json={"content": "Yes."}, headers=headers
                 )
-                answers.append(said)
+                answers.append(created)
                 if step % 2:
-                    path = f"/comments/{said.json()['id']}"
+                    path = f"/comments/{created.json()['id']}"
                     answers.append(api.client.delete(path, headers=headers))
-                worst = max(worst, *(answer.status_code for answer in answers))
-            return worst
+                highest = max(highest, *(answer.status_code for answer in answers))
+            return highest
 
         return run
 
@@ -133,5 +133,5 @@ def test_block_removes_concurrent_follow(api: Api, races_database: str) -> None:
     for _ in range(10):
         statuses = run_concurrently([follow, follow, follow, block, follow, follow])
         assert set(statuses) <= {200, 403}
-        assert fetch(races_database, OUTLIVED) == []
+        assert fetch(races_database, REMAINING_ROWS) == []
         api.client.delete("/profiles/follower/block", headers=blocker)

@@ -105,11 +105,11 @@ def test_concurrent_long_texts_hold_no_connections(small_api: Api) -> None:
     article = {"title": "Calm", "content": "Nobody has to wait for it.", "published": True}
     url = f"/articles/{client.post('/articles', json=article, headers=reader).json()['id']}"
     token = small_api.log_in("calm").json()["refresh_token"]
-    storm = {"title": "Storm", "content": "Some *words* and `code`.\n\n" * 40_000}
+    long_article = {"title": "Storm", "content": "Some *words* and `code`.\n\n" * 40_000}
     answers: set[int] = set()
 
     def post(number: int) -> httpx.Response:
-        return client.post("/articles", json=storm, headers=writers[number % WRITERS])
+        return client.post("/articles", json=long_article, headers=writers[number % WRITERS])
 
     with ThreadPoolExecutor(3 * WRITERS) as threads:
         posted = [threads.submit(post, number) for number in range(3 * WRITERS)]

@@ -170,10 +170,10 @@ def test_max_requests_restart_loses_no_request(checkout: Checkout, module_databa
         Fork(*command, checkout=checkout, settings=settings) as process,
         connected(process, port) as api,
     ):
-        seen = set(workers(api))
+        pids = set(workers(api))
         deadline = time.monotonic() + DEADLINE
-        while len(seen) < 4:  # the number of requests per worker depends on timing
+        while len(pids) < 4:  # the number of requests per worker depends on timing
             assert time.monotonic() < deadline
             response = api.client.post("/users", json={})
             assert response.status_code == 422, response.text
-            seen |= set(workers(api))
+            pids |= set(workers(api))

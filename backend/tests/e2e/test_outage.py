@@ -78,9 +78,9 @@ def fill_pools(api: Api) -> None:
     The client has no persistent connections: a thread could close an expired one that another
     thread is about to use.
     """
-    none_kept = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    without_keepalive = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     with (
-        httpx.Client(base_url=api.url, timeout=DEADLINE, limits=none_kept) as client,
+        httpx.Client(base_url=api.url, timeout=DEADLINE, limits=without_keepalive) as client,
         ThreadPoolExecutor(4 * POOL_SIZE) as threads,
     ):
         fresh = replace(api, client=client)

@@ -23,8 +23,8 @@ HEADING = re.compile(r"^(#+) .*five-minute tour.*$", re.MULTILINE | re.IGNORECAS
 PAGE = re.compile(r"^\| \[[^]]+\]\(([\w-]+\.md)\) \|", re.MULTILINE)
 """A row of the table of contents of the API guide."""
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-BETWEEN = "----- the next step of the tour -----"
-DIFFERS = re.compile(r"(^|_)(id|at|token|in|time)$")
+SEPARATOR = "----- the next step of the tour -----"
+VOLATILE_FIELD = re.compile(r"(^|_)(id|at|token|in|time)$")
 """Fields whose values differ between runs: ids, times and tokens."""
 
 
@@ -87,25 +87,26 @@ def documents(text: str) -> list[Any]:
     return found
 
 
-def assert_alike(shown: Any, seen: Any, where: str) -> None:
+def assert_matches(shown: Any, printed: Any, where: str) -> None:
     """Compare fields and values, except those that differ between runs; `…` matches anything."""
     if isinstance(shown, dict):
-        assert isinstance(seen, dict), where
-        assert shown.keys() == seen.keys(), where
+        assert isinstance(printed, dict), where
+        assert shown.keys() == printed.keys(), where
         for name, value in shown.items():
-            if DIFFERS.search(name):
-                assert type(seen[name]) is type(value), f"{where}.{name}"
+            if VOLATILE_FIELD.search(name):
+                assert type(printed[name]) is type(value), f"{where}.{name}"
             else:
-                assert_alike(value, seen[name], f"{where}.{name}")
+                assert_matches(value, printed[name], f"{where}.{name}")
     elif isinstance(shown, list):
-        assert isinstance(seen, list), where
-        assert len(shown) == len(seen), where
-        for number, (left, right) in enumerate(zip(shown, seen, strict=True)):
-            assert_alike(left, right, f"{where}[{number}]")
-    elif isinstance(shown, str) and isinstance(seen, str):
-        assert re.fullmatch(loosely(shown), seen, re.DOTALL), f"{where}: {seen!r} is not {shown!r}"
+        assert isinstance(printed, list), where
+        assert len(shown) == len(printed), where
+        for number, (left, right) in enumerate(zip(shown, printed, strict=True)):
+            assert_matches(left, right, f"{where}[{number}]")
+    elif isinstance(shown, str) and isinstance(printed, str):
+        matches = re.fullmatch(loosely(shown), printed, re.DOTALL)
+        assert matches, f"{where}: {printed!r} is not {shown!r}"
     else:
-        assert shown == seen, where
+        assert shown == printed, where
 
 
 def loosely(line: str) -> str:
@@ -131,7 +132,7 @@ def test_commands_of_a_page_print_what_it_shows(fresh_api: Api, page: str) -> No
         if shutil.which(program) is None:
             pytest.skip(f"no {program} here")
     steps = read_tour(page)
-    script = f"\necho; echo '{BETWEEN}'\n".join(step.commands for step in steps)
+    script = f"\necho; echo '{SEPARATOR}'\n".join(step.commands for step in steps)
     ended = subprocess.run(
         ["bash", "-euo", "pipefail"],
         input=script,
@@ -143,16 +144,17 @@ def test_commands_of_a_page_print_what_it_shows(fresh_api: Api, page: str) -> No
     )
     assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}"
 
-    for number, (step, seen) in enumerate(zip(steps, ended.stdout.split(BETWEEN), strict=True), 1):
+    outputs = ended.stdout.split(SEPARATOR)
+    for number, (step, output) in enumerate(zip(steps, outputs, strict=True), 1):
         where = f"step {number} ({step.page})"
         if step.kind == "json":
-            shown, found = documents(step.shown), documents(seen)
+            shown, found = documents(step.shown), documents(output)
             assert shown, f"{where} shows no JSON: {step.shown}"
-            assert len(found) >= len(shown), f"{where} printed: {seen}"
-            assert_alike(shown, found[-len(shown) :], where)
+            assert len(found) >= len(shown), f"{where} printed: {output}"
+            assert_matches(shown, found[-len(shown) :], where)
         if step.kind == "text":
             for line in filter(None, map(str.strip, step.shown.splitlines())):
                 pattern = re.compile(loosely(line))
-                assert any(pattern.search(printed) for printed in seen.splitlines()), (
-                    f"{where} does not print {line!r} but:\n{seen}"
+                assert any(pattern.search(printed) for printed in output.splitlines()), (
+                    f"{where} does not print {line!r} but:\n{output}"
                 )

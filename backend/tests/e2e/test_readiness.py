@@ -29,7 +29,7 @@ def test_readiness_follows_migrations_without_restart(waiting: Api, empty_databa
         unmigrated = waiting.client.get("/health/ready")
         assert unmigrated.status_code == 503
         assert unmigrated.json()["code"] == "service_unavailable"
-        assert "alembic upgrade head" in unmigrated.json()["message"]
+        assert "pressroom migrate" in unmigrated.json()["message"]
         assert "Retry-After" in unmigrated.headers
 
     migrate.upgrade(empty_database)

@@ -1,5 +1,7 @@
-"""`pressroom serve` has no other requirements, prints its URLs, stops all processes on Ctrl-C and
-SIGTERM, and keeps its data after kill -9."""
+"""`pressroom serve` needs no other service, prints its URLs, and keeps its data after kill -9.
+
+Ctrl-C and SIGTERM stop all processes.
+"""
 
 import signal
 from collections.abc import Iterator
@@ -23,7 +25,7 @@ from tests.processes import (
     connected,
     free_port,
     installed_pressroom,
-    said,
+    output_of,
 )
 
 pytestmark = [pytest.mark.e2e, pytest.mark.checkout]
@@ -75,7 +77,9 @@ def test_first_start_prints_urls_and_ctrl_c_stops_everything(installation: Insta
         port = api.url.rpartition(":")[2]
         with installed_pressroom(installation.checkout, "serve", "--port", port) as second:
             assert second.wait() == 1
-            assert said(second).startswith(f"Cannot listen on {HOST}:{port} (Address already in")
+            assert output_of(second).startswith(
+                f"Cannot listen on {HOST}:{port} (Address already in"
+            )
             assert "Traceback" not in second.log
 
         assert processes_of(installation.postgres)

@@ -66,10 +66,10 @@ def test_concurrent_tagging_and_merging_succeeds(
     articles = [write(tags_api, editor, *words) for _ in range(12)]
 
     def tag(seed: int) -> Sequence[int]:
-        dice, statuses = random.Random(seed), []
+        random_source, statuses = random.Random(seed), []
         for _ in range(25):
-            body = {"tags": dice.sample(words, 3)}
-            url = f"/articles/{dice.choice(articles)}"
+            body = {"tags": random_source.sample(words, 3)}
+            url = f"/articles/{random_source.choice(articles)}"
             statuses.append(tags_api.client.patch(url, json=body, headers=editor).status_code)
         return statuses
 
@@ -80,10 +80,10 @@ def test_concurrent_tagging_and_merging_succeeds(
     with ThreadPoolExecutor(10) as threads:
         taggers = [threads.submit(tag, seed) for seed in range(5)]
         editors = [threads.submit(merge, pair) for pair in pairs]
-        seen = [status for tagger in taggers for status in tagger.result()]
+        tagged = [status for tagger in taggers for status in tagger.result()]
         merged = [status for each in editors for status in each.result()]
 
-    assert set(seen) == {200}, tags_api.process.log
+    assert set(tagged) == {200}, tags_api.process.log
     assert set(merged) <= {200, 404}, tags_api.process.log
     assert merged.count(200) > 5
     for article_id in articles:  # the article and the tags agree
@@ -196,10 +196,10 @@ def test_concurrent_new_tags_merges_and_housekeeping_succeed(
     )
 
     def work(seed: int) -> Sequence[int]:
-        dice, statuses = random.Random(seed), []
+        random_source, statuses = random.Random(seed), []
         for number in range(rounds):
-            chosen = [name.upper() if dice.random() < 0.5 else name for name in names]
-            dice.shuffle(chosen)
+            chosen = [name.upper() if random_source.random() < 0.5 else name for name in names]
+            random_source.shuffle(chosen)
             body = {**ARTICLE, "tags": chosen[:8], "published": number % 2 == 0}
             response = tags_api.client.post("/articles", json=body, headers=editor)
             statuses.append(response.status_code)

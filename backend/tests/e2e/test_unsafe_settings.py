@@ -11,8 +11,8 @@ from tests.processes import (
     Process,
     free_port,
     installed_pressroom,
+    output_of,
     python,
-    said,
 )
 
 pytestmark = pytest.mark.e2e
@@ -45,9 +45,9 @@ def test_one_message_names_every_problem(checkout: Checkout) -> None:
             for process in processes:
                 assert process.wait() == 1
                 for expected in (problem, *PROBLEMS[1:]):
-                    assert expected in said(process)
+                    assert expected in output_of(process)
                 assert "Traceback" not in process.log
-                assert said(process).count("unsafe for ENVIRONMENT=production") == 1
+                assert output_of(process).count("unsafe for ENVIRONMENT=production") == 1
     finally:
         for process in chain(*starts.values()):
             process.kill()

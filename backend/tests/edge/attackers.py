@@ -104,20 +104,21 @@ def request_many_urls(
     client: httpx.Client, headers: Headers, number: int
 ) -> Iterator[httpx.Response]:
     """Request large responses with as many different URLs as possible."""
-    chance = random.Random(number)
+    random_source = random.Random(number)
     for count in itertools.count():
-        value = f"{number}-{count}-{chance.random()}"
-        fields = ",".join(chance.sample(FIELDS, len(FIELDS)))
-        yield from _ask(client, f"/articles?limit=2&x{value}=1")
-        yield from _ask(client, f"/api/articles?limit=2&x{value}=1")
-        yield from _ask(client, f"/articles?limit=1&fields={fields}&skip={chance.randrange(10)}")
-        yield from _ask(client, f"/articles?limit={chance.randrange(1, 10)}&fields={fields}")
-        yield from _ask(client, f"/search?q=large%20-{value}&limit=2")
-        yield from _ask(client, "/articles?limit=1", Origin=f"https://{value}.example")
-        yield from _ask(client, f"/{_spelled('articles', count)}?limit=1")
+        value = f"{number}-{count}-{random_source.random()}"
+        fields = ",".join(random_source.sample(FIELDS, len(FIELDS)))
+        yield from _get(client, f"/articles?limit=2&x{value}=1")
+        yield from _get(client, f"/api/articles?limit=2&x{value}=1")
+        skip = random_source.randrange(10)
+        yield from _get(client, f"/articles?limit=1&fields={fields}&skip={skip}")
+        yield from _get(client, f"/articles?limit={random_source.randrange(1, 10)}&fields={fields}")
+        yield from _get(client, f"/search?q=large%20-{value}&limit=2")
+        yield from _get(client, "/articles?limit=1", Origin=f"https://{value}.example")
+        yield from _get(client, f"/{_spelled('articles', count)}?limit=1")
 
 
-def _ask(client: httpx.Client, path: str, **headers: str) -> Iterator[httpx.Response]:
+def _get(client: httpx.Client, path: str, **headers: str) -> Iterator[httpx.Response]:
     with client.stream("GET", path, headers=headers) as answer:
         for _ in answer.iter_raw():
             pass

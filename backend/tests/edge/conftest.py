@@ -14,12 +14,12 @@ from tests.processes import free_port
 HERE = Path(__file__).parent
 
 
-def skip_reason() -> str | None:
-    """Return why the tests cannot run, or None."""
+def skip_reason(variable: str, command: str) -> str | None:
+    """Return why the tests of `command` cannot run, or None. The command sets `variable`."""
     if not (PROJECT_DIR / "scripts" / "containers.py").exists():
         return "the image has only the backend"
-    if not os.environ.get("EDGE_TESTS"):
-        return "`make edge` runs it, because it starts containers"
+    if not os.environ.get(variable):
+        return f"`{command}` runs it, because it starts containers"
     from containers import why_no_docker
 
     problem: str | None = why_no_docker()
@@ -27,7 +27,7 @@ def skip_reason() -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    reason = skip_reason()
+    reason = skip_reason("EDGE_TESTS", "make edge")
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.e2e)

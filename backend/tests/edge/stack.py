@@ -11,7 +11,7 @@ from uuid import uuid4
 import httpx
 
 from app.core.config import PROJECT_DIR
-from tests.processes import GENEROUS, HOST, PASSWORD, SECRET_KEY, wait_until
+from tests.processes import HIGH_LIMITS, HOST, PASSWORD, SECRET_KEY, wait_until
 
 sys.path.insert(0, str(PROJECT_DIR / "scripts"))  # scripts/ is not a package
 
@@ -23,6 +23,7 @@ PRODUCTION = {
     "ENVIRONMENT": "production",
     "SECRET_KEY": SECRET_KEY,
     "POSTGRES_PASSWORD": "pressroom-edge",
+    "DATABASE_URL": "",  # that of the tests is another one
     "ALLOWED_HOSTS": f"{HOST},localhost,blog.example.com,*.example.org",
     "CORS_ORIGINS": ORIGIN,
     "HTTP_BIND": HOST,
@@ -30,7 +31,7 @@ PRODUCTION = {
     # All test requests come from one address.
     "EDGE_REQUESTS_PER_SECOND": "100000",
     "EDGE_ATTEMPTS_PER_MINUTE": "6000",
-    "LIMITS": GENEROUS,
+    "LIMITS": HIGH_LIMITS,
 }
 
 
@@ -51,7 +52,7 @@ class Stack:
         """Return the project from scripts/containers.py."""
         from containers import Project, project_name
 
-        return Project(project_name("edge-tests"), *self.files, **self.environment)
+        return Project(project_name("edge-tests"), *self.files, environment=self.environment)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -76,11 +77,11 @@ class Stack:
     def additional_nginx(self, *files: str, **settings: str) -> Iterator["Stack"]:
         """Run another nginx with other files or settings, for the same backend."""
         changed = Stack(self.port, {**self.settings, **settings}, (*self.files, *files))
-        changed.up("--no-deps", "nginx")
+        changed.up("--no-deps", "nginx", "nginx-config")
         try:
             yield changed
         finally:
-            self.up("--no-deps", "nginx")
+            self.up("--no-deps", "nginx", "nginx-config")
 
     def client(self, **options: Any) -> httpx.Client:
         """Return a client with persistent connections."""

@@ -1,8 +1,8 @@
 """An attack by one account from one address does not block reads.
 
 No read is cut off or answered with a 5xx. The p99 under attack stays below twice the p99 alone.
-Quiet windows and windows under attack alternate. The fastest of each are compared: other work on
-the machine slows some windows, an expensive request slows all windows under attack.
+Quiet windows and windows under attack alternate, and the fastest of each are compared. Other work
+on the machine slows some windows, and an expensive request slows all windows under attack.
 """
 
 import itertools
@@ -24,13 +24,13 @@ from tests.edge.stack import Stack, publish, register
 from tests.processes import PASSWORD
 
 READS = 120
-"""In a window."""
+"""The number of reads in a window."""
 WINDOWS = 2
-"""Windows of each kind at least."""
+"""The minimum number of windows of each kind."""
 MAX_WINDOWS = 8
-"""Windows of each kind at most, while the ones under attack are too slow."""
+"""The maximum number of windows of each kind, if the ones under attack are too slow."""
 FLOOR = 0.02
-"""Seconds that a quiet read takes at least, for the comparison: below, noise would decide."""
+"""Seconds. Shorter reads count as this long, because noise would decide the comparison."""
 SLOWER = 2.0
 LARGE = "large " * 60_000
 """An article of 360 KB, whose response is too large for the cache."""
@@ -139,7 +139,9 @@ def attacked(
     return lambda: attack_running(attack, stack.url, headers, clients=clients, pause=pause)
 
 
-def test_1_images_with_quadratic_patterns(stack: Stack, paths: Sequence[str]) -> None:
+def test_1_images_with_quadratic_patterns_do_not_block_reads(
+    stack: Stack, paths: Sequence[str]
+) -> None:
     attack = attacked(stack, attackers.upload_images, clients=4, pause=0.2)
     measure_reads(stack, attack, paths).require_fast()
 
@@ -154,7 +156,7 @@ def test_1_image_is_rejected_quickly(
     assert float(answer.headers["X-Process-Time"]) < 2  # 4 to 88 s before the fix
 
 
-class TestInventedValues:
+class TestUserValues:
     """Attack 2: its effect would be permanent, so windows before and after it are compared.
 
     The attacker is one account with the maximum number of drafts.
@@ -180,7 +182,9 @@ class TestInventedValues:
             answer = client.post("/articles/import", content=body, headers=headers)
             assert answer.status_code in {200, 409, 422, 429}, answer.text
 
-    def test_2_languages(self, stack: Stack, author: Mapping[str, str]) -> None:
+    def test_2_many_languages_do_not_slow_down_searches(
+        self, stack: Stack, author: Mapping[str, str]
+    ) -> None:
         letters = "abcdefghijklmnopqrstuvwxyz"
         invented = ("".join(each) for each in itertools.product(letters, repeat=3))
         records = (
@@ -189,7 +193,9 @@ class TestInventedValues:
         )
         self.compare(stack, "/search?q=network&limit=5", lambda client: self.send(client, records))
 
-    def test_2_tags(self, stack: Stack, author: Mapping[str, str]) -> None:
+    def test_2_many_tags_do_not_slow_down_lists(
+        self, stack: Stack, author: Mapping[str, str]
+    ) -> None:
         records = (
             {
                 "title": f"Tagged {number}",
@@ -201,7 +207,9 @@ class TestInventedValues:
         self.compare(stack, "/tags?limit=20", lambda client: self.send(client, records))
 
 
-def test_3_rejected_markdown(stack: Stack, paths: Sequence[str], author: Mapping[str, str]) -> None:
+def test_3_rejected_markdown_does_not_block_other_users(
+    stack: Stack, paths: Sequence[str], author: Mapping[str, str]
+) -> None:
     """Comments, favorites and refreshes of other users are not blocked."""
     attack = attacked(stack, attackers.post_markdown, clients=12, pause=0)
     statuses: Counter[tuple[str, int]] = Counter()
@@ -235,6 +243,8 @@ def test_3_rejected_markdown(stack: Stack, paths: Sequence[str], author: Mapping
     measure_reads(stack, attack, paths).require_fast()
 
 
-def test_4_unlimited_urls(stack: Stack, paths: Sequence[str], large_path: str) -> None:
+def test_4_unlimited_urls_do_not_block_reads(
+    stack: Stack, paths: Sequence[str], large_path: str
+) -> None:
     attack = attacked(stack, attackers.request_many_urls, clients=4, pause=0.25)
     measure_reads(stack, attack, [*paths, large_path]).require_fast()

@@ -2,7 +2,7 @@
 
 import httpx
 
-from tests.conduit import playing
+from tests.conduit import scenarios
 from tests.conduit.contract import ERROR, Conduit, validate
 from tests.edge.stack import Stack
 
@@ -10,9 +10,9 @@ from tests.edge.stack import Stack
 async def test_contract_with_two_users(stack: Stack) -> None:
     async with httpx.AsyncClient(base_url=stack.url, timeout=30) as client:
         conduit = Conduit(client)
-        await playing.drive(conduit)
-        assert not playing.expected() - conduit.seen
-        await playing.play(conduit)
+        await scenarios.call_every_operation(conduit)
+        assert not scenarios.expected() - conduit.validated
+        await scenarios.run_with_two_users(conduit)
 
 
 async def test_authenticated_requests_bypass_the_cache(stack: Stack) -> None:

@@ -1,130 +1,21 @@
-"""Replacing, scaling and killing backends loses no request.
-
-The load consists of clients that read (with and without the cache) and write continuously.
-"""
+"""Replacing, scaling and killing backends loses no request."""
 
 import subprocess
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
 from uuid import uuid4
 
-import httpx
 import pytest
 
-from tests.edge.stack import PRODUCTION, Stack, publish, register
+from tests.edge.load import CALLERS, assert_nothing_was_lost, load, stored_titles
+from tests.edge.stack import PRODUCTION, Stack, register
 from tests.processes import wait_until
 
-TIMEOUT_SECONDS = 60
-CALLERS = 10
-"""The number of concurrent clients."""
-PAUSE_SECONDS = 0.05
-"""A pause after each request, which leaves CPU time for the containers that start."""
-IMAGE = "pressroom-backend:runtime"
 WORKERS = int(PRODUCTION["WEB_CONCURRENCY"])
-
-
-@dataclass
-class Load:
-    """The responses to all clients."""
-
-    statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
-    broken: list[str] = field(default_factory=list)
-    confirmed: list[str] = field(default_factory=list)
-    """Titles of articles whose POST returned 201."""
-    sent: list[str] = field(default_factory=list)
-    longest: float = 0.0
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    def record(self, name: str, request: Callable[[], httpx.Response]) -> httpx.Response | None:
-        started = time.monotonic()
-        try:
-            answer = request()
-        except httpx.HTTPError as error:
-            self.broken.append(f"{name}: {error!r}")
-            return None
-        self.statuses[name, answer.status_code] += 1
-        self.longest = max(self.longest, time.monotonic() - started)
-        return answer
-
-    @property
-    def wrong(self) -> dict[tuple[str, int], int]:
-        return {what: count for what, count in self.statuses.items() if what[1] >= 300}
-
-    @property
-    def answered(self) -> int:
-        return sum(self.statuses.values())
-
-    def wait_for(self, count: int) -> None:
-        """Wait for this number of further responses."""
-        enough = self.answered + count
-        wait_until(lambda: self.answered >= enough, "the load continues")
 
 
 @pytest.fixture(scope="module")
 def author(stack: Stack) -> dict[str, str]:
     with stack.client() as client:
         return register(client)
-
-
-@contextmanager
-def load(stack: Stack, author: dict[str, str]) -> Iterator[Load]:
-    """Run ten clients: four read without the cache, two read with it, and four write."""
-    seen = Load()
-    with stack.client() as client:
-        path = f"/articles/{publish(client, author)['id']}"
-
-    def read(name: str, headers: dict[str, str]) -> None:
-        with stack.client() as client:
-            while not seen.stop.wait(PAUSE_SECONDS):
-                seen.record(name, lambda: client.get(path, headers=headers))
-
-    def write() -> None:
-        with stack.client() as client:
-            while not seen.stop.wait(PAUSE_SECONDS):
-                title = f"Under load {uuid4().hex}"
-                body = {"title": title, "content": "Once, and only once."}
-                seen.sent.append(title)
-                request = partial(client.post, "/articles", json=body, headers=author)
-                answer = seen.record("write", request)
-                if answer is not None and answer.status_code == 201:
-                    seen.confirmed.append(title)
-
-    callers = [
-        *(threading.Thread(target=read, args=("read", author)) for _ in range(4)),
-        *(threading.Thread(target=read, args=("page", {})) for _ in range(2)),
-        *(threading.Thread(target=write) for _ in range(4)),
-    ]
-    for caller in callers:
-        caller.start()
-    try:
-        seen.wait_for(100)
-        yield seen
-        enough = seen.answered + 100
-        wait_until(lambda: seen.answered > enough or seen.broken, "it goes on")
-    finally:
-        seen.stop.set()
-        for caller in callers:
-            caller.join(TIMEOUT_SECONDS)
-
-
-def stored_titles(stack: Stack) -> Counter[str]:
-    """Return the number of stored articles by title."""
-    query = "SELECT title FROM articles WHERE title LIKE 'Under load %'"
-    command = ("exec", "-T", "db", "psql", "-U", "pressroom", "-At", "-c", query)
-    return Counter(stack.project.output(*command).split("\n"))
-
-
-def assert_nothing_was_lost(stack: Stack, seen: Load) -> None:
-    found = stored_titles(stack)
-    print(f"{seen.answered} answers, the longest after {seen.longest:.1f} s: {seen.statuses}")
-    assert not seen.broken, seen.broken[:5]
-    assert not seen.wrong, seen.wrong
-    assert [found[title] for title in seen.sent] == [1] * len(seen.sent)
 
 
 def replicas(stack: Stack) -> list[str]:
@@ -145,44 +36,49 @@ def docker(*arguments: str, sent: str = "") -> str:
     return result.stdout
 
 
-def test_replaced_single_container(stack: Stack, author: dict[str, str]) -> None:
+def test_replacing_the_only_container_loses_no_request(
+    stack: Stack, author: dict[str, str]
+) -> None:
     """With `docker compose up -d`, the old container stops before the new one is ready."""
     before = replicas(stack)
     assert len(before) == 1
-    with load(stack, author) as seen:
-        docker("build", "-t", IMAGE, "-", sent=f"FROM {IMAGE}\nLABEL upgrade={uuid4().hex}\n")
+    with load(stack, author) as results:
+        image = docker("inspect", "--format", "{{.Config.Image}}", before[0]).strip()
+        docker("build", "-t", image, "-", sent=f"FROM {image}\nLABEL upgrade={uuid4().hex}\n")
         stack.up()
     assert replicas(stack) != before
-    assert_nothing_was_lost(stack, seen)
+    assert_nothing_was_lost(stack, results)
 
 
-def test_sighup(stack: Stack, author: dict[str, str]) -> None:
+def test_sighup_loses_no_request(stack: Stack, author: dict[str, str]) -> None:
     (backend,) = replicas(stack)
     before = pids(backend)
-    with load(stack, author) as seen:
+    with load(stack, author) as results:
         stack.project.output("kill", "--signal", "HUP", "backend")
         wait_until(
             lambda: stack.project.output("logs", "backend").count("Handling signal: hup"), "SIGHUP"
         )
         wait_until(lambda: len(before & pids(backend)) <= len(before) - WORKERS, "they ended")
-    assert_nothing_was_lost(stack, seen)
+    assert_nothing_was_lost(stack, results)
 
 
-def test_scaling_up_and_down(stack: Stack, author: dict[str, str]) -> None:
-    with load(stack, author) as seen:
+def test_scaling_loses_no_request(stack: Stack, author: dict[str, str]) -> None:
+    with load(stack, author) as results:
         stack.up("--no-recreate", "--scale", "backend=3")
         assert len(replicas(stack)) == 3
         stack.up("--no-recreate", "--scale", "backend=1")
         assert len(replicas(stack)) == 1
-    assert_nothing_was_lost(stack, seen)
+    assert_nothing_was_lost(stack, results)
 
 
-def test_sigterm_of_one_of_two_replicas(stack: Stack, author: dict[str, str]) -> None:
+def test_sigterm_of_one_of_two_replicas_loses_no_request(
+    stack: Stack, author: dict[str, str]
+) -> None:
     stack.up("--no-recreate", "--scale", "backend=2")
-    with load(stack, author) as seen:
+    with load(stack, author) as results:
         docker("stop", replicas(stack)[0])
     stack.up("--no-recreate", "--scale", "backend=1")
-    assert_nothing_was_lost(stack, seen)
+    assert_nothing_was_lost(stack, results)
 
 
 KILL_A_WORKER = """
@@ -192,20 +88,20 @@ os.kill(int(children[0]), signal.SIGKILL)
 """
 
 
-def test_kill_9_of_a_worker(stack: Stack, author: dict[str, str]) -> None:
+def test_kill_9_of_a_worker_fails_only_its_requests(stack: Stack, author: dict[str, str]) -> None:
     """Only the requests of the killed worker fail, and no write is executed twice.
 
     nginx retries reads, unless the response has already begun.
     """
     stack.recover()
-    with load(stack, author) as seen:
+    with load(stack, author) as results:
         for _ in range(3):
             stack.project.output("exec", "-T", "backend", "python", "-c", KILL_A_WORKER)
-            seen.wait_for(50)
+            results.wait_for(50)
     found = stored_titles(stack)
-    print(f"{seen.answered} answers, {seen.wrong} failed, {seen.broken} broke off")
-    assert set(seen.wrong) <= {("write", 503)}
-    failed = sum(seen.wrong.values()) + len(seen.broken)
+    print(f"{results.answered} answers, {results.wrong} failed, {results.broken} broke off")
+    assert set(results.wrong) <= {("write", 503)}
+    failed = sum(results.wrong.values()) + len(results.broken)
     assert failed <= 3 * CALLERS  # three workers
-    assert all(found[title] == 1 for title in seen.confirmed)
-    assert all(found[title] <= 1 for title in seen.sent)
+    assert all(found[title] == 1 for title in results.confirmed)
+    assert all(found[title] <= 1 for title in results.sent)

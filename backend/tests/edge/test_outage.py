@@ -2,6 +2,8 @@
 
 import threading
 from collections.abc import Iterator
+from functools import partial
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -19,7 +21,20 @@ def page(client: httpx.Client) -> str:
 
 
 @pytest.fixture
-def without(stack: Stack, page: str, request: pytest.FixtureRequest) -> Iterator[None]:
+def withdrawn(client: httpx.Client) -> str:
+    """Cache a public page and withdraw it, so that it is no longer found."""
+    author = register(client)
+    path = f"/articles/{publish(client, author)['id']}"
+    assert is_cached(client, path)
+    client.patch(path, json={"published": False}, headers=author)
+    wait_until(lambda: client.get(path).status_code == 404, "it is withdrawn")
+    return path
+
+
+@pytest.fixture
+def without(
+    stack: Stack, page: str, withdrawn: str, request: pytest.FixtureRequest
+) -> Iterator[None]:
     """Stop one service of the stack."""
     stack.project.output("stop", "--timeout", "5", request.param)
     yield
@@ -32,9 +47,13 @@ without_a_backend = pytest.mark.parametrize("without", ["backend"], indirect=Tru
 
 @without_a_database
 @pytest.mark.usefixtures("without")
-def test_stale_pages_without_a_database(stack: Stack, client: httpx.Client, page: str) -> None:
-    for _ in range(3):
-        assert wait_for_state(client, page, "STALE").status_code == 200
+def test_stale_pages_without_a_database(
+    stack: Stack, client: httpx.Client, page: str, withdrawn: str
+) -> None:
+    """The page is served although the backend has answered 503, but not one that was withdrawn."""
+    for path, status in ((page, 200), (withdrawn, 404)):
+        wait_until(partial(_is_stale_after, stack, client, path, 503), "a 503 of the page")
+        assert wait_for_state(client, path, "STALE").status_code == status
     other = client.get("/tags?limit=7")
     assert (other.status_code, other.headers["X-Cache"]) == (503, "MISS")
     assert other.headers["Retry-After"] == "5"
@@ -43,6 +62,15 @@ def test_stale_pages_without_a_database(stack: Stack, client: httpx.Client, page
     stack.project.output("start", "db")
     wait_until(lambda: client.get("/tags?limit=7").status_code == 200, "recovery")
     wait_for_state(client, page, "HIT", "REVALIDATED")
+
+
+def _is_stale_after(stack: Stack, client: httpx.Client, path: str, status: int) -> bool:
+    """Request a page; return whether nginx served its copy in place of a response of `status`."""
+    request_id = uuid4().hex
+    client.get(path, headers={"X-Request-ID": request_id})
+    log = stack.project.output("logs", "--tail", "50", "nginx")
+    (line,) = (line for line in log.splitlines() if request_id in line)
+    return '"cache":"STALE"' in line and f'"upstream_status":"{status}"' in line
 
 
 @without_a_backend
@@ -54,12 +82,12 @@ def test_stale_pages_and_waiting_requests_without_a_backend(
         assert wait_for_state(client, page, "STALE").status_code == 200
     answers: dict[str, httpx.Response] = {}
 
-    def ask(name: str, method: str, path: str) -> None:
+    def send(name: str, method: str, path: str) -> None:
         answers[name] = httpx.request(method, stack.url + path, timeout=40, json={})
 
-    asked = {"read": ("GET", "/tags?limit=8"), "write": ("POST", "/users")}
+    calls = {"read": ("GET", "/tags?limit=8"), "write": ("POST", "/users")}
     threads = [
-        threading.Thread(target=ask, args=(name, *request)) for name, request in asked.items()
+        threading.Thread(target=send, args=(name, *request)) for name, request in calls.items()
     ]
     for thread in threads:
         thread.start()
@@ -76,9 +104,19 @@ def test_stale_pages_and_waiting_requests_without_a_backend(
 
 @without_a_backend
 @pytest.mark.usefixtures("without")
-def test_the_wait_has_an_end(client: httpx.Client) -> None:
+def test_waiting_request_ends_with_503(client: httpx.Client) -> None:
     answer = client.post("/users", json={})
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "5"
     assert answer.json()["code"] == "service_unavailable"
     assert answer.json()["request_id"] == answer.headers["X-Request-ID"]
+
+
+@without_a_backend
+@pytest.mark.usefixtures("without")
+@pytest.mark.parametrize("path", ["/media", "/articles/import"])
+def test_upload_without_a_backend_gets_a_json_error(client: httpx.Client, path: str) -> None:
+    """Also above the limit for other bodies, which does not apply to uploads."""
+    answer = client.post(path, content=b"x" * 6 * 1024 * 1024)
+    assert answer.status_code == 503
+    assert answer.json()["code"] == "service_unavailable"

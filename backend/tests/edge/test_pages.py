@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -30,7 +31,7 @@ def author(shared: httpx.Client) -> dict[str, str]:
     return register(shared)
 
 
-class TestKeeping:
+class TestCaching:
     def test_public_page_is_cached_with_separate_request_ids(
         self, client: httpx.Client, author: dict[str, str]
     ) -> None:
@@ -63,6 +64,25 @@ class TestKeeping:
         client.delete(path, headers=author)
         wait_until(lambda: client.get(path).status_code == 404, "it is gone", seconds=5)
 
+    def test_withdrawn_article_is_deleted_from_the_cache_without_a_request(
+        self, client: httpx.Client, author: dict[str, str], stack: Stack
+    ) -> None:
+        """Otherwise, nginx would serve it in an outage."""
+        kept, *withdrawn = (publish(client, author, title=f"Withdrawn {uuid4()}") for _ in range(3))
+        for article in (kept, *withdrawn):
+            assert is_cached(client, f"/articles/by-slug/{article['slug']}")
+
+        def cached() -> str:
+            read = ("exec", "-T", "nginx", "grep", "-rha", "^KEY: ", "/var/cache/nginx/pages")
+            keys: str = stack.project.run_captured(*read).stdout
+            return keys
+
+        assert all(article["slug"] in cached() for article in (kept, *withdrawn))
+        client.patch(f"/articles/{withdrawn[0]['id']}", json={"published": False}, headers=author)
+        client.delete(f"/articles/{withdrawn[1]['id']}", headers=author)
+        wait_until(lambda: not any(each["slug"] in cached() for each in withdrawn), "both are gone")
+        assert kept["slug"] in cached()
+
     def test_cached_page_is_revalidated_by_etag(
         self, client: httpx.Client, author: dict[str, str], stack: Stack
     ) -> None:
@@ -75,7 +95,9 @@ class TestKeeping:
             "the backend says that nothing has changed",
         )
 
-    def test_conditional_requests(self, client: httpx.Client, author: dict[str, str]) -> None:
+    def test_current_etag_gets_304_and_another_one_the_page(
+        self, client: httpx.Client, author: dict[str, str]
+    ) -> None:
         path = f"/articles/{publish(client, author)['id']}"
         assert is_cached(client, path)
         tag = client.get(path).headers["ETag"]
@@ -101,14 +123,15 @@ class TestKeeping:
             ),
             "both are listed",
         )
-        seen = client.get(path).headers["Last-Modified"]
+        last_modified = client.get(path).headers["Last-Modified"]
         client.delete(f"/articles/{kept[0]['id']}", headers=author)
         wait_until(lambda: client.get(path).json()[1]["id"] != kept[0]["id"], "one is gone")
-        assert client.get(path).headers["Last-Modified"] == seen
-        answer = client.get(path, headers={"If-Modified-Since": seen})
+        assert client.get(path).headers["Last-Modified"] == last_modified
+        answer = client.get(path, headers={"If-Modified-Since": last_modified})
         assert (answer.status_code, answer.headers["X-Cache"]) == (200, "BYPASS")
         feed = client.get("/robots.txt")
-        both = {"If-None-Match": feed.headers.get("ETag", '"none"'), "If-Modified-Since": seen}
+        etag = feed.headers.get("ETag", '"none"')
+        both = {"If-None-Match": etag, "If-Modified-Since": last_modified}
         assert client.get("/robots.txt", headers=both).headers["X-Cache"] != "BYPASS"
 
     def test_head_has_headers_without_body(
@@ -124,8 +147,8 @@ class TestKeeping:
         self, client: httpx.Client, author: dict[str, str]
     ) -> None:
         path = f"/articles/{publish(client, author)['id']}"
-        asked = [ORIGIN, "https://elsewhere.example", None] * 2
-        for origin in asked:
+        origins = [ORIGIN, "https://elsewhere.example", None] * 2
+        for origin in origins:
             headers = {"Origin": origin} if origin else {}
             answer = client.get(path, headers=headers)
             allowed = answer.headers.get("Access-Control-Allow-Origin")
@@ -174,7 +197,7 @@ def _is_cached_with(client: httpx.Client, path: str, **headers: str) -> bool:
     return bool({"HIT", "STALE", "UPDATING"} & set(states))
 
 
-class TestRoom:
+class TestCacheLimits:
     """The contents of the cache are limited, and a full cache does not affect responses."""
 
     def test_large_responses_are_not_cached(
@@ -296,7 +319,7 @@ class TestIsolation:
         orders = [
             [names[int(number)] for number in row] for row in ("0132", "1203", "2310", "3021")
         ]
-        seen: dict[tuple[str, str], set[str]] = {}
+        bodies: dict[tuple[str, str], set[str]] = {}
         for template, operation in reads.items():
             path = re.sub(r"\{(\w+)[^}]*\}", lambda name: values.get(name[1], "1"), template)
             for order in orders:
@@ -308,13 +331,13 @@ class TestIsolation:
                         if "Authorization" in callers[who] and answer.status_code == 200:
                             kept = answer.headers["Cache-Control"]
                             assert not kept.startswith("public") or "security" not in operation
-                        seen.setdefault((path, who), set()).add(_comparable(answer))
+                        bodies.setdefault((path, who), set()).add(_comparable(answer))
                         if who != "owner":
                             assert "Nobody else's" not in answer.text, path
                             assert me["email"] not in answer.text, path
-        for path in {path for path, _ in seen}:
-            assert len(seen[path, "nobody"]) == 1, f"{path} changes for nobody: {seen}"
-            assert seen[path, "cookie"] == seen[path, "nobody"], path
+        for path in {path for path, _ in bodies}:
+            assert len(bodies[path, "nobody"]) == 1, f"{path} changes for nobody: {bodies}"
+            assert bodies[path, "cookie"] == bodies[path, "nobody"], path
 
     def test_login_and_logout_bypass_cached_pages(
         self, client: httpx.Client, author: dict[str, str]

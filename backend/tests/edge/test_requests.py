@@ -37,7 +37,7 @@ SMUGGLING = {
     "a broken method": b"GE(T /tags HTTP/1.1\r\n" + HOST_LINE + b"\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
 }
-TOO_MUCH = {
+TOO_LARGE = {
     "a long address": (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n" + HOST_LINE + b"\r\n", 414),
     "a long header": (GET + b"X-Note: " + b"a" * 9000 + b"\r\n\r\n", 431),
     "many headers": (GET + b"".join(b"X-%d: 1\r\n" % n for n in range(120)) + b"\r\n", 431),
@@ -75,7 +75,7 @@ def test_ambiguous_requests_are_rejected(stack: Stack, sent: bytes) -> None:
     assert answer.count(b"HTTP/1.1 ") == 1
 
 
-@pytest.mark.parametrize(("sent", "status"), TOO_MUCH.values(), ids=TOO_MUCH)
+@pytest.mark.parametrize(("sent", "status"), TOO_LARGE.values(), ids=TOO_LARGE)
 def test_too_large_requests_are_rejected_in_the_error_format(
     stack: Stack, sent: bytes, status: int
 ) -> None:
@@ -102,7 +102,7 @@ def test_slow_requests_are_closed(stack: Stack, sent: bytes) -> None:
         ("10.0.0.1", 421),
     ],
 )
-def test_allowed_hosts(client: httpx.Client, host: str, status: int) -> None:
+def test_only_allowed_hosts_are_served(client: httpx.Client, host: str, status: int) -> None:
     answer = client.get("/tags", headers={"Host": host})
     assert answer.status_code == status
     if status == 421:
@@ -115,7 +115,14 @@ def test_absolute_request_target_sets_the_host(stack: Stack) -> None:
     assert parse_response(stack.send_raw(sent)[0]).status_code == 421
 
 
-@pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
+def test_root_describes_the_server(client: httpx.Client) -> None:
+    index = client.get("/").json()
+    assert index["name"] == "Pressroom"
+    for name in ("documentation", "openapi", "health"):
+        assert client.get(index[name]).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/", "/health/live", "/health/ready"])
 def test_probes_accept_any_host(client: httpx.Client, path: str) -> None:
     assert client.get(path, headers={"Host": "10.0.0.1"}).status_code == 200
 
@@ -189,12 +196,12 @@ class TestLimits:
 
     @staticmethod
     def statuses(edge: Stack, method: str, path: str, times: int) -> list[int]:
-        def ask(number: int) -> int:
+        def send(number: int) -> int:
             claimed = {"X-Forwarded-For": f"198.51.100.{number % 250}"}
             return client.request(method, path, headers=claimed).status_code
 
         with edge.client() as client, ThreadPoolExecutor(20) as pool:
-            return list(pool.map(ask, range(times)))
+            return list(pool.map(send, range(times)))
 
     def test_login_attempts_are_limited(self, limited: Stack) -> None:
         """A burst of ten and ten per minute are allowed, regardless of forged addresses."""

@@ -1,5 +1,6 @@
 """TLS with docker-compose.tls.yml and a certificate of `make certs`."""
 
+import shutil
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,3 +106,28 @@ def test_weak_protocols_are_rejected(
         pytest.raises(ssl.SSLError),
     ):
         context.wrap_socket(plain)
+
+
+def served_certificate(port: int) -> str:
+    return ssl.get_server_certificate((HOST, port), timeout=5)
+
+
+def test_renewed_certificate(stack: Stack, https_port: int, certificates: Path) -> None:
+    """A reload fails visibly if it cannot be applied, and nginx then keeps its certificate."""
+    import make_certs
+
+    reload = ("exec", "-T", "nginx", "sh", "/tmp/current/scripts/apply.sh")
+    before = served_certificate(https_port)
+    renewed = certificates / "renewed"
+    renewed.mkdir()
+    assert make_certs.write_certificate(renewed)
+    for name in ("localhost.pem", "localhost-key.pem"):
+        (certificates / name).write_text("not a certificate")
+    failed = stack.project.run_captured(*reload)
+    assert failed.returncode == 1
+    assert "localhost.pem" in failed.stderr
+    assert served_certificate(https_port) == before
+    for name in ("localhost.pem", "localhost-key.pem"):
+        shutil.copy(renewed / name, certificates / name)
+    assert stack.project.run_captured(*reload).returncode == 0
+    assert served_certificate(https_port) == (renewed / "localhost.pem").read_text()

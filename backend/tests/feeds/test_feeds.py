@@ -36,7 +36,7 @@ FORMATS = list(MEDIA_TYPES)
 DOCUMENTS = [*(f"/{name}" for name in FORMATS), "/sitemap.xml"]
 ATOM = "{http://www.w3.org/2005/Atom}"
 SITEMAP = "{http://www.sitemaps.org/schemas/sitemap/0.9}"
-ODD_TITLES = [
+SPECIAL_TITLES = [
     "Less < more & ]]> than &amp; \"quoted\" 'twice'",
     "Emoji 🧑‍🚀 beyond the BMP 𒀀𒀁 𓂀",
     "עברית and العربية in one line",
@@ -79,7 +79,7 @@ async def article(session: AsyncSession) -> Article:
     return await create_article(
         session,
         author=author,
-        title=ODD_TITLES[0],
+        title=SPECIAL_TITLES[0],
         content="Words with **weight**, a [link](/elsewhere) & an entity: &copy; ]]> end.",
         slug="notes-on-engines",
         tags=["Engines & more", "mathematics"],
@@ -92,7 +92,9 @@ async def article(session: AsyncSession) -> Article:
 
 class TestContents:
     @pytest.mark.parametrize("name", ["feed.xml", "atom.xml"])
-    async def test_xml_fields(self, client: httpx.AsyncClient, article: Article, name: str) -> None:
+    async def test_xml_feeds_contain_the_article(
+        self, client: httpx.AsyncClient, article: Article, name: str
+    ) -> None:
         response = await client.get(f"/{name}")
         assert response.headers["Content-Type"] == MEDIA_TYPES[name]
         found = parsed(response)
@@ -123,7 +125,9 @@ class TestContents:
         ]
         assert found == [article.html]
 
-    async def test_json_fields(self, client: httpx.AsyncClient, article: Article) -> None:
+    async def test_json_feed_contains_the_article(
+        self, client: httpx.AsyncClient, article: Article
+    ) -> None:
         response = await client.get("/feed.json")
         assert response.headers["Content-Type"] == MEDIA_TYPES["feed.json"]
         assert response.json() == {
@@ -205,15 +209,15 @@ class TestContents:
         self, client: httpx.AsyncClient, session: AsyncSession, name: str
     ) -> None:
         author = await create_user(session)
-        for title in ODD_TITLES:
+        for title in SPECIAL_TITLES:
             await create_article(session, author=author, title=title)
         root = (await client.get(f"/{name}")).content
         if name == "feed.json":
-            assert await titles(client, f"/{name}") == ODD_TITLES[::-1]
+            assert await titles(client, f"/{name}") == SPECIAL_TITLES[::-1]
         else:  # read from the document: feedparser strips spaces and tags
             parsed(await client.get(f"/{name}"))
             found = etree.fromstring(root).iter("{*}title")
-            assert [each.text for each in found][1:] == ODD_TITLES[::-1]
+            assert [each.text for each in found][1:] == SPECIAL_TITLES[::-1]
 
     @pytest.mark.parametrize("name", FORMATS)
     async def test_invalid_xml_characters_are_removed(
@@ -275,7 +279,9 @@ class TestContents:
         assert "2026-05-01" not in text
 
     @pytest.mark.parametrize("name", FORMATS)
-    async def test_empty_feed(self, client: httpx.AsyncClient, name: str) -> None:
+    async def test_feed_without_articles_has_no_entries(
+        self, client: httpx.AsyncClient, name: str
+    ) -> None:
         response = await client.get(f"/{name}")
         assert await titles(client, f"/{name}") == []
         if name != "feed.json":
@@ -430,7 +436,7 @@ class TestConditional:
         assert wrong.status_code == 412
 
     @pytest.mark.parametrize("path", [*DOCUMENTS, "/authors/ada.l/atom.xml"])
-    async def test_if_modified_since(
+    async def test_if_modified_since_is_evaluated(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
@@ -524,9 +530,9 @@ async def test_number_of_queries_is_constant(
     for _ in range(2):
         for _ in range(4):
             await create_article(session, author=author, tags=["common", "other"])
-        with statements(connection) as seen:
+        with statements(connection) as executed:
             path = f"{of.format(username=author.username)}/{name}"
-            counts.append((len(await titles(client, path)), len(seen)))
+            counts.append((len(await titles(client, path)), len(executed)))
     assert counts == [(4, 2), (8, 2)]
 
 
@@ -550,9 +556,9 @@ class TestSitemap:
         await create_article(
             session, author=author, slug="one", published_at=edited, updated_at=now
         )
-        with statements(connection) as seen:
+        with statements(connection) as executed:
             response = await client.get("/sitemap.xml")
-        assert len(seen) == 3
+        assert len(executed) == 3
         assert response.headers["Content-Type"] == "application/xml; charset=utf-8"
         assert addresses(response) == [
             f"http://localhost:3000/articles/{slug}" for slug in ("two", "one")

@@ -17,11 +17,11 @@ from app.http.caching import PRIVATE, last_modified, make_conditional, public
 from tests.linear import grows_too_fast, run_of
 
 
-class Thing(BaseModel):
+class Resource(BaseModel):
     name: str = "thing"
 
 
-TAG = entity_tag(Thing().model_dump_json().encode())
+TAG = entity_tag(Resource().model_dump_json().encode())
 OTHER = entity_tag(b"other")
 
 
@@ -35,7 +35,7 @@ def request_with(method: str = "GET", **headers: str) -> Request:
 
 def holds(precondition: Precondition) -> bool:
     try:
-        precondition.require(Thing())
+        precondition.require(Resource())
     except PreconditionFailed as failure:
         return failure.etag != TAG
     return True
@@ -250,6 +250,6 @@ class TestMakeConditional:
             "headers": [(b"if-none-match", b'"x"'), (b"if-none-match", b"W/" + TAG.encode())],
         }
         answer = make_conditional(
-            Request(scope), JSONResponse(Thing().model_dump()), varies_by_caller=False
+            Request(scope), JSONResponse(Resource().model_dump()), varies_by_caller=False
         )
         assert answer.status_code == 304

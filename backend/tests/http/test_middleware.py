@@ -2,8 +2,10 @@
 
 import json
 import logging
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -11,7 +13,7 @@ from sqlalchemy import literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.config import Environment, Settings
-from app.core.logging import configure_logging, get_logger
+from app.core.logging import configure_logging, get_logger, log_request
 from app.db.session import Database
 from app.http.middleware import SECURITY_HEADERS
 from app.main import create_app
@@ -92,6 +94,27 @@ class TestLogLine:
         assert fields["level"] == "info"
         assert fields["request_id"] == response.headers["X-Request-ID"]
         assert fields["timestamp"].endswith("Z")
+
+    @pytest.mark.parametrize("environment", [Environment.TEST, Environment.PRODUCTION])
+    def test_successful_requests_are_sampled(
+        self, capsys: pytest.CaptureFixture[str], settings: Settings, environment: Environment
+    ) -> None:
+        sampled = {"access_log_percent": 10, "environment": environment}
+        configure_logging(settings.model_copy(update=sampled))
+        random.seed(1)
+
+        def lines(number: int, **request: Any) -> int:
+            for _ in range(number):
+                log_request(
+                    **{"method": "GET", "path": "/", "status": 200, "seconds": 0.1, **request}
+                )
+            return len(capsys.readouterr().out.splitlines())
+
+        assert 60 < lines(1000) < 140
+        assert 60 < lines(1000, status=304) < 140
+        assert lines(20, status=404) == lines(20, status=500) == lines(20, seconds=1.5) == 20
+        configure_logging(settings.model_copy(update={"environment": environment}))
+        assert lines(20) == 20
 
     async def test_log_contains_no_secrets(
         self,
@@ -253,20 +276,20 @@ class TestCors:
         assert response.headers["Access-Control-Allow-Origin"] == self.ORIGIN
 
     async def test_preflight_of_allowed_origin_succeeds(self, client: httpx.AsyncClient) -> None:
-        ask = {
+        preflight_headers = {
             "Origin": self.ORIGIN,
             "Access-Control-Request-Method": "PATCH",
             "Access-Control-Request-Headers": "authorization,content-type",
         }
-        response = await client.options("/articles/1", headers=ask)
+        response = await client.options("/articles/1", headers=preflight_headers)
         assert response.status_code == 200
         assert "PATCH" in response.headers["Access-Control-Allow-Methods"]
 
     async def test_rejected_preflight_has_the_native_error_format(
         self, client: httpx.AsyncClient
     ) -> None:
-        ask = {"Origin": "http://evil.com", "Access-Control-Request-Method": "PATCH"}
-        response = await client.options("/articles/1", headers=ask)
+        preflight_headers = {"Origin": "http://evil.com", "Access-Control-Request-Method": "PATCH"}
+        response = await client.options("/articles/1", headers=preflight_headers)
         assert response.status_code == 400
         assert response.json()["success"] is False
         assert "origin" in response.json()["message"]

@@ -1,7 +1,8 @@
 """Background jobs: their selection, retries and shutdown."""
 
 import asyncio
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import pytest
@@ -13,6 +14,7 @@ from app.core.errors import ServiceUnavailable
 from app.db.session import Database
 from app.jobs.background import Job, create_jobs, repeat, run_jobs
 from app.jobs.housekeeping import delete_expired
+from app.jobs.steps import StepsFailed
 from app.models import AccountToken, Mail
 from app.services.accounts.mail_delivery import DeliveryError
 from app.services.outbox import MailKind
@@ -46,28 +48,58 @@ def test_mail_delivery_depends_on_settings(
     assert "SMTP_HOST is not set" in caplog.text
 
 
-async def test_failing_job_is_retried_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+async def log_of_runs(
+    caplog: pytest.LogCaptureFixture, errors: Sequence[Exception | None], **options: float
+) -> list[str]:
+    """Repeat a job that raises these errors, and return the lines that it logs."""
     done = asyncio.Event()
-    runs = 0
+    remaining = iter(errors)
 
     async def work() -> None:
-        nonlocal runs
-        runs += 1
-        if runs < 6:
-            raise ServiceUnavailable if runs % 2 else ValueError("a programming error")
-        if runs == 8:
+        try:
+            error = next(remaining)
+        except StopIteration:
             done.set()
+            await asyncio.Event().wait()
+        if error is not None:
+            raise error
 
-    task = asyncio.create_task(repeat(Job("work", work, interval=0), max_retry_delay=0))
+    task = asyncio.create_task(repeat(Job("work", work, interval=0), max_retry_delay=0, **options))
     async with asyncio.timeout(5):
         await done.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    lines = [record.getMessage() for record in caplog.records]
-    assert len([line for line in lines if "work failed: ServiceUnavailable" in line]) == 1
-    assert len([line for line in lines if "work works again" in line]) == 1
-    assert len(lines) == 2
+    found = [
+        re.search(r"work.* (failed: \w+|works again)", each.getMessage()) for each in caplog.records
+    ]
+    return [each[0] for each in found if each is not None]
+
+
+async def test_failing_job_is_retried_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    unavailable = ServiceUnavailable()
+    lines = await log_of_runs(caplog, [unavailable] * 5 + [None, None, unavailable])
+    failed = "work failed: ServiceUnavailable"
+    assert lines == [failed, "work works again", failed]
+
+
+async def test_no_failure_hides_another(caplog: pytest.LogCaptureFixture) -> None:
+    one = StepsFailed({"one": ServiceUnavailable()})
+    both = StepsFailed({"one": ServiceUnavailable(), "two": ValueError("a programming error")})
+    changed = StepsFailed({"one": TypeError("another error"), "two": ValueError("the same")})
+    assert await log_of_runs(caplog, [one, both, both, changed, one, None]) == [
+        "work (one) failed: ServiceUnavailable",
+        "work (two) failed: ValueError",
+        "work (one) failed: TypeError",
+        "work (two) works again",
+        "work (one) failed: ServiceUnavailable",
+        "work (one) works again",
+    ]
+
+
+async def test_lasting_failure_is_logged_again(caplog: pytest.LogCaptureFixture) -> None:
+    lines = await log_of_runs(caplog, [ServiceUnavailable()] * 3, reminder_interval=0)
+    assert lines == ["work failed: ServiceUnavailable"] * 3
 
 
 async def test_jobs_are_cancelled_at_shutdown() -> None:
@@ -95,7 +127,7 @@ async def test_housekeeping_deletes_expired_mails_and_tokens(
     sent = await queue(session, MailKind.RESET_PASSWORD, user)
     await inbox.deliver()
     waiting = await queue(session, MailKind.VERIFY_EMAIL, user)
-    inbox.refusal = DeliveryError("SMTPConnectError")
+    inbox.error = DeliveryError("SMTPConnectError")
     await inbox.deliver()
 
     async def left() -> tuple[int, int]:

@@ -1,15 +1,19 @@
 """The housekeeping job: all expired rows are deleted, even if one step fails."""
 
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import clock
+from app.core.config import Settings
+from app.core.errors import ServiceUnavailable
 from app.db.session import Database
 from app.jobs import housekeeping
+from app.jobs.steps import StepsFailed
 from app.models import (
     Article,
     Attempt,
@@ -22,6 +26,8 @@ from app.models import (
     UserSession,
 )
 from app.services import purging
+from app.services.purging import Batch
+from tests.databases import migrated_database
 from tests.factories import (
     create_article,
     create_comment,
@@ -84,14 +90,115 @@ async def test_housekeeping_deletes_all_expired_rows(
     assert (await session.scalars(select(Comment.content))).all() == [""]
 
 
-async def test_failing_step_does_not_stop_the_others(
+async def test_failing_steps_do_not_stop_the_others(
     database: Database, session: AsyncSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(_: AsyncSession) -> int:
+    async def fail(_: Database) -> int:
         raise TypeError("a mistake")
 
-    monkeypatch.setattr(housekeeping, "_BATCH_PURGES", (fail, *housekeeping._BATCH_PURGES))
+    failing = {"sessions": fail, "revisions": fail}
+    monkeypatch.setattr(housekeeping, "STEPS", {**housekeeping.STEPS, **failing})
     await _add_expired_rows(session)
-    with pytest.raises(TypeError, match="a mistake"):
+    with pytest.raises(StepsFailed) as failed:
         await housekeeping.delete_expired(database)
+    assert {name: str(error) for name, error in failed.value.errors.items()} == {
+        "sessions": "a mistake",
+        "revisions": "a mistake",
+    }
     assert await _count(session, LimitUse) == await _count(session, Tag) == 0
+
+
+@pytest.fixture
+def own_url() -> Iterator[str]:
+    with migrated_database() as url:
+        yield url
+
+
+class TestRealConnections:
+    """Housekeeping with pools of one connection each."""
+
+    @pytest.fixture
+    async def processes(
+        self, settings: Settings, own_url: str
+    ) -> AsyncIterator[tuple[Database, Database]]:
+        changed = {"database_url": own_url, "database_pool_size": 1, "database_pool_timeout": 0.5}
+        both = [Database.from_settings(settings.model_copy(update=changed)) for _ in range(2)]
+        yield both[0], both[1]
+        for each in both:
+            await each.dispose()
+
+    async def test_one_process_at_a_time(self, processes: tuple[Database, Database]) -> None:
+        first, second = processes
+        async with second.unit_of_work() as session:
+            await _add_expired_rows(session)
+
+        async def attempts() -> int:
+            async with second.unit_of_work() as session:
+                return await _count(session, Attempt)
+
+        async with first.exclusively(housekeeping.LOCK) as is_held:
+            assert is_held
+            await housekeeping.delete_expired(second)
+            assert await attempts() == 1
+        await housekeeping.delete_expired(second)
+        assert await attempts() == 0
+
+    async def test_batches_have_their_own_time_limit(
+        self, processes: tuple[Database, Database], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A batch that takes too long is repeated with a quarter of the rows."""
+        monkeypatch.setattr(
+            purging, "_SET_STATEMENT_TIMEOUT", text("SET LOCAL statement_timeout=20")
+        )
+        limits: list[int] = []
+
+        async def purge(session: AsyncSession, batch: Batch) -> int:
+            limits.append(batch.limit)
+            await session.execute(select(func.pg_sleep(60 if batch.limit > slowest else 0)))
+            return 1 if len(limits) < 9 else 0
+
+        slowest = 100
+        assert await purging.in_batches(processes[0], purge) == 3
+        assert limits == [5000, 1250, 312, 78, 156, 39, 78, 156, 39]
+        slowest, limits[:] = 0, []
+        with pytest.raises(ServiceUnavailable):
+            await purging.in_batches(processes[0], purge)
+        assert limits == [5000, 1250, 312, 78, 19, 4, 1]
+
+    async def test_deleted_rows_are_not_read_again(
+        self, processes: tuple[Database, Database], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """They stay in the index while an old transaction might see them, such as a dump."""
+        monkeypatch.setattr(purging, "BATCH", 100)
+        first, second = processes
+        blocks: list[int] = []
+
+        async def purge(session: AsyncSession, batch: Batch) -> int:
+            rows = purging.oldest(batch, Attempt.key, order_by=Attempt.tried_at)
+            sql = rows.compile(session.get_bind(), compile_kwargs={"literal_binds": True})
+            for node in ("seqscan", "bitmapscan", "sort"):
+                await session.execute(text(f"SET LOCAL enable_{node} = off"))
+            explain = text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}")
+            (result,) = (await session.execute(explain)).scalar_one()
+            blocks.append(result["Plan"]["Shared Hit Blocks"])
+            return await purging.delete_oldest(
+                session, batch, Attempt.key, order_by=Attempt.tried_at
+            )
+
+        async with second.unit_of_work() as session:
+            rows = [
+                {
+                    "key": number.to_bytes(2),
+                    "failures": 1,
+                    "pending": 0,
+                    "tried_at": clock.now() - OLD + timedelta(seconds=number),
+                }
+                for number in range(2000)
+            ]
+            await session.execute(insert(Attempt), rows)
+        async with second.unit_of_work() as session:
+            await session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+            assert await _count(session, Attempt) == 2000
+            assert await purging.in_batches(first, purge) == 2000
+            assert len(blocks) == 21
+            assert max(blocks) < 2 * blocks[0]

@@ -1,23 +1,35 @@
 """The SMTP transport, with a real mail server: delivery, rejection, TLS and login."""
 
+import asyncio
 import ssl
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy import select
 
 from app.core.config import Settings, SmtpSecurity
+from app.db.session import Database
+from app.jobs.background import Job, run_jobs
 from app.jobs.mail import smtp_transport
+from app.models import Mail
+from app.services import outbox
+from app.services.accounts import mail_dispatch
 from app.services.accounts.mail_delivery import DeliveryError
+from app.services.accounts.mail_dispatch import MailDispatcher
 from app.services.accounts.mail_texts import MailText, compose
-from tests.processes import HOST, free_port
+from app.services.outbox import MailKind
+from tests.databases import migrated_database
+from tests.factories import create_user
+from tests.processes import HOST, free_port, wait_until
 from tests.smtp import MailServer, mail_server
 
 
@@ -28,6 +40,31 @@ def mail_to(recipient: str, settings: Settings) -> EmailMessage:
 def using(settings: Settings, port: int, security: SmtpSecurity, **more: Any) -> Settings:
     where = {"smtp_host": HOST, "smtp_port": port, "smtp_security": security}
     return settings.model_copy(update=where | more)
+
+
+class Dispatching(NamedTuple):
+    """A database and settings with which mail is delivered."""
+
+    database: Database
+    settings: Settings
+
+    async def queue(self, kind: MailKind, email: str) -> None:
+        """Create a user with this address, and queue a mail."""
+        async with self.database.unit_of_work() as session:
+            user = await create_user(session, email=email)
+            outbox.queue(session, kind, email=email, user_id=user.id)
+
+    @asynccontextmanager
+    async def running(self, *, connections: int) -> AsyncIterator[None]:
+        """Deliver mail while the block runs."""
+        dispatcher = MailDispatcher(
+            self.database,
+            settings=self.settings,
+            send=smtp_transport(self.settings),
+            connections=connections,
+        )
+        async with run_jobs([Job("mail delivery", dispatcher.deliver_due, interval=0.01)]):
+            yield
 
 
 @pytest.fixture
@@ -107,6 +144,93 @@ async def test_unreachable_server_is_reported(settings: Settings, security: Smtp
         await smtp_transport(settings)(mail_to("ada@example.com", settings))
     assert failed.value.reason == "SMTPConnectError"
     assert not failed.value.permanent
+
+
+@pytest.fixture
+def own_url() -> Iterator[str]:
+    with migrated_database() as url:
+        yield url
+
+
+class TestDispatcher:
+    """Several connections, with committed rows."""
+
+    @pytest.fixture
+    async def real(
+        self, settings: Settings, server: MailServer, own_url: str
+    ) -> AsyncIterator[Dispatching]:
+        smtp = using(settings, server.port, SmtpSecurity.NONE, database_url=own_url)
+        database = Database.from_settings(smtp)
+        yield Dispatching(database, smtp)
+        await database.dispose()
+
+    async def test_slow_domain_does_not_delay_other_mail(
+        self, real: Dispatching, server: MailServer
+    ) -> None:
+        for number in range(9):
+            await real.queue(MailKind.VERIFY_EMAIL, f"user{number}@slow.example")
+        for number in range(5):
+            await real.queue(MailKind.VERIFY_EMAIL, f"user{number}@example.com")
+        async with real.running(connections=4):
+            await asyncio.to_thread(server.wait_for_mails, 5)
+            assert {each["To"].partition("@")[2] for each in server.messages} == {"example.com"}
+            assert len(server.waiting) == 2
+            server.release()
+            await asyncio.to_thread(server.wait_for_mails, 14)
+
+    async def test_domain_that_was_slow_gets_one_connection(
+        self, real: Dispatching, server: MailServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(mail_dispatch, "SLOW_SECONDS", 0)
+        for number in range(6):
+            await real.queue(MailKind.VERIFY_EMAIL, f"user{number}@slow.example")
+        await real.queue(MailKind.VERIFY_EMAIL, "user@example.com")
+        async with real.running(connections=4):
+            # The last mail comes before a second one to the slow domain.
+            await asyncio.to_thread(server.wait_for_mail_to, "user@example.com")
+            server.release()
+            await asyncio.to_thread(server.wait_for_mails, 7)
+
+    async def test_password_resets_come_first(self, real: Dispatching, server: MailServer) -> None:
+        for number in range(3):
+            await real.queue(MailKind.VERIFY_EMAIL, f"user{number}@example.com")
+        await real.queue(MailKind.RESET_PASSWORD, "forgetful@example.com")
+        async with real.running(connections=1):
+            await asyncio.to_thread(server.wait_for_mails, 4)
+        assert server.recipients[0] == "forgetful@example.com"
+
+    async def test_one_connection_is_reserved_for_password_resets(
+        self, real: Dispatching, server: MailServer
+    ) -> None:
+        for domain in ("slow.example", "example.com"):
+            await real.queue(MailKind.VERIFY_EMAIL, f"user@{domain}")
+        async with real.running(connections=2):
+            await asyncio.to_thread(wait_until, lambda: server.waiting, "a mail waits")
+            await real.queue(MailKind.RESET_PASSWORD, "forgetful@example.com")
+            await asyncio.to_thread(server.wait_for_mails, 1)
+            assert server.recipients == ["forgetful@example.com"]
+            server.release()
+            await asyncio.to_thread(server.wait_for_mails, 3)
+
+    async def test_delivery_of_a_mail_has_a_time_limit(
+        self, real: Dispatching, server: MailServer
+    ) -> None:
+        await real.queue(MailKind.VERIFY_EMAIL, "user@slow.example")
+        settings = real.settings.model_copy(update={"mail_timeout": 0.1})
+        dispatcher = MailDispatcher(real.database, settings=settings, send=smtp_transport(settings))
+        await dispatcher.deliver_due()
+        async with real.database.unit_of_work() as session:
+            mail = (await session.scalars(select(Mail))).one()
+        assert (mail.error, mail.sent_at) == ("TimeoutError", None)
+        assert mail.next_attempt_at is not None
+
+    async def test_deliveries_are_cancelled_at_shutdown(
+        self, real: Dispatching, server: MailServer
+    ) -> None:
+        await real.queue(MailKind.VERIFY_EMAIL, "user@slow.example")
+        async with real.running(connections=4):
+            await asyncio.to_thread(wait_until, lambda: server.waiting, "a mail waits")
+        assert {task.get_name() for task in asyncio.all_tasks()}.isdisjoint({"mail delivery"})
 
 
 @pytest.mark.parametrize("login", [{}, {"smtp_username": "press", "smtp_password": "right"}])

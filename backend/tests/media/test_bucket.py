@@ -103,8 +103,15 @@ async def test_image_lifecycle_in_a_bucket(
     deleted = await client.delete(f"/media/{answer.json()['id']}", headers=headers)
     assert deleted.status_code == 204
     await clean_up_media(database, storage)
-    assert names(bucket) == []
     assert (await client.get(path)).status_code == 404
+    folder = path.split("/")[2]
+    assert await storage.withdrawn() == [folder]
+    await storage.restore(folder)
+    assert (await client.get(path)).content == read.content
+    await storage.withdraw(folder)
+    assert names(bucket) == ["320.webp", "640.webp", "picture.png"]
+    await storage.delete(folder)
+    assert names(bucket) == []
 
 
 async def test_large_file_and_missing_folder(
@@ -162,7 +169,7 @@ def test_incomplete_bucket_settings_are_rejected_in_production(
         "environment": "production",
         "secret_key": "x" * 40,
         "allowed_hosts": ["a.example"],
-        "cors_origins": [],
+        "cors_origins": ["https://www.example.com"],
         "database_url": "postgresql://db/pressroom",
     }
     with pytest.raises(ValueError, match=reason):

@@ -10,19 +10,21 @@ from typing import NamedTuple
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
 from app.core import clock
 from app.core.conditional import Precondition
-from app.core.config import Settings
+from app.core.config import Settings, get_settings
 from app.core.enums import Role
 from app.core.errors import MediaInUse
 from app.db.session import Database
 from app.jobs.media import clean_up_media
+from app.jobs.steps import StepsFailed
 from app.models import Article, ArticleMedia, DiscardedFolder, Media, User
 from app.services.articles.images import delete_media_of_articles, update_media_references
+from app.services.media import discarding
 from app.services.media.library import delete_media
 from app.services.media.storage import LocalStorage, new_folder
 from tests.databases import migrated_database
@@ -110,7 +112,7 @@ async def test_list_contains_own_images_newest_first(
     assert (await client.get("/media?sort=size", headers=editor)).status_code == 422
 
 
-async def test_update_alt_text(client: httpx.AsyncClient, session: AsyncSession) -> None:
+async def test_alt_text_can_be_changed(client: httpx.AsyncClient, session: AsyncSession) -> None:
     user = await create_user(session)
     media = await create_media(session, owner=user)
     url, headers = f"/media/{media.id}", bearer(user)
@@ -169,7 +171,97 @@ async def test_image_in_use_cannot_be_deleted(
     assert stored_folders(storage) == {media.folder}
     await clean_up_media(database, storage)
     assert stored_folders(storage) == set()
-    assert (await session.scalars(select(DiscardedFolder))).all() == []
+
+
+class TestDeletedImages:
+    """Files of deleted images are kept for MEDIA_KEEP_DELETED_HOURS, but not served."""
+
+    @pytest.fixture
+    async def deleted(self, session: AsyncSession, storage: LocalStorage) -> Media:
+        media = await create_media(session, owner=await create_user(session), storage=storage)
+        await session.delete(media)
+        await session.flush()
+        return media
+
+    async def test_files_are_withdrawn_at_once_and_deleted_after_a_day(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        storage: LocalStorage,
+        database: Database,
+        deleted: Media,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        now, url = clock.now(), f"/media/{deleted.folder}/picture.jpg"
+        assert (await client.get(url)).status_code == 200
+        for hours in (0, 23.9):
+            monkeypatch.setattr(clock, "now", lambda hours=hours: now + timedelta(hours=hours))
+            await clean_up_media(database, storage)
+            assert (await client.get(url)).status_code == 404
+            assert await storage.withdrawn() == [deleted.folder]
+        monkeypatch.setattr(clock, "now", lambda: now + timedelta(hours=24.1))
+        await clean_up_media(database, storage)
+        assert await storage.withdrawn() == []
+        assert (await session.scalars(select(DiscardedFolder))).all() == []
+
+    async def test_files_are_deleted_at_once_without_a_grace_period(
+        self,
+        storage: LocalStorage,
+        database: Database,
+        deleted: Media,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        changed = get_settings().model_copy(update={"media_keep_deleted_hours": 0})
+        monkeypatch.setattr(discarding, "get_settings", lambda: changed)
+        await clean_up_media(database, storage)
+        assert (stored_folders(storage), await storage.withdrawn()) == (set(), [])
+
+    async def test_kept_files_of_a_user_never_exceed_the_quota(
+        self,
+        session: AsyncSession,
+        storage: LocalStorage,
+        database: Database,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        changed = get_settings().model_copy(update={"media_quota_bytes": 2 * len(JPEG)})
+        monkeypatch.setattr(discarding, "get_settings", lambda: changed)
+        folders = []
+        for user in (await create_user(session), await create_user(session)):
+            for _ in range(4):
+                media = await create_media(session, owner=user, storage=storage)
+                folders.append(media.folder)
+                await session.delete(media)
+                await session.flush()
+                await clean_up_media(database, storage)
+        await clean_up_media(database, storage)
+        assert sorted(await storage.withdrawn()) == sorted(folders[2:4] + folders[6:8])
+
+    async def test_restore_serves_images_that_exist_again(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        storage: LocalStorage,
+        database: Database,
+        deleted: Media,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The dump was made before the image was deleted, the copy of the files after that."""
+        await clean_up_media(database, storage)
+        unknown = new_folder()
+        put(storage, unknown)
+        await storage.withdraw(unknown)
+        await session.execute(delete(DiscardedFolder))
+        media = await create_media(session, owner=await create_user(session))
+        media.folder = deleted.folder
+        await session.flush()
+        assert await discarding.restore_referenced(database, storage=storage) == 1
+        assert await discarding.restore_referenced(database, storage=storage) == 0
+        assert (await client.get(f"/media/{deleted.folder}/picture.jpg")).status_code == 200
+        assert await storage.withdrawn() == [unknown]
+        now = clock.now()
+        monkeypatch.setattr(clock, "now", lambda: now + timedelta(hours=24.1))
+        await clean_up_media(database, storage)
+        assert (stored_folders(storage), await storage.withdrawn()) == ({deleted.folder}, [])
 
 
 async def test_references_follow_the_text(session: AsyncSession) -> None:
@@ -203,14 +295,14 @@ async def test_purged_articles_delete_their_unshared_images(
 ) -> None:
     user = await create_user(session)
     alone, both, elsewhere, unused = [await create_media(session, owner=user) for _ in range(4)]
-    gone, gone_too, stays = [await create_article(session, author=user) for _ in range(3)]
-    stays.deleted_at = clock.now()  # articles in the trash count
-    await set_media_of(session, gone, alone, both, elsewhere)
-    await set_media_of(session, gone_too, both)
-    await set_media_of(session, stays, elsewhere)
+    first, second, kept = [await create_article(session, author=user) for _ in range(3)]
+    kept.deleted_at = clock.now()  # articles in the trash count
+    await set_media_of(session, first, alone, both, elsewhere)
+    await set_media_of(session, second, both)
+    await set_media_of(session, kept, elsewhere)
     await delete_media_of_articles(session, article_ids=[])
     assert len(await remaining_ids(session)) == 4
-    await delete_media_of_articles(session, article_ids=[gone.id, gone_too.id])
+    await delete_media_of_articles(session, article_ids=[first.id, second.id])
     assert await remaining_ids(session) == {elsewhere.id, unused.id}
     discarded = await session.scalars(select(DiscardedFolder.folder))
     assert set(discarded) == {alone.folder, both.folder}
@@ -253,25 +345,25 @@ async def test_references_by_other_users_do_not_count(
 async def test_images_of_deleted_users_stay_while_referenced(
     client: httpx.AsyncClient, session: AsyncSession, storage: LocalStorage, database: Database
 ) -> None:
-    leaving, colleague = await create_user(session), await create_user(session)
+    author, other_author = await create_user(session), await create_user(session)
     editor = await create_user(session, role=Role.EDITOR)
-    mine = await create_media(session, owner=leaving, storage=storage)
-    borrowed = await create_media(session, owner=leaving, storage=storage)
-    article = await create_article(session, author=colleague)
-    own = await create_article(session, author=leaving)
-    await set_media_of(session, article, borrowed)
-    await set_media_of(session, own, mine, borrowed)
+    mine = await create_media(session, owner=author, storage=storage)
+    shared = await create_media(session, owner=author, storage=storage)
+    article = await create_article(session, author=other_author)
+    own = await create_article(session, author=author)
+    await set_media_of(session, article, shared)
+    await set_media_of(session, own, mine, shared)
     answer = await client.request(
-        "DELETE", f"/users/{leaving.id}", json={"password": PASSWORD}, headers=bearer(leaving)
+        "DELETE", f"/users/{author.id}", json={"password": PASSWORD}, headers=bearer(author)
     )
     assert answer.status_code == 204
     await clean_up_media(database, storage)
-    assert await remaining_ids(session) == {mine.id, borrowed.id}  # their article is in the trash
+    assert await remaining_ids(session) == {mine.id, shared.id}  # their article is in the trash
     deleted = await client.delete(f"/trash/{own.id}", headers=bearer(editor))
     assert deleted.status_code == 204
     await clean_up_media(database, storage)
-    assert await remaining_ids(session) == {borrowed.id}
-    assert stored_folders(storage) == {borrowed.folder}
+    assert await remaining_ids(session) == {shared.id}
+    assert stored_folders(storage) == {shared.folder}
 
 
 async def test_files_without_row_are_deleted_after_an_hour(
@@ -304,8 +396,9 @@ async def test_undeletable_folder_does_not_block_others(
     for folder in (first, second):
         session.add(DiscardedFolder(folder=folder, discarded_at=clock.now()))
     await session.flush()
-    with pytest.raises(OSError, match="Not a directory"):
+    with pytest.raises(StepsFailed) as failed:
         await clean_up_media(database, storage)
+    assert isinstance(failed.value.errors["discarded"], NotADirectoryError)
     assert stored_folders(storage) == {first}
     assert (await session.scalars(select(DiscardedFolder.folder))).all() == [first]
 
@@ -433,7 +526,7 @@ async def test_file_headers_are_immutable_and_sandboxed(
         ("Bytes=27-27", 27, 28),
     ],
 )
-async def test_range_requests(
+async def test_ranges_are_served(
     client: httpx.AsyncClient, storage: LocalStorage, part: str, start: int, end: int
 ) -> None:
     folder = new_folder()
@@ -457,7 +550,7 @@ async def test_range_requests(
         ({"Range": "bytes=0-1", "If-Range": '"another"'}, 200),
     ],
 )
-async def test_invalid_ranges(
+async def test_invalid_ranges_are_rejected_or_ignored(
     client: httpx.AsyncClient, storage: LocalStorage, headers: dict[str, str], status: int
 ) -> None:
     folder = new_folder()
@@ -469,7 +562,9 @@ async def test_invalid_ranges(
         assert read.json()["code"] == "range_not_satisfiable"
 
 
-async def test_if_range(client: httpx.AsyncClient, storage: LocalStorage) -> None:
+async def test_range_is_served_if_if_range_matches(
+    client: httpx.AsyncClient, storage: LocalStorage
+) -> None:
     folder = new_folder()
     put(storage, folder)
     url = f"/media/{folder}/picture.jpg"
@@ -495,7 +590,7 @@ async def test_other_paths_cannot_be_read(
     (storage._files / folder / "notes.txt").write_text("secret")
     (storage.incoming / folder).mkdir()
     (storage.incoming / folder / "upload").write_text("secret")
-    tricks = (
+    paths = (
         f"{folder}/../../secret.jpg",
         f"{folder}/..%2F..%2Fsecret.jpg",
         f"{folder}/%2e%2e/secret.jpg",
@@ -518,10 +613,10 @@ async def test_other_paths_cannot_be_read(
         f"{new_folder()}/picture.jpg",
         "etc/passwd",
     )
-    for trick in tricks:
-        path = f"/media/{trick}".encode()  # bytes, because the client normalizes strings
+    for name in paths:
+        path = f"/media/{name}".encode()  # bytes, because the client normalizes strings
         answer = await client.get(httpx.URL("http://testserver").copy_with(raw_path=path))
-        assert answer.status_code in {401, 404}, trick
+        assert answer.status_code in {401, 404}, name
         assert answer.json()["success"] is False
         assert b"secret" not in answer.content
 

@@ -1,4 +1,4 @@
-"""Migrations: up, down and up again; no drift; one at a time; dated."""
+"""Migrations: upgrades, downgrades, drift, concurrency and file names."""
 
 import asyncio
 import re
@@ -47,7 +47,7 @@ def schema_of(url: str) -> list[tuple[object, ...]]:
     return asyncio.run(run())
 
 
-def test_up_down_up_gives_the_same_schema() -> None:
+def test_upgrade_after_downgrade_gives_the_same_schema() -> None:
     with temporary_database() as url:
         upgrade(url)
         first = schema_of(url)
@@ -58,7 +58,7 @@ def test_up_down_up_gives_the_same_schema() -> None:
         assert schema_of(url) == first
 
 
-def test_every_step_goes_up_and_down_alone() -> None:
+def test_each_migration_can_be_upgraded_and_downgraded() -> None:
     scripts = ScriptDirectory.from_config(alembic_config())
     with temporary_database() as url:
         for script in reversed(list(scripts.walk_revisions())):
@@ -75,20 +75,20 @@ def test_every_step_goes_up_and_down_alone() -> None:
 
 
 def test_interrupted_migrations_can_be_run_again() -> None:
-    """They commit in between, so all may be done but the note of the revision."""
+    """They commit in steps. An interruption may leave all changes without the new revision."""
     scripts = ScriptDirectory.from_config(alembic_config())
-    noted = "UPDATE alembic_version SET version_num = '{0}'"
+    set_revision = "UPDATE alembic_version SET version_num = '{0}'"
     with temporary_database() as url:
         for revision in ("0007b", "0008", "0009"):
             before = str(scripts.get_revision(revision).down_revision)
             upgrade(url, revision)
             after = schema_of(url)
-            execute(url, noted.format(before))
+            execute(url, set_revision.format(before))
             upgrade(url, revision)
             assert schema_of(url) == after
             command.downgrade(alembic_config(url), before)
             if revision != "0008":  # its downgrade is one transaction
-                execute(url, noted.format(revision))
+                execute(url, set_revision.format(revision))
                 command.downgrade(alembic_config(url), before)
             upgrade(url, revision)
             assert schema_of(url) == after
@@ -97,7 +97,7 @@ def test_interrupted_migrations_can_be_run_again() -> None:
 def test_models_and_migrations_agree(database_url: str) -> None:
     command.check(alembic_config(database_url))
     with temporary_database() as url:  # Alembic does not compare CHECK constraints
-        functions = fetch(database_url, FUNCTIONS)  # some indexes are on what they return
+        functions = fetch(database_url, FUNCTIONS)  # some indexes use them
         asyncio.run(_create_from_models(url, [row["definition"] for row in functions]))
         migrated = {
             entry
@@ -117,8 +117,8 @@ async def _create_from_models(url: str, functions: list[str]) -> None:
     await engine.dispose()
 
 
-def test_the_release_before_can_write_between_the_steps() -> None:
-    """What it published stays published, whatever it corrects before 0004 has come by."""
+def test_previous_release_can_write_between_migrations() -> None:
+    """Published articles stay published if the previous release changes them before 0004."""
     with temporary_database() as url:
         upgrade(url, "0002")
         execute(
@@ -142,12 +142,12 @@ def test_the_release_before_can_write_between_the_steps() -> None:
         assert [row["published"] for row in rows] == [True, True, True, False]
         assert [row["slug"] for row in rows] == ["article-1", "title-2-2", "article-3", "article-4"]
         assert all(row["published"] == (row["published_at"] is not None) for row in rows)
-        told = fetch(url, "SELECT article_id, kind FROM changes ORDER BY article_id")
-        assert {row["article_id"] for row in told} == {1, 2, 3}
+        changes = fetch(url, "SELECT article_id, kind FROM changes ORDER BY article_id")
+        assert {row["article_id"] for row in changes} == {1, 2, 3}
 
 
-def test_existing_tags_get_keys_while_the_release_before_writes() -> None:
-    """Of two with one key the older has it; what readers see is listed; all slugs stay."""
+def test_existing_tags_get_keys_while_previous_release_writes() -> None:
+    """The older of two tags gets the key, tags of public articles are listed, and slugs stay."""
     with temporary_database() as url:
         upgrade(url, "0006")
         tag = "INSERT INTO tags (name, slug) VALUES ('{0}', '{1}')"
@@ -163,7 +163,7 @@ def test_existing_tags_get_keys_while_the_release_before_writes() -> None:
         upgrade(url, "0007")
         execute(
             url,
-            tag.format("No1", "no1"),  # its namesake has no key yet
+            tag.format("No1", "no1"),  # №1, with the same key, has none yet
             tag.format("C#", "c-2"),
             "UPDATE articles SET published_at = now() WHERE id = 2",
         )
@@ -183,7 +183,7 @@ def test_existing_tags_get_keys_while_the_release_before_writes() -> None:
         assert len(fetch(url, "SELECT FROM tags")) == 7
 
 
-def test_hidden_drafts_get_slugs_on_the_way_down() -> None:
+def test_downgrade_gives_drafts_a_slug() -> None:
     with temporary_database() as url:
         upgrade(url)
         execute(
@@ -200,16 +200,16 @@ def test_hidden_drafts_get_slugs_on_the_way_down() -> None:
         execute(url, "DO $$ BEGIN ASSERT (SELECT slug LIKE 'draft-%' FROM articles); END $$")
 
 
-def test_there_is_one_head() -> None:
+def test_migrations_have_one_head() -> None:
     assert len(ScriptDirectory.from_config(alembic_config()).get_heads()) == 1
 
 
-def test_names_of_files_start_with_their_date() -> None:
+def test_file_names_start_with_a_date() -> None:
     for script in ScriptDirectory.from_config(alembic_config()).walk_revisions():
         assert re.match(r"\d{4}_\d{2}_\d{2}_", Path(script.path).name)
 
 
-def test_two_migrators_at_once_do_not_collide() -> None:
+def test_concurrent_migrations_are_serialized() -> None:
     with temporary_database() as url:
         program = f"from app.db.migrate import upgrade; upgrade({url!r})"
         migrators = [
@@ -224,11 +224,11 @@ def test_offline_mode_prints_the_sql(capsys: pytest.CaptureFixture[str]) -> None
     assert "CREATE TABLE articles" in capsys.readouterr().out
 
 
-def test_a_locked_table_fails_a_migration_instead_of_blocking_the_site() -> None:
+def test_migration_fails_on_a_locked_table_instead_of_waiting() -> None:
     with temporary_database() as url:
         upgrade(url)
 
-        async def locked_out() -> None:
+        async def downgrade_locked_table() -> None:
             holder = await asyncpg.connect(driver_url(url))
             try:
                 async with holder.transaction():
@@ -239,5 +239,5 @@ def test_a_locked_table_fails_a_migration_instead_of_blocking_the_site() -> None
             finally:
                 await holder.close()
 
-        asyncio.run(locked_out())
+        asyncio.run(downgrade_locked_table())
         execute(url, "SELECT 1 FROM articles")

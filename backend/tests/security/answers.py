@@ -38,5 +38,5 @@ def assert_refused(response: httpx.Response, family: str = "invalid_token") -> N
     message = FAMILIES[family]
     assert response.status_code == 401, response.text
     assert response.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
-    told = answer(response).body
-    assert told == {"success": False, "message": message, "detail": message, "code": family}
+    body = answer(response).body
+    assert body == {"success": False, "message": message, "detail": message, "code": family}

@@ -40,16 +40,16 @@ class Forger:
         self.user_id, self.session_id = user.id, login.id
 
     def header(self, **changes: Any) -> Json:
-        honest = {
+        valid = {
             "alg": get_settings().jwt_algorithm.value,
             "typ": "at+jwt",
             "kid": signing_keys().current.id,
         }
-        return changed(honest, changes)
+        return changed(valid, changes)
 
     def claims(self, **changes: Any) -> Json:
         now = int(time.time())
-        honest = {
+        valid = {
             "iss": "pressroom",
             "aud": "pressroom-api",
             "sub": str(self.user_id),
@@ -59,7 +59,7 @@ class Forger:
             "exp": now + 300,
             "jti": uuid4().hex,
         }
-        return changed(honest, changes)
+        return changed(valid, changes)
 
     def token(
         self,

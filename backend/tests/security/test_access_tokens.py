@@ -21,7 +21,7 @@ from tests.security.forging import Forger
 LEEWAY = 10
 
 
-async def ask(client: httpx.AsyncClient, token: str, path: str = "/auth/me") -> httpx.Response:
+async def send(client: httpx.AsyncClient, token: str, path: str = "/auth/me") -> httpx.Response:
     """Send a token unchanged. httpx itself would refuse some of them."""
     credentials = b"Bearer " + token.encode("latin-1")
     return await client.get(path, headers=[(b"Authorization", credentials)])
@@ -31,7 +31,7 @@ async def ask(client: httpx.AsyncClient, token: str, path: str = "/auth/me") -> 
 async def test_forged_token_is_refused(
     client: httpx.AsyncClient, forger: Forger, forgery: str
 ) -> None:
-    assert_refused(await ask(client, FORGERIES[forgery](forger)))
+    assert_refused(await send(client, FORGERIES[forgery](forger)))
 
 
 GOOD: dict[str, Callable[[Forger], str]] = {
@@ -53,7 +53,7 @@ GOOD: dict[str, Callable[[Forger], str]] = {
 async def test_unmodified_token_is_accepted(
     client: httpx.AsyncClient, forger: Forger, token: str
 ) -> None:
-    response = await ask(client, GOOD[token](forger))
+    response = await send(client, GOOD[token](forger))
     assert response.status_code == 200
     assert response.json()["id"] == forger.user_id
 
@@ -89,9 +89,9 @@ async def test_clock_skew_of_ten_seconds_is_accepted(
     family = "token_expired" if claim == "exp" else "invalid_token"
     for seconds in (0, LEEWAY - 1, LEEWAY):
         token = forger.with_claims(**{claim: now + away * seconds})
-        assert (await ask(client, token)).status_code == 200
+        assert (await send(client, token)).status_code == 200
     assert_refused(
-        await ask(client, forger.with_claims(**{claim: now + away * (LEEWAY + 1)})), family
+        await send(client, forger.with_claims(**{claim: now + away * (LEEWAY + 1)})), family
     )
 
 
@@ -100,17 +100,17 @@ async def test_expired_token_gets_token_expired(
 ) -> None:
     token = create_access_token(user_id=forger.user_id, session_id=forger.session_id)
     timeline.advance(15 * 60 + LEEWAY)
-    assert (await ask(client, token)).status_code == 200
+    assert (await send(client, token)).status_code == 200
     timeline.advance(1)
     for path in ("/auth/me", "/articles"):
-        assert_refused(await ask(client, token, path), "token_expired")
+        assert_refused(await send(client, token, path), "token_expired")
 
 
 async def test_expired_token_with_another_key_gets_invalid_token(
     client: httpx.AsyncClient, forger: Forger
 ) -> None:
     """Only the holder of a valid token learns that it has expired."""
-    assert_refused(await ask(client, forger.token(claims=forger.claims(exp=1), key=b"x" * 32)))
+    assert_refused(await send(client, forger.token(claims=forger.claims(exp=1), key=b"x" * 32)))
 
 
 class TestSession:
@@ -119,8 +119,8 @@ class TestSession:
     ) -> None:
         other = await create_user(session)
         login = await create_session(session, user=other)
-        assert_refused(await ask(client, forger.with_claims(sid=str(login.id))))
-        assert_refused(await ask(client, forger.with_claims(sub=str(other.id))))
+        assert_refused(await send(client, forger.with_claims(sid=str(login.id))))
+        assert_refused(await send(client, forger.with_claims(sub=str(other.id))))
 
     async def test_revoked_session_is_refused(
         self, client: httpx.AsyncClient, forger: Forger, timeline: Timeline
@@ -129,34 +129,34 @@ class TestSession:
         assert (
             await client.post("/auth/logout", headers={"Authorization": f"Bearer {token}"})
         ).status_code == 204
-        assert_refused(await ask(client, token), "token_revoked")
-        assert_refused(await ask(client, token, "/articles"), "token_revoked")
+        assert_refused(await send(client, token), "token_revoked")
+        assert_refused(await send(client, token, "/articles"), "token_revoked")
 
     async def test_expired_session_is_refused(
         self, client: httpx.AsyncClient, session: AsyncSession, forger: Forger, timeline: Timeline
     ) -> None:
         over = update(UserSession).where(UserSession.id == forger.session_id)
         await session.execute(over.values(expires_at=timeline.now))
-        assert_refused(await ask(client, forger.token()), "token_revoked")
+        assert_refused(await send(client, forger.token()), "token_revoked")
 
     async def test_deleted_session_is_refused(
         self, client: httpx.AsyncClient, session: AsyncSession, forger: Forger
     ) -> None:
         await session.execute(delete(UserSession).where(UserSession.id == forger.session_id))
-        assert_refused(await ask(client, forger.token()))
+        assert_refused(await send(client, forger.token()))
 
     async def test_session_of_disabled_user_is_refused(
         self, client: httpx.AsyncClient, session: AsyncSession, forger: Forger
     ) -> None:
         disabled = update(User).where(User.id == forger.user_id)
         await session.execute(disabled.values(is_active=False))
-        assert_refused(await ask(client, forger.token()))
+        assert_refused(await send(client, forger.token()))
 
     async def test_session_of_deleted_user_is_refused(
         self, client: httpx.AsyncClient, session: AsyncSession, forger: Forger
     ) -> None:
         await session.execute(delete(User).where(User.id == forger.user_id))
-        assert_refused(await ask(client, forger.token()))
+        assert_refused(await send(client, forger.token()))
 
 
 class TestTransport:

@@ -161,10 +161,10 @@ async def test_spellings_of_a_name_share_a_limit(
     else:
         await create_user(session, username=name)
     async with client_at() as owner:
-        is_the_same = (await guess(owner, another, PASSWORD)).status_code == 200
+        is_same_user = (await guess(owner, another, PASSWORD)).status_code == 200
     async with client_at() as attacker:
         await guess_until_lockout(attacker, name)
-        assert not is_the_same or retry_after(await guess(attacker, another))
+        assert not is_same_user or retry_after(await guess(attacker, another))
 
 
 @pytest.mark.usefixtures("user")
@@ -293,10 +293,10 @@ class TestOneAddress:
         self, client_at: ClientAt, user: User
     ) -> None:
         """Otherwise one address could lock many accounts."""
-        async with client_at() as sprayer:
-            await guess_until_lockout(sprayer, *islice(many_names(), 100), most=MAX_PER_ADDRESS)
+        async with client_at() as attacker:
+            await guess_until_lockout(attacker, *islice(many_names(), 100), most=MAX_PER_ADDRESS)
             for _ in range(MAX_PER_ACCOUNT):
-                assert retry_after(await guess(sprayer))
+                assert retry_after(await guess(attacker))
         async with client_at() as elsewhere:
             assert (await guess(elsewhere, password=PASSWORD)).status_code == 200
 
@@ -344,13 +344,13 @@ async def test_known_unknown_and_disabled_names_get_equal_responses(
         "nobody@example.com": "wrong",
         "gone": PASSWORD,
     }
-    stories: dict[str, list[Answer]] = {name: [] for name in names}
+    responses: dict[str, list[Answer]] = {name: [] for name in names}
     for step in range(MAX_PER_ACCOUNT + 3):
         for name, password in names.items():
             async with client_at() as client:
-                stories[name].append(answer(await guess(client, name, password)))
+                responses[name].append(answer(await guess(client, name, password)))
         timeline.advance(step % 3)
-    first: list[Any] = stories["ada"]
+    first: list[Any] = responses["ada"]
     assert {status for status, *_ in first} == {401, 429}
     assert len({headers.get("retry-after") for _, _, headers in first}) > 2
-    assert all(story == first for story in stories.values())
+    assert all(each == first for each in responses.values())

@@ -20,7 +20,7 @@ from tests.security.conftest import ClientAt
 
 PASSWORD = "a password that takes time to hash"
 
-Ask = Callable[[httpx.AsyncClient, str], Awaitable[httpx.Response]]
+Send = Callable[[httpx.AsyncClient, str], Awaitable[httpx.Response]]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ async def by_email(
 
 @pytest.fixture
 async def known(session: AsyncSession) -> str:
-    """The address of somebody who has an account."""
+    """The email address of a user."""
     user = await create_user(session, username="ada", email="ada@example.com", password=PASSWORD)
     await create_user(session, email="gone@example.com", password=PASSWORD, is_active=False)
     return user.email
@@ -72,7 +72,7 @@ async def register(client: httpx.AsyncClient, email: str) -> httpx.Response:
     return await client.post("/users", json=account)
 
 
-ASKED: dict[str, tuple[Ask, int]] = {
+REQUESTS: dict[str, tuple[Send, int]] = {
     "login": (log_in, 401),
     "registration": (register, 202),
     "forgotten password": (request_reset, 202),
@@ -81,18 +81,18 @@ ASKED: dict[str, tuple[Ask, int]] = {
 """Requests by an anonymous client with an email, and the status of the response."""
 
 
-@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize("request_name", REQUESTS)
 async def test_known_and_unknown_email_get_equal_responses(
-    by_email: httpx.AsyncClient, known: str, asked: str
+    by_email: httpx.AsyncClient, known: str, request_name: str
 ) -> None:
-    ask, status = ASKED[asked]
+    send, status = REQUESTS[request_name]
     names = (
         known,
         known.upper(),
         "gone@example.com",
         *(f"nobody{n}@example.com" for n in range(2)),
     )
-    answers = [answer(await ask(by_email, name)) for name in names]
+    answers = [answer(await send(by_email, name)) for name in names]
     assert {each.status for each in answers} == {status}
     assert all(each == answers[0] for each in answers)
 
@@ -110,37 +110,37 @@ async def test_invalid_link_reveals_nothing(by_email: httpx.AsyncClient, known: 
 
 @pytest.fixture
 def work(connection: AsyncConnection, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What requests do that takes time: the statements, and the cost of each hash."""
+    """The statements of requests, and the cost of each password hash."""
     done: list[str] = []
     hash_password = bcrypt.hashpw
 
-    def hash_and_note(password: bytes, salt: bytes) -> bytes:
+    def hash_and_record(password: bytes, salt: bytes) -> bytes:
         done.append(f"bcrypt {salt[:7].decode()}")
         return hash_password(password, salt)
 
     def note(connection: object, cursor: object, statement: str, *rest: Any) -> None:
         done.append(statement.rstrip("0123456789"))  # a savepoint has a number
 
-    monkeypatch.setattr(bcrypt, "hashpw", hash_and_note)
+    monkeypatch.setattr(bcrypt, "hashpw", hash_and_record)
     event.listen(connection.sync_connection, "before_cursor_execute", note)
     yield done
     event.remove(connection.sync_connection, "before_cursor_execute", note)
 
 
-@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize("request_name", REQUESTS)
 async def test_answers_take_the_same_work(
-    by_email: httpx.AsyncClient, known: str, work: list[str], asked: str
+    by_email: httpx.AsyncClient, known: str, work: list[str], request_name: str
 ) -> None:
-    ask, _ = ASKED[asked]
-    await ask(by_email, "first@example.com")  # the hash that stands for unknown users is made once
+    send, _ = REQUESTS[request_name]
+    await send(by_email, "first@example.com")  # computes the dummy hash
     done = []
     for name in (known, "nobody@example.com", "gone@example.com"):
         work.clear()
-        await ask(by_email, name)
+        await send(by_email, name)
         done.append(work.copy())
     assert done[0] == done[1] == done[2]
     hashes = [each for each in done[0] if each.startswith("bcrypt")]
-    assert len(hashes) == (asked in {"login", "registration"})
+    assert len(hashes) == (request_name in {"login", "registration"})
 
 
 async def test_public_lists_show_no_email(client_at: ClientAt, known: str) -> None:

@@ -106,14 +106,14 @@ class TestRole:
     async def test_disabled_admin_is_refused_at_once(
         self, client: httpx.AsyncClient, session: AsyncSession, admin: User, author: User, way: str
     ) -> None:
-        rogue = await create_user(session, role=Role.ADMIN)
+        other_admin = await create_user(session, role=Role.ADMIN)
         headers = (
-            bearer(rogue)
+            bearer(other_admin)
             if way == "login"
-            else await api_key(session, user=rogue, scopes=["users:read", "users:write"])
+            else await api_key(session, user=other_admin, scopes=["users:read", "users:write"])
         )
         assert (await client.get("/users/me", headers=headers)).status_code == 200
-        await client.post(f"/users/{rogue.id}/disable", headers=bearer(admin))
+        await client.post(f"/users/{other_admin.id}/disable", headers=bearer(admin))
         for method, path, body in (
             ("GET", "/users", None),
             ("GET", "/users/me", None),
@@ -121,9 +121,9 @@ class TestRole:
             ("PATCH", "/users/me", {"name": "Changed"}),
         ):
             assert await code_of(client, method, path, headers, body) == (401, "invalid_token")
-        for path in (f"/users/{rogue.id}/enable", f"/users/{admin.id}/disable"):
+        for path in (f"/users/{other_admin.id}/enable", f"/users/{admin.id}/disable"):
             assert await code_of(client, "POST", path, headers) == (401, "invalid_token")
-        form = {"username": rogue.username, "password": PASSWORD}
+        form = {"username": other_admin.username, "password": PASSWORD}
         assert (await client.post("/auth/login", data=form)).status_code == 401
 
     async def test_enabled_user_must_log_in_again(

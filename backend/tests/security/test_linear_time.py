@@ -41,9 +41,11 @@ from app.services.media.formats import detect_format
 from tests.images import image_bytes
 from tests.linear import grows_too_fast, inputs_for, run_of, runs
 
+pytestmark = pytest.mark.no_cover  # tracing takes as long as the work that is measured
+
 METHODS = frozenset({"findall", "finditer", "fullmatch", "match", "search", "split", "sub", "subn"})
 SEARCH_ON = frozenset({"findall", "finditer", "split", "sub", "subn"})
-"""The methods that go on to the end of the text after each match."""
+"""Methods that continue to the end of the text after each match."""
 OPERATORS = {"app.core.config"}
 """Modules whose patterns are only applied to settings."""
 
@@ -85,14 +87,14 @@ def attributes(module: ModuleType) -> Iterator[Found]:
 
 
 def used(name: str, value: object) -> frozenset[str]:
-    """The methods that are called on a pattern of this name anywhere; all where it is not said."""
+    """Return the methods that are called on a pattern of this name, or all if none is found."""
     found = CALLED[name]
     is_alone = isinstance(value, re.Pattern) and found
-    return dearest(found if is_alone else {"fullmatch", "sub"})
+    return most_expensive(found if is_alone else {"fullmatch", "sub"})
 
 
-def dearest(methods: set[str]) -> frozenset[str]:
-    """Leave out what another method does as well: `sub` searches on, `search` begins as `match`."""
+def most_expensive(methods: set[str]) -> frozenset[str]:
+    """Remove methods whose work another one includes: `sub` includes `search` and `match`."""
     left_out = {"search", "match"} if methods & SEARCH_ON else {"match"} & methods
     return frozenset(methods - left_out or methods)
 
@@ -100,7 +102,10 @@ def dearest(methods: set[str]) -> frozenset[str]:
 def inline(module: ModuleType) -> Iterator[Found]:
     """Find inline patterns such as `re.sub(r"...", ...)`."""
     assert module.__file__ is not None
-    for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
+    source = Path(module.__file__).read_text()
+    if not re.search(r"\bre\.", source):
+        return  # parsing takes long
+    for node in ast.walk(ast.parse(source)):
         match node:
             case ast.Call(func=ast.Attribute(value=ast.Name("re"), attr=method), args=[first, *_]):
                 if method not in METHODS:
@@ -218,7 +223,7 @@ PREFIXES = {
     "precondition": ['"', 'W/"'],
     "range": ["bytes="],
 }
-"""What a parser looks for before it reads on, where it is not among the tokens alone."""
+"""Prefixes that a parser needs before it processes the rest, unless TOKENS has them."""
 AFTER_THEM = [" ", "\n", "a", "0", "-", "#", "<", ">", '"', ","]
 
 

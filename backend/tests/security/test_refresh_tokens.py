@@ -47,12 +47,12 @@ class Victim:
     async def present(self, token: str) -> httpx.Response:
         return await self.client.post("/auth/refresh", json={"refresh_token": token})
 
-    async def ask(self, pair: Pair) -> httpx.Response:
+    async def send(self, pair: Pair) -> httpx.Response:
         headers = {"Authorization": f"Bearer {pair.access}"}
         return await self.client.get("/auth/me", headers=headers)
 
     async def is_logged_in(self, pair: Pair) -> bool:
-        return (await self.ask(pair)).status_code == 200
+        return (await self.send(pair)).status_code == 200
 
     async def count_recorded_reuses(self) -> int:
         """Return the number of recorded reuses."""
@@ -112,7 +112,7 @@ class TestReuse:
         timeline.advance(REUSE_GRACE_PERIOD + 1)
         assert_no_session(await victim.present(parent.refresh))
         for pair in (parent, child):
-            assert_refused(await victim.ask(pair), "token_revoked")
+            assert_refused(await victim.send(pair), "token_revoked")
             assert_no_session(await victim.present(pair.refresh))
         assert await victim.count_recorded_reuses() == 1
         assert await victim.is_logged_in(elsewhere)
@@ -121,19 +121,19 @@ class TestReuse:
         self, victim: Victim, timeline: Timeline
     ) -> None:
         stolen = await victim.log_in()
-        thiefs = await victim.refresh(stolen)
+        refreshed = await victim.refresh(stolen)
         timeline.advance(60)
-        thiefs = await victim.refresh(thiefs)
+        refreshed = await victim.refresh(refreshed)
         timeline.advance(60)
         assert_no_session(await victim.present(stolen.refresh))
-        assert_refused(await victim.ask(thiefs), "token_revoked")
-        assert_no_session(await victim.present(thiefs.refresh))
+        assert_refused(await victim.send(refreshed), "token_revoked")
+        assert_no_session(await victim.present(refreshed.refresh))
 
     async def test_older_predecessor_ends_the_session_at_once(self, victim: Victim) -> None:
         grandparent = await victim.log_in()
         child = await victim.refresh(await victim.refresh(grandparent))
         assert_no_session(await victim.present(grandparent.refresh))
-        assert_refused(await victim.ask(child), "token_revoked")
+        assert_refused(await victim.send(child), "token_revoked")
         assert await victim.count_recorded_reuses() == 1
 
     async def test_reuse_does_not_extend_the_grace_period(
@@ -212,7 +212,7 @@ class TestEnd:
         await victim.client.post("/auth/logout", json={"refresh_token": child.refresh})
         for token in (pair.refresh, child.refresh):
             assert_no_session(await victim.present(token))
-        assert_refused(await victim.ask(child), "token_revoked")
+        assert_refused(await victim.send(child), "token_revoked")
 
     async def test_refresh_token_is_refused_after_logout_everywhere(self, victim: Victim) -> None:
         here, there = await victim.log_in(), await victim.log_in()
@@ -220,13 +220,13 @@ class TestEnd:
         await victim.client.post("/auth/logout-all", headers=headers)
         for pair in (here, there):
             assert_no_session(await victim.present(pair.refresh))
-            assert_refused(await victim.ask(pair), "token_revoked")
+            assert_refused(await victim.send(pair), "token_revoked")
 
     async def test_refresh_token_is_refused_for_disabled_user(self, victim: Victim) -> None:
         pair = await victim.log_in()
         await victim.change(User, is_active=False)
         assert_no_session(await victim.present(pair.refresh))
-        assert_refused(await victim.ask(pair))
+        assert_refused(await victim.send(pair))
 
     async def test_refresh_token_expires_after_14_days_without_use(
         self, victim: Victim, timeline: Timeline
@@ -248,7 +248,7 @@ class TestEnd:
         pair = await victim.refresh(pair)
         timeline.advance(1)
         assert_no_session(await victim.present(pair.refresh))
-        assert_refused(await victim.ask(pair), "token_revoked")
+        assert_refused(await victim.send(pair), "token_revoked")
 
     async def test_reuse_after_session_end_is_not_recorded(
         self, victim: Victim, timeline: Timeline

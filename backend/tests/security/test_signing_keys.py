@@ -190,14 +190,14 @@ class TestKeyPairs:
         assert await status(client, token) == 401
         assert len(await key_set(client)) == 1
 
-    @pytest.mark.parametrize("disguise", ["PEM", "PEM without its last line break", "DER", "JWK"])
+    @pytest.mark.parametrize("encoding", ["PEM", "PEM without its last line break", "DER", "JWK"])
     async def test_hmac_with_the_public_key_is_refused(
         self,
         client: httpx.AsyncClient,
         forger: Forger,
         pems: dict[str, Path],
         algorithm: Algorithm,
-        disguise: str,
+        encoding: str,
     ) -> None:
         """RFC 8725 §2.1: an HMAC with the public key, in any encoding."""
         pem = public_pem(pems[f"{algorithm} current"].read_bytes())
@@ -208,7 +208,7 @@ class TestKeyPairs:
                 serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
             ),
             "JWK": json.dumps((await key_set(client))[0]).encode(),
-        }[disguise]
+        }[encoding]
         for alg in ("HS256", algorithm.value):
             token = forger.token(header=forger.header(alg=alg), key=key)
             assert await status(client, token) == 401

@@ -41,7 +41,7 @@ Rows = Callable[[], AbstractAsyncContextManager[AsyncSession]]
 CLIENTS = 8
 
 
-class Scene(NamedTuple):
+class Scenario(NamedTuple):
     """An editor with a session or an API key, and a function that revokes their access."""
 
     editor: User
@@ -51,7 +51,9 @@ class Scene(NamedTuple):
 
 
 @pytest.fixture(params=["session", "key"])
-async def scene(request: pytest.FixtureRequest, live: httpx.AsyncClient, live_rows: Rows) -> Scene:
+async def scenario(
+    request: pytest.FixtureRequest, live: httpx.AsyncClient, live_rows: Rows
+) -> Scenario:
     async with live_rows() as session:
         editor = await create_user(session, role=Role.EDITOR)
         author = await create_user(session)
@@ -77,7 +79,7 @@ async def scene(request: pytest.FixtureRequest, live: httpx.AsyncClient, live_ro
                 answer = await live.post("/auth/logout-all", headers=own)
         assert answer.is_success, answer.text
 
-    return Scene(editor, author, key if by_key else bearer(editor), withdraw)
+    return Scenario(editor, author, key if by_key else bearer(editor), withdraw)
 
 
 def record(author: User, number: int) -> bytes:
@@ -109,16 +111,18 @@ def one_record_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importing, "BATCH", 1)
 
 
-async def until_withdrawn(live_rows: Rows, scene: Scene, how: str) -> AsyncIterator[bytes]:
+async def records_until_revoked(
+    live_rows: Rows, scenario: Scenario, how: str
+) -> AsyncIterator[bytes]:
     """Yield two records of the author; access is revoked after the first is written."""
-    yield record(scene.author, 1)
-    yield record(scene.author, 2)
+    yield record(scenario.author, 1)
+    yield record(scenario.author, 2)
 
     async def is_written() -> bool:
-        return await count_of(live_rows, scene.author) == 1
+        return await count_of(live_rows, scenario.author) == 1
 
     await until(is_written)
-    await scene.withdraw(how)
+    await scenario.withdraw(how)
 
 
 def import_of(
@@ -132,76 +136,76 @@ def import_of(
 class TestImports:
     @pytest.mark.parametrize("how", ["disable", "delete", "end"])
     async def test_open_import_stream_stops_after_revocation(
-        self, live: httpx.AsyncClient, live_rows: Rows, scene: Scene, how: str
+        self, live: httpx.AsyncClient, live_rows: Rows, scenario: Scenario, how: str
     ) -> None:
         async def body() -> AsyncIterator[bytes]:
-            async for line in until_withdrawn(live_rows, scene, how):
+            async for line in records_until_revoked(live_rows, scenario, how):
                 yield line
             for number in range(3, 7):
-                yield record(scene.author, number)
+                yield record(scenario.author, number)
 
-        answer = await import_of(live, scene.headers, body())
+        answer = await import_of(live, scenario.headers, body())
         assert answer.status_code == 401, answer.text
         assert "1 created, 0 updated" in answer.json()["message"]
-        assert await count_of(live_rows, scene.author) == 1
+        assert await count_of(live_rows, scenario.author) == 1
 
     async def test_demoted_editor_imports_only_own_articles(
-        self, live: httpx.AsyncClient, live_rows: Rows, scene: Scene
+        self, live: httpx.AsyncClient, live_rows: Rows, scenario: Scenario
     ) -> None:
         async def body() -> AsyncIterator[bytes]:
-            async for line in until_withdrawn(live_rows, scene, "demote"):
+            async for line in records_until_revoked(live_rows, scenario, "demote"):
                 yield line
-            yield record(scene.author, 3)
-            yield record(scene.editor, 4)
+            yield record(scenario.author, 3)
+            yield record(scenario.editor, 4)
 
-        answer = await import_of(live, scene.headers, body())
+        answer = await import_of(live, scenario.headers, body())
         assert answer.status_code == 200, answer.text
         report = answer.json()
         assert (report["created"], report["failed"]) == (2, 2)
         assert {error["line"] for error in report["errors"]} == {2, 3}
-        assert await count_of(live_rows, scene.author) == 1
-        assert await count_of(live_rows, scene.editor) == 1
+        assert await count_of(live_rows, scenario.author) == 1
+        assert await count_of(live_rows, scenario.editor) == 1
 
     @pytest.mark.parametrize("how", ["disable", "demote"])
     async def test_concurrent_imports_write_nothing_after_revocation(
-        self, live_client_at: ClientAt, live_rows: Rows, scene: Scene, how: str
+        self, live_client_at: ClientAt, live_rows: Rows, scenario: Scenario, how: str
     ) -> None:
         withdrawn = asyncio.Event()
         at_the_answer = 0
 
         async def body(number: int) -> AsyncIterator[bytes]:
             while not withdrawn.is_set():
-                yield record(scene.author, number)
+                yield record(scenario.author, number)
                 await asyncio.sleep(0)
             for _ in range(5):
-                yield record(scene.author, number)
+                yield record(scenario.author, number)
 
         async def stream(number: int) -> httpx.Response:
             async with live_client_at() as client:
-                return await import_of(client, scene.headers, body(number))
+                return await import_of(client, scenario.headers, body(number))
 
         async def withdraw() -> None:
             nonlocal at_the_answer
 
             async def all_write() -> bool:
-                return await count_of(live_rows, scene.author) >= CLIENTS
+                return await count_of(live_rows, scenario.author) >= CLIENTS
 
             await until(all_write)
-            await scene.withdraw(how)
-            at_the_answer = await count_of(live_rows, scene.author)
+            await scenario.withdraw(how)
+            at_the_answer = await count_of(live_rows, scenario.author)
             withdrawn.set()
 
         streams = asyncio.gather(*map(stream, range(CLIENTS)))
         answers, _ = await asyncio.gather(streams, withdraw())
         expected = 401 if how == "disable" else 200
         assert {answer.status_code for answer in answers} == {expected}
-        assert await count_of(live_rows, scene.author) == at_the_answer
+        assert await count_of(live_rows, scenario.author) == at_the_answer
 
     async def test_import_beyond_its_deadline_reports_written_records(
         self,
         live: httpx.AsyncClient,
         live_rows: Rows,
-        scene: Scene,
+        scenario: Scenario,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         deadlines: list[Deadline] = []
@@ -213,21 +217,21 @@ class TestImports:
         monkeypatch.setattr(bulk, "Deadline", deadline)
 
         async def body() -> AsyncIterator[bytes]:
-            yield record(scene.author, 1)
-            yield record(scene.author, 2)
+            yield record(scenario.author, 1)
+            yield record(scenario.author, 2)
 
             async def is_written() -> bool:
-                return await count_of(live_rows, scene.author) == 1
+                return await count_of(live_rows, scenario.author) == 1
 
             await until(is_written)
             deadlines[0]._at = 0
-            yield record(scene.author, 3)
-            yield record(scene.author, 4)
+            yield record(scenario.author, 3)
+            yield record(scenario.author, 4)
 
-        answer = await import_of(live, scene.headers, body())
+        answer = await import_of(live, scenario.headers, body())
         assert (answer.status_code, answer.json()["code"]) == (408, "request_timed_out")
         assert "2 created, 0 updated" in answer.json()["message"]
-        assert await count_of(live_rows, scene.author) == 2
+        assert await count_of(live_rows, scenario.author) == 2
 
 
 async def test_stalled_stream_ends_at_its_deadline() -> None:
@@ -321,50 +325,50 @@ async def images_of(rows: Rows, owner: User) -> int:
 @pytest.mark.parametrize("how", ["disable", "delete", "end"])
 class TestUploads:
     async def test_upload_of_user_disabled_during_transfer_is_refused(
-        self, live: httpx.AsyncClient, live_rows: Rows, scene: Scene, how: str
+        self, live: httpx.AsyncClient, live_rows: Rows, scenario: Scenario, how: str
     ) -> None:
         async def body() -> AsyncIterator[bytes]:
             yield HEAD
-            await scene.withdraw(how)
+            await scenario.withdraw(how)
             yield image_bytes("PNG") + TAIL
 
-        headers = {**FORM, **scene.headers}
+        headers = {**FORM, **scenario.headers}
         answer = await live.post("/media", content=body(), headers=headers)
         assert answer.status_code == 401, answer.text
-        assert await images_of(live_rows, scene.editor) == 0
+        assert await images_of(live_rows, scenario.editor) == 0
 
     async def test_upload_of_user_disabled_during_encoding_is_refused(
         self,
         live: httpx.AsyncClient,
         live_rows: Rows,
-        scene: Scene,
+        scenario: Scenario,
         how: str,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         reencode = images.reencode
 
-        async def then_withdraw(*args: Any, **options: Any) -> Any:
+        async def reencode_and_revoke(*args: Any, **options: Any) -> Any:
             made = await reencode(*args, **options)
-            await scene.withdraw(how)
+            await scenario.withdraw(how)
             return made
 
-        monkeypatch.setattr(images, "reencode", then_withdraw)
+        monkeypatch.setattr(images, "reencode", reencode_and_revoke)
         form = {"file": ("a.png", image_bytes("PNG"))}
-        answer = await live.post("/media", files=form, headers=scene.headers)
+        answer = await live.post("/media", files=form, headers=scenario.headers)
         assert answer.status_code == 401, answer.text
-        assert await images_of(live_rows, scene.editor) == 0
+        assert await images_of(live_rows, scenario.editor) == 0
 
     async def test_repeated_upload_gets_no_stored_response(
-        self, live: httpx.AsyncClient, live_rows: Rows, scene: Scene, how: str
+        self, live: httpx.AsyncClient, live_rows: Rows, scenario: Scenario, how: str
     ) -> None:
-        headers = {**FORM, **scene.headers, "Idempotency-Key": uuid4().hex}
+        headers = {**FORM, **scenario.headers, "Idempotency-Key": uuid4().hex}
         content = image_bytes("PNG") + TAIL
         first = await live.post("/media", content=HEAD + content, headers=headers)
         assert first.status_code == 201, first.text
 
         async def body() -> AsyncIterator[bytes]:
             yield HEAD
-            await scene.withdraw(how)
+            await scenario.withdraw(how)
             yield content
 
         again = await live.post("/media", content=body(), headers=headers)
@@ -372,7 +376,7 @@ class TestUploads:
 
 
 async def test_concurrent_uploads_store_nothing_after_revocation(
-    live_client_at: ClientAt, live_rows: Rows, scene: Scene
+    live_client_at: ClientAt, live_rows: Rows, scenario: Scenario
 ) -> None:
     """Each upload locks its owner's row to count, without deadlocks."""
     started = asyncio.Barrier(UPLOADS + 1)
@@ -385,20 +389,20 @@ async def test_concurrent_uploads_store_nothing_after_revocation(
 
     async def upload() -> httpx.Response:
         async with live_client_at() as client:
-            headers = {**FORM, **scene.headers}
+            headers = {**FORM, **scenario.headers}
             return await client.post("/media", content=body(), headers=headers)
 
     async def withdraw() -> None:
         nonlocal at_the_answer
         await started.wait()
-        await scene.withdraw("disable")
-        at_the_answer = await images_of(live_rows, scene.editor)
+        await scenario.withdraw("disable")
+        at_the_answer = await images_of(live_rows, scenario.editor)
 
     uploads = asyncio.gather(*(upload() for _ in range(UPLOADS)))
     answers, _ = await asyncio.gather(uploads, withdraw())
     statuses = [answer.status_code for answer in answers]
     assert set(statuses) <= {201, 401}
-    assert await images_of(live_rows, scene.editor) == at_the_answer == statuses.count(201)
+    assert await images_of(live_rows, scenario.editor) == at_the_answer == statuses.count(201)
 
 
 @pytest.mark.parametrize(

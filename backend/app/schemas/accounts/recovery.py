@@ -32,6 +32,12 @@ class PasswordReset(Input):
     password: NewPassword
 
 
+class PasswordReplacement(Input):
+    """The new password that an administrator sets for another user."""
+
+    password: NewPassword
+
+
 class EmailVerification(Input):
     """The token from the mail. Without a session of the account, also its password."""
 

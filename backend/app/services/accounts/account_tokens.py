@@ -20,7 +20,7 @@ from app.models.accounts.account_token import AccountToken
 from app.models.accounts.user import User
 from app.services import outbox
 from app.services.outbox import MailKind
-from app.services.purging import delete_oldest
+from app.services.purging import Batch, delete_oldest
 
 LIFETIME = timedelta(hours=1)
 
@@ -157,8 +157,13 @@ async def revoke_token(session: AsyncSession, *, token_hash: bytes) -> None:
     await session.execute(delete(AccountToken).where(AccountToken.token_hash == token_hash))
 
 
-async def purge(session: AsyncSession) -> int:
+async def delete_batch(session: AsyncSession, batch: Batch) -> int:
+    """Delete a batch of all tokens; return how many."""
+    return await delete_oldest(session, batch, AccountToken.id, order_by=AccountToken.id)
+
+
+async def purge(session: AsyncSession, batch: Batch) -> int:
     """Delete a batch of expired tokens; return how many."""
     column = AccountToken.expires_at
     expired = column <= clock.now()
-    return await delete_oldest(session, AccountToken.id, expired, order_by=column)
+    return await delete_oldest(session, batch, AccountToken.id, expired, order_by=column)

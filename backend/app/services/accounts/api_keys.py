@@ -18,6 +18,7 @@ from app.schemas.page import PageQuery
 from app.services import audit, limits
 from app.services.accounts.confirmation import confirm_password, lock_user
 from app.services.audit import AuditAction
+from app.services.purging import Batch, delete_oldest
 
 MAX_API_KEYS = 50
 
@@ -71,6 +72,11 @@ async def delete_api_key(session: AsyncSession, *, api_key_id: int, actor: Ident
     if await session.scalar(statement.returning(ApiKey.id)) is None:
         raise ApiKeyNotFound
     _record(session, AuditAction.DELETE_API_KEY, api_key_id, actor)
+
+
+async def delete_batch(session: AsyncSession, batch: Batch) -> int:
+    """Delete a batch of the keys of all users; return how many."""
+    return await delete_oldest(session, batch, ApiKey.id, order_by=ApiKey.id)
 
 
 def _record(session: AsyncSession, action: AuditAction, api_key_id: int, actor: Identity) -> None:

@@ -1,4 +1,4 @@
-"""Mail delivery: claim, compose, send and record each queued mail, in separate units of work.
+"""Delivery of a mail: claim, compose, send and record it, in separate units of work.
 
 Any number of processes may deliver concurrently. Delivery is at least once: a process claims a
 mail for some time. If it ends before it records the result, another process sends the mail again.
@@ -6,12 +6,12 @@ No connection is held during SMTP. Each attempt creates a new token when the mai
 Neither the token nor the text that contains it is stored.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime, timedelta
 from email.message import EmailMessage
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Select, and_, bindparam, func, or_, select, update
+from sqlalchemy import ARRAY, Select, String, all_, and_, bindparam, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.tokens import fingerprint
@@ -25,7 +25,7 @@ from app.models.accounts.user import User
 from app.models.mail import Mail
 from app.services.accounts import account_tokens, mail_texts
 from app.services.accounts.mail_texts import MailText
-from app.services.outbox import MailKind
+from app.services.outbox import MAX_AGE, MailKind
 
 logger = get_logger(__name__)
 
@@ -35,8 +35,6 @@ INITIAL_BACKOFF = timedelta(seconds=2)
 MAX_BACKOFF = timedelta(hours=1)
 MAX_ATTEMPTS = 15
 """With exponential backoff up to one hour, the mail server may be down for four hours."""
-MAX_AGE = timedelta(days=1)
-"""Age after which a queued mail is dropped."""
 MIN_INTERVAL = timedelta(minutes=1)
 MAX_PER_HOUR = 5
 
@@ -58,6 +56,8 @@ class Claim(NamedTuple):
     """A mail that this process may deliver until `until`."""
 
     mail_id: int
+    domain: str
+    """The domain of the address, in lower case."""
     until: datetime
 
 
@@ -81,50 +81,71 @@ class MailDropped(Exception):
     """A mail must not be sent; the message contains the reason."""
 
 
-async def deliver_due(database: Database, *, settings: Settings, send: SendMail) -> None:
-    """Deliver all due mails. Raises ServiceUnavailable if the database is not available."""
-    while (claim := await _claim(database)) is not None:
-        try:
-            composed = await _compose(database, claim, settings)
-        except PressroomError:
-            raise
-        except Exception:  # a defect in one mail must not block the others
-            logger.exception(f"mail {claim.mail_id} cannot be composed")
-            await _drop(database, claim)
-            continue
-        if composed is None:
-            continue
-        try:
-            await send(composed.message)
-        except DeliveryError as error:
-            await _record_failure(database, claim, composed, error)
-        else:
-            await _record_sent(database, claim, composed, settings)
+async def deliver(database: Database, claim: Claim, *, settings: Settings, send: SendMail) -> None:
+    """Deliver a claimed mail. Raises ServiceUnavailable if the database is not available."""
+    try:
+        composed = await _compose(database, claim, settings)
+    except PressroomError:
+        raise
+    except Exception:
+        logger.exception(f"mail {claim.mail_id} cannot be composed")
+        await _drop(database, claim)
+        return
+    if composed is None:
+        return
+    try:
+        await send(composed.message)
+    except DeliveryError as error:
+        await _record_failure(database, claim, composed, error)
+    else:
+        await _record_sent(database, claim, composed, settings)
 
 
+_domain = func.lower(func.split_part(Mail.email, "@", -1))
 _DUE = (
     select(Mail.id)
-    .where(Mail.next_attempt_at <= bindparam("now"))
+    .where(
+        Mail.next_attempt_at <= bindparam("now"),
+        _domain != all_(bindparam("excluded_domains", type_=ARRAY(String))),
+    )
     .order_by(Mail.next_attempt_at, Mail.id)
     .limit(1)
     .with_for_update(skip_locked=True)
 )
-_CLAIM = (
-    update(Mail)
-    .where(Mail.id == _DUE.scalar_subquery())
-    .values(attempts=Mail.attempts + 1, next_attempt_at=bindparam("until"), error=None)
-    .returning(Mail.id)
-    .execution_options(synchronize_session=False)
-)
 
 
-async def _claim(database: Database) -> Claim | None:
-    """Claim the mail that has been due for longest; return None if no mail is due."""
+def _claim_statement(due: Select[Any]) -> Any:
+    return (
+        update(Mail)
+        .where(Mail.id == due.scalar_subquery())
+        .values(attempts=Mail.attempts + 1, next_attempt_at=bindparam("until"), error=None)
+        .returning(Mail.id, _domain)
+        .execution_options(synchronize_session=False)
+    )
+
+
+URGENT = frozenset({MailKind.RESET_PASSWORD})
+"""Kinds that are sent before all others, because a user waits for them to log in."""
+
+_CLAIMS = {
+    False: _claim_statement(_DUE),
+    True: _claim_statement(_DUE.where(Mail.kind.in_(URGENT))),
+}
+
+
+async def claim_due(
+    database: Database, *, is_urgent: bool = False, excluded_domains: Collection[str] = ()
+) -> Claim | None:
+    """Claim the mail that has been due for longest; return None if no mail is due.
+
+    With `is_urgent`, only urgent mails are claimed. Mails to excluded domains are not.
+    """
     now = clock.now()
     until = now + CLAIM_DURATION
+    parameters = {"now": now, "until": until, "excluded_domains": list(excluded_domains)}
     async with database.unit_of_work() as session:
-        mail_id = await session.scalar(_CLAIM, {"now": now, "until": until})
-    return None if mail_id is None else Claim(mail_id, until)
+        claimed = (await session.execute(_CLAIMS[is_urgent], parameters)).one_or_none()
+    return None if claimed is None else Claim(claimed[0], claimed[1], until)
 
 
 async def _compose(database: Database, claim: Claim, settings: Settings) -> ComposedMail | None:

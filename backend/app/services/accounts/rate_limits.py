@@ -36,7 +36,7 @@ from app.core.errors import (
 )
 from app.db.session import Database
 from app.models.accounts.attempt import Attempt
-from app.services.purging import delete_oldest
+from app.services.purging import Batch, delete_oldest, in_batches
 
 FIFTEEN_MINUTES = timedelta(minutes=15)
 RETENTION = timedelta(days=1)
@@ -265,6 +265,11 @@ async def reset(session: AsyncSession, limits: Sequence[Limit]) -> None:
         await session.execute(delete(Attempt).where(_HAS_KEY), {"attempt_key": limit.key})
 
 
+async def delete_all(database: Database) -> int:
+    """Delete the failures and lockouts of all users and addresses; return how many."""
+    return await in_batches(database, delete_batch)
+
+
 async def _lock_out(session: AsyncSession, limit: Limit, failures: float) -> None:
     """Lock the key out after the burst: for one second, then twice as long for each failure."""
     if failures > limit.burst:
@@ -293,8 +298,13 @@ def _parameters(limit: Limit) -> dict[str, Any]:
     }
 
 
-async def purge(session: AsyncSession) -> int:
+async def delete_batch(session: AsyncSession, batch: Batch) -> int:
+    """Delete a batch of all attempts; return how many."""
+    return await delete_oldest(session, batch, Attempt.key, order_by=Attempt.key)
+
+
+async def purge(session: AsyncSession, batch: Batch) -> int:
     """Delete a batch of decayed attempts; return how many."""
     column = Attempt.tried_at
     old = column < clock.now() - RETENTION
-    return await delete_oldest(session, Attempt.key, old, order_by=column)
+    return await delete_oldest(session, batch, Attempt.key, old, order_by=column)

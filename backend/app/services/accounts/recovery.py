@@ -4,15 +4,23 @@ A request by an anonymous client gets the same response after the same work whet
 exists or not. It queues a mail, which is dropped on delivery if no user has the address.
 """
 
+from collections.abc import Sequence
+
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.identity import Client, Identity, network_of, recheck
+from app.auth.identity import Client, Identity, IPAddress, network_of, recheck
+from app.auth.permissions import Action, require
 from app.auth.security import hash_password, verify_password
 from app.core import clock
 from app.core.enums import Purpose
-from app.core.errors import IncorrectPassword, InvalidAccountToken, PasswordRequired
-from app.db.session import Database, constraint_errors
+from app.core.errors import (
+    IncorrectPassword,
+    InvalidAccountToken,
+    PasswordRequired,
+    UserNotFound,
+)
+from app.db.session import NO_KEY_UPDATE, Database, constraint_errors
 from app.models.accounts.user import User
 from app.schemas.accounts.recovery import (
     Accepted,
@@ -20,12 +28,14 @@ from app.schemas.accounts.recovery import (
     EmailRequest,
     EmailVerification,
     PasswordChange,
+    PasswordReplacement,
     PasswordReset,
 )
 from app.services import audit, outbox
 from app.services.accounts import account_tokens, rate_limits, sessions
 from app.services.accounts.claiming import remove_prior_access
 from app.services.accounts.confirmation import confirm_password, lock_user
+from app.services.accounts.deletion import require_not_placeholder
 from app.services.accounts.rate_limits import Limit
 from app.services.accounts.users import CONSTRAINTS
 from app.services.audit import AuditAction
@@ -77,23 +87,97 @@ async def reset_password(
         user.email_verified_at = clock.now()  # the token was sent to this address
     await sessions.end_all(session, user_id=user.id)
     await sessions.remember_network(session, user_id=user.id, client=client)
-    await _reset_login_limits(session, user, client)
+    limits = await _login_limits(session, user, client, [network_of(client)])
+    # Limits by client address are shared with other users and stay.
+    await rate_limits.reset(session, [limit for limit in limits if limit.reset_on_success])
     await account_tokens.revoke_links(session, user_id=user.id, email=user.email)
     audit.record(session, AuditAction.RESET_PASSWORD, actor_id=user.id, subject_id=user.id)
     outbox.queue(session, MailKind.PASSWORD_CHANGED, email=user.email, user_id=user.id)
 
 
-async def _reset_login_limits(session: AsyncSession, user: User, client: Client) -> None:
-    """Reset the limits on guessing, so that the user can log in at once."""
+async def replace_password(
+    session: AsyncSession, *, user_id: int, new: PasswordReplacement, actor: Identity
+) -> None:
+    """Set the password of another user, as an administrator.
+
+    All sessions and links end, and the limits on guessing are reset. The second factor and API keys
+    stay. `session` must not have been used yet: no connection is held during hashing. Raises
+    NotAuthorized, UserNotFound.
+    """
+    require(actor, Action.RESET_CREDENTIALS, owner_id=user_id)
+    hashed = await hash_password(new.password.get_secret_value())
+    user = await session.get(User, user_id, with_for_update=NO_KEY_UPDATE)
+    if user is None:
+        raise UserNotFound
+    require_not_placeholder(user.email)
+    await _store_password(session, user, hashed=hashed)
+    places = await sessions.known_places(session, user_id=user.id)
+    limits = await _login_limits(session, user, Client(None, ""), places)
+    await rate_limits.reset(session, [limit for limit in limits if limit.reset_on_success])
+    audit.record(session, AuditAction.RESET_PASSWORD, actor_id=actor.id, subject_id=user.id)
+
+
+async def mail_password_reset(session: AsyncSession, *, user_id: int, actor: Identity) -> None:
+    """Queue a mail with a link to reset the password, as an administrator.
+
+    Raises NotAuthorized, UserNotFound.
+    """
+    require(actor, Action.RESET_CREDENTIALS, owner_id=user_id)
+    user = await session.get(User, user_id)
+    if user is None:
+        raise UserNotFound
+    require_not_placeholder(user.email)
+    outbox.queue(session, MailKind.RESET_PASSWORD, email=user.email, user_id=user.id)
+    audit.record(session, AuditAction.MAIL_PASSWORD_RESET, actor_id=actor.id, subject_id=user.id)
+
+
+async def reset_login_limits(
+    session: AsyncSession, *, user_id: int, address: IPAddress | None, actor: Identity
+) -> None:
+    """Reset the limits on guessing for a user, as an administrator: they can log in at once.
+
+    With `address`, this includes the limits of that client address, which other users may share.
+    Raises NotAuthorized, UserNotFound.
+    """
+    require(actor, Action.RESET_CREDENTIALS, owner_id=user_id)
+    user = await session.get(User, user_id)
+    if user is None:
+        raise UserNotFound
+    places = await sessions.known_places(session, user_id=user_id)
+    client = Client(address, "")
+    limits = await _login_limits(session, user, client, [*places, network_of(client)])
+    own = [limit for limit in limits if address is not None or limit.reset_on_success]
+    await rate_limits.reset(session, own)
+    audit.record(session, AuditAction.RESET_LOGIN_LIMITS, actor_id=actor.id, subject_id=user.id)
+
+
+async def delete_login_limits(database: Database, *, actor: Identity) -> int:
+    """Reset the limits on guessing for everyone, as an administrator; return how many there were.
+
+    Raises NotAuthorized.
+    """
+    require(actor, Action.RESET_CREDENTIALS, owner_id=actor.id)
+    count = await rate_limits.delete_all(database)
+    action = AuditAction.DELETE_LOGIN_LIMITS
+    async with database.unit_of_work() as session:
+        audit.record(
+            session, action, actor_id=actor.id, subject="login limit", subject_id=None, count=count
+        )
+    return count
+
+
+async def _login_limits(
+    session: AsyncSession, user: User, client: Client, places: Sequence[str]
+) -> list[Limit]:
+    """Return the limits on guessing for a client that is unknown to the user, and for `places`."""
     lowered = select(func.lower(User.username), func.lower(User.email)).where(User.id == user.id)
     names = (await session.execute(lowered)).one()
     limits: list[Limit] = []
-    for known_by in (network_of(client), None):
+    for known_by in (*places, None):
         limits += rate_limits.code_limits(user.id, client=client, known_by=known_by)
         for name in names:
             limits += rate_limits.password_limits(name, client=client, known_by=known_by)
-    # Limits by client address are shared with other users and stay.
-    await rate_limits.reset(session, [limit for limit in limits if limit.reset_on_success])
+    return limits
 
 
 async def change_password(
@@ -115,10 +199,17 @@ async def change_password(
 
 async def set_password(session: AsyncSession, user: User, *, hashed: str, actor: Identity) -> None:
     """Set a password hash for the actor, whose row is `user`, and end their other sessions."""
-    user.hashed_password = hashed
-    await sessions.end_all(session, user_id=user.id, except_id=actor.session_id)
-    await account_tokens.revoke_links(session, user_id=user.id, email=user.email)
+    await _store_password(session, user, hashed=hashed, kept_session_id=actor.session_id)
     audit.record(session, AuditAction.CHANGE_PASSWORD, actor_id=user.id, subject_id=user.id)
+
+
+async def _store_password(
+    session: AsyncSession, user: User, *, hashed: str, kept_session_id: int | None = None
+) -> None:
+    """Set a password hash, end the other sessions and all links, and notify the user."""
+    user.hashed_password = hashed
+    await sessions.end_all(session, user_id=user.id, except_id=kept_session_id)
+    await account_tokens.revoke_links(session, user_id=user.id, email=user.email)
     if user.email_verified_at is not None:  # an unverified address may belong to someone else
         outbox.queue(session, MailKind.PASSWORD_CHANGED, email=user.email, user_id=user.id)
 

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth import codes, sealing
 from app.auth.challenges import Challenge, read_challenge
 from app.auth.identity import Client, Identity
+from app.auth.permissions import Action, require
 from app.auth.tokens import fingerprint
 from app.core import clock
 from app.core.errors import (
@@ -24,6 +25,7 @@ from app.core.errors import (
     InvalidCode,
     SecondFactorEnabled,
     SecondFactorNotEnabled,
+    UserNotFound,
 )
 from app.core.logging import get_logger
 from app.db.reading import Reader
@@ -162,9 +164,27 @@ async def disable_second_factor(
     Raises IncorrectPassword, IncorrectCode, TooManyAttempts, SecondFactorNotEnabled.
     """
     async with _confirmed_session(database, form=form, user=user) as session:
-        for model in (SecondFactor, RecoveryCode):
-            await session.execute(delete(model).where(model.user_id == user.id))
+        await _delete(session, user.id)
         _record(session, AuditAction.DISABLE_SECOND_FACTOR, user.id)
+
+
+async def _delete(session: AsyncSession, user_id: int) -> None:
+    for model in (SecondFactor, RecoveryCode):
+        await session.execute(delete(model).where(model.user_id == user_id))
+
+
+async def remove_second_factor(session: AsyncSession, *, user_id: int, actor: Identity) -> None:
+    """Disable the second factor of a user who has lost it, as an administrator.
+
+    Raises NotAuthorized, UserNotFound, SecondFactorNotEnabled.
+    """
+    require(actor, Action.RESET_CREDENTIALS, owner_id=user_id)
+    if await session.get(User, user_id, with_for_update=NO_KEY_UPDATE) is None:
+        raise UserNotFound
+    await _enabled_factor(session, user_id)
+    await _delete(session, user_id)
+    action = AuditAction.DISABLE_SECOND_FACTOR
+    audit.record(session, action, actor_id=actor.id, subject_id=user_id)
 
 
 async def log_in(

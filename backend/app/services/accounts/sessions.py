@@ -50,8 +50,9 @@ from app.schemas.page import PageQuery
 from app.services import audit, limits
 from app.services.audit import AuditAction
 from app.services.limits import LimitedUser
-from app.services.purging import delete_oldest
+from app.services.purging import Batch, delete_oldest, update_oldest
 
+MAX_KNOWN_PLACES = 1000
 REUSE_GRACE_PERIOD = timedelta(seconds=10)
 """How long an exchanged refresh token still returns the same successor."""
 NETWORK_REMEMBERED_FOR = timedelta(days=30)
@@ -223,6 +224,25 @@ def known_by(client: Client, *, refresh_token: str | None) -> ColumnElement[str 
     return found
 
 
+async def known_places(session: AsyncSession, *, user_id: int) -> Sequence[str]:
+    """Return the values that `known_by` may have for a user, the last used first."""
+    latest = (
+        select(UserSession.id, UserSession.ip)
+        .where(
+            UserSession.user_id == user_id,
+            UserSession.last_used_at > clock.now() - NETWORK_REMEMBERED_FOR,
+        )
+        .order_by(UserSession.last_used_at.desc())
+        .limit(MAX_KNOWN_PLACES)
+    )
+    places: list[str] = []
+    for session_id, ip in await session.execute(latest):
+        places.append(f"session {session_id}")
+        if ip is not None:
+            places.append(network_of(Client(ip, "")))
+    return places
+
+
 async def remember_network(session: AsyncSession, *, user_id: int, client: Client) -> None:
     """Make the client's network known to a user, by adding an ended session."""
     now = clock.now()
@@ -312,8 +332,21 @@ async def _end(session: AsyncSession, *conditions: ColumnElement[bool]) -> bool:
     return bool(ended.all())
 
 
-async def purge(session: AsyncSession) -> int:
+async def end_batch(session: AsyncSession, batch: Batch) -> int:
+    """End a batch of the sessions of all users; return how many."""
+    column = UserSession.revoked_at
+    return await update_oldest(
+        session,
+        batch,
+        UserSession.id,
+        column.is_(None),
+        order_by=UserSession.id,
+        values={"revoked_at": clock.now()},
+    )
+
+
+async def purge(session: AsyncSession, batch: Batch) -> int:
     """Delete a batch of sessions that expired long ago; return how many."""
     column = UserSession.expires_at
     old = column < clock.now() - RETENTION
-    return await delete_oldest(session, UserSession.id, old, order_by=column)
+    return await delete_oldest(session, batch, UserSession.id, old, order_by=column)

@@ -4,7 +4,19 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Row, Select, bindparam, func, or_, select, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Integer,
+    Row,
+    Select,
+    String,
+    bindparam,
+    func,
+    or_,
+    select,
+    text,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
@@ -59,6 +71,16 @@ _SELECT = select(*fields_of(UserPrivate, User).values())
 _ONE = _SELECT.where(User.id == bindparam("user_id"))
 _LIST = paged(_SELECT.order_by(User.id))
 _BY_USERNAME = select(User.id).where(func.lower(User.username) == func.lower(bindparam("username")))
+_BY_EMAIL = select(User.id).where(func.lower(User.email) == func.lower(bindparam("email")))
+_ACCOUNTS = (
+    _SELECT.where(
+        User.id > bindparam("after", type_=BigInteger),
+        or_(bindparam("role", type_=String).is_(None), User.role == bindparam("role")),
+        or_(bindparam("active", type_=Boolean).is_(None), User.is_active == bindparam("active")),
+    )
+    .order_by(User.id)
+    .limit(bindparam("limit", type_=Integer))
+)
 
 
 async def create_user(
@@ -67,10 +89,12 @@ async def create_user(
     new: UserCreate,
     role: Role = Role.AUTHOR,
     email_verified: bool = False,
+    actor: Identity | None = None,
 ) -> UserPrivate:
     """Create a user. Raises EmailTaken or UsernameTaken; both are compared case-insensitively.
 
-    Queues a mail to verify the email, unless `email_verified` is True.
+    Queues a mail to verify the email, unless `email_verified` is True. Without an `actor`, the user
+    has registered.
     """
     hashed = await hash_password(new.password.get_secret_value())  # before a connection is held
     user = User(
@@ -84,7 +108,8 @@ async def create_user(
     session.add(user)
     with constraint_errors(CONSTRAINTS):
         await session.flush()  # checks the unique constraints and assigns the id
-    audit.record(session, AuditAction.CREATE_USER, actor_id=user.id, subject_id=user.id)
+    actor_id = user.id if actor is None else actor.id
+    audit.record(session, AuditAction.CREATE_USER, actor_id=actor_id, subject_id=user.id)
     if not email_verified:
         outbox.queue(session, MailKind.VERIFY_EMAIL, email=user.email, user_id=user.id)
     return UserPrivate.model_validate(user)
@@ -110,6 +135,29 @@ async def get_user(reader: Reader, *, user_id: int, viewer: Identity | None) -> 
     if row is None:
         raise UserNotFound
     return visible_user(viewer, row)
+
+
+async def list_accounts(
+    reader: Reader,
+    *,
+    after: int,
+    limit: int,
+    role: Role | None = None,
+    is_active: bool | None = None,
+) -> Sequence[UserPrivate]:
+    """List users with a larger id than `after`, by id, for an administrator."""
+    parameters = {"after": after, "limit": limit, "role": role and role.value, "active": is_active}
+    rows = await reader.execute(_ACCOUNTS, parameters)
+    return [UserPrivate.model_validate(row) for row in rows]
+
+
+async def find_user_id(reader: Reader, *, name: str) -> int:
+    """Return the id of the user with this username or email. Raises UserNotFound."""
+    statement, key = (_BY_EMAIL, "email") if "@" in name else (_BY_USERNAME, "username")
+    user_id: int | None = await reader.scalar(statement, {key: name})
+    if user_id is None:
+        raise UserNotFound
+    return user_id
 
 
 async def username_exists(reader: Reader, *, username: str) -> bool:

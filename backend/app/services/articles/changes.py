@@ -128,9 +128,10 @@ _EXAMINE = (
 )
 
 
-async def purge(database: Database) -> None:
-    """Delete old entries that a later one supersedes; each article keeps its last entry.
+async def purge(database: Database) -> int:
+    """Delete old entries that a later one supersedes; each article keeps its last. Return how many.
 
     A client that has not read a deleted entry yet still reads the later one.
     """
-    await sweep(database, Change.seq, _EXAMINE, {"cutoff": clock.now() - RETENTION})
+    cutoff = {"cutoff": clock.now() - RETENTION}
+    return await sweep(database, Change.seq, _EXAMINE, cutoff)

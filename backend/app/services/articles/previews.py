@@ -34,7 +34,7 @@ from app.services.articles.rows import (
 )
 from app.services.articles.writing import lock_article
 from app.services.audit import AuditAction
-from app.services.purging import delete_oldest
+from app.services.purging import Batch, delete_oldest
 
 MAX_PREVIEW_LINKS = 20
 """Per article, not expired."""
@@ -141,11 +141,16 @@ async def get_preview(reader: Reader, *, token: str) -> ArticleResponse:
     return ARTICLE.read(row)
 
 
-async def purge(session: AsyncSession) -> int:
+async def delete_batch(session: AsyncSession, batch: Batch) -> int:
+    """Delete a batch of all preview links; return how many."""
+    return await delete_oldest(session, batch, PreviewLink.id, order_by=PreviewLink.id)
+
+
+async def purge(session: AsyncSession, batch: Batch) -> int:
     """Delete a batch of expired links; return how many."""
     by = PreviewLink.expires_at
     expired = by <= clock.now()
-    return await delete_oldest(session, PreviewLink.id, expired, order_by=by)
+    return await delete_oldest(session, batch, PreviewLink.id, expired, order_by=by)
 
 
 def _record(session: AsyncSession, action: AuditAction, link_id: int, actor: Identity) -> None:

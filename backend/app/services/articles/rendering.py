@@ -8,9 +8,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity, recheck
 from app.content.markdown import RENDERER, Rendered, is_light, make_excerpt, render, render_sync
-from app.core.errors import ContentTooComplex
+from app.core.errors import ContentTooComplex, PressroomError
+from app.core.logging import get_logger
 from app.db.session import Database
 from app.models.articles.article import Article
+
+logger = get_logger(__name__)
 
 BATCH = 50
 
@@ -65,14 +68,22 @@ async def render_stale(database: Database) -> int:
 
     Such articles remain after the renderer changes. The previous release may also write some during
     a rolling upgrade. Neither `version` nor `updated_at` changes. No article is locked while it is
-    rendered: a concurrent update renders it anyway.
+    rendered: a concurrent update renders it anyway. An article that cannot be rendered is logged
+    and tried again in the next run.
     """
     count, last = 0, 0
     while True:
         async with database.autocommit() as connection:
             stale = (await connection.execute(_STALE, {"after": last})).all()
         for article_id, content, own_excerpt, excerpt in stale:
-            rendered = await _render_or_escape(content)
+            last = article_id
+            try:
+                rendered = await _render_or_escape(content)
+            except PressroomError:
+                raise
+            except Exception:  # a defect in one article must not block the others
+                logger.exception(f"article {article_id} cannot be rendered")
+                continue
             columns = rendered_columns(rendered, own_excerpt=excerpt if own_excerpt else None)
             unchanged = Article.id == article_id, Article.content == content
             async with database.unit_of_work() as session:
@@ -82,7 +93,6 @@ async def render_stale(database: Database) -> int:
                     .values(**columns, updated_at=Article.updated_at)
                     .execution_options(synchronize_session=False)
                 )
-            last = article_id
         count += len(stale)
         if len(stale) < BATCH:
             return count

@@ -45,6 +45,7 @@ from app.services import audit, limits
 from app.services.articles.rows import NOW, public_name
 from app.services.articles.tagging import free_tag_slugs
 from app.services.audit import AuditAction
+from app.services.purging import paced_unit_of_work
 
 Result = TypeVar("Result")
 
@@ -367,26 +368,33 @@ _LAST_OF_BATCH = select(func.max(_BATCH.c.id))
 _WITHOUT_KEY = select(Tag.slug, Tag.name).where(Tag.key.is_(None)).order_by(Tag.id).limit(BATCH)
 
 
-async def clean_up(database: Database) -> None:
-    """Delete tags without articles; unlist tags without public articles.
+async def clean_up(database: Database) -> int:
+    """Delete tags without articles, and return how many; unlist tags without public articles.
 
     Skips tags that a concurrent request locks. Merges duplicate keys, which the previous release
     can create during an upgrade.
     """
+    count = 0
     after: int | None = 0
     while after is not None:
-        async with database.unit_of_work() as session:
-            after = await _clean_up_batch(session, after)
+        async with paced_unit_of_work(database) as session:
+            after, deleted = await _clean_up_batch(session, after)
+        count += deleted
     async with database.unit_of_work() as session:
         without_key = (await session.execute(_WITHOUT_KEY)).all()
     for slug, name in without_key:
         async with database.unit_of_work() as session:
             with suppress(TagNotFound):
                 await _rename(session, slug=slug, name=name, precondition=Precondition())
+    return count
 
 
-async def _clean_up_batch(session: AsyncSession, after: int) -> int | None:
-    """Clean up a batch of tags after this id; return the last id examined, or None at the end."""
+async def _clean_up_batch(session: AsyncSession, after: int) -> tuple[int | None, int]:
+    """Clean up a batch of tags after this id.
+
+    Returns the last id examined, or None at the end, and the number of deleted tags.
+    """
+    deleted = 0
     last: int | None = await session.scalar(_LAST_OF_BATCH, {"after": after})
     if last is not None:
         found = select(Tag.id).where(Tag.id > after, Tag.id <= last, _UNUSED)
@@ -394,10 +402,11 @@ async def _clean_up_batch(session: AsyncSession, after: int) -> int | None:
         if ids:  # the lock excludes concurrent assignments; the statements below see committed ones
             selected = Tag.id.in_(ids)
             options = {"synchronize_session": False}
-            unused = delete(Tag).where(selected, ~_HAS_ARTICLES)
-            await session.execute(unused, execution_options=options)
+            unused = delete(Tag).where(selected, ~_HAS_ARTICLES).returning(Tag.id)
+            result = await session.execute(unused, execution_options=options)
+            deleted = len(result.all())
             no_longer_listed = (
                 update(Tag).where(selected, Tag.is_listed, ~_IS_VISIBLE).values(is_listed=False)
             )
             await session.execute(no_longer_listed, execution_options=options)
-    return last
+    return last, deleted

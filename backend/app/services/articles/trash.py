@@ -20,13 +20,15 @@ from app.models.accounts.user import User
 from app.models.articles.article import Article
 from app.schemas.articles.trash import TrashedArticle
 from app.schemas.page import PageQuery
-from app.services import audit, limits
+from app.services import audit, limits, purging
 from app.services.articles.images import delete_media_of_articles
 from app.services.articles.rows import AUTHOR, DISPLAYED_SLUG
 from app.services.articles.writing import TRASH_RETENTION
 from app.services.audit import AuditAction
+from app.services.purging import Batch
 
-BATCH = 100
+MAX_BATCH = 100
+"""Articles deleted by one statement. Each has comments, revisions and other rows."""
 
 
 _TRASHED_ARTICLE = Selection.of(
@@ -82,19 +84,13 @@ async def delete_for_good(session: AsyncSession, *, article_id: int, actor: Iden
     )
 
 
-_EXPIRED = (
-    select(Article.id)
-    .where(Article.deleted_at <= bindparam("before"))
-    .order_by(Article.deleted_at, Article.id)
-    .limit(BATCH)
-    .with_for_update(skip_locked=True)
-)
-
-
-async def purge(session: AsyncSession) -> int:
+async def purge(session: AsyncSession, batch: Batch) -> int:
     """Permanently delete a batch of articles deleted over 30 days ago; return how many."""
-    before = {"before": clock.now() - TRASH_RETENTION}
-    article_ids = (await session.scalars(_EXPIRED, before)).all()
+    batch.limit = min(batch.limit, MAX_BATCH)
+    column = Article.deleted_at
+    expired = column <= clock.now() - TRASH_RETENTION
+    rows = await session.execute(purging.oldest(batch, Article.id, expired, order_by=column))
+    article_ids = list(rows.scalars())
     if article_ids:
         await _delete(session, article_ids)
     return len(article_ids)

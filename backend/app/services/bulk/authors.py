@@ -8,6 +8,7 @@ from typing import NamedTuple
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.identity import COMMAND_LINE
 from app.auth.security import hash_password
 from app.content.slugs import normalize_text, slugify
 from app.models.accounts.user import User
@@ -77,7 +78,7 @@ async def _create(session: AsyncSession, author: SourceAuthor, hashed_password: 
     )
     session.add(user)
     await session.flush()  # assigns the id, and lets the next author find this user
-    audit.record(session, AuditAction.CREATE_USER, actor_id=None, subject_id=user.id)
+    audit.record(session, AuditAction.CREATE_USER, actor_id=COMMAND_LINE.id, subject_id=user.id)
     return username
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.identity import recheck
+from app.auth.identity import COMMAND_LINE, recheck
 from app.content.markdown import Rendered
 from app.core.limits import LimitKind
 from app.services import audit, limits
@@ -221,7 +221,7 @@ async def _save_import_records(session: AsyncSession, batch: Plan) -> None:
         audit.record(
             session,
             AuditAction.IMPORT_ARTICLES,
-            actor_id=identity.id if identity else None,
+            actor_id=(identity or COMMAND_LINE).id,
             subject="article",
             subject_id=None,
             count=written,

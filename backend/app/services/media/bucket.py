@@ -1,7 +1,7 @@
 """Media storage in an Amazon S3 bucket, or in any S3-compatible service."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from obstore.store import S3Config  # declared in the stubs only
 
 CHUNK_BYTES = 256 * 1024
+DELETED = "deleted"
+"""The prefix of withdrawn folders."""
 
 
 class BucketStorage:
@@ -68,10 +70,31 @@ class BucketStorage:
             async for chunk in response.stream(min_chunk_size=CHUNK_BYTES):
                 yield bytes(chunk)
 
+    async def withdraw(self, folder: str) -> None:
+        await self._move(folder, f"{DELETED}/{folder}")
+
+    async def withdrawn(self) -> Sequence[str]:
+        folders: set[str] = set()
+        with _map_errors():
+            async for objects in obstore.list(self._store, prefix=DELETED):
+                folders.update(item["path"].split("/")[1] for item in objects)
+        return sorted(folders)
+
+    async def restore(self, folder: str) -> None:
+        await self._move(f"{DELETED}/{folder}", folder)
+
+    async def _move(self, source: str, target: str) -> None:
+        with _map_errors():
+            async for objects in obstore.list(self._store, prefix=source):
+                for item in objects:
+                    name = item["path"].rpartition("/")[2]
+                    await obstore.rename_async(self._store, item["path"], f"{target}/{name}")
+
     async def delete(self, folder: str) -> None:
         with _map_errors():
-            async for objects in obstore.list(self._store, prefix=folder):
-                await obstore.delete_async(self._store, [item["path"] for item in objects])
+            for prefix in (folder, f"{DELETED}/{folder}"):
+                async for objects in obstore.list(self._store, prefix=prefix):
+                    await obstore.delete_async(self._store, [item["path"] for item in objects])
 
 
 @contextmanager

@@ -11,7 +11,8 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -43,8 +44,17 @@ class Storage(Protocol):
     def read(self, folder: str, name: str, *, start: int, end: int) -> AsyncIterator[bytes]:
         """Yield the bytes of a file from `start` to `end` (exclusive)."""
 
+    async def withdraw(self, folder: str) -> None:
+        """Keep a folder if it exists, but no longer serve it."""
+
+    async def withdrawn(self) -> Sequence[str]:
+        """Return the withdrawn folders."""
+
+    async def restore(self, folder: str) -> None:
+        """Serve a withdrawn folder again."""
+
     async def delete(self, folder: str) -> None:
-        """Delete a folder if it exists."""
+        """Delete a folder if it exists, withdrawn or not."""
 
 
 class LocalStorage:
@@ -53,6 +63,7 @@ class LocalStorage:
     def __init__(self, directory: Path) -> None:
         self.incoming = directory / "incoming"
         self._files = directory / "files"
+        self._deleted = directory / "deleted"
 
     async def put(self, folder: str, files: Path) -> None:
         await asyncio.to_thread(self._put, folder, files)
@@ -63,11 +74,7 @@ class LocalStorage:
             _fsync(file)
         files.chmod(0o755)
         _fsync(files)
-        if not self._files.is_dir():
-            self._files.mkdir(parents=True, exist_ok=True)
-            self._files.chmod(0o755)
-        files.rename(self._files / folder)
-        _fsync(self._files)
+        _move(files, self._files / folder)
 
     async def size(self, folder: str, name: str) -> int | None:
         return await asyncio.to_thread(self._size, folder, name)
@@ -114,14 +121,40 @@ class LocalStorage:
         finally:
             file.close()
 
-    async def delete(self, folder: str) -> None:
-        await asyncio.to_thread(self._delete, folder)
+    async def withdraw(self, folder: str) -> None:
+        with suppress(FileNotFoundError):
+            await asyncio.to_thread(_move, self._files / folder, self._deleted / folder)
 
-    def _delete(self, folder: str) -> None:
+    async def withdrawn(self) -> Sequence[str]:
+        if not self._deleted.is_dir():
+            return []
+        return [path.name for path in await asyncio.to_thread(lambda: [*self._deleted.iterdir()])]
+
+    async def restore(self, folder: str) -> None:
+        if (self._files / folder).exists():  # from a copy of the storage
+            await asyncio.to_thread(_delete, self._deleted / folder)
+        else:
+            await asyncio.to_thread(_move, self._deleted / folder, self._files / folder)
+
+    async def delete(self, folder: str) -> None:
+        await asyncio.to_thread(_delete, self._files / folder, self._deleted / folder)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename a directory. Its new parent is readable for nginx."""
+    if not target.parent.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.chmod(0o755)
+    source.rename(target)
+    _fsync(target.parent)
+
+
+def _delete(*directories: Path) -> None:
+    for directory in directories:
         try:
-            shutil.rmtree(self._files / folder)
+            shutil.rmtree(directory)
         except FileNotFoundError:  # another process deleted the folder, or part of it
-            if (self._files / folder).exists():
+            if directory.exists():
                 raise
 
 

@@ -11,8 +11,10 @@ RESERVATION_LIFETIME.
 """
 
 import asyncio
+import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime, timedelta
@@ -28,6 +30,7 @@ from app.core.config import get_settings
 from app.core.errors import ContentTooLarge, InvalidToken, ServiceUnavailable
 from app.core.limits import LimitKind
 from app.core.logging import get_logger
+from app.core.memory import MemoryBudget
 from app.db.session import NO_KEY_UPDATE, Database
 from app.models.accounts.user import User
 from app.models.limit import UploadReservation
@@ -166,6 +169,14 @@ async def _lock_owner(session: AsyncSession, owner: Identity) -> None:
         raise InvalidToken
 
 
+def _memory_budget() -> MemoryBudget | None:
+    total = get_settings().media_memory_bytes
+    if total is None:
+        return None
+    # Not in the storage, which containers with memory limits of their own may share.
+    return MemoryBudget(Path(tempfile.gettempdir()) / f"pressroom-{os.getuid()}", total=total)
+
+
 async def store_upload(
     database: Database, *, storage: Storage, upload: Upload, owner: Identity
 ) -> StoredUpload:
@@ -181,6 +192,7 @@ async def store_upload(
             files,
             max_pixels=get_settings().media_max_pixels,
             user_id=owner.id,
+            budget=_memory_budget(),
         )
     stored = StoredUpload(
         image,

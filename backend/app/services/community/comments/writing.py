@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from sqlalchemy import Integer, bindparam, select, update
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
@@ -31,11 +31,12 @@ from app.schemas.community.comment import (
     CommentUpdate,
     CommentWithProfile,
 )
-from app.services import audit, limits, purging
+from app.services import audit, limits
 from app.services.articles.reading import get_article_id_by_slug
 from app.services.audit import AuditAction
 from app.services.community.comments.reading import get_comment, read_back
 from app.services.community.comments.rows import CommentedArticle, get_commented_article
+from app.services.purging import Batch, update_oldest
 
 EDIT_WINDOW = timedelta(minutes=15)
 DELETED_TEXT_RETENTION = timedelta(days=30)
@@ -258,27 +259,12 @@ async def _check_precondition(
         precondition.require(current)
 
 
-_EXPIRED = (
-    select(Comment.id)
-    .where(Comment.deleted_at < bindparam("before"), Comment.content != "")
-    .order_by(Comment.deleted_at)
-    .limit(bindparam("limit", type_=Integer))
-    .with_for_update(skip_locked=True, **NO_KEY_UPDATE)
-    .cte("forgotten")
-)
-_CLEAR_EXPIRED = (
-    update(Comment)
-    .where(Comment.id == _EXPIRED.c.id)
-    .returning(Comment.id)
-    .values(content="", html="", updated_at=Comment.updated_at)
-    .execution_options(synchronize_session=False)
-)
-
-
-async def purge(session: AsyncSession) -> int:
+async def purge(session: AsyncSession, batch: Batch) -> int:
     """Clear the text of a batch of comments deleted over 30 days ago; return how many."""
-    parameters = {"before": clock.now() - DELETED_TEXT_RETENTION, "limit": purging.BATCH}
-    return len((await session.execute(_CLEAR_EXPIRED, parameters)).all())
+    column = Comment.deleted_at
+    expired = column < clock.now() - DELETED_TEXT_RETENTION, Comment.content != ""
+    values = {"content": "", "html": "", "updated_at": Comment.updated_at}
+    return await update_oldest(session, batch, Comment.id, *expired, order_by=column, values=values)
 
 
 def _record(session: AsyncSession, action: AuditAction, comment_id: int, actor: Identity) -> None:

@@ -16,25 +16,25 @@ ARTICLE = {
 }
 
 
-async def drive(conduit: Conduit) -> None:
+async def call_every_operation(conduit: Conduit) -> None:
     """Call each operation so that it returns each documented status."""
     name = f"ada-{uuid4().hex[:8]}"
     email = f"{name}@example.com"
     token = await conduit.register(name, PASSWORD)
     other_user = await conduit.register(f"eve-{uuid4().hex[:8]}", PASSWORD)
-    await conduit.ask("POST", "/users", user={"username": name})
-    await conduit.ask("POST", "/users/login", user={"email": email, "password": PASSWORD})
-    await conduit.ask("POST", "/users/login", user={"email": email, "password": "wrong"})
-    await conduit.ask("POST", "/users/login", user={"email": email})
-    await conduit.ask("PUT", "/user", token, user={"bio": "Mine"})
-    await conduit.ask("PUT", "/user", token, user={"email": "no address"})
-    created = await conduit.ask("POST", "/articles", token, article=ARTICLE)
+    await conduit.send("POST", "/users", user={"username": name})
+    await conduit.send("POST", "/users/login", user={"email": email, "password": PASSWORD})
+    await conduit.send("POST", "/users/login", user={"email": email, "password": "wrong"})
+    await conduit.send("POST", "/users/login", user={"email": email})
+    await conduit.send("PUT", "/user", token, user={"bio": "Mine"})
+    await conduit.send("PUT", "/user", token, user={"email": "no address"})
+    created = await conduit.send("POST", "/articles", token, article=ARTICLE)
     slug = created.json()["article"]["slug"]
-    await conduit.ask("POST", "/articles", token, article={})
-    commented = await conduit.ask(
+    await conduit.send("POST", "/articles", token, article={})
+    commented = await conduit.send(
         "POST", f"/articles/{slug}/comments", token, comment={"body": "Yes."}
     )
-    await conduit.ask("POST", f"/articles/{slug}/comments", token, comment={"body": ""})
+    await conduit.send("POST", f"/articles/{slug}/comments", token, comment={"body": ""})
     comment = commented.json()["comment"]["id"]
     one, other = f"/articles/{slug}", f"/profiles/{name}"
     for path, reader in (
@@ -60,7 +60,7 @@ async def drive(conduit: Conduit) -> None:
         (other, "not.a.token"),
         (f"{one}/comments", "not.a.token"),
     ):
-        await conduit.ask("GET", path, reader)
+        await conduit.send("GET", path, reader)
     change = {"article": {"description": "Still wondering?"}}
     blank = {"article": {"title": ""}}
     for method, path, body, bad in (
@@ -72,23 +72,23 @@ async def drive(conduit: Conduit) -> None:
         ("DELETE", f"{one}/comments/{comment}", {}, None),
         ("DELETE", one, {}, None),
     ):
-        await conduit.ask(method, path, None, **body)
+        await conduit.send(method, path, None, **body)
         missing = path.replace(slug, "no-such-slug").replace(name, "no-such-user")
-        await conduit.ask(method, missing, other_user, **body)
+        await conduit.send(method, missing, other_user, **body)
         if bad is not None:
-            await conduit.ask(method, path, token, **bad)
+            await conduit.send(method, path, token, **bad)
         if method == "PUT" or path == one or "comments" in path:
-            refused = await conduit.ask(method, path, other_user, **body)
+            refused = await conduit.send(method, path, other_user, **body)
             assert refused.status_code == 403
         else:
-            await conduit.ask(method, path, token, **body)  # the user themselves
-            await conduit.ask(method, path, other_user, **body)
+            await conduit.send(method, path, token, **body)  # the user themselves
+            await conduit.send(method, path, other_user, **body)
         if method == "PUT" or path == one or "comments" in path:
-            await conduit.ask(method, path, token, **body)
-    await conduit.ask("POST", f"{one}/comments", token, comment={"body": "Gone."})
-    await conduit.ask("POST", "/articles", None, article=ARTICLE)
-    await conduit.ask("PUT", "/user", None, user={"bio": "x"})
-    await conduit.ask("POST", f"{one}/comments", None, comment={"body": "x"})
+            await conduit.send(method, path, token, **body)
+    await conduit.send("POST", f"{one}/comments", token, comment={"body": "Gone."})
+    await conduit.send("POST", "/articles", None, article=ARTICLE)
+    await conduit.send("PUT", "/user", None, user={"bio": "x"})
+    await conduit.send("POST", f"{one}/comments", None, comment={"body": "x"})
 
 
 # The description lists 401 and 422 for operations that cannot return them. These operations need
@@ -130,7 +130,7 @@ class Pair:
         return [f"zebra {self.mark}", f"Apes {self.mark}", f"moths {self.mark}"]
 
 
-async def play(conduit: Conduit) -> None:
+async def run_with_two_users(conduit: Conduit) -> None:
     """Register two users, who change settings, write, follow, favorite, comment and delete."""
     mark = uuid4().hex[:8]
     ada, bob = [await conduit.register(f"{name}-{mark}", PASSWORD) for name in ("ada", "bob")]
@@ -155,10 +155,10 @@ async def settings(pair: Pair) -> None:
     assert user["token"] == pair.ada
     assert (user["bio"], user["image"]) == ("", "")
     settings = {**user, "bio": "Wrote notes.", "image": "https://example.com/a.png", "password": ""}
-    saved = (await pair.conduit.ask("PUT", "/user", pair.ada, user=settings)).json()["user"]
+    saved = (await pair.conduit.send("PUT", "/user", pair.ada, user=settings)).json()["user"]
     assert saved == {**user, "bio": "Wrote notes.", "image": "https://example.com/a.png"}
     cleared = (
-        await pair.conduit.ask("PUT", "/user", pair.bob, user={"image": None, "bio": None})
+        await pair.conduit.send("PUT", "/user", pair.bob, user={"image": None, "bio": None})
     ).json()
     assert cleared["user"]["image"] == ""
 
@@ -168,13 +168,13 @@ async def credentials(pair: Pair) -> None:
     ada_name, _ = pair.names
     email = f"countess-{pair.mark}@example.com"
     changes = {"email": email, "password": NEW_PASSWORD}
-    moved = (await pair.conduit.ask("PUT", "/user", pair.ada, user=changes)).json()["user"]
+    moved = (await pair.conduit.send("PUT", "/user", pair.ada, user=changes)).json()["user"]
     assert moved["email"] == email
     old = {"email": email, "password": PASSWORD}
-    assert (await pair.conduit.ask("POST", "/users/login", user=old)).status_code == 401
+    assert (await pair.conduit.send("POST", "/users/login", user=old)).status_code == 401
     new = {"email": email, "password": NEW_PASSWORD}
-    pair.ada = (await pair.conduit.ask("POST", "/users/login", user=new)).json()["user"]["token"]
-    taken = await pair.conduit.ask("PUT", "/user", pair.bob, user={"username": ada_name})
+    pair.ada = (await pair.conduit.send("POST", "/users/login", user=new)).json()["user"]["token"]
+    taken = await pair.conduit.send("PUT", "/user", pair.bob, user={"username": ada_name})
     assert taken.status_code == 422
     assert taken.json()["errors"]["username"] == ["has already been taken"]
 
@@ -184,7 +184,7 @@ async def writing(pair: Pair) -> None:
     ada_name, _ = pair.names
     for number in range(5):
         article = {**ARTICLE, "title": f"Part {number} of {pair.mark}", "tagList": pair.tags}
-        written = (await pair.conduit.ask("POST", "/articles", pair.ada, article=article)).json()[
+        written = (await pair.conduit.send("POST", "/articles", pair.ada, article=article)).json()[
             "article"
         ]
         assert written["tagList"] == pair.tags
@@ -212,7 +212,7 @@ async def following(pair: Pair) -> None:
     """Follow a user, whose articles then appear in the feed of the follower only."""
     ada_name, _ = pair.names
     assert (await pair.conduit.get("/articles/feed", pair.bob))["articlesCount"] == 0
-    profile = (await pair.conduit.ask("POST", f"/profiles/{ada_name}/follow", pair.bob)).json()[
+    profile = (await pair.conduit.send("POST", f"/profiles/{ada_name}/follow", pair.bob)).json()[
         "profile"
     ]
     assert profile == {
@@ -226,15 +226,15 @@ async def following(pair: Pair) -> None:
     assert feed["articlesCount"] == 5
     assert all(each["author"]["following"] for each in feed["articles"])
     for token in (pair.ada, None):
-        seen = (await pair.conduit.get(f"/profiles/{ada_name}", token))["profile"]
-        assert not seen["following"]
+        profile = (await pair.conduit.get(f"/profiles/{ada_name}", token))["profile"]
+        assert not profile["following"]
 
 
 async def favorites(pair: Pair) -> None:
     """Favorite an article; each user sees their own state."""
     _, bob_name = pair.names
     first = f"/articles/{pair.slugs[0]}"
-    liked = (await pair.conduit.ask("POST", f"{first}/favorite", pair.bob)).json()["article"]
+    liked = (await pair.conduit.send("POST", f"{first}/favorite", pair.bob)).json()["article"]
     assert (liked["favorited"], liked["favoritesCount"]) == (True, 1)
     for token, favorited in ((pair.bob, True), (pair.ada, False), (None, False)):
         read = (await pair.conduit.get(first, token))["article"]
@@ -243,7 +243,7 @@ async def favorites(pair: Pair) -> None:
         assert [(each["slug"], each["favorited"]) for each in listed] == [
             (pair.slugs[0], favorited)
         ]
-    less = (await pair.conduit.ask("DELETE", f"{first}/favorite", pair.bob)).json()["article"]
+    less = (await pair.conduit.send("DELETE", f"{first}/favorite", pair.bob)).json()["article"]
     assert (less["favorited"], less["favoritesCount"]) == (False, 0)
 
 
@@ -252,20 +252,22 @@ async def comments_of_both(pair: Pair) -> None:
     first = f"/articles/{pair.slugs[0]}"
     ids: list[int] = []
     for token, text in ((pair.bob, "How slowly?"), (pair.ada, "As slowly as it takes.")):
-        said = await pair.conduit.ask("POST", f"{first}/comments", token, comment={"body": text})
-        ids.insert(0, said.json()["comment"]["id"])
+        created = await pair.conduit.send(
+            "POST", f"{first}/comments", token, comment={"body": text}
+        )
+        ids.insert(0, created.json()["comment"]["id"])
     comments = (await pair.conduit.get(f"{first}/comments", pair.bob))["comments"]
     assert [each["id"] for each in comments] == ids
     assert [each["author"]["following"] for each in comments] == [True, False]
-    elsewhere = await pair.conduit.ask(
+    elsewhere = await pair.conduit.send(
         "DELETE", f"/articles/{pair.slugs[1]}/comments/{ids[1]}", pair.bob
     )
     assert elsewhere.status_code == 404
     assert (
-        await pair.conduit.ask("DELETE", f"{first}/comments/{ids[0]}", pair.bob)
+        await pair.conduit.send("DELETE", f"{first}/comments/{ids[0]}", pair.bob)
     ).status_code == 403
     assert (
-        await pair.conduit.ask("DELETE", f"{first}/comments/{ids[1]}", pair.bob)
+        await pair.conduit.send("DELETE", f"{first}/comments/{ids[1]}", pair.bob)
     ).status_code == 204
     left = (await pair.conduit.get(f"{first}/comments"))["comments"]
     assert [each["id"] for each in left] == ids[:1]
@@ -275,22 +277,22 @@ async def editing(pair: Pair) -> None:
     """Update the title; the slug changes, and the former slug still works."""
     first = f"/articles/{pair.slugs[0]}"
     assert (
-        await pair.conduit.ask("PUT", first, pair.bob, article={"body": "All mine now."})
+        await pair.conduit.send("PUT", first, pair.bob, article={"body": "All mine now."})
     ).status_code == 403
     edited = (
-        await pair.conduit.ask("PUT", first, pair.ada, article={"title": f"Anew, {pair.mark}"})
+        await pair.conduit.send("PUT", first, pair.ada, article={"title": f"Anew, {pair.mark}"})
     ).json()["article"]
     assert edited["slug"] == f"anew-{pair.mark}"
     pair.slugs[0] = edited["slug"]
     assert edited["tagList"] == pair.tags
     assert edited["body"] == ARTICLE["body"]
     assert (await pair.conduit.get(first))["article"]["slug"] == edited["slug"]
-    same = await pair.conduit.ask(
+    same = await pair.conduit.send(
         "PUT", f"/articles/{edited['slug']}", pair.ada, article={"body": "Else, now."}
     )
     assert same.json()["article"]["slug"] == edited["slug"]
     again = {"article": {"tagList": pair.tags[::-1]}}
-    turned = await pair.conduit.ask("PUT", f"/articles/{edited['slug']}", pair.ada, **again)
+    turned = await pair.conduit.send("PUT", f"/articles/{edited['slug']}", pair.ada, **again)
     assert turned.json()["article"]["tagList"] == pair.tags[::-1]
 
 
@@ -298,9 +300,11 @@ async def deletion(pair: Pair) -> None:
     """Delete the article and unfollow."""
     ada_name, _ = pair.names
     for slug in pair.slugs:
-        assert (await pair.conduit.ask("DELETE", f"/articles/{slug}", pair.bob)).status_code == 403
-        assert (await pair.conduit.ask("DELETE", f"/articles/{slug}", pair.ada)).status_code == 204
-        assert (await pair.conduit.ask("GET", f"/articles/{slug}", pair.ada)).status_code == 404
-    after: Any = (await pair.conduit.ask("DELETE", f"/profiles/{ada_name}/follow", pair.bob)).json()
+        assert (await pair.conduit.send("DELETE", f"/articles/{slug}", pair.bob)).status_code == 403
+        assert (await pair.conduit.send("DELETE", f"/articles/{slug}", pair.ada)).status_code == 204
+        assert (await pair.conduit.send("GET", f"/articles/{slug}", pair.ada)).status_code == 404
+    after: Any = (
+        await pair.conduit.send("DELETE", f"/profiles/{ada_name}/follow", pair.bob)
+    ).json()
     assert not after["profile"]["following"]
     assert (await pair.conduit.get("/articles/feed", pair.bob))["articlesCount"] == 0

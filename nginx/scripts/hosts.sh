@@ -1,6 +1,5 @@
 #!/bin/sh
-# Writes server_name for the hosts in ALLOWED_HOSTS, with the backend's syntax. The image's entry point runs this
-# before it renders the templates.
+# Prints server_name for the hosts in ALLOWED_HOSTS, with the backend's syntax.
 set -eu
 case "${ALLOWED_HOSTS:-}" in
   *[!A-Za-z0-9.,*:\ -]*)
@@ -14,4 +13,4 @@ for host in $(printf '%s' "${ALLOWED_HOSTS:-}" | tr ',' ' ' | sed 's/\*/%/g'); d
   names="$names $(printf '%s' "$host" | sed 's/%/*/g')"
 done
 # Without a list, or with a plain `*`, all hosts are served. `~^` matches every name, including an empty one.
-echo "server_name ${names:-~^};" >/etc/nginx/conf.d/hosts.inc
+echo "server_name ${names:-~^};"

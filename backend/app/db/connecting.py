@@ -1,0 +1,92 @@
+"""Connections to PostgreSQL: several hosts, and TLS."""
+
+from collections.abc import Sequence
+from functools import cache
+from itertools import product
+from ssl import SSLContext, create_default_context
+from typing import Any
+from urllib.parse import urlencode
+
+import asyncpg
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+from sqlalchemy.engine.url import make_url
+
+from app.core.errors import ServiceUnavailable
+from app.db.failures import log_database_error
+
+CONNECT_TIMEOUT_SECONDS = 60.0
+"""The timeout of migrations; requests use DATABASE_CONNECT_TIMEOUT."""
+TRY_NEXT_HOST = (
+    OSError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TargetServerAttributeNotMatched,
+)
+"""Errors after which another host of DATABASE_URL may still accept the connection."""
+
+
+async def connect_to(url: str, **options: Any) -> "asyncpg.Connection[Any]":
+    """Call `connect` for a SQLAlchemy URL."""
+    dialect: Any = PGDialect_asyncpg
+    _, address = dialect().create_connect_args(make_url(url))
+    return await connect(**address, **options)
+
+
+async def connect(
+    *,
+    host: str | Sequence[str] | None = None,
+    port: int | Sequence[int] | None = None,
+    ssl: str | None = None,
+    sslrootcert: str | None = None,
+    timeout: float = CONNECT_TIMEOUT_SECONDS,  # noqa: ASYNC109 - asyncpg's parameter
+    **options: Any,
+) -> "asyncpg.Connection[Any]":
+    """Open a connection; raise ServiceUnavailable if it fails for any reason.
+
+    Of several hosts, the first one is used that accepts the connection and has the
+    `target_session_attrs` of the options. They share the timeout, so that a host that does not
+    respond leaves time for the others. asyncpg would wait for the first one only.
+
+    OSError covers refused, unreachable, unresolved and timed out. PostgresError covers a starting
+    server, too many connections, and an unknown user or database.
+    """
+    hosts = host if isinstance(host, (list, tuple)) else [host]
+    ports = port if isinstance(port, (list, tuple)) else [port]
+    attributes = options.pop("target_session_attrs", None)
+    rounds = [attributes] if attributes != "prefer-standby" else ["standby", "any"]
+    options |= {"timeout": timeout / len(hosts), **_tls_options(ssl, sslrootcert)}
+    for target, (each_host, each_port) in product(rounds, zip(hosts, ports, strict=True)):
+        try:
+            connection: asyncpg.Connection[Any] = await asyncpg.connect(
+                host=each_host, port=each_port, target_session_attrs=target, **options
+            )
+        except TRY_NEXT_HOST as error:
+            failure: Exception = error
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            failure = error
+            break
+        else:
+            return connection
+    log_database_error(failure)
+    raise ServiceUnavailable from failure
+
+
+def _tls_options(mode: str | None, certificates: str | None) -> dict[str, Any]:
+    """Return arguments of asyncpg.connect for `sslmode` and `sslrootcert`.
+
+    Without `sslrootcert`, `verify-ca` and `verify-full` trust the operating system's certificate
+    authorities. asyncpg would look for a file in the home directory. It reads `sslrootcert` only
+    from a DSN.
+    """
+    if certificates is not None:
+        query = urlencode({"sslmode": mode or "prefer", "sslrootcert": certificates})
+        return {"dsn": f"postgresql://?{query}"}
+    if mode in {"verify-ca", "verify-full"}:
+        return {"ssl": _system_context(checks_host=mode == "verify-full")}
+    return {"ssl": mode}
+
+
+@cache  # reading the certificates takes milliseconds
+def _system_context(*, checks_host: bool) -> SSLContext:
+    context = create_default_context()
+    context.check_hostname = checks_host
+    return context

@@ -1,0 +1,90 @@
+"""The role that runs the application: it reads and writes rows, and cannot change the schema.
+
+DATABASE_OWNER_URL names the role that owns the tables and migrates, DATABASE_URL the one that runs.
+Each migration prepares the second one, in new databases as in existing ones.
+"""
+
+import asyncpg
+from sqlalchemy import Connection, bindparam, make_url, text
+from sqlalchemy.types import String
+from sqlalchemy.util.concurrency import await_
+
+from app.core.config import SetupError
+from app.core.errors import ServiceUnavailable
+from app.db.connecting import connect_to
+
+LOGIN_REFUSED = (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)
+
+_ROLE, _PASSWORD = bindparam("role", type_=String), bindparam("password", type_=String)
+_MAY_CREATE = text("SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user")
+_LOGIN = text(
+    """
+    SELECT format('%s ROLE %I LOGIN PASSWORD %L', CASE WHEN EXISTS
+      (SELECT FROM pg_roles WHERE rolname = :role) THEN 'ALTER' ELSE 'CREATE' END, :role, :password)
+    """
+).bindparams(_ROLE, _PASSWORD)
+_GRANTS = text(
+    """
+    SELECT format('GRANT USAGE ON SCHEMA public TO %I', :role)
+    WHERE NOT has_schema_privilege(:role, 'public', 'USAGE')
+    UNION ALL
+    SELECT format('ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT %s TO %I', privileges, :role)
+    FROM (VALUES ('SELECT, INSERT, UPDATE, DELETE ON TABLES'), ('USAGE, UPDATE ON SEQUENCES'))
+      AS defaults (privileges)
+    UNION ALL
+    SELECT CASE relkind
+      WHEN 'S' THEN format('GRANT USAGE, UPDATE ON SEQUENCE %s TO %I', oid::regclass, :role)
+      ELSE format('GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE %s TO %I', oid::regclass, :role)
+    END
+    FROM pg_class
+    WHERE relnamespace = 'public'::regnamespace AND relowner = current_user::regrole
+      AND CASE relkind
+        WHEN 'S' THEN NOT (
+          has_sequence_privilege(:role, oid, 'USAGE')
+          AND has_sequence_privilege(:role, oid, 'UPDATE')
+        )
+        WHEN 'r' THEN NOT (
+          SELECT bool_and(has_table_privilege(:role, oid, privilege))
+          FROM (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) AS needed (privilege)
+        )
+        ELSE false
+      END
+    """
+).bindparams(_ROLE)
+"""Statements for what the role lacks. Each owner has default privileges for its future tables."""
+
+
+def prepare(connection: Connection, *, url: str) -> None:
+    """Let the role of `url` log in, and read and write the rows of all tables.
+
+    `connection` belongs to the owner of the tables. The caller has locked out other migrations.
+    Raises SetupError if the role cannot log in and the owner may not create roles.
+    """
+    role, password = make_url(url).username, make_url(url).password
+    owner = connection.scalar(text("SELECT current_user"))
+    connection.commit()  # Alembic begins its own transactions
+    if role is None or role == owner:
+        return
+    if not await_(_can_log_in(url)):
+        if not connection.scalar(_MAY_CREATE):
+            raise SetupError(
+                f"The role {role} of DATABASE_URL cannot log in, and the role of DATABASE_OWNER_URL"
+                " may not create roles: create it, or change its password, as an administrator"
+            )
+        statement = connection.scalar(_LOGIN, {"role": role, "password": password})
+        connection.exec_driver_sql(str(statement))
+    for statement in connection.scalars(_GRANTS, {"role": role}).all():
+        connection.exec_driver_sql(statement)
+    connection.commit()
+
+
+async def _can_log_in(url: str) -> bool:
+    """Return whether PostgreSQL accepts user and password. Raises ServiceUnavailable."""
+    try:
+        connection = await connect_to(url)
+    except ServiceUnavailable as error:
+        if isinstance(error.__cause__, LOGIN_REFUSED):
+            return False
+        raise
+    await connection.close()
+    return True

@@ -1,0 +1,229 @@
+"""Connections to one of several hosts, and to servers with TLS."""
+
+import asyncio
+import datetime as dt
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy.engine import make_url
+
+from app.core import config, database_url
+from app.core.config import PROJECT_DIR
+from app.core.errors import ServiceUnavailable
+from app.db.connecting import connect, connect_to
+from app.db.session import Database
+from tests.databases import execute
+
+SSL_REQUEST = (8).to_bytes(4) + (80877103).to_bytes(4)
+NOBODY = "/nonexistent"
+
+
+def normalize(url: str) -> str:
+    return database_url.normalize(url, password=None, folder=PROJECT_DIR)
+
+
+@pytest.fixture
+def address(database_url: str) -> tuple[str, int]:
+    """Return host and port of the test server: a directory of a socket, or a name."""
+    url = make_url(database_url)
+    return str(url.query.get("host") or url.host), url.port or 5432
+
+
+class TestSeveralHosts:
+    async def connect(self, url: str, address: tuple[str, int], *first: str, **options: str) -> str:
+        """Connect to one of the hosts; return the name of the database."""
+        host, port = address
+        of_database = make_url(url)
+        connection = await connect(
+            host=[*first, host],
+            port=[*(port for _ in first), port],
+            user=of_database.username,
+            password=of_database.password,
+            database=of_database.database,
+            timeout=2,
+            **options,
+        )
+        try:
+            return str(await connection.fetchval("SELECT current_database()"))
+        finally:
+            await connection.close()
+
+    @pytest.mark.parametrize("attributes", ["any", "primary", "read-write", "prefer-standby"])
+    async def test_next_host_is_used_if_one_refuses(
+        self, database_url: str, address: tuple[str, int], attributes: str
+    ) -> None:
+        options = {"target_session_attrs": attributes}
+        found = await self.connect(database_url, address, NOBODY, **options)
+        assert found == make_url(database_url).database
+
+    async def test_next_host_is_used_if_one_does_not_respond(
+        self, database_url: str, address: tuple[str, int]
+    ) -> None:
+        """The first host must not use up the whole timeout."""
+        accepted = asyncio.Event()
+
+        async def stay_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            accepted.set()
+            await reader.read()
+            writer.close()
+
+        silent = await asyncio.start_server(stay_silent, "127.0.0.1", 0)
+        async with silent:
+            port = silent.sockets[0].getsockname()[1]
+            url = make_url(database_url)
+            connection = await connect(
+                host=["127.0.0.1", address[0]],
+                port=[port, address[1]],
+                user=url.username,
+                password=url.password,
+                database=url.database,
+                timeout=1,
+            )
+            assert accepted.is_set()
+            await connection.close()
+
+    @pytest.mark.parametrize("attributes", ["standby", "read-only"])
+    async def test_host_with_other_attributes_is_not_used(
+        self, database_url: str, address: tuple[str, int], attributes: str
+    ) -> None:
+        with pytest.raises(ServiceUnavailable):
+            await self.connect(database_url, address, target_session_attrs=attributes)
+
+    async def test_read_only_server_is_not_used_for_writing(
+        self, database_url: str, address: tuple[str, int]
+    ) -> None:
+        name = make_url(database_url).database
+        setting = f"ALTER DATABASE {name} SET default_transaction_read_only"
+        await asyncio.to_thread(execute, database_url, f"{setting} = on")
+        try:
+            assert await self.connect(database_url, address, target_session_attrs="read-only")
+            with pytest.raises(ServiceUnavailable):
+                await self.connect(database_url, address, target_session_attrs="read-write")
+        finally:
+            reset = ("SET default_transaction_read_only = off", f"{setting} TO DEFAULT")
+            await asyncio.to_thread(execute, database_url, *reset)
+
+    async def test_both_pools_use_the_next_host(
+        self, database_url: str, address: tuple[str, int]
+    ) -> None:
+        host, port = address
+        url = make_url(database_url).set(host=None, port=None)
+        url = url.set(query={"host": f"{NOBODY},{host}", "port": f"{port},{port}"})
+        settings = config.get_settings().model_copy(
+            update={"database_url": normalize(url.render_as_string(hide_password=False))}
+        )
+        database = Database.from_settings(settings)
+        try:
+            async with database.unit_of_work() as session:
+                await session.connection()
+            assert database.reader is not None
+        finally:
+            await database.dispose()
+
+
+class Certificates:
+    """An authority, and a certificate for `host` that it has signed."""
+
+    def __init__(self, folder: Path, *, host: str = "localhost") -> None:
+        self.authority, self.server = folder / "ca.pem", folder / "server.pem"
+        now = dt.datetime.now(dt.UTC)
+        keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+        issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Test authority")])
+        server = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
+        for subject, key, path in (
+            (issuer, keys[0], self.authority),
+            (server, keys[1], self.server),
+        ):
+            builder = (
+                x509.CertificateBuilder()
+                .subject_name(subject)
+                .issuer_name(issuer)
+                .public_key(key.public_key())
+                .serial_number(x509.random_serial_number())
+                .not_valid_before(now - dt.timedelta(days=1))
+                .not_valid_after(now + dt.timedelta(days=5))
+                .add_extension(x509.BasicConstraints(subject is issuer, None), critical=True)
+            )
+            if subject is server:
+                names = [x509.DNSName(host)]
+                builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+            signed = builder.sign(keys[0], hashes.SHA256())
+            pem = signed.public_bytes(serialization.Encoding.PEM)
+            private = key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+            path.write_bytes(pem if subject is issuer else pem + private)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@asynccontextmanager
+async def tls_server(certificates: Certificates) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """Speak PostgreSQL up to the first message inside TLS; yield the port, and these messages."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates.server)
+    messages: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            assert await reader.readexactly(8) == SSL_REQUEST
+            writer.write(b"S")
+            await writer.start_tls(context)
+            messages.append(await reader.readexactly(8))
+        except (OSError, EOFError):
+            pass  # the client has refused the certificate
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1], messages
+
+
+class TestTls:
+    async def messages(self, certificates: Certificates, host: str, query: str) -> list[bytes]:
+        async with tls_server(certificates) as (port, messages):
+            url = normalize(f"postgresql://u:p@{host}:{port}/d?{query}")
+            with pytest.raises(ServiceUnavailable):  # the server closes after the first message
+                await connect_to(url, timeout=5)
+            return messages
+
+    async def test_full_verification_needs_authority_and_name(
+        self, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HOME", "/nonexistent")  # as in the container
+        verify = "sslmode=verify-full"
+        own = f"sslrootcert={certificates.authority}"
+        assert await self.messages(certificates, "localhost", f"{verify}&{own}")
+        assert not await self.messages(certificates, "127.0.0.1", f"{verify}&{own}")
+        assert not await self.messages(certificates, "localhost", verify)
+        assert not await self.messages(certificates, "localhost", "sslrootcert=system")
+        assert await self.messages(certificates, "127.0.0.1", f"sslmode=verify-ca&{own}")
+
+    async def test_authorities_of_the_system_are_trusted(
+        self, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from app.db import connecting
+
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority))
+        connecting._system_context.cache_clear()
+        try:
+            assert await self.messages(certificates, "localhost", "sslmode=verify-full")
+            assert not await self.messages(certificates, "127.0.0.1", "sslmode=verify-full")
+            assert await self.messages(certificates, "127.0.0.1", "sslmode=verify-ca")
+        finally:
+            connecting._system_context.cache_clear()
+
+    async def test_encryption_without_verification(self, certificates: Certificates) -> None:
+        assert await self.messages(certificates, "127.0.0.1", "sslmode=require")

@@ -1,0 +1,46 @@
+"""Fixtures of the tests of releases: `make releases` runs them, `make test` does not.
+
+Each file is one kind of event in production: test_upgrades.py, test_outages.py, … A
+test with the mark `core` also runs in `.ci/run`.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.edge.conftest import skip_reason
+from tests.edge.stack import register
+from tests.processes import free_port
+from tests.releases.release import Release, copy_of_this_checkout
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = skip_reason("RELEASES_TESTS", "make releases")
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.e2e)
+            if reason is not None:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def this(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """This release, in a copy of the checkout."""
+    folder = tmp_path_factory.mktemp("releases") / "this"
+    return copy_of_this_checkout(Release(free_port(), directory=folder))
+
+
+@pytest.fixture(scope="module")
+def running(this: Release) -> Iterator[Release]:
+    """Run this release with an empty database."""
+    with this.project.running():
+        yield this
+
+
+@pytest.fixture(scope="module")
+def author(running: Release) -> dict[str, str]:
+    with running.client() as client:
+        return register(client)

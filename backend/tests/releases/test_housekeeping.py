@@ -1,0 +1,88 @@
+"""Housekeeping of large tables: it completes, while an old snapshot keeps deleted rows."""
+
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from app.core.config import Settings
+from app.db.session import Database
+from app.jobs import housekeeping
+from tests.databases import driver_url, migrated_database
+
+ATTEMPTS = int(os.environ.get("RELEASES_ROWS", "10000000"))
+OTHERS = ATTEMPTS // 50
+CHUNK = 10_000
+
+TABLES = {
+    "attempts": (
+        "key, failures, pending, tried_at",
+        "\\\\x{number:016x}\t1\t0\t2026-01-01 00:{minute:02}:{second:02}+00\n",
+        ATTEMPTS,
+    ),
+    "limit_uses": (
+        "subject, kind, level, amount, seconds, counted_at",
+        "user {number}\tcomments\t1\t1\t60\t2026-01-01 00:{minute:02}:{second:02}+00\n",
+        OTHERS,
+    ),
+    "mails": (
+        "kind, email, created_at, attempts",
+        "verify_email\tuser{number}@example.com\t2026-01-01 00:{minute:02}:{second:02}+00\t1\n",
+        OTHERS,
+    ),
+    "audit_events": (
+        "occurred_at, action, subject_type, message",
+        "2020-01-01 00:{minute:02}:{second:02}+00\tLOGIN\tuser\tUser {number} logged in\n",
+        OTHERS,
+    ),
+}
+"""Columns, a line for COPY, and the number of rows."""
+
+
+async def lines(pattern: str, number_of_rows: int) -> AsyncIterator[bytes]:
+    for start in range(0, number_of_rows, CHUNK):
+        yield "".join(
+            pattern.format(number=number, minute=number // 60 % 60, second=number % 60)
+            for number in range(start, min(start + CHUNK, number_of_rows))
+        ).encode()
+
+
+async def load(connection: "asyncpg.Connection[Any]") -> None:
+    for table, (columns, pattern, rows) in TABLES.items():
+        started = time.monotonic()
+        await connection.copy_to_table(
+            table, source=lines(pattern, rows), columns=columns.split(", ")
+        )
+        print(f"{table}: {rows:,} rows loaded in {time.monotonic() - started:.0f} s")
+    await connection.execute("ANALYZE")
+
+
+@pytest.fixture
+def own_url() -> Iterator[str]:
+    with migrated_database() as url:
+        yield url
+
+
+@pytest.mark.parametrize("has_snapshot", [False, True], ids=["alone", "beside a dump"])
+async def test_ten_million_rows_are_deleted(
+    settings: Settings, own_url: str, has_snapshot: bool
+) -> None:
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(driver_url(own_url))
+    dump: asyncpg.Connection[Any] = await asyncpg.connect(driver_url(own_url))
+    database = Database.from_settings(settings.model_copy(update={"database_url": own_url}))
+    try:
+        await load(connection)
+        if has_snapshot:
+            await dump.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM users")
+        started = time.monotonic()
+        await housekeeping.delete_expired(database)
+        print(f"housekeeping: {time.monotonic() - started:.0f} s")
+        for table in TABLES:
+            assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0, table
+    finally:
+        await dump.close()
+        await connection.close()
+        await database.dispose()

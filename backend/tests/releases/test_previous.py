@@ -1,0 +1,50 @@
+"""Upgrades from releases without `make upgrade`, and rollbacks to them, under load."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.edge.load import assert_nothing_was_lost, load
+from tests.edge.stack import register
+from tests.releases.release import Release, assert_succeeded, checkout, has_commit
+
+PREVIOUS = {
+    "0011": "0bc0c0b96d83c369e8fe3e7252ab127cecee7be7",
+    "0006": "a4ee3851ef7033fce83ab4b335d228179ca11bfe",
+}
+"""The last commit without `make upgrade`, and an older one, by the revision of their database."""
+
+
+@pytest.fixture(params=list(PREVIOUS.values()), ids=list(PREVIOUS))
+def previous(this: Release, request: pytest.FixtureRequest) -> Iterator[Release]:
+    """Run a release without `make upgrade`."""
+    if not has_commit(request.param):
+        pytest.skip("the clone lacks this commit")
+    directory = this.directory.with_name(f"previous-{request.param[:7]}")
+    release = checkout(Release(this.port, directory=directory), request.param)
+    with release.project.running():
+        yield release
+
+
+def replace_backend(release: Release) -> None:
+    """Run the documented commands for a rollback to a release without `make upgrade`."""
+    release.project.output("build", "--quiet", "backend")
+    release.project.output("up", "--detach", "--wait", "--no-deps", "backend")
+
+
+def test_upgrade_and_rollback(this: Release, previous: Release) -> None:
+    """The first upgrade replaces nginx. Later, nginx holds requests, and no request fails."""
+    with previous.client() as client:
+        author = register(client)
+    with load(previous, author) as first:
+        assert_succeeded(this.upgrade())
+    found = f"{len(first.broken)} refused or broken connections, {first.wrong}"
+    print(f"first upgrade: {first.answered} answers, {found}")
+    assert not first.wrong
+    with this.client() as client:
+        author = register(client)  # tokens of older releases may not be valid
+    with load(this, author) as results:
+        replace_backend(previous)
+        results.wait_for(200)
+        assert_succeeded(this.upgrade())
+    assert_nothing_was_lost(this, results)

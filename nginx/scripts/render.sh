@@ -1,0 +1,49 @@
+#!/bin/sh
+# Runs in the container `nginx-config`: renders the configuration into the volume, tests it, and selects it.
+#
+#   /config/<checksum>/   a rendered configuration with its scripts
+#   /config/selected      the checksum of the configuration that nginx should use
+#   /config/run.sh        starts nginx in its container
+#
+# Then it runs the given command. nginx applies the selection within a second (run.sh, apply.sh).
+set -eu
+new=/config/.rendering-$(hostname)
+rm -rf "$new"
+mkdir -p "$new/conf.d"
+cp -r /release/nginx.conf /release/snippets /release/scripts "$new/"
+sh /release/scripts/hosts.sh >"$new/conf.d/hosts.inc"
+# The first allowed host, for requests of withdraw.sh to the backend.
+printf '%s' "${ALLOWED_HOSTS:-}" | tr ', ' '\n\n' | sed -n 's/^\*\./www./; /[A-Za-z0-9]/{p;q;}' >"$new/host"
+[ -s "$new/host" ] || echo localhost >"$new/host"
+# Substitute only these: nginx variables have the same syntax.
+render() {
+  envsubst '$MAX_BODY_BYTES $TRUSTED_PROXY $HTTPS_PORT $TLS_CERTIFICATE $TLS_CERTIFICATE_KEY $EDGE_CACHE_MEGABYTES
+    $EDGE_REQUESTS_PER_SECOND $EDGE_ATTEMPTS_PER_MINUTE $EDGE_UPLOADS_PER_MINUTE $EDGE_LARGE_BODIES_PER_MINUTE
+    $ACCESS_LOG_PERCENT $CONFIG_CHECKSUM' <"$1" >"$new/conf.d/$(basename "$1" .template)"
+}
+render /release/templates/edge.conf.template
+if [ -n "${TLS_CERTIFICATE:-}" ]; then
+  render /release/tls/tls.conf.template
+  cp /release/tls/redirect.conf "$new/snippets/entry.conf"
+fi
+CONFIG_CHECKSUM=$(cd "$new" && find . -type f | sort | xargs cat /release/templates/active.conf.template | sha256sum |
+  cut -c 1-16)
+export CONFIG_CHECKSUM
+render /release/templates/active.conf.template
+nginx -t -q -c "$new/nginx.conf"
+
+if [ ! -d "/config/$CONFIG_CHECKSUM" ]; then
+  mv "$new" "/config/$CONFIG_CHECKSUM"
+fi
+rm -rf "$new"
+# `mv` replaces a file atomically.
+cp /release/scripts/run.sh /config/run.sh.new
+mv /config/run.sh.new /config/run.sh
+echo "$CONFIG_CHECKSUM" >/config/selected.new
+mv /config/selected.new /config/selected
+echo "$CONFIG_CHECKSUM" >/tmp/checksum
+echo "selected the configuration $CONFIG_CHECKSUM"
+touch "/config/$CONFIG_CHECKSUM"
+# Keep the newest five.
+ls -dt /config/*/ | tail -n +6 | xargs -r rm -rf
+exec "$@"

@@ -1,0 +1,16 @@
+#!/bin/sh
+# Starts nginx in its container with the selected configuration (render.sh). Then each second, applies another selection
+# without a restart. /tmp/current is the configuration in use.
+set -eu
+ln -sfn "/config/$(cat /config/selected)" /tmp/current
+while sleep 1; do
+  selected=$(cat /config/selected)
+  if [ "/config/$selected" != "$(readlink /tmp/current)" ] && [ "$selected" != "$(cat /tmp/refused 2>/dev/null)" ]; then
+    sh "/config/$selected/scripts/apply.sh" || echo "$selected" >/tmp/refused
+  fi
+done </dev/null >&2 &
+while sleep 10; do
+  sh /tmp/current/scripts/sweep.sh
+  sh /tmp/current/scripts/withdraw.sh
+done </dev/null >/dev/null 2>&1 &
+exec nginx -c /tmp/current/nginx.conf -g 'daemon off;'
