@@ -411,14 +411,18 @@ class TestGhost:
 
     def test_visibility_is_never_widened(self, write: Write) -> None:
         base = {"html": "<p>Text.</p>", "status": "published", "published_at": "2020-01-01"}
-        restricted = [
+        restricted: list[dict[str, Any]] = [
             {"visibility": "members"}, {"visibility": "paid"}, {"visibility": "tiers"},
             {"visibility": "label:vip"}, {"status": "sent"}, {"status": "scheduled"},
             {"html": "<p>Free.</p><!--members-only--><p>Paid.</p>"},
             {"html": "", "lexical": json.dumps(PAYWALL)},
         ]  # fmt: skip
-        unfinished = [{"status": "draft"}, {"status": "new"}, {"status": None}]
-        public = [{}, {"visibility": None}, {"visibility": "public"}]
+        unfinished: list[dict[str, Any]] = [
+            {"status": "draft"},
+            {"status": "new"},
+            {"status": None},
+        ]
+        public: list[dict[str, Any]] = [{}, {"visibility": None}, {"visibility": "public"}]
         cases = restricted + unfinished + public
         posts = [{"id": f"p{number}", **base, **case} for number, case in enumerate(cases)]
         path = write("ghost.json", json.dumps(ghost_export(posts)))

@@ -36,6 +36,8 @@ from tests.linear import grows_too_fast, run_of
         ("<ul><li>a<ol start=3><li>b</ol></ul>", "- a\n\n  3. b"),
         ("<ul><li><input type=checkbox checked> a<li><input type=checkbox>b</ul>", "- [x] a\n- [ ] b"),
         ("<ul><li><hr></ul>", "- ***"),
+        ("<ul><li><dl><dt>a</dl><ul><li>b</ul></ul>", "- <dl>\n  <dt>a</dt>\n  </dl>\n\n  - b"),
+        ("<ul><li>a</ul><b><ul><li>b</ul><ul><li>c</ul></b>", "- a\n\n+ **b**\n\n- **c**"),
         ("<ol><li>a</ol><ol><li>b</ol>", "1. a\n\n1) b"),
         ("<table><tr><td>a</table>", "a"),
         ("<table><tr><td align=right>a<td>b</table>", "| a | b |\n| ---: | --- |"),

@@ -334,7 +334,9 @@ def _quoted(text: str) -> str:
 _ITEM = re.compile(r"([-+]|\d+[.)]) ")
 _CONTINUING_ITEM = re.compile(r"(?:[-+]|1[.)]) ")
 """An item that can follow a paragraph without a blank line."""
-_ITEM_LINES = re.compile(r"^[-+](?= )|^\d+\.(?= )", re.MULTILINE)
+_ITEM_LINES = re.compile(r"^[-+](?= )|^\d+[.)](?= )", re.MULTILINE)
+_HTML = re.compile(r"<(?:details|dl|figure|pre|table)\b")
+_OTHER_MARKS = {"-": "+", "+": "-", ".": ")", ")": "."}
 
 
 def _separate_lists(blocks: list[str]) -> list[str]:
@@ -347,7 +349,7 @@ def _separate_lists(blocks: list[str]) -> list[str]:
 
 
 def _other_mark(mark: re.Match[str]) -> str:
-    return {"-": "+", "+": "-"}.get(mark[0]) or mark[0][:-1] + ")"
+    return mark[0][:-1] + _OTHER_MARKS[mark[0][-1]]
 
 
 def _without_rule(blocks: list[str]) -> list[str]:
@@ -357,6 +359,8 @@ def _without_rule(blocks: list[str]) -> list[str]:
 
 def _is_tight(blocks: Sequence[str]) -> bool:
     """Return whether an item has only a paragraph, and lists after it."""
+    if len(blocks) > 1 and _HTML.match(blocks[0]):
+        return False  # HTML ends at a blank line
     return all(_CONTINUING_ITEM.match(block) for block in blocks[1:]) and not any(
         "\n\n" in block for block in blocks
     )
