@@ -35,11 +35,6 @@ os.environ |= {"ENVIRONMENT": "test", "BCRYPT_COST": "4"}
 gc.set_threshold(50_000, 20, 100)
 
 
-def pytest_collection_finish() -> None:
-    """Exclude the modules and the tests from garbage collections."""
-    gc.freeze()
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Start the server and create the template once, before pytest-xdist starts its workers."""
     server_url()

@@ -55,6 +55,16 @@ def own_database(cli_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator
     get_settings.cache_clear()
 
 
+@pytest.fixture
+def fresh_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Create a migrated database for one test, which changes its tables; set DATABASE_URL to it."""
+    with migrated_database() as url:
+        monkeypatch.setenv("DATABASE_URL", url)
+        get_settings.cache_clear()
+        yield url
+        get_settings.cache_clear()
+
+
 @pytest.fixture(autouse=True)
 def _restore_environment() -> Iterator[None]:
     before = dict(os.environ)
@@ -89,23 +99,15 @@ def fetch(url: str, query: str) -> list[Any]:
 
 
 class TestMigrate:
-    @pytest.fixture
-    def own_database(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-        """Create a database for one test, which changes its revision."""
-        with migrated_database() as url:
-            monkeypatch.setenv("DATABASE_URL", url)
-            get_settings.cache_clear()
-            yield url
-
     @pytest.mark.parametrize("found", ["from_the_future", None])
     def test_database_ahead_or_current_stays_as_it_is(
-        self, own_database: str, found: str | None, capsys: pytest.CaptureFixture[str]
+        self, fresh_database: str, found: str | None, capsys: pytest.CaptureFixture[str]
     ) -> None:
         if found:
-            execute(own_database, f"UPDATE alembic_version SET version_num = '{found}'")
-        before = fetch(own_database, "SELECT version_num FROM alembic_version")
+            execute(fresh_database, f"UPDATE alembic_version SET version_num = '{found}'")
+        before = fetch(fresh_database, "SELECT version_num FROM alembic_version")
         assert run("migrate") == 0
-        assert fetch(own_database, "SELECT version_num FROM alembic_version") == before
+        assert fetch(fresh_database, "SELECT version_num FROM alembic_version") == before
         assert ("newer release" in capsys.readouterr().out) is bool(found)
 
     def test_empty_database_is_migrated(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,12 +118,12 @@ class TestMigrate:
             assert fetch(url, "SELECT 1 FROM alembic_version")
 
     def test_locked_table_is_a_temporary_failure(
-        self, own_database: str, capsys: pytest.CaptureFixture[str]
+        self, fresh_database: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        command.downgrade(alembic_config(own_database), "-1")
+        command.downgrade(alembic_config(fresh_database), "-1")
 
         async def migrate_while_locked() -> int:
-            holder = await asyncpg.connect(driver_url(own_database))
+            holder = await asyncpg.connect(driver_url(fresh_database))
             try:
                 async with holder.transaction():
                     await holder.execute("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")

@@ -22,9 +22,16 @@ from tests.databases import application_url, execute
 from tests.db.test_connecting import Certificates, certificates
 from tests.processes import HOST, free_port
 from tests.smtp import mail_server
-from tests.test_cli import PRODUCTION, _restore_environment, own_database, run
+from tests.test_cli import (
+    PRODUCTION,
+    _restore_environment,
+    cli_database,
+    fresh_database,
+    own_database,
+    run,
+)
 
-__all__ = ["_restore_environment", "certificates", "own_database"]
+__all__ = ["_restore_environment", "certificates", "cli_database", "fresh_database", "own_database"]
 
 
 async def found(check: AsyncIterator[Finding]) -> dict[Level, list[str]]:
@@ -109,13 +116,13 @@ class TestDatabase:
     )
     def test_other_revision(
         self,
-        own_database: str,
+        fresh_database: str,
         capsys: pytest.CaptureFixture[str],
         revision: str,
         level: Level,
         advice: str,
     ) -> None:
-        execute(own_database, f"UPDATE alembic_version SET version_num = '{revision}'")
+        execute(fresh_database, f"UPDATE alembic_version SET version_num = '{revision}'")
         run("doctor")
         lines = capsys.readouterr().out.splitlines()
         (index,) = [number for number, line in enumerate(lines) if " revision " in line]
