@@ -1,10 +1,8 @@
 """The `pressroom` command in this process; tests/e2e/ runs it in its own process."""
 
 import asyncio
-import os
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,84 +16,11 @@ from app.auth import keys
 from app.core.config import get_settings
 from app.db.migrate import alembic_config
 from app.services.bulk import seed as seeding
-from tests.databases import (
-    delete_all_rows,
-    driver_url,
-    execute,
-    migrated_database,
-    temporary_database,
-)
+from tests.commands import PRODUCTION, fetch, run
+from tests.databases import driver_url, execute, temporary_database
 from tests.processes import free_port
 
-PRODUCTION = {
-    "ENVIRONMENT": "production",
-    "SECRET_KEY": "k" * 32,
-    "ALLOWED_HOSTS": "example.com",
-    "CORS_ORIGINS": "https://example.com",
-}
-RESTART_SEQUENCES = """
-    SELECT setval(oid::regclass, 1, false) FROM pg_class
-    WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace
-"""
-
-
-@pytest.fixture(scope="module")
-def cli_database() -> Iterator[str]:
-    with migrated_database() as url:
-        yield url
-
-
-@pytest.fixture
-def own_database(cli_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Empty a migrated database, and set DATABASE_URL to it."""
-    execute(cli_database, delete_all_rows(), RESTART_SEQUENCES)
-    monkeypatch.setenv("DATABASE_URL", cli_database)
-    get_settings.cache_clear()
-    yield cli_database
-    get_settings.cache_clear()
-
-
-@pytest.fixture
-def fresh_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Create a migrated database for one test, which changes its tables; set DATABASE_URL to it."""
-    with migrated_database() as url:
-        monkeypatch.setenv("DATABASE_URL", url)
-        get_settings.cache_clear()
-        yield url
-        get_settings.cache_clear()
-
-
-@pytest.fixture(autouse=True)
-def _restore_environment() -> Iterator[None]:
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
-    get_settings.cache_clear()
-
-
-def run(*arguments: str) -> int:
-    """Run `pressroom` with `arguments`; return its exit status."""
-    before = sys.argv
-    sys.argv = ["pressroom", *arguments]
-    try:
-        cli.main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    finally:
-        sys.argv = before
-    return 0
-
-
-def fetch(url: str, query: str) -> list[Any]:
-    async def fetch_all() -> list[Any]:
-        connection = await asyncpg.connect(driver_url(url))
-        try:
-            return list(await connection.fetch(query))
-        finally:
-            await connection.close()
-
-    return asyncio.run(fetch_all())
+pytestmark = pytest.mark.usefixtures("restored_environment")
 
 
 class TestMigrate:

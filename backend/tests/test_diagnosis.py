@@ -18,20 +18,14 @@ from app.core import clock
 from app.core.config import Environment, Settings, SmtpSecurity
 from app.db.session import Database
 from app.diagnosis import Finding, Level
+from tests.commands import PRODUCTION, run
 from tests.databases import application_url, execute
 from tests.db.test_connecting import Certificates, certificates
 from tests.processes import HOST, free_port
 from tests.smtp import mail_server
-from tests.test_cli import (
-    PRODUCTION,
-    _restore_environment,
-    cli_database,
-    fresh_database,
-    own_database,
-    run,
-)
 
-__all__ = ["_restore_environment", "certificates", "cli_database", "fresh_database", "own_database"]
+__all__ = ["certificates"]
+pytestmark = pytest.mark.usefixtures("restored_environment")
 
 
 async def found(check: AsyncIterator[Finding]) -> dict[Level, list[str]]:
