@@ -183,6 +183,7 @@ def _probe(url: str) -> Finding:
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310 - http(s) by validation
             body = json.load(response)
     except HTTPError as error:
+        error.close()
         if error.code in {400, 421}:
             advice = "add the host of API_URL to ALLOWED_HOSTS"
         return problem("urls", f"{url} answers {error.code}", advice)

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import (
 from app.core.config import PROJECT_DIR, Settings, get_settings
 from app.db.session import Database
 from app.main import create_app
+from tests.certificates import Certificates
 from tests.databases import (
     RESTART_SEQUENCES,
     database_within,
@@ -190,3 +191,8 @@ def restored_environment() -> Iterator[None]:
     os.environ.clear()
     os.environ.update(before)
     get_settings.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))

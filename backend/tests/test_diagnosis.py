@@ -18,13 +18,12 @@ from app.core import clock
 from app.core.config import Environment, Settings, SmtpSecurity
 from app.db.session import Database
 from app.diagnosis import Finding, Level
+from tests.certificates import Certificates
 from tests.commands import PRODUCTION, run
 from tests.databases import application_url, execute
-from tests.db.test_connecting import Certificates, certificates
 from tests.processes import HOST, free_port
 from tests.smtp import mail_server
 
-__all__ = ["certificates"]
 pytestmark = pytest.mark.usefixtures("restored_environment")
 
 
