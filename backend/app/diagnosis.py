@@ -33,10 +33,10 @@ TIMEOUT_SECONDS = 10
 MIN_POSTGRESQL = 180000
 MAX_CLOCK_DIFFERENCE = timedelta(seconds=2)
 MIN_CERTIFICATE_DAYS = 14
-MIN_FREE_BYTES = 1024**3
 MIN_FREE_FRACTION = 0.1
 MAX_CONNECTIONS_FRACTION = 0.8
 GIGABYTE = 1024**3
+MIN_FREE_BYTES = GIGABYTE
 
 
 class Level(StrEnum):
@@ -183,6 +183,7 @@ def _probe(url: str) -> Finding:
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310 - http(s) by validation
             body = json.load(response)
     except HTTPError as error:
+        error.close()
         if error.code in {400, 421}:
             advice = "add the host of API_URL to ALLOWED_HOSTS"
         return problem("urls", f"{url} answers {error.code}", advice)

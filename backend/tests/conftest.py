@@ -20,7 +20,16 @@ from sqlalchemy.ext.asyncio import (
 from app.core.config import PROJECT_DIR, Settings, get_settings
 from app.db.session import Database
 from app.main import create_app
-from tests.databases import database_within, migrated_database, server_url, template_database
+from tests.certificates import Certificates
+from tests.databases import (
+    RESTART_SEQUENCES,
+    database_within,
+    delete_all_rows,
+    execute,
+    migrated_database,
+    server_url,
+    template_database,
+)
 from tests.declared import require_declared
 from tests.inbox import Inbox
 
@@ -33,11 +42,6 @@ os.environ |= {"ENVIRONMENT": "test", "BCRYPT_COST": "4"}
 
 # Collect garbage less often: this saves more than a tenth of the time.
 gc.set_threshold(50_000, 20, 100)
-
-
-def pytest_collection_finish() -> None:
-    """Exclude the modules and the tests from garbage collections."""
-    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -151,3 +155,44 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         event_hooks={"response": [partial(require_declared, app)]},
     ) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def cli_database() -> Iterator[str]:
+    with migrated_database() as url:
+        yield url
+
+
+@pytest.fixture
+def own_database(cli_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Empty a migrated database, and set DATABASE_URL to it."""
+    execute(cli_database, delete_all_rows(), RESTART_SEQUENCES)
+    monkeypatch.setenv("DATABASE_URL", cli_database)
+    get_settings.cache_clear()
+    yield cli_database
+    get_settings.cache_clear()
+
+
+@pytest.fixture
+def fresh_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Create a migrated database for one test, which changes its tables; set DATABASE_URL to it."""
+    with migrated_database() as url:
+        monkeypatch.setenv("DATABASE_URL", url)
+        get_settings.cache_clear()
+        yield url
+        get_settings.cache_clear()
+
+
+@pytest.fixture
+def restored_environment() -> Iterator[None]:
+    """Restore the environment and the settings after a test of commands."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+    get_settings.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))

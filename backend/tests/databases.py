@@ -21,6 +21,10 @@ from app.db.reading import Reader
 from app.db.session import Database
 
 TEST_SERVER_DIR = PROJECT_DIR / ".data" / "test-postgres"
+RESTART_SEQUENCES = """
+    SELECT setval(oid::regclass, 1, false) FROM pg_class
+    WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace
+"""
 TEMPLATE_LOCK = 0x74656D706C617465
 EMPTY = (
     "TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'"

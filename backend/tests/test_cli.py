@@ -1,10 +1,8 @@
 """The `pressroom` command in this process; tests/e2e/ runs it in its own process."""
 
 import asyncio
-import os
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,94 +16,23 @@ from app.auth import keys
 from app.core.config import get_settings
 from app.db.migrate import alembic_config
 from app.services.bulk import seed as seeding
-from tests.databases import (
-    delete_all_rows,
-    driver_url,
-    execute,
-    migrated_database,
-    temporary_database,
-)
+from tests.commands import PRODUCTION, fetch, run
+from tests.databases import driver_url, execute, temporary_database
 from tests.processes import free_port
 
-PRODUCTION = {
-    "ENVIRONMENT": "production",
-    "SECRET_KEY": "k" * 32,
-    "ALLOWED_HOSTS": "example.com",
-    "CORS_ORIGINS": "https://example.com",
-}
-RESTART_SEQUENCES = """
-    SELECT setval(oid::regclass, 1, false) FROM pg_class
-    WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace
-"""
-
-
-@pytest.fixture(scope="module")
-def cli_database() -> Iterator[str]:
-    with migrated_database() as url:
-        yield url
-
-
-@pytest.fixture
-def own_database(cli_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Empty a migrated database, and set DATABASE_URL to it."""
-    execute(cli_database, delete_all_rows(), RESTART_SEQUENCES)
-    monkeypatch.setenv("DATABASE_URL", cli_database)
-    get_settings.cache_clear()
-    yield cli_database
-    get_settings.cache_clear()
-
-
-@pytest.fixture(autouse=True)
-def _restore_environment() -> Iterator[None]:
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
-    get_settings.cache_clear()
-
-
-def run(*arguments: str) -> int:
-    """Run `pressroom` with `arguments`; return its exit status."""
-    before = sys.argv
-    sys.argv = ["pressroom", *arguments]
-    try:
-        cli.main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    finally:
-        sys.argv = before
-    return 0
-
-
-def fetch(url: str, query: str) -> list[Any]:
-    async def fetch_all() -> list[Any]:
-        connection = await asyncpg.connect(driver_url(url))
-        try:
-            return list(await connection.fetch(query))
-        finally:
-            await connection.close()
-
-    return asyncio.run(fetch_all())
+pytestmark = pytest.mark.usefixtures("restored_environment")
 
 
 class TestMigrate:
-    @pytest.fixture
-    def own_database(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-        """Create a database for one test, which changes its revision."""
-        with migrated_database() as url:
-            monkeypatch.setenv("DATABASE_URL", url)
-            get_settings.cache_clear()
-            yield url
-
     @pytest.mark.parametrize("found", ["from_the_future", None])
     def test_database_ahead_or_current_stays_as_it_is(
-        self, own_database: str, found: str | None, capsys: pytest.CaptureFixture[str]
+        self, fresh_database: str, found: str | None, capsys: pytest.CaptureFixture[str]
     ) -> None:
         if found:
-            execute(own_database, f"UPDATE alembic_version SET version_num = '{found}'")
-        before = fetch(own_database, "SELECT version_num FROM alembic_version")
+            execute(fresh_database, f"UPDATE alembic_version SET version_num = '{found}'")
+        before = fetch(fresh_database, "SELECT version_num FROM alembic_version")
         assert run("migrate") == 0
-        assert fetch(own_database, "SELECT version_num FROM alembic_version") == before
+        assert fetch(fresh_database, "SELECT version_num FROM alembic_version") == before
         assert ("newer release" in capsys.readouterr().out) is bool(found)
 
     def test_empty_database_is_migrated(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,12 +43,12 @@ class TestMigrate:
             assert fetch(url, "SELECT 1 FROM alembic_version")
 
     def test_locked_table_is_a_temporary_failure(
-        self, own_database: str, capsys: pytest.CaptureFixture[str]
+        self, fresh_database: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        command.downgrade(alembic_config(own_database), "-1")
+        command.downgrade(alembic_config(fresh_database), "-1")
 
         async def migrate_while_locked() -> int:
-            holder = await asyncpg.connect(driver_url(own_database))
+            holder = await asyncpg.connect(driver_url(fresh_database))
             try:
                 async with holder.transaction():
                     await holder.execute("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")

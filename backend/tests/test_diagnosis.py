@@ -18,13 +18,13 @@ from app.core import clock
 from app.core.config import Environment, Settings, SmtpSecurity
 from app.db.session import Database
 from app.diagnosis import Finding, Level
+from tests.certificates import Certificates
+from tests.commands import PRODUCTION, run
 from tests.databases import application_url, execute
-from tests.db.test_connecting import Certificates, certificates
 from tests.processes import HOST, free_port
 from tests.smtp import mail_server
-from tests.test_cli import PRODUCTION, _restore_environment, own_database, run
 
-__all__ = ["_restore_environment", "certificates", "own_database"]
+pytestmark = pytest.mark.usefixtures("restored_environment")
 
 
 async def found(check: AsyncIterator[Finding]) -> dict[Level, list[str]]:
@@ -109,13 +109,13 @@ class TestDatabase:
     )
     def test_other_revision(
         self,
-        own_database: str,
+        fresh_database: str,
         capsys: pytest.CaptureFixture[str],
         revision: str,
         level: Level,
         advice: str,
     ) -> None:
-        execute(own_database, f"UPDATE alembic_version SET version_num = '{revision}'")
+        execute(fresh_database, f"UPDATE alembic_version SET version_num = '{revision}'")
         run("doctor")
         lines = capsys.readouterr().out.splitlines()
         (index,) = [number for number, line in enumerate(lines) if " revision " in line]

@@ -18,9 +18,9 @@ from app.services.bulk.foreign import ReadOptions
 from app.services.bulk.records import MAX_RECORD_BYTES, ParsedRecord
 from app.services.media import discarding
 from app.services.media.storage import LocalStorage, new_folder
-from tests.test_cli import _restore_environment, cli_database, fetch, own_database, run
+from tests.commands import fetch, run
 
-__all__ = ["_restore_environment", "cli_database", "own_database"]
+pytestmark = pytest.mark.usefixtures("restored_environment")
 
 POST = "---\ndate: 2020-01-01\nauthor: ada\n---\n# Title\n\nLong enough.\n"
 SECRET = "# Secret\n\nSECRET_KEY=of-this-installation\n"

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from app.core.config import get_settings
+from tests.commands import PRODUCTION, fetch, run
 from tests.databases import execute
-from tests.test_cli import PRODUCTION, _restore_environment, fetch, own_database, run
 
-__all__ = ["_restore_environment", "own_database"]
+pytestmark = pytest.mark.usefixtures("restored_environment")
 
 HASH = "$bcrypt-sha256$v=2,t=2b,r=4$Bacxv1aHyR16bDyEN4cTde$kWSyS6JRjjBkm/5btei3WRdczey2Lme"
 PASSWORD = "a better password"

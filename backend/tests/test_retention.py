@@ -22,10 +22,10 @@ from app.services import purging, retention
 from app.services.accounts import rate_limits, sessions
 from app.services.articles import changes
 from app.services.purging import Batch
+from tests.commands import fetch, run
 from tests.factories import bearer, create_article, create_user
-from tests.test_cli import _restore_environment, cli_database, fetch, own_database, run
 
-__all__ = ["_restore_environment", "cli_database", "own_database"]
+pytestmark = pytest.mark.usefixtures("restored_environment")
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
 

@@ -2,7 +2,10 @@
 # Starts nginx in its container with the selected configuration (render.sh). Then each second, applies another selection
 # without a restart. /tmp/current is the configuration in use.
 set -eu
-ln -sfn "/config/$(cat /config/selected)" /tmp/current
+# If the container was replaced, nginx-config may not yet have selected a configuration that works with its files.
+until ln -sfn "/config/$(cat /config/selected)" /tmp/current && nginx -t -q -c /tmp/current/nginx.conf; do
+  sleep 1
+done
 while sleep 1; do
   selected=$(cat /config/selected)
   if [ "/config/$selected" != "$(readlink /tmp/current)" ] && [ "$selected" != "$(cat /tmp/refused 2>/dev/null)" ]; then

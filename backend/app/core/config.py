@@ -344,20 +344,13 @@ class Settings(BaseSettings):
     def _parse_limits(cls, value: Any) -> Any:
         return parse_limits(value) if isinstance(value, str) else value
 
-    @field_validator("database_url", "database_read_url")
+    @field_validator("database_url", "database_read_url", "database_owner_url")
     @classmethod
     def _use_asyncpg(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None:
             return None
-        password = info.data.get("database_password")
-        return database_url.normalize(value, password=password, folder=PROJECT_DIR)
-
-    @field_validator("database_owner_url")
-    @classmethod
-    def _use_asyncpg_as_owner(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is None:
-            return None
-        password = info.data.get("database_owner_password")
+        is_owner = info.field_name == "database_owner_url"
+        password = info.data.get("database_owner_password" if is_owner else "database_password")
         return database_url.normalize(value, password=password, folder=PROJECT_DIR)
 
     @field_validator("cors_origins")

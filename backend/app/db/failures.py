@@ -27,6 +27,8 @@ CONNECTION_ERRORS = (OSError, TimeoutError, asyncpg.InternalClientError)
 TimeoutError: PostgreSQL does not answer in time. InternalClientError: PostgreSQL is closing the
 connection.
 """
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, *CONNECTION_ERRORS)
+"""Exceptions of asyncpg."""
 TERMINATING_STATES = ("08", "57P")
 """SQLSTATE prefixes of errors that make a connection unusable."""
 

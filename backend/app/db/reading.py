@@ -21,6 +21,7 @@ from app.core.errors import ServiceUnavailable
 from app.core.logging import get_logger
 from app.db.failures import (
     CONNECTION_ERRORS,
+    DRIVER_ERRORS,
     ends_connection,
     hide_details,
     log_database_error,
@@ -189,10 +190,6 @@ def _row_maker(statement: SelectBase) -> Callable[[Row], Any] | None:
         )
 
     return convert
-
-
-DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, *CONNECTION_ERRORS)
-"""Exceptions of asyncpg."""
 
 
 def _raise_translated(error: Exception, *, is_lost: bool) -> NoReturn:

@@ -29,7 +29,7 @@ from app.core.errors import PressroomError, ServiceUnavailable
 from app.core.logging import get_logger
 from app.db.connecting import connect, connect_to
 from app.db.failures import (
-    CONNECTION_ERRORS,
+    DRIVER_ERRORS,
     READ_ONLY_TRANSACTION,
     hide_details,
     log_database_error,
@@ -209,22 +209,16 @@ async def _hold_lock(url: str, settings: Settings, lock: int) -> AsyncIterator[b
     """
     connection = await _connect_to(url, settings)
     try:
-        with _driver_errors():
+        try:
             await connection.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0")
             is_held: bool = await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", lock)
+        except DRIVER_ERRORS as error:
+            log_database_error(error)
+            raise ServiceUnavailable from error
         yield is_held
     finally:
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await connection.close(timeout=settings.database_connect_timeout)
-
-
-@contextmanager
-def _driver_errors() -> Iterator[None]:
-    try:
-        yield
-    except (*CONNECTION_ERRORS, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        log_database_error(error)
-        raise ServiceUnavailable from error
 
 
 def _drop_pool_after_failover(context: ExceptionContext) -> None:

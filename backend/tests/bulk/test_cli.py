@@ -10,10 +10,10 @@ import pytest
 from app.content.markdown import make_excerpt, render_sync
 from app.core.config import get_settings
 from tests.bulk.exports import GHOST, WXR, wxr
+from tests.commands import fetch, run
 from tests.databases import execute, migrated_database
-from tests.test_cli import _restore_environment, cli_database, fetch, own_database, run
 
-__all__ = ["_restore_environment", "cli_database", "own_database"]
+pytestmark = pytest.mark.usefixtures("restored_environment")
 
 ADA = (
     "INSERT INTO users (email, username, name, hashed_password) VALUES ('a@x.org', 'ada', 'A', '')"

@@ -1,16 +1,11 @@
 """Connections to one of several hosts, and to servers with TLS."""
 
 import asyncio
-import datetime as dt
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy.engine import make_url
 
 from app.core import config, database_url
@@ -18,6 +13,7 @@ from app.core.config import PROJECT_DIR
 from app.core.errors import ServiceUnavailable
 from app.db.connecting import connect, connect_to
 from app.db.session import Database
+from tests.certificates import Certificates
 from tests.databases import execute
 
 SSL_REQUEST = (8).to_bytes(4) + (80877103).to_bytes(4)
@@ -125,47 +121,6 @@ class TestSeveralHosts:
             assert database.reader is not None
         finally:
             await database.dispose()
-
-
-class Certificates:
-    """An authority, and a certificate for `host` that it has signed."""
-
-    def __init__(self, folder: Path, *, host: str = "localhost") -> None:
-        self.authority, self.server = folder / "ca.pem", folder / "server.pem"
-        now = dt.datetime.now(dt.UTC)
-        keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
-        issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Test authority")])
-        server = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
-        for subject, key, path in (
-            (issuer, keys[0], self.authority),
-            (server, keys[1], self.server),
-        ):
-            builder = (
-                x509.CertificateBuilder()
-                .subject_name(subject)
-                .issuer_name(issuer)
-                .public_key(key.public_key())
-                .serial_number(x509.random_serial_number())
-                .not_valid_before(now - dt.timedelta(days=1))
-                .not_valid_after(now + dt.timedelta(days=5))
-                .add_extension(x509.BasicConstraints(subject is issuer, None), critical=True)
-            )
-            if subject is server:
-                names = [x509.DNSName(host)]
-                builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-            signed = builder.sign(keys[0], hashes.SHA256())
-            pem = signed.public_bytes(serialization.Encoding.PEM)
-            private = key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-            path.write_bytes(pem if subject is issuer else pem + private)
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @asynccontextmanager

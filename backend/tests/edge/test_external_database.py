@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.db.test_connecting import Certificates
+from tests.certificates import Certificates
 from tests.edge.stack import SERVICES, Stack
 from tests.processes import wait_until
 
