@@ -19,7 +19,7 @@ CHUNK = 10_000
 TABLES = {
     "attempts": (
         "key, failures, pending, tried_at",
-        "\\\\x{number:016x}\t1\t0\t2026-01-01 00:{minute:02}:{second:02}+00\n",
+        "\\\\x{number}\t1\t0\t2026-01-01 00:{minute:02}:{second:02}+00\n",
         1,
     ),
     "limit_uses": (
@@ -42,11 +42,14 @@ TABLES = {
 
 
 async def lines(pattern: str, number_of_rows: int) -> AsyncIterator[bytes]:
-    for start in range(0, number_of_rows, CHUNK):
-        yield "".join(
-            pattern.format(number=number, minute=number // 60 % 60, second=number % 60)
-            for number in range(start, min(start + CHUNK, number_of_rows))
-        ).encode()
+    """Yield lines in chunks, which differ only in the first digits of their numbers."""
+    size = min(CHUNK, number_of_rows)
+    chunk = "".join(
+        pattern.format(number=f"<chunk>{row:06}", minute=row // 60 % 60, second=row % 60)
+        for row in range(size)
+    )
+    for number in range(number_of_rows // size):
+        yield chunk.replace("<chunk>", f"{number:06}").encode()
 
 
 async def load(connection: "asyncpg.Connection[Any]", rows: int) -> None:
