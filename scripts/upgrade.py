@@ -9,8 +9,8 @@
 4. Let nginx apply the new configuration, in the same container.
 5. Check the API through nginx, and stop the old backends, which finish their requests.
 
-If a step fails before the old backends are stopped, the new containers are removed, and the old ones
-continue. The exit status is then 1. If a step fails later, the new ones continue, and it is 3.
+If a step fails before the old backends are stopped, the new containers are removed, and the old
+ones continue. The exit status is then 1. If a step fails later, the new ones continue, and it is 3.
 Migrations are not undone, because the previous release works with them.
 
 It runs `docker compose` in this checkout, with its `.env`. Requires no packages.
