@@ -11,6 +11,7 @@ import pytest
 from app.core.config import Settings
 from app.db.session import Database
 from app.jobs import housekeeping
+from app.services import purging
 from tests.databases import driver_url, migrated_database
 
 ROWS = int(os.environ.get("RELEASES_ROWS", "10000000"))
@@ -71,8 +72,13 @@ def own_url() -> Iterator[str]:
     ("rows", "has_snapshot"), [(ROWS, False), (ROWS // 10, True)], ids=["alone", "beside a dump"]
 )
 async def test_expired_rows_of_large_tables_are_deleted(
-    settings: Settings, own_url: str, rows: int, has_snapshot: bool
+    settings: Settings,
+    own_url: str,
+    rows: int,
+    has_snapshot: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(purging, "MAX_PAUSE_SECONDS", 0.0)  # half the time
     connection: asyncpg.Connection[Any] = await asyncpg.connect(driver_url(own_url))
     dump: asyncpg.Connection[Any] = await asyncpg.connect(driver_url(own_url))
     database = Database.from_settings(settings.model_copy(update={"database_url": own_url}))
