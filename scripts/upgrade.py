@@ -9,8 +9,9 @@
 4. Let nginx apply the new configuration, in the same container.
 5. Check the API through nginx, and stop the old backends, which finish their requests.
 
-If a step before the last one fails, the new containers are removed, and the old ones continue. The
-exit status is then 1. Migrations are not undone, because the previous release works with them.
+If a step fails before the old backends are stopped, the new containers are removed, and the old
+ones continue. The exit status is then 1. If a step fails later, the new ones continue, and it is 3.
+Migrations are not undone, because the previous release works with them.
 
 It runs `docker compose` in this checkout, with its `.env`. Requires no packages.
 """
@@ -44,6 +45,10 @@ NGINX_STOP_SECONDS = 3
 
 class UpgradeError(Exception):
     """A step failed. The message contains the reason."""
+
+
+class UnfinishedUpgrade(UpgradeError):
+    """A step failed after the old backends were stopped: this release continues."""
 
 
 def say(text: str) -> None:
@@ -288,7 +293,7 @@ def has_changed(service: str) -> bool:
 
 
 def upgrade(*, with_nginx: bool) -> None:
-    """Run all steps. Raises UpgradeError if the old release continues."""
+    """Run all steps. Raises UnfinishedUpgrade if this release runs, otherwise UpgradeError."""
     steps = Upgrade(json.loads(compose("config", "--format", "json")))
     nginx = containers("nginx")
     steps.prepare_images()
@@ -307,13 +312,16 @@ def upgrade(*, with_nginx: bool) -> None:
         say("this release did not become ready: removing its containers")
         steps.roll_back()
         raise
-    steps.finish(old)
-    if not is_current:
-        say("nginx has the configuration of a release without `nginx-config`")
-        steps.configure_nginx()
-    if with_nginx or not is_current:
-        replace_nginx(nginx[0])
-    steps.verify()
+    try:
+        steps.finish(old)
+        if not is_current:
+            say("nginx has the configuration of a release without `nginx-config`")
+            steps.configure_nginx()
+        if with_nginx or not is_current:
+            replace_nginx(nginx[0])
+        steps.verify()
+    except UpgradeError as error:
+        raise UnfinishedUpgrade(str(error)) from error
     say("this release runs")
     if has_changed("nginx"):
         say("note: nginx's container has a new definition or image; the old one continues.")
@@ -342,6 +350,9 @@ def main(arguments: Sequence[str]) -> int:
             return 2
         try:
             upgrade(with_nginx=options.replace_nginx)
+        except UnfinishedUpgrade as error:
+            print(f"this release runs, but the upgrade is not finished: {error}", file=sys.stderr)
+            return 3
         except UpgradeError as error:
             print(f"the upgrade failed: {error}", file=sys.stderr)
             return 1

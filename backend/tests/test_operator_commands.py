@@ -275,6 +275,12 @@ class TestJobs:
         assert events(users) == [("RUN_JOB", None, "1 housekeeping job run from the command line")]
         assert "there are: housekeeping" in fail("jobs", "run", "nothing")
 
+    def test_failed_steps_are_named(self, fresh_database: str, fail: Command) -> None:
+        execute(fresh_database, "ALTER TABLE attempts RENAME TO renamed")
+        error = fail("jobs", "run", "housekeeping")
+        assert "attempts: ProgrammingError" in error
+        assert "Traceback" not in error
+
 
 def test_created_administrator_has_the_command_line_as_its_actor(
     users: str, succeed: Command

@@ -29,6 +29,7 @@ from app.cli import (
 )
 from app.core.config import SetupError, describe
 from app.core.errors import PressroomError
+from app.jobs.steps import StepsFailed
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for command in (
@@ -57,9 +58,7 @@ def main() -> None:
         cli()
     except ValidationError as error:
         _exit_with("\n".join(map(describe, error.errors())))
-    except PressroomError as error:
-        _exit_with(str(error))
-    except SetupError as error:
+    except (PressroomError, SetupError, StepsFailed) as error:
         _exit_with(str(error))
 
 

@@ -61,6 +61,8 @@ def rotate(
             f"The environment sets {', '.join(overriding)}: change it there, it overrides .env.",
         ]
     minutes = settings.access_token_expire_minutes
+    if settings.conduit_api:
+        minutes = max(minutes, settings.conduit_token_expire_minutes)
     if settings.secret_key in EXAMPLE_SECRETS:
         lines += ["", "The example secret is no longer accepted: its tokens and data are invalid."]
     if "JWT_PRIVATE_KEY_FILE" in values:

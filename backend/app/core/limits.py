@@ -88,8 +88,9 @@ ADDRESS_KINDS = frozenset({LimitKind.REGISTRATIONS})
 """Kinds that are counted by client address, because no user is logged in."""
 USER_KINDS = tuple(kind for kind in LimitKind if kind not in ADDRESS_KINDS)
 
-UNSCALED_KINDS = frozenset({LimitKind.MEDIA_BYTES, LimitKind.UPLOADS_AT_ONCE})
-"""Kinds that use disk space immediately: TRUSTED_FACTOR does not apply to them."""
+UNSCALED_KINDS = frozenset({LimitKind.MEDIA_BYTES, LimitKind.UPLOADS_AT_ONCE, LimitKind.LOGINS})
+"""Kinds to which TRUSTED_FACTOR does not apply: they use disk space immediately, or are counted
+before the role is known."""
 TRUSTED_FACTOR = 10
 """Factor by which the limits of editors and administrators are higher."""
 

@@ -15,17 +15,18 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     ColumnElement,
-    Result,
     Select,
     any_,
     bindparam,
     delete,
+    func,
     select,
     text,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
 
 from app.core.errors import ServiceUnavailable
 from app.db.failures import is_statement_timeout
@@ -119,13 +120,8 @@ async def delete_oldest(
 ) -> int:
     """Delete a batch of matching rows in the given order; return how many."""
     chosen = oldest(batch, key, *conditions, order_by=order_by).cte("chosen")
-    deleted = await session.execute(
-        delete(key.class_)
-        .where(key == chosen.c.key)
-        .returning(chosen.c.position)
-        .execution_options(synchronize_session=False)
-    )
-    return _advance(batch, deleted)
+    deleted = delete(key.class_).where(key == chosen.c.key).returning(chosen.c.position)
+    return await _execute(session, batch, deleted)
 
 
 async def update_oldest(
@@ -142,20 +138,22 @@ async def update_oldest(
     """
     rows = oldest(batch, key, *conditions, order_by=order_by, **NO_KEY_UPDATE)
     chosen = rows.cte("chosen")
-    updated = await session.execute(
-        update(key.class_)
-        .where(key == chosen.c.key)
-        .values(**values)
-        .returning(chosen.c.position)
-        .execution_options(synchronize_session=False)
+    updated = (
+        update(key.class_).where(key == chosen.c.key).values(**values).returning(chosen.c.position)
     )
-    return _advance(batch, updated)
+    return await _execute(session, batch, updated)
 
 
-def _advance(batch: Batch, changed: Result[Any]) -> int:
-    positions = changed.scalars().all()
-    batch.after = max(positions, default=batch.after)
-    return len(positions)
+async def _execute(
+    session: AsyncSession, batch: Batch, statement: ReturningDelete[Any] | ReturningUpdate[Any]
+) -> int:
+    """Execute a statement that returns the position of each row; return the number of rows."""
+    changed = statement.cte("changed")
+    rows = await session.execute(select(func.count(), func.max(changed.c.position)))
+    count, last = rows.one()
+    if count:
+        batch.after = last
+    return int(count)
 
 
 async def sweep(

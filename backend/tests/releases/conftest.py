@@ -2,6 +2,8 @@
 
 Each file is one kind of event in production: test_upgrades.py, test_outages.py, … A
 test with the mark `core` also runs in `.ci/run`.
+
+Housekeeping runs beside the tests of the stack, as a part of their load.
 """
 
 from collections.abc import Iterator
@@ -17,11 +19,14 @@ from tests.releases.release import Release, copy_of_this_checkout
 HERE = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = skip_reason("RELEASES_TESTS", "make releases")
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.e2e)
+            group = "database" if item.path.name == "test_housekeeping.py" else "stack"
+            item.add_marker(pytest.mark.xdist_group(group))
             if reason is not None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
