@@ -78,3 +78,18 @@ class ReportState(StrEnum):
     IN_REVIEW = "in_review"
     RESOLVED = "resolved"
     DISMISSED = "dismissed"
+
+
+class ImportState(StrEnum):
+    """The progress of an import. All states except the first two are final."""
+
+    RECEIVING = "receiving"
+    """The body is being received."""
+    RUNNING = "running"
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    """A limit was reached: the remaining records were not imported."""
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+    """The server was stopped or restarted."""

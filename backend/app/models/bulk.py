@@ -1,12 +1,70 @@
-"""Import records: which imported records became which articles, and their old addresses."""
+"""Imports: their reports, which records became which articles, and their old addresses."""
 
 from datetime import datetime
+from typing import Any
+from uuid import UUID
 
-from sqlalchemy import ForeignKey, Text, func
-from sqlalchemy.dialects.postgresql import BYTEA
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, Text, func, text
+from sqlalchemy.dialects.postgresql import BYTEA, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.base import Base
+from app.core.enums import ImportState
+from app.db.base import Base, PrimaryKey
+
+
+class Import(Base):
+    """An import over HTTP, with its progress and its report."""
+
+    __tablename__ = "imports"
+    __table_args__ = (
+        CheckConstraint(
+            "state IN ('receiving', 'running', 'completed', 'stopped', 'failed', 'cancelled',"
+            " 'interrupted')",
+            name="state_known",
+        ),
+    )
+
+    id: Mapped[PrimaryKey]
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    state: Mapped[ImportState] = mapped_column(String(20))
+    format: Mapped[str] = mapped_column(String(20))
+    source: Mapped[str | None] = mapped_column(Text)
+    """The name of the source, once it is known."""
+    dry_run: Mapped[bool]
+    bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    """The size of the body."""
+    progress: Mapped[float] = mapped_column(server_default=text("0"))
+    """The part of the source that was read, from 0 to 1."""
+    summary: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    """The counts and first messages of the report."""
+    message: Mapped[str | None] = mapped_column(Text)
+    """Why the import ended early."""
+    report: Mapped[str | None] = mapped_column(Text, deferred=True)
+    """The report on every record, as JSON."""
+    created_at: Mapped[datetime]
+    active_at: Mapped[datetime]
+    """When the process that imports last updated the row."""
+    finished_at: Mapped[datetime | None]
+
+
+_UNFINISHED = text("finished_at IS NULL")
+Index("uq_imports_unfinished", Import.user_id, unique=True, postgresql_where=_UNFINISHED)
+Index("ix_imports_user_id_id", Import.user_id, Import.id.desc())
+Index(
+    "ix_imports_finished_at",
+    Import.finished_at,
+    postgresql_where=text("finished_at IS NOT NULL"),
+)
+
+
+class Installation(Base):
+    """The identity of this server in its exports: a single row."""
+
+    __tablename__ = "installation"
+    __table_args__ = (CheckConstraint("id = 1", name="single_row"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    uuid: Mapped[UUID]
 
 
 class ImportRecord(Base):

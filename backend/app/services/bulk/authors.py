@@ -70,16 +70,25 @@ async def _create(session: AsyncSession, author: SourceAuthor, hashed_password: 
     email = author.email.strip()
     if not _EMAIL.fullmatch(email) or len(email) > 254:
         email = f"{username.lower()}@{PLACEHOLDER_DOMAIN}"
-    user = User(
-        email=email,
-        username=username,
-        name=normalize_text(author.name)[:100] or username,
-        hashed_password=hashed_password,
-    )
+    name = normalize_text(author.name)[:100] or username
+    await _add_user(session, username, email, name, hashed_password)
+    return username
+
+
+async def create_author(session: AsyncSession, username: str, *, hashed_password: str) -> int:
+    """Create a user for an author of whom only the username is known. Return the id."""
+    email = f"{username.lower()}@{PLACEHOLDER_DOMAIN}"
+    return await _add_user(session, username, email, username, hashed_password)
+
+
+async def _add_user(
+    session: AsyncSession, username: str, email: str, name: str, hashed_password: str
+) -> int:
+    user = User(email=email, username=username, name=name, hashed_password=hashed_password)
     session.add(user)
     await session.flush()  # assigns the id, and lets the next author find this user
     audit.record(session, AuditAction.CREATE_USER, actor_id=COMMAND_LINE.id, subject_id=user.id)
-    return username
+    return user.id
 
 
 def _username(author: SourceAuthor) -> str:

@@ -1,11 +1,26 @@
-"""Export of articles as import records, in batches of bounded size."""
+"""Export of articles as import records, in batches of bounded size.
+
+A record has everything that an article has. So an export that is imported into an empty server, and
+exported there, is the same, byte by byte.
+"""
 
 import json
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Integer, Row, Select, bindparam, func, select, true
+from sqlalchemy import (
+    BigInteger,
+    Integer,
+    Row,
+    Select,
+    String,
+    bindparam,
+    func,
+    not_,
+    select,
+    true,
+)
 
 from app.auth.identity import Identity, recheck
 from app.auth.permissions import Action, may_on_any
@@ -14,8 +29,12 @@ from app.core.errors import NotAuthorized, PressroomError
 from app.core.streams import Deadline
 from app.db.session import Database
 from app.models.accounts.user import User
-from app.models.articles.article import Article
+from app.models.articles.article import Article, FormerSlug
+from app.models.bulk import ImportRecord, Redirect
+from app.schemas.bulk import MAX_FORMER_SLUGS, MAX_OLD_PATHS
 from app.services.articles.rows import NOT_DELETED, article_fields
+from app.services.bulk import installation
+from app.services.bulk.records import prefix_of
 
 BATCH = 200
 BATCH_BYTES = 1024 * 1024
@@ -33,9 +52,44 @@ _FIELDS = (
     "updated_at",
 )
 
+_PREFIX = bindparam("prefix", type_=String)
+_IDENTITY = (
+    select(ImportRecord.source, ImportRecord.source_id)
+    .where(
+        ImportRecord.article_id == Article.id,
+        ImportRecord.source_id.is_not(None),
+        ImportRecord.source != _PREFIX + bindparam("installation", type_=String),
+    )
+    .order_by(ImportRecord.key)
+    .limit(1)
+    .correlate(Article)
+)
+_IDENTITY_OF_USER = _IDENTITY.where(func.starts_with(ImportRecord.source, _PREFIX)).lateral()
+_IDENTITY_OF_OPERATOR = _IDENTITY.where(
+    not_(ImportRecord.source.regexp_match("^user [0-9]+: "))
+).lateral()
+_OLD_PATHS = func.array(
+    select(Redirect.path)
+    .where(Redirect.article_id == Article.id)
+    .group_by(Redirect.path)
+    .order_by(func.max(Redirect.created_at).desc(), Redirect.path)
+    .limit(MAX_OLD_PATHS)
+    .correlate(Article)
+    .scalar_subquery()
+).label("old_paths")
+_FORMER_SLUGS = func.array(
+    select(FormerSlug.slug)
+    .where(FormerSlug.article_id == Article.id)
+    .order_by(FormerSlug.slug)
+    .limit(MAX_FORMER_SLUGS)
+    .correlate(Article)
+    .scalar_subquery()
+).label("former_slugs")
 
-def _batch_query(*, own_only: bool) -> Select[Any]:
+
+def _batch_query(*, own_only: bool, by_operator: bool) -> Select[Any]:
     """Select the next articles by id, up to the batch size, without reading texts for the sizes."""
+    identity = _IDENTITY_OF_OPERATOR if by_operator else _IDENTITY_OF_USER
     is_author = Article.author_id == bindparam("author_id", type_=BigInteger)
     condition = is_author if own_only else true()
     after = bindparam("after", type_=BigInteger)
@@ -58,17 +112,24 @@ def _batch_query(*, own_only: bool) -> Select[Any]:
             Article.archived_at,
             Article.imported,
             User.username,
+            _OLD_PATHS,
+            _FORMER_SLUGS,
+            identity.c.source,
+            identity.c.source_id,
             *article_fields(_FIELDS).columns,
         )
         .join(sized, sized.c.id == Article.id)
         .join(User, User.id == Article.author_id)
+        .outerjoin(identity, true())
         .where(sized.c.before < bindparam("bytes", type_=BigInteger))
         .order_by(Article.id)
     )
 
 
 _LINE_BREAKS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
-_ALL_ARTICLES, _OWN_ARTICLES = _batch_query(own_only=False), _batch_query(own_only=True)
+_OF_OPERATOR = _batch_query(own_only=False, by_operator=True)
+_ALL_ARTICLES = _batch_query(own_only=False, by_operator=False)
+_OWN_ARTICLES = _batch_query(own_only=True, by_operator=False)
 _COUNT = select(func.count()).select_from(Article).where(NOT_DELETED)
 
 
@@ -80,12 +141,24 @@ async def export_articles(
     None stands for the operator, who exports all articles. Articles in the trash are excluded. A
     database connection is held only while a batch is read, not while the client receives it.
 
+    A record that `viewer` has imported has the identity that it had there. All others have that of
+    this server, so that nobody exports, or later occupies, the ids of others.
+
     Before each batch, `viewer` is checked again. Raises InvalidToken if their access was withdrawn,
     and NotAuthorized if their permissions were reduced during the export.
     """
     is_unrestricted = viewer is None or may_on_any(viewer, Action.READ_DRAFT)
     statement = _ALL_ARTICLES if is_unrestricted else _OWN_ARTICLES
-    parameters: dict[str, Any] = {"after": 0, "limit": BATCH, "bytes": BATCH_BYTES}
+    if viewer is None:
+        statement = _OF_OPERATOR
+    here, prefix = await installation.source_name(database), prefix_of(viewer)
+    parameters: dict[str, Any] = {
+        "after": 0,
+        "limit": BATCH,
+        "bytes": BATCH_BYTES,
+        "installation": here,
+        "prefix": prefix,
+    }
     if viewer is not None and not is_unrestricted:
         parameters["author_id"] = viewer.id
     while True:
@@ -98,7 +171,7 @@ async def export_articles(
                 raise NotAuthorized("You may no longer export articles of other authors")
         if not rows:
             return
-        yield [_record(row) for row in rows]
+        yield [_record(row, here=here, prefix=prefix) for row in rows]
         parameters["after"] = rows[-1].id
 
 
@@ -131,8 +204,9 @@ def to_line(record: dict[str, Any]) -> bytes:
     return text.translate(_LINE_BREAKS).encode() + b"\n"
 
 
-def _record(row: Row[Any]) -> dict[str, Any]:
+def _record(row: Row[Any], *, here: str, prefix: str) -> dict[str, Any]:
     """Return the record of an article, without fields that have their default value."""
+    is_imported = row.source_id is not None
     record = {
         "title": row.title,
         "slug": row.slug,
@@ -145,10 +219,21 @@ def _record(row: Row[Any]) -> dict[str, Any]:
         "archived": row.archived_at is not None,
         "created_at": _timestamp(row.created_at),
         "updated_at": _timestamp(row.updated_at),
-        "imported": row.imported,
+        "old_paths": sorted(row.old_paths),
+        "former_slugs": sorted(row.former_slugs),
+        "imported": _sorted(row.imported),
         "author": row.username,
+        "source": row.source.removeprefix(prefix) if is_imported else here,
+        "source_id": row.source_id if is_imported else str(row.id),
     }
     return {name: value for name, value in record.items() if value not in (None, [], False)}
+
+
+def _sorted(value: Any) -> Any:
+    """Return a JSON value with sorted members: PostgreSQL does not keep their order."""
+    if isinstance(value, dict):
+        return {name: _sorted(value[name]) for name in sorted(value)}
+    return [_sorted(each) for each in value] if isinstance(value, list) else value
 
 
 def _timestamp(value: datetime | None) -> str | None:

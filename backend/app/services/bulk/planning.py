@@ -14,7 +14,8 @@ from app.core.config import get_settings
 from app.core.errors import EmailNotVerified
 from app.schemas.bulk import ArticleRecord
 from app.services.articles.slugs import is_suffixed, numbered, owns_slug, placeholder
-from app.services.bulk import statements
+from app.services.bulk import installation, statements
+from app.services.bulk.authors import create_author
 from app.services.bulk.records import Importer, Outcome, PreparedRecord, Result
 
 REPEATED = "another record of this import has the same id in the source"
@@ -73,6 +74,10 @@ class Plan:
         self.simulation = simulation
         self.now = now
         self.authors: dict[str, int] = {}
+        self.new_authors: dict[str, str] = {}
+        """The usernames of the users that were created for this batch, by their lower case."""
+        self.here: str | None = None
+        """The name of this server as a source, if a record may come from it."""
         self.known: dict[bytes, Row[Any]] = {}
         self.public_slugs: dict[str, _SlugOwner] = {}
         self.draft_slugs: dict[tuple[str, int], _SlugOwner] = {}
@@ -110,8 +115,11 @@ class Plan:
         notes = item.parsed.notes if outcome in {Outcome.CREATED, Outcome.UPDATED} else ()
         if notes or slug:
             notes = (*notes, *_slug_notes(item, slug))
+        new_author = self.new_authors.get((item.record.author or "").lower(), "")
         self.results.append(
-            Result(item.parsed, outcome, message, notes, item.source, item.source_id, slug)
+            Result(
+                item.parsed, outcome, message, notes, item.source, item.source_id, slug, new_author
+            )
         )
 
 
@@ -148,10 +156,9 @@ async def plan(
 
 
 async def _look_up(session: AsyncSession, batch: Plan, items: Sequence[PreparedRecord]) -> None:
-    usernames = {item.record.author.lower() for item in items if item.record.author}
-    if usernames:
-        found = await session.execute(statements.AUTHORS, {"usernames": sorted(usernames)})
-        batch.authors = {row.username: row.id for row in found}
+    await _look_up_authors(session, batch, items)
+    if any((item.record.source or "").startswith(installation.PREFIX) for item in items):
+        batch.here = await installation.find_source_name(session)
     keys = [key for item in items for key in (item.key, item.former_key)]
     rows = await session.execute(statements.IMPORT_RECORDS, {"keys": keys})
     batch.known = _identify(items, {row.key: row for row in rows}, may_change=_checker(batch))
@@ -162,6 +169,7 @@ async def _look_up(session: AsyncSession, batch: Plan, items: Sequence[PreparedR
         for slug_owner in (*batch.public_slugs.values(), *batch.draft_slugs.values())
         if not slug_owner.former
     }
+    wanted |= {article_id for item in items if (article_id := _id_here(batch, item.record))}
     if wanted:
         rows = await session.execute(statements.TARGETS, {"ids": sorted(wanted)})
         batch.targets = {row.id: row for row in rows}
@@ -174,6 +182,32 @@ async def _look_up(session: AsyncSession, batch: Plan, items: Sequence[PreparedR
         for name in _slugs_instead(batch, item, batch.targets[known.article_id])
     }
     await _look_up_slugs(session, batch, others - slugs - kept)
+
+
+async def _look_up_authors(
+    session: AsyncSession, batch: Plan, items: Sequence[PreparedRecord]
+) -> None:
+    """Find the named authors. For the operator, create those that are missing."""
+    usernames = {
+        item.record.author.lower(): item.record.author for item in items if item.record.author
+    }
+    if not usernames:
+        return
+    found = await session.execute(statements.AUTHORS, {"usernames": sorted(usernames)})
+    batch.authors = {row.username: row.id for row in found}
+    if password := batch.importer.new_author_password:
+        for name in sorted(usernames.keys() - batch.authors.keys()):
+            username = usernames[name]
+            batch.authors[name] = await create_author(session, username, hashed_password=password)
+            batch.new_authors[name] = username
+
+
+def _id_here(batch: Plan, record: ArticleRecord) -> int | None:
+    """Return the id of the article that a record of this server's own export comes from."""
+    if batch.here is None or record.source != batch.here or record.source_id is None:
+        return None
+    is_id = record.source_id.isascii() and record.source_id.isdigit()
+    return int(record.source_id) if is_id and len(record.source_id) < 19 else None
 
 
 def _slugs_instead(batch: Plan, item: PreparedRecord, target: Row[Any]) -> list[str]:
@@ -279,24 +313,37 @@ def _simulated_digest(batch: Plan, item: PreparedRecord) -> bytes | None:
 
 
 def _exists_already(batch: Plan, item: PreparedRecord, author_id: int) -> bool:
-    """Whether a record of our own format, without an id, is equal to an article in every field.
+    """Whether a record of our own format is equal, in every field, to an article written here.
 
-    So articles are not duplicated by their own export. The article remains one that was not
-    imported: a record that differs creates another one.
+    The article is that of this server's own export, or else of the slug. So articles are not
+    duplicated by their export. They remain articles that were not imported: a record that differs
+    creates another one.
     """
     record = item.record
-    if not item.parsed.is_own or record.slug is None or record.source_id is not None:
+    if not item.parsed.is_own:
         return False
-    slug_owner = batch.slug_owner(record.slug, author_id)
-    if slug_owner is None or slug_owner.former:
+    article_id = _id_here(batch, record)
+    if article_id is None:
+        slug_owner = batch.slug_owner(record.slug, author_id)
+        if record.source_id is not None or slug_owner is None or slug_owner.former:
+            return False
+        article_id = slug_owner.article_id
+    target = batch.targets.get(article_id)
+    if target is None or target.deleted_at is not None or target.author_id != author_id:
         return False
-    target = batch.targets[slug_owner.article_id]
-    if target.deleted_at is not None or target.author_id != author_id:
+    if record.slug not in {None, _current_slug(batch, target)}:
         return False
     record = _with_publication_date(item, target.published_at or batch.now).record
     values = _column_values(record, target, now=batch.now, author_id=author_id)
     is_equal = all(value == getattr(target, name) for name, value in values.items())
-    return is_equal and {tag_key(tag) for tag in record.tags} == set(target.tags)
+    is_tagged = {tag_key(tag) for tag in record.tags} == set(target.tags)
+    return is_equal and is_tagged and not _has_new_addresses(record, target)
+
+
+def _has_new_addresses(record: ArticleRecord, target: Row[Any]) -> bool:
+    """Whether a record has former addresses that do not lead to its article yet."""
+    former = set(record.former_slugs) - set(target.former_slugs) - {record.slug}
+    return bool(former or set(record.old_paths) - set(target.old_paths))
 
 
 def _plan_change(batch: Plan, item: PreparedRecord, target: Row[Any], author_id: int) -> None:
@@ -312,7 +359,10 @@ def _plan_change(batch: Plan, item: PreparedRecord, target: Row[Any], author_id:
     retags = {tag_key(tag) for tag in record.tags} != set(target.tags)
     if not changed and not retags:
         batch.imported.append((item, target.id))
-        batch.add_result(item, Outcome.UNCHANGED)
+        if _has_new_addresses(record, target):
+            batch.add_result(item, Outcome.UPDATED, slug=shown)
+        else:
+            batch.add_result(item, Outcome.UNCHANGED)
         return
     if _is_published(record) and (target.published_at is None or target.archived_at is not None):
         _require_verified_email(batch.importer, record)

@@ -64,6 +64,8 @@ class Importer(NamedTuple):
     """The importing user, or None for the operator, who may import for all authors."""
     source: str = "api"
     """The name of the source of records that name none."""
+    new_author_password: str = ""
+    """The hash of the password of users that are created for unknown authors, if they are."""
 
     @property
     def user_id(self) -> int | None:
@@ -77,8 +79,12 @@ class Importer(NamedTuple):
 
     def source_of(self, record: ArticleRecord) -> str:
         """Return the name of a record's source. Users have sources of their own."""
-        name = record.source or self.source
-        return name if self.identity is None else f"user {self.identity.id}: {name}"
+        return prefix_of(self.identity) + (record.source or self.source)
+
+
+def prefix_of(identity: Identity | None) -> str:
+    """Return the prefix of the names of a user's sources. Those of the operator have none."""
+    return "" if identity is None else f"user {identity.id}: "
 
 
 class PreparedRecord(NamedTuple):
@@ -119,6 +125,8 @@ class Result(NamedTuple):
     source_id: str = ""
     slug: str = ""
     """The slug of the article."""
+    new_author: str = ""
+    """The username of the author, if the user was created in the same batch."""
 
 
 def parse_fields(position: Position, fields: Any, **known: Any) -> ParsedRecord:

@@ -72,7 +72,9 @@ TARGETS = _statement(
     " version, published_at, archived_at, deleted_at, created_at, updated_at, author_id, edited_by,"
     " edited_at, imported,"
     " ARRAY(SELECT t.key FROM article_tags s JOIN tags t ON t.id = s.tag_id"
-    "   WHERE s.article_id = articles.id) AS tags"
+    "   WHERE s.article_id = articles.id) AS tags,"
+    " ARRAY(SELECT path FROM redirects WHERE article_id = articles.id) AS old_paths,"
+    " ARRAY(SELECT f.slug FROM former_slugs f WHERE f.article_id = articles.id) AS former_slugs"
     " FROM articles WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE",
     ids=_BIGINTS,
 )
@@ -134,4 +136,17 @@ UPSERT_REDIRECTS = _statement(
     paths=_TEXTS,
     sources=_TEXTS,
     article_ids=_BIGINTS,
+)
+
+ADD_FORMER_SLUGS = _statement(
+    "INSERT INTO former_slugs (slug, article_id)"  # noqa: S608 - a constant of this module
+    " SELECT new.slug, new.article_id FROM unnest(:slugs, :article_ids) AS new (slug, article_id)"
+    f" WHERE NOT EXISTS (SELECT FROM articles a WHERE a.slug = new.slug AND {_OWNS_SLUG})"
+    " ORDER BY new.slug ON CONFLICT DO NOTHING",
+    slugs=_TEXTS,
+    article_ids=_BIGINTS,
+    now=DateTime(timezone=True),
+)
+FORMER_SLUGS = _statement(
+    "SELECT slug, article_id FROM former_slugs WHERE slug = ANY(:slugs)", slugs=_TEXTS
 )

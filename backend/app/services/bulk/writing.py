@@ -16,6 +16,7 @@ from app.services.articles.slugs import owns_slug, release_slugs, save_former_sl
 from app.services.articles.tagging import LockedTag, add_tags, lock_tags, tags_named
 from app.services.audit import AuditAction
 from app.services.bulk import statements
+from app.services.bulk.former_slugs import save_former_slugs
 from app.services.bulk.planning import ArticleCreation, Plan, Simulation, plan
 from app.services.bulk.records import Importer, Outcome, PreparedRecord, Result
 
@@ -58,6 +59,7 @@ async def write(
     await _change(session, batch, tags)
     await _save_import_records(session, batch)
     await _save_redirects(session, batch)
+    await save_former_slugs(session, batch)
     return batch.results
 
 
