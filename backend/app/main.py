@@ -47,6 +47,7 @@ from app.routers.articles import articles, changes, previews, revisions, search,
 from app.routers.community import comments, favorites, profiles, reports
 from app.routers.idempotency import register_replays
 from app.routers.media import media
+from app.services.bulk.runs import ImportRuns
 from app.services.media.storage import open_storage
 
 logger = get_logger(__name__)
@@ -133,6 +134,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             gc.freeze()  # a full collection of these objects would block the event loop for 0.1 s
             async with run_jobs(create_jobs(resolved, database)):
                 yield
+                await app.state.imports.stop()
             await database.dispose()
 
     app = FastAPI(
@@ -150,6 +152,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},  # no collector is configured
     )
     app.state.storage = open_storage(settings)
+    app.state.imports = ImportRuns()
     middleware.install(app, settings, envelopes={conduit.PATH: conduit_error_response})
     register_error_handlers(app)
     register_replays(app)

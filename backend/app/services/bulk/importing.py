@@ -298,10 +298,13 @@ async def from_lines(
         yield await _threads.run(partial(parse_lines, pending, resolve_author), user_id=user_id)
 
 
-async def from_records(records: Iterator[ParsedRecord]) -> AsyncIterator[list[ParsedRecord]]:
-    """Yield the batches of a source, numbered and read in a thread."""
+async def from_records(
+    records: Iterator[ParsedRecord], *, user_id: int | None = None
+) -> AsyncIterator[list[ParsedRecord]]:
+    """Yield the batches of a source, numbered and read in a thread. `user_id` is the importer."""
     numbered = (item._replace(number=number) for number, item in enumerate(records, 1))
-    while batch := await _threads.run(partial(_next_batch, numbered)):
+    paced = numbered if user_id is None else _with_pauses(numbered)
+    while batch := await _threads.run(partial(_next_batch, paced), user_id=user_id):
         yield batch
 
 

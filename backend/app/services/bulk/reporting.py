@@ -40,7 +40,8 @@ class Entry(NamedTuple):
 class Report:
     """Collects the results of an import. It is the same for a dry run."""
 
-    def __init__(self, *, now: datetime) -> None:
+    def __init__(self, *, now: datetime, max_entries: int | None = None) -> None:
+        """Keep the entries of at most `max_entries` records, and count all of them."""
         self.source = ""
         self.source_format = ""
         self.records = 0
@@ -52,7 +53,10 @@ class Report:
         """The parts of records and other things in the source that were left out, by kind."""
         self.problems: list[str] = []
         self.users: list[str] = []
+        self.omitted = 0
+        """The number of records without an entry."""
         self._now = now
+        self._max_entries = max_entries
         self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         self._offsets = array("Q")
         self._numbers = array("Q")
@@ -71,6 +75,11 @@ class Report:
             if result.outcome is Outcome.LEFT_OUT:
                 self.left_out[result.message] += 1
             self.parts.update(parsed.parts)
+            if result.new_author and result.new_author not in self.users:
+                self.users.append(result.new_author)
+            if len(self._numbers) == self._max_entries:
+                self.omitted += 1
+                continue
             self._numbers.append(parsed.number)
             self._offsets.append(self._file.tell())
             entry = json.dumps(self._entry(result), separators=(",", ":"))
@@ -128,6 +137,8 @@ class Report:
         if self.users:
             lines.append(f"Users for authors without an account: {', '.join(self.users)}")
         lines += self.problems
+        if self.omitted:
+            lines.append(f"The list of records ends before the last {self.omitted} records")
         return lines
 
     def write_json(self, file: BinaryIO) -> None:

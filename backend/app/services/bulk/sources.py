@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.identity import Identity
 from app.core import clock
 from app.core.errors import UserNotFound
 from app.db.session import Database
 from app.services.accounts import users
 from app.services.bulk import ghost, importing, markdown, wordpress
-from app.services.bulk.authors import hash_random_password, resolve_authors
+from app.services.bulk.authors import AuthorsOfUser, hash_random_password, resolve_authors
 from app.services.bulk.foreign import Progress, ReadOptions, SourceError, SourceFile, Survey
 from app.services.bulk.importing import Batches, DryRunSetup, import_articles, roll_back
 from app.services.bulk.ndjson import ResolveAuthor
@@ -56,6 +57,8 @@ class ImportOptions(NamedTuple):
     publish_restricted: bool = False
     """Whether to publish what only some readers could read."""
     dry_run: bool = False
+    identity: Identity | None = None
+    """The importing user, or None for the operator."""
 
 
 class SurveyedSource(NamedTuple):
@@ -99,7 +102,10 @@ async def import_source(
     report: Report,
     advance: Progress,
 ) -> None:
-    """Import a source as the operator. With `dry_run` all changes are rolled back.
+    """Import a source as the operator or as a user. With `dry_run` all changes are rolled back.
+
+    The operator's import creates users for authors without an account. A user becomes the author of
+    their texts.
 
     Raises UserNotFound, and the errors of `import_articles`.
     """
@@ -114,6 +120,10 @@ async def import_source(
         if not await users.username_exists(database.reader, username=author):
             raise UserNotFound(f"There is no user {author}")
         resolve_author = partial(_fixed_author, author)
+    elif options.identity is not None and source.source_format is not Format.NDJSON:
+        of_user = AuthorsOfUser(options.identity, source.survey.authors)
+        await of_user.look_up(database.reader)
+        resolve_author = of_user
     elif source.source_format is not Format.NDJSON:
         authors = source.survey.authors
         hashed = await hash_random_password() if authors else ""
@@ -124,20 +134,31 @@ async def import_source(
             if dry_run:
                 await roll_back(session)
         resolve_author = usernames.get
+    importer = Importer(options.identity, name)
+    if resolve_author is None and options.identity is None:
+        importer = importer._replace(new_author_password=await hash_random_password())
     read_options = ReadOptions(
         now=clock.now(),
         zone=options.zone or source.survey.zone or UTC,
         publish_restricted=options.publish_restricted,
         site=name if name.startswith(("http://", "https://")) else "",
     )
-    batches = batches_of(source, read_options, resolve_author=resolve_author, advance=advance)
+    batches = batches_of(
+        source,
+        read_options,
+        resolve_author=resolve_author,
+        advance=advance,
+        user_id=importer.user_id,
+    )
     await import_articles(
         database,
         _counted(batches, report),
-        importer=Importer(None, name),
+        importer=importer,
         report=report.add,
         dry_run=setup if dry_run else None,
     )
+    if isinstance(resolve_author, AuthorsOfUser):
+        report.problems += resolve_author.remarks()
 
 
 async def _counted(batches: Batches, report: Report) -> Batches:
@@ -165,14 +186,16 @@ def batches_of(
     *,
     resolve_author: ResolveAuthor | None,
     advance: Progress,
+    user_id: int | None = None,
 ) -> Batches:
     """Return the source's records. `resolve_author` is None for NDJSON with usernames."""
     if source.source_format is Format.NDJSON:
-        return importing.from_lines(_chunks(source.path, advance), resolve_author=resolve_author)
+        chunks = _chunks(source.path, advance)
+        return importing.from_lines(chunks, resolve_author=resolve_author, user_id=user_id)
     records = _FORMAT_MODULES[source.source_format].read(
         source.path, source.survey, options, resolve_author=resolve_author or str, advance=advance
     )
-    return importing.from_records(records)
+    return importing.from_records(records, user_id=user_id)
 
 
 def _detect(path: Path) -> Format:
