@@ -1,7 +1,7 @@
 """Export of articles as import records, in batches of bounded size."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,12 +10,15 @@ from sqlalchemy import BigInteger, Integer, Row, Select, bindparam, func, select
 from app.auth.identity import Identity, recheck
 from app.auth.permissions import Action, may_on_any
 from app.core import clock
+from app.core.enums import CommentPolicy
 from app.core.errors import NotAuthorized, PressroomError
 from app.core.streams import Deadline
 from app.db.session import Database
 from app.models.accounts.user import User
 from app.models.articles.article import Article
 from app.services.articles.rows import NOT_DELETED, article_fields
+from app.services.bulk.comments import exported_comments
+from app.services.bulk.statements import EXPORTED_COMMENTS
 
 BATCH = 200
 BATCH_BYTES = 1024 * 1024
@@ -57,6 +60,7 @@ def _batch_query(*, own_only: bool) -> Select[Any]:
             Article.own_excerpt,
             Article.archived_at,
             Article.imported,
+            Article.comment_policy,
             User.username,
             *article_fields(_FIELDS).columns,
         )
@@ -98,7 +102,10 @@ async def export_articles(
                 raise NotAuthorized("You may no longer export articles of other authors")
         if not rows:
             return
-        yield [_record(row) for row in rows]
+        ids = [row.id for row in rows]
+        found = await database.reader.execute(EXPORTED_COMMENTS, {"article_ids": ids})
+        comments = exported_comments(found)
+        yield [_record(row, comments.get(row.id, ())) for row in rows]
         parameters["after"] = rows[-1].id
 
 
@@ -131,7 +138,7 @@ def to_line(record: dict[str, Any]) -> bytes:
     return text.translate(_LINE_BREAKS).encode() + b"\n"
 
 
-def _record(row: Row[Any]) -> dict[str, Any]:
+def _record(row: Row[Any], comments: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the record of an article, without fields that have their default value."""
     record = {
         "title": row.title,
@@ -147,6 +154,8 @@ def _record(row: Row[Any]) -> dict[str, Any]:
         "updated_at": _timestamp(row.updated_at),
         "imported": row.imported,
         "author": row.username,
+        "comment_policy": None if row.comment_policy == CommentPolicy.OPEN else row.comment_policy,
+        "comments": list(comments),
     }
     return {name: value for name, value in record.items() if value not in (None, [], False)}
 
