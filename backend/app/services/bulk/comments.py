@@ -19,6 +19,7 @@ from app.core.enums import CommentStatus
 from app.core.errors import ContentTooComplex
 from app.schemas.bulk_comment import CommentRecord
 from app.services.bulk import statements
+from app.services.bulk.comment_texts import render_plain
 
 ANONYMOUS = "Anonymous"
 
@@ -54,6 +55,8 @@ def render_comments(records: Sequence[CommentRecord]) -> tuple[str, ...]:
 
 
 def _render(content: str) -> str:
+    if (html := render_plain(content)) is not None:
+        return html
     try:
         return render_comment(content)
     except ContentTooComplex:
@@ -144,15 +147,12 @@ def _rows(
     importer: Identity | None,
     now: datetime,
 ) -> list[dict[str, Any]]:
-    """Return the rows of new comments. An author who is no user, or may not be named, is a guest."""
-    new = {
-        (article_id, record.id): (comment_id, record.parent)
-        for (article_id, record, _, _), comment_id in zip(added, ids, strict=True)
-    }
-    roots: dict[int, int] = {}
+    """Return the rows of new comments. Authors who are no users become guests."""
+    threads = _Threads(added, ids)
     rows = []
-    for (article_id, record, html, stored), comment_id in zip(added, ids, strict=True):
-        parent_id, root_id = _thread(article_id, record, comment_id, new, stored, roots)
+    for comment, comment_id in zip(added, ids, strict=True):
+        article_id, record, html, _ = comment
+        parent_id, root_id = threads.find(comment)
         author_id = authors.get((record.author or "").lower())
         if author_id is not None and importer is not None:
             is_allowed = may(importer, Action.IMPORT_ARTICLE, owner_id=author_id)
@@ -180,39 +180,47 @@ def _rows(
     return rows
 
 
-def _thread(
-    article_id: int,
-    record: CommentRecord,
-    comment_id: int,
-    new: Mapping[tuple[int, str], tuple[int, str | None]],
-    stored: Mapping[str, Row[Any]],
-    roots: dict[int, int],
-) -> tuple[int | None, int | None]:
-    """Return the parent and the first comment of its thread, or None for a first comment.
+class _Threads:
+    """The threads of new comments. A comment whose parent is missing begins a thread."""
 
-    A comment whose parent is missing begins a thread.
-    """
-    path: dict[int, None] = {}
-    current, parent, root = comment_id, record.parent, 0
-    while not root:
-        if current in roots:
-            root = roots[current]
-        elif current in path:  # of a circle, the oldest comment is the first one
-            members = list(path)
-            root = min(members[members.index(current) :])
-        else:
-            path[current] = None
-            if parent is not None and (row := stored.get(parent)) is not None:
-                root = row.root_id or row.id
-            elif parent is not None and (found := new.get((article_id, parent))) is not None:
-                current, parent = found
+    def __init__(self, added: Sequence[_Added], ids: Sequence[int]) -> None:
+        self._new = {
+            (article_id, record.id): (comment_id, record.parent)
+            for (article_id, record, _, _), comment_id in zip(added, ids, strict=True)
+        }
+        self._roots: dict[int, int] = {}
+
+    def find(self, comment: _Added) -> tuple[int | None, int | None]:
+        """Return the parent and the first comment of the thread; None if it is this one."""
+        article_id, record, _, stored = comment
+        comment_id, _ = self._new[article_id, record.id]
+        root = self._root(comment)
+        if root == comment_id or record.parent is None:
+            return None, None
+        row = stored.get(record.parent)
+        return (self._new[article_id, record.parent][0] if row is None else row.id), root
+
+    def _root(self, comment: _Added) -> int:
+        article_id, record, _, stored = comment
+        current, parent = self._new[article_id, record.id]
+        path: dict[int, None] = {}
+        root = 0
+        while not root:
+            if current in self._roots:
+                root = self._roots[current]
+            elif current in path:  # of a circle, the oldest comment is the first one
+                members = list(path)
+                root = min(members[members.index(current) :])
             else:
-                root = current
-    roots.update(dict.fromkeys(path, root))
-    if root == comment_id or record.parent is None:
-        return None, None
-    row = stored.get(record.parent)
-    return (new[article_id, record.parent][0] if row is None else row.id), root
+                path[current] = None
+                if parent is not None and (row := stored.get(parent)) is not None:
+                    root = row.root_id or row.id
+                elif parent is not None and (found := self._new.get((article_id, parent))):
+                    current, parent = found
+                else:
+                    root = current
+        self._roots.update(dict.fromkeys(path, root))
+        return root
 
 
 def exported_comments(rows: Sequence[Row[Any]]) -> Mapping[int, list[dict[str, Any]]]:

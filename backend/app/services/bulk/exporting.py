@@ -1,7 +1,7 @@
 """Export of articles as import records, in batches of bounded size."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from app.models.accounts.user import User
 from app.models.articles.article import Article
 from app.services.articles.rows import NOT_DELETED, article_fields
 from app.services.bulk.comments import exported_comments
-from app.services.bulk.statements import EXPORTED_COMMENTS
+from app.services.bulk.statements import COMMENT_BYTES, EXPORTED_COMMENTS
 
 BATCH = 200
 BATCH_BYTES = 1024 * 1024
@@ -102,11 +102,31 @@ async def export_articles(
                 raise NotAuthorized("You may no longer export articles of other authors")
         if not rows:
             return
-        ids = [row.id for row in rows]
-        found = await database.reader.execute(EXPORTED_COMMENTS, {"article_ids": ids})
-        comments = exported_comments(found)
-        yield [_record(row, comments.get(row.id, ())) for row in rows]
+        async for part in _with_comments(database, rows):
+            yield part
         parameters["after"] = rows[-1].id
+
+
+async def _with_comments(
+    database: Database, rows: Sequence[Row[Any]]
+) -> AsyncIterator[list[dict[str, Any]]]:
+    """Yield the records of articles in parts, so that their comments are of bounded size."""
+    ids = [row.id for row in rows]
+    found = await database.reader.execute(COMMENT_BYTES, {"article_ids": ids})
+    sizes = {row.article_id: row.bytes for row in found}
+    part: list[Row[Any]] = []
+    size = 0
+    for row in rows:
+        part.append(row)
+        size += sizes.get(row.id, 0)
+        if size >= BATCH_BYTES or row is rows[-1]:
+            commented = [each.id for each in part if each.id in sizes]
+            comments: Mapping[int, Sequence[dict[str, Any]]] = {}
+            if commented:
+                found = await database.reader.execute(EXPORTED_COMMENTS, {"article_ids": commented})
+                comments = exported_comments(found)
+            yield [_record(each, comments.get(each.id, ())) for each in part]
+            part, size = [], 0
 
 
 async def count_articles(database: Database) -> int:

@@ -150,6 +150,12 @@ COMMENTS = _statement(
     article_ids=_BIGINTS,
 )
 
+COMMENT_BYTES = _statement(
+    "SELECT article_id, sum(octet_length(content)) AS bytes FROM comments"
+    " WHERE article_id = ANY(:article_ids) GROUP BY article_id",
+    article_ids=_BIGINTS,
+)
+
 EXPORTED_COMMENTS = _statement(
     f"SELECT c.id, c.article_id, c.parent_id, {_RECORD_ID} AS record_id, c.content, c.status,"  # noqa: S608 - a constant of this module
     " c.guest_name, c.guest_url, c.locked_at, c.edited_at, c.deleted_at, c.created_at,"
