@@ -5,7 +5,7 @@ exported there, is the same, byte by byte.
 """
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +25,7 @@ from sqlalchemy import (
 from app.auth.identity import Identity, recheck
 from app.auth.permissions import Action, may_on_any
 from app.core import clock
+from app.core.enums import CommentPolicy
 from app.core.errors import NotAuthorized, PressroomError
 from app.core.streams import Deadline
 from app.db.session import Database
@@ -34,7 +35,9 @@ from app.models.bulk import ImportRecord, Redirect
 from app.schemas.bulk import MAX_FORMER_SLUGS, MAX_OLD_PATHS
 from app.services.articles.rows import NOT_DELETED, article_fields
 from app.services.bulk import installation
+from app.services.bulk.comments import exported_comments
 from app.services.bulk.records import prefix_of
+from app.services.bulk.statements import COMMENT_BYTES, EXPORTED_COMMENTS
 
 BATCH = 200
 BATCH_BYTES = 1024 * 1024
@@ -111,6 +114,7 @@ def _batch_query(*, own_only: bool, by_operator: bool) -> Select[Any]:
             Article.own_excerpt,
             Article.archived_at,
             Article.imported,
+            Article.comment_policy,
             User.username,
             _OLD_PATHS,
             _FORMER_SLUGS,
@@ -171,8 +175,33 @@ async def export_articles(
                 raise NotAuthorized("You may no longer export articles of other authors")
         if not rows:
             return
-        yield [_record(row, here=here, prefix=prefix) for row in rows]
+        async for part in _with_comments(database, rows, here=here, prefix=prefix):
+            yield part
         parameters["after"] = rows[-1].id
+
+
+async def _with_comments(
+    database: Database, rows: Sequence[Row[Any]], *, here: str, prefix: str
+) -> AsyncIterator[list[dict[str, Any]]]:
+    """Yield the records of articles in parts, so that their comments are of bounded size."""
+    ids = [row.id for row in rows]
+    found = await database.reader.execute(COMMENT_BYTES, {"article_ids": ids})
+    sizes = {row.article_id: row.bytes for row in found}
+    part: list[Row[Any]] = []
+    size = 0
+    for row in rows:
+        part.append(row)
+        size += sizes.get(row.id, 0)
+        if size >= BATCH_BYTES or row is rows[-1]:
+            commented = [each.id for each in part if each.id in sizes]
+            comments: Mapping[int, Sequence[dict[str, Any]]] = {}
+            if commented:
+                found = await database.reader.execute(EXPORTED_COMMENTS, {"article_ids": commented})
+                comments = exported_comments(found)
+            yield [
+                _record(each, comments.get(each.id, ()), here=here, prefix=prefix) for each in part
+            ]
+            part, size = [], 0
 
 
 async def count_articles(database: Database) -> int:
@@ -204,7 +233,9 @@ def to_line(record: dict[str, Any]) -> bytes:
     return text.translate(_LINE_BREAKS).encode() + b"\n"
 
 
-def _record(row: Row[Any], *, here: str, prefix: str) -> dict[str, Any]:
+def _record(
+    row: Row[Any], comments: Sequence[dict[str, Any]], *, here: str, prefix: str
+) -> dict[str, Any]:
     """Return the record of an article, without fields that have their default value."""
     is_imported = row.source_id is not None
     record = {
@@ -225,6 +256,8 @@ def _record(row: Row[Any], *, here: str, prefix: str) -> dict[str, Any]:
         "author": row.username,
         "source": row.source.removeprefix(prefix) if is_imported else here,
         "source_id": row.source_id if is_imported else str(row.id),
+        "comment_policy": None if row.comment_policy == CommentPolicy.OPEN else row.comment_policy,
+        "comments": list(comments),
     }
     return {name: value for name, value in record.items() if value not in (None, [], False)}
 

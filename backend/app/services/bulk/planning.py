@@ -16,6 +16,7 @@ from app.schemas.bulk import ArticleRecord
 from app.services.articles.slugs import is_suffixed, numbered, owns_slug, placeholder
 from app.services.bulk import installation, statements
 from app.services.bulk.authors import create_author
+from app.services.bulk.comments import changes_of, look_up_comments
 from app.services.bulk.records import Importer, Outcome, PreparedRecord, Result
 
 REPEATED = "another record of this import has the same id in the source"
@@ -74,8 +75,8 @@ class Plan:
         self.simulation = simulation
         self.now = now
         self.authors: dict[str, int] = {}
-        self.new_authors: dict[str, str] = {}
-        """The usernames of the users that were created for this batch, by their lower case."""
+        self.new_authors: list[str] = []
+        """The usernames of the users that were created for this batch."""
         self.here: str | None = None
         """The name of this server as a source, if a record may come from it."""
         self.known: dict[bytes, Row[Any]] = {}
@@ -86,6 +87,8 @@ class Plan:
         self.changes: list[ArticleChange] = []
         self.imported: list[tuple[PreparedRecord, int]] = []
         self.results: list[Result] = []
+        self.comments: Mapping[int, Mapping[str, Row[Any]]] = {}
+        """The comments of articles that exist, by their ids in records."""
 
     def slug_owner(self, slug: str | None, author_id: int) -> _SlugOwner | None:
         """Return the article with this slug or former slug, as this author sees it."""
@@ -109,16 +112,27 @@ class Plan:
         return next((name for name, each in self.authors.items() if each == author_id), "-")
 
     def add_result(
-        self, item: PreparedRecord, outcome: Outcome, message: str = "", *, slug: str = ""
+        self,
+        item: PreparedRecord,
+        outcome: Outcome,
+        message: str = "",
+        *,
+        slug: str = "",
+        notes: Sequence[str] = (),
     ) -> None:
         """Add the result of a record, with its notes if it was written."""
-        notes = item.parsed.notes if outcome in {Outcome.CREATED, Outcome.UPDATED} else ()
-        if notes or slug:
-            notes = (*notes, *_slug_notes(item, slug))
-        new_author = self.new_authors.get((item.record.author or "").lower(), "")
+        if outcome in {Outcome.CREATED, Outcome.UPDATED}:
+            notes = (*item.parsed.notes, *notes, *_slug_notes(item, slug))
         self.results.append(
             Result(
-                item.parsed, outcome, message, notes, item.source, item.source_id, slug, new_author
+                item.parsed,
+                outcome,
+                message,
+                tuple(notes),
+                item.source,
+                item.source_id,
+                slug,
+                () if self.results else tuple(self.new_authors),
             )
         )
 
@@ -173,6 +187,17 @@ async def _look_up(session: AsyncSession, batch: Plan, items: Sequence[PreparedR
     if wanted:
         rows = await session.execute(statements.TARGETS, {"ids": sorted(wanted)})
         batch.targets = {row.id: row for row in rows}
+    commented = {
+        batch.known[item.key].article_id
+        for item in items
+        if item.record.comments and item.key in batch.known
+    }
+    commented |= {
+        article_id
+        for item in items
+        if item.record.comments and (article_id := _id_here(batch, item.record))
+    }
+    batch.comments = await look_up_comments(session, sorted(commented))
     kept = {row.draft_slug for row in batch.targets.values() if not owns_slug(row, batch.now)}
     await _look_up_slugs(session, batch, kept - slugs)
     others = {
@@ -189,7 +214,10 @@ async def _look_up_authors(
 ) -> None:
     """Find the named authors. For the operator, create those that are missing."""
     usernames = {
-        item.record.author.lower(): item.record.author for item in items if item.record.author
+        each.author.lower(): each.author
+        for item in items
+        for each in (item.record, *item.record.comments)
+        if each.author
     }
     if not usernames:
         return
@@ -199,7 +227,7 @@ async def _look_up_authors(
         for name in sorted(usernames.keys() - batch.authors.keys()):
             username = usernames[name]
             batch.authors[name] = await create_author(session, username, hashed_password=password)
-            batch.new_authors[name] = username
+            batch.new_authors.append(username)
 
 
 def _id_here(batch: Plan, record: ArticleRecord) -> int | None:
@@ -337,7 +365,8 @@ def _exists_already(batch: Plan, item: PreparedRecord, author_id: int) -> bool:
     values = _column_values(record, target, now=batch.now, author_id=author_id)
     is_equal = all(value == getattr(target, name) for name, value in values.items())
     is_tagged = {tag_key(tag) for tag in record.tags} == set(target.tags)
-    return is_equal and is_tagged and not _has_new_addresses(record, target)
+    comments = changes_of(record.comments, item.comments, batch.comments.get(target.id, {}))
+    return is_equal and is_tagged and not comments and not _has_new_addresses(record, target)
 
 
 def _has_new_addresses(record: ArticleRecord, target: Row[Any]) -> bool:
@@ -357,10 +386,11 @@ def _plan_change(batch: Plan, item: PreparedRecord, target: Row[Any], author_id:
     shown = slugs["draft_slug"] or slugs["slug"] or ""
     changed = {name for name, value in values.items() if value != getattr(target, name)}
     retags = {tag_key(tag) for tag in record.tags} != set(target.tags)
+    comments = changes_of(record.comments, item.comments, batch.comments.get(target.id, {}))
     if not changed and not retags:
         batch.imported.append((item, target.id))
-        if _has_new_addresses(record, target):
-            batch.add_result(item, Outcome.UPDATED, slug=shown)
+        if comments or _has_new_addresses(record, target):
+            batch.add_result(item, Outcome.UPDATED, slug=shown, notes=comments.notes)
         else:
             batch.add_result(item, Outcome.UNCHANGED)
         return
@@ -374,7 +404,7 @@ def _plan_change(batch: Plan, item: PreparedRecord, target: Row[Any], author_id:
         values["updated_at"] = batch.now
     batch.changes.append(ArticleChange(item, target, values, retags))
     batch.imported.append((item, target.id))
-    batch.add_result(item, Outcome.UPDATED, slug=shown)
+    batch.add_result(item, Outcome.UPDATED, slug=shown, notes=comments.notes)
 
 
 def _with_publication_date(item: PreparedRecord, published_at: datetime) -> PreparedRecord:
@@ -402,6 +432,7 @@ def _column_values(
         "updated_at": record.updated_at or target.updated_at,
         "author_id": author_id if record.author else target.author_id,
         "imported": record.imported,
+        "comment_policy": record.comment_policy or target.comment_policy,
     }
 
 

@@ -3,7 +3,7 @@
 import json
 import re
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from hashlib import sha256
@@ -100,6 +100,8 @@ class PreparedRecord(NamedTuple):
     repeated: bool = False
     """Whether an earlier record had the same key."""
     rendered: Rendered | None = None
+    comments: Sequence[str] = ()
+    """The HTML of the record's comments."""
 
 
 class Outcome(StrEnum):
@@ -125,8 +127,8 @@ class Result(NamedTuple):
     source_id: str = ""
     slug: str = ""
     """The slug of the article."""
-    new_author: str = ""
-    """The username of the author, if the user was created in the same batch."""
+    new_authors: tuple[str, ...] = ()
+    """The usernames of all users that were created with the batch, in one of its results."""
 
 
 def parse_fields(position: Position, fields: Any, **known: Any) -> ParsedRecord:

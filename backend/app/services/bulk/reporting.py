@@ -75,8 +75,7 @@ class Report:
             if result.outcome is Outcome.LEFT_OUT:
                 self.left_out[result.message] += 1
             self.parts.update(parsed.parts)
-            if result.new_author and result.new_author not in self.users:
-                self.users.append(result.new_author)
+            self.users += [name for name in result.new_authors if name not in self.users]
             if len(self._numbers) == self._max_entries:
                 self.omitted += 1
                 continue
