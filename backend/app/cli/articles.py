@@ -2,9 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from enum import StrEnum
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
@@ -17,11 +17,14 @@ from rich.table import Table
 from app.cli.base import console, prepare_settings, run_with_database
 from app.core import clock
 from app.core.config import Environment, Settings, SetupError
+from app.core.enums import ExportFormat
 from app.db.session import Database
-from app.services.bulk import exporting, files, markdown, sources
+from app.services.bulk import exporting, files, sources
 from app.services.bulk import seed as seeding
 from app.services.bulk.dates import DateError, find_zone
 from app.services.bulk.foreign import SourceError
+from app.services.bulk.ghost_writing import GhostWriter
+from app.services.bulk.markdown_writing import FolderWriter
 from app.services.bulk.records import Outcome
 from app.services.bulk.reporting import Report
 from app.services.bulk.sources import Format, ImportOptions
@@ -64,13 +67,6 @@ def seed(
     run_with_database(settings, add_rows)
     console.print(f"Added {user_count} users (password {seeding.PASSWORD})", highlight=False)
     console.print(f"Added {article_count} articles", highlight=False)
-
-
-class ExportFormat(StrEnum):
-    """The output format of `export`."""
-
-    NDJSON = "ndjson"
-    MARKDOWN = "markdown"
 
 
 def _print_report(report: Report) -> None:
@@ -226,38 +222,60 @@ def _import(
 
 
 def export_articles(
-    path: Annotated[Path, typer.Argument(help="A file for NDJSON, a folder for Markdown.")],
+    path: Annotated[
+        Path, typer.Argument(help="A file for NDJSON or Ghost, a folder for Markdown.")
+    ],
     form: Annotated[
         ExportFormat | None,
-        typer.Option("--format", help="ndjson for *.ndjson and *.jsonl, else markdown."),
+        typer.Option(
+            "--format", help="ndjson for *.ndjson and *.jsonl, ghost for *.json, else markdown."
+        ),
     ] = None,
 ) -> None:
-    """Export all articles, including drafts, as NDJSON or as a folder of Markdown files."""
+    """Export all articles, including drafts: as NDJSON, a file for Ghost, or Markdown files.
+
+    NDJSON has everything that an article has. For the other formats, the output says what is left
+    out.
+    """
     settings = prepare_settings(log_level="WARNING")
     if form is None:
-        is_ndjson = path.suffix.lower() in {".ndjson", ".jsonl"}
-        form = ExportFormat.NDJSON if is_ndjson else ExportFormat.MARKDOWN
-
+        form = _FORMATS_BY_SUFFIX.get(path.suffix.lower(), ExportFormat.MARKDOWN)
+    lost: Mapping[str, int] = {}
     try:
         if form is ExportFormat.MARKDOWN:
             path.mkdir(parents=True, exist_ok=True)
-            count = _export(settings, lambda record: markdown.write(path, record))
+            folder = FolderWriter(path)
+            count = _export(settings, folder.write_all)
+            lost = folder.lost
         else:
             partial_path = path.with_name(f"{path.name}.part")
             with files.create(partial_path) as file:
-                count = _export(settings, lambda record: file.write(exporting.to_line(record)))
+                if form is ExportFormat.NDJSON:
+                    lines = partial(map, exporting.to_line)
+                    count = _export(settings, lambda records: file.writelines(lines(records)))
+                else:
+                    writer = GhostWriter(api_url=settings.api_url)
+                    file.write(writer.head())
+                    count = _export(settings, lambda records: file.write(writer.posts(records)))
+                    file.writelines(writer.tail(exporting.remarks(form, writer.lost)))
+                    lost = writer.lost
             partial_path.replace(path)
     except OSError as error:
         raise SetupError(f"Cannot write {error.filename or path} ({error.strerror})") from error
     console.print(f"Exported {count} articles", highlight=False)
+    for line in exporting.remarks(form, lost):
+        _print(console, line)
 
 
-def _export(settings: Settings, write: Callable[[dict[str, Any]], object]) -> int:
-    """Call `write` for every article; return the number of articles."""
+_FORMATS_BY_SUFFIX = {
+    ".ndjson": ExportFormat.NDJSON,
+    ".jsonl": ExportFormat.NDJSON,
+    ".json": ExportFormat.GHOST,
+}
 
-    def write_all(records: list[dict[str, Any]]) -> None:
-        for record in records:
-            write(record)
+
+def _export(settings: Settings, write: Callable[[list[dict[str, Any]]], object]) -> int:
+    """Call `write` with batches of all articles; return the number of articles."""
 
     async def export_all(database: Database) -> int:
         count = 0
@@ -265,7 +283,7 @@ def _export(settings: Settings, write: Callable[[dict[str, Any]], object]) -> in
             total = await exporting.count_articles(database)
             task = progress.add_task("Exporting", total=total)
             async for records in exporting.export_articles(database, viewer=None):
-                await asyncio.to_thread(write_all, records)
+                await asyncio.to_thread(write, records)
                 count += len(records)
                 progress.advance(task, len(records))
         return count

@@ -93,3 +93,12 @@ class ImportState(StrEnum):
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
     """The server was stopped or restarted."""
+
+
+class ExportFormat(StrEnum):
+    """The format of an export."""
+
+    NDJSON = "ndjson"
+    """Pressroom's own format, which loses nothing."""
+    MARKDOWN = "markdown"
+    GHOST = "ghost"

@@ -16,7 +16,7 @@ from app.auth.dependencies import (
 )
 from app.auth.identity import Identity
 from app.core.config import get_settings
-from app.core.enums import ImportState, Scope
+from app.core.enums import ExportFormat, ImportState, Scope
 from app.core.errors import (
     ImportInProgress,
     ImportNotFound,
@@ -47,6 +47,16 @@ IMPORT_CONTENT: dict[str, Any] = {
     "application/zip": {
         "schema": {**_BINARY, "description": "A folder of texts with front matter, as a ZIP file"}
     },
+}
+EXPORT_CONTENT: dict[str, Any] = {
+    **RECORDS_CONTENT,
+    "application/zip": {"schema": _BINARY},
+    "application/json": {"schema": {"type": "object", "description": "A file for Ghost"}},
+}
+EXPORT_FILES = {
+    ExportFormat.NDJSON: (NDJSON, "articles.ndjson"),
+    ExportFormat.MARKDOWN: ("application/zip", "articles.zip"),
+    ExportFormat.GHOST: ("application/json", "articles-for-ghost.json"),
 }
 LOCATION = {
     "Location": {"description": "The path of the import", "schema": {"type": "string"}},
@@ -180,19 +190,30 @@ async def cancel_import(
 @router.get(
     "/export",
     response_class=StreamingResponse,
-    responses={200: {"description": "Successful Response", "content": RECORDS_CONTENT}},
+    responses={200: {"description": "Successful Response", "content": EXPORT_CONTENT}},
 )
 async def export_articles(
-    database: CurrentDatabase, user: RequiredArticlesViewer
+    database: CurrentDatabase,
+    user: RequiredArticlesViewer,
+    export_format: Annotated[ExportFormat, Query(alias="format")] = ExportFormat.NDJSON,
 ) -> StreamingResponse:
-    """Export your articles, or as an editor all. Drafts are included, the trash is not."""
+    """Export your articles, or as an editor all. Drafts are included, the trash is not.
+
+    NDJSON has everything that an article has. The other formats say what they do not contain: a ZIP
+    file of Markdown in README.txt, a file for Ghost in `db[0].meta.not_exported`.
+    """
+    media_type, name = EXPORT_FILES[export_format]
+    parts = await exporting.start_export(
+        database,
+        viewer=user,
+        export_format=export_format,
+        deadline=Deadline(get_settings().stream_seconds),
+    )
     return StreamingResponse(
-        exporting.export_lines(
-            database, viewer=user, deadline=Deadline(get_settings().stream_seconds)
-        ),
-        media_type=NDJSON,
+        parts,
+        media_type=media_type,
         headers={
-            "Content-Disposition": 'attachment; filename="articles.ndjson"',
+            "Content-Disposition": f'attachment; filename="{name}"',
             "Cache-Control": "private, no-store",
             "Vary": "Authorization",
         },

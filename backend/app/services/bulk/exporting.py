@@ -4,6 +4,7 @@ A record has everything that an article has. So an export that is imported into 
 exported there, is the same, byte by byte.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
@@ -25,8 +26,9 @@ from sqlalchemy import (
 from app.auth.identity import Identity, recheck
 from app.auth.permissions import Action, may_on_any
 from app.core import clock
-from app.core.enums import CommentPolicy
-from app.core.errors import NotAuthorized, PressroomError
+from app.core.config import get_settings
+from app.core.enums import CommentPolicy, ExportFormat
+from app.core.errors import InvalidInput, NotAuthorized, PressroomError
 from app.core.streams import Deadline
 from app.db.session import Database
 from app.models.accounts.user import User
@@ -36,9 +38,15 @@ from app.schemas.bulk import MAX_FORMER_SLUGS, MAX_OLD_PATHS
 from app.services.articles.rows import NOT_DELETED, article_fields
 from app.services.bulk import installation
 from app.services.bulk.comments import exported_comments
+from app.services.bulk.ghost_writing import GhostWriter
+from app.services.bulk.markdown_writing import ArchiveWriter
 from app.services.bulk.records import prefix_of
 from app.services.bulk.statements import COMMENT_BYTES, EXPORTED_COMMENTS
 
+Batches = AsyncIterator[list[dict[str, Any]]]
+
+MAX_ARCHIVED = 50_000
+"""Maximum articles in a ZIP file. Its list of files is kept in memory until the end."""
 BATCH = 200
 BATCH_BYTES = 1024 * 1024
 """Content bytes of a batch. The article that exceeds the limit is the last one in the batch."""
@@ -137,9 +145,7 @@ _OWN_ARTICLES = _batch_query(own_only=True, by_operator=False)
 _COUNT = select(func.count()).select_from(Article).where(NOT_DELETED)
 
 
-async def export_articles(
-    database: Database, *, viewer: Identity | None
-) -> AsyncIterator[list[dict[str, Any]]]:
+async def export_articles(database: Database, *, viewer: Identity | None) -> Batches:
     """Yield batches of records of all articles that `viewer` may edit, including drafts.
 
     None stands for the operator, who exports all articles. Articles in the trash are excluded. A
@@ -209,22 +215,80 @@ async def count_articles(database: Database) -> int:
     return await database.reader.scalar(_COUNT) or 0
 
 
-async def export_lines(
-    database: Database, *, viewer: Identity | None, deadline: Deadline | None = None
+async def start_export(
+    database: Database, *, viewer: Identity, export_format: ExportFormat, deadline: Deadline
 ) -> AsyncIterator[bytes]:
-    """Yield the export as NDJSON, until `deadline`.
+    """Return the export in a format, which is read until `deadline`.
+
+    Raises InvalidInput if there are more articles than a ZIP file may contain.
+    """
+    records = _until(deadline, export_articles(database, viewer=viewer))
+    if export_format is ExportFormat.GHOST:
+        return _ghost_file(records)
+    if export_format is ExportFormat.NDJSON:
+        return _lines(records)
+    own_only = not may_on_any(viewer, Action.READ_DRAFT)
+    count = _COUNT.where(Article.author_id == viewer.id) if own_only else _COUNT
+    if (await database.reader.scalar(count) or 0) > MAX_ARCHIVED:
+        raise InvalidInput(f"A ZIP file has at most {MAX_ARCHIVED} articles: export NDJSON instead")
+    return _archive(records)
+
+
+async def _until(deadline: Deadline, batches: Batches) -> Batches:
+    async for records in batches:
+        deadline.check()
+        yield records
+
+
+async def _lines(batches: Batches) -> AsyncIterator[bytes]:
+    """Yield the export as NDJSON.
 
     A failed export ends with the line `{"error": …}` and raises the error. This closes the
     connection, so that the client notices the incomplete export.
     """
     try:
-        async for records in export_articles(database, viewer=viewer):
-            if deadline is not None:
-                deadline.check()
+        async for records in batches:
             yield b"".join(map(to_line, records))
     except PressroomError as error:
         yield to_line({"error": str(error)})
         raise
+
+
+async def _ghost_file(batches: Batches) -> AsyncIterator[bytes]:
+    writer = GhostWriter(api_url=get_settings().api_url)
+    yield writer.head()
+    async for records in batches:
+        yield await asyncio.to_thread(writer.posts, records)
+    for part in writer.tail(remarks(ExportFormat.GHOST, writer.lost)):
+        yield part
+
+
+async def _archive(batches: Batches) -> AsyncIterator[bytes]:
+    writer = ArchiveWriter()
+    async for records in batches:
+        yield await asyncio.to_thread(writer.add, records)
+    text = "\n".join(remarks(ExportFormat.MARKDOWN, writer.lost))
+    yield writer.finish(f"{text}\n", at=str(_timestamp(clock.now())))
+
+
+def remarks(export_format: ExportFormat, lost: Mapping[str, int]) -> list[str]:
+    """Return what an export does not contain, in sentences for the user."""
+    sentences = [
+        "Not exported: revisions, favorites, accounts, articles in the trash and the files of"
+        " images. Texts refer to the images of this server."
+    ]
+    if export_format is ExportFormat.MARKDOWN:
+        sentences.append(
+            "Markdown files contain no comments, and not the ids by which NDJSON updates articles."
+        )
+    if export_format is ExportFormat.GHOST:
+        sentences.append(
+            "Ghost imports no comments, redirects, comment policies and archived articles, and only"
+            " some fields of other systems."
+        )
+    if shown := ", ".join(f"{count} {kind}" for kind, count in lost.items() if count):
+        sentences.append(f"Left out here: {shown}.")
+    return sentences
 
 
 def to_line(record: dict[str, Any]) -> bytes:

@@ -15,8 +15,6 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-import yaml
-
 from app.content.slugs import slugify
 from app.services.bulk import files
 from app.services.bulk.converting.generators import from_site, from_site_html
@@ -31,6 +29,7 @@ from app.services.bulk.foreign import (
     without_html,
 )
 from app.services.bulk.front_matter import FrontMatter, split
+from app.services.bulk.markdown_writing import GENERATOR
 from app.services.bulk.ndjson import ResolveAuthor
 from app.services.bulk.records import ParsedRecord
 from app.services.bulk.visibility import (
@@ -57,8 +56,6 @@ _NOT_CONTENT = {"themes", "_includes", "_layouts", "_data", "_site", "_sass", "l
 """Folders of generators with templates, results and programs."""
 _PRUNED = {"node_modules", "bower_components", "vendor"}
 _DRAFT_FOLDERS = {"_drafts", "drafts", "_draft", "draft", "_private", "_unpublished"}
-_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-_OWN_GENERATOR = "pressroom"
 _INVALID_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _DATED_NAME = re.compile(r"(\d{4}-\d{1,2}-\d{1,2})[-_](.+)")
 _FIRST_HEADING = re.compile(r"\s*+# ++([^\r\n]*+)")
@@ -170,35 +167,6 @@ def read(
         if is_in_drafts:
             builder.restrict(Reason.UNFINISHED, "the file is in a folder of drafts")
         yield guarded(builder, partial(_record, builder, file, resolve_author))
-
-
-def write(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write a record as a file. `read` returns the same record for it."""
-    front_matter: dict[str, Any] = {"title": record["title"], "slug": record["slug"]}
-    published_at = record.get("published_at")
-    front_matter |= {"date": published_at} if published_at else {"draft": True}
-    for field, name in {
-        "excerpt": "description",
-        "tags": "tags",
-        "author": "author",
-        "cover_image_url": "cover_image",
-        "language": "language",
-        "archived": "archived",
-        "created_at": "created_at",
-        "updated_at": "updated_at",
-    }.items():
-        if field in record:
-            front_matter[name] = record[field]
-    if record.get("imported"):
-        front_matter["imported"] = json.dumps(record["imported"], ensure_ascii=False)
-    front_matter["generator"] = _OWN_GENERATOR
-    text = yaml.dump(
-        front_matter, Dumper=_DUMPER, sort_keys=False, allow_unicode=True, width=10_000
-    )
-    day = (published_at or record["created_at"])[:10]
-    path = folder / f"{day}-{record['slug']}.md"
-    with files.create(path) as file:
-        file.write(f"---\n{text}---\n\n{record['content']}".encode())
 
 
 def _walk(path: Path) -> Iterator[tuple[str, MarkdownFile] | OtherEntry]:
@@ -327,7 +295,7 @@ def _record(
 ) -> ParsedRecord:
     values, position = file.values, PurePosixPath(str(builder.position))
     builder.note(file.note)
-    builder.is_own = values.get("generator") == _OWN_GENERATOR
+    builder.is_own = values.get("generator") == GENERATOR
     if file.found.damage:
         builder.restrict(Reason.UNFINISHED, file.found.damage)
     name = position.stem
@@ -362,6 +330,11 @@ def _record(
     builder.set_language(_text(_first(values, _LANGUAGE)))
     if truth(values.get("archived")):
         builder.fields["archived"] = True
+    if builder.is_own:
+        builder.set(
+            comment_policy=_text(values.get("commentpolicy")),
+            former_slugs=values.get("formerslugs"),
+        )
     _add_addresses(builder, values, position, dated=dated)
     authors = _authors(values)
     if others := [handle for handle, _ in authors[1:]]:
