@@ -248,7 +248,8 @@ class Settings(BaseSettings):
     """Whether changes to resources with an ETag need `If-Match`; they get 428 without it."""
     stream_seconds: PositiveFloat = 3600
     """Maximum duration of one import, export or upload."""
-    max_import_bytes: PositiveInt = 4 * 1024 * 1024 * 1024
+    max_import_bytes: PositiveInt = 1024 * 1024 * 1024
+    """Maximum size of an import over HTTP, which is stored in a file until it ends."""
 
     limits: Annotated[dict[LimitKind, Limit | None], NoDecode] = {}
     """Limits that replace the defaults; None means no limit."""

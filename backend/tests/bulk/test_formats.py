@@ -14,6 +14,7 @@ from app.services.bulk import foreign, ghost, markdown, wordpress
 from app.services.bulk import wxr as wxr_module
 from app.services.bulk.converting.posts import from_wordpress
 from app.services.bulk.foreign import ReadOptions, SourceError
+from app.services.bulk.markdown_writing import FolderWriter
 from app.services.bulk.records import ParsedRecord
 from app.services.bulk.sources import Format, open_source
 from tests.bulk.exports import (
@@ -291,14 +292,14 @@ class TestMarkdown:
             "updated_at": "2021-01-01T00:00:00Z",
             "author": "null",
         }
-        markdown.write(tmp_path, record)
+        FolderWriter(tmp_path).write_all([record])
         draft = {
             "title": "x",
             "slug": "b",
             "content": content,
             "created_at": "2019-01-01T00:00:00Z",
         }
-        markdown.write(tmp_path, draft)
+        FolderWriter(tmp_path).write_all([draft])
         assert sorted(path.name for path in tmp_path.iterdir()) == [
             "2019-01-01-b.md",
             "2020-01-01-the-slug.md",

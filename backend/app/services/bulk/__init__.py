@@ -5,9 +5,14 @@ importing.py     the import pipeline: parses and renders a batch while the previ
 planning.py      the plan of a batch: new articles, changes and errors
 writing.py       execution of the plan
 statements.py    SQL statements of a batch
-tally.py         the counts and messages of an import over HTTP
-reporting.py     the report of an import by the command
-exporting.py     articles as records, in batches
+former_slugs.py  former slugs of imported articles
+reporting.py     the report of an import
+imports.py       imports over HTTP as rows: progress, results, retention
+runs.py          imports over HTTP: receiving the body, running in the background
+archives.py      extraction of ZIP files with texts
+exporting.py     articles as records, in batches, and as streams in all formats
+installation.py  the name of this server as a source
+markdown_writing.py, ghost_writing.py  exports in other formats
 sources.py       the import formats and their detection
 files.py         opening files without following symbolic links
 foreign.py       shared parts of the parsers for exports of other systems

@@ -45,6 +45,10 @@ from app.services.bulk.statements import COMMENT_BYTES, EXPORTED_COMMENTS
 
 Batches = AsyncIterator[list[dict[str, Any]]]
 
+NEVER_EXPORTED = (
+    "Not exported: revisions, favorites, accounts, articles in the trash and the files of images. "
+    "Texts refer to the images of this server."
+)
 MAX_ARCHIVED = 50_000
 """Maximum articles in a ZIP file. Its list of files is kept in memory until the end."""
 BATCH = 200
@@ -222,11 +226,11 @@ async def start_export(
 
     Raises InvalidInput if there are more articles than a ZIP file may contain.
     """
+    if export_format is ExportFormat.NDJSON:
+        return export_lines(database, viewer=viewer, deadline=deadline)
     records = _until(deadline, export_articles(database, viewer=viewer))
     if export_format is ExportFormat.GHOST:
         return _ghost_file(records)
-    if export_format is ExportFormat.NDJSON:
-        return _lines(records)
     own_only = not may_on_any(viewer, Action.READ_DRAFT)
     count = _COUNT.where(Article.author_id == viewer.id) if own_only else _COUNT
     if (await database.reader.scalar(count) or 0) > MAX_ARCHIVED:
@@ -240,14 +244,16 @@ async def _until(deadline: Deadline, batches: Batches) -> Batches:
         yield records
 
 
-async def _lines(batches: Batches) -> AsyncIterator[bytes]:
-    """Yield the export as NDJSON.
+async def export_lines(
+    database: Database, *, viewer: Identity | None, deadline: Deadline
+) -> AsyncIterator[bytes]:
+    """Yield the export as NDJSON, until `deadline`.
 
     A failed export ends with the line `{"error": …}` and raises the error. This closes the
     connection, so that the client notices the incomplete export.
     """
     try:
-        async for records in batches:
+        async for records in _until(deadline, export_articles(database, viewer=viewer)):
             yield b"".join(map(to_line, records))
     except PressroomError as error:
         yield to_line({"error": str(error)})
@@ -273,10 +279,7 @@ async def _archive(batches: Batches) -> AsyncIterator[bytes]:
 
 def remarks(export_format: ExportFormat, lost: Mapping[str, int]) -> list[str]:
     """Return what an export does not contain, in sentences for the user."""
-    sentences = [
-        "Not exported: revisions, favorites, accounts, articles in the trash and the files of"
-        " images. Texts refer to the images of this server."
-    ]
+    sentences = [NEVER_EXPORTED]
     if export_format is ExportFormat.MARKDOWN:
         sentences.append(
             "Markdown files contain no comments, and not the ids by which NDJSON updates articles."

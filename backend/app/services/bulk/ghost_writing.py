@@ -86,7 +86,8 @@ class GhostWriter:
             "version": VERSION,
             "not_exported": list(remarks),
         }
-        yield f',"users":{_dumps(users)},"tags":{_dumps(tags)}}},"meta":{_dumps(meta)}}}]}}\n'.encode()
+        yield f',"users":{_dumps(users)},"tags":{_dumps(tags)}}}'.encode()
+        yield f',"meta":{_dumps(meta)}}}]}}\n'.encode()
 
     def _post(self, record: Mapping[str, Any]) -> bytes:
         separator = "\n" if self._count == 0 else ",\n"
