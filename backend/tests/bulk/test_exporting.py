@@ -528,3 +528,48 @@ class TestOtherFormats:
             for user in (ada, bob)
         ]
         assert statuses == [422, 200]
+
+
+class TestLongComments:
+    async def test_comments_that_are_too_long_for_a_line_are_divided(
+        self, database: Database, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(exporting, "MAX_RECORD_BYTES", 1500)
+        thread = [
+            {"id": f"c{number}", "name": "Bob", "content": "ü" * 400, **replied}
+            for number in range(5)
+            for replied in [{"parent": f"c{number - 1}"} if number else {}]
+        ]
+        record = {"title": "T", "content": "Some text.", "slug": "t", "author": "ada"}
+        async with server():
+            await load(database, to_lines([{**record, "comments": thread}]))
+            exported = await export(database)
+        lines = [json.loads(line) for line in exported.splitlines()]
+        assert len(lines) == 5
+        assert all(len(line) < 1500 for line in exported.splitlines())
+        async with server():
+            dry = await load(database, exported, dry_run=True)
+            report = await load(database, exported)
+            assert dry.counts == report.counts == {Outcome.CREATED: 1, Outcome.UPDATED: 4}
+            assert await export(database) == exported
+            for _ in range(2):
+                assert (await load(database, exported)).counts == only(Outcome.UNCHANGED, 5)
+            rows = (await state(database))[0].comments
+            assert [row["parent_id"] for row in rows] == [None, *(row["id"] for row in rows[:-1])]
+
+    async def test_other_records_with_the_same_id_are_refused(
+        self, client: httpx.AsyncClient, database: Database
+    ) -> None:
+        async with database.unit_of_work() as session:
+            ada = await create_user(session)
+        record = {"title": "T", "content": "Some text.", "slug": "t", "source_id": "1"}
+        comments = {"comments": [{"id": "1", "name": "Bob", "content": "Hello"}]}
+        items = [record, {**record, **comments}, {**record, **comments, "title": "Other"}]
+        headers = {**bearer(ada), "Content-Type": "application/x-ndjson"}
+        for query in ("?dry_run=true", ""):
+            answer = await client.post(
+                f"/articles/import{query}", content=to_lines(items), headers=headers
+            )
+            found = answer.json()
+            assert (found["created"], found["updated"], found["failed"]) == (1, 1, 1)
+            assert "the same id in the source" in found["errors"][0]["message"]

@@ -6,7 +6,7 @@ exported there, is the same, byte by byte.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -40,7 +40,7 @@ from app.services.bulk import installation
 from app.services.bulk.comments import exported_comments
 from app.services.bulk.ghost_writing import GhostWriter
 from app.services.bulk.markdown_writing import ArchiveWriter
-from app.services.bulk.records import prefix_of
+from app.services.bulk.records import MAX_RECORD_BYTES, prefix_of
 from app.services.bulk.statements import COMMENT_BYTES, EXPORTED_COMMENTS
 
 Batches = AsyncIterator[list[dict[str, Any]]]
@@ -295,9 +295,31 @@ def remarks(export_format: ExportFormat, lost: Mapping[str, int]) -> list[str]:
 
 
 def to_line(record: dict[str, Any]) -> bytes:
-    """Return a record as a line of NDJSON, with all Unicode line breaks escaped."""
+    """Return a record as a line of NDJSON, with all Unicode line breaks escaped.
+
+    Comments that are too long for one line are divided: more lines follow, which differ only in
+    their comments.
+    """
+    line = _dump(record)
+    return line if len(line) <= MAX_RECORD_BYTES else b"".join(_divided(record))
+
+
+def _dump(record: Mapping[str, Any]) -> bytes:
     text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
     return text.translate(_LINE_BREAKS).encode() + b"\n"
+
+
+def _divided(record: Mapping[str, Any]) -> Iterator[bytes]:
+    comments: list[Any] = []
+    size = without_comments = len(_dump({**record, "comments": []}))
+    for comment in record.get("comments", ()):
+        length = len(_dump(comment))  # with a line break instead of the comma
+        if comments and size + length > MAX_RECORD_BYTES:
+            yield _dump({**record, "comments": comments})
+            comments, size = [], without_comments
+        comments.append(comment)
+        size += length
+    yield _dump({**record, "comments": comments})
 
 
 def _record(

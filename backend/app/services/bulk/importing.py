@@ -38,6 +38,7 @@ from app.services.bulk.records import (
     Position,
     PreparedRecord,
     Result,
+    digest_without_comments,
     prepare_record,
 )
 from app.services.bulk.writing import write
@@ -226,13 +227,22 @@ async def _unchanged(context: ImportContext, items: Sequence[PreparedRecord]) ->
 
 
 async def _write(context: ImportContext, items: Sequence[PreparedRecord]) -> None:
-    """Write a batch. If the database rejects it, split it, and report only the invalid records.
+    """Write a batch. A record with the id of an earlier one comes after it."""
+    while items:
+        first: dict[bytes, PreparedRecord] = {}
+        for item in items:
+            first.setdefault(item.key, item)
+        await _write_different(context, list(first.values()))
+        items = [item for item in items if first[item.key] is not item]
 
-    If the batch exceeds a limit, write the records before the first one that exceeds it. Then
-    raise ImportStopped.
+
+async def _write_different(context: ImportContext, items: Sequence[PreparedRecord]) -> None:
+    """Write records with different ids.
+
+    If the database rejects the batch, split it, and report only the invalid records. If the batch
+    exceeds a limit, write the records before the first one that exceeds it. Then raise
+    ImportStopped.
     """
-    if not items:
-        return
 
     async def write_batch(session: AsyncSession) -> list[Result]:
         if context.dry_run is not None:
@@ -254,8 +264,8 @@ async def _write(context: ImportContext, items: Sequence[PreparedRecord]) -> Non
             results = [Result(items[0].parsed, Outcome.FAILED, InvalidInput.message)]
         else:
             half = len(items) // 2
-            await _write(context, items[:half])
-            await _write(context, items[half:])
+            await _write_different(context, items[:half])
+            await _write_different(context, items[half:])
             return
     if context.simulation is not None:
         _remember(context.simulation, items, results)
@@ -273,6 +283,8 @@ def _remember(
         if result is None or result.outcome not in written:
             continue
         simulation.digests.setdefault(item.key, item.digest)
+        if item.record.comments:
+            simulation.commented.setdefault(item.key, digest_without_comments(item.record))
         if result.slug:
             at = item.record.published_at
             is_published = item.record.published if at is None else at <= clock.now()

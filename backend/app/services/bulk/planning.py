@@ -16,8 +16,14 @@ from app.schemas.bulk import ArticleRecord
 from app.services.articles.slugs import is_suffixed, numbered, owns_slug, placeholder
 from app.services.bulk import installation, statements
 from app.services.bulk.authors import create_author
-from app.services.bulk.comments import changes_of, look_up_comments
-from app.services.bulk.records import Importer, Outcome, PreparedRecord, Result
+from app.services.bulk.comments import CommentChanges, changes_of, look_up_comments
+from app.services.bulk.records import (
+    Importer,
+    Outcome,
+    PreparedRecord,
+    Result,
+    digest_without_comments,
+)
 
 REPEATED = "another record of this import has the same id in the source"
 
@@ -31,6 +37,8 @@ class Simulation:
 
     def __init__(self) -> None:
         self.digests: dict[bytes, bytes] = {}
+        self.commented: dict[bytes, bytes] = {}
+        """The digests without comments, of records with comments."""
         self.slugs: set[tuple[str, str]] = set()
         """Slugs with the username of their author, or "" if they are public."""
 
@@ -322,17 +330,30 @@ def _plan_record(batch: Plan, item: PreparedRecord) -> None:
             batch.imported.append((item, known.article_id))
         batch.add_result(item, Outcome.UNCHANGED)
         return
-    if item.repeated:
-        raise RecordRejected(REPEATED)
     if known is not None:
         _plan_change(batch, item, batch.targets[known.article_id], author_id)
         return
     if _exists_already(batch, item, author_id):
         batch.add_result(item, Outcome.UNCHANGED)
         return
+    if item.repeated:
+        _plan_further_comments(batch, item)
+        return
     item = _with_publication_date(item, batch.now)
     _require_verified_email(batch.importer, item.record)
     batch.new.append(ArticleCreation(item, author_id))
+
+
+def _plan_further_comments(batch: Plan, item: PreparedRecord) -> None:
+    """Add the result of a record of a dry run that adds comments to an earlier record.
+
+    An export divides the comments of an article if they are too long for a line.
+    """
+    simulated = batch.simulation and batch.simulation.commented.get(item.key)
+    if simulated is None or simulated != digest_without_comments(item.record):
+        raise RecordRejected(REPEATED)
+    notes = CommentChanges([(comment, "") for comment in item.record.comments]).notes
+    batch.add_result(item, Outcome.UPDATED, slug=item.record.slug or "", notes=notes)
 
 
 def _simulated_digest(batch: Plan, item: PreparedRecord) -> bytes | None:
@@ -387,6 +408,8 @@ def _plan_change(batch: Plan, item: PreparedRecord, target: Row[Any], author_id:
     changed = {name for name, value in values.items() if value != getattr(target, name)}
     retags = {tag_key(tag) for tag in record.tags} != set(target.tags)
     comments = changes_of(record.comments, item.comments, batch.comments.get(target.id, {}))
+    if item.repeated and (changed or retags):
+        raise RecordRejected(REPEATED)
     if not changed and not retags:
         batch.imported.append((item, target.id))
         if comments or _has_new_addresses(record, target):

@@ -207,10 +207,15 @@ _SITE_PREFIX = re.compile(r"https?://(www\.)?")
 _IDENTITY = {"source", "source_id"}
 
 
-def _canonical(record: ArticleRecord) -> bytes:
+def digest_without_comments(record: ArticleRecord) -> bytes:
+    """Return the digest by which a record is recognised that only has other comments."""
+    return sha256(_canonical(record, without=frozenset({"comments"}))).digest()
+
+
+def _canonical(record: ArticleRecord, *, without: frozenset[str] = frozenset()) -> bytes:
     """Serialize a record canonically. Default values are omitted, so new fields change nothing."""
     fields: Mapping[str, Any] = {
-        **record.model_dump(mode="json", exclude_defaults=True, exclude=_IDENTITY),
+        **record.model_dump(mode="json", exclude_defaults=True, exclude={*_IDENTITY, *without}),
         "tags": sorted(set(map(_canonical_tag, record.tags))),
     }
     return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
