@@ -185,6 +185,11 @@ class RecordBuilder:
             if path := old_path(address):
                 self._old_paths[path] = None
 
+    @property
+    def old_paths(self) -> list[str]:
+        """The old addresses so far, as paths."""
+        return list(self._old_paths)
+
     def set_excerpt(self, text: str) -> None:
         """Set the excerpt without markup, as a single line, truncated to MAX_EXCERPT characters."""
         excerpt = normalize_text(_printable(html.unescape(_MARKUP.sub(" ", text))))

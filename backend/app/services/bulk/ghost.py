@@ -6,8 +6,8 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from datetime import UTC
+from functools import partial
 from pathlib import Path
 from typing import Any
 
