@@ -165,10 +165,12 @@ def survey(path: Path, advance: Progress) -> Survey:
         tuple(authors.values()),
         site=str(source_folder(path)),
         zone=site.zone,
-        left_out={
-            **others,
-            "redirects that are patterns or lead elsewhere": site.left_out_redirects,
-        },
+        left_out=+Counter(
+            {
+                **others,
+                "redirects that are patterns or lead elsewhere": site.left_out_redirects,
+            }
+        ),
         problems=tuple(dict.fromkeys(site.problems)),
         index=site,
     )
@@ -224,6 +226,7 @@ def write(folder: Path, record: Mapping[str, Any]) -> None:
         "archived": "archived",
         "created_at": "created_at",
         "updated_at": "updated_at",
+        "comment_policy": "comment_policy",
     }.items():
         if field in record:
             front_matter[name] = record[field]
@@ -427,6 +430,7 @@ def _keep_others(builder: RecordBuilder, file: MarkdownFile, used: set[str]) -> 
         kept = json.loads(_text(values.get("imported")) or "{}")
         for name, value in kept.items():
             builder.keep(name, value)
+        builder.set(comment_policy=_text(values.get("commentpolicy")))
         return
     comments = values.get("comments")
     enabled = comments.get("enable", True) if isinstance(comments, dict) else comments
