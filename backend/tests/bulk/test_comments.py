@@ -154,8 +154,9 @@ class TestPermissions:
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User
     ) -> None:
         await post(client, bearer(ada), lines(RECORD))
-        query = text("SELECT kind, amount FROM limit_counts WHERE user_id = :id")
-        found = {kind: int(amount) for kind, amount in await session.execute(query, {"id": ada.id})}
+        query = text("SELECT kind, level FROM limit_uses WHERE subject = :subject")
+        rows = await session.execute(query, {"subject": f"user {ada.id}"})
+        found = {kind: round(level) for kind, level in rows}
         assert found["imported_records"] == 1 + len(RECORD["comments"])
         texts = [RECORD["content"], *(each["content"] for each in RECORD["comments"])]
         assert found["text_kept"] == sum(map(len, texts))
