@@ -36,7 +36,12 @@ _CELL = re.compile(r"</?t[dh]\b[^<>]*+>", re.IGNORECASE)
 _TAG = re.compile(r"(<[^<>]*+>)")
 _LITERAL = re.compile(r"<(/?)(?:a|code|pre)\b", re.IGNORECASE)
 _URL = re.compile(r"(?<![\w/\"'=@.])(?:https?://|www\.)[^\s<>\"'\x00-\x1f]*[\w/=&#%+~-]")
+_ADDRESS = re.compile(
+    r"https?://[^\s<>\"'\x00-\x1f]*[\w/=&#%+~-]"
+    r"|(?<!\S)www\.[A-Za-z0-9./?=%-]*[A-Za-z0-9/](?=[.,;!?)]*(?:\s|$))"
+)
 _SPECIAL = re.compile(r"[\\`*_~\[\]<>&]")
+_WWW = re.compile(r"(www)\.", re.IGNORECASE)
 _LINE_START = re.compile(r"(?m)^([#+=|-]|\d+(?=[.)]))")
 _RAW_TAG = re.compile(r"(?<!\\)</?[a-z][a-z0-9]*(?: [^<>]*)?/?>")
 _CODE = re.compile(r"(?s)(?:^|\n)(```+|~~~+).*?\n\1|(`+)[^`].*?\2|<https?://[^<>\s]+>")
@@ -79,7 +84,8 @@ def _is_plain(line: str) -> bool:
 def _from_text(text: str) -> str:
     """Return a text without tags as Markdown."""
     lines = [" ".join(line.split()) for line in text.split("\n")]
-    if not all(not line or _PLAIN_LINE.fullmatch(line) for line in lines):
+    is_plain = all(not line or _PLAIN_LINE.fullmatch(line) for line in lines)
+    if not is_plain or "www." in text.lower():
         lines = [_escaped(line) for line in lines]
     return _EMPTY_LINES.sub("\n\n", "\\\n".join(lines))
 
@@ -87,12 +93,18 @@ def _from_text(text: str) -> str:
 def _escaped(line: str) -> str:
     """Return a line with links for its addresses, and everything else as it is."""
     parts, position = [], 0
-    for url in _URL.finditer(line):
-        parts.append(_SPECIAL.sub(r"\\\g<0>", line[position : url.start()]))
-        parts.append(f"<{url[0]}>" if url[0][0] != "w" else f"[{url[0]}](http://{url[0]})")
+    for url in _ADDRESS.finditer(line):
+        is_absolute = url[0].startswith("http")
+        link = f"<{url[0]}>" if is_absolute else f"[{url[0]}](http://{url[0]})"
+        parts += (_escape_marks(line[position : url.start()]), link)
         position = url.end()
-    parts.append(_SPECIAL.sub(r"\\\g<0>", line[position:]))
+    parts.append(_escape_marks(line[position:]))
     return _LINE_START.sub(_escape_start, "".join(parts))
+
+
+def _escape_marks(text: str) -> str:
+    """Escape what Markdown would interpret, also the beginning of an address."""
+    return _WWW.sub(r"\1\\.", _SPECIAL.sub(r"\\\g<0>", text))
 
 
 def _escape_start(mark: re.Match[str]) -> str:

@@ -28,6 +28,8 @@ from app.services.bulk.visibility import Reason, Restriction
 MAX_TITLE = 200
 MAX_TITLE_FROM_TEXT = 80
 MAX_TAG = 50
+EMPTY_PAGES = "pages without text"
+"""Pages that only have a template, such as the list of posts."""
 MAX_PENDING_BYTES = 8 * MAX_RECORD_BYTES
 """Bytes that are read from a file without completing a record."""
 
@@ -184,6 +186,11 @@ class RecordBuilder:
         for address in addresses:
             if path := old_path(address):
                 self._old_paths[path] = None
+
+    @property
+    def old_paths(self) -> list[str]:
+        """The old addresses so far, as paths."""
+        return list(self._old_paths)
 
     def set_excerpt(self, text: str) -> None:
         """Set the excerpt without markup, as a single line, truncated to MAX_EXCERPT characters."""
@@ -342,7 +349,9 @@ class RecordBuilder:
         """Return the validated record. Only empty texts and wrong values are refused."""
         self.set(author=resolve_author(author))
         if not self.fields.get("content", "").strip():
-            return self.refuse("the text is empty")
+            empty = self.refuse("the text is empty")
+            is_page = Reason.PAGE in self._restrictions.values()
+            return empty._replace(problem="", left_out=EMPTY_PAGES) if is_page else empty
         self._title_from_text()
         self._apply_visibility()
         if imported := self._fitting(json_value(self._imported)):

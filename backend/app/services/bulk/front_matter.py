@@ -193,7 +193,8 @@ def _check_size(node: yaml.Node, sizes: dict[int, int], limit: int) -> int:
     return size
 
 
-def _parse_toml(raw: str) -> Any:
+def load_toml(raw: str) -> Any:
+    """Return the values of a TOML document. Raises FrontMatterError."""
     try:
         return tomllib.loads(raw.replace("\r\n", "\n"), parse_float=str)
     except (ValueError, RecursionError) as error:
@@ -210,7 +211,7 @@ def _parse_json(raw: str) -> Any:
         raise FrontMatterError(f"the front matter is not valid JSON: {error}"[:200]) from error
 
 
-_PARSERS = {"yaml": load_yaml, "yml": load_yaml, "toml": _parse_toml, "json": _parse_json}
+_PARSERS = {"yaml": load_yaml, "yml": load_yaml, "toml": load_toml, "json": _parse_json}
 
 
 def _json_decoder() -> json.JSONDecoder:

@@ -143,7 +143,8 @@ def survey(path: Path, advance: Progress) -> Survey:
     except SourceError as error:
         problems.append(str(error))
     if not references.root:
-        raise SourceError("This is not a Ghost export: there are no posts in db[0].data")
+        reason = "This is not a Ghost export: there are no posts in db[0].data"
+        raise SourceError(problems[0] if problems else reason)
     references.language = settings.get("locale") or settings.get("lang") or ""
     used: dict[Id, SourceAuthor] = {}
     for post_id, author_id in references.first_authors.items():
@@ -161,13 +162,15 @@ def survey(path: Path, advance: Progress) -> Survey:
     return Survey(
         authors=tuple(used.values()),
         site=_site(settings),
-        left_out={
-            "users without posts": len(references.authors) - len(used),
-            "tags without posts": len(references.tags.keys() - references.used_tags),
-            "comments on posts that are not in the export": orphans,
-            "redirects that are patterns or lead elsewhere": found.left_out,
-            **others,
-        },
+        left_out=+Counter(
+            {
+                "users without posts": len(references.authors) - len(used),
+                "tags without posts": len(references.tags.keys() - references.used_tags),
+                "comments on posts that are not in the export": orphans,
+                "redirects that are patterns or lead elsewhere": found.left_out,
+                **others,
+            }
+        ),
         problems=(*problems, *found.problems),
         index=references,
     )

@@ -216,11 +216,13 @@ def survey(path: Path, advance: Progress) -> Survey:
         authors=authors,
         site=index.site,
         zone=timezone(offsets.most_common(1)[0][0]) if offsets else None,
-        left_out={
-            "users without posts": sum(name not in writers for name in declared),
-            "categories and tags without posts": len(terms - _with_parents(used, index)),
-            "menus": menus,
-        },
+        left_out=+Counter(
+            {
+                "users without posts": sum(name not in writers for name in declared),
+                "categories and tags without posts": len(terms - _with_parents(used, index)),
+                "menus": menus,
+            }
+        ),
         problems=problems,
         index=index,
     )
