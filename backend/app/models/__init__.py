@@ -13,7 +13,7 @@ from app.models.articles.preview_link import PreviewLink
 from app.models.articles.revision import ArticleRevision
 from app.models.articles.tag import ArticleTag, Tag
 from app.models.audit import AuditEvent
-from app.models.bulk import ImportRecord, Redirect
+from app.models.bulk import ImportedAddress, ImportRecord, MediaCopy, Redirect
 from app.models.community.comment import Comment
 from app.models.community.favorite import ArticleCounts, Favorite
 from app.models.community.follow import Block, Follow, UserCounts
@@ -43,10 +43,12 @@ __all__ = [
     "FormerSlug",
     "IdempotencyKey",
     "ImportRecord",
+    "ImportedAddress",
     "LimitOverride",
     "LimitUse",
     "Mail",
     "Media",
+    "MediaCopy",
     "PreviewLink",
     "RecoveryCode",
     "Redirect",

@@ -40,6 +40,34 @@ def read(name: str, *, folder: int) -> bytes:
     return content
 
 
+def open_below(root: Path, name: str) -> int:
+    """Open a regular file below a folder, and return its file descriptor.
+
+    Raises OSError if it is not a regular file, or if a folder on the way is a symbolic link. The
+    name must not contain `..`.
+    """
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    *folders, last = name.split("/")
+    try:
+        for each in folders:
+            if is_link(each, folder=folder):  # O_DIRECTORY would report that it is no folder
+                raise OSError(errno.ELOOP, SYMLINK_MESSAGE, name)
+            below = os.open(each, os.O_RDONLY | os.O_DIRECTORY | _OPEN_FLAGS, dir_fd=folder)
+            os.close(folder)
+            folder = below
+        descriptor = os.open(last, os.O_RDONLY | _OPEN_FLAGS, dir_fd=folder)
+    except OSError as error:
+        raise _explain(error) from error
+    finally:
+        os.close(folder)
+    try:
+        _require_regular(descriptor, name)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def create(path: Path) -> BinaryIO:
     """Open a regular file for writing, and create or truncate it. Raises OSError."""
     try:

@@ -3,7 +3,7 @@
 import json
 import re
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from hashlib import sha256
@@ -17,6 +17,7 @@ from app.content.slugs import slugify, tag_key
 from app.core.config import describe
 from app.core.languages import canonical_language
 from app.schemas.bulk import ArticleRecord
+from app.services.bulk.references import OldAddress
 
 Position = int | str
 """The position of a record in its source: a line number, a path, or the number of a post."""
@@ -94,6 +95,8 @@ class PreparedRecord(NamedTuple):
     repeated: bool = False
     """Whether an earlier record had the same key."""
     rendered: Rendered | None = None
+    addresses: Sequence[OldAddress] | None = None
+    """Addresses of the old site in the text; None if they were not searched."""
 
 
 class Outcome(StrEnum):
