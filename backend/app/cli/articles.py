@@ -18,13 +18,18 @@ from app.cli.base import console, prepare_settings, run_with_database
 from app.core import clock
 from app.core.config import Environment, Settings, SetupError
 from app.db.session import Database
-from app.services.bulk import exporting, files, markdown, sources
+from app.services.bulk import exporting, files, markdown, redirects, sources
 from app.services.bulk import seed as seeding
 from app.services.bulk.dates import DateError, find_zone
+from app.services.bulk.fetching import Fetcher
 from app.services.bulk.foreign import SourceError
 from app.services.bulk.records import Outcome
+from app.services.bulk.redirects import MapFormat
+from app.services.bulk.references import is_site_address
+from app.services.bulk.relinking import spellings_of_source
 from app.services.bulk.reporting import Report
 from app.services.bulk.sources import Format, ImportOptions
+from app.services.media.storage import open_storage
 
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -95,6 +100,11 @@ def _print_report(report: Report) -> None:
     console.print(table)
     for line in report.sentences():
         _print(console, _escape(line))
+    for remaining in report.addresses.remaining[:MAX_SHOWN]:
+        line = f"{remaining.slug}: {remaining.address}: {remaining.reason}"
+        _print(errors, _escape(line), style="yellow")
+    if further := len(report.addresses.remaining[MAX_SHOWN:]) + report.addresses.further:
+        _print(errors, f"… and {further} more addresses: --report FILE lists them")
 
 
 def _print(target: Console, text: str, *, style: str | None = None) -> None:
@@ -140,6 +150,42 @@ def import_articles(
             "expired. By default these become drafts.",
         ),
     ] = False,
+    site: Annotated[
+        str | None,
+        typer.Option(
+            help="The address of the old site, such as https://blog.example, if the source does "
+            "not contain it. Relative addresses become absolute with it."
+        ),
+    ] = None,
+    media: Annotated[
+        list[Path] | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="A folder with the images of the old site, such as wp-content/uploads, "
+            "content/images or static. Can be repeated.",
+        ),
+    ] = None,
+    fetch_media: Annotated[
+        bool,
+        typer.Option(
+            "--fetch-media", help="Download images from the old site that are in no folder."
+        ),
+    ] = False,
+    media_hosts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--media-host", help="Another host with images of the old site. Can be repeated."
+        ),
+    ] = None,
+    redirects_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--redirects",
+            help="Write the redirects from old addresses: FILE.conf for nginx, FILE_redirects for "
+            "Netlify, FILE.json. A name that ends like one of these gets this format only.",
+        ),
+    ] = None,
     report_path: Annotated[
         Path | None,
         typer.Option(
@@ -167,11 +213,15 @@ def import_articles(
         zone=zone,
         publish_restricted=publish_restricted,
         dry_run=dry_run,
+        site=_site_address(site),
+        media=media or (),
+        media_hosts=media_hosts or (),
     )
     with ExitStack() as stack:
         report = stack.enter_context(Report(now=clock.now()))
         targets = _report_files(report_path, stack)
-        _import(settings, path, form, options, report)
+        maps = {} if dry_run else _map_files(redirects_path, stack)
+        _import(settings, path, form, options, report, fetch_media=fetch_media, maps=maps)
         _print_report(report)
         if dry_run:
             _print(Console(stderr=True), "This was a dry run: nothing was changed.")
@@ -195,8 +245,34 @@ def _report_files(path: Path | None, stack: ExitStack) -> list[BinaryIO]:
         raise SetupError(f"Cannot write {error.filename or path} ({error.strerror})") from error
 
 
+def _site_address(site: str | None) -> str | None:
+    if site is not None and not is_site_address(site):
+        raise SetupError("--site must be an address such as https://blog.example")
+    return site
+
+
+def _map_files(path: Path | None, stack: ExitStack) -> dict[BinaryIO, MapFormat]:
+    """Open the files of the redirects before the import begins."""
+    if path is None:
+        return {}
+    try:
+        return {
+            stack.enter_context(files.create(each)): form
+            for each, form in redirects.map_files(path).items()
+        }
+    except OSError as error:
+        raise SetupError(f"Cannot write {error.filename or path} ({error.strerror})") from error
+
+
 def _import(
-    settings: Settings, path: Path, form: Format, options: ImportOptions, report: Report
+    settings: Settings,
+    path: Path,
+    form: Format,
+    options: ImportOptions,
+    report: Report,
+    *,
+    fetch_media: bool,
+    maps: dict[BinaryIO, MapFormat],
 ) -> None:
     with Progress(console=console) as progress:
         scan_task = progress.add_task("Scanning", total=None)
@@ -217,7 +293,18 @@ def _import(
                 options=options,
                 report=report,
                 advance=lambda count: progress.advance(import_task, count),
+                storage=open_storage(settings),
+                fetcher=Fetcher() if fetch_media else None,
             )
+            if maps:
+                name = report.source
+                count = await redirects.write_maps(
+                    database,
+                    maps,
+                    sources=spellings_of_source(name),
+                    site=options.site or (name if is_site_address(name) else ""),
+                )
+                report.redirects = count
 
         try:
             run_with_database(settings, import_all)
@@ -271,3 +358,32 @@ def _export(settings: Settings, write: Callable[[dict[str, Any]], object]) -> in
         return count
 
     return run_with_database(settings, export_all)
+
+
+redirects_cli = typer.Typer(no_args_is_help=True, help="Redirects from addresses of old sites.")
+
+
+@redirects_cli.command("export")
+def export_redirects(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="The file: *.conf for nginx, *_redirects for Netlify, *.json. Otherwise one of each."
+        ),
+    ],
+    *,
+    source_name: Annotated[
+        str | None, typer.Option("--source", help="The source of the import. By default all.")
+    ] = None,
+) -> None:
+    """Write the old addresses of imported articles, and the addresses that they have now."""
+    settings = prepare_settings(log_level="WARNING")
+    names = None if source_name is None else spellings_of_source(source_name)
+    site = source_name if source_name and is_site_address(source_name) else ""
+    with ExitStack() as stack:
+        maps = _map_files(path, stack)
+        count = run_with_database(
+            settings,
+            lambda database: redirects.write_maps(database, maps, sources=names, site=site),
+        )
+    console.print(f"Exported {count} redirects", highlight=False)

@@ -32,7 +32,14 @@ MAX_REDIRECTS = 5
 USER_AGENT = f"Pressroom/{__version__} (import of images)"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TEMPORARY = frozenset({429, 500, 502, 503, 504})
-_OTHER_TYPES = ("text/", "application/json", "application/xhtml", "application/pdf", "video/", "audio/")
+_OTHER_TYPES = (
+    "text/",
+    "application/json",
+    "application/xhtml",
+    "application/pdf",
+    "video/",
+    "audio/",
+)
 _NAT64, _LOCAL_NAT64 = IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48")
 """Addresses that contain an IPv4 address in their last 32 bits (RFC 6052, RFC 8215)."""
 
@@ -44,8 +51,17 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 class NotFetched(Exception):
     """A file was not fetched. The message contains the reason."""
 
-    def __init__(self, reason: str, *, is_temporary: bool = False, is_host: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        is_temporary: bool = False,
+        is_host: bool = False,
+        is_missing: bool = False,
+    ) -> None:
         super().__init__(reason)
+        self.is_missing = is_missing
+        """Whether the server has no such file."""
         self.is_temporary = is_temporary
         """Whether another attempt may succeed."""
         self.is_host = is_host
@@ -241,7 +257,9 @@ class Fetcher:
                 if response.status in _REDIRECTS:
                     target = _header(response, b"location")
                     if not target:
-                        raise NotFetched(f"the server answered {response.status} without an address")
+                        raise NotFetched(
+                            f"the server answered {response.status} without an address"
+                        )
                     url = _joined(url, target)
                     continue
                 _require_file(response, max_bytes=max_bytes)
@@ -347,7 +365,9 @@ def _require_file(response: httpcore.Response, *, max_bytes: int) -> None:
     """Raise NotFetched unless the response may have an image of acceptable size."""
     if response.status != 200:
         raise NotFetched(
-            f"the server answered {response.status}", is_temporary=response.status in _TEMPORARY
+            f"the server answered {response.status}",
+            is_temporary=response.status in _TEMPORARY,
+            is_missing=response.status in {404, 410},
         )
     kind = _header(response, b"content-type").decode("latin-1").partition(";")[0].strip().lower()
     if kind.startswith(_OTHER_TYPES):

@@ -50,13 +50,14 @@ def open_below(root: Path, name: str) -> int:
     *folders, last = name.split("/")
     try:
         for each in folders:
-            if is_link(each, folder=folder):  # O_DIRECTORY would report that it is no folder
-                raise OSError(errno.ELOOP, SYMLINK_MESSAGE, name)
             below = os.open(each, os.O_RDONLY | os.O_DIRECTORY | _OPEN_FLAGS, dir_fd=folder)
             os.close(folder)
             folder = below
+        each = last
         descriptor = os.open(last, os.O_RDONLY | _OPEN_FLAGS, dir_fd=folder)
     except OSError as error:
+        if error.errno == errno.ENOTDIR and is_link(each, folder=folder):
+            raise OSError(errno.ELOOP, SYMLINK_MESSAGE, name) from error
         raise _explain(error) from error
     finally:
         os.close(folder)

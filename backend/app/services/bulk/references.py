@@ -130,28 +130,28 @@ def read_address(url: str, *, is_image: bool, page: str, site: Site) -> OldAddre
     `page` is the old path of the text, to which addresses may be relative.
     """
     url = url.strip()
-    if not url or url[0] == "#" or len(url.encode()) > MAX_ADDRESS_BYTES:
-        return None
-    scheme = _SCHEME.match(url)
-    if scheme and scheme[1].lower() not in {"http", "https"}:
-        return None
-    parts = _split(url)
-    if parts is None or (scheme and not parts.netloc):
+    parts = _http(url)
+    if parts is None or _OWN_MEDIA.match(parts.path):
         return None
     is_image = is_image or _IMAGE_NAME.search(parts.path) is not None
-    if parts.netloc:
-        host = host_of(url)
-        is_own = site.has(host) or (is_image and _has_images(host, parts.path, site))
-        if not is_own or _OWN_MEDIA.match(parts.path):
-            return None
-        absolute = url if scheme else f"https:{url}"
-    elif _OWN_MEDIA.match(parts.path):
-        return None
-    else:
+    absolute = url if parts.scheme else f"https:{url}"
+    if not parts.netloc:
         absolute = _absolute(url, page, site)
-    if len(absolute.encode()) > MAX_ADDRESS_BYTES:
+    elif not (site.has(host_of(url)) or (is_image and _has_images(host_of(url), parts.path, site))):
         return None
-    return OldAddress(absolute, url, is_image)
+    is_short = len(absolute.encode()) <= MAX_ADDRESS_BYTES
+    return OldAddress(absolute, url, is_image) if is_short else None
+
+
+def _http(url: str) -> SplitResult | None:
+    """Return the parts of an address that a browser would request, or None."""
+    if not url or url[0] == "#" or len(url) > MAX_ADDRESS_BYTES:
+        return None
+    parts = _split(url)
+    scheme = _SCHEME.match(url)
+    if parts is None or (scheme and not (parts.netloc and scheme[1].lower() in {"http", "https"})):
+        return None
+    return parts
 
 
 def _has_images(host: str, path: str, site: Site) -> bool:
@@ -180,7 +180,9 @@ def page_target(found: OldAddress, *, source_id: str, site: Site) -> PageTarget:
         paths += spellings(path)
         prefix = site.prefix
         if prefix and path.startswith(f"{prefix}/"):
-            inner = canonical_path(unquote(parts.path, errors="replace")[len(prefix) :], parts.query)
+            inner = canonical_path(
+                unquote(parts.path, errors="replace")[len(prefix) :], parts.query
+            )
             paths += spellings(inner) if inner else []
         elif prefix:
             paths += spellings(prefix + path)

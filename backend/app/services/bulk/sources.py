@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, tzinfo
 from enum import StrEnum
 from functools import partial
@@ -18,11 +18,17 @@ from app.db.session import Database
 from app.services.accounts import users
 from app.services.bulk import ghost, importing, markdown, wordpress
 from app.services.bulk.authors import hash_random_password, resolve_authors
+from app.services.bulk.copying import Copier
+from app.services.bulk.fetching import Fetcher
+from app.services.bulk.folders import Folders
 from app.services.bulk.foreign import Progress, ReadOptions, SourceError, SourceFile, Survey
 from app.services.bulk.importing import Batches, DryRunSetup, import_articles, roll_back
 from app.services.bulk.ndjson import ResolveAuthor
-from app.services.bulk.records import MAX_RECORD_BYTES, Importer
+from app.services.bulk.records import MAX_RECORD_BYTES, Importer, Result
+from app.services.bulk.references import Site, host_of, is_site_address
+from app.services.bulk.relinking import Relinker
 from app.services.bulk.reporting import Report
+from app.services.media.storage import Storage
 
 CHUNK = 256 * 1024
 
@@ -56,6 +62,12 @@ class ImportOptions(NamedTuple):
     publish_restricted: bool = False
     """Whether to publish what only some readers could read."""
     dry_run: bool = False
+    site: str | None = None
+    """The address of the old site, if the source does not contain it."""
+    media: Sequence[Path] = ()
+    """Folders with the images of the old site."""
+    media_hosts: Sequence[str] = ()
+    """Further hosts that have its images."""
 
 
 class SurveyedSource(NamedTuple):
@@ -98,8 +110,12 @@ async def import_source(
     options: ImportOptions,
     report: Report,
     advance: Progress,
+    storage: Storage,
+    fetcher: Fetcher | None = None,
 ) -> None:
     """Import a source as the operator. With `dry_run` all changes are rolled back.
+
+    Images are copied from the folders of the options, and otherwise downloaded by `fetcher`.
 
     Raises UserNotFound, and the errors of `import_articles`.
     """
@@ -124,19 +140,74 @@ async def import_source(
             if dry_run:
                 await roll_back(session)
         resolve_author = usernames.get
+    site = _site(source, name, options)
     read_options = ReadOptions(
         now=clock.now(),
         zone=options.zone or source.survey.zone or UTC,
         publish_restricted=options.publish_restricted,
-        site=name if name.startswith(("http://", "https://")) else "",
+        site=site.address,
     )
+    relinker = _relinker(
+        database, source, name, options, report=report, storage=storage, fetcher=fetcher, site=site
+    )
+
+    def add(results: Sequence[Result]) -> None:
+        report.add(results)
+        if relinker is not None:
+            relinker.add(results)
+
     batches = batches_of(source, read_options, resolve_author=resolve_author, advance=advance)
     await import_articles(
         database,
         _counted(batches, report),
         importer=Importer(None, name),
-        report=report.add,
+        report=add,
         dry_run=setup if dry_run else None,
+        prepare=None if relinker is None else relinker.prepare,
+    )
+    if relinker is not None:
+        await relinker.finish()
+
+
+def _site(source: SurveyedSource, name: str, options: ImportOptions) -> Site:
+    """Return the old site. Its address is that of the options, the source, or its name."""
+    known = (options.site or "", source.survey.site, name)
+    address = next((each for each in known if is_site_address(each)), "").rstrip("/")
+    hosts = {host.lower() for host in options.media_hosts}
+    index = source.survey.index
+    if isinstance(index, wordpress.Index):
+        hosts |= {host_of(attachment.url) for attachment in index.attachments.values()}
+    is_folder = source.source_format is Format.MARKDOWN
+    return Site(address, frozenset(hosts - {""}), is_folder=is_folder)
+
+
+def _relinker(
+    database: Database,
+    source: SurveyedSource,
+    name: str,
+    options: ImportOptions,
+    *,
+    report: Report,
+    storage: Storage,
+    fetcher: Fetcher | None,
+    site: Site,
+) -> Relinker | None:
+    """Return what replaces addresses. Our own exports keep theirs, unless an option says more."""
+    copies = bool(options.media) or fetcher is not None
+    if source.source_format is Format.NDJSON and not (copies or options.site):
+        return None
+    copier = None
+    if copies:
+        beside = [markdown.source_folder(source.path)] if options.media and site.is_folder else []
+        folders = Folders([*options.media, *beside])
+        copier = Copier(database, source=name, storage=storage, folders=folders, fetcher=fetcher)
+    return Relinker(
+        database,
+        source=name,
+        site=site,
+        copier=copier,
+        report=report.addresses,
+        is_dry_run=options.dry_run,
     )
 
 

@@ -256,7 +256,9 @@ async def _save_addresses(session: AsyncSession, batch: Plan) -> None:
     searched = [(item.addresses, id_) for item, id_ in batch.imported if item.addresses is not None]
     if not searched:
         return
-    await session.execute(statements.DELETE_ADDRESSES, {"article_ids": [id_ for _, id_ in searched]})
+    await session.execute(
+        statements.DELETE_ADDRESSES, {"article_ids": [id_ for _, id_ in searched]}
+    )
     rows = [(article_id, found) for addresses, article_id in searched for found in addresses]
     if rows:
         parameters = {
