@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from enum import StrEnum
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
@@ -221,8 +222,10 @@ def import_articles(
         report = stack.enter_context(Report(now=clock.now()))
         targets = _report_files(report_path, stack)
         maps = {} if dry_run else _map_files(redirects_path, stack)
-        _import(settings, path, form, options, report, fetch_media=fetch_media, maps=maps)
+        count = _import(settings, path, form, options, report, fetch_media=fetch_media, maps=maps)
         _print_report(report)
+        if maps:
+            _print(console, f"Redirects written: {count}, to articles that are public")
         if dry_run:
             _print(Console(stderr=True), "This was a dry run: nothing was changed.")
         for write, file in zip((report.write_json, report.write_html), targets, strict=False):
@@ -273,7 +276,8 @@ def _import(
     *,
     fetch_media: bool,
     maps: dict[BinaryIO, MapFormat],
-) -> None:
+) -> int:
+    """Import a source, and write its redirects; return the number of these."""
     with Progress(console=console) as progress:
         scan_task = progress.add_task("Scanning", total=None)
         try:
@@ -286,7 +290,7 @@ def _import(
         progress.remove_task(scan_task)
         import_task = progress.add_task("Importing", total=source.total or file_count)
 
-        async def import_all(database: Database) -> None:
+        async def import_all(database: Database) -> int:
             await sources.import_source(
                 database,
                 source,
@@ -296,18 +300,18 @@ def _import(
                 storage=open_storage(settings),
                 fetcher=Fetcher() if fetch_media else None,
             )
-            if maps:
-                name = report.source
-                count = await redirects.write_maps(
-                    database,
-                    maps,
-                    sources=spellings_of_source(name),
-                    site=options.site or (name if is_site_address(name) else ""),
-                )
-                report.redirects = count
+            if not maps:
+                return 0
+            name = report.source
+            return await redirects.write_maps(
+                database,
+                maps,
+                sources=spellings_of_source(name),
+                site=options.site or (name if is_site_address(name) else ""),
+            )
 
         try:
-            run_with_database(settings, import_all)
+            return run_with_database(settings, import_all)
         except SourceError as error:
             raise SetupError(str(error)) from error
 
@@ -368,7 +372,7 @@ def export_redirects(
     path: Annotated[
         Path,
         typer.Argument(
-            help="The file: *.conf for nginx, *_redirects for Netlify, *.json. Otherwise one of each."
+            help="*.conf for nginx, *_redirects for Netlify, or *.json. Otherwise one of each."
         ),
     ],
     *,
@@ -382,8 +386,6 @@ def export_redirects(
     site = source_name if source_name and is_site_address(source_name) else ""
     with ExitStack() as stack:
         maps = _map_files(path, stack)
-        count = run_with_database(
-            settings,
-            lambda database: redirects.write_maps(database, maps, sources=names, site=site),
-        )
+        write = partial(redirects.write_maps, files=maps, sources=names, site=site)
+        count = run_with_database(settings, write)
     console.print(f"Exported {count} redirects", highlight=False)

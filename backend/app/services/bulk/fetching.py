@@ -108,7 +108,7 @@ def is_public(address: Address) -> bool:
             inner = IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(inner)
-        if address.teredo is not None or address in _LOCAL_NAT64:
+        if address.teredo is not None or address.is_site_local or address in _LOCAL_NAT64:
             return False
     return address.is_global and not (address.is_multicast or address.is_reserved)
 

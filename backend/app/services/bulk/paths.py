@@ -45,7 +45,8 @@ def spellings(path: str) -> Sequence[str]:
     page, mark, query = path.partition("?")
     if mark:
         bare = page.rstrip("/") or "/"
-        return list(dict.fromkeys([path, f"{bare.rstrip('/')}/?{query}", f"{bare}?{query}"]))
+        found = [path, f"{bare.rstrip('/')}/?{query}", f"{bare}?{query}", f"/?{query}"]
+        return list(dict.fromkeys(found))
     page = _INDEX.sub("", page).removesuffix("/amp/").removesuffix("/amp")
     page = page.removeprefix("/index.php") or page
     bare = page.rstrip("/")

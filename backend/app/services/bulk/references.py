@@ -235,7 +235,8 @@ def image_target(found: OldAddress, *, source_id: str, site: Site) -> ImageTarge
         folder = posixpath.dirname(source_id) if site.is_folder else ""
         files.append(_joined(folder, unquote(source.path, errors="replace")))
     decoded = unquote(path, errors="replace")
-    files.append(_joined("", decoded))
+    if host or not files:
+        files.append(_joined("", decoded))
     if site.prefix and decoded.startswith(f"{site.prefix}/"):
         files.append(_joined("", decoded[len(site.prefix) :]))
     url = ""

@@ -103,8 +103,6 @@ class Report:
         self.problems: list[str] = []
         self.users: list[str] = []
         self.addresses = AddressReport()
-        self.redirects: int | None = None
-        """The number of redirects that were written to files."""
         self._now = now
         self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         self._offsets = array("Q")
@@ -180,10 +178,7 @@ class Report:
             lines.append(f"Left out: {shown}")
         if self.users:
             lines.append(f"Users for authors without an account: {', '.join(self.users)}")
-        lines += self.addresses.sentences()
-        if self.redirects is not None:
-            lines.append(f"Redirects written: {self.redirects}, those to articles that are public")
-        return [*lines, *self.problems]
+        return [*lines, *self.addresses.sentences(), *self.problems]
 
     def write_json(self, file: BinaryIO) -> None:
         """Write the report as JSON, one record a line."""

@@ -173,7 +173,7 @@ def _site(source: SurveyedSource, name: str, options: ImportOptions) -> Site:
     """Return the old site. Its address is that of the options, the source, or its name."""
     known = (options.site or "", source.survey.site, name)
     address = next((each for each in known if is_site_address(each)), "").rstrip("/")
-    hosts = {host.lower() for host in options.media_hosts}
+    hosts = {host_of(host) or host.lower() for host in options.media_hosts}
     index = source.survey.index
     if isinstance(index, wordpress.Index):
         hosts |= {host_of(attachment.url) for attachment in index.attachments.values()}
