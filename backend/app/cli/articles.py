@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from enum import StrEnum
 from functools import partial
 from itertools import islice
@@ -290,16 +290,20 @@ def _import(
         progress.remove_task(scan_task)
         import_task = progress.add_task("Importing", total=source.total or file_count)
 
+        address_task = progress.add_task("Links and images", total=None)
+
         async def import_all(database: Database) -> int:
-            await sources.import_source(
-                database,
-                source,
-                options=options,
-                report=report,
-                advance=lambda count: progress.advance(import_task, count),
-                storage=open_storage(settings),
-                fetcher=Fetcher() if fetch_media else None,
-            )
+            async with AsyncExitStack() as stack:
+                await sources.import_source(
+                    database,
+                    source,
+                    options=options,
+                    report=report,
+                    advance=lambda count: progress.advance(import_task, count),
+                    storage=open_storage(settings),
+                    fetcher=await stack.enter_async_context(Fetcher()) if fetch_media else None,
+                    advance_addresses=lambda count: progress.advance(address_task, count),
+                )
             if not maps:
                 return 0
             name = report.source

@@ -38,6 +38,8 @@ from app.services.media.uploading import (
 )
 
 MAX_ALT = 500
+AT_ONCE = 8
+"""Files that are copied at the same time: each takes temporary space."""
 
 _COPIES = (
     select(MediaCopy.key, Media.folder, Media.content_type)
@@ -78,6 +80,7 @@ class Copier:
         self._database = database
         self._source = source
         self._storage = storage
+        self._slots = asyncio.Semaphore(AT_ONCE)
         self._storing = asyncio.Lock()
         self._failed: dict[str, str] = {}
         """Why images were not copied, by their identity."""
@@ -100,7 +103,7 @@ class Copier:
 
     async def _try_copy(self, wanted: WantedImage) -> None:
         try:
-            async with _temporary_directory(self._storage) as directory:
+            async with self._slots, _temporary_directory(self._storage) as directory:
                 fetched = await self._obtain(wanted.target, directory / "upload")
                 async with self._storing:
                     await self._store(wanted, fetched)

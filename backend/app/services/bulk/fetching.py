@@ -21,7 +21,6 @@ from socket import SOCK_STREAM, getaddrinfo
 from typing import NamedTuple, Self
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
-import anyio
 import httpcore
 
 from app import __version__
@@ -139,7 +138,7 @@ class _PublicOnly(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        with anyio.fail_after(timeout):
+        async with asyncio.timeout(timeout):
             addresses = await self._addresses(host, port)
             for number, address in enumerate(addresses, 1):
                 try:
@@ -163,7 +162,7 @@ class _PublicOnly(httpcore.AsyncNetworkBackend):
         return texts[:4]
 
     async def sleep(self, seconds: float) -> None:
-        await anyio.sleep(seconds)
+        await asyncio.sleep(seconds)
 
 
 class _Host:
@@ -305,7 +304,9 @@ class Fetcher:
         self, response: httpcore.Response, path: Path, *, max_bytes: int
     ) -> FetchedFile:
         digest, size = sha256(), 0
-        async with await anyio.open_file(path, "wb") as file:
+        with storage_errors():
+            file = await asyncio.to_thread(path.open, "wb")
+        with file:
             async for chunk in response.aiter_stream():
                 size += len(chunk)
                 self._bytes += len(chunk)
@@ -313,7 +314,7 @@ class Fetcher:
                     raise NotFetched(_too_large(max_bytes))
                 digest.update(chunk)
                 with storage_errors():
-                    await file.write(chunk)
+                    file.write(chunk)
         if not size:
             raise NotFetched("the file is empty")
         return FetchedFile(path, digest.digest())

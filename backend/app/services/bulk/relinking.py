@@ -10,7 +10,7 @@ import json
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, BinaryIO, NamedTuple
@@ -55,8 +55,10 @@ from app.services.bulk.reporting import AddressReport, RemainingAddress
 COVER = "cover_image"
 """The key in `imported` of a cover image whose address is relative."""
 MAX_COVER = 2000
-BATCH = 20
-"""Articles at a time: their texts are in memory."""
+BATCH = 200
+"""Articles whose addresses are looked up at a time."""
+TEXTS = 20
+"""Articles whose texts are in memory at a time."""
 NO_ARTICLE = "no article with this address was imported"
 NOT_COPIED = "the image was not copied: see --media and --fetch-media"
 MISSING = "the file is not in the folder"
@@ -127,7 +129,13 @@ _REWRITE = text(
     "  ELSE nullif(imported - 'cover_image', '{}') END,"
     " version = version + 1 WHERE id = :id AND content = :former_content"
     " AND cover_image_url IS NOT DISTINCT FROM :former_cover AND deleted_at IS NULL RETURNING id"
-).bindparams(bindparam("toc", type_=JSONB()))
+).bindparams(
+    bindparam("toc", type_=JSONB()),
+    *(
+        bindparam(name, type_=String())
+        for name in ("cover_image_url", "former_content", "former_cover")
+    ),
+)
 _DELETE = text(
     "DELETE FROM imported_addresses AS stored USING unnest(:article_ids, :addresses)"
     " AS replaced (article_id, address) WHERE stored.article_id = replaced.article_id"
@@ -182,7 +190,7 @@ class Relinker:
         self._site = site
         self._copier = copier
         self._report = report
-        self._dry = _DryRun() if is_dry_run else None
+        self._dry = _DryRun(site) if is_dry_run else None
         self._known: dict[int, _Known] = {}
         self._files: dict[str, list[tuple[str, str]]] | None = None
         """Stems and slugs of the texts in a folder, by the last part of their stems."""
@@ -273,8 +281,11 @@ class Relinker:
                 remaining = known.remaining if known is not None and is_written else ()
                 self._dry.add(result, remaining, is_written=is_written)
 
-    async def finish(self) -> None:
-        """Look up the addresses of all texts of the source again, and report what remains."""
+    async def finish(self, advance: Callable[[int], None] = lambda _: None) -> None:
+        """Look up the addresses of all texts of the source again, and report what remains.
+
+        `advance` is called with the number of addresses that were looked up.
+        """
         self._files = None
         after = 0
         while rows := await self._rows(after):
@@ -290,6 +301,7 @@ class Relinker:
                 for row in rows
             ]
             await self._process(places)
+            advance(len(places))
         if self._dry is not None:
             for places in self._dry.batches():
                 await self._process(places)
@@ -335,9 +347,11 @@ class Relinker:
         if copier is None or not places:
             return {}
         if self._dry is not None:
-            return await threads.run(partial(self._would_copy, copier, places))
-        texts = await self._texts({each.article_id for each in places})
-        alts = await threads.run(partial(_alts, list(texts.values())))
+            return await threads.run(partial(self._would_copy, copier, self._dry, places))
+        alts: dict[tuple[int, str], str] = {}
+        for article_ids in _chunks({each.article_id for each in places}):
+            texts = await self._texts(article_ids)
+            alts |= await threads.run(partial(_alts, texts))
         return await copier.copy(
             WantedImage(
                 self._image(each),
@@ -347,9 +361,9 @@ class Relinker:
             for each in places
         )
 
-    def _would_copy(self, copier: Copier, places: Sequence[_Place]) -> Mapping[str, str]:
-        dry = self._dry
-        assert dry is not None  # noqa: S101 - for the type checker
+    def _would_copy(
+        self, copier: Copier, dry: "_DryRun", places: Sequence[_Place]
+    ) -> Mapping[str, str]:
         reasons: dict[str, str] = {}
         for each in places:
             image = self._image(each)
@@ -427,29 +441,27 @@ class Relinker:
                 return found[0]
         return None
 
-    async def _texts(self, article_ids: Iterable[int]) -> dict[int, Row[Any]]:
-        parameters = {"article_ids": sorted(set(article_ids))}
+    async def _texts(self, article_ids: Sequence[int]) -> Sequence[Row[Any]]:
         async with self._database.autocommit() as connection:
-            rows = (await connection.execute(_TEXTS, parameters)).all()
-        return {row.id: row for row in rows}
+            return (await connection.execute(_TEXTS, {"article_ids": article_ids})).all()
 
     async def _rewrite(
         self, places: Sequence[_Place], targets: Mapping[tuple[str, OldAddress], str]
     ) -> None:
         """Write the new addresses into the texts of these places."""
         new: dict[int, dict[str, str]] = defaultdict(dict)
-        done: list[tuple[int, str]] = []
         for place in places:
             target = targets.get((place.source_id, place.found))
             if target is not None:
-                new[place.article_id][unquote(place.found.address)] = target
-                done.append((place.article_id, place.found.address))
-        if not done:
-            return
+                new[place.article_id][place.found.address] = target
+        for article_ids in _chunks(new):
+            await self._rewrite_articles({each: new[each] for each in article_ids})
 
+    async def _rewrite_articles(self, new: Mapping[int, Mapping[str, str]]) -> None:
+        """Replace these addresses in articles, in one transaction."""
         while True:
-            before = await self._texts(new)
-            rewritten = await threads.run(partial(_rewrite_texts, list(before.values()), new))
+            before = await self._texts(list(new))
+            rewritten = await threads.run(partial(_rewrite_texts, before, new))
             rendered = await threads.run(
                 partial(render_texts, [each.content for each in rewritten])
             )
@@ -458,7 +470,12 @@ class Relinker:
                 for each, result in zip(rewritten, rendered, strict=True)
                 if isinstance(result, str)
             }
-            replaced = [each for each in done if each[0] not in failed]
+            done = [
+                (article_id, address)
+                for article_id, addresses in new.items()
+                if article_id not in failed
+                for address in addresses
+            ]
             rows = [
                 {
                     "id": each.before.id,
@@ -474,7 +491,7 @@ class Relinker:
                 if not isinstance(result, str)
             ]
             try:
-                await retry(self._database, partial(_write, rows=rows, done=replaced))
+                await retry(self._database, partial(_write, rows=rows, done=done))
             except _Changed:
                 continue
             return
@@ -521,7 +538,7 @@ def _rewrite_texts(
     """Return the texts in which an address was replaced."""
     rewritten: list[_Rewritten] = []
     for before in texts:
-        targets = new[before.id]
+        targets = {unquote(address): target for address, target in new[before.id].items()}
 
         def target_of(url: str, targets: Mapping[str, str] = targets) -> str | None:
             return targets.get(unquote(url))
@@ -537,6 +554,12 @@ def _rewrite_texts(
         if (content, cover) != (before.content, before.cover_image_url):
             rewritten.append(_Rewritten(before, content, cover))
     return rewritten
+
+
+def _chunks(article_ids: Iterable[int]) -> Iterator[list[int]]:
+    ordered = iter(sorted(article_ids))
+    while chunk := list(islice(ordered, TEXTS)):
+        yield chunk
 
 
 def _alts(texts: Sequence[Row[Any]]) -> dict[tuple[int, str], str]:
@@ -556,9 +579,10 @@ def _alts(texts: Sequence[Row[Any]]) -> dict[tuple[int, str], str]:
 class _DryRun:
     """What a dry run would have written, because its batches were rolled back."""
 
-    def __init__(self) -> None:
+    def __init__(self, site: Site) -> None:
         self.files: dict[str, str] = {}
-        """The slugs of records by their ids, which are paths in a folder."""
+        """The slugs of the texts in a folder by their paths."""
+        self._site = site
         self.copied = KeySet()
         """The images that would have been copied."""
         self._written = KeySet()
@@ -571,7 +595,8 @@ class _DryRun:
         if record is None or not is_written:
             return
         self._written.add(record_key("", result.source_id))
-        self.files[result.source_id] = result.slug
+        if self._site.is_folder:
+            self.files[result.source_id] = result.slug
         for path in record.old_paths:
             self._paths.add(record_key("", path))
         for found in remaining:

@@ -112,10 +112,12 @@ async def import_source(
     advance: Progress,
     storage: Storage,
     fetcher: Fetcher | None = None,
+    advance_addresses: Progress = lambda _: None,
 ) -> None:
     """Import a source as the operator. With `dry_run` all changes are rolled back.
 
     Images are copied from the folders of the options, and otherwise downloaded by `fetcher`.
+    `advance_addresses` is called with the number of addresses that were looked up at the end.
 
     Raises UserNotFound, and the errors of `import_articles`.
     """
@@ -166,7 +168,7 @@ async def import_source(
         prepare=None if relinker is None else relinker.prepare,
     )
     if relinker is not None:
-        await relinker.finish()
+        await relinker.finish(advance_addresses)
 
 
 def _site(source: SurveyedSource, name: str, options: ImportOptions) -> Site:
