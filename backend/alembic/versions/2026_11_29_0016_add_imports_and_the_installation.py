@@ -3,7 +3,7 @@
 It only adds tables. The previous release ignores them.
 
 Revision: 0016
-Revises: 0014b
+Revises: 0015
 """
 
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0016"
-down_revision = "0014b"
+down_revision = "0015"
 branch_labels = None
 depends_on = None
 

@@ -119,7 +119,7 @@ async def import_articles(
     is_async = prefer is not None and _RESPOND_ASYNC.search(prefer) is not None
     found = await runs.run(
         database,
-        incoming=storage.incoming,
+        storage=storage,
         identity=actor,
         content_type=request.headers.get("content-type", "").partition(";")[0].strip().lower(),
         query=query,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, StringConstraints
 
 from app.core.enums import ImportState
 from app.schemas.bulk import SourceName
@@ -27,6 +27,13 @@ class ImportQuery(Input):
     author: Annotated[
         Username | None,
         Field(description="The author of all articles; editors may name others"),
+    ] = None
+    site: Annotated[
+        Annotated[str, StringConstraints(max_length=200, pattern=r"^https?://[!-~]+$")] | None,
+        Field(
+            description="The address of the old site, if the source does not contain it. Relative "
+            "addresses become absolute with it"
+        ),
     ] = None
     timezone: Annotated[
         Annotated[str, Line(100)] | None,

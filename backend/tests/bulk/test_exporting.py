@@ -18,6 +18,7 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core import clock
+from app.core.config import get_settings
 from app.core.enums import CommentPolicy, Role
 from app.db.session import Database
 from app.models import Article, FormerSlug, User
@@ -27,9 +28,11 @@ from app.services.bulk.markdown_writing import FolderWriter
 from app.services.bulk.records import Outcome
 from app.services.bulk.reporting import Report
 from app.services.bulk.sources import Format, ImportOptions
+from app.services.media.storage import open_storage
 from tests.databases import savepoint_of
 from tests.factories import bearer, create_article, create_comment, create_user
 
+STORAGE = open_storage(get_settings())
 Server = Callable[[], AbstractAsyncContextManager[None]]
 
 AUTHORS = ("ada", "Grace.Hopper", "x_1")
@@ -185,6 +188,7 @@ async def load(database: Database, body: bytes, **options: Any) -> Report:
             options=ImportOptions(**options),
             report=report,
             advance=lambda _: None,
+            storage=STORAGE,
         )
         problems = [entry for entry in report.entries() if entry.outcome == "refused"]
         assert problems == []
@@ -441,14 +445,24 @@ class TestOtherFormats:
             )
             with Report(now=clock.now()) as report:
                 await sources.import_source(
-                    database, source, options=ImportOptions(), report=report, advance=lambda _: None
+                    database,
+                    source,
+                    options=ImportOptions(),
+                    report=report,
+                    advance=lambda _: None,
+                    storage=STORAGE,
                 )
             assert report.counts == only(Outcome.UNCHANGED, 4)
             assert await state(database) == before
         async with server():
             with Report(now=clock.now()) as report:
                 await sources.import_source(
-                    database, source, options=ImportOptions(), report=report, advance=lambda _: None
+                    database,
+                    source,
+                    options=ImportOptions(),
+                    report=report,
+                    advance=lambda _: None,
+                    storage=STORAGE,
                 )
             rows = {row.article["slug"]: row for row in await state(database)}
             assert rows["first"].slugs == ["first-before"]
@@ -501,7 +515,12 @@ class TestOtherFormats:
         async with server():
             with Report(now=clock.now()) as report:
                 await sources.import_source(
-                    database, source, options=ImportOptions(), report=report, advance=lambda _: None
+                    database,
+                    source,
+                    options=ImportOptions(),
+                    report=report,
+                    advance=lambda _: None,
+                    storage=STORAGE,
                 )
             assert report.counts == only(Outcome.CREATED, 5)
             async with database.unit_of_work() as session:

@@ -17,6 +17,7 @@ from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import clock
+from app.core.config import get_settings
 from app.core.enums import ImportState, Role
 from app.db.session import Database
 from app.jobs.housekeeping import delete_expired
@@ -24,6 +25,7 @@ from app.models import Article, Import, User
 from app.services.bulk import archives, imports, runs, sources
 from app.services.bulk.reporting import Report
 from app.services.bulk.sources import ImportOptions
+from app.services.media.storage import open_storage
 from tests.bulk.exports import GHOST, wordpress_post, wxr
 from tests.factories import api_key, bearer, create_import, create_user
 from tests.security.conftest import (
@@ -47,6 +49,7 @@ __all__ = [
     "live_rows",
 ]
 
+STORAGE = open_storage(get_settings())
 NDJSON, XML, JSON, ZIP = (
     "application/x-ndjson",
     "application/xml",
@@ -188,7 +191,12 @@ class TestResult:
         options = ImportOptions(author="ada", source=by_http["source"], dry_run=True)
         with Report(now=clock.now()) as report:
             await sources.import_source(
-                database, source, options=options, report=report, advance=lambda _: None
+                database,
+                source,
+                options=options,
+                report=report,
+                advance=lambda _: None,
+                storage=STORAGE,
             )
             file = io.BytesIO()
             report.write_json(file)

@@ -52,6 +52,35 @@ def decode(raw: bytes) -> tuple[str, str]:
         return raw.decode("utf-8-sig", errors="replace"), note
 
 
+def open_below(root: Path, name: str) -> int:
+    """Open a regular file below a folder, and return its file descriptor.
+
+    Raises OSError if it is not a regular file, or if a folder on the way is a symbolic link. The
+    name must not contain `..`.
+    """
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    *folders, last = name.split("/")
+    try:
+        for each in folders:
+            below = os.open(each, os.O_RDONLY | os.O_DIRECTORY | _OPEN_FLAGS, dir_fd=folder)
+            os.close(folder)
+            folder = below
+        each = last
+        descriptor = os.open(last, os.O_RDONLY | _OPEN_FLAGS, dir_fd=folder)
+    except OSError as error:
+        if error.errno == errno.ENOTDIR and is_link(each, folder=folder):
+            raise OSError(errno.ELOOP, SYMLINK_MESSAGE, name) from error
+        raise _explain(error) from error
+    finally:
+        os.close(folder)
+    try:
+        _require_regular(descriptor, name)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def create(path: Path) -> BinaryIO:
     """Open a regular file for writing, and create or truncate it. Raises OSError."""
     try:

@@ -64,6 +64,8 @@ class ImportStopped(Exception):
 Item = TypeVar("Item")
 Batches = AsyncIterator[list[ParsedRecord]]
 Report = Callable[[Sequence[Result]], None]
+Prepare = Callable[[list[PreparedRecord]], Awaitable[list[PreparedRecord]]]
+"""Changes the texts of records before they are rendered."""
 DryRunSetup = Callable[[AsyncSession], Awaitable[None]]
 
 
@@ -76,9 +78,10 @@ class ImportContext(NamedTuple):
     report: Report
     dry_run: DryRunSetup | None
     simulation: Simulation | None
+    prepare: Prepare | None
 
 
-_threads = FairThreadPool("import", size=1, what="imports", max_jobs=MAX_QUEUED)
+threads = FairThreadPool("import", size=1, what="imports", max_jobs=MAX_QUEUED)
 """One thread for all imports of this process, which leaves CPU time for requests."""
 
 _write_locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
@@ -96,6 +99,7 @@ async def import_articles(
     importer: Importer,
     report: Report,
     dry_run: DryRunSetup | None = None,
+    prepare: Prepare | None = None,
 ) -> None:
     """Import batches of records, and call `report` with the results, in any order.
 
@@ -107,7 +111,7 @@ async def import_articles(
     stays unavailable, ImportStopped if a limit is reached, and errors of `batches`.
     """
     simulation = None if dry_run is None else Simulation()
-    context = ImportContext(database, importer, KeySet(), report, dry_run, simulation)
+    context = ImportContext(database, importer, KeySet(), report, dry_run, simulation, prepare)
     writing: asyncio.Task[None] | None = None
     try:
         async for batch in batches:
@@ -130,7 +134,7 @@ async def _prepare(context: ImportContext, batch: Sequence[ParsedRecord]) -> lis
         for item in batch
         if item.record is None
     ]
-    items = await _threads.run(
+    items = await threads.run(
         partial(_prepare_records, batch, context.importer, context.seen), user_id=user_id
     )
     unchanged = await _unchanged(context, items)
@@ -140,8 +144,10 @@ async def _prepare(context: ImportContext, batch: Sequence[ParsedRecord]) -> lis
         if item.key in unchanged and not item.repeated
     ]
     items = [item for item in items if item.repeated or item.key not in unchanged]
+    if context.prepare is not None:
+        items = await context.prepare(items)
     texts = [item.record.content for item in items]
-    rendered = await _threads.run(partial(render_texts, texts), user_id=user_id)
+    rendered = await threads.run(partial(render_texts, texts), user_id=user_id)
     results += [
         Result(item.parsed, Outcome.FAILED, f"content: {result}")
         for item, result in zip(items, rendered, strict=True)
@@ -153,7 +159,7 @@ async def _prepare(context: ImportContext, batch: Sequence[ParsedRecord]) -> lis
         for item, result in zip(items, rendered, strict=True)
         if not isinstance(result, str)
     ]
-    return await _threads.run(partial(_with_comments, ready), user_id=user_id)
+    return await threads.run(partial(_with_comments, ready), user_id=user_id)
 
 
 def _with_comments(items: Sequence[PreparedRecord]) -> list[PreparedRecord]:
@@ -312,14 +318,14 @@ async def from_lines(
         for line in lines:
             length = len(line.text or b"")
             if pending and (len(pending) >= BATCH or size + length > BATCH_BYTES):
-                yield await _threads.run(
+                yield await threads.run(
                     partial(parse_lines, pending, resolve_author), user_id=user_id
                 )
                 pending, size = [], 0
             pending.append(line)
             size += length
     if pending:
-        yield await _threads.run(partial(parse_lines, pending, resolve_author), user_id=user_id)
+        yield await threads.run(partial(parse_lines, pending, resolve_author), user_id=user_id)
 
 
 async def from_records(
@@ -328,7 +334,7 @@ async def from_records(
     """Yield the batches of a source, numbered and read in a thread. `user_id` is the importer."""
     numbered = (item._replace(number=number) for number, item in enumerate(records, 1))
     paced = numbered if user_id is None else _with_pauses(numbered)
-    while batch := await _threads.run(partial(_next_batch, paced), user_id=user_id):
+    while batch := await threads.run(partial(_next_batch, paced), user_id=user_id):
         yield batch
 
 

@@ -17,6 +17,7 @@ from app.content.slugs import slugify, tag_key
 from app.core.config import describe
 from app.core.languages import canonical_language
 from app.schemas.bulk import ArticleRecord
+from app.services.bulk.references import OldAddress
 
 Position = int | str
 """The position of a record in its source: a line number, a path, or the number of a post."""
@@ -102,6 +103,8 @@ class PreparedRecord(NamedTuple):
     rendered: Rendered | None = None
     comments: Sequence[str] = ()
     """The HTML of the record's comments."""
+    addresses: Sequence[OldAddress] | None = None
+    """Addresses of the old site in the text; None if they were not searched."""
 
 
 class Outcome(StrEnum):

@@ -21,6 +21,8 @@ _LABELS: Mapping[Outcome, str] = {
     Outcome.FAILED: "refused",
     Outcome.LEFT_OUT: "left out",
 }
+MAX_ADDRESSES = 100_000
+"""Remaining addresses that a report lists."""
 _WRITTEN = {Outcome.CREATED, Outcome.UPDATED}
 
 
@@ -35,6 +37,54 @@ class Entry(NamedTuple):
     state: str
     """public, scheduled or draft; empty if the record was not written."""
     messages: list[str]
+
+
+class RemainingAddress(NamedTuple):
+    """An address of the old site that an article still contains."""
+
+    source_id: str
+    slug: str
+    """Of the article."""
+    address: str
+    reason: str
+    is_image: bool
+
+
+class AddressReport:
+    """What happened to the addresses of the old site."""
+
+    def __init__(self) -> None:
+        self.links = 0
+        """Links that lead to other imported articles now."""
+        self.images = 0
+        """Addresses of images that are those of copies now."""
+        self.remaining: list[RemainingAddress] = []
+        self.further = 0
+        """Remaining addresses beyond MAX_ADDRESSES."""
+
+    def add(self, remaining: RemainingAddress) -> None:
+        """Add an address that remains."""
+        if len(self.remaining) < MAX_ADDRESSES:
+            self.remaining.append(remaining)
+        else:
+            self.further += 1
+
+    def sort(self) -> None:
+        """Sort the addresses, so that a dry run reports them in the same order."""
+        self.remaining.sort()
+
+    def sentences(self) -> list[str]:
+        """Return the numbers as sentences."""
+        lines = []
+        if self.links or self.images:
+            lines.append(
+                f"New addresses: {self.links} links to imported articles,"
+                f" {self.images} copied images"
+            )
+        if total := len(self.remaining) + self.further:
+            images = sum(each.is_image for each in self.remaining)
+            lines.append(f"Addresses of the old site that remain: {total} ({images} of images)")
+        return lines
 
 
 class Report:
@@ -55,6 +105,7 @@ class Report:
         self.users: list[str] = []
         self.omitted = 0
         """The number of records without an entry."""
+        self.addresses = AddressReport()
         self._now = now
         self._max_entries = max_entries
         self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
@@ -135,7 +186,7 @@ class Report:
             lines.append(f"Left out: {shown}")
         if self.users:
             lines.append(f"Users for authors without an account: {', '.join(self.users)}")
-        lines += self.problems
+        lines += [*self.addresses.sentences(), *self.problems]
         if self.omitted:
             lines.append(f"The list of records ends before the last {self.omitted} records")
         return lines
@@ -150,6 +201,9 @@ class Report:
             "parts_left_out": {kind: count for kind, count in self.parts.items() if count},
             "users": self.users,
             "problems": self.problems,
+            "links_replaced": self.addresses.links,
+            "images_replaced": self.addresses.images,
+            "remaining_addresses": [each._asdict() for each in self.addresses.remaining],
         }
         file.write(_dumps(head).encode().removesuffix(b"}") + b',"records":[')
         separator = b"\n"
@@ -178,7 +232,14 @@ class Report:
             row = "<td>".join(cells)
             name = entry.outcome.replace(" ", "-")
             file.write(f"<tr class={name}><td>{row}\n".encode())
-        file.write(b"</tbody></table></html>\n")
+        file.write(b"</tbody></table>")
+        if self.addresses.remaining:
+            file.write(b"<h2>Addresses of the old site that remain</h2>\n<table>")
+            for each in self.addresses.remaining:
+                cells = (each.source_id, each.slug, each.address, each.reason)
+                file.write(f"<tr><td>{'<td>'.join(map(_text, cells))}\n".encode())
+            file.write(b"</table>")
+        file.write(b"</html>\n")
 
 
 _STYLE = (

@@ -43,6 +43,7 @@ from app.services.bulk.importing import ImportStopped
 from app.services.bulk.records import Outcome
 from app.services.bulk.reporting import Report
 from app.services.bulk.sources import Format, ImportOptions
+from app.services.media.storage import Storage
 
 logger = get_logger(__name__)
 
@@ -159,7 +160,7 @@ class ImportRuns:
         self,
         database: Database,
         *,
-        incoming: Path,
+        storage: Storage,
         identity: Identity,
         content_type: str,
         query: ImportQuery,
@@ -169,7 +170,7 @@ class ImportRuns:
         """Receive the body and import it. Return the import when it ends, or after WAIT_SECONDS.
 
         Without `waits`, it is returned when the body is received. The permissions are checked again
-        for each batch. `incoming` is a folder whose old entries are deleted.
+        for each batch.
 
         Raises UnsupportedMediaType, InvalidInput, ImportInProgress, LimitReached, ContentTooLarge,
         ServiceUnavailable, RequestTimedOut, InvalidToken.
@@ -188,7 +189,7 @@ class ImportRuns:
             source_format,
             query,
             zone,
-            incoming / secrets.token_hex(16),
+            storage.incoming / secrets.token_hex(16),
             Report(now=clock.now(), max_entries=MAX_REPORTED_RECORDS),
         )
         seconds = get_settings().stream_seconds
@@ -204,7 +205,7 @@ class ImportRuns:
             with suppress(ServiceUnavailable):
                 await imports.discard(database, run.id)
             raise
-        task = asyncio.create_task(self._import(database, run, updates))
+        task = asyncio.create_task(self._import(database, storage, run, updates))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         updates.add_done_callback(lambda done: done.cancelled() or task.cancel())
@@ -214,11 +215,13 @@ class ImportRuns:
             raise run.error
         return await imports.get_import(database, import_id=run.id, user=identity)
 
-    async def _import(self, database: Database, run: _Run, updates: "asyncio.Task[None]") -> None:
+    async def _import(
+        self, database: Database, storage: Storage, run: _Run, updates: "asyncio.Task[None]"
+    ) -> None:
         """Import the received file, and store the result."""
         state, message = ImportState.COMPLETED, None
         try:
-            await self._import_file(database, run)
+            await self._import_file(database, storage, run)
         except ImportStopped as stop:
             state, message = ImportState.STOPPED, stop.message
             run.stopped = _message(stop.position, stop.message)
@@ -244,12 +247,12 @@ class ImportRuns:
         finally:
             await _clean_up(run)
 
-    async def _import_file(self, database: Database, run: _Run) -> None:
+    async def _import_file(self, database: Database, storage: Storage, run: _Run) -> None:
         if run.source_format is Format.NDJSON:
-            await _import_source(database, run)
+            await _import_source(database, storage, run)
             return
         async with self._foreign:
-            await _import_source(database, run)
+            await _import_source(database, storage, run)
 
 
 def _checked_options(source_format: Format, query: ImportQuery) -> tzinfo | None:
@@ -286,7 +289,7 @@ async def _receive(run: _Run, body: AsyncIterator[bytes]) -> None:
         raise ServiceUnavailable("The import cannot be stored at the moment") from error
 
 
-async def _import_source(database: Database, run: _Run) -> None:
+async def _import_source(database: Database, storage: Storage, run: _Run) -> None:
     """Survey and import the received file. Raises SourceError, and what `import_source` raises."""
     seconds = get_settings().stream_seconds
     run.deadline = time.monotonic() + seconds
@@ -303,12 +306,18 @@ async def _import_source(database: Database, run: _Run) -> None:
             author=run.query.author,
             zone=run.zone,
             publish_restricted=run.query.publish_restricted,
+            site=run.query.site,
             dry_run=run.query.dry_run,
             identity=run.identity,
         )
         run.report.problems += run.problems
         await sources.import_source(
-            database, source, options=options, report=run.report, advance=run.advance
+            database,
+            source,
+            options=options,
+            report=run.report,
+            advance=run.advance,
+            storage=storage,
         )
         run.read = run.total
 

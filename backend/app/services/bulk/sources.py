@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, tzinfo
 from enum import StrEnum
 from functools import partial
@@ -19,11 +19,17 @@ from app.db.session import Database
 from app.services.accounts import users
 from app.services.bulk import ghost, importing, markdown, wordpress
 from app.services.bulk.authors import AuthorsOfUser, hash_random_password, resolve_authors
+from app.services.bulk.copying import Copier
+from app.services.bulk.fetching import Fetcher
+from app.services.bulk.folders import Folders
 from app.services.bulk.foreign import Progress, ReadOptions, SourceError, SourceFile, Survey
 from app.services.bulk.importing import Batches, DryRunSetup, import_articles, roll_back
 from app.services.bulk.ndjson import ResolveAuthor
-from app.services.bulk.records import MAX_RECORD_BYTES, Importer
+from app.services.bulk.records import MAX_RECORD_BYTES, Importer, Result
+from app.services.bulk.references import Site, host_of, is_site_address
+from app.services.bulk.relinking import Relinker
 from app.services.bulk.reporting import Report
+from app.services.media.storage import Storage
 
 CHUNK = 256 * 1024
 
@@ -59,6 +65,12 @@ class ImportOptions(NamedTuple):
     dry_run: bool = False
     identity: Identity | None = None
     """The importing user, or None for the operator."""
+    site: str | None = None
+    """The address of the old site, if the source does not contain it."""
+    media: Sequence[Path] = ()
+    """Folders with the images of the old site."""
+    media_hosts: Sequence[str] = ()
+    """Further hosts that have its images."""
 
 
 class SurveyedSource(NamedTuple):
@@ -101,48 +113,44 @@ async def import_source(
     options: ImportOptions,
     report: Report,
     advance: Progress,
+    storage: Storage,
+    fetcher: Fetcher | None = None,
+    advance_addresses: Progress = lambda _: None,
 ) -> None:
     """Import a source as the operator or as a user. With `dry_run` all changes are rolled back.
 
     The operator's import creates users for authors without an account. A user becomes the author of
     their texts.
 
+    Images are copied from the folders of the options, and otherwise downloaded by `fetcher`.
+    `advance_addresses` is called with the number of addresses that were looked up at the end.
+
     Raises UserNotFound, and the errors of `import_articles`.
     """
-    author, dry_run = options.author, options.dry_run
-    name = options.source or source.name
+    name, dry_run = options.source or source.name, options.dry_run
     report.source, report.source_format = name, source.source_format
     report.problems += source.survey.problems
     report.parts.update(source.survey.left_out)
-    resolve_author: ResolveAuthor | None = None
-    setup: DryRunSetup = _no_setup
-    if author is not None:
-        if not await users.username_exists(database.reader, username=author):
-            raise UserNotFound(f"There is no user {author}")
-        resolve_author = partial(_fixed_author, author)
-    elif options.identity is not None and source.source_format is not Format.NDJSON:
-        of_user = AuthorsOfUser(options.identity, source.survey.authors)
-        await of_user.look_up(database.reader)
-        resolve_author = of_user
-    elif source.source_format is not Format.NDJSON:
-        authors = source.survey.authors
-        hashed = await hash_random_password() if authors else ""
-        setup = partial(_resolve_authors, authors=authors, hashed_password=hashed)
-        async with database.unit_of_work() as session:
-            usernames, created = await resolve_authors(session, authors, hashed_password=hashed)
-            report.users += created
-            if dry_run:
-                await roll_back(session)
-        resolve_author = usernames.get
+    resolve_author, setup = await _authors(database, source, options=options, report=report)
     importer = Importer(options.identity, name)
     if resolve_author is None and options.identity is None:
         importer = importer._replace(new_author_password=await hash_random_password())
+    site = _site(source, name, options)
     read_options = ReadOptions(
         now=clock.now(),
         zone=options.zone or source.survey.zone or UTC,
         publish_restricted=options.publish_restricted,
-        site=name if name.startswith(("http://", "https://")) else "",
+        site=site.address,
     )
+    relinker = _relinker(
+        database, source, name, options, report=report, storage=storage, fetcher=fetcher, site=site
+    )
+
+    def add(results: Sequence[Result]) -> None:
+        report.add(results)
+        if relinker is not None:
+            relinker.add(results)
+
     batches = batches_of(
         source,
         read_options,
@@ -154,11 +162,84 @@ async def import_source(
         database,
         _counted(batches, report),
         importer=importer,
-        report=report.add,
+        report=add,
         dry_run=setup if dry_run else None,
+        prepare=None if relinker is None else relinker.prepare,
     )
     if isinstance(resolve_author, AuthorsOfUser):
         report.problems += resolve_author.remarks()
+    if relinker is not None:
+        await relinker.finish(advance_addresses)
+
+
+async def _authors(
+    database: Database, source: SurveyedSource, *, options: ImportOptions, report: Report
+) -> tuple[ResolveAuthor | None, DryRunSetup]:
+    """Return how authors become users, and what a dry run sets up before each batch.
+
+    Raises UserNotFound.
+    """
+    if options.author is not None:
+        if not await users.username_exists(database.reader, username=options.author):
+            raise UserNotFound(f"There is no user {options.author}")
+        return partial(_fixed_author, options.author), _no_setup
+    if source.source_format is Format.NDJSON:
+        return None, _no_setup
+    authors = source.survey.authors
+    if options.identity is not None:
+        of_user = AuthorsOfUser(options.identity, authors)
+        await of_user.look_up(database.reader)
+        return of_user, _no_setup
+    hashed = await hash_random_password() if authors else ""
+    async with database.unit_of_work() as session:
+        usernames, created = await resolve_authors(session, authors, hashed_password=hashed)
+        report.users += created
+        if options.dry_run:
+            await roll_back(session)
+    return usernames.get, partial(_resolve_authors, authors=authors, hashed_password=hashed)
+
+
+def _site(source: SurveyedSource, name: str, options: ImportOptions) -> Site:
+    """Return the old site. Its address is that of the options, the source, or its name."""
+    known = (options.site or "", source.survey.site, name)
+    address = next((each for each in known if is_site_address(each)), "").rstrip("/")
+    hosts = {host_of(host) or host.lower() for host in options.media_hosts}
+    index = source.survey.index
+    if isinstance(index, wordpress.Index):
+        hosts |= {host_of(attachment.url) for attachment in index.attachments.values()}
+    is_folder = source.source_format is Format.MARKDOWN
+    return Site(address, frozenset(hosts - {""}), is_folder=is_folder)
+
+
+def _relinker(
+    database: Database,
+    source: SurveyedSource,
+    name: str,
+    options: ImportOptions,
+    *,
+    report: Report,
+    storage: Storage,
+    fetcher: Fetcher | None,
+    site: Site,
+) -> Relinker | None:
+    """Return what replaces addresses. Our own exports keep theirs, unless an option says more."""
+    copies = bool(options.media) or fetcher is not None
+    if source.source_format is Format.NDJSON and not (copies or options.site):
+        return None
+    copier = None
+    if copies:
+        beside = [markdown.source_folder(source.path)] if options.media and site.is_folder else []
+        folders = Folders([*options.media, *beside])
+        copier = Copier(database, source=name, storage=storage, folders=folders, fetcher=fetcher)
+    return Relinker(
+        database,
+        source=name,
+        site=site,
+        copier=copier,
+        report=report.addresses,
+        is_dry_run=options.dry_run,
+        identity=options.identity,
+    )
 
 
 async def _counted(batches: Batches, report: Report) -> Batches:

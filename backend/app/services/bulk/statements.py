@@ -130,13 +130,31 @@ DELETE_FORMER_RECORDS = _statement(
 """Delete records of earlier releases, which stored no source, after they were identified."""
 
 UPSERT_REDIRECTS = _statement(
-    "INSERT INTO redirects (path, source, article_id)"
-    " SELECT * FROM unnest(:paths, :sources, :article_ids)"
-    " ON CONFLICT (path, source) DO UPDATE SET article_id = excluded.article_id"
-    " WHERE redirects.article_id <> excluded.article_id",
+    "INSERT INTO redirects (path, source, article_id, is_served)"
+    " SELECT paths, sources, article_ids, :is_served"
+    " FROM unnest(:paths, :sources, :article_ids) AS new (paths, sources, article_ids)"
+    " ON CONFLICT (path, source)"
+    " DO UPDATE SET article_id = excluded.article_id, is_served = excluded.is_served"
+    " WHERE redirects.article_id <> excluded.article_id"
+    " OR redirects.is_served <> excluded.is_served",
     paths=_TEXTS,
     sources=_TEXTS,
     article_ids=_BIGINTS,
+    is_served=Boolean(),
+)
+
+DELETE_ADDRESSES = _statement(
+    "DELETE FROM imported_addresses WHERE article_id = ANY(:article_ids)", article_ids=_BIGINTS
+)
+
+INSERT_ADDRESSES = _statement(
+    "INSERT INTO imported_addresses (article_id, address, source_address, is_image)"
+    " SELECT * FROM unnest(:article_ids, :addresses, :source_addresses, :are_images)"
+    " ON CONFLICT DO NOTHING",
+    article_ids=_BIGINTS,
+    addresses=_TEXTS,
+    source_addresses=_TEXTS,
+    are_images=_BOOLEANS,
 )
 
 ADD_FORMER_SLUGS = _statement(

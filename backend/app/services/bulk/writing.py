@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import COMMAND_LINE, recheck
+from app.auth.permissions import Action, may_on_any
 from app.content.markdown import Rendered
 from app.core.enums import CommentPolicy
 from app.core.limits import LimitKind
@@ -63,6 +64,7 @@ async def write(
     await _save_redirects(session, batch)
     await save_former_slugs(session, batch)
     await _save_comments(session, batch)
+    await _save_addresses(session, batch)
     return batch.results
 
 
@@ -245,11 +247,15 @@ async def _save_redirects(session: AsyncSession, batch: Plan) -> None:
     for item, article_id in batch.imported:
         for path in item.record.old_paths:
             redirects.setdefault((path, item.source), article_id)
+    identity = batch.importer.identity
+    # Otherwise, users could have addresses of others redirect to their own articles.
+    is_served = identity is None or may_on_any(identity, Action.IMPORT_ARTICLE)
     if redirects:
         parameters = {
             "paths": [path for path, _ in redirects],
             "sources": [source for _, source in redirects],
             "article_ids": list(redirects.values()),
+            "is_served": is_served,
         }
         await session.execute(statements.UPSERT_REDIRECTS, parameters)
 
@@ -277,3 +283,22 @@ async def _save_comments(session: AsyncSession, batch: Plan) -> None:
             importer=batch.importer.identity,
             now=batch.now,
         )
+
+
+async def _save_addresses(session: AsyncSession, batch: Plan) -> None:
+    """Save the addresses of the old site in the texts that were written."""
+    searched = [(item.addresses, id_) for item, id_ in batch.imported if item.addresses is not None]
+    if not searched:
+        return
+    await session.execute(
+        statements.DELETE_ADDRESSES, {"article_ids": [id_ for _, id_ in searched]}
+    )
+    rows = [(article_id, found) for addresses, article_id in searched for found in addresses]
+    if rows:
+        parameters = {
+            "article_ids": [article_id for article_id, _ in rows],
+            "addresses": [found.address for _, found in rows],
+            "source_addresses": [found.source_address for _, found in rows],
+            "are_images": [found.is_image for _, found in rows],
+        }
+        await session.execute(statements.INSERT_ADDRESSES, parameters)
