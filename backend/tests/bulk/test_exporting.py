@@ -180,8 +180,14 @@ async def load(database: Database, body: bytes, **options: Any) -> Report:
 
     path = Path("/all.ndjson")
     source = sources.SurveyedSource(path, Format.NDJSON, sources.Survey())
-    with pytest.MonkeyPatch.context() as patch, Report(now=clock.now()) as report:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "_chunks", lambda *_: chunks())
+        return await run_import(database, source, **options)
+
+
+async def run_import(database: Database, source: sources.SurveyedSource, **options: Any) -> Report:
+    """Import a source without a refused record. Return the report, whose file is closed."""
+    with Report(now=clock.now()) as report:
         await sources.import_source(
             database,
             source,
@@ -190,8 +196,7 @@ async def load(database: Database, body: bytes, **options: Any) -> Report:
             advance=lambda _: None,
             storage=STORAGE,
         )
-        problems = [entry for entry in report.entries() if entry.outcome == "refused"]
-        assert problems == []
+        assert [entry for entry in report.entries() if entry.outcome == "refused"] == []
         return report
 
 
