@@ -53,18 +53,19 @@ class RemainingAddress(NamedTuple):
 class AddressReport:
     """What happened to the addresses of the old site."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_remaining: int = MAX_ADDRESSES) -> None:
+        self._max_remaining = max_remaining
         self.links = 0
         """Links that lead to other imported articles now."""
         self.images = 0
         """Addresses of images that are those of copies now."""
         self.remaining: list[RemainingAddress] = []
         self.further = 0
-        """Remaining addresses beyond MAX_ADDRESSES."""
+        """Remaining addresses that are not listed."""
 
     def add(self, remaining: RemainingAddress) -> None:
         """Add an address that remains."""
-        if len(self.remaining) < MAX_ADDRESSES:
+        if len(self.remaining) < self._max_remaining:
             self.remaining.append(remaining)
         else:
             self.further += 1
@@ -105,7 +106,7 @@ class Report:
         self.users: list[str] = []
         self.omitted = 0
         """The number of records without an entry."""
-        self.addresses = AddressReport()
+        self.addresses = AddressReport(max_entries or MAX_ADDRESSES)
         self._now = now
         self._max_entries = max_entries
         self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
@@ -143,14 +144,15 @@ class Report:
             messages += [
                 f"{count} {kind} were not imported" for kind, count in parsed.parts.items()
             ]
+        position = parsed.position
         return Entry(
-            position=parsed.position,
+            position=position if isinstance(position, int) else _storable(position),
             outcome=_LABELS[result.outcome],
-            title=record.title if record else parsed.title,
-            source_id=result.source_id or parsed.source_id,
+            title=_storable(record.title if record else parsed.title),
+            source_id=_storable(result.source_id or parsed.source_id),
             slug=result.slug,
             state=self._state(result),
-            messages=messages,
+            messages=list(map(_storable, messages)),
         )
 
     def _state(self, result: Result) -> str:
@@ -189,7 +191,7 @@ class Report:
         lines += [*self.addresses.sentences(), *self.problems]
         if self.omitted:
             lines.append(f"The list of records ends before the last {self.omitted} records")
-        return lines
+        return list(map(_storable, lines))
 
     def write_json(self, file: BinaryIO) -> None:
         """Write the report as JSON, one record a line."""
@@ -205,7 +207,7 @@ class Report:
             "images_replaced": self.addresses.images,
             "remaining_addresses": [each._asdict() for each in self.addresses.remaining],
         }
-        file.write(_dumps(head).encode().removesuffix(b"}") + b',"records":[')
+        file.write(_dumps(head).encode(errors="replace").removesuffix(b"}") + b',"records":[')
         separator = b"\n"
         for entry in self.entries():
             file.write(separator + _dumps(entry._asdict()).encode())
@@ -255,6 +257,11 @@ def _dumps(value: Any) -> str:
 
 
 _LINE_BREAKS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+
+
+def _storable(text: str) -> str:
+    """Replace what neither a file in UTF-8 nor PostgreSQL can contain."""
+    return text.encode(errors="replace").decode().replace("\0", "\ufffd")
 
 
 def _text(text: str) -> str:

@@ -242,8 +242,8 @@ class ImportRuns:
         updates.cancel()
         try:
             await _store_result(database, run, state, message)
-        except ServiceUnavailable:  # then the import counts as interrupted
-            logger.warning("The result of an import could not be stored")
+        except Exception:  # then the import counts as interrupted
+            logger.exception("The result of an import could not be stored")
         finally:
             await _clean_up(run)
 
