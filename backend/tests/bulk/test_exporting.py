@@ -7,12 +7,13 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 from zipfile import ZipFile
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -22,7 +23,7 @@ from app.core.config import get_settings
 from app.core.enums import CommentPolicy, Role
 from app.db.session import Database
 from app.models import Article, FormerSlug, User
-from app.schemas.types import EARLIEST
+from app.schemas.types import EARLIEST, LATEST
 from app.services.bulk import exporting, sources
 from app.services.bulk.markdown_writing import FolderWriter
 from app.services.bulk.records import Outcome
@@ -35,125 +36,154 @@ from tests.factories import bearer, create_article, create_comment, create_user
 STORAGE = open_storage(get_settings())
 Server = Callable[[], AbstractAsyncContextManager[None]]
 
+ROUNDS, RECORDS = 3, 40
 AUTHORS = ("ada", "Grace.Hopper", "x_1")
 TAGS = ("C", "C++", "C#", "背景", "北京", "Été", "naïve café", "ß", "日本語", "1.10", "no", "🎉 a")
 LANGUAGES = ("en", "de", "pt-BR", "zh-Hans", "zh-Hans-CN", "ja", "fa", "ko")
 COVERS = ("https://example.com/a.jpg?x=1&y=%20", "/media/0123/640.webp")
 
-_visible = st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\u2028\u2029")
-_storable = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
-_text = st.characters(
-    exclude_categories=["Cs"],
-    exclude_characters="".join(map(chr, {*range(32), 0x7F} - {9, 10, 13})),
-)
+RANGES = (
+    (0x21, 0x7E), (0x21, 0x7E), (0xA0, 0x24F), (0x300, 0x36F), (0x400, 0x4FF), (0x5D0, 0x6FF),
+    (0xE01, 0xE5B), (0x200B, 0x2027), (0x202A, 0x206F), (0x3041, 0x30FF), (0x4E00, 0x9FFF),
+    (0xAC00, 0xD7A3), (0xE000, 0xE010), (0xFDD0, 0xFDEF), (0xFFF0, 0xFFFF), (0x1F300, 0x1FAFF),
+    (0xE0000, 0xE007F), (0x10FFF0, 0x10FFFF),
+)  # fmt: skip
+SPECIAL = ('"', "\\", "</script>", "[a](b)", "**", "<b>", "&amp;", "{{x}}", "---", "\u00a0", " ")
+BREAKS = ("\n", "\r\n", "\t", "\n\n", "\x85", "\u2028", "\u2029", "\x80", "\x9f")
+CONTROL = ("\x01", "\x1f", "\x7f")
 
 
-def lines_of_text(size: int) -> st.SearchStrategy[str]:
-    return st.text(_visible, min_size=1, max_size=size).map(str.strip).filter(bool)
+class Records:
+    """Random records, with the fields in the order of an export."""
 
+    def __init__(self, seed: int) -> None:
+        self._random = Random(seed)
 
-def timestamps() -> st.SearchStrategy[str]:
-    """Return dates of the years 1970 to 9999."""
-    latest = datetime(9999, 12, 31, 23, 59, 59, 999_999, UTC)
-    return st.integers(0, (latest - EARLIEST) // timedelta(microseconds=1)).map(
-        lambda count: _timestamp(EARLIEST + timedelta(microseconds=count))
-    )
-
-
-def _timestamp(at: datetime) -> str:
-    return at.isoformat().replace("+00:00", "Z")
-
-
-def in_order(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: in_order(value[name]) for name in sorted(value)}
-    return [in_order(each) for each in value] if isinstance(value, list) else value
-
-
-_floats = st.floats(-1e15, 1e15, allow_nan=False).filter(lambda number: str(number) != "-0.0")
-_json = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**30), 10**30) | _floats | st.text(_storable),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.text(_storable, max_size=10), inner, max_size=4)
-    ),
-    max_leaves=12,
-)
-_imported = st.dictionaries(st.text(_storable, max_size=10), _json, max_size=4).map(in_order)
-_paths = st.from_regex(r"\A/[!#-;=?-~]{1,30}\Z")
-
-
-@st.composite
-def comments(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """Return comments in the order of their dates, some of which are replies."""
-    ids = draw(st.lists(lines_of_text(20), unique=True, max_size=4))
-    made: list[dict[str, Any]] = []
-    for comment_id, at in zip(ids, sorted(draw(timestamps()) for _ in ids), strict=True):
-        parent = draw(st.none() | st.sampled_from(made)) if made else None
-        author = draw(st.none() | st.sampled_from(AUTHORS))
+    def record(self) -> dict[str, Any]:
+        """Return the fields of a record, without those that have their default value."""
+        random = self._random
         fields = {
-            "id": comment_id,
-            "parent": parent and parent["id"],
-            "author": author,
-            "name": None if author else draw(lines_of_text(100)),
-            "url": None if author else draw(st.none() | st.just("https://example.com/~a?b=1")),
-            "content": draw(st.text(_text, min_size=1, max_size=100)),
-            "status": draw(st.sampled_from((None, "pending", "hidden"))),
-            "locked": parent is None and draw(st.booleans()),
-            "created_at": at,
-            "edited_at": draw(st.none() | timestamps()),
+            "title": self.line(200),
+            "slug": "",
+            "content": self.text(300, BREAKS),
+            "excerpt": self.maybe(self.line, 500),
+            "cover_image_url": random.choice((None, *COVERS)),
+            "language": random.choice(LANGUAGES),
+            "tags": random.sample(TAGS, random.choice((0, 1, 3, len(TAGS)))),
+            "published_at": self.maybe(self.timestamp),
+            "archived": random.random() < 0.2,
+            "created_at": self.timestamp(),
+            "updated_at": self.timestamp(),
+            "old_paths": sorted({self.path() for _ in range(random.choice((0, 0, 1, 5)))}),
+            "former_slugs": random.choice((0, 0, 1, 3)) * [""],
+            "imported": self.maybe(self.members, 3),
+            "author": random.choice(AUTHORS),
+            "source": self.line(500),
+            "source_id": self.line(400),
+            "comment_policy": random.choice((None, "held", "closed")),
+            "comments": self.comments(),
         }
-        made.append({name: value for name, value in fields.items() if value not in (None, False)})
-    return made
+        return without_defaults(fields)
+
+    def maybe(self, make: Callable[..., Any], *arguments: Any) -> Any:
+        return make(*arguments) if self._random.random() < 0.5 else None
+
+    def text(self, size: int, more: Sequence[str] = ()) -> str:
+        """Return a text of 1 to `size` characters, often a short one and sometimes the longest."""
+        random = self._random
+        length = random.choice((1, 2, random.randint(1, size), size))
+        letters = (self.letter(more) for _ in range(length))
+        return "".join(letters)[:size] or "x"
+
+    def letter(self, more: Sequence[str]) -> str:
+        random = self._random
+        if random.random() < 0.15:
+            return random.choice((*SPECIAL, *more))
+        return chr(random.randint(*random.choice(RANGES)))
+
+    def line(self, size: int) -> str:
+        return self.text(size).strip() or "x"
+
+    def path(self) -> str:
+        random = self._random
+        allowed = sorted({*map(chr, range(0x21, 0x7F))} - {*'"<>'})
+        return "/" + "".join(random.choices(allowed, k=random.randint(1, 30)))
+
+    def timestamp(self) -> str:
+        latest = (LATEST - EARLIEST) // timedelta(microseconds=1)
+        count = self._random.choice((0, latest, self._random.randint(0, latest), 10**15))
+        at = EARLIEST + timedelta(microseconds=count)
+        return at.isoformat().replace("+00:00", "Z")
+
+    def members(self, depth: int) -> dict[str, Any]:
+        names = {self.text(10, CONTROL) for _ in range(self._random.randint(0, 4))}
+        return {name: self.value(depth - 1) for name in sorted(names)}
+
+    def value(self, depth: int) -> Any:
+        random = self._random
+        made: list[Callable[[], Any]] = [
+            lambda: None,
+            lambda: random.random() < 0.5,
+            lambda: random.choice((0, -1, 2**63, -(10**30), random.randint(-(10**6), 10**6))),
+            lambda: random.choice((0.0, 1.0, 1e-7, 1.5e-300, 1e15, random.uniform(-1e9, 1e9))),
+            lambda: self.text(40, (*BREAKS, *CONTROL)),
+            lambda: "",
+        ]
+        if depth:
+            made += [
+                lambda: self.members(depth),
+                lambda: [self.value(depth - 1) for _ in range(random.randint(0, 3))],
+            ]
+        return random.choice(made)()
+
+    def comments(self) -> list[dict[str, Any]]:
+        """Return comments in the order of their dates, some of which are replies."""
+        random = self._random
+        dates = sorted(self.timestamp() for _ in range(random.choice((0, 0, 1, 4))))
+        made: list[dict[str, Any]] = []
+        for number, at in enumerate(dates):
+            parent = random.choice((None, *made))
+            author = random.choice((None, *AUTHORS))
+            fields = {
+                "id": f"{self.line(20)} {number}",
+                "parent": parent and parent["id"],
+                "author": author,
+                "name": None if author else self.line(100),
+                "url": None if author else random.choice((None, "https://example.com/~a?b=1")),
+                "content": self.text(100, BREAKS),
+                "status": random.choice((None, "pending", "hidden")),
+                "locked": parent is None and random.random() < 0.3,
+                "created_at": at,
+                "edited_at": self.maybe(self.timestamp),
+            }
+            made.append(without_defaults(fields))
+        return made
 
 
-@st.composite
-def records(draw: st.DrawFn) -> dict[str, Any]:
-    """Return the fields of a record in the order of an export, without slug and id."""
-    fields = {
-        "title": draw(lines_of_text(200)),
-        "slug": "",
-        "content": draw(st.text(_text, min_size=1, max_size=300)),
-        "excerpt": draw(st.none() | lines_of_text(500)),
-        "cover_image_url": draw(st.none() | st.sampled_from(COVERS)),
-        "language": draw(st.sampled_from(LANGUAGES)),
-        "tags": draw(st.lists(st.sampled_from(TAGS), unique=True)),
-        "published_at": draw(st.none() | timestamps()),
-        "archived": draw(st.booleans()),
-        "created_at": draw(timestamps()),
-        "updated_at": draw(timestamps()),
-        "old_paths": sorted(draw(st.lists(_paths, unique=True, max_size=5))),
-        "former_slugs": draw(st.integers(0, 3)) * [""],
-        "imported": draw(st.none() | _imported),
-        "author": draw(st.sampled_from(AUTHORS)),
-        "source": draw(lines_of_text(500)),
-        "source_id": draw(lines_of_text(400)),
-        "comment_policy": draw(st.sampled_from((None, "held", "closed"))),
-        "comments": draw(comments()),
-    }
+def without_defaults(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value not in (None, False, [])}
 
 
-def generated(count: int) -> list[dict[str, Any]]:
-    """Return different records, the same in each run."""
-    found: list[dict[str, Any]] = []
+def records_of(seed: int, count: int) -> list[dict[str, Any]]:
+    """Return records with different ids and slugs."""
+    made = Records(seed)
+    items = [made.record() for _ in range(count)]
+    for number, item in enumerate(items):
+        item["slug"] = f"{number}" if number % 5 == 0 else f"a-{number}"
+        item["source_id"] = f"{item['source_id']} {number}"
+        if former := item.get("former_slugs"):
+            item["former_slugs"] = [f"former-{number}-{each}" for each in range(len(former))]
+    return items
 
-    @settings(
-        max_examples=count,
-        derandomize=True,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(records())
-    def collect(record: dict[str, Any]) -> None:
-        number = len(found)
-        record["slug"] = f"{number}" if number % 5 == 0 else f"a-{number}"
-        record["source_id"] = f"{record['source_id']} {number}"
-        if "former_slugs" in record:
-            last = len(record["former_slugs"])
-            record["former_slugs"] = [f"former-{number}-{each}" for each in range(last)]
-        found.append(record)
+
+def seeds(count: int) -> list[int]:
+    """Return seeds from Hypothesis: drawing each part of a record takes 20 times as long."""
+    found: list[int] = []
+
+    @settings(max_examples=count, database=None, phases=[Phase.generate])
+    @given(st.integers(0, 2**32))
+    def collect(seed: int) -> None:
+        found.append(seed)
 
     collect()
     return found
@@ -200,6 +230,10 @@ async def run_import(database: Database, source: sources.SurveyedSource, **optio
         return report
 
 
+def without_comments(body: bytes) -> list[dict[str, Any]]:
+    return [{**json.loads(line), "comments": []} for line in body.splitlines()]
+
+
 def files_in(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -234,7 +268,13 @@ class TestRoundTrip:
     async def test_export_of_imported_records_is_the_same(
         self, database: Database, server: Server
     ) -> None:
-        items = generated(150)
+        for seed in seeds(ROUNDS):
+            print(f"seed {seed}")
+            await self.check(database, server, records_of(seed, RECORDS))
+
+    async def check(
+        self, database: Database, server: Server, items: Sequence[dict[str, Any]]
+    ) -> None:
         body = to_lines(items)
         async with server():
             report = await load(database, body)
@@ -257,7 +297,7 @@ class TestRoundTrip:
             exported = await export(database)
             before = await state(database)
             report = await load(database, exported)
-            assert report.counts == only(Outcome.UNCHANGED, len(before))
+            assert report.counts == only(Outcome.UNCHANGED, len(exported.splitlines()))
             assert await state(database) == before
             assert await export(database) == exported
         first = [json.loads(line) for line in exported.splitlines()]
@@ -308,7 +348,7 @@ class TestRoundTrip:
                     assert report.counts == only(Outcome.CREATED, 1), change
                     assert (await state(database))[: len(before)] == before
                     ids = [json.loads(each) for each in (await export(database)).splitlines()]
-                    assert len({each["source_id"] for each in ids}) == len(before) + 1
+                    assert len({each["source_id"] for each in ids}) == len(exported) + 1
 
     async def test_users_exports_are_their_own(
         self, client: httpx.AsyncClient, database: Database, server: Server
@@ -347,7 +387,7 @@ class TestRoundTrip:
                 assert await get(user) == exported
         async with server():
             async with database.unit_of_work() as session:
-                await create_user(session, username="other")
+                await create_user(session, username="reader")
                 editor = await create_user(session, username="editor", role=Role.EDITOR)
                 ada = await create_user(session, username="ada")
             for user, exported in ((editor, exports[0]), (ada, exports[1])):
@@ -355,7 +395,9 @@ class TestRoundTrip:
                     await database_unit(database, text("DELETE FROM articles"))
                 count = len(exported.splitlines())
                 assert await put(user, exported) == (count, 0, 0)
-                assert await get(user) == exported
+                got = await get(user)
+                assert without_comments(got) == without_comments(exported)
+                assert (got == exported) == (user is editor)  # commenters become guests
                 assert await put(user, exported) == (0, 0, count)
 
 
@@ -434,7 +476,6 @@ class TestOtherFormats:
             with ZipFile(io.BytesIO(answer.content)) as archive:
                 names = archive.namelist()
                 texts = {name: archive.read(name) for name in names}
-            assert archive.testzip() is None or names
             readme = texts.pop("README.txt").decode()
             assert "Markdown files contain no comments" in readme
             assert "Left out here: 2 comments." in readme

@@ -15,7 +15,7 @@ async def save_former_slugs(session: AsyncSession, batch: Plan) -> None:
         (slug, article_id, item.parsed.number)
         for item, article_id in batch.imported
         for slug in item.record.former_slugs
-        if slug not in RESERVED
+        if slug not in {*RESERVED, item.record.slug}
     ]
     if not wanted:
         return

@@ -349,7 +349,10 @@ def _plan_further_comments(batch: Plan, item: PreparedRecord) -> None:
 
     An export divides the comments of an article if they are too long for a line.
     """
-    simulated = batch.simulation and batch.simulation.commented.get(item.key)
+    simulation = batch.simulation
+    simulated = simulation and (
+        simulation.commented.get(item.key) or simulation.digests.get(item.key)
+    )
     if simulated is None or simulated != digest_without_comments(item.record):
         raise RecordRejected(REPEATED)
     notes = CommentChanges([(comment, "") for comment in item.record.comments]).notes
