@@ -25,6 +25,7 @@ from app.db.session import Database
 from app.models import Article, FormerSlug, User
 from app.schemas.types import EARLIEST, LATEST
 from app.services.bulk import exporting, sources
+from app.services.bulk.foreign import Survey
 from app.services.bulk.markdown_writing import FolderWriter
 from app.services.bulk.records import Outcome
 from app.services.bulk.reporting import Report
@@ -209,7 +210,7 @@ async def load(database: Database, body: bytes, **options: Any) -> Report:
         yield body
 
     path = Path("/all.ndjson")
-    source = sources.SurveyedSource(path, Format.NDJSON, sources.Survey())
+    source = sources.SurveyedSource(path, Format.NDJSON, Survey())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "_chunks", lambda *_: chunks())
         return await run_import(database, source, **options)
@@ -629,7 +630,11 @@ class TestLongComments:
             ada = await create_user(session)
         record = {"title": "T", "content": "Some text.", "slug": "t", "source_id": "1"}
         comments = {"comments": [{"id": "1", "name": "Bob", "content": "Hello"}]}
-        items = [record, {**record, **comments}, {**record, **comments, "title": "Other"}]
+        items: list[dict[str, Any]] = [
+            record,
+            {**record, **comments},
+            {**record, **comments, "title": "Other"},
+        ]
         headers = {**bearer(ada), "Content-Type": "application/x-ndjson"}
         for query in ("?dry_run=true", ""):
             answer = await client.post(

@@ -20,7 +20,7 @@ from app.core.limits import DEFAULTS, LimitKind
 from app.core.streams import Deadline
 from app.db.session import Database
 from app.models import Article, Import, Media, User
-from app.services.bulk import exporting, importing, runs, statements
+from app.services.bulk import exporting, importing, statements
 from app.services.media import images
 from tests.factories import (
     PASSWORD,
@@ -239,7 +239,7 @@ class TestImports:
             created = timeouts[seconds] = create(seconds)
             return created
 
-        monkeypatch.setattr(runs.asyncio, "timeout", timeout)
+        monkeypatch.setattr(asyncio, "timeout", timeout)
         lines = [record(scenario.author, number) for number in range(4)]
         async with Batches(live_rows) as batches:
             answer = await import_of(live, scenario.headers, *lines)

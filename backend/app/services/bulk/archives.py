@@ -125,8 +125,12 @@ def _write(archive: ZipFile, info: ZipInfo, target: Path, advance: Callable[[int
     """Write a file, of which at most one byte more than allowed. Return the size."""
     size = 0
     with archive.open(info) as source, target.open("xb") as file:
-        while size <= MAX_RECORD_BYTES and (chunk := source.read(_CHUNK)):
-            file.write(chunk)
-            size += len(chunk)
-            advance(len(chunk))
+        try:
+            while size <= MAX_RECORD_BYTES and (chunk := source.read(_CHUNK)):
+                file.write(chunk)
+                size += len(chunk)
+                advance(len(chunk))
+        except _READ_ERRORS:
+            target.unlink()  # not imported as a text that is cut off
+            raise
     return size

@@ -129,6 +129,9 @@ class _Sink:
     def flush(self) -> None:
         """Do nothing: ZipFile calls it."""
 
+    def close(self) -> None:
+        """Do nothing: what was written is taken later."""
+
     def take(self) -> bytes:
         """Return what was written since the last call."""
         data = b"".join(self._parts)

@@ -221,12 +221,9 @@ async def _look_up_authors(
     session: AsyncSession, batch: Plan, items: Sequence[PreparedRecord]
 ) -> None:
     """Find the named authors. For the operator, create those that are missing."""
-    usernames = {
-        each.author.lower(): each.author
-        for item in items
-        for each in (item.record, *item.record.comments)
-        if each.author
-    }
+    named = [item.record.author for item in items]
+    named += [comment.author for item in items for comment in item.record.comments]
+    usernames = {name.lower(): name for name in named if name}
     if not usernames:
         return
     found = await session.execute(statements.AUTHORS, {"usernames": sorted(usernames)})
