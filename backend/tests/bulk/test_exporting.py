@@ -2,12 +2,13 @@
 
 import io
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from random import Random
+from tempfile import NamedTemporaryFile
 from typing import Any
 from zipfile import ZipFile
 
@@ -205,14 +206,10 @@ async def export(database: Database) -> bytes:
 
 async def load(database: Database, body: bytes, **options: Any) -> Report:
     """Import NDJSON as the command does. Return the report, whose file is closed."""
-
-    async def chunks() -> AsyncIterator[bytes]:
-        yield body
-
-    path = Path("/all.ndjson")
-    source = sources.SurveyedSource(path, Format.NDJSON, Survey())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "_chunks", lambda *_: chunks())
+    with NamedTemporaryFile(suffix=".ndjson") as file:
+        file.write(body)
+        file.flush()
+        source = sources.SurveyedSource(Path(file.name), Format.NDJSON, Survey())
         return await run_import(database, source, **options)
 
 

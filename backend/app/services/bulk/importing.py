@@ -119,6 +119,10 @@ async def import_articles(
             if writing is not None:
                 await writing
             writing = asyncio.create_task(_write(context, items))
+    except asyncio.CancelledError:
+        if writing is not None:
+            writing.cancel()
+        raise
     finally:
         if writing is not None:
             await writing

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack
 from datetime import UTC, tzinfo
 from enum import StrEnum
 from functools import partial
@@ -151,21 +152,23 @@ async def import_source(
         if relinker is not None:
             relinker.add(results)
 
-    batches = batches_of(
-        source,
-        read_options,
-        resolve_author=resolve_author,
-        advance=advance,
-        user_id=importer.user_id,
-    )
-    await import_articles(
-        database,
-        _counted(batches, report),
-        importer=importer,
-        report=add,
-        dry_run=setup if dry_run else None,
-        prepare=None if relinker is None else relinker.prepare,
-    )
+    with ExitStack() as stack:
+        batches = _batches(
+            source,
+            read_options,
+            resolve_author=resolve_author,
+            advance=advance,
+            user_id=importer.user_id,
+            stack=stack,
+        )
+        await import_articles(
+            database,
+            _counted(batches, report),
+            importer=importer,
+            report=add,
+            dry_run=setup if dry_run else None,
+            prepare=None if relinker is None else relinker.prepare,
+        )
     if isinstance(resolve_author, AuthorsOfUser):
         report.problems += resolve_author.remarks()
     if relinker is not None:
@@ -261,17 +264,21 @@ async def _resolve_authors(session: AsyncSession, **arguments: Any) -> None:
     await resolve_authors(session, **arguments)
 
 
-def batches_of(
+def _batches(
     source: SurveyedSource,
     options: ReadOptions,
     *,
     resolve_author: ResolveAuthor | None,
     advance: Progress,
-    user_id: int | None = None,
+    user_id: int | None,
+    stack: ExitStack,
 ) -> Batches:
-    """Return the source's records. `resolve_author` is None for NDJSON with usernames."""
+    """Return the source's records. `resolve_author` is None for NDJSON with usernames.
+
+    `stack` closes the file of NDJSON, also after an import that ends early.
+    """
     if source.source_format is Format.NDJSON:
-        chunks = _chunks(source.path, advance)
+        chunks = _chunks(stack.enter_context(SourceFile(source.path, advance)))
         return importing.from_lines(chunks, resolve_author=resolve_author, user_id=user_id)
     records = _FORMAT_MODULES[source.source_format].read(
         source.path, source.survey, options, resolve_author=resolve_author or str, advance=advance
@@ -301,8 +308,7 @@ def _detect(path: Path) -> Format:
     return Format.NDJSON if isinstance(record, dict) and "title" in record else Format.GHOST
 
 
-async def _chunks(path: Path, advance: Progress) -> AsyncIterator[bytes]:
-    with SourceFile(path, advance) as source:
-        while chunk := await asyncio.to_thread(source.read, CHUNK):
-            source.record_ended()
-            yield chunk
+async def _chunks(source: SourceFile) -> AsyncIterator[bytes]:
+    while chunk := await asyncio.to_thread(source.read, CHUNK):
+        source.record_ended()
+        yield chunk
