@@ -16,6 +16,7 @@ from app.content.markdown import render_comment
 from app.core.enums import CommentStatus, Role
 from app.models import Article, ArticleCounts, Comment, User
 from app.services.bulk import comments as module
+from app.services.bulk import importing
 from app.services.bulk.comment_texts import render_plain, to_markdown
 from tests.bulk.exports import wordpress_post, wxr
 from tests.bulk.test_bulk import counts, export, lines, post
@@ -271,6 +272,46 @@ class TestExport:
         assert counts(await post(client, headers, lines(copy))) == (1, 0, 0, 0)
         copies = {each["slug"]: each for each in await export(client, headers)}
         assert copies["copy"]["comments"] == record["comments"]
+
+    def test_many_comments_have_several_records(
+        self,
+        own_database: str,
+        another_database: str,
+        write: Write,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        for url in (own_database, another_database):
+            execute(url, ADA)
+        comments = [
+            {
+                **GUEST,
+                "id": str(n),
+                "content": f"Text {n}.",
+                **({"parent": str(n - 1)} if n else {}),
+            }
+            for n in range(10)
+        ]
+        path = write("in.ndjson", json.dumps({**RECORD, "author": "ada", "comments": comments}))
+        assert run("import", str(path)) == 0
+        monkeypatch.setattr(module, "MAX_PART", 3 * module.COMMENT_OVERHEAD)
+        monkeypatch.setattr(importing, "BATCH_BYTES", 1)
+        first, second = tmp_path / "first.ndjson", tmp_path / "second.ndjson"
+        assert run("export", str(first)) == 0
+        assert [len(json.loads(line)["comments"]) for line in first.open()] == [3, 3, 3, 1]
+        assert run("import", str(first)) == 0  # where they come from
+        assert printed_counts(capsys.readouterr().out.rpartition("Source")[2])[:3] == [0, 0, 4]
+        use(another_database, monkeypatch)
+        assert run("import", str(first), "--dry-run") == 0
+        dry = capsys.readouterr().out
+        assert run("import", str(first)) == 0
+        assert capsys.readouterr().out == dry
+        assert printed_counts(dry)[:3] == [1, 3, 0]
+        assert run("import", str(first)) == 0
+        assert printed_counts(capsys.readouterr().out)[:3] == [0, 0, 4]
+        assert run("export", str(second)) == 0
+        assert second.read_text() == first.read_text()
 
     def test_round_trip_between_servers(
         self,

@@ -97,8 +97,8 @@ _FEATURED = ("featured", "pinned", "pin", "sticky", "top")
 _COVER_ALT = ("coveralt", "coverimagealt", "imagealt", "heroimagealt", "heroalt", "thumbnailalt")
 _COVER_CAPTION = ("covercaption", "coverimagecaption", "imagecaption", "herocaption")
 _NO_COMMENTS = ("disablecomments", "nocomments", "commentsdisabled", "hidecomments")
-_NESTED = ("params", "extra")
-"""Tables whose fields Hugo and Zola give to the templates like others."""
+_NESTED = ("params", "extra", "header")
+"""Tables with further fields: of Hugo, Zola, and the theme Minimal Mistakes."""
 _KNOWN = {
     "title", "slug", "archived", "generator", "published", "publish", "layout", *_FEATURED,
     *_CANONICAL, *_COVER_ALT, *_COVER_CAPTION,

@@ -30,6 +30,8 @@ class Simulation:
 
     def __init__(self) -> None:
         self.digests: dict[bytes, bytes] = {}
+        self.articles: dict[bytes, tuple[bytes, str]] = {}
+        """The digests of records with comments, without their comments, and the slugs."""
         self.slugs: set[tuple[str, str]] = set()
         """Slugs with the username of their author, or "" if they are public."""
 
@@ -279,17 +281,43 @@ def _plan_record(batch: Plan, item: PreparedRecord) -> None:
             batch.imported.append((item, known.article_id))
         batch.add_result(item, Outcome.UNCHANGED)
         return
+    if known is None and _exists_already(batch, item, author_id):
+        batch.add_result(item, Outcome.UNCHANGED)
+        return
     if item.repeated:
-        raise RecordRejected(REPEATED)
+        _plan_continuation(batch, item, author_id)
+        return
     if known is not None:
         _plan_change(batch, item, batch.targets[known.article_id], author_id)
-        return
-    if _exists_already(batch, item, author_id):
-        batch.add_result(item, Outcome.UNCHANGED)
         return
     item = _with_publication_date(item, batch.now)
     _require_verified_email(batch.importer, item.record)
     batch.new.append(ArticleCreation(item, author_id))
+
+
+def _plan_continuation(batch: Plan, item: PreparedRecord, author_id: int) -> None:
+    """Add further comments of an article, whose other fields an earlier record had.
+
+    An export divides the comments of an article if there are many. Raises RecordRejected if the
+    record differs in another field.
+    """
+    known = batch.known.get(item.key)
+    if not item.record.comments:
+        raise RecordRejected(REPEATED)
+    if known is not None:
+        target = batch.targets[known.article_id]
+        values = _column_values(item.record, target, now=batch.now, author_id=author_id)
+        is_same = all(value == getattr(target, name) for name, value in values.items())
+        if is_same and {tag_key(tag) for tag in item.record.tags} == set(target.tags):
+            _plan_change(batch, item, target, author_id)
+            return
+    elif batch.simulation and item.key in batch.simulation.articles:
+        digest, slug = batch.simulation.articles[item.key]
+        if digest == item.article_digest:
+            notes = changes_of(item.record.comments, item.comments, {}).notes
+            batch.add_result(item, Outcome.UPDATED, slug=slug, notes=notes)
+            return
+    raise RecordRejected(REPEATED)
 
 
 def _simulated_digest(batch: Plan, item: PreparedRecord) -> bytes | None:
