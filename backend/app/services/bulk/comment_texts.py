@@ -92,7 +92,8 @@ def _from_text(text: str) -> str:
 
 def _escaped(line: str) -> str:
     """Return a line with links for its addresses, and everything else as it is."""
-    parts, position = [], 0
+    parts: list[str] = []
+    position = 0
     for url in _ADDRESS.finditer(line):
         is_absolute = url[0].startswith("http")
         link = f"<{url[0]}>" if is_absolute else f"[{url[0]}](http://{url[0]})"

@@ -253,8 +253,8 @@ def _walk(path: Path, site: Site) -> Iterator[tuple[str, MarkdownFile] | OtherEn
         descriptor = os.open(root.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             names = os.listdir(descriptor)  # noqa: PTH208 - the folder is open, its path may change
-            above = folder_defaults(root.parent.name, names, descriptor)
-            yield _entry(PurePosixPath(root.name), _Folder(descriptor, names, above), site)
+            defaults = folder_defaults(root.parent.name, names, descriptor)
+            yield _entry(PurePosixPath(root.name), _Folder(descriptor, names, defaults), site)
         finally:
             os.close(descriptor)
         return
@@ -434,6 +434,7 @@ def _keep_others(builder: RecordBuilder, file: MarkdownFile, used: set[str]) -> 
         return
     comments = values.get("comments")
     enabled = comments.get("enable", True) if isinstance(comments, dict) else comments
+    used |= {*_NO_COMMENTS, *(["comments"] if truth(comments) is not None else [])}
     if truth(enabled) is False or any(truth(values.get(name)) for name in _NO_COMMENTS):
         builder.set_comments_closed()
     if any(truth(values.get(name)) for name in _FEATURED):

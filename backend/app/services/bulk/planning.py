@@ -158,12 +158,9 @@ async def plan(
 
 
 async def _look_up(session: AsyncSession, batch: Plan, items: Sequence[PreparedRecord]) -> None:
-    usernames = {
-        each.author.lower()
-        for item in items
-        for each in (item.record, *item.record.comments)
-        if each.author
-    }
+    named = {item.record.author for item in items}
+    named.update(comment.author for item in items for comment in item.record.comments)
+    usernames = {author.lower() for author in named if author}
     if usernames:
         found = await session.execute(statements.AUTHORS, {"usernames": sorted(usernames)})
         batch.authors = {row.username: row.id for row in found}

@@ -201,8 +201,8 @@ def survey(path: Path, advance: Progress) -> Survey:
             _add_to_index(index, item)
         elif name == "term":
             menus += text_of(element, "term_taxonomy") == "nav_menu"
-        else:
-            terms.add(_add_term(index, name, element))
+        elif (term := _add_term(index, name, element))[1]:
+            terms.add(term)
     header = file.read_header()
     if not has_items and b"<channel" not in file.header:
         raise SourceError("This is not a WordPress export: it is not XML, or has no channel")
@@ -326,7 +326,7 @@ def _above(index: Index, key: str) -> list[str]:
     """Return the keys of the categories above a category, the nearest one first."""
     keys: list[str] = []
     parent = index.categories[key].parent if key in index.categories else ""
-    while parent in index.categories and parent not in keys and parent != key:
+    while parent and parent in index.categories and parent not in keys and parent != key:
         keys.append(parent)
         parent = index.categories[parent].parent
     return keys
