@@ -45,7 +45,8 @@ def record(item: ParsedRecord) -> dict[str, Any]:
 
 
 def imported(item: ParsedRecord) -> dict[str, Any]:
-    return record(item).get("imported", {})
+    kept: dict[str, Any] = record(item).get("imported", {})
+    return kept
 
 
 CATEGORIES = """

@@ -88,6 +88,7 @@ _CATEGORIES = ("categories", "category")
 _LANGUAGE = ("language", "lang", "locale")
 _AUTHOR = ("author", "authors")
 _ADDRESSES = ("permalink", "url", "aliases", "alias", "redirectfrom", "redirects", "path", "link")
+_ALIASES = {"aliases", "alias", "redirectfrom", "redirects"}
 _GROUPS = (
     _PUBLISHED, _CREATED, _UPDATED, _EXCERPT, _COVER, _TAGS, _CATEGORIES, _LANGUAGE, _AUTHOR,
 )  # fmt: skip
@@ -181,7 +182,7 @@ def _source_author(site: Site, handle: str, email: str) -> SourceAuthor:
     known = site.authors.get(handle)
     known = known if isinstance(known, dict) else {}
     name = _text(known.get("name")) or handle
-    return SourceAuthor(handle, handle, email or _text(known.get("email")), name)
+    return SourceAuthor(handle, email=email or _text(known.get("email")), name=name)
 
 
 def read(
@@ -506,7 +507,7 @@ def _add_addresses(builder: RecordBuilder, file: MarkdownFile, name: _Name) -> s
     for field in _ADDRESSES:
         value = own.get(field)
         texts = [_text(each) for each in (value if isinstance(value, list) else [value])]
-        usable = [each for each in texts if "/" in each and not {":", "{"} & set(each)]
+        usable = [address for each in texts if (address := _address(field, each, name))]
         declared += usable
         if len(usable) == len(texts) or field == "permalink":
             used.add(field)
@@ -524,6 +525,16 @@ def _add_addresses(builder: RecordBuilder, file: MarkdownFile, name: _Name) -> s
     if slug := _text(own.get("slug")):
         builder.add_old_address(f"/{(name.below.parent / slug).as_posix()}/")
     return used
+
+
+def _address(field: str, text: str, name: _Name) -> str:
+    """Return a declared address, or an empty string if it is none of the article here."""
+    is_alias = field in _ALIASES
+    if not text or "{" in text or (not is_alias and ("/" not in text or ":" in text)):
+        return ""
+    if is_alias and "/" not in text:
+        return f"/{name.below.parent.as_posix()}/{text}"
+    return text
 
 
 def _address_parts(
