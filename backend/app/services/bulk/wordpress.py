@@ -105,6 +105,9 @@ _INTERNAL_FIELDS = {
     "_encloseme", "_wp_desired_post_slug", "_trackbackme", "_wp_suggested_privacy_policy_content",
     "footnotes", *_COVER_FIELDS,
 }  # fmt: skip
+_IMAGE = re.compile(r"<img\b[^<>]*+>")
+_QUOTES = re.compile(r"[\"']")
+_SOURCE = re.compile(r"\bsrc=[\"'](https?://[^\"']++)")
 _INTERNAL = re.compile(r"_(?:oembed_|wp_trash_|menu_item_|wp_attach|publicize_|wpas_)")
 """Fields in which WordPress and Jetpack note what they have done."""
 
@@ -396,13 +399,20 @@ def _set_cover(builder: RecordBuilder, item: Item, index: Index) -> None:
         builder.set_cover(url)
         builder.keep("cover_alt", item.meta_value("fifu_image_alt"))
     elif number.isdigit() and number != "0":
-        shown = re.search(rf"<img\b[^<>]*\bwp-image-{number}\b[^<>]*>", item.content)
-        source = re.search(r"\bsrc=[\"'](https?://[^\"']+)", shown[0]) if shown else None
-        if source:
-            builder.set_cover(source[1])
+        if url := _image_in_text(item.content, number):
+            builder.set_cover(url)
         else:
             builder.note(f"cover image: the media file {number} is not in the export")
             builder.keep("cover_image", f"attachment {number}")
+
+
+def _image_in_text(content: str, number: str) -> str:
+    """Return the address of an image in a text, by the number of its media file."""
+    for image in _IMAGE.findall(content):
+        if f"wp-image-{number}" in _QUOTES.sub(" ", image).split():
+            source = _SOURCE.search(image)
+            return source[1] if source else ""
+    return ""
 
 
 def _set_terms(builder: RecordBuilder, item: Item, index: Index) -> None:
