@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.content.markdown import render_comment
 from app.core.enums import CommentStatus, Role
 from app.models import Article, ArticleCounts, Comment, User
+from app.schemas.bulk_comment import CommentRecord
 from app.services.bulk import comments as module
 from app.services.bulk.comment_texts import render_plain, to_markdown
 from tests.bulk.exports import wordpress_post, wxr
@@ -27,6 +28,8 @@ from tests.databases import execute
 from tests.factories import bearer, create_article, create_comment, create_user
 
 __all__ = ["another_database", "write"]
+
+pytestmark = pytest.mark.usefixtures("restored_environment")
 
 GUEST: dict[str, Any] = {
     "id": "1",
@@ -206,7 +209,8 @@ class TestAgain:
         comments = [{**GUEST, "id": str(n), "content": f"Text {n}."} for n in range(4)]
         comments[2]["status"] = comments[3]["status"] = "pending"
         await post(client, bearer(ada), lines({**RECORD, "comments": comments}))
-        ids = dict((await session.execute(select(Comment.source_id, Comment.id))).tuples().all())
+        rows = await session.execute(select(Comment.source_id, Comment.id))
+        ids = {row.source_id: row.id for row in rows}
         await client.delete(f"/comments/{ids['0']}", headers=bearer(ada))
         for number in ("1", "3"):
             url = f"/comments/{ids[number]}/moderation"
@@ -365,14 +369,12 @@ class TestTexts:
 
     def test_plain_words_need_no_renderer(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delattr(module, "render_comment")
-        record = module.CommentRecord(
-            id="1", content='It\'s "so": one, two.\\\nThree!\n\nFour (4).'
-        )
+        record = CommentRecord(id="1", content='It\'s "so": one, two.\\\nThree!\n\nFour (4).')
         assert module.render_comments([record]) == (
             '<p>It\'s "so": one, two.<br>\nThree!</p>\n<p>Four (4).</p>\n',
         )
 
     def test_too_complex_text_is_shown_as_it_was_typed(self) -> None:
         content = "*a_ " * 20_000 + "<b>"
-        (html,) = module.render_comments([module.CommentRecord(id="1", content=content)])
+        (html,) = module.render_comments([CommentRecord(id="1", content=content)])
         assert html == f"<p>{content.replace('<b>', '&lt;b&gt;')}</p>\n"

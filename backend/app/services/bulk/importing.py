@@ -38,7 +38,6 @@ from app.services.bulk.records import (
     Position,
     PreparedRecord,
     Result,
-    digest_without_comments,
     prepare_record,
 )
 from app.services.bulk.writing import write
@@ -294,7 +293,7 @@ def _remember(
             continue
         simulation.digests.setdefault(item.key, item.digest)
         if item.record.comments:
-            simulation.commented.setdefault(item.key, digest_without_comments(item.record))
+            simulation.articles.setdefault(item.key, (item.article_digest, result.slug))
         if result.slug:
             at = item.record.published_at
             is_published = item.record.published if at is None else at <= clock.now()

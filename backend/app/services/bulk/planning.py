@@ -16,14 +16,8 @@ from app.schemas.bulk import ArticleRecord
 from app.services.articles.slugs import is_suffixed, numbered, owns_slug, placeholder
 from app.services.bulk import installation, statements
 from app.services.bulk.authors import create_author
-from app.services.bulk.comments import CommentChanges, changes_of, look_up_comments
-from app.services.bulk.records import (
-    Importer,
-    Outcome,
-    PreparedRecord,
-    Result,
-    digest_without_comments,
-)
+from app.services.bulk.comments import changes_of, look_up_comments
+from app.services.bulk.records import Importer, Outcome, PreparedRecord, Result
 
 REPEATED = "another record of this import has the same id in the source"
 
@@ -37,8 +31,8 @@ class Simulation:
 
     def __init__(self) -> None:
         self.digests: dict[bytes, bytes] = {}
-        self.commented: dict[bytes, bytes] = {}
-        """The digests without comments, of records with comments."""
+        self.articles: dict[bytes, tuple[bytes, str]] = {}
+        """The digests of records with comments, without their comments, and the slugs."""
         self.slugs: set[tuple[str, str]] = set()
         """Slugs with the username of their author, or "" if they are public."""
 
@@ -327,33 +321,44 @@ def _plan_record(batch: Plan, item: PreparedRecord) -> None:
             batch.imported.append((item, known.article_id))
         batch.add_result(item, Outcome.UNCHANGED)
         return
-    if known is not None:
-        _plan_change(batch, item, batch.targets[known.article_id], author_id)
-        return
-    if _exists_already(batch, item, author_id):
+    if known is None and _exists_already(batch, item, author_id):
         batch.add_result(item, Outcome.UNCHANGED)
         return
     if item.repeated:
-        _plan_further_comments(batch, item)
+        _plan_continuation(batch, item, author_id)
+        return
+    if known is not None:
+        _plan_change(batch, item, batch.targets[known.article_id], author_id)
         return
     item = _with_publication_date(item, batch.now)
     _require_verified_email(batch.importer, item.record)
     batch.new.append(ArticleCreation(item, author_id))
 
 
-def _plan_further_comments(batch: Plan, item: PreparedRecord) -> None:
-    """Add the result of a record of a dry run that adds comments to an earlier record.
+def _plan_continuation(batch: Plan, item: PreparedRecord, author_id: int) -> None:
+    """Add further comments of an article, whose other fields an earlier record had.
 
-    An export divides the comments of an article if they are too long for a line.
+    An export divides the comments of an article if there are many. Raises RecordRejected if the
+    record differs in another field.
     """
-    simulation = batch.simulation
-    simulated = simulation and (
-        simulation.commented.get(item.key) or simulation.digests.get(item.key)
-    )
-    if simulated is None or simulated != digest_without_comments(item.record):
+    known = batch.known.get(item.key)
+    if not item.record.comments:
         raise RecordRejected(REPEATED)
-    notes = CommentChanges([(comment, "") for comment in item.record.comments]).notes
-    batch.add_result(item, Outcome.UPDATED, slug=item.record.slug or "", notes=notes)
+    if known is not None:
+        target = batch.targets[known.article_id]
+        values = _column_values(item.record, target, now=batch.now, author_id=author_id)
+        is_same = all(value == getattr(target, name) for name, value in values.items())
+        if is_same and {tag_key(tag) for tag in item.record.tags} == set(target.tags):
+            _plan_change(batch, item, target, author_id)
+            return
+    elif batch.simulation is not None:
+        without_comments = (batch.simulation.digests.get(item.key), item.record.slug or "")
+        digest, slug = batch.simulation.articles.get(item.key, without_comments)
+        if digest == item.article_digest:
+            notes = changes_of(item.record.comments, item.comments, {}).notes
+            batch.add_result(item, Outcome.UPDATED, slug=slug, notes=notes)
+            return
+    raise RecordRejected(REPEATED)
 
 
 def _simulated_digest(batch: Plan, item: PreparedRecord) -> bytes | None:
@@ -408,8 +413,6 @@ def _plan_change(batch: Plan, item: PreparedRecord, target: Row[Any], author_id:
     changed = {name for name, value in values.items() if value != getattr(target, name)}
     retags = {tag_key(tag) for tag in record.tags} != set(target.tags)
     comments = changes_of(record.comments, item.comments, batch.comments.get(target.id, {}))
-    if item.repeated and (changed or retags):
-        raise RecordRejected(REPEATED)
     if not changed and not retags:
         batch.imported.append((item, target.id))
         if comments or _has_new_addresses(record, target):

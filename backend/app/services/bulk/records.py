@@ -106,6 +106,11 @@ class PreparedRecord(NamedTuple):
     addresses: Sequence[OldAddress] | None = None
     """Addresses of the old site in the text; None if they were not searched."""
 
+    @property
+    def article_digest(self) -> bytes:
+        """The digest of the record without its comments."""
+        return sha256(_canonical(self.record.model_copy(update={"comments": []}))).digest()
+
 
 class Outcome(StrEnum):
     """The outcome of the import of a record."""
@@ -210,15 +215,10 @@ _SITE_PREFIX = re.compile(r"https?://(www\.)?")
 _IDENTITY = {"source", "source_id"}
 
 
-def digest_without_comments(record: ArticleRecord) -> bytes:
-    """Return the digest by which a record is recognised that only has other comments."""
-    return sha256(_canonical(record, without=frozenset({"comments"}))).digest()
-
-
-def _canonical(record: ArticleRecord, *, without: frozenset[str] = frozenset()) -> bytes:
+def _canonical(record: ArticleRecord) -> bytes:
     """Serialize a record canonically. Default values are omitted, so new fields change nothing."""
     fields: Mapping[str, Any] = {
-        **record.model_dump(mode="json", exclude_defaults=True, exclude={*_IDENTITY, *without}),
+        **record.model_dump(mode="json", exclude_defaults=True, exclude=_IDENTITY),
         "tags": sorted(set(map(_canonical_tag, record.tags))),
     }
     return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
