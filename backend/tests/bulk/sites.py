@@ -41,6 +41,10 @@ class Site:
         self.requests: Counter[str] = Counter()
         self.headers: dict[str, str] = {}
         """Of the last request."""
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.tasks.add(asyncio.create_task(self.handle(reader, writer)))
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -73,13 +77,15 @@ async def serve(
 ) -> AsyncIterator[Site]:
     """Serve a site while the block runs."""
     site = Site(answers)
-    server = await asyncio.start_server(site.handle, host, 0, ssl=context)
+    server = await asyncio.start_server(site.accept, host, 0, ssl=context)
     site.port = server.sockets[0].getsockname()[1]
     try:
         yield site
     finally:
         server.close()
-        server.close_clients()
+        for task in site.tasks:
+            task.cancel()
+        await asyncio.gather(*site.tasks, return_exceptions=True)
         await server.wait_closed()
 
 

@@ -15,7 +15,7 @@ from app.core.config import Settings, SettingsError, get_settings
 from app.core.enums import Role
 from app.db.session import Database
 from app.main import create_app
-from app.models import Article, Redirect, User
+from app.models import Article, Redirect
 from app.services.bulk.paths import old_path, spellings
 from app.services.bulk.redirects import MapFormat, MapWriter, OldPage, map_files, write_maps
 from tests.bulk.exports import wordpress_post, wxr
@@ -143,7 +143,6 @@ class TestServing:
         self,
         old_site: httpx.AsyncClient,
         session: AsyncSession,
-        author: User,
         role: Role,
         status: int,
     ) -> None:
