@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -96,7 +97,7 @@ class TestServing:
         self, old_site: httpx.AsyncClient, session: AsyncSession, state: str
     ) -> None:
         article = await create_article(session, author=await create_user(session))
-        values = {
+        values: dict[str, dict[str, Any]] = {
             "draft": {"published_at": None},
             "scheduled": {"published_at": NOW + timedelta(days=1)},
             "archived": {"archived_at": NOW},
