@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Request, Response, status
 
 from app.core.errors import NotFound
 from app.db.dependencies import ReadConnection
+from app.db.reading import Reader
 from app.http.caching import public
 from app.routers.responses import DescribedRoute, create_router, errors
 from app.services.bulk import redirects
@@ -32,6 +33,11 @@ def create(prefix: str) -> APIRouter:
     router = create_router(prefix=prefix, tag="redirects")
     router.route_class = OldAddressRoute
 
+    async def respond(reader: Reader, path: str, request: Request) -> Response:
+        url = await redirects.find_redirect(reader, path=path, query=request.url.query)
+        headers = {"Location": url, "Cache-Control": public(MAX_AGE_SECONDS)}
+        return Response(status_code=status.HTTP_301_MOVED_PERMANENTLY, headers=headers)
+
     @router.get(
         "/{path:path}",
         status_code=status.HTTP_301_MOVED_PERMANENTLY,
@@ -44,8 +50,17 @@ def create(prefix: str) -> APIRouter:
         path: Annotated[str, Path(description="A path of the old site")],
     ) -> Response:
         """Redirect from an old address of an imported article that everyone may read."""
-        url = await redirects.find_redirect(reader, path=path, query=request.url.query)
-        headers = {"Location": url, "Cache-Control": public(MAX_AGE_SECONDS)}
-        return Response(status_code=status.HTTP_301_MOVED_PERMANENTLY, headers=headers)
+        return await respond(reader, path, request)
+
+    # Middleware removes the slash of the start page.
+    @router.get(
+        "",
+        status_code=status.HTTP_301_MOVED_PERMANENTLY,
+        response_class=Response,
+        responses=REDIRECT | errors(NotFound),
+    )
+    async def redirect_by_number(request: Request, reader: ReadConnection) -> Response:
+        """Redirect from the number of a WordPress post, `?p=17`."""
+        return await respond(reader, "", request)
 
     return router

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from typing import Any
@@ -34,13 +34,17 @@ def moved(location: str) -> bytes:
 class Site:
     """A site with answers by path, or with lists of answers for one request after the other."""
 
-    def __init__(self, answers: Mapping[str, Answer | list[Answer]]) -> None:
+    def __init__(self, answers: Mapping[str, Answer | Sequence[Answer]]) -> None:
         self.answers = dict(answers)
         self.port = 0
         self.connections = 0
         self.requests: Counter[str] = Counter()
         self.headers: dict[str, str] = {}
         """Of the last request."""
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.tasks.add(asyncio.create_task(self.handle(reader, writer)))
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -51,8 +55,8 @@ class Site:
                 path = first.split(" ")[1]
                 self.requests[path] += 1
                 answer = self.answers.get(path, response(status="404 Not Found"))
-                if isinstance(answer, list):
-                    answer = answer.pop(0) if len(answer) > 1 else answer[0]
+                if isinstance(answer, Sequence) and not isinstance(answer, bytes):
+                    answer = answer[min(self.requests[path], len(answer)) - 1]
                 if isinstance(answer, bytes):
                     writer.write(answer)
                 else:
@@ -66,20 +70,22 @@ class Site:
 
 @asynccontextmanager
 async def serve(
-    answers: Mapping[str, Answer | list[Answer]],
+    answers: Mapping[str, Answer | Sequence[Answer]],
     *,
     host: str = "127.0.0.1",
     context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Site]:
     """Serve a site while the block runs."""
     site = Site(answers)
-    server = await asyncio.start_server(site.handle, host, 0, ssl=context)
+    server = await asyncio.start_server(site.accept, host, 0, ssl=context)
     site.port = server.sockets[0].getsockname()[1]
     try:
         yield site
     finally:
         server.close()
-        server.close_clients()
+        for task in site.tasks:
+            task.cancel()
+        await asyncio.gather(*site.tasks, return_exceptions=True)
         await server.wait_closed()
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -15,7 +16,7 @@ from app.core.config import Settings, SettingsError, get_settings
 from app.core.enums import Role
 from app.db.session import Database
 from app.main import create_app
-from app.models import Article, Redirect, User
+from app.models import Article, Redirect
 from app.services.bulk.paths import old_path, spellings
 from app.services.bulk.redirects import MapFormat, MapWriter, OldPage, map_files, write_maps
 from tests.bulk.exports import wordpress_post, wxr
@@ -96,7 +97,7 @@ class TestServing:
         self, old_site: httpx.AsyncClient, session: AsyncSession, state: str
     ) -> None:
         article = await create_article(session, author=await create_user(session))
-        values = {
+        values: dict[str, dict[str, Any]] = {
             "draft": {"published_at": None},
             "scheduled": {"published_at": NOW + timedelta(days=1)},
             "archived": {"archived_at": NOW},
@@ -143,7 +144,6 @@ class TestServing:
         self,
         old_site: httpx.AsyncClient,
         session: AsyncSession,
-        author: User,
         role: Role,
         status: int,
     ) -> None:

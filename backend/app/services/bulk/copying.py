@@ -10,9 +10,9 @@ import shutil
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import LargeBinary, any_, bindparam, select
+from sqlalchemy import LargeBinary, Row, any_, bindparam, select
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -183,7 +183,7 @@ async def find_copies(
     if not keys:
         return {}
     async with database.autocommit() as connection:  # a replica may lag behind
-        rows = await connection.execute(_COPIES, {"keys": list(keys)})
+        rows: Iterable[Row[Any]] = await connection.execute(_COPIES, {"keys": list(keys)})
     return {keys[bytes(row.key)]: image_url(row) for row in rows}
 
 

@@ -256,9 +256,7 @@ class Fetcher:
                 if response.status in _REDIRECTS:
                     target = _header(response, b"location")
                     if not target:
-                        raise NotFetched(
-                            f"the server answered {response.status} without an address"
-                        )
+                        raise NotFetched("the server redirects without an address")
                     url = _joined(url, target)
                     continue
                 _require_file(response, max_bytes=max_bytes)

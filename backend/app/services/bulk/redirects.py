@@ -133,26 +133,25 @@ class MapWriter:
         self.count = 0
         self._file = file
         self._form = form
-        self._nginx = _NginxMaps()
+        self._nginx = _NginxMaps() if form is MapFormat.NGINX else None
 
     def add(self, page: OldPage) -> None:
         """Write a redirect."""
         self.count += 1
-        match self._form:
-            case MapFormat.NGINX:
-                self._nginx.add(page)
-            case MapFormat.NETLIFY:
-                self._write(_netlify_rule(page))
-            case MapFormat.JSON:
-                start = "{\n" if self.count == 1 else ",\n"
-                self._write(f"{start}{json.dumps(page.path)}: {json.dumps(page.target)}")
+        if self._nginx is not None:
+            self._nginx.add(page)
+        elif self._form is MapFormat.NETLIFY:
+            self._write(_netlify_rule(page))
+        else:
+            start = "{\n" if self.count == 1 else ",\n"
+            self._write(f"{start}{json.dumps(page.path)}: {json.dumps(page.target)}")
 
     def close(self) -> None:
         """Write the end of the file."""
-        if self._form is MapFormat.JSON:
-            self._write("\n}\n" if self.count else "{}\n")
-        elif self._form is MapFormat.NGINX:
+        if self._nginx is not None:
             self._nginx.write(self._file)
+        elif self._form is MapFormat.JSON:
+            self._write("\n}\n" if self.count else "{}\n")
 
     def _write(self, text: str) -> None:
         self._file.write(text.encode())

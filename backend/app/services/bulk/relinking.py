@@ -265,8 +265,9 @@ class Relinker:
         if cover in new and (usable or self._copier is not None):
             notes = tuple(note for note in parsed.notes if not note.startswith("cover image: "))
             parsed = parsed._replace(notes=notes)
-        replaced = [found for found in addresses.values() if (item.source_id, found) in targets]
-        remaining = [found for found in addresses.values() if found not in replaced]
+        unique = list({each.address: each for each in addresses.values()}.values())
+        replaced = [found for found in unique if (item.source_id, found) in targets]
+        remaining = [found for found in unique if found not in replaced]
         self._known[parsed.number] = _Known(
             links=sum(not found.is_image for found in replaced),
             images=sum(found.is_image for found in replaced),

@@ -238,8 +238,8 @@ class Report:
         if self.addresses.remaining:
             file.write(b"<h2>Addresses of the old site that remain</h2>\n<table>")
             for each in self.addresses.remaining:
-                cells = (each.source_id, each.slug, each.address, each.reason)
-                file.write(f"<tr><td>{'<td>'.join(map(_text, cells))}\n".encode())
+                values = (each.source_id, each.slug, each.address, each.reason)
+                file.write(f"<tr><td>{'<td>'.join(map(_text, values))}\n".encode())
             file.write(b"</table>")
         file.write(b"</html>\n")
 
