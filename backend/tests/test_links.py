@@ -15,6 +15,7 @@ from app.db.session import Database
 from app.models import DiscardedFolder
 from app.services.bulk import files, markdown
 from app.services.bulk.foreign import ReadOptions
+from app.services.bulk.markdown_writing import FolderWriter
 from app.services.bulk.records import MAX_RECORD_BYTES, ParsedRecord
 from app.services.media import discarding
 from app.services.media.storage import LocalStorage, new_folder
@@ -163,17 +164,17 @@ class TestExporting:
         victim.write_text("as it was")
         (tmp_path / EXPORTED).symlink_to(victim)
         with pytest.raises(OSError, match="symbolic link"):
-            markdown.write(tmp_path, RECORD)
+            FolderWriter(tmp_path).write_all([RECORD])
         assert victim.read_text() == "as it was"
 
     def test_export_does_not_wait_for_a_pipe(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / EXPORTED)
         with pytest.raises(OSError, match="not a regular file"):
-            markdown.write(tmp_path, RECORD)
+            FolderWriter(tmp_path).write_all([RECORD])
 
     def test_export_truncates_longer_files(self, tmp_path: Path) -> None:
         (tmp_path / EXPORTED).write_text("long " * 1000)
-        markdown.write(tmp_path, RECORD)
+        FolderWriter(tmp_path).write_all([RECORD])
         assert "long" not in (tmp_path / EXPORTED).read_text()
 
 

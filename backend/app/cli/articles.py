@@ -2,9 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import Callable
-from contextlib import ExitStack
-from enum import StrEnum
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
@@ -17,14 +17,22 @@ from rich.table import Table
 from app.cli.base import console, prepare_settings, run_with_database
 from app.core import clock
 from app.core.config import Environment, Settings, SetupError
+from app.core.enums import ExportFormat
 from app.db.session import Database
-from app.services.bulk import exporting, files, markdown, sources
+from app.services.bulk import exporting, files, redirects, sources
 from app.services.bulk import seed as seeding
 from app.services.bulk.dates import DateError, find_zone
+from app.services.bulk.fetching import Fetcher
 from app.services.bulk.foreign import SourceError
+from app.services.bulk.ghost_writing import GhostWriter
+from app.services.bulk.markdown_writing import FolderWriter
 from app.services.bulk.records import Outcome
+from app.services.bulk.redirects import MapFormat
+from app.services.bulk.references import is_site_address
+from app.services.bulk.relinking import spellings_of_source
 from app.services.bulk.reporting import Report
 from app.services.bulk.sources import Format, ImportOptions
+from app.services.media.storage import open_storage
 
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -66,13 +74,6 @@ def seed(
     console.print(f"Added {article_count} articles", highlight=False)
 
 
-class ExportFormat(StrEnum):
-    """The output format of `export`."""
-
-    NDJSON = "ndjson"
-    MARKDOWN = "markdown"
-
-
 def _print_report(report: Report) -> None:
     """Print the messages of records to the error console, and the counts to the other one."""
     errors = Console(stderr=True)
@@ -95,6 +96,11 @@ def _print_report(report: Report) -> None:
     console.print(table)
     for line in report.sentences():
         _print(console, _escape(line))
+    for remaining in report.addresses.remaining[:MAX_SHOWN]:
+        line = f"{remaining.slug}: {remaining.address}: {remaining.reason}"
+        _print(errors, _escape(line), style="yellow")
+    if further := len(report.addresses.remaining[MAX_SHOWN:]) + report.addresses.further:
+        _print(errors, f"… and {further} more addresses: --report FILE lists them")
 
 
 def _print(target: Console, text: str, *, style: str | None = None) -> None:
@@ -140,6 +146,42 @@ def import_articles(
             "expired. By default these become drafts.",
         ),
     ] = False,
+    site: Annotated[
+        str | None,
+        typer.Option(
+            help="The address of the old site, such as https://blog.example, if the source does "
+            "not contain it. Relative addresses become absolute with it."
+        ),
+    ] = None,
+    media: Annotated[
+        list[Path] | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="A folder with the images of the old site, such as wp-content/uploads, "
+            "content/images or static. Can be repeated.",
+        ),
+    ] = None,
+    fetch_media: Annotated[
+        bool,
+        typer.Option(
+            "--fetch-media", help="Download images from the old site that are in no folder."
+        ),
+    ] = False,
+    media_hosts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--media-host", help="Another host with images of the old site. Can be repeated."
+        ),
+    ] = None,
+    redirects_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--redirects",
+            help="Write the redirects from old addresses: FILE.conf for nginx, FILE_redirects for "
+            "Netlify, FILE.json. A name that ends like one of these gets this format only.",
+        ),
+    ] = None,
     report_path: Annotated[
         Path | None,
         typer.Option(
@@ -167,12 +209,18 @@ def import_articles(
         zone=zone,
         publish_restricted=publish_restricted,
         dry_run=dry_run,
+        site=_site_address(site),
+        media=media or (),
+        media_hosts=media_hosts or (),
     )
     with ExitStack() as stack:
         report = stack.enter_context(Report(now=clock.now()))
         targets = _report_files(report_path, stack)
-        _import(settings, path, form, options, report)
+        maps = {} if dry_run else _map_files(redirects_path, stack)
+        count = _import(settings, path, form, options, report, fetch_media=fetch_media, maps=maps)
         _print_report(report)
+        if maps:
+            _print(console, f"Redirects written: {count}, to articles that are public")
         if dry_run:
             _print(Console(stderr=True), "This was a dry run: nothing was changed.")
         for write, file in zip((report.write_json, report.write_html), targets, strict=False):
@@ -195,9 +243,36 @@ def _report_files(path: Path | None, stack: ExitStack) -> list[BinaryIO]:
         raise SetupError(f"Cannot write {error.filename or path} ({error.strerror})") from error
 
 
+def _site_address(site: str | None) -> str | None:
+    if site is not None and not is_site_address(site):
+        raise SetupError("--site must be an address such as https://blog.example")
+    return site
+
+
+def _map_files(path: Path | None, stack: ExitStack) -> dict[BinaryIO, MapFormat]:
+    """Open the files of the redirects before the import begins."""
+    if path is None:
+        return {}
+    try:
+        return {
+            stack.enter_context(files.create(each)): form
+            for each, form in redirects.map_files(path).items()
+        }
+    except OSError as error:
+        raise SetupError(f"Cannot write {error.filename or path} ({error.strerror})") from error
+
+
 def _import(
-    settings: Settings, path: Path, form: Format, options: ImportOptions, report: Report
-) -> None:
+    settings: Settings,
+    path: Path,
+    form: Format,
+    options: ImportOptions,
+    report: Report,
+    *,
+    fetch_media: bool,
+    maps: dict[BinaryIO, MapFormat],
+) -> int:
+    """Import a source, and write its redirects; return the number of these."""
     with Progress(console=console) as progress:
         scan_task = progress.add_task("Scanning", total=None)
         try:
@@ -210,54 +285,91 @@ def _import(
         progress.remove_task(scan_task)
         import_task = progress.add_task("Importing", total=source.total or file_count)
 
-        async def import_all(database: Database) -> None:
-            await sources.import_source(
+        address_task = progress.add_task("Links and images", total=None)
+
+        async def import_all(database: Database) -> int:
+            async with AsyncExitStack() as stack:
+                await sources.import_source(
+                    database,
+                    source,
+                    options=options,
+                    report=report,
+                    advance=lambda count: progress.advance(import_task, count),
+                    storage=open_storage(settings),
+                    fetcher=await stack.enter_async_context(Fetcher()) if fetch_media else None,
+                    advance_addresses=lambda count: progress.advance(address_task, count),
+                )
+            if not maps:
+                return 0
+            name = report.source
+            return await redirects.write_maps(
                 database,
-                source,
-                options=options,
-                report=report,
-                advance=lambda count: progress.advance(import_task, count),
+                maps,
+                sources=spellings_of_source(name),
+                site=options.site or (name if is_site_address(name) else ""),
             )
 
         try:
-            run_with_database(settings, import_all)
+            return run_with_database(settings, import_all)
         except SourceError as error:
             raise SetupError(str(error)) from error
 
 
 def export_articles(
-    path: Annotated[Path, typer.Argument(help="A file for NDJSON, a folder for Markdown.")],
+    path: Annotated[
+        Path, typer.Argument(help="A file for NDJSON or Ghost, a folder for Markdown.")
+    ],
     form: Annotated[
         ExportFormat | None,
-        typer.Option("--format", help="ndjson for *.ndjson and *.jsonl, else markdown."),
+        typer.Option(
+            "--format", help="ndjson for *.ndjson and *.jsonl, ghost for *.json, else markdown."
+        ),
     ] = None,
 ) -> None:
-    """Export all articles, including drafts, as NDJSON or as a folder of Markdown files."""
+    """Export all articles, including drafts: as NDJSON, a file for Ghost, or Markdown files.
+
+    NDJSON has everything that an article has. For the other formats, the output says what is left
+    out.
+    """
     settings = prepare_settings(log_level="WARNING")
     if form is None:
-        is_ndjson = path.suffix.lower() in {".ndjson", ".jsonl"}
-        form = ExportFormat.NDJSON if is_ndjson else ExportFormat.MARKDOWN
-
+        form = _FORMATS_BY_SUFFIX.get(path.suffix.lower(), ExportFormat.MARKDOWN)
+    lost: Mapping[str, int] = {}
     try:
         if form is ExportFormat.MARKDOWN:
             path.mkdir(parents=True, exist_ok=True)
-            count = _export(settings, lambda record: markdown.write(path, record))
+            folder = FolderWriter(path)
+            count = _export(settings, folder.write_all)
+            lost = folder.lost
         else:
             partial_path = path.with_name(f"{path.name}.part")
             with files.create(partial_path) as file:
-                count = _export(settings, lambda record: file.write(exporting.to_line(record)))
+                if form is ExportFormat.NDJSON:
+                    lines = partial(map, exporting.to_line)
+                    count = _export(settings, lambda records: file.writelines(lines(records)))
+                else:
+                    writer = GhostWriter(api_url=settings.api_url)
+                    file.write(writer.head())
+                    count = _export(settings, lambda records: file.write(writer.posts(records)))
+                    file.writelines(writer.tail(exporting.remarks(form, writer.lost)))
+                    lost = writer.lost
             partial_path.replace(path)
     except OSError as error:
         raise SetupError(f"Cannot write {error.filename or path} ({error.strerror})") from error
     console.print(f"Exported {count} articles", highlight=False)
+    for line in exporting.remarks(form, lost):
+        _print(console, line)
 
 
-def _export(settings: Settings, write: Callable[[dict[str, Any]], object]) -> int:
-    """Call `write` for every article; return the number of articles."""
+_FORMATS_BY_SUFFIX = {
+    ".ndjson": ExportFormat.NDJSON,
+    ".jsonl": ExportFormat.NDJSON,
+    ".json": ExportFormat.GHOST,
+}
 
-    def write_all(records: list[dict[str, Any]]) -> None:
-        for record in records:
-            write(record)
+
+def _export(settings: Settings, write: Callable[[list[dict[str, Any]]], object]) -> int:
+    """Call `write` with batches of all articles; return the number of articles."""
 
     async def export_all(database: Database) -> int:
         count = 0
@@ -265,9 +377,36 @@ def _export(settings: Settings, write: Callable[[dict[str, Any]], object]) -> in
             total = await exporting.count_articles(database)
             task = progress.add_task("Exporting", total=total)
             async for records in exporting.export_articles(database, viewer=None):
-                await asyncio.to_thread(write_all, records)
+                await asyncio.to_thread(write, records)
                 count += len(records)
                 progress.advance(task, len(records))
         return count
 
     return run_with_database(settings, export_all)
+
+
+redirects_cli = typer.Typer(no_args_is_help=True, help="Redirects from addresses of old sites.")
+
+
+@redirects_cli.command("export")
+def export_redirects(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="*.conf for nginx, *_redirects for Netlify, or *.json. Otherwise one of each."
+        ),
+    ],
+    *,
+    source_name: Annotated[
+        str | None, typer.Option("--source", help="The source of the import. By default all.")
+    ] = None,
+) -> None:
+    """Write the old addresses of imported articles, and the addresses that they have now."""
+    settings = prepare_settings(log_level="WARNING")
+    names = None if source_name is None else spellings_of_source(source_name)
+    site = source_name if source_name and is_site_address(source_name) else ""
+    with ExitStack() as stack:
+        maps = _map_files(path, stack)
+        write = partial(redirects.write_maps, files=maps, sources=names, site=site)
+        count = run_with_database(settings, write)
+    console.print(f"Exported {count} redirects", highlight=False)

@@ -135,9 +135,12 @@ _TIMESTAMP = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:?\d\d)", re.ASCII
 )
 _TIMESTAMP_MESSAGE = (
-    "must be a date and time from 1970 on with an offset from UTC, such as 2026-11-20T09:00:00Z"
+    "must be a date and time from 1970 to 9999 with an offset from UTC, such as"
+    " 2026-11-20T09:00:00Z"
 )
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+"""A microsecond before the year 10000, asyncpg would store `infinity`."""
 
 
 def _validate_timestamp(value: Any) -> Any:
@@ -151,7 +154,7 @@ def _to_utc(value: datetime) -> datetime:
         value = value.astimezone(UTC)
     except OverflowError:
         raise ValueError(_TIMESTAMP_MESSAGE) from None
-    if value < EARLIEST:
+    if not EARLIEST <= value <= LATEST:
         raise ValueError(_TIMESTAMP_MESSAGE)
     return value
 
@@ -162,7 +165,7 @@ Moment = Annotated[
     AfterValidator(_to_utc),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
-"""RFC 3339, from 1970 on, converted to UTC."""
+"""RFC 3339, from 1970 to 9999, converted to UTC."""
 
 Title = Annotated[str, Line(200)]
 Content = Annotated[

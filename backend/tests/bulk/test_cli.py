@@ -97,8 +97,8 @@ class TestImport:
         assert dry.err.endswith("This was a dry run: nothing was changed.\n")
         assert fetch(own_database, EVERYTHING) == before
         assert run("import", str(path)) == 0, capsys.readouterr()
-        created = {"ndjson": 3, "markdown": 4, "ghost": 4, "wordpress": 5}[form]
-        left_out = {"ghost": 1, "wordpress": 4}.get(form, 0)
+        created = {"ndjson": 3, "markdown": 4, "ghost": 4, "wordpress": 6}[form]
+        left_out = {"ghost": 1, "wordpress": 3}.get(form, 0)
         real = capsys.readouterr()
         assert counts(real.out) == [created, 0, 0, 0, left_out, created + left_out]
         assert (real.out, real.err) == (dry.out, dry.err.rpartition("This was")[0])
@@ -115,7 +115,7 @@ class TestImport:
         assert run("import", str(source("ghost", write))) == 0
         captured = capsys.readouterr()
         assert "Users for authors without an account: joe\n" in captured.out
-        assert "Left out: 1 pages, 1 users without posts\n" in captured.out
+        assert "Left out: 1 pages without text, 1 users without posts\n" in captured.out
         assert "post 4: scheduled for 2099-01-01 00:00 UTC\n" in captured.err
         found = fetch(
             own_database,
@@ -240,7 +240,7 @@ class TestImport:
         path.write_text(WXR.replace("hello-world", "welcome"))
         assert run("import", str(path), "--author", "ada") == 0
         captured = capsys.readouterr()
-        assert counts(captured.out)[:4] == [5, 0, 0, 0]
+        assert counts(captured.out)[:4] == [6, 0, 0, 0]
         assert "item 2: the address is 'welcome-2', because 'welcome' is taken\n" in captured.err
         assert fetch(own_database, "SELECT 1 FROM article_revisions") == []
 
@@ -263,10 +263,10 @@ class TestExport:
         path = tmp_path / "made" / target
         path.parent.mkdir()
         assert run("export", str(path)) == 0
-        assert "Exported 16 articles" in capsys.readouterr().out
+        assert "Exported 17 articles" in capsys.readouterr().out
         before = fetch(own_database, EVERYTHING)
         assert run("import", str(path)) == 0
-        assert counts(capsys.readouterr().out)[:4] == [0, 0, 16, 0]
+        assert counts(capsys.readouterr().out)[:4] == [0, 0, 17, 0]
         after = fetch(own_database, EVERYTHING)
         assert after[0]["articles"] == before[0]["articles"]
         assert after[0]["tags"] == before[0]["tags"]

@@ -14,6 +14,7 @@ from app.services.bulk import foreign, ghost, markdown, wordpress
 from app.services.bulk import wxr as wxr_module
 from app.services.bulk.converting.posts import from_wordpress
 from app.services.bulk.foreign import ReadOptions, SourceError
+from app.services.bulk.markdown_writing import FolderWriter
 from app.services.bulk.records import ParsedRecord
 from app.services.bulk.sources import Format, open_source
 from tests.bulk.exports import (
@@ -291,14 +292,14 @@ class TestMarkdown:
             "updated_at": "2021-01-01T00:00:00Z",
             "author": "null",
         }
-        markdown.write(tmp_path, record)
+        FolderWriter(tmp_path).write_all([record])
         draft = {
             "title": "x",
             "slug": "b",
             "content": content,
             "created_at": "2019-01-01T00:00:00Z",
         }
-        markdown.write(tmp_path, draft)
+        FolderWriter(tmp_path).write_all([draft])
         assert sorted(path.name for path in tmp_path.iterdir()) == [
             "2019-01-01-b.md",
             "2020-01-01-the-slug.md",
@@ -326,7 +327,9 @@ class TestGhost:
         ]
         first, draft, page, scheduled, old = read(ghost, path)
         assert (first.position, first.source_id) == ("post 1", "uuid-1")
-        assert (page.position, page.left_out, page.title) == ("post 3", "pages", "About")
+        assert (page.position, page.left_out, page.title) == (
+            "post 3", "pages without text", "About",
+        )  # fmt: skip
         assert fields(first) == {
             "title": "Welcome, reader",
             "slug": "welcome",
@@ -470,9 +473,9 @@ class TestWordPress:
         ]
         items = read(wordpress, path)
         assert [item.left_out for item in items if item.left_out] == [
-            "media files", "posts in the trash", "pages", "menu items",
+            "media files", "posts in the trash", "menu items",
         ]  # fmt: skip
-        first, classic, private, secret, scheduled = articles(items)
+        first, classic, private, secret, scheduled, page = articles(items)
         assert (first.position, first.source_id) == ("item 2", "1")
         assert fields(first) == {
             "title": "Hello & world",
@@ -494,6 +497,7 @@ class TestWordPress:
         assert secret.notes == ("the post has a password: imported as a draft",)
         assert "published_at" not in fields(secret)
         assert fields(scheduled)["published_at"] == "2099-01-01T00:00:00Z"
+        assert page.notes == ("it is a page of the site: imported as a draft",)
 
     @pytest.mark.parametrize(
         "prologue",
@@ -655,13 +659,11 @@ class TestWordPress:
         assert fields(contradiction)["published_at"] == "2020-06-05T08:00:00Z"
         assert any("contradict" in note for note in contradiction.notes)
 
-    def test_old_addresses_and_comments(self, write: Write) -> None:
-        comment = "<wp:comment><wp:comment_approved>{}</wp:comment_approved></wp:comment>"
-        more = meta("_wp_old_slug", "older") + "".join(map(comment.format, ["1", "0", "spam"]))
+    def test_old_addresses(self, write: Write) -> None:
+        more = meta("_wp_old_slug", "older")
         (item,) = read(wordpress, write("wp.xml", wxr(wordpress_post(number=7, more=more))))
         assert item.record is not None
         assert item.record.old_paths == ["/post-7/", "/?p=7", "/older/"]
-        assert item.parts == {"comments": 2, "spam comments": 1}
 
 
 class TestFormats:

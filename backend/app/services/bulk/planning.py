@@ -14,7 +14,9 @@ from app.core.config import get_settings
 from app.core.errors import EmailNotVerified
 from app.schemas.bulk import ArticleRecord
 from app.services.articles.slugs import is_suffixed, numbered, owns_slug, placeholder
-from app.services.bulk import statements
+from app.services.bulk import installation, statements
+from app.services.bulk.authors import create_author
+from app.services.bulk.comments import changes_of, look_up_comments
 from app.services.bulk.records import Importer, Outcome, PreparedRecord, Result
 
 REPEATED = "another record of this import has the same id in the source"
@@ -29,6 +31,8 @@ class Simulation:
 
     def __init__(self) -> None:
         self.digests: dict[bytes, bytes] = {}
+        self.articles: dict[bytes, tuple[bytes, str]] = {}
+        """The digests of records with comments, without their comments, and the slugs."""
         self.slugs: set[tuple[str, str]] = set()
         """Slugs with the username of their author, or "" if they are public."""
 
@@ -73,6 +77,10 @@ class Plan:
         self.simulation = simulation
         self.now = now
         self.authors: dict[str, int] = {}
+        self.new_authors: list[str] = []
+        """The usernames of the users that were created for this batch."""
+        self.here: str | None = None
+        """The name of this server as a source, if a record may come from it."""
         self.known: dict[bytes, Row[Any]] = {}
         self.public_slugs: dict[str, _SlugOwner] = {}
         self.draft_slugs: dict[tuple[str, int], _SlugOwner] = {}
@@ -81,6 +89,8 @@ class Plan:
         self.changes: list[ArticleChange] = []
         self.imported: list[tuple[PreparedRecord, int]] = []
         self.results: list[Result] = []
+        self.comments: Mapping[int, Mapping[str, Row[Any]]] = {}
+        """The comments of articles that exist, by their ids in records."""
 
     def slug_owner(self, slug: str | None, author_id: int) -> _SlugOwner | None:
         """Return the article with this slug or former slug, as this author sees it."""
@@ -104,14 +114,28 @@ class Plan:
         return next((name for name, each in self.authors.items() if each == author_id), "-")
 
     def add_result(
-        self, item: PreparedRecord, outcome: Outcome, message: str = "", *, slug: str = ""
+        self,
+        item: PreparedRecord,
+        outcome: Outcome,
+        message: str = "",
+        *,
+        slug: str = "",
+        notes: Sequence[str] = (),
     ) -> None:
         """Add the result of a record, with its notes if it was written."""
-        notes = item.parsed.notes if outcome in {Outcome.CREATED, Outcome.UPDATED} else ()
-        if notes or slug:
-            notes = (*notes, *_slug_notes(item, slug))
+        if outcome in {Outcome.CREATED, Outcome.UPDATED}:
+            notes = (*item.parsed.notes, *notes, *_slug_notes(item, slug))
         self.results.append(
-            Result(item.parsed, outcome, message, notes, item.source, item.source_id, slug)
+            Result(
+                item.parsed,
+                outcome,
+                message,
+                tuple(notes),
+                item.source,
+                item.source_id,
+                slug,
+                () if self.results else tuple(self.new_authors),
+            )
         )
 
 
@@ -148,10 +172,9 @@ async def plan(
 
 
 async def _look_up(session: AsyncSession, batch: Plan, items: Sequence[PreparedRecord]) -> None:
-    usernames = {item.record.author.lower() for item in items if item.record.author}
-    if usernames:
-        found = await session.execute(statements.AUTHORS, {"usernames": sorted(usernames)})
-        batch.authors = {row.username: row.id for row in found}
+    await _look_up_authors(session, batch, items)
+    if any((item.record.source or "").startswith(installation.PREFIX) for item in items):
+        batch.here = await installation.find_source_name(session)
     keys = [key for item in items for key in (item.key, item.former_key)]
     rows = await session.execute(statements.IMPORT_RECORDS, {"keys": keys})
     batch.known = _identify(items, {row.key: row for row in rows}, may_change=_checker(batch))
@@ -162,9 +185,21 @@ async def _look_up(session: AsyncSession, batch: Plan, items: Sequence[PreparedR
         for slug_owner in (*batch.public_slugs.values(), *batch.draft_slugs.values())
         if not slug_owner.former
     }
+    wanted |= {article_id for item in items if (article_id := _id_here(batch, item.record))}
     if wanted:
         rows = await session.execute(statements.TARGETS, {"ids": sorted(wanted)})
         batch.targets = {row.id: row for row in rows}
+    commented = {
+        batch.known[item.key].article_id
+        for item in items
+        if item.record.comments and item.key in batch.known
+    }
+    commented |= {
+        article_id
+        for item in items
+        if item.record.comments and (article_id := _id_here(batch, item.record))
+    }
+    batch.comments = await look_up_comments(session, sorted(commented))
     kept = {row.draft_slug for row in batch.targets.values() if not owns_slug(row, batch.now)}
     await _look_up_slugs(session, batch, kept - slugs)
     others = {
@@ -174,6 +209,32 @@ async def _look_up(session: AsyncSession, batch: Plan, items: Sequence[PreparedR
         for name in _slugs_instead(batch, item, batch.targets[known.article_id])
     }
     await _look_up_slugs(session, batch, others - slugs - kept)
+
+
+async def _look_up_authors(
+    session: AsyncSession, batch: Plan, items: Sequence[PreparedRecord]
+) -> None:
+    """Find the named authors. For the operator, create those that are missing."""
+    named = [item.record.author for item in items]
+    named += [comment.author for item in items for comment in item.record.comments]
+    usernames = {name.lower(): name for name in named if name}
+    if not usernames:
+        return
+    found = await session.execute(statements.AUTHORS, {"usernames": sorted(usernames)})
+    batch.authors = {row.username: row.id for row in found}
+    if password := batch.importer.new_author_password:
+        for name in sorted(usernames.keys() - batch.authors.keys()):
+            username = usernames[name]
+            batch.authors[name] = await create_author(session, username, hashed_password=password)
+            batch.new_authors.append(username)
+
+
+def _id_here(batch: Plan, record: ArticleRecord) -> int | None:
+    """Return the id of the article that a record of this server's own export comes from."""
+    if batch.here is None or record.source != batch.here or record.source_id is None:
+        return None
+    is_id = record.source_id.isascii() and record.source_id.isdigit()
+    return int(record.source_id) if is_id and len(record.source_id) < 19 else None
 
 
 def _slugs_instead(batch: Plan, item: PreparedRecord, target: Row[Any]) -> list[str]:
@@ -260,17 +321,44 @@ def _plan_record(batch: Plan, item: PreparedRecord) -> None:
             batch.imported.append((item, known.article_id))
         batch.add_result(item, Outcome.UNCHANGED)
         return
+    if known is None and _exists_already(batch, item, author_id):
+        batch.add_result(item, Outcome.UNCHANGED)
+        return
     if item.repeated:
-        raise RecordRejected(REPEATED)
+        _plan_continuation(batch, item, author_id)
+        return
     if known is not None:
         _plan_change(batch, item, batch.targets[known.article_id], author_id)
-        return
-    if _exists_already(batch, item, author_id):
-        batch.add_result(item, Outcome.UNCHANGED)
         return
     item = _with_publication_date(item, batch.now)
     _require_verified_email(batch.importer, item.record)
     batch.new.append(ArticleCreation(item, author_id))
+
+
+def _plan_continuation(batch: Plan, item: PreparedRecord, author_id: int) -> None:
+    """Add further comments of an article, whose other fields an earlier record had.
+
+    An export divides the comments of an article if there are many. Raises RecordRejected if the
+    record differs in another field.
+    """
+    known = batch.known.get(item.key)
+    if not item.record.comments:
+        raise RecordRejected(REPEATED)
+    if known is not None:
+        target = batch.targets[known.article_id]
+        values = _column_values(item.record, target, now=batch.now, author_id=author_id)
+        is_same = all(value == getattr(target, name) for name, value in values.items())
+        if is_same and {tag_key(tag) for tag in item.record.tags} == set(target.tags):
+            _plan_change(batch, item, target, author_id)
+            return
+    elif batch.simulation is not None:
+        without_comments = (batch.simulation.digests.get(item.key), item.record.slug or "")
+        digest, slug = batch.simulation.articles.get(item.key, without_comments)
+        if digest == item.article_digest:
+            notes = changes_of(item.record.comments, item.comments, {}).notes
+            batch.add_result(item, Outcome.UPDATED, slug=slug, notes=notes)
+            return
+    raise RecordRejected(REPEATED)
 
 
 def _simulated_digest(batch: Plan, item: PreparedRecord) -> bytes | None:
@@ -279,24 +367,38 @@ def _simulated_digest(batch: Plan, item: PreparedRecord) -> bytes | None:
 
 
 def _exists_already(batch: Plan, item: PreparedRecord, author_id: int) -> bool:
-    """Whether a record of our own format, without an id, is equal to an article in every field.
+    """Whether a record of our own format is equal, in every field, to an article written here.
 
-    So articles are not duplicated by their own export. The article remains one that was not
-    imported: a record that differs creates another one.
+    The article is that of this server's own export, or else of the slug. So articles are not
+    duplicated by their export. They remain articles that were not imported: a record that differs
+    creates another one.
     """
     record = item.record
-    if not item.parsed.is_own or record.slug is None or record.source_id is not None:
+    if not item.parsed.is_own:
         return False
-    slug_owner = batch.slug_owner(record.slug, author_id)
-    if slug_owner is None or slug_owner.former:
+    article_id = _id_here(batch, record)
+    if article_id is None:
+        slug_owner = batch.slug_owner(record.slug, author_id)
+        if record.source_id is not None or slug_owner is None or slug_owner.former:
+            return False
+        article_id = slug_owner.article_id
+    target = batch.targets.get(article_id)
+    if target is None or target.deleted_at is not None or target.author_id != author_id:
         return False
-    target = batch.targets[slug_owner.article_id]
-    if target.deleted_at is not None or target.author_id != author_id:
+    if record.slug not in {None, _current_slug(batch, target)}:
         return False
     record = _with_publication_date(item, target.published_at or batch.now).record
     values = _column_values(record, target, now=batch.now, author_id=author_id)
     is_equal = all(value == getattr(target, name) for name, value in values.items())
-    return is_equal and {tag_key(tag) for tag in record.tags} == set(target.tags)
+    is_tagged = {tag_key(tag) for tag in record.tags} == set(target.tags)
+    comments = changes_of(record.comments, item.comments, batch.comments.get(target.id, {}))
+    return is_equal and is_tagged and not comments and not _has_new_addresses(record, target)
+
+
+def _has_new_addresses(record: ArticleRecord, target: Row[Any]) -> bool:
+    """Whether a record has former addresses that do not lead to its article yet."""
+    former = set(record.former_slugs) - set(target.former_slugs) - {record.slug}
+    return bool(former or set(record.old_paths) - set(target.old_paths))
 
 
 def _plan_change(batch: Plan, item: PreparedRecord, target: Row[Any], author_id: int) -> None:
@@ -310,9 +412,13 @@ def _plan_change(batch: Plan, item: PreparedRecord, target: Row[Any], author_id:
     shown = slugs["draft_slug"] or slugs["slug"] or ""
     changed = {name for name, value in values.items() if value != getattr(target, name)}
     retags = {tag_key(tag) for tag in record.tags} != set(target.tags)
+    comments = changes_of(record.comments, item.comments, batch.comments.get(target.id, {}))
     if not changed and not retags:
         batch.imported.append((item, target.id))
-        batch.add_result(item, Outcome.UNCHANGED)
+        if comments or _has_new_addresses(record, target):
+            batch.add_result(item, Outcome.UPDATED, slug=shown, notes=comments.notes)
+        else:
+            batch.add_result(item, Outcome.UNCHANGED)
         return
     if _is_published(record) and (target.published_at is None or target.archived_at is not None):
         _require_verified_email(batch.importer, record)
@@ -324,7 +430,7 @@ def _plan_change(batch: Plan, item: PreparedRecord, target: Row[Any], author_id:
         values["updated_at"] = batch.now
     batch.changes.append(ArticleChange(item, target, values, retags))
     batch.imported.append((item, target.id))
-    batch.add_result(item, Outcome.UPDATED, slug=shown)
+    batch.add_result(item, Outcome.UPDATED, slug=shown, notes=comments.notes)
 
 
 def _with_publication_date(item: PreparedRecord, published_at: datetime) -> PreparedRecord:
@@ -352,6 +458,7 @@ def _column_values(
         "updated_at": record.updated_at or target.updated_at,
         "author_id": author_id if record.author else target.author_id,
         "imported": record.imported,
+        "comment_policy": record.comment_policy or target.comment_policy,
     }
 
 

@@ -3,7 +3,7 @@
 import json
 import re
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from hashlib import sha256
@@ -17,6 +17,7 @@ from app.content.slugs import slugify, tag_key
 from app.core.config import describe
 from app.core.languages import canonical_language
 from app.schemas.bulk import ArticleRecord
+from app.services.bulk.references import OldAddress
 
 Position = int | str
 """The position of a record in its source: a line number, a path, or the number of a post."""
@@ -64,6 +65,8 @@ class Importer(NamedTuple):
     """The importing user, or None for the operator, who may import for all authors."""
     source: str = "api"
     """The name of the source of records that name none."""
+    new_author_password: str = ""
+    """The hash of the password of users that are created for unknown authors, if they are."""
 
     @property
     def user_id(self) -> int | None:
@@ -77,8 +80,12 @@ class Importer(NamedTuple):
 
     def source_of(self, record: ArticleRecord) -> str:
         """Return the name of a record's source. Users have sources of their own."""
-        name = record.source or self.source
-        return name if self.identity is None else f"user {self.identity.id}: {name}"
+        return prefix_of(self.identity) + (record.source or self.source)
+
+
+def prefix_of(identity: Identity | None) -> str:
+    """Return the prefix of the names of a user's sources. Those of the operator have none."""
+    return "" if identity is None else f"user {identity.id}: "
 
 
 class PreparedRecord(NamedTuple):
@@ -94,6 +101,15 @@ class PreparedRecord(NamedTuple):
     repeated: bool = False
     """Whether an earlier record had the same key."""
     rendered: Rendered | None = None
+    comments: Sequence[str] = ()
+    """The HTML of the record's comments."""
+    addresses: Sequence[OldAddress] | None = None
+    """Addresses of the old site in the text; None if they were not searched."""
+
+    @property
+    def article_digest(self) -> bytes:
+        """The digest of the record without its comments."""
+        return sha256(_canonical(self.record.model_copy(update={"comments": []}))).digest()
 
 
 class Outcome(StrEnum):
@@ -119,6 +135,8 @@ class Result(NamedTuple):
     source_id: str = ""
     slug: str = ""
     """The slug of the article."""
+    new_authors: tuple[str, ...] = ()
+    """The usernames of all users that were created with the batch, in one of its results."""
 
 
 def parse_fields(position: Position, fields: Any, **known: Any) -> ParsedRecord:

@@ -21,6 +21,8 @@ _LABELS: Mapping[Outcome, str] = {
     Outcome.FAILED: "refused",
     Outcome.LEFT_OUT: "left out",
 }
+MAX_ADDRESSES = 100_000
+"""Remaining addresses that a report lists."""
 _WRITTEN = {Outcome.CREATED, Outcome.UPDATED}
 
 
@@ -37,10 +39,60 @@ class Entry(NamedTuple):
     messages: list[str]
 
 
+class RemainingAddress(NamedTuple):
+    """An address of the old site that an article still contains."""
+
+    source_id: str
+    slug: str
+    """Of the article."""
+    address: str
+    reason: str
+    is_image: bool
+
+
+class AddressReport:
+    """What happened to the addresses of the old site."""
+
+    def __init__(self, max_remaining: int = MAX_ADDRESSES) -> None:
+        self._max_remaining = max_remaining
+        self.links = 0
+        """Links that lead to other imported articles now."""
+        self.images = 0
+        """Addresses of images that are those of copies now."""
+        self.remaining: list[RemainingAddress] = []
+        self.further = 0
+        """Remaining addresses that are not listed."""
+
+    def add(self, remaining: RemainingAddress) -> None:
+        """Add an address that remains."""
+        if len(self.remaining) < self._max_remaining:
+            self.remaining.append(remaining)
+        else:
+            self.further += 1
+
+    def sort(self) -> None:
+        """Sort the addresses, so that a dry run reports them in the same order."""
+        self.remaining.sort()
+
+    def sentences(self) -> list[str]:
+        """Return the numbers as sentences."""
+        lines = []
+        if self.links or self.images:
+            lines.append(
+                f"New addresses: {self.links} links to imported articles,"
+                f" {self.images} copied images"
+            )
+        if total := len(self.remaining) + self.further:
+            images = sum(each.is_image for each in self.remaining)
+            lines.append(f"Addresses of the old site that remain: {total} ({images} of images)")
+        return lines
+
+
 class Report:
     """Collects the results of an import. It is the same for a dry run."""
 
-    def __init__(self, *, now: datetime) -> None:
+    def __init__(self, *, now: datetime, max_entries: int | None = None) -> None:
+        """Keep the entries of at most `max_entries` records, and count all of them."""
         self.source = ""
         self.source_format = ""
         self.records = 0
@@ -52,7 +104,11 @@ class Report:
         """The parts of records and other things in the source that were left out, by kind."""
         self.problems: list[str] = []
         self.users: list[str] = []
+        self.omitted = 0
+        """The number of records without an entry."""
+        self.addresses = AddressReport(max_entries or MAX_ADDRESSES)
         self._now = now
+        self._max_entries = max_entries
         self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         self._offsets = array("Q")
         self._numbers = array("Q")
@@ -71,6 +127,10 @@ class Report:
             if result.outcome is Outcome.LEFT_OUT:
                 self.left_out[result.message] += 1
             self.parts.update(parsed.parts)
+            self.users += [name for name in result.new_authors if name not in self.users]
+            if len(self._numbers) == self._max_entries:
+                self.omitted += 1
+                continue
             self._numbers.append(parsed.number)
             self._offsets.append(self._file.tell())
             entry = json.dumps(self._entry(result), separators=(",", ":"))
@@ -84,14 +144,15 @@ class Report:
             messages += [
                 f"{count} {kind} were not imported" for kind, count in parsed.parts.items()
             ]
+        position = parsed.position
         return Entry(
-            position=parsed.position,
+            position=position if isinstance(position, int) else _storable(position),
             outcome=_LABELS[result.outcome],
-            title=record.title if record else parsed.title,
-            source_id=result.source_id or parsed.source_id,
+            title=_storable(record.title if record else parsed.title),
+            source_id=_storable(result.source_id or parsed.source_id),
             slug=result.slug,
             state=self._state(result),
-            messages=messages,
+            messages=list(map(_storable, messages)),
         )
 
     def _state(self, result: Result) -> str:
@@ -127,8 +188,10 @@ class Report:
             lines.append(f"Left out: {shown}")
         if self.users:
             lines.append(f"Users for authors without an account: {', '.join(self.users)}")
-        lines += self.problems
-        return lines
+        lines += [*self.addresses.sentences(), *self.problems]
+        if self.omitted:
+            lines.append(f"The list of records ends before the last {self.omitted} records")
+        return list(map(_storable, lines))
 
     def write_json(self, file: BinaryIO) -> None:
         """Write the report as JSON, one record a line."""
@@ -140,8 +203,11 @@ class Report:
             "parts_left_out": {kind: count for kind, count in self.parts.items() if count},
             "users": self.users,
             "problems": self.problems,
+            "links_replaced": self.addresses.links,
+            "images_replaced": self.addresses.images,
+            "remaining_addresses": [each._asdict() for each in self.addresses.remaining],
         }
-        file.write(_dumps(head).encode().removesuffix(b"}") + b',"records":[')
+        file.write(_dumps(head).encode(errors="replace").removesuffix(b"}") + b',"records":[')
         separator = b"\n"
         for entry in self.entries():
             file.write(separator + _dumps(entry._asdict()).encode())
@@ -168,7 +234,14 @@ class Report:
             row = "<td>".join(cells)
             name = entry.outcome.replace(" ", "-")
             file.write(f"<tr class={name}><td>{row}\n".encode())
-        file.write(b"</tbody></table></html>\n")
+        file.write(b"</tbody></table>")
+        if self.addresses.remaining:
+            file.write(b"<h2>Addresses of the old site that remain</h2>\n<table>")
+            for each in self.addresses.remaining:
+                values = (each.source_id, each.slug, each.address, each.reason)
+                file.write(f"<tr><td>{'<td>'.join(map(_text, values))}\n".encode())
+            file.write(b"</table>")
+        file.write(b"</html>\n")
 
 
 _STYLE = (
@@ -184,6 +257,11 @@ def _dumps(value: Any) -> str:
 
 
 _LINE_BREAKS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+
+
+def _storable(text: str) -> str:
+    """Replace what neither a file in UTF-8 nor PostgreSQL can contain."""
+    return text.encode(errors="replace").decode().replace("\0", "\ufffd")
 
 
 def _text(text: str) -> str:

@@ -26,10 +26,15 @@ MAX_TAGS = 1_000_000
 
 _PREFIXES = ("atom", "content", "dc", "excerpt", "georss", "itunes", "media", "slash", "sy", "wfw",
              "wp")  # fmt: skip
-_START = re.compile(rb"<(item|wp:author)(?=[\s>/])|</channel\s*>")
+_DECLARED = (b"wp:author", b"wp:category", b"wp:tag", b"wp:term")
+"""The pieces before the items."""
+_START = re.compile(rb"<(item|%b)(?=[\s>/])|</channel\s*>" % b"|".join(_DECLARED))
 _END = {
     b"item": re.compile(rb"<!\[CDATA\[|</item\s*>|<item(?=[\s>])"),
-    b"wp:author": re.compile(rb"<!\[CDATA\[|</wp:author\s*>|<item(?=[\s>])|<wp:author(?=[\s>])"),
+    **{
+        name: re.compile(rb"<!\[CDATA\[|</%b\s*>|<item(?=[\s>])|<%b(?=[\s>])" % (name, name))
+        for name in _DECLARED
+    },
 }
 _LONGEST_TOKEN = 32
 _STRAY_AMPERSAND = re.compile(
@@ -47,7 +52,7 @@ _AS_ASCII = ("utf", "ascii", "iso8859", "latin", "cp125", "koi8", "mac")
 
 
 class Piece(NamedTuple):
-    """An author or item, or the reason why it cannot be read."""
+    """An author, term or item, or the reason why it cannot be read."""
 
     name: str
     element: Element | None
@@ -98,7 +103,7 @@ class WxrFile:
         return Header(_by_tags("channel", inner), encoding, tuple(problems))
 
     def pieces(self) -> Iterator[Piece]:
-        """Yield the authors and items in their order."""
+        """Yield the authors, terms and items in their order."""
         with SourceFile(self._path, self._advance) as source:
             chunks = _transcoded(_chunks(source))
             yield from self._cut(chunks)

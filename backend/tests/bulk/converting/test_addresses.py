@@ -79,5 +79,7 @@ def test_syntax_is_changed_if_necessary(text: str, expected: str) -> None:
 
 
 def test_use_of_an_address() -> None:
-    assert find_addresses("![a](/b)") == [Address("/b", Use.IMAGE)]
+    assert find_addresses("![a](/b)") == [Address("/b", Use.IMAGE, alt="a")]
+    html = "<img src='/b' alt=\"A &amp; B\">"
+    assert find_addresses(html) == [Address("/b", Use.IMAGE, alt="A & B")]
     assert find_addresses("[a](/b)") == [Address("/b", Use.LINK)]

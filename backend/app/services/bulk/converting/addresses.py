@@ -39,6 +39,8 @@ class Address(NamedTuple):
 
     url: str
     use: Use
+    alt: str = ""
+    """The alternative text of an image."""
 
 
 def find_addresses(markdown: str) -> list[Address]:
@@ -101,6 +103,7 @@ _TAG = re.compile(r"<[A-Za-z](?:[^<>\"']++|\"[^\"]*+\"|'[^']*+')*+>")
 _ATTRIBUTE = re.compile(
     r"(?<=[\s\"'])(href|src|poster)\s*+=\s*+(?:\"([^\"]*+)\"|'([^']*+)')", re.IGNORECASE
 )
+_ALT = re.compile(r"(?<=[\s\"'])alt\s*+=\s*+\"([^\"]*+)\"", re.IGNORECASE)
 _REFERENCE = re.compile(r"\]:\s*+(?:<([^<>\n]*+)>|([^\s<]\S*+))")
 
 
@@ -186,8 +189,12 @@ class _Finder:
             first, last = max(found)
             if state.src[first] == "<":
                 first, last = first + 1, last - 1
-            use = Use.IMAGE if state.src[start] == "!" else Use.LINK
-            address = Address(unescapeAll(state.src[first:last]), use)
+            is_image = state.src[start] == "!"
+            address = Address(
+                unescapeAll(state.src[first:last]),
+                Use.IMAGE if is_image else Use.LINK,
+                alt=state.tokens[-1].content if is_image else "",
+            )
             yield _Span(first, last, address, _Syntax.DESTINATION)
 
     def _recorded_reference(self, rule: Callable[..., bool]) -> Callable[..., bool]:
@@ -230,9 +237,10 @@ def _html_inline(state: StateInline, start: int, end: int) -> Iterator[_Span]:
 def _in_html(html: str) -> Iterator[_Span]:
     for tag in _TAG.finditer(html):
         use = Use.IMAGE if tag[0][1:4].lower() == "img" else Use.LINK
+        alt = _ALT.search(tag[0]) if use is Use.IMAGE else None
         for match in _ATTRIBUTE.finditer(tag[0]):
             group = 2 if match[2] is not None else 3
-            address = Address(unescape(match[group]), use)
+            address = Address(unescape(match[group]), use, unescape(alt[1]) if alt else "")
             span = _Span(*match.span(group), address, _Syntax.ATTRIBUTE)
             yield span.shifted(tag.start())
 
