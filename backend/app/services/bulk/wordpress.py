@@ -105,9 +105,9 @@ _INTERNAL_FIELDS = {
     "_encloseme", "_wp_desired_post_slug", "_trackbackme", "_wp_suggested_privacy_policy_content",
     "footnotes", *_COVER_FIELDS,
 }  # fmt: skip
-_IMAGE = re.compile(r"<img\b[^<>]*+>")
+_IMAGE_TAG = re.compile(r"<img\b[^<>]*+>")
 _QUOTES = re.compile(r"[\"']")
-_SOURCE = re.compile(r"\bsrc=[\"'](https?://[^\"']++)")
+_IMAGE_SOURCE = re.compile(r"\bsrc=[\"'](https?://[^\"']++)")
 _INTERNAL = re.compile(r"_(?:oembed_|wp_trash_|menu_item_|wp_attach|publicize_|wpas_)")
 """Fields in which WordPress and Jetpack note what they have done."""
 
@@ -408,9 +408,9 @@ def _set_cover(builder: RecordBuilder, item: Item, index: Index) -> None:
 
 def _image_in_text(content: str, number: str) -> str:
     """Return the address of an image in a text, by the number of its media file."""
-    for image in _IMAGE.findall(content):
+    for image in _IMAGE_TAG.findall(content):
         if f"wp-image-{number}" in _QUOTES.sub(" ", image).split():
-            source = _SOURCE.search(image)
+            source = _IMAGE_SOURCE.search(image)
             return source[1] if source else ""
     return ""
 
