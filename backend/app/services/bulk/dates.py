@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -36,6 +37,8 @@ _ZONES: Mapping[str, float] = {
 }  # fmt: skip
 _AMBIGUOUS_ZONES = {"cst", "ist", "bst", "ast"}
 
+_EXACT = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d{3}Z)?", re.ASCII)
+"""What WordPress and Ghost write."""
 _YEAR_FIRST = re.compile(
     r"(\d{4})\s?[-/.年]\s?(\d{1,2})\s?[-/.月]\s?(\d{1,2})\s?日?(?:[Tt,]\s?|\s+|$)(.*)"
 )
@@ -110,6 +113,9 @@ def _to_utc(at: datetime, zone: tzinfo) -> datetime:
 def _read_text(text: str, zone: tzinfo) -> FoundDate:
     if len(text) > MAX_LENGTH:
         raise DateError(f"{text[:MAX_LENGTH]!r}… is too long for a date")
+    if _EXACT.fullmatch(text):
+        with suppress(ValueError):  # for example a second 60
+            return FoundDate(_to_utc(datetime.fromisoformat(text), zone))
     if re.fullmatch(r"\d{9,13}(\.\d+)?", text, re.ASCII):
         return FoundDate(_from_number(float(text)))
     if match := _YEAR_FIRST.fullmatch(text):

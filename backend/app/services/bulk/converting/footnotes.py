@@ -27,7 +27,7 @@ def extract(
     prefix = "note-" if any("[^" in text for text in raw) else ""
     found = _Footnotes(prefix)
     _extract_lists(tree, found)
-    for element in list(tree.elements()):
+    for element in [each for each in tree.elements() if each.attributes]:
         if "data-fn" in element.attributes and element.name in {"sup", "a"}:
             _refer_to_meta(element, context, notes, found)
         elif element.attributes.get("data-footnote") == "":  # a shortcode
@@ -69,12 +69,12 @@ def _refer_to_meta(element: Element, context: Context, notes: Notes, found: _Foo
 
 
 def _extract_lists(tree: Element, found: _Footnotes) -> None:
-    parents = {id(child): parent for parent in tree.elements() for child in _elements_in(parent)}
     items = {
         item.get("id"): item for item in tree.elements() if item.name == "li" and item.get("id")
     }
     if not items:
         return
+    parents = {id(child): parent for parent in tree.elements() for child in _elements_in(parent)}
     used: dict[str, Element] = {}
     for link in list(tree.elements()):
         target = link.get("href").removeprefix("#")

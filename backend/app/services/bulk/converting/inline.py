@@ -5,7 +5,7 @@ only where the renderer recognizes it; elsewhere, as in `<strong>Note:</strong>t
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from html import escape
 from typing import NamedTuple
@@ -15,21 +15,26 @@ from markdown_it.common.normalize_url import normalizeLinkText
 from app.content.markdown import ATTRIBUTES, flanking, is_punctuation
 from app.services.bulk.converting.players import address
 from app.services.bulk.converting.results import Notes, names
-from app.services.bulk.converting.trees import BREAK, LEFT_OUT, Element
+from app.services.bulk.converting.trees import BREAK, Element, is_left_out
 
 _MARKS = {"em": ("*", "_"), "strong": ("**", "__"), "del": ("~~",)}
 _MARKUP = (
-    r"[`*\[\]~]"
-    r"|\\(?![A-Za-z0-9 ])"
-    r"|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"
-    r"|<(?=[A-Za-z/!?])"
-    r"|&(?=[#A-Za-z])"
+    r"(?<=[`*\[\]~])"
+    r"|(?<=\\)(?![A-Za-z0-9 ])"
+    r"|(?<![A-Za-z0-9]_)(?<=_)|(?<=_)(?![A-Za-z0-9])"
+    r"|(?<=<)(?=[A-Za-z/!?])"
+    r"|(?<=&)(?=[#A-Za-z])"
 )
-_BARE_LINK = r"|(?:(?<=http)|(?<=https)):(?=//)|(?<=www)\.|(?<=[A-Za-z0-9.+_-])@(?=[A-Za-z0-9_-])"
+_BARE_LINK = (
+    r"|(?:(?<=[Hh][Tt][Tt][Pp]:)|(?<=[Hh][Tt][Tt][Pp][Ss]:))(?=//)|(?<=[Ww][Ww][Ww]\.)"
+    r"|(?<=[A-Za-z0-9.+_-]@)(?=[A-Za-z0-9_-])"
+)
 """Parts of URLs and email addresses that the renderer would turn into links, except in links."""
-_ESCAPED = re.compile(_MARKUP + _BARE_LINK, re.IGNORECASE)
-_ESCAPED_IN_LINK = re.compile(_MARKUP)
+# A set of characters comes first: `re` skips to the next one of them at once.
+_ESCAPED = re.compile(rf"[`*\[\]~\\_<&:.@](?:{_MARKUP}{_BARE_LINK})")
+_ESCAPED_IN_LINK = re.compile(rf"[`*\[\]~\\_<&](?:{_MARKUP})")
 _LINE_START = re.compile(r"(?:[-+](?=[ \n]|\Z)|#{1,6}(?=[ \n]|\Z)|>)")
+_SPECIAL_STARTS = frozenset("-+#>=:|")
 _NUMBER = re.compile(r"(\d{1,9})([.)])(?=[ \n]|\Z)")
 _UNDERLINE = re.compile(r"[-=:|](?=[-=:| ]*+(?:\n|\Z))")
 _FOOTNOTE_START = re.compile(r"\[\^[^\]]++\](?=:)")
@@ -47,6 +52,9 @@ class Kind(Enum):
     ATOM = 4
     BREAK = 5
     PARAGRAPH = 6
+
+
+_TEXT, _PARAGRAPH, _OPEN, _CLOSE = Kind.TEXT, Kind.PARAGRAPH, Kind.OPEN, Kind.CLOSE
 
 
 class Piece(NamedTuple):
@@ -67,10 +75,11 @@ class Inline:
         """Return the paragraphs. Two line breaks in a row separate paragraphs, as on the screen."""
         pieces = _Collector(self._notes).collect(nodes)
         paragraphs, start = [], 0
-        for index, piece in enumerate(pieces):
-            if piece.kind is Kind.PARAGRAPH:
-                paragraphs.append(pieces[start:index])
-                start = index + 1
+        if len(pieces) > 1:
+            for index, piece in enumerate(pieces):
+                if piece.kind is _PARAGRAPH:
+                    paragraphs.append(pieces[start:index])
+                    start = index + 1
         paragraphs.append(pieces[start:])
         written = (_write(paragraph, line_break="\\\n") for paragraph in paragraphs if paragraph)
         return [_protect_lines(text) for text in written]
@@ -122,7 +131,7 @@ class _Collector:
         elif node.name == "br":
             self._breaks += 1
             self._space = False
-        elif node is BREAK or node.name in _IGNORED or LEFT_OUT.intersection(node.classes):
+        elif node is BREAK or node.name in _IGNORED or is_left_out(node):
             self._space = True
         elif node.name == "img":
             self._image(node)
@@ -148,14 +157,19 @@ class _Collector:
             self._add(child)
 
     def _text(self, text: str) -> None:
-        words = _SPACES.sub(" ", text)
+        words = single_spaces(text)
         if words[:1] == " ":
             self._space = True
             words = words[1:]
         if not words:
             return
         ends = words[-1] == " "
-        self._content(Piece(Kind.TEXT, words[:-1] if ends else words))
+        if ends:
+            words = words[:-1]
+        if self._opening or self._breaks or not self._pieces:
+            self._content(Piece(_TEXT, words))
+        else:
+            self._append_text(" " + words if self._space else words)
         self._space = ends
 
     def _content(self, piece: Piece) -> None:
@@ -172,15 +186,15 @@ class _Collector:
             self._pieces.append(Piece(Kind.OPEN, "", element))
         self._open += len(self._opening)
         self._opening.clear()
-        if piece.kind is Kind.TEXT:
+        if piece.kind is _TEXT:
             self._append_text(piece.text)
         else:
             self._pieces.append(piece)
 
     def _append_text(self, text: str) -> None:
-        if self._pieces[-1:] and self._pieces[-1].kind is Kind.TEXT:
+        if self._pieces and self._pieces[-1].kind is _TEXT:
             text = self._pieces.pop().text + text
-        self._pieces.append(Piece(Kind.TEXT, text))
+        self._pieces.append(Piece(_TEXT, text))
 
     def _element(self, element: Element) -> None:
         self._opening.append(element)
@@ -251,9 +265,20 @@ def image_source(image: Element) -> str:
     return candidates.strip().split(" ")[0] if candidates else source
 
 
+def single_spaces(text: str) -> str:
+    """Return the text with white space of HTML collapsed, as on the screen."""
+    if "  " in text or "\n" in text or "\t" in text or "\r" in text:
+        return _SPACES.sub(" ", text)
+    return text
+
+
 def escape_text(text: str, *, in_link: bool = False) -> str:
     """Escape everything in a text that Markdown would interpret inside a line."""
-    return (_ESCAPED_IN_LINK if in_link else _ESCAPED).sub(r"\\\g<0>", text)
+    return (_ESCAPED_IN_LINK if in_link else _ESCAPED).sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return "\\" + match[0]
 
 
 def destination(url: str) -> str:
@@ -278,6 +303,8 @@ def _title(title: str) -> str:
 
 def code_span(code: str) -> str:
     """Write code between as many backticks as necessary."""
+    if "`" not in code and code[0] != " ":
+        return f"`{code}`"
     longest = {len(run) for run in _BACKTICKS.findall(code)}
     fence = "`"
     while len(fence) in longest:
@@ -296,26 +323,47 @@ def _atom(piece: Piece) -> str:
 
 def _write(pieces: Sequence[Piece], *, line_break: str) -> str:
     """Return the pieces as Markdown. Marks are chosen after everything around them is known."""
-    parts, links = [], 0
-    for piece in pieces:
-        parts.append(_source(piece, line_break, in_link=links > 0))
-        if piece.element.name == "a":
-            links += (piece.kind is Kind.OPEN) - (piece.kind is Kind.CLOSE)
-    _shorten_links(pieces, parts)
+    if len(pieces) == 1 and pieces[0].kind is _TEXT:
+        return escape_text(pieces[0].text)
+    parts, links = _sources(pieces, line_break)
+    if links and len(pieces) > 3:
+        _shorten_links(pieces, parts, links)
     marks: dict[int, str] = {}
-    starts: list[int] = []
-    pairs: list[tuple[int, int]] = []
-    for index, piece in enumerate(pieces):
-        if piece.kind is Kind.OPEN and piece.element.name in _MARKS:
-            starts.append(index)
-        elif piece.kind is Kind.CLOSE and piece.element.name in _MARKS:
-            pairs.append((starts.pop(), index))
-    for start, end in sorted(pairs):
+    for start, end in sorted(_marked(pieces)):
         name = pieces[start].element.name
         mark = _choose_mark(parts, marks, start, end, _MARKS[name])
         parts[start], parts[end] = (mark, mark) if mark else (f"<{name}>", f"</{name}>")
         marks[start] = marks[end] = mark[:1]
     return _join(parts, pieces)
+
+
+def _sources(pieces: Sequence[Piece], line_break: str) -> tuple[list[str], list[int]]:
+    """Return the Markdown of each piece without marks, and where links begin."""
+    parts: list[str] = []
+    links: list[int] = []
+    open_links = 0
+    for index, piece in enumerate(pieces):
+        kind, text, element = piece
+        if kind is _TEXT:
+            parts.append(escape_text(text, in_link=open_links > 0))
+            continue
+        parts.append(_source(piece, line_break))
+        if element.name == "a":
+            if kind is _OPEN:
+                links.append(index)
+            open_links += (kind is _OPEN) - (kind is _CLOSE)
+    return parts, links
+
+
+def _marked(pieces: Sequence[Piece]) -> Iterator[tuple[int, int]]:
+    """Yield the first and last index of each emphasis."""
+    starts: list[int] = []
+    for index, (kind, _, element) in enumerate(pieces):
+        if element.name in _MARKS:
+            if kind is _OPEN:
+                starts.append(index)
+            elif kind is _CLOSE:
+                yield starts.pop(), index
 
 
 def _choose_mark(
@@ -342,12 +390,10 @@ def _choose_mark(
     return ""
 
 
-def _source(piece: Piece, line_break: str, *, in_link: bool) -> str:  # noqa: PLR0911 - one return for each kind
+def _source(piece: Piece, line_break: str) -> str:
     """Return the Markdown of a piece, or an empty string for a mark that is chosen later."""
     element = piece.element
     match piece.kind:
-        case Kind.TEXT:
-            return escape_text(piece.text, in_link=in_link)
         case Kind.ATOM:
             return _atom(piece)
         case Kind.BREAK:
@@ -362,19 +408,18 @@ def _source(piece: Piece, line_break: str, *, in_link: bool) -> str:  # noqa: PL
             return f"</{element.name}>"
 
 
-def _shorten_links(pieces: Sequence[Piece], parts: list[str]) -> None:
+def _shorten_links(pieces: Sequence[Piece], parts: list[str], links: Sequence[int]) -> None:
     """Write links that show their address as `<address>`, unless they are alone.
 
-    The renderer turns an address alone in a paragraph into a player.
+    The renderer turns an address alone in a paragraph into a player. `links` are the indices of
+    the beginnings of links.
     """
-    if len(pieces) <= 3:
-        return
-    for index in range(len(pieces) - 2):
-        opening, text, closing = pieces[index : index + 3]
+    for index in links:
+        opening, text, closing, *_ = *pieces[index : index + 3], None, None
         if (
-            opening.kind is Kind.OPEN
+            text is not None
+            and closing is not None
             and closing.element is opening.element
-            and opening.element.name == "a"
             and text.text == opening.element.get("href")
             and text.kind is Kind.TEXT
             and not opening.element.get("title")
@@ -388,17 +433,19 @@ def can_be_autolink(url: str) -> bool:
     return _AUTOLINK.fullmatch(url) is not None and normalizeLinkText(url) == url
 
 
-def _join(parts: Sequence[str], pieces: Sequence[Piece]) -> str:
+def _join(parts: list[str], pieces: Sequence[Piece]) -> str:
     """Join the parts. Escape characters that would combine with the next part."""
-    written: list[str] = []
-    for index, part in enumerate(parts):
-        if part[:1] == "[" and written and written[-1][-1:] == "!":
-            written[-1] = written[-1][:-1] + "\\!"
-        is_after_note = index > 0 and "data-footnote" in pieces[index - 1].element.attributes
-        is_label = bool(written) and written[-1] == "["
-        combines = (part[:1] == "(" and is_after_note) or (part[:1] == "^" and is_label)
-        written.append("\\" + part if combines else part)
-    return "".join(written)
+    for index in range(1, len(parts)):
+        first = parts[index][:1]
+        if first == "[":
+            if parts[index - 1][-1:] == "!":
+                parts[index - 1] = parts[index - 1][:-1] + "\\!"
+        elif first == "(":
+            if "data-footnote" in pieces[index - 1].element.attributes:
+                parts[index] = "\\" + parts[index]
+        elif first == "^" and parts[index - 1] == "[":
+            parts[index] = "\\" + parts[index]
+    return "".join(parts)
 
 
 def _start_tag(element: Element) -> str:
@@ -441,15 +488,25 @@ def _html(piece: Piece) -> str:  # noqa: PLR0911 - one return for each kind
 
 def _protect_lines(text: str) -> str:
     """Escape what Markdown interprets at the beginning of a line, and spaces it would strip."""
-    lines = text.split("\n")
-    for index, line in enumerate(lines):
-        if _LINE_START.match(line) or (_UNDERLINE.match(line) and (index > 0 or line[0] == "-")):
-            lines[index] = "\\" + line
-        elif number := _NUMBER.match(line):
-            lines[index] = f"{number[1]}\\{line[number.end(1) :]}"
-        elif note := _FOOTNOTE_START.match(line):
-            lines[index] = f"{note[0]}\\{line[note.end() :]}"
+    if "\n" not in text:
+        return _protect_ends(_protect_line(text, is_first=True))
+    first, *rest = text.split("\n")
+    lines = [_protect_line(first, is_first=True)]
+    lines += [_protect_line(line, is_first=False) for line in rest]
     return _protect_ends("\n".join(lines))
+
+
+def _protect_line(line: str, *, is_first: bool) -> str:
+    first = line[:1]
+    if first in _SPECIAL_STARTS:
+        if _LINE_START.match(line) or (_UNDERLINE.match(line) and (not is_first or first == "-")):
+            return "\\" + line
+    elif first.isdecimal():
+        if number := _NUMBER.match(line):
+            return f"{number[1]}\\{line[number.end(1) :]}"
+    elif first == "[" and (note := _FOOTNOTE_START.match(line)):
+        return f"{note[0]}\\{line[note.end() :]}"
+    return line
 
 
 def _protect_ends(text: str) -> str:
