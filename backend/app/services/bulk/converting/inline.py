@@ -7,6 +7,7 @@ only where the renderer recognizes it; elsewhere, as in `<strong>Note:</strong>t
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
+from functools import lru_cache
 from html import escape
 from typing import NamedTuple
 
@@ -40,13 +41,13 @@ _UNDERLINE = re.compile(r"[-=:|](?=[-=:| ]*+(?:\n|\Z))")
 _FOOTNOTE_START = re.compile(r"\[\^[^\]]++\](?=:)")
 _SPACES = re.compile(r"[ \t\n\r]+")
 _BACKTICKS = re.compile("`+")
+_flanking = lru_cache(maxsize=4096)(flanking)
 _AUTOLINK = re.compile(r"https?://[A-Za-z0-9./?=#&:@_,+~-]{1,500}")
 
 
 class Kind(Enum):
-    """The kind of a piece of inline content."""
+    """The kind of a piece of inline content that is no text."""
 
-    TEXT = 1
     OPEN = 2
     CLOSE = 3
     ATOM = 4
@@ -54,7 +55,7 @@ class Kind(Enum):
     PARAGRAPH = 6
 
 
-_TEXT, _PARAGRAPH, _OPEN, _CLOSE = Kind.TEXT, Kind.PARAGRAPH, Kind.OPEN, Kind.CLOSE
+_OPEN, _CLOSE = Kind.OPEN, Kind.CLOSE
 
 
 class Piece(NamedTuple):
@@ -63,6 +64,11 @@ class Piece(NamedTuple):
     kind: Kind
     text: str = ""
     element: Element = BREAK
+
+
+Pieces = list[Piece | str]
+"""Inline content: texts, and everything else. Two texts are never next to each other."""
+_LINE_BREAK, _PARAGRAPH = Piece(Kind.BREAK), Piece(Kind.PARAGRAPH)
 
 
 class Inline:
@@ -75,19 +81,18 @@ class Inline:
         """Return the paragraphs. Two line breaks in a row separate paragraphs, as on the screen."""
         pieces = _Collector(self._notes).collect(nodes)
         paragraphs, start = [], 0
-        if len(pieces) > 1:
-            for index, piece in enumerate(pieces):
-                if piece.kind is _PARAGRAPH:
-                    paragraphs.append(pieces[start:index])
-                    start = index + 1
-        paragraphs.append(pieces[start:])
+        for index, piece in enumerate(pieces):
+            if piece is _PARAGRAPH:
+                paragraphs.append(pieces[start:index])
+                start = index + 1
+        paragraphs.append(pieces[start:] if start else pieces)
         written = (_write(paragraph, line_break="\\\n") for paragraph in paragraphs if paragraph)
         return [_protect_lines(text) for text in written]
 
     def line(self, nodes: Sequence[Element | str]) -> str:
         """Return the content as a single line, with `<br>` for line breaks."""
         pieces = [
-            Piece(Kind.BREAK) if piece.kind is Kind.PARAGRAPH else piece
+            _LINE_BREAK if piece is _PARAGRAPH else piece
             for piece in _Collector(self._notes).collect(nodes)
         ]
         return _protect_ends(_write(pieces, line_break="<br>"))
@@ -113,14 +118,14 @@ class _Collector:
 
     def __init__(self, notes: Notes) -> None:
         self._notes = notes
-        self._pieces: list[Piece] = []
+        self._pieces: Pieces = []
         self._opening: list[Element] = []
         """Elements that begin before the next content."""
         self._open = 0
         self._space = False
         self._breaks = 0
 
-    def collect(self, nodes: Iterable[Element | str]) -> list[Piece]:
+    def collect(self, nodes: Iterable[Element | str]) -> Pieces:
         for node in nodes:
             self._add(node)
         return self._pieces
@@ -167,34 +172,36 @@ class _Collector:
         if ends:
             words = words[:-1]
         if self._opening or self._breaks or not self._pieces:
-            self._content(Piece(_TEXT, words))
+            self._content(words)
         else:
             self._append_text(" " + words if self._space else words)
         self._space = ends
 
-    def _content(self, piece: Piece) -> None:
+    def _content(self, piece: Piece | str) -> None:
         """Append visible content, after the spaces, breaks and elements before it."""
         if self._pieces:
             if self._breaks > 1 and self._open == 0:
-                self._pieces.append(Piece(Kind.PARAGRAPH))
+                self._pieces.append(_PARAGRAPH)
             elif self._breaks:
-                self._pieces += [Piece(Kind.BREAK)] * self._breaks
+                self._pieces += [_LINE_BREAK] * self._breaks
             elif self._space:
                 self._append_text(" ")
         self._breaks, self._space = 0, False
-        for element in self._opening:
-            self._pieces.append(Piece(Kind.OPEN, "", element))
-        self._open += len(self._opening)
-        self._opening.clear()
-        if piece.kind is _TEXT:
-            self._append_text(piece.text)
+        if self._opening:
+            self._pieces += [Piece(_OPEN, "", element) for element in self._opening]
+            self._open += len(self._opening)
+            self._opening.clear()
+        if isinstance(piece, str):
+            self._append_text(piece)
         else:
             self._pieces.append(piece)
 
     def _append_text(self, text: str) -> None:
-        if self._pieces and self._pieces[-1].kind is _TEXT:
-            text = self._pieces.pop().text + text
-        self._pieces.append(Piece(_TEXT, text))
+        last = self._pieces[-1] if self._pieces else None
+        if isinstance(last, str):
+            self._pieces[-1] = last + text
+        else:
+            self._pieces.append(text)
 
     def _element(self, element: Element) -> None:
         self._opening.append(element)
@@ -203,7 +210,7 @@ class _Collector:
             self._opening.pop()  # it has no content
             return
         self._open -= 1
-        self._pieces.append(Piece(Kind.CLOSE, "", element))
+        self._pieces.append(Piece(_CLOSE, "", element))
 
     def _link(self, link: Element) -> None:
         source = link.get("href")
@@ -321,49 +328,49 @@ def _atom(piece: Piece) -> str:
     return code_span(piece.text) if piece.element.name == "code" else piece.text
 
 
-def _write(pieces: Sequence[Piece], *, line_break: str) -> str:
+def _write(pieces: Pieces, *, line_break: str) -> str:
     """Return the pieces as Markdown. Marks are chosen after everything around them is known."""
-    if len(pieces) == 1 and pieces[0].kind is _TEXT:
-        return escape_text(pieces[0].text)
+    if len(pieces) == 1 and isinstance(pieces[0], str):
+        return escape_text(pieces[0])
     parts, links = _sources(pieces, line_break)
     if links and len(pieces) > 3:
         _shorten_links(pieces, parts, links)
     marks: dict[int, str] = {}
-    for start, end in sorted(_marked(pieces)):
-        name = pieces[start].element.name
+    for start, end, name in sorted(_marked(pieces)):
         mark = _choose_mark(parts, marks, start, end, _MARKS[name])
         parts[start], parts[end] = (mark, mark) if mark else (f"<{name}>", f"</{name}>")
         marks[start] = marks[end] = mark[:1]
     return _join(parts, pieces)
 
 
-def _sources(pieces: Sequence[Piece], line_break: str) -> tuple[list[str], list[int]]:
+def _sources(pieces: Pieces, line_break: str) -> tuple[list[str], list[int]]:
     """Return the Markdown of each piece without marks, and where links begin."""
     parts: list[str] = []
     links: list[int] = []
     open_links = 0
     for index, piece in enumerate(pieces):
-        kind, text, element = piece
-        if kind is _TEXT:
-            parts.append(escape_text(text, in_link=open_links > 0))
+        if isinstance(piece, str):
+            parts.append((_ESCAPED_IN_LINK if open_links else _ESCAPED).sub(_escape, piece))
             continue
         parts.append(_source(piece, line_break))
-        if element.name == "a":
-            if kind is _OPEN:
+        if piece.element.name == "a":
+            if piece.kind is _OPEN:
                 links.append(index)
-            open_links += (kind is _OPEN) - (kind is _CLOSE)
+                open_links += 1
+            elif piece.kind is _CLOSE:
+                open_links -= 1
     return parts, links
 
 
-def _marked(pieces: Sequence[Piece]) -> Iterator[tuple[int, int]]:
-    """Yield the first and last index of each emphasis."""
+def _marked(pieces: Pieces) -> Iterator[tuple[int, int, str]]:
+    """Yield the first index, the last index and the name of each emphasis."""
     starts: list[int] = []
-    for index, (kind, _, element) in enumerate(pieces):
-        if element.name in _MARKS:
-            if kind is _OPEN:
+    for index, piece in enumerate(pieces):
+        if not isinstance(piece, str) and piece.element.name in _MARKS:
+            if piece.kind is _OPEN:
                 starts.append(index)
-            elif kind is _CLOSE:
-                yield starts.pop(), index
+            elif piece.kind is _CLOSE:
+                yield starts.pop(), index, piece.element.name
 
 
 def _choose_mark(
@@ -377,14 +384,14 @@ def _choose_mark(
         edges.append((before or "*", after or "*"))  # an undecided mark is punctuation, too
     opening, closing = edges
     around = {marks.get(index + side, "") for index in (start, end) for side in (-1, 1)}
-    if not flanking(*opening)[0] or not flanking(*closing)[1]:
+    if not _flanking(*opening)[0] or not _flanking(*closing)[1]:
         return ""
     for mark in candidates:
         if mark[0] in around:
             continue
         if mark[0] != "_" or (
-            (not flanking(*opening)[1] or is_punctuation(opening[0]))
-            and (not flanking(*closing)[0] or is_punctuation(closing[1]))
+            (not _flanking(*opening)[1] or is_punctuation(opening[0]))
+            and (not _flanking(*closing)[0] or is_punctuation(closing[1]))
         ):
             return mark
     return ""
@@ -408,24 +415,25 @@ def _source(piece: Piece, line_break: str) -> str:
             return f"</{element.name}>"
 
 
-def _shorten_links(pieces: Sequence[Piece], parts: list[str], links: Sequence[int]) -> None:
+def _shorten_links(pieces: Pieces, parts: list[str], links: Sequence[int]) -> None:
     """Write links that show their address as `<address>`, unless they are alone.
 
     The renderer turns an address alone in a paragraph into a player. `links` are the indices of
     the beginnings of links.
     """
     for index in links:
-        opening, text, closing, *_ = *pieces[index : index + 3], None, None
+        opening, text, *rest = pieces[index : index + 3]
         if (
-            text is not None
-            and closing is not None
-            and closing.element is opening.element
-            and text.text == opening.element.get("href")
-            and text.kind is Kind.TEXT
+            rest
+            and isinstance(opening, Piece)
+            and isinstance(text, str)
+            and isinstance(rest[0], Piece)
+            and rest[0].element is opening.element
+            and text == opening.element.get("href")
             and not opening.element.get("title")
-            and can_be_autolink(text.text)
+            and can_be_autolink(text)
         ):
-            parts[index : index + 3] = ["<", text.text, ">"]
+            parts[index : index + 3] = ["<", text, ">"]
 
 
 def can_be_autolink(url: str) -> bool:
@@ -433,7 +441,7 @@ def can_be_autolink(url: str) -> bool:
     return _AUTOLINK.fullmatch(url) is not None and normalizeLinkText(url) == url
 
 
-def _join(parts: list[str], pieces: Sequence[Piece]) -> str:
+def _join(parts: list[str], pieces: Pieces) -> str:
     """Join the parts. Escape characters that would combine with the next part."""
     for index in range(1, len(parts)):
         first = parts[index][:1]
@@ -441,7 +449,8 @@ def _join(parts: list[str], pieces: Sequence[Piece]) -> str:
             if parts[index - 1][-1:] == "!":
                 parts[index - 1] = parts[index - 1][:-1] + "\\!"
         elif first == "(":
-            if "data-footnote" in pieces[index - 1].element.attributes:
+            before = pieces[index - 1]
+            if not isinstance(before, str) and "data-footnote" in before.element.attributes:
                 parts[index] = "\\" + parts[index]
         elif first == "^" and parts[index - 1] == "[":
             parts[index] = "\\" + parts[index]
@@ -458,12 +467,12 @@ def _start_tag(element: Element) -> str:
     return f"<{element.name}{attributes}>"
 
 
-def _html(piece: Piece) -> str:  # noqa: PLR0911 - one return for each kind
+def _html(piece: Piece | str) -> str:  # noqa: PLR0911 - one return for each kind
     """Return a piece as HTML."""
+    if isinstance(piece, str):
+        return escape(piece, quote=False)
     element = piece.element
     match piece.kind:
-        case Kind.TEXT:
-            return escape(piece.text, quote=False)
         case Kind.BREAK | Kind.PARAGRAPH:
             return "<br>"
         case Kind.ATOM if element.name == "img":
