@@ -26,7 +26,7 @@ from app.services.bulk.visibility import Reason, Restriction
 MAX_TITLE = 200
 MAX_TITLE_FROM_TEXT = 80
 MAX_TAG = 50
-MAX_PENDING_BYTES = 8 * MAX_RECORD_BYTES
+MAX_PENDING_BYTES = 4 * MAX_RECORD_BYTES
 """Bytes that are read from a file without completing a record."""
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

@@ -1,14 +1,11 @@
 """Parser for Ghost's JSON export: posts with their authors and tags. Pages are skipped."""
 
-import codecs
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import UTC
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import ijson
 
 from app.services.bulk.converting.documents import (
     from_ghost_html,
@@ -23,21 +20,26 @@ from app.services.bulk.foreign import (
     RecordBuilder,
     SourceAuthor,
     SourceError,
-    SourceFile,
     Survey,
     guarded,
     without_html,
 )
+from app.services.bulk.json_source import Oversized, Tables, posts
 from app.services.bulk.ndjson import ResolveAuthor
 from app.services.bulk.records import ParsedRecord
+from app.services.bulk.spooling import SpooledDict
 from app.services.bulk.visibility import Reason, truth
 
-ROOT_PATHS = ("db.item.data", "data")
-"""Possible paths of the tables. Ghost writes the first one."""
 SITE_URL = "__GHOST_URL__"
 
-_CONTROL_CHARACTERS = dict.fromkeys(range(32), " ")
 _PAYWALL = re.compile(r'"type"\s*:\s*"paywall"|\[\s*"paywall"')
+
+_NAMES = ("site_uuid", "db_hash", "title")
+"""Settings that identify a site."""
+MAX_AUTHORS = 50_000
+MAX_TAGS = 100_000
+MAX_RELATED = 1000
+"""Tags or authors of a post that are read."""
 
 Id = str | int
 
@@ -45,46 +47,26 @@ Id = str | int
 class References(NamedTuple):
     """The rows that posts refer to."""
 
-    root: str
     authors: Mapping[Id, SourceAuthor]
     tags: Mapping[Id, str]
     """Public tags. Internal tags have an empty name."""
-    tags_of: Mapping[Id, list[tuple[int, Id]]]
-    authors_of: Mapping[Id, list[tuple[int, Id]]]
-    meta_of: Mapping[Id, Mapping[str, Any]]
-
-
-class _Source:
-    """A Ghost export without what makes it invalid JSON: wrong bytes and control characters."""
-
-    def __init__(self, source: SourceFile) -> None:
-        self._source = source
-        self._decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
-
-    def read(self, size: int = 65536) -> bytes:
-        """Read up to `size` bytes, or a few more."""
-        if size == 0:
-            return b""
-        while True:
-            chunk = self._source.read(size)
-            text = self._decoder.decode(chunk, final=not chunk)
-            if text or not chunk:
-                return text.translate(_CONTROL_CHARACTERS).encode(errors="replace")
+    tags_of: Mapping[str, list[tuple[int, Id]]]
+    authors_of: Mapping[str, list[tuple[int, Id]]]
+    meta_of: Mapping[str, Mapping[str, Any]]
 
 
 def survey(path: Path, advance: Progress) -> Survey:
     """Read the authors and the rows that posts refer to. Raises SourceError."""
-    root = _root_path(path)
-    problems: list[str] = []
+    with Tables(path) as tables:
+        if not (tables.counts["posts"] or tables.counts["users"]):
+            raise SourceError(
+                tables.problem or "This is not a Ghost export: there are no posts in db[0].data"
+            )
+        return _survey(tables)
 
-    def table(name: str) -> Iterator[dict[str, Any]]:
-        try:
-            for row in _rows(path, root, name):
-                if isinstance(row, dict):
-                    yield row
-        except SourceError as error:
-            problems.append(str(error))
 
+def _survey(tables: Tables) -> Survey:
+    table = tables.rows
     authors = {
         _id(row): SourceAuthor(
             str(row.get("id")),
@@ -92,18 +74,24 @@ def survey(path: Path, advance: Progress) -> Survey:
             email=_text(row, "email"),
             name=without_html(_text(row, "name")),
         )
-        for row in table("users")
+        for row in islice(table("users"), MAX_AUTHORS)
     }
-    tags = {_id(row): _tag_name(row) for row in table("tags")}
+    tags = {_id(row): _tag_name(row) for row in islice(table("tags"), MAX_TAGS)}
+    meta_of: SpooledDict[Mapping[str, Any]] = SpooledDict()
+    for row in table("posts_meta"):
+        meta_of[str(_id(row, "post_id"))] = row
     references = References(
-        root,
         authors,
         tags,
         _relation(table("posts_tags"), "tag_id"),
         _relation(table("posts_authors"), "author_id"),
-        {_id(row, "post_id"): row for row in table("posts_meta")},
+        meta_of,
     )
-    settings = {_text(row, "key"): _text(row, "value") for row in table("settings")}
+    settings = {
+        key: _text(row, "value")
+        for row in table("settings")
+        if (key := _text(row, "key")) in _NAMES
+    }
     used: dict[Id, SourceAuthor] = {}
     for row in table("posts"):
         author_id = _author_ids(row, references)[0]
@@ -113,7 +101,6 @@ def survey(path: Path, advance: Progress) -> Survey:
         authors=tuple(used.values()),
         site=_site(settings),
         left_out={"users without posts": len(authors) - len(used)},
-        problems=tuple(dict.fromkeys(problems)),
         index=references,
     )
 
@@ -129,9 +116,11 @@ def read(
     """Yield a record for each row of the table. Its position is its number."""
     number = 0
     try:
-        for number, row in enumerate(_rows(path, survey.index.root, "posts", advance), 1):
+        for number, row in enumerate(posts(path, advance), 1):
             position = f"post {number}"
-            if not isinstance(row, dict):
+            if isinstance(row, Oversized):
+                yield ParsedRecord(position, None, problem=row.problem)
+            elif not isinstance(row, dict):
                 yield ParsedRecord(position, None, problem="the record is not an object")
             elif _is_page(row):
                 title = without_html(_text(row, "title"))[:200]
@@ -144,41 +133,22 @@ def read(
 
 def _site(settings: Mapping[str, str]) -> str:
     """Return what identifies the site. Exports do not contain its address."""
-    for name in ("site_uuid", "db_hash", "title"):
+    for name in _NAMES:
         if settings.get(name):
             return f"ghost: {settings[name]}"[:500]
     return ""
 
 
-def _root_path(path: Path) -> str:
-    for root in ROOT_PATHS:
-        for table in ("posts", "users"):
-            if next(_rows(path, root, table), None) is not None:
-                return root
-    raise SourceError("This is not a Ghost export: there are no posts in db[0].data")
-
-
-def _rows(path: Path, root: str, table: str, advance: Progress = lambda _: None) -> Iterator[Any]:
-    """Yield the rows of a table. Raises SourceError if the file is not JSON."""
-    with SourceFile(path, advance) as source:
-        try:
-            for row in ijson.items(_Source(source), f"{root}.{table}.item", use_float=True):
-                source.record_ended()
-                yield row
-        except (ijson.JSONError, UnicodeDecodeError, ValueError) as error:
-            reason = "it ends too early" if "ncomplete" in str(error) else str(error)
-            raise SourceError(f"The rest of the file is not JSON: {reason}"[:200]) from error
-
-
-def _relation(rows: Iterator[dict[str, Any]], name: str) -> Mapping[Id, list[tuple[int, Id]]]:
+def _relation(rows: Iterator[dict[str, Any]], name: str) -> Mapping[str, list[tuple[int, Id]]]:
     """Return pairs of sort order and related id, by post id."""
-    related: dict[Id, list[tuple[int, Id]]] = defaultdict(list)
+    related: SpooledDict[list[tuple[int, Id]]] = SpooledDict()
     for row in rows:
         order = row.get("sort_order")
         pair = (order if isinstance(order, int) else 0, _id(row, name))
-        related[_id(row, "post_id")].append(pair)
-    for pairs in related.values():
-        pairs.sort(key=lambda pair: pair[0])
+        post_id = str(_id(row, "post_id"))
+        pairs = [*related.get(post_id, ()), pair]
+        if len(pairs) <= MAX_RELATED:
+            related[post_id] = sorted(pairs, key=lambda pair: pair[0])
     return related
 
 
@@ -226,19 +196,19 @@ def _build(
     cover = _text(row, "feature_image") or _text(row, "image")
     builder.set_cover(cover.replace(SITE_URL, site.rstrip("/")))
     builder.set_language(_text(row, "locale") or _text(row, "language"))
-    tag_ids = [tag_id for _, tag_id in references.tags_of.get(_id(row), ())]
+    tag_ids = [tag_id for _, tag_id in references.tags_of.get(str(_id(row)), ())]
     builder.set_tags(references.tags.get(tag_id, "") for tag_id in tag_ids)
     if missing := sum(tag_id not in references.tags for tag_id in tag_ids):
         builder.note(f"tags: {missing} of the post are not in the export")
     author_ids = _author_ids(row, references)
     _note_other_authors(builder, author_ids[1:], references)
-    _set_visibility(builder, row, references.meta_of.get(_id(row), {}))
+    _set_visibility(builder, row, references.meta_of.get(str(_id(row)), {}))
     return builder.build(author=str(author_ids[0]), resolve_author=resolve_author)
 
 
 def _author_ids(row: Mapping[str, Any], references: References) -> list[Id]:
     """Return the ids of a post's authors, the first author first."""
-    related = [author_id for _, author_id in references.authors_of.get(_id(row), ())]
+    related = [author_id for _, author_id in references.authors_of.get(str(_id(row)), ())]
     return related or [_id(row, "author_id") or _id(row, "created_by")]
 
 

@@ -16,6 +16,7 @@ from app.schemas.bulk import ArticleRecord
 from app.services.articles.slugs import is_suffixed, numbered, owns_slug, placeholder
 from app.services.bulk import statements
 from app.services.bulk.records import Importer, Outcome, PreparedRecord, Result
+from app.services.bulk.spooling import SpooledDict
 
 REPEATED = "another record of this import has the same id in the source"
 
@@ -28,9 +29,26 @@ class Simulation:
     """What a dry run would have written in earlier batches, which were rolled back."""
 
     def __init__(self) -> None:
-        self.digests: dict[bytes, bytes] = {}
-        self.slugs: set[tuple[str, str]] = set()
-        """Slugs with the username of their author, or "" if they are public."""
+        self._digests: SpooledDict[str] = SpooledDict()
+        self._slugs: SpooledDict[bool] = SpooledDict()
+
+    def add(self, key: bytes, digest: bytes) -> None:
+        """Note the digest of a record, unless an earlier one has the same key."""
+        if key.hex() not in self._digests:
+            self._digests[key.hex()] = digest.hex()
+
+    def digest(self, key: bytes) -> bytes | None:
+        """Return the digest of the record with this key, if there was one."""
+        found = self._digests.get(key.hex())
+        return None if found is None else bytes.fromhex(found)
+
+    def take(self, slug: str, author: str) -> None:
+        """Note a slug with the username of its author, or "" if it is public."""
+        self._slugs[f"{slug} {author}"] = True
+
+    def is_taken(self, slug: str, author: str) -> bool:
+        """Whether a record took this slug, publicly or for this author."""
+        return f"{slug} " in self._slugs or f"{slug} {author}" in self._slugs
 
 
 class ArticleCreation(NamedTuple):
@@ -96,8 +114,7 @@ class Plan:
         """Whether a slug was taken in an earlier batch of a dry run."""
         if self.simulation is None:
             return False
-        taken = self.simulation.slugs
-        return (slug, "") in taken or (slug, self.username(author_id)) in taken
+        return self.simulation.is_taken(slug, self.username(author_id))
 
     def username(self, author_id: int) -> str:
         """Return the username of an author of this batch."""
@@ -275,7 +292,7 @@ def _plan_record(batch: Plan, item: PreparedRecord) -> None:
 
 def _simulated_digest(batch: Plan, item: PreparedRecord) -> bytes | None:
     """Return the digest of the record that an earlier batch of a dry run had with this key."""
-    return batch.simulation.digests.get(item.key) if batch.simulation and item.repeated else None
+    return batch.simulation.digest(item.key) if batch.simulation and item.repeated else None
 
 
 def _exists_already(batch: Plan, item: PreparedRecord, author_id: int) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
@@ -24,6 +24,7 @@ from app.services.bulk.foreign import (
 )
 from app.services.bulk.ndjson import ResolveAuthor
 from app.services.bulk.records import ParsedRecord
+from app.services.bulk.spooling import SpooledDict
 from app.services.bulk.visibility import Reason
 from app.services.bulk.wxr import Header, Piece, WxrFile, local_name, text_of
 
@@ -31,6 +32,9 @@ NO_CATEGORY = "uncategorized"
 """WordPress's category for posts without a category."""
 NEVER = "0000-00-00"
 MAX_ZONE = timedelta(hours=14, minutes=30)
+MAX_AUTHORS = 50_000
+MAX_ATTACHED = 1000
+"""Media files of a post that a gallery without ids shows."""
 
 _LEFT_OUT_STATUSES = {"trash": "posts in the trash", "auto-draft": "automatic drafts"}
 _LEFT_OUT_TYPES = {
@@ -74,9 +78,11 @@ class Index:
     """What the posts refer to."""
 
     site: str = ""
-    attachments: dict[str, Attachment] = field(default_factory=dict)
-    attached: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    reusable_blocks: dict[str, str] = field(default_factory=dict)
+    attachments: SpooledDict[Attachment] = field(
+        default_factory=lambda: SpooledDict(Attachment._make)
+    )
+    attached: SpooledDict[list[str]] = field(default_factory=SpooledDict)
+    reusable_blocks: SpooledDict[str] = field(default_factory=SpooledDict)
 
 
 def survey(path: Path, advance: Progress) -> Survey:
@@ -92,11 +98,13 @@ def survey(path: Path, advance: Progress) -> Survey:
             continue
         has_items = has_items or name == "item"
         if name == "author":
-            author = _author(element)
-            declared[author.handle] = author
+            if len(declared) < MAX_AUTHORS:
+                author = _author(element)
+                declared[author.handle] = author
             continue
         if _left_out(element) is None:
-            writers[text_of(element, "creator")] = None
+            if len(writers) < MAX_AUTHORS:
+                writers[text_of(element, "creator")] = None
             offset = _offset(element)
             if offset is not None:
                 offsets[offset] += 1
@@ -107,7 +115,7 @@ def survey(path: Path, advance: Progress) -> Survey:
     index.site = _site(header)
     authors = [declared.get(name, SourceAuthor(name, name, name=name)) for name in writers if name]
     problems = [*header.problems]
-    if not file.is_complete:
+    if not (file.is_complete or file.ends_in_item):
         problems.append("The file ends before its end: it is incomplete")
     return Survey(
         authors=authors,
@@ -185,7 +193,9 @@ def _add_to_index(index: Index, item: Element) -> None:
         )
         parent = text_of(item, "post_parent")
         if parent not in {"", "0"}:
-            index.attached[parent].append(post_id)
+            others = index.attached.get(parent, [])
+            if len(others) < MAX_ATTACHED:
+                index.attached[parent] = [*others, post_id]
 
 
 def _record(

@@ -9,22 +9,23 @@ import codecs
 import html
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
-from xml.etree.ElementTree import Element, ParseError, XMLParser
+from xml.etree.ElementTree import Element, SubElement
+from xml.parsers.expat import ExpatError, ParserCreate
 
 from app.services.bulk import foreign
 from app.services.bulk.foreign import Progress, SourceFile
 
 CHUNK = 64 * 1024
 MAX_HEADER = 1024 * 1024
+CUT_OFF = "the file ends within this record"
 LONGEST_TOKEN = 32
 """Bytes that are searched again after a chunk was appended, because a tag may begin in them."""
-MAX_TAGS = 1_000_000
-"""Maximum number of `<` in an item. Each element takes about a hundred bytes."""
+MAX_TAGS = 400_000
+"""Maximum number of `<` in an item. Each element takes about 150 bytes."""
 
-_PREFIXES = ("atom", "content", "dc", "excerpt", "georss", "itunes", "media", "slash", "sy", "wfw",
-             "wp")  # fmt: skip
 _START = re.compile(rb"<(item|wp:author)(?=[\s>/])|</channel\s*>")
 _END = {
     b"item": re.compile(rb"</item\s*+>|<item(?=[\s>])"),
@@ -35,13 +36,16 @@ _STRAY_AMPERSAND = re.compile(
 )
 _REFERENCE = re.compile(r"&#(x?)([0-9A-Fa-f]{1,7});")
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-_PREFIX = re.compile(r"</?([A-Za-z_][\w.-]*):|\s([A-Za-z_][\w.-]*):[\w.-]+\s*=")
 _TAG = re.compile(r"<((?:[a-z]+:)?[a-z_]+)((?:\s[^<>]*)?)>")
 _ATTRIBUTE = re.compile(r'\b([a-z]++)="([^"<>]*+)"')
 _ENCODING = re.compile(rb"<\?xml[^<>]*?\sencoding\s*=\s*[\"']([\w.:-]{1,40})[\"']")
 _DOCTYPE = re.compile(rb"<!(?:DOCTYPE|ENTITY)\b")
 _AS_ASCII = ("utf", "ascii", "iso8859", "latin", "cp125", "koi8", "mac")
 """Encodings in which all bytes of markup mean the same as in ASCII. UTF-16 and 32 have a BOM."""
+
+
+_NO_ENCODINGS = {"idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7"}
+"""Codecs of Python that no file declares with reason. Some take quadratic time."""
 
 
 class Piece(NamedTuple):
@@ -88,6 +92,8 @@ class WxrFile:
         self.header = b""
         self.is_complete = False
         """Whether the end of the channel was found."""
+        self.ends_in_item = False
+        """Whether the file ends within an item, which is a problem of the item."""
 
     def read_header(self) -> Header:
         """Return the channel's own fields."""
@@ -126,7 +132,9 @@ class WxrFile:
                 window.at = start.end()
                 continue
             window.at = start.start()
-            yield _read_piece(start[1], window, encoding)
+            piece = _read_piece(start[1], window, encoding)
+            self.ends_in_item = piece.problem == CUT_OFF and piece.name == "item"
+            yield piece
         if is_first:
             self.header = (self.header + window.data[window.at :])[:MAX_HEADER]
 
@@ -172,7 +180,7 @@ def _read_piece(kind: bytes, window: _Window, encoding: str) -> Piece:
             return Piece(name, None, problem)
         if not window.read_more():
             window.at = len(window.data)
-            return Piece(name, None, "the file ends within this record")
+            return Piece(name, None, CUT_OFF)
 
 
 def _find_end(
@@ -228,6 +236,8 @@ def _transcoded(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _byte_order(first: bytes) -> str:
+    if first.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        return "utf-32"
     if first.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
     return {b"<\x00?\x00": "utf-16-le", b"\x00<\x00?": "utf-16-be"}.get(first[:4], "")
@@ -243,14 +253,14 @@ def _is_utf8(first: bytes) -> bool:
 
 def _declared_encoding(header: bytes) -> str:
     """Return the codec of the declared encoding, or UTF-8 if there is no such codec for texts."""
-    if declared := _ENCODING.search(header):
-        try:
-            codec = codecs.lookup(declared[1].decode())
-            codec.decode(b"<")
-            return "utf-8" if codec.name.startswith("utf-16") else codec.name
-        except (LookupError, UnicodeDecodeError, ValueError):
-            pass
-    return "utf-8"
+    declared = _ENCODING.search(header)
+    try:
+        codec = codecs.lookup(declared[1].decode() if declared else "utf-8")
+        codec.decode(b"<")
+    except (LookupError, UnicodeDecodeError, ValueError):
+        return "utf-8"
+    is_wrong = codec.name.startswith(("utf-16", "utf-32")) or codec.name in _NO_ENCODINGS
+    return "utf-8" if is_wrong else codec.name
 
 
 def _decode(raw: bytes, encoding: str) -> tuple[str, str]:
@@ -267,11 +277,11 @@ def _decode(raw: bytes, encoding: str) -> tuple[str, str]:
 def _parse(name: str, raw: bytes, encoding: str) -> Piece:
     if raw.count(b"<") > MAX_TAGS:
         return Piece(name, None, f"the record has more than {MAX_TAGS} tags")
-    element = _try_parse(raw, _PREFIXES)
+    element = _try_parse(raw)
     if element is not None:
         return Piece(name, element)
     text, note = _decode(raw, encoding)
-    element = None if raw.isascii() else _try_parse(text.encode(errors="replace"), _PREFIXES)
+    element = None if raw.isascii() else _try_parse(text.encode(errors="replace"))
     if element is not None:
         return Piece(name, element, note=note)
     notes = [note] if note else []
@@ -279,27 +289,52 @@ def _parse(name: str, raw: bytes, encoding: str) -> Piece:
     if repaired != text:
         notes.append("control characters were removed")
     repaired = "".join(_repaired_parts(repaired))
-    prefixes = {prefix for found in _PREFIX.findall(repaired) for prefix in found if prefix}
-    further = sorted(prefixes - {*_PREFIXES, "xml", "xmlns"})
-    element = _try_parse(repaired.encode(errors="replace"), (*_PREFIXES, *further))
+    element = _try_parse(repaired.encode(errors="replace"))
     if element is None:
         notes.append("the record is damaged: its fields were found by their tags")
         element = _by_tags(name, repaired)
     return Piece(name, element, note="; ".join(notes))
 
 
-def _try_parse(raw: bytes, prefixes: tuple[str, ...]) -> Element | None:
-    """Parse an element in UTF-8. A DTD inside the root is an error, so there are no entities."""
-    declared = " ".join(f'xmlns:{prefix}="{prefix}"' for prefix in prefixes)
-    parser = XMLParser(encoding="utf-8")  # noqa: S314 - a piece has no DTD
+def _try_parse(raw: bytes) -> Element | None:
+    """Parse an element in UTF-8. It begins with its tag, so that it cannot contain a DTD.
+
+    Namespaces are not resolved: their prefixes are always the same, and often not declared. expat
+    passes each line on its own; `buffer_text` keeps that from taking 20 times the memory.
+    """
+    root = Element("")
+    stack, texts = [root], list[str]()
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        parent = stack[-1]
+        if texts:
+            if not len(parent):
+                parent.text = "".join(texts)
+            texts.clear()
+        stack.append(SubElement(parent, _qualified(name), attributes))
+
+    def end(_: str) -> None:
+        element = stack.pop()
+        if texts:
+            if not len(element):
+                element.text = "".join(texts)
+            texts.clear()
+
+    parser = ParserCreate("utf-8")
+    parser.buffer_text = True
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    parser.CharacterDataHandler = texts.append
     try:
-        parser.feed(f"<root {declared}>")
-        parser.feed(raw)
-        parser.feed("</root>")
-        root: Element = parser.close()
-    except (ParseError, ValueError):
+        parser.Parse(raw, True)
+    except (ExpatError, ValueError):
         return None
-    return root[0] if len(root) == 1 else None
+    return root[0]
+
+
+@lru_cache(maxsize=1000)
+def _qualified(name: str) -> str:
+    prefix, _, local = name.rpartition(":")
+    return f"{{{prefix}}}{local}" if prefix else local
 
 
 def _repaired_parts(text: str) -> Iterator[str]:
@@ -337,8 +372,7 @@ def _by_tags(name: str, text: str) -> Element:
     element, position = Element(name), 0
     endless: set[str] = set()
     while tag := _TAG.search(text, position):
-        prefix, _, local = tag[1].rpartition(":")
-        child = Element(f"{{{prefix}}}{local}" if prefix else local)
+        child = Element(_qualified(tag[1]))
         position = tag.end()
         if text.startswith("<![CDATA[", position):
             start, closing = position + 9, f"]]></{tag[1]}>"

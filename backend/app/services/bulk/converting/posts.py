@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 
 from app.services.bulk.converting.pages import from_html
 from app.services.bulk.converting.paragraphs import add_paragraphs
-from app.services.bulk.converting.results import Context, Converted, Notes, TooComplex, names
+from app.services.bulk.converting.results import (
+    Context,
+    Converted,
+    Notes,
+    TooComplex,
+    check_size,
+    names,
+)
 from app.services.bulk.converting.shortcodes import replace_shortcodes
 
 MAX_INSERTED_BLOCKS = 100
@@ -46,6 +53,7 @@ class _Part(NamedTuple):
 
 def from_wordpress(content: str, context: Context | None = None) -> Converted:
     """Convert the content of a WordPress post to Markdown. Raises TooComplex."""
+    check_size(content)
     context, notes = context or Context(), Notes()
     content = _insert_reusable_blocks(content.replace("\r\n", "\n"), context, notes)
     content = _MARKER.sub(_marker(notes), content)

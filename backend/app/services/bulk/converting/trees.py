@@ -12,7 +12,7 @@ from html import unescape
 
 import nh3
 
-from app.services.bulk.converting.results import Notes, TooComplex, names
+from app.services.bulk.converting.results import Notes, TooComplex, check_size, names
 from app.services.bulk.foreign import strip_control_characters
 
 MAX_TAGS = 50_000
@@ -177,6 +177,7 @@ _SPECIAL = re.compile(rf"<({'|'.join((*_LOST, *_RAW_TEXT))})(?![a-z0-9])", re.IG
 
 def parse(html: str, notes: Notes) -> Element:
     """Return the tree of an HTML fragment. Raises TooComplex."""
+    check_size(html)
     html = strip_control_characters(html)
     if "\x0c" in html:
         html = html.replace("\x0c", " ")
