@@ -87,11 +87,8 @@ def _survey(tables: Tables) -> Survey:
         _relation(table("posts_authors"), "author_id"),
         meta_of,
     )
-    settings = {
-        key: _text(row, "value")
-        for row in table("settings")
-        if (key := _text(row, "key")) in _NAMES
-    }
+    values = ((_text(row, "key"), _text(row, "value")) for row in table("settings"))
+    settings = {name: value for name, value in values if name in _NAMES}
     used: dict[Id, SourceAuthor] = {}
     for row in table("posts"):
         author_id = _author_ids(row, references)[0]

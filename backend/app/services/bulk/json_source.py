@@ -32,6 +32,8 @@ _CONTROL_CHARACTERS = dict.fromkeys(range(32), " ")
 _QUOTE = re.compile(rb"(?<!\\)(?:\\\\)*+\"")
 _PARTIAL_ESCAPE = re.compile(rb"\\(?:u[0-9A-Fa-f]{0,3})?\Z")
 
+TOO_LONG = f"a text of the record is longer than {MAX_TEXT} bytes"
+
 Events = Iterator[tuple[str, Any]]
 
 
@@ -91,13 +93,14 @@ def all_rows(path: Path, advance: Progress = lambda _: None) -> Iterator[tuple[s
     """Yield the rows of all tables with the names of their tables. Raises SourceError."""
     with SourceFile(path, advance) as file:
         try:
-            yield from _rows(iter(ijson.basic_parse(_JsonSource(file), use_float=True)))
+            source = _JsonSource(file)
+            yield from _rows(iter(ijson.basic_parse(source, use_float=True)), source)
         except (ijson.JSONError, UnicodeDecodeError, ValueError) as error:
             reason = "it ends too early" if "ncomplete" in str(error) else str(error)
             raise SourceError(f"The rest of the file is not JSON: {reason}"[:200]) from error
 
 
-def _rows(events: Events) -> Iterator[tuple[str, Any]]:
+def _rows(events: Events, source: "_JsonSource") -> Iterator[tuple[str, Any]]:
     """Yield the rows of all tables with the names of their tables."""
     path: list[str] = []
     """The keys of the open containers, and `item` in arrays."""
@@ -112,7 +115,9 @@ def _rows(events: Events) -> Iterator[tuple[str, Any]]:
             path.pop()
             arrays.pop()
         elif table is not None:
-            yield table, _row(events, event) if event in _STARTS else value
+            source.was_cut = False
+            row = _row(events, event) if event in _STARTS else value
+            yield table, Oversized(TOO_LONG) if source.was_cut else row
         elif event in _STARTS:
             path.append("item" if is_item else key)
             arrays.append(event == "start_array")
@@ -164,7 +169,7 @@ def _skip(events: Events, depth: int) -> Oversized:
         depth += (kind in _STARTS) - (kind in {"end_map", "end_array"})
         if not depth:
             break
-    return Oversized("the record is too large, or has too many parts")
+    return Oversized(f"the record has more than {MAX_PENDING_BYTES} bytes or {MAX_PARTS} parts")
 
 
 class _JsonSource:
@@ -180,6 +185,7 @@ class _JsonSource:
         """The beginning of an escape sequence."""
         self._without_quote = 0
         """Bytes since the last quote."""
+        self.was_cut = False
 
     def read(self, size: int = CHUNK) -> bytes:
         """Return about CHUNK bytes, or none at the end."""
@@ -203,7 +209,10 @@ class _JsonSource:
         quote = _QUOTE.search(raw) if b'"' in raw else None
         if quote is None:
             self._without_quote += len(raw)
-            return raw if self._without_quote <= MAX_TEXT else b""
+            if self._without_quote <= MAX_TEXT:
+                return raw
+            self.was_cut = True
+            return b""
         if self._without_quote > MAX_TEXT:
             raw = raw[quote.end() - 1 :]
         self._without_quote = 0
