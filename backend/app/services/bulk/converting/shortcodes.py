@@ -229,7 +229,7 @@ class _Parser:
         return (
             name in _HANDLERS
             or name in _SILENT
-            or _ASSIGNMENT.search(token["attributes"]) is not None
+            or _ASSIGNMENTS.match(token["attributes"]) is not None
             or (name not in LANGUAGES and self._has_end(name, token.end()))
         )
 
@@ -278,7 +278,11 @@ class _Parser:
         self._notes.add(f"the shortcode [{name[:40]}] of a plugin was removed, {kept}")
 
 
-_ASSIGNMENT = re.compile(r"[\w-]\s*+=\s*+[\"'&\u201c\u201d\w]")
+_ASSIGNMENTS = re.compile(
+    r"[\s=:|/]*+(?:[^\s=<]++\s++)?[\w-]++\s*+=\s*+(?=[\"'&\u201c\u201d\w])"
+    r"(?:[^<\"']++|\"[^\"]*+\"|'[^']*+'|[\"'])*+\Z"
+)
+"""Attributes with a value, after one without a name at most. Others are words in brackets."""
 
 
 def _parse_attributes(text: str) -> Attributes:
