@@ -93,7 +93,7 @@ def survey(path: Path, advance: Progress) -> Survey:
     offsets: Counter[timedelta] = Counter()
     index = Index()
     has_items = False
-    for name, element, _, _ in file.pieces():
+    for name, element, _, _ in file.outlines():
         if element is None:
             continue
         has_items = has_items or name == "item"
