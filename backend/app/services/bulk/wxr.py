@@ -323,10 +323,9 @@ def _parse_outline(name: str, raw: bytes, encoding: str) -> Piece:
     found = _OUTLINE.findall(raw) if name == "item" else []
     for tag, cdata, text in found:
         fields[tag.decode()] = (cdata or text).decode(errors="replace")
-    is_clear = (
-        len(found) == len({tag for tag, _, _ in found}) and "".join(fields.values()).isascii()
-    )
-    if not (is_clear and fields["wp:post_type"] == "post" and fields["dc:creator"]):
+    is_clear = len(found) == len({tag for tag, _, _ in found})
+    is_post = fields["wp:post_type"] == "post" and fields["dc:creator"].isascii()
+    if not (is_clear and is_post and fields["dc:creator"]):
         return _parse(name, raw, encoding)
     element = Element(name)
     for tag, value in fields.items():
