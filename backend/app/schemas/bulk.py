@@ -15,7 +15,9 @@ from pydantic import (
     model_validator,
 )
 
+from app.core.enums import CommentPolicy
 from app.schemas.articles.article import MAX_TAGS, Excerpt, Language, TagName
+from app.schemas.bulk_comment import CommentRecords
 from app.schemas.types import (
     ImageUrl,
     ImportedContent,
@@ -95,6 +97,10 @@ class ArticleRecord(Input):
     """Fields of the old system for which an article has none, such as `canonical_url`."""
     author: Username | None = None
     """By default the importing user. Another author requires the role of an editor."""
+    comment_policy: CommentPolicy | None = None
+    """By default `open`, or the present one."""
+    comments: CommentRecords
+    """Comments that the article does not have yet are added. Others stay."""
 
     @model_validator(mode="after")
     def _published_or_not(self) -> Self:

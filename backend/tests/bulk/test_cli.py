@@ -97,8 +97,8 @@ class TestImport:
         assert dry.err.endswith("This was a dry run: nothing was changed.\n")
         assert fetch(own_database, EVERYTHING) == before
         assert run("import", str(path)) == 0, capsys.readouterr()
-        created = {"ndjson": 3, "markdown": 4, "ghost": 4, "wordpress": 5}[form]
-        left_out = {"ghost": 1, "wordpress": 4}.get(form, 0)
+        created = {"ndjson": 3, "markdown": 4, "ghost": 4, "wordpress": 6}[form]
+        left_out = {"ghost": 1, "wordpress": 3}.get(form, 0)
         real = capsys.readouterr()
         assert counts(real.out) == [created, 0, 0, 0, left_out, created + left_out]
         assert (real.out, real.err) == (dry.out, dry.err.rpartition("This was")[0])
@@ -115,7 +115,7 @@ class TestImport:
         assert run("import", str(source("ghost", write))) == 0
         captured = capsys.readouterr()
         assert "Users for authors without an account: joe\n" in captured.out
-        assert "Left out: 1 pages, 1 users without posts\n" in captured.out
+        assert "Left out: 1 pages without text, 1 users without posts\n" in captured.out
         assert "post 4: scheduled for 2099-01-01 00:00 UTC\n" in captured.err
         found = fetch(
             own_database,

@@ -158,23 +158,23 @@ class TestReport:
     def test_every_record_is_accounted_for(
         self, write: Write, tmp_path: Path, load: Import
     ) -> None:
-        comment = "<wp:comment><wp:comment_approved>1</wp:comment_approved></wp:comment>"
+        comment = "<wp:comment><wp:comment_approved>spam</wp:comment_approved></wp:comment>"
         posts = wordpress_post(60, more=comment * 2) + wordpress_post(61, content="")
         posts += wordpress_post(62, title="<b>&amp; <script>", status="pending")
         path = write("wp.xml", WXR.replace("</channel>", f"{posts}</channel>"))
         target = tmp_path / "report.json"
         output = load(path, "--report", str(target), status=1)
-        assert counts(output) == [7, 0, 0, 1, 4, 12]
-        left_out = "1 media files, 1 posts in the trash, 1 pages, 1 menu items, 2 comments"
+        assert counts(output) == [8, 0, 0, 1, 3, 12]
+        left_out = "1 media files, 1 posts in the trash, 1 menu items, 2 spam comments"
         assert f"Left out: {left_out}" in output
         assert "item 11: the text is empty" in output
         report = json.loads(target.read_text())
         assert report["counts"] == {
-            "created": 7, "updated": 0, "unchanged": 0, "refused": 1, "left_out": 4, "records": 12,
+            "created": 8, "updated": 0, "unchanged": 0, "refused": 1, "left_out": 3, "records": 12,
         }  # fmt: skip
         assert len(report["records"]) == 12
-        assert sum(report["left_out"].values()) == 4
-        assert report["parts_left_out"] == {"comments": 2}
+        assert sum(report["left_out"].values()) == 3
+        assert report["parts_left_out"] == {"spam comments": 2}
         by_position = {record["position"]: record for record in report["records"]}
         assert [record["position"] for record in report["records"]] == [
             f"item {number}" for number in range(1, 13)
@@ -186,7 +186,7 @@ class TestReport:
             "source_id": "60",
             "slug": "post-60",
             "state": "public",
-            "messages": ["2 comments were not imported"],
+            "messages": ["2 spam comments were not imported"],
         }
         assert by_position["item 12"]["state"] == "draft"
         page = _Rows()

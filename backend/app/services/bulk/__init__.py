@@ -16,8 +16,10 @@ dates.py         dates as blogs and exports write them
 paths.py         old addresses in one spelling
 authors.py       mapping from authors of other systems to users
 ndjson.py        NDJSON, Pressroom's own format
+comments.py      comments of records: what is new, threads, export; comment_texts.py converts them
 markdown.py      a folder of texts; front_matter.py reads YAML, TOML and JSON
-ghost.py         Ghost's JSON export
-wordpress.py     WordPress's WXR export; wxr.py cuts it into items
+directories.py   the configuration and folders of static sites; permalinks.py makes addresses
+ghost.py         Ghost's JSON export; ghost_redirects.py its redirects
+wordpress.py     WordPress's WXR export; wxr.py cuts it into items; wordpress_comments.py
 converting/      texts of other systems as Markdown
 """

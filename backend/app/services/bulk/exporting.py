@@ -1,7 +1,7 @@
 """Export of articles as import records, in batches of bounded size."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,12 +10,15 @@ from sqlalchemy import BigInteger, Integer, Row, Select, bindparam, func, select
 from app.auth.identity import Identity, recheck
 from app.auth.permissions import Action, may_on_any
 from app.core import clock
+from app.core.enums import CommentPolicy
 from app.core.errors import NotAuthorized, PressroomError
 from app.core.streams import Deadline
 from app.db.session import Database
 from app.models.accounts.user import User
 from app.models.articles.article import Article
 from app.services.articles.rows import NOT_DELETED, article_fields
+from app.services.bulk.comments import exported_comments
+from app.services.bulk.statements import COMMENT_BYTES, EXPORTED_COMMENTS
 
 BATCH = 200
 BATCH_BYTES = 1024 * 1024
@@ -57,6 +60,7 @@ def _batch_query(*, own_only: bool) -> Select[Any]:
             Article.own_excerpt,
             Article.archived_at,
             Article.imported,
+            Article.comment_policy,
             User.username,
             *article_fields(_FIELDS).columns,
         )
@@ -98,8 +102,31 @@ async def export_articles(
                 raise NotAuthorized("You may no longer export articles of other authors")
         if not rows:
             return
-        yield [_record(row) for row in rows]
+        async for part in _with_comments(database, rows):
+            yield part
         parameters["after"] = rows[-1].id
+
+
+async def _with_comments(
+    database: Database, rows: Sequence[Row[Any]]
+) -> AsyncIterator[list[dict[str, Any]]]:
+    """Yield the records of articles in parts, so that their comments are of bounded size."""
+    ids = [row.id for row in rows]
+    found = await database.reader.execute(COMMENT_BYTES, {"article_ids": ids})
+    sizes = {row.article_id: row.bytes for row in found}
+    part: list[Row[Any]] = []
+    size = 0
+    for row in rows:
+        part.append(row)
+        size += sizes.get(row.id, 0)
+        if size >= BATCH_BYTES or row is rows[-1]:
+            commented = [each.id for each in part if each.id in sizes]
+            comments: Mapping[int, Sequence[dict[str, Any]]] = {}
+            if commented:
+                found = await database.reader.execute(EXPORTED_COMMENTS, {"article_ids": commented})
+                comments = exported_comments(found)
+            yield [_record(each, comments.get(each.id, ())) for each in part]
+            part, size = [], 0
 
 
 async def count_articles(database: Database) -> int:
@@ -131,7 +158,7 @@ def to_line(record: dict[str, Any]) -> bytes:
     return text.translate(_LINE_BREAKS).encode() + b"\n"
 
 
-def _record(row: Row[Any]) -> dict[str, Any]:
+def _record(row: Row[Any], comments: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the record of an article, without fields that have their default value."""
     record = {
         "title": row.title,
@@ -147,6 +174,8 @@ def _record(row: Row[Any]) -> dict[str, Any]:
         "updated_at": _timestamp(row.updated_at),
         "imported": row.imported,
         "author": row.username,
+        "comment_policy": None if row.comment_policy == CommentPolicy.OPEN else row.comment_policy,
+        "comments": list(comments),
     }
     return {name: value for name, value in record.items() if value not in (None, [], False)}
 

@@ -1,5 +1,6 @@
 """Opening files with untrusted names: regular files only, without following symbolic links."""
 
+import codecs
 import errno
 import os
 import stat
@@ -38,6 +39,17 @@ def read(name: str, *, folder: int) -> bytes:
     if len(content) > MAX_RECORD_BYTES:
         raise OSError(errno.EFBIG, f"larger than {MAX_RECORD_BYTES} bytes")
     return content
+
+
+def decode(raw: bytes) -> tuple[str, str]:
+    """Return the text of a file, and a note if it is not UTF-8."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return raw.decode("utf-16", errors="replace"), ""
+    try:
+        return raw.decode("utf-8-sig"), ""
+    except UnicodeDecodeError:
+        note = "bytes that are no text in UTF-8 were replaced by \ufffd"
+        return raw.decode("utf-8-sig", errors="replace"), note
 
 
 def create(path: Path) -> BinaryIO:

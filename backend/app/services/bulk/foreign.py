@@ -13,8 +13,10 @@ from typing import Any, NamedTuple, Self
 from urllib.parse import quote, unquote
 
 from app.content.slugs import normalize_text, slugify, tag_key
+from app.core.enums import CommentPolicy
 from app.schemas.articles.article import MAX_EXCERPT, MAX_TAGS
 from app.schemas.bulk import MAX_IMPORTED_BYTES, MAX_OLD_PATHS
+from app.schemas.bulk_comment import MAX_GUEST_NAME, MAX_GUEST_URL, MAX_IMPORTED_COMMENT
 from app.schemas.types import EARLIEST
 from app.services.bulk.converting.results import Converted
 from app.services.bulk.dates import DateError, FoundDate, read_date
@@ -26,11 +28,14 @@ from app.services.bulk.visibility import Reason, Restriction
 MAX_TITLE = 200
 MAX_TITLE_FROM_TEXT = 80
 MAX_TAG = 50
+EMPTY_PAGES = "pages without text"
+"""Pages that only have a template, such as the list of posts."""
 MAX_PENDING_BYTES = 4 * MAX_RECORD_BYTES
 """Bytes that are read from a file without completing a record."""
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _IMAGE_URL = re.compile(r"https?://[!#-;=?-~]+|/[!#-.0-;=?-~][!#-;=?-~]*")
+_GUEST_URL = re.compile(r"https?://[!#-;=?-~]+")
 _MARKUP = re.compile(r"<[^<>]*+>")
 _WORD_MARKUP = re.compile(
     r"</?(?:em|i|b|strong|span|br|sup|sub|code|small|del|ins|mark|u|a|abbr|cite|q)\b[^<>]*+>",
@@ -137,8 +142,10 @@ class RecordBuilder:
         self._imported: dict[str, Any] = {}
         self._old_paths: dict[str, None] = {}
         self._parts: Counter[str] = Counter()
+        self._comments: list[dict[str, Any]] = []
         self._restrictions: dict[str, Reason] = {}
         self._published_at: datetime | None = None
+        self.created_at: datetime | None = None
 
     def set(self, **fields: Any) -> None:
         """Set the fields that are not empty."""
@@ -179,6 +186,11 @@ class RecordBuilder:
         for address in addresses:
             if path := old_path(address):
                 self._old_paths[path] = None
+
+    @property
+    def old_paths(self) -> list[str]:
+        """The old addresses so far, as paths."""
+        return list(self._old_paths)
 
     def set_excerpt(self, text: str) -> None:
         """Set the excerpt without markup, as a single line, truncated to MAX_EXCERPT characters."""
@@ -222,6 +234,45 @@ class RecordBuilder:
         if count:
             self._parts[kind] += count
 
+    def keep_number(self, name: str, value: Any) -> None:
+        """Keep a number other than 0, which may be a text."""
+        text = str(value).strip()
+        if re.fullmatch(r"-?[0-9]{1,9}", text) and int(text):
+            self.keep(name, int(text))
+
+    def set_page(self) -> None:
+        """Mark the record as a page: a draft, because articles appear in lists and feeds."""
+        self.keep("page", True)
+        self.restrict(Reason.PAGE, "it is a page of the site")
+
+    def set_further_authors(self, names: Iterable[str]) -> None:
+        """Keep the names of further authors. An article has one."""
+        if shown := list(dict.fromkeys(filter(None, names))):
+            self.note(f"an article has one author, not imported as authors: {', '.join(shown)}")
+            self.keep("further_authors", shown)
+
+    def set_comments_closed(self) -> None:
+        """Let the article accept no comments."""
+        self.fields["comment_policy"] = CommentPolicy.CLOSED
+
+    def add_comment(self, **fields: Any) -> None:
+        """Add a comment, with the fields of a CommentRecord. Empty ones are left out."""
+        content = fields.get("content", "")
+        if not content.strip():
+            self.leave_out("empty comments")
+        elif len(content) > MAX_IMPORTED_COMMENT:
+            self.leave_out(f"comments with more than {MAX_IMPORTED_COMMENT} characters")
+        else:
+            name = normalize_text(_printable(without_html(fields.pop("name", ""))))
+            url = quote(fields.pop("url", "").strip(), safe="!#$%&'()*+,-./:;=?@[]_~")
+            fields["name"] = name[:MAX_GUEST_NAME].strip()
+            fields["url"] = url if _GUEST_URL.fullmatch(url) and len(url) <= MAX_GUEST_URL else ""
+            for field in ("created_at", "edited_at"):
+                at = fields.get(field)
+                fields[field] = None if at is None else _text_of(at)
+            kept = {key: value for key, value in fields.items() if value not in ("", None)}
+            self._comments.append(kept)
+
     def read_date(self, name: str, value: Any, *, zone: tzinfo | None = None) -> datetime | None:
         """Return a date of the source, or None and a note if it cannot be used."""
         try:
@@ -244,6 +295,7 @@ class RecordBuilder:
 
     def set_dates(self, *, created: datetime | None, updated: datetime | None) -> None:
         """Set the dates of creation and of the last change."""
+        self.created_at = created
         self.set(
             created_at=None if created is None else _text_of(created),
             updated_at=None if updated is None else _text_of(updated),
@@ -297,15 +349,15 @@ class RecordBuilder:
         """Return the validated record. Only empty texts and wrong values are refused."""
         self.set(author=resolve_author(author))
         if not self.fields.get("content", "").strip():
-            return self.refuse("the text is empty")
+            empty = self.refuse("the text is empty")
+            is_page = Reason.PAGE in self._restrictions.values()
+            return empty._replace(problem="", left_out=EMPTY_PAGES) if is_page else empty
         self._title_from_text()
         self._apply_visibility()
-        imported = json_value(self._imported)
-        if len(json.dumps(imported, ensure_ascii=False).encode()) > MAX_IMPORTED_BYTES:
-            names = ", ".join(imported)
-            self.note(f"further fields are too long and were left out: {names[:200]}")
-        elif imported:
+        if imported := self._fitting(json_value(self._imported)):
             self.fields["imported"] = imported
+        if self._comments:
+            self.fields["comments"] = self._comments
         if len(self._old_paths) > MAX_OLD_PATHS:
             self.note(f"only the first {MAX_OLD_PATHS} old addresses were kept")
         self.fields["old_paths"] = list(self._old_paths)[:MAX_OLD_PATHS]
@@ -321,6 +373,30 @@ class RecordBuilder:
             notes=tuple(self.notes),
             parts=dict(self._parts),
         )
+
+    def _fitting(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the values without the largest ones, so that they can be stored."""
+        total = _json_bytes(values)
+        if total <= MAX_IMPORTED_BYTES:
+            return values
+        flat = [
+            (_json_bytes(each), name, key)
+            for name, value in values.items()
+            for key, each in (value.items() if isinstance(value, dict) else [(None, value)])
+        ]
+        left_out = []
+        for size, name, key in sorted(flat, key=lambda part: part[0], reverse=True):
+            if key is None:
+                del values[name]
+            else:
+                del values[name][key]
+            left_out.append(name if key is None else str(key))
+            total -= size
+            if total <= MAX_IMPORTED_BYTES:
+                break
+        shown = ", ".join(left_out)
+        self.note(f"further fields are too long and were left out: {shown}"[:300])
+        return {name: value for name, value in values.items() if value != {}}
 
     def refuse(self, problem: str) -> ParsedRecord:
         """Return the record as invalid."""
@@ -352,6 +428,10 @@ def title_of(text: str) -> str:
             title = (cut.rpartition(" ")[0] or cut).rstrip(" ,;:") + "…"
         return title.removesuffix(".")
     return "Untitled"
+
+
+def _json_bytes(value: Any) -> int:
+    return len(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
 
 
 def json_value(value: Any, depth: int = 0) -> Any:

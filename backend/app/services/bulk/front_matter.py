@@ -152,13 +152,14 @@ def _parse(form: str, raw: str, content: str) -> FrontMatter | None:
     return FrontMatter(_lowered(values), content)
 
 
-def _parse_yaml(raw: str) -> Any:
+def load_yaml(raw: str, max_nodes: int = MAX_NODES) -> Any:
+    """Return the value of a YAML document, with plain scalars as text. Raises FrontMatterError."""
     loader = _Loader(raw.replace("\t", "  ") if "\n\t" in raw else raw)
     try:
         node = loader.get_single_node()
         if node is None:
             return None
-        _check_size(node, {})
+        _check_size(node, {}, max_nodes)
         return loader.construct_document(node)
     except RecursionError as error:
         raise FrontMatterError("the front matter is nested too deeply") from error
@@ -173,7 +174,7 @@ def _parse_yaml(raw: str) -> Any:
         loader.dispose()
 
 
-def _check_size(node: yaml.Node, sizes: dict[int, int]) -> int:
+def _check_size(node: yaml.Node, sizes: dict[int, int], limit: int) -> int:
     """Return the number of nodes with aliases expanded. Raises FrontMatterError."""
     known = sizes.get(id(node))
     if known is not None:
@@ -183,16 +184,17 @@ def _check_size(node: yaml.Node, sizes: dict[int, int]) -> int:
     sizes[id(node)] = 0
     size = 1
     if isinstance(node, yaml.SequenceNode):
-        size += sum(_check_size(child, sizes) for child in node.value)
+        size += sum(_check_size(child, sizes, limit) for child in node.value)
     elif isinstance(node, yaml.MappingNode):
-        size += sum(_check_size(child, sizes) for pair in node.value for child in pair)
-    if size > MAX_NODES:
-        raise FrontMatterError(f"the front matter has more than {MAX_NODES} values")
+        size += sum(_check_size(child, sizes, limit) for pair in node.value for child in pair)
+    if size > limit:
+        raise FrontMatterError(f"it has more than {limit} values")
     sizes[id(node)] = size
     return size
 
 
-def _parse_toml(raw: str) -> Any:
+def load_toml(raw: str) -> Any:
+    """Return the values of a TOML document. Raises FrontMatterError."""
     try:
         return tomllib.loads(raw.replace("\r\n", "\n"), parse_float=str)
     except (ValueError, RecursionError) as error:
@@ -209,7 +211,7 @@ def _parse_json(raw: str) -> Any:
         raise FrontMatterError(f"the front matter is not valid JSON: {error}"[:200]) from error
 
 
-_PARSERS = {"yaml": _parse_yaml, "yml": _parse_yaml, "toml": _parse_toml, "json": _parse_json}
+_PARSERS = {"yaml": load_yaml, "yml": load_yaml, "toml": load_toml, "json": _parse_json}
 
 
 def _json_decoder() -> json.JSONDecoder:

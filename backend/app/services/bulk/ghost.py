@@ -1,19 +1,25 @@
-"""Parser for Ghost's JSON export: posts with their authors and tags. Pages are skipped."""
+"""Parser for Ghost's JSON export: posts and pages with all their fields, and comments."""
 
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC
-from itertools import islice
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from app.core.enums import CommentStatus
+from app.services.bulk import files, ghost_redirects
+from app.services.bulk.comment_texts import to_markdown
 from app.services.bulk.converting.documents import (
     from_ghost_html,
     from_ghost_markdown,
     from_lexical,
     from_mobiledoc,
 )
-from app.services.bulk.converting.results import Context, Converted
+from app.services.bulk.converting.results import Context, Converted, TooComplex
 from app.services.bulk.foreign import (
     Progress,
     ReadOptions,
@@ -24,82 +30,163 @@ from app.services.bulk.foreign import (
     guarded,
     without_html,
 )
-from app.services.bulk.json_source import Oversized, Tables, posts
+from app.services.bulk.json_source import Oversized, all_rows, posts
 from app.services.bulk.ndjson import ResolveAuthor
 from app.services.bulk.records import ParsedRecord
-from app.services.bulk.spooling import SpooledDict
+from app.services.bulk.spooling import BoundedDict, SpooledDict, SpooledLists
 from app.services.bulk.visibility import Reason, truth
 
 SITE_URL = "__GHOST_URL__"
 
 _PAYWALL = re.compile(r'"type"\s*:\s*"paywall"|\[\s*"paywall"')
+_READ_TABLES = {
+    "posts", "users", "tags", "posts_tags", "posts_authors", "posts_meta", "settings", "comments",
+}  # fmt: skip
+_COMMENT_FIELDS = (
+    "id", "member_id", "parent_id", "in_reply_to_id", "status", "html", "created_at", "edited_at",
+)  # fmt: skip
+_TABLES = {
+    "newsletters": "newsletters",
+    "members": "members",
+    "products": "tiers for members",
+    "offers": "offers",
+    "snippets": "snippets",
+    "integrations": "integrations",
+    "webhooks": "webhooks",
+    "emails": "sent emails",
+    "invites": "invitations",
+    "recommendations": "recommendations",
+    "collections": "collections",
+    "mentions": "mentions by other sites",
+    "labels": "labels of members",
+    "comment_likes": "likes of comments",
+    "comment_reports": "reports of comments",
+    "post_revisions": "revisions",
+    "mobiledoc_revisions": "revisions",
+    "custom_theme_settings": "settings of the theme",
+    "roles": "roles",
+    "subscribers": "subscribers",
+}
+"""What the rows of a table are, in the plural."""
+_KEPT_FIELDS = (
+    "canonical_url", "meta_title", "meta_description", "og_image", "og_title", "og_description",
+    "twitter_image", "twitter_title", "twitter_description", "email_subject", "custom_template",
+    "codeinjection_head", "codeinjection_foot", "frontmatter",
+)  # fmt: skip
+"""Fields of posts, or in newer exports of posts_meta, for which an article has none."""
 
 _NAMES = ("site_uuid", "db_hash", "title")
 """Settings that identify a site."""
-MAX_AUTHORS = 50_000
-MAX_TAGS = 100_000
-MAX_RELATED = 1000
-"""Tags or authors of a post that are read."""
+MAX_SETTING = 1000
+MAX_TABLES = 200
 
 Id = str | int
 
 
-class References(NamedTuple):
+@dataclass
+class References:
     """The rows that posts refer to."""
 
-    authors: Mapping[Id, SourceAuthor]
-    tags: Mapping[Id, str]
-    """Public tags. Internal tags have an empty name."""
-    tags_of: Mapping[str, list[tuple[int, Id]]]
-    authors_of: Mapping[str, list[tuple[int, Id]]]
-    meta_of: Mapping[str, Mapping[str, Any]]
+    language: str = ""
+    authors: BoundedDict[Id, SourceAuthor] = field(default_factory=BoundedDict)
+    tags: BoundedDict[Id, str] = field(default_factory=BoundedDict)
+    """Names of tags. Those of internal tags begin with #."""
+    tags_of: SpooledLists[tuple[int, Id]] = field(default_factory=SpooledLists)
+    authors_of: SpooledLists[tuple[int, Id]] = field(default_factory=SpooledLists)
+    meta_of: SpooledDict[Mapping[str, Any]] = field(default_factory=SpooledDict)
+    comments_of: SpooledLists[Mapping[str, Any]] = field(default_factory=SpooledLists)
+    members: SpooledDict[str] = field(default_factory=SpooledDict)
+    """The names of members."""
+    redirects: Mapping[str, list[str]] = field(default_factory=dict)
+    """Former paths by the slug that they lead to."""
+    slugs: SpooledDict[bool] = field(default_factory=SpooledDict)
+    used_tags: BoundedDict[Id, bool] = field(default_factory=BoundedDict)
+    first_authors: SpooledDict[Id] = field(default_factory=SpooledDict)
+    """The author in the row of a post, by the id of the post."""
 
 
 def survey(path: Path, advance: Progress) -> Survey:
     """Read the authors and the rows that posts refer to. Raises SourceError."""
-    with Tables(path) as tables:
-        if not (tables.counts["posts"] or tables.counts["users"]):
-            raise SourceError(
-                tables.problem or "This is not a Ghost export: there are no posts in db[0].data"
-            )
-        return _survey(tables)
-
-
-def _survey(tables: Tables) -> Survey:
-    table = tables.rows
-    authors = {
-        _id(row): SourceAuthor(
-            str(row.get("id")),
-            username=_text(row, "slug"),
-            email=_text(row, "email"),
-            name=without_html(_text(row, "name")),
-        )
-        for row in islice(table("users"), MAX_AUTHORS)
-    }
-    tags = {_id(row): _tag_name(row) for row in islice(table("tags"), MAX_TAGS)}
-    meta_of: SpooledDict[Mapping[str, Any]] = SpooledDict()
-    for row in table("posts_meta"):
-        meta_of[str(_id(row, "post_id"))] = row
-    references = References(
-        authors,
-        tags,
-        _relation(table("posts_tags"), "tag_id"),
-        _relation(table("posts_authors"), "author_id"),
-        meta_of,
-    )
-    values = ((_text(row, "key"), _text(row, "value")) for row in table("settings"))
-    settings = {name: value for name, value in values if name in _NAMES}
+    references = References()
+    settings: BoundedDict[str, str] = BoundedDict()
+    problem = "This is not a Ghost export: there are no posts in db[0].data"
+    others: Counter[str] = Counter()
+    is_export = False
+    try:
+        for table, row in all_rows(path, advance):
+            is_export = is_export or table in {"posts", "users"}
+            if table not in _READ_TABLES:
+                name = _TABLES.get(table, f"rows of the table {table[:40]!r}")
+                others[name if len(others) < MAX_TABLES else "rows of other tables"] += 1
+            if isinstance(row, dict):
+                _add_row(references, settings, table, row)
+    except SourceError as error:  # `read` reports it, too
+        problem = str(error)
+    if not is_export:
+        raise SourceError(problem)
+    references.language = settings.get("locale") or settings.get("lang") or ""
     used: dict[Id, SourceAuthor] = {}
-    for row in table("posts"):
-        author_id = _author_ids(row, references)[0]
-        if not _is_page(row) and author_id in authors:
-            used[author_id] = authors[author_id]
+    for post_id, author_id in references.first_authors.items():
+        related = _related(references.authors_of, post_id)
+        first = related[0] if related else author_id
+        if first in references.authors:
+            used[first] = references.authors[first]
+    found = _redirects(path, references.slugs)
+    references.redirects = found.by_slug
+    orphans = sum(
+        len(rows)
+        for post_id, rows in references.comments_of.items()
+        if post_id not in references.first_authors
+    )
     return Survey(
         authors=tuple(used.values()),
         site=_site(settings),
-        left_out={"users without posts": len(authors) - len(used)},
+        left_out=+Counter(
+            {
+                "users without posts": len(references.authors) - len(used),
+                "tags without posts": len(references.tags.keys() - references.used_tags.keys()),
+                "comments on posts that are not in the export": orphans,
+                "redirects that are patterns or lead elsewhere": found.left_out,
+                **others,
+            }
+        ),
+        problems=found.problems,
         index=references,
     )
+
+
+def _add_row(
+    references: References, settings: dict[str, str], table: str, row: dict[str, Any]
+) -> None:
+    """Note what posts need of a row."""
+    match table:
+        case "users":
+            name = without_html(_text(row, "name"))
+            references.authors[_id(row)] = SourceAuthor(
+                str(row.get("id")), _text(row, "slug"), _text(row, "email"), name
+            )
+        case "tags":
+            references.tags[_id(row)] = _tag_name(row)
+        case "posts_tags":
+            _relate(references.tags_of, row, "tag_id")
+            references.used_tags[_id(row, "tag_id")] = True
+        case "posts_authors":
+            _relate(references.authors_of, row, "author_id")
+        case "posts_meta":
+            references.meta_of[str(_id(row, "post_id"))] = {
+                name: value for name, value in row.items() if value is not None
+            }
+        case "settings":
+            settings[_text(row, "key")] = _text(row, "value")[:MAX_SETTING]
+        case "posts":
+            author_id = _id(row, "author_id") or _id(row, "created_by")
+            references.first_authors[str(_id(row))] = author_id
+            references.slugs[_text(row, "slug")] = True
+        case "comments":
+            kept = {name: row.get(name) for name in _COMMENT_FIELDS}
+            references.comments_of.append(str(_id(row, "post_id")), kept)
+        case "members":
+            references.members[str(_id(row))] = _text(row, "name")
 
 
 def read(
@@ -117,13 +204,12 @@ def read(
             position = f"post {number}"
             if isinstance(row, Oversized):
                 yield ParsedRecord(position, None, problem=row.problem)
-            elif not isinstance(row, dict):
-                yield ParsedRecord(position, None, problem="the record is not an object")
-            elif _is_page(row):
-                title = without_html(_text(row, "title"))[:200]
-                yield ParsedRecord(position, None, left_out="pages", title=title)
+            elif isinstance(row, dict):
+                builder = RecordBuilder(position, options)
+                build = partial(_build, builder, row, survey.index, resolve_author)
+                yield guarded(builder, build)
             else:
-                yield _record(position, row, survey.index, options, resolve_author)
+                yield ParsedRecord(position, None, problem="the record is not an object")
     except SourceError as error:
         yield ParsedRecord(f"after post {number}", None, problem=str(error))
 
@@ -136,17 +222,34 @@ def _site(settings: Mapping[str, str]) -> str:
     return ""
 
 
-def _relation(rows: Iterator[dict[str, Any]], name: str) -> Mapping[str, list[tuple[int, Id]]]:
-    """Return pairs of sort order and related id, by post id."""
-    related: SpooledDict[list[tuple[int, Id]]] = SpooledDict()
-    for row in rows:
-        order = row.get("sort_order")
-        pair = (order if isinstance(order, int) else 0, _id(row, name))
-        post_id = str(_id(row, "post_id"))
-        pairs = [*related.get(post_id, ()), pair]
-        if len(pairs) <= MAX_RELATED:
-            related[post_id] = sorted(pairs, key=lambda pair: pair[0])
-    return related
+def _redirects(path: Path, slugs: Container[str]) -> ghost_redirects.Redirects:
+    """Read the redirects that Ghost exports to a file of their own, if it is beside the export."""
+    folder = os.open(path.resolve().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in ghost_redirects.NAMES:
+            try:
+                return ghost_redirects.read(name, files.read(name, folder=folder), slugs)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                problem = f"{name} cannot be read ({error.strerror or error})"
+                return ghost_redirects.Redirects({}, 0, (problem,))
+    finally:
+        os.close(folder)
+    return ghost_redirects.Redirects({}, 0)
+
+
+def _relate(related: SpooledLists[tuple[int, Id]], row: Mapping[str, Any], name: str) -> None:
+    """Add a pair of sort order and related id to those of a post."""
+    order = row.get("sort_order")
+    pair = (order if isinstance(order, int) else 0, _id(row, name))
+    related.append(str(_id(row, "post_id")), pair)
+
+
+def _related(related: Mapping[str, list[tuple[int, Id]]], post_id: Id) -> list[Id]:
+    """Return the related ids of a post in their order."""
+    pairs = related.get(str(post_id), [])
+    return [related_id for _, related_id in sorted(pairs, key=lambda pair: pair[0])]
 
 
 def _id(row: Mapping[str, Any], name: str = "id") -> Id:
@@ -155,24 +258,14 @@ def _id(row: Mapping[str, Any], name: str = "id") -> Id:
 
 
 def _tag_name(row: Mapping[str, Any]) -> str:
-    """Return the name of a tag; an empty string for an internal one, which begins with #."""
+    """Return the name of a tag. That of an internal one begins with #."""
     name = without_html(_text(row, "name"))
-    return "" if row.get("visibility") == "internal" or name.startswith("#") else name
+    is_internal = row.get("visibility") == "internal" and not name.startswith("#")
+    return f"#{name}" if is_internal else name
 
 
 def _is_page(row: Mapping[str, Any]) -> bool:
     return row.get("type") == "page" or truth(row.get("page")) is True
-
-
-def _record(
-    position: str,
-    row: Mapping[str, Any],
-    references: References,
-    options: ReadOptions,
-    resolve_author: ResolveAuthor,
-) -> ParsedRecord:
-    builder = RecordBuilder(position, options)
-    return guarded(builder, lambda: _build(builder, row, references, resolve_author))
 
 
 def _build(
@@ -181,46 +274,52 @@ def _build(
     references: References,
     resolve_author: ResolveAuthor,
 ) -> ParsedRecord:
-    uuid, site = _text(row, "uuid"), builder.options.site
+    uuid, slug, site = _text(row, "uuid"), _text(row, "slug"), builder.options.site
+    meta = references.meta_of.get(str(_id(row)), {})
     builder.source_id = uuid or str(row.get("id", ""))
     builder.former_name = f"ghost:{builder.source_id}"
     builder.is_former_name_unique = bool(uuid)
     builder.set_title(without_html(_text(row, "title")))
-    builder.set_slug(_text(row, "slug"))
-    builder.add_old_address(f"/{_text(row, 'slug')}/")
+    builder.set_slug(slug)
+    builder.add_old_address(f"/{slug}/", *references.redirects.get(slug, ()))
     builder.set_content(_content(row, Context(site=site)))
     builder.set_excerpt(_text(row, "custom_excerpt"))
-    cover = _text(row, "feature_image") or _text(row, "image")
-    builder.set_cover(cover.replace(SITE_URL, site.rstrip("/")))
-    builder.set_language(_text(row, "locale") or _text(row, "language"))
-    tag_ids = [tag_id for _, tag_id in references.tags_of.get(str(_id(row)), ())]
-    builder.set_tags(references.tags.get(tag_id, "") for tag_id in tag_ids)
-    if missing := sum(tag_id not in references.tags for tag_id in tag_ids):
-        builder.note(f"tags: {missing} of the post are not in the export")
+    builder.set_language(_text(row, "locale") or _text(row, "language") or references.language)
+    _set_cover(builder, row, meta)
+    _set_tags(builder, row, references)
     author_ids = _author_ids(row, references)
-    _note_other_authors(builder, author_ids[1:], references)
-    _set_visibility(builder, row, references.meta_of.get(str(_id(row)), {}))
+    authors = (references.authors.get(author_id) for author_id in author_ids[1:])
+    builder.set_further_authors(each.name or each.username for each in authors if each)
+    if _is_page(row):
+        builder.set_page()
+    _set_visibility(builder, row, meta)
+    _keep_others(builder, row, meta)
+    _add_comments(builder, references.comments_of.get(str(_id(row)), []), references)
     return builder.build(author=str(author_ids[0]), resolve_author=resolve_author)
 
 
 def _author_ids(row: Mapping[str, Any], references: References) -> list[Id]:
     """Return the ids of a post's authors, the first author first."""
-    related = [author_id for _, author_id in references.authors_of.get(str(_id(row)), ())]
+    related = _related(references.authors_of, _id(row))
     return related or [_id(row, "author_id") or _id(row, "created_by")]
 
 
-def _note_other_authors(
-    builder: RecordBuilder, author_ids: list[Id], references: References
-) -> None:
-    """Keep the names of further authors. An article has one."""
-    names = [
-        author.name or author.username
-        for author_id in author_ids
-        if (author := references.authors.get(author_id))
-    ]
-    if names:
-        builder.note(f"an article has one author, not imported as authors: {', '.join(names)}")
-        builder.keep("further_authors", names)
+def _set_cover(builder: RecordBuilder, row: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+    """Set the cover image, which was called `image` before Ghost 1.0."""
+    cover = _text(row, "feature_image") or _text(row, "image")
+    builder.set_cover(cover.replace(SITE_URL, builder.options.site.rstrip("/")))
+    for name in ("alt", "caption"):
+        text = _text(meta, f"feature_image_{name}") or _text(row, f"feature_image_{name}")
+        builder.keep(f"cover_{name}", without_html(text))
+
+
+def _set_tags(builder: RecordBuilder, row: Mapping[str, Any], references: References) -> None:
+    tag_ids = _related(references.tags_of, _id(row))
+    names = [references.tags[tag_id] for tag_id in tag_ids if tag_id in references.tags]
+    builder.set_tags(name for name in names if not name.startswith("#"))
+    builder.keep("internal_tags", [name for name in names if name.startswith("#")])
+    if missing := len(tag_ids) - len(names):
+        builder.note(f"tags: {missing} of the post are not in the export")
 
 
 def _set_visibility(
@@ -249,16 +348,58 @@ def _set_visibility(
         builder.restrict(Reason.RESTRICTED, "parts of the text were for members only")
 
 
+def _keep_others(builder: RecordBuilder, row: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+    """Keep the fields for which an article has none."""
+    for name in _KEPT_FIELDS:
+        text = _text(row, name) or _text(meta, name)
+        builder.keep(name, text.replace(SITE_URL, builder.options.site.rstrip("/")))
+    if truth(row.get("featured")):
+        builder.keep("featured", True)
+
+
+def _add_comments(
+    builder: RecordBuilder, rows: Sequence[Mapping[str, Any]], references: References
+) -> None:
+    """Add the comments of members. An export contains them only if all tables were exported."""
+    parents = {_id(row): _id(row, "in_reply_to_id") or _id(row, "parent_id") for row in rows}
+    kept = {_id(row) for row in rows if _text(row, "status") != "deleted"}
+    for row in rows:
+        comment_id = _id(row)
+        if comment_id not in kept:
+            builder.leave_out("deleted comments")
+            continue
+        try:
+            content = to_markdown(_text(row, "html"), has_paragraphs=True)
+        except TooComplex:
+            builder.leave_out("comments that are too complex")
+            continue
+        parent, seen = parents[comment_id], {comment_id}
+        while parent and parent not in kept and parent not in seen:
+            seen.add(parent)
+            parent = parents.get(parent, "")
+        is_hidden = _text(row, "status") not in {"published", ""}
+        builder.add_comment(
+            id=str(comment_id),
+            parent=str(parent) if parent in kept else None,
+            content=content,
+            name=references.members.get(str(_id(row, "member_id")), ""),
+            status=CommentStatus.HIDDEN.value if is_hidden else None,
+            created_at=builder.read_date("comment", row.get("created_at"), zone=UTC)
+            or builder.created_at,
+            edited_at=builder.read_date("comment", row.get("edited_at"), zone=UTC),
+        )
+
+
 def _content(row: Mapping[str, Any], context: Context) -> Converted:
     """Return the post's content as Markdown. Raises TooComplex, InvalidDocument."""
-    for field, convert in (
+    for name, convert in (
         ("html", from_ghost_html),
         ("lexical", from_lexical),
         ("mobiledoc", from_mobiledoc),
         ("markdown", from_ghost_markdown),
         ("plaintext", from_ghost_markdown),
     ):
-        if text := _text(row, field):
+        if text := _text(row, name):
             return convert(text, context)
     return Converted("")
 

@@ -27,6 +27,7 @@ from app.core.threads import FairThreadPool
 from app.db.retry import retry
 from app.db.session import COMMIT_LOG, Database
 from app.services.bulk import statements
+from app.services.bulk.comments import render_comments, size_of
 from app.services.bulk.ndjson import Line, ResolveAuthor, parse_lines, read_lines
 from app.services.bulk.planning import Simulation
 from app.services.bulk.records import (
@@ -146,11 +147,22 @@ async def _prepare(context: ImportContext, batch: Sequence[ParsedRecord]) -> lis
         if isinstance(result, str)
     ]
     context.report(results)
-    return [
+    ready = [
         item._replace(rendered=result)
         for item, result in zip(items, rendered, strict=True)
         if not isinstance(result, str)
     ]
+    return await _threads.run(partial(_with_comments, ready), user_id=user_id)
+
+
+def _with_comments(items: Sequence[PreparedRecord]) -> list[PreparedRecord]:
+    """Render the comments of records."""
+    return list(_with_pauses(map(_render_comments, items)))
+
+
+def _render_comments(item: PreparedRecord) -> PreparedRecord:
+    comments = item.record.comments
+    return item._replace(comments=render_comments(comments)) if comments else item
 
 
 def render_texts(texts: Sequence[str]) -> list[Rendered | str]:
@@ -310,7 +322,7 @@ def _next_batch(records: Iterator[ParsedRecord]) -> list[ParsedRecord]:
     size = 0
     for item in records:
         batch.append(item)
-        size += len(item.record.content) if item.record else 0
+        size += len(item.record.content) + size_of(item.record.comments) if item.record else 0
         if len(batch) >= BATCH or size >= BATCH_BYTES:
             break
     return batch

@@ -1,14 +1,10 @@
 """The tables of a Ghost export, row by row, however large the file, a row or a text is."""
 
 import codecs
-import json
 import re
-import tempfile
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import ijson
 
@@ -22,9 +18,6 @@ MAX_PARTS = 300_000
 MAX_DEPTH = 500
 
 POSTS = "posts"
-MAX_TABLES = 200
-SPOOLED = ("users", "tags", "posts_tags", "posts_authors", "posts_meta", "settings")
-"""The tables that are read before the posts."""
 _ROOTS = (["", "db", "item", "data"], ["", "data"])
 """The paths of the tables. Ghost writes the first one."""
 
@@ -43,53 +36,12 @@ class Oversized(NamedTuple):
     problem: str
 
 
-class Tables:
-    """The tables of an export. All except the posts are copied to temporary files, in one pass."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._files: dict[str, BinaryIO] = {}
-        self.counts: Counter[str] = Counter()
-        """The number of rows of each table."""
-        self.problem = ""
-        """Why the file cannot be read to its end."""
-
-    def __enter__(self) -> Self:
-        self._files = {
-            name: tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
-            for name in SPOOLED
-        }
-        try:
-            for table, row in all_rows(self._path):
-                self.counts[table if len(self.counts) < MAX_TABLES else "others"] += 1
-                if table in self._files and isinstance(row, dict):
-                    self._files[table].write(json.dumps(row).encode() + b"\n")
-        except SourceError as error:
-            self.problem = str(error)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in self._files.values():
-            file.close()
-
-    def rows(self, table: str) -> Iterator[dict[str, Any]]:
-        """Yield the rows of a table: one of SPOOLED, or the posts."""
-        if table == POSTS:
-            with suppress(SourceError):
-                yield from (row for row in posts(self._path) if isinstance(row, dict))
-            return
-        file = self._files[table]
-        file.seek(0)
-        for line in file:
-            yield json.loads(line)
-
-
-def posts(path: Path, advance: Progress = lambda _: None) -> Iterator[Any]:
+def posts(path: Path, advance: Progress) -> Iterator[Any]:
     """Yield the rows of the posts. Raises SourceError if the file is not JSON from there on."""
     return (row for table, row in all_rows(path, advance) if table == POSTS)
 
 
-def all_rows(path: Path, advance: Progress = lambda _: None) -> Iterator[tuple[str, Any]]:
+def all_rows(path: Path, advance: Progress) -> Iterator[tuple[str, Any]]:
     """Yield the rows of all tables with the names of their tables. Raises SourceError."""
     with SourceFile(path, advance) as file:
         try:

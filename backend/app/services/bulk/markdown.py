@@ -4,12 +4,11 @@ The file names in the folder are untrusted. Symbolic links are therefore not fol
 and file is opened relative to the file descriptor of its parent.
 """
 
-import codecs
 import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -21,6 +20,7 @@ from app.content.slugs import slugify
 from app.services.bulk import files
 from app.services.bulk.converting.generators import from_site, from_site_html
 from app.services.bulk.converting.results import Context, Converted
+from app.services.bulk.directories import Defaults, Site, data_files, folder_defaults
 from app.services.bulk.foreign import (
     Progress,
     ReadOptions,
@@ -32,9 +32,11 @@ from app.services.bulk.foreign import (
 )
 from app.services.bulk.front_matter import FrontMatter, split
 from app.services.bulk.ndjson import ResolveAuthor
+from app.services.bulk.permalinks import expand
 from app.services.bulk.records import ParsedRecord
 from app.services.bulk.visibility import (
     Reason,
+    Restriction,
     expiry,
     is_visibility,
     plain_name,
@@ -52,7 +54,8 @@ _OTHER_TEXTS = {
     ".haml", ".pug", ".slim", ".docx", ".odt", ".rmd", ".qmd", ".typ",
 }  # fmt: skip
 """Endings of files that may be texts in formats that are not read."""
-_SECTION_PAGES = {"_index", "_index.zh", "_index.en"}
+_SECTION_PAGE = re.compile(r"_index(?:\.[a-z]{2,3}(?:-[a-z]+)*)?", re.IGNORECASE)
+_TRANSLATION = re.compile(r"(.+)\.([a-z]{2}(?:-[a-z]{2,4})*)", re.IGNORECASE)
 _NOT_CONTENT = {"themes", "_includes", "_layouts", "_data", "_site", "_sass", "layouts"}
 """Folders of generators with templates, results and programs."""
 _PRUNED = {"node_modules", "bower_components", "vendor"}
@@ -78,19 +81,29 @@ _UPDATED = (
 _EXCERPT = ("excerpt", "description", "summary")
 _COVER = (
     "coverimageurl", "coverimage", "cover", "heroimage", "featureimage", "featuredimage", "image",
-    "images", "thumbnail", "ogimage",
+    "images", "thumbnail", "teaser", "ogimage", "overlayimage",
 )  # fmt: skip
 _TAGS = ("tags", "tag", "keywords")
 _CATEGORIES = ("categories", "category")
 _LANGUAGE = ("language", "lang", "locale")
 _AUTHOR = ("author", "authors")
 _ADDRESSES = ("permalink", "url", "aliases", "alias", "redirectfrom", "redirects", "path", "link")
+_GROUPS = (
+    _PUBLISHED, _CREATED, _UPDATED, _EXCERPT, _COVER, _TAGS, _CATEGORIES, _LANGUAGE, _AUTHOR,
+)  # fmt: skip
+"""Of each group of names, one field is used."""
+_CANONICAL = ("canonicalurl", "canonical", "canonicallink")
+_FEATURED = ("featured", "pinned", "pin", "sticky", "top")
+_COVER_ALT = ("coveralt", "coverimagealt", "imagealt", "heroimagealt", "heroalt", "thumbnailalt")
+_COVER_CAPTION = ("covercaption", "coverimagecaption", "imagecaption", "herocaption")
+_NO_COMMENTS = ("disablecomments", "nocomments", "commentsdisabled", "hidecomments")
+_NESTED = ("params", "extra")
+"""Tables whose fields Hugo and Zola give to the templates like others."""
 _KNOWN = {
-    "title", "slug", "archived", "generator", "published", "publish", "layout", "taxonomies",
-    *_PUBLISHED, *_CREATED, *_UPDATED, *_EXCERPT, *_COVER, *_TAGS, *_CATEGORIES, *_LANGUAGE,
-    *_AUTHOR, *_ADDRESSES,
+    "title", "slug", "archived", "generator", "published", "publish", "layout", *_FEATURED,
+    *_CANONICAL, *_COVER_ALT, *_COVER_CAPTION,
 }  # fmt: skip
-"""Fields that are not stored in `imported`."""
+"""Fields that are not stored in `imported.front_matter`."""
 
 
 class MarkdownFile(NamedTuple):
@@ -99,6 +112,10 @@ class MarkdownFile(NamedTuple):
     values: Mapping[str, Any]
     found: FrontMatter
     note: str = ""
+    hidden: Sequence[Restriction] = ()
+    """Why the configuration of the site or of a folder may hide it."""
+    language: str = ""
+    """The language in its name, if it is a translation."""
 
     @property
     def content(self) -> str:
@@ -118,10 +135,11 @@ class OtherEntry(NamedTuple):
 
 
 class _Folder(NamedTuple):
-    """The folder to import. A single file is in a folder, too."""
+    """A folder, opened, with what applies to its texts."""
 
-    path: Path
-    only: str = ""
+    descriptor: int
+    names: Sequence[str]
+    defaults: Sequence[Defaults]
 
 
 def source_folder(path: Path) -> Path:
@@ -134,15 +152,36 @@ def survey(path: Path, advance: Progress) -> Survey:
     """Return the authors named in the files, and the number of other files."""
     authors: dict[str, SourceAuthor] = {}
     others: Counter[str] = Counter()
-    for found in _walk(path):
+    site = Site(source_folder(path))
+    for found in _walk(path, site):
         advance(1)
         if isinstance(found, OtherEntry):
             if not found.is_text:
                 others[found.left_out] += 1
             continue
         for handle, email in _authors(found[1].values)[:1]:
-            authors.setdefault(handle, SourceAuthor(handle, email=email, name=handle))
-    return Survey(tuple(authors.values()), left_out=others, site=str(source_folder(path)))
+            authors.setdefault(handle, _source_author(site, handle, email))
+    return Survey(
+        tuple(authors.values()),
+        site=str(source_folder(path)),
+        zone=site.zone,
+        left_out=+Counter(
+            {
+                **others,
+                "redirects that are patterns or lead elsewhere": site.left_out_redirects,
+            }
+        ),
+        problems=tuple(dict.fromkeys(site.problems)),
+        index=site,
+    )
+
+
+def _source_author(site: Site, handle: str, email: str) -> SourceAuthor:
+    """Return an author, whose name may be in a data file."""
+    known = site.authors.get(handle)
+    known = known if isinstance(known, dict) else {}
+    name = _text(known.get("name")) or handle
+    return SourceAuthor(handle, handle, email or _text(known.get("email")), name)
 
 
 def read(
@@ -158,7 +197,8 @@ def read(
     An article is identified by its path, relative to the folder.
     """
     is_in_drafts = bool({part.lower() for part in source_folder(path).parts} & {"_drafts"})
-    for found in _walk(path):
+    site: Site = survey.index
+    for found in _walk(path, site):
         advance(1)
         if isinstance(found, OtherEntry):
             if found.is_text:
@@ -169,7 +209,7 @@ def read(
         builder = RecordBuilder(position, options)
         if is_in_drafts:
             builder.restrict(Reason.UNFINISHED, "the file is in a folder of drafts")
-        yield guarded(builder, partial(_record, builder, file, resolve_author))
+        yield guarded(builder, partial(_record, builder, file, site, resolve_author))
 
 
 def write(folder: Path, record: Mapping[str, Any]) -> None:
@@ -186,6 +226,7 @@ def write(folder: Path, record: Mapping[str, Any]) -> None:
         "archived": "archived",
         "created_at": "created_at",
         "updated_at": "updated_at",
+        "comment_policy": "comment_policy",
     }.items():
         if field in record:
             front_matter[name] = record[field]
@@ -201,7 +242,7 @@ def write(folder: Path, record: Mapping[str, Any]) -> None:
         file.write(f"---\n{text}---\n\n{record['content']}".encode())
 
 
-def _walk(path: Path) -> Iterator[tuple[str, MarkdownFile] | OtherEntry]:
+def _walk(path: Path, site: Site) -> Iterator[tuple[str, MarkdownFile] | OtherEntry]:
     """Yield a file, or the files of a folder with their paths, ordered by name.
 
     Hidden files are skipped. Symbolic links and unreadable files yield the reason.
@@ -211,11 +252,13 @@ def _walk(path: Path) -> Iterator[tuple[str, MarkdownFile] | OtherEntry]:
     if not root.is_dir():
         descriptor = os.open(root.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            yield _entry(root.name, root.name, descriptor, {})
+            names = os.listdir(descriptor)  # noqa: PTH208 - the folder is open, its path may change
+            above = folder_defaults(root.parent.name, names, descriptor)
+            yield _entry(PurePosixPath(root.name), _Folder(descriptor, names, above), site)
         finally:
             os.close(descriptor)
         return
-    inherited: dict[Path, Mapping[str, Any]] = {}
+    inherited: dict[Path, Sequence[Defaults]] = {}
     for within, folders, names, descriptor in os.fwalk(root, onerror=failed.append):
         below = Path(within).relative_to(root)
         for failure in failed:
@@ -226,164 +269,191 @@ def _walk(path: Path) -> Iterator[tuple[str, MarkdownFile] | OtherEntry]:
             if files.is_link(name, folder=descriptor):
                 reason = f"the folder cannot be read ({files.SYMLINK_MESSAGE})"
                 yield OtherEntry((below / name).as_posix(), reason)
-        above = inherited.get(below.parent, {}) if below.parts else {}
-        values = {**above, **_folder_values(below.name, names, descriptor)}
-        inherited[below] = values
+        above = inherited.get(below.parent, ()) if below.parts else ()
+        own = folder_defaults(below.name or root.name, names, descriptor)
+        inherited[below] = (*above, *own)
+        folder = _Folder(descriptor, names, inherited[below])
         is_template = bool({part.lower() for part in below.parts} & _NOT_CONTENT)
         for name in sorted(names):
             if name[0] != ".":
-                position = (below / name).as_posix()
-                kind = _left_out(name, is_template=is_template)
-                yield (
-                    kind._replace(position=position)
-                    if kind
-                    else _entry(position, name, descriptor, values)
-                )
+                position = PurePosixPath((below / name).as_posix())
+                kind = _left_out(position, is_template=is_template)
+                yield kind or _entry(position, folder, site)
     for failure in failed:
         yield _unreadable_folder(failure)
 
 
-def _left_out(name: str, *, is_template: bool) -> OtherEntry | None:
+def _left_out(position: PurePosixPath, *, is_template: bool) -> OtherEntry | None:
     """Return why a file is left out by its name, or None."""
-    suffix = PurePosixPath(name).suffix.lower()
+    suffix, name = position.suffix.lower(), position.as_posix()
     if is_template and suffix in SUFFIXES:
-        return OtherEntry("", left_out="files of themes and templates")
+        return OtherEntry(name, left_out="files of themes and templates")
     if suffix in _OTHER_TEXTS:
-        return OtherEntry("", left_out=f"{suffix} files")
+        return OtherEntry(name, left_out=f"{suffix} files")
     if suffix not in SUFFIXES:
+        if is_template and "comments" in position.parent.parts:
+            return OtherEntry(name, left_out="comments in data files", is_text=False)
         kind = f"other files ({suffix})" if suffix and suffix.isprintable() else "other files"
-        return OtherEntry("", left_out=kind[:40], is_text=False)
-    if PurePosixPath(name).stem.lower() in _SECTION_PAGES:
-        return OtherEntry("", left_out="section pages")
+        return OtherEntry(name, left_out=kind[:40], is_text=False)
+    if _SECTION_PAGE.fullmatch(position.stem):
+        return OtherEntry(name, left_out="section pages")
     return None
 
 
-def _folder_values(folder: str, names: list[str], descriptor: int) -> Mapping[str, Any]:
-    """Return the visibility that a folder's own file declares for all its texts.
-
-    Hugo has `cascade` in _index.md, Eleventy a JSON file with the folder's name.
-    """
-    values: dict[str, Any] = {}
-    for name in (f"{folder}.json", f"{folder}.11tydata.json", "_index.md"):
-        if name not in names:
-            continue
-        try:
-            text, _ = _decode(files.read(name, folder=descriptor))
-            found = split(text).values if name == "_index.md" else json.loads(text)
-        except (OSError, ValueError, RecursionError):
-            continue
-        if name == "_index.md":
-            cascade = found.get("cascade")
-            found = {}
-            for each in cascade if isinstance(cascade, list) else [cascade]:
-                found |= each if isinstance(each, dict) else {}
-        if isinstance(found, dict):
-            values |= {key: value for key, value in found.items() if _is_inherited(key, value)}
-    return values
-
-
-def _is_inherited(name: str, value: Any) -> bool:
-    is_not_written = plain_name(name) == "permalink" and truth(value) is False
-    return is_not_written or is_visibility(name)
-
-
 def _entry(
-    position: str, name: str, folder: int, inherited: Mapping[str, Any]
+    position: PurePosixPath, folder: _Folder, site: Site
 ) -> tuple[str, MarkdownFile] | OtherEntry:
-    """Read the file with this name in `folder` (a file descriptor)."""
-    if _INVALID_NAME.search(position):
-        shown = position.encode("unicode_escape", "backslashreplace").decode()
+    """Read a file in a folder."""
+    shown = position.as_posix()
+    if _INVALID_NAME.search(shown):
+        shown = shown.encode("unicode_escape", "backslashreplace").decode()
         reason = "the file name is not UTF-8 or has control characters: rename it"
         return OtherEntry(shown, reason)
     try:
-        text, note = _decode(files.read(name, folder=folder))
+        text, note = files.decode(files.read(position.name, folder=folder.descriptor))
     except OSError as error:
-        return OtherEntry(position, f"the file cannot be read ({error.strerror or error})")
+        return OtherEntry(shown, f"the file cannot be read ({error.strerror or error})")
     found = split(text)
-    if PurePosixPath(name).suffix.lower() in HTML and not found.is_present:
-        return OtherEntry(position, left_out=".html files without front matter")
+    if position.suffix.lower() in HTML and not found.is_present:
+        return OtherEntry(shown, left_out=".html files without front matter")
+    data = data_files(position.stem, folder.names, folder.descriptor)
+    inherited = site.inherited(position, [*folder.defaults, *data])
     own = {plain_name(key): value for key, value in found.values.items()}
-    defaults = {plain_name(key): value for key, value in inherited.items()}
-    return position, MarkdownFile({**defaults, **own}, found, note)
+    values: dict[str, Any] = {}
+    for source in (inherited.values, own):
+        for table in map(source.get, _NESTED):
+            if isinstance(table, dict):
+                values |= {plain_name(str(key)): value for key, value in table.items()}
+        values |= source
+    language = _language_in_name(position, folder.names)
+    return shown, MarkdownFile(values, found, note, inherited.hidden, language)
+
+
+def _language_in_name(position: PurePosixPath, names: Sequence[str]) -> str:
+    """Return the language of `post.fr.md`, if there is another language of the text."""
+    translation = _TRANSLATION.fullmatch(position.stem)
+    if translation is None:
+        return ""
+    others = (name for name in names if name.startswith(f"{translation[1]}."))
+    is_one_of_several = any(
+        name != position.name and PurePosixPath(name).suffix.lower() in SUFFIXES for name in others
+    )
+    is_usual = is_one_of_several or translation[1].lower() == "index"
+    return translation[2] if is_usual else ""
 
 
 def _unreadable_folder(error: OSError) -> OtherEntry:
     return OtherEntry(str(error.filename), f"the folder cannot be read ({error.strerror})")
 
 
-def _decode(raw: bytes) -> tuple[str, str]:
-    """Return the text of a file, and a note if it is not UTF-8."""
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return raw.decode("utf-16", errors="replace"), ""
-    try:
-        return raw.decode("utf-8-sig"), ""
-    except UnicodeDecodeError:
-        note = "bytes that are no text in UTF-8 were replaced by \ufffd"
-        return raw.decode("utf-8-sig", errors="replace"), note
-
-
 def _record(
-    builder: RecordBuilder, file: MarkdownFile, resolve_author: ResolveAuthor
+    builder: RecordBuilder, file: MarkdownFile, site: Site, resolve_author: ResolveAuthor
 ) -> ParsedRecord:
     values, position = file.values, PurePosixPath(str(builder.position))
     builder.note(file.note)
     builder.is_own = values.get("generator") == _OWN_GENERATOR
     if file.found.damage:
         builder.restrict(Reason.UNFINISHED, file.found.damage)
-    name = position.stem
-    if name.lower() == "index":
-        name = position.parent.name or name
-    dated = _DATED_NAME.fullmatch(name)
-    undated = dated[2] if dated else name
+    name = _Name.of(position, file.language)
     title, content = _text(values.get("title")), file.content
     if not title and (heading := _FIRST_HEADING.match(content)):
         title, content = heading[1].rstrip(" \t#"), content[heading.end() :].lstrip("\r\n")
-    builder.set_title(title or undated.replace("-", " ").replace("_", " "))
+    builder.set_title(title or name.text.replace("-", " ").replace("_", " "))
     builder.set_content(_convert(builder, content, position.suffix.lower(), values))
-    builder.slug_source = slugify(undated)
+    builder.slug_source = slugify(f"{name.text} {file.language}")
     builder.set_slug(_text(values.get("slug")))
     builder.source_id = position.as_posix()
     own_slug = builder.fields.get("slug")
     builder.former_name = f"slug:{own_slug}" if own_slug else f"markdown:{position}"
-    _set_dates(builder, values, in_name=dated[1] if dated else None)
-    builder.add_restrictions(
-        restrictions(values, now=builder.options.now, zone=builder.options.zone)
+    published = _set_dates(builder, values, in_name=name.date)
+    _restrict(builder, file, position)
+    categories = site.categories(position)
+    builder.set_excerpt(_text(_first(values, _EXCERPT)))
+    builder.set_cover(_url(_first(values, _COVER)))
+    builder.set_tags([*_all_tags(values, is_jekyll=bool(name.date)), *categories])
+    builder.set_language(
+        _text(_first(file.found.values, _LANGUAGE))
+        or file.language
+        or _text(_first(values, _LANGUAGE))
     )
-    if end := expiry(values, now=builder.options.now, zone=builder.options.zone):
+    if truth(values.get("archived")):
+        builder.fields["archived"] = True
+    used = _add_addresses(builder, file, name)
+    if not builder.is_own:
+        pattern = site.permalink(position, values)
+        parts = _address_parts(values, position, name, categories)
+        builder.add_old_address(expand(pattern, at=published, values=parts))
+        builder.add_old_address(*site.redirects_to(builder.old_paths))
+    authors = _authors(values)
+    builder.set_further_authors(handle for handle, _ in authors[1:])
+    _keep_others(builder, file, used)
+    return builder.build(author=authors[0][0] if authors else "", resolve_author=resolve_author)
+
+
+class _Name(NamedTuple):
+    """The name of a text: that of its folder if the file is called `index`."""
+
+    text: str
+    date: str | None
+    below: PurePosixPath
+    """The path without suffix and language."""
+
+    @classmethod
+    def of(cls, position: PurePosixPath, language: str) -> "_Name":
+        """Return the name of a file."""
+        stem = position.stem.removesuffix(f".{language}") if language else position.stem
+        is_index = stem.lower() == "index"
+        below = position.parent if is_index else position.with_name(stem)
+        name = below.name or stem
+        dated = _DATED_NAME.fullmatch(name)
+        return cls(dated[2] if dated else name, dated[1] if dated else None, below)
+
+
+def _restrict(builder: RecordBuilder, file: MarkdownFile, position: PurePosixPath) -> None:
+    """Add the restrictions by front matter, folders and the configuration of the site."""
+    now, zone = builder.options.now, builder.options.zone
+    builder.add_restrictions(restrictions(file.values, now=now, zone=zone))
+    if end := expiry(file.values, now=now, zone=zone):
         builder.note(f"the text was to expire on {end:%Y-%m-%d}: it will not")
         builder.keep("expires_at", end)
     if {part.lower() for part in position.parent.parts} & _DRAFT_FOLDERS:
         builder.restrict(Reason.UNFINISHED, "the file is in a folder of drafts")
     if position.name[0] == "_":
         builder.restrict(Reason.UNFINISHED, "the name of the file begins with _")
-    builder.set_excerpt(_text(_first(values, _EXCERPT)))
-    builder.set_cover(_url(_first(values, _COVER)))
-    builder.set_tags(_all_tags(values, is_jekyll=bool(dated)))
-    builder.set_language(_text(_first(values, _LANGUAGE)))
-    if truth(values.get("archived")):
-        builder.fields["archived"] = True
-    _add_addresses(builder, values, position, dated=dated)
-    authors = _authors(values)
-    if others := [handle for handle, _ in authors[1:]]:
-        builder.note(f"an article has one author, not imported as authors: {', '.join(others)}")
-        builder.keep("further_authors", others)
-    _keep_others(builder, file)
-    return builder.build(author=authors[0][0] if authors else "", resolve_author=resolve_author)
+    builder.add_restrictions(file.hidden)
 
 
-def _keep_others(builder: RecordBuilder, file: MarkdownFile) -> None:
-    """Keep the fields for which an article has none."""
+def _keep_others(builder: RecordBuilder, file: MarkdownFile, used: set[str]) -> None:
+    """Keep the fields for which an article has none, and set whether comments are closed."""
+    values = file.values
     if builder.is_own:
-        kept = json.loads(_text(file.values.get("imported")) or "{}")
+        kept = json.loads(_text(values.get("imported")) or "{}")
         for name, value in kept.items():
             builder.keep(name, value)
+        builder.set(comment_policy=_text(values.get("commentpolicy")))
         return
+    comments = values.get("comments")
+    enabled = comments.get("enable", True) if isinstance(comments, dict) else comments
+    if truth(enabled) is False or any(truth(values.get(name)) for name in _NO_COMMENTS):
+        builder.set_comments_closed()
+    if any(truth(values.get(name)) for name in _FEATURED):
+        builder.keep("featured", True)
+    builder.keep("canonical_url", _text(_first(values, _CANONICAL)))
+    cover = _first(values, _COVER)
+    cover = cover if isinstance(cover, dict) else {}
+    builder.keep("cover_alt", _text(cover.get("alt") or _first(values, _COVER_ALT)))
+    builder.keep("cover_caption", _text(cover.get("caption") or _first(values, _COVER_CAPTION)))
+    used |= {name for group in _GROUPS if (name := _first_name(values, group))}
     rest = {
         key: value
         for key, value in file.found.values.items()
-        if plain_name(key) not in _KNOWN and not is_visibility(key)
+        if plain_name(key) not in {*_KNOWN, *used} and not is_visibility(key)
     }
-    builder.keep("front_matter", rest)
+    if isinstance(taxonomies := rest.get("taxonomies"), dict):
+        rest["taxonomies"] = {
+            key: value for key, value in taxonomies.items() if key not in {*_TAGS, *_CATEGORIES}
+        }
+    builder.keep("front_matter", {key: value for key, value in rest.items() if value != {}})
 
 
 def _convert(
@@ -401,8 +471,13 @@ def _convert(
     return from_site(content, context, is_mdx=suffix == ".mdx")
 
 
-def _set_dates(builder: RecordBuilder, values: Mapping[str, Any], *, in_name: str | None) -> None:
-    """Set the dates of creation, of the last change, and of publication."""
+def _set_dates(
+    builder: RecordBuilder, values: Mapping[str, Any], *, in_name: str | None
+) -> datetime | None:
+    """Set the dates of creation, of the last change, and of publication.
+
+    Return the date that the old address may contain, in the zone of the site.
+    """
     created = builder.read_date("created", _first(values, _CREATED))
     updated = builder.read_date("updated", _first(values, _UPDATED))
     at = builder.read_date("date", _first(values, _PUBLISHED))
@@ -414,34 +489,69 @@ def _set_dates(builder: RecordBuilder, values: Mapping[str, Any], *, in_name: st
     builder.set_dates(created=created or at or named, updated=updated)
     if at is None and named is None and created is not None:
         builder.note("the date of creation is used as the date of publication")
-    builder.publish(at or named or created)
+    published = at or named or created
+    builder.publish(published)
+    return published.astimezone(builder.options.zone) if published else None
 
 
-def _add_addresses(
-    builder: RecordBuilder,
-    values: Mapping[str, Any],
-    position: PurePosixPath,
-    *,
-    dated: re.Match[str] | None,
-) -> None:
-    """Add the addresses in the front matter, and the usual ones of generators."""
-    found = [values.get(name) for name in _ADDRESSES]
-    declared = [
-        _text(each) for value in found for each in (value if isinstance(value, list) else [value])
-    ]
-    usable = [each for each in declared if "/" in each and ":" not in each]
-    builder.add_old_address(*usable)
+def _add_addresses(builder: RecordBuilder, file: MarkdownFile, name: _Name) -> set[str]:
+    """Add the addresses in the front matter, and the usual ones of generators.
+
+    Return the names of the fields that were used.
+    """
+    own = {plain_name(key): value for key, value in file.found.values.items()}
+    declared: list[str] = []
+    used: set[str] = set()
+    for field in _ADDRESSES:
+        value = own.get(field)
+        texts = [_text(each) for each in (value if isinstance(value, list) else [value])]
+        usable = [each for each in texts if "/" in each and not {":", "{"} & set(each)]
+        declared += usable
+        if len(usable) == len(texts) or field == "permalink":
+            used.add(field)
+    builder.add_old_address(*declared)
     if builder.is_own:
-        return
-    if usable:
-        builder.note(f"old addresses, which redirect to the article: {', '.join(usable)}"[:300])
-    below = position.parent if position.stem.lower() == "index" else position.with_suffix("")
-    builder.add_old_address(f"/{below.as_posix()}/")
-    if dated:
-        day = "/".join(part.zfill(2) for part in dated[1].split("-"))
-        builder.add_old_address(f"/{day}/{dated[2]}/", f"/{day}/{dated[2]}.html")
-    if slug := _text(values.get("slug")):
-        builder.add_old_address(f"/{(below.parent / slug).as_posix()}/")
+        return used
+    if declared:
+        builder.note(f"old addresses, which redirect to the article: {', '.join(declared)}"[:300])
+    builder.add_old_address(f"/{name.below.as_posix()}/")
+    if file.language:
+        builder.add_old_address(f"/{file.language.lower()}/{name.below.as_posix()}/")
+    if name.date:
+        day = "/".join(part.zfill(2) for part in name.date.split("-"))
+        builder.add_old_address(f"/{day}/{name.text}/", f"/{day}/{name.text}.html")
+    if slug := _text(own.get("slug")):
+        builder.add_old_address(f"/{(name.below.parent / slug).as_posix()}/")
+    return used
+
+
+def _address_parts(
+    values: Mapping[str, Any], position: PurePosixPath, name: _Name, categories: Sequence[str]
+) -> dict[str, str]:
+    """Return the parts of an address by their names in patterns of Jekyll, Hugo and Hexo."""
+    own = [_text(each) for each in _names(_first(values, _CATEGORIES), splits_at_spaces=False)]
+    all_categories = "/".join(dict.fromkeys([*categories, *filter(None, own)])).lower()
+    slug = _text(values.get("slug"))
+    folders = [part for part in name.below.parent.parts if part != "content"]
+    return {
+        "title": slug or name.text,
+        "slug": slug or name.text,
+        "slugorfilename": slug or name.text,
+        "filename": name.text,
+        "contentbasename": name.text,
+        "basename": name.text,
+        "name": name.text,
+        "fileSlug": name.text,
+        "filePathStem": name.below.as_posix(),
+        "path": name.below.as_posix(),
+        "post_title": slugify(_text(values.get("title"))),
+        "categories": all_categories,
+        "category": all_categories,
+        "slugified_categories": "/".join(map(slugify, all_categories.split("/"))),
+        "collection": position.parts[0].lstrip("_"),
+        "section": folders[0] if folders else "",
+        "sections": "/".join(folders),
+    }
 
 
 def _authors(values: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -457,7 +567,12 @@ def _authors(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _first(values: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    return next((values[name] for name in names if values.get(name) not in (None, "")), None)
+    return values.get(_first_name(values, names))
+
+
+def _first_name(values: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    """Return the first of the names that has a value, or an empty string."""
+    return next((name for name in names if values.get(name) not in (None, "", [], {})), "")
 
 
 def _text(value: Any) -> str:

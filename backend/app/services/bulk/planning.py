@@ -15,6 +15,7 @@ from app.core.errors import EmailNotVerified
 from app.schemas.bulk import ArticleRecord
 from app.services.articles.slugs import is_suffixed, numbered, owns_slug, placeholder
 from app.services.bulk import statements
+from app.services.bulk.comments import changes_of, look_up_comments
 from app.services.bulk.records import Importer, Outcome, PreparedRecord, Result
 from app.services.bulk.spooling import SpooledDict
 
@@ -99,6 +100,8 @@ class Plan:
         self.changes: list[ArticleChange] = []
         self.imported: list[tuple[PreparedRecord, int]] = []
         self.results: list[Result] = []
+        self.comments: Mapping[int, Mapping[str, Row[Any]]] = {}
+        """The comments of articles that exist, by their ids in records."""
 
     def slug_owner(self, slug: str | None, author_id: int) -> _SlugOwner | None:
         """Return the article with this slug or former slug, as this author sees it."""
@@ -121,14 +124,19 @@ class Plan:
         return next((name for name, each in self.authors.items() if each == author_id), "-")
 
     def add_result(
-        self, item: PreparedRecord, outcome: Outcome, message: str = "", *, slug: str = ""
+        self,
+        item: PreparedRecord,
+        outcome: Outcome,
+        message: str = "",
+        *,
+        slug: str = "",
+        notes: Sequence[str] = (),
     ) -> None:
         """Add the result of a record, with its notes if it was written."""
-        notes = item.parsed.notes if outcome in {Outcome.CREATED, Outcome.UPDATED} else ()
-        if notes or slug:
-            notes = (*notes, *_slug_notes(item, slug))
+        if outcome in {Outcome.CREATED, Outcome.UPDATED}:
+            notes = (*item.parsed.notes, *notes, *_slug_notes(item, slug))
         self.results.append(
-            Result(item.parsed, outcome, message, notes, item.source, item.source_id, slug)
+            Result(item.parsed, outcome, message, tuple(notes), item.source, item.source_id, slug)
         )
 
 
@@ -165,7 +173,12 @@ async def plan(
 
 
 async def _look_up(session: AsyncSession, batch: Plan, items: Sequence[PreparedRecord]) -> None:
-    usernames = {item.record.author.lower() for item in items if item.record.author}
+    usernames = {
+        each.author.lower()
+        for item in items
+        for each in (item.record, *item.record.comments)
+        if each.author
+    }
     if usernames:
         found = await session.execute(statements.AUTHORS, {"usernames": sorted(usernames)})
         batch.authors = {row.username: row.id for row in found}
@@ -182,6 +195,12 @@ async def _look_up(session: AsyncSession, batch: Plan, items: Sequence[PreparedR
     if wanted:
         rows = await session.execute(statements.TARGETS, {"ids": sorted(wanted)})
         batch.targets = {row.id: row for row in rows}
+    commented = {
+        batch.known[item.key].article_id
+        for item in items
+        if item.record.comments and item.key in batch.known
+    }
+    batch.comments = await look_up_comments(session, sorted(commented))
     kept = {row.draft_slug for row in batch.targets.values() if not owns_slug(row, batch.now)}
     await _look_up_slugs(session, batch, kept - slugs)
     others = {
@@ -327,9 +346,13 @@ def _plan_change(batch: Plan, item: PreparedRecord, target: Row[Any], author_id:
     shown = slugs["draft_slug"] or slugs["slug"] or ""
     changed = {name for name, value in values.items() if value != getattr(target, name)}
     retags = {tag_key(tag) for tag in record.tags} != set(target.tags)
+    comments = changes_of(record.comments, item.comments, batch.comments.get(target.id, {}))
     if not changed and not retags:
         batch.imported.append((item, target.id))
-        batch.add_result(item, Outcome.UNCHANGED)
+        if comments:
+            batch.add_result(item, Outcome.UPDATED, slug=shown, notes=comments.notes)
+        else:
+            batch.add_result(item, Outcome.UNCHANGED)
         return
     if _is_published(record) and (target.published_at is None or target.archived_at is not None):
         _require_verified_email(batch.importer, record)
@@ -341,7 +364,7 @@ def _plan_change(batch: Plan, item: PreparedRecord, target: Row[Any], author_id:
         values["updated_at"] = batch.now
     batch.changes.append(ArticleChange(item, target, values, retags))
     batch.imported.append((item, target.id))
-    batch.add_result(item, Outcome.UPDATED, slug=shown)
+    batch.add_result(item, Outcome.UPDATED, slug=shown, notes=comments.notes)
 
 
 def _with_publication_date(item: PreparedRecord, published_at: datetime) -> PreparedRecord:
@@ -369,6 +392,7 @@ def _column_values(
         "updated_at": record.updated_at or target.updated_at,
         "author_id": author_id if record.author else target.author_id,
         "imported": record.imported,
+        "comment_policy": record.comment_policy or target.comment_policy,
     }
 
 

@@ -3,7 +3,7 @@
 import json
 import re
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from hashlib import sha256
@@ -94,6 +94,8 @@ class PreparedRecord(NamedTuple):
     repeated: bool = False
     """Whether an earlier record had the same key."""
     rendered: Rendered | None = None
+    comments: Sequence[str] = ()
+    """The HTML of the record's comments."""
 
 
 class Outcome(StrEnum):

@@ -1,13 +1,31 @@
-"""Mappings in a temporary file, for what grows with the size of a source."""
+"""Mappings whose memory does not grow with the size of a source."""
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import closing
 from typing import Any, TypeVar
 from weakref import finalize
 
+Key = TypeVar("Key")
 Value = TypeVar("Value")
+MAX_KEYS = 50_000
+MAX_VALUES = 20_000
+"""Values of a list that are read: more would not fit into memory."""
+
+
+class BoundedDict(dict[Key, Value]):
+    """A dictionary that ignores further keys when it has MAX_KEYS."""
+
+    def __setitem__(self, key: Key, value: Value) -> None:
+        if len(self) < MAX_KEYS or key in self:
+            super().__setitem__(key, value)
+
+
+def _connect(schema: str) -> sqlite3.Connection:
+    connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+    connection.executescript(f"PRAGMA journal_mode = off; PRAGMA synchronous = off; {schema}")
+    return connection
 
 
 class SpooledDict(MutableMapping[str, Value]):
@@ -18,9 +36,7 @@ class SpooledDict(MutableMapping[str, Value]):
 
     def __init__(self, make: Callable[[Any], Value] | None = None) -> None:
         self._make = make
-        self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._connection.executescript(
-            "PRAGMA journal_mode = off; PRAGMA synchronous = off;"
+        self._connection = _connect(
             "CREATE TABLE entries (key BLOB PRIMARY KEY, value TEXT) WITHOUT ROWID"
         )
         self._count = 0
@@ -61,3 +77,34 @@ class SpooledDict(MutableMapping[str, Value]):
 
 def _encoded(key: object) -> bytes:
     return str(key).encode(errors="surrogatepass")
+
+
+class SpooledLists(Mapping[str, list[Value]]):
+    """Lists by key in a temporary file, to which values are appended in any order."""
+
+    def __init__(self) -> None:
+        self._connection = _connect("CREATE TABLE entries (key BLOB, value TEXT)")
+        self._connection.execute("CREATE INDEX by_key ON entries (key)")
+        finalize(self, self._connection.close)
+
+    def append(self, key: str, value: Value) -> None:
+        """Append a value to the list of a key."""
+        row = _encoded(key), json.dumps(value)
+        self._connection.execute("INSERT INTO entries VALUES (?, ?)", row)
+
+    def __getitem__(self, key: str) -> list[Value]:
+        """Return the first MAX_VALUES values."""
+        statement = "SELECT value FROM entries WHERE key = ? ORDER BY rowid LIMIT ?"
+        rows = self._connection.execute(statement, (_encoded(key), MAX_VALUES)).fetchall()
+        if not rows:
+            raise KeyError(key)
+        return [json.loads(value) for (value,) in rows]
+
+    def __len__(self) -> int:
+        (count,) = self._connection.execute("SELECT count(DISTINCT key) FROM entries").fetchone()
+        return int(count)
+
+    def __iter__(self) -> Iterator[str]:
+        with closing(self._connection.execute("SELECT DISTINCT key FROM entries")) as rows:
+            for (key,) in rows:
+                yield key.decode(errors="surrogatepass")

@@ -68,6 +68,8 @@ class Reason(StrEnum):
     """It was never published."""
     RESTRICTED = "restricted"
     """It was published for some readers only, or no longer."""
+    PAGE = "page"
+    """It is a page of the site, which articles in lists and feeds do not have."""
 
 
 class Restriction(NamedTuple):

@@ -1,12 +1,13 @@
-"""Parser for WordPress's WXR export: posts with authors, tags, categories and featured images."""
+"""Parser for WordPress's WXR export: posts and pages with all their fields and comments."""
 
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 from app.services.bulk.converting.posts import from_wordpress
@@ -24,22 +25,22 @@ from app.services.bulk.foreign import (
 )
 from app.services.bulk.ndjson import ResolveAuthor
 from app.services.bulk.records import ParsedRecord
-from app.services.bulk.spooling import SpooledDict
+from app.services.bulk.spooling import BoundedDict, SpooledDict, SpooledLists
 from app.services.bulk.visibility import Reason
+from app.services.bulk.wordpress_comments import add_comments
 from app.services.bulk.wxr import Header, Piece, WxrFile, local_name, text_of
 
 NO_CATEGORY = "uncategorized"
 """WordPress's category for posts without a category."""
 NEVER = "0000-00-00"
 MAX_ZONE = timedelta(hours=14, minutes=30)
-MAX_AUTHORS = 50_000
-MAX_ATTACHED = 1000
-"""Media files of a post that a gallery without ids shows."""
+MAX_FIELD_BYTES = 8 * 1024
+"""The longest custom field that is kept: longer ones are layouts of page builders."""
 
 _LEFT_OUT_STATUSES = {"trash": "posts in the trash", "auto-draft": "automatic drafts"}
+_ARTICLE_TYPES = {"", "post", "page"}
 _LEFT_OUT_TYPES = {
     "attachment": "media files",
-    "page": "pages",
     "nav_menu_item": "menu items",
     "wp_block": "reusable blocks",
     "revision": "revisions",
@@ -47,11 +48,19 @@ _LEFT_OUT_TYPES = {
     "wp_template": "templates",
     "wp_template_part": "templates",
     "wp_global_styles": "styles",
+    "wp_font_family": "fonts",
+    "wp_font_face": "fonts",
     "custom_css": "styles",
     "customize_changeset": "styles",
+    "oembed_cache": "cached embeds",
+    "user_request": "privacy requests",
+    "product": "products",
+    "product_variation": "product variations",
+    "shop_order": "orders",
+    "shop_coupon": "coupons",
+    "guest-author": "profiles of guest authors",
 }
 _UNFINISHED_STATUSES = {"draft": "", "pending": "the post is pending review"}
-_IGNORED_COMMENTS = {"spam": "spam comments", "trash": "comments in the trash"}
 
 _GATES = re.compile(
     r"<!--\s*wp:(?:jetpack/paywall|premium-content/|jetpack/paid-content|pmpro/|memberful/"
@@ -72,47 +81,135 @@ _GATE_FIELDS = {
 _PUBLIC_VALUES = {"", "0", "no", "none", "everybody", "everyone", "public", "false", "all"}
 _EXPIRY_FIELDS = {"_expiration-date", "_publishpress_future_date", "_post_expiration", "expiration"}
 
+_NAMED_FIELDS = {
+    "canonical_url": "_yoast_wpseo_canonical rank_math_canonical_url _genesis_canonical_uri "
+    "_seopress_robots_canonical",
+    "meta_title": "_yoast_wpseo_title rank_math_title _aioseo_title _aioseop_title _genesis_title "
+    "_seopress_titles_title",
+    "meta_description": "_yoast_wpseo_metadesc rank_math_description _aioseo_description "
+    "_aioseop_description _genesis_description _seopress_titles_desc",
+    "og_title": "_yoast_wpseo_opengraph-title rank_math_facebook_title _aioseo_og_title",
+    "og_description": "_yoast_wpseo_opengraph-description rank_math_facebook_description "
+    "_aioseo_og_description",
+    "og_image": "_yoast_wpseo_opengraph-image rank_math_facebook_image",
+    "twitter_title": "_yoast_wpseo_twitter-title rank_math_twitter_title _aioseo_twitter_title",
+    "twitter_description": "_yoast_wpseo_twitter-description rank_math_twitter_description "
+    "_aioseo_twitter_description",
+    "twitter_image": "_yoast_wpseo_twitter-image rank_math_twitter_image",
+}
+"""Fields of plugins with the same meaning."""
+_NAMES = {key: name for name, keys in _NAMED_FIELDS.items() for key in keys.split()}
+_COVER_FIELDS = ("fifu_image_url", "_knawatfibu_url", "_external_thumbnail_url")
+"""Fields of plugins with the address of a cover image on another site."""
+_INTERNAL_FIELDS = {
+    "_edit_last", "_edit_lock", "_wp_old_slug", "_wp_old_date", "_thumbnail_id", "_pingme",
+    "_encloseme", "_wp_desired_post_slug", "_trackbackme", "_wp_suggested_privacy_policy_content",
+    "footnotes", *_COVER_FIELDS,
+}  # fmt: skip
+_INTERNAL = re.compile(r"_(?:oembed_|wp_trash_|menu_item_|wp_attach|publicize_|wpas_)")
+"""Fields in which WordPress and Jetpack note what they have done."""
+
+
+class Term(NamedTuple):
+    """A category."""
+
+    name: str
+    parent: str
+    """The key of the category above it, or an empty string."""
+
 
 @dataclass
 class Index:
     """What the posts refer to."""
 
     site: str = ""
+    language: str = ""
     attachments: SpooledDict[Attachment] = field(
         default_factory=lambda: SpooledDict(Attachment._make)
     )
-    attached: SpooledDict[list[str]] = field(default_factory=SpooledDict)
+    attached: SpooledLists[str] = field(default_factory=SpooledLists)
     reusable_blocks: SpooledDict[str] = field(default_factory=SpooledDict)
+    categories: BoundedDict[str, Term] = field(default_factory=BoundedDict)
+    names: BoundedDict[str, str] = field(default_factory=BoundedDict)
+    """The names of authors and guest authors, by login."""
+    logins: BoundedDict[str, str] = field(default_factory=BoundedDict)
+    """The logins of authors by their number."""
+
+
+class Item:
+    """The fields, terms and comments of an item."""
+
+    def __init__(self, element: Element) -> None:
+        self.fields: dict[str, str] = {}
+        self.content = self.excerpt = ""
+        self.terms: list[Element] = []
+        self.comments: list[Element] = []
+        self.meta: dict[str, list[str]] = {}
+        for child in element:
+            name = local_name(child)
+            if name == "category":
+                self.terms.append(child)
+            elif name == "comment":
+                self.comments.append(child)
+            elif name == "postmeta":
+                values = self.meta.setdefault(text_of(child, "meta_key"), [])
+                values.append(text_of(child, "meta_value"))
+            elif name == "encoded":
+                if child.tag.startswith("{excerpt}"):
+                    self.excerpt = self.excerpt or child.text or ""
+                elif child.tag.startswith("{content}"):
+                    self.content = self.content or child.text or ""
+            else:
+                self.fields.setdefault(name, child.text or "")
+
+    def get(self, name: str) -> str:
+        """Return the text of a field, or an empty string."""
+        return self.fields.get(name, "")
+
+    def meta_value(self, name: str) -> str:
+        """Return the last value of a custom field, or an empty string."""
+        return self.meta.get(name, [""])[-1]
 
 
 def survey(path: Path, advance: Progress) -> Survey:
     """Read the authors, the media files, and what is not a post. Raises SourceError."""
     file = WxrFile(path, advance)
-    declared: dict[str, SourceAuthor] = {}
-    writers: dict[str, None] = {}
+    declared: BoundedDict[str, SourceAuthor] = BoundedDict()
+    writers: BoundedDict[str, None] = BoundedDict()
+    terms: BoundedDict[tuple[str, str], None] = BoundedDict()
+    used: BoundedDict[tuple[str, str], None] = BoundedDict()
+    menus = 0
     offsets: Counter[timedelta] = Counter()
     index = Index()
     has_items = False
     for name, element, _, _ in file.outlines():
         if element is None:
             continue
-        has_items = has_items or name == "item"
         if name == "author":
-            if len(declared) < MAX_AUTHORS:
-                author = _author(element)
-                declared[author.handle] = author
-            continue
-        if _left_out(element) is None:
-            if len(writers) < MAX_AUTHORS:
-                writers[text_of(element, "creator")] = None
-            offset = _offset(element)
-            if offset is not None:
-                offsets[offset] += 1
-        _add_to_index(index, element)
+            author = _author(element)
+            declared[author.handle] = author
+            index.names[author.handle] = author.name or author.handle
+            index.logins[text_of(element, "author_id").strip()] = author.handle
+        elif name == "item":
+            has_items = True
+            item = Item(element)
+            if _left_out(item) is None:
+                writers[item.get("creator")] = None
+                for term in item.terms:
+                    used[term.get("domain", ""), term.get("nicename", "")] = None
+                offset = _offset(item)
+                if offset is not None:
+                    offsets[offset] += 1
+            _add_to_index(index, item)
+        elif name == "term":
+            menus += text_of(element, "term_taxonomy") == "nav_menu"
+        else:
+            terms[_add_term(index, name, element)] = None
     header = file.read_header()
     if not has_items and b"<channel" not in file.header:
         raise SourceError("This is not a WordPress export: it is not XML, or has no channel")
     index.site = _site(header)
+    index.language = text_of(header.element, "language").strip()
     authors = [declared.get(name, SourceAuthor(name, name, name=name)) for name in writers if name]
     problems = [*header.problems]
     if not (file.is_complete or file.ends_in_item):
@@ -121,7 +218,13 @@ def survey(path: Path, advance: Progress) -> Survey:
         authors=authors,
         site=index.site,
         zone=timezone(offsets.most_common(1)[0][0]) if offsets else None,
-        left_out={"users without posts": sum(name not in writers for name in declared)},
+        left_out=+Counter(
+            {
+                "users without posts": sum(name not in writers for name in declared),
+                "categories and tags without posts": len(terms.keys() - _with_parents(used, index)),
+                "menus": menus,
+            }
+        ),
         problems=problems,
         index=index,
     )
@@ -146,30 +249,41 @@ def read(
 def _item(
     position: str, piece: Piece, index: Index, options: ReadOptions, resolve_author: ResolveAuthor
 ) -> ParsedRecord:
-    element = piece.element
-    if element is None:
+    if piece.element is None:
         return ParsedRecord(position, None, problem=piece.problem)
-    kind = _left_out(element)
+    item = Item(piece.element)
+    kind = _left_out(item)
     if kind is not None:
-        title = without_html(text_of(element, "title"))[:200]
-        return ParsedRecord(position, None, left_out=kind, title=title)
+        title = without_html(item.get("title"))[:200]
+        parts = {f"comments on {kind}": len(item.comments)} if item.comments else {}
+        return ParsedRecord(position, None, left_out=kind, title=title, parts=parts)
     builder = RecordBuilder(position, options)
     builder.note(piece.note)
-    return guarded(builder, lambda: _record(builder, element, index, resolve_author))
+    return guarded(builder, lambda: _record(builder, item, index, resolve_author))
 
 
-def _left_out(item: Element) -> str | None:
-    """Return the kind of an item that is not imported, or None for a post."""
-    kind = text_of(item, "post_type")
-    if kind and kind != "post":
+def _left_out(item: Item) -> str | None:
+    """Return the kind of an item that is not imported, or None for a post or page."""
+    kind = item.get("post_type").strip()
+    if kind not in _ARTICLE_TYPES:
         return _LEFT_OUT_TYPES.get(kind) or f"items of the type {kind[:40]!r}"
-    return _LEFT_OUT_STATUSES.get(text_of(item, "status"))
+    return _LEFT_OUT_STATUSES.get(item.get("status"))
 
 
 def _author(element: Element) -> SourceAuthor:
     login = text_of(element, "author_login")
     name = without_html(text_of(element, "author_display_name"))
     return SourceAuthor(login, login, text_of(element, "author_email"), name)
+
+
+def _add_term(index: Index, name: str, element: Element) -> tuple[str, str]:
+    """Note a category, and return the domain and key of the category or tag."""
+    if name == "tag":
+        return "post_tag", text_of(element, "tag_slug")
+    key = text_of(element, "category_nicename")
+    title = without_html(text_of(element, "cat_name"))
+    index.categories[key] = Term(title, text_of(element, "category_parent"))
+    return "category", key
 
 
 def _site(header: Header) -> str:
@@ -180,102 +294,181 @@ def _site(header: Header) -> str:
     return ""
 
 
-def _add_to_index(index: Index, item: Element) -> None:
-    kind, post_id = text_of(item, "post_type"), text_of(item, "post_id")
+def _add_to_index(index: Index, item: Item) -> None:
+    kind, post_id = item.get("post_type"), item.get("post_id")
     if kind == "wp_block":
-        index.reusable_blocks[post_id] = text_of(item, "encoded", prefix="content")
-    if kind == "attachment":
+        index.reusable_blocks[post_id] = item.content
+    elif kind == "attachment":
+        url = item.get("attachment_url").strip() or item.get("guid").strip()
         index.attachments[post_id] = Attachment(
-            text_of(item, "attachment_url"),
-            alt=_meta(item).get("_wp_attachment_image_alt", ""),
-            caption=text_of(item, "encoded", prefix="excerpt"),
-            title=without_html(text_of(item, "title")),
+            url,
+            alt=item.meta_value("_wp_attachment_image_alt"),
+            caption=item.excerpt,
+            title=without_html(item.get("title")),
         )
-        parent = text_of(item, "post_parent")
+        parent = item.get("post_parent")
         if parent not in {"", "0"}:
-            others = index.attached.get(parent, [])
-            if len(others) < MAX_ATTACHED:
-                index.attached[parent] = [*others, post_id]
+            index.attached.append(parent, post_id)
+    elif kind == "guest-author":
+        name = item.meta_value("cap-display_name") or item.get("title")
+        for key in (item.meta_value("cap-user_login"), item.get("post_name")):
+            if key.removeprefix("cap-") not in index.names:
+                index.names[key.removeprefix("cap-")] = without_html(name)
+
+
+def _with_parents(used: Iterable[tuple[str, str]], index: Index) -> set[tuple[str, str]]:
+    """Return the terms in use, with the categories above them."""
+    found = set(used)
+    for domain, key in list(found):
+        if domain == "category":
+            found.update((domain, above) for above in _above(index, key))
+    return found | {("category", NO_CATEGORY)}
+
+
+def _above(index: Index, key: str) -> list[str]:
+    """Return the keys of the categories above a category, the nearest one first."""
+    keys: list[str] = []
+    parent = index.categories[key].parent if key in index.categories else ""
+    while parent in index.categories and parent not in keys and parent != key:
+        keys.append(parent)
+        parent = index.categories[parent].parent
+    return keys
 
 
 def _record(
-    builder: RecordBuilder, item: Element, index: Index, resolve_author: ResolveAuthor
+    builder: RecordBuilder, item: Item, index: Index, resolve_author: ResolveAuthor
 ) -> ParsedRecord:
-    post_id, guid = text_of(item, "post_id").strip(), text_of(item, "guid").strip()
-    builder.source_id = post_id or guid or text_of(item, "link").strip()
-    builder.former_name = f"wordpress:{guid or text_of(item, 'link') + '#' + post_id}"
+    post_id, guid = item.get("post_id").strip(), item.get("guid").strip()
+    builder.source_id = post_id or guid or item.get("link").strip()
+    builder.former_name = f"wordpress:{guid or item.get('link') + '#' + post_id}"
     builder.is_former_name_unique = bool(guid)
-    builder.set_title(without_html(text_of(item, "title")))
-    slug = text_of(item, "post_name")
+    builder.set_title(without_html(item.get("title")))
+    slug = item.get("post_name")
     builder.set_slug(slug)
-    meta = _meta(item)
-    source = text_of(item, "encoded", prefix="content")
     context = Context(
         site=index.site or builder.options.site,
         attachments=index.attachments,
         attached=index.attached.get(post_id, ()),
         reusable_blocks=index.reusable_blocks,
-        footnotes=_footnotes(meta),
+        footnotes=_footnotes(item),
     )
-    builder.set_content(from_wordpress(source, context))
-    builder.set_excerpt(text_of(item, "encoded", prefix="excerpt"))
-    cover = index.attachments.get(meta.get("_thumbnail_id", ""))
-    builder.set_cover(cover.url if cover else "")
-    terms = [child for child in item if local_name(child) == "category"]
-    builder.set_tags(
-        without_html(term.text or "")
-        for domain in ("post_tag", "category")
-        for term in terms
-        if term.get("domain") == domain and term.get("nicename") != NO_CATEGORY
-    )
+    builder.set_content(from_wordpress(item.content, context))
+    builder.set_excerpt(item.excerpt)
+    _set_cover(builder, item, index)
+    _set_terms(builder, item, index)
     _add_addresses(builder, item, guid=guid, slug=slug)
     _set_dates(builder, item)
-    _restrict(builder, item, source, meta)
-    for child in item:
-        if local_name(child) == "comment":
-            status = text_of(child, "comment_approved")
-            builder.leave_out(_IGNORED_COMMENTS.get(status, "comments"))
-    return builder.build(author=text_of(item, "creator"), resolve_author=resolve_author)
+    _restrict(builder, item)
+    _keep_others(builder, item, index)
+    add_comments(builder, item.comments, logins=index.logins, resolve_author=resolve_author)
+    return builder.build(author=item.get("creator"), resolve_author=resolve_author)
 
 
-def _add_addresses(builder: RecordBuilder, item: Element, *, guid: str, slug: str) -> None:
-    """Add the permanent link, those of former slugs, and those by number."""
-    link = text_of(item, "link").strip()
+def _set_cover(builder: RecordBuilder, item: Item, index: Index) -> None:
+    """Set the featured image, also one whose media file is not in the export."""
+    number = item.meta_value("_thumbnail_id").strip()
+    cover = index.attachments.get(number)
+    if cover is not None and cover.url:
+        builder.set_cover(cover.url)
+        builder.keep("cover_alt", without_html(cover.alt))
+        builder.keep("cover_caption", without_html(cover.caption))
+        return
+    fields = (item.meta_value(name).strip() for name in _COVER_FIELDS)
+    if url := next(filter(None, fields), ""):
+        builder.set_cover(url)
+        builder.keep("cover_alt", item.meta_value("fifu_image_alt"))
+    elif number.isdigit() and number != "0":
+        shown = re.search(rf"<img\b[^<>]*\bwp-image-{number}\b[^<>]*>", item.content)
+        source = re.search(r"\bsrc=[\"'](https?://[^\"']+)", shown[0]) if shown else None
+        if source:
+            builder.set_cover(source[1])
+        else:
+            builder.note(f"cover image: the media file {number} is not in the export")
+            builder.keep("cover_image", f"attachment {number}")
+
+
+def _set_terms(builder: RecordBuilder, item: Item, index: Index) -> None:
+    """Set the tags: tags, then categories, then the categories above them."""
+    tags: list[str] = []
+    categories: list[str] = []
+    above: list[str] = []
+    paths: list[str] = []
+    authors: list[str] = []
+    others: dict[str, list[str]] = {}
+    language = index.language
+    creator = item.get("creator")
+    for term in item.terms:
+        domain, key = term.get("domain", ""), term.get("nicename", "")
+        name = without_html(term.text or "")
+        if domain == "post_tag":
+            tags.append(name)
+        elif domain in {"category", ""} and key != NO_CATEGORY:
+            categories.append(name)
+            parents = [index.categories[each].name for each in _above(index, key)]
+            above += parents
+            if parents:
+                paths.append(" / ".join([*reversed(parents), name]))
+        elif domain == "post_format":
+            builder.keep("format", key.removeprefix("post-format-"))
+        elif domain == "language":
+            language = key or name
+        elif domain == "author":
+            login = key.removeprefix("cap-")
+            if creator not in {login, name}:
+                authors.append(index.names.get(login) or index.names.get(name) or name)
+        elif domain != "category":
+            others.setdefault(domain, []).append(name)
+    builder.set_tags([*tags, *categories, *above])
+    builder.keep("categories", paths)
+    builder.keep("taxonomies", others)
+    builder.set_language(language)
+    builder.set_further_authors(authors)
+
+
+def _add_addresses(builder: RecordBuilder, item: Item, *, guid: str, slug: str) -> None:
+    """Add the permanent link, those of former slugs and dates, and those by number."""
+    link = item.get("link").strip()
     builder.add_old_address(link)
-    if slug:
+    if slug and item.get("post_type") != "page":
         builder.add_old_address(f"/{slug}/")
     if guid.startswith("http") and "?" not in guid:
         builder.add_old_address(guid)
-    if post_id := text_of(item, "post_id").strip():
-        builder.add_old_address(f"/?p={post_id}")
-    for name, value in _all_meta(item):
-        if name == "_wp_old_slug" and value:
-            builder.add_old_address(f"/{value}/")
-            if slug and slug in link:
-                before, _, after = link.rpartition(slug)
-                builder.add_old_address(f"{before}{value}{after}")
+    if post_id := item.get("post_id").strip():
+        name = "page_id" if item.get("post_type") == "page" else "p"
+        builder.add_old_address(f"/?{name}={post_id}")
+    for former in filter(None, item.meta.get("_wp_old_slug", ())):
+        builder.add_old_address(f"/{former}/")
+        if slug and slug in link:
+            before, _, after = link.rpartition(slug)
+            builder.add_old_address(f"{before}{former}{after}")
+    today = item.get("post_date")[:10].replace("-", "/")
+    for former in item.meta.get("_wp_old_date", ()):
+        if today and f"/{today}/" in link:
+            builder.add_old_address(link.replace(today, former.strip().replace("-", "/"), 1))
 
 
-def _set_dates(builder: RecordBuilder, item: Element) -> None:
+def _set_dates(builder: RecordBuilder, item: Item) -> None:
     """Set the dates of creation and of the last change, and publish the post."""
     written = _date(builder, item, "post_date")
     builder.set_dates(created=written, updated=_date(builder, item, "post_modified"))
-    status = text_of(item, "status")
+    status = item.get("status")
     if status not in _UNFINISHED_STATUSES:
         builder.publish(written or _published(builder, item))
     if status == "future" and written is not None and written <= builder.options.now:
         builder.restrict(Reason.RESTRICTED, "the post was still scheduled, for a date in the past")
 
 
-def _published(builder: RecordBuilder, item: Element) -> datetime | None:
+def _published(builder: RecordBuilder, item: Item) -> datetime | None:
     """Return the date of the feed, for posts without another date."""
-    text = text_of(item, "pubDate")
+    text = item.get("pubDate")
     return None if "-0001" in text else builder.read_date("pubDate", text)
 
 
-def _restrict(builder: RecordBuilder, item: Element, source: str, meta: Mapping[str, str]) -> None:
+def _restrict(builder: RecordBuilder, item: Item) -> None:
     """Add the restrictions of WordPress and of its plugins."""
-    status = text_of(item, "status")
+    if item.get("post_type") == "page":
+        builder.set_page()
+    status = item.get("status")
     if status in _UNFINISHED_STATUSES:
         if reason := _UNFINISHED_STATUSES[status]:
             builder.restrict(Reason.UNFINISHED, reason)
@@ -283,16 +476,21 @@ def _restrict(builder: RecordBuilder, item: Element, source: str, meta: Mapping[
         builder.restrict(Reason.RESTRICTED, "the post is private")
     elif status not in {"publish", "future"}:
         builder.restrict(Reason.UNFINISHED, f"the post has the status {status[:40]!r}")
-    if text_of(item, "post_password"):
+    if item.get("post_password"):
         builder.restrict(Reason.RESTRICTED, "the post has a password")
-    if gate := _GATES.search(source):
+    if gate := _GATES.search(item.content):
         shown = gate[0].removeprefix("<!--").strip().removeprefix("wp:").strip("[/")
         builder.restrict(Reason.RESTRICTED, f"parts of the text were for members only ({shown})")
-    for name, value in meta.items():
-        if name in _GATE_FIELDS and value.strip().lower() not in _PUBLIC_VALUES:
-            builder.restrict(Reason.RESTRICTED, f"a plugin restricted the post ({name})")
-        if name in _EXPIRY_FIELDS and value.strip():
-            _expire(builder, name, value)
+    _restrict_by_fields(builder, item)
+
+
+def _restrict_by_fields(builder: RecordBuilder, item: Item) -> None:
+    for name, values in item.meta.items():
+        for value in values:
+            if name in _GATE_FIELDS and value.strip().lower() not in _PUBLIC_VALUES:
+                builder.restrict(Reason.RESTRICTED, f"a plugin restricted the post ({name})")
+            if name in _EXPIRY_FIELDS and value.strip():
+                _expire(builder, name, value)
 
 
 def _expire(builder: RecordBuilder, name: str, value: str) -> None:
@@ -309,11 +507,31 @@ def _expire(builder: RecordBuilder, name: str, value: str) -> None:
         builder.keep("expires_at", found.at)
 
 
-def _date(builder: RecordBuilder, item: Element, name: str) -> datetime | None:
+def _keep_others(builder: RecordBuilder, item: Item, index: Index) -> None:
+    """Set whether comments are closed, and keep the fields for which an article has none."""
+    if item.get("comment_status").strip() == "closed":
+        builder.set_comments_closed()
+    if item.get("is_sticky").strip() == "1":
+        builder.keep("featured", True)
+    builder.keep_number("menu_order", item.get("menu_order"))
+    custom: dict[str, str | list[str]] = {}
+    for name, values in item.meta.items():
+        if name in _NAMES:
+            builder.keep(_NAMES[name], values[-1].strip())
+        elif name in _INTERNAL_FIELDS or _INTERNAL.match(name) or not any(map(str.strip, values)):
+            continue
+        elif len("".join(values)) > MAX_FIELD_BYTES:
+            builder.note(f"the custom field {name[:60]!r} is too long and was left out")
+        else:
+            custom[name] = values[0] if len(values) == 1 else values
+    builder.keep("custom_fields", custom)
+
+
+def _date(builder: RecordBuilder, item: Item, name: str) -> datetime | None:
     """Return a date in UTC. WordPress writes it in UTC and in the zone of the site."""
     universal, local = (_naive(item, name + ending) for ending in ("_gmt", ""))
     if universal is None and local is None:
-        text = text_of(item, name).strip()
+        text = item.get(name).strip()
         return None if text.startswith(NEVER) else builder.read_date(name, text)
     if universal is None:
         return builder.read_date(name, local)
@@ -322,8 +540,8 @@ def _date(builder: RecordBuilder, item: Element, name: str) -> datetime | None:
     return builder.read_date(name, universal, zone=UTC)
 
 
-def _naive(item: Element, name: str) -> datetime | None:
-    text = text_of(item, name).strip()
+def _naive(item: Item, name: str) -> datetime | None:
+    text = item.get(name).strip()
     if not text or text.startswith(NEVER):
         return None
     try:
@@ -333,27 +551,20 @@ def _naive(item: Element, name: str) -> datetime | None:
     return found.at.replace(tzinfo=None) if found else None
 
 
-def _offset(item: Element) -> timedelta | None:
+def _offset(item: Item) -> timedelta | None:
     universal, local = _naive(item, "post_date_gmt"), _naive(item, "post_date")
     if universal is None or local is None or abs(local - universal) > MAX_ZONE:
         return None
     return timedelta(minutes=round((local - universal).total_seconds() / 900) * 15)
 
 
-def _all_meta(item: Element) -> Iterator[tuple[str, str]]:
-    for child in item:
-        if local_name(child) == "postmeta":
-            yield text_of(child, "meta_key"), text_of(child, "meta_value")
-
-
-def _meta(item: Element) -> dict[str, str]:
-    return dict(_all_meta(item))
-
-
-def _footnotes(meta: Mapping[str, str]) -> Mapping[str, str]:
+def _footnotes(item: Item) -> Mapping[str, str]:
     """Return the footnotes of the block editor by id."""
+    text = item.meta_value("footnotes")
+    if not text:
+        return {}
     try:
-        notes = json.loads(meta.get("footnotes", ""))
+        notes = json.loads(text)
     except (ValueError, RecursionError):
         return {}
     if not isinstance(notes, list):

@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import COMMAND_LINE, recheck
 from app.content.markdown import Rendered
+from app.core.enums import CommentPolicy
 from app.core.limits import LimitKind
 from app.services import audit, limits
 from app.services.articles.images import mentions_media, update_media_references
@@ -16,6 +17,7 @@ from app.services.articles.slugs import owns_slug, release_slugs, save_former_sl
 from app.services.articles.tagging import LockedTag, add_tags, lock_tags, tags_named
 from app.services.audit import AuditAction
 from app.services.bulk import statements
+from app.services.bulk.comments import CommentChanges, changes_of, save_comments
 from app.services.bulk.planning import ArticleCreation, Plan, Simulation, plan
 from app.services.bulk.records import Importer, Outcome, PreparedRecord, Result
 
@@ -58,6 +60,7 @@ async def write(
     await _change(session, batch, tags)
     await _save_import_records(session, batch)
     await _save_redirects(session, batch)
+    await _save_comments(session, batch)
     return batch.results
 
 
@@ -69,13 +72,16 @@ async def _spend(session: AsyncSession, batch: Plan) -> None:
     texts = [new.item for new in batch.new]
     texts += [change.item for change in batch.changes if "edited_at" in change.values]
     size = sum(len(item.record.content.encode()) for item in texts)
+    comments = [comment for _, change in _comment_changes(batch) for comment, _ in change.new]
+    comments += [comment for new in batch.new for comment in new.item.record.comments]
+    size += sum(len(comment.content.encode()) for comment in comments)
     drafts = sum(new.item.record.published_at is None for new in batch.new)
     drafts += sum(
         change.values["published_at"] is None and change.before.published_at is not None
         for change in batch.changes
     )
     costs = {
-        LimitKind.IMPORTED_RECORDS: len(batch.new) + len(batch.changes),
+        LimitKind.IMPORTED_RECORDS: len(batch.new) + len(batch.changes) + len(comments),
         LimitKind.TEXT_WRITTEN: size,
         LimitKind.TEXT_KEPT: size,
         LimitKind.DRAFTS: drafts,
@@ -123,6 +129,7 @@ def _new_article(new: ArticleCreation, *, now: datetime) -> NewArticle:
         archived_at=updated_at if record.archived else None,
         slugs=new.slugs,
         imported=record.imported,
+        comment_policy=record.comment_policy or CommentPolicy.OPEN,
     )
 
 
@@ -243,3 +250,28 @@ async def _save_redirects(session: AsyncSession, batch: Plan) -> None:
             "article_ids": list(redirects.values()),
         }
         await session.execute(statements.UPSERT_REDIRECTS, parameters)
+
+
+def _comment_changes(batch: Plan) -> list[tuple[int, CommentChanges]]:
+    """Return the changes of the comments of the imported articles, by article."""
+    return [
+        (
+            article_id,
+            changes_of(item.record.comments, item.comments, batch.comments.get(article_id, {})),
+        )
+        for item, article_id in batch.imported
+        if item.record.comments
+    ]
+
+
+async def _save_comments(session: AsyncSession, batch: Plan) -> None:
+    """Add the new comments of the imported articles. Nobody is notified."""
+    changes = _comment_changes(batch)
+    if changes:
+        await save_comments(
+            session,
+            changes,
+            authors=batch.authors,
+            importer=batch.importer.identity,
+            now=batch.now,
+        )

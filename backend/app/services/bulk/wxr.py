@@ -29,15 +29,18 @@ MAX_LINES = 500_000
 _PREFIXES = ("atom", "content", "dc", "excerpt", "georss", "itunes", "media", "slash", "sy", "wfw",
              "wp")  # fmt: skip
 _PREFIX = re.compile(r"</?([A-Za-z_][\w.-]*):|\s([A-Za-z_][\w.-]*):[\w.-]+\s*=")
-_START = re.compile(rb"<(item|wp:author)(?=[\s>/])|</channel\s*>")
-OUTLINE = ("dc:creator", "wp:post_type", "wp:status", "wp:post_date", "wp:post_date_gmt")
-"""The fields of a post that a survey needs."""
+_DECLARED = (b"wp:author", b"wp:category", b"wp:tag", b"wp:term")
+"""The pieces before the items."""
+_START = re.compile(rb"<(item|%b)(?=[\s>/])|</channel\s*>" % b"|".join(_DECLARED))
+OUTLINE = (b"dc:creator", b"wp:post_type", b"wp:status", b"wp:post_date", b"wp:post_date_gmt")
+"""The fields of a post that a survey needs, besides its categories."""
 _OUTLINE = re.compile(
-    rb"<(%s)>(?:<!\[CDATA\[([^<>\]]*+)\]\]>|([^<>&]*+))</\1>" % "|".join(OUTLINE).encode()
+    rb"<(%b)>(?:<!\[CDATA\[([^<>\]]*+)\]\]>|([^<>&]*+))</\1>" % b"|".join(OUTLINE)
 )
+_TERM = re.compile(rb'<category domain="([^"<>&]*+)" nicename="([^"<>&]*+)">')
 _END = {
     b"item": re.compile(rb"</item\s*+>|<item(?=[\s>])"),
-    b"wp:author": re.compile(rb"</wp:author\s*+>|<(?:item|wp:author)(?=[\s>])"),
+    **{name: re.compile(rb"</%b\s*+>|<(?:item|%b)(?=[\s>])" % (name, name)) for name in _DECLARED},
 }
 _STRAY_AMPERSAND = re.compile(
     r"&(?!(?:amp|lt|gt|quot|apos|#[0-9]{1,7}|#x[0-9A-Fa-f]{1,6});)(\w+;)?"
@@ -57,7 +60,7 @@ _NO_ENCODINGS = {"idna", "punycode", "raw-unicode-escape", "unicode-escape", "ut
 
 
 class Piece(NamedTuple):
-    """An author or item, or the reason why it cannot be read."""
+    """An author, term or item, or the reason why it cannot be read."""
 
     name: str
     element: Element | None
@@ -118,11 +121,11 @@ class WxrFile:
         return Header(_by_tags("channel", inner), encoding, tuple(problems))
 
     def pieces(self) -> Iterator[Piece]:
-        """Yield the authors and items in their order."""
+        """Yield the authors, terms and items in their order."""
         return self._pieces(_parse)
 
     def outlines(self) -> Iterator[Piece]:
-        """Yield the authors and items. Posts have only their OUTLINE, which takes less time."""
+        """Yield the authors, terms and items. Posts have only their OUTLINE, which is faster."""
         return self._pieces(_parse_outline)
 
     def _pieces(self, parse: Parse) -> Iterator[Piece]:
@@ -319,18 +322,21 @@ def _parse(name: str, raw: bytes, encoding: str) -> Piece:
 
 
 def _parse_outline(name: str, raw: bytes, encoding: str) -> Piece:
-    fields = dict.fromkeys(OUTLINE, "")
+    """Return an item with the fields of OUTLINE, or with all if they are not found for certain."""
     found = _OUTLINE.findall(raw) if name == "item" else []
-    for tag, cdata, text in found:
-        fields[tag.decode()] = (cdata or text).decode(errors="replace")
-    is_clear = len(found) == len({tag for tag, _, _ in found})
-    is_post = fields["wp:post_type"] == "post" and fields["dc:creator"].isascii()
-    if not (is_clear and is_post and fields["dc:creator"]):
+    fields = {tag: cdata or text for tag, cdata, text in found}
+    terms = _TERM.findall(raw)
+    is_article = fields.get(b"wp:post_type") in {b"post", b"page"} and fields.get(b"dc:creator")
+    is_clear = len(found) == len(fields) and len(terms) == raw.count(b"<category")
+    if not (is_article and is_clear and all(map(bytes.isascii, fields.values()))):
         return _parse(name, raw, encoding)
     element = Element(name)
     for tag, value in fields.items():
-        prefix, _, local = tag.partition(":")
-        SubElement(element, f"{{{prefix}}}{local}").text = value
+        prefix, _, local = tag.decode().partition(":")
+        SubElement(element, f"{{{prefix}}}{local}").text = value.decode()
+    for domain, key in terms:
+        attributes = {"domain": domain.decode(), "nicename": key.decode(errors="replace")}
+        SubElement(element, "category", attributes)
     return Piece(name, element)
 
 
