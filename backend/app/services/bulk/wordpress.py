@@ -195,8 +195,7 @@ def survey(path: Path, advance: Progress) -> Survey:
             item = Item(element)
             if _left_out(item) is None:
                 writers[item.get("creator")] = None
-                for term in item.terms:
-                    used[term.get("domain", ""), term.get("nicename", "")] = None
+                _add_used(used, item)
                 offset = _offset(item)
                 if offset is not None:
                     offsets[offset] += 1
@@ -314,6 +313,11 @@ def _add_to_index(index: Index, item: Item) -> None:
         for key in (item.meta_value("cap-user_login"), item.get("post_name")):
             if key.removeprefix("cap-") not in index.names:
                 index.names[key.removeprefix("cap-")] = without_html(name)
+
+
+def _add_used(used: dict[tuple[str, str], None], item: Item) -> None:
+    for term in item.terms:
+        used[term.get("domain", ""), term.get("nicename", "")] = None
 
 
 def _with_parents(used: Iterable[tuple[str, str]], index: Index) -> set[tuple[str, str]]:
