@@ -23,6 +23,7 @@ _ROOTS = (["", "db", "item", "data"], ["", "data"])
 
 _CONTROL_CHARACTERS = dict.fromkeys(range(32), " ")
 _QUOTE = re.compile(rb"(?<!\\)(?:\\\\)*+\"")
+_STRUCTURE = re.compile(rb"[\[\]{},: ]")
 _PARTIAL_ESCAPE = re.compile(rb"\\(?:u[0-9A-Fa-f]{0,3})?\Z")
 
 TOO_LONG = f"a text of the record is longer than {MAX_TEXT} bytes"
@@ -135,6 +136,7 @@ class _JsonSource:
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
         self._held = b""
         """The beginning of an escape sequence."""
+        self._is_in_text = False
         self._without_quote = 0
         """Bytes since the last quote."""
         self.was_cut = False
@@ -158,17 +160,27 @@ class _JsonSource:
 
     def _cut(self, raw: bytes) -> bytes:
         """Return the bytes to keep: those of a long text only from its end on."""
-        quote = _QUOTE.search(raw) if b'"' in raw else None
-        if quote is None:
+        quotes = _count_quotes(raw)
+        if quotes == 0 and self._is_in_text:
             self._without_quote += len(raw)
             if self._without_quote <= MAX_TEXT:
                 return raw
             self.was_cut = True
             return b""
-        if self._without_quote > MAX_TEXT:
+        if quotes == 0 and len(raw) >= CHUNK and not _STRUCTURE.search(raw):
+            raise SourceError(f"A number has more than {CHUNK} digits")
+        if self._without_quote > MAX_TEXT and (quote := _QUOTE.search(raw)):
             raw = raw[quote.end() - 1 :]
         self._without_quote = 0
+        self._is_in_text ^= quotes % 2 == 1
         return raw
+
+
+def _count_quotes(raw: bytes) -> int:
+    """Return the number of quotes that are not escaped. `raw` begins with no half of an escape."""
+    if b"\\" in raw:
+        raw = raw.replace(b"\\\\", b"")
+    return raw.count(b'"') - raw.count(b'\\"')
 
 
 def _end_of_complete(raw: bytes) -> int:
