@@ -71,19 +71,19 @@ def in_content(*parts: str | tuple[str, int]) -> Parts:
 
 
 WXR_BOMBS: dict[str, tuple[Parts, str]] = {
-    "one attribute": (['<wp:x a="', ("x", 100 * MIB), '"/></item>'], "larger than"),
+    "one attribute": (['<wp:x a="', ("x", 40 * MIB), '"/></item>'], "larger than"),
     "one text": (in_content(("word ", 20 * MIB)), "larger than"),
     "lines": (in_content(("ab\n", 5 * MIB)), "lines"),
     "astral characters": (in_content("\U0001f600", ("x", 10 * MIB)), "longer than"),
     "tags": ([("<a/>", 1_000_000), "</item>"], "tags"),
     "nested elements": ([("<a>", 1_000_000), "</item>"], "tags"),
     "nested HTML": (in_content(("<div>", 49_000), ("<b>x", 900)), "elements inside each other"),
-    "HTML attributes": (in_content("<p ", ("a b c ", MIB), ">"), "attributes"),
+    "HTML attributes": (in_content("<p ", ("a b c ", MIB // 2), ">"), "attributes"),
     "shortcodes": (in_content(("[caption]", 100_000)), ""),
     "comments": (in_content(("<!-- wp:x ", 500_000)), ""),
     "brackets": (in_content(("<", 2 * MIB)), "tags"),
     "marks": (in_content(("*_`[", 200_000)), ""),
-    "no end": ([("<item>", 300_000)], "no end"),
+    "no end": ([("<item>", 30_000)], "no end"),
     "entities": (["&e9;</item>"], ""),
 }
 
