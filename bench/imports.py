@@ -150,10 +150,10 @@ class Post(NamedTuple):
         )
 
 
-def make_post(number: int, *, paragraphs: int = 6) -> Post:
+def make_post(number: int) -> Post:
     """Make a post. A number always yields the same one."""
     random = Random(number)  # noqa: S311 - reproducible, not secret
-    return Post(number, [_paragraph(random, WORDS.split()) for _ in range(paragraphs)])
+    return Post(number, [_paragraph(random, WORDS.split()) for _ in range(6)])
 
 
 def _paragraph(random: Random, vocabulary: Sequence[str]) -> tuple[str, str]:
@@ -220,18 +220,61 @@ def write_ghost(path: Path, posts: Iterator[Post]) -> None:
         file.write("]}}]}")
 
 
-def write_wordpress(path: Path, posts: Iterator[Post], *, mib: int = 0) -> int:
-    """Write a WXR file, until it has this size if one is given. Return the number of posts."""
-    count = 0
+def write_wordpress(path: Path, posts: Iterator[Post]) -> None:
+    """Write a WXR file."""
     with path.open("w") as file:
         file.write(_WXR_HEAD)
         for post in posts:
             file.write(_wordpress_item(post))
-            count += 1
-            if mib and file.tell() > mib * 2**20:
-                break
         file.write("</channel></rss>\n")
-    return count
+
+
+def write_large(path: Path, mib: int) -> int:
+    """Write a WXR file of this size, and return its number of posts.
+
+    For each post, there are five media files, and a revision of 100 KB, which is left out.
+    """
+    number = 0
+    with path.open("w") as file:
+        file.write(_WXR_HEAD)
+        while file.tell() < mib * 2**20:
+            number += 1
+            post = make_post(number)
+            file.write(_wordpress_item(post))
+            for media in range(number * 5, number * 5 + 5):
+                file.write(_MEDIA_FILE.format(id=10_000_000 + media, post=number))
+            long = "\n\n".join([post.html] * 60)
+            file.write(_REVISION.format(id=20_000_000 + number, post=number, content=long))
+        file.write("</channel></rss>\n")
+    return number
+
+
+_MEDIA_FILE: Final = """<item>
+<title>Picture {id}</title>
+<link>https://blog.example/2020/01/post-{post}/picture-{id}/</link>
+<guid isPermaLink="false">https://blog.example/wp-content/uploads/2020/01/picture-{id}.jpg</guid>
+<wp:post_id>{id}</wp:post_id>
+<wp:status>inherit</wp:status>
+<wp:post_parent>{post}</wp:post_parent>
+<wp:post_type>attachment</wp:post_type>
+<wp:attachment_url>https://blog.example/wp-content/uploads/2020/01/picture-{id}.jpg\
+</wp:attachment_url>
+</item>
+"""
+_REVISION: Final = """<item>
+<title>Revision {id}</title>
+<content:encoded><![CDATA[{content}]]></content:encoded>
+<wp:post_id>{id}</wp:post_id>
+<wp:status>inherit</wp:status>
+<wp:post_parent>{post}</wp:post_parent>
+<wp:post_type>revision</wp:post_type>
+</item>
+"""
+
+
+def _comment(number: int) -> str:
+    words = WORDS.split()
+    return " ".join(words[(number + at) % len(words)] for at in range(25)).capitalize() + "."
 
 
 def _wordpress_item(post: Post) -> str:
@@ -241,7 +284,7 @@ def _wordpress_item(post: Post) -> str:
         f"<wp:comment_author><![CDATA[Reader {index}]]></wp:comment_author>"
         f"<wp:comment_author_email><![CDATA[r{index}@example.org]]></wp:comment_author_email>"
         f"<wp:comment_date_gmt><![CDATA[{day}]]></wp:comment_date_gmt>"
-        f"<wp:comment_content><![CDATA[{post.paragraphs[index][0][:200]}]]></wp:comment_content>"
+        f"<wp:comment_content><![CDATA[{_comment(number + index)}]]></wp:comment_content>"
         "<wp:comment_approved><![CDATA[1]]></wp:comment_approved>"
         "<wp:comment_type><![CDATA[comment]]></wp:comment_type>"
         "<wp:comment_parent>0</wp:comment_parent></wp:comment>\n"
@@ -386,10 +429,7 @@ def measure(options: Options, log: Callable[[str], None]) -> list[Run]:
             add(MARKDOWN, folder / "posts", options.posts)
         if options.large_mib:
             path = folder / "large.xml"
-            numbers = range(1, 2**30)
-            large = (make_post(number, paragraphs=60) for number in numbers)
-            records = write_wordpress(path, large, mib=options.large_mib)
-            add(LARGE, path, records)
+            add(LARGE, path, write_large(path, options.large_mib))
     return runs
 
 
@@ -443,8 +483,8 @@ def main(arguments: Sequence[str]) -> None:
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": describe_machine(),
         "versions": describe_versions(None, "embedded, durable"),
-        "data": f"{options.posts:,} posts of 1.6 KB, {options.rounds} rounds; the posts of the"
-        f" large file have 16 KB",
+        "data": f"{options.posts:,} posts of 1.6 KB, {options.rounds} rounds; the large file"
+        " has five media files and a revision of 100 KB for each post",
         "other load": f"{busy:.0f} % of all CPUs busy before anything was started",
     }
     if options.former:

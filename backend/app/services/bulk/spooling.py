@@ -43,6 +43,8 @@ class SpooledDict(MutableMapping[str, Value]):
         finalize(self, self._connection.close)
 
     def __getitem__(self, key: str) -> Value:
+        if not self._count:
+            raise KeyError(key)
         found = self._fetch("SELECT value FROM entries WHERE key = ?", key)
         if found is None:
             raise KeyError(key)
@@ -61,7 +63,9 @@ class SpooledDict(MutableMapping[str, Value]):
         self._count -= 1
 
     def __contains__(self, key: object) -> bool:
-        return self._fetch("SELECT 1 FROM entries WHERE key = ?", key) is not None
+        return (
+            self._count > 0 and self._fetch("SELECT 1 FROM entries WHERE key = ?", key) is not None
+        )
 
     def __len__(self) -> int:
         return self._count
@@ -85,15 +89,19 @@ class SpooledLists(Mapping[str, list[Value]]):
     def __init__(self) -> None:
         self._connection = _connect("CREATE TABLE entries (key BLOB, value TEXT)")
         self._connection.execute("CREATE INDEX by_key ON entries (key)")
+        self._is_empty = True
         finalize(self, self._connection.close)
 
     def append(self, key: str, value: Value) -> None:
         """Append a value to the list of a key."""
         row = _encoded(key), json.dumps(value)
         self._connection.execute("INSERT INTO entries VALUES (?, ?)", row)
+        self._is_empty = False
 
     def __getitem__(self, key: str) -> list[Value]:
         """Return the first MAX_VALUES values."""
+        if self._is_empty:
+            raise KeyError(key)
         statement = "SELECT value FROM entries WHERE key = ? ORDER BY rowid LIMIT ?"
         rows = self._connection.execute(statement, (_encoded(key), MAX_VALUES)).fetchall()
         if not rows:
