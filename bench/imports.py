@@ -42,6 +42,8 @@ COMMENTS: Final = 5
 MIN_WORDPRESS: Final = 500 / 1200
 MIN_FORMER: Final = 0.8
 MAX_MIB: Final = 200
+MIGRATE: Final = "import sys; from app.db import migrate; migrate.upgrade(sys.argv[1])"
+"""Works for former revisions, too."""
 NDJSON, FORMER, WORDPRESS, GHOST, MARKDOWN, AGAIN, LARGE = (
     "NDJSON",
     "NDJSON, former revision",
@@ -345,7 +347,7 @@ class Importing:
     ) -> list[Run]:
         """Import a source, and once more if `again` is the name of that run."""
         with scratch_database(self._server_url) as url:
-            self._command(["migrate"], url, code)
+            self._run(["-c", MIGRATE, url], url, code)
             corpus.add_admin(url)
             runs = [self._import(name, path, records, url, code)]
             (count,) = execute(url, "SELECT count(*) FROM articles")
@@ -356,17 +358,18 @@ class Importing:
             return runs
 
     def _import(self, name: str, path: Path, records: int, url: str, code: Path) -> Run:
-        seconds, usage = self._command(["import", str(path), "--author", corpus.ADMIN], url, code)
+        arguments = ["-m", "app.cli", "import", str(path), "--author", corpus.ADMIN]
+        seconds, usage = self._run(arguments, url, code)
         cpu = usage.ru_utime + usage.ru_stime
         return Run(name, records, seconds, cpu, usage.ru_maxrss / 1024)
 
-    def _command(
+    def _run(
         self, arguments: Sequence[str], url: str, code: Path
     ) -> tuple[float, resource.struct_rusage]:
         started = time.perf_counter()
         with tempfile.TemporaryFile() as errors:
             process = subprocess.Popen(
-                [sys.executable, "-m", "app.cli", *arguments],
+                [sys.executable, *arguments],
                 cwd=code,
                 env={**os.environ, **self._environment, "DATABASE_URL": url},
                 stdout=subprocess.DEVNULL,
@@ -377,7 +380,7 @@ class Importing:
             if process.returncode != 0:
                 errors.seek(0)
                 output = errors.read().decode(errors="replace").strip()[-2000:]
-                raise BenchError(f"pressroom {arguments[0]} failed: {output}")
+                raise BenchError(f"{' '.join(arguments[:4])} failed: {output}")
         return time.perf_counter() - started, usage
 
 
