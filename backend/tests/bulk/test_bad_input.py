@@ -73,8 +73,8 @@ def in_content(*parts: str | tuple[str, int]) -> Parts:
 WXR_BOMBS: dict[str, tuple[Parts, str]] = {
     "one attribute": (['<wp:x a="', ("x", 40 * MIB), '"/></item>'], "larger than"),
     "one text": (in_content(("word ", 20 * MIB)), "larger than"),
-    "lines": (in_content(("ab\n", 5 * MIB)), "lines"),
-    "astral characters": (in_content("\U0001f600", ("x", 10 * MIB)), "longer than"),
+    "lines": (in_content(("ab\n", 2 * MIB)), "lines"),
+    "astral characters": (in_content("\U0001f600", ("x", 7 * MIB)), "longer than"),
     "tags": ([("<a/>", 1_000_000), "</item>"], "tags"),
     "nested elements": ([("<a>", 1_000_000), "</item>"], "tags"),
     "nested HTML": (in_content(("<div>", 49_000), ("<b>x", 900)), "elements inside each other"),

@@ -392,6 +392,23 @@ class TestGhost:
         assert [item.position for item in items] == ["post 1", "post 2", "after post 2"]
         assert "rest of the file is not JSON" in items[-1].problem
 
+    def test_file_may_end_anywhere(self, write: Write) -> None:
+        """Complete rows are imported, and one error is reported."""
+        posts = [{"id": n, "html": '<p>\\ "Text".</p>', "is_last": "field"} for n in range(5)]
+        export = ghost_export(posts, users=[{"id": 1, "name": "Jane"}])
+        text = json.dumps(export)
+        for end in range(1, len(text), len(text) // 200):
+            complete = text[:end].count('"field"}')
+            path = write("ghost.json", text[:end])
+            try:
+                survey = ghost.survey(path, lambda _: None)
+            except SourceError:
+                assert complete == 0
+                continue
+            items = read(ghost, path, survey=survey)
+            assert not survey.problems
+            assert [item.record is not None for item in items] == [True] * complete + [False]
+
     @pytest.mark.parametrize(
         ("before", "after"),
         [
@@ -594,6 +611,8 @@ class TestWordPress:
         [
             ("UTF-8", "utf-8"), ("ISO-8859-1", "utf-8"), ("ISO-8859-1", "latin-1"),
             ("windows-1252", "cp1252"), ("UTF-16", "utf-16"), ("UTF-16", "utf-8"),
+            ("UTF-8", "utf-16"), ("UTF-8", "utf-16-le"), ("UTF-8", "utf-16-be"),
+            ("UTF-8", "utf-32"), ("punycode", "utf-8"),
             ("no-such", "utf-8"), ("GBK", "gbk"), ("Shift_JIS", "utf-8"),
         ],
     )  # fmt: skip
@@ -602,6 +621,15 @@ class TestWordPress:
         text = wxr(wordpress_post(title=word)).replace("UTF-8", declared)
         (item,) = read(wordpress, write("wp.xml", text.encode(actual)))
         assert fields(item)["title"] == word
+
+    @pytest.mark.parametrize("actual", ["gbk", "latin-1", "shift_jis"])
+    def test_wrong_encoding_costs_characters(self, write: Write, actual: str) -> None:
+        word = "caf\xe9" if actual == "latin-1" else "\u4e2d\u6587"
+        text = wxr(wordpress_post(title=word) + wordpress_post(2))
+        first, second = read(wordpress, write("wp.xml", text.encode(actual)))
+        assert "bytes that are no text in UTF-8 were replaced by \ufffd" in first.notes
+        assert fields(first)["content"] == fields(second)["content"] == "Long enough text."
+        assert not second.notes
 
     def test_too_large_record_is_refused(
         self, write: Write, monkeypatch: pytest.MonkeyPatch

@@ -18,6 +18,8 @@ from app.services.bulk.foreign import Progress, SourceFile
 
 CHUNK = 64 * 1024
 MAX_HEADER = 1024 * 1024
+MAX_READ = 4 * 1024 * 1024
+"""Maximum number of bytes that are read at once."""
 CUT_OFF = "the file ends within this record"
 LONGEST_TOKEN = 32
 """Bytes that are searched again after a chunk was appended, because a tag may begin in them."""
@@ -174,7 +176,8 @@ class _Window:
         As much as is kept is read at once. Otherwise a long record would be copied for each chunk.
         """
         parts, size = [self.data[self.at :]], 0
-        while size <= len(parts[0]) and (chunk := next(self._chunks, b"")):
+        wanted = min(len(parts[0]) + 1, MAX_READ)
+        while size < wanted and (chunk := next(self._chunks, b"")):
             parts.append(chunk)
             size += len(chunk)
         if size:
@@ -190,6 +193,8 @@ def _read_piece(kind: bytes, window: _Window, encoding: str, parse: Parse) -> Pi
         end, searched = _find_end(kind, window.data, window.at, window.at + searched)
         if end is not None:
             start, window.at = window.at, end.end()
+            if end.end() - start > foreign.MAX_PENDING_BYTES:
+                return Piece(name, None, _too_large())
             if end[0][:2] == b"</":
                 return parse(name, window.data[start : window.at], encoding)
             window.at = end.start()
@@ -197,11 +202,14 @@ def _read_piece(kind: bytes, window: _Window, encoding: str, parse: Parse) -> Pi
         searched -= window.at
         if len(window.data) - window.at > foreign.MAX_PENDING_BYTES:
             _skip(kind, window)
-            problem = f"the record is larger than {foreign.MAX_PENDING_BYTES} bytes"
-            return Piece(name, None, problem)
+            return Piece(name, None, _too_large())
         if not window.read_more():
             window.at = len(window.data)
             return Piece(name, None, CUT_OFF)
+
+
+def _too_large() -> str:
+    return f"the record is larger than {foreign.MAX_PENDING_BYTES} bytes"
 
 
 def _find_end(

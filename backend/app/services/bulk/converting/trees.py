@@ -16,6 +16,8 @@ from app.services.bulk.converting.results import Notes, TooComplex, check_size, 
 from app.services.bulk.foreign import strip_control_characters
 
 MAX_TAGS = 50_000
+MAX_LENGTH = 1024 * 1024
+"""Maximum number of characters without tags. An article has at most as many bytes."""
 MAX_DEPTH = 40
 """Maximum depth of the tree. Deeper elements lose their tags and keep their text."""
 MAX_LEVELS = 30
@@ -204,7 +206,7 @@ def _check_cost(html: str) -> None:
     for piece in pieces:
         if piece[:1].isalpha() and len(piece) > 2 * MAX_ATTRIBUTES:
             tag = _QUOTED.sub("", piece).partition(">")[0]
-            if len(tag.split()) > MAX_ATTRIBUTES:
+            if len(tag.split(maxsplit=MAX_ATTRIBUTES)) > MAX_ATTRIBUTES:
                 raise TooComplex(f"An element has more than {MAX_ATTRIBUTES} attributes")
     if tags * tags > MAX_PARSER_COST and tags * _depth(html) > MAX_PARSER_COST:
         raise TooComplex("The HTML has too many elements inside each other")
@@ -312,6 +314,7 @@ class _Builder:
         """The names of all open elements, with the element if it is in the tree."""
         self._counts: dict[str, int] = {}
         self._levels = 0
+        self._length = 0
         self._targets = {unescape(name) for name in _FRAGMENT.findall(html)}
 
     def build(self) -> Element:
@@ -330,6 +333,9 @@ class _Builder:
         return self._root
 
     def _add_text(self, text: str) -> None:
+        self._length += len(text)
+        if self._length > MAX_LENGTH:
+            raise TooComplex(f"The text has more than {MAX_LENGTH} characters")
         parent = self._stack[-1]
         children = parent.children
         if children and isinstance(children[-1], str):
