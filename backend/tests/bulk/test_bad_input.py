@@ -20,7 +20,7 @@ from tests.commands import fetch
 from tests.databases import migrated_database
 
 MIB = 1024 * 1024
-MAX_MIB = 90
+MAX_MIB = 75
 """What reading may take. The program itself takes about 100 MiB; an import has 200 in all."""
 
 Read = tuple[list[str], list[str], float]
