@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.services.bulk import foreign, ghost, markdown, wordpress
+from app.services.bulk import foreign, ghost, json_source, markdown, wordpress
 from app.services.bulk import wxr as wxr_module
 from app.services.bulk.converting.posts import from_wordpress
 from app.services.bulk.foreign import ReadOptions, SourceError
@@ -393,6 +393,23 @@ class TestGhost:
         assert [item.position for item in items] == ["post 1", "post 2", "after post 2"]
         assert "rest of the file is not JSON" in items[-1].problem
 
+    def test_file_may_end_anywhere(self, write: Write) -> None:
+        """Complete rows are imported, and one error is reported."""
+        posts = [{"id": n, "html": '<p>\\ "Text".</p>', "is_last": "field"} for n in range(5)]
+        export = ghost_export(posts, users=[{"id": 1, "name": "Jane"}])
+        text = json.dumps(export)
+        for end in range(1, len(text), len(text) // 200):
+            complete = text[:end].count('"field"}')
+            path = write("ghost.json", text[:end])
+            try:
+                survey = ghost.survey(path, lambda _: None)
+            except SourceError:
+                assert complete == 0
+                continue
+            items = read(ghost, path, survey=survey)
+            assert not survey.problems
+            assert [item.record is not None for item in items] == [True] * complete + [False]
+
     @pytest.mark.parametrize(
         ("before", "after"),
         [
@@ -444,13 +461,22 @@ class TestGhost:
         (item,) = read(ghost, write("ghost.json", json.dumps(export)))
         assert "tags: 2 of the post are not in the export" in item.notes
 
-    def test_endless_record_is_rejected(
+    def test_too_large_record_is_refused(
         self, write: Write, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(foreign, "MAX_PENDING_BYTES", 100_000)
-        posts = [{"id": 1, "title": "Good", "html": "x" * 300_000}]
-        with pytest.raises(SourceError, match="larger than"):
-            ghost.survey(write("ghost.json", json.dumps(ghost_export(posts))), lambda _: None)
+        monkeypatch.setattr(json_source, "MAX_TEXT", 100_000)
+        monkeypatch.setattr(json_source, "MAX_PENDING_BYTES", 200_000)
+        monkeypatch.setattr(json_source, "MAX_PARTS", 1000)
+        posts = [
+            {"id": 1, "html": 'x\\"' * 100_000},
+            {"id": 2, "html": "x" * 400_000},
+            {"id": 3, "more": [[]] * 2000},
+            {"id": 4, "more": {"a": [{"b": {}}]}, "html": "<p>Text.</p>"},
+        ]
+        export = ghost_export(posts, users=[{"id": 9, "bio": "y" * 400_000}])
+        *refused, good = read(ghost, write("ghost.json", json.dumps(export)))
+        assert ["bytes" in item.problem for item in refused] == [True, True, True]
+        assert good.source_id == "4"
 
     def test_surplus_tags_are_dropped(self, write: Write) -> None:
         export = ghost_export([{"id": 1, "title": "Good", "html": "<p>Long enough.</p>"}])
@@ -572,7 +598,8 @@ class TestWordPress:
                 continue
             survey = wordpress.survey(path, lambda _: None)
             is_complete = "</channel>" in part
-            assert bool(survey.problems) is not is_complete
+            is_in_item = part.count("<item>") > part.count("</item>")
+            assert bool(survey.problems) is not (is_complete or is_in_item)
             items = read(wordpress, path, survey=survey)
             complete = part.count("</item>")
             assert [item.record is not None for item in items[:complete]] == [True] * complete
@@ -585,6 +612,8 @@ class TestWordPress:
         [
             ("UTF-8", "utf-8"), ("ISO-8859-1", "utf-8"), ("ISO-8859-1", "latin-1"),
             ("windows-1252", "cp1252"), ("UTF-16", "utf-16"), ("UTF-16", "utf-8"),
+            ("UTF-8", "utf-16"), ("UTF-8", "utf-16-le"), ("UTF-8", "utf-16-be"),
+            ("UTF-8", "utf-32"), ("punycode", "utf-8"),
             ("no-such", "utf-8"), ("GBK", "gbk"), ("Shift_JIS", "utf-8"),
         ],
     )  # fmt: skip
@@ -593,6 +622,15 @@ class TestWordPress:
         text = wxr(wordpress_post(title=word)).replace("UTF-8", declared)
         (item,) = read(wordpress, write("wp.xml", text.encode(actual)))
         assert fields(item)["title"] == word
+
+    @pytest.mark.parametrize("actual", ["gbk", "latin-1", "shift_jis"])
+    def test_wrong_encoding_costs_characters(self, write: Write, actual: str) -> None:
+        word = "caf\xe9" if actual == "latin-1" else "\u4e2d\u6587"
+        text = wxr(wordpress_post(title=word) + wordpress_post(2))
+        first, second = read(wordpress, write("wp.xml", text.encode(actual)))
+        assert "bytes that are no text in UTF-8 were replaced by \ufffd" in first.notes
+        assert fields(first)["content"] == fields(second)["content"] == "Long enough text."
+        assert not second.notes
 
     def test_too_large_record_is_refused(
         self, write: Write, monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -36,6 +37,7 @@ _ZONES: Mapping[str, float] = {
 }  # fmt: skip
 _AMBIGUOUS_ZONES = {"cst", "ist", "bst", "ast"}
 
+_EXACT = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d{3}Z)?", re.ASCII)
 _YEAR_FIRST = re.compile(
     r"(\d{4})\s?[-/.年]\s?(\d{1,2})\s?[-/.月]\s?(\d{1,2})\s?日?(?:[Tt,]\s?|\s+|$)(.*)"
 )
@@ -110,8 +112,8 @@ def _to_utc(at: datetime, zone: tzinfo) -> datetime:
 def _read_text(text: str, zone: tzinfo) -> FoundDate:
     if len(text) > MAX_LENGTH:
         raise DateError(f"{text[:MAX_LENGTH]!r}… is too long for a date")
-    if re.fullmatch(r"\d{9,13}(\.\d+)?", text, re.ASCII):
-        return FoundDate(_from_number(float(text)))
+    if found := _read_exact(text, zone):
+        return found
     if match := _YEAR_FIRST.fullmatch(text):
         return _complete(int(match[1]), int(match[2]), int(match[3]), match[4], zone)
     if match := _COMPACT.fullmatch(text):
@@ -133,6 +135,16 @@ def _read_text(text: str, zone: tzinfo) -> FoundDate:
         found = _complete(int(match[1]), int(match[2] or 1), 1, "", zone)
         return found._replace(note=f"{text} is read as {found.at:%Y-%m-%d}")
     return _read_words(text, zone)
+
+
+def _read_exact(text: str, zone: tzinfo) -> FoundDate | None:
+    """Read what WordPress and Ghost write, or a Unix time. Return None for other formats."""
+    if _EXACT.fullmatch(text):
+        with suppress(ValueError):  # for example a second 60
+            return FoundDate(_to_utc(datetime.fromisoformat(text), zone))
+    if re.fullmatch(r"\d{9,13}(\.\d+)?", text, re.ASCII):
+        return FoundDate(_from_number(float(text)))
+    return None
 
 
 def _read_words(text: str, zone: tzinfo) -> FoundDate:

@@ -30,7 +30,7 @@ MAX_TITLE_FROM_TEXT = 80
 MAX_TAG = 50
 EMPTY_PAGES = "pages without text"
 """Pages that only have a template, such as the list of posts."""
-MAX_PENDING_BYTES = 8 * MAX_RECORD_BYTES
+MAX_PENDING_BYTES = 2 * MAX_RECORD_BYTES
 """Bytes that are read from a file without completing a record."""
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

@@ -1,17 +1,14 @@
 """Parser for Ghost's JSON export: posts and pages with all their fields, and comments."""
 
-import codecs
 import os
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import ijson
 
 from app.core.enums import CommentStatus
 from app.services.bulk import files, ghost_redirects
@@ -29,20 +26,18 @@ from app.services.bulk.foreign import (
     RecordBuilder,
     SourceAuthor,
     SourceError,
-    SourceFile,
     Survey,
     guarded,
     without_html,
 )
+from app.services.bulk.json_source import Oversized, all_rows, posts
 from app.services.bulk.ndjson import ResolveAuthor
 from app.services.bulk.records import ParsedRecord
+from app.services.bulk.spooling import BoundedDict, SpooledDict, SpooledLists
 from app.services.bulk.visibility import Reason, truth
 
-ROOT_PATHS = ("db.item.data", "data")
-"""Possible paths of the tables. Ghost writes the first one."""
 SITE_URL = "__GHOST_URL__"
 
-_CONTROL_CHARACTERS = dict.fromkeys(range(32), " ")
 _PAYWALL = re.compile(r'"type"\s*:\s*"paywall"|\[\s*"paywall"')
 _READ_TABLES = {
     "posts", "users", "tags", "posts_tags", "posts_authors", "posts_meta", "settings", "comments",
@@ -80,6 +75,11 @@ _KEPT_FIELDS = (
 )  # fmt: skip
 """Fields of posts, or in newer exports of posts_meta, for which an article has none."""
 
+_NAMES = ("site_uuid", "db_hash", "title")
+"""Settings that identify a site."""
+MAX_SETTING = 1000
+MAX_TABLES = 200
+
 Id = str | int
 
 
@@ -87,69 +87,48 @@ Id = str | int
 class References:
     """The rows that posts refer to."""
 
-    root: str = ""
     language: str = ""
-    authors: dict[Id, SourceAuthor] = field(default_factory=dict)
-    tags: dict[Id, str] = field(default_factory=dict)
+    authors: BoundedDict[Id, SourceAuthor] = field(default_factory=BoundedDict)
+    tags: BoundedDict[Id, str] = field(default_factory=BoundedDict)
     """Names of tags. Those of internal tags begin with #."""
-    tags_of: dict[Id, list[tuple[int, Id]]] = field(default_factory=lambda: defaultdict(list))
-    authors_of: dict[Id, list[tuple[int, Id]]] = field(default_factory=lambda: defaultdict(list))
-    meta_of: dict[Id, Mapping[str, Any]] = field(default_factory=dict)
-    comments_of: dict[Id, list[Mapping[str, Any]]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
-    members: dict[Id, str] = field(default_factory=dict)
+    tags_of: SpooledLists[tuple[int, Id]] = field(default_factory=SpooledLists)
+    authors_of: SpooledLists[tuple[int, Id]] = field(default_factory=SpooledLists)
+    meta_of: SpooledDict[Mapping[str, Any]] = field(default_factory=SpooledDict)
+    comments_of: SpooledLists[Mapping[str, Any]] = field(default_factory=SpooledLists)
+    members: SpooledDict[str] = field(default_factory=SpooledDict)
     """The names of members."""
     redirects: Mapping[str, list[str]] = field(default_factory=dict)
     """Former paths by the slug that they lead to."""
-    slugs: set[str] = field(default_factory=set)
-    used_tags: set[Id] = field(default_factory=set)
-    first_authors: dict[Id, Id] = field(default_factory=dict)
+    slugs: SpooledDict[bool] = field(default_factory=SpooledDict)
+    used_tags: BoundedDict[Id, bool] = field(default_factory=BoundedDict)
+    first_authors: SpooledDict[Id] = field(default_factory=SpooledDict)
     """The author in the row of a post, by the id of the post."""
-
-
-class _Source:
-    """A Ghost export without what makes it invalid JSON: wrong bytes and control characters."""
-
-    def __init__(self, source: SourceFile) -> None:
-        self._source = source
-        self._decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
-
-    def read(self, size: int = 65536) -> bytes:
-        """Read up to `size` bytes, or a few more."""
-        if size == 0:
-            return b""
-        while True:
-            chunk = self._source.read(size)
-            text = self._decoder.decode(chunk, final=not chunk)
-            if text or not chunk:
-                return text.translate(_CONTROL_CHARACTERS).encode(errors="replace")
 
 
 def survey(path: Path, advance: Progress) -> Survey:
     """Read the authors and the rows that posts refer to. Raises SourceError."""
     references = References()
-    settings: dict[str, str] = {}
-    problems: list[str] = []
+    settings: BoundedDict[str, str] = BoundedDict()
+    problem = "This is not a Ghost export: there are no posts in db[0].data"
     others: Counter[str] = Counter()
+    is_export = False
     try:
-        for root, table, row in _all_rows(path, advance):
-            if table in {"posts", "users"}:
-                references.root = root
+        for table, row in all_rows(path, advance):
+            is_export = is_export or table in {"posts", "users"}
             if table not in _READ_TABLES:
-                others[_TABLES.get(table, f"rows of the table {table[:40]!r}")] += 1
+                name = _TABLES.get(table, f"rows of the table {table[:40]!r}")
+                others[name if len(others) < MAX_TABLES else "rows of other tables"] += 1
             if isinstance(row, dict):
                 _add_row(references, settings, table, row)
-    except SourceError as error:
-        problems.append(str(error))
-    if not references.root:
-        reason = "This is not a Ghost export: there are no posts in db[0].data"
-        raise SourceError(problems[0] if problems else reason)
+    except SourceError as error:  # `read` reports it, too
+        problem = str(error)
+    if not is_export:
+        raise SourceError(problem)
     references.language = settings.get("locale") or settings.get("lang") or ""
     used: dict[Id, SourceAuthor] = {}
     for post_id, author_id in references.first_authors.items():
-        related = references.authors_of.get(post_id)
-        first = related[0][1] if related else author_id
+        related = _related(references.authors_of, post_id)
+        first = related[0] if related else author_id
         if first in references.authors:
             used[first] = references.authors[first]
     found = _redirects(path, references.slugs)
@@ -165,13 +144,13 @@ def survey(path: Path, advance: Progress) -> Survey:
         left_out=+Counter(
             {
                 "users without posts": len(references.authors) - len(used),
-                "tags without posts": len(references.tags.keys() - references.used_tags),
+                "tags without posts": len(references.tags.keys() - references.used_tags.keys()),
                 "comments on posts that are not in the export": orphans,
                 "redirects that are patterns or lead elsewhere": found.left_out,
                 **others,
             }
         ),
-        problems=(*problems, *found.problems),
+        problems=found.problems,
         index=references,
     )
 
@@ -190,23 +169,24 @@ def _add_row(
             references.tags[_id(row)] = _tag_name(row)
         case "posts_tags":
             _relate(references.tags_of, row, "tag_id")
-            references.used_tags.add(_id(row, "tag_id"))
+            references.used_tags[_id(row, "tag_id")] = True
         case "posts_authors":
             _relate(references.authors_of, row, "author_id")
         case "posts_meta":
-            references.meta_of[_id(row, "post_id")] = {
+            references.meta_of[str(_id(row, "post_id"))] = {
                 name: value for name, value in row.items() if value is not None
             }
         case "settings":
-            settings[_text(row, "key")] = _text(row, "value")
+            settings[_text(row, "key")] = _text(row, "value")[:MAX_SETTING]
         case "posts":
-            references.first_authors[_id(row)] = _id(row, "author_id") or _id(row, "created_by")
-            references.slugs.add(_text(row, "slug"))
+            author_id = _id(row, "author_id") or _id(row, "created_by")
+            references.first_authors[str(_id(row))] = author_id
+            references.slugs[_text(row, "slug")] = True
         case "comments":
             kept = {name: row.get(name) for name in _COMMENT_FIELDS}
-            references.comments_of[_id(row, "post_id")].append(kept)
+            references.comments_of.append(str(_id(row, "post_id")), kept)
         case "members":
-            references.members[_id(row)] = _text(row, "name")
+            references.members[str(_id(row))] = _text(row, "name")
 
 
 def read(
@@ -220,9 +200,11 @@ def read(
     """Yield a record for each row of the table. Its position is its number."""
     number = 0
     try:
-        for number, row in enumerate(_rows(path, survey.index.root, "posts", advance), 1):
+        for number, row in enumerate(posts(path, advance), 1):
             position = f"post {number}"
-            if isinstance(row, dict):
+            if isinstance(row, Oversized):
+                yield ParsedRecord(position, None, problem=row.problem)
+            elif isinstance(row, dict):
                 builder = RecordBuilder(position, options)
                 build = partial(_build, builder, row, survey.index, resolve_author)
                 yield guarded(builder, build)
@@ -234,13 +216,13 @@ def read(
 
 def _site(settings: Mapping[str, str]) -> str:
     """Return what identifies the site. Exports do not contain its address."""
-    for name in ("site_uuid", "db_hash", "title"):
+    for name in _NAMES:
         if settings.get(name):
             return f"ghost: {settings[name]}"[:500]
     return ""
 
 
-def _redirects(path: Path, slugs: set[str]) -> ghost_redirects.Redirects:
+def _redirects(path: Path, slugs: Container[str]) -> ghost_redirects.Redirects:
     """Read the redirects that Ghost exports to a file of their own, if it is beside the export."""
     folder = os.open(path.resolve().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -257,60 +239,17 @@ def _redirects(path: Path, slugs: set[str]) -> ghost_redirects.Redirects:
     return ghost_redirects.Redirects({}, 0)
 
 
-def _all_rows(path: Path, advance: Progress) -> Iterator[tuple[str, str, Any]]:
-    """Yield the rows of all tables with the path of the tables and the name of their table.
-
-    Raises SourceError if the file is not JSON.
-    """
-    with SourceFile(path, advance) as source:
-        try:
-            builder: ijson.ObjectBuilder | None = None
-            ended, root, table = "", "", ""
-            for prefix, event, value in ijson.parse(_Source(source), use_float=True):
-                if builder is not None:
-                    builder.event(event, value)
-                    if prefix == ended and event == "end_map":
-                        source.record_ended()
-                        yield root, table, builder.value
-                        builder = None
-                    continue
-                if not prefix.endswith(".item") or event == "start_array":
-                    continue
-                above, _, name = prefix.removesuffix(".item").rpartition(".")
-                if above not in ROOT_PATHS:
-                    continue
-                root, table = above, name
-                if event == "start_map":
-                    builder, ended = ijson.ObjectBuilder(), prefix
-                    builder.event(event, value)
-                elif event != "end_array":
-                    yield root, table, value
-        except (ijson.JSONError, UnicodeDecodeError, ValueError) as error:
-            raise _not_json(error) from error
-
-
-def _rows(path: Path, root: str, table: str, advance: Progress) -> Iterator[Any]:
-    """Yield the rows of a table. Raises SourceError if the file is not JSON."""
-    with SourceFile(path, advance) as source:
-        try:
-            for row in ijson.items(_Source(source), f"{root}.{table}.item", use_float=True):
-                source.record_ended()
-                yield row
-        except (ijson.JSONError, UnicodeDecodeError, ValueError) as error:
-            raise _not_json(error) from error
-
-
-def _not_json(error: Exception) -> SourceError:
-    reason = "it ends too early" if "ncomplete" in str(error) else str(error)
-    return SourceError(f"The rest of the file is not JSON: {reason}"[:200])
-
-
-def _relate(related: dict[Id, list[tuple[int, Id]]], row: Mapping[str, Any], name: str) -> None:
+def _relate(related: SpooledLists[tuple[int, Id]], row: Mapping[str, Any], name: str) -> None:
     """Add a pair of sort order and related id to those of a post."""
     order = row.get("sort_order")
-    pairs = related[_id(row, "post_id")]
-    pairs.append((order if isinstance(order, int) else 0, _id(row, name)))
-    pairs.sort(key=lambda pair: pair[0])
+    pair = (order if isinstance(order, int) else 0, _id(row, name))
+    related.append(str(_id(row, "post_id")), pair)
+
+
+def _related(related: Mapping[str, list[tuple[int, Id]]], post_id: Id) -> list[Id]:
+    """Return the related ids of a post in their order."""
+    pairs = related.get(str(post_id), [])
+    return [related_id for _, related_id in sorted(pairs, key=lambda pair: pair[0])]
 
 
 def _id(row: Mapping[str, Any], name: str = "id") -> Id:
@@ -336,7 +275,7 @@ def _build(
     resolve_author: ResolveAuthor,
 ) -> ParsedRecord:
     uuid, slug, site = _text(row, "uuid"), _text(row, "slug"), builder.options.site
-    meta = references.meta_of.get(_id(row), {})
+    meta = references.meta_of.get(str(_id(row)), {})
     builder.source_id = uuid or str(row.get("id", ""))
     builder.former_name = f"ghost:{builder.source_id}"
     builder.is_former_name_unique = bool(uuid)
@@ -355,13 +294,13 @@ def _build(
         builder.set_page()
     _set_visibility(builder, row, meta)
     _keep_others(builder, row, meta)
-    _add_comments(builder, references.comments_of.get(_id(row), ()), references)
+    _add_comments(builder, references.comments_of.get(str(_id(row)), []), references)
     return builder.build(author=str(author_ids[0]), resolve_author=resolve_author)
 
 
 def _author_ids(row: Mapping[str, Any], references: References) -> list[Id]:
     """Return the ids of a post's authors, the first author first."""
-    related = [author_id for _, author_id in references.authors_of.get(_id(row), ())]
+    related = _related(references.authors_of, _id(row))
     return related or [_id(row, "author_id") or _id(row, "created_by")]
 
 
@@ -375,7 +314,7 @@ def _set_cover(builder: RecordBuilder, row: Mapping[str, Any], meta: Mapping[str
 
 
 def _set_tags(builder: RecordBuilder, row: Mapping[str, Any], references: References) -> None:
-    tag_ids = [tag_id for _, tag_id in references.tags_of.get(_id(row), ())]
+    tag_ids = _related(references.tags_of, _id(row))
     names = [references.tags[tag_id] for tag_id in tag_ids if tag_id in references.tags]
     builder.set_tags(name for name in names if not name.startswith("#"))
     builder.keep("internal_tags", [name for name in names if name.startswith("#")])
@@ -419,7 +358,7 @@ def _keep_others(builder: RecordBuilder, row: Mapping[str, Any], meta: Mapping[s
 
 
 def _add_comments(
-    builder: RecordBuilder, rows: "list[Mapping[str, Any]] | tuple[()]", references: References
+    builder: RecordBuilder, rows: Sequence[Mapping[str, Any]], references: References
 ) -> None:
     """Add the comments of members. An export contains them only if all tables were exported."""
     parents = {_id(row): _id(row, "in_reply_to_id") or _id(row, "parent_id") for row in rows}
@@ -443,7 +382,7 @@ def _add_comments(
             id=str(comment_id),
             parent=str(parent) if parent in kept else None,
             content=content,
-            name=references.members.get(_id(row, "member_id"), ""),
+            name=references.members.get(str(_id(row, "member_id")), ""),
             status=CommentStatus.HIDDEN.value if is_hidden else None,
             created_at=builder.read_date("comment", row.get("created_at"), zone=UTC)
             or builder.created_at,

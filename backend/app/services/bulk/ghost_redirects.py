@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -25,7 +25,7 @@ class Redirects(NamedTuple):
     problems: tuple[str, ...] = ()
 
 
-def read(name: str, raw: bytes, slugs: set[str]) -> Redirects:
+def read(name: str, raw: bytes, slugs: Container[str]) -> Redirects:
     """Return the redirects that lead from a path to a post with one of these slugs."""
     try:
         text = raw.decode("utf-8-sig")

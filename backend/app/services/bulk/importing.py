@@ -291,15 +291,13 @@ def _remember(
         result = by_number.get(item.parsed.number)
         if result is None or result.outcome not in written:
             continue
-        simulation.digests.setdefault(item.key, item.digest)
-        if item.record.comments:
-            simulation.articles.setdefault(item.key, (item.article_digest, result.slug))
+        simulation.add(item, result.slug)
         if result.slug:
             at = item.record.published_at
             is_published = item.record.published if at is None else at <= clock.now()
             is_public = is_published and not item.record.archived
             author = "" if is_public else (item.record.author or "").lower()
-            simulation.slugs.add((result.slug, author))
+            simulation.take(result.slug, author)
 
 
 async def roll_back(session: AsyncSession) -> None:

@@ -18,6 +18,7 @@ from app.services.bulk import installation, statements
 from app.services.bulk.authors import create_author
 from app.services.bulk.comments import changes_of, look_up_comments
 from app.services.bulk.records import Importer, Outcome, PreparedRecord, Result
+from app.services.bulk.spooling import SpooledDict
 
 REPEATED = "another record of this import has the same id in the source"
 
@@ -30,11 +31,36 @@ class Simulation:
     """What a dry run would have written in earlier batches, which were rolled back."""
 
     def __init__(self) -> None:
-        self.digests: dict[bytes, bytes] = {}
-        self.articles: dict[bytes, tuple[bytes, str]] = {}
+        self._digests: SpooledDict[str] = SpooledDict()
+        self._articles: SpooledDict[list[str]] = SpooledDict()
         """The digests of records with comments, without their comments, and the slugs."""
-        self.slugs: set[tuple[str, str]] = set()
-        """Slugs with the username of their author, or "" if they are public."""
+        self._slugs: SpooledDict[bool] = SpooledDict()
+
+    def add(self, item: PreparedRecord, slug: str) -> None:
+        """Note the digests of a record, unless an earlier one has the same key."""
+        key = item.key.hex()
+        if key not in self._digests:
+            self._digests[key] = item.digest.hex()
+        if item.record.comments and key not in self._articles:
+            self._articles[key] = [item.article_digest.hex(), slug]
+
+    def digest(self, key: bytes) -> bytes | None:
+        """Return the digest of the record with this key, if there was one."""
+        found = self._digests.get(key.hex())
+        return None if found is None else bytes.fromhex(found)
+
+    def article(self, key: bytes) -> tuple[bytes, str] | None:
+        """Return the digest without comments, and the slug, of the record with this key."""
+        found = self._articles.get(key.hex())
+        return None if found is None else (bytes.fromhex(found[0]), found[1])
+
+    def take(self, slug: str, author: str) -> None:
+        """Note a slug with the username of its author, or "" if it is public."""
+        self._slugs[f"{slug} {author}"] = True
+
+    def is_taken(self, slug: str, author: str) -> bool:
+        """Whether a record took this slug, publicly or for this author."""
+        return f"{slug} " in self._slugs or f"{slug} {author}" in self._slugs
 
 
 class ArticleCreation(NamedTuple):
@@ -106,8 +132,7 @@ class Plan:
         """Whether a slug was taken in an earlier batch of a dry run."""
         if self.simulation is None:
             return False
-        taken = self.simulation.slugs
-        return (slug, "") in taken or (slug, self.username(author_id)) in taken
+        return self.simulation.is_taken(slug, self.username(author_id))
 
     def username(self, author_id: int) -> str:
         """Return the username of an author of this batch."""
@@ -352,8 +377,8 @@ def _plan_continuation(batch: Plan, item: PreparedRecord, author_id: int) -> Non
             _plan_change(batch, item, target, author_id)
             return
     elif batch.simulation is not None:
-        without_comments = (batch.simulation.digests.get(item.key), item.record.slug or "")
-        digest, slug = batch.simulation.articles.get(item.key, without_comments)
+        without_comments = (batch.simulation.digest(item.key), item.record.slug or "")
+        digest, slug = batch.simulation.article(item.key) or without_comments
         if digest == item.article_digest:
             notes = changes_of(item.record.comments, item.comments, {}).notes
             batch.add_result(item, Outcome.UPDATED, slug=slug, notes=notes)
@@ -363,7 +388,7 @@ def _plan_continuation(batch: Plan, item: PreparedRecord, author_id: int) -> Non
 
 def _simulated_digest(batch: Plan, item: PreparedRecord) -> bytes | None:
     """Return the digest of the record that an earlier batch of a dry run had with this key."""
-    return batch.simulation.digests.get(item.key) if batch.simulation and item.repeated else None
+    return batch.simulation.digest(item.key) if batch.simulation and item.repeated else None
 
 
 def _exists_already(batch: Plan, item: PreparedRecord, author_id: int) -> bool:

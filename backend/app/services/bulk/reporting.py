@@ -14,6 +14,9 @@ from typing import Any, BinaryIO, NamedTuple, Self
 
 from app.services.bulk.records import Outcome, Result
 
+MAX_KINDS = 200
+"""Kinds of left-out records that are named. A file can have a kind for each record."""
+
 _LABELS: Mapping[Outcome, str] = {
     Outcome.CREATED: "created",
     Outcome.UPDATED: "updated",
@@ -125,8 +128,9 @@ class Report:
             parsed = result.parsed
             self.counts[result.outcome] += 1
             if result.outcome is Outcome.LEFT_OUT:
-                self.left_out[result.message] += 1
-            self.parts.update(parsed.parts)
+                _count(self.left_out, result.message, 1)
+            for kind, count in parsed.parts.items():
+                _count(self.parts, kind, count)
             self.users += [name for name in result.new_authors if name not in self.users]
             if len(self._numbers) == self._max_entries:
                 self.omitted += 1
@@ -242,6 +246,11 @@ class Report:
                 file.write(f"<tr><td>{'<td>'.join(map(_text, values))}\n".encode())
             file.write(b"</table>")
         file.write(b"</html>\n")
+
+
+def _count(counts: Counter[str], kind: str, count: int) -> None:
+    is_named = kind in counts or len(counts) < MAX_KINDS
+    counts[kind if is_named else "of other kinds"] += count
 
 
 _STYLE = (

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
@@ -25,6 +25,7 @@ from app.services.bulk.foreign import (
 )
 from app.services.bulk.ndjson import ResolveAuthor
 from app.services.bulk.records import ParsedRecord
+from app.services.bulk.spooling import BoundedDict, SpooledDict, SpooledLists
 from app.services.bulk.visibility import Reason
 from app.services.bulk.wordpress_comments import add_comments
 from app.services.bulk.wxr import Header, Piece, WxrFile, local_name, text_of
@@ -126,13 +127,15 @@ class Index:
 
     site: str = ""
     language: str = ""
-    attachments: dict[str, Attachment] = field(default_factory=dict)
-    attached: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    reusable_blocks: dict[str, str] = field(default_factory=dict)
-    categories: dict[str, Term] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
+    attachments: SpooledDict[Attachment] = field(
+        default_factory=lambda: SpooledDict(Attachment._make)
+    )
+    attached: SpooledLists[str] = field(default_factory=SpooledLists)
+    reusable_blocks: SpooledDict[str] = field(default_factory=SpooledDict)
+    categories: BoundedDict[str, Term] = field(default_factory=BoundedDict)
+    names: BoundedDict[str, str] = field(default_factory=BoundedDict)
     """The names of authors and guest authors, by login."""
-    logins: dict[str, str] = field(default_factory=dict)
+    logins: BoundedDict[str, str] = field(default_factory=BoundedDict)
     """The logins of authors by their number."""
 
 
@@ -176,10 +179,10 @@ class _Survey:
 
     def __init__(self) -> None:
         self.index = Index()
-        self.authors: dict[str, SourceAuthor] = {}
-        self.writers: dict[str, None] = {}
-        self.terms: set[tuple[str, str]] = set()
-        self.used_terms: set[tuple[str, str]] = set()
+        self.authors: BoundedDict[str, SourceAuthor] = BoundedDict()
+        self.writers: BoundedDict[str, None] = BoundedDict()
+        self.terms: BoundedDict[tuple[str, str], None] = BoundedDict()
+        self.used_terms: BoundedDict[tuple[str, str], None] = BoundedDict()
         self.menus = 0
         self.offsets: Counter[timedelta] = Counter()
         self.has_items = False
@@ -196,15 +199,13 @@ class _Survey:
         elif name == "term":
             self.menus += text_of(element, "term_taxonomy") == "nav_menu"
         elif (term := _add_term(self.index, name, element))[1]:
-            self.terms.add(term)
+            self.terms[term] = None
 
     def _add_item(self, item: Item) -> None:
         self.has_items = True
         if _left_out(item) is None:
             self.writers[item.get("creator")] = None
-            self.used_terms.update(
-                (term.get("domain", ""), term.get("nicename", "")) for term in item.terms
-            )
+            _add_used(self.used_terms, item)
             offset = _offset(item)
             if offset is not None:
                 self.offsets[offset] += 1
@@ -213,7 +214,7 @@ class _Survey:
     @property
     def left_out(self) -> Counter[str]:
         """What is not imported, by kind."""
-        unused = self.terms - _with_parents(self.used_terms, self.index)
+        unused = self.terms.keys() - _with_parents(self.used_terms, self.index)
         return +Counter(
             {
                 "users without posts": sum(name not in self.writers for name in self.authors),
@@ -227,7 +228,7 @@ def survey(path: Path, advance: Progress) -> Survey:
     """Read the authors, the media files, and what is not a post. Raises SourceError."""
     file = WxrFile(path, advance)
     found = _Survey()
-    for name, element, _, _ in file.pieces():
+    for name, element, _, _ in file.outlines():
         if element is not None:
             found.add(name, element)
     header = file.read_header()
@@ -236,7 +237,7 @@ def survey(path: Path, advance: Progress) -> Survey:
     found.index.site = _site(header)
     found.index.language = text_of(header.element, "language").strip()
     problems = [*header.problems]
-    if not file.is_complete:
+    if not (file.is_complete or file.ends_in_item):
         problems.append("The file ends before its end: it is incomplete")
     return Survey(
         authors=[
@@ -330,11 +331,17 @@ def _add_to_index(index: Index, item: Item) -> None:
         )
         parent = item.get("post_parent")
         if parent not in {"", "0"}:
-            index.attached[parent].append(post_id)
+            index.attached.append(parent, post_id)
     elif kind == "guest-author":
         name = item.meta_value("cap-display_name") or item.get("title")
         for key in (item.meta_value("cap-user_login"), item.get("post_name")):
-            index.names.setdefault(key.removeprefix("cap-"), without_html(name))
+            if key.removeprefix("cap-") not in index.names:
+                index.names[key.removeprefix("cap-")] = without_html(name)
+
+
+def _add_used(used: dict[tuple[str, str], None], item: Item) -> None:
+    for term in item.terms:
+        used[term.get("domain", ""), term.get("nicename", "")] = None
 
 
 def _with_parents(used: Iterable[tuple[str, str]], index: Index) -> set[tuple[str, str]]:

@@ -113,6 +113,10 @@ def test_paragraphs_are_those_of_wordpress(html: str, expected: str) -> None:
             "\\[gallery ids='1'\\] and \\[code\\]x\\[/code\\]",
         ),
         # Others
+        (
+            'a [and b :: <a href="/c?d=e">f</a> with g] h',
+            "a \\[and b :: [f](/c?d=e) with g\\] h",
+        ),
         ("a[efn_note]b <i>c</i>[/efn_note]", "a[^1]\n\n[^1]: b *c*"),
         ("a((this is a note)) f((x+y))", "a[^1] f((x+y))\n\n[^1]: this is a note"),
         (

@@ -11,7 +11,7 @@ from html import escape
 from app.services.bulk.converting.inline import Inline, can_be_autolink, destination, escape_text
 from app.services.bulk.converting.players import address, canonical_player, file_name, has_player
 from app.services.bulk.converting.results import Notes
-from app.services.bulk.converting.trees import BREAK, INLINE, LEFT_OUT, Element
+from app.services.bulk.converting.trees import BREAK, INLINE, Element, is_left_out
 
 SPACES = " \t\r\n\f"
 """White space of HTML. Other spaces, such as no-break spaces, are text."""
@@ -91,7 +91,7 @@ class Blocks:
         waiting.clear()
 
     def _block(self, node: Element, formats: Sequence[Element]) -> list[str]:  # noqa: C901, PLR0911, PLR0912 - one case for each element
-        if LEFT_OUT.intersection(node.classes):
+        if is_left_out(node):
             return []
         match node.name:
             case name if name in _HEADINGS:
@@ -341,10 +341,13 @@ _OTHER_MARKS = {"-": "+", "+": "-", ".": ")", ")": "."}
 
 def _separate_lists(blocks: list[str]) -> list[str]:
     """Change the marks of a list after a list of the same kind, which would continue it."""
-    for index in range(1, len(blocks)):
-        first, second = _ITEM.match(blocks[index - 1]), _ITEM.match(blocks[index])
+    first: re.Match[str] | None = None
+    for index, block in enumerate(blocks):
+        second = _ITEM.match(block)
         if first and second and first[1][-1] == second[1][-1]:
-            blocks[index] = _ITEM_LINES.sub(_other_mark, blocks[index])
+            blocks[index] = _ITEM_LINES.sub(_other_mark, block)
+            second = _ITEM.match(blocks[index])
+        first = second
     return blocks
 
 

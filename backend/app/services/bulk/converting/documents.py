@@ -13,10 +13,18 @@ from markdown_it import MarkdownIt
 
 from app.services.bulk.converting.cards import Payload, card_html, text_of
 from app.services.bulk.converting.pages import from_html
-from app.services.bulk.converting.results import Context, Converted, InvalidDocument, Notes
+from app.services.bulk.converting.results import (
+    Context,
+    Converted,
+    InvalidDocument,
+    Notes,
+    TooComplex,
+    check_size,
+)
 from app.services.bulk.foreign import strip_control_characters
 
 MAX_DEPTH = 100
+MAX_NODES = 200_000
 SITE_URL = "__GHOST_URL__"
 
 _FORMATS = (
@@ -73,6 +81,9 @@ def _with_site(text: str, context: Context) -> str:
 
 
 def _parse(document: str) -> dict[str, Any]:
+    check_size(document)
+    if document.count("{") + document.count("[") > MAX_NODES:
+        raise TooComplex(f"The document has more than {MAX_NODES} nodes")
     try:
         parsed = json.loads(document)
     except (ValueError, RecursionError) as error:

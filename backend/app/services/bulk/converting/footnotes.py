@@ -26,8 +26,11 @@ def extract(
     """
     prefix = "note-" if any("[^" in text for text in raw) else ""
     found = _Footnotes(prefix)
-    _extract_lists(tree, found)
-    for element in list(tree.elements()):
+    elements = [each for each in tree.elements() if each.attributes]
+    _extract_lists(tree, elements, found)
+    if found.definitions:  # their items were removed
+        elements = [each for each in tree.elements() if each.attributes]
+    for element in elements:
         if "data-fn" in element.attributes and element.name in {"sup", "a"}:
             _refer_to_meta(element, context, notes, found)
         elif element.attributes.get("data-footnote") == "":  # a shortcode
@@ -68,15 +71,14 @@ def _refer_to_meta(element: Element, context: Context, notes: Notes, found: _Foo
 # --- footnotes in HTML: a link to a list item, which has a link back
 
 
-def _extract_lists(tree: Element, found: _Footnotes) -> None:
-    parents = {id(child): parent for parent in tree.elements() for child in _elements_in(parent)}
-    items = {
-        item.get("id"): item for item in tree.elements() if item.name == "li" and item.get("id")
-    }
+def _extract_lists(tree: Element, elements: Sequence[Element], found: _Footnotes) -> None:
+    """Extract the footnotes in lists. `elements` has all that have attributes."""
+    items = {item.get("id"): item for item in elements if item.name == "li" and item.get("id")}
     if not items:
         return
+    parents = {id(child): parent for parent in tree.elements() for child in _elements_in(parent)}
     used: dict[str, Element] = {}
-    for link in list(tree.elements()):
+    for link in elements:
         target = link.get("href").removeprefix("#")
         item = items.get(target) if link.name == "a" and link.get("href")[:1] == "#" else None
         if item is None or not _is_reference(link, parents[id(link)], item):

@@ -5,8 +5,9 @@ only where the renderer recognizes it; elsewhere, as in `<strong>Note:</strong>t
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
+from functools import lru_cache
 from html import escape
 from typing import NamedTuple
 
@@ -15,38 +16,46 @@ from markdown_it.common.normalize_url import normalizeLinkText
 from app.content.markdown import ATTRIBUTES, flanking, is_punctuation
 from app.services.bulk.converting.players import address
 from app.services.bulk.converting.results import Notes, names
-from app.services.bulk.converting.trees import BREAK, LEFT_OUT, Element
+from app.services.bulk.converting.trees import BREAK, Element, is_left_out
 
 _MARKS = {"em": ("*", "_"), "strong": ("**", "__"), "del": ("~~",)}
 _MARKUP = (
-    r"[`*\[\]~]"
-    r"|\\(?![A-Za-z0-9 ])"
-    r"|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"
-    r"|<(?=[A-Za-z/!?])"
-    r"|&(?=[#A-Za-z])"
+    r"(?<=[`*\[\]~])"
+    r"|(?<=\\)(?![A-Za-z0-9 ])"
+    r"|(?<![A-Za-z0-9]_)(?<=_)|(?<=_)(?![A-Za-z0-9])"
+    r"|(?<=<)(?=[A-Za-z/!?])"
+    r"|(?<=&)(?=[#A-Za-z])"
 )
-_BARE_LINK = r"|(?:(?<=http)|(?<=https)):(?=//)|(?<=www)\.|(?<=[A-Za-z0-9.+_-])@(?=[A-Za-z0-9_-])"
+_BARE_LINK = (
+    r"|(?:(?<=[Hh][Tt][Tt][Pp]:)|(?<=[Hh][Tt][Tt][Pp][Ss]:))(?=//)|(?<=[Ww][Ww][Ww]\.)"
+    r"|(?<=[A-Za-z0-9.+_-]@)(?=[A-Za-z0-9_-])"
+)
 """Parts of URLs and email addresses that the renderer would turn into links, except in links."""
-_ESCAPED = re.compile(_MARKUP + _BARE_LINK, re.IGNORECASE)
-_ESCAPED_IN_LINK = re.compile(_MARKUP)
+# A set of characters comes first: `re` skips to the next one of them at once.
+_ESCAPED = re.compile(rf"[`*\[\]~\\_<&:.@](?:{_MARKUP}{_BARE_LINK})")
+_ESCAPED_IN_LINK = re.compile(rf"[`*\[\]~\\_<&](?:{_MARKUP})")
 _LINE_START = re.compile(r"(?:[-+](?=[ \n]|\Z)|#{1,6}(?=[ \n]|\Z)|>)")
+_SPECIAL_STARTS = frozenset("-+#>=:|")
 _NUMBER = re.compile(r"(\d{1,9})([.)])(?=[ \n]|\Z)")
 _UNDERLINE = re.compile(r"[-=:|](?=[-=:| ]*+(?:\n|\Z))")
 _FOOTNOTE_START = re.compile(r"\[\^[^\]]++\](?=:)")
 _SPACES = re.compile(r"[ \t\n\r]+")
 _BACKTICKS = re.compile("`+")
+_flanking = lru_cache(maxsize=4096)(flanking)
 _AUTOLINK = re.compile(r"https?://[A-Za-z0-9./?=#&:@_,+~-]{1,500}")
 
 
 class Kind(Enum):
-    """The kind of a piece of inline content."""
+    """The kind of a piece of inline content that is no text."""
 
-    TEXT = 1
     OPEN = 2
     CLOSE = 3
     ATOM = 4
     BREAK = 5
     PARAGRAPH = 6
+
+
+_OPEN, _CLOSE = Kind.OPEN, Kind.CLOSE
 
 
 class Piece(NamedTuple):
@@ -55,6 +64,11 @@ class Piece(NamedTuple):
     kind: Kind
     text: str = ""
     element: Element = BREAK
+
+
+Pieces = list[Piece | str]
+"""Inline content: texts, and everything else. Two texts are never next to each other."""
+_LINE_BREAK, _PARAGRAPH = Piece(Kind.BREAK), Piece(Kind.PARAGRAPH)
 
 
 class Inline:
@@ -68,17 +82,17 @@ class Inline:
         pieces = _Collector(self._notes).collect(nodes)
         paragraphs, start = [], 0
         for index, piece in enumerate(pieces):
-            if piece.kind is Kind.PARAGRAPH:
+            if piece is _PARAGRAPH:
                 paragraphs.append(pieces[start:index])
                 start = index + 1
-        paragraphs.append(pieces[start:])
+        paragraphs.append(pieces[start:] if start else pieces)
         written = (_write(paragraph, line_break="\\\n") for paragraph in paragraphs if paragraph)
         return [_protect_lines(text) for text in written]
 
     def line(self, nodes: Sequence[Element | str]) -> str:
         """Return the content as a single line, with `<br>` for line breaks."""
         pieces = [
-            Piece(Kind.BREAK) if piece.kind is Kind.PARAGRAPH else piece
+            _LINE_BREAK if piece is _PARAGRAPH else piece
             for piece in _Collector(self._notes).collect(nodes)
         ]
         return _protect_ends(_write(pieces, line_break="<br>"))
@@ -104,14 +118,14 @@ class _Collector:
 
     def __init__(self, notes: Notes) -> None:
         self._notes = notes
-        self._pieces: list[Piece] = []
+        self._pieces: Pieces = []
         self._opening: list[Element] = []
         """Elements that begin before the next content."""
         self._open = 0
         self._space = False
         self._breaks = 0
 
-    def collect(self, nodes: Iterable[Element | str]) -> list[Piece]:
+    def collect(self, nodes: Iterable[Element | str]) -> Pieces:
         for node in nodes:
             self._add(node)
         return self._pieces
@@ -122,7 +136,7 @@ class _Collector:
         elif node.name == "br":
             self._breaks += 1
             self._space = False
-        elif node is BREAK or node.name in _IGNORED or LEFT_OUT.intersection(node.classes):
+        elif node is BREAK or node.name in _IGNORED or is_left_out(node):
             self._space = True
         elif node.name == "img":
             self._image(node)
@@ -148,39 +162,46 @@ class _Collector:
             self._add(child)
 
     def _text(self, text: str) -> None:
-        words = _SPACES.sub(" ", text)
+        words = single_spaces(text)
         if words[:1] == " ":
             self._space = True
             words = words[1:]
         if not words:
             return
         ends = words[-1] == " "
-        self._content(Piece(Kind.TEXT, words[:-1] if ends else words))
+        if ends:
+            words = words[:-1]
+        if self._opening or self._breaks or not self._pieces:
+            self._content(words)
+        else:
+            self._append_text(" " + words if self._space else words)
         self._space = ends
 
-    def _content(self, piece: Piece) -> None:
+    def _content(self, piece: Piece | str) -> None:
         """Append visible content, after the spaces, breaks and elements before it."""
         if self._pieces:
             if self._breaks > 1 and self._open == 0:
-                self._pieces.append(Piece(Kind.PARAGRAPH))
+                self._pieces.append(_PARAGRAPH)
             elif self._breaks:
-                self._pieces += [Piece(Kind.BREAK)] * self._breaks
+                self._pieces += [_LINE_BREAK] * self._breaks
             elif self._space:
                 self._append_text(" ")
         self._breaks, self._space = 0, False
-        for element in self._opening:
-            self._pieces.append(Piece(Kind.OPEN, "", element))
-        self._open += len(self._opening)
-        self._opening.clear()
-        if piece.kind is Kind.TEXT:
-            self._append_text(piece.text)
+        if self._opening:
+            self._pieces += [Piece(_OPEN, "", element) for element in self._opening]
+            self._open += len(self._opening)
+            self._opening.clear()
+        if isinstance(piece, str):
+            self._append_text(piece)
         else:
             self._pieces.append(piece)
 
     def _append_text(self, text: str) -> None:
-        if self._pieces[-1:] and self._pieces[-1].kind is Kind.TEXT:
-            text = self._pieces.pop().text + text
-        self._pieces.append(Piece(Kind.TEXT, text))
+        last = self._pieces[-1] if self._pieces else None
+        if isinstance(last, str):
+            self._pieces[-1] = last + text
+        else:
+            self._pieces.append(text)
 
     def _element(self, element: Element) -> None:
         self._opening.append(element)
@@ -189,7 +210,7 @@ class _Collector:
             self._opening.pop()  # it has no content
             return
         self._open -= 1
-        self._pieces.append(Piece(Kind.CLOSE, "", element))
+        self._pieces.append(Piece(_CLOSE, "", element))
 
     def _link(self, link: Element) -> None:
         source = link.get("href")
@@ -251,9 +272,20 @@ def image_source(image: Element) -> str:
     return candidates.strip().split(" ")[0] if candidates else source
 
 
+def single_spaces(text: str) -> str:
+    """Return the text with white space of HTML collapsed, as on the screen."""
+    if "  " in text or "\n" in text or "\t" in text or "\r" in text:
+        return _SPACES.sub(" ", text)
+    return text
+
+
 def escape_text(text: str, *, in_link: bool = False) -> str:
     """Escape everything in a text that Markdown would interpret inside a line."""
-    return (_ESCAPED_IN_LINK if in_link else _ESCAPED).sub(r"\\\g<0>", text)
+    return (_ESCAPED_IN_LINK if in_link else _ESCAPED).sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return "\\" + match[0]
 
 
 def destination(url: str) -> str:
@@ -278,6 +310,8 @@ def _title(title: str) -> str:
 
 def code_span(code: str) -> str:
     """Write code between as many backticks as necessary."""
+    if "`" not in code and code[0] != " ":
+        return f"`{code}`"
     longest = {len(run) for run in _BACKTICKS.findall(code)}
     fence = "`"
     while len(fence) in longest:
@@ -294,28 +328,49 @@ def _atom(piece: Piece) -> str:
     return code_span(piece.text) if piece.element.name == "code" else piece.text
 
 
-def _write(pieces: Sequence[Piece], *, line_break: str) -> str:
+def _write(pieces: Pieces, *, line_break: str) -> str:
     """Return the pieces as Markdown. Marks are chosen after everything around them is known."""
-    parts, links = [], 0
-    for piece in pieces:
-        parts.append(_source(piece, line_break, in_link=links > 0))
-        if piece.element.name == "a":
-            links += (piece.kind is Kind.OPEN) - (piece.kind is Kind.CLOSE)
-    _shorten_links(pieces, parts)
+    if len(pieces) == 1 and isinstance(pieces[0], str):
+        return escape_text(pieces[0])
+    parts, links = _sources(pieces, line_break)
+    if links and len(pieces) > 3:
+        _shorten_links(pieces, parts, links)
     marks: dict[int, str] = {}
-    starts: list[int] = []
-    pairs: list[tuple[int, int]] = []
-    for index, piece in enumerate(pieces):
-        if piece.kind is Kind.OPEN and piece.element.name in _MARKS:
-            starts.append(index)
-        elif piece.kind is Kind.CLOSE and piece.element.name in _MARKS:
-            pairs.append((starts.pop(), index))
-    for start, end in sorted(pairs):
-        name = pieces[start].element.name
+    for start, end, name in sorted(_marked(pieces)):
         mark = _choose_mark(parts, marks, start, end, _MARKS[name])
         parts[start], parts[end] = (mark, mark) if mark else (f"<{name}>", f"</{name}>")
         marks[start] = marks[end] = mark[:1]
     return _join(parts, pieces)
+
+
+def _sources(pieces: Pieces, line_break: str) -> tuple[list[str], list[int]]:
+    """Return the Markdown of each piece without marks, and where links begin."""
+    parts: list[str] = []
+    links: list[int] = []
+    open_links = 0
+    for index, piece in enumerate(pieces):
+        if isinstance(piece, str):
+            parts.append((_ESCAPED_IN_LINK if open_links else _ESCAPED).sub(_escape, piece))
+            continue
+        parts.append(_source(piece, line_break))
+        if piece.element.name == "a":
+            if piece.kind is _OPEN:
+                links.append(index)
+                open_links += 1
+            elif piece.kind is _CLOSE:
+                open_links -= 1
+    return parts, links
+
+
+def _marked(pieces: Pieces) -> Iterator[tuple[int, int, str]]:
+    """Yield the first index, the last index and the name of each emphasis."""
+    starts: list[int] = []
+    for index, piece in enumerate(pieces):
+        if not isinstance(piece, str) and piece.element.name in _MARKS:
+            if piece.kind is _OPEN:
+                starts.append(index)
+            elif piece.kind is _CLOSE:
+                yield starts.pop(), index, piece.element.name
 
 
 def _choose_mark(
@@ -329,25 +384,23 @@ def _choose_mark(
         edges.append((before or "*", after or "*"))  # an undecided mark is punctuation, too
     opening, closing = edges
     around = {marks.get(index + side, "") for index in (start, end) for side in (-1, 1)}
-    if not flanking(*opening)[0] or not flanking(*closing)[1]:
+    if not _flanking(*opening)[0] or not _flanking(*closing)[1]:
         return ""
     for mark in candidates:
         if mark[0] in around:
             continue
         if mark[0] != "_" or (
-            (not flanking(*opening)[1] or is_punctuation(opening[0]))
-            and (not flanking(*closing)[0] or is_punctuation(closing[1]))
+            (not _flanking(*opening)[1] or is_punctuation(opening[0]))
+            and (not _flanking(*closing)[0] or is_punctuation(closing[1]))
         ):
             return mark
     return ""
 
 
-def _source(piece: Piece, line_break: str, *, in_link: bool) -> str:  # noqa: PLR0911 - one return for each kind
+def _source(piece: Piece, line_break: str) -> str:
     """Return the Markdown of a piece, or an empty string for a mark that is chosen later."""
     element = piece.element
     match piece.kind:
-        case Kind.TEXT:
-            return escape_text(piece.text, in_link=in_link)
         case Kind.ATOM:
             return _atom(piece)
         case Kind.BREAK:
@@ -362,25 +415,25 @@ def _source(piece: Piece, line_break: str, *, in_link: bool) -> str:  # noqa: PL
             return f"</{element.name}>"
 
 
-def _shorten_links(pieces: Sequence[Piece], parts: list[str]) -> None:
+def _shorten_links(pieces: Pieces, parts: list[str], links: Sequence[int]) -> None:
     """Write links that show their address as `<address>`, unless they are alone.
 
-    The renderer turns an address alone in a paragraph into a player.
+    The renderer turns an address alone in a paragraph into a player. `links` are the indices of
+    the beginnings of links.
     """
-    if len(pieces) <= 3:
-        return
-    for index in range(len(pieces) - 2):
-        opening, text, closing = pieces[index : index + 3]
+    for index in links:
+        opening, text, *rest = pieces[index : index + 3]
         if (
-            opening.kind is Kind.OPEN
-            and closing.element is opening.element
-            and opening.element.name == "a"
-            and text.text == opening.element.get("href")
-            and text.kind is Kind.TEXT
+            rest
+            and isinstance(opening, Piece)
+            and isinstance(text, str)
+            and isinstance(rest[0], Piece)
+            and rest[0].element is opening.element
+            and text == opening.element.get("href")
             and not opening.element.get("title")
-            and can_be_autolink(text.text)
+            and can_be_autolink(text)
         ):
-            parts[index : index + 3] = ["<", text.text, ">"]
+            parts[index : index + 3] = ["<", text, ">"]
 
 
 def can_be_autolink(url: str) -> bool:
@@ -388,17 +441,20 @@ def can_be_autolink(url: str) -> bool:
     return _AUTOLINK.fullmatch(url) is not None and normalizeLinkText(url) == url
 
 
-def _join(parts: Sequence[str], pieces: Sequence[Piece]) -> str:
+def _join(parts: list[str], pieces: Pieces) -> str:
     """Join the parts. Escape characters that would combine with the next part."""
-    written: list[str] = []
-    for index, part in enumerate(parts):
-        if part[:1] == "[" and written and written[-1][-1:] == "!":
-            written[-1] = written[-1][:-1] + "\\!"
-        is_after_note = index > 0 and "data-footnote" in pieces[index - 1].element.attributes
-        is_label = bool(written) and written[-1] == "["
-        combines = (part[:1] == "(" and is_after_note) or (part[:1] == "^" and is_label)
-        written.append("\\" + part if combines else part)
-    return "".join(written)
+    for index in range(1, len(parts)):
+        first = parts[index][:1]
+        if first == "[":
+            if parts[index - 1][-1:] == "!":
+                parts[index - 1] = parts[index - 1][:-1] + "\\!"
+        elif first == "(":
+            before = pieces[index - 1]
+            if not isinstance(before, str) and "data-footnote" in before.element.attributes:
+                parts[index] = "\\" + parts[index]
+        elif first == "^" and parts[index - 1] == "[":
+            parts[index] = "\\" + parts[index]
+    return "".join(parts)
 
 
 def _start_tag(element: Element) -> str:
@@ -411,12 +467,12 @@ def _start_tag(element: Element) -> str:
     return f"<{element.name}{attributes}>"
 
 
-def _html(piece: Piece) -> str:  # noqa: PLR0911 - one return for each kind
+def _html(piece: Piece | str) -> str:  # noqa: PLR0911 - one return for each kind
     """Return a piece as HTML."""
+    if isinstance(piece, str):
+        return escape(piece, quote=False)
     element = piece.element
     match piece.kind:
-        case Kind.TEXT:
-            return escape(piece.text, quote=False)
         case Kind.BREAK | Kind.PARAGRAPH:
             return "<br>"
         case Kind.ATOM if element.name == "img":
@@ -441,15 +497,25 @@ def _html(piece: Piece) -> str:  # noqa: PLR0911 - one return for each kind
 
 def _protect_lines(text: str) -> str:
     """Escape what Markdown interprets at the beginning of a line, and spaces it would strip."""
-    lines = text.split("\n")
-    for index, line in enumerate(lines):
-        if _LINE_START.match(line) or (_UNDERLINE.match(line) and (index > 0 or line[0] == "-")):
-            lines[index] = "\\" + line
-        elif number := _NUMBER.match(line):
-            lines[index] = f"{number[1]}\\{line[number.end(1) :]}"
-        elif note := _FOOTNOTE_START.match(line):
-            lines[index] = f"{note[0]}\\{line[note.end() :]}"
+    if "\n" not in text:
+        return _protect_ends(_protect_line(text, is_first=True))
+    first, *rest = text.split("\n")
+    lines = [_protect_line(first, is_first=True)]
+    lines += [_protect_line(line, is_first=False) for line in rest]
     return _protect_ends("\n".join(lines))
+
+
+def _protect_line(line: str, *, is_first: bool) -> str:
+    first = line[:1]
+    if first in _SPECIAL_STARTS:
+        if _LINE_START.match(line) or (_UNDERLINE.match(line) and (not is_first or first == "-")):
+            return "\\" + line
+    elif first.isdecimal():
+        if number := _NUMBER.match(line):
+            return f"{number[1]}\\{line[number.end(1) :]}"
+    elif first == "[" and (note := _FOOTNOTE_START.match(line)):
+        return f"{note[0]}\\{line[note.end() :]}"
+    return line
 
 
 def _protect_ends(text: str) -> str:

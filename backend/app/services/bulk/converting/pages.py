@@ -22,7 +22,8 @@ def from_html(
     notes = notes or Notes()
     context = context or Context()
     tree = parse(html, notes)
-    cards.simplify(tree, notes)
+    if "kg-" in html:
+        cards.simplify(tree, notes)
     definitions = footnotes.extract(tree, context, notes, raw=raw)
     blocks = Blocks(notes, raw=raw)
     parts = [blocks.convert(tree.children)]

@@ -103,6 +103,9 @@ class _Paragraphs:
             self._blank_line = False
 
     def _text(self, text: str) -> None:
+        if "\n" not in text:
+            self._line(text)
+            return
         for index, part in enumerate(_BLANK_LINES.split(text)):
             if index > 0:
                 self._end_paragraph()
@@ -110,11 +113,15 @@ class _Paragraphs:
             for number, line in enumerate(part.split("\n")):
                 if number > 0 and self._has_content:
                     self._line_break = True
-                if line.strip(" \t"):
-                    self._begin_content()
-                    self._out.append(line)
-                elif line and self._has_content and not self._line_break:
-                    self._out.append(line)
+                if line:
+                    self._line(line)
+
+    def _line(self, line: str) -> None:
+        if line.strip(" \t"):
+            self._begin_content()
+            self._out.append(line)
+        elif self._has_content and not self._line_break:
+            self._out.append(line)
 
     def _begin_content(self) -> None:
         if not self._in_paragraph and self._needs_paragraph():

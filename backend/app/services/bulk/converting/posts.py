@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 
 from app.services.bulk.converting.pages import from_html
 from app.services.bulk.converting.paragraphs import add_paragraphs
-from app.services.bulk.converting.results import Context, Converted, Notes, TooComplex, names
+from app.services.bulk.converting.results import (
+    Context,
+    Converted,
+    Notes,
+    TooComplex,
+    check_size,
+    names,
+)
 from app.services.bulk.converting.shortcodes import replace_shortcodes
 
 MAX_INSERTED_BLOCKS = 100
@@ -19,11 +26,12 @@ _BLOCK = re.compile(r"<!--\s*+(/?)wp:([a-z0-9_/-]++)((?:[^<-]++|<(?!!--)|-(?!->)
 _MARKER = re.compile(
     r"<!--\s*+(more|nextpage|noteaser)\b(?:[^<-]++|<(?!!--)|-(?!->))*+-->", re.IGNORECASE
 )
-_LONE_URL = re.compile(r"(?m)^[ \t]*+(https?://[^\s<>\"]++)[ \t]*+\r?$", re.IGNORECASE)
+_LONE_URL = re.compile(r"[ \t]*+(https?://[^\s<>\"]++)[ \t]*+\r?", re.IGNORECASE)
 _EMBED = re.compile(
-    r"(wp-block-embed__wrapper[^<>]*+>)\s*+(https?://[^\s<>\"]++)\s*+(?=</div)", re.IGNORECASE
+    r"(wp-block-embed__wrapper[^<>]*+>)\s*+((?i:https?)://[^\s<>\"]++)\s*+(?=</(?i:div))"
 )
 _LONE_PARAGRAPH = re.compile(r"<p(?:\s[^<>]*+)?>\s*+(https?://[^\s<>\"]++)\s*+</p>", re.IGNORECASE)
+_PREFORMATTED = re.compile(r"(<pre[\s>])", re.IGNORECASE)
 _CLASSIC = frozenset({"shortcode", "core/shortcode", "freeform", "core/freeform"})
 _EMPTY = names("""
     footnotes more nextpage spacer separator paragraph image heading list post-content button
@@ -45,6 +53,7 @@ class _Part(NamedTuple):
 
 def from_wordpress(content: str, context: Context | None = None) -> Converted:
     """Convert the content of a WordPress post to Markdown. Raises TooComplex."""
+    check_size(content)
     context, notes = context or Context(), Notes()
     content = _insert_reusable_blocks(content.replace("\r\n", "\n"), context, notes)
     content = _MARKER.sub(_marker(notes), content)
@@ -131,24 +140,34 @@ def _convert_blocks(content: str, notes: Notes) -> Iterator[str]:
                     pass
         elif part.name:
             names.append(part.name)
-        elif part.text and (not names or names[-1] in _CLASSIC):
-            yield add_paragraphs(_with_players(part.text))
+        elif not names or names[-1] in _CLASSIC:
+            if part.text.strip(" \n\t"):
+                yield add_paragraphs(_with_players(part.text))
         else:
-            text = _EMBED.sub(r'\1<iframe src="\2"></iframe>', part.text)
+            text = part.text
+            if "wp-block-embed__wrapper" in text:
+                text = _EMBED.sub(r'\1<iframe src="\2"></iframe>', text)
             yield _LONE_PARAGRAPH.sub(_replace_with_player, text)
 
 
 def _with_players(text: str) -> str:
     """Replace addresses on lines of their own by players, as WordPress does."""
+    if "://" not in text:
+        return text
     text = _LONE_PARAGRAPH.sub(_replace_with_player, text)
-    parts = re.split(r"(?i)(<pre[\s>])", text)
+    parts = _PREFORMATTED.split(text)
     for index in range(0, len(parts), 2):
-        before, end, after = "", "", parts[index]
+        before, after = "", parts[index]
         if index > 0:
             at = after.lower().find("</pre")
             before, after = (after[:at], after[at:]) if at >= 0 else (after, "")
-        parts[index] = before + end + _LONE_URL.sub(_replace_with_player, after)
+        parts[index] = before + "\n".join(map(_with_player, after.split("\n")))
     return "".join(parts)
+
+
+def _with_player(line: str) -> str:
+    match = _LONE_URL.fullmatch(line) if "://" in line else None
+    return _replace_with_player(match) if match else line
 
 
 def _replace_with_player(match: re.Match[str]) -> str:

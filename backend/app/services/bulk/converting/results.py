@@ -11,6 +11,10 @@ def names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+MAX_TEXT_BYTES = 8 * 1024 * 1024
+"""Maximum size of a text in memory. Its conversion takes several times as much."""
+
+
 class TooComplex(ValueError):
     """The text would take too long to convert. The message contains the reason."""
 
@@ -54,6 +58,12 @@ class Converted(NamedTuple):
     """What was changed or lost, in words for the author of the text."""
     has_restricted_parts: bool = False
     """Whether the source shows parts of the text to members only. They are in `markdown`."""
+
+
+def check_size(text: str) -> None:
+    """Raise TooComplex if a text is too long."""
+    if text.__sizeof__() > MAX_TEXT_BYTES:
+        raise TooComplex(f"The text is longer than {MAX_TEXT_BYTES} bytes")
 
 
 class Notes:

@@ -21,6 +21,13 @@ _TOKEN = re.compile(
     r"|\[(?P<close>/?)(?P<name>[A-Za-z][A-Za-z0-9_-]*+)(?P<attributes>(?:[\s=:|/][^\[\]]*+)?+)\]"
     r"|\(\((?P<note>[^()]*+(?:\([^()]*+\)[^()]*+)*+)\)\)(?!\))"
 )
+_OTHER = re.compile(
+    r"(?:[^<\[(]++|\((?!\()|\[(?!/?[A-Za-z])|<!--(?:[^<-]++|<(?!!--)|-(?!->))*+-->"
+    r"|</?(?!(?:pre|code|textarea|script|style)[\s>])"
+    r"[A-Za-z](?:[^<>\"']++|\"[^\"]*+\"|'[^']*+')*+>)*+"
+)
+"""What is between tokens: text, comments, and tags whose content is searched."""
+_POSSIBLE = re.compile(r"\[/?[A-Za-z]|\(\(")
 _ATTRIBUTE = re.compile(
     r"(?:(?<![\w-])([\w-]++)\s*+=\s*+)?+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s\"'=][^\s\"']*+))"
 )
@@ -109,11 +116,16 @@ _ADDRESSES = ("url", "src", "href", "link", "file", "video", "audio", "mp3", "mp
 
 def replace_shortcodes(html: str, context: Context, notes: Notes) -> str:
     """Replace the shortcodes in a post by HTML. Code and comments are not searched."""
-    return _Parser(html, context, notes).run() if "[" in html or "((" in html else html
+    return _Parser(html, context, notes).run() if _POSSIBLE.search(html) else html
 
 
 MAX_DEPTH = 50
 """Maximum number of shortcodes inside each other."""
+
+
+def _end_of_other(html: str, position: int) -> int:
+    other = _OTHER.match(html, position)
+    return other.end() if other else position
 
 
 class _Frame:
@@ -141,7 +153,7 @@ class _Parser:
 
     def run(self) -> str:
         html, copied, position = self._html, 0, 0
-        while token := _TOKEN.search(html, position):
+        while token := _TOKEN.search(html, _end_of_other(html, position)):
             position = token.end()
             if token["protected"]:
                 if not (code := _CODE_IN_PRE.match(html, token.start())) or (
@@ -217,7 +229,7 @@ class _Parser:
         return (
             name in _HANDLERS
             or name in _SILENT
-            or _ASSIGNMENT.search(token["attributes"]) is not None
+            or _ASSIGNMENTS.match(token["attributes"]) is not None
             or (name not in LANGUAGES and self._has_end(name, token.end()))
         )
 
@@ -266,7 +278,11 @@ class _Parser:
         self._notes.add(f"the shortcode [{name[:40]}] of a plugin was removed, {kept}")
 
 
-_ASSIGNMENT = re.compile(r"[\w-]\s*+=\s*+[\"'&\u201c\u201d\w]")
+_ASSIGNMENTS = re.compile(
+    r"[\s=:|/]*+(?:[^\s=<]++\s++)?[\w-]++\s*+=\s*+(?=[\"'&\u201c\u201d\w])"
+    r"(?:[^<\"']++|\"[^\"]*+\"|'[^']*+'|[\"'])*+\Z"
+)
+"""Attributes with a value, after one without a name at most. Others are words in brackets."""
 
 
 def _parse_attributes(text: str) -> Attributes:

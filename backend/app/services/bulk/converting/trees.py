@@ -7,15 +7,17 @@ left out; a `BREAK` replaces the edges of blocks. Therefore the tree is at most 
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html import unescape
 
 import nh3
 
-from app.services.bulk.converting.results import Notes, TooComplex, names
+from app.services.bulk.converting.results import Notes, TooComplex, check_size, names
 from app.services.bulk.foreign import strip_control_characters
 
 MAX_TAGS = 50_000
+MAX_LENGTH = 1024 * 1024
+"""Maximum number of characters without tags. An article has at most as many bytes."""
 MAX_DEPTH = 40
 """Maximum depth of the tree. Deeper elements lose their tags and keep their text."""
 MAX_LEVELS = 30
@@ -46,14 +48,16 @@ class Element:
     @property
     def classes(self) -> list[str]:
         """The names in the `class` attribute."""
-        return self.get("class").split()
+        return self.attributes["class"].split() if "class" in self.attributes else []
 
     def elements(self) -> "Iterator[Element]":
         """Yield this element and all elements inside it, in document order."""
-        yield self
-        for child in self.children:
-            if isinstance(child, Element):
-                yield from child.elements()
+        waiting = [self]
+        while waiting:
+            element = waiting.pop()
+            yield element
+            if element.children:
+                waiting += [child for child in element.children[::-1] if isinstance(child, Element)]
 
     def find(self, *names: str) -> "Element | None":
         """Return the first element inside with one of these names."""
@@ -90,6 +94,13 @@ INLINE = names("""
     """)
 LEFT_OUT = frozenset({"wp-block-file__button", "wp-block-file__embed"})
 """Classes of elements that repeat a link beside them."""
+
+
+def is_left_out(element: Element) -> bool:
+    """Return whether an element repeats a link beside it."""
+    return "class" in element.attributes and not LEFT_OUT.isdisjoint(element.classes)
+
+
 VOID = frozenset({"br", "col", "embed", "hr", "img", "input", "param", "source", "track", "wbr"})
 LEVELS = frozenset({"ul", "ol", "li", "blockquote"})
 _BLOCKS = names("""
@@ -100,6 +111,7 @@ _TRANSPARENT_BLOCKS = names("""
     address article aside center dialog dir div fieldset footer form header hgroup legend main menu
     nav p search section
     """)
+_ALL_BLOCKS = _BLOCKS | _TRANSPARENT_BLOCKS
 _CONTAINERS = frozenset({"ul", "ol", "table", "tbody", "thead", "tfoot", "tr", "dl"})
 """Elements that cannot contain text."""
 _KINDS = {"b": "strong", "i": "em", "strike": "del", "s": "del", "tt": "code"}
@@ -149,10 +161,9 @@ _cleaner = nh3.Cleaner(
     link_rel=None,
     url_schemes=_SCHEMES,
 )
-_TOKEN = re.compile(r"<(/?)([a-z][a-z0-9]*+)((?:[^<>\"]++|\"[^\"]*+\")*+)>|([^<]++)|<")
+_TAG = re.compile(r"<(/?)([a-z][a-z0-9]*+)((?:[^<>\"]++|\"[^\"]*+\")*+)>([^<]*+)")
 _ATTRIBUTE = re.compile(r" ([^\s=\"]++)=\"([^\"]*+)\"")
 _FRAGMENT = re.compile(r" href=\"#([^\"]++)\"")
-_STARTS = re.compile(r"<([a-z][a-z0-9]*+)", re.IGNORECASE)
 _LOST = {
     "script": "a script was left out",
     "svg": "a drawing (SVG) was left out",
@@ -163,21 +174,24 @@ _LOST = {
 }
 # Elements whose content is text: (their name, the element that shows the same text).
 _RAW_TEXT = {"xmp": "pre", "listing": "pre", "plaintext": "pre"}
+_SPECIAL = re.compile(rf"<({'|'.join((*_LOST, *_RAW_TEXT))})(?![a-z0-9])", re.IGNORECASE | re.ASCII)
 
 
 def parse(html: str, notes: Notes) -> Element:
     """Return the tree of an HTML fragment. Raises TooComplex."""
+    check_size(html)
     html = strip_control_characters(html)
     if "\x0c" in html:
         html = html.replace("\x0c", " ")
     _check_cost(html)
-    for name in sorted({tag.lower() for tag in _STARTS.findall(html)}):
-        if name in _LOST:
-            notes.add(_LOST[name])
-        if name == "math":
-            html = _replace_formulas(html)
-        elif name in _RAW_TEXT:
-            html = _escape_raw_text(html, name)
+    if special := {tag.lower() for tag in _SPECIAL.findall(html)}:
+        for name in sorted(special):
+            if name in _LOST:
+                notes.add(_LOST[name])
+            if name == "math":
+                html = _replace_formulas(html)
+            elif name in _RAW_TEXT:
+                html = _escape_raw_text(html, name)
     return _Builder(_cleaner.clean(html)).build()
 
 
@@ -186,10 +200,13 @@ def _check_cost(html: str) -> None:
     tags = html.count("<")
     if tags > MAX_TAGS:
         raise TooComplex(f"The HTML has more than {MAX_TAGS} tags")
-    for piece in html.split("<"):
+    pieces = html.split("<")
+    if max(map(len, pieces)) <= 2 * MAX_ATTRIBUTES:
+        pieces = []
+    for piece in pieces:
         if piece[:1].isalpha() and len(piece) > 2 * MAX_ATTRIBUTES:
             tag = _QUOTED.sub("", piece).partition(">")[0]
-            if len(tag.split()) > MAX_ATTRIBUTES:
+            if len(tag.split(maxsplit=MAX_ATTRIBUTES)) > MAX_ATTRIBUTES:
                 raise TooComplex(f"An element has more than {MAX_ATTRIBUTES} attributes")
     if tags * tags > MAX_PARSER_COST and tags * _depth(html) > MAX_PARSER_COST:
         raise TooComplex("The HTML has too many elements inside each other")
@@ -252,6 +269,40 @@ def _escape_raw_text(html: str, name: str) -> str:
     return "".join([*parts, html[at:]])
 
 
+def _attributes(text: str) -> dict[str, str]:
+    if "&" in text:
+        return {name: unescape(value) for name, value in _ATTRIBUTE.findall(text)}
+    return dict(_ATTRIBUTE.findall(text))
+
+
+def _tags(html: str, start: int) -> Iterable[tuple[str, str, str, str]]:
+    """Return `/` or nothing, the name, the attributes and the following text of each tag.
+
+    Text that only looks like a tag has no name.
+    """
+    if "<iframe" not in html:  # the parser writes its content without escaping it
+        tags: list[tuple[str, str, str, str]] = _TAG.findall(html, start)
+        if len(tags) == html.count("<", start):
+            return tags
+    return _tags_one_by_one(html, start)
+
+
+def _tags_one_by_one(html: str, position: int) -> Iterator[tuple[str, str, str, str]]:
+    while position < len(html):
+        tag = _TAG.match(html, position)
+        if tag is None:
+            end = html.find("<", position + 1)
+            end = len(html) if end < 0 else end
+            yield "", "", "", html[position:end]
+            position = end
+        elif tag[2] == "iframe" and not tag[1]:
+            yield tag[1], tag[2], tag[3], ""
+            position = max(html.find("</iframe", tag.end()), tag.end(3) + 1)
+        else:
+            yield tag[1], tag[2], tag[3], tag[4]
+            position = tag.end()
+
+
 class _Builder:
     """Builds the tree from the tags that the parser wrote."""
 
@@ -263,50 +314,49 @@ class _Builder:
         """The names of all open elements, with the element if it is in the tree."""
         self._counts: dict[str, int] = {}
         self._levels = 0
+        self._length = 0
         self._targets = {unescape(name) for name in _FRAGMENT.findall(html)}
 
     def build(self) -> Element:
-        position = 0
-        while token := _TOKEN.match(self._html, position):
-            position = token.end()
-            if token[4] is not None:
-                self._add_text(unescape(token[4]))
-            elif token[2] is None:
-                self._add_text("<")
-            elif token[1]:
-                self._end(token[2])
-            else:
-                self._start(token[2], token[3])
-                if token[2] == "iframe":  # the parser writes its content without escaping it
-                    position = max(self._html.find("</iframe", position), position)
+        start = self._html.find("<")
+        if start < 0:
+            start = len(self._html)
+        if start:
+            self._add_text(unescape(self._html[:start]))
+        for closing, name, attributes, text in _tags(self._html, start):
+            if closing:
+                self._end(name)
+            elif name:
+                self._start(name, attributes)
+            if text:
+                self._add_text(unescape(text) if "&" in text else text)
         return self._root
 
     def _add_text(self, text: str) -> None:
+        self._length += len(text)
+        if self._length > MAX_LENGTH:
+            raise TooComplex(f"The text has more than {MAX_LENGTH} characters")
         parent = self._stack[-1]
-        if parent.children and isinstance(parent.children[-1], str):
-            parent.children[-1] += text
+        children = parent.children
+        if children and isinstance(children[-1], str):
+            children[-1] += text
         elif parent.name not in _CONTAINERS or not text.isspace():
-            parent.children.append(text)
+            children.append(text)
 
     def _start(self, name: str, attributes: str) -> None:
-        values = {key: unescape(value) for key, value in _ATTRIBUTE.findall(attributes)}
+        values = _attributes(attributes) if attributes else {}
         kind = _KINDS.get(name, name)
-        is_block = name in _BLOCKS or name in _TRANSPARENT_BLOCKS
-        if is_block:
+        is_block = name in _ALL_BLOCKS
+        if is_block and self._stack[-1].name in INLINE:
             self._mark_blocks()
-        anchor = values.get("id") or (values.get("name") if name == "a" else None)
         element = self._element(kind, values)
-        if anchor and (anchor in self._targets or (name == "a" and "href" not in values)):
-            self._add_anchor(anchor, None if name in VOID else element)
-        if "background" in values.get("style", "") and _HAS_BACKGROUND.search(
-            values.get("class", "")
-        ):
-            self._add_background(values["style"])
-        if element is None:
-            if is_block:
-                self._stack[-1].children.append(BREAK)
-        else:
-            self._stack[-1].children.append(element)
+        if values:
+            self._add_extras(name, values, element)
+        children = self._stack[-1].children
+        if element is not None:
+            children.append(element)
+        elif is_block:
+            children.append(BREAK)
         if name in VOID:
             return
         self._open.append((name, element))
@@ -314,6 +364,16 @@ class _Builder:
             self._stack.append(element)
             self._counts[element.name] = self._counts.get(element.name, 0) + 1
             self._levels += element.name in LEVELS
+
+    def _add_extras(self, name: str, values: dict[str, str], element: Element | None) -> None:
+        """Add an anchor for a target of links, and the image in the background of an element."""
+        anchor = values.get("id") or (values.get("name") if name == "a" else None)
+        if anchor and (anchor in self._targets or (name == "a" and "href" not in values)):
+            self._add_anchor(anchor, None if name in VOID else element)
+        if "background" in values.get("style", "") and _HAS_BACKGROUND.search(
+            values.get("class", "")
+        ):
+            self._add_background(values["style"])
 
     def _element(self, kind: str, values: dict[str, str]) -> Element | None:  # noqa: PLR0911 - one return for each reason
         """Return the element, or None if only its content is kept."""
@@ -362,7 +422,7 @@ class _Builder:
                 self._stack.pop()
                 self._counts[element.name] -= 1
                 self._levels -= element.name in LEVELS
-            elif opened in _BLOCKS or opened in _TRANSPARENT_BLOCKS:
+            elif opened in _ALL_BLOCKS:
                 self._stack[-1].children.append(BREAK)
             if opened == name:
                 return
