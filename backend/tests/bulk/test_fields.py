@@ -11,6 +11,7 @@ import pytest
 
 from app.services.bulk import ghost, markdown, wordpress
 from app.services.bulk.foreign import ReadOptions, Survey
+from app.services.bulk.markdown_writing import FolderWriter
 from app.services.bulk.records import ParsedRecord
 from tests.bulk.exports import ghost_export, meta, wordpress_post, wxr
 
@@ -498,6 +499,6 @@ class TestStaticSites:
             "title": "x", "slug": "b", "content": "Text.", "created_at": "2019-01-01T00:00:00Z",
             "comment_policy": "held",
         }  # fmt: skip
-        markdown.write(tmp_path, fields)
+        FolderWriter(tmp_path).write_all([fields])
         _, (item,) = load(markdown, tmp_path)
         assert record(item) == fields

@@ -4,6 +4,7 @@ A stalled export holds no database connection.
 """
 
 import json
+import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -166,7 +167,7 @@ def test_import_is_interrupted_by_a_shutdown(
             "/articles/import", content=body, headers={**headers, **ASYNC}
         )
         wait_until(lambda: fetch(database, mine)[0]["n"] > 0, "a batch is committed")
-        stopped_api.process.stop()
+        stopped_api.process.send(signal.SIGTERM)
         stopped_api.process.wait()
     found = server.client.get(answer.headers["Location"], headers=headers).json()
     assert (found["state"], found["created"]) == ("interrupted", fetch(database, mine)[0]["n"])
