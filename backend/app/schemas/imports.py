@@ -51,10 +51,8 @@ class ImportQuery(Input):
 class ImportMessage(Output):
     """A message about a record."""
 
-    position: int | str
+    line: int | str
     """The line of NDJSON, the path of a file, or the number of the record."""
-    line: int | None
-    """The line of NDJSON."""
     message: str
 
 
@@ -89,9 +87,9 @@ class ImportResponse(Output):
                     "stopped": None,
                     "message": None,
                     "remarks": [],
-                    "errors": [{"position": 3, "line": 3, "message": "title: Field required"}],
+                    "errors": [{"line": 3, "message": "title: Field required"}],
                     "notes": [
-                        {"position": 1, "line": 1, "message": "language: en instead of 'en-UK'"},
+                        {"line": 1, "message": "language: en instead of 'en-UK'"},
                     ],
                     "created_at": "2026-11-29T09:00:00Z",
                     "finished_at": "2026-11-29T09:00:01Z",

@@ -138,8 +138,7 @@ def _first_messages(report: Report) -> tuple[list[Any], list[Any]]:
 
 
 def _message(position: int | str, text: str) -> dict[str, Any]:
-    line = position if isinstance(position, int) else None
-    return {"position": position, "line": line, "message": text}
+    return {"line": position, "message": text}
 
 
 class ImportRuns:
