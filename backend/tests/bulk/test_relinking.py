@@ -14,6 +14,7 @@ from app.core import clock
 from app.core.config import get_settings
 from app.db.session import Database
 from app.services.bulk import sources
+from app.services.bulk.references import without_size
 from app.services.bulk.reporting import Report
 from app.services.bulk.sources import Format, ImportOptions
 from app.services.media.storage import open_storage
@@ -122,7 +123,7 @@ class TestLinks:
         self, own_database: str, write: Write, load: Import
     ) -> None:
         first = wordpress_post(1, content='<a href="/post-2/">later</a> <a href="/post-3/">x</a>')
-        load(write("wp.xml", export(first)))
+        load(write("wp.xml", export(first)), is_dry=False)
         assert f"[later]({SITE}/post-2/)" in texts(own_database)["post-1"]
         both = write("both.xml", export(first, wordpress_post(2)))
         assert "New addresses: 1 links" in load(both)
@@ -133,27 +134,21 @@ class TestLinks:
     def test_only_addresses_of_the_import_are_replaced(
         self, own_database: str, write: Write, load: Import
     ) -> None:
-        load(write("wp.xml", export(wordpress_post(1, content='<a href="/post-2/">x</a>'))))
+        post = wordpress_post(1, content='<a href="/post-2/">x</a>')
+        load(write("wp.xml", export(post)), is_dry=False)
         written = f"[x]({SITE}/post-2/) [mine]({SITE}/post-3/)"
         execute(own_database, f"UPDATE articles SET content = '{written}'")
-        load(
-            write(
-                "all.xml",
-                export(
-                    wordpress_post(1, content='<a href="/post-2/">x</a>'),
-                    wordpress_post(2),
-                    wordpress_post(3),
-                ),
-            )
-        )
+        everything = export(post, wordpress_post(2), wordpress_post(3))
+        load(write("all.xml", everything), is_dry=False)
         assert texts(own_database)["post-1"] == f"[x]({PAGE}post-2) [mine]({SITE}/post-3/)"
 
     def test_changed_text_has_its_new_addresses_at_once(
         self, own_database: str, write: Write, load: Import
     ) -> None:
         posts = wordpress_post(1, content='<a href="/post-2/">x</a>') + wordpress_post(2)
-        load(write("wp.xml", export(posts)))
-        load(write("wp.xml", export(posts.replace("Post 1", "Another title"))))
+        load(write("wp.xml", export(posts)), is_dry=False)
+        changed = posts.replace("Post 1", "Another title")
+        load(write("wp.xml", export(changed)), is_dry=False)
         assert texts(own_database)["post-1"] == f"[x]({PAGE}post-2)"
         (revision,) = fetch(own_database, "SELECT content FROM article_revisions")
         assert revision["content"] == f"[x]({PAGE}post-2)"
@@ -215,14 +210,14 @@ class TestLinks:
         for folder in ("a", "b"):
             write(f"blog/{folder}/same.md", head + folder)
         write("blog/c/x.md", head + "[x](same.md) [y](../a/same.md)")
-        load(tmp_path / "blog")
+        load(tmp_path / "blog", is_dry=False)
         assert texts(own_database)["x"] == f"[x](same.md) [y]({PAGE}same)"
 
     def test_own_exports_keep_their_addresses(
         self, own_database: str, write: Write, load: Import
     ) -> None:
         record = {"title": "A", "content": "[x](/b/) ![y](../y.png)", "published": True}
-        load(write("in.ndjson", json.dumps(record)))
+        load(write("in.ndjson", json.dumps(record)), is_dry=False)
         assert list(texts(own_database).values()) == ["[x](/b/) ![y](../y.png)"]
 
     def test_killed_import_continues(self, own_database: str, write: Write, load: Import) -> None:
@@ -252,7 +247,7 @@ class TestLinks:
 
         in_database(import_without_end)
         assert texts(own_database)["post-1"] == f"[x]({SITE}/post-2/)"
-        assert "New addresses: 1 links" in load(path)
+        assert "New addresses: 1 links" in load(path, is_dry=False)
         assert texts(own_database)["post-1"] == f"[x]({PAGE}post-2)"
 
 
@@ -398,11 +393,13 @@ class TestFetchedImages:
         self, own_database: str, write: Write, load: Import
     ) -> None:
         html = '<img src="a.png" alt="A"><img src="/b.png"><img src="//wp.example.com/c.png">'
+        html += '<a href="/d.pdf">D</a>'
         output = load(write("wp.xml", export(wordpress_post(1, content=html))))
         (content,) = texts(own_database).values()
         for url in ("/post-1/a.png", "/b.png", "/c.png"):
             assert f"]({SITE}{url})" in content
             assert f"post-1: {SITE}{url}: the image was not copied" in output
+        assert f"post-1: {SITE}/d.pdf: only images are copied, not other files" in output
 
     def test_this_machine_is_not_asked(self, own_database: str, write: Write, load: Import) -> None:
         site = "http://localhost:1"
@@ -516,3 +513,18 @@ class TestFolders:
             is_dry=False,
         )
         assert len(fetch(own_database, MEDIA)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [
+        ("2020/a-300x200.jpg", "2020/a.jpg"),
+        ("a-b-1024x768.jpeg", "a-b.jpeg"),
+        ("content/images/size/w600/2020/a.png", "content/images/2020/a.png"),
+        ("content/images/size/w30h30/format/webp/a.png", "content/images/a.png"),
+        ("a-300.jpg", None),
+        ("300x200.jpg", None),
+    ],
+)
+def test_smaller_versions_of_images(name: str, whole: str | None) -> None:
+    assert without_size(name) == whole

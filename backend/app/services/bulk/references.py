@@ -248,12 +248,22 @@ def image_target(found: OldAddress, *, source_id: str, site: Site) -> ImageTarge
 
 
 def without_size(name: str) -> str | None:
-    """Return the name of the image of which WordPress made this smaller version, or None."""
-    found = _SIZED.fullmatch(name)
-    return f"{found[1]}{found[2]}" if found else None
+    """Return the name of the image of which WordPress or Ghost made this version, or None."""
+    if found := _SIZED.fullmatch(name):
+        return f"{found[1]}{found[2]}"
+    whole = _SIZE_FOLDER.sub("content/images/", name)
+    return whole if whole != name else None
 
 
 _SIZED = re.compile(r"(.*)-\d{1,5}x\d{1,5}(\.[A-Za-z]{3,4})", re.DOTALL)
+_SIZE_FOLDER = re.compile(r"content/images/size/w\d{1,5}(?:h\d{1,5})?/(?:format/[a-z]{3,5}/)?")
+_FILE_NAME = re.compile(r"\.(?!html?$|php$|md$|mdx$|markdown$)[a-z][a-z0-9]{1,4}$", re.IGNORECASE)
+
+
+def is_file(address: str) -> bool:
+    """Return whether a link leads to a file, such as a PDF, rather than to a page."""
+    parts = _split(address)
+    return parts is not None and _FILE_NAME.search(parts.path) is not None
 
 
 def _split(url: str) -> SplitResult | None:

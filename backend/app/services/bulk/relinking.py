@@ -47,6 +47,7 @@ from app.services.bulk.references import (
     Site,
     file_stem,
     image_target,
+    is_file,
     may_refer,
     page_target,
     read_address,
@@ -61,6 +62,7 @@ BATCH = 200
 TEXTS = 20
 """Articles whose texts are in memory at a time."""
 NO_ARTICLE = "no article with this address was imported"
+NO_IMAGE = "only images are copied, not other files"
 NOT_COPIED = "the image was not copied: see --media and --fetch-media"
 MISSING = "the file is not in the folder"
 DRY_RUN = "a dry run does not fetch images"
@@ -341,7 +343,9 @@ class Relinker:
                 self._report.images += is_image
                 continue
             identity = self._image(each).identity if is_image else ""
-            reason = reasons.get(identity, NOT_COPIED) if is_image else NO_ARTICLE
+            reason = NO_IMAGE if is_file(each.found.address) else NO_ARTICLE
+            if is_image:
+                reason = reasons.get(identity, NOT_COPIED)
             self._report.add(
                 RemainingAddress(
                     each.source_id, each.slug, each.found.address, reason, is_image=is_image
