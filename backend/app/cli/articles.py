@@ -266,8 +266,10 @@ def _export(settings: Settings, write: Callable[[dict[str, Any]], object]) -> in
             task = progress.add_task("Exporting", total=total)
             async for records in exporting.export_articles(database, viewer=None):
                 await asyncio.to_thread(write_all, records)
-                count += len(records)
-                progress.advance(task, len(records))
+                # An article with many comments has several records.
+                number = len({(record["slug"], record["author"]) for record in records})
+                count += number
+                progress.advance(task, number)
         return count
 
     return run_with_database(settings, export_all)

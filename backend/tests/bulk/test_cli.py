@@ -240,7 +240,7 @@ class TestImport:
         path.write_text(WXR.replace("hello-world", "welcome"))
         assert run("import", str(path), "--author", "ada") == 0
         captured = capsys.readouterr()
-        assert counts(captured.out)[:4] == [5, 0, 0, 0]
+        assert counts(captured.out)[:4] == [6, 0, 0, 0]
         assert "item 2: the address is 'welcome-2', because 'welcome' is taken\n" in captured.err
         assert fetch(own_database, "SELECT 1 FROM article_revisions") == []
 
@@ -263,10 +263,10 @@ class TestExport:
         path = tmp_path / "made" / target
         path.parent.mkdir()
         assert run("export", str(path)) == 0
-        assert "Exported 16 articles" in capsys.readouterr().out
+        assert "Exported 17 articles" in capsys.readouterr().out
         before = fetch(own_database, EVERYTHING)
         assert run("import", str(path)) == 0
-        assert counts(capsys.readouterr().out)[:4] == [0, 0, 16, 0]
+        assert counts(capsys.readouterr().out)[:4] == [0, 0, 17, 0]
         after = fetch(own_database, EVERYTHING)
         assert after[0]["articles"] == before[0]["articles"]
         assert after[0]["tags"] == before[0]["tags"]

@@ -15,7 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.content.markdown import render_comment
 from app.core.enums import CommentStatus, Role
 from app.models import Article, ArticleCounts, Comment, User
+from app.schemas.bulk_comment import CommentRecord
 from app.services.bulk import comments as module
+from app.services.bulk import importing
 from app.services.bulk.comment_texts import render_plain, to_markdown
 from tests.bulk.exports import wordpress_post, wxr
 from tests.bulk.test_bulk import counts, export, lines, post
@@ -27,6 +29,8 @@ from tests.databases import execute
 from tests.factories import bearer, create_article, create_comment, create_user
 
 __all__ = ["another_database", "write"]
+
+pytestmark = pytest.mark.usefixtures("restored_environment")
 
 GUEST: dict[str, Any] = {
     "id": "1",
@@ -206,7 +210,8 @@ class TestAgain:
         comments = [{**GUEST, "id": str(n), "content": f"Text {n}."} for n in range(4)]
         comments[2]["status"] = comments[3]["status"] = "pending"
         await post(client, bearer(ada), lines({**RECORD, "comments": comments}))
-        ids = dict((await session.execute(select(Comment.source_id, Comment.id))).tuples().all())
+        rows = await session.execute(select(Comment.source_id, Comment.id))
+        ids = {row.source_id: row.id for row in rows}
         await client.delete(f"/comments/{ids['0']}", headers=bearer(ada))
         for number in ("1", "3"):
             url = f"/comments/{ids[number]}/moderation"
@@ -271,6 +276,48 @@ class TestExport:
         assert counts(await post(client, headers, lines(copy))) == (1, 0, 0, 0)
         copies = {each["slug"]: each for each in await export(client, headers)}
         assert copies["copy"]["comments"] == record["comments"]
+
+    def test_many_comments_have_several_records(
+        self,
+        own_database: str,
+        another_database: str,
+        write: Write,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        for url in (own_database, another_database):
+            execute(url, ADA)
+        comments = [
+            {
+                **GUEST,
+                "id": str(n),
+                "content": f"Text {n}.",
+                **({"parent": str(n - 1)} if n else {}),
+            }
+            for n in range(10)
+        ]
+        path = write("in.ndjson", json.dumps({**RECORD, "author": "ada", "comments": comments}))
+        assert run("import", str(path)) == 0
+        monkeypatch.setattr(module, "MAX_PART", 3 * module.COMMENT_OVERHEAD)
+        monkeypatch.setattr(importing, "BATCH_BYTES", 1)
+        first, second = tmp_path / "first.ndjson", tmp_path / "second.ndjson"
+        assert run("export", str(first)) == 0
+        assert capsys.readouterr().out.endswith("Exported 1 articles\n")
+        exported = map(json.loads, first.read_text().splitlines())
+        assert [len(each["comments"]) for each in exported] == [3, 3, 3, 1]
+        assert run("import", str(first)) == 0  # where they come from
+        assert printed_counts(capsys.readouterr().out.rpartition("Source")[2])[:3] == [0, 0, 4]
+        use(another_database, monkeypatch)
+        assert run("import", str(first), "--dry-run") == 0
+        dry = capsys.readouterr().out
+        assert run("import", str(first)) == 0
+        assert capsys.readouterr().out == dry
+        assert printed_counts(dry)[:3] == [1, 3, 0]
+        assert run("import", str(first)) == 0
+        assert printed_counts(capsys.readouterr().out)[:3] == [0, 0, 4]
+        assert run("export", str(second)) == 0
+        assert second.read_text() == first.read_text()
 
     def test_round_trip_between_servers(
         self,
@@ -365,14 +412,12 @@ class TestTexts:
 
     def test_plain_words_need_no_renderer(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delattr(module, "render_comment")
-        record = module.CommentRecord(
-            id="1", content='It\'s "so": one, two.\\\nThree!\n\nFour (4).'
-        )
+        record = CommentRecord(id="1", content='It\'s "so": one, two.\\\nThree!\n\nFour (4).')
         assert module.render_comments([record]) == (
             '<p>It\'s "so": one, two.<br>\nThree!</p>\n<p>Four (4).</p>\n',
         )
 
     def test_too_complex_text_is_shown_as_it_was_typed(self) -> None:
         content = "*a_ " * 20_000 + "<b>"
-        (html,) = module.render_comments([module.CommentRecord(id="1", content=content)])
+        (html,) = module.render_comments([CommentRecord(id="1", content=content)])
         assert html == f"<p>{content.replace('<b>', '&lt;b&gt;')}</p>\n"

@@ -11,10 +11,12 @@ import pytest
 from app.services.bulk import importing
 from tests.bulk.exports import WXR, ghost_export, wordpress_post, wxr
 from tests.bulk.test_cli import ADA, RECORD, Write, counts, write
+from tests.commands import fetch, run
 from tests.databases import execute
-from tests.test_cli import _restore_environment, cli_database, fetch, own_database, run
 
-__all__ = ["_restore_environment", "cli_database", "own_database", "write"]
+__all__ = ["write"]
+
+pytestmark = pytest.mark.usefixtures("restored_environment")
 
 NATIVE = """
     INSERT INTO articles (title, slug, content, author_id, created_at, updated_at, published_at)

@@ -43,8 +43,8 @@ _ADDRESS = re.compile(
 _SPECIAL = re.compile(r"[\\`*_~\[\]<>&]")
 _WWW = re.compile(r"(www)\.", re.IGNORECASE)
 _LINE_START = re.compile(r"(?m)^([#+=|-]|\d+(?=[.)]))")
-_RAW_TAG = re.compile(r"(?<!\\)</?[a-z][a-z0-9]*(?: [^<>]*)?/?>")
-_CODE = re.compile(r"(?s)(?:^|\n)(```+|~~~+).*?\n\1|(`+)[^`].*?\2|<https?://[^<>\s]+>")
+_RAW_TAG = re.compile(r"<(?:a|br|code|del|em|pre|strong)\b")
+_SHOWN_TAG = re.compile(_RAW_TAG.pattern.replace("<", "&lt;", 1))
 
 
 def to_markdown(text: str, *, has_paragraphs: bool = False) -> str:
@@ -58,11 +58,13 @@ def to_markdown(text: str, *, has_paragraphs: bool = False) -> str:
     text = _IMAGE.sub(_link_to_image, text)
     text = _with_links(_CELL.sub(" ", _BLOCK.sub("\n\n", text)))
     html = text if has_paragraphs else add_paragraphs(text)
-    markdown = _convert(html, _TAGS)
-    if _RAW_TAG.search(_CODE.sub("", markdown)):
+    for left_out in (set(), _EMPHASIS, {*_EMPHASIS, "a"}):
+        cleaned = _clean(html, _TAGS - left_out)
+        markdown = from_html(cleaned).markdown.strip()
         # The converter writes some emphasis as HTML, which comments show as it was typed.
-        markdown = _convert(html, _TAGS - _EMPHASIS)
-    return markdown.strip()
+        if len(_RAW_TAG.findall(markdown)) <= len(_SHOWN_TAG.findall(cleaned)):
+            break
+    return markdown
 
 
 def render_plain(content: str) -> str | None:
@@ -92,7 +94,8 @@ def _from_text(text: str) -> str:
 
 def _escaped(line: str) -> str:
     """Return a line with links for its addresses, and everything else as it is."""
-    parts, position = [], 0
+    parts: list[str] = []
+    position = 0
     for url in _ADDRESS.finditer(line):
         is_absolute = url[0].startswith("http")
         link = f"<{url[0]}>" if is_absolute else f"[{url[0]}](http://{url[0]})"
@@ -111,15 +114,14 @@ def _escape_start(mark: re.Match[str]) -> str:
     return mark[1] + "\\" if mark[1].isdigit() else "\\" + mark[1]
 
 
-def _convert(html: str, tags: set[str]) -> str:
-    cleaned = nh3.clean(
+def _clean(html: str, tags: set[str]) -> str:
+    return nh3.clean(
         html,
         tags=tags,
         attributes={"a": {"href"}},
         url_schemes={"http", "https", "mailto"},
         link_rel=None,
     )
-    return from_html(cleaned).markdown
 
 
 def _with_links(html: str) -> str:

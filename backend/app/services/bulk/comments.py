@@ -22,6 +22,10 @@ from app.services.bulk import statements
 from app.services.bulk.comment_texts import render_plain
 
 ANONYMOUS = "Anonymous"
+MAX_PART = 1024 * 1024
+"""Characters of comments in an exported record. A line may have four times as many bytes."""
+COMMENT_OVERHEAD = 300
+"""Characters that a comment in an exported record has besides its content, or fewer."""
 
 
 class CommentChanges(NamedTuple):
@@ -251,6 +255,18 @@ def exported_comments(rows: Sequence[Row[Any]]) -> Mapping[int, list[dict[str, A
             {name: value for name, value in record.items() if value not in (None, False)}
         )
     return found
+
+
+def in_parts(comments: Sequence[dict[str, Any]]) -> Iterator[Sequence[dict[str, Any]]]:
+    """Yield the comments of an article in parts, each of which fits into a record."""
+    start = size = 0
+    for number, comment in enumerate(comments):
+        size += len(comment["content"]) + COMMENT_OVERHEAD
+        if size > MAX_PART:
+            yield comments[start : number + 1]
+            start, size = number + 1, 0
+    if start < len(comments) or not comments:
+        yield comments[start:]
 
 
 def _ancestors(comment_id: int, parents: Mapping[int, int | None]) -> Iterator[int]:

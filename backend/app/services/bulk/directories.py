@@ -465,7 +465,7 @@ def _translate(pattern: str) -> str:
 
 
 def _matches(glob: Any, name: str) -> bool:
-    return re.fullmatch(_translate(str(glob).strip().lower()), name) is not None
+    return re.compile(_translate(str(glob).strip().lower())).fullmatch(name) is not None
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:

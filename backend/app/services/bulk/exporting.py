@@ -17,7 +17,7 @@ from app.db.session import Database
 from app.models.accounts.user import User
 from app.models.articles.article import Article
 from app.services.articles.rows import NOT_DELETED, article_fields
-from app.services.bulk.comments import exported_comments
+from app.services.bulk.comments import exported_comments, in_parts
 from app.services.bulk.statements import COMMENT_BYTES, EXPORTED_COMMENTS
 
 BATCH = 200
@@ -110,7 +110,10 @@ async def export_articles(
 async def _with_comments(
     database: Database, rows: Sequence[Row[Any]]
 ) -> AsyncIterator[list[dict[str, Any]]]:
-    """Yield the records of articles in parts, so that their comments are of bounded size."""
+    """Yield the records of articles in parts, so that their comments are of bounded size.
+
+    An article with many comments has several records, which differ in the comments only.
+    """
     ids = [row.id for row in rows]
     found = await database.reader.execute(COMMENT_BYTES, {"article_ids": ids})
     sizes = {row.article_id: row.bytes for row in found}
@@ -125,7 +128,9 @@ async def _with_comments(
             if commented:
                 found = await database.reader.execute(EXPORTED_COMMENTS, {"article_ids": commented})
                 comments = exported_comments(found)
-            yield [_record(each, comments.get(each.id, ())) for each in part]
+            yield [
+                _record(each, some) for each in part for some in in_parts(comments.get(each.id, ()))
+            ]
             part, size = [], 0
 
 

@@ -273,6 +273,8 @@ def _remember(
         if result is None or result.outcome not in written:
             continue
         simulation.add(item.key, item.digest)
+        if item.record.comments:
+            simulation.add_article(item.key, item.article_digest, result.slug)
         if result.slug:
             at = item.record.published_at
             is_published = item.record.published if at is None else at <= clock.now()

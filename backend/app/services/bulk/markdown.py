@@ -88,6 +88,7 @@ _CATEGORIES = ("categories", "category")
 _LANGUAGE = ("language", "lang", "locale")
 _AUTHOR = ("author", "authors")
 _ADDRESSES = ("permalink", "url", "aliases", "alias", "redirectfrom", "redirects", "path", "link")
+_ALIASES = {"aliases", "alias", "redirectfrom", "redirects"}
 _GROUPS = (
     _PUBLISHED, _CREATED, _UPDATED, _EXCERPT, _COVER, _TAGS, _CATEGORIES, _LANGUAGE, _AUTHOR,
 )  # fmt: skip
@@ -97,8 +98,8 @@ _FEATURED = ("featured", "pinned", "pin", "sticky", "top")
 _COVER_ALT = ("coveralt", "coverimagealt", "imagealt", "heroimagealt", "heroalt", "thumbnailalt")
 _COVER_CAPTION = ("covercaption", "coverimagecaption", "imagecaption", "herocaption")
 _NO_COMMENTS = ("disablecomments", "nocomments", "commentsdisabled", "hidecomments")
-_NESTED = ("params", "extra")
-"""Tables whose fields Hugo and Zola give to the templates like others."""
+_NESTED = ("params", "extra", "header")
+"""Tables with further fields: of Hugo, Zola, and the theme Minimal Mistakes."""
 _KNOWN = {
     "title", "slug", "archived", "generator", "published", "publish", "layout", *_FEATURED,
     *_CANONICAL, *_COVER_ALT, *_COVER_CAPTION,
@@ -181,7 +182,7 @@ def _source_author(site: Site, handle: str, email: str) -> SourceAuthor:
     known = site.authors.get(handle)
     known = known if isinstance(known, dict) else {}
     name = _text(known.get("name")) or handle
-    return SourceAuthor(handle, handle, email or _text(known.get("email")), name)
+    return SourceAuthor(handle, email=email or _text(known.get("email")), name=name)
 
 
 def read(
@@ -253,8 +254,8 @@ def _walk(path: Path, site: Site) -> Iterator[tuple[str, MarkdownFile] | OtherEn
         descriptor = os.open(root.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             names = os.listdir(descriptor)  # noqa: PTH208 - the folder is open, its path may change
-            above = folder_defaults(root.parent.name, names, descriptor)
-            yield _entry(PurePosixPath(root.name), _Folder(descriptor, names, above), site)
+            defaults = folder_defaults(root.parent.name, names, descriptor)
+            yield _entry(PurePosixPath(root.name), _Folder(descriptor, names, defaults), site)
         finally:
             os.close(descriptor)
         return
@@ -434,6 +435,7 @@ def _keep_others(builder: RecordBuilder, file: MarkdownFile, used: set[str]) -> 
         return
     comments = values.get("comments")
     enabled = comments.get("enable", True) if isinstance(comments, dict) else comments
+    used |= {*_NO_COMMENTS, *(["comments"] if truth(comments) is not None else [])}
     if truth(enabled) is False or any(truth(values.get(name)) for name in _NO_COMMENTS):
         builder.set_comments_closed()
     if any(truth(values.get(name)) for name in _FEATURED):
@@ -505,7 +507,7 @@ def _add_addresses(builder: RecordBuilder, file: MarkdownFile, name: _Name) -> s
     for field in _ADDRESSES:
         value = own.get(field)
         texts = [_text(each) for each in (value if isinstance(value, list) else [value])]
-        usable = [each for each in texts if "/" in each and not {":", "{"} & set(each)]
+        usable = [address for each in texts if (address := _address(field, each, name))]
         declared += usable
         if len(usable) == len(texts) or field == "permalink":
             used.add(field)
@@ -523,6 +525,16 @@ def _add_addresses(builder: RecordBuilder, file: MarkdownFile, name: _Name) -> s
     if slug := _text(own.get("slug")):
         builder.add_old_address(f"/{(name.below.parent / slug).as_posix()}/")
     return used
+
+
+def _address(field: str, text: str, name: _Name) -> str:
+    """Return a declared address, or an empty string if it is none of the article here."""
+    is_alias = field in _ALIASES
+    if not text or "{" in text or (not is_alias and ("/" not in text or ":" in text)):
+        return ""
+    if is_alias and "/" not in text:
+        return f"/{name.below.parent.as_posix()}/{text}"
+    return text
 
 
 def _address_parts(

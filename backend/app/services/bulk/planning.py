@@ -31,6 +31,7 @@ class Simulation:
 
     def __init__(self) -> None:
         self._digests: SpooledDict[str] = SpooledDict()
+        self._articles: SpooledDict[tuple[str, str]] = SpooledDict()
         self._slugs: SpooledDict[bool] = SpooledDict()
 
     def add(self, key: bytes, digest: bytes) -> None:
@@ -42,6 +43,16 @@ class Simulation:
         """Return the digest of the record with this key, if there was one."""
         found = self._digests.get(key.hex())
         return None if found is None else bytes.fromhex(found)
+
+    def add_article(self, key: bytes, digest: bytes, slug: str) -> None:
+        """Note the digest of a record without its comments, unless it is known, and its slug."""
+        if key.hex() not in self._articles:
+            self._articles[key.hex()] = digest.hex(), slug
+
+    def article(self, key: bytes) -> tuple[bytes, str] | None:
+        """Return the digest of the record without its comments, and the slug of its article."""
+        found = self._articles.get(key.hex())
+        return None if found is None else (bytes.fromhex(found[0]), found[1])
 
     def take(self, slug: str, author: str) -> None:
         """Note a slug with the username of its author, or "" if it is public."""
@@ -173,12 +184,9 @@ async def plan(
 
 
 async def _look_up(session: AsyncSession, batch: Plan, items: Sequence[PreparedRecord]) -> None:
-    usernames = {
-        each.author.lower()
-        for item in items
-        for each in (item.record, *item.record.comments)
-        if each.author
-    }
+    named = {item.record.author for item in items}
+    named.update(comment.author for item in items for comment in item.record.comments)
+    usernames = {author.lower() for author in named if author}
     if usernames:
         found = await session.execute(statements.AUTHORS, {"usernames": sorted(usernames)})
         batch.authors = {row.username: row.id for row in found}
@@ -296,17 +304,43 @@ def _plan_record(batch: Plan, item: PreparedRecord) -> None:
             batch.imported.append((item, known.article_id))
         batch.add_result(item, Outcome.UNCHANGED)
         return
+    if known is None and _exists_already(batch, item, author_id):
+        batch.add_result(item, Outcome.UNCHANGED)
+        return
     if item.repeated:
-        raise RecordRejected(REPEATED)
+        _plan_continuation(batch, item, author_id)
+        return
     if known is not None:
         _plan_change(batch, item, batch.targets[known.article_id], author_id)
-        return
-    if _exists_already(batch, item, author_id):
-        batch.add_result(item, Outcome.UNCHANGED)
         return
     item = _with_publication_date(item, batch.now)
     _require_verified_email(batch.importer, item.record)
     batch.new.append(ArticleCreation(item, author_id))
+
+
+def _plan_continuation(batch: Plan, item: PreparedRecord, author_id: int) -> None:
+    """Add further comments of an article, whose other fields an earlier record had.
+
+    An export divides the comments of an article if there are many. Raises RecordRejected if the
+    record differs in another field.
+    """
+    known = batch.known.get(item.key)
+    if not item.record.comments:
+        raise RecordRejected(REPEATED)
+    if known is not None:
+        target = batch.targets[known.article_id]
+        values = _column_values(item.record, target, now=batch.now, author_id=author_id)
+        is_same = all(value == getattr(target, name) for name, value in values.items())
+        if is_same and {tag_key(tag) for tag in item.record.tags} == set(target.tags):
+            _plan_change(batch, item, target, author_id)
+            return
+    elif batch.simulation and (article := batch.simulation.article(item.key)):
+        digest, slug = article
+        if digest == item.article_digest:
+            notes = changes_of(item.record.comments, item.comments, {}).notes
+            batch.add_result(item, Outcome.UPDATED, slug=slug, notes=notes)
+            return
+    raise RecordRejected(REPEATED)
 
 
 def _simulated_digest(batch: Plan, item: PreparedRecord) -> bytes | None:

@@ -97,6 +97,11 @@ class PreparedRecord(NamedTuple):
     comments: Sequence[str] = ()
     """The HTML of the record's comments."""
 
+    @property
+    def article_digest(self) -> bytes:
+        """The digest of the record without its comments."""
+        return sha256(_canonical(self.record.model_copy(update={"comments": []}))).digest()
+
 
 class Outcome(StrEnum):
     """The outcome of the import of a record."""

@@ -106,6 +106,9 @@ _INTERNAL_FIELDS = {
     "_encloseme", "_wp_desired_post_slug", "_trackbackme", "_wp_suggested_privacy_policy_content",
     "footnotes", *_COVER_FIELDS,
 }  # fmt: skip
+_IMAGE_TAG = re.compile(r"<img\b[^<>]*+>")
+_QUOTES = re.compile(r"[\"']")
+_IMAGE_SOURCE = re.compile(r"\bsrc=[\"'](https?://[^\"']++)")
 _INTERNAL = re.compile(r"_(?:oembed_|wp_trash_|menu_item_|wp_attach|publicize_|wpas_)")
 """Fields in which WordPress and Jetpack note what they have done."""
 
@@ -171,61 +174,83 @@ class Item:
         return self.meta.get(name, [""])[-1]
 
 
+class _Survey:
+    """Collects what a file contains besides its posts."""
+
+    def __init__(self) -> None:
+        self.index = Index()
+        self.authors: BoundedDict[str, SourceAuthor] = BoundedDict()
+        self.writers: BoundedDict[str, None] = BoundedDict()
+        self.terms: BoundedDict[tuple[str, str], None] = BoundedDict()
+        self.used_terms: BoundedDict[tuple[str, str], None] = BoundedDict()
+        self.menus = 0
+        self.offsets: Counter[timedelta] = Counter()
+        self.has_items = False
+
+    def add(self, name: str, element: Element) -> None:
+        """Add an author, a term or an item."""
+        if name == "author":
+            author = _author(element)
+            self.authors[author.handle] = author
+            self.index.names[author.handle] = author.name or author.handle
+            self.index.logins[text_of(element, "author_id").strip()] = author.handle
+        elif name == "item":
+            self._add_item(Item(element))
+        elif name == "term":
+            self.menus += text_of(element, "term_taxonomy") == "nav_menu"
+        elif (term := _add_term(self.index, name, element))[1]:
+            self.terms[term] = None
+
+    def _add_item(self, item: Item) -> None:
+        self.has_items = True
+        if _left_out(item) is None:
+            self.writers[item.get("creator")] = None
+            for each in item.terms:
+                self.used_terms[each.get("domain", ""), each.get("nicename", "")] = None
+            offset = _offset(item)
+            if offset is not None:
+                self.offsets[offset] += 1
+        _add_to_index(self.index, item)
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """What is not imported, by kind."""
+        unused = self.terms.keys() - _with_parents(self.used_terms, self.index)
+        return +Counter(
+            {
+                "users without posts": sum(name not in self.writers for name in self.authors),
+                "categories and tags without posts": len(unused),
+                "menus": self.menus,
+            }
+        )
+
+
 def survey(path: Path, advance: Progress) -> Survey:
     """Read the authors, the media files, and what is not a post. Raises SourceError."""
     file = WxrFile(path, advance)
-    declared: BoundedDict[str, SourceAuthor] = BoundedDict()
-    writers: BoundedDict[str, None] = BoundedDict()
-    terms: BoundedDict[tuple[str, str], None] = BoundedDict()
-    used: BoundedDict[tuple[str, str], None] = BoundedDict()
-    menus = 0
-    offsets: Counter[timedelta] = Counter()
-    index = Index()
-    has_items = False
+    found = _Survey()
     for name, element, _, _ in file.outlines():
-        if element is None:
-            continue
-        if name == "author":
-            author = _author(element)
-            declared[author.handle] = author
-            index.names[author.handle] = author.name or author.handle
-            index.logins[text_of(element, "author_id").strip()] = author.handle
-        elif name == "item":
-            has_items = True
-            item = Item(element)
-            if _left_out(item) is None:
-                writers[item.get("creator")] = None
-                _add_used(used, item)
-                offset = _offset(item)
-                if offset is not None:
-                    offsets[offset] += 1
-            _add_to_index(index, item)
-        elif name == "term":
-            menus += text_of(element, "term_taxonomy") == "nav_menu"
-        else:
-            terms[_add_term(index, name, element)] = None
+        if element is not None:
+            found.add(name, element)
     header = file.read_header()
-    if not has_items and b"<channel" not in file.header:
+    if not found.has_items and b"<channel" not in file.header:
         raise SourceError("This is not a WordPress export: it is not XML, or has no channel")
-    index.site = _site(header)
-    index.language = text_of(header.element, "language").strip()
-    authors = [declared.get(name, SourceAuthor(name, name, name=name)) for name in writers if name]
+    found.index.site = _site(header)
+    found.index.language = text_of(header.element, "language").strip()
     problems = [*header.problems]
     if not (file.is_complete or file.ends_in_item):
         problems.append("The file ends before its end: it is incomplete")
     return Survey(
-        authors=authors,
-        site=index.site,
-        zone=timezone(offsets.most_common(1)[0][0]) if offsets else None,
-        left_out=+Counter(
-            {
-                "users without posts": sum(name not in writers for name in declared),
-                "categories and tags without posts": len(terms.keys() - _with_parents(used, index)),
-                "menus": menus,
-            }
-        ),
+        authors=[
+            found.authors.get(name, SourceAuthor(name, name, name=name))
+            for name in found.writers
+            if name
+        ],
+        site=found.index.site,
+        zone=timezone(found.offsets.most_common(1)[0][0]) if found.offsets else None,
+        left_out=found.left_out,
         problems=problems,
-        index=index,
+        index=found.index,
     )
 
 
@@ -315,11 +340,6 @@ def _add_to_index(index: Index, item: Item) -> None:
                 index.names[key.removeprefix("cap-")] = without_html(name)
 
 
-def _add_used(used: dict[tuple[str, str], None], item: Item) -> None:
-    for term in item.terms:
-        used[term.get("domain", ""), term.get("nicename", "")] = None
-
-
 def _with_parents(used: Iterable[tuple[str, str]], index: Index) -> set[tuple[str, str]]:
     """Return the terms in use, with the categories above them."""
     found = set(used)
@@ -333,7 +353,7 @@ def _above(index: Index, key: str) -> list[str]:
     """Return the keys of the categories above a category, the nearest one first."""
     keys: list[str] = []
     parent = index.categories[key].parent if key in index.categories else ""
-    while parent in index.categories and parent not in keys and parent != key:
+    while parent and parent in index.categories and parent not in keys and parent != key:
         keys.append(parent)
         parent = index.categories[parent].parent
     return keys
@@ -382,13 +402,20 @@ def _set_cover(builder: RecordBuilder, item: Item, index: Index) -> None:
         builder.set_cover(url)
         builder.keep("cover_alt", item.meta_value("fifu_image_alt"))
     elif number.isdigit() and number != "0":
-        shown = re.search(rf"<img\b[^<>]*\bwp-image-{number}\b[^<>]*>", item.content)
-        source = re.search(r"\bsrc=[\"'](https?://[^\"']+)", shown[0]) if shown else None
-        if source:
-            builder.set_cover(source[1])
+        if url := _image_in_text(item.content, number):
+            builder.set_cover(url)
         else:
             builder.note(f"cover image: the media file {number} is not in the export")
             builder.keep("cover_image", f"attachment {number}")
+
+
+def _image_in_text(content: str, number: str) -> str:
+    """Return the address of an image in a text, by the number of its media file."""
+    for image in _IMAGE_TAG.findall(content):
+        if f"wp-image-{number}" in _QUOTES.sub(" ", image).split():
+            source = _IMAGE_SOURCE.search(image)
+            return source[1] if source else ""
+    return ""
 
 
 def _set_terms(builder: RecordBuilder, item: Item, index: Index) -> None:

@@ -42,7 +42,7 @@ def add_comments(
     """
     found = [{local_name(child): child.text or "" for child in element} for element in elements]
     parents = {_id(comment): comment.get("comment_parent", "").strip() for comment in found}
-    kept: dict[str, Mapping[str, str]] = {}
+    kept: dict[str, dict[str, str]] = {}
     for comment in found:
         if kind := _left_out(comment):
             builder.leave_out(kind)
@@ -87,7 +87,7 @@ def _id(comment: Mapping[str, str]) -> str:
 
 
 def _parent(
-    number: str, parents: Mapping[str, str], kept: Mapping[str, Mapping[str, str]]
+    number: str, parents: Mapping[str, str], kept: Mapping[str, dict[str, str]]
 ) -> str | None:
     """Return the nearest comment above that is imported."""
     seen = {number}
