@@ -90,7 +90,7 @@ WXR_BOMBS: dict[str, tuple[Parts, str]] = {
 
 class TestMemory:
     def test_wordpress(self, tmp_path: Path) -> None:
-        paths = {}
+        paths: dict[str, Path] = {}
         for name, (bomb, _) in WXR_BOMBS.items():
             doctype = f"<!DOCTYPE rss [{ENTITIES}]>" if name == "entities" else ""
             start = BEFORE.replace("<rss", f"{doctype}<rss", 1)
