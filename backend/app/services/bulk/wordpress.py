@@ -205,7 +205,8 @@ class _Survey:
         self.has_items = True
         if _left_out(item) is None:
             self.writers[item.get("creator")] = None
-            _add_used(self.used_terms, item)
+            for each in item.terms:
+                self.used_terms[each.get("domain", ""), each.get("nicename", "")] = None
             offset = _offset(item)
             if offset is not None:
                 self.offsets[offset] += 1
@@ -337,11 +338,6 @@ def _add_to_index(index: Index, item: Item) -> None:
         for key in (item.meta_value("cap-user_login"), item.get("post_name")):
             if key.removeprefix("cap-") not in index.names:
                 index.names[key.removeprefix("cap-")] = without_html(name)
-
-
-def _add_used(used: dict[tuple[str, str], None], item: Item) -> None:
-    for term in item.terms:
-        used[term.get("domain", ""), term.get("nicename", "")] = None
 
 
 def _with_parents(used: Iterable[tuple[str, str]], index: Index) -> set[tuple[str, str]]:
