@@ -19,10 +19,13 @@ _TAGS = {
 }  # fmt: skip
 """The elements that comments have here. Others are replaced by their content."""
 _EMPHASIS = {"b", "del", "em", "i", "s", "strike", "strong"}
-_PLAIN_LINE = re.compile(
-    r"[^\W\d_](?:[^\\`*_~\[\]<>&:@|#\x00-\x1f\x7f-\x9f\u2028\u2029]++|:(?!//))*+"
-)
+_START = r"(?![-+=|#>\s]|\d++[.)])"
+_WORDS = r"[^\\`*_~\[\]<>&:@\x00-\x1f\x7f-\x9f\u2028\u2029]++|:(?!//)"
+_PLAIN_LINE = re.compile(rf"{_START}(?:{_WORDS})++")
 """A line in which neither HTML nor Markdown would interpret anything, except for `www.`."""
+_ESCAPED_LINE = re.compile(rf"{_START}(?:{_WORDS}|\\[!-/:-@\[-`{{-~])++")
+"""A line that is plain without its backslashes."""
+_ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")
 _EMPTY_LINES = re.compile(r"(?:\\\n){2,}")
 _IMAGE = re.compile(r"<img\b([^<>]*+)>", re.IGNORECASE)
 _SOURCE = re.compile(r"\bsrc\s*=\s*[\"']?(https?://[^\"'\s<>]+)", re.IGNORECASE)
@@ -69,18 +72,21 @@ def to_markdown(text: str, *, has_paragraphs: bool = False) -> str:
 
 def render_plain(content: str) -> str | None:
     """Return the HTML of a comment of plain words. None: it has to be rendered."""
-    paragraphs = content.split("\n\n")
-    lines = [line for paragraph in paragraphs for line in paragraph.split("\\\n")]
-    if "www." in content.lower() or not all(map(_is_plain, lines)):
+    paragraphs = [paragraph.split("\\\n") for paragraph in content.split("\n\n")]
+    if "www." in content.lower() or not all(
+        _is_plain(line) for each in paragraphs for line in each
+    ):
         return None
-    return "".join(
-        f"<p>{escape(paragraph, quote=False)}</p>\n".replace("\\\n", "<br>\n")
-        for paragraph in paragraphs
-    )
+    return "".join("<p>" + "<br>\n".join(map(_shown, lines)) + "</p>\n" for lines in paragraphs)
 
 
 def _is_plain(line: str) -> bool:
-    return bool(_PLAIN_LINE.fullmatch(line)) and line[-1] not in " \u00a0" and "  " not in line
+    is_plain = _ESCAPED_LINE.fullmatch(line) is not None
+    return is_plain and not line[-1].isspace() and "  " not in line
+
+
+def _shown(line: str) -> str:
+    return escape(_ESCAPE.sub(r"\1", line) if "\\" in line else line, quote=False)
 
 
 def _from_text(text: str) -> str:

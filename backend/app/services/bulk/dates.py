@@ -78,6 +78,9 @@ def read_date(value: Any, zone: tzinfo) -> FoundDate | None:
         if isinstance(value, int | float):
             return FoundDate(_from_number(float(value)))
         if isinstance(value, str):
+            if len(value) == 19 and value[4] == "-" and value.isascii():
+                with suppress(ValueError):  # the format of exports, read fast
+                    return FoundDate(_to_utc(datetime.fromisoformat(value), zone))
             return _read_text(value.strip(), zone) if value.strip() else None
     except (OverflowError, OSError) as error:
         raise DateError(f"{str(value)[:MAX_LENGTH]!r} is out of range") from error

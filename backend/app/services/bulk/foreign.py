@@ -264,9 +264,11 @@ class RecordBuilder:
             self.leave_out(f"comments with more than {MAX_IMPORTED_COMMENT} characters")
         else:
             name = normalize_text(_printable(without_html(fields.pop("name", ""))))
-            url = quote(fields.pop("url", "").strip(), safe="!#$%&'()*+,-./:;=?@[]_~")
             fields["name"] = name[:MAX_GUEST_NAME].strip()
-            fields["url"] = url if _GUEST_URL.fullmatch(url) and len(url) <= MAX_GUEST_URL else ""
+            if url := fields.pop("url", "").strip():
+                url = quote(url, safe="!#$%&'()*+,-./:;=?@[]_~")
+                is_usable = _GUEST_URL.fullmatch(url) and len(url) <= MAX_GUEST_URL
+                fields["url"] = url if is_usable else ""
             for field in ("created_at", "edited_at"):
                 at = fields.get(field)
                 fields[field] = None if at is None else _text_of(at)
@@ -453,10 +455,14 @@ def json_value(value: Any, depth: int = 0) -> Any:
 
 def without_html(text: str) -> str:
     """Return a title or a name without the markup of words, with its entities decoded once."""
+    if "<" not in text and "&" not in text:
+        return text
     return html.unescape(_WORD_MARKUP.sub("", text))
 
 
 def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
