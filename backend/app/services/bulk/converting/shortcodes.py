@@ -32,7 +32,7 @@ _ATTRIBUTE = re.compile(
     r"(?:(?<![\w-])([\w-]++)\s*+=\s*+)?+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s\"'=][^\s\"']*+))"
 )
 _QUOTES = re.compile("&#822[0123];|&#8243;|&quot;|&#0?34;|[\u201c\u201d\u2033]")
-_IMAGE = re.compile(
+_LINKED_IMAGE = re.compile(
     r"\s*+((?:<a\s[^<>]*+>\s*+)?+<img\s(?:[^<>\"']++|\"[^\"]*+\"|'[^']*+')*+>(?:\s*+</a>)?+)",
     re.IGNORECASE,
 )
@@ -326,7 +326,7 @@ def _caption(attributes: Attributes, content: str | None, _: Context, __: Notes)
     """The caption is an attribute in old posts, and follows the image in newer ones."""
     content = content or ""
     caption = attributes.get("caption", "")
-    image = _IMAGE.match(content)
+    image = _LINKED_IMAGE.match(content)
     if image and not caption:
         content, caption = image[1], content[image.end() :].strip()
     return _figure(content, caption) if caption else f"\n\n<figure>{content}</figure>\n\n"
