@@ -30,6 +30,7 @@ from tests.databases import (
     delete_all_rows,
     execute,
     migrated_database,
+    rolled_back,
     server_url,
     template_database,
 )
@@ -112,10 +113,8 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
 @pytest.fixture
 async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """Open a connection for one test, in a transaction that is rolled back at the end."""
-    async with engine.connect() as connection:
-        transaction = await connection.begin()
+    async with rolled_back(engine) as connection:
         yield connection
-        await transaction.rollback()
 
 
 @pytest.fixture(scope="module")
@@ -124,10 +123,8 @@ async def module_connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnectio
 
     The module overrides `connection` with a savepoint for each test.
     """
-    async with engine.connect() as connection:
-        transaction = await connection.begin()
+    async with rolled_back(engine) as connection:
         yield connection
-        await transaction.rollback()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import asyncpg
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncConnection, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker
 
 from app.core.config import BACKEND_DIR, PROJECT_DIR
 from app.db import embedded, migrate
@@ -144,6 +144,15 @@ def database_within(connection: AsyncConnection) -> Database:
     return Database(
         sessions=sessions, reader=reader, connect_to_primary=connect, hold_lock=hold_lock
     )
+
+
+@asynccontextmanager
+async def rolled_back(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Open a connection in a transaction that is rolled back at the end."""
+    async with engine.connect() as connection:
+        transaction = await connection.begin()
+        yield connection
+        await transaction.rollback()
 
 
 @asynccontextmanager

@@ -33,7 +33,7 @@ from app.models import (
     User,
 )
 from app.services import limits
-from tests.databases import database_within, savepoint_of
+from tests.databases import database_within, rolled_back, savepoint_of
 from tests.factories import (
     PASSWORD,
     bearer,
@@ -276,10 +276,8 @@ class Given(NamedTuple):
 
 @pytest.fixture(scope="class")
 async def class_connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    async with engine.connect() as connection:
-        transaction = await connection.begin()
+    async with rolled_back(engine) as connection:
         yield connection
-        await transaction.rollback()
 
 
 @pytest.fixture(scope="class")

