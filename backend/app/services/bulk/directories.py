@@ -8,7 +8,7 @@ what cannot be evaluated makes drafts.
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from datetime import tzinfo
 from itertools import islice
@@ -125,7 +125,7 @@ class Site:
         self._load_data(root)
         self._excluded = self._matcher(self._globs)
         self._ignored = self._matcher(self._expressions)
-        self.problems += self._unknown_patterns[:MAX_PATTERN_PROBLEMS]
+        self.problems += self._unknown_patterns
 
     @staticmethod
     def _folders(root: Path) -> Iterator[Path]:
@@ -232,20 +232,23 @@ class Site:
         patterns: Iterable[str],
     ) -> None:
         """Add the patterns of texts that are not published."""
+        total = 0
         for pattern in patterns:
             try:
-                known += parse(pattern)
+                found = parse(pattern)
             except Unsupported as error:
-                self._note_pattern(
-                    name, f"the pattern {pattern[:100]!r} is not supported ({error})"
-                )
-            if len(known) > MAX_TOTAL_ITEMS:  # more than a matcher can have
+                self._note_pattern(name, f"{pattern[:100]!r} is not supported ({error})")
+                continue
+            known += found
+            total += sum(map(len, found))
+            if total > MAX_TOTAL_ITEMS:  # the matcher refuses them
                 return
 
     def _note_pattern(self, name: str, problem: str) -> None:
         """Note that the configuration cannot be evaluated as a whole. All texts become drafts."""
-        problem = f"{name}: {problem}. All texts may be hidden, and become drafts"
-        self._unknown_patterns.append(problem)
+        if len(self._unknown_patterns) < MAX_PATTERN_PROBLEMS:
+            problem = f"{name}: {problem}. All texts may be hidden, and become drafts"
+            self._unknown_patterns.append(problem)
 
     def _matcher(self, alternatives: Sequence[Alternative]) -> Matcher:
         try:
@@ -316,16 +319,18 @@ class Site:
                 values |= each.values
                 if each.reason:
                     hidden.append(Restriction(Reason.RESTRICTED, each.reason))
-        if self._unknown_patterns:
-            reason = "the configuration of the site has patterns that are not supported"
-            hidden.append(Restriction(Reason.UNFINISHED, reason))
-        elif self._excluded.matches(f"/{name}/") or self._ignored.matches(name):
-            reason = "the configuration of the site excludes the file"
-            hidden.append(Restriction(Reason.UNFINISHED, reason))
-        if folder := self._unpublished_folder(path):
-            reason = f"Jekyll does not publish the folder {folder}"
-            hidden.append(Restriction(Reason.UNFINISHED, reason))
+        hidden += [Restriction(Reason.UNFINISHED, each) for each in self._exclusions(path)]
         return Inherited({plain_name(name): each for name, each in values.items()}, hidden)
+
+    def _exclusions(self, path: PurePosixPath) -> Iterator[str]:
+        """Yield why the configuration of the site excludes a file."""
+        name = path.as_posix()
+        if self._unknown_patterns:
+            yield "the configuration of the site has patterns that are not supported"
+        elif self._excluded.matches(f"/{name}/") or self._ignored.matches(name):
+            yield "the configuration of the site excludes the file"
+        if folder := self._unpublished_folder(path):
+            yield f"Jekyll does not publish the folder {folder}"
 
     def categories(self, position: PurePosixPath) -> list[str]:
         """Return the folders above `_posts`, which are categories in Jekyll."""
@@ -376,20 +381,19 @@ def nested(above: Sequence[Defaults], own: Iterable[Defaults]) -> tuple[Defaults
     return (Defaults({}, reason=reason), *found[-MAX_TABLES + 1 :])
 
 
-def folder_defaults(folder: str, names: Iterable[str], descriptor: int) -> list[Defaults]:
+def folder_defaults(folder: str, names: Set[str], descriptor: int) -> list[Defaults]:
     """Return what the files in a folder declare for all texts in it and below it."""
     found: list[Defaults] = []
-    for name in names:
+    for name in sorted(names):
         if _SECTION_FILES.fullmatch(name):
             found += _section(name, descriptor)
     return found + data_files(folder, names, descriptor)
 
 
-def data_files(stem: str, names: Iterable[str], descriptor: int) -> list[Defaults]:
+def data_files(stem: str, names: Set[str], descriptor: int) -> list[Defaults]:
     """Return what Eleventy's data files of a folder or text declare."""
-    present = set(names)
-    data = {f"{stem}.json", f"{stem}.11tydata.json"} & present
-    programs = {f"{stem}{ending}" for ending in _PROGRAMS} & present
+    data = {f"{stem}.json", f"{stem}.11tydata.json"} & names
+    programs = {f"{stem}{ending}" for ending in _PROGRAMS} & names
     return [
         *(_data_file(name, descriptor) for name in sorted(data, key=len)),
         *(_program(name, descriptor) for name in sorted(programs)),

@@ -95,11 +95,11 @@ def _content(text: str) -> str:
 
 def _unclosed(text: str, start: int) -> FrontMatter:
     blank = _BLANK_LINE.search(text, start)
-    end = blank.start() if blank else len(text)
+    end = min(blank.start() if blank else len(text), start + MAX_LENGTH)
     values = _by_lines(text[start:end])
     if not values:
         return FrontMatter({}, text, is_present=False)
-    content = text[blank.end() :] if blank else ""
+    content = text[blank.end() if blank and blank.start() == end else end :]
     return FrontMatter(values, content, "the front matter has no end")
 
 
@@ -232,8 +232,9 @@ def _by_lines(raw: str) -> dict[str, Any]:
             values[last] = _unquoted(field[2] or "")
         elif (item := _ITEM.fullmatch(line.rstrip())) and last:
             before = values[last]
-            items = before if isinstance(before, list) else [before] if before else []
-            values[last] = [*items, _unquoted(item[1])]
+            if not isinstance(before, list):
+                before = values[last] = [before] if before else []
+            before.append(_unquoted(item[1]))
     return values
 
 
