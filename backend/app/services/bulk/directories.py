@@ -8,7 +8,7 @@ what cannot be evaluated makes drafts.
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import tzinfo
 from itertools import islice
@@ -381,7 +381,7 @@ def nested(above: Sequence[Defaults], own: Iterable[Defaults]) -> tuple[Defaults
     return (Defaults({}, reason=reason), *found[-MAX_TABLES + 1 :])
 
 
-def folder_defaults(folder: str, names: Set[str], descriptor: int) -> list[Defaults]:
+def folder_defaults(folder: str, names: frozenset[str], descriptor: int) -> list[Defaults]:
     """Return what the files in a folder declare for all texts in it and below it."""
     found: list[Defaults] = []
     for name in sorted(names):
@@ -390,7 +390,7 @@ def folder_defaults(folder: str, names: Set[str], descriptor: int) -> list[Defau
     return found + data_files(folder, names, descriptor)
 
 
-def data_files(stem: str, names: Set[str], descriptor: int) -> list[Defaults]:
+def data_files(stem: str, names: frozenset[str], descriptor: int) -> list[Defaults]:
     """Return what Eleventy's data files of a folder or text declare."""
     data = {f"{stem}.json", f"{stem}.11tydata.json"} & names
     programs = {f"{stem}{ending}" for ending in _PROGRAMS} & names
