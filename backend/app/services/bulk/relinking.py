@@ -461,8 +461,7 @@ class Relinker:
         found: dict[tuple[str, OldAddress], str] = {}
         for place, page in targets.pages.items():
             slug = self._files.find(page.files) if self._files is not None else None
-            if slug is None:
-                slug = next((slugs[path] for path in page.paths if path in slugs), None)
+            slug = slug or next((slugs[path] for path in page.paths if path in slugs), None)
             if slug is not None:
                 fragment = f"#{page.fragment}" if page.fragment else ""
                 found[place.source_id, place.found] = article_url(slug) + fragment
