@@ -39,7 +39,7 @@ from app.services.audit import AuditAction
 from app.services.bulk.converting.addresses import Address, Use, find_addresses, replace_addresses
 from app.services.bulk.converting.results import TooComplex
 from app.services.bulk.copying import Copier, WantedImage, find_copies
-from app.services.bulk.importing import render_texts, threads
+from app.services.bulk.importing import render_texts, threads, with_pauses
 from app.services.bulk.records import KeySet, Outcome, PreparedRecord, Result, prefix_of, record_key
 from app.services.bulk.references import (
     FileName,
@@ -193,7 +193,8 @@ class FileIndex:
 
     def __init__(self, slugs: Mapping[str, str]) -> None:
         """`slugs` are by the paths of the texts."""
-        pairs = ((_backwards(file_stem(path)), slug) for path, slug in slugs.items())
+        items = with_pauses(slugs.items())
+        pairs = ((_backwards(file_stem(path)), slug) for path, slug in items)
         self._entries = sorted(pairs)
 
     def find(self, names: Iterable[FileName]) -> str | None:
@@ -384,7 +385,7 @@ class Relinker:
         reasons: Mapping[str, str],
     ) -> None:
         """Report which addresses were replaced, and why the others remain."""
-        for each in places:
+        for each in with_pauses(places):
             is_image = each.found.is_image
             if (each.source_id, each.found) in targets:
                 self._report.links += not is_image
@@ -449,23 +450,27 @@ class Relinker:
         return await threads.run(partial(self._match, targets, slugs, copies))
 
     def _read(self, places: Sequence[_Place]) -> _Targets:
-        return _Targets(
-            {each: self._page(each) for each in places if not each.found.is_image},
-            {each: self._image(each) for each in places if each.found.is_image},
-        )
+        pages: dict[_Place, PageTarget] = {}
+        images: dict[_Place, ImageTarget] = {}
+        for each in with_pauses(places):
+            if each.found.is_image:
+                images[each] = self._image(each)
+            else:
+                pages[each] = self._page(each)
+        return _Targets(pages, images)
 
     def _match(
         self, targets: _Targets, slugs: Mapping[str, str], copies: Mapping[str, str]
     ) -> Mapping[tuple[str, OldAddress], str]:
         """Return the new addresses of the targets that were found."""
         found: dict[tuple[str, OldAddress], str] = {}
-        for place, page in targets.pages.items():
+        for place, page in with_pauses(targets.pages.items()):
             slug = self._files.find(page.files) if self._files is not None else None
             slug = slug or next((slugs[path] for path in page.paths if path in slugs), None)
             if slug is not None:
                 fragment = f"#{page.fragment}" if page.fragment else ""
                 found[place.source_id, place.found] = article_url(slug) + fragment
-        for place, image in targets.images.items():
+        for place, image in with_pauses(targets.images.items()):
             is_known = self._dry is not None and record_key("", image.identity) in self._dry.copied
             if image.identity in copies or is_known:
                 found[place.source_id, place.found] = copies.get(image.identity, "")
