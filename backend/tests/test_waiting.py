@@ -141,12 +141,11 @@ def _import_case(content_type: str, body: bytes) -> Case:
     return Case(200, options, waits=True, contains=RELINKED)
 
 
-SITE = "source=https://blog.example"
 CASES |= {
-    f"POST /articles/import?{SITE}&author=owner": _import_case(
+    "POST /articles/import?source=https://wordpress.example": _import_case(
         "application/xml", wxr(wordpress_post(1, content=LINK) + wordpress_post(2)).encode()
     ),
-    f"POST /articles/import?{SITE}": _import_case(
+    "POST /articles/import?source=https://ghost.example": _import_case(
         "application/json",
         json.dumps(ghost_export([ghost_post(1, LINK), ghost_post(2)])).encode(),
     ),

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile, ZipInfo
 
 import httpx
 import pytest
