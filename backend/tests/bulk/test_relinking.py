@@ -7,18 +7,21 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytest
 
 from app.core import clock
 from app.core.config import get_settings
 from app.db.session import Database
-from app.services.bulk import relinking, sources
-from app.services.bulk.references import FileName, without_size
-from app.services.bulk.relinking import FileIndex
-from app.services.bulk.reporting import Report
+from app.schemas.bulk import ArticleRecord
+from app.services.bulk import references, relinking, sources
+from app.services.bulk.records import ParsedRecord, PreparedRecord
+from app.services.bulk.references import FileName, OldAddress, without_size
+from app.services.bulk.relinking import FileIndex, Relinker
+from app.services.bulk.reporting import AddressReport, Report
 from app.services.bulk.sources import Format, ImportOptions
 from app.services.media.storage import open_storage
 from tests.bulk.exports import ghost_export, meta, wordpress_post, wxr
@@ -27,6 +30,7 @@ from tests.bulk.test_cli import ADA, Write, write
 from tests.commands import fetch, run
 from tests.databases import execute
 from tests.images import image_bytes
+from tests.linear import grows_too_fast
 
 __all__ = ["write"]
 pytestmark = pytest.mark.usefixtures("restored_environment")
@@ -289,6 +293,28 @@ class TestFileIndex:
             assert index.find([missing, missing._replace(is_loose=True)]) is None
             assert index.find([FileName("a", is_loose=True)]) is None
         assert 0 < Counted.count < 400 * 40  # 12 steps, and the two nearest files
+
+    def test_many_links_in_a_text_take_linear_time(self) -> None:
+        record = ArticleRecord(title="A", content="Text.")
+        item = PreparedRecord(ParsedRecord(1, record), record, "blog", "a.md", b"", b"", b"")
+        site = references.Site()
+        report = AddressReport()
+        relinker = Relinker(
+            cast("Database", None),
+            source="blog",
+            site=site,
+            copier=None,
+            report=report,
+            is_dry_run=False,
+        )
+
+        def run(text: str) -> None:
+            found = [OldAddress(f"/{number}", f"/{number}", False) for number in range(len(text))]
+            targets = {("a.md", each): "/x" for each in found[::2]}
+            changed = relinker._replace_in(item, {each.address: each for each in found}, targets)
+            assert changed.addresses == found[1::2]
+
+        assert not grows_too_fast(run, partial(str.ljust, ""), short=4_000, floor=0.05)
 
     def test_only_one_file_may_be_meant(self) -> None:
         choice = random.Random(1)

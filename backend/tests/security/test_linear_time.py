@@ -381,6 +381,19 @@ def lexical_lists(text: str) -> Converted:
     return from_lexical(json.dumps({"root": {"children": [{"type": "list", "children": [item]}]}}))
 
 
+def lexical_siblings(text: str) -> Converted:
+    """Convert an item with as many lists and texts as `text` has characters."""
+    children = [{"type": "list", "children": []}, {"type": "text", "text": "a"}] * len(text)
+    items = {"type": "list", "children": [{"children": children}]}
+    return from_lexical(json.dumps({"root": {"children": [items]}}))
+
+
+def shortcodes(text: str) -> None:
+    """Convert as many different shortcodes, each of which makes a note."""
+    builder = RecordBuilder(1, ReadOptions(NOW))
+    builder.set_content(Converted("", [f"note {number}" for number in range(len(text))]))
+
+
 def form(text: str) -> None:
     header = text.encode().decode("latin-1")
     for content_type in (header, f"multipart/form-data; {header}"):
@@ -431,8 +444,15 @@ def test_lists_in_front_matter_take_linear_time(read: Callable[[str], object]) -
     assert not grows_too_fast(read, make, short=60_000, floor=0.05)
 
 
-def test_nested_lists_take_linear_time() -> None:
-    assert not grows_too_fast(lexical_lists, partial(str.ljust, ""), short=4_000, floor=0.1)
+@pytest.mark.parametrize("run", [lexical_lists, lexical_siblings, shortcodes])
+def test_many_parts_take_linear_time(run: Callable[[str], object]) -> None:
+    assert not grows_too_fast(run, partial(str.ljust, ""), short=4_000, floor=0.1)
+
+
+def test_captions_take_linear_time() -> None:
+    run = quietly(from_ghost_html, TooComplex)
+    make = partial(run_of, "<figure>", "<figcaption></figcaption>b<br>", "</figure>")
+    assert not grows_too_fast(run, make, short=60_000, floor=0.4)
 
 
 # --- images

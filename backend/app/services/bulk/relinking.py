@@ -309,7 +309,7 @@ class Relinker:
             parsed = parsed._replace(notes=notes)
         unique = list({each.address: each for each in addresses.values()}.values())
         replaced = [found for found in unique if (item.source_id, found) in targets]
-        remaining = [found for found in unique if found not in replaced]
+        remaining = [found for found in unique if (item.source_id, found) not in targets]
         self._known[parsed.number] = _Known(
             links=sum(not found.is_image for found in replaced),
             images=sum(found.is_image for found in replaced),
