@@ -157,6 +157,16 @@ class TestVisibility:
         )
         assert any("patterns that are not supported" in note for note in items[0].notes)
 
+    def test_long_files_with_values_are_not_read(self, write: Write, tmp_path: Path) -> None:
+        long = json.dumps({"title": "a" * directories.MAX_CONFIGURATION})
+        for name in ("hugo.json", "a/a.json"):
+            write(name, long)
+        write("a/x.md", TEXT)
+        write("b/x.md", TEXT)
+        survey, items = load(markdown, tmp_path)
+        assert survey.problems == ("hugo.json cannot be read: it is longer than 262144 characters",)
+        assert ["published_at" in record(item) for item in items] == [False, True]
+
     @pytest.mark.parametrize("linked", ["config", "config/_default", "_data", "static"])
     def test_linked_folders_of_configurations_are_not_read(
         self, write: Write, tmp_path: Path, linked: str

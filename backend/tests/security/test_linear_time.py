@@ -444,6 +444,14 @@ def test_lists_in_front_matter_take_linear_time(read: Callable[[str], object]) -
     assert not grows_too_fast(read, make, short=60_000, floor=0.05)
 
 
+@pytest.mark.parametrize("start", ["", "[", "a = {"])
+def test_long_keys_in_toml_take_linear_time(start: str) -> None:
+    read = quietly(front_matter.load_toml, front_matter.FrontMatterError)
+    make = partial(run_of, start, "a.", "a = 1")
+    assert not grows_too_fast(read, make, short=4_000, floor=0.05)
+    assert front_matter.load_toml("a.b.c = 1.5") == {"a": {"b": {"c": "1.5"}}}
+
+
 @pytest.mark.parametrize(
     "run",
     [

@@ -48,6 +48,8 @@ _UNKNOWN_DATA = {"permalink", "eleventycomputed", "require", "import", "export c
 _REDIRECTING = {"301", "302", "303", "307", "308"}
 _DEFAULT_CONFIGURATION = "config/_default"
 """Hugo's folder of configurations."""
+MAX_CONFIGURATION = 256 * 1024
+"""Maximum characters of a file with values. Their nodes take a hundred times as much memory."""
 MAX_TABLES = 200
 """Maximum tables of values that apply to a text. Each has a pattern of its own."""
 MAX_PATTERN_PROBLEMS = 10
@@ -448,8 +450,8 @@ def _section(name: str, descriptor: int) -> Iterator[Defaults]:
 def _data_file(name: str, descriptor: int) -> Defaults:
     try:
         text, _ = files.decode(files.read(name, folder=descriptor))
-        values = json.loads(text)
-    except (OSError, ValueError, RecursionError):
+        values = _parse(name, text)
+    except (OSError, ValueError):
         return Defaults({}, reason=f"the data file {name} cannot be read")
     if not isinstance(values, dict):
         return Defaults({})
@@ -496,6 +498,8 @@ def _read(name: str, *, folder: int) -> str | None:
 
 def _parse(name: str, text: str) -> Any:
     """Return the values of a configuration. Raises ValueError."""
+    if len(text) > MAX_CONFIGURATION:
+        raise FrontMatterError(f"it is longer than {MAX_CONFIGURATION} characters")
     try:
         if name.endswith(".toml"):
             return load_toml(text)

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import yaml
 
 MAX_LENGTH = 64 * 1024
+MAX_DOTS = 100
+"""Maximum dots in a line of TOML, and so in a key."""
 MAX_NODES = 10_000
 """Maximum number of YAML nodes after the expansion of aliases."""
 
@@ -194,7 +196,12 @@ def _check_size(node: yaml.Node, sizes: dict[int, int], limit: int) -> int:
 
 
 def load_toml(raw: str) -> Any:
-    """Return the values of a TOML document. Raises FrontMatterError."""
+    """Return the values of a TOML document. Raises FrontMatterError.
+
+    tomllib takes quadratic time and memory for the parts of a key.
+    """
+    if any(line.count(".") > MAX_DOTS for line in raw.split("\n")):
+        raise FrontMatterError(f"a line has more than {MAX_DOTS} dots")
     try:
         return tomllib.loads(raw.replace("\r\n", "\n"), parse_float=str)
     except (ValueError, RecursionError) as error:

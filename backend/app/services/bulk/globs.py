@@ -70,10 +70,6 @@ class Matcher:
         """The items that accept a character, by those that are named in a pattern."""
         self._start = self._skip(self._start)
 
-    def __bool__(self) -> bool:
-        """Return whether there is an alternative."""
-        return self._end != 0
-
     def matches(self, text: str) -> bool:
         """Return whether the text matches as a whole."""
         reached = self._start

@@ -244,7 +244,7 @@ def _walk(path: Path, site: Site) -> Iterator[tuple[str, MarkdownFile] | OtherEn
         finally:
             os.close(descriptor)
         return
-    inherited: dict[Path, Sequence[Defaults]] = {}
+    inherited: dict[Path, Sequence[Defaults]] = {}  # of the folders above
     for within, folders, names, descriptor in os.fwalk(root, onerror=failed.append):
         below = Path(within).relative_to(root)
         for failure in failed:
@@ -255,6 +255,7 @@ def _walk(path: Path, site: Site) -> Iterator[tuple[str, MarkdownFile] | OtherEn
             if files.is_link(name, folder=descriptor):
                 reason = f"the folder cannot be read ({files.SYMLINK_MESSAGE})"
                 yield OtherEntry((below / name).as_posix(), reason)
+        inherited = {each: inherited[each] for each in below.parents if each in inherited}
         above = inherited.get(below.parent, ()) if below.parts else ()
         folder = _Folder.of(descriptor, names, name=below.name or root.name, above=above)
         inherited[below] = folder.defaults
