@@ -202,7 +202,11 @@ class Made(NamedTuple):
 
 CONSTANT_NAMES = {"pattern"}
 """Attributes of constants that may be part of a pattern: the text of another one."""
-MADE_AT_RUN_TIME: Mapping[str, str] = {}
+MADE_AT_RUN_TIME = {
+    "re.compile(pattern, re.DOTALL)": "called with literals, for attributes of the module",
+    "re.fullmatch(CODE_PATTERN.strip('^$'), code.get_secret_value())": "a constant",
+    "re.compile(f'{self.terminator_re.pattern}|www\\\\.', re.IGNORECASE)": "of markdown-it",
+}
 """Patterns that are not constant, with the reason why they are safe."""
 
 
