@@ -1,9 +1,12 @@
 """Untrusted file names: symbolic links are not followed, and only regular files are opened."""
 
+import ast
 import os
 import socket
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -218,3 +221,100 @@ def test_written_settings_are_private(tmp_path: Path) -> None:
     assert env.stat().st_mode & 0o777 == 0o600
     assert victim.read_text() == "as it was"
     assert Settings(_env_file=env).secret_key == "new"
+
+
+# --- all places that open files
+
+OPENING = {
+    "open", "fdopen", "fwalk", "walk", "scandir", "listdir", "iterdir", "rglob", "read_text",
+    "read_bytes", "write_text", "write_bytes", "ZipFile", "TemporaryFile", "NamedTemporaryFile",
+    "mkdtemp", "TemporaryDirectory", "mkdir", "touch", "unlink", "rename", "rmtree", "copyfile",
+    "copytree", "move", "open_below", "open_folder",
+}  # fmt: skip
+"""Functions and methods that access files by name. Those of `files` are found by `files.`."""
+SAFE = "by `files`, without following links"
+OPERATOR = "named by the operator, or the body of a request"
+TEMPORARY = "without a name"
+NEW = "below a new folder, in which archives create regular files and folders only"
+RANDOM = "a new folder with a random name, or in it"
+ANNOTATION = "only a type"
+PLACES = {
+    "archives._check_size_of_directory: path.open": OPERATOR,
+    "archives._extract_all: target.parent.mkdir": NEW,
+    "archives._extract_all: target.touch": NEW,
+    "archives._extract_all: ZipFile": ANNOTATION,
+    "archives._files: ZipFile": ANNOTATION,
+    "archives._write: ZipFile": ANNOTATION,
+    "archives._write: archive.open": "in the archive",
+    "archives._write: target.open": NEW,
+    "archives._write: target.unlink": NEW,
+    "archives.extract: ZipFile": OPERATOR,
+    "archives.extract: folder.mkdir": NEW,
+    "copying._temporary_directory: directory.mkdir": RANDOM,
+    "copying._temporary_directory: shutil.rmtree": RANDOM,
+    "directories.Site._opened: files.open_folder": SAFE,
+    "directories._data_file: files.read": SAFE,
+    "directories._program: files.read": SAFE,
+    "directories._read: files.read": SAFE,
+    "directories._section: files.read": SAFE,
+    "fetching.Fetcher._receive: path.open": RANDOM,
+    "files.create: os.fdopen": "a descriptor",
+    "files.create: os.open": "with O_NOFOLLOW, in the folder of an export",
+    "files.open_below: open_folder": SAFE,
+    "files.open_below: os.open": "in an open folder, with O_NOFOLLOW",
+    "files.open_folder: os.open": "the root, then each folder with O_NOFOLLOW",
+    "files.read: os.fdopen": "a descriptor",
+    "files.read: os.open": "in an open folder, with O_NOFOLLOW",
+    "folders.Folders.has: open_below": SAFE,
+    "folders._copy: open_below": SAFE,
+    "folders._copy: os.fdopen": "a descriptor",
+    "folders._copy: target.open": "a new name in MEDIA_DIR",
+    "foreign.SourceFile.__init__: path.open": OPERATOR,
+    "ghost._redirects: files.read": SAFE,
+    "ghost._redirects: os.open": "the folder of the operator's file",
+    "ghost_writing.GhostWriter.__init__: tempfile.TemporaryFile": TEMPORARY,
+    "markdown._entry: files.read": SAFE,
+    "markdown._walk: os.fwalk": "does not follow links",
+    "markdown._walk: os.listdir": "a descriptor",
+    "markdown._walk: os.open": "the folder of the operator's file",
+    "markdown_writing.ArchiveWriter.__init__: ZipFile": "written to memory",
+    "markdown_writing.FolderWriter.write_all: files.create": SAFE,
+    "redirects._NginxMaps.__init__: tempfile.TemporaryFile": TEMPORARY,
+    "relinking._DryRun.__init__: tempfile.TemporaryFile": TEMPORARY,
+    "reporting.Report.__init__: tempfile.TemporaryFile": TEMPORARY,
+    "runs._clean_up: shutil.rmtree": RANDOM,
+    "runs._open: path.unlink": OPERATOR,
+    "runs._receive: (run.directory / 'body').open": RANDOM,
+    "runs._receive: run.directory.mkdir": RANDOM,
+    "sources._detect: path.open": OPERATOR,
+}
+"""Why a place that opens a file follows no link that somebody else has made."""
+
+
+def opening(tree: ast.AST, scope: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield the calls that open files, with the functions in which they are."""
+    for node in ast.iter_child_nodes(tree):
+        is_scope = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        if isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Load):
+            code = ast.unparse(node)
+            name = node.attr if isinstance(node, ast.Attribute) else node.id
+            if name in OPENING or code in FUNCTIONS:
+                yield f"{'.'.join(scope)}: {code}"
+        yield from opening(node, (*scope, node.name) if is_scope else scope)
+
+
+FUNCTIONS = {
+    f"files.{name}"
+    for name, value in vars(files).items()
+    if isinstance(value, FunctionType) and value.__module__ == files.__name__
+} - {"files.decode", "files.is_link"}
+
+
+def test_every_place_that_opens_files_is_listed() -> None:
+    folder = Path(files.__file__).parent
+    found = {
+        f"{path.relative_to(folder).with_suffix('').as_posix()}.{place}"
+        for path in folder.rglob("*.py")
+        for place in opening(ast.parse(path.read_text()))
+    }
+    assert found == PLACES.keys()

@@ -30,6 +30,14 @@ from app.db.session import Database
 from app.main import create_app
 from app.models import Article, ArticleRevision, DiscardedFolder, User, UserSession
 from app.services.media.discarding import remove_discarded
+from tests.bulk.exports import (
+    ghost_export,
+    ghost_post,
+    markdown_post,
+    wordpress_post,
+    wxr,
+    zipped,
+)
 from tests.databases import delete_all_rows, migrated_database
 from tests.factories import PASSWORD, bearer, create_article, create_session, create_user
 from tests.images import image_bytes
@@ -53,6 +61,8 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     caller: str = "owner"
     waits: bool = False
+    contains: str = ""
+    """A part of the response."""
 
 
 RECORD = json.dumps({"title": "Imported", "content": LONG, "author": "nobody"}).encode()
@@ -121,6 +131,32 @@ CASES = dict(_cases()) | {
     for (method, path), case in ((route.split(), case) for route, case in CONDUIT_CASES.items())
 }
 
+
+RELINKED = "New addresses: 1 links to imported articles"
+LINK = '<p><a href="/post-2/">A link</a></p>'
+
+
+def _import_case(content_type: str, body: bytes) -> Case:
+    options = {"content": body, "headers": {"Content-Type": content_type}}
+    return Case(200, options, waits=True, contains=RELINKED)
+
+
+CASES |= {
+    "POST /articles/import?source=https://wordpress.example": _import_case(
+        "application/xml", wxr(wordpress_post(1, content=LINK) + wordpress_post(2)).encode()
+    ),
+    "POST /articles/import?source=https://ghost.example": _import_case(
+        "application/json",
+        json.dumps(ghost_export([ghost_post(1, LINK), ghost_post(2)])).encode(),
+    ),
+    "POST /articles/import?source=blog": _import_case(
+        "application/zip",
+        zipped({"1.md": markdown_post(1, "[A link](2.md)"), "2.md": markdown_post(2)}),
+    ),
+    "GET /articles/export?format=markdown": Case(200, waits=True),
+    "GET /articles/export?format=ghost": Case(200, waits=True, contains="db"),
+}
+"""Formats with work of their own: files are surveyed, archives unpacked, and links replaced."""
 
 _passes: ContextVar[bool] = ContextVar("passes", default=False)
 
@@ -299,6 +335,7 @@ async def test_waiting_for_a_thread_holds_no_connection(
         gate.open()
         response = await request
     assert response.status_code == case.status, response.text
+    assert case.contains in response.text
     assert waits or not case.waits
 
 

@@ -1,7 +1,11 @@
 """Exports of other systems as they write them, small."""
 
+import io
 import json
+import zipfile
+from collections.abc import Mapping
 from typing import Any
+from zipfile import ZipFile, ZipInfo
 
 
 def ghost_export(posts: list[Any], **tables: Any) -> dict[str, Any]:
@@ -251,3 +255,32 @@ WXR = wxr(
     + wordpress_post(7, type="page")
     + wordpress_post(8, type="nav_menu_item")
 )
+
+
+def zipped(files: Mapping[str, str | bytes], **info: Any) -> bytes:
+    target = io.BytesIO()
+    with ZipFile(target, "w") as archive:
+        for name, content in files.items():
+            entry = ZipInfo(name)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            for field, value in info.items():
+                setattr(entry, field, value)
+            archive.writestr(entry, content)
+    return target.getvalue()
+
+
+def ghost_post(number: int, html: str = "<p>Some text.</p>") -> dict[str, Any]:
+    return {
+        "id": str(number),
+        "title": f"Post {number}",
+        "slug": f"post-{number}",
+        "html": html,
+        "type": "post",
+        "status": "published",
+        "created_at": "2020-01-01T00:00:00.000Z",
+        "published_at": "2020-01-02T00:00:00.000Z",
+    }
+
+
+def markdown_post(number: int, text: str = "Some text.") -> str:
+    return f"---\ntitle: Post {number}\ndate: 2020-01-01\n---\n\n{text}\n"

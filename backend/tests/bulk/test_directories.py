@@ -1,13 +1,14 @@
 """What the configuration and the folders of static sites declare for their texts."""
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from app.services.bulk import markdown
-from app.services.bulk.directories import MAX_WILDCARDS
+from app.services.bulk import directories, markdown
 from app.services.bulk.permalinks import expand
 from app.services.bulk.records import ParsedRecord
 from tests.bulk.test_fields import Write, load, record, write
@@ -48,7 +49,19 @@ class TestVisibility:
             ({"_config.yml": "defaults: [{scope: {path: 'a*'}, values: {private: yes}}]"}, "b"),
             ({"_config.yml": "exclude: [a/]"}, "b"),
             ({"_config.yml": "exclude: ['*/x.md']"}, ""),
-            ({"_config.yml": "exclude: ['**/" + "*/" * MAX_WILDCARDS + "nothing']"}, ""),
+            ({"_config.yml": "exclude: ['**/" + "*/" * 9 + "nothing']"}, "ab"),
+            ({"_config.yml": "exclude: ['[a-z]/x.{md,txt}', 'c']"}, ""),
+            ({"_config.yml": "exclude: ['[!a]/*.md']"}, "a"),
+            ({"_config.yml": f"exclude: ['{'{c,cc}' * 20}']"}, ""),
+            ({"_config.yml": "exclude: [" + "aaaaaaaaaa, " * 2_000 + "c]"}, ""),
+            ({"_config.yml": "defaults:\n- scope: {path: '[[:alpha:]]'}\n  values: {draft: no}"},
+             ""),
+            ({"hugo.toml": "ignoreFiles = ['b/.+\\.(md|html)$', '^c']"}, "a"),
+            ({"hugo.toml": "ignoreFiles = ['(c|cc)+$']"}, ""),
+            ({"hugo.toml": "[cascade]\ndraft = false\n[cascade.target]\npath = '"
+              + "{c,cc}" * 20 + "'"}, ""),
+            ({"a/_index.md": "---\ncascade: {_target: {kind: '" + "{c,cc}" * 9
+              + "'}, lang: de}\n---\n"}, "b"),
             ({".eleventyignore": "# ours\na\n"}, "b"),
             ({"hugo.toml": "ignoreFiles = ['a/x\\.md$']"}, "b"),
             ({"hugo.toml": "[cascade]\ndraft = true\n[cascade.target]\npath = '/a/**'"}, "b"),
@@ -133,6 +146,71 @@ class TestVisibility:
         ]  # fmt: skip
         assert "published_at" in record(items[0])
 
+    def test_unsupported_patterns_are_problems(self, write: Write, tmp_path: Path) -> None:
+        write("a.md", TEXT)
+        write("hugo.toml", f"ignoreFiles = {['(c|cc)+$', '[[:alpha:]]'] * 20}")
+        survey, items = load(markdown, tmp_path)
+        end = "All texts may be hidden, and become drafts"
+        assert survey.problems == (
+            f"hugo.toml: '(c|cc)+$' is not supported (a special or repeated group). {end}",
+            f"hugo.toml: '[[:alpha:]]' is not supported (a set with escapes or names). {end}",
+        )
+        assert any("patterns that are not supported" in note for note in items[0].notes)
+
+    def test_long_files_with_values_are_not_read(self, write: Write, tmp_path: Path) -> None:
+        long = json.dumps({"title": "a" * directories.MAX_CONFIGURATION})
+        for name in ("hugo.json", "a/a.json"):
+            write(name, long)
+        write("a/x.md", TEXT)
+        write("b/x.md", TEXT)
+        survey, items = load(markdown, tmp_path)
+        assert survey.problems == ("hugo.json cannot be read: it is longer than 262144 characters",)
+        assert ["published_at" in record(item) for item in items] == [False, True]
+
+    @pytest.mark.parametrize("linked", ["config", "config/_default", "_data", "static"])
+    def test_linked_folders_of_configurations_are_not_read(
+        self, write: Write, tmp_path: Path, linked: str
+    ) -> None:
+        for name, text in {
+            "config/_default/hugo.toml": "timeZone = 'Asia/Tokyo'",
+            "config/_default/cascade.toml": "draft = true",
+            "_data/authors.yml": "jane: {name: Of another folder}",
+            "static/_redirects": "/old /a/ 301",
+        }.items():
+            write(f"outside/{name}", text)
+        write("blog/a.md", TEXT.replace("date", "author: jane\ndate"))
+        link = tmp_path / "blog" / linked
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(tmp_path / "outside" / linked)
+        survey, items = load(markdown, tmp_path / "blog", str)
+        whole = f"{linked} cannot be read: symbolic links are not followed"
+        if linked == "config":
+            whole = whole.replace("config", "config/_default", 1)
+        assert survey.problems == (whole,)
+        assert survey.zone is None
+        assert [each.name for each in survey.authors] == ["jane"]
+        found = record(items[0])
+        assert "published_at" in found
+        assert "/old" not in found["old_paths"]
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {"cascade": [{"lang": "de"}] * (directories.MAX_TABLES + 1)},
+            {"defaults": [{"scope": {}, "values": {"a": 1}}] * (directories.MAX_TABLES + 1)},
+        ],
+    )
+    def test_number_of_tables_is_limited(self, site: Site, config: dict[str, Any]) -> None:
+        assert public(site({"config.json": json.dumps(config), "a.md": TEXT})) == set()
+
+    def test_number_of_tables_is_limited_over_all_folders(self, site: Site) -> None:
+        """A far table that hides texts is not forgotten: all texts below become drafts."""
+        each = directories.MAX_TABLES - 50
+        section = "---\n" + json.dumps({"cascade": [{"lang": "de"}] * each}) + "\n---\n"
+        found = site({"a/_index.md": section, "a/x.md": TEXT, "a/b/_index.md": section,
+                      "a/b/c/y.md": TEXT})  # fmt: skip
+        assert public(found) == {"a/x.md"}
+
 
 class TestValues:
     def test_site_and_folders_have_values_for_all_texts(self, write: Write, tmp_path: Path) -> None:
@@ -177,6 +255,12 @@ class TestValues:
     @pytest.mark.parametrize("pattern", ["/:unknown/", "/{{ title | upcase }}/", "/:year/"])
     def test_unknown_patterns_make_no_address(self, pattern: str) -> None:
         assert expand(pattern, at=None, values={"title": "t"}) == ""
+
+    def test_long_patterns_and_values_make_no_address(self) -> None:
+        """A short pattern with many places could make a text of any length."""
+        assert expand("/:title" * 200, at=None, values={"title": "t"}) == ""
+        assert expand("/:title", at=None, values={"title": "t" * 2000}) == ""
+        assert expand("/:title" * 100, at=None, values={"title": "t"}) == "/t" * 100
 
     def test_redirects_of_the_host(self, site: Site, write: Write, tmp_path: Path) -> None:
         rules = "/old /a/ 301!\n# x\n/b/* /a/:splat\n/c https://x.example\n/d /a 200\n/e /a\nbad\n"

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile, ZipInfo
 
 import httpx
 import pytest
@@ -27,7 +26,7 @@ from app.services.bulk.foreign import SourceError
 from app.services.bulk.reporting import Report
 from app.services.bulk.sources import ImportOptions
 from app.services.media.storage import open_storage
-from tests.bulk.exports import GHOST, wordpress_post, wxr
+from tests.bulk.exports import GHOST, wordpress_post, wxr, zipped
 from tests.factories import api_key, bearer, create_import, create_user
 from tests.security.conftest import (
     client_at,
@@ -63,18 +62,6 @@ COUNTS = ("created", "updated", "unchanged", "failed", "left_out", "records")
 def line(number: int, **fields: Any) -> bytes:
     record = {"title": f"Title {number}", "slug": f"a-{number}", "content": "Some text.", **fields}
     return json.dumps(record).encode() + b"\n"
-
-
-def zipped(files: Mapping[str, str | bytes], **info: Any) -> bytes:
-    target = io.BytesIO()
-    with ZipFile(target, "w") as archive:
-        for name, content in files.items():
-            entry = ZipInfo(name)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            for field, value in info.items():
-                setattr(entry, field, value)
-            archive.writestr(entry, content)
-    return target.getvalue()
 
 
 def names_in(folder: Path) -> list[str]:

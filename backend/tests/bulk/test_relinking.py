@@ -3,19 +3,25 @@
 import asyncio
 import json
 import os
+import random
+import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytest
 
 from app.core import clock
 from app.core.config import get_settings
 from app.db.session import Database
-from app.services.bulk import sources
-from app.services.bulk.references import without_size
-from app.services.bulk.reporting import Report
+from app.schemas.bulk import ArticleRecord
+from app.services.bulk import references, relinking, sources
+from app.services.bulk.records import ParsedRecord, PreparedRecord
+from app.services.bulk.references import FileName, OldAddress, without_size
+from app.services.bulk.relinking import FileIndex, Relinker
+from app.services.bulk.reporting import AddressReport, Report
 from app.services.bulk.sources import Format, ImportOptions
 from app.services.media.storage import open_storage
 from tests.bulk.exports import ghost_export, meta, wordpress_post, wxr
@@ -24,6 +30,7 @@ from tests.bulk.test_cli import ADA, Write, write
 from tests.commands import fetch, run
 from tests.databases import execute
 from tests.images import image_bytes
+from tests.linear import grows_too_fast
 
 __all__ = ["write"]
 pytestmark = pytest.mark.usefixtures("restored_environment")
@@ -249,6 +256,111 @@ class TestLinks:
         assert texts(own_database)["post-1"] == f"[x]({SITE}/post-2/)"
         assert "New addresses: 1 links" in load(path, is_dry=False)
         assert texts(own_database)["post-1"] == f"[x]({PAGE}post-2)"
+
+
+class Counted(str):
+    """A text that counts how often it is compared."""
+
+    __slots__ = ()
+    count = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.count += 1
+        return str.__eq__(self, other)
+
+    def __lt__(self, other: str) -> bool:
+        Counted.count += 1
+        return str.__lt__(self, other)
+
+    def startswith(self, *arguments: Any) -> bool:
+        Counted.count += 1
+        return str.startswith(self, *arguments)
+
+    __hash__ = str.__hash__
+
+
+class TestFileIndex:
+    def test_links_are_found_without_comparing_all_files(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        backwards = relinking._backwards
+        monkeypatch.setattr(relinking, "_backwards", lambda stem: Counted(backwards(stem)))
+        index = FileIndex({f"d{number}/a.md": f"a-{number}" for number in range(4096)})
+        Counted.count = 0
+        for number in range(100):
+            assert index.find([FileName(f"d{number}/a")]) == f"a-{number}"
+            missing = FileName(f"x{number}/a")
+            assert index.find([missing, missing._replace(is_loose=True)]) is None
+            assert index.find([FileName("a", is_loose=True)]) is None
+        assert 0 < Counted.count < 400 * 40  # 12 steps, and the two nearest files
+
+    def test_many_links_in_a_text_take_linear_time(self) -> None:
+        record = ArticleRecord(title="A", content="Text.")
+        item = PreparedRecord(ParsedRecord(1, record), record, "blog", "a.md", b"", b"", b"")
+        site = references.Site()
+        report = AddressReport()
+        relinker = Relinker(
+            cast("Database", None),
+            source="blog",
+            site=site,
+            copier=None,
+            report=report,
+            is_dry_run=False,
+        )
+
+        def run(text: str) -> None:
+            found = [OldAddress(f"/{number}", f"/{number}", False) for number in range(len(text))]
+            targets = {("a.md", each): "/x" for each in found[::2]}
+            changed = relinker._replace_in(item, {each.address: each for each in found}, targets)
+            assert changed.addresses == found[1::2]
+
+        assert not grows_too_fast(run, partial(str.ljust, ""), short=4_000, floor=0.05)
+
+    def test_only_one_file_may_be_meant(self) -> None:
+        choice = random.Random(1)
+        for _ in range(500):
+            stems = ["/".join(choice.choices("abc", k=choice.randint(1, 3))) for _ in range(5)]
+            files = {f"{stem}.{choice.choice(['md', 'html'])}": stem for stem in stems}
+            name = FileName("/".join(choice.choices("abc", k=choice.randint(1, 2))), is_loose=True)
+            for each in (name, name._replace(is_loose=False)):
+                found = [stem for stem in files.values() if stem == each.stem]
+                if not found and each.is_loose:
+                    found = [stem for stem in files.values() if stem.endswith(f"/{each.stem}")]
+                expected = found[0] if len(found) == 1 else None
+                assert FileIndex(files).find([each]) == expected, (files, each)
+
+    def test_first_name_with_one_file_counts(self) -> None:
+        index = FileIndex({"a/x.md": "one", "b/x.md": "two", "c/index.md": "three"})
+        names = [FileName("x", is_loose=True), FileName("missing"), FileName("c")]
+        assert index.find(names) == "three"
+
+    def test_files_are_looked_up_in_a_thread(
+        self,
+        own_database: str,
+        write: Write,
+        load: Import,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A text can have thousands of links, which would block the event loop."""
+        threads = set()
+        find, create = FileIndex.find, FileIndex.__init__
+
+        def noted(function: Callable[..., Any]) -> Callable[..., Any]:
+            def note(*arguments: Any) -> Any:
+                threads.add(threading.current_thread())
+                return function(*arguments)
+
+            return note
+
+        monkeypatch.setattr(FileIndex, "find", noted(find))
+        monkeypatch.setattr(FileIndex, "__init__", noted(create))
+        write("blog/a.md", "---\ndate: 2020-01-01\n---\n[x](b.md)")
+        write("blog/b.md", "---\ndate: 2020-01-01\n---\nText.")
+        load(tmp_path / "blog", is_dry=False)
+        assert texts(own_database)["a"] == f"[x]({PAGE}b)"
+        assert threads
+        assert threading.main_thread() not in threads
 
 
 def in_database(work: Callable[[Database], Coroutine[Any, Any, None]]) -> None:

@@ -29,7 +29,7 @@ from app.core.errors import InvalidInput, InvalidMedia, InvalidRequest, Pressroo
 from app.main import create_app
 from app.routers.media.files import _part
 from app.schemas.types import Email
-from app.services.bulk import front_matter, visibility, wxr
+from app.services.bulk import front_matter, ghost_redirects, globs, visibility, wxr
 from app.services.bulk.converting.addresses import find_addresses
 from app.services.bulk.converting.documents import from_ghost_html, from_lexical
 from app.services.bulk.converting.generators import from_site
@@ -38,6 +38,7 @@ from app.services.bulk.converting.results import Converted, InvalidDocument, Too
 from app.services.bulk.dates import DateError, read_date
 from app.services.bulk.foreign import ReadOptions, RecordBuilder, title_of, without_html
 from app.services.bulk.ndjson import parse_record
+from app.services.bulk.permalinks import expand
 from app.services.media import forms
 from app.services.media.formats import detect_format
 from tests.images import image_bytes
@@ -191,6 +192,97 @@ def apply(pattern: re.Pattern[Any], method: str, is_bytes: bool, text: str) -> N
         list(result)
 
 
+class Made(NamedTuple):
+    """A pattern that is made in a function, when a user's request may have chosen it."""
+
+    module: str
+    line: int
+    code: str
+
+
+CONSTANT_NAMES = {"pattern"}
+"""Attributes of constants that may be part of a pattern: the text of another one."""
+MADE_AT_RUN_TIME = {
+    "re.compile(pattern, re.DOTALL)": "called with literals, for attributes of the module",
+    "re.fullmatch(CODE_PATTERN.strip('^$'), code.get_secret_value())": "a constant",
+    "re.compile(f'{self.terminator_re.pattern}|www\\\\.', re.IGNORECASE)": "of markdown-it",
+}
+"""Patterns that are not constant, with the reason why they are safe."""
+
+
+def made_at_run_time(name: str, source: str, known: Mapping[str, Any]) -> Iterator[Made]:
+    """Find calls of `re` in functions whose pattern is not a constant of the module."""
+    tree = ast.parse(source)
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        for node in ast.walk(function):
+            match node:
+                case ast.Call(func=ast.Attribute(value=ast.Name("re"), attr=method), args=args):
+                    is_pattern = method in {*METHODS, "compile", "template"}
+                    if is_pattern and not (args and is_constant(args[0], function, known)):
+                        yield Made(name, node.lineno, ast.unparse(node))
+
+
+def is_constant(value: ast.expr, function: ast.AST, known: Mapping[str, Any]) -> bool:
+    """Return whether an expression has literals and constants of the module only."""
+    allowed = (
+        ast.Constant, ast.JoinedStr, ast.FormattedValue, ast.Name, ast.Load, ast.Attribute,
+        ast.BinOp, ast.Add,
+    )  # fmt: skip
+    own = {each.arg for each in ast.walk(function) if isinstance(each, ast.arg)} | {
+        each.id
+        for each in ast.walk(function)
+        if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
+    }
+    for node in ast.walk(value):
+        if not isinstance(node, allowed):
+            return False
+        if isinstance(node, ast.Name) and (node.id in own or node.id not in known):
+            return False
+        if isinstance(node, ast.Attribute) and node.attr not in CONSTANT_NAMES:
+            return False
+    return True
+
+
+def test_no_pattern_is_made_at_run_time() -> None:
+    """A pattern from a request could take exponential time, and the other tests do not see it."""
+    found = []
+    for module in modules():
+        assert module.__file__ is not None
+        source = Path(module.__file__).read_text()
+        if "re" in vars(module):
+            found += made_at_run_time(module.__name__, source, vars(module))
+    assert {each.code for each in found} == set(MADE_AT_RUN_TIME), found
+
+
+@pytest.mark.parametrize(
+    ("source", "is_found"),
+    [
+        ("def f(text):\n    return re.compile(text)", True),
+        ("def f(text):\n    return re.fullmatch(f'{text}a', 'a')", True),
+        ("def f(text):\n    return [re.sub(each, '', 'a') for each in text]", True),
+        ("def f(text):\n    return re.search(translate(text), 'a')", True),
+        ("f = lambda text: re.compile(text.pattern)", True),
+        ("def f():\n    text = input()\n    return re.compile(text)", True),
+        ("def f(text):\n    return re.search(r'a', text)", False),
+        ("def f(text):\n    return re.fullmatch(rf'{TOKENS.pattern}a', text)", False),
+        ("def f(text):\n    return re.escape(text)", False),
+    ],
+)
+def test_pattern_made_at_run_time_is_detected(source: str, is_found: bool) -> None:
+    known = {"TOKENS": TOKENS, "translate": None}
+    assert bool([*made_at_run_time("a", source, known)]) is is_found
+
+
+def test_regular_expressions_are_used_by_the_name_of_their_module() -> None:
+    """The tests above look for `re.` only. Other modules translate patterns, or match them."""
+    imports = (
+        r"^\s*(?:from (?:re|fnmatch|glob|regex|re2) |import (?:re as|fnmatch|glob|regex|re2)\b)"
+    )
+    assert re.findall(imports, SOURCES, re.MULTILINE) == []
+
+
 def test_schema_patterns_use_an_engine_without_backtracking() -> None:
     """Pydantic's default engine is linear by design, in contrast to `python-re`."""
     models = [
@@ -215,18 +307,21 @@ TOKENS = [
     "<pre>", "</pre>", "<pre ", "<!--", "<!--wp:", "-->", "<a ", "<a href=", "<ol><li>", "<li>",
     "<b>", "</b>", "<br>", "<table><tr><td>", "<![CDATA[", "<?", "<!", "</", "&#32;", "&amp",
     "[caption ", "[/caption]", "![", "](", "\n\n", "\n- ", "\n> ", "\n    ", "\n---\n", "...\n",
-    "# ", " #", 'W/"', 'W/"a", ',
+    "# ", " #", 'W/"', 'W/"a", ', "- a\n", "a: b\n",
 ]  # fmt: skip
 PREFIXES = {
     "email": ["a@"],
     "form": ['"'],
-    "front matter": ["---\n", "# a"],
+    "front matter": ["---\n", "# a", "---\na: b\n"],
+    "glob": ["**/", "{", "{a,", "["],
+    "expression": ["(", "(a|", "["],
+    "permalink": ["/:title"],
     "html": ["<pre>", "<!--"],
     "precondition": ['"', 'W/"'],
     "range": ["bytes="],
 }
 """Prefixes that a parser needs before it processes the rest, unless TOKENS has them."""
-AFTER_THEM = [" ", "\n", "a", "0", "-", "#", "<", ">", '"', ","]
+AFTER_THEM = [" ", "\n", "a", "0", "-", "#", "<", ">", '"', ",", "- a\n"]
 
 
 def quietly(run: Callable[[str], object], *refusals: type[Exception]) -> Callable[[str], object]:
@@ -247,6 +342,16 @@ def fields(text: str) -> None:
         for end in ("", "\n---\n"):
             front_matter.split(f"{start}{text}{end}")
     list(visibility.restrictions({"status": text, text: text}, now=NOW, zone=UTC))
+
+
+def permalink(text: str) -> None:
+    expand(text, at=NOW, values={"title": text, "path": text})
+    expand("/:title/:path" * 10, at=NOW, values={"title": text, "path": text})
+
+
+def redirects(text: str) -> None:
+    rules = json.dumps([{"from": f"/{text}", "to": f"/{text}/a"}] * 3)
+    ghost_redirects.read("redirects.json", rules.encode(), {"a"})
 
 
 def item(text: str) -> None:
@@ -280,6 +385,19 @@ def lexical_lists(text: str) -> Converted:
     return from_lexical(json.dumps({"root": {"children": [{"type": "list", "children": [item]}]}}))
 
 
+def lexical_siblings(text: str) -> Converted:
+    """Convert an item with as many lists and texts as `text` has characters."""
+    children = [{"type": "list", "children": []}, {"type": "text", "text": "a"}] * len(text)
+    items = {"type": "list", "children": [{"children": children}]}
+    return from_lexical(json.dumps({"root": {"children": [items]}}))
+
+
+def many_notes(text: str) -> None:
+    """Set a content with as many different notes."""
+    builder = RecordBuilder(1, ReadOptions(NOW))
+    builder.set_content(Converted("", [f"note {number}" for number in range(len(text))]))
+
+
 def form(text: str) -> None:
     header = text.encode().decode("latin-1")
     for content_type in (header, f"multipart/form-data; {header}"):
@@ -293,6 +411,10 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
     "draft": draft,
     "email": quietly(TypeAdapter(Email).validate_python, ValidationError),
     "front matter": fields,
+    "glob": quietly(globs.below, globs.Unsupported),
+    "expression": quietly(globs.expression, globs.Unsupported),
+    "permalink": permalink,
+    "redirects": redirects,
     "form": quietly(form, InvalidRequest, InvalidInput),
     "addresses": quietly(find_addresses, TooComplex),
     "html": quietly(from_ghost_html, TooComplex),
@@ -320,8 +442,36 @@ def test_parser_takes_linear_time(name: str) -> None:
     assert slow == []
 
 
-def test_nested_lists_take_linear_time() -> None:
-    assert not grows_too_fast(lexical_lists, partial(str.ljust, ""), short=4_000, floor=0.1)
+@pytest.mark.parametrize("read", [front_matter.split, front_matter._by_lines])
+def test_lists_in_front_matter_take_linear_time(read: Callable[[str], object]) -> None:
+    make = partial(run_of, "---\na: b\n", "- c\n", "")
+    assert not grows_too_fast(read, make, short=60_000, floor=0.05)
+
+
+@pytest.mark.parametrize("start", ["", "[", "a = {"])
+def test_long_keys_in_toml_take_linear_time(start: str) -> None:
+    read = quietly(front_matter.load_toml, front_matter.FrontMatterError)
+    make = partial(run_of, start, "a.", "a = 1")
+    assert not grows_too_fast(read, make, short=4_000, floor=0.05)
+    assert front_matter.load_toml("a.b.c = 1.5") == {"a": {"b": {"c": "1.5"}}}
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        quietly(lexical_lists, TooComplex),
+        quietly(lexical_siblings, TooComplex),
+        many_notes,
+    ],
+)
+def test_many_parts_take_linear_time(run: Callable[[str], object]) -> None:
+    assert not grows_too_fast(run, partial(str.ljust, ""), short=4_000, floor=0.1)
+
+
+def test_captions_take_linear_time() -> None:
+    run = quietly(from_ghost_html, TooComplex)
+    make = partial(run_of, "<figure>", "<figcaption></figcaption>b<br>", "</figure>")
+    assert not grows_too_fast(run, make, short=60_000, floor=0.4)
 
 
 # --- images

@@ -1,7 +1,9 @@
 """Revocation of access during requests: streams, late steps, links, repeated requests."""
 
 import asyncio
+import io
 import json
+import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, NamedTuple, Self
@@ -14,14 +16,22 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity, find_by_api_key, find_by_session
 from app.auth.tokens import fingerprint
-from app.core.enums import Role
+from app.core.enums import ExportFormat, Role
 from app.core.errors import InvalidToken, NotAuthorized, RequestTimedOut
 from app.core.limits import DEFAULTS, LimitKind
 from app.core.streams import Deadline
 from app.db.session import Database
 from app.models import Article, Import, Media, User
-from app.services.bulk import exporting, importing, statements
+from app.services.bulk import exporting, importing, relinking, statements
 from app.services.media import images
+from tests.bulk.exports import (
+    ghost_export,
+    ghost_post,
+    markdown_post,
+    wordpress_post,
+    wxr,
+    zipped,
+)
 from tests.factories import (
     PASSWORD,
     api_key,
@@ -141,10 +151,24 @@ class Batches:
 
 
 def import_of(
-    client: httpx.AsyncClient, headers: dict[str, str], *records: bytes
+    client: httpx.AsyncClient,
+    headers: dict[str, str],
+    *records: bytes,
+    content_type: str = "application/x-ndjson",
+    **query: str,
 ) -> Awaitable[httpx.Response]:
-    headers = {"Content-Type": "application/x-ndjson", "Prefer": "respond-async", **headers}
-    return client.post("/articles/import", content=b"".join(records), headers=headers)
+    headers = {"Content-Type": content_type, "Prefer": "respond-async", **headers}
+    content = b"".join(records)
+    return client.post("/articles/import", content=content, params=query, headers=headers)
+
+
+NUMBERS = (1, 2, 3)
+FOREIGN: dict[str, bytes] = {
+    "application/xml": wxr("".join(map(wordpress_post, NUMBERS))).encode(),
+    "application/json": json.dumps(ghost_export([*map(ghost_post, NUMBERS)])).encode(),
+    "application/zip": zipped({f"{number}.md": markdown_post(number) for number in NUMBERS}),
+}
+"""Bodies with three articles each, by their Content-Types."""
 
 
 async def result_of(rows: Rows, answer: httpx.Response) -> tuple[str, str, dict[str, Any]]:
@@ -181,6 +205,61 @@ class TestImports:
         assert await count_of(live_rows, scenario.author) == 1
         polled = await live.get(answer.headers["Location"], headers=scenario.headers)
         assert polled.status_code == 401
+
+    @pytest.mark.parametrize("content_type", FOREIGN)
+    async def test_import_of_another_system_stops_after_revocation(
+        self, live: httpx.AsyncClient, live_rows: Rows, scenario: Scenario, content_type: str
+    ) -> None:
+        query = {"source": "https://blog.example", "author": scenario.author.username}
+        body = FOREIGN[content_type]
+        async with Batches(live_rows) as batches:
+            answer = await import_of(
+                live, scenario.headers, body, content_type=content_type, **query
+            )
+            await batches.pass_one()
+            await scenario.withdraw("end")
+        state, message, summary = await result_of(live_rows, answer)
+        assert (state, summary["created"], summary["failed"]) == ("failed", 1, 0)
+        assert "Your access ended" in message
+        assert await count_of(live_rows, scenario.author) == 1
+
+    @pytest.mark.parametrize(
+        ("how", "state", "is_changed"),
+        [("end", "failed", False), ("demote", "completed", False), ("nothing", "completed", True)],
+    )
+    async def test_links_are_not_changed_after_revocation(
+        self,
+        live: httpx.AsyncClient,
+        live_rows: Rows,
+        scenario: Scenario,
+        monkeypatch: pytest.MonkeyPatch,
+        how: str,
+        state: str,
+        is_changed: bool,
+    ) -> None:
+        """The access ends after the last batch, before the links are looked up again."""
+        finish = relinking.Relinker.finish
+
+        async def withdraw_and_finish(relinker: relinking.Relinker, *args: Any) -> None:
+            if how != "nothing":
+                await scenario.withdraw(how)
+            await finish(relinker, *args)
+
+        monkeypatch.setattr(relinking.Relinker, "finish", withdraw_and_finish)
+        texts = {"1.md": markdown_post(1, "[later](2.md)"), "2.md": markdown_post(2)}
+        query = {"source": "blog", "author": scenario.author.username}
+        answer = await import_of(
+            live, scenario.headers, zipped(texts), content_type="application/zip", **query
+        )
+        result, _, summary = await result_of(live_rows, answer)
+        assert (result, summary["created"]) == (state, 2)
+        text = select(Article.content).where(
+            Article.author_id == scenario.author.id, Article.content.contains("later")
+        )
+        async with live_rows() as session:
+            content = await session.scalar(text)
+        assert content is not None
+        assert ("[later](2.md)" not in content) is is_changed
 
     async def test_demoted_editor_imports_only_own_articles(
         self, live: httpx.AsyncClient, live_rows: Rows, scenario: Scenario
@@ -312,6 +391,50 @@ class TestExports:
         assert json.loads(await anext(lines)).keys() == {"error"}
         with pytest.raises(error):
             await anext(lines)
+
+    @pytest.mark.parametrize(
+        ("export_format", "parts_before"), [(ExportFormat.MARKDOWN, 1), (ExportFormat.GHOST, 2)]
+    )
+    @pytest.mark.parametrize(
+        ("change", "error"),
+        [
+            (update(User).values(is_active=False), InvalidToken),
+            (update(User).values(role=Role.AUTHOR), NotAuthorized),
+        ],
+        ids=["disabled", "demoted"],
+    )
+    async def test_export_in_another_format_stops_after_revocation(
+        self,
+        session: AsyncSession,
+        database: Database,
+        identity: Identity,
+        monkeypatch: pytest.MonkeyPatch,
+        change: Any,
+        error: type[Exception],
+        export_format: ExportFormat,
+        parts_before: int,
+    ) -> None:
+        """The file remains incomplete, so that nobody takes it for the whole export."""
+        monkeypatch.setattr(exporting, "BATCH", 1)
+        author = await create_user(session)
+        for number in range(3):
+            await create_article(session, author=author, published=False, title=f"Secret {number}")
+        parts = await exporting.start_export(
+            database, viewer=identity, export_format=export_format, deadline=Deadline(60)
+        )
+        received = [await anext(parts) for _ in range(parts_before)]
+        await session.execute(change.where(User.id == identity.id))
+        with pytest.raises(error):
+            received += [part async for part in parts]
+        content = b"".join(received)
+        if export_format is ExportFormat.MARKDOWN:
+            assert not zipfile.is_zipfile(io.BytesIO(content))
+            assert content.count(b"PK\x03\x04") == 1
+        else:
+            assert content.count(b"Secret 0") > 0
+            assert b"Secret 1" not in content
+            with pytest.raises(ValueError, match="Expecting"):
+                json.loads(content)
 
     async def test_export_beyond_its_deadline_is_reported(
         self, session: AsyncSession, database: Database, identity: Identity

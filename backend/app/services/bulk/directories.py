@@ -8,14 +8,25 @@ what cannot be evaluated makes drafts.
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import tzinfo
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from app.services.bulk import files
 from app.services.bulk.dates import DateError, find_zone
 from app.services.bulk.front_matter import FrontMatterError, load_toml, load_yaml, split
+from app.services.bulk.globs import (
+    MAX_TOTAL_ITEMS,
+    Alternative,
+    Matcher,
+    Unsupported,
+    below,
+    expression,
+    glob,
+)
 from app.services.bulk.visibility import Reason, Restriction, is_visibility, plain_name, truth
 
 _PROGRAMS = (".11tydata.js", ".11tydata.cjs", ".11tydata.mjs", ".11tydata.ts")
@@ -35,19 +46,42 @@ _COMMENT = re.compile(r"(?<!:)//[^\n]*")
 _WORDS = re.compile(r"[A-Za-z_$][\w$]*")
 _UNKNOWN_DATA = {"permalink", "eleventycomputed", "require", "import", "export const", "fetch"}
 _REDIRECTING = {"301", "302", "303", "307", "308"}
-MAX_PATTERN = 500
-MAX_WILDCARDS = 3
-MAX_PATH = 1000
-"""The part of a path that patterns see: they may take the third power of its length."""
+_DEFAULT_CONFIGURATION = "config/_default"
+"""Hugo's folder of configurations."""
+MAX_CONFIGURATION = 256 * 1024
+"""Maximum characters of a file with values. Their nodes take a hundred times as much memory."""
+MAX_TABLES = 200
+"""Maximum tables of values that apply to a text. Each has a pattern of its own."""
+MAX_PATTERN_PROBLEMS = 10
 
 
 class Defaults(NamedTuple):
     """Values for the texts below a folder, or the reason why they may be hidden."""
 
     values: Mapping[str, Any]
-    path: re.Pattern[str] | None = None
+    path: Matcher | None = None
     """Which texts, by their path in the content folder; None for all."""
     reason: str = ""
+
+
+class _Scope(NamedTuple):
+    """Jekyll's defaults for the texts below a path, or for those that a pattern matches."""
+
+    path: str
+    kind: str
+    values: Mapping[str, Any]
+    pattern: Matcher | None
+    reason: str
+    """Why it cannot be evaluated. It then contains all texts, which may be hidden."""
+
+    def contains(self, path: str, kind: str) -> bool:
+        """Return whether a text is meant."""
+        if self.kind and self.kind != kind:
+            return False
+        if self.pattern is not None:
+            return self.pattern.matches(f"/{path}/")
+        is_below = not self.path or path == self.path or path.startswith(f"{self.path}/")
+        return is_below or bool(self.reason)
 
 
 class Inherited(NamedTuple):
@@ -73,10 +107,12 @@ class Site:
         """Former paths by the path that they lead to, without a slash at its end."""
         self.left_out_redirects = 0
         self.is_jekyll = False
-        self._defaults: list[tuple[str, str, Mapping[str, Any]]] = []
-        self._cascade: list[Defaults] = []
+        self._defaults: list[_Scope] = []
+        self._cascade: tuple[Defaults, ...] = ()
         self._site_values: dict[str, Any] = {}
-        self._excluded: list[re.Pattern[str]] = []
+        self._globs: list[Alternative] = []
+        self._expressions: list[Alternative] = []
+        self._unknown_patterns: list[str] = []
         self._included: set[str] = set()
         self._collections: Mapping[str, Any] = {}
         self._prefix = PurePosixPath()
@@ -89,6 +125,9 @@ class Site:
                 break
         self._load_ignored(root)
         self._load_data(root)
+        self._excluded = self._matcher(self._globs)
+        self._ignored = self._matcher(self._expressions)
+        self.problems += self._unknown_patterns
 
     @staticmethod
     def _folders(root: Path) -> Iterator[Path]:
@@ -101,26 +140,44 @@ class Site:
 
     def _load(self, folder: Path) -> bool:
         """Read the configuration in a folder. Return whether there is one."""
-        found = [*self._values(folder, _CONFIGURATIONS)]
-        found += self._values(folder / "config" / "_default", _CONFIGURATIONS[3:])
+        found = [*self._values(folder, "", _CONFIGURATIONS)]
+        found += self._values(folder, _DEFAULT_CONFIGURATION, _CONFIGURATIONS[3:])
         for key in ("cascade", "permalinks"):
             names = [f"{key}{ending}" for ending in (".toml", ".yaml", ".yml", ".json")]
-            parts = self._values(folder / "config" / "_default", names)
+            parts = self._values(folder, _DEFAULT_CONFIGURATION, names)
             found += [(name, {key: values}) for name, values in parts]
         for name, values in found:
             if isinstance(values, dict):
                 self._use(name, {str(key).lower(): each for key, each in values.items()})
         return bool(found)
 
-    def _values(self, folder: Path, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
-        """Yield the values of the configurations in a folder that can be read."""
-        for name in names:
-            try:
-                text = _read(folder, name)
-                if text is not None:
-                    yield name, _parse(name, text)
-            except (OSError, ValueError) as error:
-                self.problems.append(f"{name} cannot be read: {str(error)[:200]}")
+    def _values(self, root: Path, folder: str, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+        """Yield the values of the configurations in a folder below `root` that can be read."""
+        with self._opened(root, folder) as descriptor:
+            for name in names if descriptor is not None else ():
+                try:
+                    text = _read(name, folder=descriptor)
+                    if text is not None:
+                        yield name, _parse(name, text)
+                except (OSError, ValueError) as error:
+                    self.problems.append(f"{name} cannot be read: {str(error)[:200]}")
+
+    @contextmanager
+    def _opened(self, root: Path, folder: str) -> Iterator[int | None]:
+        """Open a folder below `root`. It may be missing, and must not be a symbolic link."""
+        try:
+            descriptor = files.open_folder(root, folder)
+        except (FileNotFoundError, NotADirectoryError):
+            yield None
+            return
+        except OSError as error:
+            self.problems.append(f"{folder or root.name} cannot be read: {error.strerror}")
+            yield None
+            return
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def _use(self, name: str, values: Mapping[str, Any]) -> None:
         is_hexo = bool({"source_dir", "new_post_name", "post_asset_folder"} & set(values))
@@ -134,19 +191,20 @@ class Site:
         for entry in _dicts(values.get("defaults")):
             scope, defaults = entry.get("scope"), entry.get("values")
             if isinstance(defaults, dict):
-                scope = scope if isinstance(scope, dict) else {}
-                path = str(scope.get("path") or "").strip("/")[:MAX_PATTERN]
-                self._defaults.append((path, str(scope.get("type") or ""), defaults))
-        self._defaults.sort(key=lambda each: (len(each[0]), bool(each[1])))
-        self._cascade += cascade_of(values)
+                self._defaults.append(_scope(scope if isinstance(scope, dict) else {}, defaults))
+        self._defaults.sort(key=lambda each: (len(each.path), bool(each.kind)))
+        if len(self._defaults) > MAX_TABLES:
+            del self._defaults[MAX_TABLES:]
+            self._note_pattern(name, f"`defaults` has more than {MAX_TABLES} entries")
+        self._cascade = nested(self._cascade, cascade_of(values))
         collections = values.get("collections")
         if isinstance(collections, list):
             collections = {str(each): {} for each in collections}
         self._collections = collections if isinstance(collections, dict) else {}
         self._included |= {each.strip("/") for each in _texts(values.get("include"))}
         for key in ("exclude", "ignore"):
-            self._excluded += map(_glob, _texts(values.get(key)))
-        self._excluded += map(_expression, _texts(values.get("ignorefiles")))
+            self._exclude(name, self._globs, below, _texts(values.get(key)))
+        self._exclude(name, self._expressions, expression, _texts(values.get("ignorefiles")))
         permalinks = values.get("permalinks")
         self.permalinks = permalinks if isinstance(permalinks, dict) else {}
 
@@ -168,27 +226,66 @@ class Site:
         elif self.is_jekyll:
             self._site_values["permalink"] = "date"
 
-    def _lines(self, folder: Path, name: str) -> list[str]:
-        """Return the lines of a file that may be missing."""
+    def _exclude(
+        self,
+        name: str,
+        known: list[Alternative],
+        parse: Callable[[str], list[Alternative]],
+        patterns: Iterable[str],
+    ) -> None:
+        """Add the patterns of texts that are not published."""
+        total = 0
+        for pattern in patterns:
+            try:
+                found = parse(pattern)
+            except Unsupported as error:
+                self._note_pattern(name, f"{pattern[:100]!r} is not supported ({error})")
+                continue
+            known += found
+            total += sum(map(len, found))
+            if total > MAX_TOTAL_ITEMS:  # the matcher refuses them
+                return
+
+    def _note_pattern(self, name: str, problem: str) -> None:
+        """Note that the configuration cannot be evaluated as a whole. All texts become drafts."""
+        if len(self._unknown_patterns) < MAX_PATTERN_PROBLEMS:
+            problem = f"{name}: {problem}. All texts may be hidden, and become drafts"
+            self._unknown_patterns.append(problem)
+
+    def _matcher(self, alternatives: Sequence[Alternative]) -> Matcher:
         try:
-            return (_read(folder, name) or "").splitlines()
-        except OSError as error:
-            self.problems.append(f"{name} cannot be read: {error.strerror or error}")
-            return []
+            return Matcher(alternatives)
+        except Unsupported as error:
+            self._note_pattern("patterns of texts that are not published", str(error))
+            return Matcher(())
+
+    def _lines(self, root: Path, folder: str, name: str) -> list[str]:
+        """Return the lines of a file that may be missing."""
+        with self._opened(root, folder) as descriptor:
+            if descriptor is None:
+                return []
+            try:
+                return (_read(name, folder=descriptor) or "").splitlines()
+            except OSError as error:
+                self.problems.append(f"{name} cannot be read: {error.strerror or error}")
+                return []
 
     def _load_ignored(self, root: Path) -> None:
         """Read what Eleventy does not publish."""
-        lines = (line.strip() for line in self._lines(root, ".eleventyignore"))
-        self._excluded += [_glob(line) for line in lines if line and line[0] not in "#!"][:1000]
+        name = ".eleventyignore"
+        lines = (line.strip() for line in self._lines(root, "", name))
+        patterns = (line for line in lines if line and line[0] not in "#!")
+        self._exclude(name, self._globs, below, patterns)
 
     def _load_data(self, root: Path) -> None:
         """Read the names of authors, and the redirects of hosts of static sites."""
-        for folder in (root / "_data", root / "data", root):
-            for _, values in self._values(folder, ("authors.yml", "authors.yaml", "authors.json")):
+        names = ("authors.yml", "authors.yaml", "authors.json")
+        for folder in ("_data", "data", ""):
+            for _, values in self._values(root, folder, names):
                 if isinstance(values, dict):
                     self.authors = {**values, **self.authors}
-        for folder in (root, root / "static", root / "public", root / "source"):
-            for line in self._lines(folder, "_redirects"):
+        for folder in ("", "static", "public", "source"):
+            for line in self._lines(root, folder, "_redirects"):
                 self._add_redirect(line.partition("#")[0].split())
 
     def _add_redirect(self, parts: Sequence[str]) -> None:
@@ -207,27 +304,35 @@ class Site:
         Values of a nearer folder take precedence.
         """
         path = self._prefix / position
+        name = path.as_posix()
         kind = _kind(path)
+        hidden: list[Restriction] = []
         values = dict(self._site_values)
         if kind not in {"posts", "drafts"} and values.get("permalink") == "date":
             del values["permalink"]
-        for scope, of_kind, defaults in self._defaults:
-            if (not of_kind or of_kind == kind) and _is_below(path, scope):
-                values |= defaults
-        content_path = ("/" + self._content_path(position).as_posix().lower())[:MAX_PATH]
-        hidden: list[Restriction] = []
-        for each in (*self._cascade, *folders):
-            if each.path is None or each.path.fullmatch(content_path):
+        for scope in self._defaults:
+            if scope.contains(name, kind):
+                values |= scope.values
+                if scope.reason:
+                    hidden.append(Restriction(Reason.RESTRICTED, scope.reason))
+        content_path = "/" + self._content_path(position).as_posix().lower()
+        for each in nested(self._cascade, folders):
+            if each.path is None or each.path.matches(content_path):
                 values |= each.values
                 if each.reason:
                     hidden.append(Restriction(Reason.RESTRICTED, each.reason))
-        if any(pattern.search(path.as_posix()[:MAX_PATH]) for pattern in self._excluded):
-            reason = "the configuration of the site excludes the file"
-            hidden.append(Restriction(Reason.UNFINISHED, reason))
-        if folder := self._unpublished_folder(path):
-            reason = f"Jekyll does not publish the folder {folder}"
-            hidden.append(Restriction(Reason.UNFINISHED, reason))
+        hidden += [Restriction(Reason.UNFINISHED, each) for each in self._exclusions(path)]
         return Inherited({plain_name(name): each for name, each in values.items()}, hidden)
+
+    def _exclusions(self, path: PurePosixPath) -> Iterator[str]:
+        """Yield why the configuration of the site excludes a file."""
+        name = path.as_posix()
+        if self._unknown_patterns:
+            yield "the configuration of the site has patterns that are not supported"
+        elif self._excluded.matches(f"/{name}/") or self._ignored.matches(name):
+            yield "the configuration of the site excludes the file"
+        if folder := self._unpublished_folder(path):
+            yield f"Jekyll does not publish the folder {folder}"
 
     def categories(self, position: PurePosixPath) -> list[str]:
         """Return the folders above `_posts`, which are categories in Jekyll."""
@@ -269,47 +374,58 @@ class Site:
         return ""
 
 
-def folder_defaults(folder: str, names: Sequence[str], descriptor: int) -> list[Defaults]:
+def nested(above: Sequence[Defaults], own: Iterable[Defaults]) -> tuple[Defaults, ...]:
+    """Return values of folders and those of a folder in them, of which the nearest are kept."""
+    found = (*above, *own)
+    if len(found) <= MAX_TABLES:
+        return found
+    reason = f"more than {MAX_TABLES} tables of values apply to the text"
+    return (Defaults({}, reason=reason), *found[-MAX_TABLES + 1 :])
+
+
+def folder_defaults(folder: str, names: frozenset[str], descriptor: int) -> list[Defaults]:
     """Return what the files in a folder declare for all texts in it and below it."""
     found: list[Defaults] = []
-    for name in names:
+    for name in sorted(names):
         if _SECTION_FILES.fullmatch(name):
             found += _section(name, descriptor)
     return found + data_files(folder, names, descriptor)
 
 
-def data_files(stem: str, names: Iterable[str], descriptor: int) -> list[Defaults]:
+def data_files(stem: str, names: frozenset[str], descriptor: int) -> list[Defaults]:
     """Return what Eleventy's data files of a folder or text declare."""
-    present = set(names)
-    data = {f"{stem}.json", f"{stem}.11tydata.json"} & present
-    programs = {f"{stem}{ending}" for ending in _PROGRAMS} & present
+    data = {f"{stem}.json", f"{stem}.11tydata.json"} & names
+    programs = {f"{stem}{ending}" for ending in _PROGRAMS} & names
     return [
         *(_data_file(name, descriptor) for name in sorted(data, key=len)),
         *(_program(name, descriptor) for name in sorted(programs)),
     ]
 
 
-def cascade_of(values: Mapping[str, Any]) -> Iterator[Defaults]:
-    """Yield Hugo's `cascade`: one table or several, each with the texts that it is for."""
+def cascade_of(values: Mapping[str, Any]) -> tuple[Defaults, ...]:
+    """Return Hugo's `cascade`: one table or several, each with the texts that it is for."""
+    return nested((), islice(_cascade(values), MAX_TABLES + 1))
+
+
+def _cascade(values: Mapping[str, Any]) -> Iterator[Defaults]:
     for each in _dicts(values.get("cascade")):
         target = each.get("target", each.get("_target"))
-        yield from _targeted(
-            {key: value for key, value in each.items() if key not in {"target", "_target"}},
-            target,
-        )
+        own = {key: value for key, value in each.items() if key not in {"target", "_target"}}
+        yield from _targeted(_inheritable(own), target)
 
 
 def _targeted(values: Mapping[str, Any], target: Any) -> Iterator[Defaults]:
     """Yield the values for each target. A page is of the kind `page`, not `section`."""
-    targets = _dicts(target)
-    for each in targets or [{}]:
-        kind, environment = each.get("kind"), each.get("environment")
-        if kind is not None and not _matches(kind, "page"):
-            continue
-        if environment is not None and not _matches(environment, "production"):
-            continue
-        path = each.get("path")
-        yield Defaults(_inheritable(values), None if path is None else _hugo_glob(str(path)))
+    for each in _dicts(target) or [{}]:
+        kind, environment, path = map(each.get, ("kind", "environment", "path"))
+        try:
+            is_meant = (kind is None or _matches(kind, "page")) and (
+                environment is None or _matches(environment, "production")
+            )
+            if is_meant:
+                yield Defaults(values, None if path is None else _hugo_glob(str(path)))
+        except Unsupported as error:
+            yield Defaults(values, reason=f"a target of `cascade` is not supported ({error})")
 
 
 def _section(name: str, descriptor: int) -> Iterator[Defaults]:
@@ -334,8 +450,8 @@ def _section(name: str, descriptor: int) -> Iterator[Defaults]:
 def _data_file(name: str, descriptor: int) -> Defaults:
     try:
         text, _ = files.decode(files.read(name, folder=descriptor))
-        values = json.loads(text)
-    except (OSError, ValueError, RecursionError):
+        values = _parse(name, text)
+    except (OSError, ValueError):
         return Defaults({}, reason=f"the data file {name} cannot be read")
     if not isinstance(values, dict):
         return Defaults({})
@@ -372,23 +488,18 @@ def _inheritable(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _read(folder: Path, name: str) -> str | None:
-    """Return the text of a file, or None if it does not exist. Raises OSError."""
+def _read(name: str, *, folder: int) -> str | None:
+    """Return the text of a file in a folder, or None if it does not exist. Raises OSError."""
     try:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(folder, flags)
-    except OSError:
-        return None
-    try:
-        return files.decode(files.read(name, folder=descriptor))[0]
+        return files.decode(files.read(name, folder=folder))[0]
     except FileNotFoundError:
         return None
-    finally:
-        os.close(descriptor)
 
 
 def _parse(name: str, text: str) -> Any:
     """Return the values of a configuration. Raises ValueError."""
+    if len(text) > MAX_CONFIGURATION:
+        raise FrontMatterError(f"it is longer than {MAX_CONFIGURATION} characters")
     try:
         if name.endswith(".toml"):
             return load_toml(text)
@@ -407,65 +518,26 @@ def _kind(path: PurePosixPath) -> str:
     return "pages"
 
 
-def _is_below(path: PurePosixPath, scope: str) -> bool:
-    """Return whether Jekyll's scope, a path or a pattern, contains a text."""
-    if not scope:
-        return True
-    if any(mark in scope for mark in "*?["):
-        return _glob(scope).search(path.as_posix()[:MAX_PATH]) is not None
-    return path.as_posix() == scope or path.as_posix().startswith(f"{scope}/")
+def _scope(scope: Mapping[str, Any], values: Mapping[str, Any]) -> _Scope:
+    path = str(scope.get("path") or "").strip("/")
+    pattern, reason = None, ""
+    if any(mark in path for mark in "*?["):
+        try:
+            pattern = Matcher(below(path))
+        except Unsupported as error:
+            reason = f"a path in `defaults` is not supported ({error})"
+    return _Scope(path, str(scope.get("type") or ""), values, pattern, reason)
 
 
-def _glob(pattern: str) -> re.Pattern[str]:
-    """Return a pattern for a path below which everything is meant, as in .gitignore."""
-    text = pattern.strip().removeprefix("./").strip("/")
-    return re.compile(f"(?:^|/){_translate(text)}(?:/|$)" if text else "(?!)")
-
-
-def _expression(text: str) -> re.Pattern[str]:
-    """Return a regular expression of a configuration; one that matches all if it may be slow."""
-    try:
-        return re.compile("" if sum(map(text.count, "*+{")) > 1 else text[:MAX_PATTERN])
-    except re.error:
-        return re.compile("")
-
-
-def _hugo_glob(pattern: str) -> re.Pattern[str]:
+def _hugo_glob(pattern: str) -> Matcher:
+    """Return the matcher of a path in Hugo's content folder. Raises Unsupported."""
     text = pattern.strip().lower()
-    return re.compile(_translate(text if text.startswith(("/", "{")) else f"/{text}"))
+    return Matcher(glob(text if text.startswith(("/", "{")) else f"/{text}"))
 
 
-def _translate(pattern: str) -> str:
-    """Return a glob as a regular expression: `**`, `*`, `?` and `{a,b}`.
-
-    A glob that may be slow matches all.
-    """
-    if len(pattern) > MAX_PATTERN or len(re.findall(r"\*+", pattern)) > MAX_WILDCARDS:
-        return ".*"
-    parts = []
-    depth = 0
-    for mark in re.findall(r"\*\*/?|.", pattern, re.DOTALL):
-        if mark == "**/":
-            parts.append("(?:.*/)?")
-        elif mark == "**":
-            parts.append(".*")
-        elif mark == "*":
-            parts.append("[^/]*")
-        elif mark == "?":
-            parts.append("[^/]")
-        elif mark == "{":
-            depth += 1
-            parts.append("(?:")
-        elif mark == "}" and depth:
-            depth -= 1
-            parts.append(")")
-        else:
-            parts.append("|" if mark == "," and depth else re.escape(mark))
-    return "".join(parts) + ")" * depth
-
-
-def _matches(glob: Any, name: str) -> bool:
-    return re.compile(_translate(str(glob).strip().lower())).fullmatch(name) is not None
+def _matches(pattern: Any, name: str) -> bool:
+    """Return whether a glob matches a name. Raises Unsupported."""
+    return Matcher(glob(str(pattern).strip().lower())).matches(name)
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:
@@ -476,7 +548,7 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
 
 
 def _texts(value: Any) -> list[str]:
-    return [str(each) for each in (value if isinstance(value, list) else [value]) if each][:1000]
+    return [str(each) for each in (value if isinstance(value, list) else [value]) if each]
 
 
 def _last(parts: Sequence[str], name: str) -> int:

@@ -52,24 +52,37 @@ def decode(raw: bytes) -> tuple[str, str]:
         return raw.decode("utf-8-sig", errors="replace"), note
 
 
+def open_folder(root: Path, name: str = "") -> int:
+    """Open a folder below another one, and return its file descriptor.
+
+    Raises OSError if it is not a folder, or if a folder on the way is a symbolic link. The name
+    must not contain `..`. Links in the path of `root` are followed.
+    """
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for each in filter(None, name.split("/")):
+        try:
+            below = os.open(each, os.O_RDONLY | os.O_DIRECTORY | _OPEN_FLAGS, dir_fd=folder)
+        except OSError as error:
+            if error.errno == errno.ENOTDIR and is_link(each, folder=folder):
+                raise OSError(errno.ELOOP, SYMLINK_MESSAGE, name) from error
+            raise _explain(error) from error
+        finally:
+            os.close(folder)
+        folder = below
+    return folder
+
+
 def open_below(root: Path, name: str) -> int:
     """Open a regular file below a folder, and return its file descriptor.
 
     Raises OSError if it is not a regular file, or if a folder on the way is a symbolic link. The
     name must not contain `..`.
     """
-    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    *folders, last = name.split("/")
+    above, _, last = name.rpartition("/")
+    folder = open_folder(root, above)
     try:
-        for each in folders:
-            below = os.open(each, os.O_RDONLY | os.O_DIRECTORY | _OPEN_FLAGS, dir_fd=folder)
-            os.close(folder)
-            folder = below
-        each = last
         descriptor = os.open(last, os.O_RDONLY | _OPEN_FLAGS, dir_fd=folder)
     except OSError as error:
-        if error.errno == errno.ENOTDIR and is_link(each, folder=folder):
-            raise OSError(errno.ELOOP, SYMLINK_MESSAGE, name) from error
         raise _explain(error) from error
     finally:
         os.close(folder)

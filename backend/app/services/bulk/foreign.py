@@ -132,7 +132,7 @@ class RecordBuilder:
         self.position = position
         self.options = options
         self.fields: dict[str, Any] = {}
-        self.notes: list[str] = []
+        self._notes: dict[str, None] = {}
         self.source_id = ""
         self.is_own = False
         self.former_name = ""
@@ -153,8 +153,8 @@ class RecordBuilder:
 
     def note(self, note: str) -> None:
         """Add a note for the author, once."""
-        if note and note not in self.notes:
-            self.notes.append(note)
+        if note:
+            self._notes[note] = None
 
     def set_title(self, text: str) -> None:
         """Set the title, as a single line, truncated to MAX_TITLE characters."""
@@ -372,7 +372,7 @@ class RecordBuilder:
             is_former_name_unique=self.is_former_name_unique,
             slug_source=self.slug_source,
             source_slug=self._source_slug,
-            notes=tuple(self.notes),
+            notes=tuple(self._notes),
             parts=dict(self._parts),
         )
 

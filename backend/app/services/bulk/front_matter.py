@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import yaml
 
 MAX_LENGTH = 64 * 1024
+MAX_DOTS = 100
+"""Maximum dots in a line of TOML, and so in a key."""
 MAX_NODES = 10_000
 """Maximum number of YAML nodes after the expansion of aliases."""
 
@@ -95,11 +97,11 @@ def _content(text: str) -> str:
 
 def _unclosed(text: str, start: int) -> FrontMatter:
     blank = _BLANK_LINE.search(text, start)
-    end = blank.start() if blank else len(text)
+    end = min(blank.start() if blank else len(text), start + MAX_LENGTH)
     values = _by_lines(text[start:end])
     if not values:
         return FrontMatter({}, text, is_present=False)
-    content = text[blank.end() :] if blank else ""
+    content = text[blank.end() if blank and blank.start() == end else end :]
     return FrontMatter(values, content, "the front matter has no end")
 
 
@@ -194,7 +196,12 @@ def _check_size(node: yaml.Node, sizes: dict[int, int], limit: int) -> int:
 
 
 def load_toml(raw: str) -> Any:
-    """Return the values of a TOML document. Raises FrontMatterError."""
+    """Return the values of a TOML document. Raises FrontMatterError.
+
+    tomllib takes quadratic time and memory for the parts of a key.
+    """
+    if any(line.count(".") > MAX_DOTS for line in raw.split("\n")):
+        raise FrontMatterError(f"a line has more than {MAX_DOTS} dots")
     try:
         return tomllib.loads(raw.replace("\r\n", "\n"), parse_float=str)
     except (ValueError, RecursionError) as error:
@@ -232,8 +239,9 @@ def _by_lines(raw: str) -> dict[str, Any]:
             values[last] = _unquoted(field[2] or "")
         elif (item := _ITEM.fullmatch(line.rstrip())) and last:
             before = values[last]
-            items = before if isinstance(before, list) else [before] if before else []
-            values[last] = [*items, _unquoted(item[1])]
+            if not isinstance(before, list):
+                before = values[last] = [before] if before else []
+            before.append(_unquoted(item[1]))
     return values
 
 

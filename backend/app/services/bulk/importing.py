@@ -167,7 +167,7 @@ async def _prepare(context: ImportContext, batch: Sequence[ParsedRecord]) -> lis
 
 def _with_comments(items: Sequence[PreparedRecord]) -> list[PreparedRecord]:
     """Render the comments of records."""
-    return list(_with_pauses(map(_render_comments, items)))
+    return list(with_pauses(map(_render_comments, items)))
 
 
 def _render_comments(item: PreparedRecord) -> PreparedRecord:
@@ -177,10 +177,10 @@ def _render_comments(item: PreparedRecord) -> PreparedRecord:
 
 def render_texts(texts: Sequence[str]) -> list[Rendered | str]:
     """Render the texts. A text that cannot be rendered yields the reason."""
-    return list(_with_pauses(map(_render, texts)))
+    return list(with_pauses(map(_render, texts)))
 
 
-def _with_pauses(items: Iterable[Item]) -> Iterator[Item]:
+def with_pauses(items: Iterable[Item]) -> Iterator[Item]:
     """Yield the items with short pauses, to release the GIL.
 
     Otherwise the event loop waits 5 ms for the GIL after each of its own short steps.
@@ -209,7 +209,7 @@ def _prepare_records(
         for item in batch
         if item.record is not None
     )
-    return list(_with_pauses(prepared_items))
+    return list(with_pauses(prepared_items))
 
 
 def _mark_repeated(item: PreparedRecord, seen: KeySet) -> PreparedRecord:
@@ -334,7 +334,7 @@ async def from_records(
 ) -> AsyncIterator[list[ParsedRecord]]:
     """Yield the batches of a source, numbered and read in a thread. `user_id` is the importer."""
     numbered = (item._replace(number=number) for number, item in enumerate(records, 1))
-    paced = numbered if user_id is None else _with_pauses(numbered)
+    paced = numbered if user_id is None else with_pauses(numbered)
     while batch := await threads.run(partial(_next_batch, paced), user_id=user_id):
         yield batch
 

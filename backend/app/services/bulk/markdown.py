@@ -8,17 +8,17 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from app.content.slugs import slugify
 from app.services.bulk import files
 from app.services.bulk.converting.generators import from_site, from_site_html
 from app.services.bulk.converting.results import Context, Converted
-from app.services.bulk.directories import Defaults, Site, data_files, folder_defaults
+from app.services.bulk.directories import Defaults, Site, data_files, folder_defaults, nested
 from app.services.bulk.foreign import (
     Progress,
     ReadOptions,
@@ -59,6 +59,7 @@ _NOT_CONTENT = {"themes", "_includes", "_layouts", "_data", "_site", "_sass", "l
 """Folders of generators with templates, results and programs."""
 _PRUNED = {"node_modules", "bower_components", "vendor"}
 _DRAFT_FOLDERS = {"_drafts", "drafts", "_draft", "draft", "_private", "_unpublished"}
+_DOT = re.compile(r"\.")
 _INVALID_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _DATED_NAME = re.compile(r"(\d{4}-\d{1,2}-\d{1,2})[-_](.+)")
 _FIRST_HEADING = re.compile(r"\s*+# ++([^\r\n]*+)")
@@ -136,8 +137,25 @@ class _Folder(NamedTuple):
     """A folder, opened, with what applies to its texts."""
 
     descriptor: int
-    names: Sequence[str]
+    names: frozenset[str]
+    translated: Mapping[str, int]
+    """The number of texts by the beginnings of their names, up to each dot."""
     defaults: Sequence[Defaults]
+
+    @classmethod
+    def of(
+        cls, descriptor: int, names: Iterable[str], *, name: str, above: Sequence[Defaults] = ()
+    ) -> Self:
+        """Read what the files in a folder declare. `above` applies to the folder."""
+        unique = frozenset(names)
+        own = folder_defaults(name, unique, descriptor)
+        return cls(descriptor, unique, Counter(_beginnings(unique)), nested(above, own))
+
+
+def _beginnings(names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        if PurePosixPath(name).suffix.lower() in SUFFIXES:
+            yield from (name[: dot.start()] for dot in _DOT.finditer(name))
 
 
 def source_folder(path: Path) -> Path:
@@ -221,12 +239,12 @@ def _walk(path: Path, site: Site) -> Iterator[tuple[str, MarkdownFile] | OtherEn
         descriptor = os.open(root.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             names = os.listdir(descriptor)  # noqa: PTH208 - the folder is open, its path may change
-            defaults = folder_defaults(root.parent.name, names, descriptor)
-            yield _entry(PurePosixPath(root.name), _Folder(descriptor, names, defaults), site)
+            folder = _Folder.of(descriptor, names, name=root.parent.name)
+            yield _entry(PurePosixPath(root.name), folder, site)
         finally:
             os.close(descriptor)
         return
-    inherited: dict[Path, Sequence[Defaults]] = {}
+    inherited: dict[Path, Sequence[Defaults]] = {}  # of the folders above
     for within, folders, names, descriptor in os.fwalk(root, onerror=failed.append):
         below = Path(within).relative_to(root)
         for failure in failed:
@@ -237,10 +255,10 @@ def _walk(path: Path, site: Site) -> Iterator[tuple[str, MarkdownFile] | OtherEn
             if files.is_link(name, folder=descriptor):
                 reason = f"the folder cannot be read ({files.SYMLINK_MESSAGE})"
                 yield OtherEntry((below / name).as_posix(), reason)
+        inherited = {each: inherited[each] for each in below.parents if each in inherited}
         above = inherited.get(below.parent, ()) if below.parts else ()
-        own = folder_defaults(below.name or root.name, names, descriptor)
-        inherited[below] = (*above, *own)
-        folder = _Folder(descriptor, names, inherited[below])
+        folder = _Folder.of(descriptor, names, name=below.name or root.name, above=above)
+        inherited[below] = folder.defaults
         is_template = bool({part.lower() for part in below.parts} & _NOT_CONTENT)
         for name in sorted(names):
             if name[0] != ".":
@@ -293,20 +311,16 @@ def _entry(
             if isinstance(table, dict):
                 values |= {plain_name(str(key)): value for key, value in table.items()}
         values |= source
-    language = _language_in_name(position, folder.names)
+    language = _language_in_name(position, folder.translated)
     return shown, MarkdownFile(values, found, note, inherited.hidden, language)
 
 
-def _language_in_name(position: PurePosixPath, names: Sequence[str]) -> str:
+def _language_in_name(position: PurePosixPath, translated: Mapping[str, int]) -> str:
     """Return the language of `post.fr.md`, if there is another language of the text."""
     translation = _TRANSLATION.fullmatch(position.stem)
     if translation is None:
         return ""
-    others = (name for name in names if name.startswith(f"{translation[1]}."))
-    is_one_of_several = any(
-        name != position.name and PurePosixPath(name).suffix.lower() in SUFFIXES for name in others
-    )
-    is_usual = is_one_of_several or translation[1].lower() == "index"
+    is_usual = translated.get(translation[1], 0) > 1 or translation[1].lower() == "index"
     return translation[2] if is_usual else ""
 
 

@@ -12,6 +12,9 @@ STYLES = {
 }
 """Jekyll's names of patterns."""
 
+MAX_LENGTH = 1000
+"""Maximum length of a pattern and of each value. A pattern can name a value repeatedly."""
+
 _PLACEHOLDER = re.compile(r":([a-z_]+)")
 _TEMPLATE = re.compile(
     r"\{\{-?\s*(?:page\.)?(fileSlug|filePathStem|slug|title)"
@@ -26,7 +29,10 @@ def expand(pattern: str, *, at: datetime | None, values: Mapping[str, str]) -> s
     `values` has the parts of the address by their names in patterns, for example `title`.
     """
     pattern = STYLES.get(pattern.strip(), pattern.strip())
-    known = {**values, "output_ext": ".html"}
+    if len(pattern) > MAX_LENGTH:
+        return ""
+    known = {name: value for name, value in values.items() if len(value) <= MAX_LENGTH}
+    known["output_ext"] = ".html"
     if at is not None:
         known |= {
             "year": f"{at:%Y}",

@@ -9,6 +9,7 @@ is killed continues where it ended. Only saved addresses are replaced, not what 
 import json
 import re
 import tempfile
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -38,9 +39,10 @@ from app.services.audit import AuditAction
 from app.services.bulk.converting.addresses import Address, Use, find_addresses, replace_addresses
 from app.services.bulk.converting.results import TooComplex
 from app.services.bulk.copying import Copier, WantedImage, find_copies
-from app.services.bulk.importing import render_texts, threads
+from app.services.bulk.importing import render_texts, threads, with_pauses
 from app.services.bulk.records import KeySet, Outcome, PreparedRecord, Result, prefix_of, record_key
 from app.services.bulk.references import (
+    FileName,
     ImageTarget,
     OldAddress,
     PageTarget,
@@ -159,6 +161,13 @@ class _Place(NamedTuple):
     author_id: int = 0
 
 
+class _Targets(NamedTuple):
+    """What the addresses of links and images lead to."""
+
+    pages: Mapping[_Place, PageTarget]
+    images: Mapping[_Place, ImageTarget]
+
+
 class _Rewritten(NamedTuple):
     """A text with new addresses, before it is written."""
 
@@ -173,6 +182,38 @@ class _Known(NamedTuple):
     links: int
     images: int
     remaining: Sequence[OldAddress]
+
+
+class FileIndex:
+    """The slugs of the texts in a folder, by their stems.
+
+    The stems are sorted by their components from the end. So all texts that a name may mean are
+    adjacent, and are found by binary search.
+    """
+
+    def __init__(self, slugs: Mapping[str, str]) -> None:
+        """`slugs` are by the paths of the texts."""
+        items = with_pauses(slugs.items())
+        pairs = ((_backwards(file_stem(path)), slug) for path, slug in items)
+        self._entries = sorted(pairs)
+
+    def find(self, names: Iterable[FileName]) -> str | None:
+        """Return the slug for the first of the names that only one text has."""
+        for name in names:
+            wanted = _backwards(name.stem)
+            first = bisect_left(self._entries, (wanted,))
+            near = [backwards for backwards, _ in self._entries[first : first + 2]]
+            count = near.count(wanted)
+            if not count and name.is_loose:
+                count = sum(backwards.startswith(wanted) for backwards in near)
+            if count == 1:
+                return self._entries[first][1]
+        return None
+
+
+def _backwards(stem: str) -> str:
+    """Return a path that begins with its last component. Each component ends with a slash."""
+    return "".join(f"{part}/" for part in reversed(stem.split("/")))
 
 
 class Relinker:
@@ -200,8 +241,7 @@ class Relinker:
         self._report = report
         self._dry = _DryRun(site) if is_dry_run else None
         self._known: dict[int, _Known] = {}
-        self._files: dict[str, list[tuple[str, str]]] | None = None
-        """Stems and slugs of the texts in a folder, by the last part of their stems."""
+        self._files: FileIndex | None = None
 
     async def prepare(self, items: list[PreparedRecord]) -> list[PreparedRecord]:
         """Return the records with the addresses that are known. The others become absolute."""
@@ -269,7 +309,7 @@ class Relinker:
             parsed = parsed._replace(notes=notes)
         unique = list({each.address: each for each in addresses.values()}.values())
         replaced = [found for found in unique if (item.source_id, found) in targets]
-        remaining = [found for found in unique if found not in replaced]
+        remaining = [found for found in unique if (item.source_id, found) not in targets]
         self._known[parsed.number] = _Known(
             links=sum(not found.is_image for found in replaced),
             images=sum(found.is_image for found in replaced),
@@ -336,7 +376,16 @@ class Relinker:
             targets |= await self._targets(missing)
         if self._dry is None:
             await self._rewrite(places, targets)
-        for each in places:
+        await threads.run(partial(self._count, places, targets, reasons))
+
+    def _count(
+        self,
+        places: Sequence[_Place],
+        targets: Mapping[tuple[str, OldAddress], str],
+        reasons: Mapping[str, str],
+    ) -> None:
+        """Report which addresses were replaced, and why the others remain."""
+        for each in with_pauses(places):
             is_image = each.found.is_image
             if (each.source_id, each.found) in targets:
                 self._report.links += not is_image
@@ -387,24 +436,41 @@ class Relinker:
 
     async def _targets(self, places: Sequence[_Place]) -> Mapping[tuple[str, OldAddress], str]:
         """Return the new addresses that are known, by the id of the text and its address."""
-        pages = {each: self._page(each) for each in places if not each.found.is_image}
-        images = {each: self._image(each) for each in places if each.found.is_image}
-        slugs = await self._slugs({path for page in pages.values() for path in page.paths})
-        if self._site.is_folder and pages and self._files is None:
+        if not places:
+            return {}
+        targets = await threads.run(partial(self._read, places))
+        slugs = await self._slugs({path for page in targets.pages.values() for path in page.paths})
+        if self._site.is_folder and targets.pages and self._files is None:
             self._files = await self._read_files()
         copies = await find_copies(
             self._database,
             source=self._source,
-            identities={image.identity for image in images.values()},
+            identities={image.identity for image in targets.images.values()},
         )
+        return await threads.run(partial(self._match, targets, slugs, copies))
+
+    def _read(self, places: Sequence[_Place]) -> _Targets:
+        pages: dict[_Place, PageTarget] = {}
+        images: dict[_Place, ImageTarget] = {}
+        for each in with_pauses(places):
+            if each.found.is_image:
+                images[each] = self._image(each)
+            else:
+                pages[each] = self._page(each)
+        return _Targets(pages, images)
+
+    def _match(
+        self, targets: _Targets, slugs: Mapping[str, str], copies: Mapping[str, str]
+    ) -> Mapping[tuple[str, OldAddress], str]:
+        """Return the new addresses of the targets that were found."""
         found: dict[tuple[str, OldAddress], str] = {}
-        for place, page in pages.items():
-            slug = next((slugs[path] for path in page.paths if path in slugs), None)
-            slug = self._slug_of_file(page) or slug
+        for place, page in with_pauses(targets.pages.items()):
+            slug = self._files.find(page.files) if self._files is not None else None
+            slug = slug or next((slugs[path] for path in page.paths if path in slugs), None)
             if slug is not None:
                 fragment = f"#{page.fragment}" if page.fragment else ""
                 found[place.source_id, place.found] = article_url(slug) + fragment
-        for place, image in images.items():
+        for place, image in with_pauses(targets.images.items()):
             is_known = self._dry is not None and record_key("", image.identity) in self._dry.copied
             if image.identity in copies or is_known:
                 found[place.source_id, place.found] = copies.get(image.identity, "")
@@ -428,29 +494,14 @@ class Relinker:
             slugs[row.path] = row.slug
         return slugs
 
-    async def _read_files(self) -> dict[str, list[tuple[str, str]]]:
+    async def _read_files(self) -> FileIndex:
         parameters = {"sources": self._sources, "now": clock.now()}
         async with self._database.autocommit() as connection:
             rows = (await connection.execute(_FILES, parameters)).all()
-        pairs = {row.source_id: row.slug for row in rows}
+        slugs = {row.source_id: row.slug for row in rows}
         if self._dry is not None:
-            pairs |= self._dry.files
-        files: dict[str, list[tuple[str, str]]] = defaultdict(list)
-        for source_id, slug in pairs.items():
-            stem = file_stem(source_id)
-            files[stem.rpartition("/")[2]].append((stem, slug))
-        return files
-
-    def _slug_of_file(self, page: PageTarget) -> str | None:
-        """Return the slug of the article that a link to a file means, if there is only one."""
-        for name in page.files:
-            files = (self._files or {}).get(name.stem.rpartition("/")[2], [])
-            exact = [slug for stem, slug in files if stem == name.stem]
-            loose = [slug for stem, slug in files if stem.endswith(f"/{name.stem}")]
-            found = exact or (loose if name.is_loose else [])
-            if len(found) == 1:
-                return found[0]
-        return None
+            slugs |= self._dry.files
+        return await threads.run(partial(FileIndex, slugs))
 
     async def _texts(self, article_ids: Sequence[int]) -> Sequence[Row[Any]]:
         async with self._database.autocommit() as connection:

@@ -239,7 +239,8 @@ class Blocks:
 
     def _figure(self, node: Element, formats: Sequence[Element]) -> list[str]:
         captions = [each for each in node.children if _is_named(each, "figcaption")]
-        content = self._blocks([each for each in node.children if each not in captions], formats)
+        others = [each for each in node.children if not _is_named(each, "figcaption")]
+        content = self._blocks(others, formats)
         if not content:
             return self._blocks([child for each in captions for child in _nodes(each)], formats)
         lines = [

@@ -159,7 +159,8 @@ class _Lexical:
         items, is_open = [f"<{tag}{numbered}>"], False
         for item in _children(node):
             nested = [child for child in _children(item) if _kind(child) == "list"]
-            own = {**item, "children": [each for each in _children(item) if each not in nested]}
+            others = [child for child in _children(item) if _kind(child) != "list"]
+            own = {**item, "children": others}
             content = self._inline(own, depth + 1)
             if content or not is_open:
                 items.append(("</li>" if is_open else "") + "<li>" + _box(item) + content)
