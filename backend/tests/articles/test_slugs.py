@@ -12,6 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core import clock
 from app.core.enums import Role
+from app.db.session import Database
+from app.services.articles.changes import announce_due
 from tests.factories import bearer, create_article, create_user
 from tests.test_lists import statements
 
@@ -420,6 +422,78 @@ class TestUnpublishedSlugsAreUnobservable:
         assert (await load(client, ada, {**draft, "published_at": now}))["updated"] == 1
         moved = await client.get("/articles/by-slug/plan-2", headers=ada)
         assert moved.json()["status"] == "published"
+
+    @pytest.mark.parametrize("days", [None, 1], ids=["draft", "scheduled"])
+    async def test_imports_do_not_reveal_former_slugs(
+        self, client: httpx.AsyncClient, ada: Headers, bob: Headers, days: int | None
+    ) -> None:
+        record = {"title": "Name", "content": TEXT, "former_slugs": ["plan"]}
+        hidden = {**record, "published_at": days and later(days)}
+        assert (await load(client, ada, {**hidden, "slug": "ada"}))["created"] == 1
+        before = (await client.get("/articles/export", headers=ada)).text
+        assert '"former_slugs":["plan"]' in before
+        for title, body in (("Plan", {"published_at": later(1)}), ("Plan", {"slug": "plan-2"})):
+            written = await post(client, bob, title=title, **body)
+            assert written.json()["slug"] == body.get("slug", "plan")
+        drafts = [
+            {**record, "slug": "draft"},
+            {**record, "slug": "scheduled", "published_at": later(1)},
+            {**record, "slug": "public", "published_at": clock.now().isoformat()},
+        ]
+        for number, draft in enumerate(drafts):
+            report = await load(client, bob, draft)
+            assert (report["created"], report["notes"]) == (1, []), number
+            own = (await client.get("/articles/export", headers=bob)).text
+            assert own.count('"former_slugs":["plan"]') == number + 1
+        assert (await client.get("/articles/export", headers=ada)).text == before
+        moved = await client.get("/articles/by-slug/plan", headers=ada)
+        assert moved.json()["moved_to"] == "public"
+
+    @pytest.mark.parametrize("how", ["request", "import", "date"])
+    async def test_former_slugs_redirect_once_their_article_is_public(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        database: Database,
+        ada: Headers,
+        bob: Headers,
+        how: str,
+    ) -> None:
+        await post(client, bob, title="Taken", published=True)
+        record = {
+            "title": "New",
+            "slug": "new",
+            "content": TEXT,
+            "former_slugs": ["old", "taken"],
+            "published_at": later(1) if how == "date" else None,
+        }
+        assert (await load(client, ada, record))["created"] == 1
+        assert (await client.get("/articles/by-slug/old", headers=ada)).status_code == 404
+        mine = (await client.get("/articles/by-slug/new", headers=ada)).json()
+        if how == "request":
+            url = f"/articles/{mine['id']}"
+            await client.patch(url, json={"published": True}, headers=ada)
+        elif how == "import":
+            public = {**record, "published_at": clock.now().isoformat()}
+            report = await load(client, ada, public)
+            assert report["updated"] == 1
+            assert "belong to another article: taken" in str(report["notes"])
+        else:
+            # As if its date had come: the trigger and the job use the clock of the database.
+            for statement in (
+                "SET LOCAL session_replication_role = replica",
+                "UPDATE articles SET published_at = now() - interval '1 second', dated_at = now()"
+                " WHERE awaits_publication",
+                "SET LOCAL session_replication_role = origin",
+            ):
+                await session.execute(text(statement))
+            await announce_due(database)
+        moved = await client.get("/articles/by-slug/old")
+        assert (moved.status_code, moved.json()["moved_to"]) == (301, "new")
+        assert (await client.get("/articles/by-slug/taken")).json()["title"] == "Taken"
+        assert (await post(client, bob, title="Old", published=True)).json()["slug"] == "old-2"
+        left = await session.scalar(text("SELECT count(*) FROM draft_former_slugs"))
+        assert left == 0
 
     async def test_slug_is_locked_before_tags(
         self, client: httpx.AsyncClient, connection: AsyncConnection, ada: Headers, bob: Headers
