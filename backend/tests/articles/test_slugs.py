@@ -12,8 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core import clock
 from app.core.enums import Role
-from app.db.session import Database
-from app.services.articles.changes import announce_due
 from tests.factories import bearer, create_article, create_user
 from tests.test_lists import statements
 
@@ -454,7 +452,6 @@ class TestUnpublishedSlugsAreUnobservable:
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
-        database: Database,
         ada: Headers,
         bob: Headers,
         how: str,
@@ -479,15 +476,9 @@ class TestUnpublishedSlugsAreUnobservable:
             assert report["updated"] == 1
             assert "belong to another article: taken" in str(report["notes"])
         else:
-            # As if its date had come: the trigger and the job use the clock of the database.
-            for statement in (
-                "SET LOCAL session_replication_role = replica",
-                "UPDATE articles SET published_at = now() - interval '1 second', dated_at = now()"
-                " WHERE awaits_publication",
-                "SET LOCAL session_replication_role = origin",
-            ):
-                await session.execute(text(statement))
-            await announce_due(database)
+            # As the job does when the date has come: the row does not await it any more.
+            past = "published_at = now() - interval '1 second'"
+            await session.execute(text(f"UPDATE articles SET {past} WHERE awaits_publication"))
         moved = await client.get("/articles/by-slug/old")
         assert (moved.status_code, moved.json()["moved_to"]) == (301, "new")
         assert (await client.get("/articles/by-slug/taken")).json()["title"] == "Taken"
