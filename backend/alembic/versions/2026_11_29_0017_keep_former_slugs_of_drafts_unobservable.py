@@ -82,13 +82,13 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("article_id", "slug", name="pk_draft_former_slugs"),
     )
-    op.execute(PUBLISH_FORMER_SLUGS)
-    op.execute(TRIGGER)
-    op.execute(MOVE_DRAFTS)
     reserved = sa.Column(
         "reserved_bytes", sa.BigInteger(), server_default=sa.text("0"), nullable=False
     )
     op.add_column("imports", reserved)
+    op.execute(MOVE_DRAFTS)
+    op.execute(PUBLISH_FORMER_SLUGS)
+    op.execute(TRIGGER)  # last, because it locks the articles against writes
 
 
 def downgrade() -> None:

@@ -127,9 +127,9 @@ _TEXTS = union_all(
     _bytes_of_imports(FormerSlug, FormerSlug.slug),
     _bytes_of_imports(DraftFormerSlug, DraftFormerSlug.slug),
     _bytes_of_imports(ImportedAddress, ImportedAddress.address, ImportedAddress.source_address),
-    _bytes_of_imports(
-        Comment, Comment.content, Comment.source_id, Comment.guest_name, Comment.guest_url
-    ).where(Comment.source_id.is_not(None)),
+    _bytes_of_imports(Comment, Comment.content, Comment.source_id, Comment.guest_url).where(
+        Comment.source_id.is_not(None)
+    ),
 ).subquery()
 _ACTIVE_RESERVATION = and_(UploadReservation.user_id == _USER, UploadReservation.expires_at > _NOW)
 _STORED_BYTES = select(func.coalesce(func.sum(Media.bytes), 0)).where(Media.owner_id == _USER)

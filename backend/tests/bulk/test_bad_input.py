@@ -45,6 +45,9 @@ def read(form: str, paths: Mapping[str, Path]) -> dict[str, Read]:
     """Return the titles, the problems and the MiB of each source."""
     sources = [[form, str(path)] for path in paths.values()]
     results = run_module("reading", json.dumps(sources))
+    for path in paths.values():
+        if path.is_file():  # large; temporary files may be in memory
+            path.unlink()
     return dict(zip(paths, results, strict=True))
 
 
