@@ -28,15 +28,14 @@ from app.core.errors import ServiceUnavailable
 from app.db.session import Database
 from app.services import health, outbox
 from app.services.media.storage import new_folder, open_storage
+from app.services.space import MIN_FREE_FRACTION, min_free_bytes
 
 TIMEOUT_SECONDS = 10
 MIN_POSTGRESQL = 180000
 MAX_CLOCK_DIFFERENCE = timedelta(seconds=2)
 MIN_CERTIFICATE_DAYS = 14
-MIN_FREE_FRACTION = 0.1
 MAX_CONNECTIONS_FRACTION = 0.8
 GIGABYTE = 1024**3
-MIN_FREE_BYTES = GIGABYTE
 
 
 class Level(StrEnum):
@@ -325,7 +324,7 @@ async def check_disk(settings: Settings) -> AsyncIterator[Finding]:
             continue
         usage = shutil.disk_usage(folder)
         text = f"{folder}: {usage.free / GIGABYTE:.1f} of {usage.total / GIGABYTE:.1f} GiB are free"
-        if usage.free < min(MIN_FREE_BYTES, usage.total * MIN_FREE_FRACTION):
+        if usage.free < min_free_bytes(usage.total):
             yield problem("disk", text, "free space or enlarge the disk")
         elif usage.free < usage.total * MIN_FREE_FRACTION:
             yield warning("disk", text, "free space or enlarge the disk soon")

@@ -277,7 +277,12 @@ def serving(checkout: Checkout, server: Sequence[str] = UVICORN, **settings: str
     """Run the API in a separate process, with `settings` as its environment."""
     port = free_port()
     address = ("--bind", f"{HOST}:{port}") if server is GUNICORN else ("--port", str(port))
-    defaults = {"BCRYPT_COST": "4", "WEB_CONCURRENCY": "1", "LIMITS": HIGH_LIMITS}
+    defaults = {
+        "BCRYPT_COST": "4",
+        "WEB_CONCURRENCY": "1",
+        "LIMITS": HIGH_LIMITS,
+        "MEDIA_DIR": str(checkout.logs / "media"),  # the project's folder may be read-only
+    }
     with (
         Fork(*server, *address, checkout=checkout, settings=defaults | settings) as process,
         connected(process, port) as api,

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from app.conduit.application import create_conduit
@@ -108,6 +108,8 @@ WRITES: Mapping[str, tuple[LimitKind, ...] | str] = {
         K.TEXT_KEPT,
         K.DRAFTS,
         K.NEW_TAGS,
+        K.CHECKED_RECORDS,
+        K.CHECKED_TEXT,
     ),
     "POST /articles/{article_id}/comments": (K.COMMENTS,),
     "PATCH /comments/{comment_id}": (K.COMMENTS,),
@@ -328,6 +330,8 @@ class TestZero:
             record = {"title": "New", "content": TEXT, "tags": ["quite new"]}
             request = {"content": json.dumps(record)}
             headers |= {"Content-Type": "application/x-ndjson"}
+            if kind in {K.CHECKED_RECORDS, K.CHECKED_TEXT}:
+                request["params"] = {"dry_run": "true"}
         response = await client.request(method, path.format(**ids), headers=headers, **request)
         if path == "/articles/import" and kind is not K.IMPORTS:
             assert response.json()["created"] == 0
@@ -383,10 +387,11 @@ BOUNDED_BY: Mapping[str, str] = {
     "discarded_folders": "uploads",
     "favorites": "reactions",
     "follows": "reactions",
+    "draft_former_slugs": "text_written; 50 an imported record",
     "former_slugs": "changes; 50 an imported record",
     "idempotency_keys": "the limits of what they create; 64 KiB each; deleted after a day",
     "import_records": "imported_records",
-    "imports": "20 a user",
+    "imports": "20 a user, with reports of limited size",
     "installation": "one",
     "imported_addresses": "text_written",
     "limit_overrides": "one a kind of limit",
@@ -763,10 +768,128 @@ class TestImports:
         install(LIMITS=limit)
         user = await create_user(session)
         headers = {**bearer(user), "Content-Type": "application/x-ndjson"}
-        records = [{"title": f"Title {n}", "content": "x" * 100} for n in range(30)]
+        # Of 100 bytes with the name of the source, to which the user's id is added, and its id.
+        source = "s" * (20 - len(f"user {user.id}: "))
+        records = [
+            {"title": "T", "content": "x" * 77, "source": source, "source_id": f"{n:03}"}
+            for n in range(30)
+        ]
         body = "\n".join(map(json.dumps, records))
         report = (await client.post("/articles/import", content=body, headers=headers)).json()
         assert (report["created"], report["stopped"]["line"]) == (10, 11)
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"imported": {"note": "x" * 50_000}},
+            {"old_paths": [f"/{n:02}/{'x' * 900}" for n in range(50)]},
+            {"former_slugs": [f"{n:02}-{'x' * 90}" for n in range(50)]},
+            {"content": f"[a](/{'x' * 1900})"},
+            {"comments": [{"id": "1", "content": "y", "url": f"http://x.y/{'x' * 1900}"}]},
+        ],
+        ids=lambda fields: next(iter(fields)),
+    )
+    async def test_everything_that_imports_store_counts(
+        self, client: httpx.AsyncClient, session: AsyncSession, install: Install, fields: Any
+    ) -> None:
+        """When it is written, and when the total is measured."""
+        install(LIMITS="text_kept=1GiB")
+        user = await create_user(session)
+        headers = bearer(user)
+        typed = {**headers, "Content-Type": "application/x-ndjson"}
+        site = {"site": "https://old.example"} if "content" in fields else {}
+
+        async def load(number: int, **fields: Any) -> dict[str, Any]:
+            record = {"title": "T", "content": "x", "slug": f"a-{number}", **fields}
+            answer = await client.post(
+                "/articles/import", content=json.dumps(record), headers=typed, params=site
+            )
+            report: dict[str, Any] = answer.json()
+            return report
+
+        async def kept() -> tuple[int, int]:
+            query = "SELECT level FROM limit_uses WHERE kind = 'text_kept'"
+            counted = round(await session.scalar(text(query)) or 0)
+            uses = (await client.get(f"/users/{user.id}/limits/use", headers=headers)).json()
+            return counted, next(each["used"] for each in uses if each["kind"] == "text_kept")
+
+        assert (await load(0))["created"] == 1
+        before = await kept()
+        assert before[0] == before[1]
+        assert (await load(1, **fields))["created"] == 1
+        counted, measured = await kept()
+        size = len(json.dumps(fields)) * 0.9
+        assert counted - before[0] > size
+        # PostgreSQL compresses JSON.
+        assert measured == counted or "imported" in fields
+        assert measured > before[1]
+        install(LIMITS=f"text_kept={measured + 100}")
+        assert (await load(2, **fields))["stopped"]["line"] == 1
+
+    async def test_new_addresses_in_imported_texts_count(
+        self, client: httpx.AsyncClient, session: AsyncSession, install: Install
+    ) -> None:
+        """The first text refers to the second, whose address is known only at the end."""
+        user = await create_user(session)
+        headers = {**bearer(user), "Content-Type": "application/x-ndjson"}
+        slug = "b" * 90
+        records = [
+            {"title": "A", "slug": "a", "content": "[b](/b) " * 200},
+            {"title": "B", "slug": slug, "content": "B", "old_paths": ["/b/"]},
+        ]
+        now = {"published_at": clock.now().isoformat()}
+        for record in records:  # each in an import of its own
+            answer = await client.post(
+                "/articles/import",
+                content=json.dumps({**record, **now}),
+                headers=headers,
+                params={"site": "http://x.y"},
+            )
+            assert answer.json()["created"] == 1, answer.text
+        content = (await client.get("/articles/by-slug/a")).json()["content"]
+        assert content.count(slug) == 200
+        query = text("SELECT level FROM limit_uses WHERE kind = 'text_kept'")
+        assert (await session.scalar(query) or 0) > len(content)
+
+    async def test_unchanged_records_cost_nothing(
+        self, client: httpx.AsyncClient, session: AsyncSession, install: Install
+    ) -> None:
+        install(LIMITS="text_written=1500/day,imported_records=2/day")
+        headers = {**bearer(await create_user(session)), "Content-Type": "application/x-ndjson"}
+        record = {"title": "T", "slug": "a", "content": "x" * 100, "old_paths": ["/" + "x" * 900]}
+        for title, count in (("T", "created"), ("T", "unchanged"), ("U", "updated")):
+            body = json.dumps({**record, "title": title})
+            answer = await client.post("/articles/import", content=body, headers=headers)
+            assert answer.json()[count] == 1, answer.text
+
+    @pytest.mark.parametrize("limit", ["checked_records=7/hour", "checked_text=1000/hour"])
+    async def test_dry_runs_count(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        install: Install,
+        timeline: Timeline,
+        limit: str,
+    ) -> None:
+        install(LIMITS=limit)
+        headers = {**bearer(await create_user(session)), "Content-Type": "application/x-ndjson"}
+        records = [{"title": "T", "content": "x" * 100, "slug": f"a-{n}"} for n in range(6)]
+        body = "\n".join(map(json.dumps, records))
+
+        async def load(**query: str) -> dict[str, Any]:
+            url = "/articles/import"
+            answer = await client.post(url, content=body, headers=headers, params=query)
+            report: dict[str, Any] = answer.json()
+            return report
+
+        assert (await load(dry_run="true"))["created"] == 6
+        again = await load(dry_run="true")
+        assert again["created"] < 6
+        assert again["stopped"]["line"] == again["created"] + 1
+        assert "checked" in again["stopped"]["message"]
+        assert (await load())["created"] == 6  # they use nothing of what an import may write
+        timeline.advance(3600)
+        assert (await load(dry_run="true"))["stopped"] is None
 
     async def test_unpublished_articles_count_as_drafts(
         self, client: httpx.AsyncClient, session: AsyncSession, install: Install

@@ -194,13 +194,14 @@ def make_env(checkout: Path) -> str:
 
 
 def secrets_in(env: str) -> list[str]:
-    return re.findall(r"^(?:SECRET_KEY|POSTGRES_PASSWORD)=(.*)$", env, flags=re.MULTILINE)
+    names = "SECRET_KEY|DATABASE_PASSWORD|POSTGRES_PASSWORD"
+    return re.findall(rf"^(?:{names})=(.*)$", env, flags=re.MULTILINE)
 
 
 def test_make_env_generates_secrets(tmp_path: Path) -> None:
     envs = [make_env(tmp_path / "one"), make_env(tmp_path / "two")]
     secrets = [secret for env in envs for secret in secrets_in(env)]
-    assert len(secrets) == len(set(secrets)) == 4
+    assert len(secrets) == len(set(secrets)) == 6
     for secret in secrets:
         assert re.fullmatch(r"[A-Za-z0-9_-]{43,}", secret)  # 256 bits; safe in an address
     assert not any("=<generated>" in env for env in envs)

@@ -36,6 +36,8 @@ class LimitKind(StrEnum):
     NEW_TAGS = "new_tags"
     IMPORTS = "imports"
     IMPORTED_RECORDS = "imported_records"
+    CHECKED_RECORDS = "checked_records"
+    CHECKED_TEXT = "checked_text"
     UPLOADS = "uploads"
     UPLOADS_AT_ONCE = "uploads_at_once"
     MEDIA_BYTES = "media_bytes"
@@ -75,6 +77,8 @@ DEFAULTS: Mapping[LimitKind, Limit] = {
     LimitKind.NEW_TAGS: Limit(1000, _DAY),
     LimitKind.IMPORTS: Limit(600, _HOUR),
     LimitKind.IMPORTED_RECORDS: Limit(10_000, _HOUR),
+    LimitKind.CHECKED_RECORDS: Limit(20_000, _HOUR),
+    LimitKind.CHECKED_TEXT: Limit(64 * _MIB, _HOUR),
     LimitKind.UPLOADS: Limit(600, _HOUR),
     LimitKind.UPLOADS_AT_ONCE: Limit(4),
     LimitKind.MEDIA_BYTES: Limit(1024 * _MIB),

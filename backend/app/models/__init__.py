@@ -7,7 +7,7 @@ from app.models.accounts.attempt import Attempt
 from app.models.accounts.second_factor import RecoveryCode, SecondFactor
 from app.models.accounts.session import UserSession
 from app.models.accounts.user import User
-from app.models.articles.article import Article, FormerSlug
+from app.models.articles.article import Article, DraftFormerSlug, FormerSlug
 from app.models.articles.change import Change
 from app.models.articles.preview_link import PreviewLink
 from app.models.articles.revision import ArticleRevision
@@ -45,6 +45,7 @@ __all__ = [
     "Change",
     "Comment",
     "DiscardedFolder",
+    "DraftFormerSlug",
     "Favorite",
     "Follow",
     "FormerSlug",

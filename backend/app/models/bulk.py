@@ -43,6 +43,8 @@ class Import(Base):
     dry_run: Mapped[bool]
     bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     """The size of the body."""
+    reserved_bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    """The disk space of its files until it has finished: `services.space`."""
     progress: Mapped[float] = mapped_column(server_default=text("0"))
     """The part of the source that was read, from 0 to 1."""
     summary: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))

@@ -116,6 +116,7 @@ async def import_articles(
 
     Repeating an import changes nothing. An invalid record is reported, and the import continues.
     """
+    length = request.headers.get("content-length")
     is_async = prefer is not None and _RESPOND_ASYNC.search(prefer) is not None
     found = await runs.run(
         database,
@@ -123,6 +124,7 @@ async def import_articles(
         identity=actor,
         content_type=request.headers.get("content-type", "").partition(";")[0].strip().lower(),
         query=query,
+        content_length=None if length is None else int(length),
         body=_body(request),
         waits=not is_async,
     )

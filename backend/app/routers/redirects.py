@@ -7,12 +7,12 @@ from fastapi import APIRouter, Path, Request, Response, status
 from app.core.errors import NotFound
 from app.db.dependencies import ReadConnection
 from app.db.reading import Reader
-from app.http.caching import public
 from app.routers.responses import DescribedRoute, create_router, errors
 from app.services.bulk import redirects
 
-MAX_AGE_SECONDS = 300
-"""Without a maximum age, browsers may keep a 301 forever."""
+CACHE_CONTROL = "private, max-age=300"
+"""Without a maximum age, browsers may keep a 301 forever. Shared caches keep none: the number of
+addresses with other queries is unlimited."""
 
 REDIRECT: dict[int | str, dict[str, Any]] = {
     301: {
@@ -35,7 +35,7 @@ def create(prefix: str) -> APIRouter:
 
     async def respond(reader: Reader, path: str, request: Request) -> Response:
         url = await redirects.find_redirect(reader, path=path, query=request.url.query)
-        headers = {"Location": url, "Cache-Control": public(MAX_AGE_SECONDS)}
+        headers = {"Location": url, "Cache-Control": CACHE_CONTROL}
         return Response(status_code=status.HTTP_301_MOVED_PERMANENTLY, headers=headers)
 
     @router.get(

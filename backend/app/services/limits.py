@@ -16,6 +16,8 @@ import hmac
 import math
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import reduce
+from operator import add
 from typing import Any, NamedTuple, NoReturn
 
 from sqlalchemy import (
@@ -59,8 +61,10 @@ from app.db.reading import Reader
 from app.db.session import NO_KEY_UPDATE, Database
 from app.models.accounts.address import Address
 from app.models.accounts.user import User
-from app.models.articles.article import Article
+from app.models.articles.article import Article, DraftFormerSlug, FormerSlug
 from app.models.articles.revision import ArticleRevision
+from app.models.bulk import ImportedAddress, ImportRecord, Redirect
+from app.models.community.comment import Comment
 from app.models.limit import LimitOverride, LimitUse, UploadReservation
 from app.models.media import Media
 from app.schemas.limit import LimitResponse, LimitUseResponse, UserLimits, UserLimitsUpdate
@@ -95,6 +99,17 @@ def _bytes_of(model: Any, *conditions: Any) -> Select[Any]:
     return select(func.octet_length(model.content).label("bytes")).where(*conditions)
 
 
+def _bytes_of_imports(model: Any, *columns: Any) -> Select[Any]:
+    """Select the sizes of what imports store beside the texts, for the author of the article."""
+    sizes = [func.coalesce(func.octet_length(column), 0) for column in columns]
+    total = reduce(add, sizes).label("bytes")
+    return (
+        select(total)
+        .join_from(model, Article, Article.id == model.article_id)
+        .where(Article.author_id == _USER)
+    )
+
+
 # Each text counts for its author, as an article's current text or as a revision.
 _TEXTS = union_all(
     _bytes_of(
@@ -104,6 +119,17 @@ _TEXTS = union_all(
     ),
     _bytes_of(Article, Article.edited_by == _USER, Article.author_id != _USER),
     _bytes_of(ArticleRevision, ArticleRevision.author_id == _USER),
+    select(func.pg_column_size(Article.imported)).where(
+        Article.author_id == _USER, Article.imported.is_not(None)
+    ),
+    _bytes_of_imports(ImportRecord, ImportRecord.source, ImportRecord.source_id),
+    _bytes_of_imports(Redirect, Redirect.path, Redirect.source),
+    _bytes_of_imports(FormerSlug, FormerSlug.slug),
+    _bytes_of_imports(DraftFormerSlug, DraftFormerSlug.slug),
+    _bytes_of_imports(ImportedAddress, ImportedAddress.address, ImportedAddress.source_address),
+    _bytes_of_imports(Comment, Comment.content, Comment.source_id, Comment.guest_url).where(
+        Comment.source_id.is_not(None)
+    ),
 ).subquery()
 _ACTIVE_RESERVATION = and_(UploadReservation.user_id == _USER, UploadReservation.expires_at > _NOW)
 _STORED_BYTES = select(func.coalesce(func.sum(Media.bytes), 0)).where(Media.owner_id == _USER)

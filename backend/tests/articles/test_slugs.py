@@ -421,6 +421,71 @@ class TestUnpublishedSlugsAreUnobservable:
         moved = await client.get("/articles/by-slug/plan-2", headers=ada)
         assert moved.json()["status"] == "published"
 
+    @pytest.mark.parametrize("days", [None, 1], ids=["draft", "scheduled"])
+    async def test_imports_do_not_reveal_former_slugs(
+        self, client: httpx.AsyncClient, ada: Headers, bob: Headers, days: int | None
+    ) -> None:
+        record = {"title": "Name", "content": TEXT, "former_slugs": ["plan"]}
+        hidden = {**record, "published_at": days and later(days)}
+        assert (await load(client, ada, {**hidden, "slug": "ada"}))["created"] == 1
+        before = (await client.get("/articles/export", headers=ada)).text
+        assert '"former_slugs":["plan"]' in before
+        for title, body in (("Plan", {"published_at": later(1)}), ("Plan", {"slug": "plan-2"})):
+            written = await post(client, bob, title=title, **body)
+            assert written.json()["slug"] == body.get("slug", "plan")
+        drafts = [
+            {**record, "slug": "draft"},
+            {**record, "slug": "scheduled", "published_at": later(1)},
+            {**record, "slug": "public", "published_at": clock.now().isoformat()},
+        ]
+        for number, draft in enumerate(drafts):
+            report = await load(client, bob, draft)
+            assert (report["created"], report["notes"]) == (1, []), number
+            own = (await client.get("/articles/export", headers=bob)).text
+            assert own.count('"former_slugs":["plan"]') == number + 1
+        assert (await client.get("/articles/export", headers=ada)).text == before
+        moved = await client.get("/articles/by-slug/plan", headers=ada)
+        assert moved.json()["moved_to"] == "public"
+
+    @pytest.mark.parametrize("how", ["request", "import", "date"])
+    async def test_former_slugs_redirect_once_their_article_is_public(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        ada: Headers,
+        bob: Headers,
+        how: str,
+    ) -> None:
+        await post(client, bob, title="Taken", published=True)
+        record = {
+            "title": "New",
+            "slug": "new",
+            "content": TEXT,
+            "former_slugs": ["old", "taken"],
+            "published_at": later(1) if how == "date" else None,
+        }
+        assert (await load(client, ada, record))["created"] == 1
+        assert (await client.get("/articles/by-slug/old", headers=ada)).status_code == 404
+        mine = (await client.get("/articles/by-slug/new", headers=ada)).json()
+        if how == "request":
+            url = f"/articles/{mine['id']}"
+            await client.patch(url, json={"published": True}, headers=ada)
+        elif how == "import":
+            public = {**record, "published_at": clock.now().isoformat()}
+            report = await load(client, ada, public)
+            assert report["updated"] == 1
+            assert "belong to another article: taken" in str(report["notes"])
+        else:
+            # As the job does when the date has come: the row does not await it any more.
+            past = "published_at = now() - interval '1 second'"
+            await session.execute(text(f"UPDATE articles SET {past} WHERE awaits_publication"))
+        moved = await client.get("/articles/by-slug/old")
+        assert (moved.status_code, moved.json()["moved_to"]) == (301, "new")
+        assert (await client.get("/articles/by-slug/taken")).json()["title"] == "Taken"
+        assert (await post(client, bob, title="Old", published=True)).json()["slug"] == "old-2"
+        left = await session.scalar(text("SELECT count(*) FROM draft_former_slugs"))
+        assert left == 0
+
     async def test_slug_is_locked_before_tags(
         self, client: httpx.AsyncClient, connection: AsyncConnection, ada: Headers, bob: Headers
     ) -> None:

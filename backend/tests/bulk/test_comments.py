@@ -161,8 +161,12 @@ class TestPermissions:
         rows = await session.execute(query, {"subject": f"user {ada.id}"})
         found = {kind: round(level) for kind, level in rows}
         assert found["imported_records"] == 1 + len(RECORD["comments"])
-        texts = [RECORD["content"], *(each["content"] for each in RECORD["comments"])]
-        assert found["text_kept"] == sum(map(len, texts))
+        names = await session.scalar(text("SELECT source || source_id FROM import_records"))
+        comments = [
+            each["content"] + each["id"] + (each.get("url") or "") for each in RECORD["comments"]
+        ]
+        stored = [RECORD["content"], names or "", *comments]
+        assert found["text_kept"] == sum(len(each.encode()) for each in stored)
 
     @pytest.mark.parametrize(
         "change",

@@ -246,7 +246,9 @@ STATE = """
       (SELECT jsonb_agg(c ORDER BY id) FROM comments c WHERE c.article_id = a.id) AS comments,
       (SELECT jsonb_agg(r ORDER BY path) FROM redirects r WHERE r.article_id = a.id) AS redirects,
       (SELECT count(*) FROM article_revisions) AS revisions,
-      (SELECT jsonb_agg(slug ORDER BY slug) FROM former_slugs WHERE article_id = a.id) AS slugs
+      (SELECT jsonb_agg(slug ORDER BY slug) FROM former_slugs WHERE article_id = a.id) AS slugs,
+      (SELECT jsonb_agg(slug ORDER BY slug) FROM draft_former_slugs WHERE article_id = a.id)
+        AS draft_slugs
     FROM articles a ORDER BY id
 """
 

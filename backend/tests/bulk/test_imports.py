@@ -4,7 +4,7 @@ import io
 import json
 import stat
 import zipfile
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import select, text, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import clock
 from app.core.config import get_settings
 from app.core.enums import ImportState, Role
+from app.core.errors import ServiceUnavailable
 from app.db.session import Database
 from app.jobs.housekeeping import delete_expired
 from app.models import Article, Import, User
@@ -28,6 +29,7 @@ from app.services.bulk.sources import ImportOptions
 from app.services.media.storage import open_storage
 from tests.bulk.exports import GHOST, wordpress_post, wxr, zipped
 from tests.factories import api_key, bearer, create_import, create_user
+from tests.images import image_bytes
 from tests.security.conftest import (
     client_at,
     install,
@@ -213,6 +215,36 @@ class TestResult:
         answer = await client.get(f"/articles/imports/{found['id']}/report", headers=bearer(ada))
         assert (len(answer.json()["records"]), answer.json()["counts"]["records"]) == (10, 15)
 
+    async def test_reports_are_limited_in_bytes(
+        self, client: httpx.AsyncClient, session: AsyncSession, ada: User
+    ) -> None:
+        texts = [f"[a](/old/{n}/{'x' * 1800})" for n in range(600)]
+        long = {"title": "\U0001f600" * 200, "source_id": "\U0001f600" * 490}
+        numbered = (line(n, **{**long, "source_id": f"{n}{long['source_id']}"}) for n in range(800))
+        body = b"".join(numbered)
+        body += b"".join(line(800 + n, content=content) for n, content in enumerate(texts))
+        found = await imported(client, ada, body, site="https://old.example")
+        assert found["records"] == 1400
+        size = await session.scalar(select(func.octet_length(Import.report)))
+        assert runs.MAX_REPORT_BYTES < (size or 0) < runs.MAX_REPORT_BYTES * 1.5
+        assert any("list of records ends before" in each for each in found["remarks"])
+        answer = await client.get(f"/articles/imports/{found['id']}/report", headers=bearer(ada))
+        report = answer.json()
+        assert 0 < len(report["records"]) < 1400
+        assert "Addresses of the old site that remain: 600 (0 of images)" in found["remarks"]
+        assert 0 < len(report["remaining_addresses"]) < 600
+        summary = await session.scalar(select(func.pg_column_size(Import.summary)))
+        assert (summary or 0) < 300_000
+
+
+def test_problems_in_reports_are_limited() -> None:
+    report = Report(now=clock.now(), max_bytes=1000)
+    report.problems += ["x" * 10_000] * 10_000
+    *listed, last = report.sentences()
+    assert len(listed) == 200
+    assert {len(each) for each in listed} == {500}
+    assert last == "There are 9800 further problems"
+
 
 class TestFormats:
     async def test_author_imports_texts_of_others_as_own(
@@ -381,6 +413,91 @@ class TestArchives:
         found, (problem,) = unpack(bytes(body))
         assert found == ["b.md"]
         assert problem.startswith("a.md: the file cannot be unpacked")
+
+
+class TestSpace:
+    """All bodies together leave a part of the disk free."""
+
+    @pytest.fixture
+    async def other(self, session: AsyncSession) -> Import:
+        """Return an import of another user, who has reserved a whole disk."""
+        user = await create_user(session)
+        return await create_import(
+            session, user=user, state="running", finished_at=None, reserved_bytes=2**60
+        )
+
+    @pytest.mark.parametrize("end", ["finished", "lost"])
+    async def test_bodies_wait_for_disk_space(
+        self, client: httpx.AsyncClient, session: AsyncSession, ada: User, other: Import, end: str
+    ) -> None:
+        refused = await send(client, ada, line(1))
+        assert (refused.status_code, refused.json()["code"]) == (503, "service_unavailable")
+        assert "disk space" in refused.json()["message"]
+        picture = {"files": {"file": ("a.jpg", image_bytes(), "image/jpeg")}}
+        upload = await client.post("/media", headers=bearer(ada), **picture)
+        assert (upload.status_code, upload.json()["message"]) == (503, refused.json()["message"])
+        if end == "finished":
+            other.finished_at = clock.now()
+        else:
+            other.active_at -= timedelta(minutes=2)
+        await session.flush()
+        assert (await send(client, ada, line(1))).json()["created"] == 1
+
+    async def test_growing_body_reserves_more(
+        self, client: httpx.AsyncClient, session: AsyncSession, app: FastAPI, ada: User
+    ) -> None:
+        seen: list[int] = []
+
+        async def body() -> AsyncIterator[bytes]:
+            for number in range(5):
+                yield line(number, content="x" * 600_000)
+                query = select(Import.reserved_bytes).where(Import.finished_at.is_(None))
+                seen.append(await session.scalar(query) or 0)
+
+        headers = {**bearer(ada), "Content-Type": NDJSON}
+        answer = await client.post("/articles/import", content=body(), headers=headers)
+        assert answer.json()["created"] == 5
+        assert seen == sorted(seen)
+        assert seen[0] == runs.FIRST_RESERVATION
+        assert seen[-1] >= 5 * 600_000
+
+    async def test_body_that_grows_beyond_the_space_is_refused(
+        self, client: httpx.AsyncClient, session: AsyncSession, app: FastAPI, ada: User
+    ) -> None:
+        user = await create_user(session)
+
+        async def body() -> AsyncIterator[bytes]:
+            yield line(1)
+            await create_import(
+                session, user=user, state="running", finished_at=None, reserved_bytes=2**60
+            )
+            yield line(2, content="x" * runs.FIRST_RESERVATION)
+
+        headers = {**bearer(ada), "Content-Type": NDJSON}
+        answer = await client.post("/articles/import", content=body(), headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
+        assert names_in(app.state.storage.incoming) == []
+        assert await session.scalar(select(Import.id).where(Import.user_id == ada.id)) is None
+
+    async def test_archive_reserves_what_it_unpacks(
+        self, client: httpx.AsyncClient, session: AsyncSession, ada: User
+    ) -> None:
+        files: dict[str, str | bytes] = {"a.md": "x" * 300_000, "b.md": "Text.", "c.jpg": b"y" * 99}
+        found = await imported(client, ada, zipped(files), ZIP, source="a")
+        assert found["created"] == 2
+        reserved = await session.scalar(select(Import.reserved_bytes))
+        assert reserved == 300_005
+
+    async def test_archive_without_space_is_not_unpacked(
+        self, session: AsyncSession, database: Database, ada: User, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "a.zip"
+        path.write_bytes(zipped({f"{n}.md": "x" * 5_000_000 for n in range(3)}))
+        assert archives.size_of_texts(path) < 15_000_000  # larger texts are not read to their end
+        own = await create_import(session, user=ada, state="running", finished_at=None)
+        size = archives.size_of_texts(path)
+        with pytest.raises(ServiceUnavailable):
+            await imports.reserve(database, own.id, size=size, available=size - 1)
 
 
 class TestProgress:

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests import postgres
+from tests.images import image_bytes
 from tests.postgres import kill_processes_of, processes_of, short_directory
 from tests.processes import (
     PRODUCTION,
@@ -118,6 +120,11 @@ def test_addresses_follow_the_port_in_processes_that_reload(
     ):
         feed = api.client.get("/feed.json").json()
         assert feed["feed_url"] == f"http://localhost:{port}/feed.json"
+        picture = {"file": ("a.jpg", image_bytes(), "image/jpeg")}
+        uploaded = api.client.post("/media", files=picture, headers=api.bearer("images"))
+        address = uploaded.json()["url"]
+        assert address.startswith(f"http://localhost:{port}/media/")
+        assert httpx.get(address).headers["Content-Type"] == "image/jpeg"
 
 
 def test_serve_reads_secrets_from_files_and_the_port_from_its_option(

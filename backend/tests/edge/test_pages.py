@@ -7,6 +7,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from app.services.bulk.paths import old_path
 from tests.edge.stack import (
     ORIGIN,
     Stack,
@@ -249,6 +250,25 @@ class TestCacheLimits:
     ) -> None:
         states = {client.get(f"{path}?{query}").headers["X-Cache"] for _ in range(3)}
         assert (states == {"BYPASS"}) is not kept
+
+    def test_redirects_of_old_paths_are_not_cached(
+        self, stack: Stack, client: httpx.Client, author: dict[str, str]
+    ) -> None:
+        """They accept any query, such as those of advertisements."""
+        article = publish(client, author)
+        rows = ", ".join(
+            f"('{old_path(path)}', 'edge', {article['id']}, true)" for path in ("/name/", "/?p=17")
+        )
+        insert = f"INSERT INTO redirects (path, source, article_id, is_served) VALUES {rows}"
+        stack.project.output("exec", "-T", "db", "psql", "-U", "pressroom", "-c", insert)
+        for path in ("/name", "/name/?utm_source=x", "/name/?x=1", "/?p=17", "/?x=1&p=17"):
+            for method in ("GET", "HEAD"):
+                answers = [client.request(method, f"/old{path}") for _ in range(3)]
+                assert {each.status_code for each in answers} == {301}
+                targets = {each.headers["Location"].rpartition("/")[2] for each in answers}
+                assert targets == {article["slug"]}
+                assert {each.headers["X-Cache"] for each in answers} == {"MISS"}
+        assert {client.get("/old/other").headers["X-Cache"] for _ in range(3)} == {"MISS"}
 
     def test_full_file_system_truncates_no_response(
         self, stack: Stack, client: httpx.Client, author: dict[str, str]

@@ -94,7 +94,7 @@ class Article(TimestampMixin, Base):
 
 
 class FormerSlug(Base):
-    """A former slug, which redirects to the article."""
+    """A former slug of an article that is or was public, which redirects to it."""
 
     __tablename__ = "former_slugs"
 
@@ -102,6 +102,21 @@ class FormerSlug(Base):
     article_id: Mapped[int] = mapped_column(
         ForeignKey("articles.id", ondelete="CASCADE"), index=True
     )
+
+
+class DraftFormerSlug(Base):
+    """A former slug of an imported article that was never public.
+
+    Several articles may have the same one. A trigger (migration 0017) moves it to FormerSlug when
+    its article becomes public.
+    """
+
+    __tablename__ = "draft_former_slugs"
+
+    article_id: Mapped[int] = mapped_column(
+        ForeignKey("articles.id", ondelete="CASCADE"), primary_key=True
+    )
+    slug: Mapped[str] = mapped_column(String(100), primary_key=True)
 
 
 PUBLISHED_OR_SCHEDULED: ColumnElement[bool] = and_(

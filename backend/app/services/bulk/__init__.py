@@ -6,6 +6,7 @@ planning.py      the plan of a batch: new articles, changes and errors
 writing.py       execution of the plan
 statements.py    SQL statements of a batch
 former_slugs.py  former slugs of imported articles
+sizes.py         the bytes that records store, for limits
 reporting.py     the report of an import
 imports.py       imports over HTTP as rows: progress, results, retention
 runs.py          imports over HTTP: receiving the body, running in the background

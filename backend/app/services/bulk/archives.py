@@ -8,6 +8,7 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
@@ -39,13 +40,30 @@ def extract(path: Path, folder: Path, *, advance: Callable[[int], None]) -> list
     """
     folder.mkdir()
     problems: list[str] = []
+    with _opened(path) as archive:
+        _extract_all(archive, folder, problems, advance)
+    return problems
+
+
+def size_of_texts(path: Path) -> int:
+    """Return the declared size of the texts in an archive: more is not extracted.
+
+    Raises SourceError.
+    """
+    with _opened(path) as archive:
+        texts = [info for name, info in _files(archive, []) if name.suffix.lower() in _TEXTS]
+    return min(sum(min(info.file_size, MAX_RECORD_BYTES + _CHUNK) for info in texts), MAX_UNPACKED)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[ZipFile]:
+    """Open an archive. Raises SourceError if it cannot be read, also while the block runs."""
     try:
         _check_size_of_directory(path)
         with ZipFile(path) as archive:
-            _extract_all(archive, folder, problems, advance)
+            yield archive
     except (BadZipFile, zlib.error, EOFError, NotImplementedError, OverflowError) as error:
         raise SourceError(f"This is not a ZIP file that can be read: {error}"[:300]) from error
-    return problems
 
 
 def _check_size_of_directory(path: Path) -> None:

@@ -21,6 +21,7 @@ from sqlalchemy import (
     not_,
     select,
     true,
+    union_all,
 )
 
 from app.auth.identity import Identity, recheck
@@ -32,7 +33,7 @@ from app.core.errors import InvalidInput, NotAuthorized, PressroomError
 from app.core.streams import Deadline
 from app.db.session import Database
 from app.models.accounts.user import User
-from app.models.articles.article import Article, FormerSlug
+from app.models.articles.article import Article, DraftFormerSlug, FormerSlug
 from app.models.bulk import ImportRecord, Redirect
 from app.schemas.bulk import MAX_FORMER_SLUGS, MAX_OLD_PATHS
 from app.services.articles.rows import NOT_DELETED, article_fields
@@ -92,10 +93,14 @@ _OLD_PATHS = func.array(
     .correlate(Article)
     .scalar_subquery()
 ).label("old_paths")
+_former_slugs = union_all(
+    select(FormerSlug.article_id, FormerSlug.slug),
+    select(DraftFormerSlug.article_id, DraftFormerSlug.slug),
+).subquery()
 _FORMER_SLUGS = func.array(
-    select(FormerSlug.slug)
-    .where(FormerSlug.article_id == Article.id)
-    .order_by(FormerSlug.slug)
+    select(_former_slugs.c.slug)
+    .where(_former_slugs.c.article_id == Article.id)
+    .order_by(_former_slugs.c.slug)
     .limit(MAX_FORMER_SLUGS)
     .correlate(Article)
     .scalar_subquery()

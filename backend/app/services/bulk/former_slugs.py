@@ -1,7 +1,5 @@
 """The former slugs of imported articles, which redirect to them."""
 
-from collections.abc import Mapping
-
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.services.articles.slugs import RESERVED
@@ -10,7 +8,7 @@ from app.services.bulk.planning import Plan
 
 
 async def save_former_slugs(session: AsyncSession, batch: Plan) -> None:
-    """Add the former slugs of the records to their articles, unless another article has them."""
+    """Add the former slugs of the records to their articles, unless a public article has them."""
     wanted = [
         (slug, article_id, item.parsed.number)
         for item, article_id in batch.imported
@@ -21,13 +19,14 @@ async def save_former_slugs(session: AsyncSession, batch: Plan) -> None:
         return
     slugs = [slug for slug, _, _ in wanted]
     article_ids = [article_id for _, article_id, _ in wanted]
-    parameters = {"slugs": slugs, "article_ids": article_ids, "now": batch.now}
-    await session.execute(statements.ADD_FORMER_SLUGS, parameters)
-    found = await session.execute(statements.FORMER_SLUGS, {"slugs": slugs})
-    owners: Mapping[str, int] = {row.slug: row.article_id for row in found}
+    wanted_by = {"slugs": slugs, "article_ids": article_ids}
+    for statement in (statements.ADD_FORMER_SLUGS, statements.ADD_DRAFT_FORMER_SLUGS):
+        await session.execute(statement, {**wanted_by, "now": batch.now})
+    found = await session.execute(statements.FORMER_SLUGS, wanted_by)
+    stored = {(row.slug, row.article_id) for row in found}
     lost: dict[int, list[str]] = {}
     for slug, article_id, number in wanted:
-        if owners.get(slug) != article_id:
+        if (slug, article_id) not in stored:
             lost.setdefault(number, []).append(slug)
     batch.results = [
         result._replace(notes=(*result.notes, _note(lost[result.parsed.number])))

@@ -23,9 +23,11 @@ from app.auth.permissions import Action, may
 from app.content.markdown import Rendered, render_sync
 from app.core import clock
 from app.core.errors import ContentTooComplex, InvalidInput, LimitReached, QuotaExceeded
+from app.core.limits import LimitKind
 from app.core.threads import FairThreadPool
 from app.db.retry import retry
 from app.db.session import COMMIT_LOG, Database
+from app.services import limits
 from app.services.bulk import statements
 from app.services.bulk.comments import render_comments, size_of
 from app.services.bulk.ndjson import Line, ResolveAuthor, parse_lines, read_lines
@@ -40,6 +42,7 @@ from app.services.bulk.records import (
     Result,
     prepare_record,
 )
+from app.services.bulk.sizes import total_bytes
 from app.services.bulk.writing import write
 
 BATCH = 500
@@ -103,8 +106,8 @@ async def import_articles(
     """Import batches of records, and call `report` with the results, in any order.
 
     Each batch is a transaction: records that were reported as written stay. With `dry_run`, each
-    batch is rolled back; its transaction begins with a call of `dry_run`. The importer's
-    permissions are checked again for each batch.
+    batch is rolled back, and counted as checked; its transaction begins with a call of `dry_run`.
+    The importer's permissions are checked again for each batch.
 
     Raises InvalidToken if the importer's access was withdrawn, ServiceUnavailable if the database
     stays unavailable, ImportStopped if a limit is reached, and errors of `batches`.
@@ -261,6 +264,7 @@ async def _write_different(context: ImportContext, items: Sequence[PreparedRecor
         )
         if context.dry_run is not None:
             await roll_back(session)
+            await _spend_check(session, items, importer=context.importer)
         return results
 
     try:
@@ -279,6 +283,22 @@ async def _write_different(context: ImportContext, items: Sequence[PreparedRecor
     if context.simulation is not None:
         _remember(context.simulation, items, results)
     context.report(results)
+
+
+async def _spend_check(
+    session: AsyncSession, items: Sequence[PreparedRecord], *, importer: Importer
+) -> None:
+    """Count records that a dry run has checked. Raises LimitReached.
+
+    They have limits of their own: a dry run must not use up the limits of the import that follows.
+    """
+    if importer.identity is not None:
+        comments = sum(len(item.record.comments) for item in items)
+        costs = {
+            LimitKind.CHECKED_RECORDS: len(items) + comments,
+            LimitKind.CHECKED_TEXT: sum(map(total_bytes, items)),
+        }
+        await limits.spend(session, importer.identity, costs)
 
 
 def _remember(

@@ -36,9 +36,8 @@ from app.services import limits
 from app.services.pages.keyset import keyset, read_page
 from app.services.pages.paging import ListPage
 from app.services.purging import Batch, delete_oldest
+from app.services.space import IMPORT_LOST_AFTER, require_space
 
-LOST_AFTER = timedelta(minutes=1)
-"""The time without an update after which an import counts as interrupted."""
 RETENTION = timedelta(days=30)
 KEPT = 20
 """The number of finished imports of a user that are kept."""
@@ -116,7 +115,18 @@ _UPDATE = (
 _START = (
     update(Import)
     .where(Import.id == bindparam("import_id"), Import.state == ImportState.RECEIVING)
-    .values(state=ImportState.RUNNING, bytes=bindparam("size"), active_at=bindparam("now"))
+    .values(
+        state=ImportState.RUNNING,
+        bytes=bindparam("size"),
+        reserved_bytes=0,
+        active_at=bindparam("now"),
+    )
+)
+_RESERVE = (
+    update(Import)
+    .where(Import.id == bindparam("import_id"), Import.finished_at.is_(None))
+    .values(reserved_bytes=bindparam("size"))
+    .execution_options(synchronize_session=False)
 )
 _FINISH = (
     update(Import)
@@ -141,22 +151,31 @@ _CANCEL = (
 
 
 def _lost_before() -> datetime:
-    return clock.now() - LOST_AFTER
+    return clock.now() - IMPORT_LOST_AFTER
 
 
 async def create(
-    database: Database, *, identity: Identity, source_format: str, dry_run: bool
+    database: Database,
+    *,
+    identity: Identity,
+    source_format: str,
+    dry_run: bool,
+    reserved: int,
+    available: int,
 ) -> int:
     """Add an import of a user, and return its id. Older ones than the last KEPT are deleted.
 
-    Raises ImportInProgress if the user has an unfinished import, InvalidToken, LimitReached.
+    It reserves disk space, of which some is `available`.
+
+    Raises ImportInProgress if the user has an unfinished import, InvalidToken, LimitReached,
+    ServiceUnavailable.
     """
     now = clock.now()
     async with database.unit_of_work() as session:
         await recheck(session, identity)
         await limits.spend(session, identity, {LimitKind.IMPORTS: 1})
         of_user = Import.user_id == identity.id
-        await session.execute(_END_LOST.where(of_user), {"lost_before": now - LOST_AFTER})
+        await session.execute(_END_LOST.where(of_user), {"lost_before": now - IMPORT_LOST_AFTER})
         excess = list(await session.scalars(_EXCESS, {"owner_id": identity.id}))
         if excess:
             await session.execute(delete(Import).where(Import.id.in_(excess)))
@@ -165,13 +184,22 @@ async def create(
             state=ImportState.RECEIVING,
             format=source_format,
             dry_run=dry_run,
+            reserved_bytes=reserved,
             created_at=now,
             active_at=now,
         )
         session.add(row)
         with constraint_errors({"uq_imports_unfinished": ImportInProgress}):
             await session.flush()
+        await require_space(session, available)
         return row.id
+
+
+async def reserve(database: Database, import_id: int, *, size: int, available: int) -> None:
+    """Reserve disk space for an import, instead of what it has. Raises ServiceUnavailable."""
+    async with database.unit_of_work() as session:
+        await session.execute(_RESERVE, {"import_id": import_id, "size": size})
+        await require_space(session, available)
 
 
 async def discard(database: Database, import_id: int) -> None:
@@ -181,7 +209,7 @@ async def discard(database: Database, import_id: int) -> None:
 
 
 async def start(database: Database, import_id: int, *, size: int) -> None:
-    """Note that the body was received."""
+    """Note that the body was received, and takes the space that was reserved for it."""
     parameters = {"import_id": import_id, "size": size, "now": clock.now()}
     async with database.autocommit() as connection:
         await connection.execute(_START, parameters)

@@ -24,13 +24,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.identity import COMMAND_LINE, Identity, recheck
 from app.auth.permissions import Action, may
 from app.core import clock
+from app.core.limits import LimitKind
 from app.db.retry import retry
 from app.db.session import Database
 from app.models.articles.article import Article
 from app.models.bulk import ImportedAddress, ImportRecord, Redirect
 from app.schemas.bulk import ArticleRecord
 from app.schemas.types import MAX_CONTENT_BYTES
-from app.services import audit
+from app.services import audit, limits
 from app.services.articles.addresses import article_url
 from app.services.articles.images import update_media_references
 from app.services.articles.rendering import rendered_columns
@@ -590,6 +591,12 @@ async def _write(
             content=row["content"],
             cover_image_url=row["cover_image_url"],
         )
+    if importer is not None:
+        # What the texts had before was counted when they were imported.
+        sizes = [(row["content"].encode(), row["former_content"].encode()) for row in rows]
+        growth = sum(max(len(after) - len(before), 0) for after, before in sizes)
+        costs = {LimitKind.TEXT_WRITTEN: growth, LimitKind.TEXT_KEPT: growth}
+        await limits.spend(session, importer, costs)
     parameters = {
         "article_ids": [article_id for article_id, _ in done],
         "addresses": [address for _, address in done],

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from html import escape
+from math import inf
 from typing import Any, BinaryIO, NamedTuple, Self
 
 from app.services.bulk.records import Outcome, Result
@@ -24,8 +25,11 @@ _LABELS: Mapping[Outcome, str] = {
     Outcome.FAILED: "refused",
     Outcome.LEFT_OUT: "left out",
 }
+MAX_KIND = 200
 MAX_ADDRESSES = 100_000
 """Remaining addresses that a report lists."""
+MAX_PROBLEMS, MAX_PROBLEM = 200, 500
+"""Of a report of limited size."""
 _WRITTEN = {Outcome.CREATED, Outcome.UPDATED}
 
 
@@ -56,8 +60,9 @@ class RemainingAddress(NamedTuple):
 class AddressReport:
     """What happened to the addresses of the old site."""
 
-    def __init__(self, max_remaining: int = MAX_ADDRESSES) -> None:
+    def __init__(self, max_remaining: int = MAX_ADDRESSES, max_bytes: float = inf) -> None:
         self._max_remaining = max_remaining
+        self._room = max_bytes
         self.links = 0
         """Links that lead to other imported articles now."""
         self.images = 0
@@ -68,7 +73,8 @@ class AddressReport:
 
     def add(self, remaining: RemainingAddress) -> None:
         """Add an address that remains."""
-        if len(self.remaining) < self._max_remaining:
+        self._room -= len(_dumps(remaining._asdict()).encode(errors="replace"))
+        if len(self.remaining) < self._max_remaining and self._room >= 0:
             self.remaining.append(remaining)
         else:
             self.further += 1
@@ -94,8 +100,14 @@ class AddressReport:
 class Report:
     """Collects the results of an import. It is the same for a dry run."""
 
-    def __init__(self, *, now: datetime, max_entries: int | None = None) -> None:
-        """Keep the entries of at most `max_entries` records, and count all of them."""
+    def __init__(
+        self, *, now: datetime, max_entries: int | None = None, max_bytes: float = inf
+    ) -> None:
+        """Keep the entries of at most `max_entries` records, and count all of them.
+
+        `max_bytes` limits the size of the entries as JSON. Remaining addresses may have a quarter
+        of it.
+        """
         self.source = ""
         self.source_format = ""
         self.records = 0
@@ -109,9 +121,10 @@ class Report:
         self.users: list[str] = []
         self.omitted = 0
         """The number of records without an entry."""
-        self.addresses = AddressReport(max_entries or MAX_ADDRESSES)
+        self.addresses = AddressReport(max_entries or MAX_ADDRESSES, max_bytes / 4)
         self._now = now
         self._max_entries = max_entries
+        self._max_bytes = max_bytes
         self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         self._offsets = array("Q")
         self._numbers = array("Q")
@@ -132,13 +145,15 @@ class Report:
             for kind, count in parsed.parts.items():
                 _count(self.parts, kind, count)
             self.users += [name for name in result.new_authors if name not in self.users]
-            if len(self._numbers) == self._max_entries:
+            entry = _dumps(self._entry(result)._asdict()).encode() + b"\n"
+            offset = self._file.tell()
+            is_full = len(self._numbers) == self._max_entries
+            if self.omitted or is_full or offset + len(entry) > self._max_bytes:
                 self.omitted += 1
                 continue
             self._numbers.append(parsed.number)
-            self._offsets.append(self._file.tell())
-            entry = json.dumps(self._entry(result), separators=(",", ":"))
-            self._file.write(entry.encode() + b"\n")
+            self._offsets.append(offset)
+            self._file.write(entry)
 
     def _entry(self, result: Result) -> Entry:
         parsed, record = result.parsed, result.parsed.record
@@ -171,10 +186,15 @@ class Report:
 
     def entries(self) -> Iterator[Entry]:
         """Yield the entries in the order of the source."""
+        for line in self._lines():
+            yield Entry(**json.loads(line))
+
+    def _lines(self) -> Iterator[bytes]:
+        """Yield the entries as JSON."""
         order = sorted(range(len(self._numbers)), key=lambda index: self._numbers[index])
         for index in order:
             self._file.seek(self._offsets[index])
-            yield Entry(*json.loads(self._file.readline()))
+            yield self._file.readline()
         self._file.seek(0, 2)
 
     def numbers(self) -> dict[str, int]:
@@ -192,10 +212,17 @@ class Report:
             lines.append(f"Left out: {shown}")
         if self.users:
             lines.append(f"Users for authors without an account: {', '.join(self.users)}")
-        lines += [*self.addresses.sentences(), *self.problems]
+        lines += [*self.addresses.sentences(), *self._listed_problems()]
         if self.omitted:
             lines.append(f"The list of records ends before the last {self.omitted} records")
         return list(map(_storable, lines))
+
+    def _listed_problems(self) -> list[str]:
+        if self._max_bytes == inf:
+            return self.problems
+        listed = [each[:MAX_PROBLEM] for each in self.problems[:MAX_PROBLEMS]]
+        further = len(self.problems) - len(listed)
+        return [*listed, f"There are {further} further problems"] if further else listed
 
     def write_json(self, file: BinaryIO) -> None:
         """Write the report as JSON, one record a line."""
@@ -206,15 +233,15 @@ class Report:
             "left_out": dict(self.left_out),
             "parts_left_out": {kind: count for kind, count in self.parts.items() if count},
             "users": self.users,
-            "problems": self.problems,
+            "problems": self._listed_problems(),
             "links_replaced": self.addresses.links,
             "images_replaced": self.addresses.images,
             "remaining_addresses": [each._asdict() for each in self.addresses.remaining],
         }
         file.write(_dumps(head).encode(errors="replace").removesuffix(b"}") + b',"records":[')
         separator = b"\n"
-        for entry in self.entries():
-            file.write(separator + _dumps(entry._asdict()).encode())
+        for line in self._lines():
+            file.write(separator + line.rstrip(b"\n"))
             separator = b",\n"
         file.write(b"\n]}\n")
 
@@ -249,6 +276,7 @@ class Report:
 
 
 def _count(counts: Counter[str], kind: str, count: int) -> None:
+    kind = kind[:MAX_KIND]
     is_named = kind in counts or len(counts) < MAX_KINDS
     counts[kind if is_named else "of other kinds"] += count
 

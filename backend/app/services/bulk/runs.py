@@ -44,6 +44,7 @@ from app.services.bulk.records import Outcome
 from app.services.bulk.reporting import Report
 from app.services.bulk.sources import Format, ImportOptions
 from app.services.media.storage import Storage
+from app.services.space import available_bytes
 
 logger = get_logger(__name__)
 
@@ -61,11 +62,17 @@ CONTENT_TYPES: Mapping[str, Format] = {
 MAX_FOREIGN_BYTES = 128 * 1024 * 1024
 """The maximum size of formats other than NDJSON. The command has no limit."""
 MAX_REPORTED_RECORDS = 20_000
+MAX_REPORT_BYTES = 2 * 1024 * 1024
+"""The maximum size of the entries of a report. The rest is limited to half of it."""
+MAX_MESSAGE = 1000
 WAIT_SECONDS = 10
 """How long the response waits for the end of the import."""
 UPDATE_SECONDS = 2
 MAX_QUEUED = 100
 WRITE_BYTES = 1024 * 1024
+FIRST_RESERVATION = 1024 * 1024
+"""The space that is reserved for a body of unknown size. It is doubled while the body grows."""
+TOO_LARGE = "An import in this format may have {0} bytes"
 _NO_SITE = "The file does not name its site: send the query parameter `source` with a name for it"
 _SUFFIXES = {Format.NDJSON: ".ndjson", Format.WORDPRESS: ".xml", Format.GHOST: ".json"}
 
@@ -85,6 +92,7 @@ class _Run:
     directory: Path
     report: Report
     source: str | None = None
+    reserved: int = 0
     size: int = 0
     total: int = 0
     read: int = 0
@@ -138,7 +146,7 @@ def _first_messages(report: Report) -> tuple[list[Any], list[Any]]:
 
 
 def _message(position: int | str, text: str) -> dict[str, Any]:
-    return {"line": position, "message": text}
+    return {"line": position, "message": text[:MAX_MESSAGE]}
 
 
 class ImportRuns:
@@ -163,6 +171,7 @@ class ImportRuns:
         identity: Identity,
         content_type: str,
         query: ImportQuery,
+        content_length: int | None,
         body: AsyncIterator[bytes],
         waits: bool = True,
     ) -> ImportResponse:
@@ -179,8 +188,17 @@ class ImportRuns:
             known = ", ".join(CONTENT_TYPES)
             raise UnsupportedMediaType(f"Send the records with one of these Content-Types: {known}")
         zone = _checked_options(source_format, query)
+        limit = _max_bytes(source_format)
+        if content_length is not None and content_length > limit:
+            raise ContentTooLarge(TOO_LARGE.format(limit))
+        reserved = FIRST_RESERVATION if content_length is None else content_length
         import_id = await imports.create(
-            database, identity=identity, source_format=source_format, dry_run=query.dry_run
+            database,
+            identity=identity,
+            source_format=source_format,
+            dry_run=query.dry_run,
+            reserved=reserved,
+            available=await available_bytes(storage.incoming),
         )
         run = _Run(
             import_id,
@@ -189,14 +207,15 @@ class ImportRuns:
             query,
             zone,
             storage.incoming / secrets.token_hex(16),
-            Report(now=clock.now(), max_entries=MAX_REPORTED_RECORDS),
+            Report(now=clock.now(), max_entries=MAX_REPORTED_RECORDS, max_bytes=MAX_REPORT_BYTES),
+            reserved=reserved,
         )
         seconds = get_settings().stream_seconds
         run.deadline = time.monotonic() + seconds
         delay = WAIT_SECONDS + UPDATE_SECONDS if waits else UPDATE_SECONDS
         updates = asyncio.create_task(_update_repeatedly(database, run, delay=delay))
         try:
-            await _receive(run, Deadline(seconds).limit(body))
+            await _receive(database, run, Deadline(seconds).limit(body), limit=limit)
             await imports.start(database, run.id, size=run.size)
         except BaseException:
             updates.cancel()
@@ -264,10 +283,25 @@ def _checked_options(source_format: Format, query: ImportQuery) -> tzinfo | None
         raise InvalidInput(f"timezone: {error}") from error
 
 
-async def _receive(run: _Run, body: AsyncIterator[bytes]) -> None:
-    """Write the body to a file. Raises ContentTooLarge, ServiceUnavailable and errors of `body`."""
-    is_foreign = run.source_format is not Format.NDJSON
-    limit = min(get_settings().max_import_bytes, MAX_FOREIGN_BYTES if is_foreign else 2**63)
+def _max_bytes(source_format: Format) -> int:
+    limit = get_settings().max_import_bytes
+    return limit if source_format is Format.NDJSON else min(limit, MAX_FOREIGN_BYTES)
+
+
+async def _reserve(database: Database, run: _Run, size: int) -> None:
+    """Reserve disk space for the files of an import. Raises ServiceUnavailable."""
+    available = await available_bytes(run.directory)
+    await imports.reserve(database, run.id, size=size, available=available)
+    run.reserved = size
+
+
+async def _receive(
+    database: Database, run: _Run, body: AsyncIterator[bytes], *, limit: int
+) -> None:
+    """Write the body to a file, for which space is reserved first.
+
+    Raises ContentTooLarge, ServiceUnavailable and errors of `body`.
+    """
     try:
         await asyncio.to_thread(run.directory.mkdir, mode=0o700, parents=True)
         with (run.directory / "body").open("xb") as file:
@@ -276,7 +310,9 @@ async def _receive(run: _Run, body: AsyncIterator[bytes]) -> None:
             async for chunk in body:
                 run.size += len(chunk)
                 if run.size > limit:
-                    raise ContentTooLarge(f"An import in this format may have {limit} bytes")
+                    raise ContentTooLarge(TOO_LARGE.format(limit))
+                if run.size > run.reserved:
+                    await _reserve(database, run, min(2 * run.size, limit))
                 pending.append(chunk)
                 waiting += len(chunk)
                 if waiting >= WRITE_BYTES:
@@ -293,6 +329,9 @@ async def _import_source(database: Database, storage: Storage, run: _Run) -> Non
     seconds = get_settings().stream_seconds
     run.deadline = time.monotonic() + seconds
     async with asyncio.timeout(seconds):
+        if run.source_format is Format.MARKDOWN:
+            path = run.directory / "body"
+            await _reserve(database, run, await asyncio.to_thread(archives.size_of_texts, path))
         source = await _surveys.run(partial(_open, run), user_id=run.identity.id)
         run.source = run.query.source or source.survey.site
         if source.source_format is Format.NDJSON:

@@ -74,7 +74,9 @@ TARGETS = _statement(
     " ARRAY(SELECT t.key FROM article_tags s JOIN tags t ON t.id = s.tag_id"
     "   WHERE s.article_id = articles.id) AS tags,"
     " ARRAY(SELECT path FROM redirects WHERE article_id = articles.id) AS old_paths,"
-    " ARRAY(SELECT f.slug FROM former_slugs f WHERE f.article_id = articles.id) AS former_slugs"
+    " ARRAY(SELECT f.slug FROM former_slugs f WHERE f.article_id = articles.id"
+    "   UNION ALL SELECT f.slug FROM draft_former_slugs f WHERE f.article_id = articles.id)"
+    " AS former_slugs"
     " FROM articles WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE",
     ids=_BIGINTS,
 )
@@ -157,17 +159,32 @@ INSERT_ADDRESSES = _statement(
     are_images=_BOOLEANS,
 )
 
+_NEW_FORMER_SLUGS = (
+    f" SELECT new.slug, article_id FROM (SELECT a.id, {_OWNS_SLUG} AS is_owner FROM articles a)"  # noqa: S608 - a constant of this module
+    " AS article JOIN unnest(:slugs, :article_ids) AS new (slug, article_id) ON id = article_id"
+)
 ADD_FORMER_SLUGS = _statement(
-    "INSERT INTO former_slugs (slug, article_id)"  # noqa: S608 - a constant of this module
-    " SELECT new.slug, new.article_id FROM unnest(:slugs, :article_ids) AS new (slug, article_id)"
-    f" WHERE NOT EXISTS (SELECT FROM articles a WHERE a.slug = new.slug AND {_OWNS_SLUG})"
+    f"INSERT INTO former_slugs (slug, article_id){_NEW_FORMER_SLUGS} WHERE is_owner"
+    f" AND NOT EXISTS (SELECT FROM articles a WHERE a.slug = new.slug AND {_OWNS_SLUG})"
     " ORDER BY new.slug ON CONFLICT DO NOTHING",
     slugs=_TEXTS,
     article_ids=_BIGINTS,
     now=DateTime(timezone=True),
 )
+ADD_DRAFT_FORMER_SLUGS = _statement(
+    f"INSERT INTO draft_former_slugs (slug, article_id){_NEW_FORMER_SLUGS}"
+    " WHERE NOT is_owner ON CONFLICT DO NOTHING",
+    slugs=_TEXTS,
+    article_ids=_BIGINTS,
+    now=DateTime(timezone=True),
+)
+"""Add those of articles that were never public. Other articles may have the same ones."""
 FORMER_SLUGS = _statement(
-    "SELECT slug, article_id FROM former_slugs WHERE slug = ANY(:slugs)", slugs=_TEXTS
+    "SELECT slug, article_id FROM former_slugs WHERE slug = ANY(:slugs)"
+    " UNION ALL SELECT slug, article_id FROM draft_former_slugs"
+    " WHERE article_id = ANY(:article_ids)",
+    slugs=_TEXTS,
+    article_ids=_BIGINTS,
 )
 
 _RECORD_ID = (

@@ -22,6 +22,7 @@ from app.services.bulk.comments import CommentChanges, changes_of, save_comments
 from app.services.bulk.former_slugs import save_former_slugs
 from app.services.bulk.planning import ArticleCreation, Plan, Simulation, plan
 from app.services.bulk.records import Importer, Outcome, PreparedRecord, Result
+from app.services.bulk.sizes import comment_bytes, other_bytes, text_bytes
 
 SLUG_TAKEN = "slug: {0!r} and all slugs like it are taken"
 
@@ -73,12 +74,15 @@ async def _spend(session: AsyncSession, batch: Plan) -> None:
     identity = batch.importer.identity
     if identity is None:
         return
-    texts = [new.item for new in batch.new]
-    texts += [change.item for change in batch.changes if "edited_at" in change.values]
-    size = sum(len(item.record.content.encode()) for item in texts)
-    comments = [comment for _, change in _comment_changes(batch) for comment, _ in change.new]
-    comments += [comment for new in batch.new for comment in new.item.record.comments]
-    size += sum(len(comment.content.encode()) for comment in comments)
+    comments = [comment for new in batch.new for comment in new.item.record.comments]
+    for _, change in _comment_changes(batch):
+        comments += [comment for comment, _ in change.new]
+        comments += [comment for _, comment, _ in change.changed]
+    rewritten = [each.item for each in batch.changes if "edited_at" in each.values]
+    size = comment_bytes(comments)
+    size += sum(text_bytes(new.item) + other_bytes(new.item) for new in batch.new)
+    size += sum(map(text_bytes, rewritten))
+    size += sum(other_bytes(item, batch.targets[id_]) for item, id_ in batch.imported)
     drafts = sum(new.item.record.published_at is None for new in batch.new)
     drafts += sum(
         change.values["published_at"] is None and change.before.published_at is not None

@@ -42,6 +42,7 @@ from app.services.media import forms, images
 from app.services.media.images import EncodedImage
 from app.services.media.rows import response_to
 from app.services.media.storage import Storage, new_folder
+from app.services.space import available_bytes, require_space
 
 logger = get_logger(__name__)
 
@@ -114,7 +115,10 @@ async def receive_upload(
     if content_length is not None and content_length > max_bytes + MAX_OTHER_BYTES:
         raise ContentTooLarge(f"An image may have at most {max_bytes} bytes")
     size = max_bytes if content_length is None else min(content_length, max_bytes)
-    reservation_id = await _reserve(database, owner, 0 if is_repeated else size)
+    available = await available_bytes(storage.incoming)
+    reservation_id = await _reserve(
+        database, owner, 0 if is_repeated else size, available=available
+    )
     directory = storage.incoming / secrets.token_hex(16)
     try:
         with storage_errors():
@@ -130,10 +134,10 @@ async def receive_upload(
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
 
-async def _reserve(database: Database, owner: Identity, size: int) -> int:
-    """Reserve quota for an upload. Return the reservation's id.
+async def _reserve(database: Database, owner: Identity, size: int, *, available: int) -> int:
+    """Reserve quota and disk space for an upload. Return the reservation's id.
 
-    Raises LimitReached, QuotaExceeded.
+    Raises LimitReached, QuotaExceeded, ServiceUnavailable.
     """
     async with database.unit_of_work() as session:
         await _lock_owner(session, owner)
@@ -146,6 +150,7 @@ async def _reserve(database: Database, owner: Identity, size: int) -> int:
         )
         session.add(reservation)
         await session.flush()  # assigns the id
+        await require_space(session, available)
         return reservation.id
 
 
