@@ -296,7 +296,7 @@ TEXTS: dict[str, list[Case]] = {
     ],
     "MathML": [
         Case(
-            html("<math><mi>x</mi><annotation encoding='application/x-tex'>x^2</annotation></math>"),
+            html("<math><annotation encoding='application/x-tex'>x^2</annotation></math>"),
             text="x^2",
             note="a formula in MathML",
         )
@@ -307,7 +307,7 @@ TEXTS: dict[str, list[Case]] = {
         Case(html("<a href='tel:+1'>a</a>"), text="[a](tel:+1)"),
     ],
     "forms": [
-        Case(html("<form><p>a</p><input></form>"), text="a", note="a form", lacks=["<form", "<input"])
+        Case(html("<form><p>a</p><input></form>"), text="a", note="a form", lacks=["form", "input"])
     ],
     "scripts, drawings (`svg`, `canvas`), images inside the text (`data:`)": [
         Case(html("a<script>x()</script>"), note="a script was left out", lacks=["x()"]),
@@ -566,7 +566,7 @@ GHOST: dict[str, list[Case]] = {
     ],
     "excerpt, language": [
         Case(
-            entry({"custom_excerpt": "Short", "locale": "fr"}), {"excerpt": "Short", "language": "fr"}
+            entry({"custom_excerpt": "A", "locale": "fr"}), {"excerpt": "A", "language": "fr"}
         ),
         Case(entry(settings=[{"key": "locale", "value": "fr"}]), {"language": "fr"}),
     ],
@@ -628,15 +628,14 @@ GHOST: dict[str, list[Case]] = {
     ],
     "redirects beside the export": [
         Case(
-            entry(redirects='[{"from": "^/old/?$", "to": "/post/"}, {"from": "/a/(.*)", "to": "/b/"}]'),
+            entry(redirects='[{"from": "^/old/?$", "to": "/post/"}, {"from": "/(.*)", "to": "/"}]'),
             {"old_paths": ["/post/", "/old"]},
             counted=[PATTERNS],
         )
     ],
     "members, newsletters, tiers, snippets, other tables": [
         Case(
-            entry(**{name: [{"id": "x"}]
-                     for name in ("members", "newsletters", "products", "snippets", "permissions")}),
+            entry(members=[{}], newsletters=[{}], products=[{}], snippets=[{}], permissions=[{}]),
             counted=["members", "newsletters", "tiers for members", "snippets",
                      "rows of the table 'permissions'"],
         )
