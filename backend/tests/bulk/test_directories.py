@@ -135,6 +135,16 @@ class TestVisibility:
         assert {name.rpartition("/")[2] for name in public(found)} == {"b.md"}
         assert all(record(item)["created_at"] == "2020-01-01T15:00:00Z" for item in found.values())
 
+    @pytest.mark.parametrize("below", [".", "source"])
+    def test_paths_are_relative_to_the_source_of_jekyll(self, site: Site, below: str) -> None:
+        config = "source: source\ndefaults: [{scope: {path: old}, values: {published: false}}]"
+        names = ["source/old/_posts/2020-01-02-a.md", "source/_posts/2020-01-02-b.md"]
+        found = site({"_config.yml": config, **dict.fromkeys(names, TEXT)}, below)
+        old, new = (record(found[name]) for name in sorted(found, key=lambda name: "-b" in name))
+        assert ("published_at" in old, "published_at" in new) == (False, True)
+        assert (old["tags"], new.get("tags", [])) == (["old"], [])
+        assert "/2020/01/02/b.html" in new["old_paths"]
+
     def test_damaged_configuration_is_a_problem(self, write: Write, tmp_path: Path) -> None:
         write("a.md", TEXT)
         write("_config.yml", "a: [")

@@ -583,6 +583,21 @@ class TestFolders:
         (article,) = fetch(own_database, "SELECT imported FROM articles")
         assert "cover_image" not in (article["imported"] or "")
 
+    @pytest.mark.parametrize("site", [(), ("--source", "https://old.example")])
+    def test_folders_of_hexo_beside_texts(
+        self, own_database: str, write: Write, load: Import, tmp_path: Path, site: tuple[str, ...]
+    ) -> None:
+        for number, name in enumerate(("a", "b"), 1):
+            head = f"---\ndate: 2020-01-01\npermalink: /2020/{name}/\n---\n"
+            text = "{% asset_img photo.png %} ![again](photo.png)"
+            image = write(f"source/_posts/{name}.md", head + text).with_suffix("") / "photo.png"
+            image.parent.mkdir()
+            image.write_bytes(image_bytes("PNG", size=(20, 10 * number)))
+        load(tmp_path / "source", "--media", str(tmp_path / "source"), *site)
+        for row in fetch(own_database, TEXTS):
+            assert row["content"].count("](http://localhost:8000/media/") == 2
+        assert len(fetch(own_database, MEDIA)) == 2
+
     def test_files_outside_are_not_read(
         self, own_database: str, write: Write, load: Import, tmp_path: Path
     ) -> None:

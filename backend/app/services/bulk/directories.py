@@ -116,6 +116,8 @@ class Site:
         self._included: set[str] = set()
         self._collections: Mapping[str, Any] = {}
         self._prefix = PurePosixPath()
+        self._source = PurePosixPath()
+        """Jekyll's folder of sources, to which paths in its configuration are relative."""
         parts = root.parts
         self._content = PurePosixPath(*parts[_last(parts, "content") + 1 :])
         self._has_content = "content" in parts
@@ -197,6 +199,8 @@ class Site:
             del self._defaults[MAX_TABLES:]
             self._note_pattern(name, f"`defaults` has more than {MAX_TABLES} entries")
         self._cascade = nested(self._cascade, cascade_of(values))
+        if isinstance(source := values.get("source"), str):
+            self._source = PurePosixPath(source.strip("/"))
         collections = values.get("collections")
         if isinstance(collections, list):
             collections = {str(each): {} for each in collections}
@@ -303,7 +307,7 @@ class Site:
 
         Values of a nearer folder take precedence.
         """
-        path = self._prefix / position
+        path = self._path(position)
         name = path.as_posix()
         kind = _kind(path)
         hidden: list[Restriction] = []
@@ -336,7 +340,7 @@ class Site:
 
     def categories(self, position: PurePosixPath) -> list[str]:
         """Return the folders above `_posts`, which are categories in Jekyll."""
-        parts = (self._prefix / position).parts
+        parts = self._path(position).parts
         if not self.is_jekyll or "_posts" not in parts:
             return []
         return [part for part in parts[: parts.index("_posts")] if part[0] not in "_."]
@@ -347,9 +351,14 @@ class Site:
             return own
         pages = self.permalinks.get("page")
         patterns = pages if isinstance(pages, dict) else self.permalinks
-        parts = [part for part in (self._prefix / position).parts[:-1] if part != "content"]
+        parts = [part for part in self._path(position).parts[:-1] if part != "content"]
         pattern = patterns.get(parts[0]) if parts else None
         return pattern if isinstance(pattern, str) else ""
+
+    def _path(self, position: PurePosixPath) -> PurePosixPath:
+        """Return the path of a text as the configuration names it."""
+        path = self._prefix / position
+        return path.relative_to(self._source) if path.is_relative_to(self._source) else path
 
     def redirects_to(self, paths: Iterable[str]) -> list[str]:
         """Return the former paths that lead to one of these paths."""

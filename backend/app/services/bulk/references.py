@@ -232,8 +232,10 @@ def image_target(found: OldAddress, *, source_id: str, site: Site) -> ImageTarge
     files: list[str] = []
     source = _split(found.source_address)
     if source is not None and not source.netloc and not source.path.startswith("/"):
-        folder = posixpath.dirname(source_id) if site.is_folder else ""
-        files.append(_joined(folder, unquote(source.path, errors="replace")))
+        name = unquote(source.path, errors="replace")
+        files.append(_joined(posixpath.dirname(source_id) if site.is_folder else "", name))
+        if site.is_folder:  # Hexo has a folder for the images of a text beside it
+            files.append(_joined(posixpath.splitext(source_id)[0], name))
     decoded = unquote(path, errors="replace")
     if host or not files:
         files.append(_joined("", decoded))
@@ -243,7 +245,7 @@ def image_target(found: OldAddress, *, source_id: str, site: Site) -> ImageTarge
     if host:
         scheme = parts.scheme.lower() or "https"
         url = f"{scheme}://{host}{path or '/'}" + (f"?{query}" if query else "")
-    place = f"{_bare_host(host)}{decoded}" if host else files[0]
+    place = f"{_bare_host(host)}{decoded}" if host else files[-1]
     return ImageTarget(url, list(dict.fromkeys(files)), f"{place}?{query}" if query else place)
 
 
