@@ -833,7 +833,7 @@ class TestImports:
         user = await create_user(session)
         headers = {**bearer(user), "Content-Type": "application/x-ndjson"}
         slug = "b" * 90
-        records = [
+        records: list[dict[str, Any]] = [
             {"title": "A", "slug": "a", "content": "[b](/b) " * 200},
             {"title": "B", "slug": slug, "content": "B", "old_paths": ["/b/"]},
         ]

@@ -433,8 +433,8 @@ class TestSpace:
         refused = await send(client, ada, line(1))
         assert (refused.status_code, refused.json()["code"]) == (503, "service_unavailable")
         assert "disk space" in refused.json()["message"]
-        picture = {"files": {"file": ("a.jpg", image_bytes(), "image/jpeg")}}
-        upload = await client.post("/media", headers=bearer(ada), **picture)
+        picture = {"file": ("a.jpg", image_bytes(), "image/jpeg")}
+        upload = await client.post("/media", headers=bearer(ada), files=picture)
         assert (upload.status_code, upload.json()["message"]) == (503, refused.json()["message"])
         if end == "finished":
             other.finished_at = clock.now()

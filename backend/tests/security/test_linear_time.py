@@ -247,7 +247,7 @@ def is_constant(value: ast.expr, function: ast.AST, known: Mapping[str, Any]) ->
 
 def test_no_pattern_is_made_at_run_time() -> None:
     """A pattern from a request could take exponential time, and the other tests do not see it."""
-    found = []
+    found: list[Made] = []
     for module in modules():
         assert module.__file__ is not None
         source = Path(module.__file__).read_text()

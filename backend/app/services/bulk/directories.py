@@ -156,7 +156,9 @@ class Site:
     def _values(self, root: Path, folder: str, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
         """Yield the values of the configurations in a folder below `root` that can be read."""
         with self._opened(root, folder) as descriptor:
-            for name in names if descriptor is not None else ():
+            if descriptor is None:
+                return
+            for name in names:
                 try:
                     text = _read(name, folder=descriptor)
                     if text is not None:
