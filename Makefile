@@ -98,7 +98,7 @@ edge: ## Test nginx under attacks, upgrades and scaling (ARGS="-k tls": some of 
 
 releases: ## Upgrade, roll back and fail in containers under load, 12 minutes (ARGS="-m core": 3 minutes)
 	@scripts/venv dev
-	@cd backend && RELEASES_TESTS=1 exec ../.venv/bin/python -m pytest -x -n 2 --dist=loadgroup tests/releases $(ARGS)
+	@cd backend && RELEASES_TESTS=1 exec ../.venv/bin/python -m pytest -x -n 3 --dist=loadgroup --durations=0 --durations-min=5 tests/releases $(ARGS)
 
 # --- maintenance
 

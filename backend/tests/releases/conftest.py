@@ -3,7 +3,7 @@
 Each file is one kind of event in production: test_upgrades.py, test_outages.py, … A
 test with the mark `core` also runs in `.ci/run`.
 
-Housekeeping runs beside the tests of the stack, as a part of their load.
+Outages, which mostly wait, and housekeeping run beside the other tests, as a part of their load.
 """
 
 from collections.abc import Iterator
@@ -17,6 +17,7 @@ from tests.processes import free_port
 from tests.releases.release import Release, copy_of_this_checkout
 
 HERE = Path(__file__).parent
+GROUPS = {"test_housekeeping.py": "housekeeping", "test_outages.py": "outages"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
@@ -25,8 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.e2e)
-            group = "database" if item.path.name == "test_housekeeping.py" else "stack"
-            item.add_marker(pytest.mark.xdist_group(group))
+            item.add_marker(pytest.mark.xdist_group(GROUPS.get(item.path.name, "upgrades")))
             if reason is not None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 

@@ -22,7 +22,8 @@ class Release(Stack):
     def project_name(self) -> str:
         from containers import project_name
 
-        name: str = project_name("releases")
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+        name: str = project_name(f"releases{worker}")
         return name
 
     @property
