@@ -1,7 +1,7 @@
 """Fixtures of the nginx tests, which share a stack. `make edge` runs them, `make test` does not."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import httpx
@@ -33,6 +33,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.e2e)
             if reason is not None:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the end of the containers' logs to the report of a failed test."""
+    report = yield
+    stacks = [each for each in getattr(item, "funcargs", {}).values() if isinstance(each, Stack)]
+    if report.failed and stacks:
+        logs = stacks[0].project.run_captured("logs", "--tail", "40").stdout
+        report.sections.append(("Logs of the containers", logs))
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -66,13 +66,7 @@ class Stack:
 
     def recover(self) -> None:
         """Start stopped services and wait until Docker reports all of them as healthy."""
-
-        def is_up() -> bool:
-            arguments = ("up", "--detach", "--wait", "--no-recreate")
-            status: int = self.project.run_captured(*arguments, seconds=300).returncode
-            return status == 0
-
-        wait_until(is_up, "the stack has recovered", seconds=60)
+        self.up("--no-recreate")
 
     @contextmanager
     def additional_nginx(self, *files: str, **settings: str) -> Iterator["Stack"]:

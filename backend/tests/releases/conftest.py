@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.edge.conftest import skip_reason
+from tests.edge.conftest import pytest_runtest_makereport, skip_reason
 from tests.edge.stack import register
 from tests.processes import free_port
 from tests.releases.release import Release, copy_of_this_checkout
+
+__all__ = ["pytest_runtest_makereport"]
 
 HERE = Path(__file__).parent
 GROUPS = {"test_housekeeping.py": "housekeeping", "test_outages.py": "outages"}

@@ -35,7 +35,7 @@ def test_outage(running: Release, author: dict[str, str], services: tuple[str, .
                 counts[name, answer.status_code, answer.headers.get("X-Cache", "")] += 1
             pause.wait(0.2)
         print(f"{services}: {dict(counts)}, the longest after {longest:.1f} s")
-        running.project.output("up", "--detach", "--wait")  # nginx itself has stayed healthy
+        running.recover()
         ready = partial(client.get, "/health/ready")
         wait_until(lambda: ready().status_code == 200, "the API is ready", seconds=180)
         assert {status for name, status, _ in counts if name == "page"} == {200}
