@@ -248,7 +248,7 @@ PLACES = {
     "archives._write: archive.open": "in the archive",
     "archives._write: target.open": NEW,
     "archives._write: target.unlink": NEW,
-    "archives.extract: ZipFile": OPERATOR,
+    "archives._opened: ZipFile": OPERATOR,
     "archives.extract: folder.mkdir": NEW,
     "copying._temporary_directory: directory.mkdir": RANDOM,
     "copying._temporary_directory: shutil.rmtree": RANDOM,

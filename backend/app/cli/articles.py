@@ -348,10 +348,10 @@ def export_articles(
                     lines = partial(map, exporting.to_line)
                     count = _export(settings, lambda records: file.writelines(lines(records)))
                 else:
-                    writer = GhostWriter(api_url=settings.api_url)
-                    file.write(writer.head())
-                    count = _export(settings, lambda records: file.write(writer.posts(records)))
-                    file.writelines(writer.tail(exporting.remarks(form, writer.lost)))
+                    with GhostWriter(api_url=settings.api_url) as writer:
+                        file.write(writer.head())
+                        count = _export(settings, lambda records: file.write(writer.posts(records)))
+                        file.writelines(writer.tail(exporting.remarks(form, writer.lost)))
                     lost = writer.lost
             partial_path.replace(path)
     except OSError as error:

@@ -199,7 +199,7 @@ class TestVisibility:
         assert survey.problems == (whole,)
         assert survey.zone is None
         assert [each.name for each in survey.authors] == ["jane"]
-        found = record(items[0])
+        (found,) = (record(each) for each in items if each.position == "a.md")
         assert "published_at" in found
         assert "/old" not in found["old_paths"]
 

@@ -266,12 +266,12 @@ async def export_lines(
 
 
 async def _ghost_file(batches: Batches) -> AsyncIterator[bytes]:
-    writer = GhostWriter(api_url=get_settings().api_url)
-    yield writer.head()
-    async for records in batches:
-        yield await asyncio.to_thread(writer.posts, records)
-    for part in writer.tail(remarks(ExportFormat.GHOST, writer.lost)):
-        yield part
+    with GhostWriter(api_url=get_settings().api_url) as writer:
+        yield writer.head()
+        async for records in batches:
+            yield await asyncio.to_thread(writer.posts, records)
+        for part in writer.tail(remarks(ExportFormat.GHOST, writer.lost)):
+            yield part
 
 
 async def _archive(batches: Batches) -> AsyncIterator[bytes]:

@@ -8,7 +8,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 from uuid import NAMESPACE_URL, uuid5
 
 from app.content.slugs import slugify, tag_key
@@ -32,7 +32,10 @@ _CHUNK = 1024 * 1024
 
 
 class GhostWriter:
-    """Writes records, in parts: `head`, `posts` several times, and `tail`."""
+    """Writes records, in parts: `head`, `posts` several times, and `tail`.
+
+    The temporary files are closed at the end of the `with` block.
+    """
 
     def __init__(self, *, api_url: str) -> None:
         """Images of this server get addresses below `api_url`."""
@@ -43,9 +46,16 @@ class GhostWriter:
         self._users: dict[str, int] = {}
         self._tags: dict[str, tuple[int, str]] = {}
         self._files: dict[str, BinaryIO] = {
-            name: tempfile.TemporaryFile()  # noqa: SIM115 - closed by `tail` or with the writer
+            name: tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
             for name in _RELATIONS
         }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            file.close()
 
     def head(self) -> bytes:
         """Return the beginning of the file."""
@@ -67,7 +77,6 @@ class GhostWriter:
             while chunk := file.read(_CHUNK):
                 yield chunk
             yield b"\n]"
-            file.close()
         users = [
             {"id": str(number), "name": name, "slug": name.lower(), "email": _email(name)}
             for name, number in self._users.items()
