@@ -19,6 +19,8 @@ FLOOR = 0.0015
 """Seconds of CPU time that are always allowed. A linear pattern usually takes less."""
 GROWTH = 9
 """Allowed ratio of CPU time for four times the length: linear is 4, quadratic is 16."""
+SUSPICIOUS = 5
+"""Ratio from which a longer input is tried: GROWTH there is at least 5.8 for the shorter one."""
 ROUNDS = 3
 """The number of comparisons that must all exceed GROWTH."""
 
@@ -45,7 +47,11 @@ def grows_too_fast(
         taken = cost(run, make(length))
         if taken > floor and exceeds_growth(run, make(length), make(length // 4), floor=floor):
             return True
-    return taken > floor and exceeds_growth(run, make(4 * short), make(short), floor=floor)
+    return (
+        taken > floor
+        and taken > SUSPICIOUS * cost(run, make(short // 4))
+        and exceeds_growth(run, make(4 * short), make(short), floor=floor)
+    )
 
 
 def exceeds_growth(run: Callable[[str], object], text: str, quarter: str, *, floor: float) -> bool:

@@ -24,19 +24,23 @@ def smtp_transport(settings: Settings) -> SendMail:
     domain = parseaddr(settings.mail_from)[1].rpartition("@")[2]
 
     async def send(message: EmailMessage) -> None:
+        client = aiosmtplib.SMTP(
+            hostname=settings.smtp_host,
+            port=settings.smtp_port,
+            username=settings.smtp_username,
+            password=settings.smtp_password,
+            local_hostname=domain,  # the default is a DNS lookup, which could block
+            timeout=RESPONSE_TIMEOUT_SECONDS,
+            use_tls=settings.smtp_security is SmtpSecurity.TLS,
+            start_tls=settings.smtp_security is SmtpSecurity.STARTTLS,
+        )
         try:
-            async with asyncio.timeout(settings.mail_timeout):
-                await aiosmtplib.send(
-                    message,
-                    hostname=settings.smtp_host,
-                    port=settings.smtp_port,
-                    username=settings.smtp_username,
-                    password=settings.smtp_password,
-                    local_hostname=domain,  # the default is a DNS lookup, which could block
-                    timeout=RESPONSE_TIMEOUT_SECONDS,
-                    use_tls=settings.smtp_security is SmtpSecurity.TLS,
-                    start_tls=settings.smtp_security is SmtpSecurity.STARTTLS,
-                )
+            async with asyncio.timeout(settings.mail_timeout), client:
+                try:
+                    await client.send_message(message)
+                except asyncio.CancelledError:
+                    client.close()  # leaving the block would wait for the response to QUIT
+                    raise
         except aiosmtplib.SMTPRecipientsRefused as error:
             codes = [refused.code for refused in error.recipients]
             raise DeliveryError(

@@ -213,22 +213,26 @@ class TestDispatcher:
             await asyncio.to_thread(server.wait_for_mails, 3)
 
     async def test_delivery_of_a_mail_has_a_time_limit(
-        self, real: Dispatching, server: MailServer
+        self, real: Dispatching, server: MailServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """It does not wait for the response to QUIT either."""
+        monkeypatch.setattr("app.jobs.mail.RESPONSE_TIMEOUT_SECONDS", 3600)
         await real.queue(MailKind.VERIFY_EMAIL, "user@slow.example")
         settings = real.settings.model_copy(update={"mail_timeout": 0.1})
         dispatcher = MailDispatcher(real.database, settings=settings, send=smtp_transport(settings))
-        await dispatcher.deliver_due()
+        async with asyncio.timeout(60):
+            await dispatcher.deliver_due()
         async with real.database.unit_of_work() as session:
             mail = (await session.scalars(select(Mail))).one()
         assert (mail.error, mail.sent_at) == ("TimeoutError", None)
         assert mail.next_attempt_at is not None
 
     async def test_deliveries_are_cancelled_at_shutdown(
-        self, real: Dispatching, server: MailServer
+        self, real: Dispatching, server: MailServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr("app.jobs.mail.RESPONSE_TIMEOUT_SECONDS", 3600)
         await real.queue(MailKind.VERIFY_EMAIL, "user@slow.example")
-        async with real.running(connections=4):
+        async with asyncio.timeout(60), real.running(connections=4):
             await asyncio.to_thread(wait_until, lambda: server.waiting, "a mail waits")
         assert {task.get_name() for task in asyncio.all_tasks()}.isdisjoint({"mail delivery"})
 
