@@ -13,7 +13,7 @@ mkdir -p "$new/conf.d"
 cp -r /release/nginx.conf /release/snippets /release/scripts "$new/"
 sh /release/scripts/hosts.sh >"$new/conf.d/hosts.inc"
 # The first allowed host, for requests of withdraw.sh to the backend.
-printf '%s' "${ALLOWED_HOSTS:-}" | tr ', ' '\n\n' | sed -n 's/^\*\./www./; /[A-Za-z0-9]/{p;q;}' >"$new/host"
+printf '%s' "${ALLOWED_HOSTS:-}" | tr -d '[]"' | tr ', ' '\n\n' | sed -n 's/^\*\./www./; /[A-Za-z0-9]/{p;q;}' >"$new/host"
 [ -s "$new/host" ] || echo localhost >"$new/host"
 # Substitute only these: nginx variables have the same syntax.
 render() {

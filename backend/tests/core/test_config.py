@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,35 @@ def test_production_lists_all_problems_in_one_error() -> None:
     for name in ("SECRET_KEY is missing", "DEBUG", "ALLOWED_HOSTS", "CORS_ORIGINS", "DATABASE_URL"):
         assert name in message
     assert refusal.value.error_count() == 1
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        "https://blog.example.com",
+        "blog.example.com:8443",
+        "blog.example.com/",
+        "blog.example.com other.example.com",
+        "blog.*.com",
+    ],
+)
+def test_allowed_hosts_are_host_names(hosts: str) -> None:
+    with pytest.raises(ValidationError, match="must be a host name such as"):
+        make(allowed_hosts=hosts)
+
+
+def test_nginx_serves_the_allowed_hosts_of_the_backend() -> None:
+    for hosts, served in {
+        "blog.example.com, *.example.org": "blog.example.com *.example.org",
+        '["blog.example.com", "*.example.org"]': "blog.example.com *.example.org",
+        "blog.example.com,*": "~^",
+        "": "~^",
+    }.items():
+        script = [str(PROJECT_DIR / "nginx" / "scripts" / "hosts.sh")]
+        printed = subprocess.check_output(
+            ["sh", *script], env={"ALLOWED_HOSTS": hosts, "PATH": os.environ["PATH"]}, text=True
+        )
+        assert " ".join(printed.split()) == f"server_name {served};"
 
 
 @pytest.mark.parametrize(
