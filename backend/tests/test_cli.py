@@ -104,7 +104,7 @@ class TestCreateAdmin:
         [
             (("--email", "nonsense", "--username", "root"), "correct horse", "email:"),
             (("--email", "a@example.com", "--username", "r t"), "correct horse", "username:"),
-            (("--email", "a@example.com", "--username", "root"), "short", "password:"),
+            (("--email", "a@example.com", "--username", "root"), "short", "at least 8 characters"),
             (("--email", "a@example.com", "--username", "root"), "password", "most common"),
         ],
     )

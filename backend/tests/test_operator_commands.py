@@ -118,7 +118,9 @@ class TestUsers:
     def test_password_is_replaced(
         self, users: str, succeed: Command, fail: Command, tmp_path: Path
     ) -> None:
-        assert "password:" in fail("users", "reset-password", "ada", "--password", "short")
+        assert "password: Value should have at least 8 characters" in fail(
+            "users", "reset-password", "ada", "--password", "short"
+        )
         (tmp_path / "password").write_text(f"{PASSWORD}\n")
         file = ("--password-file", str(tmp_path / "password"))
         assert "all sessions have ended" in succeed("users", "reset-password", "ada", *file)

@@ -34,6 +34,7 @@ from pydantic_settings import (
 from sqlalchemy.engine import make_url
 
 from app.core import database_url, sources
+from app.core.errors import validation_reason
 from app.core.languages import canonical_language
 from app.core.limits import DEFAULTS, Limit, LimitKind, parse_limits
 
@@ -626,5 +627,5 @@ def get_settings() -> Settings:
 def describe(details: ErrorDetails, *, format_name: Callable[[str], str] = str) -> str:
     """Return a Pydantic error as `field: reason`; `format_name` converts the field's name."""
     name = format_name(".".join(str(part) for part in details["loc"]))
-    reason = details["msg"].removeprefix("Value error, ")
+    reason = validation_reason(details)
     return f"{name}: {reason}" if name else reason

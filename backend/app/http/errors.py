@@ -33,6 +33,7 @@ from app.core.errors import (
     TooManyAtOnce,
     TooManyAttempts,
     UnsupportedMediaType,
+    validation_reason,
 )
 from app.core.logging import request_id
 
@@ -228,9 +229,7 @@ def _location(error: Mapping[str, Any]) -> list[str | int]:
 
 def validation_message(error: Mapping[str, Any]) -> str:
     """Return the message of a validation error; for invalid JSON, it includes the reason."""
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] in {"too_short", "too_long"} and error["ctx"]["field_type"] == "Value":
-        return message.replace("items after validation", "characters")  # of a SecretStr
+    message = validation_reason(error)
     if error["type"] == "json_invalid":
         return f"{message}: {error['ctx']['error']}"
     return message
