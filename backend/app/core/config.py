@@ -456,7 +456,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"JWT_ALGORITHM={self.jwt_algorithm} needs JWT_PRIVATE_KEY_FILE; remove "
                 "JWT_ALGORITHM and run "
-                f"`pressroom keys rotate --algorithm {self.jwt_algorithm}` to create a key"
+                f"`pressroom keys rotate --algorithm {self.jwt_algorithm}` to create a key "
+                "(for containers, see docs/operations/keys.md)"
             )
         return self
 
