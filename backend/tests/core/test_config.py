@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -480,6 +481,22 @@ class TestSecretsInFiles:
         monkeypatch.setenv("DATABASE_URL", given.pop("database_url"))
         settings = make(**given)
         assert settings.database_url == f"postgresql+asyncpg://u:{'s' * 40}@db/blog"
+
+
+@pytest.mark.checkout
+@pytest.mark.parametrize(
+    "hosts", ["a.example,*.b.example", "a.example, *.b.example", '["a.example", "*.b.example"]']
+)
+def test_nginx_reads_the_same_allowed_hosts(hosts: str) -> None:
+    script = PROJECT_DIR / "nginx" / "scripts" / "hosts.sh"
+    environment = {**os.environ, "ALLOWED_HOSTS": hosts}
+    rendered = subprocess.check_output(["sh", script], env=environment, text=True)
+    names = rendered.removesuffix(";\n").split()[1:]
+    assert (
+        names
+        == Settings.model_validate({"allowed_hosts": hosts}).allowed_hosts
+        == ["a.example", "*.b.example"]
+    )
 
 
 @pytest.mark.checkout
