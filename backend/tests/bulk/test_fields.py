@@ -129,6 +129,28 @@ class TestWordPress:
         }
         assert survey.left_out == {"categories and tags without posts": 2, "menus": 1}
 
+    def test_entities_are_decoded_once(self, write: Write) -> None:
+        item = wordpress_record(
+            write,
+            title="Q&amp;A &#8211; caf&eacute; &amp;lt;b&amp;gt; <em>x</em>",
+            more=category("News &amp; Views", key="news-views"),
+        )
+        assert record(item)["title"] == "Q&A \u2013 café &lt;b&gt; x"
+        assert record(item)["tags"] == ["News & Views"]
+
+    def test_tags_of_old_exports(self, write: Write) -> None:
+        """Before WordPress 3.1, terms occur twice, and tags have another domain."""
+        tag = "<wp:tag><wp:tag_slug>first</wp:tag_slug><wp:tag_name>First</wp:tag_name></wp:tag>"
+        terms = "<category>News</category><category domain='tag'>First</category>"
+        more = terms + category("News") + category("First", "tag")
+        path = write("wp.xml", wxr(tag + wordpress_post(1, more=more)))
+        survey, (item,) = load(wordpress, path)
+        assert (record(item)["tags"], imported(item), survey.left_out) == (
+            ["First", "News"],
+            {},
+            {},
+        )
+
     @pytest.mark.parametrize(
         ("language", "expected"),
         [("zh-Hans-CN", "zh-Hans-CN"), ("de-DE", "de-DE"), ("en-xx", "en"), ("?", None)],

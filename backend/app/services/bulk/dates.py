@@ -39,7 +39,7 @@ _AMBIGUOUS_ZONES = {"cst", "ist", "bst", "ast"}
 
 _EXACT = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d{3}Z)?", re.ASCII)
 _YEAR_FIRST = re.compile(
-    r"(\d{4})\s?[-/.年]\s?(\d{1,2})\s?[-/.月]\s?(\d{1,2})\s?日?(?:[Tt,]\s?|\s+|$)(.*)"
+    r"(\d{4})\s?[-/.年년]\s?(\d{1,2})\s?[-/.月월]\s?(\d{1,2})\s?[日일.]?(?:[Tt,]\s?|\s+|$)(.*)"
 )
 _COMPACT = re.compile(r"(\d{4})(\d\d)(\d\d)(?:[Tt ]?(\d\d)(\d\d)(\d\d)?(.*))?")
 _YEAR_LAST = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4})(?:[T,]?\s+(.*)|)")

@@ -14,6 +14,7 @@ from app.services.bulk.converting.inline import destination, escape_text
 from app.services.bulk.converting.pages import from_html
 from app.services.bulk.converting.players import address, file_name
 from app.services.bulk.converting.results import Context, Converted, Notes, names
+from app.services.bulk.visibility import is_gate
 
 _FENCE = re.compile(r"^[ \t>]*+(`{3,}+|~{3,}+)([^\n]*+)$", re.MULTILINE)
 _CODE_SPAN = re.compile(r"(`+)")
@@ -73,6 +74,12 @@ _JSX = re.compile(
 _HTML_ATTRIBUTE = re.compile(
     r"\s(?:className|style|client:\w+)=(?:\{\{[^{}]*\}\}|\{[^{}]*\}|\"[^\"]*\")"
 )
+
+_MARKER = re.compile(
+    r"<!--\s*+(?:paywall|(?:members?|subscribers?|paid|premium)(?:[ _-](?:only|members))?+)\s*+-->",
+    re.IGNORECASE,
+)
+"""Comments after which the text is for some readers only."""
 
 _BRACE = "\ufdd0"
 """A noncharacter in place of a brace that is not part of a tag."""
@@ -160,6 +167,8 @@ def from_site(text: str, context: Context | None = None, *, is_mdx: bool = False
     text = _convert_blocks(text, _LIQUID, _liquid_tag, notes)
     text = _outside_code(text, lambda part: _plain_syntax(part, notes, context or Context()))
     text = _convert_directives(text)
+    if "<!--" in text and _MARKER.search(text):
+        notes.has_restricted_parts = True
     if text == before:
         return notes.result(source)
     text = _outside_code(text, lambda part: _BLANK_LINES.sub("\n\n", part))
@@ -179,6 +188,8 @@ def from_site_html(text: str, context: Context | None = None) -> Converted:
     for pattern, parse in ((_HUGO, _hugo_tag), (_LIQUID, _liquid_tag)):
         text = _convert_blocks(text, pattern, parse, notes, write=block)
     text = _plain_syntax(text, notes, context)
+    if "<!--" in text and _MARKER.search(text):
+        notes.has_restricted_parts = True
     return from_html(text, context, notes=notes, raw=raw)
 
 
@@ -379,6 +390,8 @@ def _first(arguments: Arguments, *names: str) -> str:
 def _convert(tag: _Tag, content: str | None, notes: Notes, write: Callable[[str], str]) -> str:
     """Return the Markdown of a tag."""
     name = tag.name
+    if is_gate(name) and (content is not None or "paywall" in name):
+        notes.has_restricted_parts = True
     if name in _LOGIC:
         if name in {"if", "for", "unless", "case"}:
             notes.add("parts of the text depend on conditions of the generator: all were kept")
