@@ -198,6 +198,13 @@ def test_card_is_converted(name: str, payload: Node, expected: str) -> None:
     assert mobiledoc(name, payload).markdown == expected
 
 
+def test_drawings_on_buttons_are_no_loss() -> None:
+    icon = '<button class="kg-toggle-card-icon"> <svg><path/></svg></button>'
+    assert from_ghost_html(f"<p>a</p>{icon}<p>b</p>").notes == ()
+    drawing = from_ghost_html(f"<p>a</p>{icon}<p><svg><path/></svg>b</p>")
+    assert (drawing.markdown, len(drawing.notes)) == ("a\n\nb", 1)
+
+
 def test_markdown_card_does_not_change_what_follows() -> None:
     found = lexical(
         {"type": "markdown", "markdown": "<!-- open"}, block("paragraph", text("after"))

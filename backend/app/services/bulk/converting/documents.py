@@ -45,7 +45,19 @@ def from_ghost_html(html: str, context: Context | None = None) -> Converted:
     notes.has_restricted_parts = "<!--members-only-->" in lower or (
         "<!--kg-gated-block:begin" in lower and "nonmember:false" in lower
     )
-    return from_html(_with_site(html, context), context, notes=notes)
+    return from_html(_without_icons(_with_site(html, context)), context, notes=notes)
+
+
+def _without_icons(html: str) -> str:
+    """Return the HTML of cards without the drawings on their buttons."""
+    first, *rest = html.split("<svg")
+    parts = [first]
+    for piece in rest:
+        before = parts[-1].rstrip()
+        is_icon = before.endswith(">") and "kg-" in before[before.rfind("<") :]
+        _, end, after = piece.partition("</svg>")
+        parts.append(after if is_icon and end else f"<svg{piece}")
+    return "".join(parts)
 
 
 def from_lexical(document: str, context: Context | None = None) -> Converted:
