@@ -252,6 +252,7 @@ class TestMarkdown:
             ("---\ntitle: Mine\na: " + "[" * 5000 + "\n---\nText.", "front matter"),
             ("---\ntitle: Mine\nb: " + "x" * 70_000 + "\n---\nText.", "longer than 65536"),
             ("+++\ntitle: Mine\nb = \n+++\nText.", "is not valid TOML"),
+            ("+++\ntitle = 'Mine'\nb = \n+++\nText.", "is not valid TOML"),
             ("---\ntitle: Mine\ndraft: false\n\nText.", "has no end"),
             ("---js\ntitle: Mine\n---\nText.", "cannot be read"),
         ],

@@ -154,6 +154,8 @@ DATES: dict[str, str] = {
     "2016-01-02T10:20:30.5+09:00": "2016-01-02T01:20:30.5",
     "2016-01-02 10:20:30 +0800": "2016-01-02T02:20:30",
     "2016-01-02 10:20:30 -05": "2016-01-02T15:20:30",
+    "2016-01-02 10:20:30 -0800 PST": "2016-01-02T18:20:30",
+    "2016-1-2 9:5:3": "2016-01-02T09:05:03",
     "2016-01-02 10:00:00 CST": "2016-01-02T16:00",
     "2016-01-02 10:00 Asia/Tokyo": "2016-01-02T01:00",
     "2016-01-02T10:00:00+09:00[Asia/Tokyo]": "2016-01-02T01:00",
@@ -246,6 +248,9 @@ FRONT_MATTERS = {
     "no opening": f"title: 12:30\ndate: 2020-01-01\n{LIST}\n---\n",
     "no fences": "Title: 12:30\nDate: 2020-01-01\nTags: no, yes, 1.10\n\n",
     "toml": f"+++\n{TOML}\ntags = ['no', 'yes', 1.10]\n+++\n",
+    "toml with BOM and CRLF": f"\ufeff+++\n{TOML}\ntags = ['no', 'yes', 1.10]\n+++\n".replace(
+        "\n", "\r\n"
+    ),
     "json": f"{{{JSON}}}\n\n",
     "hexo json": f"{JSON}\n;;;\n",
     "named": f"---json\n{{{JSON}}}\n---\n",
@@ -307,6 +312,13 @@ The text."""
         }
         assert "not imported as authors: Bob" in " ".join(item.notes)
         assert "/2019/old/, /older/" in " ".join(item.notes)
+
+    def test_aliases_are_beside_the_text(self, tmp_path: Path) -> None:
+        text = "---\ntitle: x\naliases: [b.html]\n---\nThe text."
+        for name, path in {"a.md": "/b.html", "c/a.md": "/c/b.html"}.items():
+            item = read_text(tmp_path, text, name)
+            assert item.record is not None
+            assert item.record.old_paths[0] == path
 
 
 @pytest.mark.parametrize(

@@ -523,7 +523,7 @@ def _address(field: str, text: str, name: _Name) -> str:
     if not text or "{" in text or (not is_alias and ("/" not in text or ":" in text)):
         return ""
     if is_alias and "/" not in text:
-        return f"/{name.below.parent.as_posix()}/{text}"
+        return (PurePosixPath("/") / name.below.parent / text).as_posix()
     return text
 
 
