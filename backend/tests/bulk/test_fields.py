@@ -354,6 +354,17 @@ class TestGhost:
             "cover_caption": "On & off",
         }
 
+    @pytest.mark.parametrize(
+        ("cover", "expected"),
+        [
+            ("content/images/c.jpg", "/content/images/c.jpg"),
+            ("//cdn.example/c d.jpg", "https://cdn.example/c%20d.jpg"),
+        ],
+    )
+    def test_covers_without_a_scheme(self, write: Write, cover: str, expected: str) -> None:
+        _, (item,) = self.load(write, {**GHOST_POST, "image": cover})
+        assert record(item)["cover_image_url"] == expected
+
     def test_language_authors_and_internal_tags(self, write: Write) -> None:
         _, (item,) = self.load(
             write,

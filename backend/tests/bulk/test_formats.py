@@ -450,7 +450,7 @@ class TestGhost:
             {"visibility": "members"}, {"visibility": "paid"}, {"visibility": "tiers"},
             {"visibility": "label:vip"}, {"status": "sent"}, {"status": "scheduled"},
             {"html": "<p>Free.</p><!--members-only--><p>Paid.</p>"},
-            {"html": "", "lexical": json.dumps(PAYWALL)},
+            {"html": "", "lexical": json.dumps(PAYWALL)}, {"email_only": True},
         ]  # fmt: skip
         unfinished: list[dict[str, Any]] = [
             {"status": "draft"},
@@ -462,10 +462,10 @@ class TestGhost:
         posts = [{"id": f"p{number}", **base, **case} for number, case in enumerate(cases)]
         path = write("ghost.json", json.dumps(ghost_export(posts)))
         is_public = ["published_at" in fields(item) for item in read(ghost, path)]
-        assert is_public == [False] * 11 + [True] * 3
+        assert is_public == [False] * 12 + [True] * 3
         items = read(ghost, path, OPTIONS._replace(publish_restricted=True))
         is_public = ["published_at" in fields(item) for item in items]
-        assert is_public == [True] * 8 + [False] * 3 + [True] * 3
+        assert is_public == [True] * 9 + [False] * 3 + [True] * 3
 
     def test_dangling_references(self, write: Write) -> None:
         export = ghost_export(
@@ -687,7 +687,7 @@ class TestWordPress:
                     "content": '<!-- wp:group {"metadata":{"blockVisibility":false}} -->Hidden.'
                     "<!-- /wp:group -->"
                 },
-                "blockVisibility",
+                "(blockVisibility)",
             ),
             ({"more": meta("_jetpack_newsletter_access", "paid_subscribers")}, "a plugin"),
             ({"more": meta("_expiration-date", "1577836800")}, "the post expired on 2020-01-01"),

@@ -528,7 +528,8 @@ def _restrict(builder: RecordBuilder, item: Item) -> None:
 def _gate(content: str) -> str:
     """Return a block or shortcode that hides a part of a post, or an empty string."""
     if gate := _GATES.search(content):
-        return gate[0].removeprefix("<!--").strip().removeprefix("wp:").strip("[/")
+        shown = gate[0].removeprefix("<!--").strip().removeprefix("wp:").strip('[/"')
+        return shown.partition('"')[0]
     for end in _ENDS.finditer(content):
         name = (end[1] or end[2]).lower()
         if is_gate(name) or name in _GATE_NAMES:

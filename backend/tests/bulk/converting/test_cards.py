@@ -286,6 +286,7 @@ def test_deep_nesting_is_rejected() -> None:
 
 def test_parts_for_members_are_marked() -> None:
     assert from_ghost_html("<p>a</p><!--members-only--><p>b</p>").has_restricted_parts
+    assert from_ghost_html("<p>a</p><!-- Members-only --><p>b</p>").has_restricted_parts
     gated = '<!--kg-gated-block:begin nonMember:false memberSegment:"status:paid" --><p>a</p>'
     assert from_ghost_html(gated).has_restricted_parts
     assert not from_ghost_html(gated.replace("false", "true")).has_restricted_parts
