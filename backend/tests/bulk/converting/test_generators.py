@@ -103,6 +103,8 @@ def convert(text: str, *, is_mdx: bool = False) -> str:
             '{% aplayer "A" "B" "/a.mp3" %} {% dplayer "url=/v.mp4" %}',
             "[a.mp3](/a.mp3) [v.mp4](/v.mp4)",
         ),
+        ("a{% sidenote 'id' 'b c' %} {% ruby 漢字|かんじ %}", "ab c 漢字|かんじ"),
+        (':::note{title="T"}\na\n:::', "> [!NOTE]\n> **T**\n>\n> a"),
         # Docusaurus
         (
             ":::tip[T]\na\n:::\n\n```\n:::note\n```",
@@ -129,6 +131,8 @@ export const meta = { a: 1 }
 
 {/* comment */}{"text"} {year} <YouTube id="abcdefghijk" client:load />
 
+<Highlight color="green">a</Highlight> b
+
 <Tabs><TabItem label="x">
 
 in
@@ -144,7 +148,8 @@ import a from 'b'
 """
     assert convert(text, is_mdx=True) == (
         "# T\n\n" + FIGURE.format("![h](./hero.png)", "c") + "\n\n> [!WARNING]\n> **a**\n\n"
-        "text {year} https://www.youtube.com/watch?v=abcdefghijk\n\n**x**\n\nin\n\n<div>b</div>\n\n"
+        "text {year} https://www.youtube.com/watch?v=abcdefghijk\n\n<mark>a</mark> b\n\n"
+        "**x**\n\nin\n\n<div>b</div>\n\n"
         "```jsx\nimport a from 'b'\n<Chart />\n```"
     )
 

@@ -47,7 +47,8 @@ _TOC = re.compile(
     re.IGNORECASE,
 )
 _DIRECTIVE = re.compile(
-    r"(?m)^([ \t]*):::+[ \t]*([A-Za-z]*)[ \t]*(?:\[([^\]\n]*)\]|([^\n{]*))[^\n]*$"
+    r"(?m)^([ \t]*):::+[ \t]*([A-Za-z]*)[ \t]*(?:\[([^\]\n]*)\]|([^\n{]*))"
+    r"(?:\{title=\"([^\"\n]*)\")?[^\n]*$"
 )
 _ARGUMENT = re.compile(
     r"(?:(?<![\w.:-])([\w.:-]++)\s*+(?:=|:(?=[\"'\w]))\s*+)?+(?:(?<!\\)\"((?:[^\"\\]++|\\.)*+)\"|'([^'\n]*+)'|`([^`]*+)`"
@@ -441,6 +442,8 @@ def _markdown(  # noqa: C901, PLR0911, PLR0912 - one case for each kind of tag
     name: str, source: str, arguments: Arguments, content: str | None, notes: Notes
 ) -> str:
     text = (content or "").strip("\n")
+    if name == "highlight" and content and "\n" not in content and "0" not in arguments:
+        return f"<mark>{content}</mark>"
     if name in _HIGHLIGHT:
         return _code(name, source, arguments, content, notes)
     if name in _FIGURES:
@@ -477,7 +480,7 @@ def _markdown(  # noqa: C901, PLR0911, PLR0912 - one case for each kind of tag
         return text
     found, kept = _any_link(arguments), "its address was kept"
     if not found:
-        found = escape_text(_first(arguments, *_TEXTS))
+        found = escape_text(_first(arguments, *_TEXTS) or _sentences(arguments))
         kept = f"what it shows is not in the file{', its text was kept' if found else ''}"
     notes.add(f"the tag {name[:40]!r} of the generator was removed, {kept}")
     return found
@@ -600,6 +603,12 @@ def _is_path(value: str) -> bool:
     """Return whether a value looks like the path or address of a file."""
     extension = re.split(r"[?#]", value, maxsplit=1)[0].rpartition(".")[2]
     return extension != value and 2 <= len(extension) <= 5 and extension.isalnum()
+
+
+def _sentences(arguments: Arguments) -> str:
+    """Return the arguments without a name that are no single words of the generator."""
+    values = (value for name, value in arguments.items() if name.isdigit())
+    return " ".join(value for value in values if " " in value or not value.isascii())
 
 
 def _is_address(value: str) -> bool:
@@ -744,7 +753,7 @@ def _convert_directives(text: str) -> str:
         lines = stack[-1][2] if stack else out
         lines.append(text[position : match.start()])
         position = match.end()
-        kind, title = match[2].lower(), (match[3] or match[4] or "").strip()
+        kind, title = match[2].lower(), (match[3] or match[5] or match[4] or "").strip()
         if kind and len(stack) <= MAX_DEPTH:
             stack.append((kind, title, []))
         elif stack:
