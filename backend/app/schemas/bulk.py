@@ -6,12 +6,21 @@ from typing import Annotated, Self
 from pydantic import ConfigDict, Field, StrictBool, StringConstraints, model_validator
 
 from app.schemas.articles.article import MAX_TAGS, Excerpt, Language, TagName
-from app.schemas.types import Content, ImageUrl, Input, Moment, Output, Title, Username
+from app.schemas.types import (
+    SLUG_PATTERN,
+    Content,
+    ImageUrl,
+    Input,
+    Moment,
+    Output,
+    Title,
+    Username,
+)
 
 MAX_ERRORS = 100
 """The maximum number of errors, and of notes, in a report."""
 
-RecordSlug = Annotated[str, StringConstraints(max_length=100, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+RecordSlug = Annotated[str, StringConstraints(max_length=100, pattern=SLUG_PATTERN)]
 """Longer than a slug in a request: generated slugs may have a number at the end."""
 
 

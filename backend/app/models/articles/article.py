@@ -36,7 +36,7 @@ class Article(TimestampMixin, Base):
     __tablename__ = "articles"
     __table_args__ = (
         CheckConstraint("char_length(title) >= 1", name="title_not_empty"),
-        CheckConstraint("char_length(content) >= 10", name="content_length"),
+        CheckConstraint("char_length(content) >= 1", name="content_not_empty"),
         CheckConstraint(
             "comment_policy IN ('open', 'held', 'closed')", name="comment_policy_known"
         ),
