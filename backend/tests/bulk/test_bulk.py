@@ -265,7 +265,7 @@ INVALID_RECORDS = {
     "a number": ("1", "valid dictionary"),
     "no title": (json.dumps({"content": RECORD["content"]}), "title: Field required"),
     "unknown field": (json.dumps({**RECORD, "titel": "x"}), "titel: Extra inputs"),
-    "short content": (json.dumps({**RECORD, "content": "short"}), "content: "),
+    "no content": (json.dumps({**RECORD, "content": ""}), "content: "),
     "published and unpublished": (
         json.dumps({**RECORD, "published": False, "published_at": "2020-01-01T00:00:00Z"}),
         "published is false",
