@@ -139,7 +139,7 @@ async def handle_validation_error(request: Request, error: Exception) -> Respons
     """Return 422 with errors by field. The input is omitted, because it may contain a password."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class alone
     findings = [
-        (_field(each) or _resource(request), _message(each))
+        (_field(each) or _resource(request), message_of(each))
         for each in error.errors()[:MAX_VALIDATION_ERRORS]
     ]
     return error_response(status_of(InvalidInput), envelope(findings))
@@ -152,7 +152,8 @@ def _field(finding: Mapping[str, Any]) -> str:
     return _NAMES.get(name, name)[:MAX_NAME]
 
 
-def _message(finding: Mapping[str, Any]) -> str:
+def message_of(finding: Mapping[str, Any]) -> str:
+    """Return the message of a validation error, which follows the name of the field."""
     kind, context = finding["type"], finding.get("ctx", {})
     if kind == "json_invalid":
         return f"is not valid JSON: {context['error']}"

@@ -255,8 +255,7 @@ class ArticleQuery(PageQuery):
     ] = None
     language: Language | None = None
     q: Annotated[
-        str | None,
-        Line(MAX_QUERY),
+        Annotated[str, Line(MAX_QUERY)] | None,
         Field(description='Words to search for: `engine "analytical engine" -steam or loom`'),
     ] = None
     since: Annotated[Moment | None, Field(description="Dated at this time or later")] = None
