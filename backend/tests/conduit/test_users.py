@@ -68,6 +68,7 @@ async def test_login_opens_a_session_that_can_be_ended(
     await client.post("/auth/logout-all", headers=by(token, "Bearer"))
     response = await client.get("/api/user", headers=by(token))
     assert response.status_code == 401
+    assert response.json()["errors"] == {"token": ["belongs to a session that has ended"]}
 
 
 async def test_token_lasts_one_week(
