@@ -67,6 +67,8 @@ _RESOURCES = {"articles": "article", "profiles": "profile", "user": "user", "use
 """Resources by the first segment of the path."""
 REQUEST = "request"
 """The key of errors that concern neither a field nor a resource."""
+REASON = "reason"
+"""The key of the reason of a refusal. Some front ends print only the first message of each key."""
 SERVER = "server"
 """The key of errors with a status from 500 on."""
 
@@ -98,7 +100,7 @@ def _findings(
     elif isinstance(error, NotAuthorized):
         yield resource, FORBIDDEN
         if type(error) is not NotAuthorized:
-            yield resource, str(error)
+            yield REASON, str(error)
     elif isinstance(error, Conflict | InvalidInput):
         yield resource, str(error)
     else:

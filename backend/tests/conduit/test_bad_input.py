@@ -427,7 +427,7 @@ async def test_errors_without_a_field_name_the_resource(
             blocked,
             None,
             403,
-            {"profile": ["forbidden", FollowRefused.message]},
+            {"profile": ["forbidden"], "reason": [FollowRefused.message]},
         ),
         (
             "POST",
@@ -435,7 +435,7 @@ async def test_errors_without_a_field_name_the_resource(
             blocked,
             {"comment": {"body": "x"}},
             403,
-            {"comment": ["forbidden", CommentsClosed.message]},
+            {"comment": ["forbidden"], "reason": [CommentsClosed.message]},
         ),
         (
             "POST",
