@@ -57,7 +57,7 @@ ERROR: Schema = record(
     }
 )
 PROFILE = record(username=TEXT, bio=OPTIONAL_TEXT, image=OPTIONAL_TEXT, following=FLAG)
-LISTED = {
+LISTED: dict[str, Schema] = {
     "slug": TEXT,
     "title": TEXT,
     "description": {"type": "string"},
