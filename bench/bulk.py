@@ -28,6 +28,7 @@ from servers import HOST, BenchError, Server, children, execute, scratch_databas
 SAMPLE_SECONDS: Final = 0.2
 TIMEOUT_SECONDS: Final = 7200
 CHUNK: Final = 1 << 20
+POLL_SECONDS: Final = 0.2
 MIN_RATE, MAX_MIB = 2000, 150
 
 
@@ -174,16 +175,21 @@ def _import_by_http(server: Server, file: Path) -> BulkResult:
         "Content-Type": "application/x-ndjson",
         "Content-Length": str(file.stat().st_size),
     }
+    headers_of_polls = {"Authorization": headers["Authorization"]}
     (worker,) = children(server.pid)
     started = time.perf_counter()
     with memory_samples(worker) as memory, file.open("rb") as body:
         connection.request("POST", "/articles/import", body, headers)
         response = connection.getresponse()
-        answer = response.read()
+        status, answer = response.status, response.read()
+        while status == 202 and json.loads(answer)["state"] in {"receiving", "running"}:
+            time.sleep(POLL_SECONDS)
+            connection.request("GET", response.headers["Location"], headers=headers_of_polls)
+            answer = connection.getresponse().read()
     seconds = time.perf_counter() - started
     connection.close()
-    if response.status != 200:
-        raise BenchError(f"the import returned {response.status}: {answer[:500]!r}")
+    if status not in {200, 202}:
+        raise BenchError(f"the import returned {status}: {answer[:500]!r}")
     report = json.loads(answer)
     if report["failed"]:
         raise BenchError(f"{report['failed']} records failed: {report['errors'][:3]}")

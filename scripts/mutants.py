@@ -41,7 +41,7 @@ PRELOADED = (
     *("sqlalchemy.ext.asyncio", "sqlalchemy.dialects.postgresql.asyncpg", "alembic.command"),
     *("jose.jwt", "passlib.context", "cryptography.fernet", "pyotp", "aiosmtplib", "obstore"),
     *("markdown_it", "mdit_py_plugins.footnote", "nh3", "pygments.formatters.html"),
-    *("PIL.Image", "PIL.ImageCms", "PIL.AvifImagePlugin", "markdownify", "ijson", "yaml"),
+    *("PIL.Image", "PIL.ImageCms", "PIL.AvifImagePlugin", "ijson", "yaml"),
 )
 _LATE_IMPORT = "ignore::pytest.PytestAssertRewriteWarning"
 

@@ -6,10 +6,10 @@
 
 import gc
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from app import __version__
 from app.auth.keys import signing_keys
@@ -20,6 +20,7 @@ from app.core.config import (
     Environment,
     Registration,
     Settings,
+    SettingsError,
     SetupError,
     get_settings,
     unknown_names,
@@ -30,7 +31,17 @@ from app.db.session import Database
 from app.http import middleware
 from app.http.errors import register_error_handlers
 from app.jobs.background import create_jobs, run_jobs
-from app.routers import bulk, documentation, feeds, health, index, keys, limits, mailbox
+from app.routers import (
+    bulk,
+    documentation,
+    feeds,
+    health,
+    index,
+    keys,
+    limits,
+    mailbox,
+    redirects,
+)
 from app.routers.accounts import (
     addresses,
     api_keys,
@@ -47,6 +58,7 @@ from app.routers.articles import articles, changes, previews, revisions, search,
 from app.routers.community import comments, favorites, profiles, reports
 from app.routers.idempotency import register_replays
 from app.routers.media import media
+from app.services.bulk.runs import ImportRuns
 from app.services.media.storage import open_storage
 
 logger = get_logger(__name__)
@@ -81,6 +93,7 @@ TAGS = [
     {"name": "feeds", "description": "RSS, Atom, JSON Feed and the sitemap."},
     {"name": "media", "description": "Images, re-encoded in several sizes."},
     {"name": "bulk", "description": "Import and export of articles."},
+    {"name": "redirects", "description": "Old addresses of imported articles."},
     {"name": "health", "description": "Health checks for orchestrators."},
     {"name": "index", "description": "What this server is, and where its documentation is."},
 ]
@@ -133,6 +146,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             gc.freeze()  # a full collection of these objects would block the event loop for 0.1 s
             async with run_jobs(create_jobs(resolved, database)):
                 yield
+                await app.state.imports.stop()
             await database.dispose()
 
     app = FastAPI(
@@ -150,6 +164,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},  # no collector is configured
     )
     app.state.storage = open_storage(settings)
+    app.state.imports = ImportRuns()
     middleware.install(app, settings, envelopes={conduit.PATH: conduit_error_response})
     register_error_handlers(app)
     register_replays(app)
@@ -162,11 +177,25 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         routers.append(users_raw.router)
     if settings.environment is Environment.DEVELOPMENT:
         routers.append(mailbox.router)
+    if settings.redirects_prefix:
+        _require_free_prefix(settings.redirects_prefix, routers)
+        routers.append(redirects.create(settings.redirects_prefix))
     for router in routers:
         # `include_router` would match each request twice.
         app.router.routes.extend(router.routes)
     documentation.install(app)
     return app
+
+
+def _require_free_prefix(prefix: str, routers: Iterable[APIRouter]) -> None:
+    """Raise SettingsError if old addresses would be below a path of the API."""
+    name = prefix.split("/")[1]
+    paths = [
+        conduit.PATH,
+        *(getattr(route, "path", "") for router in routers for route in router.routes),
+    ]
+    if name in {path.split("/")[1] for path in paths if path}:
+        raise SettingsError(f"REDIRECTS_PREFIX: /{name} is a path of the API; use another, as /old")
 
 
 def __getattr__(name: str) -> FastAPI:

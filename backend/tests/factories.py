@@ -13,13 +13,14 @@ from app.auth.tokens import HINT_LENGTH, fingerprint, new_api_key, new_preview_t
 from app.content.markdown import render_comment, render_sync
 from app.content.slugs import slugify
 from app.core import clock
-from app.core.enums import Role
+from app.core.enums import ImportState, Role
 from app.models import (
     Address,
     ApiKey,
     Article,
     ArticleRevision,
     Comment,
+    Import,
     Media,
     PreviewLink,
     Report,
@@ -181,6 +182,24 @@ async def create_preview_link(
     session.add(link)
     await session.flush()
     return link
+
+
+async def create_import(session: AsyncSession, *, user: User, **columns: Any) -> Import:
+    """Create an import that has ended. `columns` are further columns of its row."""
+    now = clock.now()
+    values: dict[str, Any] = {
+        "state": ImportState.COMPLETED,
+        "format": "ndjson",
+        "dry_run": False,
+        "report": "{}",
+        "created_at": now,
+        "active_at": now,
+        "finished_at": now,
+    }
+    row = Import(user_id=user.id, **{**values, **columns})
+    session.add(row)
+    await session.flush()
+    return row
 
 
 async def create_media(session: AsyncSession, *, owner: User | None) -> Media:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from app.core.config import Settings
 from app.db.session import Database
 from app.models import DiscardedFolder
 from app.services.bulk import files, markdown
+from app.services.bulk.foreign import ReadOptions
+from app.services.bulk.markdown_writing import FolderWriter
 from app.services.bulk.records import MAX_RECORD_BYTES, ParsedRecord
 from app.services.media import discarding
 from app.services.media.storage import LocalStorage, new_folder
@@ -39,7 +42,8 @@ def folder(tmp_path: Path) -> Path:
 def read(folder: Path) -> list[ParsedRecord]:
     survey = markdown.survey(folder, lambda _: None)
     assert {author.handle for author in survey.authors} <= {"ada"}
-    return list(markdown.read(folder, survey, resolve_author=str, advance=lambda _: None))
+    options = ReadOptions(now=datetime(2026, 1, 1, tzinfo=UTC))
+    return list(markdown.read(folder, survey, options, resolve_author=str, advance=lambda _: None))
 
 
 def problems_of(folder: Path) -> dict[str, str]:
@@ -56,15 +60,15 @@ class TestImportingAFolder:
         """Includes links to a file in the folder, dangling links and loops."""
         (folder / "leak.md").symlink_to(target)
         assert problems_of(folder) == {
-            "leak.md": f"The file cannot be read ({files.SYMLINK_MESSAGE})"
+            "leak.md": f"the file cannot be read ({files.SYMLINK_MESSAGE})"
         }
 
     def test_linked_folders_are_reported(self, folder: Path) -> None:
         (folder / "linked").symlink_to("../outside")
         (folder / "inside" / "loop").symlink_to("..")
         assert problems_of(folder) == {
-            "linked": f"The folder cannot be read ({files.SYMLINK_MESSAGE})",
-            "inside/loop": f"The folder cannot be read ({files.SYMLINK_MESSAGE})",
+            "linked": f"the folder cannot be read ({files.SYMLINK_MESSAGE})",
+            "inside/loop": f"the folder cannot be read ({files.SYMLINK_MESSAGE})",
         }
 
     def test_import_folder_may_be_a_symbolic_link(self, folder: Path, tmp_path: Path) -> None:
@@ -102,7 +106,7 @@ class TestImportingAFolder:
             finally:
                 os.chdir(here)
             (folder / "directory.md").mkdir()
-            why = "The file cannot be read (not a regular file)"
+            why = "the file cannot be read (not a regular file)"
             assert problems_of(folder) == {"pipe.md": why, "socket.md": why}
 
     def test_huge_file_is_not_read(self, folder: Path) -> None:
@@ -120,19 +124,19 @@ class TestImportingAFolder:
             "good.md",
         ]
         problems = {item.problem for item in items.values() if item.record is None}
-        assert problems == {"The file name is not UTF-8 or has control characters: rename it"}
+        assert problems == {"the file name is not UTF-8 or has control characters: rename it"}
 
     def test_names_are_case_sensitive(self, folder: Path) -> None:
         (folder / "GOOD.md").write_text(POST)
         if len(list(folder.glob("*.md"))) == 1:
             pytest.skip("the file system does not tell cases apart")
-        assert len({item.identity for item in read(folder)}) == 2
+        assert len({item.source_id for item in read(folder)}) == 2
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
     def test_unreadable_folders_are_reported(self, folder: Path) -> None:
         (folder / "inside").chmod(0)
         (why,) = problems_of(folder).values()
-        assert why == "The folder cannot be read (Permission denied)"
+        assert why == "the folder cannot be read (Permission denied)"
         (folder / "inside").chmod(0o700)
 
 
@@ -143,10 +147,10 @@ def test_command_reports_links(
     (folder / os.fsdecode(b"bad\x1b[31m\xff.md")).write_text(POST)
     assert run("import", str(folder)) == 1
     out, err = capsys.readouterr()
-    assert f"leak.md: The file cannot be read ({files.SYMLINK_MESSAGE})" in err
+    assert f"leak.md: the file cannot be read ({files.SYMLINK_MESSAGE})" in err
     assert "\x1b[31m.md" not in err
-    assert r"bad\x1b[31m\udcff.md: The file name is not UTF-8" in err
-    assert "created 1" in out.lower()
+    assert r"bad\x1b[31m\udcff.md: the file name is not UTF-8" in err
+    assert "created    1" in out
     assert [row["slug"] for row in fetch(own_database, "SELECT slug FROM articles")] == ["good"]
 
 
@@ -160,17 +164,17 @@ class TestExporting:
         victim.write_text("as it was")
         (tmp_path / EXPORTED).symlink_to(victim)
         with pytest.raises(OSError, match="symbolic link"):
-            markdown.write(tmp_path, RECORD)
+            FolderWriter(tmp_path).write_all([RECORD])
         assert victim.read_text() == "as it was"
 
     def test_export_does_not_wait_for_a_pipe(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / EXPORTED)
         with pytest.raises(OSError, match="not a regular file"):
-            markdown.write(tmp_path, RECORD)
+            FolderWriter(tmp_path).write_all([RECORD])
 
     def test_export_truncates_longer_files(self, tmp_path: Path) -> None:
         (tmp_path / EXPORTED).write_text("long " * 1000)
-        markdown.write(tmp_path, RECORD)
+        FolderWriter(tmp_path).write_all([RECORD])
         assert "long" not in (tmp_path / EXPORTED).read_text()
 
 

@@ -245,6 +245,10 @@ RequiredArticlesViewer = Annotated[
     Identity, _viewer_with_scope(RequiredViewer, Scope.ARTICLES_READ)
 ]
 """The user who reads drafts, revisions or other data that only authors and editors see."""
+RequiredArticlesWriter = Annotated[
+    Identity, _viewer_with_scope(RequiredViewer, Scope.ARTICLES_WRITE)
+]
+"""The user who reads the progress of their imports."""
 RequiredMediaViewer = Annotated[Identity, _viewer_with_scope(RequiredViewer, Scope.MEDIA_READ)]
 """The user who lists media."""
 MediaActor = Annotated[Identity, Security(actor, scopes=[Scope.MEDIA_WRITE])]

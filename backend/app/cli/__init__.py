@@ -3,7 +3,7 @@
 base.py      settings, database and console for all commands
 serving.py   serve, routes
 accounts.py  create-admin, users …
-articles.py  import, export, seed
+articles.py  import, export, seed, redirects export
 database.py  migrate
 doctor.py    doctor
 keys.py      keys rotate, keys reseal
@@ -50,6 +50,7 @@ cli.add_typer(operations.mail_cli, name="mail")
 cli.add_typer(operations.jobs_cli, name="jobs")
 cli.add_typer(operations.counters_cli, name="counters")
 cli.add_typer(keys.cli, name="keys")
+cli.add_typer(articles.redirects_cli, name="redirects")
 
 
 def main() -> None:

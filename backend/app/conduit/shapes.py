@@ -107,19 +107,26 @@ def comment(row: CommentWithProfile) -> dict[str, Any]:
 
 
 def _comment(comment: CommentWithProfile) -> dict[str, Any]:
-    assert comment.author is not None  # noqa: S101 - visible comments have an author
     return {
         "id": comment.id,
         "createdAt": format_datetime(comment.created_at),
         "updatedAt": format_datetime(comment.updated_at),
         "body": comment.content,
         "author": _profile(
-            comment.author.username,
+            _author_name(comment),
             comment.author_bio,
             comment.author_image_url,
             comment.follows_author,
         ),
     }
+
+
+def _author_name(comment: CommentWithProfile) -> str:
+    """Return the author's username. The name of a guest is marked, so that it is not a username."""
+    if comment.author is not None:
+        return comment.author.username
+    assert comment.guest is not None  # noqa: S101 - visible comments have an author or a guest
+    return f"{comment.guest.name} (guest)"
 
 
 def comments(rows: Sequence[CommentWithProfile]) -> dict[str, Any]:

@@ -288,17 +288,31 @@ def _is_cjk(character: str) -> bool:
     )
 
 
-def _is_punctuation(character: str) -> bool:
+def is_punctuation(character: str) -> bool:
+    """Return whether emphasis treats this character as punctuation."""
     return isMdAsciiPunct(ord(character)) or isPunctChar(character)
+
+
+def flanking(before: str, after: str) -> tuple[bool, bool]:
+    """Return whether a run of `*` or `~` between these characters can open and close emphasis.
+
+    CommonMark expects white space or punctuation on the other side of punctuation. Chinese,
+    Japanese and Korean have no spaces there, so a CJK character on either side counts too.
+    """
+    spaces = isWhiteSpace(ord(before)), isWhiteSpace(ord(after))
+    marks = is_punctuation(before), is_punctuation(after)
+    has_cjk = _is_cjk(before) or _is_cjk(after)
+    return (
+        not spaces[1] and (has_cjk or not marks[1] or spaces[0] or marks[0]),
+        not spaces[0] and (has_cjk or not marks[0] or spaces[1] or marks[1]),
+    )
 
 
 class _StateInline(StateInline):
     def scanDelims(self, start: int, canSplitWord: bool) -> Scanned:  # noqa: N802, N803
         """Determine whether a run of `*`, `_` or `~` opens or closes emphasis.
 
-        CommonMark expects white space or punctuation on the other side of punctuation. Chinese,
-        Japanese and Korean have no spaces there, so a CJK character on either side counts too. Runs
-        without an adjacent CJK character follow CommonMark.
+        Runs without an adjacent CJK character follow CommonMark, others follow `flanking`.
         """
         scanned = super().scanDelims(start, canSplitWord)
         end = start + scanned.length
@@ -306,17 +320,12 @@ class _StateInline(StateInline):
         after = self.src[end] if end < self.posMax else " "
         if "\ufe00" <= before <= "\ufe0e" and start > 1 and _is_cjk(self.src[start - 2]):
             before = self.src[start - 2]  # skip a variation selector
-        cjk_before, cjk_after = _is_cjk(before), _is_cjk(after)
-        if not (cjk_before or cjk_after):
+        if not (_is_cjk(before) or _is_cjk(after)):
             return scanned
-        spaces = isWhiteSpace(ord(before)), isWhiteSpace(ord(after))
-        marks = _is_punctuation(before), _is_punctuation(after)
-        has_cjk = cjk_before or cjk_after
-        left = not spaces[1] and (has_cjk or not marks[1] or spaces[0] or marks[0])
-        right = not spaces[0] and (has_cjk or not marks[0] or spaces[1] or marks[1])
+        left, right = flanking(before, after)
         return Scanned(
-            left and (canSplitWord or not right or marks[0]),
-            right and (canSplitWord or not left or marks[1]),
+            left and (canSplitWord or not right or is_punctuation(before)),
+            right and (canSplitWord or not left or is_punctuation(after)),
             scanned.length,
         )
 
@@ -555,7 +564,7 @@ _IFRAME_URL = re.compile(
 )
 
 
-def _provider(url: str) -> str | None:
+def embed_provider(url: str) -> str | None:
     """Return the `data-embed` value of a media URL: `youtube`, `vimeo`, `video` or `audio`."""
     if len(url) > MAX_URL:
         return None
@@ -570,7 +579,7 @@ def _mark_embed(tokens: Sequence[Token], index: int) -> None:
         return
     link = children[0]
     if link.type == "link_open" and link.info == "auto":
-        provider = _provider(str(link.attrs["href"]))
+        provider = embed_provider(str(link.attrs["href"]))
         if provider is not None:
             paragraph.attrs[_CLASS] = "embed"
             link.attrs[_EMBED] = provider
@@ -589,7 +598,7 @@ def _replace_iframe(iframe: re.Match[str]) -> str:
         return iframe[0]
     if match[1] in get_settings().iframe_hosts:
         return f'<wbr {_IFRAME_SRC}="{escapeHtml(match[0])}">'
-    provider = _provider(match[0])
+    provider = embed_provider(match[0])
     if provider is None:
         return iframe[0]
     escaped = escapeHtml(match[0])
@@ -715,8 +724,8 @@ _DISABLED_IN_COMMENTS = [
 ]
 
 
-def _make_parser(disabled: Iterable[str] = (), *, task_lists_and_alerts: bool = True) -> MarkdownIt:
-    """Return a parser without the `disabled` rules."""
+def make_parser(disabled: Iterable[str] = (), *, task_lists_and_alerts: bool = True) -> MarkdownIt:
+    """Return a parser without the `disabled` rules. `parse` counts its steps."""
     md = MarkdownIt("commonmark")
     md.inline = _Inline()
     md.configure(
@@ -755,6 +764,14 @@ def _make_parser(disabled: Iterable[str] = (), *, task_lists_and_alerts: bool = 
     # The rulers compile their rules on first use, which is not thread-safe.
     md.render("x", {"budget": _Budget()})
     return md
+
+
+def parse(md: MarkdownIt, content: str) -> list[Token]:
+    """Return the tokens of a text. Raises ContentTooComplex like `render_sync`."""
+    try:
+        return md.parse(content, {"budget": _Budget()})
+    except RecursionError:
+        raise ContentTooComplex from None
 
 
 def _plain_text(tokens: Iterable[Token]) -> str:
@@ -1159,5 +1176,5 @@ def _render(content: str, budget: _Budget, md: MarkdownIt | None = None) -> Rend
     return Rendered(html, text, toc, words, -(-words // WORDS_PER_MINUTE))
 
 
-_article_parser = _make_parser()
-_comment_parser = _make_parser(_DISABLED_IN_COMMENTS, task_lists_and_alerts=False)
+_article_parser = make_parser()
+_comment_parser = make_parser(_DISABLED_IN_COMMENTS, task_lists_and_alerts=False)

@@ -241,6 +241,8 @@ class Settings(BaseSettings):
     """The path of an article below PUBLIC_URL, used in feeds and the sitemap."""
     author_path: str = "/authors/{username}"
     tag_path: str = "/tags/{slug}"
+    redirects_prefix: str = ""
+    """The path below which old addresses of imported articles redirect; empty: nowhere."""
 
     iframe_hosts: CommaSeparated = []
     """Hosts that articles may embed in iframes; none by default."""
@@ -249,7 +251,8 @@ class Settings(BaseSettings):
     """Whether changes to resources with an ETag need `If-Match`; they get 428 without it."""
     stream_seconds: PositiveFloat = 3600
     """Maximum duration of one import, export or upload."""
-    max_import_bytes: PositiveInt = 4 * 1024 * 1024 * 1024
+    max_import_bytes: PositiveInt = 1024 * 1024 * 1024
+    """Maximum size of an import over HTTP, which is stored in a file until it ends."""
 
     limits: Annotated[dict[LimitKind, Limit | None], NoDecode] = {}
     """Limits that replace the defaults; None means no limit."""
@@ -397,6 +400,13 @@ class Settings(BaseSettings):
         if not re.fullmatch(rf"/[^\s{{}}#]*{re.escape(placeholder)}[^\s{{}}]*", value):
             raise ValueError(f"must be a path that contains {placeholder}")
         return value
+
+    @field_validator("redirects_prefix")
+    @classmethod
+    def _check_redirects_prefix(cls, value: str) -> str:
+        if not re.fullmatch(r"((/[A-Za-z0-9._~-]*[A-Za-z0-9_~-])+/?)?", value):
+            raise ValueError("must be a path such as /old")
+        return value.rstrip("/")
 
     @field_validator("mail_from")
     @classmethod

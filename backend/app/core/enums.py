@@ -78,3 +78,27 @@ class ReportState(StrEnum):
     IN_REVIEW = "in_review"
     RESOLVED = "resolved"
     DISMISSED = "dismissed"
+
+
+class ImportState(StrEnum):
+    """The progress of an import. All states except the first two are final."""
+
+    RECEIVING = "receiving"
+    """The body is being received."""
+    RUNNING = "running"
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    """A limit was reached: the remaining records were not imported."""
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+    """The server was stopped or restarted."""
+
+
+class ExportFormat(StrEnum):
+    """The format of an export."""
+
+    NDJSON = "ndjson"
+    """Pressroom's own format, which loses nothing."""
+    MARKDOWN = "markdown"
+    GHOST = "ghost"

@@ -225,6 +225,10 @@ class ReportNotFound(NotFound):
     code, message = "report_not_found", "Report not found"
 
 
+class ImportNotFound(NotFound):
+    code, message = "import_not_found", "Import not found"
+
+
 class MethodNotAllowed(PressroomError):
     code, message = "method_not_allowed", "Method not allowed"
 
@@ -288,6 +292,14 @@ class AlreadyCarriedOut(Conflict):
         "The request with this Idempotency-Key was already processed; the resource that it created "
         "is no longer available"
     )
+
+
+class ImportInProgress(Conflict):
+    """A user has one import at a time."""
+
+    code = "import_in_progress"
+    message = "Your previous import is running: wait until it has finished, or cancel it"
+    retry_after = 5
 
 
 class MediaInUse(Conflict):

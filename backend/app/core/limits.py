@@ -34,6 +34,7 @@ class LimitKind(StrEnum):
     REACTIONS = "reactions"
     REPORTS = "reports"
     NEW_TAGS = "new_tags"
+    IMPORTS = "imports"
     IMPORTED_RECORDS = "imported_records"
     UPLOADS = "uploads"
     UPLOADS_AT_ONCE = "uploads_at_once"
@@ -72,6 +73,7 @@ DEFAULTS: Mapping[LimitKind, Limit] = {
     LimitKind.REACTIONS: Limit(2000, _HOUR),
     LimitKind.REPORTS: Limit(30, _HOUR),
     LimitKind.NEW_TAGS: Limit(1000, _DAY),
+    LimitKind.IMPORTS: Limit(600, _HOUR),
     LimitKind.IMPORTED_RECORDS: Limit(10_000, _HOUR),
     LimitKind.UPLOADS: Limit(600, _HOUR),
     LimitKind.UPLOADS_AT_ONCE: Limit(4),

@@ -9,6 +9,7 @@ from app.jobs.steps import run_steps
 from app.services import idempotency, limits, outbox, retention
 from app.services.accounts import account_tokens, rate_limits, sessions
 from app.services.articles import changes, previews, tags, trash
+from app.services.bulk import imports
 from app.services.community.comments import writing as comments
 from app.services.purging import in_batches
 
@@ -26,6 +27,8 @@ STEPS: Mapping[str, Callable[[Database], Awaitable[int]]] = {
     "idempotency keys": partial(in_batches, purge=idempotency.purge),
     "limit uses": limits.purge_uses,
     "upload reservations": partial(in_batches, purge=limits.purge_reservations),
+    "interrupted imports": partial(in_batches, purge=imports.end_lost),
+    "imports": partial(in_batches, purge=imports.purge),
     "articles": partial(in_batches, purge=trash.purge),
     "comments": partial(in_batches, purge=comments.purge),
     "changes": changes.purge,

@@ -13,7 +13,14 @@ from app.models.articles.preview_link import PreviewLink
 from app.models.articles.revision import ArticleRevision
 from app.models.articles.tag import ArticleTag, Tag
 from app.models.audit import AuditEvent
-from app.models.bulk import ImportRecord
+from app.models.bulk import (
+    Import,
+    ImportedAddress,
+    ImportRecord,
+    Installation,
+    MediaCopy,
+    Redirect,
+)
 from app.models.community.comment import Comment
 from app.models.community.favorite import ArticleCounts, Favorite
 from app.models.community.follow import Block, Follow, UserCounts
@@ -42,13 +49,18 @@ __all__ = [
     "Follow",
     "FormerSlug",
     "IdempotencyKey",
+    "Import",
     "ImportRecord",
+    "ImportedAddress",
+    "Installation",
     "LimitOverride",
     "LimitUse",
     "Mail",
     "Media",
+    "MediaCopy",
     "PreviewLink",
     "RecoveryCode",
+    "Redirect",
     "Report",
     "SecondFactor",
     "Tag",

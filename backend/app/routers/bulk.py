@@ -1,73 +1,138 @@
-"""/articles/import and /articles/export: bulk import and export as NDJSON."""
+"""/articles/import, /articles/imports and /articles/export: bulk import and export."""
 
-from collections.abc import AsyncIterator
-from contextlib import suppress
-from typing import Annotated
+import re
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any
 
-from fastapi import Request, Security
+from fastapi import Depends, Header, Query, Request, Response, Security, status
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
-from app.auth.dependencies import RequiredArticlesViewer, confirming_user
+from app.auth.dependencies import (
+    ArticlesActor,
+    RequiredArticlesViewer,
+    RequiredArticlesWriter,
+    confirming_user,
+)
 from app.auth.identity import Identity
 from app.core.config import get_settings
-from app.core.enums import Scope
+from app.core.enums import ExportFormat, ImportState, Scope
 from app.core.errors import (
-    ContentTooLarge,
+    ImportInProgress,
+    ImportNotFound,
     InvalidRequest,
-    InvalidToken,
+    LimitReached,
     RequestTimedOut,
     UnsupportedMediaType,
 )
 from app.core.streams import Deadline
-from app.db.dependencies import CurrentDatabase
+from app.db.dependencies import CurrentDatabase, WriteSession
+from app.routers.media.media import CurrentStorage
+from app.routers.paging import LINKED, Paging
+from app.routers.parameters import CursorPage, ImportId
 from app.routers.responses import create_router, errors
-from app.schemas.bulk import ImportFailure, ImportReport
-from app.services.bulk import exporting, importing
-from app.services.bulk.records import Importer
-from app.services.bulk.tally import Tally
+from app.schemas.imports import ImportQuery, ImportResponse
+from app.services.bulk import exporting, imports
+from app.services.bulk.runs import ImportRuns
 
 router = create_router(prefix="/articles", tag="bulk")
 
 NDJSON = "application/x-ndjson"
 RECORDS_CONTENT = {NDJSON: {"schema": {"description": "One ArticleRecord per line, as JSON"}}}
+_BINARY = {"type": "string", "format": "binary"}
+IMPORT_CONTENT: dict[str, Any] = {
+    **RECORDS_CONTENT,
+    "application/xml": {"schema": {**_BINARY, "description": "An export of WordPress (WXR)"}},
+    "application/json": {"schema": {"type": "object", "description": "An export of Ghost"}},
+    "application/zip": {
+        "schema": {**_BINARY, "description": "A folder of texts with front matter, as a ZIP file"}
+    },
+}
+EXPORT_CONTENT: dict[str, Any] = {
+    **RECORDS_CONTENT,
+    "application/zip": {"schema": _BINARY},
+    "application/json": {"schema": {"type": "object", "description": "A file for Ghost"}},
+}
+EXPORT_FILES = {
+    ExportFormat.NDJSON: (NDJSON, "articles.ndjson"),
+    ExportFormat.MARKDOWN: ("application/zip", "articles.zip"),
+    ExportFormat.GHOST: ("application/json", "articles-for-ghost.json"),
+}
+LOCATION = {
+    "Location": {"description": "The path of the import", "schema": {"type": "string"}},
+}
+UNFINISHED = frozenset({ImportState.RECEIVING, ImportState.RUNNING})
+_RESPOND_ASYNC = re.compile(r"(^|,)\s*respond-async\s*(;|,|$)", re.IGNORECASE)
 
 ImportingUser = Annotated[Identity, Security(confirming_user, scopes=[Scope.ARTICLES_WRITE])]
 """The importing user, read before the body is received, which may take hours."""
+Preference = Annotated[
+    str | None,
+    Header(
+        alias="Prefer",
+        max_length=200,
+        description="`respond-async`: respond when the body is received (RFC 7240 §4.1)",
+    ),
+]
+
+
+async def get_runs(request: Request) -> ImportRuns:
+    """Return the running imports. Async, so that FastAPI does not run it in a thread."""
+    runs: ImportRuns = request.app.state.imports
+    return runs
+
+
+CurrentRuns = Annotated[ImportRuns, Depends(get_runs)]
 
 
 @router.post(
     "/import",
-    responses=errors(RequestTimedOut, UnsupportedMediaType),
-    openapi_extra={"requestBody": {"required": True, "content": RECORDS_CONTENT}},
+    responses={
+        200: {"description": "The import has ended", "headers": LOCATION},
+        202: {
+            "description": "The import is running. Its Location has the progress",
+            "model": ImportResponse,
+            "headers": LOCATION,
+        },
+        **errors(RequestTimedOut, UnsupportedMediaType, ImportInProgress, LimitReached),
+    },
+    openapi_extra={"requestBody": {"required": True, "content": IMPORT_CONTENT}},
 )
 async def import_articles(
-    request: Request, database: CurrentDatabase, actor: ImportingUser
-) -> ImportReport:
-    """Import articles, one JSON object per line. Repeating an import changes nothing.
+    *,
+    request: Request,
+    response: Response,
+    database: CurrentDatabase,
+    storage: CurrentStorage,
+    runs: CurrentRuns,
+    actor: ImportingUser,
+    query: Annotated[ImportQuery, Query()],
+    prefer: Preference = None,
+) -> ImportResponse:
+    """Import articles: NDJSON, an export of WordPress or Ghost, or texts in a ZIP file.
 
-    An invalid record is reported with its line, and the import continues. A limit ends the import.
-    If the import takes too long, or the user is disabled meanwhile, it ends with an error that
-    contains the number of written records.
+    The import runs in the background. If it ends within ten seconds, the response has its result.
+    Otherwise the status is 202: read the import at its Location until it has ended.
+
+    Repeating an import changes nothing. An invalid record is reported, and the import continues.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != NDJSON:
-        raise UnsupportedMediaType(f"Send the records with Content-Type: {NDJSON}")
-    tally, deadline = Tally(), Deadline(get_settings().stream_seconds)
-    body = deadline.limit(_body(request))
-    try:
-        records = importing.from_lines(body, user_id=actor.id)
-        await importing.import_articles(
-            database, records, importer=Importer(actor), report=tally.add
-        )
-    except importing.ImportStopped as stop:
-        tally.stopped = ImportFailure(line=int(stop.position), message=stop.message)
-        with suppress(RequestTimedOut, ContentTooLarge):
-            async for _ in body:  # clients read the response after sending the whole body
-                pass
-    except (InvalidToken, RequestTimedOut) as error:
-        raise type(error)(f"{error}. The import ended early: {tally.summary()}") from error
-    return tally.report()
+    is_async = prefer is not None and _RESPOND_ASYNC.search(prefer) is not None
+    found = await runs.run(
+        database,
+        storage=storage,
+        identity=actor,
+        content_type=request.headers.get("content-type", "").partition(";")[0].strip().lower(),
+        query=query,
+        body=_body(request),
+        waits=not is_async,
+    )
+    response.headers["Location"] = f"/articles/imports/{found.id}"
+    if is_async:
+        response.headers["Preference-Applied"] = "respond-async"
+    if found.state in UNFINISHED:
+        response.status_code = status.HTTP_202_ACCEPTED
+        response.headers["Retry-After"] = "1"
+    return found
 
 
 async def _body(request: Request) -> AsyncIterator[bytes]:
@@ -79,22 +144,76 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
         raise InvalidRequest("The request body is incomplete") from error
 
 
+@router.get("/imports", responses=LINKED)
+async def list_imports(
+    database: CurrentDatabase, user: RequiredArticlesWriter, query: CursorPage, paging: Paging
+) -> Sequence[ImportResponse]:
+    """List your imports, newest first. The last 20 are kept for 30 days."""
+    return paging.describe(await imports.list_imports(database, user=user, query=query))
+
+
+@router.get("/imports/{import_id}", responses=errors(ImportNotFound))
+async def get_import(
+    database: CurrentDatabase, user: RequiredArticlesWriter, import_id: ImportId
+) -> ImportResponse:
+    """Get one of your imports, with its progress."""
+    return await imports.get_import(database, import_id=import_id, user=user)
+
+
+@router.get(
+    "/imports/{import_id}/report",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The report, as `pressroom import --report` writes it",
+            "content": {"application/json": {"schema": {"type": "object"}}},
+        },
+        **errors(ImportNotFound, ImportInProgress),
+    },
+)
+async def get_import_report(
+    database: CurrentDatabase, user: RequiredArticlesWriter, import_id: ImportId
+) -> Response:
+    """Get the report on every record of one of your imports."""
+    report = await imports.get_report(database, import_id=import_id, user=user)
+    return Response(report, media_type="application/json")
+
+
+@router.post("/imports/{import_id}/cancel", responses=errors(ImportNotFound, LimitReached))
+async def cancel_import(
+    session: WriteSession, actor: ArticlesActor, import_id: ImportId
+) -> ImportResponse:
+    """Cancel a running import. What it has written stays. A finished one stays as it is."""
+    return await imports.cancel(session, import_id=import_id, actor=actor)
+
+
 @router.get(
     "/export",
     response_class=StreamingResponse,
-    responses={200: {"description": "Successful Response", "content": RECORDS_CONTENT}},
+    responses={200: {"description": "Successful Response", "content": EXPORT_CONTENT}},
 )
 async def export_articles(
-    database: CurrentDatabase, user: RequiredArticlesViewer
+    database: CurrentDatabase,
+    user: RequiredArticlesViewer,
+    export_format: Annotated[ExportFormat, Query(alias="format")] = ExportFormat.NDJSON,
 ) -> StreamingResponse:
-    """Export your articles, or as an editor all. Drafts are included, the trash is not."""
+    """Export your articles, or as an editor all. Drafts are included, the trash is not.
+
+    NDJSON has everything that an article has. The other formats say what they do not contain: a ZIP
+    file of Markdown in README.txt, a file for Ghost in `db[0].meta.not_exported`.
+    """
+    media_type, name = EXPORT_FILES[export_format]
+    parts = await exporting.start_export(
+        database,
+        viewer=user,
+        export_format=export_format,
+        deadline=Deadline(get_settings().stream_seconds),
+    )
     return StreamingResponse(
-        exporting.export_lines(
-            database, viewer=user, deadline=Deadline(get_settings().stream_seconds)
-        ),
-        media_type=NDJSON,
+        parts,
+        media_type=media_type,
         headers={
-            "Content-Disposition": 'attachment; filename="articles.ndjson"',
+            "Content-Disposition": f'attachment; filename="{name}"',
             "Cache-Control": "private, no-store",
             "Vary": "Authorization",
         },

@@ -29,7 +29,7 @@ class UserIdConvertor(Convertor[str]):
 class ArticleIdConvertor(UserIdConvertor):
     """Any path segment except the names of other routes under /articles."""
 
-    regex = "(?!(?:by-slug|import|export)$)[^/]+"
+    regex = "(?!(?:by-slug|import|imports|export)$)[^/]+"
 
 
 register_url_convertor("user_id", UserIdConvertor())
@@ -77,4 +77,5 @@ ArticleSlug = Annotated[
 TagSlug = Annotated[str, Path(description="A tag's slug", max_length=100, examples=["engines"])]
 RevisionId = Annotated[Id, Path(description="A revision's id", examples=[1])]
 PreviewLinkId = Annotated[Id, Path(description="A preview link's id", examples=[1])]
+ImportId = Annotated[Id, Path(description="An import's id", examples=[1])]
 MediaId = Annotated[Id, Path(description="An image's id", examples=[1])]

@@ -150,9 +150,12 @@ _TIMESTAMP = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:?\d\d)", re.ASCII
 )
 _TIMESTAMP_MESSAGE = (
-    "must be a date and time from 1970 on with an offset from UTC, such as 2026-11-20T09:00:00Z"
+    "must be a date and time from 1970 to 9999 with an offset from UTC, such as"
+    " 2026-11-20T09:00:00Z"
 )
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+"""A microsecond before the year 10000, asyncpg would store `infinity`."""
 
 
 def _validate_timestamp(value: Any) -> Any:
@@ -166,7 +169,7 @@ def _to_utc(value: datetime) -> datetime:
         value = value.astimezone(UTC)
     except OverflowError:
         raise ValueError(_TIMESTAMP_MESSAGE) from None
-    if value < EARLIEST:
+    if not EARLIEST <= value <= LATEST:
         raise ValueError(_TIMESTAMP_MESSAGE)
     return value
 
@@ -177,7 +180,7 @@ Moment = Annotated[
     AfterValidator(_to_utc),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
-"""RFC 3339, from 1970 on, converted to UTC."""
+"""RFC 3339, from 1970 to 9999, converted to UTC."""
 
 SLUG_PATTERN = pattern(
     r"^[a-z0-9]+(-[a-z0-9]+)*$",
@@ -189,6 +192,12 @@ Content = Annotated[
     StringConstraints(min_length=1, max_length=MAX_CONTENT_BYTES, pattern=VISIBLE_TEXT_PATTERN),
     AfterValidator(_max_bytes(MAX_CONTENT_BYTES)),
 ]
+ImportedContent = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_CONTENT_BYTES, pattern=TEXT_PATTERN),
+    AfterValidator(_max_bytes(MAX_CONTENT_BYTES)),
+]
+"""Like Content, but it may be white space alone, as some posts of other systems."""
 
 ImageUrl = Annotated[
     str,

@@ -285,7 +285,7 @@ class TestFilters:
             ("published=true&status=draft", "use one of them"),
             ("since=2026-01-01", "such as 2026-11-20T09:00:00Z"),
             ("since=2026-01-01T00:00:00", "such as"),
-            ("until=1960-01-01T00:00:00Z", "from 1970 on"),
+            ("until=1960-01-01T00:00:00Z", "from 1970 to 9999"),
             ("tag=" + "&tag=".join(f"t{number}" for number in range(11)), "at most 10"),
             ("tag=", "at least 1"),
             ("q=", "at least 1"),

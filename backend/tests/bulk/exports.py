@@ -142,7 +142,14 @@ def wxr(items: str) -> str:
 """
 
 
-def _item(number: int, **parts: str) -> str:
+def meta(key: str, value: str) -> str:
+    return (
+        f"<wp:postmeta><wp:meta_key>{key}</wp:meta_key>"
+        f"<wp:meta_value><![CDATA[{value}]]></wp:meta_value></wp:postmeta>"
+    )
+
+
+def wordpress_post(number: int = 1, **parts: str) -> str:
     values = {
         "title": f"Post {number}",
         "creator": "jane",
@@ -209,12 +216,12 @@ broken.
 <iframe src="https://video.example.com/1"></iframe>"""
 
 WXR = wxr(
-    _item(
+    wordpress_post(
         50,
         type="attachment",
         more="<wp:attachment_url>https://wp.example.com/cover.jpg</wp:attachment_url>",
     )
-    + _item(
+    + wordpress_post(
         1,
         title="Hello & world",
         name="hello-world",
@@ -227,7 +234,7 @@ WXR = wxr(
         "</wp:postmeta><wp:postmeta><wp:meta_key><![CDATA[_thumbnail_id]]></wp:meta_key>"
         "<wp:meta_value><![CDATA[50]]></wp:meta_value></wp:postmeta>",
     )
-    + _item(
+    + wordpress_post(
         2,
         title="Classic",
         name="",
@@ -237,10 +244,10 @@ WXR = wxr(
         date="0000-00-00 00:00:00",
         modified="0000-00-00 00:00:00",
     )
-    + _item(3, status="private", name="%d0%bf%d1%80%d0%b8%d0%b2%d0%b5%d1%82")
-    + _item(4, password="hush")
-    + _item(5, status="future", date="2099-01-01 00:00:00")
-    + _item(6, status="trash")
-    + _item(7, type="page")
-    + _item(8, type="nav_menu_item")
+    + wordpress_post(3, status="private", name="%d0%bf%d1%80%d0%b8%d0%b2%d0%b5%d1%82")
+    + wordpress_post(4, password="hush")
+    + wordpress_post(5, status="future", date="2099-01-01 00:00:00")
+    + wordpress_post(6, status="trash")
+    + wordpress_post(7, type="page")
+    + wordpress_post(8, type="nav_menu_item")
 )

@@ -470,7 +470,7 @@ def test_emphasis_next_to_cjk_characters(content: str, html: str) -> None:
     st.text(st.sampled_from(" *_~ab.(“🙂é—\n"), max_size=30),
 )
 def test_emphasis_without_cjk_follows_commonmark(content: str) -> None:
-    md = markdown._make_parser()
+    md = markdown.make_parser()
     plain = MarkdownIt("commonmark", {"strikethrough_single_tilde": True, "xhtmlOut": False})
     plain.enable("strikethrough")
     for each in (md, plain):

@@ -5,9 +5,10 @@ import re
 import pytest
 from pydantic import ValidationError
 
+from app.core import clock
 from app.core.languages import LANGUAGE_PATTERN, canonical_language
 from app.services.bulk.records import Outcome, Result, parse_fields
-from app.services.bulk.tally import Tally
+from app.services.bulk.reporting import Report
 from tests.core.test_config import make
 
 
@@ -75,8 +76,7 @@ def test_import_uses_the_registered_part_of_a_tag(
     read = parse_fields(3, {"title": "T", "content": "Long enough.", "language": written})
     assert read.record is not None
     assert read.record.language == taken
-    assert read.note == note
-    tally = Tally()
-    tally.add([Result(3, Outcome.CREATED, read.note)])
-    assert [each.message for each in tally.report().notes] == [note] * bool(note)
-    assert tally.report().errors == []
+    assert read.notes == ((note,) if note else ())
+    with Report(now=clock.now()) as report:
+        report.add([Result(read, Outcome.CREATED, notes=read.notes)])
+        assert [entry.messages for entry in report.entries()] == [[note] * bool(note)]

@@ -164,12 +164,14 @@ def live_rows(live_app: FastAPI) -> Callable[[], AbstractAsyncContextManager[Asy
     return database.unit_of_work
 
 
-async def waiting_for_a_lock(rows: Callable[[], AbstractAsyncContextManager[AsyncSession]]) -> None:
-    """Return once a statement of this database waits for a lock."""
+async def waiting_for_a_lock(
+    rows: Callable[[], AbstractAsyncContextManager[AsyncSession]], *, count: int = 1
+) -> None:
+    """Return once `count` statements of this database wait for locks."""
     query = text(
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
     async with asyncio.timeout(30), rows() as session:
-        while not await session.scalar(query):
+        while (await session.scalar(query) or 0) < count:
             await session.rollback()

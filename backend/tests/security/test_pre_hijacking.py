@@ -57,6 +57,7 @@ KEPT = {
     "account_tokens.user_id": "revoked by revoke_links",
     "limit_overrides.user_id": "set by an administrator",
     "upload_reservations.user_id": "expires within half an hour",
+    "imports.user_id": "the owner sees it and can cancel it",
 }
 """References to users that stay after a reset by the owner of the address, and the reasons."""
 

@@ -3,8 +3,8 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
-from typing import Any, NamedTuple
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
 import httpx
@@ -19,9 +19,8 @@ from app.core.errors import InvalidToken, NotAuthorized, RequestTimedOut
 from app.core.limits import DEFAULTS, LimitKind
 from app.core.streams import Deadline
 from app.db.session import Database
-from app.models import Article, Media, User
-from app.routers import bulk
-from app.services.bulk import exporting, importing
+from app.models import Article, Import, Media, User
+from app.services.bulk import exporting, importing, statements
 from app.services.media import images
 from tests.factories import (
     PASSWORD,
@@ -33,7 +32,7 @@ from tests.factories import (
 )
 from tests.images import image_bytes
 from tests.inbox import Inbox
-from tests.security.conftest import ClientAt
+from tests.security.conftest import ClientAt, waiting_for_a_lock
 
 UPLOADS = DEFAULTS[LimitKind.UPLOADS_AT_ONCE].amount
 """Concurrent uploads that one user may send."""
@@ -111,127 +110,145 @@ def one_record_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importing, "BATCH", 1)
 
 
-async def records_until_revoked(
-    live_rows: Rows, scenario: Scenario, how: str
-) -> AsyncIterator[bytes]:
-    """Yield two records of the author; access is revoked after the first is written."""
-    yield record(scenario.author, 1)
-    yield record(scenario.author, 2)
+class Batches:
+    """Lets the batches of imports pass one by one, by the lock that they take."""
 
-    async def is_written() -> bool:
-        return await count_of(live_rows, scenario.author) == 1
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._stack = AsyncExitStack()
 
-    await until(is_written)
-    await scenario.withdraw(how)
+    async def __aenter__(self) -> Self:
+        await self._hold()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._stack.aclose()
+
+    async def _hold(self) -> None:
+        session = await self._stack.enter_async_context(self._rows())
+        lock = {"lock": statements.IMPORTS_LOCK}
+        await session.execute(statements.ACQUIRE_IMPORTS_LOCK, lock)
+
+    async def pass_one(self) -> None:
+        """Return when a batch is written, and the next one waits."""
+        await waiting_for_a_lock(self._rows)
+        before, self._stack = self._stack, AsyncExitStack()
+        holding = asyncio.create_task(self._hold())  # after the batch: locks are first-come
+        await waiting_for_a_lock(self._rows, count=2)
+        await before.aclose()
+        await holding
+        await waiting_for_a_lock(self._rows)
 
 
 def import_of(
-    client: httpx.AsyncClient, headers: dict[str, str], body: AsyncIterator[bytes]
+    client: httpx.AsyncClient, headers: dict[str, str], *records: bytes
 ) -> Awaitable[httpx.Response]:
-    headers = {"Content-Type": "application/x-ndjson", **headers}
-    return client.post("/articles/import", content=body, headers=headers)
+    headers = {"Content-Type": "application/x-ndjson", "Prefer": "respond-async", **headers}
+    return client.post("/articles/import", content=b"".join(records), headers=headers)
+
+
+async def result_of(rows: Rows, answer: httpx.Response) -> tuple[str, str, dict[str, Any]]:
+    """Return the state, message and counts of an import after its end."""
+    assert answer.status_code == 202, answer.text
+    found: Any = None
+
+    async def has_ended() -> bool:
+        nonlocal found
+        async with rows() as session:
+            found = await session.get(Import, answer.json()["id"])
+        return found is None or found.finished_at is not None
+
+    await until(has_ended)
+    return found and (found.state, found.message, found.summary)
 
 
 @pytest.mark.usefixtures("one_record_a_batch")
 class TestImports:
     @pytest.mark.parametrize("how", ["disable", "delete", "end"])
-    async def test_open_import_stream_stops_after_revocation(
+    async def test_import_stops_after_revocation(
         self, live: httpx.AsyncClient, live_rows: Rows, scenario: Scenario, how: str
     ) -> None:
-        async def body() -> AsyncIterator[bytes]:
-            async for line in records_until_revoked(live_rows, scenario, how):
-                yield line
-            for number in range(3, 7):
-                yield record(scenario.author, number)
-
-        answer = await import_of(live, scenario.headers, body())
-        assert answer.status_code == 401, answer.text
-        assert "1 created, 0 updated" in answer.json()["message"]
+        lines = [record(scenario.author, number) for number in range(6)]
+        async with Batches(live_rows) as batches:
+            answer = await import_of(live, scenario.headers, *lines)
+            await batches.pass_one()
+            await scenario.withdraw(how)
+        result = await result_of(live_rows, answer)
+        if how != "delete":
+            state, message, summary = result
+            assert (state, summary["created"], summary["failed"]) == ("failed", 1, 0)
+            assert "Your access ended" in message
         assert await count_of(live_rows, scenario.author) == 1
+        polled = await live.get(answer.headers["Location"], headers=scenario.headers)
+        assert polled.status_code == 401
 
     async def test_demoted_editor_imports_only_own_articles(
         self, live: httpx.AsyncClient, live_rows: Rows, scenario: Scenario
     ) -> None:
-        async def body() -> AsyncIterator[bytes]:
-            async for line in records_until_revoked(live_rows, scenario, "demote"):
-                yield line
-            yield record(scenario.author, 3)
-            yield record(scenario.editor, 4)
-
-        answer = await import_of(live, scenario.headers, body())
-        assert answer.status_code == 200, answer.text
-        report = answer.json()
-        assert (report["created"], report["failed"]) == (2, 2)
-        assert {error["line"] for error in report["errors"]} == {2, 3}
+        lines = [record(scenario.author, number) for number in range(3)]
+        async with Batches(live_rows) as batches:
+            answer = await import_of(live, scenario.headers, *lines, record(scenario.editor, 4))
+            await batches.pass_one()
+            await scenario.withdraw("demote")
+        state, _, summary = await result_of(live_rows, answer)
+        assert (state, summary["created"], summary["failed"]) == ("completed", 2, 2)
+        assert {error["line"] for error in summary["errors"]} == {2, 3}
         assert await count_of(live_rows, scenario.author) == 1
         assert await count_of(live_rows, scenario.editor) == 1
 
-    @pytest.mark.parametrize("how", ["disable", "demote"])
-    async def test_concurrent_imports_write_nothing_after_revocation(
-        self, live_client_at: ClientAt, live_rows: Rows, scenario: Scenario, how: str
+    async def test_nothing_is_written_after_revocation(
+        self, live: httpx.AsyncClient, live_rows: Rows, scenario: Scenario
     ) -> None:
-        withdrawn = asyncio.Event()
-        at_the_answer = 0
+        """The batch that is being written delays the revocation."""
+        lines = [record(scenario.author, number) for number in range(100)]
+        answer = await import_of(live, scenario.headers, *lines)
 
-        async def body(number: int) -> AsyncIterator[bytes]:
-            while not withdrawn.is_set():
-                yield record(scenario.author, number)
-                await asyncio.sleep(0)
-            for _ in range(5):
-                yield record(scenario.author, number)
+        async def some_are_written() -> bool:
+            return await count_of(live_rows, scenario.author) >= CLIENTS
 
-        async def stream(number: int) -> httpx.Response:
-            async with live_client_at() as client:
-                return await import_of(client, scenario.headers, body(number))
+        await until(some_are_written)
+        await scenario.withdraw("disable")
+        at_the_answer = await count_of(live_rows, scenario.author)
+        await result_of(live_rows, answer)
+        assert await count_of(live_rows, scenario.author) == at_the_answer < len(lines)
 
-        async def withdraw() -> None:
-            nonlocal at_the_answer
+    async def test_access_is_checked_before_the_response(
+        self, live: httpx.AsyncClient, live_rows: Rows, scenario: Scenario
+    ) -> None:
+        async def body() -> AsyncIterator[bytes]:
+            yield record(scenario.author, 1)
+            await scenario.withdraw("disable")
+            yield record(scenario.author, 2)
 
-            async def all_write() -> bool:
-                return await count_of(live_rows, scenario.author) >= CLIENTS
+        headers = {**scenario.headers, "Content-Type": "application/x-ndjson"}
+        answer = await live.post("/articles/import", content=body(), headers=headers)
+        assert answer.status_code == 401, answer.text
+        assert await count_of(live_rows, scenario.author) == 0
 
-            await until(all_write)
-            await scenario.withdraw(how)
-            at_the_answer = await count_of(live_rows, scenario.author)
-            withdrawn.set()
-
-        streams = asyncio.gather(*map(stream, range(CLIENTS)))
-        answers, _ = await asyncio.gather(streams, withdraw())
-        expected = 401 if how == "disable" else 200
-        assert {answer.status_code for answer in answers} == {expected}
-        assert await count_of(live_rows, scenario.author) == at_the_answer
-
-    async def test_import_beyond_its_deadline_reports_written_records(
+    async def test_import_beyond_its_deadline_keeps_written_records(
         self,
         live: httpx.AsyncClient,
         live_rows: Rows,
         scenario: Scenario,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        deadlines: list[Deadline] = []
+        timeouts: dict[float | None, asyncio.Timeout] = {}
+        create = asyncio.timeout
 
-        def deadline(seconds: float) -> Deadline:
-            deadlines.append(Deadline(seconds))
-            return deadlines[0]
+        def timeout(seconds: float | None) -> asyncio.Timeout:
+            created = timeouts[seconds] = create(seconds)
+            return created
 
-        monkeypatch.setattr(bulk, "Deadline", deadline)
-
-        async def body() -> AsyncIterator[bytes]:
-            yield record(scenario.author, 1)
-            yield record(scenario.author, 2)
-
-            async def is_written() -> bool:
-                return await count_of(live_rows, scenario.author) == 1
-
-            await until(is_written)
-            deadlines[0]._at = 0
-            yield record(scenario.author, 3)
-            yield record(scenario.author, 4)
-
-        answer = await import_of(live, scenario.headers, body())
-        assert (answer.status_code, answer.json()["code"]) == (408, "request_timed_out")
-        assert "2 created, 0 updated" in answer.json()["message"]
-        assert await count_of(live_rows, scenario.author) == 2
+        monkeypatch.setattr(asyncio, "timeout", timeout)
+        lines = [record(scenario.author, number) for number in range(4)]
+        async with Batches(live_rows) as batches:
+            answer = await import_of(live, scenario.headers, *lines)
+            await batches.pass_one()
+            timeouts[3600].reschedule(0)
+            state, message, summary = await result_of(live_rows, answer)
+        assert (state, summary["created"]) == ("failed", 1)
+        assert "longer than the limit of 3600 seconds" in message
+        assert await count_of(live_rows, scenario.author) == 1
 
 
 async def test_stalled_stream_ends_at_its_deadline() -> None:
@@ -289,7 +306,7 @@ class TestExports:
         author = await create_user(session)
         for _ in range(3):
             await create_article(session, author=author, published=False)
-        lines = exporting.export_lines(database, viewer=identity)
+        lines = exporting.export_lines(database, viewer=identity, deadline=Deadline(60))
         assert "content" in json.loads(await anext(lines))
         await session.execute(change.where(User.id == identity.id))
         assert json.loads(await anext(lines)).keys() == {"error"}

@@ -33,6 +33,11 @@ class Comment(TimestampMixin, Base):
         ForeignKey("comments.id", ondelete="CASCADE"), index=True
     )
     """The comment that this one replies to."""
+    guest_name: Mapped[str | None] = mapped_column(String(100))
+    """The name of an author without an account. Only imported comments have one."""
+    guest_url: Mapped[str | None] = mapped_column(String(2000))
+    source_id: Mapped[str | None] = mapped_column(Text)
+    """The id of an imported comment in the source of its article."""
     content: Mapped[str] = mapped_column(Text)
     """Markdown source."""
     html: Mapped[str] = mapped_column(Text)
@@ -61,6 +66,13 @@ Index(
     Comment.status,
     Comment.id,
     postgresql_where=_TO_MODERATE,
+)
+Index(
+    "uq_comments_source_id",
+    Comment.article_id,
+    Comment.source_id,
+    unique=True,
+    postgresql_where=text("source_id IS NOT NULL"),
 )
 Index(
     "ix_comments_deleted",

@@ -47,8 +47,16 @@ class CommentModeration(Input):
     """Whether the thread rejects new replies; allowed for a thread's first comment."""
 
 
+class Guest(Output):
+    """The author of an imported comment who has no account here."""
+
+    name: str
+    url: str | None
+    """The author's website."""
+
+
 class CommentResponse(Output):
-    """A comment. A removed comment with replies has no content and no author."""
+    """A comment. A removed comment with replies has no content, author or guest."""
 
     id: int
     article_id: int
@@ -65,6 +73,7 @@ class CommentResponse(Output):
     updated_at: datetime
     edited_at: datetime | None
     author: UserPublic | None
+    guest: Guest | None
 
 
 class ThreadResponse(CommentResponse):

@@ -20,7 +20,7 @@ from app.db.retry import ATTEMPTS
 from app.models.articles.article import Article
 from app.services.articles.images import mentions_media, update_media_references
 from app.services.articles.rendering import rendered_columns
-from app.services.articles.slugs import SlugRequest, assign_slugs, candidates
+from app.services.articles.slugs import IsTaken, SlugRequest, assign_slugs, candidates, no_others
 
 
 class NewArticle(NamedTuple):
@@ -40,9 +40,9 @@ class NewArticle(NamedTuple):
     updated_at: datetime
     archived_at: datetime | None = None
     comment_policy: CommentPolicy = CommentPolicy.OPEN
-    slug: str | None = None
-    """None: derived from `slug_source`, or from the title."""
-    slug_source: str | None = None
+    slugs: Sequence[str] = ()
+    """The slugs that it may get, best first. By default derived from the title."""
+    imported: dict[str, Any] | None = None
 
     @property
     def values(self) -> dict[str, Any]:
@@ -61,11 +61,12 @@ class NewArticle(NamedTuple):
             "edited_at": self.updated_at,
             "created_at": self.created_at,
             "updated_at": self.updated_at,
+            "imported": self.imported,
         }
 
     def slug_request(self, now: datetime) -> SlugRequest:
         """Return the request for a slug."""
-        names = [self.slug] if self.slug else candidates(self.slug_source or self.title)
+        names = self.slugs or candidates(self.title)
         published_at = self.published_at
         public = published_at is not None and published_at <= now and self.archived_at is None
         return SlugRequest(self.author_id, names, published_at, public)
@@ -76,7 +77,7 @@ _COLUMNS = (
     "title", "slug", "draft_slug", "content", "html", "plain_text", "toc", "rendered_with",
     "word_count", "reading_time", "excerpt", "own_excerpt", "cover_image_url", "language",
     "comment_policy", "published_at", "archived_at", "created_at", "updated_at", "author_id",
-    "edited_by", "edited_at",
+    "edited_by", "edited_at", "imported",
 )  # fmt: skip
 
 
@@ -99,19 +100,31 @@ _INSERT = (
 )
 
 
+class InsertedArticle(NamedTuple):
+    """The id of a new article, and the slug that its author sees."""
+
+    id: int
+    slug: str
+
+
 async def insert_articles(
-    session: AsyncSession, new: Sequence[NewArticle], *, now: datetime
-) -> list[int | None]:
-    """Insert articles without tags, and return their ids; None for a slug that is taken.
+    session: AsyncSession,
+    new: Sequence[NewArticle],
+    *,
+    now: datetime,
+    is_taken: IsTaken = no_others,
+) -> list[InsertedArticle | None]:
+    """Insert articles without tags, and return them; None if all their slugs are taken.
 
     Concurrent requests for the same slug wait for each other. The second one gets None if it
     requested this slug, otherwise another slug.
     """
-    ids: list[int | None] = [None] * len(new)
+    articles: list[InsertedArticle | None] = [None] * len(new)
     pending = list(range(len(new)))
     for _ in range(ATTEMPTS):  # ON CONFLICT raises no error, so that no savepoint is needed
         requests = [new[number].slug_request(now) for number in pending]
-        columns = dict(zip(pending, await assign_slugs(session, requests, now=now), strict=True))
+        assigned = await assign_slugs(session, requests, now=now, is_taken=is_taken)
+        columns = dict(zip(pending, assigned, strict=True))
         rows = {
             number: {**new[number].values, **slugs._asdict()}
             for number, slugs in columns.items()
@@ -121,18 +134,23 @@ async def insert_articles(
             parameters = {name: [row[name] for row in rows.values()] for name in _COLUMNS}
             inserted = {row.slug: row.id for row in await session.execute(_INSERT, parameters)}
             for number, row in rows.items():
-                ids[number] = inserted.get(row["slug"])
-        pending = [number for number in rows if ids[number] is None]
+                article_id = inserted.get(row["slug"])
+                if article_id is not None:
+                    shown = row["draft_slug"] or row["slug"]
+                    articles[number] = InsertedArticle(article_id, shown)
+        pending = [number for number in rows if articles[number] is None]
         if not pending:
             break
     else:
         raise ServiceUnavailable
-    for article, article_id in zip(new, ids, strict=True):
-        if article_id is not None and mentions_media(article.content, article.cover_image_url):
+    for article, inserted_article in zip(new, articles, strict=True):
+        if inserted_article is not None and mentions_media(
+            article.content, article.cover_image_url
+        ):
             await update_media_references(
                 session,
-                article_id=article_id,
+                article_id=inserted_article.id,
                 content=article.content,
                 cover_image_url=article.cover_image_url,
             )
-    return ids
+    return articles

@@ -9,7 +9,7 @@ next free slug instead, because it is published without another request.
 
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import chain
@@ -128,6 +128,15 @@ _RENAME_CONFLICTING = (
 )
 
 
+IsTaken = Callable[[str, int], bool]
+"""Whether a slug is taken for an author, beside those in the database."""
+
+
+def no_others(_slug: str, _author_id: int) -> bool:
+    """Return False: only slugs in the database are taken."""
+    return False
+
+
 class SlugRequest(NamedTuple):
     """An article that needs a slug."""
 
@@ -159,11 +168,15 @@ def candidates(title: str) -> list[str]:
     return numbered(slugify(title))
 
 
-def numbered(base: str) -> list[str]:
-    """Return the base, the base with the suffixes 2 to 9, and with random suffixes."""
+def numbered(base: str, *, digest: str | None = None) -> list[str]:
+    """Return the base, the base with the suffixes 2 to 9, and with random suffixes.
+
+    `digest`, of 22 hexadecimal digits or more, replaces the random suffixes.
+    """
     numbers = map(str, range(2, MAX_SUFFIX + 1))
-    endings = (*numbers, secrets.token_hex(3), secrets.token_hex(8))
-    return [base, *(f"{base}-{ending}" for ending in endings)]
+    digest = digest or secrets.token_hex(11)
+    endings = (*numbers, digest[:6], digest[6:22])
+    return [base, *(f"{base[: 99 - len(ending)].rstrip('-')}-{ending}" for ending in endings)]
 
 
 def placeholder() -> str:
@@ -173,7 +186,11 @@ def placeholder() -> str:
 
 def is_derived(slug: str, title: str) -> bool:
     """Whether `free_slug` could have derived `slug` from this title."""
-    base = slugify(title)
+    return is_suffixed(slug, slugify(title))
+
+
+def is_suffixed(slug: str, base: str) -> bool:
+    """Whether `slug` is the base, or one of those that replace a base that is taken."""
     return slug.startswith(base) and _SUFFIX.fullmatch(slug, len(base)) is not None
 
 
@@ -183,6 +200,7 @@ async def assign_slugs(
     *,
     now: datetime,
     article_id: int | None = None,
+    is_taken: IsTaken = no_others,
 ) -> list[SlugColumns | None]:
     """Return the slug columns of each article; None if all its names are taken.
 
@@ -191,7 +209,7 @@ async def assign_slugs(
 
     `article_id` is the id of a single article that exists already. Its own slugs are not taken.
     """
-    chosen = await _choose(session, requests, now=now, article_id=article_id)
+    chosen = await _choose(session, requests, now=now, article_id=article_id, is_taken=is_taken)
     others = {
         number: candidates(slug)
         for number, slug in chosen.items()
@@ -224,7 +242,12 @@ async def assign_slugs(
 
 
 async def _choose(
-    session: AsyncSession, requests: Sequence[SlugRequest], *, now: datetime, article_id: int | None
+    session: AsyncSession,
+    requests: Sequence[SlugRequest],
+    *,
+    now: datetime,
+    article_id: int | None,
+    is_taken: IsTaken,
 ) -> dict[int, str]:
     """Return the first name of each request that is not taken, by the number of the request.
 
@@ -253,7 +276,11 @@ async def _choose(
         for number in order:
             author_id, public = requests[number].author_id, requests[number].public
             for name in requests[number].names[depth]:
-                if number not in chosen and taken.isdisjoint({(name, None), (name, author_id)}):
+                if (
+                    number not in chosen
+                    and taken.isdisjoint({(name, None), (name, author_id)})
+                    and not is_taken(name, author_id)
+                ):
                     chosen[number] = name
                     taken.add((name, None if public else author_id))
     return chosen

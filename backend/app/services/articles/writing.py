@@ -87,12 +87,13 @@ async def create_article(
         created_at=now,
         updated_at=now,
         comment_policy=new.comment_policy,
-        slug=new.slug,
+        slugs=[new.slug] if new.slug else (),
     )
     with constraint_errors(AUTHOR_REFERENCE):
-        (article_id,) = await insert_articles(session, [article], now=now)
-    if article_id is None:
+        (inserted,) = await insert_articles(session, [article], now=now)
+    if inserted is None:
         raise SlugTaken
+    article_id = inserted.id
     tags = await lock_tags(session, new.tags, actor=author)
     await add_tags(session, {article_id: tags.values()})
     _record(session, AuditAction.CREATE_ARTICLE, article_id, author)

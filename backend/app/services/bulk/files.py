@@ -1,5 +1,6 @@
 """Opening files with untrusted names: regular files only, without following symbolic links."""
 
+import codecs
 import errno
 import os
 import stat
@@ -38,6 +39,46 @@ def read(name: str, *, folder: int) -> bytes:
     if len(content) > MAX_RECORD_BYTES:
         raise OSError(errno.EFBIG, f"larger than {MAX_RECORD_BYTES} bytes")
     return content
+
+
+def decode(raw: bytes) -> tuple[str, str]:
+    """Return the text of a file, and a note if it is not UTF-8."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return raw.decode("utf-16", errors="replace"), ""
+    try:
+        return raw.decode("utf-8-sig"), ""
+    except UnicodeDecodeError:
+        note = "bytes that are no text in UTF-8 were replaced by \ufffd"
+        return raw.decode("utf-8-sig", errors="replace"), note
+
+
+def open_below(root: Path, name: str) -> int:
+    """Open a regular file below a folder, and return its file descriptor.
+
+    Raises OSError if it is not a regular file, or if a folder on the way is a symbolic link. The
+    name must not contain `..`.
+    """
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    *folders, last = name.split("/")
+    try:
+        for each in folders:
+            below = os.open(each, os.O_RDONLY | os.O_DIRECTORY | _OPEN_FLAGS, dir_fd=folder)
+            os.close(folder)
+            folder = below
+        each = last
+        descriptor = os.open(last, os.O_RDONLY | _OPEN_FLAGS, dir_fd=folder)
+    except OSError as error:
+        if error.errno == errno.ENOTDIR and is_link(each, folder=folder):
+            raise OSError(errno.ELOOP, SYMLINK_MESSAGE, name) from error
+        raise _explain(error) from error
+    finally:
+        os.close(folder)
+    try:
+        _require_regular(descriptor, name)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def create(path: Path) -> BinaryIO:

@@ -1,26 +1,51 @@
 """Shared parts of the parsers for other systems' exports: mapping of values to record fields."""
 
+import html
+import json
+import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, tzinfo
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote, unquote
 
 from app.content.slugs import normalize_text, slugify, tag_key
+from app.core.enums import CommentPolicy
 from app.schemas.articles.article import MAX_EXCERPT, MAX_TAGS
+from app.schemas.bulk import MAX_IMPORTED_BYTES, MAX_OLD_PATHS
+from app.schemas.bulk_comment import MAX_GUEST_NAME, MAX_GUEST_URL, MAX_IMPORTED_COMMENT
+from app.schemas.types import EARLIEST
+from app.services.bulk.converting.results import Converted
+from app.services.bulk.dates import DateError, FoundDate, read_date
 from app.services.bulk.ndjson import ResolveAuthor
+from app.services.bulk.paths import old_path
 from app.services.bulk.records import MAX_RECORD_BYTES, ParsedRecord, Position, parse_fields
+from app.services.bulk.visibility import Reason, Restriction
 
 MAX_TITLE = 200
+MAX_TITLE_FROM_TEXT = 80
 MAX_TAG = 50
-MAX_PENDING_BYTES = 8 * MAX_RECORD_BYTES
+EMPTY_PAGES = "pages without text"
+"""Pages that only have a template, such as the list of posts."""
+MAX_PENDING_BYTES = 2 * MAX_RECORD_BYTES
 """Bytes that are read from a file without completing a record."""
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _IMAGE_URL = re.compile(r"https?://[!#-;=?-~]+|/[!#-.0-;=?-~][!#-;=?-~]*")
+_GUEST_URL = re.compile(r"https?://[!#-;=?-~]+")
 _MARKUP = re.compile(r"<[^<>]*+>")
+_WORD_MARKUP = re.compile(
+    r"</?(?:em|i|b|strong|span|br|sup|sub|code|small|del|ins|mark|u|a|abbr|cite|q)\b[^<>]*+>",
+    re.IGNORECASE,
+)
+_MARKDOWN_SYNTAX = re.compile(
+    r"^\s*+(?:[#>*+-]++\s++|\d++[.)]\s++|```.*|~~~.*)|!\[([^\[\]]*+)\]\([^()]*+\)"
+    r"|(?<=\])\([^()]*+\)|[*_`\[\]\\]"
+)
+_SENTENCE = re.compile(r"(.{10,}?[.!?…\u3002\uff01\uff1f])(?:\s|$)")
 
 Progress = Callable[[int], None]
 """Called with the number of bytes or files read since the last call."""
@@ -39,10 +64,28 @@ class Survey(NamedTuple):
     """The content of a source besides its articles."""
 
     authors: Sequence[SourceAuthor] = ()
-    skipped: Mapping[str, int] = {}
-    """The number of skipped items by kind, such as pages."""
+    site: str = ""
+    """The address of the site or another name of it, if the source contains one."""
+    zone: tzinfo | None = None
+    """The time zone of the site."""
+    left_out: Mapping[str, int] = {}
+    """The number of things that are no records and are not imported, by kind in the plural."""
+    problems: Sequence[str] = ()
+    """What is wrong with the source as a whole."""
     index: Any = None
     """What the parser needs to know before it reads the first article."""
+
+
+class ReadOptions(NamedTuple):
+    """How a source is read."""
+
+    now: datetime
+    zone: tzinfo = UTC
+    """The zone of dates without one."""
+    publish_restricted: bool = False
+    """Whether to publish what only some readers could read."""
+    site: str = ""
+    """The address of the site, for sources that do not contain it."""
 
 
 class SourceError(Exception):
@@ -85,37 +128,75 @@ class SourceFile:
 class RecordBuilder:
     """Collects the fields of a record, and notes about values that had to be changed."""
 
-    def __init__(self, position: Position) -> None:
+    def __init__(self, position: Position, options: ReadOptions) -> None:
         self.position = position
+        self.options = options
         self.fields: dict[str, Any] = {}
         self.notes: list[str] = []
+        self.source_id = ""
+        self.is_own = False
+        self.former_name = ""
+        self.is_former_name_unique = False
         self.slug_source = ""
+        self._source_slug = ""
+        self._imported: dict[str, Any] = {}
+        self._old_paths: dict[str, None] = {}
+        self._parts: Counter[str] = Counter()
+        self._comments: list[dict[str, Any]] = []
+        self._restrictions: dict[str, Reason] = {}
+        self._published_at: datetime | None = None
+        self.created_at: datetime | None = None
 
     def set(self, **fields: Any) -> None:
         """Set the fields that are not empty."""
         self.fields |= {name: value for name, value in fields.items() if value not in ("", None)}
 
+    def note(self, note: str) -> None:
+        """Add a note for the author, once."""
+        if note and note not in self.notes:
+            self.notes.append(note)
+
     def set_title(self, text: str) -> None:
         """Set the title, as a single line, truncated to MAX_TITLE characters."""
         title = normalize_text(_printable(text))
         if len(title) > MAX_TITLE:
-            self.notes.append(f"title: cut to {MAX_TITLE} characters")
+            self.note(f"title: cut to {MAX_TITLE} characters")
             title = title[: MAX_TITLE - 1].rstrip() + "…"
-        self.fields["title"] = title
+        self.set(title=title)
+
+    def set_content(self, converted: Converted) -> None:
+        """Set the content, with the notes of its conversion."""
+        self.fields["content"] = strip_control_characters(converted.markdown)
+        for note in converted.notes:
+            self.note(note)
+        if converted.has_restricted_parts:
+            self.restrict(Reason.RESTRICTED, "parts of the text were for members only")
 
     def set_slug(self, text: str) -> None:
         """Set the slug. An invalid slug becomes the source of a generated slug."""
         slug = unquote(text)
-        if _SLUG.fullmatch(slug) and len(slug) <= 100:
+        if _SLUG.fullmatch(slug) and len(slug) <= 100 and not slug.isdigit():
             self.fields["slug"] = slug
         elif slug:
+            self._source_slug = slug
             self.slug_source = slugify(slug)
+
+    def add_old_address(self, *addresses: str) -> None:
+        """Add addresses of the article in the old system."""
+        for address in addresses:
+            if path := old_path(address):
+                self._old_paths[path] = None
+
+    @property
+    def old_paths(self) -> list[str]:
+        """The old addresses so far, as paths."""
+        return list(self._old_paths)
 
     def set_excerpt(self, text: str) -> None:
         """Set the excerpt without markup, as a single line, truncated to MAX_EXCERPT characters."""
-        excerpt = normalize_text(_printable(_MARKUP.sub(" ", text)))
+        excerpt = normalize_text(_printable(html.unescape(_MARKUP.sub(" ", text))))
         if len(excerpt) > MAX_EXCERPT:
-            self.notes.append(f"excerpt: cut to {MAX_EXCERPT} characters")
+            self.note(f"excerpt: cut to {MAX_EXCERPT} characters")
             excerpt = excerpt[: MAX_EXCERPT - 1].rstrip() + "…"
         self.set(excerpt=excerpt)
 
@@ -125,7 +206,8 @@ class RecordBuilder:
         if _IMAGE_URL.fullmatch(encoded) and len(encoded) <= 2000:
             self.fields["cover_image_url"] = encoded
         elif encoded:
-            self.notes.append("cover_image_url: not a valid image URL, left out")
+            self.note(f"cover image: {url[:100]!r} is no address of an image, left out")
+            self.keep("cover_image", url)
 
     def set_tags(self, names: Iterable[str]) -> None:
         """Set the tags without duplicates, at most MAX_TAGS."""
@@ -135,54 +217,259 @@ class RecordBuilder:
             if slugify(tag, fallback="") and (key := tag_key(tag)):
                 tags.setdefault(key, tag)
         if len(tags) > MAX_TAGS:
-            self.notes.append(f"tags: only the first {MAX_TAGS} of {len(tags)} were imported")
+            self.note(f"tags: only the first {MAX_TAGS} of {len(tags)} were imported")
         self.fields["tags"] = list(tags.values())[:MAX_TAGS]
 
     def set_language(self, language: str) -> None:
         """Set the language tag. `parse_fields` validates it."""
         self.set(language=language.strip())
 
-    def build(
-        self, *, author: str, resolve_author: ResolveAuthor, identity: str = ""
-    ) -> ParsedRecord:
-        """Return the validated record."""
+    def keep(self, name: str, value: Any) -> None:
+        """Keep a value for which an article has no field, in `imported`."""
+        if value not in (None, "", [], {}):
+            self._imported[name] = value
+
+    def leave_out(self, kind: str, count: int = 1) -> None:
+        """Count parts of the record that are not imported. `kind` is in the plural."""
+        if count:
+            self._parts[kind] += count
+
+    def keep_number(self, name: str, value: Any) -> None:
+        """Keep a number other than 0, which may be a text."""
+        text = str(value).strip()
+        if re.fullmatch(r"-?[0-9]{1,9}", text) and int(text):
+            self.keep(name, int(text))
+
+    def set_page(self) -> None:
+        """Mark the record as a page: a draft, because articles appear in lists and feeds."""
+        self.keep("page", True)
+        self.restrict(Reason.PAGE, "it is a page of the site")
+
+    def set_further_authors(self, names: Iterable[str]) -> None:
+        """Keep the names of further authors. An article has one."""
+        if shown := list(dict.fromkeys(filter(None, names))):
+            self.note(f"an article has one author, not imported as authors: {', '.join(shown)}")
+            self.keep("further_authors", shown)
+
+    def set_comments_closed(self) -> None:
+        """Let the article accept no comments."""
+        self.fields["comment_policy"] = CommentPolicy.CLOSED
+
+    def add_comment(self, **fields: Any) -> None:
+        """Add a comment, with the fields of a CommentRecord. Empty ones are left out."""
+        content = fields.get("content", "")
+        if not content.strip():
+            self.leave_out("empty comments")
+        elif len(content) > MAX_IMPORTED_COMMENT:
+            self.leave_out(f"comments with more than {MAX_IMPORTED_COMMENT} characters")
+        else:
+            name = normalize_text(_printable(without_html(fields.pop("name", ""))))
+            fields["name"] = name[:MAX_GUEST_NAME].strip()
+            if url := fields.pop("url", "").strip():
+                url = quote(url, safe="!#$%&'()*+,-./:;=?@[]_~")
+                is_usable = _GUEST_URL.fullmatch(url) and len(url) <= MAX_GUEST_URL
+                fields["url"] = url if is_usable else ""
+            for field in ("created_at", "edited_at"):
+                at = fields.get(field)
+                fields[field] = None if at is None else _text_of(at)
+            kept = {key: value for key, value in fields.items() if value not in ("", None)}
+            self._comments.append(kept)
+
+    def read_date(self, name: str, value: Any, *, zone: tzinfo | None = None) -> datetime | None:
+        """Return a date of the source, or None and a note if it cannot be used."""
+        try:
+            found = read_date(value, zone or self.options.zone)
+        except DateError as error:
+            self.note(f"{name}: {error}")
+            return None
+        return self._usable(name, found)
+
+    def _usable(self, name: str, found: FoundDate | None) -> datetime | None:
+        if found is None:
+            return None
+        if found.note:
+            self.note(f"{name}: {found.note}")
+        if found.at < EARLIEST:
+            self.note(f"{name}: {found.at:%Y-%m-%d} is before 1970 and was left out")
+            self.keep(name, found.at.isoformat())
+            return None
+        return found.at
+
+    def set_dates(self, *, created: datetime | None, updated: datetime | None) -> None:
+        """Set the dates of creation and of the last change."""
+        self.created_at = created
+        self.set(
+            created_at=None if created is None else _text_of(created),
+            updated_at=None if updated is None else _text_of(updated),
+        )
+
+    def publish(self, at: datetime | None) -> None:
+        """Publish the article, unless a restriction is added. Without a date it is a draft."""
+        self._published_at = at
+        if at is None:
+            self.restrict(Reason.UNFINISHED, "there is no date of publication")
+
+    def restrict(self, reason: Reason, text: str) -> None:
+        """Add a restriction: the article becomes a draft."""
+        self._restrictions.setdefault(text, reason)
+
+    def add_restrictions(self, restrictions: Iterable[Restriction]) -> None:
+        """Add restrictions."""
+        for reason, text in restrictions:
+            self.restrict(reason, text)
+
+    def _apply_visibility(self) -> None:
+        at = self._published_at
+        reasons = self._restrictions
+        is_overridden = (
+            self.options.publish_restricted
+            and at is not None
+            and all(reason is Reason.RESTRICTED for reason in reasons.values())
+        )
+        if reasons and not is_overridden:
+            if at is not None:
+                self.fields.setdefault("created_at", _text_of(at))
+            for text in reasons:
+                self.note(f"{text}: imported as a draft")
+            return
+        for text in reasons:
+            self.note(f"{text}: published, as --publish-restricted demands")
+        if at is not None:
+            self.fields["published_at"] = _text_of(at)
+            if at > self.options.now:
+                self.note(f"scheduled for {at:%Y-%m-%d %H:%M} UTC")
+
+    def _title_from_text(self) -> None:
+        if self.fields.get("title"):
+            return
+        title = title_of(self.fields.get("content", ""))
+        if title:
+            self.fields["title"] = title
+            self.note(f"the text has no title: {title!r} was made from its beginning")
+
+    def build(self, *, author: str, resolve_author: ResolveAuthor) -> ParsedRecord:
+        """Return the validated record. Only empty texts and wrong values are refused."""
         self.set(author=resolve_author(author))
+        if not self.fields.get("content", "").strip():
+            empty = self.refuse("the text is empty")
+            is_page = Reason.PAGE in self._restrictions.values()
+            return empty._replace(problem="", left_out=EMPTY_PAGES) if is_page else empty
+        self._title_from_text()
+        self._apply_visibility()
+        if imported := self._fitting(json_value(self._imported)):
+            self.fields["imported"] = imported
+        if self._comments:
+            self.fields["comments"] = self._comments
+        if len(self._old_paths) > MAX_OLD_PATHS:
+            self.note(f"only the first {MAX_OLD_PATHS} old addresses were kept")
+        self.fields["old_paths"] = list(self._old_paths)[:MAX_OLD_PATHS]
         return parse_fields(
             self.position,
             self.fields,
-            identity=identity,
+            source_id=self.source_id,
+            is_own=self.is_own,
+            former_name=self.former_name,
+            is_former_name_unique=self.is_former_name_unique,
             slug_source=self.slug_source,
-            note="; ".join(self.notes),
+            source_slug=self._source_slug,
+            notes=tuple(self.notes),
+            parts=dict(self._parts),
+        )
+
+    def _fitting(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the values without the largest ones, so that they can be stored."""
+        total = _json_bytes(values)
+        if total <= MAX_IMPORTED_BYTES:
+            return values
+        flat = [
+            (_json_bytes(each), name, key)
+            for name, value in values.items()
+            for key, each in (value.items() if isinstance(value, dict) else [(None, value)])
+        ]
+        left_out = []
+        for size, name, key in sorted(flat, key=lambda part: part[0], reverse=True):
+            if key is None:
+                del values[name]
+            else:
+                del values[name][key]
+            left_out.append(name if key is None else str(key))
+            total -= size
+            if total <= MAX_IMPORTED_BYTES:
+                break
+        shown = ", ".join(left_out)
+        self.note(f"further fields are too long and were left out: {shown}"[:300])
+        return {name: value for name, value in values.items() if value != {}}
+
+    def refuse(self, problem: str) -> ParsedRecord:
+        """Return the record as invalid."""
+        title = self.fields.get("title", "")
+        parts = dict(self._parts)
+        return ParsedRecord(
+            self.position, None, problem, title=title, source_id=self.source_id, parts=parts
         )
 
 
+def guarded(builder: RecordBuilder, build: Callable[[], ParsedRecord]) -> ParsedRecord:
+    """Return the record of `build`, or its error, so that the other records are imported."""
+    try:
+        return build()
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        return builder.refuse(str(error)[:300] or f"it cannot be read ({type(error).__name__})")
+
+
+def title_of(text: str) -> str:
+    """Return a title made from the beginning of a Markdown text."""
+    for line in text[:5000].splitlines():
+        plain = normalize_text(_printable(_MARKUP.sub(" ", _MARKDOWN_SYNTAX.sub(r"\1", line))))
+        if not any(letter.isalnum() for letter in plain):
+            continue
+        sentence = _SENTENCE.match(plain)
+        title = sentence[1] if sentence and len(sentence[1]) <= MAX_TITLE_FROM_TEXT else plain
+        if len(title) > MAX_TITLE_FROM_TEXT:
+            cut = title[:MAX_TITLE_FROM_TEXT]
+            title = (cut.rpartition(" ")[0] or cut).rstrip(" ,;:") + "…"
+        return title.removesuffix(".")
+    return "Untitled"
+
+
+def _json_bytes(value: Any) -> int:
+    return len(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+
+
+def json_value(value: Any, depth: int = 0) -> Any:
+    """Return a value as JSON can store it: dates as text, without control characters."""
+    if depth > 20:
+        return None
+    if isinstance(value, Mapping):
+        return {
+            strip_control_characters(str(name))[:200]: json_value(each, depth + 1)
+            for name, each in value.items()
+        }
+    if isinstance(value, list | tuple | set):
+        return [json_value(each, depth + 1) for each in value]
+    if value is None or isinstance(value, bool | int | float):
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+    text = value.isoformat() if isinstance(value, datetime | date) else str(value)
+    return strip_control_characters(text)
+
+
+def without_html(text: str) -> str:
+    """Return a title or a name without the markup of words, with its entities decoded once."""
+    if "<" not in text and "&" not in text:
+        return text
+    return html.unescape(_WORD_MARKUP.sub("", text))
+
+
 def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def strip_control_characters(text: str) -> str:
     """Remove control characters, which texts of articles must not contain."""
-    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", "", text)
+    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "", text)
 
 
-def parse_datetime(value: Any) -> str | None:
-    """Convert an exported date to a record's date, or return None if there is none.
-
-    Dates without an offset are UTC. Invalid dates are returned as text, so that validation
-    reports them.
-    """
-    if isinstance(value, bool) or value in (None, ""):
-        return None
-    try:
-        if isinstance(value, int | float):  # older versions of Ghost write milliseconds
-            value = datetime.fromtimestamp(value / 1000 if value > 10**11 else value, UTC)
-        elif isinstance(value, str):
-            value = datetime.fromisoformat(value.strip().replace(" UTC", "Z"))
-        elif not isinstance(value, datetime) and isinstance(value, date):
-            value = datetime.combine(value, time())
-        if not isinstance(value, datetime):
-            return str(value)
-        at = value if value.tzinfo else value.replace(tzinfo=UTC)
-        return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    except (ValueError, OverflowError, OSError):
-        return str(value)
+def _text_of(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -12,7 +12,6 @@ from collections.abc import (
     Sequence,
 )
 from functools import partial
-from hashlib import sha256
 from typing import NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -22,12 +21,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.identity import recheck
 from app.auth.permissions import Action, may
 from app.content.markdown import Rendered, render_sync
+from app.core import clock
 from app.core.errors import ContentTooComplex, InvalidInput, LimitReached, QuotaExceeded
 from app.core.threads import FairThreadPool
 from app.db.retry import retry
 from app.db.session import COMMIT_LOG, Database
 from app.services.bulk import statements
+from app.services.bulk.comments import render_comments, size_of
 from app.services.bulk.ndjson import Line, ResolveAuthor, parse_lines, read_lines
+from app.services.bulk.planning import Simulation
 from app.services.bulk.records import (
     Importer,
     KeySet,
@@ -61,6 +63,8 @@ class ImportStopped(Exception):
 Item = TypeVar("Item")
 Batches = AsyncIterator[list[ParsedRecord]]
 Report = Callable[[Sequence[Result]], None]
+Prepare = Callable[[list[PreparedRecord]], Awaitable[list[PreparedRecord]]]
+"""Changes the texts of records before they are rendered."""
 DryRunSetup = Callable[[AsyncSession], Awaitable[None]]
 
 
@@ -70,12 +74,13 @@ class ImportContext(NamedTuple):
     database: Database
     importer: Importer
     seen: KeySet
-    created_ids: KeySet
     report: Report
     dry_run: DryRunSetup | None
+    simulation: Simulation | None
+    prepare: Prepare | None
 
 
-_threads = FairThreadPool("import", size=1, what="imports", max_jobs=MAX_QUEUED)
+threads = FairThreadPool("import", size=1, what="imports", max_jobs=MAX_QUEUED)
 """One thread for all imports of this process, which leaves CPU time for requests."""
 
 _write_locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
@@ -93,6 +98,7 @@ async def import_articles(
     importer: Importer,
     report: Report,
     dry_run: DryRunSetup | None = None,
+    prepare: Prepare | None = None,
 ) -> None:
     """Import batches of records, and call `report` with the results, in any order.
 
@@ -103,7 +109,8 @@ async def import_articles(
     Raises InvalidToken if the importer's access was withdrawn, ServiceUnavailable if the database
     stays unavailable, ImportStopped if a limit is reached, and errors of `batches`.
     """
-    context = ImportContext(database, importer, KeySet(), KeySet(), report, dry_run)
+    simulation = None if dry_run is None else Simulation()
+    context = ImportContext(database, importer, KeySet(), report, dry_run, simulation, prepare)
     writing: asyncio.Task[None] | None = None
     try:
         async for batch in batches:
@@ -111,6 +118,10 @@ async def import_articles(
             if writing is not None:
                 await writing
             writing = asyncio.create_task(_write(context, items))
+    except asyncio.CancelledError:
+        if writing is not None:
+            writing.cancel()
+        raise
     finally:
         if writing is not None:
             await writing
@@ -120,31 +131,48 @@ async def _prepare(context: ImportContext, batch: Sequence[ParsedRecord]) -> lis
     """Return the rendered records to write, and report the results of all others."""
     user_id = context.importer.user_id
     results = [
-        Result(item.position, Outcome.FAILED, item.problem) for item in batch if item.record is None
+        Result(item, Outcome.LEFT_OUT, item.left_out)
+        if item.left_out
+        else Result(item, Outcome.FAILED, item.problem)
+        for item in batch
+        if item.record is None
     ]
-    items = await _threads.run(
+    items = await threads.run(
         partial(_prepare_records, batch, context.importer, context.seen), user_id=user_id
     )
     unchanged = await _unchanged(context, items)
     results += [
-        Result(item.parsed.position, Outcome.UNCHANGED)
+        Result(item.parsed, Outcome.UNCHANGED, source=item.source, source_id=item.source_id)
         for item in items
         if item.key in unchanged and not item.repeated
     ]
     items = [item for item in items if item.repeated or item.key not in unchanged]
+    if context.prepare is not None:
+        items = await context.prepare(items)
     texts = [item.record.content for item in items]
-    rendered = await _threads.run(partial(render_texts, texts), user_id=user_id)
+    rendered = await threads.run(partial(render_texts, texts), user_id=user_id)
     results += [
-        Result(item.parsed.position, Outcome.FAILED, f"content: {result}")
+        Result(item.parsed, Outcome.FAILED, f"content: {result}")
         for item, result in zip(items, rendered, strict=True)
         if isinstance(result, str)
     ]
     context.report(results)
-    return [
+    ready = [
         item._replace(rendered=result)
         for item, result in zip(items, rendered, strict=True)
         if not isinstance(result, str)
     ]
+    return await threads.run(partial(_with_comments, ready), user_id=user_id)
+
+
+def _with_comments(items: Sequence[PreparedRecord]) -> list[PreparedRecord]:
+    """Render the comments of records."""
+    return list(_with_pauses(map(_render_comments, items)))
+
+
+def _render_comments(item: PreparedRecord) -> PreparedRecord:
+    comments = item.record.comments
+    return item._replace(comments=render_comments(comments)) if comments else item
 
 
 def render_texts(texts: Sequence[str]) -> list[Rendered | str]:
@@ -185,11 +213,8 @@ def _prepare_records(
 
 
 def _mark_repeated(item: PreparedRecord, seen: KeySet) -> PreparedRecord:
-    """Mark the record as repeated if an earlier record had its key or slug."""
-    new = seen.add(item.key)
-    if item.record.slug and item.parsed.identity:
-        new &= seen.add(sha256(f"slug:{item.record.slug}".encode()).digest())
-    return item if new else item._replace(repeated=True)
+    """Mark the record as repeated if an earlier record had its key."""
+    return item if seen.add(item.key) else item._replace(repeated=True)
 
 
 async def _unchanged(context: ImportContext, items: Sequence[PreparedRecord]) -> frozenset[bytes]:
@@ -211,19 +236,28 @@ async def _unchanged(context: ImportContext, items: Sequence[PreparedRecord]) ->
 
 
 async def _write(context: ImportContext, items: Sequence[PreparedRecord]) -> None:
-    """Write a batch. If the database rejects it, split it, and report only the invalid records.
+    """Write a batch. A record with the id of an earlier one comes after it."""
+    while items:
+        first: dict[bytes, PreparedRecord] = {}
+        for item in items:
+            first.setdefault(item.key, item)
+        await _write_different(context, list(first.values()))
+        items = [item for item in items if first[item.key] is not item]
 
-    If the batch exceeds a limit, write the records before the first one that exceeds it. Then
-    raise ImportStopped.
+
+async def _write_different(context: ImportContext, items: Sequence[PreparedRecord]) -> None:
+    """Write records with different ids.
+
+    If the database rejects the batch, split it, and report only the invalid records. If the batch
+    exceeds a limit, write the records before the first one that exceeds it. Then raise
+    ImportStopped.
     """
-    if not items:
-        return
 
     async def write_batch(session: AsyncSession) -> list[Result]:
         if context.dry_run is not None:
             await context.dry_run(session)
         results = await write(
-            session, items, importer=context.importer, created_ids=context.created_ids
+            session, items, importer=context.importer, simulation=context.simulation
         )
         if context.dry_run is not None:
             await roll_back(session)
@@ -236,13 +270,34 @@ async def _write(context: ImportContext, items: Sequence[PreparedRecord]) -> Non
         if len(items) == 1:
             if isinstance(error, LimitReached | QuotaExceeded):
                 raise ImportStopped(items[0].parsed.position, str(error)) from None
-            results = [Result(items[0].parsed.position, Outcome.FAILED, InvalidInput.message)]
+            results = [Result(items[0].parsed, Outcome.FAILED, InvalidInput.message)]
         else:
             half = len(items) // 2
-            await _write(context, items[:half])
-            await _write(context, items[half:])
+            await _write_different(context, items[:half])
+            await _write_different(context, items[half:])
             return
+    if context.simulation is not None:
+        _remember(context.simulation, items, results)
     context.report(results)
+
+
+def _remember(
+    simulation: Simulation, items: Sequence[PreparedRecord], results: Sequence[Result]
+) -> None:
+    """Note what a batch wrote before it was rolled back, for the following batches."""
+    written = {Outcome.CREATED, Outcome.UPDATED, Outcome.UNCHANGED}
+    by_number = {result.parsed.number: result for result in results}
+    for item in items:
+        result = by_number.get(item.parsed.number)
+        if result is None or result.outcome not in written:
+            continue
+        simulation.add(item, result.slug)
+        if result.slug:
+            at = item.record.published_at
+            is_published = item.record.published if at is None else at <= clock.now()
+            is_public = is_published and not item.record.archived
+            author = "" if is_public else (item.record.author or "").lower()
+            simulation.take(result.slug, author)
 
 
 async def roll_back(session: AsyncSession) -> None:
@@ -264,19 +319,23 @@ async def from_lines(
         for line in lines:
             length = len(line.text or b"")
             if pending and (len(pending) >= BATCH or size + length > BATCH_BYTES):
-                yield await _threads.run(
+                yield await threads.run(
                     partial(parse_lines, pending, resolve_author), user_id=user_id
                 )
                 pending, size = [], 0
             pending.append(line)
             size += length
     if pending:
-        yield await _threads.run(partial(parse_lines, pending, resolve_author), user_id=user_id)
+        yield await threads.run(partial(parse_lines, pending, resolve_author), user_id=user_id)
 
 
-async def from_records(records: Iterator[ParsedRecord]) -> AsyncIterator[list[ParsedRecord]]:
-    """Yield the batches of a source, read in a thread."""
-    while batch := await _threads.run(partial(_next_batch, records)):
+async def from_records(
+    records: Iterator[ParsedRecord], *, user_id: int | None = None
+) -> AsyncIterator[list[ParsedRecord]]:
+    """Yield the batches of a source, numbered and read in a thread. `user_id` is the importer."""
+    numbered = (item._replace(number=number) for number, item in enumerate(records, 1))
+    paced = numbered if user_id is None else _with_pauses(numbered)
+    while batch := await threads.run(partial(_next_batch, paced), user_id=user_id):
         yield batch
 
 
@@ -285,7 +344,7 @@ def _next_batch(records: Iterator[ParsedRecord]) -> list[ParsedRecord]:
     size = 0
     for item in records:
         batch.append(item)
-        size += len(item.record.content) if item.record else 0
+        size += len(item.record.content) + size_of(item.record.comments) if item.record else 0
         if len(batch) >= BATCH or size >= BATCH_BYTES:
             break
     return batch

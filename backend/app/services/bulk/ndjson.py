@@ -4,10 +4,12 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from json import JSONDecodeError
 from typing import NamedTuple
 
-from app.core.strict_json import parse_json
-from app.services.bulk.records import MAX_RECORD_BYTES, ParsedRecord, Position, parse_fields
+from app.core.strict_json import MAX_MEMBERS, parse_json
+from app.services.bulk.records import MAX_RECORD_BYTES, ParsedRecord, parse_fields
 
 TOO_LONG = f"The line is longer than {MAX_RECORD_BYTES} bytes"
+MAX_IMPORTED_MEMBERS = 20_000
+"""Maximum members of the object `imported`, which are at most MAX_IMPORTED_BYTES."""
 _BOM = b"\xef\xbb\xbf"
 
 ResolveAuthor = Callable[[str], str | None]
@@ -51,7 +53,7 @@ def parse_lines(
 ) -> list[ParsedRecord]:
     """Parse lines to records."""
     return [
-        ParsedRecord(number, None, problem=TOO_LONG)
+        ParsedRecord(number, None, problem=TOO_LONG, number=number)
         if text is None
         else parse_record(number, text, resolve_author)
         for number, text in lines
@@ -59,15 +61,19 @@ def parse_lines(
 
 
 def parse_record(
-    position: Position, text: bytes, resolve_author: ResolveAuthor | None = None
+    number: int, text: bytes, resolve_author: ResolveAuthor | None = None
 ) -> ParsedRecord:
     """Parse a line to a record."""
     try:
-        fields = parse_json(text.removeprefix(_BOM))
+        fields = parse_json(text.removeprefix(_BOM), max_members=MAX_IMPORTED_MEMBERS)
     except JSONDecodeError as error:
         place = f" at character {error.pos + 1}" if error.pos else ""
-        return ParsedRecord(position, None, problem=f"The line is not JSON: {error.msg}{place}")
+        problem = f"The line is not JSON: {error.msg}{place}"
+        return ParsedRecord(number, None, problem=problem, number=number)
+    if isinstance(fields, dict) and len(fields) > MAX_MEMBERS:
+        problem = f"The record has more than {MAX_MEMBERS} members"
+        return ParsedRecord(number, None, problem=problem, number=number)
     if resolve_author is not None and isinstance(fields, dict):
         author = fields.get("author")
         fields["author"] = resolve_author(author if isinstance(author, str) else "")
-    return parse_fields(position, fields)
+    return parse_fields(number, fields, number=number, is_own=True)

@@ -1,8 +1,9 @@
 """Import records: validation, keys, and a compact set of keys."""
 
 import json
+import re
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from hashlib import sha256
@@ -16,6 +17,7 @@ from app.content.slugs import slugify, tag_key
 from app.core.config import describe
 from app.core.languages import canonical_language
 from app.schemas.bulk import ArticleRecord
+from app.services.bulk.references import OldAddress
 
 Position = int | str
 """The position of a record in its source: a line number, a path, or the number of a post."""
@@ -26,23 +28,45 @@ MAX_MESSAGE = 500
 
 
 class ParsedRecord(NamedTuple):
-    """A record that was read from a source, or the reason why it is invalid."""
+    """A record that was read from a source, or the reason why it is not imported."""
 
     position: Position
     record: ArticleRecord | None
     problem: str = ""
-    identity: str = ""
-    """The identifier in its source, if this is not the slug."""
+    """Why the record is invalid."""
+    left_out: str = ""
+    """The kind of a record that is never imported, in the plural: pages, menu items."""
+    title: str = ""
+    """For the report, if there is no record."""
+    source_id: str = ""
+    """The id in its source. By default the record's own `source_id`, its slug, or its content."""
+    former_name: str = ""
+    """The name by which earlier releases, which stored no source, identified the record."""
+    is_former_name_unique: bool = False
+    """Whether no other source has a record of that name."""
     slug_source: str = ""
     """The text from which the slug is generated, instead of the title."""
-    note: str = ""
-    """A description of values that had to be changed."""
+    source_slug: str = ""
+    """The slug in the source, if it is not valid here."""
+    notes: tuple[str, ...] = ()
+    """What was changed or lost, in words for the author."""
+    parts: Mapping[str, int] = {}
+    """The number of parts that were left out by kind in the plural, such as comments."""
+    is_own: bool = False
+    """Whether Pressroom wrote the record. Then an article equal to it is not imported again."""
+    number: int = 0
+    """The number in the order of the source."""
 
 
 class Importer(NamedTuple):
-    """The importing user, or None for the operator, who may import for all authors."""
+    """Who imports, and from which source."""
 
     identity: Identity | None
+    """The importing user, or None for the operator, who may import for all authors."""
+    source: str = "api"
+    """The name of the source of records that name none."""
+    new_author_password: str = ""
+    """The hash of the password of users that are created for unknown authors, if they are."""
 
     @property
     def user_id(self) -> int | None:
@@ -51,8 +75,17 @@ class Importer(NamedTuple):
 
     @property
     def namespace(self) -> str:
-        """The part of the key of a record without slug and author that identifies the importer."""
+        """The part of a record's former name that identifies the importer."""
         return str(self.user_id or "")
+
+    def source_of(self, record: ArticleRecord) -> str:
+        """Return the name of a record's source. Users have sources of their own."""
+        return prefix_of(self.identity) + (record.source or self.source)
+
+
+def prefix_of(identity: Identity | None) -> str:
+    """Return the prefix of the names of a user's sources. Those of the operator have none."""
+    return "" if identity is None else f"user {identity.id}: "
 
 
 class PreparedRecord(NamedTuple):
@@ -60,11 +93,23 @@ class PreparedRecord(NamedTuple):
 
     parsed: ParsedRecord
     record: ArticleRecord
+    source: str
+    source_id: str
     key: bytes
+    former_key: bytes
     digest: bytes
     repeated: bool = False
-    """Whether an earlier record had the same key or slug."""
+    """Whether an earlier record had the same key."""
     rendered: Rendered | None = None
+    comments: Sequence[str] = ()
+    """The HTML of the record's comments."""
+    addresses: Sequence[OldAddress] | None = None
+    """Addresses of the old site in the text; None if they were not searched."""
+
+    @property
+    def article_digest(self) -> bytes:
+        """The digest of the record without its comments."""
+        return sha256(_canonical(self.record.model_copy(update={"comments": []}))).digest()
 
 
 class Outcome(StrEnum):
@@ -74,27 +119,39 @@ class Outcome(StrEnum):
     UPDATED = "updated"
     UNCHANGED = "unchanged"
     FAILED = "failed"
+    LEFT_OUT = "left out"
 
 
 class Result(NamedTuple):
-    """The outcome for a record, with the error or a description of changed values."""
+    """The outcome for a record."""
 
-    position: Position
+    parsed: ParsedRecord
     outcome: Outcome
     message: str = ""
+    """Why the record failed, or the kind of a record that was left out."""
+    notes: tuple[str, ...] = ()
+    """What was changed or lost."""
+    source: str = ""
+    source_id: str = ""
+    slug: str = ""
+    """The slug of the article."""
+    new_authors: tuple[str, ...] = ()
+    """The usernames of all users that were created with the batch, in one of its results."""
 
 
-def parse_fields(position: Position, fields: Any, **known: str) -> ParsedRecord:
+def parse_fields(position: Position, fields: Any, **known: Any) -> ParsedRecord:
     """Validate the fields of a record. `known` has further fields of ParsedRecord."""
     if isinstance(fields, dict) and isinstance(language := fields.get("language"), str):
         fields["language"], note = _registered_language(language)
-        known["note"] = "; ".join(filter(None, (known.get("note"), note)))
+        known["notes"] = (*known.get("notes", ()), *([note] if note else []))
     try:
         return ParsedRecord(position, ArticleRecord.model_validate(fields), **known)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_input=False)
         problem = "; ".join(map(describe, errors[:MAX_REPORTED_ERRORS]))
-        return ParsedRecord(position, None, problem=problem[:MAX_MESSAGE])
+        title = str(fields.get("title") or "")[:200] if isinstance(fields, dict) else ""
+        number = known.get("number", 0)
+        return ParsedRecord(position, None, problem[:MAX_MESSAGE], title=title, number=number)
 
 
 def _registered_language(language: str) -> tuple[str | None, str]:
@@ -115,20 +172,53 @@ def _registered_language(language: str) -> tuple[str | None, str]:
 def prepare_record(
     item: ParsedRecord, record: ArticleRecord, *, importer: Importer
 ) -> PreparedRecord:
-    """Add the key, which identifies the article, and the digest of the record's content."""
+    """Add the source, the id, the key made of both, and the digest of the record's content."""
     digest = sha256(_canonical(record)).digest()
-    name = item.identity or (
+    author = (record.author or "").lower()
+    source = importer.source_of(record)
+    source_id = item.source_id or record.source_id or _own_id(record, author, digest)
+    former_name = item.former_name or (
         f"slug:{record.slug}"
         if record.slug
-        else f"record:{(record.author or '').lower() or importer.namespace}:{digest.hex()}"
+        else f"record:{author or importer.namespace}:{digest.hex()}"
     )
-    return PreparedRecord(item, record, sha256(name.encode()).digest(), digest)
+    return PreparedRecord(
+        item,
+        record,
+        source,
+        source_id,
+        record_key(source, source_id),
+        sha256(former_name.encode()).digest(),
+        digest,
+    )
+
+
+def _own_id(record: ArticleRecord, author: str, digest: bytes) -> str:
+    """Return the id of a record without one. Drafts of two authors may have the same slug."""
+    if record.slug:
+        return f"slug {record.slug} of {author}" if author else f"slug {record.slug}"
+    return f"content {digest.hex()} of {author}" if author else f"content {digest.hex()}"
+
+
+def record_key(source: str, source_id: str) -> bytes:
+    """Return the key of a record: a digest of its source and id.
+
+    A site is the same with http and https, with and without `www.`, and in any case.
+    """
+    owner, _, name = source.rpartition(": ")
+    if name[:4].lower() == "http":
+        name = _SITE_PREFIX.sub("", name.casefold()).rstrip("/")
+    return sha256(f"{owner}\0{name}\0{source_id}".encode(errors="surrogatepass")).digest()
+
+
+_SITE_PREFIX = re.compile(r"https?://(www\.)?")
+_IDENTITY = {"source", "source_id"}
 
 
 def _canonical(record: ArticleRecord) -> bytes:
     """Serialize a record canonically. Default values are omitted, so new fields change nothing."""
     fields: Mapping[str, Any] = {
-        **record.model_dump(mode="json", exclude_defaults=True),
+        **record.model_dump(mode="json", exclude_defaults=True, exclude=_IDENTITY),
         "tags": sorted(set(map(_canonical_tag, record.tags))),
     }
     return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
@@ -138,11 +228,6 @@ def _canonical_tag(name: str) -> str:
     """Return the tag's key. Simple tags keep the form of earlier releases, and so their digests."""
     key, slug = tag_key(name), slugify(name, fallback="tag")
     return slug if slug == key.replace(" ", "-") else key
-
-
-def key_of_article(article_id: int) -> bytes:
-    """Return an article's id as a key for KeySet."""
-    return article_id.to_bytes(8)
 
 
 class KeySet:

@@ -177,7 +177,7 @@ def _article(
         author_id=generator.choice(pool.authors),
         created_at=written,
         updated_at=written,
-        slug=f"{slug}-{pool.last_id + number + 1}",
+        slugs=[f"{slug}-{pool.last_id + number + 1}"],
     )
 
 
@@ -199,15 +199,15 @@ async def _add_articles(
     pool: ValuePool,
     articles: Sequence[NewArticle],
 ) -> None:
-    ids = await insert_articles(session, articles, now=clock.now())
+    inserted = await insert_articles(session, articles, now=clock.now())
     tags = list((await lock_tags(session, pool.tags)).values())
     weights = list(accumulate(1 / rank for rank in range(1, len(tags) + 1)))
     tagged = {
-        article_id: dict.fromkeys(
+        article.id: dict.fromkeys(
             generator.choices(tags, cum_weights=weights, k=generator.choice(TAG_COUNTS))
         )
-        for article_id in ids
-        if article_id is not None
+        for article in inserted
+        if article is not None
     }
     await add_tags(session, tagged)
 

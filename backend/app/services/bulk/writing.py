@@ -6,7 +6,9 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import COMMAND_LINE, recheck
+from app.auth.permissions import Action, may_on_any
 from app.content.markdown import Rendered
+from app.core.enums import CommentPolicy
 from app.core.limits import LimitKind
 from app.services import audit, limits
 from app.services.articles.images import mentions_media, update_media_references
@@ -16,17 +18,12 @@ from app.services.articles.slugs import owns_slug, release_slugs, save_former_sl
 from app.services.articles.tagging import LockedTag, add_tags, lock_tags, tags_named
 from app.services.audit import AuditAction
 from app.services.bulk import statements
-from app.services.bulk.planning import ArticleCreation, Plan, plan
-from app.services.bulk.records import (
-    Importer,
-    KeySet,
-    Outcome,
-    PreparedRecord,
-    Result,
-    key_of_article,
-)
+from app.services.bulk.comments import CommentChanges, changes_of, save_comments
+from app.services.bulk.former_slugs import save_former_slugs
+from app.services.bulk.planning import ArticleCreation, Plan, Simulation, plan
+from app.services.bulk.records import Importer, Outcome, PreparedRecord, Result
 
-SLUG_TAKEN = "slug: {0!r} was taken by another article during the import"
+SLUG_TAKEN = "slug: {0!r} and all slugs like it are taken"
 
 
 async def write(
@@ -34,19 +31,19 @@ async def write(
     items: Sequence[PreparedRecord],
     *,
     importer: Importer,
-    created_ids: KeySet,
+    simulation: Simulation | None = None,
 ) -> list[Result]:
     """Write a batch in the session's transaction, and return the result of each record.
 
     The number of statements does not depend on the number of new records. A changed article takes
-    one more statement, and an article with media takes a few. Adds the ids of new articles without
-    a slug in their record to `created_ids`. Raises InvalidToken if the importer's access was
-    withdrawn, and LimitReached and QuotaExceeded if the importer is a user.
+    one more statement, and an article with media takes a few. `simulation` has the results of
+    earlier batches of a dry run. Raises InvalidToken if the importer's access was withdrawn, and
+    LimitReached and QuotaExceeded if the importer is a user.
     """
     await session.execute(statements.ACQUIRE_IMPORTS_LOCK, {"lock": statements.IMPORTS_LOCK})
     if importer.identity is not None:  # after the lock: disabling the user waits for one batch
-        importer = Importer(await recheck(session, importer.identity))
-    batch = await plan(session, items, importer=importer, created_ids=created_ids)
+        importer = importer._replace(identity=await recheck(session, importer.identity))
+    batch = await plan(session, items, importer=importer, simulation=simulation)
     await _spend(session, batch)
     # Lock order, to prevent deadlocks: slugs (which lock articles), then tags, then changes (which
     # lock the present tags of an article).
@@ -64,6 +61,10 @@ async def write(
     )
     await _change(session, batch, tags)
     await _save_import_records(session, batch)
+    await _save_redirects(session, batch)
+    await save_former_slugs(session, batch)
+    await _save_comments(session, batch)
+    await _save_addresses(session, batch)
     return batch.results
 
 
@@ -75,13 +76,16 @@ async def _spend(session: AsyncSession, batch: Plan) -> None:
     texts = [new.item for new in batch.new]
     texts += [change.item for change in batch.changes if "edited_at" in change.values]
     size = sum(len(item.record.content.encode()) for item in texts)
+    comments = [comment for _, change in _comment_changes(batch) for comment, _ in change.new]
+    comments += [comment for new in batch.new for comment in new.item.record.comments]
+    size += sum(len(comment.content.encode()) for comment in comments)
     drafts = sum(new.item.record.published_at is None for new in batch.new)
     drafts += sum(
         change.values["published_at"] is None and change.before.published_at is not None
         for change in batch.changes
     )
     costs = {
-        LimitKind.IMPORTED_RECORDS: len(batch.new) + len(batch.changes),
+        LimitKind.IMPORTED_RECORDS: len(batch.new) + len(batch.changes) + len(comments),
         LimitKind.TEXT_WRITTEN: size,
         LimitKind.TEXT_KEPT: size,
         LimitKind.DRAFTS: drafts,
@@ -92,23 +96,22 @@ async def _spend(session: AsyncSession, batch: Plan) -> None:
 async def _create(session: AsyncSession, batch: Plan) -> Mapping[int, PreparedRecord]:
     """Insert the new articles, without tags, and return them by id.
 
-    On a slug conflict, a generated slug is replaced by the next candidate. A record with a slug
-    of its own fails.
+    A slug that is taken is replaced by the next one that is free.
     """
-    ids = await insert_articles(
-        session, [_new_article(new, now=batch.now) for new in batch.new], now=batch.now
+    inserted = await insert_articles(
+        session,
+        [_new_article(new, now=batch.now) for new in batch.new],
+        now=batch.now,
+        is_taken=batch.is_taken,
     )
     created: dict[int, PreparedRecord] = {}
-    for article_id, new in zip(ids, batch.new, strict=True):
-        slug = new.item.record.slug
-        if article_id is None:
-            batch.add_result(new.item, Outcome.FAILED, SLUG_TAKEN.format(slug))
+    for article, new in zip(inserted, batch.new, strict=True):
+        if article is None:
+            batch.add_result(new.item, Outcome.FAILED, SLUG_TAKEN.format(new.slugs[0]))
             continue
-        created[article_id] = new.item
-        batch.imported.append((new.item, article_id))
-        batch.add_result(new.item, Outcome.CREATED, new.item.parsed.note)
-        if not slug:
-            batch.created_ids.add(key_of_article(article_id))
+        created[article.id] = new.item
+        batch.imported.append((new.item, article.id))
+        batch.add_result(new.item, Outcome.CREATED, slug=article.slug)
     return created
 
 
@@ -128,8 +131,9 @@ def _new_article(new: ArticleCreation, *, now: datetime) -> NewArticle:
         created_at=created_at,
         updated_at=updated_at,
         archived_at=updated_at if record.archived else None,
-        slug=record.slug,
-        slug_source=new.item.parsed.slug_source,
+        slugs=new.slugs,
+        imported=record.imported,
+        comment_policy=record.comment_policy or CommentPolicy.OPEN,
     )
 
 
@@ -213,8 +217,17 @@ async def _save_import_records(session: AsyncSession, batch: Plan) -> None:
             "keys": [item.key for item, _ in batch.imported],
             "digests": [item.digest for item, _ in batch.imported],
             "article_ids": [article_id for _, article_id in batch.imported],
+            "sources": [item.source for item, _ in batch.imported],
+            "source_ids": [item.source_id for item, _ in batch.imported],
         }
         await session.execute(statements.UPSERT_IMPORT_RECORDS, records)
+        former = [
+            item.former_key
+            for item, _ in batch.imported
+            if (known := batch.known.get(item.key)) is not None and known.source is None
+        ]
+        if former:
+            await session.execute(statements.DELETE_FORMER_RECORDS, {"keys": former})
     written = sum(result.outcome in {Outcome.CREATED, Outcome.UPDATED} for result in batch.results)
     if written:
         identity = batch.importer.identity
@@ -226,3 +239,66 @@ async def _save_import_records(session: AsyncSession, batch: Plan) -> None:
             subject_id=None,
             count=written,
         )
+
+
+async def _save_redirects(session: AsyncSession, batch: Plan) -> None:
+    """Save the old addresses of the records. In a batch, the first record keeps an address."""
+    redirects: dict[tuple[str, str], int] = {}
+    for item, article_id in batch.imported:
+        for path in item.record.old_paths:
+            redirects.setdefault((path, item.source), article_id)
+    identity = batch.importer.identity
+    # Otherwise, users could have addresses of others redirect to their own articles.
+    is_served = identity is None or may_on_any(identity, Action.IMPORT_ARTICLE)
+    if redirects:
+        parameters = {
+            "paths": [path for path, _ in redirects],
+            "sources": [source for _, source in redirects],
+            "article_ids": list(redirects.values()),
+            "is_served": is_served,
+        }
+        await session.execute(statements.UPSERT_REDIRECTS, parameters)
+
+
+def _comment_changes(batch: Plan) -> list[tuple[int, CommentChanges]]:
+    """Return the changes of the comments of the imported articles, by article."""
+    return [
+        (
+            article_id,
+            changes_of(item.record.comments, item.comments, batch.comments.get(article_id, {})),
+        )
+        for item, article_id in batch.imported
+        if item.record.comments
+    ]
+
+
+async def _save_comments(session: AsyncSession, batch: Plan) -> None:
+    """Add the new comments of the imported articles. Nobody is notified."""
+    changes = _comment_changes(batch)
+    if changes:
+        await save_comments(
+            session,
+            changes,
+            authors=batch.authors,
+            importer=batch.importer.identity,
+            now=batch.now,
+        )
+
+
+async def _save_addresses(session: AsyncSession, batch: Plan) -> None:
+    """Save the addresses of the old site in the texts that were written."""
+    searched = [(item.addresses, id_) for item, id_ in batch.imported if item.addresses is not None]
+    if not searched:
+        return
+    await session.execute(
+        statements.DELETE_ADDRESSES, {"article_ids": [id_ for _, id_ in searched]}
+    )
+    rows = [(article_id, found) for addresses, article_id in searched for found in addresses]
+    if rows:
+        parameters = {
+            "article_ids": [article_id for article_id, _ in rows],
+            "addresses": [found.address for _, found in rows],
+            "source_addresses": [found.source_address for _, found in rows],
+            "are_images": [found.is_image for _, found in rows],
+        }
+        await session.execute(statements.INSERT_ADDRESSES, parameters)

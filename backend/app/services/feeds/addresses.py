@@ -3,9 +3,7 @@
 from urllib.parse import quote
 
 from app.core.config import get_settings
-
-_SAFE = "/?&=:@!$'()*+,;~%-._[]"
-"""Characters kept in a configured path; including `%`, as it may be encoded already."""
+from app.services.articles.addresses import url_parts
 
 
 def home_url() -> str:
@@ -13,29 +11,14 @@ def home_url() -> str:
     return f"{get_settings().public_url}/"
 
 
-def article_url(slug: str) -> str:
-    """Return the front end's URL of an article."""
-    return quote(slug, "").join(article_url_parts())
-
-
 def author_url(username: str) -> str:
     """Return the front end's URL of an author."""
-    return quote(username, "").join(_url_parts(get_settings().author_path, "{username}"))
+    return quote(username, "").join(url_parts(get_settings().author_path, "{username}"))
 
 
 def tag_url(slug: str) -> str:
     """Return the front end's URL of a tag."""
-    return quote(slug, "").join(_url_parts(get_settings().tag_path, "{slug}"))
-
-
-def article_url_parts() -> tuple[str, str]:
-    """Return the parts of an article's URL before and after its slug."""
-    return _url_parts(get_settings().article_path, "{slug}")
-
-
-def _url_parts(path: str, placeholder: str) -> tuple[str, str]:
-    before, _, behind = path.partition(placeholder)
-    return get_settings().public_url + quote(before, _SAFE), quote(behind, _SAFE)
+    return quote(slug, "").join(url_parts(get_settings().tag_path, "{slug}"))
 
 
 def api_url(path: str) -> str:

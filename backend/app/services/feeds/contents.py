@@ -16,9 +16,10 @@ from app.models.accounts.user import User
 from app.models.articles.article import Article
 from app.models.articles.change import Change
 from app.models.articles.tag import ArticleTag, Tag
+from app.services.articles.addresses import article_url
 from app.services.articles.rows import ARTICLE_FIELDS, NOW, PUBLIC, public_name
 from app.services.feeds import addresses
-from app.services.feeds.addresses import absolute_url, article_url
+from app.services.feeds.addresses import absolute_url
 
 MAX_ITEMS = 20
 MAX_HTML_BYTES = 200_000

@@ -17,8 +17,9 @@ from app.core.errors import NotFound
 from app.db.reading import Reader
 from app.models.articles.article import Article
 from app.schemas.types import MAX_ID
+from app.services.articles.addresses import article_url_parts
 from app.services.articles.rows import PUBLIC
-from app.services.feeds.addresses import api_url, article_url_parts, home_url
+from app.services.feeds.addresses import api_url, home_url
 from app.services.feeds.contents import LAST_CHANGE
 
 MAX_URLS = 50_000

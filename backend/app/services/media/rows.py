@@ -13,12 +13,18 @@ from app.services.media.images import file_name, variant_file_name, variant_heig
 _STORED = [field for field in MediaResponse.model_fields if field in Media.__table__.columns]
 
 
+def image_url(media: Media | Row[Any]) -> str:
+    """Return the URL of the image itself."""
+    name = file_name(SUFFIXES[media.content_type])
+    return f"{get_settings().api_url}/media/{media.folder}/{name}"
+
+
 def response_to(media: Media | Row[Any]) -> MediaResponse:
     """Return the response for an image, with the URLs of its files."""
     base = f"{get_settings().api_url}/media/{media.folder}"
     return MediaResponse(
         **{field: getattr(media, field) for field in _STORED},
-        url=f"{base}/{file_name(SUFFIXES[media.content_type])}",
+        url=image_url(media),
         variants=[
             MediaVariant(
                 width=width,

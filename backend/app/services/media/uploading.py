@@ -54,6 +54,7 @@ MAX_RECEIVE_SECONDS = 15 * 60
 """The maximum time to receive a body. STREAM_SECONDS may set a shorter one."""
 MAX_OTHER_BYTES = 64 * 1024
 """The maximum size of a form without the file."""
+TOO_SLOW = "The upload took too long: send the image again"
 
 _LOCK_OWNER = select(User.id).where(User.id == bindparam("owner_id"))
 _KEEP_FILES = delete(DiscardedFolder).where(
@@ -85,7 +86,8 @@ class StoredUpload(NamedTuple):
     folder: str
     discard_at: datetime
     alt: str
-    reservation_id: int
+    reservation_id: int | None = None
+    """None if an operator imports it: no quota was reserved."""
 
 
 @asynccontextmanager
@@ -115,7 +117,7 @@ async def receive_upload(
     reservation_id = await _reserve(database, owner, 0 if is_repeated else size)
     directory = storage.incoming / secrets.token_hex(16)
     try:
-        with _storage_errors():
+        with storage_errors():
             await asyncio.to_thread(directory.mkdir, mode=0o700, parents=True)
             form = await forms.receive(
                 content_type, body, path=directory / "upload", max_bytes=max_bytes
@@ -147,7 +149,9 @@ async def _reserve(database: Database, owner: Identity, size: int) -> int:
         return reservation.id
 
 
-async def _release(session: AsyncSession, *, database: Database, reservation_id: int) -> None:
+async def _release(
+    session: AsyncSession, *, database: Database, reservation_id: int | None
+) -> None:
     """Release the reservation of a failed upload, or let it expire if the database fails.
 
     The session is rolled back first: it may have locked the reservation and holds a connection.
@@ -184,31 +188,40 @@ async def store_upload(
 
     Raises InvalidMedia, QuotaExceeded, TooManyAtOnce, ServiceUnavailable.
     """
-    files = upload.directory / "files"
-    with _storage_errors():
+    stored = await store_image(
+        database, storage=storage, file=upload.file, owner_id=owner.id, alt=upload.form.alt
+    )
+    return stored._replace(reservation_id=upload.reservation_id)
+
+
+async def store_image(
+    database: Database, *, storage: Storage, file: Path, owner_id: int, alt: str
+) -> StoredUpload:
+    """Re-encode an image and store its files, outside of any transaction.
+
+    The file is in a temporary directory, in which the result is written before it is stored.
+
+    Raises InvalidMedia, QuotaExceeded, TooManyAtOnce, ServiceUnavailable.
+    """
+    files = file.parent / "files"
+    with storage_errors():
         await asyncio.to_thread(files.mkdir)
         image = await images.reencode(
-            upload.file,
+            file,
             files,
             max_pixels=get_settings().media_max_pixels,
-            user_id=owner.id,
+            user_id=owner_id,
             budget=_memory_budget(),
         )
-    stored = StoredUpload(
-        image,
-        new_folder(),
-        clock.now() + DISCARD_AFTER,
-        upload.form.alt,
-        upload.reservation_id,
-    )
+    stored = StoredUpload(image, new_folder(), clock.now() + DISCARD_AFTER, alt)
     async with database.autocommit() as connection:
         discarded = {"folder": stored.folder, "discarded_at": stored.discard_at}
         await connection.execute(insert(DiscardedFolder), discarded)
     try:
-        with _storage_errors():
+        with storage_errors():
             await storage.put(stored.folder, files)
     except BaseException:
-        await _delete_files(storage, stored)
+        await delete_files(storage, stored)
         raise
     return stored
 
@@ -230,33 +243,43 @@ async def create_media(
         return await _insert_media(session, stored, owner=owner)
     except BaseException:
         await _release(session, database=database, reservation_id=stored.reservation_id)
-        await _delete_files(storage, stored)
+        await delete_files(storage, stored)
         raise
 
 
-async def _delete_files(storage: Storage, stored: StoredUpload) -> None:
-    with _storage_errors():
+async def delete_files(storage: Storage, stored: StoredUpload) -> None:
+    """Delete the files of an image that gets no media row. Raises ServiceUnavailable."""
+    with storage_errors():
         await storage.delete(stored.folder)
 
 
 async def _insert_media(
     session: AsyncSession, stored: StoredUpload, *, owner: Identity
 ) -> MediaResponse:
-    image, folder = stored.image, stored.folder
     await _lock_owner(session, owner)
     await recheck(session, owner)
     released = {"reservation_id": stored.reservation_id, "now": clock.now()}
-    kept = {"name": folder, "discard_at": stored.discard_at}
-    for statement, parameters in (
-        (_RELEASE_RESERVATION.returning(UploadReservation.id), released),
-        (_KEEP_FILES.returning(DiscardedFolder.folder), kept),
-    ):
-        if await session.scalar(statement, parameters) is None:  # expired
-            raise ServiceUnavailable("The upload took too long: send the image again")
-    await limits.require_total(session, owner, LimitKind.MEDIA_BYTES, image.bytes)
+    released_id = _RELEASE_RESERVATION.returning(UploadReservation.id)
+    if await session.scalar(released_id, released) is None:
+        raise ServiceUnavailable(TOO_SLOW)
+    await limits.require_total(session, owner, LimitKind.MEDIA_BYTES, stored.image.bytes)
+    return response_to(await insert_media(session, stored, owner_id=owner.id, actor_id=owner.id))
+
+
+async def insert_media(
+    session: AsyncSession, stored: StoredUpload, *, owner_id: int, actor_id: int
+) -> Media:
+    """Add the row of a stored image without regard to limits, and keep its files.
+
+    Raises ServiceUnavailable if the files may have been deleted.
+    """
+    kept = {"name": stored.folder, "discard_at": stored.discard_at}
+    if await session.scalar(_KEEP_FILES.returning(DiscardedFolder.folder), kept) is None:
+        raise ServiceUnavailable(TOO_SLOW)
+    image = stored.image
     media = Media(
-        owner_id=owner.id,
-        folder=folder,
+        owner_id=owner_id,
+        folder=stored.folder,
         content_type=image.content_type,
         bytes=image.bytes,
         width=image.width,
@@ -271,15 +294,15 @@ async def _insert_media(
     audit.record(
         session,
         AuditAction.CREATE_MEDIA,
-        actor_id=owner.id,
+        actor_id=actor_id,
         subject="media",
         subject_id=media.id,
     )
-    return response_to(media)
+    return media
 
 
 @contextmanager
-def _storage_errors() -> Iterator[None]:
+def storage_errors() -> Iterator[None]:
     """Log storage errors, such as a full disk, and raise ServiceUnavailable."""
     try:
         yield

@@ -241,13 +241,17 @@ _WITH_PROFILE = Selection.of(
     CommentWithProfile,
     Comment,
     **COMMENT_FIELDS,
-    author_bio=User.bio,
+    author_bio=func.coalesce(User.bio, ""),
     author_image_url=User.image_url,
     follows_author=follows(User.id),
 )
 _LATEST = (
     select_comments(_WITH_PROFILE)
-    .where(_OF_ARTICLE, VISIBLE_TO_VIEWER, Comment.author_id.is_not(None))
+    .where(
+        _OF_ARTICLE,
+        VISIBLE_TO_VIEWER,
+        or_(Comment.author_id.is_not(None), Comment.guest_name.is_not(None)),
+    )
     .order_by(Comment.id.desc())
     .limit(MAX_LATEST)
 )

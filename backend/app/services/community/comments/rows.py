@@ -78,6 +78,10 @@ COMMENT_FIELDS: Mapping[str, Any] = fields_of(
     removed=~VISIBLE_TO_VIEWER,
     locked=Comment.locked_at.is_not(None),
     author={field: _unless_removed(column) for field, column in AUTHOR.items()},
+    guest={
+        "name": _unless_removed(Comment.guest_name),
+        "url": _unless_removed(Comment.guest_url),
+    },
 )
 COMMENT = Selection.of(CommentResponse, Comment, **COMMENT_FIELDS)
 

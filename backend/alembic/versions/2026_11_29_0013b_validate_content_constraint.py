@@ -1,13 +1,13 @@
-"""Validate the constraint that 0014 added to articles, without blocking writes.
+"""Validate the constraint that 0013 added to articles, without blocking writes.
 
-Revision: 0014b
-Revises: 0014
+Revision: 0013b
+Revises: 0013
 """
 
 from alembic import op
 
-revision = "0014b"
-down_revision = "0014"
+revision = "0013b"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,139 @@
+"""Articles as Markdown files with front matter, in a folder or in a ZIP file.
+
+`markdown.read` reads them. What the files do not contain is counted.
+"""
+
+import json
+import zipfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile, ZipInfo
+
+import yaml
+
+from app.services.bulk import files
+
+GENERATOR = "pressroom"
+README = "README.txt"
+"""Not `.md`: an import of the folder would read it as an article."""
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_FIELDS = {
+    "excerpt": "description",
+    "tags": "tags",
+    "author": "author",
+    "cover_image_url": "cover_image",
+    "language": "language",
+    "archived": "archived",
+    "comment_policy": "comment_policy",
+    "created_at": "created_at",
+    "updated_at": "updated_at",
+    "old_paths": "aliases",
+    "former_slugs": "former_slugs",
+}
+"""The names in front matter, by the names of a record."""
+
+
+def file_of(record: Mapping[str, Any]) -> tuple[str, bytes]:
+    """Return the name and the content of a record's file."""
+    front_matter: dict[str, Any] = {"title": record["title"], "slug": record["slug"]}
+    published_at = record.get("published_at")
+    front_matter |= {"date": published_at} if published_at else {"draft": True}
+    front_matter |= {name: record[field] for field, name in _FIELDS.items() if field in record}
+    if record.get("imported"):
+        front_matter["imported"] = json.dumps(record["imported"], ensure_ascii=False)
+    front_matter["generator"] = GENERATOR
+    text = yaml.dump(
+        front_matter, Dumper=_DUMPER, sort_keys=False, allow_unicode=True, width=10_000
+    )
+    day = (published_at or record["created_at"])[:10]
+    return f"{day}-{record['slug']}.md", f"---\n{text}---\n\n{record['content']}".encode()
+
+
+def lost_of(record: Mapping[str, Any]) -> Counter[str]:
+    """Return what the file of a record does not contain, by kind in the plural."""
+    return Counter({"comments": len(record.get("comments", ()))})
+
+
+class FolderWriter:
+    """Writes files into a folder. Of equal names, the second one gets a number."""
+
+    def __init__(self, folder: Path) -> None:
+        self.lost: Counter[str] = Counter()
+        self._folder = folder
+        self._names = _Names()
+
+    def write_all(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write the files of records. Raises OSError."""
+        for record in records:
+            name, content = file_of(record)
+            with files.create(self._folder / self._names.unique(name)) as file:
+                file.write(content)
+            self.lost += lost_of(record)
+
+
+class _Names:
+    """Names of files. Drafts of different authors may have the same date and slug."""
+
+    def __init__(self) -> None:
+        self._uses: Counter[str] = Counter()
+
+    def unique(self, name: str) -> str:
+        self._uses[name] += 1
+        number = self._uses[name]
+        return name if number == 1 else f"{name.removesuffix('.md')}-{number}.md"
+
+
+class ArchiveWriter:
+    """Writes a ZIP file in parts: `add` several times, and `finish`."""
+
+    def __init__(self) -> None:
+        self.lost: Counter[str] = Counter()
+        self._sink = _Sink()
+        self._archive = ZipFile(self._sink, "w", zipfile.ZIP_DEFLATED)
+        self._names = _Names()
+
+    def add(self, records: Sequence[Mapping[str, Any]]) -> bytes:
+        """Return the next part, with the files of records."""
+        for record in records:
+            name, content = file_of(record)
+            self._write(self._names.unique(name), content, record["updated_at"])
+            self.lost += lost_of(record)
+        return self._sink.take()
+
+    def finish(self, readme: str, *, at: str) -> bytes:
+        """Return the last part, with a text for the user."""
+        self._write(README, readme.encode(), at)
+        self._archive.close()
+        return self._sink.take()
+
+    def _write(self, name: str, content: bytes, at: str) -> None:
+        year = max(1980, min(int(at[:4]), 2107))
+        moment = (year, int(at[5:7]), int(at[8:10]), int(at[11:13]), int(at[14:16]), 0)
+        info = ZipInfo(name, moment)
+        info.external_attr = 0o644 << 16
+        self._archive.writestr(info, content, zipfile.ZIP_DEFLATED)
+
+
+class _Sink:
+    """A file that cannot seek. It collects what is written."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> int:
+        self._parts.append(bytes(data))
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing: ZipFile calls it."""
+
+    def close(self) -> None:
+        """Do nothing: what was written is taken later."""
+
+    def take(self) -> bytes:
+        """Return what was written since the last call."""
+        data = b"".join(self._parts)
+        self._parts.clear()
+        return data
