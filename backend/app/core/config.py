@@ -36,6 +36,7 @@ from sqlalchemy.engine import make_url
 from app.core import database_url, sources
 from app.core.languages import canonical_language
 from app.core.limits import DEFAULTS, Limit, LimitKind, parse_limits
+from app.core.validation import validation_message
 
 BACKEND_DIR = Path(__file__).resolve().parents[2]
 PROJECT_DIR = BACKEND_DIR.parent
@@ -611,5 +612,5 @@ def get_settings() -> Settings:
 def describe(details: ErrorDetails, *, format_name: Callable[[str], str] = str) -> str:
     """Return a Pydantic error as `field: reason`; `format_name` converts the field's name."""
     name = format_name(".".join(str(part) for part in details["loc"]))
-    reason = details["msg"].removeprefix("Value error, ")
+    reason = validation_message(details)
     return f"{name}: {reason}" if name else reason

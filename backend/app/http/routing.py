@@ -82,6 +82,7 @@ class StrictRoute(APIRoute):
     """
 
     ignores_unknown_parameters = False
+    request_class = StrictRequest
 
     def __init__(
         self,
@@ -112,7 +113,7 @@ class StrictRoute(APIRoute):
                 if not is_form and not _is_json(media_type):
                     raise UnsupportedMediaType
             if body_field is not None and not isinstance(request, StrictRequest):
-                request = StrictRequest(request.scope, request.receive)
+                request = self.request_class(request.scope, request.receive)
             try:
                 response = await handle(request)
             except HTTPException as error:  # FastAPI wraps what reading the body raises

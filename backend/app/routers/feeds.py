@@ -16,7 +16,7 @@ from app.http.caching import public
 from app.http.routing import raises
 from app.routers.responses import Responses, create_router, errors
 from app.schemas.feeds import JsonFeed
-from app.schemas.types import PlainDigits
+from app.schemas.types import STORABLE_PATTERN, PlainDigits
 from app.services.feeds import atom, contents, json_feed, rss, sitemap
 from app.services.feeds.contents import Feed
 from app.services.feeds.sitemap import Sitemap
@@ -28,7 +28,7 @@ MIN_VALIDATOR_AGE = timedelta(minutes=1)
 The header has a resolution of one second, and a replica may show a change later than its date.
 """
 
-PathText = Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00]*$")]
+PathText = Annotated[str, StringConstraints(max_length=100, pattern=STORABLE_PATTERN)]
 """Any text that PostgreSQL can compare: without NUL."""
 
 router = create_router(prefix="", tag="feeds")

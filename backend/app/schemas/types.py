@@ -19,16 +19,27 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from app.core.validation import pattern
+
 MAX_ID = 2**63 - 1
 MAX_CONTENT_BYTES = 1024 * 1024
 
 # A printable line with at least one visible character, and text with line breaks. Both reject
 # control characters: PostgreSQL cannot store NUL, and JSON escapes the others to six bytes.
 _CONTROL_OR_BREAK = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
-LINE_PATTERN = rf"^[^{_CONTROL_OR_BREAK}]*[^\s{_CONTROL_OR_BREAK}][^{_CONTROL_OR_BREAK}]*$"
-STORABLE_PATTERN = r"^[^\x00]*$"
+LINE_PATTERN = pattern(
+    rf"^[^{_CONTROL_OR_BREAK}]*[^\s{_CONTROL_OR_BREAK}][^{_CONTROL_OR_BREAK}]*$",
+    "should be one line of text with a visible character, without control characters",
+)
+STORABLE_PATTERN = pattern(r"^[^\x00]*$", "should not contain the character NUL")
 """PostgreSQL cannot store or compare NUL."""
-TEXT_PATTERN = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
+_CONTROL = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f"
+_WITHOUT_CONTROL = "should not contain control characters except tabs and line breaks"
+TEXT_PATTERN = pattern(rf"^[^{_CONTROL}]*$", _WITHOUT_CONTROL)
+VISIBLE_TEXT_PATTERN = pattern(
+    rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$",
+    "should contain a visible character, and no control characters except tabs and line breaks",
+)
 
 
 class Input(BaseModel):
@@ -102,9 +113,13 @@ Country = Annotated[
 ]
 
 
+USERNAME_PATTERN = pattern(
+    r"^[A-Za-z0-9._-]+$",
+    "should contain only the letters A to Z, digits, dots, underscores and hyphens",
+)
 Username = Annotated[
     str,
-    StringConstraints(min_length=3, max_length=50, pattern=r"^[A-Za-z0-9._-]+$"),
+    StringConstraints(min_length=3, max_length=50, pattern=USERNAME_PATTERN),
 ]
 """ASCII without `@`: it cannot imitate another username, nor be mistaken for an email."""
 
@@ -167,10 +182,14 @@ Moment = Annotated[
 ]
 """RFC 3339, from 1970 to 9999, converted to UTC."""
 
+SLUG_PATTERN = pattern(
+    r"^[a-z0-9]+(-[a-z0-9]+)*$",
+    "should contain only the letters a to z and digits, with single hyphens between them",
+)
 Title = Annotated[str, Line(200)]
 Content = Annotated[
     str,
-    StringConstraints(min_length=10, max_length=MAX_CONTENT_BYTES, pattern=TEXT_PATTERN),
+    StringConstraints(min_length=1, max_length=MAX_CONTENT_BYTES, pattern=VISIBLE_TEXT_PATTERN),
     AfterValidator(_max_bytes(MAX_CONTENT_BYTES)),
 ]
 ImportedContent = Annotated[
@@ -178,12 +197,17 @@ ImportedContent = Annotated[
     StringConstraints(min_length=1, max_length=MAX_CONTENT_BYTES, pattern=TEXT_PATTERN),
     AfterValidator(_max_bytes(MAX_CONTENT_BYTES)),
 ]
-"""Like Content, but it may be as short as some posts of other systems."""
+"""Like Content, but it may be white space alone, as some posts of other systems."""
 
 ImageUrl = Annotated[
     str,
     StringConstraints(
-        max_length=2000, pattern=r"^(https?://[!#-;=?-~]+|/[!#-.0-;=?-~][!#-;=?-~]*)$"
+        max_length=2000,
+        pattern=pattern(
+            r"^(https?://[!#-;=?-~]+|/[!#-.0-;=?-~][!#-;=?-~]*)$",
+            "should be a URL that starts with http://, https:// or a single slash, in ASCII "
+            "without spaces",
+        ),
     ),
 ]
 """An absolute URL, or a path on this host such as `/media/...`; ASCII, percent-encoded."""

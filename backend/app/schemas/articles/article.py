@@ -21,7 +21,17 @@ from app.core.enums import CommentPolicy
 from app.core.languages import LANGUAGE_PATTERN, MAX_LANGUAGE, canonical_language
 from app.schemas.accounts.user import UserPublic
 from app.schemas.page import PageQuery
-from app.schemas.types import Content, ImageUrl, Input, Line, Moment, Output, Title, omitted
+from app.schemas.types import (
+    SLUG_PATTERN,
+    Content,
+    ImageUrl,
+    Input,
+    Line,
+    Moment,
+    Output,
+    Title,
+    omitted,
+)
 
 MAX_TAGS = 20
 MAX_TAG = 50
@@ -67,7 +77,7 @@ def _validate_tag_name(name: str) -> str:
 
 TagName = Annotated[str, Line(MAX_TAG), AfterValidator(_validate_tag_name)]
 """Names with the same `app.content.slugs.tag_key` are the same tag."""
-Slug = Annotated[str, StringConstraints(max_length=MAX_SLUG, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+Slug = Annotated[str, StringConstraints(max_length=MAX_SLUG, pattern=SLUG_PATTERN)]
 Excerpt = Annotated[str, Line(MAX_EXCERPT)]
 Language = Annotated[
     str,
@@ -245,8 +255,7 @@ class ArticleQuery(PageQuery):
     ] = None
     language: Language | None = None
     q: Annotated[
-        str | None,
-        Line(MAX_QUERY),
+        Annotated[str, Line(MAX_QUERY)] | None,
         Field(description='Words to search for: `engine "analytical engine" -steam or loom`'),
     ] = None
     since: Annotated[Moment | None, Field(description="Dated at this time or later")] = None
