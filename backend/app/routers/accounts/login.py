@@ -1,6 +1,6 @@
 """/auth: login, token refresh, logout, and the current user."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Form, Response, status
 
@@ -34,10 +34,17 @@ from app.services.accounts import second_factor, sessions
 
 router = create_router(prefix="/auth", tag="auth", dependencies=[Depends(no_store)])
 
+AS_JSON: dict[str, Any] = {
+    "requestBody": {
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/LoginForm"}}}
+    }
+}
+"""A form may also be sent as JSON (http.routing)."""
+
 
 @router.post(
     "/login",
-    response_model_exclude_none=True,
+    openapi_extra=AS_JSON,
     responses=errors(LimitReached, InvalidCredentials, SecondFactorRequired, TooManyAttempts),
 )
 async def login(
@@ -59,7 +66,6 @@ async def login(
 
 @router.post(
     "/login/second-factor",
-    response_model_exclude_none=True,
     responses=errors(LimitReached, InvalidChallenge, InvalidCode, TooManyAttempts),
 )
 async def log_in_with_second_factor(
@@ -76,7 +82,7 @@ async def log_in_with_second_factor(
     return with_cookie(tokens, response, as_cookie=cookie)
 
 
-@router.post("/refresh", response_model_exclude_none=True)
+@router.post("/refresh")
 async def refresh(
     database: CurrentDatabase, presented: PresentedToken, response: Response
 ) -> Tokens:
