@@ -64,8 +64,7 @@ def dependency_errors(dependant: Dependant) -> Iterator[type[PressroomError]]:
 class StrictRequest(Request):
     """A request whose `json()` accepts only JSON that RFC 8259 defines unambiguously.
 
-    `form()` also accepts a JSON object. Its values keep their types, so that a schema can reject
-    them. `StrictRoute` decides whether a route accepts JSON.
+    `form()` also accepts a JSON object. Its values keep their types, so that schemas reject them.
 
     Non-ASCII bytes in a form are percent-encoded before Starlette parses them: it would decode them
     as Latin-1, but clients such as `curl -d password=größe` send UTF-8.
@@ -92,7 +91,7 @@ class StrictRequest(Request):
 class StrictRoute(APIRoute):
     """A route that checks the media type of the body: 415 unless it matches the declared body.
 
-    A route with a form also accepts JSON if `openapi_extra` declares it.
+    A route with a form also accepts the fields as JSON.
 
     It answers 422 for undeclared query parameters. Caches store each query string separately, so
     unknown parameters would let any client fill them with copies of one page.
@@ -128,8 +127,6 @@ class StrictRoute(APIRoute):
         handle = super().get_route_handler()
         body_field = self.body_field
         is_form = body_field is not None and isinstance(body_field.field_info, Form)
-        extra = (self.openapi_extra or {}).get("requestBody", {}).get("content", {})
-        accepts_json = not is_form or "application/json" in extra
         varies_by_caller = uses_credentials(self.dependant)
         parameters = None if self.ignores_unknown_parameters else query_parameters(self.dependant)
 
@@ -138,14 +135,10 @@ class StrictRoute(APIRoute):
                 _check_parameters(request, parameters)
             if body_field is not None and _has_body(request):
                 media_type = _media_type(request)
-                is_accepted = (accepts_json and _is_json(media_type)) or (
-                    is_form and media_type in FORM_TYPES
-                )
+                is_accepted = _is_json(media_type) or (is_form and media_type in FORM_TYPES)
                 if not is_accepted:
                     raise UnsupportedMediaType(
-                        "Send the body as a form" + (" or as JSON" if accepts_json else "")
-                        if is_form
-                        else None
+                        "Send the body as a form or as JSON" if is_form else None
                     )
             if body_field is not None and not isinstance(request, StrictRequest):
                 request = StrictRequest(request.scope, request.receive)

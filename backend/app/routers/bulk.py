@@ -30,7 +30,8 @@ from app.services.bulk.tally import Tally
 router = create_router(prefix="/articles", tag="bulk")
 
 NDJSON = "application/x-ndjson"
-RECORDS_CONTENT = {NDJSON: {"schema": {"description": "One ArticleRecord per line, as JSON"}}}
+RECORDS_SCHEMA = {"type": "string", "description": "One ArticleRecord per line, as JSON"}
+RECORDS_CONTENT = {NDJSON: {"schema": RECORDS_SCHEMA}}
 
 ImportingUser = Annotated[Identity, Security(confirming_user, scopes=[Scope.ARTICLES_WRITE])]
 """The importing user, read before the body is received, which may take hours."""

@@ -181,7 +181,7 @@ class TestLogin:
         body = {"username": "ada", "password": PASSWORD}
         response = await client.post("/auth/login", json=body)
         assert response.status_code == 415
-        assert response.json()["message"] == "Send the body as a form"
+        assert response.json()["message"] == "Send the body as a form or as JSON"
 
 
 class TestIdentity:

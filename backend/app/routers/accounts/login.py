@@ -34,12 +34,14 @@ from app.services.accounts import second_factor, sessions
 
 router = create_router(prefix="/auth", tag="auth", dependencies=[Depends(no_store)])
 
+_JSON_SCHEMA = {**LoginForm.model_json_schema(), "title": "LoginRequest"}
 AS_JSON: dict[str, Any] = {
-    "requestBody": {
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/LoginForm"}}}
-    }
+    "requestBody": {"content": {"application/json": {"schema": _JSON_SCHEMA}}}
 }
-"""A form may also be sent as JSON (http.routing)."""
+"""The form may also be sent as JSON (http.routing).
+
+The schema has another name: openapi-python-client selects the media type by the class of the body.
+"""
 
 
 @router.post(

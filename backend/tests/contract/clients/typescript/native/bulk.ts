@@ -1,0 +1,12 @@
+import { importArticles } from '../../generated/native/sdk.gen.js';
+import { check, dataOf } from '../check.js';
+import type { Session } from './session.js';
+
+export async function run({ api }: Session): Promise<void> {
+  const record = { title: 'Imported', content: 'From another system.' };
+  const body = `${JSON.stringify(record)}\n{}\n`;
+  const { data: report } = await importArticles({ body, bodySerializer: null, throwOnError: true });
+  check(report.created === 1 && report.errors[0]?.line === 2, 'one of two records is imported');
+  const exported: string = dataOf(await api.GET('/articles/export', { parseAs: 'text' }));
+  check(exported.includes('"Imported"'), 'the record is exported');
+}
