@@ -66,7 +66,7 @@ _TYPES = "types"
 def errors(*types: type[PressroomError]) -> Responses:
     """Return the `responses` of a route that may raise `types`."""
     responses: Responses = {}
-    for error in dict.fromkeys(types):
+    for error in types:
         responses.setdefault(status_of(error), {_TYPES: []})[_TYPES].append(error)
     return responses
 
@@ -135,6 +135,7 @@ class DescribedRoute(IdempotentRoute):
         calls = [each.call for each in self.dependant.dependencies]
         if "GET" in (self.methods or ()) and no_store not in calls:
             types.append(PreconditionFailed)
+        types = list(dict.fromkeys(types))
         for response in own.values():
             types += response.get(_TYPES, ())
         self.errors: Mapping[int, Sequence[type[PressroomError]]] = {

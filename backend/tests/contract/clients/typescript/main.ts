@@ -28,15 +28,18 @@ import * as trash from './native/trash.js';
 import * as users from './native/users.js';
 
 const native = [
-  users, auth, apiKeys, addresses, articles, search, tags, comments, favorites, profiles, reports, revisions, previews,
-  trash, changes, feeds, media, bulk, health, index,
+  articles, auth, apiKeys, addresses, search, tags, comments, favorites, profiles, reports, revisions, previews, trash,
+  changes, feeds, media, bulk, health, index,
+  users, // the last one, because it deletes the user
 ];
 const conduit = [
-  conduitUsers, conduitArticles, conduitComments, conduitFavorites, conduitProfiles, conduitTags,
+  conduitArticles, conduitComments, conduitFavorites, conduitProfiles, conduitTags, conduitUsers,
 ];
 
 /** Run the program of each resource. hey-api's clients validate the requests and the responses. */
 export async function main(url: string): Promise<void> {
-  for (const { run } of native) await run(await signUp(url));
-  for (const { run } of conduit) await run(await signUpToConduit(url));
+  const session = await signUp(url);
+  for (const { run } of native) await run(session);
+  const conduitSession = await signUpToConduit(url);
+  for (const { run } of conduit) await run(conduitSession);
 }

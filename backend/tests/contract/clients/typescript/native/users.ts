@@ -12,7 +12,7 @@ export async function run({ api, user }: Session): Promise<void> {
 
   const own = await api.GET('/users/me');
   const etag: string | null = own.response.headers.get('ETag');
-  check(etag !== null && dataOf(own).role === 'user', 'the user reads their account');
+  check(etag !== null && dataOf(own).role === 'author', 'the user reads their account');
   const { data: changed } = await updateOwnUser({ body: { name: 'Ada King' }, throwOnError: true });
   check(changed.name === 'Ada King', 'the name changes');
 
