@@ -7,13 +7,20 @@ from fastapi import APIRouter
 from fastapi.params import Depends
 
 from app.conduit.schemas import GenericError
+from app.http.headers import described
 from app.http.routing import StrictRoute
 
 Responses = dict[int | str, dict[str, Any]]
 
 
+_HEADERS = {412: ("ETag",), 429: ("Retry-After",), 503: ("Retry-After",)}
+
+
 def _error(*statuses: int) -> Responses:
-    return {status: {"model": GenericError} for status in statuses}
+    return {
+        status: {"model": GenericError, "headers": described(*_HEADERS.get(status, ()))}
+        for status in statuses
+    }
 
 
 ERROR_RESPONSES: Responses = _error(400, 401, 403, 404, 405, 412, 413, 415, 422, 429, 500, 503)

@@ -108,10 +108,8 @@ def _describe(types: Iterable[type[PressroomError]]) -> dict[str, Any]:
         PreconditionFailed(etag='""') if error is PreconditionFailed else error() for error in types
     ]
     names = dict.fromkeys(name for error in instances for name in headers_of(error))
-    return {
-        "description": " · ".join(error.message for error in instances),
-        "headers": described(*names),
-    }
+    description = " · ".join(error.message for error in instances)
+    return {"description": description} | ({"headers": described(*names)} if names else {})
 
 
 class DescribedRoute(IdempotentRoute):
