@@ -2,7 +2,7 @@
 
 import httpx
 from fastapi import FastAPI
-from starlette.routing import Match, Mount
+from starlette.routing import Mount
 
 from app.http.routing import StrictRoute
 from app.routers.responses import DescribedRoute, error_schema
@@ -29,10 +29,14 @@ def _route_of(app: FastAPI, request: httpx.Request) -> StrictRoute | None:
     for mount in app.routes:
         if isinstance(mount, Mount) and path.startswith(f"{mount.path}/"):
             routes, path = list(mount.routes), path.removeprefix(mount.path)
-    scope = {"type": "http", "path": path, "method": request.method}
-    matching = (route for route in routes if route.matches(scope)[0] is Match.FULL)
-    route = next(matching, None)
-    return route if isinstance(route, StrictRoute) else None
+    for route in routes:
+        if (
+            isinstance(route, StrictRoute)
+            and request.method in (route.methods or ())
+            and route.path_regex.match(path)
+        ):
+            return route
+    return None
 
 
 async def require_declared(app: FastAPI, response: httpx.Response) -> None:
