@@ -35,7 +35,7 @@ class TokenHeader(SecurityBase):
             {
                 "in": APIKeyIn.header,
                 "name": "Authorization",
-                "description": "`Token …`, with a token of this API or of `/auth/login`",
+                "description": "`Token ` and a token of this API or of `/auth/login`",
             }
         )
 

@@ -8,14 +8,21 @@ from fastapi import APIRouter
 from fastapi.params import Depends
 
 from app.conduit.schemas import GenericError
+from app.http.headers import described
 from app.http.routing import StrictRequest, StrictRoute
 
 Responses = dict[int | str, dict[str, Any]]
 
 
+_HEADERS = {412: ("ETag",), 429: ("Retry-After",), 503: ("Retry-After",)}
+
+
 def errors(*statuses: int) -> Responses:
     """Declare error responses, in the format of conduit.errors."""
-    return {status: {"model": GenericError} for status in statuses}
+    return {
+        status: {"model": GenericError, "headers": described(*_HEADERS.get(status, ()))}
+        for status in statuses
+    }
 
 
 TOKEN_ERRORS = (401, 403)

@@ -13,6 +13,7 @@ from app.core.conditional import entity_tag
 from app.core.errors import NotFound, TagNotFound, UserNotFound
 from app.db.dependencies import ReadConnection
 from app.http.caching import public
+from app.http.headers import described
 from app.http.routing import raises
 from app.routers.responses import Responses, create_router, errors
 from app.schemas.feeds import JsonFeed
@@ -44,14 +45,6 @@ WRITERS: Mapping[str, Callable[[Feed], bytes]] = {
     JSON_FEED: json_feed.write,
 }
 
-HEADERS: dict[str, Any] = {
-    name: {"description": description, "schema": {"type": "string"}}
-    for name, description in {
-        "ETag": "For `If-None-Match`",
-        "Last-Modified": "For `If-Modified-Since`; not within a minute after a change",
-        "Cache-Control": "How long the response is fresh",
-    }.items()
-}
 TEXT_SCHEMA = {"type": "string"}
 
 
@@ -75,7 +68,10 @@ def _inlined(model: type[BaseModel]) -> Any:
 def _feed_responses(media_type: str, schema: Any = TEXT_SCHEMA) -> Responses:
     """Return the `responses` of a route with a document of this media type."""
     return {
-        200: {"headers": HEADERS, "content": {media_type: {"schema": schema}}},
+        200: {
+            "headers": described("ETag", "Last-Modified", "Cache-Control"),
+            "content": {media_type: {"schema": schema}},
+        },
         304: {"description": "Not modified, according to If-None-Match or If-Modified-Since"},
     }
 

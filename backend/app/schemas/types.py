@@ -1,5 +1,6 @@
 """Field types that several schemas share, with their validation and OpenAPI schema."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,9 +16,12 @@ from pydantic import (
     ConfigDict,
     EmailStr,
     Field,
+    GetJsonSchemaHandler,
     StringConstraints,
     WithJsonSchema,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from app.core.validation import pattern
 
@@ -26,9 +30,14 @@ MAX_CONTENT_BYTES = 1024 * 1024
 
 # A printable line with at least one visible character, and text with line breaks. Both reject
 # control characters: PostgreSQL cannot store NUL, and JSON escapes the others to six bytes.
-_CONTROL_OR_BREAK = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
+#
+# A line consists of visible characters and the white space that ends no line. Naming U+2028 and
+# U+2029 would be shorter. But generators of TypeScript write them into regular expressions
+# unescaped, where they end the line. U+FEFF is white space in JavaScript only.
+_SPACE = r" \xa0\u1680\u2000-\u200a\u202f\u205f\u3000\ufeff"
+_VISIBLE = r"[^\s\x00-\x1f\x7f-\x9f]"
 LINE_PATTERN = pattern(
-    rf"^[^{_CONTROL_OR_BREAK}]*[^\s{_CONTROL_OR_BREAK}][^{_CONTROL_OR_BREAK}]*$",
+    rf"^[{_SPACE}]*{_VISIBLE}(?:{_VISIBLE}|[{_SPACE}])*$",
     "should be one line of text with a visible character, without control characters",
 )
 STORABLE_PATTERN = pattern(r"^[^\x00]*$", "should not contain the character NUL")
@@ -43,15 +52,40 @@ VISIBLE_TEXT_PATTERN = pattern(
 
 
 class Input(BaseModel):
-    """Base class of request schemas. Unknown fields are rejected, so that typos are noticed."""
+    """Base class of request schemas. Unknown fields are rejected, so that typos are noticed.
+
+    OpenAPI has defaults of bodies in descriptions: openapi-typescript makes a property with
+    `default` required. Query parameters keep `default`.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        document = handler(schema)
+        for field in handler.resolve_ref_schema(document).get("properties", {}).values():
+            default = field.pop("default", None)
+            if default is not None and default != "":
+                described = f"{field['description']}. " if "description" in field else ""
+                field["description"] = f"{described}Default: `{json.dumps(default)}`"
+        return document
+
 
 class Output(BaseModel):
-    """Base class of response schemas, read from rows by attribute."""
+    """Base class of response schemas, read from rows by attribute.
 
-    model_config = ConfigDict(from_attributes=True)
+    OpenAPI has all fields as required. Schemas whose fields may be absent override this.
+    """
+
+    model_config = ConfigDict(
+        from_attributes=True, json_schema_serialization_defaults_required=True
+    )
+
+
+MAY_BE_ABSENT = ConfigDict(json_schema_serialization_defaults_required=False)
+"""The configuration of a response schema that omits fields."""
 
 
 def omitted() -> Any:

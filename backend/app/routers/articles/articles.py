@@ -19,12 +19,12 @@ from app.core.errors import (
 )
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.idempotency import idempotent
-from app.routers.paging import LINK_HEADERS, Paging
+from app.routers.paging import Paging
 from app.routers.parameters import ArticleId, ArticleSlug, IfMatch
 from app.routers.responses import create_router, errors
 from app.schemas.articles.article import (
     ArticleCreate,
-    ArticlePart,
+    ArticleList,
     ArticleQuery,
     ArticleResponse,
     ArticleUpdate,
@@ -36,9 +36,8 @@ router = create_router(prefix="/articles", tag="articles")
 
 @router.get(
     "",
-    response_model=list[ArticlePart],
+    response_model=ArticleList,
     response_model_exclude_unset=True,
-    responses={200: {"headers": LINK_HEADERS}},
 )
 async def list_articles(
     reader: ReadConnection,

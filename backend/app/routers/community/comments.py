@@ -19,7 +19,7 @@ from app.core.errors import (
 )
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.idempotency import idempotent
-from app.routers.paging import LINKED, Paging
+from app.routers.paging import Paging
 from app.routers.parameters import ArticleId, CommentId, CursorPage, IfMatch
 from app.routers.responses import create_router, errors
 from app.schemas.community.comment import (
@@ -39,7 +39,7 @@ router = create_router(prefix="", tag="comments")
 @router.get(
     "/articles/{article_id:article_id}/comments",
     response_model=list[ThreadResponse],
-    responses=LINKED | errors(ArticleNotFound),
+    responses=errors(ArticleNotFound),
 )
 async def list_comments(
     reader: ReadConnection,
@@ -84,7 +84,7 @@ async def create_comment(
     return row
 
 
-@router.get("/comments", response_model=list[CommentResponse], responses=LINKED)
+@router.get("/comments", response_model=list[CommentResponse])
 async def list_to_moderate(
     reader: ReadConnection,
     user: RequiredCommunityViewer,
@@ -107,7 +107,7 @@ async def read_comment(
 @router.get(
     "/comments/{comment_id}/replies",
     response_model=list[CommentResponse],
-    responses=LINKED | errors(CommentNotFound),
+    responses=errors(CommentNotFound),
 )
 async def list_replies(
     reader: ReadConnection,

@@ -27,7 +27,7 @@ class Tokens(Output):
     """A token response (RFC 6749 §5.1).
 
     Send the access token as `Authorization: Bearer …`; it is valid for `expires_in` seconds. The
-    refresh token gets the next pair. It is omitted if it is set as a cookie.
+    refresh token gets the next pair. It is null if it is set as a cookie.
     """
 
     model_config = ConfigDict(

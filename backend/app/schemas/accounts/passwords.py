@@ -1,6 +1,7 @@
 """Password fields (OWASP ASVS 6.2: length, no composition rules, no common passwords)."""
 
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
 from itertools import islice
 from typing import Annotated, Any
@@ -35,6 +36,19 @@ def _refuse_common(password: SecretStr) -> SecretStr:
     return password
 
 
+def secret_with_pattern(pattern: str) -> Callable[[JsonDict], None]:
+    """Return a function that adds a pattern to the OpenAPI schema of a SecretStr.
+
+    It removes `writeOnly`, for which generators create a second type of each request.
+    """
+
+    def change(schema: JsonDict) -> None:
+        schema["pattern"] = pattern
+        schema.pop("writeOnly", None)
+
+    return change
+
+
 def _as_text(password: SecretStr) -> SecretStr:
     """Normalize to Unicode form C (RFC 8265 §4.2), so that all encodings of `é` are equal."""
     text = password.get_secret_value()
@@ -54,8 +68,11 @@ def _is_unicode(text: str) -> bool:
 
 def _length(minimum: int) -> Any:
     """Return length limits in characters, and the pattern for OpenAPI, which forbids NUL."""
-    without_nul: JsonDict = {"pattern": r"^[^\x00]*$"}
-    return Field(min_length=minimum, max_length=MAX_PASSWORD_LENGTH, json_schema_extra=without_nul)
+    return Field(
+        min_length=minimum,
+        max_length=MAX_PASSWORD_LENGTH,
+        json_schema_extra=secret_with_pattern(r"^[^\x00]*$"),
+    )
 
 
 Password = Annotated[SecretStr, _length(1), AfterValidator(_as_text)]
