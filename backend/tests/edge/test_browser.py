@@ -133,11 +133,10 @@ async def test_front_end_on_another_origin(stack: Stack, browser: "Browser") -> 
         assert await page.page.evaluate("token") not in {token, expired(token)}
 
         # nginx returns these errors itself.
-        await page.page.evaluate(
-            "bytes => { document.forms.write.content.value = 'x'.repeat(bytes) }",
+        large = await page.page.evaluate(
+            "size => sendJson('POST', '/articles', { content: 'x'.repeat(size) })",
             Settings.model_fields["max_body_bytes"].default,
         )
-        large = await page.submit("write")
         assert (large["status"], large["body"]["code"]) == (413, "content_too_large")
         limited = await page.submit("refresh", times="200")
         assert (limited["status"], limited["body"]["code"]) == (429, "too_many_requests")
