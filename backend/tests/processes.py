@@ -276,7 +276,14 @@ def serving(checkout: Checkout, server: Sequence[str] = UVICORN, **settings: str
     """Run the API in a separate process, with `settings` as its environment."""
     port = free_port()
     address = ("--bind", f"{HOST}:{port}") if server is GUNICORN else ("--port", str(port))
-    defaults = {"BCRYPT_COST": "4", "WEB_CONCURRENCY": "1", "LIMITS": HIGH_LIMITS}
+    defaults = {
+        "BCRYPT_COST": "4",
+        "WEB_CONCURRENCY": "1",
+        "LIMITS": HIGH_LIMITS,
+        # As in production: in development, tests of these limits would take long.
+        "ATTEMPTS_PER_NAME": "10",
+        "ATTEMPTS_PER_ADDRESS": "30",
+    }
     with (
         Fork(*server, *address, checkout=checkout, settings=defaults | settings) as process,
         connected(process, port) as api,

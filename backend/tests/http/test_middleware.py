@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 import random
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -19,6 +21,7 @@ from app.http.middleware import SECURITY_HEADERS, RefusalLog
 from app.main import create_app
 from tests.factories import PASSWORD, bearer, create_user
 from tests.origins import ALLOWED, ENTRIES, REFUSED
+from tests.processes import DEADLINE, FORKS
 
 Clients = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
@@ -334,6 +337,16 @@ class TestCors:
         assert "x-unknown" not in response.headers["Access-Control-Allow-Headers"].lower()
 
 
+def remember_in_a_fork() -> None:
+    """Exit with 0 if an origin that a forked process has logged is known in this one."""
+    log, origin = RefusalLog([]), "https://evil.example"
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if log._is_new(origin) else 1)
+    _, status = os.waitpid(child, 0)
+    sys.exit(status or log._is_new(origin))
+
+
 class TestRefusedOrigins:
     """The log explains each refused origin once."""
 
@@ -371,6 +384,12 @@ class TestRefusedOrigins:
             await client.get("/articles", headers={"Origin": "null"})
         (line,) = self.lines(capsys)
         assert "serve the page over HTTP" in line
+
+    def test_workers_share_the_memory(self) -> None:
+        process = FORKS.Process(target=remember_in_a_fork)
+        process.start()
+        process.join(DEADLINE)
+        assert process.exitcode == 0
 
     async def test_number_and_form_of_logged_origins_are_limited(
         self, client_of: Clients, capsys: pytest.CaptureFixture[str]
