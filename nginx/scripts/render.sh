@@ -16,7 +16,7 @@ sh /release/scripts/origins.sh >"$new/conf.d/origins.inc"
 # In development, suites of end-to-end tests create many accounts from one address.
 if [ -z "${EDGE_ATTEMPTS_PER_MINUTE:-}" ]; then
   EDGE_ATTEMPTS_PER_MINUTE=10
-  [ "${ENVIRONMENT:-}" != development ] || EDGE_ATTEMPTS_PER_MINUTE=6000
+  [ "${ENVIRONMENT:-}" != development ] || EDGE_ATTEMPTS_PER_MINUTE=60000
 fi
 case $EDGE_ATTEMPTS_PER_MINUTE in
   *[!0-9]* | 0* | ???????*)
