@@ -4,8 +4,9 @@
     make bench                        under ten minutes; writes its section of RESULTS.md and a plot
     make bench-quick                  under a minute; prints only, and compares with recorded.json
 
-The quick run leaves out nginx, the storm of logins, memory and start. It fails if the servers
-answer differently, or if Pressroom's share of the ceiling is below half of the recorded one.
+The quick run has a fifth of the articles, and leaves out nginx, the storm of logins, memory and
+start. It fails if the servers answer differently, or if Pressroom's share of the ceiling is below
+half of the recorded one.
 
 All servers are measured in turn in each round, with the same machine, rows and PostgreSQL. Compare
 the ratios of a round. See bench/README.md.
@@ -45,7 +46,9 @@ from report import (
     write_section,
 )
 from servers import (
+    ARTICLES,
     BENCH_DIR,
+    QUICK_ARTICLES,
     SERVER_ENVIRONMENT,
     BenchError,
     Server,
@@ -152,7 +155,8 @@ def run(options: Options, wrk: str, log: Log) -> tuple[Results, str]:
         )
         url = running.enter_context(scratch_database(server_url))
         migrate.upgrade(url)
-        log(f"seeded in {seed(url):.1f} s")
+        articles = QUICK_ARTICLES if options.quick else ARTICLES
+        log(f"seeded {articles:,} articles in {seed(url, articles):.1f} s")
         environment = {**SERVER_ENVIRONMENT, "SECRET_KEY": secrets.token_hex(32)}
         environment |= {"DATABASE_URL": url, "DATABASE_READ_URL": url}
         started = {

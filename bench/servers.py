@@ -27,6 +27,8 @@ BENCH_DIR: Final = Path(__file__).resolve().parent
 HOST: Final = "127.0.0.1"
 USERS: Final = 100
 ARTICLES: Final = 10_000
+QUICK_ARTICLES: Final = 2_000
+"""Articles for a quick comparison of two servers. Seeding takes most of its time."""
 START_SECONDS: Final = 30
 STOP_SECONDS: Final = 30
 IDLE_SECONDS: Final = 60
@@ -87,10 +89,10 @@ def scratch_database(server: str) -> Iterator[str]:
         execute(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
-def seed(url: str) -> float:
+def seed(url: str, articles: int = ARTICLES) -> float:
     """Run `pressroom seed`, and return its duration in seconds."""
     command = [sys.executable, "-m", "app.cli", "seed"]
-    command += ["--users", str(USERS), "--articles", str(ARTICLES)]
+    command += ["--users", str(USERS), "--articles", str(articles)]
     started = time.perf_counter()
     seeding = subprocess.run(
         command,

@@ -3,8 +3,11 @@
 import gc
 import logging
 import os
+import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
+from types import FrameType
 
 import httpx
 import pytest
@@ -43,6 +46,17 @@ os.environ |= {"ENVIRONMENT": "test", "BCRYPT_COST": "4"}
 # Collect garbage less often: this saves more than a tenth of the time.
 gc.set_threshold(50_000, 20, 100)
 
+# httpx imports it for each request. Without this entry, Python searches all folders each time.
+sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]  # None: it is not installed
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    signal.default_int_handler(number, frame)
+
+
+# With another handler than the default, asyncio installs none for each test and each fixture.
+signal.signal(signal.SIGINT, interrupt)
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start the server and create the template once, before pytest-xdist starts its workers."""
@@ -65,7 +79,8 @@ def _restore_root_logger() -> Iterator[None]:
     root = logging.getLogger()
     level = root.level
     yield
-    root.setLevel(level)
+    if root.level != level:  # setting it empties the caches of all loggers
+        root.setLevel(level)
     root.handlers[:] = [each for each in root.handlers if type(each) is not logging.StreamHandler]
 
 
@@ -146,15 +161,13 @@ def app(shared_app: FastAPI, database: Database) -> FastAPI:
 
 
 @pytest.fixture
-async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """Return a client that calls the application in this process."""
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(
-        transport=transport,
+def client(app: FastAPI) -> httpx.AsyncClient:
+    """Return a client that calls the application in this process. It has nothing to close."""
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app, raise_app_exceptions=False),
         base_url="http://testserver",
         event_hooks={"response": [partial(require_declared, app)]},
-    ) as client:
-        yield client
+    )
 
 
 @pytest.fixture(scope="module")

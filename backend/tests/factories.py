@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from faker import Faker
+from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.security import create_access_token, hash_password
@@ -61,21 +62,29 @@ async def create_user(
     )
     session.add(user)
     await session.flush()
-    _sessions[user.id] = (await create_session(session, user=user)).id
+    connection = await session.connection()  # most tests need no object for it
+    (_sessions[user.id],) = (await connection.execute(OPEN_SESSION, session_columns(user))).one()
     return user
 
 
-async def create_session(session: AsyncSession, *, user: User) -> UserSession:
-    """Create a session of `user` without a client address."""
+def session_columns(user: User) -> dict[str, Any]:
+    """Return the columns of a session without a client address."""
     now = clock.now()
-    login = UserSession(
-        user_id=user.id,
-        token_hash=b"",
-        created_at=now,
-        last_used_at=now,
-        expires_at=now + timedelta(days=30),
-        user_agent="",
-    )
+    return {
+        "user_id": user.id,
+        "token_hash": b"",
+        "created_at": now,
+        "last_used_at": now,
+        "expires_at": now + timedelta(days=30),
+        "user_agent": "",
+    }
+
+
+OPEN_SESSION = insert(UserSession).returning(UserSession.id)
+
+
+async def create_session(session: AsyncSession, *, user: User) -> UserSession:
+    login = UserSession(**session_columns(user))
     session.add(login)
     await session.flush()
     return login

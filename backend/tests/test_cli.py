@@ -330,7 +330,7 @@ class TestKeys:
         assert len(values["SECRET_KEY"]) == 64
         assert values["SECRET_KEYS_PREVIOUS"] == "a" * 32 + "," + "b" * 32
         assert "pressroom keys reseal" in output
-        assert "15 minutes" in output
+        assert f"{7 * 24 * 60} minutes" in output  # of tokens of the RealWorld API
 
     def test_development_secret_is_not_kept(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

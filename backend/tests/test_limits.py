@@ -5,14 +5,14 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
-from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from app.conduit.application import create_conduit
 from app.content.slugs import tag_slug
@@ -33,6 +33,7 @@ from app.models import (
     User,
 )
 from app.services import limits
+from tests.databases import database_within, savepoint_of
 from tests.factories import (
     PASSWORD,
     bearer,
@@ -219,25 +220,25 @@ def without(kind: LimitKind) -> dict[str, Any]:
     return {"LIMITS": f"{kind}=0/day" if DEFAULTS[kind].per else f"{kind}=0"}
 
 
-async def ids_of(session: AsyncSession, owner: User, *, restores_draft: bool) -> dict[str, Any]:
+async def create_rows(session: AsyncSession, owner: User) -> dict[str, Any]:
     """Create the rows that the routes refer to; return their ids."""
     article = await create_article(
         session, author=owner, slug="engines", tags=["Engines"], content="Before, long enough."
     )
-    trashed = await create_article(
-        session, author=owner, published=not restores_draft, deleted_at=clock.now()
-    )
+    trashed, trashed_draft = [
+        await create_article(session, author=owner, published=published, deleted_at=clock.now())
+        for published in (True, False)
+    ]
     other = await create_user(session, username="other")
     comment = await create_comment(session, article=article, author=owner)
-    theirs = await create_comment(session, article=article, author=other)
     return {
         "article_id": article.id,
         "trashed_id": trashed.id,
+        "trashed_draft_id": trashed_draft.id,
         "slug": "engines",
         "username": other.username,
         "id": comment.id,
         "comment_id": comment.id,
-        "theirs_id": theirs.id,
         "revision_id": (await create_revision(session, article=article)).id,
         "link_id": (await create_preview_link(session, article=article)).id,
         "media_id": (await create_media(session, owner=owner)).id,
@@ -262,70 +263,105 @@ def test_every_route_that_writes_is_listed(shared_app: FastAPI) -> None:
     assert routes_of(create_conduit(shared_app.state)) == set(CONDUIT)
 
 
-@pytest.mark.parametrize(("route", "kind"), LIMITED)
-async def test_route_is_refused_when_its_limit_is_zero(
-    client: httpx.AsyncClient,
-    session: AsyncSession,
-    install: Install,
-    route: str,
-    kind: LimitKind,
-) -> None:
-    role = Role.ADMIN if route in ADMINISTRATORS_OWN else Role.AUTHOR
-    owner = await create_user(session, username="owner", email="owner@example.com", role=role)
-    await create_user(session, role=Role.ADMIN)
-    ids = await ids_of(session, owner, restores_draft=kind is K.DRAFTS)
-    install(**without(kind))
-    method, path = route.split()
-    if path in {"/articles/{article_id}/restore", "/trash/{article_id}"}:
-        ids["article_id"] = ids["trashed_id"]
-    headers = {} if path in {"/users", "/auth/login"} else bearer(owner)
-    known = EXPECTED.get(route)
-    request: dict[str, Any] = {"json": BODIES.get(route, known and known.body)}
-    if path == "/media":
-        request = {"files": {"file": ("a.jpg", image_bytes(), "image/jpeg")}}
-    elif path == "/auth/login":
-        request = {"data": {"username": "owner", "password": PASSWORD}}
-    elif path == "/articles/import":
-        record = {"title": "New", "content": TEXT, "tags": ["quite new"]}
-        request = {"content": json.dumps(record)}
-        headers |= {"Content-Type": "application/x-ndjson"}
-    response = await client.request(method, path.format(**ids), headers=headers, **request)
-    if path == "/articles/import":
-        assert response.json()["created"] == 0
-        assert response.json()["stopped"]["line"] == 1
-        return
-    assert response.json()["limit"] == kind, response.text
-    if DEFAULTS[kind].per is None:
-        assert (response.status_code, response.json()["code"]) == (409, "quota_exceeded")
-    else:
-        assert (response.status_code, response.json()["code"]) == (429, "limit_reached")
-        assert response.headers["Retry-After"] == "86400"
-    install(LIMITS="off", MEDIA_QUOTA_BYTES=10**9)
-    again = await client.request(method, path.format(**ids), headers=headers, **request)
-    assert '"limit":' not in again.text, again.text
+class Given(NamedTuple):
+    """What each case of TestZero begins with."""
+
+    owner: User
+    ids: Mapping[str, Any]
 
 
-@pytest.mark.parametrize(("route", "kind"), LIMITED_IN_CONDUIT)
-async def test_conduit_route_is_refused_in_its_error_format(
-    client: httpx.AsyncClient,
-    session: AsyncSession,
-    install: Install,
-    route: str,
-    kind: LimitKind,
-) -> None:
-    owner = await create_user(session, username="owner", email="owner@example.com")
-    ids = await ids_of(session, owner, restores_draft=False)
-    install(**without(kind))
-    method, path = route.split()
-    headers = {} if path in {"/users", "/users/login"} else bearer(owner)
-    response = await client.request(
-        method, "/api" + path.format(**ids), headers=headers, json=CONDUIT_BODIES.get(route)
-    )
-    total = DEFAULTS[kind].per is None
-    assert response.status_code == (422 if total else 429), response.text
-    assert ("Retry-After" in response.headers) is not total
-    (sentence,) = response.json()["errors"]["body"]
-    assert "ask an administrator" in sentence
+@pytest.fixture(scope="class")
+async def class_connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    async with engine.connect() as connection:
+        transaction = await connection.begin()
+        yield connection
+        await transaction.rollback()
+
+
+@pytest.fixture(scope="class")
+async def given(class_connection: AsyncConnection) -> Given:
+    async with database_within(class_connection).unit_of_work() as session:
+        owner = await create_user(session, username="owner", email="owner@example.com")
+        await create_user(session, role=Role.ADMIN)
+        return Given(owner, await create_rows(session, owner))
+
+
+class TestZero:
+    """A limit of zero refuses every request. The cases share their rows."""
+
+    @pytest.fixture
+    async def connection(
+        self, class_connection: AsyncConnection, given: Given
+    ) -> AsyncIterator[AsyncConnection]:
+        async with savepoint_of(class_connection):
+            yield class_connection
+
+    @pytest.mark.parametrize(("route", "kind"), LIMITED)
+    async def test_route_is_refused(
+        self,
+        client: httpx.AsyncClient,
+        session: AsyncSession,
+        install: Install,
+        given: Given,
+        route: str,
+        kind: LimitKind,
+    ) -> None:
+        owner, ids = given
+        if route in ADMINISTRATORS_OWN:
+            change = update(User).where(User.id == owner.id).values(role=Role.ADMIN)
+            await session.execute(change)
+        install(**without(kind))
+        method, path = route.split()
+        if path in {"/articles/{article_id}/restore", "/trash/{article_id}"}:
+            trashed = "trashed_draft_id" if kind is K.DRAFTS else "trashed_id"
+            ids = {**ids, "article_id": ids[trashed]}
+        headers = {} if path in {"/users", "/auth/login"} else bearer(owner)
+        known = EXPECTED.get(route)
+        request: dict[str, Any] = {"json": BODIES.get(route, known and known.body)}
+        if path == "/media":
+            request = {"files": {"file": ("a.jpg", image_bytes(), "image/jpeg")}}
+        elif path == "/auth/login":
+            request = {"data": {"username": "owner", "password": PASSWORD}}
+        elif path == "/articles/import":
+            record = {"title": "New", "content": TEXT, "tags": ["quite new"]}
+            request = {"content": json.dumps(record)}
+            headers |= {"Content-Type": "application/x-ndjson"}
+        response = await client.request(method, path.format(**ids), headers=headers, **request)
+        if path == "/articles/import":
+            assert response.json()["created"] == 0
+            assert response.json()["stopped"]["line"] == 1
+            return
+        assert response.json()["limit"] == kind, response.text
+        if DEFAULTS[kind].per is None:
+            assert (response.status_code, response.json()["code"]) == (409, "quota_exceeded")
+        else:
+            assert (response.status_code, response.json()["code"]) == (429, "limit_reached")
+            assert response.headers["Retry-After"] == "86400"
+        install(LIMITS="off", MEDIA_QUOTA_BYTES=10**9)
+        again = await client.request(method, path.format(**ids), headers=headers, **request)
+        assert '"limit":' not in again.text, again.text
+
+    @pytest.mark.parametrize(("route", "kind"), LIMITED_IN_CONDUIT)
+    async def test_conduit_route_is_refused_in_its_error_format(
+        self,
+        client: httpx.AsyncClient,
+        install: Install,
+        given: Given,
+        route: str,
+        kind: LimitKind,
+    ) -> None:
+        owner, ids = given
+        install(**without(kind))
+        method, path = route.split()
+        headers = {} if path in {"/users", "/users/login"} else bearer(owner)
+        response = await client.request(
+            method, "/api" + path.format(**ids), headers=headers, json=CONDUIT_BODIES.get(route)
+        )
+        total = DEFAULTS[kind].per is None
+        assert response.status_code == (422 if total else 429), response.text
+        assert ("Retry-After" in response.headers) is not total
+        (sentence,) = response.json()["errors"]["body"]
+        assert "ask an administrator" in sentence
 
 
 BOUNDED_BY: Mapping[str, str] = {

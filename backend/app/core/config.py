@@ -322,13 +322,15 @@ class Settings(BaseSettings):
 
         Aliases and `..._FILE` variables are resolved in each source.
         """
-        problems = []
+        problems, used = [], [init_settings]
         for source in (env_settings, dotenv_settings):
             assert isinstance(source, EnvSettingsSource)  # noqa: S101 - for the type checker
             source.env_vars, found = sources.resolve(
                 source.env_vars, secrets=SECRETS, folder=PROJECT_DIR
             )
             problems += found
+            if source.env_vars:  # an empty source takes as long as a full one
+                used.append(source)
         if problems:
             raise ValidationError.from_exception_data(
                 cls.__name__,
@@ -344,7 +346,7 @@ class Settings(BaseSettings):
                 ],
                 hide_input=True,
             )
-        return init_settings, env_settings, dotenv_settings
+        return tuple(used)
 
     @field_validator(
         "allowed_hosts",

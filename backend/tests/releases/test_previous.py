@@ -22,7 +22,7 @@ def previous(this: Release, request: pytest.FixtureRequest) -> Iterator[Release]
         pytest.skip("the clone lacks this commit")
     directory = this.directory.with_name(f"previous-{request.param[:7]}")
     release = checkout(Release(this.port, directory=directory), request.param)
-    with release.project.running():
+    with release.project.running(attempts=3):  # its nginx soon becomes unhealthy on a busy machine
         yield release
 
 
