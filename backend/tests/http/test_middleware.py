@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.config import Environment, Settings
+from app.core.config import PROJECT_DIR, Environment, Settings
 from app.core.logging import configure_logging, get_logger, log_request
 from app.db.session import Database
 from app.http.middleware import SECURITY_HEADERS, RefusalLog
@@ -335,6 +335,22 @@ class TestCors:
         assert response.status_code == 200
         assert "TRACE" not in response.headers["Access-Control-Allow-Methods"]
         assert "x-unknown" not in response.headers["Access-Control-Allow-Headers"].lower()
+
+
+@pytest.mark.checkout
+async def test_nginx_has_the_same_cors_headers(client: httpx.AsyncClient) -> None:
+    """Compare the lists. tests/edge/ compares the responses."""
+    nginx = PROJECT_DIR / "nginx"
+    names = ("snippets/preflight.conf", "templates/edge.conf.template")
+    configuration = "".join((nginx / name).read_text() for name in names)
+    origin = {"Origin": TestCors.ORIGIN}
+    preflight = await client.options(
+        "/nowhere", headers={**origin, "Access-Control-Request-Method": "GET"}
+    )
+    response = await client.get("/nowhere", headers=origin)
+    for name in ("Allow-Methods", "Allow-Headers"):
+        assert f'"{preflight.headers[f"Access-Control-{name}"]}"' in configuration
+    assert f'"{response.headers["Access-Control-Expose-Headers"]}"' in configuration
 
 
 def remember_in_a_fork() -> None:
