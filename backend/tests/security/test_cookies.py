@@ -216,3 +216,15 @@ async def test_wildcard_origin_does_not_allow_the_cookie(
     headers = {"Cookie": cookie, "Origin": ELSEWHERE}
     response = await client.post("/auth/refresh", headers=headers)
     assert response.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [("http://localhost:5173", 200), ("http://localhost.evil.example:5173", 403)],
+)
+async def test_any_port_of_a_development_server_can_use_the_cookie(
+    client: httpx.AsyncClient, cookie: str, install: Install, origin: str, status: int
+) -> None:
+    install(CORS_ORIGINS="http://localhost:*")
+    headers = {"Cookie": cookie, "Origin": origin}
+    assert (await client.post("/auth/refresh", headers=headers)).status_code == status
