@@ -44,6 +44,7 @@ from app.schemas.types import (
     Content,
     Email,
     ImageUrl,
+    Input,
     PlainDigits,
     Title,
     Username,
@@ -60,7 +61,7 @@ def _blank_as_none(value: Any) -> Any:
 NoneIfBlank = BeforeValidator(_blank_as_none)
 
 
-class Envelope(BaseModel):
+class Envelope(Input):
     """Base of request models: ignores unknown fields."""
 
     model_config = ConfigDict(extra="ignore")
