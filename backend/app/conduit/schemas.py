@@ -345,6 +345,7 @@ def article_query(query: ArticlesQuery) -> ArticleQuery:
     return validated(
         ArticleQuery,
         "query",
+        names={"favorited_by": "favorited"},
         status=Status.PUBLISHED,
         tag=[] if query.tag is None else [query.tag],
         author=query.author,

@@ -18,6 +18,7 @@ from app.core.errors import (
     TooManyAtOnce,
 )
 from app.db.dependencies import ReadConnection, WriteSession
+from app.http.headers import described
 from app.routers.idempotency import idempotent
 from app.routers.paging import Paging
 from app.routers.parameters import ArticleId, ArticleSlug, IfMatch
@@ -75,7 +76,10 @@ async def _read_created(session: WriteSession, article_id: int, actor: Identity)
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
-    responses=errors(EmailNotVerified, SlugTaken, TooManyAtOnce, LimitReached, QuotaExceeded),
+    responses={
+        201: {"headers": described("Location")},
+        **errors(EmailNotVerified, SlugTaken, TooManyAtOnce, LimitReached, QuotaExceeded),
+    },
     dependencies=[idempotent(ArticlesActor, read=_read_created)],
 )
 async def create_article(

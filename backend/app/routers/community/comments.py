@@ -18,6 +18,7 @@ from app.core.errors import (
     ThreadLocked,
 )
 from app.db.dependencies import ReadConnection, WriteSession
+from app.http.headers import described
 from app.routers.idempotency import idempotent
 from app.routers.paging import Paging
 from app.routers.parameters import ArticleId, CommentId, CursorPage, IfMatch
@@ -61,14 +62,17 @@ async def _read_created(session: WriteSession, comment_id: int, actor: Identity)
 @router.post(
     "/articles/{article_id:article_id}/comments",
     status_code=status.HTTP_201_CREATED,
-    responses=errors(
-        LimitReached,
-        CommentsClosed,
-        ThreadLocked,
-        ArticleNotFound,
-        CommentNotFound,
-        ContentTooComplex,
-    ),
+    responses={
+        201: {"headers": described("Location")},
+        **errors(
+            LimitReached,
+            CommentsClosed,
+            ThreadLocked,
+            ArticleNotFound,
+            CommentNotFound,
+            ContentTooComplex,
+        ),
+    },
     dependencies=[idempotent(CommunityActor, read=_read_created)],
 )
 async def create_comment(
