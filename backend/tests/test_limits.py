@@ -874,12 +874,13 @@ class TestImports:
         limit: str,
     ) -> None:
         install(LIMITS=limit)
-        headers = {**bearer(await create_user(session)), "Content-Type": "application/x-ndjson"}
+        user = await create_user(session)
         records = [{"title": "T", "content": "x" * 100, "slug": f"a-{n}"} for n in range(6)]
         body = "\n".join(map(json.dumps, records))
 
         async def load(**query: str) -> dict[str, Any]:
             url = "/articles/import"
+            headers = {**bearer(user), "Content-Type": "application/x-ndjson"}
             answer = await client.post(url, content=body, headers=headers, params=query)
             report: dict[str, Any] = answer.json()
             return report
