@@ -39,9 +39,9 @@ from app.services.bulk.runs import ImportRuns
 router = create_router(prefix="/articles", tag="bulk")
 
 NDJSON = "application/x-ndjson"
-RECORDS_SCHEMA = {"type": "string", "description": "One ArticleRecord per line, as JSON"}
-RECORDS_CONTENT = {NDJSON: {"schema": RECORDS_SCHEMA}}
 _BINARY = {"type": "string", "format": "binary"}
+RECORDS_SCHEMA = {**_BINARY, "description": "One ArticleRecord per line, as JSON"}
+RECORDS_CONTENT = {NDJSON: {"schema": RECORDS_SCHEMA}}
 IMPORT_CONTENT: dict[str, Any] = {
     **RECORDS_CONTENT,
     "application/xml": {"schema": {**_BINARY, "description": "An export of WordPress (WXR)"}},

@@ -85,7 +85,7 @@ class SecondFactorChange(Input):
     code: Code
 
 
-class RecoveryCodes(Output):
+class RecoveryCodeList(Output):
     """Codes for a lost authenticator. Each is valid for one use, and they are shown only once."""
 
     model_config = ConfigDict(

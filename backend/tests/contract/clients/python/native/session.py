@@ -38,6 +38,12 @@ class Session:
         return created
 
 
+def log_in(anonymous: Client, body: LoginForm | LoginRequest) -> Tokens:
+    tokens = login.sync(client=anonymous, body=body)
+    assert isinstance(tokens, Tokens), tokens
+    return tokens
+
+
 def sign_up(url: str) -> Session:
     anonymous = Client(base_url=url)
     username = f"py-{uuid4().hex[:12]}"
@@ -46,12 +52,8 @@ def sign_up(url: str) -> Session:
     )
     user = create_user.sync(client=anonymous, body=new)
     assert isinstance(user, UserPrivate), user
-    for form in (
-        LoginForm(username=username, password=PASSWORD),
-        LoginRequest(username=username, password=PASSWORD),
-    ):
-        tokens = login.sync(client=anonymous, body=form)
-        assert isinstance(tokens, Tokens), tokens
-        assert tokens.refresh_token is not None
+    by_form = log_in(anonymous, LoginForm(username=username, password=PASSWORD))
+    tokens = log_in(anonymous, LoginRequest(username=username, password=PASSWORD))
+    assert by_form.refresh_token is not None
     client = AuthenticatedClient(base_url=url, token=tokens.access_token)
     return Session(anonymous=anonymous, client=client, user=user)
