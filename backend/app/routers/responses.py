@@ -152,7 +152,8 @@ class DescribedRoute(IdempotentRoute):
             self.response_fields[status] = _error_field(tuple(each))
         if page_headers in calls:
             counted = ("X-Total-Count",) if "count" in query_parameters(self.dependant) else ()
-            self.add_response_headers(200, "Link", *counted)
+            for status in (200, 304):
+                self.add_response_headers(status, "Link", *counted)
         if uses_credentials(self.dependant) and NotAuthenticated not in self.errors.get(401, ()):
             self.openapi_extra = {**(self.openapi_extra or {}), "security": [{}]}
 
