@@ -1,13 +1,10 @@
 #!/bin/sh
-# Prints server_name for the hosts in ALLOWED_HOSTS, with the backend's syntax: names with commas, or a JSON list.
+# Prints server_name for the hosts in ALLOWED_HOSTS, with the backend's syntax: separated by commas, or a JSON list.
 set -eu
-hosts=${ALLOWED_HOSTS:-}
+hosts=$(printf '%s' "${ALLOWED_HOSTS:-}" | tr -d '[]"')
 case "$hosts" in
-  "["*"]") hosts=$(printf '%s' "$hosts" | tr -d '[]"') ;;
-esac
-case "$hosts" in
-  *[!A-Za-z0-9.,*:\ -]*)
-    echo "ALLOWED_HOSTS is a list of host names, separated by commas; *.example.com is allowed" >&2
+  *[!A-Za-z0-9.,*\ -]*)
+    echo "ALLOWED_HOSTS is a list of host names without scheme, port and path; *.example.com is allowed" >&2
     exit 1
     ;;
 esac

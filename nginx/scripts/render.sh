@@ -28,7 +28,7 @@ esac
 EDGE_ATTEMPT_SECONDS=$(((59 + EDGE_ATTEMPTS_PER_MINUTE) / EDGE_ATTEMPTS_PER_MINUTE))
 export EDGE_ATTEMPTS_PER_MINUTE EDGE_ATTEMPT_SECONDS
 # The first allowed host, for requests of withdraw.sh to the backend.
-printf '%s' "${ALLOWED_HOSTS:-}" | tr ', ' '\n\n' | sed -n 's/^\*\./www./; /[A-Za-z0-9]/{p;q;}' >"$new/host"
+printf '%s' "${ALLOWED_HOSTS:-}" | tr -d '[]"' | tr ', ' '\n\n' | sed -n 's/^\*\./www./; /[A-Za-z0-9]/{p;q;}' >"$new/host"
 [ -s "$new/host" ] || echo localhost >"$new/host"
 # Substitute only these: nginx variables have the same syntax.
 render() {

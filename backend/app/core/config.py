@@ -178,6 +178,10 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    web_concurrency: NonNegativeInt = 0
+    """Worker processes of gunicorn; 0: by processors and memory."""
+    graceful_timeout: PositiveInt = 30
+    """Seconds in which a worker of gunicorn finishes its requests at shutdown."""
     allowed_hosts: CommaSeparated = ["*"]
     cors_origins: CommaSeparated = Field(default_factory=_default_cors_origins)
     max_body_bytes: PositiveInt = 4 * 1024 * 1024
@@ -390,6 +394,17 @@ class Settings(BaseSettings):
     def _check_origins(cls, origins: list[str]) -> list[str]:
         return [parse_origin(origin) for origin in origins]
 
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_allowed_hosts(cls, hosts: list[str]) -> list[str]:
+        for host in hosts:
+            if not re.fullmatch(r"\*|(\*\.)?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", host):
+                raise ValueError(
+                    f"{host!r} must be a host name such as blog.example.com, without a scheme, a "
+                    "port or a path; *.example.com is allowed"
+                )
+        return hosts
+
     @field_validator("iframe_hosts")
     @classmethod
     def _check_host_names(cls, hosts: list[str]) -> list[str]:
@@ -512,7 +527,7 @@ class Settings(BaseSettings):
             )
         if self.debug:
             problems.append("DEBUG is on")
-        if any("*" in host.removeprefix("*.") for host in self.allowed_hosts):
+        if "*" in self.allowed_hosts:
             problems.append("ALLOWED_HOSTS has a wildcard; list the hosts that you serve")
         if any("*" in origin for origin in self.cors_origins):
             problems.append("CORS_ORIGINS has a wildcard; list the origins of your front ends")
