@@ -144,6 +144,7 @@ def test_allowed_hosts_are_host_names(hosts: str) -> None:
         make(allowed_hosts=hosts)
 
 
+@pytest.mark.checkout
 def test_nginx_serves_the_allowed_hosts_of_the_backend() -> None:
     for hosts, served in {
         "blog.example.com, *.example.org": "blog.example.com *.example.org",
