@@ -84,8 +84,14 @@ def docker(*arguments: str) -> str:
 
 
 def containers(service: str, *, stopped: bool = False) -> list[str]:
-    """Return the ids of a service's running containers, with `stopped` of all."""
-    return compose("ps", "--quiet", *(["--all"] if stopped else []), service).split()
+    """Return the ids of a service's running containers, with `stopped` of all.
+
+    Containers of `docker compose run` are left out, such as that of an import.
+    """
+    columns = '{{.ID}} {{.Label "com.docker.compose.oneoff"}}'
+    options = ("--no-trunc", "--format", columns, *(["--all"] if stopped else []))
+    lines = compose("ps", *options, service).splitlines()
+    return [line.split()[0] for line in lines if not line.endswith("True")]
 
 
 def inspect(container: str) -> Any:

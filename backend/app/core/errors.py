@@ -4,7 +4,7 @@ Services raise these errors. `http.errors` maps each to a status, headers and a 
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 
 class PressroomError(Exception):
@@ -424,11 +424,3 @@ class InternalError(PressroomError):
 class ServiceUnavailable(PressroomError):
     code, message = "service_unavailable", "The database is not available"
     retry_after = 5
-
-
-def validation_reason(error: Mapping[str, Any]) -> str:
-    """Return the reason of a Pydantic error, in the words of a user."""
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] in {"too_short", "too_long"} and error["ctx"]["field_type"] == "Value":
-        return message.replace("items after validation", "characters")  # of a SecretStr
-    return message

@@ -33,9 +33,9 @@ from app.core.errors import (
     TooManyAtOnce,
     TooManyAttempts,
     UnsupportedMediaType,
-    validation_reason,
 )
 from app.core.logging import request_id
+from app.core.validation import validation_message
 
 MAX_NAME = 100
 MAX_VALIDATION_ERRORS = 20
@@ -225,14 +225,6 @@ async def handle_validation_error(request: Request, error: Exception) -> Respons
 def _location(error: Mapping[str, Any]) -> list[str | int]:
     """Return the location, with names shortened: the client may have made them up."""
     return [part if isinstance(part, int) else str(part)[:MAX_NAME] for part in error["loc"]]
-
-
-def validation_message(error: Mapping[str, Any]) -> str:
-    """Return the message of a validation error; for invalid JSON, it includes the reason."""
-    message = validation_reason(error)
-    if error["type"] == "json_invalid":
-        return f"{message}: {error['ctx']['error']}"
-    return message
 
 
 def register_error_handlers(app: FastAPI) -> None:
