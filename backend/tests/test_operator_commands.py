@@ -118,7 +118,7 @@ class TestUsers:
     def test_password_is_replaced(
         self, users: str, succeed: Command, fail: Command, tmp_path: Path
     ) -> None:
-        assert "password: Value should have at least 8 characters" in fail(
+        assert "password: String should have at least 8 characters" in fail(
             "users", "reset-password", "ada", "--password", "short"
         )
         (tmp_path / "password").write_text(f"{PASSWORD}\n")
