@@ -2,9 +2,10 @@
 
 Environment variables:
 
-    WEB_CONCURRENCY      worker processes (default: by processors and memory, at most 4)
+    BIND                 the address of the socket (default: 0.0.0.0:8000)
     FORWARDED_ALLOW_IPS  proxies whose X-Forwarded-For is trusted (default: private networks)
-    GRACEFUL_TIMEOUT     seconds for running requests at shutdown (default: 30)
+
+Other settings, such as WEB_CONCURRENCY, are in app/core/config.py.
 """
 
 import gc
@@ -53,15 +54,12 @@ bind = os.environ.get("BIND") or "0.0.0.0:8000"
 backlog = 2048
 
 # --- processes
-workers = int(
-    os.environ.get("WEB_CONCURRENCY")
-    or worker_count(
-        processors=usable_processors(),
-        memory_bytes=memory_limit(),
-        max_workers=MAX_DEFAULT_WORKERS,
-        worker_bytes=WORKER_BYTES,
-        reserved_bytes=RESERVED_BYTES,
-    )
+workers = SETTINGS.web_concurrency or worker_count(
+    processors=usable_processors(),
+    memory_bytes=memory_limit(),
+    max_workers=MAX_DEFAULT_WORKERS,
+    worker_bytes=WORKER_BYTES,
+    reserved_bytes=RESERVED_BYTES,
 )
 if memory_limit() is not None and SETTINGS.media_memory_bytes is None:
     # Images get what the workers leave. The workers read their own settings.
@@ -78,7 +76,7 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 timeout = 60
 # Longer than the drain (app/server/protocol.py) and than the longest request. That waits for
 # DATABASE_POOL_TIMEOUT and DATABASE_STATEMENT_TIMEOUT, 20 s together.
-graceful_timeout = int(os.environ.get("GRACEFUL_TIMEOUT") or 30)
+graceful_timeout = SETTINGS.graceful_timeout
 # Restarts limit memory leaks. The jitter keeps workers from restarting at the same time.
 max_requests = 100_000
 max_requests_jitter = 10_000

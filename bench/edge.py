@@ -56,6 +56,7 @@ def edge(backend: Server, files: Mapping[str, bytes]) -> Iterator[tuple[Server, 
         (folder / "files").mkdir()
         (conf / "edge.conf").write_text(_rendered(backend.port, edge_port))
         (conf / "hosts.inc").write_text("server_name ~^;\n")
+        (conf / "origins.inc").touch()
         (conf / "files.conf").write_text(FILE_SERVER.format(host=HOST, port=files_port))
         for path, content in files.items():
             (folder / "files" / path).write_bytes(content)
@@ -98,6 +99,7 @@ def _rendered(backend_port: int, port: int) -> str:
         "${TRUSTED_PROXY}": "unix:",
         "${EDGE_REQUESTS_PER_SECOND}": UNLIMITED,
         "${EDGE_ATTEMPTS_PER_MINUTE}": UNLIMITED,
+        "${EDGE_ATTEMPT_SECONDS}": "6",
         "${EDGE_LARGE_BODIES_PER_MINUTE}": UNLIMITED,
         "${EDGE_UPLOADS_PER_MINUTE}": UNLIMITED,
         "${EDGE_CACHE_MEGABYTES}": "96",

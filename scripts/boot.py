@@ -137,6 +137,7 @@ def boot_for_development() -> None:
     with running_stack("for development") as (project, client):
         check_client_address(project, smoke.check_publishing(client))
         smoke.check_media(client)
+        smoke.check_development(client)
         for command in ("pytest --version", "alembic check"):
             result = project.run_captured("exec", "-T", "backend", *command.split())
             smoke.require(f"`{command}` in the backend", result.returncode == 0, result)

@@ -389,6 +389,25 @@ def check_limit(client: Client) -> None:
         require(f"{method} {path} is not limited", 429 not in statuses, statuses)
 
 
+def check_development(client: Client) -> None:
+    """Check that front ends of developers, and their end-to-end tests, can use the defaults."""
+    origin = {"Origin": "http://localhost:4173", "Access-Control-Request-Method": "POST"}
+
+    def attempt(_: int) -> Response:
+        return client.send("POST", "/auth/login", form={}, headers=origin)
+
+    statuses = {each.status for each in send_in_parallel(80, attempt)}
+    require("80 parallel attempts are not limited", statuses == {422}, statuses)
+    for method, path, status in (("OPTIONS", "/articles", 200), ("GET", "/metrics", 404)):
+        response = client.send(method, path, headers=origin)
+        allowed = response.headers.get_all("Access-Control-Allow-Origin")
+        expect(
+            f"nginx allows {origin['Origin']}: {method} {path}",
+            response.status == status and allowed == [origin["Origin"]],
+            response,
+        )
+
+
 def main() -> int:
     """Return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)

@@ -25,6 +25,7 @@ from app.auth.keys import signing_keys
 from app.core import clock
 from app.core.config import Environment, Settings, SetupError, SmtpSecurity, unknown_names
 from app.core.errors import ServiceUnavailable
+from app.core.origins import ANY, is_listed
 from app.db.session import Database
 from app.services import health, outbox
 from app.services.media.storage import new_folder, open_storage
@@ -168,7 +169,8 @@ async def check_urls(settings: Settings) -> AsyncIterator[Finding]:
                 yield warning("urls", f"{name} is not https", advice)
     origin = f"{public.scheme}://{public.netloc}"
     same_origin = origin == f"{api.scheme}://{api.netloc}"
-    if not same_origin and origin not in settings.cors_origins and "*" not in settings.cors_origins:
+    origins = settings.cors_origins
+    if not same_origin and not is_listed(origin, origins) and ANY not in origins:
         text = f"browsers at PUBLIC_URL ({origin}) may not call the API"
         advice = "add it to CORS_ORIGINS, unless its server calls the API"
         yield warning("urls", text, advice)

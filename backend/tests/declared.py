@@ -1,9 +1,17 @@
-"""Which errors a route declares, and a hook for httpx that requires them."""
+"""What routes declare for OpenAPI, and a hook for httpx that requires it of every response."""
 
 import httpx
 from fastapi import FastAPI
+from starlette.routing import Mount
 
-from app.routers.responses import DescribedRoute
+from app.http.routing import StrictRoute
+from app.routers.responses import DescribedRoute, error_schema
+
+DECLARED_HEADERS = (
+    "Content-Location", "ETag", "Link", "Location", "Preference-Applied", "Retry-After",
+    "X-Merged-Into", "X-Total-Count",
+)  # fmt: skip
+"""Headers that a route declares if it returns them."""
 
 
 def native_routes(app: FastAPI) -> list[DescribedRoute]:
@@ -13,21 +21,40 @@ def native_routes(app: FastAPI) -> list[DescribedRoute]:
 
 def declared_codes(route: DescribedRoute, status: int) -> set[str]:
     """Return the codes of the errors that the route declares for a status."""
-    content = route.responses.get(status, {}).get("content", {})
-    return set(content.get("application/json", {}).get("examples", {}))
+    return {error.code for error in route.errors.get(status, ())}
+
+
+def _route_of(app: FastAPI, request: httpx.Request) -> StrictRoute | None:
+    """Return the route of either API that handles the request."""
+    routes, path = list(app.routes), request.url.path
+    for mount in app.routes:
+        if isinstance(mount, Mount) and path.startswith(f"{mount.path}/"):
+            routes, path = list(mount.routes), path.removeprefix(mount.path)
+    for route in routes:
+        if (
+            isinstance(route, StrictRoute)
+            and request.method in (route.methods or ())
+            and route.path_regex.match(path)
+        ):
+            return route
+    return None
 
 
 async def require_declared(app: FastAPI, response: httpx.Response) -> None:
-    """Fail if the route of the request does not declare the error."""
-    request = response.request
+    """Fail if the route of the request does not declare the error or a header of the response."""
+    request, status = response.request, response.status_code
     # The middleware refuses a trailing line break, which the pattern of a route ignores.
-    if response.status_code < 400 or request.url.path.endswith("\n"):
+    route = None if request.url.path.endswith("\n") else _route_of(app, request)
+    if route is None:
         return
-    for route in native_routes(app):
-        if request.method in (route.methods or ()) and route.path_regex.match(request.url.path):
-            await response.aread()
-            code = response.json()["code"]
-            assert code in declared_codes(route, response.status_code), (
-                f"{request.method} {route.path} does not declare {response.status_code} {code}"
-            )
-            return
+    if status >= 400 and isinstance(route, DescribedRoute):
+        await response.aread()
+        body = response.json()
+        errors = {error.code: error for error in route.errors.get(status, ())}
+        assert body["code"] in errors, (
+            f"{request.method} {route.path} does not declare {status} {body['code']}"
+        )
+        error_schema(errors[body["code"]]).model_validate(body)
+    declared = route.responses.get(status, {}).get("headers", {})
+    undeclared = {name for name in DECLARED_HEADERS if name in response.headers} - set(declared)
+    assert not undeclared, f"{request.method} {route.path} does not declare {status} {undeclared}"

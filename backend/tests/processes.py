@@ -282,6 +282,9 @@ def serving(checkout: Checkout, server: Sequence[str] = UVICORN, **settings: str
         "WEB_CONCURRENCY": "1",
         "LIMITS": HIGH_LIMITS,
         "MEDIA_DIR": str(checkout.logs / "media"),  # the project's folder may be read-only
+        # As in production: in development, tests of these limits would take long.
+        "ATTEMPTS_PER_NAME": "10",
+        "ATTEMPTS_PER_ADDRESS": "30",
     }
     with (
         Fork(*server, *address, checkout=checkout, settings=defaults | settings) as process,

@@ -332,6 +332,17 @@ class TestKeys:
         assert "pressroom keys reseal" in output
         assert f"{7 * 24 * 60} minutes" in output  # of tokens of the RealWorld API
 
+    def test_secret_in_a_file_is_named(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        file = tmp_path / "secret_key"
+        file.write_text("a" * 32)
+        self.rotate(monkeypatch, SECRET_KEY_FILE=str(file))
+        output = capsys.readouterr().out
+        assert self.settings_of(output)["SECRET_KEYS_PREVIOUS"] == "a" * 32
+        assert "SECRET_KEY is read from a file (SECRET_KEY_FILE): write it there." in output
+        assert ".env" not in output
+
     def test_development_secret_is_not_kept(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:

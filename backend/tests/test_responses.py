@@ -1,6 +1,6 @@
 """Each error of a route is declared once: by the route, or by one of its dependencies.
 
-`tests.declared` requires in all tests that a route declares the errors that it returns.
+`tests.declared` requires in all tests that a route declares the errors and headers that it returns.
 """
 
 import re
@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from app.core import errors
+from app.http.errors import error_body
 from tests.declared import declared_codes, native_routes, require_declared
 
 ERROR_NAMES = {name for name in vars(errors) if isinstance(getattr(errors, name), type)}
@@ -18,10 +19,8 @@ ERROR_NAMES = {name for name in vars(errors) if isinstance(getattr(errors, name)
 
 def test_no_route_declares_an_error_twice(app: FastAPI) -> None:
     for route in native_routes(app):
-        for status, response in route.responses.items():
-            if codes := declared_codes(route, int(status)):
-                messages = response["description"].split(" · ")
-                assert len(messages) == len(codes), f"{route.name}: {status}"
+        for status, types in route.errors.items():
+            assert len(types) == len(declared_codes(route, status)), f"{route.name}: {status}"
 
 
 def test_no_docstring_declares_an_error(app: FastAPI) -> None:
@@ -37,6 +36,27 @@ def test_no_docstring_declares_an_error(app: FastAPI) -> None:
 )
 async def test_undeclared_error_fails(app: FastAPI, status: int, code: str, declared: bool) -> None:
     request = httpx.Request("GET", "http://testserver/articles/1")
-    response = httpx.Response(status, json={"code": code}, request=request)
+    body = error_body(message="Failed", code=code, identifier="0")
+    response = httpx.Response(status, json=body, request=request)
     with nullcontext() if declared else pytest.raises(AssertionError, match=code):
+        await require_declared(app, response)
+
+
+@pytest.mark.parametrize(
+    ("path", "header", "declared"),
+    [
+        ("/articles", "Link", True),
+        ("/articles", "X-Total-Count", True),
+        ("/articles/1", "ETag", True),
+        ("/api/articles/a", "ETag", True),
+        ("/articles/1", "Link", False),
+        ("/api/tags", "X-Total-Count", False),
+    ],
+)
+async def test_undeclared_header_fails(
+    app: FastAPI, path: str, header: str, declared: bool
+) -> None:
+    request = httpx.Request("GET", f"http://testserver{path}")
+    response = httpx.Response(200, headers={header: "1"}, request=request)
+    with nullcontext() if declared else pytest.raises(AssertionError, match=header):
         await require_declared(app, response)

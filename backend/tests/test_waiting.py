@@ -118,7 +118,7 @@ CONDUIT_CASES = {
     "DELETE /articles/{slug}": Case(204),
     "POST /articles/{slug}/favorite": Case(200),
     "DELETE /articles/{slug}/favorite": Case(200),
-    "POST /articles/{slug}/comments": Case(200, {"json": {"comment": {"body": "Indeed."}}}),
+    "POST /articles/{slug}/comments": Case(201, {"json": {"comment": {"body": "Indeed."}}}),
     "DELETE /articles/{slug}/comments/{id}": Case(204),
     "POST /profiles/{username}/follow": Case(200, caller="editor"),
     "DELETE /profiles/{username}/follow": Case(200, caller="editor"),

@@ -1,14 +1,15 @@
 #!/bin/sh
-# Prints server_name for the hosts in ALLOWED_HOSTS, with the backend's syntax.
+# Prints server_name for the hosts in ALLOWED_HOSTS, with the backend's syntax: separated by commas, or a JSON list.
 set -eu
-case "${ALLOWED_HOSTS:-}" in
-  *[!A-Za-z0-9.,*:\ -]*)
-    echo "ALLOWED_HOSTS is a list of host names, separated by commas; *.example.com is allowed" >&2
+hosts=$(printf '%s' "${ALLOWED_HOSTS:-}" | tr -d '[]"')
+case "$hosts" in
+  *[!A-Za-z0-9.,*\ -]*)
+    echo "ALLOWED_HOSTS is a list of host names without scheme, port and path; *.example.com is allowed" >&2
     exit 1
     ;;
 esac
 names=
-for host in $(printf '%s' "${ALLOWED_HOSTS:-}" | tr ',' ' ' | sed 's/\*/%/g'); do
+for host in $(printf '%s' "$hosts" | tr ',' ' ' | sed 's/\*/%/g'); do
   [ "$host" = % ] && names= && break
   names="$names $(printf '%s' "$host" | sed 's/%/*/g')"
 done

@@ -12,13 +12,28 @@ rm -rf "$new"
 mkdir -p "$new/conf.d"
 cp -r /release/nginx.conf /release/snippets /release/scripts "$new/"
 sh /release/scripts/hosts.sh >"$new/conf.d/hosts.inc"
+sh /release/scripts/origins.sh >"$new/conf.d/origins.inc"
+# In development, suites of end-to-end tests create many accounts from one address.
+if [ -z "${EDGE_ATTEMPTS_PER_MINUTE:-}" ]; then
+  EDGE_ATTEMPTS_PER_MINUTE=10
+  [ "${ENVIRONMENT:-}" != development ] || EDGE_ATTEMPTS_PER_MINUTE=60000
+fi
+case $EDGE_ATTEMPTS_PER_MINUTE in
+  *[!0-9]* | 0* | ???????*)
+    echo "EDGE_ATTEMPTS_PER_MINUTE must be a number from 1 to 999999" >&2
+    exit 1
+    ;;
+esac
+# Rounded up.
+EDGE_ATTEMPT_SECONDS=$(((59 + EDGE_ATTEMPTS_PER_MINUTE) / EDGE_ATTEMPTS_PER_MINUTE))
+export EDGE_ATTEMPTS_PER_MINUTE EDGE_ATTEMPT_SECONDS
 # The first allowed host, for requests of withdraw.sh to the backend.
-printf '%s' "${ALLOWED_HOSTS:-}" | tr ', ' '\n\n' | sed -n 's/^\*\./www./; /[A-Za-z0-9]/{p;q;}' >"$new/host"
+printf '%s' "${ALLOWED_HOSTS:-}" | tr -d '[]"' | tr ', ' '\n\n' | sed -n 's/^\*\./www./; /[A-Za-z0-9]/{p;q;}' >"$new/host"
 [ -s "$new/host" ] || echo localhost >"$new/host"
 # Substitute only these: nginx variables have the same syntax.
 render() {
   envsubst '$MAX_BODY_BYTES $TRUSTED_PROXY $HTTPS_PORT $TLS_CERTIFICATE $TLS_CERTIFICATE_KEY $EDGE_CACHE_MEGABYTES
-    $EDGE_REQUESTS_PER_SECOND $EDGE_ATTEMPTS_PER_MINUTE $EDGE_UPLOADS_PER_MINUTE $EDGE_LARGE_BODIES_PER_MINUTE
+    $EDGE_REQUESTS_PER_SECOND $EDGE_ATTEMPTS_PER_MINUTE $EDGE_ATTEMPT_SECONDS $EDGE_UPLOADS_PER_MINUTE $EDGE_LARGE_BODIES_PER_MINUTE
     $ACCESS_LOG_PERCENT $CONFIG_CHECKSUM' <"$1" >"$new/conf.d/$(basename "$1" .template)"
 }
 render /release/templates/edge.conf.template

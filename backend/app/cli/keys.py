@@ -50,15 +50,19 @@ def rotate(
         values = rotation.new_key_pair_settings(settings, algorithm=algorithm, directory=folder)
     lines = [f"{name}={value}" for name, value in values.items()]
     file = PROJECT_DIR / ".env"
+    overriding = environment_overrides(values)
     if file.exists():
         rotation.write_settings(file, values)
         lines = [f"Written to .env: {', '.join(values)}"]
+        if overriding:
+            names = ", ".join(overriding)
+            lines += ["", f"The environment sets {names}: change it there, it overrides .env."]
     else:
         lines = ["Set these values for every replica:", "", *lines]
-    if overriding := environment_overrides(values):
         lines += [
-            "",
-            f"The environment sets {', '.join(overriding)}: change it there, it overrides .env.",
+            f"\n{variable.removesuffix('_FILE')} is read from a file ({variable}): write it there."
+            for variable in overriding
+            if variable not in values
         ]
     minutes = settings.access_token_expire_minutes
     if settings.conduit_api:

@@ -10,9 +10,11 @@ from app.conduit.dependencies import (
     ArticlesActor,
     ArticlesViewer,
     CommunityActor,
+    CurrentArticle,
+    DiscussedArticleId,
     RequiredArticlesViewer,
 )
-from app.conduit.routing import OPTIONAL_AUTH, create_router
+from app.conduit.routing import OPTIONAL_AUTH, TOKEN_ERRORS, create_router, errors
 from app.conduit.schemas import (
     ArticleResponse,
     ArticlesQuery,
@@ -35,7 +37,9 @@ from app.services.community import favorites
 router = create_router("Articles")
 
 
-@router.get("/articles", response_model=ArticlesResponse, openapi_extra=OPTIONAL_AUTH)
+@router.get(
+    "/articles", response_model=ArticlesResponse, openapi_extra=OPTIONAL_AUTH, responses=errors(403)
+)
 async def list_articles(
     connection: ReadConnection, viewer: ArticlesViewer, query: Annotated[ArticlesQuery, Query()]
 ) -> dict[str, Any]:
@@ -46,7 +50,7 @@ async def list_articles(
     return shapes.articles(listed)
 
 
-@router.get("/articles/feed", response_model=ArticlesResponse)
+@router.get("/articles/feed", response_model=ArticlesResponse, responses=errors(*TOKEN_ERRORS))
 async def read_feed(
     connection: ReadConnection, user: RequiredArticlesViewer, query: Annotated[PageQuery, Query()]
 ) -> dict[str, Any]:
@@ -57,7 +61,12 @@ async def read_feed(
     return shapes.articles(listed)
 
 
-@router.get("/articles/{slug}", response_model=ArticleResponse, openapi_extra=OPTIONAL_AUTH)
+@router.get(
+    "/articles/{slug}",
+    response_model=ArticleResponse,
+    openapi_extra=OPTIONAL_AUTH,
+    responses=errors(403, 404),
+)
 async def read_article(
     connection: ReadConnection, viewer: ArticlesViewer, slug: Name
 ) -> dict[str, Any]:
@@ -67,7 +76,12 @@ async def read_article(
     )
 
 
-@router.post("/articles", response_model=ArticleResponse, status_code=status.HTTP_201_CREATED)
+@router.post(
+    "/articles",
+    response_model=ArticleResponse,
+    status_code=status.HTTP_201_CREATED,
+    responses=errors(*TOKEN_ERRORS, 409),
+)
 async def create_article(
     session: WriteSession, actor: ArticlesActor, new: NewArticleRequest
 ) -> dict[str, Any]:
@@ -76,44 +90,62 @@ async def create_article(
     return await _read(session, row.id, actor)
 
 
-@router.put("/articles/{slug}", response_model=ArticleResponse)
+@router.put(
+    "/articles/{slug}", response_model=ArticleResponse, responses=errors(*TOKEN_ERRORS, 404)
+)
 async def update_article(
-    session: WriteSession, actor: ArticlesActor, slug: Name, changes: UpdateArticleRequest
+    session: WriteSession,
+    actor: ArticlesActor,
+    current: CurrentArticle,
+    changes: UpdateArticleRequest,
 ) -> dict[str, Any]:
     """Update an article; a new title changes its slug."""
-    current = await reading.get_fields(session, slug=slug, viewer=actor, fields=("id", "title"))
     await writing.update_article(
         session,
-        article_id=current["id"],
-        changes=article_changes(changes.article, title=current["title"]),
+        article_id=current.id,
+        changes=article_changes(changes.article, title=current.title),
         actor=actor,
         precondition=Precondition(),
-        tags_in_order=True,
     )
-    return await _read(session, current["id"], actor)
+    return await _read(session, current.id, actor)
 
 
-@router.delete("/articles/{slug}", status_code=status.HTTP_204_NO_CONTENT)
-async def delete_article(session: WriteSession, actor: ArticlesActor, slug: Name) -> None:
+@router.delete(
+    "/articles/{slug}", status_code=status.HTTP_204_NO_CONTENT, responses=errors(*TOKEN_ERRORS, 404)
+)
+async def delete_article(
+    session: WriteSession, actor: ArticlesActor, current: CurrentArticle
+) -> None:
     """Move an article to the trash, where it stays for 30 days."""
-    article_id = await reading.get_article_id_by_slug(session, slug=slug, viewer=actor)
     await writing.delete_article(
-        session, article_id=article_id, actor=actor, precondition=Precondition()
+        session, article_id=current.id, actor=actor, precondition=Precondition()
     )
 
 
-@router.post("/articles/{slug}/favorite", response_model=ArticleResponse, tags=["Favorites"])
-async def favorite(session: WriteSession, actor: CommunityActor, slug: Name) -> dict[str, Any]:
+@router.post(
+    "/articles/{slug}/favorite",
+    response_model=ArticleResponse,
+    tags=["Favorites"],
+    responses=errors(*TOKEN_ERRORS, 404),
+)
+async def favorite(
+    session: WriteSession, actor: CommunityActor, article_id: DiscussedArticleId
+) -> dict[str, Any]:
     """Add an article to your favorites."""
-    article_id = await reading.get_article_id_by_slug(session, slug=slug, viewer=actor)
     await favorites.favorite(session, article_id=article_id, actor=actor)
     return await _read(session, article_id, actor)
 
 
-@router.delete("/articles/{slug}/favorite", response_model=ArticleResponse, tags=["Favorites"])
-async def unfavorite(session: WriteSession, actor: CommunityActor, slug: Name) -> dict[str, Any]:
+@router.delete(
+    "/articles/{slug}/favorite",
+    response_model=ArticleResponse,
+    tags=["Favorites"],
+    responses=errors(*TOKEN_ERRORS, 404),
+)
+async def unfavorite(
+    session: WriteSession, actor: CommunityActor, article_id: DiscussedArticleId
+) -> dict[str, Any]:
     """Remove an article from your favorites."""
-    article_id = await reading.get_article_id_by_slug(session, slug=slug, viewer=actor)
     await favorites.unfavorite(session, article_id=article_id, actor=actor)
     return await _read(session, article_id, actor)
 

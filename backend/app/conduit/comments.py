@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from fastapi import status
+
 from app.conduit import shapes
-from app.conduit.dependencies import CommunityActor, CommunityViewer
-from app.conduit.routing import OPTIONAL_AUTH, create_router
+from app.conduit.dependencies import CommunityActor, CommunityViewer, DiscussedArticleId
+from app.conduit.routing import OPTIONAL_AUTH, TOKEN_ERRORS, create_router, errors
 from app.conduit.schemas import CommentResponse, CommentsResponse, Name, NewCommentRequest
 from app.db.dependencies import ReadConnection, WriteSession
 from app.schemas.community.comment import CommentCreate
@@ -15,7 +17,10 @@ router = create_router("Comments")
 
 
 @router.get(
-    "/articles/{slug}/comments", response_model=CommentsResponse, openapi_extra=OPTIONAL_AUTH
+    "/articles/{slug}/comments",
+    response_model=CommentsResponse,
+    openapi_extra=OPTIONAL_AUTH,
+    responses=errors(403, 404),
 )
 async def list_comments(
     connection: ReadConnection, viewer: CommunityViewer, slug: Name
@@ -24,23 +29,37 @@ async def list_comments(
     return shapes.comments(await reading.list_latest(connection, slug=slug, viewer=viewer))
 
 
-@router.post("/articles/{slug}/comments", response_model=CommentResponse)
+@router.post(
+    "/articles/{slug}/comments",
+    response_model=CommentResponse,
+    status_code=status.HTTP_201_CREATED,
+    responses=errors(*TOKEN_ERRORS, 404),
+)
 async def create_comment(
-    session: WriteSession, actor: CommunityActor, slug: Name, new: NewCommentRequest
+    session: WriteSession,
+    actor: CommunityActor,
+    article_id: DiscussedArticleId,
+    new: NewCommentRequest,
 ) -> dict[str, Any]:
     """Comment on an article."""
-    row = await writing.create_comment_by_slug(
-        session, slug=slug, new=CommentCreate(content=new.comment.body), author=actor
+    row = await writing.create_comment_with_profile(
+        session, article_id=article_id, new=CommentCreate(content=new.comment.body), author=actor
     )
     return shapes.comment(row)
 
 
-@router.delete("/articles/{slug}/comments/{id}", status_code=204)
+@router.delete(
+    "/articles/{slug}/comments/{id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=errors(*TOKEN_ERRORS, 404),
+)
 async def delete_comment(
     session: WriteSession,
     actor: CommunityActor,
-    slug: Name,
+    article_id: DiscussedArticleId,
     id: Id,  # noqa: A002 - Conduit's name
 ) -> None:
     """Delete a comment of this article."""
-    await writing.delete_comment_by_slug(session, slug=slug, comment_id=id, actor=actor)
+    await writing.delete_comment_of_article(
+        session, article_id=article_id, comment_id=id, actor=actor
+    )

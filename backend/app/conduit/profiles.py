@@ -4,7 +4,7 @@ from typing import Any
 
 from app.conduit import shapes
 from app.conduit.dependencies import CommunityActor, CommunityViewer
-from app.conduit.routing import OPTIONAL_AUTH, create_router
+from app.conduit.routing import OPTIONAL_AUTH, TOKEN_ERRORS, create_router, errors
 from app.conduit.schemas import Name, ProfileResponse
 from app.db.dependencies import ReadConnection, WriteSession
 from app.services.community import profiles
@@ -12,7 +12,12 @@ from app.services.community import profiles
 router = create_router("Profile")
 
 
-@router.get("/profiles/{username}", response_model=ProfileResponse, openapi_extra=OPTIONAL_AUTH)
+@router.get(
+    "/profiles/{username}",
+    response_model=ProfileResponse,
+    openapi_extra=OPTIONAL_AUTH,
+    responses=errors(403, 404),
+)
 async def read_profile(
     connection: ReadConnection, viewer: CommunityViewer, username: Name
 ) -> dict[str, Any]:
@@ -21,13 +26,21 @@ async def read_profile(
     return shapes.profile(row)
 
 
-@router.post("/profiles/{username}/follow", response_model=ProfileResponse)
+@router.post(
+    "/profiles/{username}/follow",
+    response_model=ProfileResponse,
+    responses=errors(*TOKEN_ERRORS, 404),
+)
 async def follow(session: WriteSession, actor: CommunityActor, username: Name) -> dict[str, Any]:
     """Follow a user."""
     return shapes.profile(await profiles.follow(session, username=username, actor=actor))
 
 
-@router.delete("/profiles/{username}/follow", response_model=ProfileResponse)
+@router.delete(
+    "/profiles/{username}/follow",
+    response_model=ProfileResponse,
+    responses=errors(*TOKEN_ERRORS, 404),
+)
 async def unfollow(session: WriteSession, actor: CommunityActor, username: Name) -> dict[str, Any]:
     """Unfollow a user."""
     return shapes.profile(await profiles.unfollow(session, username=username, actor=actor))

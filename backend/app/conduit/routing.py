@@ -1,25 +1,50 @@
 """Routers of the RealWorld API, with their declared error responses."""
 
 from collections.abc import Sequence
+from json import JSONDecodeError
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi.params import Depends
 
 from app.conduit.schemas import GenericError
-from app.http.routing import StrictRoute
+from app.http.headers import described
+from app.http.routing import StrictRequest, StrictRoute
 
 Responses = dict[int | str, dict[str, Any]]
 
 
-def _error(*statuses: int) -> Responses:
-    return {status: {"model": GenericError} for status in statuses}
+_HEADERS = {412: ("ETag",), 429: ("Retry-After",), 503: ("Retry-After",)}
 
 
-ERROR_RESPONSES: Responses = _error(400, 401, 403, 404, 405, 412, 413, 415, 422, 429, 500, 503)
-"""Error responses of every route, in the format of conduit.errors."""
+def errors(*statuses: int) -> Responses:
+    """Declare error responses, in the format of conduit.errors."""
+    return {
+        status: {"model": GenericError, "headers": described(*_HEADERS.get(status, ()))}
+        for status in statuses
+    }
+
+
+TOKEN_ERRORS = (401, 403)
+"""Statuses of routes that require a token."""
+COMMON_ERRORS = errors(400, 405, 412, 413, 415, 422, 429, 500, 503)
+"""Error responses of every route."""
 OPTIONAL_AUTH: dict[str, Any] = {"security": [{}]}
 """`openapi_extra` of a route with optional authentication."""
+
+
+class ConduitRequest(StrictRequest):
+    """A request whose body is validated after the dependencies, even if it is not JSON.
+
+    An unknown article is therefore 404, and a missing token 401, whatever the body is.
+    """
+
+    async def json(self) -> Any:
+        """Return the parsed body; for invalid JSON the error, which the request models reject."""
+        try:
+            return await super().json()
+        except JSONDecodeError as error:
+            return error
 
 
 class ConduitRoute(StrictRoute):
@@ -29,6 +54,7 @@ class ConduitRoute(StrictRoute):
     """
 
     ignores_unknown_parameters = True
+    request_class = ConduitRequest
 
 
 def create_router(tag: str, *, dependencies: Sequence[Depends] = ()) -> APIRouter:
@@ -37,6 +63,6 @@ def create_router(tag: str, *, dependencies: Sequence[Depends] = ()) -> APIRoute
         tags=[tag],
         dependencies=list(dependencies),
         route_class=ConduitRoute,
-        responses=ERROR_RESPONSES,
+        responses=COMMON_ERRORS,
         generate_unique_id_function=lambda route: route.name,
     )

@@ -1,15 +1,25 @@
 """Request and response models, with the names of RealWorld's OpenAPI description.
 
-Fields have the same limits as in the native API. Unknown fields are ignored, and null counts as
-omitted, because front ends send back the complete objects that they received.
+Fields have the same limits as in the native API. Unknown fields are ignored, because front ends
+send back the complete objects that they received.
 """
 
 from collections.abc import Mapping
+from json import JSONDecodeError
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Path
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from app.core.config import get_settings
 from app.core.errors import InvalidInput
@@ -34,9 +44,11 @@ from app.schemas.types import (
     Content,
     Email,
     ImageUrl,
+    Input,
     PlainDigits,
     Title,
     Username,
+    omitted,
 )
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -49,10 +61,18 @@ def _blank_as_none(value: Any) -> Any:
 NoneIfBlank = BeforeValidator(_blank_as_none)
 
 
-class Envelope(BaseModel):
+class Envelope(Input):
     """Base of request models: ignores unknown fields."""
 
     model_config = ConfigDict(extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reject_invalid_json(cls, value: Any) -> Any:
+        """Reject a body that is no JSON; see ConduitRequest."""
+        if isinstance(value, JSONDecodeError):
+            raise PydanticCustomError("json_invalid", "JSON decode error", {"error": value.msg})
+        return value
 
 
 class LoginUser(Envelope):
@@ -75,13 +95,23 @@ class NewUserRequest(Envelope):
 
 
 class UpdateUser(Envelope):
-    """Treats the password `""` as omitted, because forms also send empty fields."""
+    """Fields to change. `""` and null clear `bio` and `image`.
 
-    email: Email | None = None
-    username: Username | None = None
-    password: Annotated[NewPassword | None, NoneIfBlank] = None
+    The password `""` is ignored beside other fields, because forms also send empty fields.
+    """
+
+    email: Email = omitted()
+    username: Username = omitted()
+    password: NewPassword = Field(default_factory=lambda: SecretStr(""))
     bio: Bio | None = None
     image: Annotated[ImageUrl | None, NoneIfBlank] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ignore_empty_password(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("password") == "" and len(value) > 1:
+            return {name: each for name, each in value.items() if name != "password"}
+        return value
 
 
 class UpdateUserRequest(Envelope):
@@ -92,8 +122,8 @@ class User(BaseModel):
     email: str
     token: str
     username: str
-    bio: str
-    image: str
+    bio: str | None
+    image: str | None
 
 
 class UserResponse(BaseModel):
@@ -102,8 +132,8 @@ class UserResponse(BaseModel):
 
 class Profile(BaseModel):
     username: str
-    bio: str
-    image: str
+    bio: str | None
+    image: str | None
     following: bool
 
 
@@ -118,7 +148,7 @@ class NewArticle(Envelope):
     title: Title
     description: Excerpt
     body: Content
-    tagList: TagList | None = None  # noqa: N815 - Conduit's name
+    tagList: TagList = Field(default_factory=list)  # noqa: N815 - Conduit's name
 
 
 class NewArticleRequest(Envelope):
@@ -126,10 +156,10 @@ class NewArticleRequest(Envelope):
 
 
 class UpdateArticle(Envelope):
-    title: Title | None = None
-    description: Excerpt | None = None
-    body: Content | None = None
-    tagList: TagList | None = None  # noqa: N815 - Conduit's name
+    title: Title = omitted()
+    description: Excerpt = omitted()
+    body: Content = omitted()
+    tagList: TagList = omitted()  # noqa: N815 - Conduit's name
 
 
 class UpdateArticleRequest(Envelope):
@@ -137,7 +167,7 @@ class UpdateArticleRequest(Envelope):
 
 
 class ListedArticle(BaseModel):
-    """Dates are in ISO 8601 format with milliseconds and Z."""
+    """Dates are in ISO 8601 format with milliseconds and Z. Tags are sorted by name."""
 
     slug: str
     title: str
@@ -192,19 +222,10 @@ class TagsResponse(BaseModel):
 
 
 class GenericError(BaseModel):
-    """Errors by field, and all of them as sentences in `body`."""
+    """Messages by the field or the resource that they concern."""
 
     model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "errors": {
-                        "email": ["has already been taken"],
-                        "body": ["email has already been taken"],
-                    }
-                }
-            ]
-        }
+        json_schema_extra={"examples": [{"errors": {"email": ["has already been taken"]}}]}
     )
 
     errors: dict[str, list[str]]
@@ -275,18 +296,13 @@ def account_update(changes: UpdateUser) -> AccountUpdate:
 
     Raises InvalidInput if no field is set.
     """
-    fields_set = changes.model_fields_set
-    if not fields_set:
-        raise InvalidInput("user can't be empty; send at least one field to change")
-    fields = {
-        name: value
-        for name in ("email", "username", "password")
-        if (value := getattr(changes, name)) is not None
-    }
-    if "bio" in fields_set:
+    fields = changes.model_dump(exclude_unset=True)
+    if not fields:
+        raise InvalidInput("can't be empty; send at least one field to change")
+    if "bio" in fields:
         fields["bio"] = changes.bio or ""
-    if "image" in fields_set:
-        fields["image_url"] = _relative_media_url(changes.image)
+    if "image" in fields:
+        fields["image_url"] = _relative_media_url(fields.pop("image"))
     return validated(AccountUpdate, "body", **fields)
 
 
@@ -306,7 +322,7 @@ def new_article(new: NewArticle) -> ArticleCreate:
         title=new.title,
         excerpt=new.description,
         content=new.body,
-        tags=new.tagList or [],
+        tags=new.tagList,
         published=True,
     )
 
@@ -317,7 +333,7 @@ def article_changes(changes: UpdateArticle, *, title: str) -> ArticleUpdate:
     A new title also requests a new slug. Forms send an unchanged title too, which keeps the slug.
     """
     names = {"title": "title", "description": "excerpt", "body": "content", "tagList": "tags"}
-    values = changes.model_dump(exclude_none=True)
+    values = changes.model_dump(exclude_unset=True)
     fields = {names[name]: value for name, value in values.items()}
     if fields.get("title", title) != title:
         fields["slug"] = None
@@ -329,6 +345,7 @@ def article_query(query: ArticlesQuery) -> ArticleQuery:
     return validated(
         ArticleQuery,
         "query",
+        names={"favorited_by": "favorited"},
         status=Status.PUBLISHED,
         tag=[] if query.tag is None else [query.tag],
         author=query.author,

@@ -15,7 +15,7 @@ LISTED_FIELDS = (
     "slug",
     "title",
     "excerpt",
-    "tags_in_order",
+    "tags",
     "dated_at",
     "updated_at",
     "favorited",
@@ -35,11 +35,11 @@ def format_datetime(value: datetime) -> str:
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def image(url: str | None) -> str:
-    """Return the absolute URL of an image; "" for None."""
-    if url is None:
-        return ""
-    return f"{get_settings().api_url}{url}" if url.startswith("/") else url
+def image(url: str | None) -> str | None:
+    """Return the absolute URL of an image, which front ends show as it is."""
+    if url is not None and url.startswith("/"):
+        return f"{get_settings().api_url}{url}"
+    return url
 
 
 def user(account: Identity | UserPrivate, token: str) -> dict[str, Any]:
@@ -49,14 +49,19 @@ def user(account: Identity | UserPrivate, token: str) -> dict[str, Any]:
             "email": account.email,
             "token": token,
             "username": account.username,
-            "bio": account.bio,
+            "bio": account.bio or None,
             "image": image(account.image_url),
         }
     }
 
 
 def _profile(username: str, bio: str, image_url: str | None, following: bool) -> dict[str, Any]:
-    return {"username": username, "bio": bio, "image": image(image_url), "following": following}
+    return {
+        "username": username,
+        "bio": bio or None,
+        "image": image(image_url),
+        "following": following,
+    }
 
 
 def profile(row: ProfileResponse) -> dict[str, Any]:
@@ -69,7 +74,7 @@ def _article(fields: Mapping[str, Any]) -> dict[str, Any]:
         "slug": fields["slug"],
         "title": fields["title"],
         "description": fields["excerpt"],
-        "tagList": fields["tags_in_order"],
+        "tagList": fields["tags"],
         "createdAt": format_datetime(fields["dated_at"]),
         "updatedAt": format_datetime(fields["updated_at"]),
         "favorited": fields["favorited"],

@@ -12,7 +12,7 @@ from app.conduit.dependencies import (
     RequiredUsersViewer,
     identity_of_new_token,
 )
-from app.conduit.routing import create_router
+from app.conduit.routing import TOKEN_ERRORS, create_router, errors
 from app.conduit.schemas import (
     LoginUserRequest,
     NewUserRequest,
@@ -36,7 +36,7 @@ def _token_seconds() -> int:
     return get_settings().conduit_token_expire_minutes * 60
 
 
-@router.post("/users/login", response_model=UserResponse)
+@router.post("/users/login", response_model=UserResponse, responses=errors(401))
 async def login(
     session: WriteSession, database: CurrentDatabase, client: CurrentClient, form: LoginUserRequest
 ) -> dict[str, Any]:
@@ -53,7 +53,12 @@ async def login(
     return shapes.user(identity, tokens.access_token)
 
 
-@router.post("/users", response_model=UserResponse, status_code=status.HTTP_201_CREATED)
+@router.post(
+    "/users",
+    response_model=UserResponse,
+    status_code=status.HTTP_201_CREATED,
+    responses=errors(409),
+)
 async def register(
     session: WriteSession, database: CurrentDatabase, client: CurrentClient, new: NewUserRequest
 ) -> dict[str, Any]:
@@ -69,13 +74,13 @@ async def register(
     return shapes.user(user, tokens.access_token)
 
 
-@router.get("/user", response_model=UserResponse)
+@router.get("/user", response_model=UserResponse, responses=errors(*TOKEN_ERRORS))
 async def read_user(user: RequiredUsersViewer, token: PresentedToken) -> dict[str, Any]:
     """Read your own account. The response contains the token that was sent."""
     return shapes.user(user, token)
 
 
-@router.put("/user", response_model=UserResponse)
+@router.put("/user", response_model=UserResponse, responses=errors(*TOKEN_ERRORS))
 async def update_user(
     *,
     session: WriteSession,

@@ -35,7 +35,9 @@ from sqlalchemy.engine import make_url
 
 from app.core import database_url, sources
 from app.core.languages import canonical_language
-from app.core.limits import DEFAULTS, Limit, LimitKind, parse_limits
+from app.core.limits import DEFAULTS, DEVELOPMENT_DEFAULTS, Limit, LimitKind, parse_limits
+from app.core.origins import parse_origin
+from app.core.validation import validation_message
 
 BACKEND_DIR = Path(__file__).resolve().parents[2]
 PROJECT_DIR = BACKEND_DIR.parent
@@ -47,6 +49,10 @@ PLACEHOLDER = "<generated>"
 """The placeholder for secrets in `.env.example`."""
 EXAMPLE_SECRETS = frozenset({DEVELOPMENT_SECRET, PLACEHOLDER, "change-me", "your-secret-key-here"})
 MIN_SECRET_BYTES = 32
+MIN_PASSWORD_LENGTH = 8
+"""The minimum that production accepts for PASSWORD_MIN_LENGTH (NIST SP 800-63B-4 §3.1.1.2)."""
+MAX_ATTEMPTS_PER_NAME = 100
+"""The maximum that production accepts (NIST SP 800-63B-4 §3.2.2)."""
 EXAMPLE_PASSWORDS = frozenset(
     {"pressroom", "postgres", "password", "change-me", "changeme", PLACEHOLDER}
 )
@@ -103,10 +109,23 @@ class Environment(StrEnum):
 
 
 def _default_cors_origins(values: dict[str, Any]) -> list[str]:
-    """Return the usual origins of development servers; none in production."""
+    """Return the origins of development servers on this machine; none in production."""
     if values.get("environment") is Environment.PRODUCTION:
         return []
-    return [f"http://localhost:{port}" for port in (3000, 4100, 4200, 5173, 8080)]
+    return ["http://localhost:*", "http://127.0.0.1:*"]
+
+
+def _outside_development(values: dict[str, Any]) -> bool:
+    return values.get("environment") is not Environment.DEVELOPMENT
+
+
+def _default_attempts_per_address(values: dict[str, Any]) -> int:
+    """Return a small number, but let end-to-end tests of front ends run in development."""
+    return 30 if _outside_development(values) else 3000
+
+
+def _default_attempts_per_name(values: dict[str, Any]) -> int:
+    return 10 if _outside_development(values) else 300
 
 
 def _default_local_url(values: dict[str, Any]) -> str:
@@ -159,6 +178,10 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    web_concurrency: NonNegativeInt = 0
+    """Worker processes of gunicorn; 0: by processors and memory."""
+    graceful_timeout: PositiveInt = 30
+    """Seconds in which a worker of gunicorn finishes its requests at shutdown."""
     allowed_hosts: CommaSeparated = ["*"]
     cors_origins: CommaSeparated = Field(default_factory=_default_cors_origins)
     max_body_bytes: PositiveInt = 4 * 1024 * 1024
@@ -210,6 +233,14 @@ class Settings(BaseSettings):
     """Base-2 logarithm of bcrypt's rounds; 12 takes about 0.2 s of one core."""
     bcrypt_threads: PositiveInt = 2
 
+    password_min_length: Annotated[int, Field(ge=1, le=64)] = MIN_PASSWORD_LENGTH
+    """Minimum characters of a new password."""
+    password_refuse_common: bool = Field(default_factory=_outside_development)
+    """Whether the most common passwords are refused; off in development only."""
+    attempts_per_address: PositiveInt = Field(default_factory=_default_attempts_per_address)
+    """Wrong passwords that one client address may send at once; separately, registrations."""
+    attempts_per_name: PositiveInt = Field(default_factory=_default_attempts_per_name)
+    """Wrong passwords for one login name that may be sent at once."""
     registration: Registration = Registration.OPEN
     require_verified_email: bool = False
     """Whether authors must confirm their email before they publish."""
@@ -361,10 +392,18 @@ class Settings(BaseSettings):
     @field_validator("cors_origins")
     @classmethod
     def _check_origins(cls, origins: list[str]) -> list[str]:
-        for origin in origins:
-            if not re.fullmatch(r"\*|https?://[^/\s]+", origin):
-                raise ValueError(f"{origin!r} must be an origin such as https://www.example.com")
-        return origins
+        return [parse_origin(origin) for origin in origins]
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_allowed_hosts(cls, hosts: list[str]) -> list[str]:
+        for host in hosts:
+            if not re.fullmatch(r"\*|(\*\.)?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", host):
+                raise ValueError(
+                    f"{host!r} must be a host name such as blog.example.com, without a scheme, a "
+                    "port or a path; *.example.com is allowed"
+                )
+        return hosts
 
     @field_validator("iframe_hosts")
     @classmethod
@@ -432,7 +471,9 @@ class Settings(BaseSettings):
         """Return the limit of an author, or None without a limit."""
         if kind is LimitKind.MEDIA_BYTES:
             return Limit(self.media_quota_bytes)
-        return self.limits.get(kind, DEFAULTS[kind])
+        development = self.environment is Environment.DEVELOPMENT
+        defaults = DEVELOPMENT_DEFAULTS if development else DEFAULTS
+        return self.limits.get(kind, defaults[kind])
 
     @model_validator(mode="after")
     def _require_signing_key(self) -> Self:
@@ -486,7 +527,7 @@ class Settings(BaseSettings):
             )
         if self.debug:
             problems.append("DEBUG is on")
-        if any("*" in host.removeprefix("*.") for host in self.allowed_hosts):
+        if "*" in self.allowed_hosts:
             problems.append("ALLOWED_HOSTS has a wildcard; list the hosts that you serve")
         if any("*" in origin for origin in self.cors_origins):
             problems.append("CORS_ORIGINS has a wildcard; list the origins of your front ends")
@@ -494,11 +535,25 @@ class Settings(BaseSettings):
             problems.append("DATABASE_URL is missing")
         return [
             *problems,
+            *self._guessing_problems(),
             *self._password_problems(),
             *self._url_problems(),
             *self._mail_problems(),
             *self._media_problems(),
         ]
+
+    def _guessing_problems(self) -> list[str]:
+        """Return the settings that make it easy to guess the passwords of users."""
+        problems = {
+            f"PASSWORD_MIN_LENGTH is less than {MIN_PASSWORD_LENGTH}": (
+                self.password_min_length < MIN_PASSWORD_LENGTH
+            ),
+            "PASSWORD_REFUSE_COMMON is off": not self.password_refuse_common,
+            f"ATTEMPTS_PER_NAME is more than {MAX_ATTEMPTS_PER_NAME}": (
+                self.attempts_per_name > MAX_ATTEMPTS_PER_NAME
+            ),
+        }
+        return [problem for problem, found in problems.items() if found]
 
     def _password_problems(self) -> list[str]:
         urls = {
@@ -611,5 +666,5 @@ def get_settings() -> Settings:
 def describe(details: ErrorDetails, *, format_name: Callable[[str], str] = str) -> str:
     """Return a Pydantic error as `field: reason`; `format_name` converts the field's name."""
     name = format_name(".".join(str(part) for part in details["loc"]))
-    reason = details["msg"].removeprefix("Value error, ")
+    reason = validation_message(details)
     return f"{name}: {reason}" if name else reason

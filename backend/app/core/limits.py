@@ -88,6 +88,9 @@ DEFAULTS: Mapping[LimitKind, Limit] = {
     LimitKind.REGISTRATIONS: Limit(2000, _DAY),
 }
 
+DEVELOPMENT_DEFAULTS = {**DEFAULTS, LimitKind.REGISTRATIONS: Limit(100_000, _DAY)}
+"""End-to-end tests of front ends create many accounts from one address."""
+
 MAX_WINDOW = max(limit.per for limit in DEFAULTS.values() if limit.per is not None)
 
 ADDRESS_KINDS = frozenset({LimitKind.REGISTRATIONS})

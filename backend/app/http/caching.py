@@ -20,7 +20,7 @@ OUTAGE_SECONDS = 3600
 """`stale-if-error`: how long a cache may serve a stale response if the server fails."""
 PRIVATE = "private, no-cache"
 """The Cache-Control of responses to authenticated requests."""
-_TAGGED_STATUSES = frozenset({200, 201})
+TAGGED_STATUSES = frozenset({200, 201})
 _CONDITIONAL_HEADERS = frozenset({b"if-match", b"if-none-match"})
 _BODY_HEADERS = ("content-length", "content-type", "last-modified")
 
@@ -90,7 +90,7 @@ def make_conditional(request: Request, response: Response, *, varies_by_caller: 
     body = getattr(response, "body", None)  # streaming responses have none
     is_json = headers.get(b"content-type") == b"application/json"
     has_tag = b"etag" in headers
-    is_tagged = response.status_code in _TAGGED_STATUSES
+    is_tagged = response.status_code in TAGGED_STATUSES
     if not has_tag and is_tagged and is_json and isinstance(body, bytes):
         tag = entity_tag(body)
         raw.append((b"etag", (f"W/{tag}" if body.startswith(b"[") else tag).encode()))

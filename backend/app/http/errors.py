@@ -35,6 +35,7 @@ from app.core.errors import (
     UnsupportedMediaType,
 )
 from app.core.logging import request_id
+from app.core.validation import validation_message
 
 MAX_NAME = 100
 MAX_VALIDATION_ERRORS = 20
@@ -224,16 +225,6 @@ async def handle_validation_error(request: Request, error: Exception) -> Respons
 def _location(error: Mapping[str, Any]) -> list[str | int]:
     """Return the location, with names shortened: the client may have made them up."""
     return [part if isinstance(part, int) else str(part)[:MAX_NAME] for part in error["loc"]]
-
-
-def validation_message(error: Mapping[str, Any]) -> str:
-    """Return the message of a validation error; for invalid JSON, it includes the reason."""
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] in {"too_short", "too_long"} and error["ctx"]["field_type"] == "Value":
-        return message.replace("items after validation", "characters")  # of a SecretStr
-    if error["type"] == "json_invalid":
-        return f"{message}: {error['ctx']['error']}"
-    return message
 
 
 def register_error_handlers(app: FastAPI) -> None:

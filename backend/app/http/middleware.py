@@ -5,9 +5,11 @@ RequestContext → AllowedHosts → CORS → ErrorBoundary → RequestRules
 For speed, the layers read and write raw headers: lists of bytes.
 """
 
+import mmap
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from typing import Any
 from urllib.parse import parse_qsl, quote
 from uuid import uuid4
@@ -29,6 +31,7 @@ from app.core.errors import (
     UnknownHost,
 )
 from app.core.logging import bind_request_id, get_logger, log_request
+from app.core.origins import ANY, is_http_origin, is_listed
 from app.http.errors import pressroom_error_response
 
 logger = get_logger(__name__)
@@ -101,8 +104,9 @@ def install(app: FastAPI, settings: Settings, envelopes: Mapping[str, Envelope])
     app.add_middleware(
         CrossOrigin,
         respond=respond,
+        refusals=RefusalLog(settings.cors_origins),
         allow_origins=settings.cors_origins,
-        allow_credentials="*" not in settings.cors_origins,
+        allow_credentials=ANY not in settings.cors_origins,
         allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
         allow_headers=[
             "Authorization",
@@ -247,27 +251,88 @@ class AllowedHosts:
         return is_name and name.endswith(self.suffixes)
 
 
+class RefusalLog:
+    """Logs each refused origin once, with the setting that would allow it.
+
+    The memory for 100 origins is shared with the workers, which are forked from this process.
+    """
+
+    CAPACITY = 100
+    _DIGEST_BYTES = 8
+
+    def __init__(self, allowed_origins: Sequence[str]) -> None:
+        self._allowed_origins = allowed_origins
+        self._digests = mmap.mmap(-1, self.CAPACITY * self._DIGEST_BYTES)
+
+    def log(self, origin: str) -> None:
+        """Log an Origin header that is not allowed."""
+        if origin == "null":
+            advice = "serve the page over HTTP instead of opening it as a file"
+        elif is_http_origin(origin):
+            origins = ",".join([*self._allowed_origins, origin])
+            advice = f"to allow them, set CORS_ORIGINS={origins}"
+        else:
+            return
+        if self._is_new(origin):
+            logger.warning(f"pages of the origin {origin} may not use this API; {advice}")
+
+    def _is_new(self, origin: str) -> bool:
+        """Remember an origin. Return False if it is known, or if the memory is full."""
+        size = self._DIGEST_BYTES
+        digest = blake2b(origin.encode(), digest_size=size).digest()
+        for start in range(0, len(self._digests), size):
+            found = self._digests[start : start + size]
+            if found == digest:
+                return False
+            if not any(found):
+                self._digests[start : start + size] = digest
+                return True
+        return False
+
+
 class CrossOrigin(CORSMiddleware):
-    """Starlette's CORSMiddleware, with API errors for rejected preflight requests."""
+    """Starlette's CORSMiddleware with ports `*`, a log of refused origins, and API errors.
+
+    The response to an allowed origin's preflight request always succeeds. The browser compares it
+    with the request, and names the method or header that is not allowed.
+    """
 
     def __init__(
-        self, app: ASGIApp, /, *, respond: ErrorResponder = NATIVE_RESPONDER, **options: Any
+        self,
+        app: ASGIApp,
+        /,
+        *,
+        refusals: RefusalLog,
+        respond: ErrorResponder = NATIVE_RESPONDER,
+        **options: Any,
     ) -> None:
         super().__init__(app, **options)
+        self._refusals = refusals
         self._respond = respond
 
+    def is_allowed_origin(self, origin: str) -> bool:
+        return self.allow_all_origins or is_listed(origin, self.allow_origins)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "OPTIONS":
-            headers = Headers(scope=scope)
-            if "origin" in headers and "access-control-request-method" in headers:
-                response = self.preflight_response(headers)
-                if response.status_code >= 400:
-                    error = InvalidRequest(bytes(response.body).decode())
-                    response = self._respond(scope, error)
-                    response.headers["Vary"] = "Origin"
-                await response(scope, receive, send)
-                return
-        await super().__call__(scope, receive, send)
+        if scope["type"] != "http" or not (origins := _values(scope, b"origin")):
+            await super().__call__(scope, receive, send)
+            return
+        origin = origins[0].decode("latin-1")
+        headers = Headers(scope=scope)
+        is_allowed = self.is_allowed_origin(origin)
+        # Browsers also send Origin with requests to the page's own host.
+        if not is_allowed and origin.partition("://")[2] != headers.get("host"):
+            self._refusals.log(origin)
+        if scope["method"] != "OPTIONS" or "access-control-request-method" not in headers:
+            await super().__call__(scope, receive, send)
+        elif is_allowed:
+            asked = {"origin": origin, "access-control-request-method": "GET"}
+            await self.preflight_response(Headers(asked))(scope, receive, send)
+        else:
+            message = "This origin is not allowed; add it to CORS_ORIGINS"
+            response = self._respond(scope, InvalidRequest(message))
+            response.headers["Vary"] = "Origin"
+            await response(scope, receive, send)
 
 
 class ErrorBoundary:

@@ -12,21 +12,27 @@ from fastapi.params import Form
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 
 from app.core.errors import (
     InsufficientScope,
+    InvalidInput,
     InvalidToken,
     PressroomError,
     SessionRequired,
     UnsupportedMediaType,
 )
 from app.core.strict_json import parse_json
-from app.http.caching import make_conditional
+from app.http.caching import TAGGED_STATUSES, make_conditional
+from app.http.headers import described
 
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 
-NOT_MODIFIED = {"description": "Not modified: If-None-Match contains the current ETag"}
+NOT_MODIFIED = {
+    "description": "Not modified: If-None-Match contains the current ETag",
+    "headers": described("ETag"),
+}
 
 FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 
@@ -58,6 +64,8 @@ def dependency_errors(dependant: Dependant) -> Iterator[type[PressroomError]]:
 class StrictRequest(Request):
     """A request whose `json()` accepts only JSON that RFC 8259 defines unambiguously.
 
+    `form()` also accepts a JSON object. Its values keep their types, so that schemas reject them.
+
     Non-ASCII bytes in a form are percent-encoded before Starlette parses them: it would decode them
     as Latin-1, but clients such as `curl -d password=größe` send UTF-8.
     """
@@ -71,17 +79,28 @@ class StrictRequest(Request):
         """Return the parsed body. FastAPI answers a JSONDecodeError of the parser with 422."""
         return parse_json(await self.body())
 
+    async def _get_form(self, **limits: Any) -> FormData:
+        if not _is_json(_media_type(self)):
+            return await super()._get_form(**limits)
+        fields = await self.json()
+        if not isinstance(fields, dict):
+            raise InvalidInput("The body must be a JSON object")
+        return FormData(fields)
+
 
 class StrictRoute(APIRoute):
     """A route that checks the media type of the body: 415 unless it matches the declared body.
 
+    A route with a form also accepts the fields as JSON.
+
     It answers 422 for undeclared query parameters. Caches store each query string separately, so
     unknown parameters would let any client fill them with copies of one page.
 
-    Responses get validators (http.caching).
+    Responses get validators (http.caching), which OpenAPI describes.
     """
 
     ignores_unknown_parameters = False
+    request_class = StrictRequest
 
     def __init__(
         self,
@@ -90,29 +109,40 @@ class StrictRoute(APIRoute):
         responses: Mapping[int | str, dict[str, Any]] | None = None,
         **options: Any,
     ) -> None:
-        described = dict(responses or {})
+        own = dict(responses or {})
         if "GET" in (methods or ("GET",)):
-            described.setdefault(304, NOT_MODIFIED)
-        super().__init__(*arguments, methods=methods, responses=described, **options)
+            own.setdefault(304, NOT_MODIFIED)
+        super().__init__(*arguments, methods=methods, responses=own, **options)
+        status = self.status_code or 200
+        is_stored = all(each.call is not no_store for each in self.dependant.dependencies)
+        if self.response_field is not None and status in TAGGED_STATUSES and is_stored:
+            self.add_response_headers(status, "ETag")
+
+    def add_response_headers(self, status: int, *names: str) -> None:
+        """Describe headers of a response, in addition to those that are described."""
+        response = self.responses.get(status, {})
+        headers = {**described(*names), **response.get("headers", {})}
+        self.responses[status] = {**response, "headers": headers}
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         body_field = self.body_field
         is_form = body_field is not None and isinstance(body_field.field_info, Form)
         varies_by_caller = uses_credentials(self.dependant)
-        parameters = None if self.ignores_unknown_parameters else _parameters(self.dependant)
+        parameters = None if self.ignores_unknown_parameters else query_parameters(self.dependant)
 
         async def handle_strictly(request: Request) -> Response:
             if parameters is not None and request.scope["query_string"]:
                 _check_parameters(request, parameters)
             if body_field is not None and _has_body(request):
                 media_type = _media_type(request)
-                if is_form and media_type not in FORM_TYPES:
-                    raise UnsupportedMediaType("Send the body as a form")
-                if not is_form and not _is_json(media_type):
-                    raise UnsupportedMediaType
+                is_accepted = _is_json(media_type) or (is_form and media_type in FORM_TYPES)
+                if not is_accepted:
+                    raise UnsupportedMediaType(
+                        "Send the body as a form or as JSON" if is_form else None
+                    )
             if body_field is not None and not isinstance(request, StrictRequest):
-                request = StrictRequest(request.scope, request.receive)
+                request = self.request_class(request.scope, request.receive)
             try:
                 response = await handle(request)
             except HTTPException as error:  # FastAPI wraps what reading the body raises
@@ -124,7 +154,7 @@ class StrictRoute(APIRoute):
         return handle_strictly
 
 
-def _parameters(dependant: Dependant) -> dict[str, bool]:
+def query_parameters(dependant: Dependant) -> dict[str, bool]:
     """Return the declared query parameters by name; the value tells whether it is a list."""
     declared: dict[str, bool] = {}
     for field in dependant.query_params:
@@ -135,7 +165,7 @@ def _parameters(dependant: Dependant) -> dict[str, bool]:
             fields = {field.alias: field.field_info}
         declared |= {name: get_origin(info.annotation) is list for name, info in fields.items()}
     for dependency in dependant.dependencies:
-        declared |= _parameters(dependency)
+        declared |= query_parameters(dependency)
     return declared
 
 

@@ -27,8 +27,9 @@ from app.core.errors import (
 )
 from app.core.streams import Deadline
 from app.db.dependencies import CurrentDatabase, WriteSession
+from app.http.headers import described
 from app.routers.media.media import CurrentStorage
-from app.routers.paging import LINKED, Paging
+from app.routers.paging import Paging
 from app.routers.parameters import CursorPage, ImportId
 from app.routers.responses import create_router, errors
 from app.schemas.imports import ImportQuery, ImportResponse
@@ -38,8 +39,9 @@ from app.services.bulk.runs import ImportRuns
 router = create_router(prefix="/articles", tag="bulk")
 
 NDJSON = "application/x-ndjson"
-RECORDS_CONTENT = {NDJSON: {"schema": {"description": "One ArticleRecord per line, as JSON"}}}
 _BINARY = {"type": "string", "format": "binary"}
+RECORDS_SCHEMA = {**_BINARY, "description": "One ArticleRecord per line, as JSON"}
+RECORDS_CONTENT = {NDJSON: {"schema": RECORDS_SCHEMA}}
 IMPORT_CONTENT: dict[str, Any] = {
     **RECORDS_CONTENT,
     "application/xml": {"schema": {**_BINARY, "description": "An export of WordPress (WXR)"}},
@@ -57,9 +59,6 @@ EXPORT_FILES = {
     ExportFormat.NDJSON: (NDJSON, "articles.ndjson"),
     ExportFormat.MARKDOWN: ("application/zip", "articles.zip"),
     ExportFormat.GHOST: ("application/json", "articles-for-ghost.json"),
-}
-LOCATION = {
-    "Location": {"description": "The path of the import", "schema": {"type": "string"}},
 }
 UNFINISHED = frozenset({ImportState.RECEIVING, ImportState.RUNNING})
 _RESPOND_ASYNC = re.compile(r"(^|,)\s*respond-async\s*(;|,|$)", re.IGNORECASE)
@@ -88,11 +87,14 @@ CurrentRuns = Annotated[ImportRuns, Depends(get_runs)]
 @router.post(
     "/import",
     responses={
-        200: {"description": "The import has ended", "headers": LOCATION},
+        200: {
+            "description": "The import has ended",
+            "headers": described("Location", "Preference-Applied"),
+        },
         202: {
             "description": "The import is running. Its Location has the progress",
             "model": ImportResponse,
-            "headers": LOCATION,
+            "headers": described("Location", "Preference-Applied", "Retry-After"),
         },
         **errors(RequestTimedOut, UnsupportedMediaType, ImportInProgress, LimitReached),
     },
@@ -146,7 +148,7 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
         raise InvalidRequest("The request body is incomplete") from error
 
 
-@router.get("/imports", responses=LINKED)
+@router.get("/imports")
 async def list_imports(
     database: CurrentDatabase, user: RequiredArticlesWriter, query: CursorPage, paging: Paging
 ) -> Sequence[ImportResponse]:
@@ -168,6 +170,7 @@ async def get_import(
     responses={
         200: {
             "description": "The report, as `pressroom import --report` writes it",
+            "headers": described("ETag"),
             "content": {"application/json": {"schema": {"type": "object"}}},
         },
         **errors(ImportNotFound, ImportInProgress),

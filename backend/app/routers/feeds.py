@@ -13,10 +13,11 @@ from app.core.conditional import entity_tag
 from app.core.errors import NotFound, TagNotFound, UserNotFound
 from app.db.dependencies import ReadConnection
 from app.http.caching import public
+from app.http.headers import described
 from app.http.routing import raises
 from app.routers.responses import Responses, create_router, errors
 from app.schemas.feeds import JsonFeed
-from app.schemas.types import PlainDigits
+from app.schemas.types import STORABLE_PATTERN, PlainDigits
 from app.services.feeds import atom, contents, json_feed, rss, sitemap
 from app.services.feeds.contents import Feed
 from app.services.feeds.sitemap import Sitemap
@@ -28,7 +29,7 @@ MIN_VALIDATOR_AGE = timedelta(minutes=1)
 The header has a resolution of one second, and a replica may show a change later than its date.
 """
 
-PathText = Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00]*$")]
+PathText = Annotated[str, StringConstraints(max_length=100, pattern=STORABLE_PATTERN)]
 """Any text that PostgreSQL can compare: without NUL."""
 
 router = create_router(prefix="", tag="feeds")
@@ -44,14 +45,6 @@ WRITERS: Mapping[str, Callable[[Feed], bytes]] = {
     JSON_FEED: json_feed.write,
 }
 
-HEADERS: dict[str, Any] = {
-    name: {"description": description, "schema": {"type": "string"}}
-    for name, description in {
-        "ETag": "For `If-None-Match`",
-        "Last-Modified": "For `If-Modified-Since`; not within a minute after a change",
-        "Cache-Control": "How long the response is fresh",
-    }.items()
-}
 TEXT_SCHEMA = {"type": "string"}
 
 
@@ -75,7 +68,10 @@ def _inlined(model: type[BaseModel]) -> Any:
 def _feed_responses(media_type: str, schema: Any = TEXT_SCHEMA) -> Responses:
     """Return the `responses` of a route with a document of this media type."""
     return {
-        200: {"headers": HEADERS, "content": {media_type: {"schema": schema}}},
+        200: {
+            "headers": described("ETag", "Last-Modified", "Cache-Control"),
+            "content": {media_type: {"schema": schema}},
+        },
         304: {"description": "Not modified, according to If-None-Match or If-Modified-Since"},
     }
 

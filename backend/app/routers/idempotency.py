@@ -24,6 +24,7 @@ from app.core.errors import (
     RequestInProgress,
     ServiceUnavailable,
 )
+from app.core.validation import pattern
 from app.db.dependencies import CurrentDatabase, WriteSession
 from app.http.errors import pressroom_error_response
 from app.http.routing import StrictRequest, StrictRoute, raises
@@ -34,13 +35,14 @@ KEY = "Idempotency-Key"
 STORED_HEADERS = ("Cache-Control", "Content-Type", "ETag", "Link", "Location", "Vary")
 """Headers that are stored with a response; all others belong to a single request."""
 
+_VISIBLE_ASCII = pattern(r"^[\x21-\x7e]+$", "should contain only ASCII characters without spaces")
 IdempotencyKey = Annotated[
     str | None,
     Header(
         alias=KEY,
         min_length=1,
         max_length=255,
-        pattern=r"^[\x21-\x7e]+$",
+        pattern=_VISIBLE_ASCII,
         description=(
             "A unique value, such as a random UUID. If the request is repeated with the same key "
             "within 24 hours, it is not executed again, and the first response is returned."

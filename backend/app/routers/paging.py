@@ -1,7 +1,7 @@
 """Pagination headers."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import Depends, Request, Response
@@ -12,20 +12,6 @@ from app.http.routing import raises
 from app.services.pages.paging import ListPage
 
 Item = TypeVar("Item")
-
-LINK_HEADERS: dict[str, Any] = {
-    "Link": {
-        "description": "RFC 8288: `first`, and `prev` and `next` if these pages exist",
-        "schema": {"type": "string"},
-    },
-    "X-Total-Count": {
-        "description": "The number of items on all pages; requires `count=true`",
-        "schema": {"type": "integer"},
-    },
-}
-"""For the `responses` of a route."""
-LINKED: dict[int | str, dict[str, Any]] = {200: {"headers": {"Link": LINK_HEADERS["Link"]}}}
-"""For the `responses` of a list without a total."""
 
 
 class PageHeaders:

@@ -1,17 +1,21 @@
 """Router factory, and declarations of the errors that routes may return.
 
 A route declares the errors of its service with `responses=errors(…)`. Those of its dependencies are
-declared once, at the dependency, with `raises`.
+declared once, at the dependency, with `raises`. OpenAPI has a schema for each error, so that the
+responses of an operation list the possible values of `code`.
 """
 
-from collections.abc import Mapping, Sequence
-from itertools import chain
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Literal, Union
 
 from fastapi import APIRouter
 from fastapi.params import Depends
+from fastapi.utils import create_model_field
+from pydantic import create_model
 
 from app.core.errors import (
+    ArticleMoved,
     ContentTooLarge,
     CredentialsInQuery,
     InternalError,
@@ -27,20 +31,24 @@ from app.core.errors import (
     UnknownHost,
     UnsupportedMediaType,
 )
-from app.http.errors import error_body, status_of
-from app.http.routing import dependency_errors, no_store, uses_credentials
+from app.core.limits import LimitKind
+from app.http.errors import error_body, headers_of, status_of
+from app.http.headers import described
+from app.http.routing import dependency_errors, no_store, query_parameters, uses_credentials
 from app.routers.idempotency import IdempotentRoute
-from app.schemas.error import ErrorBody
+from app.routers.paging import page_headers
+from app.schemas.error import ErrorBody, Finding
 
 Responses = dict[int | str, dict[str, Any]]
 
 REQUEST_ID_EXAMPLE = "3f2b8c1de5a94f0c9d7e6b5a41c20f88"
-EXTRA_EXAMPLES: Mapping[type[PressroomError], Mapping[str, str]] = {
-    SecondFactorRequired: {"challenge": "eyJ…"},
-    LimitReached: {"limit": "comments"},
-    QuotaExceeded: {"limit": "drafts"},
+_EXTRA_FIELDS: Mapping[type[PressroomError], Mapping[str, tuple[Any, str]]] = {
+    ArticleMoved: {"moved_to": (str, "notes-on-engines")},
+    SecondFactorRequired: {"challenge": (str, "eyJ…")},
+    LimitReached: {"limit": (LimitKind, LimitKind.COMMENTS.value)},
+    QuotaExceeded: {"limit": (LimitKind, LimitKind.DRAFTS.value)},
 }
-"""Additional fields in the bodies of some errors."""
+"""Additional fields in the bodies of some errors: their types and examples."""
 COMMON_ERRORS = (
     InvalidRequest,
     UnknownHost,
@@ -51,74 +59,102 @@ COMMON_ERRORS = (
     ServiceUnavailable,
 )
 """Errors of every route."""
-
-OPENAPI_SCHEMA = {"$ref": f"#/components/schemas/{ErrorBody.__name__}"}
+_SCHEMAS: dict[type[PressroomError], type[ErrorBody]] = {}
+_TYPES = "types"
+"""The key of the error types in what `errors` returns."""
 
 
 def errors(*types: type[PressroomError]) -> Responses:
-    """Return the `responses` of a route that may raise `types`, with an example each."""
-    return _merge(*map(_describe, types))
+    """Return the `responses` of a route that may raise `types`."""
+    responses: Responses = {}
+    for error in types:
+        responses.setdefault(status_of(error), {_TYPES: []})[_TYPES].append(error)
+    return responses
 
 
-def _describe(error: type[PressroomError]) -> Responses:
+def error_schema(error: type[PressroomError]) -> type[ErrorBody]:
+    """Return the schema of the response to an error. All routes share it."""
+    if error not in _SCHEMAS:
+        _SCHEMAS[error] = _create_schema(error)
+    return _SCHEMAS[error]
+
+
+def _create_schema(error: type[PressroomError]) -> type[ErrorBody]:
+    extra = _EXTRA_FIELDS.get(error, {})
     example = error_body(
         message=error.message,
         code=error.code,
         identifier=REQUEST_ID_EXAMPLE,
-        extra=EXTRA_EXAMPLES.get(error),
+        extra={name: example for name, (_, example) in extra.items()},
     )
-    examples = {error.code: {"summary": error.message, "value": example}}
-    return {status_of(error): _response(error.message, examples)}
+    fields: dict[str, Any] = {"code": (Literal[error.code], ...)}
+    if error is InvalidInput:
+        fields["detail"] = (str | list[Finding], ...)
+    fields |= {name: (kind, ...) for name, (kind, _) in extra.items()}
+    return create_model(
+        error.__name__,
+        __base__=ErrorBody,
+        __doc__=f"{error.message}.",
+        __cls_kwargs__={"json_schema_extra": {"examples": [example]}},
+        **fields,
+    )
 
 
-def _response(description: str, examples: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "model": ErrorBody,
-        "description": description,
-        "content": {"application/json": {"schema": OPENAPI_SCHEMA, "examples": examples}},
-    }
+@lru_cache
+def _error_field(types: tuple[type[PressroomError], ...]) -> Any:
+    """Return FastAPI's field for a response with one of these errors; many routes share it."""
+    schema: Any = Union[tuple(map(error_schema, types))]  # noqa: UP007 - as many as there are
+    return create_model_field("error", schema, mode="serialization")
 
 
-def _merge(*declarations: Responses) -> Responses:
-    """Return one declaration; a status that several contain has the examples of all."""
-    merged: Responses = {}
-    for status, response in chain.from_iterable(each.items() for each in declarations):
-        known = merged.get(status)
-        merged[status] = (
-            response
-            if known is None
-            else _response(
-                f"{known['description']} · {response['description']}",
-                {**_examples(known), **_examples(response)},
-            )
-        )
-    return merged
-
-
-def _examples(response: Mapping[str, Any]) -> Mapping[str, Any]:
-    examples: Mapping[str, Any] = response["content"]["application/json"]["examples"]
-    return examples
+def _describe(types: Iterable[type[PressroomError]]) -> dict[str, Any]:
+    """Return the description and the headers of a response with one of these errors."""
+    # Only an error with an entity tag has the header.
+    instances = [
+        PreconditionFailed(etag='""') if error is PreconditionFailed else error() for error in types
+    ]
+    names = dict.fromkeys(name for error in instances for name in headers_of(error))
+    description = " · ".join(error.message for error in instances)
+    return {"description": description} | ({"headers": described(*names)} if names else {})
 
 
 class DescribedRoute(IdempotentRoute):
     """A route whose `responses` include the errors of every route, its dependencies and its body.
 
-    Authentication is described as optional, unless NotAuthenticated is among the errors.
+    They also include the headers of a paginated list. Authentication is described as optional,
+    unless NotAuthenticated is among the errors.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(
+        self, *arguments: Any, responses: Mapping[int | str, Any] | None = None, **options: Any
+    ) -> None:
+        own = responses or {}
+        described_only = {
+            status: response for status, response in own.items() if _TYPES not in response
+        }
+        super().__init__(*arguments, responses=described_only, **options)
         types: list[type[PressroomError]] = [*COMMON_ERRORS, *dependency_errors(self.dependant)]
         if self.body_field is not None:
             types.append(UnsupportedMediaType)
-        if "GET" in (self.methods or ()) and not any(
-            each.call is no_store for each in self.dependant.dependencies
-        ):
+        calls = [each.call for each in self.dependant.dependencies]
+        if "GET" in (self.methods or ()) and no_store not in calls:
             types.append(PreconditionFailed)
-        # FastAPI reads `responses` again when it generates the OpenAPI document.
-        self.responses = _merge(errors(*dict.fromkeys(types)), self.responses)
-        declared = _examples(self.responses[401]) if 401 in self.responses else {}
-        if uses_credentials(self.dependant) and NotAuthenticated.code not in declared:
+        types = list(dict.fromkeys(types))
+        for response in own.values():
+            types += response.get(_TYPES, ())
+        self.errors: Mapping[int, Sequence[type[PressroomError]]] = {
+            int(status): response[_TYPES] for status, response in errors(*types).items()
+        }
+        """The errors that the route may return, by status."""
+        # FastAPI reads both again when it generates the OpenAPI document.
+        for status, each in self.errors.items():
+            self.responses[status] = _describe(each)
+            self.response_fields[status] = _error_field(tuple(each))
+        if page_headers in calls:
+            counted = ("X-Total-Count",) if "count" in query_parameters(self.dependant) else ()
+            for status in (200, 304):
+                self.add_response_headers(status, "Link", *counted)
+        if uses_credentials(self.dependant) and NotAuthenticated not in self.errors.get(401, ()):
             self.openapi_extra = {**(self.openapi_extra or {}), "security": [{}]}
 
 

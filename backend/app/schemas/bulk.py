@@ -15,9 +15,11 @@ from pydantic import (
 )
 
 from app.core.enums import CommentPolicy
+from app.core.validation import pattern
 from app.schemas.articles.article import MAX_TAGS, Excerpt, Language, TagName
 from app.schemas.bulk_comment import CommentRecords
 from app.schemas.types import (
+    SLUG_PATTERN,
     ImageUrl,
     ImportedContent,
     Input,
@@ -27,7 +29,7 @@ from app.schemas.types import (
     Username,
 )
 
-RecordSlug = Annotated[str, StringConstraints(max_length=100, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+RecordSlug = Annotated[str, StringConstraints(max_length=100, pattern=SLUG_PATTERN)]
 """Longer than a slug in a request: generated slugs may have a number at the end."""
 
 MAX_IMPORTED_BYTES = 64 * 1024
@@ -35,7 +37,15 @@ MAX_OLD_PATHS = 50
 MAX_FORMER_SLUGS = 50
 _SURROGATE = re.compile("[\ud800-\udfff]")
 SourceName = Annotated[str, Line(500)]
-OldPath = Annotated[str, StringConstraints(max_length=1000, pattern=r"^/[!#-;=?-~]+$")]
+OldPath = Annotated[
+    str,
+    StringConstraints(
+        max_length=1000,
+        pattern=pattern(
+            r"^/[!#-;=?-~]+$", "should be a path that starts with /, in ASCII without spaces"
+        ),
+    ),
+]
 """A path of the old site, percent-encoded; with the query if it has one, as `/?p=17`."""
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StrictBool, StringConstraints
 
 from app.core.enums import CommentStatus
+from app.core.validation import pattern
 from app.schemas.types import TEXT_PATTERN, Input, Line, Moment, Username
 
 MAX_IMPORTED_COMMENT = 100_000
@@ -12,7 +13,14 @@ MAX_GUEST_NAME = 100
 MAX_GUEST_URL = 2000
 CommentSourceId = Annotated[str, Line(200)]
 GuestUrl = Annotated[
-    str, StringConstraints(max_length=MAX_GUEST_URL, pattern=r"^https?://[!#-;=?-~]+$")
+    str,
+    StringConstraints(
+        max_length=MAX_GUEST_URL,
+        pattern=pattern(
+            r"^https?://[!#-;=?-~]+$",
+            "should be a URL that starts with http:// or https://, in ASCII without spaces",
+        ),
+    ),
 ]
 
 
@@ -25,9 +33,7 @@ class CommentRecord(Input):
     """The id of the comment that this one replies to. Without such a comment, it is no reply."""
     content: Annotated[
         str,
-        StringConstraints(
-            min_length=1, max_length=MAX_IMPORTED_COMMENT, pattern=rf"(?s){TEXT_PATTERN}"
-        ),
+        StringConstraints(min_length=1, max_length=MAX_IMPORTED_COMMENT, pattern=TEXT_PATTERN),
     ]
     """Markdown."""
     author: Username | None = None

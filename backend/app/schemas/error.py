@@ -4,8 +4,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from app.schemas.types import omitted
-
 
 class Finding(BaseModel):
     """A validation error: its location, message and type."""
@@ -18,16 +16,13 @@ class Finding(BaseModel):
 class ErrorBody(BaseModel):
     """An error: `message` for users, `code` for programs, `request_id` for operators.
 
-    `challenge` is only present with the code `second_factor_required`. `limit` is the kind of
-    limit, for the codes `limit_reached` and `quota_exceeded`.
+    OpenAPI has a subclass for each code (`routers.responses`).
     """
 
     model_config = ConfigDict(extra="forbid")
 
     success: Literal[False]
     message: str
-    detail: str | list[Finding]
+    detail: str
     code: str
     request_id: str | None
-    challenge: str = omitted()
-    limit: str = omitted()

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
-from app.schemas.types import Output
+from app.schemas.types import MAY_BE_ABSENT, Output
 
 Absent = SkipJsonSchema[None]
 
@@ -20,6 +20,8 @@ class JsonFeedAuthor(Output):
 
 class JsonFeedItem(Output):
     """An article."""
+
+    model_config = MAY_BE_ABSENT
 
     id: str
     """Permanent, even if `url` changes."""
@@ -40,7 +42,9 @@ class JsonFeedItem(Output):
 class JsonFeed(Output):
     """The newest articles, newest first."""
 
-    version: Literal["https://jsonfeed.org/version/1.1"] = "https://jsonfeed.org/version/1.1"
+    model_config = MAY_BE_ABSENT
+
+    version: Literal["https://jsonfeed.org/version/1.1"]
     title: str
     home_page_url: str
     feed_url: str

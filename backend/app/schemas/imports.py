@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, StringConstraints
 
 from app.core.enums import ImportState
+from app.core.validation import pattern
 from app.schemas.bulk import SourceName
 from app.schemas.types import Input, Line, Output, Username
 
@@ -29,7 +30,17 @@ class ImportQuery(Input):
         Field(description="The author of all articles; editors may name others"),
     ] = None
     site: Annotated[
-        Annotated[str, StringConstraints(max_length=200, pattern=r"^https?://[!-~]+$")] | None,
+        Annotated[
+            str,
+            StringConstraints(
+                max_length=200,
+                pattern=pattern(
+                    r"^https?://[!-~]+$",
+                    "should be a URL that starts with http:// or https://, in ASCII without spaces",
+                ),
+            ),
+        ]
+        | None,
         Field(
             description="The address of the old site, if the source does not contain it. Relative "
             "addresses become absolute with it"

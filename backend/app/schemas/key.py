@@ -2,11 +2,13 @@
 
 from typing import Literal
 
-from app.schemas.types import Output
+from app.schemas.types import MAY_BE_ABSENT, Output
 
 
 class JsonWebKey(Output):
     """A public key: `n` and `e` for RSA, or `crv`, `x` and `y` for an elliptic curve."""
+
+    model_config = MAY_BE_ABSENT
 
     kid: str
     kty: Literal["RSA", "EC"]

@@ -1,5 +1,6 @@
 """Field types that several schemas share, with their validation and OpenAPI schema."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,32 +16,76 @@ from pydantic import (
     ConfigDict,
     EmailStr,
     Field,
+    GetJsonSchemaHandler,
     StringConstraints,
     WithJsonSchema,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from app.core.validation import pattern
 
 MAX_ID = 2**63 - 1
 MAX_CONTENT_BYTES = 1024 * 1024
 
 # A printable line with at least one visible character, and text with line breaks. Both reject
 # control characters: PostgreSQL cannot store NUL, and JSON escapes the others to six bytes.
-_CONTROL_OR_BREAK = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
-LINE_PATTERN = rf"^[^{_CONTROL_OR_BREAK}]*[^\s{_CONTROL_OR_BREAK}][^{_CONTROL_OR_BREAK}]*$"
-STORABLE_PATTERN = r"^[^\x00]*$"
+#
+# A line consists of visible characters and the white space that ends no line. Naming U+2028 and
+# U+2029 would be shorter. But generators of TypeScript write them into regular expressions
+# unescaped, where they end the line. U+FEFF is white space in JavaScript only.
+_SPACE = r" \xa0\u1680\u2000-\u200a\u202f\u205f\u3000\ufeff"
+_VISIBLE = r"[^\s\x00-\x1f\x7f-\x9f]"
+LINE_PATTERN = pattern(
+    rf"^[{_SPACE}]*{_VISIBLE}(?:{_VISIBLE}|[{_SPACE}])*$",
+    "should be one line of text with a visible character, without control characters",
+)
+STORABLE_PATTERN = pattern(r"^[^\x00]*$", "should not contain the character NUL")
 """PostgreSQL cannot store or compare NUL."""
-TEXT_PATTERN = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
+_CONTROL = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f"
+_WITHOUT_CONTROL = "should not contain control characters except tabs and line breaks"
+TEXT_PATTERN = pattern(rf"^[^{_CONTROL}]*$", _WITHOUT_CONTROL)
+VISIBLE_TEXT_PATTERN = pattern(
+    rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$",
+    "should contain a visible character, and no control characters except tabs and line breaks",
+)
 
 
 class Input(BaseModel):
-    """Base class of request schemas. Unknown fields are rejected, so that typos are noticed."""
+    """Base class of request schemas. Unknown fields are rejected, so that typos are noticed.
+
+    OpenAPI has defaults of bodies in descriptions: openapi-typescript makes a property with
+    `default` required. Query parameters keep `default`.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        document = handler(schema)
+        for field in handler.resolve_ref_schema(document).get("properties", {}).values():
+            default = field.pop("default", None)
+            if default is not None and default != "":
+                described = f"{field['description']}. " if "description" in field else ""
+                field["description"] = f"{described}Default: `{json.dumps(default)}`"
+        return document
+
 
 class Output(BaseModel):
-    """Base class of response schemas, read from rows by attribute."""
+    """Base class of response schemas, read from rows by attribute.
 
-    model_config = ConfigDict(from_attributes=True)
+    OpenAPI has all fields as required. Schemas whose fields may be absent override this.
+    """
+
+    model_config = ConfigDict(
+        from_attributes=True, json_schema_serialization_defaults_required=True
+    )
+
+
+MAY_BE_ABSENT = ConfigDict(json_schema_serialization_defaults_required=False)
+"""The configuration of a response schema that omits fields."""
 
 
 def omitted() -> Any:
@@ -102,9 +147,13 @@ Country = Annotated[
 ]
 
 
+USERNAME_PATTERN = pattern(
+    r"^[A-Za-z0-9._-]+$",
+    "should contain only the letters A to Z, digits, dots, underscores and hyphens",
+)
 Username = Annotated[
     str,
-    StringConstraints(min_length=3, max_length=50, pattern=r"^[A-Za-z0-9._-]+$"),
+    StringConstraints(min_length=3, max_length=50, pattern=USERNAME_PATTERN),
 ]
 """ASCII without `@`: it cannot imitate another username, nor be mistaken for an email."""
 
@@ -167,10 +216,14 @@ Moment = Annotated[
 ]
 """RFC 3339, from 1970 to 9999, converted to UTC."""
 
+SLUG_PATTERN = pattern(
+    r"^[a-z0-9]+(-[a-z0-9]+)*$",
+    "should contain only the letters a to z and digits, with single hyphens between them",
+)
 Title = Annotated[str, Line(200)]
 Content = Annotated[
     str,
-    StringConstraints(min_length=10, max_length=MAX_CONTENT_BYTES, pattern=TEXT_PATTERN),
+    StringConstraints(min_length=1, max_length=MAX_CONTENT_BYTES, pattern=VISIBLE_TEXT_PATTERN),
     AfterValidator(_max_bytes(MAX_CONTENT_BYTES)),
 ]
 ImportedContent = Annotated[
@@ -178,12 +231,17 @@ ImportedContent = Annotated[
     StringConstraints(min_length=1, max_length=MAX_CONTENT_BYTES, pattern=TEXT_PATTERN),
     AfterValidator(_max_bytes(MAX_CONTENT_BYTES)),
 ]
-"""Like Content, but it may be as short as some posts of other systems."""
+"""Like Content, but it may be white space alone, as some posts of other systems."""
 
 ImageUrl = Annotated[
     str,
     StringConstraints(
-        max_length=2000, pattern=r"^(https?://[!#-;=?-~]+|/[!#-.0-;=?-~][!#-;=?-~]*)$"
+        max_length=2000,
+        pattern=pattern(
+            r"^(https?://[!#-;=?-~]+|/[!#-.0-;=?-~][!#-;=?-~]*)$",
+            "should be a URL that starts with http://, https:// or a single slash, in ASCII "
+            "without spaces",
+        ),
     ),
 ]
 """An absolute URL, or a path on this host such as `/media/...`; ASCII, percent-encoded."""

@@ -177,11 +177,48 @@ class TestLogin:
         response = await client.post("/auth/login", data=form)
         assert response.status_code == 422
 
-    async def test_json_body_is_rejected(self, client: httpx.AsyncClient) -> None:
-        body = {"username": "ada", "password": PASSWORD}
+    async def test_fields_may_be_sent_as_json(
+        self, client: httpx.AsyncClient, session: AsyncSession
+    ) -> None:
+        user = await create_user(session)
+        body = {"username": user.username, "password": PASSWORD, "client_id": None, "scope": ""}
         response = await client.post("/auth/login", json=body)
+        assert response.status_code == 200
+        assert response.json()["refresh_token"]
+
+    @pytest.mark.parametrize(
+        ("body", "location"),
+        [
+            ('{"username": "ada"}', ["body", "password"]),
+            ('{"username": 5, "password": "x"}', ["body", "username"]),
+            ('{"username": ["ada"], "password": "x"}', ["body", "username"]),
+            ('{"username": "ada", "password": {"file": "x"}}', ["body", "password"]),
+            ('{"username": "ada", "password": "x", "otp": "1"}', ["body", "otp"]),
+            ('{"username": "ada", "username": "bob", "password": "x"}', ["body", 0]),
+            ("{", ["body", 1]),
+            ("", ["body", 0]),
+        ],
+    )
+    async def test_invalid_json_is_rejected(
+        self, client: httpx.AsyncClient, body: str, location: list[str | int]
+    ) -> None:
+        headers = {"Content-Type": "application/json"}
+        response = await client.post("/auth/login", content=body, headers=headers)
+        assert response.status_code == 422
+        assert response.json()["detail"][0]["loc"] == location
+
+    @pytest.mark.parametrize("body", ["[]", "null", '"ada"'])
+    async def test_json_must_be_an_object(self, client: httpx.AsyncClient, body: str) -> None:
+        headers = {"Content-Type": "application/json"}
+        response = await client.post("/auth/login", content=body, headers=headers)
+        assert response.status_code == 422
+        assert response.json()["message"] == "The body must be a JSON object"
+
+    async def test_other_media_types_are_rejected(self, client: httpx.AsyncClient) -> None:
+        headers = {"Content-Type": "text/plain"}
+        response = await client.post("/auth/login", content="username=ada", headers=headers)
         assert response.status_code == 415
-        assert response.json()["message"] == "Send the body as a form"
+        assert response.json()["message"] == "Send the body as a form or as JSON"
 
 
 class TestIdentity:

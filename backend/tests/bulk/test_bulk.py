@@ -263,8 +263,8 @@ class TestImport:
 
 INVALID_RECORDS = {
     "no JSON": ("{", "not JSON"),
-    "no object": ("[]", "valid dictionary"),
-    "a number": ("1", "valid dictionary"),
+    "no object": ("[]", "should be an object"),
+    "a number": ("1", "should be an object"),
     "no title": (json.dumps({"content": RECORD["content"]}), "title: Field required"),
     "unknown field": (json.dumps({**RECORD, "titel": "x"}), "titel: Extra inputs"),
     "empty content": (json.dumps({**RECORD, "content": ""}), "content: "),

@@ -123,6 +123,35 @@ class TestVisibility:
         found = site({"_config.yml": config, **dict.fromkeys(names, TEXT)})
         assert public(found) == {"_pages/a.md", "_recipes/a.md", "_posts/2020-01-02-a.md"}
 
+    def test_passwords_in_the_configuration_of_hexo(self, site: Site) -> None:
+        config = (
+            "new_post_name: :title.md\nencrypt:\n  tags: [{name: Diary, password: x}]\n"
+            "  blogs: [{title: My plans, password: y}]\n"
+        )
+        texts = {
+            "tag": "tags: [diary]",
+            "title": "title: My plans",
+            "without": "tags: [diary]\npassword: ''",
+            "other": "tags: My plans",
+        }
+        files = {
+            f"source/_posts/{name}.md": TEXT.replace("date", f"{text}\ndate", 1)
+            for name, text in texts.items()
+        }
+        found = site({"_config.yml": config, **files})
+        shown = {name.rpartition("/")[2].removesuffix(".md") for name in public(found)}
+        assert shown == {"without", "other"}
+
+    def test_only_jekyll_separates_tags_by_spaces(self, site: Site) -> None:
+        text = TEXT.replace("date", "layout: post\ntags: Steam Engines\ndate", 1)
+        name = "_posts/2020-01-02-a.md"
+        for config, tags in {
+            "": ["Steam", "Engines"],
+            "new_post_name: x": ["Steam Engines"],
+        }.items():
+            found = site({"_config.yml": config, name: text})
+            assert record(found[name])["tags"] == tags
+
     @pytest.mark.parametrize("below", ["content", "content/posts"])
     def test_configuration_above_the_folder(self, site: Site, below: str) -> None:
         files = {

@@ -129,6 +129,28 @@ class TestWordPress:
         }
         assert survey.left_out == {"categories and tags without posts": 2, "menus": 1}
 
+    def test_entities_are_decoded_once(self, write: Write) -> None:
+        item = wordpress_record(
+            write,
+            title="Q&amp;A &#8211; caf&eacute; &amp;lt;b&amp;gt; <em>x</em>",
+            more=category("News &amp; Views", key="news-views"),
+        )
+        assert record(item)["title"] == "Q&A \u2013 café &lt;b&gt; x"
+        assert record(item)["tags"] == ["News & Views"]
+
+    def test_tags_of_old_exports(self, write: Write) -> None:
+        """Before WordPress 3.1, terms occur twice, and tags have another domain."""
+        tag = "<wp:tag><wp:tag_slug>first</wp:tag_slug><wp:tag_name>First</wp:tag_name></wp:tag>"
+        terms = "<category>News</category><category domain='tag'>First</category>"
+        more = terms + category("News") + category("First", "tag")
+        path = write("wp.xml", wxr(tag + wordpress_post(1, more=more)))
+        survey, (item,) = load(wordpress, path)
+        assert (record(item)["tags"], imported(item), survey.left_out) == (
+            ["First", "News"],
+            {},
+            {},
+        )
+
     @pytest.mark.parametrize(
         ("language", "expected"),
         [("zh-Hans-CN", "zh-Hans-CN"), ("de-DE", "de-DE"), ("en-xx", "en"), ("?", None)],
@@ -331,6 +353,17 @@ class TestGhost:
             "cover_alt": "A cat",
             "cover_caption": "On & off",
         }
+
+    @pytest.mark.parametrize(
+        ("cover", "expected"),
+        [
+            ("content/images/c.jpg", "/content/images/c.jpg"),
+            ("//cdn.example/c d.jpg", "https://cdn.example/c%20d.jpg"),
+        ],
+    )
+    def test_covers_without_a_scheme(self, write: Write, cover: str, expected: str) -> None:
+        _, (item,) = self.load(write, {**GHOST_POST, "image": cover})
+        assert record(item)["cover_image_url"] == expected
 
     def test_language_authors_and_internal_tags(self, write: Write) -> None:
         _, (item,) = self.load(

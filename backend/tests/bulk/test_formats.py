@@ -133,6 +133,20 @@ slug: the-first
             "cover_image_url": None,
         },
     ),
+    "astropaper": (
+        "blog/second.md",
+        "pubDatetime: 2022-09-23T15:22:00Z\nmodDatetime: 2022-09-24T00:00:00Z\ntags:\n  - docs\n",
+        {
+            "published_at": "2022-09-23T15:22:00Z",
+            "updated_at": "2022-09-24T00:00:00Z",
+            "tags": ["docs"],
+        },
+    ),
+    "fluid": (
+        "source/_posts/a.md",
+        "date: 2020-01-01\nindex_img: /a.png\nbanner_img: /b.png\nlastModDate: 2020-02-01\n",
+        {"cover_image_url": "/a.png", "updated_at": "2020-02-01T00:00:00Z"},
+    ),
     "capitals": ("a.md", "Title: Hello\nDate: 2020-01-01\nDraft: true\n", {"title": "Hello"}),
     "nothing": ("my-file_name.md", "layout: x", {"title": "my file name", "published_at": None}),
     "papermod": (
@@ -238,6 +252,7 @@ class TestMarkdown:
             ("---\ntitle: Mine\na: " + "[" * 5000 + "\n---\nText.", "front matter"),
             ("---\ntitle: Mine\nb: " + "x" * 70_000 + "\n---\nText.", "longer than 65536"),
             ("+++\ntitle: Mine\nb = \n+++\nText.", "is not valid TOML"),
+            ("+++\ntitle = 'Mine'\nb = \n+++\nText.", "is not valid TOML"),
             ("---\ntitle: Mine\ndraft: false\n\nText.", "has no end"),
             ("---js\ntitle: Mine\n---\nText.", "cannot be read"),
         ],
@@ -435,7 +450,7 @@ class TestGhost:
             {"visibility": "members"}, {"visibility": "paid"}, {"visibility": "tiers"},
             {"visibility": "label:vip"}, {"status": "sent"}, {"status": "scheduled"},
             {"html": "<p>Free.</p><!--members-only--><p>Paid.</p>"},
-            {"html": "", "lexical": json.dumps(PAYWALL)},
+            {"html": "", "lexical": json.dumps(PAYWALL)}, {"email_only": True},
         ]  # fmt: skip
         unfinished: list[dict[str, Any]] = [
             {"status": "draft"},
@@ -447,10 +462,10 @@ class TestGhost:
         posts = [{"id": f"p{number}", **base, **case} for number, case in enumerate(cases)]
         path = write("ghost.json", json.dumps(ghost_export(posts)))
         is_public = ["published_at" in fields(item) for item in read(ghost, path)]
-        assert is_public == [False] * 11 + [True] * 3
+        assert is_public == [False] * 12 + [True] * 3
         items = read(ghost, path, OPTIONS._replace(publish_restricted=True))
         is_public = ["published_at" in fields(item) for item in items]
-        assert is_public == [True] * 8 + [False] * 3 + [True] * 3
+        assert is_public == [True] * 9 + [False] * 3 + [True] * 3
 
     def test_dangling_references(self, write: Write) -> None:
         export = ghost_export(
@@ -660,6 +675,20 @@ class TestWordPress:
             ({"password": "hush"}, "the post has a password"),
             ({"content": "Free. <!-- wp:jetpack/paywall /--> Paid."}, "(jetpack/paywall)"),
             ({"content": "Free. [members_only]Paid.[/members_only]"}, "(members_only)"),
+            ({"content": "Free. [member]Paid.[/member]"}, "(member)"),
+            ({"content": "Free. [erphpdown]Paid.[/erphpdown]"}, "(erphpdown)"),
+            ({"content": "Free. [reply]\nFor readers who comment.\n[/reply]"}, "(reply)"),
+            (
+                {"content": "<!-- wp:acme/paywalled {} -->Paid.<!-- /wp:acme/paywalled -->"},
+                "(acme/paywalled)",
+            ),
+            (
+                {
+                    "content": '<!-- wp:group {"metadata":{"blockVisibility":false}} -->Hidden.'
+                    "<!-- /wp:group -->"
+                },
+                "(blockVisibility)",
+            ),
             ({"more": meta("_jetpack_newsletter_access", "paid_subscribers")}, "a plugin"),
             ({"more": meta("_expiration-date", "1577836800")}, "the post expired on 2020-01-01"),
             ({"more": meta("_expiration-date", "soon")}, "is no date"),
@@ -676,6 +705,15 @@ class TestWordPress:
         (item,) = read(wordpress, path, OPTIONS._replace(publish_restricted=True))
         is_unfinished = post.get("status") in {"pending", "pitch", ""}
         assert ("published_at" in fields(item)) is not is_unfinished
+
+    def test_words_in_brackets_hide_nothing(self, write: Write) -> None:
+        content = (
+            "a [member] b [reply] c [team_member]d[/team_member] [email_protect]e[/email_protect]"
+            '<!-- wp:premium/heading --><h2>f</h2><!-- /wp:premium/heading --><!-- wp:group {"meta'
+            'data":{"blockVisibility":{"viewport":{"mobile":false}}}} -->g<!-- /wp:group -->'
+        )
+        (item,) = read(wordpress, write("wp.xml", wxr(wordpress_post(content=content))))
+        assert "published_at" in fields(item)
 
     def test_dates_in_both_zones(self, write: Write) -> None:
         local = "<wp:post_date>2020-06-01 10:00:00</wp:post_date>"

@@ -714,6 +714,14 @@ SITES: dict[str, list[Case]] = {
         ),
         draft(page(name="_drafts/a.md"), "the file is in a folder of drafts"),
     ],
+    "shortcodes and comments around parts for some readers, such as `hugo-encryptor` and "
+    "`<!--members-only-->`": [
+        draft(page(text=text), "parts of the text were for members only")
+        for text in (
+            '{{% hugo-encryptor "x" %}}\nText.\n{{% /hugo-encryptor %}}',
+            "Text.\n\n<!--members-only-->\n\nText.",
+        )
+    ],
     "configuration that hides texts: `defaults`, `exclude`, `cascade`, data files": [
         draft(page(others={name: text}), ": imported as a draft")
         for name, text in (

@@ -23,14 +23,15 @@ HIDDEN = [
     "encrypted: true", "expiryDate: 2021-01-01", "expires: 2025-12-31T23:59:59Z",
     "unpublish_date: soon", "build: {render: never}", "_build: {list: false}", "headless: true",
     "public: false", "listed: false", "visible: no", "permalink: false", "wip: true",
-    "eleventyExcludeFromCollections: true", "dg-publish: false",
+    "eleventyExcludeFromCollections: true", "dg-publish: false", "visible: hide",
+    "published: private", "state: private", "enc_pwd: 1",
 ]  # fmt: skip
 SHOWN = [
     "draft: false", 'draft: "no"', "draft: 0", "draft:", "draft: ~", "published: true",
     "publish: yes", "status: published", "status: Public", "visibility: public", "access: free",
     "private: false", "password:", "password: ''", "expiryDate: 2099-01-01", "expires: never",
     "tiers: []", "tier: free", "build: {render: always}", "permalink: /a/b/", "members: false",
-    "state: California", "mood: private",
+    "state: California", "mood: private", "visible: show",
 ]  # fmt: skip
 
 
@@ -64,6 +65,30 @@ class TestVisibility:
     def test_public_texts_are_published(self, tmp_path: Path, field: str) -> None:
         item = read_text(tmp_path, f"---\ntitle: x\ndate: 2020-01-01\n{field}\n---\nThe text.")
         assert published_at(item) == datetime(2020, 1, 1, tzinfo=UTC)
+
+    @pytest.mark.parametrize(
+        ("text", "is_hidden"),
+        [
+            ('{{% hugo-encryptor "sesame" %}}\nIn.\n{{% /hugo-encryptor %}}', True),
+            ('{{< fixit-encryptor "sesame" >}}\nIn.\n{{< /fixit-encryptor >}}', True),
+            ("{% members_only %}In.{% endmembers_only %}", True),
+            ("Free.\n\n<!-- members-only -->\n\nIn.", True),
+            ("Free.\n\n<!--paywall-->\n\nIn.", True),
+            ("<Paywall>\n\nIn.\n\n</Paywall>", True),
+            ("{{< team-member name=x >}}In.{{< /team-member >}}", False),
+            ("<!-- members of a group --> {{< protect-email a@b.example >}}", False),
+            ('```\n{{% hugo-encryptor "sesame" %}}\nIn.\n{{% /hugo-encryptor %}}\n```', False),
+        ],
+    )
+    def test_parts_for_some_readers_hide_the_text(
+        self, tmp_path: Path, text: str, is_hidden: bool
+    ) -> None:
+        item = read_text(tmp_path, f"---\ntitle: x\ndate: 2020-01-01\n---\n{text}\n", "a.mdx")
+        assert (published_at(item) is None) is is_hidden
+        found = [note for note in item.notes if "for members only" in note]
+        assert len(found) == is_hidden
+        assert item.record is not None
+        assert is_hidden is False or "sesame" not in item.record.content
 
     def test_toml_and_json_have_the_same_rules(self, tmp_path: Path) -> None:
         for text in (
@@ -129,11 +154,16 @@ DATES: dict[str, str] = {
     "2016-01-02T10:20:30.5+09:00": "2016-01-02T01:20:30.5",
     "2016-01-02 10:20:30 +0800": "2016-01-02T02:20:30",
     "2016-01-02 10:20:30 -05": "2016-01-02T15:20:30",
+    "2016-01-02 10:20:30 -0800 PST": "2016-01-02T18:20:30",
+    "2016-1-2 9:5:3": "2016-01-02T09:05:03",
     "2016-01-02 10:00:00 CST": "2016-01-02T16:00",
     "2016-01-02 10:00 Asia/Tokyo": "2016-01-02T01:00",
     "2016-01-02T10:00:00+09:00[Asia/Tokyo]": "2016-01-02T01:00",
     "20160102T101500Z": "2016-01-02T10:15",
     "2016年1月2日": "2016-01-02T00:00",
+    "2016년 1월 2일": "2016-01-02T00:00",
+    "2016. 1. 2.": "2016-01-02T00:00",
+    "2016. 1. 2. 10:20": "2016-01-02T10:20",
     "Jul 08 2022": "2022-07-08T00:00",
     "July 8, 2022": "2022-07-08T00:00",
     "8th of July 2022, 3:04 PM": "2022-07-08T15:04",
@@ -218,6 +248,9 @@ FRONT_MATTERS = {
     "no opening": f"title: 12:30\ndate: 2020-01-01\n{LIST}\n---\n",
     "no fences": "Title: 12:30\nDate: 2020-01-01\nTags: no, yes, 1.10\n\n",
     "toml": f"+++\n{TOML}\ntags = ['no', 'yes', 1.10]\n+++\n",
+    "toml with BOM and CRLF": f"\ufeff+++\n{TOML}\ntags = ['no', 'yes', 1.10]\n+++\n".replace(
+        "\n", "\r\n"
+    ),
     "json": f"{{{JSON}}}\n\n",
     "hexo json": f"{JSON}\n;;;\n",
     "named": f"---json\n{{{JSON}}}\n---\n",
@@ -279,6 +312,13 @@ The text."""
         }
         assert "not imported as authors: Bob" in " ".join(item.notes)
         assert "/2019/old/, /older/" in " ".join(item.notes)
+
+    def test_aliases_are_beside_the_text(self, tmp_path: Path) -> None:
+        text = "---\ntitle: x\naliases: [b.html]\n---\nThe text."
+        for name, path in {"a.md": "/b.html", "c/a.md": "/c/b.html"}.items():
+            item = read_text(tmp_path, text, name)
+            assert item.record is not None
+            assert item.record.old_paths[0] == path
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from app.auth.security import hash_password
 from app.core import clock
 from app.core.config import Registration, get_settings
 from app.core.enums import Scope
+from app.core.errors import TooManyAttempts
 from app.models import SecondFactor, User, UserSession
 from app.services.accounts import account_changes
 from tests.factories import PASSWORD, api_key, create_article, create_user
@@ -67,6 +68,7 @@ async def test_login_opens_a_session_that_can_be_ended(
     await client.post("/auth/logout-all", headers=by(token, "Bearer"))
     response = await client.get("/api/user", headers=by(token))
     assert response.status_code == 401
+    assert response.json()["errors"] == {"token": ["belongs to a session that has ended"]}
 
 
 async def test_token_lasts_one_week(
@@ -110,7 +112,8 @@ async def test_second_factor_requires_the_native_login(
     body = {"user": {"email": ada.email, "password": PASSWORD}}
     response = await client.post("/api/users/login", json=body)
     assert response.status_code == 401
-    assert response.json().keys() == {"errors"}
+    (message,) = response.json()["errors"]["credentials"]
+    assert "second factor" in message
 
 
 async def test_password_can_be_changed_within_one_hour_of_login(
@@ -121,7 +124,9 @@ async def test_password_can_be_changed_within_one_hour_of_login(
     for changes in (NEW, {"email": "new@example.com"}, {**NEW, "bio": "x"}):
         late = await put(client, token, **changes)
         assert late.status_code == 403
-        assert "log in again" in late.json()["errors"]["body"][0]
+        errors = late.json()["errors"]
+        assert errors["user"] == ["forbidden"]
+        assert "log in again" in errors["reason"][0]
     assert (await put(client, token, bio="Allowed")).status_code == 200
     assert (await put(client, token, email=ada.email, password="")).status_code == 200
     monkeypatch.setattr(clock, "now", lambda: now + timedelta(minutes=59))
@@ -141,7 +146,7 @@ async def test_native_session_cannot_change_email_or_password(
     for token in (native["access_token"], renewed.json()["access_token"]):
         refused = await put(client, token, **changes)
         assert refused.status_code == 403
-        assert "RealWorld API" in refused.json()["errors"]["body"][0]
+        assert "RealWorld API" in refused.json()["errors"]["reason"][0]
         assert (await put(client, token, bio="Allowed")).status_code == 200
     await session.refresh(ada)
     assert (ada.email, ada.bio) == ("ada@example.com", "Allowed")
@@ -161,7 +166,7 @@ async def test_user_with_second_factor_cannot_change_email_or_password(
     await session.flush()
     refused = await put(client, token, **changes)
     assert refused.status_code == 403
-    assert "second factor" in refused.json()["errors"]["body"][0]
+    assert "second factor" in refused.json()["errors"]["reason"][0]
     assert (await put(client, token, bio="Allowed")).status_code == 200
 
 
@@ -217,7 +222,7 @@ async def test_email_change_is_refused_with_registration_by_mail(
     user = {"username": "somebody", "email": "some@example.com", "password": PASSWORD}
     refused = await client.post("/api/users", json={"user": user})
     assert refused.status_code == 422
-    assert "by mail" in refused.json()["errors"]["body"][0]
+    assert "by mail" in refused.json()["errors"]["user"][0]
 
 
 async def test_wrong_password_counts_like_in_the_native_api(
@@ -228,7 +233,8 @@ async def test_wrong_password_counts_like_in_the_native_api(
         body = {"user": {"email": ada.email, "password": "wrong"}}
         response = await client.post("/api/users/login", json=body)
         statuses.append(response.status_code)
-        assert response.json().keys() == {"errors"}
+        expected = {401: {"credentials": ["invalid"]}, 429: {"request": [TooManyAttempts.message]}}
+        assert response.json()["errors"] == expected[response.status_code]
     assert statuses[0] == 401
     assert statuses[-1] == 429
     assert int(response.headers["Retry-After"]) > 0

@@ -7,16 +7,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from app.core.config import BACKEND_DIR
-from tests.e2e.conftest import api_database, checkout
-from tests.processes import Api, Checkout, serving
-
-__all__ = ["api_database", "checkout"]
+from tests.processes import Api
 
 pytestmark = pytest.mark.contract
 
@@ -26,12 +22,6 @@ EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES") or "5"
 MIN_CASES = 2000
 TIMEOUT_SECONDS = 1800
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
-
-
-@pytest.fixture(scope="module")
-def api(checkout: Checkout, api_database: str) -> Iterator[Api]:
-    with serving(checkout, DATABASE_URL=api_database, RAW_SQL_REFERENCE="true") as api:
-        yield api
 
 
 @pytest.mark.parametrize("caller", ["anonymous", "authenticated"])

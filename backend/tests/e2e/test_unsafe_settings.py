@@ -21,7 +21,7 @@ UNSAFE = {
     "ENVIRONMENT": "production",
     "DEBUG": "true",
     "ALLOWED_HOSTS": "*",
-    "CORS_ORIGINS": "https://ok.example.com,https://*.example.com",
+    "CORS_ORIGINS": "https://ok.example.com,http://localhost:*",
 }
 PROBLEMS = ("SECRET_KEY is missing", "DEBUG", "ALLOWED_HOSTS", "CORS_ORIGINS", "DATABASE_URL")
 

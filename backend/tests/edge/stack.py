@@ -11,13 +11,15 @@ from uuid import uuid4
 import httpx
 
 from app.core.config import PROJECT_DIR
-from tests.processes import HIGH_LIMITS, HOST, PASSWORD, SECRET_KEY, wait_until
+from tests.processes import HIGH_LIMITS, HOST, PASSWORD, SECRET_KEY, free_port, wait_until
 
 sys.path.insert(0, str(PROJECT_DIR / "scripts"))  # scripts/ is not a package
 
 SERVICES = "docker-compose.yml"
 WITH_TLS = "docker-compose.tls.yml"
 ORIGIN = "https://www.example.com"
+FRONT_END = f"http://localhost:{free_port()}"
+"""The origin of the page in test_browser.py."""
 PRODUCTION = {
     "BACKEND_TARGET": "runtime",
     "ENVIRONMENT": "production",
@@ -25,7 +27,7 @@ PRODUCTION = {
     "POSTGRES_PASSWORD": "pressroom-edge",
     "DATABASE_URL": "",  # that of the tests is another one
     "ALLOWED_HOSTS": f"{HOST},localhost,blog.example.com,*.example.org",
-    "CORS_ORIGINS": ORIGIN,
+    "CORS_ORIGINS": f"{ORIGIN},{FRONT_END}",
     "HTTP_BIND": HOST,
     "WEB_CONCURRENCY": "2",
     # All test requests come from one address.

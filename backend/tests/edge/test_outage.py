@@ -8,7 +8,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.edge.stack import Stack, is_cached, publish, register, wait_for_state
+from tests.edge.stack import ORIGIN, Stack, is_cached, publish, register, wait_for_state
 from tests.processes import wait_until
 
 
@@ -116,7 +116,12 @@ def test_waiting_request_ends_with_503(client: httpx.Client) -> None:
 @pytest.mark.usefixtures("without")
 @pytest.mark.parametrize("path", ["/media", "/articles/import"])
 def test_upload_without_a_backend_gets_a_json_error(client: httpx.Client, path: str) -> None:
-    """Also above the limit for other bodies, which does not apply to uploads."""
-    answer = client.post(path, content=b"x" * 6 * 1024 * 1024)
+    """Also above the limit for other bodies, which does not apply to uploads. Pages can read it."""
+    headers = {"Origin": ORIGIN, "Connection": "close"}  # nginx closes it, because of the body
+    answer = client.post(path, content=b"x" * 6 * 1024 * 1024, headers=headers)
     assert answer.status_code == 503
     assert answer.json()["code"] == "service_unavailable"
+    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+    preflight = client.options(path, headers={**headers, "Access-Control-Request-Method": "POST"})
+    assert preflight.status_code == 200
+    assert preflight.headers["Access-Control-Allow-Origin"] == ORIGIN

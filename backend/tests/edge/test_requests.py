@@ -7,7 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.edge.stack import Stack, register
+from app.core.config import get_settings
+from app.main import create_app
+from tests.edge.stack import ORIGIN, Stack, register
+from tests.origins import ALLOWED, ENTRIES, REFUSED
 from tests.processes import HOST
 
 ERROR_FIELDS = {"success", "message", "detail", "code", "request_id"}
@@ -140,6 +143,7 @@ def test_probes_accept_any_host(client: httpx.Client, path: str) -> None:
         "/dev%2Fmailbox",
         "/_edge_error",
         "/_edge_wait",
+        "/_edge_preflight",
         "/_media/x/y",
     ],
 )
@@ -186,7 +190,7 @@ def test_websocket_upgrade_is_passed_on(stack: Stack) -> None:
 @pytest.fixture(scope="module")
 def limited(stack: Stack) -> Iterator[Stack]:
     with stack.additional_nginx(
-        EDGE_REQUESTS_PER_SECOND="50", EDGE_ATTEMPTS_PER_MINUTE="10"
+        EDGE_REQUESTS_PER_SECOND="50", EDGE_ATTEMPTS_PER_MINUTE="10", CORS_ORIGINS=ENTRIES
     ) as edge:
         yield edge
 
@@ -275,3 +279,79 @@ class TestLimits:
     def test_reads_are_limited(self, limited: Stack) -> None:
         assert 429 not in self.statuses(limited, "GET", "/tags", 300)
         assert any(429 in self.statuses(limited, "GET", "/tags", 250) for _ in range(12))
+
+
+def cors_headers(response: httpx.Response) -> dict[str, str]:
+    headers = response.headers.items()
+    return {name: value for name, value in headers if name.startswith("access-control-")}
+
+
+class TestCors:
+    """The responses of nginx itself have the CORS headers of the backend.
+
+    The tests before have used up the limits, which do not apply to preflight requests.
+    """
+
+    async def test_headers_are_those_of_the_backend(self, stack: Stack) -> None:
+        app = create_app(get_settings().model_copy(update={"cors_origins": [ORIGIN]}))
+        preflight = {
+            "Origin": ORIGIN,
+            "Access-Control-Request-Method": "PATCH",
+            "Access-Control-Request-Headers": "authorization,x-unknown",
+        }
+        answers = []
+        for transport, base_url in (
+            (httpx.ASGITransport(app), "http://testserver"),
+            (httpx.AsyncHTTPTransport(), stack.url),
+        ):
+            async with httpx.AsyncClient(transport=transport, base_url=base_url) as client:
+                allowed = await client.options("/articles/1", headers=preflight)
+                # In both cases, the path is not found. nginx itself hides /metrics.
+                error = await client.get("/metrics", headers={"Origin": ORIGIN})
+            assert error.status_code == 404
+            assert "Origin" in error.headers["Vary"]
+            answers.append(
+                (
+                    allowed.status_code,
+                    allowed.text,
+                    allowed.headers["Vary"],
+                    cors_headers(allowed),
+                    cors_headers(error),
+                )
+            )
+        assert answers[0] == answers[1]
+
+    def test_decisions_are_those_of_the_backend(self, limited: Stack) -> None:
+        """As in tests/http/test_middleware.py."""
+        with limited.client() as client:
+            for origin in (*ALLOWED, *REFUSED):
+                refused = client.get("/metrics", headers={"Origin": origin})
+                allowed = refused.headers.get("Access-Control-Allow-Origin")
+                assert allowed == (origin if origin in ALLOWED else None), origin
+                assert bool(cors_headers(refused)) == (origin in ALLOWED)
+                assert refused.headers["Vary"] == "Origin"
+
+    @pytest.mark.parametrize(
+        ("method", "path", "size", "host", "status"),
+        [
+            ("POST", "/auth/login", 0, "localhost", 429),
+            ("POST", "/api/articles", 5 * 1024 * 1024, "localhost", 413),
+            ("GET", "/tags", 0, "elsewhere.example", 421),
+        ],
+    )
+    def test_page_can_read_the_error(
+        self, limited: Stack, method: str, path: str, size: int, host: str, status: int
+    ) -> None:
+        headers = {"Origin": ORIGIN, "Host": host, "Connection": "close"}
+        with limited.client() as client:
+            for _ in range(25):
+                answer = client.request(method, path, content=b"x" * size, headers=headers)
+                if answer.status_code == status:
+                    break
+            assert answer.status_code == status
+            assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+            assert "Retry-After" in answer.headers["Access-Control-Expose-Headers"]
+            asked = {**headers, "Access-Control-Request-Method": method}
+            preflight = client.options(path, headers=asked)
+            assert preflight.status_code == 200
+            assert preflight.headers["Access-Control-Allow-Origin"] == ORIGIN

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.edge.stack import WITH_TLS, Stack, register
+from tests.edge.stack import ORIGIN, WITH_TLS, Stack, register
 from tests.processes import HOST, free_port
 
 
@@ -50,9 +50,10 @@ def test_site_has_hsts(secure: httpx.Client) -> None:
     assert answer.status_code == 200
     assert answer.headers.get_list("Strict-Transport-Security") == ["max-age=63072000"]
     assert "X-Cache" in answer.headers
-    missing = secure.get("/metrics")
+    missing = secure.get("/metrics", headers={"Origin": ORIGIN})
     assert missing.status_code == 404
     assert "Strict-Transport-Security" in missing.headers
+    assert missing.headers["Access-Control-Allow-Origin"] == ORIGIN
     register(secure)
 
 

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 import random
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -12,12 +14,14 @@ import pytest
 from sqlalchemy import literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.config import Environment, Settings
+from app.core.config import PROJECT_DIR, Environment, Settings
 from app.core.logging import configure_logging, get_logger, log_request
 from app.db.session import Database
-from app.http.middleware import SECURITY_HEADERS
+from app.http.middleware import SECURITY_HEADERS, RefusalLog
 from app.main import create_app
 from tests.factories import PASSWORD, bearer, create_user
+from tests.origins import ALLOWED, ENTRIES, REFUSED
+from tests.processes import DEADLINE, FORKS
 
 Clients = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
@@ -254,6 +258,11 @@ async def test_request_without_exactly_one_host_is_rejected(
     assert response.json()["code"] == "invalid_request"
 
 
+def parse_setting(origins: str) -> list[str]:
+    """Return the value of the setting CORS_ORIGINS for a text in the environment."""
+    return Settings(_env_file=None, cors_origins=origins).cors_origins  # type: ignore[arg-type]  # text
+
+
 class TestCors:
     ORIGIN = "http://localhost:3000"
 
@@ -300,6 +309,122 @@ class TestCors:
             response = await client.get("/articles", headers={"Origin": "http://any.com"})
             assert response.headers["Access-Control-Allow-Origin"] == "*"
             assert "Access-Control-Allow-Credentials" not in response.headers
+
+    async def test_same_decisions_as_nginx(self, client_of: Clients) -> None:
+        async with client_of(cors_origins=parse_setting(ENTRIES)) as client:
+            for origin in (*ALLOWED, *REFUSED):
+                response = await client.get("/nowhere", headers={"Origin": origin})
+                allowed = response.headers.get("Access-Control-Allow-Origin")
+                assert allowed == (origin if origin in ALLOWED else None)
+                preflight = await client.options(
+                    "/nowhere", headers={"Origin": origin, "Access-Control-Request-Method": "GET"}
+                )
+                assert preflight.headers.get("Access-Control-Allow-Origin") == allowed
+                assert preflight.status_code == (200 if origin in ALLOWED else 400)
+
+    async def test_preflight_lists_what_is_allowed(self, client: httpx.AsyncClient) -> None:
+        """The browser then names the header or method that is not."""
+        response = await client.options(
+            "/articles/1",
+            headers={
+                "Origin": self.ORIGIN,
+                "Access-Control-Request-Method": "TRACE",
+                "Access-Control-Request-Headers": "x-unknown",
+            },
+        )
+        assert response.status_code == 200
+        assert "TRACE" not in response.headers["Access-Control-Allow-Methods"]
+        assert "x-unknown" not in response.headers["Access-Control-Allow-Headers"].lower()
+
+
+@pytest.mark.checkout
+async def test_nginx_has_the_same_cors_headers(client: httpx.AsyncClient) -> None:
+    """Compare the lists. tests/edge/ compares the responses."""
+    nginx = PROJECT_DIR / "nginx"
+    names = ("snippets/preflight.conf", "templates/edge.conf.template")
+    configuration = "".join((nginx / name).read_text() for name in names)
+    origin = {"Origin": TestCors.ORIGIN}
+    preflight = await client.options(
+        "/nowhere", headers={**origin, "Access-Control-Request-Method": "GET"}
+    )
+    response = await client.get("/nowhere", headers=origin)
+    for name in ("Allow-Methods", "Allow-Headers"):
+        assert f'"{preflight.headers[f"Access-Control-{name}"]}"' in configuration
+    assert f'"{response.headers["Access-Control-Expose-Headers"]}"' in configuration
+
+
+def remember_in_a_fork() -> None:
+    """Exit with 0 if an origin that a forked process has logged is known in this one."""
+    log, origin = RefusalLog([]), "https://evil.example"
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if log._is_new(origin) else 1)
+    _, status = os.waitpid(child, 0)
+    sys.exit(status or log._is_new(origin))
+
+
+class TestRefusedOrigins:
+    """The log explains each refused origin once."""
+
+    @staticmethod
+    def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+        return [line for line in capsys.readouterr().out.splitlines() if "of the origin" in line]
+
+    async def test_line_has_the_setting_that_allows_the_origin(
+        self, client_of: Clients, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        origins = ["https://www.example.com", "http://localhost:*"]
+        origin = "http://blog.test:4321"
+        async with client_of(cors_origins=origins) as client:
+            preflight = {"Origin": origin, "Access-Control-Request-Method": "PUT"}
+            await client.options("/articles/1", headers=preflight)
+            for _ in range(3):
+                await client.get("/articles", headers={"Origin": origin})
+            (line,) = self.lines(capsys)
+            setting = line.split("CORS_ORIGINS=")[1].split()[0]
+            assert setting == "https://www.example.com,http://localhost:*,http://blog.test:4321"
+            for allowed in ("https://www.example.com", "http://localhost:3000"):
+                await client.get("/articles", headers={"Origin": allowed})
+            # The page of the documentation, on the API's own host.
+            await client.get("/articles", headers={"Origin": "http://testserver"})
+            assert self.lines(capsys) == []
+        changed = parse_setting(setting)
+        async with client_of(cors_origins=changed) as client:
+            response = await client.get("/articles", headers={"Origin": origin})
+            assert response.headers["Access-Control-Allow-Origin"] == origin
+
+    async def test_page_in_a_file_is_explained(
+        self, client_of: Clients, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        async with client_of() as client:
+            await client.get("/articles", headers={"Origin": "null"})
+        (line,) = self.lines(capsys)
+        assert "serve the page over HTTP" in line
+
+    def test_workers_share_the_memory(self) -> None:
+        process = FORKS.Process(target=remember_in_a_fork)
+        process.start()
+        process.join(DEADLINE)
+        assert process.exitcode == 0
+
+    async def test_number_and_form_of_logged_origins_are_limited(
+        self, client_of: Clients, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        async with client_of(cors_origins=[]) as client:
+            for origin in (
+                f"https://{'a' * 300}.example",
+                "https://evil.example\\n2026 forged",
+                "app://evil",
+                "https://evil.example ",
+            ):
+                await client.get("/nowhere", headers={"Origin": origin})
+            assert self.lines(capsys) == []
+            for number in range(2 * RefusalLog.CAPACITY):
+                await client.get("/nowhere", headers={"Origin": f"https://{number}.example"})
+            assert len(self.lines(capsys)) == RefusalLog.CAPACITY
+            for number in range(2 * RefusalLog.CAPACITY):
+                await client.get("/nowhere", headers={"Origin": f"https://{number}.example"})
+            assert self.lines(capsys) == []
 
 
 class TestBodyLimit:

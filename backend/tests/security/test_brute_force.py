@@ -13,7 +13,7 @@ from app.auth import security
 from app.models import User
 from tests.factories import PASSWORD, create_user
 from tests.security.answers import Answer, answer
-from tests.security.conftest import ClientAt, Timeline, new_address
+from tests.security.conftest import ClientAt, Install, Timeline, new_address
 
 MIN_FREE_MISTAKES = 5
 """Minimum number of mistakes that cause no lockout."""
@@ -132,6 +132,15 @@ class TestOneAccount:
         compared = await guess_until_lockout(client)
         timeline.advance(days=1, seconds=1)
         assert await guess_until_lockout(client) == compared
+
+    async def test_attempts_per_name_is_a_setting(
+        self, client: httpx.AsyncClient, timeline: Timeline, install: Install
+    ) -> None:
+        """After 150 minutes, as many failures as are free no longer count: of 21, one is left."""
+        install(ATTEMPTS_PER_NAME=20, ATTEMPTS_PER_ADDRESS=1000)
+        assert await guess_until_lockout(client, most=30) == 21
+        timeline.advance(150 * 60)
+        assert await guess_until_lockout(client, most=30) == 20
 
     async def test_other_accounts_are_not_affected(self, client: httpx.AsyncClient) -> None:
         await guess_until_lockout(client)
@@ -276,6 +285,15 @@ class TestOneAddress:
         )
         assert waits[:5] == [2**step for step in range(5)]
         assert compared == len(hashed) <= MAX_PER_ADDRESS + 25
+
+    async def test_attempts_per_address_is_a_setting(
+        self, client: httpx.AsyncClient, timeline: Timeline, install: Install
+    ) -> None:
+        install(ATTEMPTS_PER_ADDRESS=12)
+        names = [f"name{number}" for number in range(40)]
+        assert await guess_until_lockout(client, *names) == 13
+        timeline.advance(30 * 60)
+        assert await guess_until_lockout(client, *names) == 12
 
     async def test_own_logins_in_between_do_not_reset_the_limit(
         self, client_at: ClientAt, session: AsyncSession, timeline: Timeline

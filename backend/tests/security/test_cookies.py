@@ -98,7 +98,7 @@ class TestAttributes:
     ) -> None:
         response = await log_in(client)
         assert flags(cookie_of(response)) == {**FLAGS, "max-age": str(THIRTY_DAYS)}
-        assert "refresh_token" not in response.json()
+        assert response.json()["refresh_token"] is None
         assert cookie_of(response).value not in response.text
 
     @pytest.mark.usefixtures("user")
@@ -123,7 +123,7 @@ class TestUse:
     async def test_refresh_rotates_the_cookie(self, client: httpx.AsyncClient, cookie: str) -> None:
         response = await client.post("/auth/refresh", headers={"Cookie": cookie})
         assert response.status_code == 200
-        assert "refresh_token" not in response.json()
+        assert response.json()["refresh_token"] is None
         morsel = cookie_of(response)
         assert flags(morsel) == {**FLAGS, "max-age": str(THIRTY_DAYS)}
         assert morsel.value not in cookie
@@ -216,3 +216,15 @@ async def test_wildcard_origin_does_not_allow_the_cookie(
     headers = {"Cookie": cookie, "Origin": ELSEWHERE}
     response = await client.post("/auth/refresh", headers=headers)
     assert response.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [("http://localhost:5173", 200), ("http://localhost.evil.example:5173", 403)],
+)
+async def test_any_port_of_a_development_server_can_use_the_cookie(
+    client: httpx.AsyncClient, cookie: str, install: Install, origin: str, status: int
+) -> None:
+    install(CORS_ORIGINS="http://localhost:*")
+    headers = {"Cookie": cookie, "Origin": origin}
+    assert (await client.post("/auth/refresh", headers=headers)).status_code == status

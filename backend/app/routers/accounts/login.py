@@ -1,6 +1,6 @@
 """/auth: login, token refresh, logout, and the current user."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Form, Response, status
 
@@ -34,10 +34,19 @@ from app.services.accounts import second_factor, sessions
 
 router = create_router(prefix="/auth", tag="auth", dependencies=[Depends(no_store)])
 
+_JSON_SCHEMA = {**LoginForm.model_json_schema(), "title": "LoginRequest"}
+AS_JSON: dict[str, Any] = {
+    "requestBody": {"content": {"application/json": {"schema": _JSON_SCHEMA}}}
+}
+"""The form may also be sent as JSON (http.routing).
+
+The schema has another name: openapi-python-client selects the media type by the class of the body.
+"""
+
 
 @router.post(
     "/login",
-    response_model_exclude_none=True,
+    openapi_extra=AS_JSON,
     responses=errors(LimitReached, InvalidCredentials, SecondFactorRequired, TooManyAttempts),
 )
 async def login(
@@ -59,7 +68,6 @@ async def login(
 
 @router.post(
     "/login/second-factor",
-    response_model_exclude_none=True,
     responses=errors(LimitReached, InvalidChallenge, InvalidCode, TooManyAttempts),
 )
 async def log_in_with_second_factor(
@@ -76,7 +84,7 @@ async def log_in_with_second_factor(
     return with_cookie(tokens, response, as_cookie=cookie)
 
 
-@router.post("/refresh", response_model_exclude_none=True)
+@router.post("/refresh")
 async def refresh(
     database: CurrentDatabase, presented: PresentedToken, response: Response
 ) -> Tokens:

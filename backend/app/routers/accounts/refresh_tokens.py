@@ -10,6 +10,7 @@ from fastapi import Depends, Query, Request, Response
 
 from app.core.config import Environment, get_settings
 from app.core.errors import CrossSiteRequest, InvalidRefreshToken
+from app.core.origins import ANY, is_listed
 from app.http.routing import raises
 from app.schemas.accounts.login import RefreshRequest, Tokens
 
@@ -30,12 +31,12 @@ async def require_same_site(request: Request, *, by_cookie: bool = True) -> None
     `CORS_ORIGINS=*`, for development, allows all origins without the cookie.
     """
     allowed = get_settings().cors_origins
-    if not by_cookie and "*" in allowed:
+    if not by_cookie and ANY in allowed:
         return
     origin = request.headers.get("origin")
     if origin is not None:
         same_host = origin.partition("://")[2] == request.headers.get("host")
-        if not same_host and origin not in allowed:
+        if not same_host and not is_listed(origin, allowed):
             raise CrossSiteRequest
     elif request.headers.get("sec-fetch-site") == "cross-site":
         raise CrossSiteRequest

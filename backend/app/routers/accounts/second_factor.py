@@ -15,7 +15,7 @@ from app.db.dependencies import CurrentDatabase, ReadConnection
 from app.http.routing import no_store
 from app.routers.responses import create_router, errors
 from app.schemas.accounts.second_factor import (
-    RecoveryCodes,
+    RecoveryCodeList,
     SecondFactorChange,
     SecondFactorConfirm,
     SecondFactorCreate,
@@ -61,7 +61,7 @@ async def confirm_second_factor(
     database: CurrentDatabase,
     user: ConfirmingUser,
     form: SecondFactorConfirm,
-) -> RecoveryCodes:
+) -> RecoveryCodeList:
     """Enable the second factor with an authenticator code; returns the recovery codes once."""
     return await second_factor.confirm_second_factor(database, form=form, user=user)
 
@@ -71,7 +71,7 @@ async def renew_recovery_codes(
     database: CurrentDatabase,
     user: ConfirmingUser,
     form: SecondFactorChange,
-) -> RecoveryCodes:
+) -> RecoveryCodeList:
     """Replace the recovery codes; the old ones become invalid."""
     return await second_factor.renew_recovery_codes(database, form=form, user=user)
 

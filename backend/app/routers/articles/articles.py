@@ -18,13 +18,14 @@ from app.core.errors import (
     TooManyAtOnce,
 )
 from app.db.dependencies import ReadConnection, WriteSession
+from app.http.headers import described
 from app.routers.idempotency import idempotent
-from app.routers.paging import LINK_HEADERS, Paging
+from app.routers.paging import Paging
 from app.routers.parameters import ArticleId, ArticleSlug, IfMatch
 from app.routers.responses import create_router, errors
 from app.schemas.articles.article import (
     ArticleCreate,
-    ArticlePart,
+    ArticleList,
     ArticleQuery,
     ArticleResponse,
     ArticleUpdate,
@@ -36,9 +37,8 @@ router = create_router(prefix="/articles", tag="articles")
 
 @router.get(
     "",
-    response_model=list[ArticlePart],
+    response_model=ArticleList,
     response_model_exclude_unset=True,
-    responses={200: {"headers": LINK_HEADERS}},
 )
 async def list_articles(
     reader: ReadConnection,
@@ -76,7 +76,10 @@ async def _read_created(session: WriteSession, article_id: int, actor: Identity)
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
-    responses=errors(EmailNotVerified, SlugTaken, TooManyAtOnce, LimitReached, QuotaExceeded),
+    responses={
+        201: {"headers": described("Location")},
+        **errors(EmailNotVerified, SlugTaken, TooManyAtOnce, LimitReached, QuotaExceeded),
+    },
     dependencies=[idempotent(ArticlesActor, read=_read_created)],
 )
 async def create_article(

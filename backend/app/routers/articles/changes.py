@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import Query
 
 from app.db.dependencies import ReadConnection
-from app.routers.paging import LINKED, Paging
+from app.routers.paging import Paging
 from app.routers.responses import create_router
 from app.schemas.articles.change import ChangesQuery, ChangesResponse
 from app.services.articles import changes
@@ -14,7 +14,7 @@ from app.services.articles import changes
 router = create_router(prefix="/changes", tag="changes")
 
 
-@router.get("", response_model=ChangesResponse, responses=LINKED)
+@router.get("", response_model=ChangesResponse)
 async def list_changes(
     reader: ReadConnection, query: Annotated[ChangesQuery, Query()], paging: Paging
 ) -> Mapping[str, Any]:

@@ -1,13 +1,14 @@
 """Routes for tags."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Query, Response, status
 
 from app.auth.dependencies import ArticlesActor, ArticlesViewer
 from app.core.errors import LimitReached, NotAuthorized, TagNotFound
 from app.db.dependencies import ReadConnection, WriteSession
+from app.http.headers import described
 from app.routers.parameters import IfMatch, TagSlug
 from app.routers.responses import create_router, errors
 from app.schemas.articles.tag import TagQuery, TagResponse, TagUpdate
@@ -16,16 +17,6 @@ from app.services.articles import tags
 router = create_router(prefix="/tags", tag="tags")
 
 MERGED_INTO = "X-Merged-Into"
-_MERGE_HEADER: dict[int | str, dict[str, Any]] = {
-    200: {
-        "headers": {
-            MERGED_INTO: {
-                "description": "The slug of the existing tag that the renamed one was merged into",
-                "schema": {"type": "string"},
-            }
-        }
-    }
-}
 
 
 @router.get("")
@@ -42,7 +33,13 @@ async def read_tag(reader: ReadConnection, viewer: ArticlesViewer, slug: TagSlug
     return await tags.get_tag(reader, slug=slug, viewer=viewer)
 
 
-@router.put("/{slug}", responses=_MERGE_HEADER | errors(LimitReached, NotAuthorized, TagNotFound))
+@router.put(
+    "/{slug}",
+    responses={
+        200: {"headers": described("Content-Location", MERGED_INTO)},
+        **errors(LimitReached, NotAuthorized, TagNotFound),
+    },
+)
 async def change_tag(  # noqa: PLR0917 - FastAPI passes them by name
     session: WriteSession,
     actor: ArticlesActor,

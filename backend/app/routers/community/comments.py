@@ -18,8 +18,9 @@ from app.core.errors import (
     ThreadLocked,
 )
 from app.db.dependencies import ReadConnection, WriteSession
+from app.http.headers import described
 from app.routers.idempotency import idempotent
-from app.routers.paging import LINKED, Paging
+from app.routers.paging import Paging
 from app.routers.parameters import ArticleId, CommentId, CursorPage, IfMatch
 from app.routers.responses import create_router, errors
 from app.schemas.community.comment import (
@@ -39,7 +40,7 @@ router = create_router(prefix="", tag="comments")
 @router.get(
     "/articles/{article_id:article_id}/comments",
     response_model=list[ThreadResponse],
-    responses=LINKED | errors(ArticleNotFound),
+    responses=errors(ArticleNotFound),
 )
 async def list_comments(
     reader: ReadConnection,
@@ -61,14 +62,17 @@ async def _read_created(session: WriteSession, comment_id: int, actor: Identity)
 @router.post(
     "/articles/{article_id:article_id}/comments",
     status_code=status.HTTP_201_CREATED,
-    responses=errors(
-        LimitReached,
-        CommentsClosed,
-        ThreadLocked,
-        ArticleNotFound,
-        CommentNotFound,
-        ContentTooComplex,
-    ),
+    responses={
+        201: {"headers": described("Location")},
+        **errors(
+            LimitReached,
+            CommentsClosed,
+            ThreadLocked,
+            ArticleNotFound,
+            CommentNotFound,
+            ContentTooComplex,
+        ),
+    },
     dependencies=[idempotent(CommunityActor, read=_read_created)],
 )
 async def create_comment(
@@ -84,7 +88,7 @@ async def create_comment(
     return row
 
 
-@router.get("/comments", response_model=list[CommentResponse], responses=LINKED)
+@router.get("/comments", response_model=list[CommentResponse])
 async def list_to_moderate(
     reader: ReadConnection,
     user: RequiredCommunityViewer,
@@ -107,7 +111,7 @@ async def read_comment(
 @router.get(
     "/comments/{comment_id}/replies",
     response_model=list[CommentResponse],
-    responses=LINKED | errors(CommentNotFound),
+    responses=errors(CommentNotFound),
 )
 async def list_replies(
     reader: ReadConnection,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from app.auth.dependencies import CommunityActor, CommunityViewer
 from app.core.errors import ArticleNotFound, LimitReached
 from app.db.dependencies import ReadConnection, WriteSession
-from app.routers.paging import LINKED, Paging
+from app.routers.paging import Paging
 from app.routers.parameters import ArticleId, CursorPage
 from app.routers.responses import create_router, errors
 from app.schemas.community.favorite import FavoriteResponse
@@ -51,7 +51,7 @@ async def unfavorite(
 @router.get(
     "/{article_id:article_id}/favorites",
     response_model=list[ProfileSummary],
-    responses=LINKED | errors(ArticleNotFound),
+    responses=errors(ArticleNotFound),
 )
 async def list_favorites(
     reader: ReadConnection,

@@ -13,10 +13,10 @@ from app.auth.dependencies import (
 )
 from app.core.errors import FollowRefused, LimitReached, UserNotFound
 from app.db.dependencies import ReadConnection, WriteSession
-from app.routers.paging import LINK_HEADERS, LINKED, Paging
+from app.routers.paging import Paging
 from app.routers.parameters import CursorPage, ProfileName
 from app.routers.responses import create_router, errors
-from app.schemas.articles.article import ArticlePart, FeedQuery
+from app.schemas.articles.article import ArticleList, FeedQuery
 from app.schemas.community.profile import ProfileResponse, ProfileSummary
 from app.services.articles import listing
 from app.services.community import profiles
@@ -79,7 +79,7 @@ async def unblock(
 @router.get(
     "/profiles/{username}/followers",
     response_model=list[ProfileSummary],
-    responses=LINKED | errors(UserNotFound),
+    responses=errors(UserNotFound),
 )
 async def list_followers(
     reader: ReadConnection,
@@ -96,7 +96,7 @@ async def list_followers(
 @router.get(
     "/profiles/{username}/following",
     response_model=list[ProfileSummary],
-    responses=LINKED | errors(UserNotFound),
+    responses=errors(UserNotFound),
 )
 async def list_following(
     reader: ReadConnection,
@@ -110,7 +110,7 @@ async def list_following(
     return paging.describe(page)
 
 
-@router.get("/blocks", response_model=list[ProfileSummary], responses=LINKED)
+@router.get("/blocks", response_model=list[ProfileSummary])
 async def list_blocks(
     reader: ReadConnection, user: RequiredCommunityViewer, query: CursorPage, paging: Paging
 ) -> Sequence[ProfileSummary]:
@@ -120,9 +120,8 @@ async def list_blocks(
 
 @router.get(
     "/feed",
-    response_model=list[ArticlePart],
+    response_model=ArticleList,
     response_model_exclude_unset=True,
-    responses={200: {"headers": LINK_HEADERS}},
 )
 async def read_feed(
     reader: ReadConnection,

@@ -16,7 +16,7 @@ from app.core.errors import (
 )
 from app.db.dependencies import ReadConnection, WriteSession
 from app.routers.idempotency import idempotent
-from app.routers.paging import LINKED, Paging
+from app.routers.paging import Paging
 from app.routers.parameters import ArticleId, CommentId, IfMatch, ReportId
 from app.routers.responses import create_router, errors
 from app.schemas.community.report import (
@@ -57,9 +57,7 @@ async def report_comment(
     return await reports.report_comment(session, comment_id=comment_id, new=new, reporter=actor)
 
 
-@router.get(
-    "/reports", response_model=list[ReportResponse], responses=LINKED | errors(NotAuthorized)
-)
+@router.get("/reports", response_model=list[ReportResponse], responses=errors(NotAuthorized))
 async def list_reports(
     reader: ReadConnection,
     user: RequiredCommunityViewer,

@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from app.schemas.accounts.passwords import Password
-from app.schemas.types import TEXT_PATTERN, Input, Output
+from app.schemas.types import TEXT_PATTERN, USERNAME_PATTERN, Input, Output
 
 Text = Annotated[str, Field(pattern=TEXT_PATTERN, max_length=254)]
-Token = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=2000)]
+Token = Annotated[str, Field(pattern=USERNAME_PATTERN, max_length=2000)]
+"""Base64url and dots, the characters that usernames may have."""
 
 
 class LoginForm(Input):
@@ -26,7 +27,7 @@ class Tokens(Output):
     """A token response (RFC 6749 §5.1).
 
     Send the access token as `Authorization: Bearer …`; it is valid for `expires_in` seconds. The
-    refresh token gets the next pair. It is omitted if it is set as a cookie.
+    refresh token gets the next pair. It is null if it is set as a cookie.
     """
 
     model_config = ConfigDict(

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr
 
 from app.schemas.accounts.login import Token
-from app.schemas.accounts.passwords import Password
+from app.schemas.accounts.passwords import Password, secret_with_pattern
 from app.schemas.types import Input, Output
 
 MAX_CODE_LENGTH = 40
@@ -25,7 +25,7 @@ Code = Annotated[
         min_length=1,
         max_length=MAX_CODE_LENGTH,
         description="An authenticator code of six digits, or a recovery code except at setup",
-        json_schema_extra={"pattern": CODE_PATTERN},
+        json_schema_extra=secret_with_pattern(CODE_PATTERN),
     ),
     AfterValidator(_as_code),
 ]
@@ -85,7 +85,7 @@ class SecondFactorChange(Input):
     code: Code
 
 
-class RecoveryCodes(Output):
+class RecoveryCodeList(Output):
     """Codes for a lost authenticator. Each is valid for one use, and they are shown only once."""
 
     model_config = ConfigDict(

@@ -11,6 +11,7 @@ from app.schemas.accounts.passwords import NewPassword, Password
 from app.schemas.accounts.second_factor import Code
 from app.schemas.types import (
     TEXT_PATTERN,
+    USERNAME_PATTERN,
     Email,
     ImageUrl,
     Input,
@@ -104,7 +105,7 @@ class UserDeletionQuery(Input):
         Field(
             min_length=1,
             max_length=50,
-            pattern=r"^[A-Za-z0-9._-]+$",
+            pattern=USERNAME_PATTERN,
             description="Id or username of the new author; a number is an id",
         ),
     ] = None

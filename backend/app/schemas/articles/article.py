@@ -1,5 +1,6 @@
 """Schemas for articles."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
@@ -8,20 +9,35 @@ from pydantic import (
     AfterValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     StrictBool,
     StringConstraints,
+    TypeAdapter,
     WithJsonSchema,
     create_model,
     model_validator,
 )
 from pydantic.config import JsonDict
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from app.content.slugs import normalize_text, slugify, tag_key
 from app.core.enums import CommentPolicy
 from app.core.languages import LANGUAGE_PATTERN, MAX_LANGUAGE, canonical_language
 from app.schemas.accounts.user import UserPublic
 from app.schemas.page import PageQuery
-from app.schemas.types import Content, ImageUrl, Input, Line, Moment, Output, Title, omitted
+from app.schemas.types import (
+    MAY_BE_ABSENT,
+    SLUG_PATTERN,
+    Content,
+    ImageUrl,
+    Input,
+    Line,
+    Moment,
+    Output,
+    Title,
+    omitted,
+)
 
 MAX_TAGS = 20
 MAX_TAG = 50
@@ -67,7 +83,7 @@ def _validate_tag_name(name: str) -> str:
 
 TagName = Annotated[str, Line(MAX_TAG), AfterValidator(_validate_tag_name)]
 """Names with the same `app.content.slugs.tag_key` are the same tag."""
-Slug = Annotated[str, StringConstraints(max_length=MAX_SLUG, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+Slug = Annotated[str, StringConstraints(max_length=MAX_SLUG, pattern=SLUG_PATTERN)]
 Excerpt = Annotated[str, Line(MAX_EXCERPT)]
 Language = Annotated[
     str,
@@ -174,8 +190,8 @@ class ArticleResponse(Output):
     author: UserPublic
 
 
-class ListedArticle(ArticleResponse):
-    """An article in a list, where the viewer's favorite and the counts may be requested."""
+class _CountedArticle(ArticleResponse):
+    """All fields of an article in a list."""
 
     favorites_count: int
     comments_count: int
@@ -184,20 +200,48 @@ class ListedArticle(ArticleResponse):
 
 
 FIELDS = tuple(ArticleResponse.model_fields)
-COUNTED = tuple(field for field in ListedArticle.model_fields if field not in FIELDS)
+COUNTED = tuple(field for field in _CountedArticle.model_fields if field not in FIELDS)
 """Fields that change without a new version of the article."""
 LIST_FIELDS = (*FIELDS[:-1], *COUNTED, FIELDS[-1])
 ON_REQUEST = ("html", "toc", *COUNTED)
 """Fields that a list returns on request only; the first two would double its size."""
-_PARTS: Any = {
-    name: (ListedArticle.model_fields[name].annotation, omitted()) for name in LIST_FIELDS
-}
+DEFAULT_FIELDS = tuple(field for field in LIST_FIELDS if field not in ON_REQUEST)
+
+
+def _select(fields: Sequence[str], default: Any) -> dict[str, Any]:
+    return {name: (_CountedArticle.model_fields[name].annotation, default) for name in fields}
+
+
+ListedArticle = create_model(
+    "ListedArticle",
+    __base__=Output,
+    __doc__="An article in a list, without the parameter `fields`.",
+    **_select(DEFAULT_FIELDS, ...),
+)
 ArticlePart = create_model(
     "ArticlePart",
     __base__=Output,
-    __doc__="The requested fields of an article in a list.",
-    **_PARTS,
+    __doc__="An article in a list, with the requested `fields` only.",
+    __cls_kwargs__=dict(MAY_BE_ABSENT),
+    **_select(LIST_FIELDS, omitted()),
 )
+
+
+class _ListedOrPart:
+    """Describes a list of articles by two schemas.
+
+    With the first, generated clients know that the default fields are present.
+    """
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        listed = TypeAdapter(list[ListedArticle]).core_schema
+        return {"anyOf": [handler(listed), handler(schema)]}
+
+
+ArticleList = Annotated[list[ArticlePart], _ListedOrPart()]
+"""The response of a list of articles, whose items have the requested fields."""
 
 
 def _validate_fields(value: str) -> str:
@@ -245,8 +289,7 @@ class ArticleQuery(PageQuery):
     ] = None
     language: Language | None = None
     q: Annotated[
-        str | None,
-        Line(MAX_QUERY),
+        Annotated[str, Line(MAX_QUERY)] | None,
         Field(description='Words to search for: `engine "analytical engine" -steam or loom`'),
     ] = None
     since: Annotated[Moment | None, Field(description="Dated at this time or later")] = None

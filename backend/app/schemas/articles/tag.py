@@ -21,8 +21,7 @@ class TagQuery(PageQuery):
     """Filter, order and page of the list of tags."""
 
     q: Annotated[
-        str | None,
-        Line(50),
+        Annotated[str, Line(50)] | None,
         Field(description="A prefix of the name or of the slug, in any case"),
     ] = None
     sort: Annotated[TagSort, Field(description="By name, or by article count, highest first")] = (

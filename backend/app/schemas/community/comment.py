@@ -13,7 +13,7 @@ from app.schemas.types import TEXT_PATTERN, Id, Input, Output, omitted
 MAX_COMMENT = 10_000
 
 CommentContent = Annotated[
-    str, StringConstraints(min_length=1, max_length=MAX_COMMENT, pattern=rf"(?s){TEXT_PATTERN}")
+    str, StringConstraints(min_length=1, max_length=MAX_COMMENT, pattern=TEXT_PATTERN)
 ]
 """Markdown: paragraphs, emphasis, links, quotes, lists and code."""
 

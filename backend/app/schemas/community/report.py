@@ -10,9 +10,7 @@ from app.schemas.accounts.user import UserPublic
 from app.schemas.page import CursorQuery
 from app.schemas.types import TEXT_PATTERN, Input, Output, omitted
 
-Reason = Annotated[
-    str, StringConstraints(min_length=1, max_length=1000, pattern=rf"(?s){TEXT_PATTERN}")
-]
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=TEXT_PATTERN)]
 Note = Annotated[str, StringConstraints(max_length=1000, pattern=TEXT_PATTERN)]
 
 

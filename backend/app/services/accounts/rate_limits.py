@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.identity import Client, Identity, network_of
 from app.auth.keys import derived_keys
 from app.core import clock
+from app.core.config import get_settings
 from app.core.errors import (
     IncorrectCode,
     IncorrectPassword,
@@ -39,6 +40,12 @@ from app.models.accounts.attempt import Attempt
 from app.services.purging import Batch, delete_oldest, in_batches
 
 FIFTEEN_MINUTES = timedelta(minutes=15)
+BY_NAME = timedelta(minutes=150)
+"""Time in which a whole burst of wrong passwords for a name no longer counts."""
+BY_KNOWN_CLIENT = timedelta(minutes=20)
+"""The same for a client from which the user has logged in before."""
+BY_ADDRESS = timedelta(minutes=30)
+"""The same for all that one address does."""
 RETENTION = timedelta(days=1)
 """Longer than the decay of all failures of any limit."""
 ABANDONED_AFTER = timedelta(minutes=1)
@@ -74,11 +81,12 @@ def password_limits(name: str, *, client: Client, known_by: str | None) -> list[
     `known_by` is the session or the network from which the user has logged in before; None for an
     unknown client.
     """
+    burst = get_settings().attempts_per_name
     if known_by is not None:
-        key = _key("password from", name, known_by)
-        return [Limit(key, 20, timedelta(minutes=1), timedelta(minutes=1), True)]
+        key, burst = _key("password from", name, known_by), 2 * burst
+        return [Limit(key, burst, BY_KNOWN_CLIENT / burst, timedelta(minutes=1), True)]
     return [
-        Limit(_key("password", name), 10, FIFTEEN_MINUTES, FIFTEEN_MINUTES, reset_on_success=True),
+        Limit(_key("password", name), burst, BY_NAME / burst, FIFTEEN_MINUTES, True),
         _client_limit("password", client),
     ]
 
@@ -118,8 +126,8 @@ def mail_limits(*, client: Client) -> list[Limit]:
 
 
 def _client_limit(kind: str, client: Client) -> Limit:
-    key = _key(f"{kind} by", network_of(client))
-    return Limit(key, 30, timedelta(minutes=1), timedelta(minutes=5), reset_on_success=False)
+    key, burst = _key(f"{kind} by", network_of(client)), get_settings().attempts_per_address
+    return Limit(key, burst, BY_ADDRESS / burst, timedelta(minutes=5), reset_on_success=False)
 
 
 def _key(*parts: str) -> bytes:

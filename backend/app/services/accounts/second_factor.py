@@ -34,7 +34,7 @@ from app.models.accounts.second_factor import RecoveryCode, SecondFactor
 from app.models.accounts.user import User
 from app.schemas.accounts.login import Tokens
 from app.schemas.accounts.second_factor import (
-    RecoveryCodes,
+    RecoveryCodeList,
     SecondFactorChange,
     SecondFactorConfirm,
     SecondFactorCreate,
@@ -104,7 +104,7 @@ async def create_second_factor(
 
 async def confirm_second_factor(
     database: Database, *, form: SecondFactorConfirm, user: Identity
-) -> RecoveryCodes:
+) -> RecoveryCodeList:
     """Enable the second factor with a code of its authenticator, and return recovery codes.
 
     Raises IncorrectCode, TooManyAttempts, SecondFactorEnabled, and SecondFactorNotEnabled if no
@@ -126,7 +126,7 @@ async def confirm_second_factor(
 
 async def renew_recovery_codes(
     database: Database, *, form: SecondFactorChange, user: Identity
-) -> RecoveryCodes:
+) -> RecoveryCodeList:
     """Replace the recovery codes and return the new ones.
 
     Raises IncorrectPassword, IncorrectCode, TooManyAttempts, SecondFactorNotEnabled.
@@ -333,14 +333,14 @@ def _decrypted_secret(factor: SecondFactor) -> str | None:
         return None
 
 
-async def _new_recovery_codes(session: AsyncSession, user_id: int) -> RecoveryCodes:
+async def _new_recovery_codes(session: AsyncSession, user_id: int) -> RecoveryCodeList:
     """Replace a user's recovery codes; only their hashes are stored."""
     new = codes.new_recovery_codes()
     await session.execute(delete(RecoveryCode).where(RecoveryCode.user_id == user_id))
     hashes = [fingerprint(codes.normalize_code(code)) for code in new]
     rows = [{"user_id": user_id, "code_hash": hashed} for hashed in hashes]
     await session.execute(insert(RecoveryCode), rows)
-    return RecoveryCodes(recovery_codes=new)
+    return RecoveryCodeList(recovery_codes=new)
 
 
 def _record(session: AsyncSession, action: AuditAction, user_id: int) -> None:

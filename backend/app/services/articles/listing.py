@@ -44,7 +44,7 @@ from app.models.articles.article import PUBLISHED_OR_SCHEDULED, Article
 from app.models.articles.tag import ArticleTag
 from app.models.community.favorite import Favorite
 from app.models.community.follow import Follow
-from app.schemas.articles.article import FIELDS, ON_REQUEST, ArticleQuery, FeedQuery, Sort, Status
+from app.schemas.articles.article import DEFAULT_FIELDS, ArticleQuery, FeedQuery, Sort, Status
 from app.services.articles import matching
 from app.services.articles.counting import count_public
 from app.services.articles.rows import (
@@ -64,7 +64,6 @@ from app.services.pages.viewing import VIEWER
 
 DEFERRED_JOIN_SKIP = 100
 """From this `skip` on, the ids of a page are selected before its rows are joined."""
-DEFAULT_FIELDS = tuple(field for field in FIELDS if field not in ON_REQUEST)
 
 _TIMESTAMP = DateTime(timezone=True)
 _FILTERS: Mapping[str, ColumnElement[bool]] = {

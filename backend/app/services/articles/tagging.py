@@ -93,13 +93,12 @@ async def set_tags(
     *,
     article_id: int,
     names: Sequence[str],
-    in_order: bool = False,
     actor: Identity | None = None,
 ) -> bool:
     """Replace an article's tags, in this order; return whether anything changed.
 
-    Listed tags keep their spelling. A different order of the same tags is a change only if
-    `in_order` is set. The caller has locked the article. Raises what `lock_tags` raises.
+    Listed tags keep their spelling, and the same tags keep their order. The caller has locked the
+    article. Raises what `lock_tags` raises.
     """
     tags = await lock_tags(session, names, actor=actor)
     of_article = ArticleTag.article_id == article_id
@@ -109,7 +108,7 @@ async def set_tags(
     before = {
         row.tag_id: (row.position, row.spelling) for row in await session.execute(current_tags)
     }
-    reordered = in_order or before.keys() != {tag.id for tag in tags.values()}
+    reordered = before.keys() != {tag.id for tag in tags.values()}
     added: list[tuple[int, int, LockedTag]] = []
     kept: dict[int, tuple[int, str | None]] = {}
     for index, tag in enumerate(tags.values()):

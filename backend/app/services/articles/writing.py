@@ -109,12 +109,10 @@ async def update_article(
     changes: ArticleUpdate,
     actor: Identity,
     precondition: Precondition,
-    tags_in_order: bool = False,
 ) -> ArticleResponse:
     """Change the fields set in `changes`; store the previous text as a revision.
 
-    With `tags_in_order`, a different order of the same tags is a change. The session must not
-    contain changes or locks yet.
+    The session must not contain changes or locks yet.
 
     Raises ArticleNotFound, NotAuthorized, EmailNotVerified, SlugTaken, PreconditionFailed,
     LimitReached, QuotaExceeded, and what `prepare_text` raises.
@@ -132,7 +130,7 @@ async def update_article(
     # Run queries before setting attributes: a query would autoflush a part of the changes.
     slug_changed = await _update_slug(session, article, updates, dates)
     tags_changed = "tags" in updates and await set_tags(
-        session, article_id=article_id, names=updates["tags"], in_order=tags_in_order, actor=actor
+        session, article_id=article_id, names=updates["tags"], actor=actor
     )
     _set_text(session, article, updates, rendered, actor)
     article.published_at, article.archived_at = dates

@@ -39,15 +39,18 @@ _AMBIGUOUS_ZONES = {"cst", "ist", "bst", "ast"}
 
 _EXACT = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d{3}Z)?", re.ASCII)
 _YEAR_FIRST = re.compile(
-    r"(\d{4})\s?[-/.年]\s?(\d{1,2})\s?[-/.月]\s?(\d{1,2})\s?日?(?:[Tt,]\s?|\s+|$)(.*)"
+    r"(\d{4})\s?[-/.年년]\s?(\d{1,2})\s?[-/.月월]\s?(\d{1,2})\s?[日일.]?(?:[Tt,]\s?|\s+|$)(.*)"
 )
 _COMPACT = re.compile(r"(\d{4})(\d\d)(\d\d)(?:[Tt ]?(\d\d)(\d\d)(\d\d)?(.*))?")
 _YEAR_LAST = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4})(?:[T,]?\s+(.*)|)")
 _TIME = re.compile(
-    r"(\d{1,2})(?::(\d\d))(?::(\d\d)(?:[.,](\d+))?)?(?:\s?([ap])\.?m\.?(?![a-z]))?", re.IGNORECASE
+    r"(\d{1,2})(?::(\d{1,2}))(?::(\d{1,2})(?:[.,](\d+))?)?(?:\s?([ap])\.?m\.?(?![a-z]))?",
+    re.IGNORECASE,
 )
 _HOUR = re.compile(r"(\d{1,2})\s?([ap])\.?m\.?(?![a-z])", re.IGNORECASE)
 _OFFSET = re.compile(r"(?:utc|gmt)?([+-])(\d{1,2})(?::?(\d\d))?", re.IGNORECASE)
+_NAME_AFTER_OFFSET = re.compile(r"([+-]\d\d:?\d\d)\s+[A-Za-z]{2,5}")
+"""As Go prints it: -0700 PDT."""
 _ZONE_NAME = r"\[?([A-Za-z_]+(?:/[A-Za-z_+-]+[0-9]*)+)\]?"
 _DAY_AND_YEAR = re.compile(r"(\d{1,2})(?:st|nd|rd|th)?", re.IGNORECASE)
 
@@ -208,7 +211,7 @@ def _read_zone(text: str, at: datetime, default: tzinfo) -> tuple[tzinfo, str]:
     text = re.sub(r"\([^()]*\)", "", text).strip()
     if not text:
         return default, ""
-    if offset := _OFFSET.fullmatch(text):
+    if offset := _OFFSET.fullmatch(_NAME_AFTER_OFFSET.sub(r"\1", text)):
         return _offset_zone(offset), ""
     if named := re.fullmatch(rf"(?:{_OFFSET.pattern}\s*)?{_ZONE_NAME}", text, re.IGNORECASE):
         return find_zone(named[4]), ""

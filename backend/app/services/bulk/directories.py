@@ -107,6 +107,9 @@ class Site:
         """Former paths by the path that they lead to, without a slash at its end."""
         self.left_out_redirects = 0
         self.is_jekyll = False
+        self.is_hexo = False
+        self.encrypted: set[str] = set()
+        """Titles, and tags with a #, in lower case. Hexo encrypts these texts with a password."""
         self._defaults: list[_Scope] = []
         self._cascade: tuple[Defaults, ...] = ()
         self._site_values: dict[str, Any] = {}
@@ -185,7 +188,12 @@ class Site:
 
     def _use(self, name: str, values: Mapping[str, Any]) -> None:
         is_hexo = bool({"source_dir", "new_post_name", "post_asset_folder"} & set(values))
+        self.is_hexo = self.is_hexo or is_hexo
         self.is_jekyll = self.is_jekyll or (name.startswith("_config") and not is_hexo)
+        if isinstance(encrypt := values.get("encrypt"), dict):
+            named = [(each.get("name"), "#") for each in _dicts(encrypt.get("tags"))]
+            named += [(each.get("title"), "") for each in _dicts(encrypt.get("blogs"))]
+            self.encrypted |= {f"{mark}{str(text).strip().lower()}" for text, mark in named if text}
         if isinstance(zone := values.get("timezone"), str) and zone.strip():
             try:
                 self.zone = find_zone(zone)

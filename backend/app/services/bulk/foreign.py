@@ -203,6 +203,7 @@ class RecordBuilder:
     def set_cover(self, url: str) -> None:
         """Set the cover image, percent-encoded where necessary."""
         encoded = quote(url.strip(), safe="!#$%&'()*+,-./:;=?@[]_~")
+        encoded = f"https:{encoded}" if encoded.startswith("//") else encoded
         if _IMAGE_URL.fullmatch(encoded) and len(encoded) <= 2000:
             self.fields["cover_image_url"] = encoded
         elif encoded:

@@ -28,6 +28,7 @@ _FIRST_FIELD = re.compile(r"\s*\"?[A-Za-z_][\w-]*\"?[ \t]*:[ \t]")
 _LINE_END = re.compile(r"[ \t]*(?:\r?\n|\Z)")
 _BLANK_LINE = re.compile(r"\n[ \t]*\r?\n")
 _LINE = re.compile(r"([A-Za-z_][\w.-]*)[ \t]*:(?:[ \t]+(.*)|)")
+_TOML_LINE = re.compile(r"([A-Za-z_][\w.-]*)[ \t]*=[ \t]*(.*)")
 _ITEM = re.compile(r"[ \t]*-[ \t]+(.+)")
 _USUAL_NAMES = {"title", "date", "layout", "tags", "categories", "category", "slug", "author"}
 
@@ -203,7 +204,7 @@ def load_toml(raw: str) -> Any:
     if any(line.count(".") > MAX_DOTS for line in raw.split("\n")):
         raise FrontMatterError(f"a line has more than {MAX_DOTS} dots")
     try:
-        return tomllib.loads(raw.replace("\r\n", "\n"), parse_float=str)
+        return tomllib.loads(raw.replace("\r\n", "\n").removesuffix("\r"), parse_float=str)
     except (ValueError, RecursionError) as error:
         raise FrontMatterError(f"the front matter is not valid TOML: {error}"[:200]) from error
 
@@ -234,7 +235,7 @@ def _by_lines(raw: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     last = ""
     for line in raw.splitlines():
-        if field := _LINE.fullmatch(line.rstrip()):
+        if field := _LINE.fullmatch(line.rstrip()) or _TOML_LINE.fullmatch(line.rstrip()):
             last = field[1].lower()
             values[last] = _unquoted(field[2] or "")
         elif (item := _ITEM.fullmatch(line.rstrip())) and last:

@@ -307,6 +307,7 @@ def _author_ids(row: Mapping[str, Any], references: References) -> list[Id]:
 def _set_cover(builder: RecordBuilder, row: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
     """Set the cover image, which was called `image` before Ghost 1.0."""
     cover = _text(row, "feature_image") or _text(row, "image")
+    cover = f"/{cover}" if cover.startswith("content/") else cover
     builder.set_cover(cover.replace(SITE_URL, builder.options.site.rstrip("/")))
     for name in ("alt", "caption"):
         text = _text(meta, f"feature_image_{name}") or _text(row, f"feature_image_{name}")
@@ -340,7 +341,7 @@ def _set_visibility(
         builder.restrict(Reason.RESTRICTED, "the post was only sent by email")
     elif status not in {"published", "scheduled"}:
         builder.restrict(Reason.UNFINISHED, f"the post has the status {status[:40]!r}")
-    if truth(meta.get("email_only")) and status != "sent":
+    if status != "sent" and any(truth(each.get("email_only")) for each in (meta, row)):
         builder.restrict(Reason.RESTRICTED, "the post was only sent by email")
     if visibility not in {"public", ""}:
         builder.restrict(Reason.RESTRICTED, f"the post is for some readers only ({visibility})")

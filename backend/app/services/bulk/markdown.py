@@ -74,12 +74,14 @@ _PUBLISHED = (
 _CREATED = ("createdat", "created", "datecreated", "createddate", "creationdate")
 _UPDATED = (
     "updatedat", "lastmod", "updated", "updateddate", "dateupdated", "lastmodifiedat", "modified",
-    "lastmodified", "moddatetime", "modifieddate", "lastupdated", "updatedon",
+    "lastmodified", "moddatetime", "moddate", "lastmoddate", "modifieddate", "lastupdated",
+    "updatedon",
 )  # fmt: skip
 _EXCERPT = ("excerpt", "description", "summary")
 _COVER = (
     "coverimageurl", "coverimage", "cover", "heroimage", "featureimage", "featuredimage", "image",
-    "images", "thumbnail", "teaser", "ogimage", "overlayimage",
+    "images", "coverurl", "thumbnail", "indeximg", "headerimg", "bannerimg", "teaser", "ogimage",
+    "overlayimage", "photos",
 )  # fmt: skip
 _TAGS = ("tags", "tag", "keywords")
 _CATEGORIES = ("categories", "category")
@@ -352,7 +354,11 @@ def _record(
     categories = site.categories(position)
     builder.set_excerpt(_text(_first(values, _EXCERPT)))
     builder.set_cover(_url(_first(values, _COVER)))
-    builder.set_tags([*_all_tags(values, is_jekyll=bool(name.date)), *categories])
+    separates = not site.is_hexo and (bool(name.date) or "layout" in values)
+    builder.set_tags([*_all_tags(values, splits_at_spaces=separates), *categories])
+    names = {f"#{tag.lower()}" for tag in builder.fields["tags"]} | {title.lower()}
+    if names & site.encrypted and values.get("password") != "":
+        builder.restrict(Reason.RESTRICTED, "the configuration of the site sets a password")
     builder.set_language(
         _text(_first(file.found.values, _LANGUAGE))
         or file.language
@@ -517,7 +523,7 @@ def _address(field: str, text: str, name: _Name) -> str:
     if not text or "{" in text or (not is_alias and ("/" not in text or ":" in text)):
         return ""
     if is_alias and "/" not in text:
-        return f"/{name.below.parent.as_posix()}/{text}"
+        return (PurePosixPath("/") / name.below.parent / text).as_posix()
     return text
 
 
@@ -587,7 +593,7 @@ def _url(value: Any) -> str:
     return _text(value)
 
 
-def _all_tags(values: Mapping[str, Any], *, is_jekyll: bool) -> Iterator[str]:
+def _all_tags(values: Mapping[str, Any], *, splits_at_spaces: bool) -> Iterator[str]:
     """Yield the tags and categories. Zola has both in a table."""
     taxonomies = values.get("taxonomies")
     tables = [values, *([taxonomies] if isinstance(taxonomies, dict) else [])]
@@ -595,7 +601,7 @@ def _all_tags(values: Mapping[str, Any], *, is_jekyll: bool) -> Iterator[str]:
         for table in tables:
             name = next((name for name in names if table.get(name) not in (None, "")), None)
             if name is not None:
-                splits = name.endswith("s") and (is_jekyll or "layout" in values)
+                splits = name.endswith("s") and splits_at_spaces
                 yield from _names(table[name], splits_at_spaces=splits)
 
 

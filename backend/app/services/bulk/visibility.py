@@ -49,9 +49,10 @@ _UNFINISHED_STATES = {
     "todo", "inprogress", "outline", "unpublished", "notpublished", "new", "trash", "trashed",
     "deleted", *_FALSE,
 }  # fmt: skip
+_HIDDEN_STATES = _UNFINISHED_STATES | _HIDING
 _VAGUE_STATES = {"state"}
-"""Fields that often mean something else. Only a value of _UNFINISHED_STATES hides the text."""
-_SECRETS = {"password", "passwd", "passphrase", "passwordhash", "pwd", "pass"}
+"""Fields that often mean something else. Only a value of _HIDDEN_STATES hides the text."""
+_SECRETS = {"password", "passwd", "passphrase", "passwordhash", "pwd", "pass", "encpwd"}
 _GROUPS = {"tiers", "tier", "roles", "allowedroles", "membership", "memberships", "accessroles"}
 _PUBLIC_GROUPS = {"", "public", "free", "all", "everyone", "anyone", "none", "[]"}
 _EXPIRY = {
@@ -59,6 +60,11 @@ _EXPIRY = {
     "expiration", "expirationdate", "unpublishdate", "unpublishedat", "unpublishat", "unpublishon",
     "publisheduntil", "publishuntil", "validuntil", "enddisplay",
 }  # fmt: skip
+_GATE = re.compile(
+    r"(?<!re)(?<!team)(?<!team[_-])member|subscribers?[_-]?only|premium(?!/)|paywall|paid|private"
+    r"|secret|encrypt|passw|protect|restrict|logged[_-]?in"
+)
+"""Words in the names of shortcodes, blocks and components that show their content to some."""
 
 
 class Reason(StrEnum):
@@ -77,6 +83,12 @@ class Restriction(NamedTuple):
 
     reason: Reason
     text: str
+
+
+def is_gate(name: str) -> bool:
+    """Whether the name of a tag says that not all readers see its content."""
+    name = name.lower()
+    return _GATE.search(name) is not None and "mail" not in name
 
 
 def plain_name(name: str) -> str:
@@ -134,7 +146,7 @@ def _restriction(
 def _flag(plain: str, value: Any) -> Reason | None:
     if plain in _HIDING and truth(value) is not False and value != []:
         return Reason.UNFINISHED if plain in _UNFINISHED else Reason.RESTRICTED
-    if plain in _SHOWING and (truth(value) is False or str(value).lower() in _UNFINISHED_STATES):
+    if plain in _SHOWING and (truth(value) is False or plain_name(str(value)) in _HIDDEN_STATES):
         return Reason.UNFINISHED if plain in _FINISHED else Reason.RESTRICTED
     return None
 
@@ -145,7 +157,7 @@ def _state(plain: str, value: Any) -> Reason | None:
     states = {plain_name(str(each)) for each in (value if isinstance(value, list) else [value])}
     if states & _UNFINISHED_STATES:
         return Reason.UNFINISHED
-    is_public = plain in _VAGUE_STATES or states <= _PUBLIC_STATES
+    is_public = not states & _HIDING if plain in _VAGUE_STATES else states <= _PUBLIC_STATES
     return None if is_public else Reason.RESTRICTED
 
 

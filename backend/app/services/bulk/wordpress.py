@@ -26,7 +26,7 @@ from app.services.bulk.foreign import (
 from app.services.bulk.ndjson import ResolveAuthor
 from app.services.bulk.records import ParsedRecord
 from app.services.bulk.spooling import BoundedDict, SpooledDict, SpooledLists
-from app.services.bulk.visibility import Reason
+from app.services.bulk.visibility import Reason, is_gate
 from app.services.bulk.wordpress_comments import add_comments
 from app.services.bulk.wxr import Header, Piece, WxrFile, local_name, text_of
 
@@ -60,6 +60,8 @@ _LEFT_OUT_TYPES = {
     "shop_coupon": "coupons",
     "guest-author": "profiles of guest authors",
 }
+_TAG_DOMAINS = {"post_tag", "tag"}
+"""The second one is that of exports before WordPress 3.1."""
 _UNFINISHED_STATUSES = {"draft": "", "pending": "the post is pending review"}
 
 _GATES = re.compile(
@@ -67,10 +69,17 @@ _GATES = re.compile(
     r"|restrict-content-pro/|woocommerce-memberships/)"
     r"|\[(?:restrict|private|members?[_-]?only|memberonly|is_paid|membership|pmpro_membership|rcp_"
     r"|mepr[_-]|wcm_restrict|wlm_|ihc-|um_loggedin|loggedin|members_access|membership_area|s2if"
-    r"|content_protector|passster|protected|memberful)",
+    r"|content_protector|passster|protected|memberful)"
+    r"|\"blockVisibility\":\s*false|\"hideBlock\":\s*true|\"visibilityByRole\":\s*\"(?!public)",
     re.IGNORECASE,
 )
-"""Blocks and shortcodes of plugins that show text to some readers only."""
+"""Blocks and shortcodes of plugins that show text to some readers only, and hidden blocks."""
+_ENDS = re.compile(r"<!--\s*+/wp:([a-z0-9_/-]++)|\[/([A-Za-z][\w-]*+)\]")
+_GATE_NAMES = {
+    "access", "erphpdown", "hidden", "hide", "ihide", "login", "loginview", "pay", "reply",
+    "reply_view", "replyview", "vip", "wppay",
+}  # fmt: skip
+"""Shortcodes around text that only readers see who have logged in, paid or commented."""
 _GATE_FIELDS = {
     "_members_access_role", "_jetpack_newsletter_access", "_wpmem_block", "rcp_access_level",
     "rcp_subscription_level", "rcp_user_level", "_is_paid", "_wpac_is_members_only",
@@ -206,7 +215,9 @@ class _Survey:
         if _left_out(item) is None:
             self.writers[item.get("creator")] = None
             for each in item.terms:
-                self.used_terms[each.get("domain", ""), each.get("nicename", "")] = None
+                domain = each.get("domain", "")
+                kind = "post_tag" if domain in _TAG_DOMAINS else domain
+                self.used_terms[kind, each.get("nicename", "")] = None
             offset = _offset(item)
             if offset is not None:
                 self.offsets[offset] += 1
@@ -431,7 +442,7 @@ def _set_terms(builder: RecordBuilder, item: Item, index: Index) -> None:
     for term in item.terms:
         domain, key = term.get("domain", ""), term.get("nicename", "")
         name = without_html(term.text or "")
-        if domain == "post_tag":
+        if domain in _TAG_DOMAINS:
             tags.append(name)
         elif domain in {"category", ""} and key != NO_CATEGORY:
             categories.append(name)
@@ -509,10 +520,21 @@ def _restrict(builder: RecordBuilder, item: Item) -> None:
         builder.restrict(Reason.UNFINISHED, f"the post has the status {status[:40]!r}")
     if item.get("post_password"):
         builder.restrict(Reason.RESTRICTED, "the post has a password")
-    if gate := _GATES.search(item.content):
-        shown = gate[0].removeprefix("<!--").strip().removeprefix("wp:").strip("[/")
-        builder.restrict(Reason.RESTRICTED, f"parts of the text were for members only ({shown})")
+    if gate := _gate(item.content):
+        builder.restrict(Reason.RESTRICTED, f"parts of the text were for members only ({gate})")
     _restrict_by_fields(builder, item)
+
+
+def _gate(content: str) -> str:
+    """Return a block or shortcode that hides a part of a post, or an empty string."""
+    if gate := _GATES.search(content):
+        shown = gate[0].removeprefix("<!--").strip().removeprefix("wp:").strip('[/"')
+        return shown.partition('"')[0]
+    for end in _ENDS.finditer(content):
+        name = (end[1] or end[2]).lower()
+        if is_gate(name) or name in _GATE_NAMES:
+            return name
+    return ""
 
 
 def _restrict_by_fields(builder: RecordBuilder, item: Item) -> None:

@@ -12,6 +12,7 @@ def write(feed: Feed) -> bytes:
     """Return the feed as JSON."""
     settings = get_settings()
     document = JsonFeed(
+        version="https://jsonfeed.org/version/1.1",
         title=feed.title,
         home_page_url=feed.page,
         feed_url=api_url(feed.path + FILE),

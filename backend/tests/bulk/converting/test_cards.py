@@ -198,6 +198,13 @@ def test_card_is_converted(name: str, payload: Node, expected: str) -> None:
     assert mobiledoc(name, payload).markdown == expected
 
 
+def test_drawings_on_buttons_are_no_loss() -> None:
+    icon = '<button class="kg-toggle-card-icon"> <svg><path/></svg></button>'
+    assert from_ghost_html(f"<p>a</p>{icon}<p>b</p>").notes == ()
+    drawing = from_ghost_html(f"<p>a</p>{icon}<p><svg><path/></svg>b</p>")
+    assert (drawing.markdown, len(drawing.notes)) == ("a\n\nb", 1)
+
+
 def test_markdown_card_does_not_change_what_follows() -> None:
     found = lexical(
         {"type": "markdown", "markdown": "<!-- open"}, block("paragraph", text("after"))
@@ -279,6 +286,7 @@ def test_deep_nesting_is_rejected() -> None:
 
 def test_parts_for_members_are_marked() -> None:
     assert from_ghost_html("<p>a</p><!--members-only--><p>b</p>").has_restricted_parts
+    assert from_ghost_html("<p>a</p><!-- Members-only --><p>b</p>").has_restricted_parts
     gated = '<!--kg-gated-block:begin nonMember:false memberSegment:"status:paid" --><p>a</p>'
     assert from_ghost_html(gated).has_restricted_parts
     assert not from_ghost_html(gated.replace("false", "true")).has_restricted_parts

@@ -72,6 +72,39 @@ def convert(text: str, *, is_mdx: bool = False) -> str:
         ("{% note info %}\na\n{% endnote %}", "> [!NOTE]\n> a"),
         ("{% vimeo 1 %}", "https://vimeo.com/1"),
         ("{% include_code T lang:js a/b.js %}", "[b.js](a/b.js)"),
+        # Words of tags in a line, and titles of parts
+        ("{% label primary @a b %} {% span red, c %} {% u d %}", "a b c <u>d</u>"),
+        ("H{{< sub >}}2{{< /sub >}}O {{< kbd >}}x{{< /kbd >}}", "H<sub>2</sub>O <kbd>x</kbd>"),
+        ("{% checkbox checked, a %}{% checkbox b %}", "\n- [x] a\n\n- [ ] b\n".strip("\n")),
+        ("{% hideInline a,b,#f00 %}", "a"),
+        (
+            "{% hideToggle A title,#f00 %}\na\n{% endhideToggle %}",
+            "<details>\n<summary>A title</summary>\n\na\n\n</details>",
+        ),
+        (
+            "{% folding blue, A title %}\na\n{% endfolding %}",
+            "<details>\n<summary>A title</summary>\n\na\n\n</details>",
+        ),
+        ("{% note info no-icon A title %}\na\n{% endnote %}", "> [!NOTE]\n> **A title**\n>\n> a"),
+        (
+            "{% tabs x,1 %}\n<!-- tab A@fas fa-x -->\na\n<!-- endtab -->\n{% endtabs %}",
+            "**A**\n\na",
+        ),
+        (
+            '{{< tabs "x" >}}{{< tab "A" >}}a{{< /tab >}}{{< tab "B" >}}b{{< /tab >}}{{< /tabs >}}',
+            "**A**\n\na\n\n**B**\n\nb",
+        ),
+        ("{% include gallery id='x' caption='C' %}", "C"),
+        ('{{< link "https://a.example" "a b" "c" >}}', "[a b](https://a.example)"),
+        ("{% btn https://a.example, a b, fas %}", "[a b](https://a.example)"),
+        ("{% link a b https://a.example true %}", "[a b](https://a.example)"),
+        ('{{< youtube-lite id="abcdefghijk" >}}', "https://www.youtube.com/watch?v=abcdefghijk"),
+        (
+            '{% aplayer "A" "B" "/a.mp3" %} {% dplayer "url=/v.mp4" %}',
+            "[a.mp3](/a.mp3) [v.mp4](/v.mp4)",
+        ),
+        ("a{% sidenote 'id' 'b c' %} {% ruby 漢字|かんじ %}", "ab c 漢字|かんじ"),
+        (':::note{title="T"}\na\n:::', "> [!NOTE]\n> **T**\n>\n> a"),
         # Docusaurus
         (
             ":::tip[T]\na\n:::\n\n```\n:::note\n```",
@@ -98,6 +131,8 @@ export const meta = { a: 1 }
 
 {/* comment */}{"text"} {year} <YouTube id="abcdefghijk" client:load />
 
+<Highlight color="green">a</Highlight> b
+
 <Tabs><TabItem label="x">
 
 in
@@ -113,7 +148,8 @@ import a from 'b'
 """
     assert convert(text, is_mdx=True) == (
         "# T\n\n" + FIGURE.format("![h](./hero.png)", "c") + "\n\n> [!WARNING]\n> **a**\n\n"
-        "text {year} https://www.youtube.com/watch?v=abcdefghijk\n\nin\n\n<div>b</div>\n\n"
+        "text {year} https://www.youtube.com/watch?v=abcdefghijk\n\n<mark>a</mark> b\n\n"
+        "**x**\n\nin\n\n<div>b</div>\n\n"
         "```jsx\nimport a from 'b'\n<Chart />\n```"
     )
 

@@ -55,6 +55,15 @@ from tests.linear import grows_too_fast, run_of
         ("<iframe src='//maps.example/?q=1&amp;z=2'><p>x</iframe>y", "<https://maps.example/?q=1&z=2>\n\ny"),
         ("<dl><dt>a<dd>b</dl>", "<dl>\n<dt>a</dt>\n<dd>b</dd>\n</dl>"),
         ("<span lang='fr' dir='ltr' onclick='x'>a</span>", '<span dir="ltr" lang="fr">a</span>'),
+        (
+            "<p>Put it into a &lt;div&gt; and not a &lt;table&gt;, please.</p>",
+            "Put it into a \\<div> and not a \\<table>, please.",
+        ),
+        ("<p>E = mc<sup>2</sup>, H<sub>2</sub>O</p>", "E = mc<sup>2</sup>, H<sub>2</sub>O"),
+        (
+            "<img src='/my photo (1).jpg' alt='p'> <a href='/a b.pdf'>paper</a>",
+            "![p](/my%20photo%20(1).jpg) [paper](/a%20b.pdf)",
+        ),
         ("<p>&lt;!-- &amp;amp; a&nbsp;</p>", "\\<!-- \\&amp; a&nbsp;"),
         ("<ol><li id='a'>x <a href='#b'>↑</a></ol>", "1. x [↑](#b)"),
         (

@@ -71,6 +71,7 @@ def test_paragraphs_are_those_of_wordpress(html: str, expected: str) -> None:
                 "<figcaption>The <strong>second</strong></figcaption>\n</figure>"
             ),
         ),
+        ("[slideshow]", "![First](https://old.example/1.jpg)"),
         ("[gallery]", "![First](https://old.example/1.jpg)"),
         (
             '[caption width="1"]<a href="/b"><img src="/a.png" alt="a" /></a> A *cap*[/caption]',
@@ -172,6 +173,11 @@ def test_classic_post_is_converted(content: str, expected: str) -> None:
             "<!-- wp:code --><pre><code>[gallery] &lt;b></code></pre><!-- /wp:code -->",
             "```\n[gallery] <b>\n```",
         ),
+        (
+            '<!-- wp:acme/code {"language":"php"} --><pre>a</pre><!-- /wp:acme/code --><pre>b</pre>',
+            "```php\na\n```\n\n```\nb\n```",
+        ),
+        ('<!-- wp:gallery {"ids":[1,"9"]} /-->', "![First](https://old.example/1.jpg)"),
         (
             (
                 '<!-- wp:cover --><div class="wp-block-cover" style="background-image:url(/c.jpg)"><p>a</p>'

@@ -5,6 +5,7 @@ follows them, as an open code block would.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -34,6 +35,7 @@ _FORMATS = (
 _HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
 _MARKUPS = frozenset({"b", "strong", "em", "i", "code", "s", "sub", "sup", "u", "mark", "del"})
 _MARKDOWN_CARDS = frozenset({"markdown", "card-markdown"})
+_PAYWALL = re.compile(r"<!--\s*+members-only\s*+-->")
 _parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 _END = "\n\nend-of-the-card\n"
 
@@ -42,10 +44,22 @@ def from_ghost_html(html: str, context: Context | None = None) -> Converted:
     """Convert the HTML of a Ghost post to Markdown. Raises TooComplex."""
     context, notes = context or Context(), Notes()
     lower = html.lower()
-    notes.has_restricted_parts = "<!--members-only-->" in lower or (
+    notes.has_restricted_parts = _PAYWALL.search(lower) is not None or (
         "<!--kg-gated-block:begin" in lower and "nonmember:false" in lower
     )
-    return from_html(_with_site(html, context), context, notes=notes)
+    return from_html(_without_icons(_with_site(html, context)), context, notes=notes)
+
+
+def _without_icons(html: str) -> str:
+    """Return the HTML of cards without the drawings on their buttons."""
+    first, *rest = html.split("<svg")
+    parts = [first]
+    for piece in rest:
+        before = parts[-1].rstrip()
+        is_icon = before.endswith(">") and "kg-" in before[before.rfind("<") :]
+        _, end, after = piece.partition("</svg>")
+        parts.append(after if is_icon and end else f"<svg{piece}")
+    return "".join(parts)
 
 
 def from_lexical(document: str, context: Context | None = None) -> Converted:

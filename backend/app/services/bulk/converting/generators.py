@@ -14,6 +14,7 @@ from app.services.bulk.converting.inline import destination, escape_text
 from app.services.bulk.converting.pages import from_html
 from app.services.bulk.converting.players import address, file_name
 from app.services.bulk.converting.results import Context, Converted, Notes, names
+from app.services.bulk.visibility import is_gate
 
 _FENCE = re.compile(r"^[ \t>]*+(`{3,}+|~{3,}+)([^\n]*+)$", re.MULTILINE)
 _CODE_SPAN = re.compile(r"(`+)")
@@ -46,12 +47,15 @@ _TOC = re.compile(
     re.IGNORECASE,
 )
 _DIRECTIVE = re.compile(
-    r"(?m)^([ \t]*):::+[ \t]*([A-Za-z]*)[ \t]*(?:\[([^\]\n]*)\]|([^\n{]*))[^\n]*$"
+    r"(?m)^([ \t]*):::+[ \t]*([A-Za-z]*)[ \t]*(?:\[([^\]\n]*)\]|([^\n{]*))"
+    r"(?:\{title=\"([^\"\n]*)\")?[^\n]*$"
 )
 _ARGUMENT = re.compile(
     r"(?:(?<![\w.:-])([\w.:-]++)\s*+(?:=|:(?=[\"'\w]))\s*+)?+(?:(?<!\\)\"((?:[^\"\\]++|\\.)*+)\"|'([^'\n]*+)'|`([^`]*+)`"
     r"|\{([^{}]*+)\}|([^\s,\"'`={}]++))"
 )
+_COMMA = re.compile(r"[\"']?+[^\s\"',]++[\"']?+\s*+,")
+"""The first of several arguments that are separated by commas."""
 _BLANK_LINES = re.compile(r"\n[ \t]*+\n(?:[ \t]*+\n)++")
 _URL = re.compile(r"(?:https?:)?//\S+", re.IGNORECASE)
 _IMAGE_FILE = re.compile(r"\.(?:jpe?g|png|gif|webp|avif|svg|bmp)(?:[?#]|\Z)", re.IGNORECASE)
@@ -74,6 +78,12 @@ _HTML_ATTRIBUTE = re.compile(
     r"\s(?:className|style|client:\w+)=(?:\{\{[^{}]*\}\}|\{[^{}]*\}|\"[^\"]*\")"
 )
 
+_MARKER = re.compile(
+    r"<!--\s*+(?:paywall|(?:members?|subscribers?|paid|premium)(?:[ _-](?:only|members))?+)\s*+-->",
+    re.IGNORECASE,
+)
+"""Comments after which the text is for some readers only."""
+
 _BRACE = "\ufdd0"
 """A noncharacter in place of a brace that is not part of a tag."""
 
@@ -89,21 +99,38 @@ _NOTICE_TAGS = names(
     "admonition alert aside callout box notice hint note tip warning info danger important caution "
     "attention cq centerquote bubble"
 )
-_FOLD_TAGS = names("accordion collapse details expand fold spoiler toggle collapsible folding")
+_FOLD_TAGS = names(
+    "accordion collapse details expand fold spoiler toggle collapsible folding hidetoggle hideblock"
+)
 _FIGURES = names(
     "figure img image imgproc picture asset_img fancybox lazyimg zoomable photo "
     "responsive_image responsive-image bundle-image resize-image imgcap "
 )
 _HIGHLIGHT = names("highlight codeblock code include_code")
-_QUOTES = names("blockquote quote pullquote")
+_QUOTES = names("blockquote quote pullquote epigraph")
 _LINKS = names("button btn link linkcard link-card blogcard linkgrid asset_link download cta")
 _REFERENCES = names("ref relref post_url post_path asset_path link post-url")
 _KEPT = names(
-    "tabs tab column columns tabitem subtabs steps step center left right ltr rtl lead mark raw "
+    "tabs tab column columns tabitem subtabs steps step center left right ltr rtl lead raw "
     "rawhtml html unsafe md markdown md-raw div section cards card timeline fragment layout grid "
     "row col capture wrap cardgrid"
 )
 """Layout: only the content is kept, which nobody would miss."""
+_GALLERIES = names("gallery gp grouppicture galleries")
+_TITLED = names("tab tabitem step card")
+"""Parts of the layout whose titles readers see."""
+_PART = re.compile(r"<!--\s*+(end)?+(?:sub)?+(?:tab|node)\b([^\n<>]*+)>", re.IGNORECASE)
+"""Comments between the tabs, or the points of a time line, in Hexo."""
+_MARKS = {
+    "sub": "sub", "sup": "sup", "kbd": "kbd", "mark": "mark", "u": "u", "del": "del", "s": "del",
+    "ins": "ins", "small": "small", "wavy": "u", "emp": "", "psw": "", "span": "", "label": "",
+    "hideinline": "", "checkbox": "", "radio": "",
+}  # fmt: skip
+"""Tags around words in a line, or with these words as their argument, and the HTML element."""
+_NOTE_STYLES = names("no-icon icon simple modern flat disabled open true false")
+_TEXTS = ("caption", "title", "text", "content", "label", "alt", "description", "message")
+"""Arguments that readers see."""
+_PLAYERS = ("youtube", "vimeo", "bilibili")
 _LEFT_OUT = names("comment toc br clear more pagebreak nocaptions math katex load-photoswipe")
 _LOGIC = names(
     "assign if elsif else endif unless endunless for endfor case when endcase capture endcapture "
@@ -160,6 +187,8 @@ def from_site(text: str, context: Context | None = None, *, is_mdx: bool = False
     text = _convert_blocks(text, _LIQUID, _liquid_tag, notes)
     text = _outside_code(text, lambda part: _plain_syntax(part, notes, context or Context()))
     text = _convert_directives(text)
+    if "<!--" in text and _MARKER.search(text):
+        notes.has_restricted_parts = True
     if text == before:
         return notes.result(source)
     text = _outside_code(text, lambda part: _BLANK_LINES.sub("\n\n", part))
@@ -179,6 +208,8 @@ def from_site_html(text: str, context: Context | None = None) -> Converted:
     for pattern, parse in ((_HUGO, _hugo_tag), (_LIQUID, _liquid_tag)):
         text = _convert_blocks(text, pattern, parse, notes, write=block)
     text = _plain_syntax(text, notes, context)
+    if "<!--" in text and _MARKER.search(text):
+        notes.has_restricted_parts = True
     return from_html(text, context, notes=notes, raw=raw)
 
 
@@ -379,6 +410,8 @@ def _first(arguments: Arguments, *names: str) -> str:
 def _convert(tag: _Tag, content: str | None, notes: Notes, write: Callable[[str], str]) -> str:
     """Return the Markdown of a tag."""
     name = tag.name
+    if is_gate(name) and (content is not None or "paywall" in name):
+        notes.has_restricted_parts = True
     if name in _LOGIC:
         if name in {"if", "for", "unless", "case"}:
             notes.add("parts of the text depend on conditions of the generator: all were kept")
@@ -405,29 +438,31 @@ def _reference(name: str, arguments: Arguments) -> str:
     return destination(address(target) or target)
 
 
-def _markdown(  # noqa: C901, PLR0911 - one case for each kind of tag
+def _markdown(  # noqa: C901, PLR0911, PLR0912 - one case for each kind of tag
     name: str, source: str, arguments: Arguments, content: str | None, notes: Notes
 ) -> str:
     text = (content or "").strip("\n")
+    if name == "highlight" and content and "\n" not in content and "0" not in arguments:
+        return f"<mark>{content}</mark>"
     if name in _HIGHLIGHT:
         return _code(name, source, arguments, content, notes)
     if name in _FIGURES:
         return _figure(name, source, arguments, text)
-    if name in _SITES:
-        return _site(name, arguments, text, notes)
+    if site := name if name in _SITES else next((each for each in _PLAYERS if each in name), ""):
+        return _site(site, arguments, text, notes)
+    if name in _MARKS:
+        return _mark(name, source, content)
     if name in _FILES:
         return _file(arguments, text, notes, name)
     if name in _QUOTES:
         return _quote(arguments, source, text)
     if name in _FOLD_TAGS:
-        title = _first(arguments, "title", "summary", "label", "header", "0") or (
-            source.partition("@")[0].strip() if source else ""
-        )
+        title = _fold_title(name, source, arguments)
         summary = f"<summary>{escape(title, quote=False)}</summary>\n" if title else ""
         return f"<details>\n{summary}\n{text}\n\n</details>"
     if name in _NOTICE_TAGS and content is not None:
         kind = _first(arguments, "type", "kind", "0").lower()
-        title = _first(arguments, "title", "heading") or arguments.get("1", "")
+        title = _first(arguments, "title", "heading") or _note_title(arguments)
         return notice(_NOTICES.get(kind) or _NOTICES.get(name, ""), text, title)
     if name == "mermaid":
         return fenced(text, "mermaid")[0] if text else ""
@@ -438,14 +473,70 @@ def _markdown(  # noqa: C901, PLR0911 - one case for each kind of tag
     if name in _LINKS:
         return _link(name, source, arguments, text)
     if name in _KEPT:
-        return text if content is not None else _any_link(arguments)
+        return _layout(name, arguments, text) if content is not None else _any_link(arguments)
     if content is not None:
-        notes.add(f"the tag {name[:40]!r} of the generator was removed, its content was kept")
+        if name not in _GALLERIES:
+            notes.add(f"the tag {name[:40]!r} of the generator was removed, its content was kept")
         return text
-    found = _any_link(arguments)
-    kept = "its address was kept" if found else "what it shows is not in the file"
+    found, kept = _any_link(arguments), "its address was kept"
+    if not found:
+        found = escape_text(_first(arguments, *_TEXTS) or _sentences(arguments))
+        kept = f"what it shows is not in the file{', its text was kept' if found else ''}"
     notes.add(f"the tag {name[:40]!r} of the generator was removed, {kept}")
     return found
+
+
+def _layout(name: str, arguments: Arguments, content: str) -> str:
+    """Return what a part of the layout contains, below its title."""
+    title = ""
+    if name in _TITLED:
+        positional = [value for key, value in arguments.items() if key.isdigit()]
+        title = _first(arguments, "label", "title", "name", "header", "value")
+        title = title or (positional[-1] if positional else "")
+    elif name in {"tabs", "subtabs", "timeline"}:
+        content = _PART.sub(_part_title, content)
+    return f"\n\n**{escape_text(title)}**\n\n{content}\n\n" if title else content
+
+
+def _part_title(part: re.Match[str]) -> str:
+    title = part[2].rstrip("-").partition("@")[0].strip()
+    return f"\n**{escape_text(title)}**\n" if title and not part[1] else ""
+
+
+def _mark(name: str, source: str, content: str | None) -> str:
+    """Return words in a line. They are the content or, in Hexo, the argument after others."""
+    if content is None:
+        color, at, words = source.partition("@")
+        if not at or color.count(" ") > 1:
+            parts = source.split(",")
+            words = parts[0] if name == "hideinline" else parts[-1]
+        words = escape_text(words.strip(" \"'"))
+        if name in {"checkbox", "radio"}:
+            is_checked = "checked" in source.partition(",")[0]
+            return f"\n- [{'x' if is_checked else ' '}] {words}\n" if words else ""
+    else:
+        words = content
+    tag = _MARKS[name]
+    return f"<{tag}>{words}</{tag}>" if tag and words else words
+
+
+def _fold_title(name: str, source: str, arguments: Arguments) -> str:
+    if found := _first(arguments, "title", "summary", "label", "header"):
+        return found
+    if source.strip()[:1] in {'"', "'", "`"} or "=" in source:
+        return arguments.get("0", "")
+    plain = source.partition("@")[0]
+    before, _, after = plain.partition(",")
+    return (after if name == "folding" and after else before).strip()
+
+
+def _note_title(arguments: Arguments) -> str:
+    """Return the title of a notice, without the names of its kind, styles and icons."""
+    words = [value for key, value in arguments.items() if key.isdigit()]
+    if words and " " not in words[0]:
+        del words[0]  # the kind
+    shown = (each for each in words if each not in _NOTE_STYLES and " fa-" not in each)
+    return " ".join(shown)
 
 
 def notice(kind: str, text: str, title: str = "") -> str:
@@ -514,6 +605,18 @@ def _is_path(value: str) -> bool:
     return extension != value and 2 <= len(extension) <= 5 and extension.isalnum()
 
 
+def _sentences(arguments: Arguments) -> str:
+    """Return the arguments without a name that are no single words of the generator."""
+    values = (value for name, value in arguments.items() if name.isdigit())
+    return " ".join(value for value in values if " " in value or not value.isascii())
+
+
+def _is_address(value: str) -> bool:
+    return bool(_URL.match(value) or _IMAGE_FILE.search(value)) or (
+        value.startswith("/") and _is_path(value)
+    )
+
+
 def _site(name: str, arguments: Arguments, content: str, notes: Notes) -> str:
     given = content.strip() or _first(
         arguments,
@@ -572,9 +675,14 @@ def _link(name: str, source: str, arguments: Arguments, content: str) -> str:
     if not url and name == "asset_link":
         url = values[0] if values else ""
     text = content or _first(arguments, "text", "title", "label", "name", "content")
-    if not text:
-        words = source.replace(",", " ").split()
-        text = " ".join(word for word in words if word != url and "=" not in word).strip("\"' ")
+    if not text and _COMMA.match(source):
+        parts = (part.strip(" \"'") for part in source.split(","))
+        text = next((part for part in parts if part and url not in part), "")
+    elif not text and "=" not in source and ('"' in source or "'" in source):
+        text = next((value for value in values if value != url), "")
+    elif not text:
+        words = [word for word in source.split() if word != url and "=" not in word]
+        text = " ".join(word for word in words if word not in {"true", "false"}).strip("\"' ")
     if not address(url):
         return text
     label = text if content else escape_text(text or file_name(url), in_link=True)
@@ -583,10 +691,9 @@ def _link(name: str, source: str, arguments: Arguments, content: str) -> str:
 
 def _any_link(arguments: Arguments) -> str:
     """Return an image or a link if a tag has an address, or an empty string."""
-    for name in _ADDRESSES:
-        value = arguments.get(name, "")
-        if name.isdigit() and not _URL.match(value) and not _IMAGE_FILE.search(value):
-            continue
+    named = [arguments.get(name, "") for name in _ADDRESSES if not name.isdigit()]
+    positional = [value.removeprefix("url=") for name, value in arguments.items() if name.isdigit()]
+    for value in (*named, *filter(_is_address, positional)):
         if (url := address(value)) and ("/" in url or "." in url):
             if _IMAGE_FILE.search(url):
                 alt = escape_text(_first(arguments, "alt", "caption", "title"))
@@ -646,7 +753,7 @@ def _convert_directives(text: str) -> str:
         lines = stack[-1][2] if stack else out
         lines.append(text[position : match.start()])
         position = match.end()
-        kind, title = match[2].lower(), (match[3] or match[4] or "").strip()
+        kind, title = match[2].lower(), (match[3] or match[5] or match[4] or "").strip()
         if kind and len(stack) <= MAX_DEPTH:
             stack.append((kind, title, []))
         elif stack:

@@ -16,7 +16,7 @@ from app.services.bulk.converting.results import (
     check_size,
     names,
 )
-from app.services.bulk.converting.shortcodes import replace_shortcodes
+from app.services.bulk.converting.shortcodes import image_html, replace_shortcodes
 
 MAX_INSERTED_BLOCKS = 100
 MAX_LENGTH = 8 * 1024 * 1024
@@ -61,7 +61,7 @@ def from_wordpress(content: str, context: Context | None = None) -> Converted:
     if "<!--" not in content or not _BLOCK.search(content):
         html = add_paragraphs(_with_players(content))
     else:
-        html = "".join(_convert_blocks(content, notes))
+        html = "".join(_convert_blocks(content, context, notes))
     return from_html(html, context, notes=notes)
 
 
@@ -122,24 +122,26 @@ def _parts(content: str) -> Iterator[_Part]:
         yield _Part(content[position : block.start()])
         position = block.end()
         is_void = block[3].rstrip().endswith("/")
-        attributes = _attributes(block[3]) if is_void else {}
         name = block[2].removeprefix("core/")
+        attributes = _attributes(block[3]) if is_void or "code" in name else {}
         yield _Part("", name, attributes, is_end=bool(block[1]), is_void=is_void)
     yield _Part(content[position:])
 
 
-def _convert_blocks(content: str, notes: Notes) -> Iterator[str]:
+def _convert_blocks(content: str, context: Context, notes: Notes) -> Iterator[str]:
     """Yield the HTML. Text outside of blocks, and shortcodes, are classic paragraphs."""
     names: list[str] = []
+    language = ""
     for part in _parts(content):
         if part.is_void:
-            yield _void_block(part, notes)
+            yield _void_block(part, context, notes)
         elif part.is_end:
             if part.name in names:
                 while names.pop() != part.name:
                     pass
         elif part.name:
             names.append(part.name)
+            language = str(part.attributes.get("language", ""))
         elif not names or names[-1] in _CLASSIC:
             if part.text.strip(" \n\t"):
                 yield add_paragraphs(_with_players(part.text))
@@ -147,7 +149,13 @@ def _convert_blocks(content: str, notes: Notes) -> Iterator[str]:
             text = part.text
             if "wp-block-embed__wrapper" in text:
                 text = _EMBED.sub(r'\1<iframe src="\2"></iframe>', text)
-            yield _LONE_PARAGRAPH.sub(_replace_with_player, text)
+            yield _LONE_PARAGRAPH.sub(_replace_with_player, _with_language(text, language))
+            language = ""
+
+
+def _with_language(html: str, language: str) -> str:
+    """Add the language of a code block, which is in the attributes of the block."""
+    return html.replace("<pre", f'<pre data-lang="{escape(language)}"', 1) if language else html
 
 
 def _with_players(text: str) -> str:
@@ -175,8 +183,14 @@ def _replace_with_player(match: re.Match[str]) -> str:
     return f'<figure><iframe src="{escape(url)}"></iframe></figure>'
 
 
-def _void_block(part: _Part, notes: Notes) -> str:
+def _void_block(part: _Part, context: Context, notes: Notes) -> str:
     """Return the HTML of a block without content of its own, which WordPress computes."""
+    ids = part.attributes.get("ids")
+    images = [context.attachments.get(str(each)) for each in (ids if isinstance(ids, list) else ())]
+    if found := [image for image in images if image is not None]:
+        if len(found) < len(images):
+            notes.add("an image of a gallery is not in the export and was left out")
+        return "".join(map(image_html, found))
     for name in _ADDRESSES:
         url = part.attributes.get(name)
         if isinstance(url, str) and url.startswith(("http", "/")):

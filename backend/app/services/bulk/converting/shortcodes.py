@@ -67,7 +67,7 @@ _SILENT = names(
     "one_third one_third_last two_third two_third_last dropcap su_dropcap noautop center "
     "su_note su_box su_list su_tabs su_tab tabs tab tabgroup box alert et_pb_section et_pb_row "
     "et_pb_column et_pb_text fusion_builder_container fusion_builder_row fusion_builder_column "
-    "fusion_text caption wp_caption"
+    "fusion_text caption wp_caption toc lwptoc ez-toc"
 )
 """Layout: only the content is kept, which nobody would miss."""
 _SITES: Mapping[str, str] = {
@@ -468,6 +468,7 @@ _HANDLERS: dict[str, Handler] = {
     "gallery": _gallery,
     "latex": _formula,
     "playlist": _playlist,
+    "slideshow": _gallery,
     "video": _file("video", _VIDEO),
     "wp_caption": _caption,
     **{name: _site(name) for name in _SITES},

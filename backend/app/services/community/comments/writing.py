@@ -32,7 +32,6 @@ from app.schemas.community.comment import (
     CommentWithProfile,
 )
 from app.services import audit, limits
-from app.services.articles.reading import get_article_id_by_slug
 from app.services.audit import AuditAction
 from app.services.community.comments.reading import get_comment, read_back
 from app.services.community.comments.rows import CommentedArticle, get_commented_article
@@ -89,11 +88,10 @@ async def create_comment(
     )
 
 
-async def create_comment_by_slug(
-    session: AsyncSession, *, slug: str, new: CommentCreate, author: Identity
+async def create_comment_with_profile(
+    session: AsyncSession, *, article_id: int, new: CommentCreate, author: Identity
 ) -> CommentWithProfile:
-    """Create a comment on the article with this slug. See `create_comment`."""
-    article_id = await get_article_id_by_slug(session, slug=slug, viewer=author)
+    """Create a comment, and return it with the profile of its author. See `create_comment`."""
     created = await create_comment(session, article_id=article_id, new=new, author=author)
     return CommentWithProfile(
         **created.model_dump(),
@@ -173,14 +171,13 @@ async def delete_comment(
     _record(session, AuditAction.DELETE_COMMENT, comment_id, actor)
 
 
-async def delete_comment_by_slug(
-    session: AsyncSession, *, slug: str, comment_id: int, actor: Identity
+async def delete_comment_of_article(
+    session: AsyncSession, *, article_id: int, comment_id: int, actor: Identity
 ) -> None:
-    """Delete a comment on the article with this slug.
+    """Delete a comment on this article.
 
-    Raises ArticleNotFound, CommentNotFound if it belongs to another article, NotAuthorized.
+    Raises CommentNotFound if it belongs to another article, NotAuthorized.
     """
-    article_id = await get_article_id_by_slug(session, slug=slug, viewer=actor)
     article_of_comment = select(Comment.article_id).where(Comment.id == comment_id)
     if await session.scalar(article_of_comment) != article_id:
         raise CommentNotFound
