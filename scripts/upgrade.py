@@ -124,7 +124,9 @@ def wait_until_healthy(container: str, what: str, seconds: float = READY_SECONDS
             return
         reason = ""
         if found["RestartCount"] or state["Status"] in {"exited", "dead", "restarting"}:
-            reason = f"it ended with status {state['ExitCode']}"
+            # A restarted container has the status 0.
+            status = f" with status {state['ExitCode']}" if state["ExitCode"] else ""
+            reason = f"it ended{status}"
         elif time.monotonic() > deadline:
             reason = f"not ready within {seconds} s"
         if reason:

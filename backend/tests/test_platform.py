@@ -166,12 +166,24 @@ def test_links_in_documents_resolve() -> None:
     assert {name: links for name, links in found.items() if links} == {}
 
 
+def code_for_operators() -> str:
+    pages = [*PROJECT_DIR.glob("docs/operations/*.md"), *PROJECT_DIR.glob("docs/*.md")]
+    return "\n".join(part for page in pages for part in CODE.findall(page.read_text()))
+
+
+def test_redirected_output_has_no_log_of_a_build() -> None:
+    """`docker compose run` builds the image, and prints the log to standard output."""
+    code = code_for_operators().replace("\\\n", "")
+    commands = re.findall(r"^ *docker compose (?:.* )?run .*>.*$", code, flags=re.MULTILINE)
+    assert commands
+    assert [each for each in commands if "--progress quiet" not in each] == []
+
+
 def test_documented_commands_exist() -> None:
     """Commands of `pressroom` and targets of `make` in code, in the pages for operators."""
     groups: Any = typer.main.get_command(cli)
     targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), flags=re.MULTILINE))
-    pages = [*PROJECT_DIR.glob("docs/operations/*.md"), PROJECT_DIR / "docs" / "operations.md"]
-    code = "\n".join(part for page in pages for part in CODE.findall(page.read_text()))
+    code = code_for_operators()
     assert set(re.findall(r"\bmake ([a-z-]+)", code)) - targets == set()
     commands = re.findall(r"\bpressroom ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?", code)
     assert ("keys", "rotate") in commands

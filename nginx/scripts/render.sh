@@ -7,26 +7,35 @@
 #
 # Then it runs the given command. nginx applies the selection within a second (run.sh, apply.sh).
 set -eu
+# In development, suites of end-to-end tests create many accounts from one address.
+if [ -z "${EDGE_ATTEMPTS_PER_MINUTE:-}" ]; then
+  EDGE_ATTEMPTS_PER_MINUTE=10
+  [ "${ENVIRONMENT:-}" != development ] || EDGE_ATTEMPTS_PER_MINUTE=60000
+fi
+for name in MAX_BODY_BYTES ACCESS_LOG_PERCENT EDGE_CACHE_MEGABYTES EDGE_REQUESTS_PER_SECOND EDGE_ATTEMPTS_PER_MINUTE \
+  EDGE_UPLOADS_PER_MINUTE EDGE_LARGE_BODIES_PER_MINUTE; do
+  eval "value=\${$name:-}"
+  case $value in
+    '' | *[!0-9]* | 0*)
+      echo "$name must be a whole number from 1, without leading zeros" >&2
+      exit 1
+      ;;
+  esac
+done
+if [ ${#EDGE_ATTEMPTS_PER_MINUTE} -gt 6 ]; then
+  echo "EDGE_ATTEMPTS_PER_MINUTE must be at most 999999" >&2
+  exit 1
+fi
+# Rounded up.
+EDGE_ATTEMPT_SECONDS=$(((59 + EDGE_ATTEMPTS_PER_MINUTE) / EDGE_ATTEMPTS_PER_MINUTE))
+export EDGE_ATTEMPTS_PER_MINUTE EDGE_ATTEMPT_SECONDS
+
 new=/config/.rendering-$(hostname)
 rm -rf "$new"
 mkdir -p "$new/conf.d"
 cp -r /release/nginx.conf /release/snippets /release/scripts "$new/"
 sh /release/scripts/hosts.sh >"$new/conf.d/hosts.inc"
 sh /release/scripts/origins.sh >"$new/conf.d/origins.inc"
-# In development, suites of end-to-end tests create many accounts from one address.
-if [ -z "${EDGE_ATTEMPTS_PER_MINUTE:-}" ]; then
-  EDGE_ATTEMPTS_PER_MINUTE=10
-  [ "${ENVIRONMENT:-}" != development ] || EDGE_ATTEMPTS_PER_MINUTE=60000
-fi
-case $EDGE_ATTEMPTS_PER_MINUTE in
-  *[!0-9]* | 0* | ???????*)
-    echo "EDGE_ATTEMPTS_PER_MINUTE must be a number from 1 to 999999" >&2
-    exit 1
-    ;;
-esac
-# Rounded up.
-EDGE_ATTEMPT_SECONDS=$(((59 + EDGE_ATTEMPTS_PER_MINUTE) / EDGE_ATTEMPTS_PER_MINUTE))
-export EDGE_ATTEMPTS_PER_MINUTE EDGE_ATTEMPT_SECONDS
 # The first allowed host, for requests of withdraw.sh to the backend.
 printf '%s' "${ALLOWED_HOSTS:-}" | tr -d '[]"' | tr ', ' '\n\n' | sed -n 's/^\*\./www./; /[A-Za-z0-9]/{p;q;}' >"$new/host"
 [ -s "$new/host" ] || echo localhost >"$new/host"

@@ -187,6 +187,14 @@ def test_websocket_upgrade_is_passed_on(stack: Stack) -> None:
     assert "X-Cache" in answer.headers
 
 
+def test_wrong_number_is_refused_by_its_name(stack: Stack) -> None:
+    changed = Stack(stack.port, {**stack.settings, "EDGE_CACHE_MEGABYTES": "x"}, stack.files)
+    command = ("run", "--rm", "--no-deps", "-T", "nginx-config", "true")
+    refused = changed.project.run_captured(*command)
+    assert refused.returncode == 1
+    assert "EDGE_CACHE_MEGABYTES must be a whole number" in refused.stdout + refused.stderr
+
+
 @pytest.fixture(scope="module")
 def limited(stack: Stack) -> Iterator[Stack]:
     with stack.additional_nginx(
