@@ -72,7 +72,10 @@ def _feed_responses(media_type: str, schema: Any = TEXT_SCHEMA) -> Responses:
             "headers": described("ETag", "Last-Modified", "Cache-Control"),
             "content": {media_type: {"schema": schema}},
         },
-        304: {"description": "Not modified, according to If-None-Match or If-Modified-Since"},
+        304: {
+            "description": "Not modified, according to If-None-Match or If-Modified-Since",
+            "headers": described("ETag"),
+        },
     }
 
 

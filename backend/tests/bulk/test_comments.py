@@ -101,7 +101,7 @@ class TestApi:
         await post(client, bearer(ada), lines({**RECORD, "comments": [guest]}))
         found = (await client.get("/api/articles/talked-about/comments")).json()["comments"]
         assert [each["author"] for each in found] == [
-            {"username": "ada (guest)", "bio": "", "image": "", "following": False}
+            {"username": "ada (guest)", "bio": None, "image": None, "following": False}
         ]
 
     async def test_removed_comment_of_a_guest_hides_the_name(

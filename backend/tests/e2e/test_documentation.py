@@ -77,4 +77,5 @@ def test_page_renders_without_internet(
     for operation in operations:
         assert operation[field] in dom
     assert {host for host in ELSEWHERE.findall(dom) if not host.startswith(HOST)} == set()
-    assert console == []
+    # Redoc's examples of a list with two kinds of items are those of the first kind.
+    assert [line for line in console if "OpenAPI Sampler: found allOf" not in line] == []

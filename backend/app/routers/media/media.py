@@ -26,6 +26,7 @@ from app.core.errors import (
 )
 from app.core.streams import Deadline
 from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
+from app.http.headers import described
 from app.routers.idempotency import RepeatableRequest
 from app.routers.media.files import file_response
 from app.routers.parameters import IfMatch, MediaId
@@ -68,12 +69,13 @@ UPLOAD_BODY: dict[str, Any] = {
 FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The file. It never changes and can be cached indefinitely",
+        "headers": described("ETag"),
         "content": {
             content_type: {"schema": {"type": "string", "format": "binary"}}
             for content_type in CONTENT_TYPES.values()
         },
     },
-    206: {"description": "The requested range of the file"},
+    206: {"description": "The requested range of the file", "headers": described("ETag")},
 }
 
 
