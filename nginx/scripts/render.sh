@@ -28,12 +28,16 @@ if [ ${#EDGE_ATTEMPTS_PER_MINUTE} -gt 6 ]; then
 fi
 # Rounded up.
 EDGE_ATTEMPT_SECONDS=$(((59 + EDGE_ATTEMPTS_PER_MINUTE) / EDGE_ATTEMPTS_PER_MINUTE))
-export EDGE_ATTEMPTS_PER_MINUTE EDGE_ATTEMPT_SECONDS
+# The attempts of a second, and at least ten.
+EDGE_ATTEMPTS_BURST=$((EDGE_ATTEMPTS_PER_MINUTE / 60))
+[ "$EDGE_ATTEMPTS_BURST" -ge 10 ] || EDGE_ATTEMPTS_BURST=10
+export EDGE_ATTEMPTS_PER_MINUTE EDGE_ATTEMPT_SECONDS EDGE_ATTEMPTS_BURST
 
 new=/config/.rendering-$(hostname)
 rm -rf "$new"
 mkdir -p "$new/conf.d"
 cp -r /release/nginx.conf /release/snippets /release/scripts "$new/"
+envsubst '$EDGE_ATTEMPTS_BURST' </release/snippets/limits.conf >"$new/snippets/limits.conf"
 sh /release/scripts/hosts.sh >"$new/conf.d/hosts.inc"
 sh /release/scripts/origins.sh >"$new/conf.d/origins.inc"
 # The first allowed host, for requests of withdraw.sh to the backend.
