@@ -123,12 +123,14 @@ async def update_article(
         rendered, actor = await prepare_text(session, updates["content"], writer=actor)
     article = await lock_article(session, article_id, actor=actor, action=Action.CHANGE_ARTICLE)
     await _check_precondition(session, precondition, article_id)
-    await limits.spend(session, actor, _costs_of_change(article, updates))
+    costs = _costs_of_change(article, updates)
     was_visible_from = _visible_from(article)
     former = article.slug if owns_slug(article, clock.now()) else None
     dates = _resolve_dates(article, updates)
     # Run queries before setting attributes: a query would autoflush a part of the changes.
     slug_changed = await _update_slug(session, article, updates, dates)
+    # After all locks on articles: other requests of the user hold one, and wait for these counts.
+    await limits.spend(session, actor, costs)
     tags_changed = "tags" in updates and await set_tags(
         session, article_id=article_id, names=updates["tags"], actor=actor
     )
