@@ -12,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core import clock
 from app.core.enums import Role
-from app.services.articles import writing
 from tests.factories import bearer, create_article, create_user
 from tests.test_lists import statements
 
@@ -318,7 +317,7 @@ class TestUnpublishedSlugsAreUnobservable:
             query = text("SELECT slug FROM articles WHERE id = :id")
             found.append((await session.execute(query, {"id": draft["id"]})).scalar_one())
 
-        monkeypatch.setattr(writing.limits, "spend", spend)
+        monkeypatch.setattr("app.services.limits.spend", spend)
         url = f"/articles/{published['id']}"
         answer = await client.patch(url, json={"published": True}, headers=bob)
         assert answer.json()["slug"] == "plan"
