@@ -168,6 +168,8 @@ TRIGGERS = (
 
 
 def upgrade() -> None:
+    # In the order of readers, which would otherwise deadlock with the migration.
+    op.execute("LOCK TABLE articles, article_tags, tags IN ACCESS EXCLUSIVE MODE")
     op.add_column("article_tags", sa.Column("spelling", sa.String(50), nullable=True))
     op.add_column("tags", sa.Column("key", sa.Text(), nullable=True))
     op.add_column("tags", sa.Column("wanted_slug", sa.String(100), nullable=True))

@@ -14,7 +14,7 @@ UNAVAILABLE_STATES = ("08", "53", "57", "58", READ_ONLY_TRANSACTION, "40001", "4
 Connection, resources, shutdown and timeouts, system errors, a demoted primary, serialization,
 deadlock and lock not available.
 """
-UNIQUE_VIOLATION, LOCK_NOT_AVAILABLE = "23505", "55P03"
+UNIQUE_VIOLATION, LOCK_NOT_AVAILABLE, DEADLOCK_DETECTED = "23505", "55P03", "40P01"
 QUERY_CANCELED = "57014"
 RETRYABLE_SQLSTATES = frozenset({UNIQUE_VIOLATION, LOCK_NOT_AVAILABLE})
 """Conflicts with a concurrent transaction, which `db.retry` resolves in a savepoint."""

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.core.config import BACKEND_DIR, Settings
 from app.core.errors import ServiceUnavailable
-from app.db.failures import LOCK_NOT_AVAILABLE, sqlstate
+from app.db.failures import DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, sqlstate
 
 
 def alembic_config(url: str | None = None, application_url: str | None = None) -> Config:
@@ -35,7 +35,7 @@ def upgrade(url: str, revision: str = "head", *, application_url: str | None = N
     try:
         command.upgrade(config, revision)
     except DBAPIError as error:
-        if sqlstate(error.orig) != LOCK_NOT_AVAILABLE:
+        if sqlstate(error.orig) not in {LOCK_NOT_AVAILABLE, DEADLOCK_DETECTED}:
             raise
         raise ServiceUnavailable("A table is locked: run the migration again") from error
 
