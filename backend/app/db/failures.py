@@ -8,13 +8,15 @@ from app.core.logging import get_logger
 logger = get_logger(__name__)
 
 READ_ONLY_TRANSACTION = "25006"
-UNAVAILABLE_STATES = ("08", "53", "57", "58", READ_ONLY_TRANSACTION, "40001", "40P01", "55P03")
+UNIQUE_VIOLATION, LOCK_NOT_AVAILABLE, DEADLOCK_DETECTED = "23505", "55P03", "40P01"
+UNAVAILABLE_STATES = (
+    "08", "53", "57", "58", READ_ONLY_TRANSACTION, "40001", DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE,
+)  # fmt: skip
 """SQLSTATE prefixes of temporary failures, which a retry may survive.
 
 Connection, resources, shutdown and timeouts, system errors, a demoted primary, serialization,
 deadlock and lock not available.
 """
-UNIQUE_VIOLATION, LOCK_NOT_AVAILABLE, DEADLOCK_DETECTED = "23505", "55P03", "40P01"
 QUERY_CANCELED = "57014"
 RETRYABLE_SQLSTATES = frozenset({UNIQUE_VIOLATION, LOCK_NOT_AVAILABLE})
 """Conflicts with a concurrent transaction, which `db.retry` resolves in a savepoint."""

@@ -489,27 +489,11 @@ class TestOtherFormats:
             source = sources.open_source(
                 tmp_path, source_format=Format.MARKDOWN, advance=lambda _: None
             )
-            with Report(now=clock.now()) as report:
-                await sources.import_source(
-                    database,
-                    source,
-                    options=ImportOptions(),
-                    report=report,
-                    advance=lambda _: None,
-                    storage=STORAGE,
-                )
+            report = await run_import(database, source)
             assert report.counts == only(Outcome.UNCHANGED, 4)
             assert await state(database) == before
         async with server():
-            with Report(now=clock.now()) as report:
-                await sources.import_source(
-                    database,
-                    source,
-                    options=ImportOptions(),
-                    report=report,
-                    advance=lambda _: None,
-                    storage=STORAGE,
-                )
+            await run_import(database, source)
             rows = {row.article["slug"]: row for row in await state(database)}
             assert rows["first"].slugs == ["first-before"]
             assert rows["first"].article["comment_policy"] == "held"
@@ -559,15 +543,7 @@ class TestOtherFormats:
         path.write_bytes(answer.content)
         source = sources.open_source(path, source_format=Format.GHOST, advance=lambda _: None)
         async with server():
-            with Report(now=clock.now()) as report:
-                await sources.import_source(
-                    database,
-                    source,
-                    options=ImportOptions(),
-                    report=report,
-                    advance=lambda _: None,
-                    storage=STORAGE,
-                )
+            report = await run_import(database, source)
             assert report.counts == only(Outcome.CREATED, 5)
             async with database.unit_of_work() as session:
                 found = (

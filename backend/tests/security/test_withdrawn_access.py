@@ -348,6 +348,16 @@ async def test_endless_stream_ends_at_its_deadline() -> None:
         [chunk async for chunk in Deadline(0.01).limit(endless())]
 
 
+REVOCATIONS = pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (update(User).values(is_active=False), InvalidToken),
+        (update(User).values(role=Role.AUTHOR), NotAuthorized),
+    ],
+    ids=["disabled", "demoted"],
+)
+
+
 class TestExports:
     @pytest.fixture(params=["session", "key"])
     async def identity(self, request: pytest.FixtureRequest, session: AsyncSession) -> Identity:
@@ -364,14 +374,7 @@ class TestExports:
         assert found is not None
         return found
 
-    @pytest.mark.parametrize(
-        ("change", "error"),
-        [
-            (update(User).values(is_active=False), InvalidToken),
-            (update(User).values(role=Role.AUTHOR), NotAuthorized),
-        ],
-        ids=["disabled", "demoted"],
-    )
+    @REVOCATIONS
     async def test_export_stops_after_revocation(
         self,
         session: AsyncSession,
@@ -395,14 +398,7 @@ class TestExports:
     @pytest.mark.parametrize(
         ("export_format", "parts_before"), [(ExportFormat.MARKDOWN, 1), (ExportFormat.GHOST, 2)]
     )
-    @pytest.mark.parametrize(
-        ("change", "error"),
-        [
-            (update(User).values(is_active=False), InvalidToken),
-            (update(User).values(role=Role.AUTHOR), NotAuthorized),
-        ],
-        ids=["disabled", "demoted"],
-    )
+    @REVOCATIONS
     async def test_export_in_another_format_stops_after_revocation(
         self,
         session: AsyncSession,
