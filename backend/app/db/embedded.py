@@ -23,8 +23,13 @@ logger = get_logger(__name__)
 
 DATABASE = "pressroom"
 
-FAST_NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-"""Server parameters for test data: a crash may lose or corrupt it."""
+FOR_TESTS = """\
+fsync = off
+synchronous_commit = off
+full_page_writes = off
+max_connections = 400
+"""
+"""Server parameters for test data: a crash may lose or corrupt it, and many servers connect."""
 
 
 def ensure_database_url(settings: Settings) -> Settings:
@@ -88,15 +93,18 @@ def start(data_dir: Path, *, durable: bool = True) -> str:
     # The package's default lock file is in a folder that all users of the machine share.
     lock = fasteners.InterProcessLock(data_dir.parent / f"{data_dir.name}.lock")
     PostgresServer._lock = lock  # noqa: SLF001 - the package has no option for it
-    with lock:
-        _remove_stale_state(data_dir)
     try:
+        with lock:
+            _remove_stale_state(data_dir)
+            if not durable:
+                get_server(data_dir, start=False).ensure_pgdata_inited()
+                (data_dir / "postgresql.auto.conf").write_text(FOR_TESTS)
         server = get_server(data_dir)
     except Exception as error:
         raise SetupError(
             f"PostgreSQL did not start in {data_dir}; its log is {data_dir / 'log'}: {error}"
         ) from error
-    asyncio.run(_prepare(server.get_uri(), FAST_NOT_DURABLE if not durable else {}))
+    asyncio.run(_create_database(server.get_uri()))
     return str(server.get_uri(database=DATABASE, driver="asyncpg"))
 
 
@@ -131,8 +139,8 @@ def _is_postmaster_of(data_dir: Path, lock_file: str) -> bool:
         return False
 
 
-async def _prepare(uri: str, parameters: dict[str, str]) -> None:
-    """Create the database if it does not exist, and set server parameters."""
+async def _create_database(uri: str) -> None:
+    """Create the database if it does not exist."""
     connection: asyncpg.Connection[Any] = await asyncpg.connect(uri)
     try:
         if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
@@ -142,9 +150,5 @@ async def _prepare(uri: str, parameters: dict[str, str]) -> None:
                     f"CREATE DATABASE {DATABASE} TEMPLATE template0 ENCODING 'UTF8'"
                     " LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'"
                 )
-        for name, value in parameters.items():
-            await connection.execute(f"ALTER SYSTEM SET {name} = {value}")
-        if parameters:
-            await connection.execute("SELECT pg_reload_conf()")
     finally:
         await connection.close()
