@@ -3,7 +3,7 @@
 Each file is one kind of event in production: test_upgrades.py, test_outages.py, … A
 test with the mark `core` also runs in `.ci/run`.
 
-Outages, which mostly wait, and housekeeping run beside the other tests, as a part of their load.
+Three groups of tests run at the same time, as a part of the load of the others.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,8 @@ from tests.releases.release import Release, copy_of_this_checkout
 __all__ = ["pytest_runtest_makereport"]
 
 HERE = Path(__file__).parent
-GROUPS = {"test_housekeeping.py": "housekeeping", "test_outages.py": "outages"}
+SEPARATE = {"test_previous.py"}
+"""Files whose tests share nothing, so that each is a group of its own."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
@@ -28,7 +29,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.e2e)
-            item.add_marker(pytest.mark.xdist_group(GROUPS.get(item.path.name, "upgrades")))
+            group = item.nodeid if item.path.name in SEPARATE else item.path.name
+            item.add_marker(pytest.mark.xdist_group(group))
             if reason is not None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
