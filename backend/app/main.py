@@ -195,7 +195,7 @@ def _require_free_prefix(prefix: str, routers: Iterable[APIRouter]) -> None:
         *(getattr(route, "path", "") for router in routers for route in router.routes),
     ]
     if name in {path.split("/")[1] for path in paths if path}:
-        raise SettingsError(f"REDIRECTS_PREFIX: /{name} is a path of the API; use another, as /old")
+        raise SettingsError(f"REDIRECTS_PREFIX: /{name} is a path of the API; use another one")
 
 
 def __getattr__(name: str) -> FastAPI:
