@@ -65,7 +65,7 @@ logger = get_logger(__name__)
 
 app: FastAPI
 
-DESCRIPTION = """A headless blog backend: users, bearer token authentication and articles.
+DESCRIPTION = """A headless blog backend: users, articles, comments, media, search and feeds.
 
 Register with `POST /users`, get a token from `POST /auth/login`, and send it as
 `Authorization: Bearer …`. All errors have the same format. `code` is stable; quote `request_id`
