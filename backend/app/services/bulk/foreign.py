@@ -69,7 +69,7 @@ class Survey(NamedTuple):
     zone: tzinfo | None = None
     """The time zone of the site."""
     left_out: Mapping[str, int] = {}
-    """The number of things that are no records and are not imported, by kind in the plural."""
+    """The number of things that are neither records nor imported, by kind in the plural."""
     problems: Sequence[str] = ()
     """What is wrong with the source as a whole."""
     index: Any = None

@@ -606,7 +606,7 @@ def _is_path(value: str) -> bool:
 
 
 def _sentences(arguments: Arguments) -> str:
-    """Return the arguments without a name that are no single words of the generator."""
+    """Return the unnamed arguments, without single words of the generator."""
     values = (value for name, value in arguments.items() if name.isdigit())
     return " ".join(value for value in values if " " in value or not value.isascii())
 

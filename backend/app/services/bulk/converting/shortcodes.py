@@ -1,6 +1,6 @@
 """WordPress's shortcodes as HTML: those of WordPress itself and of popular plugins.
 
-The content of unknown shortcodes is kept. Text in brackets that is no shortcode stays as it is.
+The content of unknown shortcodes is kept. Other text in brackets stays as it is.
 """
 
 import re
