@@ -65,7 +65,7 @@ logger = get_logger(__name__)
 
 app: FastAPI
 
-DESCRIPTION = """A headless blog backend: users, bearer token authentication and articles.
+DESCRIPTION = """A headless blog backend: users, articles, comments, media, search and feeds.
 
 Register with `POST /users`, get a token from `POST /auth/login`, and send it as
 `Authorization: Bearer …`. All errors have the same format. `code` is stable; quote `request_id`
@@ -195,7 +195,7 @@ def _require_free_prefix(prefix: str, routers: Iterable[APIRouter]) -> None:
         *(getattr(route, "path", "") for router in routers for route in router.routes),
     ]
     if name in {path.split("/")[1] for path in paths if path}:
-        raise SettingsError(f"REDIRECTS_PREFIX: /{name} is a path of the API; use another, as /old")
+        raise SettingsError(f"REDIRECTS_PREFIX: /{name} is a path of the API; use another one")
 
 
 def __getattr__(name: str) -> FastAPI:

@@ -1,4 +1,4 @@
-"""The command after-restore: end what a restored database must not revive."""
+"""The command after-restore: end sessions and revoke credentials of a restored database."""
 
 from typing import Annotated
 

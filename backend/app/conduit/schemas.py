@@ -69,7 +69,7 @@ class Envelope(Input):
     @model_validator(mode="before")
     @classmethod
     def _reject_invalid_json(cls, value: Any) -> Any:
-        """Reject a body that is no JSON; see ConduitRequest."""
+        """Reject a body that is not JSON; see ConduitRequest."""
         if isinstance(value, JSONDecodeError):
             raise PydanticCustomError("json_invalid", "JSON decode error", {"error": value.msg})
         return value

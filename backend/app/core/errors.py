@@ -168,7 +168,7 @@ class ThreadLocked(NotAuthorized):
 
 class EditWindowOver(NotAuthorized):
     code = "edit_window_over"
-    message = "Comments can be edited for 15 minutes only; delete it or write a new one"
+    message = "Comments can be edited for 15 minutes only; delete the comment or write a new one"
 
 
 class NotFound(PressroomError):

@@ -1,1 +1,1 @@
-"""Background jobs of the server: mail delivery and housekeeping."""
+"""Background jobs of the server: mail delivery, rendering, deletion of expired rows and files."""

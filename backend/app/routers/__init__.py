@@ -1,1 +1,1 @@
-"""The native HTTP API: one module a resource, each handler one service call."""
+"""The native HTTP API: one module per resource. A handler calls one service function."""

@@ -1,1 +1,1 @@
-"""Pydantic schemas: what the API takes in and gives out, one module a resource."""
+"""Pydantic schemas: requests and responses, one module per resource."""

@@ -30,7 +30,7 @@ class CommentRecord(Input):
     id: CommentSourceId
     """Identifies the comment among those of the article, in the next import too."""
     parent: CommentSourceId | None = None
-    """The id of the comment that this one replies to. Without such a comment, it is no reply."""
+    """The id of the comment that this one replies to. Otherwise the comment begins a thread."""
     content: Annotated[
         str,
         StringConstraints(min_length=1, max_length=MAX_IMPORTED_COMMENT, pattern=TEXT_PATTERN),

@@ -1,1 +1,1 @@
-"""The rules, one module a resource: plain async functions, session or connection first."""
+"""Business rules and queries: async functions with a session or a reader as first parameter."""

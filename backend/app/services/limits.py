@@ -82,7 +82,7 @@ class LimitedUser(NamedTuple):
 
 _TRUSTED = frozenset({Role.EDITOR, Role.ADMIN})
 _ADVICE: Mapping[LimitKind, str] = {
-    LimitKind.TEXT_KEPT: "bytes of text; delete articles and empty them from the trash",
+    LimitKind.TEXT_KEPT: "bytes of text; delete articles, also from the trash",
     LimitKind.DRAFTS: "drafts; publish or delete some",
     LimitKind.ADDRESSES: "addresses; delete some",
     LimitKind.MEDIA_BYTES: "bytes of images; delete some",

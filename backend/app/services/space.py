@@ -63,4 +63,4 @@ async def require_space(session: AsyncSession, available: int) -> None:
         _RESERVED, {"now": now, "active_after": now - IMPORT_LOST_AFTER}
     )
     if (reserved or 0) > available:
-        raise ServiceUnavailable("The server has no disk space for it: try again later")
+        raise ServiceUnavailable("The server does not have enough disk space; try again later")

@@ -80,7 +80,7 @@ WXR_BOMBS: dict[str, tuple[Parts, str]] = {
     "astral characters": (in_content("\U0001f600", ("x", 7 * MIB)), "longer than"),
     "tags": ([("<a/>", 450_000), "</item>"], "tags"),
     "nested elements": ([("<a>", 450_000), "</item>"], "tags"),
-    "nested HTML": (in_content(("<div>", 20_000), ("<b>x", 900)), "elements inside each other"),
+    "nested HTML": (in_content(("<div>", 20_000), ("<b>x", 900)), "nested too deeply"),
     "HTML attributes": (in_content("<p ", ("a b c ", 100_000), ">"), "attributes"),
     "shortcodes": (in_content(("[caption]", 20_000)), ""),
     "comments": (in_content(("<!-- wp:x ", 100_000)), ""),

@@ -319,7 +319,7 @@ class TestValues:
         write("a.md", TEXT)
         survey, _ = load(markdown, tmp_path)
         assert (survey.zone, survey.problems) == (
-            None, ("_config.yml: There is no time zone 'Mars/Base'",),
+            None, ("_config.yml: Unknown time zone 'Mars/Base'",),
         )  # fmt: skip
         write("_config.yml", "timezone: '+02:00'")
         zone = load(markdown, tmp_path)[0].zone

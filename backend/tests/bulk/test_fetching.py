@@ -252,7 +252,7 @@ class TestFiles:
             ),
             (
                 FAST._replace(host_seconds=0),
-                "the time for this host is over: the next import continues",
+                "the time limit of this host is reached: the next import continues",
             ),
         ],
     )

@@ -387,7 +387,7 @@ class TestGhost:
         ]  # fmt: skip
         assert "title: cut to 200 characters" in items[1].notes
         assert len(fields(items[1])["title"]) == 200
-        assert "created_at: 'yesterday' is no date" in items[4].notes
+        assert "created_at: 'yesterday' is not a date" in items[4].notes
         assert fields(items[5])["title"] == "Long enough"  # its title is a number
         assert items[6].problem == "the record is not an object"
 
@@ -643,7 +643,7 @@ class TestWordPress:
         word = "caf\xe9" if actual == "latin-1" else "\u4e2d\u6587"
         text = wxr(wordpress_post(title=word) + wordpress_post(2))
         first, second = read(wordpress, write("wp.xml", text.encode(actual)))
-        assert "bytes that are no text in UTF-8 were replaced by \ufffd" in first.notes
+        assert "bytes that are not UTF-8 were replaced by \ufffd" in first.notes
         assert fields(first)["content"] == fields(second)["content"] == "Long enough text."
         assert not second.notes
 
@@ -691,7 +691,7 @@ class TestWordPress:
             ),
             ({"more": meta("_jetpack_newsletter_access", "paid_subscribers")}, "a plugin"),
             ({"more": meta("_expiration-date", "1577836800")}, "the post expired on 2020-01-01"),
-            ({"more": meta("_expiration-date", "soon")}, "is no date"),
+            ({"more": meta("_expiration-date", "soon")}, "is not a date"),
         ],
     )
     def test_visibility_is_never_widened(

@@ -242,4 +242,4 @@ class TestReport:
 
     def test_unknown_time_zone_is_reported(self, write: Write, load: Import) -> None:
         output = load(write("a.ndjson", ""), "--timezone", "Mars/Base", status=1)
-        assert "There is no time zone 'Mars/Base'" in output
+        assert "Unknown time zone 'Mars/Base'" in output

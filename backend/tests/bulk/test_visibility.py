@@ -126,7 +126,7 @@ class TestVisibility:
         text = "---\ntitle: x\ndate: 2020-01-01\n{}\n---\nThe text."
         private = read_text(tmp_path, text.format("private: true"), publish_restricted=True)
         assert published_at(private) is not None
-        assert private.notes == ("private: true: published, as --publish-restricted demands",)
+        assert private.notes == ("private: true: published because of --publish-restricted",)
         for field in ("draft: true", "draft: true\nprivate: true", "status: pending"):
             item = read_text(tmp_path, text.format(field), publish_restricted=True)
             assert published_at(item) is None
@@ -137,7 +137,7 @@ class TestVisibility:
         assert published_at(item) == datetime(2030, 1, 1, tzinfo=UTC)
         assert set(item.notes) == {
             "scheduled for 2030-01-01 00:00 UTC",
-            "the text was to expire on 2031-01-01: it will not",
+            "the text does not expire here (2031-01-01)",
         }
         assert item.record is not None
         assert item.record.imported == {"expires_at": "2031-01-01T00:00:00+00:00"}

@@ -1,1 +1,1 @@
-"""Accounts: login, sessions, second factor, recovery, users, addresses."""
+"""Accounts: registration, login, sessions, recovery, API keys, users, addresses, mail delivery."""

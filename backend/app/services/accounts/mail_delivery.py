@@ -196,7 +196,7 @@ async def _draft(session: AsyncSession, mail: Mail, claim: Claim) -> Draft | Non
 
 
 async def _lock(session: AsyncSession, claim: Claim) -> Mail | None:
-    """The claimed mail, read again and locked; None where it was deleted or is another's by now."""
+    """Lock and return the claimed mail; None if it was deleted or claimed by another process."""
     mail = await session.get(Mail, claim.mail_id, with_for_update=True)
     return mail if mail is not None and mail.next_attempt_at == claim.until else None
 

@@ -150,7 +150,7 @@ async def list_tags(
 async def get_tag(reader: Reader, *, slug: str, viewer: Identity | None) -> TagResponse:
     """Return one tag.
 
-    Raises TagNotFound, also if only hidden articles have it and the viewer is no editor.
+    Raises TagNotFound, also if only hidden articles have it and the viewer is not an editor.
     """
     tag = await _read(reader, _BY_SLUG, slug=slug)
     if tag is None or not (tag.article_count or may_on_any(viewer, Action.CHANGE_TAG)):

@@ -25,7 +25,13 @@ ndjson.py        NDJSON, Pressroom's own format
 comments.py      comments of records: what is new, threads, export; comment_texts.py converts them
 markdown.py      a folder of texts; front_matter.py reads YAML, TOML and JSON
 directories.py   the configuration and folders of static sites; permalinks.py makes addresses
-ghost.py         Ghost's JSON export; ghost_redirects.py its redirects
+globs.py         patterns of paths in untrusted configurations
+ghost.py         Ghost's JSON export; json_source.py reads it by rows; ghost_redirects.py
 wordpress.py     WordPress's WXR export; wxr.py cuts it into items; wordpress_comments.py
 converting/      texts of other systems as Markdown
+relinking.py     new addresses in imported texts; references.py what an address refers to
+copying.py       copies of images, from folders (folders.py) or from the old site (fetching.py)
+redirects.py     redirects from old addresses
+spooling.py      mappings in temporary files
+seed.py          example data
 """

@@ -147,7 +147,7 @@ def _rows(
     importer: Identity | None,
     now: datetime,
 ) -> list[dict[str, Any]]:
-    """Return the rows of new comments. Authors who are no users become guests."""
+    """Return the rows of new comments. Authors without an account become guests."""
     threads = _Threads(added, ids)
     rows = []
     for comment, comment_id in zip(added, ids, strict=True):

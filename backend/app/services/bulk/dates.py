@@ -56,7 +56,7 @@ _DAY_AND_YEAR = re.compile(r"(\d{1,2})(?:st|nd|rd|th)?", re.IGNORECASE)
 
 
 class DateError(ValueError):
-    """A text is no date. The message contains the reason."""
+    """The text is not a date. The message contains the reason."""
 
 
 class FoundDate(NamedTuple):
@@ -90,8 +90,8 @@ def read_date(value: Any, zone: tzinfo) -> FoundDate | None:
     except DateError:
         raise
     except ValueError as error:
-        raise DateError(f"{str(value)[:MAX_LENGTH]!r} is no date ({error})") from error
-    raise DateError(f"{str(value)[:MAX_LENGTH]!r} is no date")
+        raise DateError(f"{str(value)[:MAX_LENGTH]!r} is not a date ({error})") from error
+    raise DateError(f"{str(value)[:MAX_LENGTH]!r} is not a date")
 
 
 def find_zone(name: str) -> tzinfo:
@@ -104,7 +104,7 @@ def find_zone(name: str) -> tzinfo:
     try:
         return ZoneInfo(text)
     except (ValueError, OSError, KeyError) as error:
-        raise DateError(f"There is no time zone {text[:MAX_LENGTH]!r}") from error
+        raise DateError(f"Unknown time zone {text[:MAX_LENGTH]!r}") from error
 
 
 def _from_number(value: float) -> datetime:
@@ -176,9 +176,9 @@ def _read_words(text: str, zone: tzinfo) -> FoundDate:
         elif day and not year and re.fullmatch(r"\d\d", lower, re.ASCII):
             year = int(lower) + (2000 if int(lower) < 70 else 1900)
         else:
-            raise DateError(f"{text!r} is no date")
+            raise DateError(f"{text!r} is not a date")
     if not (year and month and day):
-        raise DateError(f"{text!r} is no date")
+        raise DateError(f"{text!r} is not a date")
     return _complete(year, month, day, after, zone)
 
 
@@ -224,11 +224,11 @@ def _read_zone(text: str, at: datetime, default: tzinfo) -> tuple[tzinfo, str]:
         return timezone(hours), note if name in _AMBIGUOUS_ZONES else ""
     if re.fullmatch(r"[a-z]{2,5}", name):
         return default, f"the time zone {text} is not known, {default} is used"
-    raise ValueError(f"{text[:30]!r} is no time")
+    raise ValueError(f"{text[:30]!r} is not a time")
 
 
 def _offset_zone(offset: re.Match[str]) -> tzinfo:
     distance = timedelta(hours=int(offset[2]), minutes=int(offset[3] or 0))
     if distance > timedelta(hours=15):
-        raise DateError(f"There is no time zone {offset[0]!r}")
+        raise DateError(f"Unknown time zone {offset[0]!r}")
     return timezone(-distance if offset[1] == "-" else distance)

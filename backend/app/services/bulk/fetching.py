@@ -234,7 +234,7 @@ class Fetcher:
         if host.failures >= self.limits.host_failures:
             raise NotFetched("the host does not answer: it was not asked again")
         if now > host.ends_at:
-            raise NotFetched("the time for this host is over: the next import continues")
+            raise NotFetched("the time limit of this host is reached: the next import continues")
         if self._files >= self.limits.files or self._bytes >= self.limits.total_bytes:
             raise NotFetched("the limit of this import is reached: the next one continues")
 

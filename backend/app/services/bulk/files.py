@@ -48,7 +48,7 @@ def decode(raw: bytes) -> tuple[str, str]:
     try:
         return raw.decode("utf-8-sig"), ""
     except UnicodeDecodeError:
-        note = "bytes that are no text in UTF-8 were replaced by \ufffd"
+        note = "bytes that are not UTF-8 were replaced by \ufffd"
         return raw.decode("utf-8-sig", errors="replace"), note
 
 

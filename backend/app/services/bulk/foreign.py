@@ -69,7 +69,7 @@ class Survey(NamedTuple):
     zone: tzinfo | None = None
     """The time zone of the site."""
     left_out: Mapping[str, int] = {}
-    """The number of things that are no records and are not imported, by kind in the plural."""
+    """The number of things that are neither records nor imported, by kind in the plural."""
     problems: Sequence[str] = ()
     """What is wrong with the source as a whole."""
     index: Any = None
@@ -207,7 +207,7 @@ class RecordBuilder:
         if _IMAGE_URL.fullmatch(encoded) and len(encoded) <= 2000:
             self.fields["cover_image_url"] = encoded
         elif encoded:
-            self.note(f"cover image: {url[:100]!r} is no address of an image, left out")
+            self.note(f"cover image: {url[:100]!r} is not an image address, left out")
             self.keep("cover_image", url)
 
     def set_tags(self, names: Iterable[str]) -> None:
@@ -334,7 +334,7 @@ class RecordBuilder:
                 self.note(f"{text}: imported as a draft")
             return
         for text in reasons:
-            self.note(f"{text}: published, as --publish-restricted demands")
+            self.note(f"{text}: published because of --publish-restricted")
         if at is not None:
             self.fields["published_at"] = _text_of(at)
             if at > self.options.now:

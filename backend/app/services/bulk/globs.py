@@ -134,7 +134,7 @@ def _check_length(pattern: str) -> None:
 
 
 def _glob_tokens(pattern: str) -> Iterator[Item | str]:
-    """Yield items, and the signs of choices."""
+    """Yield items, and the operators of alternatives."""
     depth = position = 0
     while position < len(pattern):
         mark = pattern[position]
@@ -151,7 +151,7 @@ def _glob_tokens(pattern: str) -> Iterator[Item | str]:
 
 
 def _stars(pattern: str, position: int) -> tuple[Sequence[Item | str], int]:
-    """Return what `*`, `**` or `**/` means, and the position behind it."""
+    """Return the items of `*`, `**` or `**/`, and the position after it."""
     if not pattern.startswith("**", position):
         return (_NOT_SLASH._replace(repeats=True),), position + 1
     while pattern.startswith("**/**/", position):  # it is the same as `**/`
@@ -162,7 +162,7 @@ def _stars(pattern: str, position: int) -> tuple[Sequence[Item | str], int]:
 
 
 def _glob_item(pattern: str, position: int) -> tuple[Item, int]:
-    """Return a character or set, and the position behind it."""
+    """Return a character or set, and the position after it."""
     mark = pattern[position]
     if mark == "?":
         return _NOT_SLASH, position + 1
@@ -176,7 +176,7 @@ def _glob_item(pattern: str, position: int) -> tuple[Item, int]:
 
 
 def _expression_tokens(pattern: str) -> Iterator[Item | str]:
-    """Yield items, and the signs of choices."""
+    """Yield items, and the operators of alternatives."""
     depth = position = 0
     while position < len(pattern):
         mark = pattern[position]
@@ -201,7 +201,7 @@ def _expression_tokens(pattern: str) -> Iterator[Item | str]:
 
 
 def _expression_item(pattern: str, position: int) -> tuple[Item, int]:
-    """Return a character or set, and the position behind it."""
+    """Return a character or set, and the position after it."""
     mark, following = pattern[position], pattern[position + 1 : position + 2]
     if mark == ".":
         return _ANY, position + 1

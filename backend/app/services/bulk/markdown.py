@@ -402,7 +402,7 @@ def _restrict(builder: RecordBuilder, file: MarkdownFile, position: PurePosixPat
     now, zone = builder.options.now, builder.options.zone
     builder.add_restrictions(restrictions(file.values, now=now, zone=zone))
     if end := expiry(file.values, now=now, zone=zone):
-        builder.note(f"the text was to expire on {end:%Y-%m-%d}: it will not")
+        builder.note(f"the text does not expire here ({end:%Y-%m-%d})")
         builder.keep("expires_at", end)
     if {part.lower() for part in position.parent.parts} & _DRAFT_FOLDERS:
         builder.restrict(Reason.UNFINISHED, "the file is in a folder of drafts")

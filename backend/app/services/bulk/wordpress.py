@@ -552,11 +552,11 @@ def _expire(builder: RecordBuilder, name: str, value: str) -> None:
     except DateError:
         found = None
     if found is None:
-        builder.restrict(Reason.RESTRICTED, f"the post expires, but {name} is no date")
+        builder.restrict(Reason.RESTRICTED, f"the post expires, but {name} is not a date")
     elif found.at <= builder.options.now:
         builder.restrict(Reason.RESTRICTED, f"the post expired on {found.at:%Y-%m-%d}")
     else:
-        builder.note(f"the post was to expire on {found.at:%Y-%m-%d}: it will not")
+        builder.note(f"the post does not expire here ({found.at:%Y-%m-%d})")
         builder.keep("expires_at", found.at)
 
 

@@ -58,7 +58,7 @@ _AS_ASCII = ("utf", "ascii", "iso8859", "latin", "cp125", "koi8", "mac")
 
 
 _NO_ENCODINGS = {"idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7"}
-"""Codecs of Python that no file declares with reason. Some take quadratic time."""
+"""Codecs that are not encodings of files. Some take quadratic time."""
 
 
 class Piece(NamedTuple):
@@ -293,14 +293,14 @@ def _declared_encoding(header: bytes) -> str:
 
 
 def _decode(raw: bytes, encoding: str) -> tuple[str, str]:
-    """Return the text and a note. UTF-8 comes first: declarations of other encodings often lie."""
+    """Return the text and a note. UTF-8 comes first: declared encodings are often wrong."""
     try:
         return raw.decode(), ""
     except UnicodeDecodeError:
         text = raw.decode(encoding, errors="replace")
     if encoding != "utf-8" and "\ufffd" not in text:
         return text, ""
-    return text, "bytes that are no text in UTF-8 were replaced by \ufffd"
+    return text, "bytes that are not UTF-8 were replaced by \ufffd"
 
 
 def _parse(name: str, raw: bytes, encoding: str) -> Piece:

@@ -1,1 +1,1 @@
-"""Media: upload, re-encoding, storage and delivery of images, and references from articles."""
+"""Media: upload, re-encoding, storage and deletion of images."""

@@ -115,7 +115,7 @@ _KEPT = names(
     "rawhtml html unsafe md markdown md-raw div section cards card timeline fragment layout grid "
     "row col capture wrap cardgrid"
 )
-"""Layout: only the content is kept, which nobody would miss."""
+"""Layout: the content is kept without a note."""
 _GALLERIES = names("gallery gp grouppicture galleries")
 _TITLED = names("tab tabitem step card")
 """Parts of the layout whose titles readers see."""
@@ -299,7 +299,7 @@ def _outside_code(text: str, convert: Callable[[str], str]) -> str:
 
 
 MAX_DEPTH = 50
-"""Maximum number of tags inside each other."""
+"""Maximum nesting of tags."""
 
 
 class _Open(NamedTuple):
@@ -606,7 +606,7 @@ def _is_path(value: str) -> bool:
 
 
 def _sentences(arguments: Arguments) -> str:
-    """Return the arguments without a name that are no single words of the generator."""
+    """Return the unnamed arguments, without single words of the generator."""
     values = (value for name, value in arguments.items() if name.isdigit())
     return " ".join(value for value in values if " " in value or not value.isascii())
 

@@ -46,7 +46,7 @@ _AUTOLINK = re.compile(r"https?://[A-Za-z0-9./?=#&:@_,+~-]{1,500}")
 
 
 class Kind(Enum):
-    """The kind of a piece of inline content that is no text."""
+    """The kind of a piece of inline content that is not text."""
 
     OPEN = 2
     CLOSE = 3

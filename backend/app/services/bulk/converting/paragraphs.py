@@ -17,7 +17,7 @@ _VOID = frozenset({"area", "col", "hr"})
 _WITHOUT_PARAGRAPH = names("""
     caption dd dt figcaption h1 h2 h3 h4 h5 h6 legend li summary td th
     """)
-"""Blocks whose text is no paragraph before the first blank line."""
+"""Blocks whose text is not a paragraph before the first blank line."""
 _UNCHANGED = frozenset({"pre", "script", "style", "svg", "textarea"})
 _TOKEN = re.compile(
     r"<!--(?:[^<-]++|<(?!!--)|-(?!->))*+-->"

@@ -37,7 +37,7 @@ _EMPTY = names("""
     footnotes more nextpage spacer separator paragraph image heading list post-content button
     buttons column columns group html table code quote
     """)
-"""Blocks that may be empty, and that nobody would miss."""
+"""Blocks that may be empty. They need no note."""
 _ADDRESSES = ("url", "feedURL", "src", "href", "link", "mediaUrl", "videoUrl", "mapUrl")
 
 

@@ -1,6 +1,6 @@
 """WordPress's shortcodes as HTML: those of WordPress itself and of popular plugins.
 
-The content of unknown shortcodes is kept. Text in brackets that is no shortcode stays as it is.
+The content of unknown shortcodes is kept. Other text in brackets stays as it is.
 """
 
 import re
@@ -69,7 +69,7 @@ _SILENT = names(
     "et_pb_column et_pb_text fusion_builder_container fusion_builder_row fusion_builder_column "
     "fusion_text caption wp_caption toc lwptoc ez-toc"
 )
-"""Layout: only the content is kept, which nobody would miss."""
+"""Layout: the content is kept without a note."""
 _SITES: Mapping[str, str] = {
     "youtube": "https://www.youtube.com/watch?v={}",
     "youtube_sc": "https://www.youtube.com/watch?v={}",
@@ -120,7 +120,7 @@ def replace_shortcodes(html: str, context: Context, notes: Notes) -> str:
 
 
 MAX_DEPTH = 50
-"""Maximum number of shortcodes inside each other."""
+"""Maximum nesting of shortcodes."""
 
 
 def _end_of_other(html: str, position: int) -> int:

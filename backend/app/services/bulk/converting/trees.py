@@ -209,7 +209,7 @@ def _check_cost(html: str) -> None:
             if len(tag.split(maxsplit=MAX_ATTRIBUTES)) > MAX_ATTRIBUTES:
                 raise TooComplex(f"An element has more than {MAX_ATTRIBUTES} attributes")
     if tags * tags > MAX_PARSER_COST and tags * _depth(html) > MAX_PARSER_COST:
-        raise TooComplex("The HTML has too many elements inside each other")
+        raise TooComplex("The HTML is nested too deeply")
 
 
 def _depth(html: str) -> int:
