@@ -23,6 +23,7 @@ from uvicorn_worker import UvicornWorker
 from app.auth.keys import signing_keys
 from app.core.config import Settings, SetupError, get_settings
 from app.core.logging import configure_logging
+from app.core.plurals import counted
 from app.server.capacity import MEGABYTE, memory_limit, usable_processors, worker_count
 from app.server.protocol import DRAIN_SECONDS, DrainingServer, PressroomProtocol
 
@@ -154,5 +155,6 @@ def when_ready(server: Arbiter) -> None:
     gc.freeze()  # collections in the workers then do not copy these shared pages
     connections = 2 * SETTINGS.database_pool_size * workers
     server.log.info(
-        f"{workers} workers, up to {connections} connections to PostgreSQL for each replica"
+        f"{counted(workers, 'worker')}, up to {connections} connections to PostgreSQL for each"
+        " replica"
     )

@@ -287,12 +287,12 @@ class TestAfterRestore:
         execute(own_database, self.ROWS)
         assert run("after-restore", "--keep-keys") == 0
         assert capsys.readouterr().out.splitlines() == [
-            "3 sessions ended",
-            "1 queued mails cancelled",
-            "1 links in mails revoked",
-            "1 counts of login attempts reset",
-            "1 upload reservations released",
-            "0 images restored",
+            "sessions ended: 3",
+            "queued mails cancelled: 1",
+            "links in mails revoked: 1",
+            "counts of login attempts reset: 1",
+            "upload reservations released: 1",
+            "images restored: 0",
         ]
         left = "SELECT 1 FROM user_sessions WHERE revoked_at IS NULL"
         assert fetch(own_database, left) == []
@@ -300,8 +300,8 @@ class TestAfterRestore:
         assert tuple(mail) == (None, None, "cancelled")
         assert run("after-restore") == 0
         again = capsys.readouterr().out
-        assert "0 sessions ended" in again
-        assert "1 API keys deleted" in again
+        assert "sessions ended: 0" in again
+        assert "API keys deleted: 1" in again
         for table in ("account_tokens", "attempts", "upload_reservations", "api_keys"):
             assert fetch(own_database, f"SELECT 1 FROM {table}") == [], table
 
