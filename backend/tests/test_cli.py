@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 import uvicorn
 from alembic import command
+from sqlalchemy.engine import make_url
 
 from app import cli
 from app.auth import keys
@@ -66,6 +67,51 @@ class TestMigrate:
         monkeypatch.setenv("DATABASE_URL", unreachable)
         get_settings.cache_clear()
         assert run("migrate") == 75
+
+    @pytest.mark.parametrize("command", [("migrate",), ("users", "list")])
+    @pytest.mark.parametrize("part", ["username", "database"])
+    def test_refused_connection_names_the_setting(
+        self,
+        own_database: str,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        part: str,
+        command: tuple[str, ...],
+    ) -> None:
+        """Running the command again cannot help."""
+        url = make_url(own_database).set(**{part: "unknown"})
+        settings = {"DATABASE_URL": url.render_as_string(hide_password=False)}
+        if command != ("migrate",):  # in development, all commands migrate
+            settings = {**PRODUCTION, **settings}
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        get_settings.cache_clear()
+        assert run(*command) == 1
+        printed = capsys.readouterr().err
+        assert "DATABASE_URL does not work: " in printed
+        assert "unknown" in printed
+        assert "DATABASE_PASSWORD" in printed
+
+    @pytest.mark.parametrize("refused", ["DATABASE_URL", "DATABASE_OWNER_URL"])
+    def test_refused_url_of_two_is_named(
+        self,
+        own_database: str,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        refused: str,
+    ) -> None:
+        application = make_url(own_database).set(username="application")
+        urls = {"DATABASE_URL": application, "DATABASE_OWNER_URL": make_url(own_database)}
+        urls[refused] = urls[refused].set(database="unknown")
+        for name, url in urls.items():
+            monkeypatch.setenv(name, url.render_as_string(hide_password=False))
+        get_settings.cache_clear()
+        execute(own_database, "CREATE ROLE application LOGIN")
+        try:
+            assert run("migrate") == 1
+        finally:
+            execute(own_database, "DROP ROLE application")
+        assert f"{refused} does not work: " in capsys.readouterr().err
 
 
 class TestCreateAdmin:

@@ -248,7 +248,7 @@ def test_problems_in_reports_are_limited() -> None:
         *listed, last = report.sentences()
     assert len(listed) == 200
     assert {len(each) for each in listed} == {500}
-    assert last == "There are 9800 further problems"
+    assert last == "Further problems: 9800"
 
 
 class TestFormats:
