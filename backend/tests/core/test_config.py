@@ -146,17 +146,18 @@ def test_allowed_hosts_are_host_names(hosts: str) -> None:
 
 @pytest.mark.checkout
 def test_nginx_serves_the_allowed_hosts_of_the_backend() -> None:
-    for hosts, served in {
-        "blog.example.com, *.example.org": "blog.example.com *.example.org",
-        '["blog.example.com", "*.example.org"]': "blog.example.com *.example.org",
-        "blog.example.com,*": "~^",
-        "": "~^",
+    for hosts, (served, first) in {
+        "blog.example.com, *.example.org": ("blog.example.com *.example.org", "blog.example.com"),
+        '["*.example.org", "b.example"]': ("*.example.org b.example", "www.example.org"),
+        "blog.example.com,*": ("~^", "localhost"),
+        "": ("~^", "localhost"),
     }.items():
-        script = [str(PROJECT_DIR / "nginx" / "scripts" / "hosts.sh")]
-        printed = subprocess.check_output(
-            ["sh", *script], env={"ALLOWED_HOSTS": hosts, "PATH": os.environ["PATH"]}, text=True
-        )
+        script = ["sh", str(PROJECT_DIR / "nginx" / "scripts" / "hosts.sh")]
+        environment = {"ALLOWED_HOSTS": hosts, "PATH": os.environ["PATH"]}
+        printed = subprocess.check_output(script, env=environment, text=True)
         assert " ".join(printed.split()) == f"server_name {served};"
+        printed = subprocess.check_output([*script, "--first"], env=environment, text=True)
+        assert printed == f"{first}\n"
 
 
 @pytest.mark.parametrize(
