@@ -2,8 +2,7 @@
 
 Environment variables:
 
-    BIND                 the address of the socket (default: 0.0.0.0:8000)
-    FORWARDED_ALLOW_IPS  proxies whose X-Forwarded-For is trusted (default: private networks)
+    BIND  the address of the socket (default: 0.0.0.0:8000)
 
 Other settings, such as WEB_CONCURRENCY, are in app/core/config.py.
 """
@@ -89,9 +88,9 @@ proc_name = "pressroom"
 # Longer than nginx's keepalive timeout (nginx/templates/edge.conf.template: 2 s). Otherwise nginx
 # could send a request on a connection that is being closed. It must not repeat a POST.
 keepalive = 75
-# nginx overwrites X-Forwarded-For with the address of its client. Only nginx reaches this port.
-PRIVATE_NETWORKS = "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
-forwarded_allow_ips = os.environ.get("FORWARDED_ALLOW_IPS") or PRIVATE_NETWORKS
+# gunicorn checks FORWARDED_ALLOW_IPS before it reads this file, and its message does not name it.
+# `pressroom migrate`, which runs before, and `pressroom doctor` name it.
+forwarded_allow_ips = SETTINGS.forwarded_allow_ips
 
 # --- logs
 # The application logs each request itself, without query strings and headers.

@@ -22,6 +22,12 @@ for name in MAX_BODY_BYTES ACCESS_LOG_PERCENT EDGE_CACHE_MEGABYTES EDGE_REQUESTS
       ;;
   esac
 done
+case ${TRUSTED_PROXY:-} in
+  '' | *[!A-Za-z0-9.:/-]*)
+    echo "TRUSTED_PROXY must be one IP address or network, such as 172.16.0.0/12" >&2
+    exit 1
+    ;;
+esac
 if [ ${#EDGE_ATTEMPTS_PER_MINUTE} -gt 6 ]; then
   echo "EDGE_ATTEMPTS_PER_MINUTE must be at most 999999" >&2
   exit 1

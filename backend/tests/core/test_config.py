@@ -309,6 +309,8 @@ def test_production_rejects_incomplete_or_unsafe_settings(
         ({"cors_origins": '["https://a.example.com"'}, "a JSON list"),
         ({"cors_origins": "[1]"}, "valid string"),
         ({"revisions_daily_days": 7}, "REVISIONS_DAILY_DAYS must not be less"),
+        ({"forwarded_allow_ips": "10.0.0.0/8,nginx"}, "'nginx' must be an IP address"),
+        ({"forwarded_allow_ips": "10.0.0.1/8"}, "such as 172.16.0.0/12"),
     ],
 )
 def test_invalid_value_is_rejected_in_all_environments(bad: dict[str, Any], reason: str) -> None:
