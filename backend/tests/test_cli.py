@@ -68,6 +68,36 @@ class TestMigrate:
         get_settings.cache_clear()
         assert run("migrate") == 75
 
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"FORWARDED_ALLOW_IPS": "nginx"}, "FORWARDED_ALLOW_IPS: 'nginx' must be"),
+            (
+                {"JWT_ALGORITHM": "ES256", "JWT_PRIVATE_KEY_FILE": "keys/missing.pem"},
+                "The key keys/missing.pem cannot be read",
+            ),
+        ],
+        ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+    )
+    def test_database_stays_as_it_is_if_the_backend_could_not_start(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        settings: dict[str, str],
+        message: str,
+    ) -> None:
+        with temporary_database() as url:
+            for name, value in {"DATABASE_URL": url, **settings}.items():
+                monkeypatch.setenv(name, value)
+            get_settings.cache_clear()
+            keys.signing_keys.cache_clear()
+            try:
+                assert run("migrate") == 1
+            finally:
+                keys.signing_keys.cache_clear()
+            assert fetch(url, "SELECT FROM pg_tables WHERE schemaname = 'public'") == []
+        assert message in capsys.readouterr().err
+
     @pytest.mark.parametrize("command", [("migrate",), ("users", "list")])
     @pytest.mark.parametrize("part", ["username", "database"])
     def test_refused_connection_names_the_setting(
