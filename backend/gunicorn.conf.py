@@ -2,8 +2,7 @@
 
 Environment variables:
 
-    BIND                 the address of the socket (default: 0.0.0.0:8000)
-    FORWARDED_ALLOW_IPS  proxies whose X-Forwarded-For is trusted (default: private networks)
+    BIND  the address of the socket (default: 0.0.0.0:8000)
 
 Other settings, such as WEB_CONCURRENCY, are in app/core/config.py.
 """
@@ -23,6 +22,7 @@ from uvicorn_worker import UvicornWorker
 from app.auth.keys import signing_keys
 from app.core.config import Settings, SetupError, get_settings
 from app.core.logging import configure_logging
+from app.core.plurals import counted
 from app.server.capacity import MEGABYTE, memory_limit, usable_processors, worker_count
 from app.server.protocol import DRAIN_SECONDS, DrainingServer, PressroomProtocol
 
@@ -88,9 +88,9 @@ proc_name = "pressroom"
 # Longer than nginx's keepalive timeout (nginx/templates/edge.conf.template: 2 s). Otherwise nginx
 # could send a request on a connection that is being closed. It must not repeat a POST.
 keepalive = 75
-# nginx overwrites X-Forwarded-For with the address of its client. Only nginx reaches this port.
-PRIVATE_NETWORKS = "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
-forwarded_allow_ips = os.environ.get("FORWARDED_ALLOW_IPS") or PRIVATE_NETWORKS
+# gunicorn checks FORWARDED_ALLOW_IPS before it reads this file, and its message does not name it.
+# `pressroom migrate`, which runs before, and `pressroom doctor` name it.
+forwarded_allow_ips = SETTINGS.forwarded_allow_ips
 
 # --- logs
 # The application logs each request itself, without query strings and headers.
@@ -154,5 +154,6 @@ def when_ready(server: Arbiter) -> None:
     gc.freeze()  # collections in the workers then do not copy these shared pages
     connections = 2 * SETTINGS.database_pool_size * workers
     server.log.info(
-        f"{workers} workers, up to {connections} connections to PostgreSQL for each replica"
+        f"{counted(workers, 'worker')}, up to {connections} connections to PostgreSQL for each"
+        " replica"
     )

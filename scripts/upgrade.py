@@ -175,7 +175,7 @@ class Upgrade:
         """Start as many new backends as old ones run. Returns the ids of the old ones."""
         compose("rm", "--force", "backend")  # stopped containers: compose would start them again
         old = containers("backend")
-        say(f"starting {len(old)} new beside {len(old)} old containers of the backend")
+        say(f"starting new containers of the backend beside the old ones: {len(old)}")
         new = self._create_beside("backend", old)
         for container in new:
             # Without requests until it is ready.

@@ -26,6 +26,7 @@ from app.core import clock
 from app.core.config import Environment, Settings, SetupError, SmtpSecurity, unknown_names
 from app.core.errors import ServiceUnavailable
 from app.core.origins import ANY, is_listed
+from app.core.plurals import counted
 from app.db.session import Database
 from app.services import health, outbox
 from app.services.media.storage import new_folder, open_storage
@@ -108,7 +109,8 @@ async def check_settings(settings: Settings) -> AsyncIterator[Finding]:
     except SetupError as error:
         yield problem("keys", str(error), "see docs/operations/keys.md")
     else:
-        yield ok("keys", f"{len(keys.by_id)} keys are accepted, {keys.algorithm} signs")
+        accepted = counted(len(keys.by_id), "key is accepted", "keys are accepted")
+        yield ok("keys", f"{accepted}, {keys.algorithm} signs")
 
 
 async def check_database(settings: Settings, database: Database) -> AsyncIterator[Finding]:
@@ -232,7 +234,7 @@ async def _check_server(name: str, host: str, port: int) -> Finding:
 
 def _validity(name: str, expires: datetime) -> Finding:
     days = (expires - clock.now()).days
-    text = f"{name}: valid for {days} days, until {expires:%F}"
+    text = f"{name}: valid for {counted(days, 'day')}, until {expires:%F}"
     if days < 0:
         return problem("certificates", f"{name}: expired on {expires:%F}", "renew it now")
     if days < MIN_CERTIFICATE_DAYS:
@@ -257,7 +259,8 @@ async def check_mail(settings: Settings, database: Database) -> AsyncIterator[Fi
         return
     waiting = [mail for mail in unsent if mail.next_attempt_at is not None]
     if waiting:
-        text = f"{len(waiting)} mails wait after failures or for too long"
+        waits = counted(len(waiting), "mail waits", "mails wait")
+        text = f"{waits} after failures or for too long"
         yield warning(
             "mail", text, "`pressroom mail list` shows why; then `pressroom mail requeue`"
         )

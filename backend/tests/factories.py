@@ -28,7 +28,7 @@ from app.models import (
     UserSession,
 )
 from app.services.articles.rendering import rendered_columns
-from app.services.articles.tagging import set_tags
+from app.services.articles.tagging import lock_tags, set_tags
 
 PASSWORD = "correct horse battery"
 
@@ -117,7 +117,8 @@ async def create_article(
     session.add(article)
     await session.flush()
     if tags:
-        await set_tags(session, article_id=article.id, names=tags)
+        locked = await lock_tags(session, tags)
+        await set_tags(session, article_id=article.id, tags=locked.by_key)
     return article
 
 

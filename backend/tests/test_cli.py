@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 import uvicorn
 from alembic import command
+from sqlalchemy.engine import make_url
 
 from app import cli
 from app.auth import keys
@@ -66,6 +67,81 @@ class TestMigrate:
         monkeypatch.setenv("DATABASE_URL", unreachable)
         get_settings.cache_clear()
         assert run("migrate") == 75
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"FORWARDED_ALLOW_IPS": "nginx"}, "FORWARDED_ALLOW_IPS: 'nginx' must be"),
+            (
+                {"JWT_ALGORITHM": "ES256", "JWT_PRIVATE_KEY_FILE": "keys/missing.pem"},
+                "The key keys/missing.pem cannot be read",
+            ),
+        ],
+        ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+    )
+    def test_database_stays_as_it_is_if_the_backend_could_not_start(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        settings: dict[str, str],
+        message: str,
+    ) -> None:
+        with temporary_database() as url:
+            for name, value in {"DATABASE_URL": url, **settings}.items():
+                monkeypatch.setenv(name, value)
+            get_settings.cache_clear()
+            keys.signing_keys.cache_clear()
+            try:
+                assert run("migrate") == 1
+            finally:
+                keys.signing_keys.cache_clear()
+            assert fetch(url, "SELECT FROM pg_tables WHERE schemaname = 'public'") == []
+        assert message in capsys.readouterr().err
+
+    @pytest.mark.parametrize("command", [("migrate",), ("users", "list")])
+    @pytest.mark.parametrize("part", ["username", "database"])
+    def test_refused_connection_names_the_setting(
+        self,
+        own_database: str,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        part: str,
+        command: tuple[str, ...],
+    ) -> None:
+        """Running the command again cannot help."""
+        url = make_url(own_database).set(**{part: "unknown"})
+        settings = {"DATABASE_URL": url.render_as_string(hide_password=False)}
+        if command != ("migrate",):  # in development, all commands migrate
+            settings = {**PRODUCTION, **settings}
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        get_settings.cache_clear()
+        assert run(*command) == 1
+        printed = capsys.readouterr().err
+        assert "DATABASE_URL does not work: " in printed
+        assert "unknown" in printed
+        assert "DATABASE_PASSWORD" in printed
+
+    @pytest.mark.parametrize("refused", ["DATABASE_URL", "DATABASE_OWNER_URL"])
+    def test_refused_url_of_two_is_named(
+        self,
+        own_database: str,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        refused: str,
+    ) -> None:
+        application = make_url(own_database).set(username="application")
+        urls = {"DATABASE_URL": application, "DATABASE_OWNER_URL": make_url(own_database)}
+        urls[refused] = urls[refused].set(database="unknown")
+        for name, url in urls.items():
+            monkeypatch.setenv(name, url.render_as_string(hide_password=False))
+        get_settings.cache_clear()
+        execute(own_database, "CREATE ROLE application LOGIN")
+        try:
+            assert run("migrate") == 1
+        finally:
+            execute(own_database, "DROP ROLE application")
+        assert f"{refused} does not work: " in capsys.readouterr().err
 
 
 class TestCreateAdmin:
@@ -287,12 +363,12 @@ class TestAfterRestore:
         execute(own_database, self.ROWS)
         assert run("after-restore", "--keep-keys") == 0
         assert capsys.readouterr().out.splitlines() == [
-            "3 sessions ended",
-            "1 queued mails cancelled",
-            "1 links in mails revoked",
-            "1 counts of login attempts reset",
-            "1 upload reservations released",
-            "0 images restored",
+            "sessions ended: 3",
+            "queued mails cancelled: 1",
+            "links in mails revoked: 1",
+            "counts of login attempts reset: 1",
+            "upload reservations released: 1",
+            "images restored: 0",
         ]
         left = "SELECT 1 FROM user_sessions WHERE revoked_at IS NULL"
         assert fetch(own_database, left) == []
@@ -300,8 +376,8 @@ class TestAfterRestore:
         assert tuple(mail) == (None, None, "cancelled")
         assert run("after-restore") == 0
         again = capsys.readouterr().out
-        assert "0 sessions ended" in again
-        assert "1 API keys deleted" in again
+        assert "sessions ended: 0" in again
+        assert "API keys deleted: 1" in again
         for table in ("account_tokens", "attempts", "upload_reservations", "api_keys"):
             assert fetch(own_database, f"SELECT 1 FROM {table}") == [], table
 

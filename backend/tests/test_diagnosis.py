@@ -248,7 +248,7 @@ class TestMail:
                 )
             )
         (warning,) = (await self.check(local, database))[Level.WARNING]
-        assert "1 mails wait" in warning
+        assert "1 mail waits" in warning
         assert "pressroom mail requeue" in warning
 
 
@@ -293,6 +293,7 @@ class TestDoctor:
         assert f"Pressroom {__version__}" in printed
         for subject in ("settings", "keys", "database", "revision", "clock", "mail", "storage"):
             assert f"ok       {subject} " in printed
+        assert " 1 key is accepted, HS256 signs" in printed
         assert "\n0 problems, " in printed
 
     def test_invalid_settings_are_a_problem(
@@ -307,6 +308,7 @@ class TestDoctor:
         printed = capsys.readouterr().out
         assert "problem  settings" in printed
         assert "SECRET_KEY is shorter" in printed
+        assert printed.endswith("\n1 problem, 0 warnings\n")
 
     async def test_check_with_a_defect_does_not_end_the_others(
         self, local: Settings, database: Database, monkeypatch: pytest.MonkeyPatch

@@ -248,7 +248,7 @@ class TestMail:
 
     def test_failed_mails_are_queued_again(self, mails: str, succeed: Command) -> None:
         due = "SELECT email FROM mails WHERE attempts = 0 AND error IS NOT NULL AND email <> 'f@x'"
-        assert succeed("mail", "requeue", "2") == "Queued 1 mails again"
+        assert succeed("mail", "requeue", "2") == "Queued 1 mail again"
         assert [row[0] for row in fetch(mails, due)] == ["b@x"]
         assert succeed("mail", "requeue") == "Queued 3 mails again"
         assert {row[0] for row in fetch(mails, due)} == {"a@x", "b@x", "c@x"}

@@ -132,7 +132,7 @@ CASES = dict(_cases()) | {
 }
 
 
-RELINKED = "New addresses: 1 links to imported articles"
+RELINKED = "New addresses: 1 link to imported articles"
 LINK = '<p><a href="/post-2/">A link</a></p>'
 
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Prints server_name for the hosts in ALLOWED_HOSTS, with the backend's syntax: separated by commas, or a JSON list.
-set -eu
+# With --first, prints a host of the list, for requests of nginx to the backend.
+set -euf
 hosts=$(printf '%s' "${ALLOWED_HOSTS:-}" | tr -d '[]"')
 case "$hosts" in
   *[!A-Za-z0-9.,*\ -]*)
@@ -9,9 +10,14 @@ case "$hosts" in
     ;;
 esac
 names=
-for host in $(printf '%s' "$hosts" | tr ',' ' ' | sed 's/\*/%/g'); do
-  [ "$host" = % ] && names= && break
-  names="$names $(printf '%s' "$host" | sed 's/%/*/g')"
+for host in $(printf '%s' "$hosts" | tr ',' ' '); do
+  [ "$host" = '*' ] && names= && break
+  names="$names $host"
 done
+if [ "${1:-}" = --first ]; then
+  set -- $names localhost
+  printf '%s\n' "$1" | sed 's/^\*\./www./'
+  exit
+fi
 # Without a list, or with a plain `*`, all hosts are served. `~^` matches every name, including an empty one.
 echo "server_name ${names:-~^};"

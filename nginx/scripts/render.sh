@@ -22,6 +22,12 @@ for name in MAX_BODY_BYTES ACCESS_LOG_PERCENT EDGE_CACHE_MEGABYTES EDGE_REQUESTS
       ;;
   esac
 done
+case ${TRUSTED_PROXY:-} in
+  '' | *[!A-Za-z0-9.:/-]*)
+    echo "TRUSTED_PROXY must be one IP address or network, such as 172.16.0.0/12" >&2
+    exit 1
+    ;;
+esac
 if [ ${#EDGE_ATTEMPTS_PER_MINUTE} -gt 6 ]; then
   echo "EDGE_ATTEMPTS_PER_MINUTE must be at most 999999" >&2
   exit 1
@@ -40,9 +46,8 @@ cp -r /release/nginx.conf /release/snippets /release/scripts "$new/"
 envsubst '$EDGE_ATTEMPTS_BURST' </release/snippets/limits.conf >"$new/snippets/limits.conf"
 sh /release/scripts/hosts.sh >"$new/conf.d/hosts.inc"
 sh /release/scripts/origins.sh >"$new/conf.d/origins.inc"
-# The first allowed host, for requests of withdraw.sh to the backend.
-printf '%s' "${ALLOWED_HOSTS:-}" | tr -d '[]"' | tr ', ' '\n\n' | sed -n 's/^\*\./www./; /[A-Za-z0-9]/{p;q;}' >"$new/host"
-[ -s "$new/host" ] || echo localhost >"$new/host"
+# For requests of withdraw.sh to the backend.
+sh /release/scripts/hosts.sh --first >"$new/host"
 # Substitute only these: nginx variables have the same syntax.
 render() {
   envsubst '$MAX_BODY_BYTES $TRUSTED_PROXY $HTTPS_PORT $TLS_CERTIFICATE $TLS_CERTIFICATE_KEY $EDGE_CACHE_MEGABYTES

@@ -19,6 +19,7 @@ from app.cli.base import (
 from app.core.conditional import Precondition
 from app.core.config import Environment, SetupError, get_settings
 from app.core.enums import Role
+from app.core.plurals import counted
 from app.db.session import Database
 from app.schemas.accounts.recovery import PasswordReplacement
 from app.schemas.accounts.user import UserCreate, UserPrivate
@@ -154,7 +155,7 @@ def reset_login_limits(
     if user is None:
         delete_limits = partial(recovery.delete_login_limits, actor=COMMAND_LINE)
         count = run_with_database(prepare_settings(log_level="WARNING"), delete_limits)
-        console.print(f"Deleted {count} login limits", highlight=False)
+        console.print(f"Deleted {counted(count, 'login limit')}", highlight=False)
         return
     try:
         client_address = None if address is None else ip_address(address)

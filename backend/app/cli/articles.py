@@ -18,6 +18,7 @@ from app.cli.base import console, prepare_settings, run_with_database
 from app.core import clock
 from app.core.config import Environment, Settings, SetupError
 from app.core.enums import ExportFormat
+from app.core.plurals import counted
 from app.db.session import Database
 from app.services.bulk import exporting, files, redirects, sources
 from app.services.bulk import seed as seeding
@@ -70,8 +71,10 @@ def seed(
             )
 
     run_with_database(settings, add_rows)
-    console.print(f"Added {user_count} users (password {seeding.PASSWORD})", highlight=False)
-    console.print(f"Added {article_count} articles", highlight=False)
+    console.print(
+        f"Added {counted(user_count, 'user')} (password {seeding.PASSWORD})", highlight=False
+    )
+    console.print(f"Added {counted(article_count, 'article')}", highlight=False)
 
 
 def _print_report(report: Report) -> None:
@@ -86,7 +89,7 @@ def _print_report(report: Report) -> None:
         for message in entry.messages:
             _print(errors, f"{place}: {_escape(message)}", style=style)
     if further := sum(1 for _ in shown):
-        _print(errors, f"… and {further} more records: --report FILE writes all of them")
+        _print(errors, f"… and {counted(further, 'more record')}: --report FILE writes all of them")
     _print(console, f"Source: {_escape(report.source)} ({report.source_format})")
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column()
@@ -100,7 +103,10 @@ def _print_report(report: Report) -> None:
         line = f"{remaining.slug}: {remaining.address}: {remaining.reason}"
         _print(errors, _escape(line), style="yellow")
     if further := len(report.addresses.remaining[MAX_SHOWN:]) + report.addresses.further:
-        _print(errors, f"… and {further} more addresses: --report FILE lists them")
+        _print(
+            errors,
+            f"… and {counted(further, 'more address', 'more addresses')}: --report FILE lists them",
+        )
 
 
 def _print(target: Console, text: str, *, style: str | None = None) -> None:
@@ -356,7 +362,7 @@ def export_articles(
             partial_path.replace(path)
     except OSError as error:
         raise SetupError(f"Cannot write {error.filename or path} ({error.strerror})") from error
-    console.print(f"Exported {count} articles", highlight=False)
+    console.print(f"Exported {counted(count, 'article')}", highlight=False)
     for line in exporting.remarks(form, lost):
         _print(console, line)
 
@@ -409,4 +415,4 @@ def export_redirects(
         maps = _map_files(path, stack)
         write = partial(redirects.write_maps, files=maps, sources=names, site=site)
         count = run_with_database(settings, write)
-    console.print(f"Exported {count} redirects", highlight=False)
+    console.print(f"Exported {counted(count, 'redirect')}", highlight=False)

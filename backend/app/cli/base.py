@@ -12,9 +12,11 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from app.core.config import Environment, Settings, SetupError, get_settings
+from app.core.errors import ServiceUnavailable
 from app.core.logging import bind_request_id, configure_logging
 from app.core.sources import read_secret
 from app.db import migrate
+from app.db.connecting import refused_setting
 from app.db.embedded import ensure_database_url
 from app.db.session import Database
 from app.services.health import check_readiness
@@ -74,9 +76,18 @@ def run_with_database(settings: Settings, work: Callable[[Database], Awaitable[R
         bind_request_id(f"command-{uuid4().hex[:12]}")
         database = Database.from_settings(settings)
         try:
-            await check_readiness(database)
+            await _check_readiness(settings, database)
             return await work(database)
         finally:
             await database.dispose()
 
     return asyncio.run(run())
+
+
+async def _check_readiness(settings: Settings, database: Database) -> None:
+    """Raise SetupError if PostgreSQL refuses the connection, and ServiceUnavailable."""
+    try:
+        await check_readiness(database)
+    except ServiceUnavailable as error:
+        name = "DATABASE_URL or DATABASE_READ_URL" if settings.database_read_url else "DATABASE_URL"
+        raise refused_setting(error, name) or error from error.__cause__

@@ -2,6 +2,7 @@
 
 import typer
 
+from app.auth.keys import signing_keys
 from app.cli.base import console
 from app.core.config import get_settings
 from app.core.errors import ServiceUnavailable
@@ -18,8 +19,11 @@ def migrate() -> None:
 
     A database of a newer release stays as it is, so that a rollback can start. The exit status is
     75 if the database is not available or a table is locked: run the command again.
+
+    It changes nothing if a setting or a signing key is wrong, because the backend would not start.
     """
     settings = get_settings()
+    signing_keys()
     configure_logging(settings)
     try:
         migrations.upgrade_as_owner(ensure_database_url(settings))

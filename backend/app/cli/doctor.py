@@ -9,6 +9,7 @@ from app import diagnosis
 from app.cli.base import console
 from app.core.config import SettingsError, get_settings
 from app.core.logging import configure_logging
+from app.core.plurals import counted
 from app.db.embedded import ensure_database_url
 from app.db.session import Database
 from app.diagnosis import Finding, Level
@@ -50,6 +51,7 @@ def _report(findings: Sequence[Finding]) -> None:
             console.print(f"{'':<22} → {advice}", markup=False, highlight=False, soft_wrap=True)
     problems = sum(finding.level is Level.PROBLEM for finding in findings)
     warnings = sum(finding.level is Level.WARNING for finding in findings)
-    console.print(f"{problems} problems, {warnings} warnings", highlight=False)
+    summary = f"{counted(problems, 'problem')}, {counted(warnings, 'warning')}"
+    console.print(summary, highlight=False)
     if problems:
         raise typer.Exit(1)

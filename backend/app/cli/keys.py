@@ -14,6 +14,7 @@ from app.core.config import (
     environment_overrides,
     get_settings,
 )
+from app.core.plurals import counted
 from app.db.session import Database
 from app.services.accounts import second_factor
 
@@ -75,7 +76,7 @@ def rotate(
         "",
         "1. Restart all replicas with these settings. A replica with the previous settings rejects",
         "   new tokens; clients then refresh them.",
-        f"2. Tokens of the previous key stay valid for {minutes} minutes."
+        f"2. Tokens of the previous key stay valid for {counted(minutes, 'minute')}."
         if keeps_algorithm
         else "2. Tokens of the previous algorithm are rejected from then on; clients refresh them.",
         "   Encrypt data of an older SECRET_KEY again: `pressroom keys reseal`.",
@@ -93,4 +94,4 @@ def reseal() -> None:
             return await second_factor.reseal_all(session)
 
     count = run_with_database(prepare_settings(log_level="WARNING"), reseal_all)
-    console.print(f"Resealed {count} second factors", highlight=False)
+    console.print(f"Resealed {counted(count, 'second factor')}", highlight=False)

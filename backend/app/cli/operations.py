@@ -8,6 +8,7 @@ import typer
 from app.auth.identity import COMMAND_LINE
 from app.cli.base import console, prepare_settings, run_with_database
 from app.core.config import SetupError
+from app.core.plurals import counted
 from app.db.session import Database
 from app.jobs.background import Job, create_jobs
 from app.services import audit, outbox
@@ -26,7 +27,7 @@ def recount() -> None:
     """Correct all counters, for example after rows were loaded without triggers."""
     work = partial(counters.recount, actor=COMMAND_LINE)
     corrected = run_with_database(prepare_settings(log_level="WARNING"), work)
-    console.print(f"Corrected {corrected} counters", highlight=False)
+    console.print(f"Corrected {counted(corrected, 'counter')}", highlight=False)
 
 
 @counters_cli.callback()
@@ -53,7 +54,7 @@ def _describe(mail: outbox.UnsentMail) -> str:
     error = mail.error or "not attempted"
     return (
         f"{mail.id:>8}  {mail.created_at:%F %T}  {mail.kind:<16}  {mail.email}"
-        f"  {mail.attempts} attempts, {state}: {error}"
+        f"  {counted(mail.attempts, 'attempt')}, {state}: {error}"
     )
 
 
@@ -70,7 +71,7 @@ def requeue(
             return await outbox.requeue(session, mail_ids=mails or None, actor=COMMAND_LINE)
 
     count = run_with_database(prepare_settings(log_level="WARNING"), run)
-    console.print(f"Queued {count} mails again", highlight=False)
+    console.print(f"Queued {counted(count, 'mail')} again", highlight=False)
 
 
 @jobs_cli.command("list")

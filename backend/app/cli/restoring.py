@@ -50,4 +50,4 @@ def after_restore(
         return counts | {"images restored": await restore_referenced(database, storage=storage)}
 
     for what, count in run_with_database(settings, end).items():
-        console.print(f"{count} {what}", highlight=False)
+        console.print(f"{what}: {count}", highlight=False)

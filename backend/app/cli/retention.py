@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from app.cli.base import console, prepare_settings, run_with_database
+from app.core.plurals import counted
 from app.services import retention as rules
 
 
@@ -25,4 +26,5 @@ def retention(
         lambda database: rules.apply(database, dry_run=dry_run),
     )
     for kind, rows, rule in expired:
-        console.print(f"{rows} {kind} {action} (kept: {rule})", highlight=False, soft_wrap=True)
+        text = f"{counted(rows, kind)} {action} (kept: {rule})"
+        console.print(text, highlight=False, soft_wrap=True)

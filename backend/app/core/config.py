@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from functools import lru_cache
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
@@ -49,6 +49,8 @@ PLACEHOLDER = "<generated>"
 """The placeholder for secrets in `.env.example`."""
 EXAMPLE_SECRETS = frozenset({DEVELOPMENT_SECRET, PLACEHOLDER, "change-me", "your-secret-key-here"})
 MIN_SECRET_BYTES = 32
+PRIVATE_NETWORKS = "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
+"""nginx overwrites X-Forwarded-For with the address of its client, and only it reaches gunicorn."""
 MIN_PASSWORD_LENGTH = 8
 """The minimum that production accepts for PASSWORD_MIN_LENGTH (NIST SP 800-63B-4 §3.1.1.2)."""
 MAX_ATTEMPTS_PER_NAME = 100
@@ -189,6 +191,8 @@ class Settings(BaseSettings):
     """Seconds for which a shared cache may reuse a public response; 0 disables this."""
     security_headers: bool = True
     """Whether the backend adds security headers; turn it off behind nginx, which adds them."""
+    forwarded_allow_ips: str = PRIVATE_NETWORKS
+    """Proxies whose X-Forwarded-For gunicorn trusts, separated by commas; `*` for all."""
 
     database_password: str | None = None
     """The password of DATABASE_URL and DATABASE_READ_URL if they contain none."""
@@ -404,6 +408,19 @@ class Settings(BaseSettings):
                     "port or a path; *.example.com is allowed"
                 )
         return hosts
+
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _check_networks(cls, networks: str) -> str:
+        for network in networks.split(","):
+            try:
+                if network.strip() != "*":
+                    ip_network(network.strip())
+            except ValueError:
+                raise ValueError(
+                    f"{network.strip()!r} must be an IP address, or a network such as 172.16.0.0/12"
+                ) from None
+        return networks
 
     @field_validator("iframe_hosts")
     @classmethod

@@ -11,8 +11,9 @@ import asyncpg
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.engine.url import make_url
 
+from app.core.config import SetupError
 from app.core.errors import ServiceUnavailable
-from app.db.failures import log_database_error
+from app.db.failures import log_database_error, refusal_reason
 
 CONNECT_TIMEOUT_SECONDS = 60.0
 """The timeout of migrations; requests use DATABASE_CONNECT_TIMEOUT."""
@@ -47,7 +48,7 @@ async def connect(
     respond leaves time for the others. asyncpg would wait for the first one only.
 
     OSError covers refused, unreachable, unresolved and timed out. PostgresError covers a starting
-    server, too many connections, and an unknown user or database.
+    server, too many connections, and an unknown user or database. See `refused_setting`.
     """
     hosts = host if isinstance(host, (list, tuple)) else [host]
     ports = port if isinstance(port, (list, tuple)) else [port]
@@ -68,6 +69,21 @@ async def connect(
             return connection
     log_database_error(failure)
     raise ServiceUnavailable from failure
+
+
+def refused_setting(error: ServiceUnavailable, name: str) -> SetupError | None:
+    """Return the error for a connection that is refused until somebody corrects the URL `name`.
+
+    Returns None for a failure after which the same connection may succeed.
+    """
+    reason = refusal_reason(error.__cause__)
+    if reason is None:
+        return None
+    password = "DATABASE_OWNER_PASSWORD" if name == "DATABASE_OWNER_URL" else "DATABASE_PASSWORD"
+    return SetupError(
+        f"{name} does not work: {reason}. Correct it, or {password} (by default, containers use"
+        " POSTGRES_PASSWORD)"
+    )
 
 
 def _tls_options(mode: str | None, certificates: str | None) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Translation of PostgreSQL and asyncpg errors to errors of the catalogue."""
 
+from ssl import SSLCertVerificationError
+
 import asyncpg
 
 from app.core.errors import InvalidInput, PressroomError, ServiceUnavailable
@@ -31,6 +33,11 @@ connection.
 """
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, *CONNECTION_ERRORS)
 """Exceptions of asyncpg."""
+REFUSED_STATES = ("28", "3D000", "42501")
+"""SQLSTATE prefixes of connections that PostgreSQL refuses until somebody corrects the cause.
+
+A wrong password, an unknown user or database, no access to it, or no line in `pg_hba.conf`.
+"""
 TERMINATING_STATES = ("08", "57P")
 """SQLSTATE prefixes of errors that make a connection unusable."""
 
@@ -62,6 +69,14 @@ def sqlstate(error: BaseException | None) -> str | None:
     """Return the SQLSTATE of a PostgreSQL error, or None for other exceptions."""
     state = getattr(error, "sqlstate", None)
     return state if isinstance(state, str) else None
+
+
+def refusal_reason(error: BaseException | None) -> str | None:
+    """Return why a connection is refused until somebody corrects the cause, otherwise None."""
+    if isinstance(error, SSLCertVerificationError):
+        return f"the certificate of the server is not valid: {error.verify_message}"
+    is_refused = (sqlstate(error) or "").startswith(REFUSED_STATES)
+    return str(error) if is_refused else None
 
 
 def is_statement_timeout(error: PressroomError) -> bool:

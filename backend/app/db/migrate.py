@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.core.config import BACKEND_DIR, Settings
 from app.core.errors import ServiceUnavailable
+from app.db.connecting import refused_setting
 from app.db.failures import DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, sqlstate
 
 
@@ -41,9 +42,16 @@ def upgrade(url: str, revision: str = "head", *, application_url: str | None = N
 
 
 def upgrade_as_owner(settings: Settings) -> None:
-    """Upgrade the database of `settings`, and let the role of DATABASE_URL access it."""
+    """Upgrade the database of `settings`, and let the role of DATABASE_URL access it.
+
+    Raises SetupError if PostgreSQL refuses one of the URLs, and what `upgrade` raises.
+    """
     url = settings.database_url or ""
-    upgrade(settings.database_owner_url or url, application_url=url)
+    name = "DATABASE_OWNER_URL" if settings.database_owner_url else "DATABASE_URL"
+    try:
+        upgrade(settings.database_owner_url or url, application_url=url)
+    except ServiceUnavailable as error:
+        raise refused_setting(error, name) or error from error.__cause__
 
 
 @lru_cache(maxsize=1)

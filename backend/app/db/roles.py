@@ -11,7 +11,7 @@ from sqlalchemy.util.concurrency import await_
 
 from app.core.config import SetupError
 from app.core.errors import ServiceUnavailable
-from app.db.connecting import connect_to
+from app.db.connecting import connect_to, refused_setting
 
 LOGIN_REFUSED = (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)
 
@@ -79,12 +79,15 @@ def prepare(connection: Connection, *, url: str) -> None:
 
 
 async def _can_log_in(url: str) -> bool:
-    """Return whether PostgreSQL accepts user and password. Raises ServiceUnavailable."""
+    """Return whether PostgreSQL accepts user and password.
+
+    Raises SetupError if it refuses the connection for another reason, and ServiceUnavailable.
+    """
     try:
         connection = await connect_to(url)
     except ServiceUnavailable as error:
         if isinstance(error.__cause__, LOGIN_REFUSED):
             return False
-        raise
+        raise refused_setting(error, "DATABASE_URL") or error from error.__cause__
     await connection.close()
     return True

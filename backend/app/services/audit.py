@@ -6,6 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import COMMAND_LINE
 from app.core.logging import request_id
+from app.core.plurals import counted
 from app.db.session import COMMIT_LOG
 from app.models.audit import AuditEvent
 
@@ -138,7 +139,7 @@ def record(
     noun = _NOUNS.get(subject, subject)
     name = f"{noun[0].upper()}{noun[1:]} {subject_id}" if subject_id else f"Unknown {noun}"
     if count is not None:
-        name = f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+        name = counted(count, noun)
     message = f"{name} {verb}"
     if actor_id == COMMAND_LINE.id:
         actor_id, message = None, f"{message} from the command line"

@@ -7,8 +7,9 @@ window.
 Totals are only counted upwards, so deletions need not count. When a limit seems to be reached, or
 when no count exists, the total is measured.
 
-Call `spend` after locking the rows that the request changes, and before inserting rows. The rows
-with a user's counts stay locked until the unit of work ends.
+The rows with a user's counts stay locked until the unit of work ends. Call `spend` after everything
+that locks articles, images or tags, and after the flush of what it counts
+(docs/architecture.md, Locks).
 """
 
 import hashlib
@@ -227,7 +228,8 @@ async def spend(
 ) -> None:
     """Count the user's actions in the session's unit of work; commands are not counted.
 
-    Raises LimitReached for a rate and QuotaExceeded for a total. The caller must then roll back.
+    What a total counts is already stored and flushed, so that a measured total contains it. Raises
+    LimitReached for a rate and QuotaExceeded for a total. The caller must then roll back.
     """
     if user.id == COMMAND_LINE.id:
         return
@@ -295,13 +297,16 @@ async def _measure(
     amount: int,
     parameters: Mapping[str, Any],
 ) -> None:
-    """Set a total, whose row is locked, to the measured value. Raises QuotaExceeded."""
+    """Set a total, whose row is locked, to the measured value, which contains `cost`.
+
+    Raises QuotaExceeded.
+    """
     of_user = {"user_id": parameters["user_id"], "now": parameters["now"]}
-    used = int(await session.scalar(_MEASURES[kind], of_user) or 0)
-    if used + cost > amount:
-        raise _quota_exceeded(kind, used=used, cost=cost, amount=amount)
+    level = int(await session.scalar(_MEASURES[kind], of_user) or 0)
+    if level > amount:
+        raise _quota_exceeded(kind, used=max(level - cost, 0), cost=cost, amount=amount)
     total = {"subject": parameters["subject"], "kind": kind.value, "now": parameters["now"]}
-    await session.execute(_SET_TOTAL, {**total, "level": used + cost, "amount": amount})
+    await session.execute(_SET_TOTAL, {**total, "level": level, "amount": amount})
 
 
 async def require_total(

@@ -24,6 +24,7 @@ from sqlalchemy.orm import aliased
 
 from app.core import clock
 from app.core.config import Settings, get_settings
+from app.core.plurals import counted
 from app.db.session import Database
 from app.models.articles.revision import ArticleRevision
 from app.models.audit import AuditEvent
@@ -44,8 +45,8 @@ async def apply(database: Database, *, dry_run: bool = False) -> Sequence[Expire
     revisions = await purge_revisions(database, dry_run=dry_run)
     events = await purge_events(database, dry_run=dry_run)
     return [
-        Expired("revisions", revisions, _revision_rule(settings)),
-        Expired("audit events", events, _audit_rule(settings)),
+        Expired("revision", revisions, _revision_rule(settings)),
+        Expired("audit event", events, _audit_rule(settings)),
     ]
 
 
@@ -104,9 +105,11 @@ async def purge_revisions(database: Database, *, dry_run: bool = False) -> int:
 def _revision_rule(settings: Settings) -> str:
     if settings.revisions_all_days == 0:
         return "all"
+    every = counted(settings.revisions_all_days, "day")
+    daily = counted(settings.revisions_daily_days, "day")
     return (
-        f"all of {settings.revisions_all_days} days, the last of each day of"
-        f" {settings.revisions_daily_days} days, then the last of each month; always the newest"
+        f"all of {every}, the last of each day of {daily}, then the last of each month; always the"
+        " newest"
     )
 
 
@@ -129,4 +132,4 @@ async def _delete_events(session: AsyncSession, batch: Batch, *, before: datetim
 
 
 def _audit_rule(settings: Settings) -> str:
-    return f"{settings.audit_days} days" if settings.audit_days else "all"
+    return counted(settings.audit_days, "day") if settings.audit_days else "all"

@@ -301,28 +301,6 @@ class TestUnpublishedSlugsAreUnobservable:
         chosen = {"published": True, "slug": "plan-c"}
         assert (await client.patch(url, json=chosen, headers=ada)).json()["slug"] == "plan-c"
 
-    async def test_counts_are_locked_after_articles(
-        self,
-        client: httpx.AsyncClient,
-        ada: Headers,
-        bob: Headers,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        """Another request of the user may hold one of these articles, and wait for the counts."""
-        draft = (await post(client, ada, title="Plan")).json()
-        published = (await post(client, bob, title="Plan")).json()
-        found: list[str] = []
-
-        async def spend(session: AsyncSession, *_: object) -> None:
-            query = text("SELECT slug FROM articles WHERE id = :id")
-            found.append((await session.execute(query, {"id": draft["id"]})).scalar_one())
-
-        monkeypatch.setattr("app.services.limits.spend", spend)
-        url = f"/articles/{published['id']}"
-        answer = await client.patch(url, json={"published": True}, headers=bob)
-        assert answer.json()["slug"] == "plan"
-        assert [slug[0] for slug in found] == ["~"]
-
     async def test_scheduled_article_yields_slug_to_published_one(
         self,
         client: httpx.AsyncClient,

@@ -505,6 +505,6 @@ async def test_import_may_create_more_tags_than_statement_parameters(
 ) -> None:
     names = [f"tag number {number}" for number in range(10_000)]  # 500 records with 20 tags each
     created = await lock_tags(session, names)
-    assert [tag.default_spelling for tag in created.values()] == names
+    assert [tag.default_spelling for tag in created.by_key.values()] == names
     again = await lock_tags(session, names)
-    assert [tag.id for tag in again.values()] == [tag.id for tag in created.values()]
+    assert again.by_key == created.by_key

@@ -115,7 +115,7 @@ class TestImport:
         assert run("import", str(source("ghost", write))) == 0
         captured = capsys.readouterr()
         assert "Users for authors without an account: joe\n" in captured.out
-        assert "Left out: 1 pages without text, 1 users without posts\n" in captured.out
+        assert "Left out: pages without text: 1, users without posts: 1\n" in captured.out
         assert "post 4: scheduled for 2099-01-01 00:00 UTC\n" in captured.err
         found = fetch(
             own_database,

@@ -478,7 +478,7 @@ class TestOtherFormats:
                 texts = {name: archive.read(name) for name in names}
             readme = texts.pop("README.txt").decode()
             assert "Markdown files contain no comments" in readme
-            assert "Left out here: 2 comments." in readme
+            assert "Left out here: comments: 2." in readme
             writer = FolderWriter(tmp_path)
             async for part in exporting.export_articles(database, viewer=None):
                 writer.write_all(part)

@@ -248,7 +248,7 @@ def test_problems_in_reports_are_limited() -> None:
         *listed, last = report.sentences()
     assert len(listed) == 200
     assert {len(each) for each in listed} == {500}
-    assert last == "There are 9800 further problems"
+    assert last == "Further problems: 9800"
 
 
 class TestFormats:
@@ -292,7 +292,7 @@ class TestFormats:
         """The name of the outer folder does not matter. Files of programs are not read."""
         found = await imported(client, ada, zipped(BLOG), ZIP, source="my blog")
         assert (found["state"], found["created"], found["records"]) == ("completed", 2, 2)
-        assert found["remarks"] == ["Left out: 1 other files (.jpg)"]
+        assert found["remarks"] == ["Left out: other files (.jpg): 1"]
         renamed = {name.replace("blog-main", "blog-1.2"): text for name, text in BLOG.items()}
         again = await imported(client, ada, zipped(renamed), ZIP, source="my blog")
         assert (again["created"], again["unchanged"]) == (0, 2)

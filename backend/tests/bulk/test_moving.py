@@ -167,7 +167,7 @@ class TestReport:
         target = tmp_path / "report.json"
         output = load(path, "--report", str(target), status=1)
         assert counts(output) == [8, 0, 0, 1, 3, 12]
-        left_out = "1 media files, 1 posts in the trash, 1 menu items, 2 spam comments"
+        left_out = "media files: 1, posts in the trash: 1, menu items: 1, spam comments: 2"
         assert f"Left out: {left_out}" in output
         assert "item 11: the text is empty" in output
         report = json.loads(target.read_text())

@@ -133,7 +133,7 @@ class TestLinks:
         load(write("wp.xml", export(first)), is_dry=False)
         assert f"[later]({SITE}/post-2/)" in texts(own_database)["post-1"]
         both = write("both.xml", export(first, wordpress_post(2)))
-        assert "New addresses: 1 links" in load(both)
+        assert "New addresses: 1 link " in load(both)
         assert texts(own_database)["post-1"] == f"[later]({PAGE}post-2) [x]({SITE}/post-3/)"
         (row,) = fetch(own_database, "SELECT html FROM articles WHERE slug = 'post-1'")
         assert f'href="{PAGE}post-2"' in row["html"]
@@ -254,7 +254,7 @@ class TestLinks:
 
         in_database(import_without_end)
         assert texts(own_database)["post-1"] == f"[x]({SITE}/post-2/)"
-        assert "New addresses: 1 links" in load(path, is_dry=False)
+        assert "New addresses: 1 link " in load(path, is_dry=False)
         assert texts(own_database)["post-1"] == f"[x]({PAGE}post-2)"
 
 

@@ -146,17 +146,18 @@ def test_allowed_hosts_are_host_names(hosts: str) -> None:
 
 @pytest.mark.checkout
 def test_nginx_serves_the_allowed_hosts_of_the_backend() -> None:
-    for hosts, served in {
-        "blog.example.com, *.example.org": "blog.example.com *.example.org",
-        '["blog.example.com", "*.example.org"]': "blog.example.com *.example.org",
-        "blog.example.com,*": "~^",
-        "": "~^",
+    for hosts, (served, first) in {
+        "blog.example.com, *.example.org": ("blog.example.com *.example.org", "blog.example.com"),
+        '["*.example.org", "b.example"]': ("*.example.org b.example", "www.example.org"),
+        "blog.example.com,*": ("~^", "localhost"),
+        "": ("~^", "localhost"),
     }.items():
-        script = [str(PROJECT_DIR / "nginx" / "scripts" / "hosts.sh")]
-        printed = subprocess.check_output(
-            ["sh", *script], env={"ALLOWED_HOSTS": hosts, "PATH": os.environ["PATH"]}, text=True
-        )
+        script = ["sh", str(PROJECT_DIR / "nginx" / "scripts" / "hosts.sh")]
+        environment = {"ALLOWED_HOSTS": hosts, "PATH": os.environ["PATH"]}
+        printed = subprocess.check_output(script, env=environment, text=True)
         assert " ".join(printed.split()) == f"server_name {served};"
+        printed = subprocess.check_output([*script, "--first"], env=environment, text=True)
+        assert printed == f"{first}\n"
 
 
 @pytest.mark.parametrize(
@@ -308,6 +309,8 @@ def test_production_rejects_incomplete_or_unsafe_settings(
         ({"cors_origins": '["https://a.example.com"'}, "a JSON list"),
         ({"cors_origins": "[1]"}, "valid string"),
         ({"revisions_daily_days": 7}, "REVISIONS_DAILY_DAYS must not be less"),
+        ({"forwarded_allow_ips": "10.0.0.0/8,nginx"}, "'nginx' must be an IP address"),
+        ({"forwarded_allow_ips": "10.0.0.1/8"}, "such as 172.16.0.0/12"),
     ],
 )
 def test_invalid_value_is_rejected_in_all_environments(bad: dict[str, Any], reason: str) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.engine import make_url
 from app.core import config, database_url
 from app.core.config import PROJECT_DIR
 from app.core.errors import ServiceUnavailable
-from app.db.connecting import connect, connect_to
+from app.db.connecting import connect, connect_to, refused_setting
 from app.db.session import Database
 from tests.certificates import Certificates
 from tests.databases import execute
@@ -150,8 +150,9 @@ class TestTls:
     async def messages(self, certificates: Certificates, host: str, query: str) -> list[bytes]:
         async with tls_server(certificates) as (port, messages):
             url = normalize(f"postgresql://u:p@{host}:{port}/d?{query}")
-            with pytest.raises(ServiceUnavailable):  # the server closes after the first message
+            with pytest.raises(ServiceUnavailable) as error:  # the server closes after a message
                 await connect_to(url, timeout=5)
+            assert bool(refused_setting(error.value, "DATABASE_URL")) is not bool(messages)
             return messages
 
     async def test_full_verification_needs_authority_and_name(

@@ -187,12 +187,21 @@ def test_websocket_upgrade_is_passed_on(stack: Stack) -> None:
     assert "X-Cache" in answer.headers
 
 
-def test_wrong_number_is_refused_by_its_name(stack: Stack) -> None:
-    changed = Stack(stack.port, {**stack.settings, "EDGE_CACHE_MEGABYTES": "x"}, stack.files)
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("EDGE_CACHE_MEGABYTES", "x", "must be a whole number"),
+        ("TRUSTED_PROXY", "10.0.0.0/8, 172.16.0.0/12", "must be one IP address or network"),
+    ],
+)
+def test_wrong_setting_is_refused_by_its_name(
+    stack: Stack, name: str, value: str, message: str
+) -> None:
+    changed = Stack(stack.port, {**stack.settings, name: value}, stack.files)
     command = ("run", "--rm", "--no-deps", "-T", "nginx-config", "true")
     refused = changed.project.run_captured(*command)
     assert refused.returncode == 1
-    assert "EDGE_CACHE_MEGABYTES must be a whole number" in refused.stdout + refused.stderr
+    assert f"{name} {message}" in refused.stdout + refused.stderr
 
 
 @pytest.fixture(scope="module")

@@ -59,12 +59,12 @@ async def create_address(
 ) -> AddressResponse:
     """Create an address. Raises NotAuthorized, UserNotFound."""
     require(actor, Action.MANAGE_ADDRESSES, owner_id=user_id)
-    costs = {LimitKind.ADDRESSES: 1, LimitKind.ACCOUNT_CHANGES: 1}
-    await limits.spend(session, LimitedUser(user_id, actor.role), costs)
     address = Address(user_id=user_id, **new.model_dump())
     session.add(address)
     with constraint_errors(USER_REFERENCE):
         await session.flush()  # checks the foreign key and assigns the id
+    costs = {LimitKind.ADDRESSES: 1, LimitKind.ACCOUNT_CHANGES: 1}
+    await limits.spend(session, LimitedUser(user_id, actor.role), costs)
     _record(session, AuditAction.CREATE_ADDRESS, address, actor)
     return AddressResponse.model_validate(address)
 

@@ -116,6 +116,8 @@ async def insert_articles(
 ) -> list[InsertedArticle | None]:
     """Insert articles without tags, and return them; None if all their slugs are taken.
 
+    Call `add_media_references` and `add_tags` afterwards. This is the order of locks.
+
     Concurrent requests for the same slug wait for each other. The second one gets None if it
     requested this slug, otherwise another slug.
     """
@@ -143,7 +145,14 @@ async def insert_articles(
             break
     else:
         raise ServiceUnavailable
-    for article, inserted_article in zip(new, articles, strict=True):
+    return articles
+
+
+async def add_media_references(
+    session: AsyncSession, new: Sequence[NewArticle], inserted: Sequence[InsertedArticle | None]
+) -> None:
+    """Add the references of new articles to images."""
+    for article, inserted_article in zip(new, inserted, strict=True):
         if inserted_article is not None and mentions_media(
             article.content, article.cover_image_url
         ):
@@ -153,4 +162,3 @@ async def insert_articles(
                 content=article.content,
                 cover_image_url=article.cover_image_url,
             )
-    return articles

@@ -87,7 +87,6 @@ async def create_preview_link(
     ArticleNotFound, NotAuthorized, TooManyPreviewLinks.
     """
     await lock_article(session, article_id, actor=actor, action=Action.CHANGE_ARTICLE)
-    await limits.spend(session, actor, {LimitKind.CHANGES: 1})
     now = clock.now()
     count = await session.scalar(_COUNT, {"article_id": article_id, "now": now})
     if (count or 0) >= MAX_PREVIEW_LINKS:
@@ -102,6 +101,7 @@ async def create_preview_link(
     )
     session.add(link)
     await session.flush()  # assigns the id
+    await limits.spend(session, actor, {LimitKind.CHANGES: 1})
     _record(session, AuditAction.CREATE_PREVIEW_LINK, link.id, actor)
     return PreviewLinkCreated(
         id=link.id,
@@ -119,10 +119,10 @@ async def delete_preview_link(
     Raises ArticleNotFound, NotAuthorized, PreviewLinkNotFound.
     """
     await lock_article(session, article_id, actor=actor, action=Action.CHANGE_ARTICLE)
-    await limits.spend(session, actor, {LimitKind.CHANGES: 1})
     link = PreviewLink.id == link_id, PreviewLink.article_id == article_id
     if await session.scalar(delete(PreviewLink).where(*link).returning(PreviewLink.id)) is None:
         raise PreviewLinkNotFound
+    await limits.spend(session, actor, {LimitKind.CHANGES: 1})
     _record(session, AuditAction.DELETE_PREVIEW_LINK, link_id, actor)
 
 

@@ -27,11 +27,9 @@ from sqlalchemy.types import TypeEngine
 from app.auth.identity import Identity
 from app.auth.permissions import Action, may_on_any
 from app.content.slugs import tag_key, tag_slug
-from app.core.limits import LimitKind
 from app.db.retry import TryAgain, retry
 from app.models.articles.article import Article
 from app.models.articles.tag import ArticleTag, Tag
-from app.services import limits
 from app.services.articles.slugs import numbered
 
 
@@ -48,6 +46,15 @@ class LockedTag(NamedTuple):
     def stored_spelling(self) -> str | None:
         """The spelling to store with the article; None if the tag is already listed."""
         return None if self.is_listed else self.spelling
+
+
+class LockedTags(NamedTuple):
+    """The tags of a request, locked until the transaction ends."""
+
+    by_key: Mapping[str, LockedTag]
+    """In the order of the request."""
+    new: int
+    """How many count towards the limit of new tags."""
 
 
 _TYPES: Mapping[str, TypeEngine[Any]] = {
@@ -89,18 +96,13 @@ def tag_id_for_filter(key: BindParameter[str]) -> ColumnElement[int]:
 
 
 async def set_tags(
-    session: AsyncSession,
-    *,
-    article_id: int,
-    names: Sequence[str],
-    actor: Identity | None = None,
+    session: AsyncSession, *, article_id: int, tags: Mapping[str, LockedTag]
 ) -> bool:
     """Replace an article's tags, in this order; return whether anything changed.
 
     Listed tags keep their spelling, and the same tags keep their order. The caller has locked the
-    article. Raises what `lock_tags` raises.
+    article.
     """
-    tags = await lock_tags(session, names, actor=actor)
     of_article = ArticleTag.article_id == article_id
     current_tags = select(ArticleTag.tag_id, ArticleTag.position, ArticleTag.spelling).where(
         of_article
@@ -173,20 +175,21 @@ def names_by_key(names: Iterable[str]) -> Mapping[str, str]:
 
 async def lock_tags(
     session: AsyncSession, names: Iterable[str], *, actor: Identity | None = None
-) -> Mapping[str, LockedTag]:
-    """Lock these tags and return them by key, in this order; create missing ones.
+) -> LockedTags:
+    """Lock these tags, and create missing ones.
 
     The tags can be neither merged nor deleted before the transaction ends. New tags are inserted in
     a fixed order, which prevents deadlocks.
 
-    With `actor`, new tags count towards their limit. Tags in other users' drafts count as new, so
-    that the limit does not reveal them.
+    The caller counts the new tags, after it has locked everything else. For an actor who cannot see
+    tags in other users' drafts, these count as new, so that the limit does not reveal them. Call it
+    before the tags are added to an article.
 
-    Raises LimitReached, and ServiceUnavailable if concurrent changes prevent it repeatedly.
+    Raises ServiceUnavailable if concurrent changes prevent it repeatedly.
     """
     by_key = names_by_key(names)
     if not by_key:
-        return {}
+        return LockedTags({}, new=0)
     query = (
         select(Tag.key, Tag.id, Tag.name, Tag.is_listed)
         .where(_in_array(Tag.key, by_key))
@@ -194,23 +197,22 @@ async def lock_tags(
         .with_for_update(read=True, key_share=True)
     )
 
-    async def lock(session: AsyncSession) -> Mapping[str, LockedTag]:
-        created = 0
+    async def lock(session: AsyncSession) -> LockedTags:
+        new = 0
         found = {row.key: row for row in await session.execute(query)}
         if missing := by_key.keys() - found.keys():
-            created = await _create_tags(session, {key: by_key[key] for key in missing})
+            new = await _create_tags(session, {key: by_key[key] for key in missing})
             found = {row.key: row for row in await session.execute(query)}
         if len(found) < len(by_key):  # another request merged a tag or took a slug meanwhile
             raise TryAgain
-        if actor is not None:
-            if not may_on_any(actor, Action.CHANGE_TAG):
-                hidden = [row.id for row in found.values() if not row.is_listed]
-                created = await _count_new_tags(session, actor, hidden)
-            await limits.spend(session, actor, {LimitKind.NEW_TAGS: created})
-        return {
+        if actor is not None and not may_on_any(actor, Action.CHANGE_TAG):
+            hidden = [row.id for row in found.values() if not row.is_listed]
+            new = await _count_new_tags(session, actor, hidden)
+        tags = {
             key: LockedTag(found[key].id, name, found[key].name, found[key].is_listed)
             for key, name in by_key.items()
         }
+        return LockedTags(tags, new)
 
     return await retry(session, lock)
 

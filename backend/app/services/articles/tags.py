@@ -176,8 +176,8 @@ async def change_tag(
     stay locked.
     """
     _require_editor(actor)
-    await limits.spend(session, actor, {LimitKind.MODERATION: 1})
     result = await _rename(session, slug=slug, name=new.name, precondition=precondition)
+    await limits.spend(session, actor, {LimitKind.MODERATION: 1})
     if result.action is not None:
         _record(session, result.action, result.changed_id, actor)
     changed = await _read(session, _BY_ID, tag_id=result.tag_id)
@@ -226,7 +226,6 @@ async def delete_tag(
 ) -> None:
     """Remove a tag from all articles, which get a new version. Raises what `change_tag` raises."""
     _require_editor(actor)
-    await limits.spend(session, actor, {LimitKind.MODERATION: 1})
 
     async def change(session: AsyncSession) -> int:
         tag, _ = await _lock_tag(session, slug, precondition=precondition)
@@ -235,7 +234,9 @@ async def delete_tag(
         tag_id: int = tag.id
         return tag_id
 
-    _record(session, AuditAction.DELETE_TAG, await _retry_briefly(session, change), actor)
+    tag_id = await _retry_briefly(session, change)
+    await limits.spend(session, actor, {LimitKind.MODERATION: 1})
+    _record(session, AuditAction.DELETE_TAG, tag_id, actor)
 
 
 async def _read(

@@ -28,7 +28,7 @@ from app.models.articles.revision import ArticleRevision
 from app.schemas.articles.article import ArticleCreate, ArticleResponse, ArticleUpdate
 from app.services import audit, limits
 from app.services.articles.images import update_media_references
-from app.services.articles.inserting import NewArticle, insert_articles
+from app.services.articles.inserting import NewArticle, add_media_references, insert_articles
 from app.services.articles.rendering import excerpt_columns, prepare_text, rendered_columns
 from app.services.articles.rows import ARTICLE, select_articles
 from app.services.articles.slugs import (
@@ -67,14 +67,6 @@ async def create_article(
     if published_at is not None:
         _require_verified_email(author)
     rendered, author = await prepare_text(session, new.content, writer=author)
-    costs = {
-        LimitKind.ARTICLES: 1,
-        **_text_costs(new.content),
-        LimitKind.DRAFTS: int(published_at is None),
-    }
-    await limits.spend(session, author, costs)
-    # Lock slugs before tags, as in updates. The slug waits for locks on articles, and their writers
-    # wait for tags.
     article = NewArticle(
         title=new.title,
         content=new.content,
@@ -94,8 +86,16 @@ async def create_article(
     if inserted is None:
         raise SlugTaken
     article_id = inserted.id
+    await add_media_references(session, [article], [inserted])
     tags = await lock_tags(session, new.tags, actor=author)
-    await add_tags(session, {article_id: tags.values()})
+    await add_tags(session, {article_id: tags.by_key.values()})
+    costs = {
+        LimitKind.ARTICLES: 1,
+        **_text_costs(new.content),
+        LimitKind.DRAFTS: int(published_at is None),
+        LimitKind.NEW_TAGS: tags.new,
+    }
+    await limits.spend(session, author, costs)
     _record(session, AuditAction.CREATE_ARTICLE, article_id, author)
     if published_at is not None:
         _record(session, _publication_action(published_at), article_id, author)
@@ -128,12 +128,22 @@ async def update_article(
     former = article.slug if owns_slug(article, clock.now()) else None
     dates = _resolve_dates(article, updates)
     # Run queries before setting attributes: a query would autoflush a part of the changes.
+    # The order is that of all locks (docs/architecture.md): slugs, images, tags, counts.
     slug_changed = await _update_slug(session, article, updates, dates)
-    # After all locks on articles: other requests of the user hold one, and wait for these counts.
-    await limits.spend(session, actor, costs)
-    tags_changed = "tags" in updates and await set_tags(
-        session, article_id=article_id, names=updates["tags"], actor=actor
-    )
+    if former is not None and article.slug != former:
+        await save_former_slug(session, article_id=article_id, former=former, present=article.slug)
+    if {"content", "cover_image_url"} & updates.keys():
+        await update_media_references(
+            session,
+            article_id=article_id,
+            content=updates.get("content", article.content),
+            cover_image_url=updates.get("cover_image_url", article.cover_image_url),
+        )
+    tags_changed = False
+    if "tags" in updates:
+        tags = await lock_tags(session, updates["tags"], actor=actor)
+        tags_changed = await set_tags(session, article_id=article_id, tags=tags.by_key)
+        costs[LimitKind.NEW_TAGS] = tags.new
     _set_text(session, article, updates, rendered, actor)
     article.published_at, article.archived_at = dates
     if session.is_modified(article) or tags_changed or slug_changed:
@@ -141,16 +151,8 @@ async def update_article(
         article.updated_at = clock.now()
         _record(session, AuditAction.UPDATE_ARTICLE, article_id, actor)
     _record_publication(session, article, actor, was_visible_from)
-    await session.flush()  # so that the read below includes it
-    if {"content", "cover_image_url"} & updates.keys():
-        await update_media_references(
-            session,
-            article_id=article_id,
-            content=article.content,
-            cover_image_url=article.cover_image_url,
-        )
-    if former is not None and article.slug != former:
-        await save_former_slug(session, article_id=article_id, former=former, present=article.slug)
+    await session.flush()  # triggers lock tags, and the read below includes it
+    await limits.spend(session, actor, costs)
     return await read_back(session, article_id)
 
 
@@ -289,9 +291,10 @@ async def delete_article(
     """
     article = await lock_article(session, article_id, actor=actor, action=Action.DELETE_ARTICLE)
     await _check_precondition(session, precondition, article_id)
-    await limits.spend(session, actor, {LimitKind.CHANGES: 1})
     article.deleted_at = clock.now()
     article.version += 1
+    await session.flush()
+    await limits.spend(session, actor, {LimitKind.CHANGES: 1})
     _record(session, AuditAction.DELETE_ARTICLE, article_id, actor)
 
 
@@ -311,8 +314,6 @@ async def restore_article(
         or not may(actor, Action.DELETE_ARTICLE, owner_id=article.author_id)
     ):
         raise ArticleNotFound
-    costs = {LimitKind.CHANGES: 1, LimitKind.DRAFTS: int(article.published_at is None)}
-    await limits.spend(session, actor, costs)
     article.deleted_at = None
     article.version += 1
     visible_from = _visible_from(article)
@@ -321,7 +322,9 @@ async def restore_article(
         if visible_from <= clock.now():
             article.draft_slug = None
     _record(session, AuditAction.RESTORE_ARTICLE, article_id, actor)
-    await session.flush()  # so that the read below includes it
+    await session.flush()  # triggers lock tags, and the read below includes it
+    costs = {LimitKind.CHANGES: 1, LimitKind.DRAFTS: int(article.published_at is None)}
+    await limits.spend(session, actor, costs)
     return await read_back(session, article_id)
 
 

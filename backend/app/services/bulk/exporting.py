@@ -30,6 +30,7 @@ from app.core import clock
 from app.core.config import get_settings
 from app.core.enums import CommentPolicy, ExportFormat
 from app.core.errors import InvalidInput, NotAuthorized, PressroomError
+from app.core.plurals import listed
 from app.core.streams import Deadline
 from app.db.session import Database
 from app.models.accounts.user import User
@@ -294,7 +295,7 @@ def remarks(export_format: ExportFormat, lost: Mapping[str, int]) -> list[str]:
             "Ghost imports no comments, redirects, comment policies and archived articles, and only"
             " some fields of other systems."
         )
-    if shown := ", ".join(f"{count} {kind}" for kind, count in lost.items() if count):
+    if shown := listed(lost.items()):
         sentences.append(f"Left out here: {shown}.")
     return sentences
 

@@ -306,13 +306,13 @@ async def cancel(session: AsyncSession, *, import_id: int, actor: Identity) -> I
 
     Raises ImportNotFound, LimitReached.
     """
-    await limits.spend(session, actor, {LimitKind.CHANGES: 1})
     parameters = {"import_id": import_id, "owner_id": actor.id}
     await session.execute(_CANCEL, parameters)
     found = await session.execute(_ONE, {**parameters, "lost_before": _lost_before()})
     row = found.one_or_none()
     if row is None:
         raise ImportNotFound
+    await limits.spend(session, actor, {LimitKind.CHANGES: 1})
     return _IMPORT.read(row)
 
 

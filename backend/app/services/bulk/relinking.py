@@ -585,23 +585,24 @@ async def _write(
     for row in rows:
         if await session.scalar(_REWRITE, row) is None:
             raise _Changed
+    for row in rows:  # the order of all locks: articles, then images
         await update_media_references(
             session,
             article_id=row["id"],
             content=row["content"],
             cover_image_url=row["cover_image_url"],
         )
+    parameters = {
+        "article_ids": [article_id for article_id, _ in done],
+        "addresses": [address for _, address in done],
+    }
+    await session.execute(_DELETE, parameters)
     if importer is not None:
         # What the texts had before was counted when they were imported.
         sizes = [(row["content"].encode(), row["former_content"].encode()) for row in rows]
         growth = sum(max(len(after) - len(before), 0) for after, before in sizes)
         costs = {LimitKind.TEXT_WRITTEN: growth, LimitKind.TEXT_KEPT: growth}
         await limits.spend(session, importer, costs)
-    parameters = {
-        "article_ids": [article_id for article_id, _ in done],
-        "addresses": [address for _, address in done],
-    }
-    await session.execute(_DELETE, parameters)
     if rows:
         audit.record(
             session,

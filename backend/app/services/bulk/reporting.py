@@ -13,6 +13,7 @@ from html import escape
 from math import inf
 from typing import Any, BinaryIO, NamedTuple, Self
 
+from app.core.plurals import counted, listed
 from app.services.bulk.records import Outcome, Result
 
 MAX_KINDS = 200
@@ -88,8 +89,8 @@ class AddressReport:
         lines = []
         if self.links or self.images:
             lines.append(
-                f"New addresses: {self.links} links to imported articles,"
-                f" {self.images} copied images"
+                f"New addresses: {counted(self.links, 'link')} to imported articles,"
+                f" {counted(self.images, 'copied image')}"
             )
         if total := len(self.remaining) + self.further:
             images = sum(each.is_image for each in self.remaining)
@@ -208,21 +209,23 @@ class Report:
         """Return what the counts of records do not say."""
         lines = []
         left_out = [*self.left_out.items(), *self.parts.items()]
-        if shown := ", ".join(f"{count} {kind}" for kind, count in left_out if count):
+        if shown := listed(left_out):
             lines.append(f"Left out: {shown}")
         if self.users:
             lines.append(f"Users for authors without an account: {', '.join(self.users)}")
         lines += [*self.addresses.sentences(), *self._listed_problems()]
         if self.omitted:
-            lines.append(f"The list of records ends before the last {self.omitted} records")
+            lines.append(
+                f"The list of records ends before the last {counted(self.omitted, 'record')}"
+            )
         return list(map(_storable, lines))
 
     def _listed_problems(self) -> list[str]:
         if self._max_bytes == inf:
             return self.problems
-        listed = [each[:MAX_PROBLEM] for each in self.problems[:MAX_PROBLEMS]]
-        further = len(self.problems) - len(listed)
-        return [*listed, f"There are {further} further problems"] if further else listed
+        shown = [each[:MAX_PROBLEM] for each in self.problems[:MAX_PROBLEMS]]
+        further = len(self.problems) - len(shown)
+        return [*shown, f"Further problems: {further}"] if further else shown
 
     def write_json(self, file: BinaryIO) -> None:
         """Write the report as JSON, one record a line."""

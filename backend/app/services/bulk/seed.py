@@ -200,7 +200,7 @@ async def _add_articles(
     articles: Sequence[NewArticle],
 ) -> None:
     inserted = await insert_articles(session, articles, now=clock.now())
-    tags = list((await lock_tags(session, pool.tags)).values())
+    tags = list((await lock_tags(session, pool.tags)).by_key.values())
     weights = list(accumulate(1 / rank for rank in range(1, len(tags) + 1)))
     tagged = {
         article.id: dict.fromkeys(

@@ -12,7 +12,12 @@ from app.core.enums import CommentPolicy
 from app.core.limits import LimitKind
 from app.services import audit, limits
 from app.services.articles.images import mentions_media, update_media_references
-from app.services.articles.inserting import NewArticle, insert_articles
+from app.services.articles.inserting import (
+    InsertedArticle,
+    NewArticle,
+    add_media_references,
+    insert_articles,
+)
 from app.services.articles.rendering import rendered_columns
 from app.services.articles.slugs import owns_slug, release_slugs, save_former_slug
 from app.services.articles.tagging import LockedTag, add_tags, lock_tags, tags_named
@@ -45,11 +50,15 @@ async def write(
     if importer.identity is not None:  # after the lock: disabling the user waits for one batch
         importer = importer._replace(identity=await recheck(session, importer.identity))
     batch = await plan(session, items, importer=importer, simulation=simulation)
-    await _spend(session, batch)
-    # Lock order, to prevent deadlocks: slugs (which lock articles), then tags, then changes (which
-    # lock the present tags of an article).
-    created = await _create(session, batch)
+    costs = _costs(batch)
+    # The order is that of all locks (docs/architecture.md): articles and slugs, images, tags, then
+    # changes (which lock the present tags of an article), counts.
+    new = [_new_article(each, now=batch.now) for each in batch.new]
+    inserted = await insert_articles(session, new, now=batch.now, is_taken=batch.is_taken)
+    created = _note_created(batch, inserted)
     await _free_slugs_for_changes(session, batch)
+    await add_media_references(session, new, inserted)
+    await _change_media_references(session, batch)
     retagged = [change.item for change in batch.changes if change.retags]
     tags = await lock_tags(
         session,
@@ -58,22 +67,24 @@ async def write(
     )
     await add_tags(
         session,
-        {article_id: tags_named(tags, item.record.tags) for article_id, item in created.items()},
+        {
+            article_id: tags_named(tags.by_key, item.record.tags)
+            for article_id, item in created.items()
+        },
     )
-    await _change(session, batch, tags)
+    await _change(session, batch, tags.by_key)
     await _save_import_records(session, batch)
     await _save_redirects(session, batch)
     await save_former_slugs(session, batch)
     await _save_comments(session, batch)
     await _save_addresses(session, batch)
+    if importer.identity is not None:  # the operator has no limits
+        await limits.spend(session, importer.identity, {**costs, LimitKind.NEW_TAGS: tags.new})
     return batch.results
 
 
-async def _spend(session: AsyncSession, batch: Plan) -> None:
-    """Count the batch against the limits of the importing user; the operator has none."""
-    identity = batch.importer.identity
-    if identity is None:
-        return
+def _costs(batch: Plan) -> dict[LimitKind, int]:
+    """Return what the batch counts against the limits of the importing user."""
     comments = [comment for new in batch.new for comment in new.item.record.comments]
     for _, change in _comment_changes(batch):
         comments += [comment for comment, _ in change.new]
@@ -88,26 +99,18 @@ async def _spend(session: AsyncSession, batch: Plan) -> None:
         change.values["published_at"] is None and change.before.published_at is not None
         for change in batch.changes
     )
-    costs = {
+    return {
         LimitKind.IMPORTED_RECORDS: len(batch.new) + len(batch.changes) + len(comments),
         LimitKind.TEXT_WRITTEN: size,
         LimitKind.TEXT_KEPT: size,
         LimitKind.DRAFTS: drafts,
     }
-    await limits.spend(session, identity, costs)
 
 
-async def _create(session: AsyncSession, batch: Plan) -> Mapping[int, PreparedRecord]:
-    """Insert the new articles, without tags, and return them by id.
-
-    A slug that is taken is replaced by the next one that is free.
-    """
-    inserted = await insert_articles(
-        session,
-        [_new_article(new, now=batch.now) for new in batch.new],
-        now=batch.now,
-        is_taken=batch.is_taken,
-    )
+def _note_created(
+    batch: Plan, inserted: Sequence[InsertedArticle | None]
+) -> Mapping[int, PreparedRecord]:
+    """Add the results of the new articles, and return their records by id."""
     created: dict[int, PreparedRecord] = {}
     for article, new in zip(inserted, batch.new, strict=True):
         if article is None:
@@ -144,6 +147,16 @@ def _new_article(new: ArticleCreation, *, now: datetime) -> NewArticle:
 def _rendered(item: PreparedRecord) -> Rendered:
     assert item.rendered is not None  # noqa: S101 - records are rendered before they are written
     return item.rendered
+
+
+async def _change_media_references(session: AsyncSession, batch: Plan) -> None:
+    for change in batch.changes:
+        before = change.before
+        content, cover = change.values["content"], change.values["cover_image_url"]
+        if mentions_media(content, cover, before.content, before.cover_image_url):
+            await update_media_references(
+                session, article_id=before.id, content=content, cover_image_url=cover
+            )
 
 
 async def _free_slugs_for_changes(session: AsyncSession, batch: Plan) -> None:
@@ -192,12 +205,6 @@ async def _change(session: AsyncSession, batch: Plan, tags: Mapping[str, LockedT
     }
     await _remove_other_tags(session, retagged)
     await add_tags(session, retagged)
-    for row, change in zip(rows, batch.changes, strict=True):
-        before, content, cover = change.before, row["content"], row["cover_image_url"]
-        if mentions_media(content, cover, before.content, before.cover_image_url):
-            await update_media_references(
-                session, article_id=row["id"], content=content, cover_image_url=cover
-            )
 
 
 async def _remove_other_tags(

@@ -72,11 +72,12 @@ async def update_media(
 ) -> MediaResponse:
     """Update the description of an image. Raises MediaNotFound, PreconditionFailed."""
     media = await _lock_media(session, media_id, precondition=precondition, actor=actor)
-    await limits.spend(session, actor, {LimitKind.CHANGES: 1})
     for field, value in changes.model_dump(exclude_unset=True).items():
         setattr(media, field, value)
     if session.is_modified(media):
         _record(session, AuditAction.UPDATE_MEDIA, media, actor)
+    await session.flush()
+    await limits.spend(session, actor, {LimitKind.CHANGES: 1})
     return response_to(media)
 
 
@@ -92,9 +93,10 @@ async def delete_media(
     for statement in (_USED_BY_ARTICLE.limit(1), _USED_BY_PROFILE):
         if await session.scalar(statement, {"media_id": media_id}) is not None:
             raise MediaInUse
-    await limits.spend(session, actor, {LimitKind.CHANGES: 1})
     await session.delete(media)
     _record(session, AuditAction.DELETE_MEDIA, media, actor)
+    await session.flush()
+    await limits.spend(session, actor, {LimitKind.CHANGES: 1})
 
 
 async def _lock_media(
