@@ -109,7 +109,8 @@ class TestMigrate:
         command: tuple[str, ...],
     ) -> None:
         """Running the command again cannot help."""
-        url = make_url(own_database).set(**{part: "unknown"})
+        url = make_url(own_database)
+        url = url.set(username="unknown") if part == "username" else url.set(database="unknown")
         settings = {"DATABASE_URL": url.render_as_string(hide_password=False)}
         if command != ("migrate",):  # in development, all commands migrate
             settings = {**PRODUCTION, **settings}

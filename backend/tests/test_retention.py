@@ -128,7 +128,7 @@ class TestRevisions:
         await write(session, article, *moments)
         before = await versions(session, article)
         (dry, _) = await retention.apply(database, dry_run=True)
-        assert (dry.kind, dry.rows) == ("revisions", 4)
+        assert (dry.kind, dry.rows) == ("revision", 4)
         assert await versions(session, article) == before
         (done, _) = await retention.apply(database)
         assert done.rows == 4
@@ -215,7 +215,7 @@ class TestAuditEvents:
         await events(session, 7, age=days + timedelta(seconds=1))
         await events(session, 2, age=days)
         (_, dry) = await retention.apply(database, dry_run=True)
-        assert (dry.kind, dry.rows, dry.rule) == ("audit events", 7, "400 days")
+        assert (dry.kind, dry.rows, dry.rule) == ("audit event", 7, "400 days")
         assert await count(session, AuditEvent) == 9
         (_, done) = await retention.apply(database)
         assert done.rows == 7

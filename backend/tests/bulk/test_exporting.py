@@ -521,9 +521,9 @@ class TestOtherFormats:
         (file,) = answer.json()["db"]
         assert list(answer.json()) == ["db"]  # Ghost accepts nothing else beside it
         remarks = " ".join(file["meta"]["not_exported"])
-        assert "2 comments, 1 old addresses, 1 former slugs, 1 comment policies" in remarks
-        assert "1 archived articles, which become drafts, 1 further fields" in remarks
-        assert "1 excerpts after 300 characters" in remarks
+        assert "comments: 2, old addresses: 1, former slugs: 1, comment policies: 1" in remarks
+        assert "archived articles, which become drafts: 1, further fields" in remarks
+        assert "excerpts after 300 characters: 1" in remarks
         posts = {post["slug"]: post for post in file["data"]["posts"]}
         statuses = {slug: post["status"] for slug, post in posts.items()}
         assert statuses["first"] == "published"
