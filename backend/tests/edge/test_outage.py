@@ -98,13 +98,11 @@ def test_stale_pages_and_waiting_requests_without_a_backend(
     stack.project.output("start", "backend")
     for thread in threads:
         thread.join(60)
-    # On a busy machine, the backend may need longer than nginx holds a request.
-    held = timedelta(seconds=HOLD_SECONDS)
-    expected = {
-        name: 503 if answers[name].elapsed >= held else status
-        for name, status in {"read": 200, "write": 422}.items()
-    }
-    assert {name: answer.status_code for name, answer in answers.items()} == expected
+    for name, status in (("read", 200), ("write", 422)):
+        answer = answers[name]
+        # On a busy machine, the backend may need longer than nginx holds a request.
+        exceeded_hold = answer.elapsed >= timedelta(seconds=HOLD_SECONDS)
+        assert answer.status_code == status or (exceeded_hold and answer.status_code == 503)
 
 
 @without_a_backend
