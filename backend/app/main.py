@@ -60,6 +60,8 @@ from app.routers.idempotency import register_replays
 from app.routers.media import media
 from app.services.bulk.runs import ImportRuns
 from app.services.media.storage import open_storage
+from app.web import application as pages
+from app.web import assets
 
 logger = get_logger(__name__)
 
@@ -165,7 +167,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.storage = open_storage(settings)
     app.state.imports = ImportRuns()
-    middleware.install(app, settings, envelopes={conduit.PATH: conduit_error_response})
+    envelopes = {conduit.PATH: conduit_error_response, **pages.envelopes(app, settings)}
+    middleware.install(app, settings, envelopes=envelopes)
     register_error_handlers(app)
     register_replays(app)
     if settings.conduit_api:
@@ -177,25 +180,31 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         routers.append(users_raw.router)
     if settings.environment is Environment.DEVELOPMENT:
         routers.append(mailbox.router)
+    if settings.web_reader:
+        _require_free_prefix("WEB_PREFIX", settings.web_prefix, _paths(routers))
     if settings.redirects_prefix:
-        _require_free_prefix(settings.redirects_prefix, routers)
+        used = [*_paths(routers), *pages.prefixes(settings)]
+        _require_free_prefix("REDIRECTS_PREFIX", settings.redirects_prefix, used)
         routers.append(redirects.create(settings.redirects_prefix))
     for router in routers:
         # `include_router` would match each request twice.
         app.router.routes.extend(router.routes)
+    pages.install(app, settings)
     documentation.install(app)
     return app
 
 
-def _require_free_prefix(prefix: str, routers: Iterable[APIRouter]) -> None:
-    """Raise SettingsError if old addresses would be below a path of the API."""
+def _paths(routers: Iterable[APIRouter]) -> list[str]:
+    """Return the paths of both APIs, and those of pages that no setting moves."""
+    native = (getattr(route, "path", "") for router in routers for route in router.routes)
+    return [conduit.PATH, pages.STUDIO_PATH, assets.PATH, *native]
+
+
+def _require_free_prefix(setting: str, prefix: str, used: Iterable[str]) -> None:
+    """Raise SettingsError if the prefix of a setting begins like one of the used paths."""
     name = prefix.split("/")[1]
-    paths = [
-        conduit.PATH,
-        *(getattr(route, "path", "") for router in routers for route in router.routes),
-    ]
-    if name in {path.split("/")[1] for path in paths if path}:
-        raise SettingsError(f"REDIRECTS_PREFIX: /{name} is a path of the API; use another one")
+    if name in {path.split("/")[1] for path in used if path}:
+        raise SettingsError(f"{setting}: /{name} is a path of the API; use another one")
 
 
 def __getattr__(name: str) -> FastAPI:

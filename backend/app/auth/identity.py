@@ -8,6 +8,7 @@ from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core import clock
+from app.core.config import get_settings
 from app.core.enums import Role
 from app.core.errors import InvalidToken, TokenExpired, TokenRevoked
 from app.db.reading import Reader
@@ -85,6 +86,28 @@ _BY_SESSION = (
     .join(UserSession, UserSession.user_id == User.id)
     .where(UserSession.id == bindparam("session_id"), User.id == bindparam("user_id"))
 )
+_BY_PAGE_SESSION = (
+    select(
+        *_USER,
+        UserSession.revoked_at,
+        UserSession.expires_at,
+        UserSession.last_used_at,
+        UserSession.confirmed_at,
+    )
+    .join(UserSession, UserSession.user_id == User.id)
+    .where(
+        UserSession.id == bindparam("session_id"),
+        UserSession.token_hash == bindparam("fingerprint"),
+        UserSession.by_page,
+    )
+)
+_SET_PAGE_USED = (
+    update(UserSession)
+    .where(
+        UserSession.id == bindparam("session"), UserSession.last_used_at == bindparam("before")
+    )
+    .values(last_used_at=bindparam("now"))
+)
 _KEYS = select(
     *_USER,
     ApiKey.id.label("api_key_id"),
@@ -128,6 +151,39 @@ def _session_identity(row: Any, session_id: int) -> Identity:
     if row.revoked_at is not None or row.expires_at <= clock.now():
         raise TokenRevoked
     return identity
+
+
+class PageIdentity(NamedTuple):
+    """The identity behind a page session, and when the session was used and confirmed."""
+
+    identity: Identity
+    last_used_at: datetime
+    confirmed_at: datetime | None
+
+
+async def find_by_page_session(
+    connection: AsyncConnection, *, session_id: int, fingerprint: bytes
+) -> PageIdentity | None:
+    """Return the identity of a page session; None if the session does not exist.
+
+    Raises InvalidToken if the user is disabled, and TokenRevoked if the session has ended.
+    """
+    parameters = {"session_id": session_id, "fingerprint": fingerprint}
+    row = (await connection.execute(_BY_PAGE_SESSION, parameters)).one_or_none()
+    if row is None:
+        return None
+    identity = _session_identity(row, session_id)
+    if row.last_used_at <= clock.now() - timedelta(days=get_settings().session_idle_days):
+        raise TokenRevoked
+    return PageIdentity(identity, row.last_used_at, row.confirmed_at)
+
+
+async def record_page_use(connection: AsyncConnection, *, page: PageIdentity) -> None:
+    """Store the current time as the page session's last use, at most once per minute."""
+    now = clock.now()
+    if page.last_used_at < now - LAST_USE_PRECISION:
+        parameters = {"session": page.identity.session_id, "now": now, "before": page.last_used_at}
+        await connection.execute(_SET_PAGE_USED, parameters)
 
 
 class ApiKeyIdentity(NamedTuple):

@@ -7,6 +7,9 @@ guess.
 
 API keys: `prk_<secret><checksum>`. Preview link tokens: `prv_<secret><checksum>`. Prefix and
 checksum let secret scanners recognize them.
+
+Page session cookies: `pps_<session>_<secret>`. They are hashed with a prefix, so that the secret of
+a page session is no refresh token, and the secret of a refresh token no page session.
 """
 
 import hashlib
@@ -30,6 +33,7 @@ _BASE_62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _BASE_62_LENGTH = 43
 """Length of 32 bytes in base 62."""
 _REFRESH_TOKEN = re.compile(r"prt_([1-9][0-9]{0,17})_([A-Za-z0-9_-]{43})([A-Za-z0-9_-]{22})")
+_PAGE_TOKEN = re.compile(r"pps_([1-9][0-9]{0,17})_([A-Za-z0-9_-]{43})")
 _CHECKSUMMED = re.compile(r"(prk_|prv_)([0-9A-Za-z]{43})([0-9A-Za-z]{6})")
 
 
@@ -76,6 +80,27 @@ class RefreshToken(NamedTuple):
             _encode(hmac.digest(key, self.secret.encode(), hashlib.sha256))
             for key in derived_keys("refresh token successor")
         )
+
+
+class PageToken(NamedTuple):
+    """The value of a page session's cookie."""
+
+    session_id: int
+    secret: str
+
+    @classmethod
+    def parse(cls, text: str) -> "PageToken | None":
+        """Parse the value of a cookie; return None if the format is invalid."""
+        match = _PAGE_TOKEN.fullmatch(text)
+        return match and cls(int(match[1]), match[2])
+
+    def __str__(self) -> str:
+        return f"pps_{self.session_id}_{self.secret}"
+
+
+def page_fingerprint(secret: str) -> bytes:
+    """Return the hash to store of a page session's secret."""
+    return fingerprint(f"page session {secret}")
 
 
 def _tags(session_id: int, secret: str) -> list[str]:

@@ -121,6 +121,10 @@ def _outside_development(values: dict[str, Any]) -> bool:
     return values.get("environment") is not Environment.DEVELOPMENT
 
 
+def _outside_production(values: dict[str, Any]) -> bool:
+    return values.get("environment") is not Environment.PRODUCTION
+
+
 def _default_attempts_per_address(values: dict[str, Any]) -> int:
     """Return a small number, but let end-to-end tests of front ends run in development."""
     return 30 if _outside_development(values) else 3000
@@ -277,6 +281,15 @@ class Settings(BaseSettings):
     tag_path: str = "/tags/{slug}"
     redirects_prefix: str = ""
     """The path below which old addresses of imported articles redirect; empty: nowhere."""
+
+    web_reader: bool = Field(default_factory=_outside_production)
+    """Whether to serve the reader's pages below WEB_PREFIX."""
+    web_studio: bool = Field(default_factory=_outside_production)
+    """Whether to serve the pages of writers and administrators below /studio."""
+    web_prefix: str = "/read"
+    """The path of the reader's home page."""
+    web_theme_dir: Path | None = None
+    """A folder whose `templates` and `static` replace files of the pages."""
 
     iframe_hosts: CommaSeparated = []
     """Hosts that articles may embed in iframes; none by default."""
@@ -461,6 +474,13 @@ class Settings(BaseSettings):
     def _check_redirects_prefix(cls, value: str) -> str:
         if not re.fullmatch(r"((/[A-Za-z0-9._~-]*[A-Za-z0-9_~-])+/?)?", value):
             raise ValueError("must be a path such as /old")
+        return value.rstrip("/")
+
+    @field_validator("web_prefix")
+    @classmethod
+    def _check_web_prefix(cls, value: str) -> str:
+        if not re.fullmatch(r"(/[A-Za-z0-9_-]+)+/?", value):
+            raise ValueError("must be a path such as /read")
         return value.rstrip("/")
 
     @field_validator("mail_from")

@@ -97,6 +97,8 @@ def install(app: FastAPI, settings: Settings, envelopes: Mapping[str, Envelope])
         larger={
             ("POST", "/media"): settings.media_max_bytes + FORM_BYTES,
             ("POST", "/articles/import"): settings.max_import_bytes,
+            ("POST", "/studio/media"): settings.media_max_bytes + FORM_BYTES,
+            ("POST", "/studio/admin/imports"): settings.max_import_bytes + FORM_BYTES,
         },
         respond=respond,
     )

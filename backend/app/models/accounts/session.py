@@ -31,3 +31,7 @@ class UserSession(Base):
     user_agent: Mapped[str] = mapped_column(String(300))
     by_conduit: Mapped[bool] = mapped_column(default=False, server_default=false())
     """Whether the RealWorld API opened the session, which may then change email and password."""
+    by_page: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether a web page opened the session. Its cookie is valid for pages only."""
+    confirmed_at: Mapped[datetime | None]
+    """When the user last sent the password to a page of this session."""

@@ -42,11 +42,29 @@ async def login(
     seconds: int | None = None,
     by_conduit: bool = False,
 ) -> Tokens:
-    """Log in a user by username or email.
+    """Log in a user by username or email. Raises the errors of `authenticate`.
 
     A `refresh_token` of a current or former session identifies a client that the user has used
     before. `seconds` overrides the lifetime of the access token. `by_conduit` marks a login at the
     RealWorld API.
+    """
+    user_id = await authenticate(
+        session, database=database, form=form, client=client, refresh_token=refresh_token
+    )
+    return await sessions.open_session(
+        session, user_id=user_id, client=client, seconds=seconds, by_conduit=by_conduit
+    )
+
+
+async def authenticate(
+    session: AsyncSession,
+    *,
+    database: Database,
+    form: LoginForm,
+    client: Client,
+    refresh_token: str | None = None,
+) -> int:
+    """Check username or email and password, and return the id of the user, whose row is locked.
 
     Raises InvalidCredentials for an unknown name, a wrong password and a disabled user. The three
     cases take equally long. Raises SecondFactorRequired if the password was correct but a code is
@@ -75,9 +93,7 @@ async def login(
     if not await _is_still_valid(session, account.id, hashed, password):
         raise InvalidCredentials
     audit.record(session, AuditAction.LOGIN, actor_id=account.id, subject_id=account.id)
-    return await sessions.open_session(
-        session, user_id=account.id, client=client, seconds=seconds, by_conduit=by_conduit
-    )
+    return account.id
 
 
 HAS_SECOND_FACTOR = (

@@ -7,6 +7,7 @@ change or account deletion is therefore complete before or starts after it.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Protocol, TypeVar
 
 from pydantic import SecretStr
 from sqlalchemy import bindparam, delete, func, insert, or_, select, update
@@ -48,6 +49,17 @@ from app.services.accounts.confirmation import confirm_password, lock_user
 from app.services.audit import AuditAction
 
 logger = get_logger(__name__)
+
+Opened = TypeVar("Opened", covariant=True)
+
+
+class SessionOpener(Protocol[Opened]):
+    """Opens a session in the unit of work that consumes the code."""
+
+    async def __call__(
+        self, session: AsyncSession, /, *, user_id: int, client: Client
+    ) -> Opened: ...
+
 
 _STATUS = select(
     select(SecondFactor.user_id)
@@ -194,7 +206,25 @@ async def log_in(
     client: Client,
     refresh_token: str | None = None,
 ) -> Tokens:
-    """Complete a login whose password was correct.
+    """Complete a login whose password was correct. Raises the errors of `complete_login`."""
+    return await complete_login(
+        database,
+        form=form,
+        client=client,
+        refresh_token=refresh_token,
+        open_session=sessions.open_session,
+    )
+
+
+async def complete_login(
+    database: Database,
+    *,
+    form: SecondFactorLogin,
+    client: Client,
+    open_session: SessionOpener[Opened],
+    refresh_token: str | None = None,
+) -> Opened:
+    """Check the code of a login whose password was correct, and return the opened session.
 
     A `refresh_token` of a current or former session identifies a client that the user has used
     before.
@@ -214,7 +244,7 @@ async def log_in(
             factor = await _challenged_factor(session, challenge)
             if await _consume_code(session, factor, form.code):
                 _record(session, AuditAction.LOGIN, user_id)
-                return await sessions.open_session(session, user_id=user_id, client=client)
+                return await open_session(session, user_id=user_id, client=client)
             audit.record(session, AuditAction.LOGIN_FAILED, actor_id=None, subject_id=user_id)
         raise InvalidCode
 

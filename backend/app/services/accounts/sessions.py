@@ -29,7 +29,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Client, Identity, network_of
 from app.auth.security import access_token_seconds, create_access_token
-from app.auth.tokens import RefreshToken, fingerprint, new_secret
+from app.auth.tokens import (
+    PageToken,
+    RefreshToken,
+    fingerprint,
+    new_secret,
+    page_fingerprint,
+)
 from app.core import clock
 from app.core.config import get_settings
 from app.core.errors import (
@@ -88,23 +94,52 @@ async def open_session(
     `seconds` overrides the lifetime of the access token. `by_conduit` marks a login at the
     RealWorld API. Raises LimitReached, and InvalidToken if the account was deleted concurrently.
     """
+    secret = new_secret()
+    session_id = await _add(
+        session,
+        user_id=user_id,
+        client=client,
+        token_hash=fingerprint(secret),
+        by_conduit=by_conduit,
+    )
+    return _tokens(user_id, session_id, secret, seconds=seconds)
+
+
+async def open_page_session(session: AsyncSession, *, user_id: int, client: Client) -> PageToken:
+    """Open a session of the web pages, and return the value of its cookie.
+
+    No access token is issued for it. Raises LimitReached, and InvalidToken if the account was
+    deleted concurrently.
+    """
+    secret = new_secret()
+    session_id = await _add(
+        session,
+        user_id=user_id,
+        client=client,
+        token_hash=page_fingerprint(secret),
+        by_page=True,
+        confirmed_at=clock.now(),
+    )
+    return PageToken(session_id, secret)
+
+
+async def _add(session: AsyncSession, *, user_id: int, client: Client, **columns: Any) -> int:
+    """Add a session with these columns, and return its id."""
     await limits.spend(session, LimitedUser(user_id), {LimitKind.LOGINS: 1})
     now = clock.now()
-    secret = new_secret()
     login = UserSession(
         user_id=user_id,
-        token_hash=fingerprint(secret),
         created_at=now,
         last_used_at=now,
         expires_at=now + timedelta(days=get_settings().session_expire_days),
         ip=client.ip,
         user_agent=client.user_agent,
-        by_conduit=by_conduit,
+        **columns,
     )
     session.add(login)
     with constraint_errors(USER_REFERENCE):
         await session.flush()  # checks the foreign key and assigns the id
-    return _tokens(user_id, login.id, secret, seconds=seconds)
+    return login.id
 
 
 _BY_ID = UserSession.id == bindparam("session_id")

@@ -1,0 +1,91 @@
+"""Page sessions: opened by the sign-in page, and confirmed with a password."""
+
+from datetime import timedelta
+
+from pydantic import SecretStr
+from sqlalchemy import bindparam, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.identity import Client, Identity, PageIdentity, find_by_page_session, record_page_use
+from app.auth.tokens import PageToken, page_fingerprint
+from app.core import clock
+from app.core.errors import InvalidToken
+from app.db.session import Database
+from app.models.accounts.session import UserSession
+from app.schemas.accounts.login import LoginForm
+from app.schemas.accounts.second_factor import SecondFactorLogin
+from app.services.accounts import login, second_factor, sessions
+from app.services.accounts.confirmation import confirm_password
+
+CONFIRMATION_LASTS = timedelta(minutes=15)
+"""How long a page session counts as confirmed after the user has sent the password."""
+
+_CONFIRM = (
+    update(UserSession)
+    .where(
+        UserSession.id == bindparam("session_id"),
+        UserSession.by_page,
+        UserSession.revoked_at.is_(None),
+    )
+    .values(confirmed_at=bindparam("now"))
+)
+
+
+async def sign_in(
+    session: AsyncSession, *, database: Database, form: LoginForm, client: Client
+) -> PageToken:
+    """Open a page session for a username or email and a password.
+
+    Raises InvalidCredentials, SecondFactorRequired, TooManyAttempts, LimitReached.
+    """
+    user_id = await login.authenticate(session, database=database, form=form, client=client)
+    return await sessions.open_page_session(session, user_id=user_id, client=client)
+
+
+async def complete_sign_in(
+    database: Database, *, form: SecondFactorLogin, client: Client
+) -> PageToken:
+    """Open a page session with the code of a second factor.
+
+    Raises InvalidChallenge, InvalidCode, TooManyAttempts, LimitReached.
+    """
+    return await second_factor.complete_login(
+        database, form=form, client=client, open_session=sessions.open_page_session
+    )
+
+
+async def find(database: Database, *, cookie: str) -> PageIdentity | None:
+    """Return the user of a page session's cookie; None if the session has ended."""
+    token = PageToken.parse(cookie)
+    if token is None:
+        return None
+    hashed = page_fingerprint(token.secret)
+    async with database.autocommit() as connection:  # on the primary, because a replica may lag
+        try:
+            found = await find_by_page_session(
+                connection, session_id=token.session_id, fingerprint=hashed
+            )
+        except InvalidToken:
+            return None
+        if found is not None:
+            await record_page_use(connection, page=found)
+    return found
+
+
+def is_confirmed(page: PageIdentity) -> bool:
+    """Return whether the user has recently sent the password in this session."""
+    confirmed = page.confirmed_at
+    return confirmed is not None and confirmed > clock.now() - CONFIRMATION_LASTS
+
+
+async def confirm(
+    database: Database, *, user: Identity, password: SecretStr, code: SecretStr | None
+) -> None:
+    """Confirm the user's page session with the password, and a code if there is a second factor.
+
+    Raises IncorrectPassword, IncorrectCode, TooManyAttempts.
+    """
+    await confirm_password(database, user=user, password=password)
+    await second_factor.confirm_code(database, user=user, code=code)
+    async with database.unit_of_work() as session:
+        await session.execute(_CONFIRM, {"session_id": user.session_id, "now": clock.now()})
