@@ -103,9 +103,7 @@ _BY_PAGE_SESSION = (
 )
 _SET_PAGE_USED = (
     update(UserSession)
-    .where(
-        UserSession.id == bindparam("session"), UserSession.last_used_at == bindparam("before")
-    )
+    .where(UserSession.id == bindparam("session"), UserSession.last_used_at == bindparam("before"))
     .values(last_used_at=bindparam("now"))
 )
 _KEYS = select(

@@ -133,5 +133,3 @@ class BrowserHome(BaseRoute):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {"Cache-Control": "no-store", "Vary": "Accept"}
         await RedirectResponse(self._home, 302, headers)(scope, receive, send)
-
-

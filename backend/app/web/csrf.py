@@ -66,7 +66,9 @@ def require_token(request: Request, token: str) -> None:
     """Raise InvalidFormToken unless `token` belongs to a cookie of the request."""
     for name in (SESSION_COOKIE, FORM_COOKIE):
         cookie = request.cookies.get(name)
-        if cookie and any(hmac.compare_digest(token.encode(), each.encode()) for each in _tokens(cookie)):
+        if cookie and any(
+            hmac.compare_digest(token.encode(), each.encode()) for each in _tokens(cookie)
+        ):
             return
     raise InvalidFormToken
 

@@ -6,6 +6,7 @@ from urllib.parse import quote, urlencode
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -15,8 +16,6 @@ from app.core.errors import (
     ArticleMoved,
     Conflict,
     ContentTooLarge,
-    IncorrectCode,
-    IncorrectPassword,
     InvalidAccountToken,
     InvalidChallenge,
     InvalidCode,
@@ -27,7 +26,6 @@ from app.core.errors import (
     NotAuthenticated,
     NotAuthorized,
     NotFound,
-    PasswordRequired,
     PreconditionFailed,
     PressroomError,
     RecentLoginRequired,
@@ -36,7 +34,7 @@ from app.core.errors import (
 )
 from app.core.logging import request_id
 from app.http.errors import allowed_methods, headers_of, status_of
-from app.web.csrf import InvalidFormToken
+from app.web.csrf import ForeignRequest, InvalidFormToken
 from app.web.forms import Form, FormError
 from app.web.rendering import PRIVATE, Renderer, page
 from app.web.routing import SAFE_METHODS, prepare, redirect
@@ -46,15 +44,12 @@ CONFIRM = "/studio/confirm"
 CORRECTABLE = (
     Conflict,
     ContentTooLarge,
-    IncorrectCode,
-    IncorrectPassword,
     InvalidAccountToken,
     InvalidChallenge,
     InvalidCode,
     InvalidCredentials,
     InvalidInput,
     LimitReached,
-    PasswordRequired,
     PreconditionFailed,
     TooManyAtOnce,
     TooManyAttempts,
@@ -65,10 +60,9 @@ _FORWARDED_HEADERS = frozenset({b"accept-language", b"cookie", b"host", b"user-a
 
 
 def _is_form_error(error: Exception) -> bool:
+    """Return whether the form is shown again. A plain NotAuthorized concerns the whole page."""
     if isinstance(error, NotAuthorized):
-        return isinstance(error, CORRECTABLE) or type(error).__module__ == Conflict.__module__ and (
-            type(error) is not NotAuthorized and not isinstance(error, RecentLoginRequired)
-        )
+        return type(error) not in {NotAuthorized, ForeignRequest}
     return isinstance(error, (FormError, ValidationError, *CORRECTABLE))
 
 
@@ -206,7 +200,7 @@ async def _show_form(request: Request, error: Exception) -> Response | None:
             body.extend(message.get("body", b""))
 
     try:
-        await request.app.router(scope, receive, send)
+        await AsyncExitStackMiddleware(request.app.router)(scope, receive, send)
     except HTTPException as failure:
         if failure.status_code in {404, 405}:  # no page has this path
             return None

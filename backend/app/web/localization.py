@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 from babel import Locale
 from babel.core import negotiate_locale
@@ -27,6 +28,8 @@ SOURCE = "en"
 """The language of the texts in templates and code."""
 MAX_ACCEPTED = 20
 """Maximum languages of Accept-Language that are compared."""
+
+Style = Literal["short", "medium", "long", "full"]
 
 _language: ContextVar[str] = ContextVar("language", default=SOURCE)
 
@@ -110,14 +113,14 @@ def mark(text: str) -> str:
     return text
 
 
-def format_day(value: date | datetime, style: str = "medium") -> str:
+def format_day(value: date | datetime, style: Style = "medium") -> str:
     """Return a date. `style`: short, medium, long or full."""
-    return format_date(value, style, locale=current_locale())  # type: ignore[arg-type]  # a literal
+    return format_date(value, style, locale=current_locale())
 
 
-def format_moment(value: datetime, style: str = "medium") -> str:
+def format_moment(value: datetime, style: Style = "medium") -> str:
     """Return a date with the time in UTC. `style`: short, medium, long or full."""
-    return format_datetime(value, style, tzinfo=UTC, locale=current_locale())  # type: ignore[arg-type]  # a literal
+    return format_datetime(value, style, tzinfo=UTC, locale=current_locale())
 
 
 def format_clock(value: datetime) -> str:

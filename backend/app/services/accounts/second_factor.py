@@ -50,15 +50,15 @@ from app.services.audit import AuditAction
 
 logger = get_logger(__name__)
 
-Opened = TypeVar("Opened", covariant=True)
+Opened_co = TypeVar("Opened_co", covariant=True)
 
 
-class SessionOpener(Protocol[Opened]):
+class SessionOpener(Protocol[Opened_co]):
     """Opens a session in the unit of work that consumes the code."""
 
     async def __call__(
         self, session: AsyncSession, /, *, user_id: int, client: Client
-    ) -> Opened: ...
+    ) -> Opened_co: ...
 
 
 _STATUS = select(
@@ -221,9 +221,9 @@ async def complete_login(
     *,
     form: SecondFactorLogin,
     client: Client,
-    open_session: SessionOpener[Opened],
+    open_session: SessionOpener[Opened_co],
     refresh_token: str | None = None,
-) -> Opened:
+) -> Opened_co:
     """Check the code of a login whose password was correct, and return the opened session.
 
     A `refresh_token` of a current or former session identifies a client that the user has used

@@ -72,9 +72,7 @@ async def show_sign_in_code(request: Request) -> Response:
     challenge = form_of(request).text("challenge")
     if not challenge:
         return redirect("/studio/sign-in")
-    return page(
-        request, "account/sign_in_code.html", challenge=challenge, next=next_page(request)
-    )
+    return page(request, "account/sign_in_code.html", challenge=challenge, next=next_page(request))
 
 
 @router.post("/studio/sign-in/code")
@@ -105,9 +103,7 @@ async def sign_out(session: WriteSession, user: OptionalPageUser) -> Response:
 async def show_confirmation(request: Request, reader: ReadConnection, user: PageUser) -> Response:
     """Ask for the password, and for a code if there is a second factor."""
     factor = await second_factor.read_second_factor(reader, user=user)
-    return page(
-        request, "account/confirm.html", next=next_page(request), needs_code=factor.enabled
-    )
+    return page(request, "account/confirm.html", next=next_page(request), needs_code=factor.enabled)
 
 
 @router.post("/studio/confirm")

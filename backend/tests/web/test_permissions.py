@@ -1,0 +1,67 @@
+"""Each page for each kind of caller. A page that is not in the table fails."""
+
+from typing import NamedTuple
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.enums import Role
+from app.web.csrf import FIELD
+from tests.factories import create_user
+from tests.web.conftest import SignIn
+from tests.web.pages import visit
+
+ORIGIN = {"Origin": "https://testserver", "Sec-Fetch-Site": "same-origin"}
+
+
+class Statuses(NamedTuple):
+    """The status for each caller. 303 of a GET leads to the sign-in page."""
+
+    anonymous: int
+    author: int
+    editor: int
+    admin: int
+
+
+EXPECTED: dict[str, Statuses] = {
+    "GET /studio": Statuses(303, 200, 200, 200),
+    "GET /studio/confirm": Statuses(303, 200, 200, 200),
+    "POST /studio/confirm": Statuses(401, 422, 422, 422),
+    "GET /studio/sign-in": Statuses(200, 303, 303, 303),
+    "POST /studio/sign-in": Statuses(422, 422, 422, 422),
+    "GET /studio/sign-in/code": Statuses(303, 303, 303, 303),
+    "POST /studio/sign-in/code": Statuses(303, 303, 303, 303),
+    "POST /studio/sign-out": Statuses(303, 303, 303, 303),
+}
+"""Requests without a query or fields. Paths have the id 1 unless the test replaces it."""
+CALLERS = Statuses._fields
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("route", EXPECTED)
+async def test_every_page_for_every_caller(
+    pages: httpx.AsyncClient, sign_in: SignIn, session: AsyncSession, route: str, caller: str
+) -> None:
+    if caller == "anonymous":
+        await visit(pages, "/studio/sign-in")
+    else:
+        await sign_in(await create_user(session, role=Role(caller)))
+    method, path = route.split()
+    shown = await visit(pages, "/studio" if caller != "anonymous" else "/studio/sign-in")
+    token = shown.xpath('//meta[@name="csrf-token"]/@content')[0]
+    data = {FIELD: token} if method == "POST" else None
+    response = await pages.request(method, path, data=data, headers=ORIGIN)
+    assert response.status_code == getattr(EXPECTED[route], caller), response.text
+
+
+def test_every_page_is_in_the_table(shared_app: FastAPI) -> None:
+    routes = {
+        f"{method} {route.path}"
+        for route in shared_app.state.pages.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods or ()
+    }
+    assert routes == set(EXPECTED)

@@ -1,0 +1,179 @@
+"""All routes of pages: protection of forms, caching, headers, and errors."""
+
+import re
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.main import create_app
+from app.web.csrf import FIELD, FORM_COOKIE, SESSION_COOKIE
+from app.web.routing import is_public
+from tests.factories import PASSWORD, create_user
+from tests.web.conftest import SignIn
+from tests.web.pages import Page, visit
+
+SAME_ORIGIN = {"Origin": "https://testserver", "Sec-Fetch-Site": "same-origin"}
+
+
+def page_routes() -> list[tuple[str, str]]:
+    """Return the method and an example path of each route of the pages."""
+    return sorted(
+        (method, re.sub(r"\{\w+(:\w+)?\}", "1", route.path))
+        for route in create_app().state.pages.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods or ()
+    )
+
+
+def public_paths() -> set[str]:
+    return {
+        re.sub(r"\{\w+(:\w+)?\}", "1", route.path)
+        for route in create_app().state.pages.routes
+        if isinstance(route, APIRoute) and is_public(route.endpoint)
+    }
+
+
+ROUTES = page_routes()
+UNSAFE = [(method, path) for method, path in ROUTES if method != "GET"]
+PERSONAL = sorted({path for method, path in ROUTES if method == "GET"} - public_paths())
+
+
+@pytest.mark.parametrize(("method", "path"), UNSAFE)
+async def test_every_form_needs_its_token(
+    pages: httpx.AsyncClient, sign_in: SignIn, session: AsyncSession, method: str, path: str
+) -> None:
+    await sign_in(await create_user(session))
+    for token in ("", "x" * 43):
+        response = await pages.request(method, path, data={FIELD: token}, headers=SAME_ORIGIN)
+        assert response.status_code == 403, path
+        assert "no longer valid" in response.text
+    assert SESSION_COOKIE in pages.cookies
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "none"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+    ],
+)
+@pytest.mark.parametrize(("method", "path"), UNSAFE)
+async def test_every_form_refuses_other_origins(
+    pages: httpx.AsyncClient, method: str, path: str, headers: dict[str, str]
+) -> None:
+    form = await visit(pages, "/studio/sign-in")
+    token = form.form("#sign-in").fields[FIELD]
+    response = await pages.request(method, path, data={FIELD: token, "a": "kept"}, headers=headers)
+    assert response.status_code == 403
+    assert "Another site sent this request" in response.text
+    assert "kept" not in response.text
+
+
+@pytest.mark.parametrize("path", PERSONAL)
+async def test_every_personal_page_is_not_stored(
+    pages: httpx.AsyncClient, sign_in: SignIn, session: AsyncSession, path: str
+) -> None:
+    await sign_in(await create_user(session))
+    response = await pages.get(path)
+    assert "no-store" in response.headers["cache-control"], path
+
+
+@pytest.mark.parametrize("path", ["/studio/sign-in", "/studio/unknown", "/read/unknown"])
+async def test_security_headers(pages: httpx.AsyncClient, path: str) -> None:
+    headers = (await pages.get(path)).headers
+    policy = headers["content-security-policy"]
+    for directive in (
+        "default-src 'self'",
+        "frame-ancestors 'none'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "require-trusted-types-for 'script'",
+    ):
+        assert directive in policy
+    assert "unsafe-" not in policy
+    assert headers["referrer-policy"] == "same-origin"
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+async def test_pages_have_no_inline_scripts_or_styles(pages: httpx.AsyncClient) -> None:
+    shown = await visit(pages, "/studio/sign-in")
+    assert not shown.xpath(
+        "//script[not(@src)] | //style | //@style | //@*[starts-with(name(),'on')]"
+    )
+
+
+@pytest.mark.parametrize("path", ["/studio/unknown", "/read/unknown", "/static/base.css"])
+async def test_unknown_page(pages: httpx.AsyncClient, path: str) -> None:
+    response = await pages.get(path)
+    assert response.status_code == 404
+    assert Page(response).xpath("//h1")[0].text == "This page does not exist"
+
+
+async def test_wrong_method(pages: httpx.AsyncClient) -> None:
+    response = await pages.get("/studio/sign-out")
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+    assert response.headers["content-type"].startswith("text/html")
+
+
+async def test_errors_of_middleware_are_pages(pages: httpx.AsyncClient) -> None:
+    response = await pages.get("/studio?token=x")
+    assert response.status_code == 400
+    assert response.headers["content-type"].startswith("text/html")
+    large = await pages.post("/studio/sign-in", content=b"x" * (5 * 1024 * 1024))
+    assert large.status_code == 413
+    assert large.headers["content-type"].startswith("text/html")
+
+
+async def test_body_that_is_no_form(pages: httpx.AsyncClient) -> None:
+    response = await pages.post("/studio/sign-in", json={"a": 1}, headers=SAME_ORIGIN)
+    assert response.status_code == 415
+
+
+async def test_other_token_keeps_the_text(pages: httpx.AsyncClient) -> None:
+    """Another tab has signed in meanwhile: what was typed can be sent again."""
+    form = await visit(pages, "/studio/sign-in")
+    pages.cookies.clear()
+    kept = await form.submit(pages, username="ada", password=PASSWORD)
+    assert kept.status == 403
+    assert PASSWORD not in kept.response.text
+    assert kept.form("/studio/sign-in").fields["username"] == "ada"
+    assert FORM_COOKIE in pages.cookies
+    again = await kept.submit(pages, form="/studio/sign-in")
+    assert (again.status, list(again.errors)) == (422, ["password"])
+
+
+@pytest.mark.parametrize(
+    ("accept", "status"),
+    [("text/html,application/xhtml+xml", 302), ("*/*", 200), ("application/json", 200)],
+)
+async def test_browsers_are_led_to_a_page(
+    pages: httpx.AsyncClient, accept: str, status: int
+) -> None:
+    response = await pages.get("/", headers={"Accept": accept})
+    assert response.status_code == status
+    assert response.headers.get("location") == ("/read" if status == 302 else None)
+    assert "Accept" in response.headers["vary"]
+
+
+def test_pages_are_not_in_openapi(shared_app: FastAPI) -> None:
+    paths = shared_app.openapi()["paths"]
+    assert not [path for path in paths if path.startswith(("/studio", "/read", "/static"))]
+
+
+async def test_switched_off_pages_are_not_served(shared_app: FastAPI) -> None:
+    from app.core.config import get_settings
+
+    off = get_settings().model_copy(update={"web_reader": False, "web_studio": False})
+    application = create_app(off)
+    transport = httpx.ASGITransport(application)
+    async with httpx.AsyncClient(transport=transport, base_url="https://testserver") as client:
+        response = await client.get("/studio/sign-in", headers={"Accept": "text/html"})
+        assert response.status_code == 404
+        assert response.headers["content-type"] == "application/json"
+        assert (await client.get("/", headers={"Accept": "text/html"})).status_code == 200
