@@ -8,7 +8,7 @@ PYTHON_IN_VENV := .venv/bin/python
 ANY_PYTHON = "$$(command -v python3 || command -v python || echo python3)"
 COMPOSE = $$(docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: help run test coverage contract mutants check audit validate smoke edge releases up upgrade edge-reload down logs watch env certs seed lock fmt bench bench-quick migration clean
+.PHONY: help run test coverage contract browser mutants check audit validate smoke edge releases up upgrade edge-reload down logs watch env certs seed lock fmt bench bench-quick migration clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,11 @@ contract: ## Test the OpenAPI documents in over 4,000 cases, and generated clien
 	@scripts/venv dev
 	@cd backend && SCHEMATHESIS_SEED=$(SEED) SCHEMATHESIS_EXAMPLES=$(EXAMPLES) \
 	  exec ../.venv/bin/python -m pytest -x -m contract --dist=load -rsP tests/contract
+
+browser: ## Test the web pages in Chromium, and install it if possible; screenshots are in .data/screenshots
+	@scripts/venv dev
+	@scripts/chromium
+	@cd backend && exec ../.venv/bin/python -m pytest -x -m browser -n 2 --dist=loadfile -rsP tests/web/browser $(ARGS)
 
 mutants: ## Check that the tests find known faults, one at a time (ARGS="-k slug": some of them)
 	@scripts/venv dev
