@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+import segno
 from fastapi import Request, Response
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -63,6 +64,7 @@ def create_renderer(settings: Settings) -> Renderer:
         "filesize": localization.format_size,
         "rendered": Markup,
         "json_ld": json_data,
+        "qr": qr_code,
     }
     environment.globals |= {
         "asset": assets.url,
@@ -83,6 +85,13 @@ def json_data(value: Any) -> Markup:
     """Return JSON for a `<script type="application/ld+json">`, without `<`, `>` and `&`."""
     text = json.dumps(value, ensure_ascii=False)
     return Markup(text.translate(_JSON_ESCAPES))  # noqa: S704 - the characters are escaped
+
+
+def qr_code(text: str) -> Markup:
+    """Return a QR code as an SVG element; the page describes it."""
+    code = segno.make(text, error="m", micro=False)
+    svg = code.svg_inline(scale=5, border=3, dark="#000", light="#fff", omitsize=False)
+    return Markup(svg)  # noqa: S704 - the text is encoded in the path of the code
 
 
 def renderer_of(request: Request) -> Renderer:

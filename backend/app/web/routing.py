@@ -103,7 +103,7 @@ async def _read_form(request: Request) -> Any:
 
 
 def create_router() -> APIRouter:
-    """Create a router for pages. Those of the reader are below WEB_PREFIX; others have full paths."""
+    """Create a router for pages. Those of the reader are below WEB_PREFIX."""
     return APIRouter(route_class=PageRoute, include_in_schema=False)
 
 

@@ -45,6 +45,7 @@ def test_every_text_is_translated(language: str) -> None:
             name = message.id if isinstance(message.id, str) else message.id[0]
             assert not message.fuzzy, name
             strings = [message.string] if isinstance(message.string, str) else message.string
+            assert strings, name
             assert all(strings), f"{file.name} has no translation of {name!r}"
             assert not list(message.check(catalogue)), name
             assert name not in translated, f"{name!r} is in two catalogues"
