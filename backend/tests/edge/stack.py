@@ -67,8 +67,16 @@ class Stack:
         assert result.returncode == 0, result.stderr[-3000:]
 
     def recover(self) -> None:
-        """Start stopped services and wait until Docker reports all of them as healthy."""
-        self.up("--no-recreate")
+        """Start stopped services and wait until Docker reports all of them as healthy.
+
+        `--wait` ends at a container that is still unhealthy from the outage.
+        """
+        arguments = ("up", "--detach", "--wait", "--no-recreate")
+        wait_until(
+            lambda: self.project.run_captured(*arguments, seconds=300).returncode == 0,
+            "all services are healthy",
+            seconds=120,
+        )
 
     @contextmanager
     def additional_nginx(self, *files: str, **settings: str) -> Iterator["Stack"]:
