@@ -20,7 +20,7 @@ from app.schemas.bulk import ArticleRecord
 from app.services.bulk import references, relinking, sources
 from app.services.bulk.records import ParsedRecord, PreparedRecord
 from app.services.bulk.references import FileName, OldAddress, without_size
-from app.services.bulk.relinking import FileIndex, Relinker
+from app.services.bulk.relinking import FileIndex, Relinker, _Found
 from app.services.bulk.reporting import AddressReport, Report
 from app.services.bulk.sources import Format, ImportOptions
 from app.services.media.storage import open_storage
@@ -311,7 +311,8 @@ class TestFileIndex:
         def run(text: str) -> None:
             found = [OldAddress(f"/{number}", f"/{number}", False) for number in range(len(text))]
             targets = {("a.md", each): "/x" for each in found[::2]}
-            changed = relinker._replace_in(item, {each.address: each for each in found}, targets)
+            addresses = _Found(None, {each.address: each for each in found})
+            changed = relinker._replace_in(item, addresses, targets)
             assert changed.addresses == found[1::2]
 
         assert not grows_too_fast(run, partial(str.ljust, ""), short=4_000, floor=0.05)
