@@ -1,7 +1,7 @@
 """Commands for articles: import, export and seed."""
 
-import gc
 import asyncio
+import gc
 import re
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
