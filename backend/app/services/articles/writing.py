@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -23,7 +23,6 @@ from app.core.errors import (
 from app.core.limits import LimitKind
 from app.db.retry import retry
 from app.db.session import NO_KEY_UPDATE, constraint_errors
-from app.models.accounts.user import User
 from app.models.articles.article import Article
 from app.models.articles.revision import ArticleRevision
 from app.schemas.articles.article import ArticleCreate, ArticleResponse, ArticleUpdate
@@ -49,9 +48,6 @@ CONFLICTING_PUBLICATION = "published is false, but published_at is in the past: 
 TRASH_RETENTION = timedelta(days=30)
 
 _BY_ID = select_articles().where(Article.id == bindparam("article_id"))
-_LOCK_AUTHOR = (
-    select(User.id).where(User.id == bindparam("author_id")).with_for_update(**NO_KEY_UPDATE)
-)
 
 
 async def create_article(
@@ -71,9 +67,6 @@ async def create_article(
     if published_at is not None:
         _require_verified_email(author)
     rendered, author = await prepare_text(session, new.content, writer=author)
-    # An author creates one article at a time. Otherwise, many clients could lock the account's row
-    # without a gap, and it could not be deleted.
-    await session.execute(_LOCK_AUTHOR, {"author_id": author.id})
     article = NewArticle(
         title=new.title,
         content=new.content,
