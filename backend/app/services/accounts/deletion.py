@@ -46,12 +46,13 @@ async def prepare(
     """Confirm a deletion, and lock the account and the users that it affects.
 
     Waits for the user's units of work in progress; later ones get ServiceUnavailable until the
-    deletion commits or fails. Returns the id of the articles' recipient, None for the trash, and the actor as read again.
-    `session` must not have been used yet. Raises PasswordRequired, IncorrectPassword,
+    deletion commits or fails. Returns the id of the articles' recipient, None for the trash, and
+    the actor as read again. `session` must not have been used yet. Raises PasswordRequired, IncorrectPassword,
     IncorrectCode, TooManyAttempts, NotAuthorized, InvalidInput, InvalidToken.
     """
     await _confirm(database, user_id=user_id, actor=actor, confirmation=confirmation)
-    require(actor, Action.DELETE_USER, owner_id=user_id)  # the lock refuses the user's writes
+    # Before the lock: others must not be able to refuse the user's writes.
+    require(actor, Action.DELETE_USER, owner_id=user_id)
     await lock_account(session, user_id=user_id, actor_id=actor.id)
     recipient_id = await _find_recipient(session, user_id=user_id, actor=actor, query=query)
     actor = await _lock_users(session, user_id=user_id, recipient_id=recipient_id, actor=actor)
