@@ -189,7 +189,9 @@ async def test_request_that_waits_holds_no_later_lock(
         assert answer.json()["created"] == 1, answer.text
 
 
-@pytest.mark.parametrize("name", ["create", "change", "restore", "purge", "rename tag", "delete tag"])
+@pytest.mark.parametrize(
+    "name", ["create", "change", "restore", "purge", "rename tag", "delete tag"]
+)
 async def test_request_over_its_limit_writes_nothing(
     live: httpx.AsyncClient, live_rows: Rows, install: Install, name: str
 ) -> None:
