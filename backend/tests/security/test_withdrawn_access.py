@@ -672,6 +672,7 @@ async def test_concurrent_writes_during_account_deletion_lose_nothing(
         deleted.set()
         assert answer.status_code == 204, answer.text
 
+    requests: list[Callable[[httpx.AsyncClient], Awaitable[int]]]
     requests = [*[create] * CLIENTS, *(partial(change, article=each) for each in articles)]
     writes = asyncio.gather(*map(write, requests))
     statuses, _ = await asyncio.gather(writes, delete())
@@ -725,6 +726,7 @@ async def test_refused_deletion_refuses_no_request(
         other = await create_user(session)
     url = f"/users/{writing.user.id}"
     assert (await live.delete(url, headers=bearer(other))).status_code == 403
+    assert not writing.request.done()  # the refused deletion has not waited for it
     body = {"title": "Still here", "content": "Written without waiting."}
     for headers in writing.credentials:
         assert (await live.post("/articles", json=body, headers=headers)).status_code == 201

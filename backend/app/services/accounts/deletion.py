@@ -47,8 +47,8 @@ async def prepare(
 
     Waits for the user's units of work in progress; later ones get ServiceUnavailable until the
     deletion commits or fails. Returns the id of the articles' recipient, None for the trash, and
-    the actor as read again. `session` must not have been used yet. Raises PasswordRequired, IncorrectPassword,
-    IncorrectCode, TooManyAttempts, NotAuthorized, InvalidInput, InvalidToken.
+    the actor as read again. `session` must not have been used yet. Raises PasswordRequired,
+    IncorrectPassword, IncorrectCode, TooManyAttempts, NotAuthorized, InvalidInput, InvalidToken.
     """
     await _confirm(database, user_id=user_id, actor=actor, confirmation=confirmation)
     # Before the lock: others must not be able to refuse the user's writes.
