@@ -1,5 +1,6 @@
 """The production stack and helpers for the nginx tests."""
 
+import os
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,7 +56,9 @@ class Stack:
         """Return the project from scripts/containers.py."""
         from containers import Project, project_name
 
-        return Project(project_name("edge-tests"), *self.files, environment=self.environment)
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+        name = project_name(f"edge-tests{worker}")
+        return Project(name, *self.files, environment=self.environment)
 
     @property
     def environment(self) -> dict[str, str]:
