@@ -39,6 +39,14 @@ PRODUCTION = {
 }
 
 
+def project_of_worker(purpose: str) -> str:
+    """Return the name of a compose project, unique for each process of pytest-xdist."""
+    from containers import project_name
+
+    name: str = project_name(f"{purpose}{os.environ.get('PYTEST_XDIST_WORKER', '')}")
+    return name
+
+
 @dataclass(frozen=True)
 class Stack:
     """A running compose project."""
@@ -54,10 +62,9 @@ class Stack:
     @property
     def project(self) -> Any:
         """Return the project from scripts/containers.py."""
-        from containers import Project, project_name
+        from containers import Project
 
-        worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-        name = project_name(f"edge-tests{worker}")
+        name = project_of_worker("edge-tests")
         return Project(name, *self.files, environment=self.environment)
 
     @property
