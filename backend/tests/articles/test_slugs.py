@@ -189,14 +189,14 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
     return move
 
 
-HIDDEN = {
+HIDDEN: dict[str, dict[str, str]] = {
     "draft": {},
     "draft, chosen": {"slug": "plan", "title": "Something else"},
     "scheduled": {"published_at": "later"},
     "scheduled, chosen": {"published_at": "later", "slug": "plan"},
 }
 CHANGES = ("kept", "renamed", "archived", "trashed", "purged")
-BODIES = {
+BODIES: dict[str, dict[str, str]] = {
     "draft": {"title": "Plan"},
     "draft, chosen": {"slug": "plan"},
     "public": {"published": True},
