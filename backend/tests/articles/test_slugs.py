@@ -189,14 +189,14 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
     return move
 
 
-HIDDEN: dict[str, dict[str, str]] = {
+HIDDEN: dict[str, dict[str, Any]] = {
     "draft": {},
     "draft, chosen": {"slug": "plan", "title": "Something else"},
     "scheduled": {"published_at": "later"},
     "scheduled, chosen": {"published_at": "later", "slug": "plan"},
 }
 CHANGES = ("kept", "renamed", "archived", "trashed", "purged")
-BODIES: dict[str, dict[str, str]] = {
+BODIES: dict[str, dict[str, Any]] = {
     "draft": {"title": "Plan"},
     "draft, chosen": {"slug": "plan"},
     "public": {"published": True},
@@ -242,7 +242,7 @@ class TestUnpublishedSlugsAreUnobservable:
     ) -> None:
         days = {"later": later(2), "sooner": later(1)}
 
-        def dated(body: dict[str, str]) -> dict[str, object]:
+        def dated(body: dict[str, Any]) -> dict[str, object]:
             return {name: days.get(value, value) for name, value in body.items()}
 
         written = await post(client, ada, **{"title": "Plan", **dated(HIDDEN[hidden])})
