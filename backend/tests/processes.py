@@ -165,13 +165,19 @@ class Fork(Process):
     """A Python module that runs like `python -m`, in a fork of a process that imported app.main."""
 
     def __init__(
-        self, module: str, *arguments: str, checkout: Checkout, settings: Mapping[str, str]
+        self,
+        module: str,
+        *arguments: str,
+        checkout: Checkout,
+        settings: Mapping[str, str],
+        first: str = "",
     ) -> None:
+        """`first`: statements that run before the module, for example to change a constant."""
         super().__init__(checkout)
         environment = checkout.environment(settings)
         self._process = FORKS.Process(
             target=_run_module,
-            args=(module, arguments, checkout.directory, environment, self._log),
+            args=(module, arguments, checkout.directory, environment, self._log, first),
             daemon=True,
         )
         self._process.start()
@@ -188,6 +194,7 @@ def _run_module(
     directory: Path,
     environment: Mapping[str, str],
     log: Path,
+    first: str,
 ) -> None:
     """Run a module as `__main__`, with this environment and output."""
     os.setsid()
@@ -197,7 +204,11 @@ def _run_module(
     os.environ.update(environment)
     time.tzset()
     sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    exec(first, {})
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()  # processes of multiprocessing end without them
 
 
 def _redirect_output(log: Path) -> None:

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from app.db import migrate
 from tests import postgres
 from tests.postgres import processes_of
 from tests.processes import Checkout, serving, wait_until
@@ -33,7 +32,6 @@ def hanging(server: postgres.Server) -> Iterator[None]:
 
 def test_reads_time_out_and_recover(checkout: Checkout) -> None:
     with postgres.server() as server:
-        migrate.upgrade(server.url)
         settings = {
             "DATABASE_URL": server.url,
             "DATABASE_STATEMENT_TIMEOUT": str(STATEMENT_SECONDS),
