@@ -285,8 +285,13 @@ def connected(process: Process, port: int) -> Iterator[Api]:
 
 
 @contextmanager
-def serving(checkout: Checkout, server: Sequence[str] = UVICORN, **settings: str) -> Iterator[Api]:
-    """Run the API in a separate process, with `settings` as its environment."""
+def serving(
+    checkout: Checkout, server: Sequence[str] = UVICORN, *, first: str = "", **settings: str
+) -> Iterator[Api]:
+    """Run the API in a separate process, with `settings` as its environment.
+
+    `first`: statements that run before the server, for example to change a constant.
+    """
     port = free_port()
     address = ("--bind", f"{HOST}:{port}") if server is GUNICORN else ("--port", str(port))
     defaults = {
@@ -299,7 +304,9 @@ def serving(checkout: Checkout, server: Sequence[str] = UVICORN, **settings: str
         "ATTEMPTS_PER_ADDRESS": "30",
     }
     with (
-        Fork(*server, *address, checkout=checkout, settings=defaults | settings) as process,
+        Fork(
+            *server, *address, checkout=checkout, settings=defaults | settings, first=first
+        ) as process,
         connected(process, port) as api,
     ):
         yield api

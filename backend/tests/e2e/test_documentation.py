@@ -25,7 +25,8 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {HOST}",
-    "--virtual-time-budget=10000",
+    "--virtual-time-budget=2000",
+    "--window-size=400,300",
     "--enable-logging=stderr",
     "--dump-dom",
 )
