@@ -25,8 +25,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {HOST}",
-    "--virtual-time-budget=2000",
-    "--window-size=400,300",
+    "--virtual-time-budget=10000",
     "--enable-logging=stderr",
     "--dump-dom",
 )
