@@ -121,6 +121,12 @@ def stopped_in_second_batch(database: str, prefix: str) -> Iterator[None]:
         yield
 
 
+def wait_for_second_batch(database: str, prefix: str) -> None:
+    stored = f"{COUNT} WHERE slug LIKE '{prefix}-%'"
+    wait_until(lambda: fetch(database, stored)[0]["n"] == 500, "the first batch is stored")
+    wait_until_blocked(database)
+
+
 def test_killed_import_is_completed_by_the_next(
     checkout: Checkout, server: Api, database: str
 ) -> None:
@@ -136,7 +142,7 @@ def test_killed_import_is_completed_by_the_next(
             "/articles/import", content=iter(lines), headers={**headers, **ASYNC}
         )
         assert answer.status_code == 202
-        wait_until_blocked(database)
+        wait_for_second_batch(database, prefix)
         killed_api.process.kill()
     assert fetch(database, mine)[0]["n"] == 500
 
@@ -180,7 +186,7 @@ def test_import_is_interrupted_by_a_shutdown(
         answer = stopped_api.client.post(
             "/articles/import", content=body, headers={**headers, **ASYNC}
         )
-        wait_until_blocked(database)
+        wait_for_second_batch(database, prefix)
         stopped_api.process.send(signal.SIGTERM)
         stopped_api.process.wait()
     found = server.client.get(answer.headers["Location"], headers=headers).json()
