@@ -285,7 +285,11 @@ class TestMaps:
 
     @pytest.mark.parametrize(
         ("site", "start"),
-        [("", "/read/articles/"), ("http://www.localhost:8000/x", "/read/articles/"), ("https://a.b", PAGE)],
+        [
+            ("", "/read/articles/"),
+            ("http://www.localhost:8000/x", "/read/articles/"),
+            ("https://a.b", PAGE),
+        ],
     )
     async def test_target_is_complete_for_another_host(
         self, session: AsyncSession, database: Database, site: str, start: str

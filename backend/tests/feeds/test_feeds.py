@@ -147,7 +147,10 @@ class TestContents:
                     "date_published": "2026-05-01T12:30:15.123456Z",
                     "date_modified": "2026-05-02T08:00:00Z",
                     "authors": [
-                        {"name": "Ada & <Lovelace>", "url": "http://localhost:8000/read/authors/ada.l"}
+                        {
+                            "name": "Ada & <Lovelace>",
+                            "url": "http://localhost:8000/read/authors/ada.l",
+                        }
                     ],
                     "tags": ["Engines & more", "mathematics"],
                     "language": "de",

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, DateTime, func, literal, select
 from app.core import clock
 from app.db.reading import Reader
 from app.models.articles.article import Article
-from app.services.articles.rows import NOW, PUBLIC
+from app.services.articles.rows import PUBLIC
 
 MAX_MONTHS = 1200
 
