@@ -78,7 +78,7 @@ async def _list_page(
 @public_page
 async def show_home(request: Request, reader: ReadConnection) -> Response:
     """Show the featured articles, or the newest one in their place, and the newest articles."""
-    newest = await list_cards(reader)
+    newest = await list_cards(reader, limit=PAGE_SIZE)
     featured: Sequence[Mapping[str, Any]] = []
     if tag := get_settings().web_featured_tag:
         featured = (await list_cards(reader, tag=[tag], limit=MAX_FEATURED)).items
@@ -192,14 +192,16 @@ async def show_archive(request: Request, reader: ReadConnection) -> Response:
 async def show_month(
     request: Request,
     reader: ReadConnection,
-    year: Annotated[int, Path(ge=1, le=9998)],
+    year: Annotated[int, Path(ge=1970, le=9998)],
     month: Annotated[int, Path(ge=1, le=12)],
     cursor: Cursor = None,
 ) -> Response:
     """Show the articles of a month, in UTC. Raises NotFound for a month without articles."""
     start = datetime(year, month, 1, tzinfo=UTC)
     end = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
-    articles = await list_cards(reader, cursor=cursor, since=start, until=end)
+    articles = await list_cards(
+        reader, cursor=cursor, since=start.isoformat(), until=end.isoformat()
+    )
     if not articles.items:
         raise NotFound
     return await _list_page(

@@ -8,7 +8,8 @@ from pydantic import StringConstraints
 from app.schemas.page import MAX_SKIP
 from app.schemas.types import STORABLE_PATTERN, Id
 
-PAGE_SIZE = 20
+PAGE_SIZE = 12
+"""Articles on one page."""
 
 Name = Annotated[str, Path(), StringConstraints(max_length=100, pattern=STORABLE_PATTERN)]
 """A slug or a username in a path."""
