@@ -1,19 +1,24 @@
-"""Images of articles: their sizes and variants, so that nothing moves while they load."""
+"""Images of articles: their sizes and variants, so that nothing moves while they load.
+
+The HTML of articles is completed with what depends on the page, which the renderer does not know.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from app.db.reading import Reader
 from app.schemas.media import MediaResponse
 from app.services.media import library
+from app.web.localization import gettext as _
 
 CONTENT_SIZES = "(min-width: 44rem) 42rem, calc(100vw - 2rem)"
 """The width of images in an article's content (static/reader.css)."""
 
-# Tags as the renderer writes them: attribute values are in double quotes.
-_IMAGE = re.compile(r'<img(?= )([^<>"]*+(?:"[^"]*+"[^<>"]*+)*+)>')
+# Tags as the sanitizer writes them: attribute values are in double quotes. Every tag is matched, so
+# that none is found in the value of an attribute.
+_TAG = re.compile(r'<([a-z0-9]++)((?:[^<>"]|"[^"]*+")*+)>')
 _SOURCE = re.compile(r' src="([^"]*+)"')
 _DIMENSION = re.compile(r" (?:width|height)=")
 
@@ -31,18 +36,31 @@ class Pictures:
         return self._media.get(folder) if folder else None
 
     def complete(self, html: str) -> Markup:
-        """Return an article's HTML, with sizes and variants of its images."""
-        return Markup(_IMAGE.sub(self._complete, html))  # noqa: S704 - rendered by the server
+        """Return an article's HTML, with sizes and variants of its images.
 
-    def _complete(self, tag: re.Match[str]) -> str:
-        source = _SOURCE.search(tag[1])
+        Boxes that scroll can be reached with the keyboard, and checkboxes have a name.
+        """
+        return Markup(_TAG.sub(self._complete_tag, html))  # noqa: S704 - rendered by the server
+
+    def _complete_tag(self, tag: re.Match[str]) -> str:
+        match tag[1]:
+            case "img":
+                return self._complete_image(tag[2])
+            case "pre" | "table":
+                return f'<{tag[1]} tabindex="0"{tag[2]}>'
+            case "input":
+                return f'<input aria-label="{escape(_("Task"))}"{tag[2]}>'
+        return tag[0]
+
+    def _complete_image(self, attributes: str) -> str:
+        source = _SOURCE.search(attributes)
         added = ' loading="lazy" decoding="async"'
         media = self.find(source[1]) if source else None
         if media is not None:
             added += f' srcset="{self.source_set(media)}" sizes="{CONTENT_SIZES}"'
-            if not _DIMENSION.search(tag[1]):
+            if not _DIMENSION.search(attributes):
                 added += f' width="{media.width}" height="{media.height}"'
-        return f"<img{tag[1].rstrip(' /')}{added}>"
+        return f"<img{attributes.rstrip(' /')}{added}>"
 
     @staticmethod
     def source_set(media: MediaResponse) -> str:

@@ -403,6 +403,31 @@ class TestHostileText:
         asked = await pages.get("/read/search", params={"q": HOSTILE})
         no_markup(Page(asked))
 
+    async def test_tags_in_attributes_are_text(
+        self, pages: httpx.AsyncClient, session: AsyncSession, author: User
+    ) -> None:
+        """Completing the images changes no attribute of another element."""
+        media = await create_media(session, owner=author)
+        await session.flush()
+        image = f"<img src=/media/{media.folder}/a.jpg><pre><table><input>"
+        title = f"{image}<script>alert(1)</script>"
+        article = await create_article(
+            session, author=author, content=f'<abbr title="{title}">x</abbr>'
+        )
+        shown = await visit(pages, f"/read/articles/{article.slug}")
+        (abbreviation,) = shown.xpath("//abbr")
+        assert abbreviation.get("title") == title
+        assert not shown.xpath('//*[@class="prose"]//*[not(self::p or self::abbr)]')
+
+    async def test_boxes_that_scroll_have_the_focus(
+        self, pages: httpx.AsyncClient, session: AsyncSession, author: User
+    ) -> None:
+        content = "|a|\n|-|\n|b|\n\n    code\n\n- [x] done"
+        article = await create_article(session, author=author, content=content)
+        shown = await visit(pages, f"/read/articles/{article.slug}")
+        assert len(shown.xpath('//pre[@tabindex="0"] | //table[@tabindex="0"]')) == 2
+        assert shown.xpath('//input[@aria-label="Task"]')
+
 
 def public_paths(article: str) -> list[str]:
     return [
