@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import segno
 from fastapi import Request, Response
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
@@ -40,12 +40,20 @@ class Renderer(NamedTuple):
 
 
 def create_renderer(settings: Settings) -> Renderer:
-    """Create the renderer. Templates and static files of WEB_THEME_DIR replace ours."""
+    """Create the renderer. Templates and static files of WEB_THEME_DIR replace ours.
+
+    Templates of a theme extend ours by the names that start with `default/`.
+    """
     theme = settings.web_theme_dir
     assets = Assets(theme)
     folders = [*([theme / "templates"] if theme else []), TEMPLATES]
     environment = Environment(
-        loader=ChoiceLoader([FileSystemLoader(folder) for folder in folders]),
+        loader=ChoiceLoader(
+            [
+                *(FileSystemLoader(folder) for folder in folders),
+                PrefixLoader({"default": FileSystemLoader(TEMPLATES)}),
+            ]
+        ),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
