@@ -139,11 +139,10 @@ class Visitor:
 @pytest.fixture(scope="session")
 def site(checkout: Checkout) -> Iterator[Site]:  # noqa: F811 - the imported fixture
     """Start a server with its own database."""
-    port = free_port()
     with migrated_database() as url:
-        # PORT: the URLs of images contain it.
-        settings = {"DATABASE_URL": application_url(url), "PORT": str(port)}
-        with serving(checkout, port=port, **settings) as api:
+        # Without PORT, the URLs of images would have another one.
+        settings = {"DATABASE_URL": application_url(url), "PORT": str(free_port())}
+        with serving(checkout, **settings) as api:
             yield Site(api, url)
 
 
