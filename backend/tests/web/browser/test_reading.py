@@ -89,6 +89,13 @@ async def publish(site: Site, username: str) -> list[str]:
     return await asyncio.to_thread(run)
 
 
+async def zoomed(visitor: Visitor) -> None:
+    """Assert that nothing overflows at 320 px, which is 1280 px at 400 % (WCAG 1.4.10)."""
+    await visitor.page.set_viewport_size({"width": 320, "height": 256})
+    width: int = await visitor.page.evaluate("document.documentElement.scrollWidth")
+    assert width <= 320, visitor.page.url
+
+
 async def test_reading(site: Site, visitor: Visitor) -> None:
     page = visitor.page
     slugs = await publish(site, await site.create_user(username="ada"))
@@ -104,6 +111,7 @@ async def test_reading(site: Site, visitor: Visitor) -> None:
     ):
         await visitor.sizes(f"/read{path}")
         await visitor.accessible()
+        await zoomed(visitor)
     await visitor.open("/read")
     await visitor.screenshot("reader-home")
     await page.click("text=Notes on the Analytical Engine")

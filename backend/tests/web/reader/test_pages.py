@@ -15,8 +15,11 @@ from app.core import clock
 from app.core.config import get_settings
 from app.models import User
 from tests.factories import create_article, create_comment, create_media, create_user
+from tests.security.conftest import Install, install
 from tests.test_lists import statements
 from tests.web.pages import HOSTILE, Page, no_markup, visit
+
+__all__ = ["install"]
 
 API = "http://localhost:8000"
 SITE = f"{API}/read"
@@ -366,6 +369,42 @@ class TestSearch:
         assert (len(titles(first)), len(titles(second))) == (12, 1)
         await visit(pages, "/read/search?q=steam&page=0", status=422)
         await visit(pages, "/read/search?q=steam&page=9999", status=422)
+
+
+class TestSettings:
+    async def test_language_of_the_site(
+        self, pages: httpx.AsyncClient, session: AsyncSession, author: User, install: Install
+    ) -> None:
+        install(DEFAULT_LANGUAGE="de-AT")
+        moment = datetime(2026, 3, 1, tzinfo=UTC)
+        for _ in range(2):
+            await create_article(session, author=author, language="en", published_at=moment)
+        shown = await visit(pages, HOME)
+        assert shown.html.get("lang") == "de"
+        assert shown.xpath("//h2[@id='newest']")[0].text == "Neueste"
+        assert "1. März 2026" in shown.text
+        assert shown.xpath('//*[contains(@class, "entry-title")]')[0].get("lang") == "en"
+
+    async def test_canonical_address_at_a_named_front_end(
+        self, pages: httpx.AsyncClient, session: AsyncSession, author: User, install: Install
+    ) -> None:
+        install(PUBLIC_URL="https://www.example.com", ARTICLE_PATH="/posts/{slug}.html")
+        article = await create_article(session, author=author)
+        shown = await visit(pages, f"/read/articles/{article.slug}")
+        canonical = f"https://www.example.com/posts/{article.slug}.html"
+        assert links(shown, '//link[@rel="canonical"]') == [canonical]
+        assert "/read/authors/ada" in links(shown)
+
+    async def test_no_featured_tag(
+        self, pages: httpx.AsyncClient, session: AsyncSession, author: User, install: Install
+    ) -> None:
+        install(WEB_FEATURED_TAG="")
+        old = clock.now() - timedelta(days=1)
+        await create_article(
+            session, author=author, title="Old", tags=["Featured"], published_at=old
+        )
+        await create_article(session, author=author, title="New")
+        assert titles(await visit(pages, HOME)) == ["New", "Old"]
 
 
 class TestHostileText:
