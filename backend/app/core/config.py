@@ -288,8 +288,8 @@ class Settings(BaseSettings):
     """Whether to serve the pages of writers and administrators below /studio."""
     web_prefix: str = "/read"
     """The path of the reader's home page."""
-    web_featured_tag: Annotated[str, Field(max_length=50)] = "Featured"
-    """The name of the tag whose newest articles lead the readers' home page; empty: none."""
+    web_featured_tag: Annotated[str, Field(min_length=1, max_length=50)] = "Featured"
+    """The name of the tag whose newest articles lead the readers' home page."""
     web_theme_dir: Path | None = None
     """A folder whose `templates` and `static` replace files of the pages."""
 

@@ -1,6 +1,5 @@
 """Pages with lists of articles: home, all articles, topics, authors, and the archive."""
 
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Annotated, Any
@@ -79,9 +78,8 @@ async def _list_page(
 async def show_home(request: Request, reader: ReadConnection) -> Response:
     """Show the featured articles, or the newest one in their place, and the newest articles."""
     newest = await list_cards(reader, limit=PAGE_SIZE)
-    featured: Sequence[Mapping[str, Any]] = []
-    if tag := get_settings().web_featured_tag:
-        featured = (await list_cards(reader, tag=[tag], limit=MAX_FEATURED)).items
+    tag = get_settings().web_featured_tag
+    featured = (await list_cards(reader, tag=[tag], limit=MAX_FEATURED)).items
     if not featured:
         featured = newest.items[:1]
     leading = {each["id"] for each in featured}

@@ -49,7 +49,8 @@ class Pictures:
             case "pre" | "table":
                 return f'<{tag[1]} tabindex="0"{tag[2]}>'
             case "input":
-                return f'<input aria-label="{escape(_("Task"))}"{tag[2]}>'
+                name = escape(_("Task"))
+                return f'<input aria-label="{name}"{tag[2]}>'
         return tag[0]
 
     def _complete_image(self, attributes: str) -> str:
