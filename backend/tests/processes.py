@@ -290,9 +290,10 @@ def serving(
 ) -> Iterator[Api]:
     """Run the API in a separate process, with `settings` as its environment.
 
-    `first`: statements that run before the server, for example to change a constant.
+    `PORT` is its port, by default a free one. `first`: statements that run before the server, for
+    example to change a constant.
     """
-    port = free_port()
+    port = int(settings.get("PORT") or free_port())
     address = ("--bind", f"{HOST}:{port}") if server is GUNICORN else ("--port", str(port))
     defaults = {
         "BCRYPT_COST": "4",

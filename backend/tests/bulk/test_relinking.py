@@ -35,7 +35,7 @@ from tests.linear import grows_too_fast
 __all__ = ["write"]
 pytestmark = pytest.mark.usefixtures("restored_environment")
 
-PAGE = "http://localhost:3000/articles/"
+PAGE = "http://localhost:8000/read/articles/"
 SITE = "https://wp.example.com"
 TEXTS = "SELECT coalesce(draft_slug, slug) slug, content, cover_image_url cover, html FROM articles"
 REMAINING = "SELECT address FROM imported_addresses ORDER BY address"

@@ -36,6 +36,8 @@ PRODUCTION = {
     "EDGE_ATTEMPTS_PER_MINUTE": "6000",
     "LIMITS": HIGH_LIMITS,
     "REDIRECTS_PREFIX": "/old",
+    "WEB_READER": "true",
+    "WEB_STUDIO": "true",
 }
 
 

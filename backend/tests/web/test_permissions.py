@@ -8,9 +8,10 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core import clock
 from app.core.enums import Role
 from app.web.csrf import FIELD
-from tests.factories import create_user
+from tests.factories import create_article, create_comment, create_user
 from tests.web.conftest import SignIn
 from tests.web.pages import visit
 
@@ -27,6 +28,28 @@ class Statuses(NamedTuple):
 
 
 EXPECTED: dict[str, Statuses] = {
+    "GET /read": Statuses(200, 200, 200, 200),
+    "GET /read/archive": Statuses(200, 200, 200, 200),
+    "GET /read/archive/{year}/{month}": Statuses(200, 200, 200, 200),
+    "GET /read/articles": Statuses(200, 200, 200, 200),
+    "GET /read/articles/{slug}": Statuses(200, 200, 200, 200),
+    "GET /read/articles/{slug}/comments": Statuses(200, 200, 200, 200),
+    "GET /read/articles/{slug}/comments/new": Statuses(303, 200, 200, 200),
+    "POST /read/articles/{slug}/comments/new": Statuses(401, 422, 422, 422),
+    "GET /read/articles/{slug}/report": Statuses(303, 200, 200, 200),
+    "POST /read/articles/{slug}/report": Statuses(401, 422, 422, 422),
+    "GET /read/authors/{username}": Statuses(200, 200, 200, 200),
+    "GET /read/comments/{comment_id}": Statuses(200, 200, 200, 200),
+    "POST /read/comments/{comment_id}/delete": Statuses(401, 403, 303, 303),
+    "GET /read/comments/{comment_id}/edit": Statuses(303, 404, 404, 404),
+    "POST /read/comments/{comment_id}/edit": Statuses(401, 404, 404, 404),
+    "GET /read/comments/{comment_id}/report": Statuses(303, 200, 200, 200),
+    "POST /read/comments/{comment_id}/report": Statuses(401, 422, 422, 422),
+    "GET /read/comments/{comment_id}/thread": Statuses(200, 200, 200, 200),
+    "GET /read/search": Statuses(200, 200, 200, 200),
+    "GET /read/search/suggest": Statuses(200, 200, 200, 200),
+    "GET /read/tags": Statuses(200, 200, 200, 200),
+    "GET /read/tags/{slug}": Statuses(200, 200, 200, 200),
     "GET /studio": Statuses(303, 200, 200, 200),
     "GET /studio/confirm": Statuses(303, 200, 200, 200),
     "POST /studio/confirm": Statuses(401, 422, 422, 422),
@@ -36,20 +59,45 @@ EXPECTED: dict[str, Statuses] = {
     "POST /studio/sign-in/code": Statuses(303, 303, 303, 303),
     "POST /studio/sign-out": Statuses(303, 303, 303, 303),
 }
-"""Requests without a query or fields. Paths have the id 1 unless the test replaces it."""
+"""Requests without a query or fields. `given` replaces the parameters of readers' pages."""
 CALLERS = Statuses._fields
+
+
+@pytest.fixture
+async def given(session: AsyncSession) -> dict[str, str]:
+    """Create a published article with a comment, and return the parameters of their pages."""
+    author = await create_user(session, username="owner")
+    moment = clock.now()
+    article = await create_article(
+        session, author=author, slug="owned", tags=["Owned"], published_at=moment
+    )
+    comment = await create_comment(session, article=article, author=author)
+    return {
+        "{slug}": "owned",
+        "{username}": "owner",
+        "{comment_id}": str(comment.id),
+        "{year}": f"{moment:%Y}",
+        "{month}": f"{moment:%m}",
+    }
 
 
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("route", EXPECTED)
 async def test_every_page_for_every_caller(
-    pages: httpx.AsyncClient, sign_in: SignIn, session: AsyncSession, route: str, caller: str
+    pages: httpx.AsyncClient,
+    sign_in: SignIn,
+    session: AsyncSession,
+    given: dict[str, str],
+    route: str,
+    caller: str,
 ) -> None:
     if caller == "anonymous":
         await visit(pages, "/studio/sign-in")
     else:
         await sign_in(await create_user(session, role=Role(caller)))
     method, path = route.split()
+    for name, value in given.items():
+        path = path.replace(name, value)
     shown = await visit(pages, "/studio" if caller != "anonymous" else "/studio/sign-in")
     token = shown.xpath('//meta[@name="csrf-token"]/@content')[0]
     data = {FIELD: token} if method == "POST" else None
