@@ -98,6 +98,7 @@ def install(app: FastAPI, settings: Settings, envelopes: Mapping[str, Envelope])
             ("POST", "/media"): settings.media_max_bytes + FORM_BYTES,
             ("POST", "/articles/import"): settings.max_import_bytes,
             ("POST", "/studio/media"): settings.media_max_bytes + FORM_BYTES,
+            ("POST", "/studio/articles/pictures"): settings.media_max_bytes + FORM_BYTES,
             ("POST", "/studio/admin/imports"): settings.max_import_bytes + FORM_BYTES,
         },
         respond=respond,
