@@ -10,7 +10,6 @@ from typing import Any
 
 from fastapi import Request, Response
 
-
 from app.auth.identity import Identity
 from app.core.conditional import Precondition, resource_tag
 from app.core.config import get_settings
@@ -77,8 +76,7 @@ async def create_article(
     """Create an article: a draft, or published or scheduled at once."""
     intent = form.text("intent")
     timing = {"published": True} if intent == "publish" else _schedule(form, intent)
-    fields = (*FIELDS, *UNLESS_SHOWN)
-    new = form.read(ArticleCreate, fields, tags=tag_names(form), **timing)
+    new = form.read(ArticleCreate, FIELDS, **_changed(form), tags=tag_names(form), **timing)
     created = await writing.create_article(session, new=new, author=user)
     return _saved(request, created, intent)
 
@@ -106,6 +104,7 @@ async def preview(request: Request, form: SubmittedForm, user: PageUser) -> Resp
 @router.post("/studio/articles/{article_id}")
 @form_page("/studio/articles/{article_id}/edit")
 async def save_article(
+    *,
     request: Request,
     form: SubmittedForm,
     session: WriteSession,
@@ -115,9 +114,8 @@ async def save_article(
 ) -> Response:
     """Save an article. If someone else has saved it meanwhile, show both texts."""
     intent = form.text("intent")
-    changed = [name for name in UNLESS_SHOWN if form.text(name) != form.text(f"shown_{name}")]
     timing = INTENTS.get(intent) or _schedule(form, intent)
-    changes = form.read(ArticleUpdate, (*FIELDS, *changed), tags=tag_names(form), **timing)
+    changes = form.read(ArticleUpdate, FIELDS, **_changed(form), tags=tag_names(form), **timing)
     try:
         saved = await writing.update_article(
             session,
@@ -150,6 +148,14 @@ async def delete_article(session: WriteSession, user: PageUser, article_id: Id) 
 def tag_names(form: Form) -> list[str]:
     """Return the tags of a form: one on each line."""
     return [line.strip() for line in form.text("tags").split("\n") if line.strip()]
+
+
+def _changed(form: Form) -> dict[str, str | None]:
+    """Return the slug and the excerpt if the writer has changed them; None if they are empty."""
+    typed = {name: " ".join(form.text(name).split()) for name in UNLESS_SHOWN}
+    return {
+        name: text or None for name, text in typed.items() if text != form.text(f"shown_{name}")
+    }
 
 
 def _schedule(form: Form, intent: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ STATES = {
 
 @router.get("/studio/articles")
 async def list_articles(
+    *,
     request: Request,
     reader: ReadConnection,
     user: PageUser,
@@ -58,7 +59,7 @@ async def list_articles(
         "studio/writing/list.html",
         articles=found,
         states=STATES,
-        status=status,
+        chosen=status,
         q=q,
         tag=tag,
         author=author,
