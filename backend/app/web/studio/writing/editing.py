@@ -224,8 +224,8 @@ async def _conflict(
     conflict = await revisions.resolve_conflict(
         reader,
         article_id=article_id,
-        title=changes.title,
-        content=changes.content,
+        title=changes.title or article.title,
+        content=changes.content or article.content,
         version=form.number("version") or 0,
         digest=form.text("digest"),
         labels=(_("Your text"), _("Saved text")),
