@@ -165,6 +165,8 @@ class Conflict(NamedTuple):
     """A text that was not saved, compared and merged with the article's current text."""
 
     current: CurrentText
+    has_base: bool
+    """Whether the text that the writer started from is known."""
     rows: Sequence[Row]
     """From the current text to the text that was not saved."""
     merged: Merged
@@ -183,13 +185,15 @@ async def resolve_conflict(
     content: str,
     version: int,
     digest: str,
+    base: str | None,
     labels: tuple[str, str],
     actor: Identity,
 ) -> Conflict:
     """Compare and merge a text with the current one, which someone saved meanwhile.
 
-    `version` and `digest` describe the text that the writer started from. Without a revision that
-    has this text, every difference is a conflict. `labels` name both sides in the markers.
+    `version` and `digest` describe the text that the writer started from: `base`, or that of a
+    revision. If it is unknown, every difference is a conflict. `labels` name both sides in the
+    markers.
 
     Raises ArticleNotFound, NotAuthorized, TooManyAtOnce, ServiceUnavailable.
     """
@@ -197,14 +201,18 @@ async def resolve_conflict(
     current = await _current_text(reader, article_id)
     parameters = {"article_id": article_id, "version": version}
     row = (await reader.execute(_TEXT_OF_VERSION, parameters)).one_or_none()
-    candidates = [current.content, *([row.content] if row is not None else [])]
-    base = next((text for text in candidates if text_digest(text) == digest), None)
+    candidates = (current.content, row.content if row is not None else None, base)
+    known = (text for text in candidates if text is not None and text_digest(text) == digest)
+    base = next(known, None)
     mine = _Text(version, title, content)
     theirs = _Text(current.version, current.title, current.content)
 
     def compare() -> Conflict:
         rows = side_by_side(theirs.full_text, mine.full_text)
-        return Conflict(current, rows, merge(base, content, current.content, labels=labels))
+        has_base = base is not None
+        return Conflict(
+            current, has_base, rows, merge(base, content, current.content, labels=labels)
+        )
 
     return await _THREADS.run(compare, user_id=actor.id)
 

@@ -1,16 +1,29 @@
 """The story of a writer: first article with a picture, conflicts, no network, calendar."""
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.images import image_bytes
 from tests.web.browser.conftest import Site, Visitor
 
+if TYPE_CHECKING:
+    from playwright.async_api import Route
+
 pytestmark = pytest.mark.browser
 
 SAVED = "() => document.getElementById('save-status').textContent.startsWith('Saved')"
+
+
+async def find_media(site: Site, visitor: Visitor) -> None:
+    """Lead requests for media to the server: its settings do not have its port."""
+
+    async def lead(route: "Route") -> None:
+        await route.continue_(url=site.url + urlsplit(route.request.url).path)
+
+    await visitor.page.route("http://localhost:8000/media/**", lead)
 
 
 async def press_end(visitor: Visitor) -> None:
@@ -35,6 +48,7 @@ async def write_draft(visitor: Visitor, title: str, content: str) -> str:
 
 async def test_first_article(site: Site, visitor: Visitor) -> None:
     page = visitor.page
+    await find_media(site, visitor)
     await visitor.sign_in(await site.create_user())
     await visitor.open("/studio/articles")
     await visitor.accessible()
@@ -47,7 +61,7 @@ async def test_first_article(site: Site, visitor: Visitor) -> None:
     await page.keyboard.press("Control+b")
     await page.keyboard.type("patterns")
     await page.keyboard.press("Control+End")
-    await page.keyboard.type("\n\n- [x] first\nsecond\n\nEnd\n")
+    await page.keyboard.type("\n\n- [x] first\nsecond\n\n\nEnd\n")
     content = await page.input_value("#content")
     assert content == "They weave **patterns**\n\n- [x] first\n- [ ] second\n\nEnd\n"
 
@@ -87,7 +101,13 @@ async def test_first_article(site: Site, visitor: Visitor) -> None:
     await page.wait_for_selector("#flash :text('The article is published.')")
     assert await page.is_hidden("#kept")
 
-    # Revisions: restore the first one.
+
+async def test_revisions_and_preview_links(site: Site, visitor: Visitor) -> None:
+    page = visitor.page
+    await visitor.sign_in(await site.create_user())
+    await write_draft(visitor, "Notes on looms", "They weave **patterns**.\n\nThe end.")
+    await page.click("text=Publish now")
+    await page.wait_for_selector("#flash")
     await page.fill("#content", "Rewritten")
     await page.keyboard.press("Control+s")
     await wait_until_saved(visitor)

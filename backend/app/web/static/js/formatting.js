@@ -8,7 +8,7 @@ const KEYS = { b: "bold", i: "italic", k: "link", e: "code" };
 /** Replace the selection. The browser's undo keeps working. */
 export function insert(area, text) {
   area.focus();
-  if (document.execCommand("insertText", false, text)) return;
+  if (text ? document.execCommand("insertText", false, text) : document.execCommand("delete")) return;
   area.setRangeText(text, area.selectionStart, area.selectionEnd, "end");
   area.dispatchEvent(new Event("input", { bubbles: true }));
 }
@@ -66,7 +66,6 @@ function continueList(area) {
   if (!text.trim()) {
     area.setSelectionRange(first, start);
     insert(area, "");
-    if (area.value.length === value.length) area.setRangeText("", first, start, "end");
     return true;
   }
   const mark = number ? `${Number(number) + 1}${delimiter}` : bullet ? bullet + (task ? " [ ]" : "") : ">";

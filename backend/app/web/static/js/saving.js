@@ -11,6 +11,7 @@ const KEEP_AFTER = 300;
 const SAVE_AFTER = 4000;
 const BYTES_PER_SECOND = 8192; // longer texts are saved less often
 const RETRY_AFTER = 10_000;
+const MAX_BASE = 300_000; // two longer texts may exceed the limit of a request
 
 /** Prepare saving. `redraw` is called after the fields were filled with a kept text. */
 export function prepare(form, { redraw }) {
@@ -70,9 +71,10 @@ export function prepare(form, { redraw }) {
     else if (!saveTimer) saveTimer = setTimeout(save, SAVE_AFTER + (field("content").value.length / BYTES_PER_SECOND) * 1000);
   }
 
-  async function send() {
+  async function send(base = "") {
     const body = new URLSearchParams(new FormData(form));
     body.set("intent", "autosave");
+    if (base) body.set("base", base);
     const response = await request(form.action, { method: "POST", body });
     if (response.status !== 403 || !(await renewToken())) return response;
     body.set("csrf_token", field("csrf_token").value);
@@ -119,7 +121,15 @@ export function prepare(form, { redraw }) {
   async function receive(response, page, sent) {
     const saved = page.getElementById("saved");
     if (response.ok && saved) return accept(saved.dataset, sent);
-    if (response.status === 412) return showConflict(page);
+    if (response.status === 412) {
+      // The server no longer has the text that this one was written from; this page does.
+      const base = JSON.parse(stored || "{}").content ?? "";
+      const isNeeded = page.getElementById("conflict")?.dataset.needsBase !== undefined;
+      if (!isNeeded || !base || base.length > MAX_BASE) return showConflict(page);
+      const again = await send(base);
+      const merged = html(await again.text());
+      return again.status === 412 ? showConflict(merged) : receive(again, merged, sent);
+    }
     if (response.status === 404) return complain(texts.textGone);
     if (response.status === 401 || response.status === 403) {
       wanted = true;

@@ -204,8 +204,12 @@ def _saved(request: Request, article: ArticleResponse, intent: str) -> Response:
 
 def _typed(form: Form) -> dict[str, str]:
     """Return the fields of a form that another form repeats."""
-    dropped = {"etag", "version", "digest"}
-    return {name: value for name, value in form.repeatable() if name not in dropped}
+    dropped = {"etag", "version", "digest", "base"}
+    return {
+        name: value
+        for name, value in form.repeatable()
+        if name not in dropped and (name, value) != ("intent", AUTOSAVE)
+    }
 
 
 async def _conflict(
@@ -228,6 +232,7 @@ async def _conflict(
         content=changes.content or article.content,
         version=form.number("version") or 0,
         digest=form.text("digest"),
+        base=form.text("base") or None,
         labels=(_("Your text"), _("Saved text")),
         actor=user,
     )
