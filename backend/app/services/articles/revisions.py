@@ -209,10 +209,8 @@ async def resolve_conflict(
 
     def compare() -> Conflict:
         rows = side_by_side(theirs.full_text, mine.full_text)
-        has_base = base is not None
-        return Conflict(
-            current, has_base, rows, merge(base, content, current.content, labels=labels)
-        )
+        merged = merge(base, content, current.content, labels=labels)
+        return Conflict(current, base is not None, rows, merged)
 
     return await _THREADS.run(compare, user_id=actor.id)
 

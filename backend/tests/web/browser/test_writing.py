@@ -112,7 +112,7 @@ async def test_revisions_and_preview_links(site: Site, visitor: Visitor) -> None
     await page.keyboard.press("Control+s")
     await wait_until_saved(visitor)
     await page.click("nav.tabs >> text=Revisions")
-    await page.click("text=Version 1")
+    await page.click("table a")
     await page.wait_for_selector("ins")
     await visitor.accessible()
     await visitor.fits()

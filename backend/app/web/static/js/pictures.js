@@ -91,8 +91,9 @@ export function prepare(form, area, list, insert) {
       if (alt === null) continue;
       const picture = await upload(file, { form, list, alt });
       if (!picture) continue;
-      const isAtStart = area.selectionStart === 0 || area.value[area.selectionStart - 1] === "\n";
-      insert(area, `${isAtStart ? "" : "\n\n"}![${escaped(picture.alt)}](${picture.url})\n`);
+      const before = area.value.slice(0, area.selectionStart);
+      const space = !before || before.endsWith("\n\n") ? "" : before.endsWith("\n") ? "\n" : "\n\n";
+      insert(area, `${space}![${escaped(picture.alt)}](${picture.url})\n`);
       announce(form.dataset.textUploaded);
     }
   }

@@ -173,7 +173,12 @@ export function prepare(form, { redraw }) {
     complain(texts.textConflict);
     if (!section) return;
     keepNow();
-    dialog.replaceChildren(document.adoptNode(section));
+    const close = document.createElement("button");
+    close.type = "button";
+    close.className = "button quiet small";
+    close.textContent = document.body.dataset.cancelLabel;
+    close.addEventListener("click", () => dialog.close());
+    dialog.replaceChildren(document.adoptNode(section), close);
     if (!dialog.open) dialog.showModal();
   }
 
