@@ -89,6 +89,11 @@ async def test_first_article(site: Site, visitor: Visitor) -> None:
     await page.keyboard.press("Enter")
     assert await page.input_value("#tags") == "Looms"
 
+    await page.fill("#tag-field", "a, b")
+    await page.keyboard.press("Enter")
+    await page.click(".tag-box li button")
+    assert await page.input_value("#tags") == "a\nb"
+
     # The draft is saved without a click.
     await wait_until_saved(visitor)
     await page.wait_for_url("**/studio/articles/*/edit")
@@ -126,7 +131,7 @@ async def test_revisions_and_preview_links(site: Site, visitor: Visitor) -> None
     await page.click("text=Create a link")
     url = await page.input_value("#link")
     await visitor.accessible()
-    await page.goto(url)
+    await visitor.open(urlsplit(url).path)
     assert await page.inner_text("h1") == "Notes on looms"
     await visitor.accessible()
     await visitor.sizes("/studio/articles")
@@ -228,6 +233,76 @@ async def test_calendar(site: Site, visitor: Visitor) -> None:
     await visitor.accessible()
     await page.click("main button")
     await page.wait_for_selector(day.format("21"))
+
+
+async def test_dropped_and_pasted_pictures(site: Site, visitor: Visitor) -> None:
+    visitor.expect_status(422)
+    page = visitor.page
+    await find_media(site, visitor)
+    await visitor.sign_in(await site.create_user())
+    await visitor.open("/studio/articles/new")
+    await page.fill("#content", "Text")
+    for kind, files in (("paste", 1), ("drop", 2)):
+        await page.evaluate(
+            """([kind, bytes, count]) => {
+                const transfer = new DataTransfer();
+                for (let number = 0; number < count; number += 1) {
+                    const name = `picture${number}.jpg`;
+                    const options = { type: "image/jpeg" };
+                    transfer.items.add(new File([new Uint8Array(bytes)], name, options));
+                }
+                const event = kind === "paste"
+                    ? new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true })
+                    : new DragEvent("drop", { dataTransfer: transfer, bubbles: true });
+                document.getElementById("content").dispatchEvent(event);
+            }""",
+            [kind, list(image_bytes()), files],
+        )
+        for number in range(files):
+            await page.wait_for_selector("#picture-dialog[open]")
+            await page.fill("#picture-alt", f"{kind} {number}")
+            await page.keyboard.press("Enter")
+            await page.wait_for_function(
+                "(alt) => document.getElementById('content').value.includes(`![${alt}](`)",
+                arg=f"{kind} {number}",
+            )
+    async with page.expect_file_chooser() as chooser:
+        await page.click('[data-format="picture"]')
+    await (await chooser.value).set_files(
+        {"name": "no.png", "mimeType": "image/png", "buffer": b"no picture"}
+    )
+    await page.click("#picture-form button[value=upload]")
+    await page.wait_for_selector("#uploads .notice:text('Not an image')")
+    await visitor.accessible()
+
+
+async def test_deleted_meanwhile(site: Site, visitor: Visitor) -> None:
+    visitor.expect_status(404)
+    page = visitor.page
+    await visitor.sign_in(await site.create_user())
+    path = await write_draft(visitor, "Deleted", "Text.")
+    other = Visitor(await page.context.new_page(), site)
+    await other.open(path)
+    await other.page.click("text=Move to trash")
+    await other.page.click("dialog[open] >> text=Continue")
+    await other.page.wait_for_url("**/studio/articles")
+    await other.accessible()
+    assert other.problems == []
+    await press_end(visitor)
+    await page.keyboard.type(" Kept.")
+    await page.keyboard.press("Control+s")
+    await page.wait_for_selector("#trouble-text:text('Someone has deleted this article')")
+    await page.click("#trouble-retry")
+    await page.wait_for_selector("h1:text('This article is gone')")
+    await visitor.accessible()
+    await page.click("text=Save as a new article")
+    await page.wait_for_selector("#flash :text('The article was saved.')")
+    assert await page.input_value("#content") == "Text. Kept."
+    await visitor.open("/studio/trash")
+    await visitor.accessible()
+    await visitor.fits()
+    await page.click("text=Restore")
+    await page.wait_for_selector("#flash :text('The article is restored.')")
 
 
 class TestWithoutScripts:

@@ -7,6 +7,7 @@ import * as saving from "./saving.js";
 import * as tags from "./tags.js";
 
 const PREVIEW_AFTER = 350;
+const MIRROR_AFTER = 150;
 const VIEW = "pressroom:view";
 
 const form = document.getElementById("editor");
@@ -77,6 +78,8 @@ function slugOf(title) {
   return title.normalize("NFKD").toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "").slice(0, 100);
 }
 
+let mirrorTimer = 0;
+
 function mirror() {
   const values = {
     title: field("title").value || form.dataset.textTitle,
@@ -86,6 +89,7 @@ function mirror() {
   for (const [name, value] of Object.entries(values)) {
     for (const element of document.querySelectorAll(`[data-mirror="${name}"]`)) element.textContent = value;
   }
+  mirrorTimer = 0;
   const words = area.value.split(/\s+/).filter(Boolean).length;
   const number = new Intl.NumberFormat(document.documentElement.lang).format(words);
   document.getElementById("word-count").textContent = `${number} ${form.dataset.textWords}`;
@@ -128,7 +132,7 @@ document.getElementById("cover-upload").addEventListener("click", () => uploads.
   field("cover_image_url").dispatchEvent(new Event("input", { bubbles: true }));
 }));
 form.addEventListener("input", (event) => {
-  mirror();
+  if (!mirrorTimer) mirrorTimer = setTimeout(mirror, MIRROR_AFTER);
   if (event.target.name === "cover_image_url") mirrorCover();
   if (event.target === area && !previewTimer) previewTimer = setTimeout(preview, PREVIEW_AFTER);
 });

@@ -50,6 +50,9 @@ export function takeSettled() {
   }
 }
 
+// A form of the conflict was refused once more: nothing is settled.
+if (document.getElementById("conflict")) takeSettled();
+
 document.addEventListener("submit", (event) => {
   const key = event.target.dataset.settles;
   if (key) settle(key);

@@ -2,7 +2,7 @@
 //
 // Drafts are saved a few seconds after a change. Texts that readers see are saved on request only.
 
-import { announce, html, request } from "./enhance.js";
+import { html, request } from "./enhance.js";
 import { drop, find, keep, settle, takeSettled } from "./kept.js";
 
 const NAMES = ["title", "content", "tags", "excerpt", "slug", "cover_image_url", "language", "comment_policy", "publish_on"];
@@ -26,6 +26,7 @@ export function prepare(form, { redraw }) {
   let saving = false;
   let wanted = false; // a save was refused by the network or by the end of the session
   let conflict = false;
+  let pressed = null; // a button that was pressed while the text was being saved
   let keepTimer = 0;
   let saveTimer = 0;
   let retryTimer = 0;
@@ -115,12 +116,15 @@ export function prepare(form, { redraw }) {
     } finally {
       saving = false;
     }
-    if (wanted && trouble.hidden) save();
+    const button = pressed;
+    pressed = null;
+    if (button && trouble.hidden) form.requestSubmit(button);
+    else if (wanted && trouble.hidden) save();
   }
 
   async function receive(response, page, sent) {
     const saved = page.getElementById("saved");
-    if (response.ok && saved) return accept(saved.dataset, sent);
+    if (response.ok && saved) return accept(saved.dataset, sent, page);
     if (response.status === 412) {
       // The server no longer has the text that this one was written from; this page does.
       const base = JSON.parse(stored || "{}").content ?? "";
@@ -140,7 +144,7 @@ export function prepare(form, { redraw }) {
     complain(`${texts.textRefused} ${reason}`);
   }
 
-  function accept(saved, sent) {
+  function accept(saved, sent, page) {
     calm();
     conflict = false;
     stored = sent;
@@ -158,6 +162,9 @@ export function prepare(form, { redraw }) {
       texts.key = saved.key;
       form.action = saved.action;
       history.replaceState(history.state, "", `${saved.action}/edit`);
+      for (const id of ["editor-heading", "article-tabs"]) {
+        document.getElementById(id).replaceChildren(...page.getElementById(id).childNodes);
+      }
     }
     keepNow();
     const time = new Intl.DateTimeFormat(document.documentElement.lang, { timeStyle: "short" }).format(new Date());
@@ -189,21 +196,19 @@ export function prepare(form, { redraw }) {
     redraw();
   }
 
-  const isSame = (one, other) => one && other
-    && one.title.trim() === other.title.trim() && one.content.trim() === other.content.trim()
-    && one.tags.split("\n").sort().join() === other.tags.split("\n").sort().join();
+  const hasText = (one, other) => one && one.title.trim() === other.title.trim() && one.content.trim() === other.content.trim();
+  const tagsOf = (fields) => fields.tags.toLowerCase().split("\n").map((name) => name.trim()).filter(Boolean).sort().join("\n");
+  const hasTags = (one, other) => tagsOf(one) === tagsOf(other);
 
   // A text that was kept before this page was opened.
   function offer() {
     const settled = takeSettled();
     const current = read(NAMES);
     const isStored = texts.refused !== "true";
-    if (settled && isStored && settled !== `${texts.key}`) {
-      if (isSame(find(settled)?.fields, current)) drop(settled);
-    }
+    if (settled && settled !== texts.key && isStored && hasText(find(settled)?.fields, current)) drop(settled);
     const kept = find(texts.key);
     if (!kept || !isStored) return;
-    if (settled === texts.key || isSame(kept.fields, current)) return drop(texts.key);
+    if (settled === texts.key || (hasText(kept.fields, current) && hasTags(kept.fields, current))) return drop(texts.key);
     const time = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" }).format(new Date(kept.at));
     document.getElementById("kept-text").textContent = `${texts.textFound} ${time}`;
     // Typing must not replace it before the writer has decided.
@@ -244,12 +249,22 @@ export function prepare(form, { redraw }) {
       return;
     }
     keepNow();
+    clearTimeout(saveTimer);
+    clearTimeout(retryTimer);
+    saveTimer = 0;
+    if (saving) {
+      // The answer has the entity tag that the next request needs.
+      event.preventDefault();
+      pressed = submitter;
+      return;
+    }
     if (!navigator.onLine) {
       event.preventDefault();
       complain(texts.textOffline);
       return;
     }
-    settle(texts.key);
+    // The next page has the key of the article that the server creates.
+    if (form.action.endsWith("/studio/articles")) settle(texts.key);
   });
   document.getElementById("trouble-retry").addEventListener("click", () => {
     if (document.getElementById("trouble-text").textContent === texts.textGone) {
@@ -272,5 +287,4 @@ export function prepare(form, { redraw }) {
   addEventListener("beforeunload", (event) => {
     if (isChanged() && !keepNow()) event.preventDefault();
   });
-  announce("");
 }

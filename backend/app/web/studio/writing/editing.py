@@ -199,6 +199,8 @@ def _saved(request: Request, article: ArticleResponse, intent: str) -> Response:
             etag=resource_tag(article),
             digest=revisions.text_digest(article.content),
         )
+    if intent == "schedule" and article.status is Status.PUBLISHED:
+        intent = "publish"  # with an earlier date
     return redirect(f"{path}/edit", flash=_(SAVED.get(intent, "")) or _("The article was saved."))
 
 
