@@ -26,6 +26,7 @@ export function prepare(form, { redraw }) {
   let saving = false;
   let wanted = false; // a save was refused by the network or by the end of the session
   let conflict = false;
+  let sessionHasEnded = false;
   let pressed = null; // a button that was pressed while the text was being saved
   let keepTimer = 0;
   let saveTimer = 0;
@@ -87,7 +88,8 @@ export function prepare(form, { redraw }) {
     const response = await request("/studio/articles/tags");
     const token = html(await response.text()).querySelector('meta[name="csrf-token"]');
     const current = document.querySelector('meta[name="csrf-token"]');
-    if (response.redirected || !token || token.content === current.content) return false;
+    sessionHasEnded = response.redirected;
+    if (sessionHasEnded || !token || token.content === current.content) return false;
     current.content = field("csrf_token").value = token.content;
     return true;
   }
@@ -106,13 +108,8 @@ export function prepare(form, { redraw }) {
     show(texts.textSaving);
     const sent = JSON.stringify(read(NAMES));
     try {
-      const response = await send();
-      await receive(response, html(await response.text()), sent);
-    } catch (error) {
-      if (!(error instanceof TypeError)) throw error;
-      wanted = true;
-      complain(texts.textOffline);
-      retryTimer = setTimeout(save, RETRY_AFTER);
+      const answer = await ask(send);
+      if (answer) await receive(answer, sent);
     } finally {
       saving = false;
     }
@@ -122,25 +119,39 @@ export function prepare(form, { redraw }) {
     else if (wanted && trouble.hidden) save();
   }
 
-  async function receive(response, page, sent) {
+  /** Return the status and the page of a request; null without a network. */
+  async function ask(start) {
+    try {
+      const response = await start();
+      return { status: response.status, page: html(await response.text()) };
+    } catch {
+      wanted = true;
+      pressed = null;
+      complain(texts.textOffline);
+      retryTimer = setTimeout(save, RETRY_AFTER);
+      return null;
+    }
+  }
+
+  async function receive({ status, page }, sent) {
     const saved = page.getElementById("saved");
-    if (response.ok && saved) return accept(saved.dataset, sent, page);
-    if (response.status === 412) {
+    if (status === 200 && saved) return accept(saved.dataset, sent, page);
+    if (status === 412) {
       // The server no longer has the text that this one was written from; this page does.
       const base = JSON.parse(stored || "{}").content ?? "";
       const isNeeded = page.getElementById("conflict")?.dataset.needsBase !== undefined;
       if (!isNeeded || !base || base.length > MAX_BASE) return showConflict(page);
-      const again = await send(base);
-      const merged = html(await again.text());
-      return again.status === 412 ? showConflict(merged) : receive(again, merged, sent);
+      const again = await ask(() => send(base));
+      if (!again) return;
+      return again.status === 412 ? showConflict(again.page) : receive(again, sent);
     }
-    if (response.status === 404) return complain(texts.textGone);
-    if (response.status === 401 || response.status === 403) {
+    if (status === 404) return complain(texts.textGone);
+    if (status === 401 || (status === 403 && sessionHasEnded)) {
       wanted = true;
       return complain(texts.textSession, { session: true });
     }
     const reasons = [...page.querySelectorAll("#error-summary li")].map((item) => item.textContent.trim());
-    const reason = reasons.join(" ") || page.querySelector("main p:not(.error-status)")?.textContent.trim() || response.status;
+    const reason = reasons.join(" ") || page.querySelector("main p:not(.error-status)")?.textContent.trim() || status;
     complain(`${texts.textRefused} ${reason}`);
   }
 
