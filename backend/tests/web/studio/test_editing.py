@@ -63,6 +63,25 @@ async def test_create_a_draft_and_publish_it(
     assert (await reload(session, article.id)).published_at is not None
 
 
+async def test_the_same_new_article_twice_is_created_once(
+    pages: httpx.AsyncClient, session: AsyncSession, author: User
+) -> None:
+    form = await visit(pages, "/studio/articles/new")
+    paths = set()
+    for _attempt in range(2):
+        shown = await form.submit(pages, form="#editor", title="Once", content="x", intent="save")
+        assert shown.flash == ["The article was saved."]
+        paths.add(shown.path)
+    assert len(paths) == 1
+    changed = await form.submit(pages, form="#editor", title="Once", content="y", intent="save")
+    assert changed.status == 422
+    assert changed.summary == ["This form was sent before. Save again to make a second article."]
+    assert changed.form("#editor").fields["content"] == "y"
+    other = await changed.submit(pages, form="#editor", intent="save")
+    assert other.flash == ["The article was saved."]
+    assert other.path not in paths
+
+
 async def test_unchanged_slug_and_excerpt_stay_derived(
     pages: httpx.AsyncClient, session: AsyncSession, author: User
 ) -> None:

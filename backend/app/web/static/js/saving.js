@@ -150,6 +150,8 @@ export function prepare(form, { redraw }) {
       wanted = true;
       return complain(texts.textSession, { session: true });
     }
+    const once = page.querySelector('#editor input[name="once"]');
+    if (once && field("once")) field("once").value = once.value;
     const reasons = [...page.querySelectorAll("#error-summary li")].map((item) => item.textContent.trim());
     const reason = reasons.join(" ") || page.querySelector("main p:not(.error-status)")?.textContent.trim() || status;
     complain(`${texts.textRefused} ${reason}`);

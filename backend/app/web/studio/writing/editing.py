@@ -5,6 +5,7 @@ lost: the writer compares both texts, and keeps one or merges them. Drafts are s
 the texts of all other articles are kept in the browser, and saved on request.
 """
 
+import secrets
 from datetime import datetime
 from typing import Any
 
@@ -14,8 +15,8 @@ from app.auth.identity import Identity
 from app.core.conditional import Precondition, resource_tag
 from app.core.config import get_settings
 from app.core.enums import CommentPolicy
-from app.core.errors import ArticleNotFound, PreconditionFailed
-from app.db.dependencies import ReadConnection, WriteSession
+from app.core.errors import ArticleNotFound, IdempotencyKeyReused, PreconditionFailed
+from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
 from app.db.reading import Reader
 from app.schemas.articles.article import (
     MAX_EXCERPT,
@@ -26,9 +27,11 @@ from app.schemas.articles.article import (
     Status,
 )
 from app.schemas.types import Id
+from app.services import idempotency
 from app.services.articles import authorship, reading, revisions, writing
 from app.services.articles.rendering import preview_text
-from app.web.forms import Form, FormError, SubmittedForm
+from app.services.idempotency import AlreadyProcessed, StoredResponse
+from app.web.forms import Form, FormError, SubmittedForm, form_of
 from app.web.localization import gettext as _
 from app.web.localization import mark as N_  # noqa: N812 - the usual name of this function
 from app.web.rendering import page
@@ -62,6 +65,12 @@ POLICIES = {
 }
 
 
+class FormSentBefore(IdempotencyKeyReused):
+    """The form has made an article, and is sent with other values."""
+
+    message = N_("This form was sent before. Save again to make a second article.")
+
+
 @router.get("/studio/articles/new")
 async def show_new(request: Request, user: PageUser) -> Response:
     """Show an empty editor."""
@@ -71,13 +80,38 @@ async def show_new(request: Request, user: PageUser) -> Response:
 @router.post("/studio/articles")
 @form_page("/studio/articles/new")
 async def create_article(
-    request: Request, form: SubmittedForm, session: WriteSession, user: PageUser
+    *,
+    request: Request,
+    form: SubmittedForm,
+    session: WriteSession,
+    reader: ReadConnection,
+    database: CurrentDatabase,
+    user: PageUser,
 ) -> Response:
-    """Create an article: a draft, or published or scheduled at once."""
+    """Create an article: a draft, or published or scheduled at once.
+
+    The same form sent twice makes one article.
+    """
     intent = form.text("intent")
     timing = {"published": True} if intent == "publish" else _schedule(form, intent)
     new = form.read(ArticleCreate, FIELDS, **_changed(form), tags=tag_names(form), **timing)
-    created = await writing.create_article(session, new=new, author=user)
+    try:
+        claimed = await idempotency.claim(
+            session,
+            database=database,
+            caller=user,
+            key=f"{request.url.path} {form.text('once') or secrets.token_urlsafe()}",
+            content=[new.model_dump_json().encode()],
+        )
+        created = await writing.create_article(session, new=new, author=user)
+        location = {"Location": f"/articles/{created.id}"}
+        await claimed.store(StoredResponse(201, location, None))
+    except IdempotencyKeyReused:
+        raise FormSentBefore from None
+    except AlreadyProcessed as earlier:
+        await session.rollback()
+        article_id = int(earlier.response.headers["Location"].rpartition("/")[2])
+        created = await reading.get_article(reader, article_id=article_id, viewer=user)
     return _saved(request, created, intent)
 
 
@@ -179,6 +213,7 @@ def _editor(request: Request, article: ArticleResponse | None) -> Response:
         article=article,
         etag=resource_tag(article) if article else "",
         digest=revisions.text_digest(article.content) if article else "",
+        once=_once(request),
         tags="\n".join(article.tags) if article else "",
         policies=[(policy.value, _(label)) for policy, label in POLICIES.items()],
         default_language=get_settings().default_language,
@@ -186,6 +221,13 @@ def _editor(request: Request, article: ArticleResponse | None) -> Response:
         max_tags=MAX_TAGS,
         saves_automatically=article is None or article.status is Status.DRAFT,
     )
+
+
+def _once(request: Request) -> str:
+    """Return the value by which a form that is sent twice is recognized."""
+    form = form_of(request)
+    used = isinstance(form.error, FormSentBefore)
+    return secrets.token_urlsafe(16) if used else form.value("once", secrets.token_urlsafe(16))
 
 
 def _saved(request: Request, article: ArticleResponse, intent: str) -> Response:
@@ -206,7 +248,7 @@ def _saved(request: Request, article: ArticleResponse, intent: str) -> Response:
 
 def _typed(form: Form) -> dict[str, str]:
     """Return the fields of a form that another form repeats."""
-    dropped = {"etag", "version", "digest", "base"}
+    dropped = {"once", "etag", "version", "digest", "base"}
     return {
         name: value
         for name, value in form.repeatable()
