@@ -111,8 +111,12 @@ async def test_revisions_and_preview_links(site: Site, visitor: Visitor) -> None
     page = visitor.page
     await visitor.sign_in(await site.create_user())
     await write_draft(visitor, "Notes on looms", "They weave **patterns**.\n\nThe end.")
+    # Publishing waits for a running save, whose answer has the entity tag.
+    await press_end(visitor)
+    await page.keyboard.type(" Or not.")
+    await page.keyboard.press("Control+s")
     await page.click("text=Publish now")
-    await page.wait_for_selector("#flash")
+    await page.wait_for_selector("#flash :text('The article is published.')")
     await page.fill("#content", "Rewritten")
     await page.keyboard.press("Control+s")
     await wait_until_saved(visitor)
