@@ -15,7 +15,12 @@ class Entry(NamedTuple):
     action: Action | None = None
 
 
-STUDIO: tuple[Entry, ...] = (Entry(N_("Overview"), "/studio"),)
+STUDIO: tuple[Entry, ...] = (
+    Entry(N_("Overview"), "/studio"),
+    Entry(N_("Articles"), "/studio/articles"),
+    Entry(N_("Calendar"), "/studio/calendar"),
+    Entry(N_("Trash"), "/studio/trash"),
+)
 
 
 def studio_entries(user: Identity | None) -> list[Entry]:

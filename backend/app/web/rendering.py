@@ -25,6 +25,8 @@ from app.web.security import page_headers
 
 TEMPLATES = BACKEND_DIR / "app" / "web" / "templates"
 PRIVATE = "private, no-store"
+_CHECKBOX = '<input type="checkbox" class="task-list-item-checkbox" '
+"""Only the renderer writes it: authors' `input` elements are removed, and texts are escaped."""
 _JSON_ESCAPES = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 
 
@@ -72,7 +74,7 @@ def create_renderer(settings: Settings) -> Renderer:
         "relative": localization.format_relative,
         "number": localization.format_number,
         "filesize": localization.format_size,
-        "rendered": Markup,
+        "rendered": rendered_html,
         "json_ld": json_data,
         "qr": qr_code,
     }
@@ -95,6 +97,13 @@ def create_renderer(settings: Settings) -> Renderer:
         headers=page_headers(settings),
         article_headers=page_headers(settings, remote_images=True),
     )
+
+
+def rendered_html(html: str) -> Markup:
+    """Return the output of our Markdown renderer as HTML. Its checkboxes get a name."""
+    name = f' aria-label="{localization.gettext("Task")}"'
+    named = html.replace(_CHECKBOX, f"{_CHECKBOX[:-1]}{name} ")
+    return Markup(named)  # noqa: S704 - the renderer has sanitized it
 
 
 def json_data(value: Any) -> Markup:

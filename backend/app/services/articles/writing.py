@@ -46,6 +46,8 @@ from app.services.audit import AuditAction
 AUTHOR_REFERENCE = {"fk_articles_author_id": InvalidToken}
 CONFLICTING_PUBLICATION = "published is false, but published_at is in the past: send one of them"
 TRASH_RETENTION = timedelta(days=30)
+AMENDING = timedelta(minutes=10)
+"""Within this time, autosaved changes of one writer make one revision."""
 
 _BY_ID = select_articles().where(Article.id == bindparam("article_id"))
 
@@ -109,10 +111,12 @@ async def update_article(
     changes: ArticleUpdate,
     actor: Identity,
     precondition: Precondition,
+    autosave: bool = False,
 ) -> ArticleResponse:
     """Change the fields set in `changes`; store the previous text as a revision.
 
-    The session must not contain changes or locks yet.
+    With `autosave`, a draft's text that the same user wrote in the last minutes is replaced without
+    a revision. The session must not contain changes or locks yet.
 
     Raises ArticleNotFound, NotAuthorized, EmailNotVerified, SlugTaken, PreconditionFailed,
     LimitReached, QuotaExceeded, and what `prepare_text` raises.
@@ -145,7 +149,7 @@ async def update_article(
         tags = await lock_tags(session, updates["tags"], actor=actor)
         tags_changed = await set_tags(session, article_id=article_id, tags=tags.by_key)
         costs[LimitKind.NEW_TAGS] = tags.new
-    _set_text(session, article, updates, rendered, actor)
+    _set_text(session, article, updates, rendered, actor, autosave=autosave)
     article.published_at, article.archived_at = dates
     if session.is_modified(article) or tags_changed or slug_changed:
         article.version += 1
@@ -226,10 +230,13 @@ def _set_text(
     updates: dict[str, Any],
     rendered: Rendered | None,
     actor: Identity,
+    *,
+    autosave: bool,
 ) -> None:
     """Set title, content, excerpt, cover image, language and comment policy."""
     title, content = updates.get("title", article.title), updates.get("content", article.content)
-    if (title, content) != (article.title, article.content):
+    changed = (title, content) != (article.title, article.content)
+    if changed and not (autosave and _may_amend(article, actor)):
         session.add(
             ArticleRevision(
                 article_id=article.id,
@@ -255,6 +262,16 @@ def _set_text(
     article.cover_image_url = updates.get("cover_image_url", article.cover_image_url)
     article.language = updates.get("language", article.language)
     article.comment_policy = updates.get("comment_policy", article.comment_policy)
+
+
+def _may_amend(article: Article, actor: Identity) -> bool:
+    """Return whether a draft's current text is the actor's, of the last minutes."""
+    return (
+        article.published_at is None
+        and article.edited_by == actor.id
+        and article.edited_at is not None
+        and article.edited_at > clock.now() - AMENDING
+    )
 
 
 def _resolve_dates(
