@@ -129,6 +129,7 @@ _LISTS = {
 }
 _TAG = select(public_name(Tag), Tag.slug, _count(Tag).scalar_subquery().label("article_count"))
 _BY_SLUG = _TAG.where(Tag.slug == bindparam("slug"))
+_BY_KEY = _TAG.where(Tag.key == bindparam("key"))
 _BY_ID = _TAG.where(Tag.id == bindparam("tag_id"))
 
 
@@ -155,6 +156,14 @@ async def get_tag(reader: Reader, *, slug: str, viewer: Identity | None) -> TagR
     tag = await _read(reader, _BY_SLUG, slug=slug)
     if tag is None or not (tag.article_count or may_on_any(viewer, Action.CHANGE_TAG)):
         raise TagNotFound
+    return tag
+
+
+async def find_tag(reader: Reader, *, name: str, viewer: Identity | None) -> TagResponse | None:
+    """Return the tag that an article with this name would get, if `viewer` may see it."""
+    tag = await _read(reader, _BY_KEY, key=tag_key(name))
+    if tag is None or not (tag.article_count or may_on_any(viewer, Action.CHANGE_TAG)):
+        return None
     return tag
 
 

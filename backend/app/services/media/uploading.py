@@ -15,9 +15,10 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,19 +114,55 @@ async def receive_upload(
     """
     max_bytes = get_settings().media_max_bytes
     if content_length is not None and content_length > max_bytes + MAX_OTHER_BYTES:
-        raise ContentTooLarge(f"An image may have at most {max_bytes} bytes")
+        raise ContentTooLarge(forms.TOO_LARGE.format(max_bytes))
     size = max_bytes if content_length is None else min(content_length, max_bytes)
+    receive = partial(forms.receive, content_type, body, max_bytes=max_bytes)
+    async with _receive(
+        session, database, storage, owner, size=0 if is_repeated else size, receive=receive
+    ) as upload:
+        yield upload
+
+
+@asynccontextmanager
+async def receive_file(
+    session: AsyncSession,
+    *,
+    database: Database,
+    storage: Storage,
+    owner: Identity,
+    alt: str,
+    size: int,
+    body: AsyncIterator[bytes],
+) -> AsyncIterator[Upload]:
+    """Do the same for a file of a form that was parsed before: `size` bytes in `body`.
+
+    Raises ContentTooLarge, LimitReached, QuotaExceeded, ServiceUnavailable, InvalidToken.
+    """
+    max_bytes = get_settings().media_max_bytes
+    if size > max_bytes:
+        raise ContentTooLarge(forms.TOO_LARGE.format(max_bytes))
+    receive = partial(forms.receive_file, body, alt=alt, max_bytes=max_bytes)
+    async with _receive(session, database, storage, owner, size=size, receive=receive) as upload:
+        yield upload
+
+
+@asynccontextmanager
+async def _receive(
+    session: AsyncSession,
+    database: Database,
+    storage: Storage,
+    owner: Identity,
+    *,
+    size: int,
+    receive: Callable[..., Awaitable[forms.Form]],
+) -> AsyncIterator[Upload]:
     available = await available_bytes(storage.incoming)
-    reservation_id = await _reserve(
-        database, owner, 0 if is_repeated else size, available=available
-    )
+    reservation_id = await _reserve(database, owner, size, available=available)
     directory = storage.incoming / secrets.token_hex(16)
     try:
         with storage_errors():
             await asyncio.to_thread(directory.mkdir, mode=0o700, parents=True)
-            form = await forms.receive(
-                content_type, body, path=directory / "upload", max_bytes=max_bytes
-            )
+            form = await receive(path=directory / "upload")
         yield Upload(directory, form, reservation_id)
     except BaseException:
         await _release(session, database=database, reservation_id=reservation_id)
