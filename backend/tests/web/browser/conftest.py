@@ -99,10 +99,7 @@ class Visitor:
         axe = Axe()
         try:
             for scheme in ("light", "dark"):
-                await self.page.emulate_media(
-                    color_scheme=scheme,  # type: ignore[arg-type]  # a literal
-                    reduced_motion="reduce",
-                )
+                await self.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
                 found = await axe.run(
                     self.page, options={"runOnly": {"type": "tag", "values": AXE_TAGS}}
                 )
