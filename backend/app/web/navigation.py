@@ -15,7 +15,14 @@ class Entry(NamedTuple):
     action: Action | None = None
 
 
-STUDIO: tuple[Entry, ...] = (Entry(N_("Overview"), "/studio"),)
+STUDIO: tuple[Entry, ...] = (
+    Entry(N_("Overview"), "/studio"),
+    Entry(N_("Moderation"), "/studio/moderation"),
+    Entry(N_("Media"), "/studio/media"),
+    Entry(N_("Tags"), "/studio/admin/tags", Action.CHANGE_TAG),
+    Entry(N_("Imports"), "/studio/admin/imports"),
+    Entry(N_("Administration"), "/studio/admin", Action.OPERATE),
+)
 
 
 def studio_entries(user: Identity | None) -> list[Entry]:

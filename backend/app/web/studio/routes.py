@@ -2,6 +2,10 @@
 
 from fastapi import APIRouter
 
-from app.web.studio import overview
+from app.web.studio import media, moderation, overview
 
-ROUTERS: tuple[APIRouter, ...] = (overview.router,)
+ROUTERS: tuple[APIRouter, ...] = (
+    overview.router,
+    moderation.router,
+    media.router,
+)
