@@ -273,9 +273,15 @@ def connected(process: Process, port: int) -> Iterator[Api]:
 
 
 @contextmanager
-def serving(checkout: Checkout, server: Sequence[str] = UVICORN, **settings: str) -> Iterator[Api]:
+def serving(
+    checkout: Checkout,
+    server: Sequence[str] = UVICORN,
+    *,
+    port: int | None = None,
+    **settings: str,
+) -> Iterator[Api]:
     """Run the API in a separate process, with `settings` as its environment."""
-    port = free_port()
+    port = port or free_port()
     address = ("--bind", f"{HOST}:{port}") if server is GUNICORN else ("--port", str(port))
     defaults = {
         "BCRYPT_COST": "4",
