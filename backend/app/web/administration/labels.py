@@ -107,7 +107,7 @@ SUBJECTS: Mapping[str, str] = {
     "preview_link": N_("Preview link"),
     "media": N_("Picture"),
     "comment": N_("Comment"),
-    "report": N_("Report"),
+    "report": N_("Report of a reader"),
     "mail": N_("Mail"),
 }
 MAILS: Mapping[str, str] = {
