@@ -276,12 +276,10 @@ def connected(process: Process, port: int) -> Iterator[Api]:
 def serving(
     checkout: Checkout,
     server: Sequence[str] = UVICORN,
-    *,
-    port: int | None = None,
     **settings: str,
 ) -> Iterator[Api]:
     """Run the API in a separate process, with `settings` as its environment."""
-    port = port or free_port()
+    port = int(settings.get("PORT", 0)) or free_port()
     address = ("--bind", f"{HOST}:{port}") if server is GUNICORN else ("--port", str(port))
     defaults = {
         "BCRYPT_COST": "4",

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -50,7 +51,7 @@ def test_mail_delivery_depends_on_settings(
 
 
 async def log_of_runs(
-    caplog: pytest.LogCaptureFixture, errors: Sequence[Exception | None], **options: float
+    caplog: pytest.LogCaptureFixture, errors: Sequence[Exception | None], **options: Any
 ) -> list[str]:
     """Repeat a job that raises these errors, and return the lines that it logs."""
     done = asyncio.Event()
@@ -123,14 +124,15 @@ async def test_states_of_jobs() -> None:
     runs = asyncio.Queue[Exception | None]()
 
     async def work() -> None:
-        if (error := await runs.get()) is not None:
+        error = await runs.get()
+        runs.task_done()
+        if error is not None:
             raise error
 
     async def after(error: Exception | None) -> tuple[str | None, bool, bool]:
         runs.put_nowait(error)
         async with asyncio.timeout(5):
-            while not runs.empty():
-                await asyncio.sleep(0)
+            await runs.join()
         await asyncio.sleep(0)
         state = states["work"]
         return state.error, state.failing_since is not None, state.succeeded_at is not None

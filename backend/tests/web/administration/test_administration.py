@@ -1,6 +1,7 @@
 """Pages of administrators: users, keys, the audit trail, mails, settings and health."""
 
 from datetime import timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -104,14 +105,16 @@ async def test_limits(
         return {row.kind: row.amount for row in rows}
 
     shown = await visit(pages, f"{USERS}/{user.id}")
-    fields = {"limit-comments": "7", "limit-drafts": "0"}
+    fields: dict[str, Any] = {"limit-comments": "7", "limit-drafts": "0"}
     saved = await shown.submit(pages, form="#change-limits", **fields)
     assert saved.flash == ["The limits were saved."]
     assert saved.form("#change-limits").fields["limit-comments"] == "7"
     assert await overrides() == {"comments": 7, "drafts": 0}
-    stale = await shown.submit(pages, form="#change-limits", **{"limit-comments": "9"})
+    stale = await shown.submit(pages, form="#change-limits", **{**fields, "limit-comments": "9"})
     assert stale.status == 412
-    invalid = await saved.submit(pages, form="#change-limits", **{"limit-comments": "many"})
+    invalid = await saved.submit(
+        pages, form="#change-limits", **{**fields, "limit-comments": "many"}
+    )
     assert list(invalid.errors) == ["limit-comments"]
     assert invalid.form("#change-limits").fields["limit-comments"] == "many"
     assert await overrides() == {"comments": 7, "drafts": 0}

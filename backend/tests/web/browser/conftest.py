@@ -113,6 +113,12 @@ class Visitor:
         finally:
             await self.page.emulate_media(color_scheme="null", reduced_motion="null")
 
+    async def counts(self, selector: str, number: int) -> None:
+        """Wait until the page has this number of elements."""
+        from playwright.async_api import expect
+
+        await expect(self.page.locator(selector)).to_have_count(number)
+
     async def fits(self) -> None:
         """Assert that the page does not scroll sideways at any of the widths."""
         for width in WIDTHS:
@@ -139,11 +145,10 @@ class Visitor:
 @pytest.fixture(scope="session")
 def site(checkout: Checkout) -> Iterator[Site]:  # noqa: F811 - the imported fixture
     """Start a server with its own database."""
-    port = free_port()
     with migrated_database() as url:
         # PORT: the URLs of images contain it.
-        settings = {"DATABASE_URL": application_url(url), "PORT": str(port)}
-        with serving(checkout, port=port, **settings) as api:
+        settings = {"DATABASE_URL": application_url(url), "PORT": str(free_port())}
+        with serving(checkout, **settings) as api:
             yield Site(api, url)
 
 

@@ -2,11 +2,14 @@
 
 import asyncio
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.web.browser.conftest import Site, Visitor
+
+if TYPE_CHECKING:
+    from playwright.async_api import FilePayload
 
 pytestmark = pytest.mark.browser
 
@@ -36,7 +39,7 @@ async def test_administration(site: Site, visitor: Visitor) -> None:
     await visitor.open("/studio/admin/users")
     await page.fill("#q", author)
     await page.keyboard.press("Enter")
-    await page.wait_for_function("document.querySelectorAll('tbody tr').length === 1")
+    await visitor.counts("tbody tr", 1)
     await page.click("tbody a")
     await page.wait_for_url("**/studio/admin/users/*")
     await page.click("text=Show and change the limits")
@@ -78,12 +81,12 @@ async def test_import_and_tags(site: Site, visitor: Visitor) -> None:
         json.dumps({"title": f"Imported {n}", "content": "Text.", "tags": ["Old looms"]})
         for n in range(40)
     ]
-    file = {
+    file: FilePayload = {
         "name": "articles.ndjson",
         "mimeType": "text/plain",
         "buffer": "\n".join([*lines, "{}"]).encode(),
     }
-    await page.set_input_files("#file", [file])  # type: ignore[list-item]  # a FilePayload
+    await page.set_input_files("#file", [file])
     await page.uncheck("#dry_run")
     await page.click("#import button")
     await page.wait_for_selector("text=Completed")

@@ -1,12 +1,15 @@
 """Moderation in Chromium: the queue with the keyboard, reports, and the media library."""
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.images import image_bytes
 from tests.web.browser.conftest import Site, Visitor
+
+if TYPE_CHECKING:
+    from playwright.async_api import FilePayload
 
 pytestmark = pytest.mark.browser
 
@@ -55,7 +58,7 @@ async def test_moderation_with_the_keyboard(site: Site, visitor: Visitor) -> Non
     await page.keyboard.press("j")
     assert "Second" in await page.locator("[data-queue] > li:focus").inner_text()
     await page.keyboard.press("a")
-    await page.wait_for_function(f"document.querySelectorAll('.queued').length === {before - 1}")
+    await visitor.counts(".queued", before - 1)
     assert await page.inner_text("#flash") == "1 comment approved."
     assert "Third" in await page.locator("[data-queue] > li:focus").inner_text()
     await page.keyboard.press("x")
@@ -63,11 +66,11 @@ async def test_moderation_with_the_keyboard(site: Site, visitor: Visitor) -> Non
     await page.keyboard.press("x")
     assert await page.locator("[data-queue] :checked").count() == 2
     await page.click("#bulk button[value=hide]")
-    await page.wait_for_function(f"document.querySelectorAll('.queued').length === {before - 3}")
+    await visitor.counts(".queued", before - 3)
     assert await page.inner_text("#flash") == "2 comments hidden."
     await page.keyboard.press("d")
     await page.click("dialog button[value=yes]")
-    await page.wait_for_function("!document.body.innerText.includes('Fourth')")
+    await visitor.counts("text=Fourth", 0)
     assert "1 comment deleted." in await page.inner_text("#flash")
     await page.click("text=Hidden comments")
     await page.wait_for_url("**/studio/moderation?status=hidden")
@@ -89,8 +92,12 @@ async def test_media_library(site: Site, visitor: Visitor) -> None:
     await visitor.sign_in(await site.create_user())
     await visitor.open("/studio/media")
     await visitor.accessible()
-    picture = {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": image_bytes(size=(1600, 900))}
-    await page.set_input_files("#file", [picture])  # type: ignore[list-item]  # a FilePayload
+    picture: FilePayload = {
+        "name": "a.jpg",
+        "mimeType": "image/jpeg",
+        "buffer": image_bytes(size=(1600, 900)),
+    }
+    await page.set_input_files("#file", [picture])
     await page.fill("#alt", "A loom")
     await page.click("#upload button")
     await page.wait_for_selector("text=The picture was uploaded.")
@@ -98,20 +105,20 @@ async def test_media_library(site: Site, visitor: Visitor) -> None:
     await visitor.fits()
     await visitor.screenshot("picture")
     await page.click("text=All media")
-    several = [
-        picture | {"name": "b.jpg", "buffer": image_bytes(size=(300, 600))},
-        picture | {"name": "broken.jpg", "buffer": b"broken"},
+    several: list[FilePayload] = [
+        {**picture, "name": "b.jpg", "buffer": image_bytes(size=(300, 600))},
+        {**picture, "name": "broken.jpg", "buffer": b"broken"},
     ]
-    await page.set_input_files("#file", several)  # type: ignore[arg-type]  # FilePayloads
+    await page.set_input_files("#file", several)
     await page.click("#upload button")
     await page.wait_for_selector("#uploads .failed")
-    await page.wait_for_function("document.querySelectorAll('.pictures > li').length === 2")
+    await visitor.counts(".pictures > li", 2)
     assert "Not an image" in await page.inner_text("#uploads")
     await visitor.accessible()
     await visitor.fits()
     await visitor.screenshot("media")
     await page.check("#without_alt")
-    await page.wait_for_function("document.querySelectorAll('.pictures > li').length === 1")
+    await visitor.counts(".pictures > li", 1)
     await page.click(".pictures a")
     await page.click("text=Delete the picture")
     await page.click("dialog button[value=yes]")

@@ -25,10 +25,10 @@ async def article(session: AsyncSession, author: User) -> Article:
     return await create_article(session, author=author, title=f"On looms {HOSTILE}"[:200])
 
 
-async def hold(session: AsyncSession, article: Article, **columns: object) -> Comment:
+async def hold(session: AsyncSession, article: Article, content: str = "Indeed.") -> Comment:
     reader = await create_user(session, name="Rita")
     return await create_comment(
-        session, article=article, author=reader, status=CommentStatus.PENDING, **columns
+        session, article=article, author=reader, content=content, status=CommentStatus.PENDING
     )
 
 
