@@ -1,26 +1,30 @@
 """Lists for administrators: accounts, keys, sessions, the audit trail, mails and settings."""
 
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from sqlalchemy import null
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.auth.identity import Identity
 from app.core import clock
 from app.core.config import get_settings
 from app.core.enums import Role
-from app.core.errors import ApiKeyNotFound, NotAuthorized
+from app.core.errors import ApiKeyNotFound, NotAuthorized, UserNotFound
 from app.db.session import Database
 from app.models import AuditEvent, Mail, User
 from app.schemas.accounts.api_key import ApiKeyQuery
 from app.schemas.accounts.user import AccountQuery
 from app.schemas.audit import AuditQuery
 from app.schemas.mail import MailQuery, MailState
+from app.schemas.media import LibraryQuery
 from app.schemas.page import PageQuery
 from app.services import operations
 from app.services.accounts import api_keys, sessions, users
+from app.services.media import library
 from tests.factories import create_api_key, create_session, create_user
+from tests.test_lists import statements
 
 
 def identity_of(user: User) -> Identity:
@@ -82,6 +86,8 @@ async def test_sessions_of_a_user_end(
         await sessions.list_sessions_of(reader, user_id=user.id, page=page, actor=editor)
     with pytest.raises(NotAuthorized):
         await sessions.end_sessions_of(session, user_id=user.id, actor=editor)
+    with pytest.raises(UserNotFound):
+        await sessions.end_sessions_of(session, user_id=10**12, actor=admin)
     async with database.unit_of_work() as unit:
         await sessions.end_sessions_of(unit, user_id=user.id, actor=admin)
     assert not await sessions.list_sessions_of(reader, user_id=user.id, page=page, actor=admin)
@@ -169,6 +175,25 @@ async def test_mails_by_state(
     assert await emails(MailState.FAILED) == ["c"]
     with pytest.raises(NotAuthorized):
         await operations.list_mails(database.reader, query=MailQuery(), user=editor)
+
+
+async def test_each_list_runs_one_query(
+    database: Database, connection: AsyncConnection, admin: Identity
+) -> None:
+    reader = database.reader
+    lists = (
+        partial(users.search_accounts, query=AccountQuery()),
+        partial(api_keys.list_all_api_keys, query=ApiKeyQuery()),
+        partial(operations.list_events, query=AuditQuery()),
+        partial(operations.list_mails, query=MailQuery()),
+        partial(library.search_media, query=LibraryQuery()),
+    )
+    for read in lists:
+        with statements(connection) as executed:
+            await read(reader, user=admin)
+        (statement,) = executed
+        assert "ORDER BY" in statement
+        assert "LIMIT" in statement
 
 
 async def test_settings_hide_secrets(admin: Identity, editor: Identity) -> None:

@@ -44,6 +44,7 @@ from app.core.errors import (
     InvalidToken,
     NotAuthenticated,
     SessionNotFound,
+    UserNotFound,
 )
 from app.core.limits import LimitKind
 from app.db.reading import Reader
@@ -366,9 +367,11 @@ async def log_out_everywhere(session: AsyncSession, *, actor: Identity) -> None:
 async def end_sessions_of(session: AsyncSession, *, user_id: int, actor: Identity) -> None:
     """End all sessions of another user, as an administrator.
 
-    API keys stay valid. Raises NotAuthorized, LimitReached.
+    API keys stay valid. Raises NotAuthorized, UserNotFound, LimitReached.
     """
     require(actor, Action.RESET_CREDENTIALS, owner_id=user_id)
+    if await session.get(User, user_id) is None:
+        raise UserNotFound
     await limits.spend(session, actor, {LimitKind.ACCOUNT_CHANGES: 1})
     await end_all(session, user_id=user_id)
     audit.record(session, AuditAction.LOGOUT_ALL, actor_id=actor.id, subject_id=user_id)
