@@ -46,14 +46,15 @@ from app.services.pages.paging import ListPage
 _COLUMNS = select(*Media.__table__.columns)
 _BY_ID = _COLUMNS.where(Media.id == bindparam("media_id"))
 _LIST = paged(_COLUMNS.where(Media.owner_id == bindparam("owner_id")).order_by(Media.id.desc()))
-# Drafts of other users do not count: any user who knows the URL can put it into a draft.
+_USE_COUNTS = or_(Article.author_id == Media.owner_id, PUBLISHED_OR_SCHEDULED)
+"""Drafts of other users do not count: any user who knows the URL can put it into a draft."""
 _USED_BY_ARTICLE = (
     select(ArticleMedia.article_id)
     .join(Article, Article.id == ArticleMedia.article_id)
     .join(Media, Media.id == ArticleMedia.media_id)
     .where(
         ArticleMedia.media_id == bindparam("media_id"),
-        or_(Article.author_id == Media.owner_id, PUBLISHED_OR_SCHEDULED),
+        _USE_COUNTS,
     )
 )
 IS_PROFILE_IMAGE = exists(literal(1)).where(
@@ -85,7 +86,7 @@ _USES = (
     .join(Media, Media.id == ArticleMedia.media_id)
     .where(
         ArticleMedia.media_id == any_(_IDS),
-        or_(Article.author_id == Media.owner_id, PUBLISHED_OR_SCHEDULED),
+        _USE_COUNTS,
     )
     .group_by(ArticleMedia.media_id)
     .order_by(ArticleMedia.media_id)

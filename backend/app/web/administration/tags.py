@@ -60,7 +60,7 @@ async def rename(
 ) -> Response:
     """Rename a tag. If another tag has the name, merge both after a confirmation."""
     new = form.read(TagUpdate)
-    other = await tags.find_tag(reader, name=new.name, viewer=user)
+    other = await tags.find_tag(reader, name=new.name, actor=user)
     if other is not None and other.slug != slug and not form.flag("merge"):
         text = _("The tag “%(name)s” exists already. Confirm that both become one.")
         raise FormError(merge=text % {"name": other.name})
