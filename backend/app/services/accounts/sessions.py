@@ -364,6 +364,12 @@ async def log_out_everywhere(session: AsyncSession, *, actor: Identity) -> None:
     audit.record(session, AuditAction.LOGOUT_ALL, actor_id=actor.id, subject_id=actor.id)
 
 
+async def end_all(session: AsyncSession, *, user_id: int, except_id: int | None = None) -> None:
+    """End a user's sessions, except for the session with the id `except_id`."""
+    not_excepted = UserSession.id != except_id if except_id is not None else true()
+    await _end(session, UserSession.user_id == user_id, not_excepted)
+
+
 async def end_sessions_of(session: AsyncSession, *, user_id: int, actor: Identity) -> None:
     """End all sessions of another user, as an administrator.
 
@@ -375,12 +381,6 @@ async def end_sessions_of(session: AsyncSession, *, user_id: int, actor: Identit
     await limits.spend(session, actor, {LimitKind.ACCOUNT_CHANGES: 1})
     await end_all(session, user_id=user_id)
     audit.record(session, AuditAction.LOGOUT_ALL, actor_id=actor.id, subject_id=user_id)
-
-
-async def end_all(session: AsyncSession, *, user_id: int, except_id: int | None = None) -> None:
-    """End a user's sessions, except for the session with the id `except_id`."""
-    not_excepted = UserSession.id != except_id if except_id is not None else true()
-    await _end(session, UserSession.user_id == user_id, not_excepted)
 
 
 async def _end(session: AsyncSession, *conditions: ColumnElement[bool]) -> bool:

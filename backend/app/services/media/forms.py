@@ -17,7 +17,6 @@ from app.schemas.media import Alt
 FILE, ALT = "file", "alt"
 MAX_ALT_BYTES = 4 * 1000
 MAX_HEADERS = 10
-TOO_LARGE = "An image may have at most {0} bytes"
 WRITE_BYTES = 256 * 1024
 """Bytes that are buffered before a thread writes them."""
 
@@ -55,20 +54,6 @@ async def receive(
                 await asyncio.to_thread(write, parser.pop_file_bytes())
         await asyncio.to_thread(write, parser.pop_file_bytes())
     return Form(alt=parser.finish(), digest=digest.digest())
-
-
-async def receive_file(body: AsyncIterator[bytes], *, alt: str, path: Path, max_bytes: int) -> Form:
-    """Write a file that another parser has read from a form. Raises ContentTooLarge."""
-    digest = hashlib.sha256()
-    size = 0
-    with await asyncio.to_thread(path.open, "xb") as file:
-        async for chunk in body:
-            size += len(chunk)
-            if size > max_bytes:
-                raise ContentTooLarge(TOO_LARGE.format(max_bytes))
-            digest.update(chunk)
-            await asyncio.to_thread(file.write, chunk)
-    return Form(alt=alt, digest=digest.digest())
 
 
 def _boundary(content_type: str) -> bytes:
@@ -163,7 +148,7 @@ class _FormParser:
         if self._field == FILE:
             self._file_bytes += end - start
             if self._file_bytes > self._max_bytes:
-                raise ContentTooLarge(TOO_LARGE.format(self._max_bytes))
+                raise ContentTooLarge(f"An image may have at most {self._max_bytes} bytes")
             self.file += data[start:end]
         else:
             if len(self._alt) + end - start > MAX_ALT_BYTES:

@@ -15,10 +15,9 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -114,61 +113,64 @@ async def receive_upload(
     """
     max_bytes = get_settings().media_max_bytes
     if content_length is not None and content_length > max_bytes + MAX_OTHER_BYTES:
-        raise ContentTooLarge(forms.TOO_LARGE.format(max_bytes))
+        raise ContentTooLarge(f"An image may have at most {max_bytes} bytes")
     size = max_bytes if content_length is None else min(content_length, max_bytes)
-    receive = partial(forms.receive, content_type, body, max_bytes=max_bytes)
-    async with _receive(
-        session, database, storage, owner, size=0 if is_repeated else size, receive=receive
-    ) as upload:
-        yield upload
-
-
-@asynccontextmanager
-async def receive_file(
-    session: AsyncSession,
-    *,
-    database: Database,
-    storage: Storage,
-    owner: Identity,
-    alt: str,
-    size: int,
-    body: AsyncIterator[bytes],
-) -> AsyncIterator[Upload]:
-    """Do the same for a file of a form that was parsed before: `size` bytes in `body`.
-
-    Raises ContentTooLarge, LimitReached, QuotaExceeded, ServiceUnavailable, InvalidToken.
-    """
-    max_bytes = get_settings().media_max_bytes
-    if size > max_bytes:
-        raise ContentTooLarge(forms.TOO_LARGE.format(max_bytes))
-    receive = partial(forms.receive_file, body, alt=alt, max_bytes=max_bytes)
-    async with _receive(session, database, storage, owner, size=size, receive=receive) as upload:
-        yield upload
-
-
-@asynccontextmanager
-async def _receive(
-    session: AsyncSession,
-    database: Database,
-    storage: Storage,
-    owner: Identity,
-    *,
-    size: int,
-    receive: Callable[..., Awaitable[forms.Form]],
-) -> AsyncIterator[Upload]:
     available = await available_bytes(storage.incoming)
-    reservation_id = await _reserve(database, owner, size, available=available)
+    reservation_id = await _reserve(
+        database, owner, 0 if is_repeated else size, available=available
+    )
     directory = storage.incoming / secrets.token_hex(16)
     try:
         with storage_errors():
             await asyncio.to_thread(directory.mkdir, mode=0o700, parents=True)
-            form = await receive(path=directory / "upload")
+            form = await forms.receive(
+                content_type, body, path=directory / "upload", max_bytes=max_bytes
+            )
         yield Upload(directory, form, reservation_id)
     except BaseException:
         await _release(session, database=database, reservation_id=reservation_id)
         raise
     finally:
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+
+async def upload_file(
+    session: AsyncSession,
+    *,
+    database: Database,
+    storage: Storage,
+    owner: Identity,
+    file: AsyncIterator[bytes],
+    size: int,
+    alt: str,
+) -> MediaResponse:
+    """Store an image of `size` bytes whose form was already parsed.
+
+    `session` must be unused. Raises InvalidMedia, ContentTooLarge, LimitReached, QuotaExceeded,
+    TooManyAtOnce, ServiceUnavailable, and InvalidToken if the owner's account was deleted.
+    """
+    max_bytes = get_settings().media_max_bytes
+    if size > max_bytes:
+        raise ContentTooLarge(f"An image may have at most {max_bytes} bytes")
+    available = await available_bytes(storage.incoming)
+    reservation_id = await _reserve(database, owner, size, available=available)
+    directory = storage.incoming / secrets.token_hex(16)
+    upload = Upload(directory, forms.Form(alt=alt, digest=b""), reservation_id)
+    try:
+        with storage_errors():
+            await asyncio.to_thread(directory.mkdir, mode=0o700, parents=True)
+            with await asyncio.to_thread(upload.file.open, "xb") as target:
+                async for chunk in file:
+                    await asyncio.to_thread(target.write, chunk)
+        stored = await store_upload(database, storage=storage, upload=upload, owner=owner)
+    except BaseException:
+        await _release(session, database=database, reservation_id=reservation_id)
+        raise
+    finally:
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+    return await create_media(
+        session, database=database, storage=storage, stored=stored, owner=owner
+    )
 
 
 async def _reserve(database: Database, owner: Identity, size: int, *, available: int) -> int:

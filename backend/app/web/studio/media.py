@@ -64,20 +64,14 @@ async def upload(
     except ValidationError as error:
         raise FormError(alt=validation_message(error.errors()[0])) from error
     storage: Storage = request.app.state.storage
-    async with uploading.receive_file(
+    media = await uploading.upload_file(
         session,
         database=database,
         storage=storage,
         owner=user,
-        alt=alt,
+        file=chunks(file),
         size=file.size or 0,
-        body=chunks(file),
-    ) as received:
-        stored = await uploading.store_upload(
-            database, storage=storage, upload=received, owner=user
-        )
-    media = await uploading.create_media(
-        session, database=database, storage=storage, stored=stored, owner=user
+        alt=alt,
     )
     if request.headers.get("accept") == "application/json":
         return JSONResponse(media.model_dump(mode="json"), 201, {"Cache-Control": "no-store"})

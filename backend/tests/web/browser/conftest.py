@@ -146,7 +146,7 @@ class Visitor:
 def site(checkout: Checkout) -> Iterator[Site]:  # noqa: F811 - the imported fixture
     """Start a server with its own database."""
     with migrated_database() as url:
-        # PORT: the URLs of images contain it.
+        # Without PORT, the URLs of images would have another one.
         settings = {"DATABASE_URL": application_url(url), "PORT": str(free_port())}
         with serving(checkout, **settings) as api:
             yield Site(api, url)
