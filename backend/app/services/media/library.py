@@ -64,21 +64,22 @@ IS_PROFILE_IMAGE = exists(literal(1)).where(
 _USED_BY_PROFILE = select(Media.id).where(Media.id == bindparam("media_id"), IS_PROFILE_IMAGE)
 MAX_USES = 100
 _TEXT = bindparam("text", type_=String)
-_OWNER = bindparam("owner_id", type_=BigInteger)
 _LIBRARY_ROW = Selection(
     lambda values: response_to(SimpleNamespace(**values)),
     {column.name: column for column in Media.__table__.columns},
 )
-_LIBRARY = keyset(
-    "library",
-    _LIBRARY_ROW,
-    select(*_LIBRARY_ROW.columns).where(
-        or_(_OWNER.is_(None), Media.owner_id == _OWNER),
-        or_(_TEXT.is_(None), func.strpos(func.lower(Media.alt), func.lower(_TEXT)) > 0),
-        or_(~bindparam("without_alt", type_=Boolean), Media.alt == ""),
-    ),
-    Media.id,
+_MATCHING = select(*_LIBRARY_ROW.columns).where(
+    or_(_TEXT.is_(None), func.strpos(func.lower(Media.alt), func.lower(_TEXT)) > 0),
+    or_(~bindparam("without_alt", type_=Boolean), Media.alt == ""),
 )
+_LIBRARIES = {
+    everyone: keyset("library", _LIBRARY_ROW, statement, Media.id)
+    for everyone, statement in {
+        True: _MATCHING,
+        False: _MATCHING.where(Media.owner_id == bindparam("owner_id", type_=BigInteger)),
+    }.items()
+}
+"""Keyed by whether they have the images of all users."""
 _IDS = bindparam("ids", type_=ARRAY(BigInteger))
 _USES = (
     select(ArticleMedia.media_id, func.count().label("number"))
@@ -131,7 +132,8 @@ async def search_media(
     if owner_id != user.id and not may_on_any(user, Action.MANAGE_MEDIA):
         raise NotAuthorized
     filters = {"owner_id": owner_id, "text": query.q, "without_alt": query.without_alt}
-    return await read_page(reader, _LIBRARY, query=query, parameters=filters, of=filters)
+    listing = _LIBRARIES[owner_id is None]
+    return await read_page(reader, listing, query=query, parameters=filters, of=filters)
 
 
 async def count_uses(reader: Reader, *, media: Sequence[MediaResponse]) -> Mapping[int, int]:
