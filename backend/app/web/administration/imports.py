@@ -9,6 +9,7 @@ from app.core.config import get_settings
 from app.core.enums import ImportState
 from app.core.errors import InvalidInput
 from app.db.dependencies import CurrentDatabase, WriteSession
+from app.http.middleware import MAX_FORM_IMPORT_BYTES
 from app.schemas.imports import ImportQuery
 from app.schemas.page import CursorQuery
 from app.services.bulk import imports
@@ -49,7 +50,7 @@ async def show_imports(request: Request, database: CurrentDatabase, user: PageUs
         imports=listed.items,
         states=IMPORT_STATES,
         accept=",".join(TYPES),
-        max_bytes=get_settings().max_import_bytes,
+        max_bytes=min(get_settings().max_import_bytes, MAX_FORM_IMPORT_BYTES),
         following=listed.next,
     )
 
