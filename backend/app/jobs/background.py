@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from app.core.config import Environment, Settings
 from app.core.errors import PressroomError
+from app.core.job_states import JobState
 from app.core.logging import get_logger
 from app.db.session import Database
 from app.jobs.housekeeping import delete_expired
@@ -70,9 +71,16 @@ def _mail_transport(settings: Settings) -> SendMail | None:
 
 
 @asynccontextmanager
-async def run_jobs(jobs: Sequence[Job]) -> AsyncIterator[None]:
-    """Run the jobs in the background of the block, and cancel them at its end."""
-    tasks = [asyncio.create_task(repeat(job), name=job.name) for job in jobs]
+async def run_jobs(
+    jobs: Sequence[Job], states: dict[str, JobState] | None = None
+) -> AsyncIterator[None]:
+    """Run the jobs in the background of the block, and cancel them at its end.
+
+    `states` gets the state of each job by its name.
+    """
+    kept = {} if states is None else states
+    kept.update({job.name: JobState(job.interval) for job in jobs})
+    tasks = [asyncio.create_task(repeat(job, state=kept[job.name]), name=job.name) for job in jobs]
     try:
         yield
     finally:
@@ -84,6 +92,7 @@ async def run_jobs(jobs: Sequence[Job]) -> AsyncIterator[None]:
 async def repeat(
     job: Job,
     *,
+    state: JobState | None = None,
     max_retry_delay: float | None = None,
     reminder_interval: float = REMINDER_SECONDS,
 ) -> None:
@@ -94,6 +103,7 @@ async def repeat(
     if max_retry_delay is None:
         max_retry_delay = max(MAX_RETRY_DELAY, job.interval / 12)
     log = _FailureLog(reminder_interval)
+    state = state or JobState(job.interval)
     failures = 0
     await asyncio.sleep(job.initial_delay)
     while True:
@@ -101,12 +111,15 @@ async def repeat(
             await job.work()
         except StepsFailed as failed:
             failures += 1
+            state.note_failure(failed)
             log.report({f"{job.name} ({step})": error for step, error in failed.errors.items()})
         except Exception as error:  # noqa: BLE001 - logged
             failures += 1
+            state.note_failure(error)
             log.report({job.name: error})
         else:
             failures = 0
+            state.note_success()
             log.report({})
         delay = min(2.0 ** min(failures, 10), max_retry_delay) if failures else job.interval
         await asyncio.sleep(delay)
