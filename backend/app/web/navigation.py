@@ -15,7 +15,10 @@ class Entry(NamedTuple):
     action: Action | None = None
 
 
-STUDIO: tuple[Entry, ...] = (Entry(N_("Overview"), "/studio"),)
+STUDIO: tuple[Entry, ...] = (
+    Entry(N_("Overview"), "/studio"),
+    Entry(N_("My account"), "/studio/account"),
+)
 
 
 def studio_entries(user: Identity | None) -> list[Entry]:

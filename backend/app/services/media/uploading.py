@@ -134,6 +134,45 @@ async def receive_upload(
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
 
+async def upload_file(
+    session: AsyncSession,
+    *,
+    database: Database,
+    storage: Storage,
+    owner: Identity,
+    file: AsyncIterator[bytes],
+    size: int,
+    alt: str,
+) -> MediaResponse:
+    """Store an image of `size` bytes whose form was already parsed.
+
+    `session` must be unused. Raises InvalidMedia, ContentTooLarge, LimitReached, QuotaExceeded,
+    TooManyAtOnce, ServiceUnavailable, and InvalidToken if the owner's account was deleted.
+    """
+    max_bytes = get_settings().media_max_bytes
+    if size > max_bytes:
+        raise ContentTooLarge(f"An image may have at most {max_bytes} bytes")
+    available = await available_bytes(storage.incoming)
+    reservation_id = await _reserve(database, owner, size, available=available)
+    directory = storage.incoming / secrets.token_hex(16)
+    upload = Upload(directory, forms.Form(alt=alt, digest=b""), reservation_id)
+    try:
+        with storage_errors():
+            await asyncio.to_thread(directory.mkdir, mode=0o700, parents=True)
+            with await asyncio.to_thread(upload.file.open, "xb") as target:
+                async for chunk in file:
+                    await asyncio.to_thread(target.write, chunk)
+        stored = await store_upload(database, storage=storage, upload=upload, owner=owner)
+    except BaseException:
+        await _release(session, database=database, reservation_id=reservation_id)
+        raise
+    finally:
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+    return await create_media(
+        session, database=database, storage=storage, stored=stored, owner=owner
+    )
+
+
 async def _reserve(database: Database, owner: Identity, size: int, *, available: int) -> int:
     """Reserve quota and disk space for an upload. Return the reservation's id.
 
