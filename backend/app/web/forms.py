@@ -10,8 +10,8 @@ from starlette.datastructures import FormData, UploadFile
 
 from app.core import errors as catalogue
 from app.core.errors import PressroomError
-from app.core.validation import validation_message
 from app.web.localization import gettext
+from app.web.validation import message_of
 
 WHOLE = ""
 """The name under which errors of the whole form are stored."""
@@ -135,7 +135,7 @@ class Form:
             case ValidationError():
                 for each in error.errors():
                     name = str(each["loc"][0]) if each["loc"] else WHOLE
-                    self._add(name, validation_message(each))
+                    self.errors.setdefault(name, []).append(message_of(each))
             case PressroomError():
                 self.error = error
                 names = next((FIELDS[kind] for kind in type(error).__mro__ if kind in FIELDS), ())

@@ -27,8 +27,8 @@ _SECRET = re.compile(r"[A-Z2-7]{16,64}")
 @router.get(SECOND_FACTOR)
 async def show_second_factor(request: Request, reader: ReadConnection, user: PageUser) -> Response:
     """Show whether the second factor is enabled, and how many recovery codes are left."""
-    status = await second_factor.read_second_factor(reader, user=user)
-    return page(request, "account/second_factor.html", status=status)
+    factor = await second_factor.read_second_factor(reader, user=user)
+    return page(request, "account/second_factor.html", factor=factor)
 
 
 @router.post(SECOND_FACTOR)
