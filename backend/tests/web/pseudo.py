@@ -1,4 +1,4 @@
-"""A catalogue whose texts are as long as usual, in Arabic letters: it shows what is not mirrored."""
+"""A catalogue with texts in Arabic letters, which shows what is not mirrored or translated."""
 
 from pathlib import Path
 

@@ -33,9 +33,7 @@ CODE_LENGTH = 20
 """Characters of the code, with 5 bits each."""
 
 _HAS_ADMIN = select(exists().where(User.role == Role.ADMIN))
-_HAS_OTHER_ADMIN = select(
-    exists().where(User.role == Role.ADMIN, User.id != bindparam("user_id"))
-)
+_HAS_OTHER_ADMIN = select(exists().where(User.role == Role.ADMIN, User.id != bindparam("user_id")))
 _NONCE = select(FirstStart.nonce)
 _CREATE_NONCE = insert(FirstStart).values(id=1, nonce=bindparam("nonce")).on_conflict_do_nothing()
 _DELETE_NONCE = delete(FirstStart).where(FirstStart.id == 1)
@@ -86,8 +84,8 @@ async def create_administrator(
 ) -> PageToken:
     """Create the first administrator, and open a page session.
 
-    `session` must not have been used yet. Raises AlreadySetUp, also for the second of two concurrent
-    requests. Raises IncorrectCode, TooManyAttempts, EmailTaken, UsernameTaken.
+    `session` must not have been used yet. Raises AlreadySetUp, also for the second of two
+    concurrent requests. Raises IncorrectCode, TooManyAttempts, EmailTaken, UsernameTaken.
     """
     if not await is_open(database):
         raise AlreadySetUp

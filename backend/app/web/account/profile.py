@@ -137,6 +137,4 @@ async def change_password(
     """Change the password; the other sessions end."""
     change = form.read(PasswordChange)
     await recovery.change_password(session, database=database, actor=user, change=change)
-    return redirect(
-        PASSWORD, flash=_("Your password was changed. Your other sessions have ended.")
-    )
+    return redirect(PASSWORD, flash=_("Your password was changed. Your other sessions have ended."))

@@ -35,9 +35,7 @@ async def test_profile(pages: httpx.AsyncClient, user: User, session: AsyncSessi
     assert (user.name, user.username, user.bio) == ("Ada King", "ada.king", "I")
 
 
-async def test_refused_profile(
-    pages: httpx.AsyncClient, user: User, session: AsyncSession
-) -> None:
+async def test_refused_profile(pages: httpx.AsyncClient, user: User, session: AsyncSession) -> None:
     await create_user(session, username="taken")
     form = await visit(pages, "/studio/account")
     refused = await form.submit(pages, form="#profile", username="taken", name=HOSTILE[:100])
@@ -189,7 +187,7 @@ async def test_api_keys(
         password=PASSWORD,
     )
     assert list(past.errors) == ["expires_at"]
-    assert past.form("#new-key").xpath('.//input[@checked]/@value') == ["users:read"]
+    assert past.form("#new-key").xpath(".//input[@checked]/@value") == ["users:read"]
     wrong = await past.submit(pages, form="#new-key", expires_at="", password="incorrect")
     assert list(wrong.errors) == ["password"]
     created = await wrong.submit(pages, form="#new-key", name=HOSTILE[:100], password=PASSWORD)
@@ -279,7 +277,9 @@ async def test_deletion_by_an_editor_reassigns(
         pages, form="#delete-account", articles="reassign", to=heir.username, password=PASSWORD
     )
     assert done.path == "/studio/sign-in"
-    assert await session.scalar(select(Article.author_id).where(Article.id == article.id)) == heir.id
+    assert (
+        await session.scalar(select(Article.author_id).where(Article.id == article.id)) == heir.id
+    )
 
 
 async def test_last_administrator_stays(

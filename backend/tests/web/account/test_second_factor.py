@@ -68,9 +68,7 @@ async def test_deletion_asks_for_a_code(pages: httpx.AsyncClient, user: User) ->
     form = await visit(pages, "/studio/account/delete")
     refused = await form.submit(pages, form="#delete-account", password=PASSWORD, code="")
     assert (refused.status, list(refused.errors)) == (403, ["code"])
-    done = await form.submit(
-        pages, form="#delete-account", password=PASSWORD, code=_code(factor)
-    )
+    done = await form.submit(pages, form="#delete-account", password=PASSWORD, code=_code(factor))
     assert done.path == "/studio/sign-in"
 
 
