@@ -274,8 +274,11 @@ def connected(process: Process, port: int) -> Iterator[Api]:
 
 @contextmanager
 def serving(checkout: Checkout, server: Sequence[str] = UVICORN, **settings: str) -> Iterator[Api]:
-    """Run the API in a separate process, with `settings` as its environment."""
-    port = free_port()
+    """Run the API in a separate process, with `settings` as its environment.
+
+    `PORT` is its port, by default a free one.
+    """
+    port = int(settings.get("PORT") or free_port())
     address = ("--bind", f"{HOST}:{port}") if server is GUNICORN else ("--port", str(port))
     defaults = {
         "BCRYPT_COST": "4",

@@ -19,6 +19,24 @@ router = create_router()
 
 SESSIONS = "/studio/account/sessions"
 
+BROWSERS = (
+    ("Edg/", "Edge"),
+    ("OPR/", "Opera"),
+    ("Firefox/", "Firefox"),
+    ("Chrome/", "Chrome"),
+    ("Safari/", "Safari"),
+)
+"""Parts of user agents and the names of their browsers, the most specific first."""
+SYSTEMS = (
+    ("Android", "Android"),
+    ("iPhone", "iOS"),
+    ("iPad", "iPadOS"),
+    ("CrOS", "ChromeOS"),
+    ("Windows", "Windows"),
+    ("Mac OS X", "macOS"),
+    ("Linux", "Linux"),
+)
+
 SessionId = Annotated[Id, Path()]
 
 
@@ -27,7 +45,16 @@ async def list_sessions(request: Request, reader: ReadConnection, user: PageUser
     """List the active sessions, the last used first."""
     query = PageQuery(limit=MAX_LIMIT)
     listed = await sessions.list_sessions(reader, page=query, user=user)
-    return page(request, "account/sessions.html", sessions=listed)
+    return page(request, "account/sessions.html", sessions=listed, describe=describe_agent)
+
+
+def describe_agent(user_agent: str) -> str:
+    """Return the browser and the system that a user agent names, or its first word."""
+    browser = next((name for part, name in BROWSERS if part in user_agent), None)
+    system = next((name for part, name in SYSTEMS if part in user_agent), None)
+    if browser and system:
+        return _("%(browser)s on %(system)s") % {"browser": browser, "system": system}
+    return browser or user_agent.partition("/")[0][:60].strip() or _("Unknown program")
 
 
 @router.post(SESSIONS + "/others/end")

@@ -1,6 +1,7 @@
 """My account: profile, email, password, sessions, keys, addresses, data and deletion."""
 
 import json
+from typing import Any
 
 import httpx
 import pytest
@@ -24,7 +25,12 @@ from tests.web.conftest import SignIn
 from tests.web.pages import HOSTILE, no_markup, visit
 
 NEW_PASSWORD = "another good passphrase"
-ADDRESS = {"label": "home", "line1": "12 St James's Square", "city": "London", "country": "GB"}
+ADDRESS: dict[str, Any] = {
+    "label": "home",
+    "line1": "12 St James's Square",
+    "city": "London",
+    "country": "GB",
+}
 
 
 async def test_profile(pages: httpx.AsyncClient, user: User, session: AsyncSession) -> None:
@@ -137,6 +143,30 @@ async def test_sessions(pages: httpx.AsyncClient, user: User, session: AsyncSess
     out = await others.submit(pages, form="/studio/account/sessions/all/end")
     assert (out.path, out.flash) == ("/studio/sign-in", ["You have signed out everywhere."])
     assert await _active_sessions(session, user) == 0
+
+
+@pytest.mark.parametrize(
+    ("agent", "shown"),
+    [
+        (
+            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0 Safari/537.36",
+            "Chrome on Linux",
+        ),
+        ("Mozilla/5.0 (Windows NT 10.0) Gecko/20100101 Firefox/150.0", "Firefox on Windows"),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) Safari/604.1", "Safari on iOS"),
+        ("curl/8.9.1", "curl"),
+        ("", "Unknown program"),
+        (HOSTILE, HOSTILE.partition("/")[0]),
+    ],
+)
+async def test_programs_of_sessions(
+    pages: httpx.AsyncClient, user: User, session: AsyncSession, agent: str, shown: str
+) -> None:
+    await session.execute(update(UserSession).values(user_agent=agent))
+    page = await visit(pages, "/studio/account/sessions")
+    assert page.xpath('//li[contains(@class, "card")]//strong/text()')[0] == shown
+    if agent == HOSTILE:
+        no_markup(page)
 
 
 async def test_ending_the_current_session_signs_out(

@@ -25,7 +25,12 @@ from tests.databases import migrated_database
 from tests.factories import PASSWORD, create_user
 from tests.web.pages import HOSTILE, Page, no_markup, visit
 
-NEW = {"name": "Ada", "username": "ada", "email": "ada@example.com", "password": PASSWORD}
+NEW: dict[str, Any] = {
+    "name": "Ada",
+    "username": "ada",
+    "email": "ada@example.com",
+    "password": PASSWORD,
+}
 ADMINS = select(func.count()).where(User.role == Role.ADMIN)
 CODE = re.compile(r"[a-z2-7]{4}(-[a-z2-7]{4}){4}")
 

@@ -1,6 +1,5 @@
 """Registration, and the pages that the links of mails lead to."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -17,15 +16,19 @@ from tests.inbox import Inbox, token_in
 from tests.web.conftest import SignIn
 from tests.web.pages import HOSTILE, no_markup, visit
 
-NEW = {"name": "Ada", "username": "ada", "email": "ada@example.com", "password": PASSWORD}
+NEW: dict[str, Any] = {
+    "name": "Ada",
+    "username": "ada",
+    "email": "ada@example.com",
+    "password": PASSWORD,
+}
 NEW_PASSWORD = "another good passphrase"
 
 
 @pytest.fixture
-def by_email(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def by_email(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = get_settings().model_copy(update={"registration": Registration.BY_EMAIL})
     monkeypatch.setattr("app.web.account.registration.get_settings", lambda: settings)
-    return
 
 
 async def test_open_registration_signs_in(pages: httpx.AsyncClient, session: AsyncSession) -> None:
