@@ -16,6 +16,7 @@ from app.jobs.housekeeping import delete_expired
 from app.jobs.mail import log_transport, smtp_transport
 from app.jobs.media import clean_up_media
 from app.jobs.steps import StepsFailed
+from app.services.accounts.first_start import Announcement
 from app.services.accounts.mail_delivery import SendMail
 from app.services.accounts.mail_dispatch import MailDispatcher
 from app.services.articles.changes import announce_due
@@ -50,6 +51,9 @@ def create_jobs(settings: Settings, database: Database) -> Sequence[Job]:
     jobs.append(Job("announcing", partial(announce_due, database), interval=2))
     media_work = partial(clean_up_media, database, open_storage(settings))
     jobs.append(Job("media cleanup", media_work, interval=60, initial_delay=60))
+    if settings.web_studio:
+        announcement = Announcement(database, url=f"{settings.api_url}/studio/first-start")
+        jobs.append(Job("first start", announcement.run, interval=60 * 60))
     transport = _mail_transport(settings)
     if transport is not None:
         dispatcher = MailDispatcher(

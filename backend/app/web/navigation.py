@@ -25,6 +25,7 @@ STUDIO: tuple[Entry, ...] = (
     Entry(N_("Imports"), "/studio/admin/imports"),
     Entry(N_("Trash"), "/studio/trash"),
     Entry(N_("Administration"), "/studio/admin", Action.OPERATE),
+    Entry(N_("My account"), "/studio/account"),
 )
 
 

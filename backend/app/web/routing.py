@@ -12,12 +12,13 @@ from app.core.errors import NotAuthenticated, UnsupportedMediaType
 from app.http.routing import FORM_TYPES, StrictRequest, StrictRoute
 from app.web import csrf
 from app.web.forms import Form
-from app.web.localization import language_or_source, negotiate, set_language
+from app.web.localization import catalogues, language_or_source, negotiate, set_language
 from app.web.messages import set_message
 from app.web.sessions import page_session
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 MAX_FIELDS = 1000
+LANGUAGE_COOKIE = "__Host-pressroom-language"
 _LOCAL_PATH = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]*")
 """A path of this site. `//host` and `/\\host` would lead to another one."""
 
@@ -88,9 +89,15 @@ class PageRoute(StrictRoute):
 
 
 def prepare(request: Request, *, public: bool) -> None:
-    """Choose the language: that of the site for public pages, otherwise the browser's."""
+    """Choose the language: that of the site for public pages, otherwise the visitor's.
+
+    A language that was chosen at /studio/language precedes those of the browser.
+    """
+    chosen = request.cookies.get(LANGUAGE_COOKIE, "")
     if public:
         set_language(language_or_source(get_settings().default_language))
+    elif chosen in catalogues():
+        set_language(chosen)
     else:
         set_language(negotiate(request.headers.get("accept-language", "")))
 

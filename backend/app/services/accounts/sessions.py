@@ -364,6 +364,12 @@ async def log_out_everywhere(session: AsyncSession, *, actor: Identity) -> None:
     audit.record(session, AuditAction.LOGOUT_ALL, actor_id=actor.id, subject_id=actor.id)
 
 
+async def end_others(session: AsyncSession, *, actor: Identity) -> None:
+    """End all sessions of the actor, except for the current one."""
+    await end_all(session, user_id=actor.id, except_id=actor.session_id)
+    audit.record(session, AuditAction.LOGOUT_ALL, actor_id=actor.id, subject_id=actor.id)
+
+
 async def end_all(session: AsyncSession, *, user_id: int, except_id: int | None = None) -> None:
     """End a user's sessions, except for the session with the id `except_id`."""
     not_excepted = UserSession.id != except_id if except_id is not None else true()
