@@ -214,9 +214,7 @@ async def test_every_page_for_every_caller(
         for name, value in given.items():
             route = route.replace(name, value)
     method, pattern = route.split()
-    path = re.sub(
-        r"\{(\w+)(:\w+)?\}", lambda name: EXAMPLES.get(name[1], "999999999"), pattern
-    )
+    path = re.sub(r"\{(\w+)(:\w+)?\}", lambda name: EXAMPLES.get(name[1], "999999999"), pattern)
     shown = await visit(pages, "/studio" if caller != "anonymous" else "/studio/sign-in")
     token = shown.xpath('//meta[@name="csrf-token"]/@content')[0]
     data = {FIELD: token} if method == "POST" else None
