@@ -388,6 +388,7 @@ BOUNDED_BY: Mapping[str, str] = {
     "comments": "comments",
     "discarded_folders": "uploads",
     "favorites": "reactions",
+    "first_start": "one",
     "follows": "reactions",
     "draft_former_slugs": "text_written; 50 an imported record",
     "former_slugs": "changes; 50 an imported record",

@@ -79,6 +79,8 @@ async def handle_error(request: Request, error: Exception) -> Response:
     if not is_read and _is_form_error(error):
         shown = await _show_form(request, error)
         if shown is not None:
+            if isinstance(error, PressroomError) and error.retry_after is not None:
+                shown.headers["Retry-After"] = str(error.retry_after)
             return shown
     if isinstance(error, ArticleMoved):
         return error_page(request, NotFound())

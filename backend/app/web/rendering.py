@@ -172,6 +172,7 @@ def _context(request: Request) -> dict[str, Any]:
         "form": form_of(request),
         "locale": str(localization.current_locale()).replace("_", "-"),
         "direction": localization.direction(),
+        "language_name": localization.current_locale().display_name,
         "with_query": partial(_with_query, request),
     }
 

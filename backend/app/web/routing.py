@@ -8,15 +8,17 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import RedirectResponse
 
 from app.core.config import get_settings
-from app.core.errors import UnsupportedMediaType
+from app.core.errors import NotAuthenticated, UnsupportedMediaType
 from app.http.routing import FORM_TYPES, StrictRequest, StrictRoute
 from app.web import csrf
 from app.web.forms import Form
-from app.web.localization import language_or_source, negotiate, set_language
+from app.web.localization import catalogues, language_or_source, negotiate, set_language
 from app.web.messages import set_message
+from app.web.sessions import page_session
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 MAX_FIELDS = 1000
+LANGUAGE_COOKIE = "__Host-pressroom-language"
 _LOCAL_PATH = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]*")
 """A path of this site. `//host` and `/\\host` would lead to another one."""
 
@@ -68,6 +70,7 @@ class PageRoute(StrictRoute):
             if request.method in SAFE_METHODS:
                 return await handle(request)
             csrf.require_same_origin(request)
+            await _require_session_for_large_body(request)
             data = await _read_form(request)
             try:
                 form = request.state.form = Form(data)
@@ -86,11 +89,28 @@ class PageRoute(StrictRoute):
 
 
 def prepare(request: Request, *, public: bool) -> None:
-    """Choose the language: that of the site for public pages, otherwise the browser's."""
+    """Choose the language: that of the site for public pages, otherwise the visitor's.
+
+    A language that was chosen at /studio/language precedes those of the browser.
+    """
+    chosen = request.cookies.get(LANGUAGE_COOKIE, "")
     if public:
         set_language(language_or_source(get_settings().default_language))
+    elif chosen in catalogues():
+        set_language(chosen)
     else:
         set_language(negotiate(request.headers.get("accept-language", "")))
+
+
+async def _require_session_for_large_body(request: Request) -> None:
+    """Raise NotAuthenticated for a body that only uploads have, before it is received.
+
+    Forms are received before the dependencies of a route run, and files of forms take memory.
+    """
+    length = request.headers.get("content-length", "")
+    is_large = length.isdecimal() and int(length) > get_settings().max_body_bytes
+    if (is_large or "transfer-encoding" in request.headers) and await page_session(request) is None:
+        raise NotAuthenticated
 
 
 async def _read_form(request: Request) -> Any:

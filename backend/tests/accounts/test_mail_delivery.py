@@ -310,7 +310,7 @@ class TestTexts:
     def test_mail_is_plain_text_and_auto_submitted(
         self, mail_text: MailText, settings: Settings
     ) -> None:
-        link = "http://localhost:3000/verify-email#token=" + "x" * 43
+        link = "http://localhost:8000/studio/verify-email#token=" + "x" * 43
         message = compose(mail_text, recipient="ada@exämple.com", settings=settings, link=link)
         assert message["From"] == "Pressroom <pressroom@localhost>"
         assert message["To"] == "ada@xn--exmple-cua.com"
@@ -331,7 +331,7 @@ class TestTexts:
         await client.post("/auth/password/forgot", json=body, headers=forged)
         (message,) = await inbox.deliver()
         assert "evil" not in message.as_string()
-        assert "http://localhost:3000/reset-password#token=" in message.get_content()
+        assert "http://localhost:8000/studio/reset-password#token=" in message.get_content()
 
     async def test_mail_contains_no_user_input(
         self, client: httpx.AsyncClient, inbox: Inbox

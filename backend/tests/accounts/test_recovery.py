@@ -68,7 +68,7 @@ class TestPasswordReset:
         (message,) = await inbox.deliver()
         assert message["To"] == "Ada@example.com"
         token = token_in(message)
-        assert f"http://localhost:3000/reset-password#token={token}" in message.get_content()
+        assert f"http://localhost:8000/studio/reset-password#token={token}" in message.get_content()
 
         response = await reset(client, token)
         assert (response.status_code, response.content) == (204, b"")
@@ -303,7 +303,9 @@ class TestVerification:
             (message,) = await inbox.deliver()
             assert message["To"] == email
             token = token_in(message)
-            assert f"http://localhost:3000/verify-email#token={token}" in message.get_content()
+            assert (
+                f"http://localhost:8000/studio/verify-email#token={token}" in message.get_content()
+            )
             assert (await verify(client, token)).status_code == 204
             user_id = response.json()["id"]
             verified = select(User.email_verified_at).where(User.id == user_id)

@@ -406,6 +406,21 @@ def test_local_url_is_rejected_in_production(local: str) -> None:
         make(**underivable)
 
 
+def test_links_in_mails_lead_to_the_studio_without_a_front_end() -> None:
+    """Then production needs no PUBLIC_URL, also if it sends mails."""
+    front_end = "https://www.example.com"
+    assert make().account_url == "http://localhost:8000/studio"
+    assert make(public_url=front_end).account_url == front_end
+    assert make(web_studio=False).account_url == "http://localhost:3000"
+    assert make(**{**SAFE, "web_studio": True, "cors_origins": front_end}).account_url == front_end
+    pages = {"web_reader": True, "web_studio": True, "cors_origins": ""}
+    mail = {name: value for name, value in MAIL.items() if name != "public_url"}
+    served = make(**{**SAFE, **mail, **pages})
+    assert served.account_url == f"{served.api_url}/studio"
+    with pytest.raises(ValidationError, match="PUBLIC_URL is"):
+        make(**{**SAFE, **mail, **pages, "web_studio": False})
+
+
 def test_database_password_completes_urls_without_a_password() -> None:
     urls = {"database_url": "postgresql://u@h/d", "database_read_url": "postgresql://u:own@r/d"}
     settings = make(

@@ -186,7 +186,7 @@ def test_delivery_resumes_after_a_database_outage(
 def test_development_needs_no_mail_server(checkout: Checkout, own_database: str) -> None:
     with serving(checkout, DATABASE_URL=own_database) as api:
         api.register("grace")
-        pattern = r"http://localhost:3000/verify-email#token=(\S+)"
+        pattern = r"http://localhost:8000/studio/verify-email#token=(\S+)"
         token: str = wait_until(
             lambda: re.findall(pattern, api.process.log), "it is printed", log=api.process.log
         )[0]

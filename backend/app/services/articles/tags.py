@@ -129,6 +129,7 @@ _LISTS = {
 }
 _TAG = select(public_name(Tag), Tag.slug, _count(Tag).scalar_subquery().label("article_count"))
 _BY_SLUG = _TAG.where(Tag.slug == bindparam("slug"))
+_BY_KEY = _TAG.where(Tag.key == bindparam("key"))
 _BY_ID = _TAG.where(Tag.id == bindparam("tag_id"))
 
 
@@ -156,6 +157,12 @@ async def get_tag(reader: Reader, *, slug: str, viewer: Identity | None) -> TagR
     if tag is None or not (tag.article_count or may_on_any(viewer, Action.CHANGE_TAG)):
         raise TagNotFound
     return tag
+
+
+async def find_tag(reader: Reader, *, name: str, actor: Identity) -> TagResponse | None:
+    """Return the tag that has this name in any spelling, for an editor. Raises NotAuthorized."""
+    _require_editor(actor)
+    return await _read(reader, _BY_KEY, key=tag_key(name))
 
 
 class ChangedTag(NamedTuple):

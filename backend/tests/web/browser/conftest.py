@@ -113,6 +113,12 @@ class Visitor:
         finally:
             await self.page.emulate_media(color_scheme="null", reduced_motion="null")
 
+    async def counts(self, selector: str, number: int) -> None:
+        """Wait until the page has this number of elements."""
+        from playwright.async_api import expect
+
+        await expect(self.page.locator(selector)).to_have_count(number)
+
     async def fits(self) -> None:
         """Assert that the page does not scroll sideways at any of the widths."""
         for width in WIDTHS:
