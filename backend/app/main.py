@@ -146,7 +146,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             database = app.state.database = Database.from_settings(resolved)
             gc.collect()
             gc.freeze()  # a full collection of these objects would block the event loop for 0.1 s
-            async with run_jobs(create_jobs(resolved, database)):
+            async with run_jobs(create_jobs(resolved, database), app.state.jobs):
                 yield
                 await app.state.imports.stop()
             await database.dispose()
@@ -167,6 +167,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.storage = open_storage(settings)
     app.state.imports = ImportRuns()
+    app.state.jobs = {}
     envelopes = {conduit.PATH: conduit_error_response, **pages.envelopes(app, settings)}
     middleware.install(app, settings, envelopes=envelopes)
     register_error_handlers(app)

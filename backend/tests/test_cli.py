@@ -275,6 +275,8 @@ class TestServe:
         assert served["port"] == port
         banner = capsys.readouterr().out
         assert f"http://localhost:{port}/docs" in banner
+        assert f"Pages        http://localhost:{port}/read\n" in banner
+        assert f"Studio       http://localhost:{port}/studio\n" in banner
         assert "embedded" not in banner
         assert "Demo account" not in banner
         assert fetch(own_database, "SELECT 1 FROM users") == []

@@ -52,6 +52,8 @@ def serve(
     base_url = f"http://{'localhost' if host == '127.0.0.1' else host}:{port}"
     lines = [
         f"Pressroom    {base_url}",
+        *([f"Pages        {base_url}{settings.web_prefix}"] if settings.web_reader else []),
+        *([f"Studio       {base_url}/studio"] if settings.web_studio else []),
         f"API docs     {base_url}/docs",
         f"Database     {_describe_embedded(settings) if embedded else readable_url(url)}",
     ]

@@ -288,6 +288,8 @@ class Settings(BaseSettings):
     """Whether to serve the pages of writers and administrators below /studio."""
     web_prefix: str = "/read"
     """The path of the reader's home page."""
+    web_featured_tag: Annotated[str, Field(min_length=1, max_length=50)] = "Featured"
+    """The name of the tag whose newest articles lead the readers' home page."""
     web_theme_dir: Path | None = None
     """A folder whose `templates` and `static` replace files of the pages."""
 
@@ -453,6 +455,12 @@ class Settings(BaseSettings):
             raise ValueError("must not contain commas or start or end with spaces")
         return value
 
+    @property
+    def names_front_end(self) -> bool:
+        """Whether links to articles lead to a front end, not to the pages below WEB_PREFIX."""
+        named = self.model_fields_set & {"public_url", "article_path", "author_path", "tag_path"}
+        return bool(named) or not self.web_reader or not _is_local(self.public_url)
+
     @field_validator("public_url", "local_url", "api_url")
     @classmethod
     def _check_base_url(cls, value: str) -> str:
@@ -605,6 +613,15 @@ class Settings(BaseSettings):
             if url is not None and make_url(url).password in EXAMPLE_PASSWORDS
         ]
 
+    @property
+    def account_url(self) -> str:
+        """The URL above the pages to which links in mails lead: PUBLIC_URL, or our studio.
+
+        The studio's pages are used if no front end is named.
+        """
+        is_named = "public_url" in self.model_fields_set or not _is_local(self.public_url)
+        return self.public_url if is_named or not self.web_studio else f"{self.api_url}/studio"
+
     def _url_problems(self) -> list[str]:
         """Return which public URLs only work on this machine."""
         urls = {
@@ -615,8 +632,13 @@ class Settings(BaseSettings):
             f"{name} is {url}, which works on this machine only: {used_in} contain it"
             f" (the default is the first of {source})"
             for name, (url, used_in, source) in urls.items()
-            if _is_local(url)
+            if _is_local(url) and not (name == "PUBLIC_URL" and self._serves_all_pages)
         ]
+
+    @property
+    def _serves_all_pages(self) -> bool:
+        """Whether our pages replace a front end that is not named."""
+        return self.web_reader and self.web_studio and "public_url" not in self.model_fields_set
 
     def _media_problems(self) -> list[str]:
         """Return what is missing from an incomplete S3 configuration."""
@@ -641,6 +663,7 @@ class Settings(BaseSettings):
             f"{name.upper()} is missing: mails contain it"
             for name in ("public_url", "mail_from")
             if name not in self.model_fields_set
+            and not (name == "public_url" and self.account_url != self.public_url)
         ]
         if "public_url" in self.model_fields_set and self.public_url.startswith("http:"):
             problems.append("PUBLIC_URL must use https: links in mails contain tokens")

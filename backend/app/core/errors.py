@@ -255,6 +255,10 @@ class LastAdmin(Conflict):
     code, message = "last_admin", "This is the last administrator; make another user one first"
 
 
+class AlreadySetUp(Conflict):
+    code, message = "already_set_up", "This site already has an administrator; log in"
+
+
 class SecondFactorEnabled(Conflict):
     code, message = "second_factor_enabled", "The second factor is already enabled"
 

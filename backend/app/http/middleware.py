@@ -56,6 +56,8 @@ CREDENTIAL_PARAMETERS = frozenset(
 
 FORM_BYTES = 1024 * 1024
 """Bytes of a multipart form in addition to its file."""
+MAX_FORM_IMPORT_BYTES = 64 * 1024 * 1024
+"""The size of a file that the page for imports accepts, which takes memory until it is received."""
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -99,7 +101,8 @@ def install(app: FastAPI, settings: Settings, envelopes: Mapping[str, Envelope])
             ("POST", "/articles/import"): settings.max_import_bytes,
             ("POST", "/studio/media"): settings.media_max_bytes + FORM_BYTES,
             ("POST", "/studio/articles/pictures"): settings.media_max_bytes + FORM_BYTES,
-            ("POST", "/studio/admin/imports"): settings.max_import_bytes + FORM_BYTES,
+            ("POST", "/studio/admin/imports"): min(settings.max_import_bytes, MAX_FORM_IMPORT_BYTES)
+            + FORM_BYTES,
         },
         respond=respond,
     )

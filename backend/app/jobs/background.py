@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 from app.core.config import Environment, Settings
 from app.core.errors import PressroomError
+from app.core.job_states import JobState
 from app.core.logging import get_logger
 from app.db.session import Database
 from app.jobs.housekeeping import delete_expired
 from app.jobs.mail import log_transport, smtp_transport
 from app.jobs.media import clean_up_media
 from app.jobs.steps import StepsFailed
+from app.services.accounts.first_start import Announcement
 from app.services.accounts.mail_delivery import SendMail
 from app.services.accounts.mail_dispatch import MailDispatcher
 from app.services.articles.changes import announce_due
@@ -49,6 +51,9 @@ def create_jobs(settings: Settings, database: Database) -> Sequence[Job]:
     jobs.append(Job("announcing", partial(announce_due, database), interval=2))
     media_work = partial(clean_up_media, database, open_storage(settings))
     jobs.append(Job("media cleanup", media_work, interval=60, initial_delay=60))
+    if settings.web_studio:
+        announcement = Announcement(database, url=f"{settings.api_url}/studio/first-start")
+        jobs.append(Job("first start", announcement.run, interval=60 * 60))
     transport = _mail_transport(settings)
     if transport is not None:
         dispatcher = MailDispatcher(
@@ -70,9 +75,16 @@ def _mail_transport(settings: Settings) -> SendMail | None:
 
 
 @asynccontextmanager
-async def run_jobs(jobs: Sequence[Job]) -> AsyncIterator[None]:
-    """Run the jobs in the background of the block, and cancel them at its end."""
-    tasks = [asyncio.create_task(repeat(job), name=job.name) for job in jobs]
+async def run_jobs(
+    jobs: Sequence[Job], states: dict[str, JobState] | None = None
+) -> AsyncIterator[None]:
+    """Run the jobs in the background of the block, and cancel them at its end.
+
+    `states` gets the state of each job by its name.
+    """
+    kept = {} if states is None else states
+    kept.update({job.name: JobState(job.interval) for job in jobs})
+    tasks = [asyncio.create_task(repeat(job, state=kept[job.name]), name=job.name) for job in jobs]
     try:
         yield
     finally:
@@ -84,6 +96,7 @@ async def run_jobs(jobs: Sequence[Job]) -> AsyncIterator[None]:
 async def repeat(
     job: Job,
     *,
+    state: JobState | None = None,
     max_retry_delay: float | None = None,
     reminder_interval: float = REMINDER_SECONDS,
 ) -> None:
@@ -94,6 +107,7 @@ async def repeat(
     if max_retry_delay is None:
         max_retry_delay = max(MAX_RETRY_DELAY, job.interval / 12)
     log = _FailureLog(reminder_interval)
+    state = state or JobState(job.interval)
     failures = 0
     await asyncio.sleep(job.initial_delay)
     while True:
@@ -101,12 +115,15 @@ async def repeat(
             await job.work()
         except StepsFailed as failed:
             failures += 1
+            state.note_failure(failed)
             log.report({f"{job.name} ({step})": error for step, error in failed.errors.items()})
         except Exception as error:  # noqa: BLE001 - logged
             failures += 1
+            state.note_failure(error)
             log.report({job.name: error})
         else:
             failures = 0
+            state.note_success()
             log.report({})
         delay = min(2.0 ** min(failures, 10), max_retry_delay) if failures else job.interval
         await asyncio.sleep(delay)

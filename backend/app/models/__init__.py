@@ -4,6 +4,7 @@ from app.models.accounts.account_token import AccountToken
 from app.models.accounts.address import Address
 from app.models.accounts.api_key import ApiKey
 from app.models.accounts.attempt import Attempt
+from app.models.accounts.first_start import FirstStart
 from app.models.accounts.second_factor import RecoveryCode, SecondFactor
 from app.models.accounts.session import UserSession
 from app.models.accounts.user import User
@@ -47,6 +48,7 @@ __all__ = [
     "DiscardedFolder",
     "DraftFormerSlug",
     "Favorite",
+    "FirstStart",
     "Follow",
     "FormerSlug",
     "IdempotencyKey",

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
-from app.schemas.page import PageQuery
-from app.schemas.types import TEXT_PATTERN, Id, Input, Output, omitted
+from app.schemas.page import CursorQuery, PageQuery
+from app.schemas.types import TEXT_PATTERN, Id, Input, Line, Output, omitted
 
 Alt = Annotated[
     str,
@@ -20,6 +20,17 @@ class MediaQuery(PageQuery):
     """The owner of the images and the page of the list."""
 
     owner: Annotated[Id | None, Field(description="A user's id; by default your own")] = None
+
+
+class LibraryQuery(CursorQuery):
+    """Filters and page of the media library."""
+
+    q: Annotated[str, Line(100)] | None = None
+    """A part of the alternative text."""
+    owner: Id | None = None
+    everyone: bool = False
+    """Whether editors see the images of all users."""
+    without_alt: bool = False
 
 
 class MediaUpdate(Input):

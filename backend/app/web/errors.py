@@ -33,7 +33,7 @@ from app.core.errors import (
     TooManyAttempts,
 )
 from app.core.logging import request_id
-from app.http.errors import allowed_methods, headers_of, status_of
+from app.http.errors import allowed_methods, cache_headers, headers_of, status_of
 from app.web.csrf import ForeignRequest, InvalidFormToken
 from app.web.forms import Form, FormError
 from app.web.rendering import PRIVATE, Renderer, page
@@ -79,6 +79,8 @@ async def handle_error(request: Request, error: Exception) -> Response:
     if not is_read and _is_form_error(error):
         shown = await _show_form(request, error)
         if shown is not None:
+            if isinstance(error, PressroomError) and error.retry_after is not None:
+                shown.headers["Retry-After"] = str(error.retry_after)
             return shown
     if isinstance(error, ArticleMoved):
         return error_page(request, NotFound())
@@ -114,7 +116,7 @@ def error_page(
         request,
         "errors/error.html",
         status=status,
-        headers={**given, **(headers or {})},
+        headers={**cache_headers(status), **given, **(headers or {})},
         error=error,
         status_code=status,
         identifier=request_id(),
@@ -157,7 +159,7 @@ def _repeat_page(request: Request, error: PressroomError) -> Response:
         status=status_of(type(error)),
         error=error,
         fields=list(form.repeatable()) if is_ours else [],
-        action=request.url.path,
+        action=request.url.path + (f"?{request.url.query}" if request.url.query else ""),
         sign_in=SIGN_IN if isinstance(error, NotAuthenticated) else CONFIRM,
         needs_session=not isinstance(error, InvalidFormToken),
         form_path=getattr(request.state, "form_page", request.url.path),

@@ -10,25 +10,35 @@ from starlette.datastructures import FormData, UploadFile
 
 from app.core import errors as catalogue
 from app.core.errors import PressroomError
-from app.core.validation import validation_message
 from app.web.localization import gettext
+from app.web.validation import message_of
 
 WHOLE = ""
 """The name under which errors of the whole form are stored."""
-FIELDS: Mapping[type[PressroomError], str] = {
-    catalogue.EmailTaken: "email",
-    catalogue.UsernameTaken: "username",
-    catalogue.SlugTaken: "slug",
-    catalogue.IncorrectPassword: "password",
-    catalogue.PasswordRequired: "current_password",
-    catalogue.IncorrectCode: "code",
-    catalogue.InvalidCode: "code",
-    catalogue.ContentTooComplex: "content",
-    catalogue.InvalidMedia: "file",
+FIELDS: Mapping[type[PressroomError], tuple[str, ...]] = {
+    catalogue.EmailTaken: ("email",),
+    catalogue.UsernameTaken: ("username",),
+    catalogue.SlugTaken: ("slug",),
+    catalogue.IncorrectPassword: ("password", "current_password"),
+    catalogue.PasswordRequired: ("current_password",),
+    catalogue.IncorrectCode: ("code",),
+    catalogue.InvalidCode: ("code",),
+    catalogue.InvalidAccountToken: ("token",),
+    catalogue.ContentTooComplex: ("content",),
+    catalogue.InvalidMedia: ("file", "picture"),
 }
-"""Fields of forms that errors of the catalogue belong to."""
+"""Fields of forms that errors of the catalogue belong to: the first that the form has."""
 SECRET_FIELDS = frozenset(
-    {"password", "current_password", "new_password", "code", "challenge", "csrf_token"}
+    {
+        "challenge",
+        "code",
+        "csrf_token",
+        "current_password",
+        "new_password",
+        "password",
+        "secret",
+        "token",
+    }
 )
 """Fields whose values no page shows again."""
 
@@ -125,11 +135,11 @@ class Form:
             case ValidationError():
                 for each in error.errors():
                     name = str(each["loc"][0]) if each["loc"] else WHOLE
-                    self._add(name, validation_message(each))
+                    self.errors.setdefault(name, []).append(message_of(each))
             case PressroomError():
                 self.error = error
-                name = next((FIELDS[kind] for kind in type(error).__mro__ if kind in FIELDS), WHOLE)
-                self._add(name if name in self._data else WHOLE, str(error))
+                names = next((FIELDS[kind] for kind in type(error).__mro__ if kind in FIELDS), ())
+                self._add(next((name for name in names if name in self._data), WHOLE), str(error))
 
     def _add(self, name: str, message: str) -> None:
         self.errors.setdefault(name, []).append(gettext(message))

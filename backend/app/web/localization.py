@@ -1,7 +1,7 @@
 """Languages of the pages: catalogues, negotiation, and formats of dates and numbers.
 
 The catalogues are `.po` files in `locales/<language>/LC_MESSAGES/`, one for each area. They are
-read once, at the start.
+read once, at the start. Those of WEB_THEME_DIR add languages, or replace single texts.
 """
 
 from collections.abc import Iterator
@@ -22,6 +22,7 @@ from babel.numbers import format_decimal
 from babel.support import NullTranslations, Translations
 
 from app.core import clock
+from app.core.config import get_settings
 
 LOCALES = Path(__file__).parent / "locales"
 SOURCE = "en"
@@ -38,12 +39,15 @@ _language: ContextVar[str] = ContextVar("language", default=SOURCE)
 def catalogues() -> dict[str, NullTranslations]:
     """Return the catalogue of each language."""
     found: dict[str, NullTranslations] = {SOURCE: NullTranslations()}
-    for folder in sorted(LOCALES.glob("*/LC_MESSAGES")):
-        language = folder.parent.name
-        merged = Translations()
-        for file in sorted(folder.glob("*.po")):
-            merged.merge(_compiled(file, language))
-        found[language] = merged
+    theme = get_settings().web_theme_dir
+    for locales in [LOCALES, *([theme / "locales"] if theme else [])]:
+        for folder in sorted(locales.glob("*/LC_MESSAGES")):
+            language = folder.parent.name
+            merged = found.get(language)
+            if not isinstance(merged, Translations):
+                merged = found[language] = Translations()
+            for file in sorted(folder.glob("*.po")):
+                merged.merge(_compiled(file, language))
     return found
 
 

@@ -19,7 +19,13 @@ STUDIO: tuple[Entry, ...] = (
     Entry(N_("Overview"), "/studio"),
     Entry(N_("Articles"), "/studio/articles"),
     Entry(N_("Calendar"), "/studio/calendar"),
+    Entry(N_("Media"), "/studio/media"),
+    Entry(N_("Moderation"), "/studio/moderation"),
+    Entry(N_("Tags"), "/studio/admin/tags", Action.CHANGE_TAG),
+    Entry(N_("Imports"), "/studio/admin/imports"),
     Entry(N_("Trash"), "/studio/trash"),
+    Entry(N_("Administration"), "/studio/admin", Action.OPERATE),
+    Entry(N_("My account"), "/studio/account"),
 )
 
 

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import segno
 from fastapi import Request, Response
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
@@ -37,15 +37,25 @@ class Renderer(NamedTuple):
     assets: Assets
     settings: Settings
     headers: Mapping[str, str]
+    article_headers: Mapping[str, str]
+    """Headers of pages that show articles, with images of other hosts."""
 
 
 def create_renderer(settings: Settings) -> Renderer:
-    """Create the renderer. Templates and static files of WEB_THEME_DIR replace ours."""
+    """Create the renderer. Templates and static files of WEB_THEME_DIR replace ours.
+
+    Templates of a theme extend ours by the names that start with `default/`.
+    """
     theme = settings.web_theme_dir
     assets = Assets(theme)
     folders = [*([theme / "templates"] if theme else []), TEMPLATES]
     environment = Environment(
-        loader=ChoiceLoader([FileSystemLoader(folder) for folder in folders]),
+        loader=ChoiceLoader(
+            [
+                *(FileSystemLoader(folder) for folder in folders),
+                PrefixLoader({"default": FileSystemLoader(TEMPLATES)}),
+            ]
+        ),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -80,7 +90,13 @@ def create_renderer(settings: Settings) -> Renderer:
             "studio": settings.web_studio,
         },
     }
-    return Renderer(environment, assets, settings, page_headers(settings))
+    return Renderer(
+        environment,
+        assets,
+        settings,
+        headers=page_headers(settings),
+        article_headers=page_headers(settings, remote_images=True),
+    )
 
 
 def rendered_html(html: str) -> Markup:
@@ -115,10 +131,13 @@ def page(
     *,
     status: int = 200,
     public: bool = False,
+    remote_images: bool = False,
     headers: Mapping[str, str] | None = None,
     **context: Any,
 ) -> Response:
     """Render `template`, and return the response.
+
+    `remote_images`: whether the page shows articles, whose images may be on other hosts.
 
     A page is private unless `public` is set, for which the route needs `public_page`. Public pages
     have no user, no form token and no messages. If the page shows a refused form, the status is
@@ -130,7 +149,8 @@ def page(
     values = _public_context(request) if public else _private_context(request)
     text = renderer.environment.get_template(template).render({**values, **context})
     status = getattr(request.state, "status", status)
-    response = HTMLResponse(text, status, {**renderer.headers, **(headers or {})})
+    own = renderer.article_headers if remote_images else renderer.headers
+    response = HTMLResponse(text, status, {**own, **(headers or {})})
     response.headers["Content-Language"] = str(localization.current_locale()).replace("_", "-")
     if public and status == 200:
         response.headers.setdefault("Cache-Control", public_cache())
@@ -152,6 +172,7 @@ def _context(request: Request) -> dict[str, Any]:
         "form": form_of(request),
         "locale": str(localization.current_locale()).replace("_", "-"),
         "direction": localization.direction(),
+        "language_name": localization.current_locale().display_name,
         "with_query": partial(_with_query, request),
     }
 

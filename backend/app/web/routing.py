@@ -8,15 +8,17 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import RedirectResponse
 
 from app.core.config import get_settings
-from app.core.errors import UnsupportedMediaType
+from app.core.errors import NotAuthenticated, UnsupportedMediaType
 from app.http.routing import FORM_TYPES, StrictRequest, StrictRoute
 from app.web import csrf
 from app.web.forms import Form
-from app.web.localization import language_or_source, negotiate, set_language
+from app.web.localization import catalogues, language_or_source, negotiate, set_language
 from app.web.messages import set_message
+from app.web.sessions import page_session
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 MAX_FIELDS = 1000
+LANGUAGE_COOKIE = "__Host-pressroom-language"
 _LOCAL_PATH = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]*")
 """A path of this site. `//host` and `/\\host` would lead to another one."""
 
@@ -26,7 +28,7 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 def form_page(path: str) -> Callable[[Endpoint], Endpoint]:
     """Declare which page shows the form of a POST route; by default, that of the same path.
 
-    `path` may contain the path parameters of the route.
+    `path` may contain the path parameters of the route. Paths of readers are below WEB_PREFIX.
     """
 
     def declare(endpoint: Endpoint) -> Endpoint:
@@ -55,6 +57,8 @@ class PageRoute(StrictRoute):
     """
 
     ignores_unknown_parameters = True
+    prefix = ""
+    """The path in front of the declared ones: WEB_PREFIX for pages of readers."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -66,11 +70,14 @@ class PageRoute(StrictRoute):
             if request.method in SAFE_METHODS:
                 return await handle(request)
             csrf.require_same_origin(request)
+            await _require_session_for_large_body(request)
             data = await _read_form(request)
             try:
                 form = request.state.form = Form(data)
                 pattern = getattr(self.endpoint, "form_page", None)
-                path = pattern.format(**request.path_params) if pattern else request.url.path
+                path = request.url.path
+                if pattern:
+                    path = self.prefix + pattern.format(**request.path_params)
                 request.state.form_page = path
                 token = form.text(csrf.FIELD) or request.headers.get(csrf.HEADER, "")
                 csrf.require_token(request, token)
@@ -82,11 +89,28 @@ class PageRoute(StrictRoute):
 
 
 def prepare(request: Request, *, public: bool) -> None:
-    """Choose the language: that of the site for public pages, otherwise the browser's."""
+    """Choose the language: that of the site for public pages, otherwise the visitor's.
+
+    A language that was chosen at /studio/language precedes those of the browser.
+    """
+    chosen = request.cookies.get(LANGUAGE_COOKIE, "")
     if public:
         set_language(language_or_source(get_settings().default_language))
+    elif chosen in catalogues():
+        set_language(chosen)
     else:
         set_language(negotiate(request.headers.get("accept-language", "")))
+
+
+async def _require_session_for_large_body(request: Request) -> None:
+    """Raise NotAuthenticated for a body that only uploads have, before it is received.
+
+    Forms are received before the dependencies of a route run, and files of forms take memory.
+    """
+    length = request.headers.get("content-length", "")
+    is_large = length.isdecimal() and int(length) > get_settings().max_body_bytes
+    if (is_large or "transfer-encoding" in request.headers) and await page_session(request) is None:
+        raise NotAuthenticated
 
 
 async def _read_form(request: Request) -> Any:

@@ -53,7 +53,9 @@ async def test_account_is_created_when_the_link_is_used(
     (message,) = await inbox.deliver()
     assert message["To"] == "ada@example.com"
     token = token_in(message)
-    assert f"http://localhost:3000/confirm-registration#token={token}" in message.get_content()
+    assert (
+        f"http://localhost:8000/studio/confirm-registration#token={token}" in message.get_content()
+    )
     assert await users(session) == 0
 
     assert (await confirm(client, token)).status_code == 201

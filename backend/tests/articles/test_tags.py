@@ -10,9 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core import clock
 from app.core.enums import Role
+from app.core.errors import NotAuthorized
+from app.db.session import Database
 from app.models import Article, AuditEvent, User
+from app.services.articles import tags
 from tests.factories import bearer, create_article, create_user
 from tests.test_lists import statements
+from tests.test_operations import identity_of
 
 
 async def tags_of(client: httpx.AsyncClient, url: str = "/tags", **options: Any) -> dict[str, int]:
@@ -292,3 +296,16 @@ class TestChanging:
     ) -> None:
         response = await client.put("/tags/engines", json=body, headers=bearer(editor))
         assert response.status_code == 422
+
+
+async def test_tag_is_found_in_any_spelling(database: Database, session: AsyncSession) -> None:
+    author = await create_user(session)
+    editor = await create_user(session, role=Role.EDITOR)
+    await create_article(session, author=author, tags=["Power Looms"], published=False)
+    found = await tags.find_tag(database.reader, name="power looms", actor=identity_of(editor))
+    assert found is not None
+    assert found.slug == "power-looms"
+    unknown = await tags.find_tag(database.reader, name="other", actor=identity_of(editor))
+    assert unknown is None
+    with pytest.raises(NotAuthorized):
+        await tags.find_tag(database.reader, name="other", actor=identity_of(author))

@@ -365,6 +365,27 @@ def test_public_url_defaults_to_an_origin_in_production(origins: str, expected: 
 
 
 @pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, False),
+        ({"public_url": "http://localhost:3000"}, True),
+        ({"article_path": "/posts/{slug}"}, True),
+        ({"web_reader": False}, True),
+        ({**SAFE, "web_reader": True}, True),
+        (
+            {**SAFE, "web_reader": True, "cors_origins": "", "public_url": "https://a.example.com"},
+            True,
+        ),
+    ],
+)
+def test_links_to_articles_lead_to_a_named_front_end(
+    values: dict[str, Any], expected: bool
+) -> None:
+    """CORS_ORIGINS of SAFE names one."""
+    assert make(**values).names_front_end is expected
+
+
+@pytest.mark.parametrize(
     "local",
     [
         "http://localhost:8080",
@@ -383,6 +404,21 @@ def test_local_url_is_rejected_in_production(local: str) -> None:
     underivable = {**SAFE, "allowed_hosts": "*.example.com", "cors_origins": ""}
     with pytest.raises(ValidationError, match=r"API_URL is http://localhost:8000.*PUBLIC_URL is"):
         make(**underivable)
+
+
+def test_links_in_mails_lead_to_the_studio_without_a_front_end() -> None:
+    """Then production needs no PUBLIC_URL, also if it sends mails."""
+    front_end = "https://www.example.com"
+    assert make().account_url == "http://localhost:8000/studio"
+    assert make(public_url=front_end).account_url == front_end
+    assert make(web_studio=False).account_url == "http://localhost:3000"
+    assert make(**{**SAFE, "web_studio": True, "cors_origins": front_end}).account_url == front_end
+    pages = {"web_reader": True, "web_studio": True, "cors_origins": ""}
+    mail = {name: value for name, value in MAIL.items() if name != "public_url"}
+    served = make(**{**SAFE, **mail, **pages})
+    assert served.account_url == f"{served.api_url}/studio"
+    with pytest.raises(ValidationError, match="PUBLIC_URL is"):
+        make(**{**SAFE, **mail, **pages, "web_studio": False})
 
 
 def test_database_password_completes_urls_without_a_password() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -11,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.config import Environment, Settings
 from app.core.errors import ServiceUnavailable
+from app.core.job_states import JobState
 from app.db.session import Database
 from app.jobs.background import Job, create_jobs, repeat, run_jobs
 from app.jobs.housekeeping import delete_expired
@@ -37,7 +39,7 @@ def names(database: Database, settings: Settings) -> Callable[..., list[str]]:
 def test_mail_delivery_depends_on_settings(
     names: Callable[..., list[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    always = ["housekeeping", "rendering", "announcing", "media cleanup"]
+    always = ["housekeeping", "rendering", "announcing", "media cleanup", "first start"]
     both = [*always, "mail delivery"]
     assert names(environment=Environment.TEST) == always
     assert names(environment=Environment.TEST, smtp_host="mail") == both
@@ -49,7 +51,7 @@ def test_mail_delivery_depends_on_settings(
 
 
 async def log_of_runs(
-    caplog: pytest.LogCaptureFixture, errors: Sequence[Exception | None], **options: float
+    caplog: pytest.LogCaptureFixture, errors: Sequence[Exception | None], **options: Any
 ) -> list[str]:
     """Repeat a job that raises these errors, and return the lines that it logs."""
     done = asyncio.Event()
@@ -115,6 +117,35 @@ async def test_jobs_are_cancelled_at_shutdown() -> None:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     assert ended.is_set()
+
+
+async def test_states_of_jobs() -> None:
+    states: dict[str, JobState] = {}
+    runs = asyncio.Queue[Exception | None]()
+
+    async def work() -> None:
+        error = await runs.get()
+        runs.task_done()
+        if error is not None:
+            raise error
+
+    async def after(error: Exception | None) -> tuple[str | None, bool, bool]:
+        runs.put_nowait(error)
+        async with asyncio.timeout(5):
+            await runs.join()
+        await asyncio.sleep(0)
+        state = states["work"]
+        return state.error, state.failing_since is not None, state.succeeded_at is not None
+
+    async with run_jobs([Job("work", work, interval=0)], states):
+        assert states["work"].succeeded_at is None
+        assert await after(None) == (None, False, True)
+        steps = StepsFailed({"one": ServiceUnavailable()})
+        assert await after(steps) == ("StepsFailed", True, True)
+    states["work"].note_failure(ValueError())
+    assert states["work"].error == "ValueError"
+    states["work"].note_success()
+    assert states["work"].failing_since is None
 
 
 async def test_housekeeping_deletes_expired_mails_and_tokens(

@@ -20,10 +20,15 @@ KEYWORDS = {"_": None, "gettext": None, "ngettext": (1, 2), "N_": None}
 LANGUAGES = sorted(set(localization.catalogues()) - {localization.SOURCE})
 
 
-def texts() -> set[str]:
-    """Return the texts of all templates and modules."""
+def messages() -> set[str | tuple[str, ...]]:
+    """Return the texts of all templates and modules, as pairs if they have a plural."""
     found = extract_from_dir(WEB, METHODS, OPTIONS, keywords=KEYWORDS, strip_comment_tags=True)
-    return {each[2] if isinstance(each[2], str) else each[2][0] for each in found}
+    return {each[2] for each in found}
+
+
+def texts() -> set[str]:
+    """Return the texts of all templates and modules, in singular."""
+    return {each if isinstance(each, str) else each[0] for each in messages()}
 
 
 def error_texts() -> Iterator[str]:
@@ -35,7 +40,7 @@ def error_texts() -> Iterator[str]:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_text_is_translated(language: str) -> None:
-    translated: set[str] = set()
+    translated: dict[str, list[str]] = {}
     for file in (WEB / "locales" / language / "LC_MESSAGES").glob("*.po"):
         with file.open("rb") as source:
             catalogue = read_po(source, locale=language)
@@ -48,10 +53,11 @@ def test_every_text_is_translated(language: str) -> None:
             assert strings, name
             assert all(strings), f"{file.name} has no translation of {name!r}"
             assert not list(message.check(catalogue)), name
-            assert name not in translated, f"{name!r} is in two catalogues"
-            translated.add(name)
-    assert texts() - translated == set(), "missing"
-    assert translated - texts() - set(error_texts()) == set(), "unused"
+            known = translated.setdefault(name, list(strings))
+            assert known == list(strings), f"{name!r} has two translations"
+    assert texts() - set(translated) == set(), "missing"
+    assert set(translated) - texts() - set(error_texts()) == set(), "unused"
+    assert set(error_texts()) - set(translated) == set(), "missing messages of errors"
 
 
 @pytest.mark.parametrize(

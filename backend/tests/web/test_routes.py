@@ -1,6 +1,7 @@
 """All routes of pages: protection of forms, caching, headers, and errors."""
 
 import re
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -73,6 +74,24 @@ async def test_every_form_refuses_other_origins(
     assert response.status_code == 403
     assert "Another site sent this request" in response.text
     assert "kept" not in response.text
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Length": str(5 * 1024 * 1024)}])
+async def test_uploads_of_visitors_are_not_received(
+    pages: httpx.AsyncClient, headers: dict[str, str]
+) -> None:
+    received = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal received
+        while True:
+            received += 1
+            yield b"x" * 1024
+
+    headers |= {**SAME_ORIGIN, "Content-Type": "multipart/form-data; boundary=x"}
+    response = await pages.post("/studio/media", content=body(), headers=headers)
+    assert response.status_code == 401
+    assert received == 0
 
 
 @pytest.mark.parametrize("path", PERSONAL)

@@ -9,7 +9,8 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, ConfigDict,
 from app.core import clock
 from app.core.enums import Scope
 from app.schemas.accounts.passwords import Password
-from app.schemas.types import Input, Line, Output
+from app.schemas.page import CursorQuery
+from app.schemas.types import Id, Input, Line, Output
 
 MAX_LIFETIME = timedelta(days=3653)
 """Ten years. A key that should last longer has no `expires_at`."""
@@ -85,7 +86,20 @@ class ApiKeyResponse(Output):
     last_used_at: datetime | None
 
 
+class UserApiKey(ApiKeyResponse):
+    """An API key with its user, for administrators."""
+
+    user_id: int
+    username: str
+
+
 class ApiKeyCreated(ApiKeyResponse):
     """A new API key. Only this response contains `key`."""
 
     key: str
+
+
+class ApiKeyQuery(CursorQuery):
+    """Filter and page of the list of all users' keys."""
+
+    user: Id | None = None

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from app.core.enums import Role
 from app.schemas.accounts.passwords import NewPassword, Password
 from app.schemas.accounts.second_factor import Code
+from app.schemas.page import CursorQuery
 from app.schemas.types import (
     TEXT_PATTERN,
     USERNAME_PATTERN,
@@ -157,3 +158,12 @@ class AccountUpdate(Input):
     password: NewPassword | None = None
     bio: Bio = omitted()
     image_url: ImageUrl | None = omitted()
+
+
+class AccountQuery(CursorQuery):
+    """Filters and page of the list of accounts for administrators."""
+
+    q: Annotated[str, Line(100)] | None = None
+    """A part of the username, the name or the email."""
+    role: Role | None = None
+    active: bool | None = None

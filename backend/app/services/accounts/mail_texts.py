@@ -121,7 +121,7 @@ PAGES = {
 
 def link(settings: Settings, purpose: Purpose, token: str) -> str:
     """Return the link for a token. The token is in the fragment, which is not sent to servers."""
-    return f"{settings.public_url}/{PAGES[purpose]}#token={token}"
+    return f"{settings.account_url}/{PAGES[purpose]}#token={token}"
 
 
 def compose(
@@ -137,7 +137,7 @@ def compose(
     message["Date"] = format_datetime(clock.now())
     message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834 §5: prevents automatic replies
-    content = body.format(link=link, site=settings.public_url)
+    content = body.format(link=link, site=settings.account_url)
     # Without an encoding, because quoted-printable would break a long link.
     message.set_content(content, cte="7bit" if content.isascii() else None)
     return message

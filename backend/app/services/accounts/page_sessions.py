@@ -14,7 +14,8 @@ from app.db.session import Database
 from app.models.accounts.session import UserSession
 from app.schemas.accounts.login import LoginForm
 from app.schemas.accounts.second_factor import SecondFactorLogin
-from app.services.accounts import login, second_factor, sessions
+from app.schemas.accounts.user import UserCreate
+from app.services.accounts import login, registration, second_factor, sessions
 from app.services.accounts.confirmation import confirm_password
 
 CONFIRMATION_LASTS = timedelta(minutes=15)
@@ -52,6 +53,17 @@ async def complete_sign_in(
     return await second_factor.complete_login(
         database, form=form, client=client, open_session=sessions.open_page_session
     )
+
+
+async def register(
+    session: AsyncSession, *, database: Database, new: UserCreate, client: Client
+) -> PageToken:
+    """Register a user, and open a page session.
+
+    Raises EmailTaken, UsernameTaken, TooManyAttempts, LimitReached.
+    """
+    user = await registration.register(session, database=database, client=client, new=new)
+    return await sessions.open_page_session(session, user_id=user.id, client=client)
 
 
 async def find(database: Database, *, cookie: str) -> PageIdentity | None:

@@ -120,6 +120,15 @@ def registration_limits(token: str) -> list[Limit]:
     ]
 
 
+def first_start_limits(*, client: Client) -> list[Limit]:
+    """Return the limits on guessing the code for the first administrator, which has 100 bits.
+
+    They apply per client, so that nobody can prevent the first start.
+    """
+    key = _key("first start by", network_of(client))
+    return [Limit(key, 5, FIFTEEN_MINUTES, FIFTEEN_MINUTES, reset_on_success=True)]
+
+
 def mail_limits(*, client: Client) -> list[Limit]:
     """Return the limits on mails that an anonymous client causes, including registrations."""
     return [_client_limit("mail", client)]

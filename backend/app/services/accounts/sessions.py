@@ -28,6 +28,7 @@ from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Client, Identity, network_of
+from app.auth.permissions import Action, require
 from app.auth.security import access_token_seconds, create_access_token
 from app.auth.tokens import (
     PageToken,
@@ -43,6 +44,7 @@ from app.core.errors import (
     InvalidToken,
     NotAuthenticated,
     SessionNotFound,
+    UserNotFound,
 )
 from app.core.limits import LimitKind
 from app.db.reading import Reader
@@ -317,6 +319,16 @@ async def list_sessions(
     return [_SESSION.read(row) for row in rows]
 
 
+async def list_sessions_of(
+    reader: Reader, *, user_id: int, page: PageQuery, actor: Identity
+) -> Sequence[SessionResponse]:
+    """List the active sessions of a user, the last used first. Raises NotAuthorized."""
+    require(actor, Action.READ_PRIVATE_USER, owner_id=user_id)
+    ids = {"user_id": user_id, "current_id": actor.session_id}
+    rows = await reader.execute(_LIST, {**ids, **_active_parameters(), **page.model_dump()})
+    return [_SESSION.read(row) for row in rows]
+
+
 async def end_session(session: AsyncSession, *, session_id: int, actor: Identity) -> None:
     """End one of the actor's sessions.
 
@@ -352,10 +364,29 @@ async def log_out_everywhere(session: AsyncSession, *, actor: Identity) -> None:
     audit.record(session, AuditAction.LOGOUT_ALL, actor_id=actor.id, subject_id=actor.id)
 
 
+async def end_others(session: AsyncSession, *, actor: Identity) -> None:
+    """End all sessions of the actor, except for the current one."""
+    await end_all(session, user_id=actor.id, except_id=actor.session_id)
+    audit.record(session, AuditAction.LOGOUT_ALL, actor_id=actor.id, subject_id=actor.id)
+
+
 async def end_all(session: AsyncSession, *, user_id: int, except_id: int | None = None) -> None:
     """End a user's sessions, except for the session with the id `except_id`."""
     not_excepted = UserSession.id != except_id if except_id is not None else true()
     await _end(session, UserSession.user_id == user_id, not_excepted)
+
+
+async def end_sessions_of(session: AsyncSession, *, user_id: int, actor: Identity) -> None:
+    """End all sessions of another user, as an administrator.
+
+    API keys stay valid. Raises NotAuthorized, UserNotFound, LimitReached.
+    """
+    require(actor, Action.RESET_CREDENTIALS, owner_id=user_id)
+    if await session.get(User, user_id) is None:
+        raise UserNotFound
+    await limits.spend(session, actor, {LimitKind.ACCOUNT_CHANGES: 1})
+    await end_all(session, user_id=user_id)
+    audit.record(session, AuditAction.LOGOUT_ALL, actor_id=actor.id, subject_id=user_id)
 
 
 async def _end(session: AsyncSession, *conditions: ColumnElement[bool]) -> bool:

@@ -35,7 +35,7 @@ from app.core.errors import (
 )
 from app.core.limits import LimitKind
 from app.db.reading import Reader
-from app.db.selection import fields_of
+from app.db.selection import Selection, fields_of
 from app.db.session import (
     MAX_STATEMENT_SECONDS,
     NO_KEY_UPDATE,
@@ -48,6 +48,7 @@ from app.models.community.comment import Comment
 from app.models.community.favorite import ArticleCounts, Favorite
 from app.models.community.follow import Follow, UserCounts
 from app.schemas.accounts.user import (
+    AccountQuery,
     UserCreate,
     UserDeletion,
     UserDeletionQuery,
@@ -61,6 +62,8 @@ from app.services import audit, limits, outbox
 from app.services.accounts import account_tokens, deletion, sessions
 from app.services.audit import AuditAction
 from app.services.outbox import MailKind
+from app.services.pages.keyset import keyset, read_page
+from app.services.pages.paging import ListPage
 
 ADMIN_LOCK_ID = 0x61646D696E
 """Key of the advisory lock for changes that remove an administrator: "admin" in ASCII."""
@@ -80,6 +83,24 @@ _ACCOUNTS = (
     )
     .order_by(User.id)
     .limit(bindparam("limit", type_=Integer))
+)
+_TEXT = func.lower(bindparam("text", type_=String))
+_ACCOUNT = Selection.of(UserPrivate, User)
+_MATCHING = keyset(
+    "accounts",
+    _ACCOUNT,
+    select(*_ACCOUNT.columns).where(
+        or_(
+            bindparam("text", type_=String).is_(None),
+            *(
+                func.strpos(func.lower(column), _TEXT) > 0
+                for column in (User.username, User.name, User.email)
+            ),
+        ),
+        or_(bindparam("role", type_=String).is_(None), User.role == bindparam("role")),
+        or_(bindparam("active", type_=Boolean).is_(None), User.is_active == bindparam("active")),
+    ),
+    User.id,
 )
 
 
@@ -149,6 +170,16 @@ async def list_accounts(
     parameters = {"after": after, "limit": limit, "role": role and role.value, "active": is_active}
     rows = await reader.execute(_ACCOUNTS, parameters)
     return [UserPrivate.model_validate(row) for row in rows]
+
+
+async def search_accounts(
+    reader: Reader, *, query: AccountQuery, user: Identity
+) -> ListPage[UserPrivate]:
+    """List the accounts that match, newest first. Raises NotAuthorized, InvalidCursor."""
+    require(user, Action.CHANGE_ROLE, owner_id=user.id)
+    role = query.role and query.role.value
+    filters = {"text": query.q, "role": role, "active": query.active}
+    return await read_page(reader, _MATCHING, query=query, parameters=filters, of=filters)
 
 
 async def find_user_id(reader: Reader, *, name: str) -> int:

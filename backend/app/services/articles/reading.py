@@ -1,9 +1,22 @@
 """Read one article by id or slug."""
 
+from collections.abc import Collection
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Select, String, and_, bindparam, func, not_, or_, select
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Select,
+    String,
+    and_,
+    any_,
+    bindparam,
+    func,
+    not_,
+    or_,
+    select,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
@@ -13,6 +26,7 @@ from app.models.articles.article import Article, FormerSlug
 from app.schemas.articles.article import ArticleResponse
 from app.services.articles.rows import (
     ARTICLE,
+    DISPLAYED_SLUG,
     OWNS_SLUG,
     PUBLIC,
     VISIBLE,
@@ -43,6 +57,12 @@ _BY_FORMER_SLUG = {
     visibility: select(Article.slug)
     .join(FormerSlug, FormerSlug.article_id == Article.id)
     .where(FormerSlug.slug == _SLUG, OWNS_SLUG, visible)
+    for visibility, visible in VISIBLE.items()
+}
+_TITLES = {
+    visibility: select(Article.id, Article.title, DISPLAYED_SLUG.label("slug"))
+    .where(Article.id == any_(bindparam("ids", type_=ARRAY(BigInteger))), visible)
+    .order_by(Article.id)
     for visibility, visible in VISIBLE.items()
 }
 
@@ -106,6 +126,25 @@ async def get_article(
     if row is None:
         raise ArticleNotFound
     return ARTICLE.read(row)
+
+
+class ArticleTitle(NamedTuple):
+    """What a link to an article needs."""
+
+    id: int
+    title: str
+    slug: str
+
+
+async def read_titles(
+    reader: Reader, *, article_ids: Collection[int], viewer: Identity | None
+) -> dict[int, ArticleTitle]:
+    """Return the titles of those of the articles that `viewer` may see, by id."""
+    if not article_ids:
+        return {}
+    visibility, params = visibility_of(viewer)
+    rows = await reader.execute(_TITLES[visibility], {**params, "ids": list(article_ids)})
+    return {row.id: ArticleTitle(*row) for row in rows}
 
 
 async def get_article_by_slug(

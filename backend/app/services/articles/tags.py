@@ -129,6 +129,7 @@ _LISTS = {
 }
 _TAG = select(public_name(Tag), Tag.slug, _count(Tag).scalar_subquery().label("article_count"))
 _BY_SLUG = _TAG.where(Tag.slug == bindparam("slug"))
+_BY_KEY = _TAG.where(Tag.key == bindparam("key"))
 _BY_ID = _TAG.where(Tag.id == bindparam("tag_id"))
 
 
@@ -158,6 +159,12 @@ async def get_tag(reader: Reader, *, slug: str, viewer: Identity | None) -> TagR
     return tag
 
 
+async def find_tag(reader: Reader, *, name: str, actor: Identity) -> TagResponse | None:
+    """Return the tag that has this name in any spelling, for an editor. Raises NotAuthorized."""
+    _require_editor(actor)
+    return await _read(reader, _BY_KEY, key=tag_key(name))
+
+
 class ChangedTag(NamedTuple):
     """The resulting tag, and whether it existed before and absorbed the renamed one."""
 
@@ -176,6 +183,7 @@ async def change_tag(
     stay locked.
     """
     _require_editor(actor)
+    await limits.check(session, actor, {LimitKind.MODERATION: 1})
     result = await _rename(session, slug=slug, name=new.name, precondition=precondition)
     await limits.spend(session, actor, {LimitKind.MODERATION: 1})
     if result.action is not None:
@@ -226,6 +234,7 @@ async def delete_tag(
 ) -> None:
     """Remove a tag from all articles, which get a new version. Raises what `change_tag` raises."""
     _require_editor(actor)
+    await limits.check(session, actor, {LimitKind.MODERATION: 1})
 
     async def change(session: AsyncSession) -> int:
         tag, _ = await _lock_tag(session, slug, precondition=precondition)

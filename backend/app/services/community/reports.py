@@ -1,5 +1,8 @@
 """Reports: users report articles and comments, editors handle the reports."""
 
+from collections.abc import Collection
+from contextlib import suppress
+
 from sqlalchemy import BigInteger, String, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -147,6 +150,28 @@ async def update_report(
         _record(session, AuditAction.UPDATE_REPORT, report_id, actor)
         await session.flush()  # so that the read below includes it
     return await _read(session, report_id)
+
+
+async def update_reports(
+    session: AsyncSession, *, report_ids: Collection[int], changes: ReportUpdate, actor: Identity
+) -> int:
+    """Change several reports, as an editor; return how many of them exist.
+
+    Raises NotAuthorized, LimitReached.
+    """
+    _require_editor(actor)
+    count = 0
+    for report_id in sorted(report_ids):
+        with suppress(ReportNotFound):
+            await update_report(
+                session,
+                report_id=report_id,
+                changes=changes,
+                actor=actor,
+                precondition=Precondition(),
+            )
+            count += 1
+    return count
 
 
 def _require_editor(user: Identity) -> None:

@@ -1,5 +1,6 @@
 """Mapping from media rows to responses."""
 
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import Row
@@ -13,13 +14,13 @@ from app.services.media.images import file_name, variant_file_name, variant_heig
 _STORED = [field for field in MediaResponse.model_fields if field in Media.__table__.columns]
 
 
-def image_url(media: Media | Row[Any]) -> str:
+def image_url(media: Media | Row[Any] | SimpleNamespace) -> str:
     """Return the URL of the image itself."""
     name = file_name(SUFFIXES[media.content_type])
     return f"{get_settings().api_url}/media/{media.folder}/{name}"
 
 
-def response_to(media: Media | Row[Any]) -> MediaResponse:
+def response_to(media: Media | Row[Any] | SimpleNamespace) -> MediaResponse:
     """Return the response for an image, with the URLs of its files."""
     base = f"{get_settings().api_url}/media/{media.folder}"
     return MediaResponse(

@@ -5,9 +5,10 @@ from fastapi import Request, Response
 from app.auth.dependencies import CurrentClient
 from app.core.errors import SecondFactorRequired
 from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
+from app.db.session import Database
 from app.schemas.accounts.login import LoginForm
 from app.schemas.accounts.second_factor import SecondFactorChange, SecondFactorLogin
-from app.services.accounts import page_sessions, second_factor, sessions
+from app.services.accounts import first_start, page_sessions, second_factor, sessions
 from app.web.forms import SubmittedForm, form_of
 from app.web.localization import gettext as _
 from app.web.rendering import page
@@ -31,11 +32,26 @@ def next_page(request: Request) -> str:
 
 
 @router.get("/studio/sign-in")
-async def show_sign_in(request: Request, user: OptionalPageUser) -> Response:
-    """Show the form, or lead on if there is a session."""
+async def show_sign_in(
+    request: Request, user: OptionalPageUser, database: CurrentDatabase
+) -> Response:
+    """Show the form, or lead on if there is a session. Offer the first start if it is open."""
     if user is not None and not form_of(request).is_submitted:
         return redirect(next_page(request))
-    return page(request, "account/sign_in.html", next=next_page(request))
+    return page(
+        request,
+        "account/sign_in.html",
+        next=next_page(request),
+        is_first_start=await _is_first_start(request, database),
+    )
+
+
+async def _is_first_start(request: Request, database: Database) -> bool:
+    """Return whether there is no administrator. The query runs until there is one."""
+    state = request.app.state
+    if not getattr(state, "has_administrator", False):
+        state.has_administrator = not await first_start.is_open(database)
+    return not state.has_administrator
 
 
 @router.post("/studio/sign-in")

@@ -2,4 +2,12 @@
 
 from fastapi import APIRouter
 
-ROUTERS: tuple[APIRouter, ...] = ()
+from app.web.administration import imports, keys, operations, tags, users
+
+ROUTERS: tuple[APIRouter, ...] = (
+    operations.router,
+    users.router,
+    keys.router,
+    imports.router,
+    tags.router,
+)

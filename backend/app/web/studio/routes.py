@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from app.web.studio import calendar, overview
+from app.web.studio import calendar, media, moderation, overview
 from app.web.studio.writing import assistance, editing, history, listing, sharing, trash
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -14,4 +14,6 @@ ROUTERS: tuple[APIRouter, ...] = (
     sharing.router,
     trash.router,
     calendar.router,
+    media.router,
+    moderation.router,
 )

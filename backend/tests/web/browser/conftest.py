@@ -17,7 +17,7 @@ import pytest
 from app.core.config import PROJECT_DIR
 from tests.databases import application_url, execute, migrated_database
 from tests.e2e.conftest import checkout  # noqa: F401 - a fixture
-from tests.processes import PASSWORD, Api, Checkout, serving
+from tests.processes import PASSWORD, Api, Checkout, free_port, serving
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, ConsoleMessage, Page, Response
@@ -113,6 +113,12 @@ class Visitor:
         finally:
             await self.page.emulate_media(color_scheme="null", reduced_motion="null")
 
+    async def counts(self, selector: str, number: int) -> None:
+        """Wait until the page has this number of elements."""
+        from playwright.async_api import expect
+
+        await expect(self.page.locator(selector)).to_have_count(number)
+
     async def fits(self) -> None:
         """Assert that the page does not scroll sideways at any of the widths."""
         for width in WIDTHS:
@@ -139,8 +145,11 @@ class Visitor:
 @pytest.fixture(scope="session")
 def site(checkout: Checkout) -> Iterator[Site]:  # noqa: F811 - the imported fixture
     """Start a server with its own database."""
-    with migrated_database() as url, serving(checkout, DATABASE_URL=application_url(url)) as api:
-        yield Site(api, url)
+    with migrated_database() as url:
+        # Without PORT, the URLs of images would have another one.
+        settings = {"DATABASE_URL": application_url(url), "PORT": str(free_port())}
+        with serving(checkout, **settings) as api:
+            yield Site(api, url)
 
 
 @pytest.fixture(scope="session")

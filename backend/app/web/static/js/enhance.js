@@ -150,14 +150,15 @@ document.addEventListener("submit", async (event) => {
   delete form.dataset.changed;
   if (form.dataset.enhance === undefined) return;
   event.preventDefault();
-  const action = submitter?.formAction || form.action;
+  // Not the properties: a field named "action" hides form.action, and formAction is never empty.
+  const action = submitter?.getAttribute("formaction") ?? form.getAttribute("action") ?? location.href;
   const data = new FormData(form, submitter);
   if (form.method === "post") {
     const isMultipart = form.enctype === "multipart/form-data";
     const body = isMultipart ? data : new URLSearchParams(data);
     await load(form, action, { method: "POST", body }, submitter);
   } else {
-    const url = new URL(action);
+    const url = new URL(action, location.href);
     url.search = new URLSearchParams(data);
     await load(form, url, {});
   }

@@ -1,0 +1,116 @@
+"""The server: health, jobs, the audit trail, mails and settings."""
+
+from collections.abc import Mapping
+
+from fastapi import Request, Response
+
+from app import __version__
+from app.core.config import get_settings
+from app.core.errors import ServiceUnavailable
+from app.core.job_states import JobState
+from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
+from app.schemas.audit import AuditQuery
+from app.schemas.health import Readiness
+from app.schemas.mail import MailQuery
+from app.services import health, operations, outbox
+from app.web.administration.access import Administrator
+from app.web.administration.labels import ACTIONS, MAIL_STATES, MAILS, SUBJECTS
+from app.web.forms import SubmittedForm
+from app.web.localization import gettext as _
+from app.web.localization import ngettext
+from app.web.queries import read_query
+from app.web.rendering import page
+from app.web.routing import create_router, redirect
+
+router = create_router()
+
+MAILBOX = "/studio/admin/mails"
+PAGE_SIZE = 50
+MAX_UNSENT = 1000
+
+
+@router.get("/studio/admin")
+async def show_health(
+    request: Request, database: CurrentDatabase, reader: ReadConnection, user: Administrator
+) -> Response:
+    """Show what the probes and the background jobs say."""
+    readiness: Readiness | None = None
+    reason = ""
+    try:
+        readiness = await health.check_readiness(database)
+    except ServiceUnavailable as error:
+        reason = str(error)
+    jobs: Mapping[str, JobState] = request.app.state.jobs
+    return page(
+        request,
+        "administration/health.html",
+        version=__version__,
+        readiness=readiness,
+        reason=reason,
+        state=await health.read_state(database),
+        jobs=jobs,
+        sends_mail=get_settings().smtp_host is not None,
+        unsent=len(await outbox.list_unsent(reader, limit=MAX_UNSENT)),
+    )
+
+
+@router.get("/studio/admin/audit")
+async def show_audit_trail(
+    request: Request, reader: ReadConnection, user: Administrator
+) -> Response:
+    """Show recorded actions that match the filters."""
+    query = read_query(request, AuditQuery, limit=PAGE_SIZE)
+    listed = await operations.list_events(reader, query=query, user=user)
+    return page(
+        request,
+        "administration/audit.html",
+        events=listed.items,
+        query=query,
+        actions=sorted(((code, _(label)) for code, label in ACTIONS.items()), key=lambda x: x[1]),
+        labels=ACTIONS,
+        subjects=SUBJECTS,
+        following=listed.next,
+    )
+
+
+@router.get(MAILBOX)
+async def show_mails(request: Request, reader: ReadConnection, user: Administrator) -> Response:
+    """Show the mail queue."""
+    query = read_query(request, MailQuery, limit=PAGE_SIZE)
+    listed = await operations.list_mails(reader, query=query, user=user)
+    return page(
+        request,
+        "administration/mails.html",
+        mails=listed.items,
+        query=query,
+        kinds=MAILS,
+        states=MAIL_STATES,
+        following=listed.next,
+    )
+
+
+@router.post("/studio/admin/mails/requeue")
+async def requeue(form: SubmittedForm, session: WriteSession, user: Administrator) -> Response:
+    """Send the chosen failed mails again, or all of the last day."""
+    chosen = None
+    if not form.flag("all"):
+        numbers = [value for value in form.list("mails") if value.isascii() and value.isdigit()]
+        chosen = [int(value) for value in numbers if len(value) < 19]
+        if not chosen:
+            return redirect(MAILBOX, flash=_("Choose at least one mail."), kind="warning")
+    count = await outbox.requeue(session, mail_ids=chosen, actor=user)
+    if not count:
+        text = _("None of these mails can be sent again: they are too old, or were sent.")
+        return redirect(MAILBOX, flash=text, kind="warning")
+    text = ngettext("%(num)s mail is queued again.", "%(num)s mails are queued again.", count)
+    return redirect(MAILBOX, flash=text % {"num": count})
+
+
+@router.get("/studio/admin/settings")
+async def show_settings(request: Request, user: Administrator) -> Response:
+    """Show the settings of the server, without secrets."""
+    return page(
+        request,
+        "administration/settings.html",
+        settings=operations.list_settings(get_settings(), user=user),
+    )
