@@ -91,10 +91,8 @@ _CURRENT_WITH_AUTHOR = (
 )
 _TEXT_OF_VERSION = (
     select(*(getattr(ArticleRevision, field) for field in _Text._fields))
-    .where(
-        ArticleRevision.article_id == bindparam("article_id"),
-        ArticleRevision.version >= bindparam("version"),
-    )
+    .where(ArticleRevision.article_id == bindparam("article_id"))
+    .where(ArticleRevision.version >= bindparam("version"))
     .order_by(ArticleRevision.version, ArticleRevision.id)
     .limit(1)
 )
