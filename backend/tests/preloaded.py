@@ -1,5 +1,6 @@
 """Imports that the forks of tests/processes.py share."""
 
+import gc
 from importlib import import_module
 
 from app.core.config import Settings, get_settings
@@ -9,3 +10,6 @@ for module in ("app.cli", "app.main", "gunicorn.app.wsgiapp", "uvicorn.main", "u
 
 Settings.model_config["env_file"] = None  # a `.env` of the checkout has no effect on tests
 assert get_settings.cache_info().currsize == 0, "an import has read the settings"
+
+gc.collect()
+gc.freeze()  # collections of the forks would copy these objects

@@ -56,10 +56,11 @@ def wait_until(
     condition: Callable[[], Value | None], what: str, *, seconds: float = DEADLINE, log: str = ""
 ) -> Value:
     """Return the first true value of `condition`. Fails with `what` at the deadline."""
-    deadline = time.monotonic() + seconds
+    start = time.monotonic()
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}\n{log}"
-        time.sleep(0.02)
+        waited = time.monotonic() - start
+        assert waited < seconds, f"not within {seconds} s: {what}\n{log}"
+        time.sleep(min(max(waited / 50, 0.01), 0.2))  # checking takes CPU time, too
     return value
 
 
@@ -165,13 +166,19 @@ class Fork(Process):
     """A Python module that runs like `python -m`, in a fork of a process that imported app.main."""
 
     def __init__(
-        self, module: str, *arguments: str, checkout: Checkout, settings: Mapping[str, str]
+        self,
+        module: str,
+        *arguments: str,
+        checkout: Checkout,
+        settings: Mapping[str, str],
+        first: str = "",
     ) -> None:
+        """`first`: statements that run before the module, for example to change a constant."""
         super().__init__(checkout)
         environment = checkout.environment(settings)
         self._process = FORKS.Process(
             target=_run_module,
-            args=(module, arguments, checkout.directory, environment, self._log),
+            args=(module, arguments, checkout.directory, environment, self._log, first),
             daemon=True,
         )
         self._process.start()
@@ -188,6 +195,7 @@ def _run_module(
     directory: Path,
     environment: Mapping[str, str],
     log: Path,
+    first: str,
 ) -> None:
     """Run a module as `__main__`, with this environment and output."""
     os.setsid()
@@ -197,7 +205,11 @@ def _run_module(
     os.environ.update(environment)
     time.tzset()
     sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    exec(first, {})
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()  # processes of multiprocessing end without them
 
 
 def _redirect_output(log: Path) -> None:
@@ -273,10 +285,13 @@ def connected(process: Process, port: int) -> Iterator[Api]:
 
 
 @contextmanager
-def serving(checkout: Checkout, server: Sequence[str] = UVICORN, **settings: str) -> Iterator[Api]:
+def serving(
+    checkout: Checkout, server: Sequence[str] = UVICORN, *, first: str = "", **settings: str
+) -> Iterator[Api]:
     """Run the API in a separate process, with `settings` as its environment.
 
-    `PORT` is its port, by default a free one.
+    `PORT` is its port, by default a free one. `first`: statements that run before the server, for
+    example to change a constant.
     """
     port = int(settings.get("PORT") or free_port())
     address = ("--bind", f"{HOST}:{port}") if server is GUNICORN else ("--port", str(port))
@@ -290,7 +305,9 @@ def serving(checkout: Checkout, server: Sequence[str] = UVICORN, **settings: str
         "ATTEMPTS_PER_ADDRESS": "30",
     }
     with (
-        Fork(*server, *address, checkout=checkout, settings=defaults | settings) as process,
+        Fork(
+            *server, *address, checkout=checkout, settings=defaults | settings, first=first
+        ) as process,
         connected(process, port) as api,
     ):
         yield api

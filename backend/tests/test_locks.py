@@ -28,9 +28,16 @@ from tests.factories import (
     create_user,
 )
 from tests.processes import DEADLINE
-from tests.security.conftest import live, live_app, live_database_url, live_rows
+from tests.security.conftest import (
+    Install,
+    install,
+    live,
+    live_app,
+    live_database_url,
+    live_rows,
+)
 
-__all__ = ["live", "live_app", "live_database_url", "live_rows"]
+__all__ = ["install", "live", "live_app", "live_database_url", "live_rows"]
 
 Rows = Callable[[], AbstractAsyncContextManager[AsyncSession]]
 
@@ -180,3 +187,20 @@ async def test_request_that_waits_holds_no_later_lock(
     assert answer.status_code < 300, answer.text
     if name == "import":
         assert answer.json()["created"] == 1, answer.text
+
+
+@pytest.mark.parametrize(
+    "name", ["create", "change", "restore", "purge", "rename tag", "delete tag"]
+)
+async def test_request_over_its_limit_writes_nothing(
+    live: httpx.AsyncClient, live_rows: Rows, install: Install, name: str
+) -> None:
+    """It does not reach the locked rows, for which a request within the limit waits."""
+    async with live_rows() as rows:
+        headers, names = await create_rows(rows)
+    method, path = CASES[name].route.split(" ")
+    body = filled_in(CASES[name].body, names)
+    install(LIMITS="articles=0/hour,changes=0/hour,moderation=0/hour")
+    async with locked(live_rows, CASES[name].waits_for[-1], names), asyncio.timeout(DEADLINE / 8):
+        answer = await live.request(method, path.format(**names), headers=headers, json=body)
+    assert (answer.status_code, answer.json()["code"]) == (429, "limit_reached")

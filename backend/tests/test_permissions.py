@@ -1,7 +1,6 @@
 """Permissions of every route for every kind of caller. Every route must be in the table."""
 
 import re
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -324,28 +323,29 @@ async def given(module_connection: AsyncConnection) -> Given:
 
 
 @pytest.fixture
-async def connection(
-    module_connection: AsyncConnection, given: Given
-) -> AsyncIterator[AsyncConnection]:
-    """The connection of all cases, in a savepoint that is rolled back at the end of each."""
-    async with savepoint_of(module_connection):
-        yield module_connection
+def connection(module_connection: AsyncConnection, given: Given) -> AsyncConnection:
+    """The connection of all cases. Each request has a savepoint, which is rolled back."""
+    return module_connection
 
 
-@pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("route", EXPECTED)
-async def test_route_returns_expected_status(
-    client: httpx.AsyncClient, given: Given, route: str, caller: str
+async def test_route_returns_expected_status_for_each_caller(
+    client: httpx.AsyncClient, connection: AsyncConnection, given: Given, route: str
 ) -> None:
     expectation = EXPECTED[route]
     method, path = route.split()
-    response = await client.request(
-        method,
-        path.format(**given.ids),
-        json=expectation.body,
-        headers=given.headers[caller],
-    )
-    assert response.status_code == expectation.statuses[CALLERS.index(caller)], response.text
+    responses = {}
+    for caller in CALLERS:
+        async with savepoint_of(connection):
+            responses[caller] = await client.request(
+                method,
+                path.format(**given.ids),
+                json=expectation.body,
+                headers=given.headers[caller],
+            )
+    statuses = {caller: response.status_code for caller, response in responses.items()}
+    texts = {caller: response.text for caller, response in responses.items()}
+    assert statuses == dict(zip(CALLERS, expectation.statuses, strict=True)), texts
 
 
 def test_every_route_is_in_the_table(shared_app: FastAPI) -> None:

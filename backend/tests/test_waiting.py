@@ -23,6 +23,7 @@ from starlette.routing import Mount
 
 from app.auth.tokens import RefreshToken, fingerprint, new_secret
 from app.conduit.application import PATH as CONDUIT
+from app.content.markdown import MAX_EVENT_LOOP_BYTES
 from app.core import clock
 from app.core.config import get_settings
 from app.core.enums import Role
@@ -44,7 +45,7 @@ from tests.images import image_bytes
 from tests.processes import DEADLINE
 from tests.test_permissions import CALLERS, EXPECTED, create_callers, create_rows
 
-LONG = "A long text is rendered in a thread.\n\n" * 1500
+LONG = "A long text is rendered in a thread. " * (MAX_EVENT_LOOP_BYTES // 30)
 NEW_PASSWORD = "staple of a better battery"
 READING_IN_A_THREAD = {
     "GET /articles/{article_id}/revisions/{revision_id}/diff",
@@ -246,8 +247,16 @@ async def small_app(
     )
     app = create_app(small)
     app.state.database = Database.from_settings(small)
+    async with client_of(app) as client, app.state.database.unit_of_work() as session:
+        await session.execute(select(1))
+        assert (await client.get("/tags")).json() == []  # both connections are open from now on
     yield app
     await app.state.database.dispose()
+
+
+def client_of(app: FastAPI) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://testserver")
 
 
 class OtherUser:
@@ -276,8 +285,7 @@ class OtherUser:
 async def client(small_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     async with small_app.state.database.unit_of_work() as session:
         await session.execute(text(delete_all_rows()))
-    transport = httpx.ASGITransport(small_app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+    async with client_of(small_app) as client:
         yield client
 
 
@@ -303,9 +311,7 @@ async def scenario(small_app: FastAPI, client: httpx.AsyncClient) -> Scenario:
         login.token_hash = fingerprint(secret)
         token = str(RefreshToken.issue(login.id, secret))
         await session.execute(update(UserSession).values(by_conduit=True))  # for PUT /api/user
-    other_user = OtherUser(client, user, article, token)
-    await asyncio.create_task(other_user.is_answered())  # opens the connections
-    return Scenario(callers, ids, other_user)
+    return Scenario(callers, ids, OtherUser(client, user, article, token))
 
 
 @pytest.fixture

@@ -28,6 +28,15 @@ case ${TRUSTED_PROXY:-} in
     exit 1
     ;;
 esac
+WEB_PREFIX=${WEB_PREFIX:-/read}
+WEB_PREFIX=${WEB_PREFIX%/}
+case $WEB_PREFIX in
+  *[!A-Za-z0-9_/-]* | *//* | [!/]* | '')
+    echo "WEB_PREFIX must be a path such as /read" >&2
+    exit 1
+    ;;
+esac
+export WEB_PREFIX
 if [ ${#EDGE_ATTEMPTS_PER_MINUTE} -gt 6 ]; then
   echo "EDGE_ATTEMPTS_PER_MINUTE must be at most 999999" >&2
   exit 1
@@ -52,7 +61,7 @@ sh /release/scripts/hosts.sh --first >"$new/host"
 render() {
   envsubst '$MAX_BODY_BYTES $TRUSTED_PROXY $HTTPS_PORT $TLS_CERTIFICATE $TLS_CERTIFICATE_KEY $EDGE_CACHE_MEGABYTES
     $EDGE_REQUESTS_PER_SECOND $EDGE_ATTEMPTS_PER_MINUTE $EDGE_ATTEMPT_SECONDS $EDGE_UPLOADS_PER_MINUTE $EDGE_LARGE_BODIES_PER_MINUTE
-    $ACCESS_LOG_PERCENT $CONFIG_CHECKSUM' <"$1" >"$new/conf.d/$(basename "$1" .template)"
+    $ACCESS_LOG_PERCENT $WEB_PREFIX $CONFIG_CHECKSUM' <"$1" >"$new/conf.d/$(basename "$1" .template)"
 }
 render /release/templates/edge.conf.template
 if [ -n "${TLS_CERTIFICATE:-}" ]; then

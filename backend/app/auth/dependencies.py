@@ -21,6 +21,7 @@ from app.auth.identity import (
     find_by_api_key,
     find_by_session,
     record_key_use,
+    share_account,
 )
 from app.auth.security import read_access_token
 from app.auth.tokens import API_KEY_PREFIX, fingerprint, is_api_key
@@ -126,7 +127,9 @@ async def actor(
     if token is None:
         raise NotAuthenticated
     if token.startswith(API_KEY_PREFIX):
-        return await _by_api_key(token, database, scopes.scopes)
+        identity = await _by_api_key(token, database, scopes.scopes)
+        await share_account(session, user_id=identity.id)
+        return identity
     return await _by_session(token, session)
 
 

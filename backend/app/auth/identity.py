@@ -4,13 +4,13 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import BigInteger, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core import clock
 from app.core.config import get_settings
 from app.core.enums import Role
-from app.core.errors import InvalidToken, TokenExpired, TokenRevoked
+from app.core.errors import InvalidToken, ServiceUnavailable, TokenExpired, TokenRevoked
 from app.db.reading import Reader
 from app.models.accounts.api_key import ApiKey
 from app.models.accounts.session import UserSession
@@ -126,10 +126,19 @@ _SET_LAST_USED = (
 """Only one of several concurrent requests updates the row."""
 
 
+ACCOUNT_LOCKS = 0x75736572
+"""The first key of the advisory locks of accounts: "user" in ASCII. The second is a hash."""
+_USER_HASH = func.hashint8(bindparam("user_id", type_=BigInteger))
+_LOCK_ACCOUNT = select(func.pg_advisory_xact_lock(ACCOUNT_LOCKS, _USER_HASH))
+_SHARE_ACCOUNT = select(func.pg_advisory_xact_lock_shared(ACCOUNT_LOCKS, _USER_HASH))
+_TRY_SHARE = func.pg_try_advisory_xact_lock_shared(ACCOUNT_LOCKS, _USER_HASH).label("may_write")
+_TRY_SHARE_ACCOUNT = select(_TRY_SHARE)
+_WRITE_BY_SESSION = _BY_SESSION.add_columns(_TRY_SHARE)
+
 _FOR_SHARE: dict[str, Any] = {"read": True, "of": User}
 """FOR SHARE on the user's row: disabling, demoting or deleting the user waits for the commit."""
-_LOCK_BY_SESSION = _BY_SESSION.with_for_update(**_FOR_SHARE)
-_LOCK_BY_API_KEY_ID = _BY_API_KEY_ID.with_for_update(**_FOR_SHARE)
+_LOCK_BY_SESSION = _WRITE_BY_SESSION.with_for_update(**_FOR_SHARE)
+_LOCK_BY_API_KEY_ID = _BY_API_KEY_ID.add_columns(_TRY_SHARE).with_for_update(**_FOR_SHARE)
 
 
 async def find_by_session(
@@ -137,11 +146,21 @@ async def find_by_session(
 ) -> Identity | None:
     """Return the identity of a user in one of their sessions; None if the session does not exist.
 
-    Raises InvalidToken if the user is disabled, and TokenRevoked if the session has ended.
+    A unit of work shares the lock of the account, as with `share_account`.
+
+    Raises InvalidToken if the user is disabled, and TokenRevoked if the session has ended. A unit
+    of work raises ServiceUnavailable while the account is being deleted.
     """
     parameters = {"user_id": user_id, "session_id": session_id}
-    row = (await connection.execute(_BY_SESSION, parameters)).one_or_none()
-    return None if row is None else _session_identity(row, session_id)
+    writes = isinstance(connection, AsyncSession)
+    statement = _WRITE_BY_SESSION if writes else _BY_SESSION
+    row = (await connection.execute(statement, parameters)).one_or_none()
+    if row is None:
+        return None
+    identity = _session_identity(row, session_id)
+    if writes:
+        _require_shared(row.may_write)
+    return identity
 
 
 def _session_identity(row: Any, session_id: int) -> Identity:
@@ -219,7 +238,8 @@ async def recheck(
     A transaction that changes the user's row must lock it first. Otherwise two of them would
     deadlock. A Reader takes no lock, and a replica may return old rows.
 
-    Raises InvalidToken if the user, the session or the API key is disabled or deleted.
+    Raises InvalidToken if the user, the session or the API key is disabled or deleted. A unit of
+    work shares the lock of the account, and raises ServiceUnavailable while it is being deleted.
     """
     locks = not isinstance(connection, Reader)
     if identity.api_key_id is not None:
@@ -232,8 +252,39 @@ async def recheck(
     if row is None:
         raise InvalidToken
     if identity.session_id is not None:
-        return _session_identity(row, identity.session_id)
-    return _key_identity(row).identity
+        found = _session_identity(row, identity.session_id)
+    else:
+        found = _key_identity(row).identity
+    if isinstance(connection, AsyncSession):
+        _require_shared(row.may_write)
+    return found
+
+
+async def share_account(session: AsyncSession, *, user_id: int) -> None:
+    """Share the lock of an account until the unit of work ends.
+
+    Every unit of work of a user shares it; the deletion of the account takes it alone. Row locks
+    are not sufficient: foreign keys share the user's row without a gap, past a waiting deletion. A
+    waiting advisory lock comes before later ones.
+
+    Does not wait. Raises ServiceUnavailable while the account is being deleted, or is about to be.
+    """
+    _require_shared(await session.scalar(_TRY_SHARE_ACCOUNT, {"user_id": user_id}))
+
+
+def _require_shared(is_shared: bool | None) -> None:
+    if not is_shared:
+        raise ServiceUnavailable("This account is being deleted")
+
+
+async def lock_account(session: AsyncSession, *, user_id: int, actor_id: int) -> None:
+    """Lock an account alone, and share that of the actor; wait for their units of work.
+
+    The order of the ids prevents deadlocks. `session` must not have been used yet.
+    """
+    for each in sorted({user_id, actor_id}):
+        lock = _LOCK_ACCOUNT if each == user_id else _SHARE_ACCOUNT
+        await session.execute(lock, {"user_id": each})
 
 
 async def record_key_use(connection: AsyncConnection, *, key: ApiKeyIdentity) -> None:

@@ -24,6 +24,11 @@ def entity_tag(body: bytes) -> str:
     return f'"{urlsafe_b64encode(digest).decode()}"'
 
 
+def resource_tag(resource: BaseModel) -> str:
+    """Return the entity tag of a resource as the API returns it."""
+    return entity_tag(resource.model_dump_json().encode())
+
+
 class Precondition(NamedTuple):
     """The entity tags of If-Match (`tags`) and If-None-Match (`none_of`)."""
 
@@ -47,7 +52,7 @@ class Precondition(NamedTuple):
         """Raise PreconditionFailed unless `current`, the resource as read, matches."""
         if self.tags is None:
             return
-        tag = entity_tag(current.model_dump_json().encode())
+        tag = resource_tag(current)
         names = {tag, "*"}
         if not self.tags & names or self.none_of & names:
             raise PreconditionFailed(etag=tag)

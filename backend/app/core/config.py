@@ -288,6 +288,8 @@ class Settings(BaseSettings):
     """Whether to serve the pages of writers and administrators below /studio."""
     web_prefix: str = "/read"
     """The path of the reader's home page."""
+    web_featured_tag: Annotated[str, Field(min_length=1, max_length=50)] = "Featured"
+    """The name of the tag whose newest articles lead the readers' home page."""
     web_theme_dir: Path | None = None
     """A folder whose `templates` and `static` replace files of the pages."""
 
@@ -452,6 +454,12 @@ class Settings(BaseSettings):
         if "," in value or value != value.strip():
             raise ValueError("must not contain commas or start or end with spaces")
         return value
+
+    @property
+    def names_front_end(self) -> bool:
+        """Whether links to articles lead to a front end, not to the pages below WEB_PREFIX."""
+        named = self.model_fields_set & {"public_url", "article_path", "author_path", "tag_path"}
+        return bool(named) or not self.web_reader or not _is_local(self.public_url)
 
     @field_validator("public_url", "local_url", "api_url")
     @classmethod

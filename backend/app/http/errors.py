@@ -151,9 +151,13 @@ def error_response(
     Lone surrogates, which may come from the client's JSON, become `?`.
     """
     content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
-    replaces = _REPLACES_CACHED_PAGE if status in _NOT_PUBLIC else {}
-    headers = {"Cache-Control": "no-store", **replaces, **(headers or {})}
+    headers = {"Cache-Control": "no-store", **cache_headers(status), **(headers or {})}
     return Response(content, status, headers, media_type="application/json")
+
+
+def cache_headers(status: int) -> Mapping[str, str]:
+    """Return the headers of an error for nginx, which replaces a page that is not public now."""
+    return _REPLACES_CACHED_PAGE if status in _NOT_PUBLIC else {}
 
 
 def pressroom_error_response(error: PressroomError) -> Response:

@@ -98,6 +98,7 @@ def install(app: FastAPI, settings: Settings, envelopes: Mapping[str, Envelope])
             ("POST", "/media"): settings.media_max_bytes + FORM_BYTES,
             ("POST", "/articles/import"): settings.max_import_bytes,
             ("POST", "/studio/media"): settings.media_max_bytes + FORM_BYTES,
+            ("POST", "/studio/articles/pictures"): settings.media_max_bytes + FORM_BYTES,
             ("POST", "/studio/admin/imports"): settings.max_import_bytes + FORM_BYTES,
         },
         respond=respond,
@@ -206,8 +207,9 @@ def _request_id(scope: Scope) -> str:
 
 def _log_path(scope: Scope) -> str:
     """Return the path without preview tokens, percent-encoded against forged log lines."""
-    if scope["path"].startswith("/previews/"):  # the raw path may be encoded differently
-        return "/previews/***"
+    for previews in ("/previews/", "/studio/previews/"):  # the raw path may be encoded differently
+        if scope["path"].startswith(previews):
+            return f"{previews}***"
     raw: bytes | None = scope.get("raw_path")
     path = raw.decode("ascii", "replace") if raw else quote(scope["path"])
     return PREVIEW_TOKEN.sub("prv_***", path) if "prv_" in path else path

@@ -9,7 +9,7 @@ when no count exists, the total is measured.
 
 The rows with a user's counts stay locked until the unit of work ends. Call `spend` after everything
 that locks articles, images or tags, and after the flush of what it counts
-(docs/architecture.md, Locks).
+(docs/architecture.md, Locks). Such callers `check` first, so that refused requests write nothing.
 """
 
 import hashlib
@@ -153,6 +153,15 @@ _MEASURES: Mapping[LimitKind, Select[Any]] = {
     .where(_ACTIVE_RESERVATION),
 }
 
+_SPEND_PARAMETERS = (
+    bindparam("subject", type_=String()),
+    bindparam("kinds", type_=ARRAY(String)),
+    bindparam("costs", type_=ARRAY(Float)),
+    bindparam("amounts", type_=ARRAY(Float)),
+    bindparam("windows", type_=ARRAY(Float)),
+    _USER,
+    _NOW,
+)
 _SPEND = text(
     """
     INSERT INTO limit_uses AS used (subject, kind, level, amount, seconds, counted_at)
@@ -174,19 +183,26 @@ _SPEND = text(
         * excluded.amount / excluded.seconds, 0), 0) <= excluded.amount
     RETURNING kind, level, amount
     """
-).bindparams(
-    bindparam("subject", type_=String()),
-    bindparam("kinds", type_=ARRAY(String)),
-    bindparam("costs", type_=ARRAY(Float)),
-    bindparam("amounts", type_=ARRAY(Float)),
-    bindparam("windows", type_=ARRAY(Float)),
-    _USER,
-    _NOW,
-)
+).bindparams(*_SPEND_PARAMETERS)
 """Count several kinds at once; a kind whose limit would be exceeded is not returned.
 
 Rows are inserted and locked in the order of their kinds. A new row is always returned.
 """
+_EXCEEDED = text(
+    """
+    SELECT asked.kind
+    FROM unnest(:kinds, :costs, :amounts, :windows) AS asked (kind, cost, amount, seconds)
+    LEFT JOIN limit_overrides AS override
+      ON override.user_id = :user_id AND override.kind = asked.kind
+    LEFT JOIN limit_uses AS used ON used.subject = :subject AND used.kind = asked.kind
+    CROSS JOIN LATERAL (SELECT coalesce(override.amount, asked.amount) AS amount) AS allowed
+    WHERE used.level IS NULL AND asked.seconds IS NULL
+      OR asked.cost + greatest(coalesce(used.level, 0) - coalesce(
+        greatest(extract(epoch FROM :now - used.counted_at), 0)
+        * allowed.amount / asked.seconds, 0), 0) > allowed.amount
+    """
+).bindparams(*_SPEND_PARAMETERS)
+"""The kinds whose limits the costs seem to exceed, and the totals that were not counted before."""
 _USES = select(LimitUse.kind, LimitUse.level, LimitUse.counted_at).where(
     LimitUse.subject == bindparam("subject", type_=String)
 )
@@ -233,8 +249,32 @@ async def spend(
     """
     if user.id == COMMAND_LINE.id:
         return
-    limits = {kind: limit_of(kind, user.role) for kind, cost in costs.items() if cost > 0}
-    await _spend(session, f"user {user.id}", user.id, costs, limits)
+    await _spend(session, f"user {user.id}", user.id, costs, _limits_of(user, costs))
+
+
+async def check(session: AsyncSession, user: Identity, costs: Mapping[LimitKind, int]) -> None:
+    """Raise the error of `spend` before the request writes anything. Locks and counts nothing.
+
+    A request that counts last would otherwise write everything before it is refused, as often as
+    its user likes. Concurrent requests may both pass, so `spend` decides. What a total counts is
+    not stored yet. Raises LimitReached, QuotaExceeded.
+    """
+    asked = {kind: limit for kind, limit in _limits_of(user, costs).items() if limit is not None}
+    if user.id == COMMAND_LINE.id or not asked:
+        return
+    parameters = _parameters(f"user {user.id}", user.id, costs, asked)
+    exceeded = set(await session.scalars(_EXCEEDED, parameters))
+    for kind, limit in asked.items():
+        if kind in exceeded and limit.per is None:
+            await require_total(session, user, kind, costs[kind])
+        elif kind in exceeded:
+            await _raise_limit_reached(session, kind, costs[kind], limit, parameters)
+
+
+def _limits_of(
+    user: Identity | LimitedUser, costs: Mapping[LimitKind, int]
+) -> Mapping[LimitKind, Limit | None]:
+    return {kind: limit_of(kind, user.role) for kind, cost in costs.items() if cost > 0}
 
 
 async def spend_for_client(database: Database, client: Client, kind: LimitKind) -> None:
@@ -266,15 +306,7 @@ async def _spend(
     asked = {kind: limit for kind, limit in limits.items() if limit is not None}
     if not asked:
         return
-    parameters = {
-        "subject": subject,
-        "user_id": user_id,
-        "kinds": [kind.value for kind in asked],
-        "costs": [float(costs[kind]) for kind in asked],
-        "amounts": [float(limit.amount) for limit in asked.values()],
-        "windows": [limit.per and limit.per.total_seconds() for limit in asked.values()],
-        "now": clock.now(),
-    }
+    parameters = _parameters(subject, user_id, costs, asked)
     counted = {row.kind: row for row in await session.execute(_SPEND, parameters)}
     for kind, limit in asked.items():
         row = counted.get(kind)
@@ -288,6 +320,23 @@ async def _spend(
                 await _measure(session, kind, costs[kind], amount, parameters)
         elif row is None or row.level > row.amount:
             await _raise_limit_reached(session, kind, costs[kind], limit, parameters)
+
+
+def _parameters(
+    subject: str,
+    user_id: int | None,
+    costs: Mapping[LimitKind, int],
+    asked: Mapping[LimitKind, Limit],
+) -> dict[str, Any]:
+    return {
+        "subject": subject,
+        "user_id": user_id,
+        "kinds": [kind.value for kind in asked],
+        "costs": [float(costs[kind]) for kind in asked],
+        "amounts": [float(limit.amount) for limit in asked.values()],
+        "windows": [limit.per and limit.per.total_seconds() for limit in asked.values()],
+        "now": clock.now(),
+    }
 
 
 async def _measure(
@@ -314,7 +363,7 @@ async def require_total(
 ) -> None:
     """Raise QuotaExceeded if `cost` would exceed a total, which is measured now.
 
-    The caller has locked the user's row.
+    Two requests may both pass, unless the caller has locked the user's row.
     """
     limit = limit_of(kind, user.role)
     if limit is None:

@@ -86,16 +86,16 @@ def _add(pages: FastAPI, routers: Iterable[APIRouter], prefix: str = "") -> None
             if not prefix:
                 pages.router.routes.append(route)
                 continue
-            pages.router.routes.append(
-                PageRoute(
-                    prefix + route.path,
-                    route.endpoint,
-                    methods=route.methods,
-                    dependencies=route.dependencies,
-                    response_model=None,
-                    include_in_schema=False,
-                )
+            added = PageRoute(
+                prefix + route.path,
+                route.endpoint,
+                methods=route.methods,
+                dependencies=route.dependencies,
+                response_model=None,
+                include_in_schema=False,
             )
+            added.prefix = prefix
+            pages.router.routes.append(added)
 
 
 class PageTree(BaseRoute):

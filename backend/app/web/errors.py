@@ -33,7 +33,7 @@ from app.core.errors import (
     TooManyAttempts,
 )
 from app.core.logging import request_id
-from app.http.errors import allowed_methods, headers_of, status_of
+from app.http.errors import allowed_methods, cache_headers, headers_of, status_of
 from app.web.csrf import ForeignRequest, InvalidFormToken
 from app.web.forms import Form, FormError
 from app.web.rendering import PRIVATE, Renderer, page
@@ -116,7 +116,7 @@ def error_page(
         request,
         "errors/error.html",
         status=status,
-        headers={**given, **(headers or {})},
+        headers={**cache_headers(status), **given, **(headers or {})},
         error=error,
         status_code=status,
         identifier=request_id(),
@@ -159,7 +159,7 @@ def _repeat_page(request: Request, error: PressroomError) -> Response:
         status=status_of(type(error)),
         error=error,
         fields=list(form.repeatable()) if is_ours else [],
-        action=request.url.path,
+        action=request.url.path + (f"?{request.url.query}" if request.url.query else ""),
         sign_in=SIGN_IN if isinstance(error, NotAuthenticated) else CONFIRM,
         needs_session=not isinstance(error, InvalidFormToken),
         form_path=getattr(request.state, "form_page", request.url.path),

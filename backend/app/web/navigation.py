@@ -17,6 +17,9 @@ class Entry(NamedTuple):
 
 STUDIO: tuple[Entry, ...] = (
     Entry(N_("Overview"), "/studio"),
+    Entry(N_("Articles"), "/studio/articles"),
+    Entry(N_("Calendar"), "/studio/calendar"),
+    Entry(N_("Trash"), "/studio/trash"),
     Entry(N_("My account"), "/studio/account"),
 )
 

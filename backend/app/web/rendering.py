@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import segno
 from fastapi import Request, Response
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
@@ -25,6 +25,8 @@ from app.web.security import page_headers
 
 TEMPLATES = BACKEND_DIR / "app" / "web" / "templates"
 PRIVATE = "private, no-store"
+_CHECKBOX = '<input type="checkbox" class="task-list-item-checkbox" '
+"""Only the renderer writes it: authors' `input` elements are removed, and texts are escaped."""
 _JSON_ESCAPES = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 
 
@@ -35,15 +37,25 @@ class Renderer(NamedTuple):
     assets: Assets
     settings: Settings
     headers: Mapping[str, str]
+    article_headers: Mapping[str, str]
+    """Headers of pages that show articles, with images of other hosts."""
 
 
 def create_renderer(settings: Settings) -> Renderer:
-    """Create the renderer. Templates and static files of WEB_THEME_DIR replace ours."""
+    """Create the renderer. Templates and static files of WEB_THEME_DIR replace ours.
+
+    Templates of a theme extend ours by the names that start with `default/`.
+    """
     theme = settings.web_theme_dir
     assets = Assets(theme)
     folders = [*([theme / "templates"] if theme else []), TEMPLATES]
     environment = Environment(
-        loader=ChoiceLoader([FileSystemLoader(folder) for folder in folders]),
+        loader=ChoiceLoader(
+            [
+                *(FileSystemLoader(folder) for folder in folders),
+                PrefixLoader({"default": FileSystemLoader(TEMPLATES)}),
+            ]
+        ),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -62,7 +74,7 @@ def create_renderer(settings: Settings) -> Renderer:
         "relative": localization.format_relative,
         "number": localization.format_number,
         "filesize": localization.format_size,
-        "rendered": Markup,
+        "rendered": rendered_html,
         "json_ld": json_data,
         "qr": qr_code,
     }
@@ -78,7 +90,20 @@ def create_renderer(settings: Settings) -> Renderer:
             "studio": settings.web_studio,
         },
     }
-    return Renderer(environment, assets, settings, page_headers(settings))
+    return Renderer(
+        environment,
+        assets,
+        settings,
+        headers=page_headers(settings),
+        article_headers=page_headers(settings, remote_images=True),
+    )
+
+
+def rendered_html(html: str) -> Markup:
+    """Return the output of our Markdown renderer as HTML. Its checkboxes get a name."""
+    name = f' aria-label="{localization.gettext("Task")}"'
+    named = html.replace(_CHECKBOX, f"{_CHECKBOX[:-1]}{name} ")
+    return Markup(named)  # noqa: S704 - the renderer has sanitized it
 
 
 def json_data(value: Any) -> Markup:
@@ -106,10 +131,13 @@ def page(
     *,
     status: int = 200,
     public: bool = False,
+    remote_images: bool = False,
     headers: Mapping[str, str] | None = None,
     **context: Any,
 ) -> Response:
     """Render `template`, and return the response.
+
+    `remote_images`: whether the page shows articles, whose images may be on other hosts.
 
     A page is private unless `public` is set, for which the route needs `public_page`. Public pages
     have no user, no form token and no messages. If the page shows a refused form, the status is
@@ -121,7 +149,8 @@ def page(
     values = _public_context(request) if public else _private_context(request)
     text = renderer.environment.get_template(template).render({**values, **context})
     status = getattr(request.state, "status", status)
-    response = HTMLResponse(text, status, {**renderer.headers, **(headers or {})})
+    own = renderer.article_headers if remote_images else renderer.headers
+    response = HTMLResponse(text, status, {**own, **(headers or {})})
     response.headers["Content-Language"] = str(localization.current_locale()).replace("_", "-")
     if public and status == 200:
         response.headers.setdefault("Cache-Control", public_cache())

@@ -27,7 +27,7 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 def form_page(path: str) -> Callable[[Endpoint], Endpoint]:
     """Declare which page shows the form of a POST route; by default, that of the same path.
 
-    `path` may contain the path parameters of the route.
+    `path` may contain the path parameters of the route. Paths of readers are below WEB_PREFIX.
     """
 
     def declare(endpoint: Endpoint) -> Endpoint:
@@ -56,6 +56,8 @@ class PageRoute(StrictRoute):
     """
 
     ignores_unknown_parameters = True
+    prefix = ""
+    """The path in front of the declared ones: WEB_PREFIX for pages of readers."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -71,7 +73,9 @@ class PageRoute(StrictRoute):
             try:
                 form = request.state.form = Form(data)
                 pattern = getattr(self.endpoint, "form_page", None)
-                path = pattern.format(**request.path_params) if pattern else request.url.path
+                path = request.url.path
+                if pattern:
+                    path = self.prefix + pattern.format(**request.path_params)
                 request.state.form_page = path
                 token = form.text(csrf.FIELD) or request.headers.get(csrf.HEADER, "")
                 csrf.require_token(request, token)

@@ -8,16 +8,20 @@ POLICY_NAME = "pressroom"
 """The Trusted Types policy of static/js/enhance.js."""
 
 
-def page_headers(settings: Settings) -> dict[str, str]:
-    """Return the security headers of all pages.
+def page_headers(settings: Settings, *, remote_images: bool = False) -> dict[str, str]:
+    """Return the security headers of pages.
+
+    `remote_images`: whether the page may show images of any host over https, as articles may. An
+    image cannot run scripts, and the Referrer-Policy hides the address of the page from its host.
 
     With `no-referrer`, browsers would send `Origin: null` with forms.
     """
     media = urlsplit(settings.api_url)
     frames = " ".join(f"https://{host}" for host in settings.iframe_hosts) or "'none'"
+    remote = " https:" if remote_images else ""
     policy = [
         "default-src 'self'",
-        f"img-src 'self' data: blob: {media.scheme}://{media.netloc}",
+        f"img-src 'self' data: blob: {media.scheme}://{media.netloc}{remote}",
         f"frame-src {frames}",
         "object-src 'none'",
         "base-uri 'none'",

@@ -244,14 +244,23 @@ class TestPlaceholder:
         await create_user(session, username="Deleted-User")
         assert (await self.delete_author(session, delete)).username == "deleted-user-2"
 
-    async def test_placeholder_cannot_log_in_or_be_changed(
+    async def test_placeholder_cannot_log_in(
+        self, client: httpx.AsyncClient, session: AsyncSession, user: User
+    ) -> None:
+        await create_article(session, author=user)
+        url, headers = f"/users/{user.id}", bearer(user)
+        deleted = await client.request("DELETE", url, json=WITH_PASSWORD, headers=headers)
+        assert deleted.status_code == 204
+        placeholder = (await session.scalars(select(User).where(~User.is_active))).one()
+        for name in (placeholder.username, placeholder.email):
+            login = await client.post("/auth/login", data={"username": name, "password": PASSWORD})
+            assert login.status_code == 401
+
+    async def test_placeholder_cannot_be_changed(
         self, client: httpx.AsyncClient, session: AsyncSession, delete: Delete, users_url: str
     ) -> None:
         placeholder = await self.delete_author(session, delete)
         admin = await create_user(session, role=Role.ADMIN)
-        for name in (placeholder.username, placeholder.email):
-            login = await client.post("/auth/login", data={"username": name, "password": PASSWORD})
-            assert login.status_code == 401
         body = {"email": "mine@example.com", "username": "mine", "name": "Mine"}
         for method, path, sent in (
             ("DELETE", f"{users_url}/{placeholder.id}", None),

@@ -392,32 +392,22 @@ class TestLogin:
         assert await other.status() == (True, 10)
         assert (await other.log_in(other.code())).status_code == 200
 
-    @pytest.mark.parametrize(
-        "code",
-        [
-            "",
-            " ",
-            "x" * 41,
-            "12345\uff16",
-            "12345\n6",
-            "12345\0",
-            "123.456",
-            "'; --",
-            "\ud800",
-            123456,
-        ],
-    )
-    async def test_malformed_code_is_not_echoed(self, enabled: Owner, code: object) -> None:
+    async def test_malformed_code_is_not_echoed(self, enabled: Owner) -> None:
         challenge = await enabled.challenge()
-        body = {"challenge": challenge, "code": code}
-        response = await enabled.client.post(
-            LOGIN, content=json.dumps(body), headers={"Content-Type": "application/json"}
-        )
-        assert response.status_code in {401, 422}
-        if response.status_code == 422:
-            assert response.json()["detail"][0]["loc"] == ["body", "code"]
-        assert not str(code).strip() or str(code) not in response.text
-        assert challenge not in response.text
+        codes = [
+            "", " ", "x" * 41, "12345\uff16", "12345\n6", "12345\0", "123.456", "'; --", "\ud800",
+            123456,
+        ]  # fmt: skip
+        for code in codes:
+            body = {"challenge": challenge, "code": code}
+            response = await enabled.client.post(
+                LOGIN, content=json.dumps(body), headers={"Content-Type": "application/json"}
+            )
+            assert response.status_code in {401, 422}, code
+            if response.status_code == 422:
+                assert response.json()["detail"][0]["loc"] == ["body", "code"]
+            assert not str(code).strip() or str(code) not in response.text
+            assert challenge not in response.text
 
     async def test_validation_error_echoes_no_secret(self, enabled: Owner) -> None:
         code = enabled.code()
@@ -464,10 +454,10 @@ class TestLimits:
     async def test_codes_are_limited(self, enabled: Owner, time: Time) -> None:
         challenge = await enabled.challenge()
         responses = [
-            await enabled.log_in(enabled.wrong_code(), challenge=challenge) for _ in range(21)
+            await enabled.log_in(enabled.wrong_code(), challenge=challenge) for _ in range(7)
         ]
-        assert {response.status_code for response in responses[:3]} == {401}
-        response = responses[-1]
+        response = responses.pop()
+        assert {response.status_code for response in responses} == {401}
         assert response.status_code == 429
         assert response.json()["code"] == "too_many_attempts"
         wait = int(response.headers["Retry-After"])
@@ -480,24 +470,22 @@ class TestLimits:
     async def test_guesses_on_different_routes_share_a_limit(self, owner: Owner) -> None:
         await owner.begin()
         codes = [
-            (await owner.post("/confirm", code=owner.wrong_code())).status_code for _ in range(25)
+            (await owner.post("/confirm", code=owner.wrong_code())).status_code for _ in range(7)
         ]
-        assert codes[0] == 403
-        assert codes[-1] == 429
+        assert codes == [403] * 6 + [429]
         assert (await owner.post("/confirm", code=owner.code())).status_code == 429
 
     @pytest.mark.parametrize("path", ["/recovery-codes", "/disable"])
     async def test_guesses_with_the_password_are_limited(self, enabled: Owner, path: str) -> None:
         body = {"password": PASSWORD, "code": enabled.wrong_code()}
-        statuses = [(await enabled.post(path, **body)).status_code for _ in range(25)]
-        assert statuses[0] == 403
-        assert statuses[-1] == 429
+        statuses = [(await enabled.post(path, **body)).status_code for _ in range(7)]
+        assert statuses == [403] * 6 + [429]
         body["code"] = enabled.code()
         assert (await enabled.post(path, **body)).status_code == 429
 
     async def test_success_clears_the_failures(self, enabled: Owner, time: Time) -> None:
         challenge = await enabled.challenge()
-        for _ in range(20):
+        for _ in range(7):
             time.pass_(STEP)
             wrong = await enabled.log_in(enabled.wrong_code(), challenge=challenge)
             assert wrong.status_code == 401
@@ -505,9 +493,8 @@ class TestLimits:
             assert right.status_code == 200
 
     async def test_passwords_are_limited(self, owner: Owner) -> None:
-        statuses = [(await owner.post("", password=WRONG_PASSWORD)).status_code for _ in range(25)]
-        assert statuses[0] == 403
-        assert statuses[-1] == 429
+        statuses = [(await owner.post("", password=WRONG_PASSWORD)).status_code for _ in range(7)]
+        assert statuses == [403] * 6 + [429]
         assert (await owner.begin()).status_code == 429
 
 

@@ -1,10 +1,8 @@
 """GET /articles: filters, sort orders, fields and cursor pagination."""
 
-import random
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from itertools import product
 from typing import Any
 
 import httpx
@@ -15,13 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app.core import clock
 from app.core.enums import Role
 from app.models import Article, User
-from app.schemas.articles.article import Status
-from app.services.articles import listing
 from tests.factories import bearer, create_article, create_user
 from tests.test_lists import statements
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-KINDS = (None, "published=true", "published=false", *(f"status={each}" for each in Status))
 
 
 def links(response: httpx.Response) -> dict[str, str]:
@@ -77,7 +72,8 @@ class TestPages:
         self, client: httpx.AsyncClient, articles: list[Article], sort: str, more: str
     ) -> None:
         all_articles = await ids(client, f"sort={sort}&limit=100{more}")
-        for limit in (1, 2, 3, 4, 10, 11, 12):
+        # Limits of 1 and 4 end pages between and within equal dates, the others near the end.
+        for limit in (4,) if more else (1, 4, 10, 11, 12):
             path = f"/articles?sort={sort}&limit={limit}{more}"
             forward = [page async for page in follow_links(client, path)]
             pages = [page for _, page in forward]
@@ -302,151 +298,6 @@ class TestFilters:
         response = await client.get(f"/articles?{query}")
         assert response.status_code == 422
         assert says in response.json()["message"]
-
-
-class TestAgainstReferenceModel:
-    """All combinations of filters for each role, compared with a model in Python."""
-
-    @pytest.fixture
-    async def all_articles(self, session: AsyncSession, author: User) -> list[Article]:
-        generator = random.Random(1843)
-        other = await create_user(session, username="bob")
-        now = clock.now()
-        made = []
-        for number in range(60):
-            moment = generator.choice([None, now - timedelta(days=number), now + timedelta(days=1)])
-            article = await create_article(
-                session,
-                author=generator.choice([author, other]),
-                title=generator.choice("abcdefg"),
-                published=False,
-                published_at=moment,
-                archived_at=generator.choice([None, None, None, now]),
-                deleted_at=generator.choice([None, None, None, now]),
-                tags=generator.sample(["x", "y", "z"], generator.randint(0, 3)),
-                content="Ten letters" + generator.choice([" and a zebra.", " and a horse."]),
-                created_at=now - timedelta(hours=generator.randint(0, 99)),
-                updated_at=now - timedelta(hours=generator.randint(0, 20)),
-            )
-            made.append(article)
-        return made
-
-    @pytest.fixture
-    async def readers(self, session: AsyncSession, author: User) -> list[User | None]:
-        """An anonymous reader, the author, another user and an editor."""
-        other_user = await create_user(session)
-        return [None, author, other_user, await create_user(session, role=Role.EDITOR)]
-
-    @pytest.mark.parametrize("sort", ["newest", "oldest", "updated", "title"])
-    async def test_lists_match_model(
-        self,
-        client: httpx.AsyncClient,
-        author: User,
-        all_articles: list[Article],
-        readers: list[User | None],
-        monkeypatch: pytest.MonkeyPatch,
-        sort: str,
-    ) -> None:
-        is_deferred = sort in {"newest", "updated"}
-        default = listing.DEFERRED_JOIN_SKIP
-        for who in readers:
-            is_deferred = not is_deferred
-            monkeypatch.setattr(listing, "DEFERRED_JOIN_SKIP", 0 if is_deferred else default)
-            headers = bearer(who) if who else {}
-            tags_of = {row["id"]: row["tags"] for row in await self._all(client, headers)}
-            for tags, by, kind in product(
-                ((), ("x", "y")) if sort in {"oldest", "title"} else ((), ("x",)),
-                (None, "ada"),
-                KINDS,
-            ):
-                query = [f"sort={sort}", *(f"tag={tag}" for tag in tags)]
-                query += [f"author={by}"] if by else []
-                query += [kind] if kind else []
-                expected = [
-                    article
-                    for article in all_articles
-                    if self._is_visible(article, who)
-                    and self._has_status(article, kind)
-                    and (by is None or article.author_id == author.id)
-                    and set(tags) <= set(tags_of[article.id])
-                ]
-                key, reverse = self._order(sort)
-                expected.sort(key=key, reverse=reverse)
-                listed = await self._listed(client, "&".join(query), headers, page_size=15)
-                assert listed == [article.id for article in expected], query
-
-    async def test_search_lists_match_model(
-        self, client: httpx.AsyncClient, all_articles: list[Article], readers: list[User | None]
-    ) -> None:
-        for who, sort, kind in product(readers, ("newest", "updated", "relevance"), KINDS):
-            headers = bearer(who) if who else {}
-            query = f"q=zebras&sort={sort}" + (f"&{kind}" if kind else "")
-            expected = [
-                article
-                for article in all_articles
-                if self._is_visible(article, who)
-                and self._has_status(article, kind)
-                and "zebra" in article.content
-            ]
-            listed = await self._listed(client, query, headers, page_size=4)
-            if sort == "relevance":
-                assert sorted(listed) == sorted(article.id for article in expected), query
-            else:
-                key, reverse = self._order(sort)
-                expected.sort(key=key, reverse=reverse)
-                assert listed == [article.id for article in expected], query
-
-    @staticmethod
-    async def _listed(
-        client: httpx.AsyncClient, query: str, headers: dict[str, str], *, page_size: int
-    ) -> list[int]:
-        """Return the whole list by following links; compare `skip` and the total with it."""
-        path = f"/articles?{query}&limit={page_size}"
-        pages = [page async for _, page in follow_links(client, path, headers=headers)]
-        listed = [each for page in pages for each in page]
-        url = f"/articles?{query}&skip=3&limit=5&count=true"
-        skipped = await client.get(url, headers=headers)
-        assert [row["id"] for row in skipped.json()] == listed[3:8], query
-        assert skipped.headers["X-Total-Count"] == str(len(listed)), query
-        return listed
-
-    @staticmethod
-    async def _all(client: httpx.AsyncClient, headers: dict[str, str]) -> list[dict[str, Any]]:
-        rows = []
-        for kind in ("", "&status=archived"):
-            url = f"/articles?limit=100&fields=id,tags{kind}"
-            rows += (await client.get(url, headers=headers)).json()
-        return rows
-
-    @staticmethod
-    def _status(article: Article) -> str:
-        if article.archived_at is not None:
-            return "archived"
-        if article.published_at is None:
-            return "draft"
-        return "scheduled" if article.published_at > clock.now() else "published"
-
-    def _is_visible(self, article: Article, who: User | None) -> bool:
-        if article.deleted_at is not None:
-            return False
-        mine = who is not None and (who.role is Role.EDITOR or who.id == article.author_id)
-        return mine or self._status(article) == "published"
-
-    def _has_status(self, article: Article, kind: str | None) -> bool:
-        status = self._status(article)
-        if kind is None:
-            return status != "archived"
-        if kind.startswith("published="):
-            return status in ({"published"} if kind.endswith("true") else {"draft", "scheduled"})
-        return kind == f"status={status}"
-
-    @staticmethod
-    def _order(sort: str) -> tuple[Callable[[Article], Any], bool]:
-        if sort == "title":
-            return (lambda each: (each.title, each.id)), False
-        if sort == "updated":
-            return (lambda each: (each.updated_at, each.id)), True
-        return (lambda each: (each.published_at or each.created_at, each.id)), sort == "newest"
 
 
 class TestFields:

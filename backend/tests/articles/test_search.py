@@ -342,23 +342,22 @@ async def test_snippet_contains_the_match(
 # --- invalid input
 
 
-@pytest.mark.parametrize(
-    "q",
-    [
-        "the and of", "-", "--", '"', '""', "'", "or", "OR or", "-the", "-loom", "-loom -steam",
-        "loom or -steam", "!", "&", "|", "( ) | & !", "<->", ":*", "a:*", "\\", "\\'", "*", "%",
-        "_", "...", "?", "\U0001f984", "\u200b", "\u202eloom", "\ufb01", "e\u0301", "ß", "İ",
-        "\U0010ffff", "loom " * 99, "- " * 240, "-\u00a0" * 240, "-" * 500, '"' * 499 + "x",
-        "( " * 250, "a" * 500, "or " * 166, "x-" * 250, "http://" * 70,
-    ],
-)  # fmt: skip
+UNUSUAL_QUERIES = [
+    "the and of", "-", "--", '"', '""', "'", "or", "OR or", "-the", "-loom", "-loom -steam",
+    "loom or -steam", "!", "&", "|", "( ) | & !", "<->", ":*", "a:*", "\\", "\\'", "*", "%",
+    "_", "...", "?", "\U0001f984", "\u200b", "\u202eloom", "\ufb01", "e\u0301", "ß", "İ",
+    "\U0010ffff", "loom " * 99, "- " * 240, "-\u00a0" * 240, "-" * 500, '"' * 499 + "x",
+    "( " * 250, "a" * 500, "or " * 166, "x-" * 250, "http://" * 70,
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("path", ["/search", "/search/suggest"])
 @pytest.mark.usefixtures("articles", "in_two_languages")
-async def test_unusual_queries_are_accepted(client: httpx.AsyncClient, path: str, q: str) -> None:
-    response = await client.get(path, params={"q": q})
-    assert response.status_code in {200, 422}
-    if response.status_code == 422:
-        assert len(q) > 100 or not q.isprintable()
+async def test_unusual_queries_are_accepted(client: httpx.AsyncClient, path: str) -> None:
+    for q in UNUSUAL_QUERIES:
+        response = await client.get(path, params={"q": q})
+        may_be_refused = len(q) > 100 or not q.isprintable()
+        assert response.status_code in ({200, 422} if may_be_refused else {200}), ascii(q[:40])
 
 
 @pytest.mark.parametrize("q", ["the", "-", '"', "or", "-looms", "loom or -steam", "!", "?"])
@@ -505,37 +504,37 @@ async def titles_in_database(session: AsyncSession, author: User) -> None:
         )
 
 
-@pytest.mark.parametrize(
-    ("q", "expected"),
-    [
-        ("p", ["Python for weavers", "A python's loom", "Pythagoras"]),
-        ("PYTH", ["Python for weavers", "A python's loom", "Pythagoras"]),
-        ("python", ["Python for weavers", "A python's loom"]),
-        ("python l", ["A python's loom"]),
-        ("loom pyth", ["A python's loom"]),
-        ("pyth loom", []),  # only the last word may be a prefix
-        ("ython", []),
-        ("node", ["Node.js and TCP/IP"]),
-        ("node.j", ["Node.js and TCP/IP"]),
-        ("ip", ["Node.js and TCP/IP"]),
-        ("tcp/i", ["Node.js and TCP/IP"]),
-        ("über", ["Die Überraschung"]),
-        ("ÜB", ["Die Überraschung"]),
-        ("die", ["Die Überraschung"]),  # suggestions keep stop words
-        ("織", ["東京 の 織機"]),
-        ("the the", ["The The and don't"]),
-        ("don't", ["The The and don't"]),
-        ("weaver", ["Python for weavers"]),  # and do no stemming
-        ("weaving", []),
-        (" pythag ", ["Pythagoras"]),
-        ("...", []),
-        ("'", []),
-        ("\\", []),
-    ],
-)
+SUGGESTIONS = [
+    ("p", ["Python for weavers", "A python's loom", "Pythagoras"]),
+    ("PYTH", ["Python for weavers", "A python's loom", "Pythagoras"]),
+    ("python", ["Python for weavers", "A python's loom"]),
+    ("python l", ["A python's loom"]),
+    ("loom pyth", ["A python's loom"]),
+    ("pyth loom", []),  # only the last word may be a prefix
+    ("ython", []),
+    ("node", ["Node.js and TCP/IP"]),
+    ("node.j", ["Node.js and TCP/IP"]),
+    ("ip", ["Node.js and TCP/IP"]),
+    ("tcp/i", ["Node.js and TCP/IP"]),
+    ("über", ["Die Überraschung"]),
+    ("ÜB", ["Die Überraschung"]),
+    ("die", ["Die Überraschung"]),  # suggestions keep stop words
+    ("織", ["東京 の 織機"]),
+    ("the the", ["The The and don't"]),
+    ("don't", ["The The and don't"]),
+    ("weaver", ["Python for weavers"]),  # and do no stemming
+    ("weaving", []),
+    (" pythag ", ["Pythagoras"]),
+    ("...", []),
+    ("'", []),
+    ("\\", []),
+]
+
+
 @pytest.mark.usefixtures("titles_in_database")
-async def test_titles_are_suggested(client: httpx.AsyncClient, q: str, expected: list[str]) -> None:
-    assert await suggestions(client, q) == expected
+async def test_titles_are_suggested(client: httpx.AsyncClient) -> None:
+    for q, expected in SUGGESTIONS:
+        assert await suggestions(client, q) == expected, q
 
 
 async def test_suggestions_are_the_newest_ten(

@@ -133,12 +133,11 @@ class TestKeys:
             if unicodedata.category(chr(code)) not in {"Cn", "Cs", "Co"}
         ]
         names = [f"#A{one} {one}ß" for one in assigned]
-        assert {tag_key(key) for key in map(tag_key, names)} == set(map(tag_key, names))
+        expected = [tag_key(name) for name in names]
+        assert [tag_key(key) for key in expected] == expected
         statement = text("SELECT tag_key(name) FROM unnest(CAST(:names AS text[])) AS name")
         keys = (await session.scalars(statement, {"names": names})).all()
-        different = [
-            (name, key) for name, key in zip(names, keys, strict=True) if key != tag_key(name)
-        ]
+        different = [each for each in zip(names, keys, expected, strict=True) if each[1] != each[2]]
         assert not different
 
 
@@ -361,16 +360,12 @@ MANY = 2000
 
 
 class TestPerformance:
-    @pytest.mark.parametrize("sort", ["name", "count"])
-    @pytest.mark.parametrize("query", ["", "&q=hidden"])
     @pytest.mark.parametrize("scheduled", [False, True])
     async def test_unlisted_tags_do_not_slow_down_reads(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
         ada: User,
-        sort: str,
-        query: str,
         *,
         scheduled: bool,
     ) -> None:
@@ -398,10 +393,16 @@ class TestPerformance:
             {"articles": MANY // 20},
         )
         await session.execute(text("ANALYZE tags, article_tags, articles"))
-        before = await session.scalar(ROWS_READ)
-        await client.get(f"/tags?sort={sort}{query}")
-        await client.get("/api/tags")
-        assert await session.scalar(ROWS_READ) - before < 50
+        for path in (
+            "/tags?sort=name",
+            "/tags?sort=count",
+            "/tags?sort=name&q=hidden",
+            "/tags?sort=count&q=hidden",
+            "/api/tags",
+        ):
+            before = await session.scalar(ROWS_READ)
+            assert (await client.get(path)).status_code == 200
+            assert await session.scalar(ROWS_READ) - before < 25, path
 
 
 class TestCleanup:

@@ -413,7 +413,7 @@ class TestGhost:
         posts = [{"id": n, "html": '<p>\\ "Text".</p>', "is_last": "field"} for n in range(5)]
         export = ghost_export(posts, users=[{"id": 1, "name": "Jane"}])
         text = json.dumps(export)
-        for end in range(1, len(text), len(text) // 200):
+        for end in range(1, len(text), len(text) // 80):
             complete = text[:end].count('"field"}')
             path = write("ghost.json", text[:end])
             try:
@@ -604,7 +604,7 @@ class TestWordPress:
     def test_file_may_end_anywhere(self, write: Write) -> None:
         """Complete records are imported, and the others are refused."""
         text = wxr("".join(wordpress_post(number=number) for number in range(1, 6)))
-        for end in range(0, len(text), len(text) // 200):
+        for end in range(0, len(text), len(text) // 80):
             part = text[:end]
             path = write("wp.xml", part)
             if "<channel" not in part:

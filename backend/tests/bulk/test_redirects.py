@@ -27,7 +27,7 @@ from tests.factories import bearer, create_article, create_session, create_user
 
 __all__ = ["write"]
 
-PAGE = "http://localhost:3000/articles/"
+PAGE = "http://localhost:8000/read/articles/"
 NOW = clock.now()
 
 
@@ -280,12 +280,16 @@ class TestMaps:
             file = BytesIO()
             sources = None if source is None else [source]
             count = await write_maps(database, {file: MapFormat.JSON}, sources=sources)
-            pages = {path: f"/articles/{article.slug}" for path, article in targets.items()}
+            pages = {path: f"/read/articles/{article.slug}" for path, article in targets.items()}
             assert (json.loads(file.getvalue()), count) == (pages, 2)
 
     @pytest.mark.parametrize(
         ("site", "start"),
-        [("", "/articles/"), ("http://www.localhost:3000/x", "/articles/"), ("https://a.b", PAGE)],
+        [
+            ("", "/read/articles/"),
+            ("http://www.localhost:8000/x", "/read/articles/"),
+            ("https://a.b", PAGE),
+        ],
     )
     async def test_target_is_complete_for_another_host(
         self, session: AsyncSession, database: Database, site: str, start: str

@@ -20,7 +20,7 @@ from app.schemas.bulk import ArticleRecord
 from app.services.bulk import references, relinking, sources
 from app.services.bulk.records import ParsedRecord, PreparedRecord
 from app.services.bulk.references import FileName, OldAddress, without_size
-from app.services.bulk.relinking import FileIndex, Relinker
+from app.services.bulk.relinking import FileIndex, Relinker, _Found
 from app.services.bulk.reporting import AddressReport, Report
 from app.services.bulk.sources import Format, ImportOptions
 from app.services.media.storage import open_storage
@@ -35,7 +35,7 @@ from tests.linear import grows_too_fast
 __all__ = ["write"]
 pytestmark = pytest.mark.usefixtures("restored_environment")
 
-PAGE = "http://localhost:3000/articles/"
+PAGE = "http://localhost:8000/read/articles/"
 SITE = "https://wp.example.com"
 TEXTS = "SELECT coalesce(draft_slug, slug) slug, content, cover_image_url cover, html FROM articles"
 REMAINING = "SELECT address FROM imported_addresses ORDER BY address"
@@ -57,7 +57,7 @@ def load(own_database: str, media_dir: Path, capsys: pytest.CaptureFixture[str])
     """Import a source for the user `ada`. Return the output, which a dry run prints, too."""
     execute(own_database, ADA)
 
-    def load(path: Path, *options: str, is_dry: bool = True) -> str:
+    def load(path: Path, *options: str, is_dry: bool = False) -> str:
         arguments = ("import", str(path), "--author", "ada", *options)
         if is_dry:
             before = fetch(own_database, TEXTS)
@@ -112,7 +112,7 @@ class TestLinks:
                 ),
             ),
         )
-        output = load(path)
+        output = load(path, is_dry=True)
         found = texts(own_database)
         for target in links.values():
             assert f"[x]({PAGE}{target})" in found["post-1"]
@@ -123,14 +123,14 @@ class TestLinks:
         assert "post-1: https://wp.example.com/about/: no article with this address" in output
         assert remaining(own_database) == ["https://wp.example.com/about/"]
         before = fetch(own_database, "SELECT to_jsonb(a) FROM articles a ORDER BY id")
-        assert "New addresses" not in load(path)
+        assert "New addresses" not in load(path, is_dry=True)
         assert fetch(own_database, "SELECT to_jsonb(a) FROM articles a ORDER BY id") == before
 
     def test_article_that_is_imported_later_is_linked(
         self, own_database: str, write: Write, load: Import
     ) -> None:
         first = wordpress_post(1, content='<a href="/post-2/">later</a> <a href="/post-3/">x</a>')
-        load(write("wp.xml", export(first)), is_dry=False)
+        load(write("wp.xml", export(first)))
         assert f"[later]({SITE}/post-2/)" in texts(own_database)["post-1"]
         both = write("both.xml", export(first, wordpress_post(2)))
         assert "New addresses: 1 link " in load(both)
@@ -142,20 +142,20 @@ class TestLinks:
         self, own_database: str, write: Write, load: Import
     ) -> None:
         post = wordpress_post(1, content='<a href="/post-2/">x</a>')
-        load(write("wp.xml", export(post)), is_dry=False)
+        load(write("wp.xml", export(post)))
         written = f"[x]({SITE}/post-2/) [mine]({SITE}/post-3/)"
         execute(own_database, f"UPDATE articles SET content = '{written}'")
         everything = export(post, wordpress_post(2), wordpress_post(3))
-        load(write("all.xml", everything), is_dry=False)
+        load(write("all.xml", everything))
         assert texts(own_database)["post-1"] == f"[x]({PAGE}post-2) [mine]({SITE}/post-3/)"
 
     def test_changed_text_has_its_new_addresses_at_once(
         self, own_database: str, write: Write, load: Import
     ) -> None:
         posts = wordpress_post(1, content='<a href="/post-2/">x</a>') + wordpress_post(2)
-        load(write("wp.xml", export(posts)), is_dry=False)
+        load(write("wp.xml", export(posts)))
         changed = posts.replace("Post 1", "Another title")
-        load(write("wp.xml", export(changed)), is_dry=False)
+        load(write("wp.xml", export(changed)))
         assert texts(own_database)["post-1"] == f"[x]({PAGE}post-2)"
         (revision,) = fetch(own_database, "SELECT content FROM article_revisions")
         assert revision["content"] == f"[x]({PAGE}post-2)"
@@ -201,7 +201,7 @@ class TestLinks:
         write("blog/other.md", head + "Other, back to [links](posts/links.md).")
         write("blog/posts/2020-02-02-dated.md", head + "Dated.")
         write("blog/posts/bundle/index.md", head + "Bundle, see [other](../../other.md).")
-        output = load(tmp_path / "blog", *site)
+        output = load(tmp_path / "blog", *site, is_dry=True)
         found = texts(own_database)
         for letter, target in zip("abcdefghij", targets, strict=True):
             assert f"[{letter}]({PAGE}{target})" in found["links"], letter
@@ -217,14 +217,14 @@ class TestLinks:
         for folder in ("a", "b"):
             write(f"blog/{folder}/same.md", head + folder)
         write("blog/c/x.md", head + "[x](same.md) [y](../a/same.md)")
-        load(tmp_path / "blog", is_dry=False)
+        load(tmp_path / "blog")
         assert texts(own_database)["x"] == f"[x](same.md) [y]({PAGE}same)"
 
     def test_own_exports_keep_their_addresses(
         self, own_database: str, write: Write, load: Import
     ) -> None:
         record = {"title": "A", "content": "[x](/b/) ![y](../y.png)", "published": True}
-        load(write("in.ndjson", json.dumps(record)), is_dry=False)
+        load(write("in.ndjson", json.dumps(record)))
         assert list(texts(own_database).values()) == ["[x](/b/) ![y](../y.png)"]
 
     def test_killed_import_continues(self, own_database: str, write: Write, load: Import) -> None:
@@ -254,7 +254,7 @@ class TestLinks:
 
         in_database(import_without_end)
         assert texts(own_database)["post-1"] == f"[x]({SITE}/post-2/)"
-        assert "New addresses: 1 link " in load(path, is_dry=False)
+        assert "New addresses: 1 link " in load(path)
         assert texts(own_database)["post-1"] == f"[x]({PAGE}post-2)"
 
 
@@ -311,7 +311,8 @@ class TestFileIndex:
         def run(text: str) -> None:
             found = [OldAddress(f"/{number}", f"/{number}", False) for number in range(len(text))]
             targets = {("a.md", each): "/x" for each in found[::2]}
-            changed = relinker._replace_in(item, {each.address: each for each in found}, targets)
+            addresses = _Found(None, {each.address: each for each in found})
+            changed = relinker._replace_in(item, addresses, targets)
             assert changed.addresses == found[1::2]
 
         assert not grows_too_fast(run, partial(str.ljust, ""), short=4_000, floor=0.05)
@@ -357,7 +358,7 @@ class TestFileIndex:
         monkeypatch.setattr(FileIndex, "__init__", noted(create))
         write("blog/a.md", "---\ndate: 2020-01-01\n---\n[x](b.md)")
         write("blog/b.md", "---\ndate: 2020-01-01\n---\nText.")
-        load(tmp_path / "blog", is_dry=False)
+        load(tmp_path / "blog")
         assert texts(own_database)["a"] == f"[x]({PAGE}b)"
         assert threads
         assert threading.main_thread() not in threads
@@ -517,7 +518,7 @@ class TestFetchedImages:
         site = "http://localhost:1"
         html = '<img src="/a.png">'
         path = write("wp.xml", export(wordpress_post(1, content=html), site=site))
-        output = load(path, "--fetch-media", is_dry=False)
+        output = load(path, "--fetch-media")
         assert "/a.png: the host has the address " in output
         assert "which is not public" in output
 
@@ -546,7 +547,7 @@ class TestFolders:
             )
         )
         path = write("wp.xml", export(wordpress_post(1, content=html)))
-        output = load(path, "--media", str(uploads), is_dry=False)
+        output = load(path, "--media", str(uploads))
         (row,) = fetch(own_database, TEXTS)
         assert row["content"].count("http://localhost:8000/media/") == 3
         assert len(fetch(own_database, MEDIA)) == 2
@@ -572,7 +573,7 @@ class TestFolders:
         }.items():  # fmt: skip
             (blog / name).parent.mkdir(parents=True, exist_ok=True)
             (blog / name).write_bytes(content)
-        output = load(blog, "--media", str(blog))
+        output = load(blog, "--media", str(blog), is_dry=True)
         (row,) = fetch(own_database, TEXTS)
         assert row["content"].count("](http://localhost:8000/media/") == 3
         assert ".png 'T')" in row["content"]
@@ -615,7 +616,7 @@ class TestFolders:
         ]  # fmt: skip
         html = "".join(f'<p><img src="{SITE}/{name}"></p>' for name in names)
         path = write("wp.xml", export(wordpress_post(1, content=html)))
-        output = load(path, "--media", str(folder), is_dry=False)
+        output = load(path, "--media", str(folder))
         assert fetch(own_database, MEDIA) == []
         assert output.count("symbolic links are not followed") == 3
         assert "not a regular file" in output
@@ -637,7 +638,6 @@ class TestFolders:
             write("wp.xml", export(wordpress_post(1, content=html))),
             "--media",
             str(tmp_path / "images"),
-            is_dry=False,
         )
         assert len(fetch(own_database, MEDIA)) == 1
 

@@ -1,4 +1,4 @@
-"""Unified diffs: their correctness, compared with difflib and patch, and their cost."""
+"""Unified diffs: their correctness, compared with difflib and patch, and their cost. Merges."""
 
 import difflib
 import random
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.content import diff as diffs
-from app.content.diff import unified_diff
+from app.content.diff import Row, Segment, merge, side_by_side, unified_diff
 
 NAMES = ("a", "b")
 
@@ -80,7 +80,7 @@ def test_diff_of_edge_cases_applies_cleanly(before: str, after: str, changed: in
     assert sum(line.startswith(("+", "-")) for line in diff.split("\n")[2:]) == changed
 
 
-@pytest.mark.parametrize("seed", range(300))
+@pytest.mark.parametrize("seed", range(120))
 def test_diff_of_random_texts_is_minimal(seed: int) -> None:
     rng = random.Random(seed)
     letters = "ab" if seed % 2 else "abcdefgh"
@@ -176,7 +176,9 @@ def _steps_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         return enter(reached, k)
 
     monkeypatch.setattr(diffs, "MAX_STEPS", steps.limit)
-    monkeypatch.setattr(diffs, "_search", lambda old, new: search(Lines(old), Lines(new)))
+    monkeypatch.setattr(
+        diffs, "_search", lambda old, new, limit: search(Lines(old), Lines(new), limit)
+    )
     monkeypatch.setattr(diffs, "_enter_diagonal", counted)
 
 
@@ -194,3 +196,91 @@ def test_search_over_the_limit_replaces_the_middle(
     monkeypatch.setattr(diffs, "MAX_STEPS", 3)
     diff = unified_diff("a\nb\nc\nd\ne", "a\n1\nc\n2\ne", names=NAMES)
     assert diff.split("\n")[3:-1] == [" a", "-b", "-c", "-d", "+1", "+c", "+2", " e"]
+
+
+def text_of(segments: Iterable[Segment]) -> str:
+    return "".join(segment.text for segment in segments)
+
+
+def edited(numbers: random.Random, lines: list[str]) -> list[str]:
+    """Return the lines with some of them changed, removed or added."""
+    result: list[str] = []
+    for line in lines:
+        kind = numbers.randrange(8)
+        result += [] if kind == 0 else [f"{line} more"] if kind == 1 else [line]
+        result += [f"new {numbers.randrange(5)}"] if kind == 2 else []
+    return result
+
+
+class TestSideBySide:
+    def test_equal_texts_have_no_rows(self) -> None:
+        assert side_by_side("a\nb", "a\nb") == []
+
+    def test_changed_words_are_marked(self) -> None:
+        (row,) = side_by_side("one two three", "one 2 three")
+        assert row == Row(
+            "changed",
+            1,
+            [Segment("one ", False), Segment("two", True), Segment(" three", False)],
+            1,
+            [Segment("one ", False), Segment("2", True), Segment(" three", False)],
+        )
+
+    def test_context_and_gaps(self) -> None:
+        before = [str(number) for number in range(20)]
+        after = [*before[:10], "new", *before[10:]]
+        rows = side_by_side("\n".join(before), "\n".join(after))
+        assert [row.kind for row in rows] == ["gap", *["same"] * 3, "added", *["same"] * 3, "gap"]
+        assert (rows[5].number, rows[5].new_number) == (11, 12)
+
+    @pytest.mark.parametrize("seed", range(50))
+    def test_every_difference_has_its_lines(self, seed: int) -> None:
+        numbers = random.Random(seed)
+        before = [f"line {numbers.randrange(9)}" for _ in range(numbers.randrange(60))]
+        after = edited(numbers, before)
+        rows = side_by_side("\n".join(before), "\n".join(after))
+        old, new = "\n".join(before).split("\n"), "\n".join(after).split("\n")
+        shown, new_shown = set(), set()
+        for row in rows:
+            if row.number is not None:
+                assert text_of(row.segments) == old[row.number - 1]
+                shown.add(row.number)
+            if row.new_number is not None:
+                assert text_of(row.new_segments) == new[row.new_number - 1]
+                new_shown.add(row.new_number)
+        hidden = [line for number, line in enumerate(old, 1) if number not in shown]
+        assert hidden == [line for number, line in enumerate(new, 1) if number not in new_shown]
+
+
+class TestMerge:
+    labels = ("mine", "theirs")
+
+    def test_changes_of_different_lines(self) -> None:
+        merged = merge("a\nb\nc", "A\nb\nc", "a\nb\nC\nd", labels=self.labels)
+        assert merged == ("A\nb\nC\nd", 0)
+
+    def test_changes_of_the_same_line(self) -> None:
+        merged = merge("a\nb", "a\nmine", "a\ntheirs", labels=self.labels)
+        marked = "a\n<<<<<<< mine\nmine\n=======\ntheirs\n>>>>>>> theirs"
+        assert merged == (marked, 1)
+        assert merge(None, "a\nmine", "a\ntheirs", labels=self.labels) == (marked, 1)
+
+    @pytest.mark.parametrize("seed", range(50))
+    def test_one_sided_and_equal_changes_need_no_choice(self, seed: int) -> None:
+        numbers = random.Random(seed)
+        lines = [f"line {numbers.randrange(9)}" for _ in range(numbers.randrange(60))]
+        base, changed = "\n".join(lines), "\n".join(edited(numbers, lines))
+        for mine, theirs in ((changed, base), (base, changed), (changed, changed)):
+            assert merge(base, mine, theirs, labels=self.labels) == (changed, 0)
+
+    @pytest.mark.parametrize("seed", range(50))
+    def test_both_sides_are_in_the_result(self, seed: int) -> None:
+        numbers = random.Random(seed)
+        lines = [f"line {number}" for number in range(numbers.randrange(40))]
+        base, mine, theirs = lines, edited(numbers, lines), edited(numbers, lines)
+        merged = merge("\n".join(base), "\n".join(mine), "\n".join(theirs), labels=self.labels)
+        result = merged.text.split("\n")
+        for side in (mine, theirs):
+            for line in set(side) - set(base):
+                assert line in result
+        assert result.count("=======") == merged.conflicts

@@ -86,7 +86,7 @@ def test_long_slug_without_a_hyphen_is_cut() -> None:
     assert slugify("7" * 200) == "article-" + "7" * 72
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(st.text(max_size=200))
 def test_slugify_always_returns_a_valid_slug(text: str) -> None:
     slug = slugify(text)
@@ -117,7 +117,7 @@ def test_text_is_normalized(text: str, normalized: str) -> None:
     assert normalize_text(text) == normalized
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.text(max_size=100))
 def test_normalize_text_is_idempotent(text: str) -> None:
     normalized = normalize_text(text)

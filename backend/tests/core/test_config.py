@@ -365,6 +365,27 @@ def test_public_url_defaults_to_an_origin_in_production(origins: str, expected: 
 
 
 @pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, False),
+        ({"public_url": "http://localhost:3000"}, True),
+        ({"article_path": "/posts/{slug}"}, True),
+        ({"web_reader": False}, True),
+        ({**SAFE, "web_reader": True}, True),
+        (
+            {**SAFE, "web_reader": True, "cors_origins": "", "public_url": "https://a.example.com"},
+            True,
+        ),
+    ],
+)
+def test_links_to_articles_lead_to_a_named_front_end(
+    values: dict[str, Any], expected: bool
+) -> None:
+    """CORS_ORIGINS of SAFE names one."""
+    assert make(**values).names_front_end is expected
+
+
+@pytest.mark.parametrize(
     "local",
     [
         "http://localhost:8080",

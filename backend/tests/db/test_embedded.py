@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-import psutil
 import pytest
 
 from app.db import embedded
@@ -122,7 +121,7 @@ def test_killed_postmaster_recovers_at_the_next_start(data: Path) -> None:
         postmaster = int((data / "postmaster.pid").read_text().splitlines()[0])
         os.kill(postmaster, signal.SIGKILL)
         user.kill()
-        wait_until(lambda: not psutil.pid_exists(postmaster), "the postmaster is gone")
+        wait_until(lambda: not processes_of(data), "the postmaster and its children are gone")
     with using(data) as user:
         assert fetch(user.url(), "SELECT answer FROM kept")[0]["answer"] == 42
         user.end()

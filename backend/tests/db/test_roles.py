@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from app.core.config import SetupError
-from app.db import migrate
+from app.db import embedded, migrate
 from tests import postgres
 from tests.databases import execute
 from tests.postgres import Server, fetch
@@ -27,21 +27,32 @@ def server() -> Iterator[Server]:
         rules = Path(server.directory) / "pg_hba.conf"
         asked = "".join(SCRAM.format(role=role) for role in (ROLE, "limited"))
         rules.write_text(asked + rules.read_text())
-        execute(server.url, "SELECT pg_reload_conf()")
+        execute(server.url, "ALTER SYSTEM SET max_connections = 30")
+        server.stop()
+        server.start()
         yield server
 
 
-def url_of(server: Server, *, password: str, role: str = ROLE) -> str:
-    url = make_url(server.url).set(username=role, password=password)
+def url_of(
+    server: Server, *, password: str, role: str = ROLE, database: str = embedded.DATABASE
+) -> str:
+    url = make_url(server.url).set(username=role, password=password, database=database)
     return url.render_as_string(hide_password=False)
+
+
+def create_database(server: Server, name: str) -> str:
+    """Create an empty database; return its URL for a superuser."""
+    execute(server.url, f"CREATE DATABASE {name}")
+    return make_url(server.url).set(database=name).render_as_string(hide_password=False)
 
 
 def test_existing_database_gets_the_role(server: Server) -> None:
     """As in an upgrade: all tables exist, and belong to a superuser."""
-    migrate.upgrade(server.url, "0004")
-    migrate.upgrade(server.url, application_url=url_of(server, password="first"))
-    url = url_of(server, password="first")
-    tables = {row["tablename"] for row in fetch(server.url, TABLES)}
+    owner_url = create_database(server, "existing")
+    url = url_of(server, password="first", database="existing")
+    migrate.upgrade(owner_url, "0004")
+    migrate.upgrade(owner_url, application_url=url)
+    tables = {row["tablename"] for row in fetch(owner_url, TABLES)}
     assert len(tables) > 30
     for table in tables:
         fetch(url, f"SELECT FROM {table} LIMIT 1")
@@ -71,9 +82,8 @@ TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
 
 
 def test_one_role_may_own_and_run(server: Server) -> None:
-    execute(server.url, "CREATE DATABASE one_role")
-    url = make_url(server.url).set(database="one_role").render_as_string(hide_password=False)
-    migrate.upgrade(url, application_url=url)
+    url = create_database(server, "one_role")
+    migrate.upgrade(url, "0001", application_url=url)
     assert fetch(url, "SELECT count(*) FROM users")[0][0] == 0
 
 
@@ -99,9 +109,10 @@ def test_owner_without_the_right_to_create_roles(server: Server) -> None:
         "CREATE ROLE limited LOGIN PASSWORD 'o'",
         "CREATE DATABASE external OWNER limited",
     )
-    owner = make_url(url_of(server, role="limited", password="o")).set(database="external")
-    application = make_url(url_of(server, password="w")).set(database="external")
-    urls = [url.render_as_string(hide_password=False) for url in (owner, application)]
+    urls = [
+        url_of(server, role="limited", password="o", database="external"),
+        url_of(server, password="w", database="external"),
+    ]
     with pytest.raises(SetupError, match="pressroom_app of DATABASE_URL cannot log in"):
         migrate.upgrade(urls[0], application_url=urls[1])
     execute(server.url, f"ALTER ROLE {ROLE} PASSWORD 'w'")

@@ -10,14 +10,11 @@ from typing import Any
 import asyncpg
 import pytest
 
-from app.db import migrate
 from tests.databases import driver_url, execute
 from tests.postgres import fetch, server
 from tests.processes import Api, Checkout, serving, wait_until
 
 pytestmark = pytest.mark.e2e
-
-SCHEDULED_FOR = timedelta(seconds=3)
 
 
 @pytest.fixture
@@ -37,11 +34,13 @@ def read_changes(api: Api, cursor: str) -> list[dict[str, Any]]:
 def test_scheduled_article_is_announced_once(replicas: list[Api], own_database: str) -> None:
     api, other, _ = replicas
     headers = api.bearer("planner")
-    moment = datetime.now(UTC) + SCHEDULED_FOR
-    article = {"title": "Later", "content": "Not yet, but soon.", "published_at": str(moment)}
+    later = datetime.now(UTC) + timedelta(hours=1)
+    article = {"title": "Later", "content": "Not yet, but soon.", "published_at": str(later)}
     posted = [api.client.post("/articles", json=article, headers=headers) for _ in range(3)]
     assert {answer.json()["status"] for answer in posted} == {"scheduled"}
     ids = {answer.json()["id"] for answer in posted}
+    moment = datetime.now(UTC) + timedelta(seconds=1)
+    execute(own_database, f"UPDATE articles SET published_at = '{moment}'")
 
     def visible() -> bool:
         changes = read_changes(
@@ -66,41 +65,37 @@ def test_scheduled_article_is_announced_once(replicas: list[Api], own_database: 
 
 @pytest.mark.checkout
 def test_no_change_is_missed_after_a_crash(checkout: Checkout) -> None:
-    with server() as postgres:
-        migrate.upgrade(postgres.url)
-        with serving(checkout, DATABASE_URL=postgres.url) as api:
-            headers = api.bearer("writer")
-            article = {"title": "News", "content": "Something happened.", "published": True}
-            api.client.post("/articles", json=article, headers=headers)
-            page = api.client.get("/changes").json()
-            assert len(page["changes"]) == 1
-            author = fetch(postgres.url, "SELECT id FROM users")[0]["id"]
-            with asyncio.Runner() as runner:
-                # It has its entry and the lock, but is not committed.
-                lost: asyncpg.Connection[Any] = runner.run(
-                    asyncpg.connect(driver_url(postgres.url))
+    with server() as postgres, serving(checkout, DATABASE_URL=postgres.url) as api:
+        headers = api.bearer("writer")
+        article = {"title": "News", "content": "Something happened.", "published": True}
+        api.client.post("/articles", json=article, headers=headers)
+        page = api.client.get("/changes").json()
+        assert len(page["changes"]) == 1
+        author = fetch(postgres.url, "SELECT id FROM users")[0]["id"]
+        with asyncio.Runner() as runner:
+            # It has its entry and the lock, but is not committed.
+            lost: asyncpg.Connection[Any] = runner.run(asyncpg.connect(driver_url(postgres.url)))
+            runner.run(
+                lost.execute(
+                    "BEGIN; INSERT INTO articles (title, content, published_at, author_id)"
+                    f" VALUES ('Lost', 'In the crash.', now(), {author});"
+                    "SET CONSTRAINTS ALL IMMEDIATE"
                 )
-                runner.run(
-                    lost.execute(
-                        "BEGIN; INSERT INTO articles (title, content, published_at, author_id)"
-                        f" VALUES ('Lost', 'In the crash.', now(), {author});"
-                        "SET CONSTRAINTS ALL IMMEDIATE"
-                    )
-                )
-                execute(postgres.url, "CHECKPOINT")  # the test server writes slowly
-                postgres.stop("immediate")
-                postgres.start()
-                with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                    runner.run(lost.close(timeout=2))
+            )
+            execute(postgres.url, "CHECKPOINT")  # the test server writes slowly
+            postgres.stop("immediate")
+            postgres.start()
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                runner.run(lost.close(timeout=2))
 
-            def post() -> bool:
-                answer = api.client.post("/articles", json=article, headers=headers)
-                assert answer.status_code in {201, 503}, answer.text
-                return answer.status_code == 201
+        def post() -> bool:
+            answer = api.client.post("/articles", json=article, headers=headers)
+            assert answer.status_code in {201, 503}, answer.text
+            return answer.status_code == 201
 
-            wait_until(post, "an article is posted after the crash", log=api.process.log)
-            wait_until(lambda: api.client.get("/changes").is_success, "reads go on as well")
-            after = read_changes(api, page["next"])
-            assert [each["kind"] for each in after] == ["created"]
-            assert after[0]["article_id"] > page["changes"][0]["article_id"]
-            assert read_changes(api, "") == page["changes"] + after
+        wait_until(post, "an article is posted after the crash", log=api.process.log)
+        wait_until(lambda: api.client.get("/changes").is_success, "reads go on as well")
+        after = read_changes(api, page["next"])
+        assert [each["kind"] for each in after] == ["created"]
+        assert after[0]["article_id"] > page["changes"][0]["article_id"]
+        assert read_changes(api, "") == page["changes"] + after

@@ -12,7 +12,7 @@ from tests.processes import GUNICORN, PASSWORD, Api, Checkout, serving
 pytestmark = pytest.mark.e2e
 
 READERS = 8
-ROUNDS = 12
+ROUNDS = 6
 ARTICLE = {"title": "Counted", "content": "Long enough.", "published": True}
 COUNTS = """
     SELECT counts.favorites, counts.comments,
@@ -130,7 +130,7 @@ def test_block_removes_concurrent_follow(api: Api, races_database: str) -> None:
     def block() -> int:
         return api.client.put("/profiles/follower/block", headers=blocker).status_code
 
-    for _ in range(10):
+    for _ in range(5):
         statuses = run_concurrently([follow, follow, follow, block, follow, follow])
         assert set(statuses) <= {200, 403}
         assert fetch(races_database, REMAINING_ROWS) == []

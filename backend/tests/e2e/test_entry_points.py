@@ -2,7 +2,6 @@
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -13,32 +12,22 @@ from tests.images import image_bytes
 from tests.postgres import kill_processes_of, processes_of, short_directory
 from tests.processes import (
     PRODUCTION,
-    Api,
     Checkout,
+    Fork,
     connected,
     free_port,
     installed_pressroom,
     output_of,
     python,
+    serving,
     wait_until,
 )
 
 pytestmark = [pytest.mark.e2e, pytest.mark.checkout]
 
-BY_NAME = ("-m", "uvicorn", "app.main:app")
-RELOADING = (*BY_NAME, "--reload")
+BY_NAME = ("uvicorn", "app.main:app")
+RELOADING = ("-m", *BY_NAME, "--reload")
 FASTAPI = ("-m", "fastapi", "dev")
-
-
-@contextmanager
-def started(checkout: Checkout, *arguments: str, **settings: str) -> Iterator[Api]:
-    port = free_port()
-    settings = {"BCRYPT_COST": "4", "PORT": str(port), **settings}
-    with (
-        python(checkout, *arguments, "--port", str(port), **settings) as process,
-        connected(process, port) as api,
-    ):
-        yield api
 
 
 @pytest.fixture
@@ -58,10 +47,15 @@ def test_development_servers_start_the_application(
 ) -> None:
     if server is FASTAPI:
         pytest.importorskip("fastapi_cli", reason="`fastapi dev` is another package's")
-    with started(checkout, *server, DATABASE_URL=module_database) as api:
+    port = free_port()
+    settings = {"DATABASE_URL": module_database, "BCRYPT_COST": "4", "PORT": str(port)}
+    with (
+        python(checkout, *server, "--port", str(port), **settings) as process,
+        connected(process, port) as api,
+    ):
         assert api.client.get("/health/ready").status_code == 200
         feed = api.client.get("/feed.json").json()
-        assert feed["feed_url"] == f"http://localhost:{api.url.rpartition(':')[2]}/feed.json"
+        assert feed["feed_url"] == f"http://localhost:{port}/feed.json"
         if server is FASTAPI:
             return  # it reloads by uvicorn
         (checkout.directory / "app" / "core" / "clock.py").touch()
@@ -76,7 +70,7 @@ def test_development_servers_start_the_application(
 
 
 def test_embedded_database_without_database_url(checkout: Checkout, data: Path) -> None:
-    with started(checkout, *BY_NAME, DATA_DIR=str(data)) as api:
+    with serving(checkout, BY_NAME, DATA_DIR=str(data)) as api:
         assert api.register("ada").status_code == 201
         assert processes_of(data / "postgres")
         api.process.send(signal.SIGTERM)
@@ -85,10 +79,9 @@ def test_embedded_database_without_database_url(checkout: Checkout, data: Path) 
     assert processes_of(data / "postgres") == []
 
 
-@pytest.mark.parametrize("server", [BY_NAME], ids=["uvicorn"])
-def test_missing_settings_are_reported(checkout: Checkout, server: tuple[str, ...]) -> None:
-    arguments = (*server, "--port", str(free_port()))
-    with python(checkout, *arguments, **PRODUCTION) as process:
+def test_missing_settings_are_reported(checkout: Checkout) -> None:
+    command = (*BY_NAME, "--port", str(free_port()))
+    with Fork(*command, checkout=checkout, settings=PRODUCTION) as process:
         assert process.wait() != 0
         assert output_of(process).count("pressroom: unsafe for ENVIRONMENT=production") == 1
         assert "DATABASE_URL is missing" in output_of(process)

@@ -8,7 +8,6 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from app.db import migrate
 from tests import postgres
 from tests.postgres import TERMINATE, fetch, holding, wait_until_blocked
 from tests.processes import DEADLINE, Api, Checkout, serving, wait_until
@@ -24,7 +23,6 @@ DRAFT = {"title": "In flight", "content": "Written while the server went."}
 def server() -> Iterator[postgres.Server]:
     """Create a migrated database server that is stopped."""
     with postgres.server() as server:
-        migrate.upgrade(server.url)
         server.stop()
         yield server
 

@@ -4,7 +4,7 @@ Ctrl-C and SIGTERM stop all processes.
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,12 @@ from tests.processes import (
     HOST,
     Api,
     Checkout,
+    Process,
     connected,
     free_port,
     installed_pressroom,
     output_of,
+    pressroom,
 )
 
 pytestmark = [pytest.mark.e2e, pytest.mark.checkout]
@@ -46,11 +48,11 @@ class Installation:
         return self.directory / "postgres"
 
     @contextmanager
-    def serving(self) -> Iterator[Api]:
+    def serving(self, command: Callable[..., Process] = pressroom) -> Iterator[Api]:
         port = free_port()
         settings = {"DATA_DIR": str(self.directory), "PORT": str(port), "BCRYPT_COST": "4"}
         with (
-            installed_pressroom(self.checkout, "serve", **settings) as process,
+            command(self.checkout, "serve", **settings) as process,
             connected(process, port) as api,
         ):
             yield api
@@ -67,7 +69,7 @@ def installation(checkout: Checkout) -> Iterator[Installation]:
 
 
 def test_first_start_prints_urls_and_ctrl_c_stops_everything(installation: Installation) -> None:
-    with installation.serving() as api:
+    with installation.serving(installed_pressroom) as api:
         address = api.url.replace(HOST, "localhost")
         for expected in (address, f"{address}/docs", *DEMO.values()):
             assert expected in api.process.log
@@ -75,7 +77,7 @@ def test_first_start_prints_urls_and_ctrl_c_stops_everything(installation: Insta
         assert api.client.post("/auth/login", data=DEMO).status_code == 200
 
         port = api.url.rpartition(":")[2]
-        with installed_pressroom(installation.checkout, "serve", "--port", port) as second:
+        with pressroom(installation.checkout, "serve", "--port", port) as second:
             assert second.wait() == 1
             assert output_of(second).startswith(
                 f"Cannot listen on {HOST}:{port} (Address already in"

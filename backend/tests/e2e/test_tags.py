@@ -67,14 +67,14 @@ def test_concurrent_tagging_and_merging_succeeds(
 
     def tag(seed: int) -> Sequence[int]:
         random_source, statuses = random.Random(seed), []
-        for _ in range(25):
+        for _ in range(10):
             body = {"tags": random_source.sample(words, 3)}
             url = f"/articles/{random_source.choice(articles)}"
             statuses.append(tags_api.client.patch(url, json=body, headers=editor).status_code)
         return statuses
 
     def merge(pair: tuple[str, str]) -> Sequence[int]:
-        return [rename(tags_api, editor, *pair).status_code for _ in range(12)]
+        return [rename(tags_api, editor, *pair).status_code for _ in range(8)]
 
     pairs = [("alpha", "Beta"), ("beta", "Alpha"), ("gamma", "Delta"), ("delta", "Epsilon")]
     with ThreadPoolExecutor(10) as threads:
@@ -85,7 +85,7 @@ def test_concurrent_tagging_and_merging_succeeds(
 
     assert set(tagged) == {200}, tags_api.process.log
     assert set(merged) <= {200, 404}, tags_api.process.log
-    assert merged.count(200) > 5
+    assert merged.count(200) > 4
     for article_id in articles:  # the article and the tags agree
         query = """SELECT tags.slug FROM article_tags JOIN tags ON tags.id = tag_id
             WHERE article_id = $1 ORDER BY tags.slug"""
@@ -188,9 +188,9 @@ def test_change_feed_contains_every_article(
 def test_concurrent_new_tags_merges_and_housekeeping_succeed(
     tags_api: Api, tags_database: str, editor: dict[str, str]
 ) -> None:
-    """Twenty users create the same tags in different orders, some in published articles."""
+    """Ten users create the same tags in different orders, some in published articles."""
     names = ["C", "C++", "C#", "北京", "背景", "Été", "ete", "#new", "New 2", "🙂", "Straße", "a b"]
-    writers, rounds = 20, 4
+    writers, rounds = 10, 3
     database = Database.from_settings(
         get_settings().model_copy(update={"database_url": tags_database})
     )
@@ -216,7 +216,7 @@ def test_concurrent_new_tags_merges_and_housekeeping_succeed(
         await database.dispose()
 
     def merge() -> Sequence[int]:
-        pairs = [("ete", "Été"), ("a-b", "New 2"), ("new-2", "a b")] * 4
+        pairs = [("ete", "Été"), ("a-b", "New 2"), ("new-2", "a b")] * 2
         return [rename(tags_api, editor, *pair).status_code for pair in pairs]
 
     with ThreadPoolExecutor(writers + 1) as threads:

@@ -8,11 +8,11 @@ from tests.processes import (
     GUNICORN,
     HOST,
     Checkout,
+    Fork,
     Process,
     free_port,
-    installed_pressroom,
     output_of,
-    python,
+    pressroom,
 )
 
 pytestmark = pytest.mark.e2e
@@ -27,11 +27,12 @@ PROBLEMS = ("SECRET_KEY is missing", "DEBUG", "ALLOWED_HOSTS", "CORS_ORIGINS", "
 
 
 def by_gunicorn(checkout: Checkout, **settings: str) -> Process:
-    return python(checkout, "-m", *GUNICORN, "--bind", f"{HOST}:{free_port()}", **settings)
+    command = (*GUNICORN, "--bind", f"{HOST}:{free_port()}")
+    return Fork(*command, checkout=checkout, settings=settings)
 
 
 def by_command(checkout: Checkout, **settings: str) -> Process:
-    return installed_pressroom(checkout, "serve", "--port", str(free_port()), **settings)
+    return pressroom(checkout, "serve", "--port", str(free_port()), **settings)
 
 
 def test_one_message_names_every_problem(checkout: Checkout) -> None:

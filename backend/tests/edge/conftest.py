@@ -1,4 +1,8 @@
-"""Fixtures of the nginx tests, which share a stack. `make edge` runs them, `make test` does not."""
+"""Fixtures of the nginx tests. `make edge` runs them, `make test` does not.
+
+Attacks run alone, because they measure how long other users wait. The other files are in three
+groups that run at the same time. The tests of a group share a stack.
+"""
 
 import os
 from collections.abc import Generator, Iterator
@@ -12,6 +16,14 @@ from tests.edge.stack import Stack
 from tests.processes import free_port
 
 HERE = Path(__file__).parent
+GROUPS = {
+    "test_outage.py": "outage",
+    "test_conduit.py": "outage",
+    "test_browser.py": "outage",
+    "test_lifecycle.py": "lifecycle",
+    "test_external_database.py": "lifecycle",
+}
+"""The groups of files, of about the same duration; all other files are a group."""
 
 
 def skip_reason(variable: str, command: str) -> str | None:
@@ -26,11 +38,13 @@ def skip_reason(variable: str, command: str) -> str | None:
     return problem
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = skip_reason("EDGE_TESTS", "make edge")
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.xdist_group(GROUPS.get(item.path.name, "requests")))
             if reason is not None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 

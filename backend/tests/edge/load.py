@@ -23,6 +23,14 @@ PAUSE_SECONDS = 0.05
 """A pause after each request, which leaves CPU time for the containers that start."""
 
 
+def ended_by_hold(status: int, seconds: float) -> bool:
+    """Return whether a request got 503 because no backend accepted it while nginx held it.
+
+    On a busy machine, the backend may need longer than that.
+    """
+    return status == 503 and seconds >= HOLD_SECONDS
+
+
 @dataclass
 class Load:
     """The responses to all clients."""
@@ -116,9 +124,8 @@ def assert_nothing_was_lost(stack: Stack, results: Load, *, may_exceed_hold: boo
     found = stored_titles(stack)
     print(f"{results.answered} responses, at most {results.longest:.1f} s: {results.statuses}")
     assert not results.broken, results.broken[:5]
-    exceeded_hold = may_exceed_hold and results.longest >= HOLD_SECONDS
-    wrong = {each for each in results.wrong if not (exceeded_hold and each[1] == 503)}
-    assert not wrong, results.wrong
+    ended = {each for each in results.wrong if ended_by_hold(each[1], results.longest)}
+    assert not results.wrong.keys() - (ended if may_exceed_hold else set()), results.wrong
     assert [title for title in results.sent if found[title] > 1] == []
-    stored = results.confirmed if exceeded_hold else results.sent
+    stored = results.confirmed if ended else results.sent
     assert [title for title in stored if not found[title]] == []

@@ -1,5 +1,6 @@
 """The production stack and helpers for the nginx tests."""
 
+import os
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +36,17 @@ PRODUCTION = {
     "EDGE_ATTEMPTS_PER_MINUTE": "6000",
     "LIMITS": HIGH_LIMITS,
     "REDIRECTS_PREFIX": "/old",
+    "WEB_READER": "true",
+    "WEB_STUDIO": "true",
 }
+
+
+def project_of_worker(purpose: str) -> str:
+    """Return the name of a compose project, unique for each process of pytest-xdist."""
+    from containers import project_name
+
+    name: str = project_name(f"{purpose}{os.environ.get('PYTEST_XDIST_WORKER', '')}")
+    return name
 
 
 @dataclass(frozen=True)
@@ -53,9 +64,10 @@ class Stack:
     @property
     def project(self) -> Any:
         """Return the project from scripts/containers.py."""
-        from containers import Project, project_name
+        from containers import Project
 
-        return Project(project_name("edge-tests"), *self.files, environment=self.environment)
+        name = project_of_worker("edge-tests")
+        return Project(name, *self.files, environment=self.environment)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -67,8 +79,16 @@ class Stack:
         assert result.returncode == 0, result.stderr[-3000:]
 
     def recover(self) -> None:
-        """Start stopped services and wait until Docker reports all of them as healthy."""
-        self.up("--no-recreate")
+        """Start stopped services and wait until Docker reports all of them as healthy.
+
+        `--wait` ends at a container that is still unhealthy from the outage.
+        """
+        arguments = ("up", "--detach", "--wait", "--no-recreate")
+        wait_until(
+            lambda: self.project.run_captured(*arguments, seconds=300).returncode == 0,
+            "all services are healthy",
+            seconds=120,
+        )
 
     @contextmanager
     def additional_nginx(self, *files: str, **settings: str) -> Iterator["Stack"]:

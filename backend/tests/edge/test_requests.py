@@ -11,7 +11,7 @@ from app.core.config import get_settings
 from app.main import create_app
 from tests.edge.stack import ORIGIN, Stack, register
 from tests.origins import ALLOWED, ENTRIES, REFUSED
-from tests.processes import HOST
+from tests.processes import HOST, wait_until
 
 ERROR_FIELDS = {"success", "message", "detail", "code", "request_id"}
 HOST_LINE = b"Host: localhost\r\n"
@@ -289,6 +289,12 @@ class TestLimits:
                 wait = [client.get("/health/live").status_code for _ in range(3)]
                 assert wait == [200] * 3
                 assert client.get("/articles?limit=1").status_code == 429
+                for connection in held:
+                    connection.close()
+                wait_until(
+                    lambda: client.get("/articles?limit=1").status_code != 429,
+                    "nginx has noticed the closed connections",
+                )
         finally:
             for connection in held:
                 connection.close()

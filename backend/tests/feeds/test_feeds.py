@@ -99,11 +99,11 @@ class TestContents:
         assert response.headers["Content-Type"] == MEDIA_TYPES[name]
         found = parsed(response)
         assert found.feed.title == get_settings().site_title
-        assert found.feed.link == "http://localhost:3000/"
+        assert found.feed.link == "http://localhost:8000/read/"
         assert found.feed.language == "en"
         (entry,) = found.entries
         assert entry.title == article.title
-        assert entry.link == "http://localhost:3000/articles/notes-on-engines"
+        assert entry.link == "http://localhost:8000/read/articles/notes-on-engines"
         assert entry.id == f"http://localhost:8000/articles/{article.id}"
         assert entry.author == "Ada & <Lovelace>"
         assert [tag.term for tag in entry.tags] == ["Engines & more", "mathematics"]
@@ -133,13 +133,13 @@ class TestContents:
         assert response.json() == {
             "version": "https://jsonfeed.org/version/1.1",
             "title": get_settings().site_title,
-            "home_page_url": "http://localhost:3000/",
+            "home_page_url": "http://localhost:8000/read/",
             "feed_url": "http://localhost:8000/feed.json",
             "language": "en",
             "items": [
                 {
                     "id": f"http://localhost:8000/articles/{article.id}",
-                    "url": "http://localhost:3000/articles/notes-on-engines",
+                    "url": "http://localhost:8000/read/articles/notes-on-engines",
                     "title": article.title,
                     "content_html": article.html,
                     "summary": article.excerpt,
@@ -147,7 +147,10 @@ class TestContents:
                     "date_published": "2026-05-01T12:30:15.123456Z",
                     "date_modified": "2026-05-02T08:00:00Z",
                     "authors": [
-                        {"name": "Ada & <Lovelace>", "url": "http://localhost:3000/authors/ada.l"}
+                        {
+                            "name": "Ada & <Lovelace>",
+                            "url": "http://localhost:8000/read/authors/ada.l",
+                        }
                     ],
                     "tags": ["Engines & more", "mathematics"],
                     "language": "de",
@@ -202,7 +205,7 @@ class TestContents:
         assert entry.findtext(f"{ATOM}updated") == "2026-05-02T08:00:00.000000Z"
         content = entry.find(f"{ATOM}content")
         assert content.get("type") == "html"
-        assert content.get(f"{xml}base") == "http://localhost:3000/articles/notes-on-engines"
+        assert content.get(f"{xml}base") == "http://localhost:8000/read/articles/notes-on-engines"
 
     @pytest.mark.parametrize("name", FORMATS)
     async def test_special_characters_in_titles(
@@ -344,8 +347,8 @@ class TestSelection:
         slug = await session.scalar(text("SELECT slug FROM tags WHERE name = 'Größe'"))
         assert await titles(client, f"/tags/{slug}/{name}") == ["By Bob", "By Ada"]
         for path, title, page in (
-            ("/authors/Ada.1", "Ada · Pressroom", "http://localhost:3000/authors/Ada.1"),
-            (f"/tags/{slug}", "Größe · Pressroom", f"http://localhost:3000/tags/{slug}"),
+            ("/authors/Ada.1", "Ada · Pressroom", "http://localhost:8000/read/authors/Ada.1"),
+            (f"/tags/{slug}", "Größe · Pressroom", f"http://localhost:8000/read/tags/{slug}"),
         ):
             response = await client.get(f"{path}/{name}")
             assert f"http://localhost:8000{path}/{name}" in response.text
@@ -551,7 +554,7 @@ class TestSitemap:
         )
         for columns in hidden:
             await create_article(session, author=author, **columns)
-        assert addresses(await client.get("/sitemap.xml")) == ["http://localhost:3000/"]
+        assert addresses(await client.get("/sitemap.xml")) == ["http://localhost:8000/read/"]
         await create_article(session, author=author, slug="two", updated_at=edited)
         await create_article(
             session, author=author, slug="one", published_at=edited, updated_at=now
@@ -561,7 +564,7 @@ class TestSitemap:
         assert len(executed) == 3
         assert response.headers["Content-Type"] == "application/xml; charset=utf-8"
         assert addresses(response) == [
-            f"http://localhost:3000/articles/{slug}" for slug in ("two", "one")
+            f"http://localhost:8000/read/articles/{slug}" for slug in ("two", "one")
         ]
         moments = re.findall("<lastmod>(.*?)</lastmod>", response.text)
         for moment in moments:  # also for the article published after its last change

@@ -155,6 +155,7 @@ class TestLogLine:
         [
             ("/previews/prv_SECRET-token_1", "/previews/*** "),
             ("/previews/prv_SECRET-token_1/", "/previews/*** "),
+            ("/studio/previews/%70rv_SECRET-token_1", "/studio/previews/*** "),
             ("/%70reviews/%70rv_SECRET-token_1", "/previews/*** "),
             ("/previews/SECRET", "/previews/*** "),
             ("/preview/prv_SECRET-token_1/x", "/preview/prv_***/x "),

@@ -2,8 +2,6 @@
 
 import asyncio
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import asyncpg
@@ -12,11 +10,11 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.core.config import BACKEND_DIR
 from app.db.migrate import alembic_config, upgrade
 from app.models import User
-from tests.databases import driver_url, execute, temporary_database
+from tests.databases import driver_url, execute, migrated_database, temporary_database
 from tests.postgres import fetch
+from tests.processes import FORKS
 
 DUMP = """
     SELECT 'column', table_name, column_name, data_type, is_nullable, column_default
@@ -48,8 +46,7 @@ def schema_of(url: str) -> list[tuple[object, ...]]:
 
 
 def test_upgrade_after_downgrade_gives_the_same_schema() -> None:
-    with temporary_database() as url:
-        upgrade(url)
+    with migrated_database() as url:
         first = schema_of(url)
         command.downgrade(alembic_config(url), "base")
         left = [entry for entry in schema_of(url) if entry[1] != "alembic_version"]
@@ -61,8 +58,9 @@ def test_upgrade_after_downgrade_gives_the_same_schema() -> None:
 def test_each_migration_can_be_upgraded_and_downgraded() -> None:
     scripts = ScriptDirectory.from_config(alembic_config())
     with temporary_database() as url:
+        after: list[tuple[object, ...]] = []
         for script in reversed(list(scripts.walk_revisions())):
-            before = schema_of(url)
+            before = after
             upgrade(url, script.revision)
             after = schema_of(url)
             previous = script.down_revision
@@ -184,8 +182,7 @@ def test_existing_tags_get_keys_while_previous_release_writes() -> None:
 
 
 def test_downgrade_gives_drafts_a_slug() -> None:
-    with temporary_database() as url:
-        upgrade(url)
+    with migrated_database() as url:
         execute(
             url,
             "INSERT INTO users (email, username, name, hashed_password)"
@@ -211,11 +208,12 @@ def test_file_names_start_with_a_date() -> None:
 
 def test_concurrent_migrations_are_serialized() -> None:
     with temporary_database() as url:
-        program = f"from app.db.migrate import upgrade; upgrade({url!r})"
-        migrators = [
-            subprocess.Popen([sys.executable, "-c", program], cwd=BACKEND_DIR) for _ in range(2)
-        ]
-        assert [migrator.wait(timeout=60) for migrator in migrators] == [0, 0]
+        migrators = [FORKS.Process(target=upgrade, args=(url,)) for _ in range(2)]
+        for migrator in migrators:
+            migrator.start()
+        for migrator in migrators:
+            migrator.join()
+        assert [migrator.exitcode for migrator in migrators] == [0, 0]
         assert schema_of(url)
 
 
@@ -225,8 +223,7 @@ def test_offline_mode_prints_the_sql(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_migration_fails_on_a_locked_table_instead_of_waiting() -> None:
-    with temporary_database() as url:
-        upgrade(url)
+    with migrated_database() as url:
 
         async def downgrade_locked_table() -> None:
             holder = await asyncpg.connect(driver_url(url))

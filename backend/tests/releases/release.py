@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.config import PROJECT_DIR
-from tests.edge.stack import Stack
+from tests.edge.stack import Stack, project_of_worker
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,7 @@ class Release(Stack):
 
     @property
     def project_name(self) -> str:
-        from containers import project_name
-
-        worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-        name: str = project_name(f"releases{worker}")
-        return name
+        return project_of_worker("releases")
 
     @property
     def project(self) -> Any:

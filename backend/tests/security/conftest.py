@@ -175,3 +175,4 @@ async def waiting_for_a_lock(
     async with asyncio.timeout(30), rows() as session:
         while (await session.scalar(query) or 0) < count:
             await session.rollback()
+            await asyncio.sleep(0.01)

@@ -119,7 +119,7 @@ async def register_conduit(client: httpx.AsyncClient) -> dict[str, Any]:
     return {"access_token": answer.json()["user"]["token"]}
 
 
-@pytest.fixture(params=[register_native, register_conduit])
+@pytest.fixture
 async def attacker(
     request: pytest.FixtureRequest,
     client: httpx.AsyncClient,
@@ -128,7 +128,7 @@ async def attacker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Attacker:
     """Register and prepare the account in every possible way."""
-    tokens = await request.param(client)
+    tokens = await getattr(request, "param", register_native)(client)
     headers = {"Authorization": f"Bearer {tokens['access_token']}"}
     me = (await client.get("/users/me", headers=headers)).json()
 
@@ -168,6 +168,9 @@ async def attacker(
     )
 
 
+BOTH_APIS = pytest.mark.parametrize("attacker", [register_native, register_conduit], indirect=True)
+
+
 async def reset(client: httpx.AsyncClient, inbox: Inbox) -> None:
     await client.post("/auth/password/forgot", json={"email": EMAIL})
     (mail,) = [each for each in await inbox.deliver() if "new password" in each["Subject"]]
@@ -199,6 +202,7 @@ async def assert_is_the_owners(session: AsyncSession, attacker: Attacker, inbox:
         assert await session.scalar(query) == 0, owner
 
 
+@BOTH_APIS
 async def test_reset_removes_the_access_of_the_attacker(
     session: AsyncSession, attacker: Attacker, inbox: Inbox
 ) -> None:
@@ -230,6 +234,7 @@ async def test_networks_of_the_attacker_become_unknown(
     assert place.revoked_at is not None  # the owner's
 
 
+@BOTH_APIS
 async def test_registration_by_mail_leads_the_owner_to_a_reset(
     session: AsyncSession,
     attacker: Attacker,
@@ -250,6 +255,7 @@ async def test_registration_by_mail_leads_the_owner_to_a_reset(
     await assert_is_the_owners(session, attacker, inbox)
 
 
+@BOTH_APIS
 async def test_link_alone_does_not_verify_the_account(
     session: AsyncSession, attacker: Attacker, inbox: Inbox
 ) -> None:
@@ -289,6 +295,7 @@ async def test_session_of_another_account_does_not_verify(attacker: Attacker, in
     assert (answer.status_code, answer.json()["code"]) == (403, "password_required")
 
 
+@BOTH_APIS
 async def test_verification_with_own_session_keeps_everything(
     attacker: Attacker, inbox: Inbox
 ) -> None:

@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
@@ -18,10 +19,10 @@ from app.auth.identity import Identity, find_by_api_key, find_by_session
 from app.auth.tokens import fingerprint
 from app.core.enums import ExportFormat, Role
 from app.core.errors import InvalidToken, NotAuthorized, RequestTimedOut
-from app.core.limits import DEFAULTS, LimitKind
+from app.core.limits import DEFAULTS, MAX_AMOUNT, LimitKind
 from app.core.streams import Deadline
 from app.db.session import Database
-from app.models import Article, Import, Media, User
+from app.models import Article, Import, LimitOverride, Media, User
 from app.services.bulk import exporting, importing, relinking, statements
 from app.services.media import images
 from tests.bulk.exports import (
@@ -57,6 +58,15 @@ class Scenario(NamedTuple):
     author: User
     headers: dict[str, str]
     withdraw: Callable[[str], Awaitable[None]]
+
+
+class Writing(NamedTuple):
+    """A user's request that waits until `release` is called, and their credentials."""
+
+    user: User
+    credentials: list[dict[str, str]]
+    request: "asyncio.Task[httpx.Response]"
+    release: Callable[[], Awaitable[None]]
 
 
 @pytest.fixture(params=["session", "key"])
@@ -111,8 +121,8 @@ async def count_of(rows: Rows, author: User) -> int:
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait until `condition`, which queries the database, is true."""
     async with asyncio.timeout(60):
-        while not await condition():
-            pass
+        while not await condition():  # noqa: ASYNC110 - the database has no event for it
+            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -206,7 +216,11 @@ class TestImports:
         polled = await live.get(answer.headers["Location"], headers=scenario.headers)
         assert polled.status_code == 401
 
-    @pytest.mark.parametrize("content_type", FOREIGN)
+    @pytest.mark.parametrize(
+        ("scenario", "content_type"),
+        [*(("session", each) for each in FOREIGN), ("key", "application/zip")],
+        indirect=["scenario"],
+    )
     async def test_import_of_another_system_stops_after_revocation(
         self, live: httpx.AsyncClient, live_rows: Rows, scenario: Scenario, content_type: str
     ) -> None:
@@ -224,8 +238,14 @@ class TestImports:
         assert await count_of(live_rows, scenario.author) == 1
 
     @pytest.mark.parametrize(
-        ("how", "state", "is_changed"),
-        [("end", "failed", False), ("demote", "completed", False), ("nothing", "completed", True)],
+        ("scenario", "how", "state", "is_changed"),
+        [
+            ("session", "end", "failed", False),
+            ("key", "end", "failed", False),
+            ("session", "demote", "completed", False),
+            ("key", "nothing", "completed", True),
+        ],
+        indirect=["scenario"],
     )
     async def test_links_are_not_changed_after_revocation(
         self,
@@ -450,6 +470,7 @@ HEAD = (
     b"Content-Type: image/png\r\n\r\n"
 )
 TAIL = b"\r\n--frontier--\r\n"
+IMAGE = image_bytes("PNG", size=(8, 8))
 
 
 async def images_of(rows: Rows, owner: User) -> int:
@@ -458,21 +479,30 @@ async def images_of(rows: Rows, owner: User) -> int:
         return await session.scalar(query) or 0
 
 
-@pytest.mark.parametrize("how", ["disable", "delete", "end"])
+SOME_WAYS = pytest.mark.parametrize(
+    ("scenario", "how"),
+    [("session", "disable"), ("key", "delete"), ("session", "end"), ("key", "end")],
+    indirect=["scenario"],
+)
+"""The ways of withdrawal, where another test of the same check has all combinations."""
+
+
 class TestUploads:
+    @pytest.mark.parametrize("how", ["disable", "delete", "end"])
     async def test_upload_of_user_disabled_during_transfer_is_refused(
         self, live: httpx.AsyncClient, live_rows: Rows, scenario: Scenario, how: str
     ) -> None:
         async def body() -> AsyncIterator[bytes]:
             yield HEAD
             await scenario.withdraw(how)
-            yield image_bytes("PNG") + TAIL
+            yield IMAGE + TAIL
 
         headers = {**FORM, **scenario.headers}
         answer = await live.post("/media", content=body(), headers=headers)
         assert answer.status_code == 401, answer.text
         assert await images_of(live_rows, scenario.editor) == 0
 
+    @SOME_WAYS
     async def test_upload_of_user_disabled_during_encoding_is_refused(
         self,
         live: httpx.AsyncClient,
@@ -489,16 +519,17 @@ class TestUploads:
             return made
 
         monkeypatch.setattr(images, "reencode", reencode_and_revoke)
-        form = {"file": ("a.png", image_bytes("PNG"))}
+        form = {"file": ("a.png", IMAGE)}
         answer = await live.post("/media", files=form, headers=scenario.headers)
         assert answer.status_code == 401, answer.text
         assert await images_of(live_rows, scenario.editor) == 0
 
+    @SOME_WAYS
     async def test_repeated_upload_gets_no_stored_response(
         self, live: httpx.AsyncClient, live_rows: Rows, scenario: Scenario, how: str
     ) -> None:
         headers = {**FORM, **scenario.headers, "Idempotency-Key": uuid4().hex}
-        content = image_bytes("PNG") + TAIL
+        content = IMAGE + TAIL
         first = await live.post("/media", content=HEAD + content, headers=headers)
         assert first.status_code == 201, first.text
 
@@ -521,7 +552,7 @@ async def test_concurrent_uploads_store_nothing_after_revocation(
     async def body() -> AsyncIterator[bytes]:
         yield HEAD
         await started.wait()
-        yield image_bytes("PNG") + TAIL
+        yield IMAGE + TAIL
 
     async def upload() -> httpx.Response:
         async with live_client_at() as client:
@@ -609,26 +640,47 @@ async def test_links_from_before_disabling_stay_revoked(
     assert (await client.post("/auth/password/reset", json=body)).status_code == 400
 
 
+@pytest.mark.parametrize("credential", ["session", "key"])
 async def test_concurrent_writes_during_account_deletion_lose_nothing(
-    live_client_at: ClientAt, live_rows: Rows
+    live_client_at: ClientAt, live_rows: Rows, credential: str
 ) -> None:
-    """Each article is either refused or in the trash."""
+    """Each article is either refused or in the trash. Constant writing does not delay the deletion.
+
+    Creations and changes both lock the author's row FOR KEY SHARE.
+    """
     async with live_rows() as session:
         user = await create_user(session)
+        key = await api_key(session, user=user, scopes=["articles:write"])
+        session.add_all(
+            LimitOverride(user_id=user.id, kind=kind.value, amount=MAX_AMOUNT)
+            for kind in (LimitKind.ARTICLES, LimitKind.CHANGES, LimitKind.DRAFTS)
+        )
+        articles = [await create_article(session, author=user) for _ in range(CLIENTS)]
+    headers = key if credential == "key" else bearer(user)
     begun, deleted = asyncio.Event(), asyncio.Event()
     title = f"Of {user.username}"
-    written = 0
+    created = changed = 0
 
-    async def write() -> set[int]:
-        nonlocal written
+    async def create(client: httpx.AsyncClient) -> int:
+        nonlocal created
+        body = {"title": title, "content": "Written while leaving."}
+        answer = await client.post("/articles", json=body, headers=headers)
+        created += answer.status_code == 201
+        return answer.status_code
+
+    async def change(client: httpx.AsyncClient, article: Article) -> int:
+        nonlocal changed
+        url, body = f"/articles/{article.id}", {"content": f"Text {uuid4().hex}"}
+        answer = await client.patch(url, json=body, headers=headers)
+        changed += answer.status_code == 200
+        return answer.status_code
+
+    async def write(request: Callable[[httpx.AsyncClient], Awaitable[int]]) -> set[int]:
         statuses: set[int] = set()
         async with live_client_at() as client:
             while not deleted.is_set() or not statuses & {401}:
-                body = {"title": title, "content": "Written while leaving."}
-                answer = await client.post("/articles", json=body, headers=bearer(user))
-                statuses.add(answer.status_code)
-                written += answer.status_code == 201
-                if written >= CLIENTS:
+                statuses.add(await request(client))
+                if min(created, changed) >= CLIENTS:
                     begun.set()
         return statuses
 
@@ -638,15 +690,67 @@ async def test_concurrent_writes_during_account_deletion_lose_nothing(
             answer = await client.request(
                 "DELETE", f"/users/{user.id}", json={"password": PASSWORD}, headers=bearer(user)
             )
-        assert answer.status_code == 204, answer.text
         deleted.set()
+        assert answer.status_code == 204, answer.text
 
-    writes = asyncio.gather(*(write() for _ in range(CLIENTS)))
+    requests: list[Callable[[httpx.AsyncClient], Awaitable[int]]]
+    requests = [*[create] * CLIENTS, *(partial(change, article=each) for each in articles)]
+    writes = asyncio.gather(*map(write, requests))
     statuses, _ = await asyncio.gather(writes, delete())
-    assert set[int]().union(*statuses) <= {201, 401, 503}
+    assert set[int]().union(*statuses) <= {200, 201, 401, 404, 503}
     query = select(func.count()).where(Article.title == title, Article.deleted_at.is_not(None))
     async with live_rows() as session:
-        assert await session.scalar(query) == written
+        assert await session.scalar(query) == created
+
+
+@pytest.fixture
+async def writing(live: httpx.AsyncClient, live_rows: Rows) -> AsyncIterator[Writing]:
+    """Return a user with a request that waits for an article, which the caller releases."""
+    async with live_rows() as session:
+        user = await create_user(session)
+        article = await create_article(session, author=user)
+        key = await api_key(session, user=user, scopes=["articles:write"])
+    async with live_rows() as session:
+        await session.execute(select(Article.id).where(Article.id == article.id).with_for_update())
+        url, body = f"/articles/{article.id}", {"title": "Changed before leaving"}
+        request = asyncio.create_task(live.patch(url, json=body, headers=bearer(user)))
+        await waiting_for_a_lock(live_rows)
+        yield Writing(user, [bearer(user), key], request, session.rollback)
+    await request
+
+
+async def test_deletion_waits_only_for_requests_before_it(
+    live: httpx.AsyncClient, live_rows: Rows, writing: Writing
+) -> None:
+    url, own = f"/users/{writing.user.id}", bearer(writing.user)
+    async with live_rows() as session:
+        admin = await create_user(session, role=Role.ADMIN)
+    deleting = asyncio.create_task(live.delete(url, headers=bearer(admin)))
+    await waiting_for_a_lock(live_rows, count=2)
+    body = {"title": "Too late", "content": "Written while leaving."}
+    for headers in writing.credentials:
+        late = await live.post("/articles", json=body, headers=headers)
+        assert (late.status_code, late.json()["code"]) == (503, "service_unavailable")
+    assert (await live.get("/auth/me", headers=own)).status_code == 200
+    await writing.release()
+    assert (await writing.request).status_code == 200
+    assert (await deleting).status_code == 204
+    for headers in writing.credentials:
+        late = await live.post("/articles", json=body, headers=headers)
+        assert late.status_code == 401
+
+
+async def test_refused_deletion_refuses_no_request(
+    live: httpx.AsyncClient, live_rows: Rows, writing: Writing
+) -> None:
+    async with live_rows() as session:
+        other = await create_user(session)
+    url = f"/users/{writing.user.id}"
+    assert (await live.delete(url, headers=bearer(other))).status_code == 403
+    assert not writing.request.done()  # the refused deletion has not waited for it
+    body = {"title": "Still here", "content": "Written without waiting."}
+    for headers in writing.credentials:
+        assert (await live.post("/articles", json=body, headers=headers)).status_code == 201
 
 
 async def test_mutual_reassignment_loses_no_article(

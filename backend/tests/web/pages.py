@@ -18,6 +18,8 @@ class Page:
         self.response = response
         self.status = response.status_code
         self.html: html.HtmlElement = html.document_fromstring(response.text)
+        for area in self.html.iter("textarea"):  # browsers drop the first line break
+            area.text = (area.text or "").removeprefix("\n")
 
     def xpath(self, expression: str) -> list[Any]:
         found: list[Any] = self.html.xpath(expression)

@@ -9,9 +9,10 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core import clock
 from app.core.enums import Role
 from app.web.csrf import FIELD
-from tests.factories import create_user
+from tests.factories import create_article, create_comment, create_user
 from tests.web.conftest import SignIn
 from tests.web.pages import visit
 
@@ -28,6 +29,28 @@ class Statuses(NamedTuple):
 
 
 EXPECTED: dict[str, Statuses] = {
+    "GET /read": Statuses(200, 200, 200, 200),
+    "GET /read/archive": Statuses(200, 200, 200, 200),
+    "GET /read/archive/{year}/{month}": Statuses(200, 200, 200, 200),
+    "GET /read/articles": Statuses(200, 200, 200, 200),
+    "GET /read/articles/{slug}": Statuses(200, 200, 200, 200),
+    "GET /read/articles/{slug}/comments": Statuses(200, 200, 200, 200),
+    "GET /read/articles/{slug}/comments/new": Statuses(303, 200, 200, 200),
+    "POST /read/articles/{slug}/comments/new": Statuses(401, 422, 422, 422),
+    "GET /read/articles/{slug}/report": Statuses(303, 200, 200, 200),
+    "POST /read/articles/{slug}/report": Statuses(401, 422, 422, 422),
+    "GET /read/authors/{username}": Statuses(200, 200, 200, 200),
+    "GET /read/comments/{comment_id}": Statuses(200, 200, 200, 200),
+    "POST /read/comments/{comment_id}/delete": Statuses(401, 403, 303, 303),
+    "GET /read/comments/{comment_id}/edit": Statuses(303, 404, 404, 404),
+    "POST /read/comments/{comment_id}/edit": Statuses(401, 404, 404, 404),
+    "GET /read/comments/{comment_id}/report": Statuses(303, 200, 200, 200),
+    "POST /read/comments/{comment_id}/report": Statuses(401, 422, 422, 422),
+    "GET /read/comments/{comment_id}/thread": Statuses(200, 200, 200, 200),
+    "GET /read/search": Statuses(200, 200, 200, 200),
+    "GET /read/search/suggest": Statuses(200, 200, 200, 200),
+    "GET /read/tags": Statuses(200, 200, 200, 200),
+    "GET /read/tags/{slug}": Statuses(200, 200, 200, 200),
     "GET /studio": Statuses(303, 200, 200, 200),
     "GET /studio/account": Statuses(303, 200, 200, 200),
     "POST /studio/account": Statuses(401, 303, 303, 303),
@@ -80,6 +103,28 @@ EXPECTED: dict[str, Statuses] = {
     "POST /studio/reset-password": Statuses(422, 422, 422, 422),
     "GET /studio/verify-email": Statuses(200, 200, 200, 200),
     "POST /studio/verify-email": Statuses(422, 422, 422, 422),
+    "GET /studio/articles": Statuses(303, 200, 200, 200),
+    "POST /studio/articles": Statuses(401, 422, 422, 422),
+    "GET /studio/articles/new": Statuses(303, 200, 200, 200),
+    "POST /studio/articles/pictures": Statuses(401, 422, 422, 422),
+    "POST /studio/articles/preview": Statuses(401, 200, 200, 200),
+    "GET /studio/articles/tags": Statuses(303, 200, 200, 200),
+    "POST /studio/articles/{article_id}": Statuses(401, 404, 404, 404),
+    "POST /studio/articles/{article_id}/delete": Statuses(401, 404, 404, 404),
+    "GET /studio/articles/{article_id}/edit": Statuses(303, 404, 404, 404),
+    "GET /studio/articles/{article_id}/links": Statuses(303, 404, 404, 404),
+    "POST /studio/articles/{article_id}/links": Statuses(401, 404, 404, 404),
+    "POST /studio/articles/{article_id}/links/{link_id}/delete": Statuses(401, 404, 404, 404),
+    "GET /studio/articles/{article_id}/revisions": Statuses(303, 404, 404, 404),
+    "GET /studio/articles/{article_id}/revisions/{revision_id}": Statuses(303, 404, 404, 404),
+    "POST /studio/articles/{article_id}/revisions/{revision_id}": Statuses(401, 404, 404, 404),
+    "GET /studio/calendar": Statuses(303, 200, 200, 200),
+    "GET /studio/calendar/{article_id}": Statuses(303, 404, 404, 404),
+    "POST /studio/calendar/{article_id}": Statuses(401, 404, 404, 404),
+    "GET /studio/previews/{token}": Statuses(404, 404, 404, 404),
+    "GET /studio/trash": Statuses(303, 200, 200, 200),
+    "POST /studio/trash/{article_id}/delete": Statuses(401, 404, 404, 404),
+    "POST /studio/trash/{article_id}/restore": Statuses(401, 404, 404, 404),
     "GET /studio/confirm": Statuses(303, 200, 200, 200),
     "POST /studio/confirm": Statuses(401, 422, 422, 422),
     "GET /studio/sign-in": Statuses(200, 303, 303, 303),
@@ -88,28 +133,53 @@ EXPECTED: dict[str, Statuses] = {
     "POST /studio/sign-in/code": Statuses(303, 303, 303, 303),
     "POST /studio/sign-out": Statuses(303, 303, 303, 303),
 }
-"""Requests without a query or fields. Paths have the id 1 unless the test replaces it."""
+"""Requests without a query or fields. `given` replaces the parameters of readers' pages."""
 CALLERS = Statuses._fields
-EXAMPLES = {"export_format": "ndjson"}
-"""Values of path parameters that are no ids."""
+
+
+@pytest.fixture
+async def given(session: AsyncSession) -> dict[str, str]:
+    """Create a published article with a comment, and return the parameters of their pages."""
+    author = await create_user(session, username="owner")
+    moment = clock.now()
+    article = await create_article(
+        session, author=author, slug="owned", tags=["Owned"], published_at=moment
+    )
+    comment = await create_comment(session, article=article, author=author)
+    return {
+        "{slug}": "owned",
+        "{username}": "owner",
+        "{comment_id}": str(comment.id),
+        "{year}": f"{moment:%Y}",
+        "{month}": f"{moment:%m}",
+    }
 
 
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("route", EXPECTED)
 async def test_every_page_for_every_caller(
-    pages: httpx.AsyncClient, sign_in: SignIn, session: AsyncSession, route: str, caller: str
+    pages: httpx.AsyncClient,
+    sign_in: SignIn,
+    session: AsyncSession,
+    given: dict[str, str],
+    route: str,
+    caller: str,
 ) -> None:
+    expected = getattr(EXPECTED[route], caller)
     if caller == "anonymous":
         await visit(pages, "/studio/sign-in")
     else:
         await sign_in(await create_user(session, role=Role(caller)))
-    method, pattern = route.split()
-    path = re.sub(r"\{(\w+)\}", lambda name: EXAMPLES.get(name[1], "1"), pattern)
+    if " /read" in route:
+        for name, value in given.items():
+            route = route.replace(name, value)
+    route = route.replace("{export_format}", "ndjson")
+    method, path = re.sub(r"\{\w+(:\w+)?\}", "1", route).split()
     shown = await visit(pages, "/studio" if caller != "anonymous" else "/studio/sign-in")
     token = shown.xpath('//meta[@name="csrf-token"]/@content')[0]
     data = {FIELD: token} if method == "POST" else None
     response = await pages.request(method, path, data=data, headers=ORIGIN)
-    assert response.status_code == getattr(EXPECTED[route], caller), response.text
+    assert response.status_code == expected, response.text
 
 
 def test_every_page_is_in_the_table(shared_app: FastAPI) -> None:

@@ -28,6 +28,16 @@ class RevisionResponse(RevisionSummary):
     content: str
 
 
+class CurrentText(Output):
+    """The current text of an article, and who wrote it when."""
+
+    version: int
+    title: str
+    content: str
+    author: UserPublic | None
+    created_at: datetime
+
+
 class RevisionDiff(Output):
     """The differences between two texts in the unified format."""
 

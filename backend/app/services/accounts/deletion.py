@@ -9,8 +9,8 @@ from itertools import count
 from sqlalchemy import ColumnElement, case, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.identity import Identity, recheck
-from app.auth.permissions import Action, may_on_any
+from app.auth.identity import Identity, lock_account, recheck
+from app.auth.permissions import Action, may_on_any, require
 from app.core import clock
 from app.core.errors import InvalidInput, NotAuthorized, PasswordRequired, UserNotFound
 from app.db.retry import retry
@@ -43,13 +43,17 @@ async def prepare(
     confirmation: UserDeletion | None,
     actor: Identity,
 ) -> tuple[int | None, Identity]:
-    """Confirm a deletion, and lock the users that it affects.
+    """Confirm a deletion, and lock the account and the users that it affects.
 
-    Returns the id of the articles' recipient, None for the trash, and the actor as read again.
-    `session` must not have been used yet. Raises PasswordRequired, IncorrectPassword,
-    IncorrectCode, TooManyAttempts, NotAuthorized, InvalidInput, InvalidToken.
+    Waits for the user's units of work in progress; later ones get ServiceUnavailable until the
+    deletion commits or fails. Returns the id of the articles' recipient, None for the trash, and
+    the actor as read again. `session` must not have been used yet. Raises PasswordRequired,
+    IncorrectPassword, IncorrectCode, TooManyAttempts, NotAuthorized, InvalidInput, InvalidToken.
     """
     await _confirm(database, user_id=user_id, actor=actor, confirmation=confirmation)
+    # Before the lock: others must not be able to refuse the user's writes.
+    require(actor, Action.DELETE_USER, owner_id=user_id)
+    await lock_account(session, user_id=user_id, actor_id=actor.id)
     recipient_id = await _find_recipient(session, user_id=user_id, actor=actor, query=query)
     actor = await _lock_users(session, user_id=user_id, recipient_id=recipient_id, actor=actor)
     return recipient_id, actor

@@ -1,4 +1,4 @@
-"""URLs of the front end's page of an article, percent-encoded."""
+"""URLs of the page of an article, percent-encoded: the front end's, or ours without one."""
 
 from urllib.parse import quote
 
@@ -9,7 +9,7 @@ _SAFE = "/?&=:@!$'()*+,;~%-._[]"
 
 
 def article_url(slug: str) -> str:
-    """Return the front end's URL of an article."""
+    """Return the URL of an article's page."""
     return quote(slug, "").join(article_url_parts())
 
 
@@ -19,6 +19,17 @@ def article_url_parts() -> tuple[str, str]:
 
 
 def url_parts(path: str, placeholder: str) -> tuple[str, str]:
-    """Return the parts of a URL below PUBLIC_URL before and after the placeholder in its path."""
+    """Return the parts of a URL of a page before and after the placeholder in its path."""
     before, _, behind = path.partition(placeholder)
-    return get_settings().public_url + quote(before, _SAFE), quote(behind, _SAFE)
+    return site_url() + quote(before, _SAFE), quote(behind, _SAFE)
+
+
+def site_url() -> str:
+    """Return the URL above all pages: PUBLIC_URL, or that of our pages without a front end.
+
+    Our pages have the default paths of ARTICLE_PATH, AUTHOR_PATH and TAG_PATH.
+    """
+    settings = get_settings()
+    if settings.names_front_end:
+        return settings.public_url
+    return settings.api_url + settings.web_prefix

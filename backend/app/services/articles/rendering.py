@@ -44,6 +44,14 @@ async def prepare_text(
     return rendered, await recheck(session, writer)
 
 
+async def preview_text(content: str, *, writer: Identity) -> Rendered:
+    """Render a text that is not stored.
+
+    Raises ContentTooComplex, TooManyAtOnce, ServiceUnavailable.
+    """
+    return await render(content, user_id=writer.id)
+
+
 def rendered_columns(rendered: Rendered, *, own_excerpt: str | None) -> dict[str, Any]:
     """Return the columns derived from the content, with the author's excerpt or a generated one."""
     return {

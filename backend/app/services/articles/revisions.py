@@ -4,13 +4,14 @@ services.articles.writing creates them when an article changes.
 """
 
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
-from app.content.diff import unified_diff
+from app.content.diff import Merged, Row, merge, side_by_side, unified_diff
 from app.core.conditional import Precondition
 from app.core.errors import ArticleNotFound, RevisionNotFound
 from app.core.threads import FairThreadPool
@@ -21,7 +22,12 @@ from app.models.accounts.user import User
 from app.models.articles.article import Article
 from app.models.articles.revision import ArticleRevision
 from app.schemas.articles.article import ArticleResponse, ArticleUpdate
-from app.schemas.articles.revision import RevisionDiff, RevisionResponse, RevisionSummary
+from app.schemas.articles.revision import (
+    CurrentText,
+    RevisionDiff,
+    RevisionResponse,
+    RevisionSummary,
+)
 from app.schemas.page import PageQuery
 from app.services.articles.authorship import require_author
 from app.services.articles.rows import AUTHOR, NOT_DELETED
@@ -71,6 +77,29 @@ _CURRENT = select(*(getattr(Article, field) for field in _Text._fields)).where(
 )
 
 
+_CURRENT_TEXT = Selection.of(
+    CurrentText,
+    Article,
+    author=AUTHOR,
+    created_at=func.coalesce(Article.edited_at, Article.updated_at),
+)
+_CURRENT_WITH_AUTHOR = (
+    select(*_CURRENT_TEXT.columns)
+    .select_from(Article)
+    .join(User, User.id == func.coalesce(Article.edited_by, Article.author_id), isouter=True)
+    .where(Article.id == bindparam("article_id"), NOT_DELETED)
+)
+_TEXT_OF_VERSION = (
+    select(*(getattr(ArticleRevision, field) for field in _Text._fields))
+    .where(
+        ArticleRevision.article_id == bindparam("article_id"),
+        ArticleRevision.version >= bindparam("version"),
+    )
+    .order_by(ArticleRevision.version, ArticleRevision.id)
+    .limit(1)
+)
+
+
 async def list_revisions(
     reader: Reader, *, article_id: int, page: PageQuery, actor: Identity
 ) -> Sequence[RevisionSummary]:
@@ -113,6 +142,85 @@ async def diff_revision(
         lambda: unified_diff(before.full_text, after.full_text, names=names), user_id=actor.id
     )
     return RevisionDiff(revision_id=revision_id, against=against, diff=diff)
+
+
+async def compare_revision(
+    reader: Reader, *, article_id: int, revision_id: int, actor: Identity
+) -> tuple[Sequence[Row], CurrentText]:
+    """Compare a revision with the current article, side by side. Return the current text, too.
+
+    Raises ArticleNotFound, NotAuthorized, RevisionNotFound, TooManyAtOnce, ServiceUnavailable.
+    """
+    await require_author(reader, article_id=article_id, actor=actor)
+    before = await _text_of(reader, article_id, revision_id)
+    current = await _current_text(reader, article_id)
+    after = _Text(current.version, current.title, current.content)
+    rows = await _THREADS.run(
+        lambda: side_by_side(before.full_text, after.full_text), user_id=actor.id
+    )
+    return rows, current
+
+
+class Conflict(NamedTuple):
+    """A text that was not saved, compared and merged with the article's current text."""
+
+    current: CurrentText
+    has_base: bool
+    """Whether the text that the writer started from is known."""
+    rows: Sequence[Row]
+    """From the current text to the text that was not saved."""
+    merged: Merged
+
+
+def text_digest(content: str) -> str:
+    """Return a digest by which `resolve_conflict` recognizes a text."""
+    return sha256(content.encode()).hexdigest()
+
+
+async def resolve_conflict(
+    reader: Reader,
+    *,
+    article_id: int,
+    title: str,
+    content: str,
+    version: int,
+    digest: str,
+    base: str | None,
+    labels: tuple[str, str],
+    actor: Identity,
+) -> Conflict:
+    """Compare and merge a text with the current one, which someone saved meanwhile.
+
+    `version` and `digest` describe the text that the writer started from: `base`, or that of a
+    revision. If it is unknown, every difference is a conflict. `labels` name both sides in the
+    markers.
+
+    Raises ArticleNotFound, NotAuthorized, TooManyAtOnce, ServiceUnavailable.
+    """
+    await require_author(reader, article_id=article_id, actor=actor)
+    current = await _current_text(reader, article_id)
+    parameters = {"article_id": article_id, "version": version}
+    row = (await reader.execute(_TEXT_OF_VERSION, parameters)).one_or_none()
+    candidates = (current.content, row.content if row is not None else None, base)
+    known = (text for text in candidates if text is not None and text_digest(text) == digest)
+    base = next(known, None)
+    mine = _Text(version, title, content)
+    theirs = _Text(current.version, current.title, current.content)
+
+    def compare() -> Conflict:
+        rows = side_by_side(theirs.full_text, mine.full_text)
+        merged = merge(base, content, current.content, labels=labels)
+        return Conflict(current, base is not None, rows, merged)
+
+    return await _THREADS.run(compare, user_id=actor.id)
+
+
+async def _current_text(reader: Reader, article_id: int) -> CurrentText:
+    """Return the current text with its author. Raises ArticleNotFound."""
+    row = (await reader.execute(_CURRENT_WITH_AUTHOR, {"article_id": article_id})).one_or_none()
+    if row is None:
+        raise ArticleNotFound
+    return _CURRENT_TEXT.read(row)
 
 
 async def restore_revision(

@@ -63,6 +63,7 @@ _tag = (
     select(
         case((Tag.is_listed, Tag.name), else_=func.coalesce(_spelling, Tag.name)).label("name"),
         func.coalesce(Tag.wanted_slug, Tag.slug).label("slug"),
+        Tag.slug.label("address"),
         Tag.key,
     )
     .where(Tag.id == ArticleTag.tag_id)
@@ -72,6 +73,15 @@ _tag = (
 )
 _tag_names = func.array(
     select(_tag.c.name)
+    .select_from(ArticleTag)
+    .join(_tag, true())
+    .where(ArticleTag.article_id == Article.id)
+    .order_by(_tag.c.slug, _tag.c.key)
+    .correlate(Article)
+    .scalar_subquery()
+)
+_tag_slugs = func.array(
+    select(_tag.c.address)
     .select_from(ArticleTag)
     .join(_tag, true())
     .where(ArticleTag.article_id == Article.id)
@@ -125,6 +135,7 @@ ARTICLE_FIELDS: Mapping[str, Any] = {
         author=AUTHOR,
     ),
     "tags_in_order": _tag_names_in_order,
+    "tag_slugs": _tag_slugs,
     "dated_at": Article.dated_at,
     "favorites_count": _count_column(ArticleCounts.favorites),
     "comments_count": _count_column(ArticleCounts.comments),

@@ -176,6 +176,7 @@ async def change_tag(
     stay locked.
     """
     _require_editor(actor)
+    await limits.check(session, actor, {LimitKind.MODERATION: 1})
     result = await _rename(session, slug=slug, name=new.name, precondition=precondition)
     await limits.spend(session, actor, {LimitKind.MODERATION: 1})
     if result.action is not None:
@@ -226,6 +227,7 @@ async def delete_tag(
 ) -> None:
     """Remove a tag from all articles, which get a new version. Raises what `change_tag` raises."""
     _require_editor(actor)
+    await limits.check(session, actor, {LimitKind.MODERATION: 1})
 
     async def change(session: AsyncSession) -> int:
         tag, _ = await _lock_tag(session, slug, precondition=precondition)

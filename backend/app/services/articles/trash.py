@@ -73,6 +73,7 @@ async def delete_for_good(session: AsyncSession, *, article_id: int, actor: Iden
     author_id = await session.scalar(trashed.with_for_update())
     if author_id is None or not may(actor, Action.DELETE_ARTICLE, owner_id=author_id):
         raise ArticleNotFound
+    await limits.check(session, actor, {LimitKind.CHANGES: 1})
     await _delete(session, [article_id])
     await limits.spend(session, actor, {LimitKind.CHANGES: 1})
     audit.record(

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -23,7 +23,6 @@ from app.core.errors import (
 from app.core.limits import LimitKind
 from app.db.retry import retry
 from app.db.session import NO_KEY_UPDATE, constraint_errors
-from app.models.accounts.user import User
 from app.models.articles.article import Article
 from app.models.articles.revision import ArticleRevision
 from app.schemas.articles.article import ArticleCreate, ArticleResponse, ArticleUpdate
@@ -47,11 +46,10 @@ from app.services.audit import AuditAction
 AUTHOR_REFERENCE = {"fk_articles_author_id": InvalidToken}
 CONFLICTING_PUBLICATION = "published is false, but published_at is in the past: send one of them"
 TRASH_RETENTION = timedelta(days=30)
+AMENDING = timedelta(minutes=10)
+"""Within this time, autosaved changes of one writer make one revision."""
 
 _BY_ID = select_articles().where(Article.id == bindparam("article_id"))
-_LOCK_AUTHOR = (
-    select(User.id).where(User.id == bindparam("author_id")).with_for_update(**NO_KEY_UPDATE)
-)
 
 
 async def create_article(
@@ -71,9 +69,12 @@ async def create_article(
     if published_at is not None:
         _require_verified_email(author)
     rendered, author = await prepare_text(session, new.content, writer=author)
-    # An author creates one article at a time. Otherwise, many clients could lock the account's row
-    # without a gap, and it could not be deleted.
-    await session.execute(_LOCK_AUTHOR, {"author_id": author.id})
+    costs = {
+        LimitKind.ARTICLES: 1,
+        **_text_costs(new.content),
+        LimitKind.DRAFTS: int(published_at is None),
+    }
+    await limits.check(session, author, costs)
     article = NewArticle(
         title=new.title,
         content=new.content,
@@ -96,13 +97,7 @@ async def create_article(
     await add_media_references(session, [article], [inserted])
     tags = await lock_tags(session, new.tags, actor=author)
     await add_tags(session, {article_id: tags.by_key.values()})
-    costs = {
-        LimitKind.ARTICLES: 1,
-        **_text_costs(new.content),
-        LimitKind.DRAFTS: int(published_at is None),
-        LimitKind.NEW_TAGS: tags.new,
-    }
-    await limits.spend(session, author, costs)
+    await limits.spend(session, author, {**costs, LimitKind.NEW_TAGS: tags.new})
     _record(session, AuditAction.CREATE_ARTICLE, article_id, author)
     if published_at is not None:
         _record(session, _publication_action(published_at), article_id, author)
@@ -116,10 +111,12 @@ async def update_article(
     changes: ArticleUpdate,
     actor: Identity,
     precondition: Precondition,
+    autosave: bool = False,
 ) -> ArticleResponse:
     """Change the fields set in `changes`; store the previous text as a revision.
 
-    The session must not contain changes or locks yet.
+    With `autosave`, a draft's text that the same user wrote in the last minutes is replaced without
+    a revision. The session must not contain changes or locks yet.
 
     Raises ArticleNotFound, NotAuthorized, EmailNotVerified, SlugTaken, PreconditionFailed,
     LimitReached, QuotaExceeded, and what `prepare_text` raises.
@@ -131,6 +128,7 @@ async def update_article(
     article = await lock_article(session, article_id, actor=actor, action=Action.CHANGE_ARTICLE)
     await _check_precondition(session, precondition, article_id)
     costs = _costs_of_change(article, updates)
+    await limits.check(session, actor, costs)
     was_visible_from = _visible_from(article)
     former = article.slug if owns_slug(article, clock.now()) else None
     dates = _resolve_dates(article, updates)
@@ -151,7 +149,7 @@ async def update_article(
         tags = await lock_tags(session, updates["tags"], actor=actor)
         tags_changed = await set_tags(session, article_id=article_id, tags=tags.by_key)
         costs[LimitKind.NEW_TAGS] = tags.new
-    _set_text(session, article, updates, rendered, actor)
+    _set_text(session, article, updates, rendered, actor, autosave=autosave)
     article.published_at, article.archived_at = dates
     if session.is_modified(article) or tags_changed or slug_changed:
         article.version += 1
@@ -232,10 +230,13 @@ def _set_text(
     updates: dict[str, Any],
     rendered: Rendered | None,
     actor: Identity,
+    *,
+    autosave: bool,
 ) -> None:
     """Set title, content, excerpt, cover image, language and comment policy."""
     title, content = updates.get("title", article.title), updates.get("content", article.content)
-    if (title, content) != (article.title, article.content):
+    changed = (title, content) != (article.title, article.content)
+    if changed and not (autosave and _may_amend(article, actor)):
         session.add(
             ArticleRevision(
                 article_id=article.id,
@@ -261,6 +262,16 @@ def _set_text(
     article.cover_image_url = updates.get("cover_image_url", article.cover_image_url)
     article.language = updates.get("language", article.language)
     article.comment_policy = updates.get("comment_policy", article.comment_policy)
+
+
+def _may_amend(article: Article, actor: Identity) -> bool:
+    """Return whether a draft's current text is the actor's, of the last minutes."""
+    return (
+        article.published_at is None
+        and article.edited_by == actor.id
+        and article.edited_at is not None
+        and article.edited_at > clock.now() - AMENDING
+    )
 
 
 def _resolve_dates(
@@ -298,10 +309,12 @@ async def delete_article(
     """
     article = await lock_article(session, article_id, actor=actor, action=Action.DELETE_ARTICLE)
     await _check_precondition(session, precondition, article_id)
+    costs = {LimitKind.CHANGES: 1}
+    await limits.check(session, actor, costs)
     article.deleted_at = clock.now()
     article.version += 1
     await session.flush()
-    await limits.spend(session, actor, {LimitKind.CHANGES: 1})
+    await limits.spend(session, actor, costs)
     _record(session, AuditAction.DELETE_ARTICLE, article_id, actor)
 
 
@@ -321,6 +334,8 @@ async def restore_article(
         or not may(actor, Action.DELETE_ARTICLE, owner_id=article.author_id)
     ):
         raise ArticleNotFound
+    costs = {LimitKind.CHANGES: 1, LimitKind.DRAFTS: int(article.published_at is None)}
+    await limits.check(session, actor, costs)
     article.deleted_at = None
     article.version += 1
     visible_from = _visible_from(article)
@@ -330,7 +345,6 @@ async def restore_article(
             article.draft_slug = None
     _record(session, AuditAction.RESTORE_ARTICLE, article_id, actor)
     await session.flush()  # triggers lock tags, and the read below includes it
-    costs = {LimitKind.CHANGES: 1, LimitKind.DRAFTS: int(article.published_at is None)}
     await limits.spend(session, actor, costs)
     return await read_back(session, article_id)
 

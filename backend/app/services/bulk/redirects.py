@@ -18,13 +18,12 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from sqlalchemy import ARRAY, Integer, String, any_, bindparam, func, select, tuple_
 
 from app.core import clock
-from app.core.config import get_settings
 from app.core.errors import NotFound
 from app.db.reading import Reader
 from app.db.session import Database
 from app.models.articles.article import Article
 from app.models.bulk import Redirect
-from app.services.articles.addresses import article_url
+from app.services.articles.addresses import article_url, site_url
 from app.services.articles.rows import PUBLIC
 from app.services.bulk.paths import canonical_path, spellings
 from app.services.bulk.records import KeySet
@@ -94,9 +93,9 @@ async def read_redirects(
 ) -> AsyncIterator[OldPage]:
     """Yield the redirects of these sources, or of all, ordered by path.
 
-    A target is a path if the old site had the host of PUBLIC_URL, or if that is not known.
+    A target is a path if the old site had the host of the articles now, or if that is not known.
     """
-    host = urlsplit(get_settings().public_url).netloc
+    host = urlsplit(site_url()).netloc
     old_host = urlsplit(site).netloc
     is_same_host = old_host.removeprefix("www.") in {"", host.removeprefix("www.")}
     statement = _ALL if sources is None else _OF_SOURCES

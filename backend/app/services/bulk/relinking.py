@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote, unquote
 
@@ -37,7 +38,13 @@ from app.services.articles.images import update_media_references
 from app.services.articles.rendering import rendered_columns
 from app.services.articles.rows import DISPLAYED_SLUG, NOT_DELETED
 from app.services.audit import AuditAction
-from app.services.bulk.converting.addresses import Address, Use, find_addresses, replace_addresses
+from app.services.bulk.converting.addresses import (
+    Address,
+    LinkedText,
+    Use,
+    find_addresses,
+    replace_addresses,
+)
 from app.services.bulk.converting.results import TooComplex
 from app.services.bulk.copying import Copier, WantedImage, find_copies
 from app.services.bulk.importing import render_texts, threads, with_pauses
@@ -169,6 +176,13 @@ class _Targets(NamedTuple):
     images: Mapping[_Place, ImageTarget]
 
 
+class _Found(NamedTuple):
+    """The addresses of the old site in a record, by the addresses as they are written."""
+
+    text: LinkedText | None = None
+    addresses: Mapping[str, OldAddress] = MappingProxyType({})
+
+
 class _Rewritten(NamedTuple):
     """A text with new addresses, before it is written."""
 
@@ -249,23 +263,23 @@ class Relinker:
         found = await threads.run(partial(self._find, items))
         places = [
             _Place(address, item.source_id)
-            for item, addresses in zip(items, found, strict=True)
-            for address in addresses.values()
+            for item, each in zip(items, found, strict=True)
+            for address in each.addresses.values()
         ]
         targets = await self._targets(places)
         return await threads.run(partial(self._replace, items, found, targets))
 
-    def _find(self, items: Sequence[PreparedRecord]) -> list[dict[str, OldAddress]]:
-        return [self._addresses_of(item.record) for item in items]
+    def _find(self, items: Sequence[PreparedRecord]) -> list[_Found]:
+        return [self._find_in(item.record) for item in items]
 
-    def _addresses_of(self, record: ArticleRecord) -> dict[str, OldAddress]:
-        """Return the addresses of the old site, by the addresses in the text."""
-        found: list[Address] = []
+    def _find_in(self, record: ArticleRecord) -> _Found:
+        text: LinkedText | None = None
         if may_refer(record.content, self._site):
             try:
-                found = find_addresses(record.content)
+                text = LinkedText(record.content)
             except TooComplex:  # it is refused when it is rendered
-                return {}
+                return _Found()
+        found = text.addresses if text else []
         if cover := _cover_of(record):
             found.append(Address(cover, Use.IMAGE))
         page = record.old_paths[0] if record.old_paths else ""
@@ -274,31 +288,32 @@ class Relinker:
             is_image = each.use is Use.IMAGE
             if read := read_address(each.url, is_image=is_image, page=page, site=self._site):
                 addresses[each.url] = read
-        return addresses
+        return _Found(text, addresses)
 
     def _replace(
         self,
         items: Sequence[PreparedRecord],
-        found: Sequence[Mapping[str, OldAddress]],
+        found: Sequence[_Found],
         targets: Mapping[tuple[str, OldAddress], str],
     ) -> list[PreparedRecord]:
         return [
-            self._replace_in(item, addresses, targets) if addresses else item._replace(addresses=())
-            for item, addresses in zip(items, found, strict=True)
+            self._replace_in(item, each, targets) if each.addresses else item._replace(addresses=())
+            for item, each in zip(items, found, strict=True)
         ]
 
     def _replace_in(
         self,
         item: PreparedRecord,
-        addresses: Mapping[str, OldAddress],
+        found: _Found,
         targets: Mapping[tuple[str, OldAddress], str],
     ) -> PreparedRecord:
+        text, addresses = found
         new = {
-            url: targets.get((item.source_id, found), found.address)
-            for url, found in addresses.items()
+            url: targets.get((item.source_id, each), each.address)
+            for url, each in addresses.items()
         }
         record, parsed = item.record, item.parsed
-        content = replace_addresses(record.content, lambda each: new.get(each.url))
+        content = text.replace(lambda each: new.get(each.url)) if text else record.content
         changes: dict[str, Any] = {}
         if len(content.encode()) <= MAX_CONTENT_BYTES:
             changes["content"] = content
@@ -309,11 +324,11 @@ class Relinker:
             notes = tuple(note for note in parsed.notes if not note.startswith("cover image: "))
             parsed = parsed._replace(notes=notes)
         unique = list({each.address: each for each in addresses.values()}.values())
-        replaced = [found for found in unique if (item.source_id, found) in targets]
-        remaining = [found for found in unique if (item.source_id, found) not in targets]
+        replaced = [each for each in unique if (item.source_id, each) in targets]
+        remaining = [each for each in unique if (item.source_id, each) not in targets]
         self._known[parsed.number] = _Known(
-            links=sum(not found.is_image for found in replaced),
-            images=sum(found.is_image for found in replaced),
+            links=sum(not each.is_image for each in replaced),
+            images=sum(each.is_image for each in replaced),
             remaining=remaining,
         )
         record = record.model_copy(update=changes)

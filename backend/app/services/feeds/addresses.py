@@ -1,23 +1,23 @@
-"""URLs of front-end pages and of this API, percent-encoded."""
+"""URLs of pages and of this API, percent-encoded."""
 
 from urllib.parse import quote
 
 from app.core.config import get_settings
-from app.services.articles.addresses import url_parts
+from app.services.articles.addresses import site_url, url_parts
 
 
 def home_url() -> str:
-    """Return the URL of the front end's home page."""
-    return f"{get_settings().public_url}/"
+    """Return the URL of the home page."""
+    return f"{site_url()}/"
 
 
 def author_url(username: str) -> str:
-    """Return the front end's URL of an author."""
+    """Return the URL of an author's page."""
     return quote(username, "").join(url_parts(get_settings().author_path, "{username}"))
 
 
 def tag_url(slug: str) -> str:
-    """Return the front end's URL of a tag."""
+    """Return the URL of a tag's page."""
     return quote(slug, "").join(url_parts(get_settings().tag_path, "{slug}"))
 
 

@@ -1,9 +1,11 @@
 """Media rows: list, get, update and delete."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, bindparam, exists, func, literal, or_, select
+from sqlalchemy import Row, String, any_, bindparam, exists, func, literal, or_, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
@@ -15,13 +17,18 @@ from app.db.reading import Reader
 from app.db.session import paged
 from app.models.accounts.user import User
 from app.models.articles.article import PUBLISHED_OR_SCHEDULED, Article
-from app.models.media import ArticleMedia, Media
+from app.models.media import FOLDER_PATTERN, ArticleMedia, Media
 from app.schemas.media import MediaQuery, MediaResponse, MediaUpdate
 from app.services import audit, limits
 from app.services.audit import AuditAction
 from app.services.media.rows import response_to
 
 _COLUMNS = select(*Media.__table__.columns)
+MAX_PICTURES = 200
+"""How many images `find_by_urls` reads at most."""
+
+_FOLDER = re.compile(rf"/media/({FOLDER_PATTERN})/")
+_BY_FOLDER = _COLUMNS.where(Media.folder == any_(bindparam("folders", type_=ARRAY(String))))
 _BY_ID = _COLUMNS.where(Media.id == bindparam("media_id"))
 _LIST = paged(_COLUMNS.where(Media.owner_id == bindparam("owner_id")).order_by(Media.id.desc()))
 # Drafts of other users do not count: any user who knows the URL can put it into a draft.
@@ -52,6 +59,24 @@ async def list_media(
     require(user, Action.MANAGE_MEDIA, owner_id=owner_id)
     parameters = {"owner_id": owner_id, "skip": query.skip, "limit": query.limit}
     return [response_to(row) for row in await reader.execute(_LIST, parameters)]
+
+
+def folder_in(text: str) -> str | None:
+    """Return the folder of the first image of this site whose URL is in `text`."""
+    found = _FOLDER.search(text)
+    return found[1] if found else None
+
+
+async def find_by_urls(reader: Reader, *, texts: Sequence[str]) -> Mapping[str, MediaResponse]:
+    """Return the images whose URLs are in the texts, by their folder (`folder_in`).
+
+    Everyone may read a stored image, so this needs no user. Runs one query, or none.
+    """
+    folders = list(dict.fromkeys(folder for text in texts for folder in _FOLDER.findall(text)))
+    if not folders:
+        return {}
+    rows = await reader.execute(_BY_FOLDER, {"folders": folders[:MAX_PICTURES]})
+    return {row.folder: response_to(row) for row in rows}
 
 
 async def get_media(reader: Reader, *, media_id: int, user: Identity) -> MediaResponse:

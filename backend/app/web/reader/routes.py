@@ -2,4 +2,11 @@
 
 from fastapi import APIRouter
 
-ROUTERS: tuple[APIRouter, ...] = ()
+from app.web.reader import articles, comments, lists, search
+
+ROUTERS: tuple[APIRouter, ...] = (
+    lists.router,
+    search.router,
+    comments.router,
+    articles.router,
+)

@@ -2,6 +2,16 @@
 
 from fastapi import APIRouter
 
-from app.web.studio import overview
+from app.web.studio import calendar, overview
+from app.web.studio.writing import assistance, editing, history, listing, sharing, trash
 
-ROUTERS: tuple[APIRouter, ...] = (overview.router,)
+ROUTERS: tuple[APIRouter, ...] = (
+    overview.router,
+    listing.router,
+    assistance.router,
+    editing.router,
+    history.router,
+    sharing.router,
+    trash.router,
+    calendar.router,
+)

@@ -11,7 +11,7 @@ from tests.bulk.converting.documents import describe, document
 
 
 @given(st.integers(min_value=0, max_value=2**32))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_conversion_keeps_the_document(seed: int) -> None:
     html = document(Random(seed))  # drawing each part of a document takes 20 times as long
     note(html)

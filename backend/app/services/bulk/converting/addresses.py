@@ -4,6 +4,7 @@ The parser of the renderer finds them, so that code and escaped text are left al
 """
 
 import re
+import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
@@ -43,20 +44,37 @@ class Address(NamedTuple):
     """The alternative text of an image."""
 
 
+class LinkedText:
+    """A text and the addresses in it. It is parsed once. Raises TooComplex."""
+
+    def __init__(self, markdown: str) -> None:
+        self._text = _normalized(markdown)
+        self._spans = _find(self._text)
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Return the addresses, in their order."""
+        return [span.address for span in self._spans]
+
+    def replace(self, replace: Replace) -> str:
+        """Return the text with the addresses that `replace` returns."""
+        parts, end = list[str](), 0
+        for span in self._spans:
+            new = replace(span.address)
+            if new is not None and new != span.address.url and span.start >= end:
+                parts += [self._text[end : span.start], span.write(new)]
+                end = span.end
+        return "".join([*parts, self._text[end:]])
+
+
 def find_addresses(markdown: str) -> list[Address]:
     """Return the addresses in a text, in their order. Raises TooComplex."""
-    return [found.address for found in _find(_normalized(markdown))]
+    return LinkedText(markdown).addresses
 
 
 def replace_addresses(markdown: str, replace: Replace) -> str:
     """Return the text with the addresses that `replace` returns. Raises TooComplex."""
-    text, parts, end = _normalized(markdown), list[str](), 0
-    for found in _find(text):
-        new = replace(found.address)
-        if new is not None and new != found.address.url and found.start >= end:
-            parts += [text[end : found.start], found.write(new)]
-            end = found.end
-    return "".join([*parts, text[end:]])
+    return LinkedText(markdown).replace(replace)
 
 
 def _normalized(markdown: str) -> str:
@@ -97,6 +115,9 @@ class _Span(NamedTuple):
         return f"[{escape_text(url, in_link=True)}]({destination(address(url) or url)})"
 
 
+_MAY_CONTAIN_ADDRESS = re.compile(
+    r"\]\(|<|://|\[\^"
+)  # or refer to a footnote, which may contain one
 _ABSOLUTE = re.compile(r"https?://[!#-;=?-\[\]_a-z~]+")
 _BARE = re.compile(r"[!#-'*-;=?-Z_a-z~]*[A-Za-z0-9/]")
 _TAG = re.compile(r"<[A-Za-z](?:[^<>\"']++|\"[^\"]*+\"|'[^']*+')*+>")
@@ -108,29 +129,19 @@ _REFERENCE = re.compile(r"\]:\s*+(?:<([^<>\n]*+)>|([^\s<]\S*+))")
 
 
 def _find(text: str) -> list[_Span]:
-    finder = _Finder(text)
     try:
-        return sorted(finder.run(), key=lambda span: span.start)
+        return sorted(_own.finder.find(text), key=lambda span: span.start)
     except ContentTooComplex as error:
         raise TooComplex(str(error)) from error
 
 
 class _Finder:
-    """Parses a text with rules that record where addresses are."""
+    """A parser with rules that record where addresses are. It parses one text at a time."""
 
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._content = ""
-        """The inline content that is being parsed."""
-        self._current: list[_Span] = []
-        self._destinations: list[tuple[int, int]] = []
-        self._before = 0
-        self._references: list[_Span] = []
-        self._inline: dict[int, list[_Span]] = {}
-        """The addresses in inline content, by the identity of the token."""
-
-    def run(self) -> list[_Span]:
-        parser = make_parser()
+    def __init__(self) -> None:
+        self._parser = parser = make_parser()
+        as_written: Any = {"normalizeLink": str, "normalizeLinkText": str}
+        vars(parser).update(as_written)
         helpers = parser.helpers
         recording: Any = SimpleNamespace(
             parseLinkLabel=helpers.parseLinkLabel,
@@ -146,12 +157,23 @@ class _Finder:
         inline.at("bare_url", self._recorded(_rule(inline, "bare_url"), _bare_url))
         block.at("reference", self._recorded_reference(_rule(block, "reference")))
         parser.core.ruler.at("inline", self._parse_inline)
-        tokens = parse(parser, self._text)
-        return [*self._references, *_Locator(self._text).locate(tokens, self._inline)]
+
+    def find(self, text: str) -> list[_Span]:
+        """Return the addresses in a text, in any order."""
+        self._content = ""
+        """The inline content that is being parsed."""
+        self._current = list[_Span]()
+        self._destinations = list[tuple[int, int]]()
+        self._before = 0
+        self._references = list[_Span]()
+        self._inline = dict[int, list[_Span]]()
+        """The addresses in inline content, by the identity of the token."""
+        tokens = parse(self._parser, text)
+        return [*self._references, *_Locator(text).locate(tokens, self._inline)]
 
     def _parse_inline(self, state: StateCore) -> None:
         for token in state.tokens:
-            if token.type == "inline":
+            if token.type == "inline" and _MAY_CONTAIN_ADDRESS.search(token.content):
                 self._content, self._current = token.content, []
                 self._destinations = []
                 token.children = []
@@ -243,6 +265,16 @@ def _in_html(html: str) -> Iterator[_Span]:
             address = Address(unescape(match[group]), use, unescape(alt[1]) if alt else "")
             span = _Span(*match.span(group), address, _Syntax.ATTRIBUTE)
             yield span.shifted(tag.start())
+
+
+class _Own(threading.local):
+    """What each thread has of its own: making a parser takes half as long as parsing a text."""
+
+    def __init__(self) -> None:
+        self.finder = _Finder()
+
+
+_own = _Own()
 
 
 class _Locator:

@@ -1,0 +1,1 @@
+"""Pages for writing: list, editor, pictures, revisions, preview links and trash."""
