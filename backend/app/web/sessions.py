@@ -80,6 +80,21 @@ ConfirmedPageUser = Annotated[Identity, Depends(confirmed_page_user)]
 """The user of the page, who has sent the password in the last 15 minutes."""
 
 
+async def page_write_session(session: WriteSession, found: _PageSession) -> AsyncSession:
+    """Return the unit of work, which shares the lock of the user's account.
+
+    It comes before a deletion of the account, or raises ServiceUnavailable. Routes that hash
+    passwords, or delete accounts, use `WriteSession` in its place.
+    """
+    if found is not None:
+        await share_account(session, user_id=found.identity.id)
+    return session
+
+
+PageWriteSession = Annotated[AsyncSession, Depends(page_write_session, scope="function")]
+"""The unit of work of a page's form."""
+
+
 def page_user_with(action: Action) -> Any:
     """Return a dependency on a user who may perform `action` on any user's objects.
 
