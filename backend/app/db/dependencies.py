@@ -42,5 +42,7 @@ async def get_reader(request: Request) -> Reader:
     return reader
 
 
+UnitOfWork = AsyncSession
+"""The type of a `WriteSession`, for dependencies that return one."""
 WriteSession = Annotated[AsyncSession, Depends(write_session, scope="function")]
 ReadConnection = Annotated[Reader, Depends(get_reader)]

@@ -4,11 +4,12 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
 
-from app.auth.identity import Identity, PageIdentity
+from app.auth.identity import Identity, PageIdentity, share_account
 from app.auth.permissions import Action, may_on_any
 from app.auth.tokens import PageToken
 from app.core.config import get_settings
 from app.core.errors import NotAuthenticated, NotAuthorized, RecentLoginRequired
+from app.db.dependencies import UnitOfWork, WriteSession
 from app.services.accounts import page_sessions
 from app.web.csrf import SESSION_COOKIE
 
@@ -80,7 +81,7 @@ ConfirmedPageUser = Annotated[Identity, Depends(confirmed_page_user)]
 """The user of the page, who has sent the password in the last 15 minutes."""
 
 
-async def page_write_session(session: WriteSession, found: _PageSession) -> AsyncSession:
+async def page_write_session(session: WriteSession, found: _PageSession) -> UnitOfWork:
     """Return the unit of work, which shares the lock of the user's account.
 
     It comes before a deletion of the account, or raises ServiceUnavailable. Routes that hash
@@ -91,7 +92,7 @@ async def page_write_session(session: WriteSession, found: _PageSession) -> Asyn
     return session
 
 
-PageWriteSession = Annotated[AsyncSession, Depends(page_write_session, scope="function")]
+PageWriteSession = Annotated[UnitOfWork, Depends(page_write_session, scope="function")]
 """The unit of work of a page's form."""
 
 

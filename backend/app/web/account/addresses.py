@@ -4,7 +4,7 @@ from fastapi import Request, Response
 
 from app.core.conditional import Precondition
 from app.core.errors import AddressNotFound
-from app.db.dependencies import ReadConnection, WriteSession
+from app.db.dependencies import ReadConnection
 from app.schemas.accounts.address import AddressInput
 from app.schemas.page import MAX_LIMIT, PageQuery
 from app.schemas.types import COUNTRIES, Id
@@ -14,7 +14,7 @@ from app.web.localization import current_locale
 from app.web.localization import gettext as _
 from app.web.rendering import page
 from app.web.routing import create_router, form_page, redirect
-from app.web.sessions import PageUser
+from app.web.sessions import PageUser, PageWriteSession
 
 router = create_router()
 
@@ -44,7 +44,9 @@ async def show_new_address(request: Request, user: PageUser) -> Response:
 
 
 @router.post(ADDRESSES + "/new")
-async def create_address(form: SubmittedForm, session: WriteSession, user: PageUser) -> Response:
+async def create_address(
+    form: SubmittedForm, session: PageWriteSession, user: PageUser
+) -> Response:
     """Create an address."""
     new = form.read(AddressInput)
     await addresses.create_address(session, user_id=user.id, new=new, actor=user)
@@ -64,7 +66,7 @@ async def show_address(
 
 @router.post(ADDRESSES + "/{address_id}")
 async def save_address(
-    form: SubmittedForm, session: WriteSession, user: PageUser, address_id: Id
+    form: SubmittedForm, session: PageWriteSession, user: PageUser, address_id: Id
 ) -> Response:
     """Replace an address."""
     await addresses.replace_address(
@@ -80,7 +82,7 @@ async def save_address(
 
 @router.post(ADDRESSES + "/{address_id}/delete")
 @form_page(ADDRESSES)
-async def delete_address(session: WriteSession, user: PageUser, address_id: Id) -> Response:
+async def delete_address(session: PageWriteSession, user: PageUser, address_id: Id) -> Response:
     """Delete an address."""
     try:
         await addresses.delete_address(

@@ -14,7 +14,7 @@ from app.web.localization import gettext as _
 from app.web.localization import mark as N_  # noqa: N812 - the usual name of this function
 from app.web.rendering import page
 from app.web.routing import create_router, form_page, redirect
-from app.web.sessions import PageUser
+from app.web.sessions import PageUser, PageWriteSession
 
 router = create_router()
 
@@ -62,7 +62,7 @@ async def create_key(
 
 @router.post(KEYS + "/{key_id}/delete")
 @form_page(KEYS)
-async def delete_key(session: WriteSession, user: PageUser, key_id: Id) -> Response:
+async def delete_key(session: PageWriteSession, user: PageUser, key_id: Id) -> Response:
     """Delete a key; it is refused from then on."""
     try:
         await api_keys.delete_api_key(session, api_key_id=key_id, actor=user)

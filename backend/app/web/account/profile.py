@@ -17,7 +17,7 @@ from app.web.forms import FormError, SubmittedForm
 from app.web.localization import gettext as _
 from app.web.rendering import page
 from app.web.routing import create_router, form_page, redirect
-from app.web.sessions import PageUser
+from app.web.sessions import PageUser, PageWriteSession
 
 router = create_router()
 
@@ -34,7 +34,7 @@ async def show_profile(request: Request, user: PageUser) -> Response:
 
 
 @router.post(PROFILE)
-async def save_profile(form: SubmittedForm, session: WriteSession, user: PageUser) -> Response:
+async def save_profile(form: SubmittedForm, session: PageWriteSession, user: PageUser) -> Response:
     """Save name, username and biography."""
     changes = form.read(UserUpdate, ("username", "name", "bio"))
     await users.update_user(
@@ -77,7 +77,7 @@ async def save_picture(
 
 @router.post("/studio/account/picture/remove")
 @form_page(PROFILE)
-async def remove_picture(session: WriteSession, user: PageUser) -> Response:
+async def remove_picture(session: PageWriteSession, user: PageUser) -> Response:
     """Remove the picture from the profile. It stays in the media library."""
     await users.update_user(
         session,

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Path, Request, Response
 
 from app.core.errors import SessionNotFound
-from app.db.dependencies import ReadConnection, WriteSession
+from app.db.dependencies import ReadConnection
 from app.schemas.page import MAX_LIMIT, PageQuery
 from app.schemas.types import Id
 from app.services.accounts import sessions
@@ -13,7 +13,7 @@ from app.web.account.registration import SIGN_IN
 from app.web.localization import gettext as _
 from app.web.rendering import page
 from app.web.routing import create_router, form_page, redirect
-from app.web.sessions import PageUser, delete_session_cookie
+from app.web.sessions import PageUser, PageWriteSession, delete_session_cookie
 
 router = create_router()
 
@@ -59,7 +59,7 @@ def describe_agent(user_agent: str) -> str:
 
 @router.post(SESSIONS + "/others/end")
 @form_page(SESSIONS)
-async def end_other_sessions(session: WriteSession, user: PageUser) -> Response:
+async def end_other_sessions(session: PageWriteSession, user: PageUser) -> Response:
     """End all sessions except for the current one."""
     await sessions.end_others(session, actor=user)
     return redirect(SESSIONS, flash=_("All other sessions have ended."))
@@ -67,7 +67,7 @@ async def end_other_sessions(session: WriteSession, user: PageUser) -> Response:
 
 @router.post(SESSIONS + "/all/end")
 @form_page(SESSIONS)
-async def end_all_sessions(session: WriteSession, user: PageUser) -> Response:
+async def end_all_sessions(session: PageWriteSession, user: PageUser) -> Response:
     """End all sessions, also the current one."""
     await sessions.log_out_everywhere(session, actor=user)
     response = redirect(SIGN_IN, flash=_("You have signed out everywhere."), kind="info")
@@ -77,7 +77,7 @@ async def end_all_sessions(session: WriteSession, user: PageUser) -> Response:
 
 @router.post(SESSIONS + "/{session_id}/end")
 @form_page(SESSIONS)
-async def end_session(session: WriteSession, user: PageUser, session_id: SessionId) -> Response:
+async def end_session(session: PageWriteSession, user: PageUser, session_id: SessionId) -> Response:
     """End one session. One that has ended meanwhile is no error."""
     try:
         await sessions.end_session(session, session_id=session_id, actor=user)

@@ -8,7 +8,7 @@ from fastapi import Request, Response
 from app.core.config import get_settings
 from app.core.enums import ImportState
 from app.core.errors import InvalidInput
-from app.db.dependencies import CurrentDatabase, WriteSession
+from app.db.dependencies import CurrentDatabase
 from app.http.middleware import MAX_FORM_IMPORT_BYTES
 from app.schemas.imports import ImportQuery
 from app.schemas.page import CursorQuery
@@ -21,7 +21,7 @@ from app.web.localization import gettext as _
 from app.web.queries import ObjectId, read_query
 from app.web.rendering import page
 from app.web.routing import create_router, form_page, redirect
-from app.web.sessions import PageUser
+from app.web.sessions import PageUser, PageWriteSession
 from app.web.studio.media import chunks
 
 router = create_router()
@@ -121,7 +121,7 @@ async def download_report(
 
 @router.post("/studio/admin/imports/{import_id}/cancel")
 @form_page("/studio/admin/imports/{import_id}")
-async def cancel(session: WriteSession, user: PageUser, import_id: ObjectId) -> Response:
+async def cancel(session: PageWriteSession, user: PageUser, import_id: ObjectId) -> Response:
     """Cancel a running import."""
     await imports.cancel(session, import_id=import_id, actor=user)
     text = _("The import is being cancelled. What it has written stays.")

@@ -2,7 +2,7 @@
 
 from fastapi import Request, Response
 
-from app.db.dependencies import ReadConnection, WriteSession
+from app.db.dependencies import ReadConnection
 from app.schemas.accounts.api_key import ApiKeyQuery
 from app.services.accounts import api_keys
 from app.web.administration.access import Administrator
@@ -11,6 +11,7 @@ from app.web.localization import gettext as _
 from app.web.queries import ObjectId, read_query
 from app.web.rendering import page
 from app.web.routing import create_router, form_page, local_path, redirect
+from app.web.sessions import PageWriteSession
 
 router = create_router()
 
@@ -35,7 +36,7 @@ async def list_keys(request: Request, reader: ReadConnection, user: Administrato
 @router.post("/studio/admin/keys/{key_id}/delete")
 @form_page(KEYS)
 async def delete_key(
-    form: SubmittedForm, session: WriteSession, user: Administrator, key_id: ObjectId
+    form: SubmittedForm, session: PageWriteSession, user: Administrator, key_id: ObjectId
 ) -> Response:
     """Delete a key of any user."""
     await api_keys.revoke_api_key(session, api_key_id=key_id, actor=user)

@@ -8,7 +8,7 @@ from app import __version__
 from app.core.config import get_settings
 from app.core.errors import ServiceUnavailable
 from app.core.job_states import JobState
-from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
+from app.db.dependencies import CurrentDatabase, ReadConnection
 from app.schemas.audit import AuditQuery
 from app.schemas.health import Readiness
 from app.schemas.mail import MailQuery
@@ -21,6 +21,7 @@ from app.web.localization import ngettext
 from app.web.queries import read_query
 from app.web.rendering import page
 from app.web.routing import create_router, redirect
+from app.web.sessions import PageWriteSession
 
 router = create_router()
 
@@ -90,7 +91,7 @@ async def show_mails(request: Request, reader: ReadConnection, user: Administrat
 
 
 @router.post("/studio/admin/mails/requeue")
-async def requeue(form: SubmittedForm, session: WriteSession, user: Administrator) -> Response:
+async def requeue(form: SubmittedForm, session: PageWriteSession, user: Administrator) -> Response:
     """Send the chosen failed mails again, or all of the last day."""
     chosen = None
     if not form.flag("all"):

@@ -8,7 +8,7 @@ from fastapi import Path, Request, Response
 from app.auth.identity import Identity
 from app.auth.permissions import Action
 from app.core.conditional import Precondition
-from app.db.dependencies import ReadConnection, WriteSession
+from app.db.dependencies import ReadConnection
 from app.schemas.articles.tag import TagQuery, TagSort, TagUpdate
 from app.services.articles import tags
 from app.web.forms import FormError, SubmittedForm
@@ -16,7 +16,7 @@ from app.web.localization import gettext as _
 from app.web.queries import read_query
 from app.web.rendering import page
 from app.web.routing import create_router, form_page, redirect
-from app.web.sessions import page_user_with
+from app.web.sessions import PageWriteSession, page_user_with
 
 router = create_router()
 
@@ -54,7 +54,7 @@ async def show_tag(request: Request, reader: ReadConnection, user: Editor, slug:
 async def rename(
     form: SubmittedForm,
     reader: ReadConnection,
-    session: WriteSession,
+    session: PageWriteSession,
     user: Editor,
     slug: Slug,
 ) -> Response:
@@ -73,7 +73,7 @@ async def rename(
 
 @router.post("/studio/admin/tags/{slug}/delete")
 @form_page("/studio/admin/tags/{slug}")
-async def delete(session: WriteSession, user: Editor, slug: Slug) -> Response:
+async def delete(session: PageWriteSession, user: Editor, slug: Slug) -> Response:
     """Remove a tag from all articles."""
     await tags.delete_tag(session, slug=slug, actor=user, precondition=Precondition())
     return redirect(TAGS, flash=_("The tag was removed from all articles."))

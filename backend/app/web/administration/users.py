@@ -29,7 +29,7 @@ from app.web.localization import gettext as _
 from app.web.queries import ObjectId, read_query
 from app.web.rendering import page
 from app.web.routing import create_router, form_page, redirect
-from app.web.sessions import ConfirmedPageUser
+from app.web.sessions import ConfirmedPageUser, PageWriteSession
 
 router = create_router()
 
@@ -93,7 +93,7 @@ def _version(shown: UserLimits) -> str:
 @router.post("/studio/admin/users/{user_id}/role")
 @form_page("/studio/admin/users/{user_id}")
 async def change_role(
-    form: SubmittedForm, session: WriteSession, user: Administrator, user_id: ObjectId
+    form: SubmittedForm, session: PageWriteSession, user: Administrator, user_id: ObjectId
 ) -> Response:
     """Change the role of a user."""
     role = form.read(RoleChange).role
@@ -110,7 +110,7 @@ def _to(user_id: int, flash: str) -> Response:
 
 @router.post("/studio/admin/users/{user_id}/disable")
 @form_page("/studio/admin/users/{user_id}")
-async def disable(session: WriteSession, user: Administrator, user_id: ObjectId) -> Response:
+async def disable(session: PageWriteSession, user: Administrator, user_id: ObjectId) -> Response:
     """Disable an account."""
     await users.disable_user(session, user_id=user_id, actor=user)
     return _to(user_id, _("The account is disabled. Its sessions have ended."))
@@ -118,7 +118,7 @@ async def disable(session: WriteSession, user: Administrator, user_id: ObjectId)
 
 @router.post("/studio/admin/users/{user_id}/enable")
 @form_page("/studio/admin/users/{user_id}")
-async def enable(session: WriteSession, user: Administrator, user_id: ObjectId) -> Response:
+async def enable(session: PageWriteSession, user: Administrator, user_id: ObjectId) -> Response:
     """Enable a disabled account."""
     await users.enable_user(session, user_id=user_id, actor=user)
     return _to(user_id, _("The account is enabled."))
@@ -126,7 +126,9 @@ async def enable(session: WriteSession, user: Administrator, user_id: ObjectId) 
 
 @router.post("/studio/admin/users/{user_id}/sessions/end")
 @form_page("/studio/admin/users/{user_id}")
-async def end_sessions(session: WriteSession, user: Administrator, user_id: ObjectId) -> Response:
+async def end_sessions(
+    session: PageWriteSession, user: Administrator, user_id: ObjectId
+) -> Response:
     """End all sessions of a user."""
     await sessions.end_sessions_of(session, user_id=user_id, actor=user)
     return _to(user_id, _("All sessions of this user have ended."))
@@ -135,7 +137,7 @@ async def end_sessions(session: WriteSession, user: Administrator, user_id: Obje
 @router.post("/studio/admin/users/{user_id}/password-link")
 @form_page("/studio/admin/users/{user_id}")
 async def mail_password_link(
-    session: WriteSession, user: Administrator, user_id: ObjectId
+    session: PageWriteSession, user: Administrator, user_id: ObjectId
 ) -> Response:
     """Send a link to reset the password."""
     await recovery.mail_password_reset(session, user_id=user_id, actor=user)
@@ -145,7 +147,7 @@ async def mail_password_link(
 @router.post("/studio/admin/users/{user_id}/second-factor/remove")
 @form_page("/studio/admin/users/{user_id}")
 async def remove_second_factor(
-    session: WriteSession, user: ConfirmedPageUser, user_id: ObjectId
+    session: PageWriteSession, user: ConfirmedPageUser, user_id: ObjectId
 ) -> Response:
     """Disable the second factor of a user who has lost it."""
     await second_factor.remove_second_factor(session, user_id=user_id, actor=user)
@@ -155,7 +157,7 @@ async def remove_second_factor(
 @router.post("/studio/admin/users/{user_id}/login-limits/reset")
 @form_page("/studio/admin/users/{user_id}")
 async def reset_login_limits(
-    session: WriteSession, user: Administrator, user_id: ObjectId
+    session: PageWriteSession, user: Administrator, user_id: ObjectId
 ) -> Response:
     """Let a user sign in at once after too many wrong passwords."""
     await recovery.reset_login_limits(session, user_id=user_id, address=None, actor=user)
@@ -165,7 +167,7 @@ async def reset_login_limits(
 @router.post("/studio/admin/users/{user_id}/limits")
 @form_page("/studio/admin/users/{user_id}")
 async def change_limits(
-    form: SubmittedForm, session: WriteSession, user: Administrator, user_id: ObjectId
+    form: SubmittedForm, session: PageWriteSession, user: Administrator, user_id: ObjectId
 ) -> Response:
     """Replace the limits of a user that differ from the defaults."""
     tag = form.text("version")

@@ -9,7 +9,7 @@ from app.core.conditional import Precondition
 from app.core.config import get_settings
 from app.core.enums import CommentStatus
 from app.core.errors import CommentNotFound
-from app.db.dependencies import ReadConnection, WriteSession
+from app.db.dependencies import ReadConnection
 from app.db.reading import Reader
 from app.schemas.community.comment import CommentCreate, CommentResponse, CommentUpdate
 from app.schemas.community.report import ReportCreate
@@ -23,7 +23,7 @@ from app.web.reader.articles import SUMMARY_FIELDS, article_path
 from app.web.reader.parameters import CommentId, Name
 from app.web.rendering import page
 from app.web.routing import create_router, form_page, redirect
-from app.web.sessions import OptionalPageUser, PageUser
+from app.web.sessions import OptionalPageUser, PageUser, PageWriteSession
 
 router = create_router()
 
@@ -69,7 +69,11 @@ async def show_new_comment(
 
 @router.post("/articles/{slug}/comments/new")
 async def create_comment(
-    form: SubmittedForm, session: WriteSession, user: PageUser, slug: Name, reply: Id | None = None
+    form: SubmittedForm,
+    session: PageWriteSession,
+    user: PageUser,
+    slug: Name,
+    reply: Id | None = None,
 ) -> Response:
     """Create a comment, or a reply to the comment `reply`."""
     article = await get_fields(session, slug=slug, viewer=user, fields=("id",))
@@ -109,7 +113,7 @@ async def show_edit_comment(
 
 @router.post("/comments/{comment_id}/edit")
 async def update_comment(
-    form: SubmittedForm, session: WriteSession, user: PageUser, comment_id: CommentId
+    form: SubmittedForm, session: PageWriteSession, user: PageUser, comment_id: CommentId
 ) -> Response:
     """Change an own comment."""
     changes = form.read(CommentUpdate)
@@ -121,7 +125,9 @@ async def update_comment(
 
 @router.post("/comments/{comment_id}/delete")
 @form_page("/comments/{comment_id}")
-async def delete_comment(session: WriteSession, user: PageUser, comment_id: CommentId) -> Response:
+async def delete_comment(
+    session: PageWriteSession, user: PageUser, comment_id: CommentId
+) -> Response:
     """Delete a comment, and show the article."""
     comment = await reading.get_comment(session, comment_id=comment_id, viewer=user)
     article = await get_fields(
@@ -147,7 +153,7 @@ async def show_comment_report(
 async def report_comment(
     request: Request,
     form: SubmittedForm,
-    session: WriteSession,
+    session: PageWriteSession,
     user: PageUser,
     comment_id: CommentId,
 ) -> Response:
@@ -168,7 +174,7 @@ async def show_article_report(
 
 @router.post("/articles/{slug}/report")
 async def report_article(
-    form: SubmittedForm, session: WriteSession, user: PageUser, slug: Name
+    form: SubmittedForm, session: PageWriteSession, user: PageUser, slug: Name
 ) -> Response:
     """Report an article to the editors."""
     article = await get_fields(session, slug=slug, viewer=user, fields=("id", "slug"))

@@ -13,7 +13,7 @@ from app.auth.permissions import Action, may_on_any
 from app.core import clock
 from app.core.conditional import Precondition
 from app.core.errors import InvalidInput
-from app.db.dependencies import ReadConnection, WriteSession
+from app.db.dependencies import ReadConnection
 from app.db.reading import Reader
 from app.schemas.articles.article import ArticleQuery, ArticleUpdate, Status
 from app.schemas.page import MAX_LIMIT
@@ -24,7 +24,7 @@ from app.web.localization import current_locale
 from app.web.localization import gettext as _
 from app.web.rendering import page
 from app.web.routing import create_router, form_page, redirect
-from app.web.sessions import PageUser
+from app.web.sessions import PageUser, PageWriteSession
 
 router = create_router()
 
@@ -74,7 +74,7 @@ async def show_move(
 @form_page("/studio/calendar/{article_id}")
 async def move_article(
     form: SubmittedForm,
-    session: WriteSession,
+    session: PageWriteSession,
     reader: ReadConnection,
     user: PageUser,
     article_id: Id,

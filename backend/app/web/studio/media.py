@@ -20,7 +20,7 @@ from app.web.localization import gettext as _
 from app.web.queries import ObjectId, read_query
 from app.web.rendering import page
 from app.web.routing import create_router, form_page, redirect
-from app.web.sessions import PageUser
+from app.web.sessions import PageUser, PageWriteSession
 
 router = create_router()
 
@@ -102,7 +102,7 @@ async def show_picture(
 
 @router.post("/studio/media/{media_id}")
 async def describe(
-    form: SubmittedForm, session: WriteSession, user: PageUser, media_id: ObjectId
+    form: SubmittedForm, session: PageWriteSession, user: PageUser, media_id: ObjectId
 ) -> Response:
     """Change the alternative text of a picture."""
     await library.update_media(
@@ -117,7 +117,7 @@ async def describe(
 
 @router.post("/studio/media/{media_id}/delete")
 @form_page("/studio/media/{media_id}")
-async def delete(session: WriteSession, user: PageUser, media_id: ObjectId) -> Response:
+async def delete(session: PageWriteSession, user: PageUser, media_id: ObjectId) -> Response:
     """Delete a picture that nothing uses."""
     await library.delete_media(session, media_id=media_id, precondition=Precondition(), actor=user)
     return redirect(LIBRARY, flash=_("The picture was deleted."))

@@ -8,7 +8,7 @@ from app.auth.identity import Identity
 from app.auth.permissions import Action
 from app.core.conditional import Precondition, entity_tag
 from app.core.enums import CommentStatus, ReportState
-from app.db.dependencies import ReadConnection, WriteSession
+from app.db.dependencies import ReadConnection
 from app.schemas.community.comment import CommentResponse, ModerationQuery
 from app.schemas.community.report import ReportQuery, ReportUpdate
 from app.services.articles import reading as articles
@@ -22,7 +22,7 @@ from app.web.localization import ngettext
 from app.web.queries import ObjectId, read_query
 from app.web.rendering import page
 from app.web.routing import create_router, form_page, local_path, redirect
-from app.web.sessions import PageUser, page_user_with
+from app.web.sessions import PageUser, PageWriteSession, page_user_with
 
 router = create_router()
 
@@ -74,7 +74,7 @@ def _held(comment: CommentResponse) -> HeldComment:
 
 @router.post("/studio/moderation/comments")
 @form_page(QUEUE)
-async def moderate(form: SubmittedForm, session: WriteSession, user: PageUser) -> Response:
+async def moderate(form: SubmittedForm, session: PageWriteSession, user: PageUser) -> Response:
     """Approve, hide or delete the chosen comments."""
     try:
         decision = Decision(form.text("decision"))
@@ -159,7 +159,7 @@ async def show_reports(request: Request, reader: ReadConnection, user: Editor) -
 
 @router.post("/studio/moderation/reports")
 @form_page(REPORTS)
-async def handle_reports(form: SubmittedForm, session: WriteSession, user: Editor) -> Response:
+async def handle_reports(form: SubmittedForm, session: PageWriteSession, user: Editor) -> Response:
     """Set the state of the chosen reports."""
     chosen = [int(value) for value in _chosen(form, "reports") if value.isdigit()]
     if not chosen:
@@ -173,7 +173,7 @@ async def handle_reports(form: SubmittedForm, session: WriteSession, user: Edito
 @router.post("/studio/moderation/reports/{report_id}")
 @form_page(REPORTS)
 async def change_report(
-    form: SubmittedForm, session: WriteSession, user: Editor, report_id: ObjectId
+    form: SubmittedForm, session: PageWriteSession, user: Editor, report_id: ObjectId
 ) -> Response:
     """Change the state and the note of a report."""
     await reports.update_report(

@@ -16,7 +16,7 @@ from app.core.conditional import Precondition, resource_tag
 from app.core.config import get_settings
 from app.core.enums import CommentPolicy
 from app.core.errors import ArticleNotFound, IdempotencyKeyReused, PreconditionFailed
-from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
+from app.db.dependencies import CurrentDatabase, ReadConnection
 from app.db.reading import Reader
 from app.schemas.articles.article import (
     MAX_EXCERPT,
@@ -36,7 +36,7 @@ from app.web.localization import gettext as _
 from app.web.localization import mark as N_  # noqa: N812 - the usual name of this function
 from app.web.rendering import page
 from app.web.routing import create_router, form_page, redirect
-from app.web.sessions import PageUser
+from app.web.sessions import PageUser, PageWriteSession
 
 router = create_router()
 
@@ -83,7 +83,7 @@ async def create_article(
     *,
     request: Request,
     form: SubmittedForm,
-    session: WriteSession,
+    session: PageWriteSession,
     reader: ReadConnection,
     database: CurrentDatabase,
     user: PageUser,
@@ -141,7 +141,7 @@ async def save_article(
     *,
     request: Request,
     form: SubmittedForm,
-    session: WriteSession,
+    session: PageWriteSession,
     reader: ReadConnection,
     user: PageUser,
     article_id: Id,
@@ -171,7 +171,7 @@ async def save_article(
 
 @router.post("/studio/articles/{article_id}/delete")
 @form_page("/studio/articles/{article_id}/edit")
-async def delete_article(session: WriteSession, user: PageUser, article_id: Id) -> Response:
+async def delete_article(session: PageWriteSession, user: PageUser, article_id: Id) -> Response:
     """Move an article to the trash."""
     await writing.delete_article(
         session, article_id=article_id, actor=user, precondition=Precondition()

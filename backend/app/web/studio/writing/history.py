@@ -3,7 +3,7 @@
 from fastapi import Request, Response
 
 from app.core.conditional import Precondition, resource_tag
-from app.db.dependencies import ReadConnection, WriteSession
+from app.db.dependencies import ReadConnection
 from app.schemas.page import MAX_SKIP, PageQuery
 from app.schemas.types import Id
 from app.services.articles import reading, revisions
@@ -11,7 +11,7 @@ from app.web.forms import SubmittedForm
 from app.web.localization import gettext as _
 from app.web.rendering import page
 from app.web.routing import create_router, form_page, redirect
-from app.web.sessions import PageUser
+from app.web.sessions import PageUser, PageWriteSession
 
 router = create_router()
 
@@ -63,7 +63,7 @@ async def compare_revision(
 @router.post("/studio/articles/{article_id}/revisions/{revision_id}")
 @form_page("/studio/articles/{article_id}/revisions/{revision_id}")
 async def restore_revision(
-    form: SubmittedForm, session: WriteSession, user: PageUser, article_id: Id, revision_id: Id
+    form: SubmittedForm, session: PageWriteSession, user: PageUser, article_id: Id, revision_id: Id
 ) -> Response:
     """Restore a revision. The current text becomes a revision."""
     await revisions.restore_revision(

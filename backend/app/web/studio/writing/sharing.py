@@ -3,7 +3,7 @@
 from fastapi import Request, Response
 
 from app.core.config import get_settings
-from app.db.dependencies import ReadConnection, WriteSession
+from app.db.dependencies import ReadConnection
 from app.schemas.articles.preview import DEFAULT_HOURS, MAX_HOURS, PreviewLinkCreate
 from app.schemas.page import PageQuery
 from app.schemas.types import Id
@@ -12,7 +12,7 @@ from app.web.forms import FormError, SubmittedForm
 from app.web.localization import gettext as _
 from app.web.rendering import page
 from app.web.routing import create_router, form_page, redirect
-from app.web.sessions import PageUser
+from app.web.sessions import PageUser, PageWriteSession
 
 router = create_router()
 
@@ -41,7 +41,7 @@ async def list_links(
 @router.post("/studio/articles/{article_id}/links")
 @form_page("/studio/articles/{article_id}/links")
 async def create_link(
-    request: Request, form: SubmittedForm, session: WriteSession, user: PageUser, article_id: Id
+    request: Request, form: SubmittedForm, session: PageWriteSession, user: PageUser, article_id: Id
 ) -> Response:
     """Create a link, and show it once."""
     hours = form.number("expires_in_hours")
@@ -66,7 +66,7 @@ async def create_link(
 @router.post("/studio/articles/{article_id}/links/{link_id}/delete")
 @form_page("/studio/articles/{article_id}/links")
 async def delete_link(
-    session: WriteSession, user: PageUser, article_id: Id, link_id: Id
+    session: PageWriteSession, user: PageUser, article_id: Id, link_id: Id
 ) -> Response:
     """Revoke a link."""
     await previews.delete_preview_link(session, article_id=article_id, link_id=link_id, actor=user)

@@ -2,14 +2,14 @@
 
 from fastapi import Request, Response
 
-from app.db.dependencies import ReadConnection, WriteSession
+from app.db.dependencies import ReadConnection
 from app.schemas.page import MAX_SKIP, PageQuery
 from app.schemas.types import Id
 from app.services.articles import trash, writing
 from app.web.localization import gettext as _
 from app.web.rendering import page
 from app.web.routing import create_router, form_page, redirect
-from app.web.sessions import PageUser
+from app.web.sessions import PageUser, PageWriteSession
 
 router = create_router()
 
@@ -34,7 +34,7 @@ async def list_trash(
 
 @router.post("/studio/trash/{article_id}/restore")
 @form_page("/studio/trash")
-async def restore_article(session: WriteSession, user: PageUser, article_id: Id) -> Response:
+async def restore_article(session: PageWriteSession, user: PageUser, article_id: Id) -> Response:
     """Restore an article with the status that it had."""
     await writing.restore_article(session, article_id=article_id, actor=user)
     return redirect(f"/studio/articles/{article_id}/edit", flash=_("The article is restored."))
@@ -42,7 +42,7 @@ async def restore_article(session: WriteSession, user: PageUser, article_id: Id)
 
 @router.post("/studio/trash/{article_id}/delete")
 @form_page("/studio/trash")
-async def delete_for_good(session: WriteSession, user: PageUser, article_id: Id) -> Response:
+async def delete_for_good(session: PageWriteSession, user: PageUser, article_id: Id) -> Response:
     """Delete an article for good."""
     await trash.delete_for_good(session, article_id=article_id, actor=user)
     return redirect("/studio/trash", flash=_("The article is deleted for good."))
