@@ -173,6 +173,8 @@ EXPECTED: dict[str, Statuses] = {
 }
 """Requests without a query or fields. Only readers' pages are those of existing objects."""
 CALLERS = Statuses._fields
+EXAMPLES = {"export_format": "ndjson"}
+"""Values of path parameters that are no ids."""
 
 
 @pytest.fixture
