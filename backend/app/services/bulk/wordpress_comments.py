@@ -41,12 +41,16 @@ def add_comments(
     replies to the comment before.
     """
     found = [{local_name(child): child.text or "" for child in element} for element in elements]
-    parents = {_id(comment): comment.get("comment_parent", "").strip() for comment in found}
+    numbers = list(map(_id, found))
+    parents = {
+        number: comment.get("comment_parent", "").strip()
+        for number, comment in zip(numbers, found, strict=True)
+    }
     kept: dict[str, dict[str, str]] = {}
-    for comment in found:
+    for number, comment in zip(numbers, found, strict=True):
         if kind := _left_out(comment):
             builder.leave_out(kind)
-        elif kept.setdefault(_id(comment), comment) is not comment:
+        elif kept.setdefault(number, comment) is not comment:
             builder.leave_out("comments with the number of another comment")
     is_fixed = resolve_author("") is not None
     for number, comment in kept.items():
