@@ -90,7 +90,7 @@ def test_use_of_an_address() -> None:
 PARTS = [
     "word", " ", "\n\n", "\n", "\\\n", "**", "_", "~~", "!", "[", "]", "(", ")", ":", "://", "www.", "@", "&amp;",
     "---", "- ", "1. ", "[^1]", "[^1]:", "<", "\\", '"', "|", "`", "\t", "[a](https://a.example/b_c)", "[**b**](/c?d=e#f)",
-    "[c](/d 'e')", "![i](/i.png)", "](/g)", "https://h.example",
+    "[c](/d 'e')", "![i](/i.png)", "](/g)", "https://h.example", "[j](http://localhost:8000/k)",
 ]  # fmt: skip
 
 

@@ -119,7 +119,7 @@ class _Span(NamedTuple):
 _MAY_CONTAIN_ADDRESS = re.compile(
     r"\]\(|<|://|\[\^"
 )  # or refer to a footnote, which may contain one
-_LINK = r"\[(?!\^)(?:[^\x00-\x1f!:\[\]`<\\]|:(?!//))++\]\(((?:https?:/)?/[A-Za-z0-9./?=#~%_-]++)\)"
+_LINK = r"\[(?!\^)(?:[^\x00-\x1f!:\[\]`<\\]|:(?!//))++\]\(((?:https?:/)?/[A-Za-z0-9./:?=#~%_-]++)\)"
 _LINE = (
     r"(?:\*\*)?(?=[^\W\d_]|\[)"
     rf"(?:[^\x00-\x1f!:\[\]`<\\]++|!(?!\[)|:(?!//)|\\[!-/:-@\[-`{{-~]|{_LINK})++"
