@@ -161,7 +161,7 @@ _cleaner = nh3.Cleaner(
     link_rel=None,
     url_schemes=_SCHEMES,
 )
-_SIMPLE_TEXT = r"(?:[^<&\r]++|&(?:amp|lt|gt|quot|nbsp|#8\d{3});)"
+_SIMPLE_TEXT = r"(?:[^<&\r]++|&(?:amp|lt|gt|quot|nbsp|#8[0-9]{3});)"
 _SIMPLE_FORMATS = "|".join(
     f"<{name}>{_SIMPLE_TEXT}*+</{name}>" for name in ("strong", "em", "b", "i", "code")
 )
@@ -173,10 +173,13 @@ _SIMPLE_INLINE = rf"(?:{_SIMPLE_TEXT}|<br>|{_SIMPLE_LINK}|{_SIMPLE_FORMATS})*+"
 _CLASS = r"(?: class=\"[A-Za-z0-9_ -]++\")?"
 _SIMPLE_BLOCKS = "|".join(
     [f"<{name}{_CLASS}>{_SIMPLE_INLINE}</{name}>" for name in ("p", "h2", "h3", "h4", "h5", "h6")]
-    + [rf"<{name}{_CLASS}>(?:\s++|<li>{_SIMPLE_INLINE}</li>)*+</{name}>" for name in ("ul", "ol")]
+    + [
+        rf"<{name}{_CLASS}>(?:[ \t\n]++|<li>{_SIMPLE_INLINE}</li>)*+</{name}>"
+        for name in ("ul", "ol")
+    ]
 )
 _SIMPLE = re.compile(rf"(?:[ \t\n]++|{_SIMPLE_BLOCKS})*+")
-"""HTML that the parser writes as it is, up to character references. Parsing takes longer."""
+"""HTML that the parser writes as it is, up to character references, and so need not read."""
 _TAG = re.compile(r"<(/?)([a-z][a-z0-9]*+)((?:[^<>\"]++|\"[^\"]*+\")*+)>([^<]*+)")
 _ATTRIBUTE = re.compile(r" ([^\s=\"]++)=\"([^\"]*+)\"")
 _FRAGMENT = re.compile(r" href=\"#([^\"]++)\"")
