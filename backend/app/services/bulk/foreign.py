@@ -357,7 +357,7 @@ class RecordBuilder:
             return empty._replace(problem="", left_out=EMPTY_PAGES) if is_page else empty
         self._title_from_text()
         self._apply_visibility()
-        if self._imported and (imported := self._fitting(json_value(self._imported))):
+        if imported := self._fitting(json_value(self._imported)):
             self.fields["imported"] = imported
         if self._comments:
             self.fields["comments"] = self._comments

@@ -530,9 +530,8 @@ def _gate(content: str) -> str:
     if gate := _GATES.search(content):
         shown = gate[0].removeprefix("<!--").strip().removeprefix("wp:").strip('[/"')
         return shown.partition('"')[0]
-    for name in dict.fromkeys(
-        (block or shortcode).lower() for block, shortcode in _ENDS.findall(content)
-    ):
+    for end in _ENDS.finditer(content):
+        name = (end[1] or end[2]).lower()
         if is_gate(name) or name in _GATE_NAMES:
             return name
     return ""

@@ -41,16 +41,12 @@ def add_comments(
     replies to the comment before.
     """
     found = [{local_name(child): child.text or "" for child in element} for element in elements]
-    numbers = list(map(_id, found))
-    parents = {
-        number: comment.get("comment_parent", "").strip()
-        for number, comment in zip(numbers, found, strict=True)
-    }
+    parents = {_id(comment): comment.get("comment_parent", "").strip() for comment in found}
     kept: dict[str, dict[str, str]] = {}
-    for number, comment in zip(numbers, found, strict=True):
+    for comment in found:
         if kind := _left_out(comment):
             builder.leave_out(kind)
-        elif kept.setdefault(number, comment) is not comment:
+        elif kept.setdefault(_id(comment), comment) is not comment:
             builder.leave_out("comments with the number of another comment")
     is_fixed = resolve_author("") is not None
     for number, comment in kept.items():
