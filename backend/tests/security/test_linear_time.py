@@ -208,7 +208,9 @@ CONSTANT_NAMES = {"pattern"}
 MADE_AT_RUN_TIME = {
     "re.compile(pattern, re.DOTALL)": "called with literals, for attributes of the module",
     "re.fullmatch(CODE_PATTERN.strip('^$'), code.get_secret_value())": "a constant",
-    "re.compile(f'{self.terminator_re.pattern}|www\\\\.', re.IGNORECASE)": "of markdown-it",
+    "re.compile(f'(?:{self.terminator_re.pattern}|[wW])(?:(?<![wW])|(?=[wW][wW]\\\\.))')": (
+        "of markdown-it"
+    ),
 }
 """Patterns that are not constant, with the reason why they are safe."""
 

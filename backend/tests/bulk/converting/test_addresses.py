@@ -1,6 +1,8 @@
 # ruff: noqa: E501 - long lines of input are easier to compare
 """Addresses in Markdown, and their replacement."""
 
+from random import Random
+
 import pytest
 
 from app.services.bulk.converting.addresses import Address, Use, find_addresses, replace_addresses
@@ -83,3 +85,17 @@ def test_use_of_an_address() -> None:
     html = "<img src='/b' alt=\"A &amp; B\">"
     assert find_addresses(html) == [Address("/b", Use.IMAGE, alt="A & B")]
     assert find_addresses("[a](/b)") == [Address("/b", Use.LINK)]
+
+
+PARTS = [
+    "word", " ", "\n\n", "\n", "\\\n", "**", "_", "~~", "!", "[", "]", "(", ")", ":", "://", "www.", "@", "&amp;",
+    "---", "- ", "1. ", "[^1]", "[^1]:", "<", "\\", '"', "|", "`", "\t", "[a](https://a.example/b_c)", "[**b**](/c?d=e#f)",
+    "[c](/d 'e')", "![i](/i.png)", "](/g)", "https://h.example", "[j](http://localhost:8000/k)",
+]  # fmt: skip
+
+
+def test_simple_paragraphs_have_the_addresses_that_the_parser_finds() -> None:
+    random = Random(1)
+    for _ in range(5000):
+        text = "Word " + "".join(random.choices(PARTS, k=random.randint(1, 10)))
+        assert find_addresses(text) == find_addresses(f"{text}\n\n`parsed`"), text

@@ -3,6 +3,7 @@
 
 from contextlib import suppress
 from functools import partial
+from random import Random
 
 import pytest
 
@@ -144,3 +145,18 @@ def test_many_tags_take_linear_time(text: str) -> None:
             find_addresses(source)
 
     assert not grows_too_fast(convert, make, short=8_000, floor=0.2)
+
+
+PARTS = [
+    "word", " ", "\n", "\r", "&amp;", "&amp;lt;", "&nbsp;", "&#8217;", "&x", "\xa0", '"', ">", "<", "<br>", "<p>", "</p>",
+    '<p class="a">', "</a>", "</em>", "<em>a</em>", "<code> b</code>", "<strong>", "<h2>c</h2>", "<ul><li>d</li></ul>",
+    "<p>e</p>", '<a href="https://a.example/b">f</a>', '<a href="https://1.2.3.4.5/">g</a>', '<a href="https://xn--a.de/">h</a>',
+    '<a href="https://a.de/"><b>i</b></a>',
+]  # fmt: skip
+
+
+def test_simple_html_means_what_the_parser_reads() -> None:
+    random = Random(1)
+    for _ in range(5000):
+        html = f"<p>{''.join(random.choices(PARTS, k=random.randint(1, 6)))}</p>"
+        assert from_html(html) == from_html(f"{html}<!-- parsed -->"), html

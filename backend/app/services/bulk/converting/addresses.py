@@ -49,7 +49,8 @@ class LinkedText:
 
     def __init__(self, markdown: str) -> None:
         self._text = _normalized(markdown)
-        self._spans = _find(self._text)
+        is_simple = _SIMPLE.fullmatch(self._text) and "www." not in self._text.lower()
+        self._spans = _find_links(self._text) if is_simple else _find(self._text)
 
     @property
     def addresses(self) -> list[Address]:
@@ -118,6 +119,17 @@ class _Span(NamedTuple):
 _MAY_CONTAIN_ADDRESS = re.compile(
     r"\]\(|<|://|\[\^"
 )  # or refer to a footnote, which may contain one
+_LINK = r"\[(?!\^)(?:[^\x00-\x1f!:\[\]`<\\]|:(?!//))++\]\(((?:https?:/)?/[A-Za-z0-9./:?=#~%_-]++)\)"
+_LINE = (
+    r"(?:\*\*)?(?=[^\W\d_]|\[)"
+    rf"(?:[^\x00-\x1f!:\[\]`<\\]++|!(?!\[)|:(?!//)|\\[!-/:-@\[-`{{-~]|{_LINK})++"
+)
+_SIMPLE = re.compile(rf"\n*+(?:{_LINE}(?:\\?\n++|\Z))*+")
+"""Paragraphs of words and inline links, in which nothing else can contain an address.
+
+Their lines begin with a letter or a link, so they cannot begin other blocks.
+"""
+_LINKS = re.compile(rf"\\.|{_LINK}")
 _ABSOLUTE = re.compile(r"https?://[!#-;=?-\[\]_a-z~]+")
 _BARE = re.compile(r"[!#-'*-;=?-Z_a-z~]*[A-Za-z0-9/]")
 _TAG = re.compile(r"<[A-Za-z](?:[^<>\"']++|\"[^\"]*+\"|'[^']*+')*+>")
@@ -126,6 +138,15 @@ _ATTRIBUTE = re.compile(
 )
 _ALT = re.compile(r"(?<=[\s\"'])alt\s*+=\s*+\"([^\"]*+)\"", re.IGNORECASE)
 _REFERENCE = re.compile(r"\]:\s*+(?:<([^<>\n]*+)>|([^\s<]\S*+))")
+
+
+def _find_links(text: str) -> list[_Span]:
+    """Return the addresses in a text of _SIMPLE paragraphs, without a parser."""
+    return [
+        _Span(*link.span(1), Address(link[1], Use.LINK), _Syntax.DESTINATION)
+        for link in _LINKS.finditer(text)
+        if link[1]
+    ]
 
 
 def _find(text: str) -> list[_Span]:

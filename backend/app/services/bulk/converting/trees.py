@@ -161,6 +161,25 @@ _cleaner = nh3.Cleaner(
     link_rel=None,
     url_schemes=_SCHEMES,
 )
+_SIMPLE_TEXT = r"(?:[^<&\r]++|&(?:amp|lt|gt|quot|nbsp|#8[0-9]{3});)"
+_SIMPLE_FORMATS = "|".join(
+    f"<{name}>{_SIMPLE_TEXT}*+</{name}>" for name in ("strong", "em", "b", "i", "code")
+)
+_SIMPLE_LINK = (
+    r'<a href="https?://(?![^"]*xn--)(?:[a-z][a-z0-9-]*\.)++[a-z]{2,}(?:/[A-Za-z0-9./?=#~%_-]*+)?">'
+    rf"(?:{_SIMPLE_TEXT}|{_SIMPLE_FORMATS})*+</a>"
+)
+_SIMPLE_INLINE = rf"(?:{_SIMPLE_TEXT}|<br>|{_SIMPLE_LINK}|{_SIMPLE_FORMATS})*+"
+_CLASS = r"(?: class=\"[A-Za-z0-9_ -]++\")?"
+_SIMPLE_BLOCKS = "|".join(
+    [f"<{name}{_CLASS}>{_SIMPLE_INLINE}</{name}>" for name in ("p", "h2", "h3", "h4", "h5", "h6")]
+    + [
+        rf"<{name}{_CLASS}>(?:[ \t\n]++|<li>{_SIMPLE_INLINE}</li>)*+</{name}>"
+        for name in ("ul", "ol")
+    ]
+)
+_SIMPLE = re.compile(rf"(?:[ \t\n]++|{_SIMPLE_BLOCKS})*+")
+"""HTML that the parser writes as it is, up to character references, and so need not read."""
 _TAG = re.compile(r"<(/?)([a-z][a-z0-9]*+)((?:[^<>\"]++|\"[^\"]*+\")*+)>([^<]*+)")
 _ATTRIBUTE = re.compile(r" ([^\s=\"]++)=\"([^\"]*+)\"")
 _FRAGMENT = re.compile(r" href=\"#([^\"]++)\"")
@@ -184,6 +203,8 @@ def parse(html: str, notes: Notes) -> Element:
     if "\x0c" in html:
         html = html.replace("\x0c", " ")
     _check_cost(html)
+    if _SIMPLE.fullmatch(html):
+        return _Builder(html).build()
     if special := {tag.lower() for tag in _SPECIAL.findall(html)}:
         for name in sorted(special):
             if name in _LOST:
