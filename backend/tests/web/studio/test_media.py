@@ -1,5 +1,6 @@
 """The media library."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -8,6 +9,7 @@ from fastapi import FastAPI
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core import clock
 from app.core.enums import Role
 from app.models import ArticleMedia, Media
 from app.services.media.storage import LocalStorage
@@ -104,15 +106,21 @@ async def test_uses_of_a_picture(
     draft = await create_article(session, author=owner, title=HOSTILE, published=False)
     foreign = await create_article(session, author=other, title="Foreign draft", published=False)
     public = await create_article(session, author=other, title="Public article")
-    for article in (draft, foreign, public):
+    later = clock.now() + timedelta(days=1)
+    scheduled = await create_article(
+        session, author=other, title="Scheduled secret", published_at=later
+    )
+    for article in (draft, foreign, public, scheduled):
         session.add(ArticleMedia(article_id=article.id, media_id=media.id))
     await session.flush()
     await sign_in(owner)
-    assert "used 2 times" in (await visit(pages, LIBRARY)).text  # others' drafts do not count
+    assert "used 3 times" in (await visit(pages, LIBRARY)).text  # others' drafts do not count
     shown = await visit(pages, f"{LIBRARY}/{media.id}")
     no_markup(shown)
     assert "Public article" in shown.text
     assert "Foreign draft" not in shown.text
+    assert "Scheduled secret" not in shown.text
+    assert "an article that you cannot see" in shown.text
     token = shown.xpath('//meta[@name="csrf-token"]/@content')[0]
     refused = await pages.post(
         f"{LIBRARY}/{media.id}/delete", data={"csrf_token": token}, headers=SAME_ORIGIN
