@@ -16,6 +16,7 @@ import asyncpg
 import psutil
 import pytest
 
+from app.core.config import PROJECT_DIR
 from app.db import embedded, migrate
 from tests.databases import TEST_SERVER_DIR, driver_url, migrations_hash
 from tests.processes import wait_until
@@ -71,7 +72,9 @@ def template_cluster() -> Path:
     """
     from fasteners import InterProcessLock
 
-    folder = TEST_SERVER_DIR.with_name(f"test-template-{migrations_hash()}")
+    is_read_only = not os.access(PROJECT_DIR, os.W_OK)  # in a container
+    parent = Path(tempfile.gettempdir()) if is_read_only else TEST_SERVER_DIR.parent
+    folder = parent / f"test-template-{migrations_hash()}"
     with InterProcessLock(f"{folder}.lock"):
         if not folder.exists():
             new = folder.with_suffix(".new")
