@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
-from babel import Locale
+from babel import Locale, UnknownLocaleError
 from babel.core import negotiate_locale
 from babel.dates import format_date, format_datetime, format_time, format_timedelta
 from babel.messages.mofile import write_mo
@@ -29,6 +29,8 @@ SOURCE = "en"
 """The language of the texts in templates and code."""
 MAX_ACCEPTED = 20
 """Maximum languages of Accept-Language that are compared."""
+RIGHT_TO_LEFT = frozenset({"ar", "ckb", "dv", "fa", "he", "ps", "sd", "ug", "ur", "yi"})
+"""Languages that are written from right to left."""
 
 Style = Literal["short", "medium", "long", "full"]
 
@@ -93,13 +95,22 @@ def set_language(language: str) -> None:
 
 
 def current_locale() -> Locale:
-    """Return the locale of the current request."""
-    return Locale.parse(_language.get(), sep="-")
+    """Return the locale of the current request, which formats dates and numbers."""
+    return _locale(_language.get())
+
+
+@cache
+def _locale(language: str) -> Locale:
+    """Return the locale of a language; English if Babel has no data of it, as in the image."""
+    try:
+        return Locale.parse(language, sep="-")
+    except UnknownLocaleError:
+        return Locale.parse(SOURCE)
 
 
 def direction() -> str:
     """Return the writing direction of the current language: `ltr` or `rtl`."""
-    return current_locale().text_direction
+    return "rtl" if _language.get().partition("-")[0] in RIGHT_TO_LEFT else "ltr"
 
 
 def gettext(text: str) -> str:
