@@ -4,7 +4,8 @@
 # when nginx serves what it has (snippets/cache.conf). The change feed lists such articles (docs/api/changes.md).
 set -eu
 host=$(cat "$(dirname "$0")/../host")
-url="http://ready-backend:8000/changes?limit=1000&cursor=$(cat /tmp/cursor 2>/dev/null || echo latest)"
+cursor=$(cat /tmp/cursor 2>/dev/null || true)
+url="http://ready-backend:8000/changes?limit=1000&cursor=${cursor:-latest}"
 curl --silent --max-time 5 --header "Host: $host" --output /tmp/changes --write-out '%{http_code}' "$url" \
   >/tmp/changes-status || exit 0
 case $(cat /tmp/changes-status) in
@@ -12,6 +13,11 @@ case $(cat /tmp/changes-status) in
   422) rm -f /tmp/cursor && exit 0 ;; # an unknown cursor: start at the present end
   *) exit 0 ;;
 esac
+# At the start, an earlier withdrawal may have been missed.
+if [ -z "$cursor" ]; then
+  find /var/cache/nginx/pages -type f -delete
+  exit 0
+fi
 tr '}' '\n' </tmp/changes |
   sed -n 's/.*"kind":"\(unpublished\|deleted\)","article_id":\([0-9]*\),"slug":"\([^"]*\)".*/\2 \3/p' |
   while read -r id slug; do
