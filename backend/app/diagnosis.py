@@ -164,15 +164,19 @@ def _compare_clocks(difference: timedelta) -> Finding:
 async def check_urls(settings: Settings) -> AsyncIterator[Finding]:
     """Check that clients reach this API at API_URL, and that the front end may call it."""
     public, api = urlsplit(settings.public_url), urlsplit(settings.api_url)
+    # Otherwise our pages are the front end, and PUBLIC_URL has no effect on links.
+    has_front_end = settings.names_front_end or settings.account_url == settings.public_url
     if settings.environment is Environment.PRODUCTION:
-        for name, url in {"API_URL": api, "PUBLIC_URL": public}.items():
+        urls = {"API_URL": api, **({"PUBLIC_URL": public} if has_front_end else {})}
+        for name, url in urls.items():
             if url.scheme != "https":
                 advice = f"serve it with TLS, and set {name}=https://{url.netloc}"
                 yield warning("urls", f"{name} is not https", advice)
     origin = f"{public.scheme}://{public.netloc}"
     same_origin = origin == f"{api.scheme}://{api.netloc}"
     origins = settings.cors_origins
-    if not same_origin and not is_listed(origin, origins) and ANY not in origins:
+    may_call = same_origin or is_listed(origin, origins) or ANY in origins
+    if has_front_end and not may_call:
         text = f"browsers at PUBLIC_URL ({origin}) may not call the API"
         advice = "add it to CORS_ORIGINS, unless its server calls the API"
         yield warning("urls", text, advice)

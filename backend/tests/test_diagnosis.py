@@ -168,6 +168,19 @@ class TestUrls:
         assert "add it to CORS_ORIGINS" in warnings[2]
         assert "is not reachable from here" in warnings[3]
 
+    async def test_pages_in_place_of_a_front_end(self, local: Settings) -> None:
+        with site(b'{"status": "alive"}') as url:
+            findings = await self.check(
+                local,
+                api_url=url,
+                cors_origins=[],
+                environment=Environment.PRODUCTION,
+                web_reader=True,
+                web_studio=True,
+            )
+        (warning,) = findings[Level.WARNING]
+        assert "API_URL is not https" in warning
+
 
 class TestCertificates:
     async def check(self, settings: Settings, **changes: Any) -> dict[Level, list[str]]:

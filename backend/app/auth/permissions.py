@@ -63,7 +63,7 @@ PERMISSIONS: Mapping[Action, RoleAccess] = {
     Action.CHANGE_ROLE: RoleAccess(NONE, NONE, ANY),
     Action.DISABLE_USER: RoleAccess(NONE, NONE, ANY),
     Action.RESET_CREDENTIALS: RoleAccess(NONE, NONE, ANY),
-    # Only commands do this: recounting, queueing mails again, running jobs.
+    # The pages of administrators and commands: mails, jobs, audit events, counters.
     Action.OPERATE: RoleAccess(NONE, NONE, ANY),
     Action.CHANGE_LIMITS: RoleAccess(NONE, NONE, ANY),
     Action.MANAGE_ADDRESSES: RoleAccess(OWN, OWN, ANY),

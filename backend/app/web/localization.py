@@ -45,11 +45,13 @@ def catalogues() -> dict[str, NullTranslations]:
     for locales in [LOCALES, *([theme / "locales"] if theme else [])]:
         for folder in sorted(locales.glob("*/LC_MESSAGES")):
             language = folder.parent.name
-            merged = found.get(language)
-            if not isinstance(merged, Translations):
-                merged = found[language] = Translations()
             for file in sorted(folder.glob("*.po")):
-                merged.merge(_compiled(file, language))
+                compiled = _compiled(file, language)
+                merged = found.get(language)
+                if isinstance(merged, Translations):
+                    merged.merge(compiled)
+                else:
+                    found[language] = compiled  # merging would not keep its plural forms
     return found
 
 

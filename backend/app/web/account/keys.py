@@ -20,11 +20,11 @@ router = create_router()
 
 KEYS = "/studio/account/keys"
 SCOPES = {
-    Scope.ARTICLES_READ: N_("Read articles, also your drafts"),
+    Scope.ARTICLES_READ: N_("Read articles, including your drafts"),
     Scope.ARTICLES_WRITE: N_("Create, change and delete articles"),
     Scope.MEDIA_READ: N_("List your pictures"),
     Scope.MEDIA_WRITE: N_("Upload, describe and delete pictures"),
-    Scope.USERS_READ: N_("Read users, also your private data"),
+    Scope.USERS_READ: N_("Read users, including your private data"),
     Scope.USERS_WRITE: N_("Change your profile"),
     Scope.ADDRESSES_READ: N_("Read your addresses"),
     Scope.ADDRESSES_WRITE: N_("Add, change and delete your addresses"),

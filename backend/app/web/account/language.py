@@ -21,7 +21,7 @@ def _options() -> list[tuple[str, str]]:
     """Return the languages with their own names."""
     names = {code: Locale.parse(code, sep="-") for code in catalogues()}
     own = [(code, (found.display_name or code).capitalize()) for code, found in names.items()]
-    return [(AUTOMATIC, _("That of the browser")), *sorted(own, key=lambda each: each[1])]
+    return [(AUTOMATIC, _("The language of the browser")), *sorted(own, key=lambda each: each[1])]
 
 
 @router.get("/studio/language")

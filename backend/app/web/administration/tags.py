@@ -62,12 +62,12 @@ async def rename(
     new = form.read(TagUpdate)
     other = await tags.find_tag(reader, name=new.name, actor=user)
     if other is not None and other.slug != slug and not form.flag("merge"):
-        text = _("The tag “%(name)s” exists already. Confirm that both become one.")
+        text = _("The tag “%(name)s” already exists. Confirm that both are merged.")
         raise FormError(merge=text % {"name": other.name})
     changed = await tags.change_tag(
         session, slug=slug, new=new, actor=user, precondition=Precondition()
     )
-    text = _("The tags are one now.") if changed.merged else _("The tag was saved.")
+    text = _("The tags were merged.") if changed.merged else _("The tag was saved.")
     return redirect(f"{TAGS}/{quote(changed.tag.slug)}", flash=text)
 
 

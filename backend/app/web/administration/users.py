@@ -100,7 +100,7 @@ async def change_role(
     changed = await users.change_role(
         session, user_id=user_id, role=role, actor=user, precondition=Precondition()
     )
-    text = _("%(name)s has the role “%(role)s” now.")
+    text = _("%(name)s now has the role “%(role)s”.")
     return _to(user_id, text % {"name": changed.username, "role": _(ROLES[Role(role)])})
 
 

@@ -71,3 +71,24 @@ async def test_right_to_left(
     # German is still there.
     pages.headers["Accept-Language"] = "de"
     assert (await visit(pages, "/studio")).html.get("dir") == "ltr"
+
+
+def test_a_new_language_has_its_plural_forms(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "locales" / "pl" / "LC_MESSAGES"
+    folder.mkdir(parents=True)
+    for name, noun in (("a", "article"), ("b", "comment")):
+        entry = f'msgid "{noun}"\nmsgid_plural "{noun}s"\n'
+        forms = "".join(f'msgstr[{form}] "{noun} {form}"\n' for form in range(3))
+        (folder / f"{name}.po").write_text(entry + forms)
+    settings = get_settings().model_copy(update={"web_theme_dir": tmp_path})
+    monkeypatch.setattr(localization, "get_settings", lambda: settings)
+    localization.catalogues.cache_clear()
+    try:
+        with localization.use_language("pl"):
+            for noun in ("article", "comment"):
+                shown = [localization.ngettext(noun, f"{noun}s", number) for number in (1, 3, 5)]
+                assert shown == [f"{noun} 0", f"{noun} 1", f"{noun} 2"]
+    finally:
+        localization.catalogues.cache_clear()

@@ -51,7 +51,7 @@ async def test_role_and_access(
     shown = await visit(pages, path)
     no_markup(shown)
     saved = await shown.submit(pages, form="#change-role", role="editor")
-    assert saved.flash == ["ada has the role “Editor” now."]
+    assert saved.flash == ["ada now has the role “Editor”."]
     await session.refresh(user)
     assert user.role is Role.EDITOR
     invalid = await saved.submit(pages, form="#change-role", role="king")

@@ -118,7 +118,7 @@ async def test_rename_merge_and_delete_tags(
     assert list(asked.errors) == ["merge"]
     assert len((await session.scalars(select(Tag))).all()) == 3
     merged = await asked.submit(pages, form="#rename", merge="1")
-    assert merged.flash == ["The tags are one now."]
+    assert merged.flash == ["The tags were merged."]
     assert merged.path == f"{TAGS}/weaving"
     gone = await merged.submit(pages, form=f"{TAGS}/weaving/delete")
     assert gone.flash == ["The tag was removed from all articles."]

@@ -59,7 +59,7 @@ async def test_administration(site: Site, visitor: Visitor) -> None:
     await page.wait_for_selector("text=The limits were saved.")
     await page.select_option("#role", "editor")
     await page.click("#change-role button")
-    await page.wait_for_selector("text=has the role “Editor” now.")
+    await page.wait_for_selector("text=now has the role “Editor”.")
     await page.click("text=Disable the account")
     await page.click("dialog button[value=yes]")
     await page.wait_for_selector("text=The account is disabled.")

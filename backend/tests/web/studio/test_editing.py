@@ -201,7 +201,7 @@ class TestConcurrentEdits:
         await sign_in(author)
         token = (await visit(pages, "/studio/articles/new")).form("#editor").fields["csrf_token"]
         conflict = await form.submit(pages, form="#editor", content="mine", csrf_token=token)
-        assert "Edith Editor has saved this article meanwhile." in conflict.text
+        assert "Edith Editor has saved this article in the meantime." in conflict.text
 
     async def test_the_same_form_twice_is_saved_once(
         self, pages: httpx.AsyncClient, session: AsyncSession, author: User

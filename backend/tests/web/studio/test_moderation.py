@@ -55,7 +55,7 @@ async def test_author_moderates_comments_on_own_articles(
     (value,) = card.xpath('.//input[@type="checkbox"]/@value')
     saved = await shown.submit(pages, form="#bulk", comments=[value], decision="approve")
     assert saved.flash == ["1 comment approved."]
-    assert "Nothing waits for you" in saved.text
+    assert "Nothing is waiting for you" in saved.text
     assert await status_of(session, held) is CommentStatus.VISIBLE
 
     await hold(session, article)

@@ -75,5 +75,5 @@ async def restore_revision(
     )
     return redirect(
         f"/studio/articles/{article_id}/edit",
-        flash=_("The earlier version is restored. The text until now is among the revisions."),
+        flash=_("The earlier version is restored. The previous text is among the revisions."),
     )
