@@ -23,7 +23,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from app.core import clock
 from app.core.config import PROJECT_DIR
-from tests.databases import application_url, execute, migrated_database
+from tests.databases import application_url, execute, migrated_database, server_url
 from tests.e2e.conftest import copy_backend
 from tests.processes import PASSWORD, Api, Checkout, free_port, serving
 from tests.web.browser.conftest import ARGUMENTS, BROWSERS
@@ -52,15 +52,63 @@ PAGES = {
 """Pages that need no step after they are opened."""
 
 ARTICLES = (
-    # title, author, days from today, tags
-    ("The harbour at first light", ADMINISTRATOR, -1, ("Featured", "Harbour", "Walks")),
-    ("How to read a tide table", WRITER, -4, ("Featured", "Tides")),
-    ("A walk along the breakwater", ADMINISTRATOR, -8, ("Walks", "Harbour")),
-    ("What the fishing boats bring home", WRITER, -13, ("Featured", "Boats")),
-    ("Three knots for every day", WRITER, -19, ("Boats",)),
-    ("The lamp on the hill", ADMINISTRATOR, -26, ("Harbour",)),
-    ("Fog, and how to wait for its end", WRITER, 1, ("Weather",)),
-    ("The winter timetable of the ferry", ADMINISTRATOR, 4, ("Boats",)),
+    # title, excerpt, author, days from today, tags
+    (
+        "The harbour at first light",
+        "Why the hour before breakfast is the best one at the quay.",
+        ADMINISTRATOR,
+        -1,
+        ("Featured", "Harbour", "Walks"),
+    ),
+    (
+        "How to read a tide table",
+        "Two numbers and a time of day tell when the beach is wide.",
+        WRITER,
+        -4,
+        ("Featured", "Tides"),
+    ),
+    (
+        "A walk along the breakwater",
+        "Forty minutes, one lamp, and a bench out of the wind.",
+        ADMINISTRATOR,
+        -8,
+        ("Walks", "Harbour"),
+    ),
+    (
+        "What the fishing boats bring home",
+        "Mackerel in summer, cod in winter, and stories all year.",
+        WRITER,
+        -13,
+        ("Featured", "Boats"),
+    ),
+    (
+        "Three knots for every day",
+        "They hold a boat, a parcel and a washing line.",
+        WRITER,
+        -19,
+        ("Boats",),
+    ),
+    (
+        "The lamp on the hill",
+        "It has shown the way since the first ferry.",
+        ADMINISTRATOR,
+        -26,
+        ("Harbour",),
+    ),
+    (
+        "Fog, and how to wait for its end",
+        "What to do when the sea is grey and so is the sky.",
+        WRITER,
+        1,
+        ("Weather",),
+    ),
+    (
+        "The winter timetable of the ferry",
+        "Fewer crossings, and the last one is earlier.",
+        ADMINISTRATOR,
+        4,
+        ("Boats",),
+    ),
 )
 DRAFT = "Oysters at low tide"
 PICTURES = (
@@ -148,10 +196,10 @@ class Blog:
     def write(self) -> tuple[str, str]:
         """Write everything; return the paths of an article and of a draft's editor."""
         articles = [
-            self._write(number, title, author, tags, days=days)
-            for number, (title, author, days, tags) in enumerate(ARTICLES)
+            self._write(number, title, author, tags, excerpt=excerpt, days=days)
+            for number, (title, excerpt, author, days, tags) in enumerate(ARTICLES)
         ]
-        draft = self._write(3, DRAFT, ADMINISTRATOR, ("Tides", "Food"), days=None)
+        draft = self._write(3, DRAFT, ADMINISTRATOR, ("Tides", "Food"))
         self._comment(articles[0]["id"], COMMENTS)
         self._comment(articles[1]["id"], HELD)
         report = {"reason": "This is advertising."}
@@ -182,7 +230,14 @@ class Blog:
         return url
 
     def _write(
-        self, number: int, title: str, author: str, tags: Sequence[str], *, days: int | None
+        self,
+        number: int,
+        title: str,
+        author: str,
+        tags: Sequence[str],
+        *,
+        excerpt: str | None = None,
+        days: int | None = None,
     ) -> dict[str, Any]:
         """Write an article. `days`: its publication, in days from today; None for a draft."""
         place = number % (len(PICTURES) - 1)
@@ -192,6 +247,7 @@ class Blog:
             "title": title,
             "content": TEXT.format(alt=PICTURES[inside][0], url=self._pictures[inside]),
             "tags": list(tags),
+            "excerpt": excerpt,
             "cover_image_url": cover,
             "comment_policy": "held" if number == 1 else "open",
         }
@@ -228,6 +284,7 @@ def visit(page: Page, url: str, *, article: str, editor: str) -> None:
     page.goto(f"{url}/read")
     take(page, "home")
     page.goto(f"{url}{article}")
+    page.evaluate("scrollTo(0, 560)")  # below most of the cover
     take(page, "article")
     page.goto(f"{url}/studio/sign-in")
     page.fill("#username", ADMINISTRATOR)
@@ -240,6 +297,8 @@ def visit(page: Page, url: str, *, article: str, editor: str) -> None:
     take(page, "editor")
     for name, path in PAGES.items():
         page.goto(f"{url}{path}")
+        if name == "calendar":
+            page.evaluate("scrollTo(0, document.body.scrollHeight)")
         take(page, name)
 
 
@@ -250,6 +309,7 @@ def main() -> int:
         print("Chromium is required, for example from `apt-get install chromium`", file=sys.stderr)
         return 1
     IMAGES.mkdir(exist_ok=True)
+    server_url()  # starts an event loop, which is not possible inside another one
     with tempfile.TemporaryDirectory() as folder, migrated_database() as database:
         checkout = Checkout(directory=Path(folder) / "backend", logs=Path(folder))
         copy_backend(checkout.directory)
