@@ -10,7 +10,7 @@ NO_TESTS := 5
 ANY_PYTHON = "$$(command -v python3 || command -v python || echo python3)"
 COMPOSE = $$(docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: help run test coverage contract browser mutants check audit validate smoke edge releases up upgrade edge-reload down logs watch env certs seed lock fmt bench bench-quick migration clean
+.PHONY: help run test coverage contract browser screenshots mutants check audit validate smoke edge releases up upgrade edge-reload down logs watch env certs seed lock fmt bench bench-quick migration clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,11 @@ browser: ## Test the web pages in Chromium, and install it if possible; screensh
 	@scripts/venv dev
 	@scripts/chromium
 	@cd backend && exec ../.venv/bin/python -m pytest -x -m browser -n 2 --dist=loadfile -rsP tests/web/browser $(ARGS)
+
+screenshots: ## Write the screenshots of docs/pages.md to docs/images (requires Chromium)
+	@scripts/venv dev
+	@scripts/chromium
+	@cd backend && PYTHONPATH="$$PWD" exec ../.venv/bin/python ../scripts/screenshots.py
 
 mutants: ## Check that the tests find known faults, one at a time (ARGS="-k slug": some of them)
 	@scripts/venv dev

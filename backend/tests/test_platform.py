@@ -18,6 +18,7 @@ from app import __version__
 from app.cli import cli
 from app.core.config import BACKEND_DIR, PROJECT_DIR, SECRETS, Settings
 from app.core.sources import ALIASES
+from tests.web.browser.conftest import SCREENSHOTS
 
 pytestmark = pytest.mark.checkout
 
@@ -384,3 +385,12 @@ def test_workflow_calls_existing_targets() -> None:
     called = {word for step in steps for word in re.findall(r"make (\w+)", step.get("run", ""))}
     assert called
     assert called <= set(re.findall(r"^([a-z-]+):", read("Makefile"), flags=re.MULTILINE))
+
+
+def test_screenshots_are_artifacts() -> None:
+    steps = [step for job in workflow_jobs().values() for step in job["steps"]]
+    uploads = [step for step in steps if "actions/upload-artifact@" in step.get("uses", "")]
+    (upload,) = uploads
+    assert PROJECT_DIR / upload["with"]["path"] == SCREENSHOTS
+    assert upload["with"]["include-hidden-files"]
+    assert upload["if"] == "${{ !cancelled() }}"

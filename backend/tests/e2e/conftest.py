@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +13,8 @@ from tests.processes import GUNICORN, Api, Checkout, serving
 PARTS = ("app", "alembic", "alembic.ini", "gunicorn.conf.py")
 
 
-@pytest.fixture(scope="session")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    directory = tmp_path_factory.mktemp("checkout") / "backend"
+def copy_backend(directory: Path) -> None:
+    """Copy what a server needs to a new directory."""
     directory.mkdir()
     for part in PARTS:
         source = BACKEND_DIR / part
@@ -22,6 +22,12 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
             shutil.copytree(source, directory / part)
         else:
             shutil.copy2(source, directory / part)
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    directory = tmp_path_factory.mktemp("checkout") / "backend"
+    copy_backend(directory)
     return Checkout(directory=directory, logs=tmp_path_factory.mktemp("logs"))
 
 

@@ -107,6 +107,24 @@ async def test_first_article(site: Site, visitor: Visitor) -> None:
     assert await page.is_hidden("#kept")
 
 
+async def test_cover_has_a_description(site: Site, visitor: Visitor) -> None:
+    page = visitor.page
+    await find_media(site, visitor)
+    await visitor.sign_in(await site.create_user())
+    await write_draft(visitor, "Notes on looms", "They weave patterns.")
+    async with page.expect_file_chooser() as chooser:
+        await page.click("text=Upload a cover")
+    await (await chooser.value).set_files(
+        {"name": "cover.jpg", "mimeType": "image/jpeg", "buffer": image_bytes()}
+    )
+    await page.fill("#picture-alt", "A weaver")
+    await page.click("#picture-form button[value=upload]")
+    await page.wait_for_selector(".share-card img:not([hidden])")
+    await page.click("text=Publish now")
+    await page.click("text=View on the site")
+    assert await page.get_attribute(".cover img", "alt") == "A weaver"
+
+
 async def test_revisions_and_preview_links(site: Site, visitor: Visitor) -> None:
     page = visitor.page
     await visitor.sign_in(await site.create_user())
@@ -270,11 +288,16 @@ async def test_dropped_and_pasted_pictures(site: Site, visitor: Visitor) -> None
                 "(alt) => document.getElementById('content').value.includes(`![${alt}](`)",
                 arg=f"{kind} {number}",
             )
-    async with page.expect_file_chooser() as chooser:
-        await page.click('[data-format="picture"]')
-    await (await chooser.value).set_files(
-        {"name": "no.png", "mimeType": "image/png", "buffer": b"no picture"}
+    # Other files are refused with a reason, and the browser does not open them.
+    is_left = await page.evaluate(
+        """() => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File(["no picture"], "notes.txt", { type: "text/plain" }));
+            const options = { dataTransfer: transfer, bubbles: true, cancelable: true };
+            return document.getElementById("content").dispatchEvent(new DragEvent("drop", options));
+        }"""
     )
+    assert not is_left
     await page.click("#picture-form button[value=upload]")
     await page.wait_for_selector("#uploads .notice:text('Not an image')")
     await visitor.accessible()

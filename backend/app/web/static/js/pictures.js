@@ -98,9 +98,8 @@ export function prepare(form, area, list, insert) {
     }
   }
 
-  const images = (transfer) => [...(transfer?.files ?? [])].filter((file) => file.type.startsWith("image/"));
   area.addEventListener("paste", (event) => {
-    const files = images(event.clipboardData);
+    const files = [...(event.clipboardData?.files ?? [])].filter((file) => file.type.startsWith("image/"));
     if (!files.length) return;
     event.preventDefault();
     add(files);
@@ -108,8 +107,9 @@ export function prepare(form, area, list, insert) {
   area.addEventListener("dragover", (event) => {
     if ([...event.dataTransfer.items].some((item) => item.kind === "file")) event.preventDefault();
   });
+  // The browser would leave the page to open another kind of file. The server refuses it with a reason.
   area.addEventListener("drop", (event) => {
-    const files = images(event.dataTransfer);
+    const files = [...event.dataTransfer.files];
     if (!files.length) return;
     event.preventDefault();
     add(files);
@@ -127,7 +127,8 @@ export function prepare(form, area, list, insert) {
     },
     chooseCover(use) {
       receive = async ([file]) => {
-        const picture = file && (await upload(file, { form, list, alt: "" }));
+        const alt = file ? await ask(file) : null;
+        const picture = alt !== null && (await upload(file, { form, list, alt }));
         if (picture) use(picture.url);
       };
       chooser.click();
