@@ -1,5 +1,6 @@
 """Routes of pages: form parsing, protection of forms, and redirects."""
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -13,6 +14,7 @@ from starlette.responses import RedirectResponse
 from app.core.config import get_settings
 from app.core.errors import (
     NotAuthenticated,
+    RequestTimedOut,
     ServiceUnavailable,
     TooManyAtOnce,
     UnsupportedMediaType,
@@ -27,6 +29,8 @@ from app.web.sessions import page_session
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 MAX_FIELDS = 1000
+MAX_RECEIVE_SECONDS = 15 * 60
+"""The maximum time to receive a form. STREAM_SECONDS may set a shorter one."""
 MAX_LARGEST_FORMS = 2
 """How many forms of the maximum size each process receives at the same time."""
 LANGUAGE_COOKIE = "__Host-pressroom-language"
@@ -148,8 +152,12 @@ async def _admit_large_body(request: Request) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _received_form(request: Request) -> AsyncIterator[FormData]:
-    """Receive the form of a request. Its files are deleted at the end."""
-    data = await _read_form(request)
+    """Receive the form of a request. Its files are deleted at the end. Raises RequestTimedOut."""
+    try:
+        async with asyncio.timeout(min(get_settings().stream_seconds, MAX_RECEIVE_SECONDS)):
+            data = await _read_form(request)
+    except TimeoutError:
+        raise RequestTimedOut from None
     try:
         yield data
     finally:

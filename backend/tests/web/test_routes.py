@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.config import get_settings
 from app.main import create_app
 from app.web.csrf import FIELD, FORM_COOKIE, SESSION_COOKIE
 from app.web.routing import is_public
@@ -109,6 +110,23 @@ async def test_body_without_a_length_is_limited(
     response = await pages.post("/studio/account", content=body(), headers=headers)
     assert response.status_code == 413
     assert "request body is larger" in response.text
+
+
+async def test_slow_form_ends(pages: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"a=b"
+        await asyncio.Event().wait()
+
+    settings = get_settings().model_copy(update={"stream_seconds": 0.1})
+    monkeypatch.setattr("app.web.routing.get_settings", lambda: settings)
+    headers = {
+        **SAME_ORIGIN,
+        "Content-Type": "application/x-www-form-urlencoded",
+        "Content-Length": "1000",
+    }
+    async with asyncio.timeout(DEADLINE):
+        response = await pages.post("/studio/sign-in", content=body(), headers=headers)
+    assert response.status_code == 408
 
 
 async def test_memory_of_large_forms_is_limited(
