@@ -23,7 +23,7 @@ USERS = "/studio/admin/users"
 
 @pytest.fixture
 async def admin(session: AsyncSession, sign_in: SignIn) -> User:
-    user = await create_user(session, username="root", role=Role.ADMIN)
+    user = await create_user(session, username="root", name="Root", role=Role.ADMIN)
     await sign_in(user)
     return user
 
@@ -36,7 +36,7 @@ async def user(session: AsyncSession) -> User:
 async def test_find_users(
     pages: httpx.AsyncClient, session: AsyncSession, admin: User, user: User
 ) -> None:
-    await create_user(session, username="gone", is_active=False)
+    await create_user(session, username="gone", name="Gone", is_active=False)
     shown = await visit(pages, USERS)
     no_markup(shown)
     assert len(shown.xpath("//tbody/tr")) == 3
