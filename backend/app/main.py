@@ -169,7 +169,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.imports = ImportRuns()
     app.state.jobs = {}
     envelopes = {conduit.PATH: conduit_error_response, **pages.envelopes(app, settings)}
-    middleware.install(app, settings, envelopes=envelopes)
+    middleware.install(app, settings, envelopes=envelopes, pages=pages.prefixes(settings))
     register_error_handlers(app)
     register_replays(app)
     if settings.conduit_api:

@@ -90,8 +90,22 @@ class ErrorResponder:
 NATIVE_RESPONDER = ErrorResponder({})
 
 
-def install(app: FastAPI, settings: Settings, envelopes: Mapping[str, Envelope]) -> None:
-    """Add the middleware of this module to `app`; ErrorResponder describes `envelopes`."""
+def largest_form(settings: Settings) -> int:
+    """Return the maximum bytes of a page's form."""
+    imported = min(settings.max_import_bytes, MAX_FORM_IMPORT_BYTES)
+    return max(settings.media_max_bytes, imported) + FORM_BYTES
+
+
+def install(
+    app: FastAPI,
+    settings: Settings,
+    envelopes: Mapping[str, Envelope],
+    pages: Sequence[str] = (),
+) -> None:
+    """Add the middleware of this module to `app`; ErrorResponder describes `envelopes`.
+
+    `pages` are the paths below which other origins may not read responses.
+    """
     respond = ErrorResponder(envelopes)
     app.add_middleware(
         RequestRules,
@@ -111,6 +125,7 @@ def install(app: FastAPI, settings: Settings, envelopes: Mapping[str, Envelope])
         CrossOrigin,
         respond=respond,
         refusals=RefusalLog(settings.cors_origins),
+        pages=pages,
         allow_origins=settings.cors_origins,
         allow_credentials=ANY not in settings.cors_origins,
         allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
@@ -302,6 +317,9 @@ class CrossOrigin(CORSMiddleware):
 
     The response to an allowed origin's preflight request always succeeds. The browser compares it
     with the request, and names the method or header that is not allowed.
+
+    Pages have no CORS headers. Browsers send the cookie of a page session with requests of all
+    origins of the same site, so a front end could read personal pages and their form tokens.
     """
 
     def __init__(
@@ -311,9 +329,12 @@ class CrossOrigin(CORSMiddleware):
         *,
         refusals: RefusalLog,
         respond: ErrorResponder = NATIVE_RESPONDER,
+        pages: Sequence[str] = (),
         **options: Any,
     ) -> None:
         super().__init__(app, **options)
+        self._pages = frozenset(pages)
+        self._below_pages = tuple(f"{path}/" for path in pages)
         self._refusals = refusals
         self._respond = respond
 
@@ -323,6 +344,9 @@ class CrossOrigin(CORSMiddleware):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not (origins := _values(scope, b"origin")):
             await super().__call__(scope, receive, send)
+            return
+        if scope["path"] in self._pages or scope["path"].startswith(self._below_pages):
+            await self.app(scope, receive, send)
             return
         origin = origins[0].decode("latin-1")
         headers = Headers(scope=scope)

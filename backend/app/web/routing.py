@@ -1,14 +1,25 @@
 """Routes of pages: form parsing, protection of forms, and redirects."""
 
+import asyncio
 import re
-from collections.abc import Callable, Coroutine
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
+from starlette.datastructures import FormData
 from starlette.responses import RedirectResponse
 
 from app.core.config import get_settings
-from app.core.errors import NotAuthenticated, UnsupportedMediaType
+from app.core.errors import (
+    NotAuthenticated,
+    RequestTimedOut,
+    ServiceUnavailable,
+    TooManyAtOnce,
+    UnsupportedMediaType,
+)
+from app.http.middleware import largest_form
 from app.http.routing import FORM_TYPES, StrictRequest, StrictRoute
 from app.web import csrf
 from app.web.forms import Form
@@ -18,9 +29,16 @@ from app.web.sessions import page_session
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 MAX_FIELDS = 1000
+MAX_RECEIVE_SECONDS = 15 * 60
+"""The maximum time to receive a form. STREAM_SECONDS may set a shorter one."""
+MAX_LARGEST_FORMS = 2
+"""How many forms of the maximum size each process receives at the same time."""
 LANGUAGE_COOKIE = "__Host-pressroom-language"
 _LOCAL_PATH = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]*")
 """A path of this site. `//host` and `/\\host` would lead to another one."""
+
+_received_bytes: Counter[int] = Counter()
+"""Bytes of large forms that this process receives or handles, by user."""
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -69,21 +87,19 @@ class PageRoute(StrictRoute):
             request.state.is_public = public
             if request.method in SAFE_METHODS:
                 return await handle(request)
+            pattern = getattr(self.endpoint, "form_page", None)
+            path = request.url.path
+            if pattern:
+                path = self.prefix + pattern.format(**request.path_params)
+            request.state.form_page = path
+            # An error while the form is received shows the page of an empty form.
+            request.state.form = Form(FormData())
             csrf.require_same_origin(request)
-            await _require_session_for_large_body(request)
-            data = await _read_form(request)
-            try:
+            async with _admit_large_body(request), _received_form(request) as data:
                 form = request.state.form = Form(data)
-                pattern = getattr(self.endpoint, "form_page", None)
-                path = request.url.path
-                if pattern:
-                    path = self.prefix + pattern.format(**request.path_params)
-                request.state.form_page = path
                 token = form.text(csrf.FIELD) or request.headers.get(csrf.HEADER, "")
                 csrf.require_token(request, token)
                 return await handle(request)
-            finally:
-                await data.close()
 
         return handle_page
 
@@ -102,18 +118,53 @@ def prepare(request: Request, *, public: bool) -> None:
         set_language(negotiate(request.headers.get("accept-language", "")))
 
 
-async def _require_session_for_large_body(request: Request) -> None:
-    """Raise NotAuthenticated for a body that only uploads have, before it is received.
+@asynccontextmanager
+async def _admit_large_body(request: Request) -> AsyncIterator[None]:
+    """Limit the memory of bodies that only uploads have, until the response is complete.
 
-    Forms are received before the dependencies of a route run, and files of forms take memory.
+    Forms are received before the dependencies of a route run, and files of forms take memory. A
+    body of unknown length counts as the largest one.
+
+    Raises NotAuthenticated, TooManyAtOnce and ServiceUnavailable before the body is received.
     """
-    length = request.headers.get("content-length", "")
-    is_large = length.isdecimal() and int(length) > get_settings().max_body_bytes
-    if (is_large or "transfer-encoding" in request.headers) and await page_session(request) is None:
+    settings, length = get_settings(), request.headers.get("content-length", "")
+    is_chunked = "transfer-encoding" in request.headers
+    if not is_chunked and not (length.isdecimal() and int(length) > settings.max_body_bytes):
+        yield
+        return
+    session = await page_session(request)
+    if session is None:
         raise NotAuthenticated
+    user_id, largest = session.identity.id, largest_form(settings)
+    size = largest if is_chunked else int(length)
+    if _received_bytes[user_id] + size > largest:
+        raise TooManyAtOnce
+    if _received_bytes.total() + size > MAX_LARGEST_FORMS * largest:
+        raise ServiceUnavailable("Too many uploads at once")
+    _received_bytes[user_id] += size
+    try:
+        yield
+    finally:
+        _received_bytes[user_id] -= size
+        if not _received_bytes[user_id]:
+            del _received_bytes[user_id]
 
 
-async def _read_form(request: Request) -> Any:
+@asynccontextmanager
+async def _received_form(request: Request) -> AsyncIterator[FormData]:
+    """Receive the form of a request. Its files are deleted at the end. Raises RequestTimedOut."""
+    try:
+        async with asyncio.timeout(min(get_settings().stream_seconds, MAX_RECEIVE_SECONDS)):
+            data = await _read_form(request)
+    except TimeoutError:
+        raise RequestTimedOut from None
+    try:
+        yield data
+    finally:
+        await data.close()
+
+
+async def _read_form(request: Request) -> FormData:
     """Return the form of a request. Raises UnsupportedMediaType unless the body is a form."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type and media_type not in FORM_TYPES:

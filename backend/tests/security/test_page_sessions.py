@@ -219,6 +219,25 @@ class TestFramesAndCaches:
         assert out.headers["clear-site-data"] == '"cache"'
 
 
+class TestFrontEnds:
+    """Browsers send the cookie with requests of other origins of the same site."""
+
+    @pytest.mark.parametrize("path", [*PERSONAL, "/studio/unknown"])
+    async def test_allowed_origins_cannot_read_pages(
+        self, pages: httpx.AsyncClient, sign_in: SignIn, session: AsyncSession, path: str
+    ) -> None:
+        await sign_in(await create_user(session))
+        headers = {"Origin": "http://localhost:3000", "Sec-Fetch-Site": "same-site"}
+        allowed = await pages.get("/articles", headers=headers)
+        assert allowed.headers["access-control-allow-origin"] == headers["Origin"]
+        preflight = {**headers, "Access-Control-Request-Method": "POST"}
+        for response in (
+            await pages.get(path, headers=headers),
+            await pages.options(path, headers=preflight),
+        ):
+            assert not [name for name in response.headers if name.startswith("access-control-")]
+
+
 TARGETS = [
     "https://evil.example",
     "//evil.example",

@@ -1,5 +1,6 @@
 """All routes of pages: protection of forms, caching, headers, and errors."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 
@@ -9,10 +10,12 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.config import get_settings
 from app.main import create_app
 from app.web.csrf import FIELD, FORM_COOKIE, SESSION_COOKIE
 from app.web.routing import is_public
 from tests.factories import PASSWORD, create_user
+from tests.processes import DEADLINE
 from tests.web.conftest import SignIn
 from tests.web.pages import Page, visit
 
@@ -92,6 +95,74 @@ async def test_uploads_of_visitors_are_not_received(
     response = await pages.post("/studio/media", content=body(), headers=headers)
     assert response.status_code == 401
     assert received == 0
+
+
+async def test_body_without_a_length_is_limited(
+    pages: httpx.AsyncClient, sign_in: SignIn, session: AsyncSession
+) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="bio"; filename="a"\r\n\r\n'
+        for _ in range(5):
+            yield b"x" * 1024 * 1024
+
+    await sign_in(await create_user(session))
+    headers = {**SAME_ORIGIN, "Content-Type": "multipart/form-data; boundary=x"}
+    response = await pages.post("/studio/account", content=body(), headers=headers)
+    assert response.status_code == 413
+    assert "request body is larger" in response.text
+
+
+async def test_slow_form_ends(pages: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"a=b"
+        await asyncio.Event().wait()
+
+    settings = get_settings().model_copy(update={"stream_seconds": 0.1})
+    monkeypatch.setattr("app.web.routing.get_settings", lambda: settings)
+    headers = {
+        **SAME_ORIGIN,
+        "Content-Type": "application/x-www-form-urlencoded",
+        "Content-Length": "1000",
+    }
+    async with asyncio.timeout(DEADLINE):
+        response = await pages.post("/studio/sign-in", content=body(), headers=headers)
+    assert response.status_code == 408
+
+
+async def test_memory_of_large_forms_is_limited(
+    pages: httpx.AsyncClient, sign_in: SignIn, session: AsyncSession
+) -> None:
+    cookies: list[str] = []
+    for _ in range(3):
+        await sign_in(await create_user(session))
+        cookies.append(pages.cookies[SESSION_COOKIE])
+    pages.cookies.clear()
+    started: asyncio.Queue[None] = asyncio.Queue()
+    end = asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        started.put_nowait(None)
+        await end.wait()
+        yield b""
+
+    async def upload(cookie: str) -> int:
+        headers = {
+            **SAME_ORIGIN,
+            "Content-Type": "multipart/form-data; boundary=x",
+            "Cookie": f"{SESSION_COOKIE}={cookie}",
+        }
+        return (await pages.post("/studio/media", content=body(), headers=headers)).status_code
+
+    async with asyncio.timeout(DEADLINE), asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(upload(cookies[0]))
+        await started.get()
+        assert await upload(cookies[0]) == 429
+        second = tasks.create_task(upload(cookies[1]))
+        await started.get()
+        assert await upload(cookies[2]) == 503
+        end.set()
+    assert (first.result(), second.result()) == (403, 403)  # without the form's token
+    assert await upload(cookies[0]) == 403
 
 
 @pytest.mark.parametrize("path", PERSONAL)

@@ -24,6 +24,7 @@ from app.core.errors import (
     IncorrectCode,
     InvalidChallenge,
     InvalidCode,
+    NotAuthorized,
     SecondFactorEnabled,
     SecondFactorNotEnabled,
     UserNotFound,
@@ -188,9 +189,12 @@ async def _delete(session: AsyncSession, user_id: int) -> None:
 async def remove_second_factor(session: AsyncSession, *, user_id: int, actor: Identity) -> None:
     """Disable the second factor of a user who has lost it, as an administrator.
 
-    Raises NotAuthorized, UserNotFound, SecondFactorNotEnabled.
+    Raises NotAuthorized, also for the actor's own, which needs a password and a code. Raises
+    UserNotFound, SecondFactorNotEnabled.
     """
     require(actor, Action.RESET_CREDENTIALS, owner_id=user_id)
+    if user_id == actor.id:
+        raise NotAuthorized
     if await session.get(User, user_id, with_for_update=NO_KEY_UPDATE) is None:
         raise UserNotFound
     await _enabled_factor(session, user_id)

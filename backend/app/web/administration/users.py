@@ -22,6 +22,7 @@ from app.schemas.limit import UserLimits, UserLimitsUpdate
 from app.schemas.page import PageQuery
 from app.services import limits
 from app.services.accounts import api_keys, recovery, second_factor, sessions, users
+from app.web.account.second_factor import SECOND_FACTOR
 from app.web.administration.access import Administrator
 from app.web.administration.labels import LIMITS, ROLES
 from app.web.forms import Form, FormError, SubmittedForm
@@ -149,7 +150,9 @@ async def mail_password_link(
 async def remove_second_factor(
     session: PageWriteSession, user: ConfirmedPageUser, user_id: ObjectId
 ) -> Response:
-    """Disable the second factor of a user who has lost it."""
+    """Disable the second factor of a user who has lost it. Their own needs password and code."""
+    if user_id == user.id:
+        return redirect(f"{SECOND_FACTOR}/disable")
     await second_factor.remove_second_factor(session, user_id=user_id, actor=user)
     return _to(user_id, _("The second factor is disabled."))
 

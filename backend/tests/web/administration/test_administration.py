@@ -10,8 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import clock
 from app.core.enums import Role
-from app.models import ApiKey, LimitOverride, Mail, User, UserSession
+from app.core.errors import NotAuthorized
+from app.models import ApiKey, LimitOverride, Mail, SecondFactor, User, UserSession
+from app.services.accounts.second_factor import remove_second_factor
 from tests.factories import create_api_key, create_article, create_user
+from tests.test_operations import identity_of
 from tests.web.conftest import SignIn
 from tests.web.pages import HOSTILE, no_markup, visit
 
@@ -20,7 +23,7 @@ USERS = "/studio/admin/users"
 
 @pytest.fixture
 async def admin(session: AsyncSession, sign_in: SignIn) -> User:
-    user = await create_user(session, username="root", role=Role.ADMIN)
+    user = await create_user(session, username="root", name="Root", role=Role.ADMIN)
     await sign_in(user)
     return user
 
@@ -33,7 +36,7 @@ async def user(session: AsyncSession) -> User:
 async def test_find_users(
     pages: httpx.AsyncClient, session: AsyncSession, admin: User, user: User
 ) -> None:
-    await create_user(session, username="gone", is_active=False)
+    await create_user(session, username="gone", name="Gone", is_active=False)
     shown = await visit(pages, USERS)
     no_markup(shown)
     assert len(shown.xpath("//tbody/tr")) == 3
@@ -71,6 +74,22 @@ async def test_role_and_access(
     without = await enabled.submit(pages, form=f"{path}/second-factor/remove")
     assert without.status == 409
     assert without.summary == ["The second factor is not enabled"]
+
+
+async def test_own_second_factor_needs_password_and_code(
+    pages: httpx.AsyncClient, session: AsyncSession, admin: User
+) -> None:
+    now = clock.now()
+    session.add(SecondFactor(user_id=admin.id, sealed_secret="x", created_at=now, confirmed_at=now))
+    await session.flush()
+    shown = await visit(pages, f"{USERS}/{admin.id}")
+    asked = await shown.submit(pages, form=f"{USERS}/{admin.id}/second-factor/remove")
+    assert asked.path == "/studio/account/second-factor/disable"
+    assert set(asked.form(fields=["code"]).fields.keys()) >= {"password", "code"}
+    found = await session.scalar(select(SecondFactor).execution_options(populate_existing=True))
+    assert found is not None
+    with pytest.raises(NotAuthorized):
+        await remove_second_factor(session, user_id=admin.id, actor=identity_of(admin))
 
 
 async def test_last_administrator_stays(
