@@ -96,6 +96,19 @@ def set_language(language: str) -> None:
     _language.set(language)
 
 
+def current_language() -> str:
+    """Return the language of the current request, such as `de`."""
+    return _language.get()
+
+
+def language_name(language: str) -> str:
+    """Return the name of a language in itself; its tag if Babel has no data of it."""
+    try:
+        return Locale.parse(language, sep="-").display_name or language
+    except UnknownLocaleError:
+        return language
+
+
 def current_locale() -> Locale:
     """Return the locale of the current request, which formats dates and numbers."""
     return _locale(_language.get())

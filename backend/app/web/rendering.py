@@ -151,7 +151,7 @@ def page(
     status = getattr(request.state, "status", status)
     own = renderer.article_headers if remote_images else renderer.headers
     response = HTMLResponse(text, status, {**own, **(headers or {})})
-    response.headers["Content-Language"] = str(localization.current_locale()).replace("_", "-")
+    response.headers["Content-Language"] = localization.current_language()
     if public and status == 200:
         response.headers.setdefault("Cache-Control", public_cache())
         response.headers["ETag"] = f"W/{entity_tag(bytes(response.body))}"
@@ -170,9 +170,9 @@ def _context(request: Request) -> dict[str, Any]:
         "request": request,
         "path": request.url.path,
         "form": form_of(request),
-        "locale": str(localization.current_locale()).replace("_", "-"),
+        "locale": localization.current_language(),
         "direction": localization.direction(),
-        "language_name": localization.current_locale().display_name,
+        "language_name": localization.language_name(localization.current_language()),
         "with_query": partial(_with_query, request),
     }
 

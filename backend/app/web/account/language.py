@@ -1,11 +1,10 @@
 """The language of the pages. A cookie stores it, so that it applies before the sign-in, too."""
 
-from babel import Locale
 from fastapi import Request, Response
 
 from app.web.account.sign_in import next_page
 from app.web.forms import FormError, SubmittedForm
-from app.web.localization import catalogues, set_language
+from app.web.localization import catalogues, language_name, set_language
 from app.web.localization import gettext as _
 from app.web.rendering import page
 from app.web.routing import LANGUAGE_COOKIE, create_router, redirect
@@ -19,8 +18,7 @@ AUTOMATIC = ""
 
 def _options() -> list[tuple[str, str]]:
     """Return the languages with their own names."""
-    names = {code: Locale.parse(code, sep="-") for code in catalogues()}
-    own = [(code, (found.display_name or code).capitalize()) for code, found in names.items()]
+    own = [(code, language_name(code).capitalize()) for code in catalogues()]
     return [(AUTOMATIC, _("The language of the browser")), *sorted(own, key=lambda each: each[1])]
 
 

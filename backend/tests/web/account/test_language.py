@@ -78,10 +78,13 @@ def test_a_new_language_has_its_plural_forms(
 ) -> None:
     folder = tmp_path / "locales" / "pl" / "LC_MESSAGES"
     folder.mkdir(parents=True)
+    # As editors of catalogues write it. Without it, the image does not know the language.
+    rule = "(n==1 ? 0 : n%10>=2 && n%10<=4 && (n%100<12 || n%100>14) ? 1 : 2)"
+    header = f'msgid ""\nmsgstr "Plural-Forms: nplurals=3; plural={rule};\\n"\n\n'
     for name, noun in (("a", "article"), ("b", "comment")):
         entry = f'msgid "{noun}"\nmsgid_plural "{noun}s"\n'
         forms = "".join(f'msgstr[{form}] "{noun} {form}"\n' for form in range(3))
-        (folder / f"{name}.po").write_text(entry + forms)
+        (folder / f"{name}.po").write_text(header + entry + forms)
     settings = get_settings().model_copy(update={"web_theme_dir": tmp_path})
     monkeypatch.setattr(localization, "get_settings", lambda: settings)
     localization.catalogues.cache_clear()
