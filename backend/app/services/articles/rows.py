@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    ColumnExpressionArgument,
     DateTime,
     Select,
     and_,
@@ -71,33 +72,24 @@ _tag = (
     .offset(0)  # prevents a join with the whole table of tags
     .lateral()
 )
-_tag_names = func.array(
-    select(_tag.c.name)
-    .select_from(ArticleTag)
-    .join(_tag, true())
-    .where(ArticleTag.article_id == Article.id)
-    .order_by(_tag.c.slug, _tag.c.key)
-    .correlate(Article)
-    .scalar_subquery()
-)
-_tag_slugs = func.array(
-    select(_tag.c.address)
-    .select_from(ArticleTag)
-    .join(_tag, true())
-    .where(ArticleTag.article_id == Article.id)
-    .order_by(_tag.c.slug, _tag.c.key)
-    .correlate(Article)
-    .scalar_subquery()
-)
-_tag_names_in_order = func.array(
-    select(_tag.c.name)
-    .select_from(ArticleTag)
-    .join(_tag, true())
-    .where(ArticleTag.article_id == Article.id)
-    .order_by(ArticleTag.position, _tag.c.slug, _tag.c.key)
-    .correlate(Article)
-    .scalar_subquery()
-)
+
+
+def _tags_of_article(column: ColumnElement[str], *order: ColumnExpressionArgument[Any]) -> Any:
+    """Return an array of a column of the article's tags, sorted by `order`, then by slug."""
+    return func.array(
+        select(column)
+        .select_from(ArticleTag)
+        .join(_tag, true())
+        .where(ArticleTag.article_id == Article.id)
+        .order_by(*order, _tag.c.slug, _tag.c.key)
+        .correlate(Article)
+        .scalar_subquery()
+    )
+
+
+_tag_names = _tags_of_article(_tag.c.name)
+_tag_slugs = _tags_of_article(_tag.c.address)
+_tag_names_in_order = _tags_of_article(_tag.c.name, ArticleTag.position)
 
 
 def public_name(tag: Any) -> ColumnElement[str]:
