@@ -7,8 +7,8 @@ from app.schemas.page import CursorQuery
 from app.schemas.types import Output
 
 
-class MailboxEntry(Output):
-    """A mail. It has a subject and a text only after it was delivered."""
+class QueuedMail(Output):
+    """A mail in the queue, and its delivery."""
 
     id: int
     kind: str
@@ -18,6 +18,11 @@ class MailboxEntry(Output):
     next_attempt_at: datetime | None
     sent_at: datetime | None
     error: str | None
+
+
+class MailboxEntry(QueuedMail):
+    """A mail. It has a subject and a text only after it was delivered."""
+
     subject: str | None
     text: str | None
 
@@ -37,15 +42,7 @@ class MailQuery(CursorQuery):
     state: MailState | None = None
 
 
-class MailResponse(Output):
+class MailResponse(QueuedMail):
     """A mail without its text, which contains a secret link."""
 
-    id: int
-    kind: str
-    email: str
-    created_at: datetime
-    attempts: int
-    next_attempt_at: datetime | None
-    sent_at: datetime | None
-    error: str | None
     state: MailState
