@@ -1,9 +1,6 @@
 """My account: profile, email and password."""
 
-from collections.abc import AsyncIterator
-
 from fastapi import Request, Response
-from starlette.datastructures import UploadFile
 
 from app.auth.dependencies import CurrentClient
 from app.core.conditional import Precondition
@@ -12,19 +9,18 @@ from app.db.dependencies import CurrentDatabase, WriteSession
 from app.schemas.accounts.recovery import EmailChange, EmailRequest, PasswordChange
 from app.schemas.accounts.user import UserUpdate
 from app.services.accounts import recovery, users
-from app.services.media import uploading
 from app.web.forms import FormError, SubmittedForm
 from app.web.localization import gettext as _
 from app.web.rendering import page
 from app.web.routing import create_router, form_page, redirect
 from app.web.sessions import PageUser, PageWriteSession
+from app.web.uploads import store_picture
 
 router = create_router()
 
 PROFILE = "/studio/account"
 EMAIL = "/studio/account/email"
 PASSWORD = "/studio/account/password"  # noqa: S105 - a path
-CHUNK_BYTES = 64 * 1024
 
 
 @router.get(PROFILE)
@@ -56,14 +52,8 @@ async def save_picture(
     file = form.file("picture")
     if file is None:
         raise FormError(picture=_("Choose a picture."))
-    stored = await uploading.upload_file(
-        session,
-        database=database,
-        storage=request.app.state.storage,
-        owner=user,
-        file=_chunks(file),
-        size=file.size or 0,
-        alt=user.name,
+    stored = await store_picture(
+        request, session, database=database, file=file, owner=user, alt=user.name
     )
     await users.update_user(
         session,
@@ -87,11 +77,6 @@ async def remove_picture(session: PageWriteSession, user: PageUser) -> Response:
         precondition=Precondition(),
     )
     return redirect(PROFILE, flash=_("Your picture was removed."))
-
-
-async def _chunks(file: UploadFile) -> AsyncIterator[bytes]:
-    while chunk := await file.read(CHUNK_BYTES):
-        yield chunk
 
 
 @router.get(EMAIL)

@@ -22,7 +22,7 @@ from app.web.queries import ObjectId, read_query
 from app.web.rendering import page
 from app.web.routing import create_router, form_page, redirect
 from app.web.sessions import PageUser, PageWriteSession
-from app.web.studio.media import chunks
+from app.web.uploads import chunks
 
 router = create_router()
 

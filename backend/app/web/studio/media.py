@@ -1,10 +1,7 @@
 """The media library: pictures, their alternative texts, and where they are used."""
 
-from collections.abc import AsyncIterator
-
 from fastapi import Request, Response
 from pydantic import TypeAdapter, ValidationError
-from starlette.datastructures import UploadFile
 from starlette.responses import JSONResponse
 
 from app.auth.permissions import Action, may_on_any
@@ -13,20 +10,19 @@ from app.core.config import get_settings
 from app.core.validation import validation_message
 from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
 from app.schemas.media import Alt, LibraryQuery, MediaUpdate
-from app.services.media import library, uploading
-from app.services.media.storage import Storage
+from app.services.media import library
 from app.web.forms import FormError, SubmittedForm
 from app.web.localization import gettext as _
 from app.web.queries import ObjectId, read_query
 from app.web.rendering import page
 from app.web.routing import create_router, form_page, redirect
 from app.web.sessions import PageUser, PageWriteSession
+from app.web.uploads import store_picture
 
 router = create_router()
 
 LIBRARY = "/studio/media"
 PAGE_SIZE = 24
-CHUNK_BYTES = 256 * 1024
 _ALT: TypeAdapter[str] = TypeAdapter(Alt)
 
 
@@ -63,25 +59,10 @@ async def upload(
         alt = _ALT.validate_python(form.text("alt"))
     except ValidationError as error:
         raise FormError(alt=validation_message(error.errors()[0])) from error
-    storage: Storage = request.app.state.storage
-    media = await uploading.upload_file(
-        session,
-        database=database,
-        storage=storage,
-        owner=user,
-        file=chunks(file),
-        size=file.size or 0,
-        alt=alt,
-    )
+    media = await store_picture(request, session, database=database, file=file, owner=user, alt=alt)
     if request.headers.get("accept") == "application/json":
         return JSONResponse(media.model_dump(mode="json"), 201, {"Cache-Control": "no-store"})
     return redirect(f"{LIBRARY}/{media.id}", flash=_("The picture was uploaded."))
-
-
-async def chunks(file: UploadFile) -> AsyncIterator[bytes]:
-    """Yield the content of an uploaded file."""
-    while chunk := await file.read(CHUNK_BYTES):
-        yield chunk
 
 
 @router.get("/studio/media/{media_id}")

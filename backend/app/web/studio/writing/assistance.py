@@ -1,7 +1,5 @@
 """What the editor's scripts ask for: suggested tags, and uploads of pictures."""
 
-from collections.abc import AsyncIterator
-
 from fastapi import Request, Response
 
 from app.core.errors import InvalidInput
@@ -9,17 +7,16 @@ from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
 from app.schemas.articles.tag import TagQuery, TagSort
 from app.schemas.media import MediaUpdate
 from app.services.articles import tags
-from app.services.media import uploading
 from app.web.forms import SubmittedForm
 from app.web.localization import gettext as _
 from app.web.rendering import page
 from app.web.routing import create_router, form_page
 from app.web.sessions import PageUser
+from app.web.uploads import store_picture
 
 router = create_router()
 
 MAX_SUGGESTIONS = 10
-CHUNK = 256 * 1024
 
 
 @router.get("/studio/articles/tags")
@@ -46,18 +43,7 @@ async def upload_picture(
     if file is None or not file.size:
         raise InvalidInput(_("Choose a picture."))
     alt = form.read(MediaUpdate, ("alt",)).alt if form.text("alt") else ""
-
-    async def chunks() -> AsyncIterator[bytes]:
-        while chunk := await file.read(CHUNK):
-            yield chunk
-
-    picture = await uploading.upload_file(
-        session,
-        database=database,
-        storage=request.app.state.storage,
-        owner=user,
-        file=chunks(),
-        size=file.size,
-        alt=alt,
+    picture = await store_picture(
+        request, session, database=database, file=file, owner=user, alt=alt
     )
     return page(request, "studio/writing/picture.html", picture=picture)
