@@ -220,7 +220,10 @@ async def test_without_network_and_session(site: Site, visitor: Visitor) -> None
     # The browser is closed before anything was saved: the text is offered at the next visit.
     await press_end(visitor)
     await page.keyboard.type(" Typed at last.")
-    await asyncio.sleep(0.5)
+    kept = "Object.values(localStorage).some((each) => each.includes('Typed at last.'))"
+    async with asyncio.timeout(10):
+        while not await page.evaluate(kept):  # wait_for_function needs `unsafe-eval`
+            pass
     await visitor.open("/studio")
     await visitor.open(path)
     await page.click("#kept-use")
