@@ -129,7 +129,11 @@ def check_image(project: Project) -> None:
     """Check that the backend's image has no build or test tools, and a limited size."""
     unexpected = project.output("exec", "-T", "backend", "python", "-c", FIND_TOOLS).split("\n")
     unexpected = [line for line in unexpected if line]
-    require("no compiler, test tool, test, source of C or type stub in the backend's image", not unexpected, unexpected)
+    require(
+        "no compiler, test tool, test, source of C or type stub in the backend's image",
+        not unexpected,
+        unexpected,
+    )
     service = json.loads(project.output("config", "--format", "json"))["services"]["backend"]
     over_base = size(service["image"]) - size(service["build"]["args"]["PYTHON_IMAGE"])
     require(
