@@ -5,11 +5,12 @@ from base64 import urlsafe_b64encode
 
 import httpx
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import COMMAND_LINE
 from app.auth.tokens import PageToken, RefreshToken
+from app.core import clock
 from app.core.conditional import Precondition
 from app.core.enums import Role
 from app.models import ApiKey, User, UserSession
@@ -18,8 +19,9 @@ from app.web.csrf import FIELD, FORM_COOKIE, SESSION_COOKIE
 from app.web.messages import COOKIE as FLASH_COOKIE
 from app.web.routing import LANGUAGE_COOKIE
 from tests.factories import PASSWORD, api_key, bearer, create_user
+from tests.security.conftest import ClientAt, Install
 from tests.web.conftest import SignIn, pages, sign_in
-from tests.web.pages import HOSTILE, no_markup, visit
+from tests.web.pages import HOSTILE, Page, no_markup, visit
 
 __all__ = ["pages", "sign_in"]
 
@@ -268,6 +270,49 @@ async def test_redirects_stay_here(
         assert response.headers["location"] == "/studio"
         assert "evil.example" not in shown.text or shown.status_code == 200
         assert 'value="https://evil' not in shown.text
+
+
+@pytest.mark.usefixtures("timeline")  # no lockout ends while the machine is busy
+class TestLockedOutName:
+    """An attacker who guesses a user's password does not lock the user out of the pages."""
+
+    @pytest.fixture
+    async def cookies(
+        self, install: Install, pages: httpx.AsyncClient, sign_in: SignIn, session: AsyncSession
+    ) -> dict[str, str]:
+        """Return cookies of two users. The name of the first one is locked afterwards."""
+        install(ATTEMPTS_PER_NAME=2)
+        found: dict[str, str] = {}
+        for name in ("ada", "mallory"):
+            await sign_in(await create_user(session, username=name))
+            found[name] = pages.cookies[SESSION_COOKIE]
+        return found
+
+    @staticmethod
+    async def sign_in_with(client: httpx.AsyncClient, cookie: str, password: str) -> int:
+        headers = {"Cookie": f"{SESSION_COOKIE}={cookie}", "Accept": "text/html"}
+        form = Page(await client.get("/studio/forgot-password", headers=headers))
+        data = {"username": "ada", "password": password}
+        data[FIELD] = str(form.form("#forgot-password").fields[FIELD])
+        headers |= {"Origin": "http://testserver", "Sec-Fetch-Site": "same-origin"}
+        return (await client.post("/studio/sign-in", data=data, headers=headers)).status_code
+
+    async def test_own_cookie_signs_in(
+        self, client_at: ClientAt, cookies: dict[str, str], session: AsyncSession
+    ) -> None:
+        """Also the cookie of an ended session. The cookie of another user does not help."""
+        await session.execute(update(UserSession).values(revoked_at=clock.now()))
+        for status in (401, 401, 401, 429):
+            async with client_at() as attacker:
+                found = await self.sign_in_with(attacker, cookies["mallory"], "incorrect")
+                assert found == status
+        session_id = cookies["ada"].split("_")[1]
+        secret = cookies["mallory"].split("_", 2)[2]
+        for cookie in (cookies["mallory"], f"pps_{session_id}_{secret}"):
+            async with client_at() as attacker:
+                assert await self.sign_in_with(attacker, cookie, PASSWORD) == 429
+        async with client_at() as elsewhere:
+            assert await self.sign_in_with(elsewhere, cookies["ada"], PASSWORD) == 303
 
 
 class TestOnlyForPages:

@@ -2,18 +2,22 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.config import get_settings
+from app.core.config import Environment, get_settings
+from app.db.dependencies import write_session
 from app.main import create_app
 from app.web.csrf import FIELD, FORM_COOKIE, SESSION_COOKIE
 from app.web.routing import is_public
+from app.web.sessions import page_write_session
 from tests.factories import PASSWORD, create_user
 from tests.processes import DEADLINE
 from tests.web.conftest import SignIn
@@ -43,6 +47,46 @@ def public_paths() -> set[str]:
 ROUTES = page_routes()
 UNSAFE = [(method, path) for method, path in ROUTES if method != "GET"]
 PERSONAL = sorted({path for method, path in ROUTES if method == "GET"} - public_paths())
+
+
+WITHOUT_SHARED_ACCOUNT = {
+    # The caller has no session yet, or proves the account with a token or a password.
+    "/studio/confirm-registration",
+    "/studio/first-start",
+    "/studio/forgot-password",
+    "/studio/register",
+    "/studio/resend-verification",
+    "/studio/reset-password",
+    "/studio/sign-in",
+    "/studio/sign-out",
+    "/studio/verify-email",
+    "/studio/account/email/verify",
+    # A password is hashed, or a file is stored, before the unit of work begins.
+    "/studio/account/email",
+    "/studio/account/keys",
+    "/studio/account/password",
+    "/studio/account/picture",
+    "/studio/articles/pictures",
+    "/studio/media",
+    # Deleting an account takes its lock alone.
+    "/studio/account/delete",
+    "/studio/admin/users/{user_id}/delete",
+}
+"""Forms that write without `PageWriteSession`, by reason."""
+
+
+def _depends_on(dependant: Dependant, call: Callable[..., Any]) -> bool:
+    return any(each.call is call or _depends_on(each, call) for each in dependant.dependencies)
+
+
+def test_forms_that_write_share_the_lock_of_the_account() -> None:
+    """Otherwise they could write while the account is being deleted."""
+    writing = {
+        route.path: _depends_on(route.dependant, page_write_session)
+        for route in create_app().state.pages.routes
+        if isinstance(route, APIRoute) and _depends_on(route.dependant, write_session)
+    }
+    assert {path for path, shares in writing.items() if not shares} == WITHOUT_SHARED_ACCOUNT
 
 
 @pytest.mark.parametrize(("method", "path"), UNSAFE)
@@ -256,9 +300,48 @@ def test_pages_are_not_in_openapi(shared_app: FastAPI) -> None:
     assert not [path for path in paths if path.startswith(("/studio", "/read", "/static"))]
 
 
-async def test_switched_off_pages_are_not_served(shared_app: FastAPI) -> None:
-    from app.core.config import get_settings
+@pytest.mark.parametrize(
+    ("url", "environment", "is_local"),
+    [
+        ("http://localhost:8000", Environment.DEVELOPMENT, True),
+        ("http://127.0.0.1:8000", Environment.DEVELOPMENT, True),
+        ("http://[::1]:8000", Environment.DEVELOPMENT, True),
+        ("https://localhost:8443", Environment.DEVELOPMENT, False),
+        ("http://blog.example", Environment.DEVELOPMENT, False),
+        ("http://localhost.example", Environment.DEVELOPMENT, False),
+        ("http://localhost:8000", Environment.TEST, False),
+    ],
+)
+async def test_cookies_of_local_pages(
+    shared_app: FastAPI, url: str, environment: Environment, is_local: bool
+) -> None:
+    """Safari accepts Secure cookies over https only, also from its own machine."""
+    changed = get_settings().model_copy(update={"environment": environment})
+    application = create_app(changed)
+    application.state.database = shared_app.state.database
+    transport = httpx.ASGITransport(application)
+    async with httpx.AsyncClient(transport=transport, base_url=url) as client:
+        shown = Page(await client.get("/studio/language"))
+        (header,) = shown.response.headers.get_list("set-cookie")
+        assert header.startswith("pressroom-form=" if is_local else "__Host-pressroom-form=")
+        assert ("Secure" in header) is not is_local
+        for part in ("HttpOnly", "Path=/;", "SameSite=lax"):
+            assert part in header
+        name, _, value = header.partition(";")[0].partition("=")
+        data = {**shown.form("#language-form").fields, "language": "de"}
+        headers = {"Cookie": f"__Host-pressroom-form=former; a=b; {name}={value}"}
+        headers["Sec-Fetch-Site"] = "same-origin"
+        chosen = await client.post("/studio/language", data=data, headers=headers)
+        assert chosen.status_code == 303
+        prefix = "" if is_local else "__Host-"
+        cookies = chosen.headers.get_list("set-cookie")
+        assert [each.partition("=")[0] for each in cookies] == [
+            f"{prefix}pressroom-flash",
+            f"{prefix}pressroom-language",
+        ]
 
+
+async def test_switched_off_pages_are_not_served(shared_app: FastAPI) -> None:
     off = get_settings().model_copy(update={"web_reader": False, "web_studio": False})
     application = create_app(off)
     transport = httpx.ASGITransport(application)

@@ -38,13 +38,12 @@ async def show_data(request: Request, user: PageUser) -> Response:
 
 
 @router.get(DATA + "/account.json")
-async def download_account(reader: ReadConnection, user: PageUser) -> Response:
+async def download_account(database: CurrentDatabase, user: PageUser) -> Response:
     """Return the account's data as a file."""
-    exported = await own_data.export_account(reader, user=user)
-    return Response(
-        exported.model_dump_json(indent=2),
-        media_type="application/json",
-        headers=_download("account.json"),
+    deadline = Deadline(get_settings().stream_seconds)
+    parts = own_data.export_account(database, user=user, deadline=deadline)
+    return StreamingResponse(
+        parts, media_type="application/json", headers=_download("account.json")
     )
 
 

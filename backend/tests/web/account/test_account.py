@@ -5,11 +5,16 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.identity import find_by_session
 from app.core.enums import Role
+from app.core.errors import InvalidToken
+from app.core.streams import Deadline
 from app.models import Address, ApiKey, Article, User, UserSession
+from app.services.accounts import own_data
 from tests.factories import (
     PASSWORD,
     create_address,
@@ -263,6 +268,7 @@ async def test_export(pages: httpx.AsyncClient, user: User, session: AsyncSessio
     assert exported["user"]["email"] == user.email
     assert [each["content"] for each in exported["comments"]] == ["Well said"]
     assert (len(exported["addresses"]), len(exported["sessions"])) == (1, 2)
+    assert exported["api_keys"] == []
     assert "hash" not in response.text
     lines = (await pages.get("/studio/account/data/articles/ndjson")).text.splitlines()
     assert [json.loads(each)["slug"] for each in lines] == [article.slug]
@@ -271,6 +277,48 @@ async def test_export(pages: httpx.AsyncClient, user: User, session: AsyncSessio
         assert file.status_code == 200
         assert "no-store" in file.headers["cache-control"]
     await visit(pages, "/studio/account/data/articles/unknown", status=422)
+
+
+async def test_large_export_is_streamed(
+    pages: httpx.AsyncClient,
+    user: User,
+    session: AsyncSession,
+    app: FastAPI,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is complete, and no part has more than one batch."""
+    article = await create_article(session, author=user)
+    for number in range(5):
+        await create_comment(session, article=article, author=user, content=f"Comment {number}")
+    monkeypatch.setattr(own_data, "MAX_LIMIT", 2)
+    monkeypatch.setattr(own_data, "_COMMENTS", own_data._COMMENTS.limit(2))
+    for _ in range(3):
+        await create_address(session, user=user)
+    exported = (await pages.get("/studio/account/data/account.json")).json()
+    assert len(exported["addresses"]) == 3
+    contents = [each["content"] for each in exported["comments"]]
+    assert contents == [f"Comment {number}" for number in range(5)]
+    login = await create_session(session, user=user)
+    identity = await find_by_session(session, user_id=user.id, session_id=login.id)
+    assert identity is not None
+    parts = own_data.export_account(app.state.database, user=identity, deadline=Deadline(60))
+    found = [part async for part in parts]
+    assert max(part.count(b"Comment ") for part in found) == 2
+
+
+async def test_export_ends_when_access_is_withdrawn(
+    user: User, session: AsyncSession, app: FastAPI
+) -> None:
+    await create_address(session, user=user)
+    login = await create_session(session, user=user)
+    identity = await find_by_session(session, user_id=user.id, session_id=login.id)
+    assert identity is not None
+    parts = own_data.export_account(app.state.database, user=identity, deadline=Deadline(60))
+    assert await anext(parts)
+    user.is_active = False
+    await session.flush()
+    with pytest.raises(InvalidToken):
+        [part async for part in parts]
 
 
 async def test_deletion(pages: httpx.AsyncClient, user: User, session: AsyncSession) -> None:
