@@ -17,7 +17,21 @@ from app.services.accounts import second_factor
 from app.web.csrf import SESSION_COOKIE
 from tests.factories import PASSWORD, bearer, create_user
 from tests.web.conftest import SignIn
-from tests.web.pages import HOSTILE, no_markup, visit
+from tests.web.pages import HOSTILE, Page, no_markup, visit
+
+
+@pytest.fixture
+def sign_in(pages: httpx.AsyncClient) -> SignIn:
+    """Return a function that signs in a user of the factories with the form."""
+
+    async def sign_in(user: User) -> Page:
+        pages.cookies.clear()
+        form = await visit(pages, "/studio/sign-in")
+        shown = await form.submit(pages, username=user.username, password=PASSWORD)
+        assert shown.status == 200, shown.text
+        return shown
+
+    return sign_in
 
 
 async def test_sign_in_and_out(
