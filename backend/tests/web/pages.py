@@ -13,6 +13,7 @@ from app.auth.identity import Client
 from app.models import User
 from app.services.accounts.sessions import open_page_session
 from app.web.csrf import SESSION_COOKIE
+from tests.factories import PASSWORD
 
 HOSTILE = """"'><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7777*7777 }}"""
 """Text that is harmful where it is not escaped."""
@@ -122,6 +123,15 @@ async def open_session(client: httpx.AsyncClient, session: AsyncSession, *, user
     token = await open_page_session(session, user_id=user.id, client=Client(None, ""))
     client.cookies.clear()
     client.cookies.set(SESSION_COOKIE, str(token), domain="testserver.local", path="/")
+
+
+async def sign_in_with_form(client: httpx.AsyncClient, user: User) -> Page:
+    """Sign in a user of the factories, and return the first page."""
+    client.cookies.clear()
+    form = await visit(client, "/studio/sign-in")
+    shown = await form.submit(client, username=user.username, password=PASSWORD)
+    assert shown.status == 200, shown.text
+    return shown
 
 
 def form_token(page: Page) -> str:
