@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -10,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core.config import Environment, get_settings
 from app.db.dependencies import write_session
@@ -18,37 +19,63 @@ from app.main import create_app
 from app.web.csrf import FIELD, FORM_COOKIE, SESSION_COOKIE
 from app.web.routing import is_public
 from app.web.sessions import page_write_session
+from tests.databases import database_within, savepoint_of
 from tests.factories import PASSWORD, create_user
 from tests.processes import DEADLINE
 from tests.web.conftest import SignIn
-from tests.web.pages import Page, visit
+from tests.web.pages import Page, browser, form_token, open_session, visit
 
 SAME_ORIGIN = {"Origin": "https://testserver", "Sec-Fetch-Site": "same-origin"}
+OTHER_ORIGINS = (
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "none"},
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+)
 
 
-def page_routes() -> list[tuple[str, str]]:
-    """Return the method and an example path of each route of the pages."""
-    return sorted(
-        (method, re.sub(r"\{\w+(:\w+)?\}", "1", route.path))
-        for route in create_app().state.pages.routes
-        if isinstance(route, APIRoute)
-        for method in route.methods or ()
-    )
+def example_path(route: APIRoute) -> str:
+    return re.sub(r"\{\w+(:\w+)?\}", "1", route.path)
 
 
-def public_paths() -> set[str]:
-    return {
-        re.sub(r"\{\w+(:\w+)?\}", "1", route.path)
-        for route in create_app().state.pages.routes
-        if isinstance(route, APIRoute) and is_public(route.endpoint)
-    }
-
-
-ROUTES = page_routes()
+PAGES = [each for each in create_app().state.pages.routes if isinstance(each, APIRoute)]
+ROUTES = sorted((method, example_path(route)) for route in PAGES for method in route.methods or ())
 UNSAFE = [(method, path) for method, path in ROUTES if method != "GET"]
-PERSONAL = sorted({path for method, path in ROUTES if method == "GET"} - public_paths())
+PUBLIC = {example_path(route) for route in PAGES if is_public(route.endpoint)}
+PERSONAL = sorted({path for method, path in ROUTES if method == "GET"} - PUBLIC)
 
 
+@dataclass(frozen=True)
+class Browsers:
+    """The cookies of a user who has signed in, and of a visitor with the token of a form."""
+
+    signed_in: httpx.Cookies
+    visitor: httpx.Cookies
+    token: str
+
+
+@pytest.fixture(scope="module")
+async def browsers(shared_app: FastAPI, module_connection: AsyncConnection) -> Browsers:
+    database = shared_app.state.database = database_within(module_connection)
+    client = browser(shared_app)
+    token = form_token(await visit(client, "/studio/sign-in"))
+    visitor = httpx.Cookies(client.cookies)
+    async with database.unit_of_work() as session:
+        await open_session(client, session, user=await create_user(session))
+    return Browsers(httpx.Cookies(client.cookies), visitor, token)
+
+
+@pytest.fixture
+async def connection(
+    module_connection: AsyncConnection, browsers: Browsers
+) -> AsyncIterator[AsyncConnection]:
+    """The connection of all tests, in a savepoint that is rolled back at the end of each."""
+    async with savepoint_of(module_connection):
+        yield module_connection
+
+
+# Forms that write without `PageWriteSession`, by reason.
 WITHOUT_SHARED_ACCOUNT = {
     # The caller has no session yet, or proves the account with a token or a password.
     "/studio/confirm-registration",
@@ -72,7 +99,6 @@ WITHOUT_SHARED_ACCOUNT = {
     "/studio/account/delete",
     "/studio/admin/users/{user_id}/delete",
 }
-"""Forms that write without `PageWriteSession`, by reason."""
 
 
 def _depends_on(dependant: Dependant, call: Callable[..., Any]) -> bool:
@@ -83,17 +109,17 @@ def test_forms_that_write_share_the_lock_of_the_account() -> None:
     """Otherwise they could write while the account is being deleted."""
     writing = {
         route.path: _depends_on(route.dependant, page_write_session)
-        for route in create_app().state.pages.routes
-        if isinstance(route, APIRoute) and _depends_on(route.dependant, write_session)
+        for route in PAGES
+        if _depends_on(route.dependant, write_session)
     }
     assert {path for path, shares in writing.items() if not shares} == WITHOUT_SHARED_ACCOUNT
 
 
 @pytest.mark.parametrize(("method", "path"), UNSAFE)
 async def test_every_form_needs_its_token(
-    pages: httpx.AsyncClient, sign_in: SignIn, session: AsyncSession, method: str, path: str
+    pages: httpx.AsyncClient, browsers: Browsers, method: str, path: str
 ) -> None:
-    await sign_in(await create_user(session))
+    pages.cookies = httpx.Cookies(browsers.signed_in)
     for token in ("", "x" * 43):
         response = await pages.request(method, path, data={FIELD: token}, headers=SAME_ORIGIN)
         assert response.status_code == 403, path
@@ -101,26 +127,17 @@ async def test_every_form_needs_its_token(
     assert SESSION_COOKIE in pages.cookies
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Sec-Fetch-Site": "cross-site"},
-        {"Sec-Fetch-Site": "same-site"},
-        {"Sec-Fetch-Site": "none"},
-        {"Origin": "https://evil.example"},
-        {"Origin": "null"},
-    ],
-)
 @pytest.mark.parametrize(("method", "path"), UNSAFE)
 async def test_every_form_refuses_other_origins(
-    pages: httpx.AsyncClient, method: str, path: str, headers: dict[str, str]
+    pages: httpx.AsyncClient, browsers: Browsers, method: str, path: str
 ) -> None:
-    form = await visit(pages, "/studio/sign-in")
-    token = form.form("#sign-in").fields[FIELD]
-    response = await pages.request(method, path, data={FIELD: token, "a": "kept"}, headers=headers)
-    assert response.status_code == 403
-    assert "Another site sent this request" in response.text
-    assert "kept" not in response.text
+    pages.cookies = httpx.Cookies(browsers.visitor)
+    data = {FIELD: browsers.token, "a": "kept"}
+    for headers in OTHER_ORIGINS:
+        response = await pages.request(method, path, data=data, headers=headers)
+        assert response.status_code == 403, headers
+        assert "Another site sent this request" in response.text
+        assert "kept" not in response.text
 
 
 @pytest.mark.parametrize("headers", [{}, {"Content-Length": str(5 * 1024 * 1024)}])
@@ -211,9 +228,9 @@ async def test_memory_of_large_forms_is_limited(
 
 @pytest.mark.parametrize("path", PERSONAL)
 async def test_every_personal_page_is_not_stored(
-    pages: httpx.AsyncClient, sign_in: SignIn, session: AsyncSession, path: str
+    pages: httpx.AsyncClient, browsers: Browsers, path: str
 ) -> None:
-    await sign_in(await create_user(session))
+    pages.cookies = httpx.Cookies(browsers.signed_in)
     response = await pages.get(path)
     assert "no-store" in response.headers["cache-control"], path
 
