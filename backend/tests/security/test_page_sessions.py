@@ -176,7 +176,7 @@ PERSONAL = [
     "/studio",
     "/studio/account",
     "/studio/account/keys",
-    "/studio/account/data/account.json",
+    "/studio/account/data",
 ]
 
 
@@ -364,7 +364,7 @@ class TestWithdrawnAccess:
         await pages.post("/studio/sign-out", data=data, headers=SAME_ORIGIN)
         pages.cookies.set(SESSION_COOKIE, stolen)
         assert (await pages.get("/studio")).status_code == 303
-        assert (await pages.get("/studio/account/data/account.json")).status_code == 303
+        assert (await pages.get("/studio/account/data")).status_code == 303
 
     async def test_disabled(
         self, pages: httpx.AsyncClient, sign_in: SignIn, session: AsyncSession
