@@ -1,16 +1,19 @@
 """The export of all rows that belong to a user."""
 
 import json
+from datetime import timedelta
 from io import BytesIO
 from typing import Any
 from zipfile import ZipFile
 
 import httpx
+import pyotp
 import pytest
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import find_by_session
+from app.core import clock
 from app.core.errors import InvalidToken
 from app.core.streams import Deadline
 from app.db.base import Base
@@ -155,6 +158,21 @@ async def test_wrong_password_is_refused(
 ) -> None:
     response = await _export(client, await create_user(session), **fields)
     assert response.status_code in {403, 422}
+
+
+async def test_second_factor_needs_its_code(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
+    user = await create_user(session)
+    headers, path = bearer(user), "/auth/second-factor"
+    begun = await client.post(path, json={"password": PASSWORD}, headers=headers)
+    code = pyotp.TOTP(begun.json()["secret"]).at(clock.now() - timedelta(seconds=30))
+    confirmed = await client.post(f"{path}/confirm", json={"code": code}, headers=headers)
+    for fields in ({}, {"code": code}):
+        refused = await _export(client, user, **fields)
+        assert (refused.status_code, refused.json()["code"]) == (403, "incorrect_code")
+    recovery = confirmed.json()["recovery_codes"][0]
+    assert (await _export(client, user, code=recovery)).status_code == 200
 
 
 async def test_api_key_is_refused(client: httpx.AsyncClient, session: AsyncSession) -> None:
