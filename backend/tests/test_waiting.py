@@ -97,6 +97,7 @@ HASHING = {
     "POST /raw/users",
     "POST /users/me/password",
     "POST /users/me/email",
+    "POST /users/me/export",
     "POST /users/me/api-keys",
     "POST /auth/second-factor",
     "POST /auth/second-factor/recovery-codes",
@@ -380,6 +381,7 @@ PAGE_CASES: dict[str, Case] = {
     "POST /studio/account/delete": Case(
         303, {"data": {"articles": "trash", "password": PASSWORD}}, waits=True
     ),
+    "POST /studio/account/data": Case(200, {"data": {"password": PASSWORD}}, waits=True),
     "POST /studio/confirm": Case(303, {"data": {"password": PASSWORD}}, waits=True),
     "POST /studio/confirm-registration": Case(400, {"data": RECOVERY}, ""),
     "POST /studio/reset-password": Case(400, {"data": RECOVERY}, ""),

@@ -2,8 +2,10 @@
 
 import json
 from base64 import urlsafe_b64encode
+from datetime import timedelta
 
 import httpx
+import pyotp
 import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -176,7 +178,7 @@ PERSONAL = [
     "/studio",
     "/studio/account",
     "/studio/account/keys",
-    "/studio/account/data/account.json",
+    "/studio/account/data",
 ]
 
 
@@ -289,13 +291,18 @@ class TestLockedOutName:
         return found
 
     @staticmethod
-    async def sign_in_with(client: httpx.AsyncClient, cookie: str, password: str) -> int:
+    async def post_with(
+        client: httpx.AsyncClient, cookie: str, path: str, fields: dict[str, str]
+    ) -> int:
         headers = {"Cookie": f"{SESSION_COOKIE}={cookie}", "Accept": "text/html"}
         form = Page(await client.get("/studio/forgot-password", headers=headers))
-        data = {"username": "ada", "password": password}
-        data[FIELD] = str(form.form("#forgot-password").fields[FIELD])
+        data = {**fields, FIELD: str(form.form("#forgot-password").fields[FIELD])}
         headers |= {"Origin": "http://testserver", "Sec-Fetch-Site": "same-origin"}
-        return (await client.post("/studio/sign-in", data=data, headers=headers)).status_code
+        return (await client.post(path, data=data, headers=headers)).status_code
+
+    async def sign_in_with(self, client: httpx.AsyncClient, cookie: str, password: str) -> int:
+        fields = {"username": "ada", "password": password}
+        return await self.post_with(client, cookie, "/studio/sign-in", fields)
 
     async def test_own_cookie_signs_in(
         self, client_at: ClientAt, cookies: dict[str, str], session: AsyncSession
@@ -313,6 +320,36 @@ class TestLockedOutName:
                 assert await self.sign_in_with(attacker, cookie, PASSWORD) == 429
         async with client_at() as elsewhere:
             assert await self.sign_in_with(elsewhere, cookies["ada"], PASSWORD) == 303
+
+    async def test_own_cookie_completes_a_sign_in(
+        self,
+        install: Install,
+        client_at: ClientAt,
+        pages: httpx.AsyncClient,
+        sign_in: SignIn,
+        session: AsyncSession,
+    ) -> None:
+        """An attacker who knows the password uses up the codes that unknown clients may try."""
+        install(ATTEMPTS_PER_ADDRESS=100)
+        user = await create_user(session)
+        await sign_in(user)
+        cookie = pages.cookies[SESSION_COOKIE]
+        path, headers = "/auth/second-factor", bearer(user)
+        begun = await pages.post(path, json={"password": PASSWORD}, headers=headers)
+        code = pyotp.TOTP(begun.json()["secret"]).at(clock.now() - timedelta(seconds=30))
+        confirmed = await pages.post(f"{path}/confirm", json={"code": code}, headers=headers)
+        login = {"username": user.username, "password": PASSWORD}
+        challenge = (await pages.post("/auth/login", data=login)).json()["challenge"]
+        for _ in range(22):
+            async with client_at() as attacker:
+                wrong = {"challenge": challenge, "code": "000000"}
+                answer = await attacker.post("/auth/login/second-factor", json=wrong)
+        assert answer.status_code == 429
+        fields = {"challenge": challenge, "code": confirmed.json()["recovery_codes"][0]}
+        for sent, status in (("x", 429), (cookie, 303)):
+            async with client_at() as client:
+                found = await self.post_with(client, sent, "/studio/sign-in/code", fields)
+                assert found == status
 
 
 class TestOnlyForPages:
@@ -364,7 +401,7 @@ class TestWithdrawnAccess:
         await pages.post("/studio/sign-out", data=data, headers=SAME_ORIGIN)
         pages.cookies.set(SESSION_COOKIE, stolen)
         assert (await pages.get("/studio")).status_code == 303
-        assert (await pages.get("/studio/account/data/account.json")).status_code == 303
+        assert (await pages.get("/studio/account/data")).status_code == 303
 
     async def test_disabled(
         self, pages: httpx.AsyncClient, sign_in: SignIn, session: AsyncSession

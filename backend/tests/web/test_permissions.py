@@ -86,7 +86,7 @@ EXPECTED: dict[str, Statuses] = {
     "POST /studio/account/addresses/{address_id}": Statuses(401, 404, 404, 404),
     "POST /studio/account/addresses/{address_id}/delete": Statuses(401, 303, 303, 303),
     "GET /studio/account/data": Statuses(303, 200, 200, 200),
-    "GET /studio/account/data/account.json": Statuses(303, 200, 200, 200),
+    "POST /studio/account/data": Statuses(401, 422, 422, 422),
     "GET /studio/account/data/articles/{export_format}": Statuses(303, 200, 200, 200),
     "GET /studio/account/delete": Statuses(303, 200, 200, 200),
     "POST /studio/account/delete": Statuses(401, 422, 422, 422),

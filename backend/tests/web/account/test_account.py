@@ -1,20 +1,17 @@
 """My account: profile, email, password, sessions, keys, addresses, data and deletion."""
 
 import json
+from io import BytesIO
 from typing import Any
+from zipfile import ZipFile
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.identity import find_by_session
 from app.core.enums import Role
-from app.core.errors import InvalidToken
-from app.core.streams import Deadline
 from app.models import Address, ApiKey, Article, User, UserSession
-from app.services.accounts import own_data
 from tests.factories import (
     PASSWORD,
     create_address,
@@ -29,6 +26,7 @@ from tests.inbox import Inbox
 from tests.web.conftest import SignIn
 from tests.web.pages import HOSTILE, no_markup, visit
 
+ORIGIN = {"Origin": "https://testserver", "Sec-Fetch-Site": "same-origin"}
 NEW_PASSWORD = "another good passphrase"
 ADDRESS: dict[str, Any] = {
     "label": "home",
@@ -262,14 +260,16 @@ async def test_export(pages: httpx.AsyncClient, user: User, session: AsyncSessio
     other = await create_article(session, author=await create_user(session), published=True)
     await create_comment(session, article=other, author=user, content="Well said")
     await create_address(session, user=user)
-    response = await pages.get("/studio/account/data/account.json")
-    assert response.headers["content-disposition"] == 'attachment; filename="account.json"'
-    exported = response.json()
-    assert exported["user"]["email"] == user.email
-    assert [each["content"] for each in exported["comments"]] == ["Well said"]
-    assert (len(exported["addresses"]), len(exported["sessions"])) == (1, 2)
-    assert exported["api_keys"] == []
-    assert "hash" not in response.text
+    form = await visit(pages, "/studio/account/data")
+    wrong = await form.submit(pages, form="#download-account", password="incorrect")
+    assert list(wrong.errors) == ["password"]
+    data = {**form.form("#download-account").fields, "password": PASSWORD}
+    response = await pages.post("/studio/account/data", data=data, headers=ORIGIN)
+    assert response.headers["content-disposition"] == 'attachment; filename="account.zip"'
+    assert "no-store" in response.headers["cache-control"]
+    with ZipFile(BytesIO(response.content)) as archive:
+        (comment,) = archive.read("comments.ndjson").splitlines()
+    assert json.loads(comment)["content"] == "Well said"
     lines = (await pages.get("/studio/account/data/articles/ndjson")).text.splitlines()
     assert [json.loads(each)["slug"] for each in lines] == [article.slug]
     for name in ("markdown", "ghost"):
@@ -277,48 +277,6 @@ async def test_export(pages: httpx.AsyncClient, user: User, session: AsyncSessio
         assert file.status_code == 200
         assert "no-store" in file.headers["cache-control"]
     await visit(pages, "/studio/account/data/articles/unknown", status=422)
-
-
-async def test_large_export_is_streamed(
-    pages: httpx.AsyncClient,
-    user: User,
-    session: AsyncSession,
-    app: FastAPI,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It is complete, and no part has more than one batch."""
-    article = await create_article(session, author=user)
-    for number in range(5):
-        await create_comment(session, article=article, author=user, content=f"Comment {number}")
-    monkeypatch.setattr(own_data, "MAX_LIMIT", 2)
-    monkeypatch.setattr(own_data, "_COMMENTS", own_data._COMMENTS.limit(2))
-    for _ in range(3):
-        await create_address(session, user=user)
-    exported = (await pages.get("/studio/account/data/account.json")).json()
-    assert len(exported["addresses"]) == 3
-    contents = [each["content"] for each in exported["comments"]]
-    assert contents == [f"Comment {number}" for number in range(5)]
-    login = await create_session(session, user=user)
-    identity = await find_by_session(session, user_id=user.id, session_id=login.id)
-    assert identity is not None
-    parts = own_data.export_account(app.state.database, user=identity, deadline=Deadline(60))
-    found = [part async for part in parts]
-    assert max(part.count(b"Comment ") for part in found) == 2
-
-
-async def test_export_ends_when_access_is_withdrawn(
-    user: User, session: AsyncSession, app: FastAPI
-) -> None:
-    await create_address(session, user=user)
-    login = await create_session(session, user=user)
-    identity = await find_by_session(session, user_id=user.id, session_id=login.id)
-    assert identity is not None
-    parts = own_data.export_account(app.state.database, user=identity, deadline=Deadline(60))
-    assert await anext(parts)
-    user.is_active = False
-    await session.flush()
-    with pytest.raises(InvalidToken):
-        [part async for part in parts]
 
 
 async def test_deletion(pages: httpx.AsyncClient, user: User, session: AsyncSession) -> None:
