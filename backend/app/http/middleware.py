@@ -115,6 +115,7 @@ def install(
             ("POST", "/articles/import"): settings.max_import_bytes,
             ("POST", "/studio/media"): settings.media_max_bytes + FORM_BYTES,
             ("POST", "/studio/articles/pictures"): settings.media_max_bytes + FORM_BYTES,
+            ("POST", "/studio/account/picture"): settings.media_max_bytes + FORM_BYTES,
             ("POST", "/studio/admin/imports"): min(settings.max_import_bytes, MAX_FORM_IMPORT_BYTES)
             + FORM_BYTES,
         },
