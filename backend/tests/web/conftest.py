@@ -11,6 +11,7 @@ from tests.factories import PASSWORD
 from tests.web.pages import Page, visit
 
 SignIn = Callable[[User], Awaitable[Page]]
+OpenAs = Callable[[User, str], Awaitable[Page]]
 
 
 @pytest.fixture
@@ -35,3 +36,14 @@ def sign_in(pages: httpx.AsyncClient) -> SignIn:
         return shown
 
     return sign_in
+
+
+@pytest.fixture
+def open_as(pages: httpx.AsyncClient, sign_in: SignIn) -> OpenAs:
+    """Return a function that signs in a user, and opens a page."""
+
+    async def open_as(user: User, path: str) -> Page:
+        await sign_in(user)
+        return await visit(pages, path)
+
+    return open_as
