@@ -63,7 +63,7 @@ async def test_administration(site: Site, visitor: Visitor) -> None:
     await visitor.open("/studio/admin/audit")
     await page.fill("#actor", author)
     await page.keyboard.press("Enter")
-    await page.wait_for_selector(f"#results tbody td:nth-child(4):text('@{author}')")
+    await page.wait_for_selector(f"#results tbody a:text('@{author}')")
     await page.go_back()
     await page.click("text=Disable the account")
     await page.click("dialog button[value=yes]")
