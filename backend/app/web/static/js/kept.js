@@ -85,6 +85,7 @@ document.addEventListener("submit", (event) => {
     form.dataset.confirm = form.dataset.textKept;
     return;
   }
+  if (form.dataset.confirm === form.dataset.textKept) delete form.dataset.confirm;
   if (form.dataset.confirm && !form.dataset.confirmed) return;
   isLeaving = true;
   for (const name of keys) localStorage.removeItem(name);
