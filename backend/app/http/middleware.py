@@ -119,6 +119,7 @@ def install(
             ("POST", "/articles/import"): settings.max_import_bytes,
             ("POST", "/studio/media"): settings.media_max_bytes + FORM_BYTES,
             ("POST", "/studio/articles/pictures"): settings.media_max_bytes + FORM_BYTES,
+            ("POST", "/studio/account/picture"): settings.media_max_bytes + FORM_BYTES,
             ("POST", "/studio/admin/imports"): largest_import_form(settings),
         },
         respond=respond,

@@ -11,6 +11,7 @@ from app.models import User
 from tests.web.pages import Page, browser, open_session, visit
 
 SignIn = Callable[[User], Awaitable[Page]]
+OpenAs = Callable[[User, str], Awaitable[Page]]
 
 
 @pytest.fixture
@@ -31,3 +32,14 @@ def sign_in(pages: httpx.AsyncClient, session: AsyncSession) -> SignIn:
         return await visit(pages, "/studio")
 
     return sign_in
+
+
+@pytest.fixture
+def open_as(pages: httpx.AsyncClient, sign_in: SignIn) -> OpenAs:
+    """Return a function that signs in a user, and opens a page."""
+
+    async def open_as(user: User, path: str) -> Page:
+        await sign_in(user)
+        return await visit(pages, path)
+
+    return open_as

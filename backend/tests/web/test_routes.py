@@ -226,6 +226,18 @@ async def test_memory_of_large_forms_is_limited(
     assert await upload(cookies[0]) == 403
 
 
+@pytest.mark.parametrize(
+    "path", ["/studio/media", "/studio/articles/pictures", "/studio/account/picture"]
+)
+async def test_pictures_may_exceed_the_limit_of_bodies(
+    pages: httpx.AsyncClient, sign_in: SignIn, session: AsyncSession, path: str
+) -> None:
+    await sign_in(await create_user(session))
+    picture = b"x" * (get_settings().max_body_bytes + 1)
+    response = await pages.post(path, files={"file": picture}, headers=SAME_ORIGIN)
+    assert response.status_code == 403, response.text  # the token is missing
+
+
 @pytest.mark.parametrize("path", PERSONAL)
 async def test_every_personal_page_is_not_stored(
     pages: httpx.AsyncClient, browsers: Browsers, path: str

@@ -57,19 +57,25 @@ async def _is_first_start(request: Request, database: Database) -> bool:
 
 @router.post("/studio/sign-in")
 async def sign_in(
+    *,
     request: Request,
     form: SubmittedForm,
     session: WriteSession,
     database: CurrentDatabase,
     client: CurrentClient,
+    user: OptionalPageUser,
 ) -> Response:
-    """Check name and password. With a second factor, ask for a code."""
+    """Check name and password. With a second factor, ask for a code.
+
+    If the browser still has a page session, for example in another tab, the new one replaces it.
+    """
     try:
         token = await page_sessions.sign_in(
             session,
             database=database,
             form=form.read(LoginForm, ("username", "password")),
             client=client,
+            former=user,
             cookie=request.cookies.get(SESSION_COOKIE),
         )
     except SecondFactorRequired as error:
@@ -95,13 +101,18 @@ async def show_sign_in_code(request: Request) -> Response:
 
 @router.post("/studio/sign-in/code")
 async def sign_in_with_code(
-    request: Request, form: SubmittedForm, database: CurrentDatabase, client: CurrentClient
+    request: Request,
+    form: SubmittedForm,
+    database: CurrentDatabase,
+    client: CurrentClient,
+    user: OptionalPageUser,
 ) -> Response:
     """Check the code of the second factor."""
     token = await page_sessions.complete_sign_in(
         database,
         form=form.read(SecondFactorLogin),
         client=client,
+        former=user,
         cookie=request.cookies.get(SESSION_COOKIE),
     )
     response = redirect(next_page(request))

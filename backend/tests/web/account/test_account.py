@@ -279,6 +279,17 @@ async def test_export(pages: httpx.AsyncClient, user: User, session: AsyncSessio
     await visit(pages, "/studio/account/data/articles/unknown", status=422)
 
 
+async def test_forms_that_sign_out_name_their_user(pages: httpx.AsyncClient, user: User) -> None:
+    """js/kept.js deletes the texts of this user."""
+    shown = await visit(pages, "/studio/account/sessions")
+    (current,) = shown.xpath('//main//form[.//button[text()="Sign out"]]')
+    signing_out = {"/studio/sign-out", "/studio/account/sessions/all/end", current.get("action")}
+    found = shown.xpath(f'//form[@data-signs-out="{user.id}"][@data-text-kept]/@action')
+    assert set(found) == signing_out
+    assert shown.xpath('//script[contains(@src, "/js/kept")]')
+    assert not (await visit(pages, "/read")).xpath('//script[contains(@src, "/js/kept")]')
+
+
 async def test_deletion(pages: httpx.AsyncClient, user: User, session: AsyncSession) -> None:
     article = await create_article(session, author=user)
     form = await visit(pages, "/studio/account/delete")
@@ -293,6 +304,8 @@ async def test_deletion(pages: httpx.AsyncClient, user: User, session: AsyncSess
     assert reassigned.status_code == 403
     done = await form.submit(pages, form="#delete-account", password=PASSWORD)
     assert (done.path, done.flash) == ("/studio/sign-in", ["Your account was deleted."])
+    (redirect,) = done.response.history
+    assert redirect.headers["clear-site-data"] == '"cache", "storage"'
     assert await session.scalar(select(User.id).where(User.id == user.id)) is None
     assert await session.scalar(select(Article.deleted_at).where(Article.id == article.id))
 
