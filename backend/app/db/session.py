@@ -42,6 +42,7 @@ from app.db.reading import Reader
 logger = get_logger(__name__)
 
 LogLines = Callable[[Sequence[str]], None]
+BeforeCommit = Callable[[AsyncSession], Awaitable[None]]
 
 NO_KEY_UPDATE: dict[str, Any] = {"key_share": True}
 """Arguments for FOR NO KEY UPDATE: rows that reference the locked row can still be inserted."""
@@ -51,6 +52,8 @@ MAX_STATEMENT_SECONDS = 60
 COMMAND_TIMEOUT_MARGIN_SECONDS = 5
 """How much longer asyncpg waits than `statement_timeout`, for the error of PostgreSQL."""
 
+BEFORE_COMMIT = "before_commit"
+"""Key in `session.info` of a list of functions, which are called with the session."""
 COMMIT_LOG = "commit_log"
 """Key in `session.info` of the lines to log after the commit."""
 
@@ -121,7 +124,10 @@ class Database:
         with _database_errors():
             async with self._sessions() as session:
                 session.info[COMMIT_LOG] = []
+                before_commit: list[BeforeCommit] = session.info.setdefault(BEFORE_COMMIT, [])
                 yield session
+                for prepare in before_commit:
+                    await prepare(session)
                 await session.commit()
         if session.info[COMMIT_LOG]:
             log(session.info[COMMIT_LOG])

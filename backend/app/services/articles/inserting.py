@@ -17,6 +17,7 @@ from app.core.config import get_settings
 from app.core.enums import CommentPolicy
 from app.core.errors import ServiceUnavailable
 from app.db.retry import ATTEMPTS
+from app.db.writing import fetch
 from app.models.articles.article import Article
 from app.services.articles.images import mentions_media, update_media_references
 from app.services.articles.rendering import rendered_columns
@@ -134,7 +135,7 @@ async def insert_articles(
         }
         if rows:
             parameters = {name: [row[name] for row in rows.values()] for name in _COLUMNS}
-            inserted = {row.slug: row.id for row in await session.execute(_INSERT, parameters)}
+            inserted = {row.slug: row.id for row in await fetch(session, _INSERT, parameters)}
             for number, row in rows.items():
                 article_id = inserted.get(row["slug"])
                 if article_id is not None:

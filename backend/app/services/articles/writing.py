@@ -23,6 +23,7 @@ from app.core.errors import (
 from app.core.limits import LimitKind
 from app.db.retry import retry
 from app.db.session import NO_KEY_UPDATE, constraint_errors
+from app.db.writing import fetch
 from app.models.articles.article import Article
 from app.models.articles.revision import ArticleRevision
 from app.schemas.articles.article import ArticleCreate, ArticleResponse, ArticleUpdate
@@ -371,7 +372,7 @@ async def lock_article(
 async def read_back(session: AsyncSession, article_id: int) -> ArticleResponse:
     """Return the article that was just flushed, as a read would return it."""
     parameters = {"article_id": article_id, "now": clock.now()}
-    return ARTICLE.read((await session.execute(_BY_ID, parameters)).one())
+    return ARTICLE.read((await fetch(session, _BY_ID, parameters)).one())
 
 
 async def _check_precondition(
