@@ -247,8 +247,9 @@ def main(arguments: Sequence[str], wrk: str) -> None:
     options = parse_options(arguments, what=what, full=(5, 4), quick=(2, 2))
     busy = psutil.cpu_percent(interval=2)
     measured = measure(wrk, options, former, lambda line: print(line, flush=True))
-    headings = ("what", "former /s", "worker ms", "PostgreSQL ms")
-    headings += ("now /s", "worker ms", "PostgreSQL ms", "ratio (min to max)", "of CPU", "goal")
+    cells = ("/s", "worker ms", "PostgreSQL ms")
+    headings = ["what", *(f"{revision} {cell}" for revision in ("former", "now") for cell in cells)]
+    headings += ["ratio (min to max)", "of CPU", "goal"]
     table = rows(measured)
     print(f"\n{text_table(headings, table)}")
     if options.quick:

@@ -95,6 +95,6 @@ def _raise(connection: Connection, adapter: Any, error: BaseException, sql: str)
     try:
         if isinstance(error, Exception):
             adapter._handle_exception(error)  # noqa: SLF001 - as the adapter's cursor does
-        raise error
+        raise error  # noqa: TRY301 - SQLAlchemy needs the exception that is handled
     except BaseException as raised:  # noqa: BLE001 - it is raised again
         connection._handle_dbapi_exception(raised, sql, None, None, None)  # noqa: SLF001

@@ -103,7 +103,7 @@ async def test_cancelled_connection_is_replaced(real: Database) -> None:
     pids: list[int] = []
     task = asyncio.create_task(wait(pids))
     async with asyncio.timeout(DEADLINE):
-        while not await real.reader.scalar(
+        while not await real.reader.scalar(  # noqa: ASYNC110 - PostgreSQL has no event for it
             text("SELECT count(*) FROM pg_stat_activity WHERE query = :query AND state = 'active'"),
             {"query": _SLEEP.text},
         ):

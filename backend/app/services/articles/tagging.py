@@ -17,6 +17,7 @@ from sqlalchemy import (
     func,
     literal,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, insert
@@ -28,7 +29,7 @@ from app.auth.identity import Identity
 from app.auth.permissions import Action, may_on_any
 from app.content.slugs import tag_key, tag_slug
 from app.db.retry import TryAgain, retry
-from app.db.writing import fetch
+from app.db.writing import fetch, fetch_value
 from app.models.articles.article import Article
 from app.models.articles.tag import ArticleTag, Tag
 from app.services.articles.slugs import numbered
@@ -85,6 +86,21 @@ _INSERT_ARTICLE_TAGS = _new.on_conflict_do_update(
         "spelling": func.coalesce(_new.excluded.spelling, ArticleTag.spelling),
     },
 )
+_ADD_LISTED_TAGS = text(
+    """
+    WITH locked AS MATERIALIZED (
+      SELECT id, key, name, coalesce(wanted_slug, slug) AS slug, is_listed FROM tags
+      WHERE key = ANY (:keys) ORDER BY key FOR KEY SHARE
+    ), added AS (
+      INSERT INTO article_tags (article_id, tag_id, position)
+      SELECT :article_id, id, array_position(:keys, key) - 1 FROM locked
+      WHERE (SELECT count(*) = cardinality(:keys) AND bool_and(is_listed) FROM locked)
+      RETURNING tag_id
+    )
+    SELECT array_agg(name ORDER BY slug, key) FROM locked WHERE EXISTS (SELECT FROM added)
+    """
+).bindparams(bindparam("keys", type_=ARRAY(String)), bindparam("article_id", type_=BigInteger()))
+"""Lock tags and add them to a new article, if all exist and are listed. Returns their names."""
 
 
 def tag_id_for_filter(key: BindParameter[str]) -> ColumnElement[int]:
@@ -139,6 +155,34 @@ async def set_tags(
             await session.execute(changed.values(position=position, spelling=spelling))
     await _insert_article_tags(session, added)
     return bool(added) or before != kept
+
+
+class NewTags(NamedTuple):
+    """The tags of a new article."""
+
+    names: Sequence[str] | None
+    """Their public names, sorted by slug; None if not all of them are listed."""
+    new: int
+    """How many count towards the limit of new tags."""
+
+
+async def tag_new_article(
+    session: AsyncSession, *, article_id: int, names: Iterable[str], actor: Identity
+) -> NewTags:
+    """Lock these tags, create missing ones, and add them to an article without tags.
+
+    Usually all of them are listed. This takes one statement. Otherwise see `lock_tags`.
+    """
+    by_key = names_by_key(names)
+    if not by_key:
+        return NewTags([], new=0)
+    parameters = {"article_id": article_id, "keys": list(by_key)}
+    listed = await fetch_value(session, _ADD_LISTED_TAGS, parameters)
+    if listed is not None:
+        return NewTags(listed, new=0)
+    tags = await lock_tags(session, by_key.values(), actor=actor)
+    await add_tags(session, {article_id: tags.by_key.values()})
+    return NewTags(None, new=tags.new)
 
 
 async def add_tags(session: AsyncSession, tagged: Mapping[int, Iterable[LockedTag]]) -> None:
