@@ -50,7 +50,6 @@ from app.core.limits import LimitKind
 from app.db.reading import Reader
 from app.db.selection import Selection
 from app.db.session import Database, constraint_errors, paged
-from app.db.writing import fetch_value
 from app.models.accounts.session import UserSession
 from app.models.accounts.user import User
 from app.schemas.accounts.login import Tokens
@@ -190,8 +189,7 @@ async def refresh(database: Database, *, text: str) -> Tokens:
         **_active_parameters(),
     }
     # One statement decides: the second of two concurrent requests waits, and then matches no row.
-    async with database.autocommit() as connection:
-        user_id = await fetch_value(connection, _ROTATE, parameters)
+    user_id = await database.primary.scalar(_ROTATE, parameters)
     if user_id is not None:
         return _tokens(user_id, token.session_id, successors[0])
 

@@ -119,6 +119,13 @@ def _count_column(column: InstrumentedAttribute[int]) -> ColumnElement[int]:
 DISPLAYED_SLUG: ColumnElement[str] = case((OWNS_SLUG, Article.slug), else_=Article.draft_slug)
 AUTHOR = fields_of(UserPublic, User)
 """The fields of an author. A statement that selects them joins User."""
+
+
+def public_view(user: Identity) -> UserPublic:
+    """Return a user as the author of an article or a comment."""
+    return UserPublic(**{field: getattr(user, field) for field in AUTHOR})
+
+
 ARTICLE_FIELDS: Mapping[str, Any] = {
     **fields_of(
         ArticleResponse,

@@ -27,7 +27,6 @@ from app.db.session import NO_KEY_UPDATE, constraint_errors
 from app.db.writing import fetch
 from app.models.articles.article import Article
 from app.models.articles.revision import ArticleRevision
-from app.schemas.accounts.user import UserPublic
 from app.schemas.articles.article import ArticleCreate, ArticleResponse, ArticleUpdate, Status
 from app.services import audit, limits
 from app.services.articles.images import update_media_references
@@ -38,7 +37,7 @@ from app.services.articles.inserting import (
     insert_articles,
 )
 from app.services.articles.rendering import excerpt_columns, prepare_text, rendered_columns
-from app.services.articles.rows import ARTICLE, select_articles
+from app.services.articles.rows import ARTICLE, public_view, select_articles
 from app.services.articles.slugs import (
     SlugColumns,
     SlugRequest,
@@ -137,7 +136,7 @@ def _created(
         published=status is Status.PUBLISHED,
         published_at=at and at.astimezone(UTC),
         version=1,
-        author=UserPublic(**{name: getattr(author, name) for name in UserPublic.model_fields}),
+        author=public_view(author),
     )
 
 
