@@ -182,12 +182,10 @@ def serving(
     application: str,
     probe: str,
     environment: dict[str, str],
+    *,
     code: Path = BACKEND_DIR,
 ) -> Iterator[Server]:
-    """Run `application` under gunicorn with the production configuration.
-
-    `code` is the folder of the backend, such as that of a former revision.
-    """
+    """Run `application` of the backend in `code` under gunicorn, configured as in production."""
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py"]
     # The production configuration restarts a worker after 100,000 requests, which would break

@@ -23,8 +23,7 @@ depends_on = None
 COLUMNS = ("tag_names", "tag_names_in_order")
 
 # The articles are locked first, in the order of their ids. The second statement then sees what
-# concurrent changes of their tags have committed. LATERAL and OFFSET 0 prevent a join with the whole
-# table of tags.
+# concurrent changes of their tags have committed. OFFSET 0 prevents a join with all tags.
 STORE_TAG_NAMES = """
 CREATE FUNCTION public.store_tag_names(ids bigint[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -148,25 +147,14 @@ $$
 """
 
 TRIGGERS = {
-    "article_tags_after_delete": (
-        "article_tags",
-        "AFTER DELETE ON public.article_tags REFERENCING OLD TABLE AS removed"
-        " FOR EACH STATEMENT EXECUTE FUNCTION public.article_tags_after_delete()",
-    ),
-    "tags_before_unlisting": (
-        "tags",
-        "BEFORE UPDATE OF is_listed ON public.tags FOR EACH ROW"
-        " WHEN (OLD.is_listed AND NOT NEW.is_listed)"
-        " EXECUTE FUNCTION public.tags_before_unlisting()",
-    ),
+    "article_tags_after_delete": "AFTER DELETE ON public.article_tags"
+    " REFERENCING OLD TABLE AS removed FOR EACH STATEMENT",
+    "tags_before_unlisting": "BEFORE UPDATE OF is_listed ON public.tags FOR EACH ROW"
+    " WHEN (OLD.is_listed AND NOT NEW.is_listed)",
     # Articles with unlisted tags store no names. The slug that a tag wants is its place in lists.
-    "tags_after_write": (
-        "tags",
-        "AFTER UPDATE ON public.tags FOR EACH ROW WHEN (OLD.is_listed AND"
-        " (OLD.is_listed, OLD.name, coalesce(OLD.wanted_slug, OLD.slug), OLD.key) IS DISTINCT FROM"
-        " (NEW.is_listed, NEW.name, coalesce(NEW.wanted_slug, NEW.slug), NEW.key))"
-        " EXECUTE FUNCTION public.tags_after_write()",
-    ),
+    "tags_after_write": "AFTER UPDATE ON public.tags FOR EACH ROW WHEN (OLD.is_listed AND"
+    " (OLD.is_listed, OLD.name, coalesce(OLD.wanted_slug, OLD.slug), OLD.key) IS DISTINCT FROM"
+    " (NEW.is_listed, NEW.name, coalesce(NEW.wanted_slug, NEW.slug), NEW.key))",
 }
 
 FORMER_ARTICLE_TAGS_AFTER_WRITE = """
@@ -237,15 +225,14 @@ def upgrade() -> None:
         ARTICLES_NOTE_CHANGE,
     ):
         op.execute(function)
-    for name, (_, trigger) in TRIGGERS.items():
-        op.execute(f"CREATE TRIGGER {name} {trigger}")
+    for name, trigger in TRIGGERS.items():
+        op.execute(f"CREATE TRIGGER {name} {trigger} EXECUTE FUNCTION public.{name}()")
 
 
 def downgrade() -> None:
     op.execute("LOCK TABLE articles, article_tags, tags IN ACCESS EXCLUSIVE MODE")
-    for name, (table, _) in TRIGGERS.items():
-        op.execute(f"DROP TRIGGER {name} ON public.{table}")
-        op.execute(f"DROP FUNCTION public.{name}()")
+    for name in TRIGGERS:
+        op.execute(f"DROP FUNCTION public.{name}() CASCADE")  # with its trigger
     for function in (
         FORMER_ARTICLE_TAGS_AFTER_WRITE,
         FORMER_ARTICLES_LIST_TAGS,
