@@ -189,8 +189,7 @@ async def refresh(database: Database, *, text: str) -> Tokens:
         **_active_parameters(),
     }
     # One statement decides: the second of two concurrent requests waits, and then matches no row.
-    async with database.autocommit() as connection:
-        user_id = await connection.scalar(_ROTATE, parameters)
+    user_id = await database.primary.scalar(_ROTATE, parameters)
     if user_id is not None:
         return _tokens(user_id, token.session_id, successors[0])
 
