@@ -1,7 +1,6 @@
 """Commands for articles: import, export and seed."""
 
 import asyncio
-import gc
 import re
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
@@ -21,7 +20,7 @@ from app.core.config import Environment, Settings, SetupError
 from app.core.enums import ExportFormat
 from app.core.plurals import counted
 from app.db.session import Database
-from app.services.bulk import exporting, files, redirects, sources
+from app.services.bulk import exporting, files, reading, redirects, sources
 from app.services.bulk import seed as seeding
 from app.services.bulk.dates import DateError, find_zone
 from app.services.bulk.fetching import Fetcher
@@ -280,12 +279,15 @@ def _import(
     maps: dict[BinaryIO, MapFormat],
 ) -> int:
     """Import a source, and write its redirects; return the number of these."""
+    reading.set_up_collector()
+    try:
+        started = sources.start_source(path, source_format=form)  # before the thread of Progress
+    except SourceError as error:
+        raise SetupError(str(error)) from error
     with Progress(console=console) as progress:
         scan_task = progress.add_task("Scanning", total=None)
         try:
-            source = sources.open_source(
-                path, source_format=form, advance=lambda count: progress.advance(scan_task, count)
-            )
+            source = started.survey(lambda count: progress.advance(scan_task, count))
         except SourceError as error:
             raise SetupError(str(error)) from error
         file_count = progress.tasks[0].completed
@@ -316,8 +318,6 @@ def _import(
                 site=options.site or (name if is_site_address(name) else ""),
             )
 
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 100)  # collections would take a tenth of the time
         try:
             return run_with_database(settings, import_all)
         except SourceError as error:

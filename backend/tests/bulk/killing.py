@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Engine, event
 
 from app import cli
-from app.services.bulk import importing
+from app.services.bulk import importing, reading
 
 
 def run(path: str, kill_at: int) -> int:
@@ -30,6 +30,7 @@ def run(path: str, kill_at: int) -> int:
 def _import(path: str, kill_at: int) -> None:
     """Import with small batches, so that there are many transactions."""
     importing.BATCH = 5
+    reading.MIN_BYTES = 0
     count = 0
 
     def step(*_: Any) -> None:
