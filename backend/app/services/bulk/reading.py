@@ -99,6 +99,8 @@ def start(path: Path, module: ModuleType) -> ReadingProcess | None:
     """
     if _cpu_count() < 2 or not path.is_file() or path.stat().st_size < MIN_BYTES:
         return None
+    if multiprocessing.current_process().daemon:  # it may not have children
+        return None
     # A copy of a process with threads has their locks, but not the threads that release them.
     is_fork = sys.platform == "linux" and threading.active_count() == 1
     context = multiprocessing.get_context("fork" if is_fork else "spawn")
