@@ -103,7 +103,8 @@ def start(path: Path, module: ModuleType) -> ReadingProcess | None:
         return None
     # A copy of a process with threads has their locks, but not the threads that release them.
     is_fork = sys.platform == "linux" and threading.active_count() == 1
-    context = multiprocessing.get_context("fork" if is_fork else "spawn")
+    fork, spawn = multiprocessing.get_context("fork"), multiprocessing.get_context("spawn")
+    context = fork if is_fork else spawn
     try:
         here, there = context.Pipe()
         with there:
