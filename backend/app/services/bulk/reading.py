@@ -1,33 +1,20 @@
 """A process that reads a source, beside the one that writes it.
 
-It surveys the source, and sends its records in chunks over a pipe. The pipe bounds what waits in
-it. The process ends when the other end of the pipe is closed, also by `kill -9`.
+It surveys the source, and sends its records in chunks. The pipe bounds what waits in it.
 """
 
-import gc
-import multiprocessing
-import os
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
-from weakref import finalize
 
-from app.core.logging import get_logger
-from app.core.threads import lower_priority
 from app.services.bulk.comments import size_of
 from app.services.bulk.foreign import Progress, ReadOptions, SourceError, Survey
 from app.services.bulk.ndjson import ResolveAuthor
 from app.services.bulk.records import ParsedRecord
-
-logger = get_logger(__name__)
+from app.services.bulk.workers import Worker, WorkerEnded, start_worker
 
 MIN_BYTES = 4 * 1024 * 1024
 """The size of a file from which a process takes less time than its start."""
@@ -50,14 +37,12 @@ class _End(NamedTuple):
 class ReadingProcess:
     """A process that surveys and reads one source. It ends with this object."""
 
-    def __init__(self, process: BaseProcess, connection: Connection) -> None:
-        self._connection = connection
-        self._lock = threading.Lock()
-        self._finalizer = finalize(self, _end, process, connection, self._lock)
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
 
     def close(self) -> None:
         """End the process, also while a thread waits for it."""
-        self._finalizer()
+        self._worker.close()
 
     def survey(self, advance: Progress) -> Survey:
         """Return the survey, without its index. Raises SourceError and OSError."""
@@ -72,8 +57,7 @@ class ReadingProcess:
 
         `resolve_author` is called in the process. Its state is copied back at the end.
         """
-        with suppress(OSError):  # if the process has ended, `_receive` raises an error
-            self._connection.send((options, resolve_author))
+        self._worker.send((options, resolve_author))
         while isinstance(message := self._receive(), _Chunk):
             advance(message.read)
             yield from message.records
@@ -83,13 +67,9 @@ class ReadingProcess:
 
     def _receive(self) -> Any:
         try:
-            with self._lock:
-                message = self._connection.recv()
-        except (EOFError, OSError):
+            return self._worker.receive()
+        except WorkerEnded:
             raise SourceError("The process that reads the source ended: it was killed") from None
-        if isinstance(message, Exception):
-            raise message
-        return message
 
 
 def start(path: Path, module: ModuleType) -> ReadingProcess | None:
@@ -97,64 +77,25 @@ def start(path: Path, module: ModuleType) -> ReadingProcess | None:
 
     Return None if the process would not save time, or cannot be started.
     """
-    if _cpu_count() < 2 or not path.is_file() or path.stat().st_size < MIN_BYTES:
+    if not path.is_file() or path.stat().st_size < MIN_BYTES:
         return None
-    if multiprocessing.current_process().daemon:  # it may not have children
-        return None
-    # A copy of a process with threads has their locks, but not the threads that release them.
-    is_fork = sys.platform == "linux" and threading.active_count() == 1
-    fork, spawn = multiprocessing.get_context("fork"), multiprocessing.get_context("spawn")
-    context = fork if is_fork else spawn
-    try:
-        here, there = context.Pipe()
-        with there:
-            parts = (there, here if is_fork else None, path, module.survey, module.read)
-            process = context.Process(target=_serve, args=parts, name="reading", daemon=True)
-            process.start()
-    except OSError as error:
-        logger.warning(f"The source is read in the same process: {error.strerror}")
-        return None
-    return ReadingProcess(process, here)
-
-
-def set_up_collector() -> None:
-    """Let the garbage collector run rarely: it would take a tenth of the time."""
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-
-
-def _cpu_count() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def _end(process: BaseProcess, connection: Connection, lock: threading.Lock) -> None:
-    process.kill()
-    process.join()
-    with lock:  # a thread that waits gets the end of the pipe
-        connection.close()
+    worker = start_worker("reading", _serve, path, module.survey, module.read)
+    return None if worker is None else ReadingProcess(worker)
 
 
 def _serve(
     connection: Connection,
-    other_end: Connection | None,
     path: Path,
     survey: Callable[[Path, Progress], Survey],
     read: Callable[..., Iterator[ParsedRecord]],
 ) -> None:
-    """Survey and read the source, in the process. `other_end` is that of a forked process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process ends this one
-    set_up_collector()
-    if other_end is not None:
-        other_end.close()
-    else:
-        lower_priority()  # the other one is a server
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        try:
-            _send_all(connection, path, survey, read)
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            raise
-        except Exception as error:  # noqa: BLE001 - raised by the other process
-            connection.send(_portable(error))
+    """Survey and read the source, in the process."""
+    try:
+        _send_all(connection, path, survey, read)
+    except (EOFError, BrokenPipeError, ConnectionResetError):  # of the pipe
+        raise
+    except Exception as error:  # noqa: BLE001 - raised by the importing process
+        connection.send(_portable(error))
 
 
 def _send_all(
@@ -204,7 +145,7 @@ class _SentProgress:
 
 
 def _portable(error: Exception) -> Exception:
-    """Return an error that the other process can raise."""
+    """Return an error that the importing process can raise."""
     if isinstance(error, SourceError | OSError):
         return error
     return RuntimeError(f"{type(error).__name__}: {error}")

@@ -60,7 +60,7 @@ from app.services.bulk.converting.addresses import (
 )
 from app.services.bulk.converting.results import TooComplex
 from app.services.bulk.copying import Copier, WantedImage, find_copies
-from app.services.bulk.importing import render_texts, threads, with_pauses
+from app.services.bulk.importing import threads
 from app.services.bulk.records import KeySet, Outcome, PreparedRecord, Result, prefix_of, record_key
 from app.services.bulk.references import (
     FileName,
@@ -76,6 +76,7 @@ from app.services.bulk.references import (
     read_address,
 )
 from app.services.bulk.reporting import AddressReport, RemainingAddress
+from app.services.bulk.texts import RenderTexts, render_texts, with_pauses
 
 COVER = "cover_image"
 """The key in `imported` of a cover image whose address is relative."""
@@ -274,11 +275,13 @@ class Relinker:
         report: AddressReport,
         is_dry_run: bool,
         identity: Identity | None = None,
+        render: RenderTexts = render_texts,
     ) -> None:
         """`identity` is the importing user, or None for the operator."""
         prefix = prefix_of(identity)
         self._database = database
         self._identity = identity
+        self._render = render
         self._source = prefix + source
         self._sources = [prefix + each for each in spellings_of_source(source)]
         self._site = site
@@ -571,7 +574,7 @@ class Relinker:
             before = await self._texts(list(new))
             rewritten = await threads.run(partial(_rewrite_texts, before, new))
             rendered = await threads.run(
-                partial(render_texts, [each.content for each in rewritten])
+                partial(self._render, [each.content for each in rewritten])
             )
             failed = {
                 each.before.id

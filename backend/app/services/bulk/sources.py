@@ -31,6 +31,7 @@ from app.services.bulk.records import MAX_RECORD_BYTES, Importer, Result
 from app.services.bulk.references import Site, host_of, is_site_address
 from app.services.bulk.relinking import Relinker
 from app.services.bulk.reporting import Report
+from app.services.bulk.texts import RenderTexts, render_texts
 from app.services.media.storage import Storage
 
 CHUNK = 256 * 1024
@@ -155,6 +156,7 @@ async def import_source(
     storage: Storage,
     fetcher: Fetcher | None = None,
     advance_addresses: Progress = lambda _: None,
+    render: RenderTexts = render_texts,
 ) -> None:
     """Import a source as the operator or as a user. With `dry_run` all changes are rolled back.
 
@@ -182,7 +184,15 @@ async def import_source(
         site=site.address,
     )
     relinker = _relinker(
-        database, source, name, options, report=report, storage=storage, fetcher=fetcher, site=site
+        database,
+        source,
+        name,
+        options,
+        report=report,
+        storage=storage,
+        fetcher=fetcher,
+        site=site,
+        render=render,
     )
 
     def add(results: Sequence[Result]) -> None:
@@ -206,6 +216,7 @@ async def import_source(
             report=add,
             dry_run=setup if dry_run else None,
             prepare=None if relinker is None else relinker.prepare,
+            render=render,
         )
     if isinstance(resolve_author, AuthorsOfUser):
         report.problems += resolve_author.remarks()
@@ -260,6 +271,7 @@ def _relinker(
     storage: Storage,
     fetcher: Fetcher | None,
     site: Site,
+    render: RenderTexts,
 ) -> Relinker | None:
     """Return what replaces addresses. Our own exports keep theirs, unless an option says more."""
     copies = bool(options.media) or fetcher is not None
@@ -278,6 +290,7 @@ def _relinker(
         report=report.addresses,
         is_dry_run=options.dry_run,
         identity=options.identity,
+        render=render,
     )
 
 

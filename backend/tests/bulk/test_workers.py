@@ -1,4 +1,4 @@
-"""The process that reads a source: the same records, and no process that stays."""
+"""Processes that read and render: the same results, and no process that stays."""
 
 import os
 import resource
@@ -23,6 +23,7 @@ from app.services.bulk import ghost, reading, wordpress
 from app.services.bulk.foreign import ReadOptions, SourceError
 from app.services.bulk.ndjson import fixed_author
 from app.services.bulk.reading import ReadingProcess
+from app.services.bulk.texts import Renderers, render_texts
 from tests.bulk.exports import wordpress_post, wxr
 from tests.bulk.test_bad_input import ghost_source, wordpress_source
 
@@ -178,6 +179,27 @@ class TestRecords:
         process.close()
 
 
+@pytest.mark.usefixtures("threads")
+class TestRendering:
+    TEXTS = (*(f"Text **{number}**" for number in range(10)), ">" * 100 + "too deep", "The last one")
+
+    @pytest.mark.parametrize("jobs", [1, 3])
+    def test_the_order_is_that_of_the_texts(self, jobs: int) -> None:
+        render = Renderers(jobs)
+        assert len(children()) == jobs - 1
+        for count in (0, 1, 2, 5, len(self.TEXTS)):
+            assert render(self.TEXTS[:count]) == render_texts(self.TEXTS[:count])
+        assert isinstance(render(self.TEXTS)[10], str)
+        del render
+        assert children() == []
+
+    def test_texts_of_a_killed_process_are_rendered_here(self) -> None:
+        render = Renderers(3)
+        children()[0].kill()
+        for _ in range(2):
+            assert render(self.TEXTS) == render_texts(self.TEXTS)
+
+
 class TestThisProcess:
     """Sources that are read in the process that writes."""
 
@@ -216,16 +238,19 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from app.services.bulk import reading, wordpress
+from app.services.bulk.texts import Renderers
 reading.MIN_BYTES = 0
 process = reading.start(Path(sys.argv[1]), wordpress)
+renderers = Renderers(3)
 process.survey(lambda _: None)
+renderers(["a", "b", "c"])
 print("ready", flush=True)
 time.sleep(600)
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_it_ends_with_its_parent(number: signal.Signals, tmp_path: Path) -> None:
+def test_they_end_with_their_parent(number: signal.Signals, tmp_path: Path) -> None:
     path = wordpress_source(tmp_path)
     arguments: list[Any] = [sys.executable, "-c", PROGRAM, path]
     with subprocess.Popen(
@@ -237,10 +262,11 @@ def test_it_ends_with_its_parent(number: signal.Signals, tmp_path: Path) -> None
     ) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == b"ready\n"
-        (child,) = psutil.Process(parent.pid).children()
+        processes = psutil.Process(parent.pid).children()
+        assert len(processes) == 3
         if number is signal.SIGINT:  # of the terminal: both processes get it
             os.killpg(parent.pid, number)
         else:
             parent.kill()
         parent.wait(DEADLINE)
-        wait_for(lambda: not child.is_running())
+        wait_for(lambda: not any(each.is_running() for each in processes))
