@@ -181,7 +181,11 @@ class TestRecords:
 
 @pytest.mark.usefixtures("threads")
 class TestRendering:
-    TEXTS = (*(f"Text **{number}**" for number in range(10)), ">" * 100 + "too deep", "The last one")
+    TEXTS = (
+        *(f"Text **{number}**" for number in range(10)),
+        ">" * 100 + "too deep",
+        "The last one",
+    )
 
     @pytest.mark.parametrize("jobs", [1, 3])
     def test_the_order_is_that_of_the_texts(self, jobs: int) -> None:
