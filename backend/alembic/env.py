@@ -15,7 +15,7 @@ from app.db import roles
 from app.db.base import Base
 from app.db.connecting import connect
 from app.db.embedded import ensure_database_url
-from app.db.migrate import is_known
+from app.db.revisions import is_known
 from app.models import User  # noqa: F401 - importing the package registers every table
 
 logger = get_logger(__name__)

@@ -3,9 +3,11 @@
 import gc
 from importlib import import_module
 
+from app import cli
 from app.core.config import Settings, get_settings
 
-for module in ("app.cli", "app.main", "gunicorn.app.wsgiapp", "uvicorn.main", "uvicorn_worker"):
+commands = {f"app.cli.{command.module}" for command in cli.COMMANDS.values()}
+for module in (*commands, "app.main", "gunicorn.app.wsgiapp", "uvicorn.main", "uvicorn_worker"):
     import_module(module)
 
 Settings.model_config["env_file"] = None  # a `.env` of the checkout has no effect on tests

@@ -12,8 +12,8 @@ import uvicorn
 from alembic import command
 from sqlalchemy.engine import make_url
 
-from app import cli
-from app.auth import keys
+from app.auth.keys import signing_keys
+from app.cli import base, keys
 from app.core.config import get_settings
 from app.db.migrate import alembic_config
 from app.services.bulk import seed as seeding
@@ -90,11 +90,11 @@ class TestMigrate:
             for name, value in {"DATABASE_URL": url, **settings}.items():
                 monkeypatch.setenv(name, value)
             get_settings.cache_clear()
-            keys.signing_keys.cache_clear()
+            signing_keys.cache_clear()
             try:
                 assert run("migrate") == 1
             finally:
-                keys.signing_keys.cache_clear()
+                signing_keys.cache_clear()
             assert fetch(url, "SELECT FROM pg_tables WHERE schemaname = 'public'") == []
         assert message in capsys.readouterr().err
 
@@ -299,7 +299,7 @@ class TestServe:
         monkeypatch.delenv("DATABASE_URL")
         get_settings.cache_clear()
         embedded = get_settings().model_copy(update={"database_url": own_database})
-        monkeypatch.setattr(cli.base, "ensure_database_url", lambda settings: embedded)
+        monkeypatch.setattr(base, "ensure_database_url", lambda settings: embedded)
         monkeypatch.setattr(uvicorn, "run", lambda app, **options: None)
         for _ in range(2):  # the second start finds the account
             monkeypatch.delenv("DATABASE_URL", raising=False)
@@ -396,7 +396,7 @@ class TestAfterRestore:
 class TestKeys:
     @pytest.fixture(autouse=True)
     def _own_env_file(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        monkeypatch.setattr(cli.keys, "PROJECT_DIR", tmp_path)
+        monkeypatch.setattr(keys, "PROJECT_DIR", tmp_path)
 
     def settings_of(self, text: str) -> dict[str, str]:
         return dict(line.split("=", 1) for line in text.splitlines() if re.match("[A-Z_]+=", line))
@@ -474,9 +474,9 @@ class TestKeys:
         for name, value in second.items():
             monkeypatch.setenv(name, value)
         get_settings.cache_clear()
-        keys.signing_keys.cache_clear()
-        accepted = keys.signing_keys()
-        keys.signing_keys.cache_clear()
+        signing_keys.cache_clear()
+        accepted = signing_keys()
+        signing_keys.cache_clear()
         assert len(accepted.by_id) == 2
         assert accepted.current.public is not None
         assert accepted.current.public["alg"] == algorithm

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.db.revisions import head
 from app.services import health
 
 
@@ -19,7 +20,7 @@ async def test_live_does_not_need_a_database(app: FastAPI, client: httpx.AsyncCl
 async def test_ready_at_the_current_revision(client: httpx.AsyncClient) -> None:
     response = await client.get("/health/ready")
     assert response.status_code == 200
-    assert response.json() == {"status": "ready", "revision": health._head(), "ahead": False}
+    assert response.json() == {"status": "ready", "revision": head(), "ahead": False}
 
 
 async def test_ready_at_a_newer_revision(client: httpx.AsyncClient, session: AsyncSession) -> None:
@@ -44,7 +45,7 @@ async def test_not_ready_at_an_older_revision(
     client: httpx.AsyncClient, session: AsyncSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await session.execute(text("UPDATE alembic_version SET version_num = '0001'"))
-    monkeypatch.setattr(health, "_head", lambda: "9999")
+    monkeypatch.setattr(health, "head", lambda: "9999")
     response = await client.get("/health/ready")
     assert response.status_code == 503
     assert "at revision 0001, but this release needs 9999" in response.json()["message"]

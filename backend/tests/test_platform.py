@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 
-from app import __version__
-from app.cli import cli
+from app import __version__, cli
 from app.core.config import BACKEND_DIR, PROJECT_DIR, SECRETS, Settings
 from app.core.sources import ALIASES
 from tests.web.browser.conftest import SCREENSHOTS
@@ -182,16 +180,22 @@ def test_redirected_output_has_no_log_of_a_build() -> None:
 
 def test_documented_commands_exist() -> None:
     """Commands of `pressroom` and targets of `make` in code, in the pages for operators."""
-    groups: Any = typer.main.get_command(cli)
     targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), flags=re.MULTILINE))
     code = code_for_operators()
     assert set(re.findall(r"\bmake ([a-z-]+)", code)) - targets == set()
     commands = re.findall(r"\bpressroom ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?", code)
     assert ("keys", "rotate") in commands
     for name, subcommand in commands:
-        assert name in groups.commands
-        subcommands = getattr(groups.commands[name], "commands", {})
+        assert name in cli.COMMANDS
+        subcommands = getattr(cli.load(name), "commands", {})
         assert not subcommand or not subcommands or subcommand in subcommands
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_of_all_commands_is_that_of_each(name: str) -> None:
+    """`pressroom --help` has its own texts, because it does not import the commands."""
+    text = cli.load(name).help.partition("\n\n")[0]
+    assert " ".join(text.split()) == cli.COMMANDS[name].help
 
 
 # --- make env

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from jose import JWTError, jwt
 from passlib.context import CryptContext
+from passlib.hash import bcrypt, bcrypt_sha256
 
 from app.auth.keys import signing_keys
 from app.core import clock
@@ -39,8 +40,8 @@ Result = TypeVar("Result")
 @lru_cache(maxsize=1)
 def _password_context() -> CryptContext:
     return CryptContext(
-        schemes=["bcrypt_sha256", "bcrypt"],
-        deprecated=["bcrypt"],
+        schemes=[bcrypt_sha256, bcrypt],
+        deprecated=[bcrypt.name],
         bcrypt_sha256__rounds=get_settings().bcrypt_cost,
     )
 

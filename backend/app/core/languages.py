@@ -1,9 +1,10 @@
 """Language tags of articles: registered BCP 47 tags in canonical form."""
 
+import json
 import re
 from collections.abc import Mapping
-
-import pycountry
+from importlib.util import find_spec
+from pathlib import Path
 
 MAX_LANGUAGE = 10
 """Maximum length of a tag, in characters: `zh-Hant-TW` fills the database column."""
@@ -16,19 +17,29 @@ _AREAS = frozenset({"001", "150", "419"})
 """UN M.49 codes: the world, Europe and Latin America. No language tag uses the other areas."""
 
 
+def _records(file: str, standard: str) -> list[dict[str, str]]:
+    """Return the records of a file of pycountry, whose own objects take 4 MB and 0.1 s."""
+    (folder,) = getattr(find_spec("pycountry"), "submodule_search_locations", None) or ()
+    path = Path(folder, "databases", f"{file}.json")
+    records: list[dict[str, str]] = json.loads(path.read_bytes())[standard]
+    return records
+
+
 def _languages() -> Mapping[str, str]:
     """Map each ISO 639 code to the shortest code of its language (RFC 5646 §2.2.1)."""
     shortest = {}
-    for language in pycountry.languages:
-        code = getattr(language, "alpha_2", language.alpha_3)
-        shortest[code] = shortest[language.alpha_3] = code
-        shortest[getattr(language, "bibliographic", code)] = code
+    for language in _records("iso639-3", "639-3"):
+        code = language.get("alpha_2", language["alpha_3"])
+        shortest[code] = shortest[language["alpha_3"]] = code
+        shortest[language.get("bibliographic", code)] = code
     return shortest
 
 
 _LANGUAGES = _languages()
-_SCRIPTS = frozenset(script.alpha_4 for script in pycountry.scripts)
-_REGIONS = _AREAS.union(country.alpha_2 for country in pycountry.countries)
+_SCRIPTS = frozenset(script["alpha_4"] for script in _records("iso15924", "15924"))
+COUNTRIES = frozenset(country["alpha_2"] for country in _records("iso3166-1", "3166-1"))
+"""The countries of ISO 3166-1, by their codes of two letters."""
+_REGIONS = _AREAS | COUNTRIES
 
 
 def canonical_language(tag: str) -> str:

@@ -17,7 +17,6 @@ import asyncpg
 
 from app.core.config import Settings, SetupError
 from app.core.logging import get_logger
-from app.db import migrate
 
 logger = get_logger(__name__)
 
@@ -51,6 +50,8 @@ async def embedded_database(settings: Settings) -> AsyncIterator[Settings]:
     if settings.database_url is not None:
         yield settings
         return
+    from app.db import migrate  # noqa: PLC0415 - other servers do not need Alembic
+
     # Both functions run an event loop, which needs a thread without a running one.
     resolved = await asyncio.to_thread(ensure_database_url, settings)
     await asyncio.to_thread(migrate.upgrade, resolved.database_url or "")

@@ -1,11 +1,7 @@
 """Database migrations from code, equivalent to `alembic upgrade`."""
 
-from functools import lru_cache
-
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError
 
 from app.core.config import BACKEND_DIR, Settings
@@ -52,17 +48,3 @@ def upgrade_as_owner(settings: Settings) -> None:
         upgrade(settings.database_owner_url or url, application_url=url)
     except ServiceUnavailable as error:
         raise refused_setting(error, name) or error from error.__cause__
-
-
-@lru_cache(maxsize=1)
-def scripts() -> ScriptDirectory:
-    """Return the migrations of this release."""
-    return ScriptDirectory.from_config(alembic_config())
-
-
-def is_known(revision: str) -> bool:
-    """Return whether this release has the migration `revision`."""
-    try:
-        return scripts().get_revision(revision) is not None
-    except CommandError:
-        return False

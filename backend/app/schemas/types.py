@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-import pycountry
 from annotated_types import GroupedMetadata
 from pydantic import (
     AfterValidator,
@@ -23,6 +22,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from app.core.languages import COUNTRIES
 from app.core.validation import pattern
 
 MAX_ID = 2**63 - 1
@@ -127,9 +127,6 @@ def _integral_float_to_int(value: Any) -> Any:
 
 WithoutPoint = BeforeValidator(_integral_float_to_int)
 """For a strict integer in a JSON body."""
-
-
-COUNTRIES = frozenset(country.alpha_2 for country in pycountry.countries)
 
 
 def _validate_country(code: str) -> str:

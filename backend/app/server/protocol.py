@@ -41,6 +41,9 @@ class PressroomProtocol(HttpToolsProtocol):
         if self.is_draining and self.cycle is not None:
             self.cycle.keep_alive = False
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Do not log each request that asks for a WebSocket. It is answered like others."""
+
     def send_400_response(self, msg: str) -> None:
         identifier = uuid4().hex
         body = error_body(

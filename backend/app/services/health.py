@@ -6,7 +6,7 @@ from typing import NamedTuple
 from sqlalchemy import text
 
 from app.core.errors import ServiceUnavailable
-from app.db.migrate import is_known, scripts
+from app.db.revisions import head, is_known
 from app.db.session import Database
 from app.schemas.health import Readiness
 
@@ -68,15 +68,11 @@ async def check_readiness(database: Database) -> Readiness:
     revision = migrated and await database.reader.scalar(_REVISION)
     if revision is None:
         raise ServiceUnavailable("The database is not migrated: run `pressroom migrate`")
-    if revision == _head():
+    if revision == head():
         return Readiness(revision=revision, ahead=False)
     if is_known(revision):
         raise ServiceUnavailable(
-            f"The database is at revision {revision}, but this release needs {_head()}:"
+            f"The database is at revision {revision}, but this release needs {head()}:"
             " run `pressroom migrate`"
         )
     return Readiness(revision=revision, ahead=True)
-
-
-def _head() -> str:
-    return str(scripts().get_current_head())

@@ -2,11 +2,12 @@
 
 import re
 
+import pycountry
 import pytest
 from pydantic import ValidationError
 
 from app.core import clock
-from app.core.languages import LANGUAGE_PATTERN, canonical_language
+from app.core.languages import COUNTRIES, LANGUAGE_PATTERN, canonical_language
 from app.services.bulk.records import Outcome, Result, parse_fields
 from app.services.bulk.reporting import Report
 from tests.core.test_config import make
@@ -80,3 +81,10 @@ def test_import_uses_the_registered_part_of_a_tag(
     with Report(now=clock.now()) as report:
         report.add([Result(read, Outcome.CREATED, notes=read.notes)])
         assert [entry.messages for entry in report.entries()] == [[note] * bool(note)]
+
+
+def test_registers_are_those_of_pycountry() -> None:
+    assert {country.alpha_2 for country in pycountry.countries} == COUNTRIES
+    for language in pycountry.languages:
+        shortest = getattr(language, "alpha_2", language.alpha_3)
+        assert canonical_language(language.alpha_3) == shortest

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.db.migrate import scripts
+from app.db.revisions import head
 from tests.edge.load import assert_nothing_was_lost, load
 from tests.releases.release import Release, assert_succeeded
 
@@ -13,7 +13,7 @@ MIGRATION = f'''"""Add a column, as a next release may."""
 from alembic import op
 
 revision = "next"
-down_revision = "{scripts().get_current_head()}"
+down_revision = "{head()}"
 branch_labels = None
 depends_on = None
 

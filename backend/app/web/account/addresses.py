@@ -4,10 +4,11 @@ from fastapi import Request, Response
 
 from app.core.conditional import Precondition
 from app.core.errors import AddressNotFound
+from app.core.languages import COUNTRIES
 from app.db.dependencies import ReadConnection
 from app.schemas.accounts.address import AddressInput
 from app.schemas.page import MAX_LIMIT, PageQuery
-from app.schemas.types import COUNTRIES, Id
+from app.schemas.types import Id
 from app.services.accounts import addresses
 from app.web.forms import SubmittedForm
 from app.web.localization import current_locale
