@@ -112,7 +112,9 @@ async def test_names_follow_renamed_merged_and_deleted_tags(
     response = await client.put("/tags/wheels", json={"name": "Zeppelins"}, headers=headers)
     assert response.status_code == 200
     assert (await stored_names(session))[second.id] == ["Looms", "Zeppelins"]
-    assert (await client.delete("/tags/looms", headers=headers)).status_code == 204
+    await session.execute(text("UPDATE tags SET name = 'Zoos', slug = 'zoos' WHERE slug = 'looms'"))
+    assert (await stored_names(session))[first.id] == ["Zeppelins", "Zoos"]
+    assert (await client.delete("/tags/zoos", headers=headers)).status_code == 204
     assert await stored_names(session) == {first.id: ["Zeppelins"], second.id: ["Zeppelins"]}
 
 
