@@ -460,26 +460,56 @@ async def test_search_runs_two_queries(
     assert len(executed) == 1
 
 
-async def test_number_of_ranked_matches_is_limited(
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ("MAX_CANDIDATES", ["Loom 1", "Weaving 0", "Weaving 2"]),
+        ("RANKED_CANDIDATES", ["Loom 1", "Weaving 0", "Weaving 2", "Weaving 3", "Loom 4"]),
+    ],
+)
+async def test_number_of_matches_and_ranks_is_limited(
     client: httpx.AsyncClient,
     session: AsyncSession,
     author: User,
     monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+    expected: list[str],
 ) -> None:
-    monkeypatch.setattr(matching, "MAX_CANDIDATES", 3)
+    """The oldest article is too old to be found, or to be ranked."""
+    monkeypatch.setattr(matching, limit, 3)
     _search.cache_clear()
     now = clock.now()
     for number in range(5):
-        title = "Loom" if number == 4 else "Weaving"
         await create_article(
             session,
             author=author,
-            title=title,
+            title=f"{'Loom' if number in {1, 4} else 'Weaving'} {number}",
             content="A loom, and another loom.",
             published_at=now - timedelta(days=number),
         )
-    assert await titles(client, "loom") == ["Weaving"] * 3  # the best match is too old
+    found = await search(client, "loom")
+    assert [each["title"] for each in found] == expected
+    assert [each["rank"] > 0 for each in found] == [True] * 3 + [False] * (len(expected) - 3)
     _search.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Shuttle, loom. " + "Many other words follow. " * 40, "<mark>loom</mark>"),
+        ("Many other words follow. " * 40 + "A loom.", "A <mark>loom</mark>"),
+        ("A loom. " + "Other words. " * 50 + "A shuttle.", "<mark>shuttle</mark>"),
+        ("Other words. " * 38 + "A loom, worded so that it is cut after 500", "<mark>loom</mark>"),
+        ("\u7ec7\u673a loom. " + "\u5b66\u4e60 Many words. " * 60, "<mark>loom</mark>"),
+    ],
+)
+async def test_snippet_quotes_the_beginning_or_else_the_whole_text(
+    client: httpx.AsyncClient, session: AsyncSession, author: User, text: str, expected: str
+) -> None:
+    await create_article(session, author=author, title="Of weaving", content=text)
+    q = "loom shuttle" if "shuttle" in text else "loom"
+    (found,) = await search(client, q)
+    assert expected in found["snippet"]
 
 
 # --- suggestions
