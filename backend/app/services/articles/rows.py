@@ -87,9 +87,12 @@ def _tags_of_article(column: ColumnElement[str], *order: ColumnExpressionArgumen
     )
 
 
-_tag_names = _tags_of_article(_tag.c.name)
+# The tags themselves are read only if one of them is unlisted.
+_tag_names = func.coalesce(Article.tag_names, _tags_of_article(_tag.c.name))
 _tag_slugs = _tags_of_article(_tag.c.address)
-_tag_names_in_order = _tags_of_article(_tag.c.name, ArticleTag.position)
+_tag_names_in_order = func.coalesce(
+    Article.tag_names_in_order, _tags_of_article(_tag.c.name, ArticleTag.position)
+)
 
 
 def public_name(tag: Any) -> ColumnElement[str]:
