@@ -1,7 +1,6 @@
 """My account: export of own data, and deletion of the account."""
 
 from fastapi import Request, Response
-from fastapi.responses import StreamingResponse
 
 from app.auth.permissions import Action, may_on_any
 from app.core.conditional import Precondition
@@ -9,6 +8,7 @@ from app.core.config import get_settings
 from app.core.enums import ExportFormat
 from app.core.streams import Deadline
 from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
+from app.http.streaming import StreamedFile
 from app.schemas.accounts.user import ArticlesOfDeleted, UserDeletion, UserDeletionQuery
 from app.services.accounts import own_data, second_factor, users
 from app.services.bulk import exporting
@@ -60,7 +60,7 @@ async def download_articles(
         export_format=export_format,
         deadline=Deadline(get_settings().stream_seconds),
     )
-    return StreamingResponse(parts, media_type=media_type, headers=_download(name))
+    return StreamedFile(parts, media_type=media_type, headers=_download(name))
 
 
 def _download(name: str) -> dict[str, str]:
