@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    CompoundSelect,
     DateTime,
     Double,
     Integer,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     bindparam,
     false,
     func,
+    not_,
     or_,
     select,
     true,
@@ -43,7 +45,7 @@ from app.models.accounts.user import User
 from app.models.articles.article import PUBLISHED_OR_SCHEDULED, Article
 from app.models.articles.tag import ArticleTag
 from app.models.community.favorite import Favorite
-from app.models.community.follow import Follow
+from app.models.community.follow import Follow, UserCounts
 from app.schemas.articles.article import DEFAULT_FIELDS, ArticleQuery, FeedQuery, Sort, Status
 from app.services.articles import matching
 from app.services.articles.counting import count_public
@@ -64,6 +66,10 @@ from app.services.pages.viewing import VIEWER
 
 DEFERRED_JOIN_SKIP = 100
 """From this `skip` on, the ids of a page are selected before its rows are joined."""
+
+WALKED_PER_AUTHOR = 30
+"""How many articles a feed reads for each followed author before it reads the author's own."""
+MAX_WALKED = 50_000
 
 _TIMESTAMP = DateTime(timezone=True)
 _FILTERS: Mapping[str, ColumnElement[bool]] = {
@@ -307,23 +313,39 @@ def _range_page(spec: ListSpec, index_range: Range, backward: bool | None) -> Se
 
 
 def _followed_page(
-    spec: ListSpec, backward: bool | None, limit_each: ColumnElement[int]
-) -> Select[Any]:
-    """Select the ids and sort keys of public articles by followed authors.
+    spec: ListSpec, backward: bool | None, limit: ColumnElement[int]
+) -> CompoundSelect[Any]:
+    """Select the ids and sort keys of public articles by followed authors, at least `limit` rows.
 
-    Reads at most `limit_each` rows per author. The index is ordered within one author, not across
-    authors.
+    Articles of all authors are read in the order of the list, until enough are by followed ones.
+    The more authors the viewer follows, the earlier that is, and the longer it may take. If there
+    are too few, up to `limit` rows of each author are read. No index has the order of the list for
+    several authors.
     """
-    published = _range_page(spec, Range.PUBLIC, backward).where(
-        Article.author_id == Follow.followed_id
+    page = _range_page(spec, Range.PUBLIC, backward)
+    following = select(UserCounts.following).where(UserCounts.user_id == VIEWER).scalar_subquery()
+    near = page.add_columns(Article.author_id.label("author_id")).limit(
+        func.least(func.coalesce(following, 0) * WALKED_PER_AUTHOR, MAX_WALKED)
     )
-    newest = published.correlate(Follow).limit(limit_each).lateral()
-    return (
+    near_author = near.subquery("near").c
+    is_followed = select(true()).where(
+        Follow.follower_id == VIEWER, Follow.followed_id == near_author.author_id
+    )
+    followed = select(near_author.id, near_author.key).where(
+        is_followed.correlate_except(Follow).scalar_subquery()
+    )
+    order = _order(spec, Range.PUBLIC)._replace(column=near_author.key, id=near_author.id)
+    found = _ordered(followed, order, backward).limit(limit).cte("found")
+    is_enough = select(func.count()).select_from(found).scalar_subquery() >= limit
+    by_author = page.where(Article.author_id == Follow.followed_id)
+    newest = by_author.correlate(Follow).limit(limit).lateral()
+    everywhere = (
         select(newest.c.id, newest.c.key)
         .select_from(Follow)
         .join(newest, true())
-        .where(Follow.follower_id == VIEWER)
+        .where(Follow.follower_id == VIEWER, not_(is_enough))
     )
+    return union_all(select(found.c.id, found.c.key).where(is_enough), everywhere)
 
 
 def _after_position(
