@@ -13,7 +13,7 @@ from app.core import clock
 from app.core.enums import Role
 from app.db.session import Database
 from app.models import Article, User
-from app.services.articles import matching
+from app.services.articles import listing, matching
 from app.services.articles.search import MATCH_START, MATCH_STOP, _search, highlight
 from tests.factories import bearer, create_article, create_user
 from tests.test_lists import statements
@@ -442,6 +442,37 @@ async def test_each_strategy_finds_the_newest(
     assert "Loom 0" in await titles(client, "loom house")
     assert "Loom 1" in await titles(client, "loom -houses -steam rede")
     assert await titles(client, '"loom loom"') == []
+
+
+async def test_common_word_is_searched_among_the_articles_of_the_tag(
+    client: httpx.AsyncClient,
+    session: AsyncSession,
+    author: User,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(matching, "MAX_EXAMINED", 3)
+    listing._page.cache_clear()
+    now = clock.now()
+    for number in range(12):
+        await create_article(
+            session,
+            author=author,
+            title=f"Loom {number}",
+            tags=["Weaving"] if number % 3 == 2 else ["Silk", "Wool"],
+            published_at=now - timedelta(days=number),
+        )
+    await create_article(session, author=author, title="Loom", tags=["Weaving"], published=False)
+
+    async def listed(query: str, **options: Any) -> list[str]:
+        response = await client.get(f"/articles?q=loom&sort=newest&{query}", **options)
+        return [each["title"] for each in response.json()]
+
+    assert await listed("tag=weaving") == ["Loom 2", "Loom 5", "Loom 8"]
+    assert await listed("tag=silk&tag=wool") == ["Loom 0", "Loom 1", "Loom 3"]
+    assert await listed("tag=silk&tag=weaving") == []
+    own = await listed("tag=weaving", headers=bearer(author))
+    assert own == ["Loom", "Loom 2", "Loom 5"]
+    listing._page.cache_clear()
 
 
 async def test_search_runs_two_queries(

@@ -471,8 +471,18 @@ def _search_page(spec: ListSpec, search: matching.SearchSpec, backward: bool | N
 
 
 def _search_scope(spec: ListSpec) -> Select[int, datetime]:
-    """Select the articles to search in."""
-    statement = select(Article.id, Article.dated_at).where(*_filters(spec, tags_from=0))
+    """Select the articles to search in.
+
+    If the words are common, the articles of a tag are searched one after the other: unpublished
+    ones, then the newest.
+    """
+    statement = select(Article.id, Article.dated_at)
+    walks_tag = bool(spec.tags) and spec.search is not None and spec.search.is_common
+    if walks_tag:
+        statement = select(_first_tag.article_id, _first_tag.listed_at)
+        statement = statement.join(Article, Article.id == _first_tag.article_id)
+        statement = statement.where(_first_tag.tag_id == _tag_id(0))
+    statement = statement.where(*_filters(spec, tags_from=int(walks_tag)))
     if spec.status is not None:
         statement = statement.where(*_STATUSES[spec.status])
     elif spec.published is not None:
