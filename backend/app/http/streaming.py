@@ -19,5 +19,5 @@ class StreamedFile(StreamingResponse):
 
 
 async def _nothing() -> AsyncIterator[bytes]:
-    return
-    yield b""
+    for part in list[bytes]():
+        yield part
