@@ -377,8 +377,8 @@ def _is_descending(order: Order, backward: bool | None) -> bool:
 
 async def _total(reader: Reader, spec: ListSpec, parameters: Mapping[str, Any]) -> int:
     """Count all articles of the list."""
-    is_cacheable = spec.status is Status.PUBLISHED and spec.filters <= {"author", "language"}
-    if not is_cacheable or spec.followed or spec.search is not None:
+    is_public = list(_ranges(spec)) == [Range.PUBLIC] and not spec.followed
+    if not is_public or spec.search is not None or not spec.filters <= {"author", "language"}:
         total: int = await reader.scalar(_count(spec), parameters)
         return total
     key_parameters = {
