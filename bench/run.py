@@ -7,6 +7,7 @@
     make bench ARGS=conduit           the RealWorld API's lists and the native ones, two minutes
     make bench ARGS=content           lists, search and bulk with 1,000 and 1,000,000 articles
     make bench ARGS=imports           imports of all formats, and of a file of 1 GiB
+    make bench ARGS=searching         searches of common words, beside a former revision
 
 All servers run in the same process model (gunicorn with backend/gunicorn.conf.py, one worker) with
 the same PostgreSQL and rows. Their responses are compared before the measurement. A wrong response
@@ -30,6 +31,7 @@ import conduit
 import content
 import hotpath
 import imports
+import searching
 from app.core.config import PROJECT_DIR, get_settings
 from app.db import embedded, migrate
 from load import Generator
@@ -66,6 +68,8 @@ from workloads import LOGGED_IN, choose_workloads
 HOW_TO_GET_WRK: Final = """wrk, the load generator, is not installed. It is a package of that name:
     Debian, Ubuntu   apt-get install wrk
     macOS            brew install wrk"""
+
+WITHOUT_WRK: Final = {"content": content, "imports": imports, "searching": searching}
 
 
 def run_rounds(
@@ -205,13 +209,13 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGHUP, _end)
     part = arguments[0] if arguments[:1] and not arguments[0].startswith("-") else "hotpath"
     wrk = shutil.which("wrk")
-    if wrk is None and part not in {"content", "imports"}:
+    if wrk is None and part not in WITHOUT_WRK:
         print(HOW_TO_GET_WRK, file=sys.stderr)
         return 2
     started = time.monotonic()
     try:
-        if part in {"content", "imports"} or wrk is None:
-            (imports if part == "imports" else content).main(arguments[1:])
+        if part in WITHOUT_WRK or wrk is None:
+            WITHOUT_WRK[part].main(arguments[1:])
             return 0
         if part in {"hotpath", "conduit"}:
             own = arguments[1:] if arguments[:1] == [part] else arguments

@@ -145,7 +145,7 @@ class Server:
         """Send a request and return the status and the body. Not for measurements."""
         values = {"Content-Type": content_type, "Authorization": authorization}
         headers = {name: value for name, value in values.items() if value}
-        connection = HTTPConnection(HOST, self.port, timeout=10)
+        connection = HTTPConnection(HOST, self.port, timeout=60)
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()
@@ -178,9 +178,16 @@ class Server:
 
 @contextmanager
 def serving(
-    name: str, application: str, probe: str, environment: dict[str, str]
+    name: str,
+    application: str,
+    probe: str,
+    environment: dict[str, str],
+    code: Path = BACKEND_DIR,
 ) -> Iterator[Server]:
-    """Run `application` under gunicorn with the production configuration."""
+    """Run `application` under gunicorn with the production configuration.
+
+    `code` is the folder of the backend, such as that of a former revision.
+    """
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py"]
     # The production configuration restarts a worker after 100,000 requests, which would break
@@ -190,7 +197,7 @@ def serving(
     with tempfile.TemporaryFile() as stderr:
         process = subprocess.Popen(
             command,
-            cwd=BACKEND_DIR,
+            cwd=code,
             env={**os.environ, **environment, "BIND": f"{HOST}:{port}"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # log lines are written and discarded
