@@ -1,6 +1,7 @@
 """Sign-in, second factor, sign-out, and what a page session is valid for."""
 
 from datetime import timedelta
+from functools import partial
 
 import httpx
 import pyotp
@@ -17,7 +18,13 @@ from app.services.accounts import second_factor
 from app.web.csrf import SESSION_COOKIE
 from tests.factories import PASSWORD, bearer, create_user
 from tests.web.conftest import SignIn
-from tests.web.pages import HOSTILE, no_markup, visit
+from tests.web.pages import HOSTILE, no_markup, sign_in_with_form, visit
+
+
+@pytest.fixture
+def sign_in(pages: httpx.AsyncClient) -> SignIn:
+    """Return a function that signs in with the form, in place of that of all tests of pages."""
+    return partial(sign_in_with_form, pages)
 
 
 async def test_sign_in_and_out(

@@ -33,25 +33,39 @@ _CONFIRM = (
 
 
 async def sign_in(
-    session: AsyncSession, *, database: Database, form: LoginForm, client: Client
+    session: AsyncSession,
+    *,
+    database: Database,
+    form: LoginForm,
+    client: Client,
+    cookie: str | None = None,
 ) -> PageToken:
     """Open a page session for a username or email and a password.
 
+    The `cookie` of a current or former page session identifies a client that the user has used
+    before.
+
     Raises InvalidCredentials, SecondFactorRequired, TooManyAttempts, LimitReached.
     """
-    user_id = await login.authenticate(session, database=database, form=form, client=client)
+    user_id = await login.authenticate(
+        session, database=database, form=form, client=client, session_token=cookie
+    )
     return await sessions.open_page_session(session, user_id=user_id, client=client)
 
 
 async def complete_sign_in(
-    database: Database, *, form: SecondFactorLogin, client: Client
+    database: Database, *, form: SecondFactorLogin, client: Client, cookie: str | None = None
 ) -> PageToken:
-    """Open a page session with the code of a second factor.
+    """Open a page session with the code of a second factor. `cookie` is that of `sign_in`.
 
     Raises InvalidChallenge, InvalidCode, TooManyAttempts, LimitReached.
     """
     return await second_factor.complete_login(
-        database, form=form, client=client, open_session=sessions.open_page_session
+        database,
+        form=form,
+        client=client,
+        session_token=cookie,
+        open_session=sessions.open_page_session,
     )
 
 

@@ -9,6 +9,7 @@ from app.db.session import Database
 from app.schemas.accounts.login import LoginForm
 from app.schemas.accounts.second_factor import SecondFactorChange, SecondFactorLogin
 from app.services.accounts import first_start, page_sessions, second_factor, sessions
+from app.web.csrf import SESSION_COOKIE
 from app.web.forms import SubmittedForm, form_of
 from app.web.localization import gettext as _
 from app.web.rendering import page
@@ -69,6 +70,7 @@ async def sign_in(
             database=database,
             form=form.read(LoginForm, ("username", "password")),
             client=client,
+            cookie=request.cookies.get(SESSION_COOKIE),
         )
     except SecondFactorRequired as error:
         return page(
@@ -97,7 +99,10 @@ async def sign_in_with_code(
 ) -> Response:
     """Check the code of the second factor."""
     token = await page_sessions.complete_sign_in(
-        database, form=form.read(SecondFactorLogin), client=client
+        database,
+        form=form.read(SecondFactorLogin),
+        client=client,
+        cookie=request.cookies.get(SESSION_COOKIE),
     )
     response = redirect(next_page(request))
     set_session_cookie(response, token)

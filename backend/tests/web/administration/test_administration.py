@@ -16,7 +16,7 @@ from app.services.accounts.second_factor import remove_second_factor
 from tests.factories import create_api_key, create_article, create_user
 from tests.test_operations import identity_of
 from tests.web.conftest import SignIn
-from tests.web.pages import HOSTILE, no_markup, visit
+from tests.web.pages import HOSTILE, no_markup, sign_in_with_form, visit
 
 USERS = "/studio/admin/users"
 
@@ -175,6 +175,7 @@ async def test_keys(
 
 
 async def test_audit_trail(pages: httpx.AsyncClient, admin: User) -> None:
+    await sign_in_with_form(pages, admin)
     await visit(pages, f"{USERS}/{admin.id}")
     shown = await visit(pages, "/studio/admin/audit?action=LOGIN&actor=&subject_id=")
     assert [each.text.strip() for each in shown.xpath("//tbody//th")] == ["Signed in"]

@@ -139,7 +139,8 @@ document.addEventListener("submit", async (event) => {
     }
     return;
   }
-  if (form.method === "post") {
+  // The page stays open after a download, so its form can be sent again.
+  if (form.method === "post" && form.dataset.download === undefined) {
     if (form.dataset.sending) {
       event.preventDefault();
       return;
