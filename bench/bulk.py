@@ -153,7 +153,7 @@ def _run_cli(command_name: str, file: Path, url: str, environment: Mapping[str, 
 
 def _export_by_http(server: Server) -> BulkResult:
     connection = HTTPConnection(HOST, server.port, timeout=TIMEOUT_SECONDS)
-    token = _log_in(server)
+    token = log_in(server)
     (worker,) = children(server.pid)
     started = time.perf_counter()
     with memory_samples(worker) as memory:
@@ -171,7 +171,7 @@ def _export_by_http(server: Server) -> BulkResult:
 def _import_by_http(server: Server, file: Path) -> BulkResult:
     connection = HTTPConnection(HOST, server.port, timeout=TIMEOUT_SECONDS)
     headers = {
-        "Authorization": _log_in(server),
+        "Authorization": log_in(server),
         "Content-Type": "application/x-ndjson",
         "Content-Length": str(file.stat().st_size),
     }
@@ -196,7 +196,8 @@ def _import_by_http(server: Server, file: Path) -> BulkResult:
     return BulkResult("`POST /articles/import`", _lines(file), seconds, memory)
 
 
-def _log_in(server: Server) -> str:
+def log_in(server: Server) -> str:
+    """Return the Authorization header of the administrator."""
     form = urlencode({"username": corpus.ADMIN, "password": PASSWORD})
     kind = "application/x-www-form-urlencoded"
     status, body = server.request("POST", "/auth/login", form, kind)

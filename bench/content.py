@@ -70,6 +70,9 @@ class Workload:
     name: str
     paths: tuple[Sequence[str], Sequence[str]]
     goal: str = ""
+    method: str = "GET"
+    is_authenticated: bool = False
+    """Whether an administrator sends the requests, who follows half of the authors."""
 
 
 @dataclass(frozen=True)
@@ -161,13 +164,19 @@ def _fingerprint() -> str:
 # --- requests
 
 
+Fetch = Callable[..., tuple[Any, str]]
+ANONYMOUS: Final = Workload("", ((), ()))
+
+
 @contextmanager
-def connected(server: Server) -> Iterator[Callable[[str], tuple[Any, str]]]:
+def connected(server: Server) -> Iterator[Fetch]:
     """Yield a function that fetches a path with a persistent connection: body and Link header."""
     connection = HTTPConnection(HOST, server.port, timeout=60)
+    authorization = {"Authorization": bulk.log_in(server)}
 
-    def fetch(path: str) -> tuple[Any, str]:
-        connection.request("GET", path)
+    def fetch(path: str, workload: Workload = ANONYMOUS) -> tuple[Any, str]:
+        headers = authorization if workload.is_authenticated else {}
+        connection.request(workload.method, path, headers=headers)
         response = connection.getresponse()
         body = response.read()
         if response.status != 200:
@@ -178,9 +187,6 @@ def connected(server: Server) -> Iterator[Callable[[str], tuple[Any, str]]]:
         yield fetch
     finally:
         connection.close()
-
-
-Fetch = Callable[[str], tuple[Any, str]]
 
 
 def next_page(link: str) -> str | None:
@@ -270,7 +276,34 @@ def choose_workloads(fetchers: Sequence[Fetch], options: Options) -> list[Worklo
         Workload("suggest: one letter", same("/search/suggest?q=d")),
         Workload("suggest: a common beginning", same("/search/suggest?q=every")),
         Workload("suggest: a rare one", same("/search/suggest?q=tenf")),
-        Workload("tags with counts", same("/tags?limit=20")),
+        Workload("list: 5 %, of a rare tag", same("/articles?q=twentieth&tag=tag-900"), goal),
+        Workload("list: with its total", same(f"{first}&count=true"), goal),
+        Workload("list: favorites of a user", same("/articles?favorited_by=author7"), goal),
+        Workload("list: by title", same(f"{first}&sort=title"), goal),
+        Workload("tags with counts", same("/tags?limit=20"), goal),
+        Workload("tags by their counts", same("/tags?limit=20&sort=count"), goal),
+        Workload("tags with a prefix", same("/tags?limit=20&q=tag-7"), goal),
+        Workload(
+            "comments of an article", same(*(f"/articles/{n}/comments" for n in (500, 501))), goal
+        ),
+        Workload("a profile", same("/profiles/author3"), goal),
+        Workload("changes, far behind", same("/changes"), goal),
+        Workload("Atom feed", same("/atom.xml"), goal),
+        Workload("sitemap, of up to 50,000 articles", same("/sitemap.xml")),
+        *(
+            Workload(name, same(path), goal, method, is_authenticated=True)
+            for name, method, path in (
+                ("feed of followed authors", "GET", "/feed"),
+                ("feed, far behind", "GET", "/feed?skip=1000&limit=20"),
+                ("followed authors", "GET", f"/profiles/{corpus.ADMIN}/following"),
+                ("comments to moderate", "GET", "/comments?status=pending"),
+                ("trash", "GET", "/trash"),
+                ("reports", "GET", "/reports"),
+                ("own articles", "GET", "/articles?status=draft"),
+                ("users", "GET", "/users"),
+                ("HEAD of an export", "HEAD", "/articles/export"),
+            )
+        ),
     ]
 
 
@@ -281,7 +314,7 @@ def measure(fetchers: Sequence[Fetch], workload: Workload, requests: int) -> Com
         for fetch, paths, durations in zip(fetchers, workload.paths, times, strict=True):
             path = paths[number % len(paths)].replace('"', "%22")
             started = time.perf_counter()
-            fetch(path)
+            fetch(path, workload)
             if number >= 0:
                 durations.append((time.perf_counter() - started) * 1000)
     return Comparison(workload, *times)
@@ -333,7 +366,8 @@ def run(
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": describe_machine(),
         "versions": describe_versions(None, str(postgres)),
-        "data": f"{options.small:,} and {options.large:,} articles of 1.5 KB in two languages",
+        "data": f"{options.small:,} and {options.large:,} articles of 1.5 KB in two languages;"
+        f" per article {corpus.COMMENTS_PER_ARTICLE} comments and a favorite",
         "requests": f"{options.requests} of each kind, one connection per server, in turn",
         "other load": f"{busy:.0f} % of all CPUs busy before anything was started, "
         f"load average {os.getloadavg()[2]:.1f} over the last 15 minutes",

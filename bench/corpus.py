@@ -1,4 +1,7 @@
-"""Generated articles for the content benchmark: English-like, 1.5 KB each.
+"""Generated articles for the content benchmark: English-like, 1.5 KB each, with readers.
+
+An article has ten comments and one favorite on average. An administrator follows half of the
+authors: 10,000 at a million articles.
 
 Word frequencies follow Zipf's law. Some words are in as many articles as their names tell.
 PostgreSQL assembles the articles from paragraphs that are generated here: a million in minutes.
@@ -18,9 +21,12 @@ from app.content.markdown import RENDERER
 from app.services.bulk.seed import PASSWORD
 
 RANDOM_SEED: Final = 1815
-MAX_AUTHORS: Final = 1000
+MAX_AUTHORS: Final = 20_000
+ARTICLES_PER_AUTHOR: Final = 50
+MAX_USERS: Final = 100_000
+COMMENTS_PER_ARTICLE: Final = 10
 ADMIN: Final = "bench-admin"
-TAGS: Final = 1000
+MIN_TAGS, MAX_TAGS = 1000, 50_000
 PARAGRAPHS: Final = 20_000
 WORDS: Final = 30_000
 BATCH: Final = 50_000
@@ -57,11 +63,11 @@ _ARTICLES: Final = """
 INSERT INTO articles (
   title, slug, content, html, plain_text, excerpt, rendered_with, word_count, reading_time,
   language, published, published_at, archived_at, deleted_at, dated_at, author_id,
-  created_at, updated_at, search_vector
+  created_at, updated_at, tag_names, tag_names_in_order, search_vector
 )
 SELECT title, slug, content, '<p>' || content || '</p>', content, left(content, 200), :renderer,
   240, 2, language, coalesce(published_at <= :now, false), published_at, archived_at, deleted_at,
-  coalesce(published_at, created_at), author_id, created_at, created_at,
+  coalesce(published_at, created_at), author_id, created_at, created_at, tags.names, tags.names,
   public.article_search_vector(language, title, left(content, 200), content)
 FROM (
   SELECT
@@ -86,22 +92,28 @@ FROM (
   JOIN bench_paragraphs AS first ON first.id = (hash / 7) % :paragraphs
   JOIN bench_paragraphs AS second ON second.id = (hash / 31) % :paragraphs
 ) AS made
+CROSS JOIN LATERAL (
+  SELECT array_agg(DISTINCT 'Tag ' || :chosen_tag) AS names FROM generate_series(1, 3) AS number
+) AS tags
 ORDER BY i
 """
 
+# The id of an article is its number `i`, because the database is new. The first tags have the most
+# articles.
+_CHOSEN_TAG: Final = """
+1 + floor(power((hashint8extended(i, number) & 1073741823) / 1073741824.0, 3) * :tags)::bigint
+"""
 _TAGGED: Final = """
 INSERT INTO article_tags (article_id, tag_id, listed_at)
 SELECT id, tag, CASE WHEN archived_at IS NULL AND deleted_at IS NULL THEN published_at END
 FROM (
-  SELECT id, published_at, archived_at, deleted_at, :first_tag + chosen.tag AS tag
-  FROM articles
+  SELECT i AS id, published_at, archived_at, deleted_at, :first_tag + chosen.tag AS tag
+  FROM (SELECT id AS i, published_at, archived_at, deleted_at FROM articles) AS articles
   CROSS JOIN LATERAL (
-    SELECT DISTINCT 1 + floor(power(
-      (hashint8extended(id, number) & 1073741823) / 1073741824.0, 3
-    ) * :tags)::bigint AS tag
+    SELECT DISTINCT :chosen_tag AS tag
     FROM generate_series(1, 3) AS number
   ) AS chosen
-  WHERE id > :after
+  WHERE i > :after
 ) AS tagged
 """
 
@@ -113,6 +125,57 @@ FROM (
 ) AS found
 WHERE articles.id = found.article_id
 """
+
+
+# Newer articles have more comments. One in 50 is a reply, one in 100 waits for a moderator.
+_COMMUNITY: Final = (
+    """
+INSERT INTO comments (article_id, author_id, content, html, status, created_at, updated_at)
+SELECT articles.id, :first_author + 1 + (hash / 1024) % :users, 'Comment ' || i,
+  '<p>Comment ' || i || '</p>', CASE WHEN hash % 100 = 7 THEN 'pending' ELSE 'visible' END,
+  :now - interval '1 second' * (:comments - i), :now - interval '1 second' * (:comments - i)
+FROM (
+  SELECT i, hashint8(i)::bigint & 1073741823 AS hash FROM generate_series(1, :comments) AS i
+) AS numbered
+JOIN articles ON articles.id = :first_article
+  + floor(sqrt((hash % 1048576) / 1048576.0) * :n)::bigint
+ORDER BY i
+""",
+    """
+UPDATE comments SET root_id = article.first, parent_id = article.first
+FROM (SELECT article_id, min(id) AS first FROM comments GROUP BY article_id) AS article
+WHERE comments.id % 50 = 0 AND comments.article_id = article.article_id
+  AND comments.id <> article.first
+""",
+    """
+INSERT INTO favorites (user_id, article_id, created_at)
+SELECT DISTINCT ON (1, 2) :first_author + 1 + (hash / 1024) % :users,
+  :first_article + floor(sqrt((hash % 1048576) / 1048576.0) * :n)::bigint, :now
+FROM (
+  SELECT hashint8(i + 1)::bigint & 1073741823 AS hash FROM generate_series(1, :n) AS i
+) AS numbered
+""",
+    """
+INSERT INTO follows (follower_id, followed_id, created_at)
+SELECT :admin, :first_author + 1 + i, :now - interval '1 second' * i
+FROM generate_series(0, greatest(:authors / 2, 1) - 1) AS i
+""",
+    """
+INSERT INTO article_counts (article_id, favorites, comments)
+SELECT id, coalesce(favorites.number, 0), coalesce(comments.number, 0) FROM articles
+LEFT JOIN (SELECT article_id, count(*) AS number FROM favorites GROUP BY 1) AS favorites
+  ON favorites.article_id = id
+LEFT JOIN (
+  SELECT article_id, count(*) AS number FROM comments WHERE status = 'visible' GROUP BY 1
+) AS comments ON comments.article_id = id
+""",
+    """
+INSERT INTO user_counts (user_id, followers, following)
+SELECT id, count(*) FILTER (WHERE followed_id = id), count(*) FILTER (WHERE follower_id = id)
+FROM users JOIN follows ON id IN (followed_id, follower_id) GROUP BY id
+""",
+)
+_FILLED: Final = ("articles", "article_tags", "comments", "favorites")
 
 
 def fill(url: str, *, articles: int, log: Callable[[str], None]) -> None:
@@ -132,8 +195,8 @@ async def _fill(url: str, articles: int, log: Callable[[str], None]) -> None:
         values = await _add_related_rows(connection, articles)
         indexes = await connection.fetch(
             "SELECT indexname, indexdef FROM pg_indexes"
-            " WHERE schemaname = 'public' AND tablename IN ('articles', 'article_tags')"
-            " AND indexname !~ '^(pk|uq)_'"
+            " WHERE schemaname = 'public' AND tablename = ANY($1) AND indexname !~ '^(pk|uq)_'",
+            _FILLED,
         )
         for index in indexes:
             await connection.execute(f"DROP INDEX {index['indexname']}")
@@ -147,11 +210,13 @@ async def _fill(url: str, articles: int, log: Callable[[str], None]) -> None:
         await connection.execute(_substitute(_TAGGED, values | {"after": 0}))
         await connection.execute(_TAG_NAMES)
         log(f"tagged after {time.monotonic() - started:.0f} s")
+        for statement in _COMMUNITY:
+            await connection.execute(_substitute(statement, values | {"n": articles}))
+            log(f"{statement.split(maxsplit=3)[:3]} after {time.monotonic() - started:.0f} s")
         for index in indexes:
             await connection.execute(index["indexdef"])
             log(f"{index['indexname']} after {time.monotonic() - started:.0f} s")
         await connection.execute("DROP TABLE bench_paragraphs")
-        await _add_admin(connection)
         await connection.execute("VACUUM (FREEZE, ANALYZE)")
         log(f"all done after {time.monotonic() - started:.0f} s")
     finally:
@@ -171,32 +236,35 @@ def add_admin(url: str) -> None:
     asyncio.run(add())
 
 
-async def _add_admin(connection: "asyncpg.Connection[Any]") -> None:
-    await connection.execute(
+async def _add_admin(connection: "asyncpg.Connection[Any]") -> int:
+    added: int = await connection.fetchval(
         "INSERT INTO users (email, username, name, hashed_password, role, email_verified_at)"
-        " VALUES ($1, $2, $2, $3, 'admin', now())",
+        " VALUES ($1, $2, $2, $3, 'admin', now()) RETURNING id",
         f"{ADMIN}@example.com",
         ADMIN,
         await hash_password(PASSWORD),
     )
+    return added
 
 
 async def _add_related_rows(
     connection: "asyncpg.Connection[Any]", articles: int
 ) -> dict[str, object]:
     """Add authors, tags and paragraphs. Return the values for the article statements."""
-    authors = min(MAX_AUTHORS, max(1, articles // 100))
+    authors = min(MAX_AUTHORS, max(1, articles // ARTICLES_PER_AUTHOR))
+    users = max(authors, min(MAX_USERS, articles // 10))
+    tags = min(MAX_TAGS, max(MIN_TAGS, articles // 20))
     await connection.execute(
         "INSERT INTO users (email, username, name, hashed_password)"
         " SELECT 'author' || i || '@example.com', 'author' || i, 'Author ' || i, ''"
         " FROM generate_series(1, $1::bigint) AS i",
-        authors,
+        users,
     )
     await connection.execute(
         "INSERT INTO tags (name, key, slug, is_listed)"
         " SELECT 'Tag ' || i, 'tag ' || i, 'tag-' || i, true"
         " FROM generate_series(1, $1::bigint) AS i",
-        TAGS,
+        tags,
     )
     await connection.execute(
         "CREATE UNLOGGED TABLE bench_paragraphs (id bigint PRIMARY KEY, body text)"
@@ -218,7 +286,12 @@ async def _add_related_rows(
         "first_author": await connection.fetchval("SELECT min(id) - 1 FROM users"),
         "first_tag": await connection.fetchval("SELECT min(id) - 1 FROM tags"),
         "authors": authors,
-        "tags": TAGS,
+        "first_article": 1,
+        "chosen_tag": f"({_CHOSEN_TAG.strip()})",
+        "tags": tags,
+        "users": users,
+        "comments": articles * COMMENTS_PER_ARTICLE,
+        "admin": await _add_admin(connection),
         "paragraphs": PARAGRAPHS,
         "german": GERMAN_EVERY,
         "days": DAYS,

@@ -9,6 +9,7 @@
     make bench ARGS=content           lists, search and bulk with 1,000 and 1,000,000 articles
     make bench ARGS=imports           imports of all formats, and of a file of 1 GiB
     make bench ARGS=writing           creating articles, comments, favorites; refreshes
+    make bench ARGS=searching         searches of common words, beside a former revision
 
 All servers run in the same process model (gunicorn with backend/gunicorn.conf.py, one worker) with
 the same PostgreSQL and rows. Their responses are compared before the measurement. A wrong response
@@ -33,6 +34,7 @@ import content
 import hotpath
 import imports
 import reads
+import searching
 import writing
 from app.core.config import PROJECT_DIR, get_settings
 from app.db import embedded, migrate
@@ -70,6 +72,8 @@ from workloads import LOGGED_IN, choose_workloads
 HOW_TO_GET_WRK: Final = """wrk, the load generator, is not installed. It is a package of that name:
     Debian, Ubuntu   apt-get install wrk
     macOS            brew install wrk"""
+
+WITHOUT_WRK: Final = {"content": content, "imports": imports, "searching": searching}
 
 
 def run_rounds(
@@ -209,13 +213,13 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGHUP, _end)
     part = arguments[0] if arguments[:1] and not arguments[0].startswith("-") else "hotpath"
     wrk = shutil.which("wrk")
-    if wrk is None and part not in {"content", "imports"}:
+    if wrk is None and part not in WITHOUT_WRK:
         print(HOW_TO_GET_WRK, file=sys.stderr)
         return 2
     started = time.monotonic()
     try:
-        if part in {"content", "imports"} or wrk is None:
-            (imports if part == "imports" else content).main(arguments[1:])
+        if part in WITHOUT_WRK or wrk is None:
+            WITHOUT_WRK[part].main(arguments[1:])
             return 0
         parts = {"hotpath": hotpath, "conduit": conduit, "reads": reads, "writing": writing}
         if part in parts:

@@ -185,7 +185,10 @@ def serving(
     *,
     code: Path = BACKEND_DIR,
 ) -> Iterator[Server]:
-    """Run `application` of the backend in `code` under gunicorn, configured as in production."""
+    """Run `application` under gunicorn with the production configuration.
+
+    `code` is the folder of the backend, such as that of a former revision.
+    """
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py"]
     # The production configuration restarts a worker after 100,000 requests, which would break

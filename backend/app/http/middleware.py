@@ -33,6 +33,7 @@ from app.core.errors import (
 from app.core.logging import bind_request_id, get_logger, log_request
 from app.core.origins import ANY, is_http_origin, is_listed
 from app.http.errors import pressroom_error_response
+from app.http.streaming import HEAD
 
 logger = get_logger(__name__)
 
@@ -438,7 +439,7 @@ class RequestRules:
         if scope["query_string"]:
             _reject_credentials(scope["query_string"])
         if scope["method"] == "HEAD":
-            scope, send = {**scope, "method": "GET"}, _without_body(send)
+            scope, send = {**scope, "method": "GET", HEAD: True}, _without_body(send)
         if len(scope["path"]) > 1 and scope["path"].endswith("/"):
             scope = {**scope, "path": scope["path"][:-1]}
         if scope["path"].endswith("\n"):

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query, Request, Response, Security, status
-from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from app.auth.dependencies import (
@@ -28,6 +27,7 @@ from app.core.errors import (
 from app.core.streams import Deadline
 from app.db.dependencies import CurrentDatabase, WriteSession
 from app.http.headers import described
+from app.http.streaming import StreamedFile
 from app.routers.media.media import CurrentStorage
 from app.routers.paging import Paging
 from app.routers.parameters import CursorPage, ImportId
@@ -194,14 +194,14 @@ async def cancel_import(
 
 @router.get(
     "/export",
-    response_class=StreamingResponse,
+    response_class=StreamedFile,
     responses={200: {"description": "Successful Response", "content": EXPORT_CONTENT}},
 )
 async def export_articles(
     database: CurrentDatabase,
     user: RequiredArticlesViewer,
     export_format: Annotated[ExportFormat, Query(alias="format")] = ExportFormat.NDJSON,
-) -> StreamingResponse:
+) -> StreamedFile:
     """Export your articles, or as an editor all. Drafts are included, the trash is not.
 
     NDJSON has everything that an article has. The other formats say what they do not contain: a ZIP
@@ -214,7 +214,7 @@ async def export_articles(
         export_format=export_format,
         deadline=Deadline(get_settings().stream_seconds),
     )
-    return StreamingResponse(
+    return StreamedFile(
         parts,
         media_type=media_type,
         headers={

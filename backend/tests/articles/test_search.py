@@ -13,7 +13,7 @@ from app.core import clock
 from app.core.enums import Role
 from app.db.session import Database
 from app.models import Article, User
-from app.services.articles import matching
+from app.services.articles import listing, matching
 from app.services.articles.search import MATCH_START, MATCH_STOP, _search, highlight
 from tests.factories import bearer, create_article, create_user
 from tests.test_lists import statements
@@ -444,6 +444,37 @@ async def test_each_strategy_finds_the_newest(
     assert await titles(client, '"loom loom"') == []
 
 
+async def test_common_word_is_searched_among_the_articles_of_the_tag(
+    client: httpx.AsyncClient,
+    session: AsyncSession,
+    author: User,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(matching, "MAX_EXAMINED", 3)
+    listing._page.cache_clear()
+    now = clock.now()
+    for number in range(12):
+        await create_article(
+            session,
+            author=author,
+            title=f"Loom {number}",
+            tags=["Weaving"] if number % 3 == 2 else ["Silk", "Wool"],
+            published_at=now - timedelta(days=number),
+        )
+    await create_article(session, author=author, title="Loom", tags=["Weaving"], published=False)
+
+    async def listed(query: str, **options: Any) -> list[str]:
+        response = await client.get(f"/articles?q=loom&sort=newest&{query}", **options)
+        return [each["title"] for each in response.json()]
+
+    assert await listed("tag=weaving") == ["Loom 2", "Loom 5", "Loom 8"]
+    assert await listed("tag=silk&tag=wool") == ["Loom 0", "Loom 1", "Loom 3"]
+    assert await listed("tag=silk&tag=weaving") == []
+    own = await listed("tag=weaving", headers=bearer(author))
+    assert own == ["Loom", "Loom 2", "Loom 5"]
+    listing._page.cache_clear()
+
+
 async def test_search_runs_two_queries(
     client: httpx.AsyncClient, session: AsyncSession, connection: AsyncConnection, author: User
 ) -> None:
@@ -460,26 +491,56 @@ async def test_search_runs_two_queries(
     assert len(executed) == 1
 
 
-async def test_number_of_ranked_matches_is_limited(
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ("MAX_CANDIDATES", ["Loom 1", "Weaving 0", "Weaving 2"]),
+        ("RANKED_CANDIDATES", ["Loom 1", "Weaving 0", "Weaving 2", "Weaving 3", "Loom 4"]),
+    ],
+)
+async def test_number_of_matches_and_ranks_is_limited(
     client: httpx.AsyncClient,
     session: AsyncSession,
     author: User,
     monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+    expected: list[str],
 ) -> None:
-    monkeypatch.setattr(matching, "MAX_CANDIDATES", 3)
+    """The oldest article is too old to be found, or to be ranked."""
+    monkeypatch.setattr(matching, limit, 3)
     _search.cache_clear()
     now = clock.now()
     for number in range(5):
-        title = "Loom" if number == 4 else "Weaving"
         await create_article(
             session,
             author=author,
-            title=title,
+            title=f"{'Loom' if number in {1, 4} else 'Weaving'} {number}",
             content="A loom, and another loom.",
             published_at=now - timedelta(days=number),
         )
-    assert await titles(client, "loom") == ["Weaving"] * 3  # the best match is too old
+    found = await search(client, "loom")
+    assert [each["title"] for each in found] == expected
+    assert [each["rank"] > 0 for each in found] == [True] * 3 + [False] * (len(expected) - 3)
     _search.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Shuttle, loom. " + "Many other words follow. " * 40, "<mark>loom</mark>"),
+        ("Many other words follow. " * 40 + "A loom.", "A <mark>loom</mark>"),
+        ("A loom. " + "Other words. " * 50 + "A shuttle.", "<mark>shuttle</mark>"),
+        ("Other words. " * 38 + "A loom, worded so that it is cut after 500", "<mark>loom</mark>"),
+        ("\u7ec7\u673a loom. " + "\u5b66\u4e60 Many words. " * 60, "<mark>loom</mark>"),
+    ],
+)
+async def test_snippet_quotes_the_beginning_or_else_the_whole_text(
+    client: httpx.AsyncClient, session: AsyncSession, author: User, text: str, expected: str
+) -> None:
+    await create_article(session, author=author, title="Of weaving", content=text)
+    q = "loom shuttle" if "shuttle" in text else "loom"
+    (found,) = await search(client, q)
+    assert expected in found["snippet"]
 
 
 # --- suggestions

@@ -50,7 +50,8 @@ async def plan(connection: AsyncConnection, visibility: Visibility, **parameters
     statement = matching._STATEMENTS[visibility]
     explain = text(f"EXPLAIN (ANALYZE, TIMING off, FORMAT JSON) {statement.text}")
     explain = explain.bindparams(*statement._bindparams.values())
-    found = await connection.scalar(explain, {"q": "loom", "language": None, **parameters})
+    values = {"q": "loom", "language": None, "unsampled": 0, **parameters}
+    found = await connection.scalar(explain, values)
     (root,) = json.loads(found) if isinstance(found, str) else found
     waiting = [node for node in root["Plan"]["Plans"] if node.get("Subplan Name") == "CTE steps"]
     nodes = []

@@ -5,15 +5,15 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import delete, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core import clock
 from app.core.enums import Role
 from app.core.errors import NotAuthorized
 from app.db.session import Database
-from app.models import Article, AuditEvent, User
-from app.services.articles import tags
+from app.models import Article, ArticleTag, AuditEvent, Change, User
+from app.services.articles import counting, tags
 from tests.factories import bearer, create_article, create_user
 from tests.test_lists import statements
 from tests.test_operations import identity_of
@@ -309,3 +309,39 @@ async def test_tag_is_found_in_any_spelling(database: Database, session: AsyncSe
     assert unknown is None
     with pytest.raises(NotAuthorized):
         await tags.find_tag(database.reader, name="other", actor=identity_of(author))
+
+
+async def test_list_is_cached_until_the_change_feed_changes(
+    client: httpx.AsyncClient,
+    session: AsyncSession,
+    connection: AsyncConnection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(counting, "MIN_CACHED_COUNT", 2)
+    author = await create_user(session)
+
+    async def counted() -> tuple[int, bool]:
+        """Return the count, and whether the articles were counted."""
+        with statements(connection) as executed:
+            (tag,) = (await client.get("/tags")).json()
+        return tag["article_count"], any("count(" in each for each in executed)
+
+    await create_article(session, author=author, tags=["Looms"])
+    for _ in range(2):
+        assert await counted() == (1, True)  # few articles
+    article = await create_article(session, author=author, tags=["Looms"])
+    assert await counted() == (2, True)
+    tomorrow = clock.now() + timedelta(days=1)
+    await create_article(session, author=author, tags=["Looms"], published_at=tomorrow)
+    assert await counted() == (2, False)
+    with monkeypatch.context() as patched:
+        patched.setattr(clock, "now", lambda: tomorrow)
+        for _ in range(2):
+            assert await counted() == (3, True)  # due, and not announced yet
+    assert await counted() == (2, False)
+    await session.execute(delete(ArticleTag).where(ArticleTag.article_id == article.id))
+    assert await counted() == (2, False)
+    # The entry that a trigger adds when the transaction ends.
+    session.add(Change(article_id=article.id, kind="updated", slug="s", transaction_id=1))
+    await session.flush()
+    assert await counted() == (1, True)

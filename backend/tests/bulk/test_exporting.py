@@ -17,7 +17,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core import clock
 from app.core.config import get_settings
@@ -34,6 +34,7 @@ from app.services.bulk.sources import Format, ImportOptions
 from app.services.media.storage import open_storage
 from tests.databases import savepoint_of
 from tests.factories import bearer, create_article, create_comment, create_user
+from tests.test_lists import statements
 
 STORAGE = open_storage(get_settings())
 Server = Callable[[], AbstractAsyncContextManager[None]]
@@ -618,3 +619,24 @@ class TestLongComments:
             found = answer.json()
             assert (found["created"], found["updated"], found["failed"]) == (1, 1, 1)
             assert "the same id in the source" in found["errors"][0]["message"]
+
+
+@pytest.mark.parametrize("export_format", ["ndjson", "markdown", "ghost"])
+async def test_head_reads_no_articles(
+    client: httpx.AsyncClient,
+    session: AsyncSession,
+    connection: AsyncConnection,
+    export_format: str,
+) -> None:
+    author = await create_user(session)
+    await create_article(session, author=author)
+    path = f"/articles/export?format={export_format}"
+    with statements(connection) as ran:
+        head = await client.head(path, headers=bearer(author))
+    assert not [statement for statement in ran if "articles.content" in statement]
+    answer = await client.get(path, headers=bearer(author))
+    assert answer.content
+    own = {"x-request-id", "x-process-time"}
+    assert {name: head.headers[name] for name in head.headers if name not in own} == {
+        name: answer.headers[name] for name in answer.headers if name not in own
+    }

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app.core import clock
 from app.core.enums import Role
 from app.models import AuditEvent, Block, Follow, User, UserCounts
+from app.services.articles import listing
 from tests.factories import PASSWORD, bearer, create_article, create_user
 from tests.test_lists import statements
 
@@ -241,13 +242,19 @@ async def slugs_of(client: httpx.AsyncClient, user: User, query: str = "") -> Se
 
 
 class TestFeed:
+    @pytest.mark.parametrize("walked", [0, 1, listing.WALKED_PER_AUTHOR])
     async def test_feed_lists_articles_of_followed_authors(
         self,
         client: httpx.AsyncClient,
         session: AsyncSession,
         connection: AsyncConnection,
+        monkeypatch: pytest.MonkeyPatch,
         ada: User,
+        walked: int,
     ) -> None:
+        """The order is the same if articles are read by date, by author, or in both ways."""
+        monkeypatch.setattr(listing, "WALKED_PER_AUTHOR", walked)
+        listing._page.cache_clear()
         now = clock.now()
         expected = []
         for number in range(4):
@@ -289,6 +296,7 @@ class TestFeed:
             back = await client.get(back.links["next"]["url"], headers=bearer(ada))
         back = await client.get(back.links["prev"]["url"], headers=bearer(ada))
         assert [each["slug"] for each in back.json()] == wanted[2:4]
+        listing._page.cache_clear()
 
     async def test_feed_is_empty_without_follows(
         self, client: httpx.AsyncClient, session: AsyncSession, ada: User

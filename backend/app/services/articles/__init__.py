@@ -3,7 +3,7 @@
 rows.py       selected columns and visibility rules
 reading.py    read one article by id or slug
 listing.py    lists: filters, sorting, pagination
-counting.py   cached totals of lists
+counting.py   cached counts: totals of lists, lists of tags
 matching.py   full-text search: which articles match
 writing.py    create, update, delete and restore
 inserting.py  insert articles, for both APIs, imports and example data

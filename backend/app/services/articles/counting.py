@@ -1,52 +1,86 @@
-"""Cached totals of large lists."""
+"""Cached counts of public articles: totals of large lists, and lists of tags."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, select, true
 
-from app.db.reading import Reader
+from app.db.reading import Reader, Rows
+from app.models.articles.article import Article
 from app.models.articles.change import Change
+from app.services.articles.rows import NOW
 
 MIN_CACHED_COUNT = 1_000
 """Smaller lists are counted each time: counting them costs no more than checking the change feed.
 """
-MAX_CACHED_COUNTS = 1000
+MAX_CACHED_ROWS = 5000
+"""A list has one row for its total, a list of tags one for each tag."""
 
 
-class CachedCount(NamedTuple):
-    """The length of a list, and the last `seq` of the change feed before it was counted."""
+class CachedRows(NamedTuple):
+    """The rows of a statement, and the last `seq` of the change feed before it ran."""
 
     seq: int
-    number: int
+    rows: Rows
 
 
-_cache: WeakKeyDictionary[Reader, dict[Hashable, CachedCount]] = WeakKeyDictionary()
-_LAST_CHANGE = select(func.coalesce(func.max(Change.seq), 0))
+_cache: WeakKeyDictionary[Reader, dict[Hashable, CachedRows]] = WeakKeyDictionary()
+# A scheduled article that is due is public, but the feed has not announced it yet.
+_STATE = select(
+    func.coalesce(select(func.max(Change.seq)).scalar_subquery(), 0).label("seq"),
+    select(true())
+    .where(Article.awaits_publication, Article.published_at <= NOW)
+    .exists()
+    .label("is_due"),
+)
 
 
 async def count_public(
     reader: Reader, count: Select[Any], *, key: Hashable, parameters: Mapping[str, Any]
 ) -> int:
-    """Return the result of `count`, a count of public articles identified by `key`.
+    """Return the result of `count`, a count of public articles. See `read_public`."""
+    rows = await read_public(
+        reader, count, key=key, parameters=parameters, counted=lambda rows: rows[0][0]
+    )
+    number: int = rows[0][0]
+    return number
 
-    Large totals are cached until the change feed has a new entry. The feed records articles that
-    appear, disappear or get other tags. Scheduled articles count once the feed has announced them.
+
+async def read_public(
+    reader: Reader,
+    statement: Select[Any],
+    *,
+    key: Hashable,
+    parameters: Mapping[str, Any],
+    counted: Callable[[Rows], int],
+) -> Rows:
+    """Return the rows of a statement that counts public articles, identified by `key`.
+
+    `counted` returns the number of articles from the rows. If it is large, they are cached until
+    the change feed has a new entry. The feed records articles that appear, disappear or get other
+    tags. While a scheduled article is due and not announced, nothing is cached.
     """
     cached = _cache.setdefault(reader, {})
     entry = cached.get(key)
-    if entry is not None and entry.seq == await reader.scalar(_LAST_CHANGE):
-        return entry.number
-    number: int = await reader.scalar(count, parameters)
-    if number < MIN_CACHED_COUNT:
-        cached.pop(key, None)
-        return number
-    # Read the feed before counting. A change between the two statements then invalidates the entry
+    # Read the feed before the rows. A change between the two statements then invalidates the entry
     # on the next call.
-    seq = await reader.scalar(_LAST_CHANGE)
-    number = await reader.scalar(count, parameters)
-    if len(cached) >= MAX_CACHED_COUNTS:
-        cached.clear()
-    cached[key] = CachedCount(seq, number)
-    return number
+    state = None if entry is None else await _state(reader, parameters)
+    if entry is not None and state is not None and not state.is_due and entry.seq == state.seq:
+        return entry.rows
+    rows = await reader.execute(statement, parameters)
+    if counted(rows) < MIN_CACHED_COUNT:
+        cached.pop(key, None)
+        return rows
+    if state is None:
+        state = await _state(reader, parameters)
+        rows = await reader.execute(statement, parameters)
+    if not state.is_due:
+        if sum(len(each.rows) for each in cached.values()) + len(rows) > MAX_CACHED_ROWS:
+            cached.clear()
+        cached[key] = CachedRows(state.seq, rows)
+    return rows
+
+
+async def _state(reader: Reader, parameters: Mapping[str, Any]) -> Any:
+    return (await reader.execute(_STATE, {"now": parameters["now"]})).one()

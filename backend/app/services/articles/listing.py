@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    CompoundSelect,
     DateTime,
     Double,
     Integer,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     bindparam,
     false,
     func,
+    not_,
     or_,
     select,
     true,
@@ -43,7 +45,7 @@ from app.models.accounts.user import User
 from app.models.articles.article import PUBLISHED_OR_SCHEDULED, Article
 from app.models.articles.tag import ArticleTag
 from app.models.community.favorite import Favorite
-from app.models.community.follow import Follow
+from app.models.community.follow import Follow, UserCounts
 from app.schemas.articles.article import DEFAULT_FIELDS, ArticleQuery, FeedQuery, Sort, Status
 from app.services.articles import matching
 from app.services.articles.counting import count_public
@@ -64,6 +66,10 @@ from app.services.pages.viewing import VIEWER
 
 DEFERRED_JOIN_SKIP = 100
 """From this `skip` on, the ids of a page are selected before its rows are joined."""
+
+WALKED_PER_AUTHOR = 30
+"""How many articles a feed reads for each followed author before it reads the author's own."""
+MAX_WALKED = 50_000
 
 _TIMESTAMP = DateTime(timezone=True)
 _FILTERS: Mapping[str, ColumnElement[bool]] = {
@@ -307,23 +313,39 @@ def _range_page(spec: ListSpec, index_range: Range, backward: bool | None) -> Se
 
 
 def _followed_page(
-    spec: ListSpec, backward: bool | None, limit_each: ColumnElement[int]
-) -> Select[Any]:
-    """Select the ids and sort keys of public articles by followed authors.
+    spec: ListSpec, backward: bool | None, limit: ColumnElement[int]
+) -> CompoundSelect[Any]:
+    """Select the ids and sort keys of public articles by followed authors, at least `limit` rows.
 
-    Reads at most `limit_each` rows per author. The index is ordered within one author, not across
-    authors.
+    Articles of all authors are read in the order of the list, until enough are by followed ones.
+    The more authors the viewer follows, the earlier that is, and the longer it may take. If there
+    are too few, up to `limit` rows of each author are read. No index has the order of the list for
+    several authors.
     """
-    published = _range_page(spec, Range.PUBLIC, backward).where(
-        Article.author_id == Follow.followed_id
+    page = _range_page(spec, Range.PUBLIC, backward)
+    following = select(UserCounts.following).where(UserCounts.user_id == VIEWER).scalar_subquery()
+    near = page.add_columns(Article.author_id.label("author_id")).limit(
+        func.least(func.coalesce(following, 0) * WALKED_PER_AUTHOR, MAX_WALKED)
     )
-    newest = published.correlate(Follow).limit(limit_each).lateral()
-    return (
+    near_author = near.subquery("near").c
+    is_followed = select(true()).where(
+        Follow.follower_id == VIEWER, Follow.followed_id == near_author.author_id
+    )
+    followed = select(near_author.id, near_author.key).where(
+        is_followed.correlate_except(Follow).scalar_subquery()
+    )
+    order = _order(spec, Range.PUBLIC)._replace(column=near_author.key, id=near_author.id)
+    found = _ordered(followed, order, backward).limit(limit).cte("found")
+    is_enough = select(func.count()).select_from(found).scalar_subquery() >= limit
+    by_author = page.where(Article.author_id == Follow.followed_id)
+    newest = by_author.correlate(Follow).limit(limit).lateral()
+    everywhere = (
         select(newest.c.id, newest.c.key)
         .select_from(Follow)
         .join(newest, true())
-        .where(Follow.follower_id == VIEWER)
+        .where(Follow.follower_id == VIEWER, not_(is_enough))
     )
+    return union_all(select(found.c.id, found.c.key).where(is_enough), everywhere)
 
 
 def _after_position(
@@ -355,8 +377,8 @@ def _is_descending(order: Order, backward: bool | None) -> bool:
 
 async def _total(reader: Reader, spec: ListSpec, parameters: Mapping[str, Any]) -> int:
     """Count all articles of the list."""
-    is_cacheable = spec.status is Status.PUBLISHED and spec.filters <= {"author", "language"}
-    if not is_cacheable or spec.followed or spec.search is not None:
+    is_public = list(_ranges(spec)) == [Range.PUBLIC] and not spec.followed
+    if not is_public or spec.search is not None or not spec.filters <= {"author", "language"}:
         total: int = await reader.scalar(_count(spec), parameters)
         return total
     key_parameters = {
@@ -449,8 +471,18 @@ def _search_page(spec: ListSpec, search: matching.SearchSpec, backward: bool | N
 
 
 def _search_scope(spec: ListSpec) -> Select[int, datetime]:
-    """Select the articles to search in."""
-    statement = select(Article.id, Article.dated_at).where(*_filters(spec, tags_from=0))
+    """Select the articles to search in.
+
+    If the words are common, the articles of a tag are searched one after the other: unpublished
+    ones, then the newest.
+    """
+    statement = select(Article.id, Article.dated_at)
+    walks_tag = bool(spec.tags) and spec.search is not None and spec.search.is_common
+    if walks_tag:
+        statement = select(_first_tag.article_id, _first_tag.listed_at)
+        statement = statement.join(Article, Article.id == _first_tag.article_id)
+        statement = statement.where(_first_tag.tag_id == _tag_id(0))
+    statement = statement.where(*_filters(spec, tags_from=int(walks_tag)))
     if spec.status is not None:
         statement = statement.where(*_STATUSES[spec.status])
     elif spec.published is not None:

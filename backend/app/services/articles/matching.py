@@ -42,7 +42,7 @@ from sqlalchemy import (
     text,
     true,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY
+from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY, TSVECTOR
 
 from app.auth.identity import Identity
 from app.db.reading import Reader
@@ -50,7 +50,12 @@ from app.models.articles.article import Article
 from app.services.articles.rows import Visibility, visibility_of
 
 MAX_CANDIDATES = 1000
-"""How many matches are ranked: the newest ones."""
+"""How many matches are returned: the newest ones."""
+RANKED_CANDIDATES = 300
+"""How many of these are ranked, again the newest ones. The others follow, with rank 0.
+
+Ranking an article costs ten times as much as finding it.
+"""
 SAMPLE_SIZE = 400
 SUFFICIENT_MATCHES = 1.5 * MAX_CANDIDATES
 """How many matches the period must contain by estimate; the margin covers sampling errors."""
@@ -88,12 +93,21 @@ _PRIMARY = func.split_part(Article.language, "-", 1, type_=String)
 _STEMMED = literal_column("'{" + ",".join(STEMMED) + "}'::text[]", ARRAY(String))
 _GROUP = case((any_(_STEMMED) == _PRIMARY, _PRIMARY), else_=literal_column("''", String))
 
+# Always true. PostgreSQL adds the cost of the branch to each row, but never evaluates it. Otherwise
+# it would check all articles of a small table, instead of using the search index. It knows the cost
+# of `@@` itself, but not of reading a `tsvector`, which is stored outside the row.
+_CHECKED_AT_A_COST = case(
+    (Article.id < literal_column("0"), func.to_tsvector(Article.title)),
+    else_=literal_column("NULL::tsvector", TSVECTOR),
+).is_(None)
+
 # `querytree` returns the part of a tsquery that an index can find: nothing for `-word` alone. For a
 # phrase, the index returns all articles with its words, and each has to be checked. `loose` is the
 # query that matches these articles. The sample's distance into the past grows with the square, so
 # it is denser among new articles. A hash moves each sampled id, to avoid aliasing with periodic
 # data. Articles that the viewer may not see are excluded. Otherwise they would distort the
-# estimates.
+# estimates. OFFSET 0 prevents a join that reads all articles. There is no sample if the index can
+# return all matches without checking any: in a small blog, unless there are phrases or negations.
 #
 # A recursive query skips through the index to list the configurations in use. There are only a few
 # dozen, in whatever languages articles are written.
@@ -133,18 +147,22 @@ _PARSE_QUERY_SQL = """
       SELECT max(id) AS last, max(id) - min(id) + 1 AS span FROM articles
     ), sample_ids AS (
       SELECT last - floor(distance * distance * span)::bigint AS id,
-        2 * distance * span / :sample AS weight
+        2 * distance * span / {sample} AS weight
       FROM bounds
       CROSS JOIN LATERAL (
-        SELECT (number + (hashint8(number) & 1023) / 1024.0) / :sample AS distance
-        FROM generate_series(0, :sample - 1) AS number
+        SELECT (number + (hashint8(number) & 1023) / 1024.0) / {sample} AS distance
+        FROM generate_series(0, {sample} - 1) AS number
       ) AS distances
+      WHERE span > :unsampled OR EXISTS (SELECT FROM parsed WHERE query::text ~ '[!<]')
     ), sampled AS MATERIALIZED (
       SELECT articles.dated_at, sample_ids.weight,
         coalesce(articles.search_vector @@ parsed.query, false) AS matches,
         coalesce(articles.search_vector @@ parsed.loose, false) AS is_candidate
       FROM sample_ids
-      JOIN articles ON articles.id = sample_ids.id AND {visible}
+      CROSS JOIN LATERAL (
+        SELECT articles.dated_at, articles.search_vector, articles.language
+        FROM articles WHERE articles.id = sample_ids.id AND {visible} OFFSET 0
+      ) AS articles
       LEFT JOIN parsed ON parsed.language_group = {group}
         AND (CAST(:language AS text) IS NULL OR articles.language = :language)
       ORDER BY articles.dated_at DESC
@@ -200,7 +218,7 @@ def _parse_statement(visibility: Visibility) -> TextClause:
     parameters: list[BindParameter[Any]] = [
         bindparam("q", type_=String),
         bindparam("language", type_=String),
-        bindparam("sample", SAMPLE_SIZE),
+        bindparam("unsampled", type_=BigInteger),
     ]
     if visibility is not Visibility.ALL:
         parameters.append(bindparam("now", type_=_TIMESTAMP))
@@ -210,6 +228,7 @@ def _parse_statement(visibility: Visibility) -> TextClause:
         **_VISIBILITY_SQL[visibility]._asdict(),
         group=_GROUP_SQL.format("articles.language"),
         group_of_one=_GROUP_SQL.format("language"),
+        sample=SAMPLE_SIZE,
     )
     return text(statement).bindparams(*parameters)
 
@@ -281,7 +300,12 @@ async def parse_query(
     Return None if nothing can match: only stop words, or only negations. Runs one query.
     """
     visibility, params = visibility_of(viewer)
-    parameters = {**params, "q": _DASHES.sub("-", q), "language": language}
+    parameters = {
+        **params,
+        "q": _DASHES.sub("-", q),
+        "language": language,
+        "unsampled": MAX_EXAMINED,
+    }
     if visibility is Visibility.ALL:
         del parameters["now"]
     found = (await reader.execute(_STATEMENTS[visibility], parameters)).one()
@@ -343,6 +367,8 @@ def _choose_strategy(
 def candidates(spec: SearchSpec, articles: Select[int, datetime]) -> CTE:
     """Select `id`, `dated_at` and `rank` of the newest matches, at most MAX_CANDIDATES.
 
+    Only the first RANKED_CANDIDATES have a rank, the others 0.
+
     `articles` selects an id and a date from Article, with the visibility and the filters of the
     list. In a filtered list (`terms.without_since()`), a common word is searched among the newest
     MAX_EXAMINED articles only.
@@ -357,9 +383,9 @@ def candidates(spec: SearchSpec, articles: Select[int, datetime]) -> CTE:
         # With both bounds, PostgreSQL estimates a small range even where it has no statistics.
         since = bindparam("matches_since", type_=_TIMESTAMP)
         articles = articles.where(dated_at.between(since, _INFINITY))
+    articles = articles.add_columns(Article.search_vector, _GROUP.label("language_group"))
     if spec.is_common:
-        vectors = articles.add_columns(Article.search_vector, _GROUP.label("language_group"))
-        scanned = vectors.order_by(dated_at.desc(), article_id.desc())
+        scanned = articles.order_by(dated_at.desc(), article_id.desc())
         if not spec.has_since:
             scanned = scanned.limit(MAX_EXAMINED)
         matched = scanned.subquery("walked")
@@ -368,23 +394,33 @@ def candidates(spec: SearchSpec, articles: Select[int, datetime]) -> CTE:
             spec, func.ts_match_vq, matched.c.search_vector, matched.c.language_group
         )
     else:
-        by_index = articles.where(_matches(spec, _by_index, Article.search_vector, _GROUP))
+        by_index = articles.where(
+            _matches(spec, _by_index, Article.search_vector, _GROUP), _CHECKED_AT_A_COST
+        )
         matched = by_index.limit(MAX_INDEX_MATCHES).subquery("found")
         matching = true()
-    found_id, found_at = list(matched.c)[:2]
-    newest = (
-        select(found_id.label("id"), found_at.label("dated_at"))
+    found_id, found_at, vector, group = matched.c
+    matches = (
+        select(found_id.label("id"), found_at.label("dated_at"), vector, group)
         .where(matching)
         .order_by(found_at.desc(), found_id.desc())
         .limit(MAX_CANDIDATES)
-        .subquery("newest")
+        .subquery("matches")
     )
-    positive = article_query(spec, _positive)
-    rank = func.ts_rank(Article.search_vector, positive, RANK_NORMALIZATION)
-    return (
-        select(newest.c.id, newest.c.dated_at, cast(rank, Double).label("rank"))
-        .join(Article, Article.id == newest.c.id)
-        .cte("candidates")
+    order = matches.c.dated_at.desc(), matches.c.id.desc()
+    newest = select(matches, func.row_number().over(order_by=order).label("number")).subquery(
+        "newest"
+    )
+    positive = article_query(spec, positive_query, newest.c.language_group)
+    rank = case(
+        (
+            newest.c.number <= RANKED_CANDIDATES,
+            func.ts_rank(newest.c.search_vector, positive, RANK_NORMALIZATION),
+        ),
+        else_=0,
+    )
+    return select(newest.c.id, newest.c.dated_at, cast(rank, Double).label("rank")).cte(
+        "candidates"
     )
 
 
@@ -392,7 +428,8 @@ def _query(number: int) -> ColumnElement[Any]:
     return cast(bindparam(f"query_{number}", type_=String), TSQUERY)
 
 
-def _positive(number: int) -> ColumnElement[Any]:
+def positive_query(number: int) -> ColumnElement[Any]:
+    """Argument for `article_query`: the query without negations."""
     return cast(bindparam(f"positive_{number}", type_=String), TSQUERY)
 
 
@@ -408,14 +445,16 @@ def any_word(number: int) -> ColumnElement[Any]:
 
 
 def article_query(
-    spec: SearchSpec, query: Callable[[int], ColumnElement[Any]] = _query
+    spec: SearchSpec,
+    query: Callable[[int], ColumnElement[Any]] = _query,
+    group: SQLColumnExpression[str] = _GROUP,
 ) -> ColumnElement[Any]:
-    """Return the tsquery for the search configuration of the current article."""
+    """Return the tsquery for the search configuration of an article, by default of Article."""
     if spec.groups == (False,):
         return query(0)
     return case(
         *(
-            (_group_parameter(number).any_() == _GROUP, query(number))
+            (_group_parameter(number).any_() == group, query(number))
             for number in range(len(spec.groups))
         )
     )

@@ -14,6 +14,7 @@ from sqlalchemy import (
     String,
     and_,
     bindparam,
+    case,
     func,
     literal,
     or_,
@@ -34,6 +35,7 @@ from app.services.articles.matching import (
     article_query,
     candidates,
     parse_query,
+    positive_query,
     positive_text,
 )
 from app.services.articles.rows import (
@@ -59,9 +61,14 @@ SNIPPET_OPTIONS = (
     f'{_DELIMITERS}, MinWords=15, MaxWords=35, ShortWord=0, MaxFragments=2, FragmentDelimiter=" … "'
 )
 TITLE_OPTIONS = f"{_DELIMITERS}, HighlightAll=true"
+BEGINNING = 500
+"""How many characters of a text are searched first for the word of a snippet."""
+_LAST_WORD = r"\S+$"
+_WITH_MATCH = f".*{MATCH_START}.*"
 _MARKED = re.compile(f"{MATCH_START}([^{MATCH_START}{MATCH_STOP}]*){MATCH_STOP}")
 OVERLAP, BORDER = "\x05", "\x06"
 """Separators between and around overlapping character pairs: see `article_words`."""
+_SEPARATED = f"{BORDER}\\&{BORDER}"
 _CHARACTER = r"\S[{marks}]{{0,32}}+".format(
     marks="".join(
         chr(code) for code in range(0x10000) if unicodedata.category(chr(code)) in {"Mn", "Mc"}
@@ -121,14 +128,32 @@ def _search(visibility: Visibility, spec: SearchSpec, *, in_one_language: bool) 
     page = paged(
         select(found).order_by(found.c.rank.desc(), found.c.dated_at.desc(), found.c.id.desc())
     ).cte("page")
-    escaped = func.public.article_words(Article.title, f"{BORDER}\\&{BORDER}")
+    escaped = func.public.article_words(Article.title, _SEPARATED)
     title = _headline(escaped, article_query(spec, any_word), TITLE_OPTIONS)
     positive = article_query(spec, positive_text)
     body = func.public.article_quotable(Article.plain_text, positive)
+    # Most texts have a common word in the beginning. Headlines of whole texts cost more than the
+    # rest of the search. Pairs of characters must not be cut.
+    start = func.public.article_words(func.left(Article.plain_text, BEGINNING), _SEPARATED)
+    beginning = case(
+        (
+            and_(
+                func.numnode(article_query(spec, positive_query)) == 1,
+                func.char_length(start) >= BEGINNING,
+                func.strpos(start, OVERLAP) == 0,
+            ),
+            func.regexp_replace(start, _LAST_WORD, ""),
+        )
+    )
+    snippet_here = _headline(beginning, article_query(spec), SNIPPET_OPTIONS)
     snippet_all = _headline(body, article_query(spec), SNIPPET_OPTIONS)
     # The fallback for a text that has only some of the words, while the title has the others.
     snippet_any = _headline(body, article_query(spec, any_word), SNIPPET_OPTIONS)
-    snippet = func.coalesce(func.substring(snippet_all, f".*{MATCH_START}.*"), snippet_any)
+    snippet = func.coalesce(
+        func.substring(snippet_here, _WITH_MATCH),
+        func.substring(snippet_all, _WITH_MATCH),
+        snippet_any,
+    )
     return (
         select_articles(_FIELDS)
         .add_columns(page.c.rank, title.label("title_snippet"), snippet.label("snippet"))

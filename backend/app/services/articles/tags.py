@@ -42,6 +42,7 @@ from app.models.articles.article import Article
 from app.models.articles.tag import ArticleTag, Tag
 from app.schemas.articles.tag import TagQuery, TagResponse, TagSort, TagUpdate
 from app.services import audit, limits
+from app.services.articles.counting import read_public
 from app.services.articles.rows import NOW, public_name
 from app.services.articles.tagging import free_tag_slugs
 from app.services.audit import AuditAction
@@ -136,15 +137,29 @@ _BY_ID = _TAG.where(Tag.id == bindparam("tag_id"))
 async def list_tags(
     reader: Reader, *, query: TagQuery, viewer: Identity | None
 ) -> Sequence[TagResponse]:
-    """Return the tags of public articles, or all tags for editors. Runs one query."""
+    """Return the tags of public articles, or all tags for editors.
+
+    Runs one query, and another one to cache the list of readers if it counts many articles.
+    """
     key = tag_key(query.q or "")
     slug = tag_slug(key) if slugify(key, fallback="") else key
     if query.q is not None and not key:
         return []
-    statement = _LISTS[query.sort][may_on_any(viewer, Action.CHANGE_TAG)]
+    include_hidden = may_on_any(viewer, Action.CHANGE_TAG)
+    statement = _LISTS[query.sort][include_hidden]
     page = {"skip": query.skip, "limit": query.limit}
     prefixes = {"slug_prefix": slug, "key_prefix": key}
-    rows = await reader.execute(statement, {"now": clock.now(), **prefixes, **page})
+    parameters = {"now": clock.now(), **prefixes, **page}
+    if include_hidden:
+        rows = await reader.execute(statement, parameters)
+    else:
+        rows = await read_public(
+            reader,
+            statement,
+            key=("tags", query.sort, slug, key, query.skip, query.limit),
+            parameters=parameters,
+            counted=lambda rows: sum(row.article_count for row in rows),
+        )
     return [TagResponse.model_validate(row) for row in rows]
 
 

@@ -1,7 +1,6 @@
 """My account: export of own data, and deletion of the account."""
 
 from fastapi import Request, Response
-from fastapi.responses import StreamingResponse
 
 from app.auth.permissions import Action, may_on_any
 from app.core.conditional import Precondition
@@ -9,6 +8,7 @@ from app.core.config import get_settings
 from app.core.enums import ExportFormat
 from app.core.streams import Deadline
 from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
+from app.http.streaming import StreamedFile
 from app.schemas.accounts.own_data import OwnDataRequest
 from app.schemas.accounts.user import ArticlesOfDeleted, UserDeletion, UserDeletionQuery
 from app.services.accounts import own_data, second_factor, users
@@ -50,7 +50,7 @@ async def download_account(
         confirmation=form.read(OwnDataRequest),
         deadline=Deadline(get_settings().stream_seconds),
     )
-    return StreamingResponse(parts, media_type="application/zip", headers=_download("account.zip"))
+    return StreamedFile(parts, media_type="application/zip", headers=_download("account.zip"))
 
 
 @router.get(DATA + "/articles/{export_format}")
@@ -65,7 +65,7 @@ async def download_articles(
         export_format=export_format,
         deadline=Deadline(get_settings().stream_seconds),
     )
-    return StreamingResponse(parts, media_type=media_type, headers=_download(name))
+    return StreamedFile(parts, media_type=media_type, headers=_download(name))
 
 
 def _download(name: str) -> dict[str, str]:

@@ -1,0 +1,23 @@
+"""Streamed responses whose body is not produced for HEAD."""
+
+from collections.abc import AsyncIterator
+
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+HEAD = "pressroom.head"
+"""The key of a scope that is set for HEAD, which is handled as GET (`RequestRules`)."""
+
+
+class StreamedFile(StreamingResponse):
+    """A file for download. For HEAD, the parts are not read."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if HEAD in scope:
+            self.body_iterator = _nothing()
+        await super().__call__(scope, receive, send)
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    for part in list[bytes]():
+        yield part
