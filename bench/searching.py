@@ -86,7 +86,7 @@ def start(running: ExitStack, name: str, code: Path, server_url: str) -> Revisio
     environment = {**SERVER_ENVIRONMENT, "SECRET_KEY": secrets.token_hex(32)}
     environment |= {"DATABASE_URL": url, "DATABASE_READ_URL": url}
     server = running.enter_context(
-        serving(name, "app.main:create_app()", "/health/ready", environment, code)
+        serving(name, "app.main:create_app()", "/health/ready", environment, code=code)
     )
     return Revision(server, url)
 
