@@ -5,6 +5,7 @@
     make bench-quick                  the same in about a minute; prints only
     make bench ARGS=identity          logins, refreshes and concurrent reads, six minutes
     make bench ARGS=conduit           the RealWorld API's lists and the native ones, two minutes
+    make bench ARGS=beside            reads beside other work, memory and start, ten minutes
     make bench ARGS=content           lists, search and bulk with 1,000 and 1,000,000 articles
     make bench ARGS=imports           imports of all formats, and of a file of 1 GiB
 
@@ -26,6 +27,7 @@ from typing import Final
 
 import psutil
 
+import beside
 import conduit
 import content
 import hotpath
@@ -213,9 +215,9 @@ def main(arguments: Sequence[str]) -> int:
         if part in {"content", "imports"} or wrk is None:
             (imports if part == "imports" else content).main(arguments[1:])
             return 0
-        if part in {"hotpath", "conduit"}:
+        if part in {"hotpath", "conduit", "beside"}:
             own = arguments[1:] if arguments[:1] == [part] else arguments
-            (hotpath if part == "hotpath" else conduit).main(own, wrk)
+            {"hotpath": hotpath, "conduit": conduit, "beside": beside}[part].main(own, wrk)
             print(f"{time.monotonic() - started:.0f} s in all")
             return 0
         what = __doc__.partition("\n")[0]
