@@ -82,6 +82,7 @@ lock: ## Resolve the dependencies and write backend/requirements/*.txt (ARGS="--
 
 up: ## Build and start the containers; returns when the API answers on localhost:8080
 	@$(COMPOSE) up --build --detach --wait
+	@$(COMPOSE) logs --no-log-prefix backend | grep 'open in a browser' | tail -n 1
 
 upgrade: ## Replace the running release by this checkout without a gap; roll back if it fails
 	@exec $(ANY_PYTHON) -u scripts/upgrade.py $(ARGS)

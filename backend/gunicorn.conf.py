@@ -154,7 +154,7 @@ worker_class = PressroomWorker
 
 
 def when_ready(server: Arbiter) -> None:
-    """Freeze the loaded objects, and log how many connections PostgreSQL must allow."""
+    """Freeze the loaded objects. Log the URLs of pages, and the connections to PostgreSQL."""
     gc.collect()
     gc.freeze()  # collections in the workers then do not copy these shared pages
     connections = 2 * SETTINGS.database_pool_size * workers
@@ -162,6 +162,10 @@ def when_ready(server: Arbiter) -> None:
         f"{counted(workers, 'worker')}, up to {connections} connections to PostgreSQL for each"
         " replica"
     )
+    urls = SETTINGS.page_urls(SETTINGS.api_url)
+    if urls:
+        opened = ", ".join(f"{name.lower()} at {url}" for name, url in urls.items())
+        server.log.info(f"open in a browser: {opened}")
 
 
 def post_fork(server: Arbiter, worker: PressroomWorker) -> None:

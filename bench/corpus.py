@@ -105,6 +105,15 @@ FROM (
 ) AS tagged
 """
 
+_TAG_NAMES: Final = """
+UPDATE articles SET tag_names = found.names, tag_names_in_order = found.names
+FROM (
+  SELECT article_id, array_agg(tags.name ORDER BY tags.slug) AS names
+  FROM article_tags JOIN tags ON tags.id = tag_id GROUP BY article_id
+) AS found
+WHERE articles.id = found.article_id
+"""
+
 
 def fill(url: str, *, articles: int, log: Callable[[str], None]) -> None:
     """Fill a migrated, empty database with articles, their authors and their tags.
@@ -136,6 +145,7 @@ async def _fill(url: str, articles: int, log: Callable[[str], None]) -> None:
             )
             log(f"{stop:,} articles after {time.monotonic() - started:.0f} s")
         await connection.execute(_substitute(_TAGGED, values | {"after": 0}))
+        await connection.execute(_TAG_NAMES)
         log(f"tagged after {time.monotonic() - started:.0f} s")
         for index in indexes:
             await connection.execute(index["indexdef"])

@@ -18,9 +18,10 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +43,7 @@ COMMENTS: Final = 5
 MIN_WORDPRESS: Final = 500 / 1200
 MIN_FORMER: Final = 0.8
 MAX_MIB: Final = 200
+SAMPLE_SECONDS: Final = 0.1
 MIGRATE: Final = "import sys; from app.db import migrate; migrate.upgrade(sys.argv[1])"
 """Works for former revisions, too."""
 NDJSON, FORMER, WORDPRESS, GHOST, MARKDOWN, AGAIN, LARGE = (
@@ -76,7 +78,7 @@ class Options:
 
 
 class Run(NamedTuple):
-    """An import: its duration, its CPU time and its greatest memory."""
+    """An import: its duration, and the CPU time and greatest memory of its processes."""
 
     name: str
     records: int
@@ -359,13 +361,14 @@ class Importing:
 
     def _import(self, name: str, path: Path, records: int, url: str, code: Path) -> Run:
         arguments = ["-m", "app.cli", "import", str(path), "--author", corpus.ADMIN]
-        seconds, usage = self._run(arguments, url, code)
+        seconds, usage, mib = self._run(arguments, url, code)
         cpu = usage.ru_utime + usage.ru_stime
-        return Run(name, records, seconds, cpu, usage.ru_maxrss / 1024)
+        return Run(name, records, seconds, cpu, mib)
 
     def _run(
         self, arguments: Sequence[str], url: str, code: Path
-    ) -> tuple[float, resource.struct_rusage]:
+    ) -> tuple[float, resource.struct_rusage, float]:
+        """Run a command. Return its seconds, its usage, and the MiB of all its processes."""
         started = time.perf_counter()
         with tempfile.TemporaryFile() as errors:
             process = subprocess.Popen(
@@ -375,13 +378,39 @@ class Importing:
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
             )
-            _, status, usage = os.wait4(process.pid, 0)
+            with memory_of(process.pid) as samples:
+                _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode != 0:
                 errors.seek(0)
                 output = errors.read().decode(errors="replace").strip()[-2000:]
                 raise BenchError(f"{' '.join(arguments[:4])} failed: {output}")
-        return time.perf_counter() - started, usage
+        return time.perf_counter() - started, usage, max(samples)
+
+
+@contextmanager
+def memory_of(pid: int) -> Iterator[list[float]]:
+    """Yield the MiB of a process and its descendants: their memory, with shared pages once.
+
+    It is sampled, and so misses short peaks.
+    """
+    samples = [0.0]
+    ended = threading.Event()
+
+    def sample() -> None:
+        while not ended.wait(SAMPLE_SECONDS):
+            with suppress(psutil.Error):
+                process = psutil.Process(pid)
+                tree = [process, *process.children(recursive=True)]
+                samples.append(sum(each.memory_full_info().pss for each in tree) / 2**20)
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        ended.set()
+        thread.join()
 
 
 def former_code(commit: str, folder: Path) -> Path:
@@ -440,7 +469,7 @@ def measure(options: Options, log: Callable[[str], None]) -> list[Run]:
 
 EXPLANATION: Final = (
     "Whole commands, from their start to their end. CPU and memory are those of the command's"
-    " process, without PostgreSQL's."
+    " processes together, without PostgreSQL's. Memory is their proportional set size (PSS)."
 )
 HEADINGS: Final = ["what", "records", "per second", "CPU ms", "ratio to NDJSON", "MiB", "goal"]
 

@@ -3,12 +3,14 @@
 --   wrk … URL -- turns METHOD HEADER CONTENT_TYPE PATH BODY [PATH BODY …]
 --     Sends these requests in turn. Unused arguments are empty. The requests are built once, to
 --     keep the load of the generator small.
+--     A path or a body may contain `0000000`, which is replaced by the number of the request.
 --   wrk … URL -- chains PATH TOKEN [TOKEN …]
 --     Refresh tokens of one session per connection, in a FIFO queue. A request sends the first
 --     token of the queue, and the token of the response is appended. No session has concurrent
 --     requests, and each token is sent once.
 
-local requests, turn = {}, 0
+local NUMBER = "0000000"
+local requests, turn, sent = {}, 0, 0
 local path, queue, first, last = nil, {}, 1, 0
 local is_started = false
 failures = 0     -- responses without a token
@@ -22,7 +24,10 @@ end
 
 local function send_in_turn()
   turn = turn % #requests + 1
-  return requests[turn]
+  local before, after = requests[turn][1], requests[turn][2]
+  if not after then return before end
+  sent = sent + 1
+  return before .. string.format("%07d", sent) .. after
 end
 
 local function send_next_token()
@@ -52,7 +57,9 @@ function init(args)
     if args[4] ~= "" then headers["Content-Type"] = args[4] end
     for index = 5, #args, 2 do
       local body = args[index + 1]
-      requests[#requests + 1] = wrk.format(method, args[index], headers, body ~= "" and body or nil)
+      local text = wrk.format(method, args[index], headers, body ~= "" and body or nil)
+      local first, last = text:find(NUMBER, 1, true)
+      requests[#requests + 1] = first and {text:sub(1, first - 1), text:sub(last + 1)} or {text}
     end
     request = send_in_turn
   else

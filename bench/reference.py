@@ -41,11 +41,6 @@ HASHING_THREADS = int(os.environ["BCRYPT_THREADS"])
 # Pressroom has a pool for reading and one for writing. This pool has the size of both.
 POOL_SIZE = 2 * int(os.environ["DATABASE_POOL_SIZE"])
 
-TAGS = """ARRAY(
-  SELECT t.name FROM article_tags at
-  CROSS JOIN LATERAL (SELECT name, slug FROM tags WHERE tags.id = at.tag_id OFFSET 0) t
-  WHERE at.article_id = a.id ORDER BY t.slug
-)"""
 STATUS = """CASE
   WHEN a.archived_at IS NOT NULL THEN 'archived' WHEN a.published_at IS NULL THEN 'draft'
   WHEN a.published_at > $1 THEN 'scheduled' ELSE 'published' END"""
@@ -54,7 +49,7 @@ NAMES = (
     "published_at", "word_count", "reading_time", "comment_policy", "version", "author_id",
     "created_at", "updated_at",
 )  # fmt: skip
-EXPRESSIONS = {"tags": TAGS, "status": STATUS}
+EXPRESSIONS = {"tags": "a.tag_names", "status": STATUS}
 COLUMNS = ", ".join(f"{EXPRESSIONS.get(name, f'a.{name}')} AS {name}" for name in NAMES)
 AUTHOR_FIELDS = ("id", "username", "name", "created_at")
 AUTHOR = ", ".join(f"u.{name} AS author__{name}" for name in AUTHOR_FIELDS)

@@ -6,8 +6,10 @@
     make bench ARGS=identity          logins, refreshes and concurrent reads, six minutes
     make bench ARGS=conduit           the RealWorld API's lists and the native ones, two minutes
     make bench ARGS=beside            reads beside other work, memory and start, ten minutes
+    make bench ARGS="reads --former COMMIT"    reads, before and after; ten minutes
     make bench ARGS=content           lists, search and bulk with 1,000 and 1,000,000 articles
     make bench ARGS=imports           imports of all formats, and of a file of 1 GiB
+    make bench ARGS=writing           creating articles, comments, favorites; refreshes
 
 All servers run in the same process model (gunicorn with backend/gunicorn.conf.py, one worker) with
 the same PostgreSQL and rows. Their responses are compared before the measurement. A wrong response
@@ -32,6 +34,8 @@ import conduit
 import content
 import hotpath
 import imports
+import reads
+import writing
 from app.core.config import PROJECT_DIR, get_settings
 from app.db import embedded, migrate
 from load import Generator
@@ -215,9 +219,16 @@ def main(arguments: Sequence[str]) -> int:
         if part in {"content", "imports"} or wrk is None:
             (imports if part == "imports" else content).main(arguments[1:])
             return 0
-        if part in {"hotpath", "conduit", "beside"}:
+        parts = {
+            "hotpath": hotpath,
+            "conduit": conduit,
+            "beside": beside,
+            "reads": reads,
+            "writing": writing,
+        }
+        if part in parts:
             own = arguments[1:] if arguments[:1] == [part] else arguments
-            {"hotpath": hotpath, "conduit": conduit, "beside": beside}[part].main(own, wrk)
+            parts[part].main(own, wrk)
             print(f"{time.monotonic() - started:.0f} s in all")
             return 0
         what = __doc__.partition("\n")[0]

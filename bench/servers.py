@@ -142,7 +142,7 @@ class Server:
         content_type: str = "",
         authorization: str = "",
         *,
-        timeout: float = 10,
+        timeout: float = 60,
     ) -> tuple[int, bytes]:
         """Send a request and return the status and the body. Not for measurements."""
         values = {"Content-Type": content_type, "Authorization": authorization}

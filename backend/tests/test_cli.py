@@ -305,7 +305,14 @@ class TestServe:
             monkeypatch.delenv("DATABASE_URL", raising=False)
             get_settings.cache_clear()
             assert run("serve", "--port", str(free_port())) == 0
-            assert "Demo account demo / pressroom-demo" in capsys.readouterr().out
+            banner = capsys.readouterr().out
+            assert "Demo account demo / pressroom-demo" in banner
+            assert "/studio/first-start, with the code in the log below\n" in banner
+        execute(own_database, "UPDATE users SET role = 'admin'")
+        monkeypatch.delenv("DATABASE_URL", raising=False)
+        get_settings.cache_clear()
+        assert run("serve", "--port", str(free_port())) == 0
+        assert "first-start" not in capsys.readouterr().out
         assert len(fetch(own_database, "SELECT 1 FROM users WHERE username = 'demo'")) == 1
 
     def test_busy_port_is_reported(

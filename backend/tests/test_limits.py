@@ -142,6 +142,7 @@ WRITES: Mapping[str, tuple[LimitKind, ...] | str] = {
     "DELETE /users/{user_id}/addresses/{address_id}": (K.ACCOUNT_CHANGES,),
     "POST /users/me/password": (K.ACCOUNT_CHANGES,),
     "POST /users/me/email": (K.ACCOUNT_CHANGES,),
+    "POST /users/me/export": (K.ACCOUNT_CHANGES,),
     "POST /users/me/api-keys": (K.ACCOUNT_CHANGES,),
     "DELETE /users/me/api-keys/{api_key_id}": (K.ACCOUNT_CHANGES,),
     "POST /auth/second-factor": (K.ACCOUNT_CHANGES,),
@@ -191,6 +192,7 @@ BODIES: Mapping[str, Any] = {
     },
     "PATCH /comments/{comment_id}": {"content": "New"},
     "POST /users/me/email": {"email": "newer@example.com", "password": PASSWORD},
+    "POST /users/me/export": {"password": PASSWORD},
     "PUT /users/{user_id}/limits": {"limits": {}},
 }
 CONDUIT_BODIES: Mapping[str, Any] = {

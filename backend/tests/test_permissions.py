@@ -121,6 +121,7 @@ EXPECTED = {
     "POST /users/me/password": authenticated(
         204, body={"current_password": PASSWORD, "new_password": NEW_PASSWORD}
     ),
+    "POST /users/me/export": authenticated(200, body={"password": PASSWORD}),
     "POST /users/me/email": authenticated(
         202, body={"email": "new@example.com", "password": PASSWORD}
     ),

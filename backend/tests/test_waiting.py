@@ -21,6 +21,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from sqlalchemy import delete, select, text, update
 from starlette.routing import Mount
 
+from app.auth.identity import Client
 from app.auth.tokens import RefreshToken, fingerprint, new_secret
 from app.conduit.application import PATH as CONDUIT
 from app.content.markdown import MAX_EVENT_LOOP_BYTES
@@ -30,7 +31,10 @@ from app.core.enums import Role
 from app.db.session import Database
 from app.main import create_app
 from app.models import Article, ArticleRevision, DiscardedFolder, User, UserSession
+from app.services.accounts.sessions import open_page_session
 from app.services.media.discarding import remove_discarded
+from app.web.csrf import FORM_COOKIE, SESSION_COOKIE
+from app.web.csrf import HEADER as CSRF_HEADER
 from tests.bulk.exports import (
     ghost_export,
     ghost_post,
@@ -44,6 +48,8 @@ from tests.factories import PASSWORD, bearer, create_article, create_session, cr
 from tests.images import image_bytes
 from tests.processes import DEADLINE
 from tests.test_permissions import CALLERS, EXPECTED, create_callers, create_rows
+from tests.web.pages import Page
+from tests.web.test_permissions import EXPECTED as PAGES
 
 LONG = "A long text is rendered in a thread. " * (MAX_EVENT_LOOP_BYTES // 30)
 NEW_PASSWORD = "staple of a better battery"
@@ -91,6 +97,7 @@ HASHING = {
     "POST /raw/users",
     "POST /users/me/password",
     "POST /users/me/email",
+    "POST /users/me/export",
     "POST /users/me/api-keys",
     "POST /auth/second-factor",
     "POST /auth/second-factor/recovery-codes",
@@ -343,6 +350,83 @@ async def test_waiting_for_a_thread_holds_no_connection(
     assert response.status_code == case.status, response.text
     assert case.contains in response.text
     assert waits or not case.waits
+
+
+PICTURE = ("a.jpg", image_bytes(), "image/jpeg")
+PASSWORDS = {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
+RECOVERY = {"token": "#token=x", "password": NEW_PASSWORD}
+TEXT = {"title": "Title", "content": LONG}
+PAGE_CASES: dict[str, Case] = {
+    "POST /studio/articles": Case(303, {"data": TEXT}, waits=True),
+    "POST /studio/articles/preview": Case(200, {"data": TEXT}, waits=True),
+    "POST /studio/articles/pictures": Case(200, {"files": {"file": PICTURE}}, waits=True),
+    "POST /studio/articles/{article_id}": Case(303, {"data": TEXT}, waits=True),
+    "POST /studio/articles/{article_id}/revisions/{revision_id}": Case(303, waits=True),
+    "POST /studio/media": Case(303, {"files": {"file": PICTURE}}, waits=True),
+    "POST /studio/account/picture": Case(303, {"files": {"picture": PICTURE}}, waits=True),
+    "POST /studio/sign-in": Case(
+        303, {"data": {"username": "owner@example.com", "password": PASSWORD}}, "", waits=True
+    ),
+    "POST /studio/register": Case(303, {"data": {**NEW_USER, "name": "New"}}, "", waits=True),
+    "POST /studio/account/password": Case(303, {"data": PASSWORDS}, waits=True),
+    "POST /studio/account/email": Case(
+        303, {"data": {"email": "new@example.com", "password": PASSWORD}}, waits=True
+    ),
+    "POST /studio/account/keys": Case(
+        200,
+        {"data": {"name": "Key", "scopes": "articles:write", "password": PASSWORD}},
+        waits=True,
+    ),
+    "POST /studio/account/second-factor": Case(200, {"data": {"password": PASSWORD}}, waits=True),
+    "POST /studio/account/delete": Case(
+        303, {"data": {"articles": "trash", "password": PASSWORD}}, waits=True
+    ),
+    "POST /studio/account/data": Case(200, {"data": {"password": PASSWORD}}, waits=True),
+    "POST /studio/confirm": Case(303, {"data": {"password": PASSWORD}}, waits=True),
+    "POST /studio/confirm-registration": Case(400, {"data": RECOVERY}, ""),
+    "POST /studio/reset-password": Case(400, {"data": RECOVERY}, ""),
+}
+"""Forms of pages whose requests use a thread, or hash a password."""
+PAGE_IDS = {"key_id": "api_key_id", "comment_id": "own_comment_id"}
+"""Path parameters of pages that have another name in `create_rows`."""
+
+
+@pytest.mark.parametrize("route", sorted(each for each in PAGES if each.startswith("POST ")))
+async def test_page_that_waits_for_a_thread_holds_no_connection(
+    small_app: FastAPI, client: httpx.AsyncClient, scenario: Scenario, gate: Gate, route: str
+) -> None:
+    """Pages without a case get an empty form."""
+    caller = "admin" if "/admin/" in route else "editor" if "reports" in route else "owner"
+    case = PAGE_CASES.get(route, Case(0, caller=caller))
+    cookie = f"{FORM_COOKIE}={new_secret()}"
+    if case.caller:
+        async with small_app.state.database.unit_of_work() as session:
+            user_id = scenario.callers[case.caller].id
+            page_token = await open_page_session(session, user_id=user_id, client=Client(None, ""))
+            cookie = f"{SESSION_COOKIE}={page_token}"
+    headers = {"Cookie": cookie, "Accept": "text/html", "Sec-Fetch-Site": "same-origin"}
+    shown = Page(await client.get("/studio/language", headers=headers))
+    headers[CSRF_HEADER] = shown.xpath('//meta[@name="csrf-token"]/@content')[0]
+    ids = scenario.ids | {name: scenario.ids[known] for name, known in PAGE_IDS.items()}
+    if "/trash/" in route:
+        ids["article_id"] = ids["trashed_id"]
+    path = route.removeprefix("POST ").format(**ids)
+    request = asyncio.create_task(client.post(path, headers=headers, **case.options))
+    waits = 0
+    try:
+        while (held := await gate.next(request)) is not None:
+            waits += 1
+            await asyncio.create_task(scenario.other_user.is_answered())
+            held.set()
+    finally:
+        gate.open()
+        response = await request
+    assert waits or not case.waits, response.text
+    if case.status:
+        assert response.status_code == case.status, response.text
+    else:
+        assert response.status_code < 500, response.text
+        assert response.status_code not in {401, 403}, response.text
 
 
 async def test_failed_upload_deletes_files_without_a_connection(

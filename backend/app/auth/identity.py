@@ -12,6 +12,7 @@ from app.core.config import get_settings
 from app.core.enums import Role
 from app.core.errors import InvalidToken, ServiceUnavailable, TokenExpired, TokenRevoked
 from app.db.reading import Reader
+from app.db.writing import fetch, fetch_value
 from app.models.accounts.api_key import ApiKey
 from app.models.accounts.session import UserSession
 from app.models.accounts.user import User
@@ -152,14 +153,14 @@ async def find_by_session(
     of work raises ServiceUnavailable while the account is being deleted.
     """
     parameters = {"user_id": user_id, "session_id": session_id}
-    writes = isinstance(connection, AsyncSession)
-    statement = _WRITE_BY_SESSION if writes else _BY_SESSION
-    row = (await connection.execute(statement, parameters)).one_or_none()
+    if not isinstance(connection, AsyncSession):
+        row = (await connection.execute(_BY_SESSION, parameters)).one_or_none()
+        return None if row is None else _session_identity(row, session_id)
+    row = (await fetch(connection, _WRITE_BY_SESSION, parameters)).one_or_none()
     if row is None:
         return None
     identity = _session_identity(row, session_id)
-    if writes:
-        _require_shared(row.may_write)
+    _require_shared(row.may_write)
     return identity
 
 
@@ -269,7 +270,7 @@ async def share_account(session: AsyncSession, *, user_id: int) -> None:
 
     Does not wait. Raises ServiceUnavailable while the account is being deleted, or is about to be.
     """
-    _require_shared(await session.scalar(_TRY_SHARE_ACCOUNT, {"user_id": user_id}))
+    _require_shared(await fetch_value(session, _TRY_SHARE_ACCOUNT, {"user_id": user_id}))
 
 
 def _require_shared(is_shared: bool | None) -> None:

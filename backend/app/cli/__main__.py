@@ -2,4 +2,5 @@
 
 from app.cli import main
 
-main()
+if __name__ == "__main__":  # not in processes that are started by `multiprocessing`
+    main()

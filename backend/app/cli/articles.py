@@ -1,7 +1,6 @@
 """Commands for articles: import, export and seed."""
 
 import asyncio
-import gc
 import re
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
@@ -34,12 +33,16 @@ from app.services.bulk.references import is_site_address
 from app.services.bulk.relinking import spellings_of_source
 from app.services.bulk.reporting import Report
 from app.services.bulk.sources import Format, ImportOptions
+from app.services.bulk.texts import Renderers
+from app.services.bulk.workers import set_up_collector
 from app.services.media.storage import open_storage
 
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 MAX_SHOWN = 500
 """Maximum number of records whose messages `import` prints."""
+MAX_JOBS = 64
+"""Maximum number of processes of `import`."""
 MAX_SEED_ROWS = 10_000_000
 """Maximum users or articles that one `seed` adds."""
 
@@ -196,6 +199,9 @@ def import_articles(
             help="Write the report on every record, as FILE.json and FILE.html.",
         ),
     ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, max=MAX_JOBS, help="Processes that render texts.")
+    ] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Report what would change, and change nothing.")
     ] = False,
@@ -224,7 +230,9 @@ def import_articles(
         report = stack.enter_context(Report(now=clock.now()))
         targets = _report_files(report_path, stack)
         maps = {} if dry_run else _map_files(redirects_path, stack)
-        count = _import(settings, path, form, options, report, fetch_media=fetch_media, maps=maps)
+        count = _import(
+            settings, path, form, options, report, fetch_media=fetch_media, maps=maps, jobs=jobs
+        )
         _print_report(report)
         if maps:
             _print(console, f"Redirects written: {count}, to articles that are public")
@@ -278,14 +286,19 @@ def _import(
     *,
     fetch_media: bool,
     maps: dict[BinaryIO, MapFormat],
+    jobs: int,
 ) -> int:
     """Import a source, and write its redirects; return the number of these."""
+    set_up_collector()
+    try:  # before the thread of Progress
+        started = sources.start_source(path, source_format=form)
+        render = Renderers(jobs)
+    except SourceError as error:
+        raise SetupError(str(error)) from error
     with Progress(console=console) as progress:
         scan_task = progress.add_task("Scanning", total=None)
         try:
-            source = sources.open_source(
-                path, source_format=form, advance=lambda count: progress.advance(scan_task, count)
-            )
+            source = started.survey(lambda count: progress.advance(scan_task, count))
         except SourceError as error:
             raise SetupError(str(error)) from error
         file_count = progress.tasks[0].completed
@@ -305,6 +318,7 @@ def _import(
                     storage=open_storage(settings),
                     fetcher=await stack.enter_async_context(Fetcher()) if fetch_media else None,
                     advance_addresses=lambda count: progress.advance(address_task, count),
+                    render=render,
                 )
             if not maps:
                 return 0
@@ -316,8 +330,6 @@ def _import(
                 site=options.site or (name if is_site_address(name) else ""),
             )
 
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 100)  # collections would take a tenth of the time
         try:
             return run_with_database(settings, import_all)
         except SourceError as error:

@@ -21,7 +21,7 @@ from app.core.errors import Conflict
 from app.db.session import Database, readable_url
 from app.schemas.accounts.user import UserCreate
 from app.server.protocol import PressroomProtocol
-from app.services.accounts import users
+from app.services.accounts import first_start, users
 from app.services.bulk import seed as seeding
 
 
@@ -47,18 +47,19 @@ def serve(
     os.environ["DATABASE_URL"] = url
     os.environ.pop("DATABASE_URL_FILE", None)
     get_settings.cache_clear()
-    if embedded:
-        run_with_database(settings, _ensure_demo_account)
+    lacks_administrator = embedded and run_with_database(settings, _prepare_embedded)
     base_url = f"http://{'localhost' if host == '127.0.0.1' else host}:{port}"
     lines = [
         f"Pressroom    {base_url}",
-        *([f"Pages        {base_url}{settings.web_prefix}"] if settings.web_reader else []),
-        *([f"Studio       {base_url}/studio"] if settings.web_studio else []),
+        *(f"{name:12} {url}" for name, url in settings.page_urls(base_url).items()),
         f"API docs     {base_url}/docs",
         f"Database     {_describe_embedded(settings) if embedded else readable_url(url)}",
     ]
     if embedded:
         lines.append(f"Demo account {seeding.DEMO_USERNAME} / {seeding.PASSWORD}")
+    if lacks_administrator and settings.web_studio:
+        page = f"{base_url}/studio/first-start"
+        lines.append(f"First admin  {page}, with the code in the log below")
     console.print("\n" + "\n".join(lines) + "\n", markup=False, highlight=False, soft_wrap=True)
     # After its shutdown, uvicorn raises the signal again. The default handlers would skip atexit
     # functions, so that the embedded PostgreSQL would keep running.
@@ -96,6 +97,12 @@ def _describe_embedded(settings: Settings) -> str:
     folder = settings.data_dir
     is_in_project = folder.is_relative_to(PROJECT_DIR)
     return f"embedded PostgreSQL in {folder.relative_to(PROJECT_DIR) if is_in_project else folder}"
+
+
+async def _prepare_embedded(database: Database) -> bool:
+    """Create the demo account, and return whether there is no administrator."""
+    await _ensure_demo_account(database)
+    return await first_start.is_open(database)
 
 
 async def _ensure_demo_account(database: Database) -> None:

@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import Query, status
+from pydantic_core import to_json
 
 from app.auth.identity import Identity
 from app.conduit import shapes
@@ -42,23 +43,23 @@ router = create_router("Articles")
 )
 async def list_articles(
     connection: ReadConnection, viewer: ArticlesViewer, query: Annotated[ArticlesQuery, Query()]
-) -> dict[str, Any]:
+) -> bytes:
     """List published articles, the newest first."""
     listed = await listing.list_articles(
         connection, query=article_query(query), viewer=viewer, fields=LISTED_FIELDS
     )
-    return shapes.articles(listed)
+    return to_json(shapes.articles(listed))
 
 
 @router.get("/articles/feed", response_model=ArticlesResponse, responses=errors(*TOKEN_ERRORS))
 async def read_feed(
     connection: ReadConnection, user: RequiredArticlesViewer, query: Annotated[PageQuery, Query()]
-) -> dict[str, Any]:
+) -> bytes:
     """List the articles of users whom you follow, the newest first."""
     listed = await listing.list_feed(
         connection, query=feed_query(query), viewer=user, fields=LISTED_FIELDS
     )
-    return shapes.articles(listed)
+    return to_json(shapes.articles(listed))
 
 
 @router.get(

@@ -458,8 +458,18 @@ class Settings(BaseSettings):
     @property
     def names_front_end(self) -> bool:
         """Whether links to articles lead to a front end, not to the pages below WEB_PREFIX."""
-        named = self.model_fields_set & {"public_url", "article_path", "author_path", "tag_path"}
-        return bool(named) or not self.web_reader or not _is_local(self.public_url)
+        has_paths = bool(self.model_fields_set & {"article_path", "author_path", "tag_path"})
+        return self.names_public_url or has_paths or not self.web_reader
+
+    def page_urls(self, base_url: str) -> dict[str, str]:
+        """Return the URLs of the readers' home page and of the studio, if these are served."""
+        readers = {"Pages": base_url + self.web_prefix} if self.web_reader else {}
+        return readers | ({"Studio": f"{base_url}/studio"} if self.web_studio else {})
+
+    @property
+    def names_public_url(self) -> bool:
+        """Whether PUBLIC_URL is set, or is the URL of a front end in CORS_ORIGINS."""
+        return "public_url" in self.model_fields_set or not _is_local(self.public_url)
 
     @field_validator("public_url", "local_url", "api_url")
     @classmethod
@@ -619,8 +629,15 @@ class Settings(BaseSettings):
 
         The studio's pages are used if no front end is named.
         """
-        is_named = "public_url" in self.model_fields_set or not _is_local(self.public_url)
-        return self.public_url if is_named or not self.web_studio else f"{self.api_url}/studio"
+        if self.names_public_url or not self.web_studio:
+            return self.public_url
+        return f"{self.api_url}/studio"
+
+    @property
+    def preview_url(self) -> str:
+        """The URL above the pages of preview links: that of PUBLIC_URL, or our studio's."""
+        name = "preview" if self.account_url == self.public_url else "previews"
+        return f"{self.account_url}/{name}"
 
     def _url_problems(self) -> list[str]:
         """Return which public URLs only work on this machine."""
@@ -638,7 +655,7 @@ class Settings(BaseSettings):
     @property
     def _serves_all_pages(self) -> bool:
         """Whether our pages replace a front end that is not named."""
-        return self.web_reader and self.web_studio and "public_url" not in self.model_fields_set
+        return self.web_reader and self.web_studio and not self.names_public_url
 
     def _media_problems(self) -> list[str]:
         """Return what is missing from an incomplete S3 configuration."""
@@ -665,7 +682,7 @@ class Settings(BaseSettings):
             if name not in self.model_fields_set
             and not (name == "public_url" and self.account_url != self.public_url)
         ]
-        if "public_url" in self.model_fields_set and self.public_url.startswith("http:"):
+        if self.names_public_url and self.public_url.startswith("http:"):
             problems.append("PUBLIC_URL must use https: links in mails contain tokens")
         if self.smtp_username and self.smtp_security is SmtpSecurity.NONE:
             problems.append("SMTP_SECURITY=none would send SMTP_PASSWORD unencrypted")

@@ -79,7 +79,7 @@ class SecondFactorRequired(NotAuthenticated):
 
 
 class InvalidChallenge(NotAuthenticated):
-    code, message = "invalid_challenge", "The challenge is no longer valid; log in again"
+    code, message = "invalid_challenge", "The challenge is no longer valid; sign in again"
 
 
 class InvalidCode(NotAuthenticated):
@@ -89,7 +89,7 @@ class InvalidCode(NotAuthenticated):
 class InvalidRefreshToken(NotAuthenticated):
     """The token is unknown, used, expired or revoked: the user must log in again."""
 
-    code, message = "invalid_refresh_token", "The session has ended; log in again"
+    code, message = "invalid_refresh_token", "The session has ended; sign in again"
 
 
 class InvalidToken(NotAuthenticated):
@@ -103,7 +103,7 @@ class TokenExpired(InvalidToken):
 
 
 class TokenRevoked(InvalidToken):
-    code, message = "token_revoked", "The session has ended; log in again"
+    code, message = "token_revoked", "The session has ended; sign in again"
 
 
 class NotAuthorized(PressroomError):
@@ -111,7 +111,7 @@ class NotAuthorized(PressroomError):
 
 
 class SessionRequired(NotAuthorized):
-    code, message = "session_required", "This action requires a login session"
+    code, message = "session_required", "This action requires a session of a sign-in"
 
 
 class InsufficientScope(NotAuthorized):
@@ -126,7 +126,7 @@ class InsufficientScope(NotAuthorized):
 
 class CrossSiteRequest(NotAuthorized):
     code = "cross_site_request"
-    message = "Logging in from this origin is not allowed; add the origin to CORS_ORIGINS"
+    message = "Signing in from this origin is not allowed; add the origin to CORS_ORIGINS"
 
 
 class PasswordRequired(NotAuthorized):
@@ -148,7 +148,7 @@ class EmailNotVerified(NotAuthorized):
 
 class RecentLoginRequired(NotAuthorized):
     code = "recent_login_required"
-    message = "This action requires a recent login; log in again"
+    message = "This action requires a recent sign-in; sign in again"
 
 
 class FollowRefused(NotAuthorized):
@@ -256,7 +256,7 @@ class LastAdmin(Conflict):
 
 
 class AlreadySetUp(Conflict):
-    code, message = "already_set_up", "This site already has an administrator; log in"
+    code, message = "already_set_up", "This site already has an administrator; sign in"
 
 
 class SecondFactorEnabled(Conflict):

@@ -20,9 +20,9 @@ _AREAS = frozenset({"001", "150", "419"})
 def _records(file: str, standard: str) -> list[dict[str, str]]:
     """Return the records of a file of pycountry, whose own objects take 4 MB and 0.1 s."""
     package = find_spec("pycountry")
-    assert package is not None  # noqa: S101 - for the type checker
-    assert package.origin is not None  # noqa: S101 - for the type checker
-    path = Path(package.origin).parent / "databases" / f"{file}.json"
+    origin = package.origin if package else None
+    assert origin is not None  # noqa: S101 - for mypy
+    path = Path(origin).parent / "databases" / f"{file}.json"
     records: list[dict[str, str]] = json.loads(path.read_bytes())[standard]
     return records
 

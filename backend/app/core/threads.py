@@ -47,7 +47,7 @@ class FairThreadPool:
     ) -> None:
         """`what` describes the jobs in error messages: a plural noun such as "long articles"."""
         self._pool = ThreadPoolExecutor(
-            size, thread_name_prefix=name, initializer=_lower_priority if low_priority else None
+            size, thread_name_prefix=name, initializer=lower_priority if low_priority else None
         )
         self._what = what
         self._max_jobs = max_jobs
@@ -108,7 +108,7 @@ class FairThreadPool:
             job.future.set_result(result)
 
 
-def _lower_priority() -> None:
+def lower_priority() -> None:
     """Lower the priority of this thread below the event loop; Linux sets niceness per thread."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)

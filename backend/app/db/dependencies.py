@@ -29,8 +29,11 @@ async def write_session(
 ) -> AsyncIterator[AsyncSession]:
     """Yield the session of one unit of work; its log lines are written after the response."""
 
+    async def log(lines: Sequence[str]) -> None:  # async, so that it needs no thread
+        log_lines(lines)
+
     def log_later(lines: Sequence[str]) -> None:
-        background_tasks.add_task(log_lines, lines)
+        background_tasks.add_task(log, lines)
 
     async with database.unit_of_work(log_later) as session:
         yield session

@@ -38,8 +38,8 @@ REFUSED_STATES = ("28", "3D000", "42501")
 
 A wrong password, an unknown user or database, no access to it, or no line in `pg_hba.conf`.
 """
-TERMINATING_STATES = ("08", "57P")
-"""SQLSTATE prefixes of errors that make a connection unusable."""
+TERMINATING_STATES = ("08", "57P", READ_ONLY_TRANSACTION)
+"""SQLSTATE prefixes of errors that make a connection unusable, such as one to a demoted primary."""
 
 
 def translate(error: BaseException | None) -> PressroomError | None:

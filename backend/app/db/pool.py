@@ -9,10 +9,12 @@ reset statements on the connection.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
 import asyncpg
-from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.util.concurrency import await_
 from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty
 
@@ -95,6 +97,33 @@ class ConnectionPool(Protocol):
 
     def release(self, connection: "Connection", *, is_broken: bool = False) -> None:
         """Make a connection available again; close it if it is broken."""
+
+
+class EnginePool:
+    """The pool of an engine for a reader: its statements are their own transactions."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._used: dict[Connection, PoolProxiedConnection] = {}
+
+    def acquire_idle(self) -> "Connection | None":
+        return None
+
+    async def acquire(self) -> "Connection":
+        try:
+            pooled = await self._engine.raw_connection()
+        except PoolTimeout as error:
+            log_database_error(error)
+            raise ServiceUnavailable from error
+        connection: Connection = cast("Any", pooled.driver_connection)
+        self._used[connection] = pooled
+        return connection
+
+    def release(self, connection: "Connection", *, is_broken: bool = False) -> None:
+        pooled = self._used.pop(connection)
+        if is_broken:
+            pooled.invalidate()
+        pooled.close()
 
 
 class ReadPool:

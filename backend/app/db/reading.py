@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn, TypeAlias, cast
 
 import asyncpg
-from sqlalchemy import Enum, SelectBase, TextClause
+from sqlalchemy import Delete, Enum, Insert, SelectBase, TextClause, Update
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -36,7 +36,7 @@ MAX_STATEMENTS = 2048
 
 _DIALECT: Any = cast("Any", PGDialect_asyncpg)()
 
-Statement: TypeAlias = SelectBase | TextClause
+Statement: TypeAlias = SelectBase | TextClause | Insert | Update | Delete
 Convert: TypeAlias = Callable[[Any], Any]
 
 
@@ -112,7 +112,7 @@ class Reader:
 
         Build each statement once: compiled statements are cached by the identity of the statement.
         """
-        compiled = _compile(statement)
+        compiled = compile_statement(statement)
         rows = await self._fetch(compiled.sql, compiled.arguments(parameters or {}))
         return Rows(rows if compiled.make_row is None else map(compiled.make_row, rows))
 
@@ -147,7 +147,7 @@ class Reader:
 
 
 @lru_cache(maxsize=MAX_STATEMENTS)
-def _compile(statement: Statement) -> Compiled:
+def compile_statement(statement: Statement) -> Compiled:
     """Compile a statement. Equal statements that are built twice are compiled twice."""
     compiled = statement.compile(dialect=_DIALECT)
     assert isinstance(compiled, SQLCompiler)  # noqa: S101 - DDL is never executed here
@@ -160,7 +160,7 @@ def _compile(statement: Statement) -> Compiled:
             (name, compiled.params[name], _bind_processor(compiled, name)) for name in names
         ],
         required=frozenset(name for name in names if compiled.binds[name].required),
-        make_row=None if isinstance(statement, TextClause) else _row_maker(statement),
+        make_row=_row_maker(statement),
     )
 
 
@@ -175,9 +175,15 @@ def _result_processor(column_type: Any) -> Convert | None:
     return convert
 
 
-def _row_maker(statement: SelectBase) -> Callable[[Row], Any] | None:
+def _row_maker(statement: Statement) -> Callable[[Row], Any] | None:
     """Return the conversion of rows with enumerations; asyncpg converts all other types."""
-    columns = list(statement.selected_columns)
+    if isinstance(statement, TextClause):
+        return None
+    columns = list(
+        statement.selected_columns
+        if isinstance(statement, SelectBase)
+        else statement.exported_columns
+    )
     converts = [_result_processor(column.type) for column in columns]
     if not any(converts):
         return None

@@ -36,12 +36,13 @@ from app.db.failures import (
     sqlstate,
     translate,
 )
-from app.db.pool import FifoPool, ReadPool
+from app.db.pool import EnginePool, FifoPool, ReadPool
 from app.db.reading import Reader
 
 logger = get_logger(__name__)
 
 LogLines = Callable[[Sequence[str]], None]
+BeforeCommit = Callable[[AsyncSession], Awaitable[None]]
 
 NO_KEY_UPDATE: dict[str, Any] = {"key_share": True}
 """Arguments for FOR NO KEY UPDATE: rows that reference the locked row can still be inserted."""
@@ -51,6 +52,8 @@ MAX_STATEMENT_SECONDS = 60
 COMMAND_TIMEOUT_MARGIN_SECONDS = 5
 """How much longer asyncpg waits than `statement_timeout`, for the error of PostgreSQL."""
 
+BEFORE_COMMIT = "before_commit"
+"""Key in `session.info` of a list of functions, which are called with the session."""
 COMMIT_LOG = "commit_log"
 """Key in `session.info` of the lines to log after the commit."""
 
@@ -62,9 +65,9 @@ def log_lines(lines: Sequence[str]) -> None:
 
 
 class Database:
-    """Access to PostgreSQL: `unit_of_work` writes, `reader` reads.
+    """Access to PostgreSQL: `unit_of_work` and `primary` write, `reader` reads.
 
-    Both raise ServiceUnavailable if the database is unreachable or overloaded, and InvalidInput if
+    All raise ServiceUnavailable if the database is unreachable or overloaded, and InvalidInput if
     it rejects a value. Services handle IntegrityError.
     """
 
@@ -75,10 +78,13 @@ class Database:
         reader: Reader,
         connect_to_primary: Callable[[], AbstractAsyncContextManager[AsyncConnection]],
         hold_lock: Callable[[int], AbstractAsyncContextManager[bool]],
+        primary: Reader | None = None,
         dispose: Callable[[], Awaitable[None]] | None = None,
         has_replica: bool = False,
     ) -> None:
         self.reader = reader
+        self.primary = primary or reader
+        """Executes single statements on the primary, also those that write."""
         self.has_replica = has_replica
         """Whether `reader` may lag behind the commits of `unit_of_work`."""
         self._sessions = sessions
@@ -108,6 +114,7 @@ class Database:
             reader=Reader(pool, echo=settings.debug),
             connect_to_primary=engine.execution_options(isolation_level="AUTOCOMMIT").connect,
             hold_lock=partial(_hold_lock, settings.database_url, settings),
+            primary=Reader(EnginePool(engine), echo=settings.debug),
             dispose=dispose,
             has_replica=settings.database_read_url is not None,
         )
@@ -121,7 +128,10 @@ class Database:
         with _database_errors():
             async with self._sessions() as session:
                 session.info[COMMIT_LOG] = []
+                before_commit: list[BeforeCommit] = session.info.setdefault(BEFORE_COMMIT, [])
                 yield session
+                for prepare in before_commit:
+                    await prepare(session)
                 await session.commit()
         if session.info[COMMIT_LOG]:
             log(session.info[COMMIT_LOG])

@@ -92,8 +92,12 @@ NATIVE_RESPONDER = ErrorResponder({})
 
 def largest_form(settings: Settings) -> int:
     """Return the maximum bytes of a page's form."""
-    imported = min(settings.max_import_bytes, MAX_FORM_IMPORT_BYTES)
-    return max(settings.media_max_bytes, imported) + FORM_BYTES
+    return max(settings.media_max_bytes + FORM_BYTES, largest_import_form(settings))
+
+
+def largest_import_form(settings: Settings) -> int:
+    """Return the maximum bytes of the form of the page for imports."""
+    return min(settings.max_import_bytes, MAX_FORM_IMPORT_BYTES) + FORM_BYTES
 
 
 def install(
@@ -115,8 +119,8 @@ def install(
             ("POST", "/articles/import"): settings.max_import_bytes,
             ("POST", "/studio/media"): settings.media_max_bytes + FORM_BYTES,
             ("POST", "/studio/articles/pictures"): settings.media_max_bytes + FORM_BYTES,
-            ("POST", "/studio/admin/imports"): min(settings.max_import_bytes, MAX_FORM_IMPORT_BYTES)
-            + FORM_BYTES,
+            ("POST", "/studio/account/picture"): settings.media_max_bytes + FORM_BYTES,
+            ("POST", "/studio/admin/imports"): largest_import_form(settings),
         },
         respond=respond,
     )

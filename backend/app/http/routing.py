@@ -14,6 +14,7 @@ from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.errors import (
     InsufficientScope,
@@ -26,6 +27,7 @@ from app.core.errors import (
 from app.core.strict_json import parse_json
 from app.http.caching import TAGGED_STATUSES, make_conditional
 from app.http.headers import described
+from app.http.reads import Handler, read_handler
 
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 
@@ -97,6 +99,8 @@ class StrictRoute(APIRoute):
     unknown parameters would let any client fill them with copies of one page.
 
     Responses get validators (http.caching), which OpenAPI describes.
+
+    A route that only reads has a handler of http.reads, and needs no exit stacks.
     """
 
     ignores_unknown_parameters = False
@@ -117,6 +121,8 @@ class StrictRoute(APIRoute):
         is_stored = all(each.call is not no_store for each in self.dependant.dependencies)
         if self.response_field is not None and status in TAGGED_STATUSES and is_stored:
             self.add_response_headers(status, "ETag")
+        if read_handler(self) is not None:
+            self.app = _without_exit_stacks(self.get_route_handler())
 
     def add_response_headers(self, status: int, *names: str) -> None:
         """Describe headers of a response, in addition to those that are described."""
@@ -125,7 +131,7 @@ class StrictRoute(APIRoute):
         self.responses[status] = {**response, "headers": headers}
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
+        handle = read_handler(self) or super().get_route_handler()
         body_field = self.body_field
         is_form = body_field is not None and isinstance(body_field.field_info, Form)
         varies_by_caller = uses_credentials(self.dependant)
@@ -152,6 +158,16 @@ class StrictRoute(APIRoute):
             return make_conditional(request, response, varies_by_caller=varies_by_caller)
 
         return handle_strictly
+
+
+def _without_exit_stacks(handle: Handler) -> ASGIApp:
+    """Return the application of a handler without `yield` dependencies."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        response = await handle(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+    return app
 
 
 def query_parameters(dependant: Dependant) -> dict[str, bool]:

@@ -1,13 +1,18 @@
 """Audit trail: actions that the services record, and their messages."""
 
 from enum import StrEnum
+from typing import Any, cast
 
+from sqlalchemy import Table, bindparam, column, func, select
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import COMMAND_LINE
+from app.core import clock
 from app.core.logging import request_id
 from app.core.plurals import counted
-from app.db.session import COMMIT_LOG
+from app.db.session import BEFORE_COMMIT, COMMIT_LOG
+from app.db.writing import fetch
 from app.models.audit import AuditEvent
 
 
@@ -119,6 +124,19 @@ _VERBS = {
 
 _NOUNS = {"preview_link": "preview link", "api_key": "API key"}
 
+_EVENTS = "audit_events"
+"""Key in `session.info` of the events to insert before the commit."""
+_TABLE = cast("Table", AuditEvent.__table__)
+_COLUMNS = [each for each in _TABLE.c if each.name != "id"]
+_rows = (
+    func.unnest(*(bindparam(each.name, type_=ARRAY(each.type)) for each in _COLUMNS))
+    .table_valued(*(column(each.name, each.type) for each in _COLUMNS))
+    .render_derived()
+)
+_INSERT = insert(_TABLE).from_select(
+    [each.name for each in _COLUMNS], select(*_rows.c), include_defaults=False
+)
+
 
 def record(
     session: AsyncSession,
@@ -130,6 +148,8 @@ def record(
     count: int | None = None,
 ) -> None:
     """Add an event to the session's unit of work; it is logged after the commit.
+
+    All events of a unit of work are inserted before its commit, with one statement.
 
     `actor_id` is None for an anonymous request. The message names the command line as the actor,
     because it has no account. `subject_id` is None if the subject is unknown, or
@@ -143,14 +163,25 @@ def record(
     message = f"{name} {verb}"
     if actor_id == COMMAND_LINE.id:
         actor_id, message = None, f"{message} from the command line"
-    session.add(
-        AuditEvent(
-            action=action,
-            actor_id=actor_id,
-            subject_type=subject,
-            subject_id=subject_id,
-            message=message,
-            request_id=request_id(),
-        )
+    if _EVENTS not in session.info:
+        session.info[_EVENTS] = []
+        session.info[BEFORE_COMMIT].append(_insert_events)
+    session.info[_EVENTS].append(
+        {
+            "occurred_at": clock.now(),
+            "action": action.value,
+            "actor_id": actor_id,
+            "subject_type": subject,
+            "subject_id": subject_id,
+            "message": message,
+            "request_id": request_id(),
+        }
     )
     session.info[COMMIT_LOG].append(f"[AUDIT] {action} | {message}")
+
+
+async def _insert_events(session: AsyncSession) -> None:
+    events: list[dict[str, Any]] = session.info[_EVENTS]
+    await fetch(
+        session, _INSERT, {each.name: [event[each.name] for event in events] for each in _COLUMNS}
+    )

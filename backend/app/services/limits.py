@@ -60,6 +60,7 @@ from app.core.limits import (
 )
 from app.db.reading import Reader
 from app.db.session import NO_KEY_UPDATE, Database
+from app.db.writing import fetch
 from app.models.accounts.address import Address
 from app.models.accounts.user import User
 from app.models.articles.article import Article, DraftFormerSlug, FormerSlug
@@ -263,7 +264,7 @@ async def check(session: AsyncSession, user: Identity, costs: Mapping[LimitKind,
     if user.id == COMMAND_LINE.id or not asked:
         return
     parameters = _parameters(f"user {user.id}", user.id, costs, asked)
-    exceeded = set(await session.scalars(_EXCEEDED, parameters))
+    exceeded = {row.kind for row in await fetch(session, _EXCEEDED, parameters)}
     for kind, limit in asked.items():
         if kind in exceeded and limit.per is None:
             await require_total(session, user, kind, costs[kind])
@@ -307,7 +308,7 @@ async def _spend(
     if not asked:
         return
     parameters = _parameters(subject, user_id, costs, asked)
-    counted = {row.kind: row for row in await session.execute(_SPEND, parameters)}
+    counted = {row.kind: row for row in await fetch(session, _SPEND, parameters)}
     for kind, limit in asked.items():
         row = counted.get(kind)
         if limit.per is None:

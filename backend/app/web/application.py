@@ -13,12 +13,13 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from app import __version__
-from app.core.config import Settings
+from app.core.config import Environment, Settings
 from app.http.middleware import Envelope, ErrorBoundary, ErrorResponder
 from app.web import assets
 from app.web.account.routes import ROUTERS as ACCOUNT
 from app.web.administration.routes import ROUTERS as ADMINISTRATION
 from app.web.errors import plain_error_page, register_error_handlers
+from app.web.local_cookies import LocalCookies
 from app.web.reader.routes import ROUTERS as READER
 from app.web.rendering import create_renderer
 from app.web.routing import PageRoute
@@ -70,6 +71,8 @@ def create_pages(settings: Settings, state: State) -> FastAPI:
     error_page = plain_error_page(state.renderer)
     respond = ErrorResponder(dict.fromkeys(prefixes(settings), error_page))
     pages.add_middleware(ErrorBoundary, respond=respond)
+    if settings.environment is Environment.DEVELOPMENT:
+        pages.add_middleware(LocalCookies)
     register_error_handlers(pages)
     pages.router.add_route(f"{assets.PATH}/{{name:path}}", state.renderer.assets.serve)
     if settings.web_reader:

@@ -147,7 +147,7 @@ def _to(path: str, request: Request) -> Response:
 
 
 def _repeat_page(request: Request, error: PressroomError) -> Response:
-    """Return a page that keeps what was typed, and can send it again after a login.
+    """Return a page that keeps what was typed, and can send it again after a sign-in.
 
     Another site may have sent the form if no header shows the origin. Then nothing is kept.
     """

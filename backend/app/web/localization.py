@@ -7,7 +7,7 @@ read once, at the start. Those of WEB_THEME_DIR add languages, or replace single
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import cache, lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -153,9 +153,9 @@ def format_moment(value: datetime, style: Style = "medium") -> str:
     return format_datetime(value, style, tzinfo=UTC, locale=current_locale())
 
 
-def format_clock(value: datetime) -> str:
-    """Return the time of day in UTC."""
-    return format_time(value, "short", tzinfo=UTC, locale=current_locale())
+def format_clock(value: datetime, zone: tzinfo = UTC) -> str:
+    """Return the time of day in a time zone."""
+    return format_time(value, "short", tzinfo=zone, locale=current_locale())
 
 
 def format_month(value: date | datetime) -> str:

@@ -123,7 +123,8 @@ async def _admit_large_body(request: Request) -> AsyncIterator[None]:
     """Limit the memory of bodies that only uploads have, until the response is complete.
 
     Forms are received before the dependencies of a route run, and files of forms take memory. A
-    body of unknown length counts as the largest one.
+    body of unknown length counts as the largest one. The memory is that of this process, so the
+    limits are too. app.services.limits counts what users store, for all processes.
 
     Raises NotAuthenticated, TooManyAtOnce and ServiceUnavailable before the body is received.
     """

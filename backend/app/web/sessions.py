@@ -85,7 +85,7 @@ async def page_write_session(session: WriteSession, found: _PageSession) -> Unit
     """Return the unit of work, which shares the lock of the user's account.
 
     It comes before a deletion of the account, or raises ServiceUnavailable. Routes that hash
-    passwords, or delete accounts, use `WriteSession` in its place.
+    passwords, store files or delete accounts use `WriteSession` in its place.
     """
     if found is not None:
         await share_account(session, user_id=found.identity.id)

@@ -63,7 +63,10 @@ class TestCreate:
         assert set(created) == {"id", "url", "token", "expires_at"}
         assert tokens.is_preview_token(created["token"])
         assert not tokens.is_api_key(created["token"])
-        assert created["url"] == f"{get_settings().public_url}/preview/{created['token']}"
+        settings = get_settings()
+        assert created["url"] == f"{settings.api_url}/studio/previews/{created['token']}"
+        shown = await client.get(created["url"].removeprefix(settings.api_url))
+        assert (shown.status_code, draft.title in shown.text) == (200, True)
         row = (await session.execute(text("SELECT * FROM preview_links"))).one()
         assert row.token_hash == hashlib.sha256(created["token"].encode()).digest()
         assert created["token"] not in str(row)

@@ -7,6 +7,7 @@ The program is loaded once; each run is a fork of it. It prints the exit statuse
 """
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 from sqlalchemy import Engine, event
 
 from app import cli
-from app.services.bulk import importing
+from app.services.bulk import importing, reading
 
 
 def run(path: str, kill_at: int) -> int:
@@ -30,6 +31,9 @@ def run(path: str, kill_at: int) -> int:
 def _import(path: str, kill_at: int) -> None:
     """Import with small batches, so that there are many transactions."""
     importing.BATCH = 5
+    reading.MIN_BYTES = 0
+    config = multiprocessing.current_process()._config  # type: ignore[attr-defined]  # private
+    config["daemon"] = False  # a daemon, as which tests run this module, may not have children
     count = 0
 
     def step(*_: Any) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from app.services.bulk import ghost, markdown, wordpress
 from app.services.bulk.foreign import ReadOptions, SourceError
-from app.services.bulk.importing import render_texts
+from app.services.bulk.texts import render_texts
 
 MODULES = {"xml": wordpress, "json": ghost, "md": markdown}
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import multiprocessing
 import stat
 import zipfile
 from collections.abc import AsyncIterator, Mapping
@@ -22,10 +23,11 @@ from app.core.errors import ServiceUnavailable
 from app.db.session import Database
 from app.jobs.housekeeping import delete_expired
 from app.models import Article, Import, User
-from app.services.bulk import archives, imports, runs, sources
+from app.services.bulk import archives, imports, reading, runs, sources
 from app.services.bulk.foreign import SourceError
 from app.services.bulk.reporting import Report
 from app.services.bulk.sources import ImportOptions
+from app.services.bulk.workers import Worker, start_worker
 from app.services.media.storage import open_storage
 from tests.bulk.exports import GHOST, wordpress_post, wxr, zipped
 from tests.factories import api_key, bearer, create_import, create_user
@@ -204,6 +206,35 @@ class TestResult:
         assert counts(found) == tuple(
             by_command["counts"]["refused" if name == "failed" else name] for name in COUNTS
         )
+
+    @pytest.mark.parametrize(("body", "content_type"), [(WXR, XML), (json.dumps(GHOST), JSON)])
+    async def test_a_large_file_is_read_by_a_process(
+        self,
+        client: httpx.AsyncClient,
+        ada: User,
+        monkeypatch: pytest.MonkeyPatch,
+        body: bytes | str,
+        content_type: str,
+    ) -> None:
+        body = body if isinstance(body, bytes) else body.encode()
+        query = {"source": "https://blog.example", "dry_run": "true"}
+        expected = await imported(client, ada, body, content_type, **query)
+        started: list[str] = []
+
+        def note_start(name: str, *arguments: Any) -> Worker | None:
+            started.append(name)
+            return start_worker(name, *arguments)
+
+        monkeypatch.setattr(reading, "MIN_BYTES", 0)
+        monkeypatch.setattr(reading, "start_worker", note_start)  # a spy
+        found = await imported(client, ada, body, content_type, **query)
+        assert started == ["reading"]
+        assert found["records"] > 0
+        varying = {"id", "created_at", "finished_at"}
+        assert {name: found[name] for name in found.keys() - varying} == {
+            name: expected[name] for name in expected.keys() - varying
+        }
+        assert not multiprocessing.active_children()
 
     async def test_long_reports_are_cut(
         self, client: httpx.AsyncClient, ada: User, monkeypatch: pytest.MonkeyPatch

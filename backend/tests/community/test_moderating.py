@@ -89,15 +89,19 @@ async def test_several_reports(database: Database, session: AsyncSession) -> Non
     editor = await create_user(session, role=Role.EDITOR)
     article = await create_article(session, author=author)
     report = await create_report(session, article=article, reporter=editor)
+    stale = await create_report(session, article=article, reporter=author)
     changes = ReportUpdate(state=ReportState.RESOLVED)
     with pytest.raises(NotAuthorized):
         await reports.update_reports(
-            session, report_ids=[report.id], changes=changes, actor=identity_of(author)
+            session, reports={report.id: ANY}, changes=changes, actor=identity_of(author)
         )
     async with database.unit_of_work() as unit:
-        count = await reports.update_reports(
-            unit, report_ids=[report.id, 10**12], changes=changes, actor=identity_of(editor)
+        counts = await reports.update_reports(
+            unit,
+            reports={report.id: ANY, stale.id: OLD, 10**12: ANY},
+            changes=changes,
+            actor=identity_of(editor),
         )
-    assert count == 1
+    assert counts == (1, 1, 1)
     await session.refresh(report)
     assert report.state == ReportState.RESOLVED

@@ -126,7 +126,7 @@ async def test_password_can_be_changed_within_one_hour_of_login(
         assert late.status_code == 403
         errors = late.json()["errors"]
         assert errors["user"] == ["forbidden"]
-        assert "log in again" in errors["reason"][0]
+        assert "sign in again" in errors["reason"][0]
     assert (await put(client, token, bio="Allowed")).status_code == 200
     assert (await put(client, token, email=ada.email, password="")).status_code == 200
     monkeypatch.setattr(clock, "now", lambda: now + timedelta(minutes=59))

@@ -421,6 +421,23 @@ def test_links_in_mails_lead_to_the_studio_without_a_front_end() -> None:
         make(**{**SAFE, **mail, **pages, "web_studio": False})
 
 
+def test_urls_of_pages_name_those_that_are_served() -> None:
+    url = "https://blog.example.com"
+    everything = {"Pages": f"{url}/read", "Studio": f"{url}/studio"}
+    assert make().page_urls(url) == everything
+    assert make(web_studio=False, web_prefix="/blog").page_urls(url) == {"Pages": f"{url}/blog"}
+    assert make(**SAFE).page_urls(url) == {}
+
+
+def test_preview_links_lead_to_the_studio_without_a_front_end() -> None:
+    front_end = "https://www.example.com"
+    assert make().preview_url == "http://localhost:8000/studio/previews"
+    assert make(public_url=front_end).preview_url == f"{front_end}/preview"
+    assert make(web_studio=False).preview_url == "http://localhost:3000/preview"
+    named = {**SAFE, "web_studio": True, "cors_origins": front_end}
+    assert make(**named).preview_url == f"{front_end}/preview"
+
+
 def test_database_password_completes_urls_without_a_password() -> None:
     urls = {"database_url": "postgresql://u@h/d", "database_read_url": "postgresql://u:own@r/d"}
     settings = make(

@@ -9,7 +9,7 @@ VOLATILE = frozenset({"x-request-id", "x-process-time", "date"})
 FAMILIES = {
     "invalid_token": "Could not validate credentials",
     "token_expired": "The access token has expired",
-    "token_revoked": "The session has ended; log in again",
+    "token_revoked": "The session has ended; sign in again",
 }
 """Error codes for refused tokens, and their messages."""
 

@@ -2,14 +2,17 @@
 
 import json
 from base64 import urlsafe_b64encode
+from datetime import timedelta
 
 import httpx
+import pyotp
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import COMMAND_LINE
 from app.auth.tokens import PageToken, RefreshToken
+from app.core import clock
 from app.core.conditional import Precondition
 from app.core.enums import Role
 from app.models import ApiKey, User, UserSession
@@ -18,8 +21,9 @@ from app.web.csrf import FIELD, FORM_COOKIE, SESSION_COOKIE
 from app.web.messages import COOKIE as FLASH_COOKIE
 from app.web.routing import LANGUAGE_COOKIE
 from tests.factories import PASSWORD, api_key, bearer, create_user
+from tests.security.conftest import ClientAt, Install
 from tests.web.conftest import SignIn, pages, sign_in
-from tests.web.pages import HOSTILE, no_markup, visit
+from tests.web.pages import HOSTILE, Page, no_markup, visit
 
 __all__ = ["pages", "sign_in"]
 
@@ -174,7 +178,7 @@ PERSONAL = [
     "/studio",
     "/studio/account",
     "/studio/account/keys",
-    "/studio/account/data/account.json",
+    "/studio/account/data",
 ]
 
 
@@ -270,6 +274,84 @@ async def test_redirects_stay_here(
         assert 'value="https://evil' not in shown.text
 
 
+@pytest.mark.usefixtures("timeline")  # no lockout ends while the machine is busy
+class TestLockedOutName:
+    """An attacker who guesses a user's password does not lock the user out of the pages."""
+
+    @pytest.fixture
+    async def cookies(
+        self, install: Install, pages: httpx.AsyncClient, sign_in: SignIn, session: AsyncSession
+    ) -> dict[str, str]:
+        """Return cookies of two users. The name of the first one is locked afterwards."""
+        install(ATTEMPTS_PER_NAME=2)
+        found: dict[str, str] = {}
+        for name in ("ada", "mallory"):
+            await sign_in(await create_user(session, username=name))
+            found[name] = pages.cookies[SESSION_COOKIE]
+        return found
+
+    @staticmethod
+    async def post_with(
+        client: httpx.AsyncClient, cookie: str, path: str, fields: dict[str, str]
+    ) -> int:
+        headers = {"Cookie": f"{SESSION_COOKIE}={cookie}", "Accept": "text/html"}
+        form = Page(await client.get("/studio/forgot-password", headers=headers))
+        data = {**fields, FIELD: str(form.form("#forgot-password").fields[FIELD])}
+        headers |= {"Origin": "http://testserver", "Sec-Fetch-Site": "same-origin"}
+        return (await client.post(path, data=data, headers=headers)).status_code
+
+    async def sign_in_with(self, client: httpx.AsyncClient, cookie: str, password: str) -> int:
+        fields = {"username": "ada", "password": password}
+        return await self.post_with(client, cookie, "/studio/sign-in", fields)
+
+    async def test_own_cookie_signs_in(
+        self, client_at: ClientAt, cookies: dict[str, str], session: AsyncSession
+    ) -> None:
+        """Also the cookie of an ended session. The cookie of another user does not help."""
+        await session.execute(update(UserSession).values(revoked_at=clock.now()))
+        for status in (401, 401, 401, 429):
+            async with client_at() as attacker:
+                found = await self.sign_in_with(attacker, cookies["mallory"], "incorrect")
+                assert found == status
+        session_id = cookies["ada"].split("_")[1]
+        secret = cookies["mallory"].split("_", 2)[2]
+        for cookie in (cookies["mallory"], f"pps_{session_id}_{secret}"):
+            async with client_at() as attacker:
+                assert await self.sign_in_with(attacker, cookie, PASSWORD) == 429
+        async with client_at() as elsewhere:
+            assert await self.sign_in_with(elsewhere, cookies["ada"], PASSWORD) == 303
+
+    async def test_own_cookie_completes_a_sign_in(
+        self,
+        install: Install,
+        client_at: ClientAt,
+        pages: httpx.AsyncClient,
+        sign_in: SignIn,
+        session: AsyncSession,
+    ) -> None:
+        """An attacker who knows the password uses up the codes that unknown clients may try."""
+        install(ATTEMPTS_PER_ADDRESS=100)
+        user = await create_user(session)
+        await sign_in(user)
+        cookie = pages.cookies[SESSION_COOKIE]
+        path, headers = "/auth/second-factor", bearer(user)
+        begun = await pages.post(path, json={"password": PASSWORD}, headers=headers)
+        code = pyotp.TOTP(begun.json()["secret"]).at(clock.now() - timedelta(seconds=30))
+        confirmed = await pages.post(f"{path}/confirm", json={"code": code}, headers=headers)
+        login = {"username": user.username, "password": PASSWORD}
+        challenge = (await pages.post("/auth/login", data=login)).json()["challenge"]
+        for _ in range(22):
+            async with client_at() as attacker:
+                wrong = {"challenge": challenge, "code": "000000"}
+                answer = await attacker.post("/auth/login/second-factor", json=wrong)
+        assert answer.status_code == 429
+        fields = {"challenge": challenge, "code": confirmed.json()["recovery_codes"][0]}
+        for sent, status in (("x", 429), (cookie, 303)):
+            async with client_at() as client:
+                found = await self.post_with(client, sent, "/studio/sign-in/code", fields)
+                assert found == status
+
+
 class TestOnlyForPages:
     async def test_cookie_is_no_token(
         self,
@@ -319,7 +401,7 @@ class TestWithdrawnAccess:
         await pages.post("/studio/sign-out", data=data, headers=SAME_ORIGIN)
         pages.cookies.set(SESSION_COOKIE, stolen)
         assert (await pages.get("/studio")).status_code == 303
-        assert (await pages.get("/studio/account/data/account.json")).status_code == 303
+        assert (await pages.get("/studio/account/data")).status_code == 303
 
     async def test_disabled(
         self, pages: httpx.AsyncClient, sign_in: SignIn, session: AsyncSession

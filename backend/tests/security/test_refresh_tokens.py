@@ -86,8 +86,8 @@ def assert_no_session(response: httpx.Response) -> None:
     assert response.headers["WWW-Authenticate"] == "Bearer"
     assert answer(response).body == {
         "success": False,
-        "message": "The session has ended; log in again",
-        "detail": "The session has ended; log in again",
+        "message": "The session has ended; sign in again",
+        "detail": "The session has ended; sign in again",
         "code": "invalid_refresh_token",
     }
 

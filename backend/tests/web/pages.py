@@ -5,7 +5,15 @@ from typing import Any
 from urllib.parse import urljoin
 
 import httpx
+from fastapi import FastAPI
 from lxml import html
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.identity import Client
+from app.models import User
+from app.services.accounts.sessions import open_page_session
+from app.web.csrf import SESSION_COOKIE
+from tests.factories import PASSWORD
 
 HOSTILE = """"'><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7777*7777 }}"""
 """Text that is harmful where it is not escaped."""
@@ -99,6 +107,36 @@ class Page:
             follow_redirects=follow,
         )
         return Page(response) if response.text else response  # type: ignore[return-value]  # a redirect
+
+
+def browser(app: FastAPI) -> httpx.AsyncClient:
+    """Return a client like a browser: it keeps cookies and accepts HTML."""
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app, raise_app_exceptions=False),
+        base_url="https://testserver",
+        headers={"Accept": "text/html", "Accept-Language": "en"},
+    )
+
+
+async def open_session(client: httpx.AsyncClient, session: AsyncSession, *, user: User) -> None:
+    """Replace the cookies of the client by that of a new page session, as after sign-in."""
+    token = await open_page_session(session, user_id=user.id, client=Client(None, ""))
+    client.cookies.clear()
+    client.cookies.set(SESSION_COOKIE, str(token), domain="testserver.local", path="/")
+
+
+async def sign_in_with_form(client: httpx.AsyncClient, user: User) -> Page:
+    """Sign in a user of the factories, and return the first page."""
+    client.cookies.clear()
+    form = await visit(client, "/studio/sign-in")
+    shown = await form.submit(client, username=user.username, password=PASSWORD)
+    assert shown.status == 200, shown.text
+    return shown
+
+
+def form_token(page: Page) -> str:
+    """Return the token that forms of this browser need."""
+    return str(page.xpath('//meta[@name="csrf-token"]/@content')[0])
 
 
 async def visit(client: httpx.AsyncClient, path: str, *, status: int = 200) -> Page:

@@ -1,20 +1,23 @@
 """Each page for each kind of caller. A page that is not in the table fails."""
 
 import re
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core import clock
 from app.core.enums import Role
+from app.models import User
 from app.web.csrf import FIELD
+from tests.databases import database_within, savepoint_of
 from tests.factories import create_article, create_comment, create_user
-from tests.web.conftest import SignIn
-from tests.web.pages import visit
+from tests.web.pages import browser, form_token, open_session, visit
 
 ORIGIN = {"Origin": "https://testserver", "Sec-Fetch-Site": "same-origin"}
 
@@ -83,7 +86,7 @@ EXPECTED: dict[str, Statuses] = {
     "POST /studio/account/addresses/{address_id}": Statuses(401, 404, 404, 404),
     "POST /studio/account/addresses/{address_id}/delete": Statuses(401, 303, 303, 303),
     "GET /studio/account/data": Statuses(303, 200, 200, 200),
-    "GET /studio/account/data/account.json": Statuses(303, 200, 200, 200),
+    "POST /studio/account/data": Statuses(401, 422, 422, 422),
     "GET /studio/account/data/articles/{export_format}": Statuses(303, 200, 200, 200),
     "GET /studio/account/delete": Statuses(303, 200, 200, 200),
     "POST /studio/account/delete": Statuses(401, 422, 422, 422),
@@ -177,49 +180,79 @@ EXAMPLES = {"export_format": "ndjson"}
 """Values of path parameters that are no ids."""
 
 
-@pytest.fixture
-async def given(session: AsyncSession) -> dict[str, str]:
-    """Create a published article with a comment, and return the parameters of their pages."""
-    author = await create_user(session, username="owner")
-    moment = clock.now()
-    article = await create_article(
-        session, author=author, slug="owned", tags=["Owned"], published_at=moment
-    )
-    comment = await create_comment(session, article=article, author=author)
-    return {
+@dataclass(frozen=True)
+class Browser:
+    """The cookies of a browser, and the token that its forms need."""
+
+    cookies: httpx.Cookies
+    token: str
+
+
+@dataclass(frozen=True)
+class Given:
+    """What each case begins with: a user who has signed in, a visitor, and a public article."""
+
+    user: User
+    signed_in: Browser
+    visitor: Browser
+    parameters: dict[str, str]
+    """The parameters of the pages of the article, its author and its comment."""
+
+
+@pytest.fixture(scope="module")
+async def given(shared_app: FastAPI, module_connection: AsyncConnection) -> Given:
+    database = shared_app.state.database = database_within(module_connection)
+    client = browser(shared_app)
+    token = form_token(await visit(client, "/studio/sign-in"))
+    visitor = Browser(httpx.Cookies(client.cookies), token)
+    async with database.unit_of_work() as session:
+        user = await create_user(session)
+        await open_session(client, session, user=user)
+        author = await create_user(session, username="owner")
+        moment = clock.now()
+        article = await create_article(
+            session, author=author, slug="owned", tags=["Owned"], published_at=moment
+        )
+        comment = await create_comment(session, article=article, author=author)
+    parameters = {
         "{slug}": "owned",
         "{username}": "owner",
         "{comment_id}": str(comment.id),
         "{year}": f"{moment:%Y}",
         "{month}": f"{moment:%m}",
     }
+    token = form_token(await visit(client, "/studio"))
+    return Given(user, Browser(httpx.Cookies(client.cookies), token), visitor, parameters)
 
 
-@pytest.mark.parametrize("caller", CALLERS)
+@pytest.fixture
+def connection(module_connection: AsyncConnection, given: Given) -> AsyncConnection:
+    """The connection of all cases. Each request has a savepoint, which is rolled back."""
+    return module_connection
+
+
 @pytest.mark.parametrize("route", EXPECTED)
 async def test_every_page_for_every_caller(
-    pages: httpx.AsyncClient,
-    sign_in: SignIn,
-    session: AsyncSession,
-    given: dict[str, str],
-    route: str,
-    caller: str,
+    pages: httpx.AsyncClient, connection: AsyncConnection, given: Given, route: str
 ) -> None:
-    expected = getattr(EXPECTED[route], caller)
-    if caller == "anonymous":
-        await visit(pages, "/studio/sign-in")
-    else:
-        await sign_in(await create_user(session, role=Role(caller)))
-    if " /read" in route:
-        for name, value in given.items():
-            route = route.replace(name, value)
-    method, pattern = route.split()
-    path = re.sub(r"\{(\w+)(:\w+)?\}", lambda name: EXAMPLES.get(name[1], "999999999"), pattern)
-    shown = await visit(pages, "/studio" if caller != "anonymous" else "/studio/sign-in")
-    token = shown.xpath('//meta[@name="csrf-token"]/@content')[0]
-    data = {FIELD: token} if method == "POST" else None
-    response = await pages.request(method, path, data=data, headers=ORIGIN)
-    assert response.status_code == expected, response.text
+    method, path = route.split()
+    if path.startswith("/read"):
+        for name, value in given.parameters.items():
+            path = path.replace(name, value)
+    path = re.sub(r"\{(\w+)(:\w+)?\}", lambda name: EXAMPLES.get(name[1], "999999999"), path)
+    responses = {}
+    for caller in CALLERS:
+        browser = given.visitor if caller == "anonymous" else given.signed_in
+        pages.cookies = httpx.Cookies(browser.cookies)
+        data = {FIELD: browser.token} if method == "POST" else None
+        async with savepoint_of(connection):
+            if caller != "anonymous":
+                role = update(User).where(User.id == given.user.id).values(role=Role(caller))
+                await connection.execute(role)
+            responses[caller] = await pages.request(method, path, data=data, headers=ORIGIN)
+    statuses = {caller: response.status_code for caller, response in responses.items()}
+    texts = {caller: response.text for caller, response in responses.items()}
+    assert statuses == EXPECTED[route]._asdict(), texts
 
 
 def test_every_page_is_in_the_table(shared_app: FastAPI) -> None:

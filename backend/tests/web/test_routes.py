@@ -2,54 +2,124 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from app.core.config import get_settings
+from app.core.config import Environment, get_settings
+from app.db.dependencies import write_session
 from app.main import create_app
 from app.web.csrf import FIELD, FORM_COOKIE, SESSION_COOKIE
 from app.web.routing import is_public
+from app.web.sessions import page_write_session
+from tests.databases import database_within, savepoint_of
 from tests.factories import PASSWORD, create_user
 from tests.processes import DEADLINE
 from tests.web.conftest import SignIn
-from tests.web.pages import Page, visit
+from tests.web.pages import Page, browser, form_token, open_session, visit
 
 SAME_ORIGIN = {"Origin": "https://testserver", "Sec-Fetch-Site": "same-origin"}
+OTHER_ORIGINS = (
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "none"},
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+)
 
 
-def page_routes() -> list[tuple[str, str]]:
-    """Return the method and an example path of each route of the pages."""
-    return sorted(
-        (method, re.sub(r"\{\w+(:\w+)?\}", "1", route.path))
-        for route in create_app().state.pages.routes
-        if isinstance(route, APIRoute)
-        for method in route.methods or ()
-    )
+def example_path(route: APIRoute) -> str:
+    return re.sub(r"\{\w+(:\w+)?\}", "1", route.path)
 
 
-def public_paths() -> set[str]:
-    return {
-        re.sub(r"\{\w+(:\w+)?\}", "1", route.path)
-        for route in create_app().state.pages.routes
-        if isinstance(route, APIRoute) and is_public(route.endpoint)
-    }
-
-
-ROUTES = page_routes()
+PAGES = [each for each in create_app().state.pages.routes if isinstance(each, APIRoute)]
+ROUTES = sorted((method, example_path(route)) for route in PAGES for method in route.methods or ())
 UNSAFE = [(method, path) for method, path in ROUTES if method != "GET"]
-PERSONAL = sorted({path for method, path in ROUTES if method == "GET"} - public_paths())
+PUBLIC = {example_path(route) for route in PAGES if is_public(route.endpoint)}
+PERSONAL = sorted({path for method, path in ROUTES if method == "GET"} - PUBLIC)
+
+
+@dataclass(frozen=True)
+class Browsers:
+    """The cookies of a user who has signed in, and of a visitor with the token of a form."""
+
+    signed_in: httpx.Cookies
+    visitor: httpx.Cookies
+    token: str
+
+
+@pytest.fixture(scope="module")
+async def browsers(shared_app: FastAPI, module_connection: AsyncConnection) -> Browsers:
+    database = shared_app.state.database = database_within(module_connection)
+    client = browser(shared_app)
+    token = form_token(await visit(client, "/studio/sign-in"))
+    visitor = httpx.Cookies(client.cookies)
+    async with database.unit_of_work() as session:
+        await open_session(client, session, user=await create_user(session))
+    return Browsers(httpx.Cookies(client.cookies), visitor, token)
+
+
+@pytest.fixture
+async def connection(
+    module_connection: AsyncConnection, browsers: Browsers
+) -> AsyncIterator[AsyncConnection]:
+    """The connection of all tests, in a savepoint that is rolled back at the end of each."""
+    async with savepoint_of(module_connection):
+        yield module_connection
+
+
+# Forms that write without `PageWriteSession`, by reason.
+WITHOUT_SHARED_ACCOUNT = {
+    # The caller has no session yet, or proves the account with a token or a password.
+    "/studio/confirm-registration",
+    "/studio/first-start",
+    "/studio/forgot-password",
+    "/studio/register",
+    "/studio/resend-verification",
+    "/studio/reset-password",
+    "/studio/sign-in",
+    "/studio/sign-out",
+    "/studio/verify-email",
+    "/studio/account/email/verify",
+    # A password is hashed, or a file is stored, before the unit of work begins.
+    "/studio/account/email",
+    "/studio/account/keys",
+    "/studio/account/password",
+    "/studio/account/picture",
+    "/studio/articles/pictures",
+    "/studio/media",
+    # Deleting an account takes its lock alone.
+    "/studio/account/delete",
+    "/studio/admin/users/{user_id}/delete",
+}
+
+
+def _depends_on(dependant: Dependant, call: Callable[..., Any]) -> bool:
+    return any(each.call is call or _depends_on(each, call) for each in dependant.dependencies)
+
+
+def test_forms_that_write_share_the_lock_of_the_account() -> None:
+    """Otherwise they could write while the account is being deleted."""
+    writing = {
+        route.path: _depends_on(route.dependant, page_write_session)
+        for route in PAGES
+        if _depends_on(route.dependant, write_session)
+    }
+    assert {path for path, shares in writing.items() if not shares} == WITHOUT_SHARED_ACCOUNT
 
 
 @pytest.mark.parametrize(("method", "path"), UNSAFE)
 async def test_every_form_needs_its_token(
-    pages: httpx.AsyncClient, sign_in: SignIn, session: AsyncSession, method: str, path: str
+    pages: httpx.AsyncClient, browsers: Browsers, method: str, path: str
 ) -> None:
-    await sign_in(await create_user(session))
+    pages.cookies = httpx.Cookies(browsers.signed_in)
     for token in ("", "x" * 43):
         response = await pages.request(method, path, data={FIELD: token}, headers=SAME_ORIGIN)
         assert response.status_code == 403, path
@@ -57,26 +127,17 @@ async def test_every_form_needs_its_token(
     assert SESSION_COOKIE in pages.cookies
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Sec-Fetch-Site": "cross-site"},
-        {"Sec-Fetch-Site": "same-site"},
-        {"Sec-Fetch-Site": "none"},
-        {"Origin": "https://evil.example"},
-        {"Origin": "null"},
-    ],
-)
 @pytest.mark.parametrize(("method", "path"), UNSAFE)
 async def test_every_form_refuses_other_origins(
-    pages: httpx.AsyncClient, method: str, path: str, headers: dict[str, str]
+    pages: httpx.AsyncClient, browsers: Browsers, method: str, path: str
 ) -> None:
-    form = await visit(pages, "/studio/sign-in")
-    token = form.form("#sign-in").fields[FIELD]
-    response = await pages.request(method, path, data={FIELD: token, "a": "kept"}, headers=headers)
-    assert response.status_code == 403
-    assert "Another site sent this request" in response.text
-    assert "kept" not in response.text
+    pages.cookies = httpx.Cookies(browsers.visitor)
+    data = {FIELD: browsers.token, "a": "kept"}
+    for headers in OTHER_ORIGINS:
+        response = await pages.request(method, path, data=data, headers=headers)
+        assert response.status_code == 403, headers
+        assert "Another site sent this request" in response.text
+        assert "kept" not in response.text
 
 
 @pytest.mark.parametrize("headers", [{}, {"Content-Length": str(5 * 1024 * 1024)}])
@@ -165,11 +226,23 @@ async def test_memory_of_large_forms_is_limited(
     assert await upload(cookies[0]) == 403
 
 
-@pytest.mark.parametrize("path", PERSONAL)
-async def test_every_personal_page_is_not_stored(
+@pytest.mark.parametrize(
+    "path", ["/studio/media", "/studio/articles/pictures", "/studio/account/picture"]
+)
+async def test_pictures_may_exceed_the_limit_of_bodies(
     pages: httpx.AsyncClient, sign_in: SignIn, session: AsyncSession, path: str
 ) -> None:
     await sign_in(await create_user(session))
+    picture = b"x" * (get_settings().max_body_bytes + 1)
+    response = await pages.post(path, files={"file": picture}, headers=SAME_ORIGIN)
+    assert response.status_code == 403, response.text  # the token is missing
+
+
+@pytest.mark.parametrize("path", PERSONAL)
+async def test_every_personal_page_is_not_stored(
+    pages: httpx.AsyncClient, browsers: Browsers, path: str
+) -> None:
+    pages.cookies = httpx.Cookies(browsers.signed_in)
     response = await pages.get(path)
     assert "no-store" in response.headers["cache-control"], path
 
@@ -256,9 +329,48 @@ def test_pages_are_not_in_openapi(shared_app: FastAPI) -> None:
     assert not [path for path in paths if path.startswith(("/studio", "/read", "/static"))]
 
 
-async def test_switched_off_pages_are_not_served(shared_app: FastAPI) -> None:
-    from app.core.config import get_settings
+@pytest.mark.parametrize(
+    ("url", "environment", "is_local"),
+    [
+        ("http://localhost:8000", Environment.DEVELOPMENT, True),
+        ("http://127.0.0.1:8000", Environment.DEVELOPMENT, True),
+        ("http://[::1]:8000", Environment.DEVELOPMENT, True),
+        ("https://localhost:8443", Environment.DEVELOPMENT, False),
+        ("http://blog.example", Environment.DEVELOPMENT, False),
+        ("http://localhost.example", Environment.DEVELOPMENT, False),
+        ("http://localhost:8000", Environment.TEST, False),
+    ],
+)
+async def test_cookies_of_local_pages(
+    shared_app: FastAPI, url: str, environment: Environment, is_local: bool
+) -> None:
+    """Safari accepts Secure cookies over https only, also from its own machine."""
+    changed = get_settings().model_copy(update={"environment": environment})
+    application = create_app(changed)
+    application.state.database = shared_app.state.database
+    transport = httpx.ASGITransport(application)
+    async with httpx.AsyncClient(transport=transport, base_url=url) as client:
+        shown = Page(await client.get("/studio/language"))
+        (header,) = shown.response.headers.get_list("set-cookie")
+        assert header.startswith("pressroom-form=" if is_local else "__Host-pressroom-form=")
+        assert ("Secure" in header) is not is_local
+        for part in ("HttpOnly", "Path=/;", "SameSite=lax"):
+            assert part in header
+        name, _, value = header.partition(";")[0].partition("=")
+        data = {**shown.form("#language-form").fields, "language": "de"}
+        headers = {"Cookie": f"__Host-pressroom-form=former; a=b; {name}={value}"}
+        headers["Sec-Fetch-Site"] = "same-origin"
+        chosen = await client.post("/studio/language", data=data, headers=headers)
+        assert chosen.status_code == 303
+        prefix = "" if is_local else "__Host-"
+        cookies = chosen.headers.get_list("set-cookie")
+        assert [each.partition("=")[0] for each in cookies] == [
+            f"{prefix}pressroom-flash",
+            f"{prefix}pressroom-language",
+        ]
 
+
+async def test_switched_off_pages_are_not_served(shared_app: FastAPI) -> None:
     off = get_settings().model_copy(update={"web_reader": False, "web_studio": False})
     application = create_app(off)
     transport = httpx.ASGITransport(application)

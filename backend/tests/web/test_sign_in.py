@@ -1,11 +1,12 @@
 """Sign-in, second factor, sign-out, and what a page session is valid for."""
 
 from datetime import timedelta
+from functools import partial
 
 import httpx
 import pyotp
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.tokens import PageToken, RefreshToken
@@ -13,11 +14,17 @@ from app.core import clock
 from app.db.session import Database
 from app.models import User, UserSession
 from app.schemas.accounts.second_factor import SecondFactorConfirm, SecondFactorCreate
-from app.services.accounts import second_factor
+from app.services.accounts import page_sessions, second_factor
 from app.web.csrf import SESSION_COOKIE
 from tests.factories import PASSWORD, bearer, create_user
 from tests.web.conftest import SignIn
-from tests.web.pages import HOSTILE, no_markup, visit
+from tests.web.pages import HOSTILE, no_markup, sign_in_with_form, visit
+
+
+@pytest.fixture
+def sign_in(pages: httpx.AsyncClient) -> SignIn:
+    """Return a function that signs in with the form, in place of that of all tests of pages."""
+    return partial(sign_in_with_form, pages)
 
 
 async def test_sign_in_and_out(
@@ -122,8 +129,6 @@ async def test_second_factor(
 async def enable_second_factor(
     pages: httpx.AsyncClient, database: Database, user: User
 ) -> pyotp.TOTP:
-    from app.services.accounts import page_sessions
-
     found = await page_sessions.find(database, cookie=pages.cookies[SESSION_COOKIE])
     assert found is not None
     password = SecondFactorCreate.model_validate({"password": PASSWORD})
@@ -162,6 +167,39 @@ async def test_each_sign_in_opens_a_new_session(
     form = await visit(pages, "/studio/sign-in")
     await form.submit(pages, username=user.username, password=PASSWORD)
     assert planted not in pages.cookies.values()
+
+
+@pytest.mark.parametrize("with_code", [False, True])
+async def test_sign_in_replaces_the_session_of_the_browser(
+    pages: httpx.AsyncClient,
+    session: AsyncSession,
+    database: Database,
+    sign_in: SignIn,
+    with_code: bool,
+) -> None:
+    """The form was opened before the session, which another tab may have opened."""
+    user, other = [await create_user(session) for _ in range(2)]
+    form = await visit(pages, "/studio/sign-in")
+    await form.submit(pages, username=other.username, password=PASSWORD)
+    if with_code:
+        cookies = httpx.Cookies(pages.cookies)
+        await sign_in(user)
+        factor = await enable_second_factor(pages, database, user)
+        await session.execute(delete(UserSession).where(UserSession.user_id == user.id))
+        pages.cookies = cookies
+    former = pages.cookies[SESSION_COOKIE]
+    refused = await form.submit(pages, username=user.username, password="incorrect")
+    assert refused.status == 401
+    assert await page_sessions.find(database, cookie=former) is not None
+    shown = await form.submit(pages, username=user.username, password=PASSWORD)
+    if with_code:
+        assert await page_sessions.find(database, cookie=former) is not None
+        shown = await shown.submit(pages, code=factor.at(clock.now() + timedelta(seconds=30)))
+    assert shown.path == "/studio"
+    assert await page_sessions.find(database, cookie=former) is None
+    found = await page_sessions.find(database, cookie=pages.cookies[SESSION_COOKIE])
+    assert found is not None
+    assert found.identity.id == user.id
 
 
 async def test_page_session_is_not_valid_for_the_api(

@@ -1,7 +1,8 @@
 """Articles and their former slugs.
 
-A database trigger (migration 0003) sets derived columns: `dated_at`, `search_vector` and
-`awaits_publication`. It also sets `published` and a slug for the previous release.
+Database triggers set derived columns: `dated_at`, `search_vector` and `awaits_publication`
+(migration 0003), `tag_names` and `tag_names_in_order` (0020). They also set `published` and a slug
+for the previous release.
 """
 
 from datetime import datetime
@@ -22,7 +23,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.core.enums import CommentPolicy
@@ -87,6 +88,14 @@ class Article(TimestampMixin, Base):
     imported: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True), deferred=True)
     """Fields of an imported record for which there is no column."""
     search_vector: Mapped[str | None] = mapped_column(TSVECTOR, deferred=True)
+    tag_names: Mapped[list[str] | None] = mapped_column(
+        ARRAY(String(50)), server_default=text("'{}'"), deferred=True
+    )
+    """The public names of the tags, sorted by slug; None if a tag is not listed."""
+    tag_names_in_order: Mapped[list[str] | None] = mapped_column(
+        ARRAY(String(50)), server_default=text("'{}'"), deferred=True
+    )
+    """The same in the author's order."""
 
     author: Mapped["User"] = relationship(
         back_populates="articles", lazy="raise", foreign_keys=author_id

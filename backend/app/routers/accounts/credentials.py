@@ -1,14 +1,18 @@
-"""/users/me/password and /users/me/email: change of credentials, which requires the password."""
+"""/users/me/password, /users/me/email and /users/me/export, which require the password."""
 
 from fastapi import Depends, status
+from fastapi.responses import StreamingResponse
 
 from app.auth.dependencies import ConfirmingUser
-from app.core.errors import IncorrectPassword, LimitReached, TooManyAttempts
+from app.core.config import get_settings
+from app.core.errors import IncorrectCode, IncorrectPassword, LimitReached, TooManyAttempts
+from app.core.streams import Deadline
 from app.db.dependencies import CurrentDatabase, WriteSession
 from app.http.routing import no_store
 from app.routers.responses import create_router, errors
+from app.schemas.accounts.own_data import OwnDataRequest
 from app.schemas.accounts.recovery import Accepted, EmailChange, PasswordChange
-from app.services.accounts import recovery
+from app.services.accounts import own_data, recovery
 
 router = create_router(prefix="/users/me", tag="users", dependencies=[Depends(no_store)])
 
@@ -35,3 +39,38 @@ async def change_email(
 ) -> Accepted:
     """Send a link to a new address; your email changes when the link is used."""
     return await recovery.change_email(session, database=database, actor=actor, change=change)
+
+
+@router.post(
+    "/export",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "Successful Response",
+            "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+        },
+        **errors(LimitReached, IncorrectPassword, IncorrectCode, TooManyAttempts),
+    },
+)
+async def export_account(
+    database: CurrentDatabase, user: ConfirmingUser, confirmation: OwnDataRequest
+) -> StreamingResponse:
+    """Export what is stored about your account: a ZIP file with NDJSON files.
+
+    A second factor requires its code. Articles with their tags and comments are exported by
+    `GET /articles/export`.
+    """
+    parts = await own_data.export_account(
+        database,
+        user=user,
+        confirmation=confirmation,
+        deadline=Deadline(get_settings().stream_seconds),
+    )
+    return StreamingResponse(
+        parts,
+        media_type="application/zip",
+        headers={
+            "Content-Disposition": 'attachment; filename="account.zip"',
+            "Cache-Control": "private, no-store",
+        },
+    )

@@ -61,7 +61,7 @@ async def login(
 ) -> Tokens:
     """Log in with a username or an email, and get an access token and a refresh token."""
     tokens = await login_service.login(
-        session, database=database, form=form, client=client, refresh_token=known
+        session, database=database, form=form, client=client, session_token=known
     )
     return with_cookie(tokens, response, as_cookie=cookie)
 
@@ -80,7 +80,7 @@ async def log_in_with_second_factor(
     response: Response,
 ) -> Tokens:
     """Complete a login with its challenge and an authenticator or recovery code."""
-    tokens = await second_factor.log_in(database, form=form, client=client, refresh_token=known)
+    tokens = await second_factor.log_in(database, form=form, client=client, session_token=known)
     return with_cookie(tokens, response, as_cookie=cookie)
 
 

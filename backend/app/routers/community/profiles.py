@@ -1,9 +1,10 @@
 """Routes for profiles, follows, blocks and the feed of followed authors."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Query
+from pydantic_core import to_json
 
 from app.auth.dependencies import (
     CommunityActor,
@@ -118,16 +119,13 @@ async def list_blocks(
     return paging.describe(await profiles.list_blocks(reader, user=user, query=query))
 
 
-@router.get(
-    "/feed",
-    response_model=ArticleList,
-    response_model_exclude_unset=True,
-)
+@router.get("/feed", response_model=ArticleList)
 async def read_feed(
     reader: ReadConnection,
     user: RequiredArticlesViewer,
     query: Annotated[FeedQuery, Query()],
     paging: Paging,
-) -> Sequence[dict[str, Any]]:
+) -> bytes:
     """List articles by followed authors, newest first."""
-    return paging.describe(await listing.list_feed(reader, query=query, viewer=user))
+    listed = await listing.list_feed(reader, query=query, viewer=user)
+    return to_json(paging.describe(listed))

@@ -1,28 +1,18 @@
 """The export of a user's own data."""
 
-from datetime import datetime
+from pydantic import ConfigDict
 
-from app.schemas.accounts.address import AddressResponse
-from app.schemas.accounts.api_key import ApiKeyResponse
-from app.schemas.accounts.session import SessionResponse
-from app.schemas.accounts.user import UserPrivate
-from app.schemas.types import Output
+from app.schemas.accounts.passwords import Password
+from app.schemas.accounts.second_factor import Code
+from app.schemas.types import Input
 
 
-class OwnComment(Output):
-    """A comment of the user."""
+class OwnDataRequest(Input):
+    """The password of a user who exports their data, and a code of their second factor."""
 
-    id: int
-    article_id: int
-    created_at: datetime
-    content: str
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"password": "correct horse battery"}]}
+    )
 
-
-class OwnData(Output):
-    """What is stored about a user, except for articles and pictures, and without secrets."""
-
-    user: UserPrivate
-    addresses: list[AddressResponse]
-    sessions: list[SessionResponse]
-    api_keys: list[ApiKeyResponse]
-    comments: list[OwnComment]
+    password: Password
+    code: Code | None = None

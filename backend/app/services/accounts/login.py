@@ -38,18 +38,18 @@ async def login(
     database: Database,
     form: LoginForm,
     client: Client,
-    refresh_token: str | None = None,
+    session_token: str | None = None,
     seconds: int | None = None,
     by_conduit: bool = False,
 ) -> Tokens:
     """Log in a user by username or email. Raises the errors of `authenticate`.
 
-    A `refresh_token` of a current or former session identifies a client that the user has used
+    A `session_token` of a current or former session identifies a client that the user has used
     before. `seconds` overrides the lifetime of the access token. `by_conduit` marks a login at the
     RealWorld API.
     """
     user_id = await authenticate(
-        session, database=database, form=form, client=client, refresh_token=refresh_token
+        session, database=database, form=form, client=client, session_token=session_token
     )
     return await sessions.open_session(
         session, user_id=user_id, client=client, seconds=seconds, by_conduit=by_conduit
@@ -62,7 +62,7 @@ async def authenticate(
     database: Database,
     form: LoginForm,
     client: Client,
-    refresh_token: str | None = None,
+    session_token: str | None = None,
 ) -> int:
     """Check username or email and password, and return the id of the user, whose row is locked.
 
@@ -71,7 +71,7 @@ async def authenticate(
     needed, and TooManyAttempts. The function holds no connection while it hashes the password.
     Failures are recorded in their own units of work, because the error rolls back `session`.
     """
-    name, account = await _find(database, form.username, client, refresh_token)
+    name, account = await _find(database, form.username, client, session_token)
     known_by = account and account.known_by
     password = form.password.get_secret_value()
     async with rate_limits.attempt(
@@ -104,7 +104,7 @@ HAS_SECOND_FACTOR = (
 
 
 async def _find(
-    database: Database, name: str, client: Client, refresh_token: str | None
+    database: Database, name: str, client: Client, session_token: str | None
 ) -> tuple[str, Account | None]:
     """Return the normalized name, in lower case as PostgreSQL computes it, and its account.
 
@@ -118,7 +118,7 @@ async def _find(
         User.hashed_password,
         User.is_active,
         HAS_SECOND_FACTOR,
-        sessions.known_by(client, refresh_token=refresh_token),
+        sessions.known_by(client, session_token=session_token),
     ).select_from(lowered.outerjoin(User, column == lowered.c.name))
     async with database.autocommit() as lookup:  # on the primary, because a replica may lag
         looked_up, *found = (await lookup.execute(query)).one()

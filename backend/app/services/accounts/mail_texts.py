@@ -49,7 +49,7 @@ If it was not you, ignore this mail.
         "Verify your email address for Pressroom",
         """Someone, probably you, used this email address for an account at Pressroom.
 
-To verify the address, open this link within one hour. Unless you are logged in, it asks for the
+To verify the address, open this link within one hour. Unless you are signed in, it asks for the
 password of the account:
 
 {link}
@@ -62,7 +62,7 @@ address, choose a new password: {site}/forgot-password
         "Confirm your new email address for Pressroom",
         """Someone, probably you, wants to use this email address for their account at Pressroom.
 
-To confirm the change, open this link within one hour. Unless you are logged in, it asks for the
+To confirm the change, open this link within one hour. Unless you are signed in, it asks for the
 password of the account:
 
 {link}

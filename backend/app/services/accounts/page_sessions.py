@@ -33,26 +33,54 @@ _CONFIRM = (
 
 
 async def sign_in(
-    session: AsyncSession, *, database: Database, form: LoginForm, client: Client
+    session: AsyncSession,
+    *,
+    database: Database,
+    form: LoginForm,
+    client: Client,
+    former: Identity | None,
+    cookie: str | None = None,
 ) -> PageToken:
     """Open a page session for a username or email and a password.
 
+    It replaces the page session `former` of the same browser, which ends. The `cookie` of a
+    current or former page session identifies a client that the user has used before.
+
     Raises InvalidCredentials, SecondFactorRequired, TooManyAttempts, LimitReached.
     """
-    user_id = await login.authenticate(session, database=database, form=form, client=client)
+    user_id = await login.authenticate(
+        session, database=database, form=form, client=client, session_token=cookie
+    )
+    await _end(session, former)
     return await sessions.open_page_session(session, user_id=user_id, client=client)
 
 
 async def complete_sign_in(
-    database: Database, *, form: SecondFactorLogin, client: Client
+    database: Database,
+    *,
+    form: SecondFactorLogin,
+    client: Client,
+    former: Identity | None,
+    cookie: str | None = None,
 ) -> PageToken:
-    """Open a page session with the code of a second factor.
+    """Open a page session with the code of a second factor. The arguments are those of `sign_in`.
 
     Raises InvalidChallenge, InvalidCode, TooManyAttempts, LimitReached.
     """
+
+    async def replace(session: AsyncSession, *, user_id: int, client: Client) -> PageToken:
+        await _end(session, former)
+        return await sessions.open_page_session(session, user_id=user_id, client=client)
+
     return await second_factor.complete_login(
-        database, form=form, client=client, open_session=sessions.open_page_session
+        database, form=form, client=client, session_token=cookie, open_session=replace
     )
+
+
+async def _end(session: AsyncSession, former: Identity | None) -> None:
+    """End the page session that the browser had before."""
+    if former is not None:
+        await sessions.log_out(session, identity=former, refresh_token=None)
 
 
 async def register(

@@ -208,14 +208,14 @@ async def log_in(
     *,
     form: SecondFactorLogin,
     client: Client,
-    refresh_token: str | None = None,
+    session_token: str | None = None,
 ) -> Tokens:
     """Complete a login whose password was correct. Raises the errors of `complete_login`."""
     return await complete_login(
         database,
         form=form,
         client=client,
-        refresh_token=refresh_token,
+        session_token=session_token,
         open_session=sessions.open_session,
     )
 
@@ -226,11 +226,11 @@ async def complete_login(
     form: SecondFactorLogin,
     client: Client,
     open_session: SessionOpener[Opened_co],
-    refresh_token: str | None = None,
+    session_token: str | None = None,
 ) -> Opened_co:
     """Check the code of a login whose password was correct, and return the opened session.
 
-    A `refresh_token` of a current or former session identifies a client that the user has used
+    A `session_token` of a current or former session identifies a client that the user has used
     before.
 
     Raises InvalidChallenge if the user has since changed the password or the second factor, or
@@ -238,7 +238,7 @@ async def complete_login(
     """
     challenge = read_challenge(form.challenge)
     user_id = challenge.user_id
-    known_client = sessions.known_by(client, refresh_token=refresh_token)
+    known_client = sessions.known_by(client, session_token=session_token)
     async with database.unit_of_work() as lookup:
         await _challenged_factor(lookup, challenge)
         known_by = await lookup.scalar(select(known_client).where(User.id == user_id))

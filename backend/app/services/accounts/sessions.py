@@ -5,7 +5,7 @@ for ten seconds and gets the same successor, because browser tabs refresh concur
 get lost. A later reuse may come from a thief, so it ends the session (RFC 9700 §4.14.2).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -189,8 +189,7 @@ async def refresh(database: Database, *, text: str) -> Tokens:
         **_active_parameters(),
     }
     # One statement decides: the second of two concurrent requests waits, and then matches no row.
-    async with database.autocommit() as connection:
-        user_id = await connection.scalar(_ROTATE, parameters)
+    user_id = await database.primary.scalar(_ROTATE, parameters)
     if user_id is not None:
         return _tokens(user_id, token.session_id, successors[0])
 
@@ -239,19 +238,19 @@ def _is_token(hashed: bytes) -> ColumnElement[bool]:
     return or_(UserSession.token_hash == hashed, UserSession.previous_hash == hashed)
 
 
-def known_by(client: Client, *, refresh_token: str | None) -> ColumnElement[str | None]:
+def known_by(client: Client, *, session_token: str | None) -> ColumnElement[str | None]:
     """Return an expression for what makes a client known to the user of the enclosing query.
 
-    Its value is the session of the refresh token, even if that has ended. Otherwise it is the
-    network from which the user has logged in recently, or NULL for an unknown client.
+    Its value is the session of the token, even if that has ended. Otherwise it is the network from
+    which the user has logged in recently, or NULL for an unknown client. `session_token` is a
+    refresh token, or the cookie of a page session.
     """
     of_user = UserSession.user_id == User.id
     recent = UserSession.last_used_at > clock.now() - NETWORK_REMEMBERED_FOR
-    token = RefreshToken.parse(refresh_token) if refresh_token else None
     criteria: list[tuple[ColumnElement[bool], str]] = []
-    if token is not None:
-        same_token = and_(UserSession.id == token.session_id, _is_token(fingerprint(token.secret)))
-        session_name = f"session {token.session_id}"
+    for session_id, hashed in _presented(session_token or ""):
+        same_token = and_(UserSession.id == session_id, _is_token(hashed))
+        session_name = f"session {session_id}"
         criteria.append((exists().where(of_user, recent, same_token), session_name))
     if client.ip is not None:
         network = network_of(client)
@@ -259,6 +258,14 @@ def known_by(client: Client, *, refresh_token: str | None) -> ColumnElement[str 
         criteria.append((exists().where(of_user, recent, in_network), network))
     found: ColumnElement[Any] = case(*criteria, else_=None) if criteria else null()
     return found
+
+
+def _presented(token: str) -> Iterator[tuple[int, bytes]]:
+    """Yield the id of the session that a token names, and the hash of its secret."""
+    if refresh := RefreshToken.parse(token):
+        yield refresh.session_id, fingerprint(refresh.secret)
+    elif page := PageToken.parse(token):
+        yield page.session_id, page_fingerprint(page.secret)
 
 
 async def known_places(session: AsyncSession, *, user_id: int) -> Sequence[str]:

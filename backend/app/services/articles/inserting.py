@@ -4,12 +4,23 @@ A single article is a batch of one. The number of statements does not depend on 
 except that an article with images takes a few more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import String, Table, bindparam, column, func, select
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy import (
+    ColumnElement,
+    String,
+    Table,
+    bindparam,
+    case,
+    column,
+    func,
+    select,
+    true,
+)
+from sqlalchemy import cast as cast_to
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by, array, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.content.markdown import Rendered
@@ -17,10 +28,13 @@ from app.core.config import get_settings
 from app.core.enums import CommentPolicy
 from app.core.errors import ServiceUnavailable
 from app.db.retry import ATTEMPTS
+from app.db.writing import fetch
 from app.models.articles.article import Article
+from app.models.articles.tag import Tag
 from app.services.articles.images import mentions_media, update_media_references
 from app.services.articles.rendering import rendered_columns
 from app.services.articles.slugs import IsTaken, SlugRequest, assign_slugs, candidates, no_others
+from app.services.articles.tagging import names_by_key
 
 
 class NewArticle(NamedTuple):
@@ -40,6 +54,8 @@ class NewArticle(NamedTuple):
     updated_at: datetime
     archived_at: datetime | None = None
     comment_policy: CommentPolicy = CommentPolicy.OPEN
+    tags: Iterable[str] = ()
+    """The names of its tags, which `add_tags` assigns. Their public names are stored with it."""
     slugs: Sequence[str] = ()
     """The slugs that it may get, best first. By default derived from the title."""
     imported: dict[str, Any] | None = None
@@ -62,6 +78,7 @@ class NewArticle(NamedTuple):
             "created_at": self.created_at,
             "updated_at": self.updated_at,
             "imported": self.imported,
+            "tag_keys": list(names_by_key(self.tags)),
         }
 
     def slug_request(self, now: datetime) -> SlugRequest:
@@ -81,20 +98,56 @@ _COLUMNS = (
 )  # fmt: skip
 
 
+_PARAMETERS = (*_COLUMNS, "tag_keys")
+
+
 def _type(name: str) -> Any:
     """Return the type of a column. Strings have no length: a cast would truncate them."""
-    type_ = _TABLE.c[name].type
+    type_ = JSONB() if name == "tag_keys" else _TABLE.c[name].type
     return String() if isinstance(type_, String) else type_
 
 
 _rows = (
-    func.unnest(*(bindparam(name, type_=ARRAY(_type(name), dimensions=1)) for name in _COLUMNS))
-    .table_valued(*(column(name, _type(name)) for name in _COLUMNS))
+    func.unnest(*(bindparam(name, type_=ARRAY(_type(name), dimensions=1)) for name in _PARAMETERS))
+    .table_valued(*(column(name, _type(name)) for name in _PARAMETERS))
     .render_derived()
 )
+_keys = (
+    func.jsonb_array_elements_text(_rows.c.tag_keys)
+    .table_valued("key", with_ordinality="position")
+    .render_derived()
+)
+_by_slug = func.coalesce(Tag.wanted_slug, Tag.slug), Tag.key
+_tags = (
+    select(
+        func.array_agg(aggregate_order_by(Tag.name, *_by_slug)).label("names"),
+        func.array_agg(aggregate_order_by(Tag.name, _keys.c.position)).label("in_order"),
+        (
+            func.bool_and(Tag.is_listed)
+            & (func.count() == func.jsonb_array_length(_rows.c.tag_keys))
+        ).label("are_listed"),
+    )
+    .select_from(_keys.join(Tag, Tag.key == _keys.c.key))
+    .lateral()
+)
+
+
+def _if_listed(names: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return the names if all tags are listed. Otherwise triggers store what is right (0020)."""
+    return case((_tags.c.are_listed, names), else_=cast_to(array([]), ARRAY(String)))
+
+
 _INSERT = (
     insert(_TABLE)
-    .from_select(_COLUMNS, select(*_rows.c), include_defaults=False)
+    .from_select(
+        (*_COLUMNS, "tag_names", "tag_names_in_order"),
+        select(
+            *(_rows.c[name] for name in _COLUMNS),
+            _if_listed(_tags.c.names),
+            _if_listed(_tags.c.in_order),
+        ).select_from(_rows.join(_tags, true())),
+        include_defaults=False,
+    )
     .on_conflict_do_nothing()
     .returning(_TABLE.c.id, _TABLE.c.slug)
 )
@@ -133,8 +186,8 @@ async def insert_articles(
             if slugs is not None
         }
         if rows:
-            parameters = {name: [row[name] for row in rows.values()] for name in _COLUMNS}
-            inserted = {row.slug: row.id for row in await session.execute(_INSERT, parameters)}
+            parameters = {name: [row[name] for row in rows.values()] for name in _PARAMETERS}
+            inserted = {row.slug: row.id for row in await fetch(session, _INSERT, parameters)}
             for number, row in rows.items():
                 article_id = inserted.get(row["slug"])
                 if article_id is not None:

@@ -105,7 +105,7 @@ async def create_preview_link(
     _record(session, AuditAction.CREATE_PREVIEW_LINK, link.id, actor)
     return PreviewLinkCreated(
         id=link.id,
-        url=f"{get_settings().public_url}/preview/{token}",
+        url=f"{get_settings().preview_url}/{token}",
         token=token,
         expires_at=link.expires_at,
     )

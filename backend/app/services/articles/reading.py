@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.identity import Identity
 from app.core.errors import ArticleMoved, ArticleNotFound
 from app.db.reading import Reader
+from app.db.writing import fetch
 from app.models.articles.article import Article, FormerSlug
 from app.schemas.articles.article import ArticleResponse
 from app.services.articles.rows import (
@@ -98,7 +99,7 @@ async def get_fields(
     statement = _select_fields(visibility, fields, by_slug=article_id is None)
     key = {"slug": slug} if article_id is None else {"article_id": article_id}
     parameters = {**params, **key, "viewer_id": viewer.id if viewer else None}
-    row = (await reader.execute(statement, parameters)).one_or_none()
+    row = (await fetch(reader, statement, parameters)).one_or_none()
     if row is None:
         raise ArticleNotFound
     return article_fields(fields).read(row)

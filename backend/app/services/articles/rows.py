@@ -87,9 +87,12 @@ def _tags_of_article(column: ColumnElement[str], *order: ColumnExpressionArgumen
     )
 
 
-_tag_names = _tags_of_article(_tag.c.name)
+# The tags themselves are read only if one of them is unlisted.
+_tag_names = func.coalesce(Article.tag_names, _tags_of_article(_tag.c.name))
 _tag_slugs = _tags_of_article(_tag.c.address)
-_tag_names_in_order = _tags_of_article(_tag.c.name, ArticleTag.position)
+_tag_names_in_order = func.coalesce(
+    Article.tag_names_in_order, _tags_of_article(_tag.c.name, ArticleTag.position)
+)
 
 
 def public_name(tag: Any) -> ColumnElement[str]:
@@ -116,6 +119,13 @@ def _count_column(column: InstrumentedAttribute[int]) -> ColumnElement[int]:
 DISPLAYED_SLUG: ColumnElement[str] = case((OWNS_SLUG, Article.slug), else_=Article.draft_slug)
 AUTHOR = fields_of(UserPublic, User)
 """The fields of an author. A statement that selects them joins User."""
+
+
+def public_view(user: Identity) -> UserPublic:
+    """Return a user as the author of an article or a comment."""
+    return UserPublic(**{field: getattr(user, field) for field in AUTHOR})
+
+
 ARTICLE_FIELDS: Mapping[str, Any] = {
     **fields_of(
         ArticleResponse,

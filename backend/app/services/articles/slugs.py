@@ -35,6 +35,7 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    true,
     union_all,
     update,
 )
@@ -44,6 +45,7 @@ from sqlalchemy.orm import aliased
 
 from app.content.slugs import slugify
 from app.db.retry import retry
+from app.db.writing import fetch
 from app.models.articles.article import Article, FormerSlug
 from app.services.articles.rows import OWNS_SLUG
 
@@ -55,28 +57,21 @@ _SUFFIX = re.compile(r"(?:-(?:[2-9]|[0-9a-f]{6}|[0-9a-f]{16}))?")
 
 _CANDIDATES = bindparam("candidates", type_=ARRAY(String))
 _NOT_ITSELF = Article.id.is_distinct_from(bindparam("article_id", type_=BigInteger))
-_NO_AUTHOR = cast(null(), BigInteger)
-_TAKEN: CompoundSelect[Any] = union_all(
-    select(Article.slug, _NO_AUTHOR).where(
-        Article.slug == _CANDIDATES.any_(), OWNS_SLUG, _NOT_ITSELF
+_FIND: CompoundSelect[Any] = union_all(
+    select(Article.slug, cast(null(), BigInteger), OWNS_SLUG).where(
+        Article.slug == _CANDIDATES.any_(), _NOT_ITSELF
     ),
-    select(Article.draft_slug, Article.author_id).where(
+    select(Article.draft_slug, Article.author_id, true()).where(
         Article.draft_slug == _CANDIDATES.any_(),
         Article.author_id == bindparam("author_ids", type_=ARRAY(BigInteger)).any_(),
         _NOT_ITSELF,
     ),
-    select(FormerSlug.slug, _NO_AUTHOR)
+    select(FormerSlug.slug, cast(null(), BigInteger), OWNS_SLUG)
     .join(Article, Article.id == FormerSlug.article_id)
-    .where(FormerSlug.slug == _CANDIDATES.any_(), OWNS_SLUG, _NOT_ITSELF),
+    .where(FormerSlug.slug == _CANDIDATES.any_(), _NOT_ITSELF),
 )
-"""Slugs that are taken: for everyone, or for one author."""
-_IN_USE = union_all(
-    select(Article.slug).where(Article.slug == _CANDIDATES.any_(), _NOT_ITSELF),
-    select(FormerSlug.slug).where(
-        FormerSlug.slug == _CANDIDATES.any_(),
-        FormerSlug.article_id.is_distinct_from(bindparam("article_id", type_=BigInteger)),
-    ),
-)
+"""Slugs of articles, drafts of some authors, and former slugs: with the author of a draft, and
+whether they are taken. Another article may get a slug that is not taken, and then replaces it."""
 
 
 def _next_free() -> ColumnElement[str]:
@@ -209,14 +204,16 @@ async def assign_slugs(
 
     `article_id` is the id of a single article that exists already. Its own slugs are not taken.
     """
-    chosen = await _choose(session, requests, now=now, article_id=article_id, is_taken=is_taken)
+    used = _Used(session, {request.author_id for request in requests}, now, article_id)
+    chosen = await _choose(used, requests, is_taken=is_taken)
     others = {
         number: candidates(slug)
         for number, slug in chosen.items()
         if requests[number].published_at is not None and not requests[number].public
     }
     names = {*chosen.values(), *chain.from_iterable(others.values())}
-    in_use = await _in_use(session, names, article_id)
+    await used.look_up(names)
+    in_use = used.everywhere
     conflicting = [
         number
         for number, slug in chosen.items()
@@ -228,7 +225,9 @@ async def assign_slugs(
             session, [chosen[number]], now=now, before=before, article_id=article_id
         )
     if conflicting:
-        in_use = await _in_use(session, names, article_id)
+        used.forget()
+        await used.look_up(names)
+        in_use = used.everywhere
     columns: list[SlugColumns | None] = [None] * len(requests)
     for number in sorted(chosen, key=lambda number: _precedence(requests[number], now)):
         slug = wanted = chosen[number]
@@ -241,20 +240,51 @@ async def assign_slugs(
     return columns
 
 
+class _Used:
+    """Which slugs are used, as far as they were looked up."""
+
+    def __init__(
+        self,
+        session: AsyncSession,
+        author_ids: Iterable[int],
+        now: datetime,
+        article_id: int | None,
+    ) -> None:
+        self._session = session
+        authors = sorted(author_ids)
+        self._parameters = {"author_ids": authors, "now": now, "article_id": article_id}
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget all slugs."""
+        self._known: set[str] = set()
+        self.everywhere: set[str] = set()
+        """Slugs and former slugs of articles, visible or not."""
+        self.taken: set[tuple[str, int | None]] = {(name, None) for name in RESERVED}
+        """Slugs that are taken: for everyone, or for one author."""
+
+    async def look_up(self, names: set[str]) -> None:
+        """Look up those of the names that are not known yet, with one query."""
+        unknown = names - self._known
+        if not unknown:
+            return
+        parameters = {**self._parameters, "candidates": sorted(unknown)}
+        for slug, owner, is_taken in await fetch(self._session, _FIND, parameters):
+            if owner is None:
+                self.everywhere.add(slug)
+            if is_taken:
+                self.taken.add((slug, owner))
+        self._known |= unknown
+
+
 async def _choose(
-    session: AsyncSession,
-    requests: Sequence[SlugRequest],
-    *,
-    now: datetime,
-    article_id: int | None,
-    is_taken: IsTaken,
+    used: _Used, requests: Sequence[SlugRequest], *, is_taken: IsTaken
 ) -> dict[int, str]:
     """Return the first name of each request that is not taken, by the number of the request.
 
     The first names are usually free. The others are queried only if they are not.
     """
     chosen: dict[int, str] = {}
-    taken: set[tuple[str, int | None]] = {(name, None) for name in RESERVED}
     # A slug without an alternative takes precedence within the batch.
     order = sorted(range(len(requests)), key=lambda number: len(requests[number].names) > 1)
     for depth in (slice(1), slice(1, None)):
@@ -264,32 +294,18 @@ async def _choose(
             if number not in chosen
             for name in requests[number].names[depth]
         }
-        if not names:
-            break
-        parameters = {
-            "candidates": sorted(names),
-            "author_ids": sorted({request.author_id for request in requests}),
-            "now": now,
-            "article_id": article_id,
-        }
-        taken.update((slug, owner) for slug, owner in await session.execute(_TAKEN, parameters))
+        await used.look_up(names)
         for number in order:
             author_id, public = requests[number].author_id, requests[number].public
             for name in requests[number].names[depth]:
                 if (
                     number not in chosen
-                    and taken.isdisjoint({(name, None), (name, author_id)})
+                    and used.taken.isdisjoint({(name, None), (name, author_id)})
                     and not is_taken(name, author_id)
                 ):
                     chosen[number] = name
-                    taken.add((name, None if public else author_id))
+                    used.taken.add((name, None if public else author_id))
     return chosen
-
-
-async def _in_use(session: AsyncSession, names: Iterable[str], article_id: int | None) -> set[str]:
-    """Return which of these names occur in the column, visible or not, or are former slugs."""
-    parameters = {"candidates": sorted(names), "article_id": article_id}
-    return set(await session.scalars(_IN_USE, parameters))
 
 
 def _precedence(request: SlugRequest, now: datetime) -> tuple[bool, bool, datetime]:

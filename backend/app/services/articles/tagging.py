@@ -17,6 +17,7 @@ from sqlalchemy import (
     func,
     literal,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, insert
@@ -28,6 +29,7 @@ from app.auth.identity import Identity
 from app.auth.permissions import Action, may_on_any
 from app.content.slugs import tag_key, tag_slug
 from app.db.retry import TryAgain, retry
+from app.db.writing import fetch, fetch_value
 from app.models.articles.article import Article
 from app.models.articles.tag import ArticleTag, Tag
 from app.services.articles.slugs import numbered
@@ -71,6 +73,12 @@ _rows = (
 _new = insert(cast("Table", ArticleTag.__table__)).from_select(
     list(_TYPES), select(*_rows.c), include_defaults=False
 )
+_LOCK_TAGS = (
+    select(Tag.key, Tag.id, Tag.name, Tag.is_listed)
+    .where(Tag.key == any_(bindparam("keys", type_=ARRAY(String))))
+    .order_by(Tag.key)
+    .with_for_update(read=True, key_share=True)
+)
 _INSERT_ARTICLE_TAGS = _new.on_conflict_do_update(
     index_elements=[ArticleTag.article_id, ArticleTag.tag_id],
     set_={
@@ -78,6 +86,21 @@ _INSERT_ARTICLE_TAGS = _new.on_conflict_do_update(
         "spelling": func.coalesce(_new.excluded.spelling, ArticleTag.spelling),
     },
 )
+_ADD_LISTED_TAGS = text(
+    """
+    WITH locked AS MATERIALIZED (
+      SELECT id, key, name, coalesce(wanted_slug, slug) AS slug, is_listed FROM tags
+      WHERE key = ANY (:keys) ORDER BY key FOR KEY SHARE
+    ), added AS (
+      INSERT INTO article_tags (article_id, tag_id, position)
+      SELECT :article_id, id, array_position(:keys, key) - 1 FROM locked
+      WHERE (SELECT count(*) = cardinality(:keys) AND bool_and(is_listed) FROM locked)
+      RETURNING tag_id
+    )
+    SELECT array_agg(name ORDER BY slug, key) FROM locked WHERE EXISTS (SELECT FROM added)
+    """
+).bindparams(bindparam("keys", type_=ARRAY(String)), bindparam("article_id", type_=BigInteger()))
+"""Lock tags and add them to a new article, if all exist and are listed. Returns their names."""
 
 
 def tag_id_for_filter(key: BindParameter[str]) -> ColumnElement[int]:
@@ -134,6 +157,34 @@ async def set_tags(
     return bool(added) or before != kept
 
 
+class NewTags(NamedTuple):
+    """The tags of a new article."""
+
+    names: Sequence[str] | None
+    """Their public names, sorted by slug; None if not all of them are listed."""
+    new: int
+    """How many count towards the limit of new tags."""
+
+
+async def tag_new_article(
+    session: AsyncSession, *, article_id: int, names: Iterable[str], actor: Identity
+) -> NewTags:
+    """Lock these tags, create missing ones, and add them to an article without tags.
+
+    Usually all of them are listed. This takes one statement. Otherwise see `lock_tags`.
+    """
+    by_key = names_by_key(names)
+    if not by_key:
+        return NewTags([], new=0)
+    parameters = {"article_id": article_id, "keys": list(by_key)}
+    listed = await fetch_value(session, _ADD_LISTED_TAGS, parameters)
+    if listed is not None:
+        return NewTags(listed, new=0)
+    tags = await lock_tags(session, by_key.values(), actor=actor)
+    await add_tags(session, {article_id: tags.by_key.values()})
+    return NewTags(None, new=tags.new)
+
+
 async def add_tags(session: AsyncSession, tagged: Mapping[int, Iterable[LockedTag]]) -> None:
     """Add tags to articles, by the id of the article, in this order."""
     await _insert_article_tags(
@@ -157,7 +208,7 @@ async def _insert_article_tags(
             "position": [position for _, position, _ in rows],
             "spelling": [tag.stored_spelling for _, _, tag in rows],
         }
-        await session.execute(_INSERT_ARTICLE_TAGS, parameters)
+        await fetch(session, _INSERT_ARTICLE_TAGS, parameters)
 
 
 def tags_named(tags: Mapping[str, LockedTag], names: Iterable[str]) -> Sequence[LockedTag]:
@@ -190,31 +241,30 @@ async def lock_tags(
     by_key = names_by_key(names)
     if not by_key:
         return LockedTags({}, new=0)
-    query = (
-        select(Tag.key, Tag.id, Tag.name, Tag.is_listed)
-        .where(_in_array(Tag.key, by_key))
-        .order_by(Tag.key)
-        .with_for_update(read=True, key_share=True)
-    )
+    parameters = {"keys": list(by_key)}
 
-    async def lock(session: AsyncSession) -> LockedTags:
+    async def create_and_lock(session: AsyncSession) -> tuple[dict[str, Any], int]:
+        found = {row.key: row for row in await fetch(session, _LOCK_TAGS, parameters)}
         new = 0
-        found = {row.key: row for row in await session.execute(query)}
         if missing := by_key.keys() - found.keys():
             new = await _create_tags(session, {key: by_key[key] for key in missing})
-            found = {row.key: row for row in await session.execute(query)}
+            found = {row.key: row for row in await fetch(session, _LOCK_TAGS, parameters)}
         if len(found) < len(by_key):  # another request merged a tag or took a slug meanwhile
             raise TryAgain
-        if actor is not None and not may_on_any(actor, Action.CHANGE_TAG):
-            hidden = [row.id for row in found.values() if not row.is_listed]
-            new = await _count_new_tags(session, actor, hidden)
-        tags = {
-            key: LockedTag(found[key].id, name, found[key].name, found[key].is_listed)
-            for key, name in by_key.items()
-        }
-        return LockedTags(tags, new)
+        return found, new
 
-    return await retry(session, lock)
+    # Usually all tags exist, so that nothing can conflict and no savepoint is needed.
+    found, new = {row.key: row for row in await fetch(session, _LOCK_TAGS, parameters)}, 0
+    if len(found) < len(by_key):
+        found, new = await retry(session, create_and_lock)
+    if actor is not None and not may_on_any(actor, Action.CHANGE_TAG):
+        hidden = [row.id for row in found.values() if not row.is_listed]
+        new = await _count_new_tags(session, actor, hidden)
+    tags = {
+        key: LockedTag(found[key].id, name, found[key].name, found[key].is_listed)
+        for key, name in by_key.items()
+    }
+    return LockedTags(tags, new)
 
 
 async def _count_new_tags(session: AsyncSession, actor: Identity, hidden_ids: Sequence[int]) -> int:

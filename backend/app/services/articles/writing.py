@@ -1,6 +1,7 @@
 """Create, update, publish, delete and restore articles."""
 
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import bindparam, update
@@ -23,14 +24,20 @@ from app.core.errors import (
 from app.core.limits import LimitKind
 from app.db.retry import retry
 from app.db.session import NO_KEY_UPDATE, constraint_errors
+from app.db.writing import fetch
 from app.models.articles.article import Article
 from app.models.articles.revision import ArticleRevision
-from app.schemas.articles.article import ArticleCreate, ArticleResponse, ArticleUpdate
+from app.schemas.articles.article import ArticleCreate, ArticleResponse, ArticleUpdate, Status
 from app.services import audit, limits
 from app.services.articles.images import update_media_references
-from app.services.articles.inserting import NewArticle, add_media_references, insert_articles
+from app.services.articles.inserting import (
+    InsertedArticle,
+    NewArticle,
+    add_media_references,
+    insert_articles,
+)
 from app.services.articles.rendering import excerpt_columns, prepare_text, rendered_columns
-from app.services.articles.rows import ARTICLE, select_articles
+from app.services.articles.rows import ARTICLE, public_view, select_articles
 from app.services.articles.slugs import (
     SlugColumns,
     SlugRequest,
@@ -40,7 +47,7 @@ from app.services.articles.slugs import (
     owns_slug,
     save_former_slug,
 )
-from app.services.articles.tagging import add_tags, lock_tags, set_tags
+from app.services.articles.tagging import lock_tags, set_tags, tag_new_article
 from app.services.audit import AuditAction
 
 AUTHOR_REFERENCE = {"fk_articles_author_id": InvalidToken}
@@ -49,6 +56,11 @@ TRASH_RETENTION = timedelta(days=30)
 AMENDING = timedelta(minutes=10)
 """Within this time, autosaved changes of one writer make one revision."""
 
+_STORED = (
+    "title", "content", "html", "excerpt", "cover_image_url", "language", "toc", "word_count",
+    "reading_time", "comment_policy", "author_id", "created_at", "updated_at",
+)  # fmt: skip
+"""The fields of a new article that are stored as they are."""
 _BY_ID = select_articles().where(Article.id == bindparam("article_id"))
 
 
@@ -87,6 +99,7 @@ async def create_article(
         created_at=now,
         updated_at=now,
         comment_policy=new.comment_policy,
+        tags=new.tags,
         slugs=[new.slug] if new.slug else (),
     )
     with constraint_errors(AUTHOR_REFERENCE):
@@ -95,13 +108,36 @@ async def create_article(
         raise SlugTaken
     article_id = inserted.id
     await add_media_references(session, [article], [inserted])
-    tags = await lock_tags(session, new.tags, actor=author)
-    await add_tags(session, {article_id: tags.by_key.values()})
+    tags = await tag_new_article(session, article_id=article_id, names=new.tags, actor=author)
     await limits.spend(session, author, {**costs, LimitKind.NEW_TAGS: tags.new})
     _record(session, AuditAction.CREATE_ARTICLE, article_id, author)
     if published_at is not None:
         _record(session, _publication_action(published_at), article_id, author)
-    return await read_back(session, article_id)
+    if tags.names is None:
+        return await read_back(session, article_id)
+    return _created(article, inserted, tags.names, author)
+
+
+def _created(
+    new: NewArticle, inserted: InsertedArticle, tags: Sequence[str], author: Identity
+) -> ArticleResponse:
+    """Return the article that was just inserted, as a read would return it."""
+    at = new.published_at
+    status = Status.DRAFT if at is None else Status.PUBLISHED
+    if at is not None and at > clock.now():
+        status = Status.SCHEDULED
+    values = new.values
+    return ArticleResponse(
+        **{name: values[name] for name in _STORED},
+        id=inserted.id,
+        slug=inserted.slug,
+        tags=list(tags),
+        status=status,
+        published=status is Status.PUBLISHED,
+        published_at=at and at.astimezone(UTC),
+        version=1,
+        author=public_view(author),
+    )
 
 
 async def update_article(
@@ -371,7 +407,7 @@ async def lock_article(
 async def read_back(session: AsyncSession, article_id: int) -> ArticleResponse:
     """Return the article that was just flushed, as a read would return it."""
     parameters = {"article_id": article_id, "now": clock.now()}
-    return ARTICLE.read((await session.execute(_BY_ID, parameters)).one())
+    return ARTICLE.read((await fetch(session, _BY_ID, parameters)).one())
 
 
 async def _check_precondition(

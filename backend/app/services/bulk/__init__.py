@@ -15,6 +15,7 @@ exporting.py     articles as records, in batches, and as streams in all formats
 installation.py  the name of this server as a source
 markdown_writing.py, ghost_writing.py  exports in other formats
 sources.py       the import formats and their detection
+workers.py       processes that work for an import: reading.py reads large files, texts.py renders
 files.py         opening files without following symbolic links
 foreign.py       shared parts of the parsers for exports of other systems
 visibility.py    who could read a text, by its front matter

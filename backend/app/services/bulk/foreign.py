@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import UTC, date, datetime, tzinfo
 from pathlib import Path
 from types import TracebackType
@@ -72,6 +73,8 @@ class Survey(NamedTuple):
     """The number of things that are neither records nor imported, by kind in the plural."""
     problems: Sequence[str] = ()
     """What is wrong with the source as a whole."""
+    hosts: AbstractSet[str] = frozenset()
+    """The hosts of the media files."""
     index: Any = None
     """What the parser needs to know before it reads the first article."""
 

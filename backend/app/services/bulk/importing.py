@@ -1,18 +1,16 @@
 """Import pipeline: parse and render the next batch while the previous one is written."""
 
 import asyncio
-import time
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Awaitable,
     Callable,
-    Iterable,
     Iterator,
     Sequence,
 )
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from sqlalchemy.exc import IntegrityError
@@ -20,9 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import recheck
 from app.auth.permissions import Action, may
-from app.content.markdown import Rendered, render_sync
 from app.core import clock
-from app.core.errors import ContentTooComplex, InvalidInput, LimitReached, QuotaExceeded
+from app.core.errors import InvalidInput, LimitReached, QuotaExceeded
 from app.core.limits import LimitKind
 from app.core.threads import FairThreadPool
 from app.db.retry import retry
@@ -43,6 +40,7 @@ from app.services.bulk.records import (
     prepare_record,
 )
 from app.services.bulk.sizes import total_bytes
+from app.services.bulk.texts import RenderTexts, render_texts, with_pauses
 from app.services.bulk.writing import write
 
 BATCH = 500
@@ -50,8 +48,6 @@ BATCH_BYTES = 2 * 1024 * 1024
 """The maximum size of a batch, unless a single record is larger."""
 MAX_QUEUED = 100
 """Imports of this process at the same time: each has one job at most."""
-MAX_RUN_SECONDS = 0.001
-"""Seconds after which the thread pauses, so that the event loop can run."""
 
 
 class ImportStopped(Exception):
@@ -63,7 +59,6 @@ class ImportStopped(Exception):
         self.message = message
 
 
-Item = TypeVar("Item")
 Batches = AsyncIterator[list[ParsedRecord]]
 Report = Callable[[Sequence[Result]], None]
 Prepare = Callable[[list[PreparedRecord]], Awaitable[list[PreparedRecord]]]
@@ -81,6 +76,7 @@ class ImportContext(NamedTuple):
     dry_run: DryRunSetup | None
     simulation: Simulation | None
     prepare: Prepare | None
+    render: RenderTexts
 
 
 threads = FairThreadPool("import", size=1, what="imports", max_jobs=MAX_QUEUED)
@@ -102,6 +98,7 @@ async def import_articles(
     report: Report,
     dry_run: DryRunSetup | None = None,
     prepare: Prepare | None = None,
+    render: RenderTexts = render_texts,
 ) -> None:
     """Import batches of records, and call `report` with the results, in any order.
 
@@ -113,7 +110,9 @@ async def import_articles(
     stays unavailable, ImportStopped if a limit is reached, and errors of `batches`.
     """
     simulation = None if dry_run is None else Simulation()
-    context = ImportContext(database, importer, KeySet(), report, dry_run, simulation, prepare)
+    context = ImportContext(
+        database, importer, KeySet(), report, dry_run, simulation, prepare, render
+    )
     writing: asyncio.Task[None] | None = None
     try:
         async for batch in batches:
@@ -153,7 +152,7 @@ async def _prepare(context: ImportContext, batch: Sequence[ParsedRecord]) -> lis
     if context.prepare is not None:
         items = await context.prepare(items)
     texts = [item.record.content for item in items]
-    rendered = await threads.run(partial(render_texts, texts), user_id=user_id)
+    rendered = await threads.run(partial(context.render, texts), user_id=user_id)
     results += [
         Result(item.parsed, Outcome.FAILED, f"content: {result}")
         for item, result in zip(items, rendered, strict=True)
@@ -176,31 +175,6 @@ def _with_comments(items: Sequence[PreparedRecord]) -> list[PreparedRecord]:
 def _render_comments(item: PreparedRecord) -> PreparedRecord:
     comments = item.record.comments
     return item._replace(comments=render_comments(comments)) if comments else item
-
-
-def render_texts(texts: Sequence[str]) -> list[Rendered | str]:
-    """Render the texts. A text that cannot be rendered yields the reason."""
-    return list(with_pauses(map(_render, texts)))
-
-
-def with_pauses(items: Iterable[Item]) -> Iterator[Item]:
-    """Yield the items with short pauses, to release the GIL.
-
-    Otherwise the event loop waits 5 ms for the GIL after each of its own short steps.
-    """
-    pause_at = time.perf_counter() + MAX_RUN_SECONDS
-    for item in items:
-        yield item
-        if time.perf_counter() > pause_at:
-            time.sleep(0.000_05)
-            pause_at = time.perf_counter() + MAX_RUN_SECONDS
-
-
-def _render(text: str) -> Rendered | str:
-    try:
-        return render_sync(text)
-    except ContentTooComplex as error:
-        return str(error)
 
 
 def _prepare_records(

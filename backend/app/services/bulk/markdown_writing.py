@@ -13,6 +13,7 @@ from zipfile import ZipFile, ZipInfo
 
 import yaml
 
+from app.core.archives import Parts
 from app.services.bulk import files
 
 GENERATOR = "pressroom"
@@ -90,7 +91,7 @@ class ArchiveWriter:
 
     def __init__(self) -> None:
         self.lost: Counter[str] = Counter()
-        self._sink = _Sink()
+        self._sink = Parts()
         self._archive = ZipFile(self._sink, "w", zipfile.ZIP_DEFLATED)
         self._names = _Names()
 
@@ -114,26 +115,3 @@ class ArchiveWriter:
         info = ZipInfo(name, moment)
         info.external_attr = 0o644 << 16
         self._archive.writestr(info, content, zipfile.ZIP_DEFLATED)
-
-
-class _Sink:
-    """A file that cannot seek. It collects what is written."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-
-    def write(self, data: bytes) -> int:
-        self._parts.append(bytes(data))
-        return len(data)
-
-    def flush(self) -> None:
-        """Do nothing: ZipFile calls it."""
-
-    def close(self) -> None:
-        """Do nothing: what was written is taken later."""
-
-    def take(self) -> bytes:
-        """Return what was written since the last call."""
-        data = b"".join(self._parts)
-        self._parts.clear()
-        return data

@@ -16,6 +16,11 @@ ResolveAuthor = Callable[[str], str | None]
 """Returns the username for an author of the source. The argument is "" if none is named."""
 
 
+def fixed_author(author: str, _: str) -> str:
+    """Return the author of all records, as a ResolveAuthor with its first argument."""
+    return author
+
+
 class Line(NamedTuple):
     """A line that is not empty. `text` is None if the line is too long."""
 

@@ -18,9 +18,22 @@ from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote, unquote
 
-from sqlalchemy import ARRAY, BigInteger, Row, String, any_, bindparam, func, select, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Integer,
+    Row,
+    SmallInteger,
+    String,
+    any_,
+    bindparam,
+    func,
+    select,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.types import TypeEngine
 
 from app.auth.identity import COMMAND_LINE, Identity, recheck
 from app.auth.permissions import Action, may
@@ -34,7 +47,7 @@ from app.schemas.bulk import ArticleRecord
 from app.schemas.types import MAX_CONTENT_BYTES
 from app.services import audit, limits
 from app.services.articles.addresses import article_url
-from app.services.articles.images import update_media_references
+from app.services.articles.images import mentions_media, update_media_references
 from app.services.articles.rendering import rendered_columns
 from app.services.articles.rows import DISPLAYED_SLUG, NOT_DELETED
 from app.services.audit import AuditAction
@@ -47,7 +60,7 @@ from app.services.bulk.converting.addresses import (
 )
 from app.services.bulk.converting.results import TooComplex
 from app.services.bulk.copying import Copier, WantedImage, find_copies
-from app.services.bulk.importing import render_texts, threads, with_pauses
+from app.services.bulk.importing import threads
 from app.services.bulk.records import KeySet, Outcome, PreparedRecord, Result, prefix_of, record_key
 from app.services.bulk.references import (
     FileName,
@@ -63,6 +76,7 @@ from app.services.bulk.references import (
     read_address,
 )
 from app.services.bulk.reporting import AddressReport, RemainingAddress
+from app.services.bulk.texts import RenderTexts, render_texts, with_pauses
 
 COVER = "cover_image"
 """The key in `imported` of a cover image whose address is relative."""
@@ -134,21 +148,38 @@ _TEXTS = (
     .order_by(Article.id)
 )
 _AUTHORS = select(Article.id, Article.author_id).where(Article.id == _ARTICLE_IDS)
+_REWRITTEN: Mapping[str, TypeEngine[Any]] = {
+    "id": BigInteger(),
+    "content": String(),
+    "html": String(),
+    "plain_text": String(),
+    "toc": JSONB(),
+    "rendered_with": SmallInteger(),
+    "word_count": Integer(),
+    "reading_time": Integer(),
+    "excerpt": String(),
+    "own_excerpt": Boolean(),
+    "cover_image_url": String(),
+    "former_content": String(),
+    "former_cover": String(),
+}
 # An article that was changed meanwhile is read again. `updated_at` is that of the source.
 _REWRITE = text(
-    "UPDATE articles SET content = :content, html = :html, plain_text = :plain_text, toc = :toc,"
-    " rendered_with = :rendered_with, word_count = :word_count, reading_time = :reading_time,"
-    " excerpt = :excerpt, own_excerpt = :own_excerpt, cover_image_url = :cover_image_url,"
-    " imported = CASE WHEN :cover_image_url IS NULL THEN imported"
-    "  ELSE nullif(imported - 'cover_image', '{}') END,"
-    " version = version + 1 WHERE id = :id AND content = :former_content"
-    " AND cover_image_url IS NOT DISTINCT FROM :former_cover AND deleted_at IS NULL RETURNING id"
+    "WITH locked AS (SELECT id FROM articles WHERE id = ANY(:id) ORDER BY id FOR NO KEY UPDATE)"  # noqa: S608 - constants
+    " UPDATE articles AS a SET content = new.content, html = new.html,"
+    " plain_text = new.plain_text, toc = new.toc, rendered_with = new.rendered_with,"
+    " word_count = new.word_count, reading_time = new.reading_time, excerpt = new.excerpt,"
+    " own_excerpt = new.own_excerpt, cover_image_url = new.cover_image_url,"
+    " imported = CASE WHEN new.cover_image_url IS NULL THEN a.imported"
+    "  ELSE nullif(a.imported - 'cover_image', '{}') END,"
+    " version = a.version + 1"
+    f" FROM unnest({', '.join(f':{name}' for name in _REWRITTEN)})"
+    f" AS new ({', '.join(_REWRITTEN)}) JOIN locked ON locked.id = new.id"
+    " WHERE a.id = new.id AND a.content = new.former_content"
+    " AND a.cover_image_url IS NOT DISTINCT FROM new.former_cover AND a.deleted_at IS NULL"
+    " RETURNING a.id"
 ).bindparams(
-    bindparam("toc", type_=JSONB()),
-    *(
-        bindparam(name, type_=String())
-        for name in ("cover_image_url", "former_content", "former_cover")
-    ),
+    *(bindparam(name, type_=ARRAY(type_, dimensions=1)) for name, type_ in _REWRITTEN.items())
 )
 _DELETE = text(
     "DELETE FROM imported_addresses AS stored USING unnest(:article_ids, :addresses)"
@@ -244,11 +275,13 @@ class Relinker:
         report: AddressReport,
         is_dry_run: bool,
         identity: Identity | None = None,
+        render: RenderTexts = render_texts,
     ) -> None:
         """`identity` is the importing user, or None for the operator."""
         prefix = prefix_of(identity)
         self._database = database
         self._identity = identity
+        self._render = render
         self._source = prefix + source
         self._sources = [prefix + each for each in spellings_of_source(source)]
         self._site = site
@@ -541,7 +574,7 @@ class Relinker:
             before = await self._texts(list(new))
             rewritten = await threads.run(partial(_rewrite_texts, before, new))
             rendered = await threads.run(
-                partial(render_texts, [each.content for each in rewritten])
+                partial(self._render, [each.content for each in rewritten])
             )
             failed = {
                 each.before.id
@@ -597,16 +630,19 @@ async def _write(
         }
         rows = [row for row in rows if row["id"] in allowed]
         done = [each for each in done if each[0] in allowed]
-    for row in rows:
-        if await session.scalar(_REWRITE, row) is None:
+    if rows:
+        columns = {name: [row[name] for row in rows] for name in _REWRITTEN}
+        if len((await session.scalars(_REWRITE, columns)).all()) < len(rows):
             raise _Changed
     for row in rows:  # the order of all locks: articles, then images
-        await update_media_references(
-            session,
-            article_id=row["id"],
-            content=row["content"],
-            cover_image_url=row["cover_image_url"],
-        )
+        texts = (row["content"], row["cover_image_url"], row["former_content"], row["former_cover"])
+        if mentions_media(*texts):
+            await update_media_references(
+                session,
+                article_id=row["id"],
+                content=row["content"],
+                cover_image_url=row["cover_image_url"],
+            )
     parameters = {
         "article_ids": [article_id for article_id, _ in done],
         "addresses": [address for _, address in done],

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, tzinfo
 from enum import StrEnum
@@ -18,18 +18,20 @@ from app.core import clock
 from app.core.errors import UserNotFound
 from app.db.session import Database
 from app.services.accounts import users
-from app.services.bulk import ghost, importing, markdown, wordpress
+from app.services.bulk import ghost, importing, markdown, reading, wordpress
 from app.services.bulk.authors import AuthorsOfUser, hash_random_password, resolve_authors
 from app.services.bulk.copying import Copier
 from app.services.bulk.fetching import Fetcher
 from app.services.bulk.folders import Folders
 from app.services.bulk.foreign import Progress, ReadOptions, SourceError, SourceFile, Survey
 from app.services.bulk.importing import Batches, DryRunSetup, import_articles, roll_back
-from app.services.bulk.ndjson import ResolveAuthor
+from app.services.bulk.ndjson import ResolveAuthor, fixed_author
+from app.services.bulk.reading import ReadingProcess
 from app.services.bulk.records import MAX_RECORD_BYTES, Importer, Result
 from app.services.bulk.references import Site, host_of, is_site_address
 from app.services.bulk.relinking import Relinker
 from app.services.bulk.reporting import Report
+from app.services.bulk.texts import RenderTexts, render_texts
 from app.services.media.storage import Storage
 
 CHUNK = 256 * 1024
@@ -80,6 +82,8 @@ class SurveyedSource(NamedTuple):
     path: Path
     source_format: Format
     survey: Survey
+    process: ReadingProcess | None = None
+    """The process that reads it; None for this one."""
 
     @property
     def name(self) -> str:
@@ -92,19 +96,54 @@ class SurveyedSource(NamedTuple):
         return None if self.source_format is Format.MARKDOWN else self.path.stat().st_size
 
 
+class StartedSource(NamedTuple):
+    """A source with its format, and the process that reads it, if it is another one."""
+
+    path: Path
+    source_format: Format
+    process: ReadingProcess | None
+
+    def survey(self, advance: Progress) -> SurveyedSource:
+        """Survey the source. Raises SourceError if it cannot be read."""
+        path, source_format, process = self
+        try:
+            if process is not None:
+                survey = process.survey(advance)
+            elif source_format is Format.NDJSON:
+                survey = Survey()
+            else:
+                survey = _FORMAT_MODULES[source_format].survey(path, advance)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        return SurveyedSource(path, source_format, survey, process)
+
+
 def open_source(path: Path, *, source_format: Format, advance: Progress) -> SurveyedSource:
     """Detect the format of a source and survey it. Raises SourceError if it cannot be read."""
+    return start_source(path, source_format=source_format).survey(advance)
+
+
+def start_source(path: Path, *, source_format: Format) -> StartedSource:
+    """Detect the format of a source, and start the process that reads it.
+
+    Call it before other threads start: then the process shares the memory of this one.
+
+    Raises SourceError if the source cannot be read.
+    """
     try:
         if source_format is Format.AUTO:
             source_format = _detect(path)
         if path.is_dir() and source_format is not Format.MARKDOWN:
             raise SourceError(f"{path} is a folder: use the format markdown")
-        if source_format is Format.NDJSON:
-            return SurveyedSource(path, source_format, Survey())
-        survey: Callable[[Path, Progress], Survey] = _FORMAT_MODULES[source_format].survey
-        return SurveyedSource(path, source_format, survey(path, advance))
+        module = _FORMAT_MODULES.get(source_format)
+        process = None if module is None else reading.start(path, module)
+        return StartedSource(path, source_format, process)
     except OSError as error:
-        raise SourceError(f"{path} cannot be read ({error.strerror})") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> SourceError:
+    return SourceError(f"{path} cannot be read ({error.strerror})")
 
 
 async def import_source(
@@ -117,6 +156,7 @@ async def import_source(
     storage: Storage,
     fetcher: Fetcher | None = None,
     advance_addresses: Progress = lambda _: None,
+    render: RenderTexts = render_texts,
 ) -> None:
     """Import a source as the operator or as a user. With `dry_run` all changes are rolled back.
 
@@ -144,7 +184,15 @@ async def import_source(
         site=site.address,
     )
     relinker = _relinker(
-        database, source, name, options, report=report, storage=storage, fetcher=fetcher, site=site
+        database,
+        source,
+        name,
+        options,
+        report=report,
+        storage=storage,
+        fetcher=fetcher,
+        site=site,
+        render=render,
     )
 
     def add(results: Sequence[Result]) -> None:
@@ -168,6 +216,7 @@ async def import_source(
             report=add,
             dry_run=setup if dry_run else None,
             prepare=None if relinker is None else relinker.prepare,
+            render=render,
         )
     if isinstance(resolve_author, AuthorsOfUser):
         report.problems += resolve_author.remarks()
@@ -185,7 +234,7 @@ async def _authors(
     if options.author is not None:
         if not await users.username_exists(database.reader, username=options.author):
             raise UserNotFound(f"There is no user {options.author}")
-        return partial(_fixed_author, options.author), _no_setup
+        return partial(fixed_author, options.author), _no_setup
     if source.source_format is Format.NDJSON:
         return None, _no_setup
     authors = source.survey.authors
@@ -207,9 +256,7 @@ def _site(source: SurveyedSource, name: str, options: ImportOptions) -> Site:
     known = (options.site or "", source.survey.site, name)
     address = next((each for each in known if is_site_address(each)), "").rstrip("/")
     hosts = {host_of(host) or host.lower() for host in options.media_hosts}
-    index = source.survey.index
-    if isinstance(index, wordpress.Index):
-        hosts |= {host_of(attachment.url) for attachment in index.attachments.values()}
+    hosts |= source.survey.hosts
     is_folder = source.source_format is Format.MARKDOWN
     return Site(address, frozenset(hosts - {""}), is_folder=is_folder)
 
@@ -224,6 +271,7 @@ def _relinker(
     storage: Storage,
     fetcher: Fetcher | None,
     site: Site,
+    render: RenderTexts,
 ) -> Relinker | None:
     """Return what replaces addresses. Our own exports keep theirs, unless an option says more."""
     copies = bool(options.media) or fetcher is not None
@@ -242,6 +290,7 @@ def _relinker(
         report=report.addresses,
         is_dry_run=options.dry_run,
         identity=options.identity,
+        render=render,
     )
 
 
@@ -250,10 +299,6 @@ async def _counted(batches: Batches, report: Report) -> Batches:
     async for batch in batches:
         report.records += len(batch)
         yield batch
-
-
-def _fixed_author(author: str, _: str) -> str:
-    return author
 
 
 async def _no_setup(session: AsyncSession) -> None:
@@ -275,14 +320,19 @@ def _batches(
 ) -> Batches:
     """Return the source's records. `resolve_author` is None for NDJSON with usernames.
 
-    `stack` closes the file of NDJSON, also after an import that ends early.
+    `stack` closes the file of NDJSON, or ends the process, also after an import that ends early.
     """
     if source.source_format is Format.NDJSON:
         chunks = _chunks(stack.enter_context(SourceFile(source.path, advance)))
         return importing.from_lines(chunks, resolve_author=resolve_author, user_id=user_id)
-    records = _FORMAT_MODULES[source.source_format].read(
-        source.path, source.survey, options, resolve_author=resolve_author or str, advance=advance
-    )
+    resolve_author = resolve_author or str
+    if source.process is not None:
+        stack.callback(source.process.close)
+        records = source.process.read(options, resolve_author=resolve_author, advance=advance)
+    else:
+        records = _FORMAT_MODULES[source.source_format].read(
+            source.path, source.survey, options, resolve_author=resolve_author, advance=advance
+        )
     return importing.from_records(records, user_id=user_id)
 
 

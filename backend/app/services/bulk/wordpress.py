@@ -25,6 +25,7 @@ from app.services.bulk.foreign import (
 )
 from app.services.bulk.ndjson import ResolveAuthor
 from app.services.bulk.records import ParsedRecord
+from app.services.bulk.references import host_of
 from app.services.bulk.spooling import BoundedDict, SpooledDict, SpooledLists
 from app.services.bulk.visibility import Reason, is_gate
 from app.services.bulk.wordpress_comments import add_comments
@@ -261,6 +262,7 @@ def survey(path: Path, advance: Progress) -> Survey:
         zone=timezone(found.offsets.most_common(1)[0][0]) if found.offsets else None,
         left_out=found.left_out,
         problems=problems,
+        hosts={host_of(attachment.url) for attachment in found.index.attachments.values()},
         index=found.index,
     )
 

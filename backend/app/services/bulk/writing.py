@@ -138,6 +138,7 @@ def _new_article(new: ArticleCreation, *, now: datetime) -> NewArticle:
         created_at=created_at,
         updated_at=updated_at,
         archived_at=updated_at if record.archived else None,
+        tags=record.tags,
         slugs=new.slugs,
         imported=record.imported,
         comment_policy=record.comment_policy or CommentPolicy.OPEN,

@@ -1,14 +1,18 @@
 """Favorites: articles that users have saved."""
 
-from sqlalchemy import delete
+from typing import cast
+
+from sqlalchemy import BigInteger, DateTime, Table, bindparam, delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
+from app.core import clock
 from app.core.errors import ArticleNotFound, InvalidToken
 from app.core.limits import LimitKind
 from app.db.reading import Reader
 from app.db.session import constraint_errors
+from app.db.writing import fetch
 from app.models.community.favorite import Favorite
 from app.schemas.community.favorite import FavoriteResponse
 from app.schemas.community.profile import ProfileSummary
@@ -21,7 +25,19 @@ from app.services.pages.paging import ListPage
 
 REFERENCES = {"fk_favorites_user_id": InvalidToken, "fk_favorites_article_id": ArticleNotFound}
 
-
+_INSERT = (
+    insert(cast("Table", Favorite.__table__))
+    .from_select(
+        ["user_id", "article_id", "created_at"],
+        select(
+            bindparam("user_id", type_=BigInteger),
+            bindparam("article_id", type_=BigInteger),
+            bindparam("now", type_=DateTime(timezone=True)),
+        ),
+        include_defaults=False,
+    )
+    .on_conflict_do_nothing()
+)
 _FIELDS = tuple(field for field in FavoriteResponse.model_fields if field != "article_id")
 _USERS = user_list("favorites", Favorite.user_id, Favorite.article_id, Favorite.created_at)
 
@@ -41,9 +57,9 @@ async def favorite(session: AsyncSession, *, article_id: int, actor: Identity) -
     """
     await get_favorite(session, article_id=article_id, viewer=actor)
     await limits.spend(session, actor, {LimitKind.REACTIONS: 1})
-    added = insert(Favorite).values(user_id=actor.id, article_id=article_id)
+    added = {"user_id": actor.id, "article_id": article_id, "now": clock.now()}
     with constraint_errors(REFERENCES):
-        await session.execute(added.on_conflict_do_nothing())
+        await fetch(session, _INSERT, added)
     return await get_favorite(session, article_id=article_id, viewer=actor)
 
 

@@ -1,7 +1,7 @@
 """Reports: users report articles and comments, editors handle the reports."""
 
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from sqlalchemy import BigInteger, String, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,6 +16,7 @@ from app.core.errors import (
     CommentNotFound,
     InvalidToken,
     NotAuthorized,
+    PreconditionFailed,
     ReportNotFound,
 )
 from app.core.limits import LimitKind
@@ -152,26 +153,44 @@ async def update_report(
     return await _read(session, report_id)
 
 
-async def update_reports(
-    session: AsyncSession, *, report_ids: Collection[int], changes: ReportUpdate, actor: Identity
-) -> int:
-    """Change several reports, as an editor; return how many of them exist.
+class Handled(NamedTuple):
+    """How many reports were changed, had changed since they were read, or were not found."""
 
-    Raises NotAuthorized, LimitReached.
+    done: int
+    changed: int
+    missing: int
+
+
+async def update_reports(
+    session: AsyncSession,
+    *,
+    reports: Mapping[int, Precondition],
+    changes: ReportUpdate,
+    actor: Identity,
+) -> Handled:
+    """Change several reports by id, as an editor.
+
+    Reports that do not match their precondition, or that are gone, are counted and left as they
+    are. Raises NotAuthorized, LimitReached.
     """
     _require_editor(actor)
-    count = 0
-    for report_id in sorted(report_ids):
-        with suppress(ReportNotFound):
+    done = changed = 0
+    for report_id in sorted(reports):
+        try:
             await update_report(
                 session,
                 report_id=report_id,
                 changes=changes,
                 actor=actor,
-                precondition=Precondition(),
+                precondition=reports[report_id],
             )
-            count += 1
-    return count
+        except PreconditionFailed:
+            changed += 1
+        except ReportNotFound:
+            continue
+        else:
+            done += 1
+    return Handled(done, changed, len(reports) - done - changed)
 
 
 def _require_editor(user: Identity) -> None:

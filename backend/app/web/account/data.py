@@ -9,6 +9,7 @@ from app.core.config import get_settings
 from app.core.enums import ExportFormat
 from app.core.streams import Deadline
 from app.db.dependencies import CurrentDatabase, ReadConnection, WriteSession
+from app.schemas.accounts.own_data import OwnDataRequest
 from app.schemas.accounts.user import ArticlesOfDeleted, UserDeletion, UserDeletionQuery
 from app.services.accounts import own_data, second_factor, users
 from app.services.bulk import exporting
@@ -32,20 +33,24 @@ FILES = {
 
 
 @router.get(DATA)
-async def show_data(request: Request, user: PageUser) -> Response:
-    """Show the downloads."""
-    return page(request, "account/data.html")
+async def show_data(request: Request, reader: ReadConnection, user: PageUser) -> Response:
+    """Show the downloads. That of the account asks for the password."""
+    factor = await second_factor.read_second_factor(reader, user=user)
+    return page(request, "account/data.html", needs_code=factor.enabled)
 
 
-@router.get(DATA + "/account.json")
-async def download_account(reader: ReadConnection, user: PageUser) -> Response:
+@router.post(DATA)
+async def download_account(
+    form: SubmittedForm, database: CurrentDatabase, user: PageUser
+) -> Response:
     """Return the account's data as a file."""
-    exported = await own_data.export_account(reader, user=user)
-    return Response(
-        exported.model_dump_json(indent=2),
-        media_type="application/json",
-        headers=_download("account.json"),
+    parts = await own_data.export_account(
+        database,
+        user=user,
+        confirmation=form.read(OwnDataRequest),
+        deadline=Deadline(get_settings().stream_seconds),
     )
+    return StreamingResponse(parts, media_type="application/zip", headers=_download("account.zip"))
 
 
 @router.get(DATA + "/articles/{export_format}")
@@ -101,4 +106,6 @@ async def delete_account(
     )
     response = redirect(SIGN_IN, flash=_("Your account was deleted."), kind="info")
     delete_session_cookie(response)
+    # Also texts that were not saved: they belong to nobody any more.
+    response.headers["Clear-Site-Data"] = '"cache", "storage"'
     return response

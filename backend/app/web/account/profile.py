@@ -26,7 +26,7 @@ PASSWORD = "/studio/account/password"  # noqa: S105 - a path
 @router.get(PROFILE)
 async def show_profile(request: Request, user: PageUser) -> Response:
     """Show the form of the profile."""
-    return page(request, "account/profile.html")
+    return page(request, "account/profile.html", max_bytes=get_settings().media_max_bytes)
 
 
 @router.post(PROFILE)

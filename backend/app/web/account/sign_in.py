@@ -9,6 +9,7 @@ from app.db.session import Database
 from app.schemas.accounts.login import LoginForm
 from app.schemas.accounts.second_factor import SecondFactorChange, SecondFactorLogin
 from app.services.accounts import first_start, page_sessions, second_factor, sessions
+from app.web.csrf import SESSION_COOKIE
 from app.web.forms import SubmittedForm, form_of
 from app.web.localization import gettext as _
 from app.web.rendering import page
@@ -56,19 +57,26 @@ async def _is_first_start(request: Request, database: Database) -> bool:
 
 @router.post("/studio/sign-in")
 async def sign_in(
+    *,
     request: Request,
     form: SubmittedForm,
     session: WriteSession,
     database: CurrentDatabase,
     client: CurrentClient,
+    user: OptionalPageUser,
 ) -> Response:
-    """Check name and password. With a second factor, ask for a code."""
+    """Check name and password. With a second factor, ask for a code.
+
+    If the browser still has a page session, for example in another tab, the new one replaces it.
+    """
     try:
         token = await page_sessions.sign_in(
             session,
             database=database,
             form=form.read(LoginForm, ("username", "password")),
             client=client,
+            former=user,
+            cookie=request.cookies.get(SESSION_COOKIE),
         )
     except SecondFactorRequired as error:
         return page(
@@ -93,11 +101,19 @@ async def show_sign_in_code(request: Request) -> Response:
 
 @router.post("/studio/sign-in/code")
 async def sign_in_with_code(
-    request: Request, form: SubmittedForm, database: CurrentDatabase, client: CurrentClient
+    request: Request,
+    form: SubmittedForm,
+    database: CurrentDatabase,
+    client: CurrentClient,
+    user: OptionalPageUser,
 ) -> Response:
     """Check the code of the second factor."""
     token = await page_sessions.complete_sign_in(
-        database, form=form.read(SecondFactorLogin), client=client
+        database,
+        form=form.read(SecondFactorLogin),
+        client=client,
+        former=user,
+        cookie=request.cookies.get(SESSION_COOKIE),
     )
     response = redirect(next_page(request))
     set_session_cookie(response, token)

@@ -34,7 +34,7 @@ LIMITS: Mapping[str, str] = {
     LimitKind.MEDIA_BYTES: N_("Bytes of pictures"),
     LimitKind.ADDRESSES: N_("Addresses"),
     LimitKind.ACCOUNT_CHANGES: N_("Changes of accounts"),
-    LimitKind.LOGINS: N_("Logins"),
+    LimitKind.LOGINS: N_("Sign-ins"),
 }
 ACTIONS: Mapping[str, str] = {
     AuditAction.CREATE_USER: N_("User created"),
@@ -56,8 +56,8 @@ ACTIONS: Mapping[str, str] = {
     AuditAction.CHANGE_PASSWORD: N_("Password changed"),
     AuditAction.RESET_PASSWORD: N_("Password reset"),
     AuditAction.MAIL_PASSWORD_RESET: N_("Link to reset the password sent"),
-    AuditAction.RESET_LOGIN_LIMITS: N_("Login limits of a user reset"),
-    AuditAction.DELETE_LOGIN_LIMITS: N_("Login limits reset"),
+    AuditAction.RESET_LOGIN_LIMITS: N_("Sign-in limits of a user reset"),
+    AuditAction.DELETE_LOGIN_LIMITS: N_("Sign-in limits reset"),
     AuditAction.CHANGE_EMAIL: N_("Email changed"),
     AuditAction.VERIFY_EMAIL: N_("Email verified"),
     AuditAction.ENABLE_SECOND_FACTOR: N_("Second factor enabled"),

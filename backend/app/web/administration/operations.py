@@ -6,13 +6,15 @@ from fastapi import Request, Response
 
 from app import __version__
 from app.core.config import get_settings
-from app.core.errors import ServiceUnavailable
+from app.core.errors import ServiceUnavailable, UserNotFound
 from app.core.job_states import JobState
 from app.db.dependencies import CurrentDatabase, ReadConnection
+from app.db.reading import Reader
 from app.schemas.audit import AuditQuery
 from app.schemas.health import Readiness
 from app.schemas.mail import MailQuery
 from app.services import health, operations, outbox
+from app.services.accounts import users
 from app.web.administration.access import Administrator
 from app.web.administration.labels import ACTIONS, MAIL_STATES, MAILS, SUBJECTS
 from app.web.forms import SubmittedForm
@@ -28,6 +30,8 @@ router = create_router()
 MAILBOX = "/studio/admin/mails"
 PAGE_SIZE = 50
 MAX_UNSENT = 1000
+NOBODY = 2**63 - 1
+"""The number of no user: nothing was recorded of it."""
 
 
 @router.get("/studio/admin")
@@ -60,18 +64,38 @@ async def show_audit_trail(
     request: Request, reader: ReadConnection, user: Administrator
 ) -> Response:
     """Show recorded actions that match the filters."""
-    query = read_query(request, AuditQuery, limit=PAGE_SIZE)
+    actor = request.query_params.get("actor", "").strip()
+    try:
+        actor_id = await _find_actor(reader, actor)
+    except UserNotFound:
+        actor_id = NOBODY
+    query = read_query(request, AuditQuery, limit=PAGE_SIZE, actor=actor_id)
     listed = await operations.list_events(reader, query=query, user=user)
     return page(
         request,
         "administration/audit.html",
         events=listed.items,
+        actor=actor,
         query=query,
         actions=sorted(((code, _(label)) for code, label in ACTIONS.items()), key=lambda x: x[1]),
         labels=ACTIONS,
         subjects=SUBJECTS,
         following=listed.next,
     )
+
+
+async def _find_actor(reader: Reader, text: str) -> int | None:
+    """Return the id of a user by number, username or email; None without a text.
+
+    `@` in front of a username of digits tells it from a number. Raises UserNotFound.
+    """
+    if not text:
+        return None
+    if text.isascii() and text.isdigit() and len(text) < 19:
+        return int(text)
+    if not text.isprintable():
+        raise UserNotFound
+    return await users.find_user_id(reader, name=text.removeprefix("@"))
 
 
 @router.get(MAILBOX)

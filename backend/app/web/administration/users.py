@@ -94,9 +94,13 @@ def _version(shown: UserLimits) -> str:
 @router.post("/studio/admin/users/{user_id}/role")
 @form_page("/studio/admin/users/{user_id}")
 async def change_role(
-    form: SubmittedForm, session: PageWriteSession, user: Administrator, user_id: ObjectId
+    form: SubmittedForm,
+    session: PageWriteSession,
+    _admin: Administrator,
+    user: ConfirmedPageUser,
+    user_id: ObjectId,
 ) -> Response:
-    """Change the role of a user."""
+    """Change the role of a user, after the password: a session may have been left open."""
     role = form.read(RoleChange).role
     changed = await users.change_role(
         session, user_id=user_id, role=role, actor=user, precondition=Precondition()

@@ -1,16 +1,16 @@
 """The moderation of comments, and of reports by readers."""
 
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 from fastapi import Request, Response
 
 from app.auth.identity import Identity
 from app.auth.permissions import Action
-from app.core.conditional import Precondition, entity_tag
+from app.core.conditional import Precondition, resource_tag
 from app.core.enums import CommentStatus, ReportState
 from app.db.dependencies import ReadConnection
 from app.schemas.community.comment import CommentResponse, ModerationQuery
-from app.schemas.community.report import ReportQuery, ReportUpdate
+from app.schemas.community.report import ReportQuery, ReportResponse, ReportUpdate
 from app.services.articles import reading as articles
 from app.services.community import reports
 from app.services.community.comments import moderating, reading
@@ -42,13 +42,6 @@ STATES = {
 }
 
 
-class HeldComment(NamedTuple):
-    """A comment of the queue, and the value that chooses this version of it in forms."""
-
-    comment: CommentResponse
-    value: str
-
-
 @router.get(QUEUE)
 async def show_queue(request: Request, reader: ReadConnection, user: PageUser) -> Response:
     """Show comments that wait for approval, or that are hidden."""
@@ -59,7 +52,7 @@ async def show_queue(request: Request, reader: ReadConnection, user: PageUser) -
     return page(
         request,
         "studio/moderation.html",
-        comments=[_held(comment) for comment in listed.items],
+        comments=[(comment, _choice(comment)) for comment in listed.items],
         articles=titles,
         shown=query.status.value,
         is_pending=query.status is CommentStatus.PENDING,
@@ -67,9 +60,10 @@ async def show_queue(request: Request, reader: ReadConnection, user: PageUser) -
     )
 
 
-def _held(comment: CommentResponse) -> HeldComment:
-    tag = entity_tag(comment.model_dump_json().encode()).strip('"')
-    return HeldComment(comment, f"{comment.id}:{tag}")
+def _choice(item: CommentResponse | ReportResponse) -> str:
+    """Return the value that chooses this version of a comment or a report in forms."""
+    tag = resource_tag(item).strip('"')
+    return f"{item.id}:{tag}"
 
 
 @router.post("/studio/moderation/comments")
@@ -118,7 +112,7 @@ def _chosen(form: Form, name: str) -> list[str]:
 
 
 def _parse_choice(value: str) -> tuple[int, Precondition]:
-    """Return the id of a comment, and the precondition on its version if there is one."""
+    """Return the id of a choice, and the precondition on its version if there is one."""
     number, _colon, tag = value.partition(":")
     return int(number), Precondition(frozenset({f'"{tag}"'}) if tag else None)
 
@@ -148,7 +142,7 @@ async def show_reports(request: Request, reader: ReadConnection, user: Editor) -
     return page(
         request,
         "studio/moderation_reports.html",
-        reports=listed.items,
+        reports=[(report, _choice(report)) for report in listed.items],
         contexts=contexts,
         articles=titles,
         states=[(state.value, _(label)) for state, label in STATES.items()],
@@ -161,13 +155,37 @@ async def show_reports(request: Request, reader: ReadConnection, user: Editor) -
 @form_page(REPORTS)
 async def handle_reports(form: SubmittedForm, session: PageWriteSession, user: Editor) -> Response:
     """Set the state of the chosen reports."""
-    chosen = [int(value) for value in _chosen(form, "reports") if value.isdigit()]
+    chosen = dict(map(_parse_choice, _chosen(form, "reports")))
     if not chosen:
         raise FormError(_("Choose at least one report."))
     changes = form.read(ReportUpdate, ("state",))
-    count = await reports.update_reports(session, report_ids=chosen, changes=changes, actor=user)
-    text = ngettext("%(num)s report changed.", "%(num)s reports changed.", count) % {"num": count}
-    return redirect(local_path(form.text("next"), REPORTS), flash=text)
+    done, changed, missing = await reports.update_reports(
+        session, reports=chosen, changes=changes, actor=user
+    )
+    texts = []
+    if done:
+        texts.append(
+            ngettext("%(num)s report changed.", "%(num)s reports changed.", done) % {"num": done}
+        )
+    if changed:
+        texts.append(
+            ngettext(
+                "%(num)s report has changed in the meantime: look at it again.",
+                "%(num)s reports have changed in the meantime: look at them again.",
+                changed,
+            )
+            % {"num": changed}
+        )
+    if missing:
+        texts.append(
+            ngettext(
+                "%(num)s report no longer exists.", "%(num)s reports no longer exist.", missing
+            )
+            % {"num": missing}
+        )
+    kind = "warning" if changed or missing else "success"
+    path = local_path(form.text("next"), REPORTS)
+    return redirect(path, flash=" ".join(texts), kind=kind)
 
 
 @router.post("/studio/moderation/reports/{report_id}")

@@ -1,7 +1,9 @@
 """My account: profile, email, password, sessions, keys, addresses, data and deletion."""
 
 import json
+from io import BytesIO
 from typing import Any
+from zipfile import ZipFile
 
 import httpx
 import pytest
@@ -24,6 +26,7 @@ from tests.inbox import Inbox
 from tests.web.conftest import SignIn
 from tests.web.pages import HOSTILE, no_markup, visit
 
+ORIGIN = {"Origin": "https://testserver", "Sec-Fetch-Site": "same-origin"}
 NEW_PASSWORD = "another good passphrase"
 ADDRESS: dict[str, Any] = {
     "label": "home",
@@ -257,13 +260,16 @@ async def test_export(pages: httpx.AsyncClient, user: User, session: AsyncSessio
     other = await create_article(session, author=await create_user(session), published=True)
     await create_comment(session, article=other, author=user, content="Well said")
     await create_address(session, user=user)
-    response = await pages.get("/studio/account/data/account.json")
-    assert response.headers["content-disposition"] == 'attachment; filename="account.json"'
-    exported = response.json()
-    assert exported["user"]["email"] == user.email
-    assert [each["content"] for each in exported["comments"]] == ["Well said"]
-    assert (len(exported["addresses"]), len(exported["sessions"])) == (1, 2)
-    assert "hash" not in response.text
+    form = await visit(pages, "/studio/account/data")
+    wrong = await form.submit(pages, form="#download-account", password="incorrect")
+    assert list(wrong.errors) == ["password"]
+    data = {**form.form("#download-account").fields, "password": PASSWORD}
+    response = await pages.post("/studio/account/data", data=data, headers=ORIGIN)
+    assert response.headers["content-disposition"] == 'attachment; filename="account.zip"'
+    assert "no-store" in response.headers["cache-control"]
+    with ZipFile(BytesIO(response.content)) as archive:
+        (comment,) = archive.read("comments.ndjson").splitlines()
+    assert json.loads(comment)["content"] == "Well said"
     lines = (await pages.get("/studio/account/data/articles/ndjson")).text.splitlines()
     assert [json.loads(each)["slug"] for each in lines] == [article.slug]
     for name in ("markdown", "ghost"):
@@ -271,6 +277,17 @@ async def test_export(pages: httpx.AsyncClient, user: User, session: AsyncSessio
         assert file.status_code == 200
         assert "no-store" in file.headers["cache-control"]
     await visit(pages, "/studio/account/data/articles/unknown", status=422)
+
+
+async def test_forms_that_sign_out_name_their_user(pages: httpx.AsyncClient, user: User) -> None:
+    """js/kept.js deletes the texts of this user."""
+    shown = await visit(pages, "/studio/account/sessions")
+    (current,) = shown.xpath('//main//form[.//button[text()="Sign out"]]')
+    signing_out = {"/studio/sign-out", "/studio/account/sessions/all/end", current.get("action")}
+    found = shown.xpath(f'//form[@data-signs-out="{user.id}"][@data-text-kept]/@action')
+    assert set(found) == signing_out
+    assert shown.xpath('//script[contains(@src, "/js/kept")]')
+    assert not (await visit(pages, "/read")).xpath('//script[contains(@src, "/js/kept")]')
 
 
 async def test_deletion(pages: httpx.AsyncClient, user: User, session: AsyncSession) -> None:
@@ -287,6 +304,8 @@ async def test_deletion(pages: httpx.AsyncClient, user: User, session: AsyncSess
     assert reassigned.status_code == 403
     done = await form.submit(pages, form="#delete-account", password=PASSWORD)
     assert (done.path, done.flash) == ("/studio/sign-in", ["Your account was deleted."])
+    (redirect,) = done.response.history
+    assert redirect.headers["clear-site-data"] == '"cache", "storage"'
     assert await session.scalar(select(User.id).where(User.id == user.id)) is None
     assert await session.scalar(select(Article.deleted_at).where(Article.id == article.id))
 

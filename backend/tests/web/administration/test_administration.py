@@ -2,10 +2,11 @@
 
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import pytest
-from sqlalchemy import null, select
+from sqlalchemy import null, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import clock
@@ -13,10 +14,10 @@ from app.core.enums import Role
 from app.core.errors import NotAuthorized
 from app.models import ApiKey, LimitOverride, Mail, SecondFactor, User, UserSession
 from app.services.accounts.second_factor import remove_second_factor
-from tests.factories import create_api_key, create_article, create_user
+from tests.factories import PASSWORD, create_api_key, create_article, create_user
 from tests.test_operations import identity_of
 from tests.web.conftest import SignIn
-from tests.web.pages import HOSTILE, no_markup, visit
+from tests.web.pages import HOSTILE, no_markup, sign_in_with_form, visit
 
 USERS = "/studio/admin/users"
 
@@ -90,6 +91,24 @@ async def test_own_second_factor_needs_password_and_code(
     assert found is not None
     with pytest.raises(NotAuthorized):
         await remove_second_factor(session, user_id=admin.id, actor=identity_of(admin))
+
+
+async def test_role_needs_the_password_again(
+    pages: httpx.AsyncClient, session: AsyncSession, admin: User, user: User
+) -> None:
+    shown = await visit(pages, f"{USERS}/{user.id}")
+    long_ago = clock.now() - timedelta(minutes=16)
+    await session.execute(update(UserSession).values(confirmed_at=long_ago))
+    asked = await shown.submit(pages, form="#change-role", role="admin")
+    assert asked.status == 403
+    assert asked.form(f"{USERS}/{user.id}/role").fields["role"] == "admin"
+    await session.refresh(user)
+    assert user.role is Role.AUTHOR
+    (link,) = asked.xpath('//a[@target="_blank"]/@href')
+    confirmed = await (await visit(pages, link)).submit(pages, password=PASSWORD)
+    assert confirmed.path == f"{USERS}/{user.id}"
+    done = await asked.submit(pages, form=f"{USERS}/{user.id}/role")
+    assert done.flash == ["ada now has the role “Administrator”."]
 
 
 async def test_last_administrator_stays(
@@ -175,13 +194,27 @@ async def test_keys(
 
 
 async def test_audit_trail(pages: httpx.AsyncClient, admin: User) -> None:
+    await sign_in_with_form(pages, admin)
     await visit(pages, f"{USERS}/{admin.id}")
     shown = await visit(pages, "/studio/admin/audit?action=LOGIN&actor=&subject_id=")
     assert [each.text.strip() for each in shown.xpath("//tbody//th")] == ["Signed in"]
     assert f"User {admin.id} logged in" in shown.text
     none = await visit(pages, f"/studio/admin/audit?actor={admin.id + 1}")
     assert "Nothing recorded" in none.text
-    await visit(pages, "/studio/admin/audit?actor=x", status=422)
+    for actor in ("x", "%00", "unknown@example.com"):
+        assert "Nothing recorded" in (await visit(pages, f"/studio/admin/audit?actor={actor}")).text
+
+
+async def test_audit_trail_of_a_user(pages: httpx.AsyncClient, admin: User, user: User) -> None:
+    saved = await (await visit(pages, f"{USERS}/{user.id}")).submit(
+        pages, form="#change-role", role="editor"
+    )
+    assert saved.status == 200
+    for actor in ("root", "ROOT", "@root", admin.email, str(admin.id), f" {admin.email.upper()} "):
+        shown = await visit(pages, f"/studio/admin/audit?{urlencode({'actor': actor})}")
+        assert len(shown.xpath("//tbody/tr")) == 2
+        assert shown.xpath('//input[@name="actor"]/@value') == [actor.strip()]
+    assert "Nothing recorded" in (await visit(pages, "/studio/admin/audit?actor=ada")).text
 
 
 async def test_failed_mails_are_queued_again(

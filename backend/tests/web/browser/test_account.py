@@ -71,6 +71,14 @@ async def test_registration_and_profile(site: Site, visitor: Visitor, tmp_path: 
     assert await page.evaluate("document.activeElement.id") == "error-summary"
     await visitor.accessible()
 
+    # The page stays open after a download, and another one works.
+    await visitor.open("/studio/account/data")
+    for _ in range(2):
+        await page.fill("#password", PASSWORD)
+        async with page.expect_download() as download:
+            await page.click("#download-account button")
+        assert (await download.value).suggested_filename == "account.zip"
+
 
 async def test_second_factor_keys_and_sessions(site: Site, visitor: Visitor) -> None:
     page = visitor.page

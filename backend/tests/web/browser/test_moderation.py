@@ -88,6 +88,26 @@ async def test_moderation_with_the_keyboard(site: Site, visitor: Visitor) -> Non
     await page.wait_for_selector("text=The report was saved.")
 
 
+async def test_several_reports(site: Site, visitor: Visitor) -> None:
+    for number in (3, 4, 5):
+        await hold_comments(site, number)
+    page = visitor.page
+    await visitor.sign_in(await site.create_user(role="editor"))
+    await visitor.open("/studio/moderation/reports")
+    items = page.locator("[data-queue] > li")
+    before = await items.count()
+    await items.nth(0).focus()
+    await page.keyboard.press("r")
+    await visitor.counts(".queued", before - 1)
+    assert await page.inner_text("#flash") == "1 report changed."
+    await page.keyboard.press("x")
+    await page.keyboard.press("j")
+    await page.keyboard.press("x")
+    await page.click("#bulk button[value=dismissed]")
+    await visitor.counts(".queued", before - 3)
+    assert await page.inner_text("#flash") == "2 reports changed."
+
+
 async def test_media_library(site: Site, visitor: Visitor) -> None:
     page = visitor.page
     visitor.expect_status(422)
@@ -113,14 +133,39 @@ async def test_media_library(site: Site, visitor: Visitor) -> None:
         {**picture, "name": "broken.jpg", "buffer": b"broken"},
     ]
     await page.set_input_files("#file", several)
+    await page.fill("#alt-0", "A tall loom")
+    await page.fill("#alt-1", "Nothing")
+    await visitor.accessible()
+    await visitor.fits()
     await page.click("#upload button")
     await page.wait_for_selector("#uploads .failed")
     await visitor.counts(".pictures > li", 2)
+    assert await page.locator('.pictures img[alt="A tall loom"]').count() == 1
+    assert await page.is_hidden("#chosen")
+    assert await page.is_visible("#alt")
     assert "Not an image" in await page.inner_text("#uploads")
     await visitor.accessible()
     await visitor.fits()
     await visitor.screenshot("media-narrow", width=360)
     await visitor.screenshot("media")
+    # Dropped pictures are described before they are uploaded.
+    await page.evaluate(
+        """(bytes) => {
+            const transfer = new DataTransfer();
+            for (const name of ["c.jpg", "d.jpg"]) {
+                const options = { type: "image/jpeg" };
+                transfer.items.add(new File([new Uint8Array(bytes)], name, options));
+            }
+            const options = { dataTransfer: transfer, bubbles: true, cancelable: true };
+            document.getElementById("upload-area").dispatchEvent(new DragEvent("drop", options));
+        }""",
+        list(image_bytes(size=(60, 40))),
+    )
+    assert await page.evaluate("document.activeElement.id") == "alt-0"
+    await page.fill("#alt-1", "A small loom")
+    await page.click("#upload button")
+    await visitor.counts(".pictures > li", 4)
+    assert await page.locator('.pictures img[alt="A small loom"]').count() == 1
     await page.check("#without_alt")
     await visitor.counts(".pictures > li", 1)
     await page.click(".pictures a")

@@ -234,6 +234,57 @@ async def test_without_network_and_session(site: Site, visitor: Visitor) -> None
     assert await page.is_hidden("#kept")
 
 
+KEPT_TEXTS = "Object.keys(localStorage).filter((name) => name.startsWith('pressroom:text:')).length"
+
+
+async def keep_a_text(visitor: Visitor) -> None:
+    """Type into an empty editor, and wait until the browser has kept the text."""
+    await visitor.open("/studio/articles/new")
+    await visitor.page.fill("#content", "A secret text")
+    async with asyncio.timeout(10):
+        while not await visitor.page.evaluate(KEPT_TEXTS):
+            pass
+
+
+async def test_kept_text_belongs_to_its_user(site: Site, visitor: Visitor) -> None:
+    page, username = visitor.page, await site.create_user()
+    await visitor.sign_in(username)
+    await keep_a_text(visitor)
+
+    # The session ends without signing out. Another user of the browser never sees the text.
+    await page.context.clear_cookies(name="__Host-pressroom")
+    await visitor.sign_in(await site.create_user())
+    own = await page.evaluate("Object.keys(localStorage).find((each) => each.endsWith(':new'))")
+    await visitor.open("/studio/articles/new")
+    key = await page.get_attribute("#editor", "data-key")
+    assert own != f"pressroom:text:{key}"
+    assert await page.is_hidden("#kept")
+    # Not even if it is under the key of the other user.
+    await visitor.open("/studio")
+    copy = "([from, to]) => localStorage.setItem(to, localStorage.getItem(from))"
+    await page.evaluate(copy, [own, f"pressroom:text:{key}"])
+    await visitor.open("/studio/articles/new")
+    assert await page.is_hidden("#kept")
+    await page.click("text=Sign out")
+    await page.click("dialog[open] >> text=Continue")
+    await page.wait_for_url("**/studio/sign-in")
+
+    # The first user finds the text. It is deleted by signing out, after a question.
+    await visitor.sign_in(username)
+    await visitor.open("/studio/articles/new")
+    await page.click("#kept-use")
+    assert await page.input_value("#content") == "A secret text"
+    await page.click("text=Sign out")
+    await page.wait_for_selector("dialog[open] :text('was not saved')")
+    await visitor.accessible()
+    await page.click("dialog[open] >> text=Cancel")
+    assert await page.evaluate(KEPT_TEXTS) > 0
+    await page.click("text=Sign out")
+    await page.click("dialog[open] >> text=Continue")
+    await page.wait_for_url("**/studio/sign-in")
+    assert await page.evaluate(KEPT_TEXTS) == 0
+
+
 async def test_calendar(site: Site, visitor: Visitor) -> None:
     page = visitor.page
     await visitor.sign_in(await site.create_user())
@@ -245,15 +296,21 @@ async def test_calendar(site: Site, visitor: Visitor) -> None:
     await page.wait_for_selector("#flash :text('The article is scheduled.')")
     assert await page.input_value("#publish_on") == "2099-05-14T00:30"
 
+    # Half past midnight in Berlin is a day earlier in UTC.
     await visitor.open("/studio/calendar?month=2099-05")
     day = "td[data-day='2099-05-{}'] >> text=Scheduled"
-    await page.wait_for_selector(day.format("13"))
+    await page.wait_for_selector(day.format("14"))
+    assert "Time zone: Europe/Berlin." in await page.inner_text("#calendar")
+    await page.context.clear_cookies(name="pressroom-zone")
+    await visitor.open("/studio/calendar?month=2099-05")
+    await page.wait_for_selector(day.format("14"))
     await visitor.accessible()
     await visitor.fits()
     await visitor.screenshot("calendar")
     await page.drag_and_drop("[data-article]", "td[data-day='2099-05-20']")
     await page.wait_for_selector(day.format("20"))
     await page.click("a.move")
+    assert await page.input_value("#time") == "00:30"
     await page.fill("#day", "2099-05-21")
     await visitor.accessible()
     await page.click("main button")

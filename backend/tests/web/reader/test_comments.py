@@ -12,7 +12,7 @@ from app.core.enums import CommentPolicy, CommentStatus, Role
 from app.models import Article, Comment, User
 from app.models.community.report import Report
 from tests.factories import create_article, create_comment, create_user
-from tests.web.conftest import SignIn
+from tests.web.conftest import OpenAs, SignIn
 from tests.web.pages import HOSTILE, Page, no_markup, visit
 
 
@@ -140,15 +140,14 @@ class TestWriting:
         self,
         pages: httpx.AsyncClient,
         session: AsyncSession,
-        sign_in: SignIn,
+        open_as: OpenAs,
         article: Article,
         reader: User,
     ) -> None:
         path = "/read/articles/notes/comments/new"
         asked = await pages.get(path)
         assert asked.headers["location"] == f"/studio/sign-in?next={path.replace('/', '%2F')}"
-        await sign_in(reader)
-        form = await visit(pages, path)
+        form = await open_as(reader, path)
         shown = await form.submit(pages, content="**Well**\r\n\r\nsaid")
         assert shown.flash == ["Thank you. Your comment is published."]
         assert texts(shown) == ["Well\nsaid"]
@@ -161,13 +160,12 @@ class TestWriting:
         self,
         pages: httpx.AsyncClient,
         session: AsyncSession,
-        sign_in: SignIn,
+        open_as: OpenAs,
         article: Article,
         reader: User,
     ) -> None:
         parent = await create_comment(session, article=article, author=reader, content="First")
-        await sign_in(reader)
-        form = await visit(pages, f"/read/articles/notes/comments/new?reply={parent.id}")
+        form = await open_as(reader, f"/read/articles/notes/comments/new?reply={parent.id}")
         assert texts(form) == ["First"]
         refused = await form.submit(pages, content="")
         assert (refused.status, list(refused.errors)) == (422, ["content"])
@@ -200,15 +198,14 @@ class TestWriting:
     async def test_held_comment_waits(
         self,
         pages: httpx.AsyncClient,
-        sign_in: SignIn,
+        open_as: OpenAs,
         article: Article,
         reader: User,
         session: AsyncSession,
     ) -> None:
         article.comment_policy = CommentPolicy.HELD
         await session.flush()
-        await sign_in(reader)
-        form = await visit(pages, "/read/articles/notes/comments/new")
+        form = await open_as(reader, "/read/articles/notes/comments/new")
         assert "A moderator reads comments" in form.text
         shown = await form.submit(pages, content="Held")
         assert "once a moderator has approved it" in shown.flash[0]
@@ -218,13 +215,12 @@ class TestWriting:
     async def test_closed_meanwhile(
         self,
         pages: httpx.AsyncClient,
-        sign_in: SignIn,
+        open_as: OpenAs,
         article: Article,
         reader: User,
         session: AsyncSession,
     ) -> None:
-        await sign_in(reader)
-        form = await visit(pages, "/read/articles/notes/comments/new")
+        form = await open_as(reader, "/read/articles/notes/comments/new")
         article.comment_policy = CommentPolicy.CLOSED
         await session.flush()
         shown = await form.submit(pages, content="Too late")
@@ -235,10 +231,9 @@ class TestWriting:
         assert (await form.submit(pages, content="Too late")).status == 404
 
     async def test_hostile_text(
-        self, pages: httpx.AsyncClient, sign_in: SignIn, article: Article, reader: User
+        self, pages: httpx.AsyncClient, open_as: OpenAs, article: Article, reader: User
     ) -> None:
-        await sign_in(reader)
-        form = await visit(pages, "/read/articles/notes/comments/new")
+        form = await open_as(reader, "/read/articles/notes/comments/new")
         shown = await form.submit(pages, content=f"`{HOSTILE}` {HOSTILE}")
         assert not shown.xpath('//script[contains(., "alert")] | //*[@onerror]')
         refused = await form.submit(pages, content=HOSTILE + "x" * 10_000)
@@ -249,14 +244,13 @@ class TestWriting:
         self,
         pages: httpx.AsyncClient,
         session: AsyncSession,
-        sign_in: SignIn,
+        open_as: OpenAs,
         article: Article,
         reader: User,
     ) -> None:
         parent = await create_comment(session, article=article, author=reader)
         await visit(pages, "/studio/sign-in")
-        await sign_in(reader)
-        form = await visit(pages, f"/read/articles/notes/comments/new?reply={parent.id}")
+        form = await open_as(reader, f"/read/articles/notes/comments/new?reply={parent.id}")
         from sqlalchemy import delete
 
         from app.models import UserSession
@@ -293,14 +287,13 @@ class TestOwnComments:
         self,
         pages: httpx.AsyncClient,
         session: AsyncSession,
-        sign_in: SignIn,
+        open_as: OpenAs,
         article: Article,
         reader: User,
     ) -> None:
         old = clock.now() - timedelta(minutes=16)
         comment = await create_comment(session, article=article, author=reader, created_at=old)
-        await sign_in(reader)
-        form = await visit(pages, f"/read/comments/{comment.id}/edit")
+        form = await open_as(reader, f"/read/comments/{comment.id}/edit")
         refused = await form.submit(pages, content="Too late")
         assert refused.status == 403
         assert "15 minutes" in refused.summary[0]
@@ -340,13 +333,12 @@ class TestReports:
         self,
         pages: httpx.AsyncClient,
         session: AsyncSession,
-        sign_in: SignIn,
+        open_as: OpenAs,
         article: Article,
         reader: User,
     ) -> None:
         comment = await create_comment(session, article=article, author=reader, content="Buy!")
-        await sign_in(await create_user(session))
-        form = await visit(pages, f"/read/comments/{comment.id}/report")
+        form = await open_as(await create_user(session), f"/read/comments/{comment.id}/report")
         assert texts(form) == ["Buy!"]
         shown = await form.submit(pages, reason="Advertising")
         assert "The editors will look at your report." in shown.text
@@ -359,12 +351,11 @@ class TestReports:
         self,
         pages: httpx.AsyncClient,
         session: AsyncSession,
-        sign_in: SignIn,
+        open_as: OpenAs,
         article: Article,
         reader: User,
     ) -> None:
-        await sign_in(reader)
-        form = await visit(pages, "/read/articles/notes/report")
+        form = await open_as(reader, "/read/articles/notes/report")
         refused = await form.submit(pages, reason="")
         assert (refused.status, list(refused.errors)) == (422, ["reason"])
         shown = await refused.submit(pages, reason=HOSTILE)

@@ -1,5 +1,7 @@
 """The list of articles, revisions, preview links, trash, pictures and suggested tags."""
 
+import re
+
 import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -143,6 +145,9 @@ class TestPreviewLinks:
         shown = await visit(pages, target)
         assert "Secret" in shown.text
         assert shown.response.headers["x-robots-tag"] == "noindex"
+        # Images of other hosts are shown as in the published article.
+        policy = shown.response.headers["content-security-policy"]
+        assert re.search(r"img-src [^;]* https:;", policy)
         assert "no-store" in shown.response.headers["cache-control"]
         await visit(pages, "/studio/previews/prv_unknown", status=404)
 

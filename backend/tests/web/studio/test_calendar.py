@@ -9,10 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core import clock
 from app.core.enums import Role
 from app.models import Article, User
+from app.web import zones
 from tests.factories import create_article, create_user
 from tests.web.conftest import SignIn
 from tests.web.pages import HOSTILE, Page, no_markup, visit
 
+SECOND = timedelta(seconds=1)
 LATER = datetime(2099, 5, 14, 9, 30, tzinfo=UTC)
 
 
@@ -51,6 +53,64 @@ async def test_scheduled_and_published_articles(
     )
     for month in ("2099", "2099-13", "0001-01", "9999-12", "x"):
         await visit(pages, f"/studio/calendar?month={month}", status=422)
+
+
+@pytest.mark.parametrize(
+    ("zone", "shown_zone", "day", "clock_time"),
+    [
+        ("Europe/Berlin", "Europe/Berlin", "2099-05-15", "00:30"),
+        ("America/New_York", "America/New_York", "2099-05-14", "18:30"),
+        ("Pacific/Kiritimati", "Pacific/Kiritimati", "2099-05-15", "12:30"),
+        ("../../etc/passwd", "UTC", "2099-05-14", "22:30"),
+        ("Europe", "UTC", "2099-05-14", "22:30"),
+        ("Mars/Olympus", "UTC", "2099-05-14", "22:30"),
+        ("", "UTC", "2099-05-14", "22:30"),
+    ],
+)
+async def test_days_of_the_time_zone(
+    pages: httpx.AsyncClient,
+    session: AsyncSession,
+    author: User,
+    zone: str,
+    shown_zone: str,
+    day: str,
+    clock_time: str,
+) -> None:
+    late = LATER.replace(hour=22)
+    article = await create_article(session, author=author, title="Looms", published_at=late)
+    pages.cookies.set(zones.COOKIE, zone)
+    shown = await visit(pages, "/studio/calendar?month=2099-05")
+    assert days_of(shown, "Looms") == [day]
+    assert f"Time zone: {shown_zone}." in shown.text
+    path = f"/studio/calendar/{article.id}"
+    form = await visit(pages, path)
+    fields = form.form(path).fields
+    assert (fields["day"], fields["time"], fields["zone"]) == (day, clock_time, shown_zone)
+    # The zone of the form is that of its page, also if the browser has another one meanwhile.
+    pages.cookies.set(zones.COOKIE, "Asia/Tokyo")
+    await form.submit(pages, form=path)
+    stored = await session.get(Article, article.id, populate_existing=True)
+    assert stored is not None
+    assert stored.published_at == late
+
+
+async def test_first_and_last_day_of_a_zone(
+    pages: httpx.AsyncClient, session: AsyncSession, author: User
+) -> None:
+    """May 2099 begins and ends on other days of UTC than in Kiritimati (UTC+14)."""
+    first = datetime(2099, 4, 26, 10, 0, tzinfo=UTC)  # Monday, 27 April 2099, at midnight
+    await create_article(session, author=author, title="Before", published_at=first - SECOND)
+    await create_article(session, author=author, title="First", published_at=first)
+    pages.cookies.set(zones.COOKIE, "Pacific/Kiritimati")
+    pages.headers["Accept-Language"] = "de"
+    shown = await visit(pages, "/studio/calendar?month=2099-05")
+    assert days_of(shown, "First") == ["2099-04-27"]
+    assert days_of(shown, "Before") == []
+
+
+@pytest.mark.parametrize("name", ["Asia/Calcutta", "Asia/Kolkata"])
+def test_former_name_of_a_zone(name: str) -> None:
+    assert LATER.astimezone(zones.find_zone(name)).hour == 15
 
 
 async def test_editors_see_all(

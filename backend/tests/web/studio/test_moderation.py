@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.enums import CommentStatus, ReportState, Role
 from app.models import Article, Comment, User
 from tests.factories import create_article, create_comment, create_report, create_user
-from tests.web.conftest import SignIn
+from tests.web.conftest import OpenAs
 from tests.web.pages import HOSTILE, no_markup, visit
 
 QUEUE = "/studio/moderation"
@@ -39,15 +39,14 @@ async def status_of(session: AsyncSession, comment: Comment) -> CommentStatus:
 
 async def test_author_moderates_comments_on_own_articles(
     pages: httpx.AsyncClient,
-    sign_in: SignIn,
+    open_as: OpenAs,
     session: AsyncSession,
     author: User,
     article: Article,
 ) -> None:
     held = await hold(session, article, content=f"First {HOSTILE}")
     other = await hold(session, await create_article(session, author=await create_user(session)))
-    await sign_in(author)
-    shown = await visit(pages, QUEUE)
+    shown = await open_as(author, QUEUE)
     no_markup(shown)
     assert len(shown.xpath("//ol[@data-queue]/li")) == 1
     assert "Reports" not in shown.text  # for editors
@@ -70,14 +69,13 @@ async def test_author_moderates_comments_on_own_articles(
 
 async def test_changed_comment_is_not_approved(
     pages: httpx.AsyncClient,
-    sign_in: SignIn,
+    open_as: OpenAs,
     session: AsyncSession,
     author: User,
     article: Article,
 ) -> None:
     held = await hold(session, article)
-    await sign_in(author)
-    shown = await visit(pages, QUEUE)
+    shown = await open_as(author, QUEUE)
     held.content = "Something else"
     await session.flush()
     card = f'//li[@id="comment-{held.id}"]//input[@type="checkbox"]/@value'
@@ -88,14 +86,13 @@ async def test_changed_comment_is_not_approved(
 
 async def test_hidden_comments_are_shown_again(
     pages: httpx.AsyncClient,
-    sign_in: SignIn,
+    open_as: OpenAs,
     session: AsyncSession,
     author: User,
     article: Article,
 ) -> None:
     held = await hold(session, article)
-    await sign_in(author)
-    shown = await visit(pages, QUEUE)
+    shown = await open_as(author, QUEUE)
     for decision, status in (("hide", CommentStatus.HIDDEN), ("approve", CommentStatus.VISIBLE)):
         value = shown.xpath('//ol[@data-queue]//input[@type="checkbox"]/@value')
         saved = await shown.submit(pages, form="#bulk", comments=value, decision=decision)
@@ -106,14 +103,13 @@ async def test_hidden_comments_are_shown_again(
 
 async def test_bad_input_of_the_queue(
     pages: httpx.AsyncClient,
-    sign_in: SignIn,
+    open_as: OpenAs,
     session: AsyncSession,
     author: User,
     article: Article,
 ) -> None:
     await hold(session, article)
-    await sign_in(author)
-    shown = await visit(pages, QUEUE)
+    shown = await open_as(author, QUEUE)
     nothing = await shown.submit(pages, form="#bulk", decision="approve")
     assert nothing.status == 422
     assert nothing.summary == ["Choose at least one comment."]
@@ -130,7 +126,7 @@ async def test_bad_input_of_the_queue(
 
 async def test_editor_handles_reports(
     pages: httpx.AsyncClient,
-    sign_in: SignIn,
+    open_as: OpenAs,
     session: AsyncSession,
     author: User,
     article: Article,
@@ -142,8 +138,7 @@ async def test_editor_handles_reports(
     on_comment.article_id, on_comment.comment_id = None, comment.id
     report.reason = on_comment.reason = HOSTILE
     await session.flush()
-    await sign_in(editor)
-    shown = await visit(pages, REPORTS)
+    shown = await open_as(editor, REPORTS)
     no_markup(shown)
     action = f"{REPORTS}/{report.id}"
     saved = await shown.submit(pages, form=action, state="in_review", note=f"Hm {HOSTILE}")
@@ -157,8 +152,13 @@ async def test_editor_handles_reports(
     assert hidden.path == REPORTS
     assert await status_of(session, comment) is CommentStatus.HIDDEN
 
-    bulk = await hidden.submit(pages, form="#bulk", reports=[str(on_comment.id)], state="resolved")
-    assert bulk.flash == ["1 report changed."]
+    chosen = hidden.xpath('//ol[@data-queue]//input[@name="reports"][@type="checkbox"]/@value')
+    bulk = await hidden.submit(pages, form="#bulk", reports=[*chosen, "999"], state="resolved")
+    assert bulk.flash == ["1 report changed. 1 report no longer exists."]
+    await session.refresh(on_comment)
+    assert on_comment.state == ReportState.RESOLVED
+    stale = await hidden.submit(pages, form="#bulk", reports=chosen, state="dismissed")
+    assert stale.flash == ["1 report has changed in the meantime: look at it again."]
     await session.refresh(on_comment)
     assert on_comment.state == ReportState.RESOLVED
     everything = await visit(pages, f"{REPORTS}?state=")

@@ -23,6 +23,7 @@ from app.core.enums import CommentStatus
 from app.core.errors import ArticleNotFound, CommentNotFound
 from app.db.reading import Reader
 from app.db.selection import Selection
+from app.db.writing import fetch
 from app.models.accounts.user import User
 from app.models.articles.article import Article
 from app.models.community.comment import Comment
@@ -182,7 +183,7 @@ async def read_back(
 ) -> CommentResponse:
     """Return the comment that was just flushed, as a read would return it."""
     parameters = {**viewer_parameters(viewer, moderates=moderates), "comment_id": comment_id}
-    return COMMENT.read((await session.execute(_COMMENT, parameters)).one())
+    return COMMENT.read((await fetch(session, _COMMENT, parameters)).one())
 
 
 async def _viewer_parameters_for(

@@ -26,6 +26,7 @@ from app.core.enums import CommentPolicy, CommentStatus
 from app.core.errors import ArticleNotFound
 from app.db.reading import Reader
 from app.db.selection import Selection, fields_of
+from app.db.writing import fetch
 from app.models.accounts.user import User
 from app.models.articles.article import Article
 from app.models.community.comment import Comment
@@ -119,7 +120,7 @@ async def get_commented_article(
     """Return the article of comments, if `viewer` may see it. Raises ArticleNotFound."""
     visibility, params = visibility_of(viewer)
     parameters = {**params, "article_id": article_id}
-    row = (await reader.execute(_ARTICLES[visibility], parameters)).one_or_none()
+    row = (await fetch(reader, _ARTICLES[visibility], parameters)).one_or_none()
     if row is None:
         raise ArticleNotFound
     moderates = may(viewer, Action.MODERATE_COMMENTS, owner_id=row.author_id)

@@ -1,8 +1,9 @@
 """Create, update, delete and moderate comments."""
 
 from datetime import timedelta
+from typing import Any, cast
 
-from sqlalchemy import select
+from sqlalchemy import BindParameter, String, Table, bindparam, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
@@ -23,6 +24,7 @@ from app.core.errors import (
 )
 from app.core.limits import LimitKind
 from app.db.session import NO_KEY_UPDATE, constraint_errors
+from app.db.writing import fetch_value
 from app.models.community.comment import Comment
 from app.schemas.community.comment import (
     CommentCreate,
@@ -32,6 +34,7 @@ from app.schemas.community.comment import (
     CommentWithProfile,
 )
 from app.services import audit, limits
+from app.services.articles.rows import public_view
 from app.services.audit import AuditAction
 from app.services.community.comments.reading import get_comment, read_back
 from app.services.community.comments.rows import CommentedArticle, get_commented_article
@@ -46,6 +49,24 @@ REFERENCES = {
     "fk_comments_parent_id": CommentNotFound,
     "fk_comments_root_id": CommentNotFound,
 }
+_TABLE = cast("Table", Comment.__table__)
+_COLUMNS = (
+    "article_id", "author_id", "root_id", "parent_id", "content", "html", "status", "created_at",
+    "updated_at",
+)  # fmt: skip
+
+
+def _parameter(name: str) -> BindParameter[Any]:
+    """Return the parameter of a column. Strings have no length: a cast would truncate them."""
+    type_ = _TABLE.c[name].type
+    return bindparam(name, type_=String() if isinstance(type_, String) else type_)
+
+
+_INSERT = (
+    insert(_TABLE)
+    .from_select(_COLUMNS, select(*map(_parameter, _COLUMNS)), include_defaults=False)
+    .returning(_TABLE.c.id)
+)
 
 
 async def create_comment(
@@ -68,23 +89,29 @@ async def create_comment(
         root_id = await _lock_open_thread(session, article_id, new.parent_id, author)
     await limits.spend(session, author, {LimitKind.COMMENTS: 1})
     now = clock.now()
-    comment = Comment(
-        article_id=article_id,
-        author_id=author.id,
-        root_id=root_id,
-        parent_id=new.parent_id,
-        content=new.content,
-        html=html,
-        status=_status(article),
-        created_at=now,
-        updated_at=now,
-    )
-    session.add(comment)
+    row: dict[str, Any] = {
+        "article_id": article_id,
+        "author_id": author.id,
+        "root_id": root_id,
+        "parent_id": new.parent_id,
+        "content": new.content,
+        "html": html,
+        "status": _status(article),
+        "created_at": now,
+        "updated_at": now,
+    }
     with constraint_errors(REFERENCES):
-        await session.flush()  # checks the references and assigns the id
-    _record(session, AuditAction.CREATE_COMMENT, comment.id, author)
-    return await read_back(
-        session, comment_id=comment.id, viewer=author, moderates=article.moderates
+        comment_id: int = await fetch_value(session, _INSERT, row)
+    _record(session, AuditAction.CREATE_COMMENT, comment_id, author)
+    return CommentResponse(  # as a read would return it to its author
+        **{name: row[name] for name in _COLUMNS if name in CommentResponse.model_fields},
+        id=comment_id,
+        thread_id=root_id or comment_id,
+        removed=False,
+        locked=False,
+        edited_at=None,
+        author=public_view(author),
+        guest=None,
     )
 
 

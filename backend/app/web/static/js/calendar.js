@@ -33,7 +33,7 @@ document.addEventListener("drop", async (event) => {
   const moved = calendar.dataset.textMoved;
   calendar.setAttribute("aria-busy", "true");
   try {
-    const body = new URLSearchParams({ csrf_token: csrfToken(), day: day.dataset.day });
+    const body = new URLSearchParams({ csrf_token: csrfToken(), day: day.dataset.day, zone: calendar.dataset.zone });
     const response = await request(`/studio/calendar/${id}`, { method: "POST", body });
     const text = await response.text();
     if (response.ok && swap("calendar", text)) announce(moved);
@@ -45,3 +45,10 @@ document.addEventListener("drop", async (event) => {
     calendar.removeAttribute("aria-busy");
   }
 });
+
+// The first page after a sign-in is made before the browser has told its time zone.
+const { zone } = document.getElementById("calendar").dataset;
+if (zone !== Intl.DateTimeFormat().resolvedOptions().timeZone) {
+  const response = await request(location.href);
+  if (response.ok) swap("calendar", await response.text());
+}

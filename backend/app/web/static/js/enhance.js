@@ -139,7 +139,8 @@ document.addEventListener("submit", async (event) => {
     }
     return;
   }
-  if (form.method === "post") {
+  // The page stays open after a download, so its form can be sent again.
+  if (form.method === "post" && form.dataset.download === undefined) {
     if (form.dataset.sending) {
       event.preventDefault();
       return;
@@ -230,6 +231,13 @@ function prepare(root) {
   }
 }
 
+// The studio shows days in the time zone of the browser (app/web/zones.py). With another path, the
+// cookie would be sent for public pages as well, which nginx would then not answer itself.
+if (csrfToken()) {
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  const secure = location.protocol === "https:" ? "; secure" : "";
+  document.cookie = `pressroom-zone=${zone}; path=/studio; max-age=31536000; samesite=lax${secure}`;
+}
 document.documentElement.classList.add("scripted");
 prepare(document);
 document.querySelector("[data-focus]")?.focus();

@@ -5,7 +5,41 @@ const area = document.getElementById("upload-area");
 const form = document.getElementById("upload");
 const list = document.getElementById("uploads");
 const input = form.querySelector("input[type=file]");
+const common = form.elements.alt;
+const chosen = document.getElementById("chosen");
 input.multiple = true;
+
+// Several pictures: one field for the alternative text of each, in place of the one of the form.
+function describe() {
+  for (const image of chosen.querySelectorAll("img")) URL.revokeObjectURL(image.src);
+  const files = input.files.length > 1 ? [...input.files] : [];
+  chosen.replaceChildren(...files.map(row));
+  chosen.hidden = !files.length;
+  common.closest(".field").hidden = Boolean(files.length);
+}
+
+function row(file, number) {
+  const item = document.createElement("li");
+  const image = document.createElement("img");
+  image.src = URL.createObjectURL(file);
+  image.alt = "";
+  const label = document.createElement("label");
+  const name = document.createElement("bdi");
+  name.textContent = file.name;
+  label.append(`${form.dataset.textAlt}: `, name);
+  const field = document.createElement("input");
+  field.id = label.htmlFor = `alt-${number}`;
+  field.maxLength = common.maxLength;
+  field.dir = "auto";
+  const group = document.createElement("div");
+  group.className = "field";
+  group.append(label, field);
+  item.append(image, group);
+  return item;
+}
+
+input.addEventListener("change", describe);
+form.addEventListener("reset", () => setTimeout(describe)); // after the fields are empty
 
 function show(file) {
   const item = document.createElement("li");
@@ -53,9 +87,9 @@ function send(file, alt, shown) {
   });
 }
 
-async function uploadAll(files, alt) {
+async function uploadAll(files, texts) {
   let stored = 0;
-  for (const file of files) if (await send(file, alt, show(file))) stored += 1;
+  for (const [number, file] of files.entries()) if (await send(file, texts[number], show(file))) stored += 1;
   if (!stored) return;
   form.reset();
   const response = await request(location.href);
@@ -66,7 +100,7 @@ async function uploadAll(files, alt) {
 form.addEventListener("submit", (event) => {
   if (input.files.length < 2) return;
   event.preventDefault();
-  uploadAll([...input.files], form.elements.alt.value);
+  uploadAll([...input.files], [...chosen.querySelectorAll("input")].map((field) => field.value));
 });
 
 for (const name of ["dragenter", "dragover"]) {
@@ -82,5 +116,7 @@ for (const name of ["dragleave", "drop"]) {
 area.addEventListener("drop", (event) => {
   if (!event.dataTransfer.files.length) return;
   event.preventDefault();
-  uploadAll([...event.dataTransfer.files], "");
+  input.files = event.dataTransfer.files;
+  describe();
+  (chosen.querySelector("input") ?? common).focus();
 });

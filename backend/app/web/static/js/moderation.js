@@ -40,7 +40,7 @@ document.addEventListener("keydown", (event) => {
   const index = items().indexOf(item);
   if (event.key === "j") focusItem(index + 1);
   else if (event.key === "k") focusItem(index - 1);
-  else if ("xahdo".includes(event.key) && event.key.length === 1) act(item, event.key);
+  else if ("xahdor".includes(event.key) && event.key.length === 1) act(item, event.key);
   else return;
   event.preventDefault();
 });

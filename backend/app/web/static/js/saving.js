@@ -83,7 +83,7 @@ export function prepare(form, { redraw }) {
     return request(form.action, { method: "POST", body });
   }
 
-  // After a new login in another window, the token of this page belongs to the former session.
+  // After a new sign-in in another window, the token of this page belongs to the former session.
   async function renewToken() {
     const response = await request("/studio/articles/tags");
     const token = html(await response.text()).querySelector('meta[name="csrf-token"]');

@@ -78,4 +78,10 @@ async def show_preview(request: Request, reader: ReadConnection, token: str) -> 
     """Show the article of a link, without a session."""
     article = await previews.get_preview(reader, token=token)
     headers = {"X-Robots-Tag": "noindex"}
-    return page(request, "studio/writing/shared.html", article=article, headers=headers)
+    return page(
+        request,
+        "studio/writing/shared.html",
+        remote_images=True,
+        headers=headers,
+        article=article,
+    )

@@ -1,0 +1,276 @@
+"""Processes that read and render: the same results, and no process that stays."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import psutil
+import pytest
+
+from app.core.config import BACKEND_DIR
+from app.services.bulk import ghost, reading, wordpress
+from app.services.bulk.foreign import ReadOptions, SourceError
+from app.services.bulk.ndjson import fixed_author
+from app.services.bulk.reading import ReadingProcess
+from app.services.bulk.texts import Renderers, render_texts
+from tests.bulk.exports import wordpress_post, wxr
+from tests.bulk.test_bad_input import ghost_source, wordpress_source
+
+OPTIONS = ReadOptions(now=datetime(2026, 1, 1, tzinfo=UTC))
+JANE = partial(fixed_author, "jane")
+DEADLINE = 60
+
+
+class Authors:
+    """Notes the authors that it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, handle: str) -> str:
+        self.asked.append(handle)
+        return "jane"
+
+
+@pytest.fixture(autouse=True)
+def all_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MIN_BYTES", 0)
+
+
+@pytest.fixture(params=["with threads", "alone"])
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let a thread run beside the test, or none: then the process is forked."""
+    if request.param == "alone":
+        if threading.active_count() > 1:
+            pytest.skip("the test process has threads")
+        yield
+        return
+    event = threading.Event()
+    thread = threading.Thread(target=event.wait)
+    thread.start()
+    yield
+    event.set()
+    thread.join()
+
+
+def start(path: Path, module: ModuleType = wordpress) -> ReadingProcess:
+    process = reading.start(path, module)
+    assert process is not None
+    return process
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    until = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < until
+        threading.Event().wait(0.01)
+
+
+def children() -> list[psutil.Process]:
+    """Return the processes that read sources for this one."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if child.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in " ".join(
+                child.cmdline()
+            ):
+                found.append(child)
+    return found
+
+
+def ignore(_: int) -> None:
+    """Ignore the progress."""
+
+
+@pytest.mark.usefixtures("threads")
+class TestRecords:
+    @pytest.mark.parametrize(
+        ("module", "source"), [(wordpress, wordpress_source), (ghost, ghost_source)]
+    )
+    def test_they_are_those_of_this_process(
+        self, module: ModuleType, source: Callable[[Path], Path], tmp_path: Path
+    ) -> None:
+        path = source(tmp_path)
+        counts: list[int] = []
+        process = start(path, module)
+        survey = process.survey(counts.append)
+        assert sum(counts) == path.stat().st_size
+        counts.clear()
+        authors = Authors()
+        records = list(process.read(OPTIONS, resolve_author=authors, advance=counts.append))
+        assert sum(counts) == path.stat().st_size
+
+        own = module.survey(path, ignore)
+        assert survey == own._replace(index=None)
+        own_authors = Authors()
+        assert records == list(
+            module.read(path, own, OPTIONS, resolve_author=own_authors, advance=ignore)
+        )
+        assert len(records) == 40
+        assert authors.asked == own_authors.asked != []
+        assert children() == []
+
+    def test_an_error_is_raised_here(self, tmp_path: Path) -> None:
+        path = tmp_path / "wp.xml"
+        path.write_text("no XML")
+        with pytest.raises(SourceError, match="not a WordPress export"):
+            start(path).survey(ignore)
+        wait_for(lambda: not children())
+
+    def test_a_killed_process_is_an_error(self, tmp_path: Path) -> None:
+        process = start(wordpress_source(tmp_path))
+        process.survey(ignore)
+        (child,) = children()
+        child.kill()
+        with pytest.raises(SourceError, match="it was killed"):
+            list(process.read(OPTIONS, resolve_author=JANE, advance=ignore))
+
+    def test_closing_ends_it_and_a_thread_that_waits(self, tmp_path: Path) -> None:
+        process = start(wordpress_source(tmp_path))
+        process.survey(ignore)
+        (child,) = children()
+        child.suspend()
+        errors: list[BaseException] = []
+
+        def read() -> None:
+            try:
+                list(process.read(OPTIONS, resolve_author=JANE, advance=ignore))
+            except SourceError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        process.close()
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
+        assert len(errors) == 1
+        assert children() == []
+
+    def test_it_ends_with_the_object(self, tmp_path: Path) -> None:
+        process = start(wordpress_source(tmp_path))
+        assert children()
+        del process
+        assert children() == []
+
+    def test_few_records_wait(self, tmp_path: Path) -> None:
+        """The pipe is full after a few chunks, however large the source is."""
+        path = tmp_path / "wp.xml"
+        text = "A text that is long enough. " * 200
+        path.write_text(wxr("".join(wordpress_post(number=n, content=text) for n in range(2000))))
+        process = start(path)
+        process.survey(ignore)
+        (child,) = children()
+        counts: list[int] = []
+        records = process.read(OPTIONS, resolve_author=JANE, advance=counts.append)
+        next(records)
+        wait_for(lambda: child.status() == psutil.STATUS_SLEEPING)
+        assert sum(counts) < path.stat().st_size / 4
+        process.close()
+
+
+@pytest.mark.usefixtures("threads")
+class TestRendering:
+    TEXTS = (
+        *(f"Text **{number}**" for number in range(10)),
+        ">" * 100 + "too deep",
+        "The last one",
+    )
+
+    @pytest.mark.parametrize("jobs", [1, 3])
+    def test_the_order_is_that_of_the_texts(self, jobs: int) -> None:
+        render = Renderers(jobs)
+        assert len(children()) == jobs - 1
+        for count in (0, 1, 2, 5, len(self.TEXTS)):
+            assert render(self.TEXTS[:count]) == render_texts(self.TEXTS[:count])
+        assert isinstance(render(self.TEXTS)[10], str)
+        del render
+        assert children() == []
+
+    def test_texts_of_a_killed_process_are_rendered_here(self) -> None:
+        render = Renderers(3)
+        children()[0].kill()
+        for _ in range(2):
+            assert render(self.TEXTS) == render_texts(self.TEXTS)
+
+
+class TestThisProcess:
+    """Sources that are read in the process that writes."""
+
+    def test_small_files_and_folders(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert reading.start(tmp_path, wordpress) is None
+        monkeypatch.setattr(reading, "MIN_BYTES", 100_000)
+        assert reading.start(wordpress_source(tmp_path), wordpress) is None
+
+    def test_no_process_can_be_started(self, tmp_path: Path) -> None:
+        path = wordpress_source(tmp_path)
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        used = max(int(file.name) for file in Path("/proc/self/fd").iterdir())
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used // 2, before[1]))
+        try:
+            files = []
+            with suppress(OSError):
+                while True:
+                    files.append(os.dup(0))
+            assert reading.start(path, wordpress) is None
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            for file in files:
+                os.close(file)
+
+    def test_one_cpu(self, tmp_path: Path) -> None:
+        path = wordpress_source(tmp_path)
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(before)})
+        try:
+            assert reading.start(path, wordpress) is None
+        finally:
+            os.sched_setaffinity(0, before)
+
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from app.services.bulk import reading, wordpress
+from app.services.bulk.texts import Renderers
+reading.MIN_BYTES = 0
+process = reading.start(Path(sys.argv[1]), wordpress)
+renderers = Renderers(3)
+process.survey(lambda _: None)
+renderers(["a", "b", "c"])
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_they_end_with_their_parent(number: signal.Signals, tmp_path: Path) -> None:
+    path = wordpress_source(tmp_path)
+    arguments: list[Any] = [sys.executable, "-c", PROGRAM, path]
+    with subprocess.Popen(
+        arguments,
+        cwd=BACKEND_DIR,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"ready\n"
+        processes = psutil.Process(parent.pid).children()
+        assert len(processes) == 3
+        if number is signal.SIGINT:  # of the terminal: both processes get it
+            os.killpg(parent.pid, number)
+        else:
+            parent.kill()
+        parent.wait(DEADLINE)
+        wait_for(lambda: not any(each.is_running() for each in processes))
