@@ -27,7 +27,7 @@ from app.services.bulk import archives, imports, reading, runs, sources
 from app.services.bulk.foreign import SourceError
 from app.services.bulk.reporting import Report
 from app.services.bulk.sources import ImportOptions
-from app.services.bulk.workers import Worker
+from app.services.bulk.workers import Worker, start_worker
 from app.services.media.storage import open_storage
 from tests.bulk.exports import GHOST, wordpress_post, wxr, zipped
 from tests.factories import api_key, bearer, create_import, create_user
@@ -220,7 +220,7 @@ class TestResult:
         query = {"source": "https://blog.example", "dry_run": "true"}
         expected = await imported(client, ada, body, content_type, **query)
         started: list[str] = []
-        start = reading.start_worker
+        start = start_worker
 
         def note_start(name: str, *arguments: Any) -> Worker | None:
             started.append(name)
