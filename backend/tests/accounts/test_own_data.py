@@ -60,6 +60,8 @@ DERIVED = {
     "rendered_with",
     "root_id",
     "search_vector",
+    "tag_names",
+    "tag_names_in_order",
     "toc",
     "widths",
     "word_count",
