@@ -108,8 +108,8 @@ smoke: ## Start the stack for development and for production, test it through ng
 edge: ## Test nginx under attacks, upgrades and scaling (ARGS="-k tls": some of the tests)
 	@scripts/venv dev
 	@cd backend && export EDGE_TESTS=1 && \
-	  { ../.venv/bin/python -m pytest -x -n 0 tests/edge/test_attacks.py $(ARGS) || [ $$? -eq $(NO_TESTS) ]; } && \
-	  { ../.venv/bin/python -m pytest -x -n 3 --dist=loadgroup tests/edge --ignore=tests/edge/test_attacks.py $(ARGS) || \
+	  { ../.venv/bin/python -m pytest -x -n 0 -m alone tests/edge $(ARGS) || [ $$? -eq $(NO_TESTS) ]; } && \
+	  { ../.venv/bin/python -m pytest -x -n 3 -m "not alone" --dist=loadgroup tests/edge $(ARGS) || \
 	    [ $$? -eq $(NO_TESTS) ]; }
 
 releases: ## Upgrade, roll back and fail in containers under load, 12 minutes (ARGS="-m core": 3 minutes)
