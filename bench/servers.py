@@ -34,7 +34,7 @@ STOP_SECONDS: Final = 30
 IDLE_SECONDS: Final = 60
 IDLE_SAMPLE_SECONDS: Final = 0.3
 
-# The settings of all servers. A developer's .env must not affect the results, so all settings that
+# The settings of all servers. A developer's .env must not affect the results. So all settings that
 # affect the speed are set here, even to their default.
 SERVER_ENVIRONMENT: Final = {
     "ENVIRONMENT": "production",

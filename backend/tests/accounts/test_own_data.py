@@ -68,7 +68,7 @@ DERIVED = {
 }
 """Columns that are computed from others."""
 OF_OTHERS = {
-    # Who else did something with the row, and what the server needs to work on it.
+    # Other users who acted on the row, and values that only the server uses.
     "active_at",
     "actor_id",
     "attempts",
