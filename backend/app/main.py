@@ -8,6 +8,7 @@ import gc
 import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import APIRouter, FastAPI
 
@@ -26,6 +27,7 @@ from app.core.config import (
     unknown_names,
 )
 from app.core.logging import configure_logging, get_logger
+from app.core.maintenance import MaintenanceState
 from app.db.embedded import embedded_database
 from app.db.session import Database
 from app.http import middleware
@@ -58,7 +60,9 @@ from app.routers.articles import articles, changes, previews, revisions, search,
 from app.routers.community import comments, favorites, profiles, reports
 from app.routers.idempotency import register_replays
 from app.routers.media import media
+from app.services import maintenance
 from app.services.bulk.runs import ImportRuns
+from app.services.job_runs import RequestedRuns
 from app.services.media.storage import open_storage
 from app.web import application as pages
 from app.web import assets
@@ -146,9 +150,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             database = app.state.database = Database.from_settings(resolved)
             gc.collect()
             gc.freeze()  # a full collection of these objects would block the event loop for 0.1 s
-            async with run_jobs(create_jobs(resolved, database), app.state.jobs):
+            state: MaintenanceState = app.state.maintenance
+            jobs = create_jobs(resolved, database)
+            async with (
+                maintenance.following(database, state),
+                run_jobs(jobs, app.state.jobs, database=database, wait=state.wait_for_end),
+            ):
                 yield
                 await app.state.imports.stop()
+                await app.state.requested_runs.stop()
             await database.dispose()
 
     app = FastAPI(
@@ -168,6 +178,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.storage = open_storage(settings)
     app.state.imports = ImportRuns()
     app.state.jobs = {}
+    app.state.create_jobs = partial(create_jobs, settings)
+    app.state.requested_runs = RequestedRuns()
+    app.state.maintenance = MaintenanceState()
     envelopes = {conduit.PATH: conduit_error_response, **pages.envelopes(app, settings)}
     middleware.install(app, settings, envelopes=envelopes, pages=pages.prefixes(settings))
     register_error_handlers(app)

@@ -29,7 +29,7 @@ from app.cli import (
 )
 from app.core.config import SetupError, describe
 from app.core.errors import PressroomError
-from app.jobs.steps import StepsFailed
+from app.core.job_states import StepsFailed
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for command in (

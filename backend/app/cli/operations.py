@@ -7,12 +7,10 @@ import typer
 
 from app.auth.identity import COMMAND_LINE
 from app.cli.base import console, prepare_settings, run_with_database
-from app.core.config import SetupError
 from app.core.plurals import counted
 from app.db.session import Database
-from app.jobs.background import Job, create_jobs
-from app.services import audit, outbox
-from app.services.audit import AuditAction
+from app.jobs.background import create_jobs, work_by_name
+from app.services import job_runs, outbox
 from app.services.community import counters
 
 counters_cli = typer.Typer(no_args_is_help=True, help="Counters of favorites, comments, follows.")
@@ -93,24 +91,10 @@ def run(name: Annotated[str, typer.Argument(help="A name of `jobs list`.")]) -> 
     """Run one job once, now, beside the server."""
     settings = prepare_settings(log_level="INFO")
 
-    async def run_job(database: Database) -> None:
-        jobs = {job.name: job for job in create_jobs(settings, database)}
-        if name not in jobs:
-            raise SetupError(f"There is no job {name}; there are: {', '.join(jobs)}")
-        await _run(database, jobs[name])
+    async def run_job(database: Database) -> job_runs.Outcome:
+        jobs = work_by_name(create_jobs(settings, database))
+        return await job_runs.run_now(database, name=name, jobs=jobs, actor=COMMAND_LINE)
 
-    run_with_database(settings, run_job)
-    console.print(f"The job {name} is done", markup=False, highlight=False)
-
-
-async def _run(database: Database, job: Job) -> None:
-    async with database.unit_of_work() as session:
-        audit.record(
-            session,
-            AuditAction.RUN_JOB,
-            actor_id=COMMAND_LINE.id,
-            subject=f"{job.name} job",
-            subject_id=None,
-            count=1,
-        )
-    await job.work()
+    outcome = run_with_database(settings, run_job)
+    rows = f": {counted(outcome.rows, 'row')}" if outcome.rows else ""
+    console.print(f"The job {name} is done{rows}", markup=False, highlight=False)
