@@ -8,7 +8,6 @@ import gc
 import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from functools import partial
 
 from fastapi import APIRouter, FastAPI
 
@@ -32,8 +31,9 @@ from app.db.embedded import embedded_database
 from app.db.session import Database
 from app.http import middleware
 from app.http.errors import register_error_handlers
-from app.jobs.background import create_jobs, run_jobs
+from app.jobs.background import create_jobs, run_jobs, work_by_name
 from app.routers import (
+    administration,
     bulk,
     documentation,
     feeds,
@@ -100,6 +100,7 @@ TAGS = [
     {"name": "media", "description": "Images, re-encoded in several sizes."},
     {"name": "bulk", "description": "Import and export of articles."},
     {"name": "redirects", "description": "Old addresses of imported articles."},
+    {"name": "administration", "description": "What operators see and do, as administrators."},
     {"name": "health", "description": "Health checks for orchestrators."},
     {"name": "index", "description": "What this server is, and where its documentation is."},
 ]
@@ -129,6 +130,7 @@ RESOURCES = (  # routes are matched in this order: the most requested ones come 
     credentials,
     api_keys,
     addresses,
+    administration,
     keys,
     health,
     index,
@@ -178,7 +180,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.storage = open_storage(settings)
     app.state.imports = ImportRuns()
     app.state.jobs = {}
-    app.state.create_jobs = partial(create_jobs, settings)
+    app.state.work_by_name = lambda database: work_by_name(create_jobs(settings, database))
     app.state.requested_runs = RequestedRuns()
     app.state.maintenance = MaintenanceState()
     envelopes = {conduit.PATH: conduit_error_response, **pages.envelopes(app, settings)}
