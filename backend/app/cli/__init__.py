@@ -7,7 +7,7 @@ articles.py  import, export, seed, redirects export
 database.py  migrate
 doctor.py    doctor
 keys.py      keys rotate, keys reseal
-operations.py counters recount, mail list, mail requeue, jobs list, jobs run
+operations.py counters …, mail …, jobs …, audit …, sessions …, stats, maintenance …
 retention.py retention
 restoring.py after-restore
 """
@@ -42,12 +42,16 @@ for command in (
     retention.retention,
     restoring.after_restore,
     doctor.doctor,
+    operations.stats,
     serving.routes,
 ):
     cli.command(command.__name__.removesuffix("_articles").replace("_", "-"))(command)
 cli.add_typer(accounts.cli, name="users")
 cli.add_typer(operations.mail_cli, name="mail")
 cli.add_typer(operations.jobs_cli, name="jobs")
+cli.add_typer(operations.audit_cli, name="audit")
+cli.add_typer(operations.sessions_cli, name="sessions")
+cli.add_typer(operations.maintenance_cli, name="maintenance")
 cli.add_typer(operations.counters_cli, name="counters")
 cli.add_typer(keys.cli, name="keys")
 cli.add_typer(articles.redirects_cli, name="redirects")
