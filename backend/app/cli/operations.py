@@ -217,7 +217,7 @@ def list_sessions(
 def end_session(
     session_id: Annotated[int, typer.Argument(help="An id of `sessions list`.")],
 ) -> None:
-    """End a session. `pressroom users` ends all sessions of a user."""
+    """End a session. `pressroom users disable` ends all sessions of a user."""
 
     async def run(database: Database) -> None:
         async with database.unit_of_work() as session:
