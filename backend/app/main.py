@@ -26,12 +26,14 @@ from app.core.config import (
     unknown_names,
 )
 from app.core.logging import configure_logging, get_logger
+from app.core.maintenance import MaintenanceState
 from app.db.embedded import embedded_database
 from app.db.session import Database
 from app.http import middleware
 from app.http.errors import register_error_handlers
-from app.jobs.background import create_jobs, run_jobs
+from app.jobs.background import create_jobs, run_jobs, work_by_name
 from app.routers import (
+    administration,
     bulk,
     documentation,
     feeds,
@@ -58,7 +60,9 @@ from app.routers.articles import articles, changes, previews, revisions, search,
 from app.routers.community import comments, favorites, profiles, reports
 from app.routers.idempotency import register_replays
 from app.routers.media import media
+from app.services import maintenance
 from app.services.bulk.runs import ImportRuns
+from app.services.job_runs import RequestedRuns
 from app.services.media.storage import open_storage
 from app.web import application as pages
 from app.web import assets
@@ -96,6 +100,7 @@ TAGS = [
     {"name": "media", "description": "Images, re-encoded in several sizes."},
     {"name": "bulk", "description": "Import and export of articles."},
     {"name": "redirects", "description": "Old addresses of imported articles."},
+    {"name": "administration", "description": "What operators see and do, as administrators."},
     {"name": "health", "description": "Health checks for orchestrators."},
     {"name": "index", "description": "What this server is, and where its documentation is."},
 ]
@@ -125,6 +130,7 @@ RESOURCES = (  # routes are matched in this order: the most requested ones come 
     credentials,
     api_keys,
     addresses,
+    administration,
     keys,
     health,
     index,
@@ -146,9 +152,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             database = app.state.database = Database.from_settings(resolved)
             gc.collect()
             gc.freeze()  # a full collection of these objects would block the event loop for 0.1 s
-            async with run_jobs(create_jobs(resolved, database), app.state.jobs):
+            state: MaintenanceState = app.state.maintenance
+            jobs = create_jobs(resolved, database)
+            async with (
+                maintenance.following(database, state),
+                run_jobs(jobs, app.state.jobs, database=database, wait=state.wait_for_end),
+            ):
                 yield
                 await app.state.imports.stop()
+                await app.state.requested_runs.stop()
             await database.dispose()
 
     app = FastAPI(
@@ -168,6 +180,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.storage = open_storage(settings)
     app.state.imports = ImportRuns()
     app.state.jobs = {}
+    app.state.work_by_name = lambda database: work_by_name(create_jobs(settings, database))
+    app.state.requested_runs = RequestedRuns()
+    app.state.maintenance = MaintenanceState()
     envelopes = {conduit.PATH: conduit_error_response, **pages.envelopes(app, settings)}
     middleware.install(app, settings, envelopes=envelopes, pages=pages.prefixes(settings))
     register_error_handlers(app)

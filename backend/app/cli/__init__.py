@@ -7,7 +7,7 @@ articles.py  import, export, seed, redirects export
 database.py  migrate
 doctor.py    doctor
 keys.py      keys rotate, keys reseal
-operations.py counters recount, mail list, mail requeue, jobs list, jobs run
+operations.py counters …, mail …, jobs …, audit …, sessions …, stats, maintenance …
 retention.py retention
 restoring.py after-restore
 
@@ -71,6 +71,7 @@ COMMANDS = {
         "doctor",
         "Check settings, database, URLs, certificates, mail, storage and disk; say what to do.",
     ),
+    "stats": Command("operations", "stats", "Write counts, sizes and growth as JSON."),
     "routes": Command(
         "serving",
         "routes",
@@ -79,6 +80,13 @@ COMMANDS = {
     "users": Command("accounts", "cli", "Manage accounts."),
     "mail": Command("operations", "mail_cli", "The mail queue."),
     "jobs": Command("operations", "jobs_cli", "Background jobs of the server."),
+    "audit": Command("operations", "audit_cli", "The audit trail."),
+    "sessions": Command("operations", "sessions_cli", "Sessions of users."),
+    "maintenance": Command(
+        "operations",
+        "maintenance_cli",
+        "Maintenance mode: reading goes on, and writes are refused.",
+    ),
     "counters": Command("operations", "counters_cli", "Counters of favorites, comments, follows."),
     "keys": Command("keys", "cli", "Manage signing and encryption keys."),
     "redirects": Command("articles", "redirects_cli", "Redirects from addresses of old sites."),
@@ -138,7 +146,7 @@ def _expected(error: Exception) -> str | None:
 
     from app.core.config import SetupError, describe  # noqa: PLC0415
     from app.core.errors import PressroomError  # noqa: PLC0415
-    from app.jobs.steps import StepsFailed  # noqa: PLC0415
+    from app.core.job_states import StepsFailed  # noqa: PLC0415
 
     if isinstance(error, ValidationError):
         return "\n".join(map(describe, error.errors()))

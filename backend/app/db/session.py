@@ -7,7 +7,7 @@ single statements, each in its own transaction (app.db.reading).
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 from pydantic_core import from_json, to_json
@@ -36,7 +36,7 @@ from app.db.failures import (
     sqlstate,
     translate,
 )
-from app.db.pool import EnginePool, FifoPool, ReadPool
+from app.db.pool import EnginePool, FifoPool, PoolState, ReadPool
 from app.db.reading import Reader
 
 logger = get_logger(__name__)
@@ -80,6 +80,7 @@ class Database:
         hold_lock: Callable[[int], AbstractAsyncContextManager[bool]],
         primary: Reader | None = None,
         dispose: Callable[[], Awaitable[None]] | None = None,
+        pool_states: Callable[[], Mapping[str, PoolState]] = dict,
         has_replica: bool = False,
     ) -> None:
         self.reader = reader
@@ -91,6 +92,8 @@ class Database:
         self._connect_to_primary = connect_to_primary
         self._hold_lock = hold_lock
         self._dispose = dispose
+        self.pool_states = pool_states
+        """Returns the states of the pools `write` and `read`."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Database":
@@ -109,6 +112,9 @@ class Database:
             await pool.close()
             await engine.dispose()
 
+        def pool_states() -> Mapping[str, PoolState]:
+            return {"write": cast("FifoPool", engine.pool).state, "read": pool.state}
+
         return cls(
             sessions=async_sessionmaker(engine, expire_on_commit=False),
             reader=Reader(pool, echo=settings.debug),
@@ -116,6 +122,7 @@ class Database:
             hold_lock=partial(_hold_lock, settings.database_url, settings),
             primary=Reader(EnginePool(engine), echo=settings.debug),
             dispose=dispose,
+            pool_states=pool_states,
             has_replica=settings.database_read_url is not None,
         )
 

@@ -77,7 +77,10 @@ class AuditAction(StrEnum):
     UPDATE_REPORT = "UPDATE_REPORT"
     RECOUNT_COUNTERS = "RECOUNT_COUNTERS"
     REQUEUE_MAILS = "REQUEUE_MAILS"
+    CANCEL_MAIL = "CANCEL_MAIL"
     RUN_JOB = "RUN_JOB"
+    BEGIN_MAINTENANCE = "BEGIN_MAINTENANCE"
+    END_MAINTENANCE = "END_MAINTENANCE"
 
 
 _VERBS = {
@@ -110,7 +113,10 @@ _VERBS = {
     "RESET_LOGIN_LIMITS": "got new login limits",
     "RECOUNT": "corrected",
     "REQUEUE": "queued again",
+    "CANCEL": "cancelled",
     "RUN": "run",
+    "BEGIN_MAINTENANCE": "put into maintenance",
+    "END_MAINTENANCE": "taken out of maintenance",
     "CHANGE_PASSWORD": "changed their password",
     "RESET_PASSWORD": "got a new password",
     "CHANGE_EMAIL": "changed their email",

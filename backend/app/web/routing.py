@@ -20,14 +20,13 @@ from app.core.errors import (
     UnsupportedMediaType,
 )
 from app.http.middleware import largest_form
-from app.http.routing import FORM_TYPES, StrictRequest, StrictRoute
+from app.http.routing import FORM_TYPES, SAFE_METHODS, StrictRequest, StrictRoute
 from app.web import csrf
 from app.web.forms import Form
 from app.web.localization import catalogues, language_or_source, negotiate, set_language
 from app.web.messages import set_message
 from app.web.sessions import page_session
 
-SAFE_METHODS = frozenset({"GET", "HEAD"})
 MAX_FIELDS = 1000
 MAX_RECEIVE_SECONDS = 15 * 60
 """The maximum time to receive a form. STREAM_SECONDS may set a shorter one."""
