@@ -58,7 +58,7 @@ RANKED_CANDIDATES = 300
 
 Ranking an article costs ten times as much as finding it.
 """
-RECENT_ARTICLES = 1000
+RECENT_ARTICLES = 1500
 """Where a search of a blog without a sample looks first: enough for a common word."""
 SAMPLE_SIZE = 400
 SUFFICIENT_MATCHES = 1.5 * MAX_CANDIDATES
@@ -368,13 +368,18 @@ def _choose_strategy(
     return since, cheapest == scan_cost, is_common_anywhere
 
 
+def wanted_candidates(number: int) -> int:
+    """Return how many candidates a page needs that ends with the result of this number."""
+    return min(max(number, RANKED_CANDIDATES), MAX_CANDIDATES)
+
+
 def candidates(
     spec: SearchSpec, articles: Select[int, datetime], wanted: BindParameter[int] | None = None
 ) -> CTE:
     """Select `id`, `dated_at` and `rank` of the newest matches, at most MAX_CANDIDATES.
 
     Only the first RANKED_CANDIDATES have a rank, the others 0. With `wanted`, at most so many are
-    selected, with the same ranks: at least RANKED_CANDIDATES.
+    selected, with the same ranks (`wanted_candidates`).
 
     `articles` selects an id and a date from Article, with the visibility and the filters of the
     list. In a filtered list (`terms.without_since()`), a common word is searched among the newest

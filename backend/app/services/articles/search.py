@@ -32,9 +32,7 @@ from app.db.session import paged
 from app.models.articles.article import SEARCH_CONFIG, TITLE_WORDS, Article
 from app.schemas.articles.search import SearchQuery, SearchResult, Suggestion, SuggestionQuery
 from app.services.articles.matching import (
-    MAX_CANDIDATES,
     MAX_INDEX_MATCHES,
-    RANKED_CANDIDATES,
     SearchSpec,
     any_word,
     article_query,
@@ -42,6 +40,7 @@ from app.services.articles.matching import (
     parse_query,
     positive_query,
     positive_text,
+    wanted_candidates,
 )
 from app.services.articles.rows import (
     ARTICLE_FIELDS,
@@ -112,7 +111,7 @@ async def search_articles(
     if terms is None:
         return []
     visibility, params = visibility_of(viewer)
-    wanted = min(max(query.skip + query.limit, RANKED_CANDIDATES), MAX_CANDIDATES)
+    wanted = wanted_candidates(query.skip + query.limit)
     page_parameters: dict[str, Any] = {"skip": query.skip, "limit": query.limit, "wanted": wanted}
     if query.language is not None:
         page_parameters["language"] = query.language
