@@ -64,7 +64,7 @@ def upgrade() -> None:
         sa.Column("action", sa.String(10), nullable=False),
         sa.Column("into_id", sa.BigInteger()),
         sa.Column("spelling", sa.String(50)),
-        sa.Column("after_article_id", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("after_article_id", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.CheckConstraint(
             "action IN ('rename', 'merge', 'delete')", name=op.f("ck_tag_changes_action_known")
         ),

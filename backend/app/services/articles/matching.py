@@ -53,7 +53,7 @@ from app.services.articles.rows import Visibility, visibility_of
 
 MAX_CANDIDATES = 1000
 """How many matches are returned: the newest ones."""
-RANKED_CANDIDATES = 300
+RANKED_CANDIDATES = 200
 """How many of these are ranked, again the newest ones. The others follow, with rank 0.
 
 Ranking an article costs ten times as much as finding it.
@@ -439,7 +439,7 @@ def candidates(
     )
 
 
-def _recent_or_all(by_index: Select[Any], wanted: BindParameter[int]) -> Subquery:
+def _recent_or_all(by_index: Select[int, datetime], wanted: BindParameter[int]) -> Subquery:
     """Select matches among the newest articles if they suffice, otherwise among all."""
     article_id, dated_at, *_ = by_index.selected_columns
     newest = dated_at.desc(), article_id.desc()

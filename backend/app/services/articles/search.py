@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    FromClause,
     Integer,
-    Lateral,
     Row,
     Select,
     String,
@@ -171,7 +171,7 @@ def _search(visibility: Visibility, spec: SearchSpec, *, in_one_language: bool) 
     )
 
 
-def _once(value: ColumnElement[str], name: str, *sources: Any) -> Lateral:
+def _once(value: ColumnElement[str], name: str, *sources: FromClause) -> FromClause:
     """Return a subquery with `value`, which several expressions use, so that it runs once."""
     return select(value.label("value")).correlate(Article, *sources).offset(0).lateral(name)
 
