@@ -58,7 +58,7 @@ RANKED_CANDIDATES = 200
 
 Ranking an article costs ten times as much as finding it.
 """
-RECENT_ARTICLES = 1500
+RECENT_ARTICLES = 1000
 """Where a search of a blog without a sample looks first: enough for a common word."""
 SAMPLE_SIZE = 400
 SUFFICIENT_MATCHES = 1.5 * MAX_CANDIDATES
