@@ -188,9 +188,9 @@ _SPEND = text(_SPEND_SQL).bindparams(*_SPEND_PARAMETERS)
 
 Rows are inserted and locked in the order of their kinds. A new row is always returned.
 """
-_SPEND_AND_RECORD = text(
-    f"WITH events AS ({audit.INSERT_EVENTS}) {_SPEND_SQL}"
-).bindparams(*_SPEND_PARAMETERS, *audit.EVENT_PARAMETERS)
+_SPEND_AND_RECORD = text(f"WITH events AS ({audit.INSERT_EVENTS}) {_SPEND_SQL}").bindparams(
+    *_SPEND_PARAMETERS, *audit.EVENT_PARAMETERS
+)
 """The same, and insert the audit events of the request: one round trip less."""
 _EXCEEDED = text(
     """
