@@ -313,7 +313,7 @@ async def _spend(
     parameters = _parameters(subject, user_id, costs, asked)
     events = audit.take_events(session)
     statement = _SPEND_AND_RECORD if events else _SPEND
-    counted = {row.kind: row for row in await fetch(session, statement, parameters | events)}
+    counted = {row.kind: row for row in await fetch(session, statement, {**parameters, **events})}
     for kind, limit in asked.items():
         row = counted.get(kind)
         if limit.per is None:
