@@ -49,6 +49,15 @@ class Purpose(StrEnum):
     RESET_PASSWORD = "reset_password"  # noqa: S105 - a purpose, not a password
 
 
+class TagAction(StrEnum):
+    """What happens to a tag."""
+
+    RENAME = "rename"
+    MERGE = "merge"
+    """Another tag replaces it."""
+    DELETE = "delete"
+
+
 class CommentPolicy(StrEnum):
     """Whether an article accepts comments, and whether they need approval."""
 

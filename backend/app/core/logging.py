@@ -7,6 +7,7 @@ import json
 import logging
 import random
 import sys
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
@@ -97,9 +98,6 @@ def log_request(*, method: str, path: str, status: int, seconds: float) -> None:
     """Write the log line of a finished request.
 
     Of the successful requests, only ACCESS_LOG_PERCENT are logged. Slow requests are always logged.
-
-    In production, the line bypasses structlog's processors but has the same fields. The processors
-    would take 0.05 ms, a fifth of the time of a read.
     """
     if (
         _sample_percent < 100
@@ -110,17 +108,29 @@ def log_request(*, method: str, path: str, status: int, seconds: float) -> None:
         return
     event = f"{method} {path} -> {status} [{seconds:.4f}s]"
     fields = {"method": method, "path": path, "status": status, "seconds": round(seconds, 4)}
+    log_events(_requests, [event], fields)
+
+
+def log_events(
+    logger: structlog.stdlib.BoundLogger, events: Sequence[str], fields: Mapping[str, Any]
+) -> None:
+    """Log events of level INFO, with the same fields.
+
+    In production, the lines bypass structlog's processors but have the same fields. The processors
+    would take 0.05 ms per line, a fifth of the time of a read.
+    """
     if not _writes_json or not _root.isEnabledFor(logging.INFO):
-        _requests.info(event, **fields)
+        for event in events:
+            logger.info(event, **fields)
         return
-    line = {
-        **fields,
-        "event": event,
+    common = {
         "request_id": request_id(),
         "level": "info",
         "timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}",
     }
-    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.write(
+        "".join(json.dumps({**fields, "event": event, **common}) + "\n" for event in events)
+    )
     sys.stdout.flush()
 
 

@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import (
 
 from app.core.config import Settings
 from app.core.errors import PressroomError, ServiceUnavailable
-from app.core.logging import get_logger
+from app.core.logging import get_logger, log_events
 from app.db.connecting import connect, connect_to
 from app.db.failures import (
     DRIVER_ERRORS,
@@ -60,8 +60,7 @@ COMMIT_LOG = "commit_log"
 
 def log_lines(lines: Sequence[str]) -> None:
     """Log the lines of a committed unit of work."""
-    for line in lines:
-        logger.info(line)
+    log_events(logger, lines, {})
 
 
 class Database:

@@ -7,7 +7,7 @@ transaction. Errors and listeners are the same, but pending objects are not flus
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Connection
+from sqlalchemy import BindParameter, ColumnElement, Connection, any_, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import SessionTransaction
 
@@ -61,6 +61,15 @@ async def fetch_value(
     """Return the first column of the first row, or None without rows. See `fetch`."""
     rows = await fetch(scope, statement, parameters)
     return rows[0][0] if rows else None
+
+
+def planned_once(values: BindParameter[Any]) -> ColumnElement[Any]:
+    """Return `ANY` of an array parameter, so that PostgreSQL plans a frequent statement once.
+
+    It plans a statement again for each execution if a plan for the values seems to be cheaper. With
+    `= ANY ($1)`, a plan for one value always does. Planning takes longer than the lookup.
+    """
+    return any_(func.array(select(func.unnest(values)).scalar_subquery()))
 
 
 async def _of_session(session: AsyncSession) -> _Driver:

@@ -1,31 +1,54 @@
-"""Handlers of routes that only read, without FastAPI's work for each request.
+"""Handlers of routes with JSON, without FastAPI's work for each request.
 
 FastAPI examines the dependencies and the fields of query models again for each request, and opens
 exit stacks. That takes more time than the query. Here a route's dependencies are examined once.
 The declarations, the order, the values and the errors are FastAPI's. Routes with anything else,
-such as a body or a `yield` dependency, are left to FastAPI.
+such as a form or a dependency that needs a thread, are left to FastAPI.
+
+`yield` dependencies must have `scope="function"`: a unit of work ends before its response is sent.
 
 Such a handler may also return JSON as bytes, which are sent as they are. Lists do that: to validate
 what was just selected and to serialise the models takes twice as long as to serialise the rows.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from inspect import iscoroutinefunction
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from inspect import isasyncgenfunction, iscoroutinefunction
+from json import JSONDecodeError
 from typing import Any, NamedTuple, get_origin
 
-from fastapi import Request, Response
+from fastapi import BackgroundTasks, HTTPException, Request, Response
 from fastapi.datastructures import DefaultPlaceholder
 from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import request_body_to_args, request_params_to_args
 from fastapi.exceptions import RequestValidationError, ResponseValidationError
+from fastapi.params import File, Form
 from fastapi.routing import APIRoute
+from fastapi.security import SecurityScopes
 from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
 from starlette.datastructures import QueryParams
+
+from app.core.errors import PressroomError
 
 Handler = Callable[[Request], Awaitable[Response]]
 Call = Callable[..., Awaitable[Any]]
 
+EXIT_STACK = "fastapi_function_astack"
+"""Key in the scope of the exit stack of `yield` dependencies, as in FastAPI."""
 _SUPPORTED = frozenset(
-    {"path_params", "query_params", "dependencies", "request_param_name", "response_param_name"}
+    {
+        "background_tasks_param_name",
+        "body_params",
+        "dependencies",
+        "header_params",
+        "http_connection_param_name",
+        "path_params",
+        "query_params",
+        "request_param_name",
+        "response_param_name",
+        "security_scopes_param_name",
+    }
 )
 _NEUTRAL = frozenset(
     {"name", "call", "path", "own_oauth_scopes", "parent_oauth_scopes", "scope", "use_cache"}
@@ -45,16 +68,38 @@ class _Step(NamedTuple):
     """The field of the query model, or None."""
     lists: frozenset[str]
     """The names of the query parameters that are lists."""
-    request_name: str | None
-    response_name: str | None
+    headers: Sequence[Any]
+    body: list[Any]
+    """The field of the body, if the function has one."""
+    given: tuple[tuple[str, str], ...]
+    """Names of arguments, and the attributes of `_Request` with their values."""
+    constants: Mapping[str, SecurityScopes]
+    enter: Callable[..., AbstractAsyncContextManager[Any]] | None
+    """The context manager of a `yield` dependency; None for other functions."""
 
 
-def read_handler(route: APIRoute) -> Handler | None:
+class _Request(NamedTuple):
+    """A request while its dependencies are resolved, with what they add to the response."""
+
+    request: Request
+    response: Response
+    tasks: BackgroundTasks
+    body: Any
+    solved: dict[Call, Any]
+    errors: list[Any]
+
+
+def has_units(route: APIRoute) -> bool:
+    """Return whether the route has `yield` dependencies."""
+    return any(isasyncgenfunction(each.call) for each in _dependants(route.dependant))
+
+
+def planned_handler(route: APIRoute) -> Handler | None:
     """Return a handler of the route, or None if FastAPI has to handle it."""
     step = _step(route.dependant)
     field = route.response_field
     is_json = field is not None and isinstance(route.response_class, DefaultPlaceholder)
-    if route.methods != {"GET"} or route.body_field is not None or not is_json or step is None:
+    if step is None or not is_json or not _has_plain_body(route) or _has_mixed_scopes(route):
         return None
     assert field is not None  # noqa: S101 - for mypy
     options: Mapping[str, Any] = {
@@ -65,36 +110,102 @@ def read_handler(route: APIRoute) -> Handler | None:
         "exclude_defaults": route.response_model_exclude_defaults,
         "exclude_none": route.response_model_exclude_none,
     }
-    status = route.status_code
+    status = route.status_code or 200
+    has_body = route.body_field is not None
+    has_tasks = any(each.background_tasks_param_name for each in _dependants(route.dependant))
 
     async def handle(request: Request) -> Response:
         described = Response()
         del described.headers["content-length"]
-        errors: list[Any] = []
-        arguments = await _arguments(step, request, described, {}, errors)
-        if errors:
-            raise RequestValidationError(errors)
+        described.status_code = 0
+        body = await _read_body(request) if has_body else PydanticUndefined
+        solving = _Request(request, described, BackgroundTasks(), body, {}, [])
+        arguments = await _arguments(step, solving)
+        if solving.errors:
+            raise RequestValidationError(
+                solving.errors, body=None if body is PydanticUndefined else body
+            )
         result = await step.call(**arguments)
+        background = solving.tasks if has_tasks else None  # added until the unit of work ends
         if isinstance(result, Response):
+            if result.background is None:
+                result.background = background
             return result
         if not isinstance(result, bytes):
             value, errors = field.validate(result, {}, loc=("response",))
             if errors:
                 raise ResponseValidationError(errors, body=result)
             result = field.serialize_json(value, **options)
-        response = Response(result, status or 200, media_type="application/json")
+        response = Response(
+            result,
+            described.status_code or status,
+            media_type="application/json",
+            background=background,
+        )
         response.raw_headers.extend(described.raw_headers)
         return response
 
     return handle
 
 
+def _dependants(dependant: Dependant) -> Iterator[Dependant]:
+    """Yield a dependant and all its dependencies."""
+    yield dependant
+    for each in dependant.dependencies:
+        yield from _dependants(each)
+
+
+def _has_plain_body(route: APIRoute) -> bool:
+    """Return whether the route has no body, or one JSON body that is a single parameter."""
+    fields = [field for each in _dependants(route.dependant) for field in each.body_params]
+    return not fields or (
+        len(fields) == 1
+        and not isinstance(fields[0].field_info, (Form, File))
+        and not getattr(fields[0].field_info, "embed", None)
+    )
+
+
+def _has_mixed_scopes(route: APIRoute) -> bool:
+    """Return whether a function that gets scopes is used with different ones."""
+    used = {
+        (each.call, _scopes(each))
+        for each in _dependants(route.dependant)
+        if each.security_scopes_param_name
+    }
+    return len(used) > len({call for call, _ in used})
+
+
+def _scopes(dependant: Dependant) -> tuple[str, ...]:
+    scopes = [*(dependant.parent_oauth_scopes or ()), *(dependant.own_oauth_scopes or ())]
+    return tuple(dict.fromkeys(scopes))
+
+
+async def _read_body(request: Request) -> Any:
+    """Return the parsed JSON body; PydanticUndefined if it is empty."""
+    try:
+        return await request.json() if await request.body() else PydanticUndefined
+    except JSONDecodeError as error:
+        invalid = {
+            "type": "json_invalid",
+            "loc": ("body", error.pos),
+            "msg": "JSON decode error",
+            "input": {},
+            "ctx": {"error": error.msg},
+        }
+        raise RequestValidationError([invalid], body=error.doc) from error
+    except (HTTPException, PressroomError):
+        raise
+    except Exception as error:
+        raise HTTPException(400, "There was an error parsing the body") from error
+
+
 def _step(dependant: Dependant) -> _Step | None:
     """Return the step of a dependency or a route; None if it has more than is supported here."""
     call: Any = dependant.call
     used = {name for name in Dependant.__slots__ if getattr(dependant, name)} - _NEUTRAL
+    is_unit = isasyncgenfunction(call) and dependant.scope == "function"
     is_async = iscoroutinefunction(call) or iscoroutinefunction(type(call).__call__)
-    if not is_async or not used <= _SUPPORTED or not dependant.use_cache:
+    if not (is_async or is_unit) or not used <= _SUPPORTED or not dependant.use_cache:
         return None
     query, lists = None, frozenset[str]()
     if dependant.query_params:
@@ -107,6 +218,13 @@ def _step(dependant: Dependant) -> _Step | None:
     steps = tuple(map(_step, dependant.dependencies))
     if None in steps:
         return None
+    given = {
+        dependant.http_connection_param_name: "request",
+        dependant.request_param_name: "request",
+        dependant.response_param_name: "response",
+        dependant.background_tasks_param_name: "tasks",
+    }
+    scopes_name = dependant.security_scopes_param_name
     return _Step(
         call,
         dependant.name,
@@ -114,8 +232,11 @@ def _step(dependant: Dependant) -> _Step | None:
         tuple(dependant.path_params),
         query,
         lists,
-        dependant.request_param_name,
-        dependant.response_param_name,
+        dependant.header_params,
+        dependant.body_params,
+        tuple((name, source) for name, source in given.items() if name),
+        {} if scopes_name is None else {scopes_name: SecurityScopes(list(_scopes(dependant)))},
+        asynccontextmanager(call) if is_unit else None,
     )
 
 
@@ -128,21 +249,37 @@ def _is_plain_model(model: Any) -> bool:
     )
 
 
-async def _arguments(
-    step: _Step, request: Request, response: Response, solved: dict[Call, Any], errors: list[Any]
-) -> dict[str, Any]:
-    """Return the arguments of a step, and append the errors of its parameters to `errors`."""
-    arguments: dict[str, Any] = {}
+async def _arguments(step: _Step, solving: _Request) -> dict[str, Any]:
+    """Return the arguments of a step, and append the errors of its parameters."""
+    arguments: dict[str, Any] = dict(step.constants)
+    solved, errors = solving.solved, solving.errors
     for dependency in step.dependencies:
         call = dependency.call
         if call not in solved:
             before = len(errors)
-            values = await _arguments(dependency, request, response, solved, errors)
+            values = await _arguments(dependency, solving)
             if len(errors) > before:
                 continue
-            solved[call] = await call(**values)
+            if dependency.enter is None:
+                solved[call] = await call(**values)
+            else:
+                stack: AsyncExitStack = solving.request.scope[EXIT_STACK]
+                solved[call] = await stack.enter_async_context(dependency.enter(**values))
         if dependency.name is not None:
             arguments[dependency.name] = solved[call]
+    _add_parameters(arguments, step, solving)
+    if step.body:
+        values, found = await request_body_to_args(step.body, solving.body, embed_body_fields=False)
+        arguments |= values
+        errors += found
+    for name, source in step.given:
+        arguments[name] = getattr(solving, source)
+    return arguments
+
+
+def _add_parameters(arguments: dict[str, Any], step: _Step, solving: _Request) -> None:
+    """Add the parameters of the path, the query and the headers to the arguments of a step."""
+    request, errors = solving.request, solving.errors
     for field in step.path:
         value, found = field.validate(
             request.path_params[field.alias], {}, loc=("path", field.alias)
@@ -155,11 +292,10 @@ async def _arguments(
         )
         arguments[step.query.name] = value
         errors += found
-    if step.request_name is not None:
-        arguments[step.request_name] = request
-    if step.response_name is not None:
-        arguments[step.response_name] = response
-    return arguments
+    if step.headers:
+        values, found = request_params_to_args(step.headers, request.headers)
+        arguments |= values
+        errors += found
 
 
 def _query_values(parameters: QueryParams, lists: frozenset[str]) -> dict[str, Any]:

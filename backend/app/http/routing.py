@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack
 from typing import Any, TypeVar, get_origin
 
 from fastapi import Request, Response
@@ -29,7 +30,7 @@ from app.core.maintenance import MaintenanceState
 from app.core.strict_json import parse_json
 from app.http.caching import TAGGED_STATUSES, make_conditional
 from app.http.headers import described
-from app.http.reads import Handler, read_handler
+from app.http.reads import EXIT_STACK, Handler, has_units, planned_handler
 
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 
@@ -122,7 +123,7 @@ class StrictRoute(APIRoute):
 
     Responses get validators (http.caching), which OpenAPI describes.
 
-    A route that only reads has a handler of http.reads, and needs no exit stacks.
+    Most routes have a handler of http.reads, and need fewer exit stacks than in FastAPI.
     """
 
     ignores_unknown_parameters = False
@@ -143,8 +144,9 @@ class StrictRoute(APIRoute):
         is_stored = all(each.call is not no_store for each in self.dependant.dependencies)
         if self.response_field is not None and status in TAGGED_STATUSES and is_stored:
             self.add_response_headers(status, "ETag")
-        if read_handler(self) is not None:
-            self.app = _without_exit_stacks(self.get_route_handler())
+        if planned_handler(self) is not None:
+            wrap = _with_exit_stack if has_units(self) else _without_exit_stacks
+            self.app = wrap(self.get_route_handler())
 
     def add_response_headers(self, status: int, *names: str) -> None:
         """Describe headers of a response, in addition to those that are described."""
@@ -153,7 +155,7 @@ class StrictRoute(APIRoute):
         self.responses[status] = {**response, "headers": headers}
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = read_handler(self) or super().get_route_handler()
+        handle = planned_handler(self) or super().get_route_handler()
         body_field = self.body_field
         is_form = body_field is not None and isinstance(body_field.field_info, Form)
         varies_by_caller = uses_credentials(self.dependant)
@@ -193,6 +195,18 @@ def _without_exit_stacks(handle: Handler) -> ASGIApp:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         response = await handle(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+    return app
+
+
+def _with_exit_stack(handle: Handler) -> ASGIApp:
+    """Return the application of a handler whose units of work end before the response is sent."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async with AsyncExitStack() as stack:
+            scope[EXIT_STACK] = stack
+            response = await handle(Request(scope, receive, send))
         await response(scope, receive, send)
 
     return app

@@ -22,6 +22,7 @@ from app.services.accounts.mail_delivery import SendMail
 from app.services.accounts.mail_dispatch import MailDispatcher
 from app.services.articles.changes import announce_due
 from app.services.articles.rendering import render_stale
+from app.services.articles.retagging import apply_changes
 from app.services.media.storage import open_storage
 
 logger = get_logger(__name__)
@@ -50,6 +51,7 @@ def create_jobs(settings: Settings, database: Database) -> Sequence[Job]:
         Job("rendering", partial(render_stale, database), interval=60 * 60, initial_delay=1)
     )
     jobs.append(Job("announcing", partial(announce_due, database), interval=2))
+    jobs.append(Job("changing tags", partial(apply_changes, database), interval=2))
     media_work = partial(clean_up_media, database, open_storage(settings))
     jobs.append(Job("media cleanup", media_work, interval=60, initial_delay=60))
     if settings.web_studio:

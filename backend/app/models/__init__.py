@@ -13,6 +13,7 @@ from app.models.articles.change import Change
 from app.models.articles.preview_link import PreviewLink
 from app.models.articles.revision import ArticleRevision
 from app.models.articles.tag import ArticleTag, Tag
+from app.models.articles.tag_change import TagChange
 from app.models.audit import AuditEvent
 from app.models.bulk import (
     Import,
@@ -69,6 +70,7 @@ __all__ = [
     "Report",
     "SecondFactor",
     "Tag",
+    "TagChange",
     "UploadReservation",
     "User",
     "UserCounts",

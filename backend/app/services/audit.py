@@ -1,10 +1,11 @@
 """Audit trail: actions that the services record, and their messages."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, cast
 
-from sqlalchemy import Table, bindparam, column, func, select
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy import Table, bindparam, text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import COMMAND_LINE
@@ -134,14 +135,16 @@ _EVENTS = "audit_events"
 """Key in `session.info` of the events to insert before the commit."""
 _TABLE = cast("Table", AuditEvent.__table__)
 _COLUMNS = [each for each in _TABLE.c if each.name != "id"]
-_rows = (
-    func.unnest(*(bindparam(each.name, type_=ARRAY(each.type)) for each in _COLUMNS))
-    .table_valued(*(column(each.name, each.type) for each in _COLUMNS))
-    .render_derived()
+_PARAMETERS = {f"event_{each.name}": each for each in _COLUMNS}
+_NAMES = ", ".join(each.name for each in _COLUMNS)
+INSERT_EVENTS = (
+    f"INSERT INTO audit_events ({_NAMES}) SELECT * FROM unnest("  # noqa: S608 - names of columns
+    + ", ".join(f":{name}" for name in _PARAMETERS)
+    + ")"
 )
-_INSERT = insert(_TABLE).from_select(
-    [each.name for each in _COLUMNS], select(*_rows.c), include_defaults=False
-)
+"""Inserts events. A statement that `take_events` completes contains it, with EVENT_PARAMETERS."""
+EVENT_PARAMETERS = [bindparam(name, type_=ARRAY(each.type)) for name, each in _PARAMETERS.items()]
+_INSERT = text(INSERT_EVENTS).bindparams(*EVENT_PARAMETERS)
 
 
 def record(
@@ -155,7 +158,8 @@ def record(
 ) -> None:
     """Add an event to the session's unit of work; it is logged after the commit.
 
-    All events of a unit of work are inserted before its commit, with one statement.
+    All events of a unit of work are inserted before its commit, with one statement. This may be
+    the statement of `limits.spend`, if it comes later.
 
     `actor_id` is None for an anonymous request. The message names the command line as the actor,
     because it has no account. `subject_id` is None if the subject is unknown, or
@@ -186,8 +190,18 @@ def record(
     session.info[COMMIT_LOG].append(f"[AUDIT] {action} | {message}")
 
 
+def take_events(session: AsyncSession) -> Mapping[str, Any]:
+    """Return the values of EVENT_PARAMETERS, for a statement that inserts the events up to now.
+
+    Empty if there are no events.
+    """
+    events: list[dict[str, Any]] = session.info.get(_EVENTS) or []
+    if not events:
+        return {}
+    session.info[_EVENTS] = []
+    return {name: [event[column.name] for event in events] for name, column in _PARAMETERS.items()}
+
+
 async def _insert_events(session: AsyncSession) -> None:
-    events: list[dict[str, Any]] = session.info[_EVENTS]
-    await fetch(
-        session, _INSERT, {each.name: [event[each.name] for event in events] for each in _COLUMNS}
-    )
+    if parameters := take_events(session):
+        await fetch(session, _INSERT, parameters)

@@ -163,8 +163,7 @@ _SPEND_PARAMETERS = (
     _USER,
     _NOW,
 )
-_SPEND = text(
-    """
+_SPEND_SQL = """
     INSERT INTO limit_uses AS used (subject, kind, level, amount, seconds, counted_at)
     SELECT :subject, asked.kind, asked.cost, coalesce(override.amount, asked.amount),
       asked.seconds, :now
@@ -184,11 +183,15 @@ _SPEND = text(
         * excluded.amount / excluded.seconds, 0), 0) <= excluded.amount
     RETURNING kind, level, amount
     """
-).bindparams(*_SPEND_PARAMETERS)
+_SPEND = text(_SPEND_SQL).bindparams(*_SPEND_PARAMETERS)
 """Count several kinds at once; a kind whose limit would be exceeded is not returned.
 
 Rows are inserted and locked in the order of their kinds. A new row is always returned.
 """
+_SPEND_AND_RECORD = text(f"WITH events AS ({audit.INSERT_EVENTS}) {_SPEND_SQL}").bindparams(
+    *_SPEND_PARAMETERS, *audit.EVENT_PARAMETERS
+)
+"""The same, and insert the audit events of the request: one round trip less."""
 _EXCEEDED = text(
     """
     SELECT asked.kind
@@ -308,7 +311,9 @@ async def _spend(
     if not asked:
         return
     parameters = _parameters(subject, user_id, costs, asked)
-    counted = {row.kind: row for row in await fetch(session, _SPEND, parameters)}
+    events = audit.take_events(session)
+    statement = _SPEND_AND_RECORD if events else _SPEND
+    counted = {row.kind: row for row in await fetch(session, statement, {**parameters, **events})}
     for kind, limit in asked.items():
         row = counted.get(kind)
         if limit.per is None:

@@ -1,22 +1,38 @@
-"""Handlers of reads: they behave as FastAPI's own."""
+"""Handlers of routes with JSON: they behave as FastAPI's own."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, Response
+from fastapi import (
+    APIRouter,
+    BackgroundTasks,
+    Body,
+    Cookie,
+    Depends,
+    FastAPI,
+    Form,
+    Header,
+    HTTPException,
+    Path,
+    Query,
+    Request,
+    Response,
+    Security,
+)
 from fastapi.routing import APIRoute
+from fastapi.security import SecurityScopes
 from pydantic import BaseModel, Field
 
-from app.http.reads import read_handler
+from app.http.reads import planned_handler
 
 
 class PlannedRoute(APIRoute):
     """A route with a handler of http.reads."""
 
     def get_route_handler(self) -> Any:
-        handle = read_handler(self)
+        handle = planned_handler(self)
         assert handle is not None
         return handle
 
@@ -52,6 +68,33 @@ async def described(response: Response, calls: Annotated[int, Depends(counter)])
     return calls
 
 
+ended: list[str] = []
+"""How units of work ended, and what was done after the response."""
+
+
+async def unit_of_work(tasks: BackgroundTasks) -> AsyncIterator[list[str]]:
+    async def log(line: str) -> None:
+        ended.append(line)
+
+    unit: list[str] = []
+    try:
+        yield unit
+    except Exception as error:
+        ended.append(type(error).__name__)
+        raise
+    ended.extend(unit)
+    tasks.add_task(log, "logged")
+
+
+async def with_header(
+    scopes: SecurityScopes,
+    unit: Annotated[list[str], Depends(unit_of_work, scope="function")],
+    x_name: Annotated[str, Header(max_length=5)] = "none",
+) -> str:
+    unit.append(x_name)
+    return f"{x_name} {scopes.scope_str}"
+
+
 def application(route_class: type[APIRoute]) -> FastAPI:
     router = APIRouter(route_class=route_class)
 
@@ -63,6 +106,23 @@ def application(route_class: type[APIRoute]) -> FastAPI:
         again: Annotated[int, Depends(described)],
     ) -> Found:
         return Found(number=number, values=search.model_dump(), calls=calls + again)
+
+    @router.post("/numbers/{number}", status_code=201)
+    async def write(
+        number: Annotated[int, Path(gt=0)],
+        calls: Annotated[int, Depends(counter)],
+        unit: Annotated[list[str], Depends(unit_of_work, scope="function")],
+        scoped: Annotated[str, Security(with_header, scopes=["numbers:write"])],
+        search: Search,
+        response: Response,
+    ) -> Found:
+        response.headers["Location"] = f"/numbers/{number}"
+        if number == 202:
+            response.status_code = 202
+        if search.limit == 0:
+            raise HTTPException(409)
+        unit.append("written")
+        return Found(number=number, values={**search.model_dump(), "scoped": scoped}, calls=calls)
 
     app = FastAPI()
     app.router.routes.extend(router.routes)
@@ -91,6 +151,31 @@ async def test_responses_are_those_of_fastapi(path: str) -> None:
     assert answers[0] == answers[1]
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "headers"),
+    [
+        ("/numbers/1", b'{"word": "loom"}', {}),
+        ("/numbers/202", b'{"word": "loom", "tag": ["a"]}', {"X-Name": "ada"}),
+        ("/numbers/0", b'{"word": "too-long", "limit": "many"}', {"X-Name": "too-long"}),
+        ("/numbers/1", b'{"word": "loom", "limit": 0}', {}),
+        ("/numbers/1", b'{"word"', {}),
+        ("/numbers/1", b"[]", {}),
+        ("/numbers/1", b"", {}),
+    ],
+)
+async def test_writes_are_those_of_fastapi(path: str, body: bytes, headers: dict[str, str]) -> None:
+    answers = []
+    for route_class in (APIRoute, PlannedRoute):
+        ended.clear()
+        transport = httpx.ASGITransport(application(route_class))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            headers = {**headers, "Content-Type": "application/json"}
+            response = await client.post(path, content=body, headers=headers)
+        shown = response.headers.multi_items()
+        answers.append((response.status_code, shown, response.text, list(ended)))
+    assert answers[0] == answers[1]
+
+
 async def yielding() -> AsyncIterator[int]:
     yield 1
 
@@ -99,28 +184,36 @@ def in_a_thread() -> int:
     return 1
 
 
-async def with_header(x_name: Annotated[str, Header()]) -> str:
-    return x_name
+async def with_cookie(name: Annotated[str, Cookie()]) -> str:
+    return name
 
 
-@pytest.mark.parametrize("dependency", [yielding, in_a_thread, with_header])
+async def with_form(name: Annotated[str, Form()]) -> str:
+    return name
+
+
+async def with_parts(one: Annotated[int, Body()], other: Annotated[int, Body()]) -> int:
+    return one + other
+
+
+@pytest.mark.parametrize("dependency", [yielding, in_a_thread, with_cookie, with_form, with_parts])
 def test_other_dependencies_are_left_to_fastapi(dependency: Any) -> None:
     router = APIRouter(dependencies=[Depends(dependency)])
-
-    @router.get("/")
-    async def read() -> int:
-        return 1
-
-    assert isinstance(router.routes[0], APIRoute)
-    assert read_handler(router.routes[0]) is None
-
-
-def test_routes_that_write_are_left_to_fastapi() -> None:
-    router = APIRouter()
 
     @router.post("/")
     async def write() -> int:
         return 1
 
     assert isinstance(router.routes[0], APIRoute)
-    assert read_handler(router.routes[0]) is None
+    assert planned_handler(router.routes[0]) is None
+
+
+def test_a_dependency_with_different_scopes_is_left_to_fastapi() -> None:
+    router = APIRouter(dependencies=[Security(with_header, scopes=["numbers:read"])])
+
+    @router.post("/")
+    async def write(scoped: Annotated[str, Security(with_header, scopes=["numbers:write"])]) -> str:
+        return scoped
+
+    assert isinstance(router.routes[0], APIRoute)
+    assert planned_handler(router.routes[0]) is None

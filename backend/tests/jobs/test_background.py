@@ -38,7 +38,8 @@ def names(database: Database, settings: Settings) -> Callable[..., list[str]]:
 def test_mail_delivery_depends_on_settings(
     names: Callable[..., list[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    always = ["housekeeping", "rendering", "announcing", "media cleanup", "first start"]
+    always = ["housekeeping", "rendering", "announcing", "changing tags"]
+    always += ["media cleanup", "first start"]
     both = [*always, "mail delivery"]
     assert names(environment=Environment.TEST) == always
     assert names(environment=Environment.TEST, smtp_host="mail") == both

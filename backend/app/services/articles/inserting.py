@@ -107,8 +107,18 @@ def _type(name: str) -> Any:
     return String() if isinstance(type_, String) else type_
 
 
+def _array(name: str) -> ColumnElement[Any]:
+    """Return the parameter with the values of a column.
+
+    One is in a subquery, so that the estimated number of rows does not depend on the values:
+    PostgreSQL then plans the statement once (see `planned_once`).
+    """
+    values = bindparam(name, type_=ARRAY(_type(name), dimensions=1))
+    return select(values).scalar_subquery() if name == "title" else values
+
+
 _rows = (
-    func.unnest(*(bindparam(name, type_=ARRAY(_type(name), dimensions=1)) for name in _PARAMETERS))
+    func.unnest(*(_array(name) for name in _PARAMETERS))
     .table_valued(*(column(name, _type(name)) for name in _PARAMETERS))
     .render_derived()
 )

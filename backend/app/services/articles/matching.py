@@ -29,6 +29,7 @@ from sqlalchemy import (
     Select,
     SQLColumnExpression,
     String,
+    Subquery,
     TextClause,
     and_,
     any_,
@@ -41,6 +42,7 @@ from sqlalchemy import (
     select,
     text,
     true,
+    union_all,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY, TSVECTOR
 
@@ -51,11 +53,13 @@ from app.services.articles.rows import Visibility, visibility_of
 
 MAX_CANDIDATES = 1000
 """How many matches are returned: the newest ones."""
-RANKED_CANDIDATES = 300
+RANKED_CANDIDATES = 200
 """How many of these are ranked, again the newest ones. The others follow, with rank 0.
 
 Ranking an article costs ten times as much as finding it.
 """
+RECENT_ARTICLES = 1000
+"""Where a search of a blog without a sample looks first: enough for a common word."""
 SAMPLE_SIZE = 400
 SUFFICIENT_MATCHES = 1.5 * MAX_CANDIDATES
 """How many matches the period must contain by estimate; the margin covers sampling errors."""
@@ -364,10 +368,18 @@ def _choose_strategy(
     return since, cheapest == scan_cost, is_common_anywhere
 
 
-def candidates(spec: SearchSpec, articles: Select[int, datetime]) -> CTE:
+def wanted_candidates(number: int) -> int:
+    """Return how many candidates a page needs that ends with the result of this number."""
+    return min(max(number, RANKED_CANDIDATES), MAX_CANDIDATES)
+
+
+def candidates(
+    spec: SearchSpec, articles: Select[int, datetime], wanted: BindParameter[int] | None = None
+) -> CTE:
     """Select `id`, `dated_at` and `rank` of the newest matches, at most MAX_CANDIDATES.
 
-    Only the first RANKED_CANDIDATES have a rank, the others 0.
+    Only the first RANKED_CANDIDATES have a rank, the others 0. With `wanted`, at most so many are
+    selected, with the same ranks (`wanted_candidates`).
 
     `articles` selects an id and a date from Article, with the visibility and the filters of the
     list. In a filtered list (`terms.without_since()`), a common word is searched among the newest
@@ -397,14 +409,17 @@ def candidates(spec: SearchSpec, articles: Select[int, datetime]) -> CTE:
         by_index = articles.where(
             _matches(spec, _by_index, Article.search_vector, _GROUP), _CHECKED_AT_A_COST
         )
-        matched = by_index.limit(MAX_INDEX_MATCHES).subquery("found")
+        if wanted is None or spec.has_since:
+            matched = by_index.limit(MAX_INDEX_MATCHES).subquery("found")
+        else:
+            matched = _recent_or_all(by_index, wanted)
         matching = true()
     found_id, found_at, vector, group = matched.c
     matches = (
         select(found_id.label("id"), found_at.label("dated_at"), vector, group)
         .where(matching)
         .order_by(found_at.desc(), found_id.desc())
-        .limit(MAX_CANDIDATES)
+        .limit(MAX_CANDIDATES if wanted is None else wanted)
         .subquery("matches")
     )
     order = matches.c.dated_at.desc(), matches.c.id.desc()
@@ -422,6 +437,24 @@ def candidates(spec: SearchSpec, articles: Select[int, datetime]) -> CTE:
     return select(newest.c.id, newest.c.dated_at, cast(rank, Double).label("rank")).cte(
         "candidates"
     )
+
+
+def _recent_or_all(by_index: Select[int, datetime], wanted: BindParameter[int]) -> Subquery:
+    """Select matches among the newest articles if they suffice, otherwise among all."""
+    article_id, dated_at, *_ = by_index.selected_columns
+    newest = dated_at.desc(), article_id.desc()
+    since = (
+        select(Article.dated_at)
+        .order_by(Article.dated_at.desc(), Article.id.desc())
+        .offset(RECENT_ARTICLES)
+        .limit(1)
+        .correlate(None)
+        .scalar_subquery()
+    )
+    recent = by_index.where(dated_at >= since).order_by(*newest).limit(wanted).cte("recent")
+    count = select(func.count()).select_from(recent).scalar_subquery()
+    everywhere = by_index.where(count < wanted).limit(MAX_INDEX_MATCHES).subquery("everywhere")
+    return union_all(select(recent).where(count == wanted), select(everywhere)).subquery("found")
 
 
 def _query(number: int) -> ColumnElement[Any]:

@@ -9,6 +9,8 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    FromClause,
+    Integer,
     Row,
     Select,
     String,
@@ -19,6 +21,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    true,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import TSQUERY
@@ -37,6 +40,7 @@ from app.services.articles.matching import (
     parse_query,
     positive_query,
     positive_text,
+    wanted_candidates,
 )
 from app.services.articles.rows import (
     ARTICLE_FIELDS,
@@ -107,7 +111,8 @@ async def search_articles(
     if terms is None:
         return []
     visibility, params = visibility_of(viewer)
-    page_parameters: dict[str, Any] = {"skip": query.skip, "limit": query.limit}
+    wanted = wanted_candidates(query.skip + query.limit)
+    page_parameters: dict[str, Any] = {"skip": query.skip, "limit": query.limit, "wanted": wanted}
     if query.language is not None:
         page_parameters["language"] = query.language
     found = await reader.execute(
@@ -124,7 +129,7 @@ def _search(visibility: Visibility, spec: SearchSpec, *, in_one_language: bool) 
     articles = articles.where((_BY_DATE if spec.is_common else _BY_WORDS)[visibility])
     if in_one_language:
         articles = articles.where(Article.language == bindparam("language", type_=String))
-    found = candidates(spec, articles)
+    found = candidates(spec, articles, bindparam("wanted", type_=Integer))
     page = paged(
         select(found).order_by(found.c.rank.desc(), found.c.dated_at.desc(), found.c.id.desc())
     ).cte("page")
@@ -134,32 +139,41 @@ def _search(visibility: Visibility, spec: SearchSpec, *, in_one_language: bool) 
     body = func.public.article_quotable(Article.plain_text, positive)
     # Most texts have a common word in the beginning. Headlines of whole texts cost more than the
     # rest of the search. Pairs of characters must not be cut.
-    start = func.public.article_words(func.left(Article.plain_text, BEGINNING), _SEPARATED)
+    start = _once(
+        func.public.article_words(func.left(Article.plain_text, BEGINNING), _SEPARATED), "start"
+    )
+    text = start.c.value
     beginning = case(
         (
             and_(
                 func.numnode(article_query(spec, positive_query)) == 1,
-                func.char_length(start) >= BEGINNING,
-                func.strpos(start, OVERLAP) == 0,
+                func.char_length(text) >= BEGINNING,
+                func.strpos(text, OVERLAP) == 0,
             ),
-            func.regexp_replace(start, _LAST_WORD, ""),
+            func.regexp_replace(text, _LAST_WORD, ""),
         )
     )
-    snippet_here = _headline(beginning, article_query(spec), SNIPPET_OPTIONS)
+    here = _once(_headline(beginning, article_query(spec), SNIPPET_OPTIONS), "here", start)
     snippet_all = _headline(body, article_query(spec), SNIPPET_OPTIONS)
     # The fallback for a text that has only some of the words, while the title has the others.
     snippet_any = _headline(body, article_query(spec, any_word), SNIPPET_OPTIONS)
-    snippet = func.coalesce(
-        func.substring(snippet_here, _WITH_MATCH),
-        func.substring(snippet_all, _WITH_MATCH),
-        snippet_any,
+    snippet = case(
+        (func.strpos(here.c.value, MATCH_START) > 0, here.c.value),
+        else_=func.coalesce(func.substring(snippet_all, _WITH_MATCH), snippet_any),
     )
     return (
         select_articles(_FIELDS)
         .add_columns(page.c.rank, title.label("title_snippet"), snippet.label("snippet"))
         .join(page, page.c.id == Article.id)
+        .join(start, true())
+        .join(here, true())
         .order_by(page.c.rank.desc(), page.c.dated_at.desc(), page.c.id.desc())
     )
+
+
+def _once(value: ColumnElement[str], name: str, *sources: FromClause) -> FromClause:
+    """Return a subquery with `value`, which several expressions use, so that it runs once."""
+    return select(value.label("value")).correlate(Article, *sources).offset(0).lateral(name)
 
 
 def _headline(

@@ -45,7 +45,7 @@ from sqlalchemy.orm import aliased
 
 from app.content.slugs import slugify
 from app.db.retry import retry
-from app.db.writing import fetch
+from app.db.writing import fetch, planned_once
 from app.models.articles.article import Article, FormerSlug
 from app.services.articles.rows import OWNS_SLUG
 
@@ -56,19 +56,20 @@ RESERVED = frozenset({"feed"})
 _SUFFIX = re.compile(r"(?:-(?:[2-9]|[0-9a-f]{6}|[0-9a-f]{16}))?")
 
 _CANDIDATES = bindparam("candidates", type_=ARRAY(String))
+_WANTED = planned_once(_CANDIDATES)
 _NOT_ITSELF = Article.id.is_distinct_from(bindparam("article_id", type_=BigInteger))
 _FIND: CompoundSelect[Any] = union_all(
     select(Article.slug, cast(null(), BigInteger), OWNS_SLUG).where(
-        Article.slug == _CANDIDATES.any_(), _NOT_ITSELF
+        Article.slug == _WANTED, _NOT_ITSELF
     ),
     select(Article.draft_slug, Article.author_id, true()).where(
-        Article.draft_slug == _CANDIDATES.any_(),
-        Article.author_id == bindparam("author_ids", type_=ARRAY(BigInteger)).any_(),
+        Article.draft_slug == _WANTED,
+        Article.author_id == planned_once(bindparam("author_ids", type_=ARRAY(BigInteger))),
         _NOT_ITSELF,
     ),
     select(FormerSlug.slug, cast(null(), BigInteger), OWNS_SLUG)
     .join(Article, Article.id == FormerSlug.article_id)
-    .where(FormerSlug.slug == _CANDIDATES.any_(), _NOT_ITSELF),
+    .where(FormerSlug.slug == _WANTED, _NOT_ITSELF),
 )
 """Slugs of articles, drafts of some authors, and former slugs: with the author of a draft, and
 whether they are taken. Another article may get a slug that is not taken, and then replaces it."""

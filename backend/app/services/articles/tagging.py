@@ -29,7 +29,7 @@ from app.auth.identity import Identity
 from app.auth.permissions import Action, may_on_any
 from app.content.slugs import tag_key, tag_slug
 from app.db.retry import TryAgain, retry
-from app.db.writing import fetch, fetch_value
+from app.db.writing import fetch, fetch_value, planned_once
 from app.models.articles.article import Article
 from app.models.articles.tag import ArticleTag, Tag
 from app.services.articles.slugs import numbered
@@ -75,7 +75,7 @@ _new = insert(cast("Table", ArticleTag.__table__)).from_select(
 )
 _LOCK_TAGS = (
     select(Tag.key, Tag.id, Tag.name, Tag.is_listed)
-    .where(Tag.key == any_(bindparam("keys", type_=ARRAY(String))))
+    .where(Tag.key == planned_once(bindparam("keys", type_=ARRAY(String))))
     .order_by(Tag.key)
     .with_for_update(read=True, key_share=True)
 )
@@ -90,7 +90,7 @@ _ADD_LISTED_TAGS = text(
     """
     WITH locked AS MATERIALIZED (
       SELECT id, key, name, coalesce(wanted_slug, slug) AS slug, is_listed FROM tags
-      WHERE key = ANY (:keys) ORDER BY key FOR KEY SHARE
+      WHERE key = ANY (ARRAY(SELECT unnest(:keys))) ORDER BY key FOR KEY SHARE
     ), added AS (
       INSERT INTO article_tags (article_id, tag_id, position)
       SELECT :article_id, id, array_position(:keys, key) - 1 FROM locked
@@ -100,7 +100,9 @@ _ADD_LISTED_TAGS = text(
     SELECT array_agg(name ORDER BY slug, key) FROM locked WHERE EXISTS (SELECT FROM added)
     """
 ).bindparams(bindparam("keys", type_=ARRAY(String)), bindparam("article_id", type_=BigInteger()))
-"""Lock tags and add them to a new article, if all exist and are listed. Returns their names."""
+"""Lock tags and add them to a new article, if all exist and are listed. Returns their names.
+
+The subquery with the keys is for the reason of `planned_once`."""
 
 
 def tag_id_for_filter(key: BindParameter[str]) -> ColumnElement[int]:

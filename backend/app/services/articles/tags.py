@@ -1,12 +1,12 @@
 """Tags: list with article counts, rename, merge and delete.
 
 Requests that tag an article lock the article before the tag. Changes of a tag use the same order,
-and retry on remaining conflicts (`_retry_briefly`).
+and retry on remaining conflicts (`retry_briefly`).
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Integer,
@@ -20,7 +20,6 @@ from sqlalchemy import (
     func,
     or_,
     select,
-    text,
     true,
     union_all,
     update,
@@ -33,27 +32,26 @@ from app.auth.permissions import Action, may_on_any
 from app.content.slugs import slugify, tag_key, tag_slug
 from app.core import clock
 from app.core.conditional import Precondition
+from app.core.enums import TagAction
 from app.core.errors import NotAuthorized, TagNotFound
 from app.core.limits import LimitKind
 from app.db.reading import Reader
-from app.db.retry import retry
-from app.db.session import MAX_STATEMENT_SECONDS, NO_KEY_UPDATE, Database, paged
+from app.db.session import Database, paged
 from app.models.articles.article import Article
 from app.models.articles.tag import ArticleTag, Tag
 from app.schemas.articles.tag import TagQuery, TagResponse, TagSort, TagUpdate
 from app.services import audit, limits
 from app.services.articles.counting import read_public
+from app.services.articles.retagging import (
+    change_articles,
+    lock_first_articles,
+    note_change,
+    retry_briefly,
+)
 from app.services.articles.rows import NOW, public_name
 from app.services.articles.tagging import free_tag_slugs
 from app.services.audit import AuditAction
 from app.services.purging import paced_unit_of_work
-
-Result = TypeVar("Result")
-
-LOCK_TIMEOUT_MS = 250
-"""Shorter than PostgreSQL's `deadlock_timeout`, so that this side of a conflict gives up first."""
-STATEMENT_TIMEOUT_MS = MAX_STATEMENT_SECONDS * 1000
-"""Includes the commit: a tag may have many articles."""
 
 _LISTED = ArticleTag.listed_at <= NOW
 _HAS_PREFIX = or_(
@@ -192,7 +190,8 @@ async def change_tag(
 ) -> ChangedTag:
     """Rename a tag, or merge it into the tag that has the new name.
 
-    The existing tag keeps its spelling if it is listed. All articles of the tag get a new version.
+    The existing tag keeps its spelling if it is listed. All articles of the tag get a new version,
+    after this request if the tag has many (`retagging.apply_changes`).
 
     Raises NotAuthorized, TagNotFound, PreconditionFailed, and ServiceUnavailable if its articles
     stay locked.
@@ -224,41 +223,44 @@ async def _rename(
     async def change(session: AsyncSession) -> _RenameResult:
         tag, other = await _lock_tag(session, slug, key=key, precondition=precondition)
         if other is not None:
-            await _increment_versions(session, tag.id)
-            await _merge(session, tag.id, into=other.id, name=name)
+            await note_change(
+                session, TagAction.MERGE, tag_id=tag.id, into_id=other.id, spelling=name
+            )
+            await change_articles(session, tag_id=tag.id)
             return _RenameResult(tag.id, other.id, AuditAction.MERGE_TAG)
         if (name, key) == (tag.name, tag.key):
             return _RenameResult(tag.id, tag.id, None)
-        await _increment_versions(session, tag.id)
+        await note_change(session, TagAction.RENAME, tag_id=tag.id)
         values: dict[str, Any] = {"name": name, "key": key}
         if tag_slug(key) != (tag.wanted_slug or tag.slug):
             values["slug"], values["wanted_slug"] = (await free_tag_slugs(session, [key]))[key]
         await session.execute(update(Tag).where(Tag.id == tag.id).values(values))
-        await session.execute(
-            update(ArticleTag).where(ArticleTag.tag_id == tag.id).values(spelling=None)
-        )
         if tag.is_listed:
             await session.execute(select(func.settle_tag_slug(tag.id)))
+        await change_articles(session, tag_id=tag.id)
         return _RenameResult(tag.id, tag.id, AuditAction.UPDATE_TAG)
 
-    return await _retry_briefly(session, change)
+    return await retry_briefly(session, change)
 
 
 async def delete_tag(
     session: AsyncSession, *, slug: str, actor: Identity, precondition: Precondition
 ) -> None:
-    """Remove a tag from all articles, which get a new version. Raises what `change_tag` raises."""
+    """Remove a tag from all articles, which get a new version. Raises what `change_tag` raises.
+
+    If it has many articles, the tag exists until `retagging.apply_changes` has removed it from all.
+    """
     _require_editor(actor)
     await limits.check(session, actor, {LimitKind.MODERATION: 1})
 
     async def change(session: AsyncSession) -> int:
         tag, _ = await _lock_tag(session, slug, precondition=precondition)
-        await _increment_versions(session, tag.id)
-        await session.execute(delete(Tag).where(Tag.id == tag.id))
+        await note_change(session, TagAction.DELETE, tag_id=tag.id)
+        await change_articles(session, tag_id=tag.id)
         tag_id: int = tag.id
         return tag_id
 
-    tag_id = await _retry_briefly(session, change)
+    tag_id = await retry_briefly(session, change)
     await limits.spend(session, actor, {LimitKind.MODERATION: 1})
     _record(session, AuditAction.DELETE_TAG, tag_id, actor)
 
@@ -276,68 +278,18 @@ def _require_editor(actor: Identity) -> None:
         raise NotAuthorized
 
 
-_SET_LOCK_TIMEOUT = text(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
-_SET_STATEMENT_TIMEOUT = text(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}")
-_RESET_LOCK_TIMEOUT = text("SET LOCAL lock_timeout TO DEFAULT")
-
-
-async def _retry_briefly(
-    session: AsyncSession, change: Callable[[AsyncSession], Awaitable[Result]]
-) -> Result:
-    """Run `change`, which locks many rows in any order, and return its result.
-
-    Each attempt waits only briefly for a lock. A request that saves an article is therefore never
-    the victim of a deadlock. Raises ServiceUnavailable when all attempts fail.
-    """
-    await session.execute(_SET_LOCK_TIMEOUT)
-    await session.execute(_SET_STATEMENT_TIMEOUT)
-    result = await retry(session, change)
-    await session.execute(_RESET_LOCK_TIMEOUT)  # the commit may wait for locks
-    return result
-
-
-_HAS_CHANGED_TAG = ArticleTag.tag_id == bindparam("changed_id")
-_LOCK_ARTICLES = select(func.count()).select_from(
-    select(Article.id)
-    .join(ArticleTag, ArticleTag.article_id == Article.id)
-    .join(Tag, Tag.id == ArticleTag.tag_id)
-    .where(Tag.slug == bindparam("slug"))
-    .order_by(Article.id)
-    .with_for_update(of=Article, **NO_KEY_UPDATE)
-    .subquery()
-)
-_INCREMENT_VERSIONS = (
-    update(Article)
-    .where(Article.id.in_(select(ArticleTag.article_id).where(_HAS_CHANGED_TAG)))
-    .values(
-        version=Article.version + 1, updated_at=func.greatest(Article.updated_at, bindparam("now"))
-    )
-)
-_other = ArticleTag.__table__.alias("other")
-_MOVE_ARTICLES = (
-    update(ArticleTag)
-    .where(
-        _HAS_CHANGED_TAG,
-        ~exists().where(
-            and_(
-                _other.c.article_id == ArticleTag.article_id,
-                _other.c.tag_id == bindparam("into_id"),
-            )
-        ),
-    )
-    .values(tag_id=bindparam("into_id"), spelling=bindparam("spelling"))
-)
-
-
 async def _lock_tag(
     session: AsyncSession, slug: str, *, key: str = "", precondition: Precondition
 ) -> tuple[Any, Any]:
-    """Lock the tag with this slug and the tag with this key, after their articles.
+    """Lock the tag with this slug and the tag with this key, after the first of their articles.
 
     The second is None if it does not exist. Both cannot be assigned to articles until the
     transaction ends. Raises TagNotFound, PreconditionFailed.
     """
-    await session.execute(_LOCK_ARTICLES, {"slug": slug})
+    tag_id = await session.scalar(select(Tag.id).where(Tag.slug == slug))
+    if tag_id is None:
+        raise TagNotFound
+    await lock_first_articles(session, tag_id=tag_id)
     lock = (
         select(*_COLUMNS, Tag.key, Tag.wanted_slug)
         .where(or_(Tag.slug == slug, Tag.key == key))
@@ -351,28 +303,6 @@ async def _lock_tag(
     if current is not None:
         precondition.require(current)
     return tags[True], tags.get(False)
-
-
-async def _increment_versions(session: AsyncSession, tag_id: int) -> None:
-    """Increment the version of all articles with the tag."""
-    await session.execute(
-        _INCREMENT_VERSIONS,
-        {"changed_id": tag_id, "now": clock.now()},
-        execution_options={"synchronize_session": False},
-    )
-
-
-async def _merge(session: AsyncSession, tag_id: int, *, into: int, name: str) -> None:
-    """Move articles to the other tag, each at most once, and delete the merged tag.
-
-    `name` is the spelling in these articles until the other tag is listed.
-    """
-    await session.execute(
-        _MOVE_ARTICLES,
-        {"changed_id": tag_id, "into_id": into, "spelling": name},
-        execution_options={"synchronize_session": False},
-    )
-    await session.execute(delete(Tag).where(Tag.id == tag_id))
 
 
 def _record(session: AsyncSession, action: AuditAction, tag_id: int, actor: Identity) -> None:

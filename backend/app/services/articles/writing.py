@@ -109,10 +109,10 @@ async def create_article(
     article_id = inserted.id
     await add_media_references(session, [article], [inserted])
     tags = await tag_new_article(session, article_id=article_id, names=new.tags, actor=author)
-    await limits.spend(session, author, {**costs, LimitKind.NEW_TAGS: tags.new})
     _record(session, AuditAction.CREATE_ARTICLE, article_id, author)
     if published_at is not None:
         _record(session, _publication_action(published_at), article_id, author)
+    await limits.spend(session, author, {**costs, LimitKind.NEW_TAGS: tags.new})
     if tags.names is None:
         return await read_back(session, article_id)
     return _created(article, inserted, tags.names, author)
