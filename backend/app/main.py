@@ -5,6 +5,7 @@
 """
 
 import gc
+import os
 import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from app.auth.keys import signing_keys
 from app.auth.security import prepare_hashing
 from app.conduit import application as conduit
 from app.conduit.errors import conduit_error_response
+from app.core import metrics
 from app.core.config import (
     Environment,
     Registration,
@@ -31,6 +33,7 @@ from app.db.session import Database
 from app.http import middleware
 from app.http.errors import register_error_handlers
 from app.jobs.background import create_jobs, run_jobs
+from app.jobs.measuring import measured
 from app.routers import (
     bulk,
     documentation,
@@ -146,7 +149,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             database = app.state.database = Database.from_settings(resolved)
             gc.collect()
             gc.freeze()  # a full collection of these objects would block the event loop for 0.1 s
-            async with run_jobs(create_jobs(resolved, database), app.state.jobs):
+            if settings.metrics_port and settings.metrics_dir and metrics.recorder() is None:
+                metrics.start(settings.metrics_dir, str(os.getpid()))  # gunicorn has started it
+            async with (
+                measured(database),
+                run_jobs(create_jobs(resolved, database), app.state.jobs),
+            ):
                 yield
                 await app.state.imports.stop()
             await database.dispose()

@@ -1,7 +1,7 @@
 """The `pressroom` command line interface for operators and developers.
 
 base.py      settings, database and console for all commands
-serving.py   serve, routes
+serving.py   serve, metrics, routes
 accounts.py  create-admin, users …
 articles.py  import, export, seed, redirects export
 database.py  migrate
@@ -43,6 +43,7 @@ for command in (
     restoring.after_restore,
     doctor.doctor,
     serving.routes,
+    serving.metrics,
 ):
     cli.command(command.__name__.removesuffix("_articles").replace("_", "-"))(command)
 cli.add_typer(accounts.cli, name="users")

@@ -7,6 +7,7 @@ SQLAlchemy compiles the statements and converts values. Its execution layer woul
 than PostgreSQL itself (docs/decisions/0026-reading-on-the-driver.md).
 """
 
+import time
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -17,6 +18,7 @@ from sqlalchemy import Enum, SelectBase, TextClause
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from app.core import metrics
 from app.core.errors import ServiceUnavailable
 from app.core.logging import get_logger
 from app.db.failures import (
@@ -134,6 +136,8 @@ class Reader:
             logger.info(sql)
         pool = self.pool
         connection = pool.acquire_idle() or await pool.acquire()
+        recorder = metrics.recorder()
+        started = time.perf_counter() if recorder is not None else 0.0
         try:
             rows: list[Row] = await connection.fetch(sql, *arguments, record_class=Row)
         except BaseException as error:
@@ -142,6 +146,9 @@ class Reader:
             if isinstance(error, DRIVER_ERRORS):
                 _raise_translated(error, is_lost=is_lost)
             raise
+        finally:
+            if recorder is not None:
+                recorder.statements["read"].add(time.perf_counter() - started)
         pool.release(connection)
         return rows
 

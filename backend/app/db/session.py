@@ -4,10 +4,11 @@ A unit of work writes with an ORM session and commits everything or nothing. A r
 single statements, each in its own transaction (app.db.reading).
 """
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 from pydantic_core import from_json, to_json
@@ -24,6 +25,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
+from app.core import metrics
 from app.core.config import Settings
 from app.core.errors import PressroomError, ServiceUnavailable
 from app.core.logging import get_logger
@@ -36,7 +38,7 @@ from app.db.failures import (
     sqlstate,
     translate,
 )
-from app.db.pool import FifoPool, ReadPool
+from app.db.pool import FifoPool, PoolState, ReadPool
 from app.db.reading import Reader
 
 logger = get_logger(__name__)
@@ -76,6 +78,7 @@ class Database:
         connect_to_primary: Callable[[], AbstractAsyncContextManager[AsyncConnection]],
         hold_lock: Callable[[int], AbstractAsyncContextManager[bool]],
         dispose: Callable[[], Awaitable[None]] | None = None,
+        pool_states: Callable[[], Mapping[str, PoolState]] = dict,
         has_replica: bool = False,
     ) -> None:
         self.reader = reader
@@ -85,6 +88,8 @@ class Database:
         self._connect_to_primary = connect_to_primary
         self._hold_lock = hold_lock
         self._dispose = dispose
+        self.pool_states = pool_states
+        """Returns the states of the pools `write` and `read`."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Database":
@@ -103,12 +108,16 @@ class Database:
             await pool.close()
             await engine.dispose()
 
+        def pool_states() -> Mapping[str, PoolState]:
+            return {"write": cast("FifoPool", engine.pool).state, "read": pool.state}
+
         return cls(
             sessions=async_sessionmaker(engine, expire_on_commit=False),
             reader=Reader(pool, echo=settings.debug),
             connect_to_primary=engine.execution_options(isolation_level="AUTOCOMMIT").connect,
             hold_lock=partial(_hold_lock, settings.database_url, settings),
             dispose=dispose,
+            pool_states=pool_states,
             has_replica=settings.database_read_url is not None,
         )
 
@@ -167,6 +176,9 @@ def _create_engine(url: str, settings: Settings) -> AsyncEngine:
     )
     event.listen(engine.sync_engine, "handle_error", _drop_pool_after_failover)
     event.listen(engine.sync_engine, "handle_error", _hide_details)
+    if settings.metrics_port:
+        event.listen(engine.sync_engine, "before_cursor_execute", _note_start)
+        event.listen(engine.sync_engine, "after_cursor_execute", _observe_statement)
     return engine
 
 
@@ -225,6 +237,17 @@ def _drop_pool_after_failover(context: ExceptionContext) -> None:
     """Reconnect after a failover: a demoted primary keeps connections but rejects writes."""
     if sqlstate(context.original_exception) == READ_ONLY_TRANSACTION:
         context.is_disconnect = True
+
+
+def _note_start(*arguments: Any) -> None:
+    context = arguments[4]
+    context.started = time.perf_counter()
+
+
+def _observe_statement(*arguments: Any) -> None:
+    context = arguments[4]
+    if (recorder := metrics.recorder()) is not None:
+        recorder.statements["write"].add(time.perf_counter() - context.started)
 
 
 def _hide_details(context: ExceptionContext) -> None:

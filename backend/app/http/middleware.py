@@ -20,6 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.core import metrics
 from app.core.config import Settings
 from app.core.errors import (
     ContentTooLarge,
@@ -192,6 +193,9 @@ class RequestContext:
         bind_request_id(identifier)
         method, path = scope["method"], _log_path(scope)
         status = 0
+        recorder = metrics.recorder()
+        if recorder is not None:
+            recorder.in_flight += 1
 
         async def send_with_context(message: Message) -> None:
             nonlocal status
@@ -210,7 +214,22 @@ class RequestContext:
             await self.app(scope, receive, send_with_context)
         finally:
             seconds = time.perf_counter() - started
+            if recorder is not None:
+                recorder.in_flight -= 1
+                recorder.observe_request(_route(scope), method, status, seconds)
             log_request(method=method, path=path, status=status, seconds=seconds)
+
+
+def _route(scope: Scope) -> str:
+    """Return the template of the path, such as `/articles/{article_id}`.
+
+    Paths without a route are `other`, so that clients cannot create labels.
+    """
+    path: str | None = getattr(scope.get("route"), "path", None)
+    if path is None:
+        return metrics.OTHER
+    prefix: str = scope.get("root_path", "").removeprefix(scope.get("app_root_path", ""))
+    return f"{prefix}{path}"
 
 
 _CONTEXT_HEADERS = frozenset({b"x-request-id", b"x-process-time"})
@@ -425,13 +444,18 @@ class RequestRules:
         self._respond = respond
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        original = scope
         if scope["type"] == "http":
             try:
                 scope, receive, send = self._apply(scope, receive, send)
             except PressroomError as error:
                 await self._respond(scope, error)(scope, receive, send)
                 return
-        await self.app(scope, receive, send)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            if scope is not original:  # for the metrics of RequestContext
+                original.update({name: scope[name] for name in _ROUTED if name in scope})
 
     def _apply(self, scope: Scope, receive: Receive, send: Send) -> tuple[Scope, Receive, Send]:
         if scope["query_string"]:
@@ -466,6 +490,8 @@ class RequestRules:
         return receive_within_limit
 
 
+_ROUTED = ("route", "root_path", "app_root_path")
+"""What routing adds to the scope."""
 _BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 """RFC 9112 §6.3: a request without these headers has no body."""
 

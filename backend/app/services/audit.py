@@ -5,6 +5,7 @@ from enum import StrEnum
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import COMMAND_LINE
+from app.core import metrics
 from app.core.logging import request_id
 from app.core.plurals import counted
 from app.db.session import COMMIT_LOG
@@ -120,6 +121,9 @@ _VERBS = {
 _NOUNS = {"preview_link": "preview link", "api_key": "API key"}
 
 
+_LOGIN_RESULTS = {AuditAction.LOGIN: "ok", AuditAction.LOGIN_FAILED: "refused"}
+
+
 def record(
     session: AsyncSession,
     action: AuditAction,
@@ -135,6 +139,8 @@ def record(
     because it has no account. `subject_id` is None if the subject is unknown, or
     if there are several; `count` is then their number.
     """
+    if action in _LOGIN_RESULTS:
+        metrics.count("pressroom_logins_total", _LOGIN_RESULTS[action])
     verb = _VERBS.get(action) or _VERBS[action.partition("_")[0]]
     noun = _NOUNS.get(subject, subject)
     name = f"{noun[0].upper()}{noun[1:]} {subject_id}" if subject_id else f"Unknown {noun}"
