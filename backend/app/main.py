@@ -30,7 +30,7 @@ from app.core.config import (
 from app.core.logging import configure_logging, get_logger
 from app.db.embedded import embedded_database
 from app.db.session import Database
-from app.http import middleware
+from app.http import middleware, tracing
 from app.http.errors import register_error_handlers
 from app.jobs.background import create_jobs, run_jobs
 from app.jobs.measuring import measured
@@ -159,6 +159,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 await app.state.imports.stop()
             await database.dispose()
 
+    traces = tracing.telemetry(settings)
     app = FastAPI(
         title="Pressroom",
         summary="A headless blog backend.",
@@ -171,13 +172,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # no collector is configured
+        telemetry=traces,
     )
     app.state.storage = open_storage(settings)
     app.state.imports = ImportRuns()
     app.state.jobs = {}
     envelopes = {conduit.PATH: conduit_error_response, **pages.envelopes(app, settings)}
-    middleware.install(app, settings, envelopes=envelopes, pages=pages.prefixes(settings))
+    middleware.install(
+        app,
+        settings,
+        envelopes=envelopes,
+        pages=pages.prefixes(settings),
+        is_traced=traces["tracing"],
+    )
     register_error_handlers(app)
     register_replays(app)
     if settings.conduit_api:

@@ -150,7 +150,8 @@ class Recorder:
 
         self.directory, self.slot = directory, slot
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
-        self._create_value: Any = MultiProcessValue(lambda: slot)
+        create: Any = MultiProcessValue
+        self._create_value: Callable[..., Value] = create(lambda: slot)
         self._values: dict[tuple[str, ...], Value] = {}
         self._counts: dict[tuple[str, tuple[str, ...]], float] = defaultdict(float)
         self._gauges: dict[tuple[str, tuple[str, ...]], tuple[float, float]] = {}
@@ -202,10 +203,8 @@ class Recorder:
             status = f"{kind}xx" if kind else "none"
             self.count("pressroom_http_requests_total", route, method, status, by=number)
         self._requests.clear()
-        for labels, distribution in self._durations.items():
-            self._write_distribution(
-                "pressroom_http_request_duration_seconds", labels, distribution
-            )
+        for pair, distribution in self._durations.items():
+            self._write_distribution("pressroom_http_request_duration_seconds", pair, distribution)
         for (name, labels), distribution in self._distributions.items():
             self._write_distribution(name, labels, distribution)
         for (counter, values), amount in self._counts.items():

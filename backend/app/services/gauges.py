@@ -27,7 +27,6 @@ class DatabaseGauges(NamedTuple):
     collectors: Mapping[str, bool]
 
 
-_NONE = text("SELECT WHERE false")
 _HAS_TABLE = text("SELECT to_regclass('job_runs') IS NOT NULL")
 _HAS_MAINTENANCE = text(
     """
@@ -125,8 +124,10 @@ async def read_gauges(database: Database) -> DatabaseGauges:
     async with database.autocommit() as connection:
         missing = await _missing(connection)
         for name, statement in _COLLECTORS.items():
+            if name in missing:
+                continue
             try:
-                rows = (await connection.execute(_NONE if name in missing else statement)).all()
+                rows = (await connection.execute(statement)).all()
             except DBAPIError as error:
                 if error.connection_invalidated:
                     raise
