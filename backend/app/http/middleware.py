@@ -239,7 +239,7 @@ def _route(scope: Scope) -> str:
 
     Paths without a route are `other`, so that clients cannot create labels.
     """
-    path: str | None = getattr(scope.get("route"), "path", None)
+    path: str | None = getattr(scope.get("route"), "path_format", None)
     if path is None:
         return metrics.OTHER
     prefix: str = scope.get("root_path", "").removeprefix(scope.get("app_root_path", ""))

@@ -87,7 +87,7 @@ async def test_duration_is_a_histogram(
 
 
 async def test_logins_are_counted_by_result(
-    client: httpx.AsyncClient, database: Database, recorder: metrics.Recorder, settings: Settings
+    client: httpx.AsyncClient, database: Database, recorder: metrics.Recorder
 ) -> None:
     async with database.unit_of_work() as session:
         user = await create_user(session)
@@ -95,10 +95,12 @@ async def test_logins_are_counted_by_result(
     for password in (PASSWORD, "wrong"):
         await client.post("/auth/login", data={"username": name, "password": password})
     assert labels_of(recorder, "pressroom_logins_total") == {("ok",): 1, ("refused",): 1}
-    for _ in range(settings.attempts_per_name + 3):
-        await client.post("/auth/login", data={"username": name, "password": "wrong"})
-    assert labels_of(recorder, "pressroom_logins_total")["limited",] >= 1
-    assert labels_of(recorder, "pressroom_limited_requests_total")["attempts",] >= 1
+    for _ in range(100):
+        wrong = await client.post("/auth/login", data={"username": name, "password": "wrong"})
+        if wrong.status_code == 429:
+            break
+    assert labels_of(recorder, "pressroom_logins_total")["limited",] == 1
+    assert labels_of(recorder, "pressroom_limited_requests_total")["attempts",] == 1
 
 
 async def test_work_that_waits_for_threads(recorder: metrics.Recorder) -> None:
