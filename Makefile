@@ -59,7 +59,7 @@ seed: ## Fill the database with example users and articles (USERS=100 ARTICLES=1
 	@scripts/venv local
 	@exec .venv/bin/pressroom seed --users $(or $(USERS),100) --articles $(or $(ARTICLES),1000)
 
-bench: ## Measure the hot path and nginx, 10 minutes (ARGS=identity, conduit, content, imports: the rest)
+bench: ## Measure the hot path and nginx, 10 minutes (ARGS=identity, conduit, content, metrics, imports: the rest)
 	@scripts/venv dev
 	@exec $(PYTHON_IN_VENV) bench/run.py $(ARGS)
 

@@ -6,6 +6,7 @@
     make bench ARGS=identity          logins, refreshes and concurrent reads, six minutes
     make bench ARGS=conduit           the RealWorld API's lists and the native ones, two minutes
     make bench ARGS=content           lists, search and bulk with 1,000 and 1,000,000 articles
+    make bench ARGS=metrics           what metrics cost, two minutes
     make bench ARGS=imports           imports of all formats, and of a file of 1 GiB
 
 All servers run in the same process model (gunicorn with backend/gunicorn.conf.py, one worker) with
@@ -30,6 +31,7 @@ import conduit
 import content
 import hotpath
 import imports
+import metrics
 from app.core.config import PROJECT_DIR, get_settings
 from app.db import embedded, migrate
 from load import Generator
@@ -213,9 +215,10 @@ def main(arguments: Sequence[str]) -> int:
         if part in {"content", "imports"} or wrk is None:
             (imports if part == "imports" else content).main(arguments[1:])
             return 0
-        if part in {"hotpath", "conduit"}:
+        parts = {"hotpath": hotpath.main, "conduit": conduit.main, "metrics": metrics.main}
+        if part in parts:
             own = arguments[1:] if arguments[:1] == [part] else arguments
-            (hotpath if part == "hotpath" else conduit).main(own, wrk)
+            parts[part](own, wrk)
             print(f"{time.monotonic() - started:.0f} s in all")
             return 0
         what = __doc__.partition("\n")[0]
