@@ -65,8 +65,8 @@ def main(arguments: Sequence[str], wrk: str) -> None:
         servers = []
         for name, value in ((WITHOUT, "0"), (WITH, str(port))):
             own = environment | {"METRICS_PORT": value}
-            server = serving(name, "app.main:create_app()", "/health/ready", own)
-            servers.append(running.enter_context(server))
+            started = serving(name, "app.main:create_app()", "/health/ready", own)
+            servers.append(running.enter_context(started))
         newest = servers[0].get_json("/articles")[0]["id"]
         workload = Workload("one", [Request(f"/articles/{newest}")], 500, options.connections)
         for server in servers:

@@ -140,6 +140,17 @@ class Distribution:
         self.total += seconds
 
 
+class _Requests(Distribution):
+    """The requests of a route and a method since the last write."""
+
+    __slots__ = ("statuses",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.statuses = [0] * 6
+        """The number of responses by class of status; the first is for none."""
+
+
 class Recorder:
     """Counts the metrics of one process. Only `observe_wait` may be called in other threads."""
 
@@ -156,8 +167,7 @@ class Recorder:
         self._counts: dict[tuple[str, tuple[str, ...]], float] = defaultdict(float)
         self._gauges: dict[tuple[str, tuple[str, ...]], tuple[float, float]] = {}
         self._distributions: dict[tuple[str, tuple[str, ...]], Distribution] = {}
-        self._requests: dict[tuple[str, str, int], int] = defaultdict(int)
-        self._durations: dict[tuple[str, str], Distribution] = defaultdict(Distribution)
+        self._requests: dict[tuple[str, str], _Requests] = defaultdict(_Requests)
         self._lock = threading.Lock()
         self._waits: list[tuple[str, float]] = []
         self.in_flight = 0
@@ -170,8 +180,9 @@ class Recorder:
         """Count a finished request. `status` is 0 if it has no response."""
         if method not in METHODS:
             method = OTHER
-        self._requests[route, method, status // 100] += 1
-        self._durations[route, method].add(seconds)
+        requests = self._requests[route, method]
+        requests.statuses[status // 100] += 1
+        requests.add(seconds)
 
     def observe_wait(self, queue: str, seconds: float) -> None:
         """Count how long work waited for a thread. Any thread may call this."""
@@ -199,12 +210,13 @@ class Recorder:
             waits, self._waits = self._waits, []
         for queue, seconds in waits:
             self.observe("pressroom_thread_wait_seconds", seconds, queue)
-        for (route, method, kind), number in self._requests.items():
-            status = f"{kind}xx" if kind else "none"
-            self.count("pressroom_http_requests_total", route, method, status, by=number)
-        self._requests.clear()
-        for pair, distribution in self._durations.items():
-            self._write_distribution("pressroom_http_request_duration_seconds", pair, distribution)
+        for pair, requests in self._requests.items():
+            self._write_distribution("pressroom_http_request_duration_seconds", pair, requests)
+            for kind, number in enumerate(requests.statuses):
+                if number:
+                    status = f"{kind}xx" if kind else "none"
+                    self.count("pressroom_http_requests_total", *pair, status, by=number)
+                    requests.statuses[kind] = 0
         for (name, labels), distribution in self._distributions.items():
             self._write_distribution(name, labels, distribution)
         for (counter, values), amount in self._counts.items():
