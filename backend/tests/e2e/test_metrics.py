@@ -19,6 +19,7 @@ from tests.processes import (
     PRODUCTION,
     Api,
     Checkout,
+    connected,
     free_port,
     pressroom,
     serving,
@@ -233,3 +234,21 @@ def test_command(checkout: Checkout, own_database: str, tmp_path: Path) -> None:
     with pressroom(checkout, "metrics", DATABASE_URL=own_database) as off:
         assert off.wait() == 1
         assert "METRICS_PORT is 0" in off.log
+
+
+def test_development_server_has_metrics(checkout: Checkout, own_database: str) -> None:
+    port, metrics = free_port(), Metrics(free_port())
+    settings = {
+        "DATABASE_URL": own_database,
+        "METRICS_PORT": metrics.url.rpartition(":")[2].removesuffix("/metrics"),
+        "MEDIA_DIR": str(checkout.logs / "media"),
+    }
+    with (
+        pressroom(checkout, "serve", "--port", str(port), **settings) as process,
+        connected(process, port) as api,
+    ):
+        assert api.client.get("/articles").status_code == 200
+        wait_until(lambda: metrics.requests() == 1, "the request is counted", seconds=30)
+        process.send(signal.SIGTERM)
+        process.wait()
+        wait_until(lambda: metrics.response() is None, "the port is free", seconds=10)
