@@ -5,6 +5,7 @@
 """
 
 import gc
+import os
 import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from app.auth.keys import signing_keys
 from app.auth.security import prepare_hashing
 from app.conduit import application as conduit
 from app.conduit.errors import conduit_error_response
+from app.core import metrics
 from app.core.config import (
     Environment,
     Registration,
@@ -29,9 +31,10 @@ from app.core.logging import configure_logging, get_logger
 from app.core.maintenance import MaintenanceState
 from app.db.embedded import embedded_database
 from app.db.session import Database
-from app.http import middleware
+from app.http import middleware, tracing
 from app.http.errors import register_error_handlers
 from app.jobs.background import create_jobs, run_jobs, work_by_name
+from app.jobs.measuring import measured
 from app.routers import (
     administration,
     bulk,
@@ -152,9 +155,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             database = app.state.database = Database.from_settings(resolved)
             gc.collect()
             gc.freeze()  # a full collection of these objects would block the event loop for 0.1 s
+            if settings.metrics_port and settings.metrics_dir and metrics.recorder() is None:
+                metrics.start(settings.metrics_dir, str(os.getpid()))  # gunicorn has started it
             state: MaintenanceState = app.state.maintenance
             jobs = create_jobs(resolved, database)
             async with (
+                measured(database),
                 maintenance.following(database, state),
                 run_jobs(jobs, app.state.jobs, database=database, wait=state.wait_for_end),
             ):
@@ -163,6 +169,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 await app.state.requested_runs.stop()
             await database.dispose()
 
+    traces = tracing.telemetry(settings)
     app = FastAPI(
         title="Pressroom",
         summary="A headless blog backend.",
@@ -175,7 +182,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # no collector is configured
+        telemetry=traces,
     )
     app.state.storage = open_storage(settings)
     app.state.imports = ImportRuns()
@@ -184,7 +191,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.requested_runs = RequestedRuns()
     app.state.maintenance = MaintenanceState()
     envelopes = {conduit.PATH: conduit_error_response, **pages.envelopes(app, settings)}
-    middleware.install(app, settings, envelopes=envelopes, pages=pages.prefixes(settings))
+    middleware.install(
+        app,
+        settings,
+        envelopes=envelopes,
+        pages=pages.prefixes(settings),
+        is_traced=traces["tracing"],
+    )
     register_error_handlers(app)
     register_replays(app)
     if settings.conduit_api:

@@ -1,7 +1,7 @@
 """The `pressroom` command line interface for operators and developers.
 
 base.py      settings, database and console for all commands
-serving.py   serve, routes
+serving.py   serve, metrics, routes
 accounts.py  create-admin, users …
 articles.py  import, export, seed, redirects export
 database.py  migrate
@@ -76,6 +76,11 @@ COMMANDS = {
         "serving",
         "routes",
         "List all routes: method, path, name, and whether authentication is required.",
+    ),
+    "metrics": Command(
+        "serving",
+        "metrics",
+        "Serve the metrics on METRICS_PORT: what METRICS_DIR contains, and what the database shows.",
     ),
     "users": Command("accounts", "cli", "Manage accounts."),
     "mail": Command("operations", "mail_cli", "The mail queue."),

@@ -4,6 +4,7 @@ A unit of work writes with an ORM session and commits everything or nothing. A r
 single statements, each in its own transaction (app.db.reading).
 """
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
@@ -24,6 +25,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
+from app.core import metrics
 from app.core.config import Settings
 from app.core.errors import PressroomError, ServiceUnavailable
 from app.core.logging import get_logger, log_events
@@ -119,7 +121,7 @@ class Database:
             reader=Reader(pool, echo=settings.debug),
             connect_to_primary=engine.execution_options(isolation_level="AUTOCOMMIT").connect,
             hold_lock=partial(_hold_lock, settings.database_url, settings),
-            primary=Reader(EnginePool(engine), echo=settings.debug),
+            primary=Reader(EnginePool(engine), echo=settings.debug, pool_name="write"),
             dispose=dispose,
             pool_states=pool_states,
             has_replica=settings.database_read_url is not None,
@@ -183,6 +185,9 @@ def _create_engine(url: str, settings: Settings) -> AsyncEngine:
     )
     event.listen(engine.sync_engine, "handle_error", _drop_pool_after_failover)
     event.listen(engine.sync_engine, "handle_error", _hide_details)
+    if settings.metrics_port:
+        event.listen(engine.sync_engine, "before_cursor_execute", _note_start)
+        event.listen(engine.sync_engine, "after_cursor_execute", _observe_statement)
     return engine
 
 
@@ -241,6 +246,18 @@ def _drop_pool_after_failover(context: ExceptionContext) -> None:
     """Reconnect after a failover: a demoted primary keeps connections but rejects writes."""
     if sqlstate(context.original_exception) == READ_ONLY_TRANSACTION:
         context.is_disconnect = True
+
+
+def _note_start(*arguments: Any) -> None:
+    context = arguments[4]
+    if context is not None:  # app.db.writing measures its statements itself
+        context.started = time.perf_counter()
+
+
+def _observe_statement(*arguments: Any) -> None:
+    context = arguments[4]
+    if (recorder := metrics.recorder()) is not None:
+        recorder.statements["write"].add(time.perf_counter() - context.started)
 
 
 def _hide_details(context: ExceptionContext) -> None:

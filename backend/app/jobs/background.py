@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import NamedTuple
 
-from app.core import clock
+from app.core import clock, metrics
 from app.core.config import Environment, Settings
 from app.core.errors import PressroomError
 from app.core.job_states import JobState, StepsFailed
@@ -139,7 +139,7 @@ async def repeat(
     while True:
         if wait is not None:
             await wait()
-        started_at = clock.now()
+        started_at, started = clock.now(), time.monotonic()
         result: object = None
         try:
             result = await job.work()
@@ -157,10 +157,22 @@ async def repeat(
             failures = 0
             state.note_success()
             log.report({})
+        _measure(job.name, time.monotonic() - started, is_success=not failures)
         if recorder is not None:
             await recorder.note(job_runs.outcome_of(result), started_at=started_at)
         delay = min(2.0 ** min(failures, 10), max_retry_delay) if failures else job.interval
         await asyncio.sleep(delay)
+
+
+def _measure(name: str, seconds: float, *, is_success: bool) -> None:
+    recorder = metrics.recorder()
+    if recorder is None:
+        return
+    now = clock.now().timestamp()
+    recorder.set("pressroom_job_duration_seconds", seconds, name, at=now)
+    if is_success:
+        recorder.set("pressroom_job_last_success_timestamp_seconds", now, name)
+    recorder.count("pressroom_job_failures_total", name, by=not is_success)
 
 
 class _FailureLog:

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import COMMAND_LINE
-from app.core import clock
+from app.core import clock, metrics
 from app.core.logging import request_id
 from app.core.plurals import counted
 from app.db.session import BEFORE_COMMIT, COMMIT_LOG
@@ -147,6 +147,9 @@ EVENT_PARAMETERS = [bindparam(name, type_=ARRAY(each.type)) for name, each in _P
 _INSERT = text(INSERT_EVENTS).bindparams(*EVENT_PARAMETERS)
 
 
+_LOGIN_RESULTS = {AuditAction.LOGIN: "ok", AuditAction.LOGIN_FAILED: "refused"}
+
+
 def record(
     session: AsyncSession,
     action: AuditAction,
@@ -165,6 +168,8 @@ def record(
     because it has no account. `subject_id` is None if the subject is unknown, or
     if there are several; `count` is then their number.
     """
+    if action in _LOGIN_RESULTS:
+        metrics.count("pressroom_logins_total", _LOGIN_RESULTS[action])
     verb = _VERBS.get(action) or _VERBS[action.partition("_")[0]]
     noun = _NOUNS.get(subject, subject)
     name = f"{noun[0].upper()}{noun[1:]} {subject_id}" if subject_id else f"Unknown {noun}"

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.datastructures import FormData
 from starlette.responses import RedirectResponse
 
+from app.core import metrics
 from app.core.config import get_settings
 from app.core.errors import (
     NotAuthenticated,
@@ -138,6 +139,7 @@ async def _admit_large_body(request: Request) -> AsyncIterator[None]:
     user_id, largest = session.identity.id, largest_form(settings)
     size = largest if is_chunked else int(length)
     if _received_bytes[user_id] + size > largest:
+        metrics.count("pressroom_limited_requests_total", "forms")
         raise TooManyAtOnce
     if _received_bytes.total() + size > MAX_LARGEST_FORMS * largest:
         raise ServiceUnavailable("Too many uploads at once")
