@@ -80,7 +80,8 @@ COMMANDS = {
     "metrics": Command(
         "serving",
         "metrics",
-        "Serve the metrics on METRICS_PORT: what METRICS_DIR contains, and what the database shows.",
+        "Serve the metrics on METRICS_PORT: what METRICS_DIR contains, and what the database"
+        " shows.",
     ),
     "users": Command("accounts", "cli", "Manage accounts."),
     "mail": Command("operations", "mail_cli", "The mail queue."),
