@@ -59,7 +59,7 @@ seed: ## Fill the database with example users and articles (USERS=100 ARTICLES=1
 	@scripts/venv local
 	@exec .venv/bin/pressroom seed --users $(or $(USERS),100) --articles $(or $(ARTICLES),1000)
 
-bench: ## Measure the hot path and nginx, 10 minutes (ARGS=identity, conduit, content, imports, searching: the rest)
+bench: ## Measure the hot path and nginx, 10 minutes (ARGS=identity, …: see bench/README.md)
 	@scripts/venv dev
 	@exec $(PYTHON_IN_VENV) bench/run.py $(ARGS)
 
@@ -108,8 +108,8 @@ smoke: ## Start the stack for development and for production, test it through ng
 edge: ## Test nginx under attacks, upgrades and scaling (ARGS="-k tls": some of the tests)
 	@scripts/venv dev
 	@cd backend && export EDGE_TESTS=1 && \
-	  { ../.venv/bin/python -m pytest -x -n 0 tests/edge/test_attacks.py $(ARGS) || [ $$? -eq $(NO_TESTS) ]; } && \
-	  { ../.venv/bin/python -m pytest -x -n 3 --dist=loadgroup tests/edge --ignore=tests/edge/test_attacks.py $(ARGS) || \
+	  { ../.venv/bin/python -m pytest -x -n 0 -m alone tests/edge $(ARGS) || [ $$? -eq $(NO_TESTS) ]; } && \
+	  { ../.venv/bin/python -m pytest -x -n 3 -m "not alone" --dist=loadgroup tests/edge $(ARGS) || \
 	    [ $$? -eq $(NO_TESTS) ]; }
 
 releases: ## Upgrade, roll back and fail in containers under load, 12 minutes (ARGS="-m core": 3 minutes)

@@ -18,6 +18,7 @@ class Options:
     quick: bool
     note: str
     output: Path
+    former: str
 
 
 def parse_options(
@@ -39,9 +40,18 @@ def parse_options(
     parser.add_argument(
         "--output", type=Path, default=BENCH_DIR / "RESULTS.md", help="default bench/RESULTS.md"
     )
+    parser.add_argument("--former", default="", help="a commit to compare with, where supported")
     parsed = parser.parse_args(arguments)
     defaults = quick if parsed.quick else full
     rounds, seconds = parsed.rounds or defaults[0], parsed.seconds or defaults[1]
     if min(rounds, seconds, parsed.connections) < 1:
         parser.error("rounds, seconds and connections must be positive")
-    return Options(rounds, seconds, parsed.connections, parsed.quick, parsed.note, parsed.output)
+    return Options(
+        rounds,
+        seconds,
+        parsed.connections,
+        parsed.quick,
+        parsed.note,
+        parsed.output,
+        parsed.former,
+    )

@@ -5,6 +5,7 @@
     make bench-quick                  the same in about a minute; prints only
     make bench ARGS=identity          logins, refreshes and concurrent reads, six minutes
     make bench ARGS=conduit           the RealWorld API's lists and the native ones, two minutes
+    make bench ARGS=beside            reads beside other work, memory and start, ten minutes
     make bench ARGS="reads --former COMMIT"    reads, before and after; ten minutes
     make bench ARGS=content           lists, search and bulk with 1,000 and 1,000,000 articles
     make bench ARGS=imports           imports of all formats, and of a file of 1 GiB
@@ -29,6 +30,7 @@ from typing import Final
 
 import psutil
 
+import beside
 import conduit
 import content
 import hotpath
@@ -221,7 +223,13 @@ def main(arguments: Sequence[str]) -> int:
         if part in WITHOUT_WRK or wrk is None:
             WITHOUT_WRK[part].main(arguments[1:])
             return 0
-        parts = {"hotpath": hotpath, "conduit": conduit, "reads": reads, "writing": writing}
+        parts = {
+            "hotpath": hotpath,
+            "conduit": conduit,
+            "beside": beside,
+            "reads": reads,
+            "writing": writing,
+        }
         if part in parts:
             own = arguments[1:] if arguments[:1] == [part] else arguments
             parts[part].main(own, wrk)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
@@ -34,7 +34,7 @@ STOP_SECONDS: Final = 30
 IDLE_SECONDS: Final = 60
 IDLE_SAMPLE_SECONDS: Final = 0.3
 
-# The settings of all servers. A developer's .env must not affect the results, so all settings that
+# The settings of all servers. A developer's .env must not affect the results. So all settings that
 # affect the speed are set here, even to their default.
 SERVER_ENVIRONMENT: Final = {
     "ENVIRONMENT": "production",
@@ -141,11 +141,13 @@ class Server:
         body: str | None = None,
         content_type: str = "",
         authorization: str = "",
+        *,
+        timeout: float = 60,
     ) -> tuple[int, bytes]:
         """Send a request and return the status and the body. Not for measurements."""
         values = {"Content-Type": content_type, "Authorization": authorization}
         headers = {name: value for name, value in values.items() if value}
-        connection = HTTPConnection(HOST, self.port, timeout=60)
+        connection = HTTPConnection(HOST, self.port, timeout=timeout)
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()
@@ -181,7 +183,7 @@ def serving(
     name: str,
     application: str,
     probe: str,
-    environment: dict[str, str],
+    environment: Mapping[str, str],
     *,
     code: Path = BACKEND_DIR,
 ) -> Iterator[Server]:
@@ -277,7 +279,10 @@ def pinned_worker(server: Server, *, database_url: str | None) -> Iterator[str]:
     backends = "SELECT array_agg(pid) FROM pg_stat_activity WHERE datname = current_database()"
     affinities: dict[int, set[int]] = {os.getpid(): others}  # inherited by child processes
     if database_url is not None:
-        affinities |= dict.fromkeys(execute(database_url, backends)[0], others)
+        running = execute(database_url, backends)[0]
+        affinities |= dict.fromkeys(running, others)
+        # Later backends inherit the affinity of the server.
+        affinities |= {psutil.Process(number).ppid(): others for number in running[:1]}
     for worker in children(server.pid):
         affinities |= {thread.id: own_cpu for thread in worker.threads()}
     before = {}

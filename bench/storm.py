@@ -1,7 +1,9 @@
 """The effect of many concurrent logins on reads."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, Final
 
 import psutil
@@ -30,11 +32,12 @@ def measure_storm(
 ) -> list[StormRound]:
     """Measure reads without and with concurrent logins. The order alternates."""
     measured = []
+    storm = partial(login_storm, generator, server, logins, url, seconds)
     generator.warm_up(server, reads, seconds=2)
     for number in range(1, rounds + 1):
         if number % 2:
             alone = read_alone(generator, server, reads, seconds)
-        beside, rate = read_beside(generator, server, reads, logins, url=url, seconds=seconds)
+        beside, rate = read_beside(generator, server, reads, storm, seconds)
         if not number % 2:
             alone = read_alone(generator, server, reads, seconds)
         measured.append(StormRound(number, alone, beside, rate))
@@ -51,30 +54,38 @@ def read_alone(generator: Generator, server: Server, reads: Workload, seconds: i
     return _reads(generator.drive(server, reads, seconds), busy)
 
 
+@contextmanager
+def login_storm(
+    generator: Generator, server: Server, logins: Workload, url: str, seconds: int
+) -> Iterator[Callable[[], int]]:
+    """Log in continuously for `seconds` and some more; yield a function that counts sessions."""
+    storm_seconds = LEAD_SECONDS + seconds + TRAIL_SECONDS
+    with generator.start(server, logins, storm_seconds) as storm:
+        yield lambda: int(execute(url, SESSIONS)[0])
+        counts = result(storm, storm_seconds + 30)
+    # Logins may time out or not finish. The table shows their rate.
+    check(counts, server, logins, allowed_errors=("timeout", "none"))
+
+
 def read_beside(
     generator: Generator,
     server: Server,
     reads: Workload,
-    logins: Workload,
-    *,
-    url: str,
+    work: Callable[[], AbstractContextManager[Callable[[], int]]],
     seconds: int,
 ) -> tuple[Reads, float]:
-    """Measure reads during concurrent logins. Return also the logins per second.
+    """Measure reads during other work. Return also how much of it was done per second.
 
-    The logins start before the reads and end after them. Then wait until the server is idle, so
-    that the next measurement is not affected.
+    The work starts before the reads and ends after them. Its context yields a function that returns
+    how much was done. Then wait until the server is idle, so that the next measurement is not
+    affected.
     """
     busy = psutil.cpu_percent(interval=PAUSE_SECONDS)
-    storm_seconds = LEAD_SECONDS + seconds + TRAIL_SECONDS
-    with generator.start(server, logins, storm_seconds) as storm:
+    with work() as done:
         time.sleep(LEAD_SECONDS)
-        before, began = execute(url, SESSIONS)[0], time.monotonic()
+        before, began = done(), time.monotonic()
         counts = generator.drive(server, reads, seconds)
-        after, ended = execute(url, SESSIONS)[0], time.monotonic()
-        login_counts = result(storm, storm_seconds + 30)
-    # Logins may time out or not finish. The table shows their rate.
-    check(login_counts, server, logins, allowed_errors=("timeout", "none"))
+        after, ended = done(), time.monotonic()
     server.wait_until_idle()
     return _reads(counts, busy), (after - before) / (ended - began)
 

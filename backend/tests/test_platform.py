@@ -166,7 +166,11 @@ def test_links_in_documents_resolve() -> None:
 
 
 def code_for_operators() -> str:
-    pages = [*PROJECT_DIR.glob("docs/operations/*.md"), *PROJECT_DIR.glob("docs/*.md")]
+    pages = [
+        page
+        for folder in ("docs", "docs/operations", "docs/runbooks")
+        for page in PROJECT_DIR.glob(f"{folder}/*.md")
+    ]
     return "\n".join(part for page in pages for part in CODE.findall(page.read_text()))
 
 
@@ -189,6 +193,34 @@ def test_documented_commands_exist() -> None:
         assert name in cli.COMMANDS
         subcommands = getattr(cli.load(name), "commands", {})
         assert not subcommand or not subcommands or subcommand in subcommands
+
+
+RUNBOOKS = sorted(PROJECT_DIR.glob("docs/runbooks/*.md"))
+ALERTS = {
+    "backup-too-old", "bad-release", "cache-poisoned-or-full", "certificate",
+    "certificate-expiring", "data-request", "database-down", "database-slow", "disk-full",
+    "high-error-rate", "high-latency", "job-silent", "leaked-key", "login-storm", "mail-stuck",
+    "moving-hosts", "pool-exhausted", "replication-lag", "restore", "stolen-account",
+    "too-many-connections",
+}  # fmt: skip
+"""Anchors of docs/runbooks.md, which alerts link to."""
+
+
+def test_runbooks_have_the_same_parts_and_are_listed() -> None:
+    index = PROJECT_DIR / "docs" / "runbooks.md"
+    assert anchors(index) >= ALERTS
+    for page in RUNBOOKS:
+        assert f"(runbooks/{page.name})" in index.read_text()
+        parts = re.findall(r"^## (.*)$", page.read_text(), flags=re.MULTILINE)
+        assert parts == ["Symptoms", "Confirm", "Act", "Confirm the recovery"], page.name
+
+
+def test_documented_services_exist() -> None:
+    """Services that `docker compose` executes commands in, or shows the logs of."""
+    code = code_for_operators().replace("\\\n", "")
+    services = {name for path in compose_files() for name in compose_services(path.name)}
+    named = set(re.findall(r"docker compose exec (?:-T )?(?:--env \S+ )?([a-z-]+)", code))
+    assert {"backend", "db", "nginx"} <= named <= services
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

@@ -153,7 +153,8 @@ TRIGGERS = {
     " REFERENCING OLD TABLE AS removed FOR EACH STATEMENT",
     "tags_before_unlisting": "BEFORE UPDATE OF is_listed ON public.tags FOR EACH ROW"
     " WHEN (OLD.is_listed AND NOT NEW.is_listed)",
-    # Articles with unlisted tags store no names. The slug that a tag wants is its place in lists.
+    # Articles with unlisted tags store no names. Names are in the order of `wanted_slug`, or else
+    # `slug`.
     "tags_after_write": "AFTER UPDATE ON public.tags FOR EACH ROW WHEN (OLD.is_listed AND"
     " (OLD.is_listed, OLD.name, coalesce(OLD.wanted_slug, OLD.slug), OLD.key) IS DISTINCT FROM"
     " (NEW.is_listed, NEW.name, coalesce(NEW.wanted_slug, NEW.slug), NEW.key))",

@@ -61,8 +61,8 @@ class FairThreadPool:
     async def run(self, work: Callable[[], Result], *, user_id: int | None = None) -> Result:
         """Call `work` in a thread. Jobs without a user share one queue without a per-user limit.
 
-        Raises TooManyAtOnce if the user has too many jobs, ServiceUnavailable if there are too many
-        jobs in total, and any exception of `work`.
+        Raises TooManyAtOnce if the user has too many jobs, and ServiceUnavailable if there are too
+        many in total. Exceptions of `work` are raised as well.
         """
         return await asyncio.wrap_future(self.submit(work, user_id=user_id))
 

@@ -1,6 +1,6 @@
 """FastAPI dependencies for reading and writing.
 
-`scope="function"` commits a unit of work before the response is sent, so that a client with a 2xx
+`scope="function"` commits a unit of work before the response is sent. So a client with a 2xx
 response can read its data. A reader holds no connection between statements.
 """
 

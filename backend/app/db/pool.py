@@ -1,9 +1,9 @@
 """FIFO connection pools: one for SQLAlchemy engines, one for readers.
 
 In SQLAlchemy's asyncio pool, a new request may get a released connection before the longest-waiting
-task wakes up. That task then waits at the end of the queue again, so that under load some requests
-time out while others do not wait at all. asyncpg's pool behaves the same, and its release runs
-reset statements on the connection.
+task wakes up. That task then waits at the end of the queue again. Under load, some requests time
+out while others do not wait at all. asyncpg's pool behaves the same, and its release runs reset
+statements on the connection.
 """
 
 import asyncio

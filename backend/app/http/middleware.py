@@ -324,7 +324,7 @@ class CrossOrigin(CORSMiddleware):
     with the request, and names the method or header that is not allowed.
 
     Pages have no CORS headers. Browsers send the cookie of a page session with requests of all
-    origins of the same site, so a front end could read personal pages and their form tokens.
+    origins of the same site. So a front end could read personal pages and their form tokens.
     """
 
     def __init__(

@@ -45,11 +45,12 @@ def _is_local(scope: Scope) -> bool:
 
 
 def _with_prefix(cookies: bytes) -> bytes:
-    """Return the Cookie header with the names that pages read. Renamed cookies take precedence."""
+    """Return the Cookie header with local cookies also under the names that pages read.
+
+    These take precedence over others of the same name. Some cookies never have the prefix.
+    """
     pairs = cookies.split(b"; ")
-    local = [each for each in pairs if _LOCAL_NAME.match(each)]
-    others = [each for each in pairs if each not in local]
-    return b"; ".join([*others, *(PREFIX + each for each in local)])
+    return b"; ".join([*pairs, *(PREFIX + each for each in pairs if _LOCAL_NAME.match(each))])
 
 
 def _without_prefix(cookie: bytes) -> bytes:

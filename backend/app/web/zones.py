@@ -30,8 +30,7 @@ def find_zone(name: str) -> tzinfo:
     """
     if not _NAME.fullmatch(name):
         return UTC
-    aliases = get_global("zone_aliases").items()
-    for each in (name, *(alias for alias, former in aliases if former == name)):
+    for each in (name, get_global("zone_aliases").get(name, name)):
         try:
             return ZoneInfo(each)
         except (ValueError, OSError, LookupError):

@@ -33,7 +33,7 @@ def _import(path: str, kill_at: int) -> None:
     importing.BATCH = 5
     reading.MIN_BYTES = 0
     config = multiprocessing.current_process()._config  # type: ignore[attr-defined]  # private
-    config["daemon"] = False  # a daemon, as which tests run this module, may not have children
+    config["daemon"] = False  # tests start it as a daemon, which may not have children
     count = 0
 
     def step(*_: Any) -> None:

@@ -366,14 +366,14 @@ class TestInvalidRecords:
         self, client: httpx.AsyncClient, ada: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from app.core.errors import ContentTooComplex
-        from app.services.bulk import importing
+        from app.services.bulk import texts
 
         def refuse(content: str) -> Rendered:
             if "complex" in content:
                 raise ContentTooComplex
             return render_sync(content)
 
-        monkeypatch.setattr(importing, "render_sync", refuse)
+        monkeypatch.setattr(texts, "render_sync", refuse)
         bad = {**RECORD, "slug": "bad", "content": "Much too complex."}
         report = await post(client, bearer(ada), lines(RECORD, bad))
         assert counts(report) == (1, 0, 0, 1)

@@ -43,8 +43,13 @@ class Authors:
         return "jane"
 
 
+_OLD: set[psutil.Process] = set()
+
+
 @pytest.fixture(autouse=True)
 def all_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    _OLD.clear()
+    _OLD.update(psutil.Process().children())  # such as the database of other tests
     monkeypatch.setattr(reading, "MIN_BYTES", 0)
 
 
@@ -78,12 +83,14 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 def children() -> list[psutil.Process]:
-    """Return the processes that read sources for this one."""
+    """Return the processes that were started since the start of the test."""
     found = []
     for child in psutil.Process().children():
         with suppress(psutil.Error):
-            if child.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in " ".join(
-                child.cmdline()
+            if (
+                child not in _OLD
+                and child.status() != psutil.STATUS_ZOMBIE
+                and "resource_tracker" not in " ".join(child.cmdline())
             ):
                 found.append(child)
     return found

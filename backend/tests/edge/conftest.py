@@ -19,7 +19,6 @@ HERE = Path(__file__).parent
 GROUPS = {
     "test_outage.py": "outage",
     "test_conduit.py": "outage",
-    "test_browser.py": "outage",
     "test_lifecycle.py": "lifecycle",
     "test_external_database.py": "lifecycle",
 }

@@ -24,6 +24,8 @@ from tests.edge.stack import Stack, publish, register
 from tests.imports import finished
 from tests.processes import PASSWORD
 
+pytestmark = pytest.mark.alone
+
 READS = 120
 """The number of reads in a window."""
 WINDOWS = 2

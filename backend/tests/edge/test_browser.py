@@ -25,6 +25,8 @@ from tests.processes import HOST, PASSWORD, SECRET_KEY
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
 
+pytestmark = pytest.mark.alone  # Chromium drops its connections when a container starts
+
 BROWSERS = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser")
 PAGE = Path(__file__).with_name("front_end.html")
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import httpx
+import pytest
 
 from tests.edge.stack import register
 from tests.edge.test_browser import browser
@@ -12,6 +13,8 @@ from tests.processes import PASSWORD
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, ConsoleMessage, Page, Response
+
+pytestmark = pytest.mark.alone  # Chromium drops its connections when a container starts
 
 __all__ = ["browser", "certificates", "https_port", "secure", "trusting"]
 

@@ -341,6 +341,7 @@ def test_pages_are_not_in_openapi(shared_app: FastAPI) -> None:
         ("http://localhost:8000", Environment.TEST, False),
     ],
 )
+@pytest.mark.usefixtures("pages")  # for the database
 async def test_cookies_of_local_pages(
     shared_app: FastAPI, url: str, environment: Environment, is_local: bool
 ) -> None:

@@ -15,6 +15,7 @@ from app.core.archives import Parts
 from app.core.streams import Deadline
 from app.db.base import Base
 from app.db.session import Database
+from app.models.accounts.account_token import AccountToken
 from app.models.accounts.address import Address
 from app.models.accounts.api_key import ApiKey
 from app.models.accounts.second_factor import SecondFactor
@@ -102,6 +103,7 @@ FILES = (
     OwnFile(
         "api-keys", ApiKey, "user_id", "id name hint scopes created_at expires_at last_used_at"
     ),
+    OwnFile("links-in-mails", AccountToken, "user_id", "id purpose email created_at expires_at"),
     OwnFile("second-factor", SecondFactor, "user_id", "created_at confirmed_at", None),
     OwnFile("limits", LimitOverride, "user_id", "kind amount", None),
     OwnFile(
@@ -128,12 +130,19 @@ FILES = (
     ),
     OwnFile("favorites", Favorite, "user_id", "article_id created_at", "article_id"),
     OwnFile("following", Follow, "follower_id", "followed_id created_at", "followed_id"),
+    OwnFile("followers", Follow, "followed_id", "follower_id created_at", "follower_id"),
     OwnFile("blocked", Block, "blocker_id", "blocked_id created_at", "blocked_id"),
     OwnFile(
         "reports",
         Report,
         "reporter_id",
         "id article_id comment_id reason state created_at updated_at",
+    ),
+    OwnFile(
+        "handled-reports",
+        Report,
+        "handled_by",
+        "id article_id comment_id state note handled_at created_at updated_at",
     ),
     OwnFile(
         "media",
@@ -154,6 +163,12 @@ FILES = (
         "subject_id",
         "id occurred_at action message",
         condition=AuditEvent.subject_type == "user",
+    ),
+    OwnFile(
+        "actions",
+        AuditEvent,
+        "actor_id",
+        "id occurred_at action subject_type subject_id message request_id",
     ),
 )
 

@@ -1,8 +1,8 @@
 """Sessions: opened by a login, extended by a refresh, ended by logout or refresh token reuse.
 
-Each refresh token is used once and exchanged for its successor. The client may repeat the exchange
-for ten seconds and gets the same successor, because browser tabs refresh concurrently and responses
-get lost. A later reuse may come from a thief, so it ends the session (RFC 9700 §4.14.2).
+Each refresh token is used once and exchanged for its successor. Browser tabs refresh concurrently,
+and responses get lost. So for ten seconds, a repeated exchange returns the same successor. A later
+reuse may come from a thief, so it ends the session (RFC 9700 §4.14.2).
 """
 
 from collections.abc import Iterator, Sequence
@@ -153,7 +153,7 @@ _ROTATE = (
         token_hash=bindparam("successor"),
         previous_hash=bindparam("presented"),
         # The grace period starts when the exchange is done. `now` is older if the statement had
-        # to wait for a lock, so the database clock is used if it is later.
+        # to wait for a lock. The database clock is used if it is later.
         last_used_at=func.greatest(bindparam("now"), func.clock_timestamp()),
     )
     .returning(UserSession.user_id)

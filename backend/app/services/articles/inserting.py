@@ -1,7 +1,7 @@
 """Insertion of articles, for both APIs, imports and example data.
 
-A single article is a batch of one. The number of statements does not depend on the size of a batch,
-except that an article with images takes a few more.
+A single article is a batch of one. The number of statements does not depend on the size of a batch.
+Only articles with images take a few more.
 """
 
 from collections.abc import Iterable, Sequence

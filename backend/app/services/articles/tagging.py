@@ -235,7 +235,7 @@ async def lock_tags(
     a fixed order, which prevents deadlocks.
 
     The caller counts the new tags, after it has locked everything else. For an actor who cannot see
-    tags in other users' drafts, these count as new, so that the limit does not reveal them. Call it
+    tags in other users' drafts, these count as new. Otherwise the limit would reveal them. Call it
     before the tags are added to an article.
 
     Raises ServiceUnavailable if concurrent changes prevent it repeatedly.

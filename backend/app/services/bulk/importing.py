@@ -106,8 +106,8 @@ async def import_articles(
     batch is rolled back, and counted as checked; its transaction begins with a call of `dry_run`.
     The importer's permissions are checked again for each batch.
 
-    Raises InvalidToken if the importer's access was withdrawn, ServiceUnavailable if the database
-    stays unavailable, ImportStopped if a limit is reached, and errors of `batches`.
+    Raises InvalidToken if the importer's access was withdrawn, and ServiceUnavailable if the
+    database stays unavailable. Raises ImportStopped if a limit is reached, and errors of `batches`.
     """
     simulation = None if dry_run is None else Simulation()
     context = ImportContext(

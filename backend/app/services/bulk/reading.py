@@ -31,7 +31,7 @@ class _Chunk(NamedTuple):
 
 class _End(NamedTuple):
     resolve_author: ResolveAuthor
-    """With what it noted."""
+    """A copy with the state that it has in the process."""
 
 
 class ReadingProcess:

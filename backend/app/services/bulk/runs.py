@@ -40,6 +40,7 @@ from app.services.bulk import archives, imports, sources
 from app.services.bulk.dates import DateError, find_zone
 from app.services.bulk.foreign import SourceError
 from app.services.bulk.importing import ImportStopped
+from app.services.bulk.reading import ReadingProcess
 from app.services.bulk.records import Outcome
 from app.services.bulk.reporting import Report
 from app.services.bulk.sources import Format, ImportOptions
@@ -100,6 +101,7 @@ class _Run:
     deadline: float = 0
     paused_at: float = 0
     error: Exception | None = None
+    process: ReadingProcess | None = None
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -369,7 +371,9 @@ def _open(run: _Run) -> sources.SurveyedSource:
             run.problems += archives.extract(path, folder, advance=run.advance)
             path.unlink()
             path, run.read = folder, 0
-        return sources.open_source(path, source_format=run.source_format, advance=run.advance)
+        started = sources.start_source(path, source_format=run.source_format)
+        run.process = started.process
+        return started.survey(run.advance)
     except OSError as error:
         raise SourceError(f"The file cannot be read ({error.strerror})") from error
 
@@ -416,5 +420,7 @@ def _result(run: _Run) -> tuple[dict[str, Any], str]:
 
 
 async def _clean_up(run: _Run) -> None:
+    if run.process is not None:
+        await asyncio.to_thread(run.process.close)
     run.report.__exit__()
     await asyncio.to_thread(shutil.rmtree, run.directory, ignore_errors=True)

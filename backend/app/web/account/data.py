@@ -106,6 +106,6 @@ async def delete_account(
     )
     response = redirect(SIGN_IN, flash=_("Your account was deleted."), kind="info")
     delete_session_cookie(response)
-    # Also texts that were not saved: they belong to nobody any more.
+    # "storage" also deletes texts that were not saved. They have no owner any more.
     response.headers["Clear-Site-Data"] = '"cache", "storage"'
     return response

@@ -31,7 +31,7 @@ MAILBOX = "/studio/admin/mails"
 PAGE_SIZE = 50
 MAX_UNSENT = 1000
 NOBODY = 2**63 - 1
-"""The number of no user: nothing was recorded of it."""
+"""An id that no user has. It matches no audit event."""
 
 
 @router.get("/studio/admin")

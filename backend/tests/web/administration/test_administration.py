@@ -206,6 +206,7 @@ async def test_audit_trail(pages: httpx.AsyncClient, admin: User) -> None:
 
 
 async def test_audit_trail_of_a_user(pages: httpx.AsyncClient, admin: User, user: User) -> None:
+    await sign_in_with_form(pages, admin)
     saved = await (await visit(pages, f"{USERS}/{user.id}")).submit(
         pages, form="#change-role", role="editor"
     )

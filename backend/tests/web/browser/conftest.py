@@ -1,7 +1,7 @@
 """Fixtures of browser stories: a started server, and a visitor in Chromium.
 
-A story fails if a page violates its Content-Security-Policy, logs an error to the console, throws,
-or if one of its requests fails.
+A story fails if a page violates its Content-Security-Policy, logs an error to the console, or
+throws. It also fails if a request of the page fails.
 """
 
 import asyncio

@@ -206,7 +206,7 @@ async def test_without_network_and_session(site: Site, visitor: Visitor) -> None
     assert visitor.problems == []
 
     # The session ends while the writer types. After signing in again, the text is saved.
-    await context.clear_cookies(name="__Host-pressroom")
+    await context.clear_cookies(name="pressroom")
     await press_end(visitor)
     await page.keyboard.type(" Typed without a session.")
     await page.keyboard.press("Control+s")
@@ -252,7 +252,7 @@ async def test_kept_text_belongs_to_its_user(site: Site, visitor: Visitor) -> No
     await keep_a_text(visitor)
 
     # The session ends without signing out. Another user of the browser never sees the text.
-    await page.context.clear_cookies(name="__Host-pressroom")
+    await page.context.clear_cookies(name="pressroom")
     await visitor.sign_in(await site.create_user())
     own = await page.evaluate("Object.keys(localStorage).find((each) => each.endsWith(':new'))")
     await visitor.open("/studio/articles/new")

@@ -1,6 +1,7 @@
 """The calendar: what a month shows, and moving articles."""
 
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import httpx
 import pytest
@@ -109,7 +110,16 @@ async def test_first_and_last_day_of_a_zone(
 
 
 @pytest.mark.parametrize("name", ["Asia/Calcutta", "Asia/Kolkata"])
-def test_former_name_of_a_zone(name: str) -> None:
+def test_former_name_of_a_zone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some systems have the current names only."""
+
+    def find(name: str) -> ZoneInfo:
+        if name == "Asia/Calcutta":
+            raise ZoneInfoNotFoundError
+        return ZoneInfo(name)
+
+    monkeypatch.setattr(zones, "ZoneInfo", find)
+    zones.find_zone.cache_clear()
     assert LATER.astimezone(zones.find_zone(name)).hour == 15
 
 
