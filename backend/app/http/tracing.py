@@ -1,7 +1,8 @@
 """Traces with OpenTelemetry, through FastAPI's own support. They are off by default.
 
-A trace has the spans of the request, its dependencies, the handler and the serialization. Spans
-contain no query strings and no tokens of previews.
+A trace has a span of the request. Routes that FastAPI handles itself (app.http.reads) also have
+spans of dependencies, the handler and the serialization. Spans contain no query strings and no
+tokens of previews.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from app.core import metrics
 from app.core.config import PROJECT_DIR, Settings
 from app.core.threads import FairThreadPool
 from app.db.session import Database
+from app.db.writing import fetch
 from app.jobs.measuring import measured
 from tests.factories import PASSWORD, create_user
 from tests.http.test_middleware import Clients, client_of
@@ -114,8 +115,11 @@ async def test_process_is_measured(own_database: str, recorder: metrics.Recorder
     database = Database.from_settings(Settings(database_url=own_database, metrics_port=9100))
     async with measured(database):
         await database.reader.scalar(text("SELECT 1"))
+        await database.primary.scalar(text("SELECT 1"))
         async with database.autocommit() as connection:
             await connection.execute(text("SELECT 1"))
+        async with database.unit_of_work() as session:
+            await fetch(session, text("SELECT 1"))
     await database.dispose()
     assert labels_of(recorder, "pressroom_pool_connections") == {}  # removed at the end
     statements = [
@@ -123,7 +127,7 @@ async def test_process_is_measured(own_database: str, recorder: metrics.Recorder
         for each in samples(recorder)
         if each.name == "pressroom_statement_duration_seconds_count"
     ]
-    assert {each.labels["pool"]: each.value for each in statements} == {"read": 1, "write": 1}
+    assert {each.labels["pool"]: each.value for each in statements} == {"read": 1, "write": 3}
 
 
 def test_a_slot_continues_its_counts(tmp_path: Path) -> None:
