@@ -24,6 +24,7 @@ _writes_json = False
 _sample_percent = 100
 SLOW_REQUEST_SECONDS = 1.0
 
+PREVIEW_PATHS = ("/previews/", "/studio/previews/")
 PREVIEW_TOKEN = re.compile(r"prv_[A-Za-z0-9_-]+")
 
 _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -43,7 +44,7 @@ def bind_request_id(value: str, *, trace_id: str | None = None) -> None:
 
 def public_path(path: str) -> str:
     """Return a path without the tokens of previews."""
-    for previews in ("/previews/", "/studio/previews/"):
+    for previews in PREVIEW_PATHS:
         if path.startswith(previews):
             return f"{previews}***"
     return PREVIEW_TOKEN.sub("prv_***", path) if "prv_" in path else path

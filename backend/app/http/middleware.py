@@ -31,7 +31,13 @@ from app.core.errors import (
     PressroomError,
     UnknownHost,
 )
-from app.core.logging import bind_request_id, get_logger, log_request, public_path
+from app.core.logging import (
+    PREVIEW_PATHS,
+    bind_request_id,
+    get_logger,
+    log_request,
+    public_path,
+)
 from app.core.origins import ANY, is_http_origin, is_listed
 from app.http.errors import pressroom_error_response
 from app.http.streaming import HEAD
@@ -263,7 +269,7 @@ def _request_id(scope: Scope) -> str:
 
 def _log_path(scope: Scope) -> str:
     """Return the path without preview tokens, percent-encoded against forged log lines."""
-    if "/previews/" in scope["path"]:  # the raw path may be encoded differently
+    if scope["path"].startswith(PREVIEW_PATHS):  # the raw path may be encoded differently
         return public_path(scope["path"])
     raw: bytes | None = scope.get("raw_path")
     path = raw.decode("ascii", "replace") if raw else quote(scope["path"])
