@@ -421,6 +421,7 @@ BOUNDED_BY: Mapping[str, str] = {
     "redirects": "50 an imported record",
     "reports": "reports; one a user and an article or a comment",
     "second_factors": "one a user",
+    "tag_changes": "one a tag",
     "tags": "new_tags",
     "upload_reservations": "uploads_at_once; deleted when they expire",
     "user_counts": "one a user",

@@ -36,13 +36,11 @@ $$
 """
 
 FORMER_TAGS_AFTER_WRITE = """
-CREATE OR REPLACE FUNCTION public.article_tags_after_write() RETURNS trigger
-LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION public.tags_after_write() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  PERFORM public.list_tags(
-    ARRAY(SELECT DISTINCT tag_id FROM written WHERE listed_at <= clock_timestamp())
+  PERFORM public.store_tag_names(
+    ARRAY(SELECT article_id FROM public.article_tags WHERE tag_id = NEW.id)
   );
-  PERFORM public.store_tag_names(ARRAY(SELECT DISTINCT article_id FROM written));
   RETURN NULL;
 END
 $$

@@ -25,6 +25,12 @@ DUMP = """
     UNION ALL
     SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid), NULL, NULL
     FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT 'function', proname, pg_get_function_identity_arguments(oid), prosrc, NULL, NULL
+    FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prokind = 'f'
+    UNION ALL
+    SELECT 'trigger', tgrelid::regclass::text, tgname, pg_get_triggerdef(oid), NULL, NULL
+    FROM pg_trigger WHERE NOT tgisinternal
     ORDER BY 1, 2, 3
 """
 
@@ -100,7 +106,9 @@ def test_models_and_migrations_agree(database_url: str) -> None:
         migrated = {
             entry
             for entry in schema_of(database_url)
-            if entry[1] != "alembic_version" and not str(entry[3]).startswith("TRIGGER")
+            if entry[1] != "alembic_version"
+            and entry[0] != "trigger"
+            and not str(entry[3]).startswith("TRIGGER")
         }
         assert set(schema_of(url)) == migrated
 
