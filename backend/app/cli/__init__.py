@@ -10,6 +10,7 @@ keys.py      keys rotate, keys reseal
 operations.py counters …, mail …, jobs …, audit …, sessions …, stats, maintenance …
 retention.py retention
 restoring.py after-restore
+backup.py    backup create, list, verify, prune, restore, new-key
 
 Only the module of the requested command is imported, because the services behind all commands take
 more than a second to load.
@@ -66,6 +67,7 @@ COMMANDS = {
         "after_restore",
         "End all sessions and drop queued mail after a restore, before the backend starts.",
     ),
+    "backup": Command("backup", "cli", "Backups of the database and the images."),
     "doctor": Command(
         "doctor",
         "doctor",

@@ -72,6 +72,7 @@ SECRETS = frozenset(
         "smtp_password",
         "s3_access_key_id",
         "s3_secret_access_key",
+        "backup_key",
     }
 )
 """Settings that can be read from a file: SECRET_KEY_FILE=/run/secrets/secret_key."""
@@ -339,6 +340,11 @@ class Settings(BaseSettings):
     s3_region: str = "us-east-1"
     s3_access_key_id: str | None = None
     s3_secret_access_key: str | None = None
+
+    backup_target: str | None = None
+    """The folder of backups, for the command `pressroom backup`."""
+    backup_key: str | None = None
+    """The secret key of age that encrypts backups; without it, they are not encrypted."""
 
     revisions_all_days: NonNegativeInt = 30
     """Days for which all revisions are kept; 0 keeps them forever."""
