@@ -278,7 +278,7 @@ class TestRefusals:
 
     def test_unknown_backup(self, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
         assert "There is no usable backup" in error_of(capsys, "restore")
-        assert "does not exist" in error_of(capsys, "verify", "20260101T000000Z-00000000")
+        assert "does not exist" in error_of(capsys, "verify", "20260101T000000000000Z-00000000")
         assert "is not the id of a backup" in error_of(capsys, "verify", "../../etc")
         site.unset("BACKUP_TARGET")
         assert "Set BACKUP_TARGET" in error_of(capsys, "list")

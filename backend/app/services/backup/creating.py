@@ -80,7 +80,7 @@ async def create(
         )
     async with locked(target):
         started_at, started = clock.now(), time.monotonic()
-        backup = f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+        backup = f"{started_at:%Y%m%dT%H%M%S%fZ}-{secrets.token_hex(4)}"
         previous = await asyncio.to_thread(newest, target, key)
         snapshot = await _read_database(settings, target=target, key=key, backup=backup)
         copying = _Copying(target, key, storage, snapshot.images, progress)

@@ -16,7 +16,7 @@ from app.services.backup.targets import BACKUPS, Target
 MANIFEST = "manifest.json"
 DATABASE = "database.dump"
 MEDIA_LIST = "media.ndjson"
-_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
+_ID = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{8}")
 
 
 class Part(BaseModel):

