@@ -82,9 +82,10 @@ def workers_of(api: Api) -> list[int]:
 
     def listens(pid: int) -> bool:
         opened: set[str] = set()
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(FileNotFoundError):
-                opened.add(str(descriptor.readlink()))
+        with suppress(FileNotFoundError, PermissionError):  # the process ends
+            for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+                with suppress(FileNotFoundError):
+                    opened.add(str(descriptor.readlink()))
         return not opened.isdisjoint({f"socket:[{inode}]" for inode in inodes})
 
     children = Path(f"/proc/{api.process.pid}/task/{api.process.pid}/children").read_text()
