@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.identity import Identity
@@ -86,10 +87,13 @@ def _record(session: AsyncSession, action: AuditAction, actor: Identity) -> None
 
 
 async def refresh(database: Database, state: MaintenanceState) -> None:
-    """Read the mode from the primary. Without the database, the state stays as it is."""
+    """Read the mode from the primary.
+
+    Without the database, and before its migrations, the state stays as it is.
+    """
     try:
         row = await _read(database)
-    except PressroomError:
+    except (PressroomError, ProgrammingError):
         return
     state.set(row.message, row.since)
 
