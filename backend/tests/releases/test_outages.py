@@ -19,9 +19,7 @@ NO_REUSE = httpx.Limits(max_keepalive_connections=0)
 
 @pytest.mark.parametrize("services", [("db",), ("backend",), ("db", "backend")])
 def test_outage(running: Release, author: dict[str, str], services: tuple[str, ...]) -> None:
-    cursor = partial(running.project.run_captured, "exec", "-T", "nginx", "cat", "/tmp/cursor")
-    # When nginx reads the change feed for the first time, it empties its cache.
-    wait_until(lambda: cursor().returncode == 0, "nginx has read the change feed", seconds=60)
+    running.wait_for_change_feed()
     with running.client(limits=NO_REUSE) as client:
         paths = [f"/articles/{publish(client, author)['id']}" for _ in range(2)]
         page, withdrawn = paths
