@@ -256,7 +256,8 @@ renderers = Renderers(3)
 process.survey(lambda _: None)
 renderers(["a", "b", "c"])
 print("ready", flush=True)
-time.sleep(600)
+while True:
+    time.sleep(0.1)  # a signal just before a sleep does not end it
 """
 
 
@@ -271,13 +272,16 @@ def test_they_end_with_their_parent(number: signal.Signals, tmp_path: Path) -> N
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as parent:
-        assert parent.stdout is not None
-        assert parent.stdout.readline() == b"ready\n"
-        processes = psutil.Process(parent.pid).children()
-        assert len(processes) == 3
-        if number is signal.SIGINT:  # of the terminal: both processes get it
-            os.killpg(parent.pid, number)
-        else:
-            parent.kill()
-        parent.wait(DEADLINE)
-        wait_for(lambda: not any(each.is_running() for each in processes))
+        try:
+            assert parent.stdout is not None
+            assert parent.stdout.readline() == b"ready\n"
+            processes = psutil.Process(parent.pid).children()
+            assert len(processes) == 3
+            if number is signal.SIGINT:  # of the terminal: both processes get it
+                os.killpg(parent.pid, number)
+            else:
+                parent.kill()
+            parent.wait(DEADLINE)
+            wait_for(lambda: not any(each.is_running() for each in processes))
+        finally:
+            parent.kill()  # after a failure as well: the end of the block waits for it
