@@ -30,6 +30,7 @@ from app.db.embedded import embedded_database
 from app.db.session import Database
 from app.http import middleware
 from app.http.errors import register_error_handlers
+from app.http.reads import Application
 from app.jobs.background import create_jobs, run_jobs
 from app.routers import (
     bulk,
@@ -151,7 +152,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 await app.state.imports.stop()
             await database.dispose()
 
-    app = FastAPI(
+    app = Application(
         title="Pressroom",
         summary="A headless blog backend.",
         description=DESCRIPTION,

@@ -10,6 +10,7 @@ from app.conduit import articles, comments, profiles, tags, users
 from app.conduit.errors import conduit_error_response, register_error_handlers
 from app.core.errors import NotFound
 from app.http.middleware import ErrorBoundary, ErrorResponder
+from app.http.reads import Application
 
 PATH = "/api"
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -28,7 +29,7 @@ def mount(app: FastAPI) -> None:
 
 def create_conduit(state: State) -> FastAPI:
     """Create the RealWorld API. It shares `state`, with the database, with the main application."""
-    app = FastAPI(
+    app = Application(
         title="Pressroom's Conduit",
         summary="The RealWorld API, for RealWorld front ends.",
         version=__version__,

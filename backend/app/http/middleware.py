@@ -346,8 +346,11 @@ class CrossOrigin(CORSMiddleware):
         return self.allow_all_origins or is_listed(origin, self.allow_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not (origins := _values(scope, b"origin")):
-            await super().__call__(scope, receive, send)
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if not (origins := _values(scope, b"origin")):
+            await self.app(scope, receive, _vary_by_origin(send))
             return
         if scope["path"] in self._pages or scope["path"].startswith(self._below_pages):
             await self.app(scope, receive, send)
@@ -368,6 +371,20 @@ class CrossOrigin(CORSMiddleware):
             response = self._respond(scope, InvalidRequest(message))
             response.headers["Vary"] = "Origin"
             await response(scope, receive, send)
+
+
+def _vary_by_origin(send: Send) -> Send:
+    """Add `Origin` to Vary, as CORSMiddleware does, which would copy all headers."""
+
+    async def send_with_vary(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            values = [value for name, value in message["headers"] if name == b"vary"]
+            headers = [each for each in message["headers"] if each[0] != b"vary"]
+            headers.append((b"vary", b", ".join([*values, b"Origin"])))
+            message["headers"] = headers
+        await send(message)
+
+    return send_with_vary
 
 
 class ErrorBoundary:

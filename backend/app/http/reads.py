@@ -9,17 +9,21 @@ Such a handler may also return JSON as bytes, which are sent as they are. Lists 
 what was just selected and to serialise the models takes twice as long as to serialise the rows.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import iscoroutinefunction
 from typing import Any, NamedTuple, get_origin
 
-from fastapi import Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.datastructures import DefaultPlaceholder
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError, ResponseValidationError
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.datastructures import QueryParams
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 Handler = Callable[[Request], Awaitable[Response]]
 Call = Callable[..., Awaitable[Any]]
@@ -168,3 +172,64 @@ def _query_values(parameters: QueryParams, lists: frozenset[str]) -> dict[str, A
         name: parameters.getlist(name) if name in lists else value
         for name, value in parameters.items()
     }
+
+
+class Application(FastAPI):
+    """FastAPI with the direct calls of ReadRoutes, for an application with an ErrorBoundary.
+
+    It has no layers for telemetry, which is not configured, for a limit of bodies, which
+    RequestRules is, and for unhandled exceptions, which ErrorBoundary handles.
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        app: ASGIApp = ReadRoutes(AsyncExitStackMiddleware(self.router), self.router.routes)
+        app = ExceptionMiddleware(app, handlers=self.exception_handlers)
+        for middleware, arguments, options in reversed(self.user_middleware):
+            app = middleware(app, *arguments, **options)
+        return app
+
+
+class ReadRoutes:
+    """Calls routes that only read directly. `app` handles all other requests.
+
+    The routes of a request are those with the first segment of its path. The first one that
+    matches is called, as in Starlette, which tries all routes in turn.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
+        self._app = app
+        segments = {_first_segment(route) for route in routes if getattr(route, "is_read", False)}
+        self._routes = {
+            segment: [
+                route
+                for route in routes
+                if _first_segment(route) in {segment, None} and _may_read(route)
+            ]
+            for segment in segments
+        }
+        """The routes of GET requests, by first segment."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "GET":
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            for route in self._routes.get(path.partition("/")[2].partition("/")[0], ()):
+                match, child_scope = route.matches(scope)
+                if match is Match.FULL:
+                    if getattr(route, "is_read", False):
+                        scope.update(child_scope)
+                        await route.app(scope, receive, send)  # type: ignore[attr-defined]
+                        return
+                    break
+        await self._app(scope, receive, send)
+
+
+def _first_segment(route: BaseRoute) -> str | None:
+    """Return the first segment of a route's path; None if it may be any segment."""
+    path = getattr(route, "path", "")
+    segment: str = path.partition("/")[2].partition("/")[0]
+    return None if not path or "{" in segment else segment
+
+
+def _may_read(route: BaseRoute) -> bool:
+    methods = getattr(route, "methods", None)
+    return methods is None or "GET" in methods

@@ -121,7 +121,9 @@ class StrictRoute(APIRoute):
         is_stored = all(each.call is not no_store for each in self.dependant.dependencies)
         if self.response_field is not None and status in TAGGED_STATUSES and is_stored:
             self.add_response_headers(status, "ETag")
-        if read_handler(self) is not None:
+        self.is_read = read_handler(self) is not None
+        """Whether http.reads handles the route, and may call it directly."""
+        if self.is_read:
             self.app = _without_exit_stacks(self.get_route_handler())
 
     def add_response_headers(self, status: int, *names: str) -> None:

@@ -13,6 +13,9 @@ from app.services.pages.paging import ListPage
 
 Item = TypeVar("Item")
 
+_ESCAPED = str.maketrans({"?": "%3F", "#": "%23", "\\": "%5C"})
+"""Characters of a path that end it or are changed in a URL."""
+
 
 class PageHeaders:
     """Sets the pagination headers of a response."""
@@ -46,7 +49,10 @@ class PageHeaders:
         ]
         if cursor is not None:
             query.append(("cursor", cursor))
-        path = self._request.scope.get("root_path", "") + self._request.url.path
+        # As in `request.url.path`, which would parse the whole URL.
+        path = self._request.scope.get("root_path", "") + self._request.scope["path"].translate(
+            _ESCAPED
+        )
         return f"{path}?{urlencode(query)}" if query else path
 
 

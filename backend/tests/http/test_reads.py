@@ -9,7 +9,8 @@ from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, R
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 
-from app.http.reads import read_handler
+from app.http.reads import ReadRoutes, read_handler
+from app.http.routing import StrictRoute
 
 
 class PlannedRoute(APIRoute):
@@ -124,3 +125,36 @@ def test_routes_that_write_are_left_to_fastapi() -> None:
 
     assert isinstance(router.routes[0], APIRoute)
     assert read_handler(router.routes[0]) is None
+
+
+async def test_the_first_matching_route_is_called_directly_if_it_only_reads() -> None:
+    router = APIRouter(route_class=StrictRoute)
+
+    @router.get("/numbers/{number}")
+    async def read(number: Annotated[int, Path()]) -> int:
+        return number
+
+    @router.get("/{anything}/three")
+    async def read_anything(anything: Annotated[str, Path()]) -> str:
+        return anything
+
+    async def earlier(request: Request) -> Response:
+        return Response("earlier")
+
+    async def other(scope: Any, receive: Any, send: Any) -> None:
+        await Response("other")(scope, receive, send)
+
+    app = FastAPI()
+    app.add_route("/{segment}/one", earlier)
+    app.router.routes.extend(router.routes)
+    transport = httpx.ASGITransport(ReadRoutes(other, app.router.routes))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.get("/numbers/2")).text == "2"
+        for method, path in (
+            ("GET", "/numbers/one"),
+            ("GET", "/words/three"),
+            ("GET", "/numbers"),
+            ("GET", "/"),
+            ("POST", "/numbers/2"),
+        ):
+            assert (await client.request(method, path)).text == "other", path
