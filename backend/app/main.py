@@ -30,6 +30,7 @@ from app.db.embedded import embedded_database
 from app.db.session import Database
 from app.http import middleware
 from app.http.errors import register_error_handlers
+from app.http.reads import find_reads_directly
 from app.jobs.background import create_jobs, run_jobs
 from app.routers import (
     bulk,
@@ -192,6 +193,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.router.routes.extend(router.routes)
     pages.install(app, settings)
     documentation.install(app)
+    find_reads_directly(app)
     return app
 
 
