@@ -123,7 +123,7 @@ class StrictRoute(APIRoute):
         if self.response_field is not None and status in TAGGED_STATUSES and is_stored:
             self.add_response_headers(status, "ETag")
         is_planned, writes = planned_handler(self) is not None, has_units(self)
-        self.is_read = is_planned and "GET" in self.methods and not writes
+        self.is_read = is_planned and "GET" in (self.methods or ()) and not writes
         """Whether http.reads handles the route, without a unit of work, and may find it."""
         if is_planned:
             wrap = _with_exit_stack if writes else _without_exit_stacks
